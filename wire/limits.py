@@ -1,0 +1,74 @@
+"""Every bound on what a peer may send, in one place, related by asserts."""
+
+PROTOCOL_VERSION = 1
+
+# A message is parsed only when it fits one frame; larger content travels as blocks.
+FRAME_BYTES_MAX = 1 << 20
+# h11 and most HTTP servers stop a peer's structures far earlier than memory does; so do we.
+DEPTH_MAX = 16
+ITEMS_MAX = 16_384
+
+# Blocks: content above one block becomes a tree of blocks.
+BLOCK_BYTES_MAX = 256 << 10
+TREE_CHILDREN_MAX = 4096
+TREE_DEPTH_MAX = 3
+BLOB_BYTES_MAX = 1 << 40
+
+# What is handed along inside a message; anything larger goes by content id.
+INLINE_BYTES_MAX = 64 << 10
+
+ADVERT_BYTES_MAX = 2048
+ADVERT_TTL_S_MAX = 300
+ADVERT_MODELS_MAX = 12
+ADVERT_ADDRESSES_MAX = 4
+ADDRESS_BYTES_MAX = 192
+NAME_BYTES_MAX = 64
+REASON_BYTES_MAX = 400
+
+MANIFEST_BYTES_MAX = 16 << 10
+MANIFEST_FILES_MAX = 64
+
+TASK_BYTES_MAX = 16 << 10
+STAGES_MAX = 4
+PARAMETERS_MAX = 16
+PARAMETER_BYTES_MAX = 1024
+DEADLINE_S_MAX = 24 * 3600
+RECEIPT_BYTES_MAX = 4096
+VERDICT_BYTES_MAX = 4096
+VERIFIERS_MAX = 16
+CANDIDATES_MAX = 512
+SAMPLE_MAX = 64
+AVOID_MAX = 64
+ATTEMPTS_MAX = 8
+
+# One embedding task: enough to fill an engine's batch, small enough to be retried.
+PASSAGES_MAX = 256
+PASSAGE_BYTES_MAX = 8192
+TEXT_BYTES_MAX = 32 << 10
+
+# Clocks may differ by this much before a peer's times are refused.
+CLOCK_SKEW_S_MAX = 300
+
+# Streams: what a sender may have under way before the receiver says it has read it.
+STREAM_CREDIT_BYTES = 2 << 20
+STREAMS_PER_PEER_MAX = 64
+STREAMS_IN_PER_PEER_MAX = 96
+
+# Adverts that travel together when two peers meet.
+ADVERTS_PER_MESSAGE_MAX = 128
+
+# A full advert fits a gossip frame, and a batch of them fits a message.
+assert ADVERT_BYTES_MAX * ADVERTS_PER_MESSAGE_MAX < FRAME_BYTES_MAX
+# A block and the words around it fit one frame.
+assert BLOCK_BYTES_MAX * 2 <= FRAME_BYTES_MAX
+# One frame is always within the credit, or a stream could stand still for ever.
+assert FRAME_BYTES_MAX < STREAM_CREDIT_BYTES
+# An offer carries the task, each leg's receipt and the inline input.
+assert TASK_BYTES_MAX + STAGES_MAX * RECEIPT_BYTES_MAX + INLINE_BYTES_MAX < FRAME_BYTES_MAX
+# A full tree node fits one block.
+assert TREE_CHILDREN_MAX * 48 <= BLOCK_BYTES_MAX
+# A full tree reaches the largest blob.
+assert BLOCK_BYTES_MAX * TREE_CHILDREN_MAX**TREE_DEPTH_MAX > BLOB_BYTES_MAX
+assert TEXT_BYTES_MAX <= INLINE_BYTES_MAX
+# py-libp2p blocks without limit at its 257th stream on one connection.
+assert STREAMS_PER_PEER_MAX + STREAMS_IN_PER_PEER_MAX < 256
