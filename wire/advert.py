@@ -1,0 +1,66 @@
+"""Adverts: what a peer says of itself, signed, short-lived; the newest wins."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from wire import limits
+from wire.content import ContentId
+from wire.errors import Malformed
+from wire.kinds import Kind, Role
+from wire.schema import Between, Int, Name, Record
+from wire.signed import Signed, SignedRecord
+
+Address = Annotated[str, Between(1, limits.ADDRESS_BYTES_MAX)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOffer(Record):
+    """A model a peer can run now: its id, what people call it, how fast it was measured here."""
+
+    model: ContentId
+    name: Name
+    units_per_s: Annotated[float, Between(0, 1e9)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advert(SignedRecord):
+    """Newest wins: a higher `seq` from the same key replaces this record.
+
+    `seq` starts from the wall clock in milliseconds, so a peer that lost its disk still
+    supersedes itself. `instance` is drawn at each start: two of them alive under one key are two
+    machines with one key. `leaving` takes the peer off every list at once.
+    """
+
+    KIND: ClassVar[Kind] = Kind.ADVERT
+    SIZE_BYTES_MAX: ClassVar[int] = limits.ADVERT_BYTES_MAX
+
+    version: Annotated[int, Between(1, 2**16)]
+    seq: Int
+    instance: Annotated[bytes, Between(8, 8)]
+    issued_at_s: Int
+    ttl_s: Annotated[int, Between(1, limits.ADVERT_TTL_S_MAX)]
+    addresses: Annotated[tuple[Address, ...], Between(0, limits.ADVERT_ADDRESSES_MAX)]
+    roles: Annotated[int, Between(0, 2 ** len(Role) - 1)]
+    models: Annotated[tuple[ModelOffer, ...], Between(0, limits.ADVERT_MODELS_MAX)]
+    free_slots: Annotated[int, Between(0, 2**16)]
+    queue_s: Annotated[float, Between(0, 1e6)]
+    price: Int
+    leaving: bool
+
+    def check(self) -> None:
+        if len({offer.model for offer in self.models}) != len(self.models):
+            raise Malformed("an advert names a model twice")
+
+    def plays(self, role: Role) -> bool:
+        return bool(self.roles >> role & 1)
+
+    def offer_of(self, model: ContentId) -> ModelOffer | None:
+        return next((offer for offer in self.models if offer.model == model), None)
+
+    def expired(self, wall_s: float) -> bool:
+        return self.leaving or wall_s >= self.issued_at_s + self.ttl_s
+
+
+def supersedes(new: Signed[Advert], old: Signed[Advert]) -> bool:
+    """Whether `new` replaces `old`: same key, higher sequence."""
+    return new.signer == old.signer and new.record.seq > old.record.seq

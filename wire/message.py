@@ -1,0 +1,184 @@
+"""What peers say to each other on a stream: one message a frame, numbered by `wire.kinds`."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from wire import limits
+from wire.codec import pack, unpack
+from wire.content import ContentId, PeerId
+from wire.errors import Malformed
+from wire.kinds import Kind
+from wire.receipt import Envelope
+from wire.schema import Between, Digest, Inline, Int, Name, Reason, Record
+
+Instance = Annotated[bytes, Between(8, 8)]
+AdvertBytes = Annotated[bytes, Between(1, limits.ADVERT_BYTES_MAX + 128)]
+TaskBytes = Annotated[bytes, Between(1, limits.TASK_BYTES_MAX + 128)]
+AdvertBatch = Annotated[tuple[AdvertBytes, ...], Between(0, limits.ADVERTS_PER_MESSAGE_MAX)]
+Envelopes = Annotated[tuple[Envelope, ...], Between(0, limits.STAGES_MAX)]
+
+
+class Message(Record):
+    """Base of everything said on a stream."""
+
+    __slots__ = ()
+    KIND: ClassVar[Kind]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello(Message):
+    """A peer that connected says which protocol, network and start of itself it is."""
+
+    KIND: ClassVar[Kind] = Kind.HELLO
+    version: Annotated[int, Between(1, 2**16)]
+    network: Name
+    instance: Instance
+    wall_ms: Int
+    advert: AdvertBytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome(Message):
+    """The peer connected to answers in kind, and tells whom it knows.
+
+    `same_key_heard_s` is how long ago it last heard another start of the caller's own key, None if
+    never: a young age that stays young means that one key runs on two machines.
+    """
+
+    KIND: ClassVar[Kind] = Kind.WELCOME
+    version: Annotated[int, Between(1, 2**16)]
+    instance: Instance
+    wall_ms: Int
+    same_key_heard_s: Annotated[float, Between(0, 1e9)] | None
+    adverts: AdvertBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ping(Message):
+    """Sent to every connected peer in turn: are you there, and am I still I?"""
+
+    KIND: ClassVar[Kind] = Kind.PING
+    instance: Instance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pong(Message):
+    """The other half of a ping; `same_key_heard_s` as in Welcome."""
+
+    KIND: ClassVar[Kind] = Kind.PONG
+    same_key_heard_s: Annotated[float, Between(0, 1e9)] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer(Message):
+    """A holder hands the baton on: the task, the receipts so far, the input of this leg.
+
+    `input` is inline when small, else fetched by the id that the task or the last receipt names.
+    `avoid` are peers that were tried; the remaining time is relative, for clocks differ.
+    """
+
+    KIND: ClassVar[Kind] = Kind.OFFER
+    task: TaskBytes
+    stage: Annotated[int, Between(0, limits.STAGES_MAX - 1)]
+    receipts: Envelopes
+    input: Inline | None
+    deadline_ms: Annotated[int, Between(1, limits.DEADLINE_S_MAX * 1000)]
+    avoid: Annotated[tuple[PeerId, ...], Between(0, limits.AVOID_MAX)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accept(Message):
+    """The peer will do the leg and expects to be done with it in so long."""
+
+    KIND: ClassVar[Kind] = Kind.ACCEPT
+    expected_ms: Int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refuse(Message):
+    """No, aloud: why, and when to ask again (None: never)."""
+
+    KIND: ClassVar[Kind] = Kind.REFUSE
+    reason: Reason
+    retry_after_ms: Int | None
+    # The peer at fault where it is not the one that refuses: the next leg's, say.
+    culprit: PeerId | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece(Message):
+    """A part of the output, in order, provisional until the receipt that commits to it."""
+
+    KIND: ClassVar[Kind] = Kind.PIECE
+    data: Inline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result(Message):
+    """The receipts of every leg so far; the output inline when small."""
+
+    KIND: ClassVar[Kind] = Kind.RESULT
+    receipts: Envelopes
+    output: Inline | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check(Message):
+    """The client asks a verifier it has drawn: here is the secret, check this receipt."""
+
+    KIND: ClassVar[Kind] = Kind.CHECK
+    task: TaskBytes
+    receipts: Envelopes
+    secret: Digest
+    input: Inline | None
+    output: Inline | None
+    deadline_ms: Annotated[int, Between(1, limits.DEADLINE_S_MAX * 1000)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding(Message):
+    """The verifier's signed verdict."""
+
+    KIND: ClassVar[Kind] = Kind.FINDING
+    verdict: Envelope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Want(Message):
+    """One block, by content."""
+
+    KIND: ClassVar[Kind] = Kind.WANT
+    block: ContentId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block(Message):
+    """The block; whoever wanted it hashes it."""
+
+    KIND: ClassVar[Kind] = Kind.BLOCK
+    data: Annotated[bytes, Between(0, limits.BLOCK_BYTES_MAX)]
+
+
+MESSAGES: dict[Kind, type[Message]] = {
+    kind.KIND: kind
+    for kind in (
+        *(Hello, Welcome, Ping, Pong),
+        *(Offer, Accept, Refuse, Piece, Result),
+        *(Check, Finding),
+        *(Want, Block),
+    )
+}
+
+
+def encode(message: Message) -> bytes:
+    return pack([int(message.KIND), message.to_fields()])
+
+
+def decode(data: bytes) -> Message:
+    """The message these bytes encode; WireError for any other bytes."""
+    value = unpack(data)
+    match value:
+        case [int() as number, fields] if number in MESSAGES:
+            return MESSAGES[Kind(number)].from_fields(fields)
+        case _:
+            raise Malformed("a message is its kind and its fields")

@@ -1,0 +1,86 @@
+"""What the legs of a task read and write: passages, vectors, hits; canonical like the rest."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from wire import limits
+from wire.content import ContentId
+from wire.errors import Malformed
+from wire.schema import Between, Int, Record
+
+Text = Annotated[str, Between(0, limits.TEXT_BYTES_MAX)]
+Score = Annotated[float, Between(-2, 2)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Texts(Record):
+    """Texts to be embedded, as they are."""
+
+    texts: Annotated[tuple[Text, ...], Between(1, limits.PASSAGES_MAX)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passages(Record):
+    """Passages brought in by a data peer: each a block of UTF-8 text, named by content.
+
+    `source` says where they were fetched from.
+    """
+
+    source: Annotated[str, Between(1, 256)]
+    passages: Annotated[tuple[ContentId, ...], Between(1, limits.PASSAGES_MAX)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vectors(Record):
+    """One row of 32-bit little-endian floats for each text, `dimensions` to a row."""
+
+    dimensions: Annotated[int, Between(1, 65_536)]
+    rows: Annotated[int, Between(1, limits.PASSAGES_MAX)]
+    data: bytes
+
+    SIZE_BYTES_MAX: ClassVar[int] = limits.PASSAGES_MAX * 4096 * 4 + 1024
+
+    def check(self) -> None:
+        if len(self.data) != 4 * self.dimensions * self.rows:
+            raise Malformed(f"{len(self.data)} bytes are not {self.rows} x {self.dimensions}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexPart(Record):
+    """The passages of one task and the vectors that answered it, both by content."""
+
+    passages: ContentId
+    vectors: ContentId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index(Record):
+    """What a question is searched in: parts, in order."""
+
+    model: ContentId
+    parts: Annotated[tuple[IndexPart, ...], Between(1, 2048)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question(Record):
+    """A question in words and the index it is searched in."""
+
+    text: Annotated[str, Between(1, limits.TEXT_BYTES_MAX)]
+    index: ContentId
+    count: Annotated[int, Between(1, 32)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit(Record):
+    """A passage and its cosine with the question."""
+
+    passage: ContentId
+    row: Int
+    score: Score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hits(Record):
+    """The best passages, best first."""
+
+    hits: Annotated[tuple[Hit, ...], Between(0, 32)]

@@ -1,0 +1,98 @@
+"""Receipts, verdicts and answers: who did which leg, who checked it, and what came of it."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from wire import limits
+from wire.content import ContentId, PeerId
+from wire.errors import Malformed
+from wire.kinds import Kind, Role
+from wire.schema import Between, Digest, Int, Name, Reason
+from wire.signed import SignedRecord
+
+_ENVELOPES = Between(1, limits.STAGES_MAX)
+Envelope = Annotated[bytes, Between(1, limits.RECEIPT_BYTES_MAX)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt(SignedRecord):
+    """What a peer signed about one leg: this input gave this output under this model.
+
+    `previous` is the id of the receipt of the leg before. `units` counts what the leg's speed is
+    measured in (passages, tokens). `reused` says the output was computed for an earlier task with
+    the same job key.
+    """
+
+    KIND: ClassVar[Kind] = Kind.RECEIPT
+    SIZE_BYTES_MAX: ClassVar[int] = limits.RECEIPT_BYTES_MAX - 256
+
+    task: ContentId
+    stage: Annotated[int, Between(0, limits.STAGES_MAX - 1)]
+    role: Role
+    operation: Name
+    model: ContentId | None
+    input: ContentId | None
+    output: ContentId
+    output_size_bytes: Int
+    units: Int
+    started_at_ms: Int
+    duration_ms: Int
+    profile: Annotated[str, Between(0, 128)]
+    previous: ContentId | None
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict(SignedRecord):
+    """A verifier's finding about one receipt.
+
+    `sampled` are the rows it recomputed, drawn from the revealed secret and its own key;
+    `worst_ppb` is, for each, the largest difference found, in parts per billion of the row's
+    largest number: a lazy verifier cannot know these. `could_check` is False where the payload or
+    the model was withheld, which counts as a failed check.
+    """
+
+    KIND: ClassVar[Kind] = Kind.VERDICT
+    SIZE_BYTES_MAX: ClassVar[int] = limits.VERDICT_BYTES_MAX - 256
+
+    receipt: ContentId
+    secret: Digest
+    agrees: bool
+    could_check: bool
+    rows: Int
+    sampled: Annotated[tuple[Int, ...], Between(0, limits.SAMPLE_MAX)]
+    worst_ppb: Annotated[tuple[Int, ...], Between(0, limits.SAMPLE_MAX)]
+    profile: Annotated[str, Between(0, 128)]
+    reason: Reason
+    checked_at_ms: Int
+    duration_ms: Int
+
+    def check(self) -> None:
+        if len(self.sampled) != len(self.worst_ppb):
+            raise Malformed("a verdict has one difference for each row it sampled")
+        if self.agrees and not self.could_check:
+            raise Malformed("a verdict cannot agree with what it could not check")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer(SignedRecord):
+    """Everything about one answered task, signed by the peer that asked: the file an auditor reads.
+
+    `candidates` are the verifiers the asker knew when the lottery was drawn, in order of key; the
+    auditor redraws it.
+    """
+
+    KIND: ClassVar[Kind] = Kind.ANSWER
+
+    task: Annotated[bytes, Between(1, limits.TASK_BYTES_MAX + 256)]
+    receipts: Annotated[tuple[Envelope, ...], _ENVELOPES]
+    secret: Digest
+    candidates: Annotated[tuple[PeerId, ...], Between(0, limits.CANDIDATES_MAX)]
+    verdicts: Annotated[tuple[Envelope, ...], Between(0, limits.VERIFIERS_MAX)]
+    attempts: Annotated[int, Between(1, limits.ATTEMPTS_MAX)]
+    answered_at_ms: Int
+    duration_ms: Int
+
+    def check(self) -> None:
+        if tuple(sorted(set(self.candidates))) != self.candidates:
+            raise Malformed("candidates stand in order of their keys, each once")

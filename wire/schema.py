@@ -1,0 +1,226 @@
+"""Records: frozen dataclasses whose annotations are their wire format and their bounds.
+
+A bound is checked where a record is born, whoever makes it, so no illegal record is ever in memory:
+one of ours that breaks a bound and one of theirs are found by the same line.
+"""
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin
+
+from wire import limits
+from wire.codec import pack, unpack
+from wire.content import ContentId, PeerId
+from wire.errors import Malformed, Oversize
+
+Scalar = bool | int | float | str | bytes
+Parameters = Mapping[str, Scalar]
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """Bounds of a number (inclusive), of a text or bytes (in bytes), of a tuple (in items)."""
+
+    low: float
+    high: float
+
+
+Int = Annotated[int, Between(0, 2**62)]
+Name = Annotated[str, Between(1, limits.NAME_BYTES_MAX)]
+Reason = Annotated[str, Between(0, limits.REASON_BYTES_MAX)]
+Digest = Annotated[bytes, Between(32, 32)]
+Inline = Annotated[bytes, Between(0, limits.INLINE_BYTES_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How one field is read from a decoded value and written (and bounded) into one."""
+
+    read: Callable[[Any, str], Any]
+    write: Callable[[Any, str], Any]
+
+
+class Record:
+    """Base of every record. Subclasses are `@dataclass(frozen=True, slots=True, kw_only=True)`.
+
+    Fields without a bound of their own are bounded by `SIZE_BYTES_MAX` of the whole.
+    """
+
+    __slots__ = ()
+    SIZE_BYTES_MAX: ClassVar[int] = limits.FRAME_BYTES_MAX
+
+    def __post_init__(self) -> None:
+        self.to_fields()
+        self.check()
+
+    def check(self) -> None:
+        """What a bound on one field cannot say; raise WireError."""
+
+    def to_fields(self) -> dict[str, Any]:
+        """The record as an encodable map; WireError if a field is out of bounds."""
+        forms = _forms(type(self))  # type: ignore[arg-type]
+        return {name: form.write(getattr(self, name), name) for name, form in forms.items()}
+
+    @classmethod
+    def from_fields(cls, fields: object) -> Self:
+        """Read a decoded map: exactly this record's fields, each of its type and in its bounds."""
+        forms = _forms(cls)  # type: ignore[arg-type]
+        if not isinstance(fields, dict):
+            raise Malformed(f"{cls.__name__} is a map, not {type(fields).__name__}")
+        if fields.keys() != forms.keys():
+            odd = sorted(map(str, fields.keys() ^ forms.keys()))[0]
+            raise Malformed(f"{cls.__name__} lacks or does not know the field {odd[:40]!r}")
+        return cls(**{name: form.read(fields[name], name) for name, form in forms.items()})
+
+    def to_bytes(self) -> bytes:
+        data = pack(self.to_fields())
+        if len(data) > self.SIZE_BYTES_MAX:
+            raise Oversize(
+                f"{type(self).__name__} of {len(data)} bytes, at most {self.SIZE_BYTES_MAX}"
+            )
+        return data
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The record these bytes encode; WireError for any other bytes, nothing else."""
+        return cls.from_fields(unpack(data, size_bytes_max=cls.SIZE_BYTES_MAX))
+
+
+@functools.cache
+def _forms(cls: type[Record]) -> dict[str, _Form]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {
+        field.name: _form(hints[field.name], Between(-math.inf, math.inf))
+        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+    }
+
+
+def _form(hint: Any, bound: Between) -> _Form:
+    origin = get_origin(hint)
+    if origin is Annotated:
+        base, *extras = get_args(hint)
+        return _form(base, next((e for e in extras if isinstance(e, Between)), bound))
+    if hint == Parameters:
+        return _Form(_read_parameters, _write_parameters)
+    if origin in (Union, types.UnionType):
+        (inner,) = (option for option in get_args(hint) if option is not types.NoneType)
+        return _optional(_form(inner, bound))
+    if origin is tuple:
+        return _tuple(_form(get_args(hint)[0], Between(-math.inf, math.inf)), bound)
+    if hint in _SCALARS:
+        return _scalar(hint, bound)
+    if issubclass(hint, IntEnum):
+        return _Form(functools.partial(_read_enum, hint), lambda value, _: int(value))
+    if issubclass(hint, (ContentId, PeerId)):
+        return _identifier(hint)
+    assert issubclass(hint, Record), f"{hint} has no wire form"
+    return _Form(lambda raw, _: hint.from_fields(raw), lambda value, _: value.to_fields())
+
+
+_SCALARS = (bool, int, float, str, bytes)
+
+
+def _is(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _scalar(kind: type, bound: Between) -> _Form:
+    def measure(value: Any) -> float:
+        match value:
+            case str():
+                return len(value.encode("utf-8", "surrogatepass"))
+            case bytes():
+                return len(value)
+            case _:
+                return float(value) if isinstance(value, float) else value
+
+    def read(raw: Any, where: str) -> Any:
+        if not _is(raw, kind):
+            raise Malformed(f"{where} is {kind.__name__}, not {type(raw).__name__}")
+        return raw
+
+    def write(value: Any, where: str) -> Any:
+        if kind is float and _is(value, int):
+            value = float(value)
+        read(value, where)
+        if kind is not bool and not bound.low <= (size := measure(value)) <= bound.high:
+            raise Oversize(f"{where} of {size} outside [{bound.low}, {bound.high}]")
+        return value
+
+    return _Form(read, write)
+
+
+def _optional(inner: _Form) -> _Form:
+    return _Form(
+        lambda raw, where: None if raw is None else inner.read(raw, where),
+        lambda value, where: None if value is None else inner.write(value, where),
+    )
+
+
+def _tuple(inner: _Form, bound: Between) -> _Form:
+    def count(items: Any, where: str) -> None:
+        if not bound.low <= len(items) <= bound.high:
+            raise Oversize(f"{len(items)} {where}, outside [{bound.low}, {bound.high}]")
+
+    def read(raw: Any, where: str) -> Any:
+        if not isinstance(raw, list):
+            raise Malformed(f"{where} is a list, not {type(raw).__name__}")
+        count(raw, where)
+        return tuple(inner.read(item, where) for item in raw)
+
+    def write(value: Any, where: str) -> Any:
+        if not isinstance(value, tuple):
+            raise Malformed(f"{where} is a tuple, not {type(value).__name__}")
+        count(value, where)
+        return [inner.write(item, where) for item in value]
+
+    return _Form(read, write)
+
+
+def _identifier(kind: Any) -> _Form:
+    def read(raw: Any, where: str) -> Any:
+        if not isinstance(raw, bytes):
+            raise Malformed(f"{where} is bytes, not {type(raw).__name__}")
+        return kind(raw)
+
+    def write(value: Any, where: str) -> Any:
+        if not isinstance(value, kind):
+            raise Malformed(f"{where} is {kind.__name__}, not {type(value).__name__}")
+        return bytes(value)
+
+    return _Form(read, write)
+
+
+def _read_enum(kind: Any, raw: Any, where: str) -> Any:
+    if not _is(raw, int):
+        raise Malformed(f"{where} is a number, not {type(raw).__name__}")
+    try:
+        return kind(raw)
+    except ValueError as error:
+        raise Malformed(f"{where} {raw} is not known here") from error
+
+
+def _read_parameters(raw: Any, where: str) -> Any:
+    _write_parameters(raw, where)
+    return types.MappingProxyType(raw)
+
+
+def _write_parameters(value: Any, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise Malformed(f"{where} is a map, not {type(value).__name__}")
+    if len(value) > limits.PARAMETERS_MAX:
+        raise Oversize(f"{len(value)} {where}, at most {limits.PARAMETERS_MAX}")
+    for name, item in value.items():
+        if not isinstance(name, str) or not isinstance(item, _SCALARS):
+            raise Malformed(f"{where} maps names to scalars")
+        if max(len(name), len(item) if isinstance(item, str | bytes) else 0) > (
+            limits.PARAMETER_BYTES_MAX
+        ):
+            raise Oversize(f"{where}: {name[:40]!r} beyond {limits.PARAMETER_BYTES_MAX} bytes")
+    return dict(value)

@@ -1,0 +1,59 @@
+"""Signed records: the bytes that were signed are the bytes that are kept and passed on."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
+
+from wire import limits
+from wire.codec import pack, unpack
+from wire.content import ContentId, PeerId
+from wire.errors import Malformed, Oversize
+from wire.kinds import Kind
+from wire.schema import Record
+from wire.signing import SigningKey, check_signature
+
+# Kind, body, key, signature and the heads of each.
+_ENVELOPE_BYTES = 128
+
+
+class SignedRecord(Record):
+    """A record that means something only under a signature."""
+
+    __slots__ = ()
+    KIND: ClassVar[Kind]
+
+
+R = TypeVar("R", bound=SignedRecord)
+
+
+@dataclass(frozen=True, slots=True)
+class Signed(Generic[R]):
+    """A record, who signed it, and the very bytes; `id` is the content id of those bytes."""
+
+    record: R
+    signer: PeerId
+    raw: bytes
+    id: ContentId
+
+
+def sign(record: R, key: SigningKey) -> Signed[R]:
+    """Sign `record` as `key`'s peer."""
+    body = record.to_bytes()
+    signature = key.sign(record.KIND.name.lower(), body)
+    raw = pack([int(record.KIND), body, key.peer, signature])
+    return Signed(record, key.peer, raw, ContentId.of(raw))
+
+
+def open_signed(raw: bytes, kind: type[R]) -> Signed[R]:
+    """Read and check an envelope; WireError unless it is a `kind` that its signer signed."""
+    if len(raw) > kind.SIZE_BYTES_MAX + _ENVELOPE_BYTES:
+        raise Oversize(f"a signed {kind.__name__} of {len(raw)} bytes")
+    envelope = unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX)
+    match envelope:
+        case [int() as number, bytes() as body, bytes() as key, bytes() as signature]:
+            signer = PeerId(key)
+        case _:
+            raise Malformed("a signed record is its kind, body, key and signature")
+    if number != kind.KIND:
+        raise Malformed(f"kind {number} where a {kind.__name__} ({int(kind.KIND)}) is due")
+    check_signature(signer, kind.KIND.name.lower(), body, signature)
+    return Signed(kind.from_bytes(body), signer, bytes(raw), ContentId.of(raw))
