@@ -95,13 +95,17 @@ class PeerId(bytes):
 
     @classmethod
     def parse(cls, text: str) -> Self:
+        """Read the libp2p form; Malformed if it is not one, character for character."""
         try:
             binary = base58.b58decode(text) if len(text) <= _TEXT_CHARS_MAX else b""
         except ValueError as error:
             raise Malformed(f"not a peer id: {error}") from error
         if len(binary) != len(_PEER) + _HASH_BYTES or not binary.startswith(_PEER):
             raise Malformed("not a peer id: Ed25519 peer ids (12D3Koo…) are used here")
-        return cls(binary[len(_PEER) :])
+        found = cls(binary[len(_PEER) :])
+        if str(found) != text:
+            raise Malformed("not a peer id: its text is not canonical")
+        return found
 
     @property
     def short(self) -> str:

@@ -116,11 +116,11 @@ def _form(hint: Any, bound: Between) -> _Form:
     if hint in _SCALARS:
         return _scalar(hint, bound)
     if issubclass(hint, IntEnum):
-        return _Form(functools.partial(_read_enum, hint), lambda value, _: int(value))
+        return _Form(functools.partial(_read_enum, hint), _written_as(hint, int))
     if issubclass(hint, (ContentId, PeerId)):
         return _identifier(hint)
     assert issubclass(hint, Record), f"{hint} has no wire form"
-    return _Form(lambda raw, _: hint.from_fields(raw), lambda value, _: value.to_fields())
+    return _Form(lambda raw, _: hint.from_fields(raw), _written_as(hint, hint.to_fields))
 
 
 _SCALARS = (bool, int, float, str, bytes)
@@ -130,16 +130,21 @@ def _is(value: object, kind: type) -> bool:
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
-def _scalar(kind: type, bound: Between) -> _Form:
-    def measure(value: Any) -> float:
-        match value:
-            case str():
-                return len(value.encode("utf-8", "surrogatepass"))
-            case bytes():
-                return len(value)
-            case _:
-                return float(value) if isinstance(value, float) else value
+def _measure(value: Any, where: str) -> float:
+    """What a bound is about: a number itself, the bytes of a text or of bytes."""
+    match value:
+        case str():
+            try:
+                return len(value.encode())
+            except UnicodeEncodeError as error:
+                raise Malformed(f"{where} is not text: {error}") from error
+        case bytes():
+            return len(value)
+        case _:
+            return float(value) if isinstance(value, float) else value
 
+
+def _scalar(kind: type, bound: Between) -> _Form:
     def read(raw: Any, where: str) -> Any:
         if not _is(raw, kind):
             raise Malformed(f"{where} is {kind.__name__}, not {type(raw).__name__}")
@@ -149,7 +154,7 @@ def _scalar(kind: type, bound: Between) -> _Form:
         if kind is float and _is(value, int):
             value = float(value)
         read(value, where)
-        if kind is not bool and not bound.low <= (size := measure(value)) <= bound.high:
+        if kind is not bool and not bound.low <= (size := _measure(value, where)) <= bound.high:
             raise Oversize(f"{where} of {size} outside [{bound.low}, {bound.high}]")
         return value
 
@@ -189,12 +194,16 @@ def _identifier(kind: Any) -> _Form:
             raise Malformed(f"{where} is bytes, not {type(raw).__name__}")
         return kind(raw)
 
+    return _Form(read, _written_as(kind, bytes))
+
+
+def _written_as(kind: type, encode: Callable[[Any], Any]) -> Callable[[Any, str], Any]:
     def write(value: Any, where: str) -> Any:
         if not isinstance(value, kind):
             raise Malformed(f"{where} is {kind.__name__}, not {type(value).__name__}")
-        return bytes(value)
+        return encode(value)
 
-    return _Form(read, write)
+    return write
 
 
 def _read_enum(kind: Any, raw: Any, where: str) -> Any:
@@ -219,8 +228,11 @@ def _write_parameters(value: Any, where: str) -> Any:
     for name, item in value.items():
         if not isinstance(name, str) or not isinstance(item, _SCALARS):
             raise Malformed(f"{where} maps names to scalars")
-        if max(len(name), len(item) if isinstance(item, str | bytes) else 0) > (
-            limits.PARAMETER_BYTES_MAX
-        ):
+        sized = [part for part in (name, item) if isinstance(part, str | bytes)]
+        if max(_measure(part, where) for part in sized) > limits.PARAMETER_BYTES_MAX:
             raise Oversize(f"{where}: {name[:40]!r} beyond {limits.PARAMETER_BYTES_MAX} bytes")
+        if isinstance(item, float) and not math.isfinite(item):
+            raise Malformed(f"{where}: {name[:40]!r} is {item}, not a finite number")
+        if isinstance(item, int) and not -(2**63) <= item < 2**64:
+            raise Oversize(f"{where}: {name[:40]!r} is beyond 64 bits")
     return dict(value)

@@ -88,13 +88,19 @@ class TreeBuilder:
     def __init__(self) -> None:
         self._rows: list[list[tuple[ContentId, int]]] = [[]]
         self._last_bytes = limits.BLOCK_BYTES_MAX
+        self._size_bytes = 0
         self.root: ContentId | None = None
 
     def add(self, leaf: bytes) -> Iterator[Block]:
         """The blocks that are complete now that `leaf` is in."""
         if self._last_bytes != limits.BLOCK_BYTES_MAX or len(leaf) > limits.BLOCK_BYTES_MAX:
             raise Malformed("every block but the last is full")
+        if not leaf and self._size_bytes:
+            raise Malformed("only empty content has an empty block")
         self._last_bytes = len(leaf)
+        self._size_bytes += len(leaf)
+        if self._size_bytes > limits.BLOB_BYTES_MAX:
+            raise Oversize(f"content beyond {limits.BLOB_BYTES_MAX} bytes")
         block = Block(ContentId.of(leaf), bytes(leaf))
         yield block
         yield from self._place(0, block.id, len(leaf))
@@ -119,8 +125,6 @@ class TreeBuilder:
     def _close(self, level: int) -> Iterator[Block]:
         row = self._rows[level]
         size = sum(size_bytes for _, size_bytes in row)
-        if level + 1 > limits.TREE_DEPTH_MAX:
-            raise Oversize(f"content beyond {limits.BLOB_BYTES_MAX} bytes")
         data = Node(size, tuple(child for child, _ in row)).to_bytes()
         self._rows[level] = []
         if level + 1 == len(self._rows):
