@@ -1,0 +1,1 @@
+"""The proofs: the packages mirrored, plus tidy, sim, live, interop, engine and bench."""
