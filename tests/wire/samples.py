@@ -1,0 +1,209 @@
+"""One sample of every record, with no field at its default, from one fixed key.
+
+The golden bytes of each stand in `test_golden.py`; the other tests alter, cut and flip these.
+"""
+
+import dataclasses
+import importlib
+import pkgutil
+from typing import Any
+
+import wire
+from wire.advert import Advert, ModelOffer
+from wire.content import ContentId
+from wire.kinds import Level, Role
+from wire.message import (
+    Accept,
+    Block,
+    Check,
+    Finding,
+    Hello,
+    Message,
+    Offer,
+    Piece,
+    Ping,
+    Pong,
+    Refuse,
+    Result,
+    Want,
+    Welcome,
+)
+from wire.model import Manifest, ModelFile
+from wire.payload import Hit, Hits, Index, IndexPart, Passages, Question, Texts, Vectors
+from wire.receipt import Answer, Receipt, Verdict
+from wire.schema import Record
+from wire.signed import SignedRecord
+from wire.signing import SigningKey
+from wire.task import Checking, Stage, Task
+
+KEY = SigningKey(bytes(range(32)))
+OTHER_KEY = SigningKey(bytes(range(1, 33)))
+PEERS = tuple(sorted((KEY.peer, OTHER_KEY.peer)))
+MODEL = ContentId.of(b"model")
+BLOCK = ContentId.of(b"block")
+TREE = ContentId.of_tree(b"node")
+INSTANCE = b"instance"
+SECRET = bytes(32)
+
+OFFER = ModelOffer(model=MODEL, name="minilm", units_per_s=812.5)
+FILE = ModelFile(name="model.safetensors", content=TREE, size_bytes=90_868_376)
+FETCH = Stage(
+    role=Role.DATA,
+    operation="fetch",
+    model=None,
+    parameters={"url": "https://example.org", "count": 3, "fresh": True},
+)
+EMBED = Stage(role=Role.INFER, operation="embed", model=MODEL, parameters={"scale": 0.5})
+CHECKING = Checking(level=Level.REPLAYED, verifiers=3, needed=2, secret_hash=bytes(32))
+PART = IndexPart(passages=BLOCK, vectors=TREE)
+HIT = Hit(passage=BLOCK, row=7, score=0.75)
+
+SAMPLES: tuple[Record, ...] = (
+    OFFER,
+    Advert(
+        version=1,
+        seq=1_700_000_000_123,
+        instance=INSTANCE,
+        issued_at_s=1_700_000_000,
+        ttl_s=90,
+        addresses=("/ip4/127.0.0.1/tcp/4001",),
+        roles=0b111,
+        models=(OFFER,),
+        free_slots=2,
+        queue_s=1.5,
+        price=5,
+        leaving=False,
+    ),
+    FETCH,
+    CHECKING,
+    Task(
+        version=1,
+        stages=(FETCH, EMBED),
+        input=BLOCK,
+        checking=CHECKING,
+        issued_at_ms=1_700_000_000_000,
+        deadline_s=60,
+        price_max=100,
+        nonce=bytes(range(16)),
+    ),
+    Receipt(
+        task=BLOCK,
+        stage=1,
+        role=Role.INFER,
+        operation="embed",
+        model=MODEL,
+        input=BLOCK,
+        output=TREE,
+        output_size_bytes=1536,
+        units=1,
+        started_at_ms=1_700_000_000_500,
+        duration_ms=12,
+        profile="tinygrad-0.14.0/float32",
+        previous=BLOCK,
+        reused=True,
+    ),
+    Verdict(
+        receipt=BLOCK,
+        secret=SECRET,
+        agrees=True,
+        could_check=True,
+        rows=8,
+        sampled=(0, 3, 5, 7),
+        worst_ppb=(0, 12, 300, 70_000),
+        profile="tinygrad-0.14.0/float32",
+        reason="within tolerance",
+        checked_at_ms=1_700_000_001_000,
+        duration_ms=9,
+    ),
+    Answer(
+        task=b"task",
+        receipts=(b"receipt",),
+        secret=SECRET,
+        candidates=PEERS,
+        verdicts=(b"verdict",),
+        attempts=1,
+        answered_at_ms=1_700_000_002_000,
+        duration_ms=1500,
+    ),
+    FILE,
+    Manifest(
+        name="minilm",
+        format="bert-safetensors",
+        profile="float32",
+        operations=("embed",),
+        files=(FILE,),
+        parameters={"layers": 6, "pooling": "mean"},
+        tolerance=0.0005,
+    ),
+    Texts(texts=("one", "zwei", "три")),
+    Passages(source="https://example.org", passages=(BLOCK, TREE)),
+    Vectors(dimensions=2, rows=1, data=bytes(range(8))),
+    PART,
+    Index(model=MODEL, parts=(PART,)),
+    Question(text="what is a baton?", index=TREE, count=3),
+    HIT,
+    Hits(hits=(HIT,)),
+    Hello(version=1, network="main", instance=INSTANCE, wall_ms=1_700_000_000_000, advert=b"a"),
+    Welcome(
+        version=1,
+        instance=INSTANCE,
+        wall_ms=1_700_000_000_001,
+        same_key_heard_s=2.5,
+        adverts=(b"a", b"b"),
+    ),
+    Ping(instance=INSTANCE),
+    Pong(same_key_heard_s=None),
+    Offer(
+        task=b"task",
+        stage=1,
+        receipts=(b"receipt",),
+        input=b"input",
+        deadline_ms=30_000,
+        avoid=(KEY.peer,),
+    ),
+    Accept(expected_ms=250),
+    Refuse(reason="the queue is full", retry_after_ms=1000, culprit=KEY.peer),
+    Piece(data=b"piece"),
+    Result(receipts=(b"receipt",), output=b"output"),
+    Check(
+        task=b"task",
+        receipts=(b"receipt",),
+        secret=SECRET,
+        input=None,
+        output=b"output",
+        deadline_ms=30_000,
+    ),
+    Finding(verdict=b"verdict"),
+    Want(block=BLOCK),
+    Block(data=b"block"),
+)
+
+
+def name_of(record: object) -> str:
+    """The record's type by name, for a test's id."""
+    return type(record).__name__
+
+
+BY_NAME = {name_of(record): record for record in SAMPLES}
+MESSAGES = tuple(record for record in SAMPLES if isinstance(record, Message))
+SIGNED = tuple(record for record in SAMPLES if isinstance(record, SignedRecord))
+
+
+def altered(name: str, **changes: Any) -> Record:
+    """The sample called `name` with some fields changed: born anew, so checked anew."""
+    record: Any = BY_NAME[name]
+    return dataclasses.replace(record, **changes)
+
+
+def every_record_type() -> set[type[Record]]:
+    """Every concrete record that `wire` defines, found by looking, not by a list."""
+    modules = [
+        importlib.import_module(f"wire.{module.name}")
+        for module in pkgutil.iter_modules(wire.__path__)
+    ]
+    return {
+        item
+        for module in modules
+        for item in vars(module).values()
+        if isinstance(item, type) and issubclass(item, Record) and dataclasses.is_dataclass(item)
+    }
