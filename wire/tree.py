@@ -132,3 +132,9 @@ class TreeBuilder:
         node = Block(ContentId.of_tree(data), data)
         yield node
         yield from self._place(level + 1, node.id, size)
+
+
+def name_of(data: bytes) -> ContentId:
+    """The content id of the whole of `data`, whether it is one block or a tree."""
+    *_, last = split(data)
+    return last.id
