@@ -1,1 +1,1 @@
-"""Measurements, run by hand: `python -m tests.bench NAME`. They are not tests and decide nothing."""
+"""Measurements, run by hand: `python -m tests.bench NAME`. Not tests: they decide nothing."""

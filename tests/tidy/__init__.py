@@ -1,0 +1,1 @@
+"""House rules as tests. A rule said twice in review becomes a line here."""
