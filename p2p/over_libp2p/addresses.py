@@ -1,0 +1,112 @@
+"""Multiaddrs as people write them: read, checked, and expanded to what others can dial.
+
+Resolves no names and opens no connection; it only tries whether a port is free.
+"""
+
+import socket
+from dataclasses import dataclass
+
+from multiaddr import Multiaddr  # type: ignore[import-untyped]
+from multiaddr.exceptions import Error as MultiaddrError  # type: ignore[import-untyped]
+from multiaddr.utils import get_thin_waist_addresses  # type: ignore[import-untyped]
+
+from wire import limits
+from wire.content import PeerId
+from wire.errors import InputError, Malformed
+
+_GOOD = "/ip4/192.0.2.7/tcp/4710/p2p/12D3KooW…"
+_DIAL_TCP = (("ip4", "tcp"), ("ip6", "tcp"), ("dns", "tcp"), ("dns4", "tcp"), ("dns6", "tcp"))
+_LISTEN_TCP = (("ip4", "tcp"), ("ip6", "tcp"))
+_MEMORY = (("memory",),)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialable:
+    """An address in the two parts it has: where, and who is expected there."""
+
+    where: Multiaddr
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """The shapes of address that one transport takes."""
+
+    dial: tuple[tuple[str, ...], ...]
+    listen: tuple[tuple[str, ...], ...]
+    example: str
+
+
+TCP_FORMS = Forms(_DIAL_TCP, _LISTEN_TCP, "/ip4/0.0.0.0/tcp/4710")
+MEMORY_FORMS = Forms(_MEMORY, _MEMORY, "/memory/0")
+
+
+def read_dialable(text: str, forms: Forms) -> Dialable:
+    """InputError unless `text` names a place this transport dials and the peer expected there."""
+    address = _read(text, f"an address looks like {_GOOD}")
+    names = tuple(protocol.name for protocol in address.protocols())
+    if names[-1:] != ("p2p",):
+        raise InputError(
+            f"{text} does not say which peer is there",
+            todo=f"add its id at the end, as in {_GOOD}",
+        )
+    if names[:-1] not in forms.dial:
+        raise InputError(
+            f"{text} is of a kind this peer does not dial", todo=f"use one like {_GOOD}"
+        )
+    who = str(address.value_for_protocol("p2p"))
+    try:
+        peer = PeerId.parse(who)
+    except Malformed as error:
+        raise InputError(str(error), todo="copy the id from the other peer once more") from error
+    return Dialable(address.decapsulate(Multiaddr(f"/p2p/{who}")), peer)
+
+
+def read_listenable(text: str, forms: Forms) -> Multiaddr:
+    """InputError unless this transport can listen on `text`."""
+    address = _read(text, f"an address to listen on looks like {forms.example}")
+    if tuple(protocol.name for protocol in address.protocols()) not in forms.listen:
+        raise InputError(
+            f"{text} cannot be listened on",
+            todo=f"an address to listen on looks like {forms.example}",
+        )
+    return address
+
+
+def check_port_is_free(address: Multiaddr) -> None:
+    """InputError when another program has the port. libp2p would share it, and lose half."""
+    family = socket.AF_INET6 if "ip6" in address else socket.AF_INET
+    host = str(address.value_for_protocol("ip6" if "ip6" in address else "ip4"))
+    port = int(str(address.value_for_protocol("tcp")))
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            # Two sockets may be bound to one port before either listens; listening tells.
+            probe.listen(1)
+        except OSError as error:
+            raise InputError(
+                f"cannot listen on port {port} of {host}: {error.strerror}",
+                todo="stop the program that uses the port, or choose another (0 finds a free one)",
+            ) from error
+
+
+def reachable(address: Multiaddr, me: PeerId) -> list[str]:
+    """The address with our id; a wildcard becomes one address for each interface."""
+    places = [str(address)]
+    for wildcard, loopback in (("/ip4/0.0.0.0/", "/ip4/127.0.0.1/"), ("/ip6/::/", "/ip6/::1/")):
+        if places[0].startswith(wildcard):
+            # Loopback comes last: it is of use on this machine only.
+            here = places[0].replace(wildcard, loopback, 1)
+            places = [*map(str, get_thin_waist_addresses(address)), here]
+            break
+    return [f"{place}/p2p/{me}" for place in dict.fromkeys(places)]
+
+
+def _read(text: str, todo: str) -> Multiaddr:
+    if not text.startswith("/") or len(text.encode()) > limits.ADDRESS_BYTES_MAX:
+        raise InputError(f"{text[:80]!r} is not an address", todo=todo)
+    try:
+        return Multiaddr(text)
+    except (MultiaddrError, ValueError) as error:
+        raise InputError(f"{text!r} is not an address", todo=todo) from error

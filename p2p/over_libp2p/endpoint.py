@@ -1,0 +1,361 @@
+"""`p2p.transport` over a libp2p host: connections, streams and topics of one peer.
+
+It decides nothing: whom to dial, when to try again and what a message means is decided above.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import trio
+from libp2p.abc import INotifee
+from libp2p.custom_types import TProtocol
+from libp2p.host.exceptions import StreamFailure
+from libp2p.peer.id import ID
+from libp2p.pubsub.pb import rpc_pb2
+
+from p2p.over_libp2p.addresses import Forms, reachable, read_dialable
+from p2p.over_libp2p.errors import contained, dialing, opening, streaming
+from p2p.over_libp2p.gossip import SoundPubsub
+from p2p.over_libp2p.host import SoundHost, libp2p_id, peer_of
+from p2p.transport import (
+    GOSSIP_BYTES_MAX,
+    TOPIC_BYTES_MAX,
+    Accept,
+    ConnectionDown,
+    ConnectionEvent,
+    ConnectionUp,
+    EndpointStatistics,
+    Heard,
+)
+from wire.content import PeerId
+from wire.errors import (
+    Disconnected,
+    InputError,
+    LocalProtocolError,
+    TransportError,
+    Unreachable,
+)
+
+BATON = TProtocol("/baton/1")
+_INBOX_MAX = 512
+_RESET_DEADLINE_S = 1.0
+
+
+class LibStream:
+    """A libp2p stream as a `ByteStream`."""
+
+    def __init__(self, peer: PeerId, stream: Any) -> None:
+        self._peer = peer
+        self._stream = stream
+        # The layer between only counts and locks, at a third of a round trip's cost.
+        self._muxed = stream.muxed_stream
+
+    @property
+    def peer(self) -> PeerId:
+        return self._peer
+
+    async def read(self, size_bytes_max: int) -> bytes:
+        with streaming(self._peer):
+            try:
+                data: bytes = await self._muxed.read(size_bytes_max)
+            except EOFError:
+                data = b""
+        # Yamux calls a reset, and a connection that broke, an end like any other.
+        if not data and (self._muxed.reset_received or self._muxed.muxed_conn.is_closed):
+            raise Disconnected(f"the stream to {self._peer.short} was reset")
+        return data
+
+    async def write(self, data: bytes) -> None:
+        with streaming(self._peer):
+            await self._muxed.write(data)
+
+    async def close(self) -> None:
+        with streaming(self._peer):
+            await self._stream.close()
+
+    async def reset(self) -> None:
+        with (
+            contained("resetting a stream"),
+            trio.CancelScope(shield=True),
+            trio.move_on_after(_RESET_DEADLINE_S),
+        ):
+            await self._stream.reset()
+
+
+class Inbox:
+    """A `Subscription`: what a topic said, up to a bound."""
+
+    def __init__(self, topic: str, leave: Callable[["Inbox"], Any]) -> None:
+        self._topic = topic
+        self._leave = leave
+        self._dropped = 0
+        self._send, self._receive = trio.open_memory_channel[Heard](_INBOX_MAX)
+
+    @property
+    def topic(self) -> str:
+        return self._topic
+
+    @property
+    def dropped(self) -> int:
+        return self._dropped
+
+    def offer(self, heard: Heard) -> bool:
+        """Whether there was room."""
+        try:
+            self._send.send_nowait(heard)
+        except trio.WouldBlock:
+            self._dropped += 1
+            return False
+        return True
+
+    def close(self) -> None:
+        self._send.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Heard:
+        try:
+            return await self._receive.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+
+    async def unsubscribe(self) -> None:
+        self.close()
+        await self._leave(self)
+
+
+class LibEndpoint:
+    """An `Endpoint`. Opened in `p2p.over_libp2p.transports`, and usable until it is closed."""
+
+    def __init__(self, me: PeerId, host: SoundHost, forms: Forms, accept: Accept) -> None:
+        self._me = me
+        self._host = host
+        self._swarm = host.get_network()
+        self._forms = forms
+        self._accept = accept
+        self._pubsub: SoundPubsub
+        self._nursery: trio.Nursery
+        self._inboxes: dict[str, list[Inbox]] = {}
+        self._topics_lock = trio.Lock()
+        self._watchers: list[Callable[[ConnectionEvent], None]] = []
+        self._up: set[PeerId] = set()
+        self._dials: dict[PeerId, trio.Event] = {}
+        self._heard = 0
+        self._heard_dropped = 0
+        self._foreign_sources = 0
+
+    def start(self, pubsub: SoundPubsub, nursery: trio.Nursery) -> None:
+        """Begin to accept streams, in `nursery`."""
+        self._pubsub = pubsub
+        self._nursery = nursery
+        self._host.set_stream_handler(BATON, self._on_stream)
+        self._swarm.register_notifee(_Changes(self._on_change))
+
+    def stop(self) -> None:
+        """End every subscription; whoever iterates sees the end."""
+        for inbox in [one for several in self._inboxes.values() for one in several]:
+            inbox.close()
+
+    @property
+    def me(self) -> PeerId:
+        return self._me
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        for address in self._host.get_transport_addrs():
+            found.update(dict.fromkeys(reachable(address, self._me)))
+        return tuple(found)
+
+    async def connect(self, address: str, *, deadline_s: float) -> PeerId:
+        target = read_dialable(address, self._forms)
+        await self.connect_peer(target.peer, (address,), deadline_s=deadline_s)
+        return target.peer
+
+    async def connect_peer(
+        self, peer: PeerId, addresses: Sequence[str], *, deadline_s: float
+    ) -> None:
+        targets = [read_dialable(address, self._forms) for address in addresses]
+        if peer == self._me:
+            raise InputError(
+                "a peer does not connect to itself", todo="give the address of another peer"
+            )
+        deadline_at_s = trio.current_time() + deadline_s
+        trouble: TransportError = Unreachable(
+            f"no address of {peer.short} is known", todo="give one, or wait for its next advert"
+        )
+        for left, target in zip(range(len(targets), 0, -1), targets, strict=True):
+            if target.peer != peer:
+                raise InputError(
+                    f"{target.where} is the address of another peer than {peer}",
+                    todo="give addresses of one and the same peer",
+                )
+            # Whoever is silent at the first address leaves time for the others.
+            share_s = max(0.0, deadline_at_s - trio.current_time()) / left
+            try:
+                await self._dial(peer, target.where, share_s)
+            except TransportError as error:
+                trouble = error
+            else:
+                return
+        raise trouble
+
+    async def _dial(self, peer: PeerId, where: Any, deadline_s: float) -> None:
+        with dialing(str(where), deadline_s), trio.fail_after(deadline_s):
+            while peer in self._dials:
+                await self._dials[peer].wait()
+            if self._connections(peer):
+                return
+            self._dials[peer] = trio.Event()
+            try:
+                await self._swarm.dial_addr(where, libp2p_id(peer))
+            finally:
+                self._dials.pop(peer).set()
+
+    async def open_stream(self, peer: PeerId, *, deadline_s: float) -> LibStream:
+        if not self._connections(peer):
+            raise Disconnected(f"not connected to {peer.short}", todo="connect first")
+        with opening(peer, deadline_s), trio.fail_after(deadline_s):
+            try:
+                stream = await self._host.new_stream(libp2p_id(peer), [BATON])
+            except StreamFailure as error:
+                if not self._connections(peer):
+                    raise
+                raise Unreachable(
+                    f"{peer.short} does not open a Baton stream",
+                    todo="it may run another version, or be at its limit: try another peer",
+                ) from error
+        return LibStream(peer, stream)
+
+    async def disconnect(self, peer: PeerId) -> None:
+        with contained("disconnecting"):
+            await self._swarm.close_peer(libp2p_id(peer))
+
+    def connected(self) -> frozenset[PeerId]:
+        found = (peer_of(who) for who in self._swarm.connections)
+        return frozenset(peer for peer in found if peer is not None and self._connections(peer))
+
+    def remote_address(self, peer: PeerId) -> str | None:
+        for connection in self._connections(peer):
+            remote = connection.muxed_conn.get_remote_address()
+            if remote is not None:
+                family = "ip6" if ":" in remote[0] else "ip4"
+                return f"/{family}/{remote[0]}/tcp/{remote[1]}"
+            for address in connection.get_transport_addresses():
+                return str(address).partition("/p2p/")[0]
+        return None
+
+    def watch(self, callback: Callable[[ConnectionEvent], None]) -> None:
+        self._watchers.append(callback)
+
+    async def subscribe(self, topic: str) -> Inbox:
+        _check_topic(topic)
+        inbox = Inbox(topic, self._leave)
+        async with self._topics_lock:
+            self._inboxes.setdefault(topic, []).append(inbox)
+            # libp2p answers with the standing subscription where there is one.
+            await self._pubsub.subscribe(topic)
+        return inbox
+
+    async def publish(self, topic: str, data: bytes) -> None:
+        _check_topic(topic)
+        if len(data) > GOSSIP_BYTES_MAX:
+            raise LocalProtocolError(f"{len(data)} bytes of gossip, at most {GOSSIP_BYTES_MAX}")
+        await self._pubsub.publish(topic, data)
+
+    def statistics(self) -> EndpointStatistics:
+        connections = self._swarm.get_connections()
+        return EndpointStatistics(
+            connections=len(connections),
+            half_open=self._swarm.half_open.total(),
+            connections_refused=self._swarm.connections_refused,
+            streams_refused=sum(one.muxed_conn.streams_refused for one in connections),
+            heard=self._heard,
+            heard_dropped=self._heard_dropped,
+            gossip_refused=self._pubsub.refused + self._foreign_sources,
+        )
+
+    def deliver(self, message: rpc_pb2.Message) -> None:
+        """Take one message from gossip. Never raises: the sender chose every byte of it."""
+        try:
+            source = peer_of(ID(message.from_id))
+        except (ValueError, TypeError):
+            source = None
+        if source is None:
+            self._foreign_sources += 1
+            return
+        if source == self._me:
+            return
+        heard = Heard(source, message.data)
+        self._heard += 1
+        for inbox in self._inboxes.get(message.topicIDs[0], ()):
+            if not inbox.offer(heard):
+                self._heard_dropped += 1
+
+    async def _leave(self, inbox: Inbox) -> None:
+        async with self._topics_lock:
+            several = self._inboxes.get(inbox.topic, [])
+            if inbox in several:
+                several.remove(inbox)
+                if not several:
+                    del self._inboxes[inbox.topic]
+                    await self._pubsub.unsubscribe(inbox.topic)
+
+    def _connections(self, peer: PeerId) -> list[Any]:
+        several = self._swarm.connections.get(libp2p_id(peer), ())
+        return [one for one in several if not one.is_closed and not one.muxed_conn.is_closed]
+
+    async def _on_stream(self, stream: Any) -> None:
+        peer = peer_of(stream.muxed_conn.peer_id)
+        if peer is None:
+            await stream.reset()
+            return
+        # The handler runs in a task of ours, so that what it raises is not lost in libp2p.
+        finished = trio.Event()
+        self._nursery.start_soon(self._accept_one, LibStream(peer, stream), finished)
+        await finished.wait()
+
+    async def _accept_one(self, stream: LibStream, finished: trio.Event) -> None:
+        try:
+            await self._accept(stream.peer, stream)
+        finally:
+            finished.set()
+
+    def _on_change(self, who: ID) -> None:
+        peer = peer_of(who)
+        if peer is None:
+            return
+        up = bool(self._connections(peer))
+        if up == (peer in self._up):
+            return
+        (self._up.add if up else self._up.discard)(peer)
+        event = ConnectionUp(peer) if up else ConnectionDown(peer)
+        for callback in self._watchers:
+            callback(event)
+
+
+class _Changes(INotifee):  # type: ignore[misc]
+    """Tells, of all that libp2p notifies, that a peer's connections have changed."""
+
+    def __init__(self, changed: Callable[[ID], None]) -> None:
+        self._changed = changed
+
+    async def connected(self, _network: Any, conn: Any) -> None:
+        self._changed(conn.muxed_conn.peer_id)
+
+    async def disconnected(self, _network: Any, conn: Any) -> None:
+        self._changed(conn.muxed_conn.peer_id)
+
+    async def opened_stream(self, _network: Any, _stream: Any) -> None: ...
+
+    async def closed_stream(self, _network: Any, _stream: Any) -> None: ...
+
+    async def listen(self, _network: Any, _multiaddr: Any) -> None: ...
+
+    async def listen_close(self, _network: Any, _multiaddr: Any) -> None: ...
+
+
+def _check_topic(topic: str) -> None:
+    if not topic or len(topic.encode()) > TOPIC_BYTES_MAX:
+        raise LocalProtocolError(f"a topic's name has 1 to {TOPIC_BYTES_MAX} bytes")

@@ -1,0 +1,125 @@
+"""What libp2p raises becomes ours here, and nowhere else.
+
+It also holds the only catch-all of the project. libp2p lets hostile bytes surface as any exception
+at all (KeyError, ValueError, protobuf's and cryptography's own), and one that escapes a task of its
+services takes every connection of the process down. `contained` stands around those places.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+from libp2p.exceptions import BaseLibp2pError
+from libp2p.security.noise.exceptions import PeerIDMismatchesPubkey
+
+from wire.content import PeerId
+from wire.errors import Disconnected, TooSlow, Unreachable
+
+_log = logging.getLogger(__name__)
+
+_FOREIGN = (
+    BaseLibp2pError,
+    OSError,
+    EOFError,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+)
+_REASON_CHARS_MAX = 200
+
+
+class WrongPeerThere(BaseLibp2pError):  # type: ignore[misc]
+    """The memory transport's word for what noise calls PeerIDMismatchesPubkey."""
+
+
+@contextmanager
+def contained(what: str) -> Iterator[None]:
+    """Keep a peer's bytes from ending a libp2p service; for calls into libp2p only.
+
+    Cancellation is no `Exception` and passes through, alone or in a group.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - see the head of this file
+        _log.debug("%s: %r", what, error)
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Around nested nurseries: one exception alone comes out as itself, not four groups deep."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        leaf: BaseException = group
+        while isinstance(leaf, BaseExceptionGroup) and len(leaf.exceptions) == 1:
+            leaf = leaf.exceptions[0]
+        if isinstance(leaf, BaseExceptionGroup):
+            raise
+        raise leaf from leaf.__cause__
+
+
+@contextmanager
+def dialing(address: str, deadline_s: float) -> Iterator[None]:
+    """Around an attempt to connect: Unreachable, saying why, or TooSlow."""
+    try:
+        yield
+    except trio.TooSlowError as error:
+        raise TooSlow(
+            f"{address} did not answer within {deadline_s:g} s",
+            todo="check that the peer runs and that no firewall stands between",
+        ) from error
+    except (*_FOREIGN, ValueError, TypeError) as error:
+        if _is_mismatch(error):
+            raise Unreachable(
+                f"another peer answers at {address}: its key is not the one in the address",
+                todo="ask for the peer's present address; a new key gives a new peer id",
+            ) from error
+        raise Unreachable(
+            f"no peer answers at {address}: {_reason(error)}",
+            todo="check the address, that the peer runs, and that its port is open",
+        ) from error
+
+
+@contextmanager
+def opening(peer: PeerId, deadline_s: float) -> Iterator[None]:
+    """Around a new stream: Disconnected, Unreachable or TooSlow."""
+    try:
+        yield
+    except trio.TooSlowError as error:
+        raise TooSlow(f"{peer.short} gave no stream within {deadline_s:g} s") from error
+    except (*_FOREIGN, KeyError) as error:
+        raise Disconnected(f"no stream to {peer.short}: {_reason(error)}") from error
+
+
+@contextmanager
+def streaming(peer: PeerId) -> Iterator[None]:
+    """Around reading and writing: Disconnected."""
+    try:
+        yield
+    except (*_FOREIGN, KeyError) as error:
+        raise Disconnected(f"the stream to {peer.short} broke: {_reason(error)}") from error
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop(0)
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        # libp2p gathers several failures in a MultiError, which is no exception group.
+        several = getattr(one, "errors", ()) or getattr(one, "exceptions", ())
+        waiting.extend((one.__cause__, one.__context__, *several))
+
+
+def _is_mismatch(error: BaseException) -> bool:
+    kinds = (PeerIDMismatchesPubkey, WrongPeerThere)
+    return any(isinstance(one, kinds) or "ID mismatch" in str(one) for one in _chain(error))
+
+
+def _reason(error: BaseException) -> str:
+    # The innermost words are the operating system's or the handshake's, and say the most.
+    words = [str(one) for one in _chain(error) if str(one)]
+    return (words[-1] if words else type(error).__name__)[:_REASON_CHARS_MAX]

@@ -1,0 +1,229 @@
+"""Gossipsub that a peer cannot end, and that says what it dropped.
+
+The reading loop takes the place of libp2p's: it reads in large steps, bounds every RPC before
+parsing, hands messages on in order instead of starting a task for each, and leaves a peer that
+sends anything else disconnected. It refuses to believe signed address records: Baton has its own.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import trio
+from google.protobuf.message import DecodeError
+from libp2p.custom_types import TProtocol
+from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.pubsub import Pubsub
+
+from p2p.over_libp2p.errors import contained
+from p2p.transport import GOSSIP_BYTES_MAX, TOPIC_BYTES_MAX
+
+_PROTOCOL = TProtocol("/meshsub/1.1.0")
+_RPC_BYTES_MAX = 1 << 20
+_READ_BYTES = 64 << 10
+_SUBSCRIPTIONS_PER_RPC_MAX = 100
+_SUBSCRIPTIONS_PER_PEER_MAX = 100
+_CONTROLS_PER_RPC_MAX = 256
+_VARINT_BYTES_MAX = 4
+_SEEN_TTL_S = 120
+_SEEN_MAX = 65_536
+
+
+class SeenMessages:
+    """Message ids of the last two minutes, without the thread that libp2p's own cache leaves.
+
+    When full it forgets the oldest: a message may then be delivered twice, never lost.
+    """
+
+    def __init__(self, ttl_s: float) -> None:
+        self._ttl_s = ttl_s
+        self._until_s: dict[bytes, float] = {}
+
+    def add(self, key: bytes) -> bool:
+        now_s = trio.current_time()
+        self._until_s.pop(key, None)
+        self._until_s[key] = now_s + self._ttl_s
+        # A dict keeps the order of insertion, so whatever is over lies in front.
+        while self._until_s:
+            oldest = next(iter(self._until_s))
+            if self._until_s[oldest] > now_s and len(self._until_s) <= _SEEN_MAX:
+                break
+            del self._until_s[oldest]
+        return True
+
+    def has(self, key: bytes) -> bool:
+        return self._until_s.get(key, 0.0) > trio.current_time()
+
+    def length(self) -> int:
+        return len(self._until_s)
+
+    def stop(self) -> None:
+        """Nothing runs, so nothing stops; libp2p calls this."""
+
+
+class SoundGossip(GossipSub):  # type: ignore[misc]
+    """The router: mesh, heartbeat and the lazy push that libp2p forgets after a prune."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            protocols=[_PROTOCOL],
+            # The paper's degree (arXiv 2007.02754, 6 in 4..12).
+            degree=6,
+            degree_low=4,
+            degree_high=12,
+            # The default heartbeat is two minutes; adaptive gossip makes it thirty seconds.
+            heartbeat_interval=1,
+            adaptive_gossip_enabled=False,
+            # Would silently drop our own messages beyond ten a second.
+            spam_protection_enabled=False,
+            eclipse_protection_enabled=False,
+            prune_back_off=10,
+        )
+
+    async def heartbeat(self) -> None:
+        while True:
+            with contained("a gossip heartbeat"):
+                await super().heartbeat()
+            await trio.sleep(self.heartbeat_interval)
+
+    async def flush_pending_messages(self, peer_id: Any) -> None:
+        with contained("messages that waited for a peer"):
+            await super().flush_pending_messages(peer_id)
+
+    async def on_peer_subscribed(self, peer_id: Any, topic: str) -> None:
+        with contained("a new subscriber"):
+            await super().on_peer_subscribed(peer_id, topic)
+
+    def gossip_heartbeat(self) -> Any:
+        """Tell those outside the mesh what we have, also the ones that were pruned just now."""
+        told = super().gossip_heartbeat()
+        for topic, mesh in self.mesh.items():
+            recent = self.mcache.window(topic)
+            if not recent:
+                continue
+            outside = [
+                peer
+                for peer in self.pubsub.peer_topics.get(topic, ())
+                if peer not in mesh and self._is_gossipsub_peer(peer)
+            ]
+            for peer in self.select_from_minus(max(self.degree, len(outside) // 4), outside, ()):
+                told[peer][topic] = list(recent)
+        return told
+
+    def _check_equivocation(self, _message: Any) -> bool:
+        # Libp2p keeps a thousand whole messages for ever to find two under one number. Our
+        # adverts carry their own order, so a second one is merely old.
+        return True
+
+
+class SoundPubsub(Pubsub):  # type: ignore[misc]
+    """The service around the router. `deliver` gets each message once, after its signature."""
+
+    def __init__(
+        self, host: Any, router: SoundGossip, *, first_number: int, deliver: Callable[[Any], None]
+    ) -> None:
+        super().__init__(
+            host,
+            router,
+            strict_signing=True,
+            max_subscriptions_per_rpc=_SUBSCRIPTIONS_PER_RPC_MAX,
+            max_subscriptions_per_peer=_SUBSCRIPTIONS_PER_PEER_MAX,
+            max_inbound_rpc_size=_RPC_BYTES_MAX,
+        )
+        # Numbers must rise over a restart, or the new messages look like the old ones.
+        self.counter = first_number
+        self.seen_messages.stop()
+        self.seen_messages = SeenMessages(_SEEN_TTL_S)
+        self.refused = 0
+        self._deliver = deliver
+
+    async def continuously_read_stream(self, stream: Any) -> None:
+        """Until the stream or the service ends. A peer that breaks the rules is disconnected."""
+        peer_id = stream.muxed_conn.peer_id
+        broken = True
+        with contained("a gossip stream"):
+            try:
+                await self._read_messages(stream, peer_id)
+                broken = False
+            except (DecodeError, ValueError):
+                self.refused += 1
+                await self.host.disconnect(peer_id)
+        if broken:
+            with contained("a gossip stream's end"):
+                await stream.reset()
+
+    async def _read_messages(self, stream: Any, peer_id: Any) -> None:
+        buffer = bytearray()
+        while self.manager.is_running:
+            header = _length_at_front(buffer)
+            while header is None or len(buffer) < sum(header):
+                chunk = await stream.read(_READ_BYTES)
+                if not chunk:
+                    return
+                buffer += chunk
+                header = _length_at_front(buffer)
+            skip, size = header
+            message = rpc_pb2.RPC()
+            message.ParseFromString(bytes(buffer[skip : skip + size]))
+            del buffer[: skip + size]
+            await self._take(peer_id, message)
+
+    async def _take(self, peer_id: Any, message: Any) -> None:
+        for one in message.publish:
+            if self._is_subscribed_to_msg(one) and self.manager.is_running:
+                await self.push_msg(peer_id, one)
+        if len(message.subscriptions) > self.max_subscriptions_per_rpc:
+            raise ValueError("too many subscriptions in one message")
+        for one in message.subscriptions:
+            if len(one.topicid) > TOPIC_BYTES_MAX:
+                raise ValueError("the name of a topic is too long")
+            self.handle_subscription(peer_id, one)
+        if message.HasField("control"):
+            control = message.control
+            message.ClearField("senderRecord")
+            several = (control.ihave, control.iwant, control.graft, control.prune)
+            if max(map(len, several)) > _CONTROLS_PER_RPC_MAX:
+                raise ValueError("too much control in one message")
+            with contained("a gossip control message"):
+                await self.router.handle_rpc(message, peer_id)
+
+    async def push_msg(self, msg_forwarder: Any, msg: Any) -> None:
+        if len(msg.data) > GOSSIP_BYTES_MAX or len(msg.topicIDs) != 1:
+            self.refused += 1
+            return
+        # A malformed key inside a message raises; it says nothing about who passed it on.
+        with contained("a gossip message"):
+            await super().push_msg(msg_forwarder, msg)
+
+    def notify_subscriptions(self, publish_message: Any) -> None:
+        self._deliver(publish_message)
+
+    async def _replay_recent_messages(self, peer_id: Any, topic: str) -> None:
+        with contained("replaying messages"):
+            await super()._replay_recent_messages(peer_id, topic)
+
+    async def _handle_new_peer(self, peer_id: Any) -> None:
+        """Greet a peer; a topic subscribed to meanwhile is announced after the greeting."""
+        known = peer_id in self.peers
+        before = set(self.topic_ids)
+        await super()._handle_new_peer(peer_id)
+        queue = self.peer_queues.get(peer_id)
+        if known or queue is None:
+            return
+        for topic in set(self.topic_ids) - before:
+            packet, announce = self._build_announce_rpc(topic, subscribe=True)
+            self._enqueue_or_retry_announce(peer_id, queue, packet, announce)
+
+
+def _length_at_front(buffer: bytearray) -> tuple[int, int] | None:
+    """The bytes of the length, and the length; None while it is incomplete."""
+    size = 0
+    for index, byte in enumerate(buffer[:_VARINT_BYTES_MAX]):
+        size |= (byte & 0x7F) << (7 * index)
+        if not byte & 0x80:
+            if size > _RPC_BYTES_MAX:
+                raise ValueError("a gossip message is too long")
+            return index + 1, size
+    if len(buffer) >= _VARINT_BYTES_MAX:
+        raise ValueError("a gossip message is too long")
+    return None

@@ -1,0 +1,359 @@
+"""Many hosts in one process: a network of buffers instead of sockets.
+
+A `MemoryNetwork` is a place where hosts listen under `/memory/<number>`. Connections come muxed,
+so there is neither cipher nor yamux between two hosts, and everything else is the real libp2p. All
+that passes from one host to another passes through `MemoryNetwork.carry`, and nothing else does:
+whoever wants a bad network overrides that one method.
+
+Streams are bounded as yamux bounds them: a sender stops when the receiver's buffer is full.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Self
+
+import trio
+from libp2p.abc import IListener, IMuxedConn, IMuxedStream, ITransport
+from libp2p.connection_types import ConnectionType
+from libp2p.peer.id import ID
+from libp2p.stream_muxer.exceptions import (
+    MuxedConnUnavailable,
+    MuxedStreamClosed,
+    MuxedStreamEOF,
+    MuxedStreamReset,
+)
+from libp2p.transport.exceptions import OpenConnectionError
+from multiaddr import Multiaddr  # type: ignore[import-untyped]
+
+from p2p.over_libp2p.errors import WrongPeerThere, contained
+from p2p.over_libp2p.muxer import STREAMS_IN_MAX
+
+_WINDOW_BYTES = 256 << 10
+# As in yamux: more streams than this at once wait for one to end.
+_STREAMS_OUT_MAX = 256
+_FIRST_FREE = 1_000_000
+
+Accepted = Callable[["MemoryConnection"], Awaitable[None]]
+
+
+class MemoryNetwork:
+    """Who listens where. One object is one network; two objects never meet."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, MemoryListener] = {}
+        self._numbers = itertools.count(_FIRST_FREE)
+
+    def carry(self, source: str, target: str, size_bytes: int, deliver: Callable[[], None]) -> None:
+        """Bring one parcel from one host to the other; both are libp2p peer ids in text.
+
+        `deliver` must be called at most once, and for one pair of hosts in the order of carrying.
+        A parcel that never arrives leaves its connection hanging, as a cut wire would. Calls come
+        from within the loop, and must neither wait nor raise.
+        """
+        del source, target, size_bytes
+        deliver()
+
+    def bind(self, wanted: str, listener: "MemoryListener") -> str:
+        """Take a number; "0" takes a free one. OpenConnectionError when it is taken."""
+        number = str(next(self._numbers)) if wanted == "0" else wanted
+        if number in self._listeners:
+            raise OpenConnectionError(f"/memory/{number} is taken")
+        self._listeners[number] = listener
+        return number
+
+    def release(self, number: str) -> None:
+        self._listeners.pop(number, None)
+
+    def listener_at(self, number: str) -> "MemoryListener":
+        listener = self._listeners.get(number)
+        if listener is None:
+            raise OpenConnectionError(f"nobody listens on /memory/{number}")
+        return listener
+
+
+class MemoryStream(IMuxedStream):  # type: ignore[misc]
+    """One end of a stream. What the other end does arrives through `on_…`, never waiting."""
+
+    def __init__(self, connection: "MemoryConnection", *, opened_here: bool) -> None:
+        self.muxed_conn = connection
+        self.opened_here = opened_here
+        self.other: MemoryStream
+        self.reset_received = False
+        self._buffer = bytearray()
+        self._window_bytes = _WINDOW_BYTES
+        self._eaten_bytes = 0
+        self._ended = False
+        self._write_closed = False
+        self._changed = trio.Event()
+
+    async def read(self, n: int | None = None) -> bytes:
+        if n is not None and n < 0:
+            n = None
+        while not self._buffer:
+            if self.reset_received:
+                raise MuxedStreamReset("the stream was reset")
+            if self._ended:
+                raise MuxedStreamEOF("the other side has closed")
+            await self._changed.wait()
+        size = len(self._buffer) if n is None else min(n, len(self._buffer))
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        self._eaten_bytes += size
+        if self._eaten_bytes >= _WINDOW_BYTES // 2 and not self._ended:
+            eaten, self._eaten_bytes = self._eaten_bytes, 0
+            self._carry(0, partial(self.other.on_credit, eaten))
+        return data
+
+    async def write(self, data: bytes) -> None:
+        sent = 0
+        while sent < len(data):
+            if self.reset_received:
+                raise MuxedStreamReset("the stream was reset")
+            if self._write_closed:
+                raise MuxedStreamClosed("the stream is closed for writing")
+            if not self._window_bytes:
+                await self._changed.wait()
+                continue
+            size = min(self._window_bytes, len(data) - sent)
+            self._window_bytes -= size
+            piece = bytes(data[sent : sent + size])
+            self._carry(size, partial(self.other.on_data, piece))
+            sent += size
+        await trio.lowlevel.checkpoint()
+
+    async def close(self) -> None:
+        if not self._write_closed:
+            self._write_closed = True
+            self._carry(0, self.other.on_end)
+            self._change()
+        await trio.lowlevel.checkpoint()
+
+    async def reset(self) -> None:
+        if not self.reset_received:
+            self.drop()
+            self._carry(0, self.other.drop)
+        await trio.lowlevel.checkpoint()
+
+    def drop(self) -> None:
+        """End here and now, both ways, with all that is unread."""
+        self.reset_received = True
+        self._write_closed = True
+        self._buffer.clear()
+        self._change()
+
+    @property
+    def is_over(self) -> bool:
+        return self.reset_received or (self._ended and self._write_closed)
+
+    def set_deadline(self, ttl: int) -> None:
+        raise NotImplementedError("deadlines are the caller's")
+
+    def get_remote_address(self) -> None:
+        return None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_reason: object) -> None:
+        await self.close()
+
+    def on_data(self, piece: bytes) -> None:
+        if not self.reset_received:
+            self._buffer += piece
+            self._change()
+
+    def on_credit(self, size_bytes: int) -> None:
+        self._window_bytes += size_bytes
+        self._change()
+
+    def on_end(self) -> None:
+        self._ended = True
+        self._change()
+
+    def _carry(self, size_bytes: int, deliver: Callable[[], None]) -> None:
+        self.muxed_conn.carry(size_bytes, deliver)
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+        if self.is_over:
+            self.muxed_conn.forget(self)
+
+
+class MemoryConnection(IMuxedConn):  # type: ignore[misc]
+    """One end of a connection."""
+
+    def __init__(self, network: MemoryNetwork, me: ID, peer: ID, remote: Multiaddr) -> None:
+        self.peer_id = peer
+        self.event_started = trio.Event()
+        self.event_closed = trio.Event()
+        self.on_close: Callable[[], Awaitable[None]] | None = None
+        self.other: MemoryConnection
+        self.streams_refused = 0
+        self._network = network
+        self._me = me
+        self._remote = remote
+        self._streams: set[MemoryStream] = set()
+        self._incoming: deque[MemoryStream] = deque()
+        self._arrived = trio.Event()
+        self._room = trio.Semaphore(_STREAMS_OUT_MAX)
+        self._opened_here = False
+
+    def dialled(self) -> Self:
+        """Mark this end as the one that dialled."""
+        self._opened_here = True
+        return self
+
+    @property
+    def is_initiator(self) -> bool:
+        return self._opened_here
+
+    @property
+    def is_established(self) -> bool:
+        return self.event_started.is_set() and not self.event_closed.is_set()
+
+    @property
+    def is_closed(self) -> bool:
+        return self.event_closed.is_set()
+
+    def carry(self, size_bytes: int, deliver: Callable[[], None]) -> None:
+        self._network.carry(str(self._me), str(self.peer_id), size_bytes, deliver)
+
+    async def start(self) -> None:
+        self.event_started.set()
+        await self.event_closed.wait()
+        if self.on_close is not None:
+            with contained("a memory connection's end"):
+                await self.on_close()
+
+    async def close(self) -> None:
+        if not self.event_closed.is_set():
+            self.drop()
+            self.carry(0, self.other.drop)
+        await trio.lowlevel.checkpoint()
+
+    def drop(self) -> None:
+        """End here and now, with every stream."""
+        self.event_closed.set()
+        for stream in tuple(self._streams):
+            stream.drop()
+        self._arrived.set()
+
+    async def open_stream(self) -> MemoryStream:
+        await self._room.acquire()
+        if self.event_closed.is_set():
+            self._room.release()
+            raise MuxedConnUnavailable("the connection is closed")
+        mine = MemoryStream(self, opened_here=True)
+        theirs = MemoryStream(self.other, opened_here=False)
+        mine.other, theirs.other = theirs, mine
+        self._streams.add(mine)
+        self.carry(0, partial(self.other.on_stream, theirs))
+        return mine
+
+    async def accept_stream(self) -> MemoryStream:
+        while not self._incoming:
+            if self.event_closed.is_set():
+                raise MuxedConnUnavailable("the connection is closed")
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        return self._incoming.popleft()
+
+    def forget(self, stream: MemoryStream) -> None:
+        if stream in self._streams:
+            self._streams.discard(stream)
+            if stream.opened_here:
+                self._room.release()
+
+    def on_stream(self, stream: MemoryStream) -> None:
+        inbound = sum(not one.opened_here for one in self._streams)
+        if self.event_closed.is_set() or inbound >= STREAMS_IN_MAX:
+            self.streams_refused += 1
+            stream.drop()
+            self.carry(0, stream.other.drop)
+            return
+        self._streams.add(stream)
+        self._incoming.append(stream)
+        self._arrived.set()
+
+    def get_transport_addresses(self) -> list[Multiaddr]:
+        return [self._remote]
+
+    def get_remote_address(self) -> None:
+        return None
+
+    def get_connection_type(self) -> ConnectionType:
+        return ConnectionType.DIRECT
+
+
+class MemoryListener(IListener):  # type: ignore[misc]
+    """Where others find a host. Its tasks run in the swarm's own nursery."""
+
+    def __init__(self, network: MemoryNetwork, me: ID, accepted: Accepted) -> None:
+        self.me = me
+        self.background_nursery: trio.Nursery | None = None
+        self._network = network
+        self._accepted = accepted
+        self._numbers: list[str] = []
+
+    async def listen(self, maddr: Multiaddr) -> None:
+        wanted = str(maddr.value_for_protocol("memory"))
+        self._numbers.append(self._network.bind(wanted, self))
+        await trio.lowlevel.checkpoint()
+
+    def get_addrs(self) -> tuple[Multiaddr, ...]:
+        return tuple(Multiaddr(f"/memory/{number}") for number in self._numbers)
+
+    async def close(self) -> None:
+        for number in self._numbers:
+            self._network.release(number)
+        self._numbers.clear()
+        await trio.lowlevel.checkpoint()
+
+    def arrive(self, connection: MemoryConnection) -> None:
+        """A peer has dialled. When the host is closing, the connection is dropped at once."""
+        if self.background_nursery is None or not self._numbers:
+            connection.drop()
+            connection.carry(0, connection.other.drop)
+            return
+        self.background_nursery.start_soon(self._accept, connection)
+
+    async def _accept(self, connection: MemoryConnection) -> None:
+        with contained("an inbound memory connection"):
+            await self._accepted(connection)
+
+
+class MemoryMuxedTransport(ITransport):  # type: ignore[misc]
+    """What a host needs to dial and to listen in a `MemoryNetwork`."""
+
+    provides_native_muxing = True
+
+    def __init__(self, network: MemoryNetwork, me: ID) -> None:
+        self._network = network
+        self._me = me
+
+    async def dial(self, maddr: Multiaddr) -> MemoryConnection:
+        listener = self._network.listener_at(str(maddr.value_for_protocol("memory")))
+        if str(maddr.value_for_protocol("p2p")) != listener.me.to_base58():
+            raise WrongPeerThere(f"peer ID mismatch: {listener.me} is at {maddr}")
+        here = MemoryConnection(self._network, self._me, listener.me, maddr).dialled()
+        # A dialler has no address of its own, as a socket's port says nothing about its peer.
+        there = MemoryConnection(self._network, listener.me, self._me, Multiaddr("/memory/0"))
+        here.other, there.other = there, here
+        here.carry(0, lambda: listener.arrive(there))
+        await trio.lowlevel.checkpoint()
+        return here
+
+    def create_listener(self, handler_function: Any) -> MemoryListener:
+        return MemoryListener(self._network, self._me, handler_function)
+
+    def can_dial(self, maddr: Multiaddr) -> bool:
+        return "memory" in maddr
+
+    def can_listen(self, maddr: Multiaddr) -> bool:
+        return "memory" in maddr
+
+    def protocols(self) -> list[str]:
+        return ["memory"]

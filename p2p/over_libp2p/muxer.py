@@ -1,0 +1,251 @@
+"""Yamux, made sound: what py-libp2p's multiplexer leaves out, in one subclass.
+
+- A frame is queued whole and one task writes the queue, so a cancelled caller can neither cut a
+  frame in half nor put the cipher out of step, and frames that wait travel together.
+- The other side is pinged; when it answers nothing at all the connection is dropped.
+- Streams that a peer opens, and bytes nobody has read, are bounded for each connection.
+- Credit is given back in large steps, and a writer without credit waits instead of giving up.
+
+It refuses to be configured: every number is here, with its reason.
+"""
+
+import struct
+from collections import deque
+from typing import Any, Self, cast
+
+import trio
+from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.stream_muxer.exceptions import MuxedStreamError
+from libp2p.stream_muxer.yamux.yamux import (
+    FLAG_SYN,
+    TYPE_DATA,
+    TYPE_PING,
+    YAMUX_HEADER_FORMAT,
+    Yamux,
+    YamuxStream,
+)
+
+from p2p.over_libp2p.errors import contained
+from wire import limits
+
+# What a peer may have open at once: Baton's own streams, gossip, identify, pings, and some room
+# for streams that are ending.
+STREAMS_IN_MAX = limits.STREAMS_IN_PER_PEER_MAX + 32
+# Unread bytes of one connection. Baton's streams are read at once whatever the application does,
+# so honest peers stay far below.
+UNREAD_BYTES_MAX = 64 << 20
+
+# Yamux gives every stream 256 KiB to begin with; a megabyte keeps a transatlantic path busy.
+_WINDOW_FIRST_BYTES = 256 << 10
+_WINDOW_BYTES = 1 << 20
+_FRAME_BODY_BYTES = 64 << 10
+# One noise message carries 65,519 bytes, so a batch is about one message.
+_BATCH_BYTES = 64 << 10
+_QUEUE_BYTES = 256 << 10
+# Replies to the other side's own frames do not wait, or two full queues would wait for each other.
+# A peer that makes us answer and does not read ends here.
+_QUEUE_BYTES_MAX = 4 << 20
+_HEADER_BYTES = 12
+
+# Ping, wait, ping again: a frozen peer is dropped within ten seconds.
+_PING_INTERVAL_S = 4.0
+_PING_DEADLINE_S = 5.0
+_WRITE_DEADLINE_S = 20.0
+_LAST_WORDS_S = 0.5
+# A stream may end while a writer waits for credit, and nothing wakes the writer then.
+_CREDIT_POLL_S = 0.5
+
+
+class SoundStream(YamuxStream):  # type: ignore[misc]
+    """A yamux stream whose writer waits for credit and whose reader gives it in large steps.
+
+    Never constructed: `SoundYamux` turns the streams that yamux makes into these.
+    """
+
+    _eaten_bytes: int
+    _window_bytes: int
+    _credit: trio.Event
+
+    @property
+    def send_window(self) -> int:
+        return int(self.__dict__["send_window"])
+
+    @send_window.setter
+    def send_window(self, size_bytes: int) -> None:
+        self.__dict__["send_window"] = size_bytes
+        credit = self.__dict__.get("_credit")
+        if credit is not None and size_bytes > 0:
+            credit.set()
+
+    def begin(self) -> Self:
+        """Set what yamux's constructor did not."""
+        self._eaten_bytes = 0
+        self._window_bytes = _WINDOW_FIRST_BYTES
+        self._credit = trio.Event()
+        return self
+
+    async def write(self, data: bytes) -> None:
+        """All of `data`, in frames. A cancelled write may have sent a part of it."""
+        sent = 0
+        while sent < len(data):
+            while self.send_window <= 0 and not self.send_closed and not self.closed:
+                self._credit = trio.Event()
+                with trio.move_on_after(_CREDIT_POLL_S):
+                    await self._credit.wait()
+            if self.send_closed or self.closed:
+                raise MuxedStreamError("the stream is closed for writing")
+            size = min(self.send_window, _FRAME_BODY_BYTES, len(data) - sent)
+            self.send_window -= size
+            header = struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_DATA, 0, self.stream_id, size)
+            await self.conn._write_frame(  # noqa: SLF001 - as yamux's own streams do
+                header + data[sent : sent + size]
+            )
+            sent += size
+
+    async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:
+        # Yamux would answer every small read with a frame of its own.
+        self._eaten_bytes += bytes_read
+        if self._eaten_bytes < self._window_bytes // 2 or self.recv_closed:
+            return
+        grant = self._eaten_bytes + _WINDOW_BYTES - self._window_bytes
+        self._eaten_bytes = 0
+        self._window_bytes = _WINDOW_BYTES
+        self.recv_window += grant
+        await self.send_window_update(grant)
+
+
+class SoundYamux(Yamux):  # type: ignore[misc]
+    """One multiplexed connection. See the head of this file for what it adds."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._frames: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._to_write = trio.Event()
+        self._drained = trio.Event()
+        self._unread_bytes = 0
+        self._heard_at = 0.0
+        self.streams_refused = 0
+
+    async def start(self) -> None:
+        # An exception that left this task would end the service behind every connection.
+        try:
+            with contained("a yamux connection"):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write_queue)
+                    await super().start()
+                    nursery.cancel_scope.cancel()
+        finally:
+            # Nothing drains the queue any more; whoever waits for that shall see the end.
+            self._queued_bytes = 0
+            self.event_shutting_down.set()
+            self._drained.set()
+
+    async def open_stream(self) -> SoundStream:
+        return self._adopt(await super().open_stream())
+
+    async def accept_stream(self) -> SoundStream:
+        while True:
+            stream = self._adopt(await super().accept_stream())
+            inbound = sum(not one.is_initiator for one in self.streams.values())
+            if inbound <= STREAMS_IN_MAX:
+                return stream
+            self.streams_refused += 1
+            with contained("refusing a stream"):
+                await stream.reset()
+
+    def _adopt(self, stream: YamuxStream) -> SoundStream:
+        # Yamux names its stream class outright; the object is the same, its behaviour is ours.
+        stream.__class__ = SoundStream
+        return cast("SoundStream", stream).begin()
+
+    async def close(self, *arguments: Any) -> None:
+        if not self.event_shutting_down.is_set():
+            # What was written just before is on its way, unless the other side does not read.
+            with trio.move_on_after(_LAST_WORDS_S):
+                while self._queued_bytes:
+                    await self._drained.wait()
+        await super().close(*arguments)
+
+    async def _write_frame(self, data: bytes) -> None:
+        if len(data) > _HEADER_BYTES:
+            while self._queued_bytes > _QUEUE_BYTES and not self.event_shutting_down.is_set():
+                await self._drained.wait()
+        if self.event_shutting_down.is_set():
+            raise ConnectionClosedError("the connection is closed", transport="yamux")
+        if self._queued_bytes > _QUEUE_BYTES_MAX:
+            await self._drop()
+            raise ConnectionClosedError("the other side does not read", transport="yamux")
+        self._frames.append(data)
+        self._queued_bytes += len(data)
+        self._to_write.set()
+        await trio.lowlevel.checkpoint()
+
+    async def _write_queue(self) -> None:
+        while True:
+            await self._to_write.wait()
+            batch, size = [], 0
+            while self._frames and size < _BATCH_BYTES:
+                batch.append(self._frames.popleft())
+                size += len(batch[-1])
+            if not self._frames:
+                self._to_write = trio.Event()
+            done = False
+            with contained("writing to a connection"), trio.move_on_after(_WRITE_DEADLINE_S):
+                await self.secured_conn.write(batch[0] if len(batch) == 1 else b"".join(batch))
+                done = True
+            self._queued_bytes -= size
+            self._drained.set()
+            self._drained = trio.Event()
+            if not done:
+                await self._drop()
+                return
+
+    async def _measure_rtt_loop(self) -> None:
+        # Takes the place of a loop that measured and drew no conclusion.
+        while True:
+            asked_at = trio.current_time()
+            self._ping_id += 1
+            self._ping_event = trio.Event()
+            ping = struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_PING, FLAG_SYN, 0, self._ping_id)
+            with contained("a ping"):
+                await self._write_frame(ping)
+                self._ping_sent_time = trio.current_time()
+            with trio.move_on_after(_PING_DEADLINE_S):
+                await self._ping_event.wait()
+            if not self._ping_event.is_set() and self._heard_at <= asked_at:
+                await self._drop()
+                return
+            await trio.sleep(_PING_INTERVAL_S)
+
+    async def _drop(self) -> None:
+        # Only the socket is closed here: the reading task sees it, and it alone tidies up,
+        # so that no clean-up is ever cancelled half-way.
+        with contained("dropping a connection"), trio.CancelScope(shield=True):
+            await self.secured_conn.close()
+
+    async def _read_data_body(self, length: int) -> bytes:
+        data: bytes = await super()._read_data_body(length)
+        self._heard_at = trio.current_time()
+        self._unread_bytes += length
+        if self._unread_bytes > UNREAD_BYTES_MAX:
+            # The sum is kept loosely, for speed; before it counts against the peer it is taken
+            # again.
+            self._unread_bytes = length + sum(map(len, self.stream_buffers.values()))
+            if self._unread_bytes > UNREAD_BYTES_MAX:
+                await self._drop()
+                raise ConnectionClosedError("too much unread", transport="yamux")
+        return data
+
+    async def read_stream(self, stream_id: int, n: int = -1) -> bytes:
+        data: bytes = await super().read_stream(stream_id, n)
+        self._unread_bytes = max(0, self._unread_bytes - len(data))
+        return data
+
+    def _finalize_stream_locked(self, stream: YamuxStream, *, fully_closed: bool) -> None:
+        if stream.reset_received:
+            # Nobody will read what a reset stream still holds; yamux would keep it for a minute.
+            buffer = self.stream_buffers.get(stream.stream_id)
+            if buffer is not None:
+                buffer.clear()
+        super()._finalize_stream_locked(stream, fully_closed=fully_closed)

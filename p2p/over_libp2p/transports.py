@@ -1,0 +1,107 @@
+"""The two ways of being reached, and the order in which an endpoint opens and closes."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import trio
+from libp2p.peer.id import ID
+from libp2p.tools.anyio_service import background_trio_service
+from libp2p.transport.tcp.tcp import TCP
+from multiaddr import Multiaddr  # type: ignore[import-untyped]
+
+from p2p.over_libp2p.addresses import (
+    MEMORY_FORMS,
+    TCP_FORMS,
+    Forms,
+    check_port_is_free,
+    read_listenable,
+)
+from p2p.over_libp2p.endpoint import LibEndpoint
+from p2p.over_libp2p.errors import unwrapped
+from p2p.over_libp2p.gossip import SoundGossip, SoundPubsub
+from p2p.over_libp2p.host import SoundHost, build_host
+from p2p.over_libp2p.memory import MemoryMuxedTransport, MemoryNetwork
+from p2p.transport import Accept, Endpoint
+from wire.errors import InputError
+from wire.signing import SigningKey
+
+_CLOSE_DEADLINE_S = 10.0
+
+
+class TcpTransport:
+    """TCP, noise and yamux: the open network. `wall_ns` numbers gossip, and must not run back."""
+
+    def __init__(self, *, wall_ns: Callable[[], int]) -> None:
+        self._wall_ns = wall_ns
+
+    def open(
+        self, key: SigningKey, listen: Sequence[str], *, accept: Accept
+    ) -> AbstractAsyncContextManager[Endpoint]:
+        places = [read_listenable(text, TCP_FORMS) for text in listen]
+        for place in places:
+            check_port_is_free(place)
+        host = build_host(key, lambda _me: TCP())
+        return _opened(key, host, places, TCP_FORMS, (self._wall_ns(), accept))
+
+
+class MemoryTransport:
+    """Peers of one process, in one `MemoryNetwork`."""
+
+    def __init__(self, network: MemoryNetwork, *, wall_ns: Callable[[], int]) -> None:
+        self._network = network
+        self._wall_ns = wall_ns
+
+    def open(
+        self, key: SigningKey, listen: Sequence[str], *, accept: Accept
+    ) -> AbstractAsyncContextManager[Endpoint]:
+        places = [read_listenable(text, MEMORY_FORMS) for text in listen]
+
+        def muxed(me: ID) -> MemoryMuxedTransport:
+            return MemoryMuxedTransport(self._network, me)
+
+        host = build_host(key, muxed)
+        return _opened(key, host, places, MEMORY_FORMS, (self._wall_ns(), accept))
+
+
+@asynccontextmanager
+async def _opened(
+    key: SigningKey,
+    host: SoundHost,
+    places: Sequence[Multiaddr],
+    forms: Forms,
+    rest: tuple[int, Accept],
+) -> AsyncIterator[Endpoint]:
+    first_number, accept = rest
+    swarm = host.get_network()
+    router = SoundGossip()
+    endpoint = LibEndpoint(key.peer, host, forms, accept)
+    pubsub = SoundPubsub(host, router, first_number=first_number, deliver=endpoint.deliver)
+    with unwrapped():
+        async with (
+            background_trio_service(swarm),
+            background_trio_service(pubsub),
+            background_trio_service(router),
+        ):
+            try:
+                await pubsub.wait_until_ready()
+                await swarm.auto_connector.stop()
+                async with trio.open_nursery() as nursery:
+                    endpoint.start(pubsub, nursery)
+                    await _listen(swarm, places)
+                    yield endpoint
+                    nursery.cancel_scope.cancel()
+            finally:
+                endpoint.stop()
+                # While gossip still runs: what arrives for a service that has ended would end all.
+                with trio.CancelScope(shield=True), trio.move_on_after(_CLOSE_DEADLINE_S):
+                    await host.close()
+
+
+async def _listen(swarm: Any, places: Sequence[Multiaddr]) -> None:
+    await swarm.listen(*places)
+    for place in places:
+        if str(place) not in swarm.listeners:
+            raise InputError(
+                f"cannot listen on {place}", todo="it is taken, or not this machine's: try another"
+            )

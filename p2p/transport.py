@@ -1,0 +1,185 @@
+"""The seam between Baton and whatever moves its bytes.
+
+A `Transport` opens an `Endpoint` for one key; an endpoint connects to peers, carries byte streams
+between two of them, and gossips small messages among all that subscribe to a topic. Everything
+above this file is written against these protocols, so that a thousand peers may live in one
+process over memory, and one peer may live on the open network, with the same code.
+
+Nothing here knows libp2p, and nothing here interprets a byte.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from wire.content import PeerId
+from wire.signing import SigningKey
+
+# What a topic may carry in one message. A delivery costs every receiver milliseconds, so
+# anything larger goes over a stream.
+GOSSIP_BYTES_MAX = 64 << 10
+TOPIC_BYTES_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One message of a topic. `source` is who signed it, not who passed it on."""
+
+    source: PeerId
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionUp:
+    """The first connection to `peer` stands."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionDown:
+    """The last connection to `peer` is gone."""
+
+    peer: PeerId
+
+
+ConnectionEvent = ConnectionUp | ConnectionDown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointStatistics:
+    """Counts since the endpoint opened; `connections` and `half_open` are as of now."""
+
+    connections: int
+    half_open: int
+    connections_refused: int
+    streams_refused: int
+    heard: int
+    heard_dropped: int
+    gossip_refused: int
+
+
+class ByteStream(Protocol):
+    """Ordered bytes to and from one peer, both ways at once.
+
+    One task may read while another writes; two may not read, nor two write. Every method raises
+    Disconnected once the stream or its connection is gone.
+    """
+
+    @property
+    def peer(self) -> PeerId: ...
+
+    async def read(self, size_bytes_max: int) -> bytes:
+        """Between one byte and `size_bytes_max`; b"" when the other side has closed."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Hand over all of `data`, in order.
+
+        If this is cancelled a part may have been sent: reset the stream then. Its connection,
+        and every other stream on it, stays sound.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Say that nothing more will be written. Reading goes on. Safe to call twice."""
+        ...
+
+    async def reset(self) -> None:
+        """Drop the stream both ways, unread bytes included. Never raises."""
+        ...
+
+
+class Subscription(Protocol):
+    """The messages of one topic that others published, in the order they came.
+
+    The inbox is bounded: when nobody reads, the newest message is dropped and counted.
+    """
+
+    @property
+    def topic(self) -> str: ...
+
+    @property
+    def dropped(self) -> int: ...
+
+    def __aiter__(self) -> AsyncIterator[Heard]: ...
+
+    async def __anext__(self) -> Heard: ...
+
+    async def unsubscribe(self) -> None:
+        """Stop hearing the topic; the iteration ends. Safe to call twice."""
+        ...
+
+
+class Endpoint(Protocol):
+    """One peer's place in the network, for as long as its block runs."""
+
+    @property
+    def me(self) -> PeerId: ...
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where others reach this peer: full multiaddrs that end in /p2p/<id>."""
+        ...
+
+    async def connect(self, address: str, *, deadline_s: float) -> PeerId:
+        """Connect to a full multiaddr, or find that the connection stands already.
+
+        Raises InputError for an address that cannot be one, Unreachable when nobody or somebody
+        else answers there, TooSlow when the deadline passes.
+        """
+        ...
+
+    async def connect_peer(
+        self, peer: PeerId, addresses: Sequence[str], *, deadline_s: float
+    ) -> None:
+        """Try the addresses in turn until `peer` answers at one. Raises as `connect` does."""
+        ...
+
+    async def open_stream(self, peer: PeerId, *, deadline_s: float) -> ByteStream:
+        """A new stream on a standing connection.
+
+        Raises Disconnected without a connection, Unreachable when the peer does not speak Baton,
+        TooSlow when the deadline passes.
+        """
+        ...
+
+    async def disconnect(self, peer: PeerId) -> None:
+        """Close every connection to `peer`. Nothing happens where there is none."""
+        ...
+
+    def connected(self) -> frozenset[PeerId]: ...
+
+    def remote_address(self, peer: PeerId) -> str | None:
+        """The multiaddr, without the id, at the other end of the oldest connection."""
+        ...
+
+    def watch(self, callback: Callable[[ConnectionEvent], None]) -> None:
+        """Call back at every change, in order. The callback neither waits nor raises."""
+        ...
+
+    async def subscribe(self, topic: str) -> Subscription: ...
+
+    async def publish(self, topic: str, data: bytes) -> None:
+        """Hand `data` to the topic. At most GOSSIP_BYTES_MAX; delivery is likely, not certain."""
+        ...
+
+    def statistics(self) -> EndpointStatistics: ...
+
+
+Accept = Callable[[PeerId, ByteStream], Awaitable[None]]
+
+
+class Transport(Protocol):
+    """A way of being reached. It holds no state until it is opened."""
+
+    def open(
+        self, key: SigningKey, listen: Sequence[str], *, accept: Accept
+    ) -> AbstractAsyncContextManager[Endpoint]:
+        """Listen, and be an endpoint until the block ends; nothing outlives the block.
+
+        `accept` is called, in a task of the endpoint, for every stream that a peer opens; what it
+        raises ends the endpoint. Raises InputError for an address that cannot be listened on.
+        """
+        ...
