@@ -136,7 +136,7 @@ SAMPLES: tuple[Record, ...] = (
         tolerance=0.0005,
     ),
     Texts(texts=("one", "zwei", "три")),
-    Passages(source="https://example.org", passages=(BLOCK, TREE)),
+    Passages(source="https://example.org", first=256, total=300, passages=(BLOCK, TREE)),
     Vectors(dimensions=2, rows=1, data=bytes(range(8))),
     PART,
     Index(model=MODEL, parts=(PART,)),
@@ -189,9 +189,9 @@ MESSAGES = tuple(record for record in SAMPLES if isinstance(record, Message))
 SIGNED = tuple(record for record in SAMPLES if isinstance(record, SignedRecord))
 
 
-def altered(name: str, **changes: Any) -> Record:
-    """The sample called `name` with some fields changed: born anew, so checked anew."""
-    record: Any = BY_NAME[name]
+def altered(kind: str, /, **changes: Any) -> Record:
+    """The sample of this kind with some fields changed: born anew, so checked anew."""
+    record: Any = BY_NAME[kind]
     return dataclasses.replace(record, **changes)
 
 

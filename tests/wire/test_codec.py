@@ -287,7 +287,7 @@ def test_what_is_packed_comes_back_the_same(value: Any) -> None:
 @given(st.binary(max_size=200))
 @example(b"\xdf\xff\xff\xff\xff")
 @settings(max_examples=1000)
-def test_any_bytes_are_a_value_in_its_one_encoding_or_refused(data: bytes) -> None:  # noqa: N802
+def test_any_bytes_are_a_value_in_its_one_encoding_or_refused(data: bytes) -> None:
     try:
         value = unpack(data)
     except WireError:

@@ -1,0 +1,343 @@
+"""No illegal record is ever in memory: every bound of every field holds where a record is born.
+
+The cases are found by reading the annotations of every record, so a new field is tested at once.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import pytest
+
+from tests.wire.samples import BLOCK, BY_NAME, KEY, SAMPLES, altered, every_record_type, name_of
+from wire import limits
+from wire.content import ContentId, PeerId
+from wire.errors import Malformed, Oversize, WireError
+from wire.kinds import Level, Role
+from wire.schema import Between, Parameters, Record
+from wire.task import Stage
+
+SIZED = (int, float, str, bytes, tuple)
+# Bounded by another rule than Between: its length is exactly 4 x dimensions x rows.
+WITHOUT_BOUND = {"Vectors.data"}
+# Legal by itself at its bound, but a rule between fields then refuses the sample.
+TIED_TO_OTHERS = {
+    *("Advert.models", "Manifest.files", "Answer.candidates", "Task.stages"),
+    *("Checking.verifiers", "Checking.needed", "Verdict.sampled", "Verdict.worst_ppb"),
+    *("Vectors.dimensions", "Vectors.rows"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a record; `inside` if the bound is on the items of its tuple."""
+
+    record: str
+    name: str
+    kind: Any
+    bound: Between | None
+    optional: bool
+    inside: bool
+
+    def __str__(self) -> str:
+        return f"{self.record}.{self.name}" + ("[]" if self.inside else "")
+
+    @property
+    def on_the_wire(self) -> type:
+        """The type that the codec gives for this field's."""
+        if self.kind == Parameters or issubclass(self.kind, Record):
+            return dict
+        bases = {tuple: list, ContentId: bytes, PeerId: bytes, Role: int, Level: int}
+        return bases.get(self.kind, self.kind)
+
+    def of_size(self, size: float) -> Any:
+        """A value of the field that measures `size`."""
+        if self.kind in (int, float):
+            value: Any = self.kind(size)
+        elif self.kind is tuple:
+            value = getattr(BY_NAME[self.record], self.name)[:1] * int(size)
+        else:
+            value = {str: "x", bytes: b"x"}[self.kind] * int(size)
+        return (value,) if self.inside else value
+
+    def beside(self) -> Iterator[Any]:
+        """The values next to the bounds on their wrong sides."""
+        assert self.bound
+        if self.kind is float:
+            yield math.nextafter(self.bound.low, -math.inf)
+            yield math.nextafter(self.bound.high, math.inf)
+            yield from (math.nan, math.inf, -math.inf)
+            return
+        if self.bound.low > 0 or self.kind is int:
+            yield self.of_size(self.bound.low - 1)
+        yield self.of_size(int(self.bound.high) + 1)
+
+
+def _field(record: str, name: str, hint: Any, optional: bool, inside: bool) -> Iterator[Field]:
+    bound = None
+    if get_origin(hint) is Annotated:
+        hint, *extras = get_args(hint)
+        (bound,) = (extra for extra in extras if isinstance(extra, Between))
+    if hint != Parameters and get_origin(hint) in (Union, types.UnionType):
+        (inner,) = (option for option in get_args(hint) if option is not types.NoneType)
+        yield from _field(record, name, inner, True, inside)
+    elif get_origin(hint) is tuple:
+        yield Field(record, name, tuple, bound, optional, inside)
+        yield from _field(record, name, get_args(hint)[0], optional, True)
+    else:
+        yield Field(record, name, hint, bound, optional, inside)
+
+
+def _fields() -> Iterator[Field]:
+    for kind in sorted(every_record_type(), key=lambda kind: kind.__name__):
+        hints = typing.get_type_hints(kind, include_extras=True)
+        for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+            yield from _field(kind.__name__, field.name, hints[field.name], False, False)
+
+
+FIELDS = list(_fields())
+BOUNDED = [field for field in FIELDS if field.bound]
+OUTER = [field for field in FIELDS if not field.inside]
+every_record = pytest.mark.parametrize("record", SAMPLES, ids=name_of)
+
+
+def raw(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def test_every_field_that_can_grow_has_a_bound() -> None:
+    unbounded = {str(field) for field in FIELDS if field.kind in SIZED and not field.bound}
+    assert unbounded == WITHOUT_BOUND
+    assert len(BOUNDED) > 80
+
+
+@pytest.mark.parametrize("field", BOUNDED, ids=str)
+def test_one_beyond_a_bound_is_never_born_and_never_read(field: Field) -> None:
+    fields = BY_NAME[field.record].to_fields()
+    for value in field.beside():
+        with pytest.raises(Oversize):
+            altered(field.record, **{field.name: value})
+        with pytest.raises(Oversize):
+            type(BY_NAME[field.record]).from_fields({**fields, field.name: raw(value)})
+
+
+@pytest.mark.parametrize("field", BOUNDED, ids=str)
+def test_a_bound_itself_is_legal(field: Field) -> None:
+    assert field.bound
+    for size in (field.bound.low, field.bound.high):
+        try:
+            record = altered(field.record, **{field.name: field.of_size(size)})
+        except Malformed:
+            assert f"{field.record}.{field.name}" in TIED_TO_OTHERS
+        else:
+            assert type(record).from_fields(record.to_fields()) == record
+
+
+WRONG = (None, True, 7, 1.5, "text", b"bytes", (1,), [1], {"a": 1}, {1}, object(), BY_NAME["Ping"])
+
+
+@pytest.mark.parametrize("field", OUTER, ids=str)
+def test_a_value_of_another_type_is_never_born_and_never_read(field: Field) -> None:
+    record = BY_NAME[field.record]
+    right = dict if field.kind == Parameters else field.kind
+    tried = 0
+    for value in WRONG:
+        if value is None and field.optional:
+            continue
+        if isinstance(value, right) and not (right is int and value is True):
+            continue
+        tried += 1
+        if not (field.kind is float and value == 7) and field.kind != Parameters:
+            with pytest.raises(WireError):
+                altered(field.record, **{field.name: value})
+        if type(value) is not field.on_the_wire:
+            with pytest.raises(Malformed):
+                type(record).from_fields({**record.to_fields(), field.name: value})
+    assert tried >= len(WRONG) - 3
+
+
+@pytest.mark.parametrize("field", [field for field in OUTER if field.optional], ids=str)
+def test_an_optional_field_may_be_absent_but_not_left_out(field: Field) -> None:
+    if field.name == "model" and field.record == "Stage":
+        record = altered("Stage", model=None, role=Role.DATA)
+    else:
+        record = altered(field.record, **{field.name: None})
+    fields = record.to_fields()
+    assert fields[field.name] is None
+    assert type(record).from_fields(fields) == record
+    del fields[field.name]
+    with pytest.raises(Malformed):
+        type(record).from_fields(fields)
+
+
+@every_record
+def test_a_record_with_a_field_more_or_less_is_refused(record: Record) -> None:
+    fields = record.to_fields()
+    with pytest.raises(Malformed):
+        type(record).from_fields({**fields, "extra": 1})
+    for name in fields:
+        rest = {key: value for key, value in fields.items() if key != name}
+        with pytest.raises(Malformed):
+            type(record).from_fields(rest)
+        with pytest.raises(Malformed):
+            type(record).from_fields({**rest, name + "_": fields[name]})
+
+
+@every_record
+@pytest.mark.parametrize("fields", [None, True, 1, "a", b"a", [], [["a", 1]], {}, {1: 2}], ids=repr)
+def test_what_is_not_a_map_of_its_fields_is_refused(record: Record, fields: object) -> None:
+    with pytest.raises(Malformed):
+        type(record).from_fields(fields)
+
+
+@every_record
+def test_a_record_never_changes(record: Record) -> None:
+    assert not hasattr(record, "__dict__")
+    for name in record.to_fields():
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(record, name, None)
+
+
+@every_record
+def test_a_record_beyond_its_size_is_not_even_parsed(record: Record) -> None:
+    with pytest.raises(Oversize):
+        type(record).from_bytes(b"\xc1" * (record.SIZE_BYTES_MAX + 1))
+
+
+def test_a_whole_number_may_stand_for_a_float_here_but_not_on_the_wire() -> None:
+    # Both encodings of 2 would be read otherwise, and one value would have two.
+    record = altered("Advert", queue_s=2)
+    assert record.to_fields()["queue_s"] == 2.0
+    assert record.to_bytes() == altered("Advert", queue_s=2.0).to_bytes()
+    with pytest.raises(Malformed):
+        type(record).from_fields({**record.to_fields(), "queue_s": 2})
+
+
+@pytest.mark.parametrize("role", [-1, 5, 99, 2**40])
+def test_a_number_that_is_no_role_is_never_born_and_never_read(role: int) -> None:
+    with pytest.raises(Malformed):
+        altered("Receipt", role=role)
+    record = BY_NAME["Receipt"]
+    with pytest.raises(Malformed):
+        type(record).from_fields({**record.to_fields(), "role": role})
+
+
+def test_a_role_is_read_as_a_role() -> None:
+    receipt: Any = type(BY_NAME["Receipt"]).from_bytes(BY_NAME["Receipt"].to_bytes())
+    assert receipt.role is Role.INFER
+
+
+def test_bounds_of_text_are_in_bytes() -> None:
+    longest = "€" * (limits.NAME_BYTES_MAX // 3)
+    altered("ModelOffer", name=longest)
+    with pytest.raises(Oversize):
+        altered("ModelOffer", name=longest + "€")
+
+
+def test_text_that_has_no_bytes_is_never_born() -> None:
+    # JSON can carry half a surrogate pair, so a person's text may be like this.
+    with pytest.raises(Malformed):
+        altered("Texts", texts=("\ud800",))
+
+
+def stage(parameters: Any) -> Stage:
+    return Stage(role=Role.DATA, operation="fetch", model=None, parameters=parameters)
+
+
+MANY = {f"p{at}": at for at in range(limits.PARAMETERS_MAX)}
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        MANY,
+        {"a": True, "b": -(2**63), "c": 2**64 - 1, "d": 1e300, "e": "", "f": b""},
+        {"x" * limits.PARAMETER_BYTES_MAX: "x" * limits.PARAMETER_BYTES_MAX},
+        {"a": "€" * (limits.PARAMETER_BYTES_MAX // 3), "b": bytes(limits.PARAMETER_BYTES_MAX)},
+    ],
+    ids=lambda parameters: repr(parameters)[:20],
+)
+def test_parameters_map_names_to_scalars(parameters: Any) -> None:
+    found = Stage.from_bytes(stage(parameters).to_bytes())
+    assert dict(found.parameters) == parameters
+    assert [type(item) for item in dict(found.parameters).values()] == [
+        type(parameters[name]) for name in sorted(parameters)
+    ]
+    with pytest.raises(TypeError):
+        found.parameters["a"] = 1  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {1: 2},
+        {b"a": 2},
+        {"a": None},
+        {"a": [1]},
+        {"a": {}},
+        {"a": {1}},
+        {"a": math.nan},
+        {"a": math.inf},
+        {"a": 2**64},
+        {"a": -(2**63) - 1},
+        {"a": "\ud800"},
+        {"\ud800": 1},
+        {**MANY, "more": 1},
+        {"x" * (limits.PARAMETER_BYTES_MAX + 1): 1},
+        {"a": "x" * (limits.PARAMETER_BYTES_MAX + 1)},
+        {"a": bytes(limits.PARAMETER_BYTES_MAX + 1)},
+        {"a": "€" * (limits.PARAMETER_BYTES_MAX // 3 + 1)},
+    ],
+    ids=lambda parameters: repr(parameters)[:20],
+)
+def test_other_parameters_are_never_born(parameters: Any) -> None:
+    with pytest.raises(WireError):
+        stage(parameters)
+
+
+# Bounded as a whole, for their fields at their bounds together would be more than they are for.
+BOUNDED_AS_A_WHOLE = {"Advert", "Manifest", "Stage", "Task", "Texts", "Vectors"}
+
+
+def largest(kind: type[Record]) -> Record:
+    """The record with every field at its upper bound."""
+    values: dict[str, Any] = {}
+    for field in FIELDS:
+        if field.record != kind.__name__:
+            continue
+        if field.inside and field.kind in (str, bytes, int):
+            assert field.bound
+            values[field.name] = field.of_size(field.bound.high) * len(values[field.name])
+        elif field.bound:
+            values[field.name] = field.of_size(field.bound.high)
+    if kind.__name__ == "Answer":
+        count = limits.CANDIDATES_MAX
+        values["candidates"] = tuple(type(KEY.peer)(at.to_bytes(32, "big")) for at in range(count))
+    return altered(kind.__name__, **values)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    sorted(
+        (kind for kind in every_record_type() if kind.__name__ not in BOUNDED_AS_A_WHOLE),
+        key=lambda kind: kind.__name__,
+    ),
+)
+def test_a_record_with_every_field_at_its_bound_can_be_sent(kind: type[Record]) -> None:
+    record = largest(kind)
+    assert kind.from_bytes(record.to_bytes()) == record
+
+
+def test_an_id_of_content_is_not_an_id_of_a_peer() -> None:
+    with pytest.raises(Malformed):
+        altered("Want", block=KEY.peer)
+    with pytest.raises(Malformed):
+        altered("Refuse", culprit=BLOCK)
+    with pytest.raises(Malformed):
+        altered("Want", block=bytes(BLOCK))
+    assert altered("Want", block=ContentId(bytes(BLOCK))) == BY_NAME["Want"]
