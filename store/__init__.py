@@ -1,0 +1,23 @@
+"""What a peer keeps: content by its id, and small records; on disk, or in memory for simulations.
+
+It fetches nothing and trusts nothing: bytes are checked against their id on the way in and out.
+"""
+
+from store.folder import key_seed, open_folder
+from store.in_memory import open_memory_store
+from store.on_lmdb import open_store
+from store.seam import CheckReport, Pin, Row, Statistics, Store, Table, Write
+
+__all__ = [
+    "CheckReport",
+    "Pin",
+    "Row",
+    "Statistics",
+    "Store",
+    "Table",
+    "Write",
+    "key_seed",
+    "open_folder",
+    "open_memory_store",
+    "open_store",
+]

@@ -1,0 +1,32 @@
+"""What a place to keep rows must bring to be a store: transactions, and somewhere for slow work."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeVar
+
+from store.groups import Action, Figures
+from store.rows import Rows
+
+T = TypeVar("T")
+
+
+class Backend(Protocol):
+    """Where the rows are."""
+
+    async def commit(self, action: Action[T], size_bytes: int = 0) -> T:
+        """Run the action in a transaction, maybe with others; durable on return."""
+        ...
+
+    def offer(self, action: Action[object]) -> bool:
+        """As `commit`, without waiting; False where the queue is full."""
+        ...
+
+    def reading(self) -> AbstractContextManager[Rows]:
+        """The rows as they are now. Short, and never one within another; from any thread."""
+        ...
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Run slow work where it does not stop the loop."""
+        ...
+
+    def figures(self) -> Figures: ...

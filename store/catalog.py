@@ -1,0 +1,334 @@
+"""What is kept, what is held, and what goes first: the bookkeeping of blobs, with no IO in it.
+
+Every rule about quota, pins and eviction lives here, once, over `store.rows`; the disk and the
+memory store differ only in who provides the rows.
+
+- `blocks`: id -> bytes. Every block and tree node that is here.
+- `queue`: tick -> id. Every block that nothing holds has a row; the lowest tick goes first. A block
+  that was read since gets a second chance: it moves to the end. So reading costs no write.
+- `pins`: id + reason. `holds`: id -> how many hold it: one for all its pins together, and one for
+  each time a held tree node names it. A block that is held is never evicted. A hold may be on a
+  block that is not here yet: it counts from the moment it arrives.
+- `counters`: one row of totals, so that the quota is checked without looking at anything.
+
+An action checks everything that can fail before it changes anything. Many actions share one
+transaction, and one that is refused must leave no trace in it.
+"""
+
+import struct
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from store.rows import BLOCKS, COUNTERS, HOLDS, PINS, QUEUE, Rows
+from store.seam import Pin, Row
+from wire import limits
+from wire.content import ContentId
+from wire.errors import Corrupt, Oversize, StoreFull, WireError
+from wire.tree import Block, Node
+
+# What was read lately; at 256 KiB a block this remembers 16 GiB of reading.
+RECENT_MAX = 65_536
+_PAGE_ROWS = 256
+_COUNTERS_KEY = b"totals"
+_COUNTERS = struct.Struct(">QQQQQ")
+_TICK = struct.Struct(">Q")
+_HOLD = struct.Struct(">Q?")
+
+
+class Recency:
+    """What changes hands between readers and the one writer: ids only, none of it on disk.
+
+    Readers add, the writer takes away, from another thread: every step is one operation on a dict
+    or a set, so that nobody needs a lock.
+    """
+
+    __slots__ = ("_read", "guards")
+
+    def __init__(self) -> None:
+        self._read: dict[bytes, None] = {}
+        # The blocks of large puts under way: they are in use before anything can pin them.
+        self.guards: list[set[bytes]] = []
+
+    def touch(self, content_id: ContentId) -> None:
+        """Remember that this was read; when full, everything read before is forgotten."""
+        if len(self._read) >= RECENT_MAX:
+            self._read = {}
+        self._read[content_id] = None
+
+    def take(self, content_id: ContentId) -> bool:
+        return self._read.pop(content_id, self) is None
+
+    def guarded(self, content_id: ContentId) -> bool:
+        return any(content_id in guard for guard in tuple(self.guards))
+
+
+@dataclass(slots=True)
+class Counters:
+    """The totals; `held_bytes` are the part of `used_bytes` that may not be evicted."""
+
+    blocks: int = 0
+    used_bytes: int = 0
+    held_bytes: int = 0
+    holds: int = 0
+    next_tick: int = 0
+
+    @classmethod
+    def read(cls, rows: Rows) -> "Counters":
+        row = rows.get(COUNTERS, _COUNTERS_KEY)
+        return cls(*_COUNTERS.unpack(row)) if row is not None else cls()
+
+    def to_bytes(self) -> bytes:
+        return _COUNTERS.pack(
+            self.blocks, self.used_bytes, self.held_bytes, self.holds, self.next_tick
+        )
+
+
+class Catalog:
+    """One writing transaction. `finish` belongs at its end."""
+
+    __slots__ = ("_before", "_quota_bytes", "_recency", "counters", "rows")
+
+    def __init__(self, rows: Rows, quota_bytes: int, recency: Recency) -> None:
+        self.rows = rows
+        self._quota_bytes = quota_bytes
+        self._recency = recency
+        self.counters = Counters.read(rows)
+        self._before = self.counters.to_bytes()
+
+    def finish(self) -> None:
+        after = self.counters.to_bytes()
+        if after != self._before:
+            self.rows.put(COUNTERS, _COUNTERS_KEY, after)
+
+    # Blocks
+
+    def put_one(self, content_id: ContentId, data: bytes) -> None:
+        """As `put`, for one block; the path that small blobs take by the thousand."""
+        if self.counters.used_bytes + len(data) > self._quota_bytes:
+            self.put((Block(content_id, data),))
+        else:
+            self._add(content_id, data)
+
+    def put(self, blocks: Sequence[Block]) -> None:
+        """Keep all of these; StoreFull, and none of them, if the quota does not allow it."""
+        size_bytes = sum(len(block.data) for block in blocks)
+        if self.counters.used_bytes + size_bytes <= self._quota_bytes:
+            for block in blocks:
+                self._add(block.id, block.data)
+            return
+        sizes = {block.id: len(block.data) for block in blocks}
+        here = {
+            content_id for content_id in sizes if self.rows.size(BLOCKS, content_id) is not None
+        }
+        size_bytes = sum(size for content_id, size in sizes.items() if content_id not in here)
+        self._make_room(size_bytes, sizes)
+        for block in blocks:
+            self._add(block.id, block.data)
+
+    def put_received(self, block: Block) -> None:
+        """As `put`, for a block that somebody else named."""
+        check_block(block)
+        self.put_one(block.id, block.data)
+
+    def _add(self, content_id: ContentId, data: bytes) -> None:
+        if not self.rows.insert(BLOCKS, content_id, data):
+            self._recency.touch(content_id)
+            return
+        self.counters.blocks += 1
+        self.counters.used_bytes += len(data)
+        if self.hold_of(content_id) is None:
+            self.enqueue(content_id)
+            return
+        self.counters.held_bytes += len(data)
+        if content_id.is_tree:
+            for child in self.children(content_id):
+                self.hold(child)
+
+    def children(self, content_id: ContentId) -> tuple[ContentId, ...]:
+        data = self.rows.get(BLOCKS, content_id)
+        if data is None or not content_id.matches(data):
+            return ()
+        try:
+            return Node.from_bytes(data).children
+        except WireError:
+            # Only a node of another version of ours; it holds nothing that we could read.
+            return ()
+
+    # Eviction
+
+    def enqueue(self, content_id: ContentId) -> None:
+        self.rows.put(QUEUE, _TICK.pack(self.counters.next_tick), content_id)
+        self.counters.next_tick += 1
+
+    def _make_room(self, size_bytes: int, keep: Collection[bytes]) -> None:
+        """Evict until this much fits, or raise StoreFull with nothing evicted."""
+        counters = self.counters
+        if not size_bytes:
+            return
+        if counters.held_bytes + size_bytes > self._quota_bytes:
+            raise self._full(size_bytes)
+        excess = counters.used_bytes + size_bytes - self._quota_bytes
+        victims: list[tuple[bytes, ContentId, int]] = []
+        start = 0
+        # Second chances are given once: what moved to the end in the first round may go in the
+        # second, or a store of which everything was read lately could evict nothing.
+        for chances in (True, False):
+            end = counters.next_tick
+            for tick, content_id in self._queued(start, end):
+                if excess <= 0:
+                    break
+                size = self._evictable(tick, content_id)
+                if size is None:
+                    continue
+                if (
+                    content_id in keep
+                    or self._recency.guarded(content_id)
+                    or (chances and self._recency.take(content_id))
+                ):
+                    self.rows.delete(QUEUE, tick)
+                    self.enqueue(content_id)
+                    continue
+                victims.append((tick, content_id, size))
+                excess -= size
+            start = end
+        if excess > 0:
+            raise self._full(size_bytes)
+        for tick, content_id, size in victims:
+            self.rows.delete(QUEUE, tick)
+            if self.rows.delete(BLOCKS, content_id):
+                counters.blocks -= 1
+                counters.used_bytes -= size
+
+    def _queued(self, start: int, end: int) -> Iterator[tuple[bytes, ContentId]]:
+        at = _TICK.pack(start)
+        while page := self.rows.scan(QUEUE, at, _PAGE_ROWS):
+            for tick, content_id in page:
+                if tick >= _TICK.pack(end):
+                    return
+                yield tick, ContentId(content_id)
+            at = page[-1][0] + b"\0"
+
+    def _evictable(self, tick: bytes, content_id: ContentId) -> int | None:
+        """The bytes that evicting this would free; a row that is out of date is removed."""
+        size = self.rows.size(BLOCKS, content_id)
+        held = self.hold_of(content_id)
+        if held is not None:
+            self.rows.put(HOLDS, content_id, _HOLD.pack(held[0], False))
+        if held is not None or size is None:
+            self.rows.delete(QUEUE, tick)
+            return None
+        return size
+
+    def _full(self, size_bytes: int) -> StoreFull:
+        return StoreFull(
+            f"no room for {size_bytes} bytes: {self.counters.held_bytes} of "
+            f"{self._quota_bytes} bytes are pinned, and nothing else may go",
+            todo="raise the store's quota, or unpin what is no longer wanted",
+        )
+
+    # Pins and holds
+
+    def pin(self, pin: Pin) -> None:
+        if not self._pinned(pin.id):
+            self.hold(pin.id)
+        self.rows.put(PINS, pin.id + pin.why.encode(), b"")
+
+    def unpin(self, pin: Pin) -> None:
+        if self.rows.delete(PINS, pin.id + pin.why.encode()) and not self._pinned(pin.id):
+            self._release(pin.id)
+
+    def _pinned(self, content_id: ContentId) -> bool:
+        row = self.rows.scan(PINS, content_id, 1)
+        return bool(row) and row[0][0].startswith(content_id)
+
+    def hold_of(self, content_id: ContentId) -> tuple[int, bool] | None:
+        """How often this is held, and whether it still has its row in the queue."""
+        row = self.rows.get(HOLDS, content_id) if self.counters.holds else None
+        if row is None:
+            return None
+        count, queued = _HOLD.unpack(row)
+        return count, queued
+
+    def hold(self, content_id: ContentId) -> None:
+        # A list of work, not recursion: how deep a tree goes is said by whoever made it.
+        work = [content_id]
+        while work:
+            content_id = work.pop()
+            held = self.hold_of(content_id)
+            if held is not None:
+                self.rows.put(HOLDS, content_id, _HOLD.pack(held[0] + 1, held[1]))
+                continue
+            size = self.rows.size(BLOCKS, content_id)
+            self.rows.put(HOLDS, content_id, _HOLD.pack(1, size is not None))
+            self.counters.holds += 1
+            if size is not None:
+                self.counters.held_bytes += size
+                if content_id.is_tree:
+                    work.extend(self.children(content_id))
+
+    def _release(self, content_id: ContentId) -> None:
+        work = [content_id]
+        while work:
+            content_id = work.pop()
+            held = self.hold_of(content_id)
+            if held is None:
+                # Only damage leads here; `check` counts afresh.
+                continue
+            if held[0] > 1:
+                self.rows.put(HOLDS, content_id, _HOLD.pack(held[0] - 1, held[1]))
+                continue
+            self.rows.delete(HOLDS, content_id)
+            self.counters.holds -= 1
+            size = self.rows.size(BLOCKS, content_id)
+            if size is not None:
+                self.counters.held_bytes -= size
+                if not held[1]:
+                    self.enqueue(content_id)
+                if content_id.is_tree:
+                    work.extend(self.children(content_id))
+
+    # Records
+
+    def write(self, row: Row) -> None:
+        if row.value is None:
+            self.rows.delete(row.table, row.key)
+        else:
+            self.rows.put(row.table, row.key, row.value)
+
+
+def check_block(block: Block) -> None:
+    """Corrupt unless the bytes are what the id names; WireError unless they are a legal block."""
+    if len(block.data) > limits.BLOCK_BYTES_MAX:
+        raise Oversize(f"a block of {len(block.data)} bytes")
+    if not block.id.matches(block.data):
+        raise Corrupt(f"{block.id.short}: these are not the bytes this id names")
+    if block.id.is_tree:
+        Node.from_bytes(block.data)
+
+
+def every_size(rows: Rows, table: str) -> Iterator[tuple[bytes, int]]:
+    """Every key with the size of its value. The table may not change meanwhile."""
+    at = b""
+    while page := rows.sizes(table, at, _PAGE_ROWS):
+        yield from page
+        at = page[-1][0] + b"\0"
+
+
+def every_row(rows: Rows, table: str) -> Iterator[tuple[bytes, bytes]]:
+    """Every row. The table may not change meanwhile."""
+    at = b""
+    while page := rows.scan(table, at, _PAGE_ROWS):
+        yield from page
+        at = page[-1][0] + b"\0"
+
+
+def read_pin(key: bytes) -> Pin:
+    """The pin that a row of the pins table stands for."""
+    # Ids differ in length by the prefix, and no prefix is the beginning of another.
+    length = len(ContentId.of_tree(b"")) if key[1] & 0x80 else len(ContentId.of(b""))
+    return Pin(ContentId(key[:length]), key[length:].decode())
+
+
+def every_pin(rows: Rows) -> Iterator[Pin]:
+    for key, _ in every_size(rows, PINS):
+        yield read_pin(key)

@@ -1,0 +1,144 @@
+"""The state folder of one peer: ours alone, of a version we read, used by one peer at a time.
+
+It holds a version file, a lock, the peer's secret key and the store. Nothing here repairs or
+guesses: a folder that is not as it should be is refused, with what to do about it.
+"""
+
+import fcntl
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from store.files import NO_ROOM, sync_folder
+from wire.errors import BatonError, StoreFull, StoreUnusable
+
+# Raise it when an older Baton could not read what a newer one wrote.
+FOLDER_VERSION = 1
+SEED_BYTES = 32
+
+_VERSION_FILE = "version"
+_LOCK_FILE = "lock"
+_KEY_FILE = "key"
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_OTHERS_MAY_READ = stat.S_IRWXG | stat.S_IRWXO
+_PID_BYTES_MAX = 32
+
+
+@contextmanager
+def open_folder(path: Path) -> Iterator[Path]:
+    """Make the folder if there is none, and lock it for as long as the block runs.
+
+    The lock is the system's and goes with the process, however it ends. StoreUnusable where another
+    peer runs here, the version is another, or the permissions or the disk do not allow it.
+    """
+    with _ours(path), _locked(_made(path)):
+        _check_version(path)
+        yield path
+
+
+def key_seed(path: Path, fresh: Callable[[], bytes]) -> bytes:
+    """The seed of this peer's key: kept here, made by `fresh` the first time.
+
+    StoreUnusable where others may read it, or it is not 32 bytes.
+    """
+    with _ours(path):
+        file = _made(path) / _KEY_FILE
+        if not file.exists():
+            _create(file, fresh())
+        mode = stat.S_IMODE(file.stat().st_mode)
+        if mode & _OTHERS_MAY_READ:
+            raise StoreUnusable(
+                f"{file} holds this peer's secret key and others may use it (mode {mode:04o})",
+                todo=f"chmod 600 {file}; if somebody may have read it, delete it: a new peer "
+                "then starts without this one's standing",
+            )
+        seed = file.read_bytes()
+    if len(seed) != SEED_BYTES:
+        raise StoreUnusable(
+            f"{file} should hold a secret key of {SEED_BYTES} bytes and has {len(seed)}",
+            todo="put the file back from a copy, or delete it to start as a new peer",
+        )
+    return seed
+
+
+def _made(path: Path) -> Path:
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & _OTHERS_MAY_WRITE:
+        raise StoreUnusable(
+            f"others may write to {path} (mode {mode:04o}) and so replace this peer's key",
+            todo=f"chmod 700 {path}",
+        )
+    return path
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            pid = os.read(descriptor, _PID_BYTES_MAX).decode(errors="replace").strip() or "unknown"
+            raise StoreUnusable(
+                f"{path} is in use by another running peer (process {pid})",
+                todo="stop that one, or give this one a state folder of its own",
+            ) from error
+        # The number is for people; the lock itself is what counts.
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _check_version(path: Path) -> None:
+    file = path / _VERSION_FILE
+    expected = f"baton state {FOLDER_VERSION}\n"
+    if not file.exists():
+        _create(file, expected.encode())
+    found = file.read_bytes()[:64].decode(errors="replace")
+    if found != expected:
+        raise StoreUnusable(
+            f"{path} is of version {found.strip()!r}, this Baton reads {expected.strip()!r}",
+            todo="run the Baton that made it, or give this one another state folder",
+        )
+
+
+def _create(file: Path, data: bytes) -> None:
+    """Make the file whole or not at all; if somebody else is first, theirs stays."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        try:
+            # A link, not a rename: it does not take the place of what is there.
+            os.link(temporary, file)
+        except FileExistsError:
+            return
+    finally:
+        temporary.unlink()
+    sync_folder(file.parent)
+
+
+@contextmanager
+def _ours(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _translated(path, error) from error
+
+
+def _translated(path: Path, error: OSError) -> BatonError:
+    if error.errno in NO_ROOM:
+        return StoreFull(f"no room left on the disk of {path}", todo="free some space there")
+    return StoreUnusable(
+        f"the state folder {path} cannot be used: {error.strerror}",
+        todo="check that it is a folder of yours on a disk that can be written, or name another",
+    )

@@ -1,0 +1,218 @@
+"""Group commit: many callers, one thread at a time, one flush to the disk for all who wait.
+
+Whoever arrives while a commit is under way joins the next group, so the slower the disk, the larger
+the groups. The queue is bounded: callers wait for a place, `offer` refuses. A caller that is
+cancelled stops waiting; what it asked for may happen all the same.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+import trio
+
+from store.catalog import Catalog
+from wire.errors import BatonError, StoreUnusable
+
+T = TypeVar("T")
+Action = Callable[[Catalog], T]
+
+QUEUE_MAX = 4096
+# What one group may carry; a larger transaction would make everyone in it wait.
+GROUP_BYTES_MAX = 16 << 20
+# A disk that is this late is not going to answer. A guess: spinning disks have woken up by then.
+COMMIT_DEADLINE_S = 60.0
+
+
+class Request(Generic[T]):
+    """One action and, once its group is through, what came of it."""
+
+    __slots__ = ("action", "error", "result", "size_bytes", "task")
+
+    def __init__(self, action: Action[T], size_bytes: int, task: trio.lowlevel.Task | None) -> None:
+        self.action = action
+        self.size_bytes = size_bytes
+        # Who waits; None for an action nobody waits for, or who waits no more.
+        self.task = task
+        self.result: T | None = None
+        self.error: BatonError | None = None
+
+    def run(self, catalog: Catalog) -> None:
+        """Run inside the group's transaction. May run again where the transaction had to."""
+        self.error = None
+        try:
+            self.result = self.action(catalog)
+        except BatonError as error:
+            self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a committer did so far."""
+
+    commits: int = 0
+    puts: int = 0
+    largest_group: int = 0
+    queue_depth: int = 0
+    dropped: int = 0
+
+
+class Committer:
+    """Hands groups of requests to `run_group`, in a thread, one group at a time.
+
+    `run_group` commits a whole group or raises a BatonError, which everyone in the group gets.
+    """
+
+    def __init__(self, run_group: Callable[[Sequence[Request[Any]]], None]) -> None:
+        self._run_group = run_group
+        self._queue: deque[Request[Any]] = deque()
+        self._room = trio.lowlevel.ParkingLot()
+        self._wake = trio.Event()
+        self._delivered = trio.Event()
+        # Holds one group at a time: the next is handed over when the last was delivered.
+        self._groups: SimpleQueue[list[Request[Any]] | None] = SimpleQueue()
+        self._under_way: list[Request[Any]] | None = None
+        self._closing = False
+        self._stuck = False
+        self._commits = self._puts = self._largest_group = self._dropped = 0
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a thread was left behind in a commit that never came back."""
+        return self._stuck
+
+    async def submit(self, action: Action[T], size_bytes: int) -> T:
+        """Run the action in the next group; returns once that is durable."""
+        while len(self._queue) >= QUEUE_MAX and not self._stuck:
+            await self._room.park()
+        self._check_open()
+        request = Request(action, size_bytes, trio.lowlevel.current_task())
+        self._enqueue(request)
+
+        def abandon(_: object) -> trio.lowlevel.Abort:
+            request.task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abandon)
+        if request.error is not None:
+            raise request.error
+        return request.result  # type: ignore[return-value]
+
+    def offer(self, action: Action[object]) -> bool:
+        """Run the action with the next group, if there is room for it in the queue."""
+        if len(self._queue) >= QUEUE_MAX or self._closing or self._stuck:
+            self._dropped += 1
+            return False
+        self._enqueue(Request(action, 0, None))
+        return True
+
+    def figures(self) -> Figures:
+        return Figures(
+            self._commits, self._puts, self._largest_group, len(self._queue), self._dropped
+        )
+
+    def close(self) -> None:
+        """Let `run` end once the queue is empty; nothing more is taken."""
+        self._closing = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Commit groups until closed. Not cancellable: who waits for an answer gets one."""
+        self._token = trio.lowlevel.current_trio_token()
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._run_thread)
+                await self._feed_thread()
+                if self._stuck:
+                    nursery.cancel_scope.cancel()
+                self._groups.put(None)
+
+    async def _run_thread(self) -> None:
+        # One thread for all groups: starting one for each costs a tenth of a millisecond. It is
+        # left behind only where the disk never answers.
+        await trio.to_thread.run_sync(
+            self._write_forever,
+            abandon_on_cancel=True,  # type: ignore[call-arg, unused-ignore]
+            limiter=trio.CapacityLimiter(1),
+        )
+
+    def _write_forever(self) -> None:
+        while (group := self._groups.get()) is not None:
+            failure: BatonError | None = None
+            try:
+                self._run_group(group)
+            except BatonError as error:
+                failure = error
+            self._token.run_sync_soon(self._deliver, group, failure)
+
+    async def _feed_thread(self) -> None:
+        while not self._stuck:
+            while not self._queue:
+                if self._closing:
+                    return
+                self._wake = trio.Event()
+                await self._wake.wait()
+            # Everyone whom the last commit woke runs before this task goes on, and so joins
+            # this group; without that, groups split into ever smaller ones.
+            await trio.lowlevel.checkpoint()
+            self._under_way = group = self._take()
+            self._delivered = trio.Event()
+            self._groups.put(group)
+            with trio.move_on_after(COMMIT_DEADLINE_S):
+                await self._delivered.wait()
+            if self._under_way is not None:
+                self._give_up(self._under_way)
+
+    def _check_open(self) -> None:
+        if self._stuck:
+            raise self._stuck_error()
+        if self._closing:
+            raise StoreUnusable("the store is closed", todo="this peer is shutting down")
+
+    def _enqueue(self, request: Request[Any]) -> None:
+        self._queue.append(request)
+        self._wake.set()
+
+    def _take(self) -> list[Request[Any]]:
+        group = [self._queue.popleft()]
+        size_bytes = group[0].size_bytes
+        while self._queue and size_bytes + self._queue[0].size_bytes <= GROUP_BYTES_MAX:
+            group.append(self._queue.popleft())
+            size_bytes += group[-1].size_bytes
+        self._room.unpark(count=len(group))
+        return group
+
+    def _deliver(self, group: list[Request[Any]], failure: BatonError | None) -> None:
+        if group is not self._under_way:
+            # The disk answered after all, when everyone had been told that it did not.
+            return
+        self._under_way = None
+        self._delivered.set()
+        self._commits += failure is None
+        self._puts += len(group)
+        self._largest_group = max(self._largest_group, len(group))
+        for request in group:
+            if failure is not None:
+                # One error for each caller: a shared one would collect everybody's traceback.
+                request.error = type(failure)(failure.message, todo=failure.todo)
+                request.error.__cause__ = failure
+            if request.task is None:
+                self._dropped += request.error is not None
+            else:
+                trio.lowlevel.reschedule(request.task)
+
+    def _give_up(self, group: list[Request[Any]]) -> None:
+        """The thread is still in there, and nobody can say what became of the group."""
+        self._stuck = True
+        group.extend(self._queue)
+        self._queue.clear()
+        self._room.unpark_all()
+        self._deliver(group, self._stuck_error())
+
+    def _stuck_error(self) -> StoreUnusable:
+        return StoreUnusable(
+            f"the disk has not answered for {COMMIT_DEADLINE_S:.0f} s",
+            todo="check the disk, then start the peer again",
+        )

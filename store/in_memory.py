@@ -1,0 +1,117 @@
+"""The store in memory, for simulations: no threads, so it keeps time with a clock that jumps.
+
+The same catalog as on disk over sorted tables. Nothing survives the block that opened it.
+"""
+
+from bisect import bisect_left, insort
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
+
+import trio
+
+from store.catalog import Catalog, Recency
+from store.content_store import ContentStore
+from store.groups import Action, Figures
+from store.rows import Rows
+from store.seam import Store
+
+T = TypeVar("T")
+
+
+class _SortedTable:
+    """A dict that knows the order of its keys."""
+
+    __slots__ = ("keys", "values")
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+        self.values: dict[bytes, bytes] = {}
+
+
+class MemoryRows:
+    """See `store.rows.Rows`. There is one transaction at a time, as actions never wait."""
+
+    def __init__(self) -> None:
+        self._tables: defaultdict[str, _SortedTable] = defaultdict(_SortedTable)
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        return self._tables[table].values.get(key)
+
+    def size(self, table: str, key: bytes) -> int | None:
+        value = self._tables[table].values.get(key)
+        return None if value is None else len(value)
+
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        kept = self._tables[table]
+        if key not in kept.values:
+            insort(kept.keys, bytes(key))
+        kept.values[bytes(key)] = value
+
+    def insert(self, table: str, key: bytes, value: bytes) -> bool:
+        if key in self._tables[table].values:
+            return False
+        self.put(table, key, value)
+        return True
+
+    def delete(self, table: str, key: bytes) -> bool:
+        kept = self._tables[table]
+        if kept.values.pop(key, None) is None:
+            return False
+        del kept.keys[bisect_left(kept.keys, key)]
+        return True
+
+    def scan(self, table: str, start: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        kept = self._tables[table]
+        at = bisect_left(kept.keys, start)
+        return [(key, kept.values[key]) for key in kept.keys[at : at + limit]]
+
+    def sizes(self, table: str, start: bytes, limit: int) -> list[tuple[bytes, int]]:
+        return [(key, len(value)) for key, value in self.scan(table, start, limit)]
+
+
+class MemoryBackend:
+    """Runs every action at once, on the loop: a commit is never under way when another comes."""
+
+    def __init__(self, rows: MemoryRows, quota_bytes: int, recency: Recency) -> None:
+        self._rows = rows
+        self._quota_bytes = quota_bytes
+        self._recency = recency
+        self._puts = 0
+
+    async def commit(self, action: Action[T], size_bytes: int = 0) -> T:  # noqa: ARG002
+        await trio.lowlevel.checkpoint()
+        return self._run(action)
+
+    def offer(self, action: Action[object]) -> bool:
+        self._run(action)
+        return True
+
+    @contextmanager
+    def reading(self) -> Iterator[Rows]:
+        yield self._rows
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        await trio.lowlevel.checkpoint()
+        return work()
+
+    def figures(self) -> Figures:
+        return Figures(commits=self._puts, puts=self._puts, largest_group=min(1, self._puts))
+
+    def _run(self, action: Action[T]) -> T:
+        self._puts += 1
+        catalog = Catalog(self._rows, self._quota_bytes, self._recency)
+        try:
+            return action(catalog)
+        finally:
+            # An action that was refused changed nothing but, at most, the order of the queue.
+            catalog.finish()
+
+
+@asynccontextmanager
+async def open_memory_store(*, quota_bytes: int) -> AsyncIterator[Store]:
+    """A store for as long as the block runs."""
+    recency = Recency()
+    backend = MemoryBackend(MemoryRows(), quota_bytes, recency)
+    yield ContentStore(backend, recency, quota_bytes)

@@ -1,0 +1,244 @@
+"""The store on disk: one LMDB environment, one writer that commits in groups, readers beside it.
+
+The only file that imports lmdb. Its errors become ours here. Pages are written with `pwrite`, not
+through the map, because a full disk is an error code in the one and a fatal signal in the other.
+"""
+
+import errno
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lmdb
+import trio
+
+from store.catalog import Catalog, Recency
+from store.content_store import ContentStore
+from store.files import NO_ROOM
+from store.folder import open_folder
+from store.groups import Action, Committer, Figures, Request
+from store.rows import CATALOG_TABLES, Rows
+from store.seam import Store, Table
+from wire.errors import BatonError, StoreFull, StoreUnusable
+
+T = TypeVar("T")
+
+# The map is address space, not disk: it grows by doubling, later by steps.
+MAP_BYTES_START = 64 << 20
+MAP_BYTES_STEP = 4 << 30
+# Threads that read at once; more only fight for the disk.
+_READERS = 4
+_FOLDER = "store"
+
+
+class LmdbRows:
+    """One LMDB transaction as `store.rows.Rows`. It hands out copies, never its own pages."""
+
+    __slots__ = ("_tables", "_transaction")
+
+    def __init__(self, transaction: Any, tables: dict[str, Any]) -> None:
+        self._transaction = transaction
+        self._tables = tables
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        value = self._transaction.get(key, db=self._tables[table])
+        return None if value is None else bytes(value)
+
+    def size(self, table: str, key: bytes) -> int | None:
+        value = self._transaction.get(key, db=self._tables[table])
+        return None if value is None else len(value)
+
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        self._transaction.put(key, value, db=self._tables[table])
+
+    def insert(self, table: str, key: bytes, value: bytes) -> bool:
+        return bool(self._transaction.put(key, value, overwrite=False, db=self._tables[table]))
+
+    def delete(self, table: str, key: bytes) -> bool:
+        return bool(self._transaction.delete(key, db=self._tables[table]))
+
+    def scan(self, table: str, start: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        return [(bytes(key), bytes(value)) for key, value in self._from(table, start, limit)]
+
+    def sizes(self, table: str, start: bytes, limit: int) -> list[tuple[bytes, int]]:
+        return [(bytes(key), len(value)) for key, value in self._from(table, start, limit)]
+
+    def _from(
+        self, table: str, start: bytes, limit: int
+    ) -> Iterator[tuple[memoryview, memoryview]]:
+        with self._transaction.cursor(db=self._tables[table]) as cursor:
+            if not cursor.set_range(start):
+                return
+            for row, _ in zip(cursor, range(limit), strict=False):
+                yield row
+
+
+class _Gate:
+    """Many readers, or one who changes the map under them. LMDB leaves this to its user."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._readers = 0
+        self._growing = False
+
+    def enter(self) -> None:
+        with self._changed:
+            while self._growing:
+                self._changed.wait()
+            self._readers += 1
+
+    def leave(self) -> None:
+        with self._changed:
+            self._readers -= 1
+            if self._growing:
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._growing = True
+            while self._readers:
+                self._changed.wait()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._growing = False
+                self._changed.notify_all()
+
+
+class Environment:
+    """An open LMDB environment: transactions, and a map that grows when it must."""
+
+    def __init__(self, environment: Any, tables: dict[str, Any]) -> None:
+        self._environment = environment
+        self._tables = tables
+        self._gate = _Gate()
+
+    @contextmanager
+    def reading(self) -> Iterator[LmdbRows]:
+        self._gate.enter()
+        try:
+            with (
+                _translated(),
+                self._environment.begin(buffers=True) as transaction,
+            ):
+                yield LmdbRows(transaction, self._tables)
+        finally:
+            self._gate.leave()
+
+    def write(self, work: Callable[[LmdbRows], None]) -> None:
+        """Run `work` in one transaction, again after growing; durable on return."""
+        with _translated():
+            while True:
+                try:
+                    with self._environment.begin(write=True, buffers=True) as transaction:
+                        work(LmdbRows(transaction, self._tables))
+                    return
+                except lmdb.MapFullError:
+                    self._grow()
+
+    def _grow(self) -> None:
+        with self._gate.alone():
+            map_bytes = self._environment.info()["map_size"]
+            self._environment.set_mapsize(map_bytes + min(map_bytes, MAP_BYTES_STEP))
+
+
+class LmdbBackend:
+    """See `store.backend.Backend`."""
+
+    def __init__(self, environment: Environment, quota_bytes: int, recency: Recency) -> None:
+        self._environment = environment
+        self._quota_bytes = quota_bytes
+        self._recency = recency
+        self._readers = trio.CapacityLimiter(_READERS)
+        self.committer = Committer(self._run_group)
+
+    async def commit(self, action: Action[T], size_bytes: int = 0) -> T:
+        return await self.committer.submit(action, size_bytes)
+
+    def offer(self, action: Action[object]) -> bool:
+        return self.committer.offer(action)
+
+    @contextmanager
+    def reading(self) -> Iterator[Rows]:
+        with self._environment.reading() as rows:
+            yield rows
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(work, limiter=self._readers)
+
+    def figures(self) -> Figures:
+        return self.committer.figures()
+
+    def _run_group(self, group: Sequence[Request[Any]]) -> None:
+        def run_all(rows: LmdbRows) -> None:
+            catalog = Catalog(rows, self._quota_bytes, self._recency)
+            for request in group:
+                request.run(catalog)
+            catalog.finish()
+
+        self._environment.write(run_all)
+
+
+@asynccontextmanager
+async def open_store(folder: Path, *, quota_bytes: int) -> AsyncIterator[Store]:
+    """The store in this state folder, for as long as the block runs.
+
+    The folder is locked meanwhile; see `store.folder.open_folder` for when it is refused. What was
+    promised to callers, and what `write_soon` took, is on the disk when the block ends.
+    """
+    recency = Recency()
+    with open_folder(folder):
+        handle = _open_environment(folder / _FOLDER)
+        backend: LmdbBackend | None = None
+        try:
+            with _translated():
+                tables = {name: handle.open_db(name.encode()) for name in (*CATALOG_TABLES, *Table)}
+            backend = LmdbBackend(Environment(handle, tables), quota_bytes, recency)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(backend.committer.run)
+                try:
+                    yield ContentStore(backend, recency, quota_bytes)
+                finally:
+                    backend.committer.close()
+        finally:
+            # A thread that never came back still has the map in its hands; closing would take it
+            # away under it and kill the process before it can say why.
+            if backend is None or not backend.committer.stuck:
+                handle.close()
+
+
+def _open_environment(path: Path) -> Any:
+    with _translated():
+        return lmdb.open(
+            str(path), map_size=MAP_BYTES_START, max_dbs=32, mode=0o600, max_spare_txns=_READERS
+        )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except lmdb.Error as error:
+        raise _ours(error) from error
+
+
+# LMDB calls a write that the disk took only half of an input/output error.
+_REFUSED = NO_ROOM | {errno.EIO, errno.ENOMEM}
+
+
+def _ours(error: lmdb.Error) -> BatonError:
+    code = getattr(error, "code", None)
+    if code in _REFUSED or isinstance(error, lmdb.DiskError | lmdb.MemoryError):
+        return StoreFull(
+            f"the disk took no more ({error}); what was stored before is safe",
+            todo="free some space on the disk of the state folder; if there is plenty, check it",
+        )
+    return StoreUnusable(
+        f"the store cannot be used ({error})",
+        todo="start the peer again; if that does not help, move the folder's 'store' away: what "
+        "was in it can be fetched again, the peer's key stays",
+    )

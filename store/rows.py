@@ -1,0 +1,40 @@
+"""Ordered tables of bytes, inside one transaction: the little that the catalog needs of a disk."""
+
+from typing import Protocol
+
+# The catalog's own tables; `store.seam.Table` names the others.
+BLOCKS = "blocks"
+QUEUE = "queue"
+HOLDS = "holds"
+PINS = "pins"
+COUNTERS = "counters"
+
+CATALOG_TABLES = (BLOCKS, QUEUE, HOLDS, PINS, COUNTERS)
+
+
+class Rows(Protocol):
+    """One transaction over all tables. Keys are ordered as bytes are."""
+
+    def get(self, table: str, key: bytes) -> bytes | None: ...
+
+    def size(self, table: str, key: bytes) -> int | None:
+        """The bytes of a value without copying it; None where there is none."""
+        ...
+
+    def put(self, table: str, key: bytes, value: bytes) -> None: ...
+
+    def insert(self, table: str, key: bytes, value: bytes) -> bool:
+        """As `put`, but False and no change where the key is taken."""
+        ...
+
+    def delete(self, table: str, key: bytes) -> bool:
+        """Whether there was something to delete."""
+        ...
+
+    def scan(self, table: str, start: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` rows from `start` on, in order."""
+        ...
+
+    def sizes(self, table: str, start: bytes, limit: int) -> list[tuple[bytes, int]]:
+        """As `scan`, with the size of each value in place of the value."""
+        ...
