@@ -119,6 +119,8 @@ class SoundGossip(GossipSub):  # type: ignore[misc]
 class SoundPubsub(Pubsub):  # type: ignore[misc]
     """The service around the router. `deliver` gets each message once, after its signature."""
 
+    seen_messages: Any
+
     def __init__(
         self, host: Any, router: SoundGossip, *, first_number: int, deliver: Callable[[Any], None]
     ) -> None:

@@ -23,9 +23,11 @@ from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
+from libp2p.protocol_muxer.exceptions import MultiselectClientError, MultiselectError
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
+from libp2p.transport.exceptions import MuxerUpgradeFailure
 from libp2p.transport.upgrader import TransportUpgrader
 
 from p2p.over_libp2p.errors import contained
@@ -103,6 +105,17 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
             await connection.close()
 
 
+class SoundUpgrader(TransportUpgrader):  # type: ignore[misc]
+    """From a socket to a muxed connection; libp2p's own would not take our yamux."""
+
+    async def upgrade_connection(self, conn: Any, peer_id: ID) -> SoundYamux:
+        try:
+            await self.muxer_multistream.select_transport(conn)
+        except (MultiselectError, MultiselectClientError) as error:
+            raise MuxerUpgradeFailure("the other side does not speak yamux") from error
+        return SoundYamux(conn, peer_id)
+
+
 class SoundHost(BasicHost):  # type: ignore[misc]
     """Protocols and streams above a `SoundSwarm`."""
 
@@ -143,7 +156,7 @@ def build_host(key: SigningKey, make_transport: Callable[[ID], Any]) -> SoundHos
     peerstore = PeerStore()
     peerstore.add_key_pair(who, pair)
     noise = Noise(pair, noise_privkey=create_x25519_key_pair().private_key)
-    upgrader = TransportUpgrader(
+    upgrader = SoundUpgrader(
         secure_transports_by_protocol={NOISE_ID: noise},
         muxer_transports_by_protocol={TProtocol(YAMUX_ID): SoundYamux},
     )

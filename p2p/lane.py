@@ -1,0 +1,339 @@
+"""One stream that carries conversations, one after the other.
+
+Who opened the stream begins each conversation; both sides then speak as they like, and it is over
+when both have said END. A lane has one task that reads and one that writes, and neither is ever
+cancelled in mid-frame except to drop the whole stream. The rules that a peer may break are in
+`Lane._take`; breaking one resets the stream and nothing else.
+
+Waiting in a lane always has a deadline: the caller's, or silence.
+"""
+
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from p2p.frames import Frame, FrameParser, Kind, credit_frame, read_credit
+from p2p.transport import ByteStream
+from wire import limits
+from wire.errors import (
+    BatonError,
+    Disconnected,
+    LocalProtocolError,
+    RemoteProtocolError,
+    TooSlow,
+    TransportError,
+    WireError,
+)
+
+BEAT_INTERVAL_S = 2.0
+# Four beats missed: a frozen process, not a slow one.
+SILENCE_S = 8.0
+IDLE_S = 60.0
+# Who accepted a stream leaves its end to who opened it, within reason.
+IDLE_ACCEPTED_S = 180.0
+# After we have said all, the other side may take this long to do the same.
+PARTING_S = 5.0
+
+_READ_BYTES = 64 << 10
+_WRITE_BYTES = 64 << 10
+_OUTBOX_BYTES = 64 << 10
+# Every frame costs this much credit besides its payload, or empty frames would cost nothing.
+_FRAME_COST_BYTES = 64
+_GRANT_BYTES = limits.STREAM_CREDIT_BYTES // 4
+
+# The largest frame always fits what is left before the receiver grants more.
+assert limits.FRAME_BYTES_MAX + _FRAME_COST_BYTES + _GRANT_BYTES <= limits.STREAM_CREDIT_BYTES
+
+
+class Conversation:
+    """The state of one conversation; it outlives its place on the lane until it is read."""
+
+    __slots__ = (
+        "credit_bytes",
+        "eaten_bytes",
+        "heard",
+        "inbox",
+        "left",
+        "number",
+        "they_ended",
+        "we_ended",
+        "window_bytes",
+    )
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.inbox: deque[bytes] = deque()
+        # What we may send, what they may send, and what we have read since the last grant.
+        self.credit_bytes = limits.STREAM_CREDIT_BYTES
+        self.window_bytes = limits.STREAM_CREDIT_BYTES
+        self.eaten_bytes = 0
+        self.heard = False
+        self.we_ended = False
+        self.they_ended = False
+        # Nobody here reads it any more.
+        self.left = False
+
+    @property
+    def is_over(self) -> bool:
+        return self.we_ended and self.they_ended
+
+
+class Lane:
+    """A stream, its two tasks, and at most one conversation at a time.
+
+    `error` is set once and for all when the lane has ended. `on_idle` is called when a
+    conversation has ended cleanly on both sides and been left, `on_end` when the lane has ended.
+    """
+
+    def __init__(self, stream: ByteStream, *, opened_here: bool) -> None:
+        self.peer = stream.peer
+        self.opened_here = opened_here
+        self.error: BatonError | None = None
+        self.conversation: Conversation | None = None
+        self.count = 0
+        self.on_idle: Callable[[], None] = _nothing
+        self.on_end: Callable[[], None] = _nothing
+        self._stream = stream
+        self._waiting: Conversation | None = None
+        self._outbox: deque[bytes] = deque()
+        self._outbox_bytes = 0
+        self._to_write = trio.Event()
+        self._changed = trio.Event()
+        self._sent_at_s = 0.0
+        self._alive = trio.CancelScope()
+
+    async def run(self) -> None:
+        """Carry conversations until the stream ends; then `error` says why."""
+        self._set_patience()
+        try:
+            with self._alive:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._guarded, self._write_forever)
+                    await self._guarded(self._read_forever)
+            if self.conversation is not None and not self.conversation.left:
+                self.fail(Disconnected(f"heard nothing of {self.peer.short} for {SILENCE_S:g} s"))
+        finally:
+            broken = self.conversation is not None or not isinstance(
+                self.error, Disconnected | None
+            )
+            self.fail(Disconnected(f"the stream to {self.peer.short} has ended"))
+            self.on_end()
+            await self._part(broken)
+
+    def fail(self, error: BatonError) -> None:
+        """End the lane for this reason, unless it has ended for another one."""
+        if self.error is None:
+            self.error = error
+            self._alive.cancel()
+            self._wake()
+
+    def begin(self) -> Conversation:
+        """Start a conversation; for the side that opened the stream."""
+        assert self.opened_here
+        assert self.conversation is None
+        return self._begin()
+
+    async def next_conversation(self) -> Conversation | None:
+        """What the other side has begun; None when the lane has ended."""
+        while self._waiting is None:
+            if self.error is not None:
+                return None
+            await self._changed.wait()
+        conversation, self._waiting = self._waiting, None
+        return conversation
+
+    async def send(self, talk: Conversation, payload: bytes, deadline_at_s: float) -> None:
+        """Queue one payload. Whole or not at all, also when this is cancelled."""
+        if len(payload) > limits.FRAME_BYTES_MAX:
+            raise LocalProtocolError(f"{len(payload)} bytes, at most {limits.FRAME_BYTES_MAX}")
+        if talk.we_ended:
+            raise LocalProtocolError("sending after the end of what we had to say")
+        cost = len(payload) + _FRAME_COST_BYTES
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self._must_wait(talk, cost):
+            await self._wait(deadline_at_s, "took no more")
+        talk.credit_bytes -= cost
+        self._queue(Frame(Kind.DATA, payload))
+
+    def end(self, talk: Conversation) -> None:
+        """Say that nothing more follows. Safe to call twice, and when the lane has ended."""
+        if not talk.we_ended:
+            talk.we_ended = True
+            if self.error is None:
+                self._queue(Frame(Kind.END))
+            self._settle(talk)
+
+    async def receive(self, talk: Conversation, deadline_at_s: float) -> bytes | None:
+        """The next payload; None when the other side has ended. What came counts, even if the
+        stream broke after it.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not talk.inbox:
+            if talk.they_ended:
+                return None
+            if self.error is not None:
+                raise self._raised()
+            await self._wait(deadline_at_s, "said nothing")
+        payload = talk.inbox.popleft()
+        talk.eaten_bytes += len(payload) + _FRAME_COST_BYTES
+        if talk.eaten_bytes >= _GRANT_BYTES and not talk.they_ended and self.error is None:
+            talk.window_bytes += talk.eaten_bytes
+            self._queue(credit_frame(talk.number, talk.eaten_bytes))
+            talk.eaten_bytes = 0
+        return payload
+
+    def leave(self, talk: Conversation) -> None:
+        """We are done with it, in peace. The lane is free once the other side is done too."""
+        talk.left = True
+        talk.inbox.clear()
+        if talk.is_over:
+            self.on_idle()
+            return
+        self.end(talk)
+        if self.conversation is talk:
+            self._alive.deadline = trio.current_time() + PARTING_S
+
+    def _begin(self) -> Conversation:
+        self.count += 1
+        self.conversation = Conversation(self.count)
+        self._sent_at_s = trio.current_time()
+        self._set_patience()
+        # The writer sleeps without a limit while nobody talks.
+        self._to_write.set()
+        return self.conversation
+
+    def _settle(self, talk: Conversation) -> None:
+        if talk.is_over and self.conversation is talk:
+            self.conversation = None
+            self._set_patience()
+            if talk.left:
+                self.on_idle()
+
+    def _set_patience(self) -> None:
+        if self.conversation is None:
+            patience_s = IDLE_S if self.opened_here else IDLE_ACCEPTED_S
+        elif self.conversation.left:
+            return
+        else:
+            patience_s = SILENCE_S
+        self._alive.deadline = trio.current_time() + patience_s
+
+    def _must_wait(self, talk: Conversation, cost: int) -> bool:
+        if self.error is not None:
+            raise self._raised()
+        return talk.credit_bytes < cost or self._outbox_bytes > _OUTBOX_BYTES
+
+    def _raised(self) -> BatonError:
+        # A fresh one each time: several tasks may find the same end.
+        assert self.error is not None
+        return type(self.error)(self.error.message, todo=self.error.todo)
+
+    async def _wait(self, deadline_at_s: float, what: str) -> None:
+        with trio.move_on_at(deadline_at_s) as scope:
+            await self._changed.wait()
+        if scope.cancelled_caught:
+            raise TooSlow(f"{self.peer.short} {what} before the deadline")
+
+    def _queue(self, frame: Frame) -> None:
+        data = frame.to_bytes()
+        self._outbox.append(data)
+        self._outbox_bytes += len(data)
+        self._to_write.set()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def _guarded(self, loop: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await loop()
+        except (TransportError, WireError, RemoteProtocolError) as error:
+            self.fail(error)
+
+    async def _read_forever(self) -> None:
+        parser = FrameParser()
+        while data := await self._stream.read(_READ_BYTES):
+            self._set_patience()
+            for frame in parser.feed(data):
+                self._take(frame)
+        self.fail(Disconnected(f"{self.peer.short} has closed the stream"))
+
+    def _take(self, frame: Frame) -> None:
+        talk = self.conversation
+        if talk is None:
+            # Credit and beats of the last conversation may still be on their way.
+            if frame.kind in (Kind.CREDIT, Kind.BEAT):
+                return
+            if self.opened_here:
+                raise RemoteProtocolError(f"{self.peer.short} speaks without being asked")
+            talk = self._waiting = self._begin()
+        talk.heard = True
+        match frame.kind:
+            case Kind.DATA:
+                self._take_data(talk, frame.payload)
+            case Kind.END:
+                if talk.they_ended:
+                    raise RemoteProtocolError(f"{self.peer.short} ended twice")
+                talk.they_ended = True
+                self._settle(talk)
+            case Kind.CREDIT:
+                number, size_bytes = read_credit(frame)
+                if number == talk.number:
+                    talk.credit_bytes += size_bytes
+                    if talk.credit_bytes > limits.STREAM_CREDIT_BYTES:
+                        raise RemoteProtocolError(f"{self.peer.short} gave credit for nothing")
+            case Kind.BEAT:
+                return
+        self._wake()
+
+    def _take_data(self, talk: Conversation, payload: bytes) -> None:
+        if talk.they_ended:
+            raise RemoteProtocolError(f"{self.peer.short} went on after its end")
+        talk.window_bytes -= len(payload) + _FRAME_COST_BYTES
+        if talk.window_bytes < 0:
+            raise RemoteProtocolError(f"{self.peer.short} sent more than its credit")
+        if not talk.left:
+            talk.inbox.append(payload)
+        elif self.opened_here:
+            # Only a reset tells the other side to stop. Who accepted stays a moment instead,
+            # so that its last words are not lost with the stream.
+            self.fail(Disconnected("we left before the other side had ended"))
+
+    async def _write_forever(self) -> None:
+        while True:
+            if not self._outbox:
+                await self._wait_to_write()
+                continue
+            batch = [self._outbox.popleft()]
+            size = len(batch[0])
+            while self._outbox and size + len(self._outbox[0]) <= _WRITE_BYTES:
+                batch.append(self._outbox.popleft())
+                size += len(batch[-1])
+            await self._stream.write(batch[0] if len(batch) == 1 else b"".join(batch))
+            self._sent_at_s = trio.current_time()
+            self._outbox_bytes -= size
+            self._wake()
+
+    async def _wait_to_write(self) -> None:
+        self._to_write = trio.Event()
+        beat_at_s = math.inf if self.conversation is None else self._sent_at_s + BEAT_INTERVAL_S
+        with trio.move_on_at(beat_at_s) as scope:
+            await self._to_write.wait()
+        if scope.cancelled_caught and self.conversation is not None:
+            self._queue(Frame(Kind.BEAT))
+
+    async def _part(self, broken: bool) -> None:
+        if not broken:
+            with trio.CancelScope(shield=True), trio.move_on_after(PARTING_S):
+                try:
+                    await self._stream.close()
+                except TransportError:
+                    return
+            return
+        await self._stream.reset()
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

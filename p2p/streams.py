@@ -1,0 +1,363 @@
+"""Conversations with peers, over streams that are opened once and used again and again.
+
+Opening a libp2p stream costs a few round trips, a pooled one costs none. `Streams.exchange` lends
+a stream for one conversation; what a conversation's two sides say to each other is none of this
+file's business (see `p2p.talk`). The lane under a conversation keeps its promises: see `p2p.lane`.
+
+It never connects: a peer without a connection is Disconnected here.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+import trio
+
+from p2p.lane import Conversation, Lane
+from p2p.transport import ByteStream, Endpoint, Transport
+from wire import limits
+from wire.content import PeerId
+from wire.errors import BatonError, Disconnected, LocalProtocolError, TooSlow
+from wire.signing import SigningKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamsStatistics:
+    """`open_out`, `idle` and `open_in` are as of now, the others since the start."""
+
+    open_out: int
+    idle: int
+    open_in: int
+    opened: int
+    reused: int
+    renewed: int
+    refused: int
+    served: int
+    failed: int
+
+
+class Exchange:
+    """One side of one conversation.
+
+    Every payload is at most limits.FRAME_BYTES_MAX. Waiting ends at `deadline_at_s` (a time of
+    trio's clock; whoever serves may set it anew once it knows the task) with TooSlow, and with
+    Disconnected or RemoteProtocolError when the stream is gone.
+    """
+
+    def __init__(self, lane: Lane, talk: Conversation | None, deadline_at_s: float) -> None:
+        self.deadline_at_s = deadline_at_s
+        self._lane = lane
+        self._talk = talk
+
+    @property
+    def peer(self) -> PeerId:
+        return self._lane.peer
+
+    async def send(self, payload: bytes) -> None:
+        """Waits while the other side has too much unread. Cancelled, it has sent nothing."""
+        await self._lane.send(self._conversation(), payload, self.deadline_at_s)
+
+    async def receive(self) -> bytes:
+        """The next payload. Disconnected when the other side has ended instead."""
+        payload = await self._next()
+        if payload is None:
+            raise Disconnected(f"{self.peer.short} ended the conversation")
+        return payload
+
+    def finish(self) -> None:
+        """Say that nothing more follows; receiving goes on. Safe to call twice."""
+        self._lane.end(self._conversation())
+
+    def leave(self) -> None:
+        """Done, in peace; called by who lent the exchange."""
+        if self._talk is None:
+            self._lane.on_idle()
+        else:
+            self._lane.leave(self._talk)
+
+    def abandon(self, error: BatonError) -> None:
+        """Done, before the end: resets the stream. Called by who lent the exchange."""
+        if self._talk is None:
+            self._lane.on_idle()
+        else:
+            self._lane.fail(error)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The payloads up to the other side's end."""
+        payload = await self._next()
+        if payload is None:
+            raise StopAsyncIteration
+        return payload
+
+    async def _next(self) -> bytes | None:
+        return await self._lane.receive(self._conversation(), self.deadline_at_s)
+
+    def _conversation(self) -> Conversation:
+        if self._talk is None:
+            if self._lane.error is not None:
+                raise Disconnected(self._lane.error.message)
+            self._talk = self._lane.begin()
+        return self._talk
+
+
+class _Asking(Exchange):
+    """An exchange on a lane that served before: if that turns out dead, it is renewed once.
+
+    Only before the other side was heard, so nothing that was answered is asked twice; what it did
+    not answer it may have begun, and every step of Baton is idempotent.
+    """
+
+    def __init__(
+        self, lane: Lane, deadline_at_s: float, renew: Callable[[float], Awaitable[Lane]]
+    ) -> None:
+        super().__init__(lane, None, deadline_at_s)
+        self._renew = renew
+        self._said: list[bytes] = []
+        self._said_bytes = 0
+        self._renewable = lane.count > 0
+
+    async def send(self, payload: bytes) -> None:
+        await self._renewing(super().send, payload)
+        self._said_bytes += len(payload)
+        if self._said_bytes <= limits.STREAM_CREDIT_BYTES:
+            self._said.append(payload)
+        else:
+            self._renewable = False
+            self._said.clear()
+
+    async def _next(self) -> bytes | None:
+        try:
+            return await super()._next()
+        except Disconnected as error:
+            await self._renewed(error)
+            return await super()._next()
+
+    async def _renewing(self, step: Callable[[bytes], Awaitable[None]], payload: bytes) -> None:
+        try:
+            await step(payload)
+        except Disconnected as error:
+            await self._renewed(error)
+            await step(payload)
+
+    async def _renewed(self, error: Disconnected) -> None:
+        if not self._renewable or (self._talk is not None and self._talk.heard):
+            raise error
+        self._renewable = False
+        ended = self._talk is not None and self._talk.we_ended
+        self._lane = await self._renew(self.deadline_at_s)
+        self._talk = None
+        for payload in self._said:
+            await super().send(payload)
+        if ended:
+            self.finish()
+
+
+class _Pool:
+    """The streams that we have opened to one peer; whoever finds all in use waits."""
+
+    def __init__(self) -> None:
+        # One slot for every lane in `busy`, and for every lane that is being opened.
+        self.slots = trio.Semaphore(limits.STREAMS_PER_PEER_MAX)
+        self.busy: set[Lane] = set()
+        self.idle: list[Lane] = []
+        self.users = 0
+
+    def take_idle(self) -> Lane | None:
+        while self.idle:
+            # The latest is the likeliest to be alive.
+            lane = self.idle.pop()
+            if lane.error is None:
+                return lane
+        return None
+
+    def give_back(self, lane: Lane) -> None:
+        if lane in self.busy:
+            self.busy.remove(lane)
+            self.slots.release()
+            if lane.error is None:
+                self.idle.append(lane)
+
+    def drop(self, lane: Lane) -> None:
+        if lane in self.busy:
+            self.busy.remove(lane)
+            self.slots.release()
+        elif lane in self.idle:
+            self.idle.remove(lane)
+
+
+Serve = Callable[[Exchange], Awaitable[None]]
+
+
+class Streams:
+    """Conversations in both directions, and the endpoint below them. From `open_streams`."""
+
+    def __init__(self, serve: Serve, serve_deadline_s: float) -> None:
+        self._serve = serve
+        self._serve_deadline_s = serve_deadline_s
+        self._attached = trio.Event()
+        self._endpoint: Endpoint
+        self._nursery: trio.Nursery
+        self._pools: dict[PeerId, _Pool] = {}
+        self._inbound: Counter[PeerId] = Counter()
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """For connecting and gossip."""
+        return self._endpoint
+
+    def attach(self, endpoint: Endpoint, nursery: trio.Nursery) -> None:
+        """Begin: the endpoint that was opened with `accept`, and where lanes run."""
+        self._endpoint = endpoint
+        self._nursery = nursery
+        self._attached.set()
+
+    @asynccontextmanager
+    async def exchange(self, peer: PeerId, *, deadline_s: float) -> AsyncIterator[Exchange]:
+        """One conversation with a connected peer, over within `deadline_s`.
+
+        The first to speak is who runs this block. Left in peace, the stream goes back to the pool
+        when both sides have ended; left by an exception or a cancellation, it is reset, and every
+        other stream stays sound. Raises Disconnected or Unreachable when no stream can be had,
+        TooSlow when none is free in time.
+        """
+        deadline_at_s = trio.current_time() + deadline_s
+        pool = self._pools.setdefault(peer, _Pool())
+        pool.users += 1
+        try:
+            lane = await self._lent(peer, pool, deadline_at_s)
+
+            async def renew(until_s: float) -> Lane:
+                self._counts["renewed"] += 1
+                return await self._lent(peer, pool, until_s, fresh=True)
+
+            exchange = _Asking(lane, deadline_at_s, renew)
+            try:
+                yield exchange
+            except BaseException:
+                exchange.abandon(Disconnected("we gave the conversation up"))
+                raise
+            exchange.leave()
+        finally:
+            pool.users -= 1
+            self._forget(peer, pool)
+
+    async def accept(self, peer: PeerId, stream: ByteStream) -> None:
+        """Serve a stream that `peer` opened; handed to `Transport.open`."""
+        if self._inbound[peer] >= limits.STREAMS_IN_PER_PEER_MAX:
+            self._counts["refused"] += 1
+            await stream.reset()
+            return
+        self._inbound[peer] += 1
+        lane = Lane(stream, opened_here=False)
+        try:
+            # Whoever serves may have to ask others.
+            await self._attached.wait()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._serve_lane, lane)
+                await lane.run()
+        finally:
+            self._inbound[peer] -= 1
+            if not self._inbound[peer]:
+                del self._inbound[peer]
+
+    def statistics(self) -> StreamsStatistics:
+        idle = sum(len(pool.idle) for pool in self._pools.values())
+        return StreamsStatistics(
+            open_out=self._counts["out"],
+            idle=idle,
+            open_in=self._inbound.total(),
+            opened=self._counts["opened"],
+            reused=self._counts["reused"],
+            renewed=self._counts["renewed"],
+            refused=self._counts["refused"],
+            served=self._counts["served"],
+            failed=self._counts["failed"],
+        )
+
+    async def _lent(
+        self, peer: PeerId, pool: _Pool, deadline_at_s: float, *, fresh: bool = False
+    ) -> Lane:
+        with trio.move_on_at(deadline_at_s) as scope:
+            await pool.slots.acquire()
+        if scope.cancelled_caught:
+            raise TooSlow(
+                f"all {limits.STREAMS_PER_PEER_MAX} streams to {peer.short} are in use",
+                todo="ask another peer, or allow more time",
+            )
+        try:
+            lane = None if fresh else pool.take_idle()
+            if lane is None:
+                left_s = max(0.0, deadline_at_s - trio.current_time())
+                stream = await self.endpoint.open_stream(peer, deadline_s=left_s)
+                lane = Lane(stream, opened_here=True)
+                self._run(peer, pool, lane)
+            else:
+                self._counts["reused"] += 1
+        except BaseException:
+            pool.slots.release()
+            raise
+        pool.busy.add(lane)
+        return lane
+
+    def _run(self, peer: PeerId, pool: _Pool, lane: Lane) -> None:
+        def end() -> None:
+            self._counts["out"] -= 1
+            pool.drop(lane)
+            self._forget(peer, pool)
+
+        lane.on_idle = partial(pool.give_back, lane)
+        lane.on_end = end
+        self._counts["opened"] += 1
+        self._counts["out"] += 1
+        self._nursery.start_soon(lane.run)
+
+    def _forget(self, peer: PeerId, pool: _Pool) -> None:
+        if not (pool.users or pool.idle or pool.busy) and self._pools.get(peer) is pool:
+            del self._pools[peer]
+
+    async def _serve_lane(self, lane: Lane) -> None:
+        while (talk := await lane.next_conversation()) is not None:
+            deadline_at_s = trio.current_time() + self._serve_deadline_s
+            exchange = Exchange(lane, talk, deadline_at_s)
+            self._counts["served"] += 1
+            try:
+                await self._serve(exchange)
+            except LocalProtocolError:
+                raise
+            except BatonError as error:
+                self._counts["failed"] += 1
+                exchange.abandon(error)
+            else:
+                exchange.leave()
+
+
+@asynccontextmanager
+async def open_streams(
+    transport: Transport,
+    key: SigningKey,
+    listen: Sequence[str],
+    *,
+    serve: Serve,
+    serve_deadline_s: float = 3600.0,
+) -> AsyncIterator[Streams]:
+    """An endpoint with conversations on top, until the block ends.
+
+    `serve` is called for each conversation that a peer begins, in a task of its own. A BatonError
+    out of it resets that one stream; anything else is a bug and ends the service. Raises
+    InputError for an address that cannot be listened on.
+    """
+    streams = Streams(serve, serve_deadline_s)
+    async with (
+        transport.open(key, listen, accept=streams.accept) as endpoint,
+        trio.open_nursery() as nursery,
+    ):
+        streams.attach(endpoint, nursery)
+        yield streams
+        nursery.cancel_scope.cancel()
