@@ -1,0 +1,127 @@
+"""A conversation goes on only as the table says; whoever breaks it is blamed, and nothing moves."""
+
+import itertools
+
+import pytest
+
+from tests.wire.samples import BY_NAME, MESSAGES, name_of
+from wire.conversation import TRANSITIONS, Conversation, Speaker, State
+from wire.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
+from wire.message import Message
+
+ASKER, ANSWERER = Speaker.ASKER, Speaker.ANSWERER
+
+# Every conversation there is, told whole: what the asker says, then what it is answered.
+DIALOGUES = [
+    "Hello Welcome",
+    "Hello Refuse",
+    "Ping Pong",
+    "Offer Refuse",
+    "Offer Accept Result",
+    "Offer Accept Refuse",
+    "Offer Accept Piece Piece Result",
+    "Offer Accept Piece Refuse",
+    "Check Finding",
+    "Check Refuse",
+    "Want Block",
+    "Want Refuse",
+]
+
+every_moment = pytest.mark.parametrize(
+    ("state", "speaker", "message"),
+    list(itertools.product(State, Speaker, MESSAGES)),
+    ids=lambda item: getattr(item, "name", name_of(item)),
+)
+
+
+def message_of(name: str) -> Message:
+    message = BY_NAME[name]
+    assert isinstance(message, Message)
+    return message
+
+
+def conversation_in(state: State, side: Speaker) -> Conversation:
+    conversation = Conversation(side)
+    conversation.state = state
+    return conversation
+
+
+@every_moment
+def test_a_message_is_legal_by_the_table_or_blamed_on_who_said_it(
+    state: State, speaker: Speaker, message: Message
+) -> None:
+    other = ANSWERER if speaker is ASKER else ASKER
+    ours, theirs = conversation_in(state, speaker), conversation_in(state, other)
+    follows = TRANSITIONS.get((state, speaker, type(message)))
+    if follows is not None:
+        ours.sent(message)
+        theirs.received(message)
+        assert ours.state is theirs.state is follows
+        return
+    with pytest.raises(LocalProtocolError, match=f"{name_of(message)} .* in {state.name}"):
+        ours.sent(message)
+    with pytest.raises(RemoteProtocolError, match=f"{name_of(message)} .* in {state.name}"):
+        theirs.received(message)
+    assert ours.state is theirs.state is state
+
+
+def told(dialogue: str) -> tuple[Conversation, Conversation]:
+    """Both sides' conversations after a dialogue."""
+    asker, answerer = Conversation(ASKER), Conversation(ANSWERER)
+    first, *rest = dialogue.split()
+    asker.sent(message_of(first))
+    answerer.received(message_of(first))
+    for name in rest:
+        assert not asker.done
+        answerer.sent(message_of(name))
+        asker.received(message_of(name))
+        assert asker.state is answerer.state
+    return asker, answerer
+
+
+@pytest.mark.parametrize("dialogue", DIALOGUES)
+def test_a_dialogue_ends_and_nothing_may_follow(dialogue: str) -> None:
+    for conversation in told(dialogue):
+        assert conversation.done
+        for message in MESSAGES:
+            with pytest.raises(ProtocolError):
+                conversation.sent(message)
+            with pytest.raises(ProtocolError):
+                conversation.received(message)
+        assert conversation.done
+
+
+def test_the_dialogues_told_here_are_all_there_are() -> None:
+    seen = set()
+    for dialogue in DIALOGUES:
+        state = State.IDLE
+        for name, speaker in zip(
+            dialogue.split(), itertools.chain([ASKER], itertools.repeat(ANSWERER)), strict=False
+        ):
+            moment = (state, speaker, type(message_of(name)))
+            seen.add(moment)
+            state = TRANSITIONS[moment]
+    assert seen == set(TRANSITIONS)
+
+
+def test_every_message_has_its_place_and_every_state_is_left_but_the_last() -> None:
+    assert {kind for _, _, kind in TRANSITIONS} == set(map(type, MESSAGES))
+    assert {state for state, _, _ in TRANSITIONS} == set(State) - {State.DONE}
+    assert set(TRANSITIONS.values()) == set(State) - {State.IDLE}
+
+
+def test_only_the_asker_opens_and_only_the_answerer_goes_on() -> None:
+    for state, speaker, _ in TRANSITIONS:
+        assert speaker is (ASKER if state is State.IDLE else ANSWERER)
+
+
+def test_a_conversation_goes_on_after_an_illegal_message_as_if_it_had_not_come() -> None:
+    asker = Conversation(ASKER)
+    asker.sent(message_of("Offer"))
+    with pytest.raises(RemoteProtocolError):
+        asker.received(message_of("Piece"))
+    asker.received(message_of("Accept"))
+    with pytest.raises(LocalProtocolError):
+        asker.sent(message_of("Offer"))
+    asker.received(message_of("Result"))
+    assert asker.done
