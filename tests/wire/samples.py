@@ -162,7 +162,7 @@ SAMPLES: tuple[Record, ...] = (
         avoid=(KEY.peer,),
     ),
     Accept(expected_ms=250),
-    Refuse(reason="the queue is full", retry_after_ms=1000, culprit=KEY.peer),
+    Refuse(reason="the queue is full", retry_after_ms=1000),
     Piece(data=b"piece"),
     Result(receipts=(b"receipt",), output=b"output"),
     Check(

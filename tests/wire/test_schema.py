@@ -337,7 +337,7 @@ def test_an_id_of_content_is_not_an_id_of_a_peer() -> None:
     with pytest.raises(Malformed):
         altered("Want", block=KEY.peer)
     with pytest.raises(Malformed):
-        altered("Refuse", culprit=BLOCK)
+        altered("Offer", avoid=(BLOCK,))
     with pytest.raises(Malformed):
         altered("Want", block=bytes(BLOCK))
     assert altered("Want", block=ContentId(bytes(BLOCK))) == BY_NAME["Want"]
