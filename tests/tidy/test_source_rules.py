@@ -3,7 +3,7 @@
 import pytest
 
 from tests.tidy import source_rules
-from tests.tidy.source_rules import BROAD_EXCEPT, findings
+from tests.tidy.source_rules import ASSEMBLY, BROAD_EXCEPT, MAY_PRINT, findings, is_listed
 from tests.tidy.tree import production_files, shown
 
 DOC = '"""A file for the rules to look at."""\n'
@@ -33,6 +33,12 @@ def test_every_exception_to_the_rule_on_broad_excepts_is_still_needed(
             "except" in found.rule or "suppress" in found.rule
             for found in findings(file, sources.get(file, DOC))
         ), f"{file}, {function}: nothing broad is caught there any more; drop the line"
+
+
+def test_every_place_with_a_licence_of_its_own_is_still_there() -> None:
+    files = [shown(path) for path in production_files()]
+    for place in [*ASSEMBLY, *MAY_PRINT]:
+        assert any(is_listed(file, [place]) for file in files), f"{place} is gone; drop the line"
 
 
 @pytest.mark.parametrize(
@@ -118,3 +124,12 @@ def test_a_file_without_a_docstring_is_found() -> None:
 )
 def test_the_door_to_a_library_may_import_it(file: str, body: str) -> None:
     assert rules_broken(body, file) == []
+
+
+@pytest.mark.parametrize("file", ["node/__main__.py", "node/commands/status.py"])
+def test_the_command_line_may_print(file: str) -> None:
+    assert rules_broken("print('here')\n", file) == []
+
+
+def test_the_assembly_may_touch_the_world() -> None:
+    assert rules_broken("import os\nx = os.environ, os.urandom(8)\n", "node/__main__.py") == []

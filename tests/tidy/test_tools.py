@@ -30,7 +30,7 @@ def run_python(*arguments: str) -> str:
 
 
 def test_ruff_finds_nothing() -> None:
-    run_python("-m", "ruff", "check", "--quiet", ".")
+    run_python("-m", "ruff", "check", "--quiet", "--output-format", "concise", ".")
 
 
 def test_ruff_would_format_nothing() -> None:
