@@ -218,7 +218,7 @@ def _broad_excepts(file: str, tree: ast.Module) -> Iterator[Finding]:
         match item:
             case ast.ExceptHandler(type=None):
                 caught = "a bare except"
-            case ast.ExceptHandler(type=kinds) if _is_broad(kinds):
+            case ast.ExceptHandler(type=ast.expr() as kinds) if _is_broad(kinds):
                 caught = f"except {ast.unparse(kinds)}"
             case ast.Call(func=called, args=kinds) if ast.unparse(called).endswith(
                 "suppress"
@@ -240,8 +240,10 @@ def _with_function(item: ast.AST, function: str) -> Iterator[tuple[str, ast.AST]
     """Every node below `item`, with the name of the function it stands in."""
     for child in ast.iter_child_nodes(item):
         yield function, child
-        is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
-        yield from _with_function(child, child.name if is_function else function)
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _with_function(child, child.name)
+        else:
+            yield from _with_function(child, function)
 
 
 def _imports(file: str, tree: ast.Module) -> Iterator[Finding]:
