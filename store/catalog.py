@@ -285,7 +285,8 @@ class Catalog:
                 if not held[1]:
                     self.enqueue(content_id)
                 if content_id.is_tree:
-                    work.extend(self.children(content_id))
+                    # In reading order, so that they go in that order too.
+                    work.extend(reversed(self.children(content_id)))
 
     # Records
 

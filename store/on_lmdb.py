@@ -65,6 +65,10 @@ class LmdbRows:
     def sizes(self, table: str, start: bytes, limit: int) -> list[tuple[bytes, int]]:
         return [(bytes(key), len(value)) for key, value in self._from(table, start, limit)]
 
+    def let_go(self) -> None:
+        """Forget the transaction: py-lmdb keeps its place among the readers while it is known."""
+        self._transaction = None
+
     def _from(
         self, table: str, start: bytes, limit: int
     ) -> Iterator[tuple[memoryview, memoryview]]:
@@ -121,11 +125,12 @@ class Environment:
     def reading(self) -> Iterator[LmdbRows]:
         self._gate.enter()
         try:
-            with (
-                _translated(),
-                self._environment.begin(buffers=True) as transaction,
-            ):
-                yield LmdbRows(transaction, self._tables)
+            with _translated(), self._environment.begin(buffers=True) as transaction:
+                rows = LmdbRows(transaction, self._tables)
+                try:
+                    yield rows
+                finally:
+                    rows.let_go()
         finally:
             self._gate.leave()
 

@@ -1,0 +1,464 @@
+"""What every store promises, asked of both: on disk and in memory."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from store import Pin, Row, Store, Table, Write, open_memory_store, open_store
+from wire import limits
+from wire.content import ContentId
+from wire.errors import (
+    Corrupt,
+    InputError,
+    Malformed,
+    Missing,
+    Oversize,
+    StoreFull,
+)
+from wire.tree import Block, Node, split
+
+FULL = limits.BLOCK_BYTES_MAX
+Opened = Callable[[int], AbstractAsyncContextManager[Store]]
+
+
+@asynccontextmanager
+async def _on_disk(folder: Path, quota_bytes: int) -> AsyncIterator[Store]:
+    async with open_store(folder, quota_bytes=quota_bytes) as store:
+        yield store
+
+
+@asynccontextmanager
+async def _in_memory(quota_bytes: int) -> AsyncIterator[Store]:
+    async with open_memory_store(quota_bytes=quota_bytes) as store:
+        yield store
+
+
+@pytest.fixture(params=["lmdb", "memory"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
+    """Opens a store with the quota it is given."""
+    return partial(_on_disk, tmp_path / "state") if request.param == "lmdb" else _in_memory
+
+
+@pytest.fixture
+async def store(opened: Opened) -> AsyncIterator[Store]:
+    async with opened(64 << 20) as store:
+        yield store
+
+
+def content(size_bytes: int, seed: int = 0) -> bytes:
+    """Bytes of which no two blocks are alike."""
+    words = (size_bytes + 7) // 8
+    return b"".join(((seed << 32) + n).to_bytes(8, "big") for n in range(words))[:size_bytes]
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return list(folder.glob(".*.part"))
+
+
+# Content
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 1024, FULL - 1, FULL, FULL + 1, 5 * FULL, 9_000_000])
+async def test_what_is_put_is_what_is_got(store: Store, size_bytes: int) -> None:
+    data = content(size_bytes)
+    content_id = await store.put(data)
+    assert await store.get(content_id) == data
+    assert await store.missing(content_id) == []
+    assert content_id == list(split(data))[-1].id
+
+
+async def test_a_missing_key_is_Missing_not_None(store: Store) -> None:
+    for absent in (ContentId.of(b"nope"), ContentId.of_tree(b"nope")):
+        assert not store.has(absent)
+        with pytest.raises(Missing, match="fetch it from another peer"):
+            await store.get(absent)
+        with pytest.raises(Missing):
+            await store.get_block(absent)
+
+
+async def test_a_file_of_many_blocks_comes_back_as_it_was(store: Store, tmp_path: Path) -> None:
+    data = content(37 * FULL + 5)
+    (tmp_path / "in").write_bytes(data)
+    heard: list[int] = []
+    content_id = await store.put_file(tmp_path / "in", heard.append)
+    assert content_id == list(split(data))[-1].id
+    assert heard == sorted(heard)
+    assert heard[-1] == len(data)
+    assert await store.export(content_id, tmp_path / "out") == len(data)
+    assert (tmp_path / "out").read_bytes() == data
+    assert not leftovers(tmp_path)
+
+
+async def test_an_empty_file_is_an_empty_blob(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "in").touch()
+    assert await store.get(await store.put_file(tmp_path / "in")) == b""
+
+
+async def test_a_file_that_cannot_be_read_or_written_is_the_users_error(
+    store: Store, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        await store.put_file(tmp_path / "nope")
+    content_id = await store.put(b"x")
+    with pytest.raises(InputError, match="cannot be written: No such file"):
+        await store.export(content_id, tmp_path / "nope" / "out")
+
+
+async def test_an_export_that_fails_leaves_the_old_file(store: Store, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.write_bytes(b"old")
+    blocks = list(split(content(20 * FULL)))
+    for block in blocks[:17] + blocks[18:]:
+        await store.put_block(block)
+    with pytest.raises(Missing):
+        await store.export(blocks[-1].id, target)
+    with pytest.raises(Oversize):
+        await store.export(blocks[-1].id, target, size_bytes_max=20 * FULL - 1)
+    assert target.read_bytes() == b"old"
+    assert not leftovers(tmp_path)
+
+
+async def test_a_blob_above_what_was_allowed_is_Oversize_before_it_is_read(store: Store) -> None:
+    small, large = await store.put(content(1000)), await store.put(content(3 * FULL))
+    assert len(await store.get(small, size_bytes_max=1000)) == 1000
+    assert len(await store.get(large, size_bytes_max=3 * FULL)) == 3 * FULL
+    with pytest.raises(Oversize):
+        await store.get(small, size_bytes_max=999)
+    with pytest.raises(Oversize):
+        await store.get(large, size_bytes_max=3 * FULL - 1)
+
+
+async def test_a_block_that_lies_about_its_id_is_refused(store: Store) -> None:
+    named = ContentId.of(b"true")
+    with pytest.raises(Corrupt):
+        await store.put_block(Block(named, b"false"))
+    with pytest.raises(Malformed):
+        await store.put_block(Block(ContentId.of_tree(b"no node"), b"no node"))
+    large = bytes(FULL + 1)
+    with pytest.raises(Oversize):
+        await store.put_block(Block(ContentId.of(large), large))
+    assert not store.has(named)
+    assert store.statistics().blocks == 0
+
+
+async def test_a_block_kept_twice_is_kept_once(store: Store) -> None:
+    for _ in range(3):
+        await store.put(b"twice")
+    assert store.statistics().blocks == 1
+    assert store.statistics().used_bytes == 5
+
+
+async def test_what_is_missing_of_a_tree_is_told_nodes_first(store: Store) -> None:
+    # Three rows: 4097 blocks are more than one node can name.
+    leaves = [content(8, seed) * (FULL // 8) for seed in range(3)]
+    row = [ContentId.of(leaf) for leaf in leaves]
+    wide = Node(4096 * FULL, tuple(row[n % 2] for n in range(4096))).to_bytes()
+    last = Node(FULL, (row[2],)).to_bytes()
+    children = (ContentId.of_tree(wide), ContentId.of_tree(last))
+    top = Node(4097 * FULL, children).to_bytes()
+    root = ContentId.of_tree(top)
+
+    assert await store.missing(root) == [(root, 0)]
+    await store.put_block(Block(root, top))
+    assert await store.missing(root) == [(children[0], 4096 * FULL), (children[1], FULL)]
+    await store.put_block(Block(children[1], last))
+    assert await store.missing(root) == [(children[0], 4096 * FULL), (row[2], FULL)]
+    await store.put_block(Block(children[0], wide))
+    # Each once, although one is named two thousand times.
+    assert sorted(await store.missing(root)) == sorted((leaf, FULL) for leaf in row)
+    assert len(await store.missing(root, limit=2)) == 2
+    for leaf in leaves:
+        await store.put_block(Block(ContentId.of(leaf), leaf))
+    assert await store.missing(root) == []
+
+
+async def test_a_tree_that_lies_about_sizes_is_Malformed_not_served(store: Store) -> None:
+    leaf = await store.put(content(100))
+    lie = Node(200, (leaf,)).to_bytes()
+    root = ContentId.of_tree(lie)
+    await store.put_block(Block(root, lie))
+    with pytest.raises(Malformed, match="100 bytes where the tree above says 200"):
+        await store.get(root)
+
+
+async def test_a_tree_that_goes_on_downwards_is_Malformed(store: Store) -> None:
+    child = await store.put(content(100))
+    for _ in range(limits.TREE_DEPTH_MAX + 1):
+        node = Node(100, (child,)).to_bytes()
+        child = ContentId.of_tree(node)
+        await store.put_block(Block(child, node))
+    with pytest.raises(Malformed, match="deeper"):
+        await store.get(child)
+    with pytest.raises(Malformed, match="deeper"):
+        await store.missing(child)
+
+
+async def test_many_may_put_and_get_at_once(store: Store) -> None:
+    async def one(number: int) -> None:
+        data = content(2000, number)
+        content_id = await store.put(data)
+        assert await store.get(content_id) == data
+        await store.write(Table.JOBS, str(number).encode(), content_id)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(200):
+            nursery.start_soon(one, number)
+    assert store.statistics().blocks == 200
+    assert len(store.scan(Table.JOBS)) == 200
+
+
+# Quota, eviction, pins
+
+
+async def test_over_quota_the_least_recently_used_goes_first(opened: Opened) -> None:
+    async with opened(3000) as store:
+        first, second, third = [await store.put(content(1000, n)) for n in range(3)]
+        await store.get(first)
+        fourth = await store.put(content(1000, 3))
+        assert [store.has(one) for one in (first, second, third, fourth)] == [
+            True,
+            False,
+            True,
+            True,
+        ]
+        fifth = await store.put(content(1000, 4))
+        assert [store.has(one) for one in (first, third, fourth, fifth)] == [
+            True,
+            False,
+            True,
+            True,
+        ]
+        assert store.statistics().used_bytes == 3000
+
+
+async def test_when_all_was_read_lately_something_goes_all_the_same(opened: Opened) -> None:
+    async with opened(3000) as store:
+        for number in range(3):
+            await store.get(await store.put(content(1000, number)))
+        assert store.has(await store.put(content(1000, 3)))
+        assert store.statistics().blocks == 3
+
+
+async def test_a_pinned_blob_stays_and_when_nothing_may_go_the_store_is_full(
+    opened: Opened,
+) -> None:
+    async with opened(3000) as store:
+        pinned = [await store.put(content(1000, n), pin="wanted") for n in range(2)]
+        cached = await store.put(content(1000, 2))
+        with pytest.raises(StoreFull, match="raise the store's quota"):
+            await store.put(content(1001, 3))
+        # Nothing was lost by trying.
+        assert store.has(cached)
+        newer = await store.put(content(1000, 4))
+        assert not store.has(cached)
+        assert all(store.has(one) for one in [*pinned, newer])
+        await store.unpin(pinned[0], "wanted")
+        assert store.has(await store.put(content(2000, 5)))
+        assert [store.has(one) for one in [*pinned, newer]] == [False, True, False]
+
+
+async def test_a_blob_stays_while_any_reason_stands(opened: Opened) -> None:
+    async with opened(1000) as store:
+        kept = await store.put(content(1000), pin="one")
+        await store.pin(kept, "two")
+        await store.pin(kept, "two")
+        await store.unpin(kept, "one")
+        await store.unpin(kept, "never given")
+        with pytest.raises(StoreFull):
+            await store.put(b"x")
+        assert store.pins() == [Pin(kept, "two")]
+        await store.unpin(kept, "two")
+        await store.put(b"x")
+        assert not store.has(kept)
+        assert store.pins() == []
+
+
+@pytest.mark.parametrize("order", ["forwards", "backwards"])
+async def test_a_pin_covers_a_tree_that_arrives_later(opened: Opened, order: str) -> None:
+    data = content(10 * FULL)
+    blocks = list(split(data))
+    async with opened(11 * FULL) as store:
+        await store.pin(blocks[-1].id, "fetching")
+        for block in blocks if order == "forwards" else reversed(blocks):
+            await store.put_block(block)
+        assert store.statistics().held_bytes == store.statistics().used_bytes
+        other = await store.put(content(FULL // 2, 1))
+        await store.put(content(FULL - 1000, 2))
+        assert not store.has(other)
+        assert await store.get(blocks[-1].id) == data
+        await store.unpin(blocks[-1].id, "fetching")
+        assert store.statistics().held_bytes == 0
+        await store.put(content(5 * FULL, 3))
+        assert not store.has(blocks[0].id)
+        assert (await store.check()).healthy
+
+
+async def test_a_block_shared_by_two_pinned_trees_outlives_one_of_them(opened: Opened) -> None:
+    async with opened(5 * FULL) as store:
+        shared = content(FULL, 1)
+        one = await store.put(shared + content(FULL, 2), pin="a")
+        two = await store.put(shared + content(FULL, 3), pin="b")
+        await store.unpin(one, "a")
+        await store.put(content(FULL, 4) + content(FULL, 5))
+        assert store.has(ContentId.of(shared))
+        assert await store.get(two) == shared + content(FULL, 3)
+        assert (await store.check()).healthy
+
+
+async def test_a_blob_larger_than_the_quota_is_refused_and_pins_survive_it(
+    opened: Opened,
+) -> None:
+    async with opened(30 * FULL) as store:
+        pinned = await store.put(content(FULL), pin="kept")
+        with pytest.raises(StoreFull):
+            await store.put(content(40 * FULL, 1))
+        assert await store.get(pinned) == content(FULL)
+        # What was left of the attempt makes way.
+        whole = await store.put(content(28 * FULL, 2))
+        assert await store.missing(whole) == []
+        assert (await store.check()).healthy
+
+
+async def test_a_large_put_keeps_its_own_blocks_while_others_press(opened: Opened) -> None:
+    async with opened(60 * FULL) as store:
+        data = content(40 * FULL)
+        # Half of it is here already, and the oldest there is.
+        for block in list(split(data))[:20]:
+            await store.put_block(block)
+
+        async def press(number: int) -> None:
+            for turn in range(10):
+                await store.put(content(FULL, 1000 * number + turn + 1))
+
+        found: list[ContentId] = []
+
+        async def large() -> None:
+            found.append(await store.put(data, pin="whole"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(large)
+            for number in range(1, 5):
+                nursery.start_soon(press, number)
+        assert await store.get(found[0]) == data
+        assert store.statistics().used_bytes <= 60 * FULL
+
+
+# Records
+
+
+async def test_a_record_is_kept_replaced_and_forgotten(store: Store) -> None:
+    assert store.read(Table.JOBS, b"k") is None
+    await store.write(Table.JOBS, b"k", b"1")
+    await store.write(Table.JOBS, b"k", b"")
+    assert store.read(Table.JOBS, b"k") == b""
+    assert store.read(Table.PEERS, b"k") is None
+    await store.write(Table.JOBS, b"k", None)
+    await store.write(Table.JOBS, b"k", None)
+    assert store.read(Table.JOBS, b"k") is None
+
+
+async def test_a_scan_is_in_order_bounded_and_by_prefix(store: Store) -> None:
+    keys = [b"a", b"b\x00", b"b\x01", b"b\xff\xff", b"c"]
+    await store.commit(Write(rows=tuple(Row(Table.JOURNAL, key, key) for key in reversed(keys))))
+    assert [key for key, _ in store.scan(Table.JOURNAL)] == keys
+    assert [key for key, _ in store.scan(Table.JOURNAL, prefix=b"b")] == keys[1:4]
+    assert [key for key, _ in store.scan(Table.JOURNAL, prefix=b"b", limit=2)] == keys[1:3]
+    assert [key for key, _ in store.scan(Table.JOURNAL, start=b"b\x01")] == keys[2:]
+    assert store.scan(Table.JOURNAL, start=b"b\x01", prefix=b"b", limit=1) == [(keys[2], keys[2])]
+    assert store.scan(Table.JOURNAL, start=b"d") == []
+    assert store.scan(Table.JOURNAL, prefix=b"d") == []
+    assert store.scan(Table.ADVERTS) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(b"", b"v"), (b"k" * 401, b"v"), (b"k", bytes((64 << 10) + 1))]
+)
+async def test_a_record_beyond_the_bounds_is_Oversize(
+    store: Store, key: bytes, value: bytes
+) -> None:
+    with pytest.raises(Oversize):
+        await store.write(Table.JOBS, key, value)
+    with pytest.raises(Oversize):
+        store.write_soon(Table.JOBS, key, value)
+    await store.write(Table.JOBS, b"k" * 400, bytes(64 << 10))
+
+
+async def test_a_batch_is_kept_all_together(store: Store) -> None:
+    large = content(3 * FULL)
+    blobs = (b"one", large)
+    ids = await store.commit(
+        Write(
+            rows=(Row(Table.RECEIPTS, b"r", b"1"), Row(Table.JOBS, b"j", b"2")),
+            blobs=blobs,
+            pins=(Pin(ContentId.of(b"one"), "task"),),
+        )
+    )
+    assert [await store.get(one) for one in ids] == list(blobs)
+    assert store.read(Table.RECEIPTS, b"r") == b"1"
+    assert store.read(Table.JOBS, b"j") == b"2"
+    assert store.pins() == [Pin(ids[0], "task")]
+
+
+async def test_a_batch_that_does_not_fit_is_kept_not_at_all(opened: Opened) -> None:
+    async with opened(1000) as store:
+        await store.put(content(600), pin="kept")
+        with pytest.raises(StoreFull):
+            await store.commit(
+                Write(rows=(Row(Table.JOBS, b"j", b"2"),), blobs=(b"x", content(400, 1)))
+            )
+        assert store.read(Table.JOBS, b"j") is None
+        assert not store.has(ContentId.of(b"x"))
+    with pytest.raises(Oversize, match="put large blobs by themselves"):
+        Write(blobs=(bytes(9 << 20),))
+
+
+async def test_a_batch_does_not_evict_what_it_names_itself(opened: Opened) -> None:
+    async with opened(3000) as store:
+        old = await store.put(content(1000, 1))
+        await store.put(content(1000, 2))
+        ids = await store.commit(
+            Write(blobs=(content(1000, 1), content(1000, 3), content(1000, 4)))
+        )
+        assert ids[0] == old
+        assert all(store.has(one) for one in ids)
+
+
+async def test_what_is_written_soon_is_there_after_the_next_commit(store: Store) -> None:
+    assert store.write_soon(Table.PEERS, b"p", b"1")
+    await store.write(Table.META, b"m", b"2")
+    assert store.read(Table.PEERS, b"p") == b"1"
+
+
+async def test_a_sound_store_checks_as_healthy(store: Store) -> None:
+    await store.put(content(10 * FULL), pin="a")
+    await store.put(b"small")
+    await store.write(Table.META, b"m", b"2")
+    report = await store.check()
+    assert report.healthy
+    assert (report.blocks, report.rows, report.corrupt_count) == (12, 1, 0)
+    assert report.bytes_read == store.statistics().used_bytes
+
+
+async def test_a_pinned_tree_with_a_hole_is_named_by_check(store: Store) -> None:
+    blocks = list(split(content(4 * FULL)))
+    for block in blocks[1:]:
+        await store.put_block(block)
+    assert (await store.check()).healthy
+    await store.pin(blocks[-1].id, "wanted")
+    report = await store.check()
+    assert not report.healthy
+    assert report.incomplete == (blocks[-1].id,)
+    assert report.repairs == ()
+
+
+@pytest.mark.parametrize("why", ["", "x" * 65])
+async def test_a_pin_needs_a_reason_of_bounded_length(store: Store, why: str) -> None:
+    with pytest.raises(Oversize):
+        await store.pin(ContentId.of(b""), why)
+    with pytest.raises(Oversize):
+        await store.put(b"data", pin=why)
+    assert store.statistics().blocks == 0
