@@ -3,7 +3,7 @@
 import pytest
 
 from tests.tidy import source_rules
-from tests.tidy.source_rules import ASSEMBLY, BROAD_EXCEPT, MAY_PRINT, findings, is_listed
+from tests.tidy.source_rules import ASSEMBLY, MAY_PRINT, findings, is_listed
 from tests.tidy.tree import production_files, shown
 
 DOC = '"""A file for the rules to look at."""\n'
@@ -22,17 +22,27 @@ def test_the_production_code_keeps_the_house_rules() -> None:
     assert not broken, "\n" + "\n".join(broken)
 
 
-def test_every_exception_to_the_rule_on_broad_excepts_is_still_needed(
+def test_every_exception_to_a_rule_gives_its_reason_and_is_still_needed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sources = {shown(path): path.read_text(encoding="utf-8") for path in production_files()}
-    monkeypatch.setattr(source_rules, "BROAD_EXCEPT", {})
-    for (file, function), reason in BROAD_EXCEPT.items():
-        assert reason.strip(), f"{file}, {function}: the exception gives no reason"
-        assert any(
-            "except" in found.rule or "suppress" in found.rule
-            for found in findings(file, sources.get(file, DOC))
-        ), f"{file}, {function}: nothing broad is caught there any more; drop the line"
+    for table in ("BROAD_EXCEPT", "LICENSED"):
+        granted: dict[tuple[str, str], str] = getattr(source_rules, table)
+        for (file, what), reason in granted.items():
+            rest = {key: why for key, why in granted.items() if key != (file, what)}
+            kept = len(findings(file, sources.get(file, DOC)))
+            with monkeypatch.context() as without:
+                without.setattr(source_rules, table, rest)
+                found = len(findings(file, sources.get(file, DOC)))
+            assert reason.strip(), f"{table}: {file}, {what} gives no reason"
+            assert found > kept, f"{table}: {file}, {what} is not needed any more; drop the line"
+
+
+def test_a_licence_holds_for_one_name_in_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_rules, "LICENSED", {("store/sample.py", "os.urandom"): "a test"})
+    assert rules_broken("import os\nx = os.urandom(8)\n") == []
+    assert rules_broken("import os\nx = os.environ\n")
+    assert rules_broken("import os\nx = os.urandom(8)\n", "store/other.py")
 
 
 def test_every_place_with_a_licence_of_its_own_is_still_there() -> None:
