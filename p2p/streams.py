@@ -238,12 +238,15 @@ class Streams:
                 return await self._lent(peer, pool, until_s, fresh=True)
 
             exchange = _Asking(lane, deadline_at_s, renew)
+            in_peace = False
             try:
                 yield exchange
-            except BaseException:
-                exchange.abandon(Disconnected("we gave the conversation up"))
-                raise
-            exchange.leave()
+                in_peace = True
+            finally:
+                if in_peace:
+                    exchange.leave()
+                else:
+                    exchange.abandon(Disconnected("we gave the conversation up"))
         finally:
             pool.users -= 1
             self._forget(peer, pool)
@@ -291,8 +294,8 @@ class Streams:
                 f"all {limits.STREAMS_PER_PEER_MAX} streams to {peer.short} are in use",
                 todo="ask another peer, or allow more time",
             )
+        lane = None if fresh else pool.take_idle()
         try:
-            lane = None if fresh else pool.take_idle()
             if lane is None:
                 left_s = max(0.0, deadline_at_s - trio.current_time())
                 stream = await self.endpoint.open_stream(peer, deadline_s=left_s)
@@ -300,10 +303,10 @@ class Streams:
                 self._run(peer, pool, lane)
             else:
                 self._counts["reused"] += 1
-        except BaseException:
-            pool.slots.release()
-            raise
-        pool.busy.add(lane)
+            pool.busy.add(lane)
+        finally:
+            if lane is None:
+                pool.slots.release()
         return lane
 
     def _run(self, peer: PeerId, pool: _Pool, lane: Lane) -> None:

@@ -179,7 +179,8 @@ class Transport(Protocol):
     ) -> AbstractAsyncContextManager[Endpoint]:
         """Listen, and be an endpoint until the block ends; nothing outlives the block.
 
-        `accept` is called, in a task of the endpoint, for every stream that a peer opens; what it
-        raises ends the endpoint. Raises InputError for an address that cannot be listened on.
+        `accept` is called, in a task of the endpoint, for every stream that a peer opens. A
+        TransportError out of it resets that stream; anything else is a bug and ends the endpoint.
+        Raises InputError for an address that cannot be listened on.
         """
         ...

@@ -41,6 +41,7 @@ class Table(StrEnum):
     ADVERTS = "adverts"
     MODELS = "models"
     SOURCES = "sources"
+    ANSWERS = "answers"
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,8 +101,6 @@ class Refuse(Message):
     KIND: ClassVar[Kind] = Kind.REFUSE
     reason: Reason
     retry_after_ms: Int | None
-    # The peer at fault where it is not the one that refuses: the next leg's, say.
-    culprit: PeerId | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

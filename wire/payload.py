@@ -23,10 +23,13 @@ class Texts(Record):
 class Passages(Record):
     """Passages brought in by a data peer: each a block of UTF-8 text, named by content.
 
-    `source` says where they were fetched from.
+    `source` says where they were fetched from; these are those from number `first` on, of `total`
+    that the source was cut into.
     """
 
     source: Annotated[str, Between(1, 256)]
+    first: Int
+    total: Int
     passages: Annotated[tuple[ContentId, ...], Between(1, limits.PASSAGES_MAX)]
 
 

@@ -319,6 +319,8 @@ class LibEndpoint:
     async def _accept_one(self, stream: LibStream, finished: trio.Event) -> None:
         try:
             await self._accept(stream.peer, stream)
+        except TransportError:
+            await stream.reset()
         finally:
             finished.set()
 

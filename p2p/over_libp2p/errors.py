@@ -65,7 +65,7 @@ def dialing(address: str, deadline_s: float) -> Iterator[None]:
         yield
     except trio.TooSlowError as error:
         raise TooSlow(
-            f"{address} did not answer within {deadline_s:g} s",
+            f"{address} did not answer within {deadline_s:.2g} s",
             todo="check that the peer runs and that no firewall stands between",
         ) from error
     except (*_FOREIGN, ValueError, TypeError) as error:
@@ -86,7 +86,7 @@ def opening(peer: PeerId, deadline_s: float) -> Iterator[None]:
     try:
         yield
     except trio.TooSlowError as error:
-        raise TooSlow(f"{peer.short} gave no stream within {deadline_s:g} s") from error
+        raise TooSlow(f"{peer.short} gave no stream within {deadline_s:.2g} s") from error
     except (*_FOREIGN, KeyError) as error:
         raise Disconnected(f"no stream to {peer.short}: {_reason(error)}") from error
 

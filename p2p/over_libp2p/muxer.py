@@ -97,9 +97,7 @@ class SoundStream(YamuxStream):  # type: ignore[misc]
             size = min(self.send_window, _FRAME_BODY_BYTES, len(data) - sent)
             self.send_window -= size
             header = struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_DATA, 0, self.stream_id, size)
-            await self.conn._write_frame(  # noqa: SLF001 - as yamux's own streams do
-                header + data[sent : sent + size]
-            )
+            await self.conn._write_frame(header + data[sent : sent + size])
             sent += size
 
     async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:

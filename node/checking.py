@@ -1,0 +1,208 @@
+"""Having a leg checked: draws the verifiers, asks them, and counts their verdicts.
+
+The lottery's secret is revealed only here, after the receipt was signed. `needed` verifiers are
+asked first; more, in the order of the draw, only when some disagree, refuse or fall silent.
+"""
+
+from dataclasses import dataclass, field
+
+import trio
+
+from node.events import Checked, Failed, Tell
+from p2p.peers import Peers
+from p2p.score import Offence, Standing
+from wire import limits
+from wire.content import PeerId
+from wire.errors import (
+    BadSignature,
+    Malformed,
+    Refused,
+    RemoteProtocolError,
+    TransportError,
+    WireError,
+)
+from wire.kinds import Role
+from wire.lottery import draw, rows_due, rows_to_check
+from wire.message import Check, Finding
+from wire.receipt import Receipt, Verdict
+from wire.signed import Signed, open_signed
+from wire.task import Task
+
+# A verifier recomputes an eighth of a leg that may have taken minutes.
+CHECK_DEADLINE_S = 60.0
+PAUSE_S = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A leg to be checked: the chain up to and with it, and small payloads at hand."""
+
+    task: Signed[Task]
+    receipts: tuple[Signed[Receipt], ...]
+    secret: bytes
+    input: bytes | None
+    output: bytes | None
+
+    @property
+    def receipt(self) -> Signed[Receipt]:
+        return self.receipts[-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """What the verdicts came to. `agreed` is None while too few verifiers could be found."""
+
+    agreed: bool | None
+    verdicts: tuple[Signed[Verdict], ...]
+    candidates: tuple[PeerId, ...]
+
+
+@dataclass(slots=True)
+class _Poll:
+    needed: int
+    verifiers: int
+    asked: set[PeerId] = field(default_factory=set)
+    verdicts: list[Signed[Verdict]] = field(default_factory=list)
+    agree: int = 0
+    differ: int = 0
+    under_way: int = 0
+
+    @property
+    def agreed(self) -> bool | None:
+        if self.agree >= self.needed:
+            return True
+        # Too many differ for the rest to make it good.
+        if self.differ > self.verifiers - self.needed:
+            return False
+        return None
+
+    @property
+    def wanted(self) -> int:
+        """How many more to ask now."""
+        votes = self.agree + self.differ + self.under_way
+        return min(self.needed - self.agree - self.under_way, self.verifiers - votes)
+
+
+@dataclass(slots=True)
+class Checking:
+    """Asks verifiers for one peer."""
+
+    peers: Peers
+
+    def candidates(self, claimed: Claimed) -> list[PeerId]:
+        """The verifiers we know that run the leg's model, without those who did the task."""
+        doers = {it.signer for it in claimed.receipts} | {claimed.task.signer, self.peers.me}
+        wall_s = self.peers.seams.wall_s()
+        model = claimed.receipt.record.model
+        known = {
+            it.signer
+            for it in self.peers.view.candidates(Role.VERIFY, model, wall_s)
+            if it.signer not in doers and self.peers.standing(it.signer) is not Standing.BANNED
+        }
+        return sorted(known)[: limits.CANDIDATES_MAX]
+
+    async def check(self, claimed: Claimed, tell: Tell, *, deadline_at_s: float) -> Counted:
+        """Collect verdicts until enough agree, too many differ, or the deadline passes."""
+        terms = claimed.task.record.checking
+        poll = _Poll(terms.needed, terms.verifiers)
+        known: set[PeerId] = set()
+        retry_at_s: dict[PeerId, float] = {}
+        wake = trio.Event()
+
+        async def ask(verifier: PeerId) -> None:
+            nonlocal wake
+            try:
+                verdict = await self._ask(claimed, verifier, deadline_at_s)
+            except Refused as error:
+                if error.retry_after_s is not None:
+                    poll.asked.discard(verifier)
+                    retry_at_s[verifier] = trio.current_time() + error.retry_after_s
+                tell(Failed("verify", verifier, error.message))
+            except (TransportError, WireError, RemoteProtocolError) as error:
+                tell(Failed("verify", verifier, error.message))
+            else:
+                self._count(poll, verdict, tell)
+            poll.under_way -= 1
+            wake.set()
+            wake = trio.Event()
+
+        async with trio.open_nursery() as nursery:
+            while poll.agreed is None and trio.current_time() < deadline_at_s:
+                # Verifiers heard of while we wait take part: the draw is by key, not by time.
+                known.update(self.candidates(claimed))
+                now_s = trio.current_time()
+                ready = [
+                    it
+                    for it in draw(claimed.secret, claimed.receipt.id, known)
+                    if it not in poll.asked and retry_at_s.get(it, 0.0) <= now_s
+                ]
+                for verifier in ready[: max(0, poll.wanted)]:
+                    poll.asked.add(verifier)
+                    poll.under_way += 1
+                    nursery.start_soon(ask, verifier)
+                event = wake
+                with trio.move_on_at(min(deadline_at_s, now_s + PAUSE_S)):
+                    await event.wait()
+            nursery.cancel_scope.cancel()
+        return Counted(
+            agreed=poll.agreed,
+            verdicts=tuple(poll.verdicts),
+            candidates=tuple(sorted(known))[: limits.CANDIDATES_MAX],
+        )
+
+    def _count(self, poll: _Poll, verdict: Signed[Verdict], tell: Tell) -> None:
+        poll.verdicts.append(verdict)
+        tell(Checked(verdict))
+        if verdict.record.agrees:
+            poll.agree += 1
+        else:
+            # What could not be checked, because something was withheld, counts as a failed check.
+            poll.differ += 1
+
+    async def _ask(
+        self, claimed: Claimed, verifier: PeerId, deadline_at_s: float
+    ) -> Signed[Verdict]:
+        left_s = min(CHECK_DEADLINE_S, deadline_at_s - trio.current_time())
+        message = Check(
+            task=claimed.task.raw,
+            receipts=tuple(it.raw for it in claimed.receipts),
+            secret=claimed.secret,
+            input=claimed.input,
+            output=claimed.output,
+            deadline_ms=max(1, int(left_s * 1000)),
+        )
+        async with self.peers.talk(verifier, deadline_s=left_s) as talk:
+            await talk.send(message)
+            finding = await talk.expect(Finding)
+        verdict = open_signed(finding.verdict, Verdict)
+        try:
+            check_verdict(claimed.receipt, claimed.secret, verdict, verifier)
+        except WireError:
+            self.peers.offended(verifier, Offence.MALFORMED)
+            raise
+        return verdict
+
+
+def check_verdict(
+    receipt: Signed[Receipt],
+    secret: bytes,
+    verdict: Signed[Verdict],
+    verifier: PeerId | None = None,
+) -> None:
+    """WireError unless this is a verdict on `receipt`, of the rows that the secret demands."""
+    found = verdict.record
+    if verifier is not None and verdict.signer != verifier:
+        raise BadSignature("the verdict was signed by another than was asked")
+    if found.receipt != receipt.id or found.secret != secret:
+        raise Malformed("the verdict is on another receipt")
+    if not found.agrees:
+        return
+    if receipt.record.operation in _BY_ROWS:
+        due = rows_to_check(secret, receipt.id, verdict.signer, found.rows, rows_due(found.rows))
+        if found.sampled != due or found.rows != receipt.record.units:
+            raise Malformed("the verdict is not on the rows that the lottery drew")
+    elif not found.sampled:
+        raise Malformed("the verdict agrees without having looked")
+
+
+_BY_ROWS = ("embed", "embed-passages")

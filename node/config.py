@@ -1,0 +1,50 @@
+"""What a peer is told when it starts: frozen, checked at birth."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from p2p.peers import PeersConfig
+from wire.errors import InputError
+from wire.kinds import Role
+
+# What a peer does where nobody says otherwise. A gateway needs clients; it comes by asking for it.
+ROLES_DEFAULT = frozenset({Role.DATA, Role.INFER, Role.VERIFY, Role.STORE})
+QUOTA_BYTES_DEFAULT = 20 << 30
+QUOTA_BYTES_MIN = 16 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """One peer: where it keeps its state, what it does, which models it serves."""
+
+    state: Path
+    peers: PeersConfig = field(default_factory=PeersConfig)
+    roles: frozenset[Role] = ROLES_DEFAULT
+    models: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    quota_bytes: int = QUOTA_BYTES_DEFAULT
+    # How long a leaving peer may take to finish what it holds.
+    leave_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.quota_bytes < QUOTA_BYTES_MIN:
+            raise InputError(
+                f"a quota of {self.quota_bytes} bytes holds nothing",
+                todo=f"give at least {QUOTA_BYTES_MIN >> 20} MiB (--quota 20GB)",
+            )
+        if Role.GATEWAY in self.roles:
+            raise InputError(
+                "the gateway role is not there yet",
+                todo="use data, infer, verify and store; clients use `python -m node ask`",
+            )
+        for path in self.files:
+            if not path.exists():
+                raise InputError(f"{path} does not exist", todo="check what --files names")
+
+    @property
+    def role_bits(self) -> int:
+        return sum(1 << role for role in self.roles)
+
+    @property
+    def socket(self) -> Path:
+        return self.state / "control.sock"

@@ -1,0 +1,188 @@
+"""The door for commands on the same machine: a Unix socket that only the peer's own user may open.
+
+A frame is four bytes of length and a canonical value. A request is a command and its arguments; the
+answer is any number of events, then one result or one error.
+"""
+
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from wire import limits
+from wire.codec import pack, unpack
+from wire.errors import BatonError, Disconnected, InputError, Malformed, TooSlow, WireError
+
+Emit = Callable[[Mapping[str, Any]], None]
+Command = Callable[[Mapping[str, Any], Emit], Awaitable[Mapping[str, Any]]]
+
+CLIENTS_MAX = 64
+EVENTS_MAX = 4096
+# How long a client may take to say what it wants; a person's typing is not on this socket.
+REQUEST_DEADLINE_S = 10.0
+# The kernel's bound on a Unix socket's path.
+PATH_BYTES_MAX = 107
+
+
+async def send(stream: trio.abc.SendStream, value: Mapping[str, Any]) -> None:
+    data = pack(value)
+    await stream.send_all(len(data).to_bytes(4, "big") + data)
+
+
+async def receive(stream: trio.abc.ReceiveStream) -> dict[str, Any]:
+    """The next value; Disconnected at the end, WireError for what is none."""
+    head = await _exactly(stream, 4)
+    size_bytes = int.from_bytes(head, "big")
+    if size_bytes > limits.FRAME_BYTES_MAX:
+        raise Malformed(f"a command of {size_bytes} bytes")
+    value = unpack(await _exactly(stream, size_bytes))
+    if not isinstance(value, dict):
+        raise Malformed("a command is a map")
+    return value
+
+
+async def _exactly(stream: trio.abc.ReceiveStream, size_bytes: int) -> bytes:
+    data = bytearray()
+    while len(data) < size_bytes:
+        try:
+            part = await stream.receive_some(size_bytes - len(data))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise Disconnected("the peer has closed the connection") from error
+        if not part:
+            raise Disconnected("the peer has closed the connection")
+        data += part
+    return bytes(data)
+
+
+@dataclass(slots=True)
+class _Door:
+    commands: Mapping[str, Command]
+    clients: int = 0
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        if self.clients >= CLIENTS_MAX:
+            return
+        self.clients += 1
+        try:
+            await self._serve(stream)
+        except (Disconnected, WireError, trio.BrokenResourceError, trio.ClosedResourceError):
+            # The client went away, or is none of ours; the work it asked for goes on.
+            return
+        finally:
+            self.clients -= 1
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        with trio.move_on_after(REQUEST_DEADLINE_S) as patience:
+            request = await receive(stream)
+        if patience.cancelled_caught:
+            return
+        # Full, the oldest events wait in no queue: they are dropped, and the client is told.
+        outbox, inbox = trio.open_memory_channel[Mapping[str, Any]](EVENTS_MAX)
+
+        def emit(event: Mapping[str, Any]) -> None:
+            try:
+                outbox.send_nowait({"event": event})
+            except trio.WouldBlock:
+                return
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_forward, inbox, stream)
+            async with outbox:
+                await outbox.send(await self._answer(request, emit))
+
+    async def _answer(self, request: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        try:
+            command = self.commands.get(str(request.get("command")))
+            arguments = request.get("arguments")
+            if command is None or not isinstance(arguments, dict):
+                raise InputError(f"there is no command {str(request.get('command'))[:40]!r}")
+            return {"result": await command(arguments, emit)}
+        except BatonError as error:
+            kind = type(error).__name__
+            return {"error": {"kind": kind, "message": error.message, "todo": error.todo}}
+
+
+async def _forward(
+    inbox: trio.MemoryReceiveChannel[Mapping[str, Any]], stream: trio.SocketStream
+) -> None:
+    async for value in inbox:
+        await send(stream, value)
+
+
+@asynccontextmanager
+async def open_control(path: Path, commands: Mapping[str, Command]) -> AsyncIterator[None]:
+    """Serve `commands` at `path` (mode 0600) until the block ends."""
+    if len(os.fsencode(path)) > PATH_BYTES_MAX:
+        raise InputError(
+            f"the path of the state folder is too long for a socket ({path})",
+            todo="choose a shorter one with --state",
+        )
+    # The state folder's lock is ours, so a socket left here belongs to nobody.
+    path.unlink(missing_ok=True)
+    with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        await listening.bind(os.fspath(path))
+        path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+        listening.listen(CLIENTS_MAX)
+        async with trio.open_nursery() as nursery:
+            listener = trio.SocketListener(listening)
+            door = _Door(commands)
+            nursery.start_soon(trio.serve_listeners, door.serve, [listener])
+            try:
+                yield
+            finally:
+                nursery.cancel_scope.cancel()
+                path.unlink(missing_ok=True)
+
+
+async def call(
+    path: Path,
+    command: str,
+    arguments: Mapping[str, Any],
+    on_event: Callable[[Mapping[str, Any]], None],
+    *,
+    deadline_s: float,
+) -> dict[str, Any]:
+    """Have the running peer do something; its result, or its error as it is there."""
+    try:
+        with trio.fail_after(deadline_s):
+            return await _call(path, command, arguments, on_event)
+    except trio.TooSlowError as error:
+        raise TooSlow(f"the peer did not answer within {deadline_s:.0f} s") from error
+
+
+async def _call(
+    path: Path,
+    command: str,
+    arguments: Mapping[str, Any],
+    on_event: Callable[[Mapping[str, Any]], None],
+) -> dict[str, Any]:
+    try:
+        stream = await trio.open_unix_socket(os.fspath(path))
+    except OSError as error:
+        raise InputError(
+            f"no peer is running on the state folder {path.parent}",
+            todo="start one: python -m node join (or name another with --state)",
+        ) from error
+    async with stream:
+        await send(stream, {"command": command, "arguments": arguments})
+        while True:
+            value = await receive(stream)
+            if "event" in value:
+                on_event(value["event"])
+            elif "error" in value:
+                raise _error(value["error"])
+            else:
+                result = value.get("result")
+                assert isinstance(result, dict)
+                return result
+
+
+def _error(value: Mapping[str, Any]) -> BatonError:
+    message, todo = str(value.get("message")), str(value.get("todo"))
+    return BatonError(message, todo=todo)

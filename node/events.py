@@ -1,0 +1,71 @@
+"""What happens to a task, told to whoever watches it: the asker's screen, a log, a test."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from wire.content import ContentId, PeerId
+from wire.kinds import Role
+from wire.receipt import Receipt, Verdict
+from wire.signed import Signed
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The task is journaled: it will be answered, or said to have failed, also after a crash."""
+
+    task: ContentId
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A leg was handed to `peer`, which took it."""
+
+    stage: int
+    role: Role
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A peer did not do its part; the work goes on elsewhere."""
+
+    what: str
+    peer: PeerId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """A piece of the output, provisional until the receipt is checked."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LegDone:
+    """A peer signed a receipt for its leg."""
+
+    receipt: Signed[Receipt]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A verifier signed its verdict."""
+
+    verdict: Signed[Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The answer is in the store under this id."""
+
+    answer: ContentId
+    output: ContentId
+
+
+Event = Accepted | Offered | Failed | Streamed | LegDone | Checked | Kept
+Tell = Callable[[Event], None]
+
+
+def silently(event: Event) -> None:
+    """Nobody watches."""

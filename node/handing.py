@@ -1,0 +1,191 @@
+"""Handing the baton on: to the best peer, to the next best if that fails, within a deadline.
+
+Whoever holds a task hands it on like this, the asker's own peer and every peer in between. The
+holder lets go only when the next leg's receipts are in its hands and fit the task.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from node.events import Failed, LegDone, Offered, Streamed, Tell
+from node.route import Leg, Load, ranked
+from p2p.peers import Peers
+from p2p.score import Offence
+from p2p.talk import refused
+from wire import limits
+from wire.chain import open_receipts
+from wire.content import PeerId
+from wire.errors import (
+    BatonError,
+    Malformed,
+    Refused,
+    RemoteProtocolError,
+    TaskFailed,
+    TransportError,
+    WireError,
+)
+from wire.message import Accept, Offer, Piece, Refuse, Result
+from wire.receipt import Receipt
+from wire.signed import Signed
+from wire.task import Stage, Task
+from wire.tree import name_of
+
+# A peer that neither accepts nor refuses within this is passed over.
+ACCEPT_DEADLINE_S = 5.0
+# How often to look again when nobody can take the leg now.
+PAUSE_S = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baton:
+    """What is handed on: the task, what was done so far, the input if small, who not to ask."""
+
+    task: Signed[Task]
+    receipts: tuple[Signed[Receipt], ...] = ()
+    input: bytes | None = None
+    units: int = 1
+    avoid: frozenset[PeerId] = frozenset()
+
+    @property
+    def stage(self) -> int:
+        return len(self.receipts)
+
+    @property
+    def leg(self) -> Stage:
+        return self.task.record.stages[self.stage]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """Every leg's receipt, and the last output if it came inline."""
+
+    receipts: tuple[Signed[Receipt], ...]
+    output: bytes | None
+
+
+Relay = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Handing:
+    """Hands batons on for one peer, and remembers what it has under way with whom."""
+
+    peers: Peers
+    under_way: dict[PeerId, int] = field(default_factory=dict)
+
+    def able(self, stage: Stage, avoid: frozenset[PeerId] = frozenset()) -> list[PeerId]:
+        """Peers that could do `stage`, best first, without those to avoid."""
+        return self._ranked(stage, 1, avoid)
+
+    def _ranked(self, stage: Stage, units: int, avoid: frozenset[PeerId]) -> list[PeerId]:
+        wall_s = self.peers.seams.wall_s()
+        adverts = [
+            it
+            for it in self.peers.view.candidates(stage.role, stage.model, wall_s)
+            if it.signer not in avoid
+        ]
+        loads = {
+            it.signer: Load(self.peers.standing(it.signer), self.under_way.get(it.signer, 0))
+            for it in adverts
+        }
+        leg = Leg(stage.model, units)
+        return ranked(adverts, leg, loads, self.peers.seams.random)
+
+    async def hand_on(
+        self, baton: Baton, tell: Tell, relay: Relay, *, deadline_at_s: float
+    ) -> Delivered:
+        """Have the rest of the legs done. TaskFailed once the deadline leaves nobody to ask.
+
+        A peer that failed is not asked again; one that was only busy may be.
+        """
+        failed: set[PeerId] = set()
+        busy_until: dict[PeerId, float] = {}
+        reasons: list[str] = []
+        while (now_s := trio.current_time()) < deadline_at_s:
+            avoid = baton.avoid | failed | {it for it, at in busy_until.items() if at > now_s}
+            choices = self._ranked(baton.leg, baton.units, avoid)
+            if not choices:
+                await trio.sleep(min(PAUSE_S, deadline_at_s - now_s))
+                continue
+            peer = choices[0]
+            try:
+                return await self._offer(baton, peer, tell, relay, deadline_at_s)
+            except Refused as error:
+                if error.retry_after_s is None:
+                    failed.add(peer)
+                else:
+                    busy_until[peer] = trio.current_time() + error.retry_after_s
+                why: BatonError = error
+            except (TransportError, WireError, RemoteProtocolError) as error:
+                failed.add(peer)
+                why = error
+            reasons = [*reasons[-3:], f"{peer.short}: {why.message}"]
+            tell(Failed(baton.leg.role.name.lower(), peer, why.message))
+        raise TaskFailed(
+            f"no peer finished the {baton.leg.role.name.lower()} leg within the deadline"
+            + (f" ({'; '.join(reasons)})" if reasons else ""),
+            todo="give it more time (--deadline), or see who is there: python -m node peers",
+        )
+
+    async def _offer(
+        self,
+        baton: Baton,
+        peer: PeerId,
+        tell: Tell,
+        relay: Relay,
+        deadline_at_s: float,
+    ) -> Delivered:
+        left_s = deadline_at_s - trio.current_time()
+        offer = Offer(
+            task=baton.task.raw,
+            stage=baton.stage,
+            receipts=tuple(it.raw for it in baton.receipts),
+            input=baton.input,
+            deadline_ms=max(1, int(left_s * 1000)),
+            avoid=tuple(sorted(baton.avoid))[: limits.AVOID_MAX],
+        )
+        self.under_way[peer] = self.under_way.get(peer, 0) + 1
+        try:
+            async with self.peers.talk(peer, deadline_s=left_s) as talk:
+                await talk.send(offer)
+                with trio.move_on_after(ACCEPT_DEADLINE_S) as patience:
+                    await talk.expect(Accept)
+                if patience.cancelled_caught:
+                    self.peers.offended(peer, Offence.SLOW)
+                    raise Refused(f"no answer to the offer within {ACCEPT_DEADLINE_S:.0f} s")
+                tell(Offered(baton.stage, baton.leg.role, peer))
+                while True:
+                    match message := await talk.receive():
+                        case Piece():
+                            tell(Streamed(message.data))
+                            await relay(message.data)
+                        case Refuse():
+                            raise refused(message)
+                        case Result():
+                            return self._delivered(baton, peer, message, tell)
+                        case _:
+                            raise RemoteProtocolError("neither a piece nor a result")
+        finally:
+            self.under_way[peer] -= 1
+            if not self.under_way[peer]:
+                del self.under_way[peer]
+
+    def _delivered(self, baton: Baton, peer: PeerId, result: Result, tell: Tell) -> Delivered:
+        """Check what came back against what was asked; WireError if it does not fit."""
+        receipts = open_receipts(baton.task, result.receipts)
+        if len(receipts) != len(baton.task.record.stages):
+            raise Malformed(f"{len(receipts)} receipts for {len(baton.task.record.stages)} legs")
+        if tuple(receipts[: baton.stage]) != baton.receipts:
+            raise Malformed("the receipts of earlier legs were changed")
+        if receipts[baton.stage].signer != peer:
+            raise Malformed("the leg was signed by another peer than the one that took it")
+        if any(it.signer in baton.avoid for it in receipts[baton.stage :]):
+            raise Malformed("a peer that was to be avoided signed a leg")
+        last = receipts[-1].record
+        if result.output is not None and name_of(result.output) != last.output:
+            raise Malformed("the output is not the one its receipt names")
+        for receipt in receipts[baton.stage :]:
+            tell(LegDone(receipt))
+        return Delivered(receipts=tuple(receipts), output=result.output)

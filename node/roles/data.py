@@ -1,0 +1,70 @@
+"""The data role: brings outside text in, cut into passages, each kept by content."""
+
+from dataclasses import dataclass
+
+from node.roles.seam import Done, Emit, LegInput
+from node.sources import Source, cut
+from store import Store, Write
+from wire import limits
+from wire.errors import Refused, WireError
+from wire.payload import Passages, Texts
+from wire.schema import Parameters
+from wire.task import Stage
+
+FETCH = "fetch"
+LIST = "list"
+# One leg's worth of text: enough to fill an engine's batch, cheap to do again elsewhere.
+PASSAGES_PER_LEG = 32
+
+
+@dataclass(frozen=True, slots=True)
+class DataRole:
+    """Answers `list` (names of sources) and `fetch` (passages of one source)."""
+
+    sources: Source
+    store: Store
+
+    def check(self, stage: Stage) -> None:
+        if stage.operation not in (FETCH, LIST):
+            raise Refused(f"a data peer does not do {stage.operation!r}, only fetch and list")
+
+    def expected_s(self, stage: Stage) -> float:
+        return 0.05 if stage.operation == FETCH else 0.01
+
+    async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:
+        if stage.operation == LIST:
+            return self._list(stage.parameters)
+        return await self._fetch(stage.parameters)
+
+    def _list(self, parameters: Parameters) -> Done:
+        first, count = _window(parameters, limits.PASSAGES_MAX)
+        names = self.sources.names()[first : first + count]
+        if not names:
+            raise Refused(f"there is no source number {first} here")
+        return Done(data=Texts(texts=names).to_bytes(), units=len(names), profile="text")
+
+    async def _fetch(self, parameters: Parameters) -> Done:
+        name = parameters.get("source")
+        if not isinstance(name, str) or not 0 < len(name.encode()) <= 256:
+            raise Refused("a fetch names its source, in at most 256 bytes")
+        first, count = _window(parameters, PASSAGES_PER_LEG)
+        passages = cut(await self.sources.fetch(name))
+        wanted = tuple(it.encode() for it in passages[first : first + count])
+        if not wanted:
+            raise Refused(f"{name} has {len(passages)} passages, none from number {first} on")
+        ids = await self.store.commit(Write(blobs=wanted))
+        try:
+            found = Passages(source=name, first=first, total=len(passages), passages=ids)
+        except WireError as error:
+            raise Refused(f"{name} cannot be passed on: {error}") from error
+        return Done(data=found.to_bytes(), units=len(ids), profile="text")
+
+
+def _window(parameters: Parameters, count_max: int) -> tuple[int, int]:
+    first, count = parameters.get("first", 0), parameters.get("count", count_max)
+    for value in (first, count):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise Refused("first and count are whole numbers")
+    assert isinstance(first, int)
+    assert isinstance(count, int)
+    return first, min(max(1, count), count_max)

@@ -1,0 +1,123 @@
+"""The inference role: runs models that are loaded here, on input that may lie elsewhere."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from node.engines.seam import Engine, Job
+from node.roles.seam import Done, Emit, LegInput
+from node.searching import IndexCache
+from p2p.blobs import Blobs
+from p2p.together import each
+from wire import limits
+from wire.content import ContentId
+from wire.errors import Malformed, Missing, Refused, WireError
+from wire.payload import Passages, Question, Texts, Vectors
+from wire.task import Stage
+
+EMBED = "embed"
+EMBED_PASSAGES = "embed-passages"
+NEAREST = "nearest"
+COMPLETE = "complete"
+# What the engine is asked for, for each thing a leg may ask of a model.
+ENGINE_OPERATION = {
+    EMBED: EMBED,
+    EMBED_PASSAGES: EMBED,
+    NEAREST: EMBED,
+    COMPLETE: COMPLETE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class InferRole:
+    """Answers the operations of `ENGINE_OPERATION` for the models its engine has loaded."""
+
+    engine: Engine
+    blobs: Blobs
+    indexes: IndexCache
+
+    def check(self, stage: Stage) -> None:
+        assert stage.model is not None
+        loaded = self.engine.loaded().get(stage.model)
+        if loaded is None:
+            raise Refused(f"the model {stage.model.short} is not loaded here")
+        operation = ENGINE_OPERATION.get(stage.operation)
+        if operation is None or operation not in loaded.manifest.operations:
+            able = loaded.manifest.operations
+            known = sorted(it for it, engine in ENGINE_OPERATION.items() if engine in able)
+            raise Refused(
+                f"{loaded.manifest.name} does not do {stage.operation!r}, only {', '.join(known)}"
+            )
+        if self.engine.free_slots <= 0:
+            raise Refused("every slot is taken", retry_after_s=max(0.1, self.engine.queue_s / 2))
+
+    def expected_s(self, stage: Stage) -> float:
+        return self.engine.queue_s
+
+    async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:
+        if source.data is None:
+            raise Refused("an inference has an input")
+        try:
+            return await self._do(stage, source, source.data, emit)
+        except WireError as error:
+            raise Refused(f"the input of {stage.operation} cannot be read: {error}") from error
+
+    async def _do(self, stage: Stage, source: LegInput, data: bytes, emit: Emit) -> Done:
+        match stage.operation:
+            case "embed-passages":
+                texts = await self.texts_of(Passages.from_bytes(data), source)
+                return await self._engine(stage, texts.to_bytes(), source.deadline_s, None)
+            case "nearest":
+                return await self._nearest(stage, Question.from_bytes(data), source)
+            case "embed":
+                # Read here, so that bad input is the asker's fault and not the engine's.
+                Texts.from_bytes(data)
+                return await self._engine(stage, data, source.deadline_s, None)
+            case _:
+                return await self._engine(stage, data, source.deadline_s, emit)
+
+    async def _engine(
+        self, stage: Stage, data: bytes, deadline_s: float, emit: Emit | None
+    ) -> Done:
+        assert stage.model is not None
+        job = Job(
+            model=stage.model,
+            operation=ENGINE_OPERATION[stage.operation],
+            input=data,
+            parameters=stage.parameters,
+            deadline_s=deadline_s,
+        )
+        output = await self.engine.infer(job, emit)
+        return Done(data=output.data, units=output.units, profile=self.engine.profile)
+
+    async def texts_of(self, passages: Passages, source: LegInput) -> Texts:
+        """The passages' texts, fetched from whoever brought them in."""
+        texts: dict[ContentId, str] = {}
+
+        async def fetch(passage: ContentId) -> None:
+            data = await self.blobs.get(
+                passage,
+                source.holders,
+                deadline_s=source.deadline_s,
+                size_bytes_max=limits.PASSAGE_BYTES_MAX,
+            )
+            try:
+                texts[passage] = data.decode()
+            except UnicodeDecodeError as error:
+                raise Malformed(f"passage {passage.short} is not UTF-8") from error
+
+        await each(fetch, dict.fromkeys(passages.passages))
+        return Texts(texts=tuple(texts[it] for it in passages.passages))
+
+    async def _nearest(self, stage: Stage, question: Question, source: LegInput) -> Done:
+        texts = Texts(texts=(question.text,)).to_bytes()
+        embedded = await self._engine(stage, texts, source.deadline_s, None)
+        vector = np.frombuffer(Vectors.from_bytes(embedded.data).data, "<f4")
+        try:
+            index = await self.indexes.get(question.index, source)
+        except Missing as error:
+            raise Refused(f"the index {question.index.short} is not to be had: {error}") from error
+        if index.model != stage.model or index.vectors.shape[1] != len(vector):
+            raise Malformed("the index was made with another model")
+        hits = index.nearest(vector, question.count)
+        return Done(data=hits.to_bytes(), units=1, profile=embedded.profile)

@@ -1,0 +1,45 @@
+"""What a role promises to the leg server: to say at once what it will not do; to do the rest."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from wire.content import ContentId, PeerId
+from wire.task import Stage
+
+Emit = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """The output of a leg, and what it took."""
+
+    data: bytes
+    units: int
+    profile: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegInput:
+    """What reaches a leg: the bytes, and who is likely to have what they refer to by content."""
+
+    id: ContentId | None
+    data: bytes | None
+    holders: Sequence[PeerId]
+    deadline_s: float
+
+
+class LegRole(Protocol):
+    """A role that does legs of tasks."""
+
+    def check(self, stage: Stage) -> None:
+        """Refused, with the reason and a retry-after where waiting helps, if it will not."""
+        ...
+
+    def expected_s(self, stage: Stage) -> float:
+        """How long the leg is likely to take from now."""
+        ...
+
+    async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:
+        """Do the leg. Refused, EngineError, StoreError, TransportError say why not."""
+        ...

@@ -1,0 +1,249 @@
+"""The verify role: recomputes a sample of a leg that another peer signed, and signs a verdict."""
+
+import hashlib
+from dataclasses import dataclass
+
+import trio
+
+from node.engines.compare import worst_differences
+from node.engines.seam import Engine
+from node.roles.infer import EMBED, EMBED_PASSAGES, NEAREST, InferRole
+from node.roles.seam import LegInput
+from p2p.adverts import Seams
+from p2p.blobs import Blobs
+from p2p.talk import Talk, refusal_of
+from wire import limits
+from wire.chain import open_receipts, source_of
+from wire.content import ContentId, PeerId
+from wire.errors import (
+    EngineError,
+    Missing,
+    Refused,
+    RemoteProtocolError,
+    StoreError,
+    TransportError,
+    WireError,
+)
+from wire.kinds import Role
+from wire.lottery import rows_due, rows_to_check
+from wire.message import Check, Finding, Message, Refuse
+from wire.payload import Hits, Passages, Texts, Vectors
+from wire.receipt import Receipt, Verdict
+from wire.signed import Signed, open_signed, sign
+from wire.signing import SigningKey
+from wire.task import Stage, Task
+from wire.tree import name_of
+
+# Differences are told in parts per billion; anything beyond is as wrong as can be.
+PPB = 1_000_000_000
+CHECKS_AT_ONCE = 4
+OUTPUT_BYTES_MAX = Vectors.SIZE_BYTES_MAX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What recomputing gave: for each sampled row, how far off the claim is."""
+
+    rows: int
+    sampled: tuple[int, ...] = ()
+    worst_ppb: tuple[int, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Claim:
+    """A leg somebody signed for, with its input and output at hand."""
+
+    stage: Stage
+    receipt: Signed[Receipt]
+    source: LegInput
+    output: bytes
+
+
+@dataclass(slots=True)
+class VerifyRole:
+    """Checks receipts of models that are loaded here."""
+
+    key: SigningKey
+    seams: Seams
+    engine: Engine
+    infer: InferRole
+    blobs: Blobs
+    willing: bool = True
+    checked: int = 0
+    _under_way: int = 0
+
+    async def on_check(self, talk: Talk, message: Message) -> None:
+        """Answer a Check with a signed verdict, or refuse aloud."""
+        assert isinstance(message, Check)
+        task = open_signed(message.task, Task)
+        receipts = open_receipts(task, message.receipts)
+        if not receipts or receipts[-1].record.role is not Role.INFER:
+            raise RemoteProtocolError("a check is of a leg that ran a model")
+        if hashlib.sha256(message.secret).digest() != task.record.checking.secret_hash:
+            raise RemoteProtocolError("the secret is not the one the task was signed with")
+        why = self._unwilling(receipts[-1])
+        if why is not None:
+            await talk.send(why)
+            return
+        self._under_way += 1
+        try:
+            verdict = await self._verdict(task, receipts, message, talk.peer)
+        except (Refused, EngineError, StoreError) as error:
+            # Our own trouble is nobody's verdict.
+            await talk.send(refusal_of(error))
+            return
+        finally:
+            self._under_way -= 1
+        self.checked += 1
+        await talk.send(Finding(verdict=verdict.raw))
+
+    def _unwilling(self, receipt: Signed[Receipt]) -> Refuse | None:
+        if not self.willing:
+            return refusal_of(Refused("this peer does not verify"))
+        if receipt.signer == self.key.peer:
+            return refusal_of(Refused("nobody checks its own work"))
+        model = receipt.record.model
+        if model is None or model not in self.engine.loaded():
+            return refusal_of(Refused("the model is not loaded here"))
+        if self._under_way >= CHECKS_AT_ONCE:
+            return refusal_of(Refused("checking others now", retry_after_s=0.5))
+        return None
+
+    async def _verdict(
+        self,
+        task: Signed[Task],
+        receipts: list[Signed[Receipt]],
+        check: Check,
+        asker: PeerId,
+    ) -> Signed[Verdict]:
+        started_s = trio.current_time()
+        receipt = receipts[-1]
+        stage = task.record.stages[receipt.record.stage]
+        deadline_s = check.deadline_ms / 1000
+        could_check = True
+        try:
+            with trio.fail_after(deadline_s):
+                claim = await self._claim(task, receipts, check, asker)
+                found = await self._recompute(claim, check.secret)
+        except (Missing, TransportError) as error:
+            # Withheld from us: that counts as a failed check.
+            could_check, found = False, _Found(rows=0, reason=error.message)
+        except WireError as error:
+            # The leg's own output cannot be read: whoever signed for it is at fault.
+            found = _wrong(1, error.message)
+        except trio.TooSlowError:
+            could_check, found = False, _Found(rows=0, reason="no time left to check")
+        tolerance_ppb = self._tolerance_ppb(stage)
+        agrees = could_check and all(it <= tolerance_ppb for it in found.worst_ppb)
+        reason = found.reason.encode()[: limits.REASON_BYTES_MAX].decode(errors="ignore")
+        return sign(
+            Verdict(
+                receipt=receipt.id,
+                secret=check.secret,
+                agrees=agrees,
+                could_check=could_check,
+                rows=found.rows,
+                sampled=found.sampled,
+                worst_ppb=found.worst_ppb,
+                profile=self.engine.profile,
+                reason=reason,
+                checked_at_ms=int(self.seams.wall_s() * 1000),
+                duration_ms=int((trio.current_time() - started_s) * 1000),
+            ),
+            self.key,
+        )
+
+    def _tolerance_ppb(self, stage: Stage) -> int:
+        assert stage.model is not None
+        loaded = self.engine.loaded().get(stage.model)
+        return int(loaded.manifest.tolerance * PPB) if loaded is not None else 0
+
+    async def _claim(
+        self, task: Signed[Task], receipts: list[Signed[Receipt]], check: Check, asker: PeerId
+    ) -> _Claim:
+        receipt = receipts[-1]
+        stage = task.record.stages[receipt.record.stage]
+        holders = (*(it.signer for it in reversed(receipts)), asker)
+        deadline_s = check.deadline_ms / 1000
+
+        async def bring(inline: bytes | None, content: ContentId) -> bytes:
+            if inline is not None and name_of(inline) == content:
+                return inline
+            return await self.blobs.get(
+                content, holders, deadline_s=deadline_s, size_bytes_max=OUTPUT_BYTES_MAX
+            )
+
+        input_id = source_of(task, receipts, receipt.record.stage)
+        assert input_id is not None
+        source = LegInput(
+            id=input_id,
+            data=await bring(check.input, input_id),
+            holders=holders,
+            deadline_s=deadline_s,
+        )
+        output = await bring(check.output, receipt.record.output)
+        return _Claim(stage=stage, receipt=receipt, source=source, output=output)
+
+    async def _recompute(self, claim: _Claim, secret: bytes) -> _Found:
+        match claim.stage.operation:
+            case "embed" | "embed-passages":
+                return await self._recompute_rows(claim, secret)
+            case "nearest":
+                return await self._recompute_hits(claim)
+            case _:
+                done = await self.infer.do(claim.stage, claim.source, _nowhere)
+                if done.data != claim.output:
+                    return _wrong(1, "the output is another")
+                return _Found(rows=1, sampled=(0,), worst_ppb=(0,))
+
+    async def _recompute_rows(self, claim: _Claim, secret: bytes) -> _Found:
+        data = claim.source.data
+        assert data is not None
+        claimed = Vectors.from_bytes(claim.output)
+        if claim.stage.operation == EMBED_PASSAGES:
+            texts = await self.infer.texts_of(Passages.from_bytes(data), claim.source)
+        else:
+            texts = Texts.from_bytes(data)
+        rows = len(texts.texts)
+        if claimed.rows != rows:
+            return _wrong(rows, f"{claimed.rows} rows for {rows} texts")
+        sampled = rows_to_check(secret, claim.receipt.id, self.key.peer, rows, rows_due(rows))
+        sample = Texts(texts=tuple(texts.texts[row] for row in sampled))
+        stage = Stage(
+            role=Role.INFER,
+            operation=EMBED,
+            model=claim.stage.model,
+            parameters=claim.stage.parameters,
+        )
+        again = LegInput(
+            id=None,
+            data=sample.to_bytes(),
+            holders=(),
+            deadline_s=claim.source.deadline_s,
+        )
+        done = await self.infer.do(stage, again, _nowhere)
+        recomputed = Vectors.from_bytes(done.data)
+        worst = worst_differences(claimed, recomputed, sampled)
+        return _Found(rows=rows, sampled=sampled, worst_ppb=worst)
+
+    async def _recompute_hits(self, claim: _Claim) -> _Found:
+        assert claim.stage.operation == NEAREST
+        claimed = Hits.from_bytes(claim.output).hits
+        done = await self.infer.do(claim.stage, claim.source, _nowhere)
+        mine = Hits.from_bytes(done.data).hits
+        if [it.passage for it in claimed] != [it.passage for it in mine]:
+            return _wrong(len(mine), "other passages are nearest")
+        worst = tuple(
+            min(PPB, int(abs(one.score - two.score) * PPB))
+            for one, two in zip(claimed, mine, strict=True)
+        )
+        return _Found(rows=len(mine), sampled=tuple(range(len(mine))), worst_ppb=worst)
+
+
+def _wrong(rows: int, reason: str) -> _Found:
+    return _Found(rows=rows, sampled=(0,), worst_ppb=(PPB,), reason=reason)
+
+
+async def _nowhere(piece: bytes) -> None:
+    """A verifier streams to nobody."""

@@ -1,0 +1,149 @@
+"""Outside data: where it comes from, and how it is cut into passages.
+
+A source is a name like `pydoc:try` or `files:guide/intro.md`. Fetching is a seam: what a data peer
+may read is decided when it starts, and no name that comes over the network reaches beyond that.
+"""
+
+import importlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from wire import limits
+from wire.errors import Refused
+
+# all-MiniLM-L6-v2 reads 256 tokens, about a thousand characters of English.
+PASSAGE_CHARS = 700
+FILE_BYTES_MAX = 4 << 20
+FILES_MAX = 10_000
+
+
+class Source(Protocol):
+    """Named texts from outside."""
+
+    def names(self) -> tuple[str, ...]:
+        """Every name that `fetch` takes, in order."""
+        ...
+
+    async def fetch(self, name: str) -> str:
+        """The text of `name`; Refused if there is none, or it cannot be read as text."""
+        ...
+
+
+class PydocSource:
+    """The language documentation inside every CPython (`pydoc_data.topics`)."""
+
+    def __init__(self) -> None:
+        self._topics: Mapping[str, str] | None = None
+
+    def _load(self) -> Mapping[str, str]:
+        if self._topics is None:
+            # Half a megabyte of text, wanted by data peers only.
+            self._topics = importlib.import_module("pydoc_data.topics").topics
+        return self._topics
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"pydoc:{topic}" for topic in sorted(self._load()))
+
+    async def fetch(self, name: str) -> str:
+        topic = name.removeprefix("pydoc:")
+        if topic not in self._load():
+            raise Refused(f"there is no topic {topic!r} in the documentation of this Python")
+        return self._load()[topic]
+
+
+class FolderSource:
+    """Text files below one folder (or one file), as they were listed at the start."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._files: dict[str, Path] = {}
+
+    def scan(self) -> None:
+        """Walk the folder once; call it off the loop."""
+        if self.root.is_file():
+            self._files = {f"files:{self.root.name}": self.root}
+            return
+        found = sorted(path for path in self.root.rglob("*") if _readable(path, self.root))
+        self._files = {f"files:{path.relative_to(self.root)}": path for path in found[:FILES_MAX]}
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._files)
+
+    async def fetch(self, name: str) -> str:
+        path = self._files.get(name)
+        if path is None:
+            raise Refused(f"there is no file {name!r} here")
+        try:
+            data = await trio.to_thread.run_sync(path.read_bytes)
+            return data[: FILE_BYTES_MAX + 1].decode()
+        except UnicodeDecodeError as error:
+            raise Refused(f"{name} is not UTF-8 text (byte {error.start})") from error
+        except OSError as error:
+            raise Refused(f"{name} cannot be read: {error.strerror}") from error
+
+
+def _readable(path: Path, root: Path) -> bool:
+    relative = path.relative_to(root)
+    hidden = any(part.startswith(".") for part in relative.parts)
+    # A link could lead out of the folder that its owner meant to share.
+    return (
+        path.is_file()
+        and not path.is_symlink()
+        and not hidden
+        and path.stat().st_size <= FILE_BYTES_MAX
+    )
+
+
+class Sources:
+    """Several sources as one, told apart by the word before the colon."""
+
+    def __init__(self, by_scheme: Mapping[str, Source]) -> None:
+        self._by_scheme = dict(by_scheme)
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for source in self._by_scheme.values() for name in source.names())
+
+    async def fetch(self, name: str) -> str:
+        source = self._by_scheme.get(name.partition(":")[0])
+        if source is None:
+            known = ", ".join(self._by_scheme) or "none"
+            raise Refused(f"no source {name[:80]!r} here (known: {known})")
+        return await source.fetch(name)
+
+
+_BLANK = re.compile(r"\n[ \t]*\n+")
+
+
+def cut(text: str, chars: int = PASSAGE_CHARS) -> list[str]:
+    """Cut text into passages of about `chars` characters, at blank lines where that is possible.
+
+    Short paragraphs are joined, long ones are cut at spaces; nothing is left out but blank space.
+    """
+    passages: list[str] = []
+    current = ""
+    for paragraph in _BLANK.split(text):
+        for part in _parts(paragraph.strip(), chars):
+            if current and len(current) + 2 + len(part) > chars:
+                passages.append(current)
+                current = ""
+            current = f"{current}\n\n{part}" if current else part
+    if current:
+        passages.append(current)
+    assert all(len(it.encode()) <= limits.PASSAGE_BYTES_MAX for it in passages)
+    return passages
+
+
+def _parts(paragraph: str, chars: int) -> list[str]:
+    parts = []
+    while len(paragraph) > chars:
+        at = paragraph.rfind(" ", chars // 2, chars)
+        at = at if at > 0 else chars
+        parts.append(paragraph[:at].rstrip())
+        paragraph = paragraph[at:].lstrip()
+    if paragraph:
+        parts.append(paragraph)
+    return parts

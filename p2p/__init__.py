@@ -1,0 +1,1 @@
+"""Peers among peers: the transport seam, adverts, conversations and the exchange of content."""

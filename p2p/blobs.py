@@ -1,0 +1,234 @@
+"""Content between peers: serves blocks, and fetches whole blobs from several sources at once.
+
+What has arrived is in the store, block by block, so a fetch that breaks goes on where it was. Every
+block is hashed against the id it was asked for; a source that sends something else is left out.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from p2p.fetching import FetchPlan
+from p2p.peers import Peers
+from p2p.score import Offence
+from p2p.talk import Talk, refusal_of
+from store import Store
+from wire import limits
+from wire.content import ContentId, PeerId
+from wire.errors import (
+    BatonError,
+    Corrupt,
+    Malformed,
+    Missing,
+    Oversize,
+    Refused,
+    RemoteProtocolError,
+    StoreError,
+    TooSlow,
+    TransportError,
+)
+from wire.kinds import Role
+from wire.message import Block, Message, Want
+from wire.tree import Block as StoredBlock
+from wire.tree import Node
+
+# Blocks asked of one source at a time: enough to fill a link of 100 ms and 80 Mbit/s.
+WANTS_PER_SOURCE = 4
+SOURCES_MAX = 8
+# A block is 256 KiB: slower than this is not worth waiting for.
+BLOCK_DEADLINE_S = 30.0
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(slots=True)
+class _Download:
+    """One blob on its way in."""
+
+    plan: FetchPlan
+    root: ContentId
+    size_bytes_max: int
+    progress: Progress | None
+    failure: BatonError | None = None
+    size_bytes: int = 0
+    got_bytes: int = 0
+    changed: trio.Event = field(default_factory=trio.Event)
+
+    def wake(self) -> None:
+        self.changed.set()
+        self.changed = trio.Event()
+
+
+@dataclass(slots=True)
+class Blobs:
+    """The blob exchange of one peer."""
+
+    store: Store
+    peers: Peers
+    served: int = 0
+    _fetching: dict[ContentId, trio.Event] = field(default_factory=dict)
+
+    async def on_want(self, talk: Talk, message: Message) -> None:
+        """Answer with the block, or say that it is not here."""
+        assert isinstance(message, Want)
+        try:
+            data = await self.store.get_block(message.block)
+        except (Missing, Corrupt):
+            await talk.send(refusal_of(Refused("not here")))
+            return
+        self.served += 1
+        await talk.send(Block(data=data))
+
+    def likely_sources(self, first: Sequence[PeerId] = ()) -> tuple[PeerId, ...]:
+        """Whom to ask: those who should have it, then connected peers that keep for others."""
+        wall_s = self.peers.seams.wall_s()
+        keepers = [it.signer for it in self.peers.view.candidates(Role.STORE, None, wall_s)]
+        near = self.peers.connected()
+        keepers.sort(key=lambda peer: peer not in near)
+        ranked = dict.fromkeys((*first, *keepers, *near))
+        return tuple(peer for peer in ranked if peer != self.peers.me)
+
+    async def fetch(
+        self,
+        content_id: ContentId,
+        sources: Sequence[PeerId] = (),
+        *,
+        deadline_s: float,
+        size_bytes_max: int = limits.BLOB_BYTES_MAX,
+        progress: Progress | None = None,
+    ) -> None:
+        """Bring all of `content_id` into the store.
+
+        `sources` are asked first, then whoever keeps content for others. Raises Missing when nobody
+        has it, TooSlow at the deadline, Oversize when it is larger than the caller takes.
+        `progress` hears bytes so far and bytes in all.
+        """
+        waiting_for = self._fetching.get(content_id)
+        try:
+            with trio.fail_after(deadline_s):
+                if waiting_for is not None:
+                    await waiting_for.wait()
+                if not await self.store.missing(content_id, limit=1):
+                    return
+                done = self._fetching[content_id] = trio.Event()
+                try:
+                    await self._fetch(content_id, tuple(sources), size_bytes_max, progress)
+                finally:
+                    del self._fetching[content_id]
+                    done.set()
+        except trio.TooSlowError as error:
+            raise TooSlow(
+                f"content {content_id.short} did not arrive within {deadline_s:.0f} s",
+                todo="try again: what has arrived is kept",
+            ) from error
+
+    async def get(
+        self,
+        content_id: ContentId,
+        sources: Sequence[PeerId] = (),
+        *,
+        deadline_s: float,
+        size_bytes_max: int,
+    ) -> bytes:
+        """The bytes of `content_id`, from the store or from others. Raises as `fetch` does."""
+        try:
+            return await self.store.get(content_id, size_bytes_max=size_bytes_max)
+        except (Missing, Corrupt):
+            await self.fetch(
+                content_id, sources, deadline_s=deadline_s, size_bytes_max=size_bytes_max
+            )
+        return await self.store.get(content_id, size_bytes_max=size_bytes_max)
+
+    async def _fetch(
+        self,
+        root: ContentId,
+        first: tuple[PeerId, ...],
+        size_bytes_max: int,
+        progress: Progress | None,
+    ) -> None:
+        sources = self.likely_sources(first)
+        download = _Download(FetchPlan(), root, size_bytes_max, progress)
+        at = 0
+        while missing := await self.store.missing(root):
+            if not download.size_bytes and self.store.has(root):
+                self._learn_size(download, await self.store.get_block(root))
+                download.got_bytes = download.size_bytes - sum(size for _, size in missing)
+            for block, _ in missing:
+                download.plan.need(block)
+            wave = sources[at : at + SOURCES_MAX]
+            if not wave:
+                raise Missing(
+                    f"nobody of {len(sources)} peers has all of the content {root}",
+                    todo="check the id, or try again when a peer that holds it is there",
+                )
+            await self._ask(download, wave)
+            if not download.plan.done:
+                # These lack some of it. One of many may be the only one that has it: go on.
+                at += SOURCES_MAX
+
+    async def _ask(self, download: _Download, wave: Sequence[PeerId]) -> None:
+        async with trio.open_nursery() as nursery:
+            for source in wave:
+                for _ in range(WANTS_PER_SOURCE):
+                    nursery.start_soon(self._pull, download, source, nursery.cancel_scope)
+        if download.failure is not None:
+            raise download.failure
+
+    async def _pull(self, download: _Download, source: PeerId, everybody: trio.CancelScope) -> None:
+        """Ask one source for block after block until nothing is left for it."""
+        plan = download.plan
+        while not plan.done:
+            changed = download.changed
+            block = plan.next_for(source)
+            if block is None:
+                if plan.idle_for_good(source):
+                    return
+                await changed.wait()
+                continue
+            try:
+                data = await self._want(source, block)
+                await self._take(download, block, data)
+            except Refused:
+                plan.lacks(source, block)
+            except (TransportError, RemoteProtocolError):
+                plan.failed(source, block)
+            except (Corrupt, Malformed):
+                plan.failed(source, block)
+                self.peers.offended(source, Offence.MALFORMED)
+            except (StoreError, Oversize) as error:
+                # Ours, or the whole is not wanted: no other source can help.
+                download.failure = error
+                everybody.cancel()
+            else:
+                plan.arrived(block)
+            download.wake()
+
+    def _learn_size(self, download: _Download, root: bytes) -> None:
+        download.size_bytes = Node.from_bytes(root).size_bytes if download.root.is_tree else 0
+        if download.size_bytes > download.size_bytes_max:
+            raise Oversize(
+                f"content of {download.size_bytes} bytes,"
+                f" at most {download.size_bytes_max} are taken"
+            )
+
+    async def _want(self, source: PeerId, block: ContentId) -> bytes:
+        async with self.peers.talk(source, deadline_s=BLOCK_DEADLINE_S) as talk:
+            await talk.send(Want(block=block))
+            return (await talk.expect(Block)).data
+
+    async def _take(self, download: _Download, block: ContentId, data: bytes) -> None:
+        await self.store.put_block(StoredBlock(block, data))
+        if not block.is_tree:
+            download.got_bytes += len(data)
+        else:
+            if block == download.root:
+                self._learn_size(download, data)
+            for child, size_bytes in Node.from_bytes(data).sizes():
+                if self.store.has(child):
+                    download.got_bytes += 0 if child.is_tree else size_bytes
+                else:
+                    download.plan.need(child)
+        if download.progress is not None:
+            size_bytes = max(download.size_bytes, download.got_bytes)
+            download.progress(download.got_bytes, size_bytes)

@@ -1,0 +1,147 @@
+"""Whom to call, and when: keeps a peer connected without hammering anybody.
+
+A pure core. It knows addresses (from bootstraps, from the store, from adverts), wants a number of
+connections, and backs off from those that do not answer. Bootstraps are never given up.
+"""
+
+from dataclasses import dataclass, field
+from random import Random
+
+from wire.content import PeerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DialingConfig:
+    """How many connections, and how patient."""
+
+    # Enough neighbours for gossip (gossipsub's degree is 6) with some to spare.
+    connections_wanted: int = 12
+    known_max: int = 1000
+    first_retry_s: float = 1.0
+    retry_s_max: float = 120.0
+    dials_at_once: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Call these addresses; `peer` is None for a bootstrap whose key is not known yet."""
+
+    peer: PeerId | None
+    addresses: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Target:
+    addresses: tuple[str, ...]
+    failures: int = 0
+    due_at_s: float = 0.0
+    dialing: bool = False
+
+
+@dataclass(slots=True)
+class Dialing:
+    """Feed it what happens; ask it what is `due`."""
+
+    me: PeerId
+    random: Random
+    config: DialingConfig = field(default_factory=DialingConfig)
+    _peers: dict[PeerId, _Target] = field(default_factory=dict)
+    _bootstraps: dict[str, _Target] = field(default_factory=dict)
+    _bootstrap_peers: dict[str, PeerId] = field(default_factory=dict)
+    _connected: set[PeerId] = field(default_factory=set)
+
+    def add_bootstrap(self, address: str) -> None:
+        self._bootstraps.setdefault(address, _Target((address,)))
+
+    def learn(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
+        """Somebody said where `peer` is; new addresses are worth a call at once."""
+        if peer == self.me or not addresses:
+            return
+        target = self._peers.get(peer)
+        if target is None:
+            while len(self._peers) >= self.config.known_max:
+                self._peers.pop(next(iter(self._peers)))
+            self._peers[peer] = _Target(addresses)
+        elif target.addresses != addresses:
+            self._peers[peer] = _Target(addresses, dialing=target.dialing)
+
+    def connected(self, peer: PeerId) -> None:
+        self._connected.add(peer)
+        if (target := self._peers.get(peer)) is not None:
+            target.failures, target.dialing = 0, False
+
+    def disconnected(self, peer: PeerId, now_s: float) -> None:
+        self._connected.discard(peer)
+        if (target := self._peers.get(peer)) is not None:
+            target.due_at_s = now_s + self._wait_s(0)
+
+    def left(self, peer: PeerId) -> None:
+        """It said good-bye: no reason to call."""
+        self._peers.pop(peer, None)
+
+    def succeeded(self, dial: Dial, peer: PeerId) -> None:
+        if dial.peer is None:
+            self._bootstrap_peers[dial.addresses[0]] = peer
+        self._ended(dial, failed=False, now_s=0.0)
+
+    def failed(self, dial: Dial, now_s: float) -> None:
+        self._ended(dial, failed=True, now_s=now_s)
+
+    def _ended(self, dial: Dial, *, failed: bool, now_s: float) -> None:
+        if dial.peer is None:
+            target = self._bootstraps.get(dial.addresses[0])
+        else:
+            target = self._peers.get(dial.peer)
+        if target is None:
+            return
+        target.dialing = False
+        target.failures = target.failures + 1 if failed else 0
+        target.due_at_s = now_s + self._wait_s(target.failures)
+        # A stranger that never answers makes room for one that may.
+        if dial.peer is not None and target.failures > 8:
+            self._peers.pop(dial.peer, None)
+
+    def _wait_s(self, failures: int) -> float:
+        wait_s = min(self.config.retry_s_max, self.config.first_retry_s * 2.0**failures)
+        # Half of it is drawn, so that a restarted bootstrap is not called by all at once.
+        return wait_s * (0.5 + 0.5 * self.random.random())
+
+    def due(self, now_s: float) -> list[Dial]:
+        """Whom to call now; each is counted as under way until it succeeded or failed."""
+        under_way = sum(target.dialing for target in self._targets())
+        room = self.config.dials_at_once - under_way
+        dials: list[Dial] = []
+        for address, target in self._bootstraps.items():
+            if self._bootstrap_peers.get(address) in self._connected:
+                continue
+            if len(dials) < room and self._ready(target, now_s):
+                dials.append(Dial(None, target.addresses))
+        wanted = self.config.connections_wanted - len(self._connected) - len(dials) - under_way
+        strangers = [
+            peer
+            for peer, target in self._peers.items()
+            if peer not in self._connected and self._ready(target, now_s)
+        ]
+        # The least failed first, drawn among equals, so that no peer is everybody's neighbour.
+        self.random.shuffle(strangers)
+        strangers.sort(key=lambda peer: self._peers[peer].failures)
+        chosen = strangers[: max(0, min(wanted, room - len(dials)))]
+        dials.extend(Dial(peer, self._peers[peer].addresses) for peer in chosen)
+        for dial in dials:
+            key = dial.addresses[0]
+            (self._bootstraps[key] if dial.peer is None else self._peers[dial.peer]).dialing = True
+        return dials
+
+    def _ready(self, target: _Target, now_s: float) -> bool:
+        return not target.dialing and now_s >= target.due_at_s
+
+    def _targets(self) -> list[_Target]:
+        return [*self._bootstraps.values(), *self._peers.values()]
+
+    def addresses_of(self, peer: PeerId) -> tuple[str, ...]:
+        target = self._peers.get(peer)
+        return target.addresses if target is not None else ()
+
+    def known(self) -> dict[PeerId, tuple[str, ...]]:
+        """What is worth keeping over a restart."""
+        return {peer: target.addresses for peer, target in self._peers.items()}

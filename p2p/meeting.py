@@ -1,0 +1,98 @@
+"""What two peers find out when they meet: whether they belong together, and whose clock is wrong.
+
+A pure core beside `p2p.peers`: it judges Hello, Welcome and Ping, and keeps who was heard when.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from statistics import median
+
+from wire import limits
+from wire.content import PeerId
+from wire.errors import InputError
+
+# An instance not heard for this long has stopped: three pings missed.
+INSTANCE_GONE_S = 40.0
+# Started this much before it noticed, a peer was there first and stays.
+NEWCOMER_S = 60.0
+
+
+@dataclass(slots=True)
+class Meetings:
+    """Who answered when, which starts of which keys are alive, how far clocks differ."""
+
+    me: PeerId
+    instance: bytes
+    started_s: float
+    peers_max: int = 1000
+    _instances: dict[PeerId, dict[bytes, float]] = field(default_factory=dict)
+    _answered: dict[PeerId, float] = field(default_factory=dict)
+    _skews: dict[PeerId, float] = field(default_factory=dict)
+    same_key: bool = False
+
+    def heard(self, peer: PeerId, instance: bytes, now_s: float) -> float | None:
+        """Note a start of `peer`; how long ago another start of the same key was heard."""
+        starts = self._instances.pop(peer, {})
+        starts = {it: at for it, at in starts.items() if now_s - at < INSTANCE_GONE_S}
+        others = [at for it, at in starts.items() if it != instance]
+        starts[instance] = now_s
+        while len(starts) > 4:
+            starts.pop(min(starts, key=lambda it: starts[it]))
+        self._instances[peer] = starts
+        while len(self._instances) > self.peers_max:
+            self._instances.pop(next(iter(self._instances)))
+        return now_s - max(others) if others else None
+
+    def answered(self, peer: PeerId, now_s: float) -> None:
+        """`peer` saw us and said so."""
+        self._answered.pop(peer, None)
+        self._answered[peer] = now_s
+        while len(self._answered) > self.peers_max:
+            self._answered.pop(next(iter(self._answered)))
+
+    def answered_within(self, peers: Iterable[PeerId], now_s: float, within_s: float) -> int:
+        """How many of `peers` answered us in the last `within_s`."""
+        return sum(now_s - self._answered.get(peer, -within_s) < within_s for peer in peers)
+
+    def told_same_key(self, heard_ago_s: float | None, now_s: float) -> None:
+        """A peer told how long ago it heard another start of our key.
+
+        Heard before we started, it may be our own last run; heard since, it is another machine.
+        InputError if we are the newcomer of the two.
+        """
+        # A moment of grace: our own last run may have been heard while we were starting.
+        if heard_ago_s is None or now_s - heard_ago_s <= self.started_s + 3.0:
+            return
+        self.same_key = True
+        if now_s - self.started_s < NEWCOMER_S:
+            raise InputError(
+                f"another machine is running with this peer's key ({self.me})",
+                todo="a state folder must not be copied: start this one with another --state,"
+                " or remove its key file to get a new key",
+            )
+
+    def clock(self, peer: PeerId, skew_s: float) -> None:
+        """`peer`'s wall clock is ahead of ours by `skew_s`."""
+        self._skews.pop(peer, None)
+        self._skews[peer] = skew_s
+        while len(self._skews) > 32:
+            self._skews.pop(next(iter(self._skews)))
+
+    def clock_wrong_s(self) -> float | None:
+        """How far most peers' clocks are ahead of ours, if that is beyond what is allowed."""
+        if not self._skews:
+            return None
+        skew_s = median(self._skews.values())
+        return skew_s if abs(skew_s) > limits.CLOCK_SKEW_S_MAX else None
+
+    def check_clock(self) -> None:
+        """InputError if our clock is the wrong one."""
+        skew_s = self.clock_wrong_s()
+        if skew_s is not None:
+            way = "behind" if skew_s > 0 else "ahead of"
+            count = len(self._skews)
+            raise InputError(
+                f"this machine's clock is {abs(skew_s):.0f} s {way} that of {count}"
+                f" peer{'s' * (count > 1)}, and adverts with wrong times are refused",
+                todo="set the clock (timedatectl set-ntp true) and start again",
+            )

@@ -1,0 +1,35 @@
+"""Several waits at once, with one plain error at the end instead of a group of them."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+import trio
+
+from wire.errors import BatonError
+
+T = TypeVar("T")
+
+
+async def each(
+    work: Callable[[T], Awaitable[None]], items: Iterable[T], *, at_once: int = 8
+) -> None:
+    """Run `work` for every item, `at_once` at a time.
+
+    The first BatonError cancels the rest and is raised as it is; a bug propagates as a group.
+    """
+    left = iter(items)
+    failures: list[BatonError] = []
+
+    async def one_after_another(scope: trio.CancelScope) -> None:
+        for item in left:
+            try:
+                await work(item)
+            except BatonError as error:
+                failures.append(error)
+                scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(at_once):
+            nursery.start_soon(one_after_another, nursery.cancel_scope)
+    if failures:
+        raise failures[0]
