@@ -20,8 +20,8 @@ import trio
 import store
 
 WRITERS = 32
-PUTS_PER_ROUND = 3200
-ROUNDS = 7
+PUTS_PER_ROUND = 1600
+ROUNDS = 15
 VALUE_BYTES = 1024
 
 

@@ -462,3 +462,14 @@ async def test_a_pin_needs_a_reason_of_bounded_length(store: Store, why: str) ->
     with pytest.raises(Oversize):
         await store.put(b"data", pin=why)
     assert store.statistics().blocks == 0
+
+
+async def test_the_store_in_memory_keeps_time_with_a_clock_that_jumps(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_memory_store(quota_bytes=64 << 20) as store:
+        for number in range(20):
+            await store.get(await store.put(content(3 * FULL, number)))
+            assert (await store.check()).healthy
+    # A thread would have looked like idleness, and the clock would have jumped.
+    assert trio.current_time() == 0

@@ -1,0 +1,180 @@
+"""The state folder: ours alone, of a version we read, used by one peer at a time."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from store import key_seed, open_folder, open_store
+from store.folder import SEED_BYTES
+from wire.errors import StoreUnusable
+
+NOBODY = 65534
+ROOT = Path(__file__).parents[2]
+SEED = bytes(range(32))
+
+HOLDER = """
+import sys
+from pathlib import Path
+from store import open_folder
+with open_folder(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def as_nobody(work: Callable[[], None]) -> None:
+    """Run `work` in a process of a user who may do little; it must end without an error."""
+    if os.getuid() != 0:
+        pytest.skip("only root may become another user")
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_new_folder_is_for_its_owner_only(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "state"
+    with open_folder(folder) as opened:
+        assert opened == folder
+        assert key_seed(folder, lambda: SEED) == SEED
+    assert mode_of(folder) == 0o700
+    assert mode_of(folder / "key") == 0o600
+    assert (folder / "version").read_text() == "baton state 1\n"
+    assert sorted(path.name for path in folder.iterdir()) == ["key", "lock", "version"]
+
+
+async def test_the_database_is_for_its_owner_only(tmp_path: Path) -> None:
+    async with open_store(tmp_path, quota_bytes=1 << 20):
+        pass
+    assert mode_of(tmp_path / "store" / "data.mdb") == 0o600
+
+
+def test_a_folder_can_be_opened_again_and_again(tmp_path: Path) -> None:
+    for _ in range(3):
+        with open_folder(tmp_path):
+            pass
+
+
+def test_a_folder_of_another_version_is_refused_naming_both(tmp_path: Path) -> None:
+    (tmp_path / "version").write_text("baton state 2\n")
+    with (
+        pytest.raises(StoreUnusable, match=r"'baton state 2'.*'baton state 1'.*another state"),
+        open_folder(tmp_path),
+    ):
+        pytest.fail("opened")
+    assert (tmp_path / "version").read_text() == "baton state 2\n"
+
+
+def test_a_folder_in_use_is_refused_naming_the_process(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(StoreUnusable, match=rf"\(process {holder.pid}\).*of its own"),
+            open_folder(tmp_path),
+        ):
+            pytest.fail("opened")
+        # The lock goes with the process, however it ends.
+        holder.send_signal(signal.SIGKILL)
+        holder.wait(10)
+        with open_folder(tmp_path):
+            assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+
+
+async def test_two_stores_in_one_folder_are_refused(tmp_path: Path) -> None:
+    async with open_store(tmp_path, quota_bytes=1 << 20):
+        with pytest.raises(StoreUnusable, match="in use by another running peer"):
+            async with open_store(tmp_path, quota_bytes=1 << 20):
+                pytest.fail("opened")
+
+
+def test_a_folder_others_may_write_to_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o770)
+    with pytest.raises(StoreUnusable, match="chmod 700"), open_folder(tmp_path):
+        pytest.fail("opened")
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreUnusable, match="File exists"), open_folder(tmp_path / "file"):
+        pytest.fail("opened")
+
+
+def test_a_folder_that_may_not_be_written_is_refused() -> None:
+    def refused() -> None:
+        for path in (folder, folder / "new"):
+            with (
+                pytest.raises(StoreUnusable, match=r"Permission denied.*a folder of yours"),
+                open_folder(path),
+            ):
+                pytest.fail("opened")
+
+    # Not pytest's own folder: others cannot even enter that.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        as_nobody(refused)
+
+
+def test_a_key_is_made_once_and_kept(tmp_path: Path) -> None:
+    assert key_seed(tmp_path, lambda: SEED) == SEED
+    assert key_seed(tmp_path, lambda: pytest.fail("a second key")) == SEED
+
+
+def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    key_seed(tmp_path, lambda: SEED)
+    for mode in (0o640, 0o604, 0o622):
+        (tmp_path / "key").chmod(mode)
+        with pytest.raises(StoreUnusable, match=rf"mode {mode:04o}.*chmod 600"):
+            key_seed(tmp_path, lambda: SEED)
+    (tmp_path / "key").chmod(0o400)
+    assert key_seed(tmp_path, lambda: SEED) == SEED
+
+
+@pytest.mark.parametrize("size_bytes", [0, SEED_BYTES - 1, SEED_BYTES + 1])
+def test_a_key_of_the_wrong_length_is_refused_and_not_replaced(
+    tmp_path: Path, size_bytes: int
+) -> None:
+    (tmp_path / "key").write_bytes(bytes(size_bytes))
+    (tmp_path / "key").chmod(0o600)
+    with pytest.raises(StoreUnusable, match=f"has {size_bytes}"):
+        key_seed(tmp_path, lambda: SEED)
+    assert (tmp_path / "key").read_bytes() == bytes(size_bytes)
+
+
+def test_the_first_of_two_who_make_a_key_wins(tmp_path: Path) -> None:
+    def slow() -> bytes:
+        # Somebody else makes one between our look and our write.
+        key_seed(tmp_path, lambda: SEED)
+        return bytes(32)
+
+    assert key_seed(tmp_path, slow) == SEED
+    assert key_seed(tmp_path, lambda: bytes(32)) == SEED
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["key"]
