@@ -36,11 +36,15 @@ def read_whole(data: bytes, read: Callable[[bytes], Any], write: Callable[[Any],
 
 
 def flips(data: bytes) -> list[bytes]:
-    """`data` with each bit of each byte flipped, and each of its first bytes set to each other."""
+    """`data` with bits of each byte flipped, and each of its first bytes set to all others.
+
+    Three bits of a byte are enough: one that makes a number odd, one in the middle of a msgpack
+    tag, and the one that turns a small number into a tag.
+    """
     found = [
         data[:at] + bytes((data[at] ^ 1 << bit,)) + data[at + 1 :]
         for at in range(len(data))
-        for bit in range(8)
+        for bit in (0, 4, 7)
     ]
     found += [
         data[:at] + bytes((value,)) + data[at + 1 :]
@@ -80,7 +84,7 @@ values = st.recursive(
 
 @every_record
 @given(st.binary(max_size=200))
-@settings(max_examples=50)
+@settings(max_examples=30)
 def test_any_bytes_are_a_record_or_refused(record: Record, data: bytes) -> None:
     read_whole(data, type(record).from_bytes, Record.to_bytes)
 
@@ -94,7 +98,7 @@ def test_any_bytes_are_a_message_a_node_or_refused(data: bytes) -> None:
 
 @every_signed_record
 @given(st.binary(max_size=300))
-@settings(max_examples=50)
+@settings(max_examples=30)
 def test_any_bytes_are_no_signed_record(record: SignedRecord, data: bytes) -> None:
     with pytest.raises(WireError):
         open_signed(data, type(record))
@@ -150,7 +154,7 @@ def test_a_message_with_anything_after_it_is_refused(message: Message) -> None:
 
 @every_record
 @given(st.data())
-@settings(max_examples=50)
+@settings(max_examples=30)
 def test_a_mangled_record_is_refused_or_another_value(record: Record, data: st.DataObject) -> None:
     read_whole(data.draw(mangled(record.to_bytes())), type(record).from_bytes, Record.to_bytes)
 
@@ -174,7 +178,7 @@ def test_a_mangled_body_under_a_true_signature_is_refused_or_another_value(
 
 @every_record
 @given(st.data())
-@settings(max_examples=50)
+@settings(max_examples=30)
 def test_a_record_with_fields_of_any_value_is_refused_or_another_value(
     record: Record, data: st.DataObject
 ) -> None:
