@@ -115,24 +115,31 @@ class ContentStore:
     # Content out
 
     async def get(self, content_id: ContentId, *, size_bytes_max: int = GET_BYTES_MAX) -> bytes:
-        with self._backend.reading() as rows:
-            size_bytes = rows.size(BLOCKS, content_id)
-        if size_bytes is None:
-            raise _missing(content_id)
         if not content_id.is_tree:
-            if size_bytes > size_bytes_max:
-                raise _oversize(content_id, size_bytes, size_bytes_max)
-            return await self.get_block(content_id)
+            return await self._get_one(content_id, size_bytes_max)
         pieces = bytearray()
         await self._each_piece(content_id, size_bytes_max, pieces.extend)
         return bytes(pieces)
 
     async def get_block(self, content_id: ContentId) -> bytes:
+        return await self._get_one(content_id, limits.BLOB_BYTES_MAX)
+
+    async def _get_one(self, content_id: ContentId, size_bytes_max: int) -> bytes:
         with self._backend.reading() as rows:
             size_bytes = rows.size(BLOCKS, content_id)
-        if size_bytes is None or size_bytes > _INLINE_BYTES_MAX:
-            return await self._healing(lambda: self._read(content_id), aside=True)
-        return await self._healing(lambda: self._read(content_id), aside=False)
+            if size_bytes is None:
+                raise _missing(content_id)
+            if size_bytes > size_bytes_max:
+                raise _oversize(content_id, size_bytes, size_bytes_max)
+            data = rows.get(BLOCKS, content_id) if size_bytes <= _INLINE_BYTES_MAX else None
+        if data is None:
+            return await self._healing(lambda: self._read(content_id))
+        await trio.lowlevel.checkpoint()
+        if not content_id.matches(data):
+            await self._drop(content_id)
+            raise walk.CorruptBlock(content_id)
+        self._recency.touch(content_id)
+        return data
 
     def has(self, content_id: ContentId) -> bool:
         with self._backend.reading() as rows:
@@ -153,9 +160,7 @@ class ContentStore:
     ) -> list[tuple[ContentId, int]]:
         while True:
             try:
-                return await self._healing(
-                    lambda: walk.missing(self.has, self._read, root, limit), aside=True
-                )
+                return await self._healing(lambda: walk.missing(self.has, self._read, root, limit))
             except walk.CorruptBlock as error:
                 if self.has(error.content_id):
                     # It could not be dropped, so looking again would find it again.
@@ -165,12 +170,12 @@ class ContentStore:
         self, root: ContentId, size_bytes_max: int, take: Callable[[bytes], object]
     ) -> int:
         """Hand the blob's blocks to `take`, in a thread, some at a time; returns the bytes."""
-        total = await self._healing(lambda: walk.total_bytes(self._read, root), aside=True)
+        total = await self._healing(lambda: walk.total_bytes(self._read, root))
         if total > size_bytes_max:
             raise _oversize(root, total, size_bytes_max)
         leaves = walk.leaves(self._read, root)
         done = 0
-        while size_bytes := await self._healing(lambda: _take_some(leaves, take), aside=True):
+        while size_bytes := await self._healing(lambda: _take_some(leaves, take)):
             done += size_bytes
         return done
 
@@ -184,20 +189,18 @@ class ContentStore:
         self._recency.touch(content_id)
         return data
 
-    async def _healing(self, work: Callable[[], T], *, aside: bool) -> T:
-        """Do the work; a corrupt block it meets is dropped, so that it can be fetched again."""
+    async def _healing(self, work: Callable[[], T]) -> T:
+        """Do slow work; a corrupt block it meets is dropped, so that it can be fetched again."""
         try:
-            if aside:
-                return await self._backend.aside(work)
-            await trio.lowlevel.checkpoint()
-            return work()
+            return await self._backend.aside(work)
         except walk.CorruptBlock as error:
-            content_id = error.content_id
-            with suppress(StoreFull):
-                await self._backend.commit(
-                    lambda catalog: repair.drop_corrupt(catalog, [content_id])
-                )
+            await self._drop(error.content_id)
             raise
+
+    async def _drop(self, content_id: ContentId) -> None:
+        # On a full disk it stays, and is found corrupt again.
+        with suppress(StoreFull):
+            await self._backend.commit(lambda catalog: repair.drop_corrupt(catalog, [content_id]))
 
     # Pins
 

@@ -80,7 +80,7 @@ class MemoryBackend:
         self._recency = recency
         self._puts = 0
 
-    async def commit(self, action: Action[T], size_bytes: int = 0) -> T:  # noqa: ARG002
+    async def commit(self, action: Action[T], size_bytes: int = 0) -> T:
         await trio.lowlevel.checkpoint()
         return self._run(action)
 

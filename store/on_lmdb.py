@@ -7,7 +7,7 @@ through the map, because a full disk is an error code in the one and a fatal sig
 import errno
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -122,15 +122,17 @@ class Environment:
         self._gate = _Gate()
 
     @contextmanager
-    def reading(self) -> Iterator[LmdbRows]:
+    def reading(self) -> Iterator[Rows]:
         self._gate.enter()
         try:
-            with _translated(), self._environment.begin(buffers=True) as transaction:
+            with self._environment.begin(buffers=True) as transaction:
                 rows = LmdbRows(transaction, self._tables)
                 try:
                     yield rows
                 finally:
                     rows.let_go()
+        except lmdb.Error as error:
+            raise _ours(error) from error
         finally:
             self._gate.leave()
 
@@ -167,10 +169,8 @@ class LmdbBackend:
     def offer(self, action: Action[object]) -> bool:
         return self.committer.offer(action)
 
-    @contextmanager
-    def reading(self) -> Iterator[Rows]:
-        with self._environment.reading() as rows:
-            yield rows
+    def reading(self) -> AbstractContextManager[Rows]:
+        return self._environment.reading()
 
     async def aside(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, limiter=self._readers)

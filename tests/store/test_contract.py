@@ -185,6 +185,20 @@ async def test_a_tree_that_lies_about_sizes_is_Malformed_not_served(store: Store
         await store.get(root)
 
 
+async def test_a_node_that_lies_about_its_size_to_its_parent_is_Malformed(store: Store) -> None:
+    leaf = await store.put(content(100))
+    node = Node(100, (leaf,)).to_bytes()
+    child = ContentId.of_tree(node)
+    lie = Node(FULL, (child,)).to_bytes()
+    root = ContentId.of_tree(lie)
+    await store.put_block(Block(child, node))
+    await store.put_block(Block(root, lie))
+    with pytest.raises(Malformed, match=f"100 bytes where the tree above says {FULL}"):
+        await store.get(root)
+    with pytest.raises(Malformed, match="nobody can read this blob"):
+        await store.missing(root)
+
+
 async def test_a_tree_that_goes_on_downwards_is_Malformed(store: Store) -> None:
     child = await store.put(content(100))
     for _ in range(limits.TREE_DEPTH_MAX + 1):
@@ -425,6 +439,8 @@ async def test_a_batch_does_not_evict_what_it_names_itself(opened: Opened) -> No
         )
         assert ids[0] == old
         assert all(store.has(one) for one in ids)
+        # Evicting it and putting it back would have gone over the quota.
+        assert store.statistics().used_bytes == 3000
 
 
 async def test_what_is_written_soon_is_there_after_the_next_commit(store: Store) -> None:
