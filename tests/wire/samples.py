@@ -192,7 +192,8 @@ SIGNED = tuple(record for record in SAMPLES if isinstance(record, SignedRecord))
 def altered(kind: str, /, **changes: Any) -> Record:
     """The sample of this kind with some fields changed: born anew, so checked anew."""
     record: Any = BY_NAME[kind]
-    return dataclasses.replace(record, **changes)
+    found: Record = dataclasses.replace(record, **changes)
+    return found
 
 
 def every_record_type() -> set[type[Record]]:

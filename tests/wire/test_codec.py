@@ -129,7 +129,11 @@ def test_another_encoding_is_refused_inside_a_value_too(case: str) -> None:
         unpack(b"\x91" + bytes.fromhex(REFUSED[case]))
 
 
-VALUE = {"a": [1, -40, 1.5, None, True], "b": {"text": "€" * 20, "blob": bytes(300)}, "c": 2**40}
+VALUE: dict[str, Any] = {
+    "a": [1, -40, 1.5, None, True],
+    "b": {"text": "€" * 20, "blob": bytes(300)},
+    "c": 2**40,
+}
 
 
 def test_a_value_cut_anywhere_is_refused() -> None:
