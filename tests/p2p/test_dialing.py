@@ -1,0 +1,226 @@
+"""Dialing: whom to call and when, without hammering anybody or losing the way home."""
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2p.dialing import Dial, Dialing, DialingConfig
+from tests.p2p.transports import key_of
+from wire.content import PeerId
+
+HOME = "/memory/1/p2p/home"
+
+
+def peer_of(number: int) -> PeerId:
+    return key_of(f"peer {number}").peer
+
+
+def dialing_of(**config: int) -> Dialing:
+    return Dialing(key_of("me").peer, Random(3), DialingConfig(**config))
+
+
+def retries_s(dialing: Dialing, dial: Dial, count: int) -> list[float]:
+    """Fail again and again as soon as it is due: the waits in between, to a tenth of a second."""
+    waits, now_s = [], 0.0
+    for _ in range(count):
+        dialing.failed(dial, now_s)
+        wait_s = 0.0
+        while not dialing.due(now_s + wait_s):
+            wait_s += 0.1
+            assert wait_s < 1000, "given up"
+        waits.append(wait_s)
+        now_s += wait_s
+    return waits
+
+
+def test_a_known_peer_is_called_once_until_the_call_has_ended() -> None:
+    dialing = dialing_of()
+    dialing.learn(peer_of(1), ("/memory/1",))
+    dialing.add_bootstrap(HOME)
+    dials = dialing.due(0.0)
+    assert {it.peer for it in dials} == {None, peer_of(1)}
+    assert dialing.due(0.0) == []
+    assert dialing.due(1000.0) == []
+    # News of another address does not make it two calls.
+    dialing.learn(peer_of(1), ("/memory/2",))
+    assert dialing.due(1000.0) == []
+
+
+def test_the_wait_grows_with_each_failure_and_is_bounded() -> None:
+    dialing = dialing_of()
+    dialing.add_bootstrap(HOME)
+    (dial,) = dialing.due(0.0)
+    waits = retries_s(dialing, dial, 12)
+    assert 0.9 <= waits[0] <= 2.1
+    for earlier, later in zip(waits[:6], waits[2:], strict=False):
+        assert later > earlier
+    assert all(60 <= it <= 120.2 for it in waits[8:])
+
+
+def test_a_bootstrap_is_never_given_up() -> None:
+    dialing = dialing_of()
+    dialing.add_bootstrap(HOME)
+    (dial,) = dialing.due(0.0)
+    assert len(retries_s(dialing, dial, 50)) == 50
+
+
+def test_a_stranger_that_never_answers_is_given_up() -> None:
+    dialing = dialing_of()
+    dialing.learn(peer_of(1), ("/memory/1",))
+    now_s, calls = 0.0, 0
+    while now_s < 10_000:
+        for dial in dialing.due(now_s):
+            calls += 1
+            dialing.failed(dial, now_s)
+        now_s += 10
+    assert calls == 9
+    assert dialing.known() == {}
+
+
+def test_a_new_address_is_worth_a_call_at_once_and_the_old_one_is_not() -> None:
+    dialing = dialing_of()
+    dialing.learn(peer_of(1), ("/memory/1",))
+    (dial,) = dialing.due(0.0)
+    dialing.failed(dial, 0.0)
+    dialing.learn(peer_of(1), ("/memory/1",))
+    assert dialing.due(0.1) == []
+    dialing.learn(peer_of(1), ("/memory/2",))
+    assert dialing.due(0.1) == [Dial(peer_of(1), ("/memory/2",))]
+
+
+def test_a_bootstrap_that_is_connected_is_not_called_and_one_that_was_lost_is() -> None:
+    dialing = dialing_of()
+    dialing.add_bootstrap(HOME)
+    (dial,) = dialing.due(0.0)
+    dialing.connected(peer_of(1))
+    dialing.succeeded(dial, peer_of(1))
+    assert dialing.due(500.0) == []
+    dialing.disconnected(peer_of(1), 500.0)
+    assert dialing.due(510.0) == [dial]
+
+
+def test_a_lost_peer_is_called_again_after_a_moment_of_its_own() -> None:
+    moments = set()
+    for seed in range(5):
+        dialing = Dialing(key_of("me").peer, Random(seed))
+        dialing.learn(peer_of(1), ("/memory/1",))
+        dialing.connected(peer_of(1))
+        dialing.disconnected(peer_of(1), 100.0)
+        assert dialing.due(100.0) == []
+        moments.add(next(at for at in range(1000, 1011) if dialing.due(at / 10)))
+    # A bootstrap that restarts is not called by all at once.
+    assert len(moments) > 1
+
+
+def test_enough_connections_are_enough() -> None:
+    dialing = dialing_of(connections_wanted=3, dials_at_once=10)
+    for number in range(8):
+        dialing.learn(peer_of(number), (f"/memory/{number}",))
+    dialing.connected(peer_of(0))
+    dials = dialing.due(0.0)
+    assert len(dials) == 2
+    assert peer_of(0) not in {it.peer for it in dials}
+    for dial in dials:
+        assert dial.peer is not None
+        dialing.connected(dial.peer)
+        dialing.succeeded(dial, dial.peer)
+    assert dialing.due(1000.0) == []
+
+
+def test_no_more_calls_at_once_than_allowed() -> None:
+    dialing = dialing_of(dials_at_once=4)
+    for number in range(20):
+        dialing.learn(peer_of(number), (f"/memory/{number}",))
+    for number in range(3):
+        dialing.add_bootstrap(f"/memory/9{number}")
+    assert len(dialing.due(0.0)) == 4
+
+
+def test_who_failed_least_is_called_first_and_equals_are_drawn() -> None:
+    firsts = set()
+    for seed in range(20):
+        dialing = Dialing(key_of("me").peer, Random(seed), DialingConfig(dials_at_once=1))
+        for number in range(4):
+            dialing.learn(peer_of(number), (f"/memory/{number}",))
+        dialing.failed(Dial(peer_of(0), ("/memory/0",)), -1000.0)
+        (dial,) = dialing.due(0.0)
+        firsts.add(dial.peer)
+    assert peer_of(0) not in firsts
+    assert len(firsts) > 1
+
+
+def test_what_is_known_is_bounded_and_the_oldest_goes() -> None:
+    dialing = dialing_of(known_max=5)
+    for number in range(50):
+        dialing.learn(peer_of(number), (f"/memory/{number}",))
+    assert set(dialing.known()) == {peer_of(number) for number in range(45, 50)}
+
+
+def test_neither_ourselves_nor_nowhere_is_called() -> None:
+    dialing = dialing_of()
+    dialing.learn(key_of("me").peer, ("/memory/1",))
+    dialing.learn(peer_of(1), ())
+    assert dialing.due(0.0) == []
+
+
+def test_who_said_good_bye_is_not_called() -> None:
+    dialing = dialing_of()
+    dialing.learn(peer_of(1), ("/memory/1",))
+    dialing.left(peer_of(1))
+    assert dialing.due(0.0) == []
+    assert dialing.addresses_of(peer_of(1)) == ()
+
+
+_events = st.lists(
+    st.tuples(
+        st.sampled_from(["learn", "up", "down", "left", "ok", "no", "wait"]), st.integers(0, 5)
+    ),
+    max_size=60,
+)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@given(events=_events)
+def test_whatever_happens_nobody_is_called_twice_at_once_nor_while_connected(
+    seed: int, events: list[tuple[str, int]]
+) -> None:
+    dialing = Dialing(key_of("me").peer, Random(seed), DialingConfig(known_max=4))
+    under_way: dict[PeerId, Dial] = {}
+    connected: set[PeerId] = set()
+    now_s = 0.0
+    for what, number in events:
+        peer = _PEERS[number]
+        match what:
+            case "learn":
+                dialing.learn(peer, (f"/memory/{int(now_s)}",))
+            case "up":
+                dialing.connected(peer)
+                connected.add(peer)
+            case "down":
+                dialing.disconnected(peer, now_s)
+                connected.discard(peer)
+            case "left":
+                dialing.left(peer)
+                under_way.pop(peer, None)
+            case "ok" | "no" if peer in under_way:
+                dial = under_way.pop(peer)
+                if what == "ok":
+                    dialing.succeeded(dial, peer)
+                else:
+                    dialing.failed(dial, now_s)
+            case _:
+                now_s += number
+        known = dialing.known()
+        assert len(known) <= 4
+        # Who fell off the list may be learned and called anew.
+        under_way = {it: dial for it, dial in under_way.items() if it in known}
+        for dial in dialing.due(now_s):
+            assert dial.peer is not None
+            assert dial.peer not in under_way
+            assert dial.peer not in connected
+            under_way[dial.peer] = dial
+
+
+_PEERS = [peer_of(number) for number in range(6)]
