@@ -4,6 +4,7 @@ Whoever holds a task hands it on like this, the asker's own peer and every peer 
 holder lets go only when the next leg's receipts are in its hands and fit the task.
 """
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -84,7 +85,7 @@ class Handing:
         adverts = [
             it
             for it in self.peers.view.candidates(stage.role, stage.model, wall_s)
-            if it.signer not in avoid
+            if it.signer not in avoid and it.signer != self.peers.me
         ]
         loads = {
             it.signer: Load(self.peers.standing(it.signer), self.under_way.get(it.signer, 0))
@@ -94,12 +95,20 @@ class Handing:
         return ranked(adverts, leg, loads, self.peers.seams.random)
 
     async def hand_on(
-        self, baton: Baton, tell: Tell, relay: Relay, *, deadline_at_s: float
+        self,
+        baton: Baton,
+        tell: Tell,
+        relay: Relay,
+        *,
+        deadline_at_s: float,
+        patience_s: float = math.inf,
     ) -> Delivered:
         """Have the rest of the legs done. TaskFailed once the deadline leaves nobody to ask.
 
-        A peer that failed is not asked again; one that was only busy may be.
+        A peer that failed is not asked again; one that was only busy may be. Refused, to be tried
+        again, when there was nobody to ask for `patience_s`.
         """
+        nobody_since_s = trio.current_time()
         failed: set[PeerId] = set()
         busy_until: dict[PeerId, float] = {}
         reasons: list[str] = []
@@ -107,8 +116,11 @@ class Handing:
             avoid = baton.avoid | failed | {it for it, at in busy_until.items() if at > now_s}
             choices = self._ranked(baton.leg, baton.units, avoid)
             if not choices:
+                if now_s - nobody_since_s > patience_s:
+                    raise Refused(_nobody(baton.leg, reasons), retry_after_s=1.0)
                 await trio.sleep(min(PAUSE_S, deadline_at_s - now_s))
                 continue
+            nobody_since_s = now_s
             peer = choices[0]
             try:
                 return await self._offer(baton, peer, tell, relay, deadline_at_s)
@@ -124,8 +136,7 @@ class Handing:
             reasons = [*reasons[-3:], f"{peer.short}: {why.message}"]
             tell(Failed(baton.leg.role.name.lower(), peer, why.message))
         raise TaskFailed(
-            f"no peer finished the {baton.leg.role.name.lower()} leg within the deadline"
-            + (f" ({'; '.join(reasons)})" if reasons else ""),
+            _nobody(baton.leg, reasons) + " within the deadline",
             todo="give it more time (--deadline), or see who is there: python -m node peers",
         )
 
@@ -189,3 +200,8 @@ class Handing:
         for receipt in receipts[baton.stage :]:
             tell(LegDone(receipt))
         return Delivered(receipts=tuple(receipts), output=result.output)
+
+
+def _nobody(leg: Stage, reasons: list[str]) -> str:
+    tried = f" ({'; '.join(reasons)})" if reasons else ""
+    return f"no peer finished the {leg.role.name.lower()} leg{tried}"

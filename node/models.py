@@ -4,14 +4,15 @@ A model is named by its manifest's content id. A short name stands for an id onl
 pins it, or for a model that this peer has itself: a stranger's word for a name is worth nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
+from node.engines.hash_engine import hash_manifest
+from node.engines.minilm import minilm_files, minilm_manifest
 from node.engines.seam import Engine, Loaded
-from node.engines.minilm import MINILM_ID, minilm_files, minilm_manifest
 from p2p.blobs import Blobs
 from store import Store, Table
 from wire import limits
@@ -22,7 +23,8 @@ from wire.model import Manifest
 # Nothing larger is fetched from a stranger without being asked for by its owner.
 MODEL_BYTES_MAX = 64 << 30
 FETCH_DEADLINE_S = 24 * 3600.0
-KNOWN = {"minilm": MINILM_ID}
+# Names that this project pins: for these, and for no others, a name is as good as an id.
+PINNED: Mapping[str, Callable[[], Manifest]] = {"minilm": minilm_manifest, "hash": hash_manifest}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,15 +57,15 @@ class Models:
 
     def resolve(self, name: str) -> ContentId:
         """The id a person means by `name`; InputError lists what is known."""
-        if name in KNOWN:
-            return KNOWN[name]
+        if name in PINNED:
+            return PINNED[name]().id
         for model_id, manifest in self.known().items():
             if manifest.name == name:
                 return model_id
         try:
             return ContentId.parse(name)
         except Malformed as error:
-            names = sorted({*KNOWN, *(it.name for it in self.known().values())})
+            names = sorted({*PINNED, *(it.name for it in self.known().values())})
             raise InputError(
                 f"there is no model {name[:80]!r}",
                 todo=f"use one of {', '.join(names)}, or a model's content id",
@@ -72,7 +74,9 @@ class Models:
     async def make_ready(self, name: str) -> Loaded:
         """Have a model here, whole and checked, and loaded; errors say what is missing."""
         model_id = self.resolve(name)
-        if model_id == MINILM_ID and name == "minilm":
+        if name in PINNED:
+            await self.keep(PINNED[name]())
+        if name == "minilm":
             await self._bring_minilm()
         manifest = await self._manifest(model_id)
         files = await self._files(manifest)
@@ -99,16 +103,11 @@ class Models:
         """From the installed package into the store; where there is none, the network has it."""
         manifest = minilm_manifest()
         missing = [it for it in manifest.files if await self.store.missing(it.content, limit=1)]
-        if not missing:
-            await self.keep(manifest)
-            return
         try:
-            paths = await trio.to_thread.run_sync(minilm_files)
+            paths = await trio.to_thread.run_sync(minilm_files) if missing else {}
         except EngineMissing:
             # Not installed here: `_files` asks the network.
-            await self.keep(manifest)
             return
-        await self.keep(manifest)
         for file in missing:
             self._tell(manifest.name, "reading", 0, file.size_bytes)
             found = await self.store.put_file(paths[file.name], pin="model")

@@ -31,7 +31,15 @@ from store import Store, Table
 from wire.advert import ModelOffer
 from wire.codec import pack, unpack
 from wire.content import PeerId
-from wire.errors import EngineError, InputError, StoreError, TransportError, WireError
+from wire.errors import (
+    EngineError,
+    EngineMissing,
+    InputError,
+    ModelRefused,
+    StoreError,
+    TransportError,
+    WireError,
+)
 from wire.kinds import Role
 from wire.message import Check, Offer, Want
 from wire.signing import SigningKey
@@ -182,7 +190,8 @@ async def _keep_model_ready(node: Node, name: str) -> None:
     while True:
         try:
             loaded = await node.models.make_ready(name)
-        except InputError:
+        except (InputError, EngineMissing, ModelRefused):
+            # Trying again mends none of these; whoever started the peer has to.
             raise
         except (EngineError, StoreError, TransportError, WireError) as error:
             node.model_problems[name] = str(error)

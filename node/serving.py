@@ -39,6 +39,8 @@ from wire.tree import name_of
 
 # Legs under way at once; the engine's own slots bound inference further.
 LEGS_AT_ONCE = 128
+# A holder in the middle that sees nobody for the next leg gives the baton back after this long.
+PATIENCE_S = 3.0
 INPUT_BYTES_MAX = 16 << 20
 
 
@@ -81,7 +83,7 @@ class LegServer:
             task=task,
             receipts=tuple(receipts),
             input=message.input,
-            avoid=frozenset(message.avoid) | {self.key.peer},
+            avoid=frozenset(message.avoid),
         )
         deadline_at_s = trio.current_time() + message.deadline_ms / 1000
         try:
@@ -121,6 +123,15 @@ class LegServer:
         role.check(baton.leg)
         return role
 
+    def _own_role(self, onward: Baton) -> LegRole | None:
+        """Our own role for the next leg, if we can do it now: nobody is nearer."""
+        if self.key.peer in onward.avoid:
+            return None
+        try:
+            return self._role(onward)
+        except Refused:
+            return None
+
     async def _serve(
         self, baton: Baton, role: LegRole, talk: Talk, relay: Relay, deadline_at_s: float
     ) -> Result:
@@ -137,8 +148,10 @@ class LegServer:
             units=leg.receipt.record.units,
             avoid=baton.avoid,
         )
+        if (own := self._own_role(onward)) is not None:
+            return await self._serve(onward, own, talk, relay, deadline_at_s)
         delivered = await self.handing.hand_on(
-            onward, self.tell, relay, deadline_at_s=deadline_at_s
+            onward, self.tell, relay, deadline_at_s=deadline_at_s, patience_s=PATIENCE_S
         )
         return Result(receipts=tuple(it.raw for it in delivered.receipts), output=delivered.output)
 

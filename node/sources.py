@@ -147,3 +147,21 @@ def _parts(paragraph: str, chars: int) -> list[str]:
     if paragraph:
         parts.append(paragraph)
     return parts
+
+
+class FolderSources:
+    """Several folders under one scheme; the first that has a name answers for it."""
+
+    def __init__(self, folders: tuple[FolderSource, ...]) -> None:
+        self._folders = folders
+        for folder in folders:
+            folder.scan()
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for folder in self._folders for name in folder.names()))
+
+    async def fetch(self, name: str) -> str:
+        for folder in self._folders:
+            if name in folder.names():
+                return await folder.fetch(name)
+        raise Refused(f"there is no file {name!r} here")

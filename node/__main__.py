@@ -1,0 +1,93 @@
+"""The command line's beginning and end: builds the seams, runs a command, says what went wrong.
+
+Nothing below reaches for the clock, for randomness or for the environment; they are made here.
+"""
+
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import click
+
+from wire.errors import BatonError
+
+# A bug of ours, as opposed to an error of somebody's: sysexits' EX_SOFTWARE.
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run one command; exits 0 only on success, and says in one line why not."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        sys.exit(_run())
+    except BaseExceptionGroup as group:
+        if debug:
+            raise
+        sys.exit(_say([*_leaves(group)]))
+    except (BatonError, click.ClickException, click.Abort, KeyboardInterrupt) as error:
+        if debug:
+            raise
+        sys.exit(_say([error]))
+
+
+def _run() -> int:
+    from node.commands.cli import cli
+
+    arguments = [it for it in sys.argv[1:] if it != "--debug"]
+    code = cli.main(arguments, prog_name="baton", standalone_mode=False, obj=_world)
+    return code if isinstance(code, int) else 0
+
+
+def _world() -> object:
+    """For a peer of its own alone: other commands need no network, and start at once."""
+    from node.commands.join import World
+    from p2p.adverts import Seams
+    from p2p.over_libp2p import TcpTransport
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    # For choices that may be guessed; keys and secrets come from `entropy`.
+    random = Random(secrets.randbits(64))  # noqa: S311
+    return World(
+        seams=Seams(wall_s=time.time, random=random, entropy=os.urandom),
+        transport=TcpTransport(wall_ns=time.time_ns),
+        cache_folder=cache / "baton",
+    )
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _say(errors: list[BaseException]) -> int:
+    """One line for the first error that says most; the exit code."""
+    for error in errors:
+        if isinstance(error, BatonError):
+            # Words of a peer may be in it: they must not steer the terminal.
+            line = "".join(it if it.isprintable() else "?" for it in str(error))
+            sys.stderr.write(f"error: {line}\n")
+            return 1
+    error = errors[0]
+    if isinstance(error, click.UsageError):
+        sys.stderr.write(f"error: {error.format_message()} (see --help)\n")
+        return 2
+    if isinstance(error, click.ClickException):
+        sys.stderr.write(f"error: {error.format_message()}\n")
+        return 1
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return EXIT_INTERRUPTED
+    kind = type(error).__name__
+    sys.stderr.write(f"error: a bug in Baton ({kind}: {error}): --debug shows where; report it\n")
+    return EXIT_BUG
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""The command line: what can be typed, and what it means."""
+
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import click
+import trio
+
+from node.commands import asking, content, looking, verifying
+from node.commands.join import World, join
+from node.commands.options import bytes_of, json_option, roles_of, state_option, verdicts_of
+from node.config import ROLES_DEFAULT, NodeConfig
+from p2p.peers import PeersConfig
+from wire.errors import InputError
+from wire.kinds import Role
+
+PORT_DEFAULT = 4747
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
+def cli(*, debug: bool) -> None:
+    """Baton: a peer-to-peer network that runs AI models on machines nobody has to trust, and can
+    show afterwards what was run."""
+    del debug  # Read by `node.__main__`, which is where errors end.
+
+
+def _run(work: Callable[[], Awaitable[None]]) -> None:
+    trio.run(work)
+
+
+@cli.command("join")
+@click.argument("bootstrap", nargs=-1)
+@click.option("--role", "roles", multiple=True, help="data, infer, verify or store; repeatable.")
+@click.option("--model", "models", multiple=True, help="A model to serve: minilm, or a content id.")
+@click.option(
+    "--files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A folder (or file) of text that this peer may bring in.",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help=f"TCP port; {PORT_DEFAULT} or any free."
+)
+@click.option("--listen", multiple=True, help="A multiaddr to listen on instead of --port.")
+@click.option("--network", default="baton", show_default=True, help="Peers of other names refuse.")
+@click.option("--quota", default="20GB", show_default=True, help="What the store may grow to.")
+@state_option
+@json_option
+@click.pass_obj
+def join_command(
+    world: Callable[[], World],
+    *,
+    bootstrap: tuple[str, ...],
+    roles: tuple[str, ...],
+    models: tuple[str, ...],
+    files: tuple[Path, ...],
+    port: int | None,
+    listen: tuple[str, ...],
+    network: str,
+    quota: str,
+    state: Path,
+    as_json: bool,
+) -> None:
+    """Be a peer. Without BOOTSTRAP a new network starts, and the command that joins it is shown."""
+    if port is None:
+        port = 0 if bootstrap else _free_or_any(PORT_DEFAULT)
+    chosen = roles_of(roles) or ROLES_DEFAULT
+    config = NodeConfig(
+        state=state.expanduser(),
+        peers=PeersConfig(
+            network=network,
+            bootstraps=bootstrap,
+            listen=listen or (f"/ip4/0.0.0.0/tcp/{port}",),
+        ),
+        roles=chosen,
+        models=models if {Role.INFER, Role.VERIFY} & chosen else (),
+        files=files,
+        quota_bytes=bytes_of(quota),
+    )
+    _run(lambda: join(config, world(), as_json=as_json))
+
+
+def _free_or_any(port: int) -> int:
+    """The usual port, unless something on this machine has it: then any."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return 0
+    return port
+
+
+@cli.command("ask")
+@click.argument("model")
+@click.option("--text", help="The text: embedded, or the question with --index.")
+@click.option("--file", "file", type=click.Path(path_type=Path), help="A UTF-8 file as the text.")
+@click.option("--index", help="Content id of an index: the text is a question to search it with.")
+@click.option("--source", "sources", multiple=True, help="Outside data to embed (pydoc:try).")
+@click.option("--count", default=5, show_default=True, type=click.IntRange(1, 32))
+@click.option("--operation", help="What to ask of the model, where it does several things.")
+@click.option("--tokens", type=click.IntRange(1, 4096), help="How many tokens to make.")
+@click.option("--deadline", default=120, show_default=True, type=int, help="Seconds.")
+@click.option("--verdicts", default="2/3", show_default=True, help="Verdicts needed, of how many.")
+@click.option("--fresh", is_flag=True, help="Do not take a kept answer to the same question.")
+@state_option
+@json_option
+def ask_command(
+    *,
+    model: str,
+    text: str | None,
+    file: Path | None,
+    index: str | None,
+    sources: tuple[str, ...],
+    count: int,
+    operation: str | None,
+    tokens: int | None,
+    deadline: int,
+    verdicts: str,
+    fresh: bool,
+    state: Path,
+    as_json: bool,
+) -> None:
+    """Submit one task, watch it, and keep its receipt."""
+    if sum(it is not None for it in (text, file)) + bool(sources) != 1:
+        raise InputError("give one of --text, --file or --source")
+    needed, verifiers = verdicts_of(verdicts)
+    arguments = {
+        "model": model,
+        "text": _text_of(file) if file is not None else text,
+        "index": index,
+        "sources": list(sources),
+        "count": count,
+        "operation": operation,
+        "parameters": {} if tokens is None else {"tokens": tokens},
+        "deadline_s": deadline,
+        "needed": needed,
+        "verifiers": verifiers,
+        "fresh": fresh,
+    }
+    _run(lambda: asking.ask(state.expanduser(), arguments, as_json=as_json))
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_bytes().decode()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{file} is not UTF-8 text (byte {error.start})",
+            todo="convert it first, for example with iconv",
+        ) from error
+
+
+@cli.command("verify")
+@click.argument("receipt", type=click.Path(path_type=Path))
+@click.option(
+    "--content",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="An input or output that you have: it is checked against the receipt.",
+)
+@json_option
+def verify_command(*, receipt: Path, content: tuple[Path, ...], as_json: bool) -> None:
+    """Check a receipt offline: what holds, what does not, what cannot be known."""
+    if not verifying.verify(receipt, content, as_json=as_json):
+        sys.exit(1)
+
+
+@cli.command("put")
+@click.argument("file", type=click.Path(path_type=Path))
+@state_option
+@json_option
+def put_command(*, file: Path, state: Path, as_json: bool) -> None:
+    """Keep a file under its content id."""
+    if not file.is_file():
+        raise InputError(f"{file} is not a file", todo="name one file that can be read")
+    _run(lambda: content.put(state.expanduser(), file, as_json=as_json))
+
+
+@cli.command("get")
+@click.argument("content_id")
+@click.option("--output", type=click.Path(path_type=Path), help="A file; else standard output.")
+@click.option("--deadline", default=600.0, show_default=True, help="Seconds.")
+@state_option
+@json_option
+def get_command(
+    *, content_id: str, output: Path | None, deadline: float, state: Path, as_json: bool
+) -> None:
+    """Bring content here, from this peer's store or from others."""
+    place = state.expanduser()
+    _run(lambda: content.get(place, content_id, output, deadline_s=deadline, as_json=as_json))
+
+
+def _looking(name: str, help_text: str) -> None:
+    @cli.command(name, help=help_text)
+    @state_option
+    @json_option
+    def command(*, state: Path, as_json: bool) -> None:
+        _run(lambda: looking.look(state.expanduser(), name, as_json=as_json))
+
+
+_looking("status", "How this peer is, by what the others say.")
+_looking("peers", "The peers that this one knows.")
+_looking("models", "The models here and in the network.")
+_looking("receipts", "The answers this peer has kept, latest first.")

@@ -1,0 +1,69 @@
+"""`put` and `get`: content in and out of the store and the network."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import trio
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from node.commands.asking import SOCKET
+from node.commands.showing import console, show_json, size
+from node.control import call
+from wire.errors import InputError
+
+DEADLINE_S = 24 * 3600.0
+
+
+def _bar() -> Progress:
+    """On standard error, so that content may go to standard output."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    return Progress(*columns, TransferSpeedColumn(), transient=True)
+
+
+async def put(state: Path, path: Path, *, as_json: bool) -> None:
+    """Keep a file under its content id."""
+    size_bytes = (await trio.Path(path).stat()).st_size
+    with _bar() as progress:
+        task = progress.add_task("keeping", total=size_bytes)
+
+        def tell(event: Mapping[str, Any]) -> None:
+            progress.update(task, completed=event["done_bytes"])
+
+        arguments = {"path": str(path.absolute())}
+        found = await call(state / SOCKET, "put", arguments, tell, deadline_s=DEADLINE_S)
+    if as_json:
+        show_json(found)
+    else:
+        console.print(f"kept {size(found['size_bytes'])} as\n{found['id']}")
+
+
+async def get(
+    state: Path, content: str, output: Path | None, *, deadline_s: float, as_json: bool
+) -> None:
+    """Bring content here, from the store or from others, into a file or to standard output."""
+    if output is None and as_json:
+        raise InputError("--json and content cannot share one output", todo="name a file: --output")
+    path = output or state / f"out-{content[-16:]}"
+    with _bar() as progress:
+        task = progress.add_task("fetching", total=None)
+
+        def tell(event: Mapping[str, Any]) -> None:
+            progress.update(task, completed=event["done_bytes"], total=event["size_bytes"])
+
+        arguments = {"id": content, "path": str(path.absolute()), "deadline_s": deadline_s}
+        found = await call(state / SOCKET, "get", arguments, tell, deadline_s=deadline_s + 30)
+    if as_json:
+        show_json({**found, "path": str(path)})
+    elif output is not None:
+        console.print(f"{size(found['size_bytes'])} in {path}")
+    else:
+        await trio.to_thread.run_sync(_pour, path)
+
+
+def _pour(path: Path) -> None:
+    with path.open("rb") as source:
+        while part := source.read(1 << 20):
+            sys.stdout.buffer.write(part)
+    path.unlink()

@@ -1,0 +1,157 @@
+"""`join`: be a peer, for as long as nobody stops it."""
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from node.commands.showing import console, show_json, size
+from node.config import NodeConfig
+from node.control import open_control
+from node.engines.by_format import EnginesByFormat
+from node.engines.hash_engine import HashEngine
+from node.engines.launch import EngineConfig
+from node.engines.seam import Engine
+from node.engines.tinygrad_engine import open_tinygrad_engine
+from node.local import Local
+from node.models import ModelProgress
+from node.peer import Node, Parts, open_node
+from node.sources import FolderSource, FolderSources, PydocSource, Source, Sources
+from p2p.adverts import Seams
+from p2p.transport import Transport
+from store import key_seed, open_store
+from wire.kinds import Role
+from wire.signing import SigningKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What only `node.__main__` may make: the seams to this machine."""
+
+    seams: Seams
+    transport: Transport
+    cache_folder: Path
+
+
+@asynccontextmanager
+async def open_engine(config: NodeConfig, world: World) -> AsyncIterator[Engine]:
+    """The engines that this peer's models need; the worker process starts with its first model."""
+    engines: dict[str, Engine] = {}
+    async with AsyncExitStack() as stack:
+        if {Role.INFER, Role.VERIFY} & config.roles and set(config.models) - {"hash"}:
+            engines["bert-safetensors"] = await stack.enter_async_context(
+                open_tinygrad_engine(world.cache_folder, config=EngineConfig())
+            )
+        if "hash" in config.models or not engines:
+            engines["hash"] = HashEngine()
+        yield EnginesByFormat(engines)
+
+
+def open_sources(config: NodeConfig) -> Source:
+    """What this peer's data role may bring in."""
+    schemes: dict[str, Source] = {"pydoc": PydocSource()}
+    if config.files:
+        schemes["files"] = FolderSources(tuple(FolderSource(path) for path in config.files))
+    return Sources(schemes)
+
+
+async def join(config: NodeConfig, world: World, *, as_json: bool) -> None:
+    """Run a peer until SIGTERM or Ctrl-C; BatonError says why it could not, or had to end."""
+    config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(
+            open_store(config.state, quota_bytes=config.quota_bytes)
+        )
+        key = SigningKey(key_seed(config.state, lambda: world.seams.entropy(32)))
+        engine = await stack.enter_async_context(open_engine(config, world))
+        parts = Parts(
+            key=key,
+            seams=world.seams,
+            transport=world.transport,
+            store=store,
+            engine=engine,
+            sources=await trio.to_thread.run_sync(open_sources, config),
+        )
+        node = await stack.enter_async_context(open_node(config, parts))
+        await stack.enter_async_context(open_control(config.socket, Local(node).commands()))
+        announce(node, as_json=as_json)
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        if not as_json:
+            nursery.start_soon(narrate, node)
+        await wait_for_stop()
+        if not as_json:
+            console.print("leaving: finishing what is held …")
+        nursery.cancel_scope.cancel()
+
+
+async def wait_for_stop() -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            return
+
+
+def announce(node: Node, *, as_json: bool) -> None:
+    addresses = node.peers.endpoint.addresses
+    join_line = f"python -m node join {_reachable(addresses)}"
+    if as_json:
+        show_json(
+            {
+                "peer": str(node.peers.me),
+                "addresses": list(addresses),
+                "join": join_line,
+                "state": str(node.config.state),
+            }
+        )
+        return
+    roles = ", ".join(sorted(role.name.lower() for role in node.config.roles))
+    console.print(f"[bold]peer {node.peers.me}[/bold] is up: {roles}")
+    for address in addresses:
+        console.print(f"  listening on {address}")
+    console.print("another machine joins this network with\n")
+    console.print(f"  [bold green]{join_line}[/bold green]\n")
+    console.print(f"state in {node.config.state}; Ctrl-C leaves politely")
+
+
+def _reachable(addresses: tuple[str, ...]) -> str:
+    """The address to tell others: not the loopback's, where there is another."""
+    outside = [it for it in addresses if "/127.0.0.1/" not in it and "/ip6/::1/" not in it]
+    return (outside or list(addresses) or [""])[0]
+
+
+async def narrate(node: Node) -> None:
+    """Say what changes, one line each: a log that is worth reading after a month."""
+    said: dict[str, str] = {}
+
+    def say(about: str, line: str) -> None:
+        if said.get(about) != line:
+            said[about] = line
+            console.print(line)
+
+    while True:
+        answered, connected = node.peers.answered_last_minute()
+        say("peers", f"peers: {connected} connected, {len(node.peers.view)} known")
+        for progress in node.models.progress.values():
+            say(f"model {progress.name}", _progress_line(progress))
+        for name, problem in node.model_problems.items():
+            say(f"problem {name}", f"model {name}: {problem}")
+        if node.peers.meetings.same_key:
+            say("key", "another machine uses this peer's key: a state folder was copied")
+        if (skew_s := node.peers.meetings.clock_wrong_s()) is not None:
+            say("clock", f"this machine's clock differs from the others' by {abs(skew_s):.0f} s")
+        if connected and not answered and trio.current_time() - node.started_s > 60:
+            say("heard", "nobody answered in the last minute: is the network there?")
+        else:
+            said.pop("heard", None)
+        await trio.sleep(0.5)
+
+
+def _progress_line(progress: ModelProgress) -> str:
+    if progress.step != "fetching" or not progress.size_bytes:
+        return f"model {progress.name}: {progress.step}"
+    share = progress.done_bytes / progress.size_bytes
+    bar = "█" * int(share * 30) + "░" * (30 - int(share * 30))
+    done = f"{size(progress.done_bytes)} of {size(progress.size_bytes)}"
+    return f"model {progress.name}: fetching {bar} {share:4.0%}  {done}"

@@ -1,0 +1,62 @@
+"""Options that several commands share, and how their text becomes what the node understands."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from wire.errors import InputError
+from wire.kinds import Role
+
+F = TypeVar("F", bound=Callable[..., Any])
+STATE_DEFAULT = Path("~/.baton")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", re.IGNORECASE)
+_VERDICTS = re.compile(r"(\d{1,2})/(\d{1,2})")
+
+
+def state_option(function: F) -> F:
+    return click.option(
+        "--state",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=STATE_DEFAULT,
+        show_default=True,
+        help="The folder where this peer keeps its key, its store and its receipts.",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
+    )(function)
+
+
+def roles_of(names: tuple[str, ...]) -> frozenset[Role]:
+    """`--role` values; InputError names those there are."""
+    roles = set()
+    for name in names:
+        if name.upper() not in Role.__members__:
+            known = ", ".join(role.name.lower() for role in Role)
+            raise InputError(f"there is no role {name!r}", todo=f"use one of {known}")
+        roles.add(Role[name.upper()])
+    return frozenset(roles)
+
+
+def bytes_of(text: str) -> int:
+    """`20GB`, `512 MB`, `1000000` as bytes; InputError for anything else."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise InputError(f"{text!r} is not a size", todo="for example 20GB or 512MB")
+    return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
+
+
+def verdicts_of(text: str) -> tuple[int, int]:
+    """`2/3` as (needed, verifiers); InputError for anything else."""
+    match = _VERDICTS.fullmatch(text.strip())
+    if match is None:
+        raise InputError(
+            f"{text!r} is not a number of verdicts",
+            todo="2/3 asks for two that agree of three; 0/0 for an answer nobody checks",
+        )
+    return int(match[1]), int(match[2])

@@ -1,0 +1,64 @@
+"""What every command shows in the same way: one JSON document, tables, names of peers, errors."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    # A file or a pipe has no width to keep to.
+    console.width = 200
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: bytes become base64 text."""
+    match value:
+        case Mapping():
+            return {key: plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case bytes():
+            return base64.b64encode(value).decode()
+        case _:
+            return value
+
+
+def show_json(document: Mapping[str, Any]) -> None:
+    """The one document of a command with `--json`."""
+    click.echo(json.dumps(plain(document), indent=2, ensure_ascii=False))
+
+
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, style="cyan" if column == "peer" else "", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table)
+
+
+def short(peer: str) -> str:
+    """A peer as people tell it from others: the end of its id."""
+    return "…" + peer[-6:]
+
+
+def safe(text: object) -> str:
+    """Words of others as text alone: they may not move the cursor, nor colour the screen."""
+    kept = (
+        it if it.isprintable() or it == "\n" else "\N{REPLACEMENT CHARACTER}" for it in str(text)
+    )
+    return escape("".join(kept))
+
+
+def size(size_bytes: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if size_bytes < 1000 or unit == "GB":
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    raise AssertionError

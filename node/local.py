@@ -1,0 +1,350 @@
+"""What the running peer does for commands on its own machine.
+
+Arguments come over the control socket from the peer's own user, and are checked all the same.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from node import telling
+from node.control import Command, Emit
+from node.events import Event
+from node.path import BY_TIME, Answered, Request
+from node.peer import Node
+from node.roles.data import FETCH, LIST, PASSAGES_PER_LEG
+from node.roles.infer import EMBED, EMBED_PASSAGES, NEAREST
+from p2p.together import each
+from store import Table
+from wire import limits
+from wire.content import ContentId, PeerId
+from wire.errors import InputError, Malformed, StoreError
+from wire.kinds import Level, Role
+from wire.payload import Hits, Index, IndexPart, Passages, Question, Texts, Vectors
+from wire.receipt import Answer
+from wire.signed import open_signed
+from wire.task import Stage
+
+GET_DEADLINE_S = 3600.0
+TASKS_AT_ONCE = 8
+ANSWERS_LISTED_MAX = 200
+
+
+@dataclass(slots=True)
+class Local:
+    """The commands, by name, for one running peer."""
+
+    node: Node
+
+    def commands(self) -> dict[str, Command]:
+        return {
+            "status": self.status,
+            "peers": self.peers,
+            "models": self.models,
+            "receipts": self.receipts,
+            "ask": self.ask,
+            "embed": self.embed,
+            "sources": self.sources,
+            "put": self.put,
+            "get": self.get,
+        }
+
+    # Looking
+
+    async def status(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        node = self.node
+        answered, connected = node.peers.answered_last_minute()
+        tasks, store = node.path.statistics(), node.parts.store.statistics()
+        engine = node.parts.engine.statistics()
+        return {
+            "peer": str(node.peers.me),
+            "version": limits.PROTOCOL_VERSION,
+            "network": node.config.peers.network,
+            "addresses": list(node.peers.endpoint.addresses),
+            "roles": sorted(role.name.lower() for role in node.config.roles),
+            "uptime_s": round(trio.current_time() - node.started_s, 1),
+            "connected": connected,
+            "answered_last_minute": answered,
+            "known": len(node.peers.view),
+            "models": self._own_models(),
+            "tasks": {
+                "accepted": tasks.accepted,
+                "answered": tasks.answered,
+                "failed": tasks.failed,
+                "retried": tasks.retried,
+                "under_way": tasks.under_way,
+            },
+            "legs_done": node.legs.done,
+            "checks_done": node.verify.checked,
+            "store": {
+                "used_bytes": store.used_bytes,
+                "quota_bytes": store.quota_bytes,
+                "blocks": store.blocks,
+            },
+            "engine": {"restarts": engine.restarts, "last_failure": engine.last_failure},
+            "same_key_elsewhere": node.peers.meetings.same_key,
+            "clock_wrong_s": node.peers.meetings.clock_wrong_s(),
+            "problems": list(node.peers.problems.values())[-5:] + node.log[-5:],
+        }
+
+    def _own_models(self) -> list[dict[str, Any]]:
+        node = self.node
+        rows: dict[str, dict[str, Any]] = {}
+        for name, problem in node.model_problems.items():
+            rows[name] = {"name": name, "state": "failing", "problem": problem}
+        for progress in node.models.progress.values():
+            rows[progress.name] = {
+                "name": progress.name,
+                "state": progress.step,
+                "done_bytes": progress.done_bytes,
+                "size_bytes": progress.size_bytes,
+                "problem": node.model_problems.get(progress.name, ""),
+            }
+        for loaded in node.parts.engine.loaded().values():
+            rows[loaded.manifest.name] = {
+                "name": loaded.manifest.name,
+                "state": "ready",
+                "id": str(loaded.model),
+                "units_per_s": round(loaded.units_per_s, 2),
+                "problem": "",
+            }
+        return list(rows.values())
+
+    async def peers(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        node = self.node
+        wall_s = node.parts.seams.wall_s()
+        connected = node.peers.connected()
+        rows = []
+        for heard in sorted(node.peers.view.living(wall_s), key=lambda it: it.signer):
+            advert = heard.record
+            rows.append(
+                {
+                    "peer": str(heard.signer),
+                    "roles": [role.name.lower() for role in Role if advert.plays(role)],
+                    "models": [it.name for it in advert.models],
+                    "addresses": list(advert.addresses),
+                    "connected": heard.signer in connected,
+                    "standing": node.peers.standing(heard.signer).name.lower(),
+                    "free_slots": advert.free_slots,
+                    "heard_s_ago": max(0, int(wall_s - advert.issued_at_s)),
+                }
+            )
+        return {"me": str(node.peers.me), "peers": rows}
+
+    async def models(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        node = self.node
+        offered: dict[ContentId, dict[str, Any]] = {}
+        for heard in node.peers.view.living(node.parts.seams.wall_s()):
+            for offer in heard.record.models:
+                row = offered.setdefault(
+                    offer.model,
+                    {"id": str(offer.model), "name": offer.name, "infer": 0, "verify": 0},
+                )
+                for role in (Role.INFER, Role.VERIFY):
+                    row[role.name.lower()] += heard.record.plays(role)
+        return {"here": self._own_models(), "network": list(offered.values())}
+
+    async def receipts(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        rows = self.node.parts.store.scan(Table.ANSWERS, prefix=BY_TIME, limit=10_000)
+        found = []
+        for _, answer_id in reversed(rows[-ANSWERS_LISTED_MAX:]):
+            try:
+                raw = await self.node.parts.store.get(ContentId(answer_id))
+            except StoreError:
+                continue
+            answered = Answered(answer=open_signed(raw, Answer), output=b"", kept_before=True)
+            found.append(telling.answer_map(answered))
+        return {"receipts": found}
+
+    # Asking
+
+    async def ask(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """One text, embedded, or searched in an index; events on the way, the answer at the end."""
+        model = self.node.models.resolve(_text(arguments, "model"))
+        text = _text(arguments, "text")
+        size_bytes = len(text.encode())
+        if size_bytes > limits.TEXT_BYTES_MAX:
+            raise InputError(
+                f"the text has {size_bytes} bytes, at most {limits.TEXT_BYTES_MAX} are taken",
+                todo="cut it, or bring it in as files: join --role data --files PATH",
+            )
+        index = arguments.get("index")
+        operation = str(arguments.get("operation") or (NEAREST if index else EMBED))
+        if operation == NEAREST:
+            data = Question(
+                text=text, index=_content_id(index), count=int(arguments.get("count", 5))
+            ).to_bytes()
+        elif operation == EMBED:
+            data = Texts(texts=(text,)).to_bytes()
+        else:
+            data = text.encode()
+        parameters = arguments.get("parameters") or {}
+        stage = Stage(role=Role.INFER, operation=operation, model=model, parameters=parameters)
+        answered = None
+        if not arguments.get("fresh"):
+            answered = await self.node.path.kept_for(stage, ContentId.of(data))
+        if answered is None:
+            answered = await self._run(_request((stage,), data, arguments), emit)
+        result = telling.answer_map(answered)
+        result["answer"] = answered.answer.raw
+        result["result"] = await self._readable(operation, answered)
+        result["payload"] = (
+            answered.output if len(answered.output) < limits.INLINE_BYTES_MAX else b""
+        )
+        return result
+
+    async def _run(self, request: Request, emit: Emit) -> Answered:
+        def tell(event: Event) -> None:
+            emit(telling.event_map(event))
+
+        task = await self.node.path.submit(request)
+        return await self.node.path.watch(task, tell)
+
+    async def _readable(self, operation: str, answered: Answered) -> dict[str, Any]:
+        """The output in a form that a person, or a script, can use."""
+        if operation == EMBED:
+            vectors = Vectors.from_bytes(answered.output)
+            return {"dimensions": vectors.dimensions, "vector_f32": vectors.data}
+        if operation != NEAREST:
+            return {"text": answered.output.decode(errors="replace")}
+        passages = []
+        for hit in Hits.from_bytes(answered.output).hits:
+            data = await self.node.blobs.get(
+                hit.passage, deadline_s=30.0, size_bytes_max=limits.PASSAGE_BYTES_MAX
+            )
+            text = data.decode(errors="replace")
+            passages.append({"id": str(hit.passage), "score": hit.score, "text": text})
+        return {"passages": passages}
+
+    async def sources(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """The names of everything that data peers can bring in, asked of one of them."""
+        names: list[str] = []
+        while True:
+            stage = Stage(
+                role=Role.DATA, operation=LIST, model=None, parameters={"first": len(names)}
+            )
+            request = Request(stages=(stage,), input=None, deadline_s=30, level=Level.SIGNED)
+            answered = await self._run(request, _unheard)
+            batch = Texts.from_bytes(answered.output).texts
+            names += batch
+            if len(batch) < limits.PASSAGES_MAX:
+                return {"sources": names}
+
+    async def embed(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Whole sources: fetched, cut, embedded, checked; kept as an index to search in."""
+        model = self.node.models.resolve(_text(arguments, "model"))
+        names = arguments.get("sources")
+        if not isinstance(names, list) or not names:
+            raise InputError("name at least one source", todo="for example --source pydoc:try")
+        parts: dict[tuple[int, int], IndexPart] = {}
+        counts = {"passages": 0, "tasks": 0, "verified": 0, "attempts": 0}
+
+        async def part(number: int, first: int) -> Passages:
+            stages = (
+                Stage(
+                    role=Role.DATA,
+                    operation=FETCH,
+                    model=None,
+                    parameters={
+                        "source": str(names[number]),
+                        "first": first,
+                        "count": PASSAGES_PER_LEG,
+                    },
+                ),
+                Stage(role=Role.INFER, operation=EMBED_PASSAGES, model=model, parameters={}),
+            )
+            answered = await self._run(_request(stages, None, arguments), emit)
+            row = telling.answer_map(answered)
+            found, vectors = ContentId.parse(row["route"][0]["output"]), row["output"]
+            data = await self.node.blobs.get(
+                found,
+                [PeerId.parse(row["route"][0]["peer"])],
+                deadline_s=60.0,
+                size_bytes_max=limits.INLINE_BYTES_MAX,
+            )
+            passages = Passages.from_bytes(data)
+            parts[number, first] = IndexPart(passages=found, vectors=ContentId.parse(vectors))
+            counts["passages"] += len(passages.passages)
+            counts["tasks"] += 1
+            counts["verified"] += row["verified"]
+            counts["attempts"] += row["attempts"]
+            emit({"event": "part", "source": str(names[number]), **counts, **row})
+            return passages
+
+        async def whole(number: int) -> None:
+            passages = await part(number, 0)
+            for first in range(PASSAGES_PER_LEG, passages.total, PASSAGES_PER_LEG):
+                await part(number, first)
+
+        await each(whole, range(len(names)), at_once=TASKS_AT_ONCE)
+        index = Index(model=model, parts=tuple(parts[it] for it in sorted(parts)))
+        index_id = await self.node.parts.store.put(index.to_bytes(), pin="index")
+        return {"index": str(index_id), **counts}
+
+    # Content
+
+    async def put(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        path = Path(_text(arguments, "path"))
+
+        def progress(done_bytes: int) -> None:
+            emit({"event": "progress", "done_bytes": done_bytes})
+
+        content = await self.node.parts.store.put_file(path, progress, pin="put")
+        return {"id": str(content), "size_bytes": path.stat().st_size}
+
+    async def get(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        content = _content_id(arguments.get("id"))
+        path = Path(_text(arguments, "path"))
+
+        def progress(done_bytes: int, size_bytes: int) -> None:
+            emit({"event": "progress", "done_bytes": done_bytes, "size_bytes": size_bytes})
+
+        deadline_s = float(arguments.get("deadline_s") or GET_DEADLINE_S)
+        await self.node.blobs.fetch(content, deadline_s=deadline_s, progress=progress)
+        size_bytes = await self.node.parts.store.export(content, path)
+        return {"id": str(content), "size_bytes": size_bytes}
+
+
+def _unheard(event: Mapping[str, Any]) -> None:
+    """Small tasks of a command's own are not told step by step."""
+
+
+def _request(
+    stages: tuple[Stage, ...], data: bytes | None, arguments: Mapping[str, Any]
+) -> Request:
+    needed, verifiers = int(arguments.get("needed", 2)), int(arguments.get("verifiers", 3))
+    if not 0 <= needed <= verifiers <= limits.VERIFIERS_MAX or (verifiers and not needed):
+        raise InputError(
+            f"{needed} of {verifiers} verdicts cannot be asked for",
+            todo="for example --verdicts 2/3, or 0/0 for an answer that nobody checks",
+        )
+    deadline_s = int(arguments.get("deadline_s") or 120)
+    if not 1 <= deadline_s <= limits.DEADLINE_S_MAX:
+        raise InputError(f"a deadline of {deadline_s} s: 1 to {limits.DEADLINE_S_MAX} are taken")
+    return Request(
+        stages=stages,
+        input=data,
+        deadline_s=deadline_s,
+        level=Level.SPOT_CHECKED if verifiers else Level.SIGNED,
+        verifiers=verifiers,
+        needed=needed,
+    )
+
+
+def _text(arguments: Mapping[str, Any], name: str) -> str:
+    value = arguments.get(name)
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{name} is missing")
+    return value
+
+
+def _content_id(text: object) -> ContentId:
+    try:
+        return ContentId.parse(str(text))
+    except Malformed as error:
+        raise InputError(
+            f"{str(text)[:80]!r} is not a content id", todo="content ids begin with baf"
+        ) from error
