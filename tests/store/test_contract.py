@@ -1,14 +1,13 @@
-"""What every store promises, asked of both: on disk and in memory."""
+"""What every store promises of content and records, asked of both: on disk and in memory."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
-from store import Pin, Row, Store, Table, Write, open_memory_store, open_store
+from store import Pin, Row, Store, Table, Write, open_memory_store
+from tests.store.samples import FULL, content
 from wire import limits
 from wire.content import ContentId
 from wire.errors import (
@@ -17,49 +16,12 @@ from wire.errors import (
     Malformed,
     Missing,
     Oversize,
-    StoreFull,
 )
 from wire.tree import Block, Node, split
-
-FULL = limits.BLOCK_BYTES_MAX
-Opened = Callable[[int], AbstractAsyncContextManager[Store]]
-
-
-@asynccontextmanager
-async def _on_disk(folder: Path, quota_bytes: int) -> AsyncIterator[Store]:
-    async with open_store(folder, quota_bytes=quota_bytes) as store:
-        yield store
-
-
-@asynccontextmanager
-async def _in_memory(quota_bytes: int) -> AsyncIterator[Store]:
-    async with open_memory_store(quota_bytes=quota_bytes) as store:
-        yield store
-
-
-@pytest.fixture(params=["lmdb", "memory"])
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
-    """Opens a store with the quota it is given."""
-    return partial(_on_disk, tmp_path / "state") if request.param == "lmdb" else _in_memory
-
-
-@pytest.fixture
-async def store(opened: Opened) -> AsyncIterator[Store]:
-    async with opened(64 << 20) as store:
-        yield store
-
-
-def content(size_bytes: int, seed: int = 0) -> bytes:
-    """Bytes of which no two blocks are alike."""
-    words = (size_bytes + 7) // 8
-    return b"".join(((seed << 32) + n).to_bytes(8, "big") for n in range(words))[:size_bytes]
 
 
 def leftovers(folder: Path) -> list[Path]:
     return list(folder.glob(".*.part"))
-
-
-# Content
 
 
 @pytest.mark.parametrize("size_bytes", [0, 1, 1024, FULL - 1, FULL, FULL + 1, 5 * FULL, 9_000_000])
@@ -225,145 +187,6 @@ async def test_many_may_put_and_get_at_once(store: Store) -> None:
     assert len(store.scan(Table.JOBS)) == 200
 
 
-# Quota, eviction, pins
-
-
-async def test_over_quota_the_least_recently_used_goes_first(opened: Opened) -> None:
-    async with opened(3000) as store:
-        first, second, third = [await store.put(content(1000, n)) for n in range(3)]
-        await store.get(first)
-        fourth = await store.put(content(1000, 3))
-        assert [store.has(one) for one in (first, second, third, fourth)] == [
-            True,
-            False,
-            True,
-            True,
-        ]
-        fifth = await store.put(content(1000, 4))
-        assert [store.has(one) for one in (first, third, fourth, fifth)] == [
-            True,
-            False,
-            True,
-            True,
-        ]
-        assert store.statistics().used_bytes == 3000
-
-
-async def test_when_all_was_read_lately_something_goes_all_the_same(opened: Opened) -> None:
-    async with opened(3000) as store:
-        for number in range(3):
-            await store.get(await store.put(content(1000, number)))
-        assert store.has(await store.put(content(1000, 3)))
-        assert store.statistics().blocks == 3
-
-
-async def test_a_pinned_blob_stays_and_when_nothing_may_go_the_store_is_full(
-    opened: Opened,
-) -> None:
-    async with opened(3000) as store:
-        pinned = [await store.put(content(1000, n), pin="wanted") for n in range(2)]
-        cached = await store.put(content(1000, 2))
-        with pytest.raises(StoreFull, match="raise the store's quota"):
-            await store.put(content(1001, 3))
-        # Nothing was lost by trying.
-        assert store.has(cached)
-        newer = await store.put(content(1000, 4))
-        assert not store.has(cached)
-        assert all(store.has(one) for one in [*pinned, newer])
-        await store.unpin(pinned[0], "wanted")
-        assert store.has(await store.put(content(2000, 5)))
-        assert [store.has(one) for one in [*pinned, newer]] == [False, True, False]
-
-
-async def test_a_blob_stays_while_any_reason_stands(opened: Opened) -> None:
-    async with opened(1000) as store:
-        kept = await store.put(content(1000), pin="one")
-        await store.pin(kept, "two")
-        await store.pin(kept, "two")
-        await store.unpin(kept, "one")
-        await store.unpin(kept, "never given")
-        with pytest.raises(StoreFull):
-            await store.put(b"x")
-        assert store.pins() == [Pin(kept, "two")]
-        await store.unpin(kept, "two")
-        await store.put(b"x")
-        assert not store.has(kept)
-        assert store.pins() == []
-
-
-@pytest.mark.parametrize("order", ["forwards", "backwards"])
-async def test_a_pin_covers_a_tree_that_arrives_later(opened: Opened, order: str) -> None:
-    data = content(10 * FULL)
-    blocks = list(split(data))
-    async with opened(11 * FULL) as store:
-        await store.pin(blocks[-1].id, "fetching")
-        for block in blocks if order == "forwards" else reversed(blocks):
-            await store.put_block(block)
-        assert store.statistics().held_bytes == store.statistics().used_bytes
-        other = await store.put(content(FULL // 2, 1))
-        await store.put(content(FULL - 1000, 2))
-        assert not store.has(other)
-        assert await store.get(blocks[-1].id) == data
-        await store.unpin(blocks[-1].id, "fetching")
-        assert store.statistics().held_bytes == 0
-        await store.put(content(5 * FULL, 3))
-        assert not store.has(blocks[0].id)
-        assert (await store.check()).healthy
-
-
-async def test_a_block_shared_by_two_pinned_trees_outlives_one_of_them(opened: Opened) -> None:
-    async with opened(5 * FULL) as store:
-        shared = content(FULL, 1)
-        one = await store.put(shared + content(FULL, 2), pin="a")
-        two = await store.put(shared + content(FULL, 3), pin="b")
-        await store.unpin(one, "a")
-        await store.put(content(FULL, 4) + content(FULL, 5))
-        assert store.has(ContentId.of(shared))
-        assert await store.get(two) == shared + content(FULL, 3)
-        assert (await store.check()).healthy
-
-
-async def test_a_blob_larger_than_the_quota_is_refused_and_pins_survive_it(
-    opened: Opened,
-) -> None:
-    async with opened(30 * FULL) as store:
-        pinned = await store.put(content(FULL), pin="kept")
-        with pytest.raises(StoreFull):
-            await store.put(content(40 * FULL, 1))
-        assert await store.get(pinned) == content(FULL)
-        # What was left of the attempt makes way.
-        whole = await store.put(content(28 * FULL, 2))
-        assert await store.missing(whole) == []
-        assert (await store.check()).healthy
-
-
-async def test_a_large_put_keeps_its_own_blocks_while_others_press(opened: Opened) -> None:
-    async with opened(60 * FULL) as store:
-        data = content(40 * FULL)
-        # Half of it is here already, and the oldest there is.
-        for block in list(split(data))[:20]:
-            await store.put_block(block)
-
-        async def press(number: int) -> None:
-            for turn in range(10):
-                await store.put(content(FULL, 1000 * number + turn + 1))
-
-        found: list[ContentId] = []
-
-        async def large() -> None:
-            found.append(await store.put(data, pin="whole"))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(large)
-            for number in range(1, 5):
-                nursery.start_soon(press, number)
-        assert await store.get(found[0]) == data
-        assert store.statistics().used_bytes <= 60 * FULL
-
-
-# Records
-
-
 async def test_a_record_is_kept_replaced_and_forgotten(store: Store) -> None:
     assert store.read(Table.JOBS, b"k") is None
     await store.write(Table.JOBS, b"k", b"1")
@@ -415,32 +238,6 @@ async def test_a_batch_is_kept_all_together(store: Store) -> None:
     assert store.read(Table.RECEIPTS, b"r") == b"1"
     assert store.read(Table.JOBS, b"j") == b"2"
     assert store.pins() == [Pin(ids[0], "task")]
-
-
-async def test_a_batch_that_does_not_fit_is_kept_not_at_all(opened: Opened) -> None:
-    async with opened(1000) as store:
-        await store.put(content(600), pin="kept")
-        with pytest.raises(StoreFull):
-            await store.commit(
-                Write(rows=(Row(Table.JOBS, b"j", b"2"),), blobs=(b"x", content(400, 1)))
-            )
-        assert store.read(Table.JOBS, b"j") is None
-        assert not store.has(ContentId.of(b"x"))
-    with pytest.raises(Oversize, match="put large blobs by themselves"):
-        Write(blobs=(bytes(9 << 20),))
-
-
-async def test_a_batch_does_not_evict_what_it_names_itself(opened: Opened) -> None:
-    async with opened(3000) as store:
-        old = await store.put(content(1000, 1))
-        await store.put(content(1000, 2))
-        ids = await store.commit(
-            Write(blobs=(content(1000, 1), content(1000, 3), content(1000, 4)))
-        )
-        assert ids[0] == old
-        assert all(store.has(one) for one in ids)
-        # Evicting it and putting it back would have gone over the quota.
-        assert store.statistics().used_bytes == 3000
 
 
 async def test_what_is_written_soon_is_there_after_the_next_commit(store: Store) -> None:

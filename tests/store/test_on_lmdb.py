@@ -3,26 +3,24 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import lmdb
 import pytest
 import trio
+import trio.testing
 
 from store import Table, on_lmdb, open_store
 from store.groups import QUEUE_MAX, Committer, Request
-from wire import limits
+from store.on_lmdb import Environment
+from store.rows import BLOCKS
+from tests.store.samples import FULL, content
 from wire.content import ContentId
 from wire.errors import Corrupt, Missing, StoreFull, StoreUnusable
 from wire.tree import split
 
-FULL = limits.BLOCK_BYTES_MAX
 QUOTA = 1 << 30
-
-
-def content(size_bytes: int, seed: int) -> bytes:
-    words = (size_bytes + 7) // 8
-    return b"".join(((seed << 32) + n).to_bytes(8, "big") for n in range(words))[:size_bytes]
 
 
 def damage(folder: Path, content_id: ContentId, data: bytes | None) -> None:
@@ -90,6 +88,26 @@ async def test_the_map_grows_by_itself_while_others_read(
         assert await store.get(large) == content(8 << 20, 1)
     size = (tmp_path / "store" / "data.mdb").stat().st_size
     assert size > 8 << 20
+
+
+def test_the_map_does_not_grow_under_a_reader(tmp_path: Path) -> None:
+    # LMDB itself would move the pages away from under whoever reads them.
+    handle = lmdb.open(str(tmp_path), map_size=1 << 20, max_dbs=1)
+    environment = Environment(handle, {BLOCKS: handle.open_db(b"blocks")})
+    writer = threading.Thread(
+        target=environment.write, args=(lambda rows: rows.put(BLOCKS, b"k", bytes(2 << 20)),)
+    )
+    with environment.reading() as rows:
+        assert rows.get(BLOCKS, b"k") is None
+        writer.start()
+        writer.join(0.2)
+        assert writer.is_alive()
+        assert handle.info()["map_size"] == 1 << 20
+    writer.join(10)
+    with environment.reading() as rows:
+        assert rows.size(BLOCKS, b"k") == 2 << 20
+    assert handle.info()["map_size"] > 2 << 20
+    handle.close()
 
 
 async def test_puts_that_come_together_share_a_commit(tmp_path: Path) -> None:
