@@ -1,0 +1,1 @@
+"""Running models: one seam (`node.engines.seam`) and the engines behind it."""

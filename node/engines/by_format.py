@@ -1,0 +1,62 @@
+"""Several engines as one: each model goes to the engine of its manifest's format."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.engines.seam import Emit, Engine, EngineStatistics, Job, Loaded, Output
+from wire.content import ContentId
+from wire.errors import ModelRefused
+from wire.model import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class EnginesByFormat:
+    """`engines` maps a manifest's format to the engine that runs it; at least one is there."""
+
+    engines: Mapping[str, Engine]
+
+    @property
+    def profile(self) -> str:
+        return "; ".join(engine.profile for engine in self.engines.values())
+
+    @property
+    def free_slots(self) -> int:
+        return min(engine.free_slots for engine in self.engines.values())
+
+    @property
+    def queue_s(self) -> float:
+        return max(engine.queue_s for engine in self.engines.values())
+
+    async def load(self, manifest: Manifest, files: Mapping[str, Path]) -> Loaded:
+        engine = self.engines.get(manifest.format)
+        if engine is None:
+            raise ModelRefused(
+                f"{manifest.name} is of the format {manifest.format!r}, and no engine here runs it",
+                todo=f"formats here: {', '.join(sorted(self.engines))}",
+            )
+        return await engine.load(manifest, files)
+
+    async def unload(self, model: ContentId) -> None:
+        for engine in self.engines.values():
+            await engine.unload(model)
+
+    def loaded(self) -> Mapping[ContentId, Loaded]:
+        return {key: it for engine in self.engines.values() for key, it in engine.loaded().items()}
+
+    async def infer(self, job: Job, emit: Emit | None = None) -> Output:
+        for engine in self.engines.values():
+            if job.model in engine.loaded():
+                return await engine.infer(job, emit)
+        raise ModelRefused(f"model {job.model.short} is not loaded here", todo="load it first")
+
+    def statistics(self) -> EngineStatistics:
+        parts = [engine.statistics() for engine in self.engines.values()]
+        return EngineStatistics(
+            jobs_queued=sum(it.jobs_queued for it in parts),
+            units_queued=sum(it.units_queued for it in parts),
+            units_done=sum(it.units_done for it in parts),
+            restarts=sum(it.restarts for it in parts),
+            running=all(it.running for it in parts),
+            last_failure=next((it.last_failure for it in parts if it.last_failure), ""),
+        )

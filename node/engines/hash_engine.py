@@ -1,0 +1,180 @@
+"""An engine whose models are hash functions: for tests and simulations.
+
+It needs no weights, no process and no thread, so it works under a mock clock; what it answers
+differs for every model and input and is the same on every machine. It computes nothing of use.
+"""
+
+import hashlib
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import trio
+
+from node.engines.seam import Emit, EngineStatistics, Job, Loaded, Output, ready_model
+from wire.content import ContentId
+from wire.errors import ModelRefused, Refused, TooSlow
+from wire.model import Manifest
+from wire.payload import Texts, Vectors
+
+OPERATIONS = frozenset({"embed", "complete"})
+TOKENS_MAX = 4096
+DIMENSIONS_MAX = 4096
+# What an engine without service time says of itself: a number, so that routing can divide by it.
+UNITS_PER_S_FREE = 10_000.0
+
+
+def hash_manifest(name: str = "hash", dimensions: int = 64) -> Manifest:
+    """A manifest `HashEngine` loads; name and dimensions make models with different answers."""
+    return Manifest(
+        name=name,
+        format="hash",
+        profile="exact",
+        operations=("embed", "nearest", "complete"),
+        files=(),
+        parameters={"dimensions": dimensions},
+        tolerance=0.0,
+    )
+
+
+def hash_vector(model: ContentId, text: str, dimensions: int) -> bytes:
+    """The unit vector of a text: `dimensions` little-endian 32-bit floats."""
+    seed = hashlib.sha256(model + text.encode()).digest()
+    blocks = -(-dimensions // 8)
+    stream = b"".join(
+        hashlib.sha256(seed + struct.pack("<I", block)).digest() for block in range(blocks)
+    )
+    # 31-bit halves around zero: plain integers, so every machine makes the same floats.
+    raw = np.frombuffer(stream, dtype="<i4")[:dimensions].astype(np.float64) + 0.5
+    unit: bytes = (raw / np.sqrt(np.sum(raw * raw))).astype("<f4").tobytes()
+    return unit
+
+
+def hash_piece(model: ContentId, data: bytes, position: int) -> bytes:
+    """The token at `position` of what a hash model answers to `data`."""
+    digest = hashlib.sha256(model + struct.pack("<I", position) + data).hexdigest()
+    return digest.encode()
+
+
+@dataclass(slots=True)
+class _Counts:
+    jobs: int = 0
+    units_queued: int = 0
+    units_done: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class HashEngine:
+    """`unit_s` is how long a text or a token takes; jobs are done one after the other.
+
+    The queue takes `jobs_max` jobs, the one under way included; a further one is refused.
+    """
+
+    unit_s: float = 0.0
+    jobs_max: int = 64
+    _loaded: dict[ContentId, Loaded] = field(default_factory=dict, init=False)
+    _turn: trio.Lock = field(default_factory=trio.Lock, init=False)
+    _counts: _Counts = field(default_factory=_Counts, init=False)
+
+    @property
+    def profile(self) -> str:
+        return "hash-1 exact"
+
+    @property
+    def free_slots(self) -> int:
+        return max(0, self.jobs_max - self._counts.jobs)
+
+    @property
+    def queue_s(self) -> float:
+        return self._counts.units_queued * self.unit_s
+
+    async def load(self, manifest: Manifest, files: Mapping[str, Path]) -> Loaded:
+        """Ready at once; ModelRefused for a manifest of another format."""
+        await trio.lowlevel.checkpoint()
+        dimensions = manifest.parameters.get("dimensions")
+        if manifest.format != "hash" or files:
+            raise ModelRefused(f"{manifest.name} is {manifest.format}, not a hash model")
+        if type(dimensions) is not int or not 1 <= dimensions <= DIMENSIONS_MAX:
+            raise ModelRefused(f"a hash model has 1 to {DIMENSIONS_MAX} dimensions")
+        ready = Loaded(
+            model=manifest.id,
+            manifest=manifest,
+            units_per_s=1 / self.unit_s if self.unit_s else UNITS_PER_S_FREE,
+            memory_bytes=0,
+        )
+        return self._loaded.setdefault(ready.model, ready)
+
+    async def unload(self, model: ContentId) -> None:
+        await trio.lowlevel.checkpoint()
+        self._loaded.pop(model, None)
+
+    def loaded(self) -> Mapping[ContentId, Loaded]:
+        return dict(self._loaded)
+
+    async def infer(self, job: Job, emit: Emit | None = None) -> Output:
+        ready = ready_model(self._loaded, job, OPERATIONS)
+        texts, units = _read(job)
+        if not self.free_slots:
+            raise Refused("the engine's queue is full", retry_after_s=self.queue_s)
+        self._counts.jobs += 1
+        self._counts.units_queued += units
+        left = units
+        try:
+            with trio.fail_after(job.deadline_s):
+                async with self._turn:
+                    if job.model not in self._loaded:
+                        raise ModelRefused(f"{ready.manifest.name} was unloaded")
+                    pieces = []
+                    for position in range(units):
+                        await trio.sleep(self.unit_s)
+                        piece = _answer(ready, texts, job.input, position)
+                        if emit is not None and job.operation == "complete":
+                            await emit(piece)
+                        pieces.append(piece)
+                        left -= 1
+                        self._counts.units_queued -= 1
+                        self._counts.units_done += 1
+        except trio.TooSlowError as error:
+            raise TooSlow(f"not done within {job.deadline_s:g} s") from error
+        finally:
+            self._counts.jobs -= 1
+            self._counts.units_queued -= left
+        return Output(data=_written(job, pieces), units=units)
+
+    def statistics(self) -> EngineStatistics:
+        return EngineStatistics(
+            jobs_queued=self._counts.jobs,
+            units_queued=self._counts.units_queued,
+            units_done=self._counts.units_done,
+            restarts=0,
+            running=True,
+            last_failure="",
+        )
+
+
+def _read(job: Job) -> tuple[tuple[str, ...], int]:
+    """The texts of an embedding and the units of work; ModelRefused for a wrong parameter."""
+    if job.operation == "embed":
+        texts = Texts.from_bytes(job.input).texts
+        return texts, len(texts)
+    tokens = job.parameters.get("tokens", 16)
+    if type(tokens) is not int or not 1 <= tokens <= TOKENS_MAX:
+        raise ModelRefused(f"'tokens' is a number from 1 to {TOKENS_MAX}")
+    return (), tokens
+
+
+def _answer(ready: Loaded, texts: tuple[str, ...], data: bytes, position: int) -> bytes:
+    if not texts:
+        return hash_piece(ready.model, data, position)
+    dimensions = ready.manifest.parameters["dimensions"]
+    assert isinstance(dimensions, int), "load() checked it"
+    return hash_vector(ready.model, texts[position], dimensions)
+
+
+def _written(job: Job, pieces: list[bytes]) -> bytes:
+    if job.operation == "complete":
+        return b"".join(pieces)
+    dimensions = len(pieces[0]) // 4
+    return Vectors(dimensions=dimensions, rows=len(pieces), data=b"".join(pieces)).to_bytes()

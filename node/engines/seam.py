@@ -1,0 +1,110 @@
+"""What every engine is to the rest of a peer. It knows nothing of any library that runs models.
+
+An engine holds models and answers jobs. It owns no policy: it does not choose work, does not keep
+results and does not check anybody. Bytes go in, bytes come out, and a job that cannot be done ends
+in one of `wire.errors`, never in a hang.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from wire.content import ContentId
+from wire.errors import ModelRefused
+from wire.model import Manifest
+from wire.schema import Parameters
+
+Emit = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One leg's work. `deadline_s` counts from the moment `infer` is called."""
+
+    model: ContentId
+    operation: str
+    input: bytes
+    parameters: Parameters
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What a job made. `units` are texts embedded, or tokens made."""
+
+    data: bytes
+    units: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A model that is ready. `units_per_s` is measured at warm-up and follows the real work."""
+
+    model: ContentId
+    manifest: Manifest
+    units_per_s: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStatistics:
+    """What an engine did since it was opened. `last_failure` is in words, empty if none."""
+
+    jobs_queued: int
+    units_queued: int
+    units_done: int
+    restarts: int
+    running: bool
+    last_failure: str
+
+
+class Engine(Protocol):
+    """Holds models and answers jobs; jobs may be given to it concurrently."""
+
+    @property
+    def profile(self) -> str:
+        """Library, version, precision and device class: what a receipt says did the work."""
+
+    @property
+    def free_slots(self) -> int:
+        """How many more jobs would be taken now."""
+
+    @property
+    def queue_s(self) -> float:
+        """How long what is queued will take, by measured speed."""
+
+    async def load(self, manifest: Manifest, files: Mapping[str, Path]) -> Loaded:
+        """Make a model ready; `files` says where each file of the manifest lies.
+
+        The caller has checked the files' hashes. A model that is loaded already is not loaded
+        again. ModelRefused, EngineMissing, EngineFailed.
+        """
+
+    async def unload(self, model: ContentId) -> None:
+        """Forget a model; its queued jobs end in ModelRefused. Unknown models are no error."""
+
+    def loaded(self) -> Mapping[ContentId, Loaded]:
+        """The models that are ready."""
+
+    async def infer(self, job: Job, emit: Emit | None = None) -> Output:
+        """Do one job. Cancelling this call cancels the work.
+
+        An operation that makes its output piece by piece gives each piece, in order, to `emit`
+        and waits for it. Refused (the queue is full), TooSlow (the deadline passed), ModelRefused
+        (not loaded, or it cannot do this), EngineFailed, WireError (the input is not what the
+        operation reads).
+        """
+
+    def statistics(self) -> EngineStatistics:
+        """Counts and the last failure."""
+
+
+def ready_model(loaded: Mapping[ContentId, Loaded], job: Job, operations: frozenset[str]) -> Loaded:
+    """The model a job names, if it is loaded and the engine can do what is asked of it."""
+    ready = loaded.get(job.model)
+    if ready is None:
+        raise ModelRefused(f"model {job.model.short} is not loaded here", todo="load it first")
+    if job.operation not in ready.manifest.operations or job.operation not in operations:
+        raise ModelRefused(f"{ready.manifest.name} is not run for {job.operation[:40]!r} here")
+    return ready

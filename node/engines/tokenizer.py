@@ -1,0 +1,44 @@
+"""Texts to tokens, with the model's own table; foreign errors become ours here.
+
+A table may come from anybody: its size is bounded, and a token beyond the model's vocabulary is
+found when it is read, not when it is used.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from wire.errors import ModelRefused
+
+FILE_BYTES_MAX = 32 << 20
+
+
+class Tokens:
+    """Makes at most `tokens_max` tokens of a text; what lies beyond is not seen by the model."""
+
+    def __init__(self, table: Tokenizer) -> None:
+        self._table = table
+
+    def of(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text, the marks the model wants at both ends included."""
+        found = self._table.encode_batch(list(texts))
+        return [list(encoding.ids) for encoding in found]
+
+
+def read_tokens(path: Path, *, tokens_max: int, vocabulary: int) -> Tokens:
+    """Read a `tokenizer.json`; ModelRefused if it is none or knows more than `vocabulary` words."""
+    if (size := path.stat().st_size) > FILE_BYTES_MAX:
+        raise ModelRefused(f"{path.name} has {size} bytes, at most {FILE_BYTES_MAX} are read")
+    try:
+        table = Tokenizer.from_buffer(path.read_bytes())
+    # The library raises a bare Exception for every file it cannot read, so there is nothing
+    # narrower to catch. Nothing is cancelled in here: only the worker, which has no loop, calls.
+    except Exception as error:
+        raise ModelRefused(f"{path.name} is not a tokenizer: {str(error)[:200]}") from error
+    words = table.get_vocab(with_added_tokens=True)
+    if not words or max(words.values()) >= vocabulary:
+        raise ModelRefused(f"{path.name} has tokens beyond the model's {vocabulary} words")
+    table.no_padding()
+    table.enable_truncation(max_length=tokens_max)
+    return Tokens(table)

@@ -1,0 +1,103 @@
+"""The hash engine: pieces in order, virtual time, and answers that differ by model."""
+
+import numpy as np
+import pytest
+import trio
+
+from node.engines.hash_engine import HashEngine, hash_manifest, hash_piece, hash_vector
+from node.engines.seam import Job
+from tests.engine.tiny import texts
+from wire.errors import ModelRefused
+
+# Simulations recorded on one machine are replayed on another.
+GOLDEN = "503516bf2c1d44bfd05a86be"
+
+
+def job(manifest, operation="complete", data=b"prompt", **parameters) -> Job:
+    return Job(
+        model=manifest.id,
+        operation=operation,
+        input=data,
+        parameters=parameters,
+        deadline_s=1000,
+    )
+
+
+async def test_tokens_are_emitted_in_order_and_the_output_is_all_of_them() -> None:
+    engine, manifest, pieces = HashEngine(), hash_manifest(), []
+
+    async def emit(piece: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        pieces.append(piece)
+
+    await engine.load(manifest, {})
+    output = await engine.infer(job(manifest, tokens=5), emit)
+    assert pieces == [hash_piece(manifest.id, b"prompt", at) for at in range(5)]
+    assert output.data == b"".join(pieces)
+    assert output.units == 5
+
+
+async def test_work_takes_virtual_time_and_one_job_waits_for_the_other(autojump_clock) -> None:
+    engine, manifest = HashEngine(unit_s=2.0), hash_manifest()
+    await engine.load(manifest, {})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(engine.infer, job(manifest, tokens=10))
+        nursery.start_soon(engine.infer, job(manifest, tokens=5))
+        await trio.testing.wait_all_tasks_blocked()
+        assert engine.queue_s == 30
+    assert trio.current_time() == pytest.approx(30)
+
+
+async def test_a_job_cancelled_in_the_middle_gives_its_place_back(autojump_clock) -> None:
+    engine, manifest = HashEngine(unit_s=2.0, jobs_max=1), hash_manifest()
+    await engine.load(manifest, {})
+    with trio.move_on_after(5):
+        await engine.infer(job(manifest, tokens=10))
+    assert engine.statistics().units_queued == 0
+    assert engine.statistics().units_done == 2
+    assert engine.free_slots == 1
+
+
+async def test_a_model_unloaded_meanwhile_is_refused(autojump_clock) -> None:
+    engine, manifest = HashEngine(unit_s=1.0), hash_manifest()
+    await engine.load(manifest, {})
+
+    async def late() -> None:
+        with pytest.raises(ModelRefused, match="unloaded"):
+            await engine.infer(job(manifest, tokens=1))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(engine.infer, job(manifest, tokens=3))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(late)
+        await trio.testing.wait_all_tasks_blocked()
+        await engine.unload(manifest.id)
+
+
+async def test_parameters_out_of_bounds_are_refused() -> None:
+    engine, manifest = HashEngine(), hash_manifest()
+    await engine.load(manifest, {})
+    for tokens in (0, -1, True, 10**9, "many"):
+        with pytest.raises(ModelRefused):
+            await engine.infer(job(manifest, tokens=tokens))
+    with pytest.raises(ModelRefused):
+        await engine.load(hash_manifest(dimensions=10**6), {})
+
+
+def test_every_model_and_text_has_its_own_vector_and_always_the_same() -> None:
+    one, other = hash_manifest().id, hash_manifest("other").id
+    assert hash_vector(one, "a", 64) == hash_vector(one, "a", 64)
+    found = {hash_vector(model, text, 64) for model in (one, other) for text in ("a", "b", "")}
+    assert len(found) == 6
+    assert hash_vector(one, "a", 3)[:12].hex() == GOLDEN
+    assert np.linalg.norm(np.frombuffer(hash_vector(one, "a", 64), "<f4")) == pytest.approx(1)
+
+
+async def test_embedding_does_not_emit() -> None:
+    engine, manifest = HashEngine(), hash_manifest()
+    await engine.load(manifest, {})
+
+    async def emit(piece: bytes) -> None:
+        raise AssertionError("an embedding has no pieces")
+
+    await engine.infer(job(manifest, "embed", texts("a")), emit)

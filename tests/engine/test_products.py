@@ -1,0 +1,47 @@
+"""Where matrices are not blocked by hand (on a GPU) the graph computes the same function."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from node.engines.launch import EngineConfig, prepare
+from tests.engine.tiny import write_tiny
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from node.engines.bert import BertShape, BertWeights
+from node.engines.safetensors import read_table
+from node.engines.tinygrad_bert import Encoder
+from node.engines.tinygrad_products import Products
+from wire.model import Manifest
+
+manifest = Manifest.from_bytes(bytes.fromhex(sys.argv[1]))
+shape = BertShape.of(manifest)
+weights = BertWeights.read(read_table(Path(sys.argv[2])), shape)
+encoder = Encoder(shape, weights, Products(blocked=sys.argv[3] == "blocked"))
+graph = encoder.capture(32)
+rows = encoder.run(graph, 32, [[1, 5, 6, 2], [1, 2], [1, 9, 9, 9, 9, 2]])
+sys.stdout.buffer.write(rows.tobytes())
+"""
+
+
+async def test_blocked_and_plain_products_agree(cache: Path, tmp_path: Path) -> None:
+    manifest, files = write_tiny(tmp_path)
+    launch = await prepare(cache, EngineConfig())
+    weights = str(files["model.safetensors"])
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, manifest.to_bytes().hex(), weights, kind],
+            env=dict(launch.environment),
+            stdout=subprocess.PIPE,
+        )
+        for kind in ("blocked", "plain")
+    ]
+    blocked, plain = (
+        np.frombuffer(process.communicate(timeout=60)[0], np.float32) for process in running
+    )
+    assert len(blocked) == 3 * 16
+    assert np.abs(blocked - plain).max() < 1e-6
