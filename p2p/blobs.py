@@ -27,6 +27,7 @@ from wire.errors import (
     StoreError,
     TooSlow,
     TransportError,
+    WireError,
 )
 from wire.kinds import Role
 from wire.message import Block, Message, Want
@@ -104,16 +105,15 @@ class Blobs:
         has it, TooSlow at the deadline, Oversize when it is larger than the caller takes.
         `progress` hears bytes so far and bytes in all.
         """
-        waiting_for = self._fetching.get(content_id)
         try:
-            with trio.fail_after(deadline_s):
-                if waiting_for is not None:
-                    await waiting_for.wait()
-                if not await self.store.missing(content_id, limit=1):
-                    return
+            # What is left of a caller's deadline may be less than nothing.
+            with trio.fail_after(max(0.0, deadline_s)):
+                while (other := self._fetching.get(content_id)) is not None:
+                    await other.wait()
                 done = self._fetching[content_id] = trio.Event()
                 try:
-                    await self._fetch(content_id, tuple(sources), size_bytes_max, progress)
+                    if await self.store.missing(content_id, limit=1):
+                        await self._fetch(content_id, tuple(sources), size_bytes_max, progress)
                 finally:
                     del self._fetching[content_id]
                     done.set()
@@ -188,24 +188,27 @@ class Blobs:
                 continue
             try:
                 data = await self._want(source, block)
-                await self._take(download, block, data)
             except Refused:
                 plan.lacks(source, block)
-            except (TransportError, RemoteProtocolError):
+            except (TransportError, WireError, RemoteProtocolError):
                 plan.failed(source, block)
-            except (Corrupt, Malformed):
-                plan.failed(source, block)
-                self.peers.offended(source, Offence.MALFORMED)
-            except (StoreError, Oversize) as error:
-                # Ours, or the whole is not wanted: no other source can help.
-                download.failure = error
-                everybody.cancel()
             else:
-                plan.arrived(block)
+                try:
+                    await self._take(download, block, data)
+                except (Corrupt, Malformed):
+                    plan.failed(source, block)
+                    self.peers.offended(source, Offence.MALFORMED)
+                except (StoreError, Oversize) as error:
+                    # Ours, or the whole is not wanted: no other source can help.
+                    download.failure = error
+                    everybody.cancel()
+                else:
+                    plan.arrived(block)
             download.wake()
 
     def _learn_size(self, download: _Download, root: bytes) -> None:
-        download.size_bytes = Node.from_bytes(root).size_bytes if download.root.is_tree else 0
+        is_tree = download.root.is_tree
+        download.size_bytes = Node.from_bytes(root).size_bytes if is_tree else len(root)
         if download.size_bytes > download.size_bytes_max:
             raise Oversize(
                 f"content of {download.size_bytes} bytes,"
@@ -219,11 +222,11 @@ class Blobs:
 
     async def _take(self, download: _Download, block: ContentId, data: bytes) -> None:
         await self.store.put_block(StoredBlock(block, data))
+        if block == download.root:
+            self._learn_size(download, data)
         if not block.is_tree:
             download.got_bytes += len(data)
         else:
-            if block == download.root:
-                self._learn_size(download, data)
             for child, size_bytes in Node.from_bytes(data).sizes():
                 if self.store.has(child):
                     download.got_bytes += 0 if child.is_tree else size_bytes

@@ -34,10 +34,14 @@ def test_of_two_machines_with_one_key_the_newcomer_ends_and_the_first_stays() ->
     neighbour, first, second = meetings_of(), meetings_of(0.0), meetings_of(1000.0)
     for now_s in range(0, 1000, 10):
         first.told_same_key(neighbour.heard(ME, FIRST, now_s), now_s)
-    with pytest.raises(InputError, match="another machine is running") as ended:
+
+    def both_go_on() -> None:
         for now_s in range(1001, 1040, 5):
             first.told_same_key(neighbour.heard(ME, FIRST, now_s), now_s)
             second.told_same_key(neighbour.heard(ME, SECOND, now_s + 1.0), now_s + 1.0)
+
+    with pytest.raises(InputError, match="another machine is running") as ended:
+        both_go_on()
     assert "--state" in ended.value.todo
     assert str(ME) in ended.value.message
     first.told_same_key(neighbour.heard(ME, FIRST, 1045.0), 1045.0)
