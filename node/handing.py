@@ -75,6 +75,8 @@ class Handing:
 
     peers: Peers
     under_way: dict[PeerId, int] = field(default_factory=dict)
+    # Legs that one peer did not finish and that went to another.
+    failed_over: int = 0
 
     def able(self, stage: Stage, avoid: frozenset[PeerId] = frozenset()) -> list[PeerId]:
         """Peers that could do `stage`, best first, without those to avoid."""
@@ -133,6 +135,7 @@ class Handing:
             except (TransportError, WireError, RemoteProtocolError) as error:
                 failed.add(peer)
                 why = error
+            self.failed_over += 1
             reasons = [*reasons[-3:], f"{peer.short}: {why.message}"]
             tell(Failed(baton.leg.role.name.lower(), peer, why.message))
         raise TaskFailed(

@@ -78,6 +78,8 @@ class Local:
                 "under_way": tasks.under_way,
             },
             "legs_done": node.legs.done,
+            "legs_under_way": node.legs.under_way,
+            "failed_over": node.legs.handing.failed_over,
             "checks_done": node.verify.checked,
             "store": {
                 "used_bytes": store.used_bytes,
@@ -190,6 +192,7 @@ class Local:
             answered = await self._run(_request((stage,), data, arguments), emit)
         result = telling.answer_map(answered)
         result["answer"] = answered.answer.raw
+        result["input_payload"] = data
         result["result"] = await self._readable(operation, answered)
         result["payload"] = (
             answered.output if len(answered.output) < limits.INLINE_BYTES_MAX else b""

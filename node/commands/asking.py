@@ -37,11 +37,12 @@ async def ask(state: Path, arguments: dict[str, Any], *, as_json: bool) -> None:
 
 
 def save_receipt(state: Path, result: Mapping[str, Any]) -> Path:
-    """Write the receipt, and its output beside it, where `verify` finds both."""
+    """Write the receipt, its input and its output beside it, where `verify` finds them."""
     folder = state / "receipts"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{result['receipt']}.receipt"
     path.write_bytes(result["answer"])
+    path.with_suffix(".input").write_bytes(result["input_payload"])
     if result["payload"]:
         path.with_suffix(".output").write_bytes(result["payload"])
     return path
@@ -57,7 +58,7 @@ def document(result: Mapping[str, Any], saved: Path) -> dict[str, Any]:
     return {**rest, "result": found, "receipt_file": str(saved)}
 
 
-_RAW = ("answer", "payload", "result")
+_RAW = ("answer", "payload", "input_payload", "result")
 
 
 def show_answer(result: Mapping[str, Any], saved: Path) -> None:

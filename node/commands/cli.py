@@ -9,6 +9,7 @@ import click
 import trio
 
 from node.commands import asking, content, looking, verifying
+from node.commands import demo as showing_demo
 from node.commands.join import World, join
 from node.commands.options import bytes_of, json_option, roles_of, state_option, verdicts_of
 from node.config import ROLES_DEFAULT, NodeConfig
@@ -17,6 +18,7 @@ from wire.errors import InputError
 from wire.kinds import Role
 
 PORT_DEFAULT = 4747
+QUESTION = "how do I catch several exceptions at once?"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -47,6 +49,7 @@ def _run(work: Callable[[], Awaitable[None]]) -> None:
 @click.option("--listen", multiple=True, help="A multiaddr to listen on instead of --port.")
 @click.option("--network", default="baton", show_default=True, help="Peers of other names refuse.")
 @click.option("--quota", default="20GB", show_default=True, help="What the store may grow to.")
+@click.option("--with-parent", is_flag=True, hidden=True, help="End when the parent process does.")
 @state_option
 @json_option
 @click.pass_obj
@@ -61,6 +64,7 @@ def join_command(
     listen: tuple[str, ...],
     network: str,
     quota: str,
+    with_parent: bool,
     state: Path,
     as_json: bool,
 ) -> None:
@@ -80,7 +84,7 @@ def join_command(
         files=files,
         quota_bytes=bytes_of(quota),
     )
-    _run(lambda: join(config, world(), as_json=as_json))
+    _run(lambda: join(config, world(), as_json=as_json, with_parent=with_parent))
 
 
 def _free_or_any(port: int) -> int:
@@ -92,6 +96,32 @@ def _free_or_any(port: int) -> int:
         except OSError:
             return 0
     return port
+
+
+@cli.command("demo")
+@click.option("--ask", "question", default=QUESTION, show_default=True, help="What to ask.")
+@click.option(
+    "--files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A folder (or file) of your own text to bring in besides.",
+)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("~/.baton/demo"),
+    show_default=True,
+    help="Where the peers keep their state; an earlier demo's is replaced.",
+)
+@json_option
+def demo_command(*, question: str, files: tuple[Path, ...], folder: Path, as_json: bool) -> None:
+    """A whole small network on this machine: real data, a real model, real checks."""
+    for path in files:
+        if not path.exists():
+            raise InputError(f"{path} does not exist", todo="check what --files names")
+    shared = tuple(path.absolute() for path in files)
+    place = folder.expanduser().absolute()
+    _run(lambda: showing_demo.demo(place, question, shared, as_json=as_json))
 
 
 @cli.command("ask")

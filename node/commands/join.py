@@ -1,5 +1,6 @@
 """`join`: be a peer, for as long as nobody stops it."""
 
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -58,7 +59,9 @@ def open_sources(config: NodeConfig) -> Source:
     return Sources(schemes)
 
 
-async def join(config: NodeConfig, world: World, *, as_json: bool) -> None:
+async def join(
+    config: NodeConfig, world: World, *, as_json: bool, with_parent: bool = False
+) -> None:
     """Run a peer until SIGTERM or Ctrl-C; BatonError says why it could not, or had to end."""
     config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with AsyncExitStack() as stack:
@@ -81,7 +84,10 @@ async def join(config: NodeConfig, world: World, *, as_json: bool) -> None:
         nursery = await stack.enter_async_context(trio.open_nursery())
         if not as_json:
             nursery.start_soon(narrate, node)
-        await wait_for_stop()
+        with trio.CancelScope() as running:
+            if with_parent:
+                nursery.start_soon(follow_parent, running)
+            await wait_for_stop()
         if not as_json:
             console.print("leaving: finishing what is held …")
         nursery.cancel_scope.cancel()
@@ -91,6 +97,14 @@ async def wait_for_stop() -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
             return
+
+
+async def follow_parent(running: trio.CancelScope) -> None:
+    """End when whoever started this process is gone: peers of a demo do not outlive it."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        await trio.sleep(1.0)
+    running.cancel()
 
 
 def announce(node: Node, *, as_json: bool) -> None:

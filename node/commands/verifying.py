@@ -20,9 +20,9 @@ _MARK = {
 def verify(receipt: Path, content: tuple[Path, ...], *, as_json: bool) -> bool:
     """Check a receipt file; whether everything that can be checked holds."""
     raw = _read(receipt, limits.FRAME_BYTES_MAX)
-    beside = receipt.with_suffix(".output")
+    beside = [receipt.with_suffix(it) for it in (".input", ".output")]
     at_hand: dict[ContentId, bytes] = {}
-    for path in (*content, *([beside] if beside.exists() else [])):
+    for path in (*content, *(it for it in beside if it.exists())):
         data = _read(path, PAYLOAD_BYTES_MAX)
         at_hand[name_of(data)] = data
     report = audit(raw, at_hand.get)

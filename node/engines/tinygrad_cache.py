@@ -65,7 +65,9 @@ class GraphCache:
             state = os.fstat(handle)
             if state.st_uid != os.geteuid() or state.st_mode & 0o077:
                 return None
-            data = file.read(FILE_BYTES_MAX)
+            if state.st_size > FILE_BYTES_MAX:
+                return None
+            data = file.read()
         digest, body = data[:DIGEST_BYTES], data[DIGEST_BYTES:]
         if hashlib.sha256(body).digest() != digest:
             return None
