@@ -1,6 +1,6 @@
 """Thirty-two clients with one sentence each, beside plain tinygrad called one by one.
 
-Run from the repository's root: `python -m tests.bench.embed_engine [CACHE_FOLDER]`. Both run on
+Run from the repository's root: `python -m tests.bench embed_engine`. Both run on
 this machine one after the other in one run, with the same sentences; what counts is the ratio. The
 plain program is what one would write first: the same model, a captured graph for each length in
 steps of sixteen tokens, one text at a time, in its own process.
@@ -8,11 +8,11 @@ steps of sixteen tokens, one text at a time, in its own process.
 
 import math
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -68,7 +68,7 @@ async def at_sizes(engine: Engine) -> dict[int, float]:
         began_s, repeats = trio.current_time(), max(2, 64 // size)
         for _ in range(repeats):
             await engine.infer(job(*texts))
-        found[size] = size * repeats / (trio.current_time() - began_s)
+        found[size] = round(size * repeats / (trio.current_time() - began_s), 1)
     return found
 
 
@@ -80,38 +80,65 @@ async def overshoot(delays_s: list[float]) -> None:
         delays_s.append(trio.current_time() - due_s)
 
 
-async def main(cache: Path) -> None:
-    config = EngineConfig(search_path="/usr/local/bin:/usr/bin:/bin")
-    for start in ("first start", "second start"):
+async def measure(cache: Path, config: EngineConfig) -> dict[str, Any]:
+    """Both starts, then the engine's speed and what it costs the loop it runs beside."""
+    found: dict[str, Any] = {}
+    for start in ("cold_start_s", "warm_start_s"):
         began_s = trio.current_time()
         async with open_tinygrad_engine(cache, config=config) as engine:
             loaded = await engine.load(minilm_manifest(), minilm_files())
             await engine.infer(job(SENTENCES[0]))
-            print(f"{start}: {trio.current_time() - began_s:.1f} s to the first answer")
-            if start == "first start":
+            found[start] = round(trio.current_time() - began_s, 1)
+            if start == "cold_start_s":
                 continue
-            print(f"worker: {loaded.memory_bytes >> 20} MiB resident")
-            print("sentences/s by job size:", await at_sizes(engine))
+            found["worker_resident_mib"] = loaded.memory_bytes >> 20
+            found["sentences_per_s_by_job_size"] = await at_sizes(engine)
             delays_s: list[float] = []
-            used_s = resource.getrusage(resource.RUSAGE_SELF)
+            before = resource.getrusage(resource.RUSAGE_SELF)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(overshoot, delays_s)
-                ours = await clients(engine)
+                found["sentences_per_s_32_clients"] = round(await clients(engine), 1)
                 nursery.cancel_scope.cancel()
-            after_s = resource.getrusage(resource.RUSAGE_SELF)
-    parent_s = after_s.ru_utime + after_s.ru_stime - used_s.ru_utime - used_s.ru_stime
-    late_ms = sorted(delays_s)[int(len(delays_s) * 0.99)] * 1e3
-    print(f"{CLIENTS} clients: {ours:.1f} sentences/s; loop late by {late_ms:.1f} ms (p99)")
-    print(f"parent: {parent_s / (CLIENTS * ROUNDS) * 1e3:.2f} CPU-ms a sentence, probe included")
-    launch = await prepare(cache, config)
-    plain = subprocess.run(
+            after = resource.getrusage(resource.RUSAGE_SELF)
+    used_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    found["loop_late_ms_p99"] = round(sorted(delays_s)[int(len(delays_s) * 0.99)] * 1e3, 1)
+    found["parent_cpu_ms_per_sentence"] = round(used_s / (CLIENTS * ROUNDS) * 1e3, 2)
+    return found
+
+
+async def five_cold(cache: Path, config: EngineConfig) -> float:
+    """Seconds until five engines that start together with an empty cache all have answered."""
+
+    async def one() -> None:
+        async with open_tinygrad_engine(cache, config=config) as engine:
+            await engine.load(minilm_manifest(), minilm_files())
+            await engine.infer(job(SENTENCES[0]))
+
+    began_s = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(one)
+    return round(trio.current_time() - began_s, 1)
+
+
+async def main(folder: Path) -> dict[str, Any]:
+    config = EngineConfig()
+    found = await measure(folder / "one", config)
+    found["five_cold_starts_s"] = await five_cold(folder / "five", config)
+    launch = await prepare(folder / "one", config)
+    done = await trio.run_process(
         [sys.executable, "-m", "tests.bench.embed_engine", "--plain"],
         env=dict(launch.environment),
-        stdout=subprocess.PIPE,
-        check=True,
+        capture_stdout=True,
     )
-    theirs = float(plain.stdout)
-    print(f"plain tinygrad, one by one: {theirs:.1f} sentences/s; ratio {ours / theirs:.1f}")
+    found["sentences_per_s_plain"] = round(float(done.stdout), 1)
+    ratio = found["sentences_per_s_32_clients"] / found["sentences_per_s_plain"]
+    return found | {"ratio_to_plain": round(ratio, 2)}
+
+
+def run() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        return trio.run(main, Path(folder))
 
 
 def plain() -> float:
@@ -183,10 +210,5 @@ def plain() -> float:
 
 
 if __name__ == "__main__":
-    if "--plain" in sys.argv:
-        print(plain())
-    elif len(sys.argv) > 1:
-        trio.run(main, Path(sys.argv[1]))
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            trio.run(main, Path(folder))
+    assert sys.argv[1:] == ["--plain"], "run it as: python -m tests.bench embed_engine"
+    print(plain())

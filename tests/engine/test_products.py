@@ -1,10 +1,10 @@
 """Where matrices are not blocked by hand (on a GPU) the graph computes the same function."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import trio
 
 from node.engines.launch import EngineConfig, prepare
 from tests.engine.tiny import write_tiny
@@ -32,16 +32,20 @@ async def test_blocked_and_plain_products_agree(cache: Path, tmp_path: Path) -> 
     manifest, files = write_tiny(tmp_path)
     launch = await prepare(cache, EngineConfig())
     weights = str(files["model.safetensors"])
-    running = [
-        subprocess.Popen(
+    rows = {}
+
+    async def compute(kind: str) -> None:
+        done = await trio.run_process(
             [sys.executable, "-c", PROGRAM, manifest.to_bytes().hex(), weights, kind],
             env=dict(launch.environment),
-            stdout=subprocess.PIPE,
+            capture_stdout=True,
         )
-        for kind in ("blocked", "plain")
-    ]
-    blocked, plain = (
-        np.frombuffer(process.communicate(timeout=60)[0], np.float32) for process in running
-    )
+        rows[kind] = np.frombuffer(done.stdout, np.float32)
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(compute, "blocked")
+            nursery.start_soon(compute, "plain")
+    blocked, plain = rows["blocked"], rows["plain"]
     assert len(blocked) == 3 * 16
     assert np.abs(blocked - plain).max() < 1e-6
