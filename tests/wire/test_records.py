@@ -52,7 +52,7 @@ BROKEN_RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "a file is not hidden": ("ModelFile", {"name": ".profile"}),
     "a file is not elsewhere": ("ModelFile", {"name": "/etc/passwd"}),
     "a file is not below": ("ModelFile", {"name": "a/../../b"}),
-    "a file is not elsewhere on Windows": ("ModelFile", {"name": "..\\b"}),
+    "a file is not elsewhere on Windows": ("ModelFile", {"name": "C:\\b"}),
     "vectors are as long as they say": ("Vectors", {"data": bytes(7)}),
     "vectors have all their rows": ("Vectors", {"rows": 2}),
     "vectors have all their dimensions": ("Vectors", {"dimensions": 1}),
