@@ -62,6 +62,7 @@ class Network:
         alter: Callable[[Parts], Parts] = lambda parts: parts,
         number: int | None = None,
         seams: Seams | None = None,
+        listen: tuple[str, ...] = ("/memory/0",),
     ) -> AsyncIterator[Node]:
         if number is None:
             number = self.opened
@@ -69,7 +70,7 @@ class Network:
         bootstraps = self.nodes[0].peers.endpoint.addresses[:1] if self.nodes else ()
         config = NodeConfig(
             state=self.folder / str(number),
-            peers=PeersConfig(bootstraps=bootstraps, listen=("/memory/0",)),
+            peers=PeersConfig(bootstraps=bootstraps, listen=listen),
             roles=frozenset(roles),
             models=tuple(models) if {I, V} & set(roles) else (),
             leave_s=0.1,

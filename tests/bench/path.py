@@ -1,0 +1,128 @@
+"""The whole path with a model that does nothing, beside the same bytes echoed over bare libp2p.
+
+Three legs (data, infer, verify) over TCP and noise, each peer with its own LMDB store: what is left is
+the cost of the path itself: journal, signatures, receipts, lottery, verdicts, keeping. The echo sends as
+many bytes three times, there and back, over an open stream of an unwrapped py-libp2p host. Both run in
+one process, in turn, so that what else the machine does falls on both.
+"""
+
+import statistics
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+from libp2p import create_new_ed25519_key_pair, new_host
+from libp2p.custom_types import TProtocol
+from libp2p.peer.peerinfo import PeerInfo
+from multiaddr import Multiaddr
+
+from node.engines.hash_engine import hash_manifest
+from node.path import Request
+from node.peer import Node
+from p2p.over_libp2p import TcpTransport
+from store import open_store
+from tests.node.network import D, I, Network, S, V, replace
+from wire.kinds import Role
+from wire.task import Stage
+
+TASKS = 300
+WARM_UP = 30
+ECHO = TProtocol("/bench/echo/1")
+# What the legs of one task send, there and back, with all their receipts: measured below.
+ECHO_BYTES = 2048
+
+
+def run(arguments: list[str]) -> dict[str, Any]:
+    """Seconds per task and per three echoes; `tasks` may be given as the first argument."""
+    tasks = int(arguments[0]) if arguments else TASKS
+    with tempfile.TemporaryDirectory(prefix="baton-bench-") as folder:
+        return trio.run(_compare, Path(folder), tasks)
+
+
+async def _compare(folder: Path, tasks: int) -> dict[str, Any]:
+    ours: list[float] = []
+    bare: list[float] = []
+    async with AsyncExitStack() as stack:
+        asker = await _network(folder, stack)
+        echo = await stack.enter_async_context(_bare_echo())
+        for number in range(WARM_UP + tasks):
+            begun_s = trio.current_time()
+            await _one_task(asker, number)
+            between_s = trio.current_time()
+            for _ in range(3):
+                await echo()
+            if number >= WARM_UP:
+                ours.append(between_s - begun_s)
+                bare.append(trio.current_time() - between_s)
+    path, echoes = _milliseconds(ours), _milliseconds(bare)
+    return {
+        "tasks": tasks,
+        "path_ms": path,
+        "three_echoes_ms": echoes,
+        "echo_bytes": ECHO_BYTES,
+        "ratio_p50": round(path["p50"] / echoes["p50"], 2),
+        "aim": "p50 <= 15 ms and <= 3 x the echoes",
+    }
+
+
+async def _network(folder: Path, stack: AsyncExitStack) -> Node:
+    network = Network(stack, folder)
+    tcp = TcpTransport(wall_ns=lambda: 1)
+    for roles in ((S,), (D, S), (I, S), (V, S), (V, S), (V, S)):
+        place = folder / f"store-{len(network.nodes)}"
+        store = await stack.enter_async_context(open_store(place, quota_bytes=1 << 30))
+        await network.add(
+            *roles,
+            store=store,
+            listen=("/ip4/127.0.0.1/tcp/0",),
+            alter=lambda parts: replace(parts, transport=tcp),
+        )
+    await network.settled()
+    return network.nodes[0]
+
+
+async def _one_task(asker: Node, number: int) -> None:
+    model = hash_manifest().id
+    window = {"source": "pydoc:try", "first": number % 14, "count": 1}
+    fetch = Stage(role=Role.DATA, operation="fetch", model=None, parameters=window)
+    # The number makes each a job of its own, so that nothing is served from an earlier one.
+    complete = Stage(
+        role=Role.INFER, operation="complete", model=model, parameters={"tokens": 1, "n": number}
+    )
+    task = await asker.path.submit(Request(stages=(fetch, complete), input=None))
+    await asker.path.watch(task, lambda event: None)
+
+
+@asynccontextmanager
+async def _bare_echo() -> AsyncIterator[Any]:
+    listen = [Multiaddr("/ip4/127.0.0.1/tcp/0")]
+    server, client = new_host(key_pair=create_new_ed25519_key_pair()), new_host(key_pair=create_new_ed25519_key_pair())
+
+    async def answer(stream: Any) -> None:
+        while data := await stream.read(ECHO_BYTES):
+            await stream.write(data)
+
+    server.set_stream_handler(ECHO, answer)
+    async with server.run(listen), client.run(listen):
+        await client.connect(PeerInfo(server.get_id(), server.get_addrs()))
+        stream = await client.new_stream(server.get_id(), [ECHO])
+        payload = b"x" * ECHO_BYTES
+
+        async def echo() -> None:
+            await stream.write(payload)
+            got = 0
+            while got < ECHO_BYTES:
+                got += len(await stream.read(ECHO_BYTES - got))
+
+        yield echo
+        await stream.reset()
+        await client.close()
+        await server.close()
+
+
+def _milliseconds(seconds: list[float]) -> dict[str, float]:
+    cuts = statistics.quantiles(seconds, n=100)
+    return {"p50": round(cuts[49] * 1000, 2), "p99": round(cuts[98] * 1000, 2)}
