@@ -4,7 +4,7 @@ The shell around `dialing`, `meeting` and `score`: it carries messages to those 
 they say. What a message means for a task or a blob is for the handlers it is given.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -137,20 +137,37 @@ class Peers:
     async def _reach(self, peer: PeerId, deadline_s: float) -> None:
         advert = self.view.advert_of(peer)
         addresses = advert.record.addresses if advert else self.dialing.addresses_of(peer)
-        if not addresses:
-            raise Unreachable(f"no address is known for {peer.short}")
         try:
-            await self.endpoint.connect_peer(peer, addresses, deadline_s=deadline_s)
+            await self._connect(peer, addresses, deadline_s)
         except Unreachable:
             self.view.forget(peer)
             raise
 
+    async def _connect(self, peer: PeerId, addresses: Sequence[str], deadline_s: float) -> None:
+        """Call `peer` where others said it is: what cannot be dialled from here is passed over."""
+        deadline_at_s = trio.current_time() + deadline_s
+        trouble: TransportError = Unreachable(f"no address is known for {peer.short}")
+        for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            share_s = max(0.0, deadline_at_s - trio.current_time()) / left
+            try:
+                await self.endpoint.connect_peer(peer, (address,), deadline_s=share_s)
+            except InputError as error:
+                trouble = Unreachable(error.message)
+            except TransportError as error:
+                trouble = error
+            else:
+                return
+        raise trouble
+
     async def serve(self, exchange: Exchange) -> None:
         """Answer one conversation that a peer opened. What it does wrong ends its stream alone."""
         talk = Talk(exchange, Conversation(Speaker.ANSWERER))
+        if self.standing(talk.peer) is Standing.BANNED:
+            # No further offence: honest software goes on calling, and bans are to end.
+            banned = RemoteProtocolError("it is banned here for what it did")
+            self.blame(talk.peer, banned)
+            raise banned
         try:
-            if self.standing(talk.peer) is Standing.BANNED:
-                raise RemoteProtocolError("it is banned here for what it did")
             message = await talk.receive()
             handler = self.handlers.get(type(message), _not_yet)
             await handler(talk, message)
@@ -194,10 +211,11 @@ class Peers:
                 peer = await self.endpoint.connect(dial.addresses[0], deadline_s=deadline_s)
             else:
                 peer = dial.peer
-                await self.endpoint.connect_peer(peer, dial.addresses, deadline_s=deadline_s)
+                await self._connect(peer, dial.addresses, deadline_s)
             async with self.talk(peer, deadline_s=deadline_s) as talk:
                 await talk.send(self._hello())
                 welcome = await talk.expect(Welcome)
+                adverts = [open_signed(raw, Advert) for raw in welcome.adverts]
         except (TransportError, WireError, RemoteProtocolError, Refused) as error:
             self.dialing.failed(dial, trio.current_time())
             self._problem(dial.addresses[0], str(error))
@@ -209,8 +227,8 @@ class Peers:
         self.meetings.heard(peer, welcome.instance, now_s)
         self.meetings.clock(peer, welcome.wall_ms / 1000 - self.seams.wall_s())
         self.meetings.told_same_key(welcome.same_key_heard_s, now_s)
-        for raw in welcome.adverts:
-            self.herald.take_in(open_signed(raw, Advert))
+        for advert in adverts:
+            self.herald.take_in(advert)
         return peer
 
     async def on_hello(self, talk: Talk, message: Message) -> None:
@@ -313,7 +331,9 @@ class Peers:
             await trio.sleep(self.config.ping_every_s * (0.5 + self.seams.random.random()))
             async with trio.open_nursery() as pings:
                 for peer in self.connected():
-                    pings.start_soon(self._ping, peer)
+                    # Two that banned each other would keep it up by asking and not answering.
+                    if self.standing(peer) is not Standing.BANNED:
+                        pings.start_soon(self._ping, peer)
             if self._ended is not None:
                 raise self._ended
 

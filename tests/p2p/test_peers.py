@@ -1,0 +1,330 @@
+"""A peer among peers: meeting, keeping up, and blaming nobody for what another did."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2p.peers import Handler
+from p2p.score import HALF_LIFE_S, Offence, Standing
+from p2p.talk import Talk, refusal_of
+from tests.p2p.adverts import advert_of
+from tests.p2p.keepers import Keeper, Neighbourhood, open_neighbourhood
+from tests.p2p.transports import key_of, until
+from wire.advert import Advert
+from wire.content import ContentId
+from wire.errors import (
+    Disconnected,
+    InputError,
+    Refused,
+    RemoteProtocolError,
+    TooSlow,
+    TransportError,
+    Unreachable,
+)
+from wire.message import Hello, Message, Ping, Pong, Refuse, Want, Welcome
+from wire.signed import open_signed, sign
+
+
+@pytest.fixture
+async def hood() -> AsyncIterator[Neighbourhood]:
+    async with open_neighbourhood() as neighbourhood:
+        yield neighbourhood
+
+
+WANT = Want(block=ContentId.of(b"any"))
+
+
+async def ask(
+    asker: Keeper, other: Keeper, message: Message = WANT, *, deadline_s: float = 5.0
+) -> Message:
+    """Say one thing, and hear what comes back."""
+    async with asker.peers.talk(other.me, deadline_s=deadline_s) as talk:
+        await talk.send(message)
+        return await talk.receive()
+
+
+def refusing(words: str) -> Handler:
+    async def refuse(talk: Talk, _: Message) -> None:
+        await talk.send(refusal_of(Refused(words)))
+
+    return refuse
+
+
+async def test_peers_that_join_hear_of_each_other_and_connect(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    for name in "abcd":
+        await hood.add(name)
+    await hood.acquainted()
+    await until(lambda: all(len(it.peers.connected()) == 3 for it in hood.keepers))
+    assert all(it.peers.statistics().adverts_heard >= 3 for it in hood.keepers)
+    await trio.sleep(30)
+    assert [it.peers.answered_last_minute() for it in hood.keepers] == [(3, 3)] * 4
+
+
+async def test_nobody_is_forgotten_while_it_lives_and_everybody_who_is_gone_is(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    first = await hood.add("first")
+    async with hood.open("second") as second:
+        await second.peers.join()
+        await until(lambda: first.peers.view.advert_of(second.me) is not None)
+        await trio.sleep(600)
+        assert first.peers.view.advert_of(second.me) is not None
+    await until(lambda: first.peers.view.advert_of(second.me) is None)
+    await trio.sleep(600)
+    assert not first.peers.connected()
+
+
+async def test_a_message_out_of_turn_is_the_fault_of_who_sent_it(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    honest = await hood.add("honest")
+    rude = await hood.add("rude")
+    async with rude.peers.talk(honest.me, deadline_s=5) as talk:
+        await talk.exchange.send(b"\x92\x1f\x81\xa4data\xc4\x00")
+        with pytest.raises(TransportError):
+            await talk.receive()
+    await until(lambda: honest.standing_of(rude) is not Standing.GOOD)
+    assert str(rude.me) in honest.peers.problems
+    assert honest.peers.statistics().talks_failed > 0
+
+
+async def test_an_answer_out_of_turn_is_the_fault_of_who_answered(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    async def pong(talk: Talk, _: Message) -> None:
+        await talk.exchange.send(b"\x92\x0d\x81\xb0same_key_heard_s\xc0")
+
+    rude = await hood.add("rude", want=pong)
+    honest = await hood.add("honest")
+    with pytest.raises(RemoteProtocolError):
+        await ask(honest, rude)
+    assert honest.standing_of(rude) is Standing.UNWELCOME
+    assert rude.standing_of(honest) is Standing.GOOD
+
+
+async def test_a_refusal_is_no_offence(autojump_clock: MockClock, hood: Neighbourhood) -> None:
+    busy = await hood.add("busy", want=refusing("not now"))
+    asker = await hood.add("asker")
+    assert await ask(asker, busy) == Refuse(reason="not now", retry_after_ms=None)
+    assert asker.cost_of(busy) == 0
+
+
+async def test_silence_costs_a_little_each_time(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    async def silence(talk: Talk, _: Message) -> None:
+        await trio.sleep_forever()
+
+    mute = await hood.add("mute", want=silence)
+    asker = await hood.add("asker")
+    for expected in (Standing.GOOD, Standing.GOOD, Standing.GOOD, Standing.UNWELCOME):
+        with pytest.raises(TooSlow):
+            await ask(asker, mute, deadline_s=1.0)
+        assert asker.standing_of(mute) is expected
+
+
+async def test_a_banned_peer_is_not_served_and_comes_back_when_it_mends_its_ways(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    honest = await hood.add("honest", want=refusing("heard"))
+    banned = await hood.add("banned")
+    honest.peers.offended(banned.me, Offence.WRONG_ANSWER)
+    with pytest.raises(Disconnected):
+        await ask(banned, honest)
+    # It pings on all the while, as honest software does: that is no new offence.
+    await trio.sleep(HALF_LIFE_S)
+    assert honest.standing_of(banned) is Standing.UNWELCOME
+    await ask(banned, honest)
+
+
+async def test_another_network_is_told_so_and_not_met(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    await hood.add("first")
+    async with hood.open("stranger", network="elsewhere") as stranger:
+        with pytest.raises(Unreachable, match="this is the network 'baton'") as refused:
+            await stranger.peers.join()
+        assert "firewall" in refused.value.todo
+    assert hood.keepers[0].peers.view.advert_of(stranger.me) is None
+
+
+async def test_a_peer_of_another_version_is_told_which_is_spoken(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    first, second = await hood.add("first"), await hood.add("second")
+    hello = second.peers._hello()
+    newer = Hello(
+        version=2,
+        network=hello.network,
+        instance=hello.instance,
+        wall_ms=hello.wall_ms,
+        advert=hello.advert,
+    )
+    answer = await ask(second, first, newer)
+    assert isinstance(answer, Refuse)
+    assert answer.reason == "you speak protocol version 2, this network 1"
+
+
+async def test_a_hello_with_anothers_advert_is_an_offence(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    first, second = await hood.add("first"), await hood.add("second")
+    hello = second.peers._hello()
+    stolen = Hello(
+        version=hello.version,
+        network=hello.network,
+        instance=hello.instance,
+        wall_ms=hello.wall_ms,
+        advert=advert_of("somebody else").raw,
+    )
+    with pytest.raises(TransportError):
+        await ask(second, first, stolen)
+    assert first.standing_of(second) is Standing.UNWELCOME
+    assert first.peers.view.advert_of(key_of("somebody else").peer) is None
+
+
+async def test_joining_without_an_answer_names_what_was_tried_and_what_to_do(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    nowhere = f"/memory/77/p2p/{key_of('nobody').peer}"
+    async with hood.open("alone", bootstraps=(nowhere,)) as alone:
+        with pytest.raises(Unreachable, match="no bootstrap answers") as unreachable:
+            await alone.peers.join()
+    assert "python -m node join" in unreachable.value.todo
+
+
+async def test_a_peer_that_remembers_others_finds_its_network_without_the_bootstrap(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    await hood.add("first")
+    second = await hood.add("second")
+    nowhere = f"/memory/77/p2p/{key_of('nobody').peer}"
+    async with hood.open("late", bootstraps=(nowhere,)) as late:
+        late.peers.dialing.learn(second.me, second.peers.endpoint.addresses)
+        await late.peers.join()
+        assert second.me in late.peers.connected()
+
+
+async def test_a_clock_wrong_by_an_hour_is_found_out_when_joining(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    await hood.add("first")
+    async with hood.open("late", clock_ahead_s=3600.0) as late:
+        with pytest.raises(InputError, match=r"3600 s ahead of that of 1 peer\b"):
+            await late.peers.join()
+    await hood.add("a little late", clock_ahead_s=120.0)
+
+
+async def test_addresses_that_cannot_be_dialled_harm_nobody_but_their_peer(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    first, other = await hood.add("first"), await hood.add("other")
+    good = other.peers.endpoint.addresses[0]
+    lies = (
+        ("nowhere at all",),
+        ("/ip4/192.0.2.1/udp/4001/quic-v1",),
+        (good,),
+        (f"/memory/78/p2p/{first.me}",),
+    )
+    for number, addresses in enumerate(lies):
+        lie = advert_of(f"liar {number}", addresses=addresses, seq=1)
+        first.peers.herald.take_in(lie)
+        with pytest.raises(Unreachable):
+            async with first.peers.talk(lie.signer, deadline_s=5):
+                pass
+        first.peers.herald.take_in(advert_of(f"liar {number}", addresses=addresses))
+    # Long enough for every call to be made and every ping to go round.
+    await trio.sleep(120)
+    assert other.me in first.peers.connected()
+    assert first.standing_of(other) is Standing.GOOD
+
+
+async def test_one_bad_address_does_not_spoil_the_good_one(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    first = await hood.add("first")
+    async with hood.open("second", bootstraps=()) as second:
+        addresses = ("/ip4/192.0.2.1/udp/4001/quic-v1", *second.peers.endpoint.addresses)
+        first.peers.dialing.learn(second.me, addresses)
+        await until(lambda: second.me in first.peers.connected())
+
+
+async def test_a_newcomer_with_a_copied_key_ends_and_says_why(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    neighbour = await hood.add("neighbour")
+    twin = await hood.add("twin")
+    await trio.sleep(100)
+    ended: list[InputError] = []
+    with trio.fail_after(60):
+        try:
+            async with hood.open("twin", listen=("/memory/0",)) as second:
+                # Two machines draw two instances.
+                second.peers.meetings.instance = b"instance"
+                second.peers.herald.instance = b"instance"
+                await second.peers.join()
+                await trio.sleep_forever()
+        except* InputError as group:
+            ended = [it for it in group.exceptions if isinstance(it, InputError)]
+    assert "another machine is running with this peer's key" in str(ended[0])
+    await trio.sleep(60)
+    assert neighbour.me in twin.peers.connected()
+
+
+async def test_a_ping_is_answered_and_a_second_start_is_told(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    first, second = await hood.add("first"), await hood.add("second")
+    for instance, heard in ((second.peers.meetings.instance, False), (b"another1", True)):
+        async with second.peers.talk(first.me, deadline_s=5) as talk:
+            await talk.send(Ping(instance=instance))
+            pong = await talk.expect(Pong)
+        assert (pong.same_key_heard_s is not None) is heard
+
+
+async def test_an_advert_passed_on_with_a_broken_signature_is_not_believed(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    victim = advert_of("victim")
+    forged = bytearray(victim.raw)
+    forged[-1] ^= 1
+    liar = await hood.add("liar")
+    hello = liar.peers._hello()
+
+    async def welcome(talk: Talk, _: Message) -> None:
+        await talk.send(
+            Welcome(
+                version=1,
+                instance=b"instance",
+                wall_ms=hello.wall_ms,
+                same_key_heard_s=None,
+                adverts=(bytes(forged),),
+            )
+        )
+
+    liar.peers.handlers[Hello] = welcome
+    async with hood.open("late", bootstraps=liar.peers.endpoint.addresses[:1]) as late:
+        with pytest.raises(Unreachable, match="signed"):
+            await late.peers.join()
+        assert late.peers.view.advert_of(victim.signer) is None
+        assert late.standing_of(liar) is not Standing.GOOD
+
+
+async def test_the_first_adverts_of_a_new_peer_come_with_the_welcome(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    for name in "abc":
+        await hood.add(name)
+    await hood.acquainted()
+    async with hood.open("late") as late:
+        await late.peers.join()
+        assert len(late.peers.view) == 3
+
+
+def test_an_advert_of_these_tests_is_one() -> None:
+    heard = advert_of("a")
+    assert open_signed(sign(heard.record, key_of("a")).raw, Advert) == heard
