@@ -5,6 +5,7 @@ may read is decided when it starts, and no name that comes over the network reac
 """
 
 import importlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from wire.errors import Refused
 PASSAGE_CHARS = 700
 FILE_BYTES_MAX = 4 << 20
 FILES_MAX = 10_000
+# What a record of passages has room for.
+NAME_BYTES_MAX = 256
 
 
 class Source(Protocol):
@@ -65,7 +68,7 @@ class FolderSource:
     def scan(self) -> None:
         """Walk the folder once; call it off the loop."""
         if self.root.is_file():
-            self._files = {f"files:{self.root.name}": self.root}
+            self._files = {f"files:{self.root.name}": self.root.resolve()}
             return
         found = sorted(path for path in self.root.rglob("*") if _readable(path, self.root))
         self._files = {f"files:{path.relative_to(self.root)}": path for path in found[:FILES_MAX]}
@@ -78,12 +81,21 @@ class FolderSource:
         if path is None:
             raise Refused(f"there is no file {name!r} here")
         try:
-            data = await trio.to_thread.run_sync(path.read_bytes)
-            return data[: FILE_BYTES_MAX + 1].decode()
+            data = await trio.to_thread.run_sync(_read, path)
+            if len(data) > FILE_BYTES_MAX:
+                raise Refused(f"{name} is larger than {FILE_BYTES_MAX} bytes")
+            return data.decode()
         except UnicodeDecodeError as error:
             raise Refused(f"{name} is not UTF-8 text (byte {error.start})") from error
         except OSError as error:
             raise Refused(f"{name} cannot be read: {error.strerror}") from error
+
+
+def _read(path: Path) -> bytes:
+    # It may have become another since it was listed: a link, a pipe, something endless.
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(file, "rb") as opened:
+        return opened.read(FILE_BYTES_MAX + 1)
 
 
 def _readable(path: Path, root: Path) -> bool:
@@ -91,11 +103,20 @@ def _readable(path: Path, root: Path) -> bool:
     hidden = any(part.startswith(".") for part in relative.parts)
     # A link could lead out of the folder that its owner meant to share.
     return (
-        path.is_file()
+        _has_a_name(f"files:{relative}")
+        and path.is_file()
         and not path.is_symlink()
         and not hidden
         and path.stat().st_size <= FILE_BYTES_MAX
     )
+
+
+def _has_a_name(name: str) -> bool:
+    """Whether others can ask for it: names are text, and bounded."""
+    try:
+        return len(name.encode()) <= NAME_BYTES_MAX
+    except UnicodeEncodeError:
+        return False
 
 
 class Sources:

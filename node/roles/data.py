@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from node.roles.seam import Done, Emit, LegInput
-from node.sources import Source, cut
+from node.sources import NAME_BYTES_MAX, Source, cut
 from store import Store, Write
 from wire import limits
 from wire.errors import Refused, WireError
@@ -45,8 +45,8 @@ class DataRole:
 
     async def _fetch(self, parameters: Parameters) -> Done:
         name = parameters.get("source")
-        if not isinstance(name, str) or not 0 < len(name.encode()) <= 256:
-            raise Refused("a fetch names its source, in at most 256 bytes")
+        if not isinstance(name, str) or not 0 < len(name.encode()) <= NAME_BYTES_MAX:
+            raise Refused(f"a fetch names its source, in at most {NAME_BYTES_MAX} bytes")
         first, count = _window(parameters, PASSAGES_PER_LEG)
         passages = cut(await self.sources.fetch(name))
         wanted = tuple(it.encode() for it in passages[first : first + count])
