@@ -138,6 +138,8 @@ class SoundYamux(Yamux):  # type: ignore[misc]
             self._queued_bytes = 0
             self.event_shutting_down.set()
             self._drained.set()
+            # Yamux closes its socket at the end of a clean-up that may be cancelled before.
+            await self._drop()
 
     async def open_stream(self) -> SoundStream:
         return self._adopt(await super().open_stream())
