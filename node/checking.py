@@ -198,8 +198,10 @@ def check_verdict(
     if not found.agrees:
         return
     if receipt.record.operation in _BY_ROWS:
+        if found.rows != receipt.record.units or found.rows > limits.PASSAGES_MAX:
+            raise Malformed("the verdict is on another number of rows than the leg has")
         due = rows_to_check(secret, receipt.id, verdict.signer, found.rows, rows_due(found.rows))
-        if found.sampled != due or found.rows != receipt.record.units:
+        if found.sampled != due:
             raise Malformed("the verdict is not on the rows that the lottery drew")
     elif not found.sampled:
         raise Malformed("the verdict agrees without having looked")

@@ -11,21 +11,19 @@ from typing import Any
 import trio
 
 from node import telling
+from node.answers import Answered
 from node.control import Command, Emit
 from node.events import Event
-from node.path import BY_TIME, Answered, Request
+from node.path import Request
 from node.peer import Node
 from node.roles.data import FETCH, LIST, PASSAGES_PER_LEG
 from node.roles.infer import EMBED, EMBED_PASSAGES, NEAREST
 from p2p.together import each
-from store import Table
 from wire import limits
 from wire.content import ContentId, PeerId
-from wire.errors import InputError, Malformed, StoreError
+from wire.errors import InputError, Malformed
 from wire.kinds import Level, Role
 from wire.payload import Hits, Index, IndexPart, Passages, Question, Texts, Vectors
-from wire.receipt import Answer
-from wire.signed import open_signed
 from wire.task import Stage
 
 GET_DEADLINE_S = 3600.0
@@ -150,16 +148,9 @@ class Local:
         return {"here": self._own_models(), "network": list(offered.values())}
 
     async def receipts(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        rows = self.node.parts.store.scan(Table.ANSWERS, prefix=BY_TIME, limit=10_000)
-        found = []
-        for _, answer_id in reversed(rows[-ANSWERS_LISTED_MAX:]):
-            try:
-                raw = await self.node.parts.store.get(ContentId(answer_id))
-            except StoreError:
-                continue
-            answered = Answered(answer=open_signed(raw, Answer), output=b"", kept_before=True)
-            found.append(telling.answer_map(answered))
-        return {"receipts": found}
+        kept = await self.node.path.answers.latest(ANSWERS_LISTED_MAX)
+        rows = [Answered(answer=it, output=b"", kept_before=True) for it in kept]
+        return {"receipts": [telling.answer_map(it) for it in rows]}
 
     # Asking
 
@@ -187,7 +178,7 @@ class Local:
         stage = Stage(role=Role.INFER, operation=operation, model=model, parameters=parameters)
         answered = None
         if not arguments.get("fresh"):
-            answered = await self.node.path.kept_for(stage, ContentId.of(data))
+            answered = await self.node.path.answers.of_job(stage, ContentId.of(data))
         if answered is None:
             answered = await self._run(_request((stage,), data, arguments), emit)
         result = telling.answer_map(answered)

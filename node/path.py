@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from node.answers import Answered, Answers
 from node.checking import Checking, Claimed, Counted
 from node.events import Accepted, Event, Failed, Kept, Tell
 from node.handing import Baton, Delivered, Handing
@@ -32,7 +33,7 @@ from wire.errors import (
     TooSlow,
 )
 from wire.kinds import Level, Role
-from wire.receipt import Answer, Receipt
+from wire.receipt import Answer
 from wire.signed import Signed, open_signed, sign
 from wire.signing import SigningKey
 from wire.task import Checking as Terms
@@ -45,8 +46,8 @@ OUTPUT_BYTES_MAX = 64 << 20
 # joined may take this long to arrive.
 GRACE_S = 3.0
 WATCHERS_MAX = 16
-# The answers table is read by task, by time and by job key.
-BY_TASK, BY_TIME, BY_JOB = b"task:", b"time:", b"job:"
+# Tasks that ended a moment ago can still be watched from their first event.
+ENDED_KEPT = 256
 EVENTS_MAX = 4096
 
 
@@ -62,16 +63,6 @@ class Request:
     needed: int = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """A task's end: the signed answer and the output it names."""
-
-    answer: Signed[Answer]
-    output: bytes
-    # Whether it was answered earlier and only looked up now.
-    kept_before: bool
-
-
 @dataclass(slots=True)
 class _Run:
     """One task under way, and who watches it."""
@@ -81,7 +72,9 @@ class _Run:
     started_s: float
     events: list[Event] = field(default_factory=list)
     watchers: list[Tell] = field(default_factory=list)
+    journaled: trio.Event = field(default_factory=trio.Event)
     finished: trio.Event = field(default_factory=trio.Event)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     answered: Answered | None = None
     error: BatonError | None = None
 
@@ -113,7 +106,9 @@ class Path:
     blobs: Blobs
     handing: Handing
     checking: Checking
+    answers: Answers
     nursery: trio.Nursery
+    _ended: dict[ContentId, _Run] = field(default_factory=dict)
     _runs: dict[ContentId, _Run] = field(default_factory=dict)
     _accepted: int = 0
     _answered: int = 0
@@ -144,9 +139,14 @@ class Path:
         blobs = () if request.input is None else (request.input,)
         pins = () if task.record.input is None else (Pin(task.record.input, "journal"),)
         entry = Row(Table.JOURNAL, task.id, pack([task.raw, secret]))
-        await self.store.commit(Write(rows=(entry,), blobs=blobs, pins=pins))
-        self._accepted += 1
-        self._start(task, secret)
+        # The first offer goes out while the disk is busy; "accepted" is said once it is durable.
+        run = self._start(task, secret)
+        try:
+            await self.store.commit(Write(rows=(entry,), blobs=blobs, pins=pins))
+        except StoreError:
+            run.scope.cancel()
+            raise
+        self._journaled(run)
         return task.id
 
     async def _somebody_can(self, request: Request) -> None:
@@ -183,22 +183,27 @@ class Path:
         rows = self.store.scan(Table.JOURNAL, limit=TASKS_UNDER_WAY_MAX)
         for _, entry in rows:
             raw, secret = unpack(entry)
-            self._start(open_signed(raw, Task), secret)
+            self._journaled(self._start(open_signed(raw, Task), secret))
         return len(rows)
 
-    def _start(self, task: Signed[Task], secret: bytes) -> None:
+    def _start(self, task: Signed[Task], secret: bytes) -> _Run:
         run = _Run(task, secret, trio.current_time())
         self._runs[task.id] = run
-        run.tell(Accepted(task.id))
         self.nursery.start_soon(self._run, run)
+        return run
+
+    def _journaled(self, run: _Run) -> None:
+        self._accepted += 1
+        run.events.insert(0, Accepted(run.task.id))
+        run.journaled.set()
 
     # Watching
 
     async def watch(self, task_id: ContentId, tell: Tell) -> Answered:
         """Hear what happened and happens to a task until it ends; TaskFailed if it failed."""
-        run = self._runs.get(task_id)
+        run = self._runs.get(task_id) or self._ended.get(task_id)
         if run is None:
-            return await self.answered(task_id)
+            return await self.answers.of_task(task_id)
         if len(run.watchers) >= WATCHERS_MAX:
             raise Refused(f"{WATCHERS_MAX} clients watch this task already", retry_after_s=5.0)
         for event in run.events:
@@ -213,29 +218,6 @@ class Path:
         assert run.answered is not None
         return run.answered
 
-    async def answered(self, task_id: ContentId) -> Answered:
-        """The kept answer to a task; Missing if there is none."""
-        row = self.store.read(Table.ANSWERS, BY_TASK + task_id)
-        if row is None:
-            raise Missing(f"no answer to the task {task_id} is kept here")
-        return await self._kept(ContentId(row))
-
-    async def kept_for(self, stage: Stage, source: ContentId) -> Answered | None:
-        """A checked answer to an earlier task with the same job key, if one is kept."""
-        row = self.store.read(Table.ANSWERS, BY_JOB + stage.job_key(source))
-        if row is None:
-            return None
-        try:
-            return await self._kept(ContentId(row))
-        except StoreError:
-            return None
-
-    async def _kept(self, answer_id: ContentId) -> Answered:
-        answer = open_signed(await self.store.get(answer_id), Answer)
-        receipt = _last_receipt(answer.record)
-        output = await self.store.get(receipt)
-        return Answered(answer=answer, output=output, kept_before=True)
-
     # 2. Run
 
     async def _run(self, run: _Run) -> None:
@@ -245,20 +227,24 @@ class Path:
         left_s = task.deadline_s - min(max(0.0, age_s), task.deadline_s - 1.0)
         deadline_at_s = run.started_s + left_s
         try:
-            run.answered = await self._attempts(run, deadline_at_s)
-            self._answered += 1
+            with run.scope:
+                run.answered = await self._attempts(run, deadline_at_s)
+                self._answered += 1
         except (TaskFailed, StoreError) as error:
             run.error = error
             self._failed += 1
             await self._forget(run)
         finally:
             del self._runs[run.task.id]
+            if run.journaled.is_set():
+                self._ended[run.task.id] = run
+            while len(self._ended) > ENDED_KEPT:
+                self._ended.pop(next(iter(self._ended)))
             run.finished.set()
 
     async def _attempts(self, run: _Run, deadline_at_s: float) -> Answered:
         task = run.task
-        data = None if task.record.input is None else await self.store.get(task.record.input)
-        inline = data if data is not None and len(data) <= limits.INLINE_BYTES_MAX else None
+        inline = await self._inline_input(run)
         avoid: frozenset[PeerId] = frozenset()
         for attempt in range(1, limits.ATTEMPTS_MAX + 1):
             baton = Baton(task=task, input=inline, avoid=avoid)
@@ -278,6 +264,16 @@ class Path:
             f"{limits.ATTEMPTS_MAX} peers gave answers that were not accepted",
             todo="see who: python -m node peers",
         )
+
+    async def _inline_input(self, run: _Run) -> bytes | None:
+        source = run.task.record.input
+        if source is None:
+            return None
+        if not self.store.has(source):
+            # The journal's own commit, still under way, brings it.
+            await run.journaled.wait()
+        data = await self.store.get(source)
+        return data if len(data) <= limits.INLINE_BYTES_MAX else None
 
     async def _output(self, run: _Run, delivered: Delivered, deadline_at_s: float) -> bytes | None:
         """The output, which may lie with whoever signed for it; None if it is withheld."""
@@ -365,30 +361,14 @@ class Path:
             ),
             self.key,
         )
-        at = answer.record.answered_at_ms.to_bytes(8, "big")
-        rows = [
-            Row(Table.JOURNAL, task.id, None),
-            Row(Table.ANSWERS, BY_TASK + task.id, answer.id),
-            Row(Table.ANSWERS, BY_TIME + at + answer.id.digest, answer.id),
-        ]
-        first = task.record.stages[0]
-        if len(task.record.stages) == 1 and task.record.input is not None:
-            rows.append(Row(Table.ANSWERS, BY_JOB + first.job_key(task.record.input), answer.id))
-        output_id = await self.store.put(output, pin="answer")
-        await self.store.commit(
-            Write(
-                rows=tuple(rows),
-                blobs=(answer.raw,),
-                pins=(Pin(answer.id, "answer"),),
-                unpins=_journal_pin(task),
-            )
-        )
+        await run.journaled.wait()
+        output_id = await self.answers.keep(task, answer, output, _journal_pins(task))
         run.tell(Kept(answer.id, output_id))
         return Answered(answer=answer, output=output, kept_before=False)
 
     async def _forget(self, run: _Run) -> None:
         row = Row(Table.JOURNAL, run.task.id, None)
-        await self.store.commit(Write(rows=(row,), unpins=_journal_pin(run.task)))
+        await self.store.commit(Write(rows=(row,), unpins=_journal_pins(run.task)))
 
 
 def nobody_can(stage: Stage) -> InputError:
@@ -406,12 +386,8 @@ def nobody_can(stage: Stage) -> InputError:
     )
 
 
-def _journal_pin(task: Signed[Task]) -> tuple[Pin, ...]:
+def _journal_pins(task: Signed[Task]) -> tuple[Pin, ...]:
     return () if task.record.input is None else (Pin(task.record.input, "journal"),)
-
-
-def _last_receipt(answer: Answer) -> ContentId:
-    return open_signed(answer.receipts[-1], Receipt).record.output
 
 
 async def _nowhere(piece: bytes) -> None:

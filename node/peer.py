@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from node.answers import Answers
 from node.checking import Checking
 from node.config import NodeConfig
 from node.engines.seam import Engine
@@ -136,7 +137,16 @@ def _assembled(config: NodeConfig, parts: Parts, peers: Peers, nursery: trio.Nur
             del lines[:-64]
 
     legs = LegServer(parts.key, parts.seams, parts.store, blobs, handing, roles, watch)
-    path = Path(parts.key, parts.seams, parts.store, blobs, handing, Checking(peers), nursery)
+    path = Path(
+        parts.key,
+        parts.seams,
+        parts.store,
+        blobs,
+        handing,
+        Checking(peers),
+        Answers(parts.store),
+        nursery,
+    )
     return Node(
         config=config,
         parts=parts,

@@ -234,7 +234,7 @@ class LegServer:
         if baton.leg.role is Role.INFER:
             rows.append(Row(Table.JOBS, job_key, job))
         # What is signed is kept before anybody hears of it: a leg has one receipt.
-        await self.store.commit(Write(rows=tuple(rows), blobs=(done.data,)))
+        await self.store.commit(Write(rows=tuple(rows), blobs=(done.data, *done.blobs)))
         self.done += 1
         return _Leg(receipt, done.data)
 

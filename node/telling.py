@@ -3,7 +3,7 @@
 from typing import Any
 
 from node import events
-from node.path import Answered
+from node.answers import Answered
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed
 from wire.task import Task

@@ -131,14 +131,44 @@ class Blobs:
         deadline_s: float,
         size_bytes_max: int,
     ) -> bytes:
-        """The bytes of `content_id`, from the store or from others. Raises as `fetch` does."""
+        """The bytes of `content_id`, from the store or from others. Raises as `fetch` does.
+
+        One block that others hold is not kept: it costs one answer to ask again, and a commit to
+        keep it.
+        """
         try:
             return await self.store.get(content_id, size_bytes_max=size_bytes_max)
         except (Missing, Corrupt):
+            if not content_id.is_tree:
+                return await self._one_block(content_id, sources, deadline_s, size_bytes_max)
             await self.fetch(
                 content_id, sources, deadline_s=deadline_s, size_bytes_max=size_bytes_max
             )
         return await self.store.get(content_id, size_bytes_max=size_bytes_max)
+
+    async def _one_block(
+        self,
+        block: ContentId,
+        first: Sequence[PeerId],
+        deadline_s: float,
+        size_bytes_max: int,
+    ) -> bytes:
+        sources = self.likely_sources(first)
+        with trio.move_on_after(max(0.0, deadline_s)):
+            for source in sources:
+                try:
+                    data = await self._want(source, block)
+                except (Refused, TransportError, RemoteProtocolError, WireError):
+                    # It lacks it, is gone, or was blamed by the talk itself: ask the next.
+                    continue
+                if not block.matches(data):
+                    self.peers.offended(source, Offence.MALFORMED)
+                elif len(data) > size_bytes_max:
+                    raise Oversize(f"content of {len(data)} bytes, at most {size_bytes_max}")
+                else:
+                    return data
+            raise nobody_has(block, len(sources))
+        raise TooSlow(f"content {block.short} did not arrive within {deadline_s:.0f} s")
 
     async def _fetch(
         self,
@@ -158,10 +188,7 @@ class Blobs:
                 download.plan.need(block)
             wave = sources[at : at + SOURCES_MAX]
             if not wave:
-                raise Missing(
-                    f"nobody of {len(sources)} peers has all of the content {root}",
-                    todo="check the id, or try again when a peer that holds it is there",
-                )
+                raise nobody_has(root, len(sources))
             await self._ask(download, wave)
             if not download.plan.done:
                 # These lack some of it. One of many may be the only one that has it: go on.
@@ -235,3 +262,11 @@ class Blobs:
         if download.progress is not None:
             size_bytes = max(download.size_bytes, download.got_bytes)
             download.progress(download.got_bytes, size_bytes)
+
+
+def nobody_has(content: ContentId, asked: int) -> Missing:
+    """Why content cannot be had now."""
+    return Missing(
+        f"nobody of {asked} peers has all of the content {content}",
+        todo="check the id, or try again when a peer that holds it is there",
+    )

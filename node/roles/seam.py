@@ -12,11 +12,12 @@ Emit = Callable[[bytes], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """The output of a leg, and what it took."""
+    """The output of a leg, and what it took; `blobs` are what it names, kept together with it."""
 
     data: bytes
     units: int
     profile: str
+    blobs: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,102 @@
+"""Answers that were checked and kept: found again by task, by job, by time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from store import Pin, Row, Store, Table, Write
+from wire.content import ContentId
+from wire.errors import Missing, StoreError
+from wire.receipt import Answer, Receipt
+from wire.signed import Signed, open_signed
+from wire.task import Stage, Task
+
+# The answers table is read by task, by time and by job key.
+BY_TASK, BY_TIME, BY_JOB = b"task:", b"time:", b"job:"
+LISTED_MAX = 10_000
+# A larger output is put by itself: one write has a bound.
+OUTPUT_IN_COMMIT_BYTES_MAX = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A task's end: the signed answer and the output it names."""
+
+    answer: Signed[Answer]
+    output: bytes
+    # Whether it was answered earlier and only looked up now.
+    kept_before: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The answers in one peer's store."""
+
+    store: Store
+
+    async def of_task(self, task_id: ContentId) -> Answered:
+        """The kept answer to a task; Missing if there is none."""
+        row = self.store.read(Table.ANSWERS, BY_TASK + task_id)
+        if row is None:
+            raise Missing(f"no answer to the task {task_id} is kept here")
+        return await self._read(ContentId(row))
+
+    async def of_job(self, stage: Stage, source: ContentId) -> Answered | None:
+        """A checked answer to an earlier task with the same job key, if one is kept."""
+        row = self.store.read(Table.ANSWERS, BY_JOB + stage.job_key(source))
+        if row is None:
+            return None
+        try:
+            return await self._read(ContentId(row))
+        except StoreError:
+            return None
+
+    async def _read(self, answer_id: ContentId) -> Answered:
+        answer = open_signed(await self.store.get(answer_id), Answer)
+        output = await self.store.get(output_of(answer.record))
+        return Answered(answer=answer, output=output, kept_before=True)
+
+    async def latest(self, count: int) -> list[Signed[Answer]]:
+        """The answers kept last, latest first."""
+        rows = self.store.scan(Table.ANSWERS, prefix=BY_TIME, limit=LISTED_MAX)
+        found = []
+        for _, answer_id in reversed(rows[-count:]):
+            try:
+                found.append(open_signed(await self.store.get(ContentId(answer_id)), Answer))
+            except StoreError:
+                # Damaged on the disk; the others are none the worse.
+                continue
+        return found
+
+    async def keep(
+        self, task: Signed[Task], answer: Signed[Answer], output: bytes, unpins: Sequence[Pin]
+    ) -> ContentId:
+        """Keep an answer with its output and let the journal go, in one step; the output's id."""
+        at = answer.record.answered_at_ms.to_bytes(8, "big")
+        rows = [
+            Row(Table.JOURNAL, task.id, None),
+            Row(Table.ANSWERS, BY_TASK + task.id, answer.id),
+            Row(Table.ANSWERS, BY_TIME + at + answer.id.digest, answer.id),
+        ]
+        first = task.record.stages[0]
+        if len(task.record.stages) == 1 and task.record.input is not None:
+            rows.append(Row(Table.ANSWERS, BY_JOB + first.job_key(task.record.input), answer.id))
+        output_id = output_of(answer.record)
+        blobs = [answer.raw]
+        if len(output) <= OUTPUT_IN_COMMIT_BYTES_MAX:
+            blobs.append(output)
+        else:
+            await self.store.put(output, pin="answer")
+        await self.store.commit(
+            Write(
+                rows=tuple(rows),
+                blobs=tuple(blobs),
+                pins=(Pin(answer.id, "answer"), Pin(output_id, "answer")),
+                unpins=tuple(unpins),
+            )
+        )
+        return output_id
+
+
+def output_of(answer: Answer) -> ContentId:
+    """The content id of what the last leg gave."""
+    return open_signed(answer.receipts[-1], Receipt).record.output
