@@ -60,10 +60,11 @@ class Baton:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
-    """Every leg's receipt, and the last output if it came inline."""
+    """Every leg's receipt, and the last leg's output and input if they came inline."""
 
     receipts: tuple[Signed[Receipt], ...]
     output: bytes | None
+    source: bytes | None
 
 
 Relay = Callable[[bytes], Awaitable[None]]
@@ -202,7 +203,10 @@ class Handing:
             raise Malformed("the output is not the one its receipt names")
         for receipt in receipts[baton.stage :]:
             tell(LegDone(receipt))
-        return Delivered(receipts=tuple(receipts), output=result.output)
+        source = result.source
+        if source is not None and name_of(source) != last.input:
+            raise Malformed("the input is not the one that the last receipt names")
+        return Delivered(receipts=tuple(receipts), output=result.output, source=source)
 
 
 def _nobody(leg: Stage, reasons: list[str]) -> str:

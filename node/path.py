@@ -313,7 +313,7 @@ class Path:
                 task=run.task,
                 receipts=delivered.receipts[: stage + 1],
                 secret=run.secret,
-                input=inline if stage == 0 else None,
+                input=inline if stage == 0 else delivered.source if stage == last else None,
                 output=output if small else None,
             )
             votes = await self.checking.check(claimed, run.tell, deadline_at_s=deadline_at_s)

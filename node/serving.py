@@ -5,7 +5,7 @@ once, is done once and gives the same receipt, also after a restart.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -140,7 +140,8 @@ class LegServer:
         receipts = (*baton.receipts, leg.receipt)
         inline = leg.output if len(leg.output) <= limits.INLINE_BYTES_MAX else None
         if last:
-            return Result(receipts=tuple(it.raw for it in receipts), output=inline)
+            raws = tuple(it.raw for it in receipts)
+            return Result(receipts=raws, output=inline, source=None)
         onward = Baton(
             task=baton.task,
             receipts=receipts,
@@ -149,11 +150,16 @@ class LegServer:
             avoid=baton.avoid,
         )
         if (own := self._own_role(onward)) is not None:
-            return await self._serve(onward, own, talk, relay, deadline_at_s)
+            result = await self._serve(onward, own, talk, relay, deadline_at_s)
+            return replace(result, source=result.source or inline)
         delivered = await self.handing.hand_on(
             onward, self.tell, relay, deadline_at_s=deadline_at_s, patience_s=PATIENCE_S
         )
-        return Result(receipts=tuple(it.raw for it in delivered.receipts), output=delivered.output)
+        return Result(
+            receipts=tuple(it.raw for it in delivered.receipts),
+            output=delivered.output,
+            source=delivered.source or inline,
+        )
 
     async def _once(
         self, baton: Baton, role: LegRole, talk: Talk, relay: Relay, deadline_at_s: float

@@ -113,11 +113,16 @@ class Piece(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result(Message):
-    """The receipts of every leg so far; the output inline when small."""
+    """The receipts of every leg so far; the output inline when small.
+
+    `source` is the small input of the last leg, from the holder that handed it on: whoever asked
+    hands it to the verifiers, who then need not fetch it.
+    """
 
     KIND: ClassVar[Kind] = Kind.RESULT
     receipts: Envelopes
     output: Inline | None
+    source: Inline | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -164,10 +164,14 @@ class VerifyRole:
     ) -> _Claim:
         receipt = receipts[-1]
         stage = task.record.stages[receipt.record.stage]
-        holders = (*(it.signer for it in reversed(receipts)), asker)
+        # Who made the input, who made the output, who asked: in this order for each of the two.
+        doers = [it.signer for it in reversed(receipts)]
+        holders = (*doers[1:], asker, doers[0])
         deadline_s = check.deadline_ms / 1000
 
-        async def bring(inline: bytes | None, content: ContentId) -> bytes:
+        async def bring(
+            inline: bytes | None, content: ContentId, holders: tuple[PeerId, ...]
+        ) -> bytes:
             if inline is not None and name_of(inline) == content:
                 return inline
             return await self.blobs.get(
@@ -178,11 +182,11 @@ class VerifyRole:
         assert input_id is not None
         source = LegInput(
             id=input_id,
-            data=await bring(check.input, input_id),
+            data=await bring(check.input, input_id, holders),
             holders=holders,
             deadline_s=deadline_s,
         )
-        output = await bring(check.output, receipt.record.output)
+        output = await bring(check.output, receipt.record.output, (*doers, asker))
         return _Claim(stage=stage, receipt=receipt, source=source, output=output)
 
     async def _recompute(self, claim: _Claim, secret: bytes) -> _Found:

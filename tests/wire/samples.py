@@ -164,7 +164,7 @@ SAMPLES: tuple[Record, ...] = (
     Accept(expected_ms=250),
     Refuse(reason="the queue is full", retry_after_ms=1000),
     Piece(data=b"piece"),
-    Result(receipts=(b"receipt",), output=b"output"),
+    Result(receipts=(b"receipt",), output=b"output", source=b"source"),
     Check(
         task=b"task",
         receipts=(b"receipt",),
