@@ -11,7 +11,7 @@ from tests.p2p.transports import Kind as Transport
 from tests.p2p.transports import connect, kind_of, read_all, until
 from wire import limits
 from wire.content import PeerId
-from wire.errors import Disconnected, LocalProtocolError, TooSlow
+from wire.errors import Disconnected, LocalProtocolError, TooSlow, Unreachable
 
 
 async def serve(exchange: Exchange) -> None:
@@ -329,9 +329,10 @@ async def test_streams_from_one_peer_are_bounded_and_refused_aloud(memory: Trans
         peer = await connect(a.endpoint, b.endpoint)
         held = [await raw(a, peer) for _ in range(limits.STREAMS_IN_PER_PEER_MAX)]
         await until(lambda: b.statistics().open_in == len(held))
-        with pytest.raises(Disconnected):
+        # The reset may overtake the last word of the opening, which then says Unreachable.
+        with pytest.raises((Disconnected, Unreachable)):
             await (await raw(a, peer)).read(1)
-        assert b.statistics().refused == 1
+        await until(lambda: b.statistics().refused == 1)
         await held.pop().close()
         await until(lambda: b.statistics().open_in == len(held))
         assert await ask(a, peer) == b"hello"
