@@ -65,7 +65,7 @@ async def connect(source: Endpoint, target: Endpoint) -> PeerId:
 async def until(ready, deadline_s: float = 10) -> None:
     """Wait for what the network brings about; there is nothing else to wait for."""
     with trio.fail_after(deadline_s):
-        while not ready():  # noqa: ASYNC110 - the network sets no event of ours
+        while not ready():
             await trio.sleep(0.01)
 
 
