@@ -162,7 +162,8 @@ class Checking:
     async def _ask(
         self, claimed: Claimed, verifier: PeerId, deadline_at_s: float
     ) -> Signed[Verdict]:
-        left_s = min(CHECK_DEADLINE_S, deadline_at_s - trio.current_time())
+        # Who falls silent leaves time for another.
+        left_s = min(CHECK_DEADLINE_S, max(0.0, deadline_at_s - trio.current_time()) / 2)
         message = Check(
             task=claimed.task.raw,
             receipts=tuple(it.raw for it in claimed.receipts),

@@ -14,7 +14,7 @@ from node.events import Failed, LegDone, Offered, Streamed, Tell
 from node.route import Leg, Load, ranked
 from p2p.peers import Peers
 from p2p.score import Offence
-from p2p.talk import refused
+from p2p.talk import Talk, refused
 from wire import limits
 from wire.chain import open_receipts
 from wire.content import PeerId
@@ -24,10 +24,11 @@ from wire.errors import (
     Refused,
     RemoteProtocolError,
     TaskFailed,
+    TooSlow,
     TransportError,
     WireError,
 )
-from wire.message import Accept, Offer, Piece, Refuse, Result
+from wire.message import Accept, Message, Offer, Piece, Refuse, Result
 from wire.receipt import Receipt
 from wire.signed import Signed
 from wire.task import Stage, Task
@@ -125,8 +126,13 @@ class Handing:
                 continue
             nobody_since_s = now_s
             peer = choices[0]
+            # Who takes a leg and falls silent leaves time for another, if there is one; the more
+            # legs are left, the longer its own failovers may take.
+            legs = len(baton.task.record.stages) - baton.stage
+            share = legs / (legs + 1) if choices[1:] else math.inf
+            silence_s = share * (deadline_at_s - now_s)
             try:
-                return await self._offer(baton, peer, tell, relay, deadline_at_s)
+                return await self._offer(baton, peer, tell, relay, deadline_at_s, silence_s)
             except Refused as error:
                 if error.retry_after_s is None:
                     failed.add(peer)
@@ -151,6 +157,7 @@ class Handing:
         tell: Tell,
         relay: Relay,
         deadline_at_s: float,
+        silence_s: float,
     ) -> Delivered:
         left_s = deadline_at_s - trio.current_time()
         offer = Offer(
@@ -172,7 +179,7 @@ class Handing:
                     raise Refused(f"no answer to the offer within {ACCEPT_DEADLINE_S:.0f} s")
                 tell(Offered(baton.stage, baton.leg.role, peer))
                 while True:
-                    match message := await talk.receive():
+                    match message := await _heard(talk, silence_s):
                         case Piece():
                             tell(Streamed(message.data))
                             await relay(message.data)
@@ -207,6 +214,13 @@ class Handing:
         if source is not None and name_of(source) != last.input:
             raise Malformed("the input is not the one that the last receipt names")
         return Delivered(receipts=tuple(receipts), output=result.output, source=source)
+
+
+async def _heard(talk: Talk, silence_s: float) -> Message:
+    """Their next message; TooSlow when they keep us waiting for it."""
+    with trio.move_on_after(silence_s):
+        return await talk.receive()
+    raise TooSlow(f"it took the leg and then said nothing for {silence_s:.0f} s")
 
 
 def _nobody(leg: Stage, reasons: list[str]) -> str:

@@ -31,6 +31,7 @@ from wire.errors import (
     StoreError,
     TaskFailed,
     TooSlow,
+    WireError,
 )
 from wire.kinds import Level, Role
 from wire.receipt import Answer
@@ -253,6 +254,7 @@ class Path:
             )
             output = await self._output(run, delivered, deadline_at_s)
             if output is None:
+                self._retried += 1
                 avoid |= {delivered.receipts[-1].signer}
                 continue
             culprit, counted = await self._check(run, delivered, inline, output, deadline_at_s)
@@ -288,7 +290,11 @@ class Path:
                 deadline_s=max(0.1, deadline_at_s - trio.current_time()),
                 size_bytes_max=OUTPUT_BYTES_MAX,
             )
-        except (Missing, TooSlow) as error:
+        except (Missing, TooSlow, WireError) as error:
+            # Withheld, or larger than it may be, or no tree at all: it signed for that.
+            lies = isinstance(error, WireError)
+            offence = Offence.MALFORMED if lies else Offence.UNANSWERED
+            self.checking.peers.offended(receipt.signer, offence)
             run.tell(Failed("infer", receipt.signer, error.message))
             return None
 

@@ -1,5 +1,6 @@
 """Nearest passages: an index is passages and their vectors, both named by content."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,8 @@ from wire.payload import Hit, Hits, Index, IndexPart, Passages, Vectors
 INDEX_ROWS_MAX = 200_000
 INDEX_BYTES_MAX = 1 << 20
 INDEXES_MAX = 4
+# INDEX_ROWS_MAX rows of 512 numbers, with some to spare.
+VECTORS_BYTES_MAX = 512 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +70,23 @@ class IndexCache:
             )
 
         index = Index.from_bytes(await bring(index_id, INDEX_BYTES_MAX))
-        if len(index.parts) * limits.PASSAGES_MAX > INDEX_ROWS_MAX * 4:
-            raise Oversize(f"an index of {len(index.parts)} parts")
         rows: dict[IndexPart, tuple[Passages, Vectors]] = {}
+        # A part that is named twice is in memory twice once the parts are put together.
+        times = Counter(index.parts)
+        size_bytes = 0
 
         async def load(part: IndexPart) -> None:
+            nonlocal size_bytes
             passages = Passages.from_bytes(await bring(part.passages, limits.INLINE_BYTES_MAX))
             vectors = Vectors.from_bytes(await bring(part.vectors, Vectors.SIZE_BYTES_MAX))
             if vectors.rows != len(passages.passages):
                 raise Malformed("an index part has not one vector for each passage")
+            size_bytes += len(vectors.data) * times[part]
+            if size_bytes > VECTORS_BYTES_MAX:
+                raise Oversize(f"an index of more than {VECTORS_BYTES_MAX} bytes")
             rows[part] = passages, vectors
 
-        await each(load, dict.fromkeys(index.parts))
+        await each(load, times)
         return _assembled(index, [rows[part] for part in index.parts])
 
 

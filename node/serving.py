@@ -94,8 +94,16 @@ class LegServer:
             await talk.send(refusal_of(error))
             return
 
+        there = True
+
         async def relay(piece: bytes) -> None:
-            await talk.send(Piece(data=piece))
+            nonlocal there
+            try:
+                if there:
+                    await talk.send(Piece(data=piece))
+            except TransportError:
+                # No fault of whoever works for it. The leg is finished for when it comes back.
+                there = False
 
         try:
             result = await self._serve(baton, role, talk, relay, deadline_at_s)
@@ -166,9 +174,11 @@ class LegServer:
     ) -> _Leg:
         """Do the leg, or wait for whoever is doing it, or find it done."""
         leg_key = baton.task.id.digest + bytes((baton.stage,))
-        with trio.move_on_at(deadline_at_s):
+        with trio.move_on_at(deadline_at_s) as scope:
             while (running := self._under_way.get(leg_key)) is not None:
                 await running.wait()
+        if scope.cancelled_caught:
+            raise Refused("the deadline passed while the leg was under way for another holder")
         if (found := await self._found(leg_key, baton)) is not None:
             return found
         self._under_way[leg_key] = trio.Event()
@@ -203,7 +213,7 @@ class LegServer:
     ) -> _Leg:
         source_id = source_of(baton.task, baton.receipts, baton.stage)
         started_s, started_at_s = trio.current_time(), self.seams.wall_s()
-        left_s = deadline_at_s - started_s
+        left_s = max(0.0, deadline_at_s - started_s)
         holders = (*(it.signer for it in reversed(baton.receipts)), talk.peer, baton.task.signer)
         data = await self._input(baton, source_id, holders, left_s)
         job_key = baton.leg.job_key(source_id)

@@ -21,6 +21,7 @@ from wire.errors import (
     Refused,
     RemoteProtocolError,
     StoreError,
+    TooSlow,
     TransportError,
     WireError,
 )
@@ -126,14 +127,14 @@ class VerifyRole:
             with trio.fail_after(deadline_s):
                 claim = await self._claim(task, receipts, check, asker)
                 found = await self._recompute(claim, check.secret)
+        except (trio.TooSlowError, TooSlow) as error:
+            raise Refused("no time left to check") from error
         except (Missing, TransportError) as error:
             # Withheld from us: that counts as a failed check.
             could_check, found = False, _Found(rows=0, reason=error.message)
         except WireError as error:
             # The leg's own output cannot be read: whoever signed for it is at fault.
             found = _wrong(1, error.message)
-        except trio.TooSlowError:
-            could_check, found = False, _Found(rows=0, reason="no time left to check")
         tolerance_ppb = self._tolerance_ppb(stage)
         agrees = could_check and all(it <= tolerance_ppb for it in found.worst_ppb)
         reason = found.reason.encode()[: limits.REASON_BYTES_MAX].decode(errors="ignore")

@@ -8,23 +8,53 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import trio
 
 from node.config import NodeConfig
-from node.engines.hash_engine import HashEngine
+from node.engines.hash_engine import HashEngine, hash_manifest
 from node.engines.seam import Engine
 from node.peer import Node, Parts, open_node
 from node.sources import PydocSource, Source, Sources
-from p2p.adverts import Seams
+from p2p.adverts import Offering, Seams
+from p2p.blobs import Blobs
 from p2p.over_libp2p import MemoryNetwork, MemoryTransport
-from p2p.peers import PeersConfig
+from p2p.peers import Handler, Peers, PeersConfig, open_peers
+from p2p.talk import Talk
 from store import Store, open_memory_store
+from wire.advert import ModelOffer
+from wire.content import PeerId
 from wire.kinds import Role
+from wire.message import Message, Want
 from wire.signing import SigningKey
 
-D, I, V, S = Role.DATA, Role.INFER, Role.VERIFY, Role.STORE
+D, I, V, S = Role.DATA, Role.INFER, Role.VERIFY, Role.STORE  # noqa: E741
 START_S = 1_800_000_000.0
+
+
+@dataclass(slots=True)
+class Outsider:
+    """A peer without roles of its own: what it answers is up to the test."""
+
+    peers: Peers
+    blobs: Blobs
+    store: Store
+    # What it was asked, in order.
+    asked: list[Message] = field(default_factory=list)
+
+    @property
+    def key(self) -> SigningKey:
+        return self.peers.key
+
+    def answer(self, kind: type[Message], handler: Handler) -> None:
+        """Have `handler` answer messages of this kind, and note each."""
+
+        async def noting(talk: Talk, message: Message) -> None:
+            self.asked.append(message)
+            await handler(talk, message)
+
+        self.peers.handlers[kind] = noting
 
 
 @dataclass(slots=True)
@@ -37,10 +67,15 @@ class Network:
     memory: MemoryNetwork = field(default_factory=MemoryNetwork)
     nodes: list[Node] = field(default_factory=list)
     opened: int = 0
+    # Where peers live that a test kills; `open_network` gives it.
+    nursery: trio.Nursery | None = None
+    # All peers have one wall clock.
+    started_s: float = field(default_factory=trio.current_time)
+    _scopes: dict[PeerId, trio.CancelScope] = field(default_factory=dict)
 
     def seams(self, number: int) -> Seams:
         random = Random(f"{self.seed}:{number}")
-        base_s = START_S - trio.current_time()
+        base_s = START_S - self.started_s
         return Seams(
             wall_s=lambda: base_s + trio.current_time(),
             random=random,
@@ -95,7 +130,55 @@ class Network:
         self.nodes.append(node)
         return node
 
-    async def settled(self) -> None:
+    async def start(self, *roles: Role, **options: Any) -> Node:
+        """Open a peer that lives until it is killed, or as long as the network."""
+        assert self.nursery is not None
+
+        async def live(task_status: trio.TaskStatus[Node]) -> None:
+            with trio.CancelScope() as scope:
+                async with self.peer(roles, **options) as node:
+                    self._scopes[node.peers.me] = scope
+                    task_status.started(node)
+                    await trio.sleep_forever()
+
+        node: Node = await self.nursery.start(live)
+        self.nodes.append(node)
+        return node
+
+    def kill(self, node: Node) -> None:
+        """As if its process were killed: no good-bye, nothing finished."""
+        self._scopes.pop(node.peers.me).cancel()
+        self.nodes.remove(node)
+
+    @asynccontextmanager
+    async def outsider(self, *roles: Role, number: int | None = None) -> AsyncIterator[Outsider]:
+        """A peer that says whatever a test makes it say, and has met the first."""
+        if number is None:
+            number = self.opened
+            self.opened += 1
+        seams = self.seams(number)
+        manifest = hash_manifest()
+        # So fast that it is asked before everybody else.
+        offer = ModelOffer(model=manifest.id, name=manifest.name, units_per_s=1e9)
+        offering = Offering(roles=sum(1 << it for it in roles), models=(offer,), free_slots=99)
+        config = PeersConfig(
+            bootstraps=self.nodes[0].peers.endpoint.addresses[:1], listen=("/memory/0",)
+        )
+        transport = MemoryTransport(self.memory, wall_ns=lambda: 1)
+        async with (
+            open_memory_store(quota_bytes=1 << 30) as store,
+            open_peers(transport, self.key(number), config, seams, lambda: offering) as peers,
+        ):
+            blobs = Blobs(store, peers)
+            peers.handlers[Want] = blobs.on_want
+            await peers.join()
+            outsider = Outsider(peers, blobs, store)
+            with trio.fail_after(30):
+                while not all(it.peers.view.advert_of(peers.me) for it in self.nodes):
+                    await trio.sleep(0.05)
+            yield outsider
+
+    async def settled(self, *, within_s: float = 30.0) -> None:
         """Wait until every peer has heard of every other, and of its models."""
 
         def known(node: Node) -> bool:
@@ -107,15 +190,17 @@ class Network:
                     return False
             return True
 
-        with trio.fail_after(30):
+        with trio.fail_after(within_s):
             while not all(known(node) for node in self.nodes):
                 await trio.sleep(0.05)
 
 
 @asynccontextmanager
 async def open_network(folder: Path, *, seed: int = 7) -> AsyncIterator[Network]:
-    async with AsyncExitStack() as stack:
-        yield Network(stack, folder, seed)
+    async with trio.open_nursery() as nursery:
+        async with AsyncExitStack() as stack:
+            yield Network(stack, folder, seed, nursery=nursery)
+        nursery.cancel_scope.cancel()
 
 
-__all__ = ["D", "I", "Network", "S", "V", "open_network", "replace"]
+__all__ = ["D", "I", "Network", "Outsider", "S", "V", "open_network", "replace"]

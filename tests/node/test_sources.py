@@ -12,6 +12,7 @@ from node.roles.seam import Done, LegInput
 from node.sources import FILE_BYTES_MAX, FolderSource, PydocSource, Sources, cut
 from store import open_memory_store
 from wire import limits
+from wire.content import ContentId
 from wire.errors import Refused
 from wire.kinds import Role
 from wire.payload import Passages, Texts
@@ -178,10 +179,11 @@ async def done(role: DataRole, operation: str, **parameters: Scalar) -> Done:
     return await role.do(stage, LegInput(id=None, data=None, holders=(), deadline_s=5), nowhere)
 
 
-async def test_a_window_of_passages_is_fetched_and_each_is_kept_by_content() -> None:
+async def test_a_window_of_passages_is_fetched_and_each_is_named_by_content() -> None:
     async with open_memory_store(quota_bytes=1 << 24) as store:
         role = DataRole(PydocSource(), store)
-        whole = Passages.from_bytes((await done(role, "fetch", source="pydoc:try")).data)
+        everything = await done(role, "fetch", source="pydoc:try")
+        whole = Passages.from_bytes(everything.data)
         part = Passages.from_bytes(
             (await done(role, "fetch", source="pydoc:try", first=2, count=3)).data
         )
@@ -189,7 +191,8 @@ async def test_a_window_of_passages_is_fetched_and_each_is_kept_by_content() -> 
         assert part.passages == whole.passages[2:5]
         assert part.total == whole.total == len(whole.passages)
         text = await PydocSource().fetch("pydoc:try")
-        assert [(await store.get(it)).decode() for it in whole.passages] == cut(text)
+        assert [it.decode() for it in everything.blobs] == cut(text)
+        assert [ContentId.of(it) for it in everything.blobs] == list(whole.passages)
 
 
 @pytest.mark.parametrize(

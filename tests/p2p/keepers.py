@@ -48,6 +48,7 @@ class Neighbourhood:
     nursery: trio.Nursery
     memory: MemoryNetwork = field(default_factory=MemoryNetwork)
     keepers: list[Keeper] = field(default_factory=list)
+    started_s: float = field(default_factory=trio.current_time)
 
     @asynccontextmanager
     async def open(
@@ -62,7 +63,7 @@ class Neighbourhood:
         """A keeper of that name; `want` answers in place of its blobs."""
         first = self.keepers[0].peers.endpoint.addresses[:1] if self.keepers else ()
         random = Random(name)
-        ahead_s = START_S + clock_ahead_s - trio.current_time()
+        ahead_s = START_S + clock_ahead_s - self.started_s
         seams = Seams(
             wall_s=lambda: ahead_s + trio.current_time(),
             random=random,
