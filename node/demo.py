@@ -29,7 +29,13 @@ WORK_DEADLINE_S = 600
 LOGGED_MAX = 200
 MARKER = "baton-demo"
 # The statements of the language, and what goes wrong in them: what the question is about.
-TOPICS = ("try", "with", "exceptions", "raise", "assert", "while", "for", "if", "import")
+TOPICS = frozenset(
+    (
+        *("try", "with", "exceptions", "raise", "assert", "while", "for", "if", "import"),
+        *("return", "yield", "break", "continue", "pass", "del", "function", "class", "lambda"),
+        *("global", "nonlocal", "assignment", "calls", "comparisons", "execmodel", "async"),
+    )
+)
 
 
 @dataclass(slots=True)

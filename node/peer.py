@@ -102,6 +102,9 @@ async def open_node(config: NodeConfig, parts: Parts) -> AsyncIterator[Node]:
         trio.open_nursery() as nursery,
     ):
         node = _assembled(config, parts, peers, nursery)
+        for name in config.models:
+            # A name that means nothing is refused before anybody is troubled with us.
+            node.models.resolve(name)
         offering.legs = node.legs
         peers.handlers[Offer] = node.legs.on_offer
         peers.handlers[Want] = node.blobs.on_want
@@ -196,7 +199,8 @@ class _Offering:
 
 async def _keep_model_ready(node: Node, name: str) -> None:
     """Bring a model in and load it; while that fails, say why and try again, ever more slowly."""
-    wait_s = 2.0
+    # Soon at first: what is missing may be on its way, as when a network is just starting.
+    wait_s = 1.0
     while True:
         try:
             loaded = await node.models.make_ready(name)
@@ -206,7 +210,7 @@ async def _keep_model_ready(node: Node, name: str) -> None:
         except (EngineError, StoreError, TransportError, WireError) as error:
             node.model_problems[name] = str(error)
             await trio.sleep(wait_s)
-            wait_s = min(MODEL_RETRY_S_MAX, wait_s * 2)
+            wait_s = min(MODEL_RETRY_S_MAX, wait_s * 1.3)
         else:
             node.model_problems.pop(name, None)
             node.peers.changed()

@@ -136,19 +136,24 @@ class Sources:
         return await source.fetch(name)
 
 
+# A line of words with a line of one sign below it.
+_HEADING = re.compile(r"[^\n]+\n([=*~^\"-])\1{2,}\s*")
 _BLANK = re.compile(r"\n[ \t]*\n+")
 
 
 def cut(text: str, chars: int = PASSAGE_CHARS) -> list[str]:
     """Cut text into passages of about `chars` characters, at blank lines where that is possible.
 
-    Short paragraphs are joined, long ones are cut at spaces; nothing is left out but blank space.
+    Short paragraphs are joined, long ones are cut at spaces, a heading stays with what follows it;
+    nothing is left out but blank space.
     """
     passages: list[str] = []
     current = ""
     for paragraph in _BLANK.split(text):
         for part in _parts(paragraph.strip(), chars):
-            if current and len(current) + 2 + len(part) > chars:
+            full = len(current) + 2 + len(part) > chars
+            alone = _HEADING.fullmatch(current) is not None
+            if current and not alone and (full or _HEADING.match(part)):
                 passages.append(current)
                 current = ""
             current = f"{current}\n\n{part}" if current else part

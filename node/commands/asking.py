@@ -1,7 +1,7 @@
 """`ask`: one task, shown step by step, and its receipt kept."""
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,20 +84,21 @@ def show_passages(passages: list[Mapping[str, Any]]) -> None:
         console.print("\n   ".join(lines[:8]) + ("\n   …" if len(lines) > 8 else ""))
 
 
-def show_route(result: Mapping[str, Any]) -> None:
+def show_route(result: Mapping[str, Any], name: Callable[[str], str] = short) -> None:
+    """Who did which leg, how long it took, who checked; `name` says how peers are called."""
     console.print("\n[bold]route[/bold]")
     for leg in result["route"]:
         reused = " (computed before)" if leg["reused"] else ""
         console.print(
-            f"  {leg['role']:<6} {leg['operation']:<15} by [cyan]{short(leg['peer'])}[/cyan]"
+            f"  {leg['role']:<6} {leg['operation']:<15} by [cyan]{name(leg['peer'])}[/cyan]"
             f" in {leg['duration_ms'] / 1000:.2f} s{reused}"
         )
     for verdict in result["verdicts"]:
-        console.print("  " + _verdict_words(verdict))
+        console.print("  " + _verdict_words(verdict, name))
 
 
-def _verdict_words(verdict: Mapping[str, Any]) -> str:
-    peer = f"[cyan]{short(verdict['peer'])}[/cyan]"
+def _verdict_words(verdict: Mapping[str, Any], name: Callable[[str], str]) -> str:
+    peer = f"[cyan]{name(verdict['peer'])}[/cyan]"
     if verdict["agrees"]:
         looked = f"{len(verdict['sampled'])} of {verdict['rows']} rows"
         worst = f"worst {verdict['worst']:.0e}"
@@ -118,7 +119,7 @@ def show_event(event: Mapping[str, Any]) -> None:
             peer = f"[cyan]{short(event['peer'])}[/cyan]"
             console.print(f"  {event['operation']} signed by {peer} after {took}")
         case "verdict":
-            console.print("  " + _verdict_words(event))
+            console.print("  " + _verdict_words(event, short))
         case "failed":
             peer = f"[cyan]{short(event['peer'])}[/cyan]"
             console.print(f"  [yellow]{event['what']}: {peer}: {safe(event['why'])}[/yellow]")

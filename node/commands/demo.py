@@ -99,6 +99,8 @@ def _state(peer: DemoPeer) -> Text | Table:
         return Text(f"working on {busy}" if busy else seen, "green")
     if model is None:
         return Text("looking for the model", "yellow")
+    if model["state"] == "failing":
+        return Text("waiting: nobody has the model yet", "yellow")
     if model["state"] != "fetching" or not model["size_bytes"]:
         return Text(f"model: {model['state']}", "yellow")
     row = Table.grid(padding=(0, 1))
@@ -124,7 +126,7 @@ def show_end(story: Story) -> None:
     """What stays on the screen: the answer, its route, the check, and what to type next."""
     console.print(f"\n[bold]Question:[/bold] {story.question}")
     show_passages(story.answer["result"]["passages"])
-    show_route(story.answer)
+    show_route(story.answer, story.name_of)
     console.print("\n[bold]The receipt, checked offline[/bold]  python -m node verify RECEIPT")
     console.print(story.verify_text.rstrip(), markup=False)
     console.print(
