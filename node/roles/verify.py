@@ -200,6 +200,8 @@ class VerifyRole:
                 done = await self.infer.do(claim.stage, claim.source, _nowhere)
                 if done.data != claim.output:
                     return _wrong(1, "the output is another")
+                if done.units != claim.receipt.record.units:
+                    return _wrong(1, f"the work was {done.units} units")
                 return _Found(rows=1, sampled=(0,), worst_ppb=(0,))
 
     async def _recompute_rows(self, claim: _Claim, secret: bytes) -> _Found:
@@ -213,6 +215,8 @@ class VerifyRole:
         rows = len(texts.texts)
         if claimed.rows != rows:
             return _wrong(rows, f"{claimed.rows} rows for {rows} texts")
+        if claim.receipt.record.units != rows:
+            return _wrong(rows, f"{claim.receipt.record.units} units for {rows} texts")
         sampled = rows_to_check(secret, claim.receipt.id, self.key.peer, rows, rows_due(rows))
         sample = Texts(texts=tuple(texts.texts[row] for row in sampled))
         stage = Stage(

@@ -108,7 +108,7 @@ def task_of(
 
 
 def receipt_of(
-    task: Signed[Task], key: SigningKey, output: bytes, **changes: Any
+    task: Signed[Task], key: SigningKey, output: bytes, /, **changes: Any
 ) -> Signed[Receipt]:
     """The receipt of a task's first leg, signed by `key`."""
     stage = task.record.stages[0]
