@@ -3,6 +3,7 @@
 Nothing below reaches for the clock, for randomness or for the environment; they are made here.
 """
 
+import logging
 import os
 import secrets
 import sys
@@ -18,21 +19,28 @@ from wire.errors import BatonError
 # A bug of ours, as opposed to an error of somebody's: sysexits' EX_SOFTWARE.
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
+# As a shell has it for a program that SIGPIPE ends.
+EXIT_UNREAD = 141
 
 
 def main() -> None:
     """Run one command; exits 0 only on success, and says in one line why not."""
     debug = "--debug" in sys.argv[1:]
+    if not debug:
+        # Libraries warn of what is about to be said in one line; some clear every other handler.
+        logging.lastResort = logging.NullHandler()
     try:
-        sys.exit(_run())
+        code = _run()
+        sys.stdout.flush()
     except BaseExceptionGroup as group:
         if debug:
             raise
-        sys.exit(_say([*_leaves(group)]))
-    except (BatonError, click.ClickException, click.Abort, KeyboardInterrupt) as error:
+        code = _say([*_leaves(group)])
+    except (BatonError, click.ClickException, click.Abort, KeyboardInterrupt, OSError) as error:
         if debug:
             raise
-        sys.exit(_say([error]))
+        code = _say([error])
+    sys.exit(code)
 
 
 def _run() -> int:
@@ -69,6 +77,12 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 
 def _say(errors: list[BaseException]) -> int:
     """One line for the first error that says most; the exit code."""
+    if any(isinstance(error, BrokenPipeError) for error in errors):
+        # Whoever read the output has read enough; what is still buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_UNREAD
+    if any(isinstance(error, KeyboardInterrupt | click.Abort) for error in errors):
+        return EXIT_INTERRUPTED
     for error in errors:
         if isinstance(error, BatonError):
             # Words of a peer may be in it: they must not steer the terminal.
@@ -82,8 +96,6 @@ def _say(errors: list[BaseException]) -> int:
     if isinstance(error, click.ClickException):
         sys.stderr.write(f"error: {error.format_message()}\n")
         return 1
-    if isinstance(error, KeyboardInterrupt | click.Abort):
-        return EXIT_INTERRUPTED
     kind = type(error).__name__
     sys.stderr.write(f"error: a bug in Baton ({kind}: {error}): --debug shows where; report it\n")
     return EXIT_BUG

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from p2p.peers import PeersConfig
+from wire import limits
 from wire.errors import InputError
 from wire.kinds import Role
 
@@ -31,6 +32,12 @@ class NodeConfig:
             raise InputError(
                 f"a quota of {self.quota_bytes} bytes holds nothing",
                 todo=f"give at least {QUOTA_BYTES_MIN >> 20} MiB (--quota 20GB)",
+            )
+        if not 1 <= len(self.peers.network.encode()) <= limits.NAME_BYTES_MAX:
+            raise InputError(
+                f"the name of a network has 1 to {limits.NAME_BYTES_MAX} bytes,"
+                f" not {len(self.peers.network.encode())}",
+                todo="give another with --network",
             )
         if Role.GATEWAY in self.roles:
             raise InputError(

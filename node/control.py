@@ -17,7 +17,15 @@ import trio
 
 from wire import limits
 from wire.codec import pack, unpack
-from wire.errors import BatonError, Disconnected, InputError, Malformed, TooSlow, WireError
+from wire.errors import (
+    BatonError,
+    Disconnected,
+    InputError,
+    Malformed,
+    Oversize,
+    TooSlow,
+    WireError,
+)
 
 Emit = Callable[[Mapping[str, Any]], None]
 Command = Callable[[Mapping[str, Any], Emit], Awaitable[Mapping[str, Any]]]
@@ -31,8 +39,14 @@ PATH_BYTES_MAX = 107
 
 
 async def send(stream: trio.abc.SendStream, value: Mapping[str, Any]) -> None:
+    """Disconnected if the other side is gone, WireError if the value cannot be sent."""
     data = pack(value)
-    await stream.send_all(len(data).to_bytes(4, "big") + data)
+    if len(data) > limits.FRAME_BYTES_MAX:
+        raise Oversize(f"{len(data)} bytes, at most {limits.FRAME_BYTES_MAX} are taken")
+    try:
+        await stream.send_all(len(data).to_bytes(4, "big") + data)
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        raise Disconnected("the peer has closed the connection") from error
 
 
 async def receive(stream: trio.abc.ReceiveStream) -> dict[str, Any]:
@@ -71,7 +85,7 @@ class _Door:
         self.clients += 1
         try:
             await self._serve(stream)
-        except (Disconnected, WireError, trio.BrokenResourceError, trio.ClosedResourceError):
+        except (Disconnected, WireError):
             # The client went away, or is none of ours; the work it asked for goes on.
             return
         finally:
@@ -82,7 +96,7 @@ class _Door:
             request = await receive(stream)
         if patience.cancelled_caught:
             return
-        # Full, the oldest events wait in no queue: they are dropped, and the client is told.
+        # Full, further events are dropped; the result waits for room.
         outbox, inbox = trio.open_memory_channel[Mapping[str, Any]](EVENTS_MAX)
 
         def emit(event: Mapping[str, Any]) -> None:
@@ -92,7 +106,7 @@ class _Door:
                 return
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_forward, inbox, stream)
+            nursery.start_soon(_forward, inbox, stream, nursery.cancel_scope)
             async with outbox:
                 await outbox.send(await self._answer(request, emit))
 
@@ -104,15 +118,28 @@ class _Door:
                 raise InputError(f"there is no command {str(request.get('command'))[:40]!r}")
             return {"result": await command(arguments, emit)}
         except BatonError as error:
-            kind = type(error).__name__
-            return {"error": {"kind": kind, "message": error.message, "todo": error.todo}}
+            return _told(error)
+
+
+def _told(error: BatonError) -> dict[str, Any]:
+    kind = type(error).__name__
+    return {"error": {"kind": kind, "message": error.message, "todo": error.todo}}
 
 
 async def _forward(
-    inbox: trio.MemoryReceiveChannel[Mapping[str, Any]], stream: trio.SocketStream
+    inbox: trio.MemoryReceiveChannel[Mapping[str, Any]],
+    stream: trio.SocketStream,
+    serving: trio.CancelScope,
 ) -> None:
-    async for value in inbox:
-        await send(stream, value)
+    """Send what comes. A client that went away ends what serves it, and nothing else."""
+    try:
+        async for value in inbox:
+            try:
+                await send(stream, value)
+            except WireError as error:
+                await send(stream, _told(error))
+    except Disconnected:
+        serving.cancel()
 
 
 @asynccontextmanager
@@ -170,7 +197,13 @@ async def _call(
             todo="start one: python -m node join (or name another with --state)",
         ) from error
     async with stream:
-        await send(stream, {"command": command, "arguments": arguments})
+        try:
+            await send(stream, {"command": command, "arguments": arguments})
+        except WireError as error:
+            raise InputError(
+                f"what was typed cannot be sent to the peer: {error}",
+                todo="use names in UTF-8, and fewer of them at a time",
+            ) from error
         while True:
             value = await receive(stream)
             if "event" in value:
@@ -179,7 +212,8 @@ async def _call(
                 raise _error(value["error"])
             else:
                 result = value.get("result")
-                assert isinstance(result, dict)
+                if not isinstance(result, dict):
+                    raise Malformed(f"what answers at {path} is no peer of Baton")
                 return result
 
 

@@ -4,7 +4,7 @@ Arguments come over the control socket from the peer's own user, and are checked
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,18 @@ from node.path import Request
 from node.peer import Node
 from node.roles.data import FETCH, LIST, PASSAGES_PER_LEG
 from node.roles.infer import EMBED, EMBED_PASSAGES, NEAREST
+from node.searching import INDEX_BYTES_MAX
 from p2p.together import each
 from wire import limits
 from wire.content import ContentId, PeerId
-from wire.errors import InputError, Malformed
+from wire.errors import InputError, Malformed, WireError
 from wire.kinds import Level, Role
 from wire.payload import Hits, Index, IndexPart, Passages, Question, Texts, Vectors
 from wire.task import Stage
 
-GET_DEADLINE_S = 3600.0
+GET_DEADLINE_S = 3600
+# An index is one block, and lies with whoever made it.
+INDEX_DEADLINE_S = 20.0
 TASKS_AT_ONCE = 8
 ANSWERS_LISTED_MAX = 200
 
@@ -158,6 +161,7 @@ class Local:
         """One text, embedded, or searched in an index; events on the way, the answer at the end."""
         model = self.node.models.resolve(_text(arguments, "model"))
         text = _text(arguments, "text")
+        request = _request((), None, arguments)
         size_bytes = len(text.encode())
         if size_bytes > limits.TEXT_BYTES_MAX:
             raise InputError(
@@ -166,10 +170,12 @@ class Local:
             )
         index = arguments.get("index")
         operation = str(arguments.get("operation") or (NEAREST if index else EMBED))
+        self._check_does(model, operation)
         if operation == NEAREST:
-            data = Question(
-                text=text, index=_content_id(index), count=int(arguments.get("count", 5))
-            ).to_bytes()
+            index_id = _content_id(index)
+            await self._check_index(index_id, model)
+            count = _number(arguments, "count", 5)
+            data = Question(text=text, index=index_id, count=count).to_bytes()
         elif operation == EMBED:
             data = Texts(texts=(text,)).to_bytes()
         else:
@@ -180,7 +186,7 @@ class Local:
         if not arguments.get("fresh"):
             answered = await self.node.path.answers.of_job(stage, ContentId.of(data))
         if answered is None:
-            answered = await self._run(_request((stage,), data, arguments), emit)
+            answered = await self._run(replace(request, stages=(stage,), input=data), emit)
         result = telling.answer_map(answered)
         result["answer"] = answered.answer.raw
         result["input_payload"] = data
@@ -189,6 +195,32 @@ class Local:
             answered.output if len(answered.output) < limits.INLINE_BYTES_MAX else b""
         )
         return result
+
+    def _check_does(self, model: ContentId, operation: str) -> None:
+        """Refuse at once what no peer could do; of a model unknown here only others can tell."""
+        manifest = self.node.models.manifest_of(model)
+        if manifest is not None and operation not in manifest.operations:
+            raise InputError(
+                f"the model {manifest.name} does not do {operation!r}",
+                todo=f"ask it for one of {', '.join(manifest.operations)}",
+            )
+
+    async def _check_index(self, index_id: ContentId, model: ContentId) -> None:
+        """Have the index here, so that a wrong one is told from one whose searchers are busy."""
+        data = await self.node.blobs.get(
+            index_id, deadline_s=INDEX_DEADLINE_S, size_bytes_max=INDEX_BYTES_MAX
+        )
+        try:
+            index = Index.from_bytes(data)
+        except WireError as error:
+            raise InputError(
+                f"{index_id} is not an index", todo="use the id that ask --source printed"
+            ) from error
+        if index.model != model:
+            raise InputError(
+                f"the index {index_id.short} was made with the model {index.model}",
+                todo="ask that model",
+            )
 
     async def _run(self, request: Request, emit: Emit) -> Answered:
         def tell(event: Event) -> None:
@@ -281,22 +313,25 @@ class Local:
     # Content
 
     async def put(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        path = Path(_text(arguments, "path"))
+        path = _path(arguments)
+        size_bytes = 0
 
         def progress(done_bytes: int) -> None:
+            nonlocal size_bytes
+            size_bytes = done_bytes
             emit({"event": "progress", "done_bytes": done_bytes})
 
         content = await self.node.parts.store.put_file(path, progress, pin="put")
-        return {"id": str(content), "size_bytes": path.stat().st_size}
+        return {"id": str(content), "size_bytes": size_bytes}
 
     async def get(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         content = _content_id(arguments.get("id"))
-        path = Path(_text(arguments, "path"))
+        path = _path(arguments)
 
         def progress(done_bytes: int, size_bytes: int) -> None:
             emit({"event": "progress", "done_bytes": done_bytes, "size_bytes": size_bytes})
 
-        deadline_s = float(arguments.get("deadline_s") or GET_DEADLINE_S)
+        deadline_s = _number(arguments, "deadline_s", GET_DEADLINE_S)
         await self.node.blobs.fetch(content, deadline_s=deadline_s, progress=progress)
         size_bytes = await self.node.parts.store.export(content, path)
         return {"id": str(content), "size_bytes": size_bytes}
@@ -309,15 +344,18 @@ def _unheard(event: Mapping[str, Any]) -> None:
 def _request(
     stages: tuple[Stage, ...], data: bytes | None, arguments: Mapping[str, Any]
 ) -> Request:
-    needed, verifiers = int(arguments.get("needed", 2)), int(arguments.get("verifiers", 3))
+    needed, verifiers = _number(arguments, "needed", 2), _number(arguments, "verifiers", 3)
     if not 0 <= needed <= verifiers <= limits.VERIFIERS_MAX or (verifiers and not needed):
         raise InputError(
             f"{needed} of {verifiers} verdicts cannot be asked for",
             todo="for example --verdicts 2/3, or 0/0 for an answer that nobody checks",
         )
-    deadline_s = int(arguments.get("deadline_s") or 120)
+    deadline_s = _number(arguments, "deadline_s", 120)
     if not 1 <= deadline_s <= limits.DEADLINE_S_MAX:
-        raise InputError(f"a deadline of {deadline_s} s: 1 to {limits.DEADLINE_S_MAX} are taken")
+        raise InputError(
+            f"a deadline of {deadline_s} s cannot be kept",
+            todo=f"give --deadline 1 to {limits.DEADLINE_S_MAX} seconds",
+        )
     return Request(
         stages=stages,
         input=data,
@@ -331,11 +369,27 @@ def _request(
 def _text(arguments: Mapping[str, Any], name: str) -> str:
     value = arguments.get(name)
     if not isinstance(value, str) or not value:
-        raise InputError(f"{name} is missing")
+        raise InputError(f"the {name} is missing or empty", todo=f"give a {name}")
     return value
 
 
+def _number(arguments: Mapping[str, Any], name: str, default: int) -> int:
+    value = arguments.get(name, default)
+    if type(value) is not int:
+        raise InputError(f"{name} is not a whole number", todo=f"for example {default}")
+    return value
+
+
+def _path(arguments: Mapping[str, Any]) -> Path:
+    text = _text(arguments, "path")
+    if "\0" in text or not text.startswith("/"):
+        raise InputError(f"{text[:80]!r} is not the whole path of a file", todo="begin it with /")
+    return Path(text)
+
+
 def _content_id(text: object) -> ContentId:
+    if text is None:
+        raise InputError("no content id was given", todo="to search, name one with --index")
     try:
         return ContentId.parse(str(text))
     except Malformed as error:

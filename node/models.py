@@ -71,6 +71,14 @@ class Models:
                 todo=f"use one of {', '.join(names)}, or a model's content id",
             ) from error
 
+    def manifest_of(self, model_id: ContentId) -> Manifest | None:
+        """What a model is, where this project pins it or this peer keeps it."""
+        pinned = (make() for make in PINNED.values())
+        kept = self.store.read(Table.MODELS, model_id)
+        if kept is not None:
+            return Manifest.from_bytes(kept)
+        return next((it for it in pinned if it.id == model_id), None)
+
     async def make_ready(self, name: str) -> Loaded:
         """Have a model here, whole and checked, and loaded; errors say what is missing."""
         model_id = self.resolve(name)
@@ -134,6 +142,13 @@ class Models:
             raise ModelRefused(f"{model_id} is not a model's manifest: {error}") from error
         await self.keep(manifest)
         return manifest
+
+    async def wait_for_holder(self, name: str) -> None:
+        """Until a peer that was not there before offers the model."""
+        model_id = self.resolve(name)
+        before = set(self._holders(model_id))
+        while not set(self._holders(model_id)) - before:
+            await trio.sleep(0.2)
 
     def _holders(self, model_id: ContentId) -> list[PeerId]:
         """Peers that say they run it: they have every file of it."""

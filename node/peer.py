@@ -209,7 +209,9 @@ async def _keep_model_ready(node: Node, name: str) -> None:
             raise
         except (EngineError, StoreError, TransportError, WireError) as error:
             node.model_problems[name] = str(error)
-            await trio.sleep(wait_s)
+            with trio.move_on_after(wait_s):
+                # Nobody had it: somebody who says so is worth a try at once.
+                await node.models.wait_for_holder(name)
             wait_s = min(MODEL_RETRY_S_MAX, wait_s * 1.3)
         else:
             node.model_problems.pop(name, None)

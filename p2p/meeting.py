@@ -3,13 +3,13 @@
 A pure core beside `p2p.peers`: it judges Hello, Welcome and Ping, and keeps who was heard when.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
 from wire import limits
 from wire.content import PeerId
-from wire.errors import InputError
+from wire.errors import BatonError, InputError, Refused, Unreachable
 
 # An instance not heard for this long has stopped: three pings missed.
 INSTANCE_GONE_S = 40.0
@@ -96,3 +96,18 @@ class Meetings:
                 f" peer{'s' * (count > 1)}, and adverts with wrong times are refused",
                 todo="set the clock (timedatectl set-ntp true) and start again",
             )
+
+
+def not_met(troubles: Sequence[BatonError]) -> Unreachable:
+    """Why a peer that called every bootstrap met nobody, as one error."""
+    why = "; ".join(dict.fromkeys(it.message for it in troubles))
+    if all(isinstance(it, Refused) for it in troubles):
+        return Unreachable(
+            f"the network does not take this peer: {why}",
+            todo="give that network's name with --network, and run the same version of Baton",
+        )
+    return Unreachable(
+        f"no bootstrap answers: {why}",
+        todo="check that the other machine runs `python -m node join`, that the address is the one"
+        " it printed, and that no firewall is between",
+    )

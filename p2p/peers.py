@@ -12,7 +12,7 @@ import trio
 
 from p2p.adverts import AdvertConfig, Herald, Offering, Seams
 from p2p.dialing import Dial, Dialing
-from p2p.meeting import Meetings
+from p2p.meeting import Meetings, not_met
 from p2p.score import Offence, Scores, Standing
 from p2p.streams import Exchange, Streams, open_streams
 from p2p.talk import Talk, refusal_of
@@ -285,26 +285,22 @@ class Peers:
         """Meet one bootstrap or known peer; Unreachable, naming each tried, if none answers."""
         if not self.config.bootstraps:
             return
-        reasons: list[str] = []
+        troubles: list[BatonError] = []
         for address in self.config.bootstraps:
             try:
                 await self._call(Dial(None, (address,)))
             except (TransportError, WireError, RemoteProtocolError, Refused) as error:
-                reasons.append(error.message)
+                troubles.append(error)
         for peer, addresses in list(self.dialing.known().items())[:16]:
-            if len(reasons) < len(self.config.bootstraps):
+            if len(troubles) < len(self.config.bootstraps):
                 break
             try:
                 await self._call(Dial(peer, addresses))
             except (TransportError, WireError, RemoteProtocolError, Refused):
                 continue
-            reasons = []
-        if len(reasons) >= len(self.config.bootstraps):
-            raise Unreachable(
-                f"no bootstrap answers: {'; '.join(reasons)}",
-                todo="check that the other machine runs `python -m node join`, that the address is"
-                " the one it printed, and that no firewall is between",
-            )
+            troubles = []
+        if len(troubles) >= len(self.config.bootstraps):
+            raise not_met(troubles)
         self.meetings.check_clock()
 
     async def keep_up_forever(self) -> None:

@@ -1,7 +1,6 @@
 """The command line: what can be typed, and what it means."""
 
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -11,17 +10,30 @@ import trio
 from node.commands import asking, content, looking, verifying
 from node.commands import demo as showing_demo
 from node.commands.join import World, join
-from node.commands.options import bytes_of, json_option, roles_of, state_option, verdicts_of
+from node.commands.options import (
+    bytes_of,
+    json_option,
+    roles_of,
+    state_option,
+    text_of,
+    verdicts_of,
+)
 from node.config import ROLES_DEFAULT, NodeConfig
 from p2p.peers import PeersConfig
+from wire import limits
 from wire.errors import InputError
 from wire.kinds import Role
 
 PORT_DEFAULT = 4747
 QUESTION = "how do I catch several exceptions at once?"
+DEADLINE_S = click.IntRange(1, limits.DEADLINE_S_MAX)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    # Nothing typed is an error of one line like any other, not a page on standard error.
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
 def cli(*, debug: bool) -> None:
     """Baton: a peer-to-peer network that runs AI models on machines nobody has to trust, and can
@@ -133,7 +145,7 @@ def demo_command(*, question: str, files: tuple[Path, ...], folder: Path, as_jso
 @click.option("--count", default=5, show_default=True, type=click.IntRange(1, 32))
 @click.option("--operation", help="What to ask of the model, where it does several things.")
 @click.option("--tokens", type=click.IntRange(1, 4096), help="How many tokens to make.")
-@click.option("--deadline", default=120, show_default=True, type=int, help="Seconds.")
+@click.option("--deadline", default=120, show_default=True, type=DEADLINE_S, help="Seconds.")
 @click.option("--verdicts", default="2/3", show_default=True, help="Verdicts needed, of how many.")
 @click.option("--fresh", is_flag=True, help="Do not take a kept answer to the same question.")
 @state_option
@@ -156,11 +168,13 @@ def ask_command(
 ) -> None:
     """Submit one task, watch it, and keep its receipt."""
     if sum(it is not None for it in (text, file)) + bool(sources) != 1:
-        raise InputError("give one of --text, --file or --source")
+        raise InputError(
+            "one thing is asked at a time", todo="give one of --text, --file or --source"
+        )
     needed, verifiers = verdicts_of(verdicts)
     arguments = {
         "model": model,
-        "text": _text_of(file) if file is not None else text,
+        "text": text_of(text, file),
         "index": index,
         "sources": list(sources),
         "count": count,
@@ -174,18 +188,6 @@ def ask_command(
     _run(lambda: asking.ask(state.expanduser(), arguments, as_json=as_json))
 
 
-def _text_of(file: Path) -> str:
-    try:
-        return file.read_bytes().decode()
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{file} is not UTF-8 text (byte {error.start})",
-            todo="convert it first, for example with iconv",
-        ) from error
-
-
 @cli.command("verify")
 @click.argument("receipt", type=click.Path(path_type=Path))
 @click.option(
@@ -197,8 +199,7 @@ def _text_of(file: Path) -> str:
 @json_option
 def verify_command(*, receipt: Path, content: tuple[Path, ...], as_json: bool) -> None:
     """Check a receipt offline: what holds, what does not, what cannot be known."""
-    if not verifying.verify(receipt, content, as_json=as_json):
-        sys.exit(1)
+    verifying.verify(receipt, content, as_json=as_json)
 
 
 @cli.command("put")
@@ -215,11 +216,11 @@ def put_command(*, file: Path, state: Path, as_json: bool) -> None:
 @cli.command("get")
 @click.argument("content_id")
 @click.option("--output", type=click.Path(path_type=Path), help="A file; else standard output.")
-@click.option("--deadline", default=600.0, show_default=True, help="Seconds.")
+@click.option("--deadline", default=600, show_default=True, type=DEADLINE_S, help="Seconds.")
 @state_option
 @json_option
 def get_command(
-    *, content_id: str, output: Path | None, deadline: float, state: Path, as_json: bool
+    *, content_id: str, output: Path | None, deadline: int, state: Path, as_json: bool
 ) -> None:
     """Bring content here, from this peer's store or from others."""
     place = state.expanduser()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from node.commands.asking import SOCKET
@@ -19,7 +20,10 @@ DEADLINE_S = 24 * 3600.0
 def _bar() -> Progress:
     """On standard error, so that content may go to standard output."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    return Progress(*columns, TransferSpeedColumn(), transient=True)
+    screen = Console(stderr=True)
+    # Only for eyes: a script that reads standard error finds one line there, or none.
+    hidden = not screen.is_terminal
+    return Progress(*columns, TransferSpeedColumn(), console=screen, transient=True, disable=hidden)
 
 
 async def put(state: Path, path: Path, *, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from node.commands.asking import show_passages, show_route
-from node.commands.showing import console, show_json, size
+from node.commands.showing import console, safe, show_json, size
 from node.demo import DemoPeer, Story, planned, prepare_folder, tell_story
 
 LOG_LINES = 9
@@ -128,7 +128,11 @@ def show_end(story: Story) -> None:
     show_passages(story.answer["result"]["passages"])
     show_route(story.answer, story.name_of)
     console.print("\n[bold]The receipt, checked offline[/bold]  python -m node verify RECEIPT")
-    console.print(story.verify_text.rstrip(), markup=False)
+    for line in safe(story.verify_text.rstrip()).splitlines():
+        for mark, colour in (("✓", "green"), ("✗", "red"), ("?", "yellow")):
+            if line.startswith(f" {mark}"):
+                line = f" [{colour}]{mark}[/{colour}]{line[2:]}"
+        console.print(line)
     console.print(
         f"\n[bold green]{story.answered} of {story.accepted} tasks answered[/bold green],"
         f" {story.verified} checked, {story.retried} handed on again after"

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from wire import limits
 from wire.errors import InputError
 from wire.kinds import Role
 
@@ -60,3 +61,38 @@ def verdicts_of(text: str) -> tuple[int, int]:
             todo="2/3 asks for two that agree of three; 0/0 for an answer nobody checks",
         )
     return int(match[1]), int(match[2])
+
+
+def text_of(text: str | None, file: Path | None) -> str | None:
+    """`--text`, or what is in `--file`; InputError unless it is UTF-8 and within the limit."""
+    if file is None and text is None:
+        return None
+    if file is None:
+        assert text is not None
+        # What a shell hands over need not be text; the bytes that are none come as surrogates.
+        data, where, size_bytes = text.encode(errors="surrogateescape"), "the text", 0
+    else:
+        where = str(file)
+        try:
+            with file.open("rb") as source:
+                data = source.read(limits.TEXT_BYTES_MAX + 1)
+            size_bytes = file.stat().st_size
+        except OSError as error:
+            raise InputError(
+                f"{file} cannot be read: {error.strerror}", todo="check what --file names"
+            ) from error
+    size_bytes = max(size_bytes, len(data))
+    if size_bytes > limits.TEXT_BYTES_MAX:
+        raise InputError(
+            f"{where} has {size_bytes} bytes, at most {limits.TEXT_BYTES_MAX} are taken",
+            todo="cut it, or bring it in as files: join --role data --files PATH",
+        )
+    if not data:
+        raise InputError(f"{where} is empty", todo="give some text, in --text or in --file")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{where} is not UTF-8 (byte {error.start})",
+            todo="convert it first, for example with iconv",
+        ) from error

@@ -5,6 +5,7 @@ from pathlib import Path
 from node.audit import Report, Status, audit
 from node.commands.showing import console, safe, show_json
 from wire import limits
+from wire.chain import source_of
 from wire.content import ContentId
 from wire.errors import InputError
 from wire.tree import name_of
@@ -17,26 +18,50 @@ _MARK = {
 }
 
 
-def verify(receipt: Path, content: tuple[Path, ...], *, as_json: bool) -> bool:
-    """Check a receipt file; whether everything that can be checked holds."""
+def verify(receipt: Path, content: tuple[Path, ...], *, as_json: bool) -> None:
+    """Check a receipt file and show every point; InputError names the first that fails."""
     raw = _read(receipt, limits.FRAME_BYTES_MAX)
     beside = [receipt.with_suffix(it) for it in (".input", ".output")]
     at_hand: dict[ContentId, bytes] = {}
+    names: dict[Path, ContentId] = {}
     for path in (*content, *(it for it in beside if it.exists())):
         data = _read(path, PAYLOAD_BYTES_MAX)
-        at_hand[name_of(data)] = data
+        names[path] = name_of(data)
+        at_hand[names[path]] = data
     report = audit(raw, at_hand.get)
+    signed_for = _signed_for(report)
+    for path, name in names.items():
+        if report.answer is not None and name not in signed_for:
+            report.note(False, f"{path.name} is an input or an output of this task", str(name))
     if as_json:
         show_json(_document(report))
     else:
         _show(report)
-    return report.holds
+    failed = next((it for it in report.points if it.status is Status.FAILS), None)
+    if failed is not None:
+        detail = f" ({failed.detail})" if failed.detail else ""
+        raise InputError(
+            f"the receipt does not hold; what fails is {failed.what!r}{detail}",
+            todo="do not rely on it; have the task done again: python -m node ask … --fresh",
+        )
+
+
+def _signed_for(report: Report) -> set[ContentId | None]:
+    """Every input and output that the receipt names."""
+    if report.task is None:
+        return set()
+    stages = range(len(report.receipts))
+    inputs = {source_of(report.task, report.receipts, stage) for stage in stages}
+    return inputs | {it.record.output for it in report.receipts}
 
 
 def _read(path: Path, size_bytes_max: int) -> bytes:
     try:
         if path.stat().st_size > size_bytes_max:
-            raise InputError(f"{path} is larger than {size_bytes_max} bytes: it is no receipt")
+            raise InputError(
+                f"{path} is larger than {size_bytes_max} bytes",
+                todo="name the .receipt file, and its content with --content",
+            )
         return path.read_bytes()
     except OSError as error:
         raise InputError(

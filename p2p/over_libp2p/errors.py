@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import trio
 from libp2p.exceptions import BaseLibp2pError
+from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from libp2p.security.noise.exceptions import PeerIDMismatchesPubkey
 
 from wire.content import PeerId
@@ -73,6 +74,11 @@ def dialing(address: str, deadline_s: float) -> Iterator[None]:
             raise Unreachable(
                 f"another peer answers at {address}: its key is not the one in the address",
                 todo="ask for the peer's present address; a new key gives a new peer id",
+            ) from error
+        if any(isinstance(one, MultiselectClientError) for one in _chain(error)):
+            raise Unreachable(
+                f"what answers at {address} is no peer of Baton",
+                todo="check the port: another program has it",
             ) from error
         raise Unreachable(
             f"no peer answers at {address}: {_reason(error)}",

@@ -148,7 +148,7 @@ async def test_another_network_is_told_so_and_not_met(
     async with hood.open("stranger", network="elsewhere") as stranger:
         with pytest.raises(Unreachable, match="this is the network 'baton'") as refused:
             await stranger.peers.join()
-        assert "firewall" in refused.value.todo
+        assert "--network" in refused.value.todo
     assert hood.keepers[0].peers.view.advert_of(stranger.me) is None
 
 
