@@ -10,7 +10,7 @@ import trio
 
 from node.events import Checked, Failed, Tell
 from p2p.peers import Peers
-from p2p.score import Offence, Standing
+from p2p.score import Standing
 from wire import limits
 from wire.content import PeerId
 from wire.errors import (
@@ -175,12 +175,8 @@ class Checking:
         async with self.peers.talk(verifier, deadline_s=left_s) as talk:
             await talk.send(message)
             finding = await talk.expect(Finding)
-        verdict = open_signed(finding.verdict, Verdict)
-        try:
+            verdict = open_signed(finding.verdict, Verdict)
             check_verdict(claimed.receipt, claimed.secret, verdict, verifier)
-        except WireError:
-            self.peers.offended(verifier, Offence.MALFORMED)
-            raise
         return verdict
 
 
