@@ -202,6 +202,7 @@ async def _keep_model_ready(node: Node, name: str) -> None:
     # Soon at first: what is missing may be on its way, as when a network is just starting.
     wait_s = 1.0
     while True:
+        node.model_problems.pop(name, None)
         try:
             loaded = await node.models.make_ready(name)
         except (InputError, EngineMissing, ModelRefused):
@@ -214,7 +215,6 @@ async def _keep_model_ready(node: Node, name: str) -> None:
                 await node.models.wait_for_holder(name)
             wait_s = min(MODEL_RETRY_S_MAX, wait_s * 1.3)
         else:
-            node.model_problems.pop(name, None)
             node.peers.changed()
             node.note(f"model {loaded.manifest.name} is ready")
             return

@@ -128,11 +128,11 @@ def show_end(story: Story) -> None:
     show_passages(story.answer["result"]["passages"])
     show_route(story.answer, story.name_of)
     console.print("\n[bold]The receipt, checked offline[/bold]  python -m node verify RECEIPT")
+    colours = {" ✓": "green", " ✗": "red", " ?": "yellow"}
     for line in safe(story.verify_text.rstrip()).splitlines():
-        for mark, colour in (("✓", "green"), ("✗", "red"), ("?", "yellow")):
-            if line.startswith(f" {mark}"):
-                line = f" [{colour}]{mark}[/{colour}]{line[2:]}"
-        console.print(line)
+        mark, rest = line[:2], line[2:]
+        colour = colours.get(mark)
+        console.print(f"[{colour}]{mark}[/{colour}]{rest}" if colour else line)
     console.print(
         f"\n[bold green]{story.answered} of {story.accepted} tasks answered[/bold green],"
         f" {story.verified} checked, {story.retried} handed on again after"
