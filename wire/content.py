@@ -100,19 +100,29 @@ class PeerId(bytes):
             binary = base58.b58decode(text) if len(text) <= _TEXT_CHARS_MAX else b""
         except ValueError as error:
             raise Malformed(f"not a peer id: {error}") from error
-        if len(binary) != len(_PEER) + _HASH_BYTES or not binary.startswith(_PEER):
-            raise Malformed("not a peer id: Ed25519 peer ids (12D3Koo…) are used here")
-        found = cls(binary[len(_PEER) :])
+        found = cls.from_multihash(binary)
         if str(found) != text:
             raise Malformed("not a peer id: its text is not canonical")
         return found
+
+    @classmethod
+    def from_multihash(cls, binary: bytes) -> Self:
+        """Read libp2p's binary form."""
+        if len(binary) != len(_PEER) + _HASH_BYTES or not binary.startswith(_PEER):
+            raise Malformed("not a peer id: Ed25519 peer ids (12D3Koo…) are used here")
+        return cls(binary[len(_PEER) :])
+
+    @property
+    def multihash(self) -> bytes:
+        """libp2p's binary form."""
+        return _PEER + self
 
     @property
     def short(self) -> str:
         return "…" + str(self)[-6:]
 
     def __str__(self) -> str:
-        return base58.b58encode(_PEER + self).decode()
+        return base58.b58encode(self.multihash).decode()
 
     def __repr__(self) -> str:
         return f"PeerId({self})"

@@ -179,14 +179,14 @@ def build_host(key: SigningKey, make_transport: Callable[[ID], Any]) -> SoundHos
 def peer_of(who: ID) -> PeerId | None:
     """Our id for theirs; None for a key that is not Ed25519."""
     try:
-        return PeerId.parse(who.to_base58())
+        return PeerId.from_multihash(who.to_bytes())
     except Malformed:
         return None
 
 
 def libp2p_id(peer: PeerId) -> ID:
     """Their id for ours."""
-    return ID.from_base58(str(peer))
+    return ID(peer.multihash)
 
 
 async def _refuse(stream: Any) -> None:
