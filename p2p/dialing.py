@@ -68,7 +68,8 @@ class Dialing:
     def connected(self, peer: PeerId) -> None:
         self._connected.add(peer)
         if (target := self._peers.get(peer)) is not None:
-            target.failures, target.dialing = 0, False
+            # A call of ours that is still under way says itself when it has ended.
+            target.failures = 0
 
     def disconnected(self, peer: PeerId, now_s: float) -> None:
         self._connected.discard(peer)
