@@ -165,7 +165,7 @@ async def narrate(node: Node) -> None:
 def _progress_line(progress: ModelProgress) -> str:
     if progress.step != "fetching" or not progress.size_bytes:
         return f"model {progress.name}: {progress.step}"
-    share = progress.done_bytes / progress.size_bytes
+    # In steps, so that the log of a large model's download is twenty lines and not a thousand.
+    share = progress.done_bytes * 20 // progress.size_bytes / 20
     bar = "█" * int(share * 30) + "░" * (30 - int(share * 30))
-    done = f"{size(progress.done_bytes)} of {size(progress.size_bytes)}"
-    return f"model {progress.name}: fetching {bar} {share:4.0%}  {done}"
+    return f"model {progress.name}: fetching {bar} {share:4.0%} of {size(progress.size_bytes)}"

@@ -17,10 +17,6 @@ class EnginesByFormat:
     engines: Mapping[str, Engine]
 
     @property
-    def profile(self) -> str:
-        return "; ".join(engine.profile for engine in self.engines.values())
-
-    @property
     def free_slots(self) -> int:
         return min(engine.free_slots for engine in self.engines.values())
 

@@ -79,10 +79,6 @@ class HashEngine:
     _counts: _Counts = field(default_factory=_Counts, init=False)
 
     @property
-    def profile(self) -> str:
-        return "hash-1 exact"
-
-    @property
     def free_slots(self) -> int:
         return max(0, self.jobs_max - self._counts.jobs)
 
@@ -101,6 +97,7 @@ class HashEngine:
         ready = Loaded(
             model=manifest.id,
             manifest=manifest,
+            profile="hash-1 exact",
             units_per_s=1 / self.unit_s if self.unit_s else UNITS_PER_S_FREE,
             memory_bytes=0,
         )

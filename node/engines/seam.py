@@ -39,10 +39,14 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A model that is ready. `units_per_s` is measured at warm-up and follows the real work."""
+    """A model that is ready. `units_per_s` is measured at warm-up and follows the real work.
+
+    `profile` is what a receipt says did the work: library, version, precision, class of device.
+    """
 
     model: ContentId
     manifest: Manifest
+    profile: str
     units_per_s: float
     memory_bytes: int
 
@@ -61,10 +65,6 @@ class EngineStatistics:
 
 class Engine(Protocol):
     """Holds models and answers jobs; jobs may be given to it concurrently."""
-
-    @property
-    def profile(self) -> str:
-        """Library, version, precision and device class: what a receipt says did the work."""
 
     @property
     def free_slots(self) -> int:

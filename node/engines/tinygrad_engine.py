@@ -246,6 +246,7 @@ class TinygradEngine:
         return Loaded(
             model=manifest.id,
             manifest=manifest,
+            profile=self.profile,
             units_per_s=len(done) / max(took_s, 1e-6),
             memory_bytes=reply["memory_bytes"],
         )

@@ -87,8 +87,10 @@ class InferRole:
             parameters=stage.parameters,
             deadline_s=deadline_s,
         )
+        loaded = self.engine.loaded().get(stage.model)
         output = await self.engine.infer(job, emit)
-        return Done(data=output.data, units=output.units, profile=self.engine.profile)
+        profile = loaded.profile if loaded is not None else ""
+        return Done(data=output.data, units=output.units, profile=profile)
 
     async def texts_of(self, passages: Passages, source: LegInput) -> Texts:
         """The passages' texts, fetched from whoever brought them in."""

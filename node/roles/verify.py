@@ -135,7 +135,11 @@ class VerifyRole:
         except WireError as error:
             # The leg's own output cannot be read: whoever signed for it is at fault.
             found = _wrong(1, error.message)
-        tolerance_ppb = self._tolerance_ppb(stage)
+        assert stage.model is not None
+        loaded = self.engine.loaded().get(stage.model)
+        if loaded is None:
+            raise Refused("the model was let go of meanwhile")
+        tolerance_ppb = int(loaded.manifest.tolerance * PPB)
         agrees = could_check and all(it <= tolerance_ppb for it in found.worst_ppb)
         reason = found.reason.encode()[: limits.REASON_BYTES_MAX].decode(errors="ignore")
         return sign(
@@ -147,18 +151,13 @@ class VerifyRole:
                 rows=found.rows,
                 sampled=found.sampled,
                 worst_ppb=found.worst_ppb,
-                profile=self.engine.profile,
+                profile=loaded.profile,
                 reason=reason,
                 checked_at_ms=int(self.seams.wall_s() * 1000),
                 duration_ms=int((trio.current_time() - started_s) * 1000),
             ),
             self.key,
         )
-
-    def _tolerance_ppb(self, stage: Stage) -> int:
-        assert stage.model is not None
-        loaded = self.engine.loaded().get(stage.model)
-        return int(loaded.manifest.tolerance * PPB) if loaded is not None else 0
 
     async def _claim(
         self, task: Signed[Task], receipts: list[Signed[Receipt]], check: Check, asker: PeerId

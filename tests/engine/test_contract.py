@@ -71,7 +71,7 @@ async def test_what_is_loaded_is_told_with_its_speed(ready: Bench) -> None:
     assert loaded.units_per_s > 0
     assert await ready.engine.load(ready.manifest, ready.files) == loaded
     assert ready.engine.statistics().running
-    assert ready.engine.profile
+    assert loaded.profile
 
 
 async def test_the_answer_is_a_unit_vector_for_each_text(ready: Bench) -> None:
