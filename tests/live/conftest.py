@@ -1,0 +1,40 @@
+"""One small network of real processes, shared by every test of this folder that only asks."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.live.command_line import Peer, joined
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Peer]]:
+    """A first peer that asks, one that runs the model `hash`, two that check it."""
+    # Short: a socket's path has a bound.
+    folder = tmp_path_factory.mktemp("n")
+    with ExitStack() as stack:
+
+        def peer(name: str, *arguments: str) -> Peer:
+            return stack.enter_context(joined(folder / name, *arguments))
+
+        first = peer("a", "--role", "store")
+        hashing = ("--model", "hash")
+        yield {
+            "asker": first,
+            "infer": peer("i", first.address, "--role", "infer", *hashing),
+            **{
+                name: peer(name, first.address, "--role", "verify", *hashing) for name in ("v", "w")
+            },
+        }
+
+
+@pytest.fixture
+def asker(network: dict[str, Peer]) -> Peer:
+    return network["asker"]
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "s"

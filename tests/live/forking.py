@@ -1,0 +1,63 @@
+"""Runs many commands, each in a process of its own that begins where the imports have ended.
+
+Half a second to two of each command is Python reading the same files; a hundred commands are not
+to wait for that. Reads a JSON list of `{arguments, out, err}` from standard input, and prints a
+JSON list of exit codes. Not imported by any test: `command_line` starts it.
+"""
+
+import json
+import os
+import signal
+import sys
+
+from node.__main__ import main
+from node.commands import cli
+from p2p import over_libp2p
+
+# Imported here, so that no command has to.
+IMPORTED = (cli, over_libp2p)
+
+DEADLINE_S = 60
+AT_ONCE = 2
+
+
+def become(job: dict[str, object]) -> None:
+    """In the child: have the streams and the arguments of the command."""
+    for path, number in ((job["out"], 1), (job["err"], 2)):
+        os.dup2(os.open(str(path), os.O_WRONLY | os.O_CREAT, 0o600), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    signal.alarm(DEADLINE_S)
+    sys.argv = ["baton", *job["arguments"]]  # type: ignore[misc]
+
+
+def run(jobs: list[dict[str, object]]) -> list[int] | None:
+    """In the parent the exit codes, once all have ended; None in each child, at once."""
+    codes: dict[int, int] = {}
+    places: dict[int, int] = {}
+    waiting = list(enumerate(jobs))
+    while waiting or places:
+        if waiting and len(places) < AT_ONCE:
+            place, job = waiting.pop(0)
+            child = os.fork()
+            if child == 0:
+                become(job)
+                return None
+            places[child] = place
+        else:
+            child, status = os.wait()
+            codes[places.pop(child)] = os.waitstatus_to_exitcode(status)
+    return [codes[place] for place in range(len(jobs))]
+
+
+if __name__ == "__main__":
+    found = run(json.load(sys.stdin))
+    if found is not None:
+        json.dump(found, sys.stdout)
+    else:
+        try:
+            main()
+        except SystemExit as end:
+            # Python takes a second to let go of all that was imported, and we have seen enough.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 0)
