@@ -1,8 +1,8 @@
 """Sentences a second through the network, with 32 clients, beside plain tinygrad called one by one.
 
-An asking peer and an inference peer over TCP and noise, each with its LMDB store, three verifiers where
-answers are checked; every peer with a worker process of its own for MiniLM. Every sentence is another,
-so that none is served from an earlier answer. The plain program is that of `embed_engine`.
+An asking peer and an inference peer over TCP and noise, each with its LMDB store, three verifiers
+where answers are checked; every peer with a worker process of its own for MiniLM. Every sentence is
+another, so that none is served from an earlier answer. The plain program is that of `embed_engine`.
 """
 
 import sys
@@ -16,6 +16,7 @@ import trio
 from node.engines.launch import EngineConfig, prepare
 from node.engines.minilm import MINILM_ID
 from node.engines.tinygrad_engine import open_tinygrad_engine
+from node.events import silently
 from node.path import Request
 from node.peer import Node
 from p2p.over_libp2p import TcpTransport
@@ -39,7 +40,10 @@ def run() -> dict[str, Any]:
 async def _compare(folder: Path) -> dict[str, Any]:
     config = EngineConfig()
     found: dict[str, Any] = {}
-    for name, level, verifiers in (("unchecked", Level.SIGNED, 0), ("checked", Level.SPOT_CHECKED, 3)):
+    for name, level, verifiers in (
+        ("unchecked", Level.SIGNED, 0),
+        ("checked", Level.SPOT_CHECKED, 3),
+    ):
         async with AsyncExitStack() as stack:
             place = folder / name
             asker = await _network(place, folder / "cache", config, verifiers, stack)
@@ -87,10 +91,14 @@ async def _clients(asker: Node, level: Level, rounds: int, name: str) -> float:
             data = Texts(texts=(f"{sentence} {name} {number} {step}",)).to_bytes()
             needed = 0 if level is Level.SIGNED else 2
             request = Request(
-                stages=(STAGE,), input=data, level=level, verifiers=3 if needed else 0, needed=needed
+                stages=(STAGE,),
+                input=data,
+                level=level,
+                verifiers=3 if needed else 0,
+                needed=needed,
             )
             task = await asker.path.submit(request)
-            await asker.path.watch(task, lambda event: None)
+            await asker.path.watch(task, silently)
 
     began_s = trio.current_time()
     async with trio.open_nursery() as nursery:

@@ -1,9 +1,9 @@
 """The whole path with a model that does nothing, beside the same bytes echoed over bare libp2p.
 
-Three legs (data, infer, verify) over TCP and noise, each peer with its own LMDB store: what is left is
-the cost of the path itself: journal, signatures, receipts, lottery, verdicts, keeping. The echo sends as
-many bytes three times, there and back, over an open stream of an unwrapped py-libp2p host. Both run in
-one process, in turn, so that what else the machine does falls on both.
+Three legs (data, infer, verify) over TCP and noise, each peer with its own LMDB store: what is left
+is the cost of the path itself: journal, signatures, receipts, lottery, verdicts, keeping. The echo
+sends as many bytes three times, there and back, over an open stream of an unwrapped py-libp2p host.
+Both run in one process, in turn, so that what else the machine does falls on both.
 """
 
 import statistics
@@ -20,6 +20,7 @@ from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
 from node.engines.hash_engine import hash_manifest
+from node.events import silently
 from node.path import Request
 from node.peer import Node
 from p2p.over_libp2p import TcpTransport
@@ -93,13 +94,16 @@ async def _one_task(asker: Node, number: int) -> None:
         role=Role.INFER, operation="complete", model=model, parameters={"tokens": 1, "n": number}
     )
     task = await asker.path.submit(Request(stages=(fetch, complete), input=None))
-    await asker.path.watch(task, lambda event: None)
+    await asker.path.watch(task, silently)
 
 
 @asynccontextmanager
 async def _bare_echo() -> AsyncIterator[Any]:
     listen = [Multiaddr("/ip4/127.0.0.1/tcp/0")]
-    server, client = new_host(key_pair=create_new_ed25519_key_pair()), new_host(key_pair=create_new_ed25519_key_pair())
+    server, client = (
+        new_host(key_pair=create_new_ed25519_key_pair()),
+        new_host(key_pair=create_new_ed25519_key_pair()),
+    )
 
     async def answer(stream: Any) -> None:
         while data := await stream.read(ECHO_BYTES):
