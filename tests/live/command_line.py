@@ -66,14 +66,18 @@ def baton(*arguments: object, extra: Mapping[str, str] | None = None) -> Done:
     return Done(ran.returncode, ran.stdout.decode(), ran.stderr.decode())
 
 
-def at_once(commands: Sequence[Sequence[object]]) -> list[Done]:
-    """Run commands that do not disturb each other, two at a time; what each came to."""
+def at_once(commands: Sequence[Sequence[object]], *, uid: int | None = None) -> list[Done]:
+    """Run commands that do not disturb each other, some at a time; what each came to.
+
+    `uid` is the user to be, for root.
+    """
     with tempfile.TemporaryDirectory() as folder:
         jobs = [
             {
                 "arguments": [*map(str, arguments)],
                 "out": f"{folder}/{place}.out",
                 "err": f"{folder}/{place}.err",
+                "uid": uid,
             }
             for place, arguments in enumerate(commands)
         ]

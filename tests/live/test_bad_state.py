@@ -1,0 +1,188 @@
+"""State folders that cannot be used, ports that cannot be had: refused, and nothing is lost."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from tests.live.command_line import LOOPBACK, Done, Peer, at_once, joined
+
+NOBODY = 65_534
+AS_ROOT = os.geteuid() == 0
+
+
+def another_version(state: Path) -> None:
+    (state / "version").write_text("baton state 99\n")
+
+
+def open_key(state: Path) -> None:
+    (state / "key").chmod(0o644)
+
+
+def short_key(state: Path) -> None:
+    os.truncate(state / "key", 5)
+
+
+def open_folder(state: Path) -> None:
+    state.chmod(0o777)
+
+
+def a_file(state: Path) -> None:
+    shutil.rmtree(state)
+    state.write_text("I was here first")
+
+
+FOLDERS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
+    "another version": (another_version, ("'baton state 99'", "another state folder")),
+    "a key that others may read": (open_key, ("0644", "chmod 600")),
+    "a key cut short": (short_key, ("32 bytes", "has 5")),
+    "a folder that others may write to": (open_folder, ("0777", "chmod 700")),
+    "a file": (a_file, ("is a file", "--state")),
+}
+OTHERS = {
+    "a folder in use": ("in use by another running peer", "process"),
+    "a path too long for a socket": ("too long", "107", "--state"),
+    "a port that is taken": ("Address already in use", "choose another"),
+    "an address that is taken": ("Address already in use", "choose another"),
+    "an address of another machine": ("192.0.2.1", "Cannot assign"),
+    "a port that is none": ("tcp/99999", "/ip4/0.0.0.0/tcp/4710"),
+    "a way of listening that is not ours": ("cannot be listened on", "/ip4/0.0.0.0/tcp/4710"),
+    "a model nobody knows": ("'nonsense'", "hash, minilm"),
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes(network: dict[str, Peer], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+    folder = tmp_path_factory.mktemp("s")
+    asker = network["asker"]
+    commands: dict[str, tuple[object, ...]] = {}
+    for number, (name, (spoil, _)) in enumerate(FOLDERS.items()):
+        state = folder / str(number)
+        state.mkdir(mode=0o700)
+        for kept in ("key", "version"):
+            shutil.copy(asker.state / kept, state / kept)
+        spoil(state)
+        commands[name] = ("--state", state, *LOOPBACK)
+    fresh = ("--state", folder / "fresh")
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        commands |= {
+            "a folder in use": ("--state", asker.state, *LOOPBACK),
+            "a path too long for a socket": ("--state", folder / ("x" * 120), *LOOPBACK),
+            "a port that is taken": (*fresh, "--port", port),
+            "an address that is taken": (*fresh, "--listen", f"/ip4/127.0.0.1/tcp/{port}"),
+            "an address of another machine": (*fresh, "--listen", "/ip4/192.0.2.1/tcp/0"),
+            "a port that is none": (*fresh, "--listen", "/ip4/127.0.0.1/tcp/99999"),
+            "a way of listening that is not ours": (*fresh, "--listen", "/ip4/127.0.0.1/udp/1"),
+            "a model nobody knows": (*fresh, *LOOPBACK, "--model", "nonsense"),
+        }
+        # Each has a folder of its own, so that none is in another's way.
+        for number, name in enumerate(list(commands)[-6:]):
+            commands[name] = ("--state", folder / f"f{number}", *commands[name][2:])
+        done = at_once([("join", "--json", *it) for it in commands.values()])
+    return dict(zip(commands, done, strict=True))
+
+
+@pytest.mark.parametrize("name", [*FOLDERS, *OTHERS])
+def test_one_line_says_what_is_wrong_with_the_place(outcomes: dict[str, Done], name: str) -> None:
+    line = outcomes[name].error
+    words = FOLDERS[name][1] if name in FOLDERS else OTHERS[name]
+    assert all(word in line for word in words), line
+    assert outcomes[name].out == ""
+
+
+def test_who_has_the_folder_is_named_by_its_process(outcomes: dict[str, Done], asker: Peer) -> None:
+    assert f"process {asker.process.pid}" in outcomes["a folder in use"].error
+    assert asker.ask("status", "--json").document["peer"] == asker.id
+
+
+def test_a_folder_without_permission_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("p")
+    if AS_ROOT:
+        # Others are let through to a folder that stays root's own.
+        for place in (folder, *folder.parents[:2]):
+            place.chmod(0o755)
+    else:
+        folder.chmod(0o500)
+    uid = NOBODY if AS_ROOT else None
+    commands = [("join", "--json", "--state", folder / it, *LOOPBACK) for it in ("x", "x/y")]
+    for done in at_once(commands, uid=uid):
+        assert "Permission denied" in done.error
+        assert "folder of yours" in done.error
+    assert not (folder / "x").exists()
+
+
+def test_a_port_that_is_not_allowed_is_said(tmp_path: Path) -> None:
+    if not AS_ROOT:
+        pytest.skip("the privileged port may be free to this user")
+    first = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+    if int(first.read_text()) <= 80:
+        pytest.skip("this machine lets everybody have every port")
+    folder = tmp_path / "s"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, NOBODY, NOBODY)
+    for place in (tmp_path, *tmp_path.parents[:2]):
+        place.chmod(0o755)
+    [done] = at_once(
+        [("join", "--json", "--state", folder, "--listen", "/ip4/127.0.0.1/tcp/80")], uid=NOBODY
+    )
+    assert "Permission denied" in done.error
+    assert "choose another" in done.error
+
+
+def test_a_killed_peers_socket_does_not_hinder_the_next_start(state: Path) -> None:
+    with joined(state, "--role", "store") as peer:
+        peer.stop(signal.SIGKILL)
+        assert (state / "control.sock").exists()
+        assert "no peer is running" in peer.ask("status").error
+        with joined(state, "--role", "store") as again:
+            assert again.id == peer.id
+            assert again.ask("status", "--json").document["peer"] == peer.id
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 24 MiB."""
+    place = tmp_path / "d"
+    place.mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "tmpfs", str(place)]
+    if not AS_ROOT or subprocess.run(options, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small disk")
+    with ExitStack() as stack:
+        stack.callback(subprocess.run, ["umount", "--lazy", str(place)], check=True)
+        yield place
+
+
+def test_a_full_disk_is_said_and_what_is_kept_can_be_read(small_disk: Path, tmp_path: Path) -> None:
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.write_bytes(secrets.token_bytes(1 << 20))
+    large.write_bytes(secrets.token_bytes(40 << 20))
+    with joined(small_disk / "s", "--role", "store") as peer:
+        kept = peer.ask("put", small, "--json").document["id"]
+        line = peer.ask("put", large, "--json").error
+        assert "the disk took no more" in line
+        assert "free some space" in line
+        copy = tmp_path / "copy"
+        assert peer.ask("get", kept, "--output", copy).code == 0
+        assert copy.read_bytes() == small.read_bytes()
+        assert peer.ask("status", "--json").document["peer"] == peer.id
+        assert peer.stop().code == 0
+
+
+def test_on_a_disk_that_is_already_full_join_says_so(small_disk: Path) -> None:
+    with contextlib.suppress(OSError), (small_disk / "filling").open("wb", buffering=0) as file:
+        while file.write(bytes(1 << 20)):
+            """Until the disk takes no more."""
+    [done] = at_once([("join", "--json", "--state", small_disk / "s", *LOOPBACK)])
+    assert "no room left on the disk" in done.error
+    assert "free some space" in done.error
