@@ -87,7 +87,7 @@ class Node:
     async def leave(self) -> None:
         """Take nothing new, and finish what is held, as far as `leave_s` allows."""
         self.legs.taking = False
-        self.peers.changed()
+        self.peers.herald.changed()
         with trio.move_on_after(self.config.leave_s):
             while self.legs.under_way or self.path.statistics().under_way:
                 await trio.sleep(0.05)
@@ -215,7 +215,7 @@ async def _keep_model_ready(node: Node, name: str) -> None:
                 await node.models.wait_for_holder(name)
             wait_s = min(MODEL_RETRY_S_MAX, wait_s * 1.3)
         else:
-            node.peers.changed()
+            node.peers.herald.changed()
             node.note(f"model {loaded.manifest.name} is ready")
             return
 

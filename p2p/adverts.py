@@ -65,7 +65,8 @@ class Herald:
     offering: Callable[[], Offering]
     view: View
     dialing: Dialing
-    problem: Callable[[PeerId, WireError], None]
+    problem: Callable[[PeerId, WireError], None] = lambda _peer, _error: None
+    same_key: Callable[[Signed[Advert]], None] = lambda _advert: None
     heard: int = 0
     refused: dict[str, int] = field(default_factory=dict)
     _seq: int = 0
@@ -130,7 +131,9 @@ class Herald:
                 self.dialing.learn(advert.signer, advert.record.addresses)
             case Hearing.LEFT:
                 self.dialing.left(advert.signer)
-            case Hearing.OLD | Hearing.MINE | Hearing.SAME_KEY:
+            case Hearing.SAME_KEY:
+                self.same_key(advert)
+            case Hearing.OLD | Hearing.MINE:
                 pass
             case Hearing.EXPIRED | Hearing.CLOCK | Hearing.VERSION | Hearing.FULL:
                 name = hearing.name.lower()

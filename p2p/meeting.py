@@ -1,6 +1,6 @@
 """What two peers find out when they meet: whether they belong together, and whose clock is wrong.
 
-A pure core beside `p2p.peers`: it judges Hello, Welcome and Ping, and keeps who was heard when.
+A pure core beside `p2p.peers`: it judges what Hello, Welcome and Pong say, and keeps who answered.
 """
 
 from collections.abc import Iterable, Sequence
@@ -8,40 +8,27 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from wire import limits
+from wire.advert import Advert
 from wire.content import PeerId
 from wire.errors import BatonError, InputError, Refused, Unreachable
+from wire.signed import Signed
 
-# An instance not heard for this long has stopped: three pings missed.
-INSTANCE_GONE_S = 40.0
 # Started this much before it noticed, a peer was there first and stays.
 NEWCOMER_S = 60.0
 
 
 @dataclass(slots=True)
 class Meetings:
-    """Who answered when, which starts of which keys are alive, how far clocks differ."""
+    """Who answered when, whether our key is in use elsewhere, how far clocks differ."""
 
     me: PeerId
     instance: bytes
     started_s: float
+    started_wall_s: float
     peers_max: int = 1000
-    _instances: dict[PeerId, dict[bytes, float]] = field(default_factory=dict)
     _answered: dict[PeerId, float] = field(default_factory=dict)
     _skews: dict[PeerId, float] = field(default_factory=dict)
     same_key: bool = False
-
-    def heard(self, peer: PeerId, instance: bytes, now_s: float) -> float | None:
-        """Note a start of `peer`; how long ago another start of the same key was heard."""
-        starts = self._instances.pop(peer, {})
-        starts = {it: at for it, at in starts.items() if now_s - at < INSTANCE_GONE_S}
-        others = [at for it, at in starts.items() if it != instance]
-        starts[instance] = now_s
-        while len(starts) > 4:
-            starts.pop(min(starts, key=lambda it: starts[it]))
-        self._instances[peer] = starts
-        while len(self._instances) > self.peers_max:
-            self._instances.pop(next(iter(self._instances)))
-        return now_s - max(others) if others else None
 
     def answered(self, peer: PeerId, now_s: float) -> None:
         """`peer` saw us and said so."""
@@ -54,14 +41,18 @@ class Meetings:
         """How many of `peers` answered us in the last `within_s`."""
         return sum(now_s - self._answered.get(peer, -within_s) < within_s for peer in peers)
 
-    def told_same_key(self, heard_ago_s: float | None, now_s: float) -> None:
-        """A peer told how long ago it heard another start of our key.
+    def told_same_key(self, other: Signed[Advert], now_s: float) -> None:
+        """Somebody showed an advert that another start of our key has signed.
 
-        Heard before we started, it may be our own last run; heard since, it is another machine.
-        InputError if we are the newcomer of the two.
+        Signed before we started, it is of our own last run; signed since, of another machine.
+        Nobody but who holds the key can sign one, so this is nobody's hearsay. InputError if we
+        are the newcomer of the two.
         """
-        # A moment of grace: our own last run may have been heard while we were starting.
-        if heard_ago_s is None or now_s - heard_ago_s <= self.started_s + 3.0:
+        # A moment of grace, for an advert's time is in whole seconds.
+        since_s = self.started_wall_s + 3.0
+        if other.signer != self.me or other.record.instance == self.instance:
+            return
+        if other.record.issued_at_s <= since_s:
             return
         self.same_key = True
         if now_s - self.started_s < NEWCOMER_S:

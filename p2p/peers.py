@@ -32,7 +32,7 @@ from wire.errors import (
     WireError,
 )
 from wire.message import Hello, Message, Ping, Pong, Welcome
-from wire.signed import open_signed
+from wire.signed import Signed, open_signed
 from wire.signing import SigningKey
 
 Handler = Callable[[Talk, Message], Awaitable[None]]
@@ -86,10 +86,6 @@ class Peers:
     @property
     def endpoint(self) -> Endpoint:
         return self.streams.endpoint
-
-    def changed(self) -> None:
-        """What we offer has changed: say so soon."""
-        self.herald.changed()
 
     def connected(self) -> frozenset[PeerId]:
         return self.endpoint.connected()
@@ -216,6 +212,8 @@ class Peers:
                 await talk.send(self._hello())
                 welcome = await talk.expect(Welcome)
                 adverts = [open_signed(raw, Advert) for raw in welcome.adverts]
+                same = welcome.same_key
+                other = None if same is None else open_signed(same, Advert)
         except (TransportError, WireError, RemoteProtocolError, Refused) as error:
             self.dialing.failed(dial, trio.current_time())
             self._problem(dial.addresses[0], str(error))
@@ -224,9 +222,9 @@ class Peers:
         self.dialing.connected(peer)
         now_s = trio.current_time()
         self.meetings.answered(peer, now_s)
-        self.meetings.heard(peer, welcome.instance, now_s)
         self.meetings.clock(peer, welcome.wall_ms / 1000 - self.seams.wall_s())
-        self.meetings.told_same_key(welcome.same_key_heard_s, now_s)
+        if other is not None:
+            self.meetings.told_same_key(other, now_s)
         for advert in adverts:
             self.herald.take_in(advert)
         return peer
@@ -245,8 +243,7 @@ class Peers:
         advert = open_signed(message.advert, Advert)
         if advert.signer != talk.peer:
             raise RemoteProtocolError("its hello carries another peer's advert")
-        now_s = trio.current_time()
-        heard_s = self.meetings.heard(talk.peer, message.instance, now_s)
+        other = self._other_start(talk.peer, message.instance)
         self.meetings.clock(talk.peer, message.wall_ms / 1000 - self.seams.wall_s())
         self.herald.take_in(advert)
         await talk.send(
@@ -254,28 +251,38 @@ class Peers:
                 version=ours,
                 instance=self.meetings.instance,
                 wall_ms=int(self.seams.wall_s() * 1000),
-                same_key_heard_s=heard_s,
+                same_key=other,
                 adverts=self.herald.batch_for(talk.peer, self.endpoint),
             )
         )
 
     async def on_ping(self, talk: Talk, message: Message) -> None:
         assert isinstance(message, Ping)
-        heard_s = self.meetings.heard(talk.peer, message.instance, trio.current_time())
-        await talk.send(Pong(same_key_heard_s=heard_s))
+        await talk.send(Pong(same_key=self._other_start(talk.peer, message.instance)))
+
+    def _other_start(self, peer: PeerId, instance: bytes) -> bytes | None:
+        """The advert of another start of `peer`'s key, if that is the latest one known here."""
+        known = self.view.advert_of(peer)
+        return None if known is None or known.record.instance == instance else known.raw
 
     async def _ping(self, peer: PeerId) -> None:
         try:
             async with self.talk(peer, deadline_s=5.0) as talk:
                 await talk.send(Ping(instance=self.meetings.instance))
-                pong = await talk.expect(Pong)
+                same = (await talk.expect(Pong)).same_key
+                other = None if same is None else open_signed(same, Advert)
         except (TransportError, WireError, RemoteProtocolError, Refused) as error:
             self._problem(str(peer), str(error))
             return
-        now_s = trio.current_time()
-        self.meetings.answered(peer, now_s)
+        self.meetings.answered(peer, trio.current_time())
+        if other is not None:
+            self.on_same_key(other)
+
+    def on_same_key(self, other: Signed[Advert]) -> None:
+        """Our key may be in use elsewhere: say again that it is ours, or end."""
+        self.herald.changed()
         try:
-            self.meetings.told_same_key(pong.same_key_heard_s, now_s)
+            self.meetings.told_same_key(other, trio.current_time())
         except InputError as error:
             self._ended = error
 
@@ -366,14 +373,15 @@ async def open_peers(
         key,
         config,
         seams,
-        herald=Herald(key, instance, about, seams, offering, view, dialing, _ignore),
+        herald=Herald(key, instance, about, seams, offering, view, dialing),
         view=view,
         dialing=dialing,
-        meetings=Meetings(key.peer, instance, trio.current_time()),
+        meetings=Meetings(key.peer, instance, trio.current_time(), seams.wall_s()),
         scores=Scores(),
         handlers={},
     )
     peers.herald.problem = peers.blame
+    peers.herald.same_key = peers.on_same_key
     peers.handlers |= {Hello: peers.on_hello, Ping: peers.on_ping}
     async with open_streams(transport, key, config.listen, serve=peers.serve) as streams:
         peers.streams = streams
@@ -388,7 +396,3 @@ async def open_peers(
                 await peers.herald.say_good_bye(streams.endpoint)
             finally:
                 nursery.cancel_scope.cancel()
-
-
-def _ignore(peer: PeerId, error: WireError) -> None:
-    """Until there is somebody to tell."""

@@ -41,15 +41,15 @@ class Hello(Message):
 class Welcome(Message):
     """The peer connected to answers in kind, and tells whom it knows.
 
-    `same_key_heard_s` is how long ago it last heard another start of the caller's own key, None if
-    never: a young age that stays young means that one key runs on two machines.
+    `same_key` is the advert of another start of the caller's own key, if one is known here: signed
+    after the caller started, it proves that one key runs on two machines.
     """
 
     KIND: ClassVar[Kind] = Kind.WELCOME
     version: Annotated[int, Between(1, 2**16)]
     instance: Instance
     wall_ms: Int
-    same_key_heard_s: Annotated[float, Between(0, 1e9)] | None
+    same_key: AdvertBytes | None
     adverts: AdvertBatch
 
 
@@ -63,10 +63,10 @@ class Ping(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pong(Message):
-    """The other half of a ping; `same_key_heard_s` as in Welcome."""
+    """The other half of a ping; `same_key` as in Welcome."""
 
     KIND: ClassVar[Kind] = Kind.PONG
-    same_key_heard_s: Annotated[float, Between(0, 1e9)] | None
+    same_key: AdvertBytes | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

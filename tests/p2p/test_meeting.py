@@ -2,82 +2,63 @@
 
 import pytest
 
-from p2p.meeting import INSTANCE_GONE_S, NEWCOMER_S, Meetings
+from p2p.meeting import NEWCOMER_S, Meetings
+from tests.p2p.adverts import advert_of
 from tests.p2p.transports import key_of
 from wire import limits
+from wire.advert import Advert
 from wire.errors import InputError
+from wire.signed import Signed
 
 ME, OTHER = key_of("me").peer, key_of("other").peer
 FIRST, SECOND = b"start  1", b"start  2"
+WALL_S = 1_800_000_000.0
 
 
 def meetings_of(started_s: float = 0.0, peers_max: int = 1000) -> Meetings:
-    return Meetings(ME, FIRST, started_s, peers_max)
+    return Meetings(ME, FIRST, started_s, WALL_S + started_s, peers_max)
 
 
-def test_a_second_start_of_a_key_is_told_how_long_ago_the_first_was_heard() -> None:
-    meetings = meetings_of()
-    assert meetings.heard(OTHER, FIRST, 10.0) is None
-    assert meetings.heard(OTHER, FIRST, 12.0) is None
-    assert meetings.heard(OTHER, SECOND, 15.0) == 3.0
-    # And so is the first.
-    assert meetings.heard(OTHER, FIRST, 16.0) == 1.0
+def other_start(issued_s: float, name: str = "me", instance: bytes = SECOND) -> Signed[Advert]:
+    """What another start of a key signed, so long after the wall clock's beginning."""
+    issued_at_s = int(WALL_S + issued_s)
+    return advert_of(name, instance=instance, issued_at_s=issued_at_s, seq=issued_at_s * 1000)
 
 
-def test_a_restart_is_not_two_machines_once_the_last_run_is_gone() -> None:
-    meetings = meetings_of()
-    meetings.heard(OTHER, FIRST, 10.0)
-    assert meetings.heard(OTHER, SECOND, 10.0 + INSTANCE_GONE_S) is None
-
-
-def test_of_two_machines_with_one_key_the_newcomer_ends_and_the_first_stays() -> None:
-    neighbour, first, second = meetings_of(), meetings_of(0.0), meetings_of(1000.0)
-    for now_s in range(0, 1000, 10):
-        first.told_same_key(neighbour.heard(ME, FIRST, now_s), now_s)
-
-    def both_go_on() -> None:
-        for now_s in range(1001, 1040, 5):
-            first.told_same_key(neighbour.heard(ME, FIRST, now_s), now_s)
-            second.told_same_key(neighbour.heard(ME, SECOND, now_s + 1.0), now_s + 1.0)
-
+def test_of_two_machines_with_one_key_the_newcomer_ends_and_says_what_to_do() -> None:
+    newcomer = meetings_of(1000.0)
     with pytest.raises(InputError, match="another machine is running") as ended:
-        both_go_on()
+        newcomer.told_same_key(other_start(1010.0), 1011.0)
     assert "--state" in ended.value.todo
     assert str(ME) in ended.value.message
-    first.told_same_key(neighbour.heard(ME, FIRST, 1045.0), 1045.0)
+
+
+def test_of_two_machines_with_one_key_the_first_stays_and_knows() -> None:
+    first = meetings_of(0.0)
+    first.told_same_key(other_start(1010.0), NEWCOMER_S + 1000.0)
     assert first.same_key
 
 
-def test_our_own_last_run_is_not_another_machine() -> None:
-    neighbour = meetings_of()
-    neighbour.heard(ME, FIRST, 95.0)
+@pytest.mark.parametrize("issued_s", [95.0, 100.0, 103.0])
+def test_our_own_last_run_is_not_another_machine(issued_s: float) -> None:
     restarted = meetings_of(100.0)
-    for now_s in range(101, 160, 5):
-        restarted.told_same_key(neighbour.heard(ME, SECOND, now_s), now_s)
+    restarted.told_same_key(other_start(issued_s), 101.0)
     assert not restarted.same_key
 
 
-def test_long_after_the_start_nobody_ends_us_by_copying_our_key() -> None:
-    meetings = meetings_of(0.0)
-    meetings.told_same_key(0.5, NEWCOMER_S)
-    assert meetings.same_key
-
-
-def test_starts_of_one_key_are_bounded() -> None:
+def test_only_our_own_key_can_say_that_our_key_is_elsewhere() -> None:
     meetings = meetings_of()
-    for number in range(100):
-        meetings.heard(OTHER, number.to_bytes(8, "big"), 1.0 + number / 100)
-    assert len(meetings._instances[OTHER]) <= 4
-    assert meetings.heard(OTHER, (99).to_bytes(8, "big"), 2.0) is not None
+    meetings.told_same_key(other_start(10.0, name="liar"), 11.0)
+    meetings.told_same_key(other_start(10.0, instance=FIRST), 11.0)
+    assert not meetings.same_key
 
 
 def test_peers_that_are_remembered_are_bounded() -> None:
     meetings = meetings_of(peers_max=5)
     for number in range(50):
-        meetings.heard(key_of(str(number)).peer, FIRST, float(number))
         meetings.answered(key_of(str(number)).peer, float(number))
         meetings.clock(key_of(str(number)).peer, 0.0)
-    assert len(meetings._instances) == len(meetings._answered) == 5
+    assert len(meetings._answered) == 5
     assert len(meetings._skews) == 32
 
 

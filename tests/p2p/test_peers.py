@@ -96,7 +96,7 @@ async def test_an_answer_out_of_turn_is_the_fault_of_who_answered(
     autojump_clock: MockClock, hood: Neighbourhood
 ) -> None:
     async def pong(talk: Talk, _: Message) -> None:
-        await talk.exchange.send(b"\x92\x0d\x81\xb0same_key_heard_s\xc0")
+        await talk.exchange.send(b"\x92\x0d\x81\xa8same_key\xc0")
 
     rude = await hood.add("rude", want=pong)
     honest = await hood.add("honest")
@@ -283,7 +283,7 @@ async def test_a_ping_is_answered_and_a_second_start_is_told(
         async with second.peers.talk(first.me, deadline_s=5) as talk:
             await talk.send(Ping(instance=instance))
             pong = await talk.expect(Pong)
-        assert (pong.same_key_heard_s is not None) is heard
+        assert (pong.same_key is not None) is heard
 
 
 async def test_an_advert_passed_on_with_a_broken_signature_is_not_believed(
@@ -301,7 +301,7 @@ async def test_an_advert_passed_on_with_a_broken_signature_is_not_believed(
                 version=1,
                 instance=b"instance",
                 wall_ms=hello.wall_ms,
-                same_key_heard_s=None,
+                same_key=None,
                 adverts=(bytes(forged),),
             )
         )

@@ -148,11 +148,11 @@ SAMPLES: tuple[Record, ...] = (
         version=1,
         instance=INSTANCE,
         wall_ms=1_700_000_000_001,
-        same_key_heard_s=2.5,
+        same_key=b"advert",
         adverts=(b"a", b"b"),
     ),
     Ping(instance=INSTANCE),
-    Pong(same_key_heard_s=None),
+    Pong(same_key=None),
     Offer(
         task=b"task",
         stage=1,
