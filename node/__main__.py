@@ -19,8 +19,7 @@ from wire.errors import BatonError
 # A bug of ours, as opposed to an error of somebody's: sysexits' EX_SOFTWARE.
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
-# As a shell has it for a program that SIGPIPE ends.
-EXIT_UNREAD = 141
+EXIT_UNREAD = 1
 
 
 def main() -> None:
@@ -80,8 +79,9 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 
 def _say(errors: list[BaseException]) -> int:
     """One line for the first error that says most; the exit code."""
-    if any(isinstance(error, BrokenPipeError) for error in errors):
-        # Whoever read the output has read enough; what is still buffered goes nowhere.
+    if any(isinstance(error, BrokenPipeError | SystemExit) for error in errors):
+        # Whoever read the output has read enough (rich says so with SystemExit); what is still
+        # buffered goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_UNREAD
     if any(isinstance(error, KeyboardInterrupt | click.Abort) for error in errors):

@@ -4,10 +4,11 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
+from trio import TaskStatus  # type: ignore[attr-defined]
 
 from node.commands.showing import console, show_json, size
 from node.config import NodeConfig
@@ -60,52 +61,79 @@ def open_sources(config: NodeConfig) -> Source:
     return Sources(schemes)
 
 
+@dataclass(frozen=True, slots=True)
+class _Life:
+    """When a peer is up, and when it was asked to leave."""
+
+    up: trio.Event = field(default_factory=trio.Event)
+    leave: trio.Event = field(default_factory=trio.Event)
+
+
 async def join(
     config: NodeConfig, world: World, *, as_json: bool, with_parent: bool = False
 ) -> None:
     """Run a peer until SIGTERM or Ctrl-C; BatonError says why it could not, or had to end."""
     check_socket_path(config.socket)
+    life = _Life()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_hear_signals, life, nursery.cancel_scope)
+        if with_parent:
+            nursery.start_soon(_follow_parent, life, nursery.cancel_scope)
+        async with _open_peer(config, world) as node:
+            announce(node, as_json=as_json)
+            if not as_json:
+                nursery.start_soon(narrate, node)
+            life.up.set()
+            await life.leave.wait()
+            if not as_json:
+                console.print("leaving: finishing what is held …")
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _open_peer(config: NodeConfig, world: World) -> AsyncIterator[Node]:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
             open_store(config.state, quota_bytes=config.quota_bytes)
         )
         key = SigningKey(key_seed(config.state, lambda: world.seams.entropy(32)))
-        engine = await stack.enter_async_context(open_engine(config, world))
         parts = Parts(
             key=key,
             seams=world.seams,
             transport=world.transport,
             store=store,
-            engine=engine,
+            engine=await stack.enter_async_context(open_engine(config, world)),
             sources=await trio.to_thread.run_sync(open_sources, config),
         )
         node = await stack.enter_async_context(open_node(config, parts))
         await stack.enter_async_context(open_control(config.socket, Local(node).commands()))
-        announce(node, as_json=as_json)
-        nursery = await stack.enter_async_context(trio.open_nursery())
-        if not as_json:
-            nursery.start_soon(narrate, node)
-        with trio.CancelScope() as running:
-            if with_parent:
-                nursery.start_soon(follow_parent, running)
-            await wait_for_stop()
-        if not as_json:
-            console.print("leaving: finishing what is held …")
-        nursery.cancel_scope.cancel()
+        yield node
 
 
-async def wait_for_stop() -> None:
+async def _hear_signals(
+    life: _Life,
+    whole: trio.CancelScope,
+    task_status: TaskStatus[None],
+) -> None:
+    """The first signal has the peer leave; one more, or one before it is up, ends it at once."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
         async for _ in signals:
-            return
+            _stop(life, whole)
 
 
-async def follow_parent(running: trio.CancelScope) -> None:
+async def _follow_parent(life: _Life, whole: trio.CancelScope) -> None:
     """End when whoever started this process is gone: peers of a demo do not outlive it."""
     parent = os.getppid()
     while os.getppid() == parent:
         await trio.sleep(1.0)
-    running.cancel()
+    _stop(life, whole)
+
+
+def _stop(life: _Life, whole: trio.CancelScope) -> None:
+    if life.leave.is_set() or not life.up.is_set():
+        whole.cancel()
+    life.leave.set()
 
 
 def announce(node: Node, *, as_json: bool) -> None:

@@ -1,0 +1,123 @@
+"""Signals and closed pipes: a peer leaves politely, a command ends at once, nobody stays behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.live.command_line import DEADLINE_S, ROOT, Done, Peer, environment, joined
+
+INTERRUPTED = 130
+UNREAD = 1
+STRANGER = "12D3KooWHesAVqSWPi4ohCdc3VcvppH54inVL3GSMg6QscGsf6aN"
+
+
+def started(*arguments: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "node", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment({}),
+        cwd=ROOT,
+    )
+
+
+def ended(process: subprocess.Popen[bytes]) -> Done:
+    out, err = process.communicate(timeout=DEADLINE_S)
+    return Done(process.returncode, out.decode(), err.decode())
+
+
+def until(true: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
+    ends_s = time.monotonic() + deadline_s
+    while not true():
+        assert time.monotonic() < ends_s, "it did not come to pass"
+        time.sleep(0.05)
+
+
+def peers_on(folder: Path) -> list[int]:
+    """The processes that were started with a state folder in `folder`."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = place.read_bytes()
+        except OSError:
+            continue
+        if b"join" in command and os.fsencode(folder) in command:
+            found.append(int(place.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_peer_that_is_asked_to_stop_leaves_politely(
+    network: dict[str, Peer], state: Path, number: signal.Signals
+) -> None:
+    with joined(state, network["asker"].address, "--role", "store") as peer:
+        done = peer.stop(number)
+    assert (done.code, done.err) == (0, "")
+    assert not (state / "control.sock").exists()
+
+
+def test_an_interrupted_question_ends_at_once_and_the_peer_goes_on(asker: Peer) -> None:
+    # There are not nine to check it, so there is time to interrupt it.
+    process = started(
+        "ask", "hash", "--text", "x", "--fresh", "--verdicts", "9/9", "--state", asker.state
+    )
+    assert process.stdout is not None
+    assert b"accepted" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    done = ended(process)
+    assert (done.code, done.err.strip()) == (INTERRUPTED, "")
+    found = asker.ask("status", "--json").document
+    assert found["peer"] == asker.id
+    # What was accepted goes on without whoever asked.
+    assert found["tasks"]["under_way"] >= 1
+
+
+@pytest.mark.parametrize("command", ["peers", "join"])
+def test_output_that_nobody_reads_any_more_is_no_error(
+    network: dict[str, Peer], state: Path, command: str
+) -> None:
+    place = network["asker"].state if command == "peers" else state
+    process = started(command, "--state", place, *LISTEN[command])
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, err) == (UNREAD, b"")
+
+
+LISTEN = {"peers": (), "join": ("--listen", "/ip4/127.0.0.1/tcp/0", "--role", "store")}
+
+
+def test_a_peer_that_has_nobody_to_meet_yet_can_be_stopped(tmp_path: Path) -> None:
+    with closing(socket.socket()) as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port, state = silent.getsockname()[1], tmp_path / "s"
+        process = started("join", f"/ip4/127.0.0.1/tcp/{port}/p2p/{STRANGER}", "--state", state)
+        # Its bootstrap never answers; it has called.
+        silent.settimeout(DEADLINE_S)
+        with closing(silent.accept()[0]):
+            process.send_signal(signal.SIGINT)
+            done = ended(process)
+    assert (done.code, done.out, done.err) == (0, "", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_demo_that_is_ended_leaves_no_peer_behind(tmp_path: Path, number: signal.Signals) -> None:
+    folder = tmp_path / "d"
+    process = started("demo", "--folder", folder)
+    until((folder / "data" / "control.sock").exists)
+    process.send_signal(number)
+    done = ended(process)
+    until(lambda: not peers_on(folder), 10.0)
+    if number is signal.SIGINT:
+        assert (done.code, done.err.strip()) == (INTERRUPTED, "")
