@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from node.checking import check_verdict
+from wire import limits
 from wire.chain import check_chain, legs_to_check, source_of
 from wire.content import ContentId, PeerId
 from wire.errors import WireError
@@ -83,6 +84,10 @@ def _read(report: Report, raw: bytes) -> None:
     report.note(True, "the answer is as it was signed", f"by {answer.signer}")
     task = report.task = open_signed(answer.record.task, Task)
     report.note(True, "the task is as it was signed", f"by {task.signer}")
+    theirs, ours = task.record.version, limits.PROTOCOL_VERSION
+    if theirs != ours:
+        detail = f"it is of version {theirs}, this Baton reads {ours}"
+        report.note(False, "the task is of the protocol version that is read here", detail)
     report.receipts = [open_signed(it, Receipt) for it in answer.record.receipts]
     for receipt in report.receipts:
         leg = f"leg {receipt.record.stage + 1}, {receipt.record.operation}"
