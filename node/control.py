@@ -197,6 +197,10 @@ async def _call(
 ) -> dict[str, Any]:
     try:
         stream = await trio.open_unix_socket(os.fspath(path))
+    except BlockingIOError as error:
+        raise InputError(
+            "the peer is busy with too many other commands", todo="try again in a moment"
+        ) from error
     except OSError as error:
         raise InputError(
             f"no peer is running on the state folder {path.parent}",

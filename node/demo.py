@@ -177,7 +177,7 @@ async def open_peers(story: Story) -> AsyncIterator[None]:
 async def _start(peer: DemoPeer, bootstrap: str | None) -> str:
     """Start one process; its first address. BatonError with its own words if it ends instead."""
     command = [sys.executable, "-m", "node", "join", *([bootstrap] if bootstrap else [])]
-    command += ["--json", "--with-parent", "--state", str(peer.state)]
+    command += ["--json", "--with-parent", str(os.getpid()), "--state", str(peer.state)]
     command += ["--listen", "/ip4/127.0.0.1/tcp/0", *peer.extra]
     command += [part for role in peer.roles for part in ("--role", role)]
     command += ["--model", peer.model] if peer.model else []

@@ -61,7 +61,7 @@ def _run(work: Callable[[], Awaitable[None]]) -> None:
 @click.option("--listen", multiple=True, help="A multiaddr to listen on instead of --port.")
 @click.option("--network", default="baton", show_default=True, help="Peers of other names refuse.")
 @click.option("--quota", default="20GB", show_default=True, help="What the store may grow to.")
-@click.option("--with-parent", is_flag=True, hidden=True, help="End when the parent process does.")
+@click.option("--with-parent", type=int, hidden=True, help="End when this parent process does.")
 @state_option
 @json_option
 @click.pass_obj
@@ -76,7 +76,7 @@ def join_command(
     listen: tuple[str, ...],
     network: str,
     quota: str,
-    with_parent: bool,
+    with_parent: int | None,
     state: Path,
     as_json: bool,
 ) -> None:

@@ -70,15 +70,15 @@ class _Life:
 
 
 async def join(
-    config: NodeConfig, world: World, *, as_json: bool, with_parent: bool = False
+    config: NodeConfig, world: World, *, as_json: bool, with_parent: int | None = None
 ) -> None:
     """Run a peer until SIGTERM or Ctrl-C; BatonError says why it could not, or had to end."""
     check_socket_path(config.socket)
     life = _Life()
     async with trio.open_nursery() as nursery:
         await nursery.start(_hear_signals, life, nursery.cancel_scope)
-        if with_parent:
-            nursery.start_soon(_follow_parent, life, nursery.cancel_scope)
+        if with_parent is not None:
+            nursery.start_soon(_follow_parent, with_parent, life, nursery.cancel_scope)
         async with _open_peer(config, world) as node:
             announce(node, as_json=as_json)
             if not as_json:
@@ -122,9 +122,11 @@ async def _hear_signals(
             _stop(life, whole)
 
 
-async def _follow_parent(life: _Life, whole: trio.CancelScope) -> None:
-    """End when whoever started this process is gone: peers of a demo do not outlive it."""
-    parent = os.getppid()
+async def _follow_parent(parent: int, life: _Life, whole: trio.CancelScope) -> None:
+    """End when whoever started this process is gone: peers of a demo do not outlive it.
+
+    The parent says who it is, for it may be gone before this process can ask.
+    """
     while os.getppid() == parent:
         await trio.sleep(1.0)
     _stop(life, whole)

@@ -53,13 +53,47 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **extra, "PYTHONPATH": path}
 
 
-def baton(*arguments: object, extra: Mapping[str, str] | None = None) -> Done:
+@dataclass(slots=True)
+class _Forking:
+    """The process that runs commands; see `tests.live.forking`."""
+
+    process: subprocess.Popen[bytes] | None = None
+
+
+_forking = _Forking()
+
+
+@contextmanager
+def commands_running() -> Iterator[None]:
+    """For as long as the block runs, commands need not wait for their imports."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.live.forking"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env=environment({}),
+    ) as process:
+        _forking.process = process
+        try:
+            yield
+        finally:
+            _forking.process = None
+            # It reads to the end, and then ends.
+            process.communicate()
+
+
+def baton(*arguments: object) -> Done:
     """Run one command to its end."""
+    return at_once([arguments])[0]
+
+
+def baton_in(extra: Mapping[str, str], *arguments: object) -> Done:
+    """Run one command to its end, in an environment of its own."""
     ran = subprocess.run(
         [sys.executable, "-m", "node", *map(str, arguments)],
         capture_output=True,
         stdin=subprocess.DEVNULL,
-        env=environment(extra or {}),
+        env=environment(extra),
         timeout=DEADLINE_S,
         check=False,
     )
@@ -81,18 +115,17 @@ def at_once(commands: Sequence[Sequence[object]], *, uid: int | None = None) -> 
             }
             for place, arguments in enumerate(commands)
         ]
-        ran = subprocess.run(
-            [sys.executable, "-m", "tests.live.forking"],
-            input=json.dumps(jobs).encode(),
-            stdout=subprocess.PIPE,
-            cwd=ROOT,
-            env=environment({}),
-            timeout=3 * DEADLINE_S,
-            check=True,
-        )
+        process = _forking.process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(jobs).encode() + b"\n")
+        process.stdin.flush()
+        # Each command has a deadline there.
+        codes = json.loads(process.stdout.readline())
         return [
             Done(code, Path(str(job["out"])).read_text(), Path(str(job["err"])).read_text())
-            for code, job in zip(json.loads(ran.stdout), jobs, strict=True)
+            for code, job in zip(codes, jobs, strict=True)
         ]
 
 

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.command_line import Peer, joined
+from tests.live.command_line import Peer, commands_running, joined
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands() -> Iterator[None]:
+    with commands_running():
+        yield
 
 
 @pytest.fixture(scope="session")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Peer]]:
+def network(commands: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Peer]]:
     """A first peer that asks, one that runs the model `hash`, two that check it."""
     # Short: a socket's path has a bound.
     folder = tmp_path_factory.mktemp("n")

@@ -1,8 +1,8 @@
 """Runs many commands, each in a process of its own that begins where the imports have ended.
 
 Half a second to two of each command is Python reading the same files; a hundred commands are not
-to wait for that. Reads a JSON list of `{arguments, out, err}` from standard input, and prints a
-JSON list of exit codes. Not imported by any test: `command_line` starts it.
+to wait for that. Reads lines from standard input, each a JSON list of `{arguments, out, err, uid}`,
+and answers each with a line, a JSON list of exit codes. Not imported: `command_line` starts it.
 """
 
 import json
@@ -54,14 +54,17 @@ def run(jobs: list[dict[str, object]]) -> list[int] | None:
 
 
 if __name__ == "__main__":
-    found = run(json.load(sys.stdin))
-    if found is not None:
-        json.dump(found, sys.stdout)
+    for line in sys.stdin:
+        found = run(json.loads(line))
+        if found is None:
+            break
+        print(json.dumps(found), flush=True)
     else:
-        try:
-            main()
-        except SystemExit as end:
-            # Python takes a second to let go of all that was imported, and we have seen enough.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(end.code if isinstance(end.code, int) else 0)
+        os._exit(0)
+    try:
+        main()
+    except SystemExit as end:
+        # Python takes a second to let go of all that was imported, and we have seen enough.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from node.engines.minilm import PACKAGE
-from tests.live.command_line import LOOPBACK, Done, baton
+from tests.live.command_line import LOOPBACK, Done, baton_in
 
 found = importlib.util.find_spec(PACKAGE)
 pytestmark = pytest.mark.skipif(found is None, reason="the model's package is not installed")
@@ -34,7 +34,7 @@ def packaged(folder: Path) -> Iterator[Path]:
 
 
 def joining(state: Path, site: Path) -> Done:
-    return baton(*JOIN, "--state", state, extra={"PYTHONPATH": str(site)})
+    return baton_in({"PYTHONPATH": str(site)}, *JOIN, "--state", state)
 
 
 def test_a_model_file_that_was_altered_is_refused_by_name(state: Path, tmp_path: Path) -> None:
@@ -58,6 +58,6 @@ def test_a_model_file_that_was_altered_is_refused_by_name(state: Path, tmp_path:
 
 
 def test_without_a_compiler_join_says_what_to_install(state: Path) -> None:
-    done = baton(*JOIN, "--state", state, extra={"PATH": "/nowhere"})
+    done = baton_in({"PATH": "/nowhere"}, *JOIN, "--state", state)
     assert "clang is not installed" in done.error
     assert "apt-get install clang" in done.error

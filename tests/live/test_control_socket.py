@@ -26,8 +26,9 @@ def framed(data: bytes) -> bytes:
 def told(state: Path, data: bytes) -> bytes:
     """What the peer answers to these bytes, after which nothing more comes from us."""
     with closing(socket.socket(socket.AF_UNIX)) as caller:
-        caller.settimeout(20)
+        # Waits for its turn where many have called.
         caller.connect(str(state / "control.sock"))
+        caller.settimeout(20)
         answer = b""
         try:
             caller.sendall(data)

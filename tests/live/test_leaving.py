@@ -118,6 +118,6 @@ def test_a_demo_that_is_ended_leaves_no_peer_behind(tmp_path: Path, number: sign
     until((folder / "data" / "control.sock").exists)
     process.send_signal(number)
     done = ended(process)
-    until(lambda: not peers_on(folder), 10.0)
+    until(lambda: not peers_on(folder), 20.0)
     if number is signal.SIGINT:
         assert (done.code, done.err.strip()) == (INTERRUPTED, "")
