@@ -46,7 +46,7 @@ async def send(stream: trio.abc.SendStream, value: Mapping[str, Any]) -> None:
     try:
         await stream.send_all(len(data).to_bytes(4, "big") + data)
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-        raise Disconnected("the peer has closed the connection") from error
+        raise _gone() from error
 
 
 async def receive(stream: trio.abc.ReceiveStream) -> dict[str, Any]:
@@ -61,15 +61,22 @@ async def receive(stream: trio.abc.ReceiveStream) -> dict[str, Any]:
     return value
 
 
+def _gone() -> Disconnected:
+    return Disconnected(
+        "the peer on this machine has closed the connection",
+        todo="what it accepted goes on when it runs again: python -m node join",
+    )
+
+
 async def _exactly(stream: trio.abc.ReceiveStream, size_bytes: int) -> bytes:
     data = bytearray()
     while len(data) < size_bytes:
         try:
             part = await stream.receive_some(size_bytes - len(data))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise Disconnected("the peer has closed the connection") from error
+            raise _gone() from error
         if not part:
-            raise Disconnected("the peer has closed the connection")
+            raise _gone()
         data += part
     return bytes(data)
 
@@ -186,7 +193,10 @@ async def call(
         with trio.fail_after(deadline_s):
             return await _call(path, command, arguments, on_event)
     except trio.TooSlowError as error:
-        raise TooSlow(f"the peer did not answer within {deadline_s:.0f} s") from error
+        raise TooSlow(
+            f"the peer on this machine did not answer within {deadline_s:.0f} s",
+            todo="see how it is: python -m node status",
+        ) from error
 
 
 async def _call(

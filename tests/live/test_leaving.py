@@ -81,6 +81,17 @@ def test_an_interrupted_question_ends_at_once_and_the_peer_goes_on(asker: Peer) 
     assert found["tasks"]["under_way"] >= 1
 
 
+def test_a_question_to_a_peer_that_ends_is_told_so(network: dict[str, Peer], state: Path) -> None:
+    with joined(state, network["asker"].address, "--role", "store") as peer:
+        process = started("ask", "hash", "--text", "x", "--verdicts", "9/9", "--state", state)
+        assert process.stdout is not None
+        assert b"accepted" in process.stdout.readline()
+        peer.stop(signal.SIGKILL)
+        line = ended(process).error
+    assert "closed the connection" in line
+    assert "python -m node join" in line
+
+
 @pytest.mark.parametrize("command", ["peers", "join"])
 def test_output_that_nobody_reads_any_more_is_no_error(
     network: dict[str, Peer], state: Path, command: str
@@ -118,6 +129,6 @@ def test_a_demo_that_is_ended_leaves_no_peer_behind(tmp_path: Path, number: sign
     until((folder / "data" / "control.sock").exists)
     process.send_signal(number)
     done = ended(process)
-    until(lambda: not peers_on(folder), 20.0)
+    until(lambda: not peers_on(folder), 30.0)
     if number is signal.SIGINT:
         assert (done.code, done.err.strip()) == (INTERRUPTED, "")
