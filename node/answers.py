@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from store import Pin, Row, Store, Table, Write
 from wire.content import ContentId
 from wire.errors import Missing, StoreError
-from wire.receipt import Answer, Receipt
+from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import Signed, open_signed
 from wire.task import Stage, Task
 
@@ -40,15 +40,16 @@ class Answers:
             raise Missing(f"no answer to the task {task_id} is kept here")
         return await self._read(ContentId(row))
 
-    async def of_job(self, stage: Stage, source: ContentId) -> Answered | None:
-        """A checked answer to an earlier task with the same job key, if one is kept."""
+    async def of_job(self, stage: Stage, source: ContentId, needed: int) -> Answered | None:
+        """An answer to an earlier task with the same job key, if `needed` verdicts agreed then."""
         row = self.store.read(Table.ANSWERS, BY_JOB + stage.job_key(source))
         if row is None:
             return None
         try:
-            return await self._read(ContentId(row))
+            found = await self._read(ContentId(row))
         except StoreError:
             return None
+        return found if agreeing(found.answer.record) >= needed else None
 
     async def _read(self, answer_id: ContentId) -> Answered:
         answer = open_signed(await self.store.get(answer_id), Answer)
@@ -95,6 +96,13 @@ class Answers:
             )
         )
         return output_id
+
+
+def agreeing(answer: Answer) -> int:
+    """How many verifiers agreed with the last leg."""
+    last = open_signed(answer.receipts[-1], Receipt).id
+    verdicts = [open_signed(raw, Verdict) for raw in answer.verdicts]
+    return len({it.signer for it in verdicts if it.record.agrees and it.record.receipt == last})
 
 
 def output_of(answer: Answer) -> ContentId:

@@ -4,7 +4,6 @@ Pure: it reads the signed answer and whatever content is at hand, and asks nobod
 says is about these bytes; the last lines of a report say what no receipt can prove.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -15,7 +14,7 @@ from wire.chain import check_chain, legs_to_check, source_of
 from wire.content import ContentId, PeerId
 from wire.errors import WireError
 from wire.kinds import Level
-from wire.lottery import draw
+from wire.lottery import attempt_of, draw
 from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import Signed, open_signed
 from wire.task import Task
@@ -107,9 +106,9 @@ def _check_terms(report: Report, answer: Signed[Answer], task: Signed[Task]) -> 
     except WireError as error:
         report.note(False, "the receipts belong to the task", str(error))
     if task.record.checking.level is not Level.SIGNED:
-        digest = hashlib.sha256(answer.record.secret).digest()
+        attempt = attempt_of(answer.record.secret, task.record.checking.secret_hash)
         report.note(
-            digest == task.record.checking.secret_hash,
+            attempt == answer.record.attempts,
             "the lottery's secret is the one the task was signed with",
         )
     issued_ms, ended_ms = task.record.issued_at_ms, answer.record.answered_at_ms
@@ -189,6 +188,13 @@ def _check_content(report: Report, task: Signed[Task], have: Have) -> None:
                     f"the {what} of leg {stage + 1} is the one that was signed for",
                     f"{len(data)} bytes",
                 )
+                if what == "output":
+                    claimed_bytes = receipt.record.output_size_bytes
+                    report.note(
+                        len(data) == claimed_bytes,
+                        f"the output of leg {stage + 1} is as long as was signed for",
+                        f"{claimed_bytes} bytes",
+                    )
 
 
 def _say_limits(report: Report, task: Signed[Task]) -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import trio
 
 from node.events import Checked, Failed, Tell
+from node.patience import Patience
 from p2p.peers import Peers
-from p2p.score import Standing
+from p2p.score import Offence, Standing
 from wire import limits
 from wire.content import PeerId
 from wire.errors import (
@@ -31,6 +32,8 @@ from wire.task import Task
 # A verifier recomputes an eighth of a leg that may have taken minutes.
 CHECK_DEADLINE_S = 60.0
 PAUSE_S = 0.25
+# Guess: a verifier that is awake answers within this; another is asked besides after it.
+SLOW_AFTER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +68,7 @@ class _Poll:
     verdicts: list[Signed[Verdict]] = field(default_factory=list)
     agree: int = 0
     differ: int = 0
-    under_way: int = 0
+    under_way: dict[PeerId, float] = field(default_factory=dict)
 
     @property
     def agreed(self) -> bool | None:
@@ -76,11 +79,11 @@ class _Poll:
             return False
         return None
 
-    @property
-    def wanted(self) -> int:
-        """How many more to ask now."""
-        votes = self.agree + self.differ + self.under_way
-        return min(self.needed - self.agree - self.under_way, self.verifiers - votes)
+    def wanted(self, slow_since_s: float) -> int:
+        """How many more to ask now; who was asked before `slow_since_s` is no longer waited for."""
+        awaited = sum(asked_s > slow_since_s for asked_s in self.under_way.values())
+        votes = self.agree + self.differ + awaited
+        return max(0, min(self.needed - self.agree - awaited, self.verifiers - votes))
 
 
 @dataclass(slots=True)
@@ -106,8 +109,10 @@ class Checking:
         terms = claimed.task.record.checking
         poll = _Poll(terms.needed, terms.verifiers)
         known: set[PeerId] = set()
-        retry_at_s: dict[PeerId, float] = {}
+        patience = Patience()
         wake = trio.Event()
+        # A verifier recomputes a part of the leg, on a machine that may be half as fast.
+        slow_after_s = SLOW_AFTER_S + min(30.0, claimed.receipt.record.duration_ms / 1000)
 
         async def ask(verifier: PeerId) -> None:
             nonlocal wake
@@ -116,13 +121,13 @@ class Checking:
             except Refused as error:
                 if error.retry_after_s is not None:
                     poll.asked.discard(verifier)
-                    retry_at_s[verifier] = trio.current_time() + error.retry_after_s
+                    patience.refused(verifier, error.retry_after_s, trio.current_time())
                 tell(Failed("verify", verifier, error.message))
             except (TransportError, WireError, RemoteProtocolError) as error:
                 tell(Failed("verify", verifier, error.message))
             else:
                 self._count(poll, verdict, tell)
-            poll.under_way -= 1
+            del poll.under_way[verifier]
             wake.set()
             wake = trio.Event()
 
@@ -131,18 +136,21 @@ class Checking:
                 # Verifiers heard of while we wait take part: the draw is by key, not by time.
                 known.update(self.candidates(claimed))
                 now_s = trio.current_time()
-                ready = [
-                    it
-                    for it in draw(claimed.secret, claimed.receipt.id, known)
-                    if it not in poll.asked and retry_at_s.get(it, 0.0) <= now_s
-                ]
-                for verifier in ready[: max(0, poll.wanted)]:
+                drawn = draw(claimed.secret, claimed.receipt.id, known)
+                # Who fell silent before is drawn last: it costs the most.
+                drawn.sort(key=lambda it: self.peers.standing(it) is Standing.UNWELCOME)
+                ready = patience.ready([it for it in drawn if it not in poll.asked], now_s)
+                for verifier in ready[: poll.wanted(now_s - slow_after_s)]:
                     poll.asked.add(verifier)
-                    poll.under_way += 1
+                    poll.under_way[verifier] = now_s
                     nursery.start_soon(ask, verifier)
                 event = wake
                 with trio.move_on_at(min(deadline_at_s, now_s + PAUSE_S)):
                     await event.wait()
+            slow_since_s = trio.current_time() - slow_after_s
+            for verifier, asked_s in poll.under_way.items():
+                if asked_s <= slow_since_s:
+                    self.peers.offended(verifier, Offence.SLOW)
             nursery.cancel_scope.cancel()
         return Counted(
             agreed=poll.agreed,

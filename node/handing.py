@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 import trio
 
 from node.events import Failed, LegDone, Offered, Streamed, Tell
+from node.patience import Patience
 from node.route import Leg, Load, ranked
 from p2p.peers import Peers
 from p2p.score import Offence
-from p2p.talk import Talk, refused
+from p2p.talk import refused
 from wire import limits
 from wire.chain import open_receipts
 from wire.content import PeerId
@@ -28,7 +29,7 @@ from wire.errors import (
     TransportError,
     WireError,
 )
-from wire.message import Accept, Message, Offer, Piece, Refuse, Result
+from wire.message import Accept, Offer, Piece, Refuse, Result
 from wire.receipt import Receipt
 from wire.signed import Signed
 from wire.task import Stage, Task
@@ -38,6 +39,7 @@ from wire.tree import name_of
 ACCEPT_DEADLINE_S = 5.0
 # How often to look again when nobody can take the leg now.
 PAUSE_S = 0.25
+DELIVERED_KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,8 @@ class Handing:
 
     peers: Peers
     under_way: dict[PeerId, int] = field(default_factory=dict)
+    # Peers that did a leg for us, the latest of them.
+    delivered_before: dict[PeerId, None] = field(default_factory=dict)
     # Legs that one peer did not finish and that went to another.
     failed_over: int = 0
 
@@ -114,11 +118,14 @@ class Handing:
         """
         nobody_since_s = trio.current_time()
         failed: set[PeerId] = set()
-        busy_until: dict[PeerId, float] = {}
+        patience = Patience()
         reasons: list[str] = []
         while (now_s := trio.current_time()) < deadline_at_s:
-            avoid = baton.avoid | failed | {it for it, at in busy_until.items() if at > now_s}
-            choices = self._ranked(baton.leg, baton.units, avoid)
+            able = self._ranked(baton.leg, baton.units, baton.avoid | failed)
+            choices = patience.ready(able, now_s)
+            if failed:
+                # Claims cost nothing. Once bitten, those who have delivered before come first.
+                choices.sort(key=lambda it: it not in self.delivered_before)
             if not choices:
                 if now_s - nobody_since_s > patience_s:
                     raise Refused(_nobody(baton.leg, reasons), retry_after_s=1.0)
@@ -129,15 +136,20 @@ class Handing:
             # Who takes a leg and falls silent leaves time for another, if there is one; the more
             # legs are left, the longer its own failovers may take.
             legs = len(baton.task.record.stages) - baton.stage
-            share = legs / (legs + 1) if choices[1:] else math.inf
-            silence_s = share * (deadline_at_s - now_s)
+            share = legs / (legs + 1) if choices[1:] else 1.0
+            until_s = now_s + share * (deadline_at_s - now_s)
             try:
-                return await self._offer(baton, peer, tell, relay, deadline_at_s, silence_s)
+                with trio.move_on_at(until_s):
+                    return await self._offer(baton, peer, tell, relay, deadline_at_s)
+                self.peers.offended(peer, Offence.SLOW)
+                raise TooSlow(
+                    f"it took the leg and had not delivered after {until_s - now_s:.0f} s"
+                )
             except Refused as error:
                 if error.retry_after_s is None:
                     failed.add(peer)
                 else:
-                    busy_until[peer] = trio.current_time() + error.retry_after_s
+                    patience.refused(peer, error.retry_after_s, trio.current_time())
                 why: BatonError = error
             except (TransportError, WireError, RemoteProtocolError) as error:
                 failed.add(peer)
@@ -157,7 +169,6 @@ class Handing:
         tell: Tell,
         relay: Relay,
         deadline_at_s: float,
-        silence_s: float,
     ) -> Delivered:
         left_s = deadline_at_s - trio.current_time()
         offer = Offer(
@@ -179,7 +190,7 @@ class Handing:
                     raise Refused(f"no answer to the offer within {ACCEPT_DEADLINE_S:.0f} s")
                 tell(Offered(baton.stage, baton.leg.role, peer))
                 while True:
-                    match message := await _heard(talk, silence_s):
+                    match message := await talk.receive():
                         case Piece():
                             tell(Streamed(message.data))
                             await relay(message.data)
@@ -210,17 +221,14 @@ class Handing:
             raise Malformed("the output is not the one its receipt names")
         for receipt in receipts[baton.stage :]:
             tell(LegDone(receipt))
+        self.delivered_before.pop(peer, None)
+        self.delivered_before[peer] = None
+        if len(self.delivered_before) > DELIVERED_KEPT:
+            self.delivered_before.pop(next(iter(self.delivered_before)))
         source = result.source
         if source is not None and name_of(source) != last.input:
             raise Malformed("the input is not the one that the last receipt names")
         return Delivered(receipts=tuple(receipts), output=result.output, source=source)
-
-
-async def _heard(talk: Talk, silence_s: float) -> Message:
-    """Their next message; TooSlow when they keep us waiting for it."""
-    with trio.move_on_after(silence_s):
-        return await talk.receive()
-    raise TooSlow(f"it took the leg and then said nothing for {silence_s:.0f} s")
 
 
 def _nobody(leg: Stage, reasons: list[str]) -> str:

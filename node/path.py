@@ -5,16 +5,16 @@ start and what was under way goes on. An answer that the verdicts reject is neve
 goes to another peer, and the standing of the one that signed it falls.
 """
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
 from node.answers import Answered, Answers
 from node.checking import Checking, Claimed, Counted
-from node.events import Accepted, Event, Failed, Kept, Tell
+from node.events import Failed, Kept, Tell
 from node.handing import Baton, Delivered, Handing
+from node.runs import PathStatistics, Request, Run, nobody_can, task_of
 from p2p.adverts import Seams
 from p2p.blobs import Blobs
 from p2p.score import Offence
@@ -24,8 +24,6 @@ from wire.chain import legs_to_check
 from wire.codec import pack, unpack
 from wire.content import ContentId, PeerId
 from wire.errors import (
-    BatonError,
-    InputError,
     Missing,
     Refused,
     StoreError,
@@ -34,12 +32,11 @@ from wire.errors import (
     WireError,
 )
 from wire.kinds import Level, Role
+from wire.lottery import secret_of
 from wire.receipt import Answer
 from wire.signed import Signed, open_signed, sign
 from wire.signing import SigningKey
-from wire.task import Checking as Terms
-from wire.task import Stage, Task
-from wire.tree import name_of
+from wire.task import Task
 
 TASKS_UNDER_WAY_MAX = 256
 OUTPUT_BYTES_MAX = 64 << 20
@@ -49,52 +46,6 @@ GRACE_S = 3.0
 WATCHERS_MAX = 16
 # Tasks that ended a moment ago can still be watched from their first event.
 ENDED_KEPT = 256
-EVENTS_MAX = 4096
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What a client wants done."""
-
-    stages: tuple[Stage, ...]
-    input: bytes | None
-    deadline_s: int = 120
-    level: Level = Level.SPOT_CHECKED
-    verifiers: int = 3
-    needed: int = 2
-
-
-@dataclass(slots=True)
-class _Run:
-    """One task under way, and who watches it."""
-
-    task: Signed[Task]
-    secret: bytes
-    started_s: float
-    events: list[Event] = field(default_factory=list)
-    watchers: list[Tell] = field(default_factory=list)
-    journaled: trio.Event = field(default_factory=trio.Event)
-    finished: trio.Event = field(default_factory=trio.Event)
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    answered: Answered | None = None
-    error: BatonError | None = None
-
-    def tell(self, event: Event) -> None:
-        if len(self.events) < EVENTS_MAX:
-            self.events.append(event)
-        for watcher in self.watchers:
-            watcher(event)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PathStatistics:
-    """Counts since the start."""
-
-    accepted: int
-    answered: int
-    failed: int
-    retried: int
-    under_way: int
 
 
 @dataclass(slots=True)
@@ -109,8 +60,8 @@ class Path:
     checking: Checking
     answers: Answers
     nursery: trio.Nursery
-    _ended: dict[ContentId, _Run] = field(default_factory=dict)
-    _runs: dict[ContentId, _Run] = field(default_factory=dict)
+    _ended: dict[ContentId, Run] = field(default_factory=dict)
+    _runs: dict[ContentId, Run] = field(default_factory=dict)
     _accepted: int = 0
     _answered: int = 0
     _failed: int = 0
@@ -135,15 +86,14 @@ class Path:
         if len(self._runs) >= TASKS_UNDER_WAY_MAX:
             raise Refused(f"{len(self._runs)} tasks are under way here", retry_after_s=1.0)
         await self._somebody_can(request)
-        secret = self.seams.entropy(32)
-        task = self._signed(request, secret)
+        seed = self.seams.entropy(32)
+        task = task_of(request, seed, self.key, self.seams)
         blobs = () if request.input is None else (request.input,)
         pins = () if task.record.input is None else (Pin(task.record.input, "journal"),)
-        entry = Row(Table.JOURNAL, task.id, pack([task.raw, secret]))
         # The first offer goes out while the disk is busy; "accepted" is said once it is durable.
-        run = self._start(task, secret)
+        run = self._start(Run(task, seed, trio.current_time()))
         try:
-            await self.store.commit(Write(rows=(entry,), blobs=blobs, pins=pins))
+            await self.store.commit(Write(rows=(_entry(run),), blobs=blobs, pins=pins))
         except StoreError:
             run.scope.cancel()
             raise
@@ -158,45 +108,24 @@ class Path:
             if not self.handing.able(stage):
                 raise nobody_can(stage)
 
-    def _signed(self, request: Request, secret: bytes) -> Signed[Task]:
-        checked = request.level is not Level.SIGNED
-        return sign(
-            Task(
-                version=limits.PROTOCOL_VERSION,
-                stages=request.stages,
-                input=None if request.input is None else name_of(request.input),
-                checking=Terms(
-                    level=request.level,
-                    verifiers=request.verifiers if checked else 0,
-                    needed=request.needed if checked else 0,
-                    secret_hash=hashlib.sha256(secret).digest(),
-                ),
-                issued_at_ms=int(self.seams.wall_s() * 1000),
-                deadline_s=request.deadline_s,
-                price_max=0,
-                nonce=self.seams.entropy(16),
-            ),
-            self.key,
-        )
-
     async def resume(self) -> int:
         """Take up what the journal says was under way when this peer last stopped; how many."""
         rows = self.store.scan(Table.JOURNAL, limit=TASKS_UNDER_WAY_MAX)
         for _, entry in rows:
-            raw, secret = unpack(entry)
-            self._journaled(self._start(open_signed(raw, Task), secret))
+            raw, seed, attempt = unpack(entry)
+            # Its last attempt's secret may be out: the next one draws by another.
+            run = Run(open_signed(raw, Task), seed, trio.current_time(), attempt + 1)
+            self._journaled(self._start(run))
         return len(rows)
 
-    def _start(self, task: Signed[Task], secret: bytes) -> _Run:
-        run = _Run(task, secret, trio.current_time())
-        self._runs[task.id] = run
+    def _start(self, run: Run) -> Run:
+        self._runs[run.task.id] = run
         self.nursery.start_soon(self._run, run)
         return run
 
-    def _journaled(self, run: _Run) -> None:
+    def _journaled(self, run: Run) -> None:
         self._accepted += 1
-        run.events.insert(0, Accepted(run.task.id))
-        run.journaled.set()
+        run.is_journaled()
 
     # Watching
 
@@ -216,12 +145,11 @@ class Path:
             run.watchers.remove(tell)
         if run.error is not None:
             raise run.error
-        assert run.answered is not None
-        return run.answered
+        return run.answered or replace(await self.answers.of_task(task_id), kept_before=False)
 
     # 2. Run
 
-    async def _run(self, run: _Run) -> None:
+    async def _run(self, run: Run) -> None:
         task = run.task.record
         # By the wall clock, so that time spent switched off counts; by ours from here on.
         age_s = self.seams.wall_s() - task.issued_at_ms / 1000
@@ -241,33 +169,48 @@ class Path:
                 self._ended[run.task.id] = run
             while len(self._ended) > ENDED_KEPT:
                 self._ended.pop(next(iter(self._ended)))
+            if run.answered and len(run.answered.output) > limits.INLINE_BYTES_MAX:
+                # It is in the store; many such in memory would fill it.
+                run.answered = None
             run.finished.set()
 
-    async def _attempts(self, run: _Run, deadline_at_s: float) -> Answered:
+    async def _attempts(self, run: Run, deadline_at_s: float) -> Answered:
         task = run.task
         inline = await self._inline_input(run)
         avoid: frozenset[PeerId] = frozenset()
-        for attempt in range(1, limits.ATTEMPTS_MAX + 1):
+        while run.attempt <= limits.ATTEMPTS_MAX:
             baton = Baton(task=task, input=inline, avoid=avoid)
             delivered = await self.handing.hand_on(
                 baton, run.tell, _nowhere, deadline_at_s=deadline_at_s
             )
             output = await self._output(run, delivered, deadline_at_s)
             if output is None:
-                self._retried += 1
-                avoid |= {delivered.receipts[-1].signer}
-                continue
-            culprit, counted = await self._check(run, delivered, inline, output, deadline_at_s)
-            if culprit is None:
-                return await self._keep(run, delivered, counted, output, attempt)
+                guilty = frozenset((delivered.receipts[-1].signer,))
+            else:
+                guilty, counted = await self._check(run, delivered, inline, output, deadline_at_s)
+                if not guilty:
+                    return await self._keep(run, delivered, counted, output)
             self._retried += 1
-            avoid |= {culprit}
+            avoid |= self._avoidable(task, guilty, avoid)
+            run.attempt += 1
+            # Durable before another secret is shown: after a crash none is drawn by twice.
+            await run.journaled.wait()
+            await self.store.commit(Write(rows=(_entry(run),)))
         raise TaskFailed(
-            f"{limits.ATTEMPTS_MAX} peers gave answers that were not accepted",
+            f"{limits.ATTEMPTS_MAX} attempts gave no answer that was accepted",
             todo="see who: python -m node peers",
         )
 
-    async def _inline_input(self, run: _Run) -> bytes | None:
+    def _avoidable(
+        self, task: Signed[Task], guilty: frozenset[PeerId], avoid: frozenset[PeerId]
+    ) -> frozenset[PeerId]:
+        """The guilty, but for a data peer that no other can stand in for."""
+        data = task.record.stages[0]
+        if data.role is Role.DATA and not self.handing.able(data, avoid | guilty):
+            return guilty - frozenset(self.handing.able(data, avoid))
+        return guilty
+
+    async def _inline_input(self, run: Run) -> bytes | None:
         source = run.task.record.input
         if source is None:
             return None
@@ -277,7 +220,7 @@ class Path:
         data = await self.store.get(source)
         return data if len(data) <= limits.INLINE_BYTES_MAX else None
 
-    async def _output(self, run: _Run, delivered: Delivered, deadline_at_s: float) -> bytes | None:
+    async def _output(self, run: Run, delivered: Delivered, deadline_at_s: float) -> bytes | None:
         """The output, which may lie with whoever signed for it; None if it is withheld."""
         if delivered.output is not None:
             return delivered.output
@@ -302,23 +245,24 @@ class Path:
 
     async def _check(
         self,
-        run: _Run,
+        run: Run,
         delivered: Delivered,
         inline: bytes | None,
         output: bytes,
         deadline_at_s: float,
-    ) -> tuple[PeerId | None, Mapping[int, Counted]]:
-        """Have every leg that ran a model checked; who is at fault, if anybody is."""
+    ) -> tuple[frozenset[PeerId], Mapping[int, Counted]]:
+        """Have every leg that ran a model checked; who may be at fault, if anybody is."""
         counted: dict[int, Counted] = {}
+        nobody: frozenset[PeerId] = frozenset()
         if run.task.record.checking.level is Level.SIGNED:
-            return None, counted
+            return nobody, counted
         last = len(delivered.receipts) - 1
         for stage in legs_to_check(delivered.receipts):
             small = stage == last and len(output) <= limits.INLINE_BYTES_MAX
             claimed = Claimed(
                 task=run.task,
                 receipts=delivered.receipts[: stage + 1],
-                secret=run.secret,
+                secret=secret_of(run.seed, run.attempt),
                 input=inline if stage == 0 else delivered.source if stage == last else None,
                 output=output if small else None,
             )
@@ -332,23 +276,31 @@ class Path:
                     " wait until more verifiers are there: python -m node peers",
                 )
             if not votes.agreed:
-                culprit = claimed.receipt.signer
-                self.checking.peers.offended(culprit, Offence.WRONG_ANSWER)
-                reasons = {it.record.reason for it in votes.verdicts if it.record.reason}
-                why = "; ".join(sorted(reasons)) or "the numbers differ"
-                run.tell(Failed("answer rejected", culprit, why))
-                return culprit, counted
-        return None, counted
+                return self._rejected(run, claimed, votes), counted
+        return nobody, counted
+
+    def _rejected(self, run: Run, claimed: Claimed, votes: Counted) -> frozenset[PeerId]:
+        """Whom not to ask again for this task, after verdicts against an answer."""
+        signer = claimed.receipt.signer
+        reasons = {it.record.reason for it in votes.verdicts if it.record.reason}
+        why = "; ".join(sorted(reasons)) or "the numbers differ"
+        run.tell(Failed("answer rejected", signer, why))
+        wrong = sum(it.record.could_check and not it.record.agrees for it in votes.verdicts)
+        if wrong > run.task.record.checking.verifiers - run.task.record.checking.needed:
+            self.checking.peers.offended(signer, Offence.WRONG_ANSWER)
+            return frozenset((signer,))
+        # Something was withheld from the verifiers, and nobody can tell by whom: not this chain
+        # again, but that is no proof against any one of it.
+        return frozenset(it.signer for it in claimed.receipts)
 
     # 4. Keep
 
     async def _keep(
         self,
-        run: _Run,
+        run: Run,
         delivered: Delivered,
         counted: Mapping[int, Counted],
         output: bytes,
-        attempt: int,
     ) -> Answered:
         task = run.task
         candidates = {it for votes in counted.values() for it in votes.candidates}
@@ -356,12 +308,12 @@ class Path:
             Answer(
                 task=task.raw,
                 receipts=tuple(it.raw for it in delivered.receipts),
-                secret=run.secret,
+                secret=secret_of(run.seed, run.attempt),
                 candidates=tuple(sorted(candidates))[: limits.CANDIDATES_MAX],
                 verdicts=tuple(it.raw for votes in counted.values() for it in votes.verdicts)[
                     : limits.VERIFIERS_MAX
                 ],
-                attempts=attempt,
+                attempts=run.attempt,
                 answered_at_ms=int(self.seams.wall_s() * 1000),
                 duration_ms=int((trio.current_time() - run.started_s) * 1000),
             ),
@@ -372,24 +324,14 @@ class Path:
         run.tell(Kept(answer.id, output_id))
         return Answered(answer=answer, output=output, kept_before=False)
 
-    async def _forget(self, run: _Run) -> None:
+    async def _forget(self, run: Run) -> None:
         row = Row(Table.JOURNAL, run.task.id, None)
         await self.store.commit(Write(rows=(row,), unpins=_journal_pins(run.task)))
 
 
-def nobody_can(stage: Stage) -> InputError:
-    """Why a task cannot even begin."""
-    what = stage.role.name.lower()
-    if stage.role is Role.INFER and stage.model is not None:
-        return InputError(
-            f"no peer that is known here runs the model {stage.model}",
-            todo="see what is there (python -m node models), or serve it:"
-            " python -m node join ADDRESS --role infer --model NAME",
-        )
-    return InputError(
-        f"no {what} peer is known here",
-        todo=f"see who is there (python -m node peers), or start one: join ADDRESS --role {what}",
-    )
+def _entry(run: Run) -> Row:
+    """What the journal keeps of a task until it ends."""
+    return Row(Table.JOURNAL, run.task.id, pack([run.task.raw, run.seed, run.attempt]))
 
 
 def _journal_pins(task: Signed[Task]) -> tuple[Pin, ...]:

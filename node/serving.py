@@ -4,6 +4,7 @@ Every step is idempotent by id: the same leg of the same task asked twice, or by
 once, is done once and gives the same receipt, also after a restart.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -42,6 +43,12 @@ LEGS_AT_ONCE = 128
 # A holder in the middle that sees nobody for the next leg gives the baton back after this long.
 PATIENCE_S = 3.0
 INPUT_BYTES_MAX = 16 << 20
+INPUT_DEADLINE_S = 60.0
+# Of these, one holder may have so many: another's leg finds a place.
+LEGS_PER_HOLDER = 48
+# Legs remembered, so that asked again they are not done again; then the oldest goes.
+LEGS_KEPT = 50_000
+RING, RING_NEXT = b"leg:", b"leg-next"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,8 @@ class LegServer:
     taking: bool = True
     done: int = 0
     _under_way: dict[bytes, trio.Event] = field(default_factory=dict)
+    _holders: Counter[PeerId] = field(default_factory=Counter)
+    _kept: int | None = None
 
     @property
     def under_way(self) -> int:
@@ -87,6 +96,8 @@ class LegServer:
         )
         deadline_at_s = trio.current_time() + message.deadline_ms / 1000
         try:
+            if self._holders[talk.peer] >= LEGS_PER_HOLDER:
+                raise Refused("too many legs of yours under way", retry_after_s=0.5)
             role = self._role(baton)
             expected_ms = int(role.expected_s(baton.leg) * 1000)
             await talk.send(Accept(expected_ms=expected_ms))
@@ -105,11 +116,16 @@ class LegServer:
                 # No fault of whoever works for it. The leg is finished for when it comes back.
                 there = False
 
+        self._holders[talk.peer] += 1
         try:
             result = await self._serve(baton, role, talk, relay, deadline_at_s)
         except (Refused, EngineError, StoreError, TaskFailed, TransportError) as error:
             await talk.send(refusal_of(error))
             return
+        finally:
+            self._holders[talk.peer] -= 1
+            if not self._holders[talk.peer]:
+                del self._holders[talk.peer]
         await talk.send(result)
 
     def _role(self, baton: Baton) -> LegRole:
@@ -214,7 +230,8 @@ class LegServer:
         source_id = source_of(baton.task, baton.receipts, baton.stage)
         started_s, started_at_s = trio.current_time(), self.seams.wall_s()
         left_s = max(0.0, deadline_at_s - started_s)
-        holders = (*(it.signer for it in reversed(baton.receipts)), talk.peer, baton.task.signer)
+        # Who offered it is asked last: it may have the baton from somebody else, and sit on it.
+        holders = (*(it.signer for it in reversed(baton.receipts)), baton.task.signer, talk.peer)
         data = await self._input(baton, source_id, holders, left_s)
         job_key = baton.leg.job_key(source_id)
         reused = await self._reusable(job_key) if baton.leg.role is Role.INFER else None
@@ -246,13 +263,31 @@ class LegServer:
             self.key,
         )
         job = pack([done.units, done.profile, receipt.record.output])
-        rows = [Row(Table.RECEIPTS, leg_key, receipt.raw)]
+        rows = [*self._turn(leg_key, job_key), Row(Table.RECEIPTS, leg_key, receipt.raw)]
         if baton.leg.role is Role.INFER:
             rows.append(Row(Table.JOBS, job_key, job))
         # What is signed is kept before anybody hears of it: a leg has one receipt.
         await self.store.commit(Write(rows=tuple(rows), blobs=(done.data, *done.blobs)))
         self.done += 1
         return _Leg(receipt, done.data)
+
+    def _turn(self, leg_key: bytes, job_key: bytes) -> list[Row]:
+        """The rows that make room for one more leg: a ring, so that nobody fills the disk.
+
+        A slot of the ring names the rows of one leg; whoever takes the slot next deletes them.
+        """
+        if self._kept is None:
+            self._kept = int.from_bytes(self.store.read(Table.META, RING_NEXT) or b"", "big")
+        number, self._kept = self._kept, self._kept + 1
+        slot = RING + (number % LEGS_KEPT).to_bytes(4, "big")
+        rows = [
+            Row(Table.META, slot, leg_key + job_key),
+            Row(Table.META, RING_NEXT, self._kept.to_bytes(8, "big")),
+        ]
+        if (old := self.store.read(Table.META, slot)) is not None:
+            rows.append(Row(Table.RECEIPTS, old[: len(leg_key)], None))
+            rows.append(Row(Table.JOBS, old[len(leg_key) :], None))
+        return rows
 
     async def _input(
         self, baton: Baton, source_id: ContentId | None, holders: tuple[PeerId, ...], left_s: float
@@ -264,7 +299,10 @@ class LegServer:
                 raise Malformed("the input is not the one that the task or the last receipt names")
             return baton.input
         return await self.blobs.get(
-            source_id, holders, deadline_s=left_s, size_bytes_max=INPUT_BYTES_MAX
+            source_id,
+            holders,
+            deadline_s=min(left_s, INPUT_DEADLINE_S),
+            size_bytes_max=INPUT_BYTES_MAX,
         )
 
     async def _reusable(self, job_key: bytes) -> Done | None:

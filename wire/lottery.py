@@ -8,9 +8,40 @@ so neither can steer the draw alone.
 import hashlib
 from collections.abc import Iterable
 
+from wire import limits
 from wire.content import ContentId, PeerId
 
 _ROWS = b"baton/1/rows\0"
+
+
+def secret_hash_of(seed: bytes) -> bytes:
+    """What a client signs: the end of a chain of secrets, one for each attempt.
+
+    A check reveals its secret to the verifiers, and so to whoever listens. An attempt after that
+    draws by the secret before it in the chain, which nobody can work out from the one revealed
+    (one-time passwords after Lamport, "Password Authentication with Insecure Communication", 1981).
+    """
+    return _hashed(seed, limits.ATTEMPTS_MAX)
+
+
+def secret_of(seed: bytes, attempt: int) -> bytes:
+    """The secret that attempt number `attempt`, counted from 1, reveals."""
+    return _hashed(seed, limits.ATTEMPTS_MAX - attempt)
+
+
+def attempt_of(secret: bytes, secret_hash: bytes) -> int | None:
+    """Which attempt's secret this is; None if it is none of the task's."""
+    for attempt in range(1, limits.ATTEMPTS_MAX + 1):
+        secret = hashlib.sha256(secret).digest()
+        if secret == secret_hash:
+            return attempt
+    return None
+
+
+def _hashed(secret: bytes, times: int) -> bytes:
+    for _ in range(times):
+        secret = hashlib.sha256(secret).digest()
+    return secret
 
 
 def rank(secret: bytes, receipt: ContentId, peer: PeerId) -> bytes:

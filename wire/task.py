@@ -38,8 +38,8 @@ class Stage(Record):
 class Checking(Record):
     """How the answer is to be checked: `needed` of `verifiers` must agree.
 
-    `secret_hash` is sha256 of a secret the client reveals only once a receipt is signed, so that
-    nobody knows the verifiers before the output is committed to.
+    `secret_hash` is the end of a chain of secrets (`wire.lottery`) of which the client reveals one
+    only once a receipt is signed, so that nobody knows the verifiers before that.
     """
 
     level: Level

@@ -17,8 +17,8 @@ from node.engines.launch import EngineConfig, prepare
 from node.engines.minilm import MINILM_ID
 from node.engines.tinygrad_engine import open_tinygrad_engine
 from node.events import silently
-from node.path import Request
 from node.peer import Node
+from node.runs import Request
 from p2p.over_libp2p import TcpTransport
 from store import open_store
 from tests.bench.embed_engine import CLIENTS, SENTENCES

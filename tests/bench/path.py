@@ -21,8 +21,8 @@ from multiaddr import Multiaddr
 
 from node.engines.hash_engine import hash_manifest
 from node.events import silently
-from node.path import Request
 from node.peer import Node
+from node.runs import Request
 from p2p.over_libp2p import TcpTransport
 from store import open_store
 from tests.node.network import D, I, Network, S, V, replace

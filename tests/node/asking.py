@@ -9,8 +9,8 @@ import trio
 from node.answers import Answered
 from node.engines.hash_engine import hash_manifest, hash_vector
 from node.events import Event, Failed
-from node.path import Request
 from node.peer import Node
+from node.runs import Request
 from store import Table
 from wire import limits
 from wire.content import ContentId, PeerId

@@ -123,9 +123,8 @@ BLAMED = [
     with_another_secret,
     not_a_verdict,
     nonsense,
-    silence,
 ]
-NOT_BLAMED = [always_no, could_not, refusal]
+NOT_BLAMED = [always_no, could_not, refusal, silence]
 
 
 @pytest.mark.parametrize("verdicts", [*BLAMED, *NOT_BLAMED])

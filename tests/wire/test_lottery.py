@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.samples import BLOCK, TREE
-from wire import limits
+from wire import limits, lottery
 from wire.content import ContentId, PeerId
 from wire.lottery import draw, rank, rows_due, rows_to_check
 
@@ -134,3 +134,25 @@ def test_what_is_due_always_fits_a_verdict() -> None:
 def test_the_test_of_fairness_can_fail() -> None:
     biased = Counter(Random(0).choices(range(8), weights=[2, 1, 1, 1, 1, 1, 1, 1], k=DRAWS))
     assert chi_square(Counter(biased), 8) > CHI_SQUARE_7
+
+
+def test_each_attempt_has_a_secret_of_its_own_and_all_fit_what_was_signed() -> None:
+    seed = secret_of(7)
+    secrets = [lottery.secret_of(seed, attempt) for attempt in range(1, limits.ATTEMPTS_MAX + 1)]
+    assert len(set(secrets)) == limits.ATTEMPTS_MAX
+    signed = lottery.secret_hash_of(seed)
+    for attempt, secret in enumerate(secrets, 1):
+        assert lottery.attempt_of(secret, signed) == attempt
+
+
+def test_a_revealed_secret_gives_earlier_ones_and_no_later_one() -> None:
+    seed = secret_of(8)
+    first, second = lottery.secret_of(seed, 1), lottery.secret_of(seed, 2)
+    assert hashlib.sha256(second).digest() == first
+    assert second not in (hashlib.sha256(first).digest(), first)
+
+
+def test_a_secret_of_another_task_is_no_attempt() -> None:
+    signed = lottery.secret_hash_of(secret_of(9))
+    assert lottery.attempt_of(secret_of(10), signed) is None
+    assert lottery.attempt_of(signed, signed) is None

@@ -1,0 +1,32 @@
+"""Patience with the busy: advice counts, within bounds that are ours."""
+
+import pytest
+
+from node.patience import PAUSE_S_MAX, PAUSE_S_MIN, Patience
+from tests.p2p.transports import key_of
+
+A, B = key_of("a").peer, key_of("b").peer
+
+
+def test_who_was_not_asked_yet_comes_before_who_is_busy() -> None:
+    patience = Patience()
+    patience.refused(A, 0.0, 0.0)
+    assert patience.ready([A, B], 100.0) == [B, A]
+
+
+def test_retry_at_once_said_for_ever_is_obeyed_ever_more_rarely() -> None:
+    patience, now_s, asked = Patience(), 0.0, 0
+    while now_s < 300.0:
+        if patience.ready([A], now_s):
+            patience.refused(A, 0.0, now_s)
+            asked += 1
+        now_s += PAUSE_S_MIN / 2
+    assert 5 < asked < 25
+
+
+@pytest.mark.parametrize("advice_s", [2.0**62, 1e308, PAUSE_S_MAX * 2])
+def test_advice_to_wait_for_ever_is_cut(advice_s: float) -> None:
+    patience = Patience()
+    patience.refused(A, advice_s, 0.0)
+    assert patience.ready([A], PAUSE_S_MAX - 1) == []
+    assert patience.ready([A], PAUSE_S_MAX + 1) == [A]
