@@ -4,7 +4,7 @@ The shell around `dialing`, `meeting` and `score`: it carries messages to those 
 they say. What a message means for a task or a blob is for the handlers it is given.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -13,6 +13,7 @@ import trio
 from p2p.adverts import AdvertConfig, Herald, Offering, Seams
 from p2p.dialing import Dial, Dialing
 from p2p.meeting import Meetings, not_met
+from p2p.reaching import connect, is_its_fault
 from p2p.score import Offence, Scores, Standing
 from p2p.streams import Exchange, Streams, open_streams
 from p2p.talk import Talk, refusal_of
@@ -116,44 +117,35 @@ class Peers:
         """Open a conversation with `peer`, calling it first if need be.
 
         TransportError if it cannot be reached or falls silent, WireError or RemoteProtocolError
-        if it says what it must not; each counts against it, and only against it.
+        if it says what it must not; each counts against it, and only against it. Time that ran
+        out counts only if the peer had PATIENCE_S and has not said a word in this conversation.
         """
+        since_s = trio.current_time()
+        talk: Talk | None = None
         try:
             if peer not in self.endpoint.connected():
                 await self._reach(peer, min(deadline_s, self.config.dial_deadline_s))
             async with self.streams.exchange(peer, deadline_s=deadline_s) as exchange:
-                yield Talk(exchange, Conversation(Speaker.ASKER))
+                since_s = trio.current_time()
+                talk = Talk(exchange, Conversation(Speaker.ASKER))
+                yield talk
         except (WireError, RemoteProtocolError):
             self.offended(peer, Offence.MALFORMED)
             raise
-        except TransportError:
-            self.offended(peer, Offence.UNANSWERED)
+        except TransportError as error:
+            heard = talk is not None and talk.heard
+            if is_its_fault(error, trio.current_time() - since_s, heard=heard):
+                self.offended(peer, Offence.UNANSWERED)
             raise
 
     async def _reach(self, peer: PeerId, deadline_s: float) -> None:
         advert = self.view.advert_of(peer)
         addresses = advert.record.addresses if advert else self.dialing.addresses_of(peer)
         try:
-            await self._connect(peer, addresses, deadline_s)
+            await connect(self.endpoint, peer, addresses, deadline_s)
         except Unreachable:
             self.view.forget(peer)
             raise
-
-    async def _connect(self, peer: PeerId, addresses: Sequence[str], deadline_s: float) -> None:
-        """Call `peer` where others said it is: what cannot be dialled from here is passed over."""
-        deadline_at_s = trio.current_time() + deadline_s
-        trouble: TransportError = Unreachable(f"no address is known for {peer.short}")
-        for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
-            share_s = max(0.0, deadline_at_s - trio.current_time()) / left
-            try:
-                await self.endpoint.connect_peer(peer, (address,), deadline_s=share_s)
-            except InputError as error:
-                trouble = Unreachable(error.message)
-            except TransportError as error:
-                trouble = error
-            else:
-                return
-        raise trouble
 
     async def serve(self, exchange: Exchange) -> None:
         """Answer one conversation that a peer opened. What it does wrong ends its stream alone."""
@@ -207,7 +199,7 @@ class Peers:
                 peer = await self.endpoint.connect(dial.addresses[0], deadline_s=deadline_s)
             else:
                 peer = dial.peer
-                await self._connect(peer, dial.addresses, deadline_s)
+                await connect(self.endpoint, peer, dial.addresses, deadline_s)
             async with self.talk(peer, deadline_s=deadline_s) as talk:
                 await talk.send(self._hello())
                 welcome = await talk.expect(Welcome)
@@ -344,7 +336,9 @@ class Peers:
         match event:
             case ConnectionUp(peer):
                 self.dialing.connected(peer)
+                self.view.near.add(peer)
             case ConnectionDown(peer):
+                self.view.near.discard(peer)
                 self.dialing.disconnected(peer, trio.current_time())
                 # It may be gone for good; if not, its next advert says so.
                 self.view.forget(peer)

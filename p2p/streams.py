@@ -39,6 +39,10 @@ class StreamsStatistics:
     failed: int
 
 
+class StreamsInUse(TooSlow):
+    """We had no stream left in time: nothing is known of the peer, and nothing its fault."""
+
+
 class Exchange:
     """One side of one conversation.
 
@@ -225,7 +229,7 @@ class Streams:
         The first to speak is who runs this block. Left in peace, the stream goes back to the pool
         when both sides have ended; left by an exception or a cancellation, it is reset, and every
         other stream stays sound. Raises Disconnected or Unreachable when no stream can be had,
-        TooSlow when none is free in time.
+        StreamsInUse when none is free in time, TooSlow when the peer gives none.
         """
         deadline_at_s = trio.current_time() + deadline_s
         pool = self._pools.setdefault(peer, _Pool())
@@ -287,18 +291,26 @@ class Streams:
     async def _lent(
         self, peer: PeerId, pool: _Pool, deadline_at_s: float, *, fresh: bool = False
     ) -> Lane:
+        in_use = StreamsInUse(
+            f"all {limits.STREAMS_PER_PEER_MAX} streams to {peer.short} are in use",
+            todo="ask another peer, or allow more time",
+        )
+        waited = not pool.slots.value
         with trio.move_on_at(deadline_at_s) as scope:
             await pool.slots.acquire()
         if scope.cancelled_caught:
-            raise TooSlow(
-                f"all {limits.STREAMS_PER_PEER_MAX} streams to {peer.short} are in use",
-                todo="ask another peer, or allow more time",
-            )
+            raise in_use
         lane = None if fresh else pool.take_idle()
         try:
             if lane is None:
                 left_s = max(0.0, deadline_at_s - trio.current_time())
-                stream = await self.endpoint.open_stream(peer, deadline_s=left_s)
+                try:
+                    stream = await self.endpoint.open_stream(peer, deadline_s=left_s)
+                except TooSlow as error:
+                    # Who had to wait for a slot leaves the peer no fair time.
+                    if waited:
+                        raise in_use from error
+                    raise
                 lane = Lane(stream, opened_here=True)
                 self._run(peer, pool, lane)
             else:

@@ -27,6 +27,8 @@ class Talk:
 
     exchange: Exchange
     conversation: Conversation
+    # Whether they have said anything yet.
+    heard: bool = False
 
     @property
     def peer(self) -> PeerId:
@@ -39,6 +41,7 @@ class Talk:
     async def receive(self) -> Message:
         """Their next message; WireError or RemoteProtocolError if it is none, or out of turn."""
         payload = await self.exchange.receive()
+        self.heard = True
         message = decode(payload)
         self.conversation.received(message)
         return message

@@ -1,17 +1,21 @@
 """A peer among peers: meeting, keeping up, and blaming nobody for what another did."""
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from p2p.peers import Handler
+from p2p.reaching import PATIENCE_S
 from p2p.score import HALF_LIFE_S, Offence, Standing
+from p2p.streams import StreamsInUse
 from p2p.talk import Talk, refusal_of
 from tests.p2p.adverts import advert_of
 from tests.p2p.keepers import Keeper, Neighbourhood, open_neighbourhood
 from tests.p2p.transports import key_of, until
+from wire import limits
 from wire.advert import Advert
 from wire.content import ContentId
 from wire.errors import (
@@ -23,7 +27,7 @@ from wire.errors import (
     TransportError,
     Unreachable,
 )
-from wire.message import Hello, Message, Ping, Pong, Refuse, Want, Welcome
+from wire.message import Accept, Hello, Message, Offer, Ping, Pong, Refuse, Want, Welcome
 from wire.signed import open_signed, sign
 
 
@@ -123,8 +127,61 @@ async def test_silence_costs_a_little_each_time(
     asker = await hood.add("asker")
     for expected in (Standing.GOOD, Standing.GOOD, Standing.GOOD, Standing.UNWELCOME):
         with pytest.raises(TooSlow):
-            await ask(asker, mute, deadline_s=1.0)
+            await ask(asker, mute, deadline_s=PATIENCE_S)
         assert asker.standing_of(mute) is expected
+
+
+async def test_a_deadline_too_short_for_anybody_is_not_the_peers_fault(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    async def slow(talk: Talk, _: Message) -> None:
+        await trio.sleep(1)
+        await talk.send(refusal_of(Refused("done")))
+
+    honest = await hood.add("honest", want=slow)
+    asker = await hood.add("asker")
+    for _ in range(20):
+        with pytest.raises(TooSlow):
+            await ask(asker, honest, deadline_s=0.1)
+    assert asker.cost_of(honest) == 0
+
+
+async def test_who_has_answered_is_not_to_blame_when_the_deadline_passes_then(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    async def begin(talk: Talk, _: Message) -> None:
+        await talk.send(Accept())
+        await trio.sleep_forever()
+
+    offer = Offer(task=b"t", stage=0, receipts=(), input=None, deadline_ms=1, avoid=())
+    honest = await hood.add("honest")
+    honest.peers.handlers[Offer] = begin
+    asker = await hood.add("asker")
+
+    async def hear_all() -> None:
+        async with asker.peers.talk(honest.me, deadline_s=2 * PATIENCE_S) as talk:
+            await talk.send(offer)
+            await talk.expect(Accept)
+            await talk.receive()
+
+    with pytest.raises(TooSlow):
+        await hear_all()
+    assert asker.cost_of(honest) == 0
+
+
+async def test_streams_that_are_all_in_use_are_not_the_peers_fault(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    honest = await hood.add("honest")
+    asker = await hood.add("asker")
+
+    async with AsyncExitStack() as all_of_them:
+        for _ in range(limits.STREAMS_PER_PEER_MAX):
+            talk = asker.peers.talk(honest.me, deadline_s=60)
+            await all_of_them.enter_async_context(talk)
+        with pytest.raises(StreamsInUse):
+            await ask(asker, honest, deadline_s=2 * PATIENCE_S)
+        assert asker.cost_of(honest) == 0
 
 
 async def test_a_banned_peer_is_not_served_and_comes_back_when_it_mends_its_ways(
