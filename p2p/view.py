@@ -2,6 +2,10 @@
 
 A pure core: the wall clock is an argument, and nothing here sends or waits. It refuses adverts that
 are stale, from a clock too far off, of another protocol version, or beyond its bound.
+
+Fresh keys cost nothing, so a full view must not belong to whoever filled it first. Peers that we
+are connected to keep their place; among strangers whoever was not heard for the longest makes room.
+When that was is ours to say: issue times are the strangers' own words, and may lie ahead of us.
 """
 
 from collections.abc import Iterator
@@ -52,6 +56,9 @@ class View:
     me: PeerId
     instance: bytes
     config: ViewConfig = field(default_factory=ViewConfig)
+    # Whom we are connected to; the shell says it.
+    near: set[PeerId] = field(default_factory=set)
+    # In the order in which they were heard last.
     _adverts: dict[PeerId, Signed[Advert]] = field(default_factory=dict)
     _gone: dict[PeerId, int] = field(default_factory=dict)
 
@@ -76,10 +83,20 @@ class View:
             return Hearing.LEFT if known is not None else Hearing.OLD
         if advert.expired(wall_s):
             return Hearing.EXPIRED
-        if known is None and len(self._adverts) >= self.config.adverts_max:
+        if known is None and not self._make_room():
             return Hearing.FULL
+        self._adverts.pop(peer, None)
         self._adverts[peer] = heard
         return Hearing.NEW if known is None else Hearing.NEWER
+
+    def _make_room(self) -> bool:
+        """Whether there is room for one more; a stranger goes if need be."""
+        if len(self._adverts) >= self.config.adverts_max:
+            stranger = next((peer for peer in self._adverts if peer not in self.near), None)
+            if stranger is None:
+                return False
+            self.forget(stranger)
+        return True
 
     def expire(self, wall_s: float) -> list[PeerId]:
         """Forget what is past its TTL; who was forgotten."""

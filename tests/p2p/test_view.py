@@ -1,5 +1,7 @@
 """The view: the newest advert wins, goes by its TTL, and is not brought back by anybody else."""
 
+from collections.abc import Iterable
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +17,10 @@ SEQ = int(NOW_S * 1000)
 
 def view_of(**config: int) -> View:
     return View(key_of("me").peer, b"my start", ViewConfig(**config))
+
+
+def held(view: View, names: Iterable[str]) -> set[str]:
+    return {name for name in names if view.advert_of(key_of(name).peer) is not None}
 
 
 def test_the_newest_advert_wins_whatever_the_order() -> None:
@@ -79,13 +85,40 @@ def test_the_good_bye_of_a_stranger_is_no_news() -> None:
     assert view.hear(advert_of("a"), NOW_S) is Hearing.OLD
 
 
-def test_a_full_view_refuses_strangers_and_still_hears_those_it_knows() -> None:
+def test_in_a_full_view_the_stranger_unheard_for_longest_makes_room() -> None:
     view = view_of(adverts_max=2)
+    view.hear(advert_of("a"), NOW_S)
+    # Said to be of the future, as a flood would say.
+    view.hear(advert_of("b", issued_at_s=int(NOW_S) + 200), NOW_S)
+    assert view.hear(advert_of("a", seq=SEQ + 1), NOW_S) is Hearing.NEWER
+    assert view.hear(advert_of("c"), NOW_S) is Hearing.NEW
+    assert held(view, "abc") == {"a", "c"}
+    # Its old copy does not bring it back; its next advert does.
+    assert view.hear(advert_of("b", issued_at_s=int(NOW_S) + 200), NOW_S) is Hearing.OLD
+    assert view.hear(advert_of("b", seq=SEQ + 1), NOW_S) is Hearing.NEW
+    assert held(view, "abc") == {"b", "c"}
+
+
+def test_a_flood_of_strangers_hides_neither_our_neighbours_nor_newcomers() -> None:
+    view = view_of(adverts_max=5)
+    view.near |= {key_of("near").peer, key_of("near later").peer}
+    view.hear(advert_of("near"), NOW_S)
+    for number in range(20):
+        view.hear(advert_of(f"stranger {number}"), NOW_S)
+    assert view.hear(advert_of("near later"), NOW_S) is Hearing.NEW
+    assert view.hear(advert_of("newcomer"), NOW_S) is Hearing.NEW
+    assert held(view, ("near", "near later", "newcomer")) == {"near", "near later", "newcomer"}
+    assert len(view) == 5
+
+
+def test_a_view_full_of_neighbours_refuses_others_until_one_is_gone() -> None:
+    view = view_of(adverts_max=2)
+    view.near |= {key_of(name).peer for name in "abc"}
     view.hear(advert_of("a"), NOW_S)
     view.hear(advert_of("b"), NOW_S)
     assert view.hear(advert_of("c"), NOW_S) is Hearing.FULL
+    assert view.hear(advert_of("stranger"), NOW_S) is Hearing.FULL
     assert view.hear(advert_of("a", seq=SEQ + 1), NOW_S) is Hearing.NEWER
-    assert len(view) == 2
     view.expire(NOW_S + 90)
     late = advert_of("c", issued_at_s=int(NOW_S) + 90, seq=SEQ + 90_000)
     assert view.hear(late, NOW_S + 90) is Hearing.NEW
