@@ -4,7 +4,7 @@ The shell around `p2p.view`: it signs, publishes and listens; the view decides w
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import trio
@@ -15,7 +15,7 @@ from p2p.view import Hearing, View
 from wire import limits
 from wire.advert import Advert, ModelOffer
 from wire.content import PeerId
-from wire.errors import WireError
+from wire.errors import Oversize, WireError
 from wire.signed import Signed, open_signed, sign
 from wire.signing import SigningKey
 
@@ -81,23 +81,21 @@ class Herald:
         wall_s = self.seams.wall_s()
         self._seq = max(self._seq + 1, int(wall_s * 1000))
         offering = self.offering()
-        return sign(
-            Advert(
-                version=limits.PROTOCOL_VERSION,
-                seq=self._seq,
-                instance=self.instance,
-                issued_at_s=int(wall_s),
-                ttl_s=self.config.ttl_s,
-                addresses=endpoint.addresses[: limits.ADVERT_ADDRESSES_MAX],
-                roles=offering.roles,
-                models=offering.models[: limits.ADVERT_MODELS_MAX],
-                free_slots=offering.free_slots,
-                queue_s=offering.queue_s,
-                price=0,
-                leaving=leaving,
-            ),
-            self.key,
+        advert = Advert(
+            version=limits.PROTOCOL_VERSION,
+            seq=self._seq,
+            instance=self.instance,
+            issued_at_s=int(wall_s),
+            ttl_s=self.config.ttl_s,
+            addresses=endpoint.addresses[: limits.ADVERT_ADDRESSES_MAX],
+            roles=offering.roles,
+            models=offering.models[: limits.ADVERT_MODELS_MAX],
+            free_slots=offering.free_slots,
+            queue_s=offering.queue_s,
+            price=0,
+            leaving=leaving,
         )
+        return sign(_fitted(advert), self.key)
 
     async def speak_forever(self, endpoint: Endpoint) -> None:
         """Publish our advert three times per TTL, and soon after every change."""
@@ -147,3 +145,21 @@ class Herald:
         if len(others) > room:
             others = self.seams.random.sample(others, room)
         return (self.advert(endpoint).raw, *others)
+
+
+def _fitted(advert: Advert) -> Advert:
+    """The advert without as many of its slowest models as it is too large for.
+
+    Addresses stay: who cannot be called need not say what it runs.
+    """
+    while advert.models:
+        try:
+            advert.to_bytes()
+        except Oversize:
+            # Of equals the last one goes: what is offered first matters most.
+            slowest = min(reversed(advert.models), key=lambda it: it.units_per_s)
+            models = tuple(it for it in advert.models if it is not slowest)
+            advert = replace(advert, models=models)
+        else:
+            break
+    return advert

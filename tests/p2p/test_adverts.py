@@ -78,6 +78,25 @@ def test_more_than_an_advert_holds_is_cut_and_the_advert_stays_legal() -> None:
     assert len(advert.addresses) == limits.ADVERT_ADDRESSES_MAX
 
 
+def test_an_advert_too_large_for_the_wire_leaves_out_its_slowest_models() -> None:
+    models = tuple(
+        ModelOffer(
+            model=ContentId.of(bytes([number])),
+            name=f"{number:0{limits.NAME_BYTES_MAX}}",
+            units_per_s=float((number * 5) % limits.ADVERT_MODELS_MAX),
+        )
+        for number in range(limits.ADVERT_MODELS_MAX)
+    )
+    here = tuple(f"{number:0{limits.ADDRESS_BYTES_MAX}}" for number in range(4))
+    signed = herald_of(Offering(models=models)).advert(Topic(here))
+    assert open_signed(signed.raw, Advert).record.addresses == here
+    kept = signed.record.models
+    assert 1 < len(kept) < len(models)
+    left_out = [it for it in models if it not in kept]
+    assert max(it.units_per_s for it in left_out) < min(it.units_per_s for it in kept)
+    assert kept == tuple(it for it in models if it in kept)
+
+
 async def test_a_quiet_peer_speaks_three_times_per_ttl(autojump_clock: MockClock) -> None:
     topic = Topic()
     with trio.move_on_after(299):
