@@ -1,7 +1,8 @@
 """Content between peers: serves blocks, and fetches whole blobs from several sources at once.
 
 What has arrived is in the store, block by block, so a fetch that breaks goes on where it was. Every
-block is hashed against the id it was asked for; a source that sends something else is left out.
+block is hashed against the id it was asked for; a source that sends something else is left out. A
+tree that lies about itself ends the fetch, and is nobody's fault but its maker's.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from p2p.fetching import FetchPlan
+from p2p.fetching import ROOT, Due, FetchPlan, below
 from p2p.peers import Peers
 from p2p.score import Offence
 from p2p.talk import Talk, refusal_of
@@ -19,7 +20,6 @@ from wire.content import ContentId, PeerId
 from wire.errors import (
     BatonError,
     Corrupt,
-    Malformed,
     Missing,
     Oversize,
     Refused,
@@ -102,7 +102,8 @@ class Blobs:
         """Bring all of `content_id` into the store.
 
         `sources` are asked first, then whoever keeps content for others. Raises Missing when nobody
-        has it, TooSlow at the deadline, Oversize when it is larger than the caller takes.
+        has it, TooSlow at the deadline, Oversize when it is larger than the caller takes, Malformed
+        when its tree is not what it says.
         `progress` hears bytes so far and bytes in all.
         """
         try:
@@ -184,8 +185,9 @@ class Blobs:
             if not download.size_bytes and self.store.has(root):
                 self._learn_size(download, await self.store.get_block(root))
                 download.got_bytes = download.size_bytes - sum(size for _, size in missing)
-            for block, _ in missing:
-                download.plan.need(block)
+            for block, size_bytes in missing:
+                # How deep is looked at again by the store, once this wave is in.
+                download.plan.need(block, ROOT if block == root else Due(size_bytes, 1))
             wave = sources[at : at + SOURCES_MAX]
             if not wave:
                 raise nobody_has(root, len(sources))
@@ -222,11 +224,12 @@ class Blobs:
             else:
                 try:
                     await self._take(download, block, data)
-                except (Corrupt, Malformed):
+                except Corrupt:
                     plan.failed(source, block)
                     self.peers.offended(source, Offence.MALFORMED)
-                except (StoreError, Oversize) as error:
-                    # Ours, or the whole is not wanted: no other source can help.
+                except (StoreError, WireError) as error:
+                    # Ours, or the content itself is unwanted or a lie: no other source can help,
+                    # and this one sent what it was asked for.
                     download.failure = error
                     everybody.cancel()
                 else:
@@ -248,17 +251,19 @@ class Blobs:
             return (await talk.expect(Block)).data
 
     async def _take(self, download: _Download, block: ContentId, data: bytes) -> None:
-        await self.store.put_block(StoredBlock(block, data))
+        if not block.matches(data):
+            raise Corrupt(f"{block.short}: other bytes than were asked for")
+        children = below(block, data, download.plan.due(block))
         if block == download.root:
             self._learn_size(download, data)
+        await self.store.put_block(StoredBlock(block, data))
         if not block.is_tree:
             download.got_bytes += len(data)
-        else:
-            for child, size_bytes in Node.from_bytes(data).sizes():
-                if self.store.has(child):
-                    download.got_bytes += 0 if child.is_tree else size_bytes
-                else:
-                    download.plan.need(child)
+        for child, due in children:
+            if not self.store.has(child):
+                download.plan.need(child, due)
+            elif not child.is_tree:
+                download.got_bytes += due.size_bytes or 0
         if download.progress is not None:
             size_bytes = max(download.size_bytes, download.got_bytes)
             download.progress(download.got_bytes, size_bytes)

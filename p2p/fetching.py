@@ -2,13 +2,46 @@
 
 Blocks are known by content, so sources need not be trusted and any block may come from any of
 them. A source that lacks a block is asked for others; one that fails is left out; a block nobody
-has ends it.
+has ends it. So does a tree that is not what it says: whoever made it lied, not who serves it.
 """
 
 from collections import deque
 from dataclasses import dataclass, field
 
+from wire import limits
 from wire.content import ContentId, PeerId
+from wire.errors import Malformed
+from wire.tree import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What the tree says of a block before it is here; of a root nobody said a size."""
+
+    size_bytes: int | None
+    depth: int
+
+
+ROOT = Due(None, 0)
+
+
+def below(block: ContentId, data: bytes, due: Due) -> list[tuple[ContentId, Due]]:
+    """What is directly below a block that has arrived; nothing below one of content.
+
+    Malformed if the tree above said another size, or if it is too deep; WireError if it is no node.
+    """
+    node = Node.from_bytes(data) if block.is_tree else None
+    size_bytes = len(data) if node is None else node.size_bytes
+    if due.size_bytes not in (None, size_bytes):
+        raise Malformed(
+            f"{block.short}: {size_bytes} bytes where the tree above says {due.size_bytes}",
+            todo="nobody can read this blob; get it from who made it under another id",
+        )
+    if node is None:
+        return []
+    if due.depth >= limits.TREE_DEPTH_MAX:
+        raise Malformed(f"{block.short}: a tree deeper than {limits.TREE_DEPTH_MAX}")
+    return [(child, Due(size, due.depth + 1)) for child, size in node.sizes()]
 
 
 @dataclass(slots=True)
@@ -16,16 +49,20 @@ class FetchPlan:
     """Feed it `need`, ask it `next_for(source)`, tell it what became of each."""
 
     _waiting: deque[ContentId] = field(default_factory=deque)
-    _known: set[ContentId] = field(default_factory=set)
+    _known: dict[ContentId, Due] = field(default_factory=dict)
     _under_way: dict[ContentId, PeerId] = field(default_factory=dict)
     _lacking: dict[ContentId, set[PeerId]] = field(default_factory=dict)
     _left_out: set[PeerId] = field(default_factory=set)
 
-    def need(self, block: ContentId) -> None:
+    def need(self, block: ContentId, due: Due) -> None:
         """`block` is not here: ask for it, unless it is waited for already."""
         if block not in self._known:
-            self._known.add(block)
+            self._known[block] = due
             self._waiting.append(block)
+
+    def due(self, block: ContentId) -> Due:
+        """What is known of a block that is under way."""
+        return self._known[block]
 
     def next_for(self, source: PeerId) -> ContentId | None:
         """A block to ask `source` for; None if there is none for it now."""
@@ -41,7 +78,7 @@ class FetchPlan:
 
     def arrived(self, block: ContentId) -> None:
         self._under_way.pop(block, None)
-        self._known.discard(block)
+        self._known.pop(block, None)
 
     def lacks(self, source: PeerId, block: ContentId) -> None:
         """`source` does not have it."""

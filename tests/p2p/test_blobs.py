@@ -1,6 +1,6 @@
 """Content between peers: from several at once, resumed after a break, and from no liar."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from random import Random
 
@@ -15,7 +15,7 @@ from store import Store
 from tests.p2p.keepers import Keeper, Neighbourhood, open_neighbourhood
 from wire import limits
 from wire.content import ContentId
-from wire.errors import Missing, Oversize, Refused, TooSlow
+from wire.errors import Malformed, Missing, Oversize, Refused, TooSlow
 from wire.message import Block, Message, Want
 from wire.tree import Block as StoredBlock
 from wire.tree import Node, name_of, split
@@ -214,22 +214,43 @@ async def test_what_is_larger_than_wanted_is_Oversize(
     assert await asker.store.get(name_of(data)) == data
 
 
-async def test_a_tree_that_lies_about_itself_is_the_fault_of_who_serves_it(
-    autojump_clock: MockClock,
-    hood: Neighbourhood,
+def no_node() -> dict[ContentId, bytes]:
+    data = bytes(20) + b"not a tree node"
+    return {ContentId.of_tree(data): data}
+
+
+def a_chain_of_nodes() -> dict[ContentId, bytes]:
+    blocks = {ContentId.of(b"x"): b"x"}
+    for _ in range(20):
+        data = Node(1, (next(reversed(blocks)),)).to_bytes()
+        blocks[ContentId.of_tree(data)] = data
+    return blocks
+
+
+def a_leaf_of_another_size() -> dict[ContentId, bytes]:
+    data = Node(5, (ContentId.of(b"x"),)).to_bytes()
+    return {ContentId.of(b"x"): b"x", ContentId.of_tree(data): data}
+
+
+@pytest.mark.parametrize("lie", [no_node, a_chain_of_nodes, a_leaf_of_another_size])
+async def test_a_tree_that_lies_ends_the_fetch_soon_and_is_nobodys_fault_who_serves_it(
+    autojump_clock: MockClock, hood: Neighbourhood, lie: Callable[[], dict[ContentId, bytes]]
 ) -> None:
-    lie = bytes(20) + b"not a tree node"
-    name = ContentId.of_tree(lie)
+    blocks = lie()
+    root = next(reversed(blocks))
 
-    async def serve(talk: Talk, _: Message) -> None:
-        await talk.send(Block(data=lie))
+    async def serve(talk: Talk, message: Message) -> None:
+        assert isinstance(message, Want)
+        await talk.send(Block(data=blocks[message.block]))
 
-    liar, _ = await lying(hood, "liar", serve)
+    server, asked = await lying(hood, "server", serve)
     asker = await hood.add("asker")
     await hood.acquainted()
-    with pytest.raises(Missing):
-        await asker.blobs.fetch(name, [liar.me], deadline_s=30)
-    assert asker.standing_of(liar) is not Standing.GOOD
+    for _ in range(2):
+        with pytest.raises(Malformed):
+            await asker.blobs.fetch(root, [server.me], deadline_s=30)
+    assert len(asked.blocks) <= 2 * (limits.TREE_DEPTH_MAX + 1)
+    assert asker.cost_of(server) == 0
 
 
 async def test_two_that_want_the_same_content_share_one_fetch(

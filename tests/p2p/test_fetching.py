@@ -1,11 +1,15 @@
 """The plan of a download: every block asked for once, of somebody who may have it."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p.fetching import FetchPlan
+from p2p.fetching import ROOT, Due, FetchPlan, below
 from tests.p2p.transports import key_of
+from wire import limits
 from wire.content import ContentId, PeerId
+from wire.errors import Malformed
+from wire.tree import Node
 
 A, B, C = (key_of(name).peer for name in "abc")
 BLOCKS = [ContentId.of(bytes([number])) for number in range(8)]
@@ -14,7 +18,7 @@ BLOCKS = [ContentId.of(bytes([number])) for number in range(8)]
 def plan_of(*blocks: ContentId) -> FetchPlan:
     plan = FetchPlan()
     for block in blocks:
-        plan.need(block)
+        plan.need(block, ROOT)
     return plan
 
 
@@ -32,7 +36,7 @@ def test_every_block_is_asked_for_once_in_order() -> None:
 def test_a_block_that_is_waited_for_is_not_needed_anew() -> None:
     plan = plan_of(BLOCKS[0])
     assert plan.next_for(A) == BLOCKS[0]
-    plan.need(BLOCKS[0])
+    plan.need(BLOCKS[0], ROOT)
     assert plan.next_for(B) is None
 
 
@@ -75,6 +79,28 @@ def test_a_block_that_nobody_has_leaves_the_plan_undone_and_everybody_idle() -> 
     assert not plan.done
     # The next wave of sources goes on from here.
     assert plan.next_for(C) == BLOCKS[0]
+
+
+def test_below_a_node_is_what_it_says_one_deeper() -> None:
+    data = Node(limits.BLOCK_BYTES_MAX + 1, tuple(BLOCKS[:2])).to_bytes()
+    node = ContentId.of_tree(data)
+    sizes = (limits.BLOCK_BYTES_MAX, 1)
+    for due in (ROOT, Due(limits.BLOCK_BYTES_MAX + 1, 2)):
+        expected = [Due(size, due.depth + 1) for size in sizes]
+        assert below(node, data, due) == list(zip(BLOCKS[:2], expected, strict=True))
+
+
+def test_a_tree_that_is_too_deep_or_of_another_size_is_Malformed() -> None:
+    data = Node(5, (BLOCKS[0],)).to_bytes()
+    node = ContentId.of_tree(data)
+    with pytest.raises(Malformed, match="deeper"):
+        below(node, data, Due(5, limits.TREE_DEPTH_MAX))
+    with pytest.raises(Malformed, match="5 bytes where the tree above says 6"):
+        below(node, data, Due(6, 1))
+    leaf = bytes([0])
+    with pytest.raises(Malformed, match="1 bytes where the tree above says 5"):
+        below(BLOCKS[0], leaf, Due(5, limits.TREE_DEPTH_MAX))
+    assert below(BLOCKS[0], leaf, Due(1, limits.TREE_DEPTH_MAX)) == []
 
 
 @given(

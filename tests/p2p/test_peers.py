@@ -150,7 +150,7 @@ async def test_who_has_answered_is_not_to_blame_when_the_deadline_passes_then(
     autojump_clock: MockClock, hood: Neighbourhood
 ) -> None:
     async def begin(talk: Talk, _: Message) -> None:
-        await talk.send(Accept())
+        await talk.send(Accept(expected_ms=1))
         await trio.sleep_forever()
 
     offer = Offer(task=b"t", stage=0, receipts=(), input=None, deadline_ms=1, avoid=())
