@@ -1,12 +1,14 @@
 """The inference role: runs models that are loaded here, on input that may lie elsewhere."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from node.engines.seam import Engine, Job
 from node.roles.seam import Done, Emit, LegInput
-from node.searching import IndexCache
+from node.searching import IndexCache, LoadedIndex
 from p2p.blobs import Blobs
 from p2p.together import each
 from wire import limits
@@ -37,6 +39,12 @@ class InferRole:
     indexes: IndexCache
 
     def check(self, stage: Stage) -> None:
+        self.check_able(stage)
+        if self.engine.free_slots <= 0:
+            raise Refused("every slot is taken", retry_after_s=max(0.1, self.engine.queue_s / 2))
+
+    def check_able(self, stage: Stage) -> None:
+        """Refused unless the stage's model is loaded here and does what is asked of it."""
         assert stage.model is not None
         loaded = self.engine.loaded().get(stage.model)
         if loaded is None:
@@ -48,8 +56,6 @@ class InferRole:
             raise Refused(
                 f"{loaded.manifest.name} does not do {stage.operation!r}, only {', '.join(known)}"
             )
-        if self.engine.free_slots <= 0:
-            raise Refused("every slot is taken", retry_after_s=max(0.1, self.engine.queue_s / 2))
 
     def expected_s(self, stage: Stage) -> float:
         return self.engine.queue_s
@@ -57,16 +63,22 @@ class InferRole:
     async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:
         if source.data is None:
             raise Refused("an inference has an input")
-        try:
+        with _input_of(stage):
             return await self._do(stage, source, source.data, emit)
-        except WireError as error:
-            raise Refused(f"the input of {stage.operation} cannot be read: {error}") from error
+
+    async def bring_index(self, stage: Stage, source: LegInput) -> None:
+        """Have here what a question is searched in, so that `do` waits for nobody else."""
+        assert source.data is not None
+        with _input_of(stage):
+            await self._index(stage, Question.from_bytes(source.data), source, None)
 
     async def _do(self, stage: Stage, source: LegInput, data: bytes, emit: Emit) -> Done:
         match stage.operation:
             case "embed-passages":
                 texts = await self.texts_of(Passages.from_bytes(data), source)
-                return await self._engine(stage, texts.to_bytes(), source.deadline_s, None)
+                done = await self._engine(stage, texts.to_bytes(), source.deadline_s, None)
+                # Kept with the leg: verifiers read them here if whoever brought them in is gone.
+                return replace(done, blobs=tuple(it.encode() for it in dict.fromkeys(texts.texts)))
             case "nearest":
                 return await self._nearest(stage, Question.from_bytes(data), source)
             case "embed":
@@ -80,9 +92,12 @@ class InferRole:
         self, stage: Stage, data: bytes, deadline_s: float, emit: Emit | None
     ) -> Done:
         assert stage.model is not None
+        operation = ENGINE_OPERATION.get(stage.operation)
+        if operation is None:
+            raise Refused(f"no model does {stage.operation!r}")
         job = Job(
             model=stage.model,
-            operation=ENGINE_OPERATION[stage.operation],
+            operation=operation,
             input=data,
             parameters=stage.parameters,
             deadline_s=deadline_s,
@@ -115,11 +130,24 @@ class InferRole:
         texts = Texts(texts=(question.text,)).to_bytes()
         embedded = await self._engine(stage, texts, source.deadline_s, None)
         vector = np.frombuffer(Vectors.from_bytes(embedded.data).data, "<f4")
+        index = await self._index(stage, question, source, len(vector))
+        hits = await index.nearest(vector, question.count)
+        return Done(data=hits.to_bytes(), units=1, profile=embedded.profile)
+
+    async def _index(
+        self, stage: Stage, question: Question, source: LegInput, dimensions: int | None
+    ) -> LoadedIndex:
+        assert stage.model is not None
         try:
-            index = await self.indexes.get(question.index, source)
+            return await self.indexes.get(question.index, stage.model, dimensions, source)
         except Missing as error:
             raise Refused(f"the index {question.index.short} is not to be had: {error}") from error
-        if index.model != stage.model or index.vectors.shape[1] != len(vector):
-            raise Malformed("the index was made with another model")
-        hits = index.nearest(vector, question.count)
-        return Done(data=hits.to_bytes(), units=1, profile=embedded.profile)
+
+
+@contextmanager
+def _input_of(stage: Stage) -> Iterator[None]:
+    """What cannot be read within this block came from whoever asked."""
+    try:
+        yield
+    except WireError as error:
+        raise Refused(f"the input of {stage.operation} cannot be read: {error}") from error

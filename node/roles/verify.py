@@ -1,13 +1,14 @@
 """The verify role: recomputes a sample of a leg that another peer signed, and signs a verdict."""
 
-import hashlib
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 import trio
 
 from node.engines.compare import worst_differences
 from node.engines.seam import Engine
 from node.roles.infer import EMBED, EMBED_PASSAGES, NEAREST, InferRole
+from node.roles.places import Places
 from node.roles.seam import LegInput
 from p2p.adverts import Seams
 from p2p.blobs import Blobs
@@ -26,8 +27,8 @@ from wire.errors import (
     WireError,
 )
 from wire.kinds import Role
-from wire.lottery import rows_due, rows_to_check
-from wire.message import Check, Finding, Message, Refuse
+from wire.lottery import attempt_of, rows_due, rows_to_check
+from wire.message import Check, Finding, Message
 from wire.payload import Hits, Passages, Texts, Vectors
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed, sign
@@ -38,6 +39,11 @@ from wire.tree import name_of
 # Differences are told in parts per billion; anything beyond is as wrong as can be.
 PPB = 1_000_000_000
 CHECKS_AT_ONCE = 4
+# Checks whose content is on its way or that wait for a place: one asker does not take them all.
+WAITING_MAX = 16
+WAITING_PER_ASKER_MAX = 2
+# However long an asker would wait, a check that takes longer than this is given up.
+CHECK_S_MAX = 60.0
 OUTPUT_BYTES_MAX = Vectors.SIZE_BYTES_MAX
 
 
@@ -59,6 +65,8 @@ class _Claim:
     receipt: Signed[Receipt]
     source: LegInput
     output: bytes
+    # The passages' texts, where the input names passages.
+    texts: Texts | None
 
 
 @dataclass(slots=True)
@@ -72,7 +80,8 @@ class VerifyRole:
     blobs: Blobs
     willing: bool = True
     checked: int = 0
-    _under_way: int = 0
+    _waiting: Counter[PeerId] = field(default_factory=Counter)
+    _places: Places = field(default_factory=lambda: Places(CHECKS_AT_ONCE))
 
     async def on_check(self, talk: Talk, message: Message) -> None:
         """Answer a Check with a signed verdict, or refuse aloud."""
@@ -81,35 +90,25 @@ class VerifyRole:
         receipts = open_receipts(task, message.receipts)
         if not receipts or receipts[-1].record.role is not Role.INFER:
             raise RemoteProtocolError("a check is of a leg that ran a model")
-        if hashlib.sha256(message.secret).digest() != task.record.checking.secret_hash:
+        if attempt_of(message.secret, task.record.checking.secret_hash) is None:
             raise RemoteProtocolError("the secret is not the one the task was signed with")
-        why = self._unwilling(receipts[-1])
-        if why is not None:
-            await talk.send(why)
-            return
-        self._under_way += 1
         try:
+            self._check_willing(task, receipts[-1])
             verdict = await self._verdict(task, receipts, message, talk.peer)
         except (Refused, EngineError, StoreError) as error:
             # Our own trouble is nobody's verdict.
             await talk.send(refusal_of(error))
             return
-        finally:
-            self._under_way -= 1
         self.checked += 1
         await talk.send(Finding(verdict=verdict.raw))
 
-    def _unwilling(self, receipt: Signed[Receipt]) -> Refuse | None:
+    def _check_willing(self, task: Signed[Task], receipt: Signed[Receipt]) -> None:
         if not self.willing:
-            return refusal_of(Refused("this peer does not verify"))
+            raise Refused("this peer does not verify")
         if receipt.signer == self.key.peer:
-            return refusal_of(Refused("nobody checks its own work"))
-        model = receipt.record.model
-        if model is None or model not in self.engine.loaded():
-            return refusal_of(Refused("the model is not loaded here"))
-        if self._under_way >= CHECKS_AT_ONCE:
-            return refusal_of(Refused("checking others now", retry_after_s=0.5))
-        return None
+            raise Refused("nobody checks its own work")
+        # The receipt is of this stage, so of its model and operation.
+        self.infer.check_able(task.record.stages[receipt.record.stage])
 
     async def _verdict(
         self,
@@ -121,12 +120,15 @@ class VerifyRole:
         started_s = trio.current_time()
         receipt = receipts[-1]
         stage = task.record.stages[receipt.record.stage]
-        deadline_s = check.deadline_ms / 1000
+        deadline_s = min(check.deadline_ms / 1000, CHECK_S_MAX)
         could_check = True
         try:
             with trio.fail_after(deadline_s):
-                claim = await self._claim(task, receipts, check, asker)
-                found = await self._recompute(claim, check.secret)
+                claim = await self._claim_and_place(task, receipts, check, asker)
+                try:
+                    found = await self._recompute(claim, check.secret)
+                finally:
+                    self._places.leave(asker)
         except (trio.TooSlowError, TooSlow) as error:
             raise Refused("no time left to check") from error
         except (Missing, TransportError) as error:
@@ -159,15 +161,33 @@ class VerifyRole:
             self.key,
         )
 
+    async def _claim_and_place(
+        self, task: Signed[Task], receipts: list[Signed[Receipt]], check: Check, asker: PeerId
+    ) -> _Claim:
+        """Bring what is to be checked, then enter a place: nobody is waited for inside one."""
+        if self._waiting[asker] >= WAITING_PER_ASKER_MAX:
+            raise Refused("checking others of yours now", retry_after_s=0.5)
+        if self._waiting.total() >= WAITING_MAX:
+            raise Refused("checking others now", retry_after_s=0.5)
+        self._waiting[asker] += 1
+        try:
+            claim = await self._claim(task, receipts, check, asker)
+            await self._places.enter(asker)
+        finally:
+            self._waiting -= Counter((asker,))
+        return claim
+
     async def _claim(
         self, task: Signed[Task], receipts: list[Signed[Receipt]], check: Check, asker: PeerId
     ) -> _Claim:
         receipt = receipts[-1]
         stage = task.record.stages[receipt.record.stage]
-        # Who made the input, who made the output, who asked: in this order for each of the two.
         doers = [it.signer for it in reversed(receipts)]
-        holders = (*doers[1:], asker, doers[0])
-        deadline_s = check.deadline_ms / 1000
+        passages = stage.operation == EMBED_PASSAGES
+        # Whoever embedded passages has kept them, and is the one who is judged: it is asked before
+        # whoever brought them in. Other input lies with whoever made it, or asked.
+        holders = (*doers, asker) if passages else (*doers[1:], asker, doers[0])
+        deadline_s = min(check.deadline_ms / 1000, CHECK_S_MAX)
 
         async def bring(
             inline: bytes | None, content: ContentId, holders: tuple[PeerId, ...]
@@ -187,9 +207,18 @@ class VerifyRole:
             deadline_s=deadline_s,
         )
         output = await bring(check.output, receipt.record.output, (*doers, asker))
-        return _Claim(stage=stage, receipt=receipt, source=source, output=output)
+        texts = None
+        assert source.data is not None
+        if passages:
+            texts = await self.infer.texts_of(Passages.from_bytes(source.data), source)
+        elif stage.operation == NEAREST:
+            await self.infer.bring_index(stage, source)
+        return _Claim(stage=stage, receipt=receipt, source=source, output=output, texts=texts)
 
     async def _recompute(self, claim: _Claim, secret: bytes) -> _Found:
+        claimed_bytes = claim.receipt.record.output_size_bytes
+        if claimed_bytes != len(claim.output):
+            return _wrong(1, f"the output has {len(claim.output)} bytes, not {claimed_bytes}")
         match claim.stage.operation:
             case "embed" | "embed-passages":
                 return await self._recompute_rows(claim, secret)
@@ -200,17 +229,14 @@ class VerifyRole:
                 if done.data != claim.output:
                     return _wrong(1, "the output is another")
                 if done.units != claim.receipt.record.units:
-                    return _wrong(1, f"the work was {done.units} units")
+                    return _wrong_units(1, done.units)
                 return _Found(rows=1, sampled=(0,), worst_ppb=(0,))
 
     async def _recompute_rows(self, claim: _Claim, secret: bytes) -> _Found:
         data = claim.source.data
         assert data is not None
         claimed = Vectors.from_bytes(claim.output)
-        if claim.stage.operation == EMBED_PASSAGES:
-            texts = await self.infer.texts_of(Passages.from_bytes(data), claim.source)
-        else:
-            texts = Texts.from_bytes(data)
+        texts = claim.texts or Texts.from_bytes(data)
         rows = len(texts.texts)
         if claimed.rows != rows:
             return _wrong(rows, f"{claimed.rows} rows for {rows} texts")
@@ -240,7 +266,9 @@ class VerifyRole:
         claimed = Hits.from_bytes(claim.output).hits
         done = await self.infer.do(claim.stage, claim.source, _nowhere)
         mine = Hits.from_bytes(done.data).hits
-        if [it.passage for it in claimed] != [it.passage for it in mine]:
+        if done.units != claim.receipt.record.units:
+            return _wrong_units(len(mine), done.units)
+        if [(it.passage, it.row) for it in claimed] != [(it.passage, it.row) for it in mine]:
             return _wrong(len(mine), "other passages are nearest")
         worst = tuple(
             min(PPB, int(abs(one.score - two.score) * PPB))
@@ -251,6 +279,10 @@ class VerifyRole:
 
 def _wrong(rows: int, reason: str) -> _Found:
     return _Found(rows=rows, sampled=(0,), worst_ppb=(PPB,), reason=reason)
+
+
+def _wrong_units(rows: int, units: int) -> _Found:
+    return _wrong(rows, f"the work was {units} units")
 
 
 async def _nowhere(piece: bytes) -> None:

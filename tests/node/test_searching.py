@@ -1,27 +1,38 @@
 """Searching: the nearest passages, and indexes that are not what they say."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from trio.testing import MockClock
 
-from node.engines.hash_engine import hash_manifest, hash_vector
+from node.engines.hash_engine import HashEngine, hash_manifest, hash_vector
+from node.engines.seam import Loaded
 from node.peer import Node
-from node.searching import INDEX_ROWS_MAX, INDEXES_MAX, LoadedIndex
+from node.roles.infer import InferRole
+from node.roles.seam import LegInput
+from node.searching import (
+    INDEX_ROWS_MAX,
+    INDEXES_MAX,
+    VECTORS_BYTES_MAX,
+    IndexCache,
+    LoadedIndex,
+)
 from tests.node.asking import MODEL, asked, request
 from tests.node.engines import Counted
 from tests.node.network import I, S, V, open_network
 from wire import limits
 from wire.content import ContentId
-from wire.errors import TaskFailed
+from wire.errors import Oversize, Refused, TaskFailed
 from wire.kinds import Level, Role
+from wire.model import Manifest
 from wire.payload import Hits, Index, IndexPart, Passages, Question, Vectors
 from wire.receipt import Verdict
 from wire.signed import open_signed
@@ -49,7 +60,7 @@ def test_the_hits_are_those_numpy_finds_in_the_order_of_their_cosine(
     vectors = unit(random.standard_normal((rows, 8)).astype(np.float32))
     question = unit(random.standard_normal((1, 8)).astype(np.float32))[0]
     index = LoadedIndex(MODEL, tuple(id_of(row) for row in range(rows)), vectors)
-    hits = index.nearest(question, count).hits
+    hits = index._nearest(question, count).hits
     cosines = vectors @ question
     assert len(hits) == min(rows, count)
     assert [it.score for it in hits] == sorted((it.score for it in hits), reverse=True)
@@ -63,7 +74,7 @@ def test_equal_scores_stand_in_the_order_of_the_index() -> None:
     # Many, for sorts of a few are stable by themselves.
     vectors = np.array([[0, 1], [1, 0], [1, 0]] * 100, np.float32)
     index = LoadedIndex(MODEL, tuple(id_of(row) for row in range(300)), vectors)
-    hits = index.nearest(np.array([1, 0], np.float32), 32).hits
+    hits = index._nearest(np.array([1, 0], np.float32), 32).hits
     assert [it.row for it in hits] == [row for row in range(48) if row % 3]
 
 
@@ -170,26 +181,134 @@ async def test_an_index_of_another_model_is_refused(
             await asked(asker, request(NEAREST, data=wanted, deadline_s=5, level=Level.SIGNED))
 
 
-async def test_a_part_named_a_thousand_times_is_measured_before_it_is_put_together(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
+async def test_a_part_named_twice_is_refused(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with open_network(tmp_path) as network:
         asker = await network.start(S)
         await network.start(I, S)
         await network.settled()
-        rows = limits.PASSAGES_MAX
-        wide = Vectors(dimensions=4000, rows=rows, data=bytes(4 * 4000 * rows))
-        words = [str(number) for number in range(rows)]
-        # A few megabytes to send; four gigabytes in memory.
-        many = Index(model=MODEL, parts=(await part_of(asker, words, wide),) * 1000)
-        wanted = await question_of(asker, many)
+        part = await part_of(asker, WORDS[:5])
+        other = await part_of(asker, WORDS[5:9])
+        wanted = await question_of(asker, Index(model=MODEL, parts=(part, other, part)))
+        with pytest.raises(TaskFailed, match="names a part twice"):
+            await asked(asker, request(NEAREST, data=wanted, deadline_s=5, level=Level.SIGNED))
+
+
+async def wide_parts(node: Node, dimensions: int, count: int) -> tuple[IndexPart, ...]:
+    """Many parts for little content: each lists other passages, and all share one blob of zeros."""
+    rows = limits.PASSAGES_MAX
+    zeros = Vectors(dimensions=dimensions, rows=rows, data=bytes(4 * dimensions * rows)).to_bytes()
+    vectors = await node.parts.store.put(zeros)
+    ids = tuple(id_of(row) for row in range(rows))
+    parts = []
+    for first in range(count):
+        listed = Passages(source="wide", first=first, total=rows, passages=ids)
+        passages = await node.parts.store.put(listed.to_bytes())
+        parts.append(IndexPart(passages=passages, vectors=vectors))
+    return tuple(parts)
+
+
+class Wide(HashEngine):
+    """Its vectors are as wide as an index that is to be refused for its size alone."""
+
+    async def load(self, manifest: Manifest, files: Mapping[str, Any]) -> Loaded:
+        ready = await super().load(manifest, files)
+        self._loaded[ready.model] = replace(
+            ready, manifest=replace(ready.manifest, parameters={"dimensions": 4000})
+        )
+        return ready
+
+
+async def test_an_index_too_large_for_memory_is_refused_before_it_is_in_memory(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        worker = await network.start(I, S, engine=Wide())
+        await network.settled()
+        role = worker.legs.roles[Role.INFER]
+        assert isinstance(role, InferRole)
+        # A few megabytes to send; half a gigabyte and more in memory.
+        many = VECTORS_BYTES_MAX // (4 * 4000 * limits.PASSAGES_MAX) + 1
+        index = Index(model=MODEL, parts=await wide_parts(asker, 4000, many))
+        wanted = await question_of(asker, index)
         with pytest.raises(TaskFailed, match=r"more than \d+ bytes"):
             await asked(asker, request(NEAREST, data=wanted, deadline_s=5, level=Level.SIGNED))
-        slim = Vectors(dimensions=1, rows=rows, data=bytes(4 * rows))
-        parts = (await part_of(asker, words, slim),) * (INDEX_ROWS_MAX // rows + 1)
-        wanted = await question_of(asker, Index(model=MODEL, parts=parts))
-        with pytest.raises(TaskFailed, match=f"at most {INDEX_ROWS_MAX}"):
+        assert not role.indexes._loaded
+        assert role.indexes._coming_bytes == 0
+
+
+async def test_vectors_of_another_length_are_refused_at_the_first_part(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        worker = await network.start(I, S)
+        await network.settled()
+        wanted = await question_of(asker, Index(model=MODEL, parts=await wide_parts(asker, 1, 700)))
+        with pytest.raises(TaskFailed, match="another length"):
             await asked(asker, request(NEAREST, data=wanted, deadline_s=5, level=Level.SIGNED))
+        # What eight at once had begun, and no more, was fetched.
+        assert asker.blobs.served < 30
+        role = worker.legs.roles[Role.INFER]
+        assert isinstance(role, InferRole)
+        assert role.indexes._coming_bytes == 0
+
+
+async def test_the_rows_of_an_index_are_bounded(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        await network.settled()
+        source = LegInput(id=None, data=None, holders=(), deadline_s=30.0)
+        count = INDEX_ROWS_MAX // limits.PASSAGES_MAX + 1
+        index = Index(model=MODEL, parts=await wide_parts(asker, 1, count))
+        stored = await asker.parts.store.put(index.to_bytes())
+        with pytest.raises(Oversize, match=f"at most {INDEX_ROWS_MAX}"):
+            await IndexCache(asker.blobs).get(stored, MODEL, 1, source)
+
+
+async def test_indexes_kept_make_room_for_the_next_and_loads_share_one_budget(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        await network.settled()
+        cache = IndexCache(asker.blobs)
+        source = LegInput(id=None, data=None, holders=(), deadline_s=30.0)
+        index = Index(model=MODEL, parts=(await part_of(asker, WORDS[:9]),))
+        stored = await asker.parts.store.put(index.to_bytes())
+        kept = await cache.get(stored, MODEL, DIMENSIONS, source)
+        assert await cache.get(stored, MODEL, DIMENSIONS, source) is kept
+        # As if other loads had brought in all there is room for.
+        cache.make_room(VECTORS_BYTES_MAX)
+        assert not cache._loaded
+        with pytest.raises(Refused, match="other indexes") as refused:
+            await cache.get(stored, MODEL, DIMENSIONS, source)
+        assert refused.value.retry_after_s == 1.0
+        assert cache._coming_bytes == VECTORS_BYTES_MAX
+        assert not cache._loading
+
+
+async def test_a_question_asked_many_times_at_once_loads_its_index_once(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        reader = await network.start(S)
+        await network.settled()
+        cache = IndexCache(reader.blobs)
+        source = LegInput(id=None, data=None, holders=(asker.peers.me,), deadline_s=30.0)
+        index = Index(model=MODEL, parts=(await part_of(asker, WORDS[:9]),))
+        stored = await asker.parts.store.put(index.to_bytes())
+        found: list[LoadedIndex] = []
+
+        async def get() -> None:
+            found.append(await cache.get(stored, MODEL, None, source))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(get)
+        assert len({id(it) for it in found}) == 1
+        assert asker.blobs.served == 3
 
 
 async def test_an_index_is_fetched_once_for_many_questions_and_few_are_kept(

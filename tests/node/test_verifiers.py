@@ -434,7 +434,7 @@ async def test_too_many_checks_at_once_are_refused_with_a_moment_to_wait(
                 answers.append(answer)
 
             async with trio.open_nursery() as nursery:
-                for _ in range(6):
+                for _ in range(8):
                     nursery.start_soon(check)
             refused = [it for it in answers if isinstance(it, Refuse)]
             assert {it.retry_after_ms for it in refused if "checking others" in it.reason} == {500}
