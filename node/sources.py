@@ -7,7 +7,7 @@ may read is decided when it starts, and no name that comes over the network reac
 import importlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -139,6 +139,7 @@ class Sources:
 # A line of words with a line of one sign below it.
 _HEADING = re.compile(r"[^\n]+\n([=*~^\"-])\1{2,}\s*")
 _BLANK = re.compile(r"\n[ \t]*\n+")
+_WRITTEN = re.compile(r"\S")
 
 
 def cut(text: str, chars: int = PASSAGE_CHARS) -> list[str]:
@@ -163,16 +164,18 @@ def cut(text: str, chars: int = PASSAGE_CHARS) -> list[str]:
     return passages
 
 
-def _parts(paragraph: str, chars: int) -> list[str]:
-    parts = []
-    while len(paragraph) > chars:
-        at = paragraph.rfind(" ", chars // 2, chars)
-        at = at if at > 0 else chars
-        parts.append(paragraph[:at].rstrip())
-        paragraph = paragraph[at:].lstrip()
+def _parts(paragraph: str, chars: int) -> Iterator[str]:
+    """The parts of a paragraph that has no blanks around it. What is left is never copied."""
+    start = 0
+    while len(paragraph) - start > chars:
+        at = paragraph.rfind(" ", start + chars // 2, start + chars)
+        at = at if at > start else start + chars
+        yield paragraph[start:at].rstrip()
+        further = _WRITTEN.search(paragraph, at)
+        assert further is not None, "the paragraph ends with a letter"
+        start = further.start()
     if paragraph:
-        parts.append(paragraph)
-    return parts
+        yield paragraph[start:]
 
 
 class FolderSources:

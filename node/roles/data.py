@@ -1,6 +1,9 @@
 """The data role: brings outside text in, cut into passages, each kept by content."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import trio
 
 from node.roles.seam import Done, Emit, LegInput
 from node.sources import NAME_BYTES_MAX, Source, cut
@@ -16,6 +19,17 @@ FETCH = "fetch"
 LIST = "list"
 # One leg's worth of text: enough to fill an engine's batch, cheap to do again elsewhere.
 PASSAGES_PER_LEG = 32
+# Cutting less than this takes a few milliseconds; more is done in a thread, and kept for a while.
+LONG_CHARS = 256 << 10
+CUTS_KEPT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A text and what it was cut into."""
+
+    text: str
+    passages: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +38,7 @@ class DataRole:
 
     sources: Source
     store: Store
+    _cuts: dict[str, _Cut] = field(default_factory=dict, init=False)
 
     def check(self, stage: Stage) -> None:
         if stage.operation not in (FETCH, LIST):
@@ -49,7 +64,7 @@ class DataRole:
         if not isinstance(name, str) or not 0 < len(name.encode()) <= NAME_BYTES_MAX:
             raise Refused(f"a fetch names its source, in at most {NAME_BYTES_MAX} bytes")
         first, count = _window(parameters, PASSAGES_PER_LEG)
-        passages = cut(await self.sources.fetch(name))
+        passages = await self._passages(name)
         wanted = tuple(it.encode() for it in passages[first : first + count])
         if not wanted:
             raise Refused(f"{name} has {len(passages)} passages, none from number {first} on")
@@ -59,6 +74,20 @@ class DataRole:
         except WireError as error:
             raise Refused(f"{name} cannot be passed on: {error}") from error
         return Done(data=found.to_bytes(), units=len(ids), profile="text", blobs=wanted)
+
+    async def _passages(self, name: str) -> Sequence[str]:
+        """Every passage of a source. Long texts are cut once for all the legs that read them."""
+        text = await self.sources.fetch(name)
+        if len(text) < LONG_CHARS:
+            return cut(text)
+        kept = self._cuts.get(name)
+        if kept is None or kept.text != text:
+            kept = _Cut(text, tuple(await trio.to_thread.run_sync(cut, text)))
+            self._cuts.pop(name, None)
+            while len(self._cuts) >= CUTS_KEPT:
+                self._cuts.pop(next(iter(self._cuts)))
+            self._cuts[name] = kept
+        return kept.passages
 
 
 def _window(parameters: Parameters, count_max: int) -> tuple[int, int]:

@@ -1,13 +1,14 @@
 """Sources: texts from outside, cut without loss, and no way out of the folder they lie in."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.roles.data import DataRole
+from node.roles.data import CUTS_KEPT, LONG_CHARS, DataRole
 from node.roles.seam import Done, LegInput
 from node.sources import FILE_BYTES_MAX, FolderSource, PydocSource, Sources, cut
 from store import open_memory_store
@@ -46,6 +47,15 @@ def test_short_paragraphs_share_a_passage_and_long_ones_are_cut_at_spaces() -> N
     assert cut("one\n\ntwo\n \n\nthree", 12) == ["one\n\ntwo", "three"]
     assert cut("many words in one line", 10) == ["many words", "in one", "line"]
     assert cut("", 10) == cut(" \n\n\t", 10) == []
+
+
+@pytest.mark.parametrize("line", ["=\n", "word ", "x"])
+def test_one_paragraph_of_the_largest_file_is_cut_within_a_second(line: str) -> None:
+    text = line * (FILE_BYTES_MAX // len(line))
+    started_s = time.perf_counter()
+    passages = cut(text)
+    assert time.perf_counter() - started_s < 1.0
+    assert without_blanks("".join(passages)) == without_blanks(text)
 
 
 def test_a_passage_of_the_widest_letters_still_fits_its_bound() -> None:
@@ -193,6 +203,37 @@ async def test_a_window_of_passages_is_fetched_and_each_is_named_by_content() ->
         text = await PydocSource().fetch("pydoc:try")
         assert [it.decode() for it in everything.blobs] == cut(text)
         assert [ContentId.of(it) for it in everything.blobs] == list(whole.passages)
+
+
+class Growing:
+    """A source of long texts that become others when the test says so."""
+
+    def __init__(self) -> None:
+        self.letter = "a"
+
+    def names(self) -> tuple[str, ...]:
+        return ("long:0",)
+
+    async def fetch(self, name: str) -> str:
+        return f"{name}{self.letter} " * (LONG_CHARS // len(name))
+
+
+async def test_a_long_text_is_cut_once_for_all_its_legs_and_anew_when_it_has_changed() -> None:
+    async with open_memory_store(quota_bytes=1 << 24) as store:
+        source = Growing()
+        role = DataRole(source, store)
+        first = await done(role, "fetch", source="long:0")
+        kept = role._cuts["long:0"]
+        second = await done(role, "fetch", source="long:0", first=32)
+        assert role._cuts["long:0"] is kept
+        whole = cut(await source.fetch("long:0"))
+        assert [it.decode() for it in (*first.blobs, *second.blobs)] == whole[:64]
+        source.letter = "b"
+        again = await done(role, "fetch", source="long:0")
+        assert [it.decode() for it in again.blobs] == cut(await source.fetch("long:0"))[:32]
+        for number in range(CUTS_KEPT + 3):
+            await done(role, "fetch", source=f"long:{number}")
+        assert len(role._cuts) == CUTS_KEPT
 
 
 @pytest.mark.parametrize(
