@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 from trio import TaskStatus  # type: ignore[attr-defined]
 
-from node.commands.showing import console, show_json, size
+from node.commands.showing import console, safe, show_json, size
 from node.config import NodeConfig
 from node.control import check_socket_path, open_control
 from node.engines.by_format import EnginesByFormat
@@ -154,10 +154,10 @@ def announce(node: Node, *, as_json: bool) -> None:
     roles = ", ".join(sorted(role.name.lower() for role in node.config.roles))
     console.print(f"[bold]peer {node.peers.me}[/bold] is up: {roles}")
     for address in addresses:
-        console.print(f"  listening on {address}")
+        console.print(f"  listening on {safe(address)}")
     console.print("another machine joins this network with\n")
-    console.print(f"  [bold green]{join_line}[/bold green]\n")
-    console.print(f"state in {node.config.state}; Ctrl-C leaves politely")
+    console.print(f"  [bold green]{safe(join_line)}[/bold green]\n")
+    console.print(f"state in {safe(node.config.state)}; Ctrl-C leaves politely")
 
 
 def _reachable(addresses: tuple[str, ...]) -> str:
@@ -173,7 +173,8 @@ async def narrate(node: Node) -> None:
     def say(about: str, line: str) -> None:
         if said.get(about) != line:
             said[about] = line
-            console.print(line)
+            # A model's name is whatever the stranger who made it wrote there.
+            console.print(safe(line))
 
     while True:
         answered, connected = node.peers.answered_last_minute()

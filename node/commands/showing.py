@@ -30,8 +30,8 @@ def plain(value: Any) -> Any:
 
 
 def show_json(document: Mapping[str, Any]) -> None:
-    """The one document of a command with `--json`."""
-    click.echo(json.dumps(plain(document), indent=2, ensure_ascii=False))
+    """The one document of a command with `--json`; in ASCII, so that no word moves the cursor."""
+    click.echo(json.dumps(plain(document), indent=2))
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
