@@ -14,23 +14,21 @@ from node import telling
 from node.answers import Answered
 from node.control import Command, Emit
 from node.events import Event
-from node.path import Request
+from node.indexing import Indexing, list_sources
 from node.peer import Node
-from node.roles.data import FETCH, LIST, PASSAGES_PER_LEG
-from node.roles.infer import EMBED, EMBED_PASSAGES, NEAREST
+from node.roles.infer import EMBED, NEAREST
+from node.runs import Request
 from node.searching import INDEX_BYTES_MAX
-from p2p.together import each
 from wire import limits
-from wire.content import ContentId, PeerId
+from wire.content import ContentId
 from wire.errors import InputError, Malformed, WireError
 from wire.kinds import Level, Role
-from wire.payload import Hits, Index, IndexPart, Passages, Question, Texts, Vectors
+from wire.payload import Hits, Index, Question, Texts, Vectors
 from wire.task import Stage
 
 GET_DEADLINE_S = 3600
 # An index is one block, and lies with whoever made it.
 INDEX_DEADLINE_S = 20.0
-TASKS_AT_ONCE = 8
 ANSWERS_LISTED_MAX = 200
 
 
@@ -184,7 +182,9 @@ class Local:
         stage = Stage(role=Role.INFER, operation=operation, model=model, parameters=parameters)
         answered = None
         if not arguments.get("fresh"):
-            answered = await self.node.path.answers.of_job(stage, ContentId.of(data))
+            answered = await self.node.path.answers.of_job(
+                stage, ContentId.of(data), request.needed
+            )
         if answered is None:
             answered = await self._run(replace(request, stages=(stage,), input=data), emit)
         result = telling.answer_map(answered)
@@ -247,17 +247,7 @@ class Local:
 
     async def sources(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """The names of everything that data peers can bring in, asked of one of them."""
-        names: list[str] = []
-        while True:
-            stage = Stage(
-                role=Role.DATA, operation=LIST, model=None, parameters={"first": len(names)}
-            )
-            request = Request(stages=(stage,), input=None, deadline_s=30, level=Level.SIGNED)
-            answered = await self._run(request, _unheard)
-            batch = Texts.from_bytes(answered.output).texts
-            names += batch
-            if len(batch) < limits.PASSAGES_MAX:
-                return {"sources": names}
+        return {"sources": await list_sources(self._run, _unheard)}
 
     async def embed(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Whole sources: fetched, cut, embedded, checked; kept as an index to search in."""
@@ -265,50 +255,11 @@ class Local:
         names = arguments.get("sources")
         if not isinstance(names, list) or not names:
             raise InputError("name at least one source", todo="for example --source pydoc:try")
-        parts: dict[tuple[int, int], IndexPart] = {}
-        counts = {"passages": 0, "tasks": 0, "verified": 0, "attempts": 0}
-
-        async def part(number: int, first: int) -> Passages:
-            stages = (
-                Stage(
-                    role=Role.DATA,
-                    operation=FETCH,
-                    model=None,
-                    parameters={
-                        "source": str(names[number]),
-                        "first": first,
-                        "count": PASSAGES_PER_LEG,
-                    },
-                ),
-                Stage(role=Role.INFER, operation=EMBED_PASSAGES, model=model, parameters={}),
-            )
-            answered = await self._run(_request(stages, None, arguments), emit)
-            row = telling.answer_map(answered)
-            found, vectors = ContentId.parse(row["route"][0]["output"]), row["output"]
-            data = await self.node.blobs.get(
-                found,
-                [PeerId.parse(row["route"][0]["peer"])],
-                deadline_s=60.0,
-                size_bytes_max=limits.INLINE_BYTES_MAX,
-            )
-            passages = Passages.from_bytes(data)
-            parts[number, first] = IndexPart(passages=found, vectors=ContentId.parse(vectors))
-            counts["passages"] += len(passages.passages)
-            counts["tasks"] += 1
-            counts["verified"] += row["verified"]
-            counts["attempts"] += row["attempts"]
-            emit({"event": "part", "source": str(names[number]), **counts, **row})
-            return passages
-
-        async def whole(number: int) -> None:
-            passages = await part(number, 0)
-            for first in range(PASSAGES_PER_LEG, passages.total, PASSAGES_PER_LEG):
-                await part(number, first)
-
-        await each(whole, range(len(names)), at_once=TASKS_AT_ONCE)
-        index = Index(model=model, parts=tuple(parts[it] for it in sorted(parts)))
+        terms = _request((), None, arguments)
+        indexing = Indexing(self._run, self.node.blobs, model, terms, emit)
+        index = await indexing.of([str(it) for it in names])
         index_id = await self.node.parts.store.put(index.to_bytes(), pin="index")
-        return {"index": str(index_id), **counts}
+        return {"index": str(index_id), **indexing.counts}
 
     # Content
 
