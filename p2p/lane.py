@@ -11,6 +11,7 @@ Waiting in a lane always has a deadline: the caller's, or silence.
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import trio
 
@@ -45,6 +46,17 @@ _GRANT_BYTES = limits.STREAM_CREDIT_BYTES // 4
 
 # The largest frame always fits what is left before the receiver grants more.
 assert limits.FRAME_BYTES_MAX + _FRAME_COST_BYTES + _GRANT_BYTES <= limits.STREAM_CREDIT_BYTES
+
+
+class TooMuchUnread(TransportError):
+    """Others have filled what we hold unread; whose stream this is may be innocent of it."""
+
+
+@dataclass(slots=True)
+class Unread:
+    """The bytes that all lanes sharing this hold unread; see limits.UNREAD_BYTES_MAX."""
+
+    held_bytes: int = 0
 
 
 class Conversation:
@@ -85,9 +97,12 @@ class Lane:
 
     `error` is set once and for all when the lane has ended. `on_idle` is called when a
     conversation has ended cleanly on both sides and been left, `on_end` when the lane has ended.
+    Lanes with one `unread` share its bound: whose frame goes beyond it is reset.
     """
 
-    def __init__(self, stream: ByteStream, *, opened_here: bool) -> None:
+    def __init__(
+        self, stream: ByteStream, *, opened_here: bool, unread: Unread | None = None
+    ) -> None:
         self.peer = stream.peer
         self.opened_here = opened_here
         self.error: BatonError | None = None
@@ -96,6 +111,8 @@ class Lane:
         self.on_idle: Callable[[], None] = _nothing
         self.on_end: Callable[[], None] = _nothing
         self._stream = stream
+        self._unread = unread or Unread()
+        self._held_bytes = 0
         self._waiting: Conversation | None = None
         self._outbox: deque[bytes] = deque()
         self._outbox_bytes = 0
@@ -119,6 +136,7 @@ class Lane:
                 self.error, Disconnected | None
             )
             self.fail(Disconnected(f"the stream to {self.peer.short} has ended"))
+            self._release(self._held_bytes)
             self.on_end()
             await self._part(broken)
 
@@ -177,7 +195,9 @@ class Lane:
                 raise self._raised()
             await self._wait(deadline_at_s, "said nothing")
         payload = talk.inbox.popleft()
-        talk.eaten_bytes += len(payload) + _FRAME_COST_BYTES
+        cost = len(payload) + _FRAME_COST_BYTES
+        self._release(cost)
+        talk.eaten_bytes += cost
         if talk.eaten_bytes >= _GRANT_BYTES and not talk.they_ended and self.error is None:
             talk.window_bytes += talk.eaten_bytes
             self._queue(credit_frame(talk.number, talk.eaten_bytes))
@@ -187,6 +207,7 @@ class Lane:
     def leave(self, talk: Conversation) -> None:
         """We are done with it, in peace. The lane is free once the other side is done too."""
         talk.left = True
+        self._release(sum(len(payload) + _FRAME_COST_BYTES for payload in talk.inbox))
         talk.inbox.clear()
         if talk.is_over:
             self.on_idle()
@@ -291,15 +312,32 @@ class Lane:
     def _take_data(self, talk: Conversation, payload: bytes) -> None:
         if talk.they_ended:
             raise RemoteProtocolError(f"{self.peer.short} went on after its end")
-        talk.window_bytes -= len(payload) + _FRAME_COST_BYTES
+        cost = len(payload) + _FRAME_COST_BYTES
+        talk.window_bytes -= cost
         if talk.window_bytes < 0:
             raise RemoteProtocolError(f"{self.peer.short} sent more than its credit")
         if not talk.left:
+            self._hold(cost)
             talk.inbox.append(payload)
         elif self.opened_here:
             # Only a reset tells the other side to stop. Who accepted stays a moment instead,
             # so that its last words are not lost with the stream.
             self.fail(Disconnected("we left before the other side had ended"))
+
+    def _hold(self, cost: int) -> None:
+        self._held_bytes += cost
+        self._unread.held_bytes += cost
+        if (
+            self._held_bytes > limits.UNREAD_FREE_BYTES
+            and self._unread.held_bytes > limits.UNREAD_BYTES_MAX
+        ):
+            raise TooMuchUnread(f"too much is unread here, of {self.peer.short} and others")
+
+    def _release(self, cost: int) -> None:
+        # A lane that has ended holds nothing, also while somebody reads what it brought.
+        cost = min(cost, self._held_bytes)
+        self._held_bytes -= cost
+        self._unread.held_bytes -= cost
 
     async def _write_forever(self) -> None:
         while True:

@@ -16,7 +16,7 @@ from typing import Self
 
 import trio
 
-from p2p.lane import Conversation, Lane
+from p2p.lane import Conversation, Lane, Unread
 from p2p.transport import ByteStream, Endpoint, Transport
 from wire import limits
 from wire.content import PeerId
@@ -26,11 +26,12 @@ from wire.signing import SigningKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamsStatistics:
-    """`open_out`, `idle` and `open_in` are as of now, the others since the start."""
+    """The first four are as of now, the others since the start."""
 
     open_out: int
     idle: int
     open_in: int
+    unread_bytes: int
     opened: int
     reused: int
     renewed: int
@@ -209,6 +210,8 @@ class Streams:
         self._nursery: trio.Nursery
         self._pools: dict[PeerId, _Pool] = {}
         self._inbound: Counter[PeerId] = Counter()
+        # Shared by all lanes that others opened; what we ask for ourselves is ours to bound.
+        self._unread = Unread()
         self._counts: Counter[str] = Counter()
 
     @property
@@ -262,7 +265,7 @@ class Streams:
             await stream.reset()
             return
         self._inbound[peer] += 1
-        lane = Lane(stream, opened_here=False)
+        lane = Lane(stream, opened_here=False, unread=self._unread)
         try:
             # Whoever serves may have to ask others.
             await self._attached.wait()
@@ -280,6 +283,7 @@ class Streams:
             open_out=self._counts["out"],
             idle=idle,
             open_in=self._inbound.total(),
+            unread_bytes=self._unread.held_bytes,
             opened=self._counts["opened"],
             reused=self._counts["reused"],
             renewed=self._counts["renewed"],

@@ -51,6 +51,12 @@ CLOCK_SKEW_S_MAX = 300
 
 # Streams: what a sender may have under way before the receiver says it has read it.
 STREAM_CREDIT_BYTES = 2 << 20
+# What one peer holds unread of all conversations that others began: their keys cost nothing, so
+# credit for each of them bounds no memory.
+UNREAD_BYTES_MAX = 64 << 20
+# A conversation that holds no more than this is never the one that is cut for it: an offer with
+# all that it may carry.
+UNREAD_FREE_BYTES = 128 << 10
 STREAMS_PER_PEER_MAX = 64
 STREAMS_IN_PER_PEER_MAX = 96
 
@@ -65,6 +71,7 @@ assert BLOCK_BYTES_MAX * 2 <= FRAME_BYTES_MAX
 assert FRAME_BYTES_MAX < STREAM_CREDIT_BYTES
 # An offer carries the task, each leg's receipt and the inline input.
 assert TASK_BYTES_MAX + STAGES_MAX * RECEIPT_BYTES_MAX + INLINE_BYTES_MAX < FRAME_BYTES_MAX
+assert TASK_BYTES_MAX + STAGES_MAX * RECEIPT_BYTES_MAX + INLINE_BYTES_MAX < UNREAD_FREE_BYTES
 # A full tree node fits one block.
 assert TREE_CHILDREN_MAX * 48 <= BLOCK_BYTES_MAX
 # A full tree reaches the largest blob.
