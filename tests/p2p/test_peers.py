@@ -64,6 +64,7 @@ async def test_peers_that_join_hear_of_each_other_and_connect(
     await hood.acquainted()
     await until(lambda: all(len(it.peers.connected()) == 3 for it in hood.keepers))
     assert all(it.peers.statistics().adverts_heard >= 3 for it in hood.keepers)
+    assert all(it.peers.view.near == it.peers.connected() for it in hood.keepers)
     await trio.sleep(30)
     assert [it.peers.answered_last_minute() for it in hood.keepers] == [(3, 3)] * 4
 
@@ -80,6 +81,7 @@ async def test_nobody_is_forgotten_while_it_lives_and_everybody_who_is_gone_is(
     await until(lambda: first.peers.view.advert_of(second.me) is None)
     await trio.sleep(600)
     assert not first.peers.connected()
+    assert not first.peers.view.near
 
 
 async def test_a_message_out_of_turn_is_the_fault_of_who_sent_it(
@@ -284,6 +286,7 @@ async def test_addresses_that_cannot_be_dialled_harm_nobody_but_their_peer(
     lies = (
         ("nowhere at all",),
         ("/ip4/192.0.2.1/udp/4001/quic-v1",),
+        (f"/ip6zone/1/tcp/1/p2p/{key_of('liar 2').peer}",),
         (good,),
         (f"/memory/78/p2p/{first.me}",),
     )
