@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -28,6 +29,7 @@ def main() -> None:
     if not debug:
         # Libraries warn of what is about to be said in one line; some clear every other handler.
         logging.lastResort = logging.NullHandler()
+        warnings.simplefilter("ignore")
     try:
         code = _run()
         sys.stdout.flush()

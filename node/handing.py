@@ -14,6 +14,7 @@ from node.events import Failed, LegDone, Offered, Streamed, Tell
 from node.patience import Patience
 from node.route import Leg, Load, ranked
 from p2p.peers import Peers
+from p2p.reaching import PATIENCE_S
 from p2p.score import Offence
 from p2p.talk import refused
 from wire import limits
@@ -141,7 +142,9 @@ class Handing:
             try:
                 with trio.move_on_at(until_s):
                     return await self._offer(baton, peer, tell, relay, deadline_at_s)
-                self.peers.offended(peer, Offence.SLOW)
+                if until_s - now_s >= PATIENCE_S:
+                    # Not where a client left it no time: that is no fault of the peer's.
+                    self.peers.offended(peer, Offence.SLOW)
                 raise TooSlow(
                     f"it took the leg and had not delivered after {until_s - now_s:.0f} s"
                 )

@@ -35,11 +35,13 @@ async def list_sources(run: Run, unheard: Emit) -> list[str]:
     """The names that data peers can bring in, the first `SOURCES_LISTED_MAX` of them."""
     names: list[str] = []
     while len(names) < SOURCES_LISTED_MAX:
-        stage = Stage(role=Role.DATA, operation=LIST, model=None, parameters={"first": len(names)})
+        # From the last name on that is known, so that there is always one to answer with.
+        known = max(0, len(names) - 1)
+        stage = Stage(role=Role.DATA, operation=LIST, model=None, parameters={"first": known})
         request = Request(stages=(stage,), input=None, deadline_s=30, level=Level.SIGNED)
         answered = await run(request, unheard)
         batch = Texts.from_bytes(answered.output).texts
-        names += batch
+        names[known:] = batch
         if len(batch) < limits.PASSAGES_MAX:
             break
     return names[:SOURCES_LISTED_MAX]

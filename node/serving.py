@@ -29,6 +29,7 @@ from wire.errors import (
     StoreError,
     TaskFailed,
     TransportError,
+    WireError,
 )
 from wire.kinds import Role
 from wire.message import Accept, Message, Offer, Piece, Result
@@ -298,12 +299,16 @@ class LegServer:
             if name_of(baton.input) != source_id:
                 raise Malformed("the input is not the one that the task or the last receipt names")
             return baton.input
-        return await self.blobs.get(
-            source_id,
-            holders,
-            deadline_s=min(left_s, INPUT_DEADLINE_S),
-            size_bytes_max=INPUT_BYTES_MAX,
-        )
+        try:
+            return await self.blobs.get(
+                source_id,
+                holders,
+                deadline_s=min(left_s, INPUT_DEADLINE_S),
+                size_bytes_max=INPUT_BYTES_MAX,
+            )
+        except WireError as error:
+            # Too large, or no tree: whoever signed that id is at fault, not who passes it on.
+            raise Refused(f"the input cannot be had: {error.message}") from error
 
     async def _reusable(self, job_key: bytes) -> Done | None:
         """The output of an earlier leg with the same job key, if it is still here."""
