@@ -9,6 +9,9 @@ import json
 import os
 import signal
 import sys
+import tempfile
+
+import lmdb
 
 from node.__main__ import main
 from node.commands import cli
@@ -16,6 +19,10 @@ from p2p import over_libp2p
 
 # Imported here, so that no command has to.
 IMPORTED = (cli, over_libp2p)
+# LMDB imports a part of itself when it first opens; a command that runs as another user may not be
+# allowed to read where it lies.
+with tempfile.TemporaryDirectory(prefix="baton-") as scratch:
+    lmdb.open(scratch).close()
 
 DEADLINE_S = 60
 # More than a small machine has cores: many of them wait for somebody.
