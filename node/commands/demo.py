@@ -104,7 +104,9 @@ def _state(peer: DemoPeer) -> Text | Table:
     if model["state"] != "fetching" or not model["size_bytes"]:
         return Text(f"model: {model['state']}", "yellow")
     row = Table.grid(padding=(0, 1))
-    bar = ProgressBar(total=model["size_bytes"], completed=model["done_bytes"], width=16)
+    bar = ProgressBar(
+        total=model["size_bytes"], completed=model["done_bytes"], width=16, complete_style="green"
+    )
     row.add_row(Text("model", "yellow"), bar, Text(size(model["done_bytes"])))
     return row
 
