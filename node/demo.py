@@ -309,6 +309,8 @@ def _on_event(story: Story, event: Mapping[str, Any], narrate: Callable[[str], N
             story.accepted += 1
         case "failed":
             narrate(f"{event['what']}: {story.name_of(event['peer'])}: {event['why']}")
+        case "skipped":
+            narrate(f"{event['source']} is left out: {event['why']}")
         case "part":
             story.answered += 1
             story.verified += bool(event["verified"])

@@ -40,6 +40,8 @@ from wire.tree import name_of
 ACCEPT_DEADLINE_S = 5.0
 # How often to look again when nobody can take the leg now.
 PAUSE_S = 0.25
+# When everybody has refused for good, another peer may still come; for so long it is waited for.
+NEWCOMER_S = 10.0
 DELIVERED_KEPT = 1000
 
 
@@ -119,6 +121,8 @@ class Handing:
         """
         nobody_since_s = trio.current_time()
         failed: set[PeerId] = set()
+        # Nobody died or fell silent: all that failed so far was refused for good.
+        declined = True
         patience = Patience()
         reasons: list[str] = []
         while (now_s := trio.current_time()) < deadline_at_s:
@@ -128,7 +132,14 @@ class Handing:
                 # Claims cost nothing. Once bitten, those who have delivered before come first.
                 choices.sort(key=lambda it: it not in self.delivered_before)
             if not choices:
-                if now_s - nobody_since_s > patience_s:
+                waited_s = now_s - nobody_since_s
+                if failed and declined and not able and waited_s > NEWCOMER_S:
+                    # Everybody said no, for good: more time changes nothing.
+                    raise TaskFailed(
+                        _nobody(baton.leg, reasons),
+                        todo="change what is asked for, or see who is there: python -m node peers",
+                    )
+                if waited_s > patience_s:
                     raise Refused(_nobody(baton.leg, reasons), retry_after_s=1.0)
                 await trio.sleep(min(PAUSE_S, deadline_at_s - now_s))
                 continue
@@ -145,9 +156,7 @@ class Handing:
                 if until_s - now_s >= PATIENCE_S:
                     # Not where a client left it no time: that is no fault of the peer's.
                     self.peers.offended(peer, Offence.SLOW)
-                raise TooSlow(
-                    f"it took the leg and had not delivered after {until_s - now_s:.0f} s"
-                )
+                raise TooSlow(f"it took the leg and was not done in {until_s - now_s:.0f} s")
             except Refused as error:
                 if error.retry_after_s is None:
                     failed.add(peer)
@@ -156,6 +165,7 @@ class Handing:
                 why: BatonError = error
             except (TransportError, WireError, RemoteProtocolError) as error:
                 failed.add(peer)
+                declined = False
                 why = error
             self.failed_over += 1
             reasons = [*reasons[-3:], f"{peer.short}: {why.message}"]

@@ -17,7 +17,7 @@ from p2p.blobs import Blobs
 from p2p.together import each
 from wire import limits
 from wire.content import ContentId, PeerId
-from wire.errors import InputError, Malformed
+from wire.errors import InputError, Malformed, TaskFailed
 from wire.kinds import Level, Role
 from wire.payload import Index, IndexPart, Passages, Texts
 from wire.schema import Parameters
@@ -65,9 +65,17 @@ class Indexing:
     async def of(self, names: Sequence[str]) -> Index:
         """The index of these sources, in their order; each name counts once."""
         distinct = list(dict.fromkeys(names))
+        skipped: list[TaskFailed] = []
 
         async def whole(number: int) -> None:
-            passages = await self._part(distinct[number], number, 0)
+            try:
+                passages = await self._part(distinct[number], number, 0)
+            except TaskFailed as error:
+                # Empty, not text, not there: the others are none the worse for it.
+                skipped.append(error)
+                name = distinct[number]
+                self.emit({"event": "skipped", "source": name, "why": error.message})
+                return
             starts = range(PASSAGES_PER_LEG, passages.total, PASSAGES_PER_LEG)
             self._planned += 1 + len(starts)
             if self._planned > PARTS_MAX:
@@ -79,6 +87,8 @@ class Indexing:
                 await self._part(distinct[number], number, first)
 
         await each(whole, range(len(distinct)), at_once=TASKS_AT_ONCE)
+        if not self._parts:
+            raise skipped[0]
         return Index(
             model=self.model, parts=tuple(self._parts[place] for place in sorted(self._parts))
         )

@@ -109,11 +109,12 @@ def nobody_can(stage: Stage) -> InputError:
     what = stage.role.name.lower()
     if stage.role is Role.INFER and stage.model is not None:
         return InputError(
-            f"no peer that is known here runs the model {stage.model}",
+            f"no other peer that is known here runs the model {stage.model}",
             todo="see what is there (python -m node models), or serve it:"
             " python -m node join ADDRESS --role infer --model NAME",
         )
     return InputError(
-        f"no {what} peer is known here",
-        todo=f"see who is there (python -m node peers), or start one: join ADDRESS --role {what}",
+        f"no other {what} peer is known here",
+        todo="see who is there (python -m node peers), or start one:"
+        f" python -m node join ADDRESS --role {what}",
     )

@@ -123,6 +123,9 @@ def show_event(event: Mapping[str, Any]) -> None:
         case "failed":
             peer = f"[cyan]{short(event['peer'])}[/cyan]"
             console.print(f"  [yellow]{event['what']}: {peer}: {safe(event['why'])}[/yellow]")
+        case "skipped":
+            source, why = safe(event["source"]), safe(event["why"])
+            console.print(f"[yellow]{source} is left out: {why}[/yellow]")
         case "part":
             console.print(
                 f"[bold]{safe(event['source'])}[/bold]: {event['passages']} passages so far"

@@ -141,10 +141,11 @@ def show_end(story: Story) -> None:
         f" {story.killed or 'nobody'} was killed, {story.passages} passages, {story.wall_s:.0f} s"
     )
     console.print(
-        "\n[bold]The same on several machines[/bold]\n"
+        "\n[bold]The same on several machines[/bold]  (in a checkout: . .venv/bin/activate first)\n"
         "  python -m node join                       # the first: prints the line for the others\n"
         "  python -m node join ADDRESS --role infer --model minilm\n"
         "  python -m node join ADDRESS --role verify --model minilm     # two or three of these\n"
+        "  python -m node join ADDRESS               # a peer of your own, to ask from\n"
         "  python -m node ask minilm --source pydoc:try                 # prints an INDEX\n"
         '  python -m node ask minilm --index INDEX --text "…"\n'
         f"\nEverything is kept in {story.folder}\n"

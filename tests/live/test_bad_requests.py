@@ -21,7 +21,7 @@ HELLO = ("--text", "hello")
 CASES: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "no such model": (("ask", "nonsense", *HELLO), ("'nonsense'", "hash, minilm")),
     "a model nobody runs": (("ask", "minilm", *HELLO), (str(MINILM_ID), "--role infer")),
-    "no peer brings data": ((*ASK, "--source", "pydoc:try"), ("no data peer", "--role data")),
+    "no peer brings data": ((*ASK, "--source", "pydoc:try"), ("no other data peer", "--role data")),
     "an operation of no model": ((*ASK, *HELLO, "--operation", "fly"), ("'fly'", "embed")),
     "an index that is no id": ((*ASK, *HELLO, "--index", "x"), ("'x'", "baf")),
     "an index nobody has": ((*ASK, *HELLO, "--index", NOWHERE), (str(NOWHERE), "nobody")),

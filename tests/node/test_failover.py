@@ -1,6 +1,7 @@
 """Peers that die, fall silent or fail in the middle of a leg: somebody else goes on."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -238,3 +239,20 @@ async def test_a_resumed_task_finds_the_legs_that_were_done(
             assert answered.output == VECTORS
             assert engine.calls == 1
             network.kill(second)
+
+
+async def test_where_everybody_refuses_for_good_the_deadline_is_not_waited_out(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        for _ in range(2):
+            await network.start(D, S)
+        await network.start(I, S)
+        await network.settled()
+        nothing = replace(FETCH, parameters={"source": "pydoc:no such topic"})
+        began_s = trio.current_time()
+        with pytest.raises(TaskFailed, match="no topic"):
+            await asked(asker, request(nothing, EMBED_PASSAGES, data=None, deadline_s=600))
+        assert trio.current_time() - began_s < 15
+        assert nothing_left(asker)
