@@ -85,7 +85,6 @@ class Story:
     receipt: Path | None = None
     verify_text: str = ""
     receipt_holds: bool = False
-    parts_expected: int = 0
     wall_s: float = 0.0
 
     def say(self, line: str) -> None:

@@ -14,6 +14,7 @@ from node.answers import Answered, Answers
 from node.checking import Checking, Claimed, Counted
 from node.events import Failed, Kept, Tell
 from node.handing import Baton, Delivered, Handing
+from node.roles.seam import nowhere
 from node.runs import PathStatistics, Request, Run, nobody_can, task_of
 from p2p.adverts import Seams
 from p2p.blobs import Blobs
@@ -181,7 +182,7 @@ class Path:
         while run.attempt <= limits.ATTEMPTS_MAX:
             baton = Baton(task=task, input=inline, avoid=avoid)
             delivered = await self.handing.hand_on(
-                baton, run.tell, _nowhere, deadline_at_s=deadline_at_s
+                baton, run.tell, nowhere, deadline_at_s=deadline_at_s
             )
             output = await self._output(run, delivered, deadline_at_s)
             if output is None:
@@ -336,7 +337,3 @@ def _entry(run: Run) -> Row:
 
 def _journal_pins(task: Signed[Task]) -> tuple[Pin, ...]:
     return () if task.record.input is None else (Pin(task.record.input, "journal"),)
-
-
-async def _nowhere(piece: bytes) -> None:
-    """The asker's own watchers hear pieces as events."""

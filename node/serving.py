@@ -12,7 +12,7 @@ import trio
 
 from node.events import Tell
 from node.handing import Baton, Handing, Relay
-from node.roles.seam import Done, LegInput, LegRole
+from node.roles.seam import Done, LegInput, LegRole, nowhere
 from p2p.adverts import Seams
 from p2p.blobs import Blobs
 from p2p.talk import Talk, refusal_of
@@ -161,7 +161,7 @@ class LegServer:
         self, baton: Baton, role: LegRole, talk: Talk, relay: Relay, deadline_at_s: float
     ) -> Result:
         last = baton.stage + 1 == len(baton.task.record.stages)
-        leg = await self._once(baton, role, talk, relay if last else _nowhere, deadline_at_s)
+        leg = await self._once(baton, role, talk, relay if last else nowhere, deadline_at_s)
         receipts = (*baton.receipts, leg.receipt)
         inline = leg.output if len(leg.output) <= limits.INLINE_BYTES_MAX else None
         if last:
@@ -321,7 +321,3 @@ class LegServer:
         except StoreError:
             return None
         return Done(data=data, units=units, profile=profile)
-
-
-async def _nowhere(piece: bytes) -> None:
-    """Pieces of a leg that is not the last go nowhere: its output is the next leg's input."""

@@ -44,3 +44,7 @@ class LegRole(Protocol):
     async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:
         """Do the leg. Refused, EngineError, StoreError, TransportError say why not."""
         ...
+
+
+async def nowhere(piece: bytes) -> None:
+    """Where pieces go that nobody waits for: of a leg in between, or of one done again to check."""

@@ -9,7 +9,7 @@ from node.engines.compare import worst_differences
 from node.engines.seam import Engine
 from node.roles.infer import EMBED, EMBED_PASSAGES, NEAREST, InferRole
 from node.roles.places import Places
-from node.roles.seam import LegInput
+from node.roles.seam import LegInput, nowhere
 from p2p.adverts import Seams
 from p2p.blobs import Blobs
 from p2p.talk import Talk, refusal_of
@@ -225,7 +225,7 @@ class VerifyRole:
             case "nearest":
                 return await self._recompute_hits(claim)
             case _:
-                done = await self.infer.do(claim.stage, claim.source, _nowhere)
+                done = await self.infer.do(claim.stage, claim.source, nowhere)
                 if done.data != claim.output:
                     return _wrong(1, "the output is another")
                 if done.units != claim.receipt.record.units:
@@ -256,7 +256,7 @@ class VerifyRole:
             holders=(),
             deadline_s=claim.source.deadline_s,
         )
-        done = await self.infer.do(stage, again, _nowhere)
+        done = await self.infer.do(stage, again, nowhere)
         recomputed = Vectors.from_bytes(done.data)
         worst = worst_differences(claimed, recomputed, sampled)
         return _Found(rows=rows, sampled=sampled, worst_ppb=worst)
@@ -264,7 +264,7 @@ class VerifyRole:
     async def _recompute_hits(self, claim: _Claim) -> _Found:
         assert claim.stage.operation == NEAREST
         claimed = Hits.from_bytes(claim.output).hits
-        done = await self.infer.do(claim.stage, claim.source, _nowhere)
+        done = await self.infer.do(claim.stage, claim.source, nowhere)
         mine = Hits.from_bytes(done.data).hits
         if done.units != claim.receipt.record.units:
             return _wrong_units(len(mine), done.units)
@@ -283,7 +283,3 @@ def _wrong(rows: int, reason: str) -> _Found:
 
 def _wrong_units(rows: int, units: int) -> _Found:
     return _wrong(rows, f"the work was {units} units")
-
-
-async def _nowhere(piece: bytes) -> None:
-    """A verifier streams to nobody."""
