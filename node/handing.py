@@ -190,6 +190,8 @@ class Handing:
             receipts=tuple(it.raw for it in baton.receipts),
             input=baton.input,
             deadline_ms=max(1, int(left_s * 1000)),
+            units=baton.units,
+            resume=None,
             avoid=tuple(sorted(baton.avoid))[: limits.AVOID_MAX],
         )
         self.under_way[peer] = self.under_way.get(peer, 0) + 1

@@ -107,12 +107,14 @@ class LegServer:
             return
 
         there = True
+        position = 0
 
         async def relay(piece: bytes) -> None:
-            nonlocal there
+            nonlocal there, position
             try:
                 if there:
-                    await talk.send(Piece(data=piece))
+                    await talk.send(Piece(position=position, units=1, data=piece))
+                    position += 1
             except TransportError:
                 # No fault of whoever works for it. The leg is finished for when it comes back.
                 there = False

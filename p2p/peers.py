@@ -188,6 +188,7 @@ class Peers:
             network=self.config.network,
             instance=self.meetings.instance,
             wall_ms=int(self.seams.wall_s() * 1000),
+            wanted=limits.ADVERTS_PER_MESSAGE_MAX,
             advert=self.herald.advert(self.endpoint).raw,
         )
 
@@ -244,6 +245,7 @@ class Peers:
                 instance=self.meetings.instance,
                 wall_ms=int(self.seams.wall_s() * 1000),
                 same_key=other,
+                peers=len(self.view) + 1,
                 adverts=self.herald.batch_for(talk.peer, self.endpoint),
             )
         )

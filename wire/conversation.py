@@ -14,12 +14,17 @@ from wire.message import (
     Finding,
     Hello,
     Message,
+    Newer,
     Offer,
     Piece,
     Ping,
     Pong,
+    Quote,
+    Quoted,
     Refuse,
     Result,
+    Seek,
+    Swap,
     Want,
     Welcome,
 )
@@ -38,6 +43,10 @@ class State(Enum):
     IDLE = auto()
     GREETED = auto()
     PINGED = auto()
+    SWAPPED = auto()
+    SWAPPING = auto()
+    SOUGHT = auto()
+    QUOTING = auto()
     OFFERED = auto()
     WORKING = auto()
     CHECKING = auto()
@@ -52,6 +61,19 @@ TRANSITIONS: dict[tuple[State, Speaker, type[Message]], State] = {
     #
     (State.IDLE, Speaker.ASKER, Ping): State.PINGED,
     (State.PINGED, Speaker.ANSWERER, Pong): State.DONE,
+    #
+    (State.IDLE, Speaker.ASKER, Swap): State.SWAPPED,
+    (State.SWAPPED, Speaker.ANSWERER, Newer): State.SWAPPING,
+    (State.SWAPPED, Speaker.ANSWERER, Refuse): State.DONE,
+    (State.SWAPPING, Speaker.ASKER, Newer): State.DONE,
+    #
+    (State.IDLE, Speaker.ASKER, Seek): State.SOUGHT,
+    (State.SOUGHT, Speaker.ANSWERER, Newer): State.DONE,
+    (State.SOUGHT, Speaker.ANSWERER, Refuse): State.DONE,
+    #
+    (State.IDLE, Speaker.ASKER, Quote): State.QUOTING,
+    (State.QUOTING, Speaker.ANSWERER, Quoted): State.DONE,
+    (State.QUOTING, Speaker.ANSWERER, Refuse): State.DONE,
     #
     (State.IDLE, Speaker.ASKER, Offer): State.OFFERED,
     (State.OFFERED, Speaker.ANSWERER, Accept): State.WORKING,

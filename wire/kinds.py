@@ -18,6 +18,10 @@ class Kind(IntEnum):
     WELCOME = 11
     PING = 12
     PONG = 13
+    # Neighbours tell each other what is newer; a rare model is looked for.
+    SWAP = 14
+    NEWER = 15
+    SEEK = 16
     # A leg of a task.
     OFFER = 20
     ACCEPT = 21
@@ -27,6 +31,9 @@ class Kind(IntEnum):
     # A check of a leg.
     CHECK = 25
     FINDING = 26
+    # Before a leg: what it would take.
+    QUOTE = 27
+    QUOTED = 28
     # Content.
     WANT = 30
     BLOCK = 31

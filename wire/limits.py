@@ -18,7 +18,7 @@ BLOB_BYTES_MAX = 1 << 40
 INLINE_BYTES_MAX = 64 << 10
 
 ADVERT_BYTES_MAX = 2048
-ADVERT_TTL_S_MAX = 300
+ADVERT_TTL_S_MAX = 1800
 ADVERT_MODELS_MAX = 12
 ADVERT_ADDRESSES_MAX = 4
 ADDRESS_BYTES_MAX = 192
@@ -56,12 +56,17 @@ STREAM_CREDIT_BYTES = 2 << 20
 UNREAD_BYTES_MAX = 64 << 20
 # A conversation that holds no more than this is never the one that is cut for it: an offer with
 # all that it may carry.
-UNREAD_FREE_BYTES = 128 << 10
+UNREAD_FREE_BYTES = 192 << 10
 STREAMS_PER_PEER_MAX = 64
 STREAMS_IN_PER_PEER_MAX = 96
 
-# Adverts that travel together when two peers meet.
+# Adverts that travel together, when two peers meet or later.
 ADVERTS_PER_MESSAGE_MAX = 128
+# What one neighbour tells another of the adverts it has: as many as its view may hold.
+VIEW_ADVERTS_MAX = 1024
+DIGEST_KEY_BYTES = 8
+DIGEST_ENTRY_BYTES = DIGEST_KEY_BYTES + 8
+DIGEST_BYTES_MAX = VIEW_ADVERTS_MAX * DIGEST_ENTRY_BYTES
 
 # A full advert fits a gossip frame, and a batch of them fits a message.
 assert ADVERT_BYTES_MAX * ADVERTS_PER_MESSAGE_MAX < FRAME_BYTES_MAX
@@ -69,9 +74,11 @@ assert ADVERT_BYTES_MAX * ADVERTS_PER_MESSAGE_MAX < FRAME_BYTES_MAX
 assert BLOCK_BYTES_MAX * 2 <= FRAME_BYTES_MAX
 # One frame is always within the credit, or a stream could stand still for ever.
 assert FRAME_BYTES_MAX < STREAM_CREDIT_BYTES
-# An offer carries the task, each leg's receipt and the inline input.
-assert TASK_BYTES_MAX + STAGES_MAX * RECEIPT_BYTES_MAX + INLINE_BYTES_MAX < FRAME_BYTES_MAX
-assert TASK_BYTES_MAX + STAGES_MAX * RECEIPT_BYTES_MAX + INLINE_BYTES_MAX < UNREAD_FREE_BYTES
+# An offer carries the task, each leg's receipt, the inline input and what was streamed already.
+assert TASK_BYTES_MAX + STAGES_MAX * RECEIPT_BYTES_MAX + 2 * INLINE_BYTES_MAX < UNREAD_FREE_BYTES
+assert UNREAD_FREE_BYTES < FRAME_BYTES_MAX
+# A digest beside a message's adverts fits one frame.
+assert DIGEST_BYTES_MAX + ADVERT_BYTES_MAX * ADVERTS_PER_MESSAGE_MAX < FRAME_BYTES_MAX
 # A full tree node fits one block.
 assert TREE_CHILDREN_MAX * 48 <= BLOCK_BYTES_MAX
 # A full tree reaches the largest blob.

@@ -7,7 +7,7 @@ from wire import limits
 from wire.codec import pack, unpack
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed
-from wire.kinds import Kind
+from wire.kinds import Kind, Role
 from wire.receipt import Envelope
 from wire.schema import Between, Digest, Inline, Int, Name, Reason, Record
 
@@ -27,19 +27,25 @@ class Message(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello(Message):
-    """A peer that connected says which protocol, network and start of itself it is."""
+    """A peer that connected says which protocol, network and start of itself it is.
+
+    `wanted` is how many adverts of others it would like to have at once: many when it is new.
+    """
 
     KIND: ClassVar[Kind] = Kind.HELLO
     version: Annotated[int, Between(1, 2**16)]
     network: Name
     instance: Instance
     wall_ms: Int
+    wanted: Annotated[int, Between(0, limits.ADVERTS_PER_MESSAGE_MAX)]
     advert: AdvertBytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Welcome(Message):
     """The peer connected to answers in kind, and tells whom it knows.
+
+    `peers` is its guess of how many there are in the network.
 
     `same_key` is the advert of another start of the caller's own key, if one is known here: signed
     after the caller started, it proves that one key runs on two machines.
@@ -50,6 +56,7 @@ class Welcome(Message):
     instance: Instance
     wall_ms: Int
     same_key: AdvertBytes | None
+    peers: Int
     adverts: AdvertBatch
 
 
@@ -70,11 +77,91 @@ class Pong(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Swap(Message):
+    """A neighbour says which adverts it has, so that each side tells only what is newer.
+
+    `digest` is one entry for each advert: the first DIGEST_KEY_BYTES of the peer's key and its
+    sequence number as a 64-bit big-endian number.
+    """
+
+    KIND: ClassVar[Kind] = Kind.SWAP
+    instance: Instance
+    digest: Annotated[bytes, Between(0, limits.DIGEST_BYTES_MAX)]
+
+    def check(self) -> None:
+        if len(self.digest) % limits.DIGEST_ENTRY_BYTES:
+            raise Malformed(f"a digest has entries of {limits.DIGEST_ENTRY_BYTES} bytes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Newer(Message):
+    """Adverts that the other side has not, or only older ones of.
+
+    `wanted` are the keys, as in a digest, of adverts that the other side is to send back;
+    `same_key` is as in Welcome. A swap ends with a Newer of the asker, also when it has nothing.
+    """
+
+    KIND: ClassVar[Kind] = Kind.NEWER
+    adverts: AdvertBatch
+    wanted: Annotated[bytes, Between(0, limits.ADVERTS_PER_MESSAGE_MAX * limits.DIGEST_KEY_BYTES)]
+    same_key: AdvertBytes | None
+
+    def check(self) -> None:
+        if len(self.wanted) % limits.DIGEST_KEY_BYTES:
+            raise Malformed(f"what is wanted is named by {limits.DIGEST_KEY_BYTES} bytes each")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seek(Message):
+    """Who plays `role`, with `model` if one is named? Answered with adverts, in a Newer.
+
+    Where nobody is known who does, the adverts are of peers that may know more.
+    """
+
+    KIND: ClassVar[Kind] = Kind.SEEK
+    role: Role
+    model: ContentId | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote(Message):
+    """What would this leg take, if it were offered now? Binds nobody.
+
+    `units` is the holder's guess of the work; the answer is Quoted, or a Refuse as for an Offer.
+    """
+
+    KIND: ClassVar[Kind] = Kind.QUOTE
+    role: Role
+    operation: Name
+    model: ContentId | None
+    units: Int
+    deadline_ms: Annotated[int, Between(1, limits.DEADLINE_S_MAX * 1000)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quoted(Message):
+    """The leg would be done after so long."""
+
+    KIND: ClassVar[Kind] = Kind.QUOTED
+    expected_ms: Int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress(Record):
+    """What another peer streamed of this leg before it failed: `units` of output, joined."""
+
+    units: Annotated[int, Between(1, 2**31)]
+    data: Inline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Offer(Message):
     """A holder hands the baton on: the task, the receipts so far, the input of this leg.
 
     `input` is inline when small, else fetched by the id that the task or the last receipt names.
-    `avoid` are peers that were tried; the remaining time is relative, for clocks differ.
+    `avoid` are peers that were tried; the remaining time is relative, for clocks differ. `units`
+    is the holder's guess of the work. `resume` is what was streamed already of the last leg: it is
+    hearsay of a peer that failed, so whoever goes on from it signs for it and checks it first.
     """
 
     KIND: ClassVar[Kind] = Kind.OFFER
@@ -83,6 +170,8 @@ class Offer(Message):
     receipts: Envelopes
     input: Inline | None
     deadline_ms: Annotated[int, Between(1, limits.DEADLINE_S_MAX * 1000)]
+    units: Int
+    resume: Progress | None
     avoid: Annotated[tuple[PeerId, ...], Between(0, limits.AVOID_MAX)]
 
 
@@ -105,9 +194,15 @@ class Refuse(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece(Message):
-    """A part of the output, in order, provisional until the receipt that commits to it."""
+    """A part of the output, in order, provisional until the receipt that commits to it.
+
+    It is the `units` of output after the first `position`, so that a stream which goes on from
+    another peer gives each of them once.
+    """
 
     KIND: ClassVar[Kind] = Kind.PIECE
+    position: Int
+    units: Annotated[int, Between(1, 2**31)]
     data: Inline
 
 
@@ -166,6 +261,8 @@ MESSAGES: dict[Kind, type[Message]] = {
     kind.KIND: kind
     for kind in (
         *(Hello, Welcome, Ping, Pong),
+        *(Swap, Newer, Seek),
+        *(Quote, Quoted),
         *(Offer, Accept, Refuse, Piece, Result),
         *(Check, Finding),
         *(Want, Block),

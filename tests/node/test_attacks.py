@@ -114,7 +114,7 @@ async def test_pieces_that_drip_do_not_hold_a_task_to_its_deadline(
                 await talk.send(Accept(expected_ms=0))
                 while True:
                     await trio.sleep(5)
-                    await talk.send(Piece(data=b"x"))
+                    await talk.send(Piece(position=0, units=1, data=b"x"))
 
             rogue.answer(Offer, drip)
             answered, _ = await asked(asker, request(deadline_s=60))
@@ -161,6 +161,8 @@ async def test_one_holder_cannot_take_every_place(
                     receipts=(),
                     input=TEXTS,
                     deadline_ms=60_000,
+                    units=1,
+                    resume=None,
                     avoid=(),
                 )
                 async with rogue.peers.talk(victim.peers.me, deadline_s=60) as talk:

@@ -381,7 +381,7 @@ async def test_pieces_without_end_do_not_fill_the_askers_memory(
 
         async def flood(talk: Talk, task: Signed[Task], _: Offer) -> None:
             for _number in range(EVENTS_MAX + 100):
-                await talk.send(Piece(data=b"piece"))
+                await talk.send(Piece(position=0, units=1, data=b"piece"))
             await talk.send(Refuse(reason="enough", retry_after_ms=None))
 
         answering(there.rogue, flood)

@@ -58,6 +58,8 @@ class Scene:
             "receipts": (),
             "input": TEXTS,
             "deadline_ms": 30_000,
+            "units": 1,
+            "resume": None,
             "avoid": (),
         }
         pieces: list[bytes] = []

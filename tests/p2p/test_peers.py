@@ -155,7 +155,16 @@ async def test_who_has_answered_is_not_to_blame_when_the_deadline_passes_then(
         await talk.send(Accept(expected_ms=1))
         await trio.sleep_forever()
 
-    offer = Offer(task=b"t", stage=0, receipts=(), input=None, deadline_ms=1, avoid=())
+    offer = Offer(
+        task=b"t",
+        stage=0,
+        receipts=(),
+        input=None,
+        deadline_ms=1,
+        units=1,
+        resume=None,
+        avoid=(),
+    )
     honest = await hood.add("honest")
     honest.peers.handlers[Offer] = begin
     asker = await hood.add("asker")
@@ -221,6 +230,7 @@ async def test_a_peer_of_another_version_is_told_which_is_spoken(
         network=hello.network,
         instance=hello.instance,
         wall_ms=hello.wall_ms,
+        wanted=0,
         advert=hello.advert,
     )
     answer = await ask(second, first, newer)
@@ -238,6 +248,7 @@ async def test_a_hello_with_anothers_advert_is_an_offence(
         network=hello.network,
         instance=hello.instance,
         wall_ms=hello.wall_ms,
+        wanted=0,
         advert=advert_of("somebody else").raw,
     )
     with pytest.raises(TransportError):
@@ -362,6 +373,7 @@ async def test_an_advert_passed_on_with_a_broken_signature_is_not_believed(
                 instance=b"instance",
                 wall_ms=hello.wall_ms,
                 same_key=None,
+                peers=1,
                 adverts=(bytes(forged),),
             )
         )

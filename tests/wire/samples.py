@@ -19,12 +19,18 @@ from wire.message import (
     Finding,
     Hello,
     Message,
+    Newer,
     Offer,
     Piece,
     Ping,
     Pong,
+    Progress,
+    Quote,
+    Quoted,
     Refuse,
     Result,
+    Seek,
+    Swap,
     Want,
     Welcome,
 )
@@ -56,6 +62,7 @@ FETCH = Stage(
 EMBED = Stage(role=Role.INFER, operation="embed", model=MODEL, parameters={"scale": 0.5})
 CHECKING = Checking(level=Level.REPLAYED, verifiers=3, needed=2, secret_hash=bytes(32))
 PART = IndexPart(passages=BLOCK, vectors=TREE)
+PROGRESS = Progress(units=2, data=b"streamed")
 HIT = Hit(passage=BLOCK, row=7, score=0.75)
 
 SAMPLES: tuple[Record, ...] = (
@@ -143,27 +150,43 @@ SAMPLES: tuple[Record, ...] = (
     Question(text="what is a baton?", index=TREE, count=3),
     HIT,
     Hits(hits=(HIT,)),
-    Hello(version=1, network="main", instance=INSTANCE, wall_ms=1_700_000_000_000, advert=b"a"),
+    Hello(
+        version=1,
+        network="main",
+        instance=INSTANCE,
+        wall_ms=1_700_000_000_000,
+        wanted=64,
+        advert=b"a",
+    ),
     Welcome(
         version=1,
         instance=INSTANCE,
         wall_ms=1_700_000_000_001,
         same_key=b"advert",
+        peers=1000,
         adverts=(b"a", b"b"),
     ),
     Ping(instance=INSTANCE),
     Pong(same_key=None),
+    Swap(instance=INSTANCE, digest=bytes(range(32))),
+    Newer(adverts=(b"a", b"b"), wanted=bytes(range(16)), same_key=None),
+    Seek(role=Role.INFER, model=MODEL),
+    Quote(role=Role.INFER, operation="complete", model=MODEL, units=16, deadline_ms=30_000),
+    Quoted(expected_ms=1200),
+    PROGRESS,
     Offer(
         task=b"task",
         stage=1,
         receipts=(b"receipt",),
         input=b"input",
         deadline_ms=30_000,
+        units=16,
+        resume=PROGRESS,
         avoid=(KEY.peer,),
     ),
     Accept(expected_ms=250),
     Refuse(reason="the queue is full", retry_after_ms=1000),
-    Piece(data=b"piece"),
+    Piece(position=2, units=1, data=b"piece"),
     Result(receipts=(b"receipt",), output=b"output", source=b"source"),
     Check(
         task=b"task",

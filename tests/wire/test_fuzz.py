@@ -216,7 +216,7 @@ def test_what_is_not_a_kind_and_its_fields_is_no_message(value: Any) -> None:
         decode(pack(value))
 
 
-def test_only_a_piece_and_a_block_look_alike_but_for_their_numbers() -> None:
+def test_only_what_says_when_a_leg_will_be_done_looks_alike_but_for_its_number() -> None:
     alike = set()
     for message in MESSAGES:
         for other in MESSAGES:
@@ -226,7 +226,7 @@ def test_only_a_piece_and_a_block_look_alike_but_for_their_numbers() -> None:
                 continue
             alike.add((name_of(message), name_of(other)))
     themselves = {(name_of(message), name_of(message)) for message in MESSAGES}
-    assert alike - themselves == {("Piece", "Block"), ("Block", "Piece")}
+    assert alike - themselves == {("Accept", "Quoted"), ("Quoted", "Accept")}
 
 
 @given(st.data())
