@@ -1,0 +1,142 @@
+"""What two neighbours tell each other of the adverts they have, and how large the network is.
+
+A pure core. One says what it has (a digest: a few bytes of each peer's key, and its number), the
+other answers with what is newer and says what it would like in return: push and pull in one round,
+anti-entropy as in Demers et al., "Epidemic algorithms for replicated database maintenance" (PODC
+1987). Of peers that one side has never heard of only a few are told, the rare ones first: a view
+is a sample of a large network, and a swap mixes it without filling it with one neighbour's friends.
+
+Views that are samples also tell how large the whole is: of two samples of it, the smaller the part
+they share the larger it must be (Lincoln and Petersen's estimate, by capture and recapture).
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from statistics import median
+from struct import Struct
+from typing import TypeVar
+
+from p2p.view import View
+from wire import limits
+from wire.advert import Advert
+from wire.content import PeerId
+from wire.signed import Signed
+
+T = TypeVar("T")
+
+_ENTRY = Struct(f">{limits.DIGEST_KEY_BYTES}sQ")
+_KEY_BYTES = limits.DIGEST_KEY_BYTES
+# What is told of peers that the other side has never heard of: many while its view has room.
+NEWS_MAX = 8
+NEWS_TO_NEWCOMER_MAX = 64
+# Of so many drawn the rarest are told.
+_DRAWN = 24
+# An advert that ends in a moment is not worth its way.
+_LEFT_S_MIN = 5.0
+_ESTIMATES = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What to tell the other side, and the keys of what it should tell us."""
+
+    adverts: tuple[Signed[Advert], ...]
+    wanted: bytes
+
+
+@dataclass(slots=True)
+class Swapping:
+    """One peer's part in swaps. `told_peers` is what the first neighbour said of the size."""
+
+    view: View
+    random: Random
+    told_peers: int = 0
+    _estimates: deque[int] = field(default_factory=lambda: deque(maxlen=_ESTIMATES))
+
+    def digest(self, mine: Signed[Advert], wall_s: float) -> bytes:
+        """What we have, our own advert first; read by `compare` on the other side."""
+        entries = [mine, *self._worth(wall_s)]
+        pack = _ENTRY.pack
+        return b"".join(
+            pack(it.signer[:_KEY_BYTES], it.record.seq) for it in entries[: limits.VIEW_ADVERTS_MAX]
+        )
+
+    def compare(
+        self, digest: bytes, mine: Signed[Advert], other: PeerId, wall_s: float
+    ) -> Compared:
+        """Answer the digest of `other`: what is newer here, and what seems newer there."""
+        theirs: dict[bytes, int] = dict(_ENTRY.iter_unpack(digest))
+        newer: list[Signed[Advert]] = []
+        news: list[Signed[Advert]] = []
+        wanted: list[bytes] = []
+        shared = 0
+        for heard in (mine, *self._worth(wall_s)):
+            key = heard.signer[:_KEY_BYTES]
+            seq = theirs.pop(key, None)
+            if seq is None:
+                if heard.signer != other:
+                    news.append(heard)
+                continue
+            shared += 1
+            if seq < heard.record.seq:
+                newer.append(heard)
+            elif seq > heard.record.seq:
+                wanted.append(key)
+        count = len(digest) // _ENTRY.size
+        self._estimate(count, shared)
+        told = self._told(news, self._news_max(count), mine)
+        lacking = [key for key, seq in theirs.items() if not self.view.is_gone(key, seq)]
+        unknown = self._drawn(lacking, self._news_max(len(self.view)))
+        room = limits.ADVERTS_PER_MESSAGE_MAX
+        return Compared(
+            adverts=(*told, *newer)[:room],
+            wanted=b"".join((*unknown, *wanted)[:room]),
+        )
+
+    def wanted(
+        self, keys: bytes, mine: Signed[Advert], wall_s: float
+    ) -> tuple[Signed[Advert], ...]:
+        """The adverts that the other side named, as far as they are here."""
+        named = {keys[at : at + _KEY_BYTES] for at in range(0, len(keys), _KEY_BYTES)}
+        having = (mine, *self._worth(wall_s))
+        return tuple(it for it in having if it.signer[:_KEY_BYTES] in named)[
+            : limits.ADVERTS_PER_MESSAGE_MAX
+        ]
+
+    def some(self, count: int, other: PeerId, wall_s: float) -> tuple[Signed[Advert], ...]:
+        """As many as `count` adverts for a newcomer, the rare ones first."""
+        news = [it for it in self._worth(wall_s) if it.signer != other]
+        return tuple(self._told(news, count, None))
+
+    def peers(self) -> int:
+        """How many peers there are, ourselves included, as far as can be told from here."""
+        seen = len(self.view) + 1
+        if not self.view.is_full:
+            # What the first neighbour said counts until our own view shows otherwise.
+            return max(seen, min(self.told_peers, 4 * self.view.config.adverts_max))
+        return max(seen, int(median(self._estimates))) if self._estimates else seen
+
+    def _estimate(self, theirs: int, shared: int) -> None:
+        if self.view.is_full:
+            # One more on each side: an estimate without a shared peer is large, not infinite.
+            self._estimates.append((len(self.view) + 1) * (theirs + 1) // (shared + 1))
+
+    def _news_max(self, having: int) -> int:
+        return NEWS_TO_NEWCOMER_MAX if having < self.view.config.adverts_max // 2 else NEWS_MAX
+
+    def _told(
+        self, news: list[Signed[Advert]], count: int, mine: Signed[Advert] | None
+    ) -> list[Signed[Advert]]:
+        first = [it for it in news if it is mine]
+        others = [it for it in news if it is not mine]
+        drawn = self._drawn(others, max(_DRAWN, count))
+        drawn.sort(key=lambda it: self.view.rarity(it.signer))
+        return [*first, *drawn[:count]]
+
+    def _drawn(self, items: Sequence[T], count: int) -> list[T]:
+        return list(items) if len(items) <= count else self.random.sample(items, count)
+
+    def _worth(self, wall_s: float) -> Iterable[Signed[Advert]]:
+        return self.view.living(wall_s + _LEFT_S_MIN)
