@@ -16,6 +16,7 @@ from wire.message import (
     Message,
     Newer,
     Offer,
+    Part,
     Piece,
     Ping,
     Pong,
@@ -70,6 +71,8 @@ TRANSITIONS: dict[tuple[State, Speaker, type[Message]], State] = {
     (State.IDLE, Speaker.ASKER, Seek): State.SOUGHT,
     (State.SOUGHT, Speaker.ANSWERER, Newer): State.DONE,
     (State.SOUGHT, Speaker.ANSWERER, Refuse): State.DONE,
+    #
+    (State.IDLE, Speaker.ASKER, Part): State.DONE,
     #
     (State.IDLE, Speaker.ASKER, Quote): State.QUOTING,
     (State.QUOTING, Speaker.ANSWERER, Quoted): State.DONE,

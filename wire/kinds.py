@@ -22,6 +22,7 @@ class Kind(IntEnum):
     SWAP = 14
     NEWER = 15
     SEEK = 16
+    PART = 17
     # A leg of a task.
     OFFER = 20
     ACCEPT = 21

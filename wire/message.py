@@ -124,6 +124,17 @@ class Seek(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part(Message):
+    """A peer closes its connection to another: for want of use, or leaving for good.
+
+    Its advert says which. Who hears nothing before a connection ends has to think that it died.
+    """
+
+    KIND: ClassVar[Kind] = Kind.PART
+    advert: AdvertBytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Quote(Message):
     """What would this leg take, if it were offered now? Binds nobody.
 
@@ -261,7 +272,7 @@ MESSAGES: dict[Kind, type[Message]] = {
     kind.KIND: kind
     for kind in (
         *(Hello, Welcome, Ping, Pong),
-        *(Swap, Newer, Seek),
+        *(Swap, Newer, Seek, Part),
         *(Quote, Quoted),
         *(Offer, Accept, Refuse, Piece, Result),
         *(Check, Finding),

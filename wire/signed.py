@@ -43,6 +43,15 @@ def sign(record: R, key: SigningKey) -> Signed[R]:
     return Signed(record, key.peer, raw, ContentId.of(raw))
 
 
+def claimed_signer(raw: bytes) -> PeerId:
+    """Who is said to have signed this envelope; nothing is checked. WireError if it is none."""
+    match unpack(raw):
+        case [int(), bytes(), bytes() as key, bytes()]:
+            return PeerId(key)
+        case _:
+            raise Malformed("a signed record is its kind, body, key and signature")
+
+
 def open_signed(raw: bytes, kind: type[R]) -> Signed[R]:
     """Read and check an envelope; WireError unless it is a `kind` that its signer signed."""
     if len(raw) > kind.SIZE_BYTES_MAX + _ENVELOPE_BYTES:

@@ -21,6 +21,7 @@ DIALOGUES = [
     "Swap Refuse",
     "Seek Newer",
     "Seek Refuse",
+    "Part",
     "Quote Quoted",
     "Quote Refuse",
     "Offer Refuse",

@@ -158,6 +158,9 @@ MESSAGE_BYTES = {
         921082a56d6f64656cc424015512209372c470eeadd5ecd9c3c74c2b3cb633f8e2f2fad799250a0f70d652b6b8
         25e4a4726f6c6501
     """,
+    "Part": """
+        921181a6616476657274c406616476657274
+    """,
     "Quote": """
         921b85ab646561646c696e655f6d73cd7530a56d6f64656cc424015512209372c470eeadd5ecd9c3c74c2b3cb6
         33f8e2f2fad799250a0f70d652b6b825e4a96f7065726174696f6ea8636f6d706c657465a4726f6c6501a5756e
@@ -346,7 +349,7 @@ def test_the_lottery_draws_as_it_always_did() -> None:
 def test_the_numbers_of_the_protocol_are_append_only() -> None:
     kinds = "ADVERT=1 TASK=2 RECEIPT=3 VERDICT=4 ANSWER=5 MANIFEST=6 "
     kinds += "HELLO=10 WELCOME=11 PING=12 PONG=13 "
-    kinds += "SWAP=14 NEWER=15 SEEK=16 OFFER=20 ACCEPT=21 REFUSE=22 PIECE=23 RESULT=24 "
+    kinds += "SWAP=14 NEWER=15 SEEK=16 PART=17 OFFER=20 ACCEPT=21 REFUSE=22 PIECE=23 RESULT=24 "
     kinds += "CHECK=25 FINDING=26 QUOTE=27 QUOTED=28 WANT=30 BLOCK=31"
     levels = "SIGNED=0 SPOT_CHECKED=1 REPLAYED=2 EXACT=3 ZERO_KNOWLEDGE=4"
     assert " ".join(f"{kind.name}={kind}" for kind in Kind) == kinds
