@@ -5,10 +5,12 @@ so there is neither cipher nor yamux between two hosts, and everything else is t
 that passes from one host to another passes through `MemoryNetwork.carry`, and nothing else does:
 whoever wants a bad network overrides that one method.
 
-Streams are bounded as yamux bounds them: a sender stops when the receiver's buffer is full.
+Streams are bounded as yamux bounds them: a sender stops when the receiver's buffer is full. As in
+yamux too, a connection that says nothing is pinged, and dropped when no answer comes.
 """
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -34,6 +36,11 @@ _WINDOW_BYTES = 256 << 10
 # As in yamux: more streams than this at once wait for one to end.
 _STREAMS_OUT_MAX = 256
 _FIRST_FREE = 1_000_000
+# Silent, pinged, dropped within ten seconds, as over TCP. All look at the same moments: a process
+# with thousands of connections wakes once for all.
+_LOOK_EVERY_S = 2.0
+_PING_AFTER_S = 4.0
+_DROP_AFTER_S = 8.0
 
 Accepted = Callable[["MemoryConnection"], Awaitable[None]]
 
@@ -192,8 +199,11 @@ class MemoryConnection(IMuxedConn):  # type: ignore[misc]
         self.on_close: Callable[[], Awaitable[None]] | None = None
         self.other: MemoryConnection
         self.streams_refused = 0
+        self.answered = trio.Event()
         self._network = network
-        self._me = me
+        # Spelled once, as every parcel names them.
+        self._names = (str(me), str(peer))
+        self._heard_s = trio.current_time()
         self._remote = remote
         self._streams: set[MemoryStream] = set()
         self._incoming: deque[MemoryStream] = deque()
@@ -219,14 +229,35 @@ class MemoryConnection(IMuxedConn):  # type: ignore[misc]
         return self.event_closed.is_set()
 
     def carry(self, size_bytes: int, deliver: Callable[[], None]) -> None:
-        self._network.carry(str(self._me), str(self.peer_id), size_bytes, deliver)
+        source, target = self._names
+        self._network.carry(source, target, size_bytes, partial(self.other.hear, deliver))
+
+    def hear(self, deliver: Callable[[], None]) -> None:
+        """A parcel has arrived."""
+        self._heard_s = trio.current_time()
+        deliver()
 
     async def start(self) -> None:
         self.event_started.set()
-        await self.event_closed.wait()
+        while not self.event_closed.is_set():
+            now_s = trio.current_time()
+            with trio.move_on_at((math.floor(now_s / _LOOK_EVERY_S) + 1) * _LOOK_EVERY_S):
+                await self.event_closed.wait()
+            self._keep_alive(trio.current_time() - self._heard_s)
         if self.on_close is not None:
             with contained("a memory connection's end"):
                 await self.on_close()
+
+    def _keep_alive(self, silent_s: float) -> None:
+        if silent_s >= _DROP_AFTER_S:
+            self.drop()
+            self.carry(0, self.other.drop)
+        elif silent_s >= _PING_AFTER_S and not self.event_closed.is_set():
+            self.carry(0, self.other.on_ping)
+
+    def on_ping(self) -> None:
+        if not self.event_closed.is_set():
+            self.carry(0, lambda: None)
 
     async def close(self) -> None:
         if not self.event_closed.is_set():
@@ -237,6 +268,7 @@ class MemoryConnection(IMuxedConn):  # type: ignore[misc]
     def drop(self) -> None:
         """End here and now, with every stream."""
         self.event_closed.set()
+        self.answered.set()
         for stream in tuple(self._streams):
             stream.drop()
         self._arrived.set()
@@ -318,6 +350,7 @@ class MemoryListener(IListener):  # type: ignore[misc]
             connection.drop()
             connection.carry(0, connection.other.drop)
             return
+        connection.carry(0, connection.other.answered.set)
         self.background_nursery.start_soon(self._accept, connection)
 
     async def _accept(self, connection: MemoryConnection) -> None:
@@ -343,7 +376,14 @@ class MemoryMuxedTransport(ITransport):  # type: ignore[misc]
         there = MemoryConnection(self._network, listener.me, self._me, Multiaddr("/memory/0"))
         here.other, there.other = there, here
         here.carry(0, lambda: listener.arrive(there))
-        await trio.lowlevel.checkpoint()
+        try:
+            await here.answered.wait()
+        except trio.Cancelled:
+            here.drop()
+            here.carry(0, there.drop)
+            raise
+        if here.is_closed:
+            raise OpenConnectionError(f"{maddr} does not take the call")
         return here
 
     def create_listener(self, handler_function: Any) -> MemoryListener:

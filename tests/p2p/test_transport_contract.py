@@ -3,10 +3,13 @@
 import itertools
 import socket
 import threading
+from collections.abc import Callable
 
 import pytest
 import trio
+from trio.testing import MockClock
 
+from p2p.over_libp2p import MemoryNetwork, MemoryTransport
 from p2p.transport import GOSSIP_BYTES_MAX, ConnectionDown, ConnectionUp, Endpoint
 from tests.p2p.transports import (
     Kind,
@@ -390,3 +393,31 @@ async def test_two_that_dial_each_other_at_once_are_connected() -> None:
 def test_the_test_clock_rises() -> None:
     assert rising() < rising()
     assert issubclass(Unreachable, TransportError)
+
+
+async def test_a_connection_that_says_nothing_is_kept_and_one_that_answers_nothing_is_dropped(
+    autojump_clock: MockClock,
+) -> None:
+    network = Cut()
+    transport = MemoryTransport(network, wall_ns=rising)
+    kind = Kind(transport, "/memory/0")
+    async with kind.open("a") as a, kind.open("b") as b:
+        peer = await connect(a, b)
+        await trio.sleep(60)
+        assert a.connected() == {peer}
+        network.cut = True
+        cut_s = trio.current_time()
+        await until(lambda: not a.connected() and not b.connected(), 60)
+        assert 3 < trio.current_time() - cut_s <= 11
+        with pytest.raises(TooSlow):
+            await a.connect(b.addresses[0], deadline_s=3)
+
+
+class Cut(MemoryNetwork):
+    """A network whose wire may be cut: what is sent then never arrives."""
+
+    cut = False
+
+    def carry(self, source: str, target: str, size_bytes: int, deliver: Callable[[], None]) -> None:
+        if not self.cut:
+            deliver()
