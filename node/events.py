@@ -36,9 +36,21 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """A piece of the output, provisional until the receipt is checked."""
+    """A piece of the output, provisional until the receipt is checked.
 
+    It is the `units` after the first `position`. Each is told once, unless it is Restarted.
+    """
+
+    position: int
+    units: int
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """What was streamed from `position` on was wrong; the stream goes on from there."""
+
+    position: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +75,7 @@ class Kept:
     output: ContentId
 
 
-Event = Accepted | Offered | Failed | Streamed | LegDone | Checked | Kept
+Event = Accepted | Offered | Failed | Streamed | Restarted | LegDone | Checked | Kept
 Tell = Callable[[Event], None]
 
 

@@ -5,13 +5,15 @@ holder lets go only when the next leg's receipts are in its hands and fit the ta
 """
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
 
+from node.engines.seam import Part
 from node.events import Failed, LegDone, Offered, Streamed, Tell
 from node.patience import Patience
+from node.resuming import Shown
 from node.route import Leg, Load, ranked
 from p2p.peers import Peers
 from p2p.reaching import PATIENCE_S
@@ -30,7 +32,7 @@ from wire.errors import (
     TransportError,
     WireError,
 )
-from wire.message import Accept, Offer, Piece, Refuse, Result
+from wire.message import Accept, Offer, Piece, Progress, Refuse, Result
 from wire.receipt import Receipt
 from wire.signed import Signed
 from wire.task import Stage, Task
@@ -53,6 +55,8 @@ class Baton:
     receipts: tuple[Signed[Receipt], ...] = ()
     input: bytes | None = None
     units: int = 1
+    # What another peer streamed of the last leg before it failed.
+    resume: Progress | None = None
     avoid: frozenset[PeerId] = frozenset()
 
     @property
@@ -73,7 +77,7 @@ class Delivered:
     source: bytes | None
 
 
-Relay = Callable[[bytes], Awaitable[None]]
+Relay = Callable[[Part], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -113,14 +117,18 @@ class Handing:
         *,
         deadline_at_s: float,
         patience_s: float = math.inf,
+        shown: Shown | None = None,
+        failed: set[PeerId] | None = None,
     ) -> Delivered:
         """Have the rest of the legs done. TaskFailed once the deadline leaves nobody to ask.
 
         A peer that failed is not asked again; one that was only busy may be. Refused, to be tried
-        again, when there was nobody to ask for `patience_s`.
+        again, when there was nobody to ask for `patience_s`. `shown` is how far the last leg was
+        streamed already, `failed` are peers that failed in an earlier attempt; both are kept up.
         """
         nobody_since_s = trio.current_time()
-        failed: set[PeerId] = set()
+        shown = shown if shown is not None else Shown()
+        failed = failed if failed is not None else set()
         # Nobody died or fell silent: all that failed so far was refused for good.
         declined = True
         patience = Patience()
@@ -145,14 +153,10 @@ class Handing:
                 continue
             nobody_since_s = now_s
             peer = choices[0]
-            # Who takes a leg and falls silent leaves time for another, if there is one; the more
-            # legs are left, the longer its own failovers may take.
-            legs = len(baton.task.record.stages) - baton.stage
-            share = legs / (legs + 1) if choices[1:] else 1.0
-            until_s = now_s + share * (deadline_at_s - now_s)
+            until_s = now_s + _share(baton, choices) * (deadline_at_s - now_s)
             try:
                 with trio.move_on_at(until_s):
-                    return await self._offer(baton, peer, tell, relay, deadline_at_s)
+                    return await self._offer(baton, peer, tell, relay, shown, deadline_at_s)
                 if until_s - now_s >= PATIENCE_S:
                     # Not where a client left it no time: that is no fault of the peer's.
                     self.peers.offended(peer, Offence.SLOW)
@@ -181,6 +185,7 @@ class Handing:
         peer: PeerId,
         tell: Tell,
         relay: Relay,
+        shown: Shown,
         deadline_at_s: float,
     ) -> Delivered:
         left_s = deadline_at_s - trio.current_time()
@@ -191,7 +196,7 @@ class Handing:
             input=baton.input,
             deadline_ms=max(1, int(left_s * 1000)),
             units=baton.units,
-            resume=None,
+            resume=shown.begin(),
             avoid=tuple(sorted(baton.avoid))[: limits.AVOID_MAX],
         )
         self.under_way[peer] = self.under_way.get(peer, 0) + 1
@@ -207,8 +212,11 @@ class Handing:
                 while True:
                     match message := await talk.receive():
                         case Piece():
-                            tell(Streamed(message.data))
-                            await relay(message.data)
+                            part = Part(message.position, message.units, message.data)
+                            for event in shown.take(part):
+                                tell(event)
+                                if isinstance(event, Streamed):
+                                    await relay(part)
                         case Refuse():
                             raise refused(message)
                         case Result():
@@ -244,6 +252,16 @@ class Handing:
         if source is not None and name_of(source) != last.input:
             raise Malformed("the input is not the one that the last receipt names")
         return Delivered(receipts=tuple(receipts), output=result.output, source=source)
+
+
+def _share(baton: Baton, choices: Sequence[PeerId]) -> float:
+    """How much of the time that is left the first choice may take.
+
+    Who takes a leg and falls silent leaves time for another, if there is one; the more legs are
+    left, the longer its own failovers may take.
+    """
+    legs = len(baton.task.record.stages) - baton.stage
+    return legs / (legs + 1) if len(choices) > 1 else 1.0
 
 
 def _nobody(leg: Stage, reasons: list[str]) -> str:

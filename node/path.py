@@ -14,6 +14,7 @@ from node.answers import Answered, Answers
 from node.checking import Checking, Claimed, Counted
 from node.events import Failed, Kept, Tell
 from node.handing import Baton, Delivered, Handing
+from node.roles.infer import COMPLETE
 from node.roles.seam import nowhere
 from node.runs import PathStatistics, Request, Run, nobody_can, task_of
 from p2p.adverts import Seams
@@ -182,7 +183,12 @@ class Path:
         while run.attempt <= limits.ATTEMPTS_MAX:
             baton = Baton(task=task, input=inline, avoid=avoid)
             delivered = await self.handing.hand_on(
-                baton, run.tell, nowhere, deadline_at_s=deadline_at_s
+                baton,
+                run.tell,
+                nowhere,
+                deadline_at_s=deadline_at_s,
+                shown=run.shown,
+                failed=run.failed,
             )
             output = await self._output(run, delivered, deadline_at_s)
             if output is None:
@@ -190,6 +196,7 @@ class Path:
             else:
                 guilty, counted = await self._check(run, delivered, inline, output, deadline_at_s)
                 if not guilty:
+                    _show_the_rest(run, delivered, output)
                     return await self._keep(run, delivered, counted, output)
             self._retried += 1
             avoid |= self._avoidable(task, guilty, avoid)
@@ -328,6 +335,14 @@ class Path:
     async def _forget(self, run: Run) -> None:
         row = Row(Table.JOURNAL, run.task.id, None)
         await self.store.commit(Write(rows=(row,), unpins=_journal_pins(run.task)))
+
+
+def _show_the_rest(run: Run, delivered: Delivered, output: bytes) -> None:
+    """Who watched the output come sees all of it, and nothing else as it."""
+    streams = run.task.record.stages[-1].operation == COMPLETE
+    if streams or run.shown.units:
+        for event in run.shown.rest(output, delivered.receipts[-1].record.units if streams else 0):
+            run.tell(event)
 
 
 def _entry(run: Run) -> Row:

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 import trio
 
 from node.answers import Answered
-from node.events import Accepted, Event, Streamed, Tell
+from node.events import Accepted, Event, Restarted, Streamed, Tell
+from node.resuming import Shown
 from p2p.adverts import Seams
 from wire import limits
-from wire.content import ContentId
+from wire.content import ContentId, PeerId
 from wire.errors import BatonError, InputError
 from wire.kinds import Level, Role
 from wire.lottery import secret_hash_of
@@ -45,6 +46,9 @@ class Run:
     seed: bytes
     started_s: float
     attempt: int = 1
+    shown: Shown = field(default_factory=Shown)
+    # Who did not do its part, in any attempt.
+    failed: set[PeerId] = field(default_factory=set)
     events: list[Event] = field(default_factory=list)
     watchers: list[Tell] = field(default_factory=list)
     journaled: trio.Event = field(default_factory=trio.Event)
@@ -55,7 +59,7 @@ class Run:
 
     def tell(self, event: Event) -> None:
         # Pieces are large and provisional: who was not there to see them reads the output.
-        if len(self.events) < EVENTS_MAX and not isinstance(event, Streamed):
+        if len(self.events) < EVENTS_MAX and not isinstance(event, Streamed | Restarted):
             self.events.append(event)
         for watcher in self.watchers:
             watcher(event)

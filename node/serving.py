@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
+from node.engines.seam import Part
 from node.events import Tell
 from node.handing import Baton, Handing, Relay
+from node.resuming import Shown
 from node.roles.seam import Done, LegInput, LegRole, nowhere
 from p2p.adverts import Seams
 from p2p.blobs import Blobs
@@ -80,7 +82,8 @@ class LegServer:
 
     @property
     def under_way(self) -> int:
-        return len(self._under_way)
+        """Batons held: legs that are being done here, or by others for us."""
+        return self._holders.total()
 
     async def on_offer(self, talk: Talk, message: Message) -> None:
         """One conversation: accept and deliver, or refuse aloud."""
@@ -93,6 +96,7 @@ class LegServer:
             task=task,
             receipts=tuple(receipts),
             input=message.input,
+            resume=message.resume,
             avoid=frozenset(message.avoid),
         )
         deadline_at_s = trio.current_time() + message.deadline_ms / 1000
@@ -107,14 +111,13 @@ class LegServer:
             return
 
         there = True
-        position = 0
 
-        async def relay(piece: bytes) -> None:
-            nonlocal there, position
+        async def relay(part: Part) -> None:
+            nonlocal there
             try:
                 if there:
-                    await talk.send(Piece(position=position, units=1, data=piece))
-                    position += 1
+                    piece = Piece(position=part.position, units=part.units, data=part.data)
+                    await talk.send(piece)
             except TransportError:
                 # No fault of whoever works for it. The leg is finished for when it comes back.
                 there = False
@@ -174,13 +177,19 @@ class LegServer:
             receipts=receipts,
             input=inline,
             units=leg.receipt.record.units,
+            resume=baton.resume,
             avoid=baton.avoid,
         )
         if (own := self._own_role(onward)) is not None:
             result = await self._serve(onward, own, talk, relay, deadline_at_s)
             return replace(result, source=result.source or inline)
         delivered = await self.handing.hand_on(
-            onward, self.tell, relay, deadline_at_s=deadline_at_s, patience_s=PATIENCE_S
+            onward,
+            self.tell,
+            relay,
+            deadline_at_s=deadline_at_s,
+            patience_s=PATIENCE_S,
+            shown=Shown.after(baton.resume),
         )
         return Result(
             receipts=tuple(it.raw for it in delivered.receipts),
@@ -239,7 +248,14 @@ class LegServer:
         job_key = baton.leg.job_key(source_id)
         reused = await self._reusable(job_key) if baton.leg.role is Role.INFER else None
         if reused is None:
-            source = LegInput(id=source_id, data=data, holders=holders, deadline_s=left_s)
+            last = baton.stage + 1 == len(baton.task.record.stages)
+            source = LegInput(
+                id=source_id,
+                data=data,
+                holders=holders,
+                deadline_s=left_s,
+                resume=baton.resume if last else None,
+            )
             with trio.move_on_at(deadline_at_s) as scope:
                 done = await role.do(baton.leg, source, relay)
             if scope.cancelled_caught:

@@ -25,7 +25,9 @@ def event_map(event: events.Event) -> dict[str, Any]:
                 "why": event.why,
             }
         case events.Streamed():
-            return {"event": "piece", "data": event.data}
+            return {"event": "piece", "position": event.position, "data": event.data}
+        case events.Restarted():
+            return {"event": "restarted", "position": event.position}
         case events.LegDone():
             return {"event": "leg", **leg_map(event.receipt)}
         case events.Checked():

@@ -12,21 +12,37 @@ from typing import Protocol
 
 from wire.content import ContentId
 from wire.errors import ModelRefused
+from wire.message import Progress
 from wire.model import Manifest
 from wire.schema import Parameters
 
-Emit = Callable[[bytes], Awaitable[None]]
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of an output that is made bit by bit: the `units` after the first `position`."""
+
+    position: int
+    units: int
+    data: bytes
+
+
+Emit = Callable[[Part], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One leg's work. `deadline_s` counts from the moment `infer` is called."""
+    """One leg's work. `deadline_s` counts from the moment `infer` is called.
+
+    `resume` is what another peer is said to have emitted of it. An engine that emits checks it
+    against what it makes itself, and emits what comes after; from where it differs on, if it does.
+    """
 
     model: ContentId
     operation: str
     input: bytes
     parameters: Parameters
     deadline_s: float
+    resume: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +107,9 @@ class Engine(Protocol):
         """Do one job. Cancelling this call cancels the work.
 
         An operation that makes its output piece by piece gives each piece, in order, to `emit`
-        and waits for it. Refused (the queue is full), TooSlow (the deadline passed), ModelRefused
-        (not loaded, or it cannot do this), EngineFailed, WireError (the input is not what the
-        operation reads).
+        and waits for it; the output is all of it, with what `resume` said. Refused (the queue is
+        full), TooSlow (the deadline passed), ModelRefused (not loaded, or it cannot do this),
+        EngineFailed, WireError (the input is not what the operation reads).
         """
 
     def statistics(self) -> EngineStatistics:

@@ -76,7 +76,7 @@ class InferRole:
         match stage.operation:
             case "embed-passages":
                 texts = await self.texts_of(Passages.from_bytes(data), source)
-                done = await self._engine(stage, texts.to_bytes(), source.deadline_s, None)
+                done = await self._engine(stage, texts.to_bytes(), source, None)
                 # Kept with the leg: verifiers read them here if whoever brought them in is gone.
                 return replace(done, blobs=tuple(it.encode() for it in dict.fromkeys(texts.texts)))
             case "nearest":
@@ -84,13 +84,11 @@ class InferRole:
             case "embed":
                 # Read here, so that bad input is the asker's fault and not the engine's.
                 Texts.from_bytes(data)
-                return await self._engine(stage, data, source.deadline_s, None)
+                return await self._engine(stage, data, source, None)
             case _:
-                return await self._engine(stage, data, source.deadline_s, emit)
+                return await self._engine(stage, data, source, emit)
 
-    async def _engine(
-        self, stage: Stage, data: bytes, deadline_s: float, emit: Emit | None
-    ) -> Done:
+    async def _engine(self, stage: Stage, data: bytes, source: LegInput, emit: Emit | None) -> Done:
         assert stage.model is not None
         operation = ENGINE_OPERATION.get(stage.operation)
         if operation is None:
@@ -100,7 +98,8 @@ class InferRole:
             operation=operation,
             input=data,
             parameters=stage.parameters,
-            deadline_s=deadline_s,
+            deadline_s=source.deadline_s,
+            resume=source.resume if emit is not None else None,
         )
         loaded = self.engine.loaded().get(stage.model)
         output = await self.engine.infer(job, emit)
@@ -128,7 +127,7 @@ class InferRole:
 
     async def _nearest(self, stage: Stage, question: Question, source: LegInput) -> Done:
         texts = Texts(texts=(question.text,)).to_bytes()
-        embedded = await self._engine(stage, texts, source.deadline_s, None)
+        embedded = await self._engine(stage, texts, source, None)
         vector = np.frombuffer(Vectors.from_bytes(embedded.data).data, "<f4")
         index = await self._index(stage, question, source, len(vector))
         hits = await index.nearest(vector, question.count)

@@ -1,13 +1,15 @@
 """What a role promises to the leg server: to say at once what it will not do; to do the rest."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from node.engines.seam import Emit, Part
 from wire.content import ContentId, PeerId
+from wire.message import Progress
 from wire.task import Stage
 
-Emit = Callable[[bytes], Awaitable[None]]
+__all__ = ["Done", "Emit", "LegInput", "LegRole", "nowhere"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,12 +24,16 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LegInput:
-    """What reaches a leg: the bytes, and who is likely to have what they refer to by content."""
+    """What reaches a leg: the bytes, and who is likely to have what they refer to by content.
+
+    `resume` is what another peer streamed of it before it failed.
+    """
 
     id: ContentId | None
     data: bytes | None
     holders: Sequence[PeerId]
     deadline_s: float
+    resume: Progress | None = None
 
 
 class LegRole(Protocol):
@@ -46,5 +52,5 @@ class LegRole(Protocol):
         ...
 
 
-async def nowhere(piece: bytes) -> None:
+async def nowhere(piece: Part) -> None:
     """Where pieces go that nobody waits for: of a leg in between, or of one done again to check."""

@@ -1,13 +1,16 @@
 """The hash engine: pieces in order, virtual time, and answers that differ by model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import trio
 
 from node.engines.hash_engine import HashEngine, hash_manifest, hash_piece, hash_vector
-from node.engines.seam import Job
+from node.engines.seam import Job, Part
 from tests.engine.tiny import texts
 from wire.errors import ModelRefused
+from wire.message import Progress
 
 # Simulations recorded on one machine are replayed on another.
 GOLDEN = "503516bf2c1d44bfd05a86be"
@@ -26,15 +29,55 @@ def job(manifest, operation="complete", data=b"prompt", **parameters) -> Job:
 async def test_tokens_are_emitted_in_order_and_the_output_is_all_of_them() -> None:
     engine, manifest, pieces = HashEngine(), hash_manifest(), []
 
-    async def emit(piece: bytes) -> None:
+    async def emit(part: Part) -> None:
         await trio.lowlevel.checkpoint()
-        pieces.append(piece)
+        assert (part.position, part.units) == (len(pieces), 1)
+        pieces.append(part.data)
 
     await engine.load(manifest, {})
     output = await engine.infer(job(manifest, tokens=5), emit)
     assert pieces == [hash_piece(manifest.id, b"prompt", at) for at in range(5)]
     assert output.data == b"".join(pieces)
     assert output.units == 5
+
+
+def pieces_of(manifest, count) -> list[bytes]:
+    return [hash_piece(manifest.id, b"prompt", at) for at in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("units", "alter", "first"),
+    [
+        (3, lambda data: data, 3),
+        (10, lambda data: data, 10),
+        (3, lambda data: data[:-1] + b"x", 2),
+        (3, lambda data: b"x" + data[1:], 0),
+        # As many units as it says, and something besides.
+        (3, lambda data: data + b"junk", 0),
+        # Fewer bytes than its units have.
+        (3, lambda data: data[:64], 1),
+        (3, lambda data: data[:0], 0),
+        (2**31, lambda data: data, 10),
+    ],
+)
+async def test_a_stream_is_gone_on_with_from_where_it_was_right(
+    autojump_clock, units, alter, first
+) -> None:
+    engine, manifest, parts = HashEngine(unit_s=1.0), hash_manifest(), []
+
+    async def emit(part: Part) -> None:
+        await trio.lowlevel.checkpoint()
+        parts.append(part)
+
+    await engine.load(manifest, {})
+    right = pieces_of(manifest, 10)
+    begun = Progress(units=units, data=alter(b"".join(right[:units])))
+    output = await engine.infer(replace(job(manifest, tokens=10), resume=begun), emit)
+    assert parts == [Part(at, 1, right[at]) for at in range(first, 10)]
+    assert (output.data, output.units) == (b"".join(right), 10)
+    # Checking what another made is quick; making it is not.
+    assert trio.current_time() == pytest.approx(10 - first)
+    assert engine.statistics().units_queued == 0
 
 
 async def test_work_takes_virtual_time_and_one_job_waits_for_the_other(autojump_clock) -> None:
@@ -97,7 +140,7 @@ async def test_embedding_does_not_emit() -> None:
     engine, manifest = HashEngine(), hash_manifest()
     await engine.load(manifest, {})
 
-    async def emit(piece: bytes) -> None:
+    async def emit(part: Part) -> None:
         raise AssertionError("an embedding has no pieces")
 
     await engine.infer(job(manifest, "embed", texts("a")), emit)

@@ -380,8 +380,8 @@ async def test_pieces_without_end_do_not_fill_the_askers_memory(
     async with scene(tmp_path) as there:
 
         async def flood(talk: Talk, task: Signed[Task], _: Offer) -> None:
-            for _number in range(EVENTS_MAX + 100):
-                await talk.send(Piece(position=0, units=1, data=b"piece"))
+            for position in range(EVENTS_MAX + 100):
+                await talk.send(Piece(position=position, units=1, data=b"piece"))
             await talk.send(Refuse(reason="enough", retry_after_ms=None))
 
         answering(there.rogue, flood)
