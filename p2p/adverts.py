@@ -1,22 +1,26 @@
-"""Adverts out and in: what we have to offer now, signed and published; what others say, heard.
+"""Adverts out and in: what we have to offer now, signed and told; what others say, heard.
 
-The shell around `p2p.view`: it signs, publishes and listens; the view decides what is believed.
+The shell around `p2p.view` and `p2p.pace`: it signs, publishes and listens; the view decides what
+is believed, the pace when we speak. Most adverts travel by swaps (see `p2p.neighbours`); the topic
+is for what is urgent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
 import trio
 
 from p2p.dialing import Dialing
+from p2p.pace import Pace
+from p2p.swapping import Swapping
 from p2p.transport import Endpoint
 from p2p.view import Hearing, View
 from wire import limits
 from wire.advert import Advert, ModelOffer
 from wire.content import PeerId
 from wire.errors import Oversize, WireError
-from wire.signed import Signed, open_signed, sign
+from wire.signed import Signed, claimed_signer, open_signed, sign
 from wire.signing import SigningKey
 
 
@@ -39,19 +43,12 @@ class Seams:
     entropy: Callable[[int], bytes]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdvertConfig:
-    """How often a peer speaks of itself, and to whom."""
-
-    network: str = "baton"
-    # Three adverts per TTL: two may be lost before the network forgets us.
-    ttl_s: int = 90
-    # Urgent changes are told at once, but no more often than this.
-    pause_s: float = 0.5
-
-    @property
-    def topic(self) -> str:
-        return f"baton/1/{self.network}/adverts"
+# A change is told at once, but changes no more often than this.
+PAUSE_S = 0.5
+# How often to look whether what we offer has become, or ceased to be, nothing.
+LOOK_S = 2.0
+# Adverts of a batch that are read in one go.
+BATCH_AT_ONCE = 8
 
 
 @dataclass(slots=True)
@@ -60,21 +57,42 @@ class Herald:
 
     key: SigningKey
     instance: bytes
-    config: AdvertConfig
+    topic: str
     seams: Seams
     offering: Callable[[], Offering]
     view: View
     dialing: Dialing
+    swapping: Swapping
+    pace: Pace
     problem: Callable[[PeerId, WireError], None] = lambda _peer, _error: None
     same_key: Callable[[Signed[Advert]], None] = lambda _advert: None
     heard: int = 0
+    told_all: int = 0
     refused: dict[str, int] = field(default_factory=dict)
     _seq: int = 0
+    _mine: Signed[Advert] | None = None
+    _met: trio.Event = field(default_factory=trio.Event)
     _changed: trio.Event = field(default_factory=trio.Event)
 
     def changed(self) -> None:
         """What we offer has changed: say so soon."""
+        self._mine = None
         self._changed.set()
+
+    def met(self) -> None:
+        """Somebody is there to hear us."""
+        self._met.set()
+
+    def mine(self, endpoint: Endpoint) -> Signed[Advert]:
+        """Our latest advert. A new one is made once in a period, and when something changes."""
+        mine = self._mine
+        if (
+            mine is None
+            or mine.record.addresses != endpoint.addresses[: limits.ADVERT_ADDRESSES_MAX]
+            or self.seams.wall_s() >= mine.record.issued_at_s + mine.record.ttl_s / 3
+        ):
+            mine = self._mine = self.advert(endpoint)
+        return mine
 
     def advert(self, endpoint: Endpoint, *, leaving: bool = False) -> Signed[Advert]:
         """What is to be said of this peer at this moment."""
@@ -86,7 +104,7 @@ class Herald:
             seq=self._seq,
             instance=self.instance,
             issued_at_s=int(wall_s),
-            ttl_s=self.config.ttl_s,
+            ttl_s=self.pace.ttl_s(self.swapping.peers()),
             addresses=endpoint.addresses[: limits.ADVERT_ADDRESSES_MAX],
             roles=offering.roles,
             models=offering.models[: limits.ADVERT_MODELS_MAX],
@@ -98,32 +116,57 @@ class Herald:
         return sign(_fitted(advert), self.key)
 
     async def speak_forever(self, endpoint: Endpoint) -> None:
-        """Publish our advert three times per TTL, and soon after every change."""
+        """Tell everybody what is urgent, as far as the network can bear it."""
+        await self._met.wait()
         while True:
             self._changed = trio.Event()
-            await endpoint.publish(self.config.topic, self.advert(endpoint).raw)
-            await trio.sleep(self.config.pause_s)
-            with trio.move_on_after(self.config.ttl_s / 3 - self.config.pause_s):
-                await self._changed.wait()
+            told = self.mine(endpoint)
+            await self._tell_all(endpoint, told)
+            await trio.sleep(PAUSE_S)
+            while not self._changed.is_set() and not self._turned(told.record):
+                with trio.move_on_after(LOOK_S):
+                    await self._changed.wait()
+
+    def _turned(self, told: Advert) -> bool:
+        """Whether we are full and said otherwise, or the other way round."""
+        if (told.free_slots > 0) is (self.offering().free_slots > 0):
+            return False
+        self._mine = None
+        return True
+
+    async def _tell_all(self, endpoint: Endpoint, advert: Signed[Advert]) -> None:
+        if self.pace.may_tell_all(self.swapping.peers(), trio.current_time()):
+            self.told_all += 1
+            await endpoint.publish(self.topic, advert.raw)
 
     async def say_good_bye(self, endpoint: Endpoint) -> None:
         with trio.CancelScope(deadline=trio.current_time() + 1.0, shield=True):
-            await endpoint.publish(self.config.topic, self.advert(endpoint, leaving=True).raw)
+            await self._tell_all(endpoint, self.advert(endpoint, leaving=True))
             # One heartbeat's worth for the message to go out.
             await trio.sleep(0.3)
 
     async def listen_forever(self, endpoint: Endpoint) -> None:
-        subscription = await endpoint.subscribe(self.config.topic)
+        subscription = await endpoint.subscribe(self.topic)
         async for message in subscription:
             try:
                 self.take_in(open_signed(message.data, Advert))
             except WireError as error:
                 self.problem(message.source, error)
 
-    def take_in(self, advert: Signed[Advert]) -> Hearing:
+    async def take_in_batch(self, raws: Sequence[bytes], introducer: PeerId) -> None:
+        """Hear what a neighbour passed on; WireError if a part of it is no signed advert."""
+        for number, raw in enumerate(raws):
+            if number % BATCH_AT_ONCE == BATCH_AT_ONCE - 1:
+                # A signature takes a tenth of a millisecond: others have their turn in between.
+                await trio.lowlevel.checkpoint()
+            known = self.view.advert_of(claimed_signer(raw))
+            if known is None or known.raw != raw:
+                self.take_in(open_signed(raw, Advert), introducer)
+
+    def take_in(self, advert: Signed[Advert], introducer: PeerId | None = None) -> Hearing:
         """Hear one advert, from wherever it came."""
         self.heard += 1
-        hearing = self.view.hear(advert, self.seams.wall_s())
+        hearing = self.view.hear(advert, self.seams.wall_s(), introducer)
         match hearing:
             case Hearing.NEW | Hearing.NEWER:
                 self.dialing.learn(advert.signer, advert.record.addresses)
@@ -137,14 +180,6 @@ class Herald:
                 name = hearing.name.lower()
                 self.refused[name] = self.refused.get(name, 0) + 1
         return hearing
-
-    def batch_for(self, peer: PeerId, endpoint: Endpoint) -> tuple[bytes, ...]:
-        """Our own advert first, then as many of the others' as fit, drawn anew each time."""
-        others = [it.raw for it in self.view.living(self.seams.wall_s()) if it.signer != peer]
-        room = limits.ADVERTS_PER_MESSAGE_MAX - 1
-        if len(others) > room:
-            others = self.seams.random.sample(others, room)
-        return (self.advert(endpoint).raw, *others)
 
 
 def _fitted(advert: Advert) -> Advert:

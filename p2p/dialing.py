@@ -14,8 +14,8 @@ from wire.content import PeerId
 class DialingConfig:
     """How many connections, and how patient."""
 
-    # Enough neighbours for gossip (gossipsub's degree is 6) with some to spare.
-    connections_wanted: int = 12
+    # Enough neighbours for gossip (gossipsub's degree is 6), some to spare.
+    connections_wanted: int = 8
     known_max: int = 1000
     first_retry_s: float = 1.0
     retry_s_max: float = 120.0
@@ -36,6 +36,8 @@ class _Target:
     failures: int = 0
     due_at_s: float = 0.0
     dialing: bool = False
+    # It was connected once, so it is more than somebody's word.
+    proven: bool = False
 
 
 @dataclass(slots=True)
@@ -59,17 +61,20 @@ class Dialing:
             return
         target = self._peers.get(peer)
         if target is None:
-            while len(self._peers) >= self.config.known_max:
-                self._peers.pop(next(iter(self._peers)))
+            if len(self._peers) >= self.config.known_max:
+                # Words cost nothing: a flood of them does not displace who was met.
+                words = (it for it, known in self._peers.items() if not known.proven)
+                self._peers.pop(next(words, None) or next(iter(self._peers)))
             self._peers[peer] = _Target(addresses)
         elif target.addresses != addresses:
-            self._peers[peer] = _Target(addresses, dialing=target.dialing)
+            self._peers[peer] = _Target(addresses, dialing=target.dialing, proven=target.proven)
 
     def connected(self, peer: PeerId) -> None:
         self._connected.add(peer)
         if (target := self._peers.get(peer)) is not None:
             # A call of ours that is still under way says itself when it has ended.
             target.failures = 0
+            target.proven = True
 
     def disconnected(self, peer: PeerId, now_s: float) -> None:
         self._connected.discard(peer)
@@ -144,5 +149,6 @@ class Dialing:
         return target.addresses if target is not None else ()
 
     def known(self) -> dict[PeerId, tuple[str, ...]]:
-        """What is worth keeping over a restart."""
-        return {peer: target.addresses for peer, target in self._peers.items()}
+        """What is worth keeping over a restart, whoever was met first."""
+        targets = sorted(self._peers.items(), key=lambda it: not it[1].proven)
+        return {peer: target.addresses for peer, target in targets}

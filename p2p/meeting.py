@@ -3,8 +3,10 @@
 A pure core beside `p2p.peers`: it judges what Hello, Welcome and Pong say, and keeps who answered.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from random import Random
 from statistics import median_high, median_low
 
 from wire import limits
@@ -40,6 +42,10 @@ class Meetings:
     def answered_within(self, peers: Iterable[PeerId], now_s: float, within_s: float) -> int:
         """How many of `peers` answered us in the last `within_s`."""
         return sum(now_s - self._answered.get(peer, -within_s) < within_s for peer in peers)
+
+    def longest_unheard(self, peers: Sequence[PeerId], random: Random) -> PeerId:
+        """Who of `peers` answered the longest ago, drawn among those who never did."""
+        return min(peers, key=lambda it: (self._answered.get(it, -math.inf), random.random()))
 
     def told_same_key(self, other: Signed[Advert], now_s: float) -> None:
         """Somebody showed an advert that another start of our key has signed.

@@ -62,6 +62,7 @@ TRANSITIONS: dict[tuple[State, Speaker, type[Message]], State] = {
     #
     (State.IDLE, Speaker.ASKER, Ping): State.PINGED,
     (State.PINGED, Speaker.ANSWERER, Pong): State.DONE,
+    (State.PINGED, Speaker.ANSWERER, Refuse): State.DONE,
     #
     (State.IDLE, Speaker.ASKER, Swap): State.SWAPPED,
     (State.SWAPPED, Speaker.ANSWERER, Newer): State.SWAPPING,

@@ -1,13 +1,16 @@
-"""Adverts out and in: told three times per TTL and at each change, believed from their signer."""
+"""Adverts out and in: told at each change within bounds, believed from their signer."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from p2p.adverts import AdvertConfig, Herald, Offering, Seams
+from p2p.adverts import Herald, Offering, Seams
 from p2p.dialing import Dialing
+from p2p.pace import Pace, PaceConfig
+from p2p.swapping import Swapping
 from p2p.view import Hearing, View
 from tests.p2p.adverts import NOW_S, advert_of
 from tests.p2p.transports import key_of
@@ -38,14 +41,17 @@ def herald_of(offering: Offering | None = None, wall_s: float = NOW_S) -> Herald
 
     me = key_of("me")
     random = Random(5)
+    view = View(me.peer, b"my start")
     return Herald(
         me,
         b"my start",
-        AdvertConfig(),
+        "baton/1/baton/adverts",
         Seams(wall_s=lambda: wall_s, random=random, entropy=random.randbytes),
         lambda: offering or Offering(),
-        View(me.peer, b"my start"),
+        view,
         Dialing(me.peer, random),
+        Swapping(view, random),
+        Pace(PaceConfig(), view.config.adverts_max),
         blamed,
     )
 
@@ -97,30 +103,69 @@ def test_an_advert_too_large_for_the_wire_leaves_out_its_slowest_models() -> Non
     assert kept == tuple(it for it in models if it in kept)
 
 
-async def test_a_quiet_peer_speaks_three_times_per_ttl(autojump_clock: MockClock) -> None:
-    topic = Topic()
-    with trio.move_on_after(299):
-        await herald_of().speak_forever(topic)
-    moments = [at for at, _ in topic.published]
-    assert len(moments) == 10
-    assert moments == pytest.approx([moments[0] + 30 * number for number in range(10)])
-
-
-async def test_a_change_is_told_at_once_but_not_more_often_than_the_pause(
+async def test_nothing_is_told_before_somebody_is_there_to_hear_it(
     autojump_clock: MockClock,
 ) -> None:
     herald, topic = herald_of(), Topic()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(herald.speak_forever, topic)
         await trio.sleep(5)
+        assert topic.published == []
+        herald.met()
+        await trio.sleep(0.01)
+        assert len(topic.published) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_change_is_told_at_once_but_only_as_often_as_the_network_bears(
+    autojump_clock: MockClock,
+) -> None:
+    herald, topic = herald_of(), Topic()
+    herald.swapping.told_peers = 40
+    herald.met()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(herald.speak_forever, topic)
+        await trio.sleep(5)
         herald.changed()
         await trio.sleep(0.01)
         assert len(topic.published) == 2
-        for _ in range(100):
+        for _ in range(3000):
             herald.changed()
             await trio.sleep(0.1)
-        assert 10 <= len(topic.published) <= 23
+        # Four at first, then one for each forty seconds: of forty peers, one message a second.
+        assert len(topic.published) == 4 + 300 // 40
         nursery.cancel_scope.cancel()
+
+
+async def test_a_peer_that_becomes_full_says_so_and_so_it_does_when_it_has_room_again(
+    autojump_clock: MockClock,
+) -> None:
+    offerings = {"now": Offering(free_slots=2)}
+    herald, topic = herald_of(), Topic()
+    herald.offering = lambda: offerings["now"]
+    herald.met()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(herald.speak_forever, topic)
+        for free_slots in (2, 1, 0, 0, 3):
+            offerings["now"] = Offering(free_slots=free_slots)
+            await trio.sleep(5)
+        nursery.cancel_scope.cancel()
+    assert [it.record.free_slots for _, it in topic.published] == [2, 0, 3]
+
+
+def test_our_advert_stays_the_same_until_a_period_is_over_or_something_has_changed() -> None:
+    moments = [NOW_S]
+    herald = herald_of()
+    herald.seams = replace(herald.seams, wall_s=lambda: moments[-1])
+    first = herald.mine(Topic())
+    assert herald.mine(Topic()) is first
+    elsewhere = herald.mine(Topic(("/memory/6/p2p/there",)))
+    assert elsewhere.record.seq > first.record.seq
+    herald.changed()
+    changed = herald.mine(Topic(("/memory/6/p2p/there",)))
+    assert changed.record.seq > elsewhere.record.seq
+    moments.append(NOW_S + changed.record.ttl_s / 3)
+    assert herald.mine(Topic(("/memory/6/p2p/there",))).record.seq > changed.record.seq
 
 
 async def test_the_good_bye_is_said_also_while_being_cancelled(autojump_clock: MockClock) -> None:
@@ -153,13 +198,12 @@ def test_refused_adverts_are_counted_by_their_reason_and_are_not_dialled() -> No
     assert herald.dialing.known() == {}
 
 
-def test_a_batch_holds_our_own_first_nothing_of_the_caller_and_never_too_many() -> None:
+async def test_of_a_batch_only_what_is_not_known_already_is_heard() -> None:
     herald = herald_of()
-    for number in range(200):
-        herald.take_in(advert_of(f"peer {number}"))
-    caller = key_of("peer 3").peer
-    batch = [open_signed(raw, Advert) for raw in herald.batch_for(caller, Topic())]
-    assert batch[0].signer == key_of("me").peer
-    assert len(batch) == limits.ADVERTS_PER_MESSAGE_MAX
-    assert len({it.signer for it in batch}) == len(batch)
-    assert caller not in {it.signer for it in batch}
+    batch = [advert_of(f"peer {number}").raw for number in range(20)]
+    neighbour = key_of("neighbour").peer
+    await herald.take_in_batch(batch, neighbour)
+    await herald.take_in_batch(batch, neighbour)
+    assert (herald.heard, len(herald.view)) == (20, 20)
+    with pytest.raises(WireError):
+        await herald.take_in_batch([b"no advert"], neighbour)

@@ -17,6 +17,7 @@ DIALOGUES = [
     "Hello Welcome",
     "Hello Refuse",
     "Ping Pong",
+    "Ping Refuse",
     "Swap Newer asker:Newer",
     "Swap Refuse",
     "Seek Newer",

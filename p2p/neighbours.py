@@ -1,0 +1,375 @@
+"""Neighbours: met with a Hello, kept up by swaps, left with a Part.
+
+The shell around `dialing`, `meeting` and `swapping`. A swap with one neighbour every few seconds
+carries the adverts, and is how each side knows that the other is there and still sees it; with each
+in turn, so that nobody is unheard for long. A neighbour that is silent is no candidate any more.
+"""
+
+from dataclasses import dataclass, field
+
+import trio
+
+from p2p.adverts import Herald
+from p2p.dialing import Dial, Dialing
+from p2p.door import Door
+from p2p.meeting import Meetings, not_met
+from p2p.reaching import connect
+from p2p.score import Standing
+from p2p.swapping import NEWS_TO_NEWCOMER_MAX, Swapping
+from p2p.talk import Talk, refusal_of
+from p2p.transport import ConnectionDown, ConnectionEvent, ConnectionUp, Endpoint
+from p2p.view import View
+from wire import limits
+from wire.advert import Advert
+from wire.content import PeerId
+from wire.errors import (
+    BatonError,
+    InputError,
+    Refused,
+    RemoteProtocolError,
+    TransportError,
+    WireError,
+)
+from wire.message import (
+    Hello,
+    Message,
+    Newer,
+    Part,
+    Ping,
+    Pong,
+    Swap,
+    Welcome,
+)
+from wire.signed import Signed, open_signed
+
+# What can come of talking to a peer, besides an answer.
+TROUBLES = (TransportError, WireError, RemoteProtocolError, Refused)
+SWAP_DEADLINE_S = 5.0
+# A newcomer swaps quickly, so often, until its view is of use.
+QUICK_SWAPS = 5
+QUICK_SWAP_S = 1.0
+EXPIRE_EVERY_S = 5.0
+# Bootstraps are called at once; after the first answer the others have so long.
+OTHERS_S = 1.0
+# Calls for the sake of a task leave connections behind: above the one, down to the other.
+CONNECTIONS_MAX = 48
+CONNECTIONS_KEPT = 32
+PART_DEADLINE_S = 1.0
+REMEMBERED_CALLED = 16
+
+
+@dataclass(slots=True)
+class Neighbours:
+    """Who is connected, and how they are."""
+
+    door: Door
+    network: str
+    herald: Herald
+    meetings: Meetings
+    bootstraps: tuple[str, ...] = ()
+    swap_every_s: float = 5.0
+    ended: BatonError | None = None
+    swaps: int = 0
+    # Who said that it closes its connection, and is not dead.
+    _parting: set[PeerId] = field(default_factory=set)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self.door.endpoint
+
+    @property
+    def view(self) -> View:
+        return self.door.view
+
+    @property
+    def dialing(self) -> Dialing:
+        return self.door.dialing
+
+    @property
+    def swapping(self) -> Swapping:
+        return self.herald.swapping
+
+    # Meeting
+
+    def hello(self) -> Hello:
+        few = len(self.view) < NEWS_TO_NEWCOMER_MAX
+        return Hello(
+            version=limits.PROTOCOL_VERSION,
+            network=self.network,
+            instance=self.meetings.instance,
+            wall_ms=int(self.door.seams.wall_s() * 1000),
+            wanted=NEWS_TO_NEWCOMER_MAX if few else 0,
+            advert=self.herald.mine(self.endpoint).raw,
+        )
+
+    async def call(self, dial: Dial) -> PeerId:
+        """Connect and meet; BatonError says why not."""
+        deadline_s = self.door.dial_deadline_s
+        try:
+            if dial.peer is None:
+                peer = await self.endpoint.connect(dial.addresses[0], deadline_s=deadline_s)
+            else:
+                peer = dial.peer
+                await connect(self.endpoint, peer, dial.addresses, deadline_s)
+            async with self.door.talk(peer, deadline_s=deadline_s) as talk:
+                await talk.send(self.hello())
+                welcome = await talk.expect(Welcome)
+                await self.herald.take_in_batch(welcome.adverts, peer)
+                same = welcome.same_key
+                other = None if same is None else open_signed(same, Advert)
+            self.swapping.told_peers = self.swapping.told_peers or welcome.peers
+        except TROUBLES as error:
+            self.dialing.failed(dial, trio.current_time())
+            self.door.note_problem(dial.addresses[0], str(error))
+            raise
+        self.dialing.succeeded(dial, peer)
+        self.dialing.connected(peer)
+        self._answered(peer)
+        self.meetings.clock(peer, welcome.wall_ms / 1000 - self.door.seams.wall_s())
+        if other is not None:
+            self.meetings.told_same_key(other, trio.current_time())
+        return peer
+
+    async def on_hello(self, talk: Talk, message: Message) -> None:
+        assert isinstance(message, Hello)
+        ours = limits.PROTOCOL_VERSION
+        why = ""
+        if message.version != ours:
+            why = f"you speak protocol version {message.version}, this network {ours}"
+        elif message.network != self.network:
+            why = f"this is the network {self.network!r}, not {message.network!r}"
+        if why:
+            await talk.send(refusal_of(Refused(why)))
+            return
+        advert = self._own_advert(talk, message.advert)
+        other = self._other_start(talk.peer, message.instance)
+        wall_s = self.door.seams.wall_s()
+        self.meetings.clock(talk.peer, message.wall_ms / 1000 - wall_s)
+        self.herald.take_in(advert)
+        wanted = min(message.wanted, NEWS_TO_NEWCOMER_MAX)
+        others = self.swapping.some(wanted, talk.peer, wall_s)
+        await talk.send(
+            Welcome(
+                version=ours,
+                instance=self.meetings.instance,
+                wall_ms=int(wall_s * 1000),
+                same_key=other,
+                peers=self.swapping.peers(),
+                adverts=(self.herald.mine(self.endpoint).raw, *(it.raw for it in others)),
+            )
+        )
+        self.herald.met()
+
+    def _own_advert(self, talk: Talk, raw: bytes) -> Signed[Advert]:
+        advert = open_signed(raw, Advert)
+        if advert.signer != talk.peer:
+            raise RemoteProtocolError("it speaks with another peer's advert")
+        return advert
+
+    def _answered(self, peer: PeerId) -> None:
+        self.meetings.answered(peer, trio.current_time())
+        self.herald.met()
+
+    def _other_start(self, peer: PeerId, instance: bytes) -> bytes | None:
+        """The advert of another start of `peer`'s key, if that is the latest one known here."""
+        known = self.view.advert_of(peer)
+        return None if known is None or known.record.instance == instance else known.raw
+
+    def _told_same_key(self, raw: bytes | None) -> None:
+        if raw is not None:
+            self.on_same_key(open_signed(raw, Advert))
+
+    def on_same_key(self, other: Signed[Advert]) -> None:
+        """Our key may be in use elsewhere: say again that it is ours, or end."""
+        self.herald.changed()
+        try:
+            self.meetings.told_same_key(other, trio.current_time())
+        except InputError as error:
+            self.ended = error
+
+    # Swapping
+
+    async def swap(self, peer: PeerId) -> None:
+        """Tell each other what is newer; one of TROUBLES says why not."""
+        seams, herald = self.door.seams, self.herald
+        mine = herald.mine(self.endpoint)
+        async with self.door.talk(peer, deadline_s=SWAP_DEADLINE_S) as talk:
+            digest = self.swapping.digest(mine, seams.wall_s())
+            await talk.send(Swap(instance=self.meetings.instance, digest=digest))
+            newer = await talk.expect(Newer)
+            wanted = self.swapping.wanted(newer.wanted, mine, seams.wall_s())
+            raws = tuple(it.raw for it in wanted)
+            await talk.send(Newer(adverts=raws, wanted=b"", same_key=None))
+            await herald.take_in_batch(newer.adverts, peer)
+            self._told_same_key(newer.same_key)
+        self._answered(peer)
+        self.swaps += 1
+
+    async def on_swap(self, talk: Talk, message: Message) -> None:
+        assert isinstance(message, Swap)
+        mine, wall_s = self.herald.mine(self.endpoint), self.door.seams.wall_s()
+        told = self.swapping.compare(message.digest, mine, talk.peer, wall_s)
+        same = self._other_start(talk.peer, message.instance)
+        raws = tuple(it.raw for it in told.adverts)
+        await talk.send(Newer(adverts=raws, wanted=told.wanted, same_key=same))
+        newer = await talk.receive()
+        assert isinstance(newer, Newer), "the conversation's table allows nothing else"
+        self._answered(talk.peer)
+        await self.herald.take_in_batch(newer.adverts, talk.peer)
+
+    async def swap_forever(self) -> None:
+        """One neighbour after the other, whoever was not heard for the longest first."""
+        quick = QUICK_SWAPS
+        while True:
+            pause_s = QUICK_SWAP_S if quick else self.swap_every_s
+            # Spread, so that a thousand peers started at once do not speak at once.
+            await trio.sleep(pause_s * (0.5 + self.door.seams.random.random()))
+            # Two that banned each other would keep it up by asking and not answering.
+            able = [
+                it for it in self.door.connected() if self.door.standing(it) is not Standing.BANNED
+            ]
+            if able:
+                quick = max(0, quick - 1)
+                await self._swap_quietly(
+                    self.meetings.longest_unheard(able, self.door.seams.random)
+                )
+            if self.ended is not None:
+                raise self.ended
+
+    async def _swap_quietly(self, peer: PeerId) -> None:
+        try:
+            await self.swap(peer)
+        except TROUBLES as error:
+            self.door.note_problem(str(peer), str(error))
+
+    async def ask_around(self, *, deadline_s: float = 2.0, unheard_s: float = 10.0) -> None:
+        """Ask every neighbour that was not heard a moment ago whether it sees us."""
+        now_s = trio.current_time()
+        with trio.move_on_after(deadline_s):
+            async with trio.open_nursery() as pings:
+                for peer in self.door.connected():
+                    heard = self.meetings.answered_within((peer,), now_s, unheard_s)
+                    if not heard and self.door.standing(peer) is not Standing.BANNED:
+                        pings.start_soon(self._ping, peer)
+
+    async def _ping(self, peer: PeerId) -> None:
+        try:
+            async with self.door.talk(peer, deadline_s=SWAP_DEADLINE_S) as talk:
+                await talk.send(Ping(instance=self.meetings.instance))
+                self._told_same_key((await talk.expect(Pong)).same_key)
+            self._answered(peer)
+        except TROUBLES as error:
+            self.door.note_problem(str(peer), str(error))
+
+    async def on_ping(self, talk: Talk, message: Message) -> None:
+        assert isinstance(message, Ping)
+        await talk.send(Pong(same_key=self._other_start(talk.peer, message.instance)))
+
+    # Keeping up
+
+    async def join(self) -> None:
+        """Meet one bootstrap or known peer; Unreachable, naming each tried, if none answers."""
+        if not self.bootstraps:
+            return
+        troubles = await self._call_all([Dial(None, (it,)) for it in self.bootstraps])
+        if len(troubles) == len(self.bootstraps):
+            known = list(self.dialing.known().items())[:REMEMBERED_CALLED]
+            calls = [Dial(peer, addresses) for peer, addresses in known]
+            if len(await self._call_all(calls)) == len(calls):
+                raise not_met(troubles)
+        self.meetings.check_clock()
+
+    async def _call_all(self, dials: list[Dial]) -> list[BatonError]:
+        """Call all at once, until one has answered and the others had a moment; what failed."""
+        troubles: list[BatonError] = []
+
+        async def call(dial: Dial) -> None:
+            try:
+                await self.call(dial)
+            except TROUBLES as error:
+                troubles.append(error)
+            else:
+                calls.cancel_scope.deadline = min(
+                    calls.cancel_scope.deadline, trio.current_time() + OTHERS_S
+                )
+
+        async with trio.open_nursery() as calls:
+            for dial in dials:
+                calls.start_soon(call, dial)
+        return troubles
+
+    async def keep_up_forever(self) -> None:
+        expire_at_s = trio.current_time()
+        async with trio.open_nursery() as calls:
+            while True:
+                now_s = trio.current_time()
+                if now_s >= expire_at_s:
+                    self.view.expire(self.door.seams.wall_s())
+                    expire_at_s = now_s + EXPIRE_EVERY_S
+                for dial in self.dialing.due(now_s):
+                    calls.start_soon(self._call_quietly, dial)
+                for peer in self._superfluous():
+                    calls.start_soon(self.part, peer)
+                await trio.sleep(0.5)
+
+    async def _call_quietly(self, dial: Dial) -> None:
+        try:
+            await self.call(dial)
+        except InputError as error:
+            self.ended = error
+        except TROUBLES:
+            # Kept as a problem; dialing waits and tries again.
+            return
+
+    def _superfluous(self) -> list[PeerId]:
+        """Whom to part from: of too many connections those that were of no use for longest."""
+        connected = self.door.connected()
+        if len(connected) <= CONNECTIONS_MAX:
+            return []
+        idle = [it for it in connected if it not in self._parting and not self.door.talking[it]]
+        idle.sort(key=lambda it: self.door.used_at_s.get(it, 0.0))
+        return idle[: len(connected) - CONNECTIONS_KEPT]
+
+    async def part(self, peer: PeerId, *, leaving: bool = False) -> None:
+        """Close the connection to `peer`, and have it know that we are not dead."""
+        advert = (
+            self.herald.advert(self.endpoint, leaving=True)
+            if leaving
+            else self.herald.mine(self.endpoint)
+        )
+        self._parting.add(peer)
+        try:
+            async with self.door.talk(peer, deadline_s=PART_DEADLINE_S) as talk:
+                await talk.send(Part(advert=advert.raw))
+        except TROUBLES as error:
+            self.door.note_problem(str(peer), str(error))
+        if not leaving:
+            await self.endpoint.disconnect(peer)
+
+    async def on_part(self, talk: Talk, message: Message) -> None:
+        assert isinstance(message, Part)
+        self.herald.take_in(self._own_advert(talk, message.advert))
+        self._parting.add(talk.peer)
+
+    async def leave(self) -> None:
+        """Tell the neighbours that we are leaving for good."""
+        with trio.CancelScope(deadline=trio.current_time() + PART_DEADLINE_S, shield=True):
+            async with trio.open_nursery() as nursery:
+                for peer in self.door.connected():
+                    nursery.start_soon(lambda it=peer: self.part(it, leaving=True))
+
+    def on_connection(self, event: ConnectionEvent) -> None:
+        match event:
+            case ConnectionUp(peer):
+                self._parting.discard(peer)
+                self.dialing.connected(peer)
+                self.view.near.add(peer)
+            case ConnectionDown(peer):
+                self.view.near.discard(peer)
+                self.door.used_at_s.pop(peer, None)
+                self.dialing.disconnected(peer, trio.current_time())
+                if peer in self._parting:
+                    self._parting.discard(peer)
+                else:
+                    # It may be gone for good; if not, its next advert says so.
+                    self.view.forget(peer)

@@ -1,0 +1,67 @@
+"""How often a peer speaks of itself, and what may be told to everybody at once.
+
+A pure core, and where the cost of gossip is bounded. A message of a topic costs each of N peers a
+few milliseconds, so what all of them may say together is fixed and each has an Nth of it: that is
+for what is urgent. Everything else travels by swaps, and there the cost is that of adverts heard:
+as many as a view holds in each period. So the period grows with the view, and beyond that slowly
+with the network, for the longer way that an advert has to go in it.
+"""
+
+import math
+from dataclasses import dataclass
+
+from wire import limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaceConfig:
+    """What gossip may cost."""
+
+    # Three adverts per TTL: two may be lost before the network forgets us.
+    ttl_s: int = 90
+    # Adverts heard: at a quarter of a millisecond each, less than a tenth of a per cent of a core.
+    adverts_per_s: float = 2.5
+    # Messages of the topic, of all peers together: at 4 ms each, less than half a per cent.
+    urgent_per_s: float = 1.0
+    urgent_burst: float = 4.0
+    # Up to so many peers, what is urgent may be told at once by all of them.
+    small_network: int = 64
+
+
+@dataclass(slots=True)
+class Pace:
+    """`peers` are how many there are in the network, as far as is known."""
+
+    config: PaceConfig
+    view_max: int
+    _tokens: float | None = None
+    _at_s: float = 0.0
+
+    def period_s(self, peers: int) -> float:
+        """From one advert of ours to the next."""
+        least_s = self.config.ttl_s / 3
+        heard_s = min(peers, self.view_max) / self.config.adverts_per_s
+        way_s = least_s * math.sqrt(peers / 100)
+        return min(max(least_s, heard_s, way_s), limits.ADVERT_TTL_S_MAX / 3)
+
+    def ttl_s(self, peers: int) -> int:
+        """How long an advert holds."""
+        return min(limits.ADVERT_TTL_S_MAX, math.ceil(3 * self.period_s(peers)))
+
+    def may_tell_all(self, peers: int, now_s: float) -> bool:
+        """Take one of the messages that this peer may have the whole network hear, if it has one.
+
+        A token bucket; in a large network it starts empty, or a thousand that join at once would
+        each have to be heard by a thousand.
+        """
+        burst = max(1.0, self.config.urgent_burst * min(1.0, self.config.small_network / peers))
+        if self._tokens is None:
+            self._tokens = burst if peers <= self.config.small_network else 0.0
+        else:
+            self._tokens += (now_s - self._at_s) * self.config.urgent_per_s / peers
+        self._at_s = now_s
+        self._tokens = min(burst, self._tokens)
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
