@@ -5,6 +5,8 @@ Nothing below reaches for the clock, for randomness or for the environment; they
 
 import logging
 import os
+import random as random_library
+import resource
 import secrets
 import sys
 import time
@@ -55,6 +57,7 @@ def _run() -> int:
 def _world() -> object:
     """For a peer of its own alone: other commands need no network, and start at once."""
     from node.commands.join import World
+    from node.devnet.machine import Machine
     from node.engines.launch import EngineConfig
     from p2p.adverts import Seams
     from p2p.over_libp2p import TcpTransport
@@ -68,7 +71,30 @@ def _world() -> object:
         cache_folder=cache / "baton",
         # The compiler is found where a person's own shell would find it.
         engine=EngineConfig(search_path=os.environ.get("PATH", os.defpath)),
+        machine=Machine(
+            monotonic_s=time.monotonic,
+            cpu_s=time.process_time,
+            used_bytes=_used_bytes,
+            free_bytes=_free_bytes,
+            # libp2p draws from the library's own generator.
+            seed_library=random_library.seed,
+        ),
     )
+
+
+def _used_bytes() -> int:
+    """The most memory this process ever had."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most << 10
+
+
+def _free_bytes() -> int:
+    """What may still be taken without swapping; where nobody says, all there is."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return next(int(it.split()[1]) << 10 for it in lines if it.startswith("MemAvailable:"))
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

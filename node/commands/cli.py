@@ -3,12 +3,16 @@
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import trio
+from trio.testing import MockClock
 
 from node.commands import asking, content, looking, verifying
 from node.commands import demo as showing_demo
+from node.commands import devnet as showing_devnet
+from node.commands import load as loading_command
 from node.commands.join import World, join
 from node.commands.options import (
     bytes_of,
@@ -19,6 +23,9 @@ from node.commands.options import (
     verdicts_of,
 )
 from node.config import ROLES_DEFAULT, NodeConfig
+from node.devnet.config import DevnetConfig
+from node.devnet.faults import KINDS, parse
+from node.loading import rate_of
 from p2p.peers import PeersConfig
 from wire import limits
 from wire.errors import InputError
@@ -239,3 +246,100 @@ _looking("status", "How this peer is, by what the others say.")
 _looking("peers", "The peers that this one knows.")
 _looking("models", "The models here and in the network.")
 _looking("receipts", "The answers this peer has kept, latest first.")
+
+
+@cli.command("devnet", epilog="Faults: " + "; ".join(f"{it}: {KINDS[it].what}" for it in KINDS))
+@click.option("--peers", default=50, show_default=True, help="How many peers.")
+@click.option("--seed", default=7, show_default=True, help="Draws peers, links, load and faults.")
+@click.option("--seconds", default=60.0, show_default=True, help="How long tasks are asked.")
+@click.option("--load", default="10/s", show_default=True, help="Tasks that are due, a second.")
+@click.option("--faults", default="", help="NAME=SHARE[@SECOND][+SECONDS],… as kill=0.3,loss=0.05.")
+@click.option("--deadline", default=60, show_default=True, type=DEADLINE_S, help="Of each task.")
+@click.option("--store", default="memory", type=click.Choice(["memory", "lmdb"]))
+@click.option("--transport", default="memory", type=click.Choice(["memory", "tcp"]))
+@click.option("--html", type=click.Path(path_type=Path), help="Write the report as a page.")
+@click.option("--replay", type=click.Path(path_type=Path), help="Have a report's run again.")
+@json_option
+@click.pass_obj
+def devnet_command(
+    world: Callable[[], World],
+    /,
+    *,
+    html: Path | None,
+    replay: Path | None,
+    as_json: bool,
+    **typed: Any,
+) -> int:
+    """A network of real peers in this process, under load and faults, and whether it holds."""
+    config = showing_devnet.replayed(replay) if replay is not None else _devnet_config(**typed)
+    made = world()
+    tcp = made.transport if config.over_tcp else None
+    output = showing_devnet.Output(as_json=as_json, html=html)
+    return trio.run(
+        lambda: showing_devnet.devnet(config, made.machine, tcp, output),
+        # Work of the processor then takes no time of the network's.
+        clock=None if config.in_real_time else MockClock(autojump_threshold=0),
+    )
+
+
+def _devnet_config(
+    *,
+    peers: int,
+    seed: int,
+    seconds: float,
+    load: str,
+    faults: str,
+    deadline: int,
+    store: str,
+    transport: str,
+) -> DevnetConfig:
+    return DevnetConfig(
+        peers=peers,
+        seed=seed,
+        seconds=seconds,
+        rate=rate_of(load),
+        faults=parse(faults),
+        deadline_s=deadline,
+        on_disk=store == "lmdb",
+        over_tcp=transport == "tcp",
+    )
+
+
+@cli.command("load")
+@click.argument("bootstrap", nargs=-1)
+@click.option("--rate", default="10/s", show_default=True, help="Tasks that are due, a second.")
+@click.option("--clients", default=8, show_default=True, type=click.IntRange(1, 256))
+@click.option("--model", default="hash", show_default=True, help="What to ask: it embeds a text.")
+@click.option("--seconds", default=30.0, show_default=True, type=click.FloatRange(1, 86_400))
+@click.option("--deadline", default=60, show_default=True, type=DEADLINE_S, help="Of each task.")
+@click.option("--verdicts", default="2/3", show_default=True, help="Verdicts needed, of how many.")
+@click.option("--network", default="baton", show_default=True, help="Peers of other names refuse.")
+@state_option
+@json_option
+@click.pass_obj
+def load_command(
+    world: Callable[[], World],
+    /,
+    *,
+    bootstrap: tuple[str, ...],
+    verdicts: str,
+    state: Path,
+    as_json: bool,
+    **typed: Any,
+) -> int:
+    """Ask at a rate, whatever the answers do. Without BOOTSTRAP the running peer asks."""
+    needed, verifiers = verdicts_of(verdicts)
+    config = loading_command.LoadConfig(
+        state=state.expanduser(),
+        bootstraps=bootstrap,
+        network=typed["network"],
+        model=typed["model"],
+        rate=rate_of(typed["rate"]),
+        seconds=typed["seconds"],
+        clients=typed["clients"],
+        deadline_s=typed["deadline"],
+        needed=needed,
+        verifiers=verifiers,
+    )
+    loading_command.check(config)
+    return trio.run(lambda: loading_command.load(config, world(), as_json=as_json))

@@ -13,6 +13,7 @@ from trio import TaskStatus  # type: ignore[attr-defined]
 from node.commands.showing import console, safe, show_json, size
 from node.config import NodeConfig
 from node.control import check_socket_path, open_control
+from node.devnet.machine import Machine
 from node.engines.by_format import EnginesByFormat
 from node.engines.hash_engine import HashEngine
 from node.engines.launch import EngineConfig
@@ -37,6 +38,7 @@ class World:
     transport: Transport
     cache_folder: Path
     engine: EngineConfig
+    machine: Machine
 
 
 @asynccontextmanager

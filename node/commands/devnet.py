@@ -1,0 +1,202 @@
+"""`devnet`: a network in one process, on a screen that a person can follow, and its report."""
+
+import json
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+from rich.console import Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from node.commands.showing import console, show_json, size
+from node.devnet.config import DevnetConfig, config_of
+from node.devnet.machine import Machine
+from node.devnet.net import Devnet, open_devnet
+from node.devnet.page import page_of
+from node.devnet.report import Report, report_of
+from p2p.transport import Transport
+from wire.errors import InputError
+
+# Drawn so often by real time, however fast the network's own time passes.
+REDRAW_S = 0.25
+SPARKS = "▁▂▃▄▅▆▇█"
+SPARKS_SHOWN = 60
+LOG_LINES = 6
+REPLAY_BYTES_MAX = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """Where the report goes."""
+
+    as_json: bool = False
+    html: Path | None = None
+
+
+async def devnet(
+    config: DevnetConfig, machine: Machine, tcp: Transport | None, output: Output
+) -> int:
+    """Run it and show it; the exit code."""
+    if output.html is not None and not output.html.absolute().parent.is_dir():
+        raise InputError(f"there is no folder for {output.html}", todo="check --html")
+    screen = _Screen(config, machine)
+    live = not output.as_json and console.is_terminal
+    with tempfile.TemporaryDirectory(prefix="baton-devnet-") as folder:
+        if live:
+            with Live(screen.picture(), console=console, auto_refresh=False) as drawn:
+                report = await _run(config, machine, tcp, Path(folder), screen, drawn)
+                drawn.update(screen.picture(), refresh=True)
+        else:
+            report = await _run(config, machine, tcp, Path(folder), screen, None)
+    if output.html is not None:
+        output.html.write_text(page_of(report.document), encoding="utf-8")
+    if output.as_json:
+        show_json(report.document)
+    else:
+        console.print("\n".join(report.lines()), markup=False)
+        verdict = "[green]held[/green]" if report.passed else "[red]did not hold[/red]"
+        console.print(f"\n[bold]The network {verdict}[/bold]")
+    return 0 if report.passed else 1
+
+
+async def _run(
+    config: DevnetConfig,
+    machine: Machine,
+    tcp: Transport | None,
+    folder: Path,
+    screen: "_Screen",
+    drawn: Live | None,
+) -> Report:
+    async with trio.open_nursery() as nursery:
+        if drawn is not None:
+            nursery.start_soon(screen.redraw_forever, drawn)
+        async with open_devnet(config, machine, folder=folder, tcp=tcp, watch=screen.watch) as net:
+            await net.run()
+            report = report_of(net)
+        nursery.cancel_scope.cancel()
+    # What closing it showed belongs to the report too.
+    return report.closed(net)
+
+
+def replayed(path: Path) -> DevnetConfig:
+    """The run that a report describes; InputError where it is none, or another version's."""
+    try:
+        if path.stat().st_size > REPLAY_BYTES_MAX:
+            raise InputError(f"{path} is no report: it is too large")
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON", todo="give a file that --json printed") from error
+    return config_of(document.get("run", document) if isinstance(document, dict) else document)
+
+
+@dataclass(slots=True)
+class _Screen:
+    """What is shown while the network runs."""
+
+    config: DevnetConfig
+    machine: Machine
+    net: Devnet | None = None
+    began_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began_s = self.machine.monotonic_s()
+
+    def watch(self, net: Devnet) -> None:
+        self.net = net
+
+    async def redraw_forever(self, drawn: Live) -> None:
+        last_s = 0.0
+        while True:
+            await trio.sleep(1.0)
+            now_s = self.machine.monotonic_s()
+            if now_s - last_s >= REDRAW_S:
+                last_s = now_s
+                drawn.update(self.picture(), refresh=True)
+
+    def picture(self) -> Group:
+        config, net = self.config, self.net
+        real_s = self.machine.monotonic_s() - self.began_s
+        passed_s = 0.0 if net is None else net.now_s
+        head = Text.assemble(
+            ("Baton devnet", "bold green"),
+            f"  {config.peers} peers, seed {config.seed}, {config.rate:g} tasks/s   ",
+            (f"{passed_s:.0f} of {config.seconds:.0f} s", "bold"),
+            f" of its own time in {real_s:.0f} s",
+        )
+        bar = ProgressBar(total=config.seconds, completed=min(passed_s, config.seconds))
+        if net is None or net.began_s is None:
+            up = 0 if net is None else len(net.living())
+            starting = Text(f"starting: {up} of {config.peers} peers are up", "yellow")
+            return Group(head, ProgressBar(total=config.peers, completed=up), starting)
+        log = Text("\n".join(net.log[-LOG_LINES:]), overflow="ellipsis", no_wrap=True)
+        return Group(
+            head,
+            bar,
+            Panel(_figures(net), title="now", title_align="left"),
+            Panel(_curves(net), title="over time", title_align="left"),
+            Panel(log, title="what happens", title_align="left"),
+        )
+
+
+def _figures(net: Devnet) -> Table:
+    counts, sampler = net.load.counts, net.sampler
+    last = sampler.samples[-1] if sampler.samples else None
+    table = Table(box=None, expand=True, pad_edge=False, show_header=False)
+    for _ in range(6):
+        table.add_column(no_wrap=True)
+
+    def cell(value: object, *, bad: bool = False) -> Text:
+        return Text(str(value), "bold red" if bad else "bold")
+
+    views = "-" if last is None else f"{last.views_complete_ratio:.0%}"
+    gossip = "-" if last is None else f"{size(last.gossip_bytes_per_peer_s)}/s a peer"
+    p50_s, p99_s = (net.load.latencies.percentile_s(it) for it in (50, 99))
+    table.add_row(
+        *("peers up", cell(len(net.living()))),
+        *("views complete", cell(views)),
+        *("gossip", cell(gossip)),
+    )
+    table.add_row(
+        *("accepted", cell(counts.accepted)),
+        *("answered", cell(counts.answered)),
+        *("in flight", cell(counts.in_flight)),
+    )
+    table.add_row(
+        *("retried", cell(counts.retries)),
+        *("lost", cell(counts.failed, bad=counts.failed > 0)),
+        *("late", cell(counts.late, bad=counts.late > 0)),
+    )
+    table.add_row(
+        *("p50", cell("-" if p50_s is None else f"{p50_s:.2f} s")),
+        *("p99", cell("-" if p99_s is None else f"{p99_s:.2f} s")),
+        *("violated", cell(net.violations.count, bad=net.violations.count > 0)),
+    )
+    return table
+
+
+def _curves(net: Devnet) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    samples = net.sampler.samples
+    for name, values in (
+        ("peers up", [float(it.living) for it in samples]),
+        ("in flight", [float(it.in_flight) for it in samples]),
+        ("p99", [it.p99_s or 0.0 for it in samples]),
+        ("gossip", [it.gossip_bytes_per_peer_s for it in samples]),
+    ):
+        table.add_row(name, Text(spark(values), "cyan"), f"{max(values, default=0):.4g} at most")
+    return table
+
+
+def spark(values: list[float]) -> str:
+    """The latest values as a row of blocks, from 0 to the largest of all."""
+    step = max(1, -(-len(values) // SPARKS_SHOWN))
+    shown = values[::step]
+    most = max([*values, 1e-9])
+    return "".join(SPARKS[min(7, int(it / most * 7.99))] for it in shown)

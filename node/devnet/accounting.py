@@ -1,0 +1,188 @@
+"""What gossip costs: processor time by task, bytes by message.
+
+Processor time is taken at each step of each task, and booked on what that task is for: `gossip`
+(adverts, meeting, pinging, and libp2p's pubsub below them), `work` (legs, checks, content, engines,
+the path), `wire` (streams and connections, which carry both), `devnet` (the run itself). What is
+said of gossip is its own time and that share of the wire's which its bytes have of all bytes. The
+handlers of gossip's messages run in the wire's tasks, and are booked apart.
+
+Bytes of gossip are all that was carried less what belongs to work, so they include what the streams
+need for themselves: it is too much rather than too little.
+"""
+
+import struct
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, cast
+
+import trio
+
+from p2p.frames import HEADER_BYTES
+from p2p.frames import Kind as FrameKind
+from p2p.peers import Handler
+from p2p.talk import Talk
+from p2p.transport import Accept, ByteStream, Endpoint, Transport
+from wire.content import PeerId
+from wire.kinds import Kind
+from wire.message import Message
+from wire.signing import SigningKey
+
+_HEADER = struct.Struct(">BI")
+# A message is a list of two, and its kind a small number: these two bytes begin its payload.
+_LIST_OF_TWO = 0x92
+_GOSSIP_TASKS = (
+    *("p2p.adverts", "p2p.neighbours", "p2p.seeking", "p2p.peers"),
+    "p2p.over_libp2p.gossip",
+)
+_WIRE_TASKS = ("p2p.", "libp2p.")
+# libp2p's pubsub, by the names of its tasks; its streams are read where they were accepted.
+_PUBSUB_TASKS = (
+    "libp2p.pubsub",
+    "libp2p.network.connection.swarm_connection.SwarmConn._handle_muxed_stream",
+    *("_handle_new_peer", "_replay_recent", "handle_sending_messages[", "heartbeat["),
+)
+_SERVICE_TASK = "[daemon="
+_WORK_TASKS = ("p2p.blobs", "p2p.fetching", "p2p.together", "node.")
+WORK_KINDS = frozenset(
+    (
+        *(Kind.OFFER, Kind.ACCEPT, Kind.REFUSE, Kind.PIECE, Kind.RESULT),
+        *(Kind.CHECK, Kind.FINDING, Kind.QUOTE, Kind.QUOTED, Kind.WANT, Kind.BLOCK),
+    )
+)
+
+
+def purpose_of(name: str) -> str:
+    """What a task is for, by the name of the function it runs."""
+    if name.startswith("node.devnet"):
+        return "devnet"
+    if name.startswith((*_GOSSIP_TASKS, *_PUBSUB_TASKS)):
+        return "gossip"
+    if name.startswith(_WORK_TASKS):
+        return "work"
+    return "wire" if name.startswith(_WIRE_TASKS) or _SERVICE_TASK in name else "other"
+
+
+class Accounting(trio.abc.Instrument):
+    """Books processor time while it is one of trio's instruments, and bytes as they are told."""
+
+    def __init__(self, cpu_s: Callable[[], float]) -> None:
+        self.cpu_s: defaultdict[str, float] = defaultdict(float)
+        self.work_bytes = 0
+        self.stream_bytes = 0
+        self._clock = cpu_s
+        self._purposes: dict[str, str] = {}
+        self._since_s = 0.0
+        # Tasks that are within a handler, and what it is for.
+        self._handling: dict[trio.lowlevel.Task, str] = {}
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._since_s = self._clock()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        now_s = self._clock()
+        self.cpu_s[self._purpose(task)] += now_s - self._since_s
+        self._since_s = now_s
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        self._handling.pop(task, None)
+
+    def _purpose(self, task: trio.lowlevel.Task) -> str:
+        if self._handling and (handling := self._handling.get(task)) is not None:
+            return handling
+        purpose = self._purposes.get(task.name)
+        if purpose is None:
+            purpose = self._purposes[task.name] = purpose_of(task.name)
+        return purpose
+
+    def booked(self, handler: Handler, purpose: str) -> Handler:
+        """`handler`, with its time booked on `purpose`."""
+
+        async def booking(talk: Talk, message: Message) -> None:
+            task = trio.lowlevel.current_task()
+            self.after_task_step(task)
+            self._handling[task] = purpose
+            try:
+                await handler(talk, message)
+            finally:
+                self.after_task_step(task)
+                self._handling.pop(task, None)
+
+        return booking
+
+    def gossip_cpu_s(self, carried_bytes: int) -> float:
+        """See the head of this file."""
+        gossip_bytes = self.gossip_bytes(carried_bytes)
+        share = gossip_bytes / max(1, gossip_bytes + self.work_bytes)
+        return self.cpu_s["gossip"] + share * self.cpu_s["wire"]
+
+    def gossip_bytes(self, carried_bytes: int) -> int:
+        return max(0, max(carried_bytes, self.stream_bytes) - self.work_bytes)
+
+
+class CountingTransport:
+    """A transport that tells `Accounting` what its streams carry."""
+
+    def __init__(self, inner: Transport, accounting: Accounting) -> None:
+        self._inner = inner
+        self._accounting = accounting
+
+    def open(
+        self, key: SigningKey, listen: Sequence[str], *, accept: Accept
+    ) -> AbstractAsyncContextManager[Endpoint]:
+        return self._open(key, listen, accept)
+
+    @asynccontextmanager
+    async def _open(
+        self, key: SigningKey, listen: Sequence[str], accept: Accept
+    ) -> AsyncIterator[Endpoint]:
+        async def counting(peer: PeerId, stream: ByteStream) -> None:
+            await accept(peer, _CountingStream(stream, self._accounting))
+
+        async with self._inner.open(key, listen, accept=counting) as endpoint:
+            yield cast("Endpoint", _CountingEndpoint(endpoint, self._accounting))
+
+
+class _CountingEndpoint:
+    """Everything but new streams is the endpoint's own."""
+
+    def __init__(self, inner: Endpoint, accounting: Accounting) -> None:
+        self._inner = inner
+        self._accounting = accounting
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def open_stream(self, peer: PeerId, *, deadline_s: float) -> ByteStream:
+        stream = await self._inner.open_stream(peer, deadline_s=deadline_s)
+        return _CountingStream(stream, self._accounting)
+
+
+class _CountingStream:
+    """Counts what is written, which is whole frames; the other side counts what it writes."""
+
+    def __init__(self, inner: ByteStream, accounting: Accounting) -> None:
+        self._inner = inner
+        self._accounting = accounting
+        self._is_work = False
+        self.read = inner.read
+        self.close = inner.close
+        self.reset = inner.reset
+
+    @property
+    def peer(self) -> PeerId:
+        return self._inner.peer
+
+    async def write(self, data: bytes) -> None:
+        at, work_bytes = 0, 0
+        while at + HEADER_BYTES <= len(data):
+            kind, size = _HEADER.unpack_from(data, at)
+            payload = at + HEADER_BYTES
+            if kind == FrameKind.DATA and size > 1 and data[payload] == _LIST_OF_TWO:
+                self._is_work = data[payload + 1] in WORK_KINDS
+            at = payload + size
+            if self._is_work:
+                work_bytes += HEADER_BYTES + size
+        self._accounting.work_bytes += work_bytes
+        self._accounting.stream_bytes += len(data)
+        await self._inner.write(data)

@@ -1,0 +1,102 @@
+"""What a run is told: everything that, with this version, makes it what it is."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from node.devnet.faults import Wanted, parse
+from node.devnet.plan import PEERS_MIN
+from node.loading import rate_of
+from p2p.pace import Pace, PaceConfig
+from p2p.view import ViewConfig
+from wire.errors import InputError
+
+# Of the plan, the faults and the load: a file of another version would be another run.
+VERSION = 1
+PEERS_MAX = 20_000
+SECONDS_MAX = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevnetConfig:
+    """A run. `rate` is in tasks a second."""
+
+    peers: int = 50
+    seed: int = 7
+    seconds: float = 60.0
+    rate: float = 10.0
+    faults: tuple[Wanted, ...] = ()
+    deadline_s: int = 60
+    on_disk: bool = False
+    over_tcp: bool = False
+
+    def __post_init__(self) -> None:
+        if not PEERS_MIN <= self.peers <= PEERS_MAX:
+            raise InputError(
+                f"{self.peers} peers are no network to try things on",
+                todo=f"give --peers {PEERS_MIN} to {PEERS_MAX}",
+            )
+        if not 1 <= self.seconds <= SECONDS_MAX:
+            raise InputError(
+                f"{self.seconds:g} seconds are no run", todo=f"give 1 to {SECONDS_MAX:.0f}"
+            )
+
+    @property
+    def period_s(self) -> float:
+        """How often a peer of so large a network says that it is there."""
+        return Pace(PaceConfig(), ViewConfig().adverts_max).period_s(self.peers)
+
+    @property
+    def in_real_time(self) -> bool:
+        """Disks and sockets have threads and kernels behind them, whose time cannot be made up."""
+        return self.on_disk or self.over_tcp
+
+    def replay_line(self) -> str:
+        """What to type to have the same run again."""
+        words = [
+            f"python -m node devnet --peers {self.peers} --seed {self.seed}",
+            f"--seconds {self.seconds:g} --load {self.rate:g}/s",
+        ]
+        if self.faults:
+            words.append(f"--faults {','.join(map(str, self.faults))}")
+        if self.deadline_s != 60:
+            words.append(f"--deadline {self.deadline_s}")
+        words += ["--store lmdb"] * self.on_disk + ["--transport tcp"] * self.over_tcp
+        return " ".join(words)
+
+    def to_document(self) -> dict[str, Any]:
+        """As it stands in a report, from which a run is replayed."""
+        return {
+            "version": VERSION,
+            "peers": self.peers,
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "load": f"{self.rate:g}/s",
+            "faults": ",".join(map(str, self.faults)),
+            "deadline_s": self.deadline_s,
+            "store": "lmdb" if self.on_disk else "memory",
+            "transport": "tcp" if self.over_tcp else "memory",
+        }
+
+
+def config_of(document: object) -> DevnetConfig:
+    """The run that a report's `run` describes; InputError, naming both versions, for another's."""
+    if not isinstance(document, dict) or "version" not in document:
+        raise InputError("that is no report of devnet", todo="give a file that --json printed")
+    if document["version"] != VERSION:
+        raise InputError(
+            f"the file is of version {document['version']} of devnet, this is version {VERSION}",
+            todo="run it with the release that wrote it, or give its options by hand",
+        )
+    try:
+        return DevnetConfig(
+            peers=int(document["peers"]),
+            seed=int(document["seed"]),
+            seconds=float(document["seconds"]),
+            rate=rate_of(str(document["load"])),
+            faults=parse(str(document["faults"])),
+            deadline_s=int(document["deadline_s"]),
+            on_disk=document["store"] == "lmdb",
+            over_tcp=document["transport"] == "tcp",
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"the file lacks what a run needs: {error}") from error

@@ -1,0 +1,203 @@
+"""Faults: what may go wrong, how it is written on a command line, and whom it strikes when.
+
+Pure. `parse` reads `kill=0.3,loss=0.05@10+20`; `plan` draws, from a seed, a record for every single
+thing that is going to happen. The same seed and the same words give the same records.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from random import Random
+
+from wire.errors import InputError
+
+# Later than this after its start nothing is done to a network any more.
+MOMENT_S_MAX = 24 * 3600.0
+
+
+class Aim(Enum):
+    """What a fault is about."""
+
+    # A share of the peers, at one moment.
+    EVENT = auto()
+    # A share of the peers, for a while or for good: how they behave.
+    NATURE = auto()
+    # A share of all that passes over the links.
+    LINK = auto()
+    # A share of the peers, again and again.
+    RATE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One word of the vocabulary. `for_s` is how long it lasts where nothing else is said."""
+
+    aim: Aim
+    what: str
+    for_s: float = math.inf
+
+
+KINDS: dict[str, Kind] = {
+    "kill": Kind(Aim.EVENT, "the process is gone, no good-bye; its kernel closes its connections"),
+    "vanish": Kind(Aim.EVENT, "the machine is gone; its connections stand half open"),
+    "freeze": Kind(Aim.EVENT, "stopped; what is sent to it waits, and so does what it sent", 20.0),
+    "leave": Kind(Aim.EVENT, "leaves politely"),
+    "restart": Kind(Aim.EVENT, "killed, and started again with its key and its store", 5.0),
+    "restart_asker": Kind(Aim.EVENT, "the same, of peers whose own tasks are under way", 5.0),
+    "oneway": Kind(Aim.EVENT, "is heard, and hears nobody", 30.0),
+    "partition": Kind(Aim.EVENT, "cut off together from all the others, then healed", 30.0),
+    "full_disk": Kind(Aim.EVENT, "the store has no room for anything more", 30.0),
+    "slow": Kind(Aim.NATURE, "works and answers ten times slower than it says"),
+    "clock_skew": Kind(Aim.NATURE, "its wall clock is up to four minutes wrong"),
+    "liar": Kind(Aim.NATURE, "answers wrong, signs it, and confirms other liars' answers"),
+    "lazy_verifier": Kind(Aim.NATURE, "agrees with everything, and looks at nothing"),
+    "garbage": Kind(Aim.NATURE, "answers every message with nonsense"),
+    "flooder": Kind(Aim.NATURE, "floods the network with adverts of keys made up for it"),
+    "refuser": Kind(Aim.NATURE, "refuses every leg"),
+    "silent": Kind(Aim.NATURE, "accepts every leg and never answers"),
+    "truncator": Kind(Aim.NATURE, "cuts the stream of every leg in the middle"),
+    "loss": Kind(Aim.LINK, "parcels are lost and sent again after 200 ms, 400 ms, ..."),
+    "delay": Kind(Aim.LINK, "parcels take up to half a second more"),
+    "duplicate": Kind(Aim.LINK, "parcels travel twice; the stream drops the second"),
+    "reorder": Kind(Aim.LINK, "parcels are overtaken; the stream waits for them"),
+    "churn": Kind(Aim.RATE, "that share of the peers is killed, and as many come new, a minute"),
+}
+
+_WORD = re.compile(
+    r"(?P<name>[a-z_]+)=(?P<amount>\d*\.?\d+)(?P<rate>/min)?"
+    r"(?:@(?P<at>\d*\.?\d+))?(?:\+(?P<for>\d*\.?\d+))?"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What was typed: a share, from when, for how long. None: as the kind has it."""
+
+    name: str
+    amount: float
+    at_s: float | None = None
+    for_s: float | None = None
+
+    def __str__(self) -> str:
+        rate = "/min" if KINDS[self.name].aim is Aim.RATE else ""
+        at = "" if self.at_s is None else f"@{self.at_s:g}"
+        lasting = "" if self.for_s is None else f"+{self.for_s:g}"
+        return f"{self.name}={self.amount:g}{rate}{at}{lasting}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing that happens: from `at_s` after the start, for `for_s`, to these peers by number.
+
+    `seed` is its own: adding a fault changes none of the others.
+    """
+
+    name: str
+    amount: float
+    at_s: float
+    for_s: float
+    peers: tuple[int, ...]
+    seed: str
+
+    @property
+    def aim(self) -> Aim:
+        return KINDS[self.name].aim
+
+
+def parse(text: str) -> tuple[Wanted, ...]:
+    """`kill=0.3,loss=0.05@10+20,churn=0.1/min`; InputError names what there is."""
+    wanted = []
+    for word in filter(None, (it.strip() for it in text.split(","))):
+        match = _WORD.fullmatch(word)
+        if match is None or match["name"] not in KINDS:
+            raise InputError(
+                f"{word[:60]!r} is not a fault",
+                todo=f"use NAME=SHARE[@SECOND][+SECONDS], with NAME one of {', '.join(KINDS)}",
+            )
+        wanted.append(_checked(word, match))
+    names = [it.name for it in wanted]
+    twice = {it for it in names if names.count(it) > 1 and KINDS[it].aim is not Aim.EVENT}
+    if twice:
+        raise InputError(f"{min(twice)} is given twice", todo="give it once, with one share")
+    return tuple(wanted)
+
+
+def _checked(word: str, match: re.Match[str]) -> Wanted:
+    name, amount = match["name"], float(match["amount"])
+    is_rate = KINDS[name].aim is Aim.RATE
+    if is_rate != bool(match["rate"]):
+        todo = f"{name}=0.1/min" if is_rate else f"{name}=0.1"
+        raise InputError(f"{word!r} is not how {name} is given", todo=f"for example {todo}")
+    most = 0.9 if KINDS[name].aim is Aim.LINK else 1.0
+    if not 0 < amount <= most:
+        raise InputError(f"{word!r}: {amount:g} is not a share", todo=f"give 0.01 to {most:g}")
+    at_s = None if match["at"] is None else float(match["at"])
+    for_s = None if match["for"] is None else float(match["for"])
+    if max(at_s or 0.0, for_s or 0.0) > MOMENT_S_MAX:
+        raise InputError(f"{word!r} is more than a day", todo="give seconds")
+    return Wanted(name=name, amount=amount, at_s=at_s, for_s=for_s)
+
+
+def plan(
+    wanted: Sequence[Wanted],
+    seed: int,
+    seconds: float,
+    strikable: Sequence[int],
+    askers: Sequence[int],
+) -> tuple[Fault, ...]:
+    """Every fault of a run, by its moment. `strikable` are the peers that may be struck.
+
+    Peers of different natures are different peers, as far as there are enough.
+    """
+    faults: list[Fault] = []
+    natured: set[int] = set()
+    for place, one in enumerate(wanted):
+        own = f"{seed}:{place}:{one.name}"
+        random = Random(own)
+        kind = KINDS[one.name]
+        for_s = kind.for_s if one.for_s is None else one.for_s
+        if kind.aim is Aim.RATE:
+            faults += _churn(one, own, seconds, strikable)
+            continue
+        peers: tuple[int, ...] = ()
+        if kind.aim is not Aim.LINK:
+            among = askers if one.name == "restart_asker" else strikable
+            peers = _drawn(random, among, one.amount, natured if kind.aim is Aim.NATURE else set())
+        if kind.aim is Aim.NATURE:
+            natured.update(peers)
+        # What strikes at once does so half way; what peers and links are like, they are at once.
+        at_s = one.at_s
+        if at_s is None:
+            at_s = seconds / 2 if kind.aim is Aim.EVENT else 0.0
+        faults.append(
+            Fault(name=one.name, amount=one.amount, at_s=at_s, for_s=for_s, peers=peers, seed=own)
+        )
+    return tuple(sorted(faults, key=lambda it: it.at_s))
+
+
+def _drawn(
+    random: Random, among: Sequence[int], share: float, without: set[int]
+) -> tuple[int, ...]:
+    count = min(len(among), max(1, round(share * len(among))))
+    order = random.sample(list(among), len(among))
+    # A stable sort: those that are something else already come last.
+    order.sort(key=lambda it: it in without)
+    return tuple(sorted(order[:count]))
+
+
+def _churn(one: Wanted, own: str, seconds: float, strikable: Sequence[int]) -> list[Fault]:
+    """One record for each death; no peer dies twice before all have died once."""
+    random = Random(own)
+    first_s = one.at_s or 0.0
+    lasts_s = seconds - first_s if one.for_s is None else min(one.for_s, seconds - first_s)
+    count = round(one.amount * len(strikable) * max(0.0, lasts_s) / 60)
+    moments = sorted(first_s + random.random() * lasts_s for _ in range(count))
+    order: list[int] = []
+    while len(order) < count:
+        order += random.sample(list(strikable), len(strikable))
+    return [
+        Fault(name="churn", amount=one.amount, at_s=at_s, for_s=0.0, peers=(victim,), seed=own)
+        for at_s, victim in zip(moments, order, strict=False)
+    ]

@@ -1,0 +1,87 @@
+"""What must hold at every moment of a run: small checkers, fed with what happens.
+
+Each says at once what was broken, by which peer and when; a run with a violation has failed,
+whatever its figures are.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from node.path import TASKS_UNDER_WAY_MAX
+from node.peer import Node
+from node.serving import LEGS_AT_ONCE
+from wire import limits
+from wire.content import PeerId
+
+VIOLATIONS_KEPT = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """An invariant that did not hold. `peer` is a number in the run, None where it is nobody's."""
+
+    invariant: str
+    peer: int | None
+    at_s: float
+    what: str
+
+    def __str__(self) -> str:
+        who = "" if self.peer is None else f" at peer {self.peer}"
+        return f"{self.invariant}{who} after {self.at_s:.1f} s: {self.what}"
+
+
+@dataclass(slots=True)
+class Violations:
+    """The violations of a run, the first of them in full."""
+
+    now_s: Callable[[], float]
+    found: list[Violation] = field(default_factory=list)
+    count: int = 0
+
+    def note(self, invariant: str, peer: int | None, what: str) -> None:
+        self.count += 1
+        if len(self.found) < VIOLATIONS_KEPT:
+            self.found.append(
+                Violation(invariant=invariant, peer=peer, at_s=self.now_s(), what=what)
+            )
+
+
+@dataclass(slots=True)
+class SequenceNeverGoesBack:
+    """In a view the sequence number of a peer only ever rises, also over forgetting it."""
+
+    violations: Violations
+    _seen: dict[tuple[int, int], dict[PeerId, int]] = field(default_factory=dict)
+
+    def see(self, number: int, start: int, node: Node) -> None:
+        """Look at the view of peer `number` in its start `start`: with a new one it forgets."""
+        seen = self._seen.setdefault((number, start), {})
+        for heard in node.peers.view.living(node.parts.seams.wall_s()):
+            peer, seq = heard.signer, heard.record.seq
+            before = seen.get(peer, -1)
+            if seq < before:
+                self.violations.note(
+                    "sequence never goes back", number, f"{peer.short} went from {before} to {seq}"
+                )
+            seen[peer] = seq
+
+
+@dataclass(slots=True)
+class BoundsHold:
+    """Views, queues and streams stay within what they were bounded to."""
+
+    violations: Violations
+
+    def see(self, number: int, node: Node) -> None:
+        peers, streams = node.peers, node.peers.streams.statistics()
+        known = len(peers.connected()) + 1
+        for what, value, most in (
+            ("adverts in the view", len(peers.view), limits.VIEW_ADVERTS_MAX),
+            ("tasks under way", node.path.statistics().under_way, TASKS_UNDER_WAY_MAX),
+            ("legs under way", node.legs.under_way, LEGS_AT_ONCE),
+            ("unread bytes", streams.unread_bytes, limits.UNREAD_BYTES_MAX),
+            ("streams opened by others", streams.open_in, known * limits.STREAMS_IN_PER_PEER_MAX),
+            ("free slots", -node.parts.engine.free_slots, 0),
+        ):
+            if value > most:
+                self.violations.note("every bound holds", number, f"{value} {what}, at most {most}")

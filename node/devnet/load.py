@@ -1,0 +1,163 @@
+"""The load of a run: tasks due at drawn moments, each watched to its end and compared."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+import trio
+
+from node.devnet.invariants import Violations
+from node.devnet.peer import DevPeer
+from node.devnet.tasks import Question, Stream, draw_question
+from node.events import Event, Failed
+from node.loading import Latencies, moments
+from node.peer import Node
+from wire.content import ContentId
+from wire.errors import InputError, Missing, Refused, StoreError, TaskFailed
+
+# An asker that is down comes back within this, or its tasks count as lost.
+GRACE_S = 30.0
+FAILURES_KEPT = 20
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the tasks."""
+
+    due: int = 0
+    accepted: int = 0
+    answered: int = 0
+    refused: int = 0
+    failed: int = 0
+    late: int = 0
+    wrong: int = 0
+    retries: int = 0
+    tokens: int = 0
+    tokens_lost: int = 0
+    tokens_doubled: int = 0
+
+    @property
+    def in_flight(self) -> int:
+        return self.accepted - self.answered - self.failed
+
+    @property
+    def lost(self) -> int:
+        """Accepted, and not answered."""
+        return self.accepted - self.answered
+
+
+@dataclass(slots=True)
+class Load:
+    """Asks at a rate, whatever the answers do."""
+
+    askers: Sequence[DevPeer]
+    violations: Violations
+    seed: int
+    deadline_s: int
+    counts: Counts = field(default_factory=Counts)
+    latencies: Latencies = field(default_factory=Latencies)
+    # When each answer came, and how long after it was due.
+    answers: list[tuple[float, float]] = field(default_factory=list)
+    # Why tasks were not answered, the first few, and how often peers failed, by the reason's start.
+    failures: list[str] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    async def run(self, rate: float, seconds: float) -> None:
+        """Returns once every task has ended."""
+        random = Random(f"{self.seed}:load")
+        started_s = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for number, at_s in enumerate(moments(rate, seconds, random)):
+                question = draw_question(number, random, self.deadline_s)
+                asker = random.choice(self.askers)
+                await trio.sleep_until(started_s + at_s)
+                nursery.start_soon(self._ask, question, asker, started_s + at_s)
+
+    async def _ask(self, question: Question, asker: DevPeer, due_s: float) -> None:
+        self.counts.due += 1
+        try:
+            with trio.fail_after(GRACE_S):
+                node = await _up(asker)
+            task_id = await node.path.submit(question.request)
+        except (Refused, InputError, StoreError, trio.TooSlowError) as error:
+            self.counts.refused += 1
+            self._failed(question, f"refused: {error}")
+            return
+        self.counts.accepted += 1
+        self.counts.tokens += len(question.tokens)
+        until_s = due_s + self.deadline_s + GRACE_S
+        stream = Stream(question.tokens)
+        try:
+            output = await self._watched(asker, task_id, stream, until_s)
+        except (TaskFailed, StoreError) as error:
+            self.counts.failed += 1
+            self._failed(question, str(error))
+            self.violations.note(
+                "no accepted task is lost", asker.number, f"task {question.number}: {error}"
+            )
+            return
+        self._answered(question, stream, output, due_s, asker)
+
+    async def _watched(
+        self, asker: DevPeer, task_id: ContentId, stream: Stream, until_s: float
+    ) -> bytes:
+        """The answer; where the asker's peer starts again, from its journal."""
+
+        def tell(event: Event) -> None:
+            stream.see(event)
+            if isinstance(event, Failed):
+                self.counts.retries += 1
+                self.reasons[f"{event.what}: {event.why[:40]}"] += 1
+
+        node: Node | None = None
+        with trio.move_on_at(until_s):
+            while True:
+                before, node = node, await _up(asker)
+                if before is not None and before is not node:
+                    stream.again()
+                try:
+                    return (await node.path.watch(task_id, tell)).output
+                except Missing:
+                    # It went down with its peer, or is about to be taken up again.
+                    await trio.sleep(0.5)
+                except Refused:
+                    await trio.sleep(1.0)
+        raise TaskFailed(f"nothing was heard of it for {GRACE_S:.0f} s after its deadline")
+
+    def _answered(
+        self, question: Question, stream: Stream, output: bytes, due_s: float, asker: DevPeer
+    ) -> None:
+        now_s = trio.current_time()
+        counts = self.counts
+        counts.answered += 1
+        self.latencies.note(now_s - due_s)
+        self.answers.append((now_s, now_s - due_s))
+        if now_s - due_s > self.deadline_s:
+            counts.late += 1
+            self.violations.note(
+                "no task is late", asker.number, f"task {question.number}: {now_s - due_s:.1f} s"
+            )
+        if output != question.answer:
+            # Whether that is too many depends on how many were to be expected: see the report.
+            counts.wrong += 1
+            return
+        counts.tokens_doubled += stream.doubled
+        counts.tokens_lost += stream.lost
+        if stream.doubled or stream.lost:
+            self.violations.note(
+                "each token once",
+                asker.number,
+                f"task {question.number}: {stream.lost} lost, {stream.doubled} doubled",
+            )
+
+    def _failed(self, question: Question, why: str) -> None:
+        if len(self.failures) < FAILURES_KEPT:
+            self.failures.append(f"task {question.number} ({question.kind}): {why}")
+
+
+async def _up(asker: DevPeer) -> Node:
+    """The asker's running peer, once it runs."""
+    while asker.node is None:
+        await trio.sleep(0.1)
+    return asker.node

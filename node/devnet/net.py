@@ -1,0 +1,261 @@
+"""A network in one process: opens it, strikes it, watches it. `open_devnet` is the way in.
+
+Peers start in waves, each through one that is there already. Faults come at their moments, in a
+task of their own; a sampler looks at the network once a second, at a part of it each time.
+"""
+
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import trio
+from trio import TaskStatus  # type: ignore[attr-defined]
+
+from node.devnet.accounting import Accounting
+from node.devnet.config import DevnetConfig
+from node.devnet.faults import Aim, Fault, plan
+from node.devnet.invariants import Violations
+from node.devnet.links import FaultyNetwork
+from node.devnet.load import Load
+from node.devnet.machine import Machine, check_memory
+from node.devnet.peer import DevPeer, Surroundings
+from node.devnet.plan import key_of, plan_peers
+from node.devnet.sampling import Sampler
+from node.devnet.striking import end, strike
+from node.devnet.tasks import MadeUpSource
+from p2p.transport import Transport
+from wire.errors import InputError, StoreError, TransportError
+
+# How many peers start at once, and how often one that could not is tried again.
+STARTING_AT_ONCE = 32
+START_TRIES = 5
+# How long a new network is waited for until its views are complete.
+SETTLE_S_MAX = 180.0
+CLOSE_S = 30.0
+
+
+@dataclass(slots=True)
+class Devnet:
+    """A running network. `peers` are all that ever were, by number."""
+
+    config: DevnetConfig
+    machine: Machine
+    around: Surroundings
+    nursery: trio.Nursery
+    violations: Violations
+    load: Load
+    sampler: Sampler
+    peers: list[DevPeer] = field(default_factory=list)
+    faults: tuple[Fault, ...] = ()
+    # When the load began; None before.
+    began_s: float | None = None
+    # When peers were last struck in a mass, and how long starting took.
+    struck_s: float | None = None
+    start_s: float = 0.0
+    # What happened, in words.
+    log: list[str] = field(default_factory=list)
+    _random: Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._random = Random(f"{self.config.seed}:net")
+
+    @property
+    def now_s(self) -> float:
+        """Seconds since the load began, or 0."""
+        return 0.0 if self.began_s is None else trio.current_time() - self.began_s
+
+    def living(self) -> list[DevPeer]:
+        return [it for it in self.peers if it.is_up]
+
+    # Starting
+
+    async def start(self) -> None:
+        """All peers of the plan, in waves; then wait until they know of each other."""
+        started_s = trio.current_time()
+        for one in plan_peers(self.config.peers, self.config.seed):
+            key = key_of(self.config.seed, one.number)
+            self.peers.append(DevPeer(one, key, self.around))
+        self.load.askers = [it for it in self.peers if it.plan.asks]
+        await self.start_one(self.peers[0])
+        places = trio.CapacityLimiter(STARTING_AT_ONCE)
+
+        async def begin(peer: DevPeer) -> None:
+            async with places:
+                await self.start_one(peer)
+
+        async with trio.open_nursery() as nursery:
+            for peer in self.peers[1:]:
+                nursery.start_soon(begin, peer)
+        with trio.move_on_after(SETTLE_S_MAX):
+            while self.sampler.complete_ratio(self.peers, self.living()) < 1.0:
+                await trio.sleep(1.0)
+        self.start_s = trio.current_time() - started_s
+
+    async def start_one(self, peer: DevPeer) -> None:
+        """Start a peer through one that is there; another one each time that fails."""
+        for left in range(START_TRIES - 1, -1, -1):
+            others = [it for it in self.living() if it is not peer]
+            bootstraps: tuple[str, ...] = ()
+            if others:
+                node = self._random.choice(others).node
+                assert node is not None
+                bootstraps = node.peers.endpoint.addresses[:1]
+            try:
+                await self.nursery.start(self._live, peer, bootstraps)
+            except* (TransportError, StoreError, InputError) as group:
+                if not left:
+                    self.around.ended(peer.number, f"did not start: {group.exceptions[0]}")
+            else:
+                return
+            await trio.sleep(1.0)
+
+    async def _live(
+        self, peer: DevPeer, bootstraps: tuple[str, ...], task_status: TaskStatus[None]
+    ) -> None:
+        await peer.live(bootstraps, task_status)
+
+    async def add_like(self, peer: DevPeer) -> DevPeer:
+        """A new peer with another's roles, under a key of its own."""
+        number = len(self.peers)
+        plan = type(peer.plan)(
+            number=number,
+            roles=peer.plan.roles,
+            models=peer.plan.models,
+            unit_s=peer.plan.unit_s,
+            asks=False,
+        )
+        new = DevPeer(plan, key_of(self.config.seed, number), self.around)
+        self.peers.append(new)
+        await self.start_one(new)
+        return new
+
+    # Running
+
+    async def run(self) -> None:
+        """The load and the faults, for as long as configured, and until every task has ended."""
+        config = self.config
+        self.began_s = trio.current_time()
+        self.sampler.begin(self)
+        self.faults = plan(
+            config.faults,
+            config.seed,
+            config.seconds,
+            [it.number for it in self.peers if not it.plan.asks],
+            [it.number for it in self.peers if it.plan.asks],
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._strike_all)
+            nursery.start_soon(self._sample_forever)
+            await self.load.run(config.rate, config.seconds)
+            await trio.sleep_until(self.began_s + config.seconds)
+            await self._converged()
+            nursery.cancel_scope.cancel()
+        self.sampler.sample(self, whole=True)
+
+    async def _converged(self) -> None:
+        """Whoever is left is given two advert periods to know enough of the others."""
+        until_s = (self.struck_s or -math.inf) + 2 * self.config.period_s
+        while self.sampler.complete_s is None and trio.current_time() < until_s:
+            await trio.sleep(1.0)
+
+    async def _strike_all(self) -> None:
+        assert self.began_s is not None
+        async with trio.open_nursery() as nursery:
+            for fault in self.faults:
+                await trio.sleep_until(self.began_s + fault.at_s)
+                nursery.start_soon(self.inject, fault)
+
+    async def inject(self, fault: Fault) -> None:
+        """Have one fault happen, and end after its time. It may be one that nobody planned."""
+        if fault.aim is Aim.EVENT and len(fault.peers) > 1:
+            self.struck_s = trio.current_time()
+            self.sampler.struck(self.struck_s)
+        whom = (
+            f" {len(fault.peers)} peers" if fault.peers else f" {fault.amount:.0%} of all parcels"
+        )
+        self.note(f"{fault.name} strikes{whom}")
+        await strike(self, fault)
+        if fault.for_s != math.inf and fault.aim is not Aim.RATE:
+            await trio.sleep(fault.for_s)
+            await end(self, fault)
+            self.note(f"{fault.name} is over")
+
+    def note(self, line: str) -> None:
+        """Keep a line of what happened, the latest few."""
+        self.log.append(f"{self.now_s:6.1f} s  {line}")
+        del self.log[:-64]
+
+    async def _sample_forever(self) -> None:
+        assert self.began_s is not None
+        while True:
+            self.sampler.sample(self)
+            await trio.sleep(1.0)
+
+    async def close(self) -> None:
+        """End every peer as if killed, all at once."""
+        with trio.CancelScope(deadline=trio.current_time() + CLOSE_S, shield=True):
+            async with trio.open_nursery() as nursery:
+                for peer in self.peers:
+                    if peer.node is not None:
+                        nursery.start_soon(peer.kill)
+
+
+@asynccontextmanager
+async def open_devnet(
+    config: DevnetConfig,
+    machine: Machine,
+    *,
+    folder: Path,
+    tcp: Transport | None = None,
+    watch: Callable[[Devnet], None] = lambda _net: None,
+) -> AsyncIterator[Devnet]:
+    """A network whose peers are up and know of each other; nothing of it outlives the block.
+
+    Under trio's MockClock with `autojump_threshold=0` it runs in virtual time, unless `config`
+    asks for disks or sockets: their threads take real time. InputError where the machine has not
+    the memory. `watch` is given the network before its peers start.
+    """
+    check_memory(config.peers, machine)
+    machine.seed_library(config.seed)
+    tasks_before = trio.lowlevel.current_statistics().tasks_living
+    accounting = Accounting(machine.cpu_s)
+    trio.lowlevel.add_instrument(accounting)
+    net: Devnet | None = None
+    violations = Violations(lambda: 0.0 if net is None else net.now_s)
+    try:
+        async with trio.open_nursery() as nursery:
+            around = Surroundings(
+                network=FaultyNetwork(config.seed),
+                accounting=accounting,
+                source=MadeUpSource(),
+                seed=config.seed,
+                folder=folder,
+                on_disk=config.on_disk,
+                tcp=tcp,
+                ended=lambda number, why: violations.note("a peer ends when told to", number, why),
+            )
+            nursery.start_soon(around.network.run)
+            net = Devnet(
+                config,
+                machine,
+                around,
+                nursery,
+                violations,
+                Load((), violations, config.seed, config.deadline_s),
+                Sampler(config.seed, violations),
+            )
+            watch(net)
+            await net.start()
+            try:
+                yield net
+            finally:
+                await net.close()
+                nursery.cancel_scope.cancel()
+    finally:
+        trio.lowlevel.remove_instrument(accounting)
+    left = trio.lowlevel.current_statistics().tasks_living - tasks_before
+    if left > 0:
+        violations.note("nothing outlives its nursery", None, f"{left} tasks are left")

@@ -1,0 +1,249 @@
+"""One peer of a made-up network: it is started, struck, and started again.
+
+What a restart keeps, a key and a store, lives here; the running peer itself is a `node.peer.Node`
+like any other.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from pathlib import Path
+from random import Random
+
+import trio
+from trio import TaskStatus  # type: ignore[attr-defined]
+
+from node.config import NodeConfig
+from node.devnet.accounting import Accounting, CountingTransport
+from node.devnet.behaviour import HANDLED, DevnetEngine, Disk, flood, memory_store, misbehave
+from node.devnet.links import FaultyNetwork
+from node.devnet.plan import PeerPlan, manifests
+from node.peer import Node, Parts, open_node
+from node.sources import Source
+from p2p.adverts import Seams
+from p2p.over_libp2p import MemoryTransport
+from p2p.peers import PeersConfig
+from p2p.transport import Transport
+from store import Store, Table, open_store
+from wire.errors import BatonError
+from wire.message import Hello, Message, Part, Ping, Seek, Swap
+from wire.signing import SigningKey
+
+QUOTA_BYTES = 1 << 30
+# An instant at which every run begins, by the wall clock of its peers.
+WALL_S = 1_800_000_000.0
+LEAVE_S = 5.0
+_MANIFESTS = manifests()
+GOSSIP_MESSAGES: tuple[type[Message], ...] = (Hello, Ping, Part, Swap, Seek)
+
+
+class State(Enum):
+    """How a peer is, as the one who strikes it knows."""
+
+    DOWN = auto()
+    UP = auto()
+    # Up, but stopped or cut off: nobody can count on it.
+    STRUCK = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What all peers of a run share."""
+
+    network: FaultyNetwork
+    accounting: Accounting
+    source: Source
+    seed: int
+    folder: Path
+    on_disk: bool = False
+    # For sockets instead of memory.
+    tcp: Transport | None = None
+    started_s: float = field(default_factory=trio.current_time)
+    # What became of a peer that ended by itself: its number and why.
+    ended: Callable[[int, str], None] = lambda _number, _why: None
+
+
+@dataclass(slots=True, eq=False)
+class DevPeer:
+    """One peer, over all its starts."""
+
+    plan: PeerPlan
+    key: SigningKey
+    around: Surroundings
+    disk: Disk = field(default_factory=Disk)
+    skew_s: float = 0.0
+    natures: set[str] = field(default_factory=set)
+    state: State = State.DOWN
+    node: Node | None = None
+    starts: int = 0
+    up_s: float = 0.0
+    _engine: DevnetEngine | None = None
+    _store: Store | None = None
+    _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    _leave: trio.Event = field(default_factory=trio.Event)
+    _ended: trio.Event = field(default_factory=trio.Event)
+    _undo: Callable[[], None] | None = None
+    _flooding: trio.CancelScope | None = None
+    _nursery: trio.Nursery = field(init=False)
+
+    @property
+    def number(self) -> int:
+        return self.plan.number
+
+    @property
+    def host(self) -> str:
+        return str(self.key.peer)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether others can count on it."""
+        return self.state is State.UP and self.node is not None
+
+    def seams(self) -> Seams:
+        random = Random(f"{self.around.seed}:peer:{self.number}:{self.starts}")
+        base_s = WALL_S - self.around.started_s
+        return Seams(
+            wall_s=lambda: base_s + self.skew_s + trio.current_time(),
+            random=random,
+            entropy=random.randbytes,
+        )
+
+    # Living
+
+    async def live(
+        self,
+        bootstraps: tuple[str, ...],
+        task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Start, and run until killed or told to leave; BatonError where it could not start."""
+        self._scope, self._leave, self._ended = trio.CancelScope(), trio.Event(), trio.Event()
+        self.starts += 1
+        up = False
+        try:
+            with self._scope:
+                async with self._open(bootstraps) as node, trio.open_nursery() as nursery:
+                    up = True
+                    self._is_up(node, nursery)
+                    task_status.started()
+                    await self._leave.wait()
+                    nursery.cancel_scope.cancel()
+        except* BatonError as group:
+            if not up:
+                raise
+            self.around.ended(self.number, str(group.exceptions[0]))
+        finally:
+            self.node = None
+            self.state = State.DOWN
+            self._ended.set()
+
+    def _is_up(self, node: Node, nursery: trio.Nursery) -> None:
+        self.node = node
+        self.state = State.UP
+        self.up_s = trio.current_time()
+        handlers = node.peers.handlers
+        for kind in handlers:
+            purpose = "gossip" if kind in GOSSIP_MESSAGES else "work"
+            handlers[kind] = self.around.accounting.booked(handlers[kind], purpose)
+        self._nursery = nursery
+        for nature in tuple(self.natures):
+            self._take_on(nature)
+
+    @asynccontextmanager
+    async def _open(self, bootstraps: tuple[str, ...]) -> AsyncIterator[Node]:
+        around, seams = self.around, self.seams()
+        folder = around.folder / str(self.number)
+        listen = f"/memory/{self.number + 1}" if around.tcp is None else "/ip4/127.0.0.1/tcp/0"
+        config = NodeConfig(
+            state=folder,
+            peers=PeersConfig(bootstraps=bootstraps, listen=(listen,)),
+            roles=self.plan.roles,
+            models=tuple(str(_MANIFESTS[it].id) for it in self.plan.models),
+            leave_s=LEAVE_S,
+        )
+        number = int(seams.wall_s() * 1e9)
+        transport: Transport = MemoryTransport(around.network, wall_ns=lambda: number)
+        self._engine = DevnetEngine(self.plan.unit_s)
+        async with AsyncExitStack() as stack:
+            if around.on_disk:
+                await trio.to_thread.run_sync(lambda: folder.mkdir(parents=True, exist_ok=True))
+                opened = open_store(folder, quota_bytes=QUOTA_BYTES)
+                store: Store = await stack.enter_async_context(opened)
+            else:
+                store = self._store = self._store or memory_store(self.disk, QUOTA_BYTES)
+            for name in self.plan.models:
+                manifest = _MANIFESTS[name]
+                await store.put(manifest.to_bytes(), pin="model")
+                await store.write(Table.MODELS, manifest.id, manifest.to_bytes())
+            parts = Parts(
+                key=self.key,
+                seams=seams,
+                transport=CountingTransport(around.tcp or transport, around.accounting),
+                store=store,
+                engine=self._engine,
+                sources=around.source,
+            )
+            yield await stack.enter_async_context(open_node(config, parts))
+
+    # Being struck
+
+    async def kill(self) -> None:
+        """As SIGKILL: no good-bye, nothing finished; its connections are closed for it."""
+        self._scope.cancel()
+        await self._ended.wait()
+
+    async def vanish(self) -> None:
+        """As a plug that is pulled."""
+        self.around.network.vanish(self.host)
+        await self.kill()
+
+    async def leave(self) -> None:
+        self._leave.set()
+        await self._ended.wait()
+
+    def strike(self, *, struck: bool) -> None:
+        """Others cannot count on it, or can again."""
+        if self.state is not State.DOWN:
+            self.state = State.STRUCK if struck else State.UP
+
+    def take_on(self, nature: str) -> None:
+        """Behave like this from now on, also after a restart."""
+        self.natures.add(nature)
+        if self.node is not None:
+            self._take_on(nature)
+
+    def _take_on(self, nature: str) -> None:
+        node, engine = self.node, self._engine
+        assert node is not None
+        assert engine is not None
+        if nature == "liar":
+            engine.lies = True
+        elif nature == "slow":
+            engine.unit_s = self.plan.unit_s * 10
+            self.around.network.slow(self.host, slow=True)
+        elif nature == "flooder":
+            self._flooding = trio.CancelScope()
+            self._nursery.start_soon(self._flood, node, self._flooding)
+        elif nature in HANDLED:
+            random = Random(f"{self.around.seed}:{nature}:{self.number}")
+            self._undo = misbehave(node, nature, random)
+
+    def put_off(self, nature: str) -> None:
+        """Behave again."""
+        self.natures.discard(nature)
+        if self.node is None or self._engine is None:
+            return
+        if nature == "liar":
+            self._engine.lies = False
+        elif nature == "slow":
+            self._engine.unit_s = self.plan.unit_s
+            self.around.network.slow(self.host, slow=False)
+        elif nature == "flooder" and self._flooding is not None:
+            self._flooding.cancel()
+        elif self._undo is not None:
+            self._undo()
+            self._undo = None
+
+    async def _flood(self, node: Node, scope: trio.CancelScope) -> None:
+        with scope:
+            await flood(node, Random(f"{self.around.seed}:flood:{self.number}"))

@@ -1,0 +1,160 @@
+"""What a run came to: the figures by name, whether it passed, and the same in words."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from node.devnet.net import Devnet
+from node.devnet.plan import manifests
+from wire.kinds import Role
+
+# How unlikely the number of wrong answers may be before it is too many.
+CHANCE = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A run's figures, by the names that stay; `document` is what --json prints."""
+
+    document: dict[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        found = self.document
+        return (
+            not found["tasks_lost"]
+            and not found["tasks_late"]
+            and not found["tokens_lost"]
+            and not found["tokens_doubled"]
+            and found["wrong_answers_accepted"] <= found["wrong_answers_expected_max"]
+            and not found["invariants_violated"]
+        )
+
+    def closed(self, net: Devnet) -> "Report":
+        """The report with what was found since: whether anything outlived the network."""
+        found = {
+            "invariants_violated": net.violations.count,
+            "violations": [str(it) for it in net.violations.found],
+        }
+        return Report({**self.document, **found})
+
+    def lines(self) -> list[str]:
+        """The figures as text."""
+        found = self.document
+        shown = [
+            f"{name:<26} {_shown(value)}"
+            for name, value in found.items()
+            if isinstance(value, int | float | str) or value is None
+        ]
+        shown += [f"violated: {it}" for it in found["violations"][:10]]
+        shown += [f"not answered: {it}" for it in found["failures"][:10]]
+        return shown
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def report_of(net: Devnet) -> Report:
+    """The report of a run that has ended, while its network is still open."""
+    load, sampler, around = net.load, net.sampler, net.around
+    counts = load.counts
+    carried = around.network.carried_bytes
+    accounting = around.accounting
+    gossip_cpu_s = accounting.gossip_cpu_s(carried) - sampler.gossip_cpu_before_s
+    gossip_bytes = accounting.gossip_bytes(carried) - sampler.carried_before
+    peer_seconds = max(1.0, sampler.peer_seconds)
+    chance = wrong_chance(net)
+    last = sampler.samples[-1]
+    return Report(
+        {
+            "peers": net.config.peers,
+            "seed": net.config.seed,
+            "tasks_due": counts.due,
+            "tasks_accepted": counts.accepted,
+            "tasks_answered": counts.answered,
+            "tasks_lost": counts.lost,
+            "tasks_late": counts.late,
+            "tasks_refused": counts.refused,
+            "wrong_answers_accepted": counts.wrong,
+            "wrong_answers_expected": chance * counts.answered,
+            "wrong_answers_expected_max": most_by_chance(counts.answered, chance),
+            "tokens": counts.tokens,
+            "tokens_lost": counts.tokens_lost,
+            "tokens_doubled": counts.tokens_doubled,
+            "retries": counts.retries,
+            "p50_s": load.latencies.percentile_s(50),
+            "p99_s": load.latencies.percentile_s(99),
+            "latency_max_s": load.latencies.percentile_s(100),
+            "living_at_the_end": last.living,
+            "views_complete_ratio": last.views_complete_ratio,
+            "view_complete_s": sampler.complete_s,
+            "start_s": net.start_s,
+            "gossip_cpu_s_per_peer": gossip_cpu_s / peer_seconds * last.at_s,
+            "gossip_cpu_share_per_peer": gossip_cpu_s / peer_seconds,
+            "gossip_bytes_per_peer_s": gossip_bytes / peer_seconds,
+            "rss_bytes": net.machine.used_bytes(),
+            "cpu_s": net.machine.cpu_s(),
+            "parcels": around.network.parcels,
+            "invariants_violated": net.violations.count,
+            "replay": net.config.replay_line(),
+            "violations": [str(it) for it in net.violations.found],
+            "failures": list(load.failures),
+            "peer_failures": dict(load.reasons.most_common(20)),
+            "cpu_s_by_purpose": dict(accounting.cpu_s),
+            "latency_table": load.latencies.table(),
+            "faults": [
+                {
+                    "name": it.name,
+                    "at_s": it.at_s,
+                    "for_s": None if it.for_s == math.inf else it.for_s,
+                    "peers": list(it.peers),
+                    "seed": it.seed,
+                }
+                for it in net.faults
+            ],
+            "series": [it.to_document() for it in sampler.samples],
+            "run": net.config.to_document(),
+        }
+    )
+
+
+def wrong_chance(net: Devnet) -> float:
+    """How likely it is that a wrong answer to one task is accepted, by the level's arithmetic.
+
+    The one who answers lies, and of three verifiers drawn two agree: liars, who lie alike, or lazy
+    ones, who look at nothing. That liars are banned once they are found is left out, so it is an
+    upper bound; the worst of the models counts, in which they have the largest share.
+    """
+    by_name = {
+        name: {it for fault in net.faults if fault.name == name for it in fault.peers}
+        for name in ("liar", "lazy_verifier")
+    }
+    worst = 0.0
+    for model in manifests():
+        able = [it for it in net.peers if model in it.plan.models]
+        doers = [it for it in able if Role.INFER in it.plan.roles]
+        verifiers = [it for it in able if Role.VERIFY in it.plan.roles]
+        if not doers or not verifiers:
+            continue
+        lying = sum(it.number in by_name["liar"] for it in doers) / len(doers)
+        agreeing = {*by_name["liar"], *by_name["lazy_verifier"]}
+        share = sum(it.number in agreeing for it in verifiers) / len(verifiers)
+        worst = max(worst, lying * (3 * share**2 * (1 - share) + share**3))
+    return worst
+
+
+def most_by_chance(tasks: int, chance: float) -> int:
+    """So many successes in `tasks` tries are exceeded less often than once in a thousand times."""
+    if chance <= 0.0:
+        return 0
+    mean = tasks * chance
+    # Poisson: tasks are many and the chance is small.
+    share, summed, count = math.exp(-mean), math.exp(-mean), 0
+    while summed < 1 - CHANCE and count < tasks:
+        count += 1
+        share *= mean / count
+        summed += share
+    return count

@@ -1,0 +1,193 @@
+"""Looking at a running network once a second: its views, its figures over time, its invariants.
+
+A view is complete where, for every role and model, it knows eight living peers that play it, or all
+there are if those are fewer. Each second a part of the peers is looked at; all of them at the end,
+and to be sure once a part was found complete.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from node.devnet.invariants import BoundsHold, SequenceNeverGoesBack, Violations
+from node.devnet.peer import DevPeer
+from node.devnet.plan import manifests
+from node.loading import Latencies
+from p2p.view import View
+from wire.advert import Advert
+from wire.content import ContentId, PeerId
+from wire.kinds import Role
+from wire.signed import Signed
+
+if TYPE_CHECKING:
+    from node.devnet.net import Devnet
+
+CANDIDATES_WANTED = 8
+LOOKED_AT = 48
+# Whose views are watched for sequence numbers: always the same, so that going back is seen.
+WATCHED = 8
+WINDOW_S = 10.0
+
+Part = tuple[Role, ContentId | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """The network at one moment, `at_s` after the load began."""
+
+    at_s: float
+    living: int
+    in_flight: int
+    accepted: int
+    answered: int
+    retries: int
+    # Of the answers of the last ten seconds.
+    p50_s: float | None
+    p99_s: float | None
+    views_complete_ratio: float
+    gossip_bytes_per_peer_s: float
+
+    def to_document(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Sampler:
+    """Takes the samples of one run."""
+
+    seed: int
+    violations: Violations
+    samples: list[Sample] = field(default_factory=list)
+    # Seconds from the last mass fault until every view was complete.
+    complete_s: float | None = None
+    peer_seconds: float = 0.0
+    carried_before: int = 0
+    gossip_cpu_before_s: float = 0.0
+    _struck_s: float | None = None
+    _random: Random = field(init=False)
+    _parts: dict[tuple[PeerId, int], tuple[Part, ...]] = field(default_factory=dict)
+    _sequences: SequenceNeverGoesBack = field(init=False)
+    _bounds: BoundsHold = field(init=False)
+    _gossip_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self._random = Random(f"{self.seed}:samples")
+        self._sequences = SequenceNeverGoesBack(self.violations)
+        self._bounds = BoundsHold(self.violations)
+
+    def struck(self, now_s: float) -> None:
+        self._struck_s = now_s
+        self.complete_s = None
+
+    # Samples
+
+    def sample(self, net: "Devnet", *, whole: bool = False) -> None:
+        now_s = trio.current_time()
+        living = net.living()
+        self._watch(living)
+        looked = living if whole else self._random.sample(living, min(LOOKED_AT, len(living)))
+        ratio = self.complete_ratio(looked, living)
+        if self._struck_s is not None and self.complete_s is None and ratio == 1.0:
+            ratio = self.complete_ratio(living, living)
+            if ratio == 1.0:
+                self.complete_s = now_s - self._struck_s
+        accounting, network = net.around.accounting, net.around.network
+        gossip_bytes = accounting.gossip_bytes(network.carried_bytes)
+        recent = Latencies()
+        for at_s, latency_s in reversed(net.load.answers):
+            if at_s < now_s - WINDOW_S:
+                break
+            recent.note(latency_s)
+        passed_s = net.now_s - self.samples[-1].at_s if self.samples else 1.0
+        per_peer_s = (gossip_bytes - self._gossip_bytes) / max(1, len(living)) / max(0.1, passed_s)
+        counts = net.load.counts
+        if self.samples:
+            self.peer_seconds += len(living) * passed_s
+        self.samples.append(
+            Sample(
+                at_s=round(net.now_s, 3),
+                living=len(living),
+                in_flight=counts.in_flight,
+                accepted=counts.accepted,
+                answered=counts.answered,
+                retries=counts.retries,
+                p50_s=recent.percentile_s(50),
+                p99_s=recent.percentile_s(99),
+                views_complete_ratio=ratio,
+                gossip_bytes_per_peer_s=per_peer_s,
+            )
+        )
+        self._gossip_bytes = gossip_bytes
+
+    def begin(self, net: "Devnet") -> None:
+        """What comes from here on counts as gossip of the run; starting was before."""
+        accounting, carried = net.around.accounting, net.around.network.carried_bytes
+        self.gossip_cpu_before_s = accounting.gossip_cpu_s(carried)
+        self._gossip_bytes = self.carried_before = accounting.gossip_bytes(carried)
+
+    def _watch(self, living: Sequence[DevPeer]) -> None:
+        for peer in living:
+            assert peer.node is not None
+            if peer.number < WATCHED:
+                self._sequences.see(peer.number, peer.starts, peer.node)
+            self._bounds.see(peer.number, peer.node)
+
+    # Views
+
+    def complete_ratio(self, looked: Sequence[DevPeer], living: Sequence[DevPeer]) -> float:
+        """The share of `looked` that are up and know enough of the `living`."""
+        there: Counter[Part] = Counter()
+        own: dict[PeerId, tuple[Part, ...]] = {}
+        for peer in living:
+            own[peer.key.peer] = parts = _planned(peer)
+            there.update(parts)
+        up = [it for it in looked if it.node is not None]
+        complete = sum(self._is_complete(it, own, there) for it in up)
+        return complete / max(1, len(looked))
+
+    def _is_complete(
+        self, peer: DevPeer, own: dict[PeerId, tuple[Part, ...]], there: Counter[Part]
+    ) -> bool:
+        assert peer.node is not None
+        mine = own.get(peer.key.peer, ())
+        known: Counter[Part] = Counter()
+        view: View = peer.node.peers.view
+        for heard in view.living(peer.node.parts.seams.wall_s()):
+            if heard.signer in own:
+                known.update(self._parts_of(heard))
+        return all(
+            known[part] >= min(CANDIDATES_WANTED, count - (part in mine))
+            for part, count in there.items()
+        )
+
+    def _parts_of(self, heard: Signed[Advert]) -> tuple[Part, ...]:
+        key = (heard.signer, heard.record.seq)
+        parts = self._parts.get(key)
+        if parts is None:
+            if len(self._parts) > 100_000:
+                self._parts.clear()
+            models = [it.model for it in heard.record.models]
+            parts = self._parts[key] = tuple(
+                (role, model)
+                for role in Role
+                if heard.record.plays(role)
+                for model in (models if role in (Role.INFER, Role.VERIFY) else [None])
+            )
+        return parts
+
+
+def _planned(peer: DevPeer) -> tuple[Part, ...]:
+    models = [_MODEL_IDS[it] for it in peer.plan.models]
+    return tuple(
+        (role, model)
+        for role in Role
+        if role in peer.plan.roles
+        for model in (models if role in (Role.INFER, Role.VERIFY) else [None])
+    )
+
+
+_MODEL_IDS = {name: manifest.id for name, manifest in manifests().items()}

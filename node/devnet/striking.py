@@ -1,0 +1,94 @@
+"""What each fault does to a running network, and how it ends."""
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from node.devnet.faults import Aim, Fault
+from node.devnet.peer import DevPeer
+
+if TYPE_CHECKING:
+    from node.devnet.net import Devnet
+
+# Within what clocks may differ by, and far enough to be noticed.
+SKEW_S_MAX = 240.0
+
+
+async def strike(net: "Devnet", fault: Fault) -> None:
+    """Have it happen."""
+    if fault.aim is Aim.LINK:
+        net.around.network.shares[fault.name] = fault.amount
+        return
+    victims = [net.peers[it] for it in fault.peers]
+    if fault.aim is Aim.NATURE:
+        for place, victim in enumerate(victims):
+            _take_on(fault, place, victim)
+        return
+    async with trio.open_nursery() as nursery:
+        for victim in victims:
+            nursery.start_soon(_hit, net, fault, victim)
+
+
+async def end(net: "Devnet", fault: Fault) -> None:
+    """Have what it did pass, as far as it can."""
+    network = net.around.network
+    if fault.aim is Aim.LINK:
+        network.shares.pop(fault.name, None)
+        return
+    for victim in (net.peers[it] for it in fault.peers):
+        match fault.name:
+            case "freeze":
+                network.freeze(victim.host, frozen=False)
+            case "oneway":
+                network.deafen(victim.host, deaf=False)
+            case "partition":
+                network.set_island(victim.host, 0)
+            case "full_disk":
+                victim.disk.full = False
+            case "clock_skew":
+                victim.skew_s = 0.0
+            case _ if fault.aim is Aim.NATURE:
+                victim.put_off(fault.name)
+        if fault.name in ("freeze", "oneway", "partition"):
+            victim.strike(struck=False)
+
+
+def _take_on(fault: Fault, place: int, victim: DevPeer) -> None:
+    if fault.name == "clock_skew":
+        # Half of them ahead, half behind, by amounts that differ.
+        share = (place + 1) / len(fault.peers)
+        victim.skew_s = SKEW_S_MAX * share * (1 if place % 2 else -1)
+    else:
+        victim.take_on(fault.name)
+
+
+async def _hit(net: "Devnet", fault: Fault, victim: DevPeer) -> None:
+    network = net.around.network
+    if victim.node is None and fault.name != "churn":
+        return
+    match fault.name:
+        case "kill":
+            await victim.kill()
+        case "vanish":
+            await victim.vanish()
+        case "leave":
+            await victim.leave()
+        case "restart" | "restart_asker":
+            await victim.kill()
+            await trio.sleep(fault.for_s)
+            await net.start_one(victim)
+        case "churn":
+            if victim.node is not None:
+                await victim.kill()
+            await net.add_like(victim)
+        case "freeze":
+            network.freeze(victim.host, frozen=True)
+            victim.strike(struck=True)
+        case "oneway":
+            network.deafen(victim.host, deaf=True)
+            victim.strike(struck=True)
+        case "partition":
+            network.set_island(victim.host, 1)
+            victim.strike(struck=True)
+        case "full_disk":
+            victim.disk.full = True

@@ -1,0 +1,162 @@
+"""What is asked of a made-up network, and what the right answer is.
+
+Hash models are computable by anybody, so every answer is compared, and every streamed token by its
+place. Texts differ from task to task: nothing is answered from what was kept.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+import trio
+
+from node.devnet.plan import DIMENSIONS, manifests
+from node.engines.hash_engine import hash_piece, hash_vector
+from node.events import Event, Restarted, Streamed
+from node.roles.data import PASSAGES_PER_LEG
+from node.runs import Request
+from node.sources import cut
+from wire.content import ContentId
+from wire.errors import Refused
+from wire.kinds import Level, Role
+from wire.payload import Texts, Vectors
+from wire.task import Stage
+
+SCHEME = "dev"
+# Of a hundred tasks so many are of each kind.
+MIXTURE = {"embed": 50, "complete": 30, "fetch": 20}
+# How often each model is asked for.
+ASKED_FOR = {"common": 60, "uncommon": 30, "rare": 10}
+TOKENS_MIN, TOKENS_MAX = 16, 64
+TEXTS_MAX = 8
+WORDS = [
+    "baton",
+    "passes",
+    "from",
+    "hand",
+    "to",
+    "hand",
+    "and",
+    "nobody",
+    "drops",
+    "it",
+    "on",
+    "the",
+    "way",
+    "home",
+    "tonight",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One task and its answer."""
+
+    number: int
+    kind: str
+    model: str
+    request: Request
+    answer: bytes
+    # Where the answer comes token by token.
+    tokens: tuple[bytes, ...] = ()
+
+
+class MadeUpSource:
+    """A source of as many texts as anybody asks for, each made from its name."""
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"{SCHEME}:{number}" for number in range(8))
+
+    async def fetch(self, name: str) -> str:
+        await trio.lowlevel.checkpoint()
+        if not name.startswith(f"{SCHEME}:"):
+            raise Refused(f"there is no source {name[:80]!r} here")
+        return text_of(name)
+
+
+def text_of(name: str) -> str:
+    """Two or three passages' worth of words."""
+    random = Random(f"text:{name}")
+    paragraphs = (" ".join(random.choices(WORDS, k=90)) for _ in range(3))
+    return "\n\n".join(paragraphs)
+
+
+def draw_question(number: int, random: Random, deadline_s: int) -> Question:
+    """Task number `number` of a run."""
+    kind = random.choices(tuple(MIXTURE), tuple(MIXTURE.values()))[0]
+    model = random.choices(tuple(ASKED_FOR), tuple(ASKED_FOR.values()))[0]
+    model_id = manifests()[model].id
+    tokens: tuple[bytes, ...] = ()
+    data: bytes | None
+    if kind == "complete":
+        count = random.randint(TOKENS_MIN, TOKENS_MAX)
+        data = f"task {number}".encode()
+        tokens = tuple(hash_piece(model_id, data, place) for place in range(count))
+        answer = b"".join(tokens)
+        stages: tuple[Stage, ...] = (_infer("complete", model_id, {"tokens": count}),)
+    elif kind == "embed":
+        texts = tuple(f"task {number}, text {it}" for it in range(random.randint(1, TEXTS_MAX)))
+        data = Texts(texts=texts).to_bytes()
+        answer = _vectors(model_id, texts)
+        stages = (_infer("embed", model_id, {}),)
+    else:
+        name = f"{SCHEME}:{number}"
+        data = None
+        answer = _vectors(model_id, cut(text_of(name))[:PASSAGES_PER_LEG])
+        fetch = Stage(role=Role.DATA, operation="fetch", model=None, parameters={"source": name})
+        stages = (fetch, _infer("embed-passages", model_id, {}))
+    request = Request(
+        stages=stages,
+        input=data,
+        deadline_s=deadline_s,
+        level=Level.SPOT_CHECKED,
+        verifiers=3,
+        needed=2,
+    )
+    return Question(
+        number=number, kind=kind, model=model, request=request, answer=answer, tokens=tokens
+    )
+
+
+def _infer(operation: str, model: ContentId, parameters: dict[str, str | int]) -> Stage:
+    return Stage(role=Role.INFER, operation=operation, model=model, parameters=parameters)
+
+
+def _vectors(model: ContentId, texts: Sequence[str]) -> bytes:
+    rows = b"".join(hash_vector(model, text, DIMENSIONS) for text in texts)
+    return Vectors(dimensions=DIMENSIONS, rows=len(texts), data=rows).to_bytes()
+
+
+@dataclass(slots=True)
+class Stream:
+    """What an asker saw of an answer that came token by token."""
+
+    expected: tuple[bytes, ...]
+    doubled: int = 0
+    # For each token, in order, whether it was the right one.
+    _right: list[bool] = field(default_factory=list)
+
+    def see(self, event: Event) -> None:
+        if isinstance(event, Restarted):
+            # What came from there on was taken back, aloud.
+            del self._right[event.position :]
+        elif isinstance(event, Streamed):
+            self._take(event)
+
+    def _take(self, event: Streamed) -> None:
+        seen_before = max(0, len(self._right) - event.position)
+        self.doubled += min(event.units, seen_before)
+        missing = max(0, event.position - len(self._right))
+        self._right += [False] * missing
+        wanted = self.expected[event.position : event.position + event.units]
+        right = event.data == b"".join(wanted)
+        self._right[event.position :] = [right] * event.units
+
+    def again(self) -> None:
+        """The asker's own peer has started again: whoever watches it sees it all anew."""
+        self._right.clear()
+
+    @property
+    def lost(self) -> int:
+        """Tokens that were not seen, or not right, now that the answer is there."""
+        return len(self.expected) - sum(self._right[: len(self.expected)])
