@@ -64,6 +64,10 @@ class Baton:
         return len(self.receipts)
 
     @property
+    def is_last(self) -> bool:
+        return self.stage + 1 == len(self.task.record.stages)
+
+    @property
     def leg(self) -> Stage:
         return self.task.record.stages[self.stage]
 

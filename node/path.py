@@ -17,6 +17,7 @@ from node.handing import Baton, Delivered, Handing
 from node.roles.infer import COMPLETE
 from node.roles.seam import nowhere
 from node.runs import PathStatistics, Request, Run, nobody_can, task_of
+from node.work import units_of
 from p2p.adverts import Seams
 from p2p.blobs import Blobs
 from p2p.score import Offence
@@ -181,7 +182,8 @@ class Path:
         inline = await self._inline_input(run)
         avoid: frozenset[PeerId] = frozenset()
         while run.attempt <= limits.ATTEMPTS_MAX:
-            baton = Baton(task=task, input=inline, avoid=avoid)
+            units = units_of(task.record.stages[0], inline)
+            baton = Baton(task=task, input=inline, units=units, avoid=avoid)
             delivered = await self.handing.hand_on(
                 baton,
                 run.tell,

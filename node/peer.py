@@ -20,6 +20,7 @@ from node.path import Path
 from node.roles.data import DataRole
 from node.roles.infer import InferRole
 from node.roles.seam import LegRole
+from node.roles.turns import Turns
 from node.roles.verify import VerifyRole
 from node.searching import IndexCache
 from node.serving import LegServer
@@ -42,7 +43,7 @@ from wire.errors import (
     WireError,
 )
 from wire.kinds import Role
-from wire.message import Check, Offer, Want
+from wire.message import Check, Offer, Quote, Want
 from wire.signing import SigningKey
 
 MODEL_RETRY_S_MAX = 300.0
@@ -105,8 +106,9 @@ async def open_node(config: NodeConfig, parts: Parts) -> AsyncIterator[Node]:
         for name in config.models:
             # A name that means nothing is refused before anybody is troubled with us.
             node.models.resolve(name)
-        offering.legs = node.legs
+        offering.legs, offering.turns = node.legs, node.verify.infer.turns
         peers.handlers[Offer] = node.legs.on_offer
+        peers.handlers[Quote] = node.legs.on_quote
         peers.handlers[Want] = node.blobs.on_want
         peers.handlers[Check] = node.verify.on_check
         for peer, addresses in _remembered(parts.store):
@@ -178,6 +180,7 @@ class _Offering:
     config: NodeConfig
     engine: Engine
     legs: LegServer | None = None
+    turns: Turns | None = None
 
     def now(self) -> Offering:
         models = tuple(
@@ -189,11 +192,13 @@ class _Offering:
             for it in self.engine.loaded().values()
         )
         taking = self.legs is None or self.legs.taking
+        # With those who wait for their turn.
+        queue = self.turns or self.engine
         return Offering(
             roles=self.config.role_bits if taking else 0,
             models=models,
-            free_slots=max(0, min(self.engine.free_slots, 65_535)),
-            queue_s=min(self.engine.queue_s, 1e6),
+            free_slots=max(0, min(queue.free_slots, 65_535)),
+            queue_s=min(queue.queue_s, 1e6),
         )
 
 

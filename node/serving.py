@@ -10,18 +10,21 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
+from node.admission import Place
 from node.engines.seam import Part
 from node.events import Tell
 from node.handing import Baton, Handing, Relay
+from node.legs import LegDone, LegsDone, leg_key_of
 from node.resuming import Shown
-from node.roles.seam import Done, LegInput, LegRole, nowhere
+from node.roles.seam import LegInput, LegRole, Work, nowhere
+from node.work import units_left, units_of
 from p2p.adverts import Seams
 from p2p.blobs import Blobs
 from p2p.talk import Talk, refusal_of
 from store import Row, Store, Table, Write
 from wire import limits
 from wire.chain import open_receipts, source_of
-from wire.codec import pack, unpack
+from wire.codec import pack
 from wire.content import ContentId, PeerId
 from wire.errors import (
     EngineError,
@@ -34,11 +37,11 @@ from wire.errors import (
     WireError,
 )
 from wire.kinds import Role
-from wire.message import Accept, Message, Offer, Piece, Result
+from wire.message import Accept, Message, Offer, Piece, Quote, Quoted, Result
 from wire.receipt import Receipt
-from wire.signed import Signed, open_signed, sign
+from wire.signed import open_signed, sign
 from wire.signing import SigningKey
-from wire.task import Task
+from wire.task import Stage, Task
 from wire.tree import name_of
 
 # Legs under way at once; the engine's own slots bound inference further.
@@ -49,17 +52,34 @@ INPUT_BYTES_MAX = 16 << 20
 INPUT_DEADLINE_S = 60.0
 # Of these, one holder may have so many: another's leg finds a place.
 LEGS_PER_HOLDER = 48
-# Legs remembered, so that asked again they are not done again; then the oldest goes.
-LEGS_KEPT = 50_000
-RING, RING_NEXT = b"leg:", b"leg-next"
 
 
-@dataclass(frozen=True, slots=True)
-class _Leg:
-    """What one leg came to."""
+@dataclass(slots=True)
+class _Held:
+    """A leg that was taken: the role that does it, and its place in the role's queue."""
 
-    receipt: Signed[Receipt]
-    output: bytes
+    role: LegRole
+    place: Place | None = None
+
+    @property
+    def expected_s(self) -> float:
+        return self.place.expected_s if self.place is not None else 0.0
+
+    def admit(self, baton: Baton, by: PeerId, deadline_at_s: float) -> None:
+        """Refused if it cannot be done in time."""
+        resume = baton.resume if baton.is_last else None
+        work = Work(
+            stage=baton.leg,
+            asker=baton.task.signer,
+            by=by,
+            units=units_left(baton.leg, baton.input, resume, baton.units),
+            left_s=deadline_at_s - trio.current_time(),
+        )
+        self.place = self.role.admit(work)
+
+    def let_go(self) -> None:
+        if self.place is not None:
+            self.role.leave(self.place)
 
 
 @dataclass(slots=True)
@@ -78,7 +98,10 @@ class LegServer:
     done: int = 0
     _under_way: dict[bytes, trio.Event] = field(default_factory=dict)
     _holders: Counter[PeerId] = field(default_factory=Counter)
-    _kept: int | None = None
+    _before: LegsDone = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._before = LegsDone(self.store)
 
     @property
     def under_way(self) -> int:
@@ -96,6 +119,7 @@ class LegServer:
             task=task,
             receipts=tuple(receipts),
             input=message.input,
+            units=message.units,
             resume=message.resume,
             avoid=frozenset(message.avoid),
         )
@@ -103,9 +127,7 @@ class LegServer:
         try:
             if self._holders[talk.peer] >= LEGS_PER_HOLDER:
                 raise Refused("too many legs of yours under way", retry_after_s=0.5)
-            role = self._role(baton)
-            expected_ms = int(role.expected_s(baton.leg) * 1000)
-            await talk.send(Accept(expected_ms=expected_ms))
+            held = self._take(baton, talk.peer, deadline_at_s)
         except Refused as error:
             await talk.send(refusal_of(error))
             return
@@ -124,15 +146,38 @@ class LegServer:
 
         self._holders[talk.peer] += 1
         try:
-            result = await self._serve(baton, role, talk, relay, deadline_at_s)
+            await talk.send(Accept(expected_ms=int(held.expected_s * 1000)))
+            result = await self._serve(baton, held, talk, relay, deadline_at_s)
         except (Refused, EngineError, StoreError, TaskFailed, TransportError) as error:
             await talk.send(refusal_of(error))
             return
         finally:
+            held.let_go()
             self._holders[talk.peer] -= 1
             if not self._holders[talk.peer]:
                 del self._holders[talk.peer]
         await talk.send(result)
+
+    async def on_quote(self, talk: Talk, message: Message) -> None:
+        """What a leg would take if it were offered now; refused as it would be."""
+        assert isinstance(message, Quote)
+        try:
+            role = self._role_of(message.role)
+            if self._holders[talk.peer] >= LEGS_PER_HOLDER:
+                raise Refused("too many legs of yours under way", retry_after_s=0.5)
+            stage = _stage_of(message)
+            work = Work(
+                stage=stage,
+                asker=talk.peer,
+                by=talk.peer,
+                units=max(1, message.units),
+                left_s=message.deadline_ms / 1000,
+            )
+            expected_s = role.quote(work)
+        except Refused as error:
+            await talk.send(refusal_of(error))
+            return
+        await talk.send(Quoted(expected_ms=int(expected_s * 1000)))
 
     def _role(self, baton: Baton) -> LegRole:
         """The role that will do this leg; Refused if none will."""
@@ -143,45 +188,60 @@ class LegServer:
             raise Refused(f"the task was issued {ahead_s:.0f} s in the future: whose clock?")
         if issued_s + baton.task.record.deadline_s + limits.CLOCK_SKEW_S_MAX < wall_s:
             raise Refused("the task's deadline has passed")
+        return self._role_of(baton.leg.role)
+
+    def _role_of(self, kind: Role) -> LegRole:
         if not self.taking:
             raise Refused("this peer is leaving")
-        role = self.roles.get(baton.leg.role)
+        role = self.roles.get(kind)
         if role is None:
-            raise Refused(f"this peer does not play the role {baton.leg.role.name.lower()}")
+            raise Refused(f"this peer does not play the role {kind.name.lower()}")
         if len(self._under_way) >= LEGS_AT_ONCE:
             raise Refused("too many legs under way", retry_after_s=0.5)
-        role.check(baton.leg)
         return role
 
-    def _own_role(self, onward: Baton) -> LegRole | None:
-        """Our own role for the next leg, if we can do it now: nobody is nearer."""
+    def _take(self, baton: Baton, by: PeerId, deadline_at_s: float) -> "_Held":
+        """Take a leg, with a place in its role's queue if there is work to do; Refused if not."""
+        held = _Held(self._role(baton))
+        if leg_key_of(baton) not in self._under_way and not self._before.knows(baton):
+            held.admit(baton, by, deadline_at_s)
+        return held
+
+    def _take_own(self, onward: Baton, by: PeerId, deadline_at_s: float) -> "_Held | None":
+        """The next leg, if we can do it ourselves: nobody is nearer."""
         if self.key.peer in onward.avoid:
             return None
         try:
-            return self._role(onward)
+            return self._take(onward, by, deadline_at_s)
         except Refused:
             return None
 
     async def _serve(
-        self, baton: Baton, role: LegRole, talk: Talk, relay: Relay, deadline_at_s: float
+        self, baton: Baton, held: "_Held", talk: Talk, relay: Relay, deadline_at_s: float
     ) -> Result:
-        last = baton.stage + 1 == len(baton.task.record.stages)
-        leg = await self._once(baton, role, talk, relay if last else nowhere, deadline_at_s)
+        leg = await self._once(
+            baton, held, talk, relay if baton.is_last else nowhere, deadline_at_s
+        )
+        held.let_go()
         receipts = (*baton.receipts, leg.receipt)
         inline = leg.output if len(leg.output) <= limits.INLINE_BYTES_MAX else None
-        if last:
+        if baton.is_last:
             raws = tuple(it.raw for it in receipts)
             return Result(receipts=raws, output=inline, source=None)
+        stages = baton.task.record.stages
         onward = Baton(
             task=baton.task,
             receipts=receipts,
             input=inline,
-            units=leg.receipt.record.units,
+            units=units_of(stages[baton.stage + 1], inline, leg.receipt.record.units),
             resume=baton.resume,
             avoid=baton.avoid,
         )
-        if (own := self._own_role(onward)) is not None:
-            result = await self._serve(onward, own, talk, relay, deadline_at_s)
+        if (own := self._take_own(onward, talk.peer, deadline_at_s)) is not None:
+            try:
+                result = await self._serve(onward, own, talk, relay, deadline_at_s)
+            finally:
+                own.let_go()
             return replace(result, source=result.source or inline)
         delivered = await self.handing.hand_on(
             onward,
@@ -198,47 +258,32 @@ class LegServer:
         )
 
     async def _once(
-        self, baton: Baton, role: LegRole, talk: Talk, relay: Relay, deadline_at_s: float
-    ) -> _Leg:
+        self, baton: Baton, held: "_Held", talk: Talk, relay: Relay, deadline_at_s: float
+    ) -> LegDone:
         """Do the leg, or wait for whoever is doing it, or find it done."""
-        leg_key = baton.task.id.digest + bytes((baton.stage,))
+        leg_key = leg_key_of(baton)
         with trio.move_on_at(deadline_at_s) as scope:
             while (running := self._under_way.get(leg_key)) is not None:
                 await running.wait()
         if scope.cancelled_caught:
             raise Refused("the deadline passed while the leg was under way for another holder")
-        if (found := await self._found(leg_key, baton)) is not None:
+        if (found := await self._before.found(baton)) is not None:
             return found
         self._under_way[leg_key] = trio.Event()
         try:
-            return await self._do(leg_key, baton, role, talk, relay, deadline_at_s)
+            return await self._do(leg_key, baton, held, talk, relay, deadline_at_s)
         finally:
             self._under_way.pop(leg_key).set()
-
-    async def _found(self, leg_key: bytes, baton: Baton) -> _Leg | None:
-        raw = self.store.read(Table.RECEIPTS, leg_key)
-        if raw is None:
-            return None
-        receipt = open_signed(raw, Receipt)
-        previous = baton.receipts[-1].id if baton.receipts else None
-        if receipt.record.previous != previous:
-            # The leg before was done anew by another peer: this is another chain.
-            return None
-        try:
-            return _Leg(receipt, await self.store.get(receipt.record.output))
-        except StoreError:
-            # The output was let go of since: do it again.
-            return None
 
     async def _do(
         self,
         leg_key: bytes,
         baton: Baton,
-        role: LegRole,
+        held: "_Held",
         talk: Talk,
         relay: Relay,
         deadline_at_s: float,
-    ) -> _Leg:
+    ) -> LegDone:
         source_id = source_of(baton.task, baton.receipts, baton.stage)
         started_s, started_at_s = trio.current_time(), self.seams.wall_s()
         left_s = max(0.0, deadline_at_s - started_s)
@@ -246,18 +291,21 @@ class LegServer:
         holders = (*(it.signer for it in reversed(baton.receipts)), baton.task.signer, talk.peer)
         data = await self._input(baton, source_id, holders, left_s)
         job_key = baton.leg.job_key(source_id)
-        reused = await self._reusable(job_key) if baton.leg.role is Role.INFER else None
+        reused = await self._before.reusable(job_key) if baton.leg.role is Role.INFER else None
         if reused is None:
-            last = baton.stage + 1 == len(baton.task.record.stages)
+            if held.place is None:
+                # It was thought to be done before, or in other hands.
+                held.admit(baton, talk.peer, deadline_at_s)
             source = LegInput(
                 id=source_id,
                 data=data,
                 holders=holders,
                 deadline_s=left_s,
-                resume=baton.resume if last else None,
+                resume=baton.resume if baton.is_last else None,
+                place=held.place,
             )
             with trio.move_on_at(deadline_at_s) as scope:
-                done = await role.do(baton.leg, source, relay)
+                done = await held.role.do(baton.leg, source, relay)
             if scope.cancelled_caught:
                 raise Refused("the deadline passed while the leg was under way")
         else:
@@ -282,31 +330,13 @@ class LegServer:
             self.key,
         )
         job = pack([done.units, done.profile, receipt.record.output])
-        rows = [*self._turn(leg_key, job_key), Row(Table.RECEIPTS, leg_key, receipt.raw)]
+        rows = [*self._before.turn(leg_key, job_key), Row(Table.RECEIPTS, leg_key, receipt.raw)]
         if baton.leg.role is Role.INFER:
             rows.append(Row(Table.JOBS, job_key, job))
         # What is signed is kept before anybody hears of it: a leg has one receipt.
         await self.store.commit(Write(rows=tuple(rows), blobs=(done.data, *done.blobs)))
         self.done += 1
-        return _Leg(receipt, done.data)
-
-    def _turn(self, leg_key: bytes, job_key: bytes) -> list[Row]:
-        """The rows that make room for one more leg: a ring, so that nobody fills the disk.
-
-        A slot of the ring names the rows of one leg; whoever takes the slot next deletes them.
-        """
-        if self._kept is None:
-            self._kept = int.from_bytes(self.store.read(Table.META, RING_NEXT) or b"", "big")
-        number, self._kept = self._kept, self._kept + 1
-        slot = RING + (number % LEGS_KEPT).to_bytes(4, "big")
-        rows = [
-            Row(Table.META, slot, leg_key + job_key),
-            Row(Table.META, RING_NEXT, self._kept.to_bytes(8, "big")),
-        ]
-        if (old := self.store.read(Table.META, slot)) is not None:
-            rows.append(Row(Table.RECEIPTS, old[: len(leg_key)], None))
-            rows.append(Row(Table.JOBS, old[len(leg_key) :], None))
-        return rows
+        return LegDone(receipt, done.data)
 
     async def _input(
         self, baton: Baton, source_id: ContentId | None, holders: tuple[PeerId, ...], left_s: float
@@ -328,14 +358,10 @@ class LegServer:
             # Too large, or no tree: whoever signed that id is at fault, not who passes it on.
             raise Refused(f"the input cannot be had: {error.message}") from error
 
-    async def _reusable(self, job_key: bytes) -> Done | None:
-        """The output of an earlier leg with the same job key, if it is still here."""
-        row = self.store.read(Table.JOBS, job_key)
-        if row is None:
-            return None
-        units, profile, output = unpack(row)
-        try:
-            data = await self.store.get(ContentId(output))
-        except StoreError:
-            return None
-        return Done(data=data, units=units, profile=profile)
+
+def _stage_of(quote: Quote) -> Stage:
+    """The stage that is asked about; RemoteProtocolError if there can be none such."""
+    try:
+        return Stage(role=quote.role, operation=quote.operation, model=quote.model, parameters={})
+    except WireError as error:
+        raise RemoteProtocolError(f"a quote for no stage: {error.message}") from error

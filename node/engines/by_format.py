@@ -21,6 +21,10 @@ class EnginesByFormat:
         return min(engine.free_slots for engine in self.engines.values())
 
     @property
+    def units_at_once(self) -> int:
+        return max(engine.units_at_once for engine in self.engines.values())
+
+    @property
     def queue_s(self) -> float:
         return max(engine.queue_s for engine in self.engines.values())
 

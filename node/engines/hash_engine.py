@@ -83,6 +83,10 @@ class HashEngine:
         return max(0, self.jobs_max - self._counts.jobs)
 
     @property
+    def units_at_once(self) -> int:
+        return 1
+
+    @property
     def queue_s(self) -> float:
         return self._counts.units_queued * self.unit_s
 

@@ -87,6 +87,10 @@ class Engine(Protocol):
         """How many more jobs would be taken now."""
 
     @property
+    def units_at_once(self) -> int:
+        """Work beyond this only waits in the engine: it is as well kept where turns are fair."""
+
+    @property
     def queue_s(self) -> float:
         """How long what is queued will take, by measured speed."""
 

@@ -73,6 +73,11 @@ class TinygradEngine:
         return max(0, self._config.jobs_max - len(self._queue))
 
     @property
+    def units_at_once(self) -> int:
+        # One batch at work, and the next one ready when it is done.
+        return 2 * OFFER_TEXTS_MAX
+
+    @property
     def queue_s(self) -> float:
         speeds = [ready.units_per_s for ready in self._state.loaded.values()]
         return self._queue.units / min(speeds) if speeds else 0.0

@@ -1,11 +1,13 @@
 """The data role: brings outside text in, cut into passages, each kept by content."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import trio
 
-from node.roles.seam import Done, Emit, LegInput
+from node.admission import Place
+from node.roles.seam import Done, Emit, LegInput, Work
 from node.sources import NAME_BYTES_MAX, Source, cut
 from store import Store
 from wire import limits
@@ -44,8 +46,17 @@ class DataRole:
         if stage.operation not in (FETCH, LIST):
             raise Refused(f"a data peer does not do {stage.operation!r}, only fetch and list")
 
-    def expected_s(self, stage: Stage) -> float:
-        return 0.05 if stage.operation == FETCH else 0.01
+    def quote(self, work: Work) -> float:
+        self.check(work.stage)
+        return 0.05 if work.stage.operation == FETCH else 0.01
+
+    def admit(self, work: Work) -> Place:
+        """Nobody waits here: the work is slight, and legs are counted where they are offered."""
+        expected_s = self.quote(work)
+        return Place(work.asker, work.units, expected_s, expected_s, math.inf)
+
+    def leave(self, place: Place) -> None:
+        """Nothing was held."""
 
     async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:
         if stage.operation == LIST:

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from node.admission import Place, Wanted
 from node.engines.seam import Engine, Job
-from node.roles.seam import Done, Emit, LegInput
+from node.roles.seam import Done, Emit, LegInput, Work
+from node.roles.turns import Turns
 from node.searching import IndexCache, LoadedIndex
+from node.work import units_left
 from p2p.blobs import Blobs
 from p2p.together import each
 from wire import limits
@@ -30,18 +33,31 @@ ENGINE_OPERATION = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferRole:
     """Answers the operations of `ENGINE_OPERATION` for the models its engine has loaded."""
 
     engine: Engine
     blobs: Blobs
     indexes: IndexCache
+    turns: Turns = field(init=False)
 
-    def check(self, stage: Stage) -> None:
-        self.check_able(stage)
-        if self.engine.free_slots <= 0:
-            raise Refused("every slot is taken", retry_after_s=max(0.1, self.engine.queue_s / 2))
+    def __post_init__(self) -> None:
+        self.turns = Turns(self.engine)
+
+    def quote(self, work: Work) -> float:
+        return self.turns.quote(self._wanted(work), work.by)
+
+    def admit(self, work: Work) -> Place:
+        return self.turns.enter(self._wanted(work), work.by)
+
+    def leave(self, place: Place) -> None:
+        self.turns.leave(place)
+
+    def _wanted(self, work: Work) -> Wanted:
+        self.check_able(work.stage)
+        assert work.stage.model is not None
+        return self.turns.wanted(work.asker, work.stage.model, work.units, work.left_s)
 
     def check_able(self, stage: Stage) -> None:
         """Refused unless the stage's model is loaded here and does what is asked of it."""
@@ -56,9 +72,6 @@ class InferRole:
             raise Refused(
                 f"{loaded.manifest.name} does not do {stage.operation!r}, only {', '.join(known)}"
             )
-
-    def expected_s(self, stage: Stage) -> float:
-        return self.engine.queue_s
 
     async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:
         if source.data is None:
@@ -102,7 +115,14 @@ class InferRole:
             resume=source.resume if emit is not None else None,
         )
         loaded = self.engine.loaded().get(stage.model)
-        output = await self.engine.infer(job, emit)
+        if source.place is None:
+            output = await self.engine.infer(job, emit)
+        else:
+            # The input is here now, so that nobody need be believed how much it is.
+            units = units_left(replace(stage, operation=operation), data, source.resume)
+            wanted = self.turns.wanted(source.place.asker, stage.model, units, source.deadline_s)
+            async with self.turns.turn(source.place, wanted):
+                output = await self.engine.infer(job, emit)
         profile = loaded.profile if loaded is not None else ""
         return Done(data=output.data, units=output.units, profile=profile)
 

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from node.admission import Place
 from node.engines.seam import Emit, Part
 from wire.content import ContentId, PeerId
 from wire.message import Progress
 from wire.task import Stage
 
-__all__ = ["Done", "Emit", "LegInput", "LegRole", "nowhere"]
+__all__ = ["Done", "Emit", "LegInput", "LegRole", "Work", "nowhere"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,17 +35,34 @@ class LegInput:
     holders: Sequence[PeerId]
     deadline_s: float
     resume: Progress | None = None
+    # Where the leg stands in the role's queue; a leg that is done again to check it, nowhere.
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A leg that somebody would have done: for whom, by whose offer, how much, in what time."""
+
+    stage: Stage
+    asker: PeerId
+    by: PeerId
+    units: int
+    left_s: float
 
 
 class LegRole(Protocol):
     """A role that does legs of tasks."""
 
-    def check(self, stage: Stage) -> None:
-        """Refused, with the reason and a retry-after where waiting helps, if it will not."""
+    def quote(self, work: Work) -> float:
+        """Seconds until it would be done; Refused, with when to ask again, if it would not."""
         ...
 
-    def expected_s(self, stage: Stage) -> float:
-        """How long the leg is likely to take from now."""
+    def admit(self, work: Work) -> Place:
+        """Take a leg that will be done in time, until `leave`; Refused as for a quote."""
+        ...
+
+    def leave(self, place: Place) -> None:
+        """The leg is done, or is not wanted any more; saying so again does nothing."""
         ...
 
     async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:

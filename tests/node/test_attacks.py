@@ -107,7 +107,7 @@ async def test_pieces_that_drip_do_not_hold_a_task_to_its_deadline(
 ) -> None:
     async with open_network(tmp_path) as network:
         asker = await network.start(S)
-        honest = await network.start(I, S)
+        honest = await network.start(I, S, engine=Counted())
         await three_verifiers(network)
         async with network.outsider(I) as rogue:
 
@@ -185,7 +185,7 @@ async def test_one_holder_cannot_take_every_place(
 async def test_legs_that_are_remembered_are_bounded(
     autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.serving.LEGS_KEPT", 4)
+    monkeypatch.setattr("node.legs.LEGS_KEPT", 4)
     async with open_network(tmp_path) as network:
         asker = await network.start(S)
         infer = await network.start(I, S)

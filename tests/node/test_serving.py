@@ -17,6 +17,7 @@ from tests.node.asking import (
     EMBED,
     EMBED_PASSAGES,
     FETCH,
+    MODEL,
     TEXTS,
     VECTORS,
     complete,
@@ -31,7 +32,7 @@ from wire import limits
 from wire.content import ContentId
 from wire.errors import RemoteProtocolError, TransportError
 from wire.kinds import Role
-from wire.message import Accept, Message, Offer, Piece, Refuse, Result
+from wire.message import Accept, Message, Offer, Piece, Quote, Quoted, Refuse, Result
 from wire.receipt import Receipt
 from wire.schema import Scalar
 from wire.signed import Signed, open_signed
@@ -73,6 +74,18 @@ class Scene:
                         continue
                     case _:
                         return message, pieces
+
+    async def quote(self, **changes: Any) -> Message:
+        fields: dict[str, Any] = {
+            "role": Role.INFER,
+            "operation": "embed",
+            "model": MODEL,
+            "units": 1,
+            "deadline_ms": 30_000,
+        }
+        async with self.asker.peers.talk(self.worker.peers.me, deadline_s=10) as talk:
+            await talk.send(Quote(**(fields | changes)))
+            return await talk.receive()
 
     async def refusal(self, task: Signed[Task], **changes: Any) -> Refuse:
         answer, _ = await self.offer(task, **changes)
@@ -443,3 +456,38 @@ async def test_a_peer_that_leaves_says_so(autojump_clock: MockClock, tmp_path: P
         refused = await there.refusal(there.task())
         assert refused.reason == "this peer is leaving"
         assert V not in there.worker.config.roles
+
+
+async def test_a_quote_says_what_an_offer_would_be_told_and_binds_nobody(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with scene(tmp_path, engine=Counted(unit_s=1.0)) as there, trio.open_nursery() as nursery:
+        assert await there.quote(units=4) == Quoted(expected_ms=4250)
+        nursery.start_soon(there.done, there.task())
+        await trio.sleep(0.5)
+        # Three texts are under way.
+        assert await there.quote(units=4) == Quoted(expected_ms=7400)
+        for quote, reason in {
+            (("deadline_ms", 2000),): "its deadline leaves 2.0 s",
+            (("operation", "dance"),): "does not do 'dance'",
+            (("model", _OTHER),): "is not loaded here",
+            (("role", Role.DATA), ("model", None)): "does not play the role data",
+        }.items():
+            refused = await there.quote(**dict(quote))
+            assert isinstance(refused, Refuse)
+            assert reason in refused.reason
+        there.worker.legs.taking = False
+        refused = await there.quote()
+        assert isinstance(refused, Refuse)
+        assert "leaving" in refused.reason
+        assert there.cost() == 0
+    assert there.worker.legs.done == 1
+
+
+async def test_a_quote_for_no_stage_at_all_is_an_offence(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with scene(tmp_path) as there:
+        with pytest.raises((TransportError, RemoteProtocolError)):
+            await there.quote(model=None)
+        assert there.cost() > 0

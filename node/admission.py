@@ -1,0 +1,236 @@
+"""Whose leg is next, and who is told at once that it would take too long. A pure core.
+
+Start-time fair queueing (Goyal, Vin, Cheng: "Start-time Fair Queuing", SIGCOMM 1996): a job's start
+tag is where its asker's job before it ends in virtual time, or now if that is over; the least tag
+is next. So whoever asks for much waits behind its own jobs, and nobody else does. A job is taken
+only if it will be done by its deadline. Where there is no room, the asker with the most jobs
+waiting gives up its last for one with fewer (McKenney: "Stochastic Fairness Queueing", INFOCOM
+1990).
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from wire.content import PeerId
+from wire.errors import Refused
+
+# Of those who wait, one asker's: a guess, under what the engines here queue, which is 64.
+WAITING_PER_ASKER_MAX = 48
+# Askers whose tags are remembered; beyond it the one furthest back is forgotten.
+ASKERS_MAX = 1024
+# A leg is not the engine's work alone: its input travels, its receipt is kept.
+OVERHEAD_S = 0.05
+OVERHEAD_SHARE = 0.05
+RETRY_AFTER_S_MIN, RETRY_AFTER_S_MAX = 0.25, 30.0
+# Who was told what a leg would take is likely to offer it now.
+QUOTED_FOR_S = 0.5
+QUOTED_COST_S_MAX = 2.0
+QUOTED_MAX = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A job to be done for `asker`: how much it is, how long that takes, when it has to be done."""
+
+    asker: PeerId
+    units: int
+    cost_s: float
+    left_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The engine at this moment: how long its own queue takes, how many jobs it would take."""
+
+    busy_s: float
+    room: int
+    now_s: float
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """One job's place, from when it was taken until it is done. `until_s` is its deadline."""
+
+    asker: PeerId
+    units: int
+    cost_s: float
+    expected_s: float
+    until_s: float
+    # Its start tag in virtual time, and which it is of all that came.
+    start: float = 0.0
+    number: int = 0
+    # Everything it needs is here.
+    ready: bool = False
+    # Why it was given up before it began.
+    refusal: Refused | None = None
+
+    @property
+    def order(self) -> tuple[float, int]:
+        return self.start, self.number
+
+
+@dataclass(slots=True)
+class Admission:
+    """The jobs that were taken; of those, as many are worked on as have `units_at_once`."""
+
+    units_at_once: int
+    waiting: list[Place] = field(default_factory=list)
+    running: set[Place] = field(default_factory=set)
+    _virtual: float = 0.0
+    _finish: dict[PeerId, float] = field(default_factory=dict)
+    _number: int = 0
+    _quoted: dict[PeerId, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def queue_s(self) -> float:
+        """How long the work takes that waits."""
+        return sum(it.cost_s for it in self.waiting)
+
+    def expected_s(self, wanted: Wanted, now: Now) -> float:
+        """How long it will be until a job is done, if it is taken now."""
+        start = self._start(wanted.asker)
+        ahead_s = sum(it.cost_s for it in self.waiting if it.start <= start)
+        return _with_overhead(now.busy_s + ahead_s + wanted.cost_s)
+
+    def check(self, wanted: Wanted, now: Now) -> float:
+        """As `expected_s`; Refused, with when to try again, if there is no room or no time."""
+        mine = sum(it.asker == wanted.asker for it in self.waiting)
+        all_s = now.busy_s + self.queue_s
+        if mine >= WAITING_PER_ASKER_MAX:
+            why = f"{mine} legs of this asker wait here already"
+            raise Refused(why, retry_after_s=_retry_after_s(all_s))
+        if len(self.waiting) >= now.room and self._pushed_out(wanted.asker) is None:
+            raise Refused("every slot is taken", retry_after_s=_retry_after_s(all_s))
+        expected_s, left_s = self.expected_s(wanted, now), wanted.left_s
+        if expected_s > left_s:
+            # A deadline only comes nearer: what is too long in itself is so for good.
+            hopeless = _with_overhead(wanted.cost_s) > left_s
+            raise Refused(
+                f"it would take {expected_s:.1f} s here, and its deadline leaves {left_s:.1f} s",
+                retry_after_s=None if hopeless else _retry_after_s(all_s),
+            )
+        return expected_s
+
+    def quote(self, wanted: Wanted, by: PeerId, now: Now) -> float:
+        """As `check`, with what others were told of a moment ago: they will be here before.
+
+        So askers that ask at the same time do not all hear that nobody is here.
+        """
+        expected_s = self.check(wanted, now)
+        for peer in [it for it, (until_s, _) in self._quoted.items() if until_s <= now.now_s]:
+            del self._quoted[peer]
+        likely_s = sum(cost for peer, (_, cost) in self._quoted.items() if peer != by)
+        if len(self._quoted) < QUOTED_MAX or by in self._quoted:
+            cost_s = min(wanted.cost_s, QUOTED_COST_S_MAX)
+            self._quoted[by] = (now.now_s + QUOTED_FOR_S, cost_s)
+        return likely_s + expected_s
+
+    def enter(self, wanted: Wanted, by: PeerId, now: Now) -> tuple[Place, list[Place]]:
+        """A place in the queue, and those that had to be given up for it; else as `check`."""
+        # Who was given a quote has come with the offer itself.
+        self._quoted.pop(by, None)
+        expected_s = self.check(wanted, now)
+        given_up = []
+        if len(self.waiting) >= now.room and (last := self._pushed_out(wanted.asker)):
+            given_up.append(self._give_up(last, "its place went to who has fewer", now))
+        self._number += 1
+        start = self._start(wanted.asker)
+        place = Place(
+            wanted.asker,
+            wanted.units,
+            wanted.cost_s,
+            expected_s,
+            now.now_s + wanted.left_s,
+            start,
+            self._number,
+        )
+        self.waiting.append(place)
+        self._finish[wanted.asker] = start + wanted.cost_s
+        if len(self._finish) > ASKERS_MAX:
+            self._finish.pop(min(self._finish, key=lambda it: self._finish[it]))
+        late = self._late(place, now)
+        given_up += [self._give_up(it, "others' turn comes first", now) for it in late]
+        return place, given_up
+
+    def reprice(self, place: Place, units: int, cost_s: float) -> None:
+        """What the job is, is known better now."""
+        if place.asker in self._finish:
+            self._finish[place.asker] += cost_s - place.cost_s
+        place.units, place.cost_s = units, cost_s
+
+    def next(self, now: Now) -> tuple[list[Place], list[Place]]:
+        """Those that are to begin now, and those whose deadline has become too near for it."""
+        begun, given_up, busy_s = [], [], now.busy_s
+        while sum(it.units for it in self.running) < self.units_at_once:
+            ready = [it for it in self.waiting if it.ready]
+            if not ready:
+                break
+            place = min(ready, key=_order)
+            if now.now_s + busy_s + place.cost_s > place.until_s:
+                given_up.append(self._give_up(place, "its deadline is too near", now))
+                continue
+            self.waiting.remove(place)
+            self.running.add(place)
+            self._virtual = max(self._virtual, place.start)
+            busy_s += place.cost_s
+            begun.append(place)
+        return begun, given_up
+
+    def leave(self, place: Place) -> None:
+        """The job is done, or is wanted no more. Nothing happens where it left before."""
+        if place in self.running:
+            self.running.remove(place)
+        elif place in self.waiting:
+            self._drop(place)
+        if not self.running and not self.waiting:
+            self._finish.clear()
+        for asker in [it for it, finish in self._finish.items() if finish <= self._virtual]:
+            del self._finish[asker]
+
+    def _start(self, asker: PeerId) -> float:
+        return max(self._virtual, self._finish.get(asker, 0.0))
+
+    def _pushed_out(self, asker: PeerId) -> Place | None:
+        """The last place of whoever has the most waiting, if that is more than fair to `asker`."""
+        waiting = Counter(it.asker for it in self.waiting)
+        if not waiting:
+            return None
+        longest, count = waiting.most_common(1)[0]
+        if count <= waiting[asker] + 1:
+            return None
+        return max((it for it in self.waiting if it.asker == longest), key=_order)
+
+    def _late(self, new: Place, now: Now) -> list[Place]:
+        """Those behind a new place that will not be done in time any more."""
+        done_s, late = now.now_s + now.busy_s, []
+        for place in sorted(self.waiting, key=_order):
+            if place.order > new.order and done_s + place.cost_s > place.until_s:
+                late.append(place)
+            else:
+                done_s += place.cost_s
+        return late
+
+    def _give_up(self, place: Place, why: str, now: Now) -> Place:
+        self._drop(place)
+        wait_s = _retry_after_s(now.busy_s + self.queue_s)
+        place.refusal = Refused(f"given up before it began: {why}", retry_after_s=wait_s)
+        return place
+
+    def _drop(self, place: Place) -> None:
+        self.waiting.remove(place)
+        # What was not done does not count against its asker.
+        if place.asker in self._finish:
+            self._finish[place.asker] -= place.cost_s
+
+
+def _order(place: Place) -> tuple[float, int]:
+    return place.order
+
+
+def _with_overhead(work_s: float) -> float:
+    return work_s * (1 + OVERHEAD_SHARE) + OVERHEAD_S
+
+
+def _retry_after_s(queue_s: float) -> float:
+    """Half of what is there is done by then: places come free, and not all come back at once."""
+    return min(RETRY_AFTER_S_MAX, max(RETRY_AFTER_S_MIN, queue_s / 2))

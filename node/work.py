@@ -1,0 +1,40 @@
+"""How much work a leg is, in units, as far as can be told before it is done."""
+
+from wire import limits
+from wire.errors import WireError
+from wire.message import Progress
+from wire.payload import Passages, Texts
+from wire.task import Stage
+
+# What an engine makes of a prompt where nobody says how much.
+TOKENS_DEFAULT = 16
+# More than any engine makes at once.
+TOKENS_MAX = 1 << 20
+# A guess of somebody else counts for no more than this: the most texts that one leg has.
+GUESS_MAX = limits.PASSAGES_MAX
+
+
+def units_left(stage: Stage, data: bytes | None, resume: Progress | None, guess: int = 1) -> int:
+    """As `units_of`, without what another has done of it already."""
+    units = units_of(stage, data, guess)
+    return units if resume is None else max(1, units - resume.units)
+
+
+def units_of(stage: Stage, data: bytes | None, guess: int = 1) -> int:
+    """Units of `stage` on the input `data`, if that is at hand; else as somebody guesses."""
+    if stage.operation == "complete":
+        tokens = stage.parameters.get("tokens", TOKENS_DEFAULT)
+        # What makes no sense is refused by whoever reads it, in better words than "too long".
+        return tokens if type(tokens) is int and 0 < tokens <= TOKENS_MAX else 1
+    if stage.operation == "nearest":
+        return 1
+    try:
+        match stage.operation:
+            case "embed" if data is not None:
+                return len(Texts.from_bytes(data).texts)
+            case "embed-passages" if data is not None:
+                return len(Passages.from_bytes(data).passages)
+    except WireError:
+        # Whoever does the leg will say so.
+        return 1
+    return max(1, min(guess, GUESS_MAX))
