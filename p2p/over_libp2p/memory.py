@@ -233,7 +233,6 @@ class MemoryConnection(IMuxedConn):  # type: ignore[misc]
         self._network.carry(source, target, size_bytes, partial(self.other.hear, deliver))
 
     def hear(self, deliver: Callable[[], None]) -> None:
-        """A parcel has arrived."""
         self._heard_s = trio.current_time()
         deliver()
 
@@ -345,13 +344,15 @@ class MemoryListener(IListener):  # type: ignore[misc]
         await trio.lowlevel.checkpoint()
 
     def arrive(self, connection: MemoryConnection) -> None:
-        """A peer has dialled. When the host is closing, the connection is dropped at once."""
-        if self.background_nursery is None or not self._numbers:
+        """A peer has dialled. When the host is closing, or its nursery, the call is dropped."""
+        try:
+            if self.background_nursery is None or not self._numbers:
+                raise RuntimeError("not listening")
+            self.background_nursery.start_soon(self._accept, connection)
+            connection.carry(0, connection.other.answered.set)
+        except RuntimeError:
             connection.drop()
             connection.carry(0, connection.other.drop)
-            return
-        connection.carry(0, connection.other.answered.set)
-        self.background_nursery.start_soon(self._accept, connection)
 
     async def _accept(self, connection: MemoryConnection) -> None:
         with contained("an inbound memory connection"):
