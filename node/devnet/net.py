@@ -29,7 +29,8 @@ from node.devnet.tasks import MadeUpSource
 from p2p.transport import Transport
 from wire.errors import InputError, StoreError, TransportError
 
-# How many peers start at once, and how often one that could not is tried again.
+# How many peers come in a second, and at once; how often one that could not start is tried again.
+ARRIVALS_PER_S = 25.0
 STARTING_AT_ONCE = 32
 START_TRIES = 5
 # How long a new network is waited for until its views are complete.
@@ -88,6 +89,7 @@ class Devnet:
 
         async with trio.open_nursery() as nursery:
             for peer in self.peers[1:]:
+                await trio.sleep(1 / ARRIVALS_PER_S)
                 nursery.start_soon(begin, peer)
         with trio.move_on_after(SETTLE_S_MAX):
             while self.sampler.complete_ratio(self.peers, self.living()) < 1.0:

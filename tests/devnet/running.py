@@ -1,0 +1,43 @@
+"""A small network for the tests, opened as a user's own experiment would open it."""
+
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from node.devnet.config import DevnetConfig
+from node.devnet.faults import parse
+from node.devnet.machine import Machine
+from node.devnet.net import Devnet, open_devnet
+from node.devnet.report import Report, report_of
+
+
+def machine(free_bytes: int = 8 << 30) -> Machine:
+    return Machine(
+        monotonic_s=time.monotonic,
+        cpu_s=time.process_time,
+        used_bytes=lambda: 1,
+        free_bytes=lambda: free_bytes,
+        seed_library=random.seed,
+    )
+
+
+def config(
+    faults: str = "", *, peers: int = 12, seconds: float = 10, rate: float = 2
+) -> DevnetConfig:
+    return DevnetConfig(peers=peers, seconds=seconds, rate=rate, faults=parse(faults))
+
+
+@asynccontextmanager
+async def opened(folder: Path, wanted: DevnetConfig) -> AsyncIterator[Devnet]:
+    async with open_devnet(wanted, machine(), folder=folder) as net:
+        yield net
+
+
+async def ran(folder: Path, wanted: DevnetConfig) -> tuple[Devnet, Report]:
+    """Run it to its end; the network, which is closed, and its report."""
+    async with opened(folder, wanted) as net:
+        await net.run()
+        report = report_of(net)
+    return net, report.closed(net)

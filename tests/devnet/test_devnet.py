@@ -1,0 +1,127 @@
+"""A whole network under load and faults: nothing is lost, and what is wrong is seen."""
+
+from pathlib import Path
+
+import trio
+from trio.testing import MockClock
+
+from node.devnet.faults import Fault
+from node.devnet.page import page_of
+from node.devnet.report import report_of
+from node.devnet.tasks import Stream
+from node.events import Restarted, Streamed
+from tests.devnet.running import config, opened, ran
+
+KEYS = {
+    *("peers", "seed", "tasks_accepted", "tasks_answered", "tasks_lost", "tasks_late"),
+    *("tasks_refused", "wrong_answers_accepted", "tokens_lost", "tokens_doubled", "retries"),
+    *("p50_s", "p99_s", "views_complete_ratio", "view_complete_s", "gossip_cpu_s_per_peer"),
+    *("gossip_bytes_per_peer_s", "rss_bytes", "cpu_s"),
+}
+
+
+async def test_peers_are_killed_frozen_and_lie_and_nothing_is_lost(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    wanted = config("kill=0.3,loss=0.05,freeze=0.05,liar=0.05", peers=16, seconds=20)
+    net, report = await ran(tmp_path, wanted)
+    found = report.document
+    assert report.passed, report.lines()
+    assert set(found) >= KEYS
+    assert found["tasks_accepted"] == found["tasks_answered"] > 20
+    assert found["tokens"] > 100
+    assert found["retries"] > 0
+    assert found["views_complete_ratio"] == 1.0
+    assert found["view_complete_s"] is not None
+    assert 0 < found["gossip_bytes_per_peer_s"] < 100_000
+    assert len(net.faults) == 4
+    page = page_of(found)
+    assert page.count("<svg") == 6
+    assert "http" not in page
+
+
+async def test_whoever_sends_nonsense_or_nothing_is_worked_around(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    natures = "garbage=0.1,silent=0.1,truncator=0.1,refuser=0.1,flooder=0.1,lazy_verifier=0.1"
+    wanted = config(f"{natures},slow=0.1,clock_skew=0.1", peers=24, seconds=10)
+    _, report = await ran(tmp_path, wanted)
+    assert report.passed, report.lines()
+
+
+async def test_a_peer_that_restarts_or_leaves_and_an_asker_that_dies(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    faults = "restart=0.2@3+2,leave=0.1@4,vanish=0.1@5,restart_asker=0.5@6+3,churn=1/min"
+    net, report = await ran(tmp_path, config(faults, peers=14, seconds=12))
+    assert report.passed, report.lines()
+    assert any(peer.starts == 2 and peer.plan.asks for peer in net.peers)
+    assert any(peer.number >= 14 for peer in net.peers)
+
+
+async def test_links_that_are_cut_and_disks_that_are_full(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    faults = (
+        "partition=0.2@3+8,oneway=0.1@3+8,full_disk=0.2@2+5,delay=0.1,duplicate=0.1,reorder=0.1"
+    )
+    _, report = await ran(tmp_path, config(faults, peers=14, seconds=12))
+    assert report.passed, report.lines()
+
+
+async def test_an_experiment_of_ones_own(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with opened(tmp_path, config(peers=8)) as net:
+        victim = net.peers[0]
+        await net.inject(
+            Fault(name="kill", amount=1, at_s=0, for_s=0, peers=(victim.number,), seed="")
+        )
+        assert victim.node is None
+        assert len(net.living()) == 7
+        await net.start_one(victim)
+        assert victim.is_up
+        assert victim.starts == 2
+
+
+async def test_a_network_of_liars_is_found_out(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with opened(tmp_path, config("liar=1", peers=8, seconds=5)) as net:
+        await net.run()
+        report = report_of(net)
+    # All agree on the same lie, as the arithmetic says: every answer is wrong.
+    assert report.document["wrong_answers_accepted"] == report.document["tasks_answered"] > 0
+    assert report.document["wrong_answers_expected"] == report.document["tasks_answered"]
+
+
+async def test_an_accepted_task_that_nobody_can_do_any_more_is_said_to_be_lost(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    net, report = await ran(tmp_path, config("kill=1@2", peers=8, seconds=4, rate=5))
+    assert not report.passed
+    assert report.document["tasks_lost"] > 0
+    assert any("no accepted task is lost" in it for it in report.document["violations"])
+    assert "--seed 7" in report.document["replay"]
+    assert net.living() == [it for it in net.peers if it.plan.asks] or not net.living()
+
+
+def test_tokens_are_counted_by_their_place() -> None:
+    tokens = (b"a", b"b", b"c", b"d")
+    stream = Stream(tokens)
+    for position, data in enumerate((b"a", b"b")):
+        stream.see(Streamed(position, 1, data))
+    assert (stream.lost, stream.doubled) == (2, 0)
+    stream.see(Streamed(1, 2, b"bc"))
+    assert (stream.lost, stream.doubled) == (1, 1)
+    stream.see(Streamed(3, 1, b"x"))
+    assert stream.lost == 1
+    stream.see(Restarted(3))
+    stream.see(Streamed(3, 1, b"d"))
+    assert (stream.lost, stream.doubled) == (0, 1)
+    skipping = Stream(tokens)
+    skipping.see(Streamed(2, 2, b"cd"))
+    assert skipping.lost == 2
+
+
+async def test_nothing_outlives_a_network(autojump_clock: MockClock, tmp_path: Path) -> None:
+    before = trio.lowlevel.current_statistics().tasks_living
+    net, _ = await ran(tmp_path, config(peers=8, seconds=2))
+    assert trio.lowlevel.current_statistics().tasks_living == before
+    assert not net.violations.count
