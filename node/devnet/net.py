@@ -25,9 +25,10 @@ from node.devnet.peer import DevPeer, Surroundings
 from node.devnet.plan import key_of, plan_peers
 from node.devnet.sampling import Sampler
 from node.devnet.striking import end, strike
-from node.devnet.tasks import MadeUpSource
+from node.devnet.tasks import MadeUpSource, first_request
+from node.events import silently
 from p2p.transport import Transport
-from wire.errors import InputError, StoreError, TransportError
+from wire.errors import BatonError, InputError, StoreError, TransportError
 
 # How many peers come in a second, and at once; how often one that could not start is tried again.
 ARRIVALS_PER_S = 25.0
@@ -56,6 +57,8 @@ class Devnet:
     # When peers were last struck in a mass, and how long starting took.
     struck_s: float | None = None
     start_s: float = 0.0
+    # From the start of a peer that is new, at the end of a run, to the answer to its first task.
+    first_task_s: float | None = None
     # What happened, in words.
     log: list[str] = field(default_factory=list)
     _random: Random = field(init=False)
@@ -154,8 +157,24 @@ class Devnet:
             await self.load.run(config.rate, config.seconds)
             await trio.sleep_until(self.began_s + config.seconds)
             await self._converged()
+            self.first_task_s = await self._first_task()
             nursery.cancel_scope.cancel()
         self.sampler.sample(self, whole=True)
+
+    async def _first_task(self) -> float | None:
+        """How long somebody new waits for a first answer; None where none came."""
+        started_s = trio.current_time()
+        newcomer = await self.add_like(self.load.askers[0])
+        if newcomer.node is None:
+            return None
+        path = newcomer.node.path
+        request = first_request(self.config.deadline_s)
+        try:
+            await path.watch(await path.submit(request), silently)
+        except BatonError as error:
+            self.note(f"a newcomer's first task: {error}")
+            return None
+        return trio.current_time() - started_s
 
     async def _converged(self) -> None:
         """Whoever is left is given two advert periods to know enough of the others."""

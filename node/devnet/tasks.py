@@ -118,6 +118,13 @@ def draw_question(number: int, random: Random, deadline_s: int) -> Question:
     )
 
 
+def first_request(deadline_s: int) -> Request:
+    """What somebody new asks first: one text, of the common model."""
+    stage = _infer("embed", manifests()["common"].id, {})
+    data = Texts(texts=("hello",)).to_bytes()
+    return Request(stages=(stage,), input=data, deadline_s=deadline_s)
+
+
 def _infer(operation: str, model: ContentId, parameters: dict[str, str | int]) -> Stage:
     return Stage(role=Role.INFER, operation=operation, model=model, parameters=parameters)
 
