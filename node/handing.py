@@ -5,83 +5,37 @@ holder lets go only when the next leg's receipts are in its hands and fit the ta
 """
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
 
+from node.baton import Baton, Delivered, Relay
+from node.course import Course
 from node.engines.seam import Part
-from node.events import Failed, LegDone, Offered, Streamed, Tell
-from node.patience import Patience
+from node.events import LegDone, Offered, Tell
+from node.hedging import Hedging
+from node.measured import Measured
 from node.resuming import Shown
-from node.route import Leg, Load, ranked
+from node.route import Candidate, Leg, Load, candidates, ranked
 from p2p.peers import Peers
-from p2p.reaching import PATIENCE_S
 from p2p.score import Offence
 from p2p.talk import refused
 from wire import limits
+from wire.advert import Advert
 from wire.chain import open_receipts
 from wire.content import PeerId
-from wire.errors import (
-    BatonError,
-    Malformed,
-    Refused,
-    RemoteProtocolError,
-    TaskFailed,
-    TooSlow,
-    TransportError,
-    WireError,
-)
+from wire.errors import Malformed, Refused, RemoteProtocolError
 from wire.message import Accept, Offer, Piece, Progress, Refuse, Result
-from wire.receipt import Receipt
 from wire.signed import Signed
-from wire.task import Stage, Task
+from wire.task import Stage
 from wire.tree import name_of
+
+__all__ = ["Baton", "Delivered", "Handing", "Relay"]
 
 # A peer that neither accepts nor refuses within this is passed over.
 ACCEPT_DEADLINE_S = 5.0
-# How often to look again when nobody can take the leg now.
-PAUSE_S = 0.25
-# When everybody has refused for good, another peer may still come; for so long it is waited for.
-NEWCOMER_S = 10.0
 DELIVERED_KEPT = 1000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Baton:
-    """What is handed on: the task, what was done so far, the input if small, who not to ask."""
-
-    task: Signed[Task]
-    receipts: tuple[Signed[Receipt], ...] = ()
-    input: bytes | None = None
-    units: int = 1
-    # What another peer streamed of the last leg before it failed.
-    resume: Progress | None = None
-    avoid: frozenset[PeerId] = frozenset()
-
-    @property
-    def stage(self) -> int:
-        return len(self.receipts)
-
-    @property
-    def is_last(self) -> bool:
-        return self.stage + 1 == len(self.task.record.stages)
-
-    @property
-    def leg(self) -> Stage:
-        return self.task.record.stages[self.stage]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivered:
-    """Every leg's receipt, and the last leg's output and input if they came inline."""
-
-    receipts: tuple[Signed[Receipt], ...]
-    output: bytes | None
-    source: bytes | None
-
-
-Relay = Callable[[Part], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -94,24 +48,40 @@ class Handing:
     delivered_before: dict[PeerId, None] = field(default_factory=dict)
     # Legs that one peer did not finish and that went to another.
     failed_over: int = 0
+    # Legs that a second peer was given besides, since the first took long.
+    hedged: int = 0
+    measured: Measured = field(default_factory=Measured)
+    hedging: Hedging = field(default_factory=Hedging)
 
     def able(self, stage: Stage, avoid: frozenset[PeerId] = frozenset()) -> list[PeerId]:
         """Peers that could do `stage`, best first, without those to avoid."""
-        return self._ranked(stage, 1, avoid)
+        adverts, loads = self._known(stage, avoid)
+        return ranked(adverts, Leg(stage.model), loads, self.peers.seams.random)
 
-    def _ranked(self, stage: Stage, units: int, avoid: frozenset[PeerId]) -> list[PeerId]:
-        wall_s = self.peers.seams.wall_s()
+    def candidates(self, stage: Stage, units: int, avoid: frozenset[PeerId]) -> list[Candidate]:
+        """As `able`, in no order, with what each would take."""
+        adverts, loads = self._known(stage, avoid)
+        return candidates(adverts, Leg(stage.model, units), loads)
+
+    def _known(
+        self, stage: Stage, avoid: frozenset[PeerId]
+    ) -> tuple[list[Signed[Advert]], dict[PeerId, Load]]:
+        wall_s, now_s = self.peers.seams.wall_s(), trio.current_time()
         adverts = [
             it
             for it in self.peers.view.candidates(stage.role, stage.model, wall_s)
             if it.signer not in avoid and it.signer != self.peers.me
         ]
         loads = {
-            it.signer: Load(self.peers.standing(it.signer), self.under_way.get(it.signer, 0))
+            it.signer: Load(
+                self.peers.standing(it.signer),
+                self.under_way.get(it.signer, 0),
+                self.measured.round_trip_s(it.signer),
+                self.measured.observed(it.signer, stage.model, now_s),
+            )
             for it in adverts
         }
-        leg = Leg(stage.model, units)
-        return ranked(adverts, leg, loads, self.peers.seams.random)
+        return adverts, loads
 
     async def hand_on(
         self,
@@ -130,68 +100,27 @@ class Handing:
         again, when there was nobody to ask for `patience_s`. `shown` is how far the last leg was
         streamed already, `failed` are peers that failed in an earlier attempt; both are kept up.
         """
-        nobody_since_s = trio.current_time()
-        shown = shown if shown is not None else Shown()
-        failed = failed if failed is not None else set()
-        # Nobody died or fell silent: all that failed so far was refused for good.
-        declined = True
-        patience = Patience()
-        reasons: list[str] = []
-        while (now_s := trio.current_time()) < deadline_at_s:
-            able = self._ranked(baton.leg, baton.units, baton.avoid | failed)
-            choices = patience.ready(able, now_s)
-            if failed:
-                # Claims cost nothing. Once bitten, those who have delivered before come first.
-                choices.sort(key=lambda it: it not in self.delivered_before)
-            if not choices:
-                waited_s = now_s - nobody_since_s
-                if failed and declined and not able and waited_s > NEWCOMER_S:
-                    # Everybody said no, for good: more time changes nothing.
-                    raise TaskFailed(
-                        _nobody(baton.leg, reasons),
-                        todo="change what is asked for, or see who is there: python -m node peers",
-                    )
-                if waited_s > patience_s:
-                    raise Refused(_nobody(baton.leg, reasons), retry_after_s=1.0)
-                await trio.sleep(min(PAUSE_S, deadline_at_s - now_s))
-                continue
-            nobody_since_s = now_s
-            peer = choices[0]
-            until_s = now_s + _share(baton, choices) * (deadline_at_s - now_s)
-            try:
-                with trio.move_on_at(until_s):
-                    return await self._offer(baton, peer, tell, relay, shown, deadline_at_s)
-                if until_s - now_s >= PATIENCE_S:
-                    # Not where a client left it no time: that is no fault of the peer's.
-                    self.peers.offended(peer, Offence.SLOW)
-                raise TooSlow(f"it took the leg and was not done in {until_s - now_s:.0f} s")
-            except Refused as error:
-                if error.retry_after_s is None:
-                    failed.add(peer)
-                else:
-                    patience.refused(peer, error.retry_after_s, trio.current_time())
-                why: BatonError = error
-            except (TransportError, WireError, RemoteProtocolError) as error:
-                failed.add(peer)
-                declined = False
-                why = error
-            self.failed_over += 1
-            reasons = [*reasons[-3:], f"{peer.short}: {why.message}"]
-            tell(Failed(baton.leg.role.name.lower(), peer, why.message))
-        raise TaskFailed(
-            _nobody(baton.leg, reasons) + " within the deadline",
-            todo="give it more time (--deadline), or see who is there: python -m node peers",
+        course = Course(
+            self,
+            baton,
+            tell,
+            relay,
+            deadline_at_s,
+            shown if shown is not None else Shown(),
+            failed if failed is not None else set(),
         )
+        return await course.run(patience_s)
 
-    async def _offer(
+    async def offer(
         self,
         baton: Baton,
         peer: PeerId,
         tell: Tell,
-        relay: Relay,
-        shown: Shown,
+        take: Callable[[Part], Awaitable[None]],
+        resume: Progress | None,
         deadline_at_s: float,
     ) -> Delivered:
+        """One peer's turn: what it delivered, or the error that says why it did not."""
         left_s = deadline_at_s - trio.current_time()
         offer = Offer(
             task=baton.task.raw,
@@ -200,10 +129,11 @@ class Handing:
             input=baton.input,
             deadline_ms=max(1, int(left_s * 1000)),
             units=baton.units,
-            resume=shown.begin(),
+            resume=resume,
             avoid=tuple(sorted(baton.avoid))[: limits.AVOID_MAX],
         )
-        self.under_way[peer] = self.under_way.get(peer, 0) + 1
+        self.under_way[peer] = at_once = self.under_way.get(peer, 0) + 1
+        began_s = trio.current_time()
         try:
             async with self.peers.talk(peer, deadline_s=left_s) as talk:
                 await talk.send(offer)
@@ -216,21 +146,26 @@ class Handing:
                 while True:
                     match message := await talk.receive():
                         case Piece():
-                            part = Part(message.position, message.units, message.data)
-                            for event in shown.take(part):
-                                tell(event)
-                                if isinstance(event, Streamed):
-                                    await relay(part)
+                            await take(Part(message.position, message.units, message.data))
                         case Refuse():
                             raise refused(message)
                         case Result():
-                            return self._delivered(baton, peer, message, tell)
+                            delivered = self._delivered(baton, peer, message, tell)
+                            break
                         case _:
                             raise RemoteProtocolError("neither a piece nor a result")
         finally:
             self.under_way[peer] -= 1
             if not self.under_way[peer]:
                 del self.under_way[peer]
+        leg = delivered.receipts[-1].record
+        if baton.is_last and not leg.reused:
+            begun = resume.units if resume is not None else 0
+            # What we gave it at once, it had to share its time between.
+            took_s = (trio.current_time() - began_s) / at_once
+            units = max(1, leg.units - begun)
+            self.measured.delivered(peer, leg.model, units, took_s, trio.current_time())
+        return delivered
 
     def _delivered(self, baton: Baton, peer: PeerId, result: Result, tell: Tell) -> Delivered:
         """Check what came back against what was asked; WireError if it does not fit."""
@@ -246,28 +181,13 @@ class Handing:
         last = receipts[-1].record
         if result.output is not None and name_of(result.output) != last.output:
             raise Malformed("the output is not the one its receipt names")
+        source = result.source
+        if source is not None and name_of(source) != last.input:
+            raise Malformed("the input is not the one that the last receipt names")
         for receipt in receipts[baton.stage :]:
             tell(LegDone(receipt))
         self.delivered_before.pop(peer, None)
         self.delivered_before[peer] = None
         if len(self.delivered_before) > DELIVERED_KEPT:
             self.delivered_before.pop(next(iter(self.delivered_before)))
-        source = result.source
-        if source is not None and name_of(source) != last.input:
-            raise Malformed("the input is not the one that the last receipt names")
         return Delivered(receipts=tuple(receipts), output=result.output, source=source)
-
-
-def _share(baton: Baton, choices: Sequence[PeerId]) -> float:
-    """How much of the time that is left the first choice may take.
-
-    Who takes a leg and falls silent leaves time for another, if there is one; the more legs are
-    left, the longer its own failovers may take.
-    """
-    legs = len(baton.task.record.stages) - baton.stage
-    return legs / (legs + 1) if len(choices) > 1 else 1.0
-
-
-def _nobody(leg: Stage, reasons: list[str]) -> str:
-    tried = f" ({'; '.join(reasons)})" if reasons else ""
-    return f"no peer finished the {leg.role.name.lower()} leg{tried}"

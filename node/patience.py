@@ -30,3 +30,8 @@ class Patience:
         """Those who may be asked now: who refused least first, else in the order given."""
         waiting = [it for it in peers if self._until_s.get(it, 0.0) <= now_s]
         return sorted(waiting, key=lambda peer: self._refusals.get(peer, 0))
+
+    def best(self, peers: Sequence[PeerId], now_s: float) -> list[PeerId]:
+        """Of those who may be asked now, the ones who refused least."""
+        ready = self.ready(peers, now_s)
+        return [it for it in ready if self._refusals.get(it) == self._refusals.get(ready[0])]

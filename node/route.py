@@ -1,9 +1,12 @@
-"""Who gets the next leg: a pure ranking by estimated completion.
+"""Who gets the next leg: a pure choice by estimated completion, that does not make a herd.
 
-An advert is a hint, so the ranking only orders whom to ask first; a peer that cannot do it says so.
+An advert is a hint, so the estimate only says whom to ask. Two are drawn, the better ones more
+often, and the better of the two is taken: nearly as good as asking all, and askers that know the
+same do not all land on the same peer, not even where what they know is old (Mitzenmacher: "The
+Power of Two Choices in Randomized Load Balancing", 1996; "How Useful Is Old Information?", 1997).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -14,14 +17,25 @@ from wire.signed import Signed
 
 # A peer that gives no speed is taken to be this slow: asked after those that were measured.
 UNITS_PER_S_UNKNOWN = 1.0
+# Less difference than this is none: it is lost in what a leg costs anywhere.
+DIFFERENCE_S = 0.01
+# How much more often a better peer is drawn. With 1 each gets work by its speed, which is right
+# where all are busy; a slow one is then asked too often where they are not. A guess in between.
+EAGERNESS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What we know of a peer beyond its advert: how it behaved, and what we gave it already."""
+    """What we know of a peer beyond its advert: how it behaved, and what we gave it already.
+
+    `observed` is how long a unit took it when it worked for us, and how far that is to be trusted
+    beside what it says of itself, from 0 to 1.
+    """
 
     standing: Standing = Standing.GOOD
     under_way: int = 0
+    round_trip_s: float = 0.0
+    observed: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +46,45 @@ class Leg:
     units: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A peer that could do a leg, and in how long, as far as can be told from here."""
+
+    peer: PeerId
+    unwelcome: bool
+    full: bool
+    # Until it would be done, and how much of that is the work itself.
+    expected_s: float
+    work_s: float
+    # We saw it work, and have not only its word.
+    observed: bool = False
+
+
 def expected_s(advert: Advert, leg: Leg, load: Load) -> float:
-    """Seconds until this peer would be done with `leg`, by what it says and what we gave it."""
-    offer = advert.offer_of(leg.model) if leg.model is not None else None
-    speed = (offer.units_per_s if offer else 0.0) or UNITS_PER_S_UNKNOWN
-    return advert.queue_s + (load.under_way + 1) * leg.units / speed
+    """Seconds until this peer would be done with `leg`, by what it says and what we saw of it."""
+    return load.round_trip_s + advert.queue_s + (load.under_way + 1) * _work_s(advert, leg, load)
+
+
+def candidates(
+    adverts: Iterable[Signed[Advert]], leg: Leg, loads: Mapping[PeerId, Load]
+) -> list[Candidate]:
+    """Who may be asked: not those that are banned."""
+    found = []
+    for heard in adverts:
+        load = loads.get(heard.signer, Load())
+        if load.standing is Standing.BANNED:
+            continue
+        found.append(
+            Candidate(
+                heard.signer,
+                load.standing is Standing.UNWELCOME,
+                heard.record.free_slots <= load.under_way,
+                expected_s(heard.record, leg, load),
+                _work_s(heard.record, leg, load),
+                load.observed is not None,
+            )
+        )
+    return found
 
 
 def ranked(
@@ -49,17 +97,33 @@ def ranked(
 
     Equals stand in drawn order, so that many askers do not all choose the same.
     """
-    rows = []
-    for heard in adverts:
-        load = loads.get(heard.signer, Load())
-        if load.standing is Standing.BANNED:
-            continue
-        full = heard.record.free_slots <= load.under_way
-        key = (
-            load.standing is Standing.UNWELCOME,
-            full,
-            round(expected_s(heard.record, leg, load), 2),
-            random.random(),
-        )
-        rows.append((key, heard.signer))
+    rows = [
+        ((it.unwelcome, it.full, round(it.expected_s, 2), random.random()), it.peer)
+        for it in candidates(adverts, leg, loads)
+    ]
     return [peer for _, peer in sorted(rows)]
+
+
+def drawn(choices: Sequence[Candidate], random: Random, count: int = 2) -> list[Candidate]:
+    """Some of the best kind of `choices`, the faster ones likelier, the best of them first."""
+    if not choices:
+        return []
+    best = min((it.unwelcome, it.full) for it in choices)
+    left = [it for it in choices if (it.unwelcome, it.full) == best]
+    taken: list[Candidate] = []
+    while left and len(taken) < count:
+        weights = [(it.expected_s + DIFFERENCE_S) ** -EAGERNESS for it in left]
+        (one,) = random.choices(left, weights)
+        left.remove(one)
+        taken.append(one)
+    # Among equals the first that was drawn: that is drawn enough.
+    return sorted(taken, key=lambda it: round(it.expected_s / DIFFERENCE_S))
+
+
+def _work_s(advert: Advert, leg: Leg, load: Load) -> float:
+    offer = advert.offer_of(leg.model) if leg.model is not None else None
+    unit_s = 1 / ((offer.units_per_s if offer else 0.0) or UNITS_PER_S_UNKNOWN)
+    if load.observed is not None:
+        observed_s, trust = load.observed
+        unit_s = trust * observed_s + (1 - trust) * unit_s
+    return leg.units * unit_s

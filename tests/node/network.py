@@ -151,15 +151,17 @@ class Network:
         self.nodes.remove(node)
 
     @asynccontextmanager
-    async def outsider(self, *roles: Role, number: int | None = None) -> AsyncIterator[Outsider]:
+    async def outsider(
+        self, *roles: Role, number: int | None = None, units_per_s: float = 1e9
+    ) -> AsyncIterator[Outsider]:
         """A peer that says whatever a test makes it say, and has met the first."""
         if number is None:
             number = self.opened
             self.opened += 1
         seams = self.seams(number)
         manifest = hash_manifest()
-        # So fast that it is asked before everybody else.
-        offer = ModelOffer(model=manifest.id, name=manifest.name, units_per_s=1e9)
+        # So fast, where nothing else is said, that it is asked before everybody else.
+        offer = ModelOffer(model=manifest.id, name=manifest.name, units_per_s=units_per_s)
         offering = Offering(roles=sum(1 << it for it in roles), models=(offer,), free_slots=99)
         config = PeersConfig(
             bootstraps=self.nodes[0].peers.endpoint.addresses[:1], listen=("/memory/0",)

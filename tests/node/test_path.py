@@ -120,10 +120,11 @@ async def test_work_spreads_over_peers_that_are_equally_fast(
         workers = [await network.start(I, S, engine=Counted(unit_s=0.5)) for _ in range(3)]
         await network.settled()
         async with trio.open_nursery() as nursery:
-            for number in range(12):
+            for number in range(30):
                 wanted = request(data=texts_of(f"text {number}"), level=Level.SIGNED)
                 nursery.start_soon(asked, asker, wanted)
-        assert sorted(it.legs.done for it in workers) == [4, 4, 4]
+        # Two are drawn for each: that is not quite as even as asking all.
+        assert min(it.legs.done for it in workers) >= 5
 
 
 async def test_a_large_output_goes_by_its_content_id(

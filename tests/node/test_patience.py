@@ -30,3 +30,14 @@ def test_advice_to_wait_for_ever_is_cut(advice_s: float) -> None:
     patience.refused(A, advice_s, 0.0)
     assert patience.ready([A], PAUSE_S_MAX - 1) == []
     assert patience.ready([A], PAUSE_S_MAX + 1) == [A]
+
+
+def test_the_best_to_ask_are_those_who_refused_least_and_may_be_asked_now() -> None:
+    patience = Patience()
+    assert patience.best([A, B], 0.0) == [A, B]
+    patience.refused(A, 1.0, 0.0)
+    assert patience.best([A, B], 5.0) == [B]
+    patience.refused(B, 1.0, 5.0)
+    assert patience.best([A, B], 5.5) == [A]
+    assert patience.best([A, B], 8.0) == [A, B]
+    assert patience.best([], 8.0) == []

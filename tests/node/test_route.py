@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from node.route import Leg, Load, expected_s, ranked
+from node.route import Leg, Load, candidates, drawn, expected_s, ranked
 from p2p.score import Standing
 from tests.p2p.adverts import MODEL, advert_of
 from tests.p2p.transports import key_of
@@ -93,3 +93,54 @@ def test_the_same_seed_gives_the_same_order() -> None:
 
 def test_nobody_to_ask_is_an_empty_order() -> None:
     assert ranked([], Leg(MODEL), {}, Random(1)) == []
+
+
+def choose(adverts: list[Signed[Advert]], seed: int, units: int = 100, **loads: Load) -> PeerId:
+    by_peer = {_peer(name): load for name, load in loads.items()}
+    return drawn(candidates(adverts, Leg(MODEL, units), by_peer), Random(seed))[0].peer
+
+
+def test_of_two_that_are_drawn_the_better_comes_first() -> None:
+    adverts = [running("a", 50.0), running("b", 100.0)]
+    assert {choose(adverts, seed) for seed in range(50)} == {_peer("b")}
+
+
+def test_two_are_two_of_the_best_kind() -> None:
+    adverts = [running(name) for name in "abcd"]
+    adverts.append(running("e", 1e6, free_slots=0))
+    unwelcome = {_peer("d"): Load(Standing.UNWELCOME)}
+    for seed in range(50):
+        two = drawn(candidates(adverts, Leg(MODEL), unwelcome), Random(seed))
+        assert len({it.peer for it in two}) == 2
+        assert not {it.peer for it in two} & {_peer("d"), _peer("e")}
+    assert drawn([], Random(1)) == []
+
+
+def test_a_thousand_askers_do_not_all_land_on_one_fast_and_idle_peer() -> None:
+    names = [str(number) for number in range(50)]
+    adverts = [running(name, 100.0) for name in names] + [running("fast", 400.0)]
+    landed = Counter(choose(adverts, seed) for seed in range(1000))
+    # It gets several times what others get, and is not swamped.
+    assert 60 < landed[_peer("fast")] < 500
+    # Where all are equal nobody is far from the mean.
+    landed = Counter(choose(adverts[:50], seed) for seed in range(1000))
+    assert max(landed.values()) < 45
+
+
+def test_at_a_calm_time_a_slow_peer_is_hardly_asked() -> None:
+    adverts = [running(name, 1.0) for name in "abcde"] + [running("fast", 100.0)]
+    landed = Counter(choose(adverts, seed) for seed in range(200))
+    assert landed[_peer("fast")] > 195
+
+
+def test_what_was_observed_counts_for_more_than_what_is_claimed() -> None:
+    boaster, honest = running("a", 1e9), running("b", 100.0)
+    seen = Load(observed=(1.0, 0.9))
+    assert order(boaster, honest) == ["a", "b"]
+    assert order(boaster, honest, a=seen) == ["b", "a"]
+    assert expected_s(boaster.record, Leg(MODEL, 100), seen) == pytest.approx(90.0)
+
+
+def test_the_way_there_and_back_counts() -> None:
+    far = Load(round_trip_s=0.3)
+    assert order(running("a", 120.0), running("b", 100.0), a=far) == ["b", "a"]

@@ -99,16 +99,21 @@ async def test_peers_that_die_in_mid_stream_are_stood_in_for_token_by_token(
         assert again.screen.data == watching.screen.data
 
 
+@pytest.mark.parametrize("both", [False, True], ids=["one leg", "both legs"])
 async def test_the_data_peer_that_dies_in_mid_stream_is_stood_in_for_too(
-    autojump_clock: MockClock, tmp_path: Path
+    autojump_clock: MockClock, tmp_path: Path, both: bool
 ) -> None:
     async with open_network(tmp_path) as network:
         asker = await network.start(S)
-        holders = [await network.start(D, S) for _ in range(2)]
-        for _ in range(3):
-            await network.start(I, S, engine=Counted(unit_s=1.0))
+        if both:
+            holders = [await network.start(D, I, S, engine=Counted(unit_s=1.0)) for _ in range(2)]
+        else:
+            holders = [await network.start(D, S) for _ in range(2)]
+            for _ in range(3):
+                await network.start(I, S, engine=Counted(unit_s=1.0))
         await network.settled()
         watching = Watching()
+        began_s = trio.current_time()
 
         async def kill_the_holder() -> None:
             await watching.until(5)
@@ -120,6 +125,7 @@ async def test_the_data_peer_that_dies_in_mid_stream_is_stood_in_for_too(
             await watched(asker, wanted, watching)
         assert len(failures(watching.events, "data")) == 1
         assert watching.screen.restarts == 0
+        assert trio.current_time() - began_s < TOKENS + 4
 
 
 class Wrong(Counted):

@@ -1,0 +1,72 @@
+"""What peers were seen to take when they worked for us: it counts for more than what they say.
+
+A pure core: a little of the latest, for the latest peers, believed less as it grows old.
+"""
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from wire.content import ContentId, PeerId
+
+KEPT_MAX = 1000
+# A leg that is done sooner says nothing of speed: it was on its way for as long.
+TELLING_S = 0.1
+# How much one more leg counts beside those before it, and all of them beside the advert. Guesses.
+WEIGHT = 0.3
+TRUST_MAX = 0.9
+HALF_LIFE_S = 120.0
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class _Speed:
+    unit_s: float
+    at_s: float
+
+
+@dataclass(slots=True)
+class Measured:
+    """Seconds for a unit of work and for a word there and back, by peer."""
+
+    _speeds: dict[tuple[PeerId, ContentId | None], _Speed] = field(default_factory=dict)
+    _round_trips: dict[PeerId, float] = field(default_factory=dict)
+
+    def delivered(
+        self, peer: PeerId, model: ContentId | None, units: int, took_s: float, now_s: float
+    ) -> None:
+        """`peer` did so much in so long, as seen from here."""
+        key = (peer, model)
+        before = self._speeds.get(key)
+        if took_s < TELLING_S and before is None:
+            return
+        unit_s = took_s / max(1, units)
+        if before is not None:
+            unit_s = before.unit_s + WEIGHT * (unit_s - before.unit_s)
+        self._speeds.pop(key, None)
+        self._speeds[key] = _Speed(unit_s, now_s)
+        _bound(self._speeds)
+
+    def observed(
+        self, peer: PeerId, model: ContentId | None, now_s: float
+    ) -> tuple[float, float] | None:
+        """Seconds for a unit, and how far that is to be trusted beside the advert, from 0 to 1."""
+        speed = self._speeds.get((peer, model))
+        if speed is None:
+            return None
+        return speed.unit_s, float(TRUST_MAX * 0.5 ** ((now_s - speed.at_s) / HALF_LIFE_S))
+
+    def answered(self, peer: PeerId, round_trip_s: float) -> None:
+        before = self._round_trips.pop(peer, round_trip_s)
+        self._round_trips[peer] = before + WEIGHT * (round_trip_s - before)
+        _bound(self._round_trips)
+
+    def round_trip_s(self, peer: PeerId) -> float:
+        """0 for a peer that was never asked: it is as good as any until then."""
+        return self._round_trips.get(peer, 0.0)
+
+
+def _bound(kept: dict[K, V]) -> None:
+    if len(kept) > KEPT_MAX:
+        kept.pop(next(iter(kept)))
