@@ -107,7 +107,9 @@ class Course:
 
     async def _better(self, two: Sequence[Candidate]) -> Candidate | None:
         """The one of them that says it will be done first; None if all of them say no."""
-        if len(two) < 2 or min(it.work_s for it in two) < WORTH_ASKING_S:
+        # Bringing a text in takes no time to speak of, and nobody says how long.
+        slight = self.baton.leg.role is not Role.INFER
+        if slight or len(two) < 2 or min(it.work_s for it in two) < WORTH_ASKING_S:
             return two[0]
         left_s = self.deadline_at_s - trio.current_time()
         given = self.handing.under_way

@@ -12,9 +12,17 @@ from node.peer import Node
 from p2p.peers import Handler
 from p2p.score import Standing
 from p2p.talk import Talk
-from tests.node.asking import asked, complete, failures, request, signers
+from tests.node.asking import (
+    EMBED_PASSAGES,
+    FETCH,
+    asked,
+    complete,
+    failures,
+    request,
+    signers,
+)
 from tests.node.engines import Counted
-from tests.node.network import I, S, open_network
+from tests.node.network import D, I, S, open_network
 from tests.node.test_streams import Watching
 from wire.content import PeerId
 from wire.kinds import Level
@@ -65,6 +73,13 @@ async def test_a_leg_that_is_soon_done_or_that_one_alone_can_do_is_not_asked_abo
             worker.peers.handlers[Quote] = noting(worker)
         await asked(asker, request(level=Level.SIGNED))
         assert quotes == []
+        bringers = [await network.start(D, S) for _ in range(2)]
+        for node in bringers:
+            node.peers.handlers[Quote] = noting(node)
+        await network.settled()
+        await asked(asker, request(FETCH, EMBED_PASSAGES, data=None, level=Level.SIGNED))
+        assert not set(quotes) & {it.peers.me for it in bringers}
+        quotes.clear()
         await asked(asker, LONG)
         assert sorted(quotes) == sorted(it.peers.me for it in workers)
         network.kill(workers.pop())
