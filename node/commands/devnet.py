@@ -130,11 +130,11 @@ class _Screen:
             (f"{passed_s:.0f} of {config.seconds:.0f} s", "bold"),
             f" of its own time in {real_s:.0f} s",
         )
-        bar = ProgressBar(total=config.seconds, completed=min(passed_s, config.seconds))
+        bar = _bar(config.seconds, passed_s)
         if net is None or net.began_s is None:
             up = 0 if net is None else len(net.living())
             starting = Text(f"starting: {up} of {config.peers} peers are up", "yellow")
-            return Group(head, ProgressBar(total=config.peers, completed=up), starting)
+            return Group(head, _bar(config.peers, up), starting)
         log = Text("\n".join(net.log[-LOG_LINES:]), overflow="ellipsis", no_wrap=True)
         return Group(
             head,
@@ -143,6 +143,13 @@ class _Screen:
             Panel(_curves(net), title="over time", title_align="left"),
             Panel(log, title="what happens", title_align="left"),
         )
+
+
+def _bar(total: float, done: float) -> Table:
+    # In a table, for by itself a bar ends no line.
+    row = Table.grid(expand=True)
+    row.add_row(ProgressBar(total=total, completed=min(done, total), complete_style="green"))
+    return row
 
 
 def _figures(net: Devnet) -> Table:

@@ -54,8 +54,8 @@ class Devnet:
     faults: tuple[Fault, ...] = ()
     # When the load began; None before.
     began_s: float | None = None
-    # When peers were last struck in a mass, and how long starting took.
-    struck_s: float | None = None
+    # When many were last struck, or let go, at once; and how long starting took.
+    struck_s: float = -math.inf
     start_s: float = 0.0
     # From the start of a peer that is new, at the end of a run, to the answer to its first task.
     first_task_s: float | None = None
@@ -95,7 +95,7 @@ class Devnet:
                 await trio.sleep(1 / ARRIVALS_PER_S)
                 nursery.start_soon(begin, peer)
         with trio.move_on_after(SETTLE_S_MAX):
-            while self.sampler.complete_ratio(self.peers, self.living()) < 1.0:
+            while not self.sampler.is_complete(self.living()):
                 await trio.sleep(1.0)
         self.start_s = trio.current_time() - started_s
 
@@ -157,9 +157,8 @@ class Devnet:
             await self.load.run(config.rate, config.seconds)
             await trio.sleep_until(self.began_s + config.seconds)
             await self._converged()
-            self.first_task_s = await self._first_task()
             nursery.cancel_scope.cancel()
-        self.sampler.sample(self, whole=True)
+        self.first_task_s = await self._first_task()
 
     async def _first_task(self) -> float | None:
         """How long somebody new waits for a first answer; None where none came."""
@@ -178,9 +177,10 @@ class Devnet:
 
     async def _converged(self) -> None:
         """Whoever is left is given two advert periods to know enough of the others."""
-        until_s = (self.struck_s or -math.inf) + 2 * self.config.period_s
-        while self.sampler.complete_s is None and trio.current_time() < until_s:
+        until_s = self.struck_s + 2 * self.config.period_s
+        while self.sampler.is_waiting and trio.current_time() < until_s:
             await trio.sleep(1.0)
+        self.sampler.sample(self, whole=True)
 
     async def _strike_all(self) -> None:
         assert self.began_s is not None
@@ -191,9 +191,8 @@ class Devnet:
 
     async def inject(self, fault: Fault) -> None:
         """Have one fault happen, and end after its time. It may be one that nobody planned."""
-        if fault.aim is Aim.EVENT and len(fault.peers) > 1:
-            self.struck_s = trio.current_time()
-            self.sampler.struck(self.struck_s)
+        if fault.aim is Aim.EVENT:
+            self._struck()
         whom = (
             f" {len(fault.peers)} peers" if fault.peers else f" {fault.amount:.0%} of all parcels"
         )
@@ -203,6 +202,12 @@ class Devnet:
             await trio.sleep(fault.for_s)
             await end(self, fault)
             self.note(f"{fault.name} is over")
+            if fault.aim is Aim.EVENT:
+                self._struck()
+
+    def _struck(self) -> None:
+        self.struck_s = trio.current_time()
+        self.sampler.struck(self.struck_s)
 
     def note(self, line: str) -> None:
         """Keep a line of what happened, the latest few."""

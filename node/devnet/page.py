@@ -53,7 +53,7 @@ def chart(
         parts.append(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}"'
             f' y2="{y(value):.1f}"/><text class="axis" x="{LEFT - 8}" y="{y(value) + 4:.1f}"'
-            f' text-anchor="end">{value:.4g}</text>'
+            f' text-anchor="end">{_number(value)}</text>'
         )
     for step in range(6):
         at_s = most_s * step / 5
@@ -81,6 +81,10 @@ def chart(
     )
     parts.append(f"</svg><div>{legend}</div></figure>")
     return "".join(parts)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _round_up(value: float) -> float:

@@ -1,11 +1,13 @@
 """What a run came to: the figures by name, whether it passed, and the same in words."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from node.devnet.net import Devnet
-from node.devnet.plan import manifests
+from node.devnet.peer import DevPeer
+from node.devnet.tasks import ASKED_FOR
 from wire.kinds import Role
 
 # How unlikely the number of wrong answers may be before it is too many.
@@ -90,7 +92,7 @@ def report_of(net: Devnet) -> Report:
             "latency_max_s": load.latencies.percentile_s(100),
             "living_at_the_end": last.living,
             "views_complete_ratio": last.views_complete_ratio,
-            "view_complete_s": sampler.complete_s,
+            "view_complete_s": None if sampler.is_waiting else sampler.complete_s,
             "advert_period_s": net.config.period_s,
             "start_s": net.start_s,
             "first_task_s": net.first_task_s,
@@ -127,25 +129,29 @@ def wrong_chance(net: Devnet) -> float:
     """How likely it is that a wrong answer to one task is accepted, by the level's arithmetic.
 
     The one who answers lies, and of three verifiers drawn two agree: liars, who lie alike, or lazy
-    ones, who look at nothing. That liars are banned once they are found is left out, so it is an
-    upper bound; the worst of the models counts, in which they have the largest share.
+    ones, who look at nothing. Of the peers that there were and those that are left, whichever is
+    worse. That liars are banned once they are found is left out, so it is an upper bound.
     """
+    return max(_wrong_chance(net, net.peers), _wrong_chance(net, net.living()))
+
+
+def _wrong_chance(net: Devnet, peers: Sequence[DevPeer]) -> float:
     by_name = {
         name: {it for fault in net.faults if fault.name == name for it in fault.peers}
         for name in ("liar", "lazy_verifier")
     }
-    worst = 0.0
-    for model in manifests():
-        able = [it for it in net.peers if model in it.plan.models]
+    agreeing = by_name["liar"] | by_name["lazy_verifier"]
+    chance = 0.0
+    for model, weight in ASKED_FOR.items():
+        able = [it for it in peers if model in it.plan.models]
         doers = [it for it in able if Role.INFER in it.plan.roles]
         verifiers = [it for it in able if Role.VERIFY in it.plan.roles]
-        if not doers or not verifiers:
-            continue
-        lying = sum(it.number in by_name["liar"] for it in doers) / len(doers)
-        agreeing = {*by_name["liar"], *by_name["lazy_verifier"]}
-        share = sum(it.number in agreeing for it in verifiers) / len(verifiers)
-        worst = max(worst, lying * (3 * share**2 * (1 - share) + share**3))
-    return worst
+        if doers and verifiers:
+            lying = sum(it.number in by_name["liar"] for it in doers) / len(doers)
+            share = sum(it.number in agreeing for it in verifiers) / len(verifiers)
+            two_agree = 3 * share**2 * (1 - share) + share**3
+            chance += lying * two_agree * weight / sum(ASKED_FOR.values())
+    return chance
 
 
 def most_by_chance(tasks: int, chance: float) -> int:

@@ -62,7 +62,7 @@ class Sampler:
     seed: int
     violations: Violations
     samples: list[Sample] = field(default_factory=list)
-    # Seconds from the last mass fault until every view was complete.
+    # Seconds from a mass fault, or its end, until every view was complete: the most there were.
     complete_s: float | None = None
     peer_seconds: float = 0.0
     carried_before: int = 0
@@ -80,8 +80,14 @@ class Sampler:
         self._bounds = BoundsHold(self.violations)
 
     def struck(self, now_s: float) -> None:
-        self._struck_s = now_s
-        self.complete_s = None
+        """Views must become complete again, from now on."""
+        if self._struck_s is None:
+            self._struck_s = now_s
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there are views that are not complete again yet."""
+        return self._struck_s is not None
 
     # Samples
 
@@ -89,12 +95,12 @@ class Sampler:
         now_s = trio.current_time()
         living = net.living()
         self._watch(living)
-        looked = living if whole else self._random.sample(living, min(LOOKED_AT, len(living)))
-        ratio = self.complete_ratio(looked, living)
-        if self._struck_s is not None and self.complete_s is None and ratio == 1.0:
+        ratio = self.complete_ratio(living if whole else self._drawn(living), living)
+        if self._struck_s is not None and ratio == 1.0:
             ratio = self.complete_ratio(living, living)
             if ratio == 1.0:
-                self.complete_s = now_s - self._struck_s
+                self.complete_s = max(self.complete_s or 0.0, now_s - self._struck_s)
+                self._struck_s = None
         accounting, network = net.around.accounting, net.around.network
         gossip_bytes = accounting.gossip_bytes(network.carried_bytes)
         recent = Latencies()
@@ -137,6 +143,14 @@ class Sampler:
             self._bounds.see(peer.number, peer.node)
 
     # Views
+
+    def is_complete(self, living: Sequence[DevPeer]) -> bool:
+        """Whether every view is; seldom more than a part of them must be looked at."""
+        drawn = self._drawn(living)
+        return all(self.complete_ratio(it, living) == 1.0 for it in (drawn, living))
+
+    def _drawn(self, living: Sequence[DevPeer]) -> Sequence[DevPeer]:
+        return self._random.sample(living, min(LOOKED_AT, len(living)))
 
     def complete_ratio(self, looked: Sequence[DevPeer], living: Sequence[DevPeer]) -> float:
         """The share of `looked` that are up and know enough of the `living`."""

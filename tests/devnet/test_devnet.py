@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -44,7 +45,7 @@ async def test_whoever_sends_nonsense_or_nothing_is_worked_around(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     natures = "garbage=0.1,silent=0.1,truncator=0.1,refuser=0.1,flooder=0.1,lazy_verifier=0.1"
-    wanted = config(f"{natures},slow=0.1,clock_skew=0.1", peers=24, seconds=10)
+    wanted = config(f"{natures},slow=0.1,clock_skew=0.1", peers=18, seconds=5)
     _, report = await ran(tmp_path, wanted)
     assert report.passed, report.lines()
 
@@ -88,7 +89,8 @@ async def test_a_network_of_liars_is_found_out(autojump_clock: MockClock, tmp_pa
         report = report_of(net)
     # All agree on the same lie, as the arithmetic says: every answer is wrong.
     assert report.document["wrong_answers_accepted"] == report.document["tasks_answered"] > 0
-    assert report.document["wrong_answers_expected"] == report.document["tasks_answered"]
+    expected = report.document["wrong_answers_expected"]
+    assert expected == pytest.approx(report.document["tasks_answered"])
 
 
 async def test_an_accepted_task_that_nobody_can_do_any_more_is_said_to_be_lost(
