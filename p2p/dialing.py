@@ -20,6 +20,7 @@ class DialingConfig:
     first_retry_s: float = 1.0
     retry_s_max: float = 120.0
     dials_at_once: int = 4
+    roam_every_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Dialing:
     _bootstraps: dict[str, _Target] = field(default_factory=dict)
     _bootstrap_peers: dict[str, PeerId] = field(default_factory=dict)
     _connected: set[PeerId] = field(default_factory=set)
+    _roam_at_s: float = 0.0
 
     def add_bootstrap(self, address: str) -> None:
         self._bootstraps.setdefault(address, _Target((address,)))
@@ -118,25 +120,57 @@ class Dialing:
         room = self.config.dials_at_once - under_way
         dials: list[Dial] = []
         for address, target in self._bootstraps.items():
-            if self._bootstrap_peers.get(address) in self._connected:
+            peer = self._bootstrap_peers.get(address)
+            # One that was met has brought us in, and may have to make room for others.
+            if peer in self._connected or (peer is not None and self._connected):
                 continue
             if len(dials) < room and self._ready(target, now_s):
                 dials.append(Dial(None, target.addresses))
         wanted = self.config.connections_wanted - len(self._connected) - len(dials) - under_way
-        strangers = [
-            peer
-            for peer, target in self._peers.items()
-            if peer not in self._connected and self._ready(target, now_s)
-        ]
-        # The least failed first, drawn among equals, so that no peer is everybody's neighbour.
-        self.random.shuffle(strangers)
-        strangers.sort(key=lambda peer: self._peers[peer].failures)
-        chosen = strangers[: max(0, min(wanted, room - len(dials)))]
-        dials.extend(Dial(peer, self._peers[peer].addresses) for peer in chosen)
+        count = min(wanted, room - len(dials))
+        if count > 0:
+            dials.extend(
+                Dial(peer, self._peers[peer].addresses) for peer in self._strangers(count, now_s)
+            )
+        if now_s >= self._roam_at_s and not dials and room > 0:
+            dials.extend(self._roam(now_s))
         for dial in dials:
             key = dial.addresses[0]
             (self._bootstraps[key] if dial.peer is None else self._peers[dial.peer]).dialing = True
         return dials
+
+    def _roam(self, now_s: float) -> list[Dial]:
+        """Somebody to call although there are neighbours enough, or a bootstrap.
+
+        The halves of a network that was torn have enough of their own, and would never call each
+        other again.
+        """
+        wait_s = self.config.roam_every_s * (0.5 + self.random.random())
+        first, self._roam_at_s = not self._roam_at_s, now_s + wait_s
+        if first:
+            return []
+        lost = [
+            Dial(None, target.addresses)
+            for address, target in self._bootstraps.items()
+            if self._bootstrap_peers.get(address) not in self._connected
+            and self._ready(target, now_s)
+        ]
+        others = [
+            Dial(peer, self._peers[peer].addresses)
+            for peer in self._strangers(len(lost) + 1, now_s)
+        ]
+        return [self.random.choice(lost + others)] if lost or others else []
+
+    def _strangers(self, count: int, now_s: float) -> list[PeerId]:
+        """The least failed first, drawn among equals, so that no peer is everybody's neighbour."""
+        ready = [
+            peer
+            for peer, target in self._peers.items()
+            if peer not in self._connected and self._ready(target, now_s)
+        ]
+        self.random.shuffle(ready)
+        ready.sort(key=lambda peer: self._peers[peer].failures)
+        return ready[:count]
 
     def _ready(self, target: _Target, now_s: float) -> bool:
         return not target.dialing and now_s >= target.due_at_s

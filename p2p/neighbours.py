@@ -49,6 +49,7 @@ SWAP_DEADLINE_S = 5.0
 QUICK_SWAPS = 5
 QUICK_SWAP_S = 1.0
 EXPIRE_EVERY_S = 5.0
+KEEP_UP_S = 1.0
 # Bootstraps are called at once; after the first answer the others have so long.
 OTHERS_S = 1.0
 # Calls for the sake of a task leave connections behind: above the one, down to the other.
@@ -225,9 +226,7 @@ class Neighbours:
             # Spread, so that a thousand peers started at once do not speak at once.
             await trio.sleep(pause_s * (0.5 + self.door.seams.random.random()))
             # Two that banned each other would keep it up by asking and not answering.
-            able = [
-                it for it in self.door.connected() if self.door.standing(it) is not Standing.BANNED
-            ]
+            able = [it for it in self.view.near if self.door.standing(it) is not Standing.BANNED]
             if able:
                 quick = max(0, quick - 1)
                 await self._swap_quietly(
@@ -310,7 +309,7 @@ class Neighbours:
                     calls.start_soon(self._call_quietly, dial)
                 for peer in self._superfluous():
                     calls.start_soon(self.part, peer)
-                await trio.sleep(0.5)
+                await trio.sleep(KEEP_UP_S)
 
     async def _call_quietly(self, dial: Dial) -> None:
         try:
@@ -323,7 +322,7 @@ class Neighbours:
 
     def _superfluous(self) -> list[PeerId]:
         """Whom to part from: of too many connections those that were of no use for longest."""
-        connected = self.door.connected()
+        connected = self.view.near
         if len(connected) <= CONNECTIONS_MAX:
             return []
         idle = [it for it in connected if it not in self._parting and not self.door.talking[it]]

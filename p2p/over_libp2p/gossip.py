@@ -61,6 +61,15 @@ class SeenMessages:
         """Nothing runs, so nothing stops; libp2p calls this."""
 
 
+# Once the mesh stands there is little to mend, and a thousand hosts may live in one process.
+_HEARTBEAT_S = 1
+_HEARTBEAT_AT_REST_S = 5
+# What all neighbours together may have us check and pass on. A signature takes less than what
+# libp2p does around it; who signs with fresh keys could otherwise keep every host busy.
+_MESSAGES_PER_S = 10.0
+_MESSAGES_BURST = 200.0
+
+
 class SoundGossip(GossipSub):  # type: ignore[misc]
     """The router: mesh, heartbeat and the lazy push that libp2p forgets after a prune."""
 
@@ -72,7 +81,7 @@ class SoundGossip(GossipSub):  # type: ignore[misc]
             degree_low=4,
             degree_high=12,
             # The default heartbeat is two minutes; adaptive gossip makes it thirty seconds.
-            heartbeat_interval=1,
+            heartbeat_interval=_HEARTBEAT_S,
             adaptive_gossip_enabled=False,
             # Would silently drop our own messages beyond ten a second.
             spam_protection_enabled=False,
@@ -84,7 +93,15 @@ class SoundGossip(GossipSub):  # type: ignore[misc]
         while True:
             with contained("a gossip heartbeat"):
                 await super().heartbeat()
-            await trio.sleep(self.heartbeat_interval)
+            await trio.sleep(_HEARTBEAT_S)
+
+    def mesh_heartbeat(self) -> Any:
+        thin = any(len(peers) < self.degree_low for peers in self.mesh.values())
+        self.heartbeat_interval = _HEARTBEAT_S if thin else _HEARTBEAT_AT_REST_S
+        return super().mesh_heartbeat()
+
+    async def send_recent_messages(self, peer_id: Any, topic: str) -> None:
+        """Nothing: what a new neighbour has missed it learns when the two meet."""
 
     async def flush_pending_messages(self, peer_id: Any) -> None:
         with contained("messages that waited for a peer"):
@@ -138,6 +155,8 @@ class SoundPubsub(Pubsub):  # type: ignore[misc]
         self.seen_messages = SeenMessages(_SEEN_TTL_S)
         self.refused = 0
         self._deliver = deliver
+        self._allowance = _MESSAGES_BURST
+        self._allowed_at_s = 0.0
 
     async def continuously_read_stream(self, stream: Any) -> None:
         """Until the stream or the service ends. A peer that breaks the rules is disconnected."""
@@ -193,9 +212,22 @@ class SoundPubsub(Pubsub):  # type: ignore[misc]
         if len(msg.data) > GOSSIP_BYTES_MAX or len(msg.topicIDs) != 1:
             self.refused += 1
             return
+        if not self.seen_messages.has(self._msg_id_constructor(msg)) and not self._is_allowed():
+            self.refused += 1
+            return
         # A malformed key inside a message raises; it says nothing about who passed it on.
         with contained("a gossip message"):
             await super().push_msg(msg_forwarder, msg)
+
+    def _is_allowed(self) -> bool:
+        """Whether one more message may be checked; what is refused comes by a swap instead."""
+        now_s = trio.current_time()
+        gained = (now_s - self._allowed_at_s) * _MESSAGES_PER_S
+        self._allowance, self._allowed_at_s = min(_MESSAGES_BURST, self._allowance + gained), now_s
+        if self._allowance < 1.0:
+            return False
+        self._allowance -= 1.0
+        return True
 
     def notify_subscriptions(self, publish_message: Any) -> None:
         self._deliver(publish_message)

@@ -43,6 +43,8 @@ HALF_OPEN_PER_ADDRESS_MAX = 64
 HANDSHAKE_DEADLINE_S = 5.0
 NEGOTIATION_DEADLINE_S = 5.0
 _CLOSE_DEADLINE_S = 5.0
+# For so long what libp2p tells others of our addresses may be old; our own adverts are not.
+ADDRESSES_S = 10.0
 
 
 class SoundSwarm(Swarm):  # type: ignore[misc]
@@ -120,6 +122,8 @@ class SoundHost(BasicHost):  # type: ignore[misc]
     """Protocols and streams above a `SoundSwarm`."""
 
     def __init__(self, swarm: SoundSwarm) -> None:
+        self._addresses: list[Any] = []
+        self._addresses_until_s = 0.0
         super().__init__(
             swarm,
             default_protocols=OrderedDict({TProtocol("/baton/none"): _refuse}),
@@ -131,6 +135,14 @@ class SoundHost(BasicHost):  # type: ignore[misc]
         self.set_stream_handler(IDENTIFY_ID, identify)
         self.set_stream_handler(PING_ID, PingService(self).handle_ping)
         swarm.set_stream_handler(self._guarded_stream)
+
+    def get_addrs(self) -> list[Any]:
+        """As libp2p's, which works them out for every message; they change seldom."""
+        now_s = trio.current_time()
+        if now_s >= self._addresses_until_s:
+            self._addresses = super().get_addrs()
+            self._addresses_until_s = now_s + ADDRESSES_S if self._addresses else now_s
+        return list(self._addresses)
 
     def _schedule_identify(self, *_whom: Any, **_why: Any) -> None:
         # Addresses come from signed adverts, and a stream says itself which protocol it speaks.

@@ -224,3 +224,23 @@ def test_whatever_happens_nobody_is_called_twice_at_once_nor_while_connected(
 
 
 _PEERS = [peer_of(number) for number in range(6)]
+
+
+def test_a_peer_with_neighbours_enough_still_calls_somebody_else_once_in_a_while() -> None:
+    dialing = dialing_of(connections_wanted=1, roam_every_s=60.0)
+    dialing.add_bootstrap(HOME)
+    (home,) = dialing.due(0.0)
+    dialing.connected(peer_of(0))
+    dialing.succeeded(home, peer_of(0))
+    dialing.disconnected(peer_of(0), 0.0)
+    for number in range(1, 4):
+        dialing.learn(peer_of(number), (f"/memory/{number}",))
+    dialing.connected(peer_of(1))
+    called = []
+    for at_s in range(5, 1000):
+        for dial in dialing.due(float(at_s)):
+            called.append(dial)
+            dialing.succeeded(dial, dial.peer or peer_of(0))
+    # Twice in three minutes or so; the bootstrap that was lost is one of those.
+    assert 8 <= len(called) <= 34
+    assert {it.peer for it in called} == {None, peer_of(2), peer_of(3)}
