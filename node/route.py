@@ -19,9 +19,10 @@ from wire.signed import Signed
 UNITS_PER_S_UNKNOWN = 1.0
 # Less difference than this is none: it is lost in what a leg costs anywhere.
 DIFFERENCE_S = 0.01
-# How much more often a better peer is drawn. With 1 each gets work by its speed, which is right
-# where all are busy; a slow one is then asked too often where they are not. A guess in between.
-EAGERNESS = 2.0
+# How much more often a faster peer is drawn. With 1 each gets work by its speed; a slow one is then
+# asked too often where nobody is busy. Simulated: 100 peers of three speeds, adverts ten seconds
+# old, p99 of 1.0 s at 30 % load and 2.5 s at 90 %. Drawn by the advertised queue as well: 30 s.
+EAGERNESS = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,10 @@ class Candidate:
     peer: PeerId
     unwelcome: bool
     full: bool
-    # Until it would be done, and how much of that is the work itself.
+    # Until it would be done; how much of that is the work itself; and until then if it were idle.
     expected_s: float
     work_s: float
+    idle_s: float
     # We saw it work, and have not only its word.
     observed: bool = False
 
@@ -74,13 +76,15 @@ def candidates(
         load = loads.get(heard.signer, Load())
         if load.standing is Standing.BANNED:
             continue
+        work_s = _work_s(heard.record, leg, load)
         found.append(
             Candidate(
                 heard.signer,
                 load.standing is Standing.UNWELCOME,
                 heard.record.free_slots <= load.under_way,
                 expected_s(heard.record, leg, load),
-                _work_s(heard.record, leg, load),
+                work_s,
+                load.round_trip_s + work_s,
                 load.observed is not None,
             )
         )
@@ -112,7 +116,9 @@ def drawn(choices: Sequence[Candidate], random: Random, count: int = 2) -> list[
     left = [it for it in choices if (it.unwelcome, it.full) == best]
     taken: list[Candidate] = []
     while left and len(taken) < count:
-        weights = [(it.expected_s + DIFFERENCE_S) ** -EAGERNESS for it in left]
+        # By what they are, and not by how busy they were said to be: that is old, and all would
+        # go where it was quiet a while ago.
+        weights = [(it.idle_s + DIFFERENCE_S) ** -EAGERNESS for it in left]
         (one,) = random.choices(left, weights)
         left.remove(one)
         taken.append(one)
