@@ -19,7 +19,7 @@ from node.measured import Measured
 from node.resuming import Shown
 from node.route import Candidate, Leg, Load, candidates, ranked
 from p2p.peers import Peers
-from p2p.score import Offence
+from p2p.score import Offence, Standing
 from p2p.talk import refused
 from wire import limits
 from wire.advert import Advert
@@ -57,6 +57,14 @@ class Handing:
         """Peers that could do `stage`, best first, without those to avoid."""
         adverts, loads = self._known(stage, avoid)
         return ranked(adverts, Leg(stage.model), loads, self.peers.seams.random)
+
+    def anybody(self, stage: Stage) -> bool:
+        """Whether `able` finds somebody, for less than it costs to put them in order."""
+        wall_s = self.peers.seams.wall_s()
+        return any(
+            it.signer != self.peers.me and self.peers.standing(it.signer) is not Standing.BANNED
+            for it in self.peers.view.candidates(stage.role, stage.model, wall_s)
+        )
 
     def candidates(self, stage: Stage, units: int, avoid: frozenset[PeerId]) -> list[Candidate]:
         """As `able`, in no order, with what each would take."""

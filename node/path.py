@@ -105,10 +105,10 @@ class Path:
 
     async def _somebody_can(self, request: Request) -> None:
         with trio.move_on_after(GRACE_S):
-            while not all(self.handing.able(stage) for stage in request.stages):
+            while not all(self.handing.anybody(stage) for stage in request.stages):
                 await trio.sleep(0.1)
         for stage in request.stages:
-            if not self.handing.able(stage):
+            if not self.handing.anybody(stage):
                 raise nobody_can(stage)
 
     async def resume(self) -> int:
