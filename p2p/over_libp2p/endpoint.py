@@ -37,7 +37,7 @@ from wire.errors import (
 )
 
 BATON = TProtocol("/baton/1")
-_INBOX_MAX = 512
+_INBOX_MAX = 128
 _RESET_DEADLINE_S = 1.0
 
 
