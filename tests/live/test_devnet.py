@@ -15,7 +15,7 @@ REFUSED: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "no load": (("--load", "0"), ("no load",)),
     "a load in words": (("--load", "much"), ("'much'", "10/s")),
     "no network": (("--peers", "1"), ("1 peers",)),
-    "more than memory has": (("--peers", "20000"), ("fit: give --peers",)),
+    "more than there may be": (("--peers", "20001"), ("20001 peers", "20000")),
     "no time": (("--seconds", "0"), ("0 seconds",)),
     "a page in no folder": (("--html", "nowhere/x.html"), ("nowhere",)),
     "a file that is not there": (("--replay", "nowhere.json"), ("nowhere.json",)),
