@@ -68,7 +68,6 @@ class Neighbours:
     herald: Herald
     meetings: Meetings
     bootstraps: tuple[str, ...] = ()
-    swap_every_s: float = 5.0
     ended: BatonError | None = None
     swaps: int = 0
     # Who said that it closes its connection, and is not dead.
@@ -146,7 +145,7 @@ class Neighbours:
         other = self._other_start(talk.peer, message.instance)
         wall_s = self.door.seams.wall_s()
         self.meetings.clock(talk.peer, message.wall_ms / 1000 - wall_s)
-        self.herald.take_in(advert)
+        self.herald.take_in(advert, talk.peer)
         wanted = min(message.wanted, NEWS_TO_NEWCOMER_MAX)
         others = self.swapping.some(wanted, talk.peer, wall_s)
         await talk.send(
@@ -222,7 +221,8 @@ class Neighbours:
         """One neighbour after the other, whoever was not heard for the longest first."""
         quick = QUICK_SWAPS
         while True:
-            pause_s = QUICK_SWAP_S if quick else self.swap_every_s
+            every_s = self.herald.pace.swap_every_s(self.swapping.peers())
+            pause_s = QUICK_SWAP_S if quick else every_s
             # Spread, so that a thousand peers started at once do not speak at once.
             await trio.sleep(pause_s * (0.5 + self.door.seams.random.random()))
             # Two that banned each other would keep it up by asking and not answering.
@@ -347,7 +347,7 @@ class Neighbours:
 
     async def on_part(self, talk: Talk, message: Message) -> None:
         assert isinstance(message, Part)
-        self.herald.take_in(self._own_advert(talk, message.advert))
+        self.herald.take_in(self._own_advert(talk, message.advert), talk.peer)
         self._parting.add(talk.peer)
 
     async def leave(self) -> None:
@@ -366,9 +366,9 @@ class Neighbours:
             case ConnectionDown(peer):
                 self.view.near.discard(peer)
                 self.door.used_at_s.pop(peer, None)
-                self.dialing.disconnected(peer, trio.current_time())
-                if peer in self._parting:
-                    self._parting.discard(peer)
-                else:
-                    # It may be gone for good; if not, its next advert says so.
+                lost = peer not in self._parting
+                self.dialing.disconnected(peer, trio.current_time(), lost=lost)
+                self._parting.discard(peer)
+                if lost:
+                    # It may be gone for good; if not, it says so when it is called.
                     self.view.forget(peer)

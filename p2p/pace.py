@@ -26,6 +26,8 @@ class PaceConfig:
     urgent_burst: float = 4.0
     # Up to so many peers, what is urgent may be told at once by all of them.
     small_network: int = 64
+    # One swap of ours, and on average one of others with us.
+    swap_s: float = 5.0
 
 
 @dataclass(slots=True)
@@ -47,6 +49,14 @@ class Pace:
     def ttl_s(self, peers: int) -> int:
         """How long an advert holds."""
         return min(limits.ADVERT_TTL_S_MAX, math.ceil(3 * self.period_s(peers)))
+
+    def swap_every_s(self, peers: int) -> float:
+        """From one swap of ours to the next.
+
+        Where all fit one view each swap brings what is newer, and where they do not it brings
+        mostly other samples of the network: with the period grows the time for it.
+        """
+        return self.config.swap_s * math.sqrt(max(1.0, peers / self.view_max))
 
     def may_tell_all(self, peers: int, now_s: float) -> bool:
         """Take one of the messages that this peer may have the whole network hear, if it has one.

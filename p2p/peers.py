@@ -128,7 +128,10 @@ def _assembled(
         view,
         dialing,
         swapping,
-        Pace(PaceConfig(ttl_s=config.advert_ttl_s), view.config.adverts_max),
+        Pace(
+            PaceConfig(ttl_s=config.advert_ttl_s, swap_s=config.swap_every_s),
+            view.config.adverts_max,
+        ),
     )
     peers = Peers(
         key=key,
@@ -144,7 +147,6 @@ def _assembled(
     neighbours = peers.neighbours = Neighbours(peers, config.network, herald, peers.meetings)
     peers.seeking = Seeking(peers, herald)
     neighbours.bootstraps = config.bootstraps
-    neighbours.swap_every_s = config.swap_every_s
     herald.problem = peers.blame
     herald.same_key = neighbours.on_same_key
     peers.handlers |= {

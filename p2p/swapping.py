@@ -11,14 +11,14 @@ they share the larger it must be (Lincoln and Petersen's estimate, by capture an
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from statistics import median
 from struct import Struct
 from typing import TypeVar
 
-from p2p.view import View
+from p2p.view import Entry, View
 from wire import limits
 from wire.advert import Advert
 from wire.content import PeerId
@@ -57,11 +57,9 @@ class Swapping:
 
     def digest(self, mine: Signed[Advert], wall_s: float) -> bytes:
         """What we have, our own advert first; read by `compare` on the other side."""
-        entries = [mine, *self._worth(wall_s)]
-        pack = _ENTRY.pack
-        return b"".join(
-            pack(it.signer[:_KEY_BYTES], it.record.seq) for it in entries[: limits.VIEW_ADVERTS_MAX]
-        )
+        having = [(it.key, it.heard.record.seq) for it in self._worth(wall_s)]
+        entries = [(mine.signer[:_KEY_BYTES], mine.record.seq), *having]
+        return b"".join([_ENTRY.pack(*it) for it in entries[: limits.VIEW_ADVERTS_MAX]])
 
     def compare(
         self, digest: bytes, mine: Signed[Advert], other: PeerId, wall_s: float
@@ -72,12 +70,11 @@ class Swapping:
         news: list[Signed[Advert]] = []
         wanted: list[bytes] = []
         shared = 0
-        for heard in (mine, *self._worth(wall_s)):
-            key = heard.signer[:_KEY_BYTES]
+        having = [(it.key, it.heard) for it in self._worth(wall_s)]
+        for key, heard in ((mine.signer[:_KEY_BYTES], mine), *having):
             seq = theirs.pop(key, None)
             if seq is None:
-                if heard.signer != other:
-                    news.append(heard)
+                news.append(heard)
                 continue
             shared += 1
             if seq < heard.record.seq:
@@ -86,9 +83,8 @@ class Swapping:
                 wanted.append(key)
         count = len(digest) // _ENTRY.size
         self._estimate(count, shared)
-        told = self._told(news, self._news_max(count), mine)
-        lacking = [key for key, seq in theirs.items() if not self.view.is_gone(key, seq)]
-        unknown = self._drawn(lacking, self._news_max(len(self.view)))
+        told = self._told(news, self._news_max(count), other, mine)
+        unknown = self._drawn(self.view.unheard(theirs), self._news_max(len(self.view)))
         room = limits.ADVERTS_PER_MESSAGE_MAX
         return Compared(
             adverts=(*told, *newer)[:room],
@@ -100,15 +96,14 @@ class Swapping:
     ) -> tuple[Signed[Advert], ...]:
         """The adverts that the other side named, as far as they are here."""
         named = {keys[at : at + _KEY_BYTES] for at in range(0, len(keys), _KEY_BYTES)}
-        having = (mine, *self._worth(wall_s))
-        return tuple(it for it in having if it.signer[:_KEY_BYTES] in named)[
-            : limits.ADVERTS_PER_MESSAGE_MAX
-        ]
+        having = [it.heard for it in self._worth(wall_s) if it.key in named]
+        first = [mine] if mine.signer[:_KEY_BYTES] in named else []
+        return (*first, *having)[: limits.ADVERTS_PER_MESSAGE_MAX]
 
     def some(self, count: int, other: PeerId, wall_s: float) -> tuple[Signed[Advert], ...]:
         """As many as `count` adverts for a newcomer, the rare ones first."""
-        news = [it for it in self._worth(wall_s) if it.signer != other]
-        return tuple(self._told(news, count, None))
+        news = [it.heard for it in self._worth(wall_s)]
+        return tuple(self._told(news, count, other, None))
 
     def peers(self) -> int:
         """How many peers there are, ourselves included, as far as can be told from here."""
@@ -127,10 +122,14 @@ class Swapping:
         return NEWS_TO_NEWCOMER_MAX if having < self.view.config.adverts_max // 2 else NEWS_MAX
 
     def _told(
-        self, news: list[Signed[Advert]], count: int, mine: Signed[Advert] | None
+        self,
+        news: list[Signed[Advert]],
+        count: int,
+        other: PeerId,
+        mine: Signed[Advert] | None,
     ) -> list[Signed[Advert]]:
         first = [it for it in news if it is mine]
-        others = [it for it in news if it is not mine]
+        others = [it for it in news if it is not mine and it.signer != other]
         drawn = self._drawn(others, max(_DRAWN, count))
         drawn.sort(key=lambda it: self.view.rarity(it.signer))
         return [*first, *drawn[:count]]
@@ -138,5 +137,5 @@ class Swapping:
     def _drawn(self, items: Sequence[T], count: int) -> list[T]:
         return list(items) if len(items) <= count else self.random.sample(items, count)
 
-    def _worth(self, wall_s: float) -> Iterable[Signed[Advert]]:
-        return self.view.living(wall_s + _LEFT_S_MIN)
+    def _worth(self, wall_s: float) -> list[Entry]:
+        return self.view.lasting(wall_s + _LEFT_S_MIN)

@@ -68,10 +68,25 @@ Place = tuple[Role, ContentId | None]
 _LOOKED_AT = 16
 
 
-class _Entry(NamedTuple):
+# By the bits of an advert: the places of those roles, and which of them run a model. Whoever
+# checks needs the model as much as whoever runs it.
+_ROLES: list[tuple[tuple[Place, ...], tuple[Role, ...]]] = [
+    (
+        tuple((role, None) for role in Role if bits >> role & 1),
+        tuple(role for role in (Role.INFER, Role.VERIFY) if bits >> role & 1),
+    )
+    for bits in range(1 << len(Role))
+]
+
+
+class Entry(NamedTuple):
+    """An advert in a view, with what is asked of it often: its peer as digests name it, its end."""
+
     heard: Signed[Advert]
     introducer: PeerId | None
     places: tuple[Place, ...]
+    key: bytes
+    until_s: int
 
 
 @dataclass(slots=True)
@@ -84,7 +99,7 @@ class View:
     # Whom we are connected to; the shell says it.
     near: set[PeerId] = field(default_factory=set)
     # In the order in which they were heard last.
-    _entries: dict[PeerId, _Entry] = field(default_factory=dict)
+    _entries: dict[PeerId, Entry] = field(default_factory=dict)
     _places: dict[Place, dict[PeerId, None]] = field(default_factory=dict)
     _introduced: dict[PeerId | None, dict[PeerId, None]] = field(default_factory=dict)
     # By the first bytes of its key, as digests name it: the sequence number of each that is gone,
@@ -96,6 +111,7 @@ class View:
     ) -> Hearing:
         """Take an advert in, or say why not. `introducer` is the neighbour who told us of it."""
         advert, peer = heard.record, heard.signer
+        first_hand = introducer == peer
         if peer == self.me:
             return Hearing.MINE if advert.instance == self.instance else Hearing.SAME_KEY
         if advert.version != limits.PROTOCOL_VERSION:
@@ -106,8 +122,9 @@ class View:
         known = self._entries.get(peer)
         if known is not None and not supersedes(heard, known.heard):
             return Hearing.OLD
-        # Once forgotten, a peer comes back by its own next advert, never by somebody's old copy.
-        if self.is_gone(peer[: limits.DIGEST_KEY_BYTES], advert.seq):
+        # Once forgotten, a peer comes back by its own word, never by somebody's old copy.
+        key = peer[: limits.DIGEST_KEY_BYTES]
+        if not first_hand and self.is_gone(key, advert.seq):
             return Hearing.OLD
         if advert.leaving:
             self._drop(peer)
@@ -121,10 +138,14 @@ class View:
             # Whoever introduced it first answers for it.
             introducer = known.introducer
             self._drop(peer)
-        self._add(peer, _Entry(heard, introducer, _places_of(advert)))
+        elif first_hand:
+            introducer = None
+        self._gone.pop(key, None)
+        until_s = advert.issued_at_s + advert.ttl_s
+        self._add(peer, Entry(heard, introducer, _places_of(advert), key, until_s))
         return Hearing.NEW if known is None else Hearing.NEWER
 
-    def _add(self, peer: PeerId, entry: _Entry) -> None:
+    def _add(self, peer: PeerId, entry: Entry) -> None:
         self._entries[peer] = entry
         self._introduced.setdefault(entry.introducer, {})[peer] = None
         for place in entry.places:
@@ -143,28 +164,40 @@ class View:
         """Whether there is room for one more; a stranger goes if need be."""
         if len(self._entries) < self.config.adverts_max:
             return True
-        for group in sorted(self._introduced.values(), key=len, reverse=True):
-            strangers = (peer for peer in group if peer not in self.near)
-            oldest = list(islice(strangers, _LOOKED_AT))
-            if oldest:
-                self._drop(next((it for it in oldest if self._is_spare(it)), oldest[0]))
-                return True
-        return False
+        largest = max(self._introduced.values(), key=len, default={})
+        # Mostly there are strangers in the largest group, and the others need no order.
+        if self._drop_stranger(largest):
+            return True
+        groups = sorted(self._introduced.values(), key=len, reverse=True)
+        return any(self._drop_stranger(group) for group in groups)
+
+    def _drop_stranger(self, group: dict[PeerId, None]) -> bool:
+        """Whether somebody of `group` could go: who is spare, or was not heard for the longest."""
+        oldest = None
+        for peer in islice((it for it in group if it not in self.near), _LOOKED_AT):
+            oldest = oldest or peer
+            if self._is_spare(peer):
+                oldest = peer
+                break
+        if oldest is not None:
+            self._drop(oldest)
+        return oldest is not None
 
     def _is_spare(self, peer: PeerId) -> bool:
         """Whether there is more than enough without it of all that it offers."""
-        return all(
-            len(self._places[place]) > self.config.enough for place in self._entries[peer].places
-        )
+        places, enough = self._places, self.config.enough
+        for place in self._entries[peer].places:  # noqa: SIM110 - walked for each advert heard
+            if len(places[place]) <= enough:
+                return False
+        return True
 
     def expire(self, wall_s: float) -> list[PeerId]:
         """Forget what is past its TTL; who was forgotten."""
-        over = [it for it, entry in self._entries.items() if entry.heard.record.expired(wall_s)]
+        over = [it for it, entry in self._entries.items() if entry.until_s <= wall_s]
         for peer in over:
             self.forget(peer)
-        for key, (_, until_s) in list(self._gone.items()):
-            if until_s <= wall_s:
-                del self._gone[key]
+        for key in [it for it, (_, until_s) in self._gone.items() if until_s <= wall_s]:
+            del self._gone[key]
         return over
 
     def forget(self, peer: PeerId) -> None:
@@ -181,6 +214,11 @@ class View:
         while len(self._gone) > self.config.remembered_max:
             self._gone.pop(next(iter(self._gone)))
 
+    def unheard(self, told: dict[bytes, int]) -> list[bytes]:
+        """Of peers by key and number those that were not forgotten since."""
+        gone = self._gone
+        return [key for key, seq in told.items() if key not in gone or seq > gone[key][0]]
+
     def is_gone(self, key: bytes, seq: int) -> bool:
         """Whether an advert of this number is of the time before its peer was forgotten."""
         gone = self._gone.get(key)
@@ -192,18 +230,18 @@ class View:
 
     def living(self, wall_s: float) -> Iterator[Signed[Advert]]:
         """Adverts that hold now."""
-        return (
-            entry.heard
-            for entry in self._entries.values()
-            if not entry.heard.record.expired(wall_s)
-        )
+        return (entry.heard for entry in self._entries.values() if entry.until_s > wall_s)
+
+    def lasting(self, wall_s: float) -> list[Entry]:
+        """What holds until `wall_s` and longer. Walked in every swap, so it has to be quick."""
+        return [entry for entry in self._entries.values() if entry.until_s > wall_s]
 
     def candidates(
         self, role: Role, model: ContentId | None, wall_s: float
     ) -> list[Signed[Advert]]:
         """Who says it plays `role`, and runs `model` where one is named."""
-        found = (self._entries[it].heard for it in self._places.get((role, model), ()))
-        return [heard for heard in found if not heard.record.expired(wall_s)]
+        found = (self._entries[it] for it in self._places.get((role, model), ()))
+        return [entry.heard for entry in found if entry.until_s > wall_s]
 
     def count(self, place: Place) -> int:
         """How many candidates there are, those included that end in this moment."""
@@ -212,7 +250,7 @@ class View:
     def rarity(self, peer: PeerId) -> int:
         """How many candidates there are here for the rarest thing that `peer` offers."""
         places = self._entries[peer].places
-        return min((len(self._places[place]) for place in places), default=self.config.adverts_max)
+        return min([len(self._places[it]) for it in places], default=self.config.adverts_max)
 
     @property
     def is_full(self) -> bool:
@@ -223,13 +261,10 @@ class View:
 
 
 def _places_of(advert: Advert) -> tuple[Place, ...]:
-    roles = [role for role in Role if advert.plays(role)]
-    # Whoever checks needs the model as much as whoever runs it.
-    running = [role for role in roles if role in (Role.INFER, Role.VERIFY)]
-    return (
-        *((role, None) for role in roles),
-        *((role, offer.model) for role in running for offer in advert.models),
-    )
+    places, running = _ROLES[advert.roles]
+    if not advert.models:
+        return places
+    return (*places, *[(role, offer.model) for role in running for offer in advert.models])
 
 
 def _discard(groups: dict[K, dict[PeerId, None]], key: K, peer: PeerId) -> None:
