@@ -39,6 +39,7 @@ class _Target:
     dialing: bool = False
     # It was connected once, so it is more than somebody's word.
     proven: bool = False
+    lost: bool = False
 
 
 @dataclass(slots=True)
@@ -78,10 +79,12 @@ class Dialing:
             target.failures = 0
             target.proven = True
 
-    def disconnected(self, peer: PeerId, now_s: float) -> None:
+    def disconnected(self, peer: PeerId, now_s: float, *, lost: bool = False) -> None:
+        """`lost` is who did not say that it would go: called once more, to know whether it died."""
         self._connected.discard(peer)
         if (target := self._peers.get(peer)) is not None:
             target.due_at_s = now_s + self._wait_s(0)
+            target.lost = lost
 
     def left(self, peer: PeerId) -> None:
         """It said good-bye: no reason to call."""
@@ -102,7 +105,7 @@ class Dialing:
             target = self._peers.get(dial.peer)
         if target is None:
             return
-        target.dialing = False
+        target.dialing = target.lost = False
         target.failures = target.failures + 1 if failed else 0
         target.due_at_s = now_s + self._wait_s(target.failures)
         # A stranger that never answers makes room for one that may.
@@ -127,17 +130,27 @@ class Dialing:
             if len(dials) < room and self._ready(target, now_s):
                 dials.append(Dial(None, target.addresses))
         wanted = self.config.connections_wanted - len(self._connected) - len(dials) - under_way
-        count = min(wanted, room - len(dials))
+        lost = [
+            Dial(peer, target.addresses)
+            for peer, target in self._peers.items()
+            if target.lost and peer not in self._connected and self._ready(target, now_s)
+        ]
+        dials.extend(lost[: max(0, room - len(dials))])
+        self._begin(dials)
+        count = min(wanted - len(lost), room - len(dials))
         if count > 0:
             dials.extend(
                 Dial(peer, self._peers[peer].addresses) for peer in self._strangers(count, now_s)
             )
         if now_s >= self._roam_at_s and not dials and room > 0:
             dials.extend(self._roam(now_s))
+        self._begin(dials)
+        return dials
+
+    def _begin(self, dials: list[Dial]) -> None:
         for dial in dials:
             key = dial.addresses[0]
             (self._bootstraps[key] if dial.peer is None else self._peers[dial.peer]).dialing = True
-        return dials
 
     def _roam(self, now_s: float) -> list[Dial]:
         """Somebody to call although there are neighbours enough, or a bootstrap.

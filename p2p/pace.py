@@ -23,9 +23,9 @@ class PaceConfig:
     adverts_per_s: float = 2.5
     # Messages of the topic, of all peers together: at 4 ms each, less than half a per cent.
     urgent_per_s: float = 1.0
-    urgent_burst: float = 4.0
+    urgent_burst: float = 3.0
     # Up to so many peers, what is urgent may be told at once by all of them.
-    small_network: int = 64
+    small_network: int = 32
     # One swap of ours, and on average one of others with us.
     swap_s: float = 5.0
 

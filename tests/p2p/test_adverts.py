@@ -121,7 +121,7 @@ async def test_a_change_is_told_at_once_but_only_as_often_as_the_network_bears(
     autojump_clock: MockClock,
 ) -> None:
     herald, topic = herald_of(), Topic()
-    herald.swapping.told_peers = 40
+    herald.swapping.told_peers = 30
     herald.met()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(herald.speak_forever, topic)
@@ -132,8 +132,8 @@ async def test_a_change_is_told_at_once_but_only_as_often_as_the_network_bears(
         for _ in range(3000):
             herald.changed()
             await trio.sleep(0.1)
-        # Four at first, then one for each forty seconds: of forty peers, one message a second.
-        assert len(topic.published) == 4 + 300 // 40
+        # Three at first, then one for each thirty seconds: of thirty peers, one message a second.
+        assert len(topic.published) == 3 + 300 // 30
         nursery.cancel_scope.cancel()
 
 

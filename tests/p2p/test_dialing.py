@@ -244,3 +244,15 @@ def test_a_peer_with_neighbours_enough_still_calls_somebody_else_once_in_a_while
     # Twice in three minutes or so; the bootstrap that was lost is one of those.
     assert 8 <= len(called) <= 34
     assert {it.peer for it in called} == {None, peer_of(2), peer_of(3)}
+
+
+def test_who_was_lost_is_called_once_more_although_there_are_neighbours_enough() -> None:
+    dialing = dialing_of(connections_wanted=1)
+    for number in (1, 2):
+        dialing.learn(peer_of(number), (f"/memory/{number}",))
+        dialing.connected(peer_of(number))
+    dialing.disconnected(peer_of(2), 0.0, lost=True)
+    (dial,) = dialing.due(2.0)
+    assert dial.peer == peer_of(2)
+    dialing.failed(dial, 2.0)
+    assert dialing.due(10.0) == []

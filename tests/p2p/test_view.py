@@ -216,3 +216,12 @@ def test_whatever_is_heard_no_sequence_goes_back_and_nothing_outlives_its_ttl(
         for heard in view.living(wall_s):
             assert not heard.record.leaving
             assert wall_s < heard.record.issued_at_s + heard.record.ttl_s
+
+
+def test_who_was_forgotten_comes_back_by_its_own_word_at_once() -> None:
+    view = view_of()
+    old = advert_of("a")
+    view.hear(old, NOW_S)
+    view.forget(old.signer)
+    assert view.hear(old, NOW_S + 1, key_of("neighbour").peer) is Hearing.OLD
+    assert view.hear(old, NOW_S + 1, old.signer) is Hearing.NEW
