@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from wire.errors import InputError
 
-# Measured: see the README's table; a peer with its views, streams and store.
+# Measured: 2.0 MiB for each of a thousand peers once they are up, 3.2 MiB for each of two hundred
+# after a minute of ten tasks a second.
 PEER_BYTES = 3 << 20
 PROCESS_BYTES = 200 << 20
 

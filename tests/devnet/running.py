@@ -26,7 +26,9 @@ def machine(free_bytes: int = 8 << 30) -> Machine:
 def config(
     faults: str = "", *, peers: int = 12, seconds: float = 10, rate: float = 2
 ) -> DevnetConfig:
-    return DevnetConfig(peers=peers, seconds=seconds, rate=rate, faults=parse(faults))
+    return DevnetConfig(
+        peers=peers, seconds=seconds, rate=rate, faults=parse(faults), deadline_s=30
+    )
 
 
 @asynccontextmanager

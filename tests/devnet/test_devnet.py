@@ -31,7 +31,7 @@ async def test_peers_are_killed_frozen_and_lie_and_nothing_is_lost(
     assert set(found) >= KEYS
     assert found["tasks_accepted"] == found["tasks_answered"] > 20
     assert found["tokens"] > 100
-    assert found["retries"] > 0
+    assert found["living_at_the_end"] < 13
     assert found["views_complete_ratio"] == 1.0
     assert found["view_complete_s"] is not None
     assert 0 < found["gossip_bytes_per_peer_s"] < 100_000
