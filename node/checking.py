@@ -140,7 +140,10 @@ class Checking:
                 # Who fell silent before is drawn last: it costs the most.
                 drawn.sort(key=lambda it: self.peers.standing(it) is Standing.UNWELCOME)
                 ready = patience.ready([it for it in drawn if it not in poll.asked], now_s)
-                for verifier in ready[: poll.wanted(now_s - slow_after_s)]:
+                wanted = poll.wanted(now_s - slow_after_s)
+                if wanted > len(ready):
+                    nursery.start_soon(self._look_further, claimed)
+                for verifier in ready[:wanted]:
                     poll.asked.add(verifier)
                     poll.under_way[verifier] = now_s
                     nursery.start_soon(ask, verifier)
@@ -157,6 +160,10 @@ class Checking:
             verdicts=tuple(poll.verdicts),
             candidates=tuple(sorted(known))[: limits.CANDIDATES_MAX],
         )
+
+    async def _look_further(self, claimed: Claimed) -> None:
+        model = claimed.receipt.record.model
+        await self.peers.seek(Role.VERIFY, model, deadline_s=SLOW_AFTER_S)
 
     def _count(self, poll: _Poll, verdict: Signed[Verdict], tell: Tell) -> None:
         poll.verdicts.append(verdict)

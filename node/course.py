@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # How often to look again when nobody can take the leg now.
 PAUSE_S = 0.25
+# A search goes from neighbour to neighbour, a round trip each.
+SEEK_S = 3.0
 # When everybody has refused for good, another peer may still come; for so long it is waited for.
 NEWCOMER_S = 10.0
 # Asking costs a round trip to two peers; a leg that takes less is offered to the likelier at once.
@@ -76,7 +78,9 @@ class Course:
                     )
                 if waited_s > patience_s:
                     raise Refused(self._nobody(), retry_after_s=1.0)
-                await trio.sleep(min(PAUSE_S, self.deadline_at_s - now_s))
+                if not able:
+                    await self._look_further()
+                await trio.sleep(max(0.0, min(PAUSE_S, self.deadline_at_s - now_s)))
                 continue
             nobody_since_s = now_s
             chosen = await self._better(drawn(choices, self.handing.peers.seams.random))
@@ -90,6 +94,12 @@ class Course:
         )
 
     # Choosing
+
+    async def _look_further(self) -> None:
+        """Beyond the view, for as long as the deadline allows."""
+        left_s = self.deadline_at_s - trio.current_time()
+        leg = self.baton.leg
+        await self.handing.peers.seek(leg.role, leg.model, deadline_s=min(SEEK_S, left_s))
 
     def _able(self) -> list[Candidate]:
         avoid = self.baton.avoid | self.failed | self._running.keys()

@@ -55,6 +55,7 @@ class Local:
 
     async def status(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         node = self.node
+        await node.peers.neighbours.ask_around()
         answered, connected = node.peers.answered_last_minute()
         tasks, store = node.path.statistics(), node.parts.store.statistics()
         engine = node.parts.engine.statistics()

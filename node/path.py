@@ -105,7 +105,8 @@ class Path:
 
     async def _somebody_can(self, request: Request) -> None:
         with trio.move_on_after(GRACE_S):
-            while not all(self.handing.anybody(stage) for stage in request.stages):
+            while lacking := [it for it in request.stages if not self.handing.anybody(it)]:
+                await self.handing.peers.seek(lacking[0].role, lacking[0].model, deadline_s=GRACE_S)
                 await trio.sleep(0.1)
         for stage in request.stages:
             if not self.handing.anybody(stage):

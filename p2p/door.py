@@ -29,7 +29,7 @@ from wire.errors import (
     Unreachable,
     WireError,
 )
-from wire.message import Message, Part
+from wire.message import Message
 from wire.signing import SigningKey
 
 Handler = Callable[[Talk, Message], Awaitable[None]]
@@ -155,9 +155,8 @@ class Door:
                 del self.talking[peer]
 
 
-async def _banned(talk: Talk, message: Message) -> None:
-    if not isinstance(message, Part):
-        await talk.send(refusal_of(Refused("you are banned here for what you did")))
+async def _banned(talk: Talk, _: Message) -> None:
+    await talk.send(refusal_of(Refused("you are banned here for what you did")))
 
 
 async def _not_yet(talk: Talk, _: Message) -> None:

@@ -340,6 +340,7 @@ class Neighbours:
         try:
             async with self.door.talk(peer, deadline_s=PART_DEADLINE_S) as talk:
                 await talk.send(Part(advert=advert.raw))
+                await talk.expect(Pong)
         except TROUBLES as error:
             self.door.note_problem(str(peer), str(error))
         if not leaving:
@@ -349,6 +350,7 @@ class Neighbours:
         assert isinstance(message, Part)
         self.herald.take_in(self._own_advert(talk, message.advert), talk.peer)
         self._parting.add(talk.peer)
+        await talk.send(Pong(same_key=None))
 
     async def leave(self) -> None:
         """Tell the neighbours that we are leaving for good."""

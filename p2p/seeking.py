@@ -5,6 +5,7 @@ in several places at once: those asked answer with who does it or, where they kn
 others to ask. It is bounded in peers asked, in hops and in time.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import trio
@@ -14,6 +15,7 @@ from p2p.door import Door
 from p2p.neighbours import TROUBLES
 from p2p.score import Standing
 from p2p.talk import Talk
+from wire import limits
 from wire.advert import Advert
 from wire.content import ContentId, PeerId
 from wire.kinds import Role
@@ -26,6 +28,9 @@ HOPS_MAX = 6
 ENOUGH = 4
 TOLD_MAX = 8
 ASK_DEADLINE_S = 4.0
+# The same is not sought again sooner, however many want it.
+PAUSE_S = 2.0
+SOUGHT_KEPT = 64
 
 
 @dataclass(slots=True)
@@ -58,7 +63,11 @@ class Search:
             if fits(heard, self.role, self.model):
                 self.found[heard.signer] = heard
         # The farther from us the likelier it knows others than we do.
-        self._next[:0] = [it.signer for it in adverts if it.signer not in self.asked]
+        self._next[:0] = [
+            it.signer
+            for it in adverts
+            if it.signer not in self.asked and it.signer not in self.found
+        ]
 
 
 def fits(heard: Signed[Advert], role: Role, model: ContentId | None) -> bool:
@@ -73,11 +82,24 @@ class Seeking:
 
     door: Door
     herald: Herald
+    searches: int = 0
+    _sought_at_s: dict[tuple[Role, ContentId | None], float] = field(default_factory=dict)
 
     async def seek(
         self, role: Role, model: ContentId | None, *, deadline_s: float
     ) -> list[Signed[Advert]]:
-        """Search until some are found or the deadline passes; they are in the view then."""
+        """Search until some are found or the deadline passes; they are in the view then.
+
+        Empty too if the same was sought a moment ago.
+        """
+        now_s = trio.current_time()
+        if now_s < self._sought_at_s.get((role, model), -math.inf) + PAUSE_S:
+            return []
+        self._sought_at_s.pop((role, model), None)
+        self._sought_at_s[role, model] = now_s
+        while len(self._sought_at_s) > SOUGHT_KEPT:
+            self._sought_at_s.pop(next(iter(self._sought_at_s)))
+        self.searches += 1
         search = Search(role, model)
         near = [it for it in self.door.connected() if self.door.standing(it) is not Standing.BANNED]
         self.door.seams.random.shuffle(near)
@@ -107,7 +129,7 @@ class Seeking:
                 for it in adverts
                 if it.signer != self.door.me
                 and not it.record.expired(wall_s)
-                and not self.door.view.is_gone(it.signer[:8], it.record.seq)
+                and not self.door.view.is_gone(it.signer[: limits.DIGEST_KEY_BYTES], it.record.seq)
             ]
         )
 

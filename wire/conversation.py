@@ -73,7 +73,8 @@ TRANSITIONS: dict[tuple[State, Speaker, type[Message]], State] = {
     (State.SOUGHT, Speaker.ANSWERER, Newer): State.DONE,
     (State.SOUGHT, Speaker.ANSWERER, Refuse): State.DONE,
     #
-    (State.IDLE, Speaker.ASKER, Part): State.DONE,
+    # Answered, so that whoever parts knows that it was heard before it hangs up.
+    (State.IDLE, Speaker.ASKER, Part): State.PINGED,
     #
     (State.IDLE, Speaker.ASKER, Quote): State.QUOTING,
     (State.QUOTING, Speaker.ANSWERER, Quoted): State.DONE,

@@ -400,3 +400,46 @@ async def test_the_first_adverts_of_a_new_peer_come_with_the_welcome(
 def test_an_advert_of_these_tests_is_one() -> None:
     heard = advert_of("a")
     assert open_signed(sign(heard.record, key_of("a")).raw, Advert) == heard
+
+
+async def test_who_parts_is_not_taken_for_dead_and_who_dies_is(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    first, second = await hood.add("first"), await hood.add("second")
+    await hood.acquainted()
+    await second.peers.neighbours.part(first.me)
+    await trio.sleep(0.1)
+    assert not first.peers.connected()
+    assert first.peers.view.advert_of(second.me) is not None
+    await until(lambda: second.me in first.peers.connected(), 60)
+    await second.peers.endpoint.disconnect(first.me)
+    await trio.sleep(0.1)
+    assert first.peers.view.advert_of(second.me) is None
+    # It is called once more, and alive.
+    await until(lambda: first.peers.view.advert_of(second.me) is not None, 30)
+
+
+async def test_connections_that_are_of_no_use_any_more_are_closed_with_a_word(
+    autojump_clock: MockClock, hood: Neighbourhood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2p.neighbours.CONNECTIONS_MAX", 4)
+    monkeypatch.setattr("p2p.neighbours.CONNECTIONS_KEPT", 3)
+    hub = await hood.add("hub")
+    for number in range(8):
+        await hood.add(f"peer {number}")
+    await hood.acquainted()
+    await until(lambda: len(hub.peers.connected()) <= 4, 60)
+    # Nobody is taken for dead for it.
+    assert len(hub.peers.view) == 8
+
+
+async def test_who_was_not_heard_lately_is_asked_when_somebody_wants_to_know(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    first, second = await hood.add("first"), await hood.add("second")
+    await trio.sleep(10)
+    first.peers.meetings._answered.clear()
+    assert first.peers.answered_last_minute() == (0, 1)
+    await first.peers.neighbours.ask_around()
+    assert first.peers.answered_last_minute() == (1, 1)
+    assert second.peers.statistics().talks_failed == 0

@@ -22,7 +22,7 @@ DIALOGUES = [
     "Swap Refuse",
     "Seek Newer",
     "Seek Refuse",
-    "Part",
+    "Part Pong",
     "Quote Quoted",
     "Quote Refuse",
     "Offer Refuse",
