@@ -3,6 +3,7 @@
 Nothing below reaches for the clock, for randomness or for the environment; they are made here.
 """
 
+import gc
 import logging
 import os
 import random as random_library
@@ -78,6 +79,7 @@ def _world() -> object:
             free_bytes=_free_bytes,
             # libp2p draws from the library's own generator.
             seed_library=random_library.seed,
+            collect_seldom=lambda: gc.set_threshold(100_000, 50, 1000),
         ),
     )
 

@@ -13,13 +13,18 @@ PROCESS_BYTES = 200 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Made in `node.__main__`, or by a test. `seed_library` seeds what libp2p draws by itself."""
+    """Made in `node.__main__`, or by a test.
+
+    `seed_library` seeds what libp2p draws by itself. `collect_seldom` has cyclic garbage looked for
+    seldom: with the objects of so many peers it took a quarter of all processor time.
+    """
 
     monotonic_s: Callable[[], float]
     cpu_s: Callable[[], float]
     used_bytes: Callable[[], int]
     free_bytes: Callable[[], int]
     seed_library: Callable[[int], None]
+    collect_seldom: Callable[[], None]
 
 
 def check_memory(peers: int, machine: Machine) -> None:

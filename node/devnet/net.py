@@ -246,6 +246,7 @@ async def open_devnet(
     """
     check_memory(config.peers, machine)
     machine.seed_library(config.seed)
+    machine.collect_seldom()
     tasks_before = trio.lowlevel.current_statistics().tasks_living
     accounting = Accounting(machine.cpu_s)
     trio.lowlevel.add_instrument(accounting)

@@ -20,6 +20,7 @@ def machine(free_bytes: int = 8 << 30) -> Machine:
         used_bytes=lambda: 1,
         free_bytes=lambda: free_bytes,
         seed_library=random.seed,
+        collect_seldom=lambda: None,
     )
 
 
