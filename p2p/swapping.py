@@ -31,8 +31,8 @@ _KEY_BYTES = limits.DIGEST_KEY_BYTES
 # What is told of peers that the other side has never heard of: many while its view has room.
 NEWS_MAX = 8
 NEWS_TO_NEWCOMER_MAX = 64
-# Of so many drawn the rarest are told.
-_DRAWN = 24
+# Besides, so many of whom there are hardly enough: whoever looks for what they do has to know them.
+SCARCE_MAX = 16
 # An advert that ends in a moment is not worth its way.
 _LEFT_S_MIN = 5.0
 _ESTIMATES = 15
@@ -130,9 +130,10 @@ class Swapping:
     ) -> list[Signed[Advert]]:
         first = [it for it in news if it is mine]
         others = [it for it in news if it is not mine and it.signer != other]
-        drawn = self._drawn(others, max(_DRAWN, count))
-        drawn.sort(key=lambda it: self.view.rarity(it.signer))
-        return [*first, *drawn[:count]]
+        unknown = {it.signer: it for it in others}
+        scarce = self._drawn([it for it in self.view.scarce() if it in unknown], SCARCE_MAX)
+        first += [unknown.pop(it) for it in scarce]
+        return [*first, *self._drawn(list(unknown.values()), count)]
 
     def _drawn(self, items: Sequence[T], count: int) -> list[T]:
         return list(items) if len(items) <= count else self.random.sample(items, count)

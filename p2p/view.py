@@ -14,7 +14,7 @@ ours to say: issue times are the strangers' own words, and may lie ahead of us.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple, TypeVar
 
 from wire import limits
@@ -128,7 +128,7 @@ class View:
             return Hearing.OLD
         if advert.leaving:
             self._drop(peer)
-            self._remember_gone(heard)
+            self._remember_gone(heard, advert.seq)
             return Hearing.LEFT if known is not None else Hearing.OLD
         if advert.expired(wall_s):
             return Hearing.EXPIRED
@@ -179,9 +179,11 @@ class View:
             if self._is_spare(peer):
                 oldest = peer
                 break
-        if oldest is not None:
-            self._drop(oldest)
-        return oldest is not None
+        dropped = self._drop(oldest) if oldest is not None else None
+        if dropped is not None:
+            # It may be heard again, but nothing older of it.
+            self._remember_gone(dropped, dropped.record.seq - 1)
+        return dropped is not None
 
     def _is_spare(self, peer: PeerId) -> bool:
         """Whether there is more than enough without it of all that it offers."""
@@ -204,13 +206,13 @@ class View:
         """Somebody who was called did not answer: not a candidate until it speaks again."""
         heard = self._drop(peer)
         if heard is not None:
-            self._remember_gone(heard)
+            self._remember_gone(heard, heard.record.seq)
 
-    def _remember_gone(self, heard: Signed[Advert]) -> None:
+    def _remember_gone(self, heard: Signed[Advert], seq: int) -> None:
         """What ends by itself is refused as that; until then we have to remember."""
         advert, key = heard.record, heard.signer[: limits.DIGEST_KEY_BYTES]
         self._gone.pop(key, None)
-        self._gone[key] = (advert.seq, float(advert.issued_at_s + advert.ttl_s))
+        self._gone[key] = (seq, float(advert.issued_at_s + advert.ttl_s))
         while len(self._gone) > self.config.remembered_max:
             self._gone.pop(next(iter(self._gone)))
 
@@ -247,10 +249,10 @@ class View:
         """How many candidates there are, those included that end in this moment."""
         return len(self._places.get(place, ()))
 
-    def rarity(self, peer: PeerId) -> int:
-        """How many candidates there are here for the rarest thing that `peer` offers."""
-        places = self._entries[peer].places
-        return min([len(self._places[it]) for it in places], default=self.config.adverts_max)
+    def scarce(self) -> list[PeerId]:
+        """Who offers something of which there is not more than enough here."""
+        groups = (it for it in self._places.values() if len(it) <= self.config.enough)
+        return list(dict.fromkeys(chain.from_iterable(groups)))
 
     @property
     def is_full(self) -> bool:

@@ -6,13 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.pace import Pace, PaceConfig
-from p2p.swapping import NEWS_MAX, NEWS_TO_NEWCOMER_MAX, Swapping
+from p2p.swapping import NEWS_MAX, NEWS_TO_NEWCOMER_MAX, SCARCE_MAX, Swapping
 from p2p.view import View, ViewConfig
 from tests.p2p.adverts import NOW_S, advert_of
 from tests.p2p.transports import key_of
 from wire import limits
 from wire.advert import Advert, ModelOffer
 from wire.content import ContentId
+from wire.kinds import Role
 from wire.signed import Signed
 
 SEQ = int(NOW_S * 1000)
@@ -33,6 +34,10 @@ class Side:
 
     def digest(self) -> bytes:
         return self.swapping.digest(self.mine, NOW_S)
+
+
+def offer_of(name: str) -> ModelOffer:
+    return ModelOffer(model=ContentId.of(name.encode()), name=name, units_per_s=1.0)
 
 
 def swap(asker: Side, answerer: Side) -> tuple[int, int]:
@@ -72,18 +77,22 @@ def test_a_newcomer_is_told_many_and_who_has_enough_only_a_few() -> None:
     assert back == NEWS_MAX
 
 
+def test_a_digest_and_what_it_is_answered_stay_small_also_where_all_is_rare() -> None:
+    rich = Side("rich", adverts_max=100)
+    rich.hear(*(advert_of(f"peer {it}", models=(offer_of(f"model {it}"),)) for it in range(100)))
+    full = Side("full", adverts_max=100)
+    full.hear(*(advert_of(f"stranger {number}") for number in range(100)))
+    assert swap(full, rich)[0] == SCARCE_MAX + NEWS_MAX + 1
+
+
 def test_of_the_unknown_the_rare_are_told_first() -> None:
     rich = Side("rich", adverts_max=400)
-    rare = ModelOffer(model=ContentId.of(b"rare"), name="rare", units_per_s=1.0)
+    rare = offer_of("rare")
     rich.hear(*(advert_of(f"common {number}") for number in range(300)))
     rich.hear(*(advert_of(f"rare {number}", models=(rare,)) for number in range(3)))
     newcomer = Side("newcomer")
-    swaps = 0
-    while not newcomer.view.count((1, rare.model)):  # type: ignore[arg-type]
-        swap(newcomer, rich)
-        swaps += 1
-    # Drawn by chance alone a view would have to be nearly full.
-    assert swaps <= 3
+    swap(newcomer, rich)
+    assert newcomer.view.count((Role.INFER, rare.model)) == 3
 
 
 def test_who_is_gone_is_not_asked_for_again() -> None:

@@ -94,6 +94,8 @@ def test_in_a_full_view_the_stranger_unheard_for_longest_makes_room() -> None:
     assert view.hear(advert_of("c"), NOW_S) is Hearing.NEW
     assert held(view, "abc") == {"a", "c"}
     # It is not gone, so whoever tells of it again brings it back.
+    older = advert_of("b", seq=SEQ - 1, issued_at_s=int(NOW_S) + 200)
+    assert view.hear(older, NOW_S) is Hearing.OLD
     assert view.hear(advert_of("b", issued_at_s=int(NOW_S) + 200), NOW_S) is Hearing.NEW
     assert view.hear(advert_of("b", seq=SEQ + 1), NOW_S) is Hearing.NEWER
     assert held(view, "abc") == {"b", "c"}
