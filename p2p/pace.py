@@ -53,10 +53,12 @@ class Pace:
     def swap_every_s(self, peers: int) -> float:
         """From one swap of ours to the next.
 
-        Where all fit one view each swap brings what is newer, and where they do not it brings
-        mostly other samples of the network: with the period grows the time for it.
+        Where all fit one view, a swap brings what is newer. Where they do not it brings other
+        samples of the network too, as many each time: then the time between swaps bounds what is
+        heard. Six of ours in each period, and as many of others with us, bring enough.
         """
-        return self.config.swap_s * math.sqrt(max(1.0, peers / self.view_max))
+        swap_s = self.config.swap_s
+        return max(swap_s, min(swap_s * peers / self.view_max, self.period_s(peers) / 6))
 
     def may_tell_all(self, peers: int, now_s: float) -> bool:
         """Take one of the messages that this peer may have the whole network hear, if it has one.

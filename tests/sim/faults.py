@@ -1,0 +1,109 @@
+"""Faults of the simulated swarm: how they are written, whom they strike, and when.
+
+The words are those of the devnet where they mean the same. Here a message is really lost, really
+comes twice, is really overtaken: below the simulation there is no stream that would repair it.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from random import Random
+
+from wire.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One word. `for_s` is how long it lasts where nothing is said."""
+
+    what: str
+    # Whether it strikes peers, and not messages.
+    strikes: bool
+    # Half way through the run where nothing is said; else from its beginning.
+    is_event: bool
+    for_s: float = math.inf
+
+
+KINDS = {
+    "kill": Kind("the process is gone, its connections close", True, True),
+    "leave": Kind("leaves, and says so to its neighbours", True, True),
+    "restart": Kind("is killed, and comes back with the same key", True, True, 5.0),
+    "freeze": Kind("sleeps: what is sent to it waits", True, True, 600.0),
+    "oneway": Kind("is heard, and hears nobody", True, True, 120.0),
+    "partition": Kind("cut off together from all the others, then healed", True, True, 300.0),
+    "clock_skew": Kind("its wall clock is up to four minutes wrong", True, False),
+    "flooder": Kind("tells its neighbours of keys that it made up", True, False),
+    "loss": Kind("messages are lost", False, False),
+    "delay": Kind("messages take up to two seconds more", False, False),
+    "duplicate": Kind("messages come twice", False, False),
+    "reorder": Kind(
+        "messages are held back, and overtaken, for up to twenty seconds", False, False
+    ),
+}
+
+_WORD = re.compile(
+    r"(?P<name>[a-z_]+)=(?P<share>\d*\.?\d+)(?:@(?P<at>\d*\.?\d+))?(?:\+(?P<for>\d*\.?\d+))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A share of all peers, or of all messages, from `at_s` on for `for_s`. None: as usual."""
+
+    name: str
+    share: float
+    at_s: float | None = None
+    for_s: float | None = None
+
+    @property
+    def kind(self) -> Kind:
+        return KINDS[self.name]
+
+    def begins_s(self, seconds: float) -> float:
+        if self.at_s is not None:
+            return self.at_s
+        return seconds / 2 if self.kind.is_event else 0.0
+
+    def ends_s(self, seconds: float) -> float:
+        return self.begins_s(seconds) + (self.kind.for_s if self.for_s is None else self.for_s)
+
+    def __str__(self) -> str:
+        at = "" if self.at_s is None else f"@{self.at_s:g}"
+        lasting = "" if self.for_s is None else f"+{self.for_s:g}"
+        return f"{self.name}={self.share:g}{at}{lasting}"
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """All that goes wrong in one run, and the seed that says to whom."""
+
+    seed: int
+    all: tuple[Fault, ...] = ()
+
+    def struck(self, fault: Fault, peers: int) -> tuple[int, ...]:
+        """The numbers of the peers that `fault` is about; another fault draws others."""
+        random = Random(f"{self.seed}:{self.all.index(fault)}:{fault}")
+        return tuple(sorted(random.sample(range(peers), max(1, round(fault.share * peers)))))
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.all))
+
+
+def parse(text: str) -> tuple[Fault, ...]:
+    """`kill=0.3@600,loss=0.05`; InputError, in one line, names what there is."""
+    found = []
+    for word in filter(None, (it.strip() for it in text.split(","))):
+        match = _WORD.fullmatch(word)
+        if match is None or match["name"] not in KINDS:
+            raise InputError(
+                f"{word[:60]!r} is not a fault",
+                todo=f"use NAME=SHARE[@SECOND][+SECONDS], with NAME one of {', '.join(KINDS)}",
+            )
+        share = float(match["share"])
+        if not 0 < share <= 0.95:
+            raise InputError(f"{word[:60]!r}: {share:g} is no share", todo="give 0.01 to 0.95")
+        at_s, for_s = (None if match[it] is None else float(match[it]) for it in ("at", "for"))
+        found.append(Fault(match["name"], share, at_s, for_s))
+    if len(set(found)) != len(found):
+        raise InputError("a fault is given twice", todo="give it once")
+    return tuple(found)

@@ -1,0 +1,183 @@
+"""One simulated peer: the product's pure cores, and what must never be untrue of them.
+
+Every advert heard and every swap is checked at once. What is checked against is kept apart from the
+cores: who was forgotten with which number, and when an advert really ends.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from p2p.dialing import Dial, Dialing, DialingConfig
+from p2p.meeting import Meetings
+from p2p.pace import Pace, PaceConfig
+from p2p.swapping import Swapping
+from p2p.view import Hearing, View
+from tests.sim.population import START_WALL_S, Offer, address_of
+from wire import limits
+from wire.advert import Advert
+from wire.content import ContentId, PeerId
+from wire.signed import Signed
+
+# What is around a signed record.
+_ENVELOPE_BYTES = 110
+_NO_ID = ContentId.of(b"")
+# Parted from when somebody looks, so for a moment there are more than the product keeps.
+_CONNECTIONS_MAX = 256
+
+
+class Broken(Exception):
+    """Something that must always hold did not."""
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """A peer by number. Each start is another life: what was meant for the one before is void."""
+
+    number: int
+    key: PeerId
+    offer: Offer
+    random: Random
+    known_max: int
+    skew_s: float = 0.0
+    flooding: bool = False
+    up: bool = False
+    frozen: bool = False
+    life: int = 0
+    quick_swaps: int = 0
+    view: View = field(init=False)
+    swapping: Swapping = field(init=False)
+    pace: Pace = field(init=False)
+    dialing: Dialing = field(init=False)
+    meetings: Meetings = field(init=False)
+    # Whom it is connected to, in the order of last use, and the number of that connection.
+    neighbours: dict[PeerId, int] = field(default_factory=dict)
+    calls: dict[int, Dial] = field(default_factory=dict)
+    # What came while it slept.
+    held: list[tuple[object, ...]] = field(default_factory=list)
+    heard: int = 0
+    made: int = 0
+    # When the last advert of it ends everywhere, in true time.
+    ends_s: float = 0.0
+    _forgotten: dict[PeerId, int] = field(default_factory=dict)
+    _mine: Signed[Advert] | None = None
+    _seq: int = 0
+    _raw: bytes = b""
+
+    def start(self, now_s: float, bootstraps: Sequence[str]) -> None:
+        """Begin a life: nothing is left of the last but the key and the addresses known."""
+        known = self.dialing.known() if self.life else {}
+        self.life += 1
+        self.up, self.frozen, self._mine = True, False, None
+        self.quick_swaps = 5
+        self.view = View(self.key, self.instance)
+        self.swapping = Swapping(self.view, self.random)
+        self.pace = Pace(PaceConfig(), self.view.config.adverts_max)
+        self.dialing = Dialing(self.key, self.random, DialingConfig(known_max=self.known_max))
+        self.meetings = Meetings(self.key, self.instance, now_s, self.wall_s(now_s))
+        self.neighbours, self.calls, self.held = {}, {}, []
+        self._forgotten = {}
+        for address in bootstraps:
+            self.dialing.add_bootstrap(address)
+        for peer, addresses in known.items():
+            self.dialing.learn(peer, addresses)
+
+    @property
+    def instance(self) -> bytes:
+        return self.life.to_bytes(8, "big")
+
+    @property
+    def awake(self) -> bool:
+        return self.up and not self.frozen
+
+    def wall_s(self, now_s: float) -> float:
+        return START_WALL_S + now_s + self.skew_s
+
+    def mine(self, now_s: float) -> Signed[Advert]:
+        """As `p2p.adverts.Herald`: a new one when a third of the last one's time is over."""
+        mine, wall_s = self._mine, self.wall_s(now_s)
+        if mine is None or wall_s >= mine.record.issued_at_s + mine.record.ttl_s / 3:
+            mine = self._mine = self._advert(wall_s, leaving=False)
+            # Rounded down to the second.
+            self.ends_s = max(self.ends_s, now_s + self.skew_s + mine.record.ttl_s)
+        return mine
+
+    def good_bye(self, now_s: float) -> Signed[Advert]:
+        return self._advert(self.wall_s(now_s), leaving=True)
+
+    def _advert(self, wall_s: float, *, leaving: bool) -> Signed[Advert]:
+        self._seq = max(self._seq + 1, int(wall_s * 1000))
+        self.made += 1
+        record = Advert(
+            version=limits.PROTOCOL_VERSION,
+            seq=self._seq,
+            instance=self.instance,
+            issued_at_s=int(wall_s),
+            ttl_s=self.pace.ttl_s(self.swapping.peers()),
+            addresses=(address_of(self.number, self.key),),
+            roles=self.offer.roles,
+            models=self.offer.models,
+            free_slots=4,
+            queue_s=0.0,
+            price=0,
+            leaving=leaving,
+        )
+        if len(self._raw) == 0:
+            # Nothing here reads the bytes of an advert: they are as many as it would have.
+            self._raw = bytes(len(record.to_bytes()) + _ENVELOPE_BYTES)
+        return Signed(record, self.key, self._raw, _NO_ID)
+
+    def hear(
+        self, adverts: Sequence[Signed[Advert]], introducer: PeerId | None, now_s: float
+    ) -> int:
+        """Take in what somebody said; how many of them changed the view."""
+        view, wall_s, changed = self.view, self.wall_s(now_s), 0
+        for heard in adverts:
+            before = view.advert_of(heard.signer)
+            if before is heard:
+                continue
+            self.heard += 1
+            hearing = view.hear(heard, wall_s, introducer)
+            if hearing is Hearing.NEW or hearing is Hearing.NEWER:
+                changed += 1
+                self.dialing.learn(heard.signer, heard.record.addresses)
+                if introducer == heard.signer:
+                    # By its own word it may always come back.
+                    self._forgotten.pop(introducer, None)
+                self._check_heard(heard, before, wall_s)
+            elif hearing is Hearing.LEFT:
+                changed += 1
+                self.dialing.left(heard.signer)
+                self._forgotten[heard.signer] = heard.record.seq
+        return changed
+
+    def _check_heard(
+        self, heard: Signed[Advert], before: Signed[Advert] | None, wall_s: float
+    ) -> None:
+        seq, record = heard.record.seq, heard.record
+        if before is not None and seq <= before.record.seq:
+            raise Broken(
+                f"peer {self.number}: a number went back from {before.record.seq} to {seq}"
+            )
+        if seq <= self._forgotten.get(heard.signer, -1):
+            raise Broken(f"peer {self.number} has learned again what it had forgotten")
+        if wall_s >= record.issued_at_s + record.ttl_s or record.leaving:
+            raise Broken(f"peer {self.number} has taken in an advert that had ended")
+        if len(self.view) > self.view.config.adverts_max:
+            raise Broken(f"peer {self.number}: its view has {len(self.view)} adverts")
+
+    def forget(self, peer: PeerId) -> None:
+        """Its connection broke, and it did not say that it would."""
+        known = self.view.advert_of(peer)
+        if known is not None:
+            self._forgotten[peer] = known.record.seq
+            # No more than the product promises to remember.
+            while len(self._forgotten) > self.view.config.remembered_max // 2:
+                del self._forgotten[next(iter(self._forgotten))]
+        self.view.forget(peer)
+
+    def expire(self, now_s: float) -> None:
+        """Forget what has ended."""
+        self.view.expire(self.wall_s(now_s))
+        if len(self.neighbours) > _CONNECTIONS_MAX:
+            raise Broken(f"peer {self.number} has {len(self.neighbours)} connections")

@@ -1,0 +1,188 @@
+"""One run of the swarm, from a plan to figures: the same plan gives the same, and one digest."""
+
+import math
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from p2p.pace import Pace, PaceConfig
+from p2p.view import ViewConfig
+from tests.sim import measuring
+from tests.sim.faults import Fault, Faults
+from tests.sim.peer import Broken
+from tests.sim.population import Rare
+from tests.sim.striking import strike
+from tests.sim.swarm import JOINING_S, Swarm, swarm_of
+
+# How often views are looked at, after something happened and otherwise.
+_STEP_S = 5.0
+_LOOK_S = 60.0
+_MIXED = 0.8
+
+Figures = dict[str, Any]
+
+
+class Violation(Exception):
+    """An invariant was broken; the message ends in the line that repeats the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be simulated."""
+
+    peers: int
+    seconds: float
+    faults: Faults
+    rare: Rare
+
+    @property
+    def period_s(self) -> float:
+        return Pace(PaceConfig(), ViewConfig().adverts_max).period_s(self.peers)
+
+    @property
+    def replay(self) -> str:
+        words = f"--peers {self.peers} --seed {self.faults.seed} --seconds {self.seconds:g}"
+        rare = f" --rare {self.rare.models}x{self.rare.providers}" if self.rare.models else ""
+        faults = f" --faults {self.faults}" if self.faults.all else ""
+        return f"python -m tests.sim {words}{rare}{faults}"
+
+
+def simulate(plan: Plan) -> Figures:
+    """Run it all; Violation as soon as something is not as it must be."""
+    try:
+        return _Run(plan).figures()
+    except Broken as error:
+        raise Violation(f"{error}\nreplay: {plan.replay}") from error
+
+
+class _Run:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.swarm = swarm_of(plan.peers, plan.faults, plan.seconds, plan.rare)
+        strike(self.swarm, plan.faults, plan.seconds)
+
+    def figures(self) -> Figures:
+        plan, swarm = self.plan, self.swarm
+        events = sorted(
+            (it for it in plan.faults.all if it.kind.is_event),
+            key=lambda it: it.begins_s(plan.seconds),
+        )
+        first_s = events[0].begins_s(plan.seconds) if events else plan.seconds
+        figures: Figures = {"peers": plan.peers, "seed": plan.faults.seed}
+        figures |= {"seconds": plan.seconds, "faults": str(plan.faults)}
+        swarm.loop.run(JOINING_S)
+        figures["joined_complete_s"] = self._complete_s(first_s)
+        figures |= self._steady(first_s)
+        for fault, after in zip(events, [*events[1:], None], strict=True):
+            until_s = plan.seconds if after is None else after.begins_s(plan.seconds)
+            figures |= self._after(fault, until_s)
+        self._run(plan.seconds)
+        figures["views_complete_end"] = round(measuring.complete_ratio(swarm), 4)
+        figures["ghosts_end"] = round(measuring.ghosts_ratio(swarm), 4)
+        if any(it.name == "flooder" for it in plan.faults.all):
+            figures["made_up_ratio"] = round(measuring.made_up_ratio(swarm), 3)
+        figures |= {"events": swarm.loop.count, "digest": swarm.loop.digest}
+        return figures
+
+    def _run(self, until_s: float) -> None:
+        """Go on, and look at what must hold once a minute."""
+        loop = self.swarm.loop
+        while loop.now_s < until_s:
+            loop.run(min(until_s, loop.now_s + _LOOK_S))
+            measuring.ghosts_ratio(self.swarm)
+            measuring.check_bounds(self.swarm)
+
+    def _complete_s(self, until_s: float) -> float | None:
+        """From now until views are complete; None if they are not by `until_s`."""
+        loop = self.swarm.loop
+        began_s = loop.now_s
+        while loop.now_s + _STEP_S <= until_s:
+            loop.run(loop.now_s + _STEP_S)
+            if measuring.complete_ratio(self.swarm) == 1.0:
+                return loop.now_s - began_s
+        return None
+
+    def _steady(self, until_s: float) -> Figures:
+        swarm, plan = self.swarm, self.plan
+        self._run(until_s / 2)
+        counted, heard = swarm.counted, sum(it.heard for it in swarm.peers)
+        before = (counted.digest_bytes, counted.advert_bytes, counted.swaps)
+        began_s = swarm.loop.now_s
+        # A moment before anything happens.
+        self._run(until_s - 0.001)
+        per = plan.peers * (swarm.loop.now_s - began_s)
+        after = (counted.digest_bytes, counted.advert_bytes, counted.swaps)
+        digests, adverts, swaps = (b - a for a, b in zip(before, after, strict=True))
+        low, middle, high = measuring.estimates(swarm)
+        views = measuring.sample(swarm)
+        figures = {
+            "period_s": round(plan.period_s, 1),
+            "adverts_heard_per_s": round((sum(it.heard for it in swarm.peers) - heard) / per, 3),
+            "gossip_bytes_per_s": round((digests + adverts) / per),
+            "swaps_per_s": round(swaps / per, 4),
+            "view_adverts": round(sum(len(it.view) for it in views) / len(views), 1),
+            "connections": round(sum(len(it.neighbours) for it in views) / len(views), 1),
+            "views_complete_steady": round(measuring.complete_ratio(swarm), 4),
+            "estimate_tenth": round(low, 2),
+            "estimate_median": round(middle, 2),
+            "estimate_nine_tenths": round(high, 2),
+        }
+        searched = measuring.search(swarm, plan.rare, Random(f"{plan.faults.seed}:searches"))
+        if searched is not None:
+            figures |= {
+                "search_found_ratio": round(searched.found_ratio, 3),
+                "search_hops": round(searched.hops, 2),
+                "search_asked": round(searched.asked, 2),
+                "search_asked_most": searched.asked_most,
+            }
+        return figures
+
+    def _after(self, fault: Fault, until_s: float) -> Figures:
+        """What a fault does, and how long after it, or after its end, all is well again."""
+        swarm, seconds, name = self.swarm, self.plan.seconds, fault.name
+        ends_s = fault.ends_s(seconds)
+        begins_s = fault.begins_s(seconds)
+        swarm.loop.run(begins_s + 0.001)
+        figures: Figures = {}
+        ttl_s = max((it.ends_s for it in swarm.peers if not it.up), default=0.0) - begins_s
+        part = dict(swarm.links.part)
+        if name in ("kill", "leave"):
+            swarm.loop.run(begins_s + 10.0)
+            figures[f"{name}_ghosts_10_s"] = round(measuring.ghosts_ratio(swarm), 3)
+        if math.isfinite(ends_s):
+            self._run(min(ends_s, until_s))
+        complete_s = self._complete_s(until_s)
+        if complete_s is not None and name in ("kill", "leave"):
+            complete_s += 10.0
+        figures[f"{name}_complete_s"] = complete_s
+        if name == "partition":
+            figures["partition_mixed_s"] = self._mixed_s(ends_s, part, until_s)
+        if name == "kill":
+            self._run(min(until_s, begins_s + self.plan.period_s))
+            figures["kill_ghosts_period"] = round(measuring.ghosts_ratio(swarm), 3)
+            over_s = begins_s + ttl_s + 1.0
+            if over_s < until_s:
+                self._run(max(swarm.loop.now_s, over_s))
+                figures["kill_ghosts_ttl"] = round(measuring.ghosts_ratio(swarm), 4)
+        return figures
+
+    def _mixed_s(self, healed_s: float, part: dict[int, int], until_s: float) -> float | None:
+        loop = self.swarm.loop
+        while loop.now_s < until_s:
+            if measuring.mixed_ratio(self.swarm, part) >= _MIXED:
+                return round(loop.now_s - healed_s, 1)
+            loop.run(loop.now_s + _STEP_S)
+        return None
+
+
+def plan_of(
+    peers: int, seconds: float, faults: tuple[Fault, ...], seed: int, rare: Rare | None = None
+) -> Plan:
+    return Plan(peers, seconds, Faults(seed, faults), rare or Rare())
+
+
+def swarm_at(plan: Plan, until_s: float) -> Swarm:
+    """The swarm of a plan, as it is after so long; for tests that look closer."""
+    run = _Run(plan)
+    run.swarm.loop.run(until_s)
+    return run.swarm
