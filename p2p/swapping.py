@@ -29,7 +29,7 @@ T = TypeVar("T")
 _ENTRY = Struct(f">{limits.DIGEST_KEY_BYTES}sQ")
 _KEY_BYTES = limits.DIGEST_KEY_BYTES
 # What is told of peers that the other side has never heard of: many while its view has room.
-NEWS_MAX = 8
+NEWS_MAX = 4
 NEWS_TO_NEWCOMER_MAX = 64
 # Besides, so many of whom there are hardly enough: whoever looks for what they do has to know them.
 SCARCE_MAX = 16
