@@ -3,6 +3,7 @@
 Two are asked, the better gets it. Whoever fails is not asked again for the same task.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -39,6 +40,10 @@ PAUSE_S = 0.25
 SEEK_S = 3.0
 # When everybody has refused for good, another peer may still come; for so long it is waited for.
 NEWCOMER_S = 10.0
+# Who took a leg and lets so much more time pass than it is likely to need is passed over, while
+# there is another: it may have taken it to sit on it.
+OVERDUE_S = 10.0
+OVERDUE_TIMES = 5.0
 # Asking costs a round trip to two peers; a leg that takes less is offered to the likelier at once.
 WORTH_ASKING_S = 0.05
 
@@ -185,10 +190,14 @@ class Course:
         """Offer the baton to one peer; None if it did not deliver, which is then noted."""
         began_s = trio.current_time()
         until_s = began_s + _share(self.baton, others) * (self.deadline_at_s - began_s)
+        overdue_s = self._overdue_s(one) if others else math.inf
         resume = self.shown.begin()
-        scope = self._running[one.peer] = trio.CancelScope(deadline=until_s)
+        scope = self._running[one.peer] = trio.CancelScope(
+            deadline=min(until_s, began_s + overdue_s)
+        )
 
         async def take(part: Part) -> None:
+            scope.deadline = min(until_s, trio.current_time() + overdue_s)
             for peer in self._running.keys() - {one.peer}:
                 # It was faster to begin with: there is one stream, and this is it.
                 self.failed.add(peer)
@@ -207,18 +216,26 @@ class Course:
                 if self.baton.is_last:
                     self.handing.hedging.delivered(took_s, one.expected_s)
                 return delivered
-            if trio.current_time() < until_s:
+            took_s = trio.current_time() - began_s
+            if trio.current_time() < scope.deadline:
                 # Another was faster, which is no fault of this one.
                 return None
-            if until_s - began_s >= PATIENCE_S:
+            if took_s >= PATIENCE_S:
                 # Not where a client left it no time: that is no fault of the peer's.
                 self.handing.peers.offended(one.peer, Offence.SLOW)
-            raise TooSlow(f"it took the leg and was not done in {until_s - began_s:.0f} s")
+            raise TooSlow(f"it took the leg and was not done in {took_s:.0f} s")
         except (Refused, TransportError, WireError, RemoteProtocolError) as error:
             self._blame(one.peer, error)
             return None
         finally:
             del self._running[one.peer]
+
+    def _overdue_s(self, one: Candidate) -> float:
+        """How long to wait for a word of a leg, or for the next piece of it."""
+        if not self.baton.is_last or self.baton.leg.role is not Role.INFER:
+            # It has to hand on itself, or to fetch; nobody says how long that takes.
+            return math.inf
+        return OVERDUE_S + OVERDUE_TIMES * one.expected_s
 
     def _blame(self, peer: PeerId, error: BatonError) -> None:
         """It said no, or failed: whether and when it may be asked again."""
