@@ -118,7 +118,7 @@ def mixed_ratio(swarm: Swarm, part: dict[int, int]) -> float:
     ratios = []
     for peer in sample(swarm):
         mine = part.get(peer.number, 0)
-        others = sum(part.get(it.number, 0) != mine for it in there) / len(there)
+        others = sum(part.get(it.number, 0) != mine for it in there) / (len(there) - 1)
         keys = [it.signer for it in peer.view.living(peer.wall_s(swarm.loop.now_s))]
         numbers = [swarm.by_key[key].number for key in keys if key in swarm.by_key]
         across = sum(part.get(it, 0) != mine for it in numbers) / max(1, len(numbers))

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import zip_longest
 from random import Random
 from typing import Any
 
@@ -42,7 +43,7 @@ class Plan:
     @property
     def replay(self) -> str:
         words = f"--peers {self.peers} --seed {self.faults.seed} --seconds {self.seconds:g}"
-        rare = f" --rare {self.rare.models}x{self.rare.providers}" if self.rare.models else ""
+        rare = f" --rare {self.rare.models}x{self.rare.providers}"
         faults = f" --faults {self.faults}" if self.faults.all else ""
         return f"python -m tests.sim {words}{rare}{faults}"
 
@@ -71,9 +72,9 @@ class _Run:
         figures: Figures = {"peers": plan.peers, "seed": plan.faults.seed}
         figures |= {"seconds": plan.seconds, "faults": str(plan.faults)}
         swarm.loop.run(JOINING_S)
-        figures["joined_complete_s"] = self._complete_s(first_s)
+        figures["joined_complete_s"] = self._complete_s(first_s / 2)
         figures |= self._steady(first_s)
-        for fault, after in zip(events, [*events[1:], None], strict=True):
+        for fault, after in zip_longest(events, events[1:]):
             until_s = plan.seconds if after is None else after.begins_s(plan.seconds)
             figures |= self._after(fault, until_s)
         self._run(plan.seconds)
