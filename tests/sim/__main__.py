@@ -31,7 +31,9 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--peers", type=int, default=200)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=600.0, help="in the network's own time")
+    parser.add_argument(
+        "--seconds", type=float, help="in the network's own time: 600, or with --all 3600"
+    )
     parser.add_argument("--faults", default="", help="for example kill=0.3@300,loss=0.05")
     parser.add_argument("--rare", help="MODELSxPROVIDERS that hardly anybody runs, such as 500x2")
     parser.add_argument("--all", action="store_true", help="every size, routing, and liars")
@@ -91,6 +93,8 @@ def _shown(columns: list[dict[str, Any]]) -> str:
 def main(words: list[str]) -> int:
     """The exit status: 0, 1 for a broken invariant, 2 for words not understood."""
     wanted = _arguments(words)
+    if wanted.seconds is None:
+        wanted.seconds = 3600.0 if wanted.all else 600.0
     # Millions of small records that live long, and no cycles among them.
     gc.disable()
     if wanted.table:

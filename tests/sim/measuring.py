@@ -105,11 +105,19 @@ def ghosts_ratio(swarm: Swarm) -> float:
     return ghosts / max(1, entries)
 
 
-def made_up_ratio(swarm: Swarm) -> float:
-    """The share of what views hold that is of keys a flooder made up."""
-    entries = [[it.signer for it in peer.view.living(0.0)] for peer in sample(swarm)]
-    made_up = sum(key not in swarm.by_key for keys in entries for key in keys)
-    return made_up / max(1, sum(map(len, entries)))
+def flooded(swarm: Swarm) -> tuple[float, float]:
+    """The share of what views hold that is made up, and of what they would hold that they still do.
+
+    The second is against a view that holds everybody, or is full of peers that are real.
+    """
+    there = sum(it.awake for it in swarm.peers) - 1
+    shares, held = [], []
+    for peer in sample(swarm):
+        keys = [it.signer for it in peer.view.living(0.0)]
+        real = sum(key in swarm.by_key for key in keys)
+        shares.append(1 - real / max(1, len(keys)))
+        held.append(real / min(there, peer.view.config.adverts_max))
+    return mean(shares), mean(held)
 
 
 def mixed_ratio(swarm: Swarm, part: dict[int, int]) -> float:

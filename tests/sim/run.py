@@ -72,7 +72,7 @@ class _Run:
         figures: Figures = {"peers": plan.peers, "seed": plan.faults.seed}
         figures |= {"seconds": plan.seconds, "faults": str(plan.faults)}
         swarm.loop.run(JOINING_S)
-        figures["joined_complete_s"] = self._complete_s(first_s / 2)
+        figures["joined_complete_s"] = self._complete_s(JOINING_S, first_s / 2)
         figures |= self._steady(first_s)
         for fault, after in zip_longest(events, events[1:]):
             until_s = plan.seconds if after is None else after.begins_s(plan.seconds)
@@ -81,7 +81,9 @@ class _Run:
         figures["views_complete_end"] = round(measuring.complete_ratio(swarm), 4)
         figures["ghosts_end"] = round(measuring.ghosts_ratio(swarm), 4)
         if any(it.name == "flooder" for it in plan.faults.all):
-            figures["made_up_ratio"] = round(measuring.made_up_ratio(swarm), 3)
+            made_up, held = measuring.flooded(swarm)
+            figures["flood_made_up_ratio"] = round(made_up, 3)
+            figures["flood_real_held_ratio"] = round(held, 3)
         figures |= {"events": swarm.loop.count, "digest": swarm.loop.digest}
         return figures
 
@@ -93,14 +95,13 @@ class _Run:
             measuring.ghosts_ratio(self.swarm)
             measuring.check_bounds(self.swarm)
 
-    def _complete_s(self, until_s: float) -> float | None:
-        """From now until views are complete; None if they are not by `until_s`."""
+    def _complete_s(self, began_s: float, until_s: float) -> float | None:
+        """From `began_s` until views are complete; None if they are not by `until_s`."""
         loop = self.swarm.loop
-        began_s = loop.now_s
         while loop.now_s + _STEP_S <= until_s:
             loop.run(loop.now_s + _STEP_S)
             if measuring.complete_ratio(self.swarm) == 1.0:
-                return loop.now_s - began_s
+                return round(loop.now_s - began_s, 1)
         return None
 
     def _steady(self, until_s: float) -> Figures:
@@ -152,12 +153,10 @@ class _Run:
             figures[f"{name}_ghosts_10_s"] = round(measuring.ghosts_ratio(swarm), 3)
         if math.isfinite(ends_s):
             self._run(min(ends_s, until_s))
-        complete_s = self._complete_s(until_s)
-        if complete_s is not None and name in ("kill", "leave"):
-            complete_s += 10.0
-        figures[f"{name}_complete_s"] = complete_s
+        well_s = ends_s if math.isfinite(ends_s) else begins_s
         if name == "partition":
             figures["partition_mixed_s"] = self._mixed_s(ends_s, part, until_s)
+        figures[f"{name}_complete_s"] = self._complete_s(well_s, until_s)
         if name == "kill":
             self._run(min(until_s, begins_s + self.plan.period_s))
             figures["kill_ghosts_period"] = round(measuring.ghosts_ratio(swarm), 3)
