@@ -152,7 +152,8 @@ class Local:
     async def receipts(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         kept = await self.node.path.answers.latest(ANSWERS_LISTED_MAX)
         rows = [Answered(answer=it, output=b"", kept_before=True) for it in kept]
-        return {"receipts": [telling.answer_map(it) for it in rows]}
+        shown = telling.fitting([telling.answer_map(it) for it in rows])
+        return {"receipts": shown, "left_out": len(rows) - len(shown)}
 
     # Asking
 

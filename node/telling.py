@@ -1,9 +1,12 @@
 """Events and answers as plain maps: what commands send to a screen, and `--json` prints."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from node import events
 from node.answers import Answered
+from wire import limits
+from wire.codec import pack
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed
 from wire.task import Task
@@ -87,3 +90,30 @@ def answer_map(answered: Answered) -> dict[str, Any]:
         "duration_ms": answer.duration_ms,
         "kept_before": answered.kept_before,
     }
+
+
+Rows = Sequence[Mapping[str, Any]]
+# What stands around the rows of an answer.
+_ITEMS_AROUND = 64
+
+
+def fitting(rows: Rows) -> Rows:
+    """The first of the rows, as many as one answer takes."""
+    items, size_bytes = _ITEMS_AROUND, limits.FRAME_BYTES_MAX // 16
+    for place, row in enumerate(rows):
+        items += _items_in(row)
+        size_bytes += len(pack(row))
+        if items > limits.ITEMS_MAX or size_bytes > limits.FRAME_BYTES_MAX:
+            return rows[:place]
+    return rows
+
+
+def _items_in(value: object) -> int:
+    """As the codec counts them."""
+    match value:
+        case dict():
+            return 1 + len(value) + sum(map(_items_in, value.values()))
+        case list() | tuple():
+            return 1 + sum(map(_items_in, value))
+        case _:
+            return 1

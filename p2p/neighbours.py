@@ -72,6 +72,8 @@ class Neighbours:
     swaps: int = 0
     # Who said that it closes its connection, and is not dead.
     _parting: set[PeerId] = field(default_factory=set)
+    # Connected, and of another network or version for all that is known: nothing is swapped.
+    _strange: set[PeerId] = field(default_factory=set)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -105,12 +107,14 @@ class Neighbours:
     async def call(self, dial: Dial) -> PeerId:
         """Connect and meet; BatonError says why not."""
         deadline_s = self.door.dial_deadline_s
+        peer = None
         try:
             if dial.peer is None:
                 peer = await self.endpoint.connect(dial.addresses[0], deadline_s=deadline_s)
             else:
                 peer = dial.peer
                 await connect(self.endpoint, peer, dial.addresses, deadline_s)
+            self._strange.add(peer)
             async with self.door.talk(peer, deadline_s=deadline_s) as talk:
                 await talk.send(self.hello())
                 welcome = await talk.expect(Welcome)
@@ -121,7 +125,12 @@ class Neighbours:
         except TROUBLES as error:
             self.dialing.failed(dial, trio.current_time())
             self.door.note_problem(dial.addresses[0], str(error))
+            if isinstance(error, Refused) and peer is not None:
+                await self.endpoint.disconnect(peer)
             raise
+        finally:
+            if peer is not None:
+                self._strange.discard(peer)
         self.dialing.succeeded(dial, peer)
         self.dialing.connected(peer)
         self._answered(peer)
@@ -139,8 +148,11 @@ class Neighbours:
         elif message.network != self.network:
             why = f"this is the network {self.network!r}, not {message.network!r}"
         if why:
+            if talk.peer in self.view.near:
+                self._strange.add(talk.peer)
             await talk.send(refusal_of(Refused(why)))
             return
+        self._strange.discard(talk.peer)
         advert = self._own_advert(talk, message.advert)
         other = self._other_start(talk.peer, message.instance)
         wall_s = self.door.seams.wall_s()
@@ -207,6 +219,9 @@ class Neighbours:
 
     async def on_swap(self, talk: Talk, message: Message) -> None:
         assert isinstance(message, Swap)
+        if talk.peer in self._strange:
+            await talk.send(refusal_of(Refused("we have not met", retry_after_s=SWAP_DEADLINE_S)))
+            return
         mine, wall_s = self.herald.mine(self.endpoint), self.door.seams.wall_s()
         told = self.swapping.compare(message.digest, mine, talk.peer, wall_s)
         same = self._other_start(talk.peer, message.instance)
@@ -226,7 +241,8 @@ class Neighbours:
             # Spread, so that a thousand peers started at once do not speak at once.
             await trio.sleep(pause_s * (0.5 + self.door.seams.random.random()))
             # Two that banned each other would keep it up by asking and not answering.
-            able = [it for it in self.view.near if self.door.standing(it) is not Standing.BANNED]
+            near = self.view.near - self._strange
+            able = [it for it in near if self.door.standing(it) is not Standing.BANNED]
             if able:
                 quick = max(0, quick - 1)
                 await self._swap_quietly(
@@ -285,6 +301,11 @@ class Neighbours:
         async def call(dial: Dial) -> None:
             try:
                 await self.call(dial)
+            except Refused as error:
+                # Only who could not be reached is named by its trouble.
+                troubles.append(
+                    Refused(f"{dial.addresses[0].partition('/p2p/')[0]}: {error.message}")
+                )
             except TROUBLES as error:
                 troubles.append(error)
             else:
@@ -367,6 +388,7 @@ class Neighbours:
                 self.view.near.add(peer)
             case ConnectionDown(peer):
                 self.view.near.discard(peer)
+                self._strange.discard(peer)
                 self.door.used_at_s.pop(peer, None)
                 lost = peer not in self._parting
                 self.dialing.disconnected(peer, trio.current_time(), lost=lost)

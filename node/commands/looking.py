@@ -97,7 +97,8 @@ def _receipts(found: Mapping[str, Any]) -> None:
         for it in found["receipts"]
     ]
     columns = ("operation", "peer", "agree", "took", "receipt")
-    show_table(f"{len(rows)} answers, latest first", columns, rows)
+    more = f", and {found['left_out']} more" if found["left_out"] else ""
+    show_table(f"{len(rows)} answers, latest first{more}", columns, rows)
 
 
 _SHOW = {"status": _status, "peers": _peers, "models": _models, "receipts": _receipts}

@@ -163,8 +163,9 @@ class Soak:
     async def _read_journal(self, asker: PeerProcess) -> None:
         try:
             rows = (await asker.ask("receipts"))["receipts"]
-        except BatonError:
+        except BatonError as error:
             # Busy, or killed just now; the next round tells.
+            self.note("journals_unread", str(error))
             return
         found = {row["task"]: row for row in rows}
         for asked in [it for it in self.cut if it.task in found]:

@@ -220,6 +220,25 @@ async def test_another_network_is_told_so_and_not_met(
     assert hood.keepers[0].peers.view.advert_of(stranger.me) is None
 
 
+async def test_through_a_peer_that_called_both_two_networks_hear_nothing_of_each_other(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    here, there = (
+        await hood.add("here"),
+        await hood.add("there", network="elsewhere", bootstraps=()),
+    )
+    bootstraps = (here.peers.endpoint.addresses[0], there.peers.endpoint.addresses[0])
+    async with hood.open("between", bootstraps=bootstraps) as between:
+        await between.peers.join()
+        await until(lambda: here.peers.view.advert_of(between.me) is not None)
+        for _ in range(60):
+            await trio.sleep(1.0)
+            assert between.peers.view.advert_of(there.me) is None
+            assert len(here.peers.view) == 1
+            assert not there.peers.view
+        assert between.peers.connected() == {here.me}
+
+
 async def test_a_peer_of_another_version_is_told_which_is_spoken(
     autojump_clock: MockClock, hood: Neighbourhood
 ) -> None:
