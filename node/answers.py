@@ -1,10 +1,16 @@
 """Answers that were checked and kept: found again by task, by job, by time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import trio
 
 from store import Pin, Row, Store, Table, Write
-from wire.content import ContentId
+from wire import limits
+from wire.chain import legs_to_check
+from wire.codec import pack, unpack
+from wire.content import ContentId, PeerId
 from wire.errors import Missing, StoreError
 from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import Signed, open_signed
@@ -13,6 +19,11 @@ from wire.task import Stage, Task
 # The answers table is read by task, by time and by job key.
 BY_TASK, BY_TIME, BY_JOB = b"task:", b"time:", b"job:"
 LISTED_MAX = 10_000
+# In the verdicts table: who was caught lying here and when, and what became of its old answers.
+LIAR, LATER = b"liar:", b"later:"
+LIARS_MAX = 256
+# Votes that an answer has to have for it not to be looked at again.
+NEEDED_LATER = 2
 # A larger output is put by itself: one write has a bound.
 OUTPUT_IN_COMMIT_BYTES_MAX = 1 << 20
 
@@ -27,11 +38,28 @@ class Answered:
     kept_before: bool
 
 
-@dataclass(frozen=True, slots=True)
+class Later(StrEnum):
+    """What is thought of a kept answer whose signer was caught lying afterwards."""
+
+    HELD = "held"
+    WRONG = "wrong"
+    # Signed by a liar, checked by too few, and not looked at again yet.
+    SUSPECT = "suspect"
+
+
+@dataclass(slots=True)
 class Answers:
     """The answers in one peer's store."""
 
     store: Store
+    # Set when there may be something to look at again.
+    accused: trio.Event = field(default_factory=trio.Event)
+    # Who was caught, and when by the wall clock.
+    liars: dict[PeerId, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key, value in self.store.scan(Table.VERDICTS, prefix=LIAR, limit=LIARS_MAX):
+            self.liars[PeerId(key.removeprefix(LIAR))] = unpack(value)
 
     async def of_task(self, task_id: ContentId) -> Answered:
         """The kept answer to a task; Missing if there is none."""
@@ -49,7 +77,47 @@ class Answers:
             found = await self._read(ContentId(row))
         except StoreError:
             return None
+        if self.later(found.answer) in (Later.WRONG, Later.SUSPECT):
+            return None
         return found if agreeing(found.answer.record) >= needed else None
+
+    # What is thought of them later
+
+    def accuse(self, liar: PeerId, at_ms: int) -> None:
+        """Verdicts collected here say that `liar` lied: what it signed until now is suspect."""
+        if len(self.liars) >= LIARS_MAX and liar not in self.liars:
+            oldest = min(self.liars, key=lambda it: self.liars[it])
+            del self.liars[oldest]
+            self.store.write_soon(Table.VERDICTS, LIAR + oldest, None)
+        self.liars[liar] = at_ms
+        self.store.write_soon(Table.VERDICTS, LIAR + liar, pack(at_ms))
+        self.accused.set()
+
+    def later(self, answer: Signed[Answer]) -> Later | None:
+        """What is thought of an answer by now; None if nothing happened since."""
+        row = self.store.read(Table.VERDICTS, LATER + answer.id)
+        if row is not None:
+            return Later(unpack(row)[0])
+        return Later.SUSPECT if self.suspect_legs(answer) else None
+
+    def suspect_legs(self, answer: Signed[Answer]) -> list[int]:
+        """The legs that ran a model, done by somebody caught lying since, and hardly checked."""
+        receipts = [open_signed(raw, Receipt) for raw in answer.record.receipts]
+        suspect = []
+        for leg in legs_to_check(receipts):
+            caught_at_ms = self.liars.get(receipts[leg].signer)
+            if caught_at_ms is None or caught_at_ms < answer.record.answered_at_ms:
+                continue
+            if _agreeing_with(answer.record, receipts[leg].id) < NEEDED_LATER:
+                suspect.append(leg)
+        return suspect
+
+    async def judged(
+        self, answer: Signed[Answer], later: Later, verdicts: Sequence[Signed[Verdict]]
+    ) -> None:
+        """Keep what looking again came to, with the verdicts that say so."""
+        value = pack([later.value, [it.raw for it in verdicts][: limits.VERIFIERS_MAX]])
+        await self.store.commit(Write(rows=(Row(Table.VERDICTS, LATER + answer.id, value),)))
 
     async def _read(self, answer_id: ContentId) -> Answered:
         answer = open_signed(await self.store.get(answer_id), Answer)
@@ -100,9 +168,12 @@ class Answers:
 
 def agreeing(answer: Answer) -> int:
     """How many verifiers agreed with the last leg."""
-    last = open_signed(answer.receipts[-1], Receipt).id
+    return _agreeing_with(answer, open_signed(answer.receipts[-1], Receipt).id)
+
+
+def _agreeing_with(answer: Answer, receipt: ContentId) -> int:
     verdicts = [open_signed(raw, Verdict) for raw in answer.verdicts]
-    return len({it.signer for it in verdicts if it.record.agrees and it.record.receipt == last})
+    return len({it.signer for it in verdicts if it.record.agrees and it.record.receipt == receipt})
 
 
 def output_of(answer: Answer) -> ContentId:

@@ -27,6 +27,7 @@ from wire.lottery import draw, rows_due, rows_to_check
 from wire.message import Check, Finding
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed
+from wire.task import Checking as Terms
 from wire.task import Task
 
 # A verifier recomputes an eighth of a leg that may have taken minutes.
@@ -104,9 +105,14 @@ class Checking:
         }
         return sorted(known)[: limits.CANDIDATES_MAX]
 
-    async def check(self, claimed: Claimed, tell: Tell, *, deadline_at_s: float) -> Counted:
-        """Collect verdicts until enough agree, too many differ, or the deadline passes."""
-        terms = claimed.task.record.checking
+    async def check(
+        self, claimed: Claimed, tell: Tell, *, deadline_at_s: float, terms: Terms | None = None
+    ) -> Counted:
+        """Collect verdicts until enough agree, too many differ, or the deadline passes.
+
+        By the task's own terms, where no others are given.
+        """
+        terms = terms or claimed.task.record.checking
         poll = _Poll(terms.needed, terms.verifiers)
         known: set[PeerId] = set()
         patience = Patience()

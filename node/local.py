@@ -106,12 +106,19 @@ class Local:
                 "problem": node.model_problems.get(progress.name, ""),
             }
         for loaded in node.parts.engine.loaded().values():
+            probes = node.probing.probes
+            problem = probes.problem(loaded.model)
             rows[loaded.manifest.name] = {
                 "name": loaded.manifest.name,
-                "state": "ready",
+                # Loaded is not enough: others hear of it once a probe of it passed.
+                "state": "ready"
+                if probes.passed(loaded.model)
+                else "set aside"
+                if problem
+                else "probing",
                 "id": str(loaded.model),
                 "units_per_s": round(loaded.units_per_s, 2),
-                "problem": "",
+                "problem": problem,
             }
         return list(rows.values())
 
@@ -152,8 +159,13 @@ class Local:
     async def receipts(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         kept = await self.node.path.answers.latest(ANSWERS_LISTED_MAX)
         rows = [Answered(answer=it, output=b"", kept_before=True) for it in kept]
-        shown = telling.fitting([telling.answer_map(it) for it in rows])
-        return {"receipts": shown, "left_out": len(rows) - len(shown)}
+        later = [self.node.path.answers.later(it) for it in kept]
+        told = [
+            telling.answer_map(row) | {"later": None if it is None else it.value}
+            for row, it in zip(rows, later, strict=True)
+        ]
+        shown = telling.fitting(told)
+        return {"receipts": shown, "left_out": len(told) - len(shown)}
 
     # Asking
 

@@ -299,6 +299,8 @@ class Path:
         wrong = sum(it.record.could_check and not it.record.agrees for it in votes.verdicts)
         if wrong > run.task.record.checking.verifiers - run.task.record.checking.needed:
             self.checking.peers.offended(signer, Offence.WRONG_ANSWER)
+            # What it answered before, and nobody looked at, is no longer believed.
+            self.answers.accuse(signer, int(self.seams.wall_s() * 1000))
             return frozenset((signer,))
         # Something was withheld from the verifiers, and nobody can tell by whom: not this chain
         # again, but that is no proof against any one of it.

@@ -17,6 +17,8 @@ from node.events import Event, Failed
 from node.handing import Handing
 from node.models import Models
 from node.path import Path
+from node.probing import Probing
+from node.rechecking import Rechecking
 from node.roles.data import DataRole
 from node.roles.infer import InferRole
 from node.roles.seam import LegRole
@@ -75,6 +77,8 @@ class Node:
     legs: LegServer
     verify: VerifyRole
     path: Path
+    probing: Probing
+    rechecking: Rechecking
     started_s: float
     # Why a model that was asked for is not there yet, in words.
     model_problems: dict[str, str] = field(default_factory=dict)
@@ -97,7 +101,7 @@ class Node:
 @asynccontextmanager
 async def open_node(config: NodeConfig, parts: Parts) -> AsyncIterator[Node]:
     """Start a peer and have it meet its network; TransportError or InputError if it cannot."""
-    offering = _Offering(config, parts.engine)
+    offering = _Offering(config)
     async with (
         open_peers(parts.transport, parts.key, config.peers, parts.seams, offering.now) as peers,
         trio.open_nursery() as nursery,
@@ -107,6 +111,7 @@ async def open_node(config: NodeConfig, parts: Parts) -> AsyncIterator[Node]:
             # A name that means nothing is refused before anybody is troubled with us.
             node.models.resolve(name)
         offering.legs, offering.turns = node.legs, node.verify.infer.turns
+        offering.probing = node.probing
         peers.handlers[Offer] = node.legs.on_offer
         peers.handlers[Quote] = node.legs.on_quote
         peers.handlers[Want] = node.blobs.on_want
@@ -116,7 +121,10 @@ async def open_node(config: NodeConfig, parts: Parts) -> AsyncIterator[Node]:
         await peers.join()
         for name in config.models:
             nursery.start_soon(_keep_model_ready, node, name)
+        if config.models:
+            nursery.start_soon(node.probing.run)
         nursery.start_soon(_remember_forever, node)
+        nursery.start_soon(node.rechecking.run)
         await node.path.resume()
         try:
             yield node
@@ -142,16 +150,14 @@ def _assembled(config: NodeConfig, parts: Parts, peers: Peers, nursery: trio.Nur
             del lines[:-64]
 
     legs = LegServer(parts.key, parts.seams, parts.store, blobs, handing, roles, watch)
-    path = Path(
-        parts.key,
-        parts.seams,
-        parts.store,
-        blobs,
-        handing,
-        Checking(peers),
-        Answers(parts.store),
-        nursery,
-    )
+    checking, answers = Checking(peers), Answers(parts.store)
+    path = Path(parts.key, parts.seams, parts.store, blobs, handing, checking, answers, nursery)
+
+    def changed(line: str) -> None:
+        lines.append(line)
+        del lines[:-64]
+        peers.herald.changed()
+
     return Node(
         config=config,
         parts=parts,
@@ -168,6 +174,8 @@ def _assembled(config: NodeConfig, parts: Parts, peers: Peers, nursery: trio.Nur
             willing=Role.VERIFY in config.roles,
         ),
         path=path,
+        probing=Probing(peers.me, parts.engine, infer, changed),
+        rechecking=Rechecking(parts.store, checking, answers, path),
         started_s=trio.current_time(),
         log=lines,
     )
@@ -178,9 +186,9 @@ class _Offering:
     """What the next advert says of this peer."""
 
     config: NodeConfig
-    engine: Engine
     legs: LegServer | None = None
     turns: Turns | None = None
+    probing: Probing | None = None
 
     def now(self) -> Offering:
         models = tuple(
@@ -189,16 +197,15 @@ class _Offering:
                 name=it.manifest.name,
                 units_per_s=min(it.units_per_s, 1e9),
             )
-            for it in self.engine.loaded().values()
+            for it in (self.probing.offered() if self.probing else ())
         )
         taking = self.legs is None or self.legs.taking
-        # With those who wait for their turn.
-        queue = self.turns or self.engine
         return Offering(
             roles=self.config.role_bits if taking else 0,
             models=models,
-            free_slots=max(0, min(queue.free_slots, 65_535)),
-            queue_s=min(queue.queue_s, 1e6),
+            # With those who wait for their turn.
+            free_slots=max(0, min(self.turns.free_slots, 65_535)) if self.turns else 0,
+            queue_s=min(self.turns.queue_s, 1e6) if self.turns else 0.0,
         )
 
 
@@ -209,7 +216,7 @@ async def _keep_model_ready(node: Node, name: str) -> None:
     while True:
         node.model_problems.pop(name, None)
         try:
-            loaded = await node.models.make_ready(name)
+            await node.models.make_ready(name)
         except (InputError, EngineMissing, ModelRefused):
             # Trying again mends none of these; whoever started the peer has to.
             raise
@@ -220,8 +227,8 @@ async def _keep_model_ready(node: Node, name: str) -> None:
                 await node.models.wait_for_holder(name)
             wait_s = min(MODEL_RETRY_S_MAX, wait_s * 1.3)
         else:
-            node.peers.herald.changed()
-            node.note(f"model {loaded.manifest.name} is ready")
+            # It is offered to others once a probe of it passed.
+            node.probing.look()
             return
 
 

@@ -90,7 +90,8 @@ def _receipts(found: Mapping[str, Any]) -> None:
         (
             it["route"][-1]["operation"],
             short(it["route"][-1]["peer"]),
-            f"{sum(vote['agrees'] for vote in it['verdicts'])} of {len(it['verdicts'])}",
+            f"{sum(vote['agrees'] for vote in it['verdicts'])} of {len(it['verdicts'])}"
+            + _LATER.get(it["later"], ""),
             f"{it['duration_ms'] / 1000:.2f} s",
             it["receipt"],
         )
@@ -101,4 +102,9 @@ def _receipts(found: Mapping[str, Any]) -> None:
     show_table(f"{len(rows)} answers, latest first{more}", columns, rows)
 
 
+_LATER = {
+    "wrong": "; doubtful: found wrong later by 2 of 3",
+    "suspect": "; doubtful: who did it was found lying since",
+    "held": "; held when checked again",
+}
 _SHOW = {"status": _status, "peers": _peers, "models": _models, "receipts": _receipts}

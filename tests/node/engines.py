@@ -7,22 +7,27 @@ import trio
 
 from node.engines.hash_engine import HashEngine
 from node.engines.seam import Emit, Job, Output
+from node.probing import PROBE_TEXT
 from wire.errors import EngineFailed, Refused
-from wire.payload import Vectors
+from wire.payload import Texts, Vectors
 
 # An honest engine that says it takes this long is asked after one that says it takes no time.
 HONEST_UNIT_S = 0.05
 
 
+# Who means harm does not begin with its own peer's probe; and no test counts the probes.
+PROBE = Texts(texts=(PROBE_TEXT,)).to_bytes()
+
+
 class Counted(HashEngine):
-    """Counts the jobs it was given."""
+    """Counts the jobs it was given; does its own peer's probes as they should be done."""
 
     def __init__(self, unit_s: float = HONEST_UNIT_S, jobs_max: int = 64) -> None:
         super().__init__(unit_s, jobs_max)
         self.calls = 0
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
-        self.calls += 1
+        self.calls += job.input != PROBE
         return await super().infer(job, emit)
 
 
@@ -34,7 +39,8 @@ class Liar(Counted):
         self.alter = alter
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
-        return self.alter(await super().infer(job, emit))
+        output = await super().infer(job, emit)
+        return output if job.input == PROBE else self.alter(output)
 
 
 class Stuck(Counted):
@@ -45,6 +51,8 @@ class Stuck(Counted):
         self.began = trio.Event()
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
+        if job.input == PROBE:
+            return await super().infer(job, emit)
         self.calls += 1
         self.began.set()
         await trio.sleep_forever()
@@ -58,6 +66,8 @@ class Broken(Counted):
         super().__init__(unit_s=0.0)
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
+        if job.input == PROBE:
+            return await super().infer(job, emit)
         self.calls += 1
         raise EngineFailed("the worker ran out of memory")
 
@@ -72,6 +82,8 @@ class Busy(Counted):
         self.asked_at_s: list[float] = []
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
+        if job.input == PROBE:
+            return await super().infer(job, emit)
         self.asked_at_s.append(trio.current_time())
         if len(self.asked_at_s) <= self.refusals:
             raise Refused("the queue is full", retry_after_s=self.retry_after_s)

@@ -190,15 +190,16 @@ async def test_legs_that_are_remembered_are_bounded(
         asker = await network.start(S)
         infer = await network.start(I, S)
         await network.settled()
+        probed = infer.parts.engine.statistics().units_done
         for number in range(10):
             await asked(asker, request(data=texts_of(str(number)), level=Level.SIGNED))
         store = infer.parts.store
         assert len(store.scan(Table.RECEIPTS)) == 4
         assert len(store.scan(Table.JOBS)) == 4
         # The latest are there still: asked again, they are not done again.
-        assert infer.parts.engine.statistics().units_done == 10
+        assert infer.parts.engine.statistics().units_done == probed + 10
         await asked(asker, request(data=texts_of("9"), level=Level.SIGNED))
-        assert infer.parts.engine.statistics().units_done == 10
+        assert infer.parts.engine.statistics().units_done == probed + 10
 
 
 async def test_a_chatty_answer_does_not_stay_in_memory(

@@ -80,7 +80,7 @@ async def asking(folder: Path, *every_s: float) -> AsyncIterator[tuple[Node, lis
     async with open_network(folder) as network, AsyncExitStack() as stack:
         worker = await network.start(I, S, engine=Counted(unit_s=UNIT_S))
         await network.settled()
-        while not worker.parts.engine.loaded():
+        while not worker.probing.offered():
             await trio.sleep(0.1)
         askers = [
             Asker(await stack.enter_async_context(network.outsider()), worker, it) for it in every_s
@@ -132,7 +132,7 @@ async def test_what_is_advertised_counts_those_who_wait(
         worker = await network.start(I, S, engine=Counted(unit_s=UNIT_S))
         other = await network.start(S)
         await network.settled()
-        while not worker.parts.engine.loaded():
+        while not worker.probing.offered():
             await trio.sleep(0.1)
         async with network.outsider() as there, trio.open_nursery() as nursery:
             asker = Asker(there, worker, 1.0)

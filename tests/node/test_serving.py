@@ -106,7 +106,7 @@ async def scene(folder: Path, *roles: Role, **options: Any) -> AsyncIterator[Sce
     async with open_network(folder) as network:
         worker = await network.start(*(roles or (I,)), S, **options)
         await network.settled()
-        while worker.config.models and not worker.parts.engine.loaded():
+        while worker.config.models and not worker.probing.offered():
             await trio.sleep(0.1)
         async with network.outsider() as asker:
             yield Scene(network, worker, asker)
