@@ -47,6 +47,9 @@ class DemoPeer:
     state: Path
     model: str | None = None
     extra: tuple[str, ...] = ()
+    # A command to run it with, and where it listens: on the far side of a link, for one.
+    within: tuple[str, ...] = ()
+    listen: str = "/ip4/127.0.0.1/tcp/0"
     process: trio.Process | None = None
     id: str = ""
     status: Mapping[str, Any] = field(default_factory=dict)
@@ -73,6 +76,7 @@ class Story:
     question: str
     files: tuple[Path, ...]
     peers: list[DemoPeer] = field(default_factory=list)
+    model_deadline_s: float = MODEL_DEADLINE_S
     chapter: str = "starting"
     log: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
@@ -175,9 +179,10 @@ async def open_peers(story: Story) -> AsyncIterator[None]:
 
 async def _start(peer: DemoPeer, bootstrap: str | None) -> str:
     """Start one process; its first address. BatonError with its own words if it ends instead."""
-    command = [sys.executable, "-m", "node", "join", *([bootstrap] if bootstrap else [])]
+    command = [*peer.within, sys.executable, "-m", "node", "join"]
+    command += [bootstrap] if bootstrap else []
     command += ["--json", "--with-parent", str(os.getpid()), "--state", str(peer.state)]
-    command += ["--listen", "/ip4/127.0.0.1/tcp/0", *peer.extra]
+    command += ["--listen", peer.listen, *peer.extra]
     command += [part for role in peer.roles for part in ("--role", role)]
     command += ["--model", peer.model] if peer.model else []
     errors = peer.state.with_suffix(".log")
@@ -256,7 +261,7 @@ async def _models(story: Story, narrate: Callable[[str], None]) -> None:
     story.chapter = "the model travels: from the first inference peer to all that run or check it"
     workers = [it for it in story.peers if it.model]
     told: set[str] = set()
-    with trio.move_on_after(MODEL_DEADLINE_S) as patience:
+    with trio.move_on_after(story.model_deadline_s) as patience:
         while not all(it.ready for it in workers):
             await trio.sleep(0.2)
             for peer in workers:

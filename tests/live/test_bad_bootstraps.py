@@ -2,17 +2,20 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
-from tests.live.command_line import LOOPBACK, Done, Peer, at_once, joined
+from tests.live.command_line import LOOPBACK, Done, Peer, at_once, baton, joined
 from wire import limits
 
 STRANGER = "12D3KooWHesAVqSWPi4ohCdc3VcvppH54inVL3GSMg6QscGsf6aN"
 CLOSED_PORT = 1
+# Longer than the same start without bad bootstraps; less than it takes to give one of them up.
+JOIN_WITHIN_S = 5.0
 
 
 def listening(stack: ExitStack, backlog: int = 5) -> socket.socket:
@@ -127,20 +130,36 @@ def test_a_peer_of_another_version_is_refused_with_both_versions(
     network: dict[str, Peer], state: Path
 ) -> None:
     newer = limits.PROTOCOL_VERSION + 1
-    program = (
-        f"import wire.limits; wire.limits.PROTOCOL_VERSION = {newer}\n"
-        "from node.__main__ import main\n"
-        "main()"
-    )
+    program = ("-c", of_version(newer))
     with (
         pytest.raises(AssertionError) as ended,
-        joined(state, network["asker"].address, "--role", "store", program=("-c", program)),
+        joined(state, network["asker"].address, "--role", "store", program=program),
     ):
         pass
     line = str(ended.value)
     assert "error: the network does not take this peer" in line
     assert f"version {newer}, this network {limits.PROTOCOL_VERSION}" in line
     assert "Traceback" not in line
+    # Those of this version are served as before.
+    done = network["asker"].ask("ask", "hash", "--text", "still served", "--fresh", "--json")
+    assert done.document["verified"]
+
+
+def test_a_peer_does_not_join_a_network_of_a_newer_version(tmp_path: Path) -> None:
+    newer = limits.PROTOCOL_VERSION + 1
+    with joined(tmp_path / "n", "--role", "store", program=("-c", of_version(newer))) as first:
+        done = baton("join", first.address, *LOOPBACK, "--role", "store", "--state", tmp_path / "o")
+        assert f"version {limits.PROTOCOL_VERSION}, this network {newer}" in done.error
+        assert first.ask("status", "--json").document["connected"] == 0
+
+
+def of_version(version: int) -> str:
+    """A program that is Baton, but for the version that it speaks."""
+    return (
+        f"import wire.limits; wire.limits.PROTOCOL_VERSION = {version}\n"
+        "from node.__main__ import main\n"
+        "main()"
+    )
 
 
 def test_with_half_the_bootstraps_dead_a_peer_joins_all_the_same(
@@ -152,3 +171,51 @@ def test_with_half_the_bootstraps_dead_a_peer_joins_all_the_same(
         assert peer.ask("status", "--json").document["connected"] >= 1
         done = peer.stop()
         assert (done.code, done.err) == (0, "")
+
+
+def test_one_good_bootstrap_among_bad_ones_of_every_kind_is_enough(
+    network: dict[str, Peer], tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        bad = bad_bootstraps(stack)
+        begun_s = time.monotonic()
+        other = stack.enter_context(joined(tmp_path / "o", "--role", "store", "--network", "other"))
+        start_s = time.monotonic() - begun_s
+        begun_s = time.monotonic()
+        where = (*bad, other.address, network["asker"].address)
+        peer = stack.enter_context(joined(tmp_path / "s", *where, "--role", "store"))
+        assert time.monotonic() - begun_s < start_s + JOIN_WITHIN_S
+        found = peer.ask("status", "--json").document
+        assert found["connected"] >= 1
+        assert found["network"] == "baton"
+        assert other.id not in {it["peer"] for it in peer.ask("peers", "--json").document["peers"]}
+        done = peer.stop()
+        assert (done.code, done.err) == (0, "")
+        # And who was called by mistake is none the worse.
+        assert other.ask("status", "--json").document["known"] == 0
+
+
+def test_where_all_are_bad_one_line_names_each(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        bad = bad_bootstraps(stack)
+        other = stack.enter_context(joined(tmp_path / "o", "--role", "store", "--network", "other"))
+        where = (*bad, other.address)
+        line = baton("join", *where, *LOOPBACK, "--role", "store", "--state", tmp_path / "s").error
+    assert all(it.partition("/p2p/")[0] in line for it in where), line
+    assert "'other', not 'baton'" in line
+
+
+def bad_bootstraps(stack: ExitStack) -> tuple[str, ...]:
+    """Two that are dead, one that drops every call, and one that speaks something else."""
+    ports = (
+        CLOSED_PORT,
+        CLOSED_PORT + 1,
+        port_of(swallowing(stack)),
+        port_of(speaking_http(stack)),
+    )
+    return tuple(f"/ip4/127.0.0.1/tcp/{it}/p2p/{STRANGER}" for it in ports)
+
+
+def port_of(listener: socket.socket) -> int:
+    port: int = listener.getsockname()[1]
+    return port
