@@ -76,6 +76,7 @@ class Story:
     question: str
     files: tuple[Path, ...]
     peers: list[DemoPeer] = field(default_factory=list)
+    model: str = "minilm"
     model_deadline_s: float = MODEL_DEADLINE_S
     chapter: str = "starting"
     log: list[str] = field(default_factory=list)
@@ -268,7 +269,8 @@ async def _models(story: Story, narrate: Callable[[str], None]) -> None:
                 if peer.ready and peer.name not in told:
                     told.add(peer.name)
                     speed = peer.status["models"][0]["units_per_s"]
-                    narrate(f"{peer.name} has all-MiniLM-L6-v2 ready: {speed:.0f} texts/s")
+                    name = peer.status["models"][0]["name"]
+                    narrate(f"{peer.name} has {name} ready: {speed:.0f} texts/s")
     if patience.cancelled_caught:
         late = [it for it in workers if not it.ready]
         why = [row["problem"] for it in late for row in it.status.get("models", [])]
@@ -294,7 +296,7 @@ async def _embed(story: Story, narrate: Callable[[str], None]) -> None:
                 story.killed = _kill(story, narrate)
 
         arguments = {
-            "model": "minilm",
+            "model": story.model,
             "sources": story.sources,
             "deadline_s": WORK_DEADLINE_S,
             "needed": 2,
@@ -342,7 +344,7 @@ async def _ask(story: Story, narrate: Callable[[str], None]) -> None:
     story.chapter = "a question in plain words goes the same path"
     narrate(f"asking: {story.question}")
     arguments = {
-        "model": "minilm",
+        "model": story.model,
         "text": story.question,
         "index": story.answer["index"],
         "count": 3,

@@ -38,6 +38,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--delay-ms", type=float, default=100.0, help="each way")
     parser.add_argument("--loss", type=float, default=0.02, help="each way")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--model", choices=("minilm", "hash"), default="minilm")
     parser.add_argument(
         "--model-travels",
         action="store_true",
@@ -52,11 +53,12 @@ def run(arguments: list[str]) -> dict[str, Any]:
 
 
 async def _measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    story = Story(folder, QUESTION, (), model_deadline_s=MODEL_DEADLINE_S)
+    story = Story(folder, QUESTION, (), model=options.model, model_deadline_s=MODEL_DEADLINE_S)
     random = Random(options.seed)
     trouble = ""
     async with open_link(options.delay_ms / 1000, options.loss, random) as link:
-        story.peers = placed(planned(folder, ()), link, model_travels=options.model_travels)
+        peers = planned(folder, ())
+        story.peers = placed(peers, link, options.model, model_travels=options.model_travels)
         async with trio.open_nursery() as nursery:
             probed: list[float] = []
             nursery.start_soon(_probe, link, story.peers[0], probed)
@@ -65,7 +67,9 @@ async def _measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]
             except* BatonError as errors:
                 trouble = "; ".join(str(it) for it in errors.exceptions)
             nursery.cancel_scope.cancel()
-    settings = {name: getattr(options, name) for name in ("delay_ms", "loss", "model_travels")}
+    settings = {
+        name: getattr(options, name) for name in ("model", "delay_ms", "loss", "model_travels")
+    }
     return {
         "held": not trouble and story.receipt_holds,
         "trouble": trouble,
@@ -81,13 +85,15 @@ async def _measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]
     }
 
 
-def placed(peers: list[DemoPeer], link: Link, *, model_travels: bool) -> list[DemoPeer]:
+def placed(peers: list[DemoPeer], link: Link, model: str, *, model_travels: bool) -> list[DemoPeer]:
     """Each on its side."""
     near, far = link.sides
     for peer in peers:
         side: Side = far if peer.name.startswith(("infer", "asker")) else near
         peer.within, peer.listen = side.within, f"/ip4/{side.address}/tcp/0"
-        if peer.name == "verify-1" and not model_travels:
+        if model != "minilm":
+            peer.model = model if peer.model else None
+        elif peer.name == "verify-1" and not model_travels:
             # It lies on this side too; the others here have it from this one.
             peer.model = "minilm"
     return peers
