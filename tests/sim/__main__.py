@@ -22,6 +22,8 @@ from wire.errors import InputError
 
 SIZES = (50, 200, 1_000, 10_000)
 PEERS_MIN, PEERS_MAX = 10, 20_000
+# Runs of so many take minutes.
+_TOLD_FROM = 1_000
 _LOADS = (0.3, 0.8, 1.2, 5.0)
 # How many models hardly anybody runs, where nothing is said: one for twenty peers.
 _RARE_SHARE, _PROVIDERS = 0.05, 2
@@ -61,6 +63,12 @@ def _swarm(wanted: argparse.Namespace, peers: int) -> dict[str, Any]:
     began_s = time.process_time()
     found = simulate(plan_of(peers, wanted.seconds, faults, wanted.seed, _rare(wanted.rare, peers)))
     return found | {"cpu_s": round(time.process_time() - began_s, 1)}
+
+
+def _tell(figures: dict[str, Any]) -> None:
+    """What is known of a long run so far."""
+    sys.stderr.write(f"{json.dumps(figures)}\n")
+    sys.stderr.flush()
 
 
 def _queues(seed: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One run of the swarm, from a plan to figures: the same plan gives the same, and one digest."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
 from random import Random
@@ -48,10 +49,13 @@ class Plan:
         return f"python -m tests.sim {words}{rare}{faults}"
 
 
-def simulate(plan: Plan) -> Figures:
-    """Run it all; Violation as soon as something is not as it must be."""
+def simulate(plan: Plan, tell: Callable[[Figures], None] | None = None) -> Figures:
+    """Run it all; Violation as soon as something is not as it must be.
+
+    `tell` hears the figures there are so far, for a large run takes long.
+    """
     try:
-        return _Run(plan).figures()
+        return _Run(plan).figures(tell or (lambda _: None))
     except Broken as error:
         raise Violation(f"{error}\nreplay: {plan.replay}") from error
 
@@ -62,7 +66,7 @@ class _Run:
         self.swarm = swarm_of(plan.peers, plan.faults, plan.seconds, plan.rare)
         strike(self.swarm, plan.faults, plan.seconds)
 
-    def figures(self) -> Figures:
+    def figures(self, tell: Callable[[Figures], None]) -> Figures:
         plan, swarm = self.plan, self.swarm
         events = sorted(
             (it for it in plan.faults.all if it.kind.is_event),
@@ -73,10 +77,13 @@ class _Run:
         figures |= {"seconds": plan.seconds, "faults": str(plan.faults)}
         swarm.loop.run(JOINING_S)
         figures["joined_complete_s"] = self._complete_s(JOINING_S, first_s / 2)
+        tell(figures)
         figures |= self._steady(first_s)
+        tell(figures)
         for fault, after in zip_longest(events, events[1:]):
             until_s = plan.seconds if after is None else after.begins_s(plan.seconds)
             figures |= self._after(fault, until_s)
+            tell(figures)
         self._run(plan.seconds)
         figures["views_complete_end"] = round(measuring.complete_ratio(swarm), 4)
         figures["ghosts_end"] = round(measuring.ghosts_ratio(swarm), 4)
