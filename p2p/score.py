@@ -31,6 +31,7 @@ class Standing(Enum):
 UNWELCOME_FROM = 12.0
 BANNED_FROM = 48.0
 COST_MAX = 256.0
+SILENCE_COST_MAX = 40.0
 HALF_LIFE_S = 600.0
 
 
@@ -45,7 +46,10 @@ class Score:
         return float(self.cost * 0.5 ** (max(0.0, now_s - self.at_s) / HALF_LIFE_S))
 
     def after(self, offence: Offence, now_s: float) -> "Score":
-        return Score(min(COST_MAX, self.cost_at(now_s) + offence), now_s)
+        before = self.cost_at(now_s)
+        # Silence makes unwelcome, however long: a laptop that slept has done nobody any harm.
+        most = COST_MAX if offence >= Offence.MALFORMED else max(before, SILENCE_COST_MAX)
+        return Score(min(most, before + offence), now_s)
 
     def standing(self, now_s: float) -> Standing:
         cost = self.cost_at(now_s)
