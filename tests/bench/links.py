@@ -22,6 +22,7 @@ from wire.errors import BatonError
 QUESTION = "how do I catch several exceptions at once?"
 MODEL_DEADLINE_S = 1200.0
 PROBES = 20
+CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 # Run on one side: connects to the other again and again, and says how many milliseconds it took.
 CONNECTING = """
 import socket, sys, time
@@ -75,6 +76,8 @@ async def _measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]
         "trouble": trouble,
         **settings,
         "how": link.how,
+        # What TCP makes of losses depends on it more than on anything else.
+        "congestion_control": CONGESTION_CONTROL.read_text().strip(),
         "connect_ms": {"least": min(probed), "most": max(probed)} if probed else None,
         "packets": {
             "carried": link.carried,
