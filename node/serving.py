@@ -17,7 +17,7 @@ from node.handing import Baton, Handing, Relay
 from node.legs import LegDone, LegsDone, leg_key_of
 from node.resuming import Shown
 from node.roles.seam import LegInput, LegRole, Work, nowhere
-from node.work import units_left, units_of
+from node.work import units_of
 from p2p.adverts import Seams
 from p2p.blobs import Blobs
 from p2p.talk import Talk, refusal_of
@@ -67,12 +67,12 @@ class _Held:
 
     def admit(self, baton: Baton, by: PeerId, deadline_at_s: float) -> None:
         """Refused if it cannot be done in time."""
-        resume = baton.resume if baton.is_last else None
         work = Work(
             stage=baton.leg,
             asker=baton.task.signer,
             by=by,
-            units=units_left(baton.leg, baton.input, resume, baton.units),
+            # All of it: what is said to have been done before, nobody has checked yet.
+            units=units_of(baton.leg, baton.input, baton.units),
             left_s=deadline_at_s - trio.current_time(),
         )
         self.place = self.role.admit(work)

@@ -2,7 +2,6 @@
 
 from wire import limits
 from wire.errors import WireError
-from wire.message import Progress
 from wire.payload import Passages, Texts
 from wire.task import Stage
 
@@ -12,12 +11,6 @@ TOKENS_DEFAULT = 16
 TOKENS_MAX = 1 << 20
 # A guess of somebody else counts for no more than this: the most texts that one leg has.
 GUESS_MAX = limits.PASSAGES_MAX
-
-
-def units_left(stage: Stage, data: bytes | None, resume: Progress | None, guess: int = 1) -> int:
-    """As `units_of`, without what another has done of it already."""
-    units = units_of(stage, data, guess)
-    return units if resume is None else max(1, units - resume.units)
 
 
 def units_of(stage: Stage, data: bytes | None, guess: int = 1) -> int:

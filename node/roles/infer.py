@@ -11,7 +11,7 @@ from node.engines.seam import Engine, Job
 from node.roles.seam import Done, Emit, LegInput, Work
 from node.roles.turns import Turns
 from node.searching import IndexCache, LoadedIndex
-from node.work import units_left
+from node.work import units_of
 from p2p.blobs import Blobs
 from p2p.together import each
 from wire import limits
@@ -119,7 +119,7 @@ class InferRole:
             output = await self.engine.infer(job, emit)
         else:
             # The input is here now, so that nobody need be believed how much it is.
-            units = units_left(replace(stage, operation=operation), data, source.resume)
+            units = units_of(replace(stage, operation=operation), data)
             wanted = self.turns.wanted(source.place.asker, stage.model, units, source.deadline_s)
             async with self.turns.turn(source.place, wanted):
                 output = await self.engine.infer(job, emit)
