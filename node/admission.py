@@ -5,10 +5,12 @@ tag is where its asker's job before it ends in virtual time, or now if that is o
 is next. So whoever asks for much waits behind its own jobs, and nobody else does. A job is taken
 only if it will be done by its deadline. Where there is no room, the asker with the most jobs
 waiting gives up its last for one with fewer (McKenney: "Stochastic Fairness Queueing", INFOCOM
-1990).
+1990); but first goes one whose input has not come, and names cost nothing, so that places are
+counted by who offered them too.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from wire.content import PeerId
@@ -16,6 +18,9 @@ from wire.errors import Refused
 
 # Of those who wait, one asker's: a guess, under what the engines here queue, which is 64.
 WAITING_PER_ASKER_MAX = 48
+# While others wait, one holder's part of the room, and so many places however small the room is.
+HOLDER_SHARE = 0.25
+HOLDER_PLACES_MIN = 4
 # Askers whose tags are remembered; beyond it the one furthest back is forgotten.
 ASKERS_MAX = 1024
 # A leg is not the engine's work alone: its input travels, its receipt is kept.
@@ -59,10 +64,13 @@ class Place:
     # Its start tag in virtual time, and which it is of all that came.
     start: float = 0.0
     number: int = 0
+    # Who offered it.
+    by: PeerId | None = None
     # Everything it needs is here.
     ready: bool = False
-    # Why it was given up before it began.
+    # Why it was given up before it began, and whom to tell then.
     refusal: Refused | None = None
+    on_refusal: Callable[[], None] | None = None
 
     @property
     def order(self) -> tuple[float, int]:
@@ -92,14 +100,18 @@ class Admission:
         ahead_s = sum(it.cost_s for it in self.waiting if it.start <= start)
         return _with_overhead(now.busy_s + ahead_s + wanted.cost_s)
 
-    def check(self, wanted: Wanted, now: Now) -> float:
+    def check(self, wanted: Wanted, by: PeerId, now: Now) -> float:
         """As `expected_s`; Refused, with when to try again, if there is no room or no time."""
         mine = sum(it.asker == wanted.asker for it in self.waiting)
         all_s = now.busy_s + self.queue_s
         if mine >= WAITING_PER_ASKER_MAX:
             why = f"{mine} legs of this asker wait here already"
             raise Refused(why, retry_after_s=_retry_after_s(all_s))
-        if len(self.waiting) >= now.room and self._pushed_out(wanted.asker) is None:
+        held = sum(it.by == by for it in self.waiting)
+        if held >= _holder_places(now) and held < len(self.waiting):
+            why = f"{held} of the legs that wait here are yours"
+            raise Refused(why, retry_after_s=_retry_after_s(all_s))
+        if len(self.waiting) >= now.room and self._pushed_out(wanted.asker, by, now) is None:
             raise Refused("every slot is taken", retry_after_s=_retry_after_s(all_s))
         expected_s, left_s = self.expected_s(wanted, now), wanted.left_s
         if expected_s > left_s:
@@ -116,7 +128,7 @@ class Admission:
 
         So askers that ask at the same time do not all hear that nobody is here.
         """
-        expected_s = self.check(wanted, now)
+        expected_s = self.check(wanted, by, now)
         for peer in [it for it, (until_s, _) in self._quoted.items() if until_s <= now.now_s]:
             del self._quoted[peer]
         likely_s = sum(cost for peer, (_, cost) in self._quoted.items() if peer != by)
@@ -129,10 +141,10 @@ class Admission:
         """A place in the queue, and those that had to be given up for it; else as `check`."""
         # Who was given a quote has come with the offer itself.
         self._quoted.pop(by, None)
-        expected_s = self.check(wanted, now)
+        expected_s = self.check(wanted, by, now)
         given_up = []
-        if len(self.waiting) >= now.room and (last := self._pushed_out(wanted.asker)):
-            given_up.append(self._give_up(last, "its place went to who has fewer", now))
+        if len(self.waiting) >= now.room and (last := self._pushed_out(wanted.asker, by, now)):
+            given_up.append(self._give_up(last, "its place went to another", now))
         self._number += 1
         start = self._start(wanted.asker)
         place = Place(
@@ -143,6 +155,7 @@ class Admission:
             now.now_s + wanted.left_s,
             start,
             self._number,
+            by,
         )
         self.waiting.append(place)
         self._finish[wanted.asker] = start + wanted.cost_s
@@ -190,15 +203,25 @@ class Admission:
     def _start(self, asker: PeerId) -> float:
         return max(self._virtual, self._finish.get(asker, 0.0))
 
-    def _pushed_out(self, asker: PeerId) -> Place | None:
-        """The last place of whoever has the most waiting, if that is more than fair to `asker`."""
-        waiting = Counter(it.asker for it in self.waiting)
-        if not waiting:
+    def _pushed_out(self, asker: PeerId, by: PeerId, now: Now) -> Place | None:
+        """Whose place goes to a new one: of those without their input the first of whoever holds
+        the most, else the last of whoever has more than is fair to the others.
+        """
+        idle = Counter(it.by for it in self.waiting if not it.ready)
+        if idle:
+            most = idle.most_common(1)[0][0]
+            return min((it for it in self.waiting if not it.ready and it.by == most), key=_number)
+        askers = Counter(it.asker for it in self.waiting)
+        if not askers:
             return None
-        longest, count = waiting.most_common(1)[0]
-        if count <= waiting[asker] + 1:
-            return None
-        return max((it for it in self.waiting if it.asker == longest), key=_order)
+        longest, count = askers.most_common(1)[0]
+        if count > askers[asker] + 1:
+            return max((it for it in self.waiting if it.asker == longest), key=_order)
+        holders = Counter(it.by for it in self.waiting)
+        holder, count = holders.most_common(1)[0]
+        if count > max(holders[by] + 1, _holder_places(now)):
+            return max((it for it in self.waiting if it.by == holder), key=_order)
+        return None
 
     def _late(self, new: Place, now: Now) -> list[Place]:
         """Those behind a new place that will not be done in time any more."""
@@ -225,6 +248,14 @@ class Admission:
 
 def _order(place: Place) -> tuple[float, int]:
     return place.order
+
+
+def _number(place: Place) -> int:
+    return place.number
+
+
+def _holder_places(now: Now) -> int:
+    return max(HOLDER_PLACES_MIN, int(HOLDER_SHARE * now.room))
 
 
 def _with_overhead(work_s: float) -> float:

@@ -5,7 +5,8 @@ once, is done once and gives the same receipt, also after a restart.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import trio
@@ -49,7 +50,7 @@ LEGS_AT_ONCE = 128
 # A holder in the middle that sees nobody for the next leg gives the baton back after this long.
 PATIENCE_S = 3.0
 INPUT_BYTES_MAX = 16 << 20
-INPUT_DEADLINE_S = 60.0
+INPUT_DEADLINE_S = 15.0
 # Of these, one holder may have so many: another's leg finds a place.
 LEGS_PER_HOLDER = 48
 
@@ -76,6 +77,24 @@ class _Held:
             left_s=deadline_at_s - trio.current_time(),
         )
         self.place = self.role.admit(work)
+
+    @contextmanager
+    def wanted(self) -> Iterator[trio.CancelScope]:
+        """What is done within this block ends when the place is given up."""
+        with trio.CancelScope() as scope:
+            if self.place is not None:
+                self.place.on_refusal = scope.cancel
+                if self.place.refusal is not None:
+                    scope.cancel()
+            yield scope
+        if self.place is not None:
+            self.place.on_refusal = None
+
+    @property
+    def refusal(self) -> Refused:
+        assert self.place is not None
+        assert self.place.refusal is not None
+        return self.place.refusal
 
     def let_go(self) -> None:
         if self.place is not None:
@@ -289,7 +308,10 @@ class LegServer:
         left_s = max(0.0, deadline_at_s - started_s)
         # Who offered it is asked last: it may have the baton from somebody else, and sit on it.
         holders = (*(it.signer for it in reversed(baton.receipts)), baton.task.signer, talk.peer)
-        data = await self._input(baton, source_id, holders, left_s)
+        with held.wanted() as scope:
+            data = await self._input(baton, source_id, holders, left_s)
+        if scope.cancelled_caught:
+            raise held.refusal
         job_key = baton.leg.job_key(source_id)
         reused = await self._before.reusable(job_key) if baton.leg.role is Role.INFER else None
         if reused is None:

@@ -80,6 +80,8 @@ class Turns:
         for place in places:
             if (moved := self._moved.pop(place, None)) is not None:
                 moved.set()
+            if place.refusal is not None and place.on_refusal is not None:
+                place.on_refusal()
 
     def _now(self) -> Now:
         engine = self.engine
