@@ -20,7 +20,7 @@ from wire import limits
 from wire.advert import Advert, ModelOffer
 from wire.content import PeerId
 from wire.errors import Oversize, WireError
-from wire.signed import Signed, claimed_signer, open_signed, sign
+from wire.signed import Signed, claimed_record, claimed_signer, open_signed, sign
 from wire.signing import SigningKey
 
 
@@ -160,8 +160,17 @@ class Herald:
                 # A signature takes a tenth of a millisecond: others have their turn in between.
                 await trio.lowlevel.checkpoint()
             known = self.view.advert_of(claimed_signer(raw))
-            if known is None or known.raw != raw:
+            # A signature is checked last: what would not be taken in costs no more than reading.
+            if (known is None or known.raw != raw) and self._is_news(raw):
                 self.take_in(open_signed(raw, Advert), introducer)
+
+    def _is_news(self, raw: bytes) -> bool:
+        """Whether this is an advert, as it seems, that holds now; WireError if it is none."""
+        advert = claimed_record(raw, Advert)
+        if not advert.expired(self.seams.wall_s()) or advert.leaving:
+            return True
+        self.refused["expired"] = self.refused.get("expired", 0) + 1
+        return False
 
     def take_in(self, advert: Signed[Advert], introducer: PeerId | None = None) -> Hearing:
         """Hear one advert, from wherever it came."""

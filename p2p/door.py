@@ -13,7 +13,7 @@ import trio
 
 from p2p.adverts import Seams
 from p2p.dialing import Dialing
-from p2p.reaching import connect, is_its_fault
+from p2p.reaching import PATIENCE_S, connect, is_its_fault
 from p2p.score import Offence, Scores, Standing
 from p2p.streams import Exchange, Streams
 from p2p.talk import Talk, refusal_of
@@ -25,6 +25,7 @@ from wire.errors import (
     BatonError,
     Refused,
     RemoteProtocolError,
+    TooSlow,
     TransportError,
     Unreachable,
     WireError,
@@ -107,6 +108,11 @@ class Door:
             await connect(self.endpoint, peer, addresses, deadline_s)
         except Unreachable:
             self.view.forget(peer)
+            raise
+        except TooSlow:
+            # Not where a client left it no time.
+            if deadline_s >= PATIENCE_S:
+                self.view.forget(peer)
             raise
 
     async def serve(self, exchange: Exchange) -> None:

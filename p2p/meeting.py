@@ -30,6 +30,7 @@ class Meetings:
     peers_max: int = 1000
     _answered: dict[PeerId, float] = field(default_factory=dict)
     _skews: dict[PeerId, float] = field(default_factory=dict)
+    _told_skews: dict[PeerId, float] = field(default_factory=dict)
     same_key: bool = False
 
     def answered(self, peer: PeerId, now_s: float) -> None:
@@ -68,18 +69,20 @@ class Meetings:
                 " or remove its key file to get a new key",
             )
 
-    def clock(self, peer: PeerId, skew_s: float) -> None:
-        """`peer`'s wall clock is ahead of ours by `skew_s`."""
-        self._skews.pop(peer, None)
-        self._skews[peer] = skew_s
-        while len(self._skews) > 32:
-            self._skews.pop(next(iter(self._skews)))
+    def clock(self, peer: PeerId, skew_s: float, *, called: bool) -> None:
+        """`peer`'s wall clock is ahead of ours by `skew_s`; `called` if it was us who called."""
+        skews = self._skews if called else self._told_skews
+        skews.pop(peer, None)
+        skews[peer] = skew_s
+        while len(skews) > 32:
+            skews.pop(next(iter(skews)))
 
     def clock_wrong_s(self) -> float | None:
         """How far most peers' clocks are ahead of ours, if that is beyond what is allowed."""
-        if not self._skews:
+        # Anybody may call and say a time; whom we called ourselves we had chosen.
+        skews_s = (self._skews or self._told_skews).values()
+        if not skews_s:
             return None
-        skews_s = self._skews.values()
         # Of an even number the kinder half: one that agrees with us is enough against one that
         # does not.
         skew_s = min(median_low(skews_s), median_high(skews_s), key=abs)
@@ -88,7 +91,7 @@ class Meetings:
     def check_clock(self) -> None:
         """InputError if our clock is the wrong one, or if nobody can tell whose is."""
         skew_s = self.clock_wrong_s()
-        if skew_s is None:
+        if skew_s is None or not self._skews:
             return
         way, count = "behind" if skew_s > 0 else "ahead of", len(self._skews)
         if count == 1:

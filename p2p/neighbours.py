@@ -5,7 +5,9 @@ carries the adverts, and is how each side knows that the other is there and stil
 in turn, so that nobody is unheard for long. A neighbour that is silent is no candidate any more.
 """
 
+import math
 from dataclasses import dataclass, field
+from itertools import islice
 
 import trio
 
@@ -13,9 +15,9 @@ from p2p.adverts import Herald
 from p2p.dialing import Dial, Dialing
 from p2p.door import Door
 from p2p.meeting import Meetings, not_met
-from p2p.reaching import connect
+from p2p.reaching import TROUBLES, call_all, connect
 from p2p.score import Standing
-from p2p.swapping import NEWS_TO_NEWCOMER_MAX, Swapping
+from p2p.swapping import NEWS_TO_NEWCOMER_MAX, Swapping, is_named
 from p2p.talk import Talk, refusal_of
 from p2p.transport import ConnectionDown, ConnectionEvent, ConnectionUp, Endpoint
 from p2p.view import View
@@ -27,8 +29,7 @@ from wire.errors import (
     InputError,
     Refused,
     RemoteProtocolError,
-    TransportError,
-    WireError,
+    TooSlow,
 )
 from wire.message import (
     Hello,
@@ -42,20 +43,21 @@ from wire.message import (
 )
 from wire.signed import Signed, open_signed
 
-# What can come of talking to a peer, besides an answer.
-TROUBLES = (TransportError, WireError, RemoteProtocolError, Refused)
 SWAP_DEADLINE_S = 5.0
 # A newcomer swaps quickly, so often, until its view is of use.
 QUICK_SWAPS = 5
 QUICK_SWAP_S = 1.0
 EXPIRE_EVERY_S = 5.0
 KEEP_UP_S = 1.0
-# Bootstraps are called at once; after the first answer the others have so long.
-OTHERS_S = 1.0
 # Calls for the sake of a task leave connections behind: above the one, down to the other.
 CONNECTIONS_MAX = 48
 CONNECTIONS_KEPT = 32
+OURS_KEPT = 8
 PART_DEADLINE_S = 1.0
+# Who said that it parts and is still there after this is hung up on.
+PARTED_S = 3.0
+# Nobody's swaps are answered more often.
+SWAP_PAUSE_S = 0.3
 REMEMBERED_CALLED = 16
 
 
@@ -70,8 +72,12 @@ class Neighbours:
     bootstraps: tuple[str, ...] = ()
     ended: BatonError | None = None
     swaps: int = 0
-    # Who said that it closes its connection, and is not dead.
-    _parting: set[PeerId] = field(default_factory=set)
+    # Whom we called ourselves: whoever calls us, and however many, these stay.
+    _ours: dict[PeerId, None] = field(default_factory=dict)
+    # Who said that it closes its connection, and is not dead; and when.
+    _parting: dict[PeerId, float] = field(default_factory=dict)
+    # When each last began a swap with us.
+    _swapped_at_s: dict[PeerId, float] = field(default_factory=dict)
     # Connected, and of another network or version for all that is known: nothing is swapped.
     _strange: set[PeerId] = field(default_factory=set)
 
@@ -133,8 +139,11 @@ class Neighbours:
                 self._strange.discard(peer)
         self.dialing.succeeded(dial, peer)
         self.dialing.connected(peer)
+        self._ours[peer] = None
+        self.swapping.believed.add(peer)
         self._answered(peer)
-        self.meetings.clock(peer, welcome.wall_ms / 1000 - self.door.seams.wall_s())
+        skew_s = welcome.wall_ms / 1000 - self.door.seams.wall_s()
+        self.meetings.clock(peer, skew_s, called=True)
         if other is not None:
             self.meetings.told_same_key(other, trio.current_time())
         return peer
@@ -156,7 +165,7 @@ class Neighbours:
         advert = self._own_advert(talk, message.advert)
         other = self._other_start(talk.peer, message.instance)
         wall_s = self.door.seams.wall_s()
-        self.meetings.clock(talk.peer, message.wall_ms / 1000 - wall_s)
+        self.meetings.clock(talk.peer, message.wall_ms / 1000 - wall_s, called=False)
         self.herald.take_in(advert, talk.peer)
         wanted = min(message.wanted, NEWS_TO_NEWCOMER_MAX)
         others = self.swapping.some(wanted, talk.peer, wall_s)
@@ -222,13 +231,23 @@ class Neighbours:
         if talk.peer in self._strange:
             await talk.send(refusal_of(Refused("we have not met", retry_after_s=SWAP_DEADLINE_S)))
             return
+        now_s = trio.current_time()
+        if now_s < self._swapped_at_s.get(talk.peer, -math.inf) + SWAP_PAUSE_S:
+            await talk.send(refusal_of(Refused("we swapped just now", retry_after_s=SWAP_PAUSE_S)))
+            return
+        self._swapped_at_s[talk.peer] = now_s
         mine, wall_s = self.herald.mine(self.endpoint), self.door.seams.wall_s()
         told = self.swapping.compare(message.digest, mine, talk.peer, wall_s)
         same = self._other_start(talk.peer, message.instance)
         raws = tuple(it.raw for it in told.adverts)
         await talk.send(Newer(adverts=raws, wanted=told.wanted, same_key=same))
-        newer = await talk.receive()
+        with trio.move_on_after(SWAP_DEADLINE_S) as waiting:
+            newer = await talk.receive()
+        if waiting.cancelled_caught:
+            raise TooSlow(f"{talk.peer.short} did not finish the swap it began")
         assert isinstance(newer, Newer), "the conversation's table allows nothing else"
+        if not all(is_named(raw, told.wanted) for raw in newer.adverts):
+            raise RemoteProtocolError("it swapped what was not asked for")
         self._answered(talk.peer)
         await self.herald.take_in_batch(newer.adverts, talk.peer)
 
@@ -286,37 +305,13 @@ class Neighbours:
         """Meet one bootstrap or known peer; Unreachable, naming each tried, if none answers."""
         if not self.bootstraps:
             return
-        troubles = await self._call_all([Dial(None, (it,)) for it in self.bootstraps])
+        troubles = await call_all(self.call, [Dial(None, (it,)) for it in self.bootstraps])
         if len(troubles) == len(self.bootstraps):
             known = list(self.dialing.known().items())[:REMEMBERED_CALLED]
             calls = [Dial(peer, addresses) for peer, addresses in known]
-            if len(await self._call_all(calls)) == len(calls):
+            if len(await call_all(self.call, calls)) == len(calls):
                 raise not_met(troubles)
         self.meetings.check_clock()
-
-    async def _call_all(self, dials: list[Dial]) -> list[BatonError]:
-        """Call all at once, until one has answered and the others had a moment; what failed."""
-        troubles: list[BatonError] = []
-
-        async def call(dial: Dial) -> None:
-            try:
-                await self.call(dial)
-            except Refused as error:
-                # Only who could not be reached is named by its trouble.
-                troubles.append(
-                    Refused(f"{dial.addresses[0].partition('/p2p/')[0]}: {error.message}")
-                )
-            except TROUBLES as error:
-                troubles.append(error)
-            else:
-                calls.cancel_scope.deadline = min(
-                    calls.cancel_scope.deadline, trio.current_time() + OTHERS_S
-                )
-
-        async with trio.open_nursery() as calls:
-            for dial in dials:
-                calls.start_soon(call, dial)
-        return troubles
 
     async def keep_up_forever(self) -> None:
         expire_at_s = trio.current_time()
@@ -330,6 +325,10 @@ class Neighbours:
                     calls.start_soon(self._call_quietly, dial)
                 for peer in self._superfluous():
                     calls.start_soon(self.part, peer)
+                for peer, at_s in self._parting.items():
+                    # It said that it would hang up.
+                    if now_s > at_s + PARTED_S and peer in self.view.near:
+                        calls.start_soon(self.endpoint.disconnect, peer)
                 await trio.sleep(KEEP_UP_S)
 
     async def _call_quietly(self, dial: Dial) -> None:
@@ -343,21 +342,22 @@ class Neighbours:
 
     def _superfluous(self) -> list[PeerId]:
         """Whom to part from: of too many connections those that were of no use for longest."""
-        connected = self.view.near
+        connected, door = self.view.near, self.door
         if len(connected) <= CONNECTIONS_MAX:
             return []
-        idle = [it for it in connected if it not in self._parting and not self.door.talking[it]]
-        idle.sort(key=lambda it: self.door.used_at_s.get(it, 0.0))
-        return idle[: len(connected) - CONNECTIONS_KEPT]
+        # Keys that all call us, and stay in talk, would else have us to themselves.
+        kept = [*islice((it for it in self._ours if it in connected), OURS_KEPT)]
+        others = [it for it in connected if it not in kept and it not in self._parting]
+        others.sort(key=lambda it: (door.talking[it] > 0, door.used_at_s.get(it, 0.0)))
+        return others[: len(connected) - CONNECTIONS_KEPT]
 
     async def part(self, peer: PeerId, *, leaving: bool = False) -> None:
         """Close the connection to `peer`, and have it know that we are not dead."""
+        herald = self.herald
         advert = (
-            self.herald.advert(self.endpoint, leaving=True)
-            if leaving
-            else self.herald.mine(self.endpoint)
+            herald.advert(self.endpoint, leaving=True) if leaving else herald.mine(self.endpoint)
         )
-        self._parting.add(peer)
+        self._parting[peer] = trio.current_time()
         try:
             async with self.door.talk(peer, deadline_s=PART_DEADLINE_S) as talk:
                 await talk.send(Part(advert=advert.raw))
@@ -370,7 +370,7 @@ class Neighbours:
     async def on_part(self, talk: Talk, message: Message) -> None:
         assert isinstance(message, Part)
         self.herald.take_in(self._own_advert(talk, message.advert), talk.peer)
-        self._parting.add(talk.peer)
+        self._parting[talk.peer] = trio.current_time()
         await talk.send(Pong(same_key=None))
 
     async def leave(self) -> None:
@@ -383,16 +383,18 @@ class Neighbours:
     def on_connection(self, event: ConnectionEvent) -> None:
         match event:
             case ConnectionUp(peer):
-                self._parting.discard(peer)
+                self._parting.pop(peer, None)
                 self.dialing.connected(peer)
                 self.view.near.add(peer)
             case ConnectionDown(peer):
                 self.view.near.discard(peer)
                 self._strange.discard(peer)
+                self._ours.pop(peer, None)
+                self.swapping.believed.discard(peer)
+                self._swapped_at_s.pop(peer, None)
                 self.door.used_at_s.pop(peer, None)
-                lost = peer not in self._parting
+                lost = self._parting.pop(peer, None) is None
                 self.dialing.disconnected(peer, trio.current_time(), lost=lost)
-                self._parting.discard(peer)
                 if lost:
                     # It may be gone for good; if not, it says so when it is called.
                     self.view.forget(peer)

@@ -3,14 +3,29 @@
 Addresses that were heard may be of any kind: what cannot be dialled from here is passed over.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
+from p2p.dialing import Dial
 from p2p.streams import StreamsInUse
 from p2p.transport import Endpoint
 from wire.content import PeerId
-from wire.errors import InputError, TooSlow, TransportError, Unreachable
+from wire.errors import (
+    BatonError,
+    InputError,
+    Refused,
+    RemoteProtocolError,
+    TooSlow,
+    TransportError,
+    Unreachable,
+    WireError,
+)
+
+# What can come of talking to a peer, besides an answer.
+TROUBLES = (TransportError, WireError, RemoteProtocolError, Refused)
+# Bootstraps are called at once; after the first answer the others have so long.
+OTHERS_S = 1.0
 
 # A stranger's task sets our deadlines too, and must not make honest peers look silent. Less than a
 # ping waits, more than a busy peer takes for its first word.
@@ -45,3 +60,28 @@ async def connect(
         else:
             return
     raise trouble
+
+
+async def call_all(
+    call: Callable[[Dial], Awaitable[PeerId]], dials: Sequence[Dial]
+) -> list[BatonError]:
+    """Call all at once, until one has answered and the others had a moment; what failed."""
+    troubles: list[BatonError] = []
+
+    async def one(dial: Dial) -> None:
+        try:
+            await call(dial)
+        except Refused as error:
+            # Only who could not be reached is named by its trouble.
+            place = dial.addresses[0].partition("/p2p/")[0]
+            troubles.append(Refused(f"{place}: {error.message}"))
+        except TROUBLES as error:
+            troubles.append(error)
+        else:
+            scope = calls.cancel_scope
+            scope.deadline = min(scope.deadline, trio.current_time() + OTHERS_S)
+
+    async with trio.open_nursery() as calls:
+        for dial in dials:
+            calls.start_soon(one, dial)
+    return troubles

@@ -12,7 +12,7 @@ import trio
 
 from p2p.adverts import Herald
 from p2p.door import Door
-from p2p.neighbours import TROUBLES
+from p2p.reaching import TROUBLES
 from p2p.score import Standing
 from p2p.talk import Talk
 from wire import limits
@@ -27,6 +27,9 @@ HOPS_MAX = 6
 # Enough for routing to choose among.
 ENOUGH = 4
 TOLD_MAX = 8
+# No one answer is enough, nor leads all the way.
+FOUND_PER_ANSWER = 2
+NEXT_PER_ANSWER = 2
 ASK_DEADLINE_S = 4.0
 # The same is not sought again sooner, however many want it.
 PAUSE_S = 2.0
@@ -58,16 +61,15 @@ class Search:
         return chosen
 
     def told(self, adverts: list[Signed[Advert]]) -> None:
-        """What one of those asked has answered."""
-        for heard in adverts:
-            if fits(heard, self.role, self.model):
-                self.found[heard.signer] = heard
-        # The farther from us the likelier it knows others than we do.
-        self._next[:0] = [
-            it.signer
-            for it in adverts
-            if it.signer not in self.asked and it.signer not in self.found
+        """What one of those asked has answered: a little of it, for it may have made it all up."""
+        new = [it for it in adverts if it.signer not in self.found]
+        fitting = [it for it in new if fits(it, self.role, self.model)][:FOUND_PER_ANSWER]
+        self.found |= {it.signer: it for it in fitting}
+        others = [
+            it.signer for it in new if it.signer not in self.asked and it.signer not in self.found
         ]
+        # The farther from us the likelier it knows others than we do.
+        self._next[:0] = others[:NEXT_PER_ANSWER]
 
 
 def fits(heard: Signed[Advert], role: Role, model: ContentId | None) -> bool:

@@ -10,7 +10,6 @@ Views that are samples also tell how large the whole is: of two samples of it, t
 they share the larger it must be (Lincoln and Petersen's estimate, by capture and recapture).
 """
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -22,7 +21,7 @@ from p2p.view import Entry, View
 from wire import limits
 from wire.advert import Advert
 from wire.content import PeerId
-from wire.signed import Signed
+from wire.signed import Signed, claimed_signer
 
 T = TypeVar("T")
 
@@ -46,6 +45,12 @@ class Compared:
     wanted: bytes
 
 
+def is_named(raw: bytes, keys: bytes) -> bool:
+    """Whether the peer that an advert is said to be of is among `keys`; WireError if it is none."""
+    key = claimed_signer(raw)[:_KEY_BYTES]
+    return any(key == keys[at : at + _KEY_BYTES] for at in range(0, len(keys), _KEY_BYTES))
+
+
 @dataclass(slots=True)
 class Swapping:
     """One peer's part in swaps. `told_peers` is what the first neighbour said of the size."""
@@ -53,7 +58,11 @@ class Swapping:
     view: View
     random: Random
     told_peers: int = 0
-    _estimates: deque[int] = field(default_factory=lambda: deque(maxlen=_ESTIMATES))
+    # Whom we called ourselves; the shell says it. Whoever calls us may be many under one hat, and
+    # is not asked how large the network is while there are others.
+    believed: set[PeerId] = field(default_factory=set)
+    # The latest from each neighbour.
+    _estimates: dict[PeerId, int] = field(default_factory=dict)
 
     def digest(self, mine: Signed[Advert], wall_s: float) -> bytes:
         """What we have, our own advert first; read by `compare` on the other side."""
@@ -82,7 +91,7 @@ class Swapping:
             elif seq > heard.record.seq:
                 wanted.append(key)
         count = len(digest) // _ENTRY.size
-        self._estimate(count, shared)
+        self._estimate(other, count, shared)
         told = self._told(news, self._news_max(count), other, mine)
         unknown = self._drawn(self.view.unheard(theirs), self._news_max(len(self.view)))
         room = limits.ADVERTS_PER_MESSAGE_MAX
@@ -111,12 +120,17 @@ class Swapping:
         if not self.view.is_full:
             # What the first neighbour said counts until our own view shows otherwise.
             return max(seen, min(self.told_peers, 4 * self.view.config.adverts_max))
-        return max(seen, int(median(self._estimates))) if self._estimates else seen
+        return max(seen, int(median(self._estimates.values()))) if self._estimates else seen
 
-    def _estimate(self, theirs: int, shared: int) -> None:
+    def _estimate(self, other: PeerId, theirs: int, shared: int) -> None:
+        if self.believed and other not in self.believed:
+            return
         if self.view.is_full:
+            self._estimates.pop(other, None)
             # One more on each side: an estimate without a shared peer is large, not infinite.
-            self._estimates.append((len(self.view) + 1) * (theirs + 1) // (shared + 1))
+            self._estimates[other] = (len(self.view) + 1) * (theirs + 1) // (shared + 1)
+            while len(self._estimates) > _ESTIMATES:
+                self._estimates.pop(next(iter(self._estimates)))
 
     def _news_max(self, having: int) -> int:
         return NEWS_TO_NEWCOMER_MAX if having < self.view.config.adverts_max // 2 else NEWS_MAX

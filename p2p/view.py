@@ -128,7 +128,9 @@ class View:
             return Hearing.OLD
         if advert.leaving:
             self._drop(peer)
-            self._remember_gone(heard, advert.seq)
+            # Keys that were never here do not wash out those that were.
+            if known is not None or len(self._gone) < self.config.remembered_max // 2:
+                self._remember_gone(heard, advert.seq)
             return Hearing.LEFT if known is not None else Hearing.OLD
         if advert.expired(wall_s):
             return Hearing.EXPIRED

@@ -52,6 +52,20 @@ def claimed_signer(raw: bytes) -> PeerId:
             raise Malformed("a signed record is its kind, body, key and signature")
 
 
+def claimed_record(raw: bytes, kind: type[R]) -> R:
+    """What somebody is said to have signed; the signature is not checked. WireError if it is none.
+
+    For passing over what is of no use; whatever is acted on goes through `open_signed`.
+    """
+    if len(raw) > kind.SIZE_BYTES_MAX + _ENVELOPE_BYTES:
+        raise Oversize(f"a signed {kind.__name__} of {len(raw)} bytes")
+    match unpack(raw):
+        case [int(), bytes() as body, bytes(), bytes()]:
+            return kind.from_bytes(body)
+        case _:
+            raise Malformed("a signed record is its kind, body, key and signature")
+
+
 def open_signed(raw: bytes, kind: type[R]) -> Signed[R]:
     """Read and check an envelope; WireError unless it is a `kind` that its signer signed."""
     if len(raw) > kind.SIZE_BYTES_MAX + _ENVELOPE_BYTES:

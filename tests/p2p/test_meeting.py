@@ -57,7 +57,7 @@ def test_peers_that_are_remembered_are_bounded() -> None:
     meetings = meetings_of(peers_max=5)
     for number in range(50):
         meetings.answered(key_of(str(number)).peer, float(number))
-        meetings.clock(key_of(str(number)).peer, 0.0)
+        meetings.clock(key_of(str(number)).peer, 0.0, called=True)
     assert len(meetings._answered) == 5
     assert len(meetings._skews) == 32
 
@@ -76,7 +76,7 @@ def test_who_answered_counts_for_a_minute_and_strangers_never() -> None:
 def test_a_clock_wrong_by_an_hour_is_said_with_its_direction(skew_s: float, way: str) -> None:
     meetings = meetings_of()
     for number in range(3):
-        meetings.clock(key_of(str(number)).peer, skew_s + number)
+        meetings.clock(key_of(str(number)).peer, skew_s + number, called=True)
     assert meetings.clock_wrong_s() == skew_s + 1
     with pytest.raises(InputError, match=f"3601 s {way}|3599 s {way}") as wrong:
         meetings.check_clock()
@@ -87,7 +87,7 @@ def test_clocks_may_differ_by_what_is_allowed() -> None:
     meetings = meetings_of()
     meetings.check_clock()
     for skew_s in (limits.CLOCK_SKEW_S_MAX, -limits.CLOCK_SKEW_S_MAX, 0.0):
-        meetings.clock(key_of(str(skew_s)).peer, float(skew_s))
+        meetings.clock(key_of(str(skew_s)).peer, float(skew_s), called=True)
     meetings.check_clock()
     assert meetings.clock_wrong_s() is None
 
@@ -95,7 +95,7 @@ def test_clocks_may_differ_by_what_is_allowed() -> None:
 def test_one_liar_among_many_does_not_turn_the_median() -> None:
     meetings = meetings_of()
     for number in range(4):
-        meetings.clock(key_of(str(number)).peer, 0.1)
+        meetings.clock(key_of(str(number)).peer, 0.1, called=True)
     for _ in range(100):
-        meetings.clock(key_of("liar").peer, 1e12)
+        meetings.clock(key_of("liar").peer, 1e12, called=True)
     meetings.check_clock()

@@ -1,0 +1,124 @@
+"""What a neighbour may try with swaps, partings and greetings, and what it comes to."""
+
+from collections.abc import AsyncIterator
+from random import Random
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2p.swapping import Swapping
+from p2p.view import Hearing, View, ViewConfig
+from tests.p2p.adverts import NOW_S, advert_of
+from tests.p2p.keepers import Keeper, Neighbourhood, open_neighbourhood
+from tests.p2p.transports import key_of
+from wire.errors import Refused
+from wire.message import Newer, Part, Pong, Swap
+
+
+@pytest.fixture
+async def hood() -> AsyncIterator[Neighbourhood]:
+    async with open_neighbourhood() as neighbourhood:
+        yield neighbourhood
+
+
+async def crowd(hood: Neighbourhood, monkeypatch: pytest.MonkeyPatch) -> tuple[Keeper, set[object]]:
+    """A peer that has called two honest ones, at its limit with as many that called it."""
+    monkeypatch.setattr("p2p.neighbours.CONNECTIONS_MAX", 6)
+    monkeypatch.setattr("p2p.neighbours.CONNECTIONS_KEPT", 4)
+    honest = [await hood.add(name) for name in ("a", "b")]
+    victim = await hood.add("victim")
+    await hood.acquainted()
+    for keeper in honest:
+        victim.peers.neighbours._ours[keeper.me] = None
+    return victim, {it.me for it in honest}
+
+
+async def test_keys_that_part_and_stay_do_not_have_a_peer_to_themselves(
+    autojump_clock: MockClock, hood: Neighbourhood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim, honest = await crowd(hood, monkeypatch)
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            rogue = await hood.add(f"rogue {number}")
+            hood.keepers.remove(rogue)
+            peers = rogue.peers
+
+            async def part_and_stay(peers: object = peers) -> None:
+                await trio.sleep(1)
+                async with peers.talk(victim.me, deadline_s=5) as talk:  # type: ignore[attr-defined]
+                    mine = peers.herald.mine(peers.endpoint).raw  # type: ignore[attr-defined]
+                    await talk.send(Part(advert=mine))
+                    await talk.expect(Pong)
+
+            nursery.start_soon(part_and_stay)
+    await trio.sleep(20)
+    assert honest <= victim.peers.connected()
+
+
+async def test_a_swap_that_is_never_finished_is_given_up(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    victim, rogue = await hood.add("victim"), await hood.add("rogue")
+    async with rogue.peers.talk(victim.me, deadline_s=60) as talk:
+        await talk.send(Swap(instance=b"instance", digest=b""))
+        await talk.expect(Newer)
+        await trio.sleep(10)
+        assert victim.peers.talking[rogue.me] == 0
+
+
+async def test_swaps_come_no_faster_than_they_are_of_use(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    victim, rogue = await hood.add("victim"), await hood.add("rogue")
+
+    async def swap() -> None:
+        async with rogue.peers.talk(victim.me, deadline_s=5) as talk:
+            await talk.send(Swap(instance=b"instance", digest=b""))
+            await talk.expect(Newer)
+            await talk.send(Newer(adverts=(), wanted=b"", same_key=None))
+
+    await trio.sleep(1)
+    await swap()
+    with pytest.raises(Refused, match="just now"):
+        await swap()
+
+
+async def test_who_swaps_what_was_not_asked_for_is_not_heard(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    victim, rogue = await hood.add("victim"), await hood.add("rogue")
+    stranger = advert_of("stranger")
+    async with rogue.peers.talk(victim.me, deadline_s=5) as talk:
+        await talk.send(Swap(instance=b"instance", digest=b""))
+        await talk.expect(Newer)
+        await talk.send(Newer(adverts=(stranger.raw,), wanted=b"", same_key=None))
+        await trio.sleep(1)
+    assert victim.peers.view.advert_of(stranger.signer) is None
+    assert victim.cost_of(rogue) >= 10
+
+
+def test_who_calls_us_does_not_say_how_large_the_network_is() -> None:
+    me = key_of("me").peer
+    view = View(me, b"instance", ViewConfig(adverts_max=20))
+    for number in range(20):
+        view.hear(advert_of(f"peer {number}"), NOW_S)
+    swapping = Swapping(view, Random(1), believed={key_of("friend").peer})
+    mine = advert_of("me")
+    same = swapping.digest(mine, NOW_S)
+    swapping.compare(same, mine, key_of("friend").peer, NOW_S)
+    honest = swapping.peers()
+    for number in range(40):
+        noise = Random(number).randbytes(16 * 1024)
+        swapping.compare(noise, mine, key_of(f"liar {number}").peer, NOW_S)
+    assert swapping.peers() == honest
+
+
+def test_good_byes_of_unknown_keys_do_not_bring_the_dead_back() -> None:
+    view = View(key_of("me").peer, b"instance", ViewConfig(remembered_max=20))
+    dead = advert_of("dead")
+    view.hear(dead, NOW_S)
+    view.forget(dead.signer)
+    for number in range(100):
+        view.hear(advert_of(f"never here {number}", leaving=True), NOW_S)
+    assert view.hear(dead, NOW_S) is Hearing.OLD
