@@ -32,6 +32,11 @@ class Baton:
         return self.stage + 1 == len(self.task.record.stages)
 
     @property
+    def is_own(self) -> bool:
+        """Its asker's own peer hands it on, and no holder in the middle."""
+        return not self.receipts
+
+    @property
     def leg(self) -> Stage:
         return self.task.record.stages[self.stage]
 

@@ -17,6 +17,7 @@ from node.patience import Patience
 from node.quoting import quotes
 from node.resuming import Shown
 from node.route import Candidate, drawn
+from node.work import streamed_max
 from p2p.reaching import PATIENCE_S
 from p2p.score import Offence
 from wire.content import PeerId
@@ -151,9 +152,8 @@ class Course:
         return min(rated, key=lambda it: it.expected_s, default=None)
 
     def _units(self) -> int:
-        """The work that is left, as far as can be told."""
-        done = self.shown.units if self.baton.is_last else 0
-        return max(1, self.baton.units - done)
+        """All of the work: what was shown of it is only said to be done."""
+        return max(1, self.baton.units)
 
     # Handing on
 
@@ -192,12 +192,15 @@ class Course:
         until_s = began_s + _share(self.baton, others) * (self.deadline_at_s - began_s)
         overdue_s = self._overdue_s(one) if others else math.inf
         resume = self.shown.begin()
+        # A piece now and then buys no time: there is one bound for all of the leg.
         scope = self._running[one.peer] = trio.CancelScope(
             deadline=min(until_s, began_s + overdue_s)
         )
+        units_max = streamed_max(self.baton.task.record.stages[-1])
 
         async def take(part: Part) -> None:
-            scope.deadline = min(until_s, trio.current_time() + overdue_s)
+            if part.position + part.units > units_max:
+                raise RemoteProtocolError(f"a piece beyond the {units_max} units of the leg")
             for peer in self._running.keys() - {one.peer}:
                 # It was faster to begin with: there is one stream, and this is it.
                 self.failed.add(peer)
@@ -220,9 +223,11 @@ class Course:
             if trio.current_time() < scope.deadline:
                 # Another was faster, which is no fault of this one.
                 return None
-            if took_s >= PATIENCE_S:
-                # Not where a client left it no time: that is no fault of the peer's.
-                self.handing.peers.offended(one.peer, Offence.SLOW)
+            # Not where a client left it no time, nor by a holder in the middle, which knows only
+            # what was said to it: that is no fault of the peer's.
+            if took_s >= PATIENCE_S and self.baton.is_own:
+                offence = Offence.UNANSWERED if took_s >= overdue_s else Offence.SLOW
+                self.handing.peers.offended(one.peer, offence)
             raise TooSlow(f"it took the leg and was not done in {took_s:.0f} s")
         except (Refused, TransportError, WireError, RemoteProtocolError) as error:
             self._blame(one.peer, error)
@@ -231,11 +236,11 @@ class Course:
             del self._running[one.peer]
 
     def _overdue_s(self, one: Candidate) -> float:
-        """How long to wait for a word of a leg, or for the next piece of it."""
+        """How long one peer may take for a leg, while there is another."""
         if not self.baton.is_last or self.baton.leg.role is not Role.INFER:
             # It has to hand on itself, or to fetch; nobody says how long that takes.
             return math.inf
-        return OVERDUE_S + OVERDUE_TIMES * one.expected_s
+        return OVERDUE_S + OVERDUE_TIMES * max(one.expected_s, one.work_s)
 
     def _blame(self, peer: PeerId, error: BatonError) -> None:
         """It said no, or failed: whether and when it may be asked again."""

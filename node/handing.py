@@ -148,7 +148,8 @@ class Handing:
                 with trio.move_on_after(ACCEPT_DEADLINE_S) as patience:
                     await talk.expect(Accept)
                 if patience.cancelled_caught:
-                    self.peers.offended(peer, Offence.SLOW)
+                    if baton.is_own:
+                        self.peers.offended(peer, Offence.SLOW)
                     raise Refused(f"no answer to the offer within {ACCEPT_DEADLINE_S:.0f} s")
                 tell(Offered(baton.stage, baton.leg.role, peer))
                 while True:

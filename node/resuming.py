@@ -61,6 +61,8 @@ class Shown:
 
         RemoteProtocolError for one that leaves something out, or goes back again and again.
         """
+        if not part.units or not part.data:
+            raise RemoteProtocolError("a piece of nothing")
         back = part.position < self._next
         if part.position > self._next:
             raise RemoteProtocolError(f"a piece at {part.position} where {self._next} is due")

@@ -18,7 +18,7 @@ from node.handing import Baton, Handing, Relay
 from node.legs import LegDone, LegsDone, leg_key_of
 from node.resuming import Shown
 from node.roles.seam import LegInput, LegRole, Work, nowhere
-from node.work import units_of
+from node.work import streamed_max, units_of
 from p2p.adverts import Seams
 from p2p.blobs import Blobs
 from p2p.talk import Talk, refusal_of
@@ -134,6 +134,9 @@ class LegServer:
         receipts = open_receipts(task, message.receipts)
         if len(receipts) != message.stage or message.stage >= len(task.record.stages):
             raise RemoteProtocolError("the offer has not a receipt for each leg before it")
+        shown_units = message.resume.units if message.resume is not None else 0
+        if shown_units > streamed_max(task.record.stages[-1]):
+            raise RemoteProtocolError("more was shown than the last leg has")
         baton = Baton(
             task=task,
             receipts=tuple(receipts),

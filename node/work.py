@@ -13,6 +13,11 @@ TOKENS_MAX = 1 << 20
 GUESS_MAX = limits.PASSAGES_MAX
 
 
+def streamed_max(stage: Stage) -> int:
+    """How many units of a leg may come in pieces: none but of a completion."""
+    return units_of(stage, None) if stage.operation == "complete" else 0
+
+
 def units_of(stage: Stage, data: bytes | None, guess: int = 1) -> int:
     """Units of `stage` on the input `data`, if that is at hand; else as somebody guesses."""
     if stage.operation == "complete":

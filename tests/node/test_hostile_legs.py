@@ -1,19 +1,23 @@
 """Legs as hostile peers once offered them and held them, each as it was done."""
 
+import itertools
 from pathlib import Path
 from random import Random
 
 import trio
 from trio.testing import MockClock
 
+from node.course import OVERDUE_S
 from node.peer import Node
 from node.serving import INPUT_DEADLINE_S, LEGS_PER_HOLDER
+from p2p.score import Offence
 from p2p.talk import Talk
-from tests.node.asking import complete, task_of
+from tests.node.asking import asked, complete, request, signers, task_of, texts_of
 from tests.node.engines import Counted
 from tests.node.network import I, Network, Outsider, S, open_network
 from wire.content import ContentId
-from wire.message import Message, Offer, Progress, Refuse, Result, Want
+from wire.kinds import Level
+from wire.message import Accept, Message, Offer, Piece, Progress, Refuse, Result, Want
 from wire.signing import SigningKey
 from wire.tree import name_of
 
@@ -72,7 +76,7 @@ async def test_what_is_said_to_have_been_done_before_gets_no_leg_in_that_is_too_
     async with open_network(tmp_path) as network:
         worker = await ready_worker(network, 0.1)
         async with network.outsider() as there:
-            lie = Progress(units=2**31, data=b"x")
+            lie = Progress(units=99, data=b"x")
             (said,) = await said_to(there, worker, offer_of(there, 100, 5, resume=lie))
             assert isinstance(said, Refuse)
             assert said.retry_after_ms is None
@@ -114,3 +118,49 @@ async def test_legs_whose_input_never_comes_keep_nobody_else_s_leg_out(
             # And they do not wait for ever.
             await trio.sleep(INPUT_DEADLINE_S)
             assert worker.legs.under_way == 0
+
+
+async def test_one_piece_that_says_all_is_done_changes_nothing_for_the_honest(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        worker = await ready_worker(network, 0.1)
+        async with network.outsider(I) as liar:
+
+            async def lie(talk: Talk, message: Message) -> None:
+                await talk.send(Accept(expected_ms=0))
+                await talk.send(Piece(position=0, units=2**31 - 1, data=b""))
+                await trio.sleep_forever()
+
+            liar.answer(Offer, lie)
+            # It takes longer than OVERDUE_S.
+            wanted = request(data=texts_of(*map(str, range(200))), level=Level.SIGNED)
+            answered, _ = await asked(asker, wanted)
+            assert signers(answered) == [worker.peers.me]
+            assert liar.asked
+            now_s = trio.current_time()
+            assert asker.peers.scores.cost(liar.key.peer, now_s) > Offence.MALFORMED - 1
+            assert asker.peers.scores.cost(worker.peers.me, now_s) == 0
+
+
+async def test_a_piece_now_and_then_buys_no_time(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        await ready_worker(network, 0.1)
+        async with network.outsider(I) as sitter:
+
+            async def drip(talk: Talk, message: Message) -> None:
+                await talk.send(Accept(expected_ms=0))
+                for position in itertools.count():
+                    await talk.send(Piece(position=position, units=1, data=b"x"))
+                    await trio.sleep(OVERDUE_S / 2)
+
+            sitter.answer(Offer, drip)
+            began_s = trio.current_time()
+            wanted = request(complete(20), data=PROMPT, level=Level.SIGNED, deadline_s=60)
+            await asked(asker, wanted)
+            assert sitter.asked
+            assert OVERDUE_S < trio.current_time() - began_s < OVERDUE_S + 4
+            cost = asker.peers.scores.cost(sitter.key.peer, trio.current_time())
+            assert cost > Offence.UNANSWERED - 1
