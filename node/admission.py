@@ -23,6 +23,8 @@ HOLDER_SHARE = 0.25
 HOLDER_PLACES_MIN = 4
 # Askers whose tags are remembered; beyond it the one furthest back is forgotten.
 ASKERS_MAX = 1024
+# What keeps the engine this long is taken only while nobody else waits, one at a time of a holder.
+LONG_S = 60.0
 # A leg is not the engine's work alone: its input travels, its receipt is kept.
 OVERHEAD_S = 0.05
 OVERHEAD_SHARE = 0.05
@@ -68,6 +70,7 @@ class Place:
     by: PeerId | None = None
     # Everything it needs is here.
     ready: bool = False
+    begun: bool = False
     # Why it was given up before it began, and whom to tell then.
     refusal: Refused | None = None
     on_refusal: Callable[[], None] | None = None
@@ -107,6 +110,7 @@ class Admission:
         if mine >= WAITING_PER_ASKER_MAX:
             why = f"{mine} legs of this asker wait here already"
             raise Refused(why, retry_after_s=_retry_after_s(all_s))
+        self._check_long(wanted.cost_s, by, self.waiting, all_s)
         held = sum(it.by == by for it in self.waiting)
         if held >= _holder_places(now) and held < len(self.waiting):
             why = f"{held} of the legs that wait here are yours"
@@ -165,8 +169,20 @@ class Admission:
         given_up += [self._give_up(it, "others' turn comes first", now) for it in late]
         return place, given_up
 
+    def _check_long(
+        self, cost_s: float, by: PeerId | None, waiting: list[Place], all_s: float
+    ) -> None:
+        if cost_s <= LONG_S:
+            return
+        others = any(it.by != by for it in waiting)
+        if others or any(it.by == by and it.cost_s > LONG_S for it in [*waiting, *self.running]):
+            why = f"{cost_s:.0f} s of work is too much at once while others wait, or a second time"
+            raise Refused(why, retry_after_s=_retry_after_s(all_s))
+
     def reprice(self, place: Place, units: int, cost_s: float) -> None:
-        """What the job is, is known better now."""
+        """What the job is, is known better now. Refused if that is too long."""
+        others = [it for it in self.waiting if it is not place]
+        self._check_long(cost_s, place.by, others, self.queue_s)
         if place.asker in self._finish:
             self._finish[place.asker] += cost_s - place.cost_s
         place.units, place.cost_s = units, cost_s
@@ -184,6 +200,7 @@ class Admission:
                 continue
             self.waiting.remove(place)
             self.running.add(place)
+            place.begun = True
             self._virtual = max(self._virtual, place.start)
             busy_s += place.cost_s
             begun.append(place)

@@ -5,16 +5,15 @@ once, is done once and gives the same receipt, also after a restart.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import trio
 
-from node.admission import Place
 from node.engines.seam import Part
 from node.events import Tell
 from node.handing import Baton, Handing, Relay
+from node.held import Held
 from node.legs import LegDone, LegsDone, leg_key_of
 from node.resuming import Shown
 from node.roles.seam import LegInput, LegRole, Work, nowhere
@@ -53,52 +52,6 @@ INPUT_BYTES_MAX = 16 << 20
 INPUT_DEADLINE_S = 15.0
 # Of these, one holder may have so many: another's leg finds a place.
 LEGS_PER_HOLDER = 48
-
-
-@dataclass(slots=True)
-class _Held:
-    """A leg that was taken: the role that does it, and its place in the role's queue."""
-
-    role: LegRole
-    place: Place | None = None
-
-    @property
-    def expected_s(self) -> float:
-        return self.place.expected_s if self.place is not None else 0.0
-
-    def admit(self, baton: Baton, by: PeerId, deadline_at_s: float) -> None:
-        """Refused if it cannot be done in time."""
-        work = Work(
-            stage=baton.leg,
-            asker=baton.task.signer,
-            by=by,
-            # All of it: what is said to have been done before, nobody has checked yet.
-            units=units_of(baton.leg, baton.input, baton.units),
-            left_s=deadline_at_s - trio.current_time(),
-        )
-        self.place = self.role.admit(work)
-
-    @contextmanager
-    def wanted(self) -> Iterator[trio.CancelScope]:
-        """What is done within this block ends when the place is given up."""
-        with trio.CancelScope() as scope:
-            if self.place is not None:
-                self.place.on_refusal = scope.cancel
-                if self.place.refusal is not None:
-                    scope.cancel()
-            yield scope
-        if self.place is not None:
-            self.place.on_refusal = None
-
-    @property
-    def refusal(self) -> Refused:
-        assert self.place is not None
-        assert self.place.refusal is not None
-        return self.place.refusal
-
-    def let_go(self) -> None:
-        if self.place is not None:
-            self.role.leave(self.place)
 
 
 @dataclass(slots=True)
@@ -222,14 +175,14 @@ class LegServer:
             raise Refused("too many legs under way", retry_after_s=0.5)
         return role
 
-    def _take(self, baton: Baton, by: PeerId, deadline_at_s: float) -> "_Held":
+    def _take(self, baton: Baton, by: PeerId, deadline_at_s: float) -> Held:
         """Take a leg, with a place in its role's queue if there is work to do; Refused if not."""
-        held = _Held(self._role(baton))
+        held = Held(self._role(baton))
         if leg_key_of(baton) not in self._under_way and not self._before.knows(baton):
             held.admit(baton, by, deadline_at_s)
         return held
 
-    def _take_own(self, onward: Baton, by: PeerId, deadline_at_s: float) -> "_Held | None":
+    def _take_own(self, onward: Baton, by: PeerId, deadline_at_s: float) -> Held | None:
         """The next leg, if we can do it ourselves: nobody is nearer."""
         if self.key.peer in onward.avoid:
             return None
@@ -239,7 +192,7 @@ class LegServer:
             return None
 
     async def _serve(
-        self, baton: Baton, held: "_Held", talk: Talk, relay: Relay, deadline_at_s: float
+        self, baton: Baton, held: Held, talk: Talk, relay: Relay, deadline_at_s: float
     ) -> Result:
         leg = await self._once(
             baton, held, talk, relay if baton.is_last else nowhere, deadline_at_s
@@ -280,7 +233,7 @@ class LegServer:
         )
 
     async def _once(
-        self, baton: Baton, held: "_Held", talk: Talk, relay: Relay, deadline_at_s: float
+        self, baton: Baton, held: Held, talk: Talk, relay: Relay, deadline_at_s: float
     ) -> LegDone:
         """Do the leg, or wait for whoever is doing it, or find it done."""
         leg_key = leg_key_of(baton)
@@ -301,7 +254,7 @@ class LegServer:
         self,
         leg_key: bytes,
         baton: Baton,
-        held: "_Held",
+        held: Held,
         talk: Talk,
         relay: Relay,
         deadline_at_s: float,
@@ -311,30 +264,29 @@ class LegServer:
         left_s = max(0.0, deadline_at_s - started_s)
         # Who offered it is asked last: it may have the baton from somebody else, and sit on it.
         holders = (*(it.signer for it in reversed(baton.receipts)), baton.task.signer, talk.peer)
-        with held.wanted() as scope:
+        async with held.wanted(talk):
             data = await self._input(baton, source_id, holders, left_s)
-        if scope.cancelled_caught:
-            raise held.refusal
-        job_key = baton.leg.job_key(source_id)
-        reused = await self._before.reusable(job_key) if baton.leg.role is Role.INFER else None
-        if reused is None:
-            if held.place is None:
-                # It was thought to be done before, or in other hands.
-                held.admit(baton, talk.peer, deadline_at_s)
-            source = LegInput(
-                id=source_id,
-                data=data,
-                holders=holders,
-                deadline_s=left_s,
-                resume=baton.resume if baton.is_last else None,
-                place=held.place,
-            )
-            with trio.move_on_at(deadline_at_s) as scope:
-                done = await held.role.do(baton.leg, source, relay)
-            if scope.cancelled_caught:
-                raise Refused("the deadline passed while the leg was under way")
-        else:
-            done = reused
+            job_key = baton.leg.job_key(source_id)
+            infers = baton.leg.role is Role.INFER
+            reused = await self._before.reusable(job_key) if infers else None
+            if reused is None:
+                if held.place is None:
+                    # It was thought to be done before, or in other hands.
+                    held.admit(baton, talk.peer, deadline_at_s)
+                source = LegInput(
+                    id=source_id,
+                    data=data,
+                    holders=holders,
+                    deadline_s=left_s,
+                    resume=baton.resume if baton.is_last else None,
+                    place=held.place,
+                )
+                with trio.move_on_at(deadline_at_s) as scope:
+                    done = await held.role.do(baton.leg, source, relay)
+                if scope.cancelled_caught:
+                    raise Refused("the deadline passed while the leg was under way")
+            else:
+                done = reused
         receipt = sign(
             Receipt(
                 task=baton.task.id,

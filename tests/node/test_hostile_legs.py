@@ -164,3 +164,46 @@ async def test_a_piece_now_and_then_buys_no_time(autojump_clock: MockClock, tmp_
             assert OVERDUE_S < trio.current_time() - began_s < OVERDUE_S + 4
             cost = asker.peers.scores.cost(sitter.key.peer, trio.current_time())
             assert cost > Offence.UNANSWERED - 1
+
+
+async def test_long_legs_of_who_hangs_up_keep_the_engine_from_nobody(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        worker = await ready_worker(network, 0.05)
+        async with network.outsider() as there, network.outsider() as honest:
+            day_s = 86_400
+            for number in range(3):
+                offer = offer_of(there, 4096, day_s, prompt=b"%d" % number)
+                (said,) = await said_to(there, worker, offer, 1)
+                assert isinstance(said, Accept)
+                await trio.sleep(1)
+                assert worker.legs.under_way == 0
+            said = (await said_to(honest, worker, offer_of(honest, 1, 30)))[-1]
+            assert isinstance(said, Result)
+
+
+async def test_one_long_leg_of_a_holder_is_taken_and_none_while_others_wait(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        worker = await ready_worker(network, 0.05)
+        async with (
+            network.outsider() as there,
+            network.outsider() as honest,
+            trio.open_nursery() as nursery,
+        ):
+
+            async def begin(asker: Outsider, tokens: int) -> None:
+                prompt = b"%d" % tokens
+                await said_to(asker, worker, offer_of(asker, tokens, 3600, prompt=prompt))
+
+            nursery.start_soon(begin, there, 4096)
+            await trio.sleep(1)
+            (second,) = await said_to(there, worker, offer_of(there, 4000, 3600), 1)
+            assert isinstance(second, Refuse)
+            nursery.start_soon(begin, there, 10)
+            await trio.sleep(1)
+            (other,) = await said_to(honest, worker, offer_of(honest, 4000, 3600), 1)
+            assert isinstance(other, Refuse)
+            nursery.cancel_scope.cancel()
