@@ -196,7 +196,7 @@ async def test_one_long_leg_of_a_holder_is_taken_and_none_while_others_wait(
 
             async def begin(asker: Outsider, tokens: int) -> None:
                 prompt = b"%d" % tokens
-                await said_to(asker, worker, offer_of(asker, tokens, 3600, prompt=prompt))
+                await said_to(asker, worker, offer_of(asker, tokens, 3600, prompt=prompt), 10_000)
 
             nursery.start_soon(begin, there, 4096)
             await trio.sleep(1)
