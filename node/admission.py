@@ -29,9 +29,11 @@ LONG_S = 60.0
 OVERHEAD_S = 0.05
 OVERHEAD_SHARE = 0.05
 RETRY_AFTER_S_MIN, RETRY_AFTER_S_MAX = 0.25, 30.0
-# Who was told what a leg would take is likely to offer it now.
+# Who was told what a leg would take is likely to offer it now; but asking is free, so that what
+# was asked for counts for little, of one asker and of all.
 QUOTED_FOR_S = 0.5
-QUOTED_COST_S_MAX = 2.0
+QUOTED_COST_S_MAX = 1.0
+QUOTED_S_MAX = 2.0
 QUOTED_MAX = 256
 
 
@@ -139,7 +141,7 @@ class Admission:
         if len(self._quoted) < QUOTED_MAX or by in self._quoted:
             cost_s = min(wanted.cost_s, QUOTED_COST_S_MAX)
             self._quoted[by] = (now.now_s + QUOTED_FOR_S, cost_s)
-        return likely_s + expected_s
+        return min(QUOTED_S_MAX, likely_s) + expected_s
 
     def enter(self, wanted: Wanted, by: PeerId, now: Now) -> tuple[Place, list[Place]]:
         """A place in the queue, and those that had to be given up for it; else as `check`."""
