@@ -6,6 +6,7 @@ Two are asked, the better gets it. Whoever fails is not asked again for the same
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median_high
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,6 +17,7 @@ from node.events import Failed, Streamed, Tell
 from node.patience import Patience
 from node.quoting import quotes
 from node.resuming import Shown
+from node.roles.data import PASSAGES_PER_LEG
 from node.route import Candidate, drawn
 from node.work import streamed_max
 from p2p.reaching import PATIENCE_S
@@ -31,6 +33,7 @@ from wire.errors import (
     WireError,
 )
 from wire.kinds import Role
+from wire.task import Stage
 
 if TYPE_CHECKING:
     from node.handing import Handing
@@ -237,10 +240,22 @@ class Course:
 
     def _overdue_s(self, one: Candidate) -> float:
         """How long one peer may take for a leg, while there is another."""
-        if not self.baton.is_last or self.baton.leg.role is not Role.INFER:
-            # It has to hand on itself, or to fetch; nobody says how long that takes.
+        expected_s = max(one.expected_s, one.work_s)
+        if self.baton.leg.role is Role.DATA:
+            expected_s += sum(self._usual_s(it) for it in self._later())
+        elif not self.baton.is_last:
+            # It has to hand on itself; nobody says how long that takes.
             return math.inf
-        return OVERDUE_S + OVERDUE_TIMES * max(one.expected_s, one.work_s)
+        return OVERDUE_S + OVERDUE_TIMES * expected_s
+
+    def _later(self) -> Sequence[Stage]:
+        return self.baton.task.record.stages[self.baton.stage + 1 :]
+
+    def _usual_s(self, stage: Stage) -> float:
+        """What a leg after this one takes with those that we know of."""
+        units = max(self.baton.units, PASSAGES_PER_LEG)
+        able = self.handing.candidates(stage, units, self.baton.avoid)
+        return median_high(max(it.expected_s, it.work_s) for it in able) if able else math.inf
 
     def _blame(self, peer: PeerId, error: BatonError) -> None:
         """It said no, or failed: whether and when it may be asked again."""

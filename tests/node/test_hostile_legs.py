@@ -1,6 +1,7 @@
 """Legs as hostile peers once offered them and held them, each as it was done."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -12,9 +13,18 @@ from node.peer import Node
 from node.serving import INPUT_DEADLINE_S, LEGS_PER_HOLDER
 from p2p.score import Offence
 from p2p.talk import Talk
-from tests.node.asking import asked, complete, request, signers, task_of, texts_of
+from tests.node.asking import (
+    EMBED_PASSAGES,
+    FETCH,
+    asked,
+    complete,
+    request,
+    signers,
+    task_of,
+    texts_of,
+)
 from tests.node.engines import Counted
-from tests.node.network import I, Network, Outsider, S, open_network
+from tests.node.network import D, I, Network, Outsider, S, open_network
 from wire.content import ContentId
 from wire.kinds import Level
 from wire.message import Accept, Message, Offer, Piece, Progress, Refuse, Result, Want
@@ -207,3 +217,57 @@ async def test_one_long_leg_of_a_holder_is_taken_and_none_while_others_wait(
             (other,) = await said_to(honest, worker, offer_of(honest, 4000, 3600), 1)
             assert isinstance(other, Refuse)
             nursery.cancel_scope.cancel()
+
+
+async def hold(talk: Talk, message: Message) -> None:
+    await talk.send(Accept(expected_ms=0))
+    await trio.sleep_forever()
+
+
+async def test_a_holder_in_the_middle_blames_nobody_for_the_time_that_passed(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        middle = await network.start(D, S)
+        await network.start(I, S, engine=Counted())
+        await network.settled()
+        async with network.outsider(I) as sitter, network.outsider() as there:
+            sitter.answer(Offer, hold)
+            wall_s = there.peers.seams.wall_s()
+            task = task_of(there.key, wall_s, FETCH, EMBED_PASSAGES, input=None)
+            offer = Offer(
+                task=task.raw,
+                stage=0,
+                receipts=(),
+                input=None,
+                deadline_ms=60_000,
+                units=1,
+                resume=None,
+                avoid=(),
+            )
+            began_s = trio.current_time()
+            assert isinstance((await said_to(there, middle, offer))[-1], Result)
+            assert sitter.asked
+            assert trio.current_time() - began_s > OVERDUE_S
+            assert middle.peers.scores.cost(sitter.key.peer, trio.current_time()) == 0
+
+
+async def test_who_takes_the_first_leg_of_two_and_holds_it_is_passed_over(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        await network.start(D, S)
+        await ready_worker(network, 0.05)
+        async with network.outsider(D) as sitter:
+            sitter.answer(Offer, hold)
+            took_s = []
+            for number in range(8):
+                began_s = trio.current_time()
+                embed = replace(EMBED_PASSAGES, parameters={"number": number})
+                wanted = request(FETCH, embed, data=None, level=Level.SIGNED, deadline_s=120)
+                await asked(asker, wanted)
+                took_s.append(trio.current_time() - began_s)
+            assert sitter.asked
+            # The bound of each: what comes after counts too.
+            assert OVERDUE_S < max(took_s) < 35
