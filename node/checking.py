@@ -60,6 +60,10 @@ class Counted:
     verdicts: tuple[Signed[Verdict], ...]
     candidates: tuple[PeerId, ...]
 
+    @property
+    def agreeing(self) -> int:
+        return sum(it.record.agrees for it in self.verdicts)
+
 
 @dataclass(slots=True)
 class _Poll:

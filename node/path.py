@@ -281,8 +281,8 @@ class Path:
             counted[stage] = votes
             if votes.agreed is None:
                 raise TaskFailed(
-                    f"the answer came, but only {len(votes.verdicts)} of the"
-                    f" {run.task.record.checking.needed} verdicts it needs",
+                    f"the answer came, but {votes.agreeing} of the verdicts agree and"
+                    f" {run.task.record.checking.needed} have to",
                     todo="give it more time (--deadline), ask for fewer (--verdicts 1/1), or"
                     " wait until more verifiers are there: python -m node peers",
                 )

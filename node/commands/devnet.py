@@ -44,6 +44,8 @@ async def devnet(
     """Run it and show it; the exit code."""
     if output.html is not None and not output.html.absolute().parent.is_dir():
         raise InputError(f"there is no folder for {output.html}", todo="check --html")
+    if output.html is not None and output.html.is_dir():
+        raise InputError(f"{output.html} is a folder", todo="name a file with --html")
     screen = _Screen(config, machine)
     live = not output.as_json and console.is_terminal
     with tempfile.TemporaryDirectory(prefix="baton-devnet-") as folder:

@@ -24,6 +24,8 @@ EMBED = "embed"
 EMBED_PASSAGES = "embed-passages"
 NEAREST = "nearest"
 COMPLETE = "complete"
+# Whoever has a passage may be dead, and whoever asks wants the time for another peer.
+PASSAGE_S_MAX = 20.0
 # What the engine is asked for, for each thing a leg may ask of a model.
 ENGINE_OPERATION = {
     EMBED: EMBED,
@@ -134,7 +136,7 @@ class InferRole:
             data = await self.blobs.get(
                 passage,
                 source.holders,
-                deadline_s=source.deadline_s,
+                deadline_s=min(source.deadline_s, PASSAGE_S_MAX),
                 size_bytes_max=limits.PASSAGE_BYTES_MAX,
             )
             try:

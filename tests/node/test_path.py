@@ -289,7 +289,7 @@ async def test_without_enough_verifiers_the_answer_is_not_returned(
         asker = await network.start(S)
         await network.start(I, S)
         await checked(network, verifiers=1)
-        with pytest.raises(TaskFailed, match="only 1 of the 2 verdicts") as failed:
+        with pytest.raises(TaskFailed, match="1 of the verdicts agree and 2 have to") as failed:
             await asked(asker, request(deadline_s=20))
         assert "--verdicts 1/1" in failed.value.todo
         assert nothing_left(asker)
