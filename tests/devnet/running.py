@@ -25,10 +25,15 @@ def machine(free_bytes: int = 8 << 30) -> Machine:
 
 
 def config(
-    faults: str = "", *, peers: int = 12, seconds: float = 10, rate: float = 2
+    faults: str = "",
+    *,
+    peers: int = 12,
+    seconds: float = 10,
+    rate: float = 2,
+    deadline_s: int = 30,
 ) -> DevnetConfig:
     return DevnetConfig(
-        peers=peers, seconds=seconds, rate=rate, faults=parse(faults), deadline_s=30
+        peers=peers, seconds=seconds, rate=rate, faults=parse(faults), deadline_s=deadline_s
     )
 
 
