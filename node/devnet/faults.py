@@ -111,6 +111,11 @@ def parse(text: str) -> tuple[Wanted, ...]:
     wanted = []
     for word in filter(None, (it.strip() for it in text.split(","))):
         match = _WORD.fullmatch(word)
+        if match is None and word.partition("=")[0] in KINDS:
+            raise InputError(
+                f"{word[:60]!r} has no share that can be read",
+                todo="write NAME=SHARE[@SECOND][+SECONDS], with commas: kill=0.3@20,loss=0.05",
+            )
         if match is None or match["name"] not in KINDS:
             raise InputError(
                 f"{word[:60]!r} is not a fault",
