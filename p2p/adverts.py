@@ -5,7 +5,7 @@ is believed, the pace when we speak. Most adverts travel by swaps (see `p2p.neig
 is for what is urgent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
@@ -19,8 +19,8 @@ from p2p.view import Hearing, View
 from wire import limits
 from wire.advert import Advert, ModelOffer
 from wire.content import PeerId
-from wire.errors import Oversize, WireError
-from wire.signed import Signed, claimed_record, claimed_signer, open_signed, sign
+from wire.errors import Oversize, RemoteProtocolError, WireError
+from wire.signed import Envelope, Signed, sign
 from wire.signing import SigningKey
 
 
@@ -149,28 +149,40 @@ class Herald:
         subscription = await endpoint.subscribe(self.topic)
         async for message in subscription:
             try:
-                self.take_in(open_signed(message.data, Advert))
+                self._take_in_envelope(Envelope.read(message.data, Advert), None)
             except WireError as error:
                 self.problem(message.source, error)
 
-    async def take_in_batch(self, raws: Sequence[bytes], introducer: PeerId) -> None:
-        """Hear what a neighbour passed on; WireError if a part of it is no signed advert."""
-        for number, raw in enumerate(raws):
+    async def take_in_batch(
+        self, raws: Sequence[bytes], introducer: PeerId, asked: Container[bytes] | None = None
+    ) -> None:
+        """Hear what a neighbour passed on; WireError if a part of it is no signed advert.
+
+        `asked`: the keys of what it was asked for, if it was; anything else is refused.
+        """
+        envelopes = [Envelope.read(raw, Advert) for raw in raws]
+        keys = [it.signer[: limits.DIGEST_KEY_BYTES] for it in envelopes]
+        if asked is not None and not all(it in asked for it in keys):
+            raise RemoteProtocolError("it swapped what was not asked for")
+        for number, envelope in enumerate(envelopes):
             if number % BATCH_AT_ONCE == BATCH_AT_ONCE - 1:
                 # A signature takes a tenth of a millisecond: others have their turn in between.
                 await trio.lowlevel.checkpoint()
-            known = self.view.advert_of(claimed_signer(raw))
-            # A signature is checked last: what would not be taken in costs no more than reading.
-            if (known is None or known.raw != raw) and self._is_news(raw):
-                self.take_in(open_signed(raw, Advert), introducer)
+            self._take_in_envelope(envelope, introducer)
 
-    def _is_news(self, raw: bytes) -> bool:
-        """Whether this is an advert, as it seems, that holds now; WireError if it is none."""
-        advert = claimed_record(raw, Advert)
-        if not advert.expired(self.seams.wall_s()) or advert.leaving:
-            return True
-        self.refused["expired"] = self.refused.get("expired", 0) + 1
-        return False
+    def _take_in_envelope(self, envelope: Envelope[Advert], introducer: PeerId | None) -> None:
+        """Hear what may be an advert; WireError if it is none.
+
+        The signature is checked last: what would not be taken in costs no more than reading.
+        """
+        known = self.view.advert_of(envelope.signer)
+        if known is not None and known.raw == envelope.raw:
+            return
+        claimed = envelope.claimed()
+        if claimed.expired(self.seams.wall_s()) and not claimed.leaving:
+            self.refused["expired"] = self.refused.get("expired", 0) + 1
+        elif known is None or claimed.seq >= known.record.seq:
+            self.take_in(envelope.checked(claimed), introducer)
 
     def take_in(self, advert: Signed[Advert], introducer: PeerId | None = None) -> Hearing:
         """Hear one advert, from wherever it came."""

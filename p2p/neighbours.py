@@ -17,7 +17,7 @@ from p2p.door import Door
 from p2p.meeting import Meetings, not_met
 from p2p.reaching import TROUBLES, call_all, connect
 from p2p.score import Standing
-from p2p.swapping import NEWS_TO_NEWCOMER_MAX, Swapping, is_named
+from p2p.swapping import NEWS_TO_NEWCOMER_MAX, Swapping, keys_of
 from p2p.talk import Talk, refusal_of
 from p2p.transport import ConnectionDown, ConnectionEvent, ConnectionUp, Endpoint
 from p2p.view import View
@@ -246,10 +246,8 @@ class Neighbours:
         if waiting.cancelled_caught:
             raise TooSlow(f"{talk.peer.short} did not finish the swap it began")
         assert isinstance(newer, Newer), "the conversation's table allows nothing else"
-        if not all(is_named(raw, told.wanted) for raw in newer.adverts):
-            raise RemoteProtocolError("it swapped what was not asked for")
+        await self.herald.take_in_batch(newer.adverts, talk.peer, keys_of(told.wanted))
         self._answered(talk.peer)
-        await self.herald.take_in_batch(newer.adverts, talk.peer)
 
     async def swap_forever(self) -> None:
         """One neighbour after the other, whoever was not heard for the longest first."""

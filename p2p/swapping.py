@@ -21,7 +21,7 @@ from p2p.view import Entry, View
 from wire import limits
 from wire.advert import Advert
 from wire.content import PeerId
-from wire.signed import Signed, claimed_signer
+from wire.signed import Signed
 
 T = TypeVar("T")
 
@@ -45,10 +45,9 @@ class Compared:
     wanted: bytes
 
 
-def is_named(raw: bytes, keys: bytes) -> bool:
-    """Whether the peer that an advert is said to be of is among `keys`; WireError if it is none."""
-    key = claimed_signer(raw)[:_KEY_BYTES]
-    return any(key == keys[at : at + _KEY_BYTES] for at in range(0, len(keys), _KEY_BYTES))
+def keys_of(wanted: bytes) -> frozenset[bytes]:
+    """The keys in a list of them, as digests and wishes write them."""
+    return frozenset(wanted[at : at + _KEY_BYTES] for at in range(0, len(wanted), _KEY_BYTES))
 
 
 @dataclass(slots=True)
@@ -104,7 +103,7 @@ class Swapping:
         self, keys: bytes, mine: Signed[Advert], wall_s: float
     ) -> tuple[Signed[Advert], ...]:
         """The adverts that the other side named, as far as they are here."""
-        named = {keys[at : at + _KEY_BYTES] for at in range(0, len(keys), _KEY_BYTES)}
+        named = keys_of(keys)
         having = [it.heard for it in self._worth(wall_s) if it.key in named]
         first = [mine] if mine.signer[:_KEY_BYTES] in named else []
         return (*first, *having)[: limits.ADVERTS_PER_MESSAGE_MAX]

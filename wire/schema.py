@@ -40,10 +40,14 @@ Inline = Annotated[bytes, Between(0, limits.INLINE_BYTES_MAX)]
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How one field is read from a decoded value and written (and bounded) into one."""
+    """How one field is read from a decoded value, bounded, and written into one.
+
+    `read` looks at the shape alone: a record is bounded where it is born.
+    """
 
     read: Callable[[Any, str], Any]
-    write: Callable[[Any, str], Any]
+    bound: Callable[[Any, str], None]
+    write: Callable[[Any], Any]
 
 
 class Record:
@@ -56,16 +60,17 @@ class Record:
     SIZE_BYTES_MAX: ClassVar[int] = limits.FRAME_BYTES_MAX
 
     def __post_init__(self) -> None:
-        self.to_fields()
+        for name, form in _forms(type(self)).items():  # type: ignore[arg-type]
+            form.bound(getattr(self, name), name)
         self.check()
 
     def check(self) -> None:
         """What a bound on one field cannot say; raise WireError."""
 
     def to_fields(self) -> dict[str, Any]:
-        """The record as an encodable map; WireError if a field is out of bounds."""
+        """The record as an encodable map."""
         forms = _forms(type(self))  # type: ignore[arg-type]
-        return {name: form.write(getattr(self, name), name) for name, form in forms.items()}
+        return {name: form.write(getattr(self, name)) for name, form in forms.items()}
 
     @classmethod
     def from_fields(cls, fields: object) -> Self:
@@ -107,7 +112,7 @@ def _form(hint: Any, bound: Between) -> _Form:
         base, *extras = get_args(hint)
         return _form(base, next((e for e in extras if isinstance(e, Between)), bound))
     if hint == Parameters:
-        return _Form(_read_parameters, _write_parameters)
+        return _Form(_read_parameters, _bound_parameters, dict)
     if origin in (Union, types.UnionType):
         (inner,) = (option for option in get_args(hint) if option is not types.NoneType)
         return _optional(_form(inner, bound))
@@ -116,11 +121,12 @@ def _form(hint: Any, bound: Between) -> _Form:
     if hint in _SCALARS:
         return _scalar(hint, bound)
     if issubclass(hint, IntEnum):
-        return _Form(functools.partial(_read_enum, hint), _written_as(hint, int))
+        return _Form(functools.partial(_read_enum, hint), _instance(hint), int)
     if issubclass(hint, (ContentId, PeerId)):
         return _identifier(hint)
     assert issubclass(hint, Record), f"{hint} has no wire form"
-    return _Form(lambda raw, _: hint.from_fields(raw), _written_as(hint, hint.to_fields))
+    # A record within a record was bounded when it was born.
+    return _Form(lambda raw, _: hint.from_fields(raw), _instance(hint), hint.to_fields)
 
 
 _SCALARS = (bool, int, float, str, bytes)
@@ -132,60 +138,66 @@ def _is(value: object, kind: type) -> bool:
 
 def _measure(value: Any, where: str) -> float:
     """What a bound is about: a number itself, the bytes of a text or of bytes."""
-    match value:
-        case str():
-            try:
-                return len(value.encode())
-            except UnicodeEncodeError as error:
-                raise Malformed(f"{where} is not text: {error}") from error
-        case bytes():
-            return len(value)
-        case _:
-            return float(value) if isinstance(value, float) else value
+    if isinstance(value, str):
+        try:
+            return len(value.encode())
+        except UnicodeEncodeError as error:
+            raise Malformed(f"{where} is not text: {error}") from error
+    return len(value) if isinstance(value, bytes) else value
 
 
-def _scalar(kind: type, bound: Between) -> _Form:
+def _scalar(kind: type, limit: Between) -> _Form:
+    low, high = limit.low, limit.high
+
     def read(raw: Any, where: str) -> Any:
-        if not _is(raw, kind):
+        if type(raw) is not kind and not _is(raw, kind):
             raise Malformed(f"{where} is {kind.__name__}, not {type(raw).__name__}")
         return raw
 
-    def write(value: Any, where: str) -> Any:
-        if kind is float and _is(value, int):
-            value = float(value)
-        read(value, where)
-        if kind is not bool and not bound.low <= (size := _measure(value, where)) <= bound.high:
-            raise Oversize(f"{where} of {size} outside [{bound.low}, {bound.high}]")
-        return value
+    def bound(value: Any, where: str) -> None:
+        if not (kind is float and _is(value, int)):
+            read(value, where)
+        if kind is not bool and not low <= (size := _measure(value, where)) <= high:
+            raise Oversize(f"{where} of {size} outside [{low}, {high}]")
 
-    return _Form(read, write)
+    return _Form(read, bound, float if kind is float else _as_it_is)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _optional(inner: _Form) -> _Form:
+    def bound(value: Any, where: str) -> None:
+        if value is not None:
+            inner.bound(value, where)
+
     return _Form(
         lambda raw, where: None if raw is None else inner.read(raw, where),
-        lambda value, where: None if value is None else inner.write(value, where),
+        bound,
+        lambda value: None if value is None else inner.write(value),
     )
 
 
-def _tuple(inner: _Form, bound: Between) -> _Form:
+def _tuple(inner: _Form, limit: Between) -> _Form:
     def count(items: Any, where: str) -> None:
-        if not bound.low <= len(items) <= bound.high:
-            raise Oversize(f"{len(items)} {where}, outside [{bound.low}, {bound.high}]")
+        if not limit.low <= len(items) <= limit.high:
+            raise Oversize(f"{len(items)} {where}, outside [{limit.low}, {limit.high}]")
 
     def read(raw: Any, where: str) -> Any:
         if not isinstance(raw, list):
             raise Malformed(f"{where} is a list, not {type(raw).__name__}")
         count(raw, where)
-        return tuple(inner.read(item, where) for item in raw)
+        return tuple([inner.read(item, where) for item in raw])
 
-    def write(value: Any, where: str) -> Any:
+    def bound(value: Any, where: str) -> None:
         if not isinstance(value, tuple):
             raise Malformed(f"{where} is a tuple, not {type(value).__name__}")
         count(value, where)
-        return [inner.write(item, where) for item in value]
+        for item in value:
+            inner.bound(item, where)
 
-    return _Form(read, write)
+    return _Form(read, bound, lambda value: [inner.write(item) for item in value])
 
 
 def _identifier(kind: Any) -> _Form:
@@ -194,16 +206,15 @@ def _identifier(kind: Any) -> _Form:
             raise Malformed(f"{where} is bytes, not {type(raw).__name__}")
         return kind(raw)
 
-    return _Form(read, _written_as(kind, bytes))
+    return _Form(read, _instance(kind), bytes)
 
 
-def _written_as(kind: type, encode: Callable[[Any], Any]) -> Callable[[Any, str], Any]:
-    def write(value: Any, where: str) -> Any:
+def _instance(kind: type) -> Callable[[Any, str], None]:
+    def bound(value: Any, where: str) -> None:
         if not isinstance(value, kind):
             raise Malformed(f"{where} is {kind.__name__}, not {type(value).__name__}")
-        return encode(value)
 
-    return write
+    return bound
 
 
 def _read_enum(kind: Any, raw: Any, where: str) -> Any:
@@ -216,11 +227,11 @@ def _read_enum(kind: Any, raw: Any, where: str) -> Any:
 
 
 def _read_parameters(raw: Any, where: str) -> Any:
-    _write_parameters(raw, where)
+    _bound_parameters(raw, where)
     return types.MappingProxyType(raw)
 
 
-def _write_parameters(value: Any, where: str) -> Any:
+def _bound_parameters(value: Any, where: str) -> None:
     if not isinstance(value, Mapping):
         raise Malformed(f"{where} is a map, not {type(value).__name__}")
     if len(value) > limits.PARAMETERS_MAX:
@@ -235,4 +246,3 @@ def _write_parameters(value: Any, where: str) -> Any:
             raise Malformed(f"{where}: {name[:40]!r} is {item}, not a finite number")
         if isinstance(item, int) and not -(2**63) <= item < 2**64:
             raise Oversize(f"{where}: {name[:40]!r} is beyond 64 bits")
-    return dict(value)

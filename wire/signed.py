@@ -43,41 +43,42 @@ def sign(record: R, key: SigningKey) -> Signed[R]:
     return Signed(record, key.peer, raw, ContentId.of(raw))
 
 
-def claimed_signer(raw: bytes) -> PeerId:
-    """Who is said to have signed this envelope; nothing is checked. WireError if it is none."""
-    match unpack(raw):
-        case [int(), bytes(), bytes() as key, bytes()]:
-            return PeerId(key)
-        case _:
-            raise Malformed("a signed record is its kind, body, key and signature")
+@dataclass(frozen=True, slots=True)
+class Envelope(Generic[R]):
+    """What somebody is said to have signed. Nothing of it is checked before `checked`."""
 
+    kind: type[R]
+    signer: PeerId
+    body: bytes
+    signature: bytes
+    raw: bytes
 
-def claimed_record(raw: bytes, kind: type[R]) -> R:
-    """What somebody is said to have signed; the signature is not checked. WireError if it is none.
+    @classmethod
+    def read(cls, raw: bytes, kind: type[R]) -> "Envelope[R]":
+        """WireError unless these bytes are an envelope around what is said to be a `kind`."""
+        if len(raw) > kind.SIZE_BYTES_MAX + _ENVELOPE_BYTES:
+            raise Oversize(f"a signed {kind.__name__} of {len(raw)} bytes")
+        match unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX):
+            case [int() as number, bytes() as body, bytes() as key, bytes() as signature]:
+                signer = PeerId(key)
+            case _:
+                raise Malformed("a signed record is its kind, body, key and signature")
+        # True equals 1: it would be a second encoding of an advert's envelope, under a second id.
+        if isinstance(number, bool) or number != kind.KIND:
+            raise Malformed(f"kind {number} where a {kind.__name__} ({int(kind.KIND)}) is due")
+        return cls(kind, signer, body, signature, bytes(raw))
 
-    For passing over what is of no use; whatever is acted on goes through `open_signed`.
-    """
-    if len(raw) > kind.SIZE_BYTES_MAX + _ENVELOPE_BYTES:
-        raise Oversize(f"a signed {kind.__name__} of {len(raw)} bytes")
-    match unpack(raw):
-        case [int(), bytes() as body, bytes(), bytes()]:
-            return kind.from_bytes(body)
-        case _:
-            raise Malformed("a signed record is its kind, body, key and signature")
+    def claimed(self) -> R:
+        """The record, for passing over what is of no use; WireError if the body is none."""
+        return self.kind.from_bytes(self.body)
+
+    def checked(self, claimed: R | None = None) -> Signed[R]:
+        """The record under its signature, which is checked; `claimed` where it was read before."""
+        check_signature(self.signer, self.kind.KIND.name.lower(), self.body, self.signature)
+        record = self.claimed() if claimed is None else claimed
+        return Signed(record, self.signer, self.raw, ContentId.of(self.raw))
 
 
 def open_signed(raw: bytes, kind: type[R]) -> Signed[R]:
     """Read and check an envelope; WireError unless it is a `kind` that its signer signed."""
-    if len(raw) > kind.SIZE_BYTES_MAX + _ENVELOPE_BYTES:
-        raise Oversize(f"a signed {kind.__name__} of {len(raw)} bytes")
-    envelope = unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX)
-    match envelope:
-        case [int() as number, bytes() as body, bytes() as key, bytes() as signature]:
-            signer = PeerId(key)
-        case _:
-            raise Malformed("a signed record is its kind, body, key and signature")
-    # True equals 1: it would be a second encoding of an advert's envelope, under a second id.
-    if isinstance(number, bool) or number != kind.KIND:
-        raise Malformed(f"kind {number} where a {kind.__name__} ({int(kind.KIND)}) is due")
-    check_signature(signer, kind.KIND.name.lower(), body, signature)
-    return Signed(kind.from_bytes(body), signer, bytes(raw), ContentId.of(raw))
+    return Envelope.read(raw, kind).checked()

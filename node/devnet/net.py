@@ -248,7 +248,7 @@ async def open_devnet(
     machine.seed_library(config.seed)
     machine.collect_seldom()
     tasks_before = trio.lowlevel.current_statistics().tasks_living
-    accounting = Accounting(machine.cpu_s)
+    accounting = Accounting(machine.monotonic_s, machine.cpu_s)
     trio.lowlevel.add_instrument(accounting)
     net: Devnet | None = None
     violations = Violations(lambda: 0.0 if net is None else net.now_s)

@@ -107,7 +107,7 @@ def report_of(net: Devnet) -> Report:
             "violations": [str(it) for it in net.violations.found],
             "failures": list(load.failures),
             "peer_failures": dict(load.reasons.most_common(20)),
-            "cpu_s_by_purpose": dict(accounting.cpu_s),
+            "cpu_s_by_purpose": accounting.cpu_s(),
             "latency_table": load.latencies.table(),
             "faults": [
                 {
