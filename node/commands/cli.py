@@ -1,7 +1,7 @@
 """The command line: what can be typed, and what it means."""
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +271,12 @@ def devnet_command(
     **typed: Any,
 ) -> int:
     """A network of real peers in this process, under load and faults, and whether it holds."""
-    config = showing_devnet.replayed(replay) if replay is not None else _devnet_config(**typed)
+    if replay is not None and (given := _given(typed)):
+        raise InputError(
+            f"--replay has a report's run again, and {', '.join(given)} would make it another",
+            todo="give --replay FILE with --json or --html alone",
+        )
+    config = _devnet_config(**typed) if replay is None else showing_devnet.replayed(replay)
     made = world()
     tcp = made.transport if config.over_tcp else None
     output = showing_devnet.Output(as_json=as_json, html=html)
@@ -280,6 +285,13 @@ def devnet_command(
         # Work of the processor then takes no time of the network's.
         clock=None if config.in_real_time else MockClock(autojump_threshold=0),
     )
+
+
+def _given(typed: Iterable[str]) -> list[str]:
+    """Which of these options were typed, and are not there by default."""
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    return [f"--{it}" for it in typed if context.get_parameter_source(it) is not default]
 
 
 def _devnet_config(

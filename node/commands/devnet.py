@@ -1,10 +1,14 @@
 """`devnet`: a network in one process, on a screen that a person can follow, and its report."""
 
 import json
+import signal
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+import click
 import trio
 from rich.console import Group
 from rich.live import Live
@@ -12,6 +16,7 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+from trio import TaskStatus  # type: ignore[attr-defined]
 
 from node.commands.showing import console, show_json, size
 from node.devnet.config import DevnetConfig, config_of
@@ -24,6 +29,10 @@ from wire.errors import InputError
 
 # Drawn so often by real time, however fast the network's own time passes.
 REDRAW_S = 0.25
+# Where there is no screen.
+TELL_S = 10.0
+# As a shell tells it: 128 and the number of SIGTERM.
+EXIT_TERMINATED = 143
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARKS_SHOWN = 60
 LOG_LINES = 6
@@ -47,14 +56,16 @@ async def devnet(
     if output.html is not None and output.html.is_dir():
         raise InputError(f"{output.html} is a folder", todo="name a file with --html")
     screen = _Screen(config, machine)
-    live = not output.as_json and console.is_terminal
     with tempfile.TemporaryDirectory(prefix="baton-devnet-") as folder:
-        if live:
-            with Live(screen.picture(), console=console, auto_refresh=False) as drawn:
-                report = await _run(config, machine, tcp, Path(folder), screen, drawn)
-                drawn.update(screen.picture(), refresh=True)
+        run = partial(_run, config, machine, tcp, Path(folder), screen)
+        if output.as_json or not console.is_terminal:
+            report = await run(screen.tell)
         else:
-            report = await _run(config, machine, tcp, Path(folder), screen, None)
+            with Live(screen.picture(), console=console, auto_refresh=False) as drawn:
+                report = await run(lambda: drawn.update(screen.picture(), refresh=True))
+                drawn.update(screen.picture(), refresh=True)
+    if report is None:
+        return EXIT_TERMINATED
     if output.html is not None:
         output.html.write_text(page_of(report.document), encoding="utf-8")
     if output.as_json:
@@ -63,6 +74,8 @@ async def devnet(
         console.print("\n".join(report.lines()), markup=False)
         verdict = "[green]held[/green]" if report.passed else "[red]did not hold[/red]"
         console.print(f"\n[bold]The network {verdict}[/bold]")
+        for missed in report.missed:
+            console.print(f"  {missed}", markup=False)
     return 0 if report.passed else 1
 
 
@@ -72,17 +85,30 @@ async def _run(
     tcp: Transport | None,
     folder: Path,
     screen: "_Screen",
-    drawn: Live | None,
-) -> Report:
+    show: Callable[[], None],
+) -> Report | None:
+    """The report; none if it was told to end before."""
+    report = None
     async with trio.open_nursery() as nursery:
-        if drawn is not None:
-            nursery.start_soon(screen.redraw_forever, drawn)
+        await nursery.start(_end_on_signal, nursery.cancel_scope)
+        nursery.start_soon(screen.show_forever, show)
         async with open_devnet(config, machine, folder=folder, tcp=tcp, watch=screen.watch) as net:
             await net.run()
             report = report_of(net)
+        # What closing it showed belongs to the report too.
+        report = report.closed(net)
         nursery.cancel_scope.cancel()
-    # What closing it showed belongs to the report too.
-    return report.closed(net)
+    return report
+
+
+async def _end_on_signal(
+    whole: trio.CancelScope, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """End as a run does that ends by itself: its folder goes with it."""
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            whole.cancel()
 
 
 def replayed(path: Path) -> DevnetConfig:
@@ -113,14 +139,28 @@ class _Screen:
     def watch(self, net: Devnet) -> None:
         self.net = net
 
-    async def redraw_forever(self, drawn: Live) -> None:
-        last_s = 0.0
+    async def show_forever(self, show: Callable[[], None]) -> None:
+        last_s = self.began_s
         while True:
             await trio.sleep(1.0)
             now_s = self.machine.monotonic_s()
-            if now_s - last_s >= REDRAW_S:
+            if now_s - last_s >= (REDRAW_S if show != self.tell else TELL_S):
                 last_s = now_s
-                drawn.update(self.picture(), refresh=True)
+                show()
+
+    def tell(self) -> None:
+        """One line on standard error, for whoever waits for what is no screen."""
+        net = self.net
+        if net is None or net.began_s is None:
+            up = 0 if net is None else len(net.living())
+            click.echo(f"starting: {up} of {self.config.peers} peers are up", err=True)
+        else:
+            counts = net.load.counts
+            click.echo(
+                f"{net.now_s:.0f} of {self.config.seconds:.0f} s: {len(net.living())} peers are up,"
+                f" {counts.answered} of {counts.accepted} tasks answered",
+                err=True,
+            )
 
     def picture(self) -> Group:
         config, net = self.config, self.net

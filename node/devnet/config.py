@@ -40,6 +40,13 @@ class DevnetConfig:
                 f"{self.seconds:g} seconds are no run", todo=f"give 1 to {SECONDS_MAX:.0f}"
             )
 
+        late = [it for it in self.faults if it.at_s is not None and it.at_s >= self.seconds]
+        if late:
+            raise InputError(
+                f"{late[0]} begins when the run of {self.seconds:g} seconds is over",
+                todo="give a moment before its end, or a longer run with --seconds",
+            )
+
     @property
     def period_s(self) -> float:
         """How often a peer of so large a network says that it is there."""

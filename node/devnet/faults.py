@@ -142,6 +142,10 @@ def _checked(word: str, match: re.Match[str]) -> Wanted:
     for_s = None if match["for"] is None else float(match["for"])
     if max(at_s or 0.0, for_s or 0.0) > MOMENT_S_MAX:
         raise InputError(f"{word!r} is more than a day", todo="give seconds")
+    if for_s is not None and KINDS[name].aim is Aim.EVENT and KINDS[name].for_s == math.inf:
+        raise InputError(
+            f"{word!r}: {name} is for good", todo="leave +SECONDS away, or use restart, freeze, ..."
+        )
     return Wanted(name=name, amount=amount, at_s=at_s, for_s=for_s)
 
 

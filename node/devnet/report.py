@@ -12,6 +12,10 @@ from wire.kinds import Role
 
 # How unlikely the number of wrong answers may be before it is too many.
 CHANCE = 0.001
+# In the text; `--json` has all of them, peer by peer.
+FAULTS_SHOWN = 10
+# There must be none of these, whatever happened.
+_NONE_OF = ("tasks_lost", "tasks_late", "tokens_lost", "tokens_doubled", "invariants_violated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +26,18 @@ class Report:
 
     @property
     def passed(self) -> bool:
+        return not self.missed
+
+    @property
+    def missed(self) -> list[str]:
+        """The figures that say that the network did not hold, in words."""
         found = self.document
-        return (
-            not found["tasks_lost"]
-            and not found["tasks_late"]
-            and not found["tokens_lost"]
-            and not found["tokens_doubled"]
-            and found["wrong_answers_accepted"] <= found["wrong_answers_expected_max"]
-            and not found["invariants_violated"]
-        )
+        most = found["wrong_answers_expected_max"]
+        missed = [f"{name} is {found[name]}, not 0" for name in _NONE_OF if found[name]]
+        if found["wrong_answers_accepted"] > most:
+            wrong = found["wrong_answers_accepted"]
+            missed.append(f"wrong_answers_accepted is {wrong}, more than the {most} of chance")
+        return missed
 
     def closed(self, net: Devnet) -> "Report":
         """The report with what was found since: whether anything outlived the network."""
@@ -48,6 +55,9 @@ class Report:
             for name, value in found.items()
             if isinstance(value, int | float | str) or value is None
         ]
+        shown += [f"fault: {_told(it)}" for it in found["faults"][:FAULTS_SHOWN]]
+        more = len(found["faults"]) - FAULTS_SHOWN
+        shown += [f"fault: and {more} more, which --json names"] * (more > 0)
         shown += [f"violated: {it}" for it in found["violations"][:10]]
         shown += [f"not answered: {it}" for it in found["failures"][:10]]
         return shown
@@ -57,6 +67,15 @@ def _shown(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _told(fault: dict[str, Any]) -> str:
+    """Who was struck by what, and when."""
+    lasting = "" if fault["for_s"] is None else f" for {fault['for_s']:g} s"
+    peers = fault["peers"]
+    named = ", ".join(map(str, peers[:8])) + (", ..." if len(peers) > 8 else "")
+    whom = f": {len(peers)} peers ({named})" if peers else f": {fault['amount']:g} of all parcels"
+    return f"{fault['name']} at {fault['at_s']:.3g} s{lasting}{whom}"
 
 
 def report_of(net: Devnet) -> Report:
@@ -112,6 +131,7 @@ def report_of(net: Devnet) -> Report:
             "faults": [
                 {
                     "name": it.name,
+                    "amount": it.amount,
                     "at_s": it.at_s,
                     "for_s": None if it.for_s == math.inf else it.for_s,
                     "peers": list(it.peers),

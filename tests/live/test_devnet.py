@@ -12,6 +12,9 @@ SMALL = ("devnet", "--peers", "8", "--seconds", "3", "--load", "2/s", "--json")
 REFUSED: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "a fault that is none": (("--faults", "explode=1"), ("'explode=1'", "kill", "truncator")),
     "a share that is none": (("--faults", "kill=7"), ("7 is not a share",)),
+    "a fault after the end": (("--faults", "kill=0.2@90"), ("kill=0.2@90", "over")),
+    "an end of what has none": (("--faults", "kill=0.2+5"), ("kill is for good",)),
+    "a run made another": (("--replay", "x.json", "--seed", "3"), ("--seed", "another")),
     "no load": (("--load", "0"), ("no load",)),
     "a load in words": (("--load", "much"), ("'much'", "10/s")),
     "no network": (("--peers", "1"), ("1 peers",)),
