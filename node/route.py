@@ -23,6 +23,9 @@ DIFFERENCE_S = 0.01
 # asked too often where nobody is busy. Simulated: 100 peers of three speeds, adverts ten seconds
 # old, p99 of 1.0 s at 30 % load and 2.5 s at 90 %. Drawn by the advertised queue as well: 30 s.
 EAGERNESS = 1.5
+# Who said that it is full may be done since; where nobody asks it before its next advert it stands
+# idle. Its own word at the quote, which costs little, says how it is.
+FULL_WEIGHT = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +115,16 @@ def drawn(choices: Sequence[Candidate], random: Random, count: int = 2) -> list[
     """Some of the best kind of `choices`, the faster ones likelier, the best of them first."""
     if not choices:
         return []
-    best = min((it.unwelcome, it.full) for it in choices)
-    left = [it for it in choices if (it.unwelcome, it.full) == best]
+    best = min(it.unwelcome for it in choices)
+    left = [it for it in choices if it.unwelcome == best]
     taken: list[Candidate] = []
     while left and len(taken) < count:
         # By what they are, and not by how busy they were said to be: that is old, and all would
         # go where it was quiet a while ago.
-        weights = [(it.idle_s + DIFFERENCE_S) ** -EAGERNESS for it in left]
+        weights = [
+            (it.idle_s + DIFFERENCE_S) ** -EAGERNESS * (FULL_WEIGHT if it.full else 1.0)
+            for it in left
+        ]
         (one,) = random.choices(left, weights)
         left.remove(one)
         taken.append(one)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from collections import Counter
 from random import Random
 from statistics import quantiles
 from typing import Any
@@ -110,12 +111,21 @@ def test_of_two_that_are_drawn_the_better_comes_first() -> None:
 
 def test_two_are_two_of_the_best_kind() -> None:
     adverts = [running(name) for name in "abcd"]
-    adverts.append(running("e", 1e6, free_slots=0))
     unwelcome = {_peer("d"): Load(Standing.UNWELCOME)}
     for seed in range(50):
         two = drawn(candidates(adverts, Leg(MODEL), unwelcome), Random(seed))
         assert len({it.peer for it in two}) == 2
-        assert not {it.peer for it in two} & {_peer("d"), _peer("e")}
+        assert _peer("d") not in {it.peer for it in two}
+
+
+def test_who_said_that_it_is_full_is_asked_less_often_but_asked() -> None:
+    adverts = [*(running(name) for name in "abc"), running("e", free_slots=0)]
+    asked = Counter(
+        it.peer
+        for seed in range(400)
+        for it in drawn(candidates(adverts, Leg(MODEL), {}), Random(seed))
+    )
+    assert 0 < asked[_peer("e")] < asked[_peer("a")] / 2
     assert drawn([], Random(1)) == []
 
 

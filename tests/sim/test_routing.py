@@ -33,9 +33,6 @@ def test_five_times_what_can_be_done_is_refused_and_as_much_is_done_as_ever() ->
     assert over["late"] == 0
 
 
-@pytest.mark.xfail(
-    reason="who says that it is full is not asked before its next advert, idle or not"
-)
 def test_five_times_what_can_be_done_for_longer_than_adverts_last_is_no_worse() -> None:
     # The fastest are full, say so, are done ten seconds later, and stand idle for twenty.
     def throughput(load: float) -> float:
