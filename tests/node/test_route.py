@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from collections import Counter
 from random import Random
 from statistics import quantiles
 from typing import Any
