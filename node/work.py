@@ -5,6 +5,8 @@ from wire.errors import WireError
 from wire.payload import Passages, Texts
 from wire.task import Stage
 
+# Operations whose outputs are made token by token.
+STREAMED = frozenset({"complete", "generate"})
 # What an engine makes of a prompt where nobody says how much.
 TOKENS_DEFAULT = 16
 # More than any engine makes at once.
@@ -15,16 +17,16 @@ GUESS_MAX = limits.PASSAGES_MAX
 
 def streamed_max(stage: Stage) -> int:
     """How many units of a leg may come in pieces: none but of a completion."""
-    return units_of(stage, None) if stage.operation == "complete" else 0
+    return units_of(stage, None) if stage.operation in STREAMED else 0
 
 
 def units_of(stage: Stage, data: bytes | None, guess: int = 1) -> int:
     """Units of `stage` on the input `data`, if that is at hand; else as somebody guesses."""
-    if stage.operation == "complete":
+    if stage.operation in STREAMED:
         tokens = stage.parameters.get("tokens", TOKENS_DEFAULT)
         # What makes no sense is refused by whoever reads it, in better words than "too long".
         return tokens if type(tokens) is int and 0 < tokens <= TOKENS_MAX else 1
-    if stage.operation == "nearest":
+    if stage.operation in ("nearest", "call"):
         return 1
     try:
         match stage.operation:

@@ -16,10 +16,12 @@ import trio
 from node.engines.seam import Emit, EngineStatistics, Job, Loaded, Output, Part, ready_model
 from wire.content import ContentId
 from wire.errors import ModelRefused, Refused, TooSlow
+from wire.generation import Ending, Generation, Token, to_frame
 from wire.model import Manifest
 from wire.payload import Texts, Vectors
 
-OPERATIONS = frozenset({"embed", "complete"})
+OPERATIONS = frozenset({"embed", "complete", "generate"})
+STREAMED = frozenset({"complete", "generate"})
 TOKENS_MAX = 4096
 DIMENSIONS_MAX = 4096
 # What an engine without service time says of itself: a number, so that routing can divide by it.
@@ -32,7 +34,7 @@ def hash_manifest(name: str = "hash", dimensions: int = 64) -> Manifest:
         name=name,
         format="hash",
         profile="exact",
-        operations=("embed", "nearest", "complete"),
+        operations=("embed", "nearest", "complete", "generate"),
         files=(),
         parameters={"dimensions": dimensions},
         tolerance=0.0,
@@ -56,6 +58,22 @@ def hash_piece(model: ContentId, data: bytes, position: int) -> bytes:
     """The token at `position` of what a hash model answers to `data`."""
     digest = hashlib.sha256(model + struct.pack("<I", position) + data).hexdigest()
     return digest.encode()
+
+
+def hash_token(model: ContentId, data: bytes, position: int, count: int) -> bytes:
+    """The frame of the token at `position` of `count`; the ending comes with the last."""
+    number = int.from_bytes(hashlib.sha256(model + struct.pack("<I", position) + data).digest()[:4])
+    token = Token(id=number, text=f"{number:08x} ".encode(), logprob_millionths=None, top=())
+    if position < count - 1:
+        return to_frame(token)
+    asked = Generation.from_bytes(data)
+    ending = Ending(
+        reason="length",
+        prompt_tokens=len((asked.prompt or asked.messages).split()),
+        tokens=count,
+        text_bytes=count * len(token.text),
+    )
+    return to_frame(token) + to_frame(ending)
 
 
 @dataclass(slots=True)
@@ -133,8 +151,8 @@ class HashEngine:
                     self._counts.units_queued -= len(pieces)
                     for position in range(len(pieces), units):
                         await trio.sleep(self.unit_s)
-                        piece = _answer(ready, texts, job.input, position)
-                        if emit is not None and job.operation == "complete":
+                        piece = _answer(ready, texts, job, position, units)
+                        if emit is not None and job.operation in STREAMED:
                             await emit(Part(position, 1, piece))
                         pieces.append(piece)
                         left -= 1
@@ -163,15 +181,19 @@ def _read(job: Job) -> tuple[tuple[str, ...], int]:
     if job.operation == "embed":
         texts = Texts.from_bytes(job.input).texts
         return texts, len(texts)
+    if job.operation == "generate":
+        Generation.from_bytes(job.input)
     tokens = job.parameters.get("tokens", 16)
     if type(tokens) is not int or not 1 <= tokens <= TOKENS_MAX:
         raise ModelRefused(f"'tokens' is a number from 1 to {TOKENS_MAX}")
     return (), tokens
 
 
-def _answer(ready: Loaded, texts: tuple[str, ...], data: bytes, position: int) -> bytes:
+def _answer(ready: Loaded, texts: tuple[str, ...], job: Job, position: int, count: int) -> bytes:
+    if job.operation == "generate":
+        return hash_token(ready.model, job.input, position, count)
     if not texts:
-        return hash_piece(ready.model, data, position)
+        return hash_piece(ready.model, job.input, position)
     dimensions = ready.manifest.parameters["dimensions"]
     assert isinstance(dimensions, int), "load() checked it"
     return hash_vector(ready.model, texts[position], dimensions)
@@ -180,11 +202,11 @@ def _answer(ready: Loaded, texts: tuple[str, ...], data: bytes, position: int) -
 def _agreed(ready: Loaded, job: Job, units: int) -> list[bytes]:
     """The first pieces of the answer, as far as what another peer emitted of it is right."""
     pieces: list[bytes] = []
-    if job.resume is None or job.operation != "complete":
+    if job.resume is None or job.operation not in STREAMED:
         return pieces
     begun, size = job.resume.data, 0
     for position in range(min(units, job.resume.units)):
-        piece = hash_piece(ready.model, job.input, position)
+        piece = _answer(ready, (), job, position, units)
         if begun[size : size + len(piece)] != piece:
             return pieces
         pieces.append(piece)
@@ -194,7 +216,7 @@ def _agreed(ready: Loaded, job: Job, units: int) -> list[bytes]:
 
 
 def _written(job: Job, pieces: list[bytes]) -> bytes:
-    if job.operation == "complete":
+    if job.operation in STREAMED:
         return b"".join(pieces)
     dimensions = len(pieces[0]) // 4
     return Vectors(dimensions=dimensions, rows=len(pieces), data=b"".join(pieces)).to_bytes()

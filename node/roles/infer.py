@@ -24,6 +24,9 @@ EMBED = "embed"
 EMBED_PASSAGES = "embed-passages"
 NEAREST = "nearest"
 COMPLETE = "complete"
+# A language model's answer to `wire.generation.Generation`, and a function of `wire.tensors`.
+GENERATE = "generate"
+CALL = "call"
 # Whoever has a passage may be dead, and whoever asks wants the time for another peer.
 PASSAGE_S_MAX = 20.0
 # What the engine is asked for, for each thing a leg may ask of a model.
@@ -32,6 +35,8 @@ ENGINE_OPERATION = {
     EMBED_PASSAGES: EMBED,
     NEAREST: EMBED,
     COMPLETE: COMPLETE,
+    GENERATE: GENERATE,
+    CALL: CALL,
 }
 
 

@@ -10,10 +10,11 @@ from node.engines.hash_engine import HashEngine, hash_manifest, hash_piece, hash
 from node.engines.seam import Job, Part
 from tests.engine.tiny import texts
 from wire.errors import ModelRefused
+from wire.generation import Ending, Generation, read_frames
 from wire.message import Progress
 
 # Simulations recorded on one machine are replayed on another.
-GOLDEN = "503516bf2c1d44bfd05a86be"
+GOLDEN = "ba9e56bfdb0a02bf55834a3e"
 
 
 def job(manifest, operation="complete", data=b"prompt", **parameters) -> Job:
@@ -144,3 +145,24 @@ async def test_embedding_does_not_emit() -> None:
         raise AssertionError("an embedding has no pieces")
 
     await engine.infer(job(manifest, "embed", texts("a")), emit)
+
+
+async def test_what_a_language_model_would_say_comes_token_by_token_and_is_read_again() -> None:
+    engine = HashEngine()
+    await engine.load(hash_manifest(), {})
+    asked = Generation(prompt="one two three", messages="", tools="", schema="", stop=())
+    wanted = job(hash_manifest(), "generate", asked.to_bytes(), tokens=5)
+    parts: list[Part] = []
+
+    async def emit(part: Part) -> None:
+        parts.append(part)
+
+    output = await engine.infer(wanted, emit)
+    assert b"".join(it.data for it in parts) == output.data
+    *tokens, ending = read_frames(output.data)
+    assert ending == Ending(reason="length", prompt_tokens=3, tokens=5, text_bytes=45)
+    assert len(tokens) == len(parts) == output.units == 5
+    shown = Progress(units=2, data=parts[0].data + parts[1].data)
+    again = await engine.infer(replace(wanted, resume=shown), emit)
+    assert again == output
+    assert [it.position for it in parts[5:]] == [2, 3, 4]

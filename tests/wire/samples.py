@@ -11,6 +11,7 @@ from typing import Any
 import wire
 from wire.advert import Advert, ModelOffer
 from wire.content import ContentId
+from wire.generation import Alternative, Ending, Generation, Token
 from wire.kinds import Level, Role
 from wire.message import (
     Accept,
@@ -42,6 +43,7 @@ from wire.schema import Record
 from wire.signed import SignedRecord
 from wire.signing import SigningKey
 from wire.task import Checking, Stage, Task
+from wire.tensors import Tensor, Tensors
 
 KEY = SigningKey(bytes(range(32)))
 OTHER_KEY = SigningKey(bytes(range(1, 33)))
@@ -54,6 +56,8 @@ SECRET = bytes(32)
 
 OFFER = ModelOffer(model=MODEL, name="minilm", units_per_s=812.5)
 FILE = ModelFile(name="model.safetensors", content=TREE, size_bytes=90_868_376)
+ALTERNATIVE = Alternative(text=b" a", logprob_millionths=-1_500_000)
+TENSOR = Tensor(name="x", kind="float32", shape=(1, 2), data=bytes(range(8)))
 FETCH = Stage(
     role=Role.DATA,
     operation="fetch",
@@ -151,6 +155,12 @@ SAMPLES: tuple[Record, ...] = (
     Question(text="what is a baton?", index=TREE, count=3),
     HIT,
     Hits(hits=(HIT,)),
+    Generation(prompt="Once", messages="", tools="[]", schema="{}", stop=("\n",)),
+    ALTERNATIVE,
+    Token(id=7, text=b" upon", logprob_millionths=-250_000, top=(ALTERNATIVE,)),
+    Ending(reason="stop", prompt_tokens=3, tokens=2, text_bytes=9),
+    TENSOR,
+    Tensors(tensors=(TENSOR,)),
     Hello(
         version=1,
         network="main",

@@ -22,13 +22,15 @@ from wire.schema import Between, Parameters, Record
 from wire.task import Stage
 
 SIZED = (int, float, str, bytes, tuple)
-# Bounded by another rule than Between: its length is exactly 4 x dimensions x rows.
-WITHOUT_BOUND = {"Vectors.data"}
+# Bounded by another rule than Between: their lengths are exactly what their shapes say.
+WITHOUT_BOUND = {"Vectors.data", "Tensor.data"}
 # Legal by itself at its bound, but a rule between fields then refuses the sample.
 TIED_TO_OTHERS = {
     *("Advert.models", "Manifest.files", "Answer.candidates", "Task.stages"),
     *("Checking.verifiers", "Checking.needed", "Verdict.sampled", "Verdict.worst_ppb"),
     *("Vectors.dimensions", "Vectors.rows"),
+    *("Generation.prompt", "Generation.messages"),
+    *("Tensor.kind", "Tensor.shape", "Tensor.shape[]", "Tensors.tensors"),
 }
 
 
@@ -302,7 +304,10 @@ def test_other_parameters_are_never_born(parameters: Any) -> None:
 
 
 # Bounded as a whole, for their fields at their bounds together would be more than they are for.
-BOUNDED_AS_A_WHOLE = {"Advert", "Manifest", "Stage", "Task", "Texts", "Vectors"}
+BOUNDED_AS_A_WHOLE = {
+    *("Advert", "Manifest", "Stage", "Task", "Texts", "Vectors"),
+    *("Generation", "Tensor", "Tensors"),
+}
 
 
 def largest(kind: type[Record]) -> Record:

@@ -1,0 +1,58 @@
+"""Named tensors: what models that are plain functions read and give."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from wire import limits
+from wire.errors import Malformed
+from wire.schema import Between, Name, Record
+
+# By name, as numpy calls them, and the bytes of one element. Little-endian, in C order.
+ELEMENT_BYTES = {
+    name: size
+    for size, names in (
+        (1, ("bool", "int8", "uint8")),
+        (2, ("int16", "uint16", "float16")),
+        (4, ("int32", "uint32", "float32")),
+        (8, ("int64", "uint64", "float64")),
+    )
+    for name in names
+}
+RANK_MAX = 8
+Dimension = Annotated[int, Between(0, 2**31)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor(Record):
+    """An array: its name, type, shape, and its elements in C order, little-endian."""
+
+    SIZE_BYTES_MAX: ClassVar[int] = limits.TENSORS_BYTES_MAX
+
+    name: Name
+    kind: Annotated[str, Between(1, 16)]
+    shape: Annotated[tuple[Dimension, ...], Between(0, RANK_MAX)]
+    data: bytes
+
+    def check(self) -> None:
+        if self.kind not in ELEMENT_BYTES:
+            raise Malformed(f"{self.kind!r} is no type of numbers, as {', '.join(ELEMENT_BYTES)}")
+        size_bytes = math.prod(self.shape) * ELEMENT_BYTES[self.kind]
+        if len(self.data) != size_bytes:
+            shape = "x".join(map(str, self.shape)) or "one number"
+            raise Malformed(
+                f"{self.name} of {shape} {self.kind} takes {size_bytes} bytes, not {len(self.data)}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensors(Record):
+    """What goes into a model, or comes out of it, by name. Not one name twice."""
+
+    SIZE_BYTES_MAX: ClassVar[int] = limits.TENSORS_BYTES_MAX
+
+    tensors: Annotated[tuple[Tensor, ...], Between(1, 64)]
+
+    def check(self) -> None:
+        if len({it.name for it in self.tensors}) != len(self.tensors):
+            raise Malformed("a tensor is named twice")
