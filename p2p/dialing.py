@@ -119,7 +119,8 @@ class Dialing:
 
     def due(self, now_s: float) -> list[Dial]:
         """Whom to call now; each is counted as under way until it succeeded or failed."""
-        under_way = sum(target.dialing for target in self._targets())
+        under_way = sum([target.dialing for target in self._peers.values()])
+        under_way += sum([target.dialing for target in self._bootstraps.values()])
         room = self.config.dials_at_once - under_way
         dials: list[Dial] = []
         for address, target in self._bootstraps.items():
@@ -179,7 +180,7 @@ class Dialing:
         ready = [
             peer
             for peer, target in self._peers.items()
-            if peer not in self._connected and self._ready(target, now_s)
+            if not target.dialing and now_s >= target.due_at_s and peer not in self._connected
         ]
         self.random.shuffle(ready)
         ready.sort(key=lambda peer: self._peers[peer].failures)
@@ -187,9 +188,6 @@ class Dialing:
 
     def _ready(self, target: _Target, now_s: float) -> bool:
         return not target.dialing and now_s >= target.due_at_s
-
-    def _targets(self) -> list[_Target]:
-        return [*self._bootstraps.values(), *self._peers.values()]
 
     def addresses_of(self, peer: PeerId) -> tuple[str, ...]:
         target = self._peers.get(peer)

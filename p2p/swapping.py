@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from statistics import median
-from struct import Struct
 from typing import TypeVar
 
-from p2p.view import Entry, View
+from p2p.view import DIGEST_ENTRY, Entry, View
 from wire import limits
 from wire.advert import Advert
 from wire.content import PeerId
@@ -25,7 +24,6 @@ from wire.signed import Signed
 
 T = TypeVar("T")
 
-_ENTRY = Struct(f">{limits.DIGEST_KEY_BYTES}sQ")
 _KEY_BYTES = limits.DIGEST_KEY_BYTES
 # What is told of peers that the other side has never heard of: many while its view has room.
 NEWS_MAX = 4
@@ -65,37 +63,36 @@ class Swapping:
 
     def digest(self, mine: Signed[Advert], wall_s: float) -> bytes:
         """What we have, our own advert first; read by `compare` on the other side."""
-        having = [(it.key, it.heard.record.seq) for it in self._worth(wall_s)]
-        entries = [(mine.signer[:_KEY_BYTES], mine.record.seq), *having]
-        return b"".join([_ENTRY.pack(*it) for it in entries[: limits.VIEW_ADVERTS_MAX]])
+        entries = [it.told for it in self._worth(wall_s)][: limits.VIEW_ADVERTS_MAX - 1]
+        return DIGEST_ENTRY.pack(mine.signer[:_KEY_BYTES], mine.record.seq) + b"".join(entries)
 
     def compare(
         self, digest: bytes, mine: Signed[Advert], other: PeerId, wall_s: float
     ) -> Compared:
         """Answer the digest of `other`: what is newer here, and what seems newer there."""
-        theirs: dict[bytes, int] = dict(_ENTRY.iter_unpack(digest))
+        theirs: dict[bytes, int] = dict(DIGEST_ENTRY.iter_unpack(digest))
+        seen = theirs.pop(mine.signer[:_KEY_BYTES], None)
+        entries = self._worth(wall_s)
+        both = [it for it in entries if it.key in theirs]
+        news = [it for it in entries if it.key not in theirs]
         newer: list[Signed[Advert]] = []
-        news: list[Signed[Advert]] = []
         wanted: list[bytes] = []
-        shared = 0
-        having = [(it.key, it.heard) for it in self._worth(wall_s)]
-        for key, heard in ((mine.signer[:_KEY_BYTES], mine), *having):
-            seq = theirs.pop(key, None)
-            if seq is None:
-                news.append(heard)
-                continue
-            shared += 1
-            if seq < heard.record.seq:
-                newer.append(heard)
-            elif seq > heard.record.seq:
-                wanted.append(key)
-        count = len(digest) // _ENTRY.size
-        self._estimate(other, count, shared)
-        told = self._told(news, self._news_max(count), other, mine)
+        if seen is not None and seen < mine.record.seq:
+            newer.append(mine)
+        for it in both:
+            seq, ours = theirs.pop(it.key), it.heard.record.seq
+            if seq < ours:
+                newer.append(it.heard)
+            elif seq > ours:
+                wanted.append(it.key)
+        count = len(digest) // DIGEST_ENTRY.size
+        self._estimate(other, count, len(both) + (seen is not None))
+        told = self._told(news, self._news_max(count), other)
+        first = [mine] if seen is None else []
         unknown = self._drawn(self.view.unheard(theirs), self._news_max(len(self.view)))
         room = limits.ADVERTS_PER_MESSAGE_MAX
         return Compared(
-            adverts=(*told, *newer)[:room],
+            adverts=(*first, *told, *newer)[:room],
             wanted=b"".join((*unknown, *wanted)[:room]),
         )
 
@@ -110,8 +107,7 @@ class Swapping:
 
     def some(self, count: int, other: PeerId, wall_s: float) -> tuple[Signed[Advert], ...]:
         """As many as `count` adverts for a newcomer, the rare ones first."""
-        news = [it.heard for it in self._worth(wall_s)]
-        return tuple(self._told(news, count, other, None))
+        return tuple(self._told(self._worth(wall_s), count, other))
 
     def peers(self) -> int:
         """How many peers there are, ourselves included, as far as can be told from here."""
@@ -134,18 +130,11 @@ class Swapping:
     def _news_max(self, having: int) -> int:
         return NEWS_TO_NEWCOMER_MAX if having < self.view.config.adverts_max // 2 else NEWS_MAX
 
-    def _told(
-        self,
-        news: list[Signed[Advert]],
-        count: int,
-        other: PeerId,
-        mine: Signed[Advert] | None,
-    ) -> list[Signed[Advert]]:
-        first = [it for it in news if it is mine]
-        others = [it for it in news if it is not mine and it.signer != other]
-        unknown = {it.signer: it for it in others}
+    def _told(self, news: list[Entry], count: int, other: PeerId) -> list[Signed[Advert]]:
+        unknown = {it.heard.signer: it.heard for it in news}
+        unknown.pop(other, None)
         scarce = self._drawn([it for it in self.view.scarce() if it in unknown], SCARCE_MAX)
-        first += [unknown.pop(it) for it in scarce]
+        first = [unknown.pop(it) for it in scarce]
         return [*first, *self._drawn(list(unknown.values()), count)]
 
     def _drawn(self, items: Sequence[T], count: int) -> list[T]:

@@ -11,19 +11,19 @@ first by those of whom there are enough, then by who was not heard for the longe
 ours to say: issue times are the strangers' own words, and may lie ahead of us.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from functools import lru_cache
 from itertools import chain, islice
-from typing import NamedTuple, TypeVar
+from struct import Struct
+from typing import NamedTuple
 
 from wire import limits
 from wire.advert import Advert, supersedes
 from wire.content import ContentId, PeerId
 from wire.kinds import Role
 from wire.signed import Signed
-
-K = TypeVar("K")
 
 
 class Hearing(Enum):
@@ -66,6 +66,7 @@ class ViewConfig:
 Place = tuple[Role, ContentId | None]
 # Of those that may make room, so many are looked at; a view must not be walked for each advert.
 _LOOKED_AT = 16
+_GONE_WALK_EVERY_S = 30.0
 
 
 # By the bits of an advert: the places of those roles, and which of them run a model. Whoever
@@ -79,14 +80,47 @@ _ROLES: list[tuple[tuple[Place, ...], tuple[Role, ...]]] = [
 ]
 
 
+# One peer in a digest: the first bytes of its key, and its number.
+DIGEST_ENTRY = Struct(f">{limits.DIGEST_KEY_BYTES}sQ")
+
+
+class Parts(NamedTuple):
+    """What is asked of an advert often: its peer as digests name it, both as they say it, its end.
+
+    The last two are what is remembered once it is gone, if it ended or only made room.
+    """
+
+    places: tuple[Place, ...]
+    key: bytes
+    told: bytes
+    until_s: int
+    ended: tuple[int, int]
+    displaced: tuple[int, int]
+
+
+def parts_of(heard: Signed[Advert]) -> Parts:
+    advert, key = heard.record, heard.signer[: limits.DIGEST_KEY_BYTES]
+    until_s = advert.issued_at_s + advert.ttl_s
+    return Parts(
+        _places_of(advert.roles, tuple([it.model for it in advert.models])),
+        key,
+        DIGEST_ENTRY.pack(key, advert.seq),
+        until_s,
+        (advert.seq, until_s),
+        # It may be heard again, but nothing older of it.
+        (advert.seq - 1, until_s),
+    )
+
+
 class Entry(NamedTuple):
-    """An advert in a view, with what is asked of it often: its peer as digests name it, its end."""
+    """An advert in a view; the parts that every swap asks for are at hand."""
 
     heard: Signed[Advert]
     introducer: PeerId | None
-    places: tuple[Place, ...]
     key: bytes
+    told: bytes
     until_s: int
+    parts: Parts
 
 
 @dataclass(slots=True)
@@ -98,13 +132,16 @@ class View:
     config: ViewConfig = field(default_factory=ViewConfig)
     # Whom we are connected to; the shell says it.
     near: set[PeerId] = field(default_factory=set)
+    # Where many views are in one process, they may share what is worked out of an advert.
+    parts_of: Callable[[Signed[Advert]], Parts] = parts_of
     # In the order in which they were heard last.
     _entries: dict[PeerId, Entry] = field(default_factory=dict)
     _places: dict[Place, dict[PeerId, None]] = field(default_factory=dict)
     _introduced: dict[PeerId | None, dict[PeerId, None]] = field(default_factory=dict)
     # By the first bytes of its key, as digests name it: the sequence number of each that is gone,
     # and when that advert would have ended anyway.
-    _gone: dict[bytes, tuple[int, float]] = field(default_factory=dict)
+    _gone: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    _gone_walked_s: float = 0.0
 
     def hear(
         self, heard: Signed[Advert], wall_s: float, introducer: PeerId | None = None
@@ -127,40 +164,53 @@ class View:
         if not first_hand and self.is_gone(key, advert.seq):
             return Hearing.OLD
         if advert.leaving:
-            self._drop(peer)
+            if known is not None:
+                self._drop(peer, known)
             # Keys that were never here do not wash out those that were.
             if known is not None or len(self._gone) < self.config.remembered_max // 2:
-                self._remember_gone(heard, advert.seq)
+                self._remember_gone(key, (advert.seq, advert.issued_at_s + advert.ttl_s))
             return Hearing.LEFT if known is not None else Hearing.OLD
         if advert.expired(wall_s):
             return Hearing.EXPIRED
         if known is None and not self._make_room():
             return Hearing.FULL
+        self._gone.pop(key, None)
+        parts = self.parts_of(heard)
         if known is not None:
             # Whoever introduced it first answers for it.
+            self._drop(peer, known)
             introducer = known.introducer
-            self._drop(peer)
         elif first_hand:
             introducer = None
-        self._gone.pop(key, None)
-        until_s = advert.issued_at_s + advert.ttl_s
-        self._add(peer, Entry(heard, introducer, _places_of(advert), key, until_s))
+        self._add(peer, Entry(heard, introducer, parts.key, parts.told, parts.until_s, parts))
         return Hearing.NEW if known is None else Hearing.NEWER
 
     def _add(self, peer: PeerId, entry: Entry) -> None:
         self._entries[peer] = entry
-        self._introduced.setdefault(entry.introducer, {})[peer] = None
-        for place in entry.places:
-            self._places.setdefault(place, {})[peer] = None
+        group = self._introduced.get(entry.introducer)
+        if group is None:
+            group = self._introduced[entry.introducer] = {}
+        group[peer] = None
+        places = self._places
+        for place in entry.parts.places:
+            group = places.get(place)
+            if group is None:
+                group = places[place] = {}
+            group[peer] = None
 
-    def _drop(self, peer: PeerId) -> Signed[Advert] | None:
-        entry = self._entries.pop(peer, None)
-        if entry is None:
-            return None
-        _discard(self._introduced, entry.introducer, peer)
-        for place in entry.places:
-            _discard(self._places, place, peer)
-        return entry.heard
+    def _drop(self, peer: PeerId, entry: Entry) -> None:
+        # Called for nearly each advert heard, so without a call for each place.
+        del self._entries[peer]
+        group = self._introduced[entry.introducer]
+        del group[peer]
+        if not group:
+            del self._introduced[entry.introducer]
+        places = self._places
+        for place in entry.parts.places:
+            group = places[place]
+            del group[peer]
+            if not group:
+                del places[place]
 
     def _make_room(self) -> bool:
         """Whether there is room for one more; a stranger goes if need be."""
@@ -181,16 +231,17 @@ class View:
             if self._is_spare(peer):
                 oldest = peer
                 break
-        dropped = self._drop(oldest) if oldest is not None else None
-        if dropped is not None:
-            # It may be heard again, but nothing older of it.
-            self._remember_gone(dropped, dropped.record.seq - 1)
-        return dropped is not None
+        if oldest is None:
+            return False
+        entry = self._entries[oldest]
+        self._drop(oldest, entry)
+        self._remember_gone(entry.key, entry.parts.displaced)
+        return True
 
     def _is_spare(self, peer: PeerId) -> bool:
         """Whether there is more than enough without it of all that it offers."""
         places, enough = self._places, self.config.enough
-        for place in self._entries[peer].places:  # noqa: SIM110 - walked for each advert heard
+        for place in self._entries[peer].parts.places:  # noqa: SIM110 - walked for each advert heard
             if len(places[place]) <= enough:
                 return False
         return True
@@ -200,23 +251,26 @@ class View:
         over = [it for it, entry in self._entries.items() if entry.until_s <= wall_s]
         for peer in over:
             self.forget(peer)
-        for key in [it for it, (_, until_s) in self._gone.items() if until_s <= wall_s]:
-            del self._gone[key]
+        # What has ended is refused as that, so it may be remembered for a little longer.
+        if not 0 <= wall_s - self._gone_walked_s < _GONE_WALK_EVERY_S:
+            self._gone_walked_s = wall_s
+            for key in [it for it, gone in self._gone.items() if gone[1] <= wall_s]:
+                del self._gone[key]
         return over
 
     def forget(self, peer: PeerId) -> None:
         """Somebody who was called did not answer: not a candidate until it speaks again."""
-        heard = self._drop(peer)
-        if heard is not None:
-            self._remember_gone(heard, heard.record.seq)
+        entry = self._entries.get(peer)
+        if entry is not None:
+            self._drop(peer, entry)
+            self._remember_gone(entry.key, entry.parts.ended)
 
-    def _remember_gone(self, heard: Signed[Advert], seq: int) -> None:
+    def _remember_gone(self, key: bytes, gone: tuple[int, int]) -> None:
         """What ends by itself is refused as that; until then we have to remember."""
-        advert, key = heard.record, heard.signer[: limits.DIGEST_KEY_BYTES]
         self._gone.pop(key, None)
-        self._gone[key] = (seq, float(advert.issued_at_s + advert.ttl_s))
+        self._gone[key] = gone
         while len(self._gone) > self.config.remembered_max:
-            self._gone.pop(next(iter(self._gone)))
+            del self._gone[next(iter(self._gone))]
 
     def unheard(self, told: dict[bytes, int]) -> list[bytes]:
         """Of peers by key and number those that were not forgotten since."""
@@ -264,15 +318,8 @@ class View:
         return len(self._entries)
 
 
-def _places_of(advert: Advert) -> tuple[Place, ...]:
-    places, running = _ROLES[advert.roles]
-    if not advert.models:
-        return places
-    return (*places, *[(role, offer.model) for role in running for offer in advert.models])
-
-
-def _discard(groups: dict[K, dict[PeerId, None]], key: K, peer: PeerId) -> None:
-    group = groups[key]
-    del group[peer]
-    if not group:
-        del groups[key]
+@lru_cache(maxsize=4096)
+def _places_of(roles: int, models: tuple[ContentId, ...]) -> tuple[Place, ...]:
+    """The same tuple for the same offer, for most peers offer what others do."""
+    places, running = _ROLES[roles]
+    return (*places, *[(role, model) for role in running for model in models])

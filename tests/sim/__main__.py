@@ -8,6 +8,7 @@ python -m tests.sim --table --reason "swaps are rarer now"
 import argparse
 import gc
 import json
+import resource
 import sys
 import time
 from typing import Any
@@ -22,11 +23,14 @@ from wire.errors import InputError
 
 SIZES = (50, 200, 1_000, 10_000)
 PEERS_MIN, PEERS_MAX = 10, 20_000
-# Runs of so many take minutes.
+# Of runs of so many, which take minutes, it is said on the way what is known.
 _TOLD_FROM = 1_000
+# Larger ones begin warm where nothing is said.
+_COLD_MAX = 2_000
 _LOADS = (0.3, 0.8, 1.2, 5.0)
-# How many models hardly anybody runs, where nothing is said: one for twenty peers.
-_RARE_SHARE, _PROVIDERS = 0.05, 2
+# How many models hardly anybody runs, where nothing is said: one for twenty peers, but no more than
+# that of a thousand: views keep who runs them, and would be full of them.
+_RARE_SHARE, _RARE_MAX, _PROVIDERS = 0.05, 50, 2
 
 
 def _arguments(words: list[str]) -> argparse.Namespace:
@@ -38,6 +42,11 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--faults", default="", help="for example kill=0.3@300,loss=0.05")
     parser.add_argument("--rare", help="MODELSxPROVIDERS that hardly anybody runs, such as 500x2")
+    parser.add_argument(
+        "--start",
+        choices=("cold", "warm"),
+        help=f"warm: as if it had run for long; what more than {_COLD_MAX} peers do",
+    )
     parser.add_argument("--all", action="store_true", help="every size, routing, and liars")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--table", action="store_true", help="write the table of seeds anew")
@@ -47,7 +56,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
 
 def _rare(text: str | None, peers: int) -> Rare:
     if text is None:
-        return Rare(int(peers * _RARE_SHARE), _PROVIDERS)
+        return Rare(min(_RARE_MAX, int(peers * _RARE_SHARE)), _PROVIDERS)
     models, cross, providers = text.partition("x")
     if not (cross and models.isdecimal() and providers.isdecimal() and int(providers)):
         raise InputError(f"--rare {text!r} is not understood", todo="give 500x2, for example")
@@ -61,8 +70,13 @@ def _swarm(wanted: argparse.Namespace, peers: int) -> dict[str, Any]:
         raise InputError(f"{wanted.seconds:g} seconds", todo="give 60 to 86400")
     faults = parse(wanted.faults or ("kill=0.3" if wanted.all else ""))
     began_s = time.process_time()
-    found = simulate(plan_of(peers, wanted.seconds, faults, wanted.seed, _rare(wanted.rare, peers)))
-    return found | {"cpu_s": round(time.process_time() - began_s, 1)}
+    warm = wanted.start == "warm" or (wanted.start is None and peers > _COLD_MAX)
+    rare = _rare(wanted.rare, peers)
+    plan = plan_of(peers, wanted.seconds, faults, wanted.seed, rare, warm=warm)
+    found = simulate(plan, _tell if peers >= _TOLD_FROM else None)
+    cpu_s = round(time.process_time() - began_s, 1)
+    rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return found | {"cpu_s": cpu_s, "rss_bytes": rss_bytes}
 
 
 def _tell(figures: dict[str, Any]) -> None:
@@ -116,7 +130,8 @@ def main(words: list[str]) -> int:
         swarms.append(_swarm(wanted, peers))
         if wanted.all and not wanted.json:
             sys.stderr.write(f"{peers} peers: {swarms[-1]['cpu_s']} s\n")
-        gc.collect()
+        if wanted.all:
+            gc.collect()
     queues = _queues(wanted.seed) if wanted.all else {}
     if wanted.json:
         sys.stdout.write(json.dumps({"swarms": swarms, "queues": queues}) + "\n")

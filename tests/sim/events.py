@@ -31,7 +31,7 @@ class Loop:
         while heap and heap[0][0] <= until_s:
             self.now_s, order, call, arguments = heapq.heappop(heap)
             self.count += 1
-            self.fold(f"{self.now_s:.6f} {order} {call.__name__}")
+            self.fold(f"{self.now_s:.6f} {order}")
             call(*arguments)
         self.now_s = max(self.now_s, until_s)
 

@@ -43,12 +43,21 @@ def complete_ratio(swarm: Swarm) -> float:
 
     In a network that fits one view: or all, where there are fewer.
     """
-    needed = _providers(swarm)
-    views = sample(swarm)
-    fits_all = len(swarm.peers) <= views[0].view.config.adverts_max
-    if not fits_all:
-        needed = {it: count for it, count in needed.items() if count > CANDIDATES}
+    needed, views = _needed(swarm), sample(swarm)
     return sum(_is_complete(swarm, it, needed) for it in views) / len(views)
+
+
+def all_complete(swarm: Swarm) -> bool:
+    """Whether that share is 1, with no more looking than it takes."""
+    needed = _needed(swarm)
+    return all(_is_complete(swarm, it, needed) for it in sample(swarm))
+
+
+def _needed(swarm: Swarm) -> dict[Place, int]:
+    needed = _providers(swarm)
+    if len(swarm.peers) <= swarm.peers[0].view.config.adverts_max:
+        return needed
+    return {it: count for it, count in needed.items() if count > CANDIDATES}
 
 
 def _is_complete(swarm: Swarm, peer: Peer, needed: dict[Place, int]) -> bool:

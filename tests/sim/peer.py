@@ -12,7 +12,7 @@ from p2p.dialing import Dial, Dialing, DialingConfig
 from p2p.meeting import Meetings
 from p2p.pace import Pace, PaceConfig
 from p2p.swapping import Swapping
-from p2p.view import Hearing, View
+from p2p.view import Hearing, Parts, View, parts_of
 from tests.sim.population import START_WALL_S, Offer, address_of
 from wire import limits
 from wire.advert import Advert
@@ -28,6 +28,17 @@ _CONNECTIONS_MAX = 256
 
 class Broken(Exception):
     """Something that must always hold did not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made(Signed[Advert]):
+    """An advert and what views work out of it: all of them are in one process, so once."""
+
+    parts: Parts
+
+
+def _parts_of(heard: Signed[Advert]) -> Parts:
+    return heard.parts if isinstance(heard, Made) else parts_of(heard)
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +70,7 @@ class Peer:
     made: int = 0
     # When the last advert of it ends everywhere, in true time.
     ends_s: float = 0.0
+    addresses: tuple[str, ...] = ()
     _forgotten: dict[PeerId, int] = field(default_factory=dict)
     _mine: Signed[Advert] | None = None
     _seq: int = 0
@@ -67,10 +79,11 @@ class Peer:
     def start(self, now_s: float, bootstraps: Sequence[str]) -> None:
         """Begin a life: nothing is left of the last but the key and the addresses known."""
         known = self.dialing.known() if self.life else {}
+        self.addresses = self.addresses or (address_of(self.number, self.key),)
         self.life += 1
         self.up, self.frozen, self._mine = True, False, None
         self.quick_swaps = 5
-        self.view = View(self.key, self.instance)
+        self.view = View(self.key, self.instance, parts_of=_parts_of)
         self.swapping = Swapping(self.view, self.random)
         self.pace = Pace(PaceConfig(), self.view.config.adverts_max)
         self.dialing = Dialing(self.key, self.random, DialingConfig(known_max=self.known_max))
@@ -97,15 +110,24 @@ class Peer:
         """As `p2p.adverts.Herald`: a new one when a third of the last one's time is over."""
         mine, wall_s = self._mine, self.wall_s(now_s)
         if mine is None or wall_s >= mine.record.issued_at_s + mine.record.ttl_s / 3:
-            mine = self._mine = self._advert(wall_s, leaving=False)
-            # Rounded down to the second.
-            self.ends_s = max(self.ends_s, now_s + self.skew_s + mine.record.ttl_s)
+            mine = self._speak(now_s, self.pace.ttl_s(self.swapping.peers()))
+        return mine
+
+    def spoke(self, before_s: float, ttl_s: int) -> Signed[Advert]:
+        """The advert that it made a while ago, where the swarm begins in the midst of things."""
+        return self._speak(-before_s, ttl_s)
+
+    def _speak(self, now_s: float, ttl_s: int) -> Signed[Advert]:
+        mine = self._mine = self._advert(self.wall_s(now_s), ttl_s, leaving=False)
+        # Rounded down to the second.
+        self.ends_s = max(self.ends_s, now_s + self.skew_s + ttl_s)
         return mine
 
     def good_bye(self, now_s: float) -> Signed[Advert]:
-        return self._advert(self.wall_s(now_s), leaving=True)
+        ttl_s = self.pace.ttl_s(self.swapping.peers())
+        return self._advert(self.wall_s(now_s), ttl_s, leaving=True)
 
-    def _advert(self, wall_s: float, *, leaving: bool) -> Signed[Advert]:
+    def _advert(self, wall_s: float, ttl_s: int, *, leaving: bool) -> Signed[Advert]:
         self._seq = max(self._seq + 1, int(wall_s * 1000))
         self.made += 1
         record = Advert(
@@ -113,8 +135,8 @@ class Peer:
             seq=self._seq,
             instance=self.instance,
             issued_at_s=int(wall_s),
-            ttl_s=self.pace.ttl_s(self.swapping.peers()),
-            addresses=(address_of(self.number, self.key),),
+            ttl_s=ttl_s,
+            addresses=self.addresses,
             roles=self.offer.roles,
             models=self.offer.models,
             free_slots=4,
@@ -125,7 +147,8 @@ class Peer:
         if len(self._raw) == 0:
             # Nothing here reads the bytes of an advert: they are as many as it would have.
             self._raw = bytes(len(record.to_bytes()) + _ENVELOPE_BYTES)
-        return Signed(record, self.key, self._raw, _NO_ID)
+        parts = parts_of(Signed(record, self.key, self._raw, _NO_ID))
+        return Made(record, self.key, self._raw, _NO_ID, parts)
 
     def hear(
         self, adverts: Sequence[Signed[Advert]], introducer: PeerId | None, now_s: float

@@ -14,7 +14,8 @@ from tests.sim.faults import Fault, Faults
 from tests.sim.peer import Broken
 from tests.sim.population import Rare
 from tests.sim.striking import strike
-from tests.sim.swarm import JOINING_S, Swarm, swarm_of
+from tests.sim.swarm import JOINING_S, Swarm, join_all, swarm_of
+from tests.sim.warm import warm
 
 # How often views are looked at, after something happened and otherwise.
 _STEP_S = 5.0
@@ -36,6 +37,8 @@ class Plan:
     seconds: float
     faults: Faults
     rare: Rare
+    # Whether it begins as if it had run for long (`tests.sim.warm`).
+    warm: bool = False
 
     @property
     def period_s(self) -> float:
@@ -46,7 +49,8 @@ class Plan:
         words = f"--peers {self.peers} --seed {self.faults.seed} --seconds {self.seconds:g}"
         rare = f" --rare {self.rare.models}x{self.rare.providers}"
         faults = f" --faults {self.faults}" if self.faults.all else ""
-        return f"python -m tests.sim {words}{rare}{faults}"
+        start = " --start warm" if self.warm else ""
+        return f"python -m tests.sim {words}{rare}{start}{faults}"
 
 
 def simulate(plan: Plan, tell: Callable[[Figures], None] | None = None) -> Figures:
@@ -64,7 +68,9 @@ class _Run:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.swarm = swarm_of(plan.peers, plan.faults, plan.seconds, plan.rare)
-        strike(self.swarm, plan.faults, plan.seconds)
+        swarm, seed = self.swarm, plan.faults.seed
+        join_all(swarm, warm(swarm, seed) if plan.warm else swarm.peers)
+        strike(swarm, plan.faults, plan.seconds)
 
     def figures(self, tell: Callable[[Figures], None]) -> Figures:
         plan, swarm = self.plan, self.swarm
@@ -75,6 +81,8 @@ class _Run:
         first_s = events[0].begins_s(plan.seconds) if events else plan.seconds
         figures: Figures = {"peers": plan.peers, "seed": plan.faults.seed}
         figures |= {"seconds": plan.seconds, "faults": str(plan.faults)}
+        if plan.warm:
+            figures["start"] = "warm"
         swarm.loop.run(JOINING_S)
         figures["joined_complete_s"] = self._complete_s(JOINING_S, first_s / 2)
         tell(figures)
@@ -107,7 +115,7 @@ class _Run:
         loop = self.swarm.loop
         while loop.now_s + _STEP_S <= until_s:
             loop.run(loop.now_s + _STEP_S)
-            if measuring.complete_ratio(self.swarm) == 1.0:
+            if measuring.all_complete(self.swarm):
                 return round(loop.now_s - began_s, 1)
         return None
 
@@ -183,9 +191,15 @@ class _Run:
 
 
 def plan_of(
-    peers: int, seconds: float, faults: tuple[Fault, ...], seed: int, rare: Rare | None = None
+    peers: int,
+    seconds: float,
+    faults: tuple[Fault, ...],
+    seed: int,
+    rare: Rare | None = None,
+    *,
+    warm: bool = False,
 ) -> Plan:
-    return Plan(peers, seconds, Faults(seed, faults), rare or Rare())
+    return Plan(peers, seconds, Faults(seed, faults), rare or Rare(), warm)
 
 
 def swarm_at(plan: Plan, until_s: float) -> Swarm:

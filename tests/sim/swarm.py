@@ -66,6 +66,16 @@ class Swarm:
 
     # Life and death
 
+    def introduce(self, peer: Peer, other: Peer) -> None:
+        """They have met before the swarm began."""
+        self._connection += 1
+        self._connect(peer, other, self._connection)
+        self._connect(other, peer, self._connection)
+
+    def begin(self, peer: Peer, look_s: float, swap_s: float) -> None:
+        self.after(look_s, self._look, peer, peer.life)
+        self.after(swap_s, self._swap_forever, peer, peer.life)
+
     def join(self, peer: Peer) -> None:
         count = min(3, len(self.bootstraps))
         peer.start(self.loop.now_s, self.random.sample(self.bootstraps, count))
@@ -312,7 +322,7 @@ class Swarm:
 
 
 def swarm_of(peers: int, faults: Faults, seconds: float, rare: Rare) -> Swarm:
-    """A network of so many, none of which is up yet; each joins in its first half minute."""
+    """A network of so many, none of which is up yet."""
     all_offers = offers(peers, faults.seed, rare)
     known_max = min(_KNOWN_MAX, _KNOWN_IN_ALL // peers)
     members = [
@@ -321,7 +331,7 @@ def swarm_of(peers: int, faults: Faults, seconds: float, rare: Rare) -> Swarm:
     ]
     random = Random(f"{faults.seed}:swarm")
     addresses = [address_of(it.number, it.key) for it in members]
-    swarm = Swarm(
+    return Swarm(
         Loop(),
         Links.between(peers, faults, seconds),
         members,
@@ -330,8 +340,11 @@ def swarm_of(peers: int, faults: Faults, seconds: float, rare: Rare) -> Swarm:
         {it.key: it for it in members},
         dict(zip(addresses, members, strict=True)),
     )
+
+
+def join_all(swarm: Swarm, peers: list[Peer]) -> None:
+    """The first at once, for the others call them."""
     first = len(swarm.bootstraps)
-    for peer in members:
-        at_s = 0.0 if peer.number < first else random.uniform(1.0, JOINING_S)
+    for peer in peers:
+        at_s = 0.0 if peer.number < first else swarm.random.uniform(1.0, JOINING_S)
         swarm.loop.after(at_s, swarm.join, peer)
-    return swarm

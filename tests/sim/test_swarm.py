@@ -67,6 +67,19 @@ def test_one_seed_gives_one_digest_whatever_the_hashes() -> None:
     assert digest("8", "1") != first
 
 
+def test_a_swarm_that_begins_warm_is_one_that_has_run_and_says_so() -> None:
+    plan = plan_of(400, 120, parse("kill=0.3@60"), 9, warm=True)
+    first = swarm_at(plan, 0.5)
+    assert all(len(it.view) == 256 for it in sample(first) if it.number < 396)
+    assert not any(it.up for it in first.peers[396:])
+    figures = simulate(plan)
+    assert figures["start"] == "warm"
+    assert "--start warm" in plan.replay
+    assert figures["views_complete_steady"] == 1.0
+    assert figures["kill_ghosts_10_s"] < 0.4
+    assert simulate(plan)["digest"] == figures["digest"]
+
+
 def test_both_sides_of_a_partition_forget_each_other_and_meet_again() -> None:
     plan = plan_of(40, 400, parse("partition=0.4@40+200"), 21)
     torn = swarm_at(plan, 239.0)
@@ -89,8 +102,8 @@ def _hears_anything(hear: Callable[..., object]) -> Callable[..., object]:
     def wrong(
         self: View, heard: Signed[Advert], wall_s: float, introducer: object = None
     ) -> object:
-        if self.advert_of(heard.signer) is not None:
-            self._drop(heard.signer)
+        if (known := self._entries.get(heard.signer)) is not None:
+            self._drop(heard.signer, known)
         return hear(self, heard, wall_s, introducer)
 
     return wrong
