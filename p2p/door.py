@@ -86,7 +86,7 @@ class Door:
         talk: Talk | None = None
         try:
             with self._in_use(peer):
-                if peer not in self.endpoint.connected():
+                if not self.endpoint.is_connected(peer):
                     await self._reach(peer, min(deadline_s, self.dial_deadline_s))
                 async with self.streams.exchange(peer, deadline_s=deadline_s) as exchange:
                     since_s = trio.current_time()
@@ -154,7 +154,7 @@ class Door:
         try:
             yield
         finally:
-            if peer in self.endpoint.connected():
+            if self.endpoint.is_connected(peer):
                 self.used_at_s[peer] = trio.current_time()
             self.talking[peer] -= 1
             if not self.talking[peer]:

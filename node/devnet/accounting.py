@@ -79,7 +79,8 @@ class Accounting(trio.abc.Instrument):
         self._began_s = cpu_s()
         self._booked_s: defaultdict[str, float] = defaultdict(float)
         self._purposes: dict[str, str] = {}
-        self._since_s = 0.0
+        # It is added in the middle of a step.
+        self._since_s = monotonic_s()
         # Tasks that are within a handler, and what it is for.
         self._handling: dict[trio.lowlevel.Task, str] = {}
 

@@ -168,15 +168,19 @@ class Sampler:
     ) -> bool:
         assert peer.node is not None
         mine = own.get(peer.key.peer, ())
-        known: Counter[Part] = Counter()
+        lacking = {it: min(CANDIDATES_WANTED, n - (it in mine)) for it, n in there.items()}
+        lacking = {part: count for part, count in lacking.items() if count > 0}
         view: View = peer.node.peers.view
         for heard in view.living(peer.node.parts.seams.wall_s()):
+            if not lacking:
+                return True
             if heard.signer in own:
-                known.update(self._parts_of(heard))
-        return all(
-            known[part] >= min(CANDIDATES_WANTED, count - (part in mine))
-            for part, count in there.items()
-        )
+                for part in self._parts_of(heard):
+                    if part in lacking:
+                        lacking[part] -= 1
+                        if not lacking[part]:
+                            del lacking[part]
+        return not lacking
 
     def _parts_of(self, heard: Signed[Advert]) -> tuple[Part, ...]:
         key = (heard.signer, heard.record.seq)

@@ -236,6 +236,9 @@ class LibEndpoint:
         found = (peer_of(who) for who in self._swarm.connections)
         return frozenset(peer for peer in found if peer is not None and self._connections(peer))
 
+    def is_connected(self, peer: PeerId) -> bool:
+        return bool(self._connections(peer))
+
     def remote_address(self, peer: PeerId) -> str | None:
         for connection in self._connections(peer):
             remote = connection.muxed_conn.get_remote_address()
