@@ -10,7 +10,7 @@ Views that are samples also tell how large the whole is: of two samples of it, t
 they share the larger it must be (Lincoln and Petersen's estimate, by capture and recapture).
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from statistics import median
@@ -74,7 +74,8 @@ class Swapping:
         seen = theirs.pop(mine.signer[:_KEY_BYTES], None)
         entries = self._worth(wall_s)
         both = [it for it in entries if it.key in theirs]
-        news = [it for it in entries if it.key not in theirs]
+        count = len(digest) // DIGEST_ENTRY.size
+        told = self._told(theirs, self._news_max(count), other, wall_s)
         newer: list[Signed[Advert]] = []
         wanted: list[bytes] = []
         if seen is not None and seen < mine.record.seq:
@@ -85,9 +86,7 @@ class Swapping:
                 newer.append(it.heard)
             elif seq > ours:
                 wanted.append(it.key)
-        count = len(digest) // DIGEST_ENTRY.size
         self._estimate(other, count, len(both) + (seen is not None))
-        told = self._told(news, self._news_max(count), other)
         first = [mine] if seen is None else []
         unknown = self._drawn(self.view.unheard(theirs), self._news_max(len(self.view)))
         room = limits.ADVERTS_PER_MESSAGE_MAX
@@ -101,13 +100,13 @@ class Swapping:
     ) -> tuple[Signed[Advert], ...]:
         """The adverts that the other side named, as far as they are here."""
         named = keys_of(keys)
-        having = [it.heard for it in self._worth(wall_s) if it.key in named]
+        having = [it.heard for it in self._worth(wall_s) if it.key in named] if named else []
         first = [mine] if mine.signer[:_KEY_BYTES] in named else []
         return (*first, *having)[: limits.ADVERTS_PER_MESSAGE_MAX]
 
     def some(self, count: int, other: PeerId, wall_s: float) -> tuple[Signed[Advert], ...]:
         """As many as `count` adverts for a newcomer, the rare ones first."""
-        return tuple(self._told(self._worth(wall_s), count, other))
+        return tuple(self._told((), count, other, wall_s))
 
     def peers(self) -> int:
         """How many peers there are, ourselves included, as far as can be told from here."""
@@ -130,12 +129,18 @@ class Swapping:
     def _news_max(self, having: int) -> int:
         return NEWS_TO_NEWCOMER_MAX if having < self.view.config.adverts_max // 2 else NEWS_MAX
 
-    def _told(self, news: list[Entry], count: int, other: PeerId) -> list[Signed[Advert]]:
-        unknown = {it.heard.signer: it.heard for it in news}
-        unknown.pop(other, None)
-        scarce = self._drawn([it for it in self.view.scarce() if it in unknown], SCARCE_MAX)
-        first = [unknown.pop(it) for it in scarce]
-        return [*first, *self._drawn(list(unknown.values()), count)]
+    def _told(
+        self, known: Container[bytes], count: int, other: PeerId, wall_s: float
+    ) -> list[Signed[Advert]]:
+        """What the other side does not know: the scarce, and so many others."""
+        key, soon_s = other[:_KEY_BYTES], wall_s + _LEFT_S_MIN
+        scarce = [it for it in self.view.scarce() if it.key not in known and it.key != key]
+        first = self._drawn([it for it in scarce if it.until_s > soon_s], SCARCE_MAX)
+        if not count:
+            return [it.heard for it in first]
+        chosen = {key, *[it.key for it in first]}
+        news = [it for it in self._worth(wall_s) if it.key not in known and it.key not in chosen]
+        return [it.heard for it in (*first, *self._drawn(news, count))]
 
     def _drawn(self, items: Sequence[T], count: int) -> list[T]:
         return list(items) if len(items) <= count else self.random.sample(items, count)

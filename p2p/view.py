@@ -11,11 +11,12 @@ first by those of whom there are enough, then by who was not heard for the longe
 ours to say: issue times are the strangers' own words, and may lie ahead of us.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import chain
 from struct import Struct
 from typing import NamedTuple
 
@@ -65,7 +66,7 @@ class ViewConfig:
 # What a peer can be asked for: a role, and a model where the role runs one.
 Place = tuple[Role, ContentId | None]
 # Of those that may make room, so many are looked at; a view must not be walked for each advert.
-_LOOKED_AT = 16
+_LOOKED_AT = 64
 _GONE_WALK_EVERY_S = 30.0
 
 
@@ -142,6 +143,8 @@ class View:
     # and when that advert would have ended anyway.
     _gone: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     _gone_walked_s: float = 0.0
+    # Nothing here ends sooner, so until then nothing has to be walked for that.
+    _soonest_s: float = math.inf
 
     def hear(
         self, heard: Signed[Advert], wall_s: float, introducer: PeerId | None = None
@@ -187,6 +190,8 @@ class View:
 
     def _add(self, peer: PeerId, entry: Entry) -> None:
         self._entries[peer] = entry
+        if entry.until_s < self._soonest_s:
+            self._soonest_s = entry.until_s
         group = self._introduced.get(entry.introducer)
         if group is None:
             group = self._introduced[entry.introducer] = {}
@@ -225,32 +230,47 @@ class View:
 
     def _drop_stranger(self, group: dict[PeerId, None]) -> bool:
         """Whether somebody of `group` could go: who is spare, or was not heard for the longest."""
-        oldest = None
-        for peer in islice((it for it in group if it not in self.near), _LOOKED_AT):
-            oldest = oldest or peer
-            if self._is_spare(peer):
+        near, entries, oldest = self.near, self._entries, None
+        needed: list[PeerId] = []
+        for peer in group:
+            if peer in near:
+                continue
+            if self._is_spare(entries[peer]):
                 oldest = peer
                 break
+            oldest = oldest or peer
+            needed.append(peer)
+            if len(needed) == _LOOKED_AT:
+                break
+        # Who is needed stays and others go: soon all at the front were needed, and nobody behind
+        # them would be looked at.
+        for peer in needed:
+            del group[peer]
+            group[peer] = None
         if oldest is None:
             return False
-        entry = self._entries[oldest]
+        entry = entries[oldest]
         self._drop(oldest, entry)
         self._remember_gone(entry.key, entry.parts.displaced)
         return True
 
-    def _is_spare(self, peer: PeerId) -> bool:
+    def _is_spare(self, entry: Entry) -> bool:
         """Whether there is more than enough without it of all that it offers."""
         places, enough = self._places, self.config.enough
-        for place in self._entries[peer].parts.places:  # noqa: SIM110 - walked for each advert heard
+        for place in entry.parts.places:  # noqa: SIM110 - walked for each advert heard
             if len(places[place]) <= enough:
                 return False
         return True
 
     def expire(self, wall_s: float) -> list[PeerId]:
         """Forget what is past its TTL; who was forgotten."""
-        over = [it for it, entry in self._entries.items() if entry.until_s <= wall_s]
-        for peer in over:
-            self.forget(peer)
+        over: list[PeerId] = []
+        if wall_s >= self._soonest_s:
+            over = [it for it, entry in self._entries.items() if entry.until_s <= wall_s]
+            for peer in over:
+                self.forget(peer)
+            ends = [entry.until_s for entry in self._entries.values()]
+            self._soonest_s = min(ends, default=math.inf)
         # What has ended is refused as that, so it may be remembered for a little longer.
         if not 0 <= wall_s - self._gone_walked_s < _GONE_WALK_EVERY_S:
             self._gone_walked_s = wall_s
@@ -292,6 +312,8 @@ class View:
 
     def lasting(self, wall_s: float) -> list[Entry]:
         """What holds until `wall_s` and longer. Walked in every swap, so it has to be quick."""
+        if wall_s < self._soonest_s:
+            return list(self._entries.values())
         return [entry for entry in self._entries.values() if entry.until_s > wall_s]
 
     def candidates(
@@ -305,10 +327,11 @@ class View:
         """How many candidates there are, those included that end in this moment."""
         return len(self._places.get(place, ()))
 
-    def scarce(self) -> list[PeerId]:
+    def scarce(self) -> list[Entry]:
         """Who offers something of which there is not more than enough here."""
-        groups = (it for it in self._places.values() if len(it) <= self.config.enough)
-        return list(dict.fromkeys(chain.from_iterable(groups)))
+        enough, entries = self.config.enough, self._entries
+        groups = [it for it in self._places.values() if len(it) <= enough]
+        return [entries[it] for it in dict.fromkeys(chain.from_iterable(groups))]
 
     @property
     def is_full(self) -> bool:
