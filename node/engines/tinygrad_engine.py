@@ -2,13 +2,15 @@
 
 Models run in one worker process. A crash, a hang or a model that wants too much memory kills that
 process and nothing else; it is started again with growing pauses, gets its models back, and a
-batch that was under way is tried once more. Texts of all jobs share batches.
+batch that was under way is tried once more. What a model does with jobs, and what its worker is
+asked, differs by format: that is its `Work` (`node.engines.work`). Works take turns.
 
-A job that is cancelled loses its queued texts at once. A batch already in the worker is waited
-out: it takes a fraction of a second, killing it would take the others' work with it and seconds to
-start again.
+A job that is cancelled leaves its queue at once. A batch already in the worker is waited out: it
+takes a fraction of a second, killing it would take the others' work with it and seconds to start
+again.
 """
 
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -17,23 +19,19 @@ from pathlib import Path
 import trio
 from trio import TaskStatus  # type: ignore[attr-defined]
 
-from node.engines.batching import OFFER_TEXTS_MAX, Offer, Queue
+from node.engines import embedding
 from node.engines.launch import EngineConfig, prepare, tinygrad_version
 from node.engines.seam import Emit, EngineStatistics, Job, Loaded, Output, ready_model
+from node.engines.work import Offer, Work
 from node.engines.worker_process import Launch, WorkerProcess, open_worker
 from wire.codec import Value
 from wire.content import ContentId
-from wire.errors import EngineError, EngineFailed, EngineMissing, ModelRefused, TooSlow
+from wire.errors import EngineError, EngineFailed, EngineMissing, ModelRefused, Refused
 from wire.model import Manifest
-from wire.payload import Texts, Vectors
 
-OPERATIONS = frozenset({"embed"})
-FORMAT = "bert-safetensors"
-FILES = ("model.safetensors", "tokenizer.json")
 # One crash may be anybody's; three in a row on one model are the model's.
 CRASHES_MAX = 3
 RESTART_DELAY_S_MAX = 60.0
-WARM_UP = ("A sentence of about the length that people ask about.",) * OFFER_TEXTS_MAX
 # The measured speed follows the last seconds of full batches.
 SPEED_MEMORY_S = 3.0
 
@@ -62,7 +60,10 @@ class TinygradEngine:
         self._cache_folder = cache_folder
         self._config = config
         self._nursery = nursery
-        self._queue = Queue(config.jobs_max)
+        self._works: dict[str, Work] = {
+            embedding.FORMAT: embedding.Embedding(config.jobs_max, self._wake),
+        }
+        self._turns = deque(self._works.values())
         self._turn = trio.Lock()
         self._arrived = trio.Event()
         self._worker: WorkerProcess | None = None
@@ -70,17 +71,20 @@ class TinygradEngine:
 
     @property
     def free_slots(self) -> int:
-        return max(0, self._config.jobs_max - len(self._queue))
+        return max(0, self._config.jobs_max - sum(map(len, self._works.values())))
 
     @property
     def units_at_once(self) -> int:
-        # One batch at work, and the next one ready when it is done.
-        return 2 * OFFER_TEXTS_MAX
+        used = {ready.manifest.format for ready in self._state.loaded.values()} or self._works
+        return max(self._works[name].units_at_once for name in used)
 
     @property
     def queue_s(self) -> float:
-        speeds = [ready.units_per_s for ready in self._state.loaded.values()]
-        return self._queue.units / min(speeds) if speeds else 0.0
+        speeds: dict[str, float] = {}
+        for ready in self._state.loaded.values():
+            name = ready.manifest.format
+            speeds[name] = min(ready.units_per_s, speeds.get(name, ready.units_per_s))
+        return sum(self._works[name].units / speed for name, speed in speeds.items())
 
     @property
     def worker_id(self) -> int | None:
@@ -92,8 +96,8 @@ class TinygradEngine:
 
     def statistics(self) -> EngineStatistics:
         return EngineStatistics(
-            jobs_queued=len(self._queue),
-            units_queued=self._queue.units,
+            jobs_queued=sum(map(len, self._works.values())),
+            units_queued=sum(work.units for work in self._works.values()),
             units_done=self._state.units_done,
             restarts=max(0, self._state.starts - 1),
             running=self.worker_id is not None,
@@ -103,7 +107,11 @@ class TinygradEngine:
     async def load(self, manifest: Manifest, files: Mapping[str, Path]) -> Loaded:
         """Seconds where the model was compiled before, some ten where not; jobs wait meanwhile."""
         model = manifest.id
-        _check_files(manifest, files)
+        work = self._works.get(manifest.format)
+        if work is None:
+            formats = ", ".join(sorted(self._works))
+            raise ModelRefused(f"{manifest.name} is {manifest.format[:40]}; run here: {formats}")
+        work.check(manifest, files)
         async with self._turn:
             self._refuse_aside(model)
             if model in self._state.loaded:
@@ -128,73 +136,62 @@ class TinygradEngine:
                 await self._worker.ask(message, timeout_s=self._config.batch_timeout_s)
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
-        """Embed `Texts` into `Vectors`, each of length one; nothing is emitted before the end."""
         self._refuse_aside(job.model)
-        ready_model(self._state.loaded, job, OPERATIONS)
-        texts = Texts.from_bytes(job.input).texts
-        ticket = self._queue.put(job.model, texts, self.queue_s)
-        self._arrived.set()
-        try:
-            with trio.fail_after(job.deadline_s):
-                await ticket.ended.wait()
-        except trio.TooSlowError as error:
-            raise TooSlow(f"not done within {job.deadline_s:g} s") from error
-        finally:
-            self._queue.drop(ticket)
-        if ticket.failure is not None:
-            raise ticket.failure
-        data = b"".join(row for row in ticket.rows if row is not None)
-        vectors = Vectors(dimensions=len(data) // (4 * len(texts)), rows=len(texts), data=data)
-        return Output(data=vectors.to_bytes(), units=len(texts))
+        ready = self._state.loaded.get(job.model)
+        able = frozenset[str]() if ready is None else self._works[ready.manifest.format].operations
+        ready = ready_model(self._state.loaded, job, able)
+        if not self.free_slots:
+            raise Refused(
+                f"the engine's queue is full ({self._config.jobs_max} jobs)",
+                retry_after_s=self.queue_s,
+            )
+        return await self._works[ready.manifest.format].infer(job, ready, emit)
 
     async def serve(self) -> None:
         """Give the worker one batch after the other, for ever; restart it when it dies idle."""
         while True:
             self._arrived = trio.Event()
-            if self._queue.ready:
+            if any(work.ready for work in self._works.values()):
                 async with self._turn:
-                    offer = self._queue.offer(self._pass_tokens())
-                    if offer is not None:
-                        await self._do(offer)
+                    await self._next()
             elif self._state.loaded and self.worker_id is None:
                 async with self._turn:
                     await self._revive()
             else:
                 await self._arrived.wait()
 
-    def _pass_tokens(self) -> int:
-        tokens = [ready.manifest.parameters["tokens_max"] for ready in self._state.loaded.values()]
-        return max((count for count in tokens if isinstance(count, int)), default=1)
+    def _wake(self) -> None:
+        self._arrived.set()
 
-    async def _do(self, offer: Offer) -> None:
+    async def _next(self) -> None:
+        """One offer of the work whose turn it is."""
+        for work in list(self._turns):
+            self._turns.rotate(-1)
+            if (offer := work.offer()) is not None:
+                await self._do(work, offer)
+                return
+
+    async def _do(self, work: Work, offer: Offer) -> None:
         try:
             worker = await self._running()
             began_s = trio.current_time()
-            done, rows = await self._embed(worker, offer.model, offer.texts)
+            reply = await worker.ask(offer.message, timeout_s=self._config.batch_timeout_s)
             took_s = trio.current_time() - began_s
+            units = work.settle(offer, reply)
         except EngineFailed as error:
-            self._queue.give_back(offer, error)
+            if self._worker is not None:
+                # One that answered what it was not asked still lives.
+                self._worker.kill()
+            work.give_back(offer, error)
             self._crashed(offer.model, error)
         except EngineError as error:
             self._state.last_failure = str(error)
-            self._queue.give_back(offer, error)
+            work.give_back(offer, error)
         else:
-            self._state.units_done += self._queue.settle(offer, done, rows)
+            self._state.units_done += units
             self._went_well(offer.model)
-            self._measured(offer, len(done), took_s)
-
-    async def _embed(
-        self, worker: WorkerProcess, model: ContentId, texts: list[str]
-    ) -> tuple[list[int], list[bytes]]:
-        """Which of the texts were done, and their rows; EngineFailed for an odd answer."""
-        message: dict[str, Value] = {"do": "embed", "model": model, "texts": texts}
-        reply = await worker.ask(message, timeout_s=self._config.batch_timeout_s)
-        done, data = reply["done"], reply["data"]
-        if not done or len(set(done)) != len(done) or not set(done) <= set(range(len(texts))):
-            worker.kill()
-            raise EngineFailed("the worker answered what it was not asked")
-        size = len(data) // len(done)
-        return done, [data[at : at + size] for at in range(0, len(data), size)]
+            if work.tells_speed(offer, units):
+                self._measured(offer.model, units, took_s)
 
     async def _revive(self) -> None:
         """Have the worker ready before the next job comes."""
@@ -219,6 +216,8 @@ class TinygradEngine:
             worker: WorkerProcess = await self._nursery.start(self._keep, launch)
             self._worker = worker
             self._state.starts += 1
+            for work in self._works.values():
+                work.restarted()
             for model, ready in list(self._state.loaded.items()):
                 try:
                     await self._load(worker, ready.manifest, self._state.files[model])
@@ -245,24 +244,21 @@ class TinygradEngine:
             "files": {name: str(path.absolute()) for name, path in files.items()},
         }
         reply = await worker.ask(message, timeout_s=self._config.load_timeout_s)
-        began_s = trio.current_time()
-        done, _ = await self._embed(worker, manifest.id, list(WARM_UP))
-        took_s = trio.current_time() - began_s
         return Loaded(
             model=manifest.id,
             manifest=manifest,
             profile=self.profile,
-            units_per_s=len(done) / max(took_s, 1e-6),
+            units_per_s=reply["units_per_s"],
             memory_bytes=reply["memory_bytes"],
         )
 
-    def _measured(self, offer: Offer, units: int, took_s: float) -> None:
-        """Let the speed follow the work. A pass that was not full says nothing about it."""
-        ready = self._state.loaded.get(offer.model)
-        if ready is not None and units < len(offer.items):
+    def _measured(self, model: ContentId, units: int, took_s: float) -> None:
+        """Let the speed follow the work."""
+        ready = self._state.loaded.get(model)
+        if ready is not None:
             share = took_s / (SPEED_MEMORY_S + took_s)
             speed = ready.units_per_s * (1 - share) + units / took_s * share
-            self._state.loaded[offer.model] = replace(ready, units_per_s=speed)
+            self._state.loaded[model] = replace(ready, units_per_s=speed)
 
     def _crashed(self, model: ContentId, error: EngineFailed) -> None:
         state = self._state
@@ -281,7 +277,8 @@ class TinygradEngine:
     def _forget(self, model: ContentId, reason: str) -> None:
         self._state.loaded.pop(model, None)
         self._state.files.pop(model, None)
-        self._queue.fail(model, ModelRefused, reason)
+        for work in self._works.values():
+            work.fail(model, ModelRefused, reason)
 
     def _refuse_aside(self, model: ContentId) -> None:
         if model in self._state.aside:
@@ -304,21 +301,3 @@ async def open_tinygrad_engine(
             yield engine
         finally:
             nursery.cancel_scope.cancel()
-
-
-def _check_files(manifest: Manifest, files: Mapping[str, Path]) -> None:
-    """What can be seen without reading the files; ModelRefused."""
-    if manifest.format != FORMAT:
-        raise ModelRefused(f"{manifest.name} is {manifest.format[:40]}; {FORMAT} is run here")
-    if manifest.profile != "f32":
-        raise ModelRefused(f"{manifest.name} is defined in {manifest.profile[:40]}, not in f32")
-    sizes = {file.name: file.size_bytes for file in manifest.files}
-    for name in FILES:
-        if name not in sizes or name not in files:
-            raise ModelRefused(f"{manifest.name} comes without {name}")
-        try:
-            size = files[name].stat().st_size
-        except OSError as error:
-            raise ModelRefused(f"{name} cannot be read: {error.strerror}") from error
-        if size != sizes[name]:
-            raise ModelRefused(f"{name} has {size} bytes, its manifest says {sizes[name]}")
