@@ -1,0 +1,190 @@
+"""What clients get, as the OpenAPI document says it. Answers are made as plain maps of this form."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+Finish = Literal["stop", "length", "tool_calls"]
+
+
+class ErrorBody(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(BaseModel):
+    """What every status but 2xx says."""
+
+    error: ErrorBody
+
+
+class Baton(BaseModel):
+    """Ids, with commas between those of several choices: of tasks, and of the answers' receipts."""
+
+    task: str
+    receipt: str
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class TopLogprob(BaseModel):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(BaseModel):
+    content: list[TokenLogprob] | None
+
+
+class FunctionAnswer(BaseModel):
+    name: str
+    arguments: str
+
+
+class ToolCallAnswer(BaseModel):
+    id: str
+    type: Literal["function"]
+    function: FunctionAnswer
+
+
+class MessageAnswer(BaseModel):
+    role: Literal["assistant"]
+    content: str | None
+    refusal: str | None
+    tool_calls: list[ToolCallAnswer] | None = None
+
+
+class ChatChoice(BaseModel):
+    index: int
+    message: MessageAnswer
+    logprobs: Logprobs | None
+    finish_reason: Finish
+
+
+class ChatCompletion(BaseModel):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    x_baton: Baton
+
+
+class TextLogprobs(BaseModel):
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class TextChoice(BaseModel):
+    index: int
+    text: str
+    logprobs: TextLogprobs | None
+    finish_reason: Finish
+
+
+class Completion(BaseModel):
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: Usage
+    x_baton: Baton
+
+
+class EmbeddingRow(BaseModel):
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingsUsage(BaseModel):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(BaseModel):
+    object: Literal["list"]
+    model: str
+    data: list[EmbeddingRow]
+    usage: EmbeddingsUsage
+    x_baton: Baton
+
+
+class ModelRow(BaseModel):
+    """`x_baton` has the content id, who runs it, and what it does as far as that is known here."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    x_baton: dict[str, Any]
+
+
+class ModelList(BaseModel):
+    object: Literal["list"]
+    data: list[ModelRow]
+
+
+class TensorAnswer(BaseModel):
+    name: str
+    dtype: str
+    shape: list[int]
+    data: list[Any]
+
+
+class InferAnswer(BaseModel):
+    model: str
+    outputs: list[TensorAnswer]
+    x_baton: Baton
+
+
+class TaskAccepted(BaseModel):
+    id: str
+    status: Literal["accepted"]
+
+
+class TaskAnswer(BaseModel):
+    id: str
+    status: Literal["running", "answered", "failed"]
+    error: ErrorBody | None = None
+    receipt: str | None = None
+    route: list[dict[str, Any]] | None = None
+    verdicts: list[dict[str, Any]] | None = None
+    verified: bool | None = None
+    output_base64: str | None = None
+
+
+class ReceiptAnswer(BaseModel):
+    """A kept answer. `receipt_base64` is what `python -m node verify` reads."""
+
+    id: str
+    task: str
+    output: str
+    route: list[dict[str, Any]]
+    verdicts: list[dict[str, Any]]
+    verified: bool
+    attempts: int
+    answered_at_ms: int
+    duration_ms: int
+    receipt_base64: str
+
+
+class Health(BaseModel):
+    status: Literal["ok"]
+    peers: int
+    tasks_under_way: int

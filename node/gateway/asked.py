@@ -1,0 +1,193 @@
+"""What clients send, as OpenAI documents it: read strictly, so that no value is guessed at.
+
+Fields that are not listed are let go, as OpenAI's own clients send more with every release.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from wire import limits
+
+TOKENS_MAX = 1 << 20
+CHOICES_MAX = 8
+STOPS_MAX = 4
+INPUTS_MAX = 2048
+
+Text = Annotated[str, Field(max_length=limits.PROMPT_BYTES_MAX)]
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
+Stops = Annotated[list[Stop], Field(max_length=STOPS_MAX)]
+Probability = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+
+
+class Asked(BaseModel):
+    """Base of every request: values are of the very type that is documented."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class StreamOptions(Asked):
+    include_usage: bool | None = None
+
+
+class Sampling(Asked):
+    """What completions and chats have in common."""
+
+    model: Name
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    top_p: Probability | None = None
+    top_k: Annotated[int, Field(ge=0, le=1 << 20)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=TOKENS_MAX)] | None = None
+    n: Annotated[int, Field(ge=1, le=CHOICES_MAX)] | None = None
+    stop: Stop | Stops | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+
+class TextPart(Asked):
+    """A part of a message. Parts of other types are refused: models here read text."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class CalledFunction(Asked):
+    name: Name
+    arguments: Text
+
+
+class Called(Asked):
+    """A call that the model made earlier in the conversation."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class Message(Asked):
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Text | Annotated[list[TextPart], Field(max_length=1024)] | None = None
+    name: Name | None = None
+    tool_calls: Annotated[list[Called], Field(max_length=128)] | None = None
+    tool_call_id: Annotated[str, Field(max_length=256)] | None = None
+
+
+class Function(Asked):
+    name: Name
+    description: Text | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Asked):
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(Asked):
+    name: Name
+
+
+class ToolChoice(Asked):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class JsonSchema(Asked):
+    name: Annotated[str, Field(max_length=128)] | None = None
+    # `schema` is a method of pydantic's own.
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    strict: bool | None = None
+
+
+class PlainText(Asked):
+    type: Literal["text"]
+
+
+class JsonObject(Asked):
+    type: Literal["json_object"]
+
+
+class JsonOfSchema(Asked):
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+Format = Annotated[PlainText | JsonObject | JsonOfSchema, Field(discriminator="type")]
+
+
+class ChatAsked(Sampling):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=TOKENS_MAX)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=limits.LOGPROBS_MAX)] | None = None
+    response_format: Format | None = None
+    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+
+
+class CompletionAsked(Sampling):
+    """POST /v1/completions. A prompt is text, or a list of one: tokens are each model's own."""
+
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=CHOICES_MAX)]
+    logprobs: Annotated[int, Field(ge=0, le=limits.LOGPROBS_MAX)] | None = None
+    echo: bool | None = None
+
+
+class EmbeddingsAsked(Asked):
+    """POST /v1/embeddings."""
+
+    model: Name
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=INPUTS_MAX)]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
+
+
+class TensorAsked(Asked):
+    """A tensor in JSON: its elements in C order, in nested lists or in one."""
+
+    name: Annotated[str, Field(min_length=1, max_length=limits.NAME_BYTES_MAX)]
+    dtype: Annotated[str, Field(min_length=1, max_length=16)]
+    shape: Annotated[
+        list[Annotated[int, Field(ge=0, le=limits.TENSORS_BYTES_MAX)]], Field(max_length=8)
+    ]
+    data: list[Any]
+
+
+class InferAsked(Asked):
+    """POST /v1/infer, as JSON."""
+
+    model: Name
+    inputs: Annotated[list[TensorAsked], Field(min_length=1, max_length=64)]
+
+
+Parameter = bool | int | float | str
+
+
+class TaskAsked(Asked):
+    """POST /v1/tasks: one inference, as the network knows it. One of the inputs is given."""
+
+    model: Name
+    operation: Annotated[str, Field(min_length=1, max_length=limits.NAME_BYTES_MAX)]
+    parameters: Annotated[dict[str, Parameter], Field(max_length=limits.PARAMETERS_MAX)] | None = (
+        None
+    )
+    texts: Annotated[list[Text], Field(min_length=1, max_length=limits.PASSAGES_MAX)] | None = None
+    text: Text | None = None
+    input_base64: Annotated[str, Field(max_length=1 << 20)] | None = None
+    deadline_s: Annotated[int, Field(ge=1, le=limits.DEADLINE_S_MAX)] | None = None
+    verdicts: Annotated[str, Field(pattern=r"^\d{1,2}/\d{1,2}$")] | None = None

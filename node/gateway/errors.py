@@ -1,0 +1,116 @@
+"""Errors as OpenAI's clients know them: a status, and `{"error": {message, type, param, code}}`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from fastapi import HTTPException
+
+from wire.errors import (
+    BatonError,
+    EngineError,
+    InputError,
+    Missing,
+    Refused,
+    StoreError,
+    TaskFailed,
+    TooSlow,
+    TransportError,
+    WireError,
+)
+
+RETRY_AFTER_S = 2.0
+# What a status is called where nothing more is known.
+TYPES: Mapping[int, str] = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "service_unavailable_error",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What a client is told: the status, the words, and what a program may go by."""
+
+    status: int
+    message: str
+    code: str
+    param: str | None = None
+    retry_after_s: float | None = None
+    # Ids of tasks that came to this.
+    headers: Mapping[str, str] | None = None
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return {
+            "error": {
+                "message": text_of(self.message),
+                "type": TYPES[self.status],
+                "param": None if self.param is None else text_of(self.param),
+                "code": self.code,
+            }
+        }
+
+    @property
+    def all_headers(self) -> dict[str, str]:
+        found = dict(self.headers or {})
+        if self.retry_after_s is not None:
+            found["retry-after"] = str(max(1, ceil(self.retry_after_s)))
+        return found
+
+
+class HttpError(HTTPException):
+    """A request that is answered with a fault."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.status, fault.message)
+        self.fault = fault
+
+
+def text_of(words: str) -> str:
+    """Words that can be encoded: what a client sent may hold half of a surrogate pair."""
+    return words.encode(errors="replace").decode()
+
+
+def bad(message: str, *, param: str | None = None, code: str = "invalid_value") -> HttpError:
+    """A request that will never do as it is."""
+    return HttpError(Fault(status=400, message=message, param=param, code=code))
+
+
+def not_found(message: str, *, param: str | None = None, code: str = "not_found") -> HttpError:
+    return HttpError(Fault(status=404, message=message, param=param, code=code))
+
+
+def unavailable(message: str, *, code: str = "unavailable", retry_after_s: float) -> HttpError:
+    """A request that may do later."""
+    return HttpError(Fault(status=503, message=message, code=code, retry_after_s=retry_after_s))
+
+
+def fault_of(error: BatonError, *, late: bool = False) -> Fault:
+    """An error of ours as a client sees it. `late`: the task's deadline has passed by now."""
+    message = str(error)
+    match error:
+        case TaskFailed() | TooSlow() if late or isinstance(error, TooSlow):
+            return Fault(status=408, message=message, code="deadline_passed")
+        case Refused(retry_after_s=float() | int() as wait_s):
+            return Fault(status=503, message=message, code="busy", retry_after_s=wait_s)
+        case Missing():
+            return Fault(status=404, message=message, code="not_found")
+        case InputError() | WireError() | Refused():
+            return Fault(status=400, message=message, code="invalid_value")
+        case TaskFailed() | StoreError() | EngineError() | TransportError():
+            return Fault(
+                status=503, message=message, code="task_failed", retry_after_s=RETRY_AFTER_S
+            )
+        case _:
+            return Fault(
+                status=503, message=message, code="unavailable", retry_after_s=RETRY_AFTER_S
+            )

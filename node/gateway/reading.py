@@ -1,0 +1,162 @@
+"""What the pieces of a generation come to, as text that may be shown. A pure core.
+
+Text is held back while it could still turn out to be a stop sequence, or half of a character. When
+a peer's pieces turn out wrong the stream goes on from where they did, and if that contradicts what
+was shown already there is no way back: `contradicted`, and who shows it ends with an error.
+"""
+
+import codecs
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from wire.errors import Malformed, WireError
+from wire.generation import Ending, Token, read_frames
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """What may be shown and was not yet: text, and the tokens it came as."""
+
+    text: str
+    tokens: tuple[Token, ...]
+
+
+@dataclass(slots=True)
+class Reader:
+    """One answer as it comes. `stops` are never shown, nor what follows them."""
+
+    stops: Sequence[bytes] = ()
+    ending: Ending | None = None
+    # Whether a stop sequence was found.
+    stopped: bool = False
+    contradicted: bool = False
+    _tokens: list[Token] = field(default_factory=list)
+    # Where each token's text begins; and all of their text.
+    _starts: list[int] = field(default_factory=list)
+    _text: bytearray = field(default_factory=bytearray)
+    _shown: bytearray = field(default_factory=bytearray)
+    _told: int = 0
+    # Pieces that cannot be read are nobody's text: the whole output is waited for.
+    _muted: bool = False
+    # Something that was shown may have been wrong.
+    _doubted: bool = False
+    # How far stop sequences were looked for, and where one was found.
+    _searched: int = 0
+    _stop_at: int | None = None
+    _decoder: codecs.IncrementalDecoder = field(
+        default_factory=lambda: codecs.getincrementaldecoder("utf-8")("ignore")
+    )
+
+    def take(self, position: int, units: int, data: bytes) -> None:
+        """The `units` after the first `position`, provisional as all pieces are."""
+        if self._muted:
+            return
+        try:
+            tokens = [it for it in read_frames(data) if isinstance(it, Token)]
+        except WireError:
+            tokens = []
+        if position != len(self._tokens) or len(tokens) != units:
+            self._muted = True
+            return
+        self._append(tokens)
+
+    def restart(self, position: int) -> None:
+        """What came from `position` on was wrong."""
+        if position > len(self._tokens):
+            self._muted = True
+            return
+        if position == 0:
+            self._muted = False
+        if position < len(self._tokens):
+            del self._text[self._starts[position] :]
+            del self._tokens[position:], self._starts[position:]
+            self._doubted = True
+            self._searched, self._stop_at, self.stopped = 0, None, False
+            self._search()
+
+    def finish(self, output: bytes) -> None:
+        """The whole answer, which is what counts; WireError if it is none."""
+        frames = list(read_frames(output))
+        if not frames or not isinstance(frames[-1], Ending):
+            raise Malformed("a generation without its ending")
+        tokens = [it for it in frames[:-1] if isinstance(it, Token)]
+        if len(tokens) != len(frames) - 1 or not tokens:
+            raise Malformed("a generation has tokens and one ending")
+        self._muted = False
+        if tokens != self._tokens:
+            self.restart(0)
+            self._append(tokens)
+        self.ending = frames[-1]
+
+    def fresh(self) -> Fresh:
+        """What may be shown now and was not yet."""
+        until = self._until()
+        if self._doubted:
+            self.contradicted |= not self._agrees()
+            self._doubted = len(self._text) < len(self._shown)
+        closed = self.ending is not None or self._stop_at is not None
+        self.contradicted |= closed and until < len(self._shown)
+        if self.contradicted or until <= len(self._shown):
+            return Fresh("", ())
+        data = bytes(self._text[len(self._shown) : until])
+        self._shown += data
+        return Fresh(self._decoder.decode(data), self._tokens_until(until))
+
+    @property
+    def reason(self) -> str:
+        """Why it ended, in the words of OpenAI."""
+        assert self.ending is not None
+        if self.stopped:
+            return "stop"
+        return self.ending.reason if self.ending.reason in ("length", "tool_calls") else "stop"
+
+    def _append(self, tokens: Sequence[Token]) -> None:
+        for token in tokens:
+            self._starts.append(len(self._text))
+            self._tokens.append(token)
+            self._text += token.text
+        self._search()
+
+    def _agrees(self) -> bool:
+        """Whether what was shown is so far what it should have been."""
+        size = min(len(self._text), len(self._shown))
+        return self._text[:size] == self._shown[:size]
+
+    def _search(self) -> None:
+        """Look for the first stop sequence in what is new."""
+        if self._stop_at is not None or not self.stops:
+            return
+        overlap = max(map(len, self.stops)) - 1
+        begin = max(0, self._searched - overlap)
+        found = [at for it in self.stops if (at := self._text.find(it, begin)) >= 0]
+        self._searched = len(self._text)
+        if found:
+            self._stop_at, self.stopped = min(found), True
+
+    def _until(self) -> int:
+        """How much of the text may be shown."""
+        if self._stop_at is not None:
+            return self._stop_at
+        if self.ending is not None:
+            return min(self.ending.text_bytes, len(self._text))
+        held = 0
+        for stop in self.stops:
+            for size in range(min(len(stop) - 1, len(self._text)), held, -1):
+                if self._text.endswith(stop[:size]):
+                    held = size
+                    break
+        return len(self._text) - held
+
+    def _tokens_until(self, until: int) -> tuple[Token, ...]:
+        """The tokens that were not told yet and end, or at the end begin, within the text."""
+        closed = self.ending is not None or self._stop_at is not None
+        told: list[Token] = []
+        while self._told < len(self._tokens):
+            token, start = self._tokens[self._told], self._starts[self._told]
+            if start + len(token.text) > until and not (closed and start < until):
+                break
+            self._told += 1
+            # Special tokens are no text.
+            if token.text:
+                told.append(token)
+        return tuple(told)
