@@ -1,0 +1,183 @@
+"""Reads protobuf as far as ONNX files need it: a table of fields in, values out.
+
+The bytes may come from anybody. Every length is checked against what holds it, and the number of
+fields in a file is bounded, so that a small file cannot keep us busy for long.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+import numpy as np
+
+from wire.errors import ModelRefused
+
+FIELDS_MAX = 4_000_000
+VARINT_BYTES_MAX = 10
+TEXT_BYTES_MAX = 4096
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Kind(Enum):
+    """How the values of a field are read."""
+
+    INTS = auto()
+    FLOATS = auto()
+    DOUBLES = auto()
+    TEXTS = auto()
+    PARTS = auto()
+
+
+# What each kind is written as: one at a time, or (numbers) many in one piece.
+_VARINT, _FIXED64, _PIECE, _FIXED32 = 0, 1, 2, 5
+_ALONE = {
+    Kind.INTS: _VARINT,
+    Kind.FLOATS: _FIXED32,
+    Kind.DOUBLES: _FIXED64,
+    Kind.TEXTS: _PIECE,
+    Kind.PARTS: _PIECE,
+}
+_FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
+Table = Mapping[int, tuple[str, Kind]]
+
+
+@dataclass(slots=True)
+class Source:
+    """All bytes of one file, and how many fields of it may still be read."""
+
+    name: str
+    data: memoryview
+    fields_left: int = FIELDS_MAX
+
+    def refuse(self, why: str) -> ModelRefused:
+        return ModelRefused(f"{self.name} is no whole ONNX file: {why}")
+
+
+@dataclass(slots=True)
+class Fields:
+    """The values of one message by name; a number or a text alone is the last one written."""
+
+    source: Source
+    ints: dict[str, list[int]] = field(default_factory=dict)
+    pieces: dict[str, list[memoryview]] = field(default_factory=dict)
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    parts: dict[str, list["Span"]] = field(default_factory=dict)
+    packed: dict[str, list[memoryview]] = field(default_factory=dict)
+
+    def has(self, name: str) -> bool:
+        return any(
+            name in kind for kind in (self.ints, self.pieces, self.texts, self.parts, self.packed)
+        )
+
+    def text(self, name: str) -> str:
+        return self.texts.get(name, [""])[-1]
+
+    def number(self, name: str, default: int = 0) -> int:
+        found = self.integers(name)
+        return int(found[-1]) if len(found) else default
+
+    def integers(self, name: str) -> Array:
+        """All integers of a field, in order, as signed numbers of 64 bits."""
+        alone = np.array(self.ints.get(name, []), np.uint64).view(np.int64)
+        chunks = [_varints(self.source, piece) for piece in self.packed.get(name, [])]
+        return np.concatenate([alone, *chunks]) if chunks else alone
+
+    def floats(self, name: str, kind: str) -> Array:
+        """All floats of a field as one array; `kind` is numpy's, `<f4` or `<f8`."""
+        pieces = self.pieces.get(name, [])
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if len(data) % np.dtype(kind).itemsize:
+            raise self.source.refuse("a list of floats ends in the middle of one")
+        return np.frombuffer(data, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A message, a text or plain bytes: where it lies in its file."""
+
+    source: Source
+    begin: int
+    end: int
+
+    def data(self) -> memoryview:
+        return self.source.data[self.begin : self.end]
+
+    def text(self) -> str:
+        if self.end - self.begin > TEXT_BYTES_MAX:
+            raise self.source.refuse(f"a text of {self.end - self.begin} bytes")
+        try:
+            return bytes(self.data()).decode()
+        except UnicodeDecodeError as error:
+            raise self.source.refuse("a name or a text is not UTF-8") from error
+
+    def read(self, table: Table) -> Fields:
+        """The fields that `table` knows, by their numbers; others are passed over."""
+        found, at, source = Fields(self.source), self.begin, self.source
+        while at < self.end:
+            tag, at = self._varint(at)
+            source.fields_left -= 1
+            if source.fields_left < 0:
+                raise source.refuse(f"it has more than {FIELDS_MAX} fields")
+            number, form = tag >> 3, tag & 7
+            name, kind = table.get(number, ("", None))
+            if kind is not None and form not in (_ALONE[kind], _PIECE):
+                raise source.refuse(f"the field {name} is written as something else")
+            if form == _VARINT:
+                value, at = self._varint(at)
+                if kind is not None:
+                    found.ints.setdefault(name, []).append(value)
+                continue
+            if form == _PIECE:
+                size, at = self._varint(at)
+            elif form in _FIXED_BYTES:
+                size = _FIXED_BYTES[form]
+            else:
+                raise source.refuse(f"there is no kind of field {form}")
+            if not number or size > self.end - at:
+                raise source.refuse("it is cut short, or something else altogether")
+            part, at = Span(source, at, at + size), at + size
+            if kind is not None:
+                _keep(found, name, kind, part)
+        return found
+
+    def _varint(self, at: int) -> tuple[int, int]:
+        data, value = self.source.data, 0
+        for place in range(min(VARINT_BYTES_MAX, self.end - at)):
+            byte = data[at + place]
+            value |= (byte & 0x7F) << 7 * place
+            if byte < 0x80:
+                return value & (1 << 64) - 1, at + place + 1
+        raise self.source.refuse("it is cut short, or something else altogether")
+
+
+def _keep(found: Fields, name: str, kind: Kind, part: Span) -> None:
+    match kind:
+        case Kind.TEXTS:
+            found.texts.setdefault(name, []).append(part.text())
+        case Kind.PARTS:
+            found.parts.setdefault(name, []).append(part)
+        case Kind.INTS:
+            found.packed.setdefault(name, []).append(part.data())
+        case Kind.FLOATS | Kind.DOUBLES:
+            found.pieces.setdefault(name, []).append(part.data())
+
+
+def _varints(source: Source, data: memoryview) -> Array:
+    """Many integers written one after the other, all at once."""
+    raw = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(raw < 0x80)
+    if not len(raw):
+        return np.zeros(0, np.int64)
+    if not len(ends) or ends[-1] != len(raw) - 1:
+        raise source.refuse("a list of integers ends in the middle of one")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    sizes = ends - starts + 1
+    if sizes.max() > VARINT_BYTES_MAX:
+        raise source.refuse("an integer is longer than integers are")
+    values = np.zeros(len(ends), np.uint64)
+    for place in range(int(sizes.max())):
+        longer = sizes > place
+        digits = (raw[starts[longer] + place] & 0x7F).astype(np.uint64)
+        values[longer] |= digits << np.uint64(7 * place)
+    return values.view(np.int64)
