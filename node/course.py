@@ -259,6 +259,7 @@ class Course:
 
     def _blame(self, peer: PeerId, error: BatonError) -> None:
         """It said no, or failed: whether and when it may be asked again."""
+        for_good = isinstance(error, Refused) and error.retry_after_s is None
         if isinstance(error, Refused) and error.retry_after_s is not None:
             self._patience.refused(peer, error.retry_after_s, trio.current_time())
         else:
@@ -266,7 +267,8 @@ class Course:
             self._declined = self._declined and isinstance(error, Refused)
         self.handing.failed_over += 1
         self._reasons = [*self._reasons[-3:], f"{peer.short}: {error.message}"]
-        self.tell(Failed(self.baton.leg.role.name.lower(), peer, error.message))
+        role = self.baton.leg.role.name.lower()
+        self.tell(Failed(role, peer, error.message, for_good))
 
     def _nobody(self) -> str:
         tried = f" ({'; '.join(self._reasons)})" if self._reasons else ""

@@ -32,6 +32,8 @@ class Failed:
     what: str
     peer: PeerId
     why: str
+    # It refused, and would again.
+    for_good: bool = False
 
 
 @dataclass(frozen=True, slots=True)

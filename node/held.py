@@ -8,6 +8,7 @@ import trio
 
 from node.admission import LONG_S, Place
 from node.baton import Baton
+from node.roles.infer import GENERATE
 from node.roles.seam import LegRole, Work
 from node.work import units_of
 from p2p.talk import Talk
@@ -22,6 +23,7 @@ class Held:
     role: LegRole
     place: Place | None = None
     _stop: Callable[[], None] | None = None
+    _generates: bool = False
 
     @property
     def expected_s(self) -> float:
@@ -37,6 +39,7 @@ class Held:
             units=units_of(baton.leg, baton.input, baton.units),
             left_s=deadline_at_s - trio.current_time(),
         )
+        self._generates = baton.leg.operation == GENERATE
         self.place = self.role.admit(work)
         self.place.on_refusal = self._stop
 
@@ -45,7 +48,8 @@ class Held:
         """What is done within this block ends, Refused, when the place is given up.
 
         So it is when the holder has gone before the leg began; one that began is finished, for
-        when the holder comes back, unless it keeps the engine from others for long.
+        when the holder comes back, unless it keeps the engine from others for long. A generation
+        ends at once: its slot is another's, and whoever goes on with it goes on from what was shown.
         """
         failure: BatonError | None = None
         async with trio.open_nursery() as nursery:
@@ -75,7 +79,8 @@ class Held:
             await talk.exchange.receive()
         except (TransportError, RemoteProtocolError):
             place = self.place
-            if place is not None and (not place.begun or place.cost_s > LONG_S):
+            ends = self._generates or (place is not None and place.cost_s > LONG_S)
+            if place is not None and (ends or not place.begun):
                 place.refusal = Refused("given up: who offered it has gone", retry_after_s=1.0)
                 if self._stop is not None:
                     self._stop()

@@ -112,6 +112,16 @@ class Path:
             if not self.handing.anybody(stage):
                 raise nobody_can(stage)
 
+    def under_way(self, task_id: ContentId) -> bool:
+        return task_id in self._runs
+
+    def cancel(self, task_id: ContentId) -> None:
+        """Its client no longer wants it: it ends, here and with whoever works on it."""
+        run = self._runs.get(task_id)
+        if run is not None:
+            run.cancelled = True
+            run.scope.cancel()
+
     async def resume(self) -> int:
         """Take up what the journal says was under way when this peer last stopped; how many."""
         rows = self.store.scan(Table.JOURNAL, limit=TASKS_UNDER_WAY_MAX)
@@ -163,6 +173,8 @@ class Path:
             with run.scope:
                 run.answered = await self._attempts(run, deadline_at_s)
                 self._answered += 1
+            if run.cancelled and run.answered is None:
+                raise TaskFailed("its client cancelled it")
         except (TaskFailed, StoreError) as error:
             run.error = error
             self._failed += 1

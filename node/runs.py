@@ -54,6 +54,8 @@ class Run:
     journaled: trio.Event = field(default_factory=trio.Event)
     finished: trio.Event = field(default_factory=trio.Event)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    # By its client, and not because this peer ends.
+    cancelled: bool = False
     answered: Answered | None = None
     error: BatonError | None = None
 
