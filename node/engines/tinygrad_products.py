@@ -60,16 +60,23 @@ def _run(kernel: Callable[..., Any], out: Tensor, *sources: Tensor) -> Tensor:
 def _linear_kernel(out: Any, rows: Any, weight: Any, bias: Any) -> Any:
     """One panel of eight columns stays in the cache while all rows pass it."""
     count, inner = rows.shape
-    panel, row, lane = UOp.range(weight.shape[0], 0), UOp.range(count, 1), UOp.range(BLOCK, 2)
+    # A range of one is folded away, and the axes after it move up by one.
+    row = UOp.range(count, 1) if count > 1 else UOp.const(0)
+    panel, lane = UOp.range(weight.shape[0], 0), UOp.range(BLOCK, 2)
     term = UOp.range(inner, 3, AxisType.REDUCE)
     column = panel * BLOCK + lane
     total = (rows[row, term] * weight[panel, term, lane]).reduce(term, arg=Ops.ADD)
     stored = out[row, column].store(total + bias[column])
     info = KernelInfo(
         name=f"linear_{count}_{inner}_{weight.shape[0] * BLOCK}",
-        opts_to_apply=(Opt(OptOps.UPCAST, 2, BLOCK), Opt(OptOps.UPCAST, 1, ROWS)),
+        opts_to_apply=(
+            (Opt(OptOps.UPCAST, 2, BLOCK), Opt(OptOps.UPCAST, 1, ROWS))
+            if count > 1
+            else (Opt(OptOps.UPCAST, 1, BLOCK),)
+        ),
     )
-    return stored.end(panel, row, lane).sink(arg=info)
+    ranges = (panel, row, lane) if count > 1 else (panel, lane)
+    return stored.end(*ranges).sink(arg=info)
 
 
 def _product_kernel(out: Any, left: Any, right: Any) -> Any:

@@ -1,0 +1,167 @@
+"""Attention over kept keys and values, as kernels of our own. Worker only.
+
+A pass has rows; each row is one token at one place of one slot, whichever slots they are of. Its
+key and value are written where they belong first, then it sees what its slot keeps up to itself.
+Every sum runs over its terms in one fixed order, whatever lies beside the row, so a token's numbers
+are the same to the bit alone, in a batch and in a longer pass. How far the longest row sees is the
+variable `BLOCKS` of the graph: nothing beyond is read.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from tinygrad import Tensor, dtypes
+from tinygrad.uop.ops import AxisType, KernelInfo, Ops, UOp
+
+LANES = 8
+BLOCKS = "blocks"
+
+
+class Attention:
+    """`context` tokens are kept for each slot; keys lie [slot, head, size, context]."""
+
+    def __init__(self, context: int, *, blocked: bool) -> None:
+        self._context = context
+        self._blocked = blocked
+
+    def keep(self, keys: Tensor, values: Tensor, new: tuple[Tensor, Tensor], at: Tensor) -> Any:
+        """Write rows of keys and values in place; both stores as they are afterwards."""
+        key, value = (part.contiguous() for part in new)
+        return (
+            self._run(self._keep_keys, keys, key, at),
+            self._run(self._keep_values, values, value, at),
+        )
+
+    def mixed(self, query: Tensor, keys: Tensor, values: Tensor, at: Tensor) -> Tensor:
+        """[rows, heads, size] and what is kept -> [rows, heads, size]."""
+        rows, heads, size = (int(n) for n in query.shape)
+        shared = int(keys.shape[1])
+        shape = (rows, shared, heads // shared)
+        query = query.reshape(*shape, size).contiguous()
+        scores = self._run(self._scores, Tensor.empty(*shape, self._context), query, keys, at)
+        top = self._run(self._tops, Tensor.empty(*shape, LANES), scores).max(-1).contiguous()
+        shares = self._run(self._shares, Tensor.empty(*shape, self._context), scores, top)
+        sums = self._run(self._sums, Tensor.empty(*shape, LANES), shares)
+        total = sums[..., 0]
+        for lane in range(1, LANES):
+            total = total + sums[..., lane]
+        found = self._run(self._mix, Tensor.empty(*shape, size), shares, values, at)
+        return (found / total.unsqueeze(-1)).reshape(rows, heads, size)
+
+    def _run(self, kernel: Callable[..., Any], out: Tensor, *sources: Tensor) -> Tensor:
+        return Tensor.custom_kernel(out, *sources, fxn=kernel)[0]
+
+    def _info(self, name: str) -> KernelInfo:
+        return KernelInfo(name=name, opts_to_apply=() if self._blocked else None)
+
+    def _ranges(self, unrolled: int, *shape: Any) -> tuple[Any, ...]:
+        return _ranges(unrolled if self._blocked else 0, *shape)
+
+    def _blocks(self) -> Any:
+        return UOp.variable(BLOCKS, 1, self._context // LANES, param=True)
+
+    def _keep_keys(self, keys: Any, new: Any, at: Any) -> Any:
+        ranges = row, head, term = _ranges(0, *new.shape)
+        place = at[row]
+        target = keys[place // self._context, head, term, place % self._context]
+        return (
+            target.store(new[row, head, term]).end(*_real(ranges)).sink(arg=self._info("keep_keys"))
+        )
+
+    def _keep_values(self, values: Any, new: Any, at: Any) -> Any:
+        ranges = row, head, term = _ranges(0, *new.shape)
+        place = at[row]
+        target = values[place // self._context, head, place % self._context, term]
+        return (
+            target.store(new[row, head, term])
+            .end(*_real(ranges))
+            .sink(arg=self._info("keep_values"))
+        )
+
+    def _scores(self, out: Any, query: Any, keys: Any, at: Any) -> Any:
+        rows, shared, group, size = query.shape
+        ranges = row, head, block, one, lane = self._ranges(
+            2, rows, shared, self._blocks(), group, LANES
+        )
+        term = UOp.range(size, len(ranges), AxisType.REDUCE)
+        place, seen = at[row], block * LANES + lane
+        key = keys[place // self._context, head, term, seen]
+        total = (query[row, head, one, term] * key).reduce(term, arg=Ops.ADD)
+        scaled = total * UOp.const(1 / math.sqrt(size), dtypes.float)
+        nothing = UOp.const(-math.inf, dtypes.float)
+        kept = (seen <= place % self._context).where(scaled, nothing)
+        info = self._info("scores")
+        return out[row, head, one, seen].store(kept).end(*_real(ranges)).sink(arg=info)
+
+    def _tops(self, out: Any, scores: Any) -> Any:
+        return self._over_blocks("tops", Ops.MAX, out, scores)
+
+    def _sums(self, out: Any, shares: Any) -> Any:
+        return self._over_blocks("sums", Ops.ADD, out, shares)
+
+    def _over_blocks(self, name: str, kind: Ops, out: Any, source: Any) -> Any:
+        ranges = row, head, one, lane = self._ranges(1, *out.shape)
+        block = UOp.range(self._blocks(), len(ranges), AxisType.REDUCE)
+        total = source[row, head, one, block * LANES + lane].reduce(block, arg=kind)
+        info = self._info(name)
+        return out[row, head, one, lane].store(total).end(*_real(ranges)).sink(arg=info)
+
+    def _shares(self, out: Any, scores: Any, top: Any) -> Any:
+        rows, shared, group, _ = out.shape
+        ranges = row, head, one, block, lane = self._ranges(
+            1, rows, shared, group, self._blocks(), LANES
+        )
+        seen = block * LANES + lane
+        share = (scores[row, head, one, seen] - top[row, head, one]).exp()
+        info = self._info("shares")
+        return out[row, head, one, seen].store(share).end(*_real(ranges)).sink(arg=info)
+
+    def _mix(self, out: Any, shares: Any, values: Any, at: Any) -> Any:
+        rows, shared, group, size = out.shape
+        ranges = row, head, panel, one, lane = self._ranges(
+            2, rows, shared, size // LANES, group, LANES
+        )
+        seen = UOp.range(self._blocks() * LANES, len(ranges), AxisType.REDUCE)
+        term = panel * LANES + lane
+        value = values[at[row] // self._context, head, seen, term]
+        total = (shares[row, head, one, seen] * value).reduce(seen, arg=Ops.ADD)
+        info = self._info("mix")
+        return out[row, head, one, term].store(total).end(*_real(ranges)).sink(arg=info)
+
+
+def squares(rows: Tensor, *, blocked: bool) -> Tensor:
+    """The sum of squares of each row, in one fixed order: [rows, width] -> [rows, 1]."""
+    out = Tensor.empty(int(rows.shape[0]), LANES)
+
+    def kernel(out: Any, rows: Any) -> Any:
+        ranges = row, lane = _ranges(1 if blocked else 0, *out.shape)
+        block = UOp.range(rows.shape[1] // LANES, 2, AxisType.REDUCE)
+        number = rows[row, block * LANES + lane]
+        total = (number * number).reduce(block, arg=Ops.ADD)
+        info = KernelInfo(name="squares", opts_to_apply=() if blocked else None)
+        return out[row, lane].store(total).end(*_real(ranges)).sink(arg=info)
+
+    parts = Tensor.custom_kernel(out, rows.contiguous(), fxn=kernel)[0]
+    total = parts[:, 0]
+    for lane in range(1, LANES):
+        total = total + parts[:, lane]
+    return total.unsqueeze(-1)
+
+
+def _ranges(unrolled: int, *shape: Any) -> tuple[Any, ...]:
+    """A range for each axis, the last `unrolled` of them side by side in registers.
+
+    A range of one is folded away, so it is a zero from the beginning.
+    """
+    first = len(shape) - unrolled
+    return tuple(
+        UOp.const(0)
+        if isinstance(size, int) and size == 1
+        else UOp.range(size, axis, AxisType.WEAK if axis < first else AxisType.UPCAST)
+        for axis, size in enumerate(shape)
+    )
+
+
+def _real(ranges: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(it for it in ranges if it.op is Ops.RANGE)
