@@ -158,7 +158,7 @@ class _Keys:
     def real(self, name: str, least: float, most: float, default: float | None = None) -> float:
         found = self.get(name)
         found = default if found is None else found
-        if type(found) not in (float, int) or not least < found <= most:
+        if not isinstance(found, float | int) or not least < found <= most:
             raise self.refused(f"{self.prefix}.{name}", found)
         return float(found)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import trio
 from trio import TaskStatus  # type: ignore[attr-defined]
 
-from node.engines import embedding
+from node.engines import embedding, generating, onnx_calls
 from node.engines.launch import EngineConfig, prepare, tinygrad_version
 from node.engines.seam import Emit, EngineStatistics, Job, Loaded, Output, ready_model
 from node.engines.work import Offer, Work
@@ -62,6 +62,8 @@ class TinygradEngine:
         self._nursery = nursery
         self._works: dict[str, Work] = {
             embedding.FORMAT: embedding.Embedding(config.jobs_max, self._wake),
+            generating.FORMAT: generating.Generating(config.jobs_max, self._wake),
+            onnx_calls.FORMAT: onnx_calls.Calls(self._wake),
         }
         self._turns = deque(self._works.values())
         self._turn = trio.Lock()

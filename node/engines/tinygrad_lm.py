@@ -7,7 +7,6 @@ last token goes through one of the former.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from tinygrad.uop.ops import UOp
 
 from node.engines.gguf import GgufModel
 from node.engines.safetensors import Array
+from node.engines.slots import Row
 from node.engines.tinygrad_attention import BLOCKS, LANES, Attention, squares
 from node.engines.tinygrad_gguf import read_array
 from node.engines.tinygrad_products import Products
@@ -23,15 +23,6 @@ from node.engines.tinygrad_products import Products
 # Rows of passes that answer, and of passes that only read.
 ANSWERING = (1, 4, 8)
 READING = (32, 128)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One token at one place of a slot."""
-
-    token: int
-    slot: int
-    position: int
 
 
 class LanguageModel:
@@ -55,6 +46,11 @@ class LanguageModel:
             for form in ((size, self.context), (self.context, size))
         ]
         self._inputs = {rows: self._input(rows) for rows in (*ANSWERING, *READING)}
+
+    @property
+    def exact(self) -> bool:
+        """Whether a token's numbers are the same to the bit in every pass."""
+        return self._products.blocked
 
     def _input(self, rows: int) -> tuple[Tensor, ...]:
         half = self.model.head_size // 2
@@ -108,7 +104,7 @@ class LanguageModel:
 
     def run(self, graphs: dict[int, Any], rows: Sequence[Row]) -> Array | None:
         """One pass; the logits of every row, [rows, words], if they are few enough to answer."""
-        size = next(size for size in (*ANSWERING, *READING) if size >= len(rows))
+        size = next(size for size in sorted(graphs) if size >= len(rows))
         # A row that is there twice writes the same numbers to the same place twice.
         filled = [*rows, *[rows[0]] * (size - len(rows))]
         positions = [row.position for row in filled]

@@ -23,6 +23,8 @@ from wire.model import Manifest
 # Each is `load(manifest, files, place) -> Model`, and may raise ModelRefused or EngineMissing.
 LOADERS = {
     "bert-safetensors": "node.engines.tinygrad_embedding:load",
+    "gguf": "node.engines.tinygrad_generating:load",
+    "onnx": "node.engines.tinygrad_onnx:load",
 }
 
 

@@ -1,0 +1,88 @@
+"""Answers that have to fit a JSON schema: which tokens may come next. Worker only."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+
+from node.engines.gguf_tokens import TokenTable
+from wire.errors import ModelRefused
+
+ANY_OBJECT = '{"type": "object"}'
+MASK_BITS = 32
+
+
+class Grammars:
+    """Makes a grammar for each answer that has a schema."""
+
+    def __init__(self, table: TokenTable) -> None:
+        self._words = len(table.names)
+        ends = sorted(table.ends)
+        self._tokens = LLTokenizer(
+            TokenizerWrapper(_Table(table, ends[0])), n_vocab=self._words, eos_token=ends
+        )
+
+    def of(self, schema: str) -> "Grammar":
+        """The grammar of a schema; ModelRefused says why there is none."""
+        try:
+            found = json.loads(schema)
+            if not isinstance(found, dict | bool):
+                raise ModelRefused("the schema is not a JSON object")
+            source = LLMatcher.grammar_from_json_schema(ANY_OBJECT if found == {} else schema)
+        except (ValueError, RecursionError) as error:
+            raise ModelRefused(f"the schema cannot be read: {str(error)[:200]}") from error
+        grammar = Grammar(LLMatcher(self._tokens, source), self._words)
+        grammar.check()
+        return grammar
+
+
+class Grammar:
+    """What one answer may go on with."""
+
+    def __init__(self, matcher: LLMatcher, words: int) -> None:
+        self._matcher = matcher
+        self._words = words
+
+    def check(self) -> None:
+        if self._matcher.is_error():
+            reason = " ".join(self._matcher.get_error().split())[:300]
+            raise ModelRefused(f"no answer fits the schema: {reason}")
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more fits, or only an end."""
+        return bool(self._matcher.is_stopped())
+
+    def allowed(self) -> Any:
+        """A truth for each token; ModelRefused if there is none left."""
+        mask = np.zeros(-(-self._words // MASK_BITS), np.int32)
+        self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
+        self.check()
+        bits = np.unpackbits(mask.view(np.uint8), bitorder="little", count=self._words)
+        if not bits.any():
+            raise ModelRefused("no answer fits the schema: no token is left")
+        return bits.astype(bool)
+
+    def take(self, token: int) -> None:
+        self._matcher.consume_token(token)
+        self.check()
+
+
+class _Table:
+    """A table of tokens as llguidance asks for it."""
+
+    def __init__(self, table: TokenTable, end: int) -> None:
+        self.eos_token_id = end
+        self.bos_token_id = table.begin
+        self.special_token_ids: Sequence[int] = sorted(table.special | table.ends)
+        # A special token is told by a byte that begins no text.
+        self.tokens: Sequence[bytes] = [
+            b"\xff" + name.encode() if at in table.special else text
+            for at, (name, text) in enumerate(zip(table.names, table.texts, strict=True))
+        ]
+        self._pairs = table.pairs
+
+    def __call__(self, text: bytes) -> list[int]:
+        return list(self._pairs.encode(text.decode("utf-8", "replace")).ids)

@@ -1,0 +1,185 @@
+"""Which token comes next: exactly specified, so that a run can be repeated and checked.
+
+`z` are the model's logits for the token at `position` (0 for the first of the answer), as 64-bit
+floats. Ties always go to the lower token. In this order:
+
+1. Penalties: z[t] -= frequency_penalty * n + presence_penalty, for every token t that the answer
+   has n > 0 times already.
+2. What a schema does not allow becomes minus infinity.
+3. Temperature 0: the greatest z is the token.
+4. Otherwise z /= temperature, and tokens are ranked by z. `top_k` (0: off) keeps the first so many.
+   p is the softmax over what is kept. `min_p` (0: off) keeps p >= min_p * the greatest p. `top_p`
+   (1: off) keeps the shortest beginning of the ranks whose sum of p (of step 4's softmax, summed in
+   that order) reaches top_p; the first is always kept.
+5. Of what is kept, the greatest z + g is the token. g = -ln(-ln((k + 0.5) / 2**32)), k being the
+   32-bit little-endian word number t of the ChaCha20 keystream (RFC 8439, block counter from 0)
+   with the key SHA-256(seed as 8 little-endian bytes || model id) and the nonce `position` as 12
+   little-endian bytes.
+
+A token's log probability is that of step 0: of the model's logits as they are, before penalties.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from wire import limits
+from wire.errors import ModelRefused
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Words = np.ndarray[Any, np.dtype[np.uint32]]
+TOKENS_DEFAULT = 16
+TOKENS_MAX = 1 << 20
+WORD_BITS = 32
+BLOCK_WORDS = 16
+ROUNDS = 20
+# The greatest g and the least differ by less than this: what lies further behind cannot win.
+NOISE_SPAN = 26.1
+MILLION = 1_000_000
+LOGPROB_LEAST = -(10**9)
+_WORDS_OF_CONSTANT = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)
+_COLUMNS = ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15))
+_DIAGONALS = ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """The parameters of one answer, checked. `logprobs`: -1 none, else how many alternatives."""
+
+    tokens: int = TOKENS_DEFAULT
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int = 0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logprobs: int = -1
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Self:
+        """Read a stage's parameters; ModelRefused names what is not as it should be."""
+        found: dict[str, Any] = {}
+        for name, value in parameters.items():
+            if name not in _BOUNDS:
+                raise ModelRefused(f"{name[:40]!r} is not a parameter of a language model")
+            least, most = _BOUNDS[name]
+            whole = isinstance(least, int)
+            fits = type(value) is int or (not whole and type(value) is float)
+            if not fits or not least <= value <= most:
+                what = "whole number" if whole else "number"
+                raise ModelRefused(f"{name!r} is a {what} from {least} to {most}")
+            found[name] = value if whole else float(value)
+        return cls(**found)
+
+
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "tokens": (1, TOKENS_MAX),
+    "temperature": (0.0, 100.0),
+    "top_p": (0.0, 1.0),
+    "top_k": (0, 1 << 20),
+    "min_p": (0.0, 1.0),
+    "seed": (0, (1 << 63) - 1),
+    "frequency_penalty": (-2.0, 2.0),
+    "presence_penalty": (-2.0, 2.0),
+    "logprobs": (-1, limits.LOGPROBS_MAX),
+}
+
+
+def choose(
+    logits: Any,
+    sampling: Sampling,
+    model: bytes,
+    position: int,
+    counts: Mapping[int, int],
+    allowed: Any = None,
+) -> int:
+    """The token at `position`; `counts` are of the answer so far, `allowed` is a mask or None."""
+    z: Floats = np.asarray(logits, np.float64)
+    if counts and (sampling.frequency_penalty or sampling.presence_penalty):
+        z = z.copy()
+        for token, count in counts.items():
+            z[token] -= sampling.frequency_penalty * count + sampling.presence_penalty
+    if allowed is not None:
+        z = np.where(allowed, z, -np.inf)
+    if sampling.temperature == 0:
+        return int(np.argmax(z))
+    z = z / sampling.temperature
+    kept = _kept(z, sampling)
+    kept = kept[z[kept] >= z[kept].max() - NOISE_SPAN]
+    # In the order of their numbers, so that the lower one wins a tie.
+    kept = np.sort(kept)
+    key = hashlib.sha256(sampling.seed.to_bytes(8, "little") + model).digest()
+    return int(kept[np.argmax(z[kept] + noise(key, position, kept))])
+
+
+def _kept(z: Floats, sampling: Sampling) -> Any:
+    """The tokens that steps 4 leaves, by their ranks; all where nothing is cut."""
+    possible = np.flatnonzero(z > -np.inf)
+    if not sampling.top_k and not sampling.min_p and sampling.top_p >= 1:
+        return possible
+    ranks = possible[np.argsort(-z[possible], kind="stable")]
+    if sampling.top_k:
+        ranks = ranks[: sampling.top_k]
+    p = np.exp(z[ranks] - z[ranks[0]])
+    p /= p.sum()
+    keep = len(ranks)
+    if sampling.min_p:
+        keep = min(keep, int(np.count_nonzero(p >= sampling.min_p * p[0])))
+    if sampling.top_p < 1:
+        keep = min(keep, int(np.searchsorted(np.cumsum(p), sampling.top_p)) + 1)
+    return ranks[: max(1, keep)]
+
+
+def noise(key: bytes, position: int, tokens: Any) -> Floats:
+    """g of each token, as specified above."""
+    blocks, at = np.unique(tokens // BLOCK_WORDS, return_inverse=True)
+    words = keystream(key, position.to_bytes(12, "little"), blocks)
+    k = words[at, tokens % BLOCK_WORDS].astype(np.float64)
+    noise: Floats = -np.log(-np.log((k + 0.5) / 2**WORD_BITS))
+    return noise
+
+
+def keystream(key: bytes, nonce: bytes, counters: Any) -> Words:
+    """ChaCha20's blocks number `counters`: [counters, 16] words."""
+    count = len(counters)
+    first = [*_WORDS_OF_CONSTANT, *np.frombuffer(key, "<u4").tolist()]
+    state = np.empty((16, count), np.uint32)
+    for at, word in enumerate(first):
+        state[at] = word
+    state[12] = np.asarray(counters, np.uint32)
+    for at, word in enumerate(np.frombuffer(nonce, "<u4").tolist()):
+        state[13 + at] = word
+    x = state.copy()
+    for _ in range(ROUNDS // 2):
+        for a, b, c, d in (*_COLUMNS, *_DIAGONALS):
+            for one, other, to, by in ((a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)):
+                x[one] += x[other]
+                mixed = x[to] ^ x[one]
+                x[to] = (mixed << np.uint32(by)) | (mixed >> np.uint32(WORD_BITS - by))
+    x += state
+    return x.T
+
+
+def log_probabilities(logits: Any) -> Floats:
+    """The natural logarithms of the softmax of the model's logits."""
+    z: Floats = np.asarray(logits, np.float64)
+    z = z - z.max()
+    return z - math.log(np.exp(z).sum())
+
+
+def millionths(logprob: float) -> int:
+    """A log probability as it is told: a whole number, the same on every machine."""
+    return max(LOGPROB_LEAST, min(0, round(logprob * MILLION)))
+
+
+def best(logprobs: Floats, count: int) -> list[int]:
+    """The tokens of the greatest probabilities, the greatest first."""
+    if count == 0:
+        return []
+    found = np.argsort(-logprobs, kind="stable")[:count]
+    return [int(token) for token in found]
