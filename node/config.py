@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from node.gateway.config import GatewayConfig
 from p2p.peers import PeersConfig
 from wire import limits
 from wire.errors import InputError
@@ -24,6 +25,8 @@ class NodeConfig:
     models: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
     quota_bytes: int = QUOTA_BYTES_DEFAULT
+    # Where HTTP is served, if it is.
+    gateway: GatewayConfig | None = None
     # How long a leaving peer may take to finish what it holds.
     leave_s: float = 10.0
 
@@ -39,10 +42,10 @@ class NodeConfig:
                 f" not {len(self.peers.network.encode())}",
                 todo="give another with --network",
             )
-        if Role.GATEWAY in self.roles:
+        if (Role.GATEWAY in self.roles) is (self.gateway is None):
             raise InputError(
-                "the gateway role is not there yet",
-                todo="use data, infer, verify and store; clients use `python -m node ask`",
+                "a gateway serves HTTP, and whoever serves HTTP is one",
+                todo="give --role gateway with --http ADDRESS:PORT",
             )
         for path in self.files:
             if not path.exists():

@@ -14,8 +14,10 @@ from node.commands import demo as showing_demo
 from node.commands import devnet as showing_devnet
 from node.commands import load as loading_command
 from node.commands.join import World, join
+from node.commands.keys import keys
 from node.commands.options import (
     bytes_of,
+    gateway_of,
     json_option,
     roles_of,
     state_option,
@@ -48,13 +50,16 @@ def cli(*, debug: bool) -> None:
     del debug  # Read by `node.__main__`, which is where errors end.
 
 
+cli.add_command(keys)
+
+
 def _run(work: Callable[[], Awaitable[None]]) -> None:
     trio.run(work)
 
 
 @cli.command("join")
 @click.argument("bootstrap", nargs=-1)
-@click.option("--role", "roles", multiple=True, help="data, infer, verify or store; repeatable.")
+@click.option("--role", "roles", multiple=True, help="data, infer, verify, store, gateway.")
 @click.option("--model", "models", multiple=True, help="A model to serve: minilm, or a content id.")
 @click.option(
     "--files",
@@ -68,6 +73,9 @@ def _run(work: Callable[[], Awaitable[None]]) -> None:
 @click.option("--listen", multiple=True, help="A multiaddr to listen on instead of --port.")
 @click.option("--network", default="baton", show_default=True, help="Peers of other names refuse.")
 @click.option("--quota", default="20GB", show_default=True, help="What the store may grow to.")
+@click.option("--http", help="ADDRESS:PORT for OpenAI clients; of a gateway 127.0.0.1:8000.")
+@click.option("--http-name", "http_names", multiple=True, help="A name that clients reach it by.")
+@click.option("--http-verdicts", default="0/0", show_default=True, help="For tasks over HTTP.")
 @click.option("--with-parent", type=int, hidden=True, help="End when this parent process does.")
 @state_option
 @json_option
@@ -83,6 +91,9 @@ def join_command(
     listen: tuple[str, ...],
     network: str,
     quota: str,
+    http: str | None,
+    http_names: tuple[str, ...],
+    http_verdicts: str,
     with_parent: int | None,
     state: Path,
     as_json: bool,
@@ -91,6 +102,10 @@ def join_command(
     if port is None:
         port = 0 if bootstrap else _free_or_any(PORT_DEFAULT)
     chosen = roles_of(roles) or ROLES_DEFAULT
+    gateway = None
+    if http is not None or Role.GATEWAY in chosen:
+        chosen |= {Role.GATEWAY}
+        gateway = gateway_of(http, http_names, http_verdicts)
     config = NodeConfig(
         state=state.expanduser(),
         peers=PeersConfig(
@@ -102,6 +117,7 @@ def join_command(
         models=models if {Role.INFER, Role.VERIFY} & chosen else (),
         files=files,
         quota_bytes=bytes_of(quota),
+        gateway=gateway,
     )
     _run(lambda: join(config, world(), as_json=as_json, with_parent=with_parent))
 

@@ -81,8 +81,8 @@ async def join(
         await nursery.start(_hear_signals, life, nursery.cancel_scope)
         if with_parent is not None:
             nursery.start_soon(_follow_parent, with_parent, life, nursery.cancel_scope)
-        async with _open_peer(config, world) as node:
-            announce(node, as_json=as_json)
+        async with _open_peer(config, world) as node, _open_http(node) as url:
+            announce(node, url, as_json=as_json)
             if not as_json:
                 nursery.start_soon(narrate, node)
             life.up.set()
@@ -110,6 +110,19 @@ async def _open_peer(config: NodeConfig, world: World) -> AsyncIterator[Node]:
         node = await stack.enter_async_context(open_node(config, parts))
         await stack.enter_async_context(open_control(config.socket, Local(node).commands()))
         yield node
+
+
+@asynccontextmanager
+async def _open_http(node: Node) -> AsyncIterator[str | None]:
+    """HTTP for clients, where this peer is a gateway; the base URL."""
+    if node.config.gateway is None:
+        yield None
+        return
+    # Web libraries take a while to load, and other peers need none.
+    from node.gateway.server import open_gateway
+
+    async with open_gateway(node, node.config.gateway) as url:
+        yield url
 
 
 async def _hear_signals(
@@ -140,7 +153,7 @@ def _stop(life: _Life, whole: trio.CancelScope) -> None:
     life.leave.set()
 
 
-def announce(node: Node, *, as_json: bool) -> None:
+def announce(node: Node, url: str | None = None, *, as_json: bool) -> None:
     addresses = node.peers.endpoint.addresses
     join_line = f"python -m node join {_reachable(addresses)}"
     if as_json:
@@ -150,6 +163,7 @@ def announce(node: Node, *, as_json: bool) -> None:
                 "addresses": list(addresses),
                 "join": join_line,
                 "state": str(node.config.state),
+                **({} if url is None else {"http": url}),
             }
         )
         return
@@ -157,6 +171,8 @@ def announce(node: Node, *, as_json: bool) -> None:
     console.print(f"[bold]peer {node.peers.me}[/bold] is up: {roles}")
     for address in addresses:
         console.print(f"  listening on {safe(address)}")
+    if url is not None:
+        console.print(f"  OpenAI clients: base_url [bold]{safe(url)}/v1[/bold]")
     console.print("another machine joins this network with\n")
     console.print(f"  [bold green]{safe(join_line)}[/bold green]\n")
     console.print(f"state in {safe(node.config.state)}; Ctrl-C leaves politely")

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from node.gateway.config import HTTP_DEFAULT, GatewayConfig, place_of
 from wire import limits
 from wire.errors import InputError
 from wire.kinds import Role
@@ -61,6 +62,19 @@ def verdicts_of(text: str) -> tuple[int, int]:
             todo="2/3 asks for two that agree of three; 0/0 for an answer nobody checks",
         )
     return int(match[1]), int(match[2])
+
+
+def gateway_of(http: str | None, names: tuple[str, ...], verdicts: str) -> GatewayConfig:
+    """What `--http`, `--http-name` and `--http-verdicts` say; InputError if they make no sense."""
+    host, port = place_of(http or HTTP_DEFAULT)
+    needed, verifiers = verdicts_of(verdicts)
+    return GatewayConfig(
+        host=host,
+        port=port,
+        names=tuple(it.lower().rstrip(".") for it in names),
+        needed=needed,
+        verifiers=verifiers,
+    )
 
 
 def text_of(text: str | None, file: Path | None) -> str | None:

@@ -1,4 +1,4 @@
-"""What clients get, as the OpenAPI document says it. Answers are made as plain maps of this form."""
+"""What clients get, as the OpenAPI document says it: answers are plain maps of this form."""
 
 from typing import Any, Literal
 

@@ -83,10 +83,8 @@ class ToolGate:
 
 def _overlap(text: str, mark: str) -> int:
     """How many characters at the end of the text may be the beginning of the mark."""
-    return next(
-        (size for size in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:size])),
-        0,
-    )
+    sizes = range(min(len(mark) - 1, len(text)), 0, -1)
+    return next((size for size in sizes if text.endswith(mark[:size])), 0)
 
 
 def _json_of(text: str) -> Any:
@@ -98,7 +96,8 @@ def _json_of(text: str) -> Any:
 
 def _objects_in(text: str) -> list[Any]:
     """The JSON objects that a text is made of, semicolons between them; none if it is not."""
-    decoder, found, at = json.JSONDecoder(), [], 0
+    decoder, at = json.JSONDecoder(), 0
+    found: list[Any] = []
     while at < len(text) and len(found) < CALLS_MAX:
         try:
             value, at = decoder.raw_decode(text, at)

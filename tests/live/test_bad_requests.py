@@ -63,7 +63,6 @@ BARE: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "no command": ((), ("--help",)),
     "no such option": (("ask", "hash", "--fly"), ("--fly", "--help")),
     "no such role": (("join", "--role", "fly"), ("'fly'", "data, infer, verify, store")),
-    "a role not yet there": (("join", "--role", "gateway"), ("gateway", "data, infer")),
     "a quota for nothing": (("join", "--quota", "1B"), ("1 bytes", "20GB")),
     "a quota in words": (("join", "--quota", "nonsense"), ("'nonsense'", "20GB")),
     "a port beyond all": (("join", "--port", "99999"), ("99999", "65535")),

@@ -1,0 +1,97 @@
+"""The endpoints put together, and errors of every kind in the one shape that clients know."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from node.gateway.asked import InferAsked
+from node.gateway.chat import chat_router
+from node.gateway.completions import completions_router
+from node.gateway.config import GatewayConfig
+from node.gateway.desk import Desk
+from node.gateway.door import Door
+from node.gateway.embeddings import embeddings_router
+from node.gateway.errors import TYPES, Fault, HttpError, fault_of
+from node.gateway.infer import infer_router
+from node.gateway.json_body import words_of
+from node.gateway.keys import Keyring, keys_file
+from node.gateway.listing import listing_router
+from node.gateway.native import native_router
+from node.peer import Node
+from wire.errors import BatonError
+
+E = TypeVar("E", bound=Exception)
+DESCRIPTION = """A peer of a Baton network, as OpenAI's clients know an API. Each answer carries
+the ids of its tasks (`x-baton-task`) and of their receipts (`x-baton-receipt`)."""
+
+
+def gateway_app(node: Node, config: GatewayConfig) -> Door:
+    """The whole application, with its door."""
+    desk = Desk(node, config)
+    # Its own pages would load scripts from elsewhere; the document alone is served.
+    app = FastAPI(
+        title="Baton gateway", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None
+    )
+    for make in (
+        listing_router,
+        chat_router,
+        completions_router,
+        embeddings_router,
+        infer_router,
+        native_router,
+    ):
+        app.include_router(make(desk))
+    app.router.redirect_slashes = False
+    _handle(app, HttpError, lambda error: error.fault)
+    _handle(app, BatonError, fault_of)
+    _handle(app, HTTPException, _of_framework)
+    _handle(app, RequestValidationError, _of_validation)
+    _document(app, config)
+    return Door(app, config, Keyring(keys_file(node.config.state)))
+
+
+def _handle(app: FastAPI, kind: type[E], fault_of_one: Callable[[E], Fault]) -> None:
+    async def handler(_: Request, error: Exception) -> Response:
+        assert isinstance(error, kind)
+        fault = fault_of_one(error)
+        headers = fault.all_headers
+        if isinstance(error, HTTPException) and error.headers:
+            headers |= dict(error.headers)
+        return JSONResponse(fault.body, fault.status, headers)
+
+    known: Callable[[Request, Exception], Awaitable[Response]] = handler
+    app.add_exception_handler(kind, known)
+
+
+def _of_framework(error: HTTPException) -> Fault:
+    status = error.status_code if error.status_code in TYPES else 400
+    code = {404: "not_found", 405: "method_not_allowed"}.get(status, "invalid_request")
+    return Fault(status=status, message=str(error.detail), code=code)
+
+
+def _of_validation(error: RequestValidationError) -> Fault:
+    message, param = words_of(error.errors())
+    return Fault(status=400, message=message, param=param, code="invalid_value")
+
+
+def _document(app: FastAPI, config: GatewayConfig) -> None:
+    """Have the OpenAPI document say what is true here: 400 instead of 422, and keys."""
+    document = app.openapi()
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    schemas: dict[str, Any] = document["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    infer = InferAsked.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas.update(infer.pop("$defs", {}))
+    schemas["InferAsked"] = infer
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    # Without keys only where nobody but this machine's own programs comes in.
+    document["security"] = [{"key": []}, *([{}] if config.loopback else [])]
+    document["paths"]["/healthz"]["get"]["security"] = []

@@ -1,0 +1,136 @@
+"""The models that clients can ask for: by content id, or by a name that means one model here."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+import trio
+
+from node.gateway.errors import bad, not_found
+from node.models import PINNED
+from node.peer import Node
+from wire import limits
+from wire.content import ContentId, PeerId
+from wire.errors import BatonError, Malformed
+from wire.kinds import Role
+from wire.model import Manifest
+
+# How long what adverts say is used before they are read again.
+FRESH_S = 0.5
+MANIFESTS_MAX = 256
+MANIFEST_DEADLINE_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A model: what it is called here, and who says that it runs it."""
+
+    id: ContentId
+    name: str
+    holders: tuple[PeerId, ...]
+
+
+@dataclass(slots=True)
+class Catalogue:
+    """What this peer and the adverts it knows say of models.
+
+    A name stands for a model that this project pins or this peer keeps; else for the one model that
+    peers offer under it. Where they offer several, the name means none of them.
+    """
+
+    node: Node
+    _rows: dict[str, Row] = field(default_factory=dict)
+    _names: dict[str, ContentId] = field(default_factory=dict)
+    _read_at_s: float = float("-inf")
+    _manifests: OrderedDict[ContentId, Manifest] = field(default_factory=OrderedDict)
+
+    def rows(self) -> list[Row]:
+        """The models that somebody runs now, each under what a client may call it."""
+        self._read()
+        return list(self._rows.values())
+
+    def find(self, name: str) -> Row:
+        """The model a client means; HttpError that names the nearest one."""
+        self._read()
+        if (row := self._rows.get(name)) is not None:
+            return row
+        if (model := self._names.get(name)) is not None:
+            return Row(model, name, ())
+        try:
+            model = ContentId.parse(name)
+        except Malformed:
+            model = None
+        for row in self._rows.values():
+            if row.id == model:
+                return row
+        if model is not None and self.node.models.manifest_of(model) is not None:
+            return Row(model, name, ())
+        raise not_found(self._unknown(name), param="model", code="model_not_found")
+
+    async def check_does(self, row: Row, operation: str) -> None:
+        """HttpError unless the model does this, as far as its manifest can be had."""
+        manifest = await self.manifest(row)
+        if manifest is not None and operation not in manifest.operations:
+            raise bad(
+                f"the model {row.name} does not do {operation!r},"
+                f" only {', '.join(manifest.operations)}",
+                param="model",
+                code="model_does_not_do_that",
+            )
+
+    async def manifest(self, row: Row) -> Manifest | None:
+        """What a model is, from here or from who runs it; None if nobody says it in time."""
+        if (kept := self._manifests.get(row.id)) is not None:
+            return kept
+        found = self.node.models.manifest_of(row.id)
+        if found is None and row.holders:
+            try:
+                data = await self.node.blobs.get(
+                    row.id,
+                    row.holders,
+                    deadline_s=MANIFEST_DEADLINE_S,
+                    size_bytes_max=limits.MANIFEST_BYTES_MAX,
+                )
+                found = Manifest.from_bytes(data)
+            except BatonError:
+                return None
+        if found is not None:
+            self._manifests[row.id] = found
+            if len(self._manifests) > MANIFESTS_MAX:
+                self._manifests.popitem(last=False)
+        return found
+
+    def _read(self) -> None:
+        now_s = trio.current_time()
+        if now_s - self._read_at_s < FRESH_S:
+            return
+        self._read_at_s = now_s
+        node = self.node
+        self._names = {name: make().id for name, make in PINNED.items()}
+        for model, manifest in node.models.known().items():
+            self._names.setdefault(manifest.name, model)
+        holders: dict[ContentId, list[PeerId]] = {}
+        offered: dict[str, set[ContentId]] = {}
+        for heard in node.peers.view.living(node.parts.seams.wall_s()):
+            if heard.signer == node.peers.me or not heard.record.plays(Role.INFER):
+                continue
+            for offer in heard.record.models:
+                holders.setdefault(offer.model, []).append(heard.signer)
+                offered.setdefault(offer.name, set()).add(offer.model)
+        called: dict[ContentId, str] = {}
+        for name, models in offered.items():
+            own = self._names.get(name)
+            meant = own if own is not None else next(iter(models)) if len(models) == 1 else None
+            if meant in models:
+                called[meant] = name
+        self._rows = {}
+        for model, peers in holders.items():
+            name = called.get(model, str(model))
+            self._rows[name] = Row(model, name, tuple(peers))
+
+    def _unknown(self, name: str) -> str:
+        names = sorted({*self._rows, *self._names})
+        # The nearest, however far that is.
+        near = get_close_matches(name[:80], names, n=1, cutoff=0.0)
+        hint = f"; the nearest is {near[0]!r}" if near else ""
+        return f"there is no model {name[:80]!r} here{hint}; GET /v1/models lists all"

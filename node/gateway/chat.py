@@ -1,0 +1,165 @@
+"""POST /v1/chat/completions."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from node.gateway.answered import ChatCompletion, ErrorAnswer
+from node.gateway.asked import ChatAsked
+from node.gateway.desk import Desk
+from node.gateway.documented import answers
+from node.gateway.generating import Choice, Generating, TokenStream
+from node.gateway.reading import Fresh, Reader
+from node.gateway.sampling import chat_input, offered_tools, stages_of
+from node.gateway.tool_calls import ToolCall, ToolGate
+from node.roles.infer import GENERATE
+from wire.generation import Alternative, Token
+
+# What OpenAI tells of a token whose probability is not known.
+LOGPROB_UNKNOWN = -9999.0
+
+
+@dataclass(slots=True)
+class ChatForm:
+    """Messages, and calls of tools in them."""
+
+    tools: frozenset[str]
+    logprobs: bool
+    whole_object: str = "chat.completion"
+    piece_object: str = "chat.completion.chunk"
+    id_prefix: str = "chatcmpl"
+    _gates: dict[int, ToolGate] = field(default_factory=dict)
+
+    def opening(self, choice: Choice) -> dict[str, Any]:
+        delta = {"role": "assistant", "content": "", "refusal": None}
+        return self._piece(choice, delta, None)
+
+    def delta(self, choice: Choice, fresh: Fresh) -> dict[str, Any] | None:
+        text = self._gate(choice).feed(fresh.text) if self.tools else fresh.text
+        told = logprobs_of(fresh.tokens) if self.logprobs else None
+        if not text and told is None:
+            return None
+        return self._piece(choice, {"content": text}, told)
+
+    def ending(self, choice: Choice) -> list[dict[str, Any]]:
+        found = []
+        rest, calls = self._gate(choice).end()
+        if rest:
+            found.append(self._piece(choice, {"content": rest}, None))
+        if calls:
+            told = [{"index": at, **it} for at, it in enumerate(_calls(choice, calls))]
+            found.append(self._piece(choice, {"tool_calls": told}, None))
+        last = self._piece(choice, {}, None)
+        last["finish_reason"] = "tool_calls" if calls else _reason(choice.reader)
+        return [*found, last]
+
+    def whole(self, choice: Choice, fresh: Fresh) -> dict[str, Any]:
+        gate = self._gate(choice)
+        text = gate.feed(fresh.text) if self.tools else fresh.text
+        rest, calls = gate.end()
+        content = text + rest
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if calls:
+            message |= {"content": content or None, "tool_calls": _calls(choice, calls)}
+        return {
+            "index": choice.index,
+            "message": message,
+            "logprobs": logprobs_of(fresh.tokens) if self.logprobs else None,
+            "finish_reason": "tool_calls" if calls else _reason(choice.reader),
+        }
+
+    def _gate(self, choice: Choice) -> ToolGate:
+        return self._gates.setdefault(choice.index, ToolGate(self.tools))
+
+    def _piece(
+        self, choice: Choice, delta: dict[str, Any], logprobs: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        return {
+            "index": choice.index,
+            "delta": delta,
+            "logprobs": logprobs,
+            "finish_reason": None,
+        }
+
+
+def _reason(reader: Reader) -> str:
+    # Calls that could not be read are text, and no calls.
+    return "stop" if reader.reason == "tool_calls" else reader.reason
+
+
+def _calls(choice: Choice, calls: list[ToolCall]) -> list[dict[str, Any]]:
+    assert choice.task is not None
+    return [
+        {
+            "id": f"call_{choice.task.digest.hex()[:20]}{at}",
+            "type": "function",
+            "function": {"name": it.name, "arguments": it.arguments},
+        }
+        for at, it in enumerate(calls)
+    ]
+
+
+def logprobs_of(tokens: tuple[Token, ...]) -> dict[str, Any] | None:
+    """The tokens' logarithms as chats tell them; None where the model told none."""
+    if not any(it.logprob_millionths is not None for it in tokens):
+        return None
+    content = []
+    for token in tokens:
+        told = _logprob(token.text, token.logprob_millionths)
+        content.append(told | {"top_logprobs": [_alternative(it) for it in token.top]})
+    return {"content": content}
+
+
+def _alternative(found: Alternative) -> dict[str, Any]:
+    return _logprob(found.text, found.logprob_millionths)
+
+
+def _logprob(text: bytes, millionths: int | None) -> dict[str, Any]:
+    return {
+        "token": text.decode(errors="replace"),
+        "logprob": LOGPROB_UNKNOWN if millionths is None else millionths / 1e6,
+        "bytes": list(text),
+    }
+
+
+def chat_router(desk: Desk) -> APIRouter:
+    router = APIRouter(tags=["OpenAI"])
+
+    @router.post(
+        "/v1/chat/completions",
+        responses=answers(ChatCompletion, ErrorAnswer, streamed=True),
+        operation_id="createChatCompletion",
+    )
+    async def create(asked: ChatAsked, request: Request) -> Response:
+        """A model's answer to a conversation: whole, or streamed with `stream`.
+
+        Headers: `x-baton-verdicts: 2/3` has the answer checked by others before it is told as
+        final; `x-baton-deadline` is how many seconds it may take.
+        """
+        terms = desk.terms(request.headers)
+        row = desk.catalogue.find(asked.model)
+        await desk.catalogue.check_does(row, GENERATE)
+        data = chat_input(asked)
+        logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
+        tokens = asked.max_completion_tokens or asked.max_tokens
+        stages = stages_of(asked, row.id, tokens, logprobs, desk.node.parts.seams)
+        stops = tuple(it.encode(errors="replace") for it in asked.stops)
+        tools = frozenset(it["function"]["name"] for it in offered_tools(asked))
+        generating = Generating(
+            desk,
+            asked.model,
+            ChatForm(tools, bool(asked.logprobs)),
+            [
+                Choice(index, terms.request(stage, data), Reader(stops))
+                for index, stage in enumerate(stages)
+            ],
+        )
+        if asked.stream:
+            options = asked.stream_options
+            with_usage = options is not None and bool(options.include_usage)
+            return TokenStream(generating, with_usage=with_usage)
+        return await generating.answer()
+
+    return router

@@ -1,0 +1,134 @@
+"""POST /v1/embeddings."""
+
+import base64
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from node.gateway.answered import Embeddings, ErrorAnswer
+from node.gateway.asked import EmbeddingsAsked
+from node.gateway.desk import Desk
+from node.gateway.documented import answers
+from node.gateway.errors import Fault, HttpError, bad
+from node.gateway.together import Finished, all_done, headers_of, ids_of
+from node.roles.infer import EMBED
+from wire import limits
+from wire.errors import WireError
+from wire.kinds import Role
+from wire.payload import Texts, Vectors
+from wire.task import Stage
+
+# Of one task: what is small travels with the offer.
+TEXTS_PER_TASK, TEXT_BYTES_PER_TASK = 64, limits.INLINE_BYTES_MAX - 4096
+
+
+def embeddings_router(desk: Desk) -> APIRouter:
+    router = APIRouter(tags=["OpenAI"])
+
+    @router.post(
+        "/v1/embeddings",
+        responses=answers(Embeddings, ErrorAnswer),
+        operation_id="createEmbedding",
+    )
+    async def create(asked: EmbeddingsAsked, request: Request) -> Response:
+        """Vectors of texts. `dimensions` is refused unless it is what the model gives.
+
+        Peers do not say how many tokens the texts had: `usage` is 0.
+        """
+        terms = desk.terms(request.headers)
+        row = desk.catalogue.find(asked.model)
+        await desk.catalogue.check_does(row, EMBED)
+        texts = [asked.input] if isinstance(asked.input, str) else asked.input
+        stage = Stage(role=Role.INFER, operation=EMBED, model=row.id, parameters={})
+        requests = [terms.request(stage, it) for it in _inputs(texts)]
+        finished = await all_done(desk, requests)
+        rows = _rows(finished)
+        if len(rows) != len(texts):
+            raise _malformed()
+        if asked.dimensions is not None and asked.dimensions != rows.shape[1]:
+            raise bad(
+                f"{asked.model} gives {rows.shape[1]} dimensions and cannot be cut to"
+                f" {asked.dimensions}",
+                param="dimensions",
+            )
+        body = {
+            "object": "list",
+            "model": asked.model,
+            "data": [
+                {"object": "embedding", "index": at, "embedding": _told(it, asked)}
+                for at, it in enumerate(rows)
+            ],
+            "usage": {"prompt_tokens": 0, "total_tokens": 0},
+            "x_baton": ids_of(finished),
+        }
+        return JSONResponse(body, headers=headers_of(finished))
+
+    return router
+
+
+def _inputs(texts: Sequence[str]) -> Iterator[bytes]:
+    """The texts as the inputs of as many tasks as they take."""
+    batch: list[str] = []
+    held_bytes = 0
+    for place, text in enumerate(texts):
+        size_bytes = len(text.encode(errors="surrogatepass"))
+        if not text:
+            raise bad(f"text {place} is empty", param="input")
+        if size_bytes > limits.TEXT_BYTES_MAX:
+            raise bad(
+                f"text {place} has {size_bytes} bytes, at most {limits.TEXT_BYTES_MAX} are taken",
+                param="input",
+                code="context_length_exceeded",
+            )
+        if batch and (
+            len(batch) == TEXTS_PER_TASK or held_bytes + size_bytes > TEXT_BYTES_PER_TASK
+        ):
+            yield _input(batch)
+            batch, held_bytes = [], 0
+        batch.append(text)
+        held_bytes += size_bytes
+    yield _input(batch)
+
+
+def _input(batch: Sequence[str]) -> bytes:
+    try:
+        return Texts(texts=tuple(batch)).to_bytes()
+    except WireError as error:
+        raise bad(str(error), param="input") from error
+
+
+def _rows(finished: Sequence[Finished]) -> "np.ndarray[Any, Any]":
+    parts = []
+    for it in finished:
+        try:
+            vectors = Vectors.from_bytes(it.answered.output)
+        except WireError as error:
+            raise _malformed() from error
+        parts.append(np.frombuffer(vectors.data, "<f4").reshape(vectors.rows, vectors.dimensions))
+    if len({it.shape[1] for it in parts}) != 1:
+        raise _malformed()
+    found = np.concatenate(parts)
+    if not np.isfinite(found).all():
+        raise _malformed()
+    return found
+
+
+def _malformed() -> HttpError:
+    return HttpError(
+        Fault(
+            status=503,
+            message="the peers' answer is not a vector for each text",
+            code="answer_malformed",
+            retry_after_s=1.0,
+        )
+    )
+
+
+def _told(row: "np.ndarray[Any, Any]", asked: EmbeddingsAsked) -> list[float] | str:
+    if asked.encoding_format == "base64":
+        return base64.b64encode(row.astype("<f4").tobytes()).decode()
+    told: list[float] = row.astype(float).tolist()
+    return told

@@ -1,0 +1,260 @@
+"""Generations for a client: each choice a task of its own, told whole or as it comes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import trio
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from node.answers import Answered
+from node.events import Event, Restarted, Streamed
+from node.gateway.desk import Desk
+from node.gateway.errors import Fault, HttpError
+from node.gateway.reading import Fresh, Reader
+from node.runs import Request
+from wire.content import ContentId
+from wire.errors import WireError
+
+CONTRADICTED = Fault(
+    status=503,
+    message="a part of what was streamed turned out wrong, and the right text is another",
+    code="stream_contradicted",
+)
+UNREADABLE = Fault(
+    status=503,
+    message="the peers' answer is no generation",
+    code="answer_malformed",
+    retry_after_s=1.0,
+)
+
+
+@dataclass(slots=True)
+class Choice:
+    """One of the answers a client asked for."""
+
+    index: int
+    request: Request
+    reader: Reader
+    task: ContentId | None = None
+    answered: Answered | None = None
+    fault: Fault | None = None
+    # Of a stream: whether its beginning, and its end, were told.
+    opened: bool = False
+    closed: bool = False
+
+    def tell(self, event: Event) -> None:
+        match event:
+            case Streamed():
+                self.reader.take(event.position, event.units, event.data)
+            case Restarted():
+                self.reader.restart(event.position)
+            case _:
+                pass
+
+    @property
+    def baton(self) -> dict[str, str]:
+        return baton_of([self])
+
+
+class Form(Protocol):
+    """How an endpoint words choices."""
+
+    whole_object: str
+    piece_object: str
+    id_prefix: str
+
+    def opening(self, choice: Choice) -> dict[str, Any] | None: ...
+
+    def delta(self, choice: Choice, fresh: Fresh) -> dict[str, Any] | None: ...
+
+    def ending(self, choice: Choice) -> list[dict[str, Any]]: ...
+
+    def whole(self, choice: Choice, fresh: Fresh) -> dict[str, Any]: ...
+
+
+@dataclass(slots=True)
+class Generating:
+    """The choices of one request."""
+
+    desk: Desk
+    model: str
+    form: Form
+    choices: Sequence[Choice]
+    changed: trio.Event = field(default_factory=trio.Event)
+
+    async def answer(self) -> Response:
+        """All choices, whole; HttpError if one of them failed."""
+        async with trio.open_nursery() as nursery:
+            for choice in self.choices:
+                nursery.start_soon(self._run, choice, nursery.cancel_scope)
+        for choice in self.choices:
+            if choice.fault is not None:
+                raise HttpError(choice.fault)
+        body = self.head(self.form.whole_object)
+        body["choices"] = [self.form.whole(it, it.reader.fresh()) for it in self.choices]
+        body["usage"] = self.usage()
+        body["x_baton"] = baton_of(self.choices)
+        return JSONResponse(body, headers=headers_of(self.choices))
+
+    async def run_all(self, nursery: trio.Nursery) -> None:
+        for choice in self.choices:
+            nursery.start_soon(self._run, choice, None)
+
+    async def _run(self, choice: Choice, failed: trio.CancelScope | None) -> None:
+        def tell(event: Event) -> None:
+            choice.tell(event)
+            self._moved()
+
+        def accepted(task: ContentId) -> None:
+            choice.task = task
+            self._moved()
+
+        try:
+            choice.answered = await self.desk.done(choice.request, tell, accepted)
+            choice.reader.finish(choice.answered.output)
+        except HttpError as error:
+            choice.fault = error.fault
+        except WireError:
+            choice.fault = UNREADABLE
+        if choice.fault is not None and failed is not None:
+            failed.cancel()
+        self._moved()
+
+    def _moved(self) -> None:
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def head(self, kind: str) -> dict[str, Any]:
+        task = self.choices[0].task
+        return {
+            "id": f"{self.form.id_prefix}-{task}",
+            "object": kind,
+            "created": int(self.desk.node.parts.seams.wall_s()),
+            "model": self.model,
+        }
+
+    def usage(self) -> dict[str, int]:
+        """Each prompt counts once, however many choices it has."""
+        prompts: dict[bytes | None, int] = {}
+        made = 0
+        for choice in self.choices:
+            if (ending := choice.reader.ending) is not None:
+                prompts[choice.request.input] = ending.prompt_tokens
+                made += ending.tokens
+        prompt = sum(prompts.values())
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": made,
+            "total_tokens": prompt + made,
+        }
+
+
+class TokenStream(Response):
+    """Server-sent events: pieces as they come, how each choice ended, usage if wanted, `[DONE]`.
+
+    Nothing is sent before the first piece, so that what fails at once has its status. What fails
+    later is an event with an error, and the end: clients raise it.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, generating: Generating, *, with_usage: bool) -> None:
+        super().__init__()
+        self.generating = generating
+        self.with_usage = with_usage
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fault: Fault | None = None
+        async with trio.open_nursery() as nursery:
+            await self.generating.run_all(nursery)
+            fault = await self._speak(send)
+            nursery.cancel_scope.cancel()
+        if fault is not None:
+            raise HttpError(fault)
+
+    async def _speak(self, send: Send) -> Fault | None:
+        """Everything there is to say; what went wrong, if that was before the first word."""
+        choices, started = self.generating.choices, False
+        while not all(it.closed for it in choices):
+            changed = self.generating.changed
+            pieces = [piece for it in choices for piece in self._pieces(it)]
+            fault = next((it.fault for it in choices if it.fault is not None), None)
+            if fault is not None and not started:
+                return fault
+            if pieces and not started:
+                started = True
+                await self._start(send)
+            if pieces:
+                await _say(send, b"".join(map(_event, pieces)))
+            if fault is not None:
+                await _say(send, _event(fault.body), more=False)
+                return None
+            if not pieces:
+                await changed.wait()
+        last = b""
+        if self.with_usage:
+            chunk = self.generating.head(self.generating.form.piece_object)
+            chunk |= {"choices": [], "usage": self.generating.usage()}
+            last = _event(chunk | {"x_baton": baton_of(choices)})
+        await _say(send, last + b"data: [DONE]\n\n", more=False)
+        return None
+
+    def _pieces(self, choice: Choice) -> list[dict[str, Any]]:
+        """The chunks that one choice has for the client by now."""
+        form, found = self.generating.form, []
+        if choice.closed or choice.fault is not None:
+            return []
+        fresh = choice.reader.fresh()
+        if choice.reader.contradicted:
+            choice.fault = CONTRADICTED
+            return []
+        ended = choice.reader.ending is not None and choice.answered is not None
+        if (fresh.tokens or fresh.text or ended) and not choice.opened:
+            choice.opened = True
+            found.append(form.opening(choice))
+        if fresh.tokens or fresh.text:
+            found.append(form.delta(choice, fresh))
+        if ended:
+            choice.closed = True
+            found += form.ending(choice)
+        chunks = [self._chunk(it) for it in found if it is not None]
+        if choice.closed:
+            chunks[-1]["x_baton"] = choice.baton
+        return chunks
+
+    def _chunk(self, worded: Mapping[str, Any]) -> dict[str, Any]:
+        chunk = self.generating.head(self.generating.form.piece_object)
+        chunk["choices"] = [worded]
+        if self.with_usage:
+            chunk["usage"] = None
+        return chunk
+
+    async def _start(self, send: Send) -> None:
+        headers = headers_of(self.generating.choices)
+        headers |= {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store"}
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": raw})
+
+
+async def _say(send: Send, data: bytes, *, more: bool = True) -> None:
+    await send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+def _event(chunk: Mapping[str, Any]) -> bytes:
+    return b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
+
+
+def baton_of(choices: Sequence[Choice]) -> dict[str, str]:
+    """The ids of the tasks, and of the receipts as far as there are any."""
+    return {
+        "task": ",".join(str(it.task) for it in choices if it.task is not None),
+        "receipt": ",".join(str(it.answered.answer.id) for it in choices if it.answered),
+    }
+
+
+def headers_of(choices: Sequence[Choice]) -> dict[str, str]:
+    ids = baton_of(choices)
+    return {f"x-baton-{name}": value for name, value in ids.items() if value}

@@ -1,0 +1,134 @@
+"""API keys: only their hashes are kept, in one file of the state folder that nobody else reads."""
+
+import hashlib
+import hmac
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from wire.errors import InputError, StoreUnusable
+
+PREFIX = "sk-baton-"
+PER_MINUTE_DEFAULT = 600
+PER_MINUTE_MAX = 1_000_000
+KEYS_MAX = 1024
+NAME_CHARACTERS_MAX = 64
+# How often a running gateway looks whether the file changed.
+LOOK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """A key's name, the hash of its secret, and how often it may ask."""
+
+    name: str
+    sha256: str
+    per_minute: int
+    added_at_s: int
+
+
+def keys_file(state: Path) -> Path:
+    return state / "keys.json"
+
+
+def read_keys(file: Path) -> list[ApiKey]:
+    """The keys in the file, none where there is none; StoreUnusable if it is damaged."""
+    try:
+        rows = json.loads(file.read_bytes())["keys"]
+        keys = [ApiKey(**row) for row in rows]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StoreUnusable(
+            f"the API keys in {file} cannot be read: {error}",
+            todo="delete the file and add them anew: python -m node keys add NAME",
+        ) from error
+    if not all(_is_sound(it) for it in keys):
+        raise StoreUnusable(f"the API keys in {file} are damaged", todo="add them anew")
+    return keys
+
+
+def add_key(
+    file: Path, name: str, per_minute: int, entropy: Callable[[int], bytes], wall_s: float
+) -> str:
+    """Keep a new key; the secret, which is shown this once."""
+    keys = read_keys(file)
+    if not 1 <= len(name) <= NAME_CHARACTERS_MAX or not name.isprintable():
+        raise InputError(f"a key's name has 1 to {NAME_CHARACTERS_MAX} printable characters")
+    if any(it.name == name for it in keys):
+        raise InputError(
+            f"there is a key {name!r} already", todo=f"python -m node keys rm {name}, or another"
+        )
+    if not 1 <= per_minute <= PER_MINUTE_MAX:
+        raise InputError(f"a key may ask 1 to {PER_MINUTE_MAX} times a minute")
+    if len(keys) >= KEYS_MAX:
+        raise InputError(f"there are {KEYS_MAX} keys already", todo="remove one: keys rm NAME")
+    secret = PREFIX + entropy(32).hex()
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    key = ApiKey(name=name, sha256=digest, per_minute=per_minute, added_at_s=int(wall_s))
+    _write(file, [*keys, key])
+    return secret
+
+
+def remove_key(file: Path, name: str) -> None:
+    keys = read_keys(file)
+    left = [it for it in keys if it.name != name]
+    if len(left) == len(keys):
+        raise InputError(f"there is no key {name!r}", todo="see python -m node keys list")
+    _write(file, left)
+
+
+def _write(file: Path, keys: list[ApiKey]) -> None:
+    """All at once, and readable by nobody else at any moment."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = file.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as sink:
+        json.dump({"keys": [asdict(it) for it in keys]}, sink, indent=1)
+        sink.flush()
+        os.fsync(sink.fileno())
+    fresh.replace(file)
+
+
+def _is_sound(key: ApiKey) -> bool:
+    return (
+        type(key.name) is str
+        and type(key.sha256) is str
+        and len(key.sha256) == 64
+        and type(key.per_minute) is int
+        and key.per_minute >= 1
+    )
+
+
+@dataclass(slots=True)
+class Keyring:
+    """The keys of a running gateway, read again when the file changes."""
+
+    file: Path
+    _keys: list[ApiKey] = field(default_factory=list)
+    _stamp: tuple[int, int] | None = None
+    _looked_at_s: float = float("-inf")
+
+    def keys(self, now_s: float) -> list[ApiKey]:
+        if now_s - self._looked_at_s >= LOOK_S:
+            self._looked_at_s = now_s
+            try:
+                found = self.file.stat()
+                stamp = (found.st_mtime_ns, found.st_ino)
+            except FileNotFoundError:
+                stamp = None
+            if stamp != self._stamp:
+                self._keys, self._stamp = read_keys(self.file), stamp
+        return self._keys
+
+    def holder(self, secret: str, now_s: float) -> ApiKey | None:
+        """Whose key this is. Takes as long for one that is none."""
+        digest = hashlib.sha256(secret.encode(errors="replace")).hexdigest()
+        found = None
+        for key in self.keys(now_s):
+            if hmac.compare_digest(key.sha256, digest):
+                found = key
+        return found

@@ -1,0 +1,34 @@
+"""How often a key may ask: a bucket that fills evenly. A pure core."""
+
+from dataclasses import dataclass, field
+
+# A burst is what comes in this share of a minute; one request is always allowed.
+BURST_SHARE = 0.25
+NAMES_MAX = 4096
+
+
+@dataclass(slots=True)
+class _Bucket:
+    left: float
+    at_s: float
+
+
+@dataclass(slots=True)
+class Allowance:
+    """What each name has left."""
+
+    _buckets: dict[str, _Bucket] = field(default_factory=dict)
+
+    def take(self, name: str, per_minute: int, now_s: float) -> float:
+        """0 if one more request is allowed now, else how long to wait for it."""
+        most = max(1.0, per_minute * BURST_SHARE)
+        bucket = self._buckets.setdefault(name, _Bucket(most, now_s))
+        if len(self._buckets) > NAMES_MAX:
+            self._buckets.pop(next(iter(self._buckets)))
+        rate = per_minute / 60
+        bucket.left = min(most, bucket.left + (now_s - bucket.at_s) * rate)
+        bucket.at_s = now_s
+        if bucket.left < 1.0:
+            return (1.0 - bucket.left) / rate
+        bucket.left -= 1.0
+        return 0.0
