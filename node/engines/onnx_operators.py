@@ -2,8 +2,8 @@
 
 The list holds what tinygrad 0.14.0 computes as the ONNX project's own test cases want it, and what
 `tinygrad_onnx_ops` adds. Left out although tinygrad has them: Attention (wrong in a third of its
-cases) and MaxUnpool; what rounds to eight bits, whose steps are larger than any tolerance; what
-draws at random; and what has a shape that depends on the numbers that come in.
+cases), Resize and MaxUnpool; what rounds to eight bits, whose steps are larger than any tolerance;
+what draws at random; and what has a shape that depends on the numbers that come in.
 """
 
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ VERSIONS: Mapping[str, tuple[int, int]] = {STANDARD: (7, 28), LEARNED: (1, 5)}
 _ELEMENTS = """
 Abs Acos Acosh Add And Asin Asinh Atan Atanh BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast
 CastLike Ceil Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid
-HardSwish Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mul Neg Not
+HardSwish Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not
 Or PRelu Pow Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum
-Tan Tanh ThresholdedRelu Where Xor
+Swish Tan Tanh ThresholdedRelu Where Xor
 """
 _SHAPES = """
 Concat Constant ConstantOfShape DepthToSpace Expand EyeLike Flatten Gather GatherElements GatherND
-OneHot Pad Range Reshape Shape Size Slice SpaceToDepth Split Squeeze Tile TopK Transpose Trilu
-Unsqueeze
+OneHot Pad Range Reshape ScatterElements ScatterND Shape Size Slice SpaceToDepth Split Squeeze
+Tile TopK Transpose Trilu Unsqueeze
 """
 _SUMS = """
 ArgMax ArgMin CumSum Hardmax LogSoftmax ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax
@@ -36,7 +36,7 @@ ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Softmax
 _LAYERS = """
 AveragePool BatchNormalization Conv ConvTranspose Dropout Einsum Gemm GlobalAveragePool
 GlobalMaxPool GroupNormalization InstanceNormalization LRN LayerNormalization MatMul MaxPool
-MeanVarianceNormalization
+MeanVarianceNormalization RMSNormalization RotaryEmbedding
 """
 _LEARNED = """
 ArrayFeatureExtractor Binarizer FeatureVectorizer Imputer LinearClassifier LinearRegressor

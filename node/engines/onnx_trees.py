@@ -49,11 +49,11 @@ def read_trees(node: Node) -> Trees:
         kind, targets = "target", _count(given.get("n_targets", 1))
     tree, number = _array(given, "nodes_treeids"), _array(given, "nodes_nodeids")
     count = len(tree)
-    modes = [str(it) for it in _list(given, "nodes_modes")]
+    modes: list[str] = [str(it) for it in _list(given, "nodes_modes")]
     feature = _array(given, "nodes_featureids")
     threshold = np.array(_list(given, "nodes_values"), np.float32)
     ways = [_array(given, f"nodes_{name}nodeids") for name in ("true", "false")]
-    if not count or {len(it) for it in (number, modes, feature, threshold, *ways)} != {count}:
+    if not count or {len(modes), *map(len, (number, feature, threshold, *ways))} != {count}:
         raise _refuse("their lists are not of one length")
     place = {key: i for i, key in enumerate(zip(tree.tolist(), number.tolist(), strict=True))}
     if len(place) != count or not 0 < targets <= 4096 or not (feature >= 0).all():

@@ -36,9 +36,6 @@ KINDS: Mapping[int, str] = {
     16: "bfloat16",
 }
 NUMBERS = frozenset(KINDS.values()) - {"string", "complex64", "complex128", "bfloat16"}
-# Where a constant's numbers are, if not in `raw_data`.
-_IN_INT32 = frozenset({"int32", "int16", "int8", "uint16", "uint8", "bool", "float16"})
-
 _TENSOR = {
     1: ("dims", Kind.INTS),
     2: ("kind", Kind.INTS),
@@ -146,7 +143,7 @@ def _numbers(fields: Fields, kind: str) -> Array:
         if len(data) % little.itemsize:
             raise fields.source.refuse("a constant ends in the middle of a number")
         if kind == "bool":
-            return np.frombuffer(data, np.uint8) != 0
+            return np.frombuffer(data, np.uint8).astype(bool)
         found: Array = np.frombuffer(data, little)
         return found
     match kind:
@@ -160,5 +157,5 @@ def _numbers(fields: Fields, kind: str) -> Array:
             return fields.integers("int64_data")
         case "uint32" | "uint64":
             return fields.integers("uint64_data").astype(kind)
-    assert kind in _IN_INT32
-    return fields.integers("int32_data").astype(kind)
+    # Smaller integers and all the rest.
+    return np.asarray(fields.integers("int32_data"), kind)
