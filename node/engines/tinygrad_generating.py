@@ -32,12 +32,12 @@ class Model:
     """One model, ready to run; `answer` does one step."""
 
     def __init__(
-        self, manifest: Manifest, table: TokenTable, language: LanguageModel, graphs: dict[int, Any]
+        self, manifest: Manifest, table: TokenTable, language: LanguageModel, sizes: Sequence[int]
     ) -> None:
         self._id = manifest.id
         self._table = table
         self._language = language
-        self._graphs = graphs
+        self._sizes = sizes
         self._chat = ChatTemplate(language.model.chat_template, _names(language.model, table))
         self._grammars: Grammars | None = None
         self._slots = Slots(
@@ -56,14 +56,13 @@ class Model:
     def warm_up(self) -> float:
         """Tokens in a second where every slot is busy."""
         rows = [Row(0, slot, 0) for slot in range(self._language.slots)]
-        # The first replay of a graph links its kernels; no job should wait for that.
-        for size in sorted(self._graphs):
-            logits = self._language.run(self._graphs, (rows * size)[:size])
+        for size in self._sizes:
+            logits = self._language.run((rows * size)[:size])
             if logits is not None and not np.isfinite(logits).all():
                 raise ModelRefused("the model answered with numbers that are not finite")
         began_s = time.perf_counter()
         for _ in range(WARM_UP_STEPS):
-            self._language.run(self._graphs, rows)
+            self._language.run(rows)
         return len(rows) * WARM_UP_STEPS / max(time.perf_counter() - began_s, 1e-6)
 
     def answer(self, message: dict[str, Any]) -> dict[str, Value]:
@@ -86,7 +85,7 @@ class Model:
         }
 
     def _forward(self, rows: Sequence[Row]) -> Any:
-        return self._language.run(self._graphs, rows)
+        return self._language.run(rows)
 
     def _begun(self, job: dict[str, Any]) -> Answer:
         """A job as an answer to begin with; ModelRefused with the reason."""
@@ -128,8 +127,8 @@ def load(manifest: Manifest, files: dict[str, Path], place: Place) -> Model:
     language = LanguageModel(model, slots, Products(blocked=Device.DEFAULT == "CPU"))
     key = " ".join((str(manifest.id), place.versions, str(DEV.value), f"{slots} slots"))
     sizes = (*ANSWERING, *READING) if language.exact else (max(ANSWERING), *READING)
-    graphs = GraphCache(place.cache, key).collect(sizes, language.capture)
-    return Model(manifest, table, language, graphs)
+    language.ready(GraphCache(place.cache, key).collect(sizes, language.capture))
+    return Model(manifest, table, language, sizes)
 
 
 def _slots(model: GgufModel, place: Place) -> int:

@@ -19,6 +19,7 @@ from node.engines.slots import Row
 from node.engines.tinygrad_attention import BLOCKS, LANES, Attention, squares
 from node.engines.tinygrad_gguf import read_array
 from node.engines.tinygrad_products import Products
+from node.engines.tinygrad_replay import replay
 
 # Rows of passes that answer, and of passes that only read.
 ANSWERING = (1, 4, 8)
@@ -45,6 +46,7 @@ class LanguageModel:
             for _ in range(model.layers)
             for form in ((size, self.context), (self.context, size))
         ]
+        self._graphs: dict[int, Any] = {}
         self._inputs = {rows: self._input(rows) for rows in (*ANSWERING, *READING)}
 
     @property
@@ -102,9 +104,19 @@ class LanguageModel:
         captured(blocks, self._inputs[rows], self._weights, self._kept)
         return captured
 
-    def run(self, graphs: dict[int, Any], rows: Sequence[Row]) -> Array | None:
+    def ready(self, graphs: dict[int, Any]) -> None:
+        """Take the graphs that `run` uses: all of them linked, and run once."""
+        self._graphs = {
+            rows: replay(graph.captured, self._uops(rows), BLOCKS)
+            for rows, graph in sorted(graphs.items())
+        }
+
+    def _uops(self, rows: int) -> list[Any]:
+        return [it.uop.base for it in (*self._inputs[rows], *self._weights, *self._kept)]
+
+    def run(self, rows: Sequence[Row]) -> Array | None:
         """One pass; the logits of every row, [rows, words], if they are few enough to answer."""
-        size = next(size for size in sorted(graphs) if size >= len(rows))
+        size = next(size for size in self._graphs if size >= len(rows))
         # A row that is there twice writes the same numbers to the same place twice.
         filled = [*rows, *[rows[0]] * (size - len(rows))]
         positions = [row.position for row in filled]
@@ -117,8 +129,7 @@ class LanguageModel:
         sources = self._inputs[size]
         for source, array in zip(sources, arrays, strict=True):
             write(source.uop.base.realized, np.ascontiguousarray(array))
-        inputs = [it.uop.base for it in (*sources, *self._weights, *self._kept)]
-        result = graphs[size].captured(inputs, {BLOCKS: max(positions) // LANES + 1})
+        result = self._graphs[size](max(positions) // LANES + 1)
         if size not in ANSWERING:
             return None
         logits = np.frombuffer(result.uop.base.realized.as_memoryview(), np.float32)
