@@ -1,0 +1,133 @@
+"""An engine for the gateway's tests: the hash engine, with what it writes decided by the prompt.
+
+`SAY:text` has it say that text, a few bytes a token, so that characters are cut in the middle;
+`WAIT:n` has it take its time; "call" gives every tensor back, doubled.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import trio
+
+from node.engines.hash_engine import HashEngine, hash_manifest
+from node.engines.seam import Emit, Job, Loaded, Output, Part
+from wire.content import ContentId
+from wire.errors import EngineFailed, ModelRefused
+from wire.generation import Alternative, Ending, Generation, Token, to_frame
+from wire.model import Manifest
+from wire.tensors import Tensors
+
+# Small and odd, so that no character of several bytes fits in one token.
+TOKEN_BYTES = 2
+SAID, SLOW, TOO_LONG, BROKEN = "SAY:", "WAIT", "TOO LONG", "BROKEN"
+
+
+def calling_manifest() -> Manifest:
+    return replace(hash_manifest("doubling"), operations=("call",))
+
+
+@dataclass(slots=True, eq=False)
+class SpeakingEngine:
+    """Everything but what a generation says is the hash engine's."""
+
+    inner: HashEngine = field(default_factory=HashEngine)
+    begun: int = 0
+    under_way: int = 0
+    cancelled: int = 0
+
+    @property
+    def free_slots(self) -> int:
+        return self.inner.free_slots
+
+    @property
+    def units_at_once(self) -> int:
+        return 16
+
+    @property
+    def queue_s(self) -> float:
+        return self.inner.queue_s
+
+    async def load(self, manifest: Manifest, files: Mapping[str, Path]) -> Loaded:
+        return await self.inner.load(manifest, files)
+
+    async def unload(self, model: ContentId) -> None:
+        await self.inner.unload(model)
+
+    def loaded(self) -> Mapping[ContentId, Loaded]:
+        return self.inner.loaded()
+
+    def statistics(self):  # type: ignore[no-untyped-def]
+        return self.inner.statistics()
+
+    async def infer(self, job: Job, emit: Emit | None = None) -> Output:
+        if job.operation == "call":
+            return _doubled(job)
+        if job.operation != "generate":
+            return await self.inner.infer(job, emit)
+        self.begun += 1
+        self.under_way += 1
+        try:
+            return await self._speak(job, emit)
+        except trio.Cancelled:
+            self.cancelled += 1
+            raise
+        finally:
+            self.under_way -= 1
+
+    async def _speak(self, job: Job, emit: Emit | None) -> Output:
+        asked = Generation.from_bytes(job.input)
+        prompt = asked.prompt or json.loads(asked.messages)[-1]["content"]
+        if prompt.startswith(TOO_LONG):
+            raise ModelRefused("a prompt of 9000 tokens, and the context has 4096")
+        if prompt.startswith(BROKEN):
+            raise EngineFailed("the worker ended (killed by signal 9)")
+        if prompt.startswith(SLOW):
+            for position in range(10_000):
+                await trio.sleep(0.01)
+                if emit is not None:
+                    token = Token(id=1, text=b"zzz ", logprob_millionths=None, top=())
+                    await emit(Part(position, 1, to_frame(token)))
+        if not prompt.startswith(SAID):
+            return await self.inner.infer(job, emit)
+        frames = spoken(prompt.removeprefix(SAID).encode(), len(prompt.split()), job)
+        for position, frame in enumerate(frames):
+            if emit is not None:
+                await emit(Part(position, 1, frame))
+        return Output(data=b"".join(frames), units=len(frames))
+
+
+def spoken(text: bytes, prompt_tokens: int, job: Job) -> list[bytes]:
+    """The text as frames, at most as many tokens as are asked for."""
+    limit = job.parameters["tokens"]
+    assert isinstance(limit, int)
+    pieces = [text[at : at + TOKEN_BYTES] for at in range(0, len(text), TOKEN_BYTES)]
+    kept = pieces[:limit]
+    told = job.parameters.get("logprobs")
+    frames = []
+    for number, piece in enumerate(kept):
+        top = tuple(
+            Alternative(text=bytes([65 + at]), logprob_millionths=-1_000_000 * (at + 1))
+            for at in range(told if isinstance(told, int) and told > 0 else 0)
+        )
+        logprob = None if told is None else -500_000
+        frames.append(to_frame(Token(id=number, text=piece, logprob_millionths=logprob, top=top)))
+    frames[-1] += to_frame(
+        Ending(
+            reason="stop" if len(kept) == len(pieces) else "length",
+            prompt_tokens=prompt_tokens,
+            tokens=len(kept),
+            text_bytes=sum(map(len, kept)),
+        )
+    )
+    return frames
+
+
+def _doubled(job: Job) -> Output:
+    found = []
+    for tensor in Tensors.from_bytes(job.input).tensors:
+        values = np.frombuffer(tensor.data, np.dtype(tensor.kind).newbyteorder("<"))
+        found.append(replace(tensor, data=(values * 2).astype(values.dtype).tobytes()))
+    return Output(data=Tensors(tensors=tuple(found)).to_bytes(), units=1)
