@@ -11,12 +11,14 @@ import trio
 
 from node.engines.compare import worst_differences
 from node.engines.seam import Engine, Loaded
-from node.roles.infer import COMPLETE, EMBED, InferRole
+from node.roles.infer import CALL, COMPLETE, EMBED, GENERATE, InferRole
 from node.roles.seam import LegInput, Work, nowhere
 from wire.content import ContentId, PeerId
 from wire.errors import EngineError, Refused, TooSlow, WireError
+from wire.generation import Generation
 from wire.kinds import Role
 from wire.payload import Texts, Vectors
+from wire.schema import Scalar
 from wire.task import Stage
 
 PROBE_TEXT = "Is this model well?"
@@ -175,7 +177,10 @@ class Probing:
 
 async def probe(infer: InferRole, me: PeerId, loaded: Loaded) -> None:
     """Have the smallest leg done twice; ProbeFailed if the answers are not one."""
-    stage, data = _smallest(loaded)
+    smallest = _smallest(loaded)
+    if smallest is None:
+        return
+    stage, data = smallest
     outputs = []
     for _ in range(2):
         work = Work(stage=stage, asker=me, by=me, units=1, left_s=PROBE_DEADLINE_S)
@@ -200,12 +205,22 @@ async def probe(infer: InferRole, me: PeerId, loaded: Loaded) -> None:
         raise ProbeFailed("asked twice, it gave two answers")
 
 
-def _smallest(loaded: Loaded) -> tuple[Stage, bytes]:
-    """One text embedded, or one token made."""
+def _smallest(loaded: Loaded) -> tuple[Stage, bytes] | None:
+    """One text embedded, or one token made; None for a function of tensors.
+
+    Nobody here knows what to give that: it was tried when it was loaded, with what its file says.
+    """
+    parameters: dict[str, Scalar] = {}
     if EMBED in loaded.manifest.operations:
-        data, operation, parameters = Texts(texts=(PROBE_TEXT,)).to_bytes(), EMBED, {}
+        data, operation = Texts(texts=(PROBE_TEXT,)).to_bytes(), EMBED
     elif COMPLETE in loaded.manifest.operations:
         data, operation, parameters = PROBE_TEXT.encode(), COMPLETE, {"tokens": 1}
+    elif GENERATE in loaded.manifest.operations:
+        asked = Generation(prompt=PROBE_TEXT, messages="", tools="", schema="", stop=())
+        data, operation = asked.to_bytes(), GENERATE
+        parameters = {"tokens": 1, "temperature": 0.0, "seed": 0}
+    elif CALL in loaded.manifest.operations:
+        return None
     else:
         raise ProbeFailed(f"nothing that it does can be tried: {loaded.manifest.operations}")
     stage = Stage(role=Role.INFER, operation=operation, model=loaded.model, parameters=parameters)
