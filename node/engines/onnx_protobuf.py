@@ -16,6 +16,9 @@ from wire.errors import ModelRefused
 FIELDS_MAX = 4_000_000
 VARINT_BYTES_MAX = 10
 TEXT_BYTES_MAX = 4096
+# How much of a list is looked at together: little at first, for it may end at once.
+RUN_BYTES = 320
+RUN_BYTES_MAX = 320 << 8
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -59,16 +62,13 @@ class Fields:
     """The values of one message by name; a number or a text alone is the last one written."""
 
     source: Source
-    ints: dict[str, list[int]] = field(default_factory=dict)
+    ints: dict[str, list[int | Array]] = field(default_factory=dict)
     pieces: dict[str, list[memoryview]] = field(default_factory=dict)
     texts: dict[str, list[str]] = field(default_factory=dict)
     parts: dict[str, list["Span"]] = field(default_factory=dict)
-    packed: dict[str, list[memoryview]] = field(default_factory=dict)
 
     def has(self, name: str) -> bool:
-        return any(
-            name in kind for kind in (self.ints, self.pieces, self.texts, self.parts, self.packed)
-        )
+        return any(name in kind for kind in (self.ints, self.pieces, self.texts, self.parts))
 
     def text(self, name: str) -> str:
         return self.texts.get(name, [""])[-1]
@@ -79,9 +79,11 @@ class Fields:
 
     def integers(self, name: str) -> Array:
         """All integers of a field, in order, as signed numbers of 64 bits."""
-        alone = np.array(self.ints.get(name, []), np.uint64).view(np.int64)
-        chunks = [_varints(self.source, piece) for piece in self.packed.get(name, [])]
-        return np.concatenate([alone, *chunks]) if chunks else alone
+        chunks = [
+            it if isinstance(it, np.ndarray) else np.array([it], np.uint64).view(np.int64)
+            for it in self.ints.get(name, [])
+        ]
+        return np.concatenate(chunks) if chunks else np.zeros(0, np.int64)
 
     def floats(self, name: str, kind: str) -> Array:
         """All floats of a field as one array; `kind` is numpy's, `<f4` or `<f8`."""
@@ -127,6 +129,7 @@ class Span:
                 value, at = self._varint(at)
                 if kind is not None:
                     found.ints.setdefault(name, []).append(value)
+                    at = self._more_ints(found.ints[name], tag, at)
                 continue
             if form == _PIECE:
                 size, at = self._varint(at)
@@ -139,7 +142,40 @@ class Span:
             part, at = Span(source, at, at + size), at + size
             if kind is not None:
                 _keep(found, name, kind, part)
+            if kind is Kind.FLOATS and form == _FIXED32:
+                at = self._more_floats(found.pieces[name], tag, at)
         return found
+
+    def _more_ints(self, into: list[int | Array], tag: int, at: int) -> int:
+        """Lists of numbers are often written one by one: take all that follow at once."""
+        size = RUN_BYTES
+        while at + 1 < self.end and tag < 0x80 and self.source.data[at] == tag:
+            raw = np.frombuffer(self.source.data[at : min(self.end, at + size)], np.uint8)
+            size = min(2 * size, RUN_BYTES_MAX)
+            ends = np.flatnonzero(raw < 0x80)
+            ends = ends[: len(ends) // 2 * 2]
+            # Each number has its tag of one byte before it.
+            tags, lasts = ends[::2], ends[1::2]
+            right = (raw[tags] == tag) & (tags == np.concatenate([[0], lasts[:-1] + 1]))
+            count = len(right) if right.all() else int(right.argmin())
+            if not count:
+                break
+            into.append(_decoded(self.source, raw, tags[:count] + 1, lasts[:count]))
+            at += int(lasts[count - 1]) + 1
+        return at
+
+    def _more_floats(self, into: list[memoryview], tag: int, at: int) -> int:
+        """The same for floats."""
+        size = RUN_BYTES
+        while at + 5 <= self.end and tag < 0x80 and self.source.data[at] == tag:
+            end = at + min(self.end - at, size) // 5 * 5
+            size = min(2 * size, RUN_BYTES_MAX)
+            rows = np.frombuffer(self.source.data[at:end], np.uint8).reshape(-1, 5)
+            right = rows[:, 0] == tag
+            count = len(right) if right.all() else int(right.argmin())
+            into.append(memoryview(rows[:count, 1:].tobytes()))
+            at += 5 * count
+        return at
 
     def _varint(self, at: int) -> tuple[int, int]:
         data, value = self.source.data, 0
@@ -158,7 +194,7 @@ def _keep(found: Fields, name: str, kind: Kind, part: Span) -> None:
         case Kind.PARTS:
             found.parts.setdefault(name, []).append(part)
         case Kind.INTS:
-            found.packed.setdefault(name, []).append(part.data())
+            found.ints.setdefault(name, []).append(_varints(found.source, part.data()))
         case Kind.FLOATS | Kind.DOUBLES:
             found.pieces.setdefault(name, []).append(part.data())
 
@@ -171,7 +207,11 @@ def _varints(source: Source, data: memoryview) -> Array:
         return np.zeros(0, np.int64)
     if not len(ends) or ends[-1] != len(raw) - 1:
         raise source.refuse("a list of integers ends in the middle of one")
-    starts = np.concatenate([[0], ends[:-1] + 1])
+    return _decoded(source, raw, np.concatenate([[0], ends[:-1] + 1]), ends)
+
+
+def _decoded(source: Source, raw: Array, starts: Array, ends: Array) -> Array:
+    """The integers from each start to its end."""
     sizes = ends - starts + 1
     if sizes.max() > VARINT_BYTES_MAX:
         raise source.refuse("an integer is longer than integers are")

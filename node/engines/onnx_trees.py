@@ -125,11 +125,16 @@ def _roots(tree: Numbers, true: Numbers, false: Numbers, leaf: Any) -> Numbers:
 
 def _depth(roots: Numbers, true: Numbers, false: Numbers, leaf: Any) -> int:
     now, depth = roots, 0
+    reached = np.zeros(len(leaf), bool)
+    reached[roots] = True
     while len(now := now[~leaf[now]]):
         now = np.unique(np.concatenate([true[now], false[now]]))
+        reached[now] = True
         depth += 1
         if depth > DEPTH_MAX:
             raise _refuse(f"a tree is deeper than {DEPTH_MAX}, or goes in a circle")
+    if not reached.all():
+        raise _refuse("no root, or several, or nodes that no root leads to")
     return depth
 
 
