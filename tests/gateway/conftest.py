@@ -17,8 +17,11 @@ from node.gateway.server import open_gateway
 from node.peer import Node
 from tests.gateway.engine import SpeakingEngine, calling_manifest
 from tests.node.network import I, S, V, open_network
+from wire.kinds import Role
+from wire.task import Stage
 
 START_S = 30.0
+CALL_STAGE = Stage(role=Role.INFER, operation="call", model=calling_manifest().id, parameters={})
 # Short enough for tests, long enough for a busy machine.
 QUICK = GatewayConfig(port=0, idle_s=3.0, body_s=1.5, send_s=2.0, deadline_s=60)
 
@@ -56,8 +59,11 @@ def serving(
                 for _ in range(2):
                     await network.add(V, engine=SpeakingEngine())
                 await worker.models.keep(calling_manifest())
-                await engine.load(calling_manifest(), {})
+                await worker.models.make_ready("doubling")
+                worker.probing.look()
                 await network.settled()
+                while not asker.path.handing.anybody(CALL_STAGE):
+                    await trio.sleep(0.05)
                 before(asker)
                 async with open_gateway(asker, config) as url:
                     token = trio.lowlevel.current_trio_token()
