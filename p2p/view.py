@@ -67,6 +67,8 @@ class ViewConfig:
 Place = tuple[Role, ContentId | None]
 # Of those that may make room, so many are looked at; a view must not be walked for each advert.
 _LOOKED_AT = 64
+# What one introducer may have of a view that is needed, where others have somebody to spare.
+_GROUP_PART = 8
 _GONE_WALK_EVERY_S = 30.0
 
 
@@ -222,37 +224,45 @@ class View:
         if len(self._entries) < self.config.adverts_max:
             return True
         largest = max(self._introduced.values(), key=len, default={})
-        # Mostly there are strangers in the largest group, and the others need no order.
-        if self._drop_stranger(largest):
-            return True
-        groups = sorted(self._introduced.values(), key=len, reverse=True)
-        return any(self._drop_stranger(group) for group in groups)
+        # Mostly somebody of the largest group is spare, and the others need no order. One that
+        # has more than its part gives somebody up in any case: what is needed is its word alone.
+        found = self._spare_of(largest)
+        if found is None and len(largest) <= self.config.adverts_max // _GROUP_PART:
+            groups = sorted(self._introduced.values(), key=len, reverse=True)
+            found = next(filter(None, map(self._spare_of, groups)), None)
+        found = found or self._oldest_of(largest)
+        if found is None:
+            found = next(filter(None, map(self._oldest_of, self._introduced.values())), None)
+        if found is None:
+            return False
+        entry = self._entries[found]
+        self._drop(found, entry)
+        self._remember_gone(entry.key, entry.parts.displaced)
+        return True
 
-    def _drop_stranger(self, group: dict[PeerId, None]) -> bool:
-        """Whether somebody of `group` could go: who is spare, or was not heard for the longest."""
-        near, entries, oldest = self.near, self._entries, None
+    def _oldest_of(self, group: dict[PeerId, None]) -> PeerId | None:
+        return next((it for it in group if it not in self.near), None)
+
+    def _spare_of(self, group: dict[PeerId, None]) -> PeerId | None:
+        """Who of `group` is not needed, of those that were not heard for the longest."""
         needed: list[PeerId] = []
+        found = None
         for peer in group:
-            if peer in near:
+            if peer in self.near:
                 continue
-            if self._is_spare(entries[peer]):
-                oldest = peer
+            if self._is_spare(self._entries[peer]):
+                found = peer
                 break
-            oldest = oldest or peer
             needed.append(peer)
             if len(needed) == _LOOKED_AT:
                 break
-        # Who is needed stays and others go: soon all at the front were needed, and nobody behind
-        # them would be looked at.
-        for peer in needed:
-            del group[peer]
-            group[peer] = None
-        if oldest is None:
-            return False
-        entry = entries[oldest]
-        self._drop(oldest, entry)
-        self._remember_gone(entry.key, entry.parts.displaced)
-        return True
+        if found is not None:
+            # Who is needed stays and others go: soon all at the front would be needed, and nobody
+            # behind them would be looked at.
+            for peer in needed:
+                del group[peer]
+                group[peer] = None
+        return found
 
     def _is_spare(self, entry: Entry) -> bool:
         """Whether there is more than enough without it of all that it offers."""
