@@ -41,9 +41,8 @@ ROUNDS = 20
 NOISE_SPAN = 26.1
 MILLION = 1_000_000
 LOGPROB_LEAST = -(10**9)
-_WORDS_OF_CONSTANT = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)
-_COLUMNS = ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15))
-_DIAGONALS = ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14))
+_CONSTANT = b"expand 32-byte k"
+_TURNED = [[(at + by) % 4 for at in range(4)] for by in range(4)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,23 +145,35 @@ def noise(key: bytes, position: int, tokens: Any) -> Floats:
 
 def keystream(key: bytes, nonce: bytes, counters: Any) -> Words:
     """ChaCha20's blocks number `counters`: [counters, 16] words."""
-    count = len(counters)
-    first = [*_WORDS_OF_CONSTANT, *np.frombuffer(key, "<u4").tolist()]
-    state = np.empty((16, count), np.uint32)
-    for at, word in enumerate(first):
-        state[at] = word
-    state[12] = np.asarray(counters, np.uint32)
-    for at, word in enumerate(np.frombuffer(nonce, "<u4").tolist()):
-        state[13 + at] = word
-    x = state.copy()
+    state = np.empty((4, 4, len(counters)), np.uint32)
+    fixed = np.frombuffer(_CONSTANT + key, "<u4").reshape(3, 4, 1)
+    state[:3] = fixed
+    state[3, 0] = np.asarray(counters, np.uint32)
+    state[3, 1:] = np.frombuffer(nonce, "<u4").reshape(3, 1)
+    a, b, c, d = (state[row].copy() for row in range(4))
     for _ in range(ROUNDS // 2):
-        for a, b, c, d in (*_COLUMNS, *_DIAGONALS):
-            for one, other, to, by in ((a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)):
-                x[one] += x[other]
-                mixed = x[to] ^ x[one]
-                x[to] = (mixed << np.uint32(by)) | (mixed >> np.uint32(WORD_BITS - by))
-    x += state
-    return x.T
+        # Four columns at once, then four diagonals, which are columns once the rows are turned.
+        a, b, c, d = _quarters(a, b, c, d)
+        b, c, d = b[_TURNED[1]], c[_TURNED[2]], d[_TURNED[3]]
+        a, b, c, d = _quarters(a, b, c, d)
+        b, c, d = b[_TURNED[3]], c[_TURNED[2]], d[_TURNED[1]]
+    found: Words = (np.stack([a, b, c, d]) + state).reshape(BLOCK_WORDS, -1).T
+    return found
+
+
+def _quarters(a: Words, b: Words, c: Words, d: Words) -> tuple[Words, Words, Words, Words]:
+    a += b
+    d = _rotated(d ^ a, 16)
+    c += d
+    b = _rotated(b ^ c, 12)
+    a += b
+    d = _rotated(d ^ a, 8)
+    c += d
+    return a, _rotated(b ^ c, 7), c, d
+
+
+def _rotated(words: Words, by: int) -> Words:
+    return (words << np.uint32(by)) | (words >> np.uint32(WORD_BITS - by))
 
 
 def log_probabilities(logits: Any) -> Floats:
