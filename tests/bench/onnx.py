@@ -1,0 +1,226 @@
+"""Calls of two models of digits a second, of 128 clients that each ask for one row at a time.
+
+Beside plain tinygrad called one by one in a process of its own, twice: as it comes (`OnnxRunner`
+called with an array) and as one would write it who knows it (`TinyJit` around it); the ratios are
+to both. Beside onnxruntime where it can be imported: one thread, a row at a time and 64 at once.
+The network is an asking and an inference peer in this process, over TCP and noise, nothing checked.
+
+`python -m tests.bench onnx`; `--engine` leaves the network out.
+"""
+
+import importlib.util
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import trio
+
+from node.engines.launch import EngineConfig, prepare
+from node.engines.seam import Job
+from node.engines.tinygrad_engine import open_tinygrad_engine
+from tests.engine.onnx_models import FOLDER, golden, manifest_of, to_tensors
+from wire.model import Manifest
+
+MODELS = {"digits_mlp": "torch_mlp", "digits_cnn": "torch_cnn"}
+CLIENTS = 128
+ENGINE_ROUNDS = 100
+NETWORK_ROUNDS = 8
+PLAIN_S = 5.0
+Ask = Callable[[int, int], Awaitable[object]]
+
+
+def run(arguments: list[str]) -> dict[str, Any]:
+    """Calls per second, and milliseconds of the middle and of the slowest hundredth."""
+    with tempfile.TemporaryDirectory(prefix="baton-bench-") as folder:
+        return trio.run(_compare, Path(folder), "--engine" not in arguments)
+
+
+async def _compare(folder: Path, network: bool) -> dict[str, Any]:
+    config = EngineConfig(jobs_max=2 * CLIENTS)
+    found: dict[str, Any] = {"clients": CLIENTS}
+    for title, name in MODELS.items():
+        figures: dict[str, Any] = {}
+        async with open_tinygrad_engine(folder / "cache", config=config) as engine:
+            manifest, files = manifest_of(FOLDER / f"{name}.onnx")
+            for start in ("cold_load_s", "warm_load_s"):
+                began_s = trio.current_time()
+                await engine.load(manifest, files)
+                figures[start] = round(trio.current_time() - began_s, 2)
+                await engine.unload(manifest.id)
+            await engine.load(manifest, files)
+            inputs = _inputs(name)
+
+            async def ask(number: int, step: int) -> None:
+                job = _job(manifest, inputs[(number + step) % len(inputs)])  # noqa: B023
+                await engine.infer(job)
+
+            await _clients(ask, 5)
+            figures["engine"] = await _clients(ask, ENGINE_ROUNDS)
+        if network:
+            figures["network"] = await _through_network(folder / title, folder / "cache", name)
+        launch = await prepare(folder / "cache", config)
+        for form in ("plain_as_it_comes", "plain_captured"):
+            done = await trio.run_process(
+                [sys.executable, "-m", "tests.bench.onnx", form, name],
+                env=dict(launch.environment),
+                capture_stdout=True,
+            )
+            figures[f"{form}_per_s"] = round(float(done.stdout), 1)
+        figures["onnxruntime"] = _onnxruntime(name)
+        for place in ("engine", "network"):
+            for form in ("plain_as_it_comes", "plain_captured"):
+                if place in figures:
+                    ratio = figures[place]["per_s"] / figures[f"{form}_per_s"]
+                    figures[f"{place}_to_{form}"] = round(ratio, 2)
+        found[title] = figures
+    return found | {"aim": ">= 10 x plain"}
+
+
+def _inputs(name: str) -> list[bytes]:
+    """Rows as calls, made once: what a client does itself is not measured."""
+    arrays, _ = golden(name)
+    rows = len(next(iter(arrays.values())))
+    return [
+        to_tensors({key: it[row : row + 1] for key, it in arrays.items()}) for row in range(rows)
+    ]
+
+
+def _job(manifest: Manifest, data: bytes) -> Job:
+    return Job(model=manifest.id, operation="call", input=data, parameters={}, deadline_s=60.0)
+
+
+async def _clients(ask: Ask, rounds: int) -> dict[str, float]:
+    took_s: list[float] = []
+
+    async def client(number: int) -> None:
+        for step in range(rounds):
+            asked_s = trio.current_time()
+            await ask(number, step)
+            took_s.append(trio.current_time() - asked_s)
+
+    began_s = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for number in range(CLIENTS):
+            nursery.start_soon(client, number)
+    per_s = CLIENTS * rounds / (trio.current_time() - began_s)
+    took_s.sort()
+    return {
+        "per_s": round(per_s, 1),
+        "p50_ms": round(took_s[len(took_s) // 2] * 1e3, 2),
+        "p99_ms": round(took_s[int(len(took_s) * 0.99)] * 1e3, 2),
+    }
+
+
+async def _through_network(folder: Path, cache: Path, name: str) -> dict[str, float]:
+    from node.events import silently
+    from node.runs import Request
+    from p2p.over_libp2p import TcpTransport
+    from store import open_store
+    from tests.node.network import I, Network, S
+    from wire.kinds import Level, Role
+    from wire.task import Stage
+
+    config = EngineConfig(jobs_max=2 * CLIENTS)
+    manifest, _ = manifest_of(FOLDER / f"{name}.onnx")
+    tcp = TcpTransport(wall_ns=lambda: 1)
+    async with AsyncExitStack() as stack:
+        network = Network(stack, folder)
+        for roles in ((S,), (I, S)):
+            place = folder / f"store-{len(network.nodes)}"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            engine = await stack.enter_async_context(open_tinygrad_engine(cache, config=config))
+            store = await stack.enter_async_context(open_store(place, quota_bytes=1 << 30))
+            content = await store.put_file(FOLDER / f"{name}.onnx", pin="model")
+            assert content == manifest.files[0].content
+            await store.put(manifest.to_bytes(), pin="model")
+            await network.add(
+                *roles,
+                models=(str(manifest.id),),
+                engine=engine,
+                store=store,
+                listen=("/ip4/127.0.0.1/tcp/0",),
+                alter=lambda parts: replace(parts, transport=tcp),
+            )
+        with trio.fail_after(120):
+            await network.settled(within_s=120)
+        asker = network.nodes[0]
+        stage = Stage(role=Role.INFER, operation="call", model=manifest.id, parameters={})
+        arrays, _ = golden(name)
+        chance = np.random.default_rng(1)
+
+        async def ask(number: int, step: int) -> None:
+            # Every input is another, so that none is answered from what was kept.
+            data = to_tensors(
+                {
+                    key: it[number % len(it)][None]
+                    + chance.standard_normal((1, *it.shape[1:])).astype(it.dtype)
+                    for key, it in arrays.items()
+                }
+            )
+            request = Request(
+                stages=(stage,), input=data, level=Level.SIGNED, verifiers=0, needed=0
+            )
+            await asker.path.watch(await asker.path.submit(request), silently)
+
+        await _clients(ask, 1)
+        return await _clients(ask, NETWORK_ROUNDS)
+
+
+def _onnxruntime(name: str) -> dict[str, float] | None:
+    """Rows per second of onnxruntime alone, in this process; None where there is none."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return None
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(FOLDER / f"{name}.onnx", options)
+    arrays, _ = golden(name)
+    figures = {}
+    for rows in (1, 64):
+        feed = {key: it[:rows] for key, it in arrays.items()}
+        per_s = _repeated(lambda feed=feed: session.run(None, feed), 2.0)
+        figures[f"rows_per_s_by_{rows}"] = round(per_s * rows, 1)
+    return figures
+
+
+def _repeated(do: Callable[[], object], seconds: float) -> float:
+    do()
+    began_s, count = time.perf_counter(), 0
+    while time.perf_counter() - began_s < seconds:
+        do()
+        count += 1
+    return count / (time.perf_counter() - began_s)
+
+
+def plain(form: str, name: str) -> float:
+    """Calls per second of tinygrad, one row at a time."""
+    from tinygrad import Tensor, TinyJit
+    from tinygrad.nn.onnx import OnnxRunner
+
+    runner = OnnxRunner(FOLDER / f"{name}.onnx")
+    arrays, _ = golden(name)
+    ((key, rows),) = arrays.items()
+    places = iter(range(10**9))
+
+    def row() -> np.ndarray:
+        at = next(places) % len(rows)
+        return rows[at : at + 1]
+
+    if form == "plain_as_it_comes":
+        return _repeated(lambda: [it.numpy() for it in runner({key: row()}).values()], PLAIN_S)
+    captured = TinyJit(lambda x: [it.realize() for it in runner({key: x}).values()])
+    for _ in range(3):
+        captured(Tensor(row()).realize())
+    return _repeated(lambda: [it.numpy() for it in captured(Tensor(row()).realize())], PLAIN_S)
+
+
+if __name__ == "__main__":
+    assert len(sys.argv) == 3, "run it as: python -m tests.bench onnx"
+    print(plain(sys.argv[1], sys.argv[2]))
