@@ -6,7 +6,7 @@ thing that is going to happen. The same seed and the same words give the same re
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from random import Random
@@ -106,22 +106,46 @@ class Fault:
         return KINDS[self.name].aim
 
 
-def parse(text: str) -> tuple[Wanted, ...]:
-    """`kill=0.3,loss=0.05@10+20,churn=0.1/min`; InputError names what there is."""
-    wanted = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Word:
+    """One word as it was typed: a name that is known, and numbers; what they may be is not said."""
+
+    text: str
+    name: str
+    amount: float
+    is_rate: bool
+    at_s: float | None
+    for_s: float | None
+
+
+def words_of(text: str, names: Container[str], known: str) -> Iterator[Word]:
+    """The words of `kill=0.3,loss=0.05@10+20`; InputError names those there are."""
     for word in filter(None, (it.strip() for it in text.split(","))):
         match = _WORD.fullmatch(word)
-        if match is None and word.partition("=")[0] in KINDS:
+        if match is None and word.partition("=")[0] in names:
             raise InputError(
                 f"{word[:60]!r} has no share that can be read",
                 todo="write NAME=SHARE[@SECOND][+SECONDS], with commas: kill=0.3@20,loss=0.05",
             )
-        if match is None or match["name"] not in KINDS:
+        if match is None or match["name"] not in names:
             raise InputError(
                 f"{word[:60]!r} is not a fault",
-                todo=f"use NAME=SHARE[@SECOND][+SECONDS], with NAME one of {', '.join(KINDS)}",
+                todo=f"use NAME=SHARE[@SECOND][+SECONDS], with NAME one of {known}",
             )
-        wanted.append(_checked(word, match))
+        at_s, for_s = (None if match[it] is None else float(match[it]) for it in ("at", "for"))
+        yield Word(
+            text=word,
+            name=match["name"],
+            amount=float(match["amount"]),
+            is_rate=bool(match["rate"]),
+            at_s=at_s,
+            for_s=for_s,
+        )
+
+
+def parse(text: str) -> tuple[Wanted, ...]:
+    """`kill=0.3,loss=0.05@10+20,churn=0.1/min`; InputError names what there is."""
+    wanted = [_checked(word) for word in words_of(text, KINDS, ", ".join(KINDS))]
     names = [it.name for it in wanted]
     twice = {it for it in names if names.count(it) > 1 and KINDS[it].aim is not Aim.EVENT}
     if twice:
@@ -129,17 +153,16 @@ def parse(text: str) -> tuple[Wanted, ...]:
     return tuple(wanted)
 
 
-def _checked(word: str, match: re.Match[str]) -> Wanted:
-    name, amount = match["name"], float(match["amount"])
+def _checked(typed: Word) -> Wanted:
+    name, amount, word = typed.name, typed.amount, typed.text
+    at_s, for_s = typed.at_s, typed.for_s
     is_rate = KINDS[name].aim is Aim.RATE
-    if is_rate != bool(match["rate"]):
+    if is_rate != typed.is_rate:
         todo = f"{name}=0.1/min" if is_rate else f"{name}=0.1"
         raise InputError(f"{word!r} is not how {name} is given", todo=f"for example {todo}")
     most = 0.9 if KINDS[name].aim is Aim.LINK else 1.0
     if not 0 < amount <= most:
         raise InputError(f"{word!r}: {amount:g} is not a share", todo=f"give 0.01 to {most:g}")
-    at_s = None if match["at"] is None else float(match["at"])
-    for_s = None if match["for"] is None else float(match["for"])
     if max(at_s or 0.0, for_s or 0.0) > MOMENT_S_MAX:
         raise InputError(f"{word!r} is more than a day", todo="give seconds")
     if for_s is not None and KINDS[name].aim is Aim.EVENT and KINDS[name].for_s == math.inf:

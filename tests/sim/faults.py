@@ -5,11 +5,14 @@ comes twice, is really overtaken: below the simulation there is no stream that w
 """
 
 import math
-import re
 from dataclasses import dataclass
 from random import Random
 
+from node.devnet.faults import words_of
 from wire.errors import InputError
+
+# The network is measured while nothing happens, before anything does.
+EARLIEST_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,6 @@ KINDS = {
         "messages are held back, and overtaken, for up to twenty seconds", False, False
     ),
 }
-
-_WORD = re.compile(
-    r"(?P<name>[a-z_]+)=(?P<share>\d*\.?\d+)(?:@(?P<at>\d*\.?\d+))?(?:\+(?P<for>\d*\.?\d+))?"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +91,15 @@ class Faults:
 def parse(text: str) -> tuple[Fault, ...]:
     """`kill=0.3@600,loss=0.05`; InputError, in one line, names what there is."""
     found = []
-    for word in filter(None, (it.strip() for it in text.split(","))):
-        match = _WORD.fullmatch(word)
-        if match is None or match["name"] not in KINDS:
+    for word in words_of(text, KINDS, ", ".join(KINDS)):
+        if not 0 < word.amount <= 0.95 or word.is_rate:
+            raise InputError(f"{word.text[:60]!r} is no share", todo="give 0.01 to 0.95")
+        if word.at_s is not None and word.at_s < EARLIEST_S:
             raise InputError(
-                f"{word[:60]!r} is not a fault",
-                todo=f"use NAME=SHARE[@SECOND][+SECONDS], with NAME one of {', '.join(KINDS)}",
+                f"{word.text[:60]!r} begins before anything was measured",
+                todo=f"give {EARLIEST_S:.0f} seconds or more",
             )
-        share = float(match["share"])
-        if not 0 < share <= 0.95:
-            raise InputError(f"{word[:60]!r}: {share:g} is no share", todo="give 0.01 to 0.95")
-        at_s, for_s = (None if match[it] is None else float(match[it]) for it in ("at", "for"))
-        found.append(Fault(match["name"], share, at_s, for_s))
+        found.append(Fault(word.name, word.amount, word.at_s, word.for_s))
     if len(set(found)) != len(found):
         raise InputError("a fault is given twice", todo="give it once")
     return tuple(found)

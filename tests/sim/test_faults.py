@@ -8,9 +8,9 @@ from wire.errors import InputError
 
 
 def test_a_share_a_moment_and_a_duration_are_read_and_written_the_same() -> None:
-    text = "kill=0.3@600,loss=0.05,freeze=0.1@20+3600"
+    text = "kill=0.3@600,loss=0.05,freeze=0.1@120+3600"
     kill, loss, freeze = parse(text)
-    assert (kill.begins_s(3600), loss.begins_s(3600), freeze.ends_s(3600)) == (600, 0, 3620)
+    assert (kill.begins_s(3600), loss.begins_s(3600), freeze.ends_s(3600)) == (600, 0, 3720)
     assert str(Faults(7, (kill, loss, freeze))) == text
 
 
