@@ -4,27 +4,28 @@ A model is named by its manifest's content id. A short name stands for an id onl
 pins it, or for a model that this peer has itself: a stranger's word for a name is worth nothing.
 """
 
-from collections.abc import Callable, Mapping
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
-from node.engines.hash_engine import hash_manifest
 from node.engines.minilm import minilm_files, minilm_manifest
 from node.engines.seam import Engine, Loaded
+from node.model_files.describing import describe, is_path
+from node.model_files.shelf import PINNED, Progress, Shelf
 from p2p.blobs import Blobs
-from store import Store, Table
+from store import Store
 from wire import limits
 from wire.content import ContentId, PeerId
-from wire.errors import EngineMissing, InputError, Malformed, ModelRefused
+from wire.errors import EngineMissing, Malformed, ModelRefused
 from wire.model import Manifest
 
 # Nothing larger is fetched from a stranger without being asked for by its owner.
 MODEL_BYTES_MAX = 64 << 30
 FETCH_DEADLINE_S = 24 * 3600.0
-# Names that this project pins: for these, and for no others, a name is as good as an id.
-PINNED: Mapping[str, Callable[[], Manifest]] = {"minilm": minilm_manifest, "hash": hash_manifest}
+
+__all__ = ["PINNED", "ModelProgress", "Models"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +38,6 @@ class ModelProgress:
     size_bytes: int
 
 
-Tell = Callable[[ModelProgress], None]
-
-
 @dataclass(slots=True)
 class Models:
     """What this peer can run, and what it is about to."""
@@ -50,57 +48,79 @@ class Models:
     folder: Path
     progress: dict[str, ModelProgress] = field(default_factory=dict)
 
+    @property
+    def shelf(self) -> Shelf:
+        return Shelf(self.store)
+
     def known(self) -> dict[ContentId, Manifest]:
         """Every model whose manifest is kept here."""
-        rows = self.store.scan(Table.MODELS)
-        return {ContentId(key): Manifest.from_bytes(value) for key, value in rows}
+        return self.shelf.known()
 
     def resolve(self, name: str) -> ContentId:
         """The id a person means by `name`; InputError lists what is known."""
-        if name in PINNED:
-            return PINNED[name]().id
-        for model_id, manifest in self.known().items():
-            if manifest.name == name:
-                return model_id
-        try:
-            return ContentId.parse(name)
-        except Malformed as error:
-            names = sorted({*PINNED, *(it.name for it in self.known().values())})
-            raise InputError(
-                f"there is no model {name[:80]!r}",
-                todo=f"use one of {', '.join(names)}, or a model's content id",
-            ) from error
+        return self.shelf.resolve(name)
 
     def manifest_of(self, model_id: ContentId) -> Manifest | None:
         """What a model is, where this project pins it or this peer keeps it."""
-        pinned = (make() for make in PINNED.values())
-        kept = self.store.read(Table.MODELS, model_id)
-        if kept is not None:
-            return Manifest.from_bytes(kept)
-        return next((it for it in pinned if it.id == model_id), None)
+        return self.shelf.manifest_of(model_id)
+
+    def check_meant(self, name: str) -> None:
+        """InputError or ModelRefused unless `name` means a model, or a file that can be run."""
+        if is_path(name):
+            describe(Path(name))
+        else:
+            self.resolve(name)
 
     async def make_ready(self, name: str) -> Loaded:
         """Have a model here, whole and checked, and loaded; errors say what is missing."""
-        model_id = self.resolve(name)
-        if name in PINNED:
-            await self.keep(PINNED[name]())
-        if name == "minilm":
-            await self._bring_minilm()
-        manifest = await self._manifest(model_id)
-        files = await self._files(manifest)
+        model_id = (await self.add(Path(name))).id if is_path(name) else self.resolve(name)
+        manifest, files = await self.bring(model_id)
         self._tell(manifest.name, "loading", 0, 0)
         loaded = await self.engine.load(manifest, files)
         self._tell(manifest.name, "ready", 0, 0)
         return loaded
 
+    async def add(
+        self, path: Path, name: str | None = None, progress: Progress | None = None
+    ) -> Manifest:
+        """Keep the model that lies in a file or folder; InputError, ModelRefused."""
+        called = name or path.stem
+
+        def show(done_bytes: int, size_bytes: int) -> None:
+            self._tell(called, "keeping", done_bytes, size_bytes)
+            if progress is not None:
+                progress(done_bytes, size_bytes)
+
+        try:
+            return await self.shelf.add(path, name, show)
+        finally:
+            # From here on it goes by the name in its manifest.
+            self.progress.pop(called, None)
+
+    async def bring(
+        self, model_id: ContentId, progress: Progress | None = None
+    ) -> tuple[Manifest, dict[str, Path]]:
+        """Have every file of a model here, from whoever has it, checked by content."""
+        for name, make in PINNED.items():
+            if (pinned := make()).id == model_id:
+                await self.keep(pinned)
+                if name == "minilm":
+                    await self._bring_minilm()
+        manifest = await self._manifest(model_id)
+        return manifest, await self._files(manifest, progress)
+
+    async def remove(self, model_id: ContentId) -> Manifest:
+        """Unload a model, forget it and its files; InputError if it is not kept here."""
+        manifest = await self.shelf.remove(model_id)
+        await self.engine.unload(model_id)
+        self.progress.pop(manifest.name, None)
+        folder = self.folder / str(model_id)
+        await trio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
+        return manifest
+
     async def keep(self, manifest: Manifest) -> ContentId:
         """Keep a manifest, pinned with every file it names."""
-        data = manifest.to_bytes()
-        await self.store.put(data, pin="model")
-        for file in manifest.files:
-            await self.store.pin(file.content, "model")
-        await self.store.write(Table.MODELS, manifest.id, data)
-        return manifest.id
+        return await self.shelf.keep(manifest)
 
     def _tell(self, name: str, step: str, done_bytes: int, size_bytes: int) -> None:
         self.progress[name] = ModelProgress(
@@ -128,9 +148,9 @@ class Models:
                 raise _not_pinned(path, "its content was altered")
 
     async def _manifest(self, model_id: ContentId) -> Manifest:
-        kept = self.store.read(Table.MODELS, model_id)
+        kept = self.manifest_of(model_id)
         if kept is not None:
-            return Manifest.from_bytes(kept)
+            return kept
         data = await self.blobs.get(
             model_id,
             self._holders(model_id),
@@ -157,7 +177,7 @@ class Models:
         wall_s = peers.seams.wall_s()
         return [it.signer for it in peers.view.living(wall_s) if it.record.offer_of(model_id)]
 
-    async def _files(self, manifest: Manifest) -> dict[str, Path]:
+    async def _files(self, manifest: Manifest, progress: Progress | None = None) -> dict[str, Path]:
         """Every file of the model as a file of this peer, fetched and checked by its hash."""
         size_bytes = sum(it.size_bytes for it in manifest.files)
         if size_bytes > MODEL_BYTES_MAX:
@@ -168,6 +188,8 @@ class Models:
 
             def show(done_bytes: int, _: int, before: int = before_bytes) -> None:
                 self._tell(manifest.name, "fetching", before + done_bytes, size_bytes)
+                if progress is not None:
+                    progress(before + done_bytes, size_bytes)
 
             await self.blobs.fetch(
                 file.content,
