@@ -12,7 +12,7 @@ from node.devnet.faults import words_of
 from wire.errors import InputError
 
 # The network is measured while nothing happens, before anything does.
-EARLIEST_S = 60.0
+EARLIEST_S = 40.0
 
 
 @dataclass(frozen=True, slots=True)
