@@ -26,6 +26,8 @@ from node.engines.onnx_values import ELEMENTS_MAX
 from node.engines.tinygrad_onnx_ops import OPERATORS, options
 from wire.errors import ModelRefused
 
+# More numbers than that make no shape.
+PLAIN_MAX = 1024
 Shapes = tuple[tuple[int, ...], ...]
 # What an operator raises when it is given what it cannot do.
 _FAULTS = (ArithmeticError, AssertionError, LookupError, NotImplementedError, TypeError, ValueError)
@@ -136,7 +138,7 @@ class _Runner(OnnxRunner):  # type: ignore[misc]
         self.const_names = {*values, *(it.outputs[0] for it in nodes if it.op == "Constant")}
         self.variable_dims: dict[str, int] = {}
         self.onnx_ops = {**onnx_ops, **OPERATORS}
-        self._python_const_cache: dict[str, Any] = {}
+        self._python_const_cache = _plain_constants(model)
 
     def _select_op(self, op: str, required_opset: OpSetId) -> Callable[..., Any]:
         try:
@@ -166,6 +168,21 @@ class _Runner(OnnxRunner):  # type: ignore[misc]
             if given & set(value.uop.toposort()):
                 raise ModelRefused(f"{op} wants {name[:80]!r} to be constant, and it is computed")
         return super()._get_python_const(name, op, idx)
+
+
+def _plain_constants(model: OnnxModel) -> dict[str, Any]:
+    """Small constants as plain numbers: shapes are made of them, and a device is slow to tell."""
+    arrays = dict(model.graph.constants)
+    for node in model.graph.nodes:
+        given = node.attributes.get("value")
+        if node.operator == "Constant" and isinstance(given, np.ndarray):
+            arrays[node.outputs[0]] = given
+    # Bytes are read in another form.
+    return {
+        name: array.tolist()
+        for name, array in arrays.items()
+        if array.size <= PLAIN_MAX and array.dtype != np.uint8
+    }
 
 
 def _dtype(kind: str) -> Any:

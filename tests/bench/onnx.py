@@ -3,7 +3,8 @@
 Beside plain tinygrad called one by one in a process of its own, twice: as it comes (`OnnxRunner`
 called with an array) and as one would write it who knows it (`TinyJit` around it); the ratios are
 to both. Beside onnxruntime where it can be imported: one thread, a row at a time and 64 at once.
-The network is an asking and an inference peer in this process, over TCP and noise, nothing checked.
+The network is an asking and an inference peer in this process, over TCP and noise, nothing checked;
+once with calls of one row, once with calls of 64.
 
 `python -m tests.bench onnx`; `--engine` leaves the network out.
 """
@@ -63,7 +64,7 @@ async def _compare(folder: Path, network: bool) -> dict[str, Any]:
             await _clients(ask, 5)
             figures["engine"] = await _clients(ask, ENGINE_ROUNDS)
         if network:
-            figures["network"] = await _through_network(folder / title, folder / "cache", name)
+            figures |= await _through_network(folder / title, folder / "cache", name)
         launch = await prepare(folder / "cache", config)
         for form in ("plain_as_it_comes", "plain_captured"):
             done = await trio.run_process(
@@ -117,7 +118,7 @@ async def _clients(ask: Ask, rounds: int) -> dict[str, float]:
     }
 
 
-async def _through_network(folder: Path, cache: Path, name: str) -> dict[str, float]:
+async def _through_network(folder: Path, cache: Path, name: str) -> dict[str, Any]:
     from node.events import silently
     from node.runs import Request
     from p2p.over_libp2p import TcpTransport
@@ -154,12 +155,11 @@ async def _through_network(folder: Path, cache: Path, name: str) -> dict[str, fl
         arrays, _ = golden(name)
         chance = np.random.default_rng(1)
 
-        async def ask(number: int, step: int) -> None:
+        async def ask(rows: int) -> None:
             # Every input is another, so that none is answered from what was kept.
             data = to_tensors(
                 {
-                    key: it[number % len(it)][None]
-                    + chance.standard_normal((1, *it.shape[1:])).astype(it.dtype)
+                    key: it[:rows] + chance.standard_normal((rows, *it.shape[1:])).astype(it.dtype)
                     for key, it in arrays.items()
                 }
             )
@@ -168,8 +168,12 @@ async def _through_network(folder: Path, cache: Path, name: str) -> dict[str, fl
             )
             await asker.path.watch(await asker.path.submit(request), silently)
 
-        await _clients(ask, 1)
-        return await _clients(ask, NETWORK_ROUNDS)
+        found: dict[str, Any] = {}
+        for title, rows in (("network", 1), ("network_by_64_rows", 64)):
+            await _clients(lambda _, __, rows=rows: ask(rows), 1)
+            found[title] = await _clients(lambda _, __, rows=rows: ask(rows), NETWORK_ROUNDS)
+        found["network_by_64_rows"]["rows_per_s"] = 64 * found["network_by_64_rows"]["per_s"]
+        return found
 
 
 def _onnxruntime(name: str) -> dict[str, float] | None:
