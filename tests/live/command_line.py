@@ -137,6 +137,8 @@ class Peer:
     state: Path
     id: str
     address: str
+    # Of a gateway: where clients find it.
+    url: str = ""
 
     def ask(self, *arguments: object) -> Done:
         return baton(*arguments, "--state", self.state)
@@ -172,7 +174,7 @@ def joined(
     )
     try:
         found = _announced(process)
-        yield Peer(process, state, found["peer"], found["addresses"][0])
+        yield Peer(process, state, found["peer"], found["addresses"][0], found.get("http", ""))
     finally:
         process.kill()
         process.communicate()
