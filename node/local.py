@@ -15,6 +15,7 @@ from node.answers import Answered
 from node.control import Command, Emit
 from node.events import Event
 from node.indexing import Indexing, list_sources
+from node.local_models import LocalModels, own_models
 from node.peer import Node
 from node.roles.infer import EMBED, NEAREST
 from node.runs import Request
@@ -42,7 +43,7 @@ class Local:
         return {
             "status": self.status,
             "peers": self.peers,
-            "models": self.models,
+            **LocalModels(self.node).commands(),
             "receipts": self.receipts,
             "ask": self.ask,
             "embed": self.embed,
@@ -69,7 +70,7 @@ class Local:
             "connected": connected,
             "answered_last_minute": answered,
             "known": len(node.peers.view),
-            "models": self._own_models(),
+            "models": own_models(node),
             "tasks": {
                 "accepted": tasks.accepted,
                 "answered": tasks.answered,
@@ -92,36 +93,6 @@ class Local:
             "problems": list(node.peers.problems.values())[-5:] + node.log[-5:],
         }
 
-    def _own_models(self) -> list[dict[str, Any]]:
-        node = self.node
-        rows: dict[str, dict[str, Any]] = {}
-        for name, problem in node.model_problems.items():
-            rows[name] = {"name": name, "state": "failing", "problem": problem}
-        for progress in node.models.progress.values():
-            rows[progress.name] = {
-                "name": progress.name,
-                "state": progress.step,
-                "done_bytes": progress.done_bytes,
-                "size_bytes": progress.size_bytes,
-                "problem": node.model_problems.get(progress.name, ""),
-            }
-        for loaded in node.parts.engine.loaded().values():
-            probes = node.probing.probes
-            problem = probes.problem(loaded.model)
-            rows[loaded.manifest.name] = {
-                "name": loaded.manifest.name,
-                # Loaded is not enough: others hear of it once a probe of it passed.
-                "state": "ready"
-                if probes.passed(loaded.model)
-                else "set aside"
-                if problem
-                else "probing",
-                "id": str(loaded.model),
-                "units_per_s": round(loaded.units_per_s, 2),
-                "problem": problem,
-            }
-        return list(rows.values())
-
     async def peers(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         node = self.node
         wall_s = node.parts.seams.wall_s()
@@ -142,19 +113,6 @@ class Local:
                 }
             )
         return {"me": str(node.peers.me), "peers": rows}
-
-    async def models(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        node = self.node
-        offered: dict[ContentId, dict[str, Any]] = {}
-        for heard in node.peers.view.living(node.parts.seams.wall_s()):
-            for offer in heard.record.models:
-                row = offered.setdefault(
-                    offer.model,
-                    {"id": str(offer.model), "name": offer.name, "infer": 0, "verify": 0},
-                )
-                for role in (Role.INFER, Role.VERIFY):
-                    row[role.name.lower()] += heard.record.plays(role)
-        return {"here": self._own_models(), "network": list(offered.values())}
 
     async def receipts(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         kept = await self.node.path.answers.latest(ANSWERS_LISTED_MAX)

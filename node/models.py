@@ -12,7 +12,7 @@ import trio
 
 from node.engines.minilm import minilm_files, minilm_manifest
 from node.engines.seam import Engine, Loaded
-from node.model_files.describing import describe, is_path
+from node.model_files.describing import is_path
 from node.model_files.shelf import PINNED, Progress, Shelf
 from p2p.blobs import Blobs
 from store import Store
@@ -64,10 +64,10 @@ class Models:
         """What a model is, where this project pins it or this peer keeps it."""
         return self.shelf.manifest_of(model_id)
 
-    def check_meant(self, name: str) -> None:
+    async def check_meant(self, name: str) -> None:
         """InputError or ModelRefused unless `name` means a model, or a file that can be run."""
         if is_path(name):
-            describe(Path(name))
+            await self.shelf.look(Path(name))
         else:
             self.resolve(name)
 

@@ -26,6 +26,7 @@ from node.roles.turns import Turns
 from node.roles.verify import VerifyRole
 from node.searching import IndexCache
 from node.serving import LegServer
+from node.serving_models import ServingModels
 from node.sources import Source
 from p2p.adverts import Offering, Seams
 from p2p.blobs import Blobs
@@ -35,20 +36,10 @@ from store import Store, Table
 from wire.advert import ModelOffer
 from wire.codec import pack, unpack
 from wire.content import PeerId
-from wire.errors import (
-    EngineError,
-    EngineMissing,
-    InputError,
-    ModelRefused,
-    StoreError,
-    TransportError,
-    WireError,
-)
 from wire.kinds import Role
 from wire.message import Check, Offer, Quote, Want
 from wire.signing import SigningKey
 
-MODEL_RETRY_S_MAX = 300.0
 KNOWN_PEERS_KEPT = 256
 SAVE_PEERS_EVERY_S = 30.0
 
@@ -79,10 +70,14 @@ class Node:
     path: Path
     probing: Probing
     rechecking: Rechecking
+    serving: ServingModels
     started_s: float
-    # Why a model that was asked for is not there yet, in words.
-    model_problems: dict[str, str] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
+
+    @property
+    def model_problems(self) -> dict[str, str]:
+        """Why a model that was asked for is not there yet, in words."""
+        return self.serving.problems
 
     def note(self, line: str) -> None:
         """Keep one line of what happened, the latest few."""
@@ -109,7 +104,7 @@ async def open_node(config: NodeConfig, parts: Parts) -> AsyncIterator[Node]:
         node = _assembled(config, parts, peers, nursery)
         for name in config.models:
             # A name that means nothing is refused before anybody is troubled with us.
-            node.models.resolve(name)
+            await node.models.check_meant(name)
         offering.legs, offering.turns = node.legs, node.verify.infer.turns
         offering.probing = node.probing
         peers.handlers[Offer] = node.legs.on_offer
@@ -120,9 +115,7 @@ async def open_node(config: NodeConfig, parts: Parts) -> AsyncIterator[Node]:
             peers.dialing.learn(peer, addresses)
         await peers.join()
         for name in config.models:
-            nursery.start_soon(_keep_model_ready, node, name)
-        if config.models:
-            nursery.start_soon(node.probing.run)
+            node.serving.start(name)
         nursery.start_soon(_remember_forever, node)
         nursery.start_soon(node.rechecking.run)
         await node.path.resume()
@@ -158,12 +151,14 @@ def _assembled(config: NodeConfig, parts: Parts, peers: Peers, nursery: trio.Nur
         del lines[:-64]
         peers.herald.changed()
 
+    models = Models(parts.store, blobs, parts.engine, config.state / "models")
+    probing = Probing(peers.me, parts.engine, infer, changed)
     return Node(
         config=config,
         parts=parts,
         peers=peers,
         blobs=blobs,
-        models=Models(parts.store, blobs, parts.engine, config.state / "models"),
+        models=models,
         legs=legs,
         verify=VerifyRole(
             parts.key,
@@ -174,8 +169,9 @@ def _assembled(config: NodeConfig, parts: Parts, peers: Peers, nursery: trio.Nur
             willing=Role.VERIFY in config.roles,
         ),
         path=path,
-        probing=Probing(peers.me, parts.engine, infer, changed),
+        probing=probing,
         rechecking=Rechecking(parts.store, checking, answers, path),
+        serving=ServingModels(models, probing, nursery),
         started_s=trio.current_time(),
         log=lines,
     )
@@ -207,29 +203,6 @@ class _Offering:
             free_slots=max(0, min(self.turns.free_slots, 65_535)) if self.turns else 0,
             queue_s=min(self.turns.queue_s, 1e6) if self.turns else 0.0,
         )
-
-
-async def _keep_model_ready(node: Node, name: str) -> None:
-    """Bring a model in and load it; while that fails, say why and try again, ever more slowly."""
-    # Soon at first: what is missing may be on its way, as when a network is just starting.
-    wait_s = 1.0
-    while True:
-        node.model_problems.pop(name, None)
-        try:
-            await node.models.make_ready(name)
-        except (InputError, EngineMissing, ModelRefused):
-            # Trying again mends none of these; whoever started the peer has to.
-            raise
-        except (EngineError, StoreError, TransportError, WireError) as error:
-            node.model_problems[name] = str(error)
-            with trio.move_on_after(wait_s):
-                # Nobody had it: somebody who says so is worth a try at once.
-                await node.models.wait_for_holder(name)
-            wait_s = min(MODEL_RETRY_S_MAX, wait_s * 1.3)
-        else:
-            # It is offered to others once a probe of it passed.
-            node.probing.look()
-            return
 
 
 def _remembered(store: Store) -> list[tuple[PeerId, tuple[str, ...]]]:

@@ -15,6 +15,7 @@ from node.commands import devnet as showing_devnet
 from node.commands import load as loading_command
 from node.commands.join import World, join
 from node.commands.keys import keys
+from node.commands.models import meant, models
 from node.commands.options import (
     bytes_of,
     gateway_of,
@@ -51,6 +52,7 @@ def cli(*, debug: bool) -> None:
 
 
 cli.add_command(keys)
+cli.add_command(models)
 
 
 def _run(work: Callable[[], Awaitable[None]]) -> None:
@@ -60,7 +62,9 @@ def _run(work: Callable[[], Awaitable[None]]) -> None:
 @cli.command("join")
 @click.argument("bootstrap", nargs=-1)
 @click.option("--role", "roles", multiple=True, help="data, infer, verify, store, gateway.")
-@click.option("--model", "models", multiple=True, help="A model to serve: minilm, or a content id.")
+@click.option(
+    "--model", "names", multiple=True, help="To serve: minilm, a name, a file, a folder, an id."
+)
 @click.option(
     "--files",
     multiple=True,
@@ -85,7 +89,7 @@ def join_command(
     *,
     bootstrap: tuple[str, ...],
     roles: tuple[str, ...],
-    models: tuple[str, ...],
+    names: tuple[str, ...],
     files: tuple[Path, ...],
     port: int | None,
     listen: tuple[str, ...],
@@ -114,7 +118,7 @@ def join_command(
             listen=listen or (f"/ip4/0.0.0.0/tcp/{port}",),
         ),
         roles=chosen,
-        models=models if {Role.INFER, Role.VERIFY} & chosen else (),
+        models=tuple(map(meant, names)) if {Role.INFER, Role.VERIFY} & chosen else (),
         files=files,
         quota_bytes=bytes_of(quota),
         gateway=gateway,
@@ -260,7 +264,6 @@ def _looking(name: str, help_text: str) -> None:
 
 _looking("status", "How this peer is, by what the others say.")
 _looking("peers", "The peers that this one knows.")
-_looking("models", "The models here and in the network.")
 _looking("receipts", "The answers this peer has kept, latest first.")
 
 

@@ -17,8 +17,8 @@ from wire.errors import InputError
 DEADLINE_S = 24 * 3600.0
 
 
-def _bar() -> Progress:
-    """On standard error, so that content may go to standard output."""
+def bar() -> Progress:
+    """How far something is; on standard error, so that content may go to standard output."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     screen = Console(stderr=True)
     # Only for eyes: a script that reads standard error finds one line there, or none.
@@ -29,7 +29,7 @@ def _bar() -> Progress:
 async def put(state: Path, path: Path, *, as_json: bool) -> None:
     """Keep a file under its content id."""
     size_bytes = (await trio.Path(path).stat()).st_size
-    with _bar() as progress:
+    with bar() as progress:
         task = progress.add_task("keeping", total=size_bytes)
 
         def tell(event: Mapping[str, Any]) -> None:
@@ -50,7 +50,7 @@ async def get(
     if output is None and as_json:
         raise InputError("--json and content cannot share one output", todo="name a file: --output")
     path = output or state / f"out-{content[-16:]}"
-    with _bar() as progress:
+    with bar() as progress:
         task = progress.add_task("fetching", total=None)
 
         def tell(event: Mapping[str, Any]) -> None:

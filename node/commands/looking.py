@@ -1,4 +1,4 @@
-"""`status`, `peers`, `models`, `receipts`: what the running peer knows."""
+"""`status`, `peers`, `receipts`: what the running peer knows."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,13 +78,6 @@ def _peers(found: Mapping[str, Any]) -> None:
     show_table(f"{len(rows)} peers besides {short(found['me'])}", columns, rows)
 
 
-def _models(found: Mapping[str, Any]) -> None:
-    here = [(safe(it["name"]), it["state"], it.get("id", "")) for it in found["here"]]
-    show_table("here", ("name", "state", "id"), here)
-    there = [(safe(it["name"]), it["infer"], it["verify"], it["id"]) for it in found["network"]]
-    show_table("in the network", ("name", "run it", "check it", "id"), there)
-
-
 def _receipts(found: Mapping[str, Any]) -> None:
     rows = [
         (
@@ -107,4 +100,4 @@ _LATER = {
     "suspect": "; doubtful: who did it was found lying since",
     "held": "; held when checked again",
 }
-_SHOW = {"status": _status, "peers": _peers, "models": _models, "receipts": _receipts}
+_SHOW = {"status": _status, "peers": _peers, "receipts": _receipts}

@@ -59,4 +59,5 @@ class EnginesByFormat:
             restarts=sum(it.restarts for it in parts),
             running=all(it.running for it in parts),
             last_failure=next((it.last_failure for it in parts if it.last_failure), ""),
+            aside={key: why for it in parts for key, why in it.aside.items()},
         )

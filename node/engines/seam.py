@@ -6,7 +6,7 @@ in one of `wire.errors`, never in a hang.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -77,6 +77,9 @@ class EngineStatistics:
     restarts: int
     running: bool
     last_failure: str
+    # Models that are not tried again, and why; models that are loaded when they are asked for.
+    aside: Mapping[ContentId, str] = field(default_factory=dict)
+    resting: frozenset[ContentId] = frozenset()
 
 
 class Engine(Protocol):

@@ -104,6 +104,7 @@ class TinygradEngine:
             restarts=max(0, self._state.starts - 1),
             running=self.worker_id is not None,
             last_failure=self._state.last_failure,
+            aside=dict(self._state.aside),
         )
 
     async def load(self, manifest: Manifest, files: Mapping[str, Path]) -> Loaded:

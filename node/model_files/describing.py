@@ -82,6 +82,21 @@ def describe(path: Path, name: str | None = None) -> Described:
     )
 
 
+def check_runs(manifest: Manifest, files: Mapping[str, Path]) -> None:
+    """Whether a model that came from others can run here; ModelRefused names what cannot."""
+    try:
+        match manifest.format:
+            case gguf.FORMAT:
+                gguf.describe(files[gguf.FILE])
+            case onnx_calls.FORMAT:
+                onnx_file.describe(files[onnx_calls.FILES[0]])
+            case embedding.FORMAT:
+                shape = bert.BertShape.of(manifest)
+                bert.BertWeights.read(read_table(files[WEIGHTS]), shape)
+    except KeyError as error:
+        raise ModelRefused(f"{manifest.name} comes without {error}") from error
+
+
 def memory_bytes(manifest: Manifest, files: Mapping[str, Path]) -> int:
     """What loading a model will take, worked out before; 0 for what takes nothing to speak of."""
     measure = _MEASURES.get(manifest.format)
@@ -169,8 +184,8 @@ def _bert_parameters(folder: Path) -> dict[str, int | float]:
         ("hidden_act", "gelu"),
         ("position_embedding_type", "absolute"),
     ):
-        if (found := config.get(key, wanted)) != wanted:
-            raise ModelRefused(f"{folder.name}: {key} is {str(found)[:40]!r}; {wanted} is run")
+        if (it := config.get(key, wanted)) != wanted:
+            raise ModelRefused(f"{folder.name}: {key} is {str(it)[:40]!r}; {wanted} is run")
     pooling = folder / "1_Pooling" / "config.json"
     if pooling.is_file() and not _json(pooling).get("pooling_mode_mean_tokens", True):
         raise ModelRefused(f"{folder.name} does not take the mean of its tokens; only that is run")
@@ -178,20 +193,22 @@ def _bert_parameters(folder: Path) -> dict[str, int | float]:
     sentences = folder / "sentence_bert_config.json"
     if sentences.is_file():
         tokens = _json(sentences).get("max_seq_length") or tokens
-    found = {
+    said = {
         "layers": config.get("num_hidden_layers"),
         "heads": config.get("num_attention_heads"),
         "hidden": config.get("hidden_size"),
         "dimensions": config.get("hidden_size"),
         "tokens_max": tokens,
     }
-    for key, value in found.items():
+    found: dict[str, int | float] = {}
+    for key, value in said.items():
         if type(value) is not int:
             raise ModelRefused(f"{folder.name}: config.json does not say its {key}")
+        found[key] = min(value, bert.TOKENS_MAX) if key == "tokens_max" else value
     eps = config.get("layer_norm_eps")
     if type(eps) is not float:
         raise ModelRefused(f"{folder.name}: config.json does not say its layer_norm_eps")
-    return {**found, "tokens_max": min(tokens, bert.TOKENS_MAX), "layer_norm_eps": eps}
+    return {**found, "layer_norm_eps": eps}
 
 
 def _json(path: Path) -> dict[str, Any]:

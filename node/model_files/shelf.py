@@ -130,15 +130,17 @@ class Shelf:
     async def rows(self) -> list[dict[str, str | int | bool]]:
         """The models kept here, as people and scripts are told of them."""
         found: list[dict[str, str | int | bool]] = []
-        for model, manifest in self.known().items():
+        for manifest in self.known().values():
             missing = [it for it in manifest.files if await self.store.missing(it.content, limit=1)]
-            found.append(
-                {
-                    "name": manifest.name,
-                    "id": str(model),
-                    "format": manifest.format,
-                    "size_bytes": sum(it.size_bytes for it in manifest.files),
-                    "whole": not missing,
-                }
-            )
+            found.append({**told(manifest), "whole": not missing})
         return found
+
+
+def told(manifest: Manifest) -> dict[str, str | int | bool]:
+    """A model as people and scripts are told of it."""
+    return {
+        "id": str(manifest.id),
+        "name": manifest.name,
+        "format": manifest.format,
+        "size_bytes": sum(it.size_bytes for it in manifest.files),
+    }

@@ -13,10 +13,11 @@ from tests.live.command_line import Peer
 from wire.codec import pack, unpack
 
 COMMANDS = ("status", "peers", "models", "receipts", "ask", "embed", "sources", "put", "get")
+COMMANDS += ("models-add", "models-rm", "models-pull")
 VALUES: tuple[Any, ...] = (None, True, -1, 1 << 60, 0.5, -1e308, "", "x", "\0", "/", "/\0")
 VALUES += (b"\xff", [], [1, [2]], {}, {"a": {}}, "/proc/self/mem", "a" * 5000)
 NAMES = ("model", "text", "index", "operation", "parameters", "count", "deadline_s", "needed")
-NAMES += ("verifiers", "fresh", "sources", "path", "id")
+NAMES += ("verifiers", "fresh", "sources", "path", "id", "what", "name")
 
 
 def framed(data: bytes) -> bytes:
@@ -65,13 +66,14 @@ def test_values_that_are_no_commands_are_refused_or_ignored(asker: Peer) -> None
     is_well(asker)
 
 
-@pytest.mark.parametrize("command", ["ask", "embed", "put", "get"])
+@pytest.mark.parametrize("command", ["ask", "embed", "put", "get", "models-add"])
 def test_a_command_with_any_arguments_is_answered_or_refused_in_words(
     asker: Peer, command: str
 ) -> None:
     random = Random(command)
     good = {"model": "hash", "text": "hello", "sources": [], "deadline_s": 1}
     good |= {"needed": 0, "verifiers": 0, "path": str(asker.state / "out"), "id": "x"}
+    good |= {"what": "x"}
     for name in NAMES:
         for value in random.sample(VALUES, 9):
             arguments = {**good, "fresh": True, name: value}

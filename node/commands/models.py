@@ -1,0 +1,190 @@
+"""`models`: which there are here and in the network; in from a file or from others, and out."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from node.commands.asking import SOCKET
+from node.commands.content import bar
+from node.commands.options import json_option, state_option
+from node.commands.showing import console, safe, show_json, show_table, size
+from node.control import call
+from node.model_files.describing import is_path
+from node.model_files.shelf import PINNED, Shelf, told
+from store import open_store
+from wire.errors import InputError
+
+DEADLINE_S = 24 * 3600.0
+LOOK_DEADLINE_S = 30.0
+# A person who adds a model has decided that there is room; a peer's quota is for what others bring.
+QUOTA_BYTES = 1 << 60
+Tell = Callable[[Mapping[str, Any]], None]
+SERVE = "serve it: python -m node join --model"
+
+
+def meant(text: str) -> str:
+    """A model's name or id as it is; a file or folder by its whole path."""
+    path = Path(text).expanduser()
+    if text not in PINNED and (is_path(text) or path.exists()):
+        return str(path.absolute())
+    return text
+
+
+@click.group("models", invoke_without_command=True)
+@state_option
+@json_option
+@click.pass_context
+def models(context: click.Context, *, state: Path, as_json: bool) -> None:
+    """The models here and in the network; `models add`, `rm` and `pull` change those here."""
+    if context.invoked_subcommand is None:
+        trio.run(lambda: _list(state.expanduser(), as_json=as_json))
+
+
+@models.command("add")
+@click.argument("what", metavar="FILE|FOLDER|CONTENT-ID")
+@click.option("--name", help="What to call it; else it is called as its file.")
+@state_option
+@json_option
+def add_command(*, what: str, name: str | None, state: Path, as_json: bool) -> None:
+    """Keep a model: a .gguf, an .onnx, a folder with safetensors, or one of the network's.
+
+    A running peer that serves models serves it at once.
+    """
+    arguments = {"what": meant(what)} | ({} if name is None else {"name": name})
+    trio.run(lambda: _change(state.expanduser(), "add", arguments, as_json=as_json))
+
+
+@models.command("rm")
+@click.argument("what", metavar="NAME|ID")
+@state_option
+@json_option
+def remove_command(*, what: str, state: Path, as_json: bool) -> None:
+    """Serve and keep a model no longer."""
+    trio.run(lambda: _change(state.expanduser(), "rm", {"what": what}, as_json=as_json))
+
+
+@models.command("pull")
+@click.argument("what", metavar="ID")
+@state_option
+@json_option
+def pull_command(*, what: str, state: Path, as_json: bool) -> None:
+    """Bring a whole model here from the peers that hold it, checked; what broke off goes on."""
+    trio.run(lambda: _change(state.expanduser(), "pull", {"what": what}, as_json=as_json))
+
+
+async def _list(state: Path, *, as_json: bool) -> None:
+    if await _runs(state):
+        found = await call(state / SOCKET, "models", {}, _unheard, deadline_s=LOOK_DEADLINE_S)
+    elif (state / "version").exists():
+        async with _shelf(state) as shelf:
+            found = {"running": False, "here": [], "kept": await shelf.rows(), "network": []}
+    else:
+        found = {"running": False, "here": [], "kept": [], "network": []}
+    if as_json:
+        show_json(found)
+        return
+    if not found["running"]:
+        console.print(f"no peer is running on {safe(state)}: this is what its folder keeps")
+    rows = [
+        (safe(it["name"]), it["state"], it.get("id", ""), safe(it["problem"]))
+        for it in found["here"]
+    ]
+    if found["running"]:
+        show_table("served here", ("name", "state", "id", ""), rows)
+    kept = [
+        (
+            safe(it["name"]),
+            safe(it["format"]),
+            size(it["size_bytes"]),
+            "whole" if it["whole"] else "not whole yet",
+            it["id"],
+        )
+        for it in found["kept"]
+    ]
+    show_table("kept here", ("name", "format", "size", "", "id"), kept)
+    there = [(safe(it["name"]), it["infer"], it["verify"], it["id"]) for it in found["network"]]
+    if found["running"]:
+        show_table("in the network", ("name", "run it", "check it", "id"), there)
+
+
+async def _change(state: Path, what: str, arguments: dict[str, str], *, as_json: bool) -> None:
+    """Have the running peer do it, or do it to the folder where no peer runs."""
+    running = await _runs(state)
+    with bar() as progress:
+        task = progress.add_task(what, total=None)
+
+        def tell(event: Mapping[str, Any]) -> None:
+            progress.update(
+                task,
+                description=str(event["event"]),
+                completed=event["done_bytes"],
+                total=event["size_bytes"] or None,
+            )
+
+        if running:
+            found = await call(
+                state / SOCKET, f"models-{what}", arguments, tell, deadline_s=DEADLINE_S
+            )
+        else:
+            found = await _change_alone(state, what, arguments, tell)
+    if as_json:
+        show_json({**found, "running": running})
+        return
+    if what == "rm":
+        console.print(f"{safe(found['name'])} is no longer kept here")
+        return
+    kept = f"{safe(found['name'])} ({safe(found['format'])}, {size(found['size_bytes'])})"
+    console.print(f"kept {kept} as\n{found['id']}")
+    if found.get("served"):
+        console.print(f"served until this peer ends; {SERVE} {safe(found['name'])}")
+    elif what == "add":
+        console.print(f"{SERVE} {safe(found['name'])} --state {safe(state)}")
+    if not running:
+        console.print(f"no peer is running on {safe(state)} now")
+
+
+async def _change_alone(
+    state: Path, what: str, arguments: Mapping[str, str], tell: Tell
+) -> dict[str, Any]:
+    """Without a peer: on the folder itself, which is locked meanwhile."""
+    text = arguments["what"]
+    if what == "pull" or (what == "add" and not is_path(text)):
+        raise InputError(
+            f"models of others come through a peer, and none is running on {state}",
+            todo="start one: python -m node join (or name another with --state)",
+        )
+
+    def show(done_bytes: int, size_bytes: int) -> None:
+        tell({"event": "keeping", "done_bytes": done_bytes, "size_bytes": size_bytes})
+
+    async with _shelf(state) as shelf:
+        if what == "add":
+            manifest = await shelf.add(Path(text), arguments.get("name"), show)
+        else:
+            manifest = await shelf.remove(shelf.resolve(text))
+    return told(manifest)
+
+
+async def _runs(state: Path) -> bool:
+    """Whether a peer answers there; a socket that nobody listens on was left by a dead one."""
+    try:
+        stream = await trio.open_unix_socket(os.fspath(state / SOCKET))
+    except OSError:
+        return False
+    await stream.aclose()
+    return True
+
+
+@asynccontextmanager
+async def _shelf(state: Path) -> AsyncIterator[Shelf]:
+    async with open_store(state, quota_bytes=QUOTA_BYTES) as store:
+        yield Shelf(store)
+
+
+def _unheard(event: Mapping[str, Any]) -> None:
+    """Looking has no events."""

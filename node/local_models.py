@@ -1,0 +1,149 @@
+"""What the running peer does with models for commands on its own machine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from node.control import Command, Emit
+from node.model_files.describing import check_runs, is_path
+from node.model_files.shelf import told
+from node.peer import Node
+from wire.content import ContentId
+from wire.errors import InputError
+from wire.kinds import Role
+from wire.model import Manifest
+
+
+@dataclass(slots=True)
+class LocalModels:
+    """The commands about models, for one running peer."""
+
+    node: Node
+
+    def commands(self) -> dict[str, Command]:
+        return {
+            "models": self.models,
+            "models-add": self.add,
+            "models-rm": self.remove,
+            "models-pull": self.pull,
+        }
+
+    async def models(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """What is served here, what is kept here, what others offer."""
+        node = self.node
+        offered: dict[ContentId, dict[str, Any]] = {}
+        for heard in node.peers.view.living(node.parts.seams.wall_s()):
+            for offer in heard.record.models:
+                row = offered.setdefault(
+                    offer.model,
+                    {"id": str(offer.model), "name": offer.name, "infer": 0, "verify": 0},
+                )
+                for role in (Role.INFER, Role.VERIFY):
+                    row[role.name.lower()] += heard.record.plays(role)
+        return {
+            "running": True,
+            "here": own_models(node),
+            "kept": await node.models.shelf.rows(),
+            "network": list(offered.values()),
+        }
+
+    async def add(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Keep a model from a file, a folder or other peers, and serve it if this peer serves."""
+        what = _text(arguments, "what")
+        name = _text(arguments, "name") if "name" in arguments else None
+        if is_path(what):
+            path = Path(what)
+            if not path.is_absolute():
+                raise InputError(f"{what[:80]!r} is not a whole path", todo="begin it with /")
+            manifest = await self.node.models.add(path, name, _telling(emit, "keeping"))
+        else:
+            if name is not None:
+                raise InputError("a model that has an id has its name", todo="leave --name out")
+            manifest = await self._brought(what, emit)
+        return await self._served(manifest)
+
+    async def pull(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Have a model here, whole, from whoever holds it; it is not served for that."""
+        manifest = await self._brought(_text(arguments, "what"), emit)
+        return told(manifest)
+
+    async def remove(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Serve and keep a model no longer."""
+        node = self.node
+        model = node.models.resolve(_text(arguments, "what"))
+        known = node.models.shelf.known().get(model)
+        if known is not None:
+            node.serving.stop(model, known.name)
+        manifest = await node.models.remove(model)
+        node.peers.herald.changed()
+        return told(manifest)
+
+    async def _brought(self, name: str, emit: Emit) -> Manifest:
+        models = self.node.models
+        manifest, files = await models.bring(models.resolve(name), _telling(emit, "fetching"))
+        # What cannot run is told now, and not when it is wanted.
+        await trio.to_thread.run_sync(check_runs, manifest, files)
+        return manifest
+
+    async def _served(self, manifest: Manifest) -> dict[str, Any]:
+        node = self.node
+        serves = bool({Role.INFER, Role.VERIFY} & node.config.roles)
+        if serves:
+            node.serving.start(str(manifest.id), lasting=True)
+        return {**told(manifest), "served": serves}
+
+
+def own_models(node: Node) -> list[dict[str, Any]]:
+    """The models that this peer serves or is about to, and what stands in the way."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, problem in node.model_problems.items():
+        rows[name] = {"name": name, "state": "failing", "problem": problem}
+    for progress in node.models.progress.values():
+        rows[progress.name] = {
+            "name": progress.name,
+            "state": progress.step,
+            "done_bytes": progress.done_bytes,
+            "size_bytes": progress.size_bytes,
+            "problem": node.model_problems.get(progress.name, ""),
+        }
+    engine = node.parts.engine.statistics()
+    probes = node.probing.probes
+    for loaded in node.parts.engine.loaded().values():
+        problem = probes.problem(loaded.model)
+        if loaded.model in engine.resting:
+            # Out of memory until it is asked for; offered all the same.
+            state = "resting"
+        elif probes.passed(loaded.model):
+            # Loaded is not enough: others hear of it once a probe of it passed.
+            state = "ready"
+        else:
+            state = "set aside" if problem else "probing"
+        rows[loaded.manifest.name] = {
+            "name": loaded.manifest.name,
+            "state": state,
+            "id": str(loaded.model),
+            "units_per_s": round(loaded.units_per_s, 2),
+            "problem": problem,
+        }
+    for model, why in engine.aside.items():
+        manifest = node.models.manifest_of(model)
+        name = manifest.name if manifest is not None else str(model)
+        rows[name] = {"name": name, "state": "set aside", "id": str(model), "problem": why}
+    return list(rows.values())
+
+
+def _telling(emit: Emit, step: str) -> Any:
+    def tell(done_bytes: int, size_bytes: int) -> None:
+        emit({"event": step, "done_bytes": done_bytes, "size_bytes": size_bytes})
+
+    return tell
+
+
+def _text(arguments: Mapping[str, Any], name: str) -> str:
+    value = arguments.get(name)
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise InputError("no model was named", todo="give a file, a folder, a name or an id")
+    return value

@@ -1,0 +1,42 @@
+"""Which models have to go from memory so that another fits. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from wire.content import ContentId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A model in memory, when it was last used, and whether it is in use now."""
+
+    model: ContentId
+    memory_bytes: int
+    used_at_s: float
+    busy: bool
+
+
+def to_let_go(
+    held: Iterable[Held], wanted_bytes: int, budget_bytes: int
+) -> tuple[ContentId, ...] | None:
+    """The models to unload for one of `wanted_bytes`: least recently used first, none in use.
+
+    None where it does not fit yet: those in use have to be waited for.
+    """
+    there = sorted(held, key=lambda it: it.used_at_s)
+    over_bytes = sum(it.memory_bytes for it in there) + wanted_bytes - budget_bytes
+    gone: list[Held] = []
+    for it in there:
+        if over_bytes <= 0:
+            break
+        if not it.busy and it.memory_bytes:
+            gone.append(it)
+            over_bytes -= it.memory_bytes
+    if over_bytes > 0:
+        return None
+    # What came first may have been too small to matter, once a larger one goes as well.
+    for it in reversed(list(gone)):
+        if over_bytes + it.memory_bytes <= 0:
+            gone.remove(it)
+            over_bytes += it.memory_bytes
+    return tuple(it.model for it in gone)
