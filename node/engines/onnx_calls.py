@@ -209,7 +209,9 @@ class Calls:
         except trio.TooSlowError as error:
             raise TooSlow(f"not done within {job.deadline_s:g} s") from error
         finally:
+            # Nobody waits for it any more: what is under way of it counts for nothing.
             ticket.waiting.clear()
+            ticket.ended.set()
             self._tickets.remove(ticket)
         if ticket.failure is not None:
             raise ticket.failure
