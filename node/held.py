@@ -49,7 +49,7 @@ class Held:
 
         So it is when the holder has gone before the leg began; one that began is finished, for
         when the holder comes back, unless it keeps the engine from others for long. A generation
-        ends at once: its slot is another's, and whoever goes on with it goes on from what was shown.
+        ends at once: its slot is another's, and who goes on with it goes on from what was shown.
         """
         failure: BatonError | None = None
         async with trio.open_nursery() as nursery:
