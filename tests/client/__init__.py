@@ -1,0 +1,1 @@
+"""The Python client against a real gateway on a real socket."""
