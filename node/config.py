@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from node.gateway.config import GatewayConfig
+from node.guest import GuestConfig
 from p2p.peers import PeersConfig
 from wire import limits
 from wire.errors import InputError
@@ -27,6 +28,8 @@ class NodeConfig:
     quota_bytes: int = QUOTA_BYTES_DEFAULT
     # Where HTTP is served, if it is.
     gateway: GatewayConfig | None = None
+    # What the machine's owner allows.
+    guest: GuestConfig = field(default_factory=GuestConfig)
     # How long a leaving peer may take to finish what it holds.
     leave_s: float = 10.0
 

@@ -66,6 +66,7 @@ class Local:
             "network": node.config.peers.network,
             "addresses": list(node.peers.endpoint.addresses),
             "roles": sorted(role.name.lower() for role in node.config.roles),
+            "paused": node.legs.paused,
             "uptime_s": round(trio.current_time() - node.started_s, 1),
             "connected": connected,
             "answered_last_minute": answered,

@@ -84,6 +84,13 @@ class Node:
         self.log.append(line)
         del self.log[:-64]
 
+    def pause(self, why: str) -> None:
+        """Take no work of others while `why` says a reason; what is held is finished."""
+        before, self.legs.paused, self.verify.paused = self.legs.paused, why, why
+        if bool(why) is not bool(before):
+            self.note(f"paused: {why}" if why else "goes on: it is not paused any more")
+            self.peers.herald.changed()
+
     async def leave(self) -> None:
         """Take nothing new, and finish what is held, as far as `leave_s` allows."""
         self.legs.taking = False
@@ -187,20 +194,20 @@ class _Offering:
     probing: Probing | None = None
 
     def now(self) -> Offering:
+        taking = self.legs is None or (self.legs.taking and not self.legs.paused)
         models = tuple(
             ModelOffer(
                 model=it.model,
                 name=it.manifest.name,
                 units_per_s=min(it.units_per_s, 1e9),
             )
-            for it in (self.probing.offered() if self.probing else ())
+            for it in (self.probing.offered() if self.probing and taking else ())
         )
-        taking = self.legs is None or self.legs.taking
         return Offering(
             roles=self.config.role_bits if taking else 0,
             models=models,
             # With those who wait for their turn.
-            free_slots=max(0, min(self.turns.free_slots, 65_535)) if self.turns else 0,
+            free_slots=max(0, min(self.turns.free_slots, 65_535)) if self.turns and taking else 0,
             queue_s=min(self.turns.queue_s, 1e6) if self.turns else 0.0,
         )
 

@@ -49,6 +49,8 @@ LEGS_AT_ONCE = 128
 # A holder in the middle that sees nobody for the next leg gives the baton back after this long.
 PATIENCE_S = 3.0
 INPUT_BYTES_MAX = 16 << 20
+# A machine's owner is not done sooner.
+PAUSED_RETRY_S = 30.0
 INPUT_DEADLINE_S = 15.0
 # Of these, one holder may have so many: another's leg finds a place.
 LEGS_PER_HOLDER = 48
@@ -67,6 +69,8 @@ class LegServer:
     tell: Tell
     # False once the peer is leaving: what is under way is finished, nothing new is taken.
     taking: bool = True
+    # Why nothing is taken for now, in words; the owner of the machine wants it.
+    paused: str = ""
     done: int = 0
     _under_way: dict[bytes, trio.Event] = field(default_factory=dict)
     _holders: Counter[PeerId] = field(default_factory=Counter)
@@ -168,6 +172,8 @@ class LegServer:
     def _role_of(self, kind: Role) -> LegRole:
         if not self.taking:
             raise Refused("this peer is leaving")
+        if self.paused:
+            raise Refused(f"this peer is paused: {self.paused}", retry_after_s=PAUSED_RETRY_S)
         role = self.roles.get(kind)
         if role is None:
             raise Refused(f"this peer does not play the role {kind.name.lower()}")

@@ -13,6 +13,7 @@ from node.commands import asking, content, looking, verifying
 from node.commands import demo as showing_demo
 from node.commands import devnet as showing_devnet
 from node.commands import load as loading_command
+from node.commands.guest_options import guest_of, guest_options
 from node.commands.join import World, join
 from node.commands.keys import keys
 from node.commands.models import meant, models
@@ -80,12 +81,14 @@ def _run(work: Callable[[], Awaitable[None]]) -> None:
 @click.option("--http", help="ADDRESS:PORT for OpenAI clients; of a gateway 127.0.0.1:8000.")
 @click.option("--http-name", "http_names", multiple=True, help="A name that clients reach it by.")
 @click.option("--http-verdicts", default="0/0", show_default=True, help="For tasks over HTTP.")
+@guest_options
 @click.option("--with-parent", type=int, hidden=True, help="End when this parent process does.")
 @state_option
 @json_option
 @click.pass_obj
 def join_command(
     world: Callable[[], World],
+    /,
     *,
     bootstrap: tuple[str, ...],
     roles: tuple[str, ...],
@@ -101,6 +104,7 @@ def join_command(
     with_parent: int | None,
     state: Path,
     as_json: bool,
+    **guest: Any,
 ) -> None:
     """Be a peer. Without BOOTSTRAP a new network starts, and the command that joins it is shown."""
     if port is None:
@@ -122,6 +126,7 @@ def join_command(
         files=files,
         quota_bytes=bytes_of(quota),
         gateway=gateway,
+        guest=guest_of(**guest),
     )
     _run(lambda: join(config, world(), as_json=as_json, with_parent=with_parent))
 

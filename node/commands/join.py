@@ -14,19 +14,17 @@ from node.commands.showing import console, safe, show_json, size
 from node.config import NodeConfig
 from node.control import check_socket_path, open_control
 from node.devnet.machine import Machine
-from node.engines.by_format import EnginesByFormat
-from node.engines.hash_engine import HashEngine
 from node.engines.launch import EngineConfig
-from node.engines.seam import Engine
-from node.engines.tinygrad_engine import open_tinygrad_engine
+from node.guest import Courtesy
+from node.guest_watch import MachineLook, be_courteous
 from node.local import Local
 from node.models import ModelProgress
+from node.opening_engines import open_engine
 from node.peer import Node, Parts, open_node
 from node.sources import FolderSource, FolderSources, PydocSource, Source, Sources
 from p2p.adverts import Seams
 from p2p.transport import Transport
 from store import key_seed, open_store
-from wire.kinds import Role
 from wire.signing import SigningKey
 
 
@@ -39,20 +37,6 @@ class World:
     cache_folder: Path
     engine: EngineConfig
     machine: Machine
-
-
-@asynccontextmanager
-async def open_engine(config: NodeConfig, world: World) -> AsyncIterator[Engine]:
-    """The engines that this peer's models need; the worker process starts with its first model."""
-    engines: dict[str, Engine] = {}
-    async with AsyncExitStack() as stack:
-        if {Role.INFER, Role.VERIFY} & config.roles and set(config.models) - {"hash"}:
-            engines["bert-safetensors"] = await stack.enter_async_context(
-                open_tinygrad_engine(world.cache_folder, config=world.engine)
-            )
-        if "hash" in config.models or not engines:
-            engines["hash"] = HashEngine()
-        yield EnginesByFormat(engines)
 
 
 def open_sources(config: NodeConfig) -> Source:
@@ -85,6 +69,9 @@ async def join(
             announce(node, url, as_json=as_json)
             if not as_json:
                 nursery.start_soon(narrate, node)
+            if config.guest.pauses:
+                look = MachineLook(world.seams.wall_s, config.guest.gpus)
+                nursery.start_soon(be_courteous, node, Courtesy(config.guest), look)
             life.up.set()
             await life.leave.wait()
             if not as_json:
@@ -104,7 +91,9 @@ async def _open_peer(config: NodeConfig, world: World) -> AsyncIterator[Node]:
             seams=world.seams,
             transport=world.transport,
             store=store,
-            engine=await stack.enter_async_context(open_engine(config, world)),
+            engine=await stack.enter_async_context(
+                open_engine(config, world.cache_folder, world.engine)
+            ),
             sources=await trio.to_thread.run_sync(open_sources, config),
         )
         node = await stack.enter_async_context(open_node(config, parts))
@@ -186,7 +175,7 @@ def _reachable(addresses: tuple[str, ...]) -> str:
 
 async def narrate(node: Node) -> None:
     """Say what changes, one line each: a log that is worth reading after a month."""
-    said: dict[str, str] = {}
+    said: dict[str, str] = {"pause": "not paused"}
 
     def say(about: str, line: str) -> None:
         if said.get(about) != line:
@@ -199,6 +188,7 @@ async def narrate(node: Node) -> None:
         say("peers", f"peers: {connected} connected, {len(node.peers.view)} known")
         for progress in node.models.progress.values():
             say(f"model {progress.name}", _progress_line(progress))
+        say("pause", f"paused: {node.legs.paused}" if node.legs.paused else "not paused")
         for name, problem in node.model_problems.items():
             say(f"problem {name}", f"model {name}: {problem}")
         if node.peers.meetings.same_key:
@@ -213,9 +203,11 @@ async def narrate(node: Node) -> None:
 
 
 def _progress_line(progress: ModelProgress) -> str:
-    if progress.step != "fetching" or not progress.size_bytes:
+    if progress.step not in ("fetching", "keeping") or not progress.size_bytes:
         return f"model {progress.name}: {progress.step}"
     # In steps, so that the log of a large model's download is twenty lines and not a thousand.
     share = progress.done_bytes * 20 // progress.size_bytes / 20
     bar = "█" * int(share * 30) + "░" * (30 - int(share * 30))
-    return f"model {progress.name}: fetching {bar} {share:4.0%} of {size(progress.size_bytes)}"
+    return (
+        f"model {progress.name}: {progress.step} {bar} {share:4.0%} of {size(progress.size_bytes)}"
+    )

@@ -33,6 +33,8 @@ def _status(found: Mapping[str, Any]) -> None:
         f"[/{colour}]; {found['known']} known"
     )
     console.print(f"  roles {', '.join(found['roles'])}; up {found['uptime_s']:.0f} s")
+    if found["paused"]:
+        console.print(f"  [yellow]paused: {safe(found['paused'])}[/yellow]")
     for address in found["addresses"]:
         console.print(f"  listening on {address}")
     for model in found["models"]:

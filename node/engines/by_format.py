@@ -1,6 +1,6 @@
 """Several engines as one: each model goes to the engine of its manifest's format."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +17,21 @@ class EnginesByFormat:
     engines: Mapping[str, Engine]
 
     @property
+    def each(self) -> Sequence[Engine]:
+        """Every engine once: one may run several formats."""
+        return tuple({id(it): it for it in self.engines.values()}.values())
+
+    @property
     def free_slots(self) -> int:
-        return min(engine.free_slots for engine in self.engines.values())
+        return min(engine.free_slots for engine in self.each)
 
     @property
     def units_at_once(self) -> int:
-        return max(engine.units_at_once for engine in self.engines.values())
+        return max(engine.units_at_once for engine in self.each)
 
     @property
     def queue_s(self) -> float:
-        return max(engine.queue_s for engine in self.engines.values())
+        return max(engine.queue_s for engine in self.each)
 
     async def load(self, manifest: Manifest, files: Mapping[str, Path]) -> Loaded:
         engine = self.engines.get(manifest.format)
@@ -38,20 +43,20 @@ class EnginesByFormat:
         return await engine.load(manifest, files)
 
     async def unload(self, model: ContentId) -> None:
-        for engine in self.engines.values():
+        for engine in self.each:
             await engine.unload(model)
 
     def loaded(self) -> Mapping[ContentId, Loaded]:
-        return {key: it for engine in self.engines.values() for key, it in engine.loaded().items()}
+        return {key: it for engine in self.each for key, it in engine.loaded().items()}
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
-        for engine in self.engines.values():
+        for engine in self.each:
             if job.model in engine.loaded():
                 return await engine.infer(job, emit)
         raise ModelRefused(f"model {job.model.short} is not loaded here", todo="load it first")
 
     def statistics(self) -> EngineStatistics:
-        parts = [engine.statistics() for engine in self.engines.values()]
+        parts = [engine.statistics() for engine in self.each]
         return EngineStatistics(
             jobs_queued=sum(it.jobs_queued for it in parts),
             units_queued=sum(it.units_queued for it in parts),

@@ -52,6 +52,10 @@ class EngineConfig:
     # Compiling takes fifteen seconds alone, and workers wait for each other's.
     load_timeout_s: float = 300.0
     restart_delay_s: float = 0.25
+    # How much of the time the worker may work on jobs; the rest of it is the machine's owner's.
+    share: float = 1.0
+    # How far the worker stands back behind the owner's own processes (nice, 0 to 19).
+    niceness: int = 0
 
     @property
     def kind(self) -> str:

@@ -194,7 +194,10 @@ class TinygradEngine:
             self._state.units_done += units
             self._went_well(offer.model)
             if work.tells_speed(offer, units):
-                self._measured(offer.model, units, took_s)
+                self._measured(offer.model, units, took_s / self._config.share)
+            if self._config.share < 1:
+                # Still in its turn: nobody else has the worker meanwhile.
+                await trio.sleep(took_s * (1 / self._config.share - 1))
 
     async def _revive(self) -> None:
         """Have the worker ready before the next job comes."""
@@ -218,6 +221,8 @@ class TinygradEngine:
             launch = await prepare(self._cache_folder, self._config)
             worker: WorkerProcess = await self._nursery.start(self._keep, launch)
             self._worker = worker
+            if self._config.niceness:
+                worker.stand_back(self._config.niceness)
             self._state.starts += 1
             for work in self._works.values():
                 work.restarted()
@@ -251,7 +256,7 @@ class TinygradEngine:
             model=manifest.id,
             manifest=manifest,
             profile=self.profile,
-            units_per_s=reply["units_per_s"],
+            units_per_s=reply["units_per_s"] * self._config.share,
             memory_bytes=reply["memory_bytes"],
         )
 

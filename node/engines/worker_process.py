@@ -67,6 +67,14 @@ class WorkerProcess:
                 # It ended by itself in this moment; it is reaped like any other.
                 return
 
+    def stand_back(self, niceness: int) -> None:
+        """Have the worker and whatever it starts wait for others who want the processor."""
+        try:
+            os.setpriority(os.PRIO_PGRP, self._process.pid, niceness)
+        except ProcessLookupError:
+            # It ended by itself in this moment.
+            return
+
     async def wait(self) -> None:
         """Return once the worker has ended and its last words are in."""
         await self._process.wait()

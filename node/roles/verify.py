@@ -80,6 +80,8 @@ class VerifyRole:
     infer: InferRole
     blobs: Blobs
     willing: bool = True
+    # Why nothing is checked for now, in words.
+    paused: str = ""
     checked: int = 0
     _waiting: Counter[PeerId] = field(default_factory=Counter)
     _places: Places = field(default_factory=lambda: Places(CHECKS_AT_ONCE))
@@ -106,6 +108,8 @@ class VerifyRole:
     def _check_willing(self, task: Signed[Task], receipt: Signed[Receipt]) -> None:
         if not self.willing:
             raise Refused("this peer does not verify")
+        if self.paused:
+            raise Refused(f"this peer is paused: {self.paused}")
         if receipt.signer == self.key.peer:
             raise Refused("nobody checks its own work")
         # The receipt is of this stage, so of its model and operation.

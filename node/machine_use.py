@@ -1,0 +1,134 @@
+"""How much of this machine others than us use: processors by /proc, GPUs by their drivers.
+
+Where a system does not say, nothing is known, and nothing is guessed.
+"""
+
+import importlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PROC = Path("/proc")
+CARDS = Path("/sys/class/drm")
+# utime, stime, cutime, cstime in /proc/PID/stat, after the name in brackets.
+_TIMES = slice(11, 15)
+_PARENT = 1
+_IDLE = slice(3, 5)
+
+
+@dataclass(slots=True)
+class CpuUse:
+    """The share of all processors that others took since the last look."""
+
+    proc: Path = PROC
+    own_process: int = field(default_factory=os.getpid)
+    # Processes that are ours, as of the last look.
+    own: frozenset[int] = frozenset()
+    _before: tuple[int, int, int] | None = None
+
+    def others(self) -> float | None:
+        """None at the first look, and where the system does not tell."""
+        try:
+            total, busy = self._machine()
+            own = self._own()
+        except (OSError, ValueError, IndexError):
+            return None
+        before, self._before = self._before, (total, busy, own)
+        if before is None or total <= before[0]:
+            return None
+        # What ended since is counted by its parent, once that has waited for it.
+        others = busy - before[1] - max(0, own - before[2])
+        return min(1.0, max(0.0, others / (total - before[0])))
+
+    def _machine(self) -> tuple[int, int]:
+        line = (self.proc / "stat").read_text(encoding="ascii").split("\n", 1)[0]
+        # The first eight; guests' time is in the user's already.
+        ticks = [int(it) for it in line.split()[1:9]]
+        return sum(ticks), sum(ticks) - sum(ticks[_IDLE])
+
+    def _own(self) -> int:
+        """Ticks of this process and of everything it started."""
+        parents: dict[int, int] = {}
+        ticks: dict[int, int] = {}
+        for process, fields in self._processes():
+            parents[process] = int(fields[_PARENT])
+            ticks[process] = sum(int(it) for it in fields[_TIMES])
+        self.own = frozenset(it for it in ticks if self._is_own(it, parents))
+        return sum(ticks[it] for it in self.own)
+
+    def _is_own(self, process: int, parents: dict[int, int]) -> bool:
+        for _ in range(64):
+            if process == self.own_process:
+                return True
+            process = parents.get(process, 0)
+        return False
+
+    def _processes(self) -> Iterator[tuple[int, Sequence[str]]]:
+        for folder in self.proc.iterdir():
+            if folder.name.isdecimal():
+                try:
+                    text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+                except OSError:
+                    # It ended while we looked.
+                    continue
+                yield int(folder.name), text.rpartition(")")[2].split()
+
+
+@dataclass(slots=True)
+class GpuUse:
+    """The share of the given GPUs that others use: the busiest of them counts."""
+
+    gpus: tuple[int, ...]
+    cards: Path = CARDS
+    _nvml: Any = None
+    _since_us: int = 0
+
+    def others(self, own: frozenset[int], *, resting: bool) -> float | None:
+        """`own` are our processes, and whether they rest. None where no driver tells."""
+        if self._nvml is None:
+            self._nvml = _nvml()
+        if self._nvml is not False:
+            return self._by_nvml(own)
+        # These drivers do not tell by process: only what is used while we rest is others'.
+        return self._by_files() if resting else None
+
+    def _by_nvml(self, own: frozenset[int]) -> float | None:
+        shares = []
+        for gpu in self.gpus:
+            try:
+                handle = self._nvml.nvmlDeviceGetHandleByIndex(gpu)
+                samples = self._nvml.nvmlDeviceGetProcessUtilization(handle, self._since_us)
+            except self._nvml.NVMLError:
+                # Nobody used it since, or it is not told.
+                continue
+            latest: dict[int, tuple[int, int]] = {}
+            for it in samples:
+                latest[it.pid] = max(latest.get(it.pid, (0, 0)), (it.timeStamp, it.smUtil))
+            self._since_us = max([self._since_us, *(at for at, _ in latest.values())])
+            shares.append(sum(used for pid, (_, used) in latest.items() if pid not in own) / 100)
+        return max(shares, default=0.0)
+
+    def _by_files(self) -> float | None:
+        shares = []
+        for gpu in self.gpus:
+            try:
+                text = (self.cards / f"card{gpu}" / "device" / "gpu_busy_percent").read_text()
+                shares.append(int(text) / 100)
+            except (OSError, ValueError):
+                continue
+        return max(shares, default=None)
+
+
+def _nvml() -> Any:
+    """NVIDIA's own library, if it and a driver are there; else False."""
+    try:
+        found = importlib.import_module("pynvml")
+    except ImportError:
+        return False
+    try:
+        found.nvmlInit()
+    except found.NVMLError:
+        return False
+    return found
