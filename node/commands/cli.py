@@ -13,6 +13,7 @@ from node.commands import asking, content, looking, verifying
 from node.commands import demo as showing_demo
 from node.commands import devnet as showing_devnet
 from node.commands import load as loading_command
+from node.commands.bench import bench
 from node.commands.guest_options import guest_of, guest_options
 from node.commands.join import World, join
 from node.commands.keys import keys
@@ -53,6 +54,7 @@ def cli(*, debug: bool) -> None:
 
 
 cli.add_command(keys)
+cli.add_command(bench)
 cli.add_command(models)
 
 

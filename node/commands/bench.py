@@ -1,0 +1,146 @@
+"""`bench`: what this machine does with a model, without any network."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from node.commands.guest_options import guest_of, guest_options
+from node.commands.join import World
+from node.commands.models import meant
+from node.commands.options import json_option, state_option
+from node.commands.showing import console, safe, show_json, size
+from node.config import NodeConfig
+from node.engines.minilm import minilm_files
+from node.model_files.describing import describe, is_path
+from node.model_files.shelf import PINNED, Shelf
+from node.opening_engines import open_engine
+from node.speeds import measure
+from store import open_store
+from wire import limits
+from wire.content import ContentId
+from wire.errors import InputError
+from wire.model import Manifest, ModelFile
+from wire.tree import TreeBuilder
+
+# As much as is kept: nothing is brought in here.
+QUOTA_BYTES = 1 << 60
+SECONDS = click.FloatRange(0.1, 600.0)
+
+
+@click.command("bench")
+@click.argument("model", default="minilm")
+@click.option("--seconds", default=5.0, show_default=True, type=SECONDS, help="For each rate.")
+@guest_options
+@state_option
+@json_option
+@click.pass_obj
+def bench(
+    world: Callable[[], World],
+    /,
+    *,
+    model: str,
+    seconds: float,
+    state: Path,
+    as_json: bool,
+    **guest: Any,
+) -> None:
+    """Measure what this machine does with MODEL, and so what a peer on it would advertise.
+
+    MODEL is a file or folder, or the name or content id of one that is kept here.
+    """
+    config = NodeConfig(state=state.expanduser(), models=(meant(model),), guest=guest_of(**guest))
+    trio.run(lambda: _bench(config, world(), seconds, as_json=as_json))
+
+
+async def _bench(config: NodeConfig, world: World, seconds: float, *, as_json: bool) -> None:
+    name = config.models[0]
+    async with (
+        _found(config.state, name) as (manifest, files),
+        open_engine(config, world.cache_folder, world.engine) as engine,
+    ):
+        figures = await measure(engine, manifest, files, seconds)
+    if as_json:
+        show_json(figures)
+    else:
+        _show(figures)
+
+
+@asynccontextmanager
+async def _found(state: Path, name: str) -> AsyncIterator[tuple[Manifest, Mapping[str, Path]]]:
+    """A model and where its files lie: InputError, ModelRefused, EngineMissing."""
+    if is_path(name):
+        yield await trio.to_thread.run_sync(_described, Path(name))
+        return
+    if name in PINNED:
+        # What comes with the project needs no state folder.
+        yield PINNED[name](), minilm_files() if name == "minilm" else {}
+        return
+    if not (state / "version").exists():
+        raise InputError(
+            f"there is no model {name[:80]!r}: {state} keeps none",
+            todo="name a file, or keep one: python -m node models add FILE",
+        )
+    async with open_store(state, quota_bytes=QUOTA_BYTES) as store:
+        shelf = Shelf(store)
+        manifest = shelf.manifest_of(shelf.resolve(name))
+        if manifest is None:
+            raise InputError(
+                f"the model {name[:80]} is not kept here",
+                todo=f"bring it: python -m node models pull {name[:80]}",
+            )
+        folder = state / "models" / str(manifest.id)
+        await trio.Path(folder).mkdir(parents=True, exist_ok=True)
+        for file in manifest.files:
+            # Missing says which content is not whole.
+            await store.export(file.content, folder / file.name)
+        yield manifest, {it.name: folder / it.name for it in manifest.files}
+
+
+def _described(path: Path) -> tuple[Manifest, Mapping[str, Path]]:
+    """A model as a peer would know it: by the same id, so that what is compiled is found again."""
+    described = describe(path)
+    contents = {name: _content(name, it) for name, it in described.files.items()}
+    return described.manifest(contents), described.files
+
+
+def _content(name: str, path: Path) -> ModelFile:
+    builder, size_bytes = TreeBuilder(), 0
+    with path.open("rb") as source:
+        while leaf := source.read(limits.BLOCK_BYTES_MAX):
+            size_bytes += len(leaf)
+            for _ in builder.add(leaf):
+                pass
+    for _ in builder.finish():
+        pass
+    content = builder.root
+    assert isinstance(content, ContentId)
+    return ModelFile(name=name, content=content, size_bytes=size_bytes)
+
+
+def _show(figures: Mapping[str, Any]) -> None:
+    console.print(f"[bold]{safe(figures['name'])}[/bold] on {safe(figures['profile'])}")
+    console.print(f"  loaded in {figures['load_s']:.2f} s, {size(figures['memory_bytes'])}")
+    if (found := figures.get("generate")) is not None:
+        console.print(
+            f"  first token after {found['first_token_s'] * 1000:.1f} ms"
+            f" ({found['prompt_tokens']} tokens of prompt)"
+        )
+        console.print(
+            f"  prefill {found['prefill_tokens_per_s']:,.1f} tokens/s"
+            f" ({found['prefill_prompt_tokens']} tokens of prompt)"
+        )
+        for streams, rate in found["tokens_per_s"].items():
+            console.print(f"  {rate:,.1f} tokens/s, {streams} at once")
+    if (found := figures.get("embed")) is not None:
+        console.print(
+            f"  {found['embeddings_per_s']:,.1f} embeddings/s of {found['words_per_text']} words,"
+            f" {found['one_by_one_per_s']:,.1f} one by one"
+        )
+    if (found := figures.get("call")) is not None:
+        for callers, rate in found["calls_per_s"].items():
+            console.print(f"  {rate:,.1f} calls/s, {callers} at once")
+    console.print(f"a peer advertises {figures['units_per_s']:,.1f} units/s")
