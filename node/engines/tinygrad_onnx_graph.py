@@ -4,11 +4,13 @@ tinygrad's runner does the operators; the file itself it never sees, only what w
 before. Constants are inputs of every captured graph, so that all of them share one copy.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from tinygrad import Tensor, TinyJit, dtypes
+from tinygrad.device import CompileError
 from tinygrad.nn.onnx import (
     Domain,
     OnnxNode,
@@ -30,7 +32,16 @@ from wire.errors import ModelRefused
 PLAIN_MAX = 1024
 Shapes = tuple[tuple[int, ...], ...]
 # What an operator raises when it is given what it cannot do.
-_FAULTS = (ArithmeticError, AssertionError, LookupError, NotImplementedError, TypeError, ValueError)
+_FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    CompileError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 class Graph:
@@ -49,19 +60,18 @@ class Graph:
         names = [value.name for value in self.model.inputs]
 
         def once(sources: list[Tensor], constants: list[Tensor]) -> list[Tensor]:
-            try:
-                found = runner(dict(zip(names, sources, strict=True)))
-                answers = self._answers(found, [*sources, *constants])
-                Tensor.realize(*answers)
-            except (*_FAULTS, RuntimeError) as error:
-                raise ModelRefused(f"the model cannot be run: {str(error)[:200]}") from error
+            found = runner(dict(zip(names, sources, strict=True)))
+            answers = self._answers(found, [*sources, *constants])
+            Tensor.realize(*answers)
             return answers
 
-        # What tinygrad wants as plain numbers is worked out before anything is captured.
-        runner(dict(zip(names, sources, strict=True)))
         captured = TinyJit(once)
+        # Begin with the capture: what is worked out before it would be thrown away.
         captured.cnt = 1
-        captured(sources, self._constants)
+        with _refused("the model"):
+            # What tinygrad wants as plain numbers is worked out before anything is captured.
+            runner(dict(zip(names, sources, strict=True)))
+            captured(sources, self._constants)
         return captured
 
     def sources(self, shapes: Shapes) -> list[Tensor]:
@@ -147,13 +157,12 @@ class _Runner(OnnxRunner):  # type: ignore[misc]
             raise ModelRefused(f"the operator {op} is not run here") from error
 
         def checked(*inputs: Any, **given: Any) -> Any:
-            try:
+            with _refused(op):
                 found = function(*inputs, **given)
-            except (*_FAULTS, RuntimeError) as error:
-                raise ModelRefused(f"{op} cannot be run: {str(error)[:200]}") from error
-            for it in found if isinstance(found, tuple) else (found,):
-                if isinstance(it, Tensor) and it.numel() > ELEMENTS_MAX:
-                    raise ModelRefused(f"{op} gives {it.numel()} numbers at once")
+                # Shapes are worked out when they are asked for, and may not fit.
+                sizes = [it.numel() for it in _each(found) if isinstance(it, Tensor)]
+            if sizes and max(sizes) > ELEMENTS_MAX:
+                raise ModelRefused(f"{op} gives {max(sizes)} numbers at once")
             return found
 
         return checked
@@ -168,6 +177,19 @@ class _Runner(OnnxRunner):  # type: ignore[misc]
             if given & set(value.uop.toposort()):
                 raise ModelRefused(f"{op} wants {name[:80]!r} to be constant, and it is computed")
         return super()._get_python_const(name, op, idx)
+
+
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """Whatever tinygrad raises of what it cannot do, as the model's fault."""
+    try:
+        yield
+    except _FAULTS as error:
+        raise ModelRefused(f"{what} cannot be run: {str(error)[:200]}") from error
+
+
+def _each(found: Any) -> tuple[Any, ...]:
+    return found if isinstance(found, tuple) else (found,)
 
 
 def _plain_constants(model: OnnxModel) -> dict[str, Any]:

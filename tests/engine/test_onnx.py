@@ -213,6 +213,22 @@ async def test_a_shape_made_of_what_comes_in_is_refused(
         assert engine.statistics().restarts == 0
 
 
+async def test_an_operator_that_cannot_do_what_it_is_given_is_named(
+    tmp_path: Path, open_engine: OpenEngine
+) -> None:
+    model = made(
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        [value("x", FLOAT, "n", 2)],
+        [value("y", FLOAT, "n", 2)],
+        {"w": np.ones(3, np.float32)},
+    )
+    manifest, files = manifest_of(kept_at(tmp_path, model))
+    async with open_engine() as engine:
+        with pytest.raises(ModelRefused, match="Add cannot be run"):
+            await engine.load(manifest, files)
+        assert engine.statistics().restarts == 0
+
+
 async def test_what_a_constant_would_grow_into_is_refused_before_it_grows(
     tmp_path: Path, open_engine: OpenEngine
 ) -> None:
