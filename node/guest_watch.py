@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from typing import Protocol
 
 import trio
@@ -27,7 +26,10 @@ class MachineLook:
     def __post_init__(self) -> None:
         self._gpu = GpuUse(self.gpus)
 
-    def __call__(self, *, resting: bool) -> Seen:
+    async def __call__(self, *, resting: bool) -> Seen:
+        return await trio.to_thread.run_sync(self._look, resting)
+
+    def _look(self, resting: bool) -> Seen:
         local = datetime.fromtimestamp(self.wall_s()).astimezone()
         cpu_share = self._cpu.others()
         return Seen(
@@ -40,7 +42,7 @@ class MachineLook:
 class Look(Protocol):
     """Sees the machine; `resting`: whether nothing of ours is under way."""
 
-    def __call__(self, *, resting: bool) -> Seen: ...
+    async def __call__(self, *, resting: bool) -> Seen: ...
 
 
 async def be_courteous(node: Node, courtesy: Courtesy, look: Look) -> None:
@@ -48,6 +50,6 @@ async def be_courteous(node: Node, courtesy: Courtesy, look: Look) -> None:
     while True:
         # What is under way goes on while the peer is paused.
         resting = not node.parts.engine.statistics().jobs_queued
-        seen = await trio.to_thread.run_sync(partial(look, resting=resting))
+        seen = await look(resting=resting)
         node.pause(courtesy.decide(seen, trio.current_time()))
         await trio.sleep(LOOK_EVERY_S)

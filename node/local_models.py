@@ -83,7 +83,13 @@ class LocalModels:
 
     async def _brought(self, name: str, emit: Emit) -> Manifest:
         models = self.node.models
-        manifest, files = await models.bring(models.resolve(name), _telling(emit, "fetching"))
+        model = models.resolve(name)
+        try:
+            manifest, files = await models.bring(model, _telling(emit, "fetching"))
+        finally:
+            # Whether it is on its way to be served is told by who serves it.
+            if model not in models.engine.loaded() and (known := models.manifest_of(model)):
+                models.progress.pop(known.name, None)
         # What cannot run is told now, and not when it is wanted.
         await trio.to_thread.run_sync(check_runs, manifest, files)
         return manifest

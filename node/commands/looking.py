@@ -39,7 +39,7 @@ def _status(found: Mapping[str, Any]) -> None:
         console.print(f"  listening on {address}")
     for model in found["models"]:
         problem = f" [yellow]{safe(model['problem'])}[/yellow]" if model["problem"] else ""
-        speed = f", {model['units_per_s']:.1f} texts/s" if "units_per_s" in model else ""
+        speed = f", {model['units_per_s']:.1f}/s" if "units_per_s" in model else ""
         console.print(f"  model {safe(model['name'])}: {model['state']}{speed}{problem}")
     tasks = found["tasks"]
     console.print(

@@ -1,0 +1,170 @@
+"""Models between peers: added to a running peer, pulled by content from several, taken out."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from node.engines.hash_engine import hash_manifest
+from node.local import Local
+from node.local_models import LocalModels
+from node.peer import Node
+from tests.node.network import I, Network, S, open_network
+from wire.content import ContentId
+from wire.errors import BatonError, InputError, Missing, ModelRefused
+from wire.model import Manifest, ModelFile
+
+ONNX = Path(__file__).parents[1] / "engine" / "models" / "torch_mlp.onnx"
+
+
+def unheard(_event: Mapping[str, Any]) -> None:
+    """Not what the test is about."""
+
+
+async def call(node: Node, command: str, **arguments: Any) -> Mapping[str, Any]:
+    return await LocalModels(node).commands()[command](arguments, unheard)
+
+
+async def large_model(node: Node, path: Path) -> Manifest:
+    """A model of a few hundred blocks that no engine would run, kept by a peer."""
+    path.write_bytes(Random(1).randbytes(20 << 20))
+    content = await node.parts.store.put_file(path, pin="model")
+    manifest = Manifest(
+        name="large",
+        format="of-another-time",
+        profile="f32",
+        operations=("embed",),
+        files=(ModelFile(name="weights", content=content, size_bytes=20 << 20),),
+        parameters={},
+        tolerance=0.0,
+    )
+    await node.models.keep(manifest)
+    return manifest
+
+
+async def copied(manifest: Manifest, source: Node, target: Node) -> None:
+    """As if the target had pulled it before."""
+    await target.models.keep(manifest)
+    for file in manifest.files:
+        data = await source.parts.store.get(file.content)
+        await target.parts.store.put(data, pin="model")
+
+
+async def test_a_pull_asks_several_peers_and_goes_on_where_it_broke(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        first, second, puller = [await network.add(S) for _ in range(3)]
+        await network.settled()
+        manifest = await large_model(first, tmp_path / "weights")
+        await copied(manifest, first, second)
+        seen: list[int] = []
+
+        def watch(event: Mapping[str, Any]) -> None:
+            seen.append(event["done_bytes"])
+            if len(seen) == 20:
+                scope.cancel()
+
+        pull = LocalModels(puller).pull
+        with trio.CancelScope() as scope:
+            await pull({"what": str(manifest.id)}, watch)
+        assert scope.cancelled_caught
+        assert not puller.models.progress
+        served_before = first.blobs.served + second.blobs.served
+
+        found = await pull({"what": str(manifest.id)}, watch)
+        assert found["name"] == "large"
+        assert first.blobs.served
+        assert second.blobs.served
+        # Of 81 blocks twenty and more were there already.
+        assert first.blobs.served + second.blobs.served - served_before < 70
+        (row,) = await puller.models.shelf.rows()
+        assert row["whole"]
+        assert not puller.models.progress
+        exported = puller.models.folder / str(manifest.id) / "weights"
+        assert exported.read_bytes() == (tmp_path / "weights").read_bytes()
+
+
+async def test_what_nobody_has_and_what_is_no_model_is_said_in_words(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        holder, puller = await network.add(S), await network.add(S)
+        await network.settled()
+        with pytest.raises(Missing):
+            await call(puller, "models-pull", what=str(ContentId.of(b"nowhere")))
+        words = await holder.parts.store.put(b"no manifest at all")
+        with pytest.raises(ModelRefused, match="not a model's manifest"):
+            await call(puller, "models-pull", what=str(words))
+        # It says that it is an ONNX model, and its file is none.
+        content = await holder.parts.store.put(b"\xff" * 100)
+        liar = Manifest(
+            name="liar",
+            format="onnx",
+            profile="f32",
+            operations=("call",),
+            files=(ModelFile(name="model.onnx", content=content, size_bytes=100),),
+            parameters={},
+            tolerance=0.0,
+        )
+        await holder.models.keep(liar)
+        with pytest.raises(ModelRefused):
+            await call(puller, "models-add", what=str(liar.id))
+        for what in (None, "", 1, "\0", "a" * 5000, "/nowhere/at/all.gguf"):
+            for command in ("models-add", "models-pull", "models-rm"):
+                with pytest.raises(BatonError):
+                    await call(puller, command, what=what)
+
+
+async def test_a_model_added_to_a_running_peer_is_served_and_taken_out(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        holder, server = await network.add(S), await network.add(I, models=())
+        await network.settled()
+        manifest = hash_manifest("another")
+        await holder.models.keep(manifest)
+        found = await call(server, "models-add", what=str(manifest.id))
+        assert found["served"]
+        await offered(network, holder, server, manifest.id, there=True)
+        listed = await call(server, "models")
+        assert [(it["name"], it["state"]) for it in listed["here"]] == [("another", "ready")]
+        assert [it["name"] for it in (await call(holder, "models"))["network"]] == ["another"]
+
+        await call(server, "models-rm", what="another")
+        await offered(network, holder, server, manifest.id, there=False)
+        assert not (await call(server, "models"))["kept"]
+        with pytest.raises(InputError):
+            await call(server, "models-rm", what="another")
+
+
+async def offered(
+    network: Network, seer: Node, server: Node, model: ContentId, *, there: bool
+) -> None:
+    with trio.fail_after(60):
+        while True:
+            advert = seer.peers.view.advert_of(server.peers.me)
+            if advert is not None and (advert.record.offer_of(model) is not None) is there:
+                return
+            await trio.sleep(0.1)
+
+
+async def test_a_fault_of_an_added_model_does_not_end_the_peer(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        server = await network.add(I, models=())
+        # The hash engine runs no ONNX.
+        found = await call(server, "models-add", what=str(ONNX), name="mine")
+        with trio.fail_after(30):
+            while found["id"] not in server.model_problems:
+                await trio.sleep(0.1)
+        assert (await Local(server).status({}, unheard))["models"]
+        rows = (await call(server, "models"))["here"]
+        assert any(it["state"] == "failing" and "hash" not in it["name"] for it in rows)
+        with pytest.raises(InputError, match="whole path"):
+            await call(server, "models-add", what="./relative.onnx")
