@@ -1,0 +1,281 @@
+"""Requests a second over HTTP of a model that does nothing, of 64 clients that ask as they can.
+
+Through a whole network: a gateway and an inference peer, each `python -m node join` in a process of
+its own, with their stores, over TCP and noise. Beside it the same application, server and engine in
+one process with no network behind it. And Ray Serve with a deployment that does nothing, where it
+can be imported (`RAY_PYTHON` names another interpreter that has it). The clients are this process.
+
+`python -m tests.bench gateway [SECONDS]`
+"""
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import trio
+
+from node.engines.hash_engine import HashEngine, hash_manifest
+from node.engines.seam import Job
+from node.runs import Request
+from tests.live.command_line import ROOT, environment
+from wire.content import ContentId
+
+CLIENTS = 64
+SECONDS = 10.0
+WARM_UP_S = 3.0
+START_S = 90.0
+PATH = "/v1/completions"
+RAY_PROGRAM = """
+import json, sys, time
+import ray
+from ray import serve
+from starlette.responses import JSONResponse
+
+@serve.deployment(max_ongoing_requests=256)
+class Nothing:
+    async def __call__(self, request):
+        asked = await request.json()
+        said = {"choices": [{"text": "00000000 ", "index": 0}], "model": asked["model"]}
+        return JSONResponse(said)
+
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
+serve.run(Nothing.bind(), route_prefix="/")
+print(json.dumps({"http": "http://127.0.0.1:" + sys.argv[1]}), flush=True)
+time.sleep(3600)
+"""
+
+
+def run(arguments: list[str]) -> dict[str, Any]:
+    """Requests per second, and milliseconds of the middle and of the slowest hundredth."""
+    seconds = float(arguments[0]) if arguments else SECONDS
+    found: dict[str, Any] = {"clients": CLIENTS, "seconds": seconds, "model": "hash, one token"}
+    with tempfile.TemporaryDirectory(prefix="baton-bench-") as text:
+        folder = Path(text)
+        with _network(folder) as url:
+            found["network"] = trio.run(_load, url, seconds)
+        with _process([sys.executable, "-m", "tests.bench.gateway", str(folder)]) as told:
+            found["without_network"] = trio.run(_load, told["http"], seconds)
+        found["ray_serve"], why = _ray(seconds)
+        if why:
+            found["ray_serve_why"] = why
+    ratio = found["network"]["per_s"] / max(found["without_network"]["per_s"], 0.1)
+    return found | {"network_to_without": round(ratio, 3)}
+
+
+# The servers
+
+
+@contextmanager
+def _process(command: list[str]) -> Iterator[dict[str, Any]]:
+    """A server as a process of its own, and what it says when it is up."""
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment({}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            text = b""
+            while not text.rstrip().endswith(b"}"):
+                line = process.stdout.readline()
+                if not line:
+                    raise RuntimeError(f"{command[:6]} ended: {text!r}")
+                text = text + line if text or line.startswith(b"{") else b""
+            yield json.loads(text)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@contextmanager
+def _network(folder: Path) -> Iterator[str]:
+    def join(name: str, *options: str) -> list[str]:
+        start = [sys.executable, "-m", "node", "join", *options, "--json"]
+        return [*start, "--listen", "/ip4/127.0.0.1/tcp/0", "--state", str(folder / name)]
+
+    roles = ("--role", "gateway", "--role", "store", "--http", "127.0.0.1:0")
+    with _process(join("g", *roles)) as gateway:
+        address = gateway["addresses"][0]
+        with _process(join("i", address, "--role", "infer", "--model", "hash")):
+            yield gateway["http"]
+
+
+def _ray(seconds: float) -> tuple[dict[str, Any] | None, str]:
+    python = os.environ.get("RAY_PYTHON", sys.executable)
+    there = subprocess.run(
+        [python, "-c", "import ray, ray.serve"], capture_output=True, text=True, check=False
+    )
+    if there.returncode:
+        return None, "Ray Serve is not installed here: " + there.stderr.strip().splitlines()[-1]
+    with _process([python, "-c", RAY_PROGRAM, "8123"]) as told:
+        return trio.run(_load, told["http"], seconds), ""
+
+
+# The clients
+
+
+@dataclass(slots=True)
+class _Load:
+    """Who asks, and how long each answer took."""
+
+    host: str
+    port: int
+    took_s: list[float] = field(default_factory=list)
+    failed: dict[str, int] = field(default_factory=dict)
+    counting: bool = False
+
+    async def client(self, number: int) -> None:
+        """Ask, read the answer, ask again, on one connection for as long as it lives."""
+        turn = 0
+        while True:
+            async with await trio.open_tcp_stream(self.host, self.port) as stream:
+                while True:
+                    turn += 1
+                    begun_s = trio.current_time()
+                    status, stays = await _ask(stream, self.host, f"client {number} turn {turn}")
+                    if self.counting and status == 200:
+                        self.took_s.append(trio.current_time() - begun_s)
+                    elif self.counting:
+                        self.failed[str(status)] = self.failed.get(str(status), 0) + 1
+                    if not stays:
+                        break
+
+
+async def _load(url: str, seconds: float) -> dict[str, Any]:
+    host, port = url.removeprefix("http://").split(":")
+    load = _Load(host, int(port))
+    with trio.fail_after(START_S):
+        await _first_answer(load)
+    async with trio.open_nursery() as nursery:
+        for number in range(CLIENTS):
+            nursery.start_soon(load.client, number)
+        await trio.sleep(WARM_UP_S)
+        load.counting = True
+        begun_s = trio.current_time()
+        await trio.sleep(seconds)
+        measured_s = trio.current_time() - begun_s
+        nursery.cancel_scope.cancel()
+    cuts = statistics.quantiles(load.took_s, n=100) if len(load.took_s) > 1 else [0.0] * 99
+    return {
+        "per_s": round(len(load.took_s) / measured_s, 1),
+        "p50_ms": round(cuts[49] * 1000, 1),
+        "p99_ms": round(cuts[98] * 1000, 1),
+        "answered": len(load.took_s),
+        "refused": load.failed,
+    }
+
+
+async def _first_answer(load: _Load) -> None:
+    """Until the peers have found each other."""
+    turn = 0
+    while True:
+        turn += 1
+        async with await trio.open_tcp_stream(load.host, load.port) as stream:
+            if (await _ask(stream, load.host, f"first {turn}"))[0] == 200:
+                return
+        await trio.sleep(0.2)
+
+
+async def _ask(stream: trio.SocketStream, host: str, prompt: str) -> tuple[int, bool]:
+    """The status of one answer, and whether the connection can be used again."""
+    body = json.dumps({"model": "hash", "prompt": prompt, "max_tokens": 1}).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+    await stream.send_all(head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += await _some(stream)
+    said, _, rest = data.partition(b"\r\n\r\n")
+    lines = said.lower().split(b"\r\n")
+    told = dict(line.split(b": ", 1) for line in lines[1:])
+    while len(rest) < int(told[b"content-length"]):
+        rest += await _some(stream)
+    return int(lines[0].split()[1]), told.get(b"connection") != b"close"
+
+
+async def _some(stream: trio.SocketStream) -> bytes:
+    data = await stream.receive_some(65_536)
+    if not data:
+        raise RuntimeError("the server went away")
+    return bytes(data)
+
+
+# The application without a network
+
+
+@dataclass(slots=True)
+class _Direct:
+    """What stands for a peer's path: the engine, called at once."""
+
+    engine: HashEngine
+    under_way: dict[ContentId, Request] = field(default_factory=dict)
+    count: int = 0
+
+    async def submit(self, request: Request) -> ContentId:
+        self.count += 1
+        task = ContentId.of(self.count.to_bytes(8))
+        self.under_way[task] = request
+        return task
+
+    async def watch(self, task: ContentId, tell: object) -> Any:
+        request = self.under_way[task]
+        (stage,) = request.stages
+        assert stage.model is not None
+        assert request.input is not None
+        job = Job(
+            model=stage.model,
+            operation=stage.operation,
+            input=request.input,
+            parameters=stage.parameters,
+            deadline_s=request.deadline_s,
+        )
+        output = await self.engine.infer(job)
+        return SimpleNamespace(answer=SimpleNamespace(id=task), output=output.data)
+
+    def cancel(self, task: ContentId) -> None:
+        self.under_way.pop(task, None)
+
+
+async def _serve_direct(folder: Path) -> None:
+    from node.gateway.config import GatewayConfig
+    from node.gateway.server import open_gateway
+    from node.peer import Node
+
+    engine, manifest = HashEngine(), hash_manifest()
+    await engine.load(manifest, {})
+    models = SimpleNamespace(
+        known=dict, manifest_of=lambda model: manifest if model == manifest.id else None
+    )
+    node = SimpleNamespace(
+        path=_Direct(engine),
+        models=models,
+        peers=SimpleNamespace(me=None, view=SimpleNamespace(living=lambda _: [])),
+        parts=SimpleNamespace(
+            seams=SimpleNamespace(wall_s=trio.current_time, random=None, entropy=os.urandom)
+        ),
+        config=SimpleNamespace(state=folder),
+    )
+    async with open_gateway(cast("Node", node), GatewayConfig(port=0)) as url:
+        sys.stdout.write(json.dumps({"http": url}) + "\n")
+        sys.stdout.flush()
+        await trio.sleep_forever()
+
+
+if __name__ == "__main__":
+    trio.run(_serve_direct, Path(sys.argv[1]))
