@@ -16,6 +16,14 @@ FAULTS = {
     429: "This key has asked too often; retry-after says how long to wait.",
     503: "Nobody can do it now; retry-after says when to ask again.",
 }
+# Of each event; JSON is in `data`, or `[DONE]` at the end of what OpenAI's clients read.
+EVENTS = {
+    "itemSchema": {
+        "type": "object",
+        "properties": {"data": {"type": "string"}},
+        "required": ["data"],
+    }
+}
 
 
 def answers(
@@ -32,5 +40,5 @@ def answers(
     if model is not None:
         found[200] = {"model": model, "description": "The answer."}
         if streamed:
-            found[200]["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+            found[200]["content"] = {"text/event-stream": EVENTS}
     return found

@@ -21,7 +21,7 @@ from node.gateway.answered import (
 )
 from node.gateway.asked import TaskAsked
 from node.gateway.desk import Desk, verdicts_of
-from node.gateway.documented import answers
+from node.gateway.documented import EVENTS, answers
 from node.gateway.errors import Fault, HttpError, bad, fault_of, not_found
 from wire.content import ContentId
 from wire.errors import BatonError, Malformed, Missing, Refused, StoreError, WireError
@@ -103,7 +103,7 @@ def _tasks(router: APIRouter, desk: Desk) -> None:
             **answers(None),
             200: {
                 "description": "Server-sent events, each a JSON object; the last is `end`.",
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": {"text/event-stream": EVENTS},
             },
         },
         operation_id="watchTask",

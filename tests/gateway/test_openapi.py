@@ -88,13 +88,18 @@ def test_every_answer_is_documented_and_none_is_a_bug_of_ours(
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(case=operation.as_strategy(generation_mode=mode_of), known=st.booleans())
-    def ask(case: Any, known: bool) -> None:
+    @given(
+        case=operation.as_strategy(generation_mode=mode_of),
+        known=st.booleans(),
+        stream=st.booleans(),
+    )
+    def ask(case: Any, known: bool, stream: bool) -> None:
         if known and isinstance(case.body, dict) and "model" in case.body and mode == "positive":
             # A name that is there, and little work, so that requests go further.
             case.body["model"] = "doubling" if path == "/v1/infer" else "hash"
             if "completions" in path:
                 case.body["max_tokens"] = case.body["max_completion_tokens"] = 2
+                case.body["stream"] = stream
         answer = case.call(base_url=served.url, timeout=20)
         statuses[answer.status_code] += 1
         assert answer.status_code < 500 or answer.status_code == 503, answer.text
