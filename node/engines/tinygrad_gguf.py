@@ -10,7 +10,9 @@ from node.engines.gguf import GgufModel
 from node.engines.safetensors import Array
 from wire.errors import ModelRefused
 
-F32, F16 = 0, 1
+F32, F16, Q8_0, BF16 = 0, 1, 8, 30
+# Thirty-two numbers share a scale.
+Q8_0_BLOCK = np.dtype([("scale", "<f2"), ("numbers", "i1", 32)])
 
 
 def read_array(model: GgufModel, name: str) -> Array:
@@ -26,6 +28,12 @@ def read_array(model: GgufModel, name: str) -> Array:
         found = raw.view("<f4")
     elif tensor.kind == F16:
         found = raw.view("<f2").astype(np.float32)
+    elif tensor.kind == BF16:
+        found = (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    elif tensor.kind == Q8_0:
+        # By far the commonest, and much quicker here than through a graph of its own.
+        blocks = raw.view(Q8_0_BLOCK)
+        found = blocks["numbers"] * blocks["scale"].astype(np.float32)[:, None]
     else:
         unpacked = ggml_data_to_tensor(Tensor(raw.copy()), tensor.items, tensor.kind)
         found = unpacked.float().numpy()

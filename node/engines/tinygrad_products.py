@@ -69,14 +69,20 @@ def _linear_kernel(out: Any, rows: Any, weight: Any, bias: Any) -> Any:
     stored = out[row, column].store(total + bias[column])
     info = KernelInfo(
         name=f"linear_{count}_{inner}_{weight.shape[0] * BLOCK}",
-        opts_to_apply=(
-            (Opt(OptOps.UPCAST, 2, BLOCK), Opt(OptOps.UPCAST, 1, ROWS))
-            if count > 1
-            else (Opt(OptOps.UPCAST, 1, BLOCK),)
-        ),
+        opts_to_apply=_side_by_side(count, weight.shape[0]),
     )
     ranges = (panel, row, lane) if count > 1 else (panel, lane)
     return stored.end(*ranges).sink(arg=info)
+
+
+def _side_by_side(rows: int, panels: int) -> tuple[Opt, ...]:
+    """Enough sums at once that none waits for its own last term: of rows, or of panels."""
+    if rows > 1:
+        at_once = next(size for size in (ROWS, 2, 1) if rows % size == 0)
+        return (Opt(OptOps.UPCAST, 2, BLOCK), Opt(OptOps.UPCAST, 1, at_once))
+    at_once = next(size for size in (ROWS, 2, 1) if panels % size == 0)
+    lanes = Opt(OptOps.UPCAST, 1, BLOCK)
+    return (lanes, Opt(OptOps.UPCAST, 0, at_once)) if at_once > 1 else (lanes,)
 
 
 def _product_kernel(out: Any, left: Any, right: Any) -> Any:
