@@ -35,7 +35,7 @@ class Schedule:
         if match is not None:
             first, second, third, fourth = (int(it) for it in match.groups())
             begin, end = first * 60 + second, third * 60 + fourth
-            if end <= MINUTES_A_DAY and begin != end % MINUTES_A_DAY:
+            if end <= MINUTES_A_DAY and begin != end:
                 return cls(begin, end)
         raise InputError(
             f"{text[:40]!r} is no part of a day", todo="for example --schedule 22:00-08:00"

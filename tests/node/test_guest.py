@@ -33,13 +33,14 @@ def test_a_schedule_goes_over_midnight() -> None:
         True,
     ]
     assert [it in day for it in (569, 570, 1019, 1020)] == [False, True, True, False]
+    assert all(it in Schedule.parse("00:00-24:00") for it in (0, 1439))
     assert 1439 in Schedule.parse("20:00-24:00")
     assert str(night) == "22:00-08:00"
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "22-8", "25:00-08:00", "22:00", "22:60-08:00", "08:00-08:00", "20:00-24:01", "0:00-24:00"],
+    ["", "22-8", "25:00-08:00", "22:00", "22:60-08:00", "08:00-08:00", "20:00-24:01"],
 )
 def test_what_is_no_part_of_a_day_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="--schedule"):
