@@ -12,6 +12,8 @@ from wire.errors import ModelRefused
 
 ANY_OBJECT = '{"type": "object"}'
 MASK_BITS = 32
+# Where any white space may stand between two words, models lose themselves in it.
+COMPACT = {"whitespace_flexible": False}
 
 
 class Grammars:
@@ -30,7 +32,9 @@ class Grammars:
             found = json.loads(schema)
             if not isinstance(found, dict | bool):
                 raise ModelRefused("the schema is not a JSON object")
-            source = LLMatcher.grammar_from_json_schema(ANY_OBJECT if found == {} else schema)
+            source = LLMatcher.grammar_from_json_schema(
+                ANY_OBJECT if found == {} else schema, defaults=COMPACT
+            )
         except (ValueError, RecursionError) as error:
             raise ModelRefused(f"the schema cannot be read: {str(error)[:200]}") from error
         grammar = Grammar(LLMatcher(self._tokens, source), self._words)
