@@ -93,13 +93,13 @@ else:
 """
 
 
-def run(path: Path, cache: Path, *words: str) -> str:
+def run(path: Path, cache: Path, *words: str, program: str = PROGRAM, device: str = "") -> str:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(path), *words],
+        [sys.executable, "-c", program, str(path), *words],
         env={
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "PYTHONPATH": ":".join([str(Path(__file__).parents[2]), *filter(None, sys.path)]),
-            "DEV": default_device(),
+            "DEV": device or default_device(),
             "CACHEDB": str(cache / "kernels.db"),
             "PARALLEL": "0",
         },
@@ -126,3 +126,21 @@ def test_a_tokens_numbers_are_the_same_in_every_pass(
 ) -> None:
     path = write_gguf(tmp_path / "model.gguf", architecture, "q4_0")
     assert run(path, cache, "bits") == "True 299"
+
+
+CAPTURE = """
+import sys
+from pathlib import Path
+from node.engines.gguf import describe
+from node.engines.tinygrad_lm import LanguageModel
+from node.engines.tinygrad_products import Products
+
+model = LanguageModel(describe(Path(sys.argv[1])), 2, Products(blocked=False))
+model.capture(8)
+print("compiled")
+"""
+
+
+def test_the_graph_is_compiled_for_a_gpu_that_is_not_there(tmp_path: Path, cache: Path) -> None:
+    path = write_gguf(tmp_path / "model.gguf", "qwen3", sizes=(64, 1, 64, 4, 2, 512))
+    assert run(path, cache, program=CAPTURE, device="NULL:WGSL") == "compiled"
