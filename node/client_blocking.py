@@ -11,7 +11,8 @@ from typing import Any, Self
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from node.client import ADDRESS_DEFAULT, Net, Pieces, connect
+from node.client import ADDRESS_DEFAULT, Net, connect
+from node.client_answers import Pieces
 from node.client_reading import Piece
 
 
