@@ -68,9 +68,15 @@ class Probes:
         tried = self._tried.get(model)
         return "" if tried is None else tried.problem
 
-    def saw(self, loaded: Iterable[ContentId], health: tuple[int, str], now_s: float) -> None:
-        """Take note of what is loaded, and of whether the engine failed since the last look."""
+    def saw(
+        self, loaded: Iterable[ContentId], health: tuple[int, str], now_s: float
+    ) -> list[ContentId]:
+        """Take note of what is loaded, and of whether the engine failed since the last look.
+
+        Returns what was offered until now and is gone.
+        """
         there = list(loaded)
+        gone = [key for key, it in self._tried.items() if it.passed and key not in there]
         self._tried = {key: it for key, it in self._tried.items() if key in there}
         for model in there:
             tried = self._tried.setdefault(model, _Tried(due_s=now_s))
@@ -79,6 +85,7 @@ class Probes:
                 tried.urgent = True
                 tried.due_s = min(tried.due_s, max(now_s, tried.at_s + AFTER_FAILURE_S_MIN))
         self._health = health
+        return gone
 
     def due(self, now_s: float, *, idle: bool) -> list[ContentId]:
         """What is to be tried now. A model that is well does not take the engine from work."""
@@ -140,7 +147,8 @@ class Probing:
             seen = self.engine.statistics()
             health = (seen.restarts, seen.last_failure)
             now_s = trio.current_time()
-            self.probes.saw(self.engine.loaded(), health, now_s)
+            for model in self.probes.saw(self.engine.loaded(), health, now_s):
+                self.changed(f"model {model.short} is not run here any more")
             idle = self.infer.turns.queue_s == 0
             for model in self.probes.due(now_s, idle=idle):
                 await self._try(model)

@@ -1,6 +1,7 @@
 """Models between peers: added to a running peer, pulled by content from several, taken out."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.engines.hash_engine import hash_manifest
+from node.engines.hash_engine import HashEngine, hash_manifest
+from node.engines.seam import EngineStatistics
 from node.local import Local
 from node.local_models import LocalModels
 from node.peer import Node
@@ -151,6 +153,33 @@ async def offered(
             if advert is not None and (advert.record.offer_of(model) is not None) is there:
                 return
             await trio.sleep(0.1)
+
+
+class PuttingAside(HashEngine):
+    """As an engine does whose worker died three times of one model."""
+
+    why: str = ""
+
+    def statistics(self) -> EngineStatistics:
+        aside = {hash_manifest().id: self.why} if self.why else {}
+        return replace(super().statistics(), aside=aside)
+
+
+async def test_a_model_that_was_put_aside_says_why(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        engine = PuttingAside()
+        seer, server = await network.add(S), await network.add(I, engine=engine)
+        await offered(network, seer, server, hash_manifest().id, there=True)
+        await engine.unload(hash_manifest().id)
+        engine.why = "it failed 3 times in a row here: signal 11"
+        found = await Local(server).status({}, unheard)
+        (row,) = found["models"]
+        assert (row["name"], row["state"], row["problem"]) == ("hash", "set aside", engine.why)
+        # Others hear of it at once, and not with the next advert that is due.
+        with trio.fail_after(5):
+            await offered(network, seer, server, hash_manifest().id, there=False)
 
 
 async def test_a_fault_of_an_added_model_does_not_end_the_peer(
