@@ -153,7 +153,10 @@ class Generating:
             if number not in known or not frames:
                 raise EngineFailed("the worker answered what it was not asked")
             known[number].tries = 0
-            new += known[number].take(frames)
+            try:
+                new += known[number].take(frames)
+            except WireError as error:
+                raise EngineFailed(f"the worker answered what is no token: {error}") from error
         for number, message, todo in reply["refused"]:
             if number in known:
                 known[number].fail(ModelRefused(message, todo=todo))

@@ -75,8 +75,9 @@ class GgufModel:
     def memory_bytes(self) -> int:
         """What a worker needs for this model with all slots, worked out before loading."""
         largest = max(tensor.items for tensor in self.tensors.values())
-        # While a tensor is unpacked its floats are there twice.
-        work = 2 * largest * FLOAT_BYTES
+        # While a tensor is unpacked and laid out its floats are there several times, and the
+        # file's pages are counted as well.
+        work = 4 * largest * FLOAT_BYTES + max(tensor.end for tensor in self.tensors.values())
         return BESIDES_BYTES + self.weights_bytes + SLOTS * self.slot_bytes + work
 
 
