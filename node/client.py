@@ -31,13 +31,13 @@ from node.client_reading import (
     to_safetensors,
     vectors_of,
 )
-from wire.errors import InputError, Malformed, TaskFailed
+from wire.errors import Disconnected, InputError, Malformed, TaskFailed
 
 ADDRESS_DEFAULT = "http://127.0.0.1:8000"
 DEADLINE_S_DEFAULT = 600.0
 RETRIES_DEFAULT = 2
 # Between the end of a task's events and asking what became of it.
-AGAIN_S = 0.02
+AGAIN_S = 0.05
 TENSORS_TYPE = "application/x-safetensors"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 Messages = str | Sequence[Mapping[str, Any]]
@@ -228,6 +228,9 @@ class Net:
         try:
             while await body.part() is not None:
                 pass
+        except Disconnected:
+            # What became of the task is asked anew in any case.
+            return
         finally:
             await body.aclose()
 

@@ -165,6 +165,19 @@ def test_a_task_is_never_submitted_twice(scripted: Answers) -> None:
     assert len(server.heard) == 1
 
 
+def test_a_result_is_waited_for_also_when_its_events_break_off(scripted: Answers) -> None:
+    told = (
+        b'{"id": "t", "status": "answered", "receipt": "r", "output_base64": "aGk=",'
+        b' "verified": false, "route": [], "verdicts": []}'
+    )
+    running = http(200, b'{"id": "t", "status": "running"}')
+    broken = http(200, b"data: {}\n\n" * 9)[:-40]
+    server = scripted(running, broken, running, broken, http(200, told))
+    with connected(server) as net:
+        assert net.result("t").output == b"hi"
+    assert len(server.heard) == 5
+
+
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
