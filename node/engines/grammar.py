@@ -13,7 +13,7 @@ from wire.errors import ModelRefused
 ANY_OBJECT = '{"type": "object"}'
 MASK_BITS = 32
 # Where any white space may stand between two words, models lose themselves in it.
-COMPACT = {"whitespace_flexible": False}
+COMPACT: Any = {"whitespace_flexible": False}
 
 
 class Grammars:
