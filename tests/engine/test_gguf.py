@@ -22,6 +22,26 @@ LLAMA = """
 72 296 108 111 44 32 119 111 114 108 100 33 32 73 116 39 115 32 49 50 51 52 53 32 116 101 115 116
 115 10 10 32 32 110 97 195 175 359 32 230 151 165 230 156 172 32 120
 """
+# By how texts are cut, with a larger table of seed 3.
+MIXED = "I've 12345 \u00c0\u00c9 DON'T don't we'LL\r\n\r\n  tabs\t\tend  "
+CUT = {
+    "llama-bpe": """
+        73 39 445 32 49 50 51 52 53 32 195 128 195 137 32 68 731 39 84 2822 453 39 116 32 572 39
+        76 76 13 10 13 10 32 840 97 713 9 9 101 1550 2846
+    """,
+    "qwen2": """
+        73 39 445 32 49 50 51 52 53 32 195 128 195 137 32 68 731 39 84 2822 453 39 116 32 572 39
+        76 76 13 10 13 10 32 840 97 713 9 9 101 1550 2846
+    """,
+    "gpt-2": """
+        73 39 445 32 49 50 51 52 53 32 195 128 195 137 32 68 731 39 84 2822 453 39 116 32 572 39
+        76 76 13 10 13 10 32 840 97 713 9 9 101 1550 2846
+    """,
+    "smollm": """
+        73 39 445 32 49 50 51 52 53 32 195 128 195 137 32 68 731 39 84 2822 453 39 116 32 572 39
+        76 76 13 10 13 10 32 840 97 713 9 9 101 1550 2846
+    """,
+}
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +209,19 @@ def test_texts_are_cut_as_llama_cpp_cuts_them_and_come_back_whole(
     assert table.of("<|eot_id|>") == [*begin, WORDS - 1]
     assert table.ends == {WORDS - 2, WORDS - 1}
     assert table.texts[WORDS - 1] == b""
+
+
+@pytest.mark.parametrize("cut", CUT)
+def test_every_way_of_cutting_is_that_of_llama_cpp(cut: str, tmp_path: Path) -> None:
+    sizes = (64, 2, 128, 4, 2, 4096)
+    path = write_gguf(tmp_path / "m.gguf", sizes=sizes, seed=3, cut=cut)
+    table = read_table(describe(path))
+    assert table.of(MIXED)[1:] == list(map(int, CUT[cut].split()))
+
+
+def test_a_way_of_cutting_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelRefused, match="cut as 'tekken'"):
+        read_table(describe(write_gguf(tmp_path / "m.gguf", cut="tekken")))
 
 
 def test_pieces_with_scores_are_joined_best_first(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def write_gguf(
     seed: int = 0,
     tied: bool = False,
     chat: str = CHAT,
+    cut: str = "",
 ) -> Path:
     """A model of random weights from a seed."""
     hidden, layers, inner, heads, kv_heads, words = sizes
@@ -84,7 +85,7 @@ def write_gguf(
         w.add_value_length(hidden // heads)
     tokens, merges = bpe(words, rng)
     w.add_tokenizer_model("gpt2")
-    w.add_tokenizer_pre("llama-bpe" if architecture == "llama" else "qwen2")
+    w.add_tokenizer_pre(cut or ("llama-bpe" if architecture == "llama" else "qwen2"))
     w.add_token_list(tokens)
     w.add_token_types([1] * (words - len(SPECIAL)) + [3] * len(SPECIAL))
     w.add_token_merges(merges)
