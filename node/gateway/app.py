@@ -26,6 +26,7 @@ from node.peer import Node
 from wire.errors import BatonError
 
 E = TypeVar("E", bound=Exception)
+BUG = Fault(status=500, message="a bug in Baton: its log says more", code="bug")
 DESCRIPTION = """A peer of a Baton network, as OpenAI's clients know an API. Each answer carries
 the ids of its tasks (`x-baton-task`) and of their receipts (`x-baton-receipt`)."""
 
@@ -51,6 +52,7 @@ def gateway_app(node: Node, config: GatewayConfig) -> Door:
     _handle(app, BatonError, fault_of)
     _handle(app, HTTPException, _of_framework)
     _handle(app, RequestValidationError, _of_validation)
+    _handle(app, Exception, lambda _: BUG)
     _document(app, config)
     return Door(app, config, Keyring(keys_file(node.config.state)))
 

@@ -15,12 +15,13 @@ import trio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from node.gateway.config import GatewayConfig
-from node.gateway.errors import Fault
+from node.gateway.errors import Fault, fault_of
 from node.gateway.json_body import is_too_deep
 from node.gateway.keys import Keyring
 from node.gateway.limiting import Allowance
 from node.gateway.tensors import HEAD_BYTES_MAX, NPY_TYPE, SAFETENSORS_TYPE
 from wire import limits
+from wire.errors import BatonError
 
 JSON_BYTES_MAX = 1 << 20
 TENSOR_BYTES_MAX = limits.TENSORS_BYTES_MAX + HEAD_BYTES_MAX + 8
@@ -74,6 +75,9 @@ class Door:
             await _refuse(send, turned.fault)
         except _Gone:
             return
+        except BatonError as error:
+            # The keys cannot be read: then nobody comes in.
+            await _refuse(send, fault_of(error))
 
     def _check(self, scope: Scope, headers: dict[str, str]) -> None:
         now_s = trio.current_time()

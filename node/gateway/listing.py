@@ -23,7 +23,7 @@ def listing_router(desk: Desk) -> APIRouter:
         return JSONResponse({"object": "list", "data": [_row(it) for it in rows]})
 
     @router.get(
-        "/v1/models/{model}",
+        "/v1/models/{model:path}",
         responses=answers(ModelRow),
         operation_id="retrieveModel",
         tags=["OpenAI"],

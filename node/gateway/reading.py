@@ -123,15 +123,15 @@ class Reader:
         return self._text[:size] == self._shown[:size]
 
     def _search(self) -> None:
-        """Look for the first stop sequence in what is new."""
+        """Look in what is new for the stop sequence that is complete first."""
         if self._stop_at is not None or not self.stops:
             return
         overlap = max(map(len, self.stops)) - 1
         begin = max(0, self._searched - overlap)
-        found = [at for it in self.stops if (at := self._text.find(it, begin)) >= 0]
+        found = [(at + len(it), at) for it in self.stops if (at := self._text.find(it, begin)) >= 0]
         self._searched = len(self._text)
         if found:
-            self._stop_at, self.stopped = min(found), True
+            self._stop_at, self.stopped = min(found)[1], True
 
     def _until(self) -> int:
         """How much of the text may be shown."""

@@ -8,7 +8,6 @@ read what it is sent; the streams it is given here do.
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import cast
 
 import trio
@@ -26,8 +25,6 @@ from wire.errors import InputError
 
 HEAD_BYTES_MAX = 16 << 10
 BACKLOG = 256
-# After a Ctrl-C, what answers may still take.
-GRACE_S = 2.0
 
 
 class Patient(trio.abc.Stream):
@@ -87,16 +84,24 @@ async def open_gateway(node: Node, config: GatewayConfig) -> AsyncIterator[str]:
         finally:
             open_streams.discard(stream)
 
+    accepting = trio.CancelScope()
+
+    async def accept() -> None:
+        with accepting:
+            await trio.serve_listeners(serve, [listener], handler_nursery=nursery)
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(trio.serve_listeners, serve, [listener]))
+        nursery.start_soon(accept)
         address = listener.socket.getsockname()
         shown = f"[{config.host}]" if ":" in config.host else config.host
         try:
             yield f"http://{shown}:{address[1]}"
         finally:
+            # Nobody new; who has a request under way gets its answer, as far as there is time.
+            accepting.cancel()
             with trio.CancelScope(shield=True):
                 await context.terminated.set()
-                with trio.move_on_after(GRACE_S):
+                with trio.move_on_after(node.config.leave_s):
                     while open_streams:
                         await trio.sleep(0.02)
                 for stream in list(open_streams):

@@ -131,6 +131,18 @@ def test_keys_are_needed_once_there_are_any_and_have_their_limits(tmp_path: Path
         until(lambda: not refused("none"))
 
 
+def test_keys_that_cannot_be_read_let_nobody_in(tmp_path: Path) -> None:
+    with serving(tmp_path) as served:
+        file = keys_file(served.node.config.state)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for damaged in ('{"keys": [', '{"keys": [{"name": "ada"}]}', "[]"):
+            file.write_text(damaged)
+            time.sleep(1.1)
+            found = httpx.get(f"{served.url}/v1/models")
+            assert found.status_code == 503, found.text
+            assert "keys.json" in found.json()["error"]["message"]
+
+
 def test_a_key_has_a_name_of_its_own(tmp_path: Path) -> None:
     file = keys_file(tmp_path / "new")
     entropy = Random(7).randbytes
@@ -250,6 +262,20 @@ def test_a_head_that_trickles_is_given_up(served: Served) -> None:
         except (BrokenPipeError, ConnectionResetError):
             pass
     assert time.monotonic() - began_s < QUICK.idle_s + 3
+
+
+def test_nothing_else_than_http_is_spoken(served: Served) -> None:
+    upgrade = [
+        "GET /v1/models HTTP/1.1",
+        "Host: localhost",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ]
+    with connection(served) as found:
+        found.sendall(("\r\n".join(upgrade) + "\r\n\r\n").encode())
+        assert status_of(found.recv(1 << 16)) == 403
 
 
 @pytest.mark.parametrize(
