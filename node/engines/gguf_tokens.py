@@ -20,10 +20,15 @@ SPACE = "\u2581"
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_LLAMA3 = _WORDS + r"\p{N}{1,3}" + _REST
+_QWEN2 = _WORDS + r"\p{N}" + _REST
 # How a text is cut before pairs are joined, by `tokenizer.ggml.pre`.
-CUTS = dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), (_WORDS + r"\p{N}{1,3}" + _REST,))
-CUTS |= dict.fromkeys(("qwen2", "deepseek-r1-qwen"), (_WORDS + r"\p{N}" + _REST,))
-CUTS |= {"gpt-2": (_GPT2,), "smollm": (r"\p{N}", _GPT2)}
+CUTS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), (_LLAMA3,)),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), (_QWEN2,)),
+    "gpt-2": (_GPT2,),
+    "smollm": (r"\p{N}", _GPT2),
+}
 # Files name one end only; a turn's end is found by its name, as everybody does.
 ENDS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>")
 
