@@ -38,6 +38,10 @@ REQUEST_DEADLINE_S = 10.0
 PATH_BYTES_MAX = 107
 
 
+def unheard(event: Mapping[str, Any]) -> None:
+    """Nobody waits for what happens on the way, only for the end."""
+
+
 async def send(stream: trio.abc.SendStream, value: Mapping[str, Any]) -> None:
     """Disconnected if the other side is gone, WireError if the value cannot be sent."""
     data = pack(value)

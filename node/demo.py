@@ -19,7 +19,7 @@ from typing import Any
 
 import trio
 
-from node.control import call
+from node.control import call, unheard
 from node.engines.minilm import MINILM_ID
 from wire.errors import BatonError, InputError, TaskFailed
 
@@ -232,15 +232,11 @@ async def watch(story: Story) -> None:
                 line = _last_line(peer.state.with_suffix(".log"))
                 raise BatonError(f"the {peer.name} peer ended: {line}")
             try:
-                peer.status = await call(peer.socket, "status", {}, _unheard, deadline_s=10.0)
+                peer.status = await call(peer.socket, "status", {}, unheard, deadline_s=10.0)
             except BatonError:
                 # Busy or just ended; the next round tells.
                 continue
         await trio.sleep(0.4)
-
-
-def _unheard(event: Mapping[str, Any]) -> None:
-    """Looking has no events."""
 
 
 async def tell_story(story: Story, narrate: Callable[[str], None]) -> None:
@@ -279,7 +275,7 @@ async def _models(story: Story, narrate: Callable[[str], None]) -> None:
 
 async def _embed(story: Story, narrate: Callable[[str], None]) -> None:
     asker = story.peer("asker")
-    found = await call(asker.socket, "sources", {}, _unheard, deadline_s=60.0)
+    found = await call(asker.socket, "sources", {}, unheard, deadline_s=60.0)
     files = [it for it in found["sources"] if it.startswith("files:")]
     topics = [it for it in found["sources"] if it.partition(":")[2] in TOPICS]
     story.sources = [*files, *topics]

@@ -12,7 +12,7 @@ import trio
 
 from node import telling
 from node.answers import Answered
-from node.control import Command, Emit
+from node.control import Command, Emit, unheard
 from node.events import Event
 from node.indexing import Indexing, list_sources
 from node.local_models import LocalModels, own_models
@@ -220,7 +220,7 @@ class Local:
 
     async def sources(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """The names of everything that data peers can bring in, asked of one of them."""
-        return {"sources": await list_sources(self._run, _unheard)}
+        return {"sources": await list_sources(self._run, unheard)}
 
     async def embed(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Whole sources: fetched, cut, embedded, checked; kept as an index to search in."""
@@ -259,10 +259,6 @@ class Local:
         await self.node.blobs.fetch(content, deadline_s=deadline_s, progress=progress)
         size_bytes = await self.node.parts.store.export(content, path)
         return {"id": str(content), "size_bytes": size_bytes}
-
-
-def _unheard(event: Mapping[str, Any]) -> None:
-    """Small tasks of a command's own are not told step by step."""
 
 
 def _request(

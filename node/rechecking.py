@@ -10,7 +10,7 @@ import trio
 
 from node.answers import NEEDED_LATER, Answers, Later
 from node.checking import Checking, Claimed, Counted
-from node.events import Event
+from node.events import silently
 from node.path import Path
 from p2p.score import Offence
 from store import Store
@@ -84,7 +84,7 @@ class Rechecking:
                 secret_hash=claimed.task.record.checking.secret_hash,
             )
             votes = await self.checking.check(
-                claimed, _unheard, deadline_at_s=deadline_at_s, terms=terms
+                claimed, silently, deadline_at_s=deadline_at_s, terms=terms
             )
             verdicts.extend(votes.verdicts)
             if _wrong(votes):
@@ -124,7 +124,3 @@ def _wrong(votes: Counted) -> bool:
     """Whether so many say that the numbers differ that the rest cannot make it good."""
     against = sum(it.record.could_check and not it.record.agrees for it in votes.verdicts)
     return votes.agreed is False and against > VERIFIERS - NEEDED_LATER
-
-
-def _unheard(event: Event) -> None:
-    """Nobody watches a recheck; what it comes to is kept."""

@@ -14,7 +14,7 @@ from node.commands.asking import SOCKET
 from node.commands.join import World
 from node.commands.showing import console, show_json, show_table
 from node.config import NodeConfig
-from node.control import call
+from node.control import call, unheard
 from node.engines.hash_engine import HashEngine
 from node.loading import Latencies, moments
 from node.local import Local
@@ -146,17 +146,17 @@ async def _asking(config: LoadConfig, world: World) -> AsyncIterator[Ask]:
         socket = config.state / SOCKET
 
         async def ask_peer(arguments: Mapping[str, Any]) -> object:
-            return await call(socket, "ask", arguments, _unheard, deadline_s=until_s)
+            return await call(socket, "ask", arguments, unheard, deadline_s=until_s)
 
         # Whether a peer is there is said at once, not for each task.
-        await call(socket, "status", {}, _unheard, deadline_s=10.0)
+        await call(socket, "status", {}, unheard, deadline_s=10.0)
         yield ask_peer
         return
     with tempfile.TemporaryDirectory(prefix="baton-load-") as folder:
         async with _own_peer(config, world, Path(folder)) as local:
 
             async def ask_own(arguments: Mapping[str, Any]) -> object:
-                return await local.ask(arguments, _unheard)
+                return await local.ask(arguments, unheard)
 
             yield ask_own
 
@@ -183,10 +183,6 @@ async def _own_peer(config: LoadConfig, world: World, state: Path) -> AsyncItera
         )
         async with open_node(node_config, parts) as node:
             yield Local(node)
-
-
-def _unheard(event: Mapping[str, Any]) -> None:
-    """Only the ends of tasks count here."""
 
 
 def _show(config: LoadConfig, outcome: Outcome) -> None:

@@ -6,22 +6,18 @@ from typing import Any
 
 from node.commands.asking import SOCKET
 from node.commands.showing import console, safe, short, show_json, show_table, size
-from node.control import call
+from node.control import call, unheard
 
 DEADLINE_S = 30.0
 
 
 async def look(state: Path, what: str, *, as_json: bool) -> None:
     """Ask the running peer for one view of itself, and show it."""
-    result = await call(state / SOCKET, what, {}, _unheard, deadline_s=DEADLINE_S)
+    result = await call(state / SOCKET, what, {}, unheard, deadline_s=DEADLINE_S)
     if as_json:
         show_json(result)
     else:
         _SHOW[what](result)
-
-
-def _unheard(event: Mapping[str, Any]) -> None:
-    """Looking has no events."""
 
 
 def _status(found: Mapping[str, Any]) -> None:

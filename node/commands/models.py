@@ -13,7 +13,7 @@ from node.commands.asking import SOCKET
 from node.commands.content import bar
 from node.commands.options import json_option, state_option
 from node.commands.showing import console, safe, show_json, show_table, size
-from node.control import call
+from node.control import call, unheard
 from node.model_files.describing import is_path
 from node.model_files.shelf import PINNED, Shelf, told
 from store import open_store
@@ -79,7 +79,7 @@ def pull_command(*, what: str, state: Path, as_json: bool) -> None:
 
 async def _list(state: Path, *, as_json: bool) -> None:
     if await _runs(state):
-        found = await call(state / SOCKET, "models", {}, _unheard, deadline_s=LOOK_DEADLINE_S)
+        found = await call(state / SOCKET, "models", {}, unheard, deadline_s=LOOK_DEADLINE_S)
     elif (state / "version").exists():
         async with _shelf(state) as shelf:
             found = {"running": False, "here": [], "kept": await shelf.rows(), "network": []}
@@ -184,7 +184,3 @@ async def _runs(state: Path) -> bool:
 async def _shelf(state: Path) -> AsyncIterator[Shelf]:
     async with open_store(state, quota_bytes=QUOTA_BYTES) as store:
         yield Shelf(store)
-
-
-def _unheard(event: Mapping[str, Any]) -> None:
-    """Looking has no events."""
