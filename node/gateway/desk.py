@@ -24,6 +24,8 @@ from wire.task import Stage
 # Another may know better; if none takes it within this, the client is told.
 SECOND_OPINION_S = 1.5
 RETRY_AFTER_S = 5.0
+# How the words begin of a worker that broke, which is no fault of the request.
+WORKER = "the worker"
 _VERDICTS = re.compile(r"(\d{1,2})/(\d{1,2})")
 
 
@@ -96,8 +98,7 @@ class Desk:
         try:
             with watch.patience:
                 return await self.node.path.watch(task, watch.tell)
-            fault = Fault(status=400, message=watch.why, code="refused", headers=headers)
-            raise HttpError(fault)
+            raise HttpError(replace(watch.fault, headers=headers))
         except BatonError as error:
             late = trio.current_time() - started_s >= request.deadline_s - 1
             raise HttpError(replace(fault_of(error, late=late), headers=headers)) from error
@@ -114,13 +115,20 @@ class _Watch:
     patience: trio.CancelScope = field(default_factory=trio.CancelScope)
     _taken: bool = False
 
+    @property
+    def fault(self) -> Fault:
+        if self.why.startswith(WORKER):
+            return Fault(
+                status=503, message=self.why, code="worker_failed", retry_after_s=RETRY_AFTER_S
+            )
+        return Fault(status=400, message=self.why, code="refused")
+
     def tell(self, event: Event) -> None:
         match event:
             case Offered():
                 self._taken = True
                 self.patience.deadline = math.inf
-            # A worker that broke is no fault of the request.
-            case Failed(for_good=True) if self._taken and not event.why.startswith("the worker"):
+            case Failed(for_good=True) if self._taken:
                 self.why = event.why
                 self.patience.deadline = trio.current_time() + SECOND_OPINION_S
             case _:

@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.gateway.conftest import Served
 
-EXAMPLES = 60
+EXAMPLES = 40
 CHECKS = [
     status_code_conformance,
     content_type_conformance,
