@@ -11,10 +11,13 @@ import trio
 from trio.testing import MockClock
 
 from node.engines.launch import EngineConfig
+from node.engines.seam import Job
+from node.engines.tinygrad_engine import TinygradEngine
 from node.guest import BUSY_S, CALM_S, Courtesy, GuestConfig, Schedule, Seen, gpus_of, share_of
 from node.guest_watch import MachineLook, be_courteous
 from node.machine_use import CpuUse, GpuUse
 from node.opening_engines import memory_budget_bytes, worker_configs
+from tests.engine.tiny import texts, write_tiny
 from tests.node.asking import asked, request, texts_of
 from tests.node.engines import Counted
 from tests.node.network import I, S, V, open_network
@@ -226,3 +229,44 @@ def test_each_gpu_has_a_worker_that_sees_it_alone() -> None:
     assert small.niceness > 0
     (as_ever,) = worker_configs(GuestConfig(), base)
     assert as_ever == base
+
+
+@dataclass(slots=True)
+class OneSecondWorker:
+    """Takes a second for whatever it is asked; `began_s` is when it was."""
+
+    running: bool = True
+    id: int = 1
+    began_s: list[float] = field(default_factory=list)
+
+    async def ask(self, message: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+        if message["do"] == "load":
+            return {"memory_bytes": 1, "units_per_s": 8.0}
+        self.began_s.append(trio.current_time())
+        await trio.sleep(1.0)
+        return {"done": [0], "data": bytes(64)}
+
+
+async def test_a_share_of_the_time_is_kept_and_told(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    manifest, files = write_tiny(tmp_path)
+    config = EngineConfig(share=0.25)
+    worker = OneSecondWorker()
+    async with trio.open_nursery() as nursery:
+        engine = TinygradEngine(tmp_path, "f32", config, nursery)
+        engine._worker = worker  # type: ignore[assignment]
+        nursery.start_soon(engine.serve)
+        assert (await engine.load(manifest, files)).units_per_s == 2.0
+        job = Job(
+            model=manifest.id,
+            operation="embed",
+            input=texts("a text"),
+            parameters={},
+            deadline_s=60.0,
+        )
+        for _ in range(3):
+            await engine.infer(job)
+        first, second, third = worker.began_s
+        assert (second - first, third - second) == (pytest.approx(4.0), pytest.approx(4.0))
+        nursery.cancel_scope.cancel()
