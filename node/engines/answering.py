@@ -15,6 +15,14 @@ from node.engines.sampler import Sampling, best, choose, log_probabilities, mill
 from wire.errors import ModelRefused
 from wire.generation import Alternative, Ending, Token, to_frame
 
+# What a strange wish may raise below us: it ends one answer, and not the worker with all others.
+FAULTS = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+
+
+def refusal_of(error: Exception) -> ModelRefused:
+    words = str(error)[:200]
+    return ModelRefused(f"this cannot be answered: {type(error).__name__} {words}".rstrip())
+
 
 @dataclass(slots=True, eq=False)
 class Answer:

@@ -19,6 +19,37 @@ PROMPT_CHARS_MAX = 4 * limits.PROMPT_BYTES_MAX
 DATE = "2024-07-26"
 
 
+# What makes much out of little, or something else each time.
+_NO_FILTERS = ("center", "format", "indent", "random", "wordwrap", "xmlattr")
+_NO_METHODS = frozenset(
+    ("center", "expandtabs", "format", "format_map", "ljust", "rjust", "translate", "zfill")
+)
+_POWER_MAX = 64
+
+
+class _Surroundings(ImmutableSandboxedEnvironment):
+    """Where no single step of a template takes long, or much memory."""
+
+    intercepted_binops = frozenset(("*", "**", "%"))
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        return attr not in _NO_METHODS and super().is_safe_attribute(obj, attr, value)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "*":
+            sized = [len(it) for it in (left, right) if isinstance(it, str | list | tuple)]
+            times = [it for it in (left, right) if isinstance(it, int)]
+            if sized and max(times, default=0) * max(sized) > PROMPT_CHARS_MAX:
+                raise OverflowError("a text repeated too often")
+        elif operator == "**" and max(abs(left), abs(right)) > _POWER_MAX:
+            raise OverflowError("a power too large")
+        elif operator == "%" and isinstance(left, str):
+            raise TypeError("texts are not formatted here")
+        if any(isinstance(it, int) and it.bit_length() > 1024 for it in (left, right)):
+            raise OverflowError("a number too large")
+        return super().call_binop(context, operator, left, right)
+
+
 class ChatTemplate:
     """One model's template, compiled; `names` are the texts of its special tokens."""
 
@@ -26,9 +57,16 @@ class ChatTemplate:
         if len(source) > TEMPLATE_CHARS_MAX:
             raise ModelRefused(f"a chat template of {len(source)} characters")
         self._names = names
-        surroundings = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        surroundings = _Surroundings(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.loopcontrols"],
+            # What never runs is not worked out either.
+            optimized=False,
         )
+        for name in _NO_FILTERS:
+            del surroundings.filters[name]
+        del surroundings.globals["lipsum"]
         surroundings.filters["tojson"] = _to_json
         surroundings.globals["raise_exception"] = _raise
         surroundings.globals["strftime_now"] = _date
@@ -62,14 +100,20 @@ class ChatTemplate:
             AttributeError,
             LookupError,
             OverflowError,
-            RecursionError,
+            MemoryError,
+            RuntimeError,
             TypeError,
             ValueError,
         ) as error:
             raise ModelRefused(
                 f"the chat template does not take these messages: {_words(error)}"
             ) from error
-        return "".join(parts)
+        prompt = "".join(parts)
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise ModelRefused(f"the prompt would not be text: {_words(error)}") from error
+        return prompt
 
 
 def _array(data: str, what: str) -> list[Any]:

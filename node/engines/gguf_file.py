@@ -19,6 +19,8 @@ KEYS_MAX = 4096
 TENSORS_MAX = 16_384
 NAME_BYTES_MAX = 512
 TEXT_BYTES_MAX = 1 << 20
+# Of all lists together: a tokenizer of 150,000 words takes a third of it.
+ITEMS_SUM_MAX = 2 << 20
 ITEMS_MAX = 1 << 20
 DIMENSIONS_MAX = 4
 ALIGNMENT_MAX = 1 << 16
@@ -84,6 +86,7 @@ class _Cursor:
         self.name = name
         self.data = data
         self.at = 0
+        self.items = 0
 
     def take(self, size: int) -> bytes:
         if size > len(self.data) - self.at:
@@ -116,6 +119,9 @@ class _Cursor:
 
     def array(self) -> list[Any]:
         kind, count = self.number("I"), self.count("items in a list", ITEMS_MAX)
+        self.items += count
+        if self.items > ITEMS_SUM_MAX:
+            raise ModelRefused(f"{self.name}: over {ITEMS_SUM_MAX} items in lists")
         if kind in _SCALARS:
             form = f"<{count}{_SCALARS[kind]}"
             return list(struct.unpack(form, self.take(struct.calcsize(form))))

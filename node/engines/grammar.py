@@ -16,6 +16,38 @@ MASK_BITS = 32
 COMPACT: Any = {"whitespace_flexible": False}
 
 
+# The library that compiles schemas takes seconds for some that are within these, and for ever for
+# some that are not; meanwhile nobody's answer goes on.
+SCHEMA_BYTES_MAX = 32 << 10
+PARTS_MAX = 1000
+PATTERN_CHARS_MAX = 256
+COUNT_MAX = 4096
+_COUNTS = frozenset(("minLength", "maxLength", "minItems", "maxItems", "minProperties"))
+
+
+def _check(schema: Any) -> None:
+    """ModelRefused for a schema that would take too long to compile."""
+    parts, divisors, left = 0, 0, [schema]
+    while left:
+        part = left.pop()
+        parts += 1
+        if parts > PARTS_MAX:
+            raise ModelRefused(f"the schema has more than {PARTS_MAX} parts")
+        if isinstance(part, list):
+            left += part
+        elif isinstance(part, dict):
+            divisors += "multipleOf" in part
+            if divisors > 1:
+                raise ModelRefused("the schema has more than one multipleOf")
+            pattern = part.get("pattern", "")
+            if isinstance(pattern, str) and len(pattern) > PATTERN_CHARS_MAX:
+                raise ModelRefused(f"a pattern of {len(pattern)} characters")
+            for name in _COUNTS & part.keys():
+                if isinstance(part[name], int | float) and part[name] > COUNT_MAX:
+                    raise ModelRefused(f"{name} {part[name]:g} is beyond {COUNT_MAX}")
+            left += part.values()
+
+
 class Grammars:
     """Makes a grammar for each answer that has a schema."""
 
@@ -28,10 +60,13 @@ class Grammars:
 
     def of(self, schema: str) -> "Grammar":
         """The grammar of a schema; ModelRefused says why there is none."""
+        if len(schema) > SCHEMA_BYTES_MAX:
+            raise ModelRefused(f"a schema of {len(schema)} characters, at most {SCHEMA_BYTES_MAX}")
         try:
             found = json.loads(schema)
             if not isinstance(found, dict | bool):
                 raise ModelRefused("the schema is not a JSON object")
+            _check(found)
             source = LLMatcher.grammar_from_json_schema(
                 ANY_OBJECT if found == {} else schema, defaults=COMPACT
             )

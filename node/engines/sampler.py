@@ -38,6 +38,8 @@ WORD_BITS = 32
 BLOCK_WORDS = 16
 ROUNDS = 20
 # The greatest g and the least differ by less than this: what lies further behind cannot win.
+# Below it the best one is taken: divided by less, numbers leave the range of floats.
+TEMPERATURE_MIN = 1e-6
 NOISE_SPAN = 26.1
 MILLION = 1_000_000
 LOGPROB_LEAST = -(10**9)
@@ -105,7 +107,7 @@ def choose(
             z[token] -= sampling.frequency_penalty * count + sampling.presence_penalty
     if allowed is not None:
         z = np.where(allowed, z, -np.inf)
-    if sampling.temperature == 0:
+    if sampling.temperature < TEMPERATURE_MIN:
         return int(np.argmax(z))
     z = z / sampling.temperature
     kept = _kept(z, sampling)

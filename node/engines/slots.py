@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from node.engines.answering import Answer
+from node.engines.answering import FAULTS, Answer, refusal_of
 from wire.errors import ModelRefused
 
 
@@ -113,6 +113,11 @@ class Slots:
             frame = answer.take(line)
         except ModelRefused as error:
             made.refused[answer.id] = error
+            slot.answer = None
+            return True
+        except FAULTS as error:
+            # Of one answer's own wishes; the others go on.
+            made.refused[answer.id] = refusal_of(error)
             slot.answer = None
             return True
         made.frames.setdefault(answer.id, []).append(frame)

@@ -9,7 +9,7 @@ import numpy as np
 from tinygrad import Device
 from tinygrad.helpers import DEV
 
-from node.engines.answering import Answer
+from node.engines.answering import FAULTS, Answer, refusal_of
 from node.engines.chat import ChatTemplate
 from node.engines.gguf import BESIDES_BYTES, FILE, SLOTS, GgufModel, describe
 from node.engines.gguf_tokens import TokenTable, read_table
@@ -73,6 +73,8 @@ class Model:
                 self._slots.begin(self._begun(job))
             except ModelRefused as error:
                 refused[job["id"]] = error
+            except FAULTS as error:
+                refused[job["id"]] = refusal_of(error)
         for number in message["end"]:
             self._slots.end(number)
         made = self._slots.step(self._forward, frozenset(message["paused"]))

@@ -43,7 +43,7 @@ def test_tools_are_given_to_the_template() -> None:
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "__class__"),
         ("{{ messages.__init__.__globals__ }}", "__init__"),
         ("{{ cycler.__init__.__globals__.os.system('id') }}", "__init__"),
-        ("{{ lipsum.__globals__['os'] }}", "__globals__"),
+        ("{{ joiner.__init__.__globals__['os'] }}", "__globals__"),
         ("{{ messages.append(1) }}", "append"),
         ("{% include '/etc/passwd' %}", "no loader"),
         ("{% for a in range(10 ** 9) %}{% endfor %}", "Range too big"),
@@ -63,3 +63,27 @@ def test_a_template_that_means_ill_is_refused_with_its_reason(source: str, reaso
 def test_messages_that_are_no_list_are_refused(messages: str) -> None:
     with pytest.raises(ModelRefused, match="messages"):
         prompt("{{ 1 }}", messages)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 'x' * 10**9 }}",
+        "{{ ('x' * 1000000) * 8000 }}",
+        "{{ 7 ** 100000000 }}",
+        "{% if false %}{{ 7 ** (10 ** 7) }}{% endif %}{{ 'x'.ljust(1000000000) }}",
+        "{{ 'x' | center(1000000000) }}",
+        "{{ '%1000000000d' % 1 }}",
+        "{{ '{:1000000000}'.format(1) }}",
+        "{{ [1] | random }}",
+        "{{ lipsum() }}",
+    ],
+)
+def test_little_never_becomes_much_and_nothing_is_drawn(source: str) -> None:
+    with pytest.raises(ModelRefused):
+        prompt(source)
+
+
+def test_a_prompt_that_is_no_text_is_refused() -> None:
+    with pytest.raises(ModelRefused, match="not be text"):
+        prompt("{{ messages[0].content }}", '[{"role":"user","content":"\\ud800"}]')

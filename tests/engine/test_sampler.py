@@ -129,3 +129,11 @@ def test_log_probabilities_are_told_in_whole_millionths() -> None:
 def test_parameters_out_of_bounds_are_refused_by_name(parameters: dict) -> None:
     with pytest.raises(ModelRefused, match=next(iter(parameters))):
         Sampling.of(parameters)
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-310, 1e-307, 1e-9])
+def test_hardly_any_temperature_is_none(temperature: float) -> None:
+    logits = np.full(8, -5.0)
+    allowed = np.array([False] * 6 + [True] * 2)
+    found = choose(logits, Sampling.of({"temperature": temperature}), b"m", 0, {}, allowed)
+    assert found == 6
