@@ -43,7 +43,7 @@ def test_tools_are_given_to_the_template() -> None:
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "__class__"),
         ("{{ messages.__init__.__globals__ }}", "__init__"),
         ("{{ cycler.__init__.__globals__.os.system('id') }}", "__init__"),
-        ("{{ joiner.__init__.__globals__['os'] }}", "__globals__"),
+        ("{{ joiner.__init__.__globals__['os'] }}", "__init__"),
         ("{{ messages.append(1) }}", "append"),
         ("{% include '/etc/passwd' %}", "no loader"),
         ("{% for a in range(10 ** 9) %}{% endfor %}", "Range too big"),

@@ -37,17 +37,16 @@ async def test_the_one_that_would_be_done_first_gets_the_leg_whatever_its_advert
     async with open_network(tmp_path) as network:
         asker, other = await network.start(S), await network.start(S)
         # By its advert it is the faster one, and idle.
-        busy = await network.start(I, S, engine=Counted(unit_s=0.4))
-        idle = await network.start(I, S, engine=Counted(unit_s=0.5))
+        busy = await network.start(I, S, engine=Counted(unit_s=0.8))
         await network.settled()
         async with trio.open_nursery() as nursery:
             for number in range(3):
                 wanted = request(complete(20), data=b"%d" % number, level=Level.SIGNED)
-                there = other.path.handing
-                there.under_way[idle.peers.me] = 100
                 nursery.start_soon(asked, other, wanted)
             await trio.sleep(1)
             assert busy.legs.under_way == 3
+            idle = await network.start(I, S, engine=Counted(unit_s=1.0))
+            await network.settled()
             answered, events = await asked(asker, LONG)
             assert signers(answered) == [idle.peers.me]
             assert not failures(events)
