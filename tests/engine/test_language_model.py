@@ -111,7 +111,14 @@ def run(path: Path, cache: Path, *words: str, program: str = PROGRAM, device: st
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize(("architecture", "kind", "seed"), GOLDEN)
+# Each takes ten seconds to compile: one of each kind is tried always, all of them with --soak.
+ALWAYS = {("llama", "f32", 7), ("llama", "q8_0", 10), ("qwen3", "q8_0", 10), ("qwen2", "f32", 7)}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind", "seed"),
+    [it if it in ALWAYS else pytest.param(*it, marks=pytest.mark.soak) for it in GOLDEN],
+)
 def test_greedy_tokens_are_those_of_llama_cpp(
     architecture: str, kind: str, seed: int, tmp_path: Path, cache: Path
 ) -> None:
@@ -120,7 +127,10 @@ def test_greedy_tokens_are_those_of_llama_cpp(
     assert found.split() == GOLDEN[architecture, kind, seed].split()
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    "architecture",
+    [*(pytest.param(it, marks=pytest.mark.soak) for it in ("llama", "qwen2")), "qwen3"],
+)
 def test_a_tokens_numbers_are_the_same_in_every_pass(
     architecture: str, tmp_path: Path, cache: Path
 ) -> None:

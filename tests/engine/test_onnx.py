@@ -27,7 +27,17 @@ from wire.errors import Malformed, ModelRefused
 TOLERANCE = 1e-5
 
 
-@pytest.mark.parametrize("name", KEPT)
+# Variants of what is tried anyway; compiling each takes its seconds.
+VARIANTS = {
+    *("sklearn_boosting_digits", "sklearn_boosting_regressor", "sklearn_forest_binary"),
+    *("sklearn_logistic_binary", "torch_encoder_legacy"),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(it, marks=pytest.mark.soak) if it in VARIANTS else it for it in KEPT],
+)
 async def test_a_model_gives_what_onnxruntime_gives_and_each_row_the_same_alone(
     open_engine: OpenEngine, name: str
 ) -> None:
