@@ -27,6 +27,8 @@ def started(*arguments: object) -> subprocess.Popen[bytes]:
         stderr=subprocess.PIPE,
         env=environment({}),
         cwd=ROOT,
+        # A shell starts what runs behind it deaf to Ctrl-C, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
 
