@@ -19,26 +19,12 @@ from wire.errors import (
     TaskFailed,
     TooSlow,
 )
+from wire.tensors import SAFETENSORS_KINDS, SAFETENSORS_LABELS
 
 Array = np.ndarray[Any, Any]
 # A piece is a few tokens, with their alternatives at most.
 EVENT_BYTES_MAX = 8 << 20
 WORDS_MAX = 2000
-_SAFETENSORS = {
-    "BOOL": "bool",
-    "I8": "int8",
-    "U8": "uint8",
-    "I16": "int16",
-    "U16": "uint16",
-    "F16": "float16",
-    "I32": "int32",
-    "U32": "uint32",
-    "F32": "float32",
-    "I64": "int64",
-    "U64": "uint64",
-    "F64": "float64",
-}
-_LABELS = {kind: label for label, kind in _SAFETENSORS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,10 +181,10 @@ def to_safetensors(inputs: Mapping[str, Any]) -> bytes:
     at = 0
     for name, value in inputs.items():
         array = np.asarray(value)
-        if (label := _LABELS.get(array.dtype.name)) is None:
+        if (label := SAFETENSORS_LABELS.get(array.dtype.name)) is None:
             raise InputError(
                 f"{name} is an array of {array.dtype.name}",
-                todo=f"make it one of {', '.join(_LABELS)}",
+                todo=f"make it one of {', '.join(SAFETENSORS_LABELS)}",
             )
         data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
         head[name] = {
@@ -223,7 +209,7 @@ def from_safetensors(data: bytes) -> dict[str, Array]:
             if name == "__metadata__":
                 continue
             begin, end = told["data_offsets"]
-            kind = np.dtype(_SAFETENSORS[told["dtype"]])
+            kind = np.dtype(SAFETENSORS_KINDS[told["dtype"]])
             values = np.frombuffer(body[begin:end], kind.newbyteorder("<"))
             found[name] = values.reshape(told["shape"]).astype(kind)
     except (ValueError, TypeError, KeyError) as error:

@@ -228,8 +228,9 @@ class View:
         # has more than its part gives somebody up in any case: what is needed is its word alone.
         found = self._spare_of(largest)
         if found is None and len(largest) <= self.config.adverts_max // _GROUP_PART:
+            # The first one is the largest, which has nobody.
             groups = sorted(self._introduced.values(), key=len, reverse=True)
-            found = next(filter(None, map(self._spare_of, groups)), None)
+            found = next(filter(None, map(self._spare_of, groups[1:])), None)
         found = found or self._oldest_of(largest)
         if found is None:
             found = next(filter(None, map(self._oldest_of, self._introduced.values())), None)

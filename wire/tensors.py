@@ -19,6 +19,22 @@ ELEMENT_BYTES = {
     )
     for name in names
 }
+# As the heads of safetensors files call them, and the other way round.
+SAFETENSORS_KINDS = {
+    "BOOL": "bool",
+    "I8": "int8",
+    "U8": "uint8",
+    "I16": "int16",
+    "U16": "uint16",
+    "F16": "float16",
+    "I32": "int32",
+    "U32": "uint32",
+    "F32": "float32",
+    "I64": "int64",
+    "U64": "uint64",
+    "F64": "float64",
+}
+SAFETENSORS_LABELS = {kind: label for label, kind in SAFETENSORS_KINDS.items()}
 RANK_MAX = 8
 Dimension = Annotated[int, Between(0, 2**31)]
 

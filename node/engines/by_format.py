@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.engines.seam import Emit, Engine, EngineStatistics, Job, Loaded, Output
+from node.engines.seam import Emit, Engine, EngineStatistics, Job, Loaded, Output, together
 from wire.content import ContentId
 from wire.errors import ModelRefused
 from wire.model import Manifest
@@ -57,12 +57,4 @@ class EnginesByFormat:
 
     def statistics(self) -> EngineStatistics:
         parts = [engine.statistics() for engine in self.each]
-        return EngineStatistics(
-            jobs_queued=sum(it.jobs_queued for it in parts),
-            units_queued=sum(it.units_queued for it in parts),
-            units_done=sum(it.units_done for it in parts),
-            restarts=sum(it.restarts for it in parts),
-            running=all(it.running for it in parts),
-            last_failure=next((it.last_failure for it in parts if it.last_failure), ""),
-            aside={key: why for it in parts for key, why in it.aside.items()},
-        )
+        return together(parts, {key: why for it in parts for key, why in it.aside.items()})

@@ -10,10 +10,10 @@ import trio
 from node.engines import batching
 from node.engines.batching import OFFER_TEXTS_MAX, Queue
 from node.engines.seam import Emit, Job, Loaded, Output
-from node.engines.work import check_files
+from node.engines.work import check_files, within
 from wire.codec import Value
 from wire.content import ContentId
-from wire.errors import BatonError, EngineError, EngineFailed, TooSlow
+from wire.errors import BatonError, EngineError, EngineFailed
 from wire.model import Manifest
 from wire.payload import Texts, Vectors
 
@@ -97,10 +97,8 @@ class Embedding:
         ticket = self._queue.put(job.model, texts, self.units / ready.units_per_s)
         self._wake()
         try:
-            with trio.fail_after(job.deadline_s):
+            with within(job.deadline_s):
                 await ticket.ended.wait()
-        except trio.TooSlowError as error:
-            raise TooSlow(f"not done within {job.deadline_s:g} s") from error
         finally:
             self._queue.drop(ticket)
         if ticket.failure is not None:

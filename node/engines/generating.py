@@ -17,11 +17,11 @@ import trio
 from node.engines.gguf import FILE, FORMAT, SLOTS
 from node.engines.sampler import Sampling
 from node.engines.seam import Emit, Job, Loaded, Output, Part
-from node.engines.work import check_files
+from node.engines.work import check_files, within
 from wire import limits
 from wire.codec import Value
 from wire.content import ContentId
-from wire.errors import BatonError, EngineError, EngineFailed, ModelRefused, TooSlow, WireError
+from wire.errors import BatonError, EngineError, EngineFailed, ModelRefused, WireError
 from wire.generation import Ending, Generation, Token, read_frames, to_frame
 from wire.message import Progress
 from wire.model import Manifest
@@ -204,10 +204,8 @@ class Generating:
             self._turns.append(job.model)
         self._wake()
         try:
-            with trio.fail_after(job.deadline_s):
+            with within(job.deadline_s):
                 await self._follow(ticket, emit)
-        except trio.TooSlowError as error:
-            raise TooSlow(f"not done within {job.deadline_s:g} s") from error
         finally:
             self._drop(ticket)
         return Output(data=b"".join(ticket.frames), units=len(ticket.frames))

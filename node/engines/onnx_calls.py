@@ -15,10 +15,10 @@ import trio
 
 from node.engines.onnx_wire import Signature, answer
 from node.engines.seam import Emit, Job, Loaded, Output
-from node.engines.work import check_files
+from node.engines.work import check_files, within
 from wire.codec import Value
 from wire.content import ContentId
-from wire.errors import BatonError, EngineError, EngineFailed, Malformed, TooSlow, WireError
+from wire.errors import BatonError, EngineError, EngineFailed, Malformed, WireError
 from wire.model import Manifest
 from wire.tensors import Tensor
 
@@ -204,10 +204,8 @@ class Calls:
         self._tickets.append(ticket)
         self._wake()
         try:
-            with trio.fail_after(job.deadline_s):
+            with within(job.deadline_s):
                 await ticket.ended.wait()
-        except trio.TooSlowError as error:
-            raise TooSlow(f"not done within {job.deadline_s:g} s") from error
         finally:
             # Nobody waits for it any more: what is under way of it counts for nothing.
             ticket.waiting.clear()

@@ -5,7 +5,7 @@ results and does not check anybody. Bytes go in, bytes come out, and a job that 
 in one of `wire.errors`, never in a hang.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -80,6 +80,19 @@ class EngineStatistics:
     # Models that are not tried again, and why; models that are loaded when they are asked for.
     aside: Mapping[ContentId, str] = field(default_factory=dict)
     resting: frozenset[ContentId] = frozenset()
+
+
+def together(parts: Sequence[EngineStatistics], aside: Mapping[ContentId, str]) -> EngineStatistics:
+    """The counts of several engines as of one; whoever asks knows what it means to be put aside."""
+    return EngineStatistics(
+        jobs_queued=sum(it.jobs_queued for it in parts),
+        units_queued=sum(it.units_queued for it in parts),
+        units_done=sum(it.units_done for it in parts),
+        restarts=sum(it.restarts for it in parts),
+        running=all(it.running for it in parts),
+        last_failure=next((it.last_failure for it in parts if it.last_failure), ""),
+        aside=aside,
+    )
 
 
 class Engine(Protocol):

@@ -4,14 +4,17 @@ The engine keeps the worker's life and asks one work after the other for its nex
 keeps its jobs, never the worker: it does no IO and waits only for its own jobs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+
+import trio
 
 from node.engines.seam import Emit, Job, Loaded, Output
 from wire.codec import Value
 from wire.content import ContentId
-from wire.errors import BatonError, EngineError, ModelRefused
+from wire.errors import BatonError, EngineError, ModelRefused, TooSlow
 from wire.model import Manifest
 
 
@@ -72,6 +75,16 @@ class Work(Protocol):
 
     async def infer(self, job: Job, ready: Loaded, emit: Emit | None) -> Output:
         """Queue a job and wait for its end; cancelling takes it out of the queue."""
+
+
+@contextmanager
+def within(deadline_s: float) -> Iterator[None]:
+    """TooSlow if a job is not done in that time."""
+    try:
+        with trio.fail_after(deadline_s):
+            yield
+    except trio.TooSlowError as error:
+        raise TooSlow(f"not done within {deadline_s:g} s") from error
 
 
 def check_files(manifest: Manifest, files: Mapping[str, Path], names: tuple[str, ...]) -> None:

@@ -15,26 +15,17 @@ import numpy as np
 from node.gateway.asked import TensorAsked
 from node.gateway.errors import HttpError, bad
 from wire.errors import WireError
-from wire.tensors import ELEMENT_BYTES, Tensor, Tensors
+from wire.tensors import (
+    ELEMENT_BYTES,
+    SAFETENSORS_KINDS,
+    SAFETENSORS_LABELS,
+    Tensor,
+    Tensors,
+)
 
 NPY_TYPE, SAFETENSORS_TYPE = "application/x-npy", "application/x-safetensors"
 _MAGIC = b"\x93NUMPY"
 HEAD_BYTES_MAX = 64 << 10
-_SAFETENSORS = {
-    "BOOL": "bool",
-    "I8": "int8",
-    "U8": "uint8",
-    "I16": "int16",
-    "U16": "uint16",
-    "F16": "float16",
-    "I32": "int32",
-    "U32": "uint32",
-    "F32": "float32",
-    "I64": "int64",
-    "U64": "uint64",
-    "F64": "float64",
-}
-_LABELS = {kind: label for label, kind in _SAFETENSORS.items()}
 
 
 def tensor_of(name: str, kind: str, shape: Sequence[int], data: bytes) -> Tensor:
@@ -153,7 +144,7 @@ def from_safetensors(data: bytes) -> list[Tensor]:
             shape = told["shape"]
             if any(type(it) is not int for it in shape):
                 raise ValueError(f"the shape of {name[:64]}")
-            found.append(tensor_of(name, _SAFETENSORS[told["dtype"]], shape, body[begin:end]))
+            found.append(tensor_of(name, SAFETENSORS_KINDS[told["dtype"]], shape, body[begin:end]))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise bad(f"the safetensors file cannot be read: {str(error)[:200]}") from error
     return found
@@ -164,7 +155,7 @@ def to_safetensors(tensors: Sequence[Tensor]) -> bytes:
     for it in tensors:
         offsets = [at, at + len(it.data)]
         head[it.name] = {
-            "dtype": _LABELS[it.kind],
+            "dtype": SAFETENSORS_LABELS[it.kind],
             "shape": list(it.shape),
             "data_offsets": offsets,
         }

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.engines.seam import Emit, Engine, EngineStatistics, Job, Loaded, Output
+from node.engines.seam import Emit, Engine, EngineStatistics, Job, Loaded, Output, together
 from wire.content import ContentId
 from wire.errors import ModelRefused
 from wire.model import Manifest
@@ -55,13 +55,6 @@ class Devices:
     def statistics(self) -> EngineStatistics:
         parts = [engine.statistics() for engine in self.engines]
         asides = [it.aside for it in parts]
-        return EngineStatistics(
-            jobs_queued=sum(it.jobs_queued for it in parts),
-            units_queued=sum(it.units_queued for it in parts),
-            units_done=sum(it.units_done for it in parts),
-            restarts=sum(it.restarts for it in parts),
-            running=all(it.running for it in parts),
-            last_failure=next((it.last_failure for it in parts if it.last_failure), ""),
-            # Put aside by one is still done by another.
-            aside={key: why for key, why in asides[0].items() if all(key in it for it in asides)},
-        )
+        # Put aside by one is still done by another.
+        aside = {key: why for key, why in asides[0].items() if all(key in it for it in asides)}
+        return together(parts, aside)
