@@ -7,7 +7,8 @@ anti-entropy as in Demers et al., "Epidemic algorithms for replicated database m
 is a sample of a large network, and a swap mixes it without filling it with one neighbour's friends.
 
 Views that are samples also tell how large the whole is: of two samples of it, the smaller the part
-they share the larger it must be (Lincoln and Petersen's estimate, by capture and recapture).
+they share the larger it must be (Lincoln and Petersen's estimate, by capture and recapture). Views
+rather keep whom there are few of, so those are estimated apart from the others.
 """
 
 from collections.abc import Container, Sequence
@@ -86,7 +87,7 @@ class Swapping:
                 newer.append(it.heard)
             elif seq > ours:
                 wanted.append(it.key)
-        self._estimate(other, count, len(both) + (seen is not None))
+        self._estimate(other, count, both)
         first = [mine] if seen is None else []
         unknown = self._drawn(self.view.unheard(theirs), self._news_max(len(self.view)))
         room = limits.ADVERTS_PER_MESSAGE_MAX
@@ -116,13 +117,17 @@ class Swapping:
             return max(seen, min(self.told_peers, 4 * self.view.config.adverts_max))
         return max(seen, int(median(self._estimates.values()))) if self._estimates else seen
 
-    def _estimate(self, other: PeerId, theirs: int, shared: int) -> None:
+    def _estimate(self, other: PeerId, count: int, both: Sequence[Entry]) -> None:
         if self.believed and other not in self.believed:
             return
         if self.view.is_full:
-            self._estimates.pop(other, None)
+            ours, shared = self.view.by_scarcity(), self.view.by_scarcity(both)
+            # Which of theirs are scarce they do not say; views are kept alike.
+            part = count / len(self.view)
             # One more on each side: an estimate without a shared peer is large, not infinite.
-            self._estimates[other] = (len(self.view) + 1) * (theirs + 1) // (shared + 1)
+            peers = sum((it + 1) * (it * part + 1) / (shared[at] + 1) for at, it in ours.items())
+            self._estimates.pop(other, None)
+            self._estimates[other] = int(peers)
             while len(self._estimates) > _ESTIMATES:
                 self._estimates.pop(next(iter(self._estimates)))
 

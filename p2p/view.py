@@ -12,7 +12,8 @@ ours to say: issue times are the strangers' own words, and may lie ahead of us.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import lru_cache
@@ -343,6 +344,16 @@ class View:
         enough, entries = self.config.enough, self._entries
         groups = [it for it in self._places.values() if len(it) <= enough]
         return [entries[it] for it in dict.fromkeys(chain.from_iterable(groups))]
+
+    def by_scarcity(self, entries: Iterable[Entry] | None = None) -> Counter[int]:
+        """How many of `entries`, or of all, have so many peers, in powers of two, beside them in
+        the scarcest thing they offer.
+        """
+        sizes = {place: len(group).bit_length() for place, group in self._places.items()}
+        return Counter(
+            min([sizes[place] for place in entry.parts.places], default=0)
+            for entry in (self._entries.values() if entries is None else entries)
+        )
 
     @property
     def is_full(self) -> bool:
