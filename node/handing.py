@@ -60,10 +60,8 @@ class Handing:
 
     def anybody(self, stage: Stage) -> bool:
         """Whether `able` finds somebody, for less than it costs to put them in order."""
-        wall_s = self.peers.seams.wall_s()
         return any(
-            it.signer != self.peers.me and self.peers.standing(it.signer) is not Standing.BANNED
-            for it in self.peers.view.candidates(stage.role, stage.model, wall_s)
+            self.peers.standing(it.signer) is not Standing.BANNED for it in self._playing(stage)
         )
 
     def candidates(self, stage: Stage, units: int, avoid: frozenset[PeerId]) -> list[Candidate]:
@@ -74,12 +72,8 @@ class Handing:
     def _known(
         self, stage: Stage, avoid: frozenset[PeerId]
     ) -> tuple[list[Signed[Advert]], dict[PeerId, Load]]:
-        wall_s, now_s = self.peers.seams.wall_s(), trio.current_time()
-        adverts = [
-            it
-            for it in self.peers.view.candidates(stage.role, stage.model, wall_s)
-            if it.signer not in avoid and it.signer != self.peers.me
-        ]
+        now_s = trio.current_time()
+        adverts = [it for it in self._playing(stage) if it.signer not in avoid]
         loads = {
             it.signer: Load(
                 self.peers.standing(it.signer),
@@ -90,6 +84,15 @@ class Handing:
             for it in adverts
         }
         return adverts, loads
+
+    def _playing(self, stage: Stage) -> list[Signed[Advert]]:
+        """Who does such legs, as far as is known here; this peer too if it does."""
+        found = self.peers.view.candidates(stage.role, stage.model, self.peers.seams.wall_s())
+        mine = self.peers.mine()
+        offer = mine.record
+        if offer.plays(stage.role) and (stage.model is None or offer.offer_of(stage.model)):
+            found.append(mine)
+        return found
 
     async def hand_on(
         self,

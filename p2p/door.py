@@ -76,7 +76,7 @@ class Door:
 
     @asynccontextmanager
     async def talk(self, peer: PeerId, *, deadline_s: float) -> AsyncIterator[Talk]:
-        """Open a conversation with `peer`, calling it first if need be.
+        """Open a conversation with `peer`, calling it first if need be; it may be ourselves.
 
         TransportError if it cannot be reached or falls silent, WireError or RemoteProtocolError
         if it says what it must not; each counts against it, and only against it. Time that ran
@@ -86,7 +86,7 @@ class Door:
         talk: Talk | None = None
         try:
             with self._in_use(peer):
-                if not self.endpoint.is_connected(peer):
+                if peer != self.me and not self.endpoint.is_connected(peer):
                     await self._reach(peer, min(deadline_s, self.dial_deadline_s))
                 async with self.streams.exchange(peer, deadline_s=deadline_s) as exchange:
                     since_s = trio.current_time()

@@ -72,6 +72,10 @@ class Peers(Door):
         there = self.connected()
         return self.meetings.answered_within(there, trio.current_time(), 60.0), len(there)
 
+    def mine(self) -> Signed[Advert]:
+        """What we say of ourselves."""
+        return self.herald.mine(self.endpoint)
+
     async def join(self) -> None:
         """Meet one bootstrap or known peer; Unreachable, naming each tried, if none answers."""
         await self.neighbours.join()

@@ -17,6 +17,7 @@ from typing import Self
 import trio
 
 from p2p.lane import Conversation, Lane, Unread
+from p2p.own_stream import own_streams
 from p2p.transport import ByteStream, Endpoint, Transport
 from wire import limits
 from wire.content import PeerId
@@ -309,7 +310,7 @@ class Streams:
             if lane is None:
                 left_s = max(0.0, deadline_at_s - trio.current_time())
                 try:
-                    stream = await self.endpoint.open_stream(peer, deadline_s=left_s)
+                    stream = await self._stream_to(peer, left_s)
                 except TooSlow as error:
                     # Who had to wait for a slot leaves the peer no fair time.
                     if waited:
@@ -324,6 +325,13 @@ class Streams:
             if lane is None:
                 pool.slots.release()
         return lane
+
+    async def _stream_to(self, peer: PeerId, deadline_s: float) -> ByteStream:
+        if peer != self.endpoint.me:
+            return await self.endpoint.open_stream(peer, deadline_s=deadline_s)
+        here, there = own_streams(peer)
+        self._nursery.start_soon(self.accept, peer, there)
+        return here
 
     def _run(self, peer: PeerId, pool: _Pool, lane: Lane) -> None:
         def end() -> None:

@@ -43,7 +43,7 @@ def _status(found: Mapping[str, Any]) -> None:
         f" {tasks['failed']} failed, {tasks['under_way']} under way"
     )
     console.print(
-        f"  for others: {found['legs_done']} legs done, {found['checks_done']} checks made"
+        f"  here: {found['legs_done']} legs done, {found['checks_done']} checks made"
     )
     store = found["store"]
     console.print(f"  store: {size(store['used_bytes'])} of {size(store['quota_bytes'])}")

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import chain
 
 import trio
 
@@ -111,8 +112,9 @@ class Catalogue:
             self._names.setdefault(manifest.name, model)
         holders: dict[ContentId, list[PeerId]] = {}
         offered: dict[str, set[ContentId]] = {}
-        for heard in node.peers.view.living(node.parts.seams.wall_s()):
-            if heard.signer == node.peers.me or not heard.record.plays(Role.INFER):
+        living = node.peers.view.living(node.parts.seams.wall_s())
+        for heard in chain([node.peers.mine()], living):
+            if not heard.record.plays(Role.INFER):
                 continue
             for offer in heard.record.models:
                 holders.setdefault(offer.model, []).append(heard.signer)

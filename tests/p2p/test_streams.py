@@ -419,3 +419,20 @@ async def test_nothing_outlives_the_block(kind: Transport) -> None:
     tasks = trio.lowlevel.current_statistics().tasks_living
     await once()
     assert trio.lowlevel.current_statistics().tasks_living <= tasks
+
+
+async def test_a_peer_can_have_a_conversation_with_itself(kind: Transport) -> None:
+    async with kind.streams("a", serve) as a:
+        me = a.endpoint.me
+        large = bytes(limits.FRAME_BYTES_MAX // 2)
+        for payload in (b"hello", large, b"again"):
+            assert await ask(a, me, payload) == payload
+        with pytest.raises(Disconnected):
+            await ask(a, me, b"refuse")
+        with pytest.raises(TooSlow):
+            async with a.exchange(me, deadline_s=0.2) as exchange:
+                await exchange.send(b"sleep")
+                await exchange.receive()
+        assert await ask(a, me) == b"hello"
+        # Who sleeps over a question is still at it.
+        await until(lambda: (a.statistics().open_out, a.statistics().open_in) == (1, 2))

@@ -1,0 +1,59 @@
+"""A peer that plays the role it asks for: a network of one answers."""
+
+from pathlib import Path
+
+import trio
+from trio.testing import MockClock
+
+from node.events import Streamed
+from tests.node.asking import (
+    EMBED,
+    EMBED_PASSAGES,
+    FETCH,
+    TEXTS,
+    VECTORS,
+    asked,
+    complete,
+    nothing_left,
+    request,
+    signers,
+)
+from tests.node.engines import Broken
+from tests.node.network import D, I, S, open_network
+from wire.kinds import Level
+
+SETTLED_S = 5.0
+
+
+async def test_a_peer_alone_does_its_own_legs_and_signs_for_them(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_network(tmp_path) as network:
+        alone = await network.add(D, I, S)
+        await trio.sleep(SETTLED_S)
+        answered, _ = await asked(alone, request(EMBED, data=TEXTS, level=Level.SIGNED))
+        assert answered.output == VECTORS
+        assert signers(answered) == [alone.peers.me]
+        both, _ = await asked(alone, request(FETCH, EMBED_PASSAGES, data=None, level=Level.SIGNED))
+        assert signers(both) == [alone.peers.me] * 2
+        streamed, events = await asked(
+            alone, request(complete(20), data=b"Once", level=Level.SIGNED)
+        )
+        shown = b"".join(it.data for it in events if isinstance(it, Streamed))
+        assert shown == streamed.output
+        assert nothing_left(alone)
+        # It blames itself for nothing, and keeps no conversation with itself.
+        assert not alone.peers.problems
+        assert not alone.peers.talking
+
+
+async def test_what_it_cannot_do_itself_another_does(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_network(tmp_path) as network:
+        other = await network.add(I)
+        asker = await network.add(I, engine=Broken())
+        await trio.sleep(SETTLED_S)
+        answered, _ = await asked(asker, request(EMBED, data=TEXTS, level=Level.SIGNED))
+        assert answered.output == VECTORS
+        assert signers(answered) == [other.peers.me]
