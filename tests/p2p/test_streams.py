@@ -39,8 +39,10 @@ def memory() -> Transport:
     return kind_of("memory")
 
 
-async def ask(streams: Streams, peer: PeerId, payload: bytes = b"hello") -> bytes:
-    async with streams.exchange(peer, deadline_s=20) as exchange:
+async def ask(
+    streams: Streams, peer: PeerId, payload: bytes = b"hello", *, deadline_s: float = 20
+) -> bytes:
+    async with streams.exchange(peer, deadline_s=deadline_s) as exchange:
         await exchange.send(payload)
         exchange.finish()
         return await exchange.receive()
@@ -430,9 +432,7 @@ async def test_a_peer_can_have_a_conversation_with_itself(kind: Transport) -> No
         with pytest.raises(Disconnected):
             await ask(a, me, b"refuse")
         with pytest.raises(TooSlow):
-            async with a.exchange(me, deadline_s=0.2) as exchange:
-                await exchange.send(b"sleep")
-                await exchange.receive()
+            await ask(a, me, b"sleep", deadline_s=0.2)
         assert await ask(a, me) == b"hello"
         # Who sleeps over a question is still at it.
         await until(lambda: (a.statistics().open_out, a.statistics().open_in) == (1, 2))
