@@ -105,7 +105,7 @@ async def test_a_peer_that_slept_comes_back_by_itself(
                 await trio.sleep(1)
 
 
-@pytest.mark.parametrize("cut_s", [30, 1800])
+@pytest.mark.parametrize("cut_s", [30, pytest.param(1800, marks=pytest.mark.soak)])
 async def test_both_sides_of_a_partition_find_each_other_when_it_heals(
     autojump_clock: MockClock, tmp_path: Path, cut_s: int
 ) -> None:

