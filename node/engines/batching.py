@@ -142,13 +142,19 @@ class Queue:
         self._put_back([offer.items[place] for place in sorted(undone)])
         return wanted
 
-    def give_back(self, offer: Offer, error: EngineError) -> None:
-        """An offer came to nothing: it is tried once more, then its jobs fail with the reason."""
+    def give_back(self, offer: Offer, error: EngineError) -> int:
+        """An offer came to nothing: it is tried once more, then its jobs fail with the reason.
+
+        How many failed, or were dropped meanwhile.
+        """
+        ended = 0
         for ticket in {ticket for ticket, _ in offer.items}:
             ticket.tries += 1
             if ticket.tries >= TRIES_MAX:
                 ticket.fail(type(error)(error.message, todo=error.todo))
+            ended += ticket.failure is not None or ticket not in self._tickets
         self._put_back(list(offer.items))
+        return ended
 
     def fail(self, model: ContentId, kind: type[BatonError], message: str) -> None:
         """End every job of a model."""

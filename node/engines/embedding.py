@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import trio
-
 from node.engines import batching
 from node.engines.batching import OFFER_TEXTS_MAX, Queue
 from node.engines.seam import Emit, Job, Loaded, Output
@@ -79,8 +77,8 @@ class Embedding:
         # A pass that was not full says nothing about it.
         return units < len(offer.offer.items)
 
-    def give_back(self, offer: Batch, error: EngineError) -> None:
-        self._queue.give_back(offer.offer, error)
+    def give_back(self, offer: Batch, error: EngineError) -> int:
+        return self._queue.give_back(offer.offer, error)
 
     def fail(self, model: ContentId, kind: type[BatonError], message: str) -> None:
         self._queue.fail(model, kind, message)

@@ -32,15 +32,20 @@ __all__ = ["FORMAT", "Generating"]
 INPUT_BYTES_MAX = limits.FRAME_BYTES_MAX // 2
 # Tokens that are made before somebody takes them.
 AHEAD_MAX = 64
-# An answer under way when a worker died is tried once more.
+# An answer under way when a worker died is tried once more, by itself.
 TRIES_MAX = 2
+# One that each time gets a little further before the worker dies again is not tried for ever.
+DEATHS_MAX = 4
 # Guessed length of an answer: so many of them are let in at once.
 ANSWER_TOKENS = 256
 
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """One answer: its frames as far as known, and how many of them the worker made itself."""
+    """One answer: its frames as far as known, and how many of them the worker made itself.
+
+    `tries` came to nothing since its last new token; `deaths` are of workers, since it began.
+    """
 
     number: int
     job: Job
@@ -50,6 +55,7 @@ class Ticket:
     made: int = 0
     under_way: bool = False
     tries: int = 0
+    deaths: int = 0
     complete: bool = False
     failure: BatonError | None = None
     moved: trio.Event = field(default_factory=trio.Event)
@@ -92,11 +98,12 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One message to the worker: answers to begin, answers to forget, answers to leave alone."""
+    """One message to the worker; `paused` of the answers that are `going` take no part in it."""
 
     model: ContentId
     begun: tuple[Ticket, ...]
     going: tuple[Ticket, ...]
+    paused: tuple[Ticket, ...]
     message: dict[str, Value]
 
 
@@ -152,11 +159,14 @@ class Generating:
         for number, frames in reply["made"]:
             if number not in known or not frames:
                 raise EngineFailed("the worker answered what it was not asked")
-            known[number].tries = 0
             try:
-                new += known[number].take(frames)
+                taken = known[number].take(frames)
             except WireError as error:
                 raise EngineFailed(f"the worker answered what is no token: {error}") from error
+            if taken:
+                # Beyond where it was when a worker died.
+                known[number].tries = 0
+            new += taken
         for number, message, todo in reply["refused"]:
             if number in known:
                 known[number].fail(ModelRefused(message, todo=todo))
@@ -166,15 +176,22 @@ class Generating:
         # All slots went on, and nobody's prompt was read meanwhile.
         return not offer.begun and units >= self._places[offer.model].slots
 
-    def give_back(self, offer: Step, error: EngineError) -> None:
+    def give_back(self, offer: Step, error: EngineError) -> int:
+        died = isinstance(error, EngineFailed)
+        ended = 0
         for ticket in (*offer.begun, *offer.going):
-            ticket.tries += 1
-            if ticket.tries >= TRIES_MAX:
-                ticket.fail(type(error)(error.message, todo=error.todo))
-            elif not isinstance(error, EngineFailed):
+            self._back(ticket)
+            if not died:
                 # The worker lives and may know of it still.
                 self._places[offer.model].forgotten.append(ticket.number)
-            self._back(ticket)
+            if ticket in offer.paused:
+                continue
+            ticket.tries += 1
+            ticket.deaths += died
+            if ticket.tries >= TRIES_MAX or ticket.deaths >= DEATHS_MAX:
+                ticket.fail(type(error)(error.message, todo=error.todo))
+            ended += ticket.over or ticket not in self._tickets
+        return ended
 
     def fail(self, model: ContentId, kind: type[BatonError], message: str) -> None:
         for ticket in self._tickets:
@@ -251,23 +268,27 @@ class Generating:
 
     def _has_work(self, model: ContentId) -> bool:
         place = self._places[model]
-        if place.forgotten:
+        mine = self._mine(model)
+        if place.forgotten or any(it.under_way and not it.paused for it in mine):
             return True
-        return any(
-            not it.paused if it.under_way else place.free > 0
-            for it in self._tickets
-            if it.job.model == model and not it.over
-        )
+        return place.free > 0 and not all(it.under_way for it in mine)
+
+    def _mine(self, model: ContentId) -> list[Ticket]:
+        return [it for it in self._tickets if it.job.model == model and not it.over]
 
     def _step(self, model: ContentId) -> Step:
         place = self._places[model]
-        mine = [it for it in self._tickets if it.job.model == model and not it.over]
+        mine = self._mine(model)
         going = [it for it in mine if it.under_way]
-        # One that was there when a worker died begins by itself, and takes nobody with it.
-        doubted = [it for it in mine if not it.under_way and it.tries]
-        waiting = doubted[:1] if doubted and not going else []
-        if not doubted:
-            waiting = [it for it in mine if not it.under_way]
+        waiting = [it for it in mine if not it.under_way]
+        paused = [it for it in going if it.paused]
+        # One that was there when a worker died goes by itself until it is further than it was:
+        # so it takes nobody with it.
+        doubted = [it for it in (*going, *waiting) if it.tries][:1]
+        if doubted:
+            waiting = [it for it in doubted if not it.under_way and place.free > 0]
+            if waiting or doubted[0].under_way:
+                paused = [it for it in going if it is not doubted[0]]
         begun: list[Ticket] = []
         room = INPUT_BYTES_MAX
         for ticket in waiting[: max(0, place.free)]:
@@ -282,9 +303,9 @@ class Generating:
             "model": model,
             "begin": [_job(ticket) for ticket in begun],
             "end": list(forgotten),
-            "paused": [it.number for it in going if it.paused],
+            "paused": [it.number for it in paused],
         }
-        return Step(model, tuple(begun), tuple(going), message)
+        return Step(model, tuple(begun), tuple(going), tuple(paused), message)
 
 
 def _job(ticket: Ticket) -> dict[str, Value]:

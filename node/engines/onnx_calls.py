@@ -176,16 +176,21 @@ class Calls:
         signature = self._signatures.get(offer.model)
         return bool(offer.items) and signature is not None and units >= signature.rows
 
-    def give_back(self, offer: Run, error: EngineError) -> None:
+    def give_back(self, offer: Run, error: EngineError) -> int:
         """A run came to nothing: its calls are tried once more, then they fail with the reason."""
         if not offer.items:
             self.fail(offer.model, type(error), error.message)
-        for ticket, begin, end in reversed(offer.items):
+            # Whoever called: the model was asked what it reads, and nothing of a call.
+            return 1
+        tickets = {ticket for ticket, _, _ in offer.items}
+        for ticket in tickets:
             ticket.tries += 1
             if ticket.tries >= TRIES_MAX:
                 ticket.fail(type(error)(error.message, todo=error.todo))
-            elif ticket in self._tickets and not ticket.ended.is_set():
+        for ticket, begin, end in reversed(offer.items):
+            if not ticket.ended.is_set():
                 ticket.waiting.appendleft((begin, end))
+        return sum(ticket.ended.is_set() for ticket in tickets)
 
     def fail(self, model: ContentId, kind: type[BatonError], message: str) -> None:
         self._signatures.pop(model, None)

@@ -77,7 +77,8 @@ class EngineStatistics:
     restarts: int
     running: bool
     last_failure: str
-    # Models that are not tried again, and why; models that are loaded when they are asked for.
+    # Models that failed too often: why, and when the engine tries them again by itself, unless
+    # they are unloaded. Models that are loaded when they are asked for.
     aside: Mapping[ContentId, str] = field(default_factory=dict)
     resting: frozenset[ContentId] = frozenset()
 

@@ -89,7 +89,7 @@ class Slots:
         self._steps += 1
         self._admit()
         made = Made()
-        self._read(forward)
+        self._read(forward, paused)
         rows, owners = self._rows(paused)
         if not rows:
             return made
@@ -146,8 +146,12 @@ class Slots:
             min(len(slot.kept), len(prompt) - 1),
         )
 
-    def _read(self, forward: Forward) -> None:
-        reading = [slot for slot in self._slots if slot.left > 1]
+    def _read(self, forward: Forward, paused: frozenset[int]) -> None:
+        reading = [
+            slot
+            for slot in self._slots
+            if slot.answer is not None and slot.left > 1 and slot.answer.id not in paused
+        ]
         if not reading:
             return
         slot = min(reading, key=lambda it: it.used)

@@ -2,8 +2,9 @@
 
 Models run in one worker process. A crash, a hang or a model that wants too much memory kills that
 process and nothing else; it is started again with growing pauses, gets its models back, and a
-batch that was under way is tried once more. What a model does with jobs, and what its worker is
-asked, differs by format: that is its `Work` (`node.engines.work`). Works take turns.
+batch that was under way is tried once more. A model that fails again and again is put aside for a
+while (`node.engines.aside`). What a model does with jobs, and what its worker is asked, differs by
+format: that is its `Work` (`node.engines.work`). Works take turns.
 
 A job that is cancelled leaves its queue at once. A batch already in the worker is waited out: it
 takes a fraction of a second, killing it would take the others' work with it and seconds to start
@@ -20,6 +21,7 @@ import trio
 from trio import TaskStatus  # type: ignore[attr-defined]
 
 from node.engines import embedding, generating, onnx_calls
+from node.engines.aside import FAILURES_MAX, Asides, Kept
 from node.engines.launch import EngineConfig, prepare, tinygrad_version
 from node.engines.seam import Emit, EngineStatistics, Job, Loaded, Output, ready_model
 from node.engines.work import Offer, Work
@@ -29,8 +31,6 @@ from wire.content import ContentId
 from wire.errors import EngineError, EngineFailed, EngineMissing, ModelRefused, Refused
 from wire.model import Manifest
 
-# One crash may be anybody's; three in a row on one model are the model's.
-CRASHES_MAX = 3
 RESTART_DELAY_S_MAX = 60.0
 # The measured speed follows the last seconds of full batches.
 SPEED_MEMORY_S = 3.0
@@ -41,9 +41,8 @@ class _State:
     """What changes while the engine is open."""
 
     loaded: dict[ContentId, Loaded] = field(default_factory=dict)
-    files: dict[ContentId, dict[str, Path]] = field(default_factory=dict)
-    aside: dict[ContentId, str] = field(default_factory=dict)
-    crashes: dict[ContentId, int] = field(default_factory=dict)
+    files: dict[ContentId, Mapping[str, Path]] = field(default_factory=dict)
+    asides: Asides = field(default_factory=Asides)
     failures_in_row: int = 0
     starts: int = 0
     units_done: int = 0
@@ -104,11 +103,14 @@ class TinygradEngine:
             restarts=max(0, self._state.starts - 1),
             running=self.worker_id is not None,
             last_failure=self._state.last_failure,
-            aside=dict(self._state.aside),
+            aside=self._state.asides.told(trio.current_time()),
         )
 
     async def load(self, manifest: Manifest, files: Mapping[str, Path]) -> Loaded:
-        """Seconds where the model was compiled before, some ten where not; jobs wait meanwhile."""
+        """Seconds where the model was compiled before, some ten where not; jobs wait meanwhile.
+
+        A model that is put aside is refused, and loaded when it is tried again.
+        """
         model = manifest.id
         work = self._works.get(manifest.format)
         if work is None:
@@ -116,27 +118,25 @@ class TinygradEngine:
             raise ModelRefused(f"{manifest.name} is {manifest.format[:40]}; run here: {formats}")
         work.check(manifest, files)
         async with self._turn:
+            if self._state.asides.refusal(model, trio.current_time()):
+                self._state.asides.want(model, (manifest, dict(files)))
             self._refuse_aside(model)
             if model in self._state.loaded:
                 return self._state.loaded[model]
-            try:
-                worker = await self._running()
-                ready = await self._load(worker, manifest, dict(files))
-            except EngineFailed as error:
-                self._crashed(model, error)
-                self._refuse_aside(model)
-                raise
-            self._state.files[model] = dict(files)
-            self._state.loaded[model] = ready
-            self._went_well(model)
-            return ready
+            return await self._taken_in(manifest, dict(files))
 
     async def unload(self, model: ContentId) -> None:
         async with self._turn:
-            self._forget(model, "the model was unloaded")
-            if self.worker_id is not None and self._worker is not None:
-                message: dict[str, Value] = {"do": "unload", "model": model}
+            self._state.asides.want(model, None)
+            self._forget(model, ModelRefused, "the model was unloaded")
+            if self._worker is None or not self._worker.running:
+                return
+            message: dict[str, Value] = {"do": "unload", "model": model}
+            try:
                 await self._worker.ask(message, timeout_s=self._config.batch_timeout_s)
+            except EngineFailed as error:
+                # Then it is dead, and the next one has never heard of this model.
+                self._state.last_failure = str(error)
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
         self._refuse_aside(job.model)
@@ -152,67 +152,99 @@ class TinygradEngine:
 
     async def serve(self) -> None:
         """Give the worker one batch after the other, for ever; restart it when it dies idle."""
+        asides = self._state.asides
         while True:
             self._arrived = trio.Event()
-            if any(work.ready for work in self._works.values()):
+            if asides.due(trio.current_time()) is not None:
+                async with self._turn:
+                    await self._try_again()
+            elif any(work.ready for work in self._works.values()):
                 async with self._turn:
                     await self._next()
             elif self._state.loaded and self.worker_id is None:
                 async with self._turn:
                     await self._revive()
             else:
-                await self._arrived.wait()
+                with trio.move_on_at(asides.next_s()):
+                    await self._arrived.wait()
 
     def _wake(self) -> None:
         self._arrived.set()
 
     async def _next(self) -> None:
-        """One offer of the work whose turn it is."""
+        """One offer of the work whose turn it is.
+
+        The worker is there before an offer is taken: a new one makes works begin again with
+        whatever the old one held, and an offer from before that would begin it twice.
+        """
+        worker = await self._revive()
+        if worker is None:
+            return
         for work in list(self._turns):
             self._turns.rotate(-1)
             if (offer := work.offer()) is not None:
-                await self._do(work, offer)
+                await self._do(worker, work, offer)
                 return
 
-    async def _do(self, work: Work, offer: Offer) -> None:
+    async def _do(self, worker: WorkerProcess, work: Work, offer: Offer) -> None:
+        began_s = trio.current_time()
         try:
-            worker = await self._running()
-            began_s = trio.current_time()
             reply = await worker.ask(offer.message, timeout_s=self._config.batch_timeout_s)
             took_s = trio.current_time() - began_s
             units = work.settle(offer, reply)
         except EngineFailed as error:
-            if self._worker is not None:
-                # One that answered what it was not asked still lives.
-                self._worker.kill()
-            work.give_back(offer, error)
-            self._crashed(offer.model, error)
+            # One that answered what it was not asked still lives.
+            worker.kill()
+            self._failed(error)
+            ended = work.give_back(offer, error)
+            if ended and self._state.asides.job_failed(offer.model, trio.current_time()):
+                self._put_aside(offer.model, ModelRefused, _in_a_row(error))
         except EngineError as error:
             self._state.last_failure = str(error)
             work.give_back(offer, error)
         else:
             self._state.units_done += units
-            self._went_well(offer.model)
+            if units:
+                self._state.asides.job_went_well(offer.model, trio.current_time())
             if work.tells_speed(offer, units):
                 self._measured(offer.model, units, took_s / self._config.share)
             if self._config.share < 1:
                 # Still in its turn: nobody else has the worker meanwhile.
                 await trio.sleep(took_s * (1 / self._config.share - 1))
 
-    async def _revive(self) -> None:
-        """Have the worker ready before the next job comes."""
+    async def _revive(self) -> WorkerProcess | None:
+        """Have the worker ready; None if there can be none now.
+
+        What was there at the first start is gone then, a compiler perhaps: those who wait are
+        told, and it is tried again later.
+        """
         try:
-            await self._running()
+            return await self._running()
         except EngineMissing as error:
-            # What was there at the first start is gone, a compiler perhaps: nothing to wait for.
+            self._state.last_failure = str(error)
             for model in list(self._state.loaded):
-                self._forget(model, error.message)
+                self._put_aside(model, EngineMissing, str(error))
+        return None
+
+    async def _try_again(self) -> None:
+        """Load a model whose pause is over; whoever offers it to others probes it after that."""
+        found = self._state.asides.due(trio.current_time())
+        if found is None:
+            return
+        model, (manifest, files) = found
+        try:
+            await self._taken_in(manifest, files)
+        except EngineError as error:
+            # Put aside for it already, if the worker died of it.
+            if self._state.asides.due(trio.current_time()) == found:
+                self._state.last_failure = str(error)
+                self._state.asides.put(model, error.message, found[1], trio.current_time())
 
     async def _running(self) -> WorkerProcess:
         """The worker, started if need be and with all models loaded.
 
-        A model that kills the worker when it is loaded again is put aside, as ever, at the third
-        time; so this ends.
+        A model that kills the worker when it is loaded again is put aside at the third time; so
+        this ends.
         """
         while self._worker is None or not self._worker.running:
             if self._state.failures_in_row:
@@ -231,10 +263,12 @@ class TinygradEngine:
                     await self._load(worker, ready.manifest, self._state.files[model])
                 except ModelRefused as error:
                     # Its files changed since; the others must not suffer for it.
-                    self._forget(model, error.message)
+                    self._put_aside(model, ModelRefused, error.message)
                 except EngineFailed as error:
-                    self._crashed(model, error)
+                    self._load_failed(worker, ready.manifest, self._state.files[model], error)
                     break
+            else:
+                self._state.failures_in_row = 0
         return self._worker
 
     async def _keep(self, launch: Launch, *, task_status: TaskStatus[WorkerProcess]) -> None:
@@ -243,8 +277,22 @@ class TinygradEngine:
             await worker.wait()
         self._arrived.set()
 
+    async def _taken_in(self, manifest: Manifest, files: Mapping[str, Path]) -> Loaded:
+        """Load a model for the first time, or after it was put aside."""
+        worker = await self._running()
+        try:
+            ready = await self._load(worker, manifest, files)
+        except EngineFailed as error:
+            self._load_failed(worker, manifest, files, error)
+            self._refuse_aside(manifest.id)
+            raise
+        self._state.files[manifest.id] = files
+        self._state.loaded[manifest.id] = ready
+        self._state.asides.loaded(manifest.id)
+        return ready
+
     async def _load(
-        self, worker: WorkerProcess, manifest: Manifest, files: dict[str, Path]
+        self, worker: WorkerProcess, manifest: Manifest, files: Mapping[str, Path]
     ) -> Loaded:
         message: dict[str, Value] = {
             "do": "load",
@@ -268,29 +316,45 @@ class TinygradEngine:
             speed = ready.units_per_s * (1 - share) + units / took_s * share
             self._state.loaded[model] = replace(ready, units_per_s=speed)
 
-    def _crashed(self, model: ContentId, error: EngineFailed) -> None:
-        state = self._state
-        state.last_failure = str(error)
-        state.failures_in_row += 1
-        state.crashes[model] = state.crashes.get(model, 0) + 1
-        if state.crashes[model] >= CRASHES_MAX:
-            reason = f"it failed {CRASHES_MAX} times in a row here: {error.message}"
-            state.aside[model] = reason
-            self._forget(model, reason)
+    def _failed(self, error: EngineFailed) -> None:
+        self._state.last_failure = str(error)
+        self._state.failures_in_row += 1
 
-    def _went_well(self, model: ContentId) -> None:
-        self._state.failures_in_row = 0
-        self._state.crashes.pop(model, None)
+    def _load_failed(
+        self,
+        worker: WorkerProcess,
+        manifest: Manifest,
+        files: Mapping[str, Path],
+        error: EngineFailed,
+    ) -> None:
+        # One that answered with an error that nobody knows still lives.
+        worker.kill()
+        self._failed(error)
+        if self._state.asides.load_failed(manifest.id):
+            self._put_aside(manifest.id, ModelRefused, _in_a_row(error), (manifest, files))
 
-    def _forget(self, model: ContentId, reason: str) -> None:
+    def _put_aside(
+        self, model: ContentId, kind: type[EngineError], reason: str, kept: Kept | None = None
+    ) -> None:
+        if kept is None:
+            kept = self._state.loaded[model].manifest, self._state.files[model]
+        now_s = trio.current_time()
+        self._state.asides.put(model, reason, kept, now_s)
+        self._forget(model, kind, self._state.asides.refusal(model, now_s))
+
+    def _forget(self, model: ContentId, kind: type[EngineError], reason: str) -> None:
         self._state.loaded.pop(model, None)
         self._state.files.pop(model, None)
         for work in self._works.values():
-            work.fail(model, ModelRefused, reason)
+            work.fail(model, kind, reason)
 
     def _refuse_aside(self, model: ContentId) -> None:
-        if model in self._state.aside:
-            raise ModelRefused(f"model {model.short} is put aside: {self._state.aside[model]}")
+        if why := self._state.asides.refusal(model, trio.current_time()):
+            raise ModelRefused(f"model {model.short} is put aside: {why}")
+
+
+def _in_a_row(error: EngineFailed) -> str:
+    return f"it failed {FAILURES_MAX} times in a row here: {error.message}"
 
 
 @asynccontextmanager

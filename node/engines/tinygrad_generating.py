@@ -66,8 +66,11 @@ class Model:
         return len(rows) * WARM_UP_STEPS / max(time.perf_counter() - began_s, 1e-6)
 
     def answer(self, message: dict[str, Any]) -> dict[str, Value]:
-        """Begin and end answers, then one step; what it made, and how many slots are free."""
+        """End and begin answers, then one step; what it made, and how many slots are free."""
         refused: dict[int, ModelRefused] = {}
+        # In this order: what ends may begin again under its number.
+        for number in message["end"]:
+            self._slots.end(number)
         for job in message["begin"]:
             try:
                 self._slots.begin(self._begun(job))
@@ -75,8 +78,6 @@ class Model:
                 refused[job["id"]] = error
             except FAULTS as error:
                 refused[job["id"]] = refusal_of(error)
-        for number in message["end"]:
-            self._slots.end(number)
         made = self._slots.step(self._forward, frozenset(message["paused"]))
         refused |= made.refused
         return {

@@ -64,8 +64,11 @@ class Work(Protocol):
     def tells_speed(self, offer: Any, units: int) -> bool:
         """Whether an offer that did so many units says how fast the model is."""
 
-    def give_back(self, offer: Any, error: EngineError) -> None:
-        """An offer came to nothing: try it again, or end its jobs with the reason."""
+    def give_back(self, offer: Any, error: EngineError) -> int:
+        """An offer came to nothing: try it again, or end its jobs with the reason.
+
+        How many jobs ended so, or were given up by those who asked while it was under way.
+        """
 
     def fail(self, model: ContentId, kind: type[BatonError], message: str) -> None:
         """End every job of a model."""

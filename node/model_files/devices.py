@@ -30,11 +30,22 @@ class Devices:
         return min(engine.queue_s for engine in self.engines)
 
     async def load(self, manifest: Manifest, files: Mapping[str, Path]) -> Loaded:
-        """One after the other: the second finds compiled what the first one compiled."""
-        first = await self.engines[0].load(manifest, files)
-        for engine in self.engines[1:]:
-            await engine.load(manifest, files)
-        return first
+        """One after the other: the second finds compiled what the first one compiled.
+
+        A device that put the model aside tries it again by itself, and is waited for by nobody.
+        """
+        ready: list[Loaded] = []
+        refusals: list[ModelRefused] = []
+        for engine in self.engines:
+            try:
+                ready.append(await engine.load(manifest, files))
+            except ModelRefused as error:
+                if manifest.id not in engine.statistics().aside:
+                    raise
+                refusals.append(error)
+        if not ready:
+            raise refusals[0]
+        return ready[0]
 
     async def unload(self, model: ContentId) -> None:
         for engine in self.engines:

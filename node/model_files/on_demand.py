@@ -30,7 +30,8 @@ class _Known:
     memory_bytes: int
     used_at_s: float
     ready: Loaded | None = None
-    # Whether it was loaded and not let go since.
+    # Whether it was loaded and not let go since. The engine brings back by itself what it put
+    # aside: the room for it stays taken.
     held: bool = False
     jobs: int = 0
     refusal: ModelRefused | None = None
@@ -84,8 +85,9 @@ class OnDemand:
                 await self._held(known)
         except EngineError:
             if known.ready is None:
-                # It never ran here: it is not on offer.
+                # It never ran here: it is not on offer, nor to be tried again unasked.
                 self._known.pop(manifest.id, None)
+                await self.engine.unload(manifest.id)
             raise
         assert known.ready is not None
         return known.ready
@@ -98,12 +100,13 @@ class OnDemand:
     def loaded(self) -> Mapping[ContentId, Loaded]:
         """The models that are ready, or will be as soon as they are asked for."""
         there = self.engine.loaded()
+        aside = self.engine.statistics().aside
         found = {}
         for model, known in self._known.items():
             ready = there.get(model)
             if ready is not None:
                 known.ready = ready
-            elif known.held or known.refusal is not None:
+            elif known.held or known.refusal is not None or model in aside:
                 # The engine put it aside.
                 continue
             if known.ready is not None:
@@ -141,6 +144,7 @@ class OnDemand:
             model
             for model, it in self._known.items()
             if model not in there and it.ready and not it.held and not it.refusal
+            if model not in found.aside
         ]
         aside = {
             model: it.refusal.message for model, it in self._known.items() if it.refusal is not None
@@ -158,6 +162,9 @@ class OnDemand:
             return
         if known.refusal is not None:
             raise known.refusal
+        if why := self.engine.statistics().aside.get(known.manifest.id):
+            # Nobody makes room for it meanwhile.
+            raise ModelRefused(f"{known.manifest.name} is put aside: {why}")
         self._loading = trio.Event()
         failures: list[EngineError] = []
         self.nursery.start_soon(self._load, known, failures)
@@ -177,8 +184,11 @@ class OnDemand:
                 # It was unloaded meanwhile.
                 await self.engine.unload(known.manifest.id)
         except ModelRefused as error:
-            known.refusal = error
             failures.append(error)
+            if known.manifest.id in self.engine.statistics().aside:
+                known.held = True
+            else:
+                known.refusal = error
         except EngineError as error:
             failures.append(error)
         finally:
@@ -188,7 +198,7 @@ class OnDemand:
     async def _make_room(self, wanted: _Known) -> None:
         """Let go of what was used least recently; those in use are waited for."""
         while True:
-            there = self.engine.loaded()
+            there, aside = self.engine.loaded(), self.engine.statistics().aside
             held = [
                 Held(
                     model=model,
@@ -197,7 +207,7 @@ class OnDemand:
                     busy=it.jobs > 0,
                 )
                 for model, it in self._known.items()
-                if it is not wanted and model in there
+                if it is not wanted and (model in there or (it.held and model in aside))
             ]
             gone = to_let_go(held, wanted.memory_bytes, self.budget_bytes)
             if gone is not None:
