@@ -105,15 +105,19 @@ def _process(command: list[str]) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def _network(folder: Path) -> Iterator[str]:
-    def join(name: str, *options: str) -> list[str]:
-        start = [sys.executable, "-m", "node", "join", *options, "--json"]
-        return [*start, "--listen", "/ip4/127.0.0.1/tcp/0", "--state", str(folder / name)]
+def joined(state: Path, *options: str) -> Iterator[dict[str, Any]]:
+    """A peer as a process of its own, and what it says when it is up."""
+    start = [sys.executable, "-m", "node", "join", *options, "--json"]
+    with _process([*start, "--listen", "/ip4/127.0.0.1/tcp/0", "--state", str(state)]) as told:
+        yield told
 
+
+@contextmanager
+def _network(folder: Path) -> Iterator[str]:
     roles = ("--role", "gateway", "--role", "store", "--http", "127.0.0.1:0")
-    with _process(join("g", *roles)) as gateway:
+    with joined(folder / "g", *roles) as gateway:
         address = gateway["addresses"][0]
-        with _process(join("i", address, "--role", "infer", "--model", "hash")):
+        with joined(folder / "i", address, "--role", "infer", "--model", "hash"):
             yield gateway["http"]
 
 
