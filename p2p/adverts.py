@@ -13,6 +13,7 @@ import trio
 
 from p2p.dialing import Dialing
 from p2p.pace import Pace
+from p2p.starts import Starts
 from p2p.swapping import Swapping
 from p2p.transport import Endpoint
 from p2p.view import Hearing, View
@@ -66,6 +67,7 @@ class Herald:
     pace: Pace
     problem: Callable[[PeerId, WireError], None] = lambda _peer, _error: None
     same_key: Callable[[Signed[Advert]], None] = lambda _advert: None
+    starts: Starts = field(default_factory=Starts)
     heard: int = 0
     told_all: int = 0
     refused: dict[str, int] = field(default_factory=dict)
@@ -181,12 +183,23 @@ class Herald:
         claimed = envelope.claimed()
         if claimed.expired(self.seams.wall_s()) and not claimed.leaving:
             self.refused["expired"] = self.refused.get("expired", 0) + 1
-        elif known is None or claimed.seq >= known.record.seq:
+        elif (
+            known is None or claimed.seq >= known.record.seq or self._is_other_start(claimed, known)
+        ):
             self.take_in(envelope.checked(claimed), introducer)
+
+    def _is_other_start(self, claimed: Advert, known: Signed[Advert]) -> bool:
+        """Whether it may be word of a second machine with the key of one we are connected to."""
+        return (
+            claimed.instance != known.record.instance
+            and known.signer in self.view.near
+            and not self.starts.knows(known.signer, claimed.instance)
+        )
 
     def take_in(self, advert: Signed[Advert], introducer: PeerId | None = None) -> Hearing:
         """Hear one advert, from wherever it came."""
         self.heard += 1
+        known = self.view.advert_of(advert.signer)
         hearing = self.view.hear(advert, self.seams.wall_s(), introducer)
         match hearing:
             case Hearing.NEW | Hearing.NEWER:
@@ -200,6 +213,9 @@ class Herald:
             case Hearing.EXPIRED | Hearing.CLOCK | Hearing.VERSION | Hearing.FULL:
                 name = hearing.name.lower()
                 self.refused[name] = self.refused.get(name, 0) + 1
+        # Only who is connected asks, and keys cost nothing to those who are not.
+        if advert.signer in self.view.near and (hearing.changed or hearing is Hearing.OLD):
+            self.starts.hear(advert, known)
         return hearing
 
 

@@ -32,6 +32,7 @@ class Meetings:
     _skews: dict[PeerId, float] = field(default_factory=dict)
     _told_skews: dict[PeerId, float] = field(default_factory=dict)
     same_key: bool = False
+    _told_seq: int = -1
 
     def answered(self, peer: PeerId, now_s: float) -> None:
         """`peer` saw us and said so."""
@@ -48,8 +49,8 @@ class Meetings:
         """Who of `peers` answered the longest ago, drawn among those who never did."""
         return min(peers, key=lambda it: (self._answered.get(it, -math.inf), random.random()))
 
-    def told_same_key(self, other: Signed[Advert], now_s: float) -> None:
-        """Somebody showed an advert that another start of our key has signed.
+    def told_same_key(self, other: Signed[Advert], now_s: float) -> bool:
+        """Somebody showed an advert that another start of our key has signed; whether it is news.
 
         Signed before we started, it is of our own last run; signed since, of another machine.
         Nobody but who holds the key can sign one, so this is nobody's hearsay. InputError if we
@@ -58,9 +59,11 @@ class Meetings:
         # A moment of grace, for an advert's time is in whole seconds.
         since_s = self.started_wall_s + 3.0
         if other.signer != self.me or other.record.instance == self.instance:
-            return
+            return False
+        news = other.record.seq > self._told_seq
+        self._told_seq = max(self._told_seq, other.record.seq)
         if other.record.issued_at_s <= since_s:
-            return
+            return news
         self.same_key = True
         if now_s - self.started_s < NEWCOMER_S:
             raise InputError(
@@ -68,6 +71,7 @@ class Meetings:
                 todo="a state folder must not be copied: start this one with another --state,"
                 " or remove its key file to get a new key",
             )
+        return news
 
     def clock(self, peer: PeerId, skew_s: float, *, called: bool) -> None:
         """`peer`'s wall clock is ahead of ours by `skew_s`; `called` if it was us who called."""

@@ -1,8 +1,9 @@
 """Neighbours: met with a Hello, kept up by swaps, left with a Part.
 
-The shell around `dialing`, `meeting` and `swapping`. A swap with one neighbour every few seconds
-carries the adverts, and is how each side knows that the other is there and still sees it; with each
-in turn, so that nobody is unheard for long. A neighbour that is silent is no candidate any more.
+The shell around `dialing` and `swapping`; the Hello is in `greeting`. A swap with one neighbour
+every few seconds carries the adverts, and is how each side knows that the other is there and still
+sees it; with each in turn, so that nobody is unheard for long. A neighbour that is silent is no
+candidate any more.
 """
 
 import math
@@ -11,37 +12,17 @@ from itertools import islice
 
 import trio
 
-from p2p.adverts import Herald
-from p2p.dialing import Dial, Dialing
-from p2p.door import Door
-from p2p.meeting import Meetings, not_met
-from p2p.reaching import TROUBLES, call_all, connect
+from p2p.dialing import Dial
+from p2p.greeting import Greeting
+from p2p.meeting import not_met
+from p2p.reaching import TROUBLES, call_all
 from p2p.score import Standing
-from p2p.swapping import NEWS_TO_NEWCOMER_MAX, Swapping, keys_of
+from p2p.swapping import keys_of
 from p2p.talk import Talk, refusal_of
-from p2p.transport import ConnectionDown, ConnectionEvent, ConnectionUp, Endpoint
-from p2p.view import View
-from wire import limits
-from wire.advert import Advert
+from p2p.transport import ConnectionDown, ConnectionEvent, ConnectionUp
 from wire.content import PeerId
-from wire.errors import (
-    BatonError,
-    InputError,
-    Refused,
-    RemoteProtocolError,
-    TooSlow,
-)
-from wire.message import (
-    Hello,
-    Message,
-    Newer,
-    Part,
-    Ping,
-    Pong,
-    Swap,
-    Welcome,
-)
-from wire.signed import Signed, open_signed
+from wire.errors import InputError, Refused, TooSlow
+from wire.message import Message, Newer, Part, Ping, Pong, Swap
 
 SWAP_DEADLINE_S = 5.0
 # A newcomer swaps quickly, so often, until its view is of use.
@@ -54,7 +35,7 @@ CONNECTIONS_MAX = 48
 CONNECTIONS_KEPT = 32
 OURS_KEPT = 8
 PART_DEADLINE_S = 1.0
-# Who said that it parts and is still there after this is hung up on.
+# Who said that it parts, or was refused, and is still there after this is hung up on.
 PARTED_S = 3.0
 # Nobody's swaps are answered more often.
 SWAP_PAUSE_S = 0.3
@@ -62,151 +43,13 @@ REMEMBERED_CALLED = 16
 
 
 @dataclass(slots=True)
-class Neighbours:
+class Neighbours(Greeting):
     """Who is connected, and how they are."""
 
-    door: Door
-    network: str
-    herald: Herald
-    meetings: Meetings
     bootstraps: tuple[str, ...] = ()
-    ended: BatonError | None = None
     swaps: int = 0
-    # Whom we called ourselves: whoever calls us, and however many, these stay.
-    _ours: dict[PeerId, None] = field(default_factory=dict)
-    # Who said that it closes its connection, and is not dead; and when.
-    _parting: dict[PeerId, float] = field(default_factory=dict)
     # When each last began a swap with us.
     _swapped_at_s: dict[PeerId, float] = field(default_factory=dict)
-    # Connected, and of another network or version for all that is known: nothing is swapped.
-    _strange: set[PeerId] = field(default_factory=set)
-
-    @property
-    def endpoint(self) -> Endpoint:
-        return self.door.endpoint
-
-    @property
-    def view(self) -> View:
-        return self.door.view
-
-    @property
-    def dialing(self) -> Dialing:
-        return self.door.dialing
-
-    @property
-    def swapping(self) -> Swapping:
-        return self.herald.swapping
-
-    # Meeting
-
-    def hello(self) -> Hello:
-        few = len(self.view) < NEWS_TO_NEWCOMER_MAX
-        return Hello(
-            version=limits.PROTOCOL_VERSION,
-            network=self.network,
-            instance=self.meetings.instance,
-            wall_ms=int(self.door.seams.wall_s() * 1000),
-            wanted=NEWS_TO_NEWCOMER_MAX if few else 0,
-            advert=self.herald.mine(self.endpoint).raw,
-        )
-
-    async def call(self, dial: Dial) -> PeerId:
-        """Connect and meet; BatonError says why not."""
-        deadline_s = self.door.dial_deadline_s
-        peer = None
-        try:
-            if dial.peer is None:
-                peer = await self.endpoint.connect(dial.addresses[0], deadline_s=deadline_s)
-            else:
-                peer = dial.peer
-                await connect(self.endpoint, peer, dial.addresses, deadline_s)
-            self._strange.add(peer)
-            async with self.door.talk(peer, deadline_s=deadline_s) as talk:
-                await talk.send(self.hello())
-                welcome = await talk.expect(Welcome)
-                await self.herald.take_in_batch(welcome.adverts, peer)
-                same = welcome.same_key
-                other = None if same is None else open_signed(same, Advert)
-            self.swapping.told_peers = self.swapping.told_peers or welcome.peers
-        except TROUBLES as error:
-            self.dialing.failed(dial, trio.current_time())
-            self.door.note_problem(dial.addresses[0], str(error))
-            if isinstance(error, Refused) and peer is not None:
-                await self.endpoint.disconnect(peer)
-            raise
-        finally:
-            if peer is not None:
-                self._strange.discard(peer)
-        self.dialing.succeeded(dial, peer)
-        self.dialing.connected(peer)
-        self._ours[peer] = None
-        self.swapping.believed.add(peer)
-        self._answered(peer)
-        skew_s = welcome.wall_ms / 1000 - self.door.seams.wall_s()
-        self.meetings.clock(peer, skew_s, called=True)
-        if other is not None:
-            self.meetings.told_same_key(other, trio.current_time())
-        return peer
-
-    async def on_hello(self, talk: Talk, message: Message) -> None:
-        assert isinstance(message, Hello)
-        ours = limits.PROTOCOL_VERSION
-        why = ""
-        if message.version != ours:
-            why = f"you speak protocol version {message.version}, this network {ours}"
-        elif message.network != self.network:
-            why = f"this is the network {self.network!r}, not {message.network!r}"
-        if why:
-            if talk.peer in self.view.near:
-                self._strange.add(talk.peer)
-            await talk.send(refusal_of(Refused(why)))
-            return
-        self._strange.discard(talk.peer)
-        advert = self._own_advert(talk, message.advert)
-        other = self._other_start(talk.peer, message.instance)
-        wall_s = self.door.seams.wall_s()
-        self.meetings.clock(talk.peer, message.wall_ms / 1000 - wall_s, called=False)
-        self.herald.take_in(advert, talk.peer)
-        wanted = min(message.wanted, NEWS_TO_NEWCOMER_MAX)
-        others = self.swapping.some(wanted, talk.peer, wall_s)
-        await talk.send(
-            Welcome(
-                version=ours,
-                instance=self.meetings.instance,
-                wall_ms=int(wall_s * 1000),
-                same_key=other,
-                peers=self.swapping.peers(),
-                adverts=(self.herald.mine(self.endpoint).raw, *(it.raw for it in others)),
-            )
-        )
-        self.herald.met()
-
-    def _own_advert(self, talk: Talk, raw: bytes) -> Signed[Advert]:
-        advert = open_signed(raw, Advert)
-        if advert.signer != talk.peer:
-            raise RemoteProtocolError("it speaks with another peer's advert")
-        return advert
-
-    def _answered(self, peer: PeerId) -> None:
-        self.meetings.answered(peer, trio.current_time())
-        self.herald.met()
-
-    def _other_start(self, peer: PeerId, instance: bytes) -> bytes | None:
-        """The advert of another start of `peer`'s key, if that is the latest one known here."""
-        known = self.view.advert_of(peer)
-        return None if known is None or known.record.instance == instance else known.raw
-
-    def _told_same_key(self, raw: bytes | None) -> None:
-        if raw is not None:
-            self.on_same_key(open_signed(raw, Advert))
-
-    def on_same_key(self, other: Signed[Advert]) -> None:
-        """Our key may be in use elsewhere: say again that it is ours, or end."""
-        self.herald.changed()
-        try:
-            self.meetings.told_same_key(other, trio.current_time())
-        except InputError as error:
-            self.ended = error
 
     # Swapping
 
@@ -324,7 +167,7 @@ class Neighbours:
                 for peer in self._superfluous():
                     calls.start_soon(self.part, peer)
                 for peer, at_s in self._parting.items():
-                    # It said that it would hang up.
+                    # It was to hang up.
                     if now_s > at_s + PARTED_S and peer in self.view.near:
                         calls.start_soon(self.endpoint.disconnect, peer)
                 await trio.sleep(KEEP_UP_S)

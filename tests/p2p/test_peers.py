@@ -7,6 +7,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from p2p.dialing import Dial
+from p2p.neighbours import PARTED_S
 from p2p.peers import Handler
 from p2p.reaching import PATIENCE_S
 from p2p.score import HALF_LIFE_S, Offence, Standing
@@ -220,6 +222,40 @@ async def test_another_network_is_told_so_and_not_met(
     assert hood.keepers[0].peers.view.advert_of(stranger.me) is None
 
 
+async def test_calls_to_one_peer_at_once_all_hear_why_they_are_refused(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    await hood.add("first")
+    heard: list[str] = []
+    async with hood.open("stranger", network="elsewhere") as stranger:
+        dial = Dial(None, stranger.peers.config.bootstraps)
+
+        async def call() -> None:
+            with pytest.raises(Refused, match="this is the network 'baton'") as refused:
+                await stranger.peers.neighbours.call(dial)
+            heard.append(refused.value.message)
+
+        async with trio.open_nursery() as calls:
+            for _ in range(8):
+                calls.start_soon(call)
+        assert not stranger.peers.connected()
+    assert len(heard) == 8
+
+
+async def test_who_is_refused_and_does_not_hang_up_is_hung_up_on(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    first, rude = await hood.add("first"), await hood.add("rude")
+    rude.peers.neighbours.network = "elsewhere"
+    for _ in range(3):
+        # Asking again does not prolong it.
+        assert isinstance(await ask(rude, first, rude.peers.neighbours.hello()), Refuse)
+        assert rude.me in first.peers.connected()
+        await trio.sleep(0.9)
+    await trio.sleep(PARTED_S)
+    assert rude.me not in first.peers.connected()
+
+
 async def test_through_a_peer_that_called_both_two_networks_hear_nothing_of_each_other(
     autojump_clock: MockClock, hood: Neighbourhood
 ) -> None:
@@ -363,6 +399,22 @@ async def test_a_newcomer_with_a_copied_key_ends_and_says_why(
     assert "another machine is running with this peer's key" in str(ended[0])
     await trio.sleep(60)
     assert neighbour.me in twin.peers.connected()
+
+
+async def test_of_two_machines_with_one_key_each_hears_of_the_other_whoever_spoke_last(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    neighbour, twin = await hood.add("neighbour"), await hood.add("twin")
+    await trio.sleep(100)
+    async with hood.open("twin", bootstraps=()) as second:
+        second.peers.meetings.instance = second.peers.herald.instance = b"instance"
+        neighbour.peers.herald.take_in(second.peers.herald.mine(second.peers.endpoint), second.me)
+    # The first one's next word takes the place of the second one's.
+    twin.peers.herald.changed()
+    neighbour.peers.herald.take_in(twin.peers.herald.mine(twin.peers.endpoint), twin.me)
+    assert not twin.peers.meetings.same_key
+    await twin.peers.neighbours.swap(neighbour.me)
+    assert twin.peers.meetings.same_key
 
 
 async def test_a_ping_is_answered_and_a_second_start_is_told(

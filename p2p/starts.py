@@ -1,0 +1,54 @@
+"""Keys that run on two machines: what the neighbour of both remembers, so that both get to know.
+
+A pure core beside `p2p.view`. A view keeps the latest advert of each key, so of two machines with
+one key that speak in turn it shows only who spoke last, and whoever asks right after its own word
+would hear nothing of the other.
+"""
+
+from dataclasses import dataclass, field
+
+from wire.advert import Advert
+from wire.content import PeerId
+from wire.signed import Signed
+
+# Whoever asks is one of two; of more machines each still hears of one other.
+_STARTS_PER_KEY = 2
+
+
+@dataclass(slots=True)
+class Starts:
+    """The latest advert of each of the last two starts, for keys of which two were heard."""
+
+    keys_max: int = 64
+    _starts: dict[PeerId, dict[bytes, Signed[Advert]]] = field(default_factory=dict)
+
+    def hear(self, heard: Signed[Advert], known: Signed[Advert] | None) -> None:
+        """`heard` came while `known` was the latest of its key."""
+        peer, instance = heard.signer, heard.record.instance
+        starts = self._starts.get(peer)
+        if starts is None:
+            if heard.record.leaving or known is None or known.record.instance == instance:
+                return
+            starts = self._starts[peer] = {known.record.instance: known}
+            while len(self._starts) > self.keys_max:
+                del self._starts[next(iter(self._starts))]
+        if heard.record.leaving:
+            starts.pop(instance, None)
+        elif instance not in starts or starts[instance].record.seq < heard.record.seq:
+            starts[instance] = heard
+            while len(starts) > _STARTS_PER_KEY:
+                del starts[min(starts, key=lambda it: starts[it].record.seq)]
+
+    def knows(self, peer: PeerId, instance: bytes) -> bool:
+        """Whether this start of `peer`'s key is remembered as one of several."""
+        return instance in self._starts.get(peer, ())
+
+    def other(self, peer: PeerId, instance: bytes, wall_s: float) -> Signed[Advert] | None:
+        """The latest advert of another start of `peer`'s key that still holds."""
+        starts = self._starts.get(peer, {})
+        others = [it for it in starts.values() if it.record.instance != instance]
+        holding = [it for it in others if not it.record.expired(wall_s)]
+        return max(holding, key=lambda it: it.record.seq, default=None)
+
+
+__all__ = ["Starts"]
