@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -15,19 +16,23 @@ MASK_BITS = 32
 # Where any white space may stand between two words, models lose themselves in it.
 COMPACT: Any = {"whitespace_flexible": False}
 
-
-# The library that compiles schemas takes seconds for some that are within these, and for ever for
-# some that are not; meanwhile nobody's answer goes on.
+# The library that compiles schemas takes up to a second for some that are within these, and for
+# ever for some that are not, whatever its own limits are set to; meanwhile nobody's answer goes on.
 SCHEMA_BYTES_MAX = 32 << 10
 PARTS_MAX = 1000
 PATTERN_CHARS_MAX = 256
 COUNT_MAX = 4096
+# Patterns that a text has to fit all at once take twice as long for each; a divisor takes states.
+PATTERNS_JOINED_MAX = 8
+DIVISOR_MAX = 10_000
+_JOINING = frozenset(("allOf", "$ref"))
+_REMARKS = frozenset(("$defs", "definitions", "$schema", "$id", "title", "description", "default"))
 _COUNTS = frozenset(("minLength", "maxLength", "minItems", "maxItems", "minProperties"))
 
 
 def _check(schema: Any) -> None:
     """ModelRefused for a schema that would take too long to compile."""
-    parts, divisors, left = 0, 0, [schema]
+    parts, patterns, divisors, joined, left = 0, 0, 0, False, [schema]
     while left:
         part = left.pop()
         parts += 1
@@ -39,13 +44,41 @@ def _check(schema: Any) -> None:
             divisors += "multipleOf" in part
             if divisors > 1:
                 raise ModelRefused("the schema has more than one multipleOf")
-            pattern = part.get("pattern", "")
-            if isinstance(pattern, str) and len(pattern) > PATTERN_CHARS_MAX:
-                raise ModelRefused(f"a pattern of {len(pattern)} characters")
+            _check_divisor(part.get("multipleOf"))
+            pattern = part.get("pattern")
+            if isinstance(pattern, str):
+                patterns += 1
+                if len(pattern) > PATTERN_CHARS_MAX:
+                    raise ModelRefused(f"a pattern of {len(pattern)} characters")
+            joined = joined or _joins(part)
             for name in _COUNTS & part.keys():
                 if isinstance(part[name], int | float) and part[name] > COUNT_MAX:
                     raise ModelRefused(f"{name} {part[name]:g} is beyond {COUNT_MAX}")
             left += part.values()
+    if joined and patterns > PATTERNS_JOINED_MAX:
+        raise ModelRefused(
+            f"a schema that joins others has {patterns} patterns, at most {PATTERNS_JOINED_MAX}"
+        )
+
+
+def _check_divisor(divisor: Any) -> None:
+    if not isinstance(divisor, int | float):
+        return
+    if not abs(divisor) <= DIVISOR_MAX or _digits(divisor) > DIVISOR_MAX:
+        raise ModelRefused(f"multipleOf {str(divisor)[:40]} is beyond {DIVISOR_MAX}, or too exact")
+
+
+def _digits(number: float) -> int:
+    """A number without its point and its zeros at the end."""
+    return int("".join(map(str, Decimal(repr(float(number))).normalize().as_tuple().digits)))
+
+
+def _joins(part: dict[str, Any]) -> bool:
+    """Whether something has to fit two parts of the schema at once."""
+    joining = part.keys() & _JOINING
+    others = part.get("allOf")
+    several = isinstance(others, list) and len(others) > 1
+    return several or (bool(joining) and len(part.keys() - _REMARKS) > 1)
 
 
 class Grammars:
