@@ -84,10 +84,9 @@ class OnDemand:
             async with self._turn:
                 await self._held(known)
         except EngineError:
-            if known.ready is None:
-                # It never ran here: it is not on offer, nor to be tried again unasked.
+            if known.ready is None and not known.held:
+                # It never ran here: it is not on offer.
                 self._known.pop(manifest.id, None)
-                await self.engine.unload(manifest.id)
             raise
         assert known.ready is not None
         return known.ready

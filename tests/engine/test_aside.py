@@ -118,6 +118,31 @@ async def test_a_model_put_aside_is_not_on_offer_keeps_its_room_and_comes_back(
         assert len(engine.loaded()) == 2
 
 
+async def test_a_model_that_failed_when_it_was_first_loaded_is_there_once_it_loads(
+    open_engine: OpenEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    autojump_clock: MockClock,
+) -> None:
+    scene = take_over(monkeypatch)
+    manifest, files = write_model(tmp_path)
+    scene.before = deadly(manifest, {1, 2, 3})
+    async with (
+        open_engine() as engine,
+        open_on_demand(engine, 100, lambda _manifest, _files: 40) as models,
+    ):
+        for _ in range(FAILURES_MAX - 1):
+            with pytest.raises(EngineFailed):
+                await models.load(manifest, files)
+            assert not models.statistics().aside
+        with pytest.raises(ModelRefused, match="tried again in 10 min"):
+            await models.load(manifest, files)
+        assert not models.loaded()
+        await trio.sleep(PAUSE_S_MIN + 1)
+        assert set(models.loaded()) == {manifest.id}
+        assert (await models.infer(asking(manifest.id, "a"))).units == 4
+
+
 async def test_what_one_device_put_aside_another_does_until_it_is_back(
     open_engine: OpenEngine,
     monkeypatch: pytest.MonkeyPatch,
