@@ -120,6 +120,7 @@ class TinygradEngine:
         async with self._turn:
             if self._state.asides.refusal(model, trio.current_time()):
                 self._state.asides.want(model, (manifest, dict(files)))
+                self._wake()
             self._refuse_aside(model)
             if model in self._state.loaded:
                 return self._state.loaded[model]
@@ -341,6 +342,8 @@ class TinygradEngine:
         now_s = trio.current_time()
         self._state.asides.put(model, reason, kept, now_s)
         self._forget(model, kind, self._state.asides.refusal(model, now_s))
+        # Whoever serves waits until then.
+        self._wake()
 
     def _forget(self, model: ContentId, kind: type[EngineError], reason: str) -> None:
         self._state.loaded.pop(model, None)

@@ -151,6 +151,7 @@ async def test_what_one_device_put_aside_another_does_until_it_is_back(
 ) -> None:
     scene = take_over(monkeypatch)
     manifest, files = write_model(tmp_path)
+    other = write_model(tmp_path, "other")
     async with open_engine() as first, open_engine() as second:
         devices = Devices([first, second])
         await devices.load(manifest, files)
@@ -162,6 +163,8 @@ async def test_what_one_device_put_aside_another_does_until_it_is_back(
         assert (await devices.infer(asking(manifest.id, "a"))).units == 4
         # Let go and loaded again, as where memory is short: the one that can has it at once.
         await devices.unload(manifest.id)
+        await second.load(*other)
+        assert (await second.infer(asking(other[0].id, "b"))).units == 4
         assert (await devices.load(manifest, files)).model == manifest.id
         assert manifest.id not in second.loaded()
         await trio.sleep(PAUSE_S_MIN)

@@ -305,3 +305,23 @@ async def test_a_model_that_nobody_wants_any_more_is_not_tried_again(
         assert not engine.statistics().aside
         scene.before = nothing
         assert (await engine.load(manifest, files)).model == manifest.id
+
+
+async def test_a_step_that_a_living_worker_refuses_is_begun_again_and_nothing_is_made_twice(
+    open_engine: OpenEngine, scene: Scene, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    manifest, files = write_model(tmp_path)
+    found: dict[str, Any] = {}
+
+    def before(worker: FakeWorker, _message: Message) -> None:
+        if worker.steps == 3:
+            raise ModelRefused("not this time")
+
+    scene.before = before
+    async with open_engine() as engine:
+        await engine.load(manifest, files)
+        async with trio.open_nursery() as nursery:
+            for prompt in PROMPTS:
+                nursery.start_soon(answered, engine, found, asking(manifest.id, prompt))
+    assert found == whole(PROMPTS)
+    assert len(scene.lives) == 1
