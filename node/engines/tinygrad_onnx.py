@@ -19,6 +19,7 @@ from tinygrad.helpers import DEV
 from node.engines.onnx_file import describe
 from node.engines.onnx_graph import Value
 from node.engines.onnx_protobuf import Array
+from node.engines.onnx_reference import check_agrees, reference
 from node.engines.onnx_wire import CALL_BYTES_MAX, Signature, is_batch, row_bytes
 from node.engines.tinygrad_cache import GraphCache
 from node.engines.tinygrad_onnx_graph import Graph, Shapes
@@ -147,7 +148,20 @@ def load(manifest: Manifest, files: dict[str, Path], place: Place) -> Model:
         shapes = _shapes(_sample(model.inputs, 1))
         found = cache.collect((0,), lambda _: graph.capture(shapes))
         made.shapes[shapes] = Ready(found[0], graph.sources(shapes))
+    _compare(made, files[FILE])
     return made
+
+
+def _compare(made: Model, path: Path) -> None:
+    """ModelRefused if onnxruntime is there and gives something else for made-up inputs."""
+    inputs, outputs = made.graph.model.inputs, made.graph.model.outputs
+    rows, ready = max(made.buckets.items(), default=(1, next(iter(made.shapes.values()), None)))
+    assert ready is not None, "one graph at least was captured"
+    arrays = _sample(inputs, rows)
+    theirs = reference(path, [it.name for it in inputs], arrays)
+    if theirs is not None:
+        ours = made.graph.run(ready.jit, ready.sources, arrays)
+        check_agrees([it.name for it in outputs], ours, theirs)
 
 
 def _buckets(graph: Graph, cache: GraphCache) -> dict[int, Ready]:
