@@ -72,6 +72,9 @@ class Door:
         return self.scores.standing(peer, trio.current_time())
 
     def offended(self, peer: PeerId, offence: Offence) -> None:
+        # What others have us do must not turn us against ourselves; a wrong answer is our own.
+        if peer == self.me and offence is not Offence.WRONG_ANSWER:
+            return
         self.scores.note(peer, offence, trio.current_time())
 
     @asynccontextmanager

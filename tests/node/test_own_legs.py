@@ -6,6 +6,7 @@ import trio
 from trio.testing import MockClock
 
 from node.events import Streamed
+from p2p.score import Offence, Standing
 from tests.node.asking import (
     EMBED,
     EMBED_PASSAGES,
@@ -57,3 +58,15 @@ async def test_what_it_cannot_do_itself_another_does(
         answered, _ = await asked(asker, request(EMBED, data=TEXTS, level=Level.SIGNED))
         assert answered.output == VECTORS
         assert signers(answered) == [other.peers.me]
+
+
+async def test_nothing_but_a_wrong_answer_turns_a_peer_against_itself(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_network(tmp_path) as network:
+        peers = (await network.add(I)).peers
+        for _ in range(9):
+            peers.offended(peers.me, Offence.MALFORMED)
+        assert peers.standing(peers.me) is Standing.GOOD
+        peers.offended(peers.me, Offence.WRONG_ANSWER)
+        assert peers.standing(peers.me) is Standing.BANNED
