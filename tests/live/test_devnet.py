@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from tests.live.command_line import Done, Peer, at_once, baton
 
 SMALL = ("devnet", "--peers", "8", "--seconds", "3", "--load", "2/s", "--json")
