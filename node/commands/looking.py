@@ -42,9 +42,7 @@ def _status(found: Mapping[str, Any]) -> None:
         f"  own tasks: {tasks['accepted']} accepted, {tasks['answered']} answered,"
         f" {tasks['failed']} failed, {tasks['under_way']} under way"
     )
-    console.print(
-        f"  here: {found['legs_done']} legs done, {found['checks_done']} checks made"
-    )
+    console.print(f"  here: {found['legs_done']} legs done, {found['checks_done']} checks made")
     store = found["store"]
     console.print(f"  store: {size(store['used_bytes'])} of {size(store['quota_bytes'])}")
     if found["same_key_elsewhere"]:
