@@ -31,6 +31,8 @@ async def crowd(hood: Neighbourhood, monkeypatch: pytest.MonkeyPatch) -> tuple[K
     await hood.acquainted()
     for keeper in honest:
         victim.peers.neighbours._ours[keeper.me] = None
+        # They have their own limits, and are not to be the ones who hang up.
+        keeper.peers.neighbours._ours[victim.me] = None
     return victim, {it.me for it in honest}
 
 
