@@ -39,12 +39,17 @@ QUOTED_MAX = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A job to be done for `asker`: how much it is, how long that takes, when it has to be done."""
+    """A job to be done for `asker`: how much it is, how long that takes, when it has to be done.
+
+    `cost_s` is what it takes of an engine that does several at once, `alone_s` how long it lasts
+    on an engine that has nothing else to do.
+    """
 
     asker: PeerId
     units: int
     cost_s: float
     left_s: float
+    alone_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ class Admission:
         """How long it will be until a job is done, if it is taken now."""
         start = self._start(wanted.asker)
         ahead_s = sum(it.cost_s for it in self.waiting if it.start <= start)
-        return _with_overhead(now.busy_s + ahead_s + wanted.cost_s)
+        return _with_overhead(max(now.busy_s + ahead_s + wanted.cost_s, wanted.alone_s))
 
     def check(self, wanted: Wanted, by: PeerId, now: Now) -> float:
         """As `expected_s`; Refused, with when to try again, if there is no room or no time."""
@@ -122,7 +127,7 @@ class Admission:
         expected_s, left_s = self.expected_s(wanted, now), wanted.left_s
         if expected_s > left_s:
             # A deadline only comes nearer: what is too long in itself is so for good.
-            hopeless = _with_overhead(wanted.cost_s) > left_s
+            hopeless = _with_overhead(max(wanted.cost_s, wanted.alone_s)) > left_s
             raise Refused(
                 f"it would take {expected_s:.1f} s here, and its deadline leaves {left_s:.1f} s",
                 retry_after_s=None if hopeless else _retry_after_s(all_s),

@@ -65,6 +65,8 @@ class Loaded:
     profile: str
     units_per_s: float
     memory_bytes: int
+    # Of one job that is alone, where an engine does more with several; 0 where that is the same.
+    job_units_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -306,6 +306,7 @@ class TinygradEngine:
             manifest=manifest,
             profile=self.profile,
             units_per_s=reply["units_per_s"] * self._config.share,
+            job_units_per_s=reply["job_units_per_s"] * self._config.share,
             memory_bytes=reply["memory_bytes"],
         )
 

@@ -53,13 +53,16 @@ class Model:
         language = self._language
         return language.model.weights_bytes + language.slots * language.model.slot_bytes
 
-    def warm_up(self) -> float:
-        """Tokens in a second where every slot is busy."""
+    def warm_up(self) -> tuple[float, float]:
+        """Tokens in a second where every slot is busy, and where one is."""
         rows = [Row(0, slot, 0) for slot in range(self._language.slots)]
         for size in self._sizes:
             logits = self._language.run((rows * size)[:size])
             if logits is not None and not np.isfinite(logits).all():
                 raise ModelRefused("the model answered with numbers that are not finite")
+        return self._speed(rows), self._speed(rows[:1])
+
+    def _speed(self, rows: list[Row]) -> float:
         began_s = time.perf_counter()
         for _ in range(WARM_UP_STEPS):
             self._language.run(rows)

@@ -34,8 +34,11 @@ class Model(Protocol):
     @property
     def memory_bytes(self) -> int: ...
 
-    def warm_up(self) -> float:
-        """Run once what jobs will run; units of work in a second. ModelRefused."""
+    def warm_up(self) -> tuple[float, float]:
+        """Run once what jobs will run; units of work in a second, of many jobs at once and of one.
+
+        ModelRefused.
+        """
 
     def answer(self, message: dict[str, Any]) -> dict[str, Value]:
         """Do what a message asks of this model; ModelRefused if the model is at fault."""
@@ -54,9 +57,13 @@ class Worker:
                 files = {name: Path(path) for name, path in message["files"].items()}
                 manifest = Manifest.from_bytes(message["manifest"])
                 model = self._load(manifest, files)
-                speed = model.warm_up()
+                speed, alone = model.warm_up()
                 self._models[manifest.id] = model
-                return {"memory_bytes": model.memory_bytes, "units_per_s": speed}
+                return {
+                    "memory_bytes": model.memory_bytes,
+                    "units_per_s": speed,
+                    "job_units_per_s": alone,
+                }
             case "unload":
                 self._models.pop(ContentId(message["model"]), None)
                 return {}

@@ -34,9 +34,14 @@ class Turns:
     def wanted(self, asker: PeerId, model: ContentId, units: int, left_s: float) -> Wanted:
         """A job as the queue sees it, by the model's measured speed."""
         loaded = self.engine.loaded().get(model)
-        speed = loaded.units_per_s if loaded is not None else 0.0
+        if loaded is None or not loaded.units_per_s:
+            return Wanted(asker=asker, units=units, cost_s=0.0, left_s=left_s)
         return Wanted(
-            asker=asker, units=units, cost_s=units / speed if speed else 0.0, left_s=left_s
+            asker=asker,
+            units=units,
+            cost_s=units / loaded.units_per_s,
+            left_s=left_s,
+            alone_s=units / (loaded.job_units_per_s or loaded.units_per_s),
         )
 
     def quote(self, wanted: Wanted, by: PeerId) -> float:

@@ -71,7 +71,7 @@ class FakeWorker:
             self.scene.before(self, message)
             match message["do"]:
                 case "load":
-                    return {"units_per_s": 10.0, "memory_bytes": 1}
+                    return {"units_per_s": 10.0, "job_units_per_s": 5.0, "memory_bytes": 1}
                 case "unload":
                     self.answers.pop(message["model"], None)
                     return {}

@@ -1,5 +1,6 @@
 """Whose leg is next: nobody waits behind another's flood; nothing is taken that would be late."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -121,6 +122,19 @@ def test_what_cannot_be_done_in_time_is_refused_for_good_or_until_there_is_less(
         enter(admission, "a", now(busy_s=2000.0), cost_s=1.0, left_s=15.0)
     assert long.value.retry_after_s == RETRY_AFTER_S_MAX
     assert not admission.waiting
+
+
+def test_an_engine_that_does_many_at_once_does_one_no_faster() -> None:
+    admission = Admission(100)
+    job = Wanted(asker=peer("a"), units=80, cost_s=1.0, left_s=100.0, alone_s=8.0)
+    assert admission.quote(job, peer("a"), now()) >= 8.0
+    assert admission.quote(job, peer("b"), now(busy_s=20.0)) == pytest.approx(
+        admission.quote(replace(job, alone_s=0.0), peer("c"), now(busy_s=20.0)), rel=0.2
+    )
+    with pytest.raises(Refused) as refused:
+        admission.enter(replace(job, left_s=5.0), peer("a"), now())
+    # More time changes nothing.
+    assert refused.value.retry_after_s is None
 
 
 def test_a_deadline_is_kept_for_those_who_were_taken_before() -> None:

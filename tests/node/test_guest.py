@@ -241,7 +241,7 @@ class OneSecondWorker:
 
     async def ask(self, message: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
         if message["do"] == "load":
-            return {"memory_bytes": 1, "units_per_s": 8.0}
+            return {"memory_bytes": 1, "units_per_s": 8.0, "job_units_per_s": 8.0}
         self.began_s.append(trio.current_time())
         await trio.sleep(1.0)
         return {"done": [0], "data": bytes(64)}
