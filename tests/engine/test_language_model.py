@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from node.engines.launch import default_device
+from tests.engine.absent_gpus import ABSENT_GPUS, environment
 from tests.engine.tiny_gguf import write_gguf
 
 PROMPT = (5, 17, 33, 99, 200, 70, 301, 44)
@@ -99,7 +100,7 @@ def run(path: Path, cache: Path, *words: str, program: str = PROGRAM, device: st
         env={
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "PYTHONPATH": ":".join([str(Path(__file__).parents[2]), *filter(None, sys.path)]),
-            "DEV": device or default_device(),
+            **environment(device or default_device()),
             "CACHEDB": str(cache / "kernels.db"),
             "PARALLEL": "0",
         },
@@ -151,6 +152,9 @@ print("compiled")
 """
 
 
-def test_the_graph_is_compiled_for_a_gpu_that_is_not_there(tmp_path: Path, cache: Path) -> None:
+@pytest.mark.parametrize("device", ABSENT_GPUS)
+def test_the_graph_is_compiled_for_a_gpu_that_is_not_there(
+    device: str, tmp_path: Path, cache: Path
+) -> None:
     path = write_gguf(tmp_path / "model.gguf", "qwen3", sizes=(64, 1, 64, 4, 2, 512))
-    assert run(path, cache, program=CAPTURE, device="NULL:WGSL") == "compiled"
+    assert run(path, cache, program=CAPTURE, device=device) == "compiled"

@@ -5,8 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from node.engines.launch import EngineConfig
 from node.engines.tinygrad_engine import open_tinygrad_engine
+from tests.engine.absent_gpus import ABSENT_GPUS, environment
 from tests.engine.onnx_models import FOLDER, call, golden, manifest_of
 
 COMPILE = """
@@ -36,12 +39,13 @@ async def test_graphs_are_compiled_once_and_answer_the_same_after_a_start(tmp_pa
     assert answers[0] == answers[1]
 
 
-def test_models_compile_for_a_browsers_gpu(tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", ABSENT_GPUS)
+def test_models_compile_for_a_gpu_that_is_not_there(device: str, tmp_path: Path) -> None:
     paths = [str(FOLDER / f"{it}.onnx") for it in ("torch_mlp", "torch_cnn", "sklearn_boosting")]
     done = subprocess.run(
         [sys.executable, "-c", COMPILE, *paths],
         check=False,
-        env={**os.environ, "DEV": "NULL:WGSL", "CACHEDB": str(tmp_path / "kernels.db")},
+        env={**os.environ, **environment(device), "CACHEDB": str(tmp_path / "kernels.db")},
         capture_output=True,
         text=True,
         timeout=120,

@@ -1,0 +1,35 @@
+"""GPUs that are not here: tinygrad compiles for them wherever it finds their compiler."""
+
+import os
+from ctypes.util import find_library
+
+import pytest
+
+# What it loads for each, and the variable that says where that is.
+_COMPILERS = {
+    "NULL:WGSL": (),
+    "NULL:CUDA:sm_86": ("NVRTC_PATH", "nvrtc"),
+    "NULL:CUDA:sm_120": ("NVRTC_PATH", "nvrtc"),
+    "NULL:AMDLLVM:gfx1100": ("LLVM_PATH", "LLVM-21", "LLVM-20", "LLVM-19", "LLVM-18"),
+}
+_VARIABLES = ("NVRTC_PATH", "LLVM_PATH", "LD_LIBRARY_PATH")
+
+
+def _is_here(names: tuple[str, ...]) -> bool:
+    return not names or names[0] in os.environ or any(map(find_library, names[1:]))
+
+
+def environment(device: str) -> dict[str, str]:
+    """What a process needs to compile for `device`."""
+    paths = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    return {"DEV": device, **paths}
+
+
+ABSENT_GPUS = [
+    pytest.param(
+        device,
+        id=device.removeprefix("NULL:"),
+        marks=pytest.mark.skipif(not _is_here(names), reason=f"no {' or '.join(names)} here"),
+    )
+    for device, names in _COMPILERS.items()
+]
