@@ -14,6 +14,7 @@ from tinygrad import Tensor, TinyJit
 
 from node.engines.bert import BLOCK, BertShape, BertWeights, slots
 from node.engines.safetensors import Array
+from node.engines.tinygrad_buffers import placed, write, zeros
 from node.engines.tinygrad_products import Products
 
 NO_TEXT = -1
@@ -28,17 +29,17 @@ class Encoder:
         self._products = products
         # In the order `_graph` takes them: they are inputs of the captured graph, so that the
         # captures of all buckets, in memory and on disk, share one copy.
-        self._weights = [Tensor(part).realize() for part in weights.norm]
+        self._weights = [placed(part) for part in weights.norm]
         for layer in weights.layers:
             for weight, bias in (layer.attention, layer.attention_out, layer.inner, layer.outer):
-                self._weights += [products.weight(weight), Tensor(bias).realize()]
+                self._weights += [products.weight(weight), placed(bias)]
             for norm in (layer.attention_norm, layer.norm):
-                self._weights += [Tensor(np.array(part)).realize() for part in norm]
+                self._weights += [placed(part) for part in norm]
         # What one pass reads, of the largest bucket; smaller ones have their own.
         self._inputs = {
             bucket: (
-                Tensor(np.zeros((bucket, shape.hidden), np.float32)).realize(),
-                Tensor(np.zeros(bucket, np.int32)).realize(),
+                zeros(bucket, shape.hidden),
+                zeros(bucket, kind="int32"),
             )
             for bucket in shape.buckets
         }
@@ -72,7 +73,7 @@ class Encoder:
         rows[at:] = host.words[0]
         sources = self._inputs[bucket]
         for source, array in zip(sources, (rows, owner), strict=True):
-            _write(source.uop.base.realized, array)
+            write(source.uop.base.realized, array)
         inputs = [tensor.uop.base for tensor in (*sources, *self._weights)]
         result = captured.captured(inputs, {}).uop.base.realized.as_memoryview()
         vectors = np.frombuffer(result, np.float32).reshape(-1, self._shape.hidden)
@@ -121,15 +122,6 @@ class Encoder:
 
     def _norm(self, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return rows.layernorm(eps=self._shape.layer_norm_eps) * weight + bias
-
-
-def _write(buffer: Any, array: np.ndarray[Any, Any]) -> None:
-    """Put numbers into a device's buffer as it lies, without a graph of its own."""
-    if hasattr(buffer.allocator, "_as_buffer"):
-        target = buffer.as_memoryview(force_zero_copy=True)
-        np.frombuffer(target, array.dtype)[:] = array.ravel()
-    else:
-        buffer.allocator._copyin(buffer._buf, array.data.cast("B"))
 
 
 def _gelu(rows: Tensor) -> Tensor:

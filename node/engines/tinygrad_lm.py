@@ -17,6 +17,7 @@ from node.engines.gguf import GgufModel
 from node.engines.safetensors import Array
 from node.engines.slots import Row
 from node.engines.tinygrad_attention import BLOCKS, LANES, Attention, squares
+from node.engines.tinygrad_buffers import placed, write, zeros
 from node.engines.tinygrad_gguf import read_array
 from node.engines.tinygrad_products import Products
 from node.engines.tinygrad_replay import replay
@@ -42,7 +43,7 @@ class LanguageModel:
         shape = (slots, model.kv_heads)
         size = model.head_size
         self._kept = [
-            Tensor(np.zeros((*shape, *form), np.float32)).realize()
+            zeros(*shape, *form)
             for _ in range(model.layers)
             for form in ((size, self.context), (self.context, size))
         ]
@@ -57,17 +58,17 @@ class LanguageModel:
     def _input(self, rows: int) -> tuple[Tensor, ...]:
         half = self.model.head_size // 2
         return (
-            Tensor(np.zeros((rows, self.model.hidden), np.float32)).realize(),
-            Tensor(np.zeros((rows, 1, half), np.float32)).realize(),
-            Tensor(np.zeros((rows, 1, half), np.float32)).realize(),
-            Tensor(np.zeros(rows, np.int32)).realize(),
+            zeros(rows, self.model.hidden),
+            zeros(rows, 1, half),
+            zeros(rows, 1, half),
+            zeros(rows, kind="int32"),
         )
 
     def _read_weights(self) -> Any:
         model, products = self.model, self._products
 
         def vector(name: str) -> Tensor:
-            return Tensor(np.array(read_array(model, name))).realize()
+            return placed(read_array(model, name))
 
         def matrices(names: str, biases: str = "") -> list[Tensor]:
             parts = [read_array(model, f"{at}{name}.weight") for name in names.split()]
@@ -75,7 +76,7 @@ class LanguageModel:
             bias = np.zeros(len(matrix), np.float32)
             if biases:
                 bias = np.concatenate([read_array(model, f"{at}{n}.bias") for n in names.split()])
-            return [products.weight(matrix), Tensor(bias).realize()]
+            return [products.weight(matrix), placed(bias)]
 
         for number in range(model.layers):
             at = f"blk.{number}."
@@ -93,7 +94,7 @@ class LanguageModel:
         # Words that are no multiple of a block have rows of nothing after them.
         spare = np.zeros((-len(last) % LANES, model.hidden), np.float32)
         yield products.weight(np.concatenate([last, spare]) if len(spare) else last)
-        yield Tensor(np.zeros(len(last) + len(spare), np.float32)).realize()
+        yield zeros(len(last) + len(spare))
 
     def capture(self, rows: int) -> Any:
         """Compile the graph of a pass of so many rows: seconds."""
@@ -128,7 +129,7 @@ class LanguageModel:
         )
         sources = self._inputs[size]
         for source, array in zip(sources, arrays, strict=True):
-            write(source.uop.base.realized, np.ascontiguousarray(array))
+            write(source.uop.base.realized, array)
         result = self._graphs[size](max(positions) // LANES + 1)
         if size not in ANSWERING:
             return None
@@ -203,12 +204,3 @@ def _angles(model: GgufModel, context: int) -> tuple[Array, Array]:
         speeds = speeds / read_array(model, "rope_freqs.weight").astype(np.float64)
     angles = (np.arange(context, dtype=np.float64)[:, None] * speeds)[:, None, :]
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-
-
-def write(buffer: Any, array: np.ndarray[Any, Any]) -> None:
-    """Put numbers into a device's buffer as it lies, without a graph of its own."""
-    if hasattr(buffer.allocator, "_as_buffer"):
-        target = buffer.as_memoryview(force_zero_copy=True)
-        np.frombuffer(target, array.dtype)[:] = array.ravel()
-    else:
-        buffer.allocator._copyin(buffer._buf, array.data.cast("B"))

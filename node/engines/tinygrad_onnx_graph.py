@@ -25,6 +25,7 @@ from node.engines.onnx_graph import Node, OnnxModel
 from node.engines.onnx_operators import LEARNED
 from node.engines.onnx_protobuf import Array
 from node.engines.onnx_values import ELEMENTS_MAX
+from node.engines.tinygrad_buffers import placed, write, zeros
 from node.engines.tinygrad_onnx_ops import OPERATORS, options
 from wire.errors import ModelRefused
 
@@ -77,14 +78,14 @@ class Graph:
     def sources(self, shapes: Shapes) -> list[Tensor]:
         """Inputs to write into."""
         return [
-            Tensor(np.zeros(shape, value.kind)).realize()
+            zeros(*shape, kind=value.kind)
             for value, shape in zip(self.model.inputs, shapes, strict=True)
         ]
 
     def run(self, captured: Any, sources: Sequence[Tensor], arrays: Sequence[Array]) -> list[Array]:
         """What the graph gives for `arrays`, one for each of `sources`."""
         for source, array in zip(sources, arrays, strict=True):
-            _write(source.uop.base.realized, array)
+            write(source.uop.base.realized, array)
         inputs = [tensor.uop.base for tensor in (*sources, *self._constants)]
         kinds = (value.kind for value in self.model.outputs)
         answers = captured.captured(inputs, {})
@@ -118,7 +119,7 @@ class Graph:
             return Tensor(array.item(), dtype=_dtype(array.dtype.name))
         if not array.size:
             return Tensor([], dtype=_dtype(array.dtype.name)).reshape(array.shape)
-        tensor = Tensor(np.array(array, array.dtype.newbyteorder("="))).realize()
+        tensor = placed(array)
         self._constants.append(tensor)
         return tensor
 
@@ -209,15 +210,6 @@ def _plain_constants(model: OnnxModel) -> dict[str, Any]:
 
 def _dtype(kind: str) -> Any:
     return getattr(dtypes, kind)
-
-
-def _write(buffer: Any, array: Array) -> None:
-    """Put numbers into a device's buffer as it lies, without a graph of its own."""
-    if hasattr(buffer.allocator, "_as_buffer"):
-        target = buffer.as_memoryview(force_zero_copy=True)
-        np.frombuffer(target, array.dtype)[:] = array.ravel()
-    else:
-        buffer.allocator._copyin(buffer._buf, array.data.cast("B"))
 
 
 def _read(answer: Tensor, kind: str) -> Array:

@@ -9,13 +9,13 @@ are the same to the bit alone and among others. On other devices tinygrad choose
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from tinygrad import Tensor
 from tinygrad.codegen.opt import Opt, OptOps
 from tinygrad.uop.ops import AxisType, KernelInfo, Ops, UOp
 
 from node.engines.bert import BLOCK
 from node.engines.safetensors import Array
+from node.engines.tinygrad_buffers import placed
 
 # Rows that share one load of a block of the other matrix: four accumulators of eight floats.
 ROWS = 4
@@ -33,10 +33,10 @@ class Products:
     def weight(self, matrix: Array) -> Tensor:
         """A weight of shape [out, in] on the device, laid out for `linear`."""
         if not self.blocked:
-            return Tensor(np.ascontiguousarray(matrix.T)).realize()
+            return placed(matrix.T)
         out, inner = matrix.shape
         panels = matrix.reshape(out // BLOCK, BLOCK, inner).transpose(0, 2, 1)
-        return Tensor(np.ascontiguousarray(panels)).realize()
+        return placed(panels)
 
     def linear(self, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """[rows, in] -> [rows, out]."""

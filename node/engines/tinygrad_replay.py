@@ -8,7 +8,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tinygrad.engine.realize import get_runtime, resolve_params, run_linear, unwrap_multi
+from tinygrad.engine.realize import get_runtime, resolve_params, unwrap_multi
 from tinygrad.runtime.ops_cpu import CPUProgram
 from tinygrad.uop.ops import Ops
 
@@ -26,8 +26,6 @@ def replay(captured: Any, inputs: Sequence[Any], variable: str) -> Callable[[int
     def plainly(number: int) -> Any:
         return captured(list(inputs), {variable: number})
 
-    # Once kernel by kernel: it allocates what is between them.
-    run_linear(linear, {variable: 1}, input_uops=uops, jit=True)
     for call in linear.src:
         program = call.src[0]
         if program.op is not Ops.PROGRAM or call.src[1].device != "CPU":
