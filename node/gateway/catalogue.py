@@ -1,6 +1,7 @@
 """The models that clients can ask for: by content id, or by a name that means one model here."""
 
 from collections import OrderedDict
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import chain
@@ -31,17 +32,38 @@ class Row:
     holders: tuple[PeerId, ...]
 
 
+def meanings(
+    offered: Mapping[str, Set[ContentId]],
+    own: Mapping[str, ContentId],
+    before: Mapping[str, ContentId],
+) -> dict[str, ContentId]:
+    """Which of the models `offered` under a name it means; names that mean none are left out.
+
+    `own` are names that are settled here, `before` is what the last call said.
+    """
+    found = {}
+    for name, models in offered.items():
+        meant = own.get(name) or before.get(name)
+        if name not in own and meant not in models:
+            meant = next(iter(models)) if len(models) == 1 else None
+        if meant is not None and meant in models:
+            found[name] = meant
+    return found
+
+
 @dataclass(slots=True)
 class Catalogue:
     """What this peer and the adverts it knows say of models.
 
     A name stands for a model that this project pins or this peer keeps; else for the one model that
-    peers offer under it. Where they offer several, the name means none of them.
+    peers offer under it. Where they begin to offer another, it goes on to mean the first while that
+    is offered; where there were several from the start, it means none of them.
     """
 
     node: Node
     _rows: dict[str, Row] = field(default_factory=dict)
     _names: dict[str, ContentId] = field(default_factory=dict)
+    _meant: Mapping[str, ContentId] = field(default_factory=dict)
     _read_at_s: float = float("-inf")
     _manifests: OrderedDict[ContentId, Manifest] = field(default_factory=OrderedDict)
 
@@ -119,12 +141,8 @@ class Catalogue:
             for offer in heard.record.models:
                 holders.setdefault(offer.model, []).append(heard.signer)
                 offered.setdefault(offer.name, set()).add(offer.model)
-        called: dict[ContentId, str] = {}
-        for name, models in offered.items():
-            own = self._names.get(name)
-            meant = own if own is not None else next(iter(models)) if len(models) == 1 else None
-            if meant in models:
-                called[meant] = name
+        self._meant = meanings(offered, self._names, self._meant)
+        called = {model: name for name, model in self._meant.items()}
         self._rows = {}
         for model, peers in holders.items():
             name = called.get(model, str(model))
