@@ -1,7 +1,7 @@
 """The models that clients can ask for: by content id, or by a name that means one model here."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import chain
@@ -33,7 +33,7 @@ class Row:
 
 
 def meanings(
-    offered: Mapping[str, Set[ContentId]],
+    offered: Mapping[str, Collection[ContentId]],
     own: Mapping[str, ContentId],
     before: Mapping[str, ContentId],
 ) -> dict[str, ContentId]:
