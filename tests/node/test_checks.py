@@ -191,6 +191,39 @@ async def test_passages_withheld_from_verifiers_are_had_from_whoever_embedded_th
         assert asker.peers.standing(worker.peers.me) is Standing.GOOD
 
 
+async def test_where_both_who_had_the_passages_are_gone_another_chain_answers_in_time(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async def silent(talk: Talk, message: Message) -> None:
+        await trio.sleep_forever()
+
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        for _ in range(4):
+            await network.start(V, S)
+        worker, data = await network.start(I, S, engine=Counted()), await network.start(D, S)
+        await network.settled()
+        worker.peers.handlers[Want] = silent
+        serve = data.blobs.on_want
+
+        async def only_the_worker(talk: Talk, message: Message) -> None:
+            await (serve if talk.peer == worker.peers.me else silent)(talk, message)
+
+        data.peers.handlers[Want] = only_the_worker
+        async with trio.open_nursery() as nursery:
+
+            async def others() -> None:
+                await trio.sleep(5.0)
+                await network.start(I, S, engine=Counted())
+                await network.start(D, S)
+
+            nursery.start_soon(others)
+            wanted = request(FETCH, EMBED_PASSAGES, data=None, deadline_s=60)
+            answered, _ = await asked(asker, wanted)
+        assert worker.peers.me not in signers(answered)
+        assert asker.peers.standing(worker.peers.me) is Standing.GOOD
+
+
 async def test_checks_whose_content_never_comes_keep_no_verifier_from_the_others(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
