@@ -112,6 +112,9 @@ class Course:
 
     def _able(self) -> list[Candidate]:
         avoid = self.baton.avoid | self.failed | self._running.keys()
+        if not self.baton.is_own:
+            # A stranger's leg that we would not take from it must not come in our own name.
+            avoid |= {self.handing.peers.me}
         return self.handing.candidates(self.baton.leg, self._units(), avoid)
 
     def _ready(self, able: Sequence[Candidate]) -> list[Candidate]:

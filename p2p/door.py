@@ -72,8 +72,8 @@ class Door:
         return self.scores.standing(peer, trio.current_time())
 
     def offended(self, peer: PeerId, offence: Offence) -> None:
-        # What others have us do must not turn us against ourselves; a wrong answer is our own.
-        if peer == self.me and offence is not Offence.WRONG_ANSWER:
+        # Neither what others have us do nor their verdicts may turn us against ourselves.
+        if peer == self.me:
             return
         self.scores.note(peer, offence, trio.current_time())
 

@@ -75,18 +75,16 @@ class Catalogue:
     def find(self, name: str) -> Row:
         """The model a client means; HttpError that names the nearest one."""
         self._read()
-        if (row := self._rows.get(name)) is not None:
+        # What reads as an id means that model, whatever others call theirs.
+        if (model := _id_of(name)) is not None:
+            found = next((it for it in self._rows.values() if it.id == model), None)
+            if found is not None:
+                return found
+            if self.node.models.manifest_of(model) is not None:
+                return Row(model, name, ())
+        elif (row := self._rows.get(name)) is not None:
             return row
-        if (model := self._names.get(name)) is not None:
-            return Row(model, name, ())
-        try:
-            model = ContentId.parse(name)
-        except Malformed:
-            model = None
-        for row in self._rows.values():
-            if row.id == model:
-                return row
-        if model is not None and self.node.models.manifest_of(model) is not None:
+        elif (model := self._names.get(name)) is not None:
             return Row(model, name, ())
         raise not_found(self._unknown(name), param="model", code="model_not_found")
 
@@ -140,7 +138,8 @@ class Catalogue:
                 continue
             for offer in heard.record.models:
                 holders.setdefault(offer.model, []).append(heard.signer)
-                offered.setdefault(offer.name, set()).add(offer.model)
+                if offer.name.isprintable() and _id_of(offer.name) is None:
+                    offered.setdefault(offer.name, set()).add(offer.model)
         self._meant = meanings(offered, self._names, self._meant)
         called = {model: name for name, model in self._meant.items()}
         self._rows = {}
@@ -154,3 +153,10 @@ class Catalogue:
         near = get_close_matches(name[:80], names, n=1, cutoff=0.0)
         hint = f"; the nearest is {near[0]!r}" if near else ""
         return f"there is no model {name[:80]!r} here{hint}; GET /v1/models lists all"
+
+
+def _id_of(name: str) -> ContentId | None:
+    try:
+        return ContentId.parse(name)
+    except Malformed:
+        return None

@@ -12,18 +12,24 @@ from node.events import Event, Failed, Offered, Tell
 from node.gateway.catalogue import Catalogue
 from node.gateway.config import GatewayConfig, check_verdicts
 from node.gateway.errors import Fault, HttpError, bad, fault_of, unavailable
+from node.path import TASKS_UNDER_WAY_MAX
 from node.peer import Node
 from node.runs import Request
+from p2p.score import Standing
 from wire import limits
 from wire.content import ContentId
 from wire.errors import BatonError, InputError
-from wire.kinds import Level
+from wire.kinds import Level, Role
 from wire.task import Stage
 
 # A peer that took a leg and then refused it for good was asked for something that does not work.
 # Another may know better; if none takes it within this, the client is told.
 SECOND_OPINION_S = 1.5
 RETRY_AFTER_S = 5.0
+# Of the tasks that a peer has under way at most so many are left alone by HTTP clients.
+LEFT_MAX = TASKS_UNDER_WAY_MAX // 2
+# How long verifiers are looked for beyond those that are known.
+SEEK_S = 2.0
 # How the words begin of a worker that broke, which is no fault of the request.
 WORKER = "the worker"
 _VERDICTS = re.compile(r"(\d{1,2})/(\d{1,2})")
@@ -55,6 +61,8 @@ class Desk:
     node: Node
     config: GatewayConfig
     catalogue: Catalogue = field(init=False)
+    # Tasks that were left alone, some of which have ended.
+    _left: set[ContentId] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.catalogue = Catalogue(self.node)
@@ -75,6 +83,7 @@ class Desk:
 
     async def submit(self, request: Request) -> ContentId:
         """The id of a task that was accepted; HttpError if it was not."""
+        await self._somebody_checks(request)
         try:
             # Cut short, it would leave a task that nobody knows the id of.
             with trio.CancelScope(shield=True):
@@ -85,6 +94,38 @@ class Desk:
             ) from error
         except BatonError as error:
             raise HttpError(fault_of(error)) from error
+
+    async def leave(self, request: Request) -> ContentId:
+        """As `submit`, of a task that no connection waits for: others' always find room besides."""
+        self._left = {it for it in self._left if self.node.path.under_way(it)}
+        if len(self._left) >= LEFT_MAX:
+            raise unavailable(
+                f"{len(self._left)} tasks are under way that nobody waits for",
+                code="busy",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        task = await self.submit(request)
+        self._left.add(task)
+        return task
+
+    async def _somebody_checks(self, request: Request) -> None:
+        """HttpError at once where the verdicts asked for cannot come: nobody waits for those."""
+        model = request.stages[-1].model
+        if request.level is Level.SIGNED or self._verifiers(model) >= request.needed:
+            return
+        await self.node.peers.seek(Role.VERIFY, model, deadline_s=SEEK_S)
+        if (known := self._verifiers(model)) < request.needed:
+            raise unavailable(
+                f"{known} peers are known that check this model, and {request.needed} have to"
+                " agree: ask for fewer verdicts, or for none with 0/0",
+                code="too_few_verifiers",
+                retry_after_s=RETRY_AFTER_S,
+            )
+
+    def _verifiers(self, model: ContentId | None) -> int:
+        peers = self.node.peers
+        found = peers.view.candidates(Role.VERIFY, model, self.node.parts.seams.wall_s())
+        return sum(peers.standing(it.signer) is not Standing.BANNED for it in found)
 
     async def done(
         self, request: Request, tell: Tell, accepted: Callable[[ContentId], None]

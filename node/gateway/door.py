@@ -141,7 +141,7 @@ class Door:
 
     async def _within(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Run the endpoint for as long as its client is there."""
-        given = False
+        given = over = False
 
         async def replay() -> Message:
             nonlocal given
@@ -150,14 +150,22 @@ class Door:
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
 
+        async def say(message: Message) -> None:
+            nonlocal over
+            over = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
         async def watch() -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
-            nursery.cancel_scope.cancel()
+            # That is also said while the last piece goes out: the server then sees to the
+            # connection, within `send`, and must not be cut short.
+            if not over:
+                nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
-            await self.inner(scope, replay, send)
+            await self.inner(scope, replay, say)
             nursery.cancel_scope.cancel()
 
 

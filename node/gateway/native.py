@@ -60,7 +60,7 @@ def _tasks(router: APIRouter, desk: Desk) -> None:
             terms = replace(terms, needed=needed, verifiers=verifiers)
         if asked.deadline_s is not None:
             terms = replace(terms, deadline_s=asked.deadline_s)
-        task = await desk.submit(terms.request(_stage(asked, row.id), _input(asked)))
+        task = await desk.leave(terms.request(_stage(asked, row.id), _input(asked)))
         return JSONResponse(
             {"id": str(task), "status": "accepted"}, 202, {"x-baton-task": str(task)}
         )

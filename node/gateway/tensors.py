@@ -108,7 +108,15 @@ def from_npy(name: str, data: bytes) -> Tensor:
             raise ValueError(kind)
         array = np.frombuffer(data, dtype, offset=start + size)
         array = array.reshape(shape, order="F" if fortran else "C")
-    except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        SyntaxError,
+        RecursionError,
+        MemoryError,
+        OverflowError,
+    ) as error:
         raise bad(f"the npy file cannot be read: {str(error)[:200]}", param="body") from error
     little = np.ascontiguousarray(array).astype(dtype.newbyteorder("<"))
     return tensor_of(name, kind, shape, little.tobytes())

@@ -344,3 +344,16 @@ async def test_a_client_that_does_not_read_is_cut_off(autojump_clock: MockClock)
         # Closed, so that nothing waits for it any more.
         with pytest.raises(trio.ClosedResourceError):
             await stream.receive_some()
+
+
+@pytest.mark.parametrize("asked", ["close", "keep-alive"])
+def test_a_connection_is_closed_when_it_was_answered_and_is_idle(
+    served: Served, asked: str
+) -> None:
+    began_s = time.monotonic()
+    with connection(served) as found:
+        head = head_of(served, f"Connection: {asked}", path="/healthz")
+        found.sendall(head.replace(b"POST", b"GET", 1))
+        assert status_of(read_all(found)) == 200
+    took_s = time.monotonic() - began_s
+    assert took_s < (2 if asked == "close" else QUICK.idle_s + 3)

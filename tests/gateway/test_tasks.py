@@ -116,3 +116,23 @@ def test_a_task_is_cancelled(http: httpx.Client, served: Served) -> None:
 def test_a_task_that_makes_no_sense_is_refused(http: httpx.Client, changed: dict[str, Any]) -> None:
     found = http.post("/v1/tasks", json={**EMBED, **changed})
     assert found.status_code == 400, found.text
+
+
+def test_verdicts_that_cannot_come_are_refused_at_once(http: httpx.Client) -> None:
+    found = http.post("/v1/tasks", json={**EMBED, "verdicts": "15/16"})
+    assert found.status_code == 503, found.text
+    assert found.json()["error"]["code"] == "too_few_verifiers"
+    assert "15 have to agree" in found.json()["error"]["message"]
+
+
+def test_tasks_that_are_left_alone_leave_room_for_others(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.gateway.desk.LEFT_MAX", 2)
+    body = {"model": "hash", "operation": "generate", "input_base64": generation(SLOW)}
+    left = [submitted(http, body) for _ in range(2)]
+    assert http.post("/v1/tasks", json=body).status_code == 503
+    assert http.post("/v1/embeddings", json={"model": "hash", "input": "x"}).status_code == 200
+    for task in left:
+        http.delete(f"/v1/tasks/{task}")
+    http.delete(f"/v1/tasks/{submitted(http, body)}")

@@ -1,11 +1,16 @@
 """A peer that plays the role it asks for: a network of one answers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import trio
 from trio.testing import MockClock
 
+from node.baton import Baton
+from node.course import Course
 from node.events import Streamed
+from node.resuming import Shown
+from node.roles.seam import nowhere
 from p2p.score import Offence, Standing
 from tests.node.asking import (
     EMBED,
@@ -16,8 +21,10 @@ from tests.node.asking import (
     asked,
     complete,
     nothing_left,
+    receipt_of,
     request,
     signers,
+    task_of,
 )
 from tests.node.engines import Broken
 from tests.node.network import D, I, S, open_network
@@ -60,13 +67,29 @@ async def test_what_it_cannot_do_itself_another_does(
         assert signers(answered) == [other.peers.me]
 
 
-async def test_nothing_but_a_wrong_answer_turns_a_peer_against_itself(
+async def test_nothing_turns_a_peer_against_itself(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     async with open_network(tmp_path) as network:
         peers = (await network.add(I)).peers
-        for _ in range(9):
-            peers.offended(peers.me, Offence.MALFORMED)
+        for offence in Offence:
+            for _ in range(9):
+                peers.offended(peers.me, offence)
         assert peers.standing(peers.me) is Standing.GOOD
-        peers.offended(peers.me, Offence.WRONG_ANSWER)
-        assert peers.standing(peers.me) is Standing.BANNED
+
+
+async def test_a_strangers_leg_is_not_offered_to_ourselves_in_our_own_name(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_network(tmp_path) as network:
+        peer = await network.add(D, I)
+        await trio.sleep(SETTLED_S)
+        async with network.outsider() as stranger:
+            task = task_of(
+                stranger.key, stranger.peers.seams.wall_s(), FETCH, EMBED_PASSAGES, input=None
+            )
+            began = Baton(task=task, receipts=(), input=None, units=1)
+            brought = replace(began, receipts=(receipt_of(task, peer.parts.key, b"passages"),))
+            for baton, is_offered in ((began, True), (brought, False)):
+                course = Course(peer.path.handing, baton, print, nowhere, 1e9, Shown(), set())
+                assert (peer.peers.me in {it.peer for it in course._able()}) is is_offered
