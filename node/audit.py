@@ -13,7 +13,7 @@ from wire import limits
 from wire.chain import check_chain, legs_to_check, source_of
 from wire.content import ContentId, PeerId
 from wire.errors import WireError
-from wire.kinds import Level
+from wire.kinds import Kind, Level
 from wire.lottery import attempt_of, draw
 from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import Signed, open_signed
@@ -58,6 +58,16 @@ class Report:
     def note(self, good: bool | None, what: str, detail: str = "") -> None:
         status = Status.UNKNOWN if good is None else Status.HOLDS if good else Status.FAILS
         self.points.append(Point(status, what, detail))
+
+
+# A list of four things, the kind, and the head of a string of bytes.
+_HEADS = (b"\x94", bytes([Kind.ANSWER]), b"\xc4\xc5\xc6")
+
+
+def begins_as_receipt(raw: bytes) -> bool:
+    """Whether this may be a receipt, whole or damaged: one of its first bytes may be wrong."""
+    right = sum(byte in head for byte, head in zip(raw, _HEADS, strict=False))
+    return right >= min(len(raw), len(_HEADS)) - 1
 
 
 def audit(raw: bytes, have: Have) -> Report:

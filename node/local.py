@@ -13,7 +13,7 @@ import trio
 from node import telling
 from node.answers import Answered
 from node.control import Command, Emit, unheard
-from node.events import Event
+from node.events import Event, LegDone, Tell, silently
 from node.indexing import Indexing, list_sources
 from node.local_models import LocalModels, own_models
 from node.peer import Node
@@ -159,7 +159,8 @@ class Local:
                 stage, ContentId.of(data), request.needed
             )
         if answered is None:
-            answered = await self._run(replace(request, stages=(stage,), input=data), emit)
+            asked = replace(request, stages=(stage,), input=data)
+            answered = await self._run(asked, emit, self._few_verifiers(asked, emit))
         result = telling.answer_map(answered)
         result["answer"] = answered.answer.raw
         result["input_payload"] = data
@@ -195,9 +196,25 @@ class Local:
                 todo="ask that model",
             )
 
-    async def _run(self, request: Request, emit: Emit) -> Answered:
+    def _few_verifiers(self, request: Request, emit: Emit) -> Tell:
+        """Say so when a leg is done and has to wait for verifiers that are not known yet."""
+
+        def tell(event: Event) -> None:
+            if not isinstance(event, LegDone):
+                return
+            peers, model = self.node.peers, event.receipt.record.model
+            wall_s = self.node.parts.seams.wall_s()
+            found = peers.view.candidates(Role.VERIFY, model, wall_s)
+            known = len({it.signer for it in found} - {event.receipt.signer, peers.me})
+            if known < request.needed:
+                emit({"event": "few_verifiers", "known": known, "needed": request.needed})
+
+        return tell
+
+    async def _run(self, request: Request, emit: Emit, then: Tell = silently) -> Answered:
         def tell(event: Event) -> None:
             emit(telling.event_map(event))
+            then(event)
 
         task = await self.node.path.submit(request)
         return await self.node.path.watch(task, tell)

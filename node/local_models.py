@@ -8,6 +8,7 @@ from typing import Any
 import trio
 
 from node.control import Command, Emit
+from node.engines.by_format import formats_of
 from node.model_files.describing import check_runs, is_path
 from node.model_files.shelf import told
 from node.peer import Node
@@ -15,6 +16,9 @@ from wire.content import ContentId
 from wire.errors import InputError
 from wire.kinds import Role
 from wire.model import Manifest
+
+# How many ids are told where a name means several models: strangers may offer any number.
+CHOICES_TOLD = 5
 
 
 @dataclass(slots=True)
@@ -62,12 +66,12 @@ class LocalModels:
         else:
             if name is not None:
                 raise InputError("a model that has an id has its name", todo="leave --name out")
-            manifest = await self._brought(what, emit)
+            manifest = await self._brought(self.node.models.resolve(what), emit)
         return await self._served(manifest)
 
     async def pull(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Have a model here, whole, from whoever holds it; it is not served for that."""
-        manifest = await self._brought(_text(arguments, "what"), emit)
+        manifest = await self._brought(self._meant(_text(arguments, "what")), emit)
         return told(manifest)
 
     async def remove(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
@@ -81,9 +85,34 @@ class LocalModels:
         node.peers.herald.changed()
         return told(manifest)
 
-    async def _brought(self, name: str, emit: Emit) -> Manifest:
+    def _meant(self, name: str) -> ContentId:
+        """The model a person means: one of this peer, or the only one that others call so."""
+        node = self.node
+        try:
+            return node.models.resolve(name)
+        except InputError as error:
+            if any(it.name == name for it in node.models.known().values()):
+                raise
+            offered = {
+                str(offer.model): offer.model
+                for heard in node.peers.view.living(node.parts.seams.wall_s())
+                for offer in heard.record.models
+                if offer.name == name
+            }
+            if len(offered) == 1:
+                return next(iter(offered.values()))
+            if offered:
+                raise InputError(
+                    f"{name[:80]!r} is the name of {len(offered)} models in the network",
+                    todo=f"say which: {', '.join(sorted(offered)[:CHOICES_TOLD])}",
+                ) from error
+            raise InputError(
+                f"nobody offers a model {name[:80]!r}",
+                todo="give a name or a content id that this lists: python -m node models",
+            ) from error
+
+    async def _brought(self, model: ContentId, emit: Emit) -> Manifest:
         models = self.node.models
-        model = models.resolve(name)
         try:
             manifest, files = await models.bring(model, _telling(emit, "fetching"))
         finally:
@@ -96,24 +125,35 @@ class LocalModels:
 
     async def _served(self, manifest: Manifest) -> dict[str, Any]:
         node = self.node
-        serves = bool({Role.INFER, Role.VERIFY} & node.config.roles)
-        if serves:
+        formats = formats_of(node.parts.engine)
+        why_not = ""
+        if not {Role.INFER, Role.VERIFY} & node.config.roles:
+            why_not = "it plays no role that runs models"
+        elif formats is not None and manifest.format not in formats:
+            # Engines are opened with the peer, for the models it is started with.
+            here = ", ".join(sorted(formats))
+            why_not = f"it was started without an engine for {manifest.format} (it runs {here})"
+        else:
             node.serving.start(str(manifest.id), lasting=True)
-        return {**told(manifest), "served": serves}
+        return {**told(manifest), "served": not why_not, "why_not": why_not}
 
 
 def own_models(node: Node) -> list[dict[str, Any]]:
     """The models that this peer serves or is about to, and what stands in the way."""
     rows: dict[str, dict[str, Any]] = {}
-    for name, problem in node.model_problems.items():
-        rows[name] = {"name": name, "state": "failing", "problem": problem}
+    for called, problem in node.model_problems.items():
+        known = _known_as(node, called)
+        name, named = (called, {}) if known is None else (known.name, {"id": str(known.id)})
+        rows[name] = {"name": name, "state": "failing", **named, "problem": problem}
     for progress in node.models.progress.values():
         rows[progress.name] = {
             "name": progress.name,
             "state": progress.step,
             "done_bytes": progress.done_bytes,
             "size_bytes": progress.size_bytes,
-            "problem": node.model_problems.get(progress.name, ""),
+            "problem": "",
+            # A problem is there only while nothing is under way.
+            **rows.get(progress.name, {}),
         }
     engine = node.parts.engine.statistics()
     probes = node.probing.probes
@@ -139,6 +179,15 @@ def own_models(node: Node) -> list[dict[str, Any]]:
         name = manifest.name if manifest is not None else str(model)
         rows[name] = {"name": name, "state": "set aside", "id": str(model), "problem": why}
     return list(rows.values())
+
+
+def _known_as(node: Node, called: str) -> Manifest | None:
+    """The model that a name, an id or a file's path stands for, if this peer knows it."""
+    try:
+        model = node.models.resolve(Path(called).absolute().stem if is_path(called) else called)
+    except InputError:
+        return None
+    return node.models.manifest_of(model)
 
 
 def _telling(emit: Emit, step: str) -> Any:

@@ -120,6 +120,14 @@ def show_event(event: Mapping[str, Any]) -> None:
             console.print(f"  {event['operation']} signed by {peer} after {took}")
         case "verdict":
             console.print("  " + _verdict_words(event, short))
+        case "few_verifiers":
+            known = f"{event['known']} verifiers of this model are"
+            if event["known"] == 1:
+                known = "1 verifier of this model is"
+            console.print(
+                f"  {known} known and {event['needed']} have to agree: waiting for more;"
+                " --verdicts 0/0 does without"
+            )
         case "failed":
             peer = f"[cyan]{short(event['peer'])}[/cyan]"
             console.print(f"  [yellow]{event['what']}: {peer}: {safe(event['why'])}[/yellow]")

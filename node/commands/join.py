@@ -25,6 +25,7 @@ from node.sources import FolderSource, FolderSources, PydocSource, Source, Sourc
 from p2p.adverts import Seams
 from p2p.transport import Transport
 from store import key_seed, open_store
+from wire.kinds import Role
 from wire.signing import SigningKey
 
 
@@ -158,6 +159,8 @@ def announce(node: Node, url: str | None = None, *, as_json: bool) -> None:
         return
     roles = ", ".join(sorted(role.name.lower() for role in node.config.roles))
     console.print(f"[bold]peer {node.peers.me}[/bold] is up: {roles}")
+    if {Role.INFER, Role.VERIFY} & node.config.roles and not node.config.models:
+        console.print("  runs no model yet: give --model, or python -m node models add FILE")
     for address in addresses:
         console.print(f"  listening on {safe(address)}")
     if url is not None:

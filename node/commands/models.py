@@ -24,7 +24,6 @@ LOOK_DEADLINE_S = 30.0
 # A person who adds a model has decided that there is room; a peer's quota is for what others bring.
 QUOTA_BYTES = 1 << 60
 Tell = Callable[[Mapping[str, Any]], None]
-SERVE = "serve it: python -m node join --model"
 
 
 def meant(text: str) -> str:
@@ -69,7 +68,7 @@ def remove_command(*, what: str, state: Path, as_json: bool) -> None:
 
 
 @models.command("pull")
-@click.argument("what", metavar="ID")
+@click.argument("what", metavar="NAME|ID")
 @state_option
 @json_option
 def pull_command(*, what: str, state: Path, as_json: bool) -> None:
@@ -141,9 +140,17 @@ async def _change(state: Path, what: str, arguments: dict[str, str], *, as_json:
     kept = f"{safe(found['name'])} ({safe(found['format'])}, {size(found['size_bytes'])})"
     console.print(f"kept {kept} as\n{found['id']}")
     if found.get("served"):
-        console.print(f"served until this peer ends; {SERVE} {safe(found['name'])}")
+        console.print(
+            "served until this peer ends; to serve it after a restart too:"
+            f" join with --model {safe(found['name'])}"
+        )
     elif what == "add":
-        console.print(f"{SERVE} {safe(found['name'])} --state {safe(state)}")
+        join = f"python -m node join … --model {safe(found['name'])} --state {safe(state)}"
+        if running:
+            console.print(f"kept, but this running peer does not serve it: {found['why_not']}")
+            console.print(f"restart with: {join}")
+        else:
+            console.print(f"serve it: {join.replace(' …', '', 1)}")
     if not running:
         console.print(f"no peer is running on {safe(state)} now")
 

@@ -1,16 +1,19 @@
 """`verify`: a receipt checked offline; the same points as text or as JSON."""
 
+import json
 from pathlib import Path
 
-from node.audit import Report, Status, audit
+from node.audit import Report, Status, audit, begins_as_receipt
 from node.commands.showing import console, safe, show_json
+from node.gateway.config import HTTP_DEFAULT
 from wire import limits
 from wire.chain import source_of
 from wire.content import ContentId
-from wire.errors import InputError
+from wire.errors import InputError, Malformed
 from wire.tree import name_of
 
 PAYLOAD_BYTES_MAX = 256 << 20
+_WHERE = "receipts lie in the state folder's receipts/; see python -m node receipts"
 _MARK = {
     Status.HOLDS: "[green]✓[/green]",
     Status.FAILS: "[red]✗[/red]",
@@ -21,6 +24,8 @@ _MARK = {
 def verify(receipt: Path, content: tuple[Path, ...], *, as_json: bool) -> None:
     """Check a receipt file and show every point; InputError names the first that fails."""
     raw = _read(receipt, limits.FRAME_BYTES_MAX)
+    if not begins_as_receipt(raw):
+        raise _no_receipt(receipt, raw)
     beside = [receipt.with_suffix(it) for it in (".input", ".output")]
     at_hand: dict[ContentId, bytes] = {}
     names: dict[Path, ContentId] = {}
@@ -46,6 +51,30 @@ def verify(receipt: Path, content: tuple[Path, ...], *, as_json: bool) -> None:
         )
 
 
+def _no_receipt(path: Path, raw: bytes) -> InputError:
+    """What to say of a file that is something else altogether."""
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError):
+        document = None
+    # In words as a gateway gives it (`id`), or as `ask --json` does.
+    if isinstance(document, dict) and {"route", "verdicts"} <= document.keys():
+        name = _id_of(document.get("id") or document.get("receipt"))
+        return InputError(
+            f"{path} is not a receipt file, it is the receipt in words",
+            todo="fetch the file with: curl -H 'accept: application/octet-stream'"
+            f" -o {name}.receipt http://{HTTP_DEFAULT}/v1/receipts/{name}",
+        )
+    return InputError(f"{path} is not a receipt file", todo=_WHERE)
+
+
+def _id_of(text: object) -> str:
+    try:
+        return str(ContentId.parse(str(text)))
+    except Malformed:
+        return "ID"
+
+
 def _signed_for(report: Report) -> set[ContentId | None]:
     """Every input and output that the receipt names."""
     if report.task is None:
@@ -66,7 +95,7 @@ def _read(path: Path, size_bytes_max: int) -> bytes:
     except OSError as error:
         raise InputError(
             f"{path} cannot be read: {error.strerror}",
-            todo="receipts lie in the state folder's receipts/; see python -m node receipts",
+            todo=_WHERE,
         ) from error
 
 

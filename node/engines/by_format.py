@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from node.engines.seam import Emit, Engine, EngineStatistics, Job, Loaded, Output, together
 from wire.content import ContentId
@@ -10,11 +11,29 @@ from wire.errors import ModelRefused
 from wire.model import Manifest
 
 
+@runtime_checkable
+class KnowsFormats(Protocol):
+    """An engine that can say before it loads a model whether it runs its format."""
+
+    @property
+    def formats(self) -> frozenset[str] | None:
+        """The formats it runs; None where only loading shows it."""
+
+
+def formats_of(engine: Engine) -> frozenset[str] | None:
+    """The formats that an engine says it runs; None where it does not say."""
+    return engine.formats if isinstance(engine, KnowsFormats) else None
+
+
 @dataclass(frozen=True, slots=True)
 class EnginesByFormat:
     """`engines` maps a manifest's format to the engine that runs it; at least one is there."""
 
     engines: Mapping[str, Engine]
+
+    @property
+    def formats(self) -> frozenset[str]:
+        return frozenset(self.engines)
 
     @property
     def each(self) -> Sequence[Engine]:

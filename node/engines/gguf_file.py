@@ -49,6 +49,8 @@ NOT_RUN = {10: "Q2_K", 11: "Q3_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 19: 
 NOT_RUN |= {20: "IQ4_NL", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M"}
 NOT_RUN |= {34: "TQ1_0", 35: "TQ2_0", 40: "NVFP4", 41: "Q1_0"}
 
+AGAIN = "download it again"
+
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
 _SCALARS |= {12: "d"}
 _TEXT, _ARRAY = 8, 9
@@ -90,7 +92,9 @@ class _Cursor:
 
     def take(self, size: int) -> bytes:
         if size > len(self.data) - self.at:
-            raise ModelRefused(f"{self.name} is cut short: {size} bytes at {self.at} are not there")
+            raise ModelRefused(
+                f"{self.name} is cut short, {size} bytes at {self.at} are not there", todo=AGAIN
+            )
         self.at += size
         return self.data[self.at - size : self.at]
 
@@ -134,7 +138,10 @@ def read_gguf(path: Path) -> GgufFile:
     with path.open("rb") as file:
         magic = file.read(4)
         if magic != MAGIC:
-            raise ModelRefused(f"{path.name} is not GGUF: it begins with {magic!r}")
+            raise ModelRefused(
+                f"{path.name} is not GGUF, which begins with the letters GGUF",
+                todo="is this the right file?",
+            )
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _read(path, _Cursor(path.name, data))
 
@@ -150,7 +157,9 @@ def _read(path: Path, cursor: _Cursor) -> GgufFile:
         raise ModelRefused(f"{path.name}: a key of its metadata occurs twice")
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or not 1 <= alignment <= ALIGNMENT_MAX:
-        raise ModelRefused(f"{path.name}: an alignment of {alignment!r}")
+        raise ModelRefused(
+            f"{path.name}: its alignment is not a number from 1 to {ALIGNMENT_MAX}", todo=AGAIN
+        )
     rows = dict(_rows(cursor, tensors))
     if len(rows) != tensors:
         raise ModelRefused(f"{path.name}: a tensor occurs twice")
@@ -176,8 +185,9 @@ def _rows(cursor: _Cursor, count: int) -> Iterator[tuple[str, GgufTensor]]:
             known = NOT_RUN.get(kind, "of the unknown type")
             raise ModelRefused(f"{cursor.name}: {name[:80]} is {known} ({kind}), which is not run")
         label, items, size = BLOCKS[kind]
+        sizes = " by ".join(map(str, shape))
         if not all(shape) or shape[-1] % items:
-            raise ModelRefused(f"{cursor.name}: {name[:80]} of {list(shape)} is no {label}")
+            raise ModelRefused(f"{cursor.name}: {name[:80]} of {sizes} is no {label}")
         yield name, GgufTensor(kind, shape, offset, offset + math.prod(shape) // items * size)
 
 
@@ -192,7 +202,9 @@ def _placed(
         at = row.end
         if base + at > len(cursor.data):
             raise ModelRefused(
-                f"{cursor.name} is cut short: {name[:80]} ends at {base + at} of {len(cursor.data)}"
+                f"{cursor.name} is cut short, {name[:80]} ends at {base + at}"
+                f" of {len(cursor.data)} bytes",
+                todo=AGAIN,
             )
         found[name] = GgufTensor(row.kind, row.shape, base + row.begin, base + row.end)
     return found

@@ -54,7 +54,10 @@ class Source:
     fields_left: int = FIELDS_MAX
 
     def refuse(self, why: str) -> ModelRefused:
-        return ModelRefused(f"{self.name} is no whole ONNX file: {why}")
+        return ModelRefused(
+            f"{self.name} is no whole ONNX file, {why}",
+            todo="is this the right file? if so, download it again",
+        )
 
 
 @dataclass(slots=True)

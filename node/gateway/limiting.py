@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field
 
-# A burst is what comes in this share of a minute; one request is always allowed.
-BURST_SHARE = 0.25
 NAMES_MAX = 4096
 
 
@@ -21,7 +19,8 @@ class Allowance:
 
     def take(self, name: str, per_minute: int, now_s: float) -> float:
         """0 if one more request is allowed now, else how long to wait for it."""
-        most = max(1.0, per_minute * BURST_SHARE)
+        # All that a minute allows may come at once; each second then gives its share back.
+        most = float(per_minute)
         bucket = self._buckets.setdefault(name, _Bucket(most, now_s))
         if len(self._buckets) > NAMES_MAX:
             self._buckets.pop(next(iter(self._buckets)))

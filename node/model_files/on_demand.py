@@ -11,6 +11,7 @@ from pathlib import Path
 
 import trio
 
+from node.engines.by_format import formats_of
 from node.engines.seam import Emit, Engine, EngineStatistics, Job, Loaded, Output
 from node.model_files.budget import Held, to_let_go
 from node.model_files.describing import memory_bytes
@@ -53,6 +54,10 @@ class OnDemand:
     # would end the worker.
     _loading: trio.Event | None = None
     _freed: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def formats(self) -> frozenset[str] | None:
+        return formats_of(self.engine)
 
     @property
     def free_slots(self) -> int:

@@ -123,6 +123,8 @@ HOSTILE_NPY = {
     "too deep": b"\x93NUMPY\x01\x00\x00\x40" + b"(" * 0x4000,
     "negative": b"\x93NUMPY\x01\x00\x3c\x00"
     + b"{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }".ljust(60),
+    "endless": b"\x93NUMPY\x01\x00\x3c\x00"
+    + b"{'descr': '<f4', 'fortran_order': False, 'shape': (1e999,), }".ljust(60),
     "huge": b"\x93NUMPY\x01\x00\x50\x00"
     + b"{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999999, 9), }".ljust(80),
 }

@@ -10,10 +10,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.engines.by_format import EnginesByFormat
 from node.engines.hash_engine import HashEngine, hash_manifest
 from node.engines.seam import EngineStatistics
 from node.local import Local
 from node.local_models import LocalModels
+from node.model_files.on_demand import open_on_demand
 from node.peer import Node
 from tests.node.network import I, Network, S, open_network
 from wire.content import ContentId
@@ -194,6 +196,50 @@ async def test_a_fault_of_an_added_model_does_not_end_the_peer(
                 await trio.sleep(0.1)
         assert (await Local(server).status({}, unheard))["models"]
         rows = (await call(server, "models"))["here"]
-        assert any(it["state"] == "failing" and "hash" not in it["name"] for it in rows)
+        # It was asked for by its id; people know it by its name.
+        assert [(it["name"], it["state"], it["id"]) for it in rows] == [
+            ("mine", "failing", found["id"])
+        ]
         with pytest.raises(InputError, match="whole path"):
             await call(server, "models-add", what="./relative.onnx")
+
+
+async def test_a_model_without_an_engine_here_is_kept_and_not_said_to_be_served(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with (
+        open_on_demand(EnginesByFormat({"hash": HashEngine()}), 1 << 30) as engine,
+        open_network(tmp_path) as network,
+    ):
+        server = await network.add(I, models=("hash",), engine=engine)
+        found = await call(server, "models-add", what=str(ONNX), name="mine")
+        assert not found["served"]
+        assert "without an engine for onnx (it runs hash)" in found["why_not"]
+        await trio.sleep(5)
+        listed = await call(server, "models")
+        assert [it["name"] for it in listed["here"]] == ["hash"]
+        kept = [(it["name"], it["id"]) for it in listed["kept"] if it["name"] != "hash"]
+        assert kept == [("mine", found["id"])]
+
+
+async def test_a_name_that_one_model_has_in_the_network_is_enough_to_pull_it(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        puller = await network.add(S)
+        first, second = [await network.add(I, models=()) for _ in range(2)]
+        await network.settled()
+        models = [hash_manifest("another"), hash_manifest("another", dimensions=32)]
+        for node, manifest in zip((first, second), models, strict=True):
+            with pytest.raises(InputError, match="nobody offers"):
+                await call(puller, "models-pull", what="yet-another")
+            await node.models.keep(manifest)
+            await call(node, "models-add", what=str(manifest.id))
+            await offered(network, puller, node, manifest.id, there=True)
+            if node is first:
+                found = await call(puller, "models-pull", what="another")
+                assert found["id"] == str(manifest.id)
+                await call(puller, "models-rm", what="another")
+        with pytest.raises(InputError, match="2 models in the network") as raised:
+            await call(puller, "models-pull", what="another")
+        assert all(str(it.id) in raised.value.todo for it in models)
