@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.commands.join import announce
 from node.engines.by_format import EnginesByFormat
 from node.engines.hash_engine import HashEngine, hash_manifest
 from node.engines.seam import EngineStatistics
@@ -243,3 +244,12 @@ async def test_a_name_that_one_model_has_in_the_network_is_enough_to_pull_it(
         with pytest.raises(InputError, match="2 models in the network") as raised:
             await call(puller, "models-pull", what="another")
         assert all(str(it.id) in raised.value.todo for it in models)
+
+
+async def test_a_peer_that_serves_nothing_yet_says_so(
+    autojump_clock: MockClock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with open_network(tmp_path) as network:
+        for roles, models, said in ((I, (), True), (I, ("hash",), False), (S, (), False)):
+            announce(await network.add(roles, models=models), as_json=False)
+            assert ("runs no model yet: give --model" in capsys.readouterr().out) is said
