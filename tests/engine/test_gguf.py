@@ -101,13 +101,20 @@ BAD = {
 }
 
 
+# What to do about it.
+_MENDED = {"not GGUF": "the right file?", "cut short": "download it again"}
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_head_is_refused_with_its_reason(name: str, tmp_path: Path) -> None:
     data, reason = BAD[name]
     path = tmp_path / "bad.gguf"
     path.write_bytes(data)
-    with pytest.raises(ModelRefused, match=reason):
+    with pytest.raises(ModelRefused, match=reason) as caught:
         read_gguf(path)
+    if reason in _MENDED:
+        assert _MENDED[reason] in caught.value.todo
+        assert "'" not in str(caught.value)
 
 
 def test_every_cut_of_a_good_file_is_refused(good: Path, tmp_path: Path) -> None:

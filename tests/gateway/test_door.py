@@ -18,6 +18,7 @@ from trio.testing import MockClock
 
 from node.gateway.config import GatewayConfig
 from node.gateway.keys import add_key, keys_file, remove_key
+from node.gateway.limiting import Allowance
 from node.gateway.server import Patient
 from tests.gateway.conftest import QUICK, Served, serving
 from tests.gateway.engine import SLOW
@@ -105,7 +106,7 @@ def test_keys_are_needed_once_there_are_any_and_have_their_limits(tmp_path: Path
         file = keys_file(served.node.config.state)
         with served.client() as nobody:
             assert nobody.models.list().data
-        secret = add_key(file, "ada", 60, entropy, 0.0)
+        secret = add_key(file, "ada", 20, entropy, 0.0)
         assert file.stat().st_mode & 0o777 == 0o600
         assert secret not in file.read_text()
 
@@ -126,9 +127,23 @@ def test_keys_are_needed_once_there_are_any_and_have_their_limits(tmp_path: Path
         with served.client(api_key=secret) as ada:
             with pytest.raises(openai.RateLimitError) as caught:
                 deque((ada.models.list() for _ in range(30)), maxlen=0)
-            assert 1 <= int(caught.value.response.headers["retry-after"]) <= 2
+            assert 1 <= int(caught.value.response.headers["retry-after"]) <= 3
         remove_key(file, "ada")
         until(lambda: not refused("none"))
+
+
+def test_what_a_minute_allows_may_come_at_once_and_comes_back_evenly() -> None:
+    allowance = Allowance()
+
+    def waits(now_s: float) -> list[float]:
+        return [allowance.take("bob", 3, now_s) for _ in range(5)]
+
+    assert waits(0.0) == [0, 0, 0, 20, 20]
+    assert waits(20.0) == [0, 20, 20, 20, 20]
+    assert waits(65.0) == [0, 0, 15, 15, 15]
+    # Nothing is saved up beyond one minute's.
+    assert waits(1000.0) == [0, 0, 0, 20, 20]
+    assert allowance.take("ada", 3, 1000.0) == 0
 
 
 def test_keys_that_cannot_be_read_let_nobody_in(tmp_path: Path) -> None:

@@ -131,6 +131,18 @@ def test_content_goes_to_standard_output_as_it_is(asker: Peer, tmp_path: Path) -
     assert asker.ask("get", content) == Done(0, "just this", "")
 
 
+def test_waiting_for_verifiers_that_are_not_there_is_told(asker: Peer) -> None:
+    short = asker.ask("ask", "hash", *HELLO, "--fresh", "--verdicts", "3/3", "--deadline", "6")
+    words = "2 verifiers of this model are known and 3 have to agree: waiting for more"
+    assert words in short.out
+    assert "--verdicts 0/0" in short.out
+    assert short.error
+    for verdicts in ("2/2", "0/0"):
+        done = asker.ask("ask", "hash", *HELLO, "--fresh", "--verdicts", verdicts)
+        assert done.code == 0
+        assert "waiting" not in done.out
+
+
 def test_debug_shows_the_whole_traceback(asker: Peer) -> None:
     done = asker.ask("--debug", "ask", "nonsense", *HELLO)
     assert done.code == 1

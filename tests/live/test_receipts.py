@@ -1,5 +1,6 @@
 """A receipt with one thing changed in it does not hold, and `verify` says what fails."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from node.audit import Report, Status, audit
+from node.audit import Report, Status, audit, begins_as_receipt
 from tests.live.command_line import Peer, at_once, baton
 from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import open_signed, sign
@@ -62,6 +63,38 @@ def test_a_receipt_cut_short_anywhere_does_not_hold(kept: Path) -> None:
     for size in range(len(raw)):
         assert failing(audit(raw[:size], nothing)), size
     assert failing(audit(raw + b"\0", nothing))
+
+
+def test_a_damaged_receipt_is_told_from_another_file(kept: Path) -> None:
+    raw = kept.read_bytes()
+    for place in range(8):
+        for flip in range(1, 256):
+            assert begins_as_receipt(raw[:place] + bytes([raw[place] ^ flip]) + raw[place + 1 :])
+    assert all(begins_as_receipt(raw[:size]) for size in range(8))
+    for other in (b"# Baton", b"{}  ", b"\x89PNG", bytes(8), b"GGUF"):
+        assert not begins_as_receipt(other)
+
+
+def test_verify_says_when_a_file_is_no_receipt(kept: Path, tmp_path: Path) -> None:
+    receipt = kept.stem
+    words = json.dumps({"id": receipt, "route": [], "verdicts": []})
+    files = {
+        "README.md": "# Baton",
+        "words.json": words,
+        "other.json": '{"name": "x"}',
+        "deep.json": "[" * 100_000,
+        "odd.json": words.replace(receipt, "$(reboot)"),
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    done = at_once([("verify", tmp_path / name) for name in files])
+    lines = dict(zip(files, (it.error for it in done), strict=True))
+    assert all(f"{tmp_path / name} is not a receipt file" in lines[name] for name in files)
+    assert all("not hold" not in line and "done again" not in line for line in lines.values())
+    assert "curl -H 'accept: application/octet-stream'" in lines["words.json"]
+    assert lines["words.json"].endswith(f"/v1/receipts/{receipt}")
+    assert "reboot" not in lines["odd.json"]
+    assert all("curl" not in lines[it] for it in ("README.md", "other.json", "deep.json"))
 
 
 def test_another_kind_of_record_is_no_receipt(kept: Path) -> None:
