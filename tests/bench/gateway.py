@@ -269,7 +269,10 @@ async def _serve_direct(folder: Path) -> None:
     node = SimpleNamespace(
         path=_Direct(engine),
         models=models,
-        peers=SimpleNamespace(me=None, view=SimpleNamespace(living=lambda _: [])),
+        peers=SimpleNamespace(
+            mine=lambda: SimpleNamespace(record=SimpleNamespace(plays=lambda _: False)),
+            view=SimpleNamespace(living=lambda _: []),
+        ),
         parts=SimpleNamespace(
             seams=SimpleNamespace(wall_s=trio.current_time, random=None, entropy=os.urandom)
         ),
