@@ -49,6 +49,3 @@ class Starts:
         others = [it for it in starts.values() if it.record.instance != instance]
         holding = [it for it in others if not it.record.expired(wall_s)]
         return max(holding, key=lambda it: it.record.seq, default=None)
-
-
-__all__ = ["Starts"]

@@ -11,6 +11,7 @@ they share the larger it must be (Lincoln and Petersen's estimate, by capture an
 rather keep whom there are few of, so those are estimated apart from the others.
 """
 
+from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -122,7 +123,8 @@ class Swapping:
         if self.believed and other not in self.believed:
             return
         if self.view.is_full:
-            ours, shared = self.view.by_scarcity(), self.view.by_scarcity(both)
+            kinds = self.view.scarcities()
+            ours, shared = Counter(kinds.values()), Counter(kinds[it.key] for it in both)
             # Which of theirs are scarce they do not say; views are kept alike.
             part = count / len(self.view)
             # One more on each side: an estimate without a shared peer is large, not infinite.

@@ -12,8 +12,7 @@ ours to say: issue times are the strangers' own words, and may lie ahead of us.
 """
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import lru_cache
@@ -345,15 +344,13 @@ class View:
         groups = [it for it in self._places.values() if len(it) <= enough]
         return [entries[it] for it in dict.fromkeys(chain.from_iterable(groups))]
 
-    def by_scarcity(self, entries: Iterable[Entry] | None = None) -> Counter[int]:
-        """How many of `entries`, or of all, have so many peers, in powers of two, beside them in
-        the scarcest thing they offer.
-        """
+    def scarcities(self) -> dict[bytes, int]:
+        """By key: how many peers, in powers of two, offer the scarcest thing that this one does."""
         sizes = {place: len(group).bit_length() for place, group in self._places.items()}
-        return Counter(
-            min([sizes[place] for place in entry.parts.places], default=0)
-            for entry in (self._entries.values() if entries is None else entries)
-        )
+        return {
+            entry.key: min([sizes[place] for place in entry.parts.places], default=0)
+            for entry in self._entries.values()
+        }
 
     @property
     def is_full(self) -> bool:
