@@ -13,7 +13,7 @@ from node.patience import Patience
 from p2p.peers import Peers
 from p2p.score import Offence, Standing
 from wire import limits
-from wire.content import PeerId
+from wire.content import ContentId, PeerId
 from wire.errors import (
     BadSignature,
     Malformed,
@@ -100,14 +100,14 @@ class Checking:
     def candidates(self, claimed: Claimed) -> list[PeerId]:
         """The verifiers we know that run the leg's model, without those who did the task."""
         doers = {it.signer for it in claimed.receipts} | {claimed.task.signer, self.peers.me}
-        wall_s = self.peers.seams.wall_s()
-        model = claimed.receipt.record.model
-        known = {
-            it.signer
-            for it in self.peers.view.candidates(Role.VERIFY, model, wall_s)
-            if it.signer not in doers and self.peers.standing(it.signer) is not Standing.BANNED
-        }
+        known = self.verifiers(claimed.receipt.record.model) - doers
         return sorted(known)[: limits.CANDIDATES_MAX]
+
+    def verifiers(self, model: ContentId | None) -> set[PeerId]:
+        """Everybody known that runs a model to check it, and may be asked."""
+        found = self.peers.view.candidates(Role.VERIFY, model, self.peers.seams.wall_s())
+        standing = self.peers.standing
+        return {it.signer for it in found if standing(it.signer) is not Standing.BANNED}
 
     async def check(
         self, claimed: Claimed, tell: Tell, *, deadline_at_s: float, terms: Terms | None = None

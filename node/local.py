@@ -202,10 +202,8 @@ class Local:
         def tell(event: Event) -> None:
             if not isinstance(event, LegDone):
                 return
-            peers, model = self.node.peers, event.receipt.record.model
-            wall_s = self.node.parts.seams.wall_s()
-            found = peers.view.candidates(Role.VERIFY, model, wall_s)
-            known = len({it.signer for it in found} - {event.receipt.signer, peers.me})
+            verifiers = self.node.path.checking.verifiers(event.receipt.record.model)
+            known = len(verifiers - {event.receipt.signer, self.node.peers.me})
             if known < request.needed:
                 emit({"event": "few_verifiers", "known": known, "needed": request.needed})
 

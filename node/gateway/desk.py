@@ -15,7 +15,6 @@ from node.gateway.errors import Fault, HttpError, bad, fault_of, unavailable
 from node.path import TASKS_UNDER_WAY_MAX
 from node.peer import Node
 from node.runs import Request
-from p2p.score import Standing
 from wire import limits
 from wire.content import ContentId
 from wire.errors import BatonError, InputError
@@ -110,22 +109,17 @@ class Desk:
 
     async def _somebody_checks(self, request: Request) -> None:
         """HttpError at once where the verdicts asked for cannot come: nobody waits for those."""
-        model = request.stages[-1].model
-        if request.level is Level.SIGNED or self._verifiers(model) >= request.needed:
+        checking, model = self.node.path.checking, request.stages[-1].model
+        if request.level is Level.SIGNED or len(checking.verifiers(model)) >= request.needed:
             return
         await self.node.peers.seek(Role.VERIFY, model, deadline_s=SEEK_S)
-        if (known := self._verifiers(model)) < request.needed:
+        if (known := len(checking.verifiers(model))) < request.needed:
             raise unavailable(
                 f"{known} peers are known that check this model, and {request.needed} have to"
                 " agree: ask for fewer verdicts, or for none with 0/0",
                 code="too_few_verifiers",
                 retry_after_s=RETRY_AFTER_S,
             )
-
-    def _verifiers(self, model: ContentId | None) -> int:
-        peers = self.node.peers
-        found = peers.view.candidates(Role.VERIFY, model, self.node.parts.seams.wall_s())
-        return sum(peers.standing(it.signer) is not Standing.BANNED for it in found)
 
     async def done(
         self, request: Request, tell: Tell, accepted: Callable[[ContentId], None]
