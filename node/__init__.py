@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from node.client import connect as connect
-    from node.client_blocking import connect_blocking as connect_blocking
+    from node.client.blocking import connect_blocking as connect_blocking
+    from node.client.net import connect as connect
 
-_OFFERED = {"connect": "node.client", "connect_blocking": "node.client_blocking"}
+_OFFERED = {"connect": "node.client.net", "connect_blocking": "node.client.blocking"}
 
 
 def __getattr__(name: str) -> Any:

@@ -61,7 +61,7 @@ def _world() -> object:
     """For a peer of its own alone: other commands need no network, and start at once."""
     from node.commands.join import World
     from node.devnet.machine import Machine
-    from node.engines.launch import EngineConfig
+    from node.engines.host.launch import EngineConfig
     from p2p.adverts import Seams
     from p2p.over_libp2p import TcpTransport
 

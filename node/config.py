@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from node.gateway.config import GatewayConfig
-from node.guest import GuestConfig
+from node.gateway_config import GatewayConfig
+from node.guest.rules import GuestConfig
 from p2p.peers import PeersConfig
 from wire import limits
 from wire.errors import InputError

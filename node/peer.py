@@ -9,25 +9,25 @@ from dataclasses import dataclass, field
 
 import trio
 
-from node.answers import Answers
-from node.checking import Checking
+from node.asking.answers import Answers
+from node.asking.rechecking import Rechecking
+from node.asking.tasks import Path
+from node.checking.quorum import Checking
 from node.config import NodeConfig
-from node.engines.seam import Engine
-from node.events import Event, Failed
-from node.handing import Handing
-from node.models import Models
-from node.path import Path
-from node.probing import Probing
-from node.rechecking import Rechecking
-from node.roles.data import DataRole
-from node.roles.infer import InferRole
-from node.roles.seam import LegRole
-from node.roles.turns import Turns
-from node.roles.verify import VerifyRole
-from node.searching import IndexCache
-from node.serving import LegServer
-from node.serving_models import ServingModels
-from node.sources import Source
+from node.dispatch.dispatcher import Handing
+from node.engines.interface import Engine
+from node.models.collection import Models
+from node.models.loader import ServingModels
+from node.models.probing import Probing
+from node.serving.data_role import DataRole
+from node.serving.fair_queue import Turns
+from node.serving.infer_role import InferRole
+from node.serving.leg_server import LegServer
+from node.serving.nearest import IndexCache
+from node.serving.role import LegRole
+from node.serving.sources import Source
+from node.serving.verify_role import VerifyRole
+from node.task.events import Event, Failed
 from p2p.adverts import Offering, Seams
 from p2p.blobs import Blobs
 from p2p.peers import Peers, open_peers

@@ -1,8 +1,8 @@
 """Adverts out and in: what we have to offer now, signed and told; what others say, heard.
 
-The shell around `p2p.view` and `p2p.pace`: it signs, publishes and listens; the view decides what
-is believed, the pace when we speak. Most adverts travel by swaps (see `p2p.neighbours`); the topic
-is for what is urgent.
+The shell around `p2p.view` and `p2p.gossip_rate`: it signs, publishes and listens; the view decides
+what is believed, the pace when we speak. Most adverts travel by swaps (see `p2p.neighbours`);
+the topic is for what is urgent.
 """
 
 from collections.abc import Callable, Container, Sequence
@@ -11,10 +11,10 @@ from random import Random
 
 import trio
 
+from p2p.anti_entropy import Swapping
 from p2p.dialing import Dialing
-from p2p.pace import Pace
-from p2p.starts import Starts
-from p2p.swapping import Swapping
+from p2p.duplicate_keys import Starts
+from p2p.gossip_rate import Pace
 from p2p.transport import Endpoint
 from p2p.view import Hearing, View
 from wire import limits

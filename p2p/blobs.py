@@ -13,7 +13,7 @@ import trio
 from p2p.fetching import ROOT, Due, FetchPlan, below
 from p2p.peers import Peers
 from p2p.score import Offence
-from p2p.talk import Talk, refusal_of
+from p2p.typed_call import Talk, refusal_of
 from store import Store
 from wire import limits
 from wire.content import ContentId, PeerId

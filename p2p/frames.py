@@ -1,7 +1,7 @@
 """How a conversation is cut into frames: one byte of kind, four of length, then the payload.
 
 Pure: bytes in, frames out. It refuses a frame at its header, before a byte of the payload is kept,
-and knows nothing of who may send what when (see `p2p.lane`).
+and knows nothing of who may send what when (see `p2p.framed_stream`).
 """
 
 import struct

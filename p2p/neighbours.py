@@ -12,14 +12,14 @@ from itertools import islice
 
 import trio
 
+from p2p.anti_entropy import keys_of
+from p2p.connect import TROUBLES, call_all
 from p2p.dialing import Dial
-from p2p.greeting import Greeting
-from p2p.meeting import not_met
-from p2p.reaching import TROUBLES, call_all
+from p2p.handshake import Greeting
+from p2p.handshake_log import not_met
 from p2p.score import Standing
-from p2p.swapping import keys_of
-from p2p.talk import Talk, refusal_of
 from p2p.transport import ConnectionDown, ConnectionEvent, ConnectionUp
+from p2p.typed_call import Talk, refusal_of
 from wire.content import PeerId
 from wire.errors import InputError, Refused, TooSlow
 from wire.message import Message, Newer, Part, Ping, Pong, Swap

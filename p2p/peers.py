@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 import trio
 
 from p2p.adverts import Herald, Offering, Seams
+from p2p.anti_entropy import Swapping
 from p2p.dialing import Dialing
-from p2p.door import Door, Handler
-from p2p.meeting import Meetings
+from p2p.discovery import Seeking
+from p2p.gossip_rate import Pace, PaceConfig
+from p2p.handshake_log import Meetings
 from p2p.neighbours import Neighbours
-from p2p.pace import Pace, PaceConfig
-from p2p.seeking import Seeking
+from p2p.peer_rpc import Door, Handler
 from p2p.streams import open_streams
-from p2p.swapping import Swapping
 from p2p.transport import Transport
 from p2p.view import View
 from wire.advert import Advert

@@ -2,7 +2,8 @@
 
 Opening a libp2p stream costs a few round trips, a pooled one costs none. `Streams.exchange` lends
 a stream for one conversation; what a conversation's two sides say to each other is none of this
-file's business (see `p2p.talk`). The lane under a conversation keeps its promises: see `p2p.lane`.
+file's business (see `p2p.typed_call`). The lane under a conversation keeps its promises: see
+`p2p.framed_stream`.
 
 It never connects: a peer without a connection is Disconnected here.
 """
@@ -16,8 +17,8 @@ from typing import Self
 
 import trio
 
-from p2p.lane import Conversation, Lane, Unread
-from p2p.own_stream import own_streams
+from p2p.framed_stream import Conversation, Lane, Unread
+from p2p.loopback import own_streams
 from p2p.transport import ByteStream, Endpoint, Transport
 from wire import limits
 from wire.content import PeerId

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
-from store.groups import Action, Figures
+from store.group_commit import Action, Figures
 from store.rows import Rows
 
 T = TypeVar("T")

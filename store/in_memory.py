@@ -13,7 +13,7 @@ import trio
 
 from store.catalog import Catalog, Recency
 from store.content_store import ContentStore
-from store.groups import Action, Figures
+from store.group_commit import Action, Figures
 from store.rows import Rows
 from store.seam import Store
 

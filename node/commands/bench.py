@@ -12,13 +12,13 @@ from node.commands.guest_options import guest_of, guest_options
 from node.commands.join import World
 from node.commands.models import meant
 from node.commands.options import json_option, state_option
-from node.commands.showing import console, safe, show_json, size
+from node.commands.output import console, safe, show_json, size
 from node.config import NodeConfig
-from node.engines.minilm import minilm_files
-from node.model_files.describing import describe, is_path
-from node.model_files.shelf import PINNED, Shelf
-from node.opening_engines import open_engine
-from node.speeds import measure
+from node.engines.formats.minilm import minilm_files
+from node.models.inspect import describe, is_path
+from node.models.model_store import PINNED, Shelf
+from node.models.opening_engines import open_engine
+from node.models.speeds import measure
 from store import open_store
 from wire import limits
 from wire.content import ContentId

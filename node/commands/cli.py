@@ -9,10 +9,13 @@ import click
 import trio
 from trio.testing import MockClock
 
-from node.commands import asking, content, looking, verifying
+from node.commands import ask as asking
+from node.commands import content
 from node.commands import demo as showing_demo
 from node.commands import devnet as showing_devnet
 from node.commands import load as loading_command
+from node.commands import status as looking
+from node.commands import verify as verifying
 from node.commands.bench import bench
 from node.commands.guest_options import guest_of, guest_options
 from node.commands.join import World, join
@@ -30,7 +33,7 @@ from node.commands.options import (
 from node.config import ROLES_DEFAULT, NodeConfig
 from node.devnet.config import DevnetConfig
 from node.devnet.faults import KINDS, parse
-from node.loading import rate_of
+from node.devnet.open_loop import rate_of
 from p2p.peers import PeersConfig
 from wire import limits
 from wire.errors import InputError

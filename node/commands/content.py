@@ -9,9 +9,9 @@ import trio
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from node.commands.asking import SOCKET
-from node.commands.showing import console, show_json, size
-from node.control import call
+from node.commands.ask import SOCKET
+from node.commands.output import console, show_json, size
+from node.local.control import call
 from wire.errors import InputError
 
 DEADLINE_S = 24 * 3600.0

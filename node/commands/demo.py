@@ -1,4 +1,4 @@
-"""`demo`: the story of `node.demo`, on a screen that a person can follow."""
+"""`demo`: the story of `node.commands.demo_story`, on a screen that a person can follow."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from node.commands.asking import show_passages, show_route
-from node.commands.showing import console, safe, show_json, size
-from node.demo import DemoPeer, Story, planned, prepare_folder, tell_story
+from node.commands.ask import show_passages, show_route
+from node.commands.demo_story import DemoPeer, Story, planned, prepare_folder, tell_story
+from node.commands.output import console, safe, show_json, size
 
 LOG_LINES = 9
 REFRESH_S = 0.25

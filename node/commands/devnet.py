@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 from trio import TaskStatus  # type: ignore[attr-defined]
 
-from node.commands.showing import console, show_json, size
+from node.commands.output import console, show_json, size
 from node.devnet.config import DevnetConfig, config_of
 from node.devnet.machine import Machine
 from node.devnet.net import Devnet, open_devnet

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import click
 
 from node.commands.options import bytes_of
-from node.guest import GuestConfig, Schedule, gpus_of, share_of
+from node.guest.rules import GuestConfig, Schedule, gpus_of, share_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 

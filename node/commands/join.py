@@ -10,18 +10,18 @@ from pathlib import Path
 import trio
 from trio import TaskStatus  # type: ignore[attr-defined]
 
-from node.commands.showing import console, safe, show_json, size
+from node.commands.output import console, safe, show_json, size
 from node.config import NodeConfig
-from node.control import check_socket_path, open_control
 from node.devnet.machine import Machine
-from node.engines.launch import EngineConfig
-from node.guest import Courtesy
-from node.guest_watch import MachineLook, be_courteous
-from node.local import Local
-from node.models import ModelProgress
-from node.opening_engines import open_engine
+from node.engines.host.launch import EngineConfig
+from node.guest.rules import Courtesy
+from node.local.commands import Local
+from node.local.control import check_socket_path, open_control
+from node.local.guest_watch import MachineLook, be_courteous
+from node.models.collection import ModelProgress
+from node.models.opening_engines import open_engine
 from node.peer import Node, Parts, open_node
-from node.sources import FolderSource, FolderSources, PydocSource, Source, Sources
+from node.serving.sources import FolderSource, FolderSources, PydocSource, Source, Sources
 from p2p.adverts import Seams
 from p2p.transport import Transport
 from store import key_seed, open_store

@@ -7,7 +7,7 @@ import click
 
 from node.commands.join import World
 from node.commands.options import json_option, state_option
-from node.commands.showing import console, safe, show_json
+from node.commands.output import console, safe, show_json
 from node.gateway.keys import (
     PER_MINUTE_DEFAULT,
     PER_MINUTE_MAX,

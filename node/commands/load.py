@@ -10,16 +10,16 @@ from typing import Any
 
 import trio
 
-from node.commands.asking import SOCKET
+from node.commands.ask import SOCKET
 from node.commands.join import World
-from node.commands.showing import console, show_json, show_table
+from node.commands.output import console, show_json, show_table
 from node.config import NodeConfig
-from node.control import call, unheard
+from node.devnet.open_loop import Latencies, moments
 from node.engines.hash_engine import HashEngine
-from node.loading import Latencies, moments
-from node.local import Local
+from node.local.commands import Local
+from node.local.control import call, unheard
 from node.peer import Parts, open_node
-from node.sources import Sources
+from node.serving.sources import Sources
 from p2p.peers import PeersConfig
 from store import key_seed, open_store
 from wire.errors import BatonError, InputError

@@ -9,13 +9,13 @@ from typing import Any
 import click
 import trio
 
-from node.commands.asking import SOCKET
+from node.commands.ask import SOCKET
 from node.commands.content import bar
 from node.commands.options import json_option, state_option
-from node.commands.showing import console, safe, show_json, show_table, size
-from node.control import call, unheard
-from node.model_files.describing import is_path
-from node.model_files.shelf import PINNED, Shelf, told
+from node.commands.output import console, safe, show_json, show_table, size
+from node.local.control import call, unheard
+from node.models.inspect import is_path
+from node.models.model_store import PINNED, Shelf, told
 from store import open_store
 from wire.errors import InputError
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from node.gateway.config import HTTP_DEFAULT, GatewayConfig, place_of
+from node.gateway_config import HTTP_DEFAULT, GatewayConfig, place_of
 from wire import limits
 from wire.errors import InputError
 from wire.kinds import Role

@@ -21,8 +21,8 @@ import trio
 from p2p.frames import HEADER_BYTES
 from p2p.frames import Kind as FrameKind
 from p2p.peers import Handler
-from p2p.talk import Talk
 from p2p.transport import Accept, ByteStream, Endpoint, Transport
+from p2p.typed_call import Talk
 from wire.content import PeerId
 from wire.kinds import Kind
 from wire.message import Message
@@ -32,7 +32,7 @@ _HEADER = struct.Struct(">BI")
 # A message is a list of two, and its kind a small number: these two bytes begin its payload.
 _LIST_OF_TWO = 0x92
 _GOSSIP_TASKS = (
-    *("p2p.adverts", "p2p.neighbours", "p2p.seeking", "p2p.peers"),
+    *("p2p.adverts", "p2p.neighbours", "p2p.discovery", "p2p.peers"),
     "p2p.over_libp2p.gossip",
 )
 _WIRE_TASKS = ("p2p.", "libp2p.")
@@ -43,7 +43,7 @@ _PUBSUB_TASKS = (
     *("_handle_new_peer", "_replay_recent", "handle_sending_messages[", "heartbeat["),
 )
 _SERVICE_TASK = "[daemon="
-_WORK_TASKS = ("p2p.blobs", "p2p.fetching", "p2p.together", "node.")
+_WORK_TASKS = ("p2p.blobs", "p2p.fetching", "p2p.gather", "node.")
 WORK_KINDS = frozenset(
     (
         *(Kind.OFFER, Kind.ACCEPT, Kind.REFUSE, Kind.PIECE, Kind.RESULT),

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from node.devnet.faults import Wanted, parse
+from node.devnet.open_loop import rate_of
 from node.devnet.plan import PEERS_MIN
-from node.loading import rate_of
-from p2p.pace import Pace, PaceConfig
+from p2p.gossip_rate import Pace, PaceConfig
 from p2p.view import ViewConfig
 from wire.errors import InputError
 

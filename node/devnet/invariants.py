@@ -7,9 +7,9 @@ whatever its figures are.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from node.path import TASKS_UNDER_WAY_MAX
+from node.asking.tasks import TASKS_UNDER_WAY_MAX
 from node.peer import Node
-from node.serving import LEGS_AT_ONCE
+from node.serving.leg_server import LEGS_AT_ONCE
 from wire import limits
 from wire.content import PeerId
 

@@ -8,11 +8,11 @@ from random import Random
 import trio
 
 from node.devnet.invariants import Violations
+from node.devnet.open_loop import Latencies, moments
 from node.devnet.peer import DevPeer
 from node.devnet.tasks import Question, Stream, draw_question
-from node.events import Event, Failed
-from node.loading import Latencies, moments
 from node.peer import Node
+from node.task.events import Event, Failed
 from wire.content import ContentId
 from wire.errors import InputError, Missing, Refused, StoreError, TaskFailed
 

@@ -17,6 +17,7 @@ from trio import TaskStatus  # type: ignore[attr-defined]
 from node.devnet.accounting import Accounting
 from node.devnet.config import DevnetConfig
 from node.devnet.faults import Aim, Fault, plan
+from node.devnet.injection import end, strike
 from node.devnet.invariants import Violations
 from node.devnet.links import FaultyNetwork
 from node.devnet.load import Load
@@ -24,9 +25,8 @@ from node.devnet.machine import Machine, check_memory
 from node.devnet.peer import DevPeer, Surroundings
 from node.devnet.plan import key_of, plan_peers
 from node.devnet.sampling import Sampler
-from node.devnet.striking import end, strike
 from node.devnet.tasks import MadeUpSource, first_request
-from node.events import silently
+from node.task.events import silently
 from p2p.transport import Transport
 from wire.errors import BatonError, InputError, StoreError, TransportError
 

@@ -16,11 +16,11 @@ from trio import TaskStatus  # type: ignore[attr-defined]
 
 from node.config import NodeConfig
 from node.devnet.accounting import Accounting, CountingTransport
-from node.devnet.behaviour import HANDLED, DevnetEngine, Disk, flood, memory_store, misbehave
+from node.devnet.adversary import HANDLED, DevnetEngine, Disk, flood, memory_store, misbehave
 from node.devnet.links import FaultyNetwork
 from node.devnet.plan import PeerPlan, manifests
 from node.peer import Node, Parts, open_node
-from node.sources import Source
+from node.serving.sources import Source
 from p2p.adverts import Seams
 from p2p.over_libp2p import MemoryTransport
 from p2p.peers import PeersConfig

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from node.devnet.invariants import BoundsHold, SequenceNeverGoesBack, Violations
+from node.devnet.open_loop import Latencies
 from node.devnet.peer import DevPeer
 from node.devnet.plan import manifests
-from node.loading import Latencies
 from p2p.view import View
 from wire.advert import Advert
 from wire.content import ContentId, PeerId

@@ -10,12 +10,12 @@ from random import Random
 
 import trio
 
+from node.asking.run import Request
 from node.devnet.plan import DIMENSIONS, manifests
 from node.engines.hash_engine import hash_piece, hash_vector
-from node.events import Event, Restarted, Streamed
-from node.roles.data import PASSAGES_PER_LEG
-from node.runs import Request
-from node.sources import cut
+from node.serving.data_role import PASSAGES_PER_LEG
+from node.serving.sources import cut
+from node.task.events import Event, Restarted, Streamed
 from wire.content import ContentId
 from wire.errors import Refused
 from wire.kinds import Level, Role

@@ -1,1 +1,1 @@
-"""Running models: one seam (`node.engines.seam`) and the engines behind it."""
+"""Running models: one seam (`node.engines.interface`) and the engines behind it."""

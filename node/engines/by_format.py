@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from node.engines.seam import Emit, Engine, EngineStatistics, Job, Loaded, Output, together
+from node.engines.interface import Emit, Engine, EngineStatistics, Job, Loaded, Output, together
 from wire.content import ContentId
 from wire.errors import ModelRefused
 from wire.model import Manifest

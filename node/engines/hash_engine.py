@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import trio
 
-from node.engines.seam import Emit, EngineStatistics, Job, Loaded, Output, Part, ready_model
+from node.engines.interface import Emit, EngineStatistics, Job, Loaded, Output, Part, ready_model
 from wire.content import ContentId
 from wire.errors import ModelRefused, Refused, TooSlow
 from wire.generation import Ending, Generation, Token, to_frame

@@ -9,19 +9,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from node.gateway.asked import InferAsked
+from node.gateway.access import Door
 from node.gateway.chat import chat_router
 from node.gateway.completions import completions_router
-from node.gateway.config import GatewayConfig
-from node.gateway.desk import Desk
-from node.gateway.door import Door
 from node.gateway.embeddings import embeddings_router
 from node.gateway.errors import TYPES, Fault, HttpError, fault_of
 from node.gateway.infer import infer_router
 from node.gateway.json_body import words_of
 from node.gateway.keys import Keyring, keys_file
-from node.gateway.listing import listing_router
-from node.gateway.native import native_router
+from node.gateway.models_api import listing_router
+from node.gateway.requests import InferAsked
+from node.gateway.task_service import Desk
+from node.gateway.tasks_api import native_router
+from node.gateway_config import GatewayConfig
 from node.peer import Node
 from wire.errors import BatonError
 

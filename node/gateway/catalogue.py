@@ -9,7 +9,7 @@ from itertools import chain
 import trio
 
 from node.gateway.errors import bad, not_found
-from node.models import PINNED
+from node.models.collection import PINNED
 from node.peer import Node
 from wire import limits
 from wire.content import ContentId, PeerId

@@ -6,15 +6,15 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from node.gateway.answered import ChatCompletion, ErrorAnswer
-from node.gateway.asked import ChatAsked
-from node.gateway.desk import Desk
-from node.gateway.documented import answers
 from node.gateway.generating import Choice, Generating, TokenStream
+from node.gateway.openapi import answers
 from node.gateway.reading import Fresh, Reader
+from node.gateway.requests import ChatAsked
+from node.gateway.responses import ChatCompletion, ErrorAnswer
 from node.gateway.sampling import chat_input, offered_tools, stages_of
+from node.gateway.task_service import Desk
 from node.gateway.tool_calls import ToolCall, ToolGate
-from node.roles.infer import GENERATE
+from node.serving.infer_role import GENERATE
 from wire.generation import Alternative, Token
 
 # What OpenAI tells of a token whose probability is not known.

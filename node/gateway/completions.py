@@ -6,16 +6,16 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from node.gateway.answered import Completion, ErrorAnswer
-from node.gateway.asked import CHOICES_MAX, CompletionAsked
 from node.gateway.chat import LOGPROB_UNKNOWN
-from node.gateway.desk import Desk
-from node.gateway.documented import answers
 from node.gateway.errors import bad
 from node.gateway.generating import Choice, Generating, TokenStream
+from node.gateway.openapi import answers
 from node.gateway.reading import Fresh, Reader
+from node.gateway.requests import CHOICES_MAX, CompletionAsked
+from node.gateway.responses import Completion, ErrorAnswer
 from node.gateway.sampling import generation_of, stages_of
-from node.roles.infer import GENERATE
+from node.gateway.task_service import Desk
+from node.serving.infer_role import GENERATE
 
 
 @dataclass(slots=True)

@@ -8,13 +8,13 @@ import numpy as np
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from node.gateway.answered import Embeddings, ErrorAnswer
-from node.gateway.asked import EmbeddingsAsked
-from node.gateway.desk import Desk
-from node.gateway.documented import answers
 from node.gateway.errors import Fault, HttpError, bad
-from node.gateway.together import Finished, all_done, headers_of, ids_of
-from node.roles.infer import EMBED
+from node.gateway.gather import Finished, all_done, headers_of, ids_of
+from node.gateway.openapi import answers
+from node.gateway.requests import EmbeddingsAsked
+from node.gateway.responses import Embeddings, ErrorAnswer
+from node.gateway.task_service import Desk
+from node.serving.infer_role import EMBED
 from wire import limits
 from wire.errors import WireError
 from wire.kinds import Role

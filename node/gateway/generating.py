@@ -9,12 +9,12 @@ import trio
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from node.answers import Answered
-from node.events import Event, Restarted, Streamed
-from node.gateway.desk import Desk
+from node.asking.answers import Answered
+from node.asking.run import Request
 from node.gateway.errors import Fault, HttpError
 from node.gateway.reading import Fresh, Reader
-from node.runs import Request
+from node.gateway.task_service import Desk
+from node.task.events import Event, Restarted, Streamed
 from wire.content import ContentId
 from wire.errors import WireError
 

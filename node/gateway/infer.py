@@ -6,12 +6,13 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from starlette.responses import JSONResponse, Response
 
-from node.gateway.answered import ErrorAnswer, InferAnswer
-from node.gateway.asked import InferAsked
-from node.gateway.desk import Desk
-from node.gateway.documented import answers
 from node.gateway.errors import bad, unavailable
+from node.gateway.gather import all_done, headers_of, ids_of
 from node.gateway.json_body import json_body_of, words_of
+from node.gateway.openapi import answers
+from node.gateway.requests import InferAsked
+from node.gateway.responses import ErrorAnswer, InferAnswer
+from node.gateway.task_service import Desk
 from node.gateway.tensors import (
     NPY_TYPE,
     SAFETENSORS_TYPE,
@@ -24,8 +25,7 @@ from node.gateway.tensors import (
     to_npy,
     to_safetensors,
 )
-from node.gateway.together import all_done, headers_of, ids_of
-from node.roles.infer import CALL
+from node.serving.infer_role import CALL
 from wire.errors import WireError
 from wire.kinds import Role
 from wire.task import Stage

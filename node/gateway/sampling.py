@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from node.gateway.asked import ChatAsked, Message, Sampling, ToolChoice
 from node.gateway.errors import bad, text_of
-from node.roles.infer import GENERATE
+from node.gateway.requests import ChatAsked, Message, Sampling, ToolChoice
+from node.serving.infer_role import GENERATE
 from p2p.adverts import Seams
 from wire import limits
 from wire.content import ContentId

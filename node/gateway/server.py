@@ -18,8 +18,8 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState
 
 from node.gateway.app import gateway_app
-from node.gateway.config import GatewayConfig
 from node.gateway.keys import keys_file, read_keys
+from node.gateway_config import GatewayConfig
 from node.peer import Node
 from wire.errors import InputError
 

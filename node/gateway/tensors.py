@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from node.gateway.asked import TensorAsked
 from node.gateway.errors import HttpError, bad
+from node.gateway.requests import TensorAsked
 from wire.errors import WireError
 from wire.tensors import (
     ELEMENT_BYTES,

@@ -16,7 +16,7 @@ from typing import Any
 
 import trio
 
-from node.control import call
+from node.local.control import call
 from tests.live.command_line import ROOT, environment
 from wire.errors import BatonError
 

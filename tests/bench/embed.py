@@ -13,12 +13,12 @@ from typing import Any
 
 import trio
 
-from node.engines.launch import EngineConfig, prepare
-from node.engines.minilm import MINILM_ID
-from node.engines.tinygrad_engine import open_tinygrad_engine
-from node.events import silently
+from node.asking.run import Request
+from node.engines.formats.minilm import MINILM_ID
+from node.engines.host.engine import open_tinygrad_engine
+from node.engines.host.launch import EngineConfig, prepare
 from node.peer import Node
-from node.runs import Request
+from node.task.events import silently
 from p2p.over_libp2p import TcpTransport
 from store import open_store
 from tests.bench.embed_engine import CLIENTS, SENTENCES

@@ -16,13 +16,13 @@ from typing import Any
 
 import trio
 
-from node.engines.bert import BertShape, BertWeights
-from node.engines.launch import EngineConfig, prepare
-from node.engines.minilm import MINILM_ID, minilm_files, minilm_manifest
-from node.engines.safetensors import read_table
-from node.engines.seam import Engine, Job
-from node.engines.tinygrad_engine import open_tinygrad_engine
-from node.engines.tokenizer import read_tokens
+from node.engines.formats.bert import BertShape, BertWeights
+from node.engines.formats.minilm import MINILM_ID, minilm_files, minilm_manifest
+from node.engines.formats.safetensors import read_table
+from node.engines.host.engine import open_tinygrad_engine
+from node.engines.host.launch import EngineConfig, prepare
+from node.engines.interface import Engine, Job
+from node.engines.worker.tokenizer import read_tokens
 from wire.payload import Texts
 
 CLIENTS = 32

@@ -24,9 +24,9 @@ from typing import Any, cast
 
 import trio
 
+from node.asking.run import Request
 from node.engines.hash_engine import HashEngine, hash_manifest
-from node.engines.seam import Job
-from node.runs import Request
+from node.engines.interface import Job
 from tests.live.command_line import ROOT, environment
 from wire.content import ContentId
 
@@ -257,8 +257,8 @@ class _Direct:
 
 
 async def _serve_direct(folder: Path) -> None:
-    from node.gateway.config import GatewayConfig
     from node.gateway.server import open_gateway
+    from node.gateway_config import GatewayConfig
     from node.peer import Node
 
     engine, manifest = HashEngine(), hash_manifest()

@@ -16,10 +16,10 @@ from typing import Any
 
 import trio
 
-from node.engines.launch import EngineConfig
-from node.engines.seam import Engine, Job, Output, Part
-from node.engines.tinygrad_engine import open_tinygrad_engine
-from tests.engine.tiny_gguf import gguf_manifest, write_gguf
+from node.engines.host.engine import open_tinygrad_engine
+from node.engines.host.launch import EngineConfig
+from node.engines.interface import Engine, Job, Output, Part
+from tests.engines.tiny_gguf import gguf_manifest, write_gguf
 from wire.content import ContentId
 from wire.generation import Ending, Generation, read_frames
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import trio
 
-from node.demo import DemoPeer, Story, planned, tell_story
+from node.commands.demo_story import DemoPeer, Story, planned, tell_story
 from tests.bench._link import Link, NotPermittedError, Side, open_link
 from wire.errors import BatonError
 

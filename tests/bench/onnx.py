@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import trio
 
-from node.engines.launch import EngineConfig, prepare
-from node.engines.seam import Job
-from node.engines.tinygrad_engine import open_tinygrad_engine
-from tests.engine.onnx_models import FOLDER, golden, manifest_of, to_tensors
+from node.engines.host.engine import open_tinygrad_engine
+from node.engines.host.launch import EngineConfig, prepare
+from node.engines.interface import Job
+from tests.engines.onnx_models import FOLDER, golden, manifest_of, to_tensors
 from wire.model import Manifest
 
 MODELS = {"digits_mlp": "torch_mlp", "digits_cnn": "torch_cnn"}
@@ -119,8 +119,8 @@ async def _clients(ask: Ask, rounds: int) -> dict[str, float]:
 
 
 async def _through_network(folder: Path, cache: Path, name: str) -> dict[str, Any]:
-    from node.events import silently
-    from node.runs import Request
+    from node.asking.run import Request
+    from node.task.events import silently
     from p2p.over_libp2p import TcpTransport
     from store import open_store
     from tests.node.network import I, Network, S

@@ -19,10 +19,10 @@ from libp2p.custom_types import TProtocol
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
+from node.asking.run import Request
 from node.engines.hash_engine import hash_manifest
-from node.events import silently
 from node.peer import Node
-from node.runs import Request
+from node.task.events import silently
 from p2p.over_libp2p import TcpTransport
 from store import open_store
 from tests.node.network import D, I, Network, S, V, replace

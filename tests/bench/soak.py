@@ -22,11 +22,11 @@ from typing import Any
 
 import trio
 
-from node.control import call
+from node.devnet.open_loop import Latencies, moments
 from node.devnet.tasks import Stream
 from node.engines.hash_engine import hash_manifest, hash_piece, hash_vector
-from node.events import Restarted, Streamed
-from node.loading import Latencies, moments
+from node.local.control import call
+from node.task.events import Restarted, Streamed
 from tests.bench._processes import PeerProcess, end_all, start_all
 from wire.errors import BatonError
 from wire.payload import Vectors

@@ -16,13 +16,13 @@ from typing import Any
 import trio
 
 import node
-from node.client import Net
-from node.engines.launch import EngineConfig
-from node.engines.seam import Engine
-from node.engines.tinygrad_engine import open_tinygrad_engine
+from node.client.net import Net
+from node.engines.host.engine import open_tinygrad_engine
+from node.engines.host.launch import EngineConfig
+from node.engines.interface import Engine
 from tests.bench.gateway import joined
 from tests.bench.generate import CONTEXT, SIZES, TOKENS, job, timed
-from tests.engine.tiny_gguf import gguf_manifest, write_gguf
+from tests.engines.tiny_gguf import gguf_manifest, write_gguf
 from wire.content import ContentId
 
 ROUNDS = 7

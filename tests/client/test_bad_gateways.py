@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 import node
-from node.client_blocking import BlockingNet
-from node.client_reading import EVENT_BYTES_MAX, EventReader
+from node.client.blocking import BlockingNet
+from node.client.reading import EVENT_BYTES_MAX, EventReader
 from node.gateway.keys import add_key, keys_file
 from node.peer import Node
 from tests.gateway.conftest import serving

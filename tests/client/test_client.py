@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import node
-from node.audit import audit
-from node.client import Net
+from node.checking.audit import audit
+from node.client.net import Net
 from tests.gateway.conftest import Served
 from tests.gateway.engine import SAID, SLOW
 from wire.errors import InputError, Missing, TaskFailed, TooSlow, Unreachable

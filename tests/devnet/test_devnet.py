@@ -10,7 +10,7 @@ from node.devnet.faults import Fault
 from node.devnet.page import page_of
 from node.devnet.report import report_of
 from node.devnet.tasks import Stream
-from node.events import Restarted, Streamed
+from node.task.events import Restarted, Streamed
 from tests.devnet.running import config, opened, ran
 
 KEYS = {

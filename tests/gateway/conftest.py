@@ -12,8 +12,8 @@ import openai
 import pytest
 import trio
 
-from node.gateway.config import GatewayConfig
 from node.gateway.server import open_gateway
+from node.gateway_config import GatewayConfig
 from node.peer import Node
 from tests.gateway.engine import SpeakingEngine, calling_manifest
 from tests.node.network import I, S, V, open_network

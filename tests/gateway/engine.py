@@ -13,7 +13,7 @@ import numpy as np
 import trio
 
 from node.engines.hash_engine import HashEngine, hash_manifest
-from node.engines.seam import Emit, Job, Loaded, Output, Part
+from node.engines.interface import Emit, Job, Loaded, Output, Part
 from wire.content import ContentId
 from wire.errors import EngineFailed, ModelRefused
 from wire.generation import Alternative, Ending, Generation, Token, to_frame

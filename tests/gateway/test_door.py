@@ -16,10 +16,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.gateway.config import GatewayConfig
 from node.gateway.keys import add_key, keys_file, remove_key
-from node.gateway.limiting import Allowance
+from node.gateway.rate_limit import Allowance
 from node.gateway.server import Patient
+from node.gateway_config import GatewayConfig
 from tests.gateway.conftest import QUICK, Served, serving
 from tests.gateway.engine import SLOW
 from wire.errors import InputError

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from node.audit import audit
+from node.checking.audit import audit
 from tests.gateway.conftest import Served
 from tests.gateway.engine import SLOW
 from wire.generation import Generation
@@ -128,7 +128,7 @@ def test_verdicts_that_cannot_come_are_refused_at_once(http: httpx.Client) -> No
 def test_tasks_that_are_left_alone_leave_room_for_others(
     http: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.gateway.desk.LEFT_MAX", 2)
+    monkeypatch.setattr("node.gateway.task_service.LEFT_MAX", 2)
     body = {"model": "hash", "operation": "generate", "input_base64": generation(SLOW)}
     left = [submitted(http, body) for _ in range(2)]
     assert http.post("/v1/tasks", json=body).status_code == 503

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from node.engines.minilm import PACKAGE
+from node.engines.formats.minilm import PACKAGE
 from tests.live.command_line import LOOPBACK, Done, baton_in
 
 found = importlib.util.find_spec(PACKAGE)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from node.engines.formats.minilm import MINILM_ID
 from node.engines.hash_engine import hash_manifest
-from node.engines.minilm import MINILM_ID
 from tests.live.command_line import Done, Peer, at_once, baton, numbers_in
 from wire import limits
 from wire.content import ContentId

@@ -14,9 +14,9 @@ from trio.testing import MockClock
 
 from node.config import NodeConfig
 from node.engines.hash_engine import HashEngine
-from node.local import Local
+from node.local.commands import Local
 from node.peer import Node, Parts, open_node
-from node.sources import Sources
+from node.serving.sources import Sources
 from p2p.over_libp2p import MemoryTransport
 from p2p.peers import PeersConfig
 from store import open_memory_store

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.tiny_gguf import write_gguf
+from tests.engines.tiny_gguf import write_gguf
 from tests.live.command_line import LOOPBACK, at_once, baton, joined
 
-ONNX = Path(__file__).parents[1] / "engine" / "models" / "torch_mlp.onnx"
+ONNX = Path(__file__).parents[1] / "engines" / "models" / "torch_mlp.onnx"
 
 
 def test_without_a_peer_models_are_kept_in_its_folder(state: Path, tmp_path: Path) -> None:

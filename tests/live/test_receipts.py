@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from node.audit import Report, Status, audit, begins_as_receipt
+from node.checking.audit import Report, Status, audit, begins_as_receipt
 from tests.live.command_line import Peer, at_once, baton
 from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import open_signed, sign

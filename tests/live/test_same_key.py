@@ -10,9 +10,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.local import Local
+from node.local.commands import Local
 from node.peer import Node
-from p2p.meeting import NEWCOMER_S
+from p2p.handshake_log import NEWCOMER_S
 from tests.node.network import Network, S, open_network
 from wire.errors import InputError
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import trio
 
-from node.answers import Answered
+from node.asking.answers import Answered
+from node.asking.run import Request
 from node.engines.hash_engine import hash_manifest, hash_vector
-from node.events import Event, Failed
 from node.peer import Node
-from node.runs import Request
+from node.task.events import Event, Failed
 from store import Table
 from wire import limits
 from wire.content import ContentId, PeerId

@@ -6,8 +6,8 @@ import numpy as np
 import trio
 
 from node.engines.hash_engine import HashEngine
-from node.engines.seam import Emit, Job, Output
-from node.probing import PROBE_TEXT
+from node.engines.interface import Emit, Job, Output
+from node.models.probing import PROBE_TEXT
 from wire.errors import EngineFailed, Refused
 from wire.payload import Texts, Vectors
 

@@ -14,14 +14,14 @@ import trio
 
 from node.config import NodeConfig
 from node.engines.hash_engine import HashEngine, hash_manifest
-from node.engines.seam import Engine
+from node.engines.interface import Engine
 from node.peer import Node, Parts, open_node
-from node.sources import PydocSource, Source, Sources
+from node.serving.sources import PydocSource, Source, Sources
 from p2p.adverts import Offering, Seams
 from p2p.blobs import Blobs
 from p2p.over_libp2p import MemoryNetwork, MemoryTransport
 from p2p.peers import Handler, Peers, PeersConfig, open_peers
-from p2p.talk import Talk
+from p2p.typed_call import Talk
 from store import Store, open_memory_store
 from wire.advert import ModelOffer
 from wire.content import PeerId

@@ -7,9 +7,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.serving import LEGS_PER_HOLDER
-from p2p.talk import Talk, refusal_of
+from node.serving.leg_server import LEGS_PER_HOLDER
+from p2p.typed_call import Talk, refusal_of
 from store import Table
+from tests.checking.test_liars import all_rows
 from tests.node.asking import (
     EMBED,
     TEXTS,
@@ -23,7 +24,6 @@ from tests.node.asking import (
 )
 from tests.node.engines import Counted, Liar, Stuck
 from tests.node.network import I, Network, S, V, open_network
-from tests.node.test_liars import all_rows
 from wire.errors import Refused
 from wire.kinds import Level
 from wire.lottery import attempt_of
@@ -185,7 +185,7 @@ async def test_one_holder_cannot_take_every_place(
 async def test_legs_that_are_remembered_are_bounded(
     autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.legs.LEGS_KEPT", 4)
+    monkeypatch.setattr("node.serving.done_legs.LEGS_KEPT", 4)
     async with open_network(tmp_path) as network:
         asker = await network.start(S)
         infer = await network.start(I, S)

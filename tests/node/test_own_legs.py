@@ -6,11 +6,11 @@ from pathlib import Path
 import trio
 from trio.testing import MockClock
 
-from node.baton import Baton
-from node.course import Course
-from node.events import Streamed
-from node.resuming import Shown
-from node.roles.seam import nowhere
+from node.dispatch.failover import Course
+from node.dispatch.handoff import Baton
+from node.dispatch.progress import Shown
+from node.serving.role import nowhere
+from node.task.events import Streamed
 from p2p.score import Offence, Standing
 from tests.node.asking import (
     EMBED,

@@ -8,16 +8,16 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.asking.run import Request
 from node.engines.hash_engine import HashEngine, hash_piece
-from node.engines.seam import Emit, Job, Output, Part
-from node.events import Event
+from node.engines.interface import Emit, Job, Output, Part
 from node.peer import Node
-from node.runs import Request
-from p2p.talk import Talk
+from node.task.events import Event
+from p2p.typed_call import Talk
+from tests.dispatch.test_progress import Screen
 from tests.node.asking import FETCH, MODEL, complete, failures, request, signers
 from tests.node.engines import PROBE, Counted
 from tests.node.network import D, I, S, open_network
-from tests.node.test_resuming import Screen
 from wire import limits
 from wire.content import PeerId
 from wire.errors import EngineFailed

@@ -8,9 +8,9 @@ import trio
 from trio.testing import MockClock
 
 from p2p.adverts import Herald, Offering, Seams
+from p2p.anti_entropy import Swapping
 from p2p.dialing import Dialing
-from p2p.pace import Pace, PaceConfig
-from p2p.swapping import Swapping
+from p2p.gossip_rate import Pace, PaceConfig
 from p2p.view import Hearing, View
 from tests.p2p.adverts import NOW_S, advert_of
 from tests.p2p.transports import key_of

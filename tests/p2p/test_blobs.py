@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from p2p.peers import Handler
 from p2p.score import Standing
-from p2p.talk import Talk, refusal_of
+from p2p.typed_call import Talk, refusal_of
 from store import Store
 from tests.p2p.keepers import Keeper, Neighbourhood, open_neighbourhood
 from wire import limits

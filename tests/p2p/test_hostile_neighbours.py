@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2p.swapping import Swapping
+from p2p.anti_entropy import Swapping
 from p2p.view import Hearing, View, ViewConfig
 from tests.p2p.adverts import NOW_S, advert_of
 from tests.p2p.keepers import Keeper, Neighbourhood, open_neighbourhood

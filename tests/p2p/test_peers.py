@@ -7,13 +7,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from p2p.connect import PATIENCE_S
 from p2p.dialing import Dial
 from p2p.neighbours import PARTED_S
 from p2p.peers import Handler
-from p2p.reaching import PATIENCE_S
 from p2p.score import HALF_LIFE_S, Offence, Standing
 from p2p.streams import StreamsInUse
-from p2p.talk import Talk, refusal_of
+from p2p.typed_call import Talk, refusal_of
 from tests.p2p.adverts import advert_of
 from tests.p2p.keepers import Keeper, Neighbourhood, open_neighbourhood
 from tests.p2p.transports import key_of, until

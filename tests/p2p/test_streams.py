@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from p2p import lane as lanes
+from p2p import framed_stream as lanes
 from p2p.frames import Frame, FrameParser, Kind, credit_frame
 from p2p.streams import Exchange, Streams
 from p2p.transport import ByteStream

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from random import Random
 from statistics import mean, median
 
-from p2p.seeking import TOLD_MAX, Search, fits
+from p2p.discovery import TOLD_MAX, Search, fits
 from tests.sim.peer import Broken, Peer
 from tests.sim.population import Rare, model_of
 from tests.sim.swarm import Swarm
@@ -160,7 +160,7 @@ def check_bounds(swarm: Swarm) -> None:
 
 
 def search(swarm: Swarm, rare: Rare, random: Random, count: int = 200) -> Searched | None:
-    """Searches for models of `rare`, as `p2p.seeking` has them, at this moment."""
+    """Searches for models of `rare`, as `p2p.discovery` has them, at this moment."""
     names = [it for it in rare.names() if _has_provider(swarm, it)]
     if not names:
         return None

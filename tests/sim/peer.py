@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from p2p.anti_entropy import Swapping
 from p2p.dialing import Dial, Dialing, DialingConfig
-from p2p.meeting import Meetings
-from p2p.pace import Pace, PaceConfig
-from p2p.swapping import Swapping
+from p2p.gossip_rate import Pace, PaceConfig
+from p2p.handshake_log import Meetings
 from p2p.view import Hearing, Parts, View, parts_of
 from tests.sim.population import START_WALL_S, Offer, address_of
 from wire import limits

@@ -11,8 +11,8 @@ from enum import Enum
 from random import Random
 from statistics import mean
 
-from node.admission import Admission, Now, Place, Wanted
-from node.route import Leg, Load, candidates, drawn
+from node.dispatch.route import Leg, Load, candidates, drawn
+from node.serving.admission import Admission, Now, Place, Wanted
 from tests.sim.events import Loop
 from tests.sim.population import key_of, model_of
 from wire import limits

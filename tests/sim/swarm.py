@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from p2p.anti_entropy import NEWS_TO_NEWCOMER_MAX
 from p2p.neighbours import (
     CONNECTIONS_KEPT,
     CONNECTIONS_MAX,
     QUICK_SWAP_S,
     SWAP_DEADLINE_S,
 )
-from p2p.swapping import NEWS_TO_NEWCOMER_MAX
 from tests.sim.events import Loop
 from tests.sim.faults import Faults
 from tests.sim.links import Links

@@ -8,7 +8,7 @@ measure; all that happens after the start goes through the same cores.
 from random import Random
 
 from p2p.dialing import Dial
-from p2p.pace import Pace, PaceConfig
+from p2p.gossip_rate import Pace, PaceConfig
 from tests.sim.peer import Peer
 from tests.sim.swarm import LOOK_CONTENT_S, Swarm
 from wire.advert import Advert

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from store import Table, on_lmdb, open_store
-from store.groups import QUEUE_MAX, Committer, Request
+from store.group_commit import QUEUE_MAX, Committer, Request
 from store.on_lmdb import Environment
 from store.rows import BLOCKS
 from tests.store.samples import FULL, content
@@ -350,7 +350,7 @@ async def test_a_full_queue_makes_callers_wait_and_drops_what_may_be_dropped() -
 async def test_a_disk_that_never_answers_is_told_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("store.groups.COMMIT_DEADLINE_S", 0.05)
+    monkeypatch.setattr("store.group_commit.COMMIT_DEADLINE_S", 0.05)
     stuck = os.pipe()
     committer = Committer(lambda _: os.read(stuck[0], 1) and None)
     errors: list[str] = []

@@ -129,7 +129,7 @@ def test_a_file_without_a_docstring_is_found() -> None:
         ("store/on_lmdb.py", "import lmdb\n"),
         ("p2p/over_libp2p/dial.py", "from multiaddr import Multiaddr\n"),
         ("p2p/over_libp2p/__init__.py", "import libp2p\n"),
-        ("node/engines/tinygrad_worker.py", "from tinygrad import Tensor\n"),
+        ("node/engines/worker/main.py", "from tinygrad import Tensor\n"),
     ],
 )
 def test_the_door_to_a_library_may_import_it(file: str, body: str) -> None:

@@ -1,0 +1,126 @@
+"""Looking again at what a peer answered before it was caught lying here.
+
+Answers that too few verifiers looked at are checked once more, by our own means: two of three,
+drawn by the answer's own secret. One at a time, behind live tasks, and never on anybody's word.
+"""
+
+from dataclasses import dataclass
+
+import trio
+
+from node.asking.answers import NEEDED_LATER, Answers, Later
+from node.asking.tasks import Path
+from node.checking.quorum import Checking, Claimed, Counted
+from node.task.events import silently
+from p2p.score import Offence
+from store import Store
+from wire import limits
+from wire.content import ContentId
+from wire.errors import Missing, StoreError
+from wire.kinds import Level
+from wire.receipt import Answer, Receipt, Verdict
+from wire.signed import Signed, open_signed
+from wire.task import Checking as Terms
+from wire.task import Task
+
+LOOKED_AT_MAX = 256
+RECHECKED_MAX = 32
+VERIFIERS = 3
+RECHECK_DEADLINE_S = 60.0
+# Live tasks go first, but do not keep a recheck waiting for ever.
+WAIT_FOR_IDLE_S = 60.0
+# What could not be decided, for want of verifiers, is looked at again after this.
+AGAIN_AFTER_S = 600.0
+
+
+@dataclass(slots=True)
+class Rechecking:
+    """Checks again, for one peer."""
+
+    store: Store
+    checking: Checking
+    answers: Answers
+    path: Path
+    # How many answers were found wrong since the start.
+    found_wrong: int = 0
+
+    async def run(self) -> None:
+        """Look again whenever somebody was caught, for as long as the peer lives."""
+        while True:
+            # Before the answers are read: who is caught meanwhile is not missed.
+            self.answers.accused = trio.Event()
+            if self.answers.liars:
+                for answer in await self.suspects():
+                    await self._idle()
+                    await self._recheck(answer)
+            with trio.move_on_after(AGAIN_AFTER_S):
+                await self.answers.accused.wait()
+
+    async def suspects(self) -> list[Signed[Answer]]:
+        """The kept answers to be checked again, latest first."""
+        latest = await self.answers.latest(LOOKED_AT_MAX)
+        suspect = [it for it in latest if self.answers.later(it) is Later.SUSPECT]
+        return suspect[:RECHECKED_MAX]
+
+    async def _idle(self) -> None:
+        with trio.move_on_after(WAIT_FOR_IDLE_S):
+            while self.path.statistics().under_way:
+                await trio.sleep(0.5)
+
+    async def _recheck(self, answer: Signed[Answer]) -> None:
+        verdicts: list[Signed[Verdict]] = []
+        decided = True
+        deadline_at_s = trio.current_time() + RECHECK_DEADLINE_S
+        for leg in self.answers.suspect_legs(answer):
+            try:
+                claimed = await self._claimed(answer.record, leg)
+            except StoreError:
+                # The input or the output is gone: nobody can check it any more.
+                return
+            terms = Terms(
+                level=Level.SPOT_CHECKED,
+                verifiers=VERIFIERS,
+                needed=NEEDED_LATER,
+                secret_hash=claimed.task.record.checking.secret_hash,
+            )
+            votes = await self.checking.check(
+                claimed, silently, deadline_at_s=deadline_at_s, terms=terms
+            )
+            verdicts.extend(votes.verdicts)
+            if _wrong(votes):
+                self.found_wrong += 1
+                self.checking.peers.offended(claimed.receipt.signer, Offence.WRONG_ANSWER)
+                await self.answers.judged(answer, Later.WRONG, verdicts)
+                return
+            decided = decided and votes.agreed is True
+        if decided:
+            await self.answers.judged(answer, Later.HELD, verdicts)
+
+    async def _claimed(self, answer: Answer, leg: int) -> Claimed:
+        task = open_signed(answer.task, Task)
+        receipts = tuple(open_signed(raw, Receipt) for raw in answer.receipts[: leg + 1])
+        data = None
+        if leg == 0:
+            assert task.record.input is not None
+            data = await self._small(task.record.input)
+        last = leg == len(answer.receipts) - 1
+        return Claimed(
+            task=task,
+            receipts=receipts,
+            secret=answer.secret,
+            input=data,
+            output=await self._small(receipts[-1].record.output) if last else None,
+        )
+
+    async def _small(self, content: ContentId) -> bytes | None:
+        """What is small goes along; the rest verifiers fetch here. Missing if it is not here."""
+        if not self.store.has(content):
+            raise Missing(f"{content} is no longer kept here")
+        data = await self.store.get(content)
+        return data if len(data) <= limits.INLINE_BYTES_MAX else None
+
+
+def _wrong(votes: Counted) -> bool:
+    """Whether so many say that the numbers differ that the rest cannot make it good."""
+    against = sum(it.record.could_check and not it.record.agrees for it in votes.verdicts)
+    return votes.agreed is False and against > VERIFIERS - NEEDED_LATER

@@ -1,0 +1,126 @@
+"""One task of this peer's own clients: what was asked, what happened so far, and who watches."""
+
+from dataclasses import dataclass, field
+
+import trio
+
+from node.asking.answers import Answered
+from node.dispatch.progress import Shown
+from node.task.events import Accepted, Event, Restarted, Streamed, Tell
+from p2p.adverts import Seams
+from wire import limits
+from wire.content import ContentId, PeerId
+from wire.errors import BatonError, InputError
+from wire.kinds import Level, Role
+from wire.lottery import secret_hash_of
+from wire.signed import Signed, sign
+from wire.signing import SigningKey
+from wire.task import Checking as Terms
+from wire.task import Stage, Task
+from wire.tree import name_of
+
+EVENTS_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a client wants done."""
+
+    stages: tuple[Stage, ...]
+    input: bytes | None
+    deadline_s: int = 120
+    level: Level = Level.SPOT_CHECKED
+    verifiers: int = 3
+    needed: int = 2
+
+
+@dataclass(slots=True)
+class Run:
+    """One task under way, and who watches it.
+
+    `attempt` counts the secrets that may have been revealed; a new attempt never draws by one that
+    an earlier one showed to a verifier.
+    """
+
+    task: Signed[Task]
+    seed: bytes
+    started_s: float
+    attempt: int = 1
+    shown: Shown = field(default_factory=Shown)
+    # Who did not do its part, in any attempt.
+    failed: set[PeerId] = field(default_factory=set)
+    events: list[Event] = field(default_factory=list)
+    watchers: list[Tell] = field(default_factory=list)
+    journaled: trio.Event = field(default_factory=trio.Event)
+    finished: trio.Event = field(default_factory=trio.Event)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    # By its client, and not because this peer ends.
+    cancelled: bool = False
+    answered: Answered | None = None
+    error: BatonError | None = None
+
+    def tell(self, event: Event) -> None:
+        # Pieces are large and provisional: who was not there to see them reads the output.
+        if len(self.events) < EVENTS_MAX and not isinstance(event, Streamed | Restarted):
+            self.events.append(event)
+        for watcher in self.watchers:
+            watcher(event)
+
+    def is_journaled(self) -> None:
+        """From here on the task is answered, or said to have failed."""
+        self.events.insert(0, Accepted(self.task.id))
+        self.journaled.set()
+
+    @property
+    def input_id(self) -> ContentId | None:
+        return self.task.record.input
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathStatistics:
+    """Counts since the start."""
+
+    accepted: int
+    answered: int
+    failed: int
+    retried: int
+    under_way: int
+
+
+def task_of(request: Request, seed: bytes, key: SigningKey, seams: Seams) -> Signed[Task]:
+    """What the client signs: the request, its terms, and the hash of the lottery's secrets."""
+    checked = request.level is not Level.SIGNED
+    return sign(
+        Task(
+            version=limits.PROTOCOL_VERSION,
+            stages=request.stages,
+            input=None if request.input is None else name_of(request.input),
+            checking=Terms(
+                level=request.level,
+                verifiers=request.verifiers if checked else 0,
+                needed=request.needed if checked else 0,
+                secret_hash=secret_hash_of(seed),
+            ),
+            issued_at_ms=int(seams.wall_s() * 1000),
+            deadline_s=request.deadline_s,
+            price_max=0,
+            nonce=seams.entropy(16),
+        ),
+        key,
+    )
+
+
+def nobody_can(stage: Stage) -> InputError:
+    """Why a task cannot even begin."""
+    what = stage.role.name.lower()
+    if stage.role is Role.INFER and stage.model is not None:
+        return InputError(
+            f"no other peer that is known here runs the model {stage.model}",
+            todo="see what is there (python -m node models), or serve it:"
+            " python -m node join ADDRESS --role infer --model NAME",
+        )
+    return InputError(
+        f"no other {what} peer is known here",
+        todo="see who is there (python -m node peers), or start one:"
+        f" python -m node join ADDRESS --role {what}",
+    )

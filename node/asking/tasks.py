@@ -1,0 +1,371 @@
+"""The path of the asker's own tasks: journaled, handed on, checked, kept. It reads top to bottom.
+
+A task that was accepted is finished, also over a crash of this peer: the journal is read at the
+start and what was under way goes on. An answer that the verdicts reject is never returned; the task
+goes to another peer, and the standing of the one that signed it falls.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import trio
+
+from node.asking.answers import Answered, Answers
+from node.asking.run import PathStatistics, Request, Run, nobody_can, task_of
+from node.checking.quorum import Checking, Claimed, Counted
+from node.dispatch.dispatcher import Baton, Delivered, Handing
+from node.serving.infer_role import COMPLETE
+from node.serving.role import nowhere
+from node.task.events import Failed, Kept, Tell
+from node.task.units import units_of
+from p2p.adverts import Seams
+from p2p.blobs import Blobs
+from p2p.score import Offence
+from store import Pin, Row, Store, Table, Write
+from wire import limits
+from wire.chain import legs_to_check
+from wire.codec import pack, unpack
+from wire.content import ContentId, PeerId
+from wire.errors import (
+    Missing,
+    Refused,
+    StoreError,
+    TaskFailed,
+    TooSlow,
+    WireError,
+)
+from wire.kinds import Level, Role
+from wire.lottery import secret_of
+from wire.receipt import Answer
+from wire.signed import Signed, open_signed, sign
+from wire.signing import SigningKey
+from wire.task import Task
+
+TASKS_UNDER_WAY_MAX = 256
+OUTPUT_BYTES_MAX = 64 << 20
+# Before a task is accepted somebody must be there who could do it; adverts of a network just
+# joined may take this long to arrive.
+GRACE_S = 3.0
+WATCHERS_MAX = 16
+# Tasks that ended a moment ago can still be watched from their first event.
+ENDED_KEPT = 256
+
+
+@dataclass(slots=True)
+class Path:
+    """The tasks of one peer's own clients. Made by the node; runs in its nursery."""
+
+    key: SigningKey
+    seams: Seams
+    store: Store
+    blobs: Blobs
+    handing: Handing
+    checking: Checking
+    answers: Answers
+    nursery: trio.Nursery
+    _ended: dict[ContentId, Run] = field(default_factory=dict)
+    _runs: dict[ContentId, Run] = field(default_factory=dict)
+    _accepted: int = 0
+    _answered: int = 0
+    _failed: int = 0
+    _retried: int = 0
+
+    def statistics(self) -> PathStatistics:
+        return PathStatistics(
+            accepted=self._accepted,
+            answered=self._answered,
+            failed=self._failed,
+            retried=self._retried,
+            under_way=len(self._runs),
+        )
+
+    # 1. Accept
+
+    async def submit(self, request: Request) -> ContentId:
+        """Sign and journal a task; its id. From here on it is answered, or said to have failed.
+
+        Refused if this peer has too much under way, InputError if nobody could do it.
+        """
+        if len(self._runs) >= TASKS_UNDER_WAY_MAX:
+            raise Refused(f"{len(self._runs)} tasks are under way here", retry_after_s=1.0)
+        await self._somebody_can(request)
+        seed = self.seams.entropy(32)
+        task = task_of(request, seed, self.key, self.seams)
+        blobs = () if request.input is None else (request.input,)
+        pins = () if task.record.input is None else (Pin(task.record.input, "journal"),)
+        # The first offer goes out while the disk is busy; "accepted" is said once it is durable.
+        run = self._start(Run(task, seed, trio.current_time()))
+        try:
+            await self.store.commit(Write(rows=(_entry(run),), blobs=blobs, pins=pins))
+        except StoreError:
+            run.scope.cancel()
+            raise
+        self._journaled(run)
+        return task.id
+
+    async def _somebody_can(self, request: Request) -> None:
+        with trio.move_on_after(GRACE_S):
+            while lacking := [it for it in request.stages if not self.handing.anybody(it)]:
+                await self.handing.peers.seek(lacking[0].role, lacking[0].model, deadline_s=GRACE_S)
+                await trio.sleep(0.1)
+        for stage in request.stages:
+            if not self.handing.anybody(stage):
+                raise nobody_can(stage)
+
+    def under_way(self, task_id: ContentId) -> bool:
+        return task_id in self._runs
+
+    def cancel(self, task_id: ContentId) -> None:
+        """Its client no longer wants it: it ends, here and with whoever works on it."""
+        run = self._runs.get(task_id)
+        if run is not None:
+            run.cancelled = True
+            run.scope.cancel()
+
+    async def resume(self) -> int:
+        """Take up what the journal says was under way when this peer last stopped; how many."""
+        rows = self.store.scan(Table.JOURNAL, limit=TASKS_UNDER_WAY_MAX)
+        for _, entry in rows:
+            raw, seed, attempt = unpack(entry)
+            # Its last attempt's secret may be out: the next one draws by another.
+            run = Run(open_signed(raw, Task), seed, trio.current_time(), attempt + 1)
+            self._journaled(self._start(run))
+        return len(rows)
+
+    def _start(self, run: Run) -> Run:
+        self._runs[run.task.id] = run
+        self.nursery.start_soon(self._run, run)
+        return run
+
+    def _journaled(self, run: Run) -> None:
+        self._accepted += 1
+        run.is_journaled()
+
+    # Watching
+
+    async def watch(self, task_id: ContentId, tell: Tell) -> Answered:
+        """Hear what happened and happens to a task until it ends; TaskFailed if it failed."""
+        run = self._runs.get(task_id) or self._ended.get(task_id)
+        if run is None:
+            return await self.answers.of_task(task_id)
+        if len(run.watchers) >= WATCHERS_MAX:
+            raise Refused(f"{WATCHERS_MAX} clients watch this task already", retry_after_s=5.0)
+        for event in run.events:
+            tell(event)
+        run.watchers.append(tell)
+        try:
+            await run.finished.wait()
+        finally:
+            run.watchers.remove(tell)
+        if run.error is not None:
+            raise run.error
+        return run.answered or replace(await self.answers.of_task(task_id), kept_before=False)
+
+    # 2. Run
+
+    async def _run(self, run: Run) -> None:
+        task = run.task.record
+        # By the wall clock, so that time spent switched off counts; by ours from here on.
+        age_s = self.seams.wall_s() - task.issued_at_ms / 1000
+        left_s = task.deadline_s - min(max(0.0, age_s), task.deadline_s - 1.0)
+        deadline_at_s = run.started_s + left_s
+        try:
+            with run.scope:
+                run.answered = await self._attempts(run, deadline_at_s)
+                self._answered += 1
+            if run.cancelled and run.answered is None:
+                raise TaskFailed("its client cancelled it")
+        except (TaskFailed, StoreError) as error:
+            run.error = error
+            self._failed += 1
+            await self._forget(run)
+        finally:
+            del self._runs[run.task.id]
+            if run.journaled.is_set():
+                self._ended[run.task.id] = run
+            while len(self._ended) > ENDED_KEPT:
+                self._ended.pop(next(iter(self._ended)))
+            if run.answered and len(run.answered.output) > limits.INLINE_BYTES_MAX:
+                # It is in the store; many such in memory would fill it.
+                run.answered = None
+            run.finished.set()
+
+    async def _attempts(self, run: Run, deadline_at_s: float) -> Answered:
+        task = run.task
+        inline = await self._inline_input(run)
+        avoid: frozenset[PeerId] = frozenset()
+        while run.attempt <= limits.ATTEMPTS_MAX:
+            units = units_of(task.record.stages[0], inline)
+            baton = Baton(task=task, input=inline, units=units, avoid=avoid)
+            delivered = await self.handing.hand_on(
+                baton,
+                run.tell,
+                nowhere,
+                deadline_at_s=deadline_at_s,
+                shown=run.shown,
+                failed=run.failed,
+            )
+            output = await self._output(run, delivered, deadline_at_s)
+            if output is None:
+                guilty = frozenset((delivered.receipts[-1].signer,))
+            else:
+                guilty, counted = await self._check(run, delivered, inline, output, deadline_at_s)
+                if not guilty:
+                    _show_the_rest(run, delivered, output)
+                    return await self._keep(run, delivered, counted, output)
+            self._retried += 1
+            avoid |= self._avoidable(task, guilty, avoid)
+            run.attempt += 1
+            # Durable before another secret is shown: after a crash none is drawn by twice.
+            await run.journaled.wait()
+            await self.store.commit(Write(rows=(_entry(run),)))
+        raise TaskFailed(
+            f"{limits.ATTEMPTS_MAX} attempts gave no answer that was accepted",
+            todo="see who: python -m node peers",
+        )
+
+    def _avoidable(
+        self, task: Signed[Task], guilty: frozenset[PeerId], avoid: frozenset[PeerId]
+    ) -> frozenset[PeerId]:
+        """The guilty, but for a data peer that no other can stand in for."""
+        data = task.record.stages[0]
+        if data.role is Role.DATA and not self.handing.able(data, avoid | guilty):
+            return guilty - frozenset(self.handing.able(data, avoid))
+        return guilty
+
+    async def _inline_input(self, run: Run) -> bytes | None:
+        source = run.task.record.input
+        if source is None:
+            return None
+        if not self.store.has(source):
+            # The journal's own commit, still under way, brings it.
+            await run.journaled.wait()
+        data = await self.store.get(source)
+        return data if len(data) <= limits.INLINE_BYTES_MAX else None
+
+    async def _output(self, run: Run, delivered: Delivered, deadline_at_s: float) -> bytes | None:
+        """The output, which may lie with whoever signed for it; None if it is withheld."""
+        if delivered.output is not None:
+            return delivered.output
+        receipt = delivered.receipts[-1]
+        holders = [it.signer for it in reversed(delivered.receipts)]
+        try:
+            return await self.blobs.get(
+                receipt.record.output,
+                holders,
+                deadline_s=max(0.1, deadline_at_s - trio.current_time()),
+                size_bytes_max=OUTPUT_BYTES_MAX,
+            )
+        except (Missing, TooSlow, WireError) as error:
+            # Withheld, or larger than it may be, or no tree at all: it signed for that.
+            lies = isinstance(error, WireError)
+            offence = Offence.MALFORMED if lies else Offence.UNANSWERED
+            self.checking.peers.offended(receipt.signer, offence)
+            run.tell(Failed("infer", receipt.signer, error.message))
+            return None
+
+    # 3. Check
+
+    async def _check(
+        self,
+        run: Run,
+        delivered: Delivered,
+        inline: bytes | None,
+        output: bytes,
+        deadline_at_s: float,
+    ) -> tuple[frozenset[PeerId], Mapping[int, Counted]]:
+        """Have every leg that ran a model checked; who may be at fault, if anybody is."""
+        counted: dict[int, Counted] = {}
+        nobody: frozenset[PeerId] = frozenset()
+        if run.task.record.checking.level is Level.SIGNED:
+            return nobody, counted
+        last = len(delivered.receipts) - 1
+        for stage in legs_to_check(delivered.receipts):
+            small = stage == last and len(output) <= limits.INLINE_BYTES_MAX
+            claimed = Claimed(
+                task=run.task,
+                receipts=delivered.receipts[: stage + 1],
+                secret=secret_of(run.seed, run.attempt),
+                input=inline if stage == 0 else delivered.source if stage == last else None,
+                output=output if small else None,
+            )
+            votes = await self.checking.check(claimed, run.tell, deadline_at_s=deadline_at_s)
+            counted[stage] = votes
+            if votes.agreed is None:
+                raise TaskFailed(
+                    f"the answer came, but {votes.agreeing} of the verdicts agree and"
+                    f" {run.task.record.checking.needed} have to",
+                    todo="give it more time (--deadline), ask for fewer (--verdicts 1/1), or"
+                    " wait until more verifiers are there: python -m node peers",
+                )
+            if not votes.agreed:
+                return self._rejected(run, claimed, votes), counted
+        return nobody, counted
+
+    def _rejected(self, run: Run, claimed: Claimed, votes: Counted) -> frozenset[PeerId]:
+        """Whom not to ask again for this task, after verdicts against an answer."""
+        signer = claimed.receipt.signer
+        reasons = {it.record.reason for it in votes.verdicts if it.record.reason}
+        why = "; ".join(sorted(reasons)) or "the numbers differ"
+        run.tell(Failed("answer rejected", signer, why))
+        wrong = sum(it.record.could_check and not it.record.agrees for it in votes.verdicts)
+        if wrong > run.task.record.checking.verifiers - run.task.record.checking.needed:
+            self.checking.peers.offended(signer, Offence.WRONG_ANSWER)
+            # What it answered before, and nobody looked at, is no longer believed.
+            self.answers.accuse(signer, int(self.seams.wall_s() * 1000))
+            return frozenset((signer,))
+        # Something was withheld from the verifiers, and nobody can tell by whom: not this chain
+        # again, but that is no proof against any one of it.
+        return frozenset(it.signer for it in claimed.receipts)
+
+    # 4. Keep
+
+    async def _keep(
+        self,
+        run: Run,
+        delivered: Delivered,
+        counted: Mapping[int, Counted],
+        output: bytes,
+    ) -> Answered:
+        task = run.task
+        candidates = {it for votes in counted.values() for it in votes.candidates}
+        answer = sign(
+            Answer(
+                task=task.raw,
+                receipts=tuple(it.raw for it in delivered.receipts),
+                secret=secret_of(run.seed, run.attempt),
+                candidates=tuple(sorted(candidates))[: limits.CANDIDATES_MAX],
+                verdicts=tuple(it.raw for votes in counted.values() for it in votes.verdicts)[
+                    : limits.VERIFIERS_MAX
+                ],
+                attempts=run.attempt,
+                answered_at_ms=int(self.seams.wall_s() * 1000),
+                duration_ms=int((trio.current_time() - run.started_s) * 1000),
+            ),
+            self.key,
+        )
+        await run.journaled.wait()
+        output_id = await self.answers.keep(task, answer, output, _journal_pins(task))
+        run.tell(Kept(answer.id, output_id))
+        return Answered(answer=answer, output=output, kept_before=False)
+
+    async def _forget(self, run: Run) -> None:
+        row = Row(Table.JOURNAL, run.task.id, None)
+        await self.store.commit(Write(rows=(row,), unpins=_journal_pins(run.task)))
+
+
+def _show_the_rest(run: Run, delivered: Delivered, output: bytes) -> None:
+    """Who watched the output come sees all of it, and nothing else as it."""
+    streams = run.task.record.stages[-1].operation == COMPLETE
+    if streams or run.shown.units:
+        for event in run.shown.rest(output, delivered.receipts[-1].record.units if streams else 0):
+            run.tell(event)
+
+
+def _entry(run: Run) -> Row:
+    """What the journal keeps of a task until it ends."""
+    return Row(Table.JOURNAL, run.task.id, pack([run.task.raw, run.seed, run.attempt]))
+
+
+def _journal_pins(task: Signed[Task]) -> tuple[Pin, ...]:
+    return () if task.record.input is None else (Pin(task.record.input, "journal"),)

@@ -1,0 +1,225 @@
+"""Checking a receipt offline: what holds, what does not, and what cannot be known.
+
+Pure: it reads the signed answer and whatever content is at hand, and asks nobody. Everything it
+says is about these bytes; the last lines of a report say what no receipt can prove.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from node.checking.quorum import check_verdict
+from wire import limits
+from wire.chain import check_chain, legs_to_check, source_of
+from wire.content import ContentId, PeerId
+from wire.errors import WireError
+from wire.kinds import Kind, Level
+from wire.lottery import attempt_of, draw
+from wire.receipt import Answer, Receipt, Verdict
+from wire.signed import Signed, open_signed
+from wire.task import Task
+from wire.tree import name_of
+
+Have = Callable[[ContentId], bytes | None]
+
+
+class Status(Enum):
+    """What is said of one point."""
+
+    HOLDS = "holds"
+    FAILS = "fails"
+    UNKNOWN = "cannot be known"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One thing that was looked at."""
+
+    status: Status
+    what: str
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Report:
+    """The points in the order in which they were looked at; empty parts where reading failed."""
+
+    points: list[Point] = field(default_factory=list)
+    answer: Signed[Answer] | None = None
+    task: Signed[Task] | None = None
+    receipts: list[Signed[Receipt]] = field(default_factory=list)
+    verdicts: list[Signed[Verdict]] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing failed."""
+        return bool(self.points) and all(it.status is not Status.FAILS for it in self.points)
+
+    def note(self, good: bool | None, what: str, detail: str = "") -> None:
+        status = Status.UNKNOWN if good is None else Status.HOLDS if good else Status.FAILS
+        self.points.append(Point(status, what, detail))
+
+
+# A list of four things, the kind, and the head of a string of bytes.
+_HEADS = (b"\x94", bytes([Kind.ANSWER]), b"\xc4\xc5\xc6")
+
+
+def begins_as_receipt(raw: bytes) -> bool:
+    """Whether this may be a receipt, whole or damaged: one of its first bytes may be wrong."""
+    right = sum(byte in head for byte, head in zip(raw, _HEADS, strict=False))
+    return right >= min(len(raw), len(_HEADS)) - 1
+
+
+def audit(raw: bytes, have: Have) -> Report:
+    """Look at a signed answer; `have` gives content that is at hand, or None."""
+    report = Report()
+    try:
+        _read(report, raw)
+    except WireError as error:
+        report.note(False, "the receipt can be read", str(error))
+        return report
+    assert report.answer is not None
+    assert report.task is not None
+    _check_terms(report, report.answer, report.task)
+    for stage in legs_to_check(report.receipts):
+        _check_votes(report, report.answer.record, report.task, stage)
+    _check_content(report, report.task, have)
+    _say_limits(report, report.task)
+    return report
+
+
+def _read(report: Report, raw: bytes) -> None:
+    answer = report.answer = open_signed(raw, Answer)
+    report.note(True, "the answer is as it was signed", f"by {answer.signer}")
+    task = report.task = open_signed(answer.record.task, Task)
+    report.note(True, "the task is as it was signed", f"by {task.signer}")
+    theirs, ours = task.record.version, limits.PROTOCOL_VERSION
+    if theirs != ours:
+        detail = f"it is of version {theirs}, this Baton reads {ours}"
+        report.note(False, "the task is of the protocol version that is read here", detail)
+    report.receipts = [open_signed(it, Receipt) for it in answer.record.receipts]
+    for receipt in report.receipts:
+        leg = f"leg {receipt.record.stage + 1}, {receipt.record.operation}"
+        report.note(True, f"the receipt of {leg} is as it was signed", f"by {receipt.signer}")
+    report.verdicts = [open_signed(it, Verdict) for it in answer.record.verdicts]
+    if report.verdicts:
+        count = len(report.verdicts)
+        report.note(True, f"{count} verdict{'s' * (count > 1)} as signed", _peers(report.verdicts))
+
+
+def _check_terms(report: Report, answer: Signed[Answer], task: Signed[Task]) -> None:
+    report.note(answer.signer == task.signer, "the answer was put together by who asked")
+    try:
+        check_chain(task, report.receipts)
+        whole = len(report.receipts) == len(task.record.stages)
+        report.note(whole, "each leg has its receipt, linked to the one before")
+    except WireError as error:
+        report.note(False, "the receipts belong to the task", str(error))
+    if task.record.checking.level is not Level.SIGNED:
+        attempt = attempt_of(answer.record.secret, task.record.checking.secret_hash)
+        report.note(
+            attempt == answer.record.attempts,
+            "the lottery's secret is the one the task was signed with",
+        )
+    issued_ms, ended_ms = task.record.issued_at_ms, answer.record.answered_at_ms
+    report.note(
+        issued_ms <= ended_ms <= issued_ms + task.record.deadline_s * 1000 + 300_000,
+        "the answer came within the task's deadline",
+        f"after {(ended_ms - issued_ms) / 1000:.1f} s of {task.record.deadline_s} s",
+    )
+
+
+def _check_votes(report: Report, answer: Answer, task: Signed[Task], stage: int) -> None:
+    terms = task.record.checking
+    if terms.level is Level.SIGNED:
+        return
+    receipt = report.receipts[stage]
+    doers = {it.signer for it in report.receipts} | {task.signer}
+    agree: set[PeerId] = set()
+    votes = [it for it in report.verdicts if it.record.receipt == receipt.id]
+    for verdict in votes:
+        try:
+            check_verdict(receipt, answer.secret, verdict)
+        except WireError as error:
+            report.note(False, f"the verdict of {verdict.signer.short} counts", str(error))
+            continue
+        if verdict.signer in doers:
+            report.note(False, f"{verdict.signer.short} checked its own work")
+        elif verdict.record.agrees:
+            agree.add(verdict.signer)
+    report.note(
+        len(agree) >= terms.needed,
+        f"{len(agree)} of {terms.needed} needed verdicts agree on leg {stage + 1}",
+        _looked(votes),
+    )
+    order = draw(answer.secret, receipt.id, answer.candidates)
+    strangers = [it for it in agree if it not in order]
+    report.note(not strangers, "the verifiers were among the candidates")
+    if not agree or strangers:
+        return
+    last = max(order.index(it) for it in agree)
+    silent = [it for it in order[:last] if it not in {vote.signer for vote in votes}]
+    report.note(
+        True if not silent else None,
+        "the lottery drew these verifiers",
+        ""
+        if not silent
+        else f"{len(silent)} drawn before them gave no verdict: gone, or busy, or left out",
+    )
+
+
+def _looked(votes: list[Signed[Verdict]]) -> str:
+    return "; ".join(
+        f"{it.signer.short} recomputed {len(it.record.sampled)} of {it.record.rows}"
+        f" rows, worst {max(it.record.worst_ppb, default=0) / 1e9:.1e}"
+        for it in votes
+    )
+
+
+def _peers(signed: list[Signed[Verdict]]) -> str:
+    return ", ".join(it.signer.short for it in signed)
+
+
+def _check_content(report: Report, task: Signed[Task], have: Have) -> None:
+    for receipt in report.receipts:
+        stage = receipt.record.stage
+        for what, content in (
+            ("input", source_of(task, report.receipts, stage)),
+            ("output", receipt.record.output),
+        ):
+            if content is None:
+                continue
+            data = have(content)
+            if data is None:
+                report.note(None, f"the {what} of leg {stage + 1}", f"not at hand: {content}")
+            else:
+                report.note(
+                    name_of(data) == content,
+                    f"the {what} of leg {stage + 1} is the one that was signed for",
+                    f"{len(data)} bytes",
+                )
+                if what == "output":
+                    claimed_bytes = receipt.record.output_size_bytes
+                    report.note(
+                        len(data) == claimed_bytes,
+                        f"the output of leg {stage + 1} is as long as was signed for",
+                        f"{claimed_bytes} bytes",
+                    )
+
+
+def _say_limits(report: Report, task: Signed[Task]) -> None:
+    level = task.record.checking.level
+    if level is Level.SIGNED:
+        report.note(None, "whether the model was run as claimed", "nobody checked: level signed")
+    else:
+        report.note(
+            None,
+            "whether every row is right",
+            "a sample was recomputed by verifiers; here the model was not run again",
+        )
+    report.note(
+        None,
+        "whether the verifiers belong to one owner, and whether the candidates were all there were",
+        "a signature names a key, not a person",
+    )
+    report.note(None, "on which device it ran, and who else saw the input")

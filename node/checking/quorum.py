@@ -1,0 +1,232 @@
+"""Having a leg checked: draws the verifiers, asks them, and counts their verdicts.
+
+The lottery's secret is revealed only here, after the receipt was signed. `needed` verifiers are
+asked first; more, in the order of the draw, only when some disagree, refuse or fall silent.
+"""
+
+from dataclasses import dataclass, field
+
+import trio
+
+from node.dispatch.backoff import Patience
+from node.task.events import Checked, Failed, Tell
+from p2p.peers import Peers
+from p2p.score import Offence, Standing
+from wire import limits
+from wire.content import ContentId, PeerId
+from wire.errors import (
+    BadSignature,
+    Malformed,
+    Refused,
+    RemoteProtocolError,
+    TransportError,
+    WireError,
+)
+from wire.kinds import Role
+from wire.lottery import draw, rows_due, rows_to_check
+from wire.message import Check, Finding
+from wire.receipt import Receipt, Verdict
+from wire.signed import Signed, open_signed
+from wire.task import Checking as Terms
+from wire.task import Task
+
+# A verifier recomputes an eighth of a leg that may have taken minutes.
+CHECK_DEADLINE_S = 60.0
+PAUSE_S = 0.25
+# Guess: a verifier that is awake answers within this; another is asked besides after it.
+SLOW_AFTER_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A leg to be checked: the chain up to and with it, and small payloads at hand."""
+
+    task: Signed[Task]
+    receipts: tuple[Signed[Receipt], ...]
+    secret: bytes
+    input: bytes | None
+    output: bytes | None
+
+    @property
+    def receipt(self) -> Signed[Receipt]:
+        return self.receipts[-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """What the verdicts came to. `agreed` is None while too few verifiers could be found."""
+
+    agreed: bool | None
+    verdicts: tuple[Signed[Verdict], ...]
+    candidates: tuple[PeerId, ...]
+
+    @property
+    def agreeing(self) -> int:
+        return sum(it.record.agrees for it in self.verdicts)
+
+
+@dataclass(slots=True)
+class _Poll:
+    needed: int
+    verifiers: int
+    asked: set[PeerId] = field(default_factory=set)
+    verdicts: list[Signed[Verdict]] = field(default_factory=list)
+    agree: int = 0
+    differ: int = 0
+    under_way: dict[PeerId, float] = field(default_factory=dict)
+
+    @property
+    def agreed(self) -> bool | None:
+        if self.agree >= self.needed:
+            return True
+        # Too many differ for the rest to make it good.
+        if self.differ > self.verifiers - self.needed:
+            return False
+        return None
+
+    def wanted(self, slow_since_s: float) -> int:
+        """How many more to ask now; who was asked before `slow_since_s` is no longer waited for."""
+        awaited = sum(asked_s > slow_since_s for asked_s in self.under_way.values())
+        votes = self.agree + self.differ + awaited
+        return max(0, min(self.needed - self.agree - awaited, self.verifiers - votes))
+
+
+@dataclass(slots=True)
+class Checking:
+    """Asks verifiers for one peer."""
+
+    peers: Peers
+
+    def candidates(self, claimed: Claimed) -> list[PeerId]:
+        """The verifiers we know that run the leg's model, without those who did the task."""
+        doers = {it.signer for it in claimed.receipts} | {claimed.task.signer, self.peers.me}
+        known = self.verifiers(claimed.receipt.record.model) - doers
+        return sorted(known)[: limits.CANDIDATES_MAX]
+
+    def verifiers(self, model: ContentId | None) -> set[PeerId]:
+        """Everybody known that runs a model to check it, and may be asked."""
+        found = self.peers.view.candidates(Role.VERIFY, model, self.peers.seams.wall_s())
+        standing = self.peers.standing
+        return {it.signer for it in found if standing(it.signer) is not Standing.BANNED}
+
+    async def check(
+        self, claimed: Claimed, tell: Tell, *, deadline_at_s: float, terms: Terms | None = None
+    ) -> Counted:
+        """Collect verdicts until enough agree, too many differ, or the deadline passes.
+
+        By the task's own terms, where no others are given.
+        """
+        terms = terms or claimed.task.record.checking
+        poll = _Poll(terms.needed, terms.verifiers)
+        known: set[PeerId] = set()
+        patience = Patience()
+        wake = trio.Event()
+        # A verifier recomputes a part of the leg, on a machine that may be half as fast.
+        slow_after_s = SLOW_AFTER_S + min(30.0, claimed.receipt.record.duration_ms / 1000)
+
+        async def ask(verifier: PeerId) -> None:
+            nonlocal wake
+            try:
+                verdict = await self._ask(claimed, verifier, deadline_at_s)
+            except Refused as error:
+                if error.retry_after_s is not None:
+                    poll.asked.discard(verifier)
+                    patience.refused(verifier, error.retry_after_s, trio.current_time())
+                tell(Failed("verify", verifier, error.message))
+            except (TransportError, WireError, RemoteProtocolError) as error:
+                tell(Failed("verify", verifier, error.message))
+            else:
+                self._count(poll, verdict, tell)
+            del poll.under_way[verifier]
+            wake.set()
+            wake = trio.Event()
+
+        async with trio.open_nursery() as nursery:
+            while poll.agreed is None and trio.current_time() < deadline_at_s:
+                # Verifiers heard of while we wait take part: the draw is by key, not by time.
+                known.update(self.candidates(claimed))
+                now_s = trio.current_time()
+                drawn = draw(claimed.secret, claimed.receipt.id, known)
+                # Who fell silent before is drawn last: it costs the most.
+                drawn.sort(key=lambda it: self.peers.standing(it) is Standing.UNWELCOME)
+                ready = patience.ready([it for it in drawn if it not in poll.asked], now_s)
+                wanted = poll.wanted(now_s - slow_after_s)
+                if wanted > len(ready):
+                    nursery.start_soon(self._look_further, claimed)
+                for verifier in ready[:wanted]:
+                    poll.asked.add(verifier)
+                    poll.under_way[verifier] = now_s
+                    nursery.start_soon(ask, verifier)
+                event = wake
+                with trio.move_on_at(min(deadline_at_s, now_s + PAUSE_S)):
+                    await event.wait()
+            slow_since_s = trio.current_time() - slow_after_s
+            for verifier, asked_s in poll.under_way.items():
+                if asked_s <= slow_since_s:
+                    self.peers.offended(verifier, Offence.SLOW)
+            nursery.cancel_scope.cancel()
+        return Counted(
+            agreed=poll.agreed,
+            verdicts=tuple(poll.verdicts),
+            candidates=tuple(sorted(known))[: limits.CANDIDATES_MAX],
+        )
+
+    async def _look_further(self, claimed: Claimed) -> None:
+        model = claimed.receipt.record.model
+        await self.peers.seek(Role.VERIFY, model, deadline_s=SLOW_AFTER_S)
+
+    def _count(self, poll: _Poll, verdict: Signed[Verdict], tell: Tell) -> None:
+        poll.verdicts.append(verdict)
+        tell(Checked(verdict))
+        if verdict.record.agrees:
+            poll.agree += 1
+        else:
+            # What could not be checked, because something was withheld, counts as a failed check.
+            poll.differ += 1
+
+    async def _ask(
+        self, claimed: Claimed, verifier: PeerId, deadline_at_s: float
+    ) -> Signed[Verdict]:
+        # Who falls silent leaves time for another.
+        left_s = min(CHECK_DEADLINE_S, max(0.0, deadline_at_s - trio.current_time()) / 2)
+        message = Check(
+            task=claimed.task.raw,
+            receipts=tuple(it.raw for it in claimed.receipts),
+            secret=claimed.secret,
+            input=claimed.input,
+            output=claimed.output,
+            deadline_ms=max(1, int(left_s * 1000)),
+        )
+        async with self.peers.talk(verifier, deadline_s=left_s) as talk:
+            await talk.send(message)
+            finding = await talk.expect(Finding)
+            verdict = open_signed(finding.verdict, Verdict)
+            check_verdict(claimed.receipt, claimed.secret, verdict, verifier)
+        return verdict
+
+
+def check_verdict(
+    receipt: Signed[Receipt],
+    secret: bytes,
+    verdict: Signed[Verdict],
+    verifier: PeerId | None = None,
+) -> None:
+    """WireError unless this is a verdict on `receipt`, of the rows that the secret demands."""
+    found = verdict.record
+    if verifier is not None and verdict.signer != verifier:
+        raise BadSignature("the verdict was signed by another than was asked")
+    if found.receipt != receipt.id or found.secret != secret:
+        raise Malformed("the verdict is on another receipt")
+    if not found.agrees:
+        return
+    if receipt.record.operation in _BY_ROWS:
+        if found.rows != receipt.record.units or found.rows > limits.PASSAGES_MAX:
+            raise Malformed("the verdict is on another number of rows than the leg has")
+        due = rows_to_check(secret, receipt.id, verdict.signer, found.rows, rows_due(found.rows))
+        if found.sampled != due:
+            raise Malformed("the verdict is not on the rows that the lottery drew")
+    elif not found.sampled:
+        raise Malformed("the verdict agrees without having looked")
+
+
+_BY_ROWS = ("embed", "embed-passages")

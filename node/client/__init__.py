@@ -1,0 +1,1 @@
+"""The Python client of a gateway, under trio, asyncio, or blocking."""

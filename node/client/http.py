@@ -1,0 +1,227 @@
+"""How a client reaches a gateway: each call bounded in time and size, repeated where that is safe.
+
+It runs under trio and under asyncio. Repeated is what was refused with leave to come again, what
+never reached the gateway, and, unless it would be there twice, what broke off before any of it was
+shown; a few times, and never beyond the call's deadline.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import ceil, inf
+from typing import Any
+
+import anyio
+import httpx
+
+from node.client.reading import error_of, read_json
+from wire import limits
+from wire.errors import (
+    BatonError,
+    Disconnected,
+    InputError,
+    Malformed,
+    Refused,
+    TooSlow,
+    Unreachable,
+)
+
+CONNECT_S = 10.0
+# What closing a connection may take.
+CLOSE_S = 2.0
+RETRY_S_MIN = 0.25
+BODY_BYTES_MAX = 256 << 20
+JSON_TYPE = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request. `repeatable`: being done twice does no harm."""
+
+    method: str
+    path: str
+    deadline_s: float
+    content: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    repeatable: bool = True
+
+    @property
+    def until_s(self) -> float:
+        return anyio.current_time() + self.deadline_s
+
+
+def json_call(path: str, body: Mapping[str, Any], deadline_s: float, **more: Any) -> Call:
+    """A POST of JSON; InputError for what JSON has no word for."""
+    try:
+        content = json.dumps(body, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"what is asked cannot be written as JSON: {error}") from error
+    headers = {"content-type": JSON_TYPE, **more.pop("headers", {})}
+    return Call(
+        method="POST", path=path, deadline_s=deadline_s, content=content, headers=headers, **more
+    )
+
+
+def terms_of(deadline_s: float, verdicts: str | None) -> dict[str, str]:
+    """Headers that tell the gateway how long it may take, and how its answer is checked."""
+    told = {"x-baton-deadline": str(max(1, min(ceil(deadline_s), limits.DEADLINE_S_MAX)))}
+    return told if verdicts is None else told | {"x-baton-verdicts": verdicts}
+
+
+@contextmanager
+def _ours(where: str) -> Iterator[None]:
+    """The library's errors as ours."""
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        raise Unreachable(
+            f"nobody answers at {where}: {error or 'it took too long'}",
+            todo="is a gateway up there? python -m node join --role gateway",
+        ) from error
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise InputError(f"{where} cannot be asked: {error}") from error
+    except (httpx.HTTPError, httpx.StreamError) as error:
+        why = str(error) or type(error).__name__
+        raise Disconnected(f"the gateway at {where} broke off: {why}") from error
+
+
+@contextmanager
+def within(until_s: float, what: str) -> Iterator[None]:
+    """TooSlow once that moment has passed."""
+    try:
+        with anyio.fail_after(until_s - anyio.current_time()):
+            yield
+    except TimeoutError as error:
+        raise TooSlow(f"{what} took too long", todo="give it longer: deadline_s=…") from error
+
+
+@dataclass(slots=True, eq=False)
+class Body:
+    """An answer that is being read. It has to be closed, or read to its end."""
+
+    response: httpx.Response
+    where: str
+    _parts: AsyncIterator[bytes] = field(init=False)
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        self._parts = self.response.aiter_bytes()
+
+    @property
+    def headers(self) -> httpx.Headers:
+        return self.response.headers
+
+    async def part(self) -> bytes | None:
+        """The next bytes; None at the end."""
+        with _ours(self.where):
+            try:
+                return await self._parts.__anext__()
+            except StopAsyncIteration:
+                self.closed = True
+                return None
+
+    async def rest(self, most_bytes: int = BODY_BYTES_MAX) -> bytes:
+        """All of it, and closed."""
+        found, size = [], 0
+        try:
+            while (part := await self.part()) is not None:
+                found.append(part)
+                if (size := size + len(part)) > most_bytes:
+                    raise Malformed(f"the gateway's answer has more than {most_bytes} bytes")
+        finally:
+            await self.aclose()
+        return b"".join(found)
+
+    async def aclose(self) -> None:
+        """Go away: the gateway then lets the work for it be."""
+        if self.closed:
+            return
+        self.closed = True
+        with anyio.move_on_after(CLOSE_S, shield=True):
+            try:
+                await self.response.aclose()
+                # The library's generators would be left half way; a closed connection ends them.
+                while True:
+                    await self._parts.__anext__()
+            except (StopAsyncIteration, httpx.HTTPError, httpx.StreamError):
+                return
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """The way to one gateway. What was left half read is closed with the next call."""
+
+    http: httpx.AsyncClient
+    retries: int
+    left: list[Body] = field(default_factory=list)
+
+    @property
+    def where(self) -> str:
+        return str(self.http.base_url)
+
+    async def fetch(self, call: Call) -> tuple[bytes, httpx.Headers]:
+        """A whole answer; BatonError within the call's deadline if there is none."""
+        until_s, tries = call.until_s, 0
+        with within(until_s, call.path):
+            while True:
+                try:
+                    body = await self._open(call)
+                    return await body.rest(), body.headers
+                except BatonError as error:
+                    await self._wait_after(error, call, tries, until_s)
+                tries += 1
+
+    async def open(self, call: Call, until_s: float) -> Body:
+        """The beginning of an answer that is read as it comes."""
+        tries = 0
+        with within(until_s, call.path):
+            while True:
+                try:
+                    return await self._open(call)
+                except BatonError as error:
+                    await self._wait_after(error, call, tries, until_s)
+                tries += 1
+
+    async def close_left(self) -> None:
+        while self.left:
+            await self.left.pop().aclose()
+
+    async def _open(self, call: Call) -> Body:
+        await self.close_left()
+        with _ours(self.where):
+            request = self.http.build_request(
+                call.method, call.path, content=call.content, headers=dict(call.headers)
+            )
+            body = Body(await self.http.send(request, stream=True), self.where)
+        if body.response.is_success:
+            return body
+        status, retry_after = body.response.status_code, body.headers.get("retry-after")
+        data = await body.rest()
+        try:
+            told = read_json(data)
+        except Malformed:
+            # Something between us and the gateway may have answered; its status says enough.
+            told = {}
+        raise error_of(status, told, retry_after)
+
+    async def _wait_after(self, error: BatonError, call: Call, tries: int, until_s: float) -> None:
+        """Until it may be tried again; the error itself, if it may not."""
+        wait_s = _wait_s(error, call, tries)
+        if tries >= self.retries or anyio.current_time() + wait_s >= until_s:
+            raise error
+        await anyio.sleep(wait_s)
+
+
+def _wait_s(error: BatonError, call: Call, tries: int) -> float:
+    """How long to wait before the next try; infinite where there must be none."""
+    backoff_s = RETRY_S_MIN * 2.0**tries
+    match error:
+        case Refused(retry_after_s=float() as asked_s):
+            return max(asked_s, backoff_s)
+        case Unreachable():
+            return backoff_s
+        case Disconnected() if call.repeatable:
+            return backoff_s
+        case _:
+            return inf

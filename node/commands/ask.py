@@ -1,0 +1,144 @@
+"""`ask`: one task, shown step by step, and its receipt kept."""
+
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from node.commands.output import console, safe, short, show_json
+from node.local.control import call
+
+SOCKET = "control.sock"
+
+
+async def ask(state: Path, arguments: dict[str, Any], *, as_json: bool) -> None:
+    """Have the running peer ask, and show what comes."""
+    deadline_s = float(arguments["deadline_s"]) + 30
+    tell = _silent if as_json else show_event
+    sources = arguments.get("sources")
+    if sources:
+        result = await call(state / SOCKET, "embed", arguments, tell, deadline_s=deadline_s)
+        if as_json:
+            show_json(result)
+            return
+        count = f"{result['passages']} passages, {result['verified']} of {result['tasks']} checked"
+        console.print(f"\n[bold]index {result['index']}[/bold]: {count}")
+        model = arguments["model"]
+        console.print(f'ask in it: python -m node ask {model} --text "…" --index {result["index"]}')
+        return
+    result = await call(state / SOCKET, "ask", arguments, tell, deadline_s=deadline_s)
+    saved = await trio.to_thread.run_sync(save_receipt, state, result)
+    if as_json:
+        show_json(document(result, saved))
+    else:
+        show_answer(result, saved)
+
+
+def save_receipt(state: Path, result: Mapping[str, Any]) -> Path:
+    """Write the receipt, its input and its output beside it, where `verify` finds them."""
+    folder = state / "receipts"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"{result['receipt']}.receipt"
+    path.write_bytes(result["answer"])
+    path.with_suffix(".input").write_bytes(result["input_payload"])
+    if result["payload"]:
+        path.with_suffix(".output").write_bytes(result["payload"])
+    return path
+
+
+def document(result: Mapping[str, Any], saved: Path) -> dict[str, Any]:
+    """What `ask --json` prints."""
+    found = dict(result["result"])
+    if "vector_f32" in found:
+        data = found.pop("vector_f32")
+        found["vector"] = list(struct.unpack(f"<{len(data) // 4}f", data))
+    rest = {key: value for key, value in result.items() if key not in _RAW}
+    return {**rest, "result": found, "receipt_file": str(saved)}
+
+
+_RAW = ("answer", "payload", "input_payload", "result")
+
+
+def show_answer(result: Mapping[str, Any], saved: Path) -> None:
+    found = result["result"]
+    if "passages" in found:
+        show_passages(found["passages"])
+    elif "vector_f32" in found:
+        data = found["vector_f32"]
+        first = ", ".join(f"{it:+.4f}" for it in struct.unpack("<6f", data[:24]))
+        console.print(f"\n[bold]vector of {found['dimensions']} numbers[/bold]: {first}, …")
+    else:
+        console.print(f"\n{safe(found['text'])}")
+    if result["kept_before"]:
+        console.print("\n[dim]answered before: the kept answer, checked then[/dim]")
+    show_route(result)
+    console.print(f"receipt {result['receipt']}\n  check it: python -m node verify {saved}")
+
+
+def show_passages(passages: list[Mapping[str, Any]]) -> None:
+    for place, passage in enumerate(passages, 1):
+        console.print(f"\n[bold]{place}.[/bold] [green]{passage['score']:.3f}[/green]  ", end="")
+        lines = safe(passage["text"]).strip().splitlines()
+        console.print("\n   ".join(lines[:8]) + ("\n   …" if len(lines) > 8 else ""))
+
+
+def show_route(result: Mapping[str, Any], name: Callable[[str], str] = short) -> None:
+    """Who did which leg, how long it took, who checked; `name` says how peers are called."""
+    console.print("\n[bold]route[/bold]")
+    for leg in result["route"]:
+        reused = " (computed before)" if leg["reused"] else ""
+        console.print(
+            f"  {leg['role']:<6} {leg['operation']:<15} by [cyan]{name(leg['peer'])}[/cyan]"
+            f" in {leg['duration_ms'] / 1000:.2f} s{reused}"
+        )
+    for verdict in result["verdicts"]:
+        console.print("  " + _verdict_words(verdict, name))
+
+
+def _verdict_words(verdict: Mapping[str, Any], name: Callable[[str], str]) -> str:
+    peer = f"[cyan]{name(verdict['peer'])}[/cyan]"
+    if verdict["agrees"]:
+        looked = f"{len(verdict['sampled'])} of {verdict['rows']} rows"
+        worst = f"worst {verdict['worst']:.0e}"
+        return f"verify [green]agrees[/green]          by {peer}: {looked}, {worst}"
+    why = safe(verdict["reason"]) or f"differs by {verdict['worst']:.1e}"
+    return f"verify [red]disagrees[/red]       by {peer}: {why}"
+
+
+def show_event(event: Mapping[str, Any]) -> None:
+    """One line for what happens on the way."""
+    match event["event"]:
+        case "accepted":
+            console.print(f"accepted: task {event['task']} is in the journal")
+        case "offered":
+            console.print(f"  {event['role']} leg taken by [cyan]{short(event['peer'])}[/cyan]")
+        case "leg":
+            took = f"{event['duration_ms'] / 1000:.2f} s"
+            peer = f"[cyan]{short(event['peer'])}[/cyan]"
+            console.print(f"  {event['operation']} signed by {peer} after {took}")
+        case "verdict":
+            console.print("  " + _verdict_words(event, short))
+        case "few_verifiers":
+            known = f"{event['known']} verifiers of this model are"
+            if event["known"] == 1:
+                known = "1 verifier of this model is"
+            console.print(
+                f"  {known} known and {event['needed']} have to agree: waiting for more;"
+                " --verdicts 0/0 does without"
+            )
+        case "failed":
+            peer = f"[cyan]{short(event['peer'])}[/cyan]"
+            console.print(f"  [yellow]{event['what']}: {peer}: {safe(event['why'])}[/yellow]")
+        case "skipped":
+            source, why = safe(event["source"]), safe(event["why"])
+            console.print(f"[yellow]{source} is left out: {why}[/yellow]")
+        case "part":
+            console.print(
+                f"[bold]{safe(event['source'])}[/bold]: {event['passages']} passages so far"
+            )
+
+
+def _silent(event: Mapping[str, Any]) -> None:
+    """With --json nothing is shown on the way."""

@@ -1,0 +1,371 @@
+"""A whole small network on this machine: real processes, real data, a real model, real checks.
+
+This file runs the story and keeps its state; `node.commands.demo` shows it. Nothing here does a
+peer's work: every peer is a process of its own, spoken to through its control socket like any
+other.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from node.engines.formats.minilm import MINILM_ID
+from node.local.control import call, unheard
+from wire.errors import BatonError, InputError, TaskFailed
+
+START_DEADLINE_S = 60.0
+MODEL_DEADLINE_S = 240.0
+WORK_DEADLINE_S = 600
+LOGGED_MAX = 200
+MARKER = "baton-demo"
+# The statements of the language, and what goes wrong in them: what the question is about.
+TOPICS = frozenset(
+    (
+        *("try", "with", "exceptions", "raise", "assert", "while", "for", "if", "import"),
+        *("return", "yield", "break", "continue", "pass", "del", "function", "class", "lambda"),
+        *("global", "nonlocal", "assignment", "calls", "comparisons", "execmodel", "async"),
+    )
+)
+
+
+@dataclass(slots=True)
+class DemoPeer:
+    """One process of the demo, and what is known of it."""
+
+    name: str
+    roles: tuple[str, ...]
+    state: Path
+    model: str | None = None
+    extra: tuple[str, ...] = ()
+    # A command to run it with, and where it listens: on the far side of a link, for one.
+    within: tuple[str, ...] = ()
+    listen: str = "/ip4/127.0.0.1/tcp/0"
+    process: trio.Process | None = None
+    id: str = ""
+    status: Mapping[str, Any] = field(default_factory=dict)
+    killed: bool = False
+
+    @property
+    def socket(self) -> Path:
+        return self.state / "control.sock"
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is there, with its model if it has one to run."""
+        models = self.status.get("models", [])
+        return bool(self.id) and (
+            self.model is None or any(it["state"] == "ready" for it in models)
+        )
+
+
+@dataclass(slots=True)
+class Story:
+    """Everything a screen shows, and at the end everything `--json` prints."""
+
+    folder: Path
+    question: str
+    files: tuple[Path, ...]
+    peers: list[DemoPeer] = field(default_factory=list)
+    model: str = "minilm"
+    model_deadline_s: float = MODEL_DEADLINE_S
+    chapter: str = "starting"
+    log: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    passages: int = 0
+    accepted: int = 0
+    answered: int = 0
+    verified: int = 0
+    killed: str = ""
+    answer: dict[str, Any] = field(default_factory=dict)
+    receipt: Path | None = None
+    verify_text: str = ""
+    receipt_holds: bool = False
+    wall_s: float = 0.0
+
+    def say(self, line: str) -> None:
+        self.log.append(line)
+        del self.log[:-LOGGED_MAX]
+
+    def peer(self, name: str) -> DemoPeer:
+        return next(it for it in self.peers if it.name == name)
+
+    def name_of(self, peer_id: str) -> str:
+        """What the demo calls a peer; the end of its id for a stranger."""
+        found = next((it.name for it in self.peers if it.id == peer_id), "")
+        return found or "…" + peer_id[-6:]
+
+    @property
+    def retried(self) -> int:
+        """Legs and answers that went to a second peer."""
+        rows = [it.status for it in self.peers if it.status]
+        return sum(row["failed_over"] + row["tasks"]["retried"] for row in rows)
+
+    def document(self) -> dict[str, Any]:
+        """What `demo --json` prints; README.md documents the keys."""
+        return {
+            "peers": [
+                {"name": it.name, "peer": it.id, "roles": list(it.roles), "killed": it.killed}
+                for it in self.peers
+            ],
+            "passages": self.passages,
+            "tasks_accepted": self.accepted,
+            "tasks_answered": self.answered,
+            "tasks_verified": self.verified,
+            "tasks_retried": self.retried,
+            "killed": self.killed,
+            "receipts": self.answered,
+            "answer": self.answer["result"]["passages"],
+            "route": self.answer["route"],
+            "verdicts": self.answer["verdicts"],
+            "receipt": str(self.receipt),
+            "receipt_holds": self.receipt_holds,
+            "folder": str(self.folder),
+            "wall_s": round(self.wall_s, 1),
+        }
+
+
+def planned(folder: Path, files: tuple[Path, ...]) -> list[DemoPeer]:
+    """Seven peers: one brings data, two infer, three verify, one asks."""
+    shared = tuple(part for path in files for part in ("--files", str(path)))
+    # Only the first knows where the packaged model lies; the others have its content id alone.
+    by_id = str(MINILM_ID)
+    return [
+        DemoPeer("data", ("data", "store"), folder / "data", extra=shared),
+        DemoPeer("infer-1", ("infer", "store"), folder / "infer-1", model="minilm"),
+        DemoPeer("infer-2", ("infer", "store"), folder / "infer-2", model=by_id),
+        *(
+            DemoPeer(f"verify-{n}", ("verify", "store"), folder / f"verify-{n}", model=by_id)
+            for n in (1, 2, 3)
+        ),
+        DemoPeer("asker", ("store",), folder / "asker"),
+    ]
+
+
+def prepare_folder(folder: Path) -> None:
+    """An empty folder of the demo's own; never somebody's files."""
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARKER).exists():
+            raise InputError(
+                f"{folder} is not empty and not from an earlier demo",
+                todo="name another with --folder",
+            )
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (folder / MARKER).write_text("made by python -m node demo; may be deleted\n")
+
+
+@asynccontextmanager
+async def open_peers(story: Story) -> AsyncIterator[None]:
+    """Start every peer, and end every one of them when the block ends, however it ends."""
+    try:
+        bootstrap = await _start(story.peers[0], None)
+        async with trio.open_nursery() as nursery:
+            for peer in story.peers[1:]:
+                nursery.start_soon(_start, peer, bootstrap)
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            await _stop(story.peers)
+
+
+async def _start(peer: DemoPeer, bootstrap: str | None) -> str:
+    """Start one process; its first address. BatonError with its own words if it ends instead."""
+    command = [*peer.within, sys.executable, "-m", "node", "join"]
+    command += [bootstrap] if bootstrap else []
+    command += ["--json", "--with-parent", str(os.getpid()), "--state", str(peer.state)]
+    command += ["--listen", peer.listen, *peer.extra]
+    command += [part for role in peer.roles for part in ("--role", role)]
+    command += ["--model", peer.model] if peer.model else []
+    errors = peer.state.with_suffix(".log")
+    with errors.open("wb") as log:
+        peer.process = await trio.lowlevel.open_process(
+            command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL
+        )
+    assert peer.process.stdout is not None
+    text = bytearray()
+    with trio.move_on_after(START_DEADLINE_S):
+        while part := await peer.process.stdout.receive_some(65_536):
+            text += part
+            if text.rstrip().endswith(b"}"):
+                found = json.loads(text)
+                peer.id = found["peer"]
+                return str(found["addresses"][0])
+    raise BatonError(f"the {peer.name} peer did not start: {_last_line(errors)}")
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1].removeprefix("error: ") if lines else "it said nothing; see --debug"
+
+
+async def _stop(peers: list[DemoPeer]) -> None:
+    running = [it.process for it in peers if it.process and it.process.returncode is None]
+    for process in running:
+        process.terminate()
+    with trio.move_on_after(5.0):
+        for process in running:
+            await process.wait()
+    for process in running:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def watch(story: Story) -> None:
+    """Keep every peer's status fresh; a peer that ended on its own ends the demo."""
+    while True:
+        for peer in story.peers:
+            if peer.killed or not peer.id:
+                continue
+            process = peer.process
+            if process is not None and process.returncode is not None:
+                line = _last_line(peer.state.with_suffix(".log"))
+                raise BatonError(f"the {peer.name} peer ended: {line}")
+            try:
+                peer.status = await call(peer.socket, "status", {}, unheard, deadline_s=10.0)
+            except BatonError:
+                # Busy or just ended; the next round tells.
+                continue
+        await trio.sleep(0.4)
+
+
+async def tell_story(story: Story, narrate: Callable[[str], None]) -> None:
+    """Run the demo from the first process to the checked receipt."""
+    started_s = trio.current_time()
+    story.chapter = "starting seven peers: one knows the bootstrap's address, nobody the others'"
+    async with open_peers(story), trio.open_nursery() as nursery:
+        narrate("seven processes are up, each with its own key, folder and store")
+        nursery.start_soon(watch, story)
+        await _models(story, narrate)
+        await _embed(story, narrate)
+        await _ask(story, narrate)
+        await _verify(story, narrate)
+        story.wall_s = trio.current_time() - started_s
+        nursery.cancel_scope.cancel()
+
+
+async def _models(story: Story, narrate: Callable[[str], None]) -> None:
+    story.chapter = "the model travels: from the first inference peer to all that run or check it"
+    workers = [it for it in story.peers if it.model]
+    told: set[str] = set()
+    with trio.move_on_after(story.model_deadline_s) as patience:
+        while not all(it.ready for it in workers):
+            await trio.sleep(0.2)
+            for peer in workers:
+                if peer.ready and peer.name not in told:
+                    told.add(peer.name)
+                    speed = peer.status["models"][0]["units_per_s"]
+                    name = peer.status["models"][0]["name"]
+                    narrate(f"{peer.name} has {name} ready: {speed:.0f} texts/s")
+    if patience.cancelled_caught:
+        late = [it for it in workers if not it.ready]
+        why = [row["problem"] for it in late for row in it.status.get("models", [])]
+        raise TaskFailed(f"the model was not ready in time on {late[0].name}: {'; '.join(why)}")
+
+
+async def _embed(story: Story, narrate: Callable[[str], None]) -> None:
+    asker = story.peer("asker")
+    found = await call(asker.socket, "sources", {}, unheard, deadline_s=60.0)
+    files = [it for it in found["sources"] if it.startswith("files:")]
+    topics = [it for it in found["sources"] if it.partition(":")[2] in TOPICS]
+    story.sources = [*files, *topics]
+    story.chapter = f"{len(story.sources)} texts: fetched, cut, embedded, checked, kept"
+    narrate(
+        f"the data peer offers {len(found['sources'])} sources; taking {len(story.sources)} of them"
+    )
+    async with trio.open_nursery() as nursery:
+
+        def tell(event: Mapping[str, Any]) -> None:
+            _on_event(story, event, narrate)
+            half = len(story.sources) // 2
+            if event["event"] == "part" and story.answered >= half and not story.killed:
+                story.killed = _kill(story, narrate)
+
+        arguments = {
+            "model": story.model,
+            "sources": story.sources,
+            "deadline_s": WORK_DEADLINE_S,
+            "needed": 2,
+            "verifiers": 3,
+        }
+        done = await call(asker.socket, "embed", arguments, tell, deadline_s=WORK_DEADLINE_S + 60)
+        nursery.cancel_scope.cancel()
+    story.passages = done["passages"]
+    story.answer["index"] = done["index"]
+    narrate(f"{done['passages']} passages embedded in {done['tasks']} tasks, none lost")
+
+
+def _on_event(story: Story, event: Mapping[str, Any], narrate: Callable[[str], None]) -> None:
+    match event["event"]:
+        case "accepted":
+            story.accepted += 1
+        case "failed":
+            narrate(f"{event['what']}: {story.name_of(event['peer'])}: {event['why']}")
+        case "skipped":
+            narrate(f"{event['source']} is left out: {event['why']}")
+        case "part":
+            story.answered += 1
+            story.verified += bool(event["verified"])
+            story.passages = event["passages"]
+            leg = event["route"][-1]
+            checkers = ", ".join(story.name_of(it["peer"]) for it in event["verdicts"])
+            narrate(
+                f"{event['source']}: {leg['units']} passages by {story.name_of(leg['peer'])}"
+                f" in {leg['duration_ms'] / 1000:.1f} s; {checkers} agree"
+            )
+
+
+def _kill(story: Story, narrate: Callable[[str], None]) -> str:
+    """SIGKILL the inference peer that has the most in hand."""
+    infers = [it for it in story.peers if "infer" in it.roles]
+    peer = max(infers, key=lambda it: it.status.get("legs_under_way", 0))
+    assert peer.process is not None
+    peer.killed = True
+    os.kill(peer.process.pid, signal.SIGKILL)
+    narrate(f"⚡ {peer.name} is killed with SIGKILL in the middle of its work")
+    return peer.name
+
+
+async def _ask(story: Story, narrate: Callable[[str], None]) -> None:
+    story.chapter = "a question in plain words goes the same path"
+    narrate(f"asking: {story.question}")
+    arguments = {
+        "model": story.model,
+        "text": story.question,
+        "index": story.answer["index"],
+        "count": 3,
+        "deadline_s": 120,
+        "fresh": True,
+    }
+
+    def tell(event: Mapping[str, Any]) -> None:
+        _on_event(story, event, narrate)
+
+    asker = story.peer("asker")
+    story.answer |= await call(asker.socket, "ask", arguments, tell, deadline_s=150.0)
+    story.answered += 1
+    story.verified += bool(story.answer["verified"])
+
+
+async def _verify(story: Story, narrate: Callable[[str], None]) -> None:
+    """A new process, told nothing but the file, checks the receipt."""
+    from node.commands.ask import save_receipt
+
+    story.chapter = "one receipt is checked offline, by a process that knows nobody"
+    asker = story.peer("asker")
+    story.receipt = await trio.to_thread.run_sync(save_receipt, asker.state, story.answer)
+    command = [sys.executable, "-m", "node", "verify", str(story.receipt)]
+    done = await trio.run_process(command, capture_stdout=True, check=False)
+    story.verify_text = done.stdout.decode()
+    story.receipt_holds = done.returncode == 0
+    narrate("the receipt holds" if story.receipt_holds else "the receipt does not hold")

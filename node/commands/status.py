@@ -1,0 +1,99 @@
+"""`status`, `peers`, `receipts`: what the running peer knows."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from node.commands.ask import SOCKET
+from node.commands.output import console, safe, short, show_json, show_table, size
+from node.local.control import call, unheard
+
+DEADLINE_S = 30.0
+
+
+async def look(state: Path, what: str, *, as_json: bool) -> None:
+    """Ask the running peer for one view of itself, and show it."""
+    result = await call(state / SOCKET, what, {}, unheard, deadline_s=DEADLINE_S)
+    if as_json:
+        show_json(result)
+    else:
+        _SHOW[what](result)
+
+
+def _status(found: Mapping[str, Any]) -> None:
+    console.print(f"[bold]peer {found['peer']}[/bold] in the network {found['network']!r}")
+    seen, there = found["answered_last_minute"], found["connected"]
+    colour = "green" if seen else "yellow"
+    console.print(
+        f"  [{colour}]{seen} of {there} connected peers saw and answered it in the last minute"
+        f"[/{colour}]; {found['known']} known"
+    )
+    console.print(f"  roles {', '.join(found['roles'])}; up {found['uptime_s']:.0f} s")
+    if found["paused"]:
+        console.print(f"  [yellow]paused: {safe(found['paused'])}[/yellow]")
+    for address in found["addresses"]:
+        console.print(f"  listening on {address}")
+    for model in found["models"]:
+        problem = f" [yellow]{safe(model['problem'])}[/yellow]" if model["problem"] else ""
+        speed = f", {model['units_per_s']:.1f}/s" if "units_per_s" in model else ""
+        console.print(f"  model {safe(model['name'])}: {model['state']}{speed}{problem}")
+    tasks = found["tasks"]
+    console.print(
+        f"  own tasks: {tasks['accepted']} accepted, {tasks['answered']} answered,"
+        f" {tasks['failed']} failed, {tasks['under_way']} under way"
+    )
+    console.print(f"  here: {found['legs_done']} legs done, {found['checks_done']} checks made")
+    store = found["store"]
+    console.print(f"  store: {size(store['used_bytes'])} of {size(store['quota_bytes'])}")
+    if found["same_key_elsewhere"]:
+        console.print("  [red]another machine uses this key: a state folder was copied[/red]")
+    if found["clock_wrong_s"] is not None:
+        console.print(
+            f"  [red]the clock differs from the others' by {found['clock_wrong_s']} s[/red]"
+        )
+    if found["engine"]["last_failure"]:
+        console.print(f"  [yellow]engine: {safe(found['engine']['last_failure'])}[/yellow]")
+    for problem in found["problems"]:
+        console.print(f"  [dim]{safe(problem)}[/dim]")
+
+
+def _peers(found: Mapping[str, Any]) -> None:
+    rows = [
+        (
+            short(it["peer"]),
+            " ".join(it["roles"]),
+            " ".join(safe(name) for name in it["models"]),
+            "yes" if it["connected"] else "no",
+            it["standing"],
+            f"{it['heard_s_ago']} s",
+            safe(it["addresses"][0].partition("/p2p/")[0]) if it["addresses"] else "",
+        )
+        for it in found["peers"]
+    ]
+    columns = ("peer", "roles", "models", "connected", "standing", "heard", "address")
+    show_table(f"{len(rows)} peers besides {short(found['me'])}", columns, rows)
+
+
+def _receipts(found: Mapping[str, Any]) -> None:
+    rows = [
+        (
+            it["route"][-1]["operation"],
+            short(it["route"][-1]["peer"]),
+            f"{sum(vote['agrees'] for vote in it['verdicts'])} of {len(it['verdicts'])}"
+            + _LATER.get(it["later"], ""),
+            f"{it['duration_ms'] / 1000:.2f} s",
+            it["receipt"],
+        )
+        for it in found["receipts"]
+    ]
+    columns = ("operation", "peer", "agree", "took", "receipt")
+    more = f", and {found['left_out']} more" if found["left_out"] else ""
+    show_table(f"{len(rows)} answers, latest first{more}", columns, rows)
+
+
+_LATER = {
+    "wrong": "; doubtful: found wrong later by 2 of 3",
+    "suspect": "; doubtful: who did it was found lying since",
+    "held": "; held when checked again",
+}
+_SHOW = {"status": _status, "peers": _peers, "receipts": _receipts}

@@ -1,0 +1,221 @@
+"""Peers that misbehave: each by another part at a seam, and none by changing what Baton does.
+
+A nature is an engine that lies, handlers that answer otherwise, a disk that is full, or a clock
+that is wrong. Liars lie alike, so they confirm each other: the worst case for a quorum.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from random import Random
+from typing import TypeVar
+
+import trio
+
+from node.engines.hash_engine import HashEngine
+from node.engines.interface import Emit, Job, Output, Part
+from node.peer import Node
+from p2p.peers import Handler
+from p2p.typed_call import Exchange, Talk, refusal_of
+from store import Store
+from store.catalog import Recency
+from store.content_store import ContentStore
+from store.group_commit import Action
+from store.in_memory import MemoryBackend, MemoryRows
+from wire import limits
+from wire.advert import Advert
+from wire.chain import open_receipts
+from wire.errors import Disconnected, Refused, StoreFull, TransportError
+from wire.lottery import rows_due, rows_to_check
+from wire.message import Accept, Check, Finding, Message, Offer
+from wire.payload import Vectors
+from wire.receipt import Verdict
+from wire.signed import open_signed, sign
+from wire.signing import SigningKey
+from wire.task import Task
+
+T = TypeVar("T")
+SLOWER = 10.0
+FLOOD_EVERY_S = 0.5
+NONSENSE_BYTES = 64
+# A cut stream carries this many messages first.
+CUT_AFTER = 2
+HANDLED = frozenset(("lazy_verifier", "garbage", "refuser", "silent", "truncator"))
+
+
+class DevnetEngine(HashEngine):
+    """The hash engine, which may be told to lie."""
+
+    def __init__(self, unit_s: float) -> None:
+        super().__init__(unit_s=unit_s)
+        self.lies = False
+
+    async def infer(self, job: Job, emit: Emit | None = None) -> Output:
+        if not self.lies:
+            return await super().infer(job, emit)
+
+        async def lying(part: Part) -> None:
+            assert emit is not None
+            await emit(replace(part, data=_lie(job.operation, part.data)))
+
+        output = await super().infer(job, None if emit is None else lying)
+        return Output(data=_lie(job.operation, output.data), units=output.units)
+
+
+def _lie(operation: str, data: bytes) -> bytes:
+    if operation == "complete":
+        # Of the same length, and part by part what the whole is.
+        return bytes(it ^ 1 for it in data)
+    vectors = Vectors.from_bytes(data)
+    # The sign of every number is the highest bit of its last byte.
+    altered = bytearray(vectors.data)
+    altered[3::4] = bytes(it ^ 0x80 for it in altered[3::4])
+    return Vectors(dimensions=vectors.dimensions, rows=vectors.rows, data=bytes(altered)).to_bytes()
+
+
+@dataclass(slots=True)
+class Disk:
+    """Whether there is room on it."""
+
+    full: bool = False
+
+
+class _FallibleBackend(MemoryBackend):
+    def __init__(self, disk: Disk, quota_bytes: int, recency: Recency) -> None:
+        super().__init__(MemoryRows(), quota_bytes, recency)
+        self._disk = disk
+
+    async def commit(self, action: Action[T], size_bytes: int = 0) -> T:
+        if self._disk.full:
+            raise StoreFull("no space left on the device", todo="make room")
+        return await super().commit(action, size_bytes)
+
+    def offer(self, action: Action[object]) -> bool:
+        return not self._disk.full and super().offer(action)
+
+
+def memory_store(disk: Disk, quota_bytes: int) -> Store:
+    """A store in memory that outlives its peer, and may find its disk full."""
+    recency = Recency()
+    return ContentStore(_FallibleBackend(disk, quota_bytes, recency), recency, quota_bytes)
+
+
+def misbehave(node: Node, nature: str, random: Random) -> Callable[[], None]:
+    """Have a peer answer as `nature` says; the call that ends it."""
+    handlers = node.peers.handlers
+    honest = dict(handlers)
+
+    def behave() -> None:
+        handlers.clear()
+        handlers.update(honest)
+
+    match nature:
+        case "lazy_verifier":
+            handlers[Check] = _lazy(node)
+        case "garbage":
+            for kind in honest:
+                handlers[kind] = _nonsense(random)
+        case "refuser":
+            handlers[Offer] = _refuse
+        case "silent":
+            handlers[Offer] = _accept_and_be_silent
+        case "truncator":
+            handlers[Offer] = _cut(honest[Offer])
+    return behave
+
+
+async def _refuse(talk: Talk, _message: Message) -> None:
+    await talk.send(refusal_of(Refused("not today")))
+
+
+async def _accept_and_be_silent(talk: Talk, message: Message) -> None:
+    assert isinstance(message, Offer)
+    await talk.send(Accept(expected_ms=1))
+    await trio.sleep(message.deadline_ms / 1000)
+
+
+def _nonsense(random: Random) -> Handler:
+    async def answer(talk: Talk, _message: Message) -> None:
+        # Past the conversation's own rules, as nobody honest could.
+        await talk.exchange.send(random.randbytes(NONSENSE_BYTES))
+
+    return answer
+
+
+def _cut(honest: Handler) -> Handler:
+    async def answer(talk: Talk, message: Message) -> None:
+        await honest(Talk(_CutExchange(talk.exchange), talk.conversation), message)
+
+    return answer
+
+
+class _CutExchange:
+    """An exchange that breaks after a few messages."""
+
+    def __init__(self, inner: Exchange) -> None:
+        self._inner = inner
+        self._left = CUT_AFTER
+        self.peer = inner.peer
+        self.receive = inner.receive
+
+    async def send(self, payload: bytes) -> None:
+        if not self._left:
+            raise Disconnected("cut on purpose")
+        self._left -= 1
+        await self._inner.send(payload)
+
+
+def _lazy(node: Node) -> Handler:
+    async def agree(talk: Talk, message: Message) -> None:
+        """Sign that all is well, with the rows that are due and no look at any."""
+        assert isinstance(message, Check)
+        task = open_signed(message.task, Task)
+        receipt = open_receipts(task, message.receipts)[-1]
+        rows = receipt.record.units
+        sampled: tuple[int, ...] = (0,)
+        if receipt.record.operation in ("embed", "embed-passages"):
+            me = node.peers.me
+            sampled = rows_to_check(message.secret, receipt.id, me, rows, rows_due(rows))
+        else:
+            rows = 1
+        verdict = Verdict(
+            receipt=receipt.id,
+            secret=message.secret,
+            agrees=True,
+            could_check=True,
+            rows=rows,
+            sampled=sampled,
+            worst_ppb=(0,) * len(sampled),
+            profile=receipt.record.profile,
+            reason="",
+            checked_at_ms=int(node.parts.seams.wall_s() * 1000),
+            duration_ms=1,
+        )
+        await talk.send(Finding(verdict=sign(verdict, node.parts.key).raw))
+
+    return agree
+
+
+async def flood(node: Node, random: Random) -> None:
+    """Publish adverts of fresh keys, each signed as it must be, until cancelled."""
+    herald = node.peers.herald
+    while True:
+        key = SigningKey(random.randbytes(32))
+        wall_s = node.parts.seams.wall_s()
+        advert = Advert(
+            version=limits.PROTOCOL_VERSION,
+            seq=int(wall_s * 1000),
+            instance=random.randbytes(8),
+            issued_at_s=int(wall_s),
+            ttl_s=limits.ADVERT_TTL_S_MAX,
+            addresses=(f"/memory/{random.randrange(1 << 20)}/p2p/{key.peer}",),
+            roles=node.config.role_bits,
+            models=(),
+            free_slots=64,
+            queue_s=0.0,
+            price=0,
+            leaving=False,
+        )
+        with suppress(TransportError):
+            await node.peers.endpoint.publish(herald.topic, sign(advert, key).raw)
+        await trio.sleep(FLOOD_EVERY_S)

@@ -1,0 +1,288 @@
+"""The course of one baton: who is offered it next, and what became of those who were.
+
+Two are asked, the better gets it. Whoever fails is not asked again for the same task.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median_high
+from typing import TYPE_CHECKING
+
+import trio
+
+from node.dispatch.backoff import Patience
+from node.dispatch.handoff import Baton, Delivered, Relay
+from node.dispatch.progress import Shown
+from node.dispatch.quotes import quotes
+from node.dispatch.route import Candidate, drawn
+from node.engines.interface import Part
+from node.serving.data_role import PASSAGES_PER_LEG
+from node.task.events import Failed, Streamed, Tell
+from node.task.units import streamed_max
+from p2p.connect import PATIENCE_S
+from p2p.score import Offence
+from wire.content import PeerId
+from wire.errors import (
+    BatonError,
+    Refused,
+    RemoteProtocolError,
+    TaskFailed,
+    TooSlow,
+    TransportError,
+    WireError,
+)
+from wire.kinds import Role
+from wire.task import Stage
+
+if TYPE_CHECKING:
+    from node.dispatch.dispatcher import Handing
+
+# How often to look again when nobody can take the leg now.
+PAUSE_S = 0.25
+# A search goes from neighbour to neighbour, a round trip each.
+SEEK_S = 3.0
+# When everybody has refused for good, another peer may still come; for so long it is waited for.
+NEWCOMER_S = 10.0
+# Who took a leg and lets so much more time pass than it is likely to need is passed over, while
+# there is another: it may have taken it to sit on it.
+OVERDUE_S = 10.0
+OVERDUE_TIMES = 5.0
+# Asking costs a round trip to two peers; a leg that takes less is offered to the likelier at once.
+WORTH_ASKING_S = 0.05
+
+
+@dataclass(slots=True)
+class Course:
+    """One baton on its way. `shown` and `failed` are those of its task."""
+
+    handing: "Handing"
+    baton: Baton
+    tell: Tell
+    relay: Relay
+    deadline_at_s: float
+    shown: Shown
+    failed: set[PeerId]
+    _patience: Patience = field(default_factory=Patience)
+    _reasons: list[str] = field(default_factory=list)
+    # Nobody died or fell silent: all that failed so far was refused for good.
+    _declined: bool = True
+    # Who has the baton now: one, or two where the first took long.
+    _running: dict[PeerId, trio.CancelScope] = field(default_factory=dict)
+
+    async def run(self, patience_s: float) -> Delivered:
+        """See `Handing.hand_on`."""
+        self._declined = not self.failed
+        nobody_since_s = trio.current_time()
+        while (now_s := trio.current_time()) < self.deadline_at_s:
+            able = self._able()
+            choices = self._ready(able)
+            if not choices:
+                waited_s = now_s - nobody_since_s
+                if self.failed and self._declined and not able and waited_s > NEWCOMER_S:
+                    # Everybody said no, for good: more time changes nothing.
+                    raise TaskFailed(
+                        self._nobody(),
+                        todo="change what is asked for, or see who is there: python -m node peers",
+                    )
+                if waited_s > patience_s:
+                    raise Refused(self._nobody(), retry_after_s=1.0)
+                if not able:
+                    await self._look_further()
+                await trio.sleep(max(0.0, min(PAUSE_S, self.deadline_at_s - now_s)))
+                continue
+            nobody_since_s = now_s
+            chosen = await self._better(drawn(choices, self.handing.peers.seams.random))
+            if chosen is not None:
+                delivered = await self._have_done(chosen, len(able) > 1)
+                if delivered is not None:
+                    return delivered
+        raise TaskFailed(
+            self._nobody() + " within the deadline",
+            todo="give it more time (--deadline), or see who is there: python -m node peers",
+        )
+
+    # Choosing
+
+    async def _look_further(self) -> None:
+        """Beyond the view, for as long as the deadline allows."""
+        left_s = self.deadline_at_s - trio.current_time()
+        leg = self.baton.leg
+        await self.handing.peers.seek(leg.role, leg.model, deadline_s=min(SEEK_S, left_s))
+
+    def _able(self) -> list[Candidate]:
+        avoid = self.baton.avoid | self.failed | self._running.keys()
+        if not self.baton.is_own:
+            # A stranger's leg that we would not take from it must not come in our own name.
+            avoid |= {self.handing.peers.me}
+        return self.handing.candidates(self.baton.leg, self._units(), avoid)
+
+    def _ready(self, able: Sequence[Candidate]) -> list[Candidate]:
+        """Of those able, the ones to choose from now."""
+        of = {it.peer: it for it in able}
+        choices = [of[it] for it in self._patience.best(list(of), trio.current_time())]
+        if self.failed:
+            # Claims cost nothing. Once bitten, those who have delivered before come first.
+            before = self.handing.delivered_before
+            choices = [it for it in choices if it.peer in before] or choices
+        return choices
+
+    async def _better(self, two: Sequence[Candidate]) -> Candidate | None:
+        """The one of them that says it will be done first; None if all of them say no."""
+        # Bringing a text in takes no time to speak of, and nobody says how long.
+        slight = self.baton.leg.role is not Role.INFER
+        if slight or len(two) < 2 or min(it.work_s for it in two) < WORTH_ASKING_S:
+            return two[0]
+        left_s = self.deadline_at_s - trio.current_time()
+        given = self.handing.under_way
+        before = {it.peer: given.get(it.peer, 0) for it in two}
+        found = await quotes(self.handing.peers, list(before), self.baton, self._units(), left_s)
+        said: dict[PeerId, float] = {}
+        for answer in found:
+            if answer.error is not None:
+                self._blame(answer.peer, answer.error)
+                continue
+            self.handing.measured.answered(answer.peer, answer.round_trip_s)
+            said[answer.peer] = answer.expected_s
+        heard = {it.peer for it in found}
+        rated = []
+        for one in two:
+            if one.peer in said:
+                # Where we saw it take longer than it says, that counts; and so does what we gave
+                # it while it answered.
+                since = given.get(one.peer, 0) - before[one.peer]
+                expected_s = max(said[one.peer], one.expected_s if one.observed else 0.0)
+                rated.append(replace(one, expected_s=expected_s + since * one.work_s))
+        # Nobody said a word: they may be busy, and one of them is tried.
+        rated = rated or [it for it in two if it.peer not in heard]
+        return min(rated, key=lambda it: it.expected_s, default=None)
+
+    def _units(self) -> int:
+        """All of the work: what was shown of it is only said to be done."""
+        return max(1, self.baton.units)
+
+    # Handing on
+
+    async def _have_done(self, first: Candidate, others: bool) -> Delivered | None:
+        """What the first delivered, or one that was given the leg besides; None if all failed."""
+        after_s = self._hedge_after_s(first)
+        if after_s is None or not others:
+            return await self._hand_to(first, others)
+        won: list[Delivered] = []
+        async with trio.open_nursery() as nursery:
+
+            async def hand_to(one: Candidate) -> None:
+                delivered = await self._hand_to(one, others)
+                if delivered is not None:
+                    won.append(delivered)
+                if delivered is not None or not self._running:
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(hand_to, first)
+            await trio.sleep(after_s)
+            spare = drawn(self._ready(self._able()), self.handing.peers.seams.random, 1)
+            # Once a part was shown there is one stream, and nobody else's is of use.
+            if spare and not self.shown.units and self._running and self.handing.hedging.spend():
+                self.handing.hedged += 1
+                nursery.start_soon(hand_to, spare[0])
+        return won[0] if won else None
+
+    def _hedge_after_s(self, first: Candidate) -> float | None:
+        if not self.baton.is_last or self.baton.leg.role is not Role.INFER or self.shown.units:
+            return None
+        return self.handing.hedging.after_s(first.expected_s)
+
+    async def _hand_to(self, one: Candidate, others: bool) -> Delivered | None:
+        """Offer the baton to one peer; None if it did not deliver, which is then noted."""
+        began_s = trio.current_time()
+        until_s = began_s + _share(self.baton, others) * (self.deadline_at_s - began_s)
+        overdue_s = self._overdue_s(one) if others else math.inf
+        resume = self.shown.begin()
+        # A piece now and then buys no time: there is one bound for all of the leg.
+        scope = self._running[one.peer] = trio.CancelScope(
+            deadline=min(until_s, began_s + overdue_s)
+        )
+        units_max = streamed_max(self.baton.task.record.stages[-1])
+
+        async def take(part: Part) -> None:
+            if part.position + part.units > units_max:
+                raise RemoteProtocolError(f"a piece beyond the {units_max} units of the leg")
+            for peer in self._running.keys() - {one.peer}:
+                # It was faster to begin with: there is one stream, and this is it.
+                self.failed.add(peer)
+                self._running[peer].cancel()
+            for event in self.shown.take(part):
+                self.tell(event)
+                if isinstance(event, Streamed):
+                    await self.relay(part)
+
+        try:
+            with scope:
+                delivered = await self.handing.offer(
+                    self.baton, one.peer, self.tell, take, resume, self.deadline_at_s
+                )
+                took_s = trio.current_time() - began_s
+                if self.baton.is_last:
+                    self.handing.hedging.delivered(took_s, one.expected_s)
+                return delivered
+            took_s = trio.current_time() - began_s
+            if trio.current_time() < scope.deadline:
+                # Another was faster, which is no fault of this one.
+                return None
+            # Not where a client left it no time, nor by a holder in the middle, which knows only
+            # what was said to it: that is no fault of the peer's.
+            if took_s >= PATIENCE_S and self.baton.is_own:
+                offence = Offence.UNANSWERED if took_s >= overdue_s else Offence.SLOW
+                self.handing.peers.offended(one.peer, offence)
+            raise TooSlow(f"it took the leg and was not done in {took_s:.0f} s")
+        except (Refused, TransportError, WireError, RemoteProtocolError) as error:
+            self._blame(one.peer, error)
+            return None
+        finally:
+            del self._running[one.peer]
+
+    def _overdue_s(self, one: Candidate) -> float:
+        """How long one peer may take for a leg, while there is another."""
+        expected_s = max(one.expected_s, one.work_s)
+        if self.baton.leg.role is Role.DATA:
+            expected_s += sum(self._usual_s(it) for it in self._later())
+        elif not self.baton.is_last:
+            # It has to hand on itself; nobody says how long that takes.
+            return math.inf
+        return OVERDUE_S + OVERDUE_TIMES * expected_s
+
+    def _later(self) -> Sequence[Stage]:
+        return self.baton.task.record.stages[self.baton.stage + 1 :]
+
+    def _usual_s(self, stage: Stage) -> float:
+        """What a leg after this one takes with those that we know of."""
+        units = max(self.baton.units, PASSAGES_PER_LEG)
+        able = self.handing.candidates(stage, units, self.baton.avoid)
+        return median_high(max(it.expected_s, it.work_s) for it in able) if able else math.inf
+
+    def _blame(self, peer: PeerId, error: BatonError) -> None:
+        """It said no, or failed: whether and when it may be asked again."""
+        for_good = isinstance(error, Refused) and error.retry_after_s is None
+        if isinstance(error, Refused) and error.retry_after_s is not None:
+            self._patience.refused(peer, error.retry_after_s, trio.current_time())
+        else:
+            self.failed.add(peer)
+            self._declined = self._declined and isinstance(error, Refused)
+        self.handing.failed_over += 1
+        self._reasons = [*self._reasons[-3:], f"{peer.short}: {error.message}"]
+        role = self.baton.leg.role.name.lower()
+        self.tell(Failed(role, peer, error.message, for_good))
+
+    def _nobody(self) -> str:
+        tried = f" ({'; '.join(self._reasons)})" if self._reasons else ""
+        return f"no peer finished the {self.baton.leg.role.name.lower()} leg{tried}"
+
+
+def _share(baton: Baton, others: bool) -> float:
+    """How much of the time that is left one peer may take.
+
+    Who takes a leg and falls silent leaves time for another, if there is one; the more legs are
+    left, the longer its own failovers may take.
+    """
+    legs = len(baton.task.record.stages) - baton.stage
+    return legs / (legs + 1) if others else 1.0

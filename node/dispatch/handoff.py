@@ -1,0 +1,53 @@
+"""What is handed from peer to peer, and what comes back."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from node.engines.interface import Part
+from wire.content import PeerId
+from wire.message import Progress
+from wire.receipt import Receipt
+from wire.signed import Signed
+from wire.task import Stage, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baton:
+    """What is handed on: the task, what was done so far, the input if small, who not to ask."""
+
+    task: Signed[Task]
+    receipts: tuple[Signed[Receipt], ...] = ()
+    input: bytes | None = None
+    units: int = 1
+    # What another peer streamed of the last leg before it failed.
+    resume: Progress | None = None
+    avoid: frozenset[PeerId] = frozenset()
+
+    @property
+    def stage(self) -> int:
+        return len(self.receipts)
+
+    @property
+    def is_last(self) -> bool:
+        return self.stage + 1 == len(self.task.record.stages)
+
+    @property
+    def is_own(self) -> bool:
+        """Its asker's own peer hands it on, and no holder in the middle."""
+        return not self.receipts
+
+    @property
+    def leg(self) -> Stage:
+        return self.task.record.stages[self.stage]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """Every leg's receipt, and the last leg's output and input if they came inline."""
+
+    receipts: tuple[Signed[Receipt], ...]
+    output: bytes | None
+    source: bytes | None
+
+
+Relay = Callable[[Part], Awaitable[None]]

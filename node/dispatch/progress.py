@@ -1,0 +1,125 @@
+"""What was shown of a stream so far, whoever streamed it, so that another peer can go on with it.
+
+A pure core. Each unit is shown once: a peer that goes on where the last one broke is believed only
+by its place in the stream. One that begins earlier says that what was shown from there on was
+wrong, and that is told too. Everything is provisional until the receipt, and `rest` is the last
+word: what was shown is then the output, or is said to have been wrong.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+
+from node.engines.interface import Part
+from node.task.events import Restarted, Streamed
+from wire import limits
+from wire.errors import RemoteProtocolError
+from wire.message import Progress
+
+UNITS_MAX = 2**31
+# Places where a stream can be cut, kept for one that goes back: a guess.
+ENDS_MAX = 8192
+# Honest chains go back when a peer within them fails: for each at most once.
+RESTARTS_MAX = 16
+
+
+@dataclass(slots=True)
+class Shown:
+    """How far a stream was shown, and what is needed to go on with it elsewhere."""
+
+    units: int = 0
+    _size: int = 0
+    # None: more than may travel with an offer, so that only the count and the hash are kept.
+    _data: bytearray | None = field(default_factory=bytearray)
+    _ends: dict[int, int] = field(default_factory=lambda: {0: 0})
+    _hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    # Of the peer that streams now: the position its next piece has, and how often it went back.
+    _next: int = 0
+    _restarts: int = 0
+    # It went back to where nothing was cut: nothing is shown until another begins, or the end.
+    _muted: bool = False
+
+    @classmethod
+    def after(cls, progress: Progress | None) -> "Shown":
+        """What somebody else showed, as an offer tells it."""
+        shown = cls()
+        if progress is not None:
+            shown._append(Part(0, progress.units, progress.data))
+        return shown
+
+    def begin(self) -> Progress | None:
+        """Another peer is to stream; what it is told to go on from, if that is small enough."""
+        self._restarts = 0
+        self._muted = False
+        self._next = 0
+        if self._data is None or not self.units:
+            return None
+        self._next = self.units
+        return Progress(units=self.units, data=bytes(self._data))
+
+    def take(self, part: Part) -> list[Streamed | Restarted]:
+        """What a piece of the peer that streams now changes for who watches.
+
+        RemoteProtocolError for one that leaves something out, or goes back again and again.
+        """
+        if not part.units or not part.data:
+            raise RemoteProtocolError("a piece of nothing")
+        back = part.position < self._next
+        if part.position > self._next:
+            raise RemoteProtocolError(f"a piece at {part.position} where {self._next} is due")
+        if part.position + part.units > UNITS_MAX:
+            raise RemoteProtocolError(f"a stream of more than {UNITS_MAX} units")
+        self._restarts += back
+        if self._restarts > RESTARTS_MAX:
+            raise RemoteProtocolError("a stream that begins again and again")
+        self._next = part.position + part.units
+        if self._muted or (not back and self._next <= self.units):
+            # The latter was shown already.
+            return []
+        told: list[Streamed | Restarted] = []
+        if part.position < self.units:
+            if not self._cut(part.position):
+                # Nobody can say where in what was shown this belongs.
+                self._cut(0)
+                self._muted = True
+                return [Restarted(0)]
+            told.append(Restarted(part.position))
+        self._append(part)
+        return [*told, Streamed(part.position, part.units, part.data)]
+
+    def rest(self, output: bytes, units: int) -> list[Streamed | Restarted]:
+        """What is still to be told, so that what was shown is `output`, of `units`."""
+        told: list[Streamed | Restarted] = []
+        right = hashlib.sha256(output[: self._size]).digest() == self._hash.digest()
+        ends = (self.units, self._size) == (units, len(output))
+        if not right or (not ends and (self.units >= units or self._size >= len(output))):
+            self._cut(0)
+            told.append(Restarted(0))
+        left = output[self._size :]
+        # More than that is read from the answer.
+        if self.units < units and len(left) <= limits.INLINE_BYTES_MAX:
+            told.append(Streamed(self.units, units - self.units, left))
+        return told
+
+    def _append(self, part: Part) -> None:
+        self.units = part.position + part.units
+        self._size += len(part.data)
+        self._hash.update(part.data)
+        if self._data is None:
+            return
+        self._data += part.data
+        self._ends[self.units] = self._size
+        if self._size > limits.INLINE_BYTES_MAX or len(self._ends) > ENDS_MAX:
+            self._data = None
+            self._ends = {}
+
+    def _cut(self, position: int) -> bool:
+        """Forget what was shown from `position` on, if a piece ended there."""
+        if position == 0:
+            self._data, self._ends = bytearray(), {0: 0}
+        if self._data is None or position not in self._ends:
+            return False
+        self.units, self._size = position, self._ends[position]
+        self._ends = {at: size for at, size in self._ends.items() if at <= position}
+        del self._data[self._size :]
+        self._hash = hashlib.sha256(self._data)
+        return True

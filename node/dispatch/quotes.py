@@ -1,0 +1,74 @@
+"""Asking a few peers at once what a leg would take them. Nobody is bound by an answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import trio
+
+from node.dispatch.handoff import Baton
+from p2p.peers import Peers
+from wire import limits
+from wire.content import PeerId
+from wire.errors import BatonError, Refused, RemoteProtocolError, TooSlow, TransportError, WireError
+from wire.message import Quote, Quoted
+
+QUOTE_DEADLINE_S = 1.0
+# Who has one answer does not wait much longer for the other than for the first.
+PATIENCE_SHARE = 4.0
+PATIENCE_S_MIN = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one peer said: when it would be done, counted from here, or why it will not."""
+
+    peer: PeerId
+    expected_s: float = 0.0
+    round_trip_s: float = 0.0
+    error: BatonError | None = None
+
+
+async def quotes(
+    peers: Peers, asked: Sequence[PeerId], baton: Baton, units: int, left_s: float
+) -> list[Answer]:
+    """The answers that came in time, in the order they came; those who kept silent are left out."""
+    stage = baton.leg
+    quote = Quote(
+        role=stage.role,
+        operation=stage.operation,
+        model=stage.model,
+        units=min(units, 2**62),
+        deadline_ms=max(1, min(int(left_s * 1000), limits.DEADLINE_S_MAX * 1000)),
+    )
+    answers: list[Answer] = []
+    began_s = trio.current_time()
+    with trio.move_on_after(min(QUOTE_DEADLINE_S, left_s)) as scope:
+        async with trio.open_nursery() as nursery:
+
+            async def ask(peer: PeerId) -> None:
+                answer = await _ask(peers, peer, quote)
+                if answer is None:
+                    return
+                answers.append(answer)
+                if answer.error is None:
+                    now_s = trio.current_time()
+                    patience_s = max(PATIENCE_S_MIN, PATIENCE_SHARE * (now_s - began_s))
+                    scope.deadline = min(scope.deadline, now_s + patience_s)
+
+            for peer in asked:
+                nursery.start_soon(ask, peer)
+    return answers
+
+
+async def _ask(peers: Peers, peer: PeerId, quote: Quote) -> Answer | None:
+    try:
+        async with peers.talk(peer, deadline_s=QUOTE_DEADLINE_S) as talk:
+            began_s = trio.current_time()
+            await talk.send(quote)
+            quoted = await talk.expect(Quoted)
+    except TooSlow:
+        return None
+    except (Refused, TransportError, WireError, RemoteProtocolError) as error:
+        return Answer(peer, error=error)
+    round_trip_s = trio.current_time() - began_s
+    return Answer(peer, quoted.expected_ms / 1000 + round_trip_s, round_trip_s)

@@ -1,0 +1,1 @@
+"""Model files, judged before any library sees them."""

@@ -1,0 +1,197 @@
+"""What a BERT encoder is made of: its shape from the manifest, its tensors from the file.
+
+Plain numpy; what computes lies in `node.engines.worker.bert`. A model that does not fit is
+refused here, before any library sees it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from node.engines.formats.safetensors import Array, Table
+from wire.errors import ModelRefused
+from wire.model import Manifest
+
+LAYERS_MAX = 48
+HIDDEN_MAX = 4096
+TOKENS_MAX = 512
+VOCABULARY_MAX = 1 << 20
+# The blocks that matrices are multiplied in; every width must be a multiple of it.
+BLOCK = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BertShape:
+    """The numbers that decide the graph. Texts beyond `tokens_max` tokens are cut there."""
+
+    layers: int
+    heads: int
+    hidden: int
+    tokens_max: int
+    layer_norm_eps: float
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        """Read and check a manifest's parameters; ModelRefused."""
+        found = manifest.parameters
+        eps = found.get("layer_norm_eps")
+        if type(eps) is not float or not 0 < eps < 1:
+            raise ModelRefused(f"{manifest.name}: layer_norm_eps is a small float")
+        shape = cls(
+            layers=_count(manifest, "layers", LAYERS_MAX),
+            heads=_count(manifest, "heads", HIDDEN_MAX // BLOCK),
+            hidden=_count(manifest, "hidden", HIDDEN_MAX),
+            tokens_max=_count(manifest, "tokens_max", TOKENS_MAX),
+            layer_norm_eps=eps,
+        )
+        if shape.hidden % (shape.heads * BLOCK):
+            raise ModelRefused(f"{manifest.name}: heads must have a multiple of {BLOCK} dimensions")
+        if found.get("dimensions") != shape.hidden:
+            raise ModelRefused(f"{manifest.name}: dimensions must equal hidden")
+        if shape.tokens_max % BLOCK:
+            raise ModelRefused(f"{manifest.name}: tokens_max must be a multiple of {BLOCK}")
+        return shape
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """Tokens in one pass of the graph: few, since each is compiled; the last takes any text.
+
+        Several texts lie side by side in one pass, so the steps need not be fine.
+        """
+        return tuple(sorted({min(size, self.tokens_max) for size in (32, 128, self.tokens_max)}))
+
+
+def slots(bucket: int) -> int:
+    """How many texts fit a bucket at most: measured sentences have twelve tokens and more."""
+    return max(4, bucket // BLOCK)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Which texts of an offer share the next pass, and the bucket it takes."""
+
+    texts: tuple[int, ...]
+    bucket: int
+
+
+def fill(lengths: Sequence[int], buckets: Sequence[int]) -> Pass:
+    """The texts that fit the largest bucket, in order, and the smallest bucket that holds them.
+
+    `lengths` are tokens, none above the largest bucket. The first text is always among them, so
+    whoever offers the rest again in order makes progress.
+    """
+    largest = buckets[-1]
+    chosen: list[int] = []
+    total = 0
+    for number, length in enumerate(lengths):
+        if total + length <= largest and len(chosen) < slots(largest):
+            chosen.append(number)
+            total += length
+    fitting = [size for size in buckets if size >= total and slots(size) >= len(chosen)]
+    return Pass(tuple(chosen), fitting[0])
+
+
+def _count(manifest: Manifest, name: str, most: int) -> int:
+    value = manifest.parameters.get(name)
+    if type(value) is not int or not 1 <= value <= most:
+        raise ModelRefused(f"{manifest.name}: {name} is a number from 1 to {most}")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer's weights: [out, in] matrices, query, key and value in one."""
+
+    attention: tuple[Array, Array]
+    attention_out: tuple[Array, Array]
+    attention_norm: tuple[Array, Array]
+    inner: tuple[Array, Array]
+    outer: tuple[Array, Array]
+    norm: tuple[Array, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class BertWeights:
+    """All weights; the tables of embeddings are views of the file and stay there."""
+
+    words: Array
+    positions: Array
+    kind: Array
+    norm: tuple[Array, Array]
+    layers: tuple[Layer, ...]
+
+    @classmethod
+    def read(cls, table: Table, shape: BertShape) -> Self:
+        """Take what the shape needs out of a file; ModelRefused names what is not there."""
+        hidden = shape.hidden
+        words = _rows(table, "embeddings.word_embeddings.weight", VOCABULARY_MAX)
+        positions = _rows(table, "embeddings.position_embeddings.weight", 1 << 16)
+        kinds = _rows(table, "embeddings.token_type_embeddings.weight", 16)
+        inner = _rows(table, "encoder.layer.0.intermediate.dense.weight", 8 * HIDDEN_MAX)
+        if positions < shape.tokens_max:
+            raise ModelRefused(f"{positions} positions do not reach tokens_max={shape.tokens_max}")
+        if inner % BLOCK:
+            raise ModelRefused(f"an intermediate width of {inner} is no multiple of {BLOCK}")
+        wanted: dict[str, tuple[int, ...]] = {
+            "embeddings.word_embeddings.weight": (words, hidden),
+            "embeddings.position_embeddings.weight": (positions, hidden),
+            "embeddings.token_type_embeddings.weight": (kinds, hidden),
+            "embeddings.LayerNorm.weight": (hidden,),
+            "embeddings.LayerNorm.bias": (hidden,),
+        }
+        for number in range(shape.layers):
+            wanted |= _layer_shapes(f"encoder.layer.{number}.", hidden, inner)
+        found = table.floats(wanted)
+        return cls(
+            words=found["embeddings.word_embeddings.weight"],
+            positions=found["embeddings.position_embeddings.weight"],
+            kind=found["embeddings.token_type_embeddings.weight"][0],
+            norm=(found["embeddings.LayerNorm.weight"], found["embeddings.LayerNorm.bias"]),
+            layers=tuple(_layer(found, f"encoder.layer.{n}.") for n in range(shape.layers)),
+        )
+
+
+def _rows(table: Table, name: str, most: int) -> int:
+    rows = table.shape(name)[:1]
+    if not rows or not 0 < rows[0] <= most:
+        raise ModelRefused(f"{name} has {list(rows)} rows, 1 to {most} are run")
+    return rows[0]
+
+
+def _layer_shapes(prefix: str, hidden: int, inner: int) -> dict[str, tuple[int, ...]]:
+    matrices = {
+        "attention.self.query": (hidden, hidden),
+        "attention.self.key": (hidden, hidden),
+        "attention.self.value": (hidden, hidden),
+        "attention.output.dense": (hidden, hidden),
+        "intermediate.dense": (inner, hidden),
+        "output.dense": (hidden, inner),
+    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in matrices.items():
+        shapes[f"{prefix}{name}.weight"] = shape
+        shapes[f"{prefix}{name}.bias"] = shape[:1]
+    for name in ("attention.output.LayerNorm", "output.LayerNorm"):
+        shapes[f"{prefix}{name}.weight"] = (hidden,)
+        shapes[f"{prefix}{name}.bias"] = (hidden,)
+    return shapes
+
+
+def _layer(found: dict[str, Array], prefix: str) -> Layer:
+    def pair(name: str) -> tuple[Array, Array]:
+        return found[f"{prefix}{name}.weight"], found[f"{prefix}{name}.bias"]
+
+    parts = [pair(f"attention.self.{name}") for name in ("query", "key", "value")]
+    return Layer(
+        attention=(
+            np.concatenate([weight for weight, _ in parts]),
+            np.concatenate([bias for _, bias in parts]),
+        ),
+        attention_out=pair("attention.output.dense"),
+        attention_norm=pair("attention.output.LayerNorm"),
+        inner=pair("intermediate.dense"),
+        outer=pair("output.dense"),
+        norm=pair("output.LayerNorm"),
+    )

@@ -1,0 +1,266 @@
+"""Calls of ONNX models: the work of the format `onnx`. Rows of many calls share a run.
+
+Calls take turns, so that a short one is not stuck behind a long one; a long one is done in several
+runs. What a model reads, its worker is asked once; what does not fit is refused in words before it
+goes anywhere. The queue is bounded by the engine.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from node.engines.formats.onnx_wire import Signature, answer
+from node.engines.host.format_queue import check_files, within
+from node.engines.interface import Emit, Job, Loaded, Output
+from wire.codec import Value
+from wire.content import ContentId
+from wire.errors import BatonError, EngineError, EngineFailed, Malformed, WireError
+from wire.model import Manifest
+from wire.tensors import Tensor
+
+FORMAT = "onnx"
+FILES = ("model.onnx",)
+ROWS_MAX = 64
+# A run that killed the worker is tried once more, each call by itself.
+TRIES_MAX = 2
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One call: its inputs once they were read, the rows done so far, and how it ended."""
+
+    model: ContentId
+    data: bytes
+    signature: Signature | None = None
+    tensors: tuple[Tensor, ...] = ()
+    rows: int = 1
+    rows_left: int = 1
+    waiting: deque[tuple[int, int]] = field(default_factory=deque)
+    # By first row: the bytes of each output. `shapes` are those of one row, or of the whole call.
+    parts: dict[int, list[bytes]] = field(default_factory=dict)
+    shapes: list[list[int]] = field(default_factory=list)
+    tries: int = 0
+    failure: BatonError | None = None
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    def read(self, signature: Signature) -> None:
+        """Look at what came; a call that does not fit ends here."""
+        try:
+            self.tensors, self.rows = signature.read(self.data)
+        except WireError as error:
+            self.fail(error)
+        else:
+            self.signature, self.rows_left = signature, self.rows
+            self.waiting.append((0, self.rows))
+
+    def take(self, rows: int) -> tuple[int, int]:
+        """The next rows of it, at most so many: first and last but one."""
+        begin, end = self.waiting.popleft()
+        if end - begin > rows:
+            self.waiting.appendleft((begin + rows, end))
+            end = begin + rows
+        return begin, end
+
+    def fail(self, error: BatonError) -> None:
+        self.failure = error
+        self.waiting.clear()
+        self.ended.set()
+
+    def answer(self) -> bytes:
+        """All parts in order, as they go back to who asked."""
+        assert self.signature is not None
+        parts = [self.parts[begin] for begin in sorted(self.parts)]
+        data = [b"".join(row) for row in zip(*parts, strict=True)]
+        shapes = [[self.rows, *it] for it in self.shapes] if self.signature.rows else self.shapes
+        return answer(self.signature, shapes, data)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One message to the worker: which rows of which calls are in it, in order."""
+
+    model: ContentId
+    message: dict[str, Value]
+    items: tuple[tuple[Ticket, int, int], ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(end - begin for _, begin, end in self.items)
+
+
+class Calls:
+    """See `node.engines.host.format_queue.Work`."""
+
+    operations = frozenset({"call"})
+    # One run at work, and the next one ready when it is done.
+    units_at_once = 2 * ROWS_MAX
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._tickets: deque[Ticket] = deque()
+        self._signatures: dict[ContentId, Signature] = {}
+
+    @property
+    def units(self) -> int:
+        return sum(it.rows_left for it in self._tickets if not it.ended.is_set())
+
+    @property
+    def ready(self) -> bool:
+        return any(self._waits(it) for it in self._tickets)
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def check(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
+        check_files(manifest, files, FILES)
+
+    def offer(self) -> Run | None:
+        """The next run; None when nothing waits. The next one begins with somebody else."""
+        first = next((it for it in self._tickets if self._waits(it)), None)
+        if first is None:
+            return None
+        self._tickets.remove(first)
+        self._tickets.append(first)
+        signature = self._signatures.get(first.model)
+        if signature is None:
+            return Run(first.model, {"do": "signature", "model": first.model}, ())
+        if not signature.rows:
+            first.waiting.clear()
+            message: dict[str, Value] = {
+                "do": "call",
+                "model": first.model,
+                "shapes": [list(it.shape) for it in first.tensors],
+                "inputs": [it.data for it in first.tensors],
+            }
+            return Run(first.model, message, ((first, 0, 1),))
+        return _shared(first.model, self._sharing(first), signature.rows)
+
+    def settle(self, offer: Run, reply: dict[str, Any]) -> int:
+        """Take in what a run gave; how many rows were wanted. EngineFailed for an odd answer."""
+        if offer.message["do"] == "signature":
+            self._signatures[offer.model] = Signature.of(reply)
+            for ticket in self._tickets:
+                if ticket.model == offer.model and not ticket.ended.is_set():
+                    ticket.read(self._signatures[offer.model])
+            return 0
+        if "refused" in reply:
+            for ticket, _, _ in offer.items:
+                ticket.fail(Malformed(f"the model cannot be called so: {reply['refused']}"))
+            return 0
+        shapes, outputs = reply["shapes"], reply["outputs"]
+        sizes = [len(it) // offer.rows for it in outputs]
+        if any(len(it) != size * offer.rows for it, size in zip(outputs, sizes, strict=True)):
+            raise EngineFailed("the worker answered what it was not asked")
+        at, wanted = 0, 0
+        for ticket, begin, end in offer.items:
+            to = at + end - begin
+            ticket.tries = 0
+            ticket.shapes = shapes
+            ticket.parts[begin] = [
+                data[at * size : to * size] for data, size in zip(outputs, sizes, strict=True)
+            ]
+            at = to
+            if not ticket.ended.is_set():
+                wanted += end - begin
+                ticket.rows_left -= end - begin
+                if not ticket.rows_left:
+                    ticket.ended.set()
+        return wanted
+
+    def tells_speed(self, offer: Run, units: int) -> bool:
+        # A run that was not full says nothing about it.
+        signature = self._signatures.get(offer.model)
+        return bool(offer.items) and signature is not None and units >= signature.rows
+
+    def give_back(self, offer: Run, error: EngineError) -> int:
+        """A run came to nothing: its calls are tried once more, then they fail with the reason."""
+        if not offer.items:
+            self.fail(offer.model, type(error), error.message)
+            # Whoever called: the model was asked what it reads, and nothing of a call.
+            return 1
+        tickets = {ticket for ticket, _, _ in offer.items}
+        for ticket in tickets:
+            ticket.tries += 1
+            if ticket.tries >= TRIES_MAX:
+                ticket.fail(type(error)(error.message, todo=error.todo))
+        for ticket, begin, end in reversed(offer.items):
+            if not ticket.ended.is_set():
+                ticket.waiting.appendleft((begin, end))
+        return sum(ticket.ended.is_set() for ticket in tickets)
+
+    def fail(self, model: ContentId, kind: type[BatonError], message: str) -> None:
+        self._signatures.pop(model, None)
+        for ticket in self._tickets:
+            if ticket.model == model and not ticket.ended.is_set():
+                ticket.fail(kind(message))
+
+    def restarted(self) -> None:
+        """Nothing of a call stays in the worker between two runs."""
+
+    async def infer(self, job: Job, ready: Loaded, emit: Emit | None) -> Output:
+        """Give `Tensors` to the model and have its answer as `Tensors`; nothing before the end."""
+        ticket = Ticket(job.model, job.input)
+        if job.model in self._signatures:
+            ticket.read(self._signatures[job.model])
+        self._tickets.append(ticket)
+        self._wake()
+        try:
+            with within(job.deadline_s):
+                await ticket.ended.wait()
+        finally:
+            # Nobody waits for it any more: what is under way of it counts for nothing.
+            ticket.waiting.clear()
+            ticket.ended.set()
+            self._tickets.remove(ticket)
+        if ticket.failure is not None:
+            raise ticket.failure
+        return Output(data=ticket.answer(), units=1)
+
+    def _waits(self, ticket: Ticket) -> bool:
+        return bool(ticket.waiting) or (not ticket.tensors and not ticket.ended.is_set())
+
+    def _sharing(self, first: Ticket) -> list[Ticket]:
+        """Who takes part in a run: one that was there when a worker died goes by itself."""
+        if first.tries:
+            return [first]
+        others = (it for it in self._tickets if it.waiting and not it.tries)
+        return [first, *(it for it in others if it is not first and it.model == first.model)]
+
+
+def _shared(model: ContentId, tickets: list[Ticket], rows_max: int) -> Run:
+    """Rows of these calls, as many as one run takes; each has a fair share, in turns."""
+    items: list[tuple[Ticket, int, int]] = []
+    left, sharing = rows_max, deque(tickets)
+    while sharing and left:
+        ticket = sharing.popleft()
+        begin, end = ticket.take(max(1, left // (len(sharing) + 1)))
+        left -= end - begin
+        if items and items[-1][0] is ticket and items[-1][2] == begin:
+            items[-1] = (ticket, items[-1][1], end)
+        else:
+            items.append((ticket, begin, end))
+        if ticket.waiting:
+            sharing.append(ticket)
+    inputs = [
+        b"".join(_rows_of(ticket.tensors[number], begin, end) for ticket, begin, end in items)
+        for number in range(len(tickets[0].tensors))
+    ]
+    message: dict[str, Value] = {
+        "do": "rows",
+        "model": model,
+        "rows": rows_max - left,
+        "inputs": inputs,
+    }
+    return Run(model, message, tuple(items))
+
+
+def _rows_of(tensor: Tensor, begin: int, end: int) -> bytes:
+    rows = tensor.shape[0]
+    if end - begin == rows:
+        return tensor.data
+    size = len(tensor.data) // rows
+    return tensor.data[begin * size : end * size]

@@ -1,0 +1,339 @@
+"""Answers of language models: the work of the format `gguf`, on the peer's side.
+
+The worker is asked step by step; each step may begin answers, end some, and makes at most a few
+tokens for each that is under way. What it made is checked against what was emitted before, by this
+peer or by another, and only what is new is emitted. An answer whose tokens nobody takes is paused:
+it holds up nobody else.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from node.engines.formats.gguf import FILE, FORMAT, SLOTS
+from node.engines.host.format_queue import check_files, within
+from node.engines.interface import Emit, Job, Loaded, Output, Part
+from node.engines.sampler import Sampling
+from wire import limits
+from wire.codec import Value
+from wire.content import ContentId
+from wire.errors import BatonError, EngineError, EngineFailed, ModelRefused, WireError
+from wire.generation import Ending, Generation, Token, read_frames, to_frame
+from wire.message import Progress
+from wire.model import Manifest
+
+__all__ = ["FORMAT", "Generating"]
+
+# A frame to the worker has to hold a whole job.
+INPUT_BYTES_MAX = limits.FRAME_BYTES_MAX // 2
+# Tokens that are made before somebody takes them.
+AHEAD_MAX = 64
+# An answer under way when a worker died is tried once more, by itself.
+TRIES_MAX = 2
+# One that each time gets a little further before the worker dies again is not tried for ever.
+DEATHS_MAX = 4
+# Guessed length of an answer: so many of them are let in at once.
+ANSWER_TOKENS = 256
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One answer: its frames as far as known, and how many of them the worker made itself.
+
+    `tries` came to nothing since its last new token; `deaths` are of workers, since it began.
+    """
+
+    number: int
+    job: Job
+    most: int
+    frames: list[bytes]
+    emitted: int
+    made: int = 0
+    under_way: bool = False
+    tries: int = 0
+    deaths: int = 0
+    complete: bool = False
+    failure: BatonError | None = None
+    moved: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def over(self) -> bool:
+        return self.complete or self.failure is not None
+
+    @property
+    def paused(self) -> bool:
+        return self.made - self.emitted >= AHEAD_MAX
+
+    def move(self) -> None:
+        self.moved.set()
+        self.moved = trio.Event()
+
+    def fail(self, error: BatonError) -> None:
+        self.failure = error
+        self.move()
+
+    def take(self, frames: list[bytes]) -> int:
+        """Take in what the worker made next; how many tokens of it are new."""
+        new = 0
+        for frame in frames:
+            if self.made < len(self.frames) and self.frames[self.made] != frame:
+                # From here on what was shown is not what this model says.
+                del self.frames[self.made :]
+                self.emitted = min(self.emitted, self.made)
+            if self.made >= len(self.frames):
+                self.frames.append(frame)
+                new += 1
+            self.made += 1
+        *_, last = read_frames(frames[-1])
+        if isinstance(last, Ending):
+            del self.frames[self.made :]
+            self.complete = True
+        self.move()
+        return new
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One message to the worker; `paused` of the answers that are `going` take no part in it."""
+
+    model: ContentId
+    begun: tuple[Ticket, ...]
+    going: tuple[Ticket, ...]
+    paused: tuple[Ticket, ...]
+    message: dict[str, Value]
+
+
+@dataclass(slots=True)
+class _Place:
+    """What is known of one model in the worker."""
+
+    free: int = SLOTS
+    slots: int = SLOTS
+    forgotten: list[int] = field(default_factory=list)
+
+
+class Generating:
+    """See `node.engines.host.format_queue.Work`."""
+
+    operations = frozenset({"generate"})
+    units_at_once = 2 * SLOTS * ANSWER_TOKENS
+
+    def __init__(self, jobs_max: int, wake: Callable[[], None]) -> None:
+        self._jobs_max = jobs_max
+        self._wake = wake
+        self._tickets: deque[Ticket] = deque()
+        self._places: dict[ContentId, _Place] = {}
+        self._turns: deque[ContentId] = deque()
+        self._numbers = 0
+
+    @property
+    def units(self) -> int:
+        return sum(max(0, it.most - it.made) for it in self._tickets if not it.over)
+
+    @property
+    def ready(self) -> bool:
+        return any(self._has_work(model) for model in self._turns)
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def check(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
+        check_files(manifest, files, (FILE,))
+
+    def offer(self) -> Step | None:
+        for model in list(self._turns):
+            self._turns.rotate(-1)
+            if self._has_work(model):
+                return self._step(model)
+        return None
+
+    def settle(self, offer: Step, reply: dict[str, Any]) -> int:
+        place = self._places[offer.model]
+        place.free, place.slots = reply["free"], reply["slots"]
+        known = {it.number: it for it in (*offer.begun, *offer.going)}
+        new = 0
+        for number, frames in reply["made"]:
+            if number not in known or not frames:
+                raise EngineFailed("the worker answered what it was not asked")
+            try:
+                taken = known[number].take(frames)
+            except WireError as error:
+                raise EngineFailed(f"the worker answered what is no token: {error}") from error
+            if taken:
+                # Beyond where it was when a worker died.
+                known[number].tries = 0
+            new += taken
+        for number, message, todo in reply["refused"]:
+            if number in known:
+                known[number].fail(ModelRefused(message, todo=todo))
+        return new
+
+    def tells_speed(self, offer: Step, units: int) -> bool:
+        # All slots went on, and nobody's prompt was read meanwhile.
+        return not offer.begun and units >= self._places[offer.model].slots
+
+    def give_back(self, offer: Step, error: EngineError) -> int:
+        died = isinstance(error, EngineFailed)
+        ended = 0
+        for ticket in (*offer.begun, *offer.going):
+            self._back(ticket)
+            if not died:
+                # The worker lives and may know of it still.
+                self._places[offer.model].forgotten.append(ticket.number)
+            if ticket in offer.paused:
+                continue
+            ticket.tries += 1
+            ticket.deaths += died
+            if ticket.tries >= TRIES_MAX or ticket.deaths >= DEATHS_MAX:
+                ticket.fail(type(error)(error.message, todo=error.todo))
+            ended += ticket.over or ticket not in self._tickets
+        return ended
+
+    def fail(self, model: ContentId, kind: type[BatonError], message: str) -> None:
+        for ticket in self._tickets:
+            if ticket.job.model == model and not ticket.over:
+                ticket.fail(kind(message))
+        self._places.pop(model, None)
+        if model in self._turns:
+            self._turns.remove(model)
+
+    def restarted(self) -> None:
+        for place in self._places.values():
+            place.free = place.slots
+            place.forgotten.clear()
+        for ticket in self._tickets:
+            self._back(ticket)
+
+    async def infer(self, job: Job, ready: Loaded, emit: Emit | None) -> Output:
+        """Answer a `Generation`, token by token."""
+        Generation.from_bytes(job.input)
+        sampling = Sampling.of(job.parameters)
+        if len(job.input) > INPUT_BYTES_MAX:
+            raise ModelRefused(f"a prompt of {len(job.input)} bytes, at most {INPUT_BYTES_MAX}")
+        ticket = self._ticket(job, sampling.tokens)
+        self._tickets.append(ticket)
+        if job.model not in self._places:
+            self._places[job.model] = _Place()
+            self._turns.append(job.model)
+        self._wake()
+        try:
+            with within(job.deadline_s):
+                await self._follow(ticket, emit)
+        finally:
+            self._drop(ticket)
+        return Output(data=b"".join(ticket.frames), units=len(ticket.frames))
+
+    async def _follow(self, ticket: Ticket, emit: Emit | None) -> None:
+        """Emit what is new until all is there; its failure otherwise."""
+        while True:
+            moved = ticket.moved
+            if ticket.failure is not None:
+                raise ticket.failure
+            known = min(ticket.made, len(ticket.frames))
+            if ticket.emitted < known:
+                position = ticket.emitted
+                was_paused = ticket.paused
+                if emit is not None:
+                    await emit(Part(position, 1, ticket.frames[position]))
+                # While this waited the worker may have found an earlier token to be wrong.
+                if ticket.emitted == position:
+                    ticket.emitted += 1
+                if was_paused and not ticket.paused:
+                    self._wake()
+            elif ticket.complete:
+                return
+            else:
+                await moved.wait()
+
+    def _ticket(self, job: Job, most: int) -> Ticket:
+        self._numbers += 1
+        frames = list(_shown(job.resume)) if job.resume is not None else []
+        return Ticket(number=self._numbers, job=job, most=most, frames=frames, emitted=len(frames))
+
+    def _drop(self, ticket: Ticket) -> None:
+        self._tickets.remove(ticket)
+        place = self._places.get(ticket.job.model)
+        if place is not None and ticket.under_way and not ticket.over:
+            place.forgotten.append(ticket.number)
+            self._wake()
+
+    def _back(self, ticket: Ticket) -> None:
+        """Begin again with it; what is known of it is checked on the way."""
+        ticket.under_way = False
+        ticket.made = 0
+
+    def _has_work(self, model: ContentId) -> bool:
+        place = self._places[model]
+        mine = self._mine(model)
+        if place.forgotten or any(it.under_way and not it.paused for it in mine):
+            return True
+        return place.free > 0 and not all(it.under_way for it in mine)
+
+    def _mine(self, model: ContentId) -> list[Ticket]:
+        return [it for it in self._tickets if it.job.model == model and not it.over]
+
+    def _step(self, model: ContentId) -> Step:
+        place = self._places[model]
+        mine = self._mine(model)
+        going = [it for it in mine if it.under_way]
+        waiting = [it for it in mine if not it.under_way]
+        paused = [it for it in going if it.paused]
+        # One that was there when a worker died goes by itself until it is further than it was:
+        # so it takes nobody with it.
+        doubted = [it for it in (*going, *waiting) if it.tries][:1]
+        if doubted:
+            waiting = [it for it in doubted if not it.under_way and place.free > 0]
+            if waiting or doubted[0].under_way:
+                paused = [it for it in going if it is not doubted[0]]
+        begun: list[Ticket] = []
+        room = INPUT_BYTES_MAX
+        for ticket in waiting[: max(0, place.free)]:
+            room -= len(ticket.job.input)
+            if room < 0 and begun:
+                break
+            begun.append(ticket)
+            ticket.under_way = True
+        forgotten, place.forgotten = place.forgotten, []
+        message: dict[str, Value] = {
+            "do": "step",
+            "model": model,
+            "begin": [_job(ticket) for ticket in begun],
+            "end": list(forgotten),
+            "paused": [it.number for it in paused],
+        }
+        return Step(model, tuple(begun), tuple(going), tuple(paused), message)
+
+
+def _job(ticket: Ticket) -> dict[str, Value]:
+    pieces = [piece for frame in ticket.frames for piece in read_frames(frame)]
+    shown = [piece.id for piece in pieces if isinstance(piece, Token)]
+    return {
+        "id": ticket.number,
+        "input": ticket.job.input,
+        "parameters": dict(ticket.job.parameters),
+        "shown": shown[: limits.ITEMS_MAX // 2],
+    }
+
+
+def _shown(resume: Progress) -> Iterator[bytes]:
+    """The frames that another peer emitted, as far as they are whole; the ending with its token."""
+    last = b""
+    try:
+        for piece in read_frames(resume.data):
+            if isinstance(piece, Token):
+                if last:
+                    yield last
+                last = to_frame(piece)
+            elif last:
+                last += to_frame(piece)
+    except WireError:
+        # What follows is made anew; what was whole is checked like the rest.
+        if last:
+            yield last
+        return
+    if last:
+        yield last

@@ -1,0 +1,129 @@
+"""How a tinygrad worker is started: configuration, what the machine must have, environment.
+
+Refuses early and in words what would otherwise fail late and in a traceback.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import trio
+
+from node.engines.host.worker_process import Launch
+from wire.errors import EngineMissing
+
+WORKER = "node.engines.worker.main"
+COMPILER_TIMEOUT_S = 30.0
+COMPILER_CHARS = 120
+
+
+def default_device() -> str:
+    """One core of the CPU, with the instructions every x86-64 machine of the last ten years has.
+
+    `tune` changes speed only: three times that of clang's generic tuning, with the same bits.
+    """
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return "CPU:CLANG:x86_64,x86-64-v3,tune=znver3"
+    return "CPU"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """`device` is tinygrad's DEV; `environment` is for what a device needs besides.
+
+    `memory_bytes_max` bounds the worker's address space on a CPU (0: no bound); a GPU's driver
+    reserves address space without using it, so there is no bound there.
+    """
+
+    device: str = field(default_factory=default_device)
+    search_path: str = "/usr/local/bin:/usr/bin:/bin:/opt/homebrew/bin"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    # Measured: MiniLM's worker takes 0.4 GiB of address space. The rest is for larger models.
+    memory_bytes_max: int = 4 << 30
+    jobs_max: int = 64
+    # A batch takes 0.2 s on one core; a loaded machine is far slower, a hang has no end.
+    batch_timeout_s: float = 60.0
+    # Compiling takes fifteen seconds alone, and workers wait for each other's.
+    load_timeout_s: float = 300.0
+    restart_delay_s: float = 0.25
+    # How much of the time the worker may work on jobs; the rest of it is the machine's owner's.
+    share: float = 1.0
+    # How far the worker stands back behind the owner's own processes (nice, 0 to 19).
+    niceness: int = 0
+
+    @property
+    def kind(self) -> str:
+        """CPU, CUDA, AMD, ...: `device` without interface, renderer and architecture."""
+        return self.device.split("+")[-1].split(":")[0].upper()
+
+
+def tinygrad_version() -> str:
+    """The installed version, found without importing it; EngineMissing if there is none."""
+    try:
+        return version("tinygrad")
+    except PackageNotFoundError as error:
+        raise EngineMissing(
+            "tinygrad is not installed", todo="pip install tinygrad==0.14.0"
+        ) from error
+
+
+async def prepare(cache_folder: Path, config: EngineConfig) -> Launch:
+    """Everything a worker is started with; EngineMissing says what this machine lacks."""
+    if os.geteuid() == 0 and config.kind not in ("CPU", "CUDA"):
+        # tinygrad as root takes a GPU away from its driver when the driver's own way fails.
+        raise EngineMissing(
+            f"tinygrad on {config.kind} as root could unbind the GPU's driver",
+            todo="run the peer as an ordinary user, or choose CPU or CUDA",
+        )
+    tinygrad = tinygrad_version()
+    compiler = await _compiler(config)
+    folder = cache_folder.absolute()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    memory_bytes_max = config.memory_bytes_max if config.kind == "CPU" else 0
+    # The kernel cache's own key leaves the compiler's version out.
+    versions = f"tinygrad {tinygrad} {compiler}"
+    kernels = "".join(char if char.isalnum() else "-" for char in versions)
+    return Launch(
+        arguments=(WORKER, str(folder / "graphs"), versions, str(memory_bytes_max)),
+        folder=folder,
+        environment={
+            "PATH": config.search_path,
+            "PYTHONPATH": os.pathsep.join(
+                [str(Path(__file__).parents[3]), *filter(None, sys.path)]
+            ),
+            "XDG_CACHE_HOME": str(folder),
+            "CACHEDB": str(folder / f"kernels-{kernels}.db"),
+            "DEV": config.device,
+            # One worker, one core: neither pools of processes nor of threads.
+            "PARALLEL": "0",
+            "OPENBLAS_NUM_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            **config.environment,
+        },
+    )
+
+
+async def _compiler(config: EngineConfig) -> str:
+    """The version of the compiler tinygrad will call; on a GPU its driver brings one."""
+    if config.kind != "CPU":
+        return "of the driver"
+    clang = shutil.which("clang", path=config.search_path)
+    if clang is None:
+        raise EngineMissing(
+            "clang is not installed: tinygrad compiles every model with it",
+            todo="apt-get install clang (or brew install llvm)",
+        )
+    try:
+        with trio.fail_after(COMPILER_TIMEOUT_S):
+            done = await trio.run_process(
+                [clang, "--version"], capture_stdout=True, stdin=subprocess.DEVNULL
+            )
+    except (OSError, subprocess.CalledProcessError, trio.TooSlowError) as error:
+        raise EngineMissing(f"{clang} does not run: {error}", todo="reinstall clang") from error
+    return done.stdout.decode("utf-8", "replace").split("\n", 1)[0][:COMPILER_CHARS]

@@ -1,0 +1,72 @@
+"""A BERT encoder as the worker keeps it: its tokens, its graphs, and answers to `embed`."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tinygrad import Device
+from tinygrad.helpers import DEV
+
+from node.engines.formats.bert import BertShape, BertWeights, fill
+from node.engines.formats.safetensors import read_table
+from node.engines.host.batching import OFFER_TEXTS_MAX
+from node.engines.worker.bert import Encoder
+from node.engines.worker.device import Place, memory_bytes
+from node.engines.worker.graph_cache import GraphCache
+from node.engines.worker.matmul import Products
+from node.engines.worker.tokenizer import Tokens, read_tokens
+from wire.codec import Value
+from wire.errors import ModelRefused
+from wire.model import Manifest
+
+WARM_UP = ["A sentence of about the length that people ask about."] * OFFER_TEXTS_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model, ready to run."""
+
+    shape: BertShape
+    tokens: Tokens
+    encoder: Encoder
+    graphs: dict[int, Any]
+    memory_bytes: int
+
+    def warm_up(self) -> tuple[float, float]:
+        # The first replay of a graph links its kernels; no job should wait for that.
+        for bucket, graph in self.graphs.items():
+            self.encoder.run(graph, bucket, self.tokens.of(["ready?"]))
+        began_s = time.perf_counter()
+        _, done = self._embed(WARM_UP)
+        # A job is many texts: one alone fills a pass as well as several do.
+        speed = done / max(time.perf_counter() - began_s, 1e-6)
+        return speed, speed
+
+    def answer(self, message: dict[str, Any]) -> dict[str, Value]:
+        """The vectors of those texts that fit one pass; `done` says which."""
+        reply, _ = self._embed(message["texts"])
+        return reply
+
+    def _embed(self, texts: list[str]) -> tuple[dict[str, Value], int]:
+        lines = self.tokens.of(texts)
+        now = fill([len(line) for line in lines], self.shape.buckets)
+        chosen = [lines[number] for number in now.texts]
+        vectors = self.encoder.run(self.graphs[now.bucket], now.bucket, chosen)
+        if not np.isfinite(vectors).all():
+            raise ModelRefused("the model answered with numbers that are not finite")
+        return {"done": now.texts, "data": vectors.astype("<f4").tobytes()}, len(chosen)
+
+
+def load(manifest: Manifest, files: dict[str, Path], place: Place) -> Model:
+    """Check, read and compile (or find compiled) one model; ModelRefused, EngineMissing."""
+    shape = BertShape.of(manifest)
+    weights = BertWeights.read(read_table(files["model.safetensors"]), shape)
+    tokens = read_tokens(
+        files["tokenizer.json"], tokens_max=shape.tokens_max, vocabulary=len(weights.words)
+    )
+    encoder = Encoder(shape, weights, Products(blocked=Device.DEFAULT == "CPU"))
+    key = " ".join((str(manifest.id), place.versions, str(DEV.value)))
+    graphs = GraphCache(place.cache, key).collect(shape.buckets, encoder.capture)
+    return Model(shape, tokens, encoder, graphs, memory_bytes())

@@ -1,0 +1,199 @@
+"""The table of tokens in a GGUF file: texts to tokens, tokens to bytes; worker only.
+
+The two kinds that the run families have: byte-level pairs (`gpt2`) and pieces with scores
+(`llama`). The table may come from anybody: whatever it says is checked when it is read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+
+from node.engines.formats.gguf import GgufModel
+from wire.errors import ModelRefused
+
+TOKEN_BYTES_MAX = 256
+NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)
+SPACE = "\u2581"
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_LLAMA3 = _WORDS + r"\p{N}{1,3}" + _REST
+_QWEN2 = _WORDS + r"\p{N}" + _REST
+# How a text is cut before pairs are joined, by `tokenizer.ggml.pre`.
+CUTS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), (_LLAMA3,)),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), (_QWEN2,)),
+    "gpt-2": (_GPT2,),
+    "smollm": (r"\p{N}", _GPT2),
+}
+# Files name one end only; a turn's end is found by its name, as everybody does.
+ENDS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTable:
+    """`texts` has the bytes of every token, none for special ones; `ends` end an answer."""
+
+    pairs: Tokenizer
+    names: Sequence[str]
+    texts: Sequence[bytes]
+    special: frozenset[int]
+    ends: frozenset[int]
+    begin: int | None
+    begins: bool
+
+    def of(self, text: str) -> list[int]:
+        """The tokens of a text; the names of special tokens in it are those tokens."""
+        found = list(self.pairs.encode(text, add_special_tokens=False).ids)
+        if self.begins and self.begin is not None and found[:1] != [self.begin]:
+            found.insert(0, self.begin)
+        return found
+
+    def name(self, token: int | None) -> str:
+        return "" if token is None else self.names[token]
+
+
+def read_table(model: GgufModel) -> TokenTable:
+    """The table of a model; ModelRefused says what is wrong with it."""
+    where = model.path.name
+    names = _list(model, "tokens", str, 1, model.vocabulary)
+    count = len(names)
+    kinds = _list(model, "token_type", int, count, count, [NORMAL] * count)
+    if len(set(names)) != count:
+        raise ModelRefused(f"{where}: a token occurs twice in its table")
+    kind = model.metadata.get("tokenizer.ggml.model")
+    if kind == "gpt2":
+        pairs, texts = _byte_level(model, names, kinds)
+    elif kind == "llama":
+        pairs, texts = _pieces(model, names, kinds)
+    else:
+        raise ModelRefused(f"{where}: a tokenizer of the kind {str(kind)[:40]!r} is not run")
+    special = frozenset(at for at, it in enumerate(kinds) if it in (UNKNOWN, CONTROL, UNUSED))
+    texts = [b"" if at in special else text for at, text in enumerate(texts)]
+    if max(map(len, texts)) > TOKEN_BYTES_MAX:
+        raise ModelRefused(f"{where}: a token of more than {TOKEN_BYTES_MAX} bytes")
+    marked = [
+        AddedToken(name, special=kinds[at] == CONTROL, normalized=False)
+        for at, name in enumerate(names)
+        if kinds[at] in (CONTROL, USER) and name
+    ]
+    pairs.add_tokens(marked)
+    if pairs.get_vocab_size(with_added_tokens=True) != count:
+        raise ModelRefused(f"{where}: its special tokens are not in its table")
+    named = {names[at]: at for at in special}
+    ends = {named[name] for name in ENDS if name in named}
+    ends |= {at for key in ("eos", "eot", "eom") if (at := _token(model, key, count)) is not None}
+    if not ends:
+        raise ModelRefused(f"{where} names no token that ends an answer")
+    return TokenTable(
+        pairs=pairs,
+        names=names,
+        texts=texts,
+        special=special,
+        ends=frozenset(ends),
+        begin=_token(model, "bos", count),
+        begins=_begins(model, kind),
+    )
+
+
+def _byte_level(
+    model: GgufModel, names: list[str], kinds: list[int]
+) -> tuple[Tokenizer, list[bytes]]:
+    cut = model.metadata.get("tokenizer.ggml.pre")
+    if cut not in CUTS:
+        known = ", ".join(sorted(CUTS))
+        raise ModelRefused(
+            f"{model.path.name}: texts are cut as {str(cut)[:40]!r}; run here: {known}"
+        )
+    numbers = {name: at for at, name in enumerate(names)}
+    merges = []
+    for line in _list(model, "merges", str, 0, 1 << 20):
+        left, _, right = line.partition(" ")
+        if not (left in numbers and right in numbers and left + right in numbers):
+            raise ModelRefused(f"{model.path.name}: the pair {line[:40]!r} is not in its table")
+        merges.append((left, right))
+    # Where a whole word is a token it is taken as it is, by the same file format's own program.
+    pairs = Tokenizer(BPE(numbers, merges, ignore_merges=cut.startswith("llama")))
+    pairs.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            *(pre_tokenizers.Split(Regex(it), "isolated") for it in CUTS[cut]),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    letters = _letters()
+    texts = []
+    for name, kind in zip(names, kinds, strict=True):
+        plain = kind == NORMAL and all(letter in letters for letter in name)
+        texts.append(bytes(letters[letter] for letter in name) if plain else name.encode())
+    return pairs, texts
+
+
+def _pieces(model: GgufModel, names: list[str], kinds: list[int]) -> tuple[Tokenizer, list[bytes]]:
+    count = len(names)
+    scores = _list(model, "scores", float, count, count)
+    numbers = {name: at for at, name in enumerate(names)}
+    found = []
+    for at, name in enumerate(names):
+        if kinds[at] != NORMAL or len(name) > TOKEN_BYTES_MAX:
+            continue
+        for cut in range(1, len(name)):
+            left, right = name[:cut], name[cut:]
+            if left in numbers and right in numbers:
+                found.append((-scores[at], -len(left), -len(right), left, right))
+    # The best piece is joined first.
+    found.sort(key=lambda it: it[:3])
+    unknown = next((names[at] for at in range(count) if kinds[at] == UNKNOWN), None)
+    merges = [(left, right) for *_, left, right in found]
+    pairs = Tokenizer(BPE(numbers, merges, unk_token=unknown, byte_fallback=True, fuse_unk=True))
+    spaces: list[Any] = [normalizers.Replace(" ", SPACE)]
+    if model.metadata.get("tokenizer.ggml.add_space_prefix", True):
+        spaces.insert(0, normalizers.Prepend(SPACE))
+    pairs.normalizer = normalizers.Sequence(spaces)
+    texts = []
+    for name, kind in zip(names, kinds, strict=True):
+        if kind == BYTE:
+            if len(name) != 6 or not name.startswith("<0x"):
+                raise ModelRefused(f"{model.path.name}: the byte {name[:20]!r} is none")
+            texts.append(bytes.fromhex(name[3:5]))
+        else:
+            texts.append(name.replace(SPACE, " ").encode())
+    return pairs, texts
+
+
+def _letters() -> dict[str, int]:
+    """The byte that each letter of a byte-level table stands for."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + n): it for n, it in enumerate(others)}
+
+
+def _list(
+    model: GgufModel, name: str, kind: type, least: int, most: int, default: Any = None
+) -> list[Any]:
+    found = model.metadata.get(f"tokenizer.ggml.{name}", default)
+    right = isinstance(found, list) and least <= len(found) <= most
+    if not right or any(type(item) is not kind for item in found):
+        raise ModelRefused(
+            f"{model.path.name}: tokenizer.ggml.{name} is not a list as it should be"
+        )
+    return list(found)
+
+
+def _token(model: GgufModel, name: str, count: int) -> int | None:
+    found = model.metadata.get(f"tokenizer.ggml.{name}_token_id")
+    if found is None:
+        return None
+    if type(found) is not int or not 0 <= found < count:
+        raise ModelRefused(f"{model.path.name}: its token {name} is {found!r}, which it lacks")
+    return found
+
+
+def _begins(model: GgufModel, kind: str) -> bool:
+    said = model.metadata.get("tokenizer.ggml.add_bos_token")
+    if isinstance(said, bool):
+        return said
+    cut = str(model.metadata.get("tokenizer.ggml.pre"))
+    return kind == "llama" or cut.startswith("llama")

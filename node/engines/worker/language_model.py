@@ -1,0 +1,161 @@
+"""A language model as the worker keeps it: its tables, its slots, its graphs, and its steps."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tinygrad import Device
+from tinygrad.helpers import DEV
+
+from node.engines.formats.gguf import BESIDES_BYTES, FILE, SLOTS, GgufModel, describe
+from node.engines.sampler import Sampling
+from node.engines.worker.chat import ChatTemplate
+from node.engines.worker.device import Place
+from node.engines.worker.gguf_tokens import TokenTable, read_table
+from node.engines.worker.grammar import Grammars
+from node.engines.worker.graph_cache import GraphCache
+from node.engines.worker.matmul import Products
+from node.engines.worker.sequence import FAULTS, Answer, refusal_of
+from node.engines.worker.slots import Row, Slots
+from node.engines.worker.transformer import ANSWERING, READING, LanguageModel
+from wire.codec import Value
+from wire.errors import ModelRefused
+from wire.generation import Generation
+from wire.model import Manifest
+
+WARM_UP_STEPS = 4
+
+
+class Model:
+    """One model, ready to run; `answer` does one step."""
+
+    def __init__(
+        self, manifest: Manifest, table: TokenTable, language: LanguageModel, sizes: Sequence[int]
+    ) -> None:
+        self._id = manifest.id
+        self._table = table
+        self._language = language
+        self._sizes = sizes
+        self._chat = ChatTemplate(language.model.chat_template, _names(language.model, table))
+        self._grammars: Grammars | None = None
+        self._slots = Slots(
+            language.slots,
+            answering=max(ANSWERING),
+            reading=READING,
+            # Where longer passes give other bits, a prompt is always read in the same way.
+            reuse=language.exact,
+        )
+
+    @property
+    def memory_bytes(self) -> int:
+        language = self._language
+        return language.model.weights_bytes + language.slots * language.model.slot_bytes
+
+    def warm_up(self) -> tuple[float, float]:
+        """Tokens in a second where every slot is busy, and where one is."""
+        rows = [Row(0, slot, 0) for slot in range(self._language.slots)]
+        for size in self._sizes:
+            logits = self._language.run((rows * size)[:size])
+            if logits is not None and not np.isfinite(logits).all():
+                raise ModelRefused("the model answered with numbers that are not finite")
+        return self._speed(rows), self._speed(rows[:1])
+
+    def _speed(self, rows: list[Row]) -> float:
+        began_s = time.perf_counter()
+        for _ in range(WARM_UP_STEPS):
+            self._language.run(rows)
+        return len(rows) * WARM_UP_STEPS / max(time.perf_counter() - began_s, 1e-6)
+
+    def answer(self, message: dict[str, Any]) -> dict[str, Value]:
+        """End and begin answers, then one step; what it made, and how many slots are free."""
+        refused: dict[int, ModelRefused] = {}
+        # In this order: what ends may begin again under its number.
+        for number in message["end"]:
+            self._slots.end(number)
+        for job in message["begin"]:
+            try:
+                self._slots.begin(self._begun(job))
+            except ModelRefused as error:
+                refused[job["id"]] = error
+            except FAULTS as error:
+                refused[job["id"]] = refusal_of(error)
+        made = self._slots.step(self._forward, frozenset(message["paused"]))
+        refused |= made.refused
+        return {
+            "made": [[number, list(frames)] for number, frames in made.frames.items()],
+            "refused": [[number, error.message, error.todo] for number, error in refused.items()],
+            "free": self._slots.free,
+            "slots": self._language.slots,
+        }
+
+    def _forward(self, rows: Sequence[Row]) -> Any:
+        return self._language.run(rows)
+
+    def _begun(self, job: dict[str, Any]) -> Answer:
+        """A job as an answer to begin with; ModelRefused with the reason."""
+        asked = Generation.from_bytes(job["input"])
+        sampling = Sampling.of(job["parameters"])
+        prompt = asked.prompt or self._chat.prompt(asked.messages, asked.tools)
+        tokens, context = self._table.of(prompt), self._language.context
+        if not tokens:
+            raise ModelRefused("the prompt has no tokens")
+        if len(tokens) >= context:
+            raise ModelRefused(
+                f"the prompt has {len(tokens)} tokens; the context has {context}, answer included"
+            )
+        grammar = None
+        if asked.schema:
+            self._grammars = self._grammars or Grammars(self._table)
+            grammar = self._grammars.of(asked.schema)
+        most = min(sampling.tokens, context - len(tokens))
+        words = len(self._table.names)
+        forced = [token for token in job["shown"] if 0 <= token < words]
+        return Answer(
+            id=job["id"],
+            model=self._id,
+            table=self._table,
+            prompt=tokens,
+            most=most,
+            sampling=sampling,
+            stops=tuple(stop.encode() for stop in asked.stop),
+            grammar=grammar,
+            forced=forced[: most - 1],
+        )
+
+
+def load(manifest: Manifest, files: dict[str, Path], place: Place) -> Model:
+    """Check, read and compile (or find compiled) one model; ModelRefused, EngineMissing."""
+    model = describe(files[FILE])
+    table = read_table(model)
+    slots = _slots(model, place)
+    language = LanguageModel(model, slots, Products(blocked=Device.DEFAULT == "CPU"))
+    key = " ".join((str(manifest.id), place.versions, str(DEV.value), f"{slots} slots"))
+    sizes = (*ANSWERING, *READING) if language.exact else (max(ANSWERING), *READING)
+    language.ready(GraphCache(place.cache, key).collect(sizes, language.capture))
+    return Model(manifest, table, language, sizes)
+
+
+def _slots(model: GgufModel, place: Place) -> int:
+    """How many answers fit beside the weights; ModelRefused if not even one does."""
+    if not place.memory_bytes_max:
+        return SLOTS
+    rest = place.memory_bytes_max - (model.memory_bytes - SLOTS * model.slot_bytes)
+    if rest < model.slot_bytes:
+        needed = model.memory_bytes - (SLOTS - 1) * model.slot_bytes
+        raise ModelRefused(
+            f"{model.name} needs {needed >> 20} MiB of memory, of which {BESIDES_BYTES >> 20} MiB"
+            f" are the engine's; it may use {place.memory_bytes_max >> 20} MiB",
+            todo="allow more memory, or choose a smaller model",
+        )
+    return min(SLOTS, rest // model.slot_bytes)
+
+
+def _names(model: GgufModel, table: TokenTable) -> dict[str, str]:
+    """The special tokens that templates ask for by name."""
+    ends = model.metadata.get("tokenizer.ggml.eos_token_id")
+    return {
+        "bos_token": table.name(table.begin),
+        "eos_token": table.name(ends if isinstance(ends, int) else None),
+    }

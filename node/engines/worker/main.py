@@ -1,0 +1,101 @@
+"""The worker process of the tinygrad engine: models in, jobs' messages in, answers out. No network.
+
+Started by `node.engines.host.engine` as `python -m node.engines.worker.main`. A model's
+fault is answered; any other error ends this process with a traceback on its standard error, and
+the engine takes it from there. It also ends when its standard input does: with its parent.
+"""
+
+import functools
+import importlib
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from node.engines.frames import read_frame, to_frame
+from node.engines.worker.device import Place
+from wire.codec import Value
+from wire.content import ContentId
+from wire.errors import EngineError
+from wire.model import Manifest
+
+# Each is `load(manifest, files, place) -> Model`, and may raise ModelRefused or EngineMissing.
+LOADERS = {
+    "bert-safetensors": "node.engines.worker.embedding:load",
+    "gguf": "node.engines.worker.language_model:load",
+    "onnx": "node.engines.worker.onnx:load",
+}
+
+
+class Model(Protocol):
+    """One model, ready to run."""
+
+    @property
+    def memory_bytes(self) -> int: ...
+
+    def warm_up(self) -> tuple[float, float]:
+        """Run once what jobs will run; units of work in a second, of many jobs at once and of one.
+
+        ModelRefused.
+        """
+
+    def answer(self, message: dict[str, Any]) -> dict[str, Value]:
+        """Do what a message asks of this model; ModelRefused if the model is at fault."""
+
+
+class Worker:
+    """Answers one message after the other."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._models: dict[bytes, Model] = {}
+
+    def answer(self, message: dict[str, Any]) -> dict[str, Value]:
+        match message["do"]:
+            case "load":
+                files = {name: Path(path) for name, path in message["files"].items()}
+                manifest = Manifest.from_bytes(message["manifest"])
+                model = self._load(manifest, files)
+                speed, alone = model.warm_up()
+                self._models[manifest.id] = model
+                return {
+                    "memory_bytes": model.memory_bytes,
+                    "units_per_s": speed,
+                    "job_units_per_s": alone,
+                }
+            case "unload":
+                self._models.pop(ContentId(message["model"]), None)
+                return {}
+            case _:
+                return self._models[message["model"]].answer(message)
+
+    def _load(self, manifest: Manifest, files: dict[str, Path]) -> Model:
+        module, _, name = LOADERS[manifest.format].partition(":")
+        model: Model = getattr(importlib.import_module(module), name)(manifest, files, self._place)
+        return model
+
+
+def serve(worker: Worker, source: BinaryIO, target: BinaryIO) -> None:
+    """Answer until the other side closes."""
+    for message in iter(functools.partial(read_frame, source), None):
+        try:
+            reply = worker.answer(message)
+        except EngineError as error:
+            kind = type(error).__name__
+            reply = {"error": kind, "message": error.message, "todo": error.todo}
+        target.write(to_frame(reply))
+        target.flush()
+
+
+def main(cache: str, versions: str, memory_bytes_max: int) -> None:
+    # Whatever a library prints goes to standard error, never into the answers.
+    target = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    if memory_bytes_max:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes_max, memory_bytes_max))
+    serve(Worker(Place(Path(cache), versions, memory_bytes_max)), sys.stdin.buffer, target)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

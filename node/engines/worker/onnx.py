@@ -1,0 +1,243 @@
+"""An ONNX model as the worker keeps it: a graph for each bucket of rows, and answers to calls.
+
+Buckets whose rows would not be the same to the bit as those of the largest are not used. A model
+that is not a function of rows, or whose shapes are open in other ways, is run call by call, with a
+graph for each shape that comes.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tinygrad import Tensor
+from tinygrad.helpers import DEV
+
+from node.engines.formats.onnx_file import describe
+from node.engines.formats.onnx_graph import Value
+from node.engines.formats.onnx_protobuf import Array
+from node.engines.formats.onnx_wire import CALL_BYTES_MAX, Signature, is_batch, row_bytes
+from node.engines.worker.device import Place, memory_bytes
+from node.engines.worker.graph_cache import GraphCache
+from node.engines.worker.onnx_graph import Graph, Shapes
+from node.engines.worker.onnx_reference import check_agrees, reference
+from wire.codec import Value as Plain
+from wire.errors import ModelRefused
+from wire.model import Manifest
+
+FILE = "model.onnx"
+BUCKETS = (1, 8, 64)
+# Changes whenever a graph is built in another way: old files are then not found.
+LAYOUT = 1
+# Graphs for shapes that come with calls; each took time to compile and takes memory.
+SHAPES_MAX = 16
+SEED = 1
+REPEATS = 4
+
+
+@dataclass(slots=True)
+class Ready:
+    """A captured graph and its own inputs."""
+
+    jit: Any
+    sources: list[Tensor]
+
+
+@dataclass(slots=True)
+class Model:
+    """See `node.engines.worker.main.Model`. `buckets` is empty where calls run one by one."""
+
+    graph: Graph
+    buckets: dict[int, Ready]
+    shapes: OrderedDict[Shapes, Ready] = field(default_factory=OrderedDict)
+
+    @property
+    def memory_bytes(self) -> int:
+        return memory_bytes()
+
+    @property
+    def signature(self) -> Signature:
+        outputs = tuple((it.name, it.kind) for it in self.graph.model.outputs)
+        return Signature(self.graph.model.inputs, outputs, max(self.buckets, default=0))
+
+    def warm_up(self) -> tuple[float, float]:
+        """Rows in a second, of full runs; how long one row takes is no matter."""
+        if self.buckets:
+            rows = max(self.buckets)
+            ready, arrays = self.buckets[rows], _sample(self.graph.model.inputs, rows)
+        else:
+            rows, arrays = 1, _sample(self.graph.model.inputs, 1)
+            ready = self._for_shapes(_shapes(arrays))
+        self.graph.run(ready.jit, ready.sources, arrays)
+        began_s = time.perf_counter()
+        for _ in range(REPEATS):
+            self.graph.run(ready.jit, ready.sources, arrays)
+        speed = rows * REPEATS / max(time.perf_counter() - began_s, 1e-6)
+        return speed, speed
+
+    def answer(self, message: dict[str, Any]) -> dict[str, Plain]:
+        match message["do"]:
+            case "signature":
+                return self.signature.to_plain()
+            case "rows":
+                return self._rows(message["rows"], message["inputs"])
+            case "call":
+                return self._call(message["shapes"], message["inputs"])
+            case other:
+                raise AssertionError(f"the engine asked for {other!r}")
+
+    def _rows(self, rows: int, inputs: list[bytes]) -> dict[str, Plain]:
+        bucket = min(it for it in self.buckets if it >= rows)
+        ready = self.buckets[bucket]
+        arrays = []
+        for value, data, source in zip(self.graph.model.inputs, inputs, ready.sources, strict=True):
+            array = np.zeros(source.shape, value.kind)
+            array[:rows] = np.frombuffer(data, value.kind).reshape(rows, *source.shape[1:])
+            arrays.append(array)
+        found = [it[:rows] for it in self.graph.run(ready.jit, ready.sources, arrays)]
+        return {
+            "shapes": [list(it.shape[1:]) for it in found],
+            "outputs": [it.tobytes() for it in found],
+        }
+
+    def _call(self, shapes: list[list[int]], inputs: list[bytes]) -> dict[str, Plain]:
+        wanted = tuple(tuple(shape) for shape in shapes)
+        values = self.graph.model.inputs
+        try:
+            ready = self._for_shapes(wanted)
+        except ModelRefused as error:
+            # It runs with other shapes, or it would not be loaded: the call is at fault.
+            return {"refused": error.message}
+        arrays = [
+            np.frombuffer(data, value.kind).reshape(shape)
+            for value, data, shape in zip(values, inputs, wanted, strict=True)
+        ]
+        found = self.graph.run(ready.jit, ready.sources, arrays)
+        if sum(it.nbytes for it in found) > CALL_BYTES_MAX:
+            return {"refused": f"the answer has more than {CALL_BYTES_MAX} bytes"}
+        return {
+            "shapes": [list(it.shape) for it in found],
+            "outputs": [it.tobytes() for it in found],
+        }
+
+    def _for_shapes(self, shapes: Shapes) -> Ready:
+        if shapes not in self.shapes:
+            self.shapes[shapes] = Ready(self.graph.capture(shapes), self.graph.sources(shapes))
+        self.shapes.move_to_end(shapes)
+        while len(self.shapes) > SHAPES_MAX:
+            self.shapes.popitem(last=False)
+        return self.shapes[shapes]
+
+
+def load(manifest: Manifest, files: dict[str, Path], place: Place) -> Model:
+    """Check, read and compile (or find compiled) one model; ModelRefused, EngineMissing."""
+    model = describe(files[FILE])
+    if not model.inputs:
+        raise ModelRefused(f"{manifest.name} has no inputs: it always gives the same")
+    for value in model.inputs:
+        if value.shape is None or 0 in value.shape:
+            raise ModelRefused(f"the input {value.name} has no shape that can be filled")
+    graph = Graph(model)
+    key = " ".join(("onnx", str(LAYOUT), str(manifest.id), place.versions, str(DEV.value)))
+    cache = GraphCache(place.cache, key)
+    buckets = _buckets(graph, cache) if is_batch(model.inputs) else {}
+    made = Model(graph, buckets)
+    if not buckets:
+        shapes = _shapes(_sample(model.inputs, 1))
+        found = cache.collect((0,), lambda _: graph.capture(shapes))
+        made.shapes[shapes] = Ready(found[0], graph.sources(shapes))
+    _compare(made, files[FILE])
+    return made
+
+
+def _compare(made: Model, path: Path) -> None:
+    """ModelRefused if onnxruntime is there and gives something else for made-up inputs."""
+    inputs, outputs = made.graph.model.inputs, made.graph.model.outputs
+    rows, ready = max(made.buckets.items(), default=(1, next(iter(made.shapes.values()), None)))
+    assert ready is not None, "one graph at least was captured"
+    arrays = _sample(inputs, rows)
+    theirs = reference(path, [it.name for it in inputs], arrays)
+    if theirs is not None:
+        ours = made.graph.run(ready.jit, ready.sources, arrays)
+        check_agrees([it.name for it in outputs], ours, theirs)
+
+
+def _buckets(graph: Graph, cache: GraphCache) -> dict[int, Ready]:
+    """The buckets whose rows agree to the bit; none if the model is no function of rows."""
+    inputs = graph.model.inputs
+    size_bytes = sum(map(row_bytes, inputs))
+    sizes = [it for it in BUCKETS if it == 1 or it * size_bytes <= CALL_BYTES_MAX]
+
+    def shapes(rows: int) -> Shapes:
+        return tuple((rows, *_sizes(value)[1:]) for value in inputs)
+
+    try:
+        found = cache.collect(sizes, lambda rows: graph.capture(shapes(rows)))
+    except ModelRefused:
+        # Some are exported with a batch of one written into them, whatever their inputs say.
+        return {}
+    ready = {rows: Ready(it, graph.sources(shapes(rows))) for rows, it in found.items()}
+    for rows in [it for it in sizes if it > 1 and _answer_bytes(ready[it]) > CALL_BYTES_MAX]:
+        del ready[rows]
+    most = max(ready)
+    if not all(
+        it.shape and it.shape[0] == rows for rows in ready for it in ready[rows].jit.captured.ret
+    ):
+        return {}
+    sample = _sample(inputs, 2 * most)
+    whole = [_in_runs(graph, ready[most], sample, order) for order in (1, -1)]
+    if _as_bytes(whole[0]) != _as_bytes(whole[1]):
+        return {}
+    for rows in [it for it in ready if it < most]:
+        if _as_bytes(_in_runs(graph, ready[rows], sample, 1)) != _as_bytes(whole[0]):
+            del ready[rows]
+    return ready
+
+
+def _in_runs(graph: Graph, ready: Ready, sample: Sequence[Array], step: int) -> list[Array]:
+    """The rows of a sample, as many at once as the graph takes; `step` -1: from the last on."""
+    rows, count = ready.sources[0].shape[0], sample[0].shape[0]
+    order = np.arange(count)[::step]
+    if step < 0:
+        # Not only in another order: beside other rows too.
+        order = np.concatenate([order[::2], order[1::2]])
+    runs = [
+        graph.run(ready.jit, ready.sources, [it[order[at : at + rows]] for it in sample])
+        for at in range(0, count, rows)
+    ]
+    back = np.argsort(order)
+    return [np.concatenate(parts)[back] for parts in zip(*runs, strict=True)]
+
+
+def _as_bytes(arrays: Sequence[Array]) -> list[bytes]:
+    return [it.tobytes() for it in arrays]
+
+
+def _answer_bytes(ready: Ready) -> int:
+    return sum(int(it.nbytes()) for it in ready.jit.captured.ret)
+
+
+def _sizes(value: Value) -> tuple[int, ...]:
+    """A shape with one for what is open."""
+    return tuple(it if isinstance(it, int) else 1 for it in value.shape or ())
+
+
+def _shapes(arrays: Sequence[Array]) -> Shapes:
+    return tuple(it.shape for it in arrays)
+
+
+def _sample(inputs: Sequence[Value], rows: int) -> list[Array]:
+    """Made-up inputs, the same each time: small numbers, that are good as indices too."""
+    chance = np.random.default_rng(SEED)
+    arrays = []
+    for value in inputs:
+        shape = _sizes(value)
+        shape = (rows, *shape[1:]) if rows > 1 else shape
+        if np.dtype(value.kind).kind == "f":
+            arrays.append(chance.standard_normal(shape).astype(value.kind))
+        else:
+            arrays.append(chance.integers(0, 2, shape).astype(value.kind))
+    return arrays

@@ -1,0 +1,105 @@
+"""One answer of a language model as it grows: what was asked, what was made, why it ends. Worker.
+
+Pure: logits go in, tokens and their frames come out.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from node.engines.sampler import Sampling, best, choose, log_probabilities, millionths
+from node.engines.worker.gguf_tokens import TokenTable
+from node.engines.worker.grammar import Grammar
+from wire.errors import ModelRefused
+from wire.generation import Alternative, Ending, Token, to_frame
+
+# What a strange wish may raise below us: it ends one answer, and not the worker with all others.
+FAULTS = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+
+
+def refusal_of(error: Exception) -> ModelRefused:
+    words = str(error)[:200]
+    return ModelRefused(f"this cannot be answered: {type(error).__name__} {words}".rstrip())
+
+
+@dataclass(slots=True, eq=False)
+class Answer:
+    """`prompt` are its tokens, `most` how many the answer may have; `forced` what another made."""
+
+    id: int
+    model: bytes
+    table: TokenTable
+    prompt: list[int]
+    most: int
+    sampling: Sampling
+    stops: tuple[bytes, ...]
+    grammar: Grammar | None
+    forced: list[int]
+    made: list[int] = field(default_factory=list)
+    text: bytearray = field(default_factory=bytearray)
+    reason: str = ""
+    _counts: Counter[int] = field(default_factory=Counter)
+
+    def take(self, logits: Any) -> bytes:
+        """Choose the next token by its logits: its frame, with the ending if it is the last."""
+        logits = logits[: len(self.table.names)]
+        if not np.isfinite(logits).all():
+            raise ModelRefused("the model answered with numbers that are not finite")
+        allowed = self.grammar.allowed() if self.grammar is not None else None
+        position = len(self.made)
+        token = choose(logits, self.sampling, self.model, position, self._counts, allowed)
+        if self.grammar is not None:
+            self.grammar.take(token)
+        self.made.append(token)
+        self._counts[token] += 1
+        # From where another's answer differs from ours, it is not gone on with.
+        self.forced = self.forced[1:] if self.forced[:1] == [token] else []
+        frame = to_frame(self._piece(token, logits))
+        if ending := self._ending(token):
+            frame += to_frame(ending)
+        return frame
+
+    def _piece(self, token: int, logits: Any) -> Token:
+        text = self._text(token)
+        count = self.sampling.logprobs
+        if count < 0:
+            return Token(id=token, text=text, logprob_millionths=None, top=())
+        logprobs = log_probabilities(logits)
+        top = tuple(
+            Alternative(text=self._text(other), logprob_millionths=millionths(logprobs[other]))
+            for other in best(logprobs, count)
+        )
+        return Token(id=token, text=text, logprob_millionths=millionths(logprobs[token]), top=top)
+
+    def _text(self, token: int) -> bytes:
+        return b"" if token in self.table.ends else self.table.texts[token]
+
+    def _ending(self, token: int) -> Ending | None:
+        before = len(self.text)
+        self.text += self._text(token)
+        shown = len(self.text)
+        if (stop := self._stop(before)) is not None:
+            self.reason, shown = "stop", stop
+        elif token in self.table.ends or (self.grammar is not None and self.grammar.ended):
+            self.reason = "stop"
+        elif len(self.made) >= self.most:
+            self.reason = "length"
+        if not self.reason:
+            return None
+        return Ending(
+            reason=self.reason,
+            prompt_tokens=len(self.prompt),
+            tokens=len(self.made),
+            text_bytes=shown,
+        )
+
+    def _stop(self, before: int) -> int | None:
+        """Where the first stop sequence begins that ends in the last token."""
+        found = [
+            at
+            for stop in self.stops
+            if (at := self.text.find(stop, max(0, before - len(stop) + 1))) >= 0
+        ]
+        return min(found, default=None)

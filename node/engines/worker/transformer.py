@@ -1,0 +1,206 @@
+"""A transformer of the llama and qwen families in tinygrad. Runs in the worker only.
+
+A pass takes rows, each one token at one place of one slot (see `tinygrad_attention`), so reading a
+prompt and going on with many answers are the same graph. There is a graph for each number of rows;
+those of few rows give the logits of every row, those of many only keep keys and values: a prompt's
+last token goes through one of the former.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tinygrad import Tensor, TinyJit
+from tinygrad.uop.ops import UOp
+
+from node.engines.formats.gguf import GgufModel
+from node.engines.formats.safetensors import Array
+from node.engines.worker.attention import BLOCKS, LANES, Attention, squares
+from node.engines.worker.buffers import placed, write, zeros
+from node.engines.worker.gguf import read_array
+from node.engines.worker.graph_replay import replay
+from node.engines.worker.matmul import Products
+from node.engines.worker.slots import Row
+
+# Rows of passes that answer, and of passes that only read.
+ANSWERING = (1, 4, 8)
+READING = (32, 128)
+
+
+class LanguageModel:
+    """The weights and the kept keys and values on the device, and the graphs over them."""
+
+    def __init__(self, model: GgufModel, slots: int, products: Products) -> None:
+        self.model = model
+        self.slots = slots
+        self.context = model.context // LANES * LANES
+        self._products = products
+        self._attention = Attention(self.context, blocked=products.blocked)
+        self._table = read_array(model, "token_embd.weight")
+        self._angles = _angles(model, self.context)
+        # In the order `_graph` takes them: inputs of all captured graphs, which so share them.
+        self._weights = list(self._read_weights())
+        shape = (slots, model.kv_heads)
+        size = model.head_size
+        self._kept = [
+            zeros(*shape, *form)
+            for _ in range(model.layers)
+            for form in ((size, self.context), (self.context, size))
+        ]
+        self._graphs: dict[int, Any] = {}
+        self._inputs = {rows: self._input(rows) for rows in (*ANSWERING, *READING)}
+
+    @property
+    def exact(self) -> bool:
+        """Whether a token's numbers are the same to the bit in every pass."""
+        return self._products.blocked
+
+    def _input(self, rows: int) -> tuple[Tensor, ...]:
+        half = self.model.head_size // 2
+        return (
+            zeros(rows, self.model.hidden),
+            zeros(rows, 1, half),
+            zeros(rows, 1, half),
+            zeros(rows, kind="int32"),
+        )
+
+    def _read_weights(self) -> Any:
+        model, products = self.model, self._products
+
+        def vector(name: str) -> Tensor:
+            return placed(read_array(model, name))
+
+        def matrices(names: str, biases: str = "") -> list[Tensor]:
+            parts = [read_array(model, f"{at}{name}.weight") for name in names.split()]
+            matrix = np.concatenate(parts) if len(parts) > 1 else parts[0]
+            bias = np.zeros(len(matrix), np.float32)
+            if biases:
+                bias = np.concatenate([read_array(model, f"{at}{n}.bias") for n in names.split()])
+            return [products.weight(matrix), placed(bias)]
+
+        for number in range(model.layers):
+            at = f"blk.{number}."
+            yield vector(f"{at}attn_norm.weight")
+            yield from matrices("attn_q attn_k attn_v", "all" if model.biases else "")
+            if model.norms:
+                yield vector(f"{at}attn_q_norm.weight")
+                yield vector(f"{at}attn_k_norm.weight")
+            yield from matrices("attn_output")
+            yield vector(f"{at}ffn_norm.weight")
+            yield from matrices("ffn_gate ffn_up")
+            yield from matrices("ffn_down")
+        yield vector("output_norm.weight")
+        last = self._table if model.tied else read_array(model, "output.weight")
+        # Words that are no multiple of a block have rows of nothing after them.
+        spare = np.zeros((-len(last) % LANES, model.hidden), np.float32)
+        yield products.weight(np.concatenate([last, spare]) if len(spare) else last)
+        yield zeros(len(last) + len(spare))
+
+    def capture(self, rows: int) -> Any:
+        """Compile the graph of a pass of so many rows: seconds."""
+        captured = TinyJit(self._graph)
+        # The first call would run everything eagerly and throw it away.
+        captured.cnt = 1
+        blocks = UOp.variable(BLOCKS, 1, self.context // LANES).bind(1)
+        captured(blocks, self._inputs[rows], self._weights, self._kept)
+        return captured
+
+    def ready(self, graphs: dict[int, Any]) -> None:
+        """Take the graphs that `run` uses: all of them linked, and run once."""
+        self._graphs = {
+            rows: replay(graph.captured, self._uops(rows), BLOCKS)
+            for rows, graph in sorted(graphs.items())
+        }
+
+    def _uops(self, rows: int) -> list[Any]:
+        return [it.uop.base for it in (*self._inputs[rows], *self._weights, *self._kept)]
+
+    def run(self, rows: Sequence[Row]) -> Array | None:
+        """One pass; the logits of every row, [rows, words], if they are few enough to answer."""
+        size = next(size for size in self._graphs if size >= len(rows))
+        # A row that is there twice writes the same numbers to the same place twice.
+        filled = [*rows, *[rows[0]] * (size - len(rows))]
+        positions = [row.position for row in filled]
+        arrays = (
+            self._table[[row.token for row in filled]],
+            self._angles[0][positions],
+            self._angles[1][positions],
+            np.array([row.slot * self.context + row.position for row in filled], np.int32),
+        )
+        sources = self._inputs[size]
+        for source, array in zip(sources, arrays, strict=True):
+            write(source.uop.base.realized, array)
+        result = self._graphs[size](max(positions) // LANES + 1)
+        if size not in ANSWERING:
+            return None
+        logits = np.frombuffer(result.uop.base.realized.as_memoryview(), np.float32)
+        # The next pass writes over the graph's own buffer.
+        return logits.reshape(size, -1)[: len(rows), : self.model.vocabulary].copy()
+
+    def _graph(
+        self, blocks: Any, inputs: tuple[Tensor, ...], weights: list[Tensor], kept: list[Tensor]
+    ) -> Tensor:
+        rows, cosines, sines, at = inputs
+        left, stores = iter(weights), list(kept)
+        written: list[Tensor] = []
+        for number in range(self.model.layers):
+            keys, values = stores[2 * number : 2 * number + 2]
+            rows = self._layer(rows, (cosines, sines, at), (keys, values), left, written)
+        if int(rows.shape[0]) not in ANSWERING:
+            return rows.realize(*written)
+        last = self._norm(rows, next(left)).contiguous()
+        return self._products.linear(last, next(left), next(left)).realize(*written)
+
+    def _layer(
+        self,
+        rows: Tensor,
+        where: tuple[Tensor, Tensor, Tensor],
+        kept: tuple[Tensor, Tensor],
+        left: Any,
+        written: list[Tensor],
+    ) -> Tensor:
+        model, linear = self.model, self._products.linear
+        count, size = int(rows.shape[0]), model.head_size
+        cosines, sines, at = where
+        all_three = linear(self._norm(rows, next(left)), next(left), next(left))
+        parts = all_three.reshape(count, -1, size)
+        query = parts[:, : model.heads]
+        key = parts[:, model.heads : model.heads + model.kv_heads]
+        value = parts[:, model.heads + model.kv_heads :]
+        if model.norms:
+            query, key = self._norm_heads(query, next(left)), self._norm_heads(key, next(left))
+        query, key = _turned(query, cosines, sines), _turned(key, cosines, sines)
+        keys, values = self._attention.keep(*kept, (key, value), at)
+        written += [keys, values]
+        mixed = self._attention.mixed(query, keys, values, at).reshape(count, -1)
+        rows = (linear(mixed, next(left), next(left)) + rows).contiguous()
+        both = linear(self._norm(rows, next(left)), next(left), next(left))
+        gate, up = both[:, : model.inner], both[:, model.inner :]
+        return (linear(gate.silu() * up, next(left), next(left)) + rows).contiguous()
+
+    def _norm(self, rows: Tensor, weight: Tensor) -> Tensor:
+        mean = squares(rows, blocked=self._products.blocked) * (1 / int(rows.shape[1]))
+        return rows * (mean + self.model.norm_eps).rsqrt() * weight
+
+    def _norm_heads(self, parts: Tensor, weight: Tensor) -> Tensor:
+        count, heads, size = (int(n) for n in parts.shape)
+        rows = parts.reshape(count * heads, size).contiguous()
+        return self._norm(rows, weight).reshape(count, heads, size)
+
+
+def _turned(parts: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Turn the pairs (i, i + half) of each head by the place's angles."""
+    half = int(parts.shape[-1]) // 2
+    one, other = parts[..., :half], parts[..., half:]
+    turned = one * cosines - other * sines, other * cosines + one * sines
+    return turned[0].cat(turned[1], dim=-1)
+
+
+def _angles(model: GgufModel, context: int) -> tuple[Array, Array]:
+    """Cosine and sine of each place's angles: [context, 1, half]."""
+    half = model.head_size // 2
+    speeds = model.rope_base ** (-np.arange(half, dtype=np.float64) / half) / model.rope_factor
+    if "rope_freqs.weight" in model.tensors:
+        speeds = speeds / read_array(model, "rope_freqs.weight").astype(np.float64)
+    angles = (np.arange(context, dtype=np.float64)[:, None] * speeds)[:, None, :]
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)

@@ -1,0 +1,56 @@
+"""Several tasks for one request: all are answered, or the first that fails says why."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import trio
+
+from node.asking.answers import Answered
+from node.asking.run import Request
+from node.gateway.errors import Fault, HttpError
+from node.gateway.task_service import Desk
+from node.task.events import silently
+from wire.content import ContentId
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A task, and its answer."""
+
+    task: ContentId
+    answered: Answered
+
+
+async def all_done(desk: Desk, requests: Sequence[Request]) -> list[Finished]:
+    """The answers, in order; HttpError for the first that fails, and the others are cancelled."""
+    found: dict[int, Finished] = {}
+    faults: list[Fault] = []
+
+    async def one(place: int, nursery: trio.Nursery) -> None:
+        tasks: list[ContentId] = []
+        try:
+            answered = await desk.done(requests[place], silently, tasks.append)
+        except HttpError as error:
+            faults.append(error.fault)
+            nursery.cancel_scope.cancel()
+        else:
+            found[place] = Finished(tasks[0], answered)
+
+    async with trio.open_nursery() as nursery:
+        for place in range(len(requests)):
+            nursery.start_soon(one, place, nursery)
+    if faults:
+        raise HttpError(faults[0])
+    return [found[place] for place in range(len(requests))]
+
+
+def ids_of(finished: Sequence[Finished]) -> dict[str, str]:
+    """The ids of tasks and receipts, with commas between them."""
+    return {
+        "task": ",".join(str(it.task) for it in finished),
+        "receipt": ",".join(str(it.answered.answer.id) for it in finished),
+    }
+
+
+def headers_of(finished: Sequence[Finished]) -> dict[str, str]:
+    return {f"x-baton-{name}": value for name, value in ids_of(finished).items()}

@@ -1,0 +1,70 @@
+"""GET /v1/models, and whether the gateway is well."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse, Response
+
+from node.gateway.catalogue import Row
+from node.gateway.openapi import answers
+from node.gateway.responses import Health, ModelList, ModelRow
+from node.gateway.task_service import Desk
+
+
+def listing_router(desk: Desk) -> APIRouter:
+    router = APIRouter()
+
+    @router.get(
+        "/v1/models", responses=answers(ModelList), operation_id="listModels", tags=["OpenAI"]
+    )
+    async def models() -> Response:
+        """The models that peers known here run now."""
+        rows = sorted(desk.catalogue.rows(), key=lambda it: it.name)
+        return JSONResponse({"object": "list", "data": [_row(it) for it in rows]})
+
+    @router.get(
+        "/v1/models/{model:path}",
+        responses=answers(ModelRow),
+        operation_id="retrieveModel",
+        tags=["OpenAI"],
+    )
+    async def model(model: str) -> Response:
+        """One model, by its name or its content id, with what its manifest says of it."""
+        row = desk.catalogue.find(model)
+        told = _row(row)
+        manifest = await desk.catalogue.manifest(row)
+        if manifest is not None:
+            told["x_baton"] |= {
+                "format": manifest.format,
+                "operations": list(manifest.operations),
+                "parameters": {
+                    name: value
+                    for name, value in manifest.parameters.items()
+                    if not isinstance(value, bytes)
+                },
+            }
+        return JSONResponse(told)
+
+    @router.get("/healthz", responses=answers(Health), operation_id="health", tags=["Baton"])
+    async def health() -> Response:
+        """That this peer is up, and how many others it is connected to."""
+        _, connected = desk.node.peers.answered_last_minute()
+        told = {
+            "status": "ok",
+            "peers": connected,
+            "tasks_under_way": desk.node.path.statistics().under_way,
+        }
+        return JSONResponse(told)
+
+    return router
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {
+        "id": row.name,
+        "object": "model",
+        # Models have no date of birth; clients want a number.
+        "created": 0,
+        "owned_by": "baton",
+        "x_baton": {"model": str(row.id), "peers": len(row.holders)},
+    }

@@ -1,0 +1,147 @@
+"""A peer is a guest on its owner's machine: when it works, and how much it takes. Pure.
+
+What it is told of the machine and of the time comes from `node.local.guest_watch`.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from wire.errors import InputError
+
+MINUTES_A_DAY = 24 * 60
+# Of all cores, taken by others than us; of a GPU, by others than us.
+BUSY_CPU = 0.5
+BUSY_GPU = 0.1
+# A moment's work is no reason to stop; a moment's rest is none to begin again.
+BUSY_S = 4.0
+CALM_S = 30.0
+GPUS_MAX = 16
+_SCHEDULE = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)-([01]?\d|2[0-4]):([0-5]\d)")
+_SHARE = re.compile(r"(\d{1,3})%?")
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A part of each day in local time, in minutes from midnight; it may go over midnight."""
+
+    begin: int
+    end: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`22:00-08:00`; InputError for anything else."""
+        match = _SCHEDULE.fullmatch(text.strip())
+        if match is not None:
+            first, second, third, fourth = (int(it) for it in match.groups())
+            begin, end = first * 60 + second, third * 60 + fourth
+            if end <= MINUTES_A_DAY and begin != end:
+                return cls(begin, end)
+        raise InputError(
+            f"{text[:40]!r} is no part of a day", todo="for example --schedule 22:00-08:00"
+        )
+
+    def __contains__(self, minute: int) -> bool:
+        if self.begin < self.end:
+            return self.begin <= minute < self.end
+        return minute >= self.begin or minute < self.end
+
+    def __str__(self) -> str:
+        ends = (self.begin, self.end)
+        return "-".join(f"{it // 60:02}:{it % 60:02}" for it in ends)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestConfig:
+    """What the owner of a machine allows. `vram_bytes` is of each GPU, `memory_bytes` of models.
+
+    `cpu_share` is of the one core that a worker uses.
+    """
+
+    gpus: tuple[int, ...] = ()
+    vram_bytes: int | None = None
+    memory_bytes: int | None = None
+    cpu_share: float = 1.0
+    pause_when_busy: bool = False
+    schedule: Schedule | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.01 <= self.cpu_share <= 1:
+            raise InputError("a share of the CPU is 1% to 100%", todo="for example --cpu 50%")
+        if len(set(self.gpus)) != len(self.gpus) or len(self.gpus) > GPUS_MAX:
+            raise InputError(
+                "a GPU is named once, and at most 16 are", todo="for example --gpu 0,1"
+            )
+        if self.vram_bytes is not None and not self.gpus:
+            raise InputError("--vram is of a GPU, and none is used", todo="name one with --gpu 0")
+        if self.gpus and self.vram_bytes is None:
+            raise InputError(
+                "how much of the GPU's memory models may take is not said",
+                todo="for example --vram 8GB",
+            )
+
+    @property
+    def pauses(self) -> bool:
+        """Whether it may have to pause at all."""
+        return self.pause_when_busy or self.schedule is not None
+
+
+def share_of(text: str) -> float:
+    """`50%` as 0.5; InputError for anything else."""
+    match = _SHARE.fullmatch(text.strip())
+    if match is None:
+        raise InputError(f"{text[:20]!r} is no share", todo="for example --cpu 50%")
+    return int(match[1]) / 100
+
+
+def gpus_of(text: str) -> tuple[int, ...]:
+    """`0,1` as numbers; InputError for anything else."""
+    parts = text.split(",")
+    if not all(it.strip().isdecimal() and len(it) < 4 for it in parts):
+        raise InputError(f"{text[:40]!r} names no GPUs", todo="for example --gpu 0,1")
+    return tuple(int(it) for it in parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """The machine at one moment. Shares are of others than us, None where nobody can tell."""
+
+    minute: int
+    cpu_share: float | None = None
+    gpu_share: float | None = None
+
+
+@dataclass(slots=True)
+class Courtesy:
+    """Whether to work for others now. It is told the time and does nothing itself."""
+
+    config: GuestConfig
+    _busy: str = ""
+    # Since when the machine has been other than `_busy` says.
+    _turned_at_s: float | None = None
+
+    def decide(self, seen: Seen, now_s: float) -> str:
+        """Why to pause, in words for others; empty to go on."""
+        schedule = self.config.schedule
+        if schedule is not None and seen.minute not in schedule:
+            return f"it works from {schedule} only"
+        if not self.config.pause_when_busy:
+            return ""
+        found = _busy(seen)
+        if bool(found) is bool(self._busy):
+            self._turned_at_s = None
+            self._busy = found
+        elif self._turned_at_s is None:
+            self._turned_at_s = now_s
+        elif now_s - self._turned_at_s >= (BUSY_S if found else CALM_S):
+            self._turned_at_s = None
+            self._busy = found
+        return self._busy
+
+
+def _busy(seen: Seen) -> str:
+    if seen.gpu_share is not None and seen.gpu_share >= BUSY_GPU:
+        return "its owner uses the GPU"
+    if seen.cpu_share is not None and seen.cpu_share >= BUSY_CPU:
+        return "its owner uses the machine"
+    return ""

@@ -1,0 +1,55 @@
+"""Looks at the clock and the machine, and has the peer pause for its owner."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+import trio
+
+from node.guest.machine_use import CpuUse, GpuUse
+from node.guest.rules import Courtesy, Seen
+from node.peer import Node
+
+LOOK_EVERY_S = 2.0
+
+
+@dataclass(slots=True)
+class MachineLook:
+    """The machine as the systems here tell it. `wall_s` is the clock; the zone is the system's."""
+
+    wall_s: Callable[[], float]
+    gpus: tuple[int, ...] = ()
+    _cpu: CpuUse = field(default_factory=CpuUse)
+    _gpu: GpuUse = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._gpu = GpuUse(self.gpus)
+
+    async def __call__(self, *, resting: bool) -> Seen:
+        return await trio.to_thread.run_sync(self._look, resting)
+
+    def _look(self, resting: bool) -> Seen:
+        local = datetime.fromtimestamp(self.wall_s()).astimezone()
+        cpu_share = self._cpu.others()
+        return Seen(
+            minute=local.hour * 60 + local.minute,
+            cpu_share=cpu_share,
+            gpu_share=self._gpu.others(self._cpu.own, resting=resting) if self.gpus else None,
+        )
+
+
+class Look(Protocol):
+    """Sees the machine; `resting`: whether nothing of ours is under way."""
+
+    async def __call__(self, *, resting: bool) -> Seen: ...
+
+
+async def be_courteous(node: Node, courtesy: Courtesy, look: Look) -> None:
+    """Pause and go on, for as long as the peer lives; others hear of it at once."""
+    while True:
+        # What is under way goes on while the peer is paused.
+        resting = not node.parts.engine.statistics().jobs_queued
+        seen = await look(resting=resting)
+        node.pause(courtesy.decide(seen, trio.current_time()))
+        await trio.sleep(LOOK_EVERY_S)

@@ -1,0 +1,124 @@
+"""Making an index: whole sources fetched, cut, embedded and checked, part by part.
+
+What data peers say of their sources is not believed: lists end, and a part is the one asked for.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from node.asking import as_maps
+from node.asking.answers import Answered
+from node.asking.run import Request
+from node.local.control import Emit
+from node.serving.data_role import FETCH, LIST, PASSAGES_PER_LEG
+from node.serving.infer_role import EMBED_PASSAGES
+from p2p.blobs import Blobs
+from p2p.gather import each
+from wire import limits
+from wire.content import ContentId, PeerId
+from wire.errors import InputError, Malformed, TaskFailed
+from wire.kinds import Level, Role
+from wire.payload import Index, IndexPart, Passages, Texts
+from wire.schema import Parameters
+from wire.task import Stage
+
+TASKS_AT_ONCE = 8
+SOURCES_LISTED_MAX = 10_000
+# What the record of an index has room for.
+PARTS_MAX = 2048
+
+Run = Callable[[Request, Emit], Awaitable[Answered]]
+
+
+async def list_sources(run: Run, unheard: Emit) -> list[str]:
+    """The names that data peers can bring in, the first `SOURCES_LISTED_MAX` of them."""
+    names: list[str] = []
+    while len(names) < SOURCES_LISTED_MAX:
+        # From the last name on that is known, so that there is always one to answer with.
+        known = max(0, len(names) - 1)
+        stage = Stage(role=Role.DATA, operation=LIST, model=None, parameters={"first": known})
+        request = Request(stages=(stage,), input=None, deadline_s=30, level=Level.SIGNED)
+        answered = await run(request, unheard)
+        batch = Texts.from_bytes(answered.output).texts
+        names[known:] = batch
+        if len(batch) < limits.PASSAGES_MAX:
+            break
+    return names[:SOURCES_LISTED_MAX]
+
+
+@dataclass(slots=True)
+class Indexing:
+    """One index on its way. `terms` are those of each of its tasks."""
+
+    run: Run
+    blobs: Blobs
+    model: ContentId
+    terms: Request
+    emit: Emit
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("passages", "tasks", "verified", "attempts"), 0)
+    )
+    _parts: dict[tuple[int, int], IndexPart] = field(default_factory=dict)
+    _planned: int = 0
+
+    async def of(self, names: Sequence[str]) -> Index:
+        """The index of these sources, in their order; each name counts once."""
+        distinct = list(dict.fromkeys(names))
+        skipped: list[TaskFailed] = []
+
+        async def whole(number: int) -> None:
+            try:
+                passages = await self._part(distinct[number], number, 0)
+            except TaskFailed as error:
+                # Empty, not text, not there: the others are none the worse for it.
+                skipped.append(error)
+                name = distinct[number]
+                self.emit({"event": "skipped", "source": name, "why": error.message})
+                return
+            starts = range(PASSAGES_PER_LEG, passages.total, PASSAGES_PER_LEG)
+            self._planned += 1 + len(starts)
+            if self._planned > PARTS_MAX:
+                raise InputError(
+                    f"these sources come to more than {PARTS_MAX * PASSAGES_PER_LEG} passages",
+                    todo="make an index of fewer of them at a time",
+                )
+            for first in starts:
+                await self._part(distinct[number], number, first)
+
+        await each(whole, range(len(distinct)), at_once=TASKS_AT_ONCE)
+        if not self._parts:
+            raise skipped[0]
+        return Index(
+            model=self.model, parts=tuple(self._parts[place] for place in sorted(self._parts))
+        )
+
+    async def _part(self, name: str, number: int, first: int) -> Passages:
+        wanted: Parameters = {"source": name, "first": first, "count": PASSAGES_PER_LEG}
+        stages = (
+            Stage(role=Role.DATA, operation=FETCH, model=None, parameters=wanted),
+            Stage(role=Role.INFER, operation=EMBED_PASSAGES, model=self.model, parameters={}),
+        )
+        answered = await self.run(replace(self.terms, stages=stages), self.emit)
+        row: dict[str, Any] = as_maps.answer_map(answered)
+        found, vectors = ContentId.parse(row["route"][0]["output"]), row["output"]
+        data = await self.blobs.get(
+            found,
+            [PeerId.parse(row["route"][0]["peer"])],
+            deadline_s=60.0,
+            size_bytes_max=limits.INLINE_BYTES_MAX,
+        )
+        passages = Passages.from_bytes(data)
+        due = min(PASSAGES_PER_LEG, passages.total - first)
+        if (passages.source, passages.first, len(passages.passages)) != (name, first, due):
+            raise Malformed(
+                f"a data peer brought other passages than those of {name} from number {first} on",
+                todo="try again; another data peer may answer",
+            )
+        self._parts[number, first] = IndexPart(passages=found, vectors=ContentId.parse(vectors))
+        self.counts["passages"] += len(passages.passages)
+        self.counts["tasks"] += 1
+        self.counts["verified"] += row["verified"]
+        self.counts["attempts"] += row["attempts"]
+        self.emit({"event": "part", "source": name, **self.counts, **row})
+        return passages

@@ -1,0 +1,204 @@
+"""What the running peer does with models for commands on its own machine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from node.engines.by_format import formats_of
+from node.local.control import Command, Emit
+from node.models.inspect import check_runs, is_path
+from node.models.model_store import told
+from node.peer import Node
+from wire.content import ContentId
+from wire.errors import InputError
+from wire.kinds import Role
+from wire.model import Manifest
+
+# How many ids are told where a name means several models: strangers may offer any number.
+CHOICES_TOLD = 5
+
+
+@dataclass(slots=True)
+class LocalModels:
+    """The commands about models, for one running peer."""
+
+    node: Node
+
+    def commands(self) -> dict[str, Command]:
+        return {
+            "models": self.models,
+            "models-add": self.add,
+            "models-rm": self.remove,
+            "models-pull": self.pull,
+        }
+
+    async def models(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """What is served here, what is kept here, what others offer."""
+        node = self.node
+        offered: dict[ContentId, dict[str, Any]] = {}
+        for heard in node.peers.view.living(node.parts.seams.wall_s()):
+            for offer in heard.record.models:
+                row = offered.setdefault(
+                    offer.model,
+                    {"id": str(offer.model), "name": offer.name, "infer": 0, "verify": 0},
+                )
+                for role in (Role.INFER, Role.VERIFY):
+                    row[role.name.lower()] += heard.record.plays(role)
+        return {
+            "running": True,
+            "here": own_models(node),
+            "kept": await node.models.shelf.rows(),
+            "network": list(offered.values()),
+        }
+
+    async def add(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Keep a model from a file, a folder or other peers, and serve it if this peer serves."""
+        what = _text(arguments, "what")
+        name = _text(arguments, "name") if "name" in arguments else None
+        if is_path(what):
+            path = Path(what)
+            if not path.is_absolute():
+                raise InputError(f"{what[:80]!r} is not a whole path", todo="begin it with /")
+            manifest = await self.node.models.add(path, name, _telling(emit, "keeping"))
+        else:
+            if name is not None:
+                raise InputError("a model that has an id has its name", todo="leave --name out")
+            manifest = await self._brought(self.node.models.resolve(what), emit)
+        return await self._served(manifest)
+
+    async def pull(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Have a model here, whole, from whoever holds it; it is not served for that."""
+        manifest = await self._brought(self._meant(_text(arguments, "what")), emit)
+        return told(manifest)
+
+    async def remove(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Serve and keep a model no longer."""
+        node = self.node
+        model = node.models.resolve(_text(arguments, "what"))
+        known = node.models.shelf.known().get(model)
+        if known is not None:
+            node.serving.stop(model, known.name)
+        manifest = await node.models.remove(model)
+        node.peers.herald.changed()
+        return told(manifest)
+
+    def _meant(self, name: str) -> ContentId:
+        """The model a person means: one of this peer, or the only one that others call so."""
+        node = self.node
+        try:
+            return node.models.resolve(name)
+        except InputError as error:
+            if any(it.name == name for it in node.models.known().values()):
+                raise
+            offered = {
+                str(offer.model): offer.model
+                for heard in node.peers.view.living(node.parts.seams.wall_s())
+                for offer in heard.record.models
+                if offer.name == name
+            }
+            if len(offered) == 1:
+                return next(iter(offered.values()))
+            if offered:
+                raise InputError(
+                    f"{name[:80]!r} is the name of {len(offered)} models in the network",
+                    todo=f"say which: {', '.join(sorted(offered)[:CHOICES_TOLD])}",
+                ) from error
+            raise InputError(
+                f"nobody offers a model {name[:80]!r}",
+                todo="give a name or a content id that this lists: python -m node models",
+            ) from error
+
+    async def _brought(self, model: ContentId, emit: Emit) -> Manifest:
+        models = self.node.models
+        try:
+            manifest, files = await models.bring(model, _telling(emit, "fetching"))
+        finally:
+            # Whether it is on its way to be served is told by who serves it.
+            if model not in models.engine.loaded() and (known := models.manifest_of(model)):
+                models.progress.pop(known.name, None)
+        # What cannot run is told now, and not when it is wanted.
+        await trio.to_thread.run_sync(check_runs, manifest, files)
+        return manifest
+
+    async def _served(self, manifest: Manifest) -> dict[str, Any]:
+        node = self.node
+        formats = formats_of(node.parts.engine)
+        why_not = ""
+        if not {Role.INFER, Role.VERIFY} & node.config.roles:
+            why_not = "it plays no role that runs models"
+        elif formats is not None and manifest.format not in formats:
+            # Engines are opened with the peer, for the models it is started with.
+            here = ", ".join(sorted(formats))
+            why_not = f"it was started without an engine for {manifest.format} (it runs {here})"
+        else:
+            node.serving.start(str(manifest.id), lasting=True)
+        return {**told(manifest), "served": not why_not, "why_not": why_not}
+
+
+def own_models(node: Node) -> list[dict[str, Any]]:
+    """The models that this peer serves or is about to, and what stands in the way."""
+    rows: dict[str, dict[str, Any]] = {}
+    for called, problem in node.model_problems.items():
+        known = _known_as(node, called)
+        name, named = (called, {}) if known is None else (known.name, {"id": str(known.id)})
+        rows[name] = {"name": name, "state": "failing", **named, "problem": problem}
+    for progress in node.models.progress.values():
+        rows[progress.name] = {
+            "name": progress.name,
+            "state": progress.step,
+            "done_bytes": progress.done_bytes,
+            "size_bytes": progress.size_bytes,
+            "problem": "",
+            # A problem is there only while nothing is under way.
+            **rows.get(progress.name, {}),
+        }
+    engine = node.parts.engine.statistics()
+    probes = node.probing.probes
+    for loaded in node.parts.engine.loaded().values():
+        problem = probes.problem(loaded.model)
+        if loaded.model in engine.resting:
+            # Out of memory until it is asked for; offered all the same.
+            state = "resting"
+        elif probes.passed(loaded.model):
+            # Loaded is not enough: others hear of it once a probe of it passed.
+            state = "ready"
+        else:
+            state = "set aside" if problem else "probing"
+        rows[loaded.manifest.name] = {
+            "name": loaded.manifest.name,
+            "state": state,
+            "id": str(loaded.model),
+            "units_per_s": round(loaded.units_per_s, 2),
+            "problem": problem,
+        }
+    for model, why in engine.aside.items():
+        manifest = node.models.manifest_of(model)
+        name = manifest.name if manifest is not None else str(model)
+        rows[name] = {"name": name, "state": "set aside", "id": str(model), "problem": why}
+    return list(rows.values())
+
+
+def _known_as(node: Node, called: str) -> Manifest | None:
+    """The model that a name, an id or a file's path stands for, if this peer knows it."""
+    try:
+        model = node.models.resolve(Path(called).absolute().stem if is_path(called) else called)
+    except InputError:
+        return None
+    return node.models.manifest_of(model)
+
+
+def _telling(emit: Emit, step: str) -> Any:
+    def tell(done_bytes: int, size_bytes: int) -> None:
+        emit({"event": step, "done_bytes": done_bytes, "size_bytes": size_bytes})
+
+    return tell
+
+
+def _text(arguments: Mapping[str, Any], name: str) -> str:
+    value = arguments.get(name)
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise InputError("no model was named", todo="give a file, a folder, a name or an id")
+    return value

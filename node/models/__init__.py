@@ -1,0 +1,1 @@
+"""The models of this peer: kept as files, loaded within a budget, probed, measured, offered."""

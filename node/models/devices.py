@@ -1,0 +1,71 @@
+"""Several devices as one engine: each has every model, and a job goes where it waits least."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.engines.interface import Emit, Engine, EngineStatistics, Job, Loaded, Output, together
+from wire.content import ContentId
+from wire.errors import ModelRefused
+from wire.model import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """See `node.engines.interface.Engine`. `engines` are alike, one for each device."""
+
+    engines: Sequence[Engine]
+
+    @property
+    def free_slots(self) -> int:
+        return sum(engine.free_slots for engine in self.engines)
+
+    @property
+    def units_at_once(self) -> int:
+        return sum(engine.units_at_once for engine in self.engines)
+
+    @property
+    def queue_s(self) -> float:
+        """Where the next job would go."""
+        return min(engine.queue_s for engine in self.engines)
+
+    async def load(self, manifest: Manifest, files: Mapping[str, Path]) -> Loaded:
+        """One after the other: the second finds compiled what the first one compiled.
+
+        A device that put the model aside tries it again by itself, and is waited for by nobody.
+        """
+        ready: list[Loaded] = []
+        refusals: list[ModelRefused] = []
+        for engine in self.engines:
+            try:
+                ready.append(await engine.load(manifest, files))
+            except ModelRefused as error:
+                if manifest.id not in engine.statistics().aside:
+                    raise
+                refusals.append(error)
+        if not ready:
+            raise refusals[0]
+        return ready[0]
+
+    async def unload(self, model: ContentId) -> None:
+        for engine in self.engines:
+            await engine.unload(model)
+
+    def loaded(self) -> Mapping[ContentId, Loaded]:
+        """What at least one of them has. The speed told is that of one job on one device."""
+        return {key: it for engine in self.engines for key, it in engine.loaded().items()}
+
+    async def infer(self, job: Job, emit: Emit | None = None) -> Output:
+        able = [it for it in self.engines if job.model in it.loaded()]
+        if not able:
+            raise ModelRefused(f"model {job.model.short} is not loaded here", todo="load it first")
+        # With room first; then where it waits least.
+        best = min(able, key=lambda it: (not it.free_slots, it.queue_s))
+        return await best.infer(job, emit)
+
+    def statistics(self) -> EngineStatistics:
+        parts = [engine.statistics() for engine in self.engines]
+        asides = [it.aside for it in parts]
+        # Put aside by one is still done by another.
+        aside = {key: why for key, why in asides[0].items() if all(key in it for it in asides)}
+        return together(parts, aside)

@@ -1,0 +1,246 @@
+"""What model a file or folder is, found without running it; what cannot run is refused by name."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from node.engines.formats import bert, gguf, onnx_file
+from node.engines.formats.safetensors import read_table
+from node.engines.host import calls as onnx_calls
+from node.engines.host import embedding
+from wire import limits
+from wire.content import ContentId
+from wire.errors import InputError, ModelRefused
+from wire.model import Manifest, ModelFile
+
+WEIGHTS, TOKENIZER = embedding.FILES
+CONFIG_BYTES_MAX = 1 << 20
+# Of any file that a folder needs besides its weights.
+SUFFIXES = (".gguf", ".onnx", ".safetensors")
+# Measured: engines with and without fused multiply-add differ by up to 2e-6.
+EMBED_TOLERANCE = 1e-4
+CALL_TOLERANCE = 1e-5
+# Inputs and outputs that a manifest tells; a model may have more.
+VALUES_TOLD = 8
+# Measured: what a worker with a small model takes is below it (140 MiB), MiniLM 357 of 373 MiB.
+BESIDES_BYTES = 200 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """A model as it lies in files. `memory_bytes`: what running it takes, worked out."""
+
+    name: str
+    format: str
+    operations: tuple[str, ...]
+    parameters: Mapping[str, bool | int | float | str | bytes]
+    tolerance: float
+    files: Mapping[str, Path]
+    memory_bytes: int
+    what: str
+
+    def manifest(self, contents: Mapping[str, ModelFile]) -> Manifest:
+        """What is published of it, once the content of each file is known."""
+        return Manifest(
+            name=self.name,
+            format=self.format,
+            profile="f32",
+            operations=self.operations,
+            files=tuple(contents[name] for name in self.files),
+            parameters=self.parameters,
+            tolerance=self.tolerance,
+        )
+
+
+def is_path(name: str) -> bool:
+    """Whether a person means a file or folder by this, and not a model's name or id."""
+    return "/" in name or name.startswith((".", "~")) or name.lower().endswith(SUFFIXES)
+
+
+def describe(path: Path, name: str | None = None) -> Described:
+    """Read as much of a file or folder as shows what it is; InputError, ModelRefused."""
+    called = _name(name or path.absolute().stem)
+    try:
+        if path.is_dir():
+            return _bert(path, called)
+        if not path.is_file():
+            raise InputError(f"{path} does not exist", todo="name a model's file or folder")
+        match path.suffix.lower():
+            case ".gguf":
+                return _gguf(path, called)
+            case ".onnx":
+                return _onnx(path, called)
+            case ".safetensors":
+                return _bert(path.parent, _name(name or path.absolute().parent.name))
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}", todo="check its permissions"
+        ) from error
+    raise ModelRefused(
+        f"{path} is of the type {path.suffix or 'of no suffix'!r}, which is not run",
+        todo="give a .gguf, an .onnx, or a folder with model.safetensors and tokenizer.json",
+    )
+
+
+def check_runs(manifest: Manifest, files: Mapping[str, Path]) -> None:
+    """Whether a model that came from others can run here; ModelRefused names what cannot."""
+    try:
+        match manifest.format:
+            case gguf.FORMAT:
+                gguf.describe(files[gguf.FILE])
+            case onnx_calls.FORMAT:
+                onnx_file.describe(files[onnx_calls.FILES[0]])
+            case embedding.FORMAT:
+                shape = bert.BertShape.of(manifest)
+                bert.BertWeights.read(read_table(files[WEIGHTS]), shape)
+    except KeyError as error:
+        raise ModelRefused(f"{manifest.name} comes without {error}") from error
+
+
+def memory_bytes(manifest: Manifest, files: Mapping[str, Path]) -> int:
+    """What loading a model will take, worked out before; 0 for what takes nothing to speak of."""
+    measure = _MEASURES.get(manifest.format)
+    return 0 if measure is None else measure(files)
+
+
+def _name(text: str) -> str:
+    kept = "".join(it if it.isprintable() and it not in "/\\" else "-" for it in text).strip()
+    short = kept.encode()[: limits.NAME_BYTES_MAX].decode(errors="ignore")
+    if not short:
+        raise InputError("a model needs a name", todo="give one with --name")
+    return short
+
+
+def _gguf(path: Path, name: str) -> Described:
+    model = gguf.describe(path)
+    return Described(
+        name=name,
+        format=gguf.FORMAT,
+        operations=("generate",),
+        parameters={
+            "architecture": model.architecture,
+            "quantisation": model.quantisation,
+            "context": model.context,
+            "chat": bool(model.chat_template),
+        },
+        tolerance=0.0,
+        files={gguf.FILE: path},
+        memory_bytes=model.memory_bytes,
+        what=f"{model.architecture} {model.quantisation}, context of {model.context} tokens",
+    )
+
+
+def _onnx(path: Path, name: str) -> Described:
+    model = onnx_file.describe(path)
+    told: dict[str, str] = {}
+    for side, values in (("input", model.inputs), ("output", model.outputs)):
+        for number, value in enumerate(values[:VALUES_TOLD]):
+            told[f"{side} {number}"] = str(value)[: limits.PARAMETER_BYTES_MAX // 4]
+    operators = len(model.operators)
+    return Described(
+        name=name,
+        format=onnx_calls.FORMAT,
+        operations=("call",),
+        parameters=told,
+        tolerance=CALL_TOLERANCE,
+        files={onnx_calls.FILES[0]: path},
+        memory_bytes=_onnx_bytes({onnx_calls.FILES[0]: path}),
+        what=f"{operators} kinds of operators, {model.weights} weights",
+    )
+
+
+def _bert(folder: Path, name: str) -> Described:
+    files = {it: folder / it for it in embedding.FILES}
+    for path in (*files.values(), folder / "config.json"):
+        if not path.is_file():
+            raise ModelRefused(
+                f"{folder} is no model folder: {path.name} is missing",
+                todo="it needs model.safetensors, tokenizer.json and config.json",
+            )
+    parameters = _bert_parameters(folder)
+    found = Described(
+        name=name,
+        format=embedding.FORMAT,
+        operations=("embed", "nearest"),
+        parameters=parameters,
+        tolerance=EMBED_TOLERANCE,
+        files=files,
+        memory_bytes=_bert_bytes(files),
+        what=f"BERT of {parameters['layers']} layers, {parameters['dimensions']} dimensions",
+    )
+    # Never published: only the shape and the name of it are asked for.
+    nothing = ContentId.of(b"")
+    shape = bert.BertShape.of(
+        found.manifest({it: ModelFile(name=it, content=nothing, size_bytes=0) for it in files})
+    )
+    bert.BertWeights.read(read_table(files[WEIGHTS]), shape)
+    return found
+
+
+def _bert_parameters(folder: Path) -> dict[str, int | float]:
+    config = _json(folder / "config.json")
+    for key, wanted in (
+        ("model_type", "bert"),
+        ("hidden_act", "gelu"),
+        ("position_embedding_type", "absolute"),
+    ):
+        if (it := config.get(key, wanted)) != wanted:
+            raise ModelRefused(f"{folder.name}: {key} is {str(it)[:40]!r}; {wanted} is run")
+    pooling = folder / "1_Pooling" / "config.json"
+    if pooling.is_file() and not _json(pooling).get("pooling_mode_mean_tokens", True):
+        raise ModelRefused(f"{folder.name} does not take the mean of its tokens; only that is run")
+    tokens = config.get("max_position_embeddings")
+    sentences = folder / "sentence_bert_config.json"
+    if sentences.is_file():
+        tokens = _json(sentences).get("max_seq_length") or tokens
+    said = {
+        "layers": config.get("num_hidden_layers"),
+        "heads": config.get("num_attention_heads"),
+        "hidden": config.get("hidden_size"),
+        "dimensions": config.get("hidden_size"),
+        "tokens_max": tokens,
+    }
+    found: dict[str, int | float] = {}
+    for key, value in said.items():
+        if type(value) is not int:
+            raise ModelRefused(f"{folder.name}: config.json does not say its {key}")
+        found[key] = min(value, bert.TOKENS_MAX) if key == "tokens_max" else value
+    eps = config.get("layer_norm_eps")
+    if type(eps) is not float:
+        raise ModelRefused(f"{folder.name}: config.json does not say its layer_norm_eps")
+    return {**found, "layer_norm_eps": eps}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    with path.open("rb") as source:
+        data = source.read(CONFIG_BYTES_MAX + 1)
+    try:
+        found = json.loads(data) if len(data) <= CONFIG_BYTES_MAX else None
+    except (ValueError, RecursionError) as error:
+        raise ModelRefused(f"{path} is not JSON") from error
+    if not isinstance(found, dict):
+        raise ModelRefused(f"{path} is not a map of at most {CONFIG_BYTES_MAX >> 20} MiB")
+    return found
+
+
+def _gguf_bytes(files: Mapping[str, Path]) -> int:
+    return gguf.describe(files[gguf.FILE]).memory_bytes
+
+
+def _onnx_bytes(files: Mapping[str, Path]) -> int:
+    # The file, its constants as they are computed with, and what the largest bucket computes.
+    return BESIDES_BYTES + 4 * files[onnx_calls.FILES[0]].stat().st_size
+
+
+def _bert_bytes(files: Mapping[str, Path]) -> int:
+    # The file stays mapped; its matrices are there a second time.
+    return BESIDES_BYTES + 2 * files[WEIGHTS].stat().st_size
+
+
+_MEASURES: Mapping[str, Callable[[Mapping[str, Path]], int]] = {
+    gguf.FORMAT: _gguf_bytes,
+    onnx_calls.FORMAT: _onnx_bytes,
+    embedding.FORMAT: _bert_bytes,
+}

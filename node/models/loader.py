@@ -1,0 +1,87 @@
+"""The models that a peer serves: brought in and loaded, and tried again while that fails."""
+
+from dataclasses import dataclass, field
+
+import trio
+
+from node.models.collection import Models
+from node.models.inspect import is_path
+from node.models.probing import Probing
+from wire.content import ContentId
+from wire.errors import (
+    EngineError,
+    EngineMissing,
+    InputError,
+    ModelRefused,
+    StoreError,
+    TransportError,
+    WireError,
+)
+
+MODEL_RETRY_S_MAX = 300.0
+
+
+@dataclass(slots=True)
+class ServingModels:
+    """Keeps models ready; `problems` says in words why one is not there yet."""
+
+    models: Models
+    probing: Probing
+    nursery: trio.Nursery
+    problems: dict[str, str] = field(default_factory=dict)
+    _scopes: dict[str, trio.CancelScope] = field(default_factory=dict)
+    _probing: bool = False
+
+    def start(self, name: str, *, lasting: bool = False) -> None:
+        """Have a model served. A fault of the model ends the peer unless it is `lasting`."""
+        if name in self._scopes:
+            return
+        scope = self._scopes[name] = trio.CancelScope()
+        self.nursery.start_soon(self._keep_ready, name, scope, lasting)
+        if not self._probing:
+            self._probing = True
+            self.nursery.start_soon(self.probing.run)
+
+    def stop(self, model: ContentId, name: str) -> None:
+        """Serve a model no longer, by whichever name it was asked for."""
+        for called in (name, str(model)):
+            self.problems.pop(called, None)
+            if (scope := self._scopes.pop(called, None)) is not None:
+                scope.cancel()
+
+    async def _keep_ready(self, name: str, scope: trio.CancelScope, lasting: bool) -> None:
+        with scope:
+            try:
+                await self._made_ready(name)
+            except (InputError, EngineMissing, ModelRefused) as error:
+                # Trying again mends none of these; whoever started the peer has to.
+                if not lasting:
+                    raise
+                self.problems[name] = str(error)
+
+    async def _made_ready(self, name: str) -> None:
+        """Bring a model in and load it; on failure say why and try again, ever more slowly."""
+        # Soon at first: what is missing may be on its way, as when a network is just starting.
+        wait_s = 1.0
+        while True:
+            self.problems.pop(name, None)
+            try:
+                await self.models.make_ready(name)
+            except (InputError, EngineMissing, ModelRefused):
+                raise
+            except (EngineError, StoreError, TransportError, WireError) as error:
+                self.problems[name] = str(error)
+                await self._wait(name, wait_s)
+                wait_s = min(MODEL_RETRY_S_MAX, wait_s * 1.3)
+            else:
+                # It is offered to others once a probe of it passed.
+                self.probing.look()
+                return
+
+    async def _wait(self, name: str, wait_s: float) -> None:
+        if is_path(name):
+            await trio.sleep(wait_s)
+            return
+        with trio.move_on_after(wait_s):
+            # Nobody had it: somebody who says so is worth a try at once.
+            await self.models.wait_for_holder(name)

@@ -1,0 +1,146 @@
+"""The models that are kept here, by content; needs a store, and no network and no engine."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from node.engines.formats.minilm import minilm_manifest
+from node.engines.hash_engine import hash_manifest
+from node.models.inspect import Described, describe
+from store import Store, Table
+from wire.content import ContentId
+from wire.errors import InputError, Malformed
+from wire.model import Manifest, ModelFile
+
+# Names that this project pins: for these, and for no others, a name is as good as an id.
+PINNED: Mapping[str, Callable[[], Manifest]] = {"minilm": minilm_manifest, "hash": hash_manifest}
+PIN = "model"
+
+# Bytes kept so far, of how many.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(slots=True)
+class Shelf:
+    """What is known of models in one store."""
+
+    store: Store
+
+    def known(self) -> dict[ContentId, Manifest]:
+        """Every model whose manifest is kept here."""
+        rows = self.store.scan(Table.MODELS)
+        return {ContentId(key): Manifest.from_bytes(value) for key, value in rows}
+
+    def manifest_of(self, model: ContentId) -> Manifest | None:
+        """What a model is, where this project pins it or it is kept here."""
+        kept = self.store.read(Table.MODELS, model)
+        if kept is not None:
+            return Manifest.from_bytes(kept)
+        pinned = (make() for make in PINNED.values())
+        return next((it for it in pinned if it.id == model), None)
+
+    def resolve(self, name: str) -> ContentId:
+        """The id a person means by `name`; InputError lists what is known."""
+        if name in PINNED:
+            return PINNED[name]().id
+        known = self.known()
+        found = [model for model, manifest in known.items() if manifest.name == name]
+        if len(found) > 1:
+            raise InputError(
+                f"{name[:80]!r} is the name of {len(found)} models here",
+                todo=f"say which: {', '.join(map(str, found))}",
+            )
+        if found:
+            return found[0]
+        try:
+            return ContentId.parse(name)
+        except Malformed as error:
+            names = sorted({*PINNED, *(it.name for it in known.values())})
+            raise InputError(
+                f"there is no model {name[:80]!r}",
+                todo=f"use one of {', '.join(names)}, a model's content id, or a file's path",
+            ) from error
+
+    async def keep(self, manifest: Manifest) -> ContentId:
+        """Keep a manifest, pinned with every file it names."""
+        data = manifest.to_bytes()
+        await self.store.put(data, pin=PIN)
+        for file in manifest.files:
+            await self.store.pin(file.content, PIN)
+        await self.store.write(Table.MODELS, manifest.id, data)
+        return manifest.id
+
+    async def look(self, path: Path, name: str | None = None) -> Described:
+        """What model lies there; InputError, ModelRefused. Nothing is kept yet."""
+        return await trio.to_thread.run_sync(describe, path, name)
+
+    async def add(
+        self, path: Path, name: str | None = None, progress: Progress | None = None
+    ) -> Manifest:
+        """Keep the model that lies at `path`; the same files and name again are the same model."""
+        found = await self.look(path, name)
+        sizes = {key: (await trio.Path(it).stat()).st_size for key, it in found.files.items()}
+        size_bytes, before_bytes = sum(sizes.values()), 0
+        contents = {}
+        for key, it in found.files.items():
+
+            def show(done_bytes: int, before: int = before_bytes) -> None:
+                if progress is not None:
+                    progress(before + done_bytes, size_bytes)
+
+            content = await self.store.put_file(it, show, pin=PIN)
+            contents[key] = ModelFile(name=key, content=content, size_bytes=sizes[key])
+            before_bytes += sizes[key]
+        manifest = found.manifest(contents)
+        for model, other in self.known().items():
+            if other.name == manifest.name and model != manifest.id:
+                await self._let_go(manifest)
+                raise InputError(
+                    f"there is another model called {manifest.name!r} here: {model}",
+                    todo="give this one another name with --name, or take that one out: models rm",
+                )
+        if manifest.name in PINNED and PINNED[manifest.name]().id != manifest.id:
+            await self._let_go(manifest)
+            raise InputError(
+                f"{manifest.name!r} is the name of another model everywhere",
+                todo="give this one another with --name",
+            )
+        await self.keep(manifest)
+        return manifest
+
+    async def remove(self, model: ContentId) -> Manifest:
+        """Forget a model, and let its content go when the room is wanted; InputError if unknown."""
+        kept = self.store.read(Table.MODELS, model)
+        if kept is None:
+            raise InputError(f"the model {model} is not kept here", todo="see them: models")
+        manifest = Manifest.from_bytes(kept)
+        await self.store.write(Table.MODELS, model, None)
+        await self._let_go(manifest)
+        return manifest
+
+    async def _let_go(self, manifest: Manifest) -> None:
+        """Take the pins of what no other model here needs."""
+        known = self.known()
+        needed = {it.content for other in known.values() for it in other.files} | set(known)
+        for content in {manifest.id, *(it.content for it in manifest.files)} - needed:
+            await self.store.unpin(content, PIN)
+
+    async def rows(self) -> list[dict[str, str | int | bool]]:
+        """The models kept here, as people and scripts are told of them."""
+        found: list[dict[str, str | int | bool]] = []
+        for manifest in self.known().values():
+            missing = [it for it in manifest.files if await self.store.missing(it.content, limit=1)]
+            found.append({**told(manifest), "whole": not missing})
+        return found
+
+
+def told(manifest: Manifest) -> dict[str, str | int | bool]:
+    """A model as people and scripts are told of it."""
+    return {
+        "id": str(manifest.id),
+        "name": manifest.name,
+        "format": manifest.format,
+        "size_bytes": sum(it.size_bytes for it in manifest.files),
+    }

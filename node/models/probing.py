@@ -1,0 +1,235 @@
+"""Whether the models that are loaded here do what an advert would say: tried end to end.
+
+A probe is a small leg of our own, done twice through the same role, queue and engine as a
+stranger's. A model is offered to others while its last probe passed, and no longer.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import trio
+
+from node.engines.compare import worst_differences
+from node.engines.interface import Engine, Loaded
+from node.serving.infer_role import CALL, COMPLETE, EMBED, GENERATE, InferRole
+from node.serving.role import LegInput, Work, nowhere
+from wire.content import ContentId, PeerId
+from wire.errors import EngineError, Refused, TooSlow, WireError
+from wire.generation import Generation
+from wire.kinds import Role
+from wire.payload import Texts, Vectors
+from wire.schema import Scalar
+from wire.task import Stage
+
+PROBE_TEXT = "Is this model well?"
+PROBE_DEADLINE_S = 30.0
+# What an idle model is tried again after.
+EVERY_S = 600.0
+# What fails is tried again soon at first, then ever more seldom.
+RETRY_S_MIN = 5.0
+RETRY_S_MAX = 300.0
+# How often the engine is looked at for failures, and how often they bring on a probe at most.
+LOOK_EVERY_S = 2.0
+AFTER_FAILURE_S_MIN = 5.0
+
+
+class ProbeFailed(Exception):
+    """The model does not do what its manifest says; the words say how."""
+
+
+@dataclass(slots=True)
+class _Tried:
+    """How a model's latest probe went, and when the next is due."""
+
+    passed: bool = False
+    problem: str = ""
+    failures: int = 0
+    due_s: float = 0.0
+    # Of the last probe that ended.
+    at_s: float = float("-inf")
+    # The engine failed since: worth a probe also while there is work.
+    urgent: bool = True
+
+
+@dataclass(slots=True)
+class Probes:
+    """Which models passed, and which are due. It is told the time and does nothing itself."""
+
+    _tried: dict[ContentId, _Tried] = field(default_factory=dict)
+    # The engine's restarts and last failure, as last seen.
+    _health: tuple[int, str] = (0, "")
+
+    def passed(self, model: ContentId) -> bool:
+        tried = self._tried.get(model)
+        return tried is not None and tried.passed
+
+    def problem(self, model: ContentId) -> str:
+        """Why a model is set aside, in words; empty if it passed or was not tried yet."""
+        tried = self._tried.get(model)
+        return "" if tried is None else tried.problem
+
+    def saw(
+        self, loaded: Iterable[ContentId], health: tuple[int, str], now_s: float
+    ) -> list[ContentId]:
+        """Take note of what is loaded, and of whether the engine failed since the last look.
+
+        Returns what was offered until now and is gone.
+        """
+        there = list(loaded)
+        gone = [key for key, it in self._tried.items() if it.passed and key not in there]
+        self._tried = {key: it for key, it in self._tried.items() if key in there}
+        for model in there:
+            tried = self._tried.setdefault(model, _Tried(due_s=now_s))
+            # What is set aside keeps its back-off: its own probes may make the engine fail.
+            if health != self._health and tried.passed:
+                tried.urgent = True
+                tried.due_s = min(tried.due_s, max(now_s, tried.at_s + AFTER_FAILURE_S_MIN))
+        self._health = health
+        return gone
+
+    def due(self, now_s: float, *, idle: bool) -> list[ContentId]:
+        """What is to be tried now. A model that is well does not take the engine from work."""
+        return [
+            model
+            for model, tried in self._tried.items()
+            if tried.due_s <= now_s and (idle or tried.urgent or not tried.passed)
+        ]
+
+    def succeeded(self, model: ContentId, now_s: float) -> bool:
+        """The probe passed; whether that is news."""
+        tried = self._tried.setdefault(model, _Tried())
+        news = not tried.passed
+        self._tried[model] = _Tried(passed=True, due_s=now_s + EVERY_S, at_s=now_s, urgent=False)
+        return news
+
+    def failed(self, model: ContentId, why: str, now_s: float) -> bool:
+        """The probe failed; whether the model was offered until now."""
+        tried = self._tried.setdefault(model, _Tried())
+        news = tried.passed
+        wait_s = min(RETRY_S_MAX, RETRY_S_MIN * 2.0 ** min(tried.failures, 16))
+        self._tried[model] = _Tried(
+            problem=why,
+            failures=tried.failures + 1,
+            due_s=now_s + wait_s,
+            at_s=now_s,
+            urgent=False,
+        )
+        return news
+
+    def put_off(self, model: ContentId, wait_s: float, now_s: float) -> None:
+        """There was no room to try it: that says nothing of the model."""
+        tried = self._tried.setdefault(model, _Tried())
+        tried.due_s = now_s + max(1.0, wait_s)
+
+
+@dataclass(slots=True)
+class Probing:
+    """Probes the models of one peer. `changed` is called with words when an advert is due."""
+
+    me: PeerId
+    engine: Engine
+    infer: InferRole
+    changed: Callable[[str], None]
+    probes: Probes = field(default_factory=Probes)
+    _wake: trio.Event = field(default_factory=trio.Event)
+
+    def look(self) -> None:
+        """A model was loaded: try it now."""
+        self._wake.set()
+
+    def offered(self) -> list[Loaded]:
+        """What may stand in an advert."""
+        return [it for it in self.engine.loaded().values() if self.probes.passed(it.model)]
+
+    async def run(self) -> None:
+        """Try whatever is due, for as long as the peer lives."""
+        while True:
+            seen = self.engine.statistics()
+            health = (seen.restarts, seen.last_failure)
+            now_s = trio.current_time()
+            for model in self.probes.saw(self.engine.loaded(), health, now_s):
+                self.changed(f"model {model.short} is not run here any more")
+            idle = self.infer.turns.queue_s == 0
+            for model in self.probes.due(now_s, idle=idle):
+                await self._try(model)
+            with trio.move_on_after(LOOK_EVERY_S):
+                await self._wake.wait()
+            self._wake = trio.Event()
+
+    async def _try(self, model: ContentId) -> None:
+        loaded = self.engine.loaded().get(model)
+        if loaded is None:
+            return
+        name = loaded.manifest.name
+        try:
+            with trio.fail_after(PROBE_DEADLINE_S):
+                await probe(self.infer, self.me, loaded)
+        except Refused as error:
+            if error.retry_after_s is not None:
+                self.probes.put_off(model, error.retry_after_s, trio.current_time())
+                return
+            why = error.message
+        except (EngineError, WireError, TooSlow) as error:
+            why = error.message
+        except ProbeFailed as error:
+            why = str(error)
+        except trio.TooSlowError:
+            why = f"it did not answer within {PROBE_DEADLINE_S:.0f} s"
+        else:
+            if self.probes.succeeded(model, trio.current_time()):
+                self.changed(f"model {name} is ready")
+            return
+        if self.probes.failed(model, why, trio.current_time()):
+            self.changed(f"model {name} is set aside: {why}")
+
+
+async def probe(infer: InferRole, me: PeerId, loaded: Loaded) -> None:
+    """Have the smallest leg done twice; ProbeFailed if the answers are not one."""
+    smallest = _smallest(loaded)
+    if smallest is None:
+        return
+    stage, data = smallest
+    outputs = []
+    for _ in range(2):
+        work = Work(stage=stage, asker=me, by=me, units=1, left_s=PROBE_DEADLINE_S)
+        place = infer.admit(work)
+        try:
+            source = LegInput(
+                id=None, data=data, holders=(), deadline_s=PROBE_DEADLINE_S, place=place
+            )
+            done = await infer.do(stage, source, nowhere)
+        finally:
+            infer.leave(place)
+        outputs.append(done.data)
+    first, second = outputs
+    if stage.operation == EMBED:
+        vectors = Vectors.from_bytes(first)
+        if vectors.rows != 1:
+            raise ProbeFailed(f"it gave {vectors.rows} rows for one text")
+        worst = worst_differences(vectors, Vectors.from_bytes(second), (0,))[0] / 1e9
+        if worst > loaded.manifest.tolerance:
+            raise ProbeFailed("asked twice, it gave two answers that differ, or are no numbers")
+    elif first != second:
+        raise ProbeFailed("asked twice, it gave two answers")
+
+
+def _smallest(loaded: Loaded) -> tuple[Stage, bytes] | None:
+    """One text embedded, or one token made; None for a function of tensors.
+
+    Nobody here knows what to give that: it was tried when it was loaded, with what its file says.
+    """
+    parameters: dict[str, Scalar] = {}
+    if EMBED in loaded.manifest.operations:
+        data, operation = Texts(texts=(PROBE_TEXT,)).to_bytes(), EMBED
+    elif COMPLETE in loaded.manifest.operations:
+        data, operation, parameters = PROBE_TEXT.encode(), COMPLETE, {"tokens": 1}
+    elif GENERATE in loaded.manifest.operations:
+        asked = Generation(prompt=PROBE_TEXT, messages="", tools="", schema="", stop=())
+        data, operation = asked.to_bytes(), GENERATE
+        parameters = {"tokens": 1, "temperature": 0.0, "seed": 0}
+    elif CALL in loaded.manifest.operations:
+        return None
+    else:
+        raise ProbeFailed(f"nothing that it does can be tried: {loaded.manifest.operations}")
+    stage = Stage(role=Role.INFER, operation=operation, model=loaded.model, parameters=parameters)
+    return stage, data

@@ -1,0 +1,111 @@
+"""The data role: brings outside text in, cut into passages, each kept by content."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from node.serving.admission import Place
+from node.serving.role import Done, Emit, LegInput, Work
+from node.serving.sources import NAME_BYTES_MAX, Source, cut
+from store import Store
+from wire import limits
+from wire.content import ContentId
+from wire.errors import Refused, WireError
+from wire.payload import Passages, Texts
+from wire.schema import Parameters
+from wire.task import Stage
+
+FETCH = "fetch"
+LIST = "list"
+# One leg's worth of text: enough to fill an engine's batch, cheap to do again elsewhere.
+PASSAGES_PER_LEG = 32
+# Cutting less than this takes a few milliseconds; more is done in a thread, and kept for a while.
+LONG_CHARS = 256 << 10
+CUTS_KEPT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A text and what it was cut into."""
+
+    text: str
+    passages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DataRole:
+    """Answers `list` (names of sources) and `fetch` (passages of one source)."""
+
+    sources: Source
+    store: Store
+    _cuts: dict[str, _Cut] = field(default_factory=dict, init=False)
+
+    def check(self, stage: Stage) -> None:
+        if stage.operation not in (FETCH, LIST):
+            raise Refused(f"a data peer does not do {stage.operation!r}, only fetch and list")
+
+    def quote(self, work: Work) -> float:
+        self.check(work.stage)
+        return 0.05 if work.stage.operation == FETCH else 0.01
+
+    def admit(self, work: Work) -> Place:
+        """Nobody waits here: the work is slight, and legs are counted where they are offered."""
+        expected_s = self.quote(work)
+        return Place(work.asker, work.units, expected_s, expected_s, math.inf)
+
+    def leave(self, place: Place) -> None:
+        """Nothing was held."""
+
+    async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:
+        if stage.operation == LIST:
+            return self._list(stage.parameters)
+        return await self._fetch(stage.parameters)
+
+    def _list(self, parameters: Parameters) -> Done:
+        first, count = _window(parameters, limits.PASSAGES_MAX)
+        names = self.sources.names()[first : first + count]
+        if not names:
+            raise Refused(f"there is no source number {first} here")
+        return Done(data=Texts(texts=names).to_bytes(), units=len(names), profile="text")
+
+    async def _fetch(self, parameters: Parameters) -> Done:
+        name = parameters.get("source")
+        if not isinstance(name, str) or not 0 < len(name.encode()) <= NAME_BYTES_MAX:
+            raise Refused(f"a fetch names its source, in at most {NAME_BYTES_MAX} bytes")
+        first, count = _window(parameters, PASSAGES_PER_LEG)
+        passages = await self._passages(name)
+        wanted = tuple(it.encode() for it in passages[first : first + count])
+        if not wanted:
+            raise Refused(f"{name} has {len(passages)} passages, none from number {first} on")
+        ids = tuple(ContentId.of(it) for it in wanted)
+        try:
+            found = Passages(source=name, first=first, total=len(passages), passages=ids)
+        except WireError as error:
+            raise Refused(f"{name} cannot be passed on: {error}") from error
+        return Done(data=found.to_bytes(), units=len(ids), profile="text", blobs=wanted)
+
+    async def _passages(self, name: str) -> Sequence[str]:
+        """Every passage of a source. Long texts are cut once for all the legs that read them."""
+        text = await self.sources.fetch(name)
+        if len(text) < LONG_CHARS:
+            return cut(text)
+        kept = self._cuts.get(name)
+        if kept is None or kept.text != text:
+            kept = _Cut(text, tuple(await trio.to_thread.run_sync(cut, text)))
+            self._cuts.pop(name, None)
+            while len(self._cuts) >= CUTS_KEPT:
+                self._cuts.pop(next(iter(self._cuts)))
+            self._cuts[name] = kept
+        return kept.passages
+
+
+def _window(parameters: Parameters, count_max: int) -> tuple[int, int]:
+    first, count = parameters.get("first", 0), parameters.get("count", count_max)
+    for value in (first, count):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise Refused("first and count are whole numbers")
+    assert isinstance(first, int)
+    assert isinstance(count, int)
+    return first, min(max(1, count), count_max)

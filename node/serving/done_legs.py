@@ -1,0 +1,92 @@
+"""Legs that were done here, remembered so that none is done twice, also over a restart."""
+
+from dataclasses import dataclass
+
+from node.dispatch.dispatcher import Baton
+from node.serving.role import Done
+from store import Row, Store, Table
+from wire.chain import source_of
+from wire.codec import unpack
+from wire.content import ContentId
+from wire.errors import StoreError
+from wire.kinds import Role
+from wire.receipt import Receipt
+from wire.signed import Signed, open_signed
+
+# Legs remembered, so that asked again they are not done again; then the oldest goes.
+LEGS_KEPT = 50_000
+RING, RING_NEXT = b"leg:", b"leg-next"
+
+
+@dataclass(frozen=True, slots=True)
+class LegDone:
+    """What one leg came to."""
+
+    receipt: Signed[Receipt]
+    output: bytes
+
+
+def leg_key_of(baton: Baton) -> bytes:
+    """What the leg of a task that a baton is at is kept under."""
+    return baton.task.id.digest + bytes((baton.stage,))
+
+
+@dataclass(slots=True)
+class LegsDone:
+    """The receipts and outputs of legs, by task and by job, the latest of them."""
+
+    store: Store
+    _kept: int | None = None
+
+    def knows(self, baton: Baton) -> bool:
+        """Whether the leg was done before, as far as can be told at once."""
+        if self.store.read(Table.RECEIPTS, leg_key_of(baton)) is not None:
+            return True
+        job_key = baton.leg.job_key(source_of(baton.task, baton.receipts, baton.stage))
+        return baton.leg.role is Role.INFER and self.store.read(Table.JOBS, job_key) is not None
+
+    async def found(self, baton: Baton) -> LegDone | None:
+        """This very leg, if its output is still here."""
+        raw = self.store.read(Table.RECEIPTS, leg_key_of(baton))
+        if raw is None:
+            return None
+        receipt = open_signed(raw, Receipt)
+        previous = baton.receipts[-1].id if baton.receipts else None
+        if receipt.record.previous != previous:
+            # The leg before was done anew by another peer: this is another chain.
+            return None
+        try:
+            return LegDone(receipt, await self.store.get(receipt.record.output))
+        except StoreError:
+            # The output was let go of since: do it again.
+            return None
+
+    async def reusable(self, job_key: bytes) -> Done | None:
+        """The output of an earlier leg with the same job key, if it is still here."""
+        row = self.store.read(Table.JOBS, job_key)
+        if row is None:
+            return None
+        units, profile, output = unpack(row)
+        try:
+            data = await self.store.get(ContentId(output))
+        except StoreError:
+            return None
+        return Done(data=data, units=units, profile=profile)
+
+    def turn(self, leg_key: bytes, job_key: bytes) -> list[Row]:
+        """The rows that make room for one more leg: a ring, so that nobody fills the disk.
+
+        A slot of the ring names the rows of one leg; whoever takes the slot next deletes them.
+        """
+        if self._kept is None:
+            self._kept = int.from_bytes(self.store.read(Table.META, RING_NEXT) or b"", "big")
+        number, self._kept = self._kept, self._kept + 1
+        slot = RING + (number % LEGS_KEPT).to_bytes(4, "big")
+        rows = [
+            Row(Table.META, slot, leg_key + job_key),
+            Row(Table.META, RING_NEXT, self._kept.to_bytes(8, "big")),
+        ]
+        if (old := self.store.read(Table.META, slot)) is not None:
+            rows.append(Row(Table.RECEIPTS, old[: len(leg_key)], None))
+            rows.append(Row(Table.JOBS, old[len(leg_key) :], None))
+        return rows

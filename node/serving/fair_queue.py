@@ -1,0 +1,93 @@
+"""Turns at the engine: the shell around `node.serving.admission`. Who is taken waits here."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from node.engines.interface import Engine
+from node.serving.admission import Admission, Now, Place, Wanted
+from wire.content import ContentId, PeerId
+
+
+@dataclass(slots=True)
+class Turns:
+    """Takes jobs for one engine, and gives it no more at once than it has use for."""
+
+    engine: Engine
+    _admission: Admission = field(init=False)
+    _moved: dict[Place, trio.Event] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._admission = Admission(self.engine.units_at_once)
+
+    @property
+    def queue_s(self) -> float:
+        """How long it takes until everything that was taken is done."""
+        return self.engine.queue_s + self._admission.queue_s
+
+    @property
+    def free_slots(self) -> int:
+        return max(0, self.engine.free_slots - len(self._admission.waiting))
+
+    def wanted(self, asker: PeerId, model: ContentId, units: int, left_s: float) -> Wanted:
+        """A job as the queue sees it, by the model's measured speed."""
+        loaded = self.engine.loaded().get(model)
+        if loaded is None or not loaded.units_per_s:
+            return Wanted(asker=asker, units=units, cost_s=0.0, left_s=left_s)
+        return Wanted(
+            asker=asker,
+            units=units,
+            cost_s=units / loaded.units_per_s,
+            left_s=left_s,
+            alone_s=units / (loaded.job_units_per_s or loaded.units_per_s),
+        )
+
+    def quote(self, wanted: Wanted, by: PeerId) -> float:
+        """Seconds until a job would be done; Refused as `enter`."""
+        return self._admission.quote(wanted, by, self._now())
+
+    def enter(self, wanted: Wanted, by: PeerId) -> Place:
+        """A place for a job offered `by` a holder; Refused, with when to try again."""
+        place, given_up = self._admission.enter(wanted, by, self._now())
+        self._move(given_up)
+        return place
+
+    def leave(self, place: Place) -> None:
+        self._admission.leave(place)
+        self._go_on()
+
+    @asynccontextmanager
+    async def turn(self, place: Place, wanted: Wanted) -> AsyncIterator[None]:
+        """Wait for the engine; Refused if the place had to be given up. Only once for a place."""
+        if place.refusal is None:
+            self._admission.reprice(place, wanted.units, wanted.cost_s)
+            place.ready = True
+            moved = self._moved[place] = trio.Event()
+            self._go_on()
+            try:
+                await moved.wait()
+            finally:
+                self._moved.pop(place, None)
+        if place.refusal is not None:
+            raise place.refusal
+        try:
+            yield
+        finally:
+            self.leave(place)
+
+    def _go_on(self) -> None:
+        begun, given_up = self._admission.next(self._now())
+        self._move([*begun, *given_up])
+
+    def _move(self, places: Iterable[Place]) -> None:
+        for place in places:
+            if (moved := self._moved.pop(place, None)) is not None:
+                moved.set()
+            if place.refusal is not None and place.on_refusal is not None:
+                place.on_refusal()
+
+    def _now(self) -> Now:
+        engine = self.engine
+        return Now(engine.queue_s, engine.free_slots, trio.current_time())

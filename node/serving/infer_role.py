@@ -1,0 +1,179 @@
+"""The inference role: runs models that are loaded here, on input that may lie elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from node.engines.interface import Engine, Job
+from node.serving.admission import Place, Wanted
+from node.serving.fair_queue import Turns
+from node.serving.nearest import IndexCache, LoadedIndex
+from node.serving.role import Done, Emit, LegInput, Work
+from node.task.units import units_of
+from p2p.blobs import Blobs
+from p2p.gather import each
+from wire import limits
+from wire.content import ContentId
+from wire.errors import Malformed, Missing, Refused, WireError
+from wire.payload import Passages, Question, Texts, Vectors
+from wire.task import Stage
+
+EMBED = "embed"
+EMBED_PASSAGES = "embed-passages"
+NEAREST = "nearest"
+COMPLETE = "complete"
+# A language model's answer to `wire.generation.Generation`, and a function of `wire.tensors`.
+GENERATE = "generate"
+CALL = "call"
+# Whoever has a passage may be dead, and whoever asks wants the time for another peer.
+PASSAGE_S_MAX = 20.0
+# What the engine is asked for, for each thing a leg may ask of a model.
+ENGINE_OPERATION = {
+    EMBED: EMBED,
+    EMBED_PASSAGES: EMBED,
+    NEAREST: EMBED,
+    COMPLETE: COMPLETE,
+    GENERATE: GENERATE,
+    CALL: CALL,
+}
+
+
+@dataclass(slots=True)
+class InferRole:
+    """Answers the operations of `ENGINE_OPERATION` for the models its engine has loaded."""
+
+    engine: Engine
+    blobs: Blobs
+    indexes: IndexCache
+    turns: Turns = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.turns = Turns(self.engine)
+
+    def quote(self, work: Work) -> float:
+        return self.turns.quote(self._wanted(work), work.by)
+
+    def admit(self, work: Work) -> Place:
+        return self.turns.enter(self._wanted(work), work.by)
+
+    def leave(self, place: Place) -> None:
+        self.turns.leave(place)
+
+    def _wanted(self, work: Work) -> Wanted:
+        self.check_able(work.stage)
+        assert work.stage.model is not None
+        return self.turns.wanted(work.asker, work.stage.model, work.units, work.left_s)
+
+    def check_able(self, stage: Stage) -> None:
+        """Refused unless the stage's model is loaded here and does what is asked of it."""
+        assert stage.model is not None
+        loaded = self.engine.loaded().get(stage.model)
+        if loaded is None:
+            raise Refused(f"the model {stage.model.short} is not loaded here")
+        operation = ENGINE_OPERATION.get(stage.operation)
+        if operation is None or operation not in loaded.manifest.operations:
+            able = loaded.manifest.operations
+            known = sorted(it for it, engine in ENGINE_OPERATION.items() if engine in able)
+            raise Refused(
+                f"{loaded.manifest.name} does not do {stage.operation!r}, only {', '.join(known)}"
+            )
+
+    async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:
+        if source.data is None:
+            raise Refused("an inference has an input")
+        with _input_of(stage):
+            return await self._do(stage, source, source.data, emit)
+
+    async def bring_index(self, stage: Stage, source: LegInput) -> None:
+        """Have here what a question is searched in, so that `do` waits for nobody else."""
+        assert source.data is not None
+        with _input_of(stage):
+            await self._index(stage, Question.from_bytes(source.data), source, None)
+
+    async def _do(self, stage: Stage, source: LegInput, data: bytes, emit: Emit) -> Done:
+        match stage.operation:
+            case "embed-passages":
+                texts = await self.texts_of(Passages.from_bytes(data), source)
+                done = await self._engine(stage, texts.to_bytes(), source, None)
+                # Kept with the leg: verifiers read them here if whoever brought them in is gone.
+                return replace(done, blobs=tuple(it.encode() for it in dict.fromkeys(texts.texts)))
+            case "nearest":
+                return await self._nearest(stage, Question.from_bytes(data), source)
+            case "embed":
+                # Read here, so that bad input is the asker's fault and not the engine's.
+                Texts.from_bytes(data)
+                return await self._engine(stage, data, source, None)
+            case _:
+                return await self._engine(stage, data, source, emit)
+
+    async def _engine(self, stage: Stage, data: bytes, source: LegInput, emit: Emit | None) -> Done:
+        assert stage.model is not None
+        operation = ENGINE_OPERATION.get(stage.operation)
+        if operation is None:
+            raise Refused(f"no model does {stage.operation!r}")
+        job = Job(
+            model=stage.model,
+            operation=operation,
+            input=data,
+            parameters=stage.parameters,
+            deadline_s=source.deadline_s,
+            resume=source.resume if emit is not None else None,
+        )
+        loaded = self.engine.loaded().get(stage.model)
+        if source.place is None:
+            output = await self.engine.infer(job, emit)
+        else:
+            # The input is here now, so that nobody need be believed how much it is.
+            units = units_of(replace(stage, operation=operation), data)
+            wanted = self.turns.wanted(source.place.asker, stage.model, units, source.deadline_s)
+            async with self.turns.turn(source.place, wanted):
+                output = await self.engine.infer(job, emit)
+        profile = loaded.profile if loaded is not None else ""
+        return Done(data=output.data, units=output.units, profile=profile)
+
+    async def texts_of(self, passages: Passages, source: LegInput) -> Texts:
+        """The passages' texts, fetched from whoever brought them in."""
+        texts: dict[ContentId, str] = {}
+
+        async def fetch(passage: ContentId) -> None:
+            data = await self.blobs.get(
+                passage,
+                source.holders,
+                deadline_s=min(source.deadline_s, PASSAGE_S_MAX),
+                size_bytes_max=limits.PASSAGE_BYTES_MAX,
+            )
+            try:
+                texts[passage] = data.decode()
+            except UnicodeDecodeError as error:
+                raise Malformed(f"passage {passage.short} is not UTF-8") from error
+
+        await each(fetch, dict.fromkeys(passages.passages))
+        return Texts(texts=tuple(texts[it] for it in passages.passages))
+
+    async def _nearest(self, stage: Stage, question: Question, source: LegInput) -> Done:
+        texts = Texts(texts=(question.text,)).to_bytes()
+        embedded = await self._engine(stage, texts, source, None)
+        vector = np.frombuffer(Vectors.from_bytes(embedded.data).data, "<f4")
+        index = await self._index(stage, question, source, len(vector))
+        hits = await index.nearest(vector, question.count)
+        return Done(data=hits.to_bytes(), units=1, profile=embedded.profile)
+
+    async def _index(
+        self, stage: Stage, question: Question, source: LegInput, dimensions: int | None
+    ) -> LoadedIndex:
+        assert stage.model is not None
+        try:
+            return await self.indexes.get(question.index, stage.model, dimensions, source)
+        except Missing as error:
+            raise Refused(f"the index {question.index.short} is not to be had: {error}") from error
+
+
+@contextmanager
+def _input_of(stage: Stage) -> Iterator[None]:
+    """What cannot be read within this block came from whoever asked."""
+    try:
+        yield
+    except WireError as error:
+        raise Refused(f"the input of {stage.operation} cannot be read: {error}") from error

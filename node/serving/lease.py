@@ -1,0 +1,90 @@
+"""A leg that was taken: the role that does it, its place there, and whether anybody wants it."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from node.dispatch.handoff import Baton
+from node.serving.admission import LONG_S, Place
+from node.serving.infer_role import GENERATE
+from node.serving.role import LegRole, Work
+from node.task.units import units_of
+from p2p.typed_call import Talk
+from wire.content import PeerId
+from wire.errors import BatonError, Refused, RemoteProtocolError, TransportError
+
+
+@dataclass(slots=True)
+class Held:
+    """A leg that was taken: the role that does it, and its place in the role's queue."""
+
+    role: LegRole
+    place: Place | None = None
+    _stop: Callable[[], None] | None = None
+    _generates: bool = False
+
+    @property
+    def expected_s(self) -> float:
+        return self.place.expected_s if self.place is not None else 0.0
+
+    def admit(self, baton: Baton, by: PeerId, deadline_at_s: float) -> None:
+        """Refused if it cannot be done in time."""
+        work = Work(
+            stage=baton.leg,
+            asker=baton.task.signer,
+            by=by,
+            # All of it: what is said to have been done before, nobody has checked yet.
+            units=units_of(baton.leg, baton.input, baton.units),
+            left_s=deadline_at_s - trio.current_time(),
+        )
+        self._generates = baton.leg.operation == GENERATE
+        self.place = self.role.admit(work)
+        self.place.on_refusal = self._stop
+
+    @asynccontextmanager
+    async def wanted(self, talk: Talk) -> AsyncIterator[None]:
+        """What is done within this block ends, Refused, when the place is given up.
+
+        So it is when the holder has gone before the leg began; one that began is finished, for
+        when the holder comes back, unless it keeps the engine from others for long. A generation
+        ends at once: its slot is another's, and who goes on with it goes on from what was shown.
+        """
+        failure: BatonError | None = None
+        async with trio.open_nursery() as nursery:
+            self._stop = nursery.cancel_scope.cancel
+            if self.place is not None:
+                self.place.on_refusal = self._stop
+                if self.place.refusal is not None:
+                    self._stop()
+            nursery.start_soon(self._watch, talk)
+            try:
+                yield
+            except BatonError as error:
+                failure = error
+            if failure is None and self.place is not None:
+                # It is done: nothing that comes now changes that.
+                self.place.refusal = None
+            nursery.cancel_scope.cancel()
+        self._stop = None
+        if failure is not None:
+            raise failure
+        if self.place is not None and self.place.refusal is not None:
+            raise self.place.refusal
+
+    async def _watch(self, talk: Talk) -> None:
+        """Give the leg up if the holder goes; it has nothing to say until it is answered."""
+        try:
+            await talk.exchange.receive()
+        except (TransportError, RemoteProtocolError):
+            place = self.place
+            ends = self._generates or (place is not None and place.cost_s > LONG_S)
+            if place is not None and (ends or not place.begun):
+                place.refusal = Refused("given up: who offered it has gone", retry_after_s=1.0)
+                if self._stop is not None:
+                    self._stop()
+
+    def let_go(self) -> None:
+        if self.place is not None:
+            self.role.leave(self.place)

@@ -1,0 +1,350 @@
+"""Serving legs: takes an offered baton, does its leg once, signs for it, and hands it on.
+
+Every step is idempotent by id: the same leg of the same task asked twice, or by two holders at
+once, is done once and gives the same receipt, also after a restart.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import trio
+
+from node.dispatch.dispatcher import Baton, Handing, Relay
+from node.dispatch.progress import Shown
+from node.engines.interface import Part
+from node.serving.done_legs import LegDone, LegsDone, leg_key_of
+from node.serving.lease import Held
+from node.serving.role import LegInput, LegRole, Work, nowhere
+from node.task.events import Tell
+from node.task.units import streamed_max, units_of
+from p2p.adverts import Seams
+from p2p.blobs import Blobs
+from p2p.typed_call import Talk, refusal_of
+from store import Row, Store, Table, Write
+from wire import limits
+from wire.chain import open_receipts, source_of
+from wire.codec import pack
+from wire.content import ContentId, PeerId
+from wire.errors import (
+    EngineError,
+    Malformed,
+    Refused,
+    RemoteProtocolError,
+    StoreError,
+    TaskFailed,
+    TransportError,
+    WireError,
+)
+from wire.kinds import Role
+from wire.message import Accept, Message, Offer, Piece, Quote, Quoted, Result
+from wire.receipt import Receipt
+from wire.signed import open_signed, sign
+from wire.signing import SigningKey
+from wire.task import Stage, Task
+from wire.tree import name_of
+
+# Legs under way at once; the engine's own slots bound inference further.
+LEGS_AT_ONCE = 128
+# A holder in the middle that sees nobody for the next leg gives the baton back after this long.
+PATIENCE_S = 3.0
+INPUT_BYTES_MAX = 16 << 20
+# A machine's owner is not done sooner.
+PAUSED_RETRY_S = 30.0
+INPUT_DEADLINE_S = 15.0
+# Of these, one holder may have so many: another's leg finds a place.
+LEGS_PER_HOLDER = 48
+
+
+@dataclass(slots=True)
+class LegServer:
+    """Does legs for others, each by the role that plays it."""
+
+    key: SigningKey
+    seams: Seams
+    store: Store
+    blobs: Blobs
+    handing: Handing
+    roles: Mapping[Role, LegRole]
+    tell: Tell
+    # False once the peer is leaving: what is under way is finished, nothing new is taken.
+    taking: bool = True
+    # Why nothing is taken for now, in words; the owner of the machine wants it.
+    paused: str = ""
+    done: int = 0
+    _under_way: dict[bytes, trio.Event] = field(default_factory=dict)
+    _holders: Counter[PeerId] = field(default_factory=Counter)
+    _before: LegsDone = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._before = LegsDone(self.store)
+
+    @property
+    def under_way(self) -> int:
+        """Batons held: legs that are being done here, or by others for us."""
+        return self._holders.total()
+
+    async def on_offer(self, talk: Talk, message: Message) -> None:
+        """One conversation: accept and deliver, or refuse aloud."""
+        assert isinstance(message, Offer)
+        task = open_signed(message.task, Task)
+        receipts = open_receipts(task, message.receipts)
+        if len(receipts) != message.stage or message.stage >= len(task.record.stages):
+            raise RemoteProtocolError("the offer has not a receipt for each leg before it")
+        shown_units = message.resume.units if message.resume is not None else 0
+        if shown_units > streamed_max(task.record.stages[-1]):
+            raise RemoteProtocolError("more was shown than the last leg has")
+        baton = Baton(
+            task=task,
+            receipts=tuple(receipts),
+            input=message.input,
+            units=message.units,
+            resume=message.resume,
+            avoid=frozenset(message.avoid),
+        )
+        deadline_at_s = trio.current_time() + message.deadline_ms / 1000
+        try:
+            if self._holders[talk.peer] >= LEGS_PER_HOLDER:
+                raise Refused("too many legs of yours under way", retry_after_s=0.5)
+            held = self._take(baton, talk.peer, deadline_at_s)
+        except Refused as error:
+            await talk.send(refusal_of(error))
+            return
+
+        there = True
+
+        async def relay(part: Part) -> None:
+            nonlocal there
+            try:
+                if there:
+                    piece = Piece(position=part.position, units=part.units, data=part.data)
+                    await talk.send(piece)
+            except TransportError:
+                # No fault of whoever works for it. The leg is finished for when it comes back.
+                there = False
+
+        self._holders[talk.peer] += 1
+        try:
+            await talk.send(Accept(expected_ms=int(held.expected_s * 1000)))
+            result = await self._serve(baton, held, talk, relay, deadline_at_s)
+        except (Refused, EngineError, StoreError, TaskFailed, TransportError) as error:
+            await talk.send(refusal_of(error))
+            return
+        finally:
+            held.let_go()
+            self._holders[talk.peer] -= 1
+            if not self._holders[talk.peer]:
+                del self._holders[talk.peer]
+        await talk.send(result)
+
+    async def on_quote(self, talk: Talk, message: Message) -> None:
+        """What a leg would take if it were offered now; refused as it would be."""
+        assert isinstance(message, Quote)
+        try:
+            role = self._role_of(message.role)
+            if self._holders[talk.peer] >= LEGS_PER_HOLDER:
+                raise Refused("too many legs of yours under way", retry_after_s=0.5)
+            stage = _stage_of(message)
+            work = Work(
+                stage=stage,
+                asker=talk.peer,
+                by=talk.peer,
+                units=max(1, message.units),
+                left_s=message.deadline_ms / 1000,
+            )
+            expected_s = role.quote(work)
+        except Refused as error:
+            await talk.send(refusal_of(error))
+            return
+        await talk.send(Quoted(expected_ms=int(expected_s * 1000)))
+
+    def _role(self, baton: Baton) -> LegRole:
+        """The role that will do this leg; Refused if none will."""
+        issued_s = baton.task.record.issued_at_ms / 1000
+        wall_s = self.seams.wall_s()
+        if issued_s > wall_s + limits.CLOCK_SKEW_S_MAX:
+            ahead_s = issued_s - wall_s
+            raise Refused(f"the task was issued {ahead_s:.0f} s in the future: whose clock?")
+        if issued_s + baton.task.record.deadline_s + limits.CLOCK_SKEW_S_MAX < wall_s:
+            raise Refused("the task's deadline has passed")
+        return self._role_of(baton.leg.role)
+
+    def _role_of(self, kind: Role) -> LegRole:
+        if not self.taking:
+            raise Refused("this peer is leaving")
+        if self.paused:
+            raise Refused(f"this peer is paused: {self.paused}", retry_after_s=PAUSED_RETRY_S)
+        role = self.roles.get(kind)
+        if role is None:
+            raise Refused(f"this peer does not play the role {kind.name.lower()}")
+        if len(self._under_way) >= LEGS_AT_ONCE:
+            raise Refused("too many legs under way", retry_after_s=0.5)
+        return role
+
+    def _take(self, baton: Baton, by: PeerId, deadline_at_s: float) -> Held:
+        """Take a leg, with a place in its role's queue if there is work to do; Refused if not."""
+        held = Held(self._role(baton))
+        if leg_key_of(baton) not in self._under_way and not self._before.knows(baton):
+            held.admit(baton, by, deadline_at_s)
+        return held
+
+    def _take_own(self, onward: Baton, by: PeerId, deadline_at_s: float) -> Held | None:
+        """The next leg, if we can do it ourselves: nobody is nearer."""
+        if self.key.peer in onward.avoid:
+            return None
+        try:
+            return self._take(onward, by, deadline_at_s)
+        except Refused:
+            return None
+
+    async def _serve(
+        self, baton: Baton, held: Held, talk: Talk, relay: Relay, deadline_at_s: float
+    ) -> Result:
+        leg = await self._once(
+            baton, held, talk, relay if baton.is_last else nowhere, deadline_at_s
+        )
+        held.let_go()
+        receipts = (*baton.receipts, leg.receipt)
+        inline = leg.output if len(leg.output) <= limits.INLINE_BYTES_MAX else None
+        if baton.is_last:
+            raws = tuple(it.raw for it in receipts)
+            return Result(receipts=raws, output=inline, source=None)
+        stages = baton.task.record.stages
+        onward = Baton(
+            task=baton.task,
+            receipts=receipts,
+            input=inline,
+            units=units_of(stages[baton.stage + 1], inline, leg.receipt.record.units),
+            resume=baton.resume,
+            avoid=baton.avoid,
+        )
+        if (own := self._take_own(onward, talk.peer, deadline_at_s)) is not None:
+            try:
+                result = await self._serve(onward, own, talk, relay, deadline_at_s)
+            finally:
+                own.let_go()
+            return replace(result, source=result.source or inline)
+        delivered = await self.handing.hand_on(
+            onward,
+            self.tell,
+            relay,
+            deadline_at_s=deadline_at_s,
+            patience_s=PATIENCE_S,
+            shown=Shown.after(baton.resume),
+        )
+        return Result(
+            receipts=tuple(it.raw for it in delivered.receipts),
+            output=delivered.output,
+            source=delivered.source or inline,
+        )
+
+    async def _once(
+        self, baton: Baton, held: Held, talk: Talk, relay: Relay, deadline_at_s: float
+    ) -> LegDone:
+        """Do the leg, or wait for whoever is doing it, or find it done."""
+        leg_key = leg_key_of(baton)
+        with trio.move_on_at(deadline_at_s) as scope:
+            while (running := self._under_way.get(leg_key)) is not None:
+                await running.wait()
+        if scope.cancelled_caught:
+            raise Refused("the deadline passed while the leg was under way for another holder")
+        if (found := await self._before.found(baton)) is not None:
+            return found
+        self._under_way[leg_key] = trio.Event()
+        try:
+            return await self._do(leg_key, baton, held, talk, relay, deadline_at_s)
+        finally:
+            self._under_way.pop(leg_key).set()
+
+    async def _do(
+        self,
+        leg_key: bytes,
+        baton: Baton,
+        held: Held,
+        talk: Talk,
+        relay: Relay,
+        deadline_at_s: float,
+    ) -> LegDone:
+        source_id = source_of(baton.task, baton.receipts, baton.stage)
+        started_s, started_at_s = trio.current_time(), self.seams.wall_s()
+        left_s = max(0.0, deadline_at_s - started_s)
+        # Who offered it is asked last: it may have the baton from somebody else, and sit on it.
+        holders = (*(it.signer for it in reversed(baton.receipts)), baton.task.signer, talk.peer)
+        async with held.wanted(talk):
+            data = await self._input(baton, source_id, holders, left_s)
+            job_key = baton.leg.job_key(source_id)
+            infers = baton.leg.role is Role.INFER
+            reused = await self._before.reusable(job_key) if infers else None
+            if reused is None:
+                if held.place is None:
+                    # It was thought to be done before, or in other hands.
+                    held.admit(baton, talk.peer, deadline_at_s)
+                source = LegInput(
+                    id=source_id,
+                    data=data,
+                    holders=holders,
+                    deadline_s=left_s,
+                    resume=baton.resume if baton.is_last else None,
+                    place=held.place,
+                )
+                with trio.move_on_at(deadline_at_s) as scope:
+                    done = await held.role.do(baton.leg, source, relay)
+                if scope.cancelled_caught:
+                    raise Refused("the deadline passed while the leg was under way")
+            else:
+                done = reused
+        receipt = sign(
+            Receipt(
+                task=baton.task.id,
+                stage=baton.stage,
+                role=baton.leg.role,
+                operation=baton.leg.operation,
+                model=baton.leg.model,
+                input=source_id,
+                output=name_of(done.data),
+                output_size_bytes=len(done.data),
+                units=done.units,
+                started_at_ms=int(started_at_s * 1000),
+                duration_ms=int((trio.current_time() - started_s) * 1000),
+                profile=done.profile,
+                previous=baton.receipts[-1].id if baton.receipts else None,
+                reused=reused is not None,
+            ),
+            self.key,
+        )
+        job = pack([done.units, done.profile, receipt.record.output])
+        rows = [*self._before.turn(leg_key, job_key), Row(Table.RECEIPTS, leg_key, receipt.raw)]
+        if baton.leg.role is Role.INFER:
+            rows.append(Row(Table.JOBS, job_key, job))
+        # What is signed is kept before anybody hears of it: a leg has one receipt.
+        await self.store.commit(Write(rows=tuple(rows), blobs=(done.data, *done.blobs)))
+        self.done += 1
+        return LegDone(receipt, done.data)
+
+    async def _input(
+        self, baton: Baton, source_id: ContentId | None, holders: tuple[PeerId, ...], left_s: float
+    ) -> bytes | None:
+        if source_id is None:
+            return None
+        if baton.input is not None:
+            if name_of(baton.input) != source_id:
+                raise Malformed("the input is not the one that the task or the last receipt names")
+            return baton.input
+        try:
+            return await self.blobs.get(
+                source_id,
+                holders,
+                deadline_s=min(left_s, INPUT_DEADLINE_S),
+                size_bytes_max=INPUT_BYTES_MAX,
+            )
+        except WireError as error:
+            # Too large, or no tree: whoever signed that id is at fault, not who passes it on.
+            raise Refused(f"the input cannot be had: {error.message}") from error
+
+
+def _stage_of(quote: Quote) -> Stage:
+    """The stage that is asked about; RemoteProtocolError if there can be none such."""
+    try:
+        return Stage(role=quote.role, operation=quote.operation, model=quote.model, parameters={})
+    except WireError as error:
+        raise RemoteProtocolError(f"a quote for no stage: {error.message}") from error

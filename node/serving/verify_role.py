@@ -1,0 +1,309 @@
+"""The verify role: recomputes a sample of a leg that another peer signed, and signs a verdict."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import trio
+
+from node.engines.compare import worst_differences
+from node.engines.interface import Engine
+from node.serving.fair_semaphore import Places
+from node.serving.infer_role import EMBED, EMBED_PASSAGES, NEAREST, InferRole
+from node.serving.role import LegInput, nowhere
+from p2p.adverts import Seams
+from p2p.blobs import Blobs
+from p2p.typed_call import Talk, refusal_of
+from wire import limits
+from wire.chain import open_receipts, source_of
+from wire.content import ContentId, PeerId
+from wire.errors import (
+    EngineError,
+    Missing,
+    Refused,
+    RemoteProtocolError,
+    StoreError,
+    TooSlow,
+    TransportError,
+    WireError,
+)
+from wire.kinds import Role
+from wire.lottery import attempt_of, rows_due, rows_to_check
+from wire.message import Check, Finding, Message
+from wire.payload import Hits, Passages, Texts, Vectors
+from wire.receipt import Receipt, Verdict
+from wire.signed import Signed, open_signed, sign
+from wire.signing import SigningKey
+from wire.task import Stage, Task
+from wire.tree import name_of
+
+# Differences are told in parts per billion; anything beyond is as wrong as can be.
+PPB = 1_000_000_000
+CHECKS_AT_ONCE = 4
+# Checks whose content is on its way or that wait for a place: one asker does not take them all.
+WAITING_MAX = 16
+WAITING_PER_ASKER_MAX = 2
+# However long an asker would wait, a check that takes longer than this is given up.
+CHECK_S_MAX = 60.0
+BRING_S_MAX = 15.0
+# Who had less to bring it in says nothing of whoever should have it.
+BRING_S_MIN = 2.0
+OUTPUT_BYTES_MAX = Vectors.SIZE_BYTES_MAX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What recomputing gave: for each sampled row, how far off the claim is."""
+
+    rows: int
+    sampled: tuple[int, ...] = ()
+    worst_ppb: tuple[int, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Claim:
+    """A leg somebody signed for, with its input and output at hand."""
+
+    stage: Stage
+    receipt: Signed[Receipt]
+    source: LegInput
+    output: bytes
+    # The passages' texts, where the input names passages.
+    texts: Texts | None
+
+
+@dataclass(slots=True)
+class VerifyRole:
+    """Checks receipts of models that are loaded here."""
+
+    key: SigningKey
+    seams: Seams
+    engine: Engine
+    infer: InferRole
+    blobs: Blobs
+    willing: bool = True
+    # Why nothing is checked for now, in words.
+    paused: str = ""
+    checked: int = 0
+    _waiting: Counter[PeerId] = field(default_factory=Counter)
+    _places: Places = field(default_factory=lambda: Places(CHECKS_AT_ONCE))
+
+    async def on_check(self, talk: Talk, message: Message) -> None:
+        """Answer a Check with a signed verdict, or refuse aloud."""
+        assert isinstance(message, Check)
+        task = open_signed(message.task, Task)
+        receipts = open_receipts(task, message.receipts)
+        if not receipts or receipts[-1].record.role is not Role.INFER:
+            raise RemoteProtocolError("a check is of a leg that ran a model")
+        if attempt_of(message.secret, task.record.checking.secret_hash) is None:
+            raise RemoteProtocolError("the secret is not the one the task was signed with")
+        try:
+            self._check_willing(task, receipts[-1])
+            verdict = await self._verdict(task, receipts, message, talk.peer)
+        except (Refused, EngineError, StoreError) as error:
+            # Our own trouble is nobody's verdict.
+            await talk.send(refusal_of(error))
+            return
+        self.checked += 1
+        await talk.send(Finding(verdict=verdict.raw))
+
+    def _check_willing(self, task: Signed[Task], receipt: Signed[Receipt]) -> None:
+        if not self.willing:
+            raise Refused("this peer does not verify")
+        if self.paused:
+            raise Refused(f"this peer is paused: {self.paused}")
+        if receipt.signer == self.key.peer:
+            raise Refused("nobody checks its own work")
+        # The receipt is of this stage, so of its model and operation.
+        self.infer.check_able(task.record.stages[receipt.record.stage])
+
+    async def _verdict(
+        self,
+        task: Signed[Task],
+        receipts: list[Signed[Receipt]],
+        check: Check,
+        asker: PeerId,
+    ) -> Signed[Verdict]:
+        started_s = trio.current_time()
+        receipt = receipts[-1]
+        stage = task.record.stages[receipt.record.stage]
+        deadline_s = min(check.deadline_ms / 1000, CHECK_S_MAX)
+        could_check = True
+        try:
+            with trio.fail_after(deadline_s):
+                claim = await self._claim_and_place(task, receipts, check, asker)
+                try:
+                    found = await self._recompute(claim, check.secret)
+                finally:
+                    self._places.leave(asker)
+        except (trio.TooSlowError, TooSlow) as error:
+            raise Refused("no time left to check") from error
+        except (Missing, TransportError) as error:
+            # Withheld from us: that counts as a failed check.
+            could_check, found = False, _Found(rows=0, reason=error.message)
+        except WireError as error:
+            # The leg's own output cannot be read: whoever signed for it is at fault.
+            found = _wrong(1, error.message)
+        assert stage.model is not None
+        loaded = self.engine.loaded().get(stage.model)
+        if loaded is None:
+            raise Refused("the model was let go of meanwhile")
+        tolerance_ppb = int(loaded.manifest.tolerance * PPB)
+        agrees = could_check and all(it <= tolerance_ppb for it in found.worst_ppb)
+        reason = found.reason.encode()[: limits.REASON_BYTES_MAX].decode(errors="ignore")
+        return sign(
+            Verdict(
+                receipt=receipt.id,
+                secret=check.secret,
+                agrees=agrees,
+                could_check=could_check,
+                rows=found.rows,
+                sampled=found.sampled,
+                worst_ppb=found.worst_ppb,
+                profile=loaded.profile,
+                reason=reason,
+                checked_at_ms=int(self.seams.wall_s() * 1000),
+                duration_ms=int((trio.current_time() - started_s) * 1000),
+            ),
+            self.key,
+        )
+
+    async def _claim_and_place(
+        self, task: Signed[Task], receipts: list[Signed[Receipt]], check: Check, asker: PeerId
+    ) -> _Claim:
+        """Bring what is to be checked, then enter a place: nobody is waited for inside one."""
+        if self._waiting[asker] >= WAITING_PER_ASKER_MAX:
+            raise Refused("checking others of yours now", retry_after_s=0.5)
+        if self._waiting.total() >= WAITING_MAX:
+            raise Refused("checking others now", retry_after_s=0.5)
+        self._waiting[asker] += 1
+        try:
+            claim = await self._brought(task, receipts, check, asker)
+            await self._places.enter(asker)
+        finally:
+            self._waiting -= Counter((asker,))
+        return claim
+
+    async def _brought(
+        self, task: Signed[Task], receipts: list[Signed[Receipt]], check: Check, asker: PeerId
+    ) -> _Claim:
+        # Whoever has it may be dead: then the asker needs the time for another's answer.
+        deadline_s = min(check.deadline_ms / 3000, BRING_S_MAX)
+        try:
+            return await self._claim(task, receipts, check, asker, deadline_s)
+        except TooSlow as error:
+            if deadline_s < BRING_S_MIN:
+                raise
+            # Time enough for who has it: of those who keep for others nobody can ask all.
+            raise Missing(error.message) from error
+
+    async def _claim(
+        self,
+        task: Signed[Task],
+        receipts: list[Signed[Receipt]],
+        check: Check,
+        asker: PeerId,
+        deadline_s: float,
+    ) -> _Claim:
+        receipt = receipts[-1]
+        stage = task.record.stages[receipt.record.stage]
+        doers = [it.signer for it in reversed(receipts)]
+        passages = stage.operation == EMBED_PASSAGES
+        # Whoever embedded passages has kept them, and is the one who is judged: it is asked before
+        # whoever brought them in. Other input lies with whoever made it, or asked.
+        holders = (*doers, asker) if passages else (*doers[1:], asker, doers[0])
+
+        async def bring(
+            inline: bytes | None, content: ContentId, holders: tuple[PeerId, ...]
+        ) -> bytes:
+            if inline is not None and name_of(inline) == content:
+                return inline
+            return await self.blobs.get(
+                content, holders, deadline_s=deadline_s, size_bytes_max=OUTPUT_BYTES_MAX
+            )
+
+        input_id = source_of(task, receipts, receipt.record.stage)
+        assert input_id is not None
+        source = LegInput(
+            id=input_id,
+            data=await bring(check.input, input_id, holders),
+            holders=holders,
+            deadline_s=deadline_s,
+        )
+        output = await bring(check.output, receipt.record.output, (*doers, asker))
+        texts = None
+        assert source.data is not None
+        if passages:
+            texts = await self.infer.texts_of(Passages.from_bytes(source.data), source)
+        elif stage.operation == NEAREST:
+            await self.infer.bring_index(stage, source)
+        return _Claim(stage=stage, receipt=receipt, source=source, output=output, texts=texts)
+
+    async def _recompute(self, claim: _Claim, secret: bytes) -> _Found:
+        claimed_bytes = claim.receipt.record.output_size_bytes
+        if claimed_bytes != len(claim.output):
+            return _wrong(1, f"the output has {len(claim.output)} bytes, not {claimed_bytes}")
+        match claim.stage.operation:
+            case "embed" | "embed-passages":
+                return await self._recompute_rows(claim, secret)
+            case "nearest":
+                return await self._recompute_hits(claim)
+            case _:
+                done = await self.infer.do(claim.stage, claim.source, nowhere)
+                if done.data != claim.output:
+                    return _wrong(1, "the output is another")
+                if done.units != claim.receipt.record.units:
+                    return _wrong_units(1, done.units)
+                return _Found(rows=1, sampled=(0,), worst_ppb=(0,))
+
+    async def _recompute_rows(self, claim: _Claim, secret: bytes) -> _Found:
+        data = claim.source.data
+        assert data is not None
+        claimed = Vectors.from_bytes(claim.output)
+        texts = claim.texts or Texts.from_bytes(data)
+        rows = len(texts.texts)
+        if claimed.rows != rows:
+            return _wrong(rows, f"{claimed.rows} rows for {rows} texts")
+        if claim.receipt.record.units != rows:
+            return _wrong(rows, f"{claim.receipt.record.units} units for {rows} texts")
+        sampled = rows_to_check(secret, claim.receipt.id, self.key.peer, rows, rows_due(rows))
+        sample = Texts(texts=tuple(texts.texts[row] for row in sampled))
+        stage = Stage(
+            role=Role.INFER,
+            operation=EMBED,
+            model=claim.stage.model,
+            parameters=claim.stage.parameters,
+        )
+        again = LegInput(
+            id=None,
+            data=sample.to_bytes(),
+            holders=(),
+            deadline_s=claim.source.deadline_s,
+        )
+        done = await self.infer.do(stage, again, nowhere)
+        recomputed = Vectors.from_bytes(done.data)
+        worst = worst_differences(claimed, recomputed, sampled)
+        return _Found(rows=rows, sampled=sampled, worst_ppb=worst)
+
+    async def _recompute_hits(self, claim: _Claim) -> _Found:
+        assert claim.stage.operation == NEAREST
+        claimed = Hits.from_bytes(claim.output).hits
+        done = await self.infer.do(claim.stage, claim.source, nowhere)
+        mine = Hits.from_bytes(done.data).hits
+        if done.units != claim.receipt.record.units:
+            return _wrong_units(len(mine), done.units)
+        if [(it.passage, it.row) for it in claimed] != [(it.passage, it.row) for it in mine]:
+            return _wrong(len(mine), "other passages are nearest")
+        worst = tuple(
+            min(PPB, int(abs(one.score - two.score) * PPB))
+            for one, two in zip(claimed, mine, strict=True)
+        )
+        return _Found(rows=len(mine), sampled=tuple(range(len(mine))), worst_ppb=worst)
+
+
+def _wrong(rows: int, reason: str) -> _Found:
+    return _Found(rows=rows, sampled=(0,), worst_ppb=(PPB,), reason=reason)
+
+
+def _wrong_units(rows: int, units: int) -> _Found:
+    return _wrong(rows, f"the work was {units} units")

@@ -1,0 +1,1 @@
+"""What the other rooms pass on: events of a task, and what its work is counted in."""

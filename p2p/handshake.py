@@ -1,0 +1,213 @@
+"""Meeting a peer: a Hello and its Welcome, or a refusal, which is read before anybody hangs up.
+
+The shell around `meeting`; whom we have met is kept up with in `neighbours`. Several calls may end
+at one peer at once (a bootstrap has several addresses, and is called by who joins and by who keeps
+up): they are one greeting, and each hears what came of it. With one each, the first to be refused
+would hang up while the others wait for their answer, which would then be a broken stream.
+"""
+
+from copy import copy
+from dataclasses import dataclass, field
+
+import trio
+
+from p2p.adverts import Herald
+from p2p.anti_entropy import NEWS_TO_NEWCOMER_MAX, Swapping
+from p2p.connect import TROUBLES, connect
+from p2p.dialing import Dial, Dialing
+from p2p.handshake_log import Meetings
+from p2p.peer_rpc import Door
+from p2p.transport import Endpoint
+from p2p.typed_call import Talk, refusal_of
+from p2p.view import View
+from wire import limits
+from wire.advert import Advert
+from wire.content import PeerId
+from wire.errors import BatonError, InputError, Refused, RemoteProtocolError
+from wire.message import Hello, Message, Welcome
+from wire.signed import Signed, open_signed
+
+# What a call comes to: the Welcome, and the advert of another start of our key where one is known.
+Answer = tuple[Welcome, Signed[Advert] | None]
+
+
+@dataclass(slots=True)
+class _Call:
+    """A greeting under way, and what came of it; neither answer nor error if it was given up."""
+
+    ended: trio.Event = field(default_factory=trio.Event)
+    answer: Answer | None = None
+    error: BatonError | None = None
+
+
+@dataclass(slots=True)
+class Greeting:
+    """Who belongs to our network, and who is somebody else with our key."""
+
+    door: Door
+    network: str
+    herald: Herald
+    meetings: Meetings
+    ended: BatonError | None = None
+    # Whom we called ourselves: whoever calls us, and however many, these stay.
+    _ours: dict[PeerId, None] = field(default_factory=dict)
+    # Who is about to close its connection, and is not dead; and since when.
+    _parting: dict[PeerId, float] = field(default_factory=dict)
+    # Connected, and of another network or version for all that is known: nothing is swapped.
+    _strange: set[PeerId] = field(default_factory=set)
+    _calls: dict[PeerId, _Call] = field(default_factory=dict)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self.door.endpoint
+
+    @property
+    def view(self) -> View:
+        return self.door.view
+
+    @property
+    def dialing(self) -> Dialing:
+        return self.door.dialing
+
+    @property
+    def swapping(self) -> Swapping:
+        return self.herald.swapping
+
+    def hello(self) -> Hello:
+        few = len(self.view) < NEWS_TO_NEWCOMER_MAX
+        return Hello(
+            version=limits.PROTOCOL_VERSION,
+            network=self.network,
+            instance=self.meetings.instance,
+            wall_ms=int(self.door.seams.wall_s() * 1000),
+            wanted=NEWS_TO_NEWCOMER_MAX if few else 0,
+            advert=self.herald.mine(self.endpoint).raw,
+        )
+
+    async def call(self, dial: Dial) -> PeerId:
+        """Connect and meet; BatonError says why not."""
+        deadline_s = self.door.dial_deadline_s
+        try:
+            if dial.peer is None:
+                peer = await self.endpoint.connect(dial.addresses[0], deadline_s=deadline_s)
+            else:
+                peer = dial.peer
+                await connect(self.endpoint, peer, dial.addresses, deadline_s)
+            welcome, other = await self._greeted(peer, deadline_s)
+        except TROUBLES as error:
+            self.dialing.failed(dial, trio.current_time())
+            self.door.note_problem(dial.addresses[0], str(error))
+            raise
+        self.swapping.told_peers = self.swapping.told_peers or welcome.peers
+        self.dialing.succeeded(dial, peer)
+        self.dialing.connected(peer)
+        self._ours[peer] = None
+        self.swapping.believed.add(peer)
+        self._answered(peer)
+        skew_s = welcome.wall_ms / 1000 - self.door.seams.wall_s()
+        self.meetings.clock(peer, skew_s, called=True)
+        if other is not None:
+            self._told_of(other)
+        return peer
+
+    async def _greeted(self, peer: PeerId, deadline_s: float) -> Answer:
+        """What `peer` answers to our Hello, be it us who says it or another call of ours."""
+        while (other := self._calls.get(peer)) is not None:
+            await other.ended.wait()
+            if other.answer is not None:
+                return other.answer
+            if other.error is not None:
+                raise copy(other.error)
+        call = self._calls[peer] = _Call()
+        self._strange.add(peer)
+        try:
+            call.answer = await self._greet(peer, deadline_s)
+        except TROUBLES as error:
+            call.error = error
+            if isinstance(error, Refused):
+                await self.endpoint.disconnect(peer)
+            raise
+        finally:
+            self._strange.discard(peer)
+            del self._calls[peer]
+            call.ended.set()
+        return call.answer
+
+    async def _greet(self, peer: PeerId, deadline_s: float) -> Answer:
+        async with self.door.talk(peer, deadline_s=deadline_s) as talk:
+            await talk.send(self.hello())
+            welcome = await talk.expect(Welcome)
+            await self.herald.take_in_batch(welcome.adverts, peer)
+            same = welcome.same_key
+            return welcome, None if same is None else open_signed(same, Advert)
+
+    async def on_hello(self, talk: Talk, message: Message) -> None:
+        assert isinstance(message, Hello)
+        ours = limits.PROTOCOL_VERSION
+        why = ""
+        if message.version != ours:
+            why = f"you speak protocol version {message.version}, this network {ours}"
+        elif message.network != self.network:
+            why = f"this is the network {self.network!r}, not {message.network!r}"
+        if why:
+            if talk.peer in self.view.near:
+                self._strange.add(talk.peer)
+                # It hangs up when it has read why. If it does not we do, and not before.
+                self._parting.setdefault(talk.peer, trio.current_time())
+            await talk.send(refusal_of(Refused(why)))
+            return
+        if talk.peer in self._strange:
+            self._strange.discard(talk.peer)
+            self._parting.pop(talk.peer, None)
+        advert = self._own_advert(talk, message.advert)
+        other = self._other_start(talk.peer, message.instance)
+        wall_s = self.door.seams.wall_s()
+        self.meetings.clock(talk.peer, message.wall_ms / 1000 - wall_s, called=False)
+        self.herald.take_in(advert, talk.peer)
+        wanted = min(message.wanted, NEWS_TO_NEWCOMER_MAX)
+        others = self.swapping.some(wanted, talk.peer, wall_s)
+        await talk.send(
+            Welcome(
+                version=ours,
+                instance=self.meetings.instance,
+                wall_ms=int(wall_s * 1000),
+                same_key=other,
+                peers=self.swapping.peers(),
+                adverts=(self.herald.mine(self.endpoint).raw, *(it.raw for it in others)),
+            )
+        )
+        self.herald.met()
+
+    def _own_advert(self, talk: Talk, raw: bytes) -> Signed[Advert]:
+        advert = open_signed(raw, Advert)
+        if advert.signer != talk.peer:
+            raise RemoteProtocolError("it speaks with another peer's advert")
+        return advert
+
+    def _answered(self, peer: PeerId) -> None:
+        self.meetings.answered(peer, trio.current_time())
+        self.herald.met()
+
+    # One key on two machines
+
+    def _other_start(self, peer: PeerId, instance: bytes) -> bytes | None:
+        """The latest advert of another start of `peer`'s key that is known here."""
+        known = self.view.advert_of(peer)
+        if known is None or known.record.instance == instance:
+            known = self.herald.starts.other(peer, instance, self.door.seams.wall_s())
+        return None if known is None else known.raw
+
+    def _told_same_key(self, raw: bytes | None) -> None:
+        if raw is not None:
+            self.on_same_key(open_signed(raw, Advert))
+
+    def on_same_key(self, other: Signed[Advert]) -> None:
+        """Our key may be in use elsewhere: say again that it is ours, or end."""
+        try:
+            self._told_of(other)
+        except InputError as error:
+            self.ended = error
+
+    def _told_of(self, other: Signed[Advert]) -> None:
+        if self.meetings.told_same_key(other, trio.current_time()):
+            self.herald.changed()

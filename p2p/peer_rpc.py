@@ -1,0 +1,172 @@
+"""The door to other peers: conversations with them, and what each has done wrong in one.
+
+What a message means is for the handlers; whose fault it is when a conversation fails is decided
+here, and it costs only the one whose fault it is.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from p2p.adverts import Seams
+from p2p.connect import PATIENCE_S, connect, is_its_fault
+from p2p.dialing import Dialing
+from p2p.score import Offence, Scores, Standing
+from p2p.streams import Exchange, Streams
+from p2p.transport import Endpoint
+from p2p.typed_call import Talk, refusal_of
+from p2p.view import View
+from wire.content import PeerId
+from wire.conversation import Conversation, Speaker
+from wire.errors import (
+    BatonError,
+    Refused,
+    RemoteProtocolError,
+    TooSlow,
+    TransportError,
+    Unreachable,
+    WireError,
+)
+from wire.message import Message
+from wire.signing import SigningKey
+
+Handler = Callable[[Talk, Message], Awaitable[None]]
+# The last problem with each of the latest few is kept.
+PROBLEMS_KEPT = 32
+
+
+@dataclass(slots=True, kw_only=True)
+class Door:
+    """Conversations in both directions."""
+
+    key: SigningKey
+    seams: Seams
+    view: View
+    dialing: Dialing
+    dial_deadline_s: float
+    scores: Scores = field(default_factory=Scores)
+    handlers: dict[type[Message], Handler] = field(default_factory=dict)
+    streams: Streams = field(init=False)
+    problems: dict[str, str] = field(default_factory=dict)
+    # Conversations under way with each, and when the last one began or ended.
+    talking: Counter[PeerId] = field(default_factory=Counter)
+    used_at_s: dict[PeerId, float] = field(default_factory=dict)
+    served: int = 0
+    failed: int = 0
+
+    @property
+    def me(self) -> PeerId:
+        return self.key.peer
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self.streams.endpoint
+
+    def connected(self) -> frozenset[PeerId]:
+        return self.endpoint.connected()
+
+    def standing(self, peer: PeerId) -> Standing:
+        return self.scores.standing(peer, trio.current_time())
+
+    def offended(self, peer: PeerId, offence: Offence) -> None:
+        # Neither what others have us do nor their verdicts may turn us against ourselves.
+        if peer == self.me:
+            return
+        self.scores.note(peer, offence, trio.current_time())
+
+    @asynccontextmanager
+    async def talk(self, peer: PeerId, *, deadline_s: float) -> AsyncIterator[Talk]:
+        """Open a conversation with `peer`, calling it first if need be; it may be ourselves.
+
+        TransportError if it cannot be reached or falls silent, WireError or RemoteProtocolError
+        if it says what it must not; each counts against it, and only against it. Time that ran
+        out counts only if the peer had PATIENCE_S and has not said a word in this conversation.
+        """
+        since_s = trio.current_time()
+        talk: Talk | None = None
+        try:
+            with self._in_use(peer):
+                if peer != self.me and not self.endpoint.is_connected(peer):
+                    await self._reach(peer, min(deadline_s, self.dial_deadline_s))
+                async with self.streams.exchange(peer, deadline_s=deadline_s) as exchange:
+                    since_s = trio.current_time()
+                    talk = Talk(exchange, Conversation(Speaker.ASKER))
+                    yield talk
+        except (WireError, RemoteProtocolError):
+            self.offended(peer, Offence.MALFORMED)
+            raise
+        except TransportError as error:
+            heard = talk is not None and talk.heard
+            if is_its_fault(error, trio.current_time() - since_s, heard=heard):
+                self.offended(peer, Offence.UNANSWERED)
+            raise
+
+    async def _reach(self, peer: PeerId, deadline_s: float) -> None:
+        advert = self.view.advert_of(peer)
+        addresses = advert.record.addresses if advert else self.dialing.addresses_of(peer)
+        try:
+            await connect(self.endpoint, peer, addresses, deadline_s)
+        except Unreachable:
+            self.view.forget(peer)
+            raise
+        except TooSlow:
+            # Not where a client left it no time.
+            if deadline_s >= PATIENCE_S:
+                self.view.forget(peer)
+            raise
+
+    async def serve(self, exchange: Exchange) -> None:
+        """Answer one conversation that a peer opened. What it does wrong ends its stream alone."""
+        talk = Talk(exchange, Conversation(Speaker.ANSWERER))
+        banned = self.standing(talk.peer) is Standing.BANNED
+        try:
+            with self._in_use(talk.peer):
+                message = await talk.receive()
+                handler = self.handlers.get(type(message), _not_yet)
+                if banned:
+                    # No further offence: honest software goes on calling, and bans are to end.
+                    handler = _banned
+                await handler(talk, message)
+            self.served += 1
+        except (WireError, RemoteProtocolError) as error:
+            self.offended(talk.peer, Offence.MALFORMED)
+            self.blame(talk.peer, error)
+            raise
+        except TransportError as error:
+            self.blame(talk.peer, error)
+            raise
+
+    def blame(self, peer: PeerId, error: BatonError) -> None:
+        """Count what a peer did wrong, and keep the latest for `status`."""
+        self.failed += 1
+        self.note_problem(str(peer), str(error))
+
+    def note_problem(self, about: str, line: str) -> None:
+        """Keep the last problem with each of the latest few, for `status`."""
+        self.problems.pop(about, None)
+        self.problems[about] = line
+        while len(self.problems) > PROBLEMS_KEPT:
+            self.problems.pop(next(iter(self.problems)))
+
+    @contextmanager
+    def _in_use(self, peer: PeerId) -> Iterator[None]:
+        self.talking[peer] += 1
+        try:
+            yield
+        finally:
+            if self.endpoint.is_connected(peer):
+                self.used_at_s[peer] = trio.current_time()
+            self.talking[peer] -= 1
+            if not self.talking[peer]:
+                del self.talking[peer]
+
+
+async def _banned(talk: Talk, _: Message) -> None:
+    await talk.send(refusal_of(Refused("you are banned here for what you did")))
+
+
+async def _not_yet(talk: Talk, _: Message) -> None:
+    await talk.send(refusal_of(Refused("this peer is starting", retry_after_s=1.0)))

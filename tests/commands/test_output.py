@@ -1,0 +1,40 @@
+"""What a stranger wrote is shown as words: it neither colours the screen nor moves the cursor."""
+
+import json
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from node.commands.join import narrate
+from node.commands.output import show_json
+from node.engines.hash_engine import hash_manifest
+from tests.node.network import I, S, open_network
+
+
+async def test_a_models_name_is_narrated_as_text_alone(
+    autojump_clock: MockClock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = hash_manifest(name="[/x]\x1b]0;owned\x07\x9b2J\u202e")
+    async with open_network(tmp_path) as network:
+        await network.start(S)
+        async with network.outsider(S) as stranger:
+            await stranger.store.put(manifest.to_bytes())
+            node = await network.start(I, S, models=(str(manifest.id),))
+            with trio.move_on_after(5):
+                await narrate(node)
+    told = capsys.readouterr().out
+    assert "model [/x]" in told
+    assert all(it.isprintable() or it == "\n" for it in told)
+
+
+def test_a_json_document_holds_no_letter_that_a_terminal_obeys(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    document = {"name": "\x1b[2J\x9b2J\u202eeman é"}
+    show_json(document)
+    told = capsys.readouterr().out
+    assert told.isascii()
+    assert all(it.isprintable() or it == "\n" for it in told)
+    assert json.loads(told) == document

@@ -1,0 +1,166 @@
+"""What every engine promises. A new engine is done when it passes this file."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trio
+
+from node.engines.hash_engine import HashEngine, hash_manifest
+from node.engines.interface import Engine, Job
+from tests.engines.tiny import texts, write_tiny
+from wire.content import ContentId
+from wire.errors import Malformed, ModelRefused, Refused, TooSlow
+from wire.model import Manifest
+from wire.payload import Vectors
+
+JOBS_MAX = 4
+
+
+class Bench:
+    """An engine, a model it can run, and a job for it."""
+
+    def __init__(self, engine: Engine, manifest: Manifest, files: dict[str, Path]) -> None:
+        self.engine = engine
+        self.manifest = manifest
+        self.files = files
+
+    def job(self, *lines: str, **changes: object) -> Job:
+        job = Job(
+            model=self.manifest.id,
+            operation="embed",
+            input=texts(*lines),
+            parameters={},
+            deadline_s=30,
+        )
+        return replace(job, **changes)
+
+    async def embed(self, *lines: str) -> np.ndarray:
+        output = await self.engine.infer(self.job(*lines))
+        assert output.units == len(lines)
+        vectors = Vectors.from_bytes(output.data)
+        assert vectors.rows == len(lines)
+        return np.frombuffer(vectors.data, "<f4").reshape(vectors.rows, vectors.dimensions)
+
+
+@pytest.fixture(params=["hash", "tinygrad"])
+async def bench(request, tmp_path, open_engine) -> AsyncIterator[Bench]:
+    if request.param == "hash":
+        yield Bench(HashEngine(jobs_max=JOBS_MAX), hash_manifest(), {})
+        return
+    async with open_engine(jobs_max=JOBS_MAX) as engine:
+        yield Bench(engine, *write_tiny(tmp_path))
+
+
+@pytest.fixture
+async def ready(bench) -> Bench:
+    await bench.engine.load(bench.manifest, bench.files)
+    return bench
+
+
+async def test_a_model_that_is_not_loaded_is_refused(bench: Bench) -> None:
+    with pytest.raises(ModelRefused, match="not loaded"):
+        await bench.engine.infer(bench.job("a"))
+
+
+async def test_what_is_loaded_is_told_with_its_speed(ready: Bench) -> None:
+    loaded = ready.engine.loaded()[ready.manifest.id]
+    assert loaded.manifest == ready.manifest
+    assert loaded.units_per_s > 0
+    assert await ready.engine.load(ready.manifest, ready.files) == loaded
+    assert ready.engine.statistics().running
+    assert loaded.profile
+
+
+async def test_the_answer_is_a_unit_vector_for_each_text(ready: Bench) -> None:
+    vectors = await ready.embed("a b c", "d", "")
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert not np.array_equal(vectors[0], vectors[1])
+
+
+async def test_a_text_alone_and_among_others_has_the_same_bits(ready: Bench) -> None:
+    lines = ("a b c d e f", "x", "q r s t", "a", "x", "m n")
+    together = await ready.embed(*lines)
+    for line, vector in zip(lines, together, strict=True):
+        assert (await ready.embed(line))[0].tobytes() == vector.tobytes()
+
+
+async def test_jobs_at_the_same_time_each_get_their_own_answer(ready: Bench) -> None:
+    alone = {line: await ready.embed(line) for line in "abc"}
+    answers = {}
+
+    async def ask(line: str) -> None:
+        answers[line] = await ready.embed(line)
+
+    async with trio.open_nursery() as nursery:
+        for line in "abc":
+            nursery.start_soon(ask, line)
+    for line in "abc":
+        assert answers[line].tobytes() == alone[line].tobytes()
+
+
+async def test_a_full_queue_refuses_aloud_and_says_when_to_come_back(ready: Bench) -> None:
+    outcomes = []
+
+    async def ask() -> None:
+        try:
+            await ready.embed("a")
+            outcomes.append("done")
+        except Refused as error:
+            outcomes.append("refused" if error.retry_after_s is not None else "for ever")
+
+    assert ready.engine.free_slots == JOBS_MAX
+    async with trio.open_nursery() as nursery:
+        for _ in range(JOBS_MAX + 2):
+            nursery.start_soon(ask)
+    assert outcomes.count("refused") == 2
+    assert outcomes.count("done") == JOBS_MAX
+    assert ready.engine.free_slots == JOBS_MAX
+
+
+async def test_a_deadline_that_passes_is_TooSlow_and_leaves_no_work(ready: Bench) -> None:
+    with pytest.raises(TooSlow):
+        await ready.engine.infer(ready.job("a", deadline_s=0.0))
+    assert ready.engine.statistics().jobs_queued == 0
+    assert ready.engine.queue_s == 0
+    assert len(await ready.embed("a")) == 1
+
+
+async def test_a_cancelled_job_leaves_no_work(ready: Bench) -> None:
+    with trio.move_on_after(0) as scope:
+        await ready.embed(*("a b c",) * 200)
+    assert scope.cancelled_caught
+    assert ready.engine.statistics().units_queued == 0
+    assert len(await ready.embed("a")) == 1
+
+
+async def test_an_unloaded_model_is_refused(ready: Bench) -> None:
+    await ready.engine.unload(ready.manifest.id)
+    await ready.engine.unload(ContentId.of(b"never loaded"))
+    assert not ready.engine.loaded()
+    with pytest.raises(ModelRefused):
+        await ready.embed("a")
+
+
+@pytest.mark.parametrize("operation", ["nearest", "dance"])
+async def test_an_operation_the_engine_does_not_do_is_refused(ready: Bench, operation: str) -> None:
+    with pytest.raises(ModelRefused, match=operation):
+        await ready.engine.infer(ready.job("a", operation=operation))
+
+
+async def test_an_input_that_is_no_text_is_Malformed(ready: Bench) -> None:
+    with pytest.raises(Malformed):
+        await ready.engine.infer(ready.job("a", input=b"\x00"))
+
+
+async def test_a_format_the_engine_does_not_run_is_refused(bench: Bench) -> None:
+    with pytest.raises(ModelRefused, match="dance"):
+        await bench.engine.load(replace(bench.manifest, format="dance"), bench.files)
+
+
+async def test_done_units_are_counted(ready: Bench) -> None:
+    before = ready.engine.statistics().units_done
+    await ready.embed("a", "b", "c")
+    assert ready.engine.statistics().units_done == before + 3

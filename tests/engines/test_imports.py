@@ -1,0 +1,17 @@
+"""The engines run where neither the network nor the store is installed, and load no model library
+before a worker is asked for."""
+
+import subprocess
+import sys
+
+PROGRAM = """
+import sys
+import node.engines.host.engine, node.engines.hash_engine
+import node.engines.compare, node.engines.formats.minilm
+print(sorted({"libp2p", "lmdb", "p2p", "store", "tinygrad", "tokenizers"} & set(sys.modules)))
+"""
+
+
+def test_the_engines_import_neither_network_nor_store_nor_tinygrad() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True)
+    assert done.stdout.strip() == b"[]"

@@ -1,0 +1,71 @@
+"""Schemas of clients: those that would take for ever to compile are refused before they do."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node.engines.formats.gguf import describe
+from node.engines.worker.gguf_tokens import read_table
+from node.engines.worker.grammar import PARTS_MAX, PATTERNS_JOINED_MAX, Grammars, _check
+from tests.engines.tiny_gguf import write_gguf
+from wire.errors import ModelRefused
+
+PRIMES = (999983, 999979, 999961, 999959, 999953)
+PATTERNS = [f".*a.{{{at}}}.*" for at in range(16)]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "allOf": [{"multipleOf": it} for it in PRIMES]},
+        {"properties": {f"p{it}": {"type": "string"} for it in range(PARTS_MAX)}},
+        {"type": "string", "pattern": "(a|b)*" * 100},
+        {"type": "string", "minLength": 10**9},
+        {"type": "array", "minItems": 1e12},
+        {"type": "integer", "multipleOf": PRIMES[0]},
+        {"type": "number", "multipleOf": PRIMES[0] / 1000},
+        {"type": "number", "multipleOf": float("inf")},
+        {"type": "integer", "multipleOf": 10**400},
+        {"type": "number", "multipleOf": float("nan")},
+        {"allOf": [{"type": "string", "pattern": pattern} for pattern in PATTERNS]},
+        {"allOf": [{"properties": {"a": {"pattern": pattern}}} for pattern in PATTERNS]},
+        {
+            "$defs": {
+                f"d{at}": {"$ref": f"#/$defs/d{at + 1}", "pattern": pattern}
+                for at, pattern in enumerate(PATTERNS)
+            },
+            "$ref": "#/$defs/d0",
+        },
+    ],
+)
+def test_a_schema_that_takes_too_long_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(ModelRefused):
+        _check(schema)
+
+
+def test_what_people_ask_for_is_fine() -> None:
+    person = {"type": "object", "properties": {"age": {"type": "integer", "multipleOf": 5}}}
+    _check(json.loads(json.dumps({"type": "array", "items": person, "maxItems": 100})))
+    named = {"$ref": "#/$defs/person", "description": "who it is about"}
+    fields = {f"f{at}": {"type": "string", "pattern": "^[a-z]+$"} for at in range(30)}
+    _check({"$defs": {"person": person}, "properties": {"who": named, **fields}})
+    _check({"type": "number", "multipleOf": 0.0001})
+
+
+def test_the_worst_that_is_let_through_takes_no_time_that_anybody_misses(tmp_path: Path) -> None:
+    table = read_table(describe(write_gguf(tmp_path / "model.gguf", seed=7)))
+    grammars = Grammars(table)
+    began_s = time.process_time()
+    for schema in (
+        {"type": "integer", "multipleOf": 9973},
+        {"type": "number", "multipleOf": 9.973, "minimum": -3.1},
+    ):
+        assert grammars.of(json.dumps(schema)).allowed().any()
+    joined = [{"type": "string", "pattern": it} for it in PATTERNS[:PATTERNS_JOINED_MAX]]
+    with pytest.raises(ModelRefused, match="regex is empty"):
+        grammars.of(json.dumps({"allOf": joined}))
+    # A second or so; those that are refused take minutes and more.
+    assert time.process_time() - began_s < 20

@@ -1,0 +1,122 @@
+"""Making an index with data peers that list without end, or bring what nobody asked for."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from node.local.commands import Local
+from node.local.indexing import PARTS_MAX, SOURCES_LISTED_MAX
+from node.serving.data_role import PASSAGES_PER_LEG, DataRole
+from node.serving.role import Done, Emit, LegInput
+from node.serving.sources import PydocSource
+from tests.node.network import D, I, S, open_network
+from wire.content import ContentId
+from wire.errors import InputError, Malformed
+from wire.kinds import Role
+from wire.payload import Index, Passages, Texts
+from wire.task import Stage
+
+UNCHECKED = {"model": "hash", "needed": 0, "verifiers": 0, "deadline_s": 30}
+
+
+def unheard(_: Mapping[str, Any]) -> None: ...
+
+
+class Endless(DataRole):
+    """Always has 256 sources more."""
+
+    async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:
+        names = Texts(texts=("name",) * 256)
+        return Done(data=names.to_bytes(), units=256, profile="text")
+
+
+async def test_a_list_without_end_is_ended(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        data = await network.start(D, S)
+        assert isinstance(data.legs.roles, dict)
+        data.legs.roles[Role.DATA] = Endless(PydocSource(), data.parts.store)
+        await network.settled()
+        with trio.fail_after(600):
+            found = await Local(asker).sources({}, unheard)
+        assert found["sources"] == ["name"] * SOURCES_LISTED_MAX
+
+
+class Another(DataRole):
+    """Brings honest passages, and says of them what `changes` says."""
+
+    changes: Mapping[str, Any] = {}
+
+    async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:
+        done = await DataRole.do(self, stage, source, emit)
+        altered = replace(Passages.from_bytes(done.data), **self.changes)
+        return replace(done, data=altered.to_bytes())
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected", "words"),
+    [
+        ({"source": "pydoc:while"}, Malformed, "other passages than those of pydoc:try"),
+        ({"first": 64}, Malformed, "other passages than those of pydoc:try from number 0 on"),
+        ({"total": 1}, Malformed, "other passages"),
+        ({"total": 2**62}, (Malformed, InputError), r"other passages|more than"),
+    ],
+    ids=["source", "first", "total too small", "total without end"],
+)
+async def test_passages_that_were_not_asked_for_make_no_index(
+    autojump_clock: MockClock, tmp_path: Path, changes: dict[str, Any], expected: Any, words: str
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        await network.start(I, S)
+        data = await network.start(D, S)
+        assert isinstance(data.legs.roles, dict)
+        rogue = type("Rogue", (Another,), {"changes": changes, "__slots__": ()})
+        data.legs.roles[Role.DATA] = rogue(PydocSource(), data.parts.store)
+        await network.settled()
+        with pytest.raises(expected, match=words):
+            await Local(asker).embed({**UNCHECKED, "sources": ["pydoc:try"]}, unheard)
+
+
+class Long:
+    """One source of as many passages as asked for."""
+
+    def __init__(self, passages: int) -> None:
+        self.passages = passages
+
+    def names(self) -> tuple[str, ...]:
+        return ("long:0",)
+
+    async def fetch(self, name: str) -> str:
+        return "\n\n".join(f"{number:0>600}" for number in range(self.passages))
+
+
+async def test_a_source_of_more_parts_than_an_index_holds_is_refused_at_its_first(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        await network.start(I, S)
+        honest = await network.start(D, S, source=Long(PASSAGES_PER_LEG * 2))
+        await network.settled()
+        found = await Local(asker).embed({**UNCHECKED, "sources": ["long:0"] * 3}, unheard)
+        # A name that is given three times is in the index once.
+        assert (found["tasks"], found["passages"]) == (2, 64)
+        data = await asker.parts.store.get(ContentId.parse(found["index"]))
+        assert len(Index.from_bytes(data).parts) == 2
+        assert isinstance(honest.legs.roles, dict)
+        rogue = type(
+            "Rogue",
+            (Another,),
+            {"changes": {"total": PARTS_MAX * PASSAGES_PER_LEG + 1}, "__slots__": ()},
+        )
+        honest.legs.roles[Role.DATA] = rogue(Long(PASSAGES_PER_LEG), honest.parts.store)
+        done = asker.path.statistics().answered
+        with pytest.raises(InputError, match="fewer of them"):
+            await Local(asker).embed({**UNCHECKED, "sources": ["long:0"]}, unheard)
+        assert asker.path.statistics().answered == done + 1

@@ -1,0 +1,256 @@
+"""Whose leg is next: nobody waits behind another's flood; nothing is taken that would be late."""
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from node.serving.admission import (
+    ASKERS_MAX,
+    QUOTED_FOR_S,
+    QUOTED_MAX,
+    QUOTED_S_MAX,
+    RETRY_AFTER_S_MAX,
+    WAITING_PER_ASKER_MAX,
+    Admission,
+    Now,
+    Place,
+    Wanted,
+)
+from tests.p2p.transports import key_of
+from wire.content import PeerId
+from wire.errors import Refused
+
+
+def peer(name: str) -> PeerId:
+    return key_of(name).peer
+
+
+def wanted(name: str, cost_s: float = 1.0, left_s: float = 1000.0) -> Wanted:
+    return Wanted(asker=peer(name), units=1, cost_s=cost_s, left_s=left_s)
+
+
+def now(now_s: float = 0.0, busy_s: float = 0.0, room: int = 64) -> Now:
+    return Now(busy_s, room, now_s)
+
+
+def enter(
+    admission: Admission, name: str, at: Now | None = None, /, **terms: float
+) -> tuple[Place, list[Place]]:
+    place, given_up = admission.enter(wanted(name, **terms), peer(name), at or now())
+    place.ready = True
+    return place, given_up
+
+
+def order(admission: Admission, names: str) -> str:
+    """Who is worked for, one after the other."""
+    of = {peer(name): name for name in names}
+    done = ""
+    while True:
+        begun, _ = admission.next(now())
+        if not begun:
+            return done
+        for place in begun:
+            done += of[place.asker]
+            admission.leave(place)
+
+
+def test_askers_take_turns_however_many_jobs_each_has() -> None:
+    admission = Admission(1)
+    for name in "aaaaaabbc":
+        enter(admission, name)
+    assert order(admission, "abc") == "abcabaaaa"
+
+
+def test_long_jobs_have_fewer_turns_than_short_ones() -> None:
+    admission = Admission(1)
+    for _ in range(3):
+        enter(admission, "a", cost_s=4.0)
+    for _ in range(9):
+        enter(admission, "b", cost_s=1.0)
+    assert order(admission, "ab")[:6] == "abbbba"
+
+
+def test_who_was_idle_has_saved_up_nothing_and_waits_for_nobody_s_backlog() -> None:
+    admission = Admission(1)
+    for _ in range(20):
+        enter(admission, "a")
+    for _ in range(10):
+        (place,), _ = admission.next(now())
+        admission.leave(place)
+    enter(admission, "b")
+    enter(admission, "b")
+    assert order(admission, "ab")[:4] in ("baba", "abab")
+
+
+def test_as_many_are_worked_on_as_the_engine_has_use_for() -> None:
+    admission = Admission(64)
+    places = [
+        admission.enter(
+            Wanted(asker=peer("a"), units=30, cost_s=1.0, left_s=100.0), peer("a"), now()
+        )[0]
+        for _ in range(5)
+    ]
+    for place in places:
+        place.ready = True
+    assert admission.next(now())[0] == places[:3]
+    assert admission.next(now())[0] == []
+    admission.leave(places[0])
+    assert admission.next(now())[0] == [places[3]]
+
+
+def test_one_whose_input_is_on_its_way_holds_up_nobody() -> None:
+    admission = Admission(1)
+    slow, _ = enter(admission, "a")
+    slow.ready = False
+    quick, _ = enter(admission, "b")
+    assert admission.next(now())[0] == [quick]
+    admission.leave(quick)
+    slow.ready = True
+    assert admission.next(now())[0] == [slow]
+
+
+def test_what_cannot_be_done_in_time_is_refused_for_good_or_until_there_is_less() -> None:
+    admission = Admission(1)
+    with pytest.raises(Refused, match="deadline") as hopeless:
+        enter(admission, "a", cost_s=10.0, left_s=9.0)
+    assert hopeless.value.retry_after_s is None
+    with pytest.raises(Refused, match="deadline") as queued:
+        enter(admission, "a", now(busy_s=20.0), cost_s=1.0, left_s=15.0)
+    assert queued.value.retry_after_s == 10.0
+    with pytest.raises(Refused) as long:
+        enter(admission, "a", now(busy_s=2000.0), cost_s=1.0, left_s=15.0)
+    assert long.value.retry_after_s == RETRY_AFTER_S_MAX
+    assert not admission.waiting
+
+
+def test_an_engine_that_does_many_at_once_does_one_no_faster() -> None:
+    admission = Admission(100)
+    job = Wanted(asker=peer("a"), units=80, cost_s=1.0, left_s=100.0, alone_s=8.0)
+    assert admission.quote(job, peer("a"), now()) >= 8.0
+    assert admission.quote(job, peer("b"), now(busy_s=20.0)) == pytest.approx(
+        admission.quote(replace(job, alone_s=0.0), peer("c"), now(busy_s=20.0)), rel=0.2
+    )
+    with pytest.raises(Refused) as refused:
+        admission.enter(replace(job, left_s=5.0), peer("a"), now())
+    # More time changes nothing.
+    assert refused.value.retry_after_s is None
+
+
+def test_a_deadline_is_kept_for_those_who_were_taken_before() -> None:
+    admission = Admission(1)
+    first, _ = enter(admission, "a", left_s=3.0)
+    second, _ = enter(admission, "a", left_s=3.0)
+    # A newcomer's turn comes before another's second job, which would be late then.
+    newcomer, given_up = enter(admission, "b", left_s=3.0)
+    assert given_up == []
+    another, given_up = enter(admission, "c", left_s=30.0)
+    assert given_up == [second]
+    assert second.refusal is not None
+    assert second.refusal.retry_after_s is not None
+    assert admission.waiting == [first, newcomer, another]
+
+
+def test_where_there_is_no_room_who_has_most_makes_room_for_who_has_fewer() -> None:
+    admission = Admission(1)
+    for _ in range(4):
+        enter(admission, "a", now(room=4))
+    last = admission.waiting[-1]
+    with pytest.raises(Refused, match="every slot is taken") as refused:
+        enter(admission, "a", now(room=4))
+    assert refused.value.retry_after_s is not None
+    assert enter(admission, "b", now(room=4))[1] == [last]
+    assert enter(admission, "b", now(room=4))[1]
+    # Two each: that is fair.
+    for name in "ab":
+        with pytest.raises(Refused):
+            enter(admission, name, now(room=4))
+    assert len(admission.waiting) == 4
+
+
+def test_one_asker_has_so_many_waiting_and_no_more() -> None:
+    admission = Admission(1)
+    for _ in range(WAITING_PER_ASKER_MAX):
+        enter(admission, "a", now(room=10_000))
+    with pytest.raises(Refused, match="of this asker") as refused:
+        enter(admission, "a", now(room=10_000))
+    assert refused.value.retry_after_s is not None
+    enter(admission, "b", now(room=10_000))
+
+
+def test_one_whose_deadline_comes_too_near_is_told_so_instead_of_worked_for() -> None:
+    admission = Admission(1)
+    late, _ = enter(admission, "a", left_s=5.0)
+    good, _ = enter(admission, "b", left_s=50.0)
+    begun, given_up = admission.next(now(4.5))
+    assert (begun, given_up) == ([good], [late])
+    assert late.refusal is not None
+
+
+def test_those_who_ask_at_the_same_time_do_not_all_hear_that_nobody_is_there() -> None:
+    admission = Admission(1)
+
+    def quote(name: str, at_s: float) -> float:
+        return admission.quote(wanted(name), peer(name), now(at_s))
+
+    told = [quote(str(number), 0.0) for number in range(5)]
+    assert told == sorted(told)
+    assert told[1] - told[0] == pytest.approx(1.0)
+    # However many only ask, they keep nobody else away for long.
+    assert told[4] - told[0] == pytest.approx(QUOTED_S_MAX)
+    # Asking twice makes nobody look busier, and a quote is for a moment only.
+    assert quote("0", 0.1) == quote("0", 0.2)
+    assert quote("9", QUOTED_FOR_S + 0.3) == told[0]
+    # It binds nobody: who comes is taken by what is there.
+    place, _ = admission.enter(wanted("z", left_s=1.2), peer("z"), now(QUOTED_FOR_S + 0.3))
+    assert place.expected_s == told[0]
+
+
+def test_no_flood_of_askers_fills_the_memory() -> None:
+    admission = Admission(1)
+    busy, _ = enter(admission, "busy", cost_s=1.0)
+    admission.next(now())
+    for number in range(ASKERS_MAX + 50):
+        place, _ = enter(admission, f"asker {number}", cost_s=50.0, left_s=1e9)
+        admission.leave(place)
+        admission.quote(wanted(f"asker {number}"), place.asker, now())
+    assert len(admission._finish) <= ASKERS_MAX
+    assert len(admission._quoted) <= QUOTED_MAX
+    admission.leave(busy)
+    assert not admission._finish
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_whatever_happens_bounds_hold_and_whoever_was_taken_hears_of_it(seed: int) -> None:
+    random = Random(seed)
+    admission, room, at_s, ends_s = Admission(1), 8, 0.0, 0.0
+    places: list[Place] = []
+    ended: set[Place] = set()
+    waits_s: list[float] = []
+    for _ in range(400):
+        at_s += random.random()
+        if admission.running and ends_s <= at_s:
+            (done,) = admission.running
+            assert ends_s <= done.until_s
+            admission.leave(done)
+            ended.add(done)
+        at = Now(max(0.0, ends_s - at_s) if admission.running else 0.0, room, at_s)
+        try:
+            terms = {"cost_s": random.choice((0.2, 1.0, 3.0)), "left_s": random.choice((4.0, 20.0))}
+            place, given_up = enter(admission, random.choice("aaaaaaabc"), at, **terms)
+            places.append(place)
+            ended.update(given_up)
+        except Refused as error:
+            waits_s.append(error.retry_after_s or RETRY_AFTER_S_MAX)
+        if random.random() < 0.1 and admission.waiting:
+            place = random.choice(admission.waiting)
+            admission.leave(place)
+            ended.add(place)
+        begun, given_up = admission.next(at)
+        ended.update(given_up)
+        if begun:
+            ends_s = at_s + at.busy_s + begun[0].cost_s
+        assert len(admission.waiting) <= room
+        assert len(admission.running) <= 1
+    assert all(0 < it <= RETRY_AFTER_S_MAX for it in waits_s)
+    assert set(places) == ended | set(admission.waiting) | admission.running
