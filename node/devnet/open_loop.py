@@ -28,7 +28,8 @@ def rate_of(text: str) -> float:
     rate = float(match[1]) / _PER_S[match[2]]
     if not 0 < rate <= RATE_MAX:
         raise InputError(
-            f"{text!r} is no load", todo=f"give more than 0/s and at most {RATE_MAX:.0f}/s"
+            f"{text!r} is not a possible rate",
+            todo=f"give more than 0/s and at most {RATE_MAX:.0f}/s",
         )
     return rate
 
