@@ -1,17 +1,17 @@
 """The command line: the commands there are.
 
-Nothing here or below `node.commands.syntax` imports the network, an engine or a web library before
+Nothing here or in the files `cli_*.py` imports the network, an engine or a web library before
 a command runs, so that `--help`, `--version` and a misspelt word are answered at once.
 """
 
 import click
 
+from node.commands.cli_keys import keys
+from node.commands.cli_models import bench_command, models
+from node.commands.cli_networks import demo_command, devnet_command, load_command
+from node.commands.cli_peer import join_command, peers_command, receipts_command, status_command
+from node.commands.cli_tasks import ask_command, get_command, put_command, verify_command
 from node.commands.command import Group
-from node.commands.syntax.keys import keys
-from node.commands.syntax.models import bench_command, models
-from node.commands.syntax.networks import demo_command, devnet_command, load_command
-from node.commands.syntax.peer import join_command, peers_command, receipts_command, status_command
-from node.commands.syntax.tasks import ask_command, get_command, put_command, verify_command
 
 # The version of pyproject.toml; a test holds the two together.
 VERSION = "0.1.0"

@@ -51,6 +51,7 @@ class Latencies:
     _sorted_s: list[float] = field(default_factory=list)
 
     def note(self, latency_s: float) -> None:
+        """Add the latency of one answer, in seconds."""
         bisect.insort(self._sorted_s, latency_s)
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ REFUSED: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "a share that is none": (("--faults", "kill=7"), ("7 is not a share",)),
     "a fault after the end": (("--faults", "kill=0.2@90"), ("kill=0.2@90", "over")),
     "an end of what has none": (("--faults", "kill=0.2+5"), ("kill has no end",)),
-    "a run made another": (("--replay", "x.json", "--seed", "3"), ("--seed", "another")),
+    "a run made another": (("--replay", "x.json", "--seed", "3"), ("--seed", "cannot be given")),
     "no load": (("--load", "0"), ("not a possible rate",)),
     "a load in words": (("--load", "much"), ("'much'", "10/s")),
     "no network": (("--peers", "1"), ("1 peers",)),
