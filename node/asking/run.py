@@ -32,6 +32,8 @@ class Request:
     level: Level = Level.SPOT_CHECKED
     verifiers: int = 3
     needed: int = 2
+    # Which of this peer's clients the task belongs to; empty for the peer's owner.
+    owner: bytes = b""
 
 
 @dataclass(slots=True)
@@ -46,6 +48,7 @@ class Run:
     seed: bytes
     started_s: float
     attempt: int = 1
+    owner: bytes = b""
     shown: Shown = field(default_factory=Shown)
     # Who did not do its part, in any attempt.
     failed: set[PeerId] = field(default_factory=set)

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from node.gateway.access import Door
+from node.gateway.access import AccessMiddleware
 from node.gateway.chat import chat_router
 from node.gateway.completions import completions_router
 from node.gateway.embeddings import embeddings_router
@@ -31,9 +31,10 @@ DESCRIPTION = """A peer of a Baton network, as OpenAI's clients know an API. Eac
 the ids of its tasks (`x-baton-task`) and of their receipts (`x-baton-receipt`)."""
 
 
-def gateway_app(node: Node, config: GatewayConfig) -> Door:
-    """The whole application, with its door."""
-    desk = Desk(node, config)
+def gateway_app(node: Node, config: GatewayConfig) -> AccessMiddleware:
+    """The whole application, and before it what every request has to pass."""
+    keyring = Keyring(keys_file(node.config.state))
+    desk = Desk(node, config, keyring.is_for_one)
     # Its own pages would load scripts from elsewhere; the document alone is served.
     app = FastAPI(
         title="Baton gateway", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None
@@ -54,7 +55,7 @@ def gateway_app(node: Node, config: GatewayConfig) -> Door:
     _handle(app, RequestValidationError, _of_validation)
     _handle(app, Exception, lambda _: BUG)
     _document(app, config)
-    return Door(app, config, Keyring(keys_file(node.config.state)))
+    return AccessMiddleware(app, config, keyring)
 
 
 def _handle(app: FastAPI, kind: type[E], fault_of_one: Callable[[E], Fault]) -> None:

@@ -138,7 +138,7 @@ def chat_router(desk: Desk) -> APIRouter:
         Headers: `x-baton-verdicts: 2/3` has the answer checked by others before it is told as
         final; `x-baton-deadline` is how many seconds it may take.
         """
-        terms = desk.terms(request.headers)
+        terms = desk.terms(request)
         row = desk.catalogue.find(asked.model)
         await desk.catalogue.check_does(row, GENERATE)
         data = chat_input(asked)

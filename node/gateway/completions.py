@@ -91,7 +91,7 @@ def completions_router(desk: Desk) -> APIRouter:
     )
     async def create(asked: CompletionAsked, request: Request) -> Response:
         """What a model goes on with after a prompt: whole, or streamed with `stream`."""
-        terms = desk.terms(request.headers)
+        terms = desk.terms(request)
         row = desk.catalogue.find(asked.model)
         await desk.catalogue.check_does(row, GENERATE)
         prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt

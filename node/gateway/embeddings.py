@@ -38,7 +38,7 @@ def embeddings_router(desk: Desk) -> APIRouter:
 
         Peers do not say how many tokens the texts had: `usage` is 0.
         """
-        terms = desk.terms(request.headers)
+        terms = desk.terms(request)
         row = desk.catalogue.find(asked.model)
         await desk.catalogue.check_does(row, EMBED)
         texts = [asked.input] if isinstance(asked.input, str) else asked.input

@@ -60,7 +60,7 @@ def infer_router(desk: Desk) -> APIRouter:
         does, and `name` is what the one array of an npy file is called. The answer has the form
         that `accept` names, else that of the request.
         """
-        terms = desk.terms(request.headers)
+        terms = desk.terms(request)
         sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         model, tensors = await _read(request, sent, model, name)
         row = desk.catalogue.find(model)

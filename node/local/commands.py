@@ -89,6 +89,7 @@ class Local:
                 "blocks": store.blocks,
             },
             "engine": {"restarts": engine.restarts, "last_failure": engine.last_failure},
+            **{name: dict(tell()) for name, tell in node.status_sources.items()},
             "same_key_elsewhere": node.peers.meetings.same_key,
             "clock_wrong_s": node.peers.meetings.clock_wrong_s(),
             "problems": list(node.peers.problems.values())[-5:] + node.log[-5:],
