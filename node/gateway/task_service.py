@@ -172,8 +172,10 @@ class Desk:
 
     async def _somebody_checks(self, request: Request) -> None:
         """HttpError at once where the verdicts asked for cannot come: nobody waits for those."""
+        if request.level is Level.SIGNED:
+            return
         checking, model = self.node.path.checking, request.stages[-1].model
-        if request.level is Level.SIGNED or len(checking.verifiers(model)) >= request.needed:
+        if len(checking.verifiers(model)) >= request.needed:
             return
         await self.node.peers.seek(Role.VERIFY, model, deadline_s=SEEK_S)
         if (known := len(checking.verifiers(model))) < request.needed:

@@ -13,8 +13,6 @@ from random import Random
 import httpx
 import openai
 import pytest
-import trio
-from trio.testing import MockClock
 
 from node.gateway.keys import add_key, keys_file, remove_key
 from node.gateway.rate_limit import Allowance
