@@ -28,39 +28,39 @@ class ConnectionSlot:
 
 @dataclass(slots=True)
 class ConnectionTable:
-    """The connections that are open, at most `places_max`."""
+    """The connections that are open, at most `connections_max`."""
 
-    places_max: int
-    _places: set[ConnectionSlot] = field(default_factory=set)
+    connections_max: int
+    _slots: set[ConnectionSlot] = field(default_factory=set)
     _by_prefix: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._slots)
 
     def add(self, prefix: str, now_s: float) -> ConnectionSlot:
         """A place for a newcomer, besides those that there are; see `evicted`."""
-        place = ConnectionSlot(prefix, now_s)
-        self._places.add(place)
+        slot = ConnectionSlot(prefix, now_s)
+        self._slots.add(slot)
         self._by_prefix[prefix] = self._by_prefix.get(prefix, 0) + 1
-        return place
+        return slot
 
-    def remove(self, place: ConnectionSlot) -> None:
+    def remove(self, slot: ConnectionSlot) -> None:
         """Forget a connection; nothing happens if it was removed before."""
-        if place not in self._places:
+        if slot not in self._slots:
             return
-        self._places.discard(place)
-        left = self._by_prefix[place.prefix] - 1
+        self._slots.discard(slot)
+        left = self._by_prefix[slot.prefix] - 1
         if left:
-            self._by_prefix[place.prefix] = left
+            self._by_prefix[slot.prefix] = left
         else:
-            del self._by_prefix[place.prefix]
+            del self._by_prefix[slot.prefix]
 
     def evicted(self, newcomer: ConnectionSlot) -> ConnectionSlot | None:
         """Who has to go, and is forgotten here, because of `newcomer`; None if there is room.
 
         Where all others are at work it is the newcomer itself.
         """
-        if len(self._places) <= self.places_max:
+        if len(self._slots) <= self.connections_max:
             return None
         chosen = self.quietest(newcomer) or newcomer
         self.remove(chosen)
@@ -68,7 +68,7 @@ class ConnectionTable:
 
     def quietest(self, besides: ConnectionSlot | None = None) -> ConnectionSlot | None:
         """Of the prefix with the most connections, the one that was silent the longest."""
-        waiting = [it for it in self._places if not it.at_work and it is not besides]
+        waiting = [it for it in self._slots if not it.at_work and it is not besides]
         counts = self._by_prefix
         return min(waiting, key=lambda it: (-counts[it.prefix], it.heard_at_s), default=None)
 

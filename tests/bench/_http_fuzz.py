@@ -273,7 +273,7 @@ async def _heard_all(ours: socket.socket) -> bytes:
 
 
 async def fuzzed(count: int, seed: int, state: Path) -> dict[str, Any]:
-    """`count` conversations with one gateway; `held` is whether nothing broke and nothing leaked."""
+    """`count` conversations with one gateway; `held`: nothing broke, and nothing leaked."""
     config = GatewayConfig(origins=frozenset({ORIGIN}))
     node = await direct_node(state)
     access = gateway_app(node, config)

@@ -1,7 +1,7 @@
 """Raw bytes at what listens: mutated conversations, none of which may end or hold anything.
 
-`python -m tests.bench fuzz http [CONVERSATIONS [SEED]]`: a gateway without a network, its own server
-and all its endpoints, in one process. A million conversations is the whole run.
+`python -m tests.bench fuzz http [CONVERSATIONS [SEED]]`: a gateway without a network, with its
+server and all its endpoints, in one process. A million conversations is the whole run.
 """
 
 import tempfile
