@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from node.gateway.asgi import run_asgi
 from node.gateway.browser_policy import ALWAYS, page_access
-from node.gateway.errors import Fault, fault_of
+from node.gateway.errors import ErrorDetail, fault_of
 from node.gateway.http_exchange import Exchange, RequestRefused
 from node.gateway.json_body import is_too_deep
 from node.gateway.keys import Keyring
@@ -45,13 +45,13 @@ _JSON_TYPE = re.compile(r"application/(?:[^\s/;+]+\+)?json")
 class _Turned(Exception):
     """A request that goes no further."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: ErrorDetail) -> None:
         super().__init__(fault.message)
         self.fault = fault
 
 
 def _turned(status: int, message: str, code: str, wait_s: float | None = None) -> _Turned:
-    return _Turned(Fault(status=status, message=message, code=code, retry_after_s=wait_s))
+    return _Turned(ErrorDetail(status=status, message=message, code=code, retry_after_s=wait_s))
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ class AccessMiddleware:
             await _refuse(exchange, turned.fault)
         except RequestRefused as error:
             refusal = error.refusal
-            fault = Fault(status=refusal.status, message=refusal.message, code=refusal.code)
+            fault = ErrorDetail(status=refusal.status, message=refusal.message, code=refusal.code)
             await _refuse(exchange, fault)
         except BatonError as error:
             # The keys cannot be read: then nobody comes in.
@@ -177,7 +177,7 @@ class _Reading:
                 f" tensors {NPY_TYPE} and {SAFETENSORS_TYPE}"
             )
             raise _Turned(
-                Fault(status=400, message=message, code="invalid_value", param="content-type")
+                ErrorDetail(status=400, message=message, code="invalid_value", param="content-type")
             )
         most = TENSOR_BYTES_MAX if is_tensors else JSON_BYTES_MAX
         if head.length_bytes is not None and head.length_bytes > most:
@@ -240,7 +240,7 @@ def _is_host(text: str, config: GatewayConfig) -> bool:
     return True
 
 
-async def _refuse(exchange: Exchange, fault: Fault) -> None:
+async def _refuse(exchange: Exchange, fault: ErrorDetail) -> None:
     headers = {"content-type": "application/json", **fault.all_headers}
     if fault.status == 401:
         headers["www-authenticate"] = "Bearer"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import trio
 
 from node.gateway.connection_limits import ConnectionSlot
-from node.gateway.errors import Fault
+from node.gateway.errors import ErrorDetail
 from node.gateway.http_exchange import Exchange, head_bytes
 from node.gateway.request_parser import IncomingRequest, Refusal, RequestParser
 
@@ -195,7 +195,7 @@ class Connection:
     async def _refuse(self, refusal: Refusal) -> None:
         """Say why nothing more is read on this connection."""
         count(self.statistics.refused, str(refusal.status))
-        fault = Fault(status=refusal.status, message=refusal.message, code=refusal.code)
+        fault = ErrorDetail(status=refusal.status, message=refusal.message, code=refusal.code)
         body = json.dumps(fault.body).encode()
         headers = [
             (b"content-type", b"application/json"),

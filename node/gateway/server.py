@@ -34,7 +34,7 @@ async def open_gateway(node: Node, config: GatewayConfig) -> AsyncIterator[str]:
             body_s=config.body_s,
             send_s=config.send_s,
         ),
-        node.parts.seams.wall_s,
+        node.dependencies.environment.wall_s,
         node.note,
     )
     node.status_sources["http"] = server.status

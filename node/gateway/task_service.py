@@ -9,14 +9,14 @@ import trio
 from starlette.requests import HTTPConnection
 
 from node.asking.answers import Answered
-from node.asking.run import Request
+from node.asking.run import TaskRequest
 from node.asking.tasks import TASKS_UNDER_WAY_MAX
 from node.gateway.catalogue import Catalogue
-from node.gateway.errors import Fault, HttpError, bad, fault_of, not_found, unavailable
+from node.gateway.errors import ErrorDetail, HttpError, bad, fault_of, not_found, unavailable
 from node.gateway.shares import Shares
 from node.gateway_config import GatewayConfig, check_verdicts
 from node.peer import Node
-from node.task.events import Event, Failed, Offered, Tell
+from node.task.events import Event, EventSink, Failed, Offered
 from wire import limits
 from wire.content import ContentId
 from wire.errors import BatonError, InputError
@@ -47,8 +47,8 @@ class Terms:
     deadline_s: int
     owner: bytes
 
-    def request(self, stage: Stage, data: bytes) -> Request:
-        return Request(
+    def request(self, stage: Stage, data: bytes) -> TaskRequest:
+        return TaskRequest(
             stages=(stage,),
             input=data,
             deadline_s=self.deadline_s,
@@ -60,7 +60,7 @@ class Terms:
 
 
 @dataclass(slots=True)
-class Desk:
+class TaskService:
     """What every endpoint needs: the peer, its models, and how tasks are run on it."""
 
     node: Node
@@ -104,10 +104,10 @@ class Desk:
 
     def check_owns(self, asked: HTTPConnection, task: ContentId) -> None:
         """HttpError for a task of another, the same as for one that never was."""
-        if self.node.path.owner_of(task) != asked.state.owner:
+        if self.node.tasks.owner_of(task) != asked.state.owner:
             raise not_found(f"no answer to the task {task} is kept here")
 
-    async def _submit(self, request: Request) -> ContentId:
+    async def _submit(self, request: TaskRequest) -> ContentId:
         """The id of a task that was accepted, and counts as its key's; HttpError if it was not."""
         if not self._has_room(request.owner):
             raise unavailable(
@@ -133,17 +133,17 @@ class Desk:
 
     def _sweep(self) -> None:
         """Forget what was left alone and has ended."""
-        for task in [it for it in self._left if not self.node.path.under_way(it)]:
+        for task in [it for it in self._left if not self.node.tasks.under_way(it)]:
             owner = self._left.pop(task)
             self._tasks.give_back(owner)
             self._unattended.give_back(owner)
 
-    async def _accepted(self, request: Request) -> ContentId:
+    async def _accepted(self, request: TaskRequest) -> ContentId:
         await self._somebody_checks(request)
         try:
             # Cut short, it would leave a task that nobody knows the id of.
             with trio.CancelScope(shield=True):
-                return await self.node.path.submit(request)
+                return await self.node.tasks.submit(request)
         except InputError as error:
             raise unavailable(
                 str(error), code="model_not_served", retry_after_s=RETRY_AFTER_S
@@ -151,7 +151,7 @@ class Desk:
         except BatonError as error:
             raise HttpError(fault_of(error)) from error
 
-    async def leave(self, request: Request) -> ContentId:
+    async def leave(self, request: TaskRequest) -> ContentId:
         """Submit a task that no connection waits for, within its key's share of those."""
         self._sweep()
         if not self._unattended.take(request.owner):
@@ -170,11 +170,11 @@ class Desk:
             if task is None:
                 self._unattended.give_back(request.owner)
 
-    async def _somebody_checks(self, request: Request) -> None:
+    async def _somebody_checks(self, request: TaskRequest) -> None:
         """HttpError at once where the verdicts asked for cannot come: nobody waits for those."""
         if request.level is Level.SIGNED:
             return
-        checking, model = self.node.path.checking, request.stages[-1].model
+        checking, model = self.node.tasks.checking, request.stages[-1].model
         if len(checking.verifiers(model)) >= request.needed:
             return
         await self.node.peers.seek(Role.VERIFY, model, deadline_s=SEEK_S)
@@ -187,44 +187,44 @@ class Desk:
             )
 
     async def done(
-        self, request: Request, tell: Tell, accepted: Callable[[ContentId], None]
+        self, request: TaskRequest, on_event: EventSink, accepted: Callable[[ContentId], None]
     ) -> Answered:
         """A task's answer; HttpError if there is none. Left early, the task is cancelled."""
         started_s = trio.current_time()
         task = await self._submit(request)
         headers = {"x-baton-task": str(task)}
         accepted(task)
-        watch = _Watch(tell)
+        watch = _Watch(on_event)
         try:
             with watch.patience:
-                return await self.node.path.watch(task, watch.tell)
+                return await self.node.tasks.watch(task, watch.on_event)
             raise HttpError(replace(watch.fault, headers=headers))
         except BatonError as error:
             late = trio.current_time() - started_s >= request.deadline_s - 1
             raise HttpError(replace(fault_of(error, late=late), headers=headers)) from error
         finally:
             self._tasks.give_back(request.owner)
-            self.node.path.cancel(task)
+            self.node.tasks.cancel(task)
 
 
 @dataclass(slots=True)
 class _Watch:
     """Hears what happens to one task, and notices that it is asked for what does not work."""
 
-    forward: Tell
+    forward: EventSink
     why: str = ""
     patience: trio.CancelScope = field(default_factory=trio.CancelScope)
     _taken: bool = False
 
     @property
-    def fault(self) -> Fault:
+    def fault(self) -> ErrorDetail:
         if self.why.startswith(WORKER):
-            return Fault(
+            return ErrorDetail(
                 status=503, message=self.why, code="worker_failed", retry_after_s=RETRY_AFTER_S
             )
-        return Fault(status=400, message=self.why, code="refused")
+        return ErrorDetail(status=400, message=self.why, code="refused")
 
-    def tell(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         match event:
             case Offered():
                 self._taken = True

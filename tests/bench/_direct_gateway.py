@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import trio
 
-from node.asking.run import Request
+from node.asking.run import TaskRequest
 from node.engines.hash_engine import HashEngine, hash_manifest
 from node.engines.interface import Job
 from node.peer import Node
@@ -23,10 +23,10 @@ class DirectPath:
 
     engine: HashEngine
     checking: Any = field(default_factory=lambda: SimpleNamespace(verifiers=lambda _: []))
-    _requests: dict[ContentId, Request] = field(default_factory=dict)
+    _requests: dict[ContentId, TaskRequest] = field(default_factory=dict)
     _count: int = 0
 
-    async def submit(self, request: Request) -> ContentId:
+    async def submit(self, request: TaskRequest) -> ContentId:
         self._count += 1
         task = ContentId.of(self._count.to_bytes(8))
         self._requests[task] = request
@@ -85,7 +85,7 @@ async def direct_node(state: Path) -> Node:
         manifest_of={manifest.id: manifest}.get,
     )
     parts = SimpleNamespace(
-        seams=SimpleNamespace(wall_s=trio.current_time, random=Random(1), entropy=os.urandom),
+        environment=SimpleNamespace(wall_s=trio.current_time, random=Random(1), entropy=os.urandom),
         store=SimpleNamespace(get=not_kept),
     )
     noted: list[str] = []

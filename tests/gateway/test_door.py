@@ -344,7 +344,7 @@ def test_a_client_that_goes_away_frees_its_slot(served: Served, *, stream: bool)
             assert b"zzz" in found.recv(1 << 16) + found.recv(1 << 16)
         until(lambda: served.engine.begun > begun and served.engine.under_way)
     until(lambda: served.engine.cancelled > cancelled and not served.engine.under_way)
-    until(lambda: not served.node.path.statistics().under_way)
+    until(lambda: not served.node.tasks.statistics().under_way)
 
 
 @pytest.mark.parametrize("asked", ["close", "keep-alive"])
