@@ -1,9 +1,9 @@
-"""Neighbours: met with a Hello, kept up by swaps, left with a Part.
+"""Neighbours: met with a Hello, kept up by swaps, left with a Goodbye.
 
-The shell around `dialing` and `anti_entropy`; the Hello is in `handshake`. A swap with one neighbour
-every few seconds carries the adverts, and is how each side knows that the other is there and still
-sees it; with each in turn, so that nobody is unheard for long. A neighbour that is silent is no
-candidate any more.
+The shell around `dialing` and `anti_entropy`; the Hello is in `handshake`. A swap with one
+neighbour every few seconds carries the adverts, and is how each side knows that the other is there
+and still sees it; with each in turn, so that nobody is unheard for long. A neighbour that is silent
+is no candidate any more.
 """
 
 import math

@@ -18,8 +18,8 @@ from wire.errors import Missing
 
 
 @dataclass(slots=True)
-class DirectPath:
-    """What stands for a peer's path: the engine, called at once."""
+class DirectTasks:
+    """What stands for a peer's own tasks: the engine, called at once."""
 
     engine: HashEngine
     checking: Any = field(default_factory=lambda: SimpleNamespace(verifiers=lambda _: []))
@@ -84,16 +84,16 @@ async def direct_node(state: Path) -> Node:
         known=lambda: {manifest.id: manifest},
         manifest_of={manifest.id: manifest}.get,
     )
-    parts = SimpleNamespace(
+    dependencies = SimpleNamespace(
         environment=SimpleNamespace(wall_s=trio.current_time, random=Random(1), entropy=os.urandom),
         store=SimpleNamespace(get=not_kept),
     )
     noted: list[str] = []
     node = SimpleNamespace(
-        path=DirectPath(engine),
+        tasks=DirectTasks(engine),
         models=models,
         peers=peers,
-        parts=parts,
+        dependencies=dependencies,
         config=SimpleNamespace(state=state, leave_s=1.0),
         status_sources={},
         log=noted,

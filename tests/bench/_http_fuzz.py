@@ -1,7 +1,7 @@
 """Conversations with a gateway, mutated: raw bytes at its connections, from one seed.
 
-Each conversation is one of the corpus, changed in its bytes, cut anywhere, sent by a client that may
-read, stop reading, wait, close one side, or go. On the clock of `trio.testing` all waits are free.
+Each conversation is one of the corpus, changed in its bytes, cut anywhere, sent by a client that
+may read, stop reading, wait, close one side, or go. On the clock of `trio.testing` waits are free.
 """
 
 import socket
@@ -100,12 +100,21 @@ CORPUS = (
     _post(b"/v1/completions", COMPLETION) * 3,
 )
 TOKENS = (
-    b"\r\n", b"\n", b"\r", b"\x00", b" ", b"\t", b":", b";", b"0\r\n\r\n", b"%00", b"%", b"\xff", b"\xe4",
-    b"chunked", b"Content-Length: 5\r\n", b"Content-Length: 99999999\r\n", b"Expect: 100-continue\r\n",
-    b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"HTTP/1.0", b"HTTP/2.0", b"HEAD",
-    b"Upgrade: h2c\r\n", b"ffffffffffffffff\r\n", b"Host: evil.example\r\n", b"X: " + b"y" * 300,
-    b"A: b\r\n" * 120, b"/" * 5000, b"[" * 200, b'"stream": true', PREFACE,
-)  # fmt: skip
+    *(b"\r\n", b"\n", b"\r", b"\x00", b" ", b"\t", b":", b";", b"%00", b"%", b"\xff", b"\xe4"),
+    *(b"0\r\n\r\n", b"chunked", b"HTTP/1.0", b"HTTP/2.0", b"HEAD", b'"stream": true', PREFACE),
+    b"Content-Length: 5\r\n",
+    b"Content-Length: 99999999\r\n",
+    b"Expect: 100-continue\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Connection: close\r\n",
+    b"Upgrade: h2c\r\n",
+    b"ffffffffffffffff\r\n",
+    b"Host: evil.example\r\n",
+    b"X: " + b"y" * 300,
+    b"A: b\r\n" * 120,
+    b"/" * 5000,
+    b"[" * 200,
+)
 
 
 @dataclass(slots=True)

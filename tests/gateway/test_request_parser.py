@@ -119,8 +119,8 @@ def test_requests_come_in_their_order_with_their_bodies() -> None:
     first, second, third, fourth = parsed(data).requests
     assert (first.head.method, first.head.target) == ("GET", b"/1?q")
     assert first.head.headers == [(b"host", b"a"), (b"x-empty", b""), (b"x-blank", b"v")]
-    assert b"".join(second.dependencies) == b"12345"
-    assert (b"".join(third.dependencies), third.head.length_bytes) == (b"abcde", None)
+    assert b"".join(second.parts) == b"12345"
+    assert (b"".join(third.parts), third.head.length_bytes) == (b"abcde", None)
     # Trailers are nobody's headers.
     assert b"t" not in dict(third.head.headers)
     assert (fourth.head.version, fourth.head.keep_alive) == ("1.0", False)

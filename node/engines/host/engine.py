@@ -4,7 +4,8 @@ Models run in one worker process. A crash, a hang or a model that wants too much
 process and nothing else; it is started again with growing pauses, gets its models back, and a
 batch that was under way is tried once more. A model that fails again and again is put aside for a
 while (`node.engines.host.quarantine`). What a model does with jobs, and what its worker is asked,
-differs by format: that is its `FormatScheduler` (`node.engines.host.format_queue`). Works take turns.
+differs by format: that is its `FormatScheduler` (`node.engines.host.format_queue`). Schedulers take
+turns.
 
 A job that is cancelled leaves its queue at once. A batch already in the worker is waited out: it
 takes a fraction of a second, killing it would take the others' work with it and seconds to start
