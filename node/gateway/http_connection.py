@@ -155,6 +155,9 @@ class Connection:
             idle_s = self.limits.idle_s
             words = f"the head of the request did not come within {idle_s:g} s"
             await self._refuse(Refusal(408, words, "head_too_slow"))
+            self._linger()
+            with trio.move_on_after(LINGER_S):
+                await self._read_all()
 
     # Answering
 
