@@ -171,6 +171,9 @@ class _Reading:
         head = self.exchange.request.head
         sent = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         is_json, is_tensors = _JSON_TYPE.fullmatch(sent), sent in (NPY_TYPE, SAFETENSORS_TYPE)
+        most = TENSOR_BYTES_MAX if is_tensors else JSON_BYTES_MAX
+        if head.length_bytes is not None and head.length_bytes > most:
+            raise _too_large(most)
         if head.method == "POST" and not (is_json or is_tensors):
             message = (
                 f"a body of {sent[:60]!r} is not read here, but application/json, and for"
@@ -179,9 +182,6 @@ class _Reading:
             raise _Turned(
                 ErrorDetail(status=400, message=message, code="invalid_value", param="content-type")
             )
-        most = TENSOR_BYTES_MAX if is_tensors else JSON_BYTES_MAX
-        if head.length_bytes is not None and head.length_bytes > most:
-            raise _too_large(most)
         if self.exchange.request.is_complete:
             await self._read(most)
         else:
