@@ -141,7 +141,7 @@ class AccessMiddleware:
         try:
             body = await reading.body()
             if not self.places.take(owner):
-                held = self.places.held.get(owner, 0)
+                held = self.places.held_by(owner)
                 words = f"no place is free for another request; {held} of yours are worked on"
                 raise _turned(503, words, "busy", 1.0)
             exchange.hold_connection()

@@ -109,8 +109,7 @@ class Connection:
 
     async def _read_all(self) -> None:
         while True:
-            receiving = self.parser.receiving
-            if receiving is not None and receiving.waiting_bytes > BODY_WAITING_BYTES_MAX:
+            if self._is_full():
                 await self._room.park()
                 continue
             await trio.lowlevel.wait_readable(self.socket.fileno())
@@ -122,6 +121,13 @@ class Connection:
                 return
             if not data or not self._take(data):
                 return
+
+    def _is_full(self) -> bool:
+        """Whether the body that is coming in has to be taken on before more of it is read."""
+        receiving = self.parser.receiving
+        if receiving is None or self._lingering:
+            return False
+        return receiving.waiting_bytes > BODY_WAITING_BYTES_MAX
 
     def _take(self, data: bytes) -> bool:
         """Whether to go on after `data`."""

@@ -7,7 +7,7 @@ requests mean is decided by the handler, which is given one `Exchange` for each.
 import errno
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from email.utils import formatdate
 from typing import Any
@@ -68,7 +68,9 @@ class HttpServer:
                         break
                     continue
                 accepted.setblocking(False)
-                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with suppress(OSError):
+                    # Of a client that is gone by now some systems take no options.
+                    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 nursery.start_soon(self.serve, accepted, (address[0], address[1]))
 
     async def serve(self, connected: socket.socket, address: tuple[str, int]) -> None:

@@ -15,6 +15,8 @@ import httptools
 
 HEAD_BYTES_MAX = 16 << 10
 HEADERS_MAX = 100
+# Requests that a client may send before the one at work is answered.
+REQUESTS_AHEAD_MAX = 64
 # What the frames of a chunked body, their extensions and trailers may take besides the body.
 FRAMING_BYTES_FREE = 256 << 10
 FRAMING_TIMES_BODY = 8
@@ -218,6 +220,8 @@ class RequestParser:
             self._refuse(400, "a body has a content-length, or is chunked and nothing else")
         elif expects is not None and expects.lower() != b"100-continue":
             self._refuse(417, "nothing else can be expected here than 100-continue", "expectation")
+        elif len(self.requests) >= REQUESTS_AHEAD_MAX:
+            self._refuse(400, f"at most {REQUESTS_AHEAD_MAX} requests may be sent ahead")
         if self.refusal is not None:
             return
         size_bytes = None if coding is not None else int(length or 0)

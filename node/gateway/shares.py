@@ -28,6 +28,9 @@ class Shares:
         self.used += amount
         return True
 
+    def held_by(self, owner: bytes) -> int:
+        return self.held.get(owner, 0)
+
     def give_back(self, owner: bytes, amount: int = 1) -> None:
         """Return what was taken."""
         left = self.held[owner] - amount

@@ -69,15 +69,15 @@ class TaskService:
     is_sole: Callable[[], bool]
     catalogue: Catalogue = field(init=False)
     # Each key has its share of the tasks under way, and of those that were left alone.
-    _tasks: Shares = field(init=False)
-    _unattended: Shares = field(init=False)
+    _task_shares: Shares = field(init=False)
+    _unattended_shares: Shares = field(init=False)
     # Tasks that were left alone, some of which have ended, and whose they are.
     _left: dict[ContentId, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.catalogue = Catalogue(self.node)
-        self._tasks = Shares(TASKS_MAX, self.is_sole)
-        self._unattended = Shares(UNATTENDED_MAX, self.is_sole)
+        self._task_shares = Shares(TASKS_MAX, self.is_sole)
+        self._unattended_shares = Shares(UNATTENDED_MAX, self.is_sole)
 
     def terms(self, asked: HTTPConnection) -> Terms:
         """The gateway's own, but for what the client's headers ask for."""
@@ -111,7 +111,7 @@ class TaskService:
         """The id of a task that was accepted, and counts as its key's; HttpError if it was not."""
         if not self._has_room(request.owner):
             raise unavailable(
-                f"no room for another task; {self._tasks.held.get(request.owner, 0)} of yours are"
+                f"no room for another task; {self._task_shares.held_by(request.owner)} of yours are"
                 " under way",
                 code="busy",
                 retry_after_s=RETRY_AFTER_S,
@@ -123,20 +123,20 @@ class TaskService:
             return task
         finally:
             if not accepted:
-                self._tasks.give_back(request.owner)
+                self._task_shares.give_back(request.owner)
 
     def _has_room(self, owner: bytes) -> bool:
-        if self._tasks.take(owner):
+        if self._task_shares.take(owner):
             return True
         self._sweep()
-        return self._tasks.take(owner)
+        return self._task_shares.take(owner)
 
     def _sweep(self) -> None:
         """Forget what was left alone and has ended."""
         for task in [it for it in self._left if not self.node.tasks.under_way(it)]:
             owner = self._left.pop(task)
-            self._tasks.give_back(owner)
-            self._unattended.give_back(owner)
+            self._task_shares.give_back(owner)
+            self._unattended_shares.give_back(owner)
 
     async def _accepted(self, request: TaskRequest) -> ContentId:
         await self._somebody_checks(request)
@@ -154,9 +154,9 @@ class TaskService:
     async def leave(self, request: TaskRequest) -> ContentId:
         """Submit a task that no connection waits for, within its key's share of those."""
         self._sweep()
-        if not self._unattended.take(request.owner):
+        if not self._unattended_shares.take(request.owner):
             raise unavailable(
-                f"{self._unattended.held.get(request.owner, 0)} unattended tasks of yours are"
+                f"{self._unattended_shares.held_by(request.owner)} unattended tasks of yours are"
                 " already running, and there is no room for another",
                 code="busy",
                 retry_after_s=RETRY_AFTER_S,
@@ -168,7 +168,7 @@ class TaskService:
             return task
         finally:
             if task is None:
-                self._unattended.give_back(request.owner)
+                self._unattended_shares.give_back(request.owner)
 
     async def _somebody_checks(self, request: TaskRequest) -> None:
         """HttpError at once where the verdicts asked for cannot come: nobody waits for those."""
@@ -203,7 +203,7 @@ class TaskService:
             late = trio.current_time() - started_s >= request.deadline_s - 1
             raise HttpError(replace(fault_of(error, late=late), headers=headers)) from error
         finally:
-            self._tasks.give_back(request.owner)
+            self._task_shares.give_back(request.owner)
             self.node.tasks.cancel(task)
 
 

@@ -177,6 +177,26 @@ async def test_what_an_answer_says_of_itself_is_true_or_the_connection_ends(
             assert sum(served.server.statistics.errors.values()) == 1
 
 
+async def test_who_is_refused_amid_a_body_can_send_it_all_and_is_told(
+    autojump_clock: MockClock,
+) -> None:
+    async def refusing(exchange: Exchange) -> None:
+        await trio.sleep(1)
+        await exchange.respond(413, [], b"too large")
+
+    async with serving(refusing) as served:
+        with served.connect() as ours:
+            head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (4 << 20)
+            body = memoryview(head + bytes(4 << 20))
+            with trio.fail_after(10):
+                while body:
+                    await trio.lowlevel.wait_writable(ours)
+                    body = body[ours.send(body) :]
+            data = await heard(ours)
+            assert data.startswith(b"HTTP/1.1 413")
+            assert data.endswith(b"too large")
+
+
 # Whatever goes wrong
 
 

@@ -10,6 +10,7 @@ from node.gateway.request_parser import (
     FRAMING_BYTES_FREE,
     HEAD_BYTES_MAX,
     HEADERS_MAX,
+    REQUESTS_AHEAD_MAX,
     RequestParser,
 )
 from tests.bench._http_fuzz import mutated
@@ -146,7 +147,11 @@ def test_an_offer_to_change_protocols_is_not_taken(settings_: bytes) -> None:
 
 def test_many_offers_in_one_piece_are_read_one_after_another() -> None:
     one = b"GET / HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
-    assert len(parsed(one * 900).requests) == 900
+    many = parsed(one * 900)
+    assert len(many.requests) == REQUESTS_AHEAD_MAX
+    # More at once would only fill memory.
+    assert many.refusal is not None
+    assert (many.refusal.status, str(REQUESTS_AHEAD_MAX) in many.refusal.message) == (400, True)
 
 
 @settings(max_examples=300, deadline=None, database=None)
