@@ -4,6 +4,8 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from node.asking.answers import Answers
 from node.gateway.keys import Keyring, add_key, keys_file, remove_key
 from node.peer import Node
-from tests.gateway.conftest import Served, serving
+from tests.gateway.conftest import QUICK, Served, serving
 from tests.gateway.engine import SLOW
 from tests.gateway.test_door import until
 from wire.content import ContentId
@@ -23,6 +25,7 @@ from wire.generation import Generation
 EMBED = {"model": "hash", "operation": "embed", "texts": ["one", "two"]}
 KEYS = ("ada", "bob")
 UNATTENDED = 4
+REQUESTS = 8
 
 
 def day_long() -> dict[str, Any]:
@@ -47,7 +50,8 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, di
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("node.gateway.task_service.UNATTENDED_MAX", UNATTENDED)
-        with serving(tmp_path_factory.mktemp("keyed"), before=before) as served:
+        config = replace(QUICK, requests_max=REQUESTS)
+        with serving(tmp_path_factory.mktemp("keyed"), config, before) as served:
             yield served, secrets
 
 
@@ -154,6 +158,27 @@ def test_one_key_cannot_take_all_unattended_tasks(ada: httpx.Client, bob: httpx.
     again = ada.post("/v1/tasks", json=day_long())
     assert again.status_code == 202
     ada.delete(f"/v1/tasks/{again.json()['id']}")
+
+
+def test_one_key_cannot_take_all_places_of_requests(ada: httpx.Client, bob: httpx.Client) -> None:
+    task = ada.post("/v1/tasks", json=day_long()).json()["id"]
+    with ExitStack() as stack:
+        watching = [
+            stack.enter_context(ada.stream("GET", f"/v1/tasks/{task}/events"))
+            for _ in range(REQUESTS)
+        ]
+        half = REQUESTS // 2
+        assert [it.status_code for it in watching] == [200] * half + [503] * half
+        refused = ada.get("/v1/models")
+        assert refused.status_code == 503
+        assert "of yours" in refused.json()["error"]["message"]
+        assert bob.get("/v1/models").status_code == 200
+        own = bob.post("/v1/tasks", json=day_long()).json()["id"]
+        streams = stack.enter_context(bob.stream("GET", f"/v1/tasks/{own}/events"))
+        assert streams.status_code == 200
+        assert bob.delete(f"/v1/tasks/{own}").status_code == 200
+    until(lambda: ada.get("/v1/models").status_code == 200)
+    assert ada.delete(f"/v1/tasks/{task}").status_code == 200
 
 
 def test_without_keys_the_tasks_of_a_key_that_was_removed_stay_hidden(tmp_path: Path) -> None:
