@@ -366,6 +366,6 @@ async def _verify(story: Story, narrate: Callable[[str], None]) -> None:
     story.receipt = await trio.to_thread.run_sync(save_receipt, asker.state, story.answer)
     command = [sys.executable, "-m", "node", "verify", str(story.receipt)]
     done = await trio.run_process(command, capture_stdout=True, check=False)
-    story.verify_text = done.stdout.decode()
+    story.verify_text = done.stdout.decode(errors="replace")
     story.receipt_holds = done.returncode == 0
     narrate("the receipt holds" if story.receipt_holds else "the receipt does not hold")
