@@ -15,6 +15,7 @@ from p2p.peers import Peers
 from p2p.score import Offence
 from p2p.typed_call import Talk, refusal_of
 from store import Store
+from timeouts import stretched
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import (
@@ -246,7 +247,7 @@ class Blobs:
             )
 
     async def _want(self, source: PeerId, block: ContentId) -> bytes:
-        async with self.peers.talk(source, deadline_s=BLOCK_DEADLINE_S) as talk:
+        async with self.peers.talk(source, deadline_s=stretched(BLOCK_DEADLINE_S)) as talk:
             await talk.send(Want(block=block))
             return (await talk.expect(Block)).data
 

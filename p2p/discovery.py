@@ -15,6 +15,7 @@ from p2p.connect import TROUBLES
 from p2p.peer_rpc import Door
 from p2p.score import Standing
 from p2p.typed_call import Talk
+from timeouts import stretched
 from wire import limits
 from wire.advert import Advert
 from wire.content import ContentId, PeerId
@@ -115,7 +116,7 @@ class Seeking:
 
     async def _ask(self, search: Search, peer: PeerId) -> None:
         try:
-            async with self.door.talk(peer, deadline_s=ASK_DEADLINE_S) as talk:
+            async with self.door.talk(peer, deadline_s=stretched(ASK_DEADLINE_S)) as talk:
                 await talk.send(Seek(role=search.role, model=search.model))
                 newer = await talk.expect(Newer)
                 adverts = [open_signed(raw, Advert) for raw in newer.adverts[:TOLD_MAX]]

@@ -20,6 +20,7 @@ from p2p.peer_rpc import Door
 from p2p.transport import Endpoint
 from p2p.typed_call import Talk, refusal_of
 from p2p.view import View
+from timeouts import stretched
 from wire import limits
 from wire.advert import Advert
 from wire.content import PeerId
@@ -86,7 +87,7 @@ class Greeting:
 
     async def call(self, dial: Dial) -> PeerId:
         """Connect and meet; BatonError says why not."""
-        deadline_s = self.door.dial_deadline_s
+        deadline_s = stretched(self.door.dial_deadline_s)
         try:
             if dial.peer is None:
                 peer = await self.endpoint.connect(dial.addresses[0], deadline_s=deadline_s)

@@ -12,6 +12,7 @@ from itertools import islice
 
 import trio
 
+import timeouts
 from p2p.anti_entropy import keys_of
 from p2p.connect import TROUBLES, call_all
 from p2p.dialing import Dial
@@ -57,7 +58,7 @@ class Neighbours(Greeting):
         """Tell each other what is newer; one of TROUBLES says why not."""
         seams, herald = self.door.seams, self.herald
         mine = herald.mine(self.endpoint)
-        async with self.door.talk(peer, deadline_s=SWAP_DEADLINE_S) as talk:
+        async with self.door.talk(peer, deadline_s=timeouts.stretched(SWAP_DEADLINE_S)) as talk:
             digest = self.swapping.digest(mine, seams.wall_s())
             await talk.send(Swap(instance=self.meetings.instance, digest=digest))
             newer = await talk.expect(Newer)
@@ -84,7 +85,7 @@ class Neighbours(Greeting):
         same = self._other_start(talk.peer, message.instance)
         raws = tuple(it.raw for it in told.adverts)
         await talk.send(Newer(adverts=raws, wanted=told.wanted, same_key=same))
-        with trio.move_on_after(SWAP_DEADLINE_S) as waiting:
+        with timeouts.move_on_after(SWAP_DEADLINE_S) as waiting:
             newer = await talk.receive()
         if waiting.cancelled_caught:
             raise TooSlow(f"{talk.peer.short} did not finish the swap it began")
@@ -129,7 +130,7 @@ class Neighbours(Greeting):
 
     async def _ping(self, peer: PeerId) -> None:
         try:
-            async with self.door.talk(peer, deadline_s=SWAP_DEADLINE_S) as talk:
+            async with self.door.talk(peer, deadline_s=timeouts.stretched(SWAP_DEADLINE_S)) as talk:
                 await talk.send(Ping(instance=self.meetings.instance))
                 self._told_same_key((await talk.expect(Pong)).same_key)
             self._answered(peer)
@@ -200,7 +201,7 @@ class Neighbours(Greeting):
         )
         self._parting[peer] = trio.current_time()
         try:
-            async with self.door.talk(peer, deadline_s=PART_DEADLINE_S) as talk:
+            async with self.door.talk(peer, deadline_s=timeouts.stretched(PART_DEADLINE_S)) as talk:
                 await talk.send(Part(advert=advert.raw))
                 await talk.expect(Pong)
         except TROUBLES as error:

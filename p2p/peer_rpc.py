@@ -19,6 +19,7 @@ from p2p.streams import Exchange, Streams
 from p2p.transport import Endpoint
 from p2p.typed_call import Talk, refusal_of
 from p2p.view import View
+from timeouts import stretched
 from wire.content import PeerId
 from wire.conversation import Conversation, Speaker
 from wire.errors import (
@@ -90,7 +91,7 @@ class Door:
         try:
             with self._in_use(peer):
                 if peer != self.me and not self.endpoint.is_connected(peer):
-                    await self._reach(peer, min(deadline_s, self.dial_deadline_s))
+                    await self._reach(peer, min(deadline_s, stretched(self.dial_deadline_s)))
                 async with self.streams.exchange(peer, deadline_s=deadline_s) as exchange:
                     since_s = trio.current_time()
                     talk = Talk(exchange, Conversation(Speaker.ASKER))
@@ -114,7 +115,7 @@ class Door:
             raise
         except TooSlow:
             # Not where a client left it no time.
-            if deadline_s >= PATIENCE_S:
+            if deadline_s >= stretched(PATIENCE_S):
                 self.view.forget(peer)
             raise
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
+import timeouts
 from store.catalog import Catalog
 from wire.errors import BatonError, StoreUnusable
 
@@ -160,7 +161,7 @@ class Committer:
             self._under_way = group = self._take()
             self._delivered = trio.Event()
             self._groups.put(group)
-            with trio.move_on_after(COMMIT_DEADLINE_S):
+            with timeouts.move_on_after(COMMIT_DEADLINE_S):
                 await self._delivered.wait()
             if self._under_way is not None:
                 self._give_up(self._under_way)

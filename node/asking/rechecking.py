@@ -14,6 +14,7 @@ from node.checking.quorum import Checking, Claimed, Counted
 from node.task.events import silently
 from p2p.score import Offence
 from store import Store
+from timeouts import stretched
 from wire import limits
 from wire.content import ContentId
 from wire.errors import Missing, StoreError
@@ -70,7 +71,7 @@ class Rechecking:
     async def _recheck(self, answer: Signed[Answer]) -> None:
         verdicts: list[Signed[Verdict]] = []
         decided = True
-        deadline_at_s = trio.current_time() + RECHECK_DEADLINE_S
+        deadline_at_s = trio.current_time() + stretched(RECHECK_DEADLINE_S)
         for leg in self.answers.suspect_legs(answer):
             try:
                 claimed = await self._claimed(answer.record, leg)

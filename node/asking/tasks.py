@@ -22,6 +22,7 @@ from p2p.adverts import Seams
 from p2p.blobs import Blobs
 from p2p.score import Offence
 from store import Pin, Row, Store, Table, Write
+from timeouts import stretched
 from wire import limits
 from wire.chain import legs_to_check
 from wire.codec import pack, unpack
@@ -104,9 +105,10 @@ class Path:
         return task.id
 
     async def _somebody_can(self, request: Request) -> None:
-        with trio.move_on_after(GRACE_S):
+        grace_s = stretched(GRACE_S)
+        with trio.move_on_after(grace_s):
             while lacking := [it for it in request.stages if not self.handing.anybody(it)]:
-                await self.handing.peers.seek(lacking[0].role, lacking[0].model, deadline_s=GRACE_S)
+                await self.handing.peers.seek(lacking[0].role, lacking[0].model, deadline_s=grace_s)
                 await trio.sleep(0.1)
         for stage in request.stages:
             if not self.handing.anybody(stage):

@@ -12,6 +12,7 @@ from node.dispatch.backoff import Patience
 from node.task.events import Checked, Failed, Tell
 from p2p.peers import Peers
 from p2p.score import Offence, Standing
+from timeouts import stretched
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import (
@@ -188,7 +189,7 @@ class Checking:
         self, claimed: Claimed, verifier: PeerId, deadline_at_s: float
     ) -> Signed[Verdict]:
         # Who falls silent leaves time for another.
-        left_s = min(CHECK_DEADLINE_S, max(0.0, deadline_at_s - trio.current_time()) / 2)
+        left_s = min(stretched(CHECK_DEADLINE_S), max(0.0, deadline_at_s - trio.current_time()) / 2)
         message = Check(
             task=claimed.task.raw,
             receipts=tuple(it.raw for it in claimed.receipts),

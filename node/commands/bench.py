@@ -13,6 +13,7 @@ from node.commands.join import World
 from node.commands.models import meant
 from node.commands.options import json_option, state_option
 from node.commands.output import console, safe, show_json, size
+from node.commands.running import run
 from node.config import NodeConfig
 from node.engines.formats.minilm import minilm_files
 from node.models.inspect import describe, is_path
@@ -53,7 +54,7 @@ def bench(
     MODEL is a file or folder, or the name or content id of one that is kept here.
     """
     config = NodeConfig(state=state.expanduser(), models=(meant(model),), guest=guest_of(**guest))
-    trio.run(lambda: _bench(config, world(), seconds, as_json=as_json))
+    run(lambda: _bench(config, world(), seconds, as_json=as_json))
 
 
 async def _bench(config: NodeConfig, world: World, seconds: float, *, as_json: bool) -> None:

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +19,19 @@ from typing import Any
 
 import trio
 
+import timeouts
 from node.engines.formats.minilm import MINILM_ID
 from node.local.control import call, unheard
-from wire.errors import BatonError, InputError, TaskFailed
+from timeouts import Processes
+from wire import limits
+from wire.errors import BatonError, InputError, TaskFailed, TooSlow
 
+# All of these are of the peers' own time: what they could have run and were not let run is none.
 START_DEADLINE_S = 60.0
 MODEL_DEADLINE_S = 240.0
-WORK_DEADLINE_S = 600
+WORK_DEADLINE_S = 600.0
+QUESTION_DEADLINE_S = 120.0
+STATUS_DEADLINE_S = 10.0
 LOGGED_MAX = 200
 MARKER = "baton-demo"
 # The statements of the language, and what goes wrong in them: what the question is about.
@@ -193,7 +199,7 @@ async def _start(peer: DemoPeer, bootstrap: str | None) -> str:
         )
     assert peer.process.stdout is not None
     text = bytearray()
-    with trio.move_on_after(START_DEADLINE_S):
+    with timeouts.move_on_after(START_DEADLINE_S, starved=Processes(lambda: _pids([peer]))):
         while part := await peer.process.stdout.receive_some(65_536):
             text += part
             if text.rstrip().endswith(b"}"):
@@ -201,6 +207,35 @@ async def _start(peer: DemoPeer, bootstrap: str | None) -> str:
                 peer.id = found["peer"]
                 return str(found["addresses"][0])
     raise BatonError(f"the {peer.name} peer did not start: {_last_line(errors)}")
+
+
+def _pids(peers: Iterable[DemoPeer]) -> list[int]:
+    """The processes that are waited for."""
+    return [it.process.pid for it in peers if it.process is not None and not it.killed]
+
+
+def _task_deadline_s(deadline_s: float) -> int:
+    """What a task is given that takes up to `deadline_s` on a machine with time for it."""
+    return min(limits.DEADLINE_S_MAX, int(timeouts.stretched(deadline_s)))
+
+
+async def _called(
+    story: Story,
+    command: str,
+    arguments: Mapping[str, Any],
+    tell: Callable[[Mapping[str, Any]], None],
+    deadline_s: float,
+) -> dict[str, Any]:
+    """Have the asker do something; TooSlow once all peers had `deadline_s` for it."""
+    socket = story.peer("asker").socket
+    try:
+        with timeouts.fail_after(deadline_s, starved=Processes(lambda: _pids(story.peers))):
+            return await call(socket, command, arguments, tell, deadline_s=limits.DEADLINE_S_MAX)
+    except trio.TooSlowError as error:
+        raise TooSlow(
+            f"the peers did not end {command!r} within {deadline_s:.0f} s of their own time",
+            todo=f"see what they say in {story.folder}",
+        ) from error
 
 
 def _last_line(log: Path) -> str:
@@ -232,7 +267,9 @@ async def watch(story: Story) -> None:
                 line = _last_line(peer.state.with_suffix(".log"))
                 raise BatonError(f"the {peer.name} peer ended: {line}")
             try:
-                peer.status = await call(peer.socket, "status", {}, unheard, deadline_s=10.0)
+                peer.status = await call(
+                    peer.socket, "status", {}, unheard, deadline_s=STATUS_DEADLINE_S
+                )
             except BatonError:
                 # Busy or just ended; the next round tells.
                 continue
@@ -258,7 +295,8 @@ async def _models(story: Story, narrate: Callable[[str], None]) -> None:
     story.chapter = "the model travels: from the first inference peer to all that run or check it"
     workers = [it for it in story.peers if it.model]
     told: set[str] = set()
-    with trio.move_on_after(story.model_deadline_s) as patience:
+    starved = Processes(lambda: _pids(story.peers))
+    with timeouts.move_on_after(story.model_deadline_s, starved=starved) as scope:
         while not all(it.ready for it in workers):
             await trio.sleep(0.2)
             for peer in workers:
@@ -267,15 +305,14 @@ async def _models(story: Story, narrate: Callable[[str], None]) -> None:
                     speed = peer.status["models"][0]["units_per_s"]
                     name = peer.status["models"][0]["name"]
                     narrate(f"{peer.name} has {name} ready: {speed:.0f} texts/s")
-    if patience.cancelled_caught:
+    if scope.cancelled_caught:
         late = [it for it in workers if not it.ready]
         why = [row["problem"] for it in late for row in it.status.get("models", [])]
         raise TaskFailed(f"the model was not ready in time on {late[0].name}: {'; '.join(why)}")
 
 
 async def _embed(story: Story, narrate: Callable[[str], None]) -> None:
-    asker = story.peer("asker")
-    found = await call(asker.socket, "sources", {}, unheard, deadline_s=60.0)
+    found = await _called(story, "sources", {}, unheard, START_DEADLINE_S)
     files = [it for it in found["sources"] if it.startswith("files:")]
     topics = [it for it in found["sources"] if it.partition(":")[2] in TOPICS]
     story.sources = [*files, *topics]
@@ -294,11 +331,11 @@ async def _embed(story: Story, narrate: Callable[[str], None]) -> None:
         arguments = {
             "model": story.model,
             "sources": story.sources,
-            "deadline_s": WORK_DEADLINE_S,
+            "deadline_s": _task_deadline_s(WORK_DEADLINE_S),
             "needed": 2,
             "verifiers": 3,
         }
-        done = await call(asker.socket, "embed", arguments, tell, deadline_s=WORK_DEADLINE_S + 60)
+        done = await _called(story, "embed", arguments, tell, WORK_DEADLINE_S + 60)
         nursery.cancel_scope.cancel()
     story.passages = done["passages"]
     story.answer["index"] = done["index"]
@@ -344,15 +381,14 @@ async def _ask(story: Story, narrate: Callable[[str], None]) -> None:
         "text": story.question,
         "index": story.answer["index"],
         "count": 3,
-        "deadline_s": 120,
+        "deadline_s": _task_deadline_s(QUESTION_DEADLINE_S),
         "fresh": True,
     }
 
     def tell(event: Mapping[str, Any]) -> None:
         _on_event(story, event, narrate)
 
-    asker = story.peer("asker")
-    story.answer |= await call(asker.socket, "ask", arguments, tell, deadline_s=150.0)
+    story.answer |= await _called(story, "ask", arguments, tell, QUESTION_DEADLINE_S + 30)
     story.answered += 1
     story.verified += bool(story.answer["verified"])
 

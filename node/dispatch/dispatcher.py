@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+import timeouts
 from node.dispatch.failover import Course
 from node.dispatch.handoff import Baton, Delivered, Relay
 from node.dispatch.hedging import Hedging
@@ -148,7 +149,7 @@ class Handing:
         try:
             async with self.peers.talk(peer, deadline_s=left_s) as talk:
                 await talk.send(offer)
-                with trio.move_on_after(ACCEPT_DEADLINE_S) as patience:
+                with timeouts.move_on_after(ACCEPT_DEADLINE_S) as patience:
                     await talk.expect(Accept)
                 if patience.cancelled_caught:
                     if baton.is_own:

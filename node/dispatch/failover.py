@@ -22,6 +22,7 @@ from node.task.events import Failed, Streamed, Tell
 from node.task.units import streamed_max
 from p2p.connect import PATIENCE_S
 from p2p.score import Offence
+from timeouts import stretched
 from wire.content import PeerId
 from wire.errors import (
     BatonError,
@@ -108,7 +109,9 @@ class Course:
         """Beyond the view, for as long as the deadline allows."""
         left_s = self.deadline_at_s - trio.current_time()
         leg = self.baton.leg
-        await self.handing.peers.seek(leg.role, leg.model, deadline_s=min(SEEK_S, left_s))
+        await self.handing.peers.seek(
+            leg.role, leg.model, deadline_s=min(stretched(SEEK_S), left_s)
+        )
 
     def _able(self) -> list[Candidate]:
         avoid = self.baton.avoid | self.failed | self._running.keys()
@@ -231,7 +234,7 @@ class Course:
                 return None
             # Not where a client left it no time, nor by a holder in the middle, which knows only
             # what was said to it: that is no fault of the peer's.
-            if took_s >= PATIENCE_S and self.baton.is_own:
+            if took_s >= stretched(PATIENCE_S) and self.baton.is_own:
                 offence = Offence.UNANSWERED if took_s >= overdue_s else Offence.SLOW
                 self.handing.peers.offended(one.peer, offence)
             raise TooSlow(f"it took the leg and was not done in {took_s:.0f} s")
@@ -249,7 +252,7 @@ class Course:
         elif not self.baton.is_last:
             # It has to hand on itself; nobody says how long that takes.
             return math.inf
-        return OVERDUE_S + OVERDUE_TIMES * expected_s
+        return stretched(OVERDUE_S + OVERDUE_TIMES * expected_s)
 
     def _later(self) -> Sequence[Stage]:
         return self.baton.task.record.stages[self.baton.stage + 1 :]

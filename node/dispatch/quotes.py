@@ -7,6 +7,7 @@ import trio
 
 from node.dispatch.handoff import Baton
 from p2p.peers import Peers
+from timeouts import stretched
 from wire import limits
 from wire.content import PeerId
 from wire.errors import BatonError, Refused, RemoteProtocolError, TooSlow, TransportError, WireError
@@ -42,7 +43,8 @@ async def quotes(
     )
     answers: list[Answer] = []
     began_s = trio.current_time()
-    with trio.move_on_after(min(QUOTE_DEADLINE_S, left_s)) as scope:
+    quote_s = stretched(QUOTE_DEADLINE_S)
+    with trio.move_on_after(min(quote_s, left_s)) as scope:
         async with trio.open_nursery() as nursery:
 
             async def ask(peer: PeerId) -> None:
@@ -62,7 +64,7 @@ async def quotes(
 
 async def _ask(peers: Peers, peer: PeerId, quote: Quote) -> Answer | None:
     try:
-        async with peers.talk(peer, deadline_s=QUOTE_DEADLINE_S) as talk:
+        async with peers.talk(peer, deadline_s=stretched(QUOTE_DEADLINE_S)) as talk:
             began_s = trio.current_time()
             await talk.send(quote)
             quoted = await talk.expect(Quoted)

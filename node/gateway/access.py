@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import trio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+import timeouts
 from node.gateway.errors import Fault, fault_of
 from node.gateway.json_body import is_too_deep
 from node.gateway.keys import Keyring
@@ -115,7 +116,7 @@ class Door:
         sent = headers.get("content-type", "").partition(";")[0].strip().lower()
         most = TENSOR_BYTES_MAX if sent in (NPY_TYPE, SAFETENSORS_TYPE) else JSON_BYTES_MAX
         size, parts = 0, []
-        with trio.move_on_after(self.config.body_s) as scope:
+        with timeouts.move_on_after(self.config.body_s) as scope:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":

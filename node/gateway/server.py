@@ -17,6 +17,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState
 
+import timeouts
 from node.gateway.app import gateway_app
 from node.gateway.keys import keys_file, read_keys
 from node.gateway_config import GatewayConfig
@@ -37,7 +38,7 @@ class Patient(trio.abc.Stream):
         self.socket = inner.socket
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        with trio.move_on_after(self._send_s) as scope:
+        with timeouts.move_on_after(self._send_s) as scope:
             await self._inner.send_all(bytes(data))
         if scope.cancelled_caught:
             await trio.aclose_forcefully(self._inner)

@@ -15,6 +15,7 @@ from node.gateway.errors import Fault, HttpError, bad, fault_of, unavailable
 from node.gateway_config import GatewayConfig, check_verdicts
 from node.peer import Node
 from node.task.events import Event, Failed, Offered, Tell
+from timeouts import stretched
 from wire import limits
 from wire.content import ContentId
 from wire.errors import BatonError, InputError
@@ -112,7 +113,7 @@ class Desk:
         checking, model = self.node.path.checking, request.stages[-1].model
         if request.level is Level.SIGNED or len(checking.verifiers(model)) >= request.needed:
             return
-        await self.node.peers.seek(Role.VERIFY, model, deadline_s=SEEK_S)
+        await self.node.peers.seek(Role.VERIFY, model, deadline_s=stretched(SEEK_S))
         if (known := len(checking.verifiers(model))) < request.needed:
             raise unavailable(
                 f"{known} peers are known that check this model, and {request.needed} have to"

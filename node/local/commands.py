@@ -20,6 +20,7 @@ from node.peer import Node
 from node.serving.infer_role import EMBED, NEAREST
 from node.serving.nearest import INDEX_BYTES_MAX
 from node.task.events import Event, LegDone, Tell, silently
+from timeouts import stretched
 from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError, Malformed, WireError
@@ -30,6 +31,7 @@ from wire.task import Stage
 GET_DEADLINE_S = 3600
 # An index is one block, and lies with whoever made it.
 INDEX_DEADLINE_S = 20.0
+PASSAGE_DEADLINE_S = 30.0
 ANSWERS_LISTED_MAX = 200
 
 
@@ -182,7 +184,7 @@ class Local:
     async def _check_index(self, index_id: ContentId, model: ContentId) -> None:
         """Have the index here, so that a wrong one is told from one whose searchers are busy."""
         data = await self.node.blobs.get(
-            index_id, deadline_s=INDEX_DEADLINE_S, size_bytes_max=INDEX_BYTES_MAX
+            index_id, deadline_s=stretched(INDEX_DEADLINE_S), size_bytes_max=INDEX_BYTES_MAX
         )
         try:
             index = Index.from_bytes(data)
@@ -227,7 +229,9 @@ class Local:
         passages = []
         for hit in Hits.from_bytes(answered.output).hits:
             data = await self.node.blobs.get(
-                hit.passage, deadline_s=30.0, size_bytes_max=limits.PASSAGE_BYTES_MAX
+                hit.passage,
+                deadline_s=stretched(PASSAGE_DEADLINE_S),
+                size_bytes_max=limits.PASSAGE_BYTES_MAX,
             )
             text = data.decode(errors="replace")
             passages.append({"id": str(hit.passage), "score": hit.score, "text": text})

@@ -16,6 +16,7 @@ from node.models.inspect import is_path
 from node.models.model_store import PINNED, Progress, Shelf
 from p2p.blobs import Blobs
 from store import Store
+from timeouts import stretched
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import EngineMissing, Malformed, ModelRefused
@@ -23,6 +24,7 @@ from wire.model import Manifest
 
 # Nothing larger is fetched from a stranger without being asked for by its owner.
 MODEL_BYTES_MAX = 64 << 30
+MANIFEST_DEADLINE_S = 60.0
 FETCH_DEADLINE_S = 24 * 3600.0
 
 __all__ = ["PINNED", "ModelProgress", "Models"]
@@ -154,7 +156,7 @@ class Models:
         data = await self.blobs.get(
             model_id,
             self._holders(model_id),
-            deadline_s=60.0,
+            deadline_s=stretched(MANIFEST_DEADLINE_S),
             size_bytes_max=limits.MANIFEST_BYTES_MAX,
         )
         try:

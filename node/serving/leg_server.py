@@ -22,6 +22,7 @@ from p2p.adverts import Seams
 from p2p.blobs import Blobs
 from p2p.typed_call import Talk, refusal_of
 from store import Row, Store, Table, Write
+from timeouts import stretched
 from wire import limits
 from wire.chain import open_receipts, source_of
 from wire.codec import pack
@@ -334,7 +335,7 @@ class LegServer:
             return await self.blobs.get(
                 source_id,
                 holders,
-                deadline_s=min(left_s, INPUT_DEADLINE_S),
+                deadline_s=min(left_s, stretched(INPUT_DEADLINE_S)),
                 size_bytes_max=INPUT_BYTES_MAX,
             )
         except WireError as error:

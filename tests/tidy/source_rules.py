@@ -13,7 +13,7 @@ FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 70
 PARAMETERS_MAX = 8
 
-OWN_PACKAGES = frozenset({"wire", "store", "p2p", "node"})
+OWN_PACKAGES = frozenset({"wire", "timeouts", "store", "p2p", "node"})
 EMPTY_NAMES = frozenset({"utils", "util", "helpers", "helper", "manager", "managers", "common"})
 
 _CLOCK = "an injected clock for what crosses the wire, trio.current_time() for intervals"

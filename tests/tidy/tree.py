@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("wire", "store", "p2p", "node")
+PACKAGES = ("wire", "timeouts", "store", "p2p", "node")
 
 # What tools leave behind, as .gitignore says; only looked at where git cannot answer.
 _LEFT_BEHIND = {"__pycache__", "build", "dist"}
