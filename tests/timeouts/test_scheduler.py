@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,13 @@ import trio
 
 from timeouts import Processes, Scheduler
 
-SPIN = (sys.executable, "-c", "while True: pass")
+SPIN_PROGRAM = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+while True:
+    pass
+"""
+SPIN = (sys.executable, "-c", SPIN_PROGRAM)
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/schedstat").exists(), reason="this system does not tell who waited"
 )
@@ -21,16 +28,8 @@ pytestmark = pytest.mark.skipif(
 @contextmanager
 def spinning(count: int, *, children_of: bool = False) -> Iterator[list[int]]:
     """Processes that all want the same processor."""
-    processor = min(os.sched_getaffinity(0))
-
-    def one_processor() -> None:
-        os.sched_setaffinity(0, {processor})
-
     command = ["sh", "-c", '"$@"; :', "sh", *SPIN] if children_of else [*SPIN]
-    processes = [
-        subprocess.Popen(command, preexec_fn=one_processor, start_new_session=True)
-        for _ in range(count)
-    ]
+    processes = [subprocess.Popen(command, start_new_session=True) for _ in range(count)]
     try:
         yield [it.pid for it in processes]
     finally:
@@ -43,19 +42,19 @@ def spinning(count: int, *, children_of: bool = False) -> Iterator[list[int]]:
 async def test_processes_that_share_a_processor_wait_for_each_other(children_of: bool) -> None:
     with spinning(4, children_of=children_of) as pids:
         waits = Processes(lambda: pids[:1])
-        # The first look sees what is there; nobody waited yet.
-        await trio.sleep(0.3)
+        # The first look sees what is there; they compete once they have begun.
+        await trio.sleep(0.5)
         before_s = waits()
         await trio.sleep(1.0)
         assert waits() - before_s > 0.3
 
 
-async def test_a_process_that_sleeps_waits_for_nobody() -> None:
+def test_a_process_that_sleeps_waits_for_nobody() -> None:
     process = subprocess.Popen(["sleep", "60"])
     try:
         waits = Processes(lambda: (process.pid,))
         before_s = waits()
-        await trio.sleep(0.5)
+        time.sleep(0.5)
         assert waits() - before_s < 0.1
     finally:
         process.kill()

@@ -93,15 +93,15 @@ async def test_a_process_that_is_never_let_run_is_not_waited_for_for_ever(
 
 
 async def test_a_deadline_that_is_set_anew_is_stretched_too(autojump_clock: MockClock) -> None:
-    with timeouts.open_timeouts(Machine(load=12.0).read), trio.CancelScope() as scope:
-        with timeouts.stretch(scope):
-            await trio.sleep(3.0)
-            scope.deadline = trio.current_time() + 5.0
-            with took() as length_s:
-                try:
-                    await trio.sleep_forever()
-                finally:
-                    assert length_s() == pytest.approx(20.0, rel=0.1)
+    scope = trio.CancelScope()
+    with timeouts.open_timeouts(Machine(load=12.0).read), scope, timeouts.stretch(scope):
+        await trio.sleep(3.0)
+        scope.deadline = trio.current_time() + 5.0
+        with took() as length_s:
+            try:
+                await trio.sleep_forever()
+            finally:
+                assert length_s() == pytest.approx(20.0, rel=0.1)
 
 
 async def test_afterwards_nothing_is_left(autojump_clock: MockClock) -> None:
@@ -111,7 +111,9 @@ async def test_afterwards_nothing_is_left(autojump_clock: MockClock) -> None:
 
 
 async def test_fail_after_fails(autojump_clock: MockClock) -> None:
-    with timeouts.open_timeouts(Machine(load=6.0).read):
-        with pytest.raises(trio.TooSlowError):
-            with timeouts.fail_after(1.0):
-                await trio.sleep(3.0)
+    with (
+        timeouts.open_timeouts(Machine(load=6.0).read),
+        pytest.raises(trio.TooSlowError),
+        timeouts.fail_after(1.0),
+    ):
+        await trio.sleep(3.0)
