@@ -7,6 +7,7 @@ from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import trio
@@ -14,7 +15,7 @@ import trio
 from store.catalog import Catalog, Recency
 from store.content_store import ContentStore
 from store.group_commit import Action, CommitStatistics
-from store.rows import Rows
+from store.placed import PlacedRows
 from store.seam import Store
 
 T = TypeVar("T")
@@ -74,8 +75,10 @@ class MemoryRows:
 class MemoryBackend:
     """Runs every action at once, on the loop: a commit is never under way when another comes."""
 
-    def __init__(self, rows: MemoryRows, quota_bytes: int, recency: Recency) -> None:
-        self._rows = rows
+    def __init__(
+        self, rows: MemoryRows, quota_bytes: int, recency: Recency, files: Path | None = None
+    ) -> None:
+        self._rows = PlacedRows(rows, files)
         self._quota_bytes = quota_bytes
         self._recency = recency
         self._puts = 0
@@ -89,7 +92,7 @@ class MemoryBackend:
         return True
 
     @contextmanager
-    def reading(self) -> Iterator[Rows]:
+    def reading(self) -> Iterator[PlacedRows]:
         yield self._rows
 
     async def run_in_thread(self, work: Callable[[], T]) -> T:
@@ -112,8 +115,8 @@ class MemoryBackend:
 
 
 @asynccontextmanager
-async def open_memory_store(*, quota_bytes: int) -> AsyncIterator[Store]:
-    """A store for as long as the block runs."""
+async def open_memory_store(*, quota_bytes: int, files: Path | None = None) -> AsyncIterator[Store]:
+    """A store for as long as the block runs; `files` is a folder for what is kept as files."""
     recency = Recency()
-    backend = MemoryBackend(MemoryRows(), quota_bytes, recency)
-    yield ContentStore(backend, recency, quota_bytes)
+    backend = MemoryBackend(MemoryRows(), quota_bytes, recency, files)
+    yield ContentStore(backend, recency, quota_bytes, files)

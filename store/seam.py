@@ -188,6 +188,29 @@ class Store(Protocol):
         """Write a blob to a file that appears whole or not at all; returns its bytes."""
         ...
 
+    async def take_file(
+        self, path: Path, progress: Progress | None = None, *, pin: str | None = None
+    ) -> ContentId:
+        """As `put_file`, for a file that is wanted as a file again: it is on the disk once.
+
+        The store has it under a name of its own. Where `path` is on the same disk its blocks are
+        shared; if it is changed later, and with it the store's, that is noticed by its size, time
+        and hash, and what was changed is no longer here.
+        """
+        ...
+
+    async def file_of(self, content_id: ContentId) -> Path:
+        """A file with all of this content, for reading only; Missing where not all is here.
+
+        What lay among the blocks moves into the file. What the file holds was checked: when it was
+        made, and again if the system says that it was touched since.
+        """
+        ...
+
+    async def forget_file(self, content_id: ContentId) -> None:
+        """Let go of the file of this content, unless a reason to keep it stands."""
+        ...
+
     async def missing(
         self, root: ContentId, *, limit: int = MISSING_MAX
     ) -> list[tuple[ContentId, int]]:

@@ -44,7 +44,10 @@ def _status(found: Mapping[str, Any]) -> None:
     )
     console.print(f"  here: {found['legs_done']} legs done, {found['checks_done']} checks made")
     store = found["store"]
-    console.print(f"  store: {size(store['used_bytes'])} of {size(store['quota_bytes'])}")
+    console.print(
+        f"  store: {size(store['used_bytes'])} of {size(store['quota_bytes'])}, models included;"
+        f" on the disk {size(store['disk_bytes'])} and {size(store['files_disk_bytes'])} in files"
+    )
     if found["same_key_elsewhere"]:
         console.print("  [red]another machine uses this key: a state folder was copied[/red]")
     if found["clock_wrong_s"] is not None:

@@ -20,6 +20,7 @@ from node.peer import Node
 from node.serving.infer_role import EMBED, NEAREST
 from node.serving.nearest import INDEX_BYTES_MAX
 from node.task.events import Event, EventSink, LegDone, ignore_event
+from store import disk_bytes
 from timeouts import stretched
 from wire import limits
 from wire.content import ContentId
@@ -89,12 +90,19 @@ class LocalCommands:
                 "used_bytes": store.used_bytes,
                 "quota_bytes": store.quota_bytes,
                 "blocks": store.blocks,
+                # On the disk, as du counts: blocks and records, and what lies in files (models).
+                "disk_bytes": await self._disk_bytes("store"),
+                "files_disk_bytes": await self._disk_bytes("files"),
             },
             "engine": {"restarts": engine.restarts, "last_failure": engine.last_failure},
             "same_key_elsewhere": node.peers.handshake_log.same_key,
             "clock_wrong_s": node.peers.handshake_log.clock_wrong_s(),
             "problems": list(node.peers.problems.values())[-5:] + node.log[-5:],
         }
+
+    async def _disk_bytes(self, name: str) -> int:
+        folder = self.node.config.state / name
+        return await trio.to_thread.run_sync(disk_bytes, folder)
 
     async def peers(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         node = self.node
