@@ -1,4 +1,4 @@
-"""Content that lies in files: once on the disk, counted, checked, and never given out when changed."""
+"""Content that lies in files: once on the disk, counted, checked, never given out when changed."""
 
 import os
 import resource
