@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import trio
@@ -115,8 +116,9 @@ class MemoryBackend:
 
 
 @asynccontextmanager
-async def open_memory_store(*, quota_bytes: int, files: Path | None = None) -> AsyncIterator[Store]:
-    """A store for as long as the block runs; `files` is a folder for what is kept as files."""
+async def open_memory_store(*, quota_bytes: int) -> AsyncIterator[Store]:
+    """A store for as long as the block runs. Only what is wanted as files is on a disk."""
     recency = Recency()
-    backend = MemoryBackend(MemoryRows(), quota_bytes, recency, files)
-    yield ContentStore(backend, recency, quota_bytes, files)
+    with TemporaryDirectory(prefix="baton-") as folder:
+        backend = MemoryBackend(MemoryRows(), quota_bytes, recency, Path(folder))
+        yield ContentStore(backend, recency, quota_bytes, Path(folder))

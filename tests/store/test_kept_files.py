@@ -2,6 +2,7 @@
 
 import os
 import resource
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -20,8 +21,12 @@ DATA = os.urandom(5 * BLOCK_BYTES_MAX + 17)
 
 
 @pytest.fixture(params=["lmdb", "memory"])
-def opening(request: pytest.FixtureRequest, tmp_path: Path) -> Opening:
+def opening(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Opening:
     state = tmp_path / "state"
+    # Where a store in memory puts its files.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     @asynccontextmanager
     async def on_disk(quota_bytes: int = QUOTA_BYTES) -> AsyncIterator[Store]:
@@ -30,8 +35,7 @@ def opening(request: pytest.FixtureRequest, tmp_path: Path) -> Opening:
 
     @asynccontextmanager
     async def in_memory(quota_bytes: int = QUOTA_BYTES) -> AsyncIterator[Store]:
-        (state / "files").mkdir(parents=True)
-        async with open_memory_store(quota_bytes=quota_bytes, files=state / "files") as store:
+        async with open_memory_store(quota_bytes=quota_bytes) as store:
             yield store
 
     return on_disk if request.param == "lmdb" else in_memory
@@ -45,7 +49,9 @@ def model(tmp_path: Path) -> Path:
 
 
 def kept(tmp_path: Path) -> list[Path]:
-    return sorted((tmp_path / "state" / "files").iterdir())
+    """The files of the one store that is open."""
+    (folder,) = (*tmp_path.glob("state/files"), *tmp_path.glob("baton-*"))
+    return sorted(folder.iterdir())
 
 
 async def test_a_file_is_taken_in_once(opening: Opening, model: Path, tmp_path: Path) -> None:
