@@ -300,6 +300,7 @@ class ContentStore:
             largest_group=figures.largest_group,
             queue_depth=figures.queue_depth,
             dropped=figures.dropped,
+            problem=figures.problem,
         )
 
 

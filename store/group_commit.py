@@ -58,6 +58,7 @@ class CommitStatistics:
     largest_group: int = 0
     queue_depth: int = 0
     dropped: int = 0
+    problem: str = ""
 
 
 class Committer:
@@ -78,6 +79,9 @@ class Committer:
         self._closing = False
         self._stuck = False
         self._commits = self._puts = self._largest_group = self._dropped = 0
+        # Why the latest commit failed, until one as large goes through.
+        self._problem = ""
+        self._problem_bytes = 0
 
     @property
     def stuck(self) -> bool:
@@ -111,7 +115,12 @@ class Committer:
 
     def statistics(self) -> CommitStatistics:
         return CommitStatistics(
-            self._commits, self._puts, self._largest_group, len(self._queue), self._dropped
+            self._commits,
+            self._puts,
+            self._largest_group,
+            len(self._queue),
+            self._dropped,
+            self._problem,
         )
 
     def close(self) -> None:
@@ -192,6 +201,7 @@ class Committer:
         self._under_way = None
         self._delivered.set()
         self._commits += failure is None
+        self._note(failure, sum(request.size_bytes for request in group))
         self._puts += len(group)
         self._largest_group = max(self._largest_group, len(group))
         for request in group:
@@ -203,6 +213,12 @@ class Committer:
                 self._dropped += request.error is not None
             else:
                 trio.lowlevel.reschedule(request.task)
+
+    def _note(self, failure: BatonError | None, size_bytes: int) -> None:
+        if failure is not None:
+            self._problem, self._problem_bytes = failure.message, size_bytes
+        elif size_bytes >= self._problem_bytes:
+            self._problem, self._problem_bytes = "", 0
 
     def _give_up(self, group: list[CommitRequest[Any]]) -> None:
         """The thread is still in there, and nobody can say what became of the group."""

@@ -105,7 +105,8 @@ class Statistics:
     """A store at one moment. Bytes are bytes of content, without what the disk adds to them.
 
     `held_bytes` are pinned; `puts` counts requests of every kind, `commits` the groups they shared;
-    `dropped` counts what `write_soon` promised nothing about and did not keep.
+    `dropped` counts what `write_soon` promised nothing about and did not keep. `problem` is why the
+    disk took no more, until it takes as much again; what is there is served meanwhile.
     """
 
     blocks: int
@@ -117,6 +118,7 @@ class Statistics:
     largest_group: int
     queue_depth: int
     dropped: int
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

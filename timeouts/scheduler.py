@@ -73,7 +73,7 @@ class Processes:
 def _figures(folder: Path) -> tuple[float, float] | None:
     """What a thread ran and waited, in seconds; None where nobody says."""
     try:
-        ran_ns, waited_ns, _ = (folder / "schedstat").read_text(encoding="ascii").split()
+        ran_ns, waited_ns, _ = (folder / "schedstat").read_bytes().split()
     except (OSError, ValueError):
         return None
     return int(ran_ns) / _NS_PER_S, int(waited_ns) / _NS_PER_S
@@ -81,6 +81,6 @@ def _figures(folder: Path) -> tuple[float, float] | None:
 
 def _children(folder: Path) -> list[int]:
     try:
-        return [int(it) for it in (folder / "children").read_text(encoding="ascii").split()]
+        return [int(it) for it in (folder / "children").read_bytes().split()]
     except (OSError, ValueError):
         return []

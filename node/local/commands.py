@@ -97,7 +97,11 @@ class LocalCommands:
             "engine": {"restarts": engine.restarts, "last_failure": engine.last_failure},
             "same_key_elsewhere": node.peers.handshake_log.same_key,
             "clock_wrong_s": node.peers.handshake_log.clock_wrong_s(),
-            "problems": list(node.peers.problems.values())[-5:] + node.log[-5:],
+            "problems": [
+                *([f"store: {store.problem}"] if store.problem else []),
+                *list(node.peers.problems.values())[-5:],
+                *node.log[-5:],
+            ],
         }
 
     async def _disk_bytes(self, name: str) -> int:
