@@ -198,7 +198,7 @@ def test_a_disk_that_fills_up_under_a_peer_is_said_and_ends_nothing(
         "main()"
     )
     large = tmp_path / "large"
-    large.write_bytes(bytes(range(256)) * (8 << 12))
+    large.write_bytes(secrets.token_bytes(8 << 20))
     serves = ("--role", "infer", "--model", "hash")
     with joined(state, *serves, program=("-c", full)) as peer:
         assert "took no more" in peer.ask("put", large).error
