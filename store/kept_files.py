@@ -43,11 +43,13 @@ class KeptFiles:
         """Have the content of `path` lie in a file here; its id."""
         kept = self.new_path()
         await self._backend.run_in_thread(lambda: files.link_or_copy(path, kept))
+        taken = False
         try:
             root, old = await self._place_all(kept, progress, pin)
-        except BaseException:
-            await self._backend.run_in_thread(lambda: kept.unlink(missing_ok=True))
-            raise
+            taken = True
+        finally:
+            if not taken:
+                kept.unlink(missing_ok=True)
         if old is not None and old != kept.name:
             await self._unlink(old)
         return root
