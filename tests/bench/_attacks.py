@@ -237,11 +237,12 @@ async def silent_connections(target: Target, random: Random) -> None:
     """Sixty a second at each port, never a byte."""
 
     async def hold() -> None:
-        for address in (target.gateway_address, target.peer_address):
-            async with await trio.open_tcp_stream(*place_of(address)):
-                await trio.sleep(HOLD_S)
+        address = random.choice((target.gateway_address, target.peer_address))
+        await trio.sleep(random.random() * HOLD_S / 2)
+        async with await trio.open_tcp_stream(*place_of(address)):
+            await trio.sleep(HOLD_S / 2)
 
-    await together(hold, 60)
+    await together(hold, round(2 * 60 * HOLD_S / 2))
 
 
 async def random_bytes_at_port(target: Target, random: Random) -> None:
@@ -386,7 +387,7 @@ ATTACKS = (
     Attack("HTTP chunks of nonsense", "http", 1.0, chunks_of_nonsense),
     Attack("random bytes at the gateway", "http", 0.5, random_bytes_at_http),
     Attack("HTTP stream that nobody reads", "http", 2.0, stream_nobody_reads),
-    Attack("silent connections at the peer port", "port", 1.0, silent_connections),
+    Attack("silent connections at the peer port", "port", 0.1, silent_connections),
     Attack("32 random bytes at the peer port", "port", 0.1, random_bytes_at_port),
     Attack("half a noise handshake", "port", 0.5, half_a_handshake),
     Attack("keys that say nothing", "port", 1.0, silent_keys),
