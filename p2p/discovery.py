@@ -14,6 +14,7 @@ from p2p.adverts import Advertiser
 from p2p.connect import TROUBLES
 from p2p.peer_rpc import PeerRpc
 from p2p.score import Standing
+from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall
 from wire import limits
 from wire.advert import Advert
@@ -115,7 +116,7 @@ class Discovery:
 
     async def _ask(self, search: Search, peer: PeerId) -> None:
         try:
-            async with self.rpc.call(peer, deadline_s=ASK_DEADLINE_S) as call:
+            async with self.rpc.call(peer, deadline_s=stretched(ASK_DEADLINE_S)) as call:
                 await call.send(Seek(role=search.role, model=search.model))
                 newer = await call.expect(Newer)
                 adverts = [open_signed(raw, Advert) for raw in newer.adverts[:TOLD_MAX]]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import trio
 
+from p2p import timeouts
 from p2p.frames import Frame, FrameKind, FrameParser, credit_frame, read_credit
 from p2p.transport import ByteStream
 from wire import limits
@@ -125,7 +126,7 @@ class FramedStream:
         """Carry conversations until the stream ends; then `error` says why."""
         self._set_patience()
         try:
-            with self._alive:
+            with self._alive, timeouts.stretch(self._alive):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._guarded, self._write_forever)
                     await self._guarded(self._read_forever)
@@ -362,7 +363,7 @@ class FramedStream:
 
     async def _part(self, broken: bool) -> None:
         if not broken:
-            with trio.CancelScope(shield=True), trio.move_on_after(PARTING_S):
+            with trio.CancelScope(shield=True), timeouts.move_on_after(PARTING_S):
                 try:
                     await self._stream.close()
                 except TransportError:

@@ -17,6 +17,7 @@ from p2p.connect import TROUBLES, connect
 from p2p.dialing import Dial, Dialing
 from p2p.handshake_log import HandshakeLog
 from p2p.peer_rpc import PeerRpc
+from p2p.timeouts import stretched
 from p2p.transport import Endpoint
 from p2p.typed_call import TypedCall, refusal_of
 from p2p.view import View
@@ -86,7 +87,7 @@ class Handshake:
 
     async def call(self, dial: Dial) -> PeerId:
         """Connect and meet; BatonError says why not."""
-        deadline_s = self.rpc.dial_deadline_s
+        deadline_s = stretched(self.rpc.dial_deadline_s)
         try:
             if dial.peer is None:
                 peer = await self.endpoint.connect(dial.addresses[0], deadline_s=deadline_s)

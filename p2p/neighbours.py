@@ -12,6 +12,7 @@ from itertools import islice
 
 import trio
 
+from p2p import timeouts
 from p2p.anti_entropy import keys_of
 from p2p.connect import TROUBLES, call_all
 from p2p.dialing import Dial
@@ -57,7 +58,7 @@ class Neighbours(Handshake):
         """Tell each other what is newer; one of TROUBLES says why not."""
         environment, advertiser = self.rpc.environment, self.advertiser
         mine = advertiser.mine(self.endpoint)
-        async with self.rpc.call(peer, deadline_s=SWAP_DEADLINE_S) as call:
+        async with self.rpc.call(peer, deadline_s=timeouts.stretched(SWAP_DEADLINE_S)) as call:
             digest = self.anti_entropy.digest(mine, environment.wall_s())
             await call.send(Swap(instance=self.handshake_log.instance, digest=digest))
             newer = await call.expect(Newer)
@@ -84,7 +85,7 @@ class Neighbours(Handshake):
         same = self._other_start(call.peer, message.instance)
         raws = tuple(it.raw for it in told.adverts)
         await call.send(Newer(adverts=raws, wanted=told.wanted, same_key=same))
-        with trio.move_on_after(SWAP_DEADLINE_S) as waiting:
+        with timeouts.move_on_after(SWAP_DEADLINE_S) as waiting:
             newer = await call.receive()
         if waiting.cancelled_caught:
             raise TooSlow(f"{call.peer.short} did not finish the swap it began")
@@ -129,7 +130,7 @@ class Neighbours(Handshake):
 
     async def _ping(self, peer: PeerId) -> None:
         try:
-            async with self.rpc.call(peer, deadline_s=SWAP_DEADLINE_S) as call:
+            async with self.rpc.call(peer, deadline_s=timeouts.stretched(SWAP_DEADLINE_S)) as call:
                 await call.send(Ping(instance=self.handshake_log.instance))
                 self._told_same_key((await call.expect(Pong)).same_key)
             self._answered(peer)
@@ -202,7 +203,7 @@ class Neighbours(Handshake):
         )
         self._parting[peer] = trio.current_time()
         try:
-            async with self.rpc.call(peer, deadline_s=PART_DEADLINE_S) as call:
+            async with self.rpc.call(peer, deadline_s=timeouts.stretched(PART_DEADLINE_S)) as call:
                 await call.send(Goodbye(advert=advert.raw))
                 await call.expect(Pong)
         except TROUBLES as error:

@@ -16,6 +16,7 @@ from p2p.connect import PATIENCE_S, connect, is_its_fault
 from p2p.dialing import Dialing
 from p2p.score import Offence, Scores, Standing
 from p2p.streams import Call, Streams
+from p2p.timeouts import stretched
 from p2p.transport import Endpoint
 from p2p.typed_call import TypedCall, refusal_of
 from p2p.view import View
@@ -90,7 +91,7 @@ class PeerRpc:
         try:
             with self._in_use(peer):
                 if peer != self.me and not self.endpoint.is_connected(peer):
-                    await self._reach(peer, min(deadline_s, self.dial_deadline_s))
+                    await self._reach(peer, min(deadline_s, stretched(self.dial_deadline_s)))
                 async with self.streams.call(peer, deadline_s=deadline_s) as channel:
                     since_s = trio.current_time()
                     call = TypedCall(channel, CallProtocol(Speaker.ASKER))
@@ -114,7 +115,7 @@ class PeerRpc:
             raise
         except TooSlow:
             # Not where a client left it no time.
-            if deadline_s >= PATIENCE_S:
+            if deadline_s >= stretched(PATIENCE_S):
                 self.view.forget(peer)
             raise
 

@@ -21,6 +21,7 @@ from node.task.units import units_of
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
 from p2p.score import Offence
+from p2p.timeouts import stretched
 from store import Pin, Row, Store, Table, Write
 from wire import limits
 from wire.chain import legs_to_check
@@ -104,10 +105,11 @@ class TaskRunner:
         return task.id
 
     async def _somebody_can(self, request: TaskRequest) -> None:
-        with trio.move_on_after(GRACE_S):
+        grace_s = stretched(GRACE_S)
+        with trio.move_on_after(grace_s):
             while lacking := [it for it in request.stages if not self.dispatcher.anybody(it)]:
                 await self.dispatcher.peers.seek(
-                    lacking[0].role, lacking[0].model, deadline_s=GRACE_S
+                    lacking[0].role, lacking[0].model, deadline_s=grace_s
                 )
                 await trio.sleep(0.1)
         for stage in request.stages:

@@ -1,7 +1,7 @@
 """The command line: what can be typed, and what it means."""
 
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from node.commands.options import (
     text_of,
     verdicts_of,
 )
+from node.commands.running import run
 from node.config import ROLES_DEFAULT, NodeConfig
 from node.devnet.config import DevnetConfig
 from node.devnet.faults import KINDS, parse
@@ -59,10 +60,6 @@ def cli(*, debug: bool) -> None:
 cli.add_command(keys)
 cli.add_command(bench)
 cli.add_command(models)
-
-
-def _run(work: Callable[[], Awaitable[None]]) -> None:
-    trio.run(work)
 
 
 @cli.command("join")
@@ -135,7 +132,7 @@ def join_command(
         gateway=gateway,
         guest=guest_of(**guest),
     )
-    _run(lambda: join(config, runtime(), as_json=as_json, with_parent=with_parent))
+    run(lambda: join(config, runtime(), as_json=as_json, with_parent=with_parent))
 
 
 def _free_or_any(port: int) -> int:
@@ -172,7 +169,7 @@ def demo_command(*, question: str, files: tuple[Path, ...], folder: Path, as_jso
             raise InputError(f"{path} does not exist", todo="check what --files names")
     shared = tuple(path.absolute() for path in files)
     place = folder.expanduser().absolute()
-    _run(lambda: showing_demo.demo(place, question, shared, as_json=as_json))
+    run(lambda: showing_demo.demo(place, question, shared, as_json=as_json))
 
 
 @cli.command("ask")
@@ -224,7 +221,7 @@ def ask_command(
         "verifiers": verifiers,
         "fresh": fresh,
     }
-    _run(lambda: asking.ask(state.expanduser(), arguments, as_json=as_json))
+    run(lambda: asking.ask(state.expanduser(), arguments, as_json=as_json))
 
 
 @cli.command("verify")
@@ -249,7 +246,7 @@ def put_command(*, file: Path, state: Path, as_json: bool) -> None:
     """Keep a file under its content id."""
     if not file.is_file():
         raise InputError(f"{file} is not a file", todo="name one file that can be read")
-    _run(lambda: content.put(state.expanduser(), file, as_json=as_json))
+    run(lambda: content.put(state.expanduser(), file, as_json=as_json))
 
 
 @cli.command("get")
@@ -263,7 +260,7 @@ def get_command(
 ) -> None:
     """Bring content here, from this peer's store or from others."""
     place = state.expanduser()
-    _run(lambda: content.get(place, content_id, output, deadline_s=deadline, as_json=as_json))
+    run(lambda: content.get(place, content_id, output, deadline_s=deadline, as_json=as_json))
 
 
 def _looking(name: str, help_text: str) -> None:
@@ -271,7 +268,7 @@ def _looking(name: str, help_text: str) -> None:
     @state_option
     @json_option
     def command(*, state: Path, as_json: bool) -> None:
-        _run(lambda: looking.look(state.expanduser(), name, as_json=as_json))
+        run(lambda: looking.look(state.expanduser(), name, as_json=as_json))
 
 
 _looking("status", "How this peer is, by what the others say.")
@@ -385,4 +382,4 @@ def load_command(
         verifiers=verifiers,
     )
     loading_command.check(config)
-    return trio.run(lambda: loading_command.load(config, runtime(), as_json=as_json))
+    return run(lambda: loading_command.load(config, runtime(), as_json=as_json))

@@ -44,7 +44,10 @@ def _status(found: Mapping[str, Any]) -> None:
     )
     console.print(f"  here: {found['legs_done']} legs done, {found['checks_done']} checks made")
     store = found["store"]
-    console.print(f"  store: {size(store['used_bytes'])} of {size(store['quota_bytes'])}")
+    console.print(
+        f"  store: {size(store['used_bytes'])} of {size(store['quota_bytes'])}, models included;"
+        f" on the disk {size(store['disk_bytes'])} and {size(store['files_disk_bytes'])} in files"
+    )
     if "http" in found:
         console.print(_http_line(found["http"]))
     if found["same_key_elsewhere"]:

@@ -18,6 +18,7 @@ from node.dispatch.progress import StreamProgress
 from node.dispatch.route import Candidate, Leg, PeerLoad, candidates, ranked
 from node.engines.interface import Part
 from node.task.events import EventSink, LegDone, Offered
+from p2p import timeouts
 from p2p.peers import Peers
 from p2p.score import Offence, Standing
 from p2p.typed_call import refused
@@ -148,7 +149,7 @@ class Dispatcher:
         try:
             async with self.peers.call(peer, deadline_s=left_s) as call:
                 await call.send(offer)
-                with trio.move_on_after(ACCEPT_DEADLINE_S) as patience:
+                with timeouts.move_on_after(ACCEPT_DEADLINE_S) as patience:
                     await call.expect(Accept)
                 if patience.cancelled_caught:
                     if handoff.is_own:

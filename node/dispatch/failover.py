@@ -21,6 +21,7 @@ from node.task.events import EventSink, Failed, Streamed
 from node.task.units import PASSAGES_PER_LEG, streamed_max
 from p2p.connect import PATIENCE_S
 from p2p.score import Offence
+from p2p.timeouts import stretched
 from wire.content import PeerId
 from wire.errors import (
     BatonError,
@@ -107,7 +108,9 @@ class Failover:
         """Beyond the view, for as long as the deadline allows."""
         left_s = self.deadline_at_s - trio.current_time()
         leg = self.handoff.leg
-        await self.dispatcher.peers.seek(leg.role, leg.model, deadline_s=min(SEEK_S, left_s))
+        await self.dispatcher.peers.seek(
+            leg.role, leg.model, deadline_s=min(stretched(SEEK_S), left_s)
+        )
 
     def _able(self) -> list[Candidate]:
         avoid = self.handoff.avoid | self.failed | self._running.keys()
@@ -232,7 +235,7 @@ class Failover:
                 return None
             # Not where a client left it no time, nor by a holder in the middle, which knows only
             # what was said to it: that is no fault of the peer's.
-            if took_s >= PATIENCE_S and self.handoff.is_own:
+            if took_s >= stretched(PATIENCE_S) and self.handoff.is_own:
                 offence = Offence.UNANSWERED if took_s >= overdue_s else Offence.SLOW
                 self.dispatcher.peers.offended(one.peer, offence)
             raise TooSlow(f"it took the leg and was not done in {took_s:.0f} s")
@@ -250,7 +253,7 @@ class Failover:
         elif not self.handoff.is_last:
             # It has to hand on itself; nobody says how long that takes.
             return math.inf
-        return OVERDUE_S + OVERDUE_TIMES * expected_s
+        return stretched(OVERDUE_S + OVERDUE_TIMES * expected_s)
 
     def _later(self) -> Sequence[Stage]:
         return self.handoff.task.record.stages[self.handoff.stage + 1 :]

@@ -27,6 +27,7 @@ from node.gateway.request_parser import RequestHead
 from node.gateway.shares import Shares
 from node.gateway.tensors import HEAD_BYTES_MAX, NPY_TYPE, SAFETENSORS_TYPE
 from node.gateway_config import GatewayConfig
+from p2p import timeouts
 from wire import limits
 from wire.errors import BatonError
 
@@ -186,7 +187,7 @@ class _Reading:
             await self._read(most)
         else:
             seconds = self.access.config.body_s
-            with trio.move_on_after(seconds) as scope:
+            with timeouts.move_on_after(seconds) as scope:
                 await self._read(most)
             if scope.cancelled_caught:
                 words = f"the body did not come within {seconds:g} s"

@@ -17,6 +17,7 @@ from node.gateway.shares import Shares
 from node.gateway_config import GatewayConfig, check_verdicts
 from node.peer import Node
 from node.task.events import Event, EventSink, Failed, Offered
+from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId
 from wire.errors import BatonError, InputError
@@ -177,7 +178,7 @@ class TaskService:
         checking, model = self.node.tasks.checking, request.stages[-1].model
         if len(checking.verifiers(model)) >= request.needed:
             return
-        await self.node.peers.seek(Role.VERIFY, model, deadline_s=SEEK_S)
+        await self.node.peers.seek(Role.VERIFY, model, deadline_s=stretched(SEEK_S))
         if (known := len(checking.verifiers(model))) < request.needed:
             raise unavailable(
                 f"{known} peers are known that check this model, and {request.needed} have to"

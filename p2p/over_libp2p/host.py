@@ -30,6 +30,7 @@ from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from libp2p.transport.exceptions import MuxerUpgradeFailure
 from libp2p.transport.upgrader import TransportUpgrader
 
+from p2p import timeouts
 from p2p.over_libp2p.errors import contained
 from p2p.over_libp2p.muxer import SoundYamux
 from wire.content import PeerId
@@ -43,6 +44,11 @@ HALF_OPEN_PER_ADDRESS_MAX = 64
 HANDSHAKE_DEADLINE_S = 5.0
 NEGOTIATION_DEADLINE_S = 5.0
 _CLOSE_DEADLINE_S = 5.0
+_FAIR = frozenset(
+    f"{way}_{what}_timeout"
+    for way in ("inbound", "outbound")
+    for what in ("upgrade", "stream_protocol_negotiation")
+)
 # For so long what libp2p tells others of our addresses may be old; our own adverts are not.
 ADDRESSES_S = 10.0
 
@@ -86,7 +92,7 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
         if isinstance(read_write_closer, IMuxedConn):
             await self.add_conn(read_write_closer, direction="inbound")
             return read_write_closer
-        with trio.fail_after(HANDSHAKE_DEADLINE_S):
+        with timeouts.fail_after(HANDSHAKE_DEADLINE_S):
             return await self.upgrade_inbound_raw_conn(
                 RawConnection(read_write_closer, False), maddr
             )
@@ -105,6 +111,14 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
     async def _close_one(self, connection: Any) -> None:
         with contained("closing a connection"), trio.move_on_after(_CLOSE_DEADLINE_S):
             await connection.close()
+
+
+class FairLimits(ConnectionConfig):  # type: ignore[misc]
+    """libp2p's limits, of which those in seconds are a machine's time, not the wall's."""
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        return timeouts.stretched(value) if name in _FAIR else value
 
 
 class SoundUpgrader(TransportUpgrader):  # type: ignore[misc]
@@ -172,7 +186,7 @@ def build_host(key: SigningKey, make_transport: Callable[[ID], Any]) -> SoundHos
         secure_transports_by_protocol={NOISE_ID: noise},
         muxer_transports_by_protocol={TProtocol(YAMUX_ID): SoundYamux},
     )
-    limits = ConnectionConfig(
+    limits = FairLimits(
         min_connections=0,
         low_watermark=0,
         high_watermark=CONNECTIONS_MAX,
