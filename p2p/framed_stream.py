@@ -34,6 +34,9 @@ SILENCE_S = 8.0
 IDLE_S = 60.0
 # Who accepted a stream leaves its end to who opened it, within reason.
 IDLE_ACCEPTED_S = 180.0
+# Who opens a stream has something to say. One on which nothing comes for so long, or no whole frame
+# for as long as honest peers keep an idle one, is only there to take our places.
+NEVER_SPOKE_S = 10.0
 # After we have said all, the other side may take this long to do the same.
 PARTING_S = 5.0
 
@@ -119,16 +122,20 @@ class Lane:
         self._to_write = trio.Event()
         self._changed = trio.Event()
         self._sent_at_s = 0.0
+        self._opened_at_s = 0.0
         self._alive = trio.CancelScope()
 
     async def run(self) -> None:
         """Carry conversations until the stream ends; then `error` says why."""
+        self._opened_at_s = trio.current_time()
         self._set_patience()
         try:
             with self._alive:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._guarded, self._write_forever)
                     await self._guarded(self._read_forever)
+            if self._never_spoke:
+                self.fail(TooSlow(f"{self.peer.short} opened a stream and said nothing"))
             if self.conversation is not None and not self.conversation.left:
                 self.fail(Disconnected(f"heard nothing of {self.peer.short} for {SILENCE_S:g} s"))
         finally:
@@ -234,12 +241,21 @@ class Lane:
 
     def _set_patience(self) -> None:
         if self.conversation is None:
-            patience_s = IDLE_S if self.opened_here else IDLE_ACCEPTED_S
+            patience_s = IDLE_S if self.opened_here else self._idle_accepted_s()
         elif self.conversation.left:
             return
         else:
             patience_s = SILENCE_S
         self._alive.deadline = trio.current_time() + patience_s
+
+    @property
+    def _never_spoke(self) -> bool:
+        return not self.opened_here and not self.count
+
+    def _idle_accepted_s(self) -> float:
+        if not self._never_spoke:
+            return IDLE_ACCEPTED_S
+        return min(NEVER_SPOKE_S, self._opened_at_s + IDLE_S - trio.current_time())
 
     def _must_wait(self, talk: Conversation, cost: int) -> bool:
         if self.error is not None:
