@@ -67,6 +67,8 @@ class ViewConfig:
 Place = tuple[Role, ContentId | None]
 # Of those that may make room, so many are looked at; a view must not be walked for each advert.
 _LOOKED_AT = 64
+# At most so large a part of a view are peers that stay because they were of use.
+_KEPT_PART = 4
 # What one introducer may have of a view that is needed, where others have somebody to spare.
 _GROUP_PART = 8
 _GONE_WALK_EVERY_S = 30.0
@@ -135,6 +137,8 @@ class View:
     config: ViewConfig = field(default_factory=ViewConfig)
     # Whom we are connected to; the shell says it.
     near: set[PeerId] = field(default_factory=set)
+    # Who delivered or checked for us, the latest of them: they never make room.
+    kept: dict[PeerId, None] = field(default_factory=dict)
     # Where many views are in one process, they may share what is worked out of an advert.
     parts_of: Callable[[Signed[Advert]], Parts] = parts_of
     # In the order in which they were heard last.
@@ -147,6 +151,17 @@ class View:
     _gone_walked_s: float = 0.0
     # Nothing here ends sooner, so until then nothing has to be walked for that.
     _soonest_s: float = math.inf
+
+    def keep(self, peer: PeerId) -> None:
+        """`peer` was of use: whoever floods the view does not push it out."""
+        self.kept.pop(peer, None)
+        self.kept[peer] = None
+        # The others are still the most of a view.
+        while len(self.kept) > self.config.adverts_max // _KEPT_PART:
+            del self.kept[next(iter(self.kept))]
+
+    def _stays(self, peer: PeerId) -> bool:
+        return peer in self.near or peer in self.kept
 
     def hear(
         self, heard: Signed[Advert], wall_s: float, introducer: PeerId | None = None
@@ -242,14 +257,14 @@ class View:
         return True
 
     def _oldest_of(self, group: dict[PeerId, None]) -> PeerId | None:
-        return next((it for it in group if it not in self.near), None)
+        return next((it for it in group if not self._stays(it)), None)
 
     def _spare_of(self, group: dict[PeerId, None]) -> PeerId | None:
         """Who of `group` is not needed, of those that were not heard for the longest."""
         needed: list[PeerId] = []
         found = None
         for peer in group:
-            if peer in self.near:
+            if self._stays(peer):
                 continue
             if self._is_spare(self._entries[peer]):
                 found = peer

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from wire.content import PeerId
 
-# A guess: longer than most tasks, shorter than a reboot.
-BENCHED_S = 60.0
-BENCHED_S_MAX = 3600.0
+# A guess: as long as it takes until half of any other offence is forgotten.
+BENCHED_S = 600.0
+BENCHED_S_MAX = 24 * 3600.0
 KEPT_MAX = 1000
 # Who was to be done by then and has shown nothing sits on the leg; so much is due to any machine.
 SITTING_TIMES = 3.0

@@ -4,29 +4,40 @@ A pure core. A claim costs nothing, so who never did a leg for us ranks behind w
 it says it is. A stranger gets its chance as a trial: a share of the legs, one at a time, and hedged
 as soon as it has taken as long as it was expected to. Where nobody has delivered yet all are
 strangers, and then each further one is given the leg after half as long as the one before: however
-many of them sit, all were asked in twice the time that one leg was expected to take.
+many of them sit, all were asked in two and a half times what one leg was expected to take.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
-from node.dispatch.route import Candidate
-from p2p.token_bucket import TokenBucket
+from node.dispatch.route import Candidate, drawn
 
 # Of the legs, what strangers get while there are peers that delivered and are not busy: more until
 # so many have delivered, for one or two may leave.
 DELIVERED_WANTED = 4
-TRIAL_SHARE_FIRST = 1 / 4
+TRIAL_SHARE_FIRST = 1 / 8
 TRIAL_SHARE = 1 / 16
 # A peer that would take so much longer than if it were idle is busy: then a stranger is worth it.
 BUSY_TIMES = 2.0
 BUSY_S = 0.5
-# No leg is given to another sooner.
+# What is due to any machine beyond what was expected; no leg is given to another sooner.
+LATE_TIMES = 1.2
 HEDGE_S_MIN = 0.1
 # Strangers' legs that may be given to another besides, at once and for each leg that is delivered.
 HEDGES_MAX = 16.0
 HEDGES_PER_LEG = 0.25
+
+
+def is_busy(one: Candidate) -> bool:
+    """Whether it has so much else to do that a stranger is worth a trial."""
+    return one.full or one.expected_s > BUSY_TIMES * one.idle_s + BUSY_S
+
+
+def best(rated: Sequence[Candidate]) -> Candidate | None:
+    """Who is done first; no stranger comes before who delivered and is not busy."""
+    known = [it for it in rated if it.delivered and not is_busy(it)]
+    return min(known or rated, key=lambda it: it.expected_s, default=None)
 
 
 @dataclass(slots=True)
@@ -47,18 +58,26 @@ class Trials:
         if self.under_way:
             return known
         first = min(known, key=lambda it: it.expected_s)
-        busy = first.full or first.expected_s > BUSY_TIMES * first.idle_s + BUSY_S
         share = TRIAL_SHARE if len(known) >= DELIVERED_WANTED else TRIAL_SHARE_FIRST
-        return strangers if busy or random.random() < share else known
+        return strangers if is_busy(first) or random.random() < share else known
+
+    def to_ask(self, choices: Sequence[Candidate], random: Random) -> list[Candidate]:
+        """Two to ask for a quote, or one; whoever is to get the leg unasked is the first."""
+        pool = self.pool(choices, random)
+        two = drawn(pool, random)
+        if len(two) == 1 and two[0].delivered and not self.under_way:
+            # It may say that it is busy, and then there is a stranger.
+            two += drawn([it for it in choices if not it.delivered], random, 1)
+        return two
 
     def hedge_after_s(self, expected_s: float, hedged: int) -> float:
         """When a stranger's leg is given to one more besides, from when it was last given.
 
         `hedged` is to how many it was given besides already.
         """
-        return max(HEDGE_S_MIN, expected_s * 0.5**hedged)
+        return max(HEDGE_S_MIN, LATE_TIMES * expected_s * 0.5**hedged)
 
-    def spend_hedge(self) -> bool:
+    def spend(self) -> bool:
         """Whether one more may be given such a leg; it counts as done."""
         if self._hedges < 1.0:
             return False
