@@ -30,7 +30,7 @@ FULL_WEIGHT = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class PeerLoad:
     """What we know of a peer beyond its advert: how it behaved, and what we gave it already.
 
     `observed` is how long a unit took it when it worked for us, and how far that is to be trusted
@@ -46,7 +46,7 @@ class Load:
     benched: bool = False
 
 
-_UNKNOWN = Load()
+_UNKNOWN = PeerLoad()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Candidate:
     delivered: bool = False
 
 
-def expected_s(advert: Advert, leg: Leg, load: Load, unit_s_min: float = 0.0) -> float:
+def expected_s(advert: Advert, leg: Leg, load: PeerLoad, unit_s_min: float = 0.0) -> float:
     """Seconds until this peer would be done with `leg`, by what it says and what we saw of it.
 
     Who was never seen to work is not believed to take less than `unit_s_min` for a unit.
@@ -84,7 +84,7 @@ def expected_s(advert: Advert, leg: Leg, load: Load, unit_s_min: float = 0.0) ->
 
 
 def candidates(
-    adverts: Iterable[Signed[Advert]], leg: Leg, loads: Mapping[PeerId, Load]
+    adverts: Iterable[Signed[Advert]], leg: Leg, loads: Mapping[PeerId, PeerLoad]
 ) -> list[Candidate]:
     """Who may be asked: not those that are banned.
 
@@ -117,7 +117,7 @@ def candidates(
 def ranked(
     adverts: Sequence[Signed[Advert]],
     leg: Leg,
-    loads: Mapping[PeerId, Load],
+    loads: Mapping[PeerId, PeerLoad],
     random: Random,
 ) -> list[PeerId]:
     """Peers to ask, best first; banned ones are not asked at all.
@@ -161,7 +161,7 @@ def drawn(
     return sorted(taken, key=lambda it: round(it.expected_s / DIFFERENCE_S))
 
 
-def _work_s(advert: Advert, leg: Leg, load: Load, unit_s_min: float) -> float:
+def _work_s(advert: Advert, leg: Leg, load: PeerLoad, unit_s_min: float) -> float:
     offer = advert.offer_of(leg.model) if leg.model is not None else None
     unit_s = 1 / ((offer.units_per_s if offer else 0.0) or UNITS_PER_S_UNKNOWN)
     if load.observed is None:

@@ -13,7 +13,7 @@ import trio
 
 from node.engines.by_format import formats_of
 from node.engines.interface import Emit, Engine, EngineStatistics, Job, Loaded, Output
-from node.models.budget import Held, to_let_go
+from node.models.budget import ResidentModel, to_let_go
 from node.models.inspect import memory_bytes
 from wire.content import ContentId
 from wire.errors import EngineError, ModelRefused, TooSlow
@@ -104,13 +104,13 @@ class OnDemand:
     def loaded(self) -> Mapping[ContentId, Loaded]:
         """The models that are ready, or will be as soon as they are asked for."""
         there = self.engine.loaded()
-        aside = self.engine.statistics().aside
+        quarantined = self.engine.statistics().quarantined
         found = {}
         for model, known in self._known.items():
             ready = there.get(model)
             if ready is not None:
                 known.ready = ready
-            elif known.held or known.refusal is not None or model in aside:
+            elif known.held or known.refusal is not None or model in quarantined:
                 # The engine put it aside.
                 continue
             if known.ready is not None:
@@ -148,12 +148,14 @@ class OnDemand:
             model
             for model, it in self._known.items()
             if model not in there and it.ready and not it.held and not it.refusal
-            if model not in found.aside
+            if model not in found.quarantined
         ]
-        aside = {
+        quarantined = {
             model: it.refusal.message for model, it in self._known.items() if it.refusal is not None
         }
-        return replace(found, aside={**aside, **found.aside}, resting=frozenset(resting))
+        return replace(
+            found, quarantined={**quarantined, **found.quarantined}, resting=frozenset(resting)
+        )
 
     def _is_there(self, known: _Known) -> bool:
         return known.held and known.manifest.id in self.engine.loaded()
@@ -166,7 +168,7 @@ class OnDemand:
             return
         if known.refusal is not None:
             raise known.refusal
-        if why := self.engine.statistics().aside.get(known.manifest.id):
+        if why := self.engine.statistics().quarantined.get(known.manifest.id):
             # Nobody makes room for it meanwhile.
             raise ModelRefused(f"{known.manifest.name} is put aside: {why}")
         self._loading = trio.Event()
@@ -189,7 +191,7 @@ class OnDemand:
                 await self.engine.unload(known.manifest.id)
         except ModelRefused as error:
             failures.append(error)
-            if known.manifest.id in self.engine.statistics().aside:
+            if known.manifest.id in self.engine.statistics().quarantined:
                 known.held = True
             else:
                 known.refusal = error
@@ -202,16 +204,16 @@ class OnDemand:
     async def _make_room(self, wanted: _Known) -> None:
         """Let go of what was used least recently; those in use are waited for."""
         while True:
-            there, aside = self.engine.loaded(), self.engine.statistics().aside
+            there, quarantined = self.engine.loaded(), self.engine.statistics().quarantined
             held = [
-                Held(
+                ResidentModel(
                     model=model,
                     memory_bytes=it.memory_bytes,
                     used_at_s=it.used_at_s,
                     busy=it.jobs > 0,
                 )
                 for model, it in self._known.items()
-                if it is not wanted and (model in there or (it.held and model in aside))
+                if it is not wanted and (model in there or (it.held and model in quarantined))
             ]
             gone = to_let_go(held, wanted.memory_bytes, self.budget_bytes)
             if gone is not None:

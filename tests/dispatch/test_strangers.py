@@ -15,7 +15,7 @@ from node.dispatch.sitting import BENCHED_S, BENCHED_S_MAX, KEPT_MAX, Sitting, s
 from node.dispatch.trials import HEDGES_MAX, Trials
 from node.engines.interface import Emit, Job, Output
 from node.peer import Node
-from p2p.typed_call import Talk
+from p2p.typed_call import TypedCall
 from tests.node.asking import asked, complete, request
 from tests.node.engines import PROBE, Counted
 from tests.node.network import I, Network, S, open_network
@@ -29,14 +29,14 @@ HONEST = 4
 TASKS = 100
 
 
-async def sit(talk: Talk, _: Message) -> None:
+async def sit(call: TypedCall, _: Message) -> None:
     """As a sitter does: takes the leg, and nothing comes of it."""
-    await talk.send(Accept(expected_ms=int(PEACE_S * 1000)))
+    await call.send(Accept(expected_ms=int(PEACE_S * 1000)))
     await trio.sleep_forever()
 
 
-async def quote(talk: Talk, _: Message) -> None:
-    await talk.send(Quoted(expected_ms=int(PEACE_S * 1000)))
+async def quote(call: TypedCall, _: Message) -> None:
+    await call.send(Quoted(expected_ms=int(PEACE_S * 1000)))
 
 
 async def six_sitters(network: Network, stack: AsyncExitStack) -> None:

@@ -4,7 +4,7 @@ Models run in one worker process. A crash, a hang or a model that wants too much
 process and nothing else; it is started again with growing pauses, gets its models back, and a
 batch that was under way is tried once more. A model that fails again and again is put aside for a
 while (`node.engines.host.quarantine`). What a model does with jobs, and what its worker is asked,
-differs by format: that is its `Work` (`node.engines.host.format_queue`). Works take turns.
+differs by format: that is its `FormatScheduler` (`node.engines.host.format_queue`). Works take turns.
 
 A job that is cancelled leaves its queue at once. A batch already in the worker is waited out: it
 takes a fraction of a second, killing it would take the others' work with it and seconds to start
@@ -22,9 +22,9 @@ from trio import TaskStatus  # type: ignore[attr-defined]
 
 from node.engines.host import calls as onnx_calls
 from node.engines.host import embedding, generating
-from node.engines.host.format_queue import Offer, Work
+from node.engines.host.format_queue import WorkerRequest, FormatScheduler
 from node.engines.host.launch import EngineConfig, prepare, tinygrad_version
-from node.engines.host.quarantine import FAILURES_MAX, Asides, Kept
+from node.engines.host.quarantine import FAILURES_MAX, Quarantine, Kept
 from node.engines.host.worker_process import Launch, WorkerProcess, open_worker
 from node.engines.interface import Emit, EngineStatistics, Job, Loaded, Output, ready_model
 from wire.codec import Value
@@ -43,7 +43,7 @@ class _State:
 
     loaded: dict[ContentId, Loaded] = field(default_factory=dict)
     files: dict[ContentId, Mapping[str, Path]] = field(default_factory=dict)
-    asides: Asides = field(default_factory=Asides)
+    quarantine: Quarantine = field(default_factory=Quarantine)
     failures_in_row: int = 0
     starts: int = 0
     units_done: int = 0
@@ -60,10 +60,10 @@ class TinygradEngine:
         self._cache_folder = cache_folder
         self._config = config
         self._nursery = nursery
-        self._works: dict[str, Work] = {
-            embedding.FORMAT: embedding.Embedding(config.jobs_max, self._wake),
-            generating.FORMAT: generating.Generating(config.jobs_max, self._wake),
-            onnx_calls.FORMAT: onnx_calls.Calls(self._wake),
+        self._works: dict[str, FormatScheduler] = {
+            embedding.FORMAT: embedding.EmbeddingScheduler(config.jobs_max, self._wake),
+            generating.FORMAT: generating.GenerationScheduler(config.jobs_max, self._wake),
+            onnx_calls.FORMAT: onnx_calls.CallScheduler(self._wake),
         }
         self._turns = deque(self._works.values())
         self._turn = trio.Lock()
@@ -104,7 +104,7 @@ class TinygradEngine:
             restarts=max(0, self._state.starts - 1),
             running=self.worker_id is not None,
             last_failure=self._state.last_failure,
-            aside=self._state.asides.told(trio.current_time()),
+            quarantined=self._state.quarantine.told(trio.current_time()),
         )
 
     async def load(self, manifest: Manifest, files: Mapping[str, Path]) -> Loaded:
@@ -119,8 +119,8 @@ class TinygradEngine:
             raise ModelRefused(f"{manifest.name} is {manifest.format[:40]}; run here: {formats}")
         work.check(manifest, files)
         async with self._turn:
-            if self._state.asides.refusal(model, trio.current_time()):
-                self._state.asides.want(model, (manifest, dict(files)))
+            if self._state.quarantine.refusal(model, trio.current_time()):
+                self._state.quarantine.want(model, (manifest, dict(files)))
                 self._wake()
             self._refuse_aside(model)
             if model in self._state.loaded:
@@ -129,7 +129,7 @@ class TinygradEngine:
 
     async def unload(self, model: ContentId) -> None:
         async with self._turn:
-            self._state.asides.want(model, None)
+            self._state.quarantine.want(model, None)
             self._forget(model, ModelRefused, "the model was unloaded")
             if self._worker is None or not self._worker.running:
                 return
@@ -154,10 +154,10 @@ class TinygradEngine:
 
     async def serve(self) -> None:
         """Give the worker one batch after the other, for ever; restart it when it dies idle."""
-        asides = self._state.asides
+        quarantine = self._state.quarantine
         while True:
             self._arrived = trio.Event()
-            if asides.due(trio.current_time()) is not None:
+            if quarantine.due(trio.current_time()) is not None:
                 async with self._turn:
                     await self._try_again()
             elif any(work.ready for work in self._works.values()):
@@ -167,7 +167,7 @@ class TinygradEngine:
                 async with self._turn:
                     await self._revive()
             else:
-                with trio.move_on_at(asides.next_s()):
+                with trio.move_on_at(quarantine.next_s()):
                     await self._arrived.wait()
 
     def _wake(self) -> None:
@@ -188,7 +188,7 @@ class TinygradEngine:
                 await self._do(worker, work, offer)
                 return
 
-    async def _do(self, worker: WorkerProcess, work: Work, offer: Offer) -> None:
+    async def _do(self, worker: WorkerProcess, work: FormatScheduler, offer: WorkerRequest) -> None:
         began_s = trio.current_time()
         try:
             reply = await worker.ask(offer.message, timeout_s=self._config.batch_timeout_s)
@@ -199,7 +199,7 @@ class TinygradEngine:
             worker.kill()
             self._failed(error)
             ended = work.give_back(offer, error)
-            if ended and self._state.asides.job_failed(offer.model, trio.current_time()):
+            if ended and self._state.quarantine.job_failed(offer.model, trio.current_time()):
                 self._put_aside(offer.model, ModelRefused, _in_a_row(error))
         except EngineError as error:
             self._state.last_failure = str(error)
@@ -207,7 +207,7 @@ class TinygradEngine:
         else:
             self._state.units_done += units
             if units:
-                self._state.asides.job_went_well(offer.model, trio.current_time())
+                self._state.quarantine.job_went_well(offer.model, trio.current_time())
             if work.tells_speed(offer, units):
                 self._measured(offer.model, units, took_s / self._config.share)
             if self._config.share < 1:
@@ -230,7 +230,7 @@ class TinygradEngine:
 
     async def _try_again(self) -> None:
         """Load a model whose pause is over; whoever offers it to others probes it after that."""
-        found = self._state.asides.due(trio.current_time())
+        found = self._state.quarantine.due(trio.current_time())
         if found is None:
             return
         model, (manifest, files) = found
@@ -238,9 +238,9 @@ class TinygradEngine:
             await self._taken_in(manifest, files)
         except EngineError as error:
             # Put aside for it already, if the worker died of it.
-            if self._state.asides.due(trio.current_time()) == found:
+            if self._state.quarantine.due(trio.current_time()) == found:
                 self._state.last_failure = str(error)
-                self._state.asides.put(model, error.message, found[1], trio.current_time())
+                self._state.quarantine.put(model, error.message, found[1], trio.current_time())
 
     async def _running(self) -> WorkerProcess:
         """The worker, started if need be and with all models loaded.
@@ -290,7 +290,7 @@ class TinygradEngine:
             raise
         self._state.files[manifest.id] = files
         self._state.loaded[manifest.id] = ready
-        self._state.asides.loaded(manifest.id)
+        self._state.quarantine.loaded(manifest.id)
         return ready
 
     async def _load(
@@ -333,7 +333,7 @@ class TinygradEngine:
         # One that answered with an error that nobody knows still lives.
         worker.kill()
         self._failed(error)
-        if self._state.asides.load_failed(manifest.id):
+        if self._state.quarantine.load_failed(manifest.id):
             self._put_aside(manifest.id, ModelRefused, _in_a_row(error), (manifest, files))
 
     def _put_aside(
@@ -342,8 +342,8 @@ class TinygradEngine:
         if kept is None:
             kept = self._state.loaded[model].manifest, self._state.files[model]
         now_s = trio.current_time()
-        self._state.asides.put(model, reason, kept, now_s)
-        self._forget(model, kind, self._state.asides.refusal(model, now_s))
+        self._state.quarantine.put(model, reason, kept, now_s)
+        self._forget(model, kind, self._state.quarantine.refusal(model, now_s))
         # Whoever serves waits until then.
         self._wake()
 
@@ -354,7 +354,7 @@ class TinygradEngine:
             work.fail(model, kind, reason)
 
     def _refuse_aside(self, model: ContentId) -> None:
-        if why := self._state.asides.refusal(model, trio.current_time()):
+        if why := self._state.quarantine.refusal(model, trio.current_time()):
             raise ModelRefused(f"model {model.short} is put aside: {why}")
 
 

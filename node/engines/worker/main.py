@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from node.engines.frames import read_frame, to_frame
-from node.engines.worker.device import Place
+from node.engines.worker.device import WorkerDevice
 from wire.codec import Value
 from wire.content import ContentId
 from wire.errors import EngineError
@@ -28,7 +28,7 @@ LOADERS = {
 }
 
 
-class Model(Protocol):
+class LoadedModel(Protocol):
     """One model, ready to run."""
 
     @property
@@ -47,9 +47,9 @@ class Model(Protocol):
 class Worker:
     """Answers one message after the other."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: WorkerDevice) -> None:
         self._place = place
-        self._models: dict[bytes, Model] = {}
+        self._models: dict[bytes, LoadedModel] = {}
 
     def answer(self, message: dict[str, Any]) -> dict[str, Value]:
         match message["do"]:
@@ -70,9 +70,11 @@ class Worker:
             case _:
                 return self._models[message["model"]].answer(message)
 
-    def _load(self, manifest: Manifest, files: dict[str, Path]) -> Model:
+    def _load(self, manifest: Manifest, files: dict[str, Path]) -> LoadedModel:
         module, _, name = LOADERS[manifest.format].partition(":")
-        model: Model = getattr(importlib.import_module(module), name)(manifest, files, self._place)
+        model: LoadedModel = getattr(importlib.import_module(module), name)(
+            manifest, files, self._place
+        )
         return model
 
 
@@ -94,7 +96,7 @@ def main(cache: str, versions: str, memory_bytes_max: int) -> None:
     os.dup2(2, 1)
     if memory_bytes_max:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes_max, memory_bytes_max))
-    serve(Worker(Place(Path(cache), versions, memory_bytes_max)), sys.stdin.buffer, target)
+    serve(Worker(WorkerDevice(Path(cache), versions, memory_bytes_max)), sys.stdin.buffer, target)
 
 
 if __name__ == "__main__":

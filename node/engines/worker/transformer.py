@@ -19,8 +19,8 @@ from node.engines.worker.attention import BLOCKS, LANES, Attention, squares
 from node.engines.worker.buffers import placed, write, zeros
 from node.engines.worker.gguf import read_array
 from node.engines.worker.graph_replay import replay
-from node.engines.worker.matmul import Products
-from node.engines.worker.slots import Row
+from node.engines.worker.matmul import Matmul
+from node.engines.worker.slots import SlotRow
 
 # Rows of passes that answer, and of passes that only read.
 ANSWERING = (1, 4, 8)
@@ -30,7 +30,7 @@ READING = (32, 128)
 class LanguageModel:
     """The weights and the kept keys and values on the device, and the graphs over them."""
 
-    def __init__(self, model: GgufModel, slots: int, products: Products) -> None:
+    def __init__(self, model: GgufModel, slots: int, products: Matmul) -> None:
         self.model = model
         self.slots = slots
         self.context = model.context // LANES * LANES
@@ -115,7 +115,7 @@ class LanguageModel:
     def _uops(self, rows: int) -> list[Any]:
         return [it.uop.base for it in (*self._inputs[rows], *self._weights, *self._kept)]
 
-    def run(self, rows: Sequence[Row]) -> Array | None:
+    def run(self, rows: Sequence[SlotRow]) -> Array | None:
         """One pass; the logits of every row, [rows, words], if they are few enough to answer."""
         size = next(size for size in self._graphs if size >= len(rows))
         # A row that is there twice writes the same numbers to the same place twice.
