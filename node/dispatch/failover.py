@@ -19,9 +19,8 @@ from node.dispatch.route import EAGERNESS, Candidate, drawn
 from node.dispatch.sitting import sits
 from node.dispatch.trials import best
 from node.engines.interface import Part
-from node.serving.data_role import PASSAGES_PER_LEG
-from node.task.events import Failed, Streamed, EventSink
-from node.task.units import streamed_max
+from node.task.events import EventSink, Failed, Streamed
+from node.task.units import PASSAGES_PER_LEG, streamed_max
 from p2p.connect import PATIENCE_S
 from p2p.score import Offence
 from wire.content import PeerId

@@ -14,7 +14,7 @@ from node.gateway.catalogue import Catalogue
 from node.gateway.errors import ErrorDetail, HttpError, bad, fault_of, unavailable
 from node.gateway_config import GatewayConfig, check_verdicts
 from node.peer import Node
-from node.task.events import Event, Failed, Offered, EventSink
+from node.task.events import Event, EventSink, Failed, Offered
 from wire import limits
 from wire.content import ContentId
 from wire.errors import BatonError, InputError

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from node.engines.interface import Engine, Job
-from node.serving.admission import QueueSlot, QueuedJob
+from node.serving.admission import QueuedJob, QueueSlot
 from node.serving.fair_queue import FairQueue
 from node.serving.nearest import IndexCache, LoadedIndex
 from node.serving.role import Done, Emit, LegInput, LegWork

@@ -4,7 +4,8 @@ Models run in one worker process. A crash, a hang or a model that wants too much
 process and nothing else; it is started again with growing pauses, gets its models back, and a
 batch that was under way is tried once more. A model that fails again and again is put aside for a
 while (`node.engines.host.quarantine`). What a model does with jobs, and what its worker is asked,
-differs by format: that is its `FormatScheduler` (`node.engines.host.format_queue`). Works take turns.
+differs by format: that is its `FormatScheduler` (`node.engines.host.format_queue`). Schedulers take
+turns.
 
 A job that is cancelled leaves its queue at once. A batch already in the worker is waited out: it
 takes a fraction of a second, killing it would take the others' work with it and seconds to start
@@ -22,9 +23,9 @@ from trio import TaskStatus  # type: ignore[attr-defined]
 
 from node.engines.host import calls as onnx_calls
 from node.engines.host import embedding, generating
-from node.engines.host.format_queue import WorkerRequest, FormatScheduler
+from node.engines.host.format_queue import FormatScheduler, WorkerRequest
 from node.engines.host.launch import EngineConfig, prepare, tinygrad_version
-from node.engines.host.quarantine import FAILURES_MAX, Quarantine, Kept
+from node.engines.host.quarantine import FAILURES_MAX, Kept, Quarantine
 from node.engines.host.worker_process import Launch, WorkerProcess, open_worker
 from node.engines.interface import Emit, EngineStatistics, Job, Loaded, Output, ready_model
 from wire.codec import Value
