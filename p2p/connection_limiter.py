@@ -6,8 +6,8 @@ were let in and have not finished their handshake are half-open: those that make
 closed, and when all places are taken the oldest one of the prefix that has the most makes room. So
 newcomers are never refused for what others do, unless they share a prefix with them.
 
-Times are of a clock that stands still while our own loop did (see `LoopClock`): a peer on a busy
-machine is not to blame for what it could not do because we did not listen.
+Handshakes are timed by a clock that stands still while our own loop did (see `LoopClock`): nobody is
+to blame for what it could not do because we did not listen.
 """
 
 from collections import Counter
@@ -40,8 +40,8 @@ class HalfOpen:
 
     number: int
     prefix: str
-    opened_at_s: float
-    heard_at_s: float
+    opened_ran_s: float
+    heard_ran_s: float
 
 
 @dataclass(slots=True)
@@ -65,10 +65,12 @@ class ConnectionLimiter:
         """How many handshakes are under way."""
         return len(self._half_open)
 
-    def arrived(self, host: str, now_s: float) -> tuple[HalfOpen | None, HalfOpen | None]:
+    def arrived(
+        self, host: str, now_s: float, ran_s: float
+    ) -> tuple[HalfOpen | None, HalfOpen | None]:
         """A connection from `host`: its place, or None for closing it at once; and who makes room.
 
-        Who makes room has no place any more, and is to be closed.
+        `now_s` is of any monotonic clock, `ran_s` of the loop's, as are all times below. Who makes room has no place any more, and is to be closed.
         """
         prefix = prefix_of(host)
         times = self.limits.loopback_times if is_loopback(host) else 1.0
@@ -77,14 +79,14 @@ class ConnectionLimiter:
             return None, None
         evicted = self._evict() if len(self._half_open) >= self.limits.half_open_max else None
         self._count += 1
-        place = HalfOpen(self._count, prefix, now_s, now_s)
+        place = HalfOpen(self._count, prefix, ran_s, ran_s)
         self._half_open[place.number] = place
         self._prefixes[prefix] += 1
         return place, evicted
 
-    def heard(self, place: HalfOpen, now_s: float) -> None:
+    def heard(self, place: HalfOpen, ran_s: float) -> None:
         """Bytes came over this connection."""
-        place.heard_at_s = now_s
+        place.heard_ran_s = ran_s
 
     def ended(self, place: HalfOpen) -> None:
         """Its handshake has ended, well or not. Safe to call twice."""
@@ -93,14 +95,14 @@ class ConnectionLimiter:
             if not self._prefixes[place.prefix]:
                 del self._prefixes[place.prefix]
 
-    def overdue(self, now_s: float) -> list[HalfOpen]:
+    def overdue(self, ran_s: float) -> list[HalfOpen]:
         """Whose time is over: they have no place any more, and are to be closed."""
         limits = self.limits
         over = [
             it
             for it in self._half_open.values()
-            if now_s - it.heard_at_s >= limits.silence_s
-            or now_s - it.opened_at_s >= limits.handshake_s
+            if ran_s - it.heard_ran_s >= limits.silence_s
+            or ran_s - it.opened_ran_s >= limits.handshake_s
         ]
         for it in over:
             self.ended(it)

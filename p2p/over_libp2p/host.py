@@ -56,10 +56,14 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
         self.limiter = ConnectionLimiter()
         self._clock = LoopClock(_LOOK_S)
         self._streams: dict[int, _Watched] = {}
+        self._arrived = trio.Event()
 
     async def watch_half_open(self) -> None:
         """Close those that are over their time, for as long as this runs."""
         while True:
+            if not self._streams:
+                self._arrived = trio.Event()
+                await self._arrived.wait()
             for place in self.limiter.overdue(self._clock.tick(trio.current_time())):
                 self._drop(place)
             await trio.sleep(_LOOK_S)
@@ -72,7 +76,8 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
                 await self.add_conn(read_write_closer, direction="inbound")
                 await read_write_closer.event_closed.wait()
             return
-        place, evicted = self.limiter.arrived(note_address(read_write_closer), self._clock.ran_s)
+        host, now_s = note_address(read_write_closer), trio.current_time()
+        place, evicted = self.limiter.arrived(host, now_s, self._clock.ran_s)
         if evicted is not None:
             self._drop(evicted)
         if place is None:
@@ -81,6 +86,7 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
             return
         watched = _Watched(read_write_closer, self, place)
         self._streams[place.number] = watched
+        self._arrived.set()
         muxed = None
         try:
             with contained("an inbound handshake"):

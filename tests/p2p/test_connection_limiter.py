@@ -12,7 +12,7 @@ def limiter(**limits: float) -> ConnectionLimiter:
 
 
 def let_in(limiter: ConnectionLimiter, host: str, now_s: float = 0.0) -> HalfOpen | None:
-    return limiter.arrived(host, now_s)[0]
+    return limiter.arrived(host, now_s, now_s)[0]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_newcomer_finds_a_place_and_the_oldest_of_the_crowd_goes() -> None:
     gate = limiter(half_open_max=4)
     first = let_in(gate, "9.9.9.9")
     crowd = [let_in(gate, "8.8.8.8") for _ in range(3)]
-    place, evicted = gate.arrived("7.7.7.7", 0.0)
+    place, evicted = gate.arrived("7.7.7.7", 0.0, 0.0)
     assert place is not None
     # Not the oldest of all: that one is alone in its prefix, and may be as honest as the newcomer.
     assert evicted is crowd[0]
@@ -97,7 +97,7 @@ def test_a_newcomer_finds_a_place_and_the_oldest_of_the_crowd_goes() -> None:
 def test_where_nobody_is_a_crowd_the_oldest_goes() -> None:
     gate = limiter(half_open_max=3)
     opened = [let_in(gate, f"8.8.{it}.8") for it in range(3)]
-    assert gate.arrived("9.9.9.9", 0.0)[1] is opened[0]
+    assert gate.arrived("9.9.9.9", 0.0, 0.0)[1] is opened[0]
 
 
 def test_who_says_nothing_or_trickles_is_over_its_time() -> None:
