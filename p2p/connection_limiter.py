@@ -6,8 +6,8 @@ were let in and have not finished their handshake are half-open: those that make
 closed, and when all places are taken the oldest one of the prefix that has the most makes room. So
 newcomers are never refused for what others do, unless they share a prefix with them.
 
-Handshakes are timed by a clock that stands still while our own loop did (see `LoopClock`): nobody is
-to blame for what it could not do because we did not listen.
+Handshakes are timed by a clock that stands still while our own loop did (see `LoopClock`): nobody
+is to blame for what it could not do because we did not listen.
 """
 
 from collections import Counter
@@ -70,7 +70,8 @@ class ConnectionLimiter:
     ) -> tuple[HalfOpen | None, HalfOpen | None]:
         """A connection from `host`: its place, or None for closing it at once; and who makes room.
 
-        `now_s` is of any monotonic clock, `ran_s` of the loop's, as are all times below. Who makes room has no place any more, and is to be closed.
+        `now_s` is of any monotonic clock, `ran_s` of the loop's, as are all times below. Who makes
+        room has no place any more, and is to be closed.
         """
         prefix = prefix_of(host)
         times = self.limits.loopback_times if is_loopback(host) else 1.0

@@ -20,7 +20,7 @@ class DialingConfig:
     first_retry_s: float = 1.0
     retry_s_max: float = 120.0
     dials_at_once: int = 4
-    roam_every_s: float = 60.0
+    roam_every_s: float = 20.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from p2p.connect import TROUBLES, call_all
 from p2p.dialing import Dial
 from p2p.handshake import Handshake
 from p2p.handshake_log import not_met
+from p2p.ip_address import host_of, prefix_of
 from p2p.score import Standing
 from p2p.transport import ConnectionDown, ConnectionEvent, ConnectionUp
 from p2p.typed_call import TypedCall, refusal_of
@@ -229,8 +230,12 @@ class Neighbours(Handshake):
                 self._parting.pop(peer, None)
                 self.dialing.connected(peer)
                 self.view.connected.add(peer)
+                host = host_of(self.endpoint.remote_address(peer) or "")
+                if (prefix := prefix_of(host)) != host:
+                    self.view.origins.prefixes[peer] = prefix
             case ConnectionDown(peer):
                 self.view.connected.discard(peer)
+                self.view.origins.gone(peer)
                 self._strange.discard(peer)
                 self._ours.pop(peer, None)
                 self.anti_entropy.believed.discard(peer)
