@@ -60,6 +60,15 @@ def scope_of(host: str) -> Scope:
     return Scope.GLOBAL if address.is_global and not address.is_multicast else Scope.PRIVATE
 
 
+def may_call(address: str, nearest: Scope) -> bool:
+    """Whether a multiaddr from an advert may be called, where its teller was met at `nearest`.
+
+    Else adverts would aim our calls at this machine's and this network's own services. Names are
+    passed over: no peer announces one, and what it stands for is only known when it is looked up.
+    """
+    return not is_name(address) and scope_of(host_of(address)) <= nearest
+
+
 def prefix_of(host: str) -> str:
     """What strangers at `host` are counted by; `host` itself where that is no public address."""
     address = _parsed(host)

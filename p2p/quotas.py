@@ -7,6 +7,7 @@ each place (a role, or a role with a model) and in the whole view.
 from collections import Counter
 from dataclasses import dataclass, field
 
+from p2p.ip_address import Scope, prefix_of, scope_of
 from p2p.view_entry import Entry, Place
 from wire.content import PeerId
 
@@ -20,6 +21,19 @@ class Origins:
 
     called: set[PeerId] = field(default_factory=set)
     prefixes: dict[PeerId, str] = field(default_factory=dict)
+    # How near each is.
+    scopes: dict[PeerId, Scope] = field(default_factory=dict)
+
+    def came_from(self, peer: PeerId, host: str) -> None:
+        """The connection with `peer` has this IP address at its other end; "" for none."""
+        self.scopes[peer] = scope_of(host)
+        if (prefix := prefix_of(host)) != host:
+            self.prefixes[peer] = prefix
+
+    def nearest(self, peer: PeerId, introducer: PeerId | None) -> Scope:
+        """How near the addresses may lead that `introducer` said `peer` has."""
+        near = [self.scopes[it] for it in (peer, introducer) if it in self.scopes]
+        return max(near, default=Scope.GLOBAL)
 
     def of(self, peer: PeerId, introducer: PeerId | None) -> str:
         """Whose quota a peer counts against that `introducer` told us of; "" for nobody's.
@@ -39,6 +53,7 @@ class Origins:
         """Its last connection has ended."""
         self.called.discard(peer)
         self.prefixes.pop(peer, None)
+        self.scopes.pop(peer, None)
 
 
 @dataclass(slots=True)

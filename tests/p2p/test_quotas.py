@@ -78,9 +78,9 @@ def test_introducers_of_one_prefix_share_a_quota_and_one_key_moves_to_no_other_p
     # Let in as one that offers nothing, it may not become one more that checks.
     other = key_of("c").peer
     view.origins.called.add(other)
-    plain = advert_of("plain", roles=1 << Role.STORE, models=())
+    plain = advert_of("plain", roles=0, models=())
     assert view.hear(plain, NOW_S, other) is Hearing.NEW
-    assert tells(view, other) == QUOTA - 1
+    assert tells(view, other) == QUOTA
     again = advert_of("plain", seq=plain.record.seq + 1)
     assert view.hear(again, NOW_S, other) is Hearing.FULL
     assert view.advert_of(plain.signer) is None
