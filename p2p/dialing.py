@@ -80,11 +80,11 @@ class Dialing:
     _connected: set[PeerId] = field(default_factory=set)
     _roam_at_s: float = 0.0
     _failing: dict[str, _Failing] = field(default_factory=dict)
-    _budget: TokenBucket = field(init=False)
+    _tokens: TokenBucket = field(init=False)
 
     def __post_init__(self) -> None:
         config = self.config
-        self._budget = TokenBucket(config.stranger_dials, config.stranger_dials_per_s)
+        self._tokens = TokenBucket(config.stranger_dials, config.stranger_dials_per_s)
 
     def add_bootstrap(self, address: str) -> None:
         self._bootstraps.setdefault(address, _Target((address,)))
@@ -270,7 +270,7 @@ class Dialing:
             target = self._peers[peer]
             if not self.to_call(peer, (), now_s):
                 continue
-            if target.proven or self._budget.take(now_s):
+            if target.proven or self._tokens.take(now_s):
                 chosen.append(peer)
         return chosen
 
