@@ -23,7 +23,7 @@ BUSY_TIMES = 2.0
 BUSY_S = 0.5
 # What is due to any machine beyond what was expected; no leg is given to another sooner.
 LATE_TIMES = 1.2
-HEDGE_S_MIN = 0.1
+HEDGE_S_MIN = 0.25
 # Strangers' legs that may be given to another besides, at once and for each leg that is delivered.
 HEDGES_MAX = 16.0
 HEDGES_PER_LEG = 0.25

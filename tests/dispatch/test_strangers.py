@@ -89,7 +89,8 @@ async def a_newcomer_s_tasks(folder: Path, seed: int, others: Others, tasks: int
         return [await took_s(newcomer, it) for it in range(tasks)]
 
 
-@pytest.mark.parametrize(("others", "seeds"), [(six_sitters, 3), (twenty_boasters, 1)])
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("others", "seeds"), [(six_sitters, 2), (twenty_boasters, 1)])
 async def test_a_newcomers_first_task_is_soon_done_and_its_hundredth_as_in_peace(
     autojump_clock: MockClock, tmp_path: Path, others: Others, seeds: int
 ) -> None:
@@ -148,8 +149,8 @@ def test_the_more_strangers_had_the_leg_the_sooner_the_next_has_it_and_within_bo
     trials = Trials()
     waits_s = [trials.hedge_after_s(1.0, it) for it in range(40)]
     assert waits_s[:3] == [1.2, 0.6, 0.3]
-    assert sum(waits_s[:6]) < 2.5
-    assert min(waits_s) == 0.1
+    assert sum(waits_s[:6]) < 3.0
+    assert min(waits_s) == 0.25
     assert sum(trials.spend() for _ in range(100)) == HEDGES_MAX
     for _ in range(4):
         trials.delivered()
