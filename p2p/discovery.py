@@ -16,6 +16,7 @@ from p2p.peer_rpc import PeerRpc
 from p2p.score import Standing
 from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall
+from p2p.view import Hearing
 from wire import limits
 from wire.advert import Advert
 from wire.content import ContentId, PeerId
@@ -124,7 +125,9 @@ class Discovery:
             self.rpc.note_problem(str(peer), str(error))
             return
         for heard in adverts:
-            self.advertiser.take_in(heard, peer)
+            if self.advertiser.take_in(heard, peer) is Hearing.FULL:
+                # Its teller has had its share of our view; what we asked for has a way in besides.
+                self.advertiser.take_in(heard)
         wall_s = self.rpc.environment.wall_s()
         search.told(
             [

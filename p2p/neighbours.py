@@ -18,6 +18,7 @@ from p2p.connect import TROUBLES, call_all
 from p2p.dialing import Dial
 from p2p.handshake import Handshake
 from p2p.handshake_log import not_met
+from p2p.ip_address import host_of
 from p2p.score import Standing
 from p2p.transport import ConnectionDown, ConnectionEvent, ConnectionUp
 from p2p.typed_call import TypedCall, refusal_of
@@ -144,7 +145,10 @@ class Neighbours(Handshake):
     # Keeping up
 
     async def join(self) -> None:
-        """Meet one bootstrap or known peer; Unreachable, naming each tried, if none answers."""
+        """Meet one bootstrap or known peer; Unreachable, naming each tried, if none answers.
+
+        Who met others before this start goes on alone, and all are called until one answers.
+        """
         if not self.bootstraps:
             return
         troubles = await call_all(self.call, [Dial(None, (it,)) for it in self.bootstraps])
@@ -152,7 +156,12 @@ class Neighbours(Handshake):
             known = list(self.dialing.known().items())[:REMEMBERED_CALLED]
             calls = [Dial(peer, addresses) for peer, addresses in known]
             if len(await call_all(self.call, calls)) == len(calls):
-                raise not_met(troubles)
+                error = not_met(troubles)
+                if not known or all(isinstance(it, Refused) for it in troubles):
+                    raise error
+                # It was in the network before, so it is the way there that is missing: after a
+                # power cut this machine may be up before its router is.
+                self.rpc.note_problem("bootstraps", f"{error.message}; called again and again")
         self.handshake_log.check_clock()
 
     async def keep_up_forever(self) -> None:
@@ -230,8 +239,11 @@ class Neighbours(Handshake):
                 self._parting.pop(peer, None)
                 self.dialing.connected(peer)
                 self.view.connected.add(peer)
+                host = host_of(self.endpoint.remote_address(peer) or "")
+                self.view.origins.came_from(peer, host)
             case ConnectionDown(peer):
                 self.view.connected.discard(peer)
+                self.view.origins.gone(peer)
                 self._strange.discard(peer)
                 self._ours.pop(peer, None)
                 self.anti_entropy.believed.discard(peer)

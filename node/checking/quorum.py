@@ -183,6 +183,7 @@ class Checking:
 
     def _count(self, poll: Quorum, verdict: Signed[Verdict], on_event: EventSink) -> None:
         poll.verdicts.append(verdict)
+        self.peers.view.keep(verdict.signer)
         on_event(Checked(verdict))
         if verdict.record.agrees:
             poll.agree += 1
