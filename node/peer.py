@@ -15,6 +15,7 @@ from node.asking.rechecking import Rechecking
 from node.asking.tasks import TaskRunner
 from node.checking.quorum import Checking
 from node.config import NodeConfig
+from node.dispatch.directory import PeerDirectory
 from node.dispatch.dispatcher import Dispatcher
 from node.engines.interface import Engine
 from node.models.collection import Models
@@ -150,7 +151,7 @@ def _assembled(
     config: NodeConfig, dependencies: Dependencies, peers: Peers, nursery: trio.Nursery
 ) -> Node:
     blobs = Blobs(dependencies.store, peers)
-    dispatcher = Dispatcher(peers)
+    dispatcher = Dispatcher(PeerDirectory(peers))
     infer = InferRole(dependencies.engine, blobs, IndexCache(blobs))
     roles: dict[Role, LegRole] = {}
     if Role.DATA in config.roles:
