@@ -4,7 +4,7 @@ The order of opening is the order of need; closing is the reverse, and nothing o
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -36,6 +36,7 @@ from store import Store, Table
 from wire.advert import ModelOffer
 from wire.codec import pack, unpack
 from wire.content import PeerId
+from wire.errors import ModelRefused
 from wire.kinds import Role
 from wire.message import Check, Offer, Quote, Want
 from wire.signing import SigningKey
@@ -110,8 +111,10 @@ async def open_node(config: NodeConfig, parts: Parts) -> AsyncIterator[Node]:
     ):
         node = _assembled(config, parts, peers, nursery)
         for name in config.models:
-            # A name that means nothing is refused before anybody is troubled with us.
-            await node.models.check_meant(name)
+            # A name that means nothing is refused before anybody is troubled with us; a file that
+            # cannot be run is named, and the others are served.
+            with suppress(ModelRefused):
+                await node.models.check_meant(name)
         offering.legs, offering.turns = node.legs, node.verify.infer.turns
         offering.probing = node.probing
         peers.handlers[Offer] = node.legs.on_offer
@@ -121,6 +124,8 @@ async def open_node(config: NodeConfig, parts: Parts) -> AsyncIterator[Node]:
         for peer, addresses in _remembered(parts.store):
             peers.dialing.learn(peer, addresses)
         await peers.join()
+        if config.gateway is None and config.roles <= {Role.INFER, Role.VERIFY}:
+            node.serving.needed = set(config.models)
         for name in config.models:
             node.serving.start(name)
         nursery.start_soon(_remember_forever, node)

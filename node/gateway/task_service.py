@@ -10,6 +10,7 @@ import trio
 from node.asking.answers import Answered
 from node.asking.run import Request
 from node.asking.tasks import TASKS_UNDER_WAY_MAX
+from node.engines.interface import LOADING_RETRY_S, loading_words
 from node.gateway.catalogue import Catalogue
 from node.gateway.errors import Fault, HttpError, bad, fault_of, unavailable
 from node.gateway_config import GatewayConfig, check_verdicts
@@ -88,11 +89,25 @@ class Desk:
             with trio.CancelScope(shield=True):
                 return await self.node.path.submit(request)
         except InputError as error:
+            self._check_loading(request)
             raise unavailable(
                 str(error), code="model_not_served", retry_after_s=RETRY_AFTER_S
             ) from error
         except BatonError as error:
             raise HttpError(fault_of(error)) from error
+
+    def _check_loading(self, request: Request) -> None:
+        """HttpError if this peer is about to run the model that nobody runs yet."""
+        loading = self.node.parts.engine.statistics().loading
+        for model in [it.model for it in request.stages if it.model is not None]:
+            if model in loading:
+                manifest = self.node.models.manifest_of(model)
+                name = manifest.name if manifest is not None else model
+                raise unavailable(
+                    f"the model {name} is {loading_words(loading[model])}",
+                    code="model_loading",
+                    retry_after_s=LOADING_RETRY_S,
+                )
 
     async def leave(self, request: Request) -> ContentId:
         """As `submit`, of a task that no connection waits for: others' always find room besides."""

@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from node.engines.formats.gguf import SLOTS
-from node.engines.host import engine as tinygrad_engine
+from node.engines.host import model_worker
+from node.engines.host.engine import TinygradEngine
 from node.engines.host.launch import EngineConfig
 from node.engines.interface import Job
 from tests.engines.tiny_gguf import gguf_manifest
@@ -59,7 +60,13 @@ class FakeWorker:
     async def wait(self) -> None:
         await self._ended.wait()
 
-    async def ask(self, message: Message, *, timeout_s: float) -> Message:
+    async def ask(
+        self,
+        message: Message,
+        *,
+        timeout_s: float,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Message:
         await trio.lowlevel.checkpoint()
         if not self.running:
             raise EngineFailed("the worker ended (signal 9): it said nothing")
@@ -152,8 +159,8 @@ def take_over(monkeypatch: pytest.MonkeyPatch) -> Scene:
             raise EngineMissing(scene.missing)
         return object()
 
-    monkeypatch.setattr(tinygrad_engine, "open_worker", open_worker)
-    monkeypatch.setattr(tinygrad_engine, "prepare", prepare)
+    monkeypatch.setattr(model_worker, "open_worker", open_worker)
+    monkeypatch.setattr(model_worker, "prepare", prepare)
     return scene
 
 
@@ -176,7 +183,7 @@ def asking(model: ContentId, prompt: str, tokens: int = 4, deadline_s: float = 6
     )
 
 
-async def answered(engine: tinygrad_engine.TinygradEngine, found: dict[str, Any], job: Job) -> None:
+async def answered(engine: TinygradEngine, found: dict[str, Any], job: Job) -> None:
     """Ask, and note the answer or the error by its prompt."""
     prompt = Generation.from_bytes(job.input).prompt
     try:

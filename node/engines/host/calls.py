@@ -99,7 +99,8 @@ class Calls:
     # One run at work, and the next one ready when it is done.
     units_at_once = 2 * ROWS_MAX
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    def __init__(self, _jobs_max: int, wake: Callable[[], None]) -> None:
+        # The engine bounds how many there are.
         self._wake = wake
         self._tickets: deque[Ticket] = deque()
         self._signatures: dict[ContentId, Signature] = {}

@@ -5,17 +5,20 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.engines.worker.load_progress import LoadProgress
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """`cache` is the folder of captured graphs, `versions` what they depend on besides the model.
 
-    `memory_bytes_max` bounds the process's address space; 0: no bound.
+    `memory_bytes_max` bounds the process's address space; 0: no bound. `progress` is of its load.
     """
 
     cache: Path
     versions: str
     memory_bytes_max: int
+    progress: LoadProgress
 
 
 def memory_bytes() -> int:

@@ -142,7 +142,7 @@ def load(manifest: Manifest, files: dict[str, Path], place: Place) -> Model:
             raise ModelRefused(f"the input {value.name} has no shape that can be filled")
     graph = Graph(model)
     key = " ".join(("onnx", str(LAYOUT), str(manifest.id), place.versions, str(DEV.value)))
-    cache = GraphCache(place.cache, key)
+    cache = GraphCache(place, key)
     buckets = _buckets(graph, cache) if is_batch(model.inputs) else {}
     made = Model(graph, buckets)
     if not buckets:

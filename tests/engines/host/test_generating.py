@@ -92,7 +92,7 @@ async def test_each_answer_is_the_same_alone_in_a_batch_and_after_a_crash(
             done = engine.statistics().units_done
             while engine.statistics().units_done < done + 40:
                 await trio.sleep(0.001)
-            os.kill(engine.worker_id, signal.SIGKILL)
+            os.kill(engine.worker_ids[jobs[0].model], signal.SIGKILL)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(kill)
