@@ -59,17 +59,17 @@ def _run() -> int:
 
 def _world() -> object:
     """For a peer of its own alone: other commands need no network, and start at once."""
-    from node.commands.join import World
+    from node.commands.join import Runtime
     from node.devnet.machine import Machine
     from node.engines.host.launch import EngineConfig
-    from p2p.adverts import Seams
+    from p2p.adverts import Environment
     from p2p.over_libp2p import TcpTransport
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     # For choices that may be guessed; keys and secrets come from `entropy`.
     random = Random(secrets.randbits(64))  # noqa: S311
-    return World(
-        seams=Seams(wall_s=time.time, random=random, entropy=os.urandom),
+    return Runtime(
+        environment=Environment(wall_s=time.time, random=random, entropy=os.urandom),
         transport=TcpTransport(wall_ns=time.time_ns),
         cache_folder=cache / "baton",
         # The compiler is found where a person's own shell would find it.

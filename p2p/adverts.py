@@ -11,10 +11,10 @@ from random import Random
 
 import trio
 
-from p2p.anti_entropy import Swapping
+from p2p.anti_entropy import AntiEntropy
 from p2p.dialing import Dialing
-from p2p.duplicate_keys import Starts
-from p2p.gossip_rate import Pace
+from p2p.duplicate_keys import DuplicateKeys
+from p2p.gossip_rate import GossipRateLimit
 from p2p.transport import Endpoint
 from p2p.view import Hearing, View
 from wire import limits
@@ -26,7 +26,7 @@ from wire.signing import SigningKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offering:
+class Capacity:
     """What this peer has to offer now; the node says it, adverts carry it."""
 
     roles: int = 0
@@ -36,7 +36,7 @@ class Offering:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seams:
+class Environment:
     """What comes in from outside: wall clock in seconds, randomness, secret bytes."""
 
     wall_s: Callable[[], float]
@@ -53,21 +53,21 @@ BATCH_AT_ONCE = 8
 
 
 @dataclass(slots=True)
-class Herald:
+class Advertiser:
     """Speaks for one peer, and hears the others."""
 
     key: SigningKey
     instance: bytes
     topic: str
-    seams: Seams
-    offering: Callable[[], Offering]
+    environment: Environment
+    capacity: Callable[[], Capacity]
     view: View
     dialing: Dialing
-    swapping: Swapping
-    pace: Pace
+    anti_entropy: AntiEntropy
+    rate_limit: GossipRateLimit
     problem: Callable[[PeerId, WireError], None] = lambda _peer, _error: None
     same_key: Callable[[Signed[Advert]], None] = lambda _advert: None
-    starts: Starts = field(default_factory=Starts)
+    duplicate_keys: DuplicateKeys = field(default_factory=DuplicateKeys)
     heard: int = 0
     told_all: int = 0
     refused: dict[str, int] = field(default_factory=dict)
@@ -91,27 +91,27 @@ class Herald:
         if (
             mine is None
             or mine.record.addresses != endpoint.addresses[: limits.ADVERT_ADDRESSES_MAX]
-            or self.seams.wall_s() >= mine.record.issued_at_s + mine.record.ttl_s / 3
+            or self.environment.wall_s() >= mine.record.issued_at_s + mine.record.ttl_s / 3
         ):
             mine = self._mine = self.advert(endpoint)
         return mine
 
     def advert(self, endpoint: Endpoint, *, leaving: bool = False) -> Signed[Advert]:
         """What is to be said of this peer at this moment."""
-        wall_s = self.seams.wall_s()
+        wall_s = self.environment.wall_s()
         self._seq = max(self._seq + 1, int(wall_s * 1000))
-        offering = self.offering()
+        capacity = self.capacity()
         advert = Advert(
             version=limits.PROTOCOL_VERSION,
             seq=self._seq,
             instance=self.instance,
             issued_at_s=int(wall_s),
-            ttl_s=self.pace.ttl_s(self.swapping.peers()),
+            ttl_s=self.rate_limit.ttl_s(self.anti_entropy.peers()),
             addresses=endpoint.addresses[: limits.ADVERT_ADDRESSES_MAX],
-            roles=offering.roles,
-            models=offering.models[: limits.ADVERT_MODELS_MAX],
-            free_slots=offering.free_slots,
-            queue_s=offering.queue_s,
+            roles=capacity.roles,
+            models=capacity.models[: limits.ADVERT_MODELS_MAX],
+            free_slots=capacity.free_slots,
+            queue_s=capacity.queue_s,
             price=0,
             leaving=leaving,
         )
@@ -131,13 +131,13 @@ class Herald:
 
     def _turned(self, told: Advert) -> bool:
         """Whether we are full and said otherwise, or the other way round."""
-        if (told.free_slots > 0) is (self.offering().free_slots > 0):
+        if (told.free_slots > 0) is (self.capacity().free_slots > 0):
             return False
         self._mine = None
         return True
 
     async def _tell_all(self, endpoint: Endpoint, advert: Signed[Advert]) -> None:
-        if self.pace.may_tell_all(self.swapping.peers(), trio.current_time()):
+        if self.rate_limit.may_tell_all(self.anti_entropy.peers(), trio.current_time()):
             self.told_all += 1
             await endpoint.publish(self.topic, advert.raw)
 
@@ -181,7 +181,7 @@ class Herald:
         if known is not None and known.raw == envelope.raw:
             return
         claimed = envelope.claimed()
-        if claimed.expired(self.seams.wall_s()) and not claimed.leaving:
+        if claimed.expired(self.environment.wall_s()) and not claimed.leaving:
             self.refused["expired"] = self.refused.get("expired", 0) + 1
         elif (
             known is None or claimed.seq >= known.record.seq or self._is_other_start(claimed, known)
@@ -192,15 +192,15 @@ class Herald:
         """Whether it may be word of a second machine with the key of one we are connected to."""
         return (
             claimed.instance != known.record.instance
-            and known.signer in self.view.near
-            and not self.starts.knows(known.signer, claimed.instance)
+            and known.signer in self.view.connected
+            and not self.duplicate_keys.knows(known.signer, claimed.instance)
         )
 
     def take_in(self, advert: Signed[Advert], introducer: PeerId | None = None) -> Hearing:
         """Hear one advert, from wherever it came."""
         self.heard += 1
         known = self.view.advert_of(advert.signer)
-        hearing = self.view.hear(advert, self.seams.wall_s(), introducer)
+        hearing = self.view.hear(advert, self.environment.wall_s(), introducer)
         match hearing:
             case Hearing.NEW | Hearing.NEWER:
                 self.dialing.learn(advert.signer, advert.record.addresses)
@@ -214,8 +214,8 @@ class Herald:
                 name = hearing.name.lower()
                 self.refused[name] = self.refused.get(name, 0) + 1
         # Only who is connected asks, and keys cost nothing to those who are not.
-        if advert.signer in self.view.near and (hearing.changed or hearing is Hearing.OLD):
-            self.starts.hear(advert, known)
+        if advert.signer in self.view.connected and (hearing.changed or hearing is Hearing.OLD):
+            self.duplicate_keys.hear(advert, known)
         return hearing
 
 

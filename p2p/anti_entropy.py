@@ -51,7 +51,7 @@ def keys_of(wanted: bytes) -> frozenset[bytes]:
 
 
 @dataclass(slots=True)
-class Swapping:
+class AntiEntropy:
     """One peer's part in swaps. `told_peers` is what the first neighbour said of the size."""
 
     view: View
@@ -65,7 +65,7 @@ class Swapping:
 
     def digest(self, mine: Signed[Advert], wall_s: float) -> bytes:
         """What we have, our own advert first; read by `compare` on the other side."""
-        entries = [it.told for it in self._worth(wall_s)][: limits.VIEW_ADVERTS_MAX - 1]
+        entries = [it.digest_entry for it in self._worth(wall_s)][: limits.VIEW_ADVERTS_MAX - 1]
         return DIGEST_ENTRY.pack(mine.signer[:_KEY_BYTES], mine.record.seq) + b"".join(entries)
 
     def compare(

@@ -13,7 +13,7 @@ import trio
 from p2p.fetching import ROOT, Due, FetchPlan, below
 from p2p.peers import Peers
 from p2p.score import Offence
-from p2p.typed_call import Talk, refusal_of
+from p2p.typed_call import TypedCall, refusal_of
 from store import Store
 from wire import limits
 from wire.content import ContentId, PeerId
@@ -30,7 +30,7 @@ from wire.errors import (
     WireError,
 )
 from wire.kinds import Role
-from wire.message import Block, Message, Want
+from wire.message import BlockReply, Message, Want
 from wire.tree import Block as StoredBlock
 from wire.tree import Node
 
@@ -70,20 +70,20 @@ class Blobs:
     served: int = 0
     _fetching: dict[ContentId, trio.Event] = field(default_factory=dict)
 
-    async def on_want(self, talk: Talk, message: Message) -> None:
+    async def on_want(self, call: TypedCall, message: Message) -> None:
         """Answer with the block, or say that it is not here."""
         assert isinstance(message, Want)
         try:
             data = await self.store.get_block(message.block)
         except (Missing, Corrupt):
-            await talk.send(refusal_of(Refused("not here")))
+            await call.send(refusal_of(Refused("not here")))
             return
         self.served += 1
-        await talk.send(Block(data=data))
+        await call.send(BlockReply(data=data))
 
     def likely_sources(self, first: Sequence[PeerId] = ()) -> tuple[PeerId, ...]:
         """Whom to ask: those who should have it, then connected peers that keep for others."""
-        wall_s = self.peers.seams.wall_s()
+        wall_s = self.peers.environment.wall_s()
         keepers = [it.signer for it in self.peers.view.candidates(Role.STORE, None, wall_s)]
         near = self.peers.connected()
         keepers.sort(key=lambda peer: peer not in near)
@@ -246,9 +246,9 @@ class Blobs:
             )
 
     async def _want(self, source: PeerId, block: ContentId) -> bytes:
-        async with self.peers.talk(source, deadline_s=BLOCK_DEADLINE_S) as talk:
-            await talk.send(Want(block=block))
-            return (await talk.expect(Block)).data
+        async with self.peers.call(source, deadline_s=BLOCK_DEADLINE_S) as call:
+            await call.send(Want(block=block))
+            return (await call.expect(BlockReply)).data
 
     async def _take(self, download: _Download, block: ContentId, data: bytes) -> None:
         if not block.matches(data):

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import trio
 
-from p2p.adverts import Herald
+from p2p.adverts import Advertiser
 from p2p.connect import TROUBLES
-from p2p.peer_rpc import Door
+from p2p.peer_rpc import PeerRpc
 from p2p.score import Standing
-from p2p.typed_call import Talk
+from p2p.typed_call import TypedCall
 from wire import limits
 from wire.advert import Advert
 from wire.content import ContentId, PeerId
@@ -79,11 +79,11 @@ def fits(heard: Signed[Advert], role: Role, model: ContentId | None) -> bool:
 
 
 @dataclass(slots=True)
-class Seeking:
+class Discovery:
     """Asks, and answers, for one peer."""
 
-    door: Door
-    herald: Herald
+    rpc: PeerRpc
+    advertiser: Advertiser
     searches: int = 0
     _sought_at_s: dict[tuple[Role, ContentId | None], float] = field(default_factory=dict)
 
@@ -103,8 +103,8 @@ class Seeking:
             self._sought_at_s.pop(next(iter(self._sought_at_s)))
         self.searches += 1
         search = Search(role, model)
-        near = [it for it in self.door.connected() if self.door.standing(it) is not Standing.BANNED]
-        self.door.seams.random.shuffle(near)
+        near = [it for it in self.rpc.connected() if self.rpc.standing(it) is not Standing.BANNED]
+        self.rpc.environment.random.shuffle(near)
         search.begin(near)
         with trio.move_on_after(deadline_s):
             while chosen := search.round():
@@ -115,33 +115,33 @@ class Seeking:
 
     async def _ask(self, search: Search, peer: PeerId) -> None:
         try:
-            async with self.door.talk(peer, deadline_s=ASK_DEADLINE_S) as talk:
-                await talk.send(Seek(role=search.role, model=search.model))
-                newer = await talk.expect(Newer)
+            async with self.rpc.call(peer, deadline_s=ASK_DEADLINE_S) as call:
+                await call.send(Seek(role=search.role, model=search.model))
+                newer = await call.expect(Newer)
                 adverts = [open_signed(raw, Advert) for raw in newer.adverts[:TOLD_MAX]]
         except TROUBLES as error:
-            self.door.note_problem(str(peer), str(error))
+            self.rpc.note_problem(str(peer), str(error))
             return
         for heard in adverts:
-            self.herald.take_in(heard, peer)
-        wall_s = self.door.seams.wall_s()
+            self.advertiser.take_in(heard, peer)
+        wall_s = self.rpc.environment.wall_s()
         search.told(
             [
                 it
                 for it in adverts
-                if it.signer != self.door.me
+                if it.signer != self.rpc.me
                 and not it.record.expired(wall_s)
-                and not self.door.view.is_gone(it.signer[: limits.DIGEST_KEY_BYTES], it.record.seq)
+                and not self.rpc.view.is_gone(it.signer[: limits.DIGEST_KEY_BYTES], it.record.seq)
             ]
         )
 
-    async def on_seek(self, talk: Talk, message: Message) -> None:
+    async def on_seek(self, call: TypedCall, message: Message) -> None:
         assert isinstance(message, Seek)
-        random, wall_s = self.door.seams.random, self.door.seams.wall_s()
-        able = self.door.view.candidates(message.role, message.model, wall_s)
-        mine = self.herald.mine(self.door.endpoint)
+        random, wall_s = self.rpc.environment.random, self.rpc.environment.wall_s()
+        able = self.rpc.view.candidates(message.role, message.model, wall_s)
+        mine = self.advertiser.mine(self.rpc.endpoint)
         if fits(mine, message.role, message.model):
             able.append(mine)
-        known = [it for it in able or self.door.view.living(wall_s) if it.signer != talk.peer]
+        known = [it for it in able or self.rpc.view.living(wall_s) if it.signer != call.peer]
         told = known if len(known) <= TOLD_MAX else random.sample(known, TOLD_MAX)
-        await talk.send(Newer(adverts=tuple(it.raw for it in told), wanted=b"", same_key=None))
+        await call.send(Newer(adverts=tuple(it.raw for it in told), wanted=b"", same_key=None))

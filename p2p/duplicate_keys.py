@@ -16,7 +16,7 @@ _STARTS_PER_KEY = 2
 
 
 @dataclass(slots=True)
-class Starts:
+class DuplicateKeys:
     """The latest advert of each of the last two starts, for keys of which two were heard."""
 
     keys_max: int = 64

@@ -3,7 +3,7 @@
 Who opened the stream begins each conversation; both sides then speak as they like, and it is over
 when both have said END. A lane has one task that reads and one that writes, and neither is ever
 cancelled in mid-frame except to drop the whole stream. The rules that a peer may break are in
-`Lane._take`; breaking one resets the stream and nothing else.
+`FramedStream._take`; breaking one resets the stream and nothing else.
 
 Waiting in a lane always has a deadline: the caller's, or silence.
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import trio
 
-from p2p.frames import Frame, FrameParser, Kind, credit_frame, read_credit
+from p2p.frames import Frame, FrameParser, FrameKind, credit_frame, read_credit
 from p2p.transport import ByteStream
 from wire import limits
 from wire.errors import (
@@ -59,7 +59,7 @@ class Unread:
     held_bytes: int = 0
 
 
-class Conversation:
+class FramedCall:
     """The state of one conversation; it outlives its place on the lane until it is read."""
 
     __slots__ = (
@@ -92,7 +92,7 @@ class Conversation:
         return self.we_ended and self.they_ended
 
 
-class Lane:
+class FramedStream:
     """A stream, its two tasks, and at most one conversation at a time.
 
     `error` is set once and for all when the lane has ended. `on_idle` is called when a
@@ -106,14 +106,14 @@ class Lane:
         self.peer = stream.peer
         self.opened_here = opened_here
         self.error: BatonError | None = None
-        self.conversation: Conversation | None = None
+        self.call: FramedCall | None = None
         self.count = 0
         self.on_idle: Callable[[], None] = _nothing
         self.on_end: Callable[[], None] = _nothing
         self._stream = stream
         self._unread = unread or Unread()
         self._held_bytes = 0
-        self._waiting: Conversation | None = None
+        self._waiting: FramedCall | None = None
         self._outbox: deque[bytes] = deque()
         self._outbox_bytes = 0
         self._to_write = trio.Event()
@@ -129,12 +129,10 @@ class Lane:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._guarded, self._write_forever)
                     await self._guarded(self._read_forever)
-            if self.conversation is not None and not self.conversation.left:
+            if self.call is not None and not self.call.left:
                 self.fail(Disconnected(f"heard nothing of {self.peer.short} for {SILENCE_S:g} s"))
         finally:
-            broken = self.conversation is not None or not isinstance(
-                self.error, Disconnected | None
-            )
+            broken = self.call is not None or not isinstance(self.error, Disconnected | None)
             self.fail(Disconnected(f"the stream to {self.peer.short} has ended"))
             self._release(self._held_bytes)
             self.on_end()
@@ -147,13 +145,13 @@ class Lane:
             self._alive.cancel()
             self._wake()
 
-    def begin(self) -> Conversation:
+    def begin(self) -> FramedCall:
         """Start a conversation; for the side that opened the stream."""
         assert self.opened_here
-        assert self.conversation is None
+        assert self.call is None
         return self._begin()
 
-    async def next_conversation(self) -> Conversation | None:
+    async def next_conversation(self) -> FramedCall | None:
         """What the other side has begun; None when the lane has ended."""
         while self._waiting is None:
             if self.error is not None:
@@ -162,89 +160,89 @@ class Lane:
         conversation, self._waiting = self._waiting, None
         return conversation
 
-    async def send(self, talk: Conversation, payload: bytes, deadline_at_s: float) -> None:
+    async def send(self, call: FramedCall, payload: bytes, deadline_at_s: float) -> None:
         """Queue one payload. Whole or not at all, also when this is cancelled."""
         if len(payload) > limits.FRAME_BYTES_MAX:
             raise LocalProtocolError(f"{len(payload)} bytes, at most {limits.FRAME_BYTES_MAX}")
-        if talk.we_ended:
+        if call.we_ended:
             raise LocalProtocolError("sending after the end of what we had to say")
         cost = len(payload) + _FRAME_COST_BYTES
         await trio.lowlevel.checkpoint_if_cancelled()
-        while self._must_wait(talk, cost):
+        while self._must_wait(call, cost):
             await self._wait(deadline_at_s, "took no more")
-        talk.credit_bytes -= cost
-        self._queue(Frame(Kind.DATA, payload))
+        call.credit_bytes -= cost
+        self._queue(Frame(FrameKind.DATA, payload))
 
-    def end(self, talk: Conversation) -> None:
+    def end(self, call: FramedCall) -> None:
         """Say that nothing more follows. Safe to call twice, and when the lane has ended."""
-        if not talk.we_ended:
-            talk.we_ended = True
+        if not call.we_ended:
+            call.we_ended = True
             if self.error is None:
-                self._queue(Frame(Kind.END))
-            self._settle(talk)
+                self._queue(Frame(FrameKind.END))
+            self._settle(call)
 
-    async def receive(self, talk: Conversation, deadline_at_s: float) -> bytes | None:
+    async def receive(self, call: FramedCall, deadline_at_s: float) -> bytes | None:
         """The next payload; None when the other side has ended. What came counts, even if the
         stream broke after it.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        while not talk.inbox:
-            if talk.they_ended:
+        while not call.inbox:
+            if call.they_ended:
                 return None
             if self.error is not None:
                 raise self._raised()
             await self._wait(deadline_at_s, "said nothing")
-        payload = talk.inbox.popleft()
+        payload = call.inbox.popleft()
         cost = len(payload) + _FRAME_COST_BYTES
         self._release(cost)
-        talk.eaten_bytes += cost
-        if talk.eaten_bytes >= _GRANT_BYTES and not talk.they_ended and self.error is None:
-            talk.window_bytes += talk.eaten_bytes
-            self._queue(credit_frame(talk.number, talk.eaten_bytes))
-            talk.eaten_bytes = 0
+        call.eaten_bytes += cost
+        if call.eaten_bytes >= _GRANT_BYTES and not call.they_ended and self.error is None:
+            call.window_bytes += call.eaten_bytes
+            self._queue(credit_frame(call.number, call.eaten_bytes))
+            call.eaten_bytes = 0
         return payload
 
-    def leave(self, talk: Conversation) -> None:
+    def leave(self, call: FramedCall) -> None:
         """We are done with it, in peace. The lane is free once the other side is done too."""
-        talk.left = True
-        self._release(sum(len(payload) + _FRAME_COST_BYTES for payload in talk.inbox))
-        talk.inbox.clear()
-        if talk.is_over:
+        call.left = True
+        self._release(sum(len(payload) + _FRAME_COST_BYTES for payload in call.inbox))
+        call.inbox.clear()
+        if call.is_over:
             self.on_idle()
             return
-        self.end(talk)
-        if self.conversation is talk:
+        self.end(call)
+        if self.call is call:
             self._alive.deadline = trio.current_time() + PARTING_S
 
-    def _begin(self) -> Conversation:
+    def _begin(self) -> FramedCall:
         self.count += 1
-        self.conversation = Conversation(self.count)
+        self.call = FramedCall(self.count)
         self._sent_at_s = trio.current_time()
         self._set_patience()
         # The writer sleeps without a limit while nobody talks.
         self._to_write.set()
-        return self.conversation
+        return self.call
 
-    def _settle(self, talk: Conversation) -> None:
-        if talk.is_over and self.conversation is talk:
-            self.conversation = None
+    def _settle(self, call: FramedCall) -> None:
+        if call.is_over and self.call is call:
+            self.call = None
             self._set_patience()
-            if talk.left:
+            if call.left:
                 self.on_idle()
 
     def _set_patience(self) -> None:
-        if self.conversation is None:
+        if self.call is None:
             patience_s = IDLE_S if self.opened_here else IDLE_ACCEPTED_S
-        elif self.conversation.left:
+        elif self.call.left:
             return
         else:
             patience_s = SILENCE_S
         self._alive.deadline = trio.current_time() + patience_s
 
-    def _must_wait(self, talk: Conversation, cost: int) -> bool:
+    def _must_wait(self, call: FramedCall, cost: int) -> bool:
         if self.error is not None:
             raise self._raised()
-        return talk.credit_bytes < cost or self._outbox_bytes > _OUTBOX_BYTES
+        return call.credit_bytes < cost or self._outbox_bytes > _OUTBOX_BYTES
 
     def _raised(self) -> BatonError:
         # A fresh one each time: several tasks may find the same end.
@@ -282,43 +280,43 @@ class Lane:
         self.fail(Disconnected(f"{self.peer.short} has closed the stream"))
 
     def _take(self, frame: Frame) -> None:
-        talk = self.conversation
-        if talk is None:
+        call = self.call
+        if call is None:
             # Credit and beats of the last conversation may still be on their way.
-            if frame.kind in (Kind.CREDIT, Kind.BEAT):
+            if frame.kind in (FrameKind.CREDIT, FrameKind.BEAT):
                 return
             if self.opened_here:
                 raise RemoteProtocolError(f"{self.peer.short} speaks without being asked")
-            talk = self._waiting = self._begin()
-        talk.heard = True
+            call = self._waiting = self._begin()
+        call.heard = True
         match frame.kind:
-            case Kind.DATA:
-                self._take_data(talk, frame.payload)
-            case Kind.END:
-                if talk.they_ended:
+            case FrameKind.DATA:
+                self._take_data(call, frame.payload)
+            case FrameKind.END:
+                if call.they_ended:
                     raise RemoteProtocolError(f"{self.peer.short} ended twice")
-                talk.they_ended = True
-                self._settle(talk)
-            case Kind.CREDIT:
+                call.they_ended = True
+                self._settle(call)
+            case FrameKind.CREDIT:
                 number, size_bytes = read_credit(frame)
-                if number == talk.number:
-                    talk.credit_bytes += size_bytes
-                    if talk.credit_bytes > limits.STREAM_CREDIT_BYTES:
+                if number == call.number:
+                    call.credit_bytes += size_bytes
+                    if call.credit_bytes > limits.STREAM_CREDIT_BYTES:
                         raise RemoteProtocolError(f"{self.peer.short} gave credit for nothing")
-            case Kind.BEAT:
+            case FrameKind.BEAT:
                 return
         self._wake()
 
-    def _take_data(self, talk: Conversation, payload: bytes) -> None:
-        if talk.they_ended:
+    def _take_data(self, call: FramedCall, payload: bytes) -> None:
+        if call.they_ended:
             raise RemoteProtocolError(f"{self.peer.short} went on after its end")
         cost = len(payload) + _FRAME_COST_BYTES
-        talk.window_bytes -= cost
-        if talk.window_bytes < 0:
+        call.window_bytes -= cost
+        if call.window_bytes < 0:
             raise RemoteProtocolError(f"{self.peer.short} sent more than its credit")
-        if not talk.left:
+        if not call.left:
             self._hold(cost)
-            talk.inbox.append(payload)
+            call.inbox.append(payload)
         elif self.opened_here:
             # Only a reset tells the other side to stop. Who accepted stays a moment instead,
             # so that its last words are not lost with the stream.
@@ -356,11 +354,11 @@ class Lane:
 
     async def _wait_to_write(self) -> None:
         self._to_write = trio.Event()
-        beat_at_s = math.inf if self.conversation is None else self._sent_at_s + BEAT_INTERVAL_S
+        beat_at_s = math.inf if self.call is None else self._sent_at_s + BEAT_INTERVAL_S
         with trio.move_on_at(beat_at_s) as scope:
             await self._to_write.wait()
-        if scope.cancelled_caught and self.conversation is not None:
-            self._queue(Frame(Kind.BEAT))
+        if scope.cancelled_caught and self.call is not None:
+            self._queue(Frame(FrameKind.BEAT))
 
     async def _part(self, broken: bool) -> None:
         if not broken:

@@ -16,7 +16,7 @@ _CREDIT = struct.Struct(">II")
 HEADER_BYTES = _HEADER.size
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """Append only. These numbers are the protocol."""
 
     DATA = 1
@@ -26,10 +26,10 @@ class Kind(IntEnum):
 
 
 _SIZES = {
-    Kind.DATA: range(limits.FRAME_BYTES_MAX + 1),
-    Kind.END: range(1),
-    Kind.CREDIT: range(_CREDIT.size, _CREDIT.size + 1),
-    Kind.BEAT: range(1),
+    FrameKind.DATA: range(limits.FRAME_BYTES_MAX + 1),
+    FrameKind.END: range(1),
+    FrameKind.CREDIT: range(_CREDIT.size, _CREDIT.size + 1),
+    FrameKind.BEAT: range(1),
 }
 
 
@@ -37,7 +37,7 @@ _SIZES = {
 class Frame:
     """One frame; `payload` is empty but for DATA and CREDIT."""
 
-    kind: Kind
+    kind: FrameKind
     payload: bytes = b""
 
     def to_bytes(self) -> bytes:
@@ -46,7 +46,7 @@ class Frame:
 
 def credit_frame(conversation: int, size_bytes: int) -> Frame:
     """The receiver has read `size_bytes` of the conversation of that number on this stream."""
-    return Frame(Kind.CREDIT, _CREDIT.pack(conversation, size_bytes))
+    return Frame(FrameKind.CREDIT, _CREDIT.pack(conversation, size_bytes))
 
 
 def read_credit(frame: Frame) -> tuple[int, int]:
@@ -82,9 +82,9 @@ class FrameParser:
         return frames
 
 
-def _checked(number: int, size: int) -> Kind:
+def _checked(number: int, size: int) -> FrameKind:
     try:
-        kind = Kind(number)
+        kind = FrameKind(number)
     except ValueError as error:
         raise Malformed(f"no frame is of kind {number}") from error
     if size > limits.FRAME_BYTES_MAX:

@@ -10,7 +10,7 @@ from wire.errors import BatonError
 T = TypeVar("T")
 
 
-async def each(
+async def gather(
     work: Callable[[T], Awaitable[None]], items: Iterable[T], *, at_once: int = 8
 ) -> None:
     """Run `work` for every item, `at_once` at a time.

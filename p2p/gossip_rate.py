@@ -14,7 +14,7 @@ from wire import limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PaceConfig:
+class GossipRateConfig:
     """What gossip may cost."""
 
     # Three adverts per TTL: two may be lost before the network forgets us.
@@ -31,10 +31,10 @@ class PaceConfig:
 
 
 @dataclass(slots=True)
-class Pace:
+class GossipRateLimit:
     """`peers` are how many there are in the network, as far as is known."""
 
-    config: PaceConfig
+    config: GossipRateConfig
     view_max: int
     _tokens: float | None = None
     _at_s: float = 0.0

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 
 import trio
 
-from p2p.adverts import Herald
-from p2p.anti_entropy import NEWS_TO_NEWCOMER_MAX, Swapping
+from p2p.adverts import Advertiser
+from p2p.anti_entropy import NEWS_TO_NEWCOMER_MAX, AntiEntropy
 from p2p.connect import TROUBLES, connect
 from p2p.dialing import Dial, Dialing
-from p2p.handshake_log import Meetings
-from p2p.peer_rpc import Door
+from p2p.handshake_log import HandshakeLog
+from p2p.peer_rpc import PeerRpc
 from p2p.transport import Endpoint
-from p2p.typed_call import Talk, refusal_of
+from p2p.typed_call import TypedCall, refusal_of
 from p2p.view import View
 from wire import limits
 from wire.advert import Advert
@@ -41,13 +41,13 @@ class _Call:
 
 
 @dataclass(slots=True)
-class Greeting:
+class Handshake:
     """Who belongs to our network, and who is somebody else with our key."""
 
-    door: Door
+    rpc: PeerRpc
     network: str
-    herald: Herald
-    meetings: Meetings
+    advertiser: Advertiser
+    handshake_log: HandshakeLog
     ended: BatonError | None = None
     # Whom we called ourselves: whoever calls us, and however many, these stay.
     _ours: dict[PeerId, None] = field(default_factory=dict)
@@ -59,34 +59,34 @@ class Greeting:
 
     @property
     def endpoint(self) -> Endpoint:
-        return self.door.endpoint
+        return self.rpc.endpoint
 
     @property
     def view(self) -> View:
-        return self.door.view
+        return self.rpc.view
 
     @property
     def dialing(self) -> Dialing:
-        return self.door.dialing
+        return self.rpc.dialing
 
     @property
-    def swapping(self) -> Swapping:
-        return self.herald.swapping
+    def anti_entropy(self) -> AntiEntropy:
+        return self.advertiser.anti_entropy
 
     def hello(self) -> Hello:
         few = len(self.view) < NEWS_TO_NEWCOMER_MAX
         return Hello(
             version=limits.PROTOCOL_VERSION,
             network=self.network,
-            instance=self.meetings.instance,
-            wall_ms=int(self.door.seams.wall_s() * 1000),
+            instance=self.handshake_log.instance,
+            wall_ms=int(self.rpc.environment.wall_s() * 1000),
             wanted=NEWS_TO_NEWCOMER_MAX if few else 0,
-            advert=self.herald.mine(self.endpoint).raw,
+            advert=self.advertiser.mine(self.endpoint).raw,
         )
 
     async def call(self, dial: Dial) -> PeerId:
         """Connect and meet; BatonError says why not."""
-        deadline_s = self.door.dial_deadline_s
+        deadline_s = self.rpc.dial_deadline_s
         try:
             if dial.peer is None:
                 peer = await self.endpoint.connect(dial.addresses[0], deadline_s=deadline_s)
@@ -96,16 +96,16 @@ class Greeting:
             welcome, other = await self._greeted(peer, deadline_s)
         except TROUBLES as error:
             self.dialing.failed(dial, trio.current_time())
-            self.door.note_problem(dial.addresses[0], str(error))
+            self.rpc.note_problem(dial.addresses[0], str(error))
             raise
-        self.swapping.told_peers = self.swapping.told_peers or welcome.peers
+        self.anti_entropy.told_peers = self.anti_entropy.told_peers or welcome.peers
         self.dialing.succeeded(dial, peer)
         self.dialing.connected(peer)
         self._ours[peer] = None
-        self.swapping.believed.add(peer)
+        self.anti_entropy.believed.add(peer)
         self._answered(peer)
-        skew_s = welcome.wall_ms / 1000 - self.door.seams.wall_s()
-        self.meetings.clock(peer, skew_s, called=True)
+        skew_s = welcome.wall_ms / 1000 - self.rpc.environment.wall_s()
+        self.handshake_log.clock(peer, skew_s, called=True)
         if other is not None:
             self._told_of(other)
         return peer
@@ -134,14 +134,14 @@ class Greeting:
         return call.answer
 
     async def _greet(self, peer: PeerId, deadline_s: float) -> Answer:
-        async with self.door.talk(peer, deadline_s=deadline_s) as talk:
-            await talk.send(self.hello())
-            welcome = await talk.expect(Welcome)
-            await self.herald.take_in_batch(welcome.adverts, peer)
+        async with self.rpc.call(peer, deadline_s=deadline_s) as typed_call:
+            await typed_call.send(self.hello())
+            welcome = await typed_call.expect(Welcome)
+            await self.advertiser.take_in_batch(welcome.adverts, peer)
             same = welcome.same_key
             return welcome, None if same is None else open_signed(same, Advert)
 
-    async def on_hello(self, talk: Talk, message: Message) -> None:
+    async def on_hello(self, typed_call: TypedCall, message: Message) -> None:
         assert isinstance(message, Hello)
         ours = limits.PROTOCOL_VERSION
         why = ""
@@ -150,43 +150,43 @@ class Greeting:
         elif message.network != self.network:
             why = f"this is the network {self.network!r}, not {message.network!r}"
         if why:
-            if talk.peer in self.view.near:
-                self._strange.add(talk.peer)
+            if typed_call.peer in self.view.connected:
+                self._strange.add(typed_call.peer)
                 # It hangs up when it has read why. If it does not we do, and not before.
-                self._parting.setdefault(talk.peer, trio.current_time())
-            await talk.send(refusal_of(Refused(why)))
+                self._parting.setdefault(typed_call.peer, trio.current_time())
+            await typed_call.send(refusal_of(Refused(why)))
             return
-        if talk.peer in self._strange:
-            self._strange.discard(talk.peer)
-            self._parting.pop(talk.peer, None)
-        advert = self._own_advert(talk, message.advert)
-        other = self._other_start(talk.peer, message.instance)
-        wall_s = self.door.seams.wall_s()
-        self.meetings.clock(talk.peer, message.wall_ms / 1000 - wall_s, called=False)
-        self.herald.take_in(advert, talk.peer)
+        if typed_call.peer in self._strange:
+            self._strange.discard(typed_call.peer)
+            self._parting.pop(typed_call.peer, None)
+        advert = self._own_advert(typed_call, message.advert)
+        other = self._other_start(typed_call.peer, message.instance)
+        wall_s = self.rpc.environment.wall_s()
+        self.handshake_log.clock(typed_call.peer, message.wall_ms / 1000 - wall_s, called=False)
+        self.advertiser.take_in(advert, typed_call.peer)
         wanted = min(message.wanted, NEWS_TO_NEWCOMER_MAX)
-        others = self.swapping.some(wanted, talk.peer, wall_s)
-        await talk.send(
+        others = self.anti_entropy.some(wanted, typed_call.peer, wall_s)
+        await typed_call.send(
             Welcome(
                 version=ours,
-                instance=self.meetings.instance,
+                instance=self.handshake_log.instance,
                 wall_ms=int(wall_s * 1000),
                 same_key=other,
-                peers=self.swapping.peers(),
-                adverts=(self.herald.mine(self.endpoint).raw, *(it.raw for it in others)),
+                peers=self.anti_entropy.peers(),
+                adverts=(self.advertiser.mine(self.endpoint).raw, *(it.raw for it in others)),
             )
         )
-        self.herald.met()
+        self.advertiser.met()
 
-    def _own_advert(self, talk: Talk, raw: bytes) -> Signed[Advert]:
+    def _own_advert(self, typed_call: TypedCall, raw: bytes) -> Signed[Advert]:
         advert = open_signed(raw, Advert)
-        if advert.signer != talk.peer:
+        if advert.signer != typed_call.peer:
             raise RemoteProtocolError("it speaks with another peer's advert")
         return advert
 
     def _answered(self, peer: PeerId) -> None:
-        self.meetings.answered(peer, trio.current_time())
-        self.herald.met()
+        self.handshake_log.answered(peer, trio.current_time())
+        self.advertiser.met()
 
     # One key on two machines
 
@@ -194,7 +194,9 @@ class Greeting:
         """The latest advert of another start of `peer`'s key that is known here."""
         known = self.view.advert_of(peer)
         if known is None or known.record.instance == instance:
-            known = self.herald.starts.other(peer, instance, self.door.seams.wall_s())
+            known = self.advertiser.duplicate_keys.other(
+                peer, instance, self.rpc.environment.wall_s()
+            )
         return None if known is None else known.raw
 
     def _told_same_key(self, raw: bytes | None) -> None:
@@ -209,5 +211,5 @@ class Greeting:
             self.ended = error
 
     def _told_of(self, other: Signed[Advert]) -> None:
-        if self.meetings.told_same_key(other, trio.current_time()):
-            self.herald.changed()
+        if self.handshake_log.told_same_key(other, trio.current_time()):
+            self.advertiser.changed()

@@ -20,7 +20,7 @@ NEWCOMER_S = 60.0
 
 
 @dataclass(slots=True)
-class Meetings:
+class HandshakeLog:
     """Who answered when, whether our key is in use elsewhere, how far clocks differ."""
 
     me: PeerId

@@ -17,7 +17,7 @@ class _Both:
 
 
 @dataclass(slots=True)
-class OwnStream:
+class LoopbackStream:
     """One end, a `ByteStream`. At most one write is under way that was not read."""
 
     peer: PeerId
@@ -61,12 +61,12 @@ class OwnStream:
             raise _gone()
 
 
-def own_streams(me: PeerId) -> tuple[ByteStream, ByteStream]:
+def loopback_pair(me: PeerId) -> tuple[ByteStream, ByteStream]:
     """Both ends of a stream to ourselves."""
     both = _Both()
     out, far_in = trio.open_memory_channel[bytes](0)
     far_out, near_in = trio.open_memory_channel[bytes](0)
-    return OwnStream(me, both, out, near_in), OwnStream(me, both, far_out, far_in)
+    return LoopbackStream(me, both, out, near_in), LoopbackStream(me, both, far_out, far_in)
 
 
 def _gone() -> Disconnected:

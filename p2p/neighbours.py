@@ -1,6 +1,6 @@
 """Neighbours: met with a Hello, kept up by swaps, left with a Part.
 
-The shell around `dialing` and `swapping`; the Hello is in `greeting`. A swap with one neighbour
+The shell around `dialing` and `anti_entropy`; the Hello is in `handshake`. A swap with one neighbour
 every few seconds carries the adverts, and is how each side knows that the other is there and still
 sees it; with each in turn, so that nobody is unheard for long. A neighbour that is silent is no
 candidate any more.
@@ -15,14 +15,14 @@ import trio
 from p2p.anti_entropy import keys_of
 from p2p.connect import TROUBLES, call_all
 from p2p.dialing import Dial
-from p2p.handshake import Greeting
+from p2p.handshake import Handshake
 from p2p.handshake_log import not_met
 from p2p.score import Standing
 from p2p.transport import ConnectionDown, ConnectionEvent, ConnectionUp
-from p2p.typed_call import Talk, refusal_of
+from p2p.typed_call import TypedCall, refusal_of
 from wire.content import PeerId
 from wire.errors import InputError, Refused, TooSlow
-from wire.message import Message, Newer, Part, Ping, Pong, Swap
+from wire.message import Message, Newer, Goodbye, Ping, Pong, Swap
 
 SWAP_DEADLINE_S = 5.0
 # A newcomer swaps quickly, so often, until its view is of use.
@@ -43,7 +43,7 @@ REMEMBERED_CALLED = 16
 
 
 @dataclass(slots=True)
-class Neighbours(Greeting):
+class Neighbours(Handshake):
     """Who is connected, and how they are."""
 
     bootstraps: tuple[str, ...] = ()
@@ -55,58 +55,58 @@ class Neighbours(Greeting):
 
     async def swap(self, peer: PeerId) -> None:
         """Tell each other what is newer; one of TROUBLES says why not."""
-        seams, herald = self.door.seams, self.herald
-        mine = herald.mine(self.endpoint)
-        async with self.door.talk(peer, deadline_s=SWAP_DEADLINE_S) as talk:
-            digest = self.swapping.digest(mine, seams.wall_s())
-            await talk.send(Swap(instance=self.meetings.instance, digest=digest))
-            newer = await talk.expect(Newer)
-            wanted = self.swapping.wanted(newer.wanted, mine, seams.wall_s())
+        environment, advertiser = self.rpc.environment, self.advertiser
+        mine = advertiser.mine(self.endpoint)
+        async with self.rpc.call(peer, deadline_s=SWAP_DEADLINE_S) as call:
+            digest = self.anti_entropy.digest(mine, environment.wall_s())
+            await call.send(Swap(instance=self.handshake_log.instance, digest=digest))
+            newer = await call.expect(Newer)
+            wanted = self.anti_entropy.wanted(newer.wanted, mine, environment.wall_s())
             raws = tuple(it.raw for it in wanted)
-            await talk.send(Newer(adverts=raws, wanted=b"", same_key=None))
-            await herald.take_in_batch(newer.adverts, peer)
+            await call.send(Newer(adverts=raws, wanted=b"", same_key=None))
+            await advertiser.take_in_batch(newer.adverts, peer)
             self._told_same_key(newer.same_key)
         self._answered(peer)
         self.swaps += 1
 
-    async def on_swap(self, talk: Talk, message: Message) -> None:
+    async def on_swap(self, call: TypedCall, message: Message) -> None:
         assert isinstance(message, Swap)
-        if talk.peer in self._strange:
-            await talk.send(refusal_of(Refused("we have not met", retry_after_s=SWAP_DEADLINE_S)))
+        if call.peer in self._strange:
+            await call.send(refusal_of(Refused("we have not met", retry_after_s=SWAP_DEADLINE_S)))
             return
         now_s = trio.current_time()
-        if now_s < self._swapped_at_s.get(talk.peer, -math.inf) + SWAP_PAUSE_S:
-            await talk.send(refusal_of(Refused("we swapped just now", retry_after_s=SWAP_PAUSE_S)))
+        if now_s < self._swapped_at_s.get(call.peer, -math.inf) + SWAP_PAUSE_S:
+            await call.send(refusal_of(Refused("we swapped just now", retry_after_s=SWAP_PAUSE_S)))
             return
-        self._swapped_at_s[talk.peer] = now_s
-        mine, wall_s = self.herald.mine(self.endpoint), self.door.seams.wall_s()
-        told = self.swapping.compare(message.digest, mine, talk.peer, wall_s)
-        same = self._other_start(talk.peer, message.instance)
+        self._swapped_at_s[call.peer] = now_s
+        mine, wall_s = self.advertiser.mine(self.endpoint), self.rpc.environment.wall_s()
+        told = self.anti_entropy.compare(message.digest, mine, call.peer, wall_s)
+        same = self._other_start(call.peer, message.instance)
         raws = tuple(it.raw for it in told.adverts)
-        await talk.send(Newer(adverts=raws, wanted=told.wanted, same_key=same))
+        await call.send(Newer(adverts=raws, wanted=told.wanted, same_key=same))
         with trio.move_on_after(SWAP_DEADLINE_S) as waiting:
-            newer = await talk.receive()
+            newer = await call.receive()
         if waiting.cancelled_caught:
-            raise TooSlow(f"{talk.peer.short} did not finish the swap it began")
+            raise TooSlow(f"{call.peer.short} did not finish the swap it began")
         assert isinstance(newer, Newer), "the conversation's table allows nothing else"
-        await self.herald.take_in_batch(newer.adverts, talk.peer, keys_of(told.wanted))
-        self._answered(talk.peer)
+        await self.advertiser.take_in_batch(newer.adverts, call.peer, keys_of(told.wanted))
+        self._answered(call.peer)
 
     async def swap_forever(self) -> None:
         """One neighbour after the other, whoever was not heard for the longest first."""
         quick = QUICK_SWAPS
         while True:
-            every_s = self.herald.pace.swap_every_s(self.swapping.peers())
+            every_s = self.advertiser.rate_limit.swap_every_s(self.anti_entropy.peers())
             pause_s = QUICK_SWAP_S if quick else every_s
             # Spread, so that a thousand peers started at once do not speak at once.
-            await trio.sleep(pause_s * (0.5 + self.door.seams.random.random()))
+            await trio.sleep(pause_s * (0.5 + self.rpc.environment.random.random()))
             # Two that banned each other would keep it up by asking and not answering.
-            near = self.view.near - self._strange
-            able = [it for it in near if self.door.standing(it) is not Standing.BANNED]
+            connected = self.view.connected - self._strange
+            able = [it for it in connected if self.rpc.standing(it) is not Standing.BANNED]
             if able:
                 quick = max(0, quick - 1)
                 await self._swap_quietly(
-                    self.meetings.longest_unheard(able, self.door.seams.random)
+                    self.handshake_log.longest_unheard(able, self.rpc.environment.random)
                 )
             if self.ended is not None:
                 raise self.ended
@@ -115,30 +115,30 @@ class Neighbours(Greeting):
         try:
             await self.swap(peer)
         except TROUBLES as error:
-            self.door.note_problem(str(peer), str(error))
+            self.rpc.note_problem(str(peer), str(error))
 
     async def ask_around(self, *, deadline_s: float = 2.0, unheard_s: float = 10.0) -> None:
         """Ask every neighbour that was not heard a moment ago whether it sees us."""
         now_s = trio.current_time()
         with trio.move_on_after(deadline_s):
             async with trio.open_nursery() as pings:
-                for peer in self.door.connected():
-                    heard = self.meetings.answered_within((peer,), now_s, unheard_s)
-                    if not heard and self.door.standing(peer) is not Standing.BANNED:
+                for peer in self.rpc.connected():
+                    heard = self.handshake_log.answered_within((peer,), now_s, unheard_s)
+                    if not heard and self.rpc.standing(peer) is not Standing.BANNED:
                         pings.start_soon(self._ping, peer)
 
     async def _ping(self, peer: PeerId) -> None:
         try:
-            async with self.door.talk(peer, deadline_s=SWAP_DEADLINE_S) as talk:
-                await talk.send(Ping(instance=self.meetings.instance))
-                self._told_same_key((await talk.expect(Pong)).same_key)
+            async with self.rpc.call(peer, deadline_s=SWAP_DEADLINE_S) as call:
+                await call.send(Ping(instance=self.handshake_log.instance))
+                self._told_same_key((await call.expect(Pong)).same_key)
             self._answered(peer)
         except TROUBLES as error:
-            self.door.note_problem(str(peer), str(error))
+            self.rpc.note_problem(str(peer), str(error))
 
-    async def on_ping(self, talk: Talk, message: Message) -> None:
+    async def on_ping(self, call: TypedCall, message: Message) -> None:
         assert isinstance(message, Ping)
-        await talk.send(Pong(same_key=self._other_start(talk.peer, message.instance)))
+        await call.send(Pong(same_key=self._other_start(call.peer, message.instance)))
 
     # Keeping up
 
@@ -152,7 +152,7 @@ class Neighbours(Greeting):
             calls = [Dial(peer, addresses) for peer, addresses in known]
             if len(await call_all(self.call, calls)) == len(calls):
                 raise not_met(troubles)
-        self.meetings.check_clock()
+        self.handshake_log.check_clock()
 
     async def keep_up_forever(self) -> None:
         expire_at_s = trio.current_time()
@@ -160,7 +160,7 @@ class Neighbours(Greeting):
             while True:
                 now_s = trio.current_time()
                 if now_s >= expire_at_s:
-                    self.view.expire(self.door.seams.wall_s())
+                    self.view.expire(self.rpc.environment.wall_s())
                     expire_at_s = now_s + EXPIRE_EVERY_S
                 for dial in self.dialing.due(now_s):
                     calls.start_soon(self._call_quietly, dial)
@@ -168,7 +168,7 @@ class Neighbours(Greeting):
                     calls.start_soon(self.part, peer)
                 for peer, at_s in self._parting.items():
                     # It was to hang up.
-                    if now_s > at_s + PARTED_S and peer in self.view.near:
+                    if now_s > at_s + PARTED_S and peer in self.view.connected:
                         calls.start_soon(self.endpoint.disconnect, peer)
                 await trio.sleep(KEEP_UP_S)
 
@@ -183,42 +183,44 @@ class Neighbours(Greeting):
 
     def _superfluous(self) -> list[PeerId]:
         """Whom to part from: of too many connections those that were of no use for longest."""
-        connected, door = self.view.near, self.door
+        connected, rpc = self.view.connected, self.rpc
         if len(connected) <= CONNECTIONS_MAX:
             return []
         # Keys that all call us, and stay in talk, would else have us to themselves.
         kept = [*islice((it for it in self._ours if it in connected), OURS_KEPT)]
         others = [it for it in connected if it not in kept and it not in self._parting]
-        others.sort(key=lambda it: (door.talking[it] > 0, door.used_at_s.get(it, 0.0)))
+        others.sort(key=lambda it: (rpc.talking[it] > 0, rpc.used_at_s.get(it, 0.0)))
         return others[: len(connected) - CONNECTIONS_KEPT]
 
     async def part(self, peer: PeerId, *, leaving: bool = False) -> None:
         """Close the connection to `peer`, and have it know that we are not dead."""
-        herald = self.herald
+        advertiser = self.advertiser
         advert = (
-            herald.advert(self.endpoint, leaving=True) if leaving else herald.mine(self.endpoint)
+            advertiser.advert(self.endpoint, leaving=True)
+            if leaving
+            else advertiser.mine(self.endpoint)
         )
         self._parting[peer] = trio.current_time()
         try:
-            async with self.door.talk(peer, deadline_s=PART_DEADLINE_S) as talk:
-                await talk.send(Part(advert=advert.raw))
-                await talk.expect(Pong)
+            async with self.rpc.call(peer, deadline_s=PART_DEADLINE_S) as call:
+                await call.send(Goodbye(advert=advert.raw))
+                await call.expect(Pong)
         except TROUBLES as error:
-            self.door.note_problem(str(peer), str(error))
+            self.rpc.note_problem(str(peer), str(error))
         if not leaving:
             await self.endpoint.disconnect(peer)
 
-    async def on_part(self, talk: Talk, message: Message) -> None:
-        assert isinstance(message, Part)
-        self.herald.take_in(self._own_advert(talk, message.advert), talk.peer)
-        self._parting[talk.peer] = trio.current_time()
-        await talk.send(Pong(same_key=None))
+    async def on_part(self, call: TypedCall, message: Message) -> None:
+        assert isinstance(message, Goodbye)
+        self.advertiser.take_in(self._own_advert(call, message.advert), call.peer)
+        self._parting[call.peer] = trio.current_time()
+        await call.send(Pong(same_key=None))
 
     async def leave(self) -> None:
         """Tell the neighbours that we are leaving for good."""
         with trio.CancelScope(deadline=trio.current_time() + PART_DEADLINE_S, shield=True):
             async with trio.open_nursery() as nursery:
-                for peer in self.door.connected():
+                for peer in self.rpc.connected():
                     nursery.start_soon(lambda it=peer: self.part(it, leaving=True))
 
     def on_connection(self, event: ConnectionEvent) -> None:
@@ -226,14 +228,14 @@ class Neighbours(Greeting):
             case ConnectionUp(peer):
                 self._parting.pop(peer, None)
                 self.dialing.connected(peer)
-                self.view.near.add(peer)
+                self.view.connected.add(peer)
             case ConnectionDown(peer):
-                self.view.near.discard(peer)
+                self.view.connected.discard(peer)
                 self._strange.discard(peer)
                 self._ours.pop(peer, None)
-                self.swapping.believed.discard(peer)
+                self.anti_entropy.believed.discard(peer)
                 self._swapped_at_s.pop(peer, None)
-                self.door.used_at_s.pop(peer, None)
+                self.rpc.used_at_s.pop(peer, None)
                 lost = self._parting.pop(peer, None) is None
                 self.dialing.disconnected(peer, trio.current_time(), lost=lost)
                 if lost:

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 
 import trio
 
-from p2p.adverts import Seams
+from p2p.adverts import Environment
 from p2p.connect import PATIENCE_S, connect, is_its_fault
 from p2p.dialing import Dialing
 from p2p.score import Offence, Scores, Standing
-from p2p.streams import Exchange, Streams
+from p2p.streams import Call, Streams
 from p2p.transport import Endpoint
-from p2p.typed_call import Talk, refusal_of
+from p2p.typed_call import TypedCall, refusal_of
 from p2p.view import View
 from wire.content import PeerId
-from wire.conversation import Conversation, Speaker
+from wire.conversation import CallProtocol, Speaker
 from wire.errors import (
     BatonError,
     Refused,
@@ -33,17 +33,17 @@ from wire.errors import (
 from wire.message import Message
 from wire.signing import SigningKey
 
-Handler = Callable[[Talk, Message], Awaitable[None]]
+Handler = Callable[[TypedCall, Message], Awaitable[None]]
 # The last problem with each of the latest few is kept.
 PROBLEMS_KEPT = 32
 
 
 @dataclass(slots=True, kw_only=True)
-class Door:
+class PeerRpc:
     """Conversations in both directions."""
 
     key: SigningKey
-    seams: Seams
+    environment: Environment
     view: View
     dialing: Dialing
     dial_deadline_s: float
@@ -78,7 +78,7 @@ class Door:
         self.scores.note(peer, offence, trio.current_time())
 
     @asynccontextmanager
-    async def talk(self, peer: PeerId, *, deadline_s: float) -> AsyncIterator[Talk]:
+    async def call(self, peer: PeerId, *, deadline_s: float) -> AsyncIterator[TypedCall]:
         """Open a conversation with `peer`, calling it first if need be; it may be ourselves.
 
         TransportError if it cannot be reached or falls silent, WireError or RemoteProtocolError
@@ -86,20 +86,20 @@ class Door:
         out counts only if the peer had PATIENCE_S and has not said a word in this conversation.
         """
         since_s = trio.current_time()
-        talk: Talk | None = None
+        call: TypedCall | None = None
         try:
             with self._in_use(peer):
                 if peer != self.me and not self.endpoint.is_connected(peer):
                     await self._reach(peer, min(deadline_s, self.dial_deadline_s))
-                async with self.streams.exchange(peer, deadline_s=deadline_s) as exchange:
+                async with self.streams.call(peer, deadline_s=deadline_s) as channel:
                     since_s = trio.current_time()
-                    talk = Talk(exchange, Conversation(Speaker.ASKER))
-                    yield talk
+                    call = TypedCall(channel, CallProtocol(Speaker.ASKER))
+                    yield call
         except (WireError, RemoteProtocolError):
             self.offended(peer, Offence.MALFORMED)
             raise
         except TransportError as error:
-            heard = talk is not None and talk.heard
+            heard = call is not None and call.heard
             if is_its_fault(error, trio.current_time() - since_s, heard=heard):
                 self.offended(peer, Offence.UNANSWERED)
             raise
@@ -118,25 +118,25 @@ class Door:
                 self.view.forget(peer)
             raise
 
-    async def serve(self, exchange: Exchange) -> None:
+    async def serve(self, channel: Call) -> None:
         """Answer one conversation that a peer opened. What it does wrong ends its stream alone."""
-        talk = Talk(exchange, Conversation(Speaker.ANSWERER))
-        banned = self.standing(talk.peer) is Standing.BANNED
+        call = TypedCall(channel, CallProtocol(Speaker.ANSWERER))
+        banned = self.standing(call.peer) is Standing.BANNED
         try:
-            with self._in_use(talk.peer):
-                message = await talk.receive()
+            with self._in_use(call.peer):
+                message = await call.receive()
                 handler = self.handlers.get(type(message), _not_yet)
                 if banned:
                     # No further offence: honest software goes on calling, and bans are to end.
                     handler = _banned
-                await handler(talk, message)
+                await handler(call, message)
             self.served += 1
         except (WireError, RemoteProtocolError) as error:
-            self.offended(talk.peer, Offence.MALFORMED)
-            self.blame(talk.peer, error)
+            self.offended(call.peer, Offence.MALFORMED)
+            self.blame(call.peer, error)
             raise
         except TransportError as error:
-            self.blame(talk.peer, error)
+            self.blame(call.peer, error)
             raise
 
     def blame(self, peer: PeerId, error: BatonError) -> None:
@@ -164,9 +164,9 @@ class Door:
                 del self.talking[peer]
 
 
-async def _banned(talk: Talk, _: Message) -> None:
-    await talk.send(refusal_of(Refused("you are banned here for what you did")))
+async def _banned(call: TypedCall, _: Message) -> None:
+    await call.send(refusal_of(Refused("you are banned here for what you did")))
 
 
-async def _not_yet(talk: Talk, _: Message) -> None:
-    await talk.send(refusal_of(Refused("this peer is starting", retry_after_s=1.0)))
+async def _not_yet(call: TypedCall, _: Message) -> None:
+    await call.send(refusal_of(Refused("this peer is starting", retry_after_s=1.0)))

@@ -6,21 +6,21 @@ from dataclasses import dataclass, field
 
 import trio
 
-from p2p.adverts import Herald, Offering, Seams
-from p2p.anti_entropy import Swapping
+from p2p.adverts import Advertiser, Capacity, Environment
+from p2p.anti_entropy import AntiEntropy
 from p2p.dialing import Dialing
-from p2p.discovery import Seeking
-from p2p.gossip_rate import Pace, PaceConfig
-from p2p.handshake_log import Meetings
+from p2p.discovery import Discovery
+from p2p.gossip_rate import GossipRateLimit, GossipRateConfig
+from p2p.handshake_log import HandshakeLog
 from p2p.neighbours import Neighbours
-from p2p.peer_rpc import Door, Handler
+from p2p.peer_rpc import PeerRpc, Handler
 from p2p.streams import open_streams
 from p2p.transport import Transport
 from p2p.view import View
 from wire.advert import Advert
 from wire.content import ContentId
 from wire.kinds import Role
-from wire.message import Hello, Part, Ping, Seek, Swap
+from wire.message import Hello, Goodbye, Ping, Seek, Swap
 from wire.signed import Signed
 from wire.signing import SigningKey
 
@@ -49,20 +49,20 @@ class PeersStatistics:
 
 
 @dataclass(slots=True, kw_only=True)
-class Peers(Door):
+class Peers(PeerRpc):
     """Made by `open_peers`."""
 
     config: PeersConfig
-    herald: Herald
-    meetings: Meetings
-    swapping: Swapping
+    advertiser: Advertiser
+    handshake_log: HandshakeLog
+    anti_entropy: AntiEntropy
     neighbours: Neighbours = field(init=False)
-    seeking: Seeking = field(init=False)
+    discovery: Discovery = field(init=False)
 
     def statistics(self) -> PeersStatistics:
         return PeersStatistics(
-            adverts_heard=self.herald.heard,
-            adverts_refused=dict(self.herald.refused),
+            adverts_heard=self.advertiser.heard,
+            adverts_refused=dict(self.advertiser.refused),
             talks_served=self.served,
             talks_failed=self.failed,
         )
@@ -70,11 +70,11 @@ class Peers(Door):
     def answered_last_minute(self) -> tuple[int, int]:
         """Of how many connected peers how many saw and answered us in the last minute: (n, m)."""
         there = self.connected()
-        return self.meetings.answered_within(there, trio.current_time(), 60.0), len(there)
+        return self.handshake_log.answered_within(there, trio.current_time(), 60.0), len(there)
 
     def mine(self) -> Signed[Advert]:
         """What we say of ourselves."""
-        return self.herald.mine(self.endpoint)
+        return self.advertiser.mine(self.endpoint)
 
     async def join(self) -> None:
         """Meet one bootstrap or known peer; Unreachable, naming each tried, if none answers."""
@@ -84,7 +84,7 @@ class Peers(Door):
         self, role: Role, model: ContentId | None, *, deadline_s: float
     ) -> list[Signed[Advert]]:
         """Look further than the view for who plays `role` with `model`; empty if nobody does."""
-        return await self.seeking.seek(role, model, deadline_s=deadline_s)
+        return await self.discovery.seek(role, model, deadline_s=deadline_s)
 
 
 @asynccontextmanager
@@ -92,75 +92,77 @@ async def open_peers(
     transport: Transport,
     key: SigningKey,
     config: PeersConfig,
-    seams: Seams,
-    offering: Callable[[], Offering],
+    environment: Environment,
+    capacity: Callable[[], Capacity],
 ) -> AsyncIterator[Peers]:
     """Take part in a network for as long as the block runs; `await peers.join()` to meet it."""
-    peers = _assembled(key, config, seams, offering)
-    neighbours, herald = peers.neighbours, peers.herald
+    peers = _assembled(key, config, environment, capacity)
+    neighbours, advertiser = peers.neighbours, peers.advertiser
     async with open_streams(transport, key, config.listen, serve=peers.serve) as streams:
         peers.streams = streams
         streams.endpoint.watch(neighbours.on_connection)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(herald.listen_forever, streams.endpoint)
-            nursery.start_soon(herald.speak_forever, streams.endpoint)
+            nursery.start_soon(advertiser.listen_forever, streams.endpoint)
+            nursery.start_soon(advertiser.speak_forever, streams.endpoint)
             nursery.start_soon(neighbours.keep_up_forever)
             nursery.start_soon(neighbours.swap_forever)
             try:
                 yield peers
                 await neighbours.leave()
-                await herald.say_good_bye(streams.endpoint)
+                await advertiser.say_good_bye(streams.endpoint)
             finally:
                 nursery.cancel_scope.cancel()
 
 
 def _assembled(
-    key: SigningKey, config: PeersConfig, seams: Seams, offering: Callable[[], Offering]
+    key: SigningKey, config: PeersConfig, environment: Environment, capacity: Callable[[], Capacity]
 ) -> Peers:
-    instance = seams.entropy(8)
+    instance = environment.entropy(8)
     view = View(key.peer, instance)
-    dialing = Dialing(key.peer, seams.random)
+    dialing = Dialing(key.peer, environment.random)
     for address in config.bootstraps:
         dialing.add_bootstrap(address)
-    swapping = Swapping(view, seams.random)
-    herald = Herald(
+    anti_entropy = AntiEntropy(view, environment.random)
+    advertiser = Advertiser(
         key,
         instance,
         f"baton/1/{config.network}/adverts",
-        seams,
-        offering,
+        environment,
+        capacity,
         view,
         dialing,
-        swapping,
-        Pace(
-            PaceConfig(ttl_s=config.advert_ttl_s, swap_s=config.swap_every_s),
+        anti_entropy,
+        GossipRateLimit(
+            GossipRateConfig(ttl_s=config.advert_ttl_s, swap_s=config.swap_every_s),
             view.config.adverts_max,
         ),
     )
     peers = Peers(
         key=key,
-        seams=seams,
+        environment=environment,
         view=view,
         dialing=dialing,
         dial_deadline_s=config.dial_deadline_s,
         config=config,
-        herald=herald,
-        meetings=Meetings(key.peer, instance, trio.current_time(), seams.wall_s()),
-        swapping=swapping,
+        advertiser=advertiser,
+        handshake_log=HandshakeLog(key.peer, instance, trio.current_time(), environment.wall_s()),
+        anti_entropy=anti_entropy,
     )
-    neighbours = peers.neighbours = Neighbours(peers, config.network, herald, peers.meetings)
-    peers.seeking = Seeking(peers, herald)
+    neighbours = peers.neighbours = Neighbours(
+        peers, config.network, advertiser, peers.handshake_log
+    )
+    peers.discovery = Discovery(peers, advertiser)
     neighbours.bootstraps = config.bootstraps
-    herald.problem = peers.blame
-    herald.same_key = neighbours.on_same_key
+    advertiser.problem = peers.blame
+    advertiser.same_key = neighbours.on_same_key
     peers.handlers |= {
         Hello: neighbours.on_hello,
         Ping: neighbours.on_ping,
         Swap: neighbours.on_swap,
-        Part: neighbours.on_part,
-        Seek: peers.seeking.on_seek,
+        Goodbye: neighbours.on_part,
+        Seek: peers.discovery.on_seek,
     }
     return peers
 
 
-__all__ = ["Handler", "Offering", "Peers", "PeersConfig", "PeersStatistics", "open_peers"]
+__all__ = ["Handler", "Capacity", "Peers", "PeersConfig", "PeersStatistics", "open_peers"]

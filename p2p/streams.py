@@ -1,6 +1,6 @@
 """Conversations with peers, over streams that are opened once and used again and again.
 
-Opening a libp2p stream costs a few round trips, a pooled one costs none. `Streams.exchange` lends
+Opening a libp2p stream costs a few round trips, a pooled one costs none. `Streams.call` lends
 a stream for one conversation; what a conversation's two sides say to each other is none of this
 file's business (see `p2p.typed_call`). The lane under a conversation keeps its promises: see
 `p2p.framed_stream`.
@@ -17,8 +17,8 @@ from typing import Self
 
 import trio
 
-from p2p.framed_stream import Conversation, Lane, Unread
-from p2p.loopback import own_streams
+from p2p.framed_stream import FramedCall, FramedStream, Unread
+from p2p.loopback import loopback_pair
 from p2p.transport import ByteStream, Endpoint, Transport
 from wire import limits
 from wire.content import PeerId
@@ -46,7 +46,7 @@ class StreamsInUse(TooSlow):
     """We had no stream left in time: nothing is known of the peer, and nothing its fault."""
 
 
-class Exchange:
+class Call:
     """One side of one conversation.
 
     Every payload is at most limits.FRAME_BYTES_MAX. Waiting ends at `deadline_at_s` (a time of
@@ -54,18 +54,20 @@ class Exchange:
     Disconnected or RemoteProtocolError when the stream is gone.
     """
 
-    def __init__(self, lane: Lane, talk: Conversation | None, deadline_at_s: float) -> None:
+    def __init__(
+        self, framed: FramedStream, framed_call: FramedCall | None, deadline_at_s: float
+    ) -> None:
         self.deadline_at_s = deadline_at_s
-        self._lane = lane
-        self._talk = talk
+        self._framed = framed
+        self._framed_call = framed_call
 
     @property
     def peer(self) -> PeerId:
-        return self._lane.peer
+        return self._framed.peer
 
     async def send(self, payload: bytes) -> None:
         """Waits while the other side has too much unread. Cancelled, it has sent nothing."""
-        await self._lane.send(self._conversation(), payload, self.deadline_at_s)
+        await self._framed.send(self._conversation(), payload, self.deadline_at_s)
 
     async def receive(self) -> bytes:
         """The next payload. Disconnected when the other side has ended instead."""
@@ -76,21 +78,21 @@ class Exchange:
 
     def finish(self) -> None:
         """Say that nothing more follows; receiving goes on. Safe to call twice."""
-        self._lane.end(self._conversation())
+        self._framed.end(self._conversation())
 
     def leave(self) -> None:
         """Done, in peace; called by who lent the exchange."""
-        if self._talk is None:
-            self._lane.on_idle()
+        if self._framed_call is None:
+            self._framed.on_idle()
         else:
-            self._lane.leave(self._talk)
+            self._framed.leave(self._framed_call)
 
     def abandon(self, error: BatonError) -> None:
         """Done, before the end: resets the stream. Called by who lent the exchange."""
-        if self._talk is None:
-            self._lane.on_idle()
+        if self._framed_call is None:
+            self._framed.on_idle()
         else:
-            self._lane.fail(error)
+            self._framed.fail(error)
 
     def __aiter__(self) -> Self:
         return self
@@ -103,17 +105,17 @@ class Exchange:
         return payload
 
     async def _next(self) -> bytes | None:
-        return await self._lane.receive(self._conversation(), self.deadline_at_s)
+        return await self._framed.receive(self._conversation(), self.deadline_at_s)
 
-    def _conversation(self) -> Conversation:
-        if self._talk is None:
-            if self._lane.error is not None:
-                raise Disconnected(self._lane.error.message)
-            self._talk = self._lane.begin()
-        return self._talk
+    def _conversation(self) -> FramedCall:
+        if self._framed_call is None:
+            if self._framed.error is not None:
+                raise Disconnected(self._framed.error.message)
+            self._framed_call = self._framed.begin()
+        return self._framed_call
 
 
-class _Asking(Exchange):
+class _Asking(Call):
     """An exchange on a lane that served before: if that turns out dead, it is renewed once.
 
     Only before the other side was heard, so nothing that was answered is asked twice; what it did
@@ -121,13 +123,16 @@ class _Asking(Exchange):
     """
 
     def __init__(
-        self, lane: Lane, deadline_at_s: float, renew: Callable[[float], Awaitable[Lane]]
+        self,
+        framed: FramedStream,
+        deadline_at_s: float,
+        renew: Callable[[float], Awaitable[FramedStream]],
     ) -> None:
-        super().__init__(lane, None, deadline_at_s)
+        super().__init__(framed, None, deadline_at_s)
         self._renew = renew
         self._said: list[bytes] = []
         self._said_bytes = 0
-        self._renewable = lane.count > 0
+        self._renewable = framed.count > 0
 
     async def send(self, payload: bytes) -> None:
         await self._renewing(super().send, payload)
@@ -153,12 +158,12 @@ class _Asking(Exchange):
             await step(payload)
 
     async def _renewed(self, error: Disconnected) -> None:
-        if not self._renewable or (self._talk is not None and self._talk.heard):
+        if not self._renewable or (self._framed_call is not None and self._framed_call.heard):
             raise error
         self._renewable = False
-        ended = self._talk is not None and self._talk.we_ended
-        self._lane = await self._renew(self.deadline_at_s)
-        self._talk = None
+        ended = self._framed_call is not None and self._framed_call.we_ended
+        self._framed = await self._renew(self.deadline_at_s)
+        self._framed_call = None
         for payload in self._said:
             await super().send(payload)
         if ended:
@@ -171,34 +176,34 @@ class _Pool:
     def __init__(self) -> None:
         # One slot for every lane in `busy`, and for every lane that is being opened.
         self.slots = trio.Semaphore(limits.STREAMS_PER_PEER_MAX)
-        self.busy: set[Lane] = set()
-        self.idle: list[Lane] = []
+        self.busy: set[FramedStream] = set()
+        self.idle: list[FramedStream] = []
         self.users = 0
 
-    def take_idle(self) -> Lane | None:
+    def take_idle(self) -> FramedStream | None:
         while self.idle:
             # The latest is the likeliest to be alive.
-            lane = self.idle.pop()
-            if lane.error is None:
-                return lane
+            framed = self.idle.pop()
+            if framed.error is None:
+                return framed
         return None
 
-    def give_back(self, lane: Lane) -> None:
-        if lane in self.busy:
-            self.busy.remove(lane)
+    def give_back(self, framed: FramedStream) -> None:
+        if framed in self.busy:
+            self.busy.remove(framed)
             self.slots.release()
-            if lane.error is None:
-                self.idle.append(lane)
+            if framed.error is None:
+                self.idle.append(framed)
 
-    def drop(self, lane: Lane) -> None:
-        if lane in self.busy:
-            self.busy.remove(lane)
+    def drop(self, framed: FramedStream) -> None:
+        if framed in self.busy:
+            self.busy.remove(framed)
             self.slots.release()
-        elif lane in self.idle:
-            self.idle.remove(lane)
+        elif framed in self.idle:
+            self.idle.remove(framed)
 
 
-Serve = Callable[[Exchange], Awaitable[None]]
+Serve = Callable[[Call], Awaitable[None]]
 
 
 class Streams:
@@ -228,7 +233,7 @@ class Streams:
         self._attached.set()
 
     @asynccontextmanager
-    async def exchange(self, peer: PeerId, *, deadline_s: float) -> AsyncIterator[Exchange]:
+    async def call(self, peer: PeerId, *, deadline_s: float) -> AsyncIterator[Call]:
         """One conversation with a connected peer, over within `deadline_s`.
 
         The first to speak is who runs this block. Left in peace, the stream goes back to the pool
@@ -240,22 +245,22 @@ class Streams:
         pool = self._pools.setdefault(peer, _Pool())
         pool.users += 1
         try:
-            lane = await self._lent(peer, pool, deadline_at_s)
+            framed = await self._lent(peer, pool, deadline_at_s)
 
-            async def renew(until_s: float) -> Lane:
+            async def renew(until_s: float) -> FramedStream:
                 self._counts["renewed"] += 1
                 return await self._lent(peer, pool, until_s, fresh=True)
 
-            exchange = _Asking(lane, deadline_at_s, renew)
+            call = _Asking(framed, deadline_at_s, renew)
             in_peace = False
             try:
-                yield exchange
+                yield call
                 in_peace = True
             finally:
                 if in_peace:
-                    exchange.leave()
+                    call.leave()
                 else:
-                    exchange.abandon(Disconnected("we gave the conversation up"))
+                    call.abandon(Disconnected("we gave the conversation up"))
         finally:
             pool.users -= 1
             self._forget(peer, pool)
@@ -267,13 +272,13 @@ class Streams:
             await stream.reset()
             return
         self._inbound[peer] += 1
-        lane = Lane(stream, opened_here=False, unread=self._unread)
+        framed = FramedStream(stream, opened_here=False, unread=self._unread)
         try:
             # Whoever serves may have to ask others.
             await self._attached.wait()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._serve_lane, lane)
-                await lane.run()
+                nursery.start_soon(self._serve_lane, framed)
+                await framed.run()
         finally:
             self._inbound[peer] -= 1
             if not self._inbound[peer]:
@@ -296,7 +301,7 @@ class Streams:
 
     async def _lent(
         self, peer: PeerId, pool: _Pool, deadline_at_s: float, *, fresh: bool = False
-    ) -> Lane:
+    ) -> FramedStream:
         in_use = StreamsInUse(
             f"all {limits.STREAMS_PER_PEER_MAX} streams to {peer.short} are in use",
             todo="ask another peer, or allow more time",
@@ -306,9 +311,9 @@ class Streams:
             await pool.slots.acquire()
         if scope.cancelled_caught:
             raise in_use
-        lane = None if fresh else pool.take_idle()
+        framed = None if fresh else pool.take_idle()
         try:
-            if lane is None:
+            if framed is None:
                 left_s = max(0.0, deadline_at_s - trio.current_time())
                 try:
                     stream = await self._stream_to(peer, left_s)
@@ -317,53 +322,53 @@ class Streams:
                     if waited:
                         raise in_use from error
                     raise
-                lane = Lane(stream, opened_here=True)
-                self._run(peer, pool, lane)
+                framed = FramedStream(stream, opened_here=True)
+                self._run(peer, pool, framed)
             else:
                 self._counts["reused"] += 1
-            pool.busy.add(lane)
+            pool.busy.add(framed)
         finally:
-            if lane is None:
+            if framed is None:
                 pool.slots.release()
-        return lane
+        return framed
 
     async def _stream_to(self, peer: PeerId, deadline_s: float) -> ByteStream:
         if peer != self.endpoint.me:
             return await self.endpoint.open_stream(peer, deadline_s=deadline_s)
-        here, there = own_streams(peer)
+        here, there = loopback_pair(peer)
         self._nursery.start_soon(self.accept, peer, there)
         return here
 
-    def _run(self, peer: PeerId, pool: _Pool, lane: Lane) -> None:
+    def _run(self, peer: PeerId, pool: _Pool, framed: FramedStream) -> None:
         def end() -> None:
             self._counts["out"] -= 1
-            pool.drop(lane)
+            pool.drop(framed)
             self._forget(peer, pool)
 
-        lane.on_idle = partial(pool.give_back, lane)
-        lane.on_end = end
+        framed.on_idle = partial(pool.give_back, framed)
+        framed.on_end = end
         self._counts["opened"] += 1
         self._counts["out"] += 1
-        self._nursery.start_soon(lane.run)
+        self._nursery.start_soon(framed.run)
 
     def _forget(self, peer: PeerId, pool: _Pool) -> None:
         if not (pool.users or pool.idle or pool.busy) and self._pools.get(peer) is pool:
             del self._pools[peer]
 
-    async def _serve_lane(self, lane: Lane) -> None:
-        while (talk := await lane.next_conversation()) is not None:
+    async def _serve_lane(self, framed: FramedStream) -> None:
+        while (framed_call := await framed.next_conversation()) is not None:
             deadline_at_s = trio.current_time() + self._serve_deadline_s
-            exchange = Exchange(lane, talk, deadline_at_s)
+            call = Call(framed, framed_call, deadline_at_s)
             self._counts["served"] += 1
             try:
-                await self._serve(exchange)
+                await self._serve(call)
             except LocalProtocolError:
                 raise
             except BatonError as error:
                 self._counts["failed"] += 1
-                exchange.abandon(error)
+                call.abandon(error)
             else:
-                exchange.leave()
+                call.leave()
 
 
 @asynccontextmanager

@@ -5,14 +5,14 @@ from typing import Protocol, TypeVar
 
 from wire import limits
 from wire.content import PeerId
-from wire.conversation import Conversation
+from wire.conversation import CallProtocol
 from wire.errors import BatonError, Refused, RemoteProtocolError
 from wire.message import Message, Refuse, decode, encode
 
 M = TypeVar("M", bound=Message)
 
 
-class Exchange(Protocol):
+class CallChannel(Protocol):
     """One conversation's frames on a pooled stream (see `p2p.streams`)."""
 
     @property
@@ -22,25 +22,25 @@ class Exchange(Protocol):
 
 
 @dataclass(slots=True)
-class Talk:
+class TypedCall:
     """One conversation with one peer."""
 
-    exchange: Exchange
-    conversation: Conversation
+    channel: CallChannel
+    conversation: CallProtocol
     # Whether they have said anything yet.
     heard: bool = False
 
     @property
     def peer(self) -> PeerId:
-        return self.exchange.peer
+        return self.channel.peer
 
     async def send(self, message: Message) -> None:
         self.conversation.sent(message)
-        await self.exchange.send(encode(message))
+        await self.channel.send(encode(message))
 
     async def receive(self) -> Message:
         """Their next message; WireError or RemoteProtocolError if it is none, or out of turn."""
-        payload = await self.exchange.receive()
+        payload = await self.channel.receive()
         self.heard = True
         message = decode(payload)
         self.conversation.received(message)

@@ -87,7 +87,7 @@ _ROLES: list[tuple[tuple[Place, ...], tuple[Role, ...]]] = [
 DIGEST_ENTRY = Struct(f">{limits.DIGEST_KEY_BYTES}sQ")
 
 
-class Parts(NamedTuple):
+class ViewParts(NamedTuple):
     """What is asked of an advert often: its peer as digests name it, both as they say it, its end.
 
     The last two are what is remembered once it is gone, if it ended or only made room.
@@ -95,16 +95,16 @@ class Parts(NamedTuple):
 
     places: tuple[Place, ...]
     key: bytes
-    told: bytes
+    digest_entry: bytes
     until_s: int
     ended: tuple[int, int]
     displaced: tuple[int, int]
 
 
-def parts_of(heard: Signed[Advert]) -> Parts:
+def parts_of(heard: Signed[Advert]) -> ViewParts:
     advert, key = heard.record, heard.signer[: limits.DIGEST_KEY_BYTES]
     until_s = advert.issued_at_s + advert.ttl_s
-    return Parts(
+    return ViewParts(
         _places_of(advert.roles, tuple([it.model for it in advert.models])),
         key,
         DIGEST_ENTRY.pack(key, advert.seq),
@@ -121,9 +121,9 @@ class Entry(NamedTuple):
     heard: Signed[Advert]
     introducer: PeerId | None
     key: bytes
-    told: bytes
+    digest_entry: bytes
     until_s: int
-    parts: Parts
+    parts: ViewParts
 
 
 @dataclass(slots=True)
@@ -134,9 +134,9 @@ class View:
     instance: bytes
     config: ViewConfig = field(default_factory=ViewConfig)
     # Whom we are connected to; the shell says it.
-    near: set[PeerId] = field(default_factory=set)
+    connected: set[PeerId] = field(default_factory=set)
     # Where many views are in one process, they may share what is worked out of an advert.
-    parts_of: Callable[[Signed[Advert]], Parts] = parts_of
+    parts_of: Callable[[Signed[Advert]], ViewParts] = parts_of
     # In the order in which they were heard last.
     _entries: dict[PeerId, Entry] = field(default_factory=dict)
     _places: dict[Place, dict[PeerId, None]] = field(default_factory=dict)
@@ -187,7 +187,9 @@ class View:
             introducer = known.introducer
         elif first_hand:
             introducer = None
-        self._add(peer, Entry(heard, introducer, parts.key, parts.told, parts.until_s, parts))
+        self._add(
+            peer, Entry(heard, introducer, parts.key, parts.digest_entry, parts.until_s, parts)
+        )
         return Hearing.NEW if known is None else Hearing.NEWER
 
     def _add(self, peer: PeerId, entry: Entry) -> None:
@@ -242,14 +244,14 @@ class View:
         return True
 
     def _oldest_of(self, group: dict[PeerId, None]) -> PeerId | None:
-        return next((it for it in group if it not in self.near), None)
+        return next((it for it in group if it not in self.connected), None)
 
     def _spare_of(self, group: dict[PeerId, None]) -> PeerId | None:
         """Who of `group` is not needed, of those that were not heard for the longest."""
         needed: list[PeerId] = []
         found = None
         for peer in group:
-            if peer in self.near:
+            if peer in self.connected:
                 continue
             if self._is_spare(self._entries[peer]):
                 found = peer

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
-from store.group_commit import Action, Figures
+from store.group_commit import Action, CommitStatistics
 from store.rows import Rows
 
 T = TypeVar("T")
@@ -25,8 +25,8 @@ class Backend(Protocol):
         """The rows as they are now. Short, and never one within another; from any thread."""
         ...
 
-    async def aside(self, work: Callable[[], T]) -> T:
+    async def run_in_thread(self, work: Callable[[], T]) -> T:
         """Run slow work where it does not stop the loop."""
         ...
 
-    def figures(self) -> Figures: ...
+    def statistics(self) -> CommitStatistics: ...

@@ -57,7 +57,7 @@ async def _check_blocks(backend: Backend) -> tuple[int, int, list[ContentId]]:
             if data is not None
         ]
 
-    while found := await backend.aside(step):
+    while found := await backend.run_in_thread(step):
         blocks += len(found)
         bytes_read += sum(size_bytes for _, size_bytes, _ in found)
         corrupt.extend(content_id for content_id, _, sound in found if not sound)
@@ -70,7 +70,7 @@ async def _check_tables(backend: Backend) -> int:
     count = 0
     for table in Table:
         at = b""
-        while keys := await backend.aside(partial(_read_rows, backend, table, at)):
+        while keys := await backend.run_in_thread(partial(_read_rows, backend, table, at)):
             count += len(keys)
             at = keys[-1] + b"\0"
     return count
@@ -107,5 +107,5 @@ async def _check_pinned(backend: Backend) -> list[ContentId]:
             raise walk.CorruptBlock(content_id)
         return data
 
-    pinned = await backend.aside(roots)
-    return [root for root in pinned if not await backend.aside(partial(whole, root))]
+    pinned = await backend.run_in_thread(roots)
+    return [root for root in pinned if not await backend.run_in_thread(partial(whole, root))]

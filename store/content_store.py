@@ -92,7 +92,9 @@ class ContentStore:
         self._recency.guards.append(guard)
         try:
             while builder.root is None:
-                blocks, size_bytes = await self._backend.aside(lambda: _next(read, builder, guard))
+                blocks, size_bytes = await self._backend.run_in_thread(
+                    lambda: _next(read, builder, guard)
+                )
                 root = builder.root
 
                 def keep(
@@ -150,9 +152,11 @@ class ContentStore:
     ) -> int:
         # The file is opened and made durable in a thread, as its pieces are written there.
         with ExitStack() as stack:
-            file = await self._backend.aside(lambda: stack.enter_context(files.appearing(path)))
+            file = await self._backend.run_in_thread(
+                lambda: stack.enter_context(files.appearing(path))
+            )
             done = await self._each_piece(content_id, size_bytes_max, file.write)
-            await self._backend.aside(stack.pop_all().close)
+            await self._backend.run_in_thread(stack.pop_all().close)
         return done
 
     async def missing(
@@ -192,7 +196,7 @@ class ContentStore:
     async def _healing(self, work: Callable[[], T]) -> T:
         """Do slow work; a corrupt block it meets is dropped, so that it can be fetched again."""
         try:
-            return await self._backend.aside(work)
+            return await self._backend.run_in_thread(work)
         except walk.CorruptBlock as error:
             await self._drop(error.content_id)
             raise
@@ -261,7 +265,7 @@ class ContentStore:
     def statistics(self) -> Statistics:
         with self._backend.reading() as rows:
             counters = Counters.read(rows)
-        figures = self._backend.figures()
+        figures = self._backend.statistics()
         return Statistics(
             blocks=counters.blocks,
             used_bytes=counters.used_bytes,

@@ -26,7 +26,7 @@ GROUP_BYTES_MAX = 16 << 20
 COMMIT_DEADLINE_S = 60.0
 
 
-class Request(Generic[T]):
+class CommitRequest(Generic[T]):
     """One action and, once its group is through, what came of it."""
 
     __slots__ = ("action", "error", "result", "size_bytes", "task")
@@ -49,7 +49,7 @@ class Request(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class CommitStatistics:
     """What a committer did so far."""
 
     commits: int = 0
@@ -65,15 +65,15 @@ class Committer:
     `run_group` commits a whole group or raises a BatonError, which everyone in the group gets.
     """
 
-    def __init__(self, run_group: Callable[[Sequence[Request[Any]]], None]) -> None:
+    def __init__(self, run_group: Callable[[Sequence[CommitRequest[Any]]], None]) -> None:
         self._run_group = run_group
-        self._queue: deque[Request[Any]] = deque()
+        self._queue: deque[CommitRequest[Any]] = deque()
         self._room = trio.lowlevel.ParkingLot()
         self._wake = trio.Event()
         self._delivered = trio.Event()
         # Holds one group at a time: the next is handed over when the last was delivered.
-        self._groups: SimpleQueue[list[Request[Any]] | None] = SimpleQueue()
-        self._under_way: list[Request[Any]] | None = None
+        self._groups: SimpleQueue[list[CommitRequest[Any]] | None] = SimpleQueue()
+        self._under_way: list[CommitRequest[Any]] | None = None
         self._closing = False
         self._stuck = False
         self._commits = self._puts = self._largest_group = self._dropped = 0
@@ -88,7 +88,7 @@ class Committer:
         while len(self._queue) >= QUEUE_MAX and not self._stuck:
             await self._room.park()
         self._check_open()
-        request = Request(action, size_bytes, trio.lowlevel.current_task())
+        request = CommitRequest(action, size_bytes, trio.lowlevel.current_task())
         self._enqueue(request)
 
         def abandon(_: object) -> trio.lowlevel.Abort:
@@ -105,11 +105,11 @@ class Committer:
         if len(self._queue) >= QUEUE_MAX or self._closing or self._stuck:
             self._dropped += 1
             return False
-        self._enqueue(Request(action, 0, None))
+        self._enqueue(CommitRequest(action, 0, None))
         return True
 
-    def figures(self) -> Figures:
-        return Figures(
+    def statistics(self) -> CommitStatistics:
+        return CommitStatistics(
             self._commits, self._puts, self._largest_group, len(self._queue), self._dropped
         )
 
@@ -171,11 +171,11 @@ class Committer:
         if self._closing:
             raise StoreUnusable("the store is closed", todo="this peer is shutting down")
 
-    def _enqueue(self, request: Request[Any]) -> None:
+    def _enqueue(self, request: CommitRequest[Any]) -> None:
         self._queue.append(request)
         self._wake.set()
 
-    def _take(self) -> list[Request[Any]]:
+    def _take(self) -> list[CommitRequest[Any]]:
         group = [self._queue.popleft()]
         size_bytes = group[0].size_bytes
         while self._queue and size_bytes + self._queue[0].size_bytes <= GROUP_BYTES_MAX:
@@ -184,7 +184,7 @@ class Committer:
         self._room.unpark(count=len(group))
         return group
 
-    def _deliver(self, group: list[Request[Any]], failure: BatonError | None) -> None:
+    def _deliver(self, group: list[CommitRequest[Any]], failure: BatonError | None) -> None:
         if group is not self._under_way:
             # The disk answered after all, when everyone had been told that it did not.
             return
@@ -203,7 +203,7 @@ class Committer:
             else:
                 trio.lowlevel.reschedule(request.task)
 
-    def _give_up(self, group: list[Request[Any]]) -> None:
+    def _give_up(self, group: list[CommitRequest[Any]]) -> None:
         """The thread is still in there, and nobody can say what became of the group."""
         self._stuck = True
         group.extend(self._queue)

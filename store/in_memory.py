@@ -13,7 +13,7 @@ import trio
 
 from store.catalog import Catalog, Recency
 from store.content_store import ContentStore
-from store.group_commit import Action, Figures
+from store.group_commit import Action, CommitStatistics
 from store.rows import Rows
 from store.seam import Store
 
@@ -92,12 +92,14 @@ class MemoryBackend:
     def reading(self) -> Iterator[Rows]:
         yield self._rows
 
-    async def aside(self, work: Callable[[], T]) -> T:
+    async def run_in_thread(self, work: Callable[[], T]) -> T:
         await trio.lowlevel.checkpoint()
         return work()
 
-    def figures(self) -> Figures:
-        return Figures(commits=self._puts, puts=self._puts, largest_group=min(1, self._puts))
+    def statistics(self) -> CommitStatistics:
+        return CommitStatistics(
+            commits=self._puts, puts=self._puts, largest_group=min(1, self._puts)
+        )
 
     def _run(self, action: Action[T]) -> T:
         self._puts += 1

@@ -18,7 +18,7 @@ from store.catalog import Catalog, Recency
 from store.content_store import ContentStore
 from store.files import NO_ROOM
 from store.folder import open_folder
-from store.group_commit import Action, Committer, Figures, Request
+from store.group_commit import Action, Committer, CommitStatistics, CommitRequest
 from store.rows import CATALOG_TABLES, Rows
 from store.seam import Store, Table
 from wire.errors import BatonError, StoreFull, StoreUnusable
@@ -172,13 +172,13 @@ class LmdbBackend:
     def reading(self) -> AbstractContextManager[Rows]:
         return self._environment.reading()
 
-    async def aside(self, work: Callable[[], T]) -> T:
+    async def run_in_thread(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, limiter=self._readers)
 
-    def figures(self) -> Figures:
-        return self.committer.figures()
+    def statistics(self) -> CommitStatistics:
+        return self.committer.statistics()
 
-    def _run_group(self, group: Sequence[Request[Any]]) -> None:
+    def _run_group(self, group: Sequence[CommitRequest[Any]]) -> None:
         def run_all(rows: LmdbRows) -> None:
             catalog = Catalog(rows, self._quota_bytes, self._recency)
             for request in group:

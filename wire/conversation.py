@@ -9,14 +9,14 @@ from enum import Enum, auto
 from wire.errors import LocalProtocolError, RemoteProtocolError
 from wire.message import (
     Accept,
-    Block,
+    BlockReply,
     Check,
-    Finding,
+    VerdictReply,
     Hello,
     Message,
     Newer,
     Offer,
-    Part,
+    Goodbye,
     Piece,
     Ping,
     Pong,
@@ -38,7 +38,7 @@ class Speaker(Enum):
     ANSWERER = auto()
 
 
-class State(Enum):
+class CallState(Enum):
     """DONE is final: nothing may follow."""
 
     IDLE = auto()
@@ -55,60 +55,60 @@ class State(Enum):
     DONE = auto()
 
 
-TRANSITIONS: dict[tuple[State, Speaker, type[Message]], State] = {
-    (State.IDLE, Speaker.ASKER, Hello): State.GREETED,
-    (State.GREETED, Speaker.ANSWERER, Welcome): State.DONE,
-    (State.GREETED, Speaker.ANSWERER, Refuse): State.DONE,
+TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
+    (CallState.IDLE, Speaker.ASKER, Hello): CallState.GREETED,
+    (CallState.GREETED, Speaker.ANSWERER, Welcome): CallState.DONE,
+    (CallState.GREETED, Speaker.ANSWERER, Refuse): CallState.DONE,
     #
-    (State.IDLE, Speaker.ASKER, Ping): State.PINGED,
-    (State.PINGED, Speaker.ANSWERER, Pong): State.DONE,
-    (State.PINGED, Speaker.ANSWERER, Refuse): State.DONE,
+    (CallState.IDLE, Speaker.ASKER, Ping): CallState.PINGED,
+    (CallState.PINGED, Speaker.ANSWERER, Pong): CallState.DONE,
+    (CallState.PINGED, Speaker.ANSWERER, Refuse): CallState.DONE,
     #
-    (State.IDLE, Speaker.ASKER, Swap): State.SWAPPED,
-    (State.SWAPPED, Speaker.ANSWERER, Newer): State.SWAPPING,
-    (State.SWAPPED, Speaker.ANSWERER, Refuse): State.DONE,
-    (State.SWAPPING, Speaker.ASKER, Newer): State.DONE,
+    (CallState.IDLE, Speaker.ASKER, Swap): CallState.SWAPPED,
+    (CallState.SWAPPED, Speaker.ANSWERER, Newer): CallState.SWAPPING,
+    (CallState.SWAPPED, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.SWAPPING, Speaker.ASKER, Newer): CallState.DONE,
     #
-    (State.IDLE, Speaker.ASKER, Seek): State.SOUGHT,
-    (State.SOUGHT, Speaker.ANSWERER, Newer): State.DONE,
-    (State.SOUGHT, Speaker.ANSWERER, Refuse): State.DONE,
+    (CallState.IDLE, Speaker.ASKER, Seek): CallState.SOUGHT,
+    (CallState.SOUGHT, Speaker.ANSWERER, Newer): CallState.DONE,
+    (CallState.SOUGHT, Speaker.ANSWERER, Refuse): CallState.DONE,
     #
     # Answered, so that whoever parts knows that it was heard before it hangs up.
-    (State.IDLE, Speaker.ASKER, Part): State.PINGED,
+    (CallState.IDLE, Speaker.ASKER, Goodbye): CallState.PINGED,
     #
-    (State.IDLE, Speaker.ASKER, Quote): State.QUOTING,
-    (State.QUOTING, Speaker.ANSWERER, Quoted): State.DONE,
-    (State.QUOTING, Speaker.ANSWERER, Refuse): State.DONE,
+    (CallState.IDLE, Speaker.ASKER, Quote): CallState.QUOTING,
+    (CallState.QUOTING, Speaker.ANSWERER, Quoted): CallState.DONE,
+    (CallState.QUOTING, Speaker.ANSWERER, Refuse): CallState.DONE,
     #
-    (State.IDLE, Speaker.ASKER, Offer): State.OFFERED,
-    (State.OFFERED, Speaker.ANSWERER, Accept): State.WORKING,
-    (State.OFFERED, Speaker.ANSWERER, Refuse): State.DONE,
-    (State.WORKING, Speaker.ANSWERER, Piece): State.WORKING,
-    (State.WORKING, Speaker.ANSWERER, Result): State.DONE,
-    (State.WORKING, Speaker.ANSWERER, Refuse): State.DONE,
+    (CallState.IDLE, Speaker.ASKER, Offer): CallState.OFFERED,
+    (CallState.OFFERED, Speaker.ANSWERER, Accept): CallState.WORKING,
+    (CallState.OFFERED, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.WORKING, Speaker.ANSWERER, Piece): CallState.WORKING,
+    (CallState.WORKING, Speaker.ANSWERER, Result): CallState.DONE,
+    (CallState.WORKING, Speaker.ANSWERER, Refuse): CallState.DONE,
     #
-    (State.IDLE, Speaker.ASKER, Check): State.CHECKING,
-    (State.CHECKING, Speaker.ANSWERER, Finding): State.DONE,
-    (State.CHECKING, Speaker.ANSWERER, Refuse): State.DONE,
+    (CallState.IDLE, Speaker.ASKER, Check): CallState.CHECKING,
+    (CallState.CHECKING, Speaker.ANSWERER, VerdictReply): CallState.DONE,
+    (CallState.CHECKING, Speaker.ANSWERER, Refuse): CallState.DONE,
     #
-    (State.IDLE, Speaker.ASKER, Want): State.WANTED,
-    (State.WANTED, Speaker.ANSWERER, Block): State.DONE,
-    (State.WANTED, Speaker.ANSWERER, Refuse): State.DONE,
+    (CallState.IDLE, Speaker.ASKER, Want): CallState.WANTED,
+    (CallState.WANTED, Speaker.ANSWERER, BlockReply): CallState.DONE,
+    (CallState.WANTED, Speaker.ANSWERER, Refuse): CallState.DONE,
 }
 
 
-class Conversation:
+class CallProtocol:
     """One conversation's state; an illegal message leaves it untouched."""
 
     __slots__ = ("side", "state")
 
     def __init__(self, side: Speaker) -> None:
         self.side = side
-        self.state = State.IDLE
+        self.state = CallState.IDLE
 
     @property
     def done(self) -> bool:
-        return self.state is State.DONE
+        return self.state is CallState.DONE
 
     def said(self, speaker: Speaker, message: Message) -> None:
         """Move on; LocalProtocolError if we were out of turn, RemoteProtocolError if they were."""

@@ -124,7 +124,7 @@ class Seek(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part(Message):
+class Goodbye(Message):
     """A peer closes its connection to another: for want of use, or leaving for good.
 
     Its advert says which. Who hears nothing before a connection ends has to think that it died.
@@ -245,7 +245,7 @@ class Check(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding(Message):
+class VerdictReply(Message):
     """The verifier's signed verdict."""
 
     KIND: ClassVar[Kind] = Kind.FINDING
@@ -261,7 +261,7 @@ class Want(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Block(Message):
+class BlockReply(Message):
     """The block; whoever wanted it hashes it."""
 
     KIND: ClassVar[Kind] = Kind.BLOCK
@@ -272,11 +272,11 @@ MESSAGES: dict[Kind, type[Message]] = {
     kind.KIND: kind
     for kind in (
         *(Hello, Welcome, Ping, Pong),
-        *(Swap, Newer, Seek, Part),
+        *(Swap, Newer, Seek, Goodbye),
         *(Quote, Quoted),
         *(Offer, Accept, Refuse, Piece, Result),
-        *(Check, Finding),
-        *(Want, Block),
+        *(Check, VerdictReply),
+        *(Want, BlockReply),
     )
 }
 

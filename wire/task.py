@@ -35,7 +35,7 @@ class Stage(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checking(Record):
+class CheckPolicy(Record):
     """How the answer is to be checked: `needed` of `verifiers` must agree.
 
     `secret_hash` is the end of a chain of secrets (`wire.lottery`) of which the client reveals one
@@ -66,7 +66,7 @@ class Task(SignedRecord):
     version: Annotated[int, Between(1, 2**16)]
     stages: Annotated[tuple[Stage, ...], Between(1, limits.STAGES_MAX)]
     input: ContentId | None
-    checking: Checking
+    checking: CheckPolicy
     issued_at_ms: Int
     deadline_s: Annotated[int, Between(1, limits.DEADLINE_S_MAX)]
     price_max: Int

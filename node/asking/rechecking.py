@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import trio
 
 from node.asking.answers import NEEDED_LATER, Answers, Later
-from node.asking.tasks import Path
-from node.checking.quorum import Checking, Claimed, Counted
-from node.task.events import silently
+from node.asking.tasks import TaskRunner
+from node.checking.quorum import Checking, CheckRequest, Tally
+from node.task.events import ignore_event
 from p2p.score import Offence
 from store import Store
 from wire import limits
@@ -20,7 +20,7 @@ from wire.errors import Missing, StoreError
 from wire.kinds import Level
 from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import Signed, open_signed
-from wire.task import Checking as Terms
+from wire.task import CheckPolicy as Terms
 from wire.task import Task
 
 LOOKED_AT_MAX = 256
@@ -40,7 +40,7 @@ class Rechecking:
     store: Store
     checking: Checking
     answers: Answers
-    path: Path
+    tasks: TaskRunner
     # How many answers were found wrong since the start.
     found_wrong: int = 0
 
@@ -64,7 +64,7 @@ class Rechecking:
 
     async def _idle(self) -> None:
         with trio.move_on_after(WAIT_FOR_IDLE_S):
-            while self.path.statistics().under_way:
+            while self.tasks.statistics().under_way:
                 await trio.sleep(0.5)
 
     async def _recheck(self, answer: Signed[Answer]) -> None:
@@ -84,7 +84,7 @@ class Rechecking:
                 secret_hash=claimed.task.record.checking.secret_hash,
             )
             votes = await self.checking.check(
-                claimed, silently, deadline_at_s=deadline_at_s, terms=terms
+                claimed, ignore_event, deadline_at_s=deadline_at_s, terms=terms
             )
             verdicts.extend(votes.verdicts)
             if _wrong(votes):
@@ -96,7 +96,7 @@ class Rechecking:
         if decided:
             await self.answers.judged(answer, Later.HELD, verdicts)
 
-    async def _claimed(self, answer: Answer, leg: int) -> Claimed:
+    async def _claimed(self, answer: Answer, leg: int) -> CheckRequest:
         task = open_signed(answer.task, Task)
         receipts = tuple(open_signed(raw, Receipt) for raw in answer.receipts[: leg + 1])
         data = None
@@ -104,7 +104,7 @@ class Rechecking:
             assert task.record.input is not None
             data = await self._small(task.record.input)
         last = leg == len(answer.receipts) - 1
-        return Claimed(
+        return CheckRequest(
             task=task,
             receipts=receipts,
             secret=answer.secret,
@@ -120,7 +120,7 @@ class Rechecking:
         return data if len(data) <= limits.INLINE_BYTES_MAX else None
 
 
-def _wrong(votes: Counted) -> bool:
+def _wrong(votes: Tally) -> bool:
     """Whether so many say that the numbers differ that the rest cannot make it good."""
     against = sum(it.record.could_check and not it.record.agrees for it in votes.verdicts)
     return votes.agreed is False and against > VERIFIERS - NEEDED_LATER

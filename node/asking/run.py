@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import trio
 
 from node.asking.answers import Answered
-from node.dispatch.progress import Shown
-from node.task.events import Accepted, Event, Restarted, Streamed, Tell
-from p2p.adverts import Seams
+from node.dispatch.progress import StreamProgress
+from node.task.events import Accepted, Event, Restarted, Streamed, EventSink
+from p2p.adverts import Environment
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError, InputError
@@ -15,7 +15,7 @@ from wire.kinds import Level, Role
 from wire.lottery import secret_hash_of
 from wire.signed import Signed, sign
 from wire.signing import SigningKey
-from wire.task import Checking as Terms
+from wire.task import CheckPolicy as Terms
 from wire.task import Stage, Task
 from wire.tree import name_of
 
@@ -23,7 +23,7 @@ EVENTS_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class TaskRequest:
     """What a client wants done."""
 
     stages: tuple[Stage, ...]
@@ -35,7 +35,7 @@ class Request:
 
 
 @dataclass(slots=True)
-class Run:
+class TaskState:
     """One task under way, and who watches it.
 
     `attempt` counts the secrets that may have been revealed; a new attempt never draws by one that
@@ -46,11 +46,11 @@ class Run:
     seed: bytes
     started_s: float
     attempt: int = 1
-    shown: Shown = field(default_factory=Shown)
+    shown: StreamProgress = field(default_factory=StreamProgress)
     # Who did not do its part, in any attempt.
     failed: set[PeerId] = field(default_factory=set)
     events: list[Event] = field(default_factory=list)
-    watchers: list[Tell] = field(default_factory=list)
+    watchers: list[EventSink] = field(default_factory=list)
     journaled: trio.Event = field(default_factory=trio.Event)
     finished: trio.Event = field(default_factory=trio.Event)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -59,7 +59,7 @@ class Run:
     answered: Answered | None = None
     error: BatonError | None = None
 
-    def tell(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         # Pieces are large and provisional: who was not there to see them reads the output.
         if len(self.events) < EVENTS_MAX and not isinstance(event, Streamed | Restarted):
             self.events.append(event)
@@ -77,7 +77,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PathStatistics:
+class TaskStatistics:
     """Counts since the start."""
 
     accepted: int
@@ -87,7 +87,9 @@ class PathStatistics:
     under_way: int
 
 
-def task_of(request: Request, seed: bytes, key: SigningKey, seams: Seams) -> Signed[Task]:
+def task_of(
+    request: TaskRequest, seed: bytes, key: SigningKey, environment: Environment
+) -> Signed[Task]:
     """What the client signs: the request, its terms, and the hash of the lottery's secrets."""
     checked = request.level is not Level.SIGNED
     return sign(
@@ -101,10 +103,10 @@ def task_of(request: Request, seed: bytes, key: SigningKey, seams: Seams) -> Sig
                 needed=request.needed if checked else 0,
                 secret_hash=secret_hash_of(seed),
             ),
-            issued_at_ms=int(seams.wall_s() * 1000),
+            issued_at_ms=int(environment.wall_s() * 1000),
             deadline_s=request.deadline_s,
             price_max=0,
-            nonce=seams.entropy(16),
+            nonce=environment.entropy(16),
         ),
         key,
     )

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from node.asking.answers import Answered, Answers
-from node.asking.run import PathStatistics, Request, Run, nobody_can, task_of
-from node.checking.quorum import Checking, Claimed, Counted
-from node.dispatch.dispatcher import Baton, Delivered, Handing
+from node.asking.run import TaskStatistics, TaskRequest, TaskState, nobody_can, task_of
+from node.checking.quorum import Checking, CheckRequest, Tally
+from node.dispatch.dispatcher import Handoff, LegResult, Dispatcher
 from node.serving.infer_role import COMPLETE
 from node.serving.role import nowhere
-from node.task.events import Failed, Kept, Tell
+from node.task.events import Failed, Kept, EventSink
 from node.task.units import units_of
-from p2p.adverts import Seams
+from p2p.adverts import Environment
 from p2p.blobs import Blobs
 from p2p.score import Offence
 from store import Pin, Row, Store, Table, Write
@@ -52,26 +52,26 @@ ENDED_KEPT = 256
 
 
 @dataclass(slots=True)
-class Path:
+class TaskRunner:
     """The tasks of one peer's own clients. Made by the node; runs in its nursery."""
 
     key: SigningKey
-    seams: Seams
+    environment: Environment
     store: Store
     blobs: Blobs
-    handing: Handing
+    dispatcher: Dispatcher
     checking: Checking
     answers: Answers
     nursery: trio.Nursery
-    _ended: dict[ContentId, Run] = field(default_factory=dict)
-    _runs: dict[ContentId, Run] = field(default_factory=dict)
+    _ended: dict[ContentId, TaskState] = field(default_factory=dict)
+    _runs: dict[ContentId, TaskState] = field(default_factory=dict)
     _accepted: int = 0
     _answered: int = 0
     _failed: int = 0
     _retried: int = 0
 
-    def statistics(self) -> PathStatistics:
-        return PathStatistics(
+    def statistics(self) -> TaskStatistics:
+        return TaskStatistics(
             accepted=self._accepted,
             answered=self._answered,
             failed=self._failed,
@@ -81,7 +81,7 @@ class Path:
 
     # 1. Accept
 
-    async def submit(self, request: Request) -> ContentId:
+    async def submit(self, request: TaskRequest) -> ContentId:
         """Sign and journal a task; its id. From here on it is answered, or said to have failed.
 
         Refused if this peer has too much under way, InputError if nobody could do it.
@@ -89,12 +89,12 @@ class Path:
         if len(self._runs) >= TASKS_UNDER_WAY_MAX:
             raise Refused(f"{len(self._runs)} tasks are under way here", retry_after_s=1.0)
         await self._somebody_can(request)
-        seed = self.seams.entropy(32)
-        task = task_of(request, seed, self.key, self.seams)
+        seed = self.environment.entropy(32)
+        task = task_of(request, seed, self.key, self.environment)
         blobs = () if request.input is None else (request.input,)
         pins = () if task.record.input is None else (Pin(task.record.input, "journal"),)
         # The first offer goes out while the disk is busy; "accepted" is said once it is durable.
-        run = self._start(Run(task, seed, trio.current_time()))
+        run = self._start(TaskState(task, seed, trio.current_time()))
         try:
             await self.store.commit(Write(rows=(_entry(run),), blobs=blobs, pins=pins))
         except StoreError:
@@ -103,13 +103,15 @@ class Path:
         self._journaled(run)
         return task.id
 
-    async def _somebody_can(self, request: Request) -> None:
+    async def _somebody_can(self, request: TaskRequest) -> None:
         with trio.move_on_after(GRACE_S):
-            while lacking := [it for it in request.stages if not self.handing.anybody(it)]:
-                await self.handing.peers.seek(lacking[0].role, lacking[0].model, deadline_s=GRACE_S)
+            while lacking := [it for it in request.stages if not self.dispatcher.anybody(it)]:
+                await self.dispatcher.peers.seek(
+                    lacking[0].role, lacking[0].model, deadline_s=GRACE_S
+                )
                 await trio.sleep(0.1)
         for stage in request.stages:
-            if not self.handing.anybody(stage):
+            if not self.dispatcher.anybody(stage):
                 raise nobody_can(stage)
 
     def under_way(self, task_id: ContentId) -> bool:
@@ -128,22 +130,22 @@ class Path:
         for _, entry in rows:
             raw, seed, attempt = unpack(entry)
             # Its last attempt's secret may be out: the next one draws by another.
-            run = Run(open_signed(raw, Task), seed, trio.current_time(), attempt + 1)
+            run = TaskState(open_signed(raw, Task), seed, trio.current_time(), attempt + 1)
             self._journaled(self._start(run))
         return len(rows)
 
-    def _start(self, run: Run) -> Run:
+    def _start(self, run: TaskState) -> TaskState:
         self._runs[run.task.id] = run
         self.nursery.start_soon(self._run, run)
         return run
 
-    def _journaled(self, run: Run) -> None:
+    def _journaled(self, run: TaskState) -> None:
         self._accepted += 1
         run.is_journaled()
 
     # Watching
 
-    async def watch(self, task_id: ContentId, tell: Tell) -> Answered:
+    async def watch(self, task_id: ContentId, on_event: EventSink) -> Answered:
         """Hear what happened and happens to a task until it ends; TaskFailed if it failed."""
         run = self._runs.get(task_id) or self._ended.get(task_id)
         if run is None:
@@ -151,22 +153,22 @@ class Path:
         if len(run.watchers) >= WATCHERS_MAX:
             raise Refused(f"{WATCHERS_MAX} clients watch this task already", retry_after_s=5.0)
         for event in run.events:
-            tell(event)
-        run.watchers.append(tell)
+            on_event(event)
+        run.watchers.append(on_event)
         try:
             await run.finished.wait()
         finally:
-            run.watchers.remove(tell)
+            run.watchers.remove(on_event)
         if run.error is not None:
             raise run.error
         return run.answered or replace(await self.answers.of_task(task_id), kept_before=False)
 
     # 2. Run
 
-    async def _run(self, run: Run) -> None:
+    async def _run(self, run: TaskState) -> None:
         task = run.task.record
         # By the wall clock, so that time spent switched off counts; by ours from here on.
-        age_s = self.seams.wall_s() - task.issued_at_ms / 1000
+        age_s = self.environment.wall_s() - task.issued_at_ms / 1000
         left_s = task.deadline_s - min(max(0.0, age_s), task.deadline_s - 1.0)
         deadline_at_s = run.started_s + left_s
         try:
@@ -190,16 +192,16 @@ class Path:
                 run.answered = None
             run.finished.set()
 
-    async def _attempts(self, run: Run, deadline_at_s: float) -> Answered:
+    async def _attempts(self, run: TaskState, deadline_at_s: float) -> Answered:
         task = run.task
         inline = await self._inline_input(run)
         avoid: frozenset[PeerId] = frozenset()
         while run.attempt <= limits.ATTEMPTS_MAX:
             units = units_of(task.record.stages[0], inline)
-            baton = Baton(task=task, input=inline, units=units, avoid=avoid)
-            delivered = await self.handing.hand_on(
-                baton,
-                run.tell,
+            handoff = Handoff(task=task, input=inline, units=units, avoid=avoid)
+            delivered = await self.dispatcher.hand_on(
+                handoff,
+                run.on_event,
                 nowhere,
                 deadline_at_s=deadline_at_s,
                 shown=run.shown,
@@ -229,11 +231,11 @@ class Path:
     ) -> frozenset[PeerId]:
         """The guilty, but for a data peer that no other can stand in for."""
         data = task.record.stages[0]
-        if data.role is Role.DATA and not self.handing.able(data, avoid | guilty):
-            return guilty - frozenset(self.handing.able(data, avoid))
+        if data.role is Role.DATA and not self.dispatcher.able(data, avoid | guilty):
+            return guilty - frozenset(self.dispatcher.able(data, avoid))
         return guilty
 
-    async def _inline_input(self, run: Run) -> bytes | None:
+    async def _inline_input(self, run: TaskState) -> bytes | None:
         source = run.task.record.input
         if source is None:
             return None
@@ -243,7 +245,9 @@ class Path:
         data = await self.store.get(source)
         return data if len(data) <= limits.INLINE_BYTES_MAX else None
 
-    async def _output(self, run: Run, delivered: Delivered, deadline_at_s: float) -> bytes | None:
+    async def _output(
+        self, run: TaskState, delivered: LegResult, deadline_at_s: float
+    ) -> bytes | None:
         """The output, which may lie with whoever signed for it; None if it is withheld."""
         if delivered.output is not None:
             return delivered.output
@@ -261,35 +265,35 @@ class Path:
             lies = isinstance(error, WireError)
             offence = Offence.MALFORMED if lies else Offence.UNANSWERED
             self.checking.peers.offended(receipt.signer, offence)
-            run.tell(Failed("infer", receipt.signer, error.message))
+            run.on_event(Failed("infer", receipt.signer, error.message))
             return None
 
     # 3. Check
 
     async def _check(
         self,
-        run: Run,
-        delivered: Delivered,
+        run: TaskState,
+        delivered: LegResult,
         inline: bytes | None,
         output: bytes,
         deadline_at_s: float,
-    ) -> tuple[frozenset[PeerId], Mapping[int, Counted]]:
+    ) -> tuple[frozenset[PeerId], Mapping[int, Tally]]:
         """Have every leg that ran a model checked; who may be at fault, if anybody is."""
-        counted: dict[int, Counted] = {}
+        counted: dict[int, Tally] = {}
         nobody: frozenset[PeerId] = frozenset()
         if run.task.record.checking.level is Level.SIGNED:
             return nobody, counted
         last = len(delivered.receipts) - 1
         for stage in legs_to_check(delivered.receipts):
             small = stage == last and len(output) <= limits.INLINE_BYTES_MAX
-            claimed = Claimed(
+            claimed = CheckRequest(
                 task=run.task,
                 receipts=delivered.receipts[: stage + 1],
                 secret=secret_of(run.seed, run.attempt),
                 input=inline if stage == 0 else delivered.source if stage == last else None,
                 output=output if small else None,
             )
-            votes = await self.checking.check(claimed, run.tell, deadline_at_s=deadline_at_s)
+            votes = await self.checking.check(claimed, run.on_event, deadline_at_s=deadline_at_s)
             counted[stage] = votes
             if votes.agreed is None:
                 raise TaskFailed(
@@ -302,17 +306,17 @@ class Path:
                 return self._rejected(run, claimed, votes), counted
         return nobody, counted
 
-    def _rejected(self, run: Run, claimed: Claimed, votes: Counted) -> frozenset[PeerId]:
+    def _rejected(self, run: TaskState, claimed: CheckRequest, votes: Tally) -> frozenset[PeerId]:
         """Whom not to ask again for this task, after verdicts against an answer."""
         signer = claimed.receipt.signer
         reasons = {it.record.reason for it in votes.verdicts if it.record.reason}
         why = "; ".join(sorted(reasons)) or "the numbers differ"
-        run.tell(Failed("answer rejected", signer, why))
+        run.on_event(Failed("answer rejected", signer, why))
         wrong = sum(it.record.could_check and not it.record.agrees for it in votes.verdicts)
         if wrong > run.task.record.checking.verifiers - run.task.record.checking.needed:
             self.checking.peers.offended(signer, Offence.WRONG_ANSWER)
             # What it answered before, and nobody looked at, is no longer believed.
-            self.answers.accuse(signer, int(self.seams.wall_s() * 1000))
+            self.answers.accuse(signer, int(self.environment.wall_s() * 1000))
             return frozenset((signer,))
         # Something was withheld from the verifiers, and nobody can tell by whom: not this chain
         # again, but that is no proof against any one of it.
@@ -322,9 +326,9 @@ class Path:
 
     async def _keep(
         self,
-        run: Run,
-        delivered: Delivered,
-        counted: Mapping[int, Counted],
+        run: TaskState,
+        delivered: LegResult,
+        counted: Mapping[int, Tally],
         output: bytes,
     ) -> Answered:
         task = run.task
@@ -339,30 +343,32 @@ class Path:
                     : limits.VERIFIERS_MAX
                 ],
                 attempts=run.attempt,
-                answered_at_ms=int(self.seams.wall_s() * 1000),
+                answered_at_ms=int(self.environment.wall_s() * 1000),
                 duration_ms=int((trio.current_time() - run.started_s) * 1000),
             ),
             self.key,
         )
         await run.journaled.wait()
         output_id = await self.answers.keep(task, answer, output, _journal_pins(task))
-        run.tell(Kept(answer.id, output_id))
+        run.on_event(Kept(answer.id, output_id))
         return Answered(answer=answer, output=output, kept_before=False)
 
-    async def _forget(self, run: Run) -> None:
+    async def _forget(self, run: TaskState) -> None:
         row = Row(Table.JOURNAL, run.task.id, None)
         await self.store.commit(Write(rows=(row,), unpins=_journal_pins(run.task)))
 
 
-def _show_the_rest(run: Run, delivered: Delivered, output: bytes) -> None:
+def _show_the_rest(run: TaskState, delivered: LegResult, output: bytes) -> None:
     """Who watched the output come sees all of it, and nothing else as it."""
     streams = run.task.record.stages[-1].operation == COMPLETE
     if streams or run.shown.units:
-        for event in run.shown.rest(output, delivered.receipts[-1].record.units if streams else 0):
-            run.tell(event)
+        for event in run.shown.remainder(
+            output, delivered.receipts[-1].record.units if streams else 0
+        ):
+            run.on_event(event)
 
 
-def _entry(run: Run) -> Row:
+def _entry(run: TaskState) -> Row:
     """What the journal keeps of a task until it ends."""
     return Row(Table.JOURNAL, run.task.id, pack([run.task.raw, run.seed, run.attempt]))
 

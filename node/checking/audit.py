@@ -41,7 +41,7 @@ class Point:
 
 
 @dataclass(slots=True)
-class Report:
+class AuditReport:
     """The points in the order in which they were looked at; empty parts where reading failed."""
 
     points: list[Point] = field(default_factory=list)
@@ -70,9 +70,9 @@ def begins_as_receipt(raw: bytes) -> bool:
     return right >= min(len(raw), len(_HEADS)) - 1
 
 
-def audit(raw: bytes, have: Have) -> Report:
+def audit(raw: bytes, have: Have) -> AuditReport:
     """Look at a signed answer; `have` gives content that is at hand, or None."""
-    report = Report()
+    report = AuditReport()
     try:
         _read(report, raw)
     except WireError as error:
@@ -88,7 +88,7 @@ def audit(raw: bytes, have: Have) -> Report:
     return report
 
 
-def _read(report: Report, raw: bytes) -> None:
+def _read(report: AuditReport, raw: bytes) -> None:
     answer = report.answer = open_signed(raw, Answer)
     report.note(True, "the answer is as it was signed", f"by {answer.signer}")
     task = report.task = open_signed(answer.record.task, Task)
@@ -107,7 +107,7 @@ def _read(report: Report, raw: bytes) -> None:
         report.note(True, f"{count} verdict{'s' * (count > 1)} as signed", _peers(report.verdicts))
 
 
-def _check_terms(report: Report, answer: Signed[Answer], task: Signed[Task]) -> None:
+def _check_terms(report: AuditReport, answer: Signed[Answer], task: Signed[Task]) -> None:
     report.note(answer.signer == task.signer, "the answer was put together by who asked")
     try:
         check_chain(task, report.receipts)
@@ -129,7 +129,7 @@ def _check_terms(report: Report, answer: Signed[Answer], task: Signed[Task]) -> 
     )
 
 
-def _check_votes(report: Report, answer: Answer, task: Signed[Task], stage: int) -> None:
+def _check_votes(report: AuditReport, answer: Answer, task: Signed[Task], stage: int) -> None:
     terms = task.record.checking
     if terms.level is Level.SIGNED:
         return
@@ -180,7 +180,7 @@ def _peers(signed: list[Signed[Verdict]]) -> str:
     return ", ".join(it.signer.short for it in signed)
 
 
-def _check_content(report: Report, task: Signed[Task], have: Have) -> None:
+def _check_content(report: AuditReport, task: Signed[Task], have: Have) -> None:
     for receipt in report.receipts:
         stage = receipt.record.stage
         for what, content in (
@@ -207,7 +207,7 @@ def _check_content(report: Report, task: Signed[Task], have: Have) -> None:
                     )
 
 
-def _say_limits(report: Report, task: Signed[Task]) -> None:
+def _say_limits(report: AuditReport, task: Signed[Task]) -> None:
     level = task.record.checking.level
     if level is Level.SIGNED:
         report.note(None, "whether the model was run as claimed", "nobody checked: level signed")

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import trio
 
-from node.dispatch.backoff import Patience
-from node.task.events import Checked, Failed, Tell
+from node.dispatch.backoff import Backoff
+from node.task.events import Checked, Failed, EventSink
 from p2p.peers import Peers
 from p2p.score import Offence, Standing
 from wire import limits
@@ -24,10 +24,10 @@ from wire.errors import (
 )
 from wire.kinds import Role
 from wire.lottery import draw, rows_due, rows_to_check
-from wire.message import Check, Finding
+from wire.message import Check, VerdictReply
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed
-from wire.task import Checking as Terms
+from wire.task import CheckPolicy as Terms
 from wire.task import Task
 
 # A verifier recomputes an eighth of a leg that may have taken minutes.
@@ -38,7 +38,7 @@ SLOW_AFTER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
+class CheckRequest:
     """A leg to be checked: the chain up to and with it, and small payloads at hand."""
 
     task: Signed[Task]
@@ -53,7 +53,7 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
+class Tally:
     """What the verdicts came to. `agreed` is None while too few verifiers could be found."""
 
     agreed: bool | None
@@ -66,7 +66,7 @@ class Counted:
 
 
 @dataclass(slots=True)
-class _Poll:
+class Quorum:
     needed: int
     verifiers: int
     asked: set[PeerId] = field(default_factory=set)
@@ -97,7 +97,7 @@ class Checking:
 
     peers: Peers
 
-    def candidates(self, claimed: Claimed) -> list[PeerId]:
+    def candidates(self, claimed: CheckRequest) -> list[PeerId]:
         """The verifiers we know that run the leg's model, without those who did the task."""
         doers = {it.signer for it in claimed.receipts} | {claimed.task.signer, self.peers.me}
         known = self.verifiers(claimed.receipt.record.model) - doers
@@ -105,21 +105,26 @@ class Checking:
 
     def verifiers(self, model: ContentId | None) -> set[PeerId]:
         """Everybody known that runs a model to check it, and may be asked."""
-        found = self.peers.view.candidates(Role.VERIFY, model, self.peers.seams.wall_s())
+        found = self.peers.view.candidates(Role.VERIFY, model, self.peers.environment.wall_s())
         standing = self.peers.standing
         return {it.signer for it in found if standing(it.signer) is not Standing.BANNED}
 
     async def check(
-        self, claimed: Claimed, tell: Tell, *, deadline_at_s: float, terms: Terms | None = None
-    ) -> Counted:
+        self,
+        claimed: CheckRequest,
+        on_event: EventSink,
+        *,
+        deadline_at_s: float,
+        terms: Terms | None = None,
+    ) -> Tally:
         """Collect verdicts until enough agree, too many differ, or the deadline passes.
 
         By the task's own terms, where no others are given.
         """
         terms = terms or claimed.task.record.checking
-        poll = _Poll(terms.needed, terms.verifiers)
+        poll = Quorum(terms.needed, terms.verifiers)
         known: set[PeerId] = set()
-        patience = Patience()
+        patience = Backoff()
         wake = trio.Event()
         # A verifier recomputes a part of the leg, on a machine that may be half as fast.
         slow_after_s = SLOW_AFTER_S + min(30.0, claimed.receipt.record.duration_ms / 1000)
@@ -132,11 +137,11 @@ class Checking:
                 if error.retry_after_s is not None:
                     poll.asked.discard(verifier)
                     patience.refused(verifier, error.retry_after_s, trio.current_time())
-                tell(Failed("verify", verifier, error.message))
+                on_event(Failed("verify", verifier, error.message))
             except (TransportError, WireError, RemoteProtocolError) as error:
-                tell(Failed("verify", verifier, error.message))
+                on_event(Failed("verify", verifier, error.message))
             else:
-                self._count(poll, verdict, tell)
+                self._count(poll, verdict, on_event)
             del poll.under_way[verifier]
             wake.set()
             wake = trio.Event()
@@ -165,19 +170,19 @@ class Checking:
                 if asked_s <= slow_since_s:
                     self.peers.offended(verifier, Offence.SLOW)
             nursery.cancel_scope.cancel()
-        return Counted(
+        return Tally(
             agreed=poll.agreed,
             verdicts=tuple(poll.verdicts),
             candidates=tuple(sorted(known))[: limits.CANDIDATES_MAX],
         )
 
-    async def _look_further(self, claimed: Claimed) -> None:
+    async def _look_further(self, claimed: CheckRequest) -> None:
         model = claimed.receipt.record.model
         await self.peers.seek(Role.VERIFY, model, deadline_s=SLOW_AFTER_S)
 
-    def _count(self, poll: _Poll, verdict: Signed[Verdict], tell: Tell) -> None:
+    def _count(self, poll: Quorum, verdict: Signed[Verdict], on_event: EventSink) -> None:
         poll.verdicts.append(verdict)
-        tell(Checked(verdict))
+        on_event(Checked(verdict))
         if verdict.record.agrees:
             poll.agree += 1
         else:
@@ -185,7 +190,7 @@ class Checking:
             poll.differ += 1
 
     async def _ask(
-        self, claimed: Claimed, verifier: PeerId, deadline_at_s: float
+        self, claimed: CheckRequest, verifier: PeerId, deadline_at_s: float
     ) -> Signed[Verdict]:
         # Who falls silent leaves time for another.
         left_s = min(CHECK_DEADLINE_S, max(0.0, deadline_at_s - trio.current_time()) / 2)
@@ -197,9 +202,9 @@ class Checking:
             output=claimed.output,
             deadline_ms=max(1, int(left_s * 1000)),
         )
-        async with self.peers.talk(verifier, deadline_s=left_s) as talk:
-            await talk.send(message)
-            finding = await talk.expect(Finding)
+        async with self.peers.call(verifier, deadline_s=left_s) as call:
+            await call.send(message)
+            finding = await call.expect(VerdictReply)
             verdict = open_signed(finding.verdict, Verdict)
             check_verdict(claimed.receipt, claimed.secret, verdict, verifier)
         return verdict

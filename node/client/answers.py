@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from node.client.http import Body, Call, Line, within
-from node.client.reading import Array, EventReader, Piece, PieceReader
+from node.client.http import ResponseBody, HttpCall, ResponseLine, within
+from node.client.reading import Array, EventReader, AnswerPiece, PieceReader
 from wire.errors import Malformed
 
 
@@ -30,7 +30,7 @@ class Inferred:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class TaskResult:
     """What became of a task: its output as bytes, who did it, who checked it."""
 
     task: str
@@ -42,7 +42,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
+class ReceiptInfo:
     """A kept answer. `data` is the file that `python -m node verify` checks offline."""
 
     receipt: str
@@ -54,7 +54,7 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
+class ModelInfo:
     """A model that can be asked, by name or by content id, and how many peers run it."""
 
     name: str
@@ -69,16 +69,16 @@ class Pieces:
     Who leaves early has the work stopped with the next call, or at once in `async with`.
     """
 
-    _line: Line
-    _call: Call
+    _line: ResponseLine
+    _call: HttpCall
     _until_s: float | None = None
-    _body: Body | None = None
+    _body: ResponseBody | None = None
     _over: bool = False
     _events: EventReader = field(default_factory=EventReader)
     _reader: PieceReader = field(default_factory=PieceReader)
-    _ready: deque[Piece] = field(default_factory=deque)
+    _ready: deque[AnswerPiece] = field(default_factory=deque)
 
-    async def next_piece(self) -> Piece | None:
+    async def next_piece(self) -> AnswerPiece | None:
         """The next piece; None after the last."""
         if self._until_s is None:
             self._until_s = self._call.until_s
@@ -93,16 +93,16 @@ class Pieces:
                 await self.aclose()
         return self._ready.popleft() if self._ready else None
 
-    async def whole(self) -> Piece:
+    async def whole(self) -> AnswerPiece:
         """All that is left as one piece."""
         found = []
         while (piece := await self.next_piece()) is not None:
             found.append(piece)
         if not found:
-            return Piece()
+            return AnswerPiece()
         last, calls = found[-1], tuple(it for piece in found for it in piece.tool_calls)
         told = [it for piece in found for it in (piece.logprobs or {}).get("content") or ()]
-        return Piece(
+        return AnswerPiece(
             text="".join(it.text for it in found),
             finish_reason=last.finish_reason,
             task=last.task,
@@ -133,7 +133,7 @@ class Pieces:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Piece:
+    async def __anext__(self) -> AnswerPiece:
         piece = await self.next_piece()
         if piece is None:
             raise StopAsyncIteration

@@ -13,7 +13,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from node.client.answers import Pieces
 from node.client.net import ADDRESS_DEFAULT, Net, connect
-from node.client.reading import Piece
+from node.client.reading import AnswerPiece
 
 
 class _Waiting:
@@ -30,8 +30,8 @@ class BlockingPieces(_Waiting):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Piece:
-        piece: Piece | None = self._portal.call(self._inner.next_piece)
+    def __next__(self) -> AnswerPiece:
+        piece: AnswerPiece | None = self._portal.call(self._inner.next_piece)
         if piece is None:
             raise StopIteration
         return piece

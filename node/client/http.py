@@ -36,7 +36,7 @@ JSON_TYPE = "application/json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class HttpCall:
     """One request. `repeatable`: being done twice does no harm."""
 
     method: str
@@ -51,14 +51,14 @@ class Call:
         return anyio.current_time() + self.deadline_s
 
 
-def json_call(path: str, body: Mapping[str, Any], deadline_s: float, **more: Any) -> Call:
+def json_call(path: str, body: Mapping[str, Any], deadline_s: float, **more: Any) -> HttpCall:
     """A POST of JSON; InputError for what JSON has no word for."""
     try:
         content = json.dumps(body, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"what is asked cannot be written as JSON: {error}") from error
     headers = {"content-type": JSON_TYPE, **more.pop("headers", {})}
-    return Call(
+    return HttpCall(
         method="POST", path=path, deadline_s=deadline_s, content=content, headers=headers, **more
     )
 
@@ -97,7 +97,7 @@ def within(until_s: float, what: str) -> Iterator[None]:
 
 
 @dataclass(slots=True, eq=False)
-class Body:
+class ResponseBody:
     """An answer that is being read. It has to be closed, or read to its end."""
 
     response: httpx.Response
@@ -149,18 +149,18 @@ class Body:
 
 
 @dataclass(slots=True, eq=False)
-class Line:
+class ResponseLine:
     """The way to one gateway. What was left half read is closed with the next call."""
 
     http: httpx.AsyncClient
     retries: int
-    left: list[Body] = field(default_factory=list)
+    left: list[ResponseBody] = field(default_factory=list)
 
     @property
     def where(self) -> str:
         return str(self.http.base_url)
 
-    async def fetch(self, call: Call) -> tuple[bytes, httpx.Headers]:
+    async def fetch(self, call: HttpCall) -> tuple[bytes, httpx.Headers]:
         """A whole answer; BatonError within the call's deadline if there is none."""
         until_s, tries = call.until_s, 0
         with within(until_s, call.path):
@@ -172,7 +172,7 @@ class Line:
                     await self._wait_after(error, call, tries, until_s)
                 tries += 1
 
-    async def open(self, call: Call, until_s: float) -> Body:
+    async def open(self, call: HttpCall, until_s: float) -> ResponseBody:
         """The beginning of an answer that is read as it comes."""
         tries = 0
         with within(until_s, call.path):
@@ -187,13 +187,13 @@ class Line:
         while self.left:
             await self.left.pop().aclose()
 
-    async def _open(self, call: Call) -> Body:
+    async def _open(self, call: HttpCall) -> ResponseBody:
         await self.close_left()
         with _ours(self.where):
             request = self.http.build_request(
                 call.method, call.path, content=call.content, headers=dict(call.headers)
             )
-            body = Body(await self.http.send(request, stream=True), self.where)
+            body = ResponseBody(await self.http.send(request, stream=True), self.where)
         if body.response.is_success:
             return body
         status, retry_after = body.response.status_code, body.headers.get("retry-after")
@@ -205,7 +205,9 @@ class Line:
             told = {}
         raise error_of(status, told, retry_after)
 
-    async def _wait_after(self, error: BatonError, call: Call, tries: int, until_s: float) -> None:
+    async def _wait_after(
+        self, error: BatonError, call: HttpCall, tries: int, until_s: float
+    ) -> None:
         """Until it may be tried again; the error itself, if it may not."""
         wait_s = _wait_s(error, call, tries)
         if tries >= self.retries or anyio.current_time() + wait_s >= until_s:
@@ -213,7 +215,7 @@ class Line:
         await anyio.sleep(wait_s)
 
 
-def _wait_s(error: BatonError, call: Call, tries: int) -> float:
+def _wait_s(error: BatonError, call: HttpCall, tries: int) -> float:
     """How long to wait before the next try; infinite where there must be none."""
     backoff_s = RETRY_S_MIN * 2.0**tries
     match error:

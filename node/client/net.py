@@ -16,11 +16,11 @@ from typing import Any
 import anyio
 import httpx
 
-from node.client.answers import Embedded, Inferred, Model, Pieces, Receipt, Result
+from node.client.answers import Embedded, Inferred, ModelInfo, Pieces, ReceiptInfo, TaskResult
 from node.client.http import (
     CONNECT_S,
-    Call,
-    Line,
+    HttpCall,
+    ResponseLine,
     json_call,
     terms_of,
     within,
@@ -46,7 +46,7 @@ Messages = str | Sequence[Mapping[str, Any]]
 class Net:
     """One gateway, and through it the network. `deadline_s` is in seconds, and each call's own."""
 
-    def __init__(self, line: Line, deadline_s: float) -> None:
+    def __init__(self, line: ResponseLine, deadline_s: float) -> None:
         self._line = line
         self._deadline_s = deadline_s
 
@@ -112,7 +112,7 @@ class Net:
         """Call a model that is a function: named arrays in, named arrays out."""
         wait_s = self._wait_s(deadline_s)
         headers = {"content-type": TENSORS_TYPE, "accept": TENSORS_TYPE}
-        call = Call(
+        call = HttpCall(
             method="POST",
             path=str(httpx.URL("/v1/infer", params={"model": model})),
             deadline_s=wait_s,
@@ -160,13 +160,13 @@ class Net:
         with _as_promised():
             return str(told["id"])
 
-    async def result(self, task: str, *, deadline_s: float | None = None) -> Result:
+    async def result(self, task: str, *, deadline_s: float | None = None) -> TaskResult:
         """A task's answer, once there is one; TaskFailed, Missing, TooSlow."""
         wait_s = self._wait_s(deadline_s)
         path = f"/v1/tasks/{_id(task)}"
         with within(anyio.current_time() + wait_s, f"task {task}"):
             while True:
-                told = await self._json(Call(method="GET", path=path, deadline_s=wait_s))
+                told = await self._json(HttpCall(method="GET", path=path, deadline_s=wait_s))
                 if told.get("status") != "running":
                     return _result(told)
                 await self._end_of(f"{path}/events", wait_s)
@@ -174,23 +174,23 @@ class Net:
 
     async def cancel(self, task: str) -> None:
         """Stop a task that is under way; one that has ended stays as it is."""
-        call = Call(method="DELETE", path=f"/v1/tasks/{_id(task)}", deadline_s=self._deadline_s)
+        call = HttpCall(method="DELETE", path=f"/v1/tasks/{_id(task)}", deadline_s=self._deadline_s)
         await self._json(call)
 
-    async def models(self, *, deadline_s: float | None = None) -> list[Model]:
+    async def models(self, *, deadline_s: float | None = None) -> list[ModelInfo]:
         """The models that can be asked now."""
         told = await self._get("/v1/models", deadline_s)
         with _as_promised():
             return [
-                Model(name=it["id"], id=it["x_baton"]["model"], peers=it["x_baton"]["peers"])
+                ModelInfo(name=it["id"], id=it["x_baton"]["model"], peers=it["x_baton"]["peers"])
                 for it in told["data"]
             ]
 
-    async def receipt(self, receipt: str, *, deadline_s: float | None = None) -> Receipt:
+    async def receipt(self, receipt: str, *, deadline_s: float | None = None) -> ReceiptInfo:
         """An answer's receipt: who did what, and the file that proves it."""
         told = await self._get(f"/v1/receipts/{_id(receipt)}", deadline_s)
         with _as_promised():
-            return Receipt(
+            return ReceiptInfo(
                 receipt=told["id"],
                 task=told["task"],
                 verified=told["verified"],
@@ -215,15 +215,17 @@ class Net:
         return Pieces(self._line, json_call(path, body, wait_s, headers=terms_of(wait_s, verdicts)))
 
     async def _get(self, path: str, deadline_s: float | None) -> dict[str, Any]:
-        return await self._json(Call(method="GET", path=path, deadline_s=self._wait_s(deadline_s)))
+        return await self._json(
+            HttpCall(method="GET", path=path, deadline_s=self._wait_s(deadline_s))
+        )
 
-    async def _json(self, call: Call) -> dict[str, Any]:
+    async def _json(self, call: HttpCall) -> dict[str, Any]:
         data, _ = await self._line.fetch(call)
         return read_json(data)
 
     async def _end_of(self, path: str, wait_s: float) -> None:
         """Until a task's events end, which is when it does."""
-        call = Call(method="GET", path=path, deadline_s=wait_s)
+        call = HttpCall(method="GET", path=path, deadline_s=wait_s)
         body = await self._line.open(call, call.until_s)
         try:
             while await body.part() is not None:
@@ -235,11 +237,11 @@ class Net:
             await body.aclose()
 
 
-def _result(told: Mapping[str, Any]) -> Result:
+def _result(told: Mapping[str, Any]) -> TaskResult:
     with _as_promised():
         if told["status"] != "answered":
             raise TaskFailed(str(told["error"]["message"]))
-        return Result(
+        return TaskResult(
             task=told["id"],
             receipt=told["receipt"],
             output=base64.b64decode(told["output_base64"], validate=True),
@@ -289,7 +291,7 @@ async def connect(
         # A proxy of the environment is no way to this very machine.
         trust_env=url.host not in LOOPBACK,
     ) as http:
-        line = Line(http, retries)
+        line = ResponseLine(http, retries)
         try:
             yield Net(line, deadline_s)
         finally:

@@ -28,7 +28,7 @@ WORDS_MAX = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
+class AnswerPiece:
     """Some text of an answer. The last piece says how it ended, and which receipt proves it."""
 
     text: str = ""
@@ -74,10 +74,10 @@ class PieceReader:
     Usage is told after the ending: the last piece waits for it, so that it is the last.
     """
 
-    _last: Piece | None = None
+    _last: AnswerPiece | None = None
     over: bool = False
 
-    def take(self, event: str) -> list[Piece]:
+    def take(self, event: str) -> list[AnswerPiece]:
         """The pieces that can be shown by now; BatonError if the gateway says that it failed."""
         if event == "[DONE]":
             return self._end()
@@ -93,19 +93,19 @@ class PieceReader:
         shown = (it for it in found if it.finish_reason is None)
         return [it for it in shown if it.text or it.tool_calls or it.logprobs]
 
-    def _end(self) -> list[Piece]:
+    def _end(self) -> list[AnswerPiece]:
         self.over = True
         if self._last is None:
             raise Malformed("the gateway ended an answer without saying how it ended")
         return [self._last]
 
 
-def _piece(choice: Any, chunk: Mapping[str, Any]) -> Piece:
+def _piece(choice: Any, chunk: Mapping[str, Any]) -> AnswerPiece:
     if not isinstance(choice, dict):
         raise Malformed("the gateway sent a choice that is none")
     delta = choice.get("delta") or {}
     baton = chunk.get("x_baton") or {}
-    return Piece(
+    return AnswerPiece(
         text=delta.get("content") or choice.get("text") or "",
         finish_reason=choice.get("finish_reason"),
         task=baton.get("task"),

@@ -9,14 +9,14 @@ import click
 import trio
 
 from node.commands.guest_options import guest_of, guest_options
-from node.commands.join import World
+from node.commands.join import Runtime
 from node.commands.models import meant
 from node.commands.options import json_option, state_option
 from node.commands.output import console, safe, show_json, size
 from node.config import NodeConfig
 from node.engines.formats.minilm import minilm_files
 from node.models.inspect import describe, is_path
-from node.models.model_store import PINNED, Shelf
+from node.models.model_store import PINNED, ModelStore
 from node.models.opening_engines import open_engine
 from node.models.speeds import measure
 from store import open_store
@@ -39,7 +39,7 @@ SECONDS = click.FloatRange(0.1, 600.0)
 @json_option
 @click.pass_obj
 def bench(
-    world: Callable[[], World],
+    runtime: Callable[[], Runtime],
     /,
     *,
     model: str,
@@ -53,14 +53,14 @@ def bench(
     MODEL is a file or folder, or the name or content id of one that is kept here.
     """
     config = NodeConfig(state=state.expanduser(), models=(meant(model),), guest=guest_of(**guest))
-    trio.run(lambda: _bench(config, world(), seconds, as_json=as_json))
+    trio.run(lambda: _bench(config, runtime(), seconds, as_json=as_json))
 
 
-async def _bench(config: NodeConfig, world: World, seconds: float, *, as_json: bool) -> None:
+async def _bench(config: NodeConfig, runtime: Runtime, seconds: float, *, as_json: bool) -> None:
     name = config.models[0]
     async with (
         _found(config.state, name) as (manifest, files),
-        open_engine(config, world.cache_folder, world.engine) as engine,
+        open_engine(config, runtime.cache_folder, runtime.engine) as engine,
     ):
         figures = await measure(engine, manifest, files, seconds)
     if as_json:
@@ -85,7 +85,7 @@ async def _found(state: Path, name: str) -> AsyncIterator[tuple[Manifest, Mappin
             todo="name a file, or keep one: python -m node models add FILE",
         )
     async with open_store(state, quota_bytes=QUOTA_BYTES) as store:
-        shelf = Shelf(store)
+        shelf = ModelStore(store)
         manifest = shelf.manifest_of(shelf.resolve(name))
         if manifest is None:
             raise InputError(

@@ -18,7 +18,7 @@ from node.commands import status as looking
 from node.commands import verify as verifying
 from node.commands.bench import bench
 from node.commands.guest_options import guest_of, guest_options
-from node.commands.join import World, join
+from node.commands.join import Runtime, join
 from node.commands.keys import keys
 from node.commands.models import meant, models
 from node.commands.options import (
@@ -92,7 +92,7 @@ def _run(work: Callable[[], Awaitable[None]]) -> None:
 @json_option
 @click.pass_obj
 def join_command(
-    world: Callable[[], World],
+    runtime: Callable[[], Runtime],
     /,
     *,
     bootstrap: tuple[str, ...],
@@ -133,7 +133,7 @@ def join_command(
         gateway=gateway,
         guest=guest_of(**guest),
     )
-    _run(lambda: join(config, world(), as_json=as_json, with_parent=with_parent))
+    _run(lambda: join(config, runtime(), as_json=as_json, with_parent=with_parent))
 
 
 def _free_or_any(port: int) -> int:
@@ -291,7 +291,7 @@ _looking("receipts", "The answers this peer has kept, latest first.")
 @json_option
 @click.pass_obj
 def devnet_command(
-    world: Callable[[], World],
+    runtime: Callable[[], Runtime],
     /,
     *,
     html: Path | None,
@@ -306,9 +306,9 @@ def devnet_command(
             todo="give --replay FILE with --json or --html alone",
         )
     config = _devnet_config(**typed) if replay is None else showing_devnet.replayed(replay)
-    made = world()
+    made = runtime()
     tcp = made.transport if config.over_tcp else None
-    output = showing_devnet.Output(as_json=as_json, html=html)
+    output = showing_devnet.ReportOutput(as_json=as_json, html=html)
     return trio.run(
         lambda: showing_devnet.devnet(config, made.machine, tcp, output),
         # Work of the processor then takes no time of the network's.
@@ -359,7 +359,7 @@ def _devnet_config(
 @json_option
 @click.pass_obj
 def load_command(
-    world: Callable[[], World],
+    runtime: Callable[[], Runtime],
     /,
     *,
     bootstrap: tuple[str, ...],
@@ -383,4 +383,4 @@ def load_command(
         verifiers=verifiers,
     )
     loading_command.check(config)
-    return trio.run(lambda: loading_command.load(config, world(), as_json=as_json))
+    return trio.run(lambda: loading_command.load(config, runtime(), as_json=as_json))

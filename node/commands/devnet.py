@@ -23,7 +23,7 @@ from node.devnet.config import DevnetConfig, config_of
 from node.devnet.machine import Machine
 from node.devnet.net import Devnet, open_devnet
 from node.devnet.page import page_of
-from node.devnet.report import Report, report_of
+from node.devnet.report import DevnetReport, report_of
 from p2p.transport import Transport
 from wire.errors import InputError
 
@@ -40,7 +40,7 @@ REPLAY_BYTES_MAX = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
+class ReportOutput:
     """Where the report goes."""
 
     as_json: bool = False
@@ -48,7 +48,7 @@ class Output:
 
 
 async def devnet(
-    config: DevnetConfig, machine: Machine, tcp: Transport | None, output: Output
+    config: DevnetConfig, machine: Machine, tcp: Transport | None, output: ReportOutput
 ) -> int:
     """Run it and show it; the exit code."""
     if output.html is not None and not output.html.absolute().parent.is_dir():
@@ -86,7 +86,7 @@ async def _run(
     folder: Path,
     screen: "_Screen",
     show: Callable[[], None],
-) -> Report | None:
+) -> DevnetReport | None:
     """The report; none if it was told to end before."""
     report = None
     async with trio.open_nursery() as nursery:

@@ -14,15 +14,15 @@ from node.commands.output import console, safe, show_json, size
 from node.config import NodeConfig
 from node.devnet.machine import Machine
 from node.engines.host.launch import EngineConfig
-from node.guest.rules import Courtesy
-from node.local.commands import Local
+from node.guest.rules import OwnerPolicy
+from node.local.commands import LocalCommands
 from node.local.control import check_socket_path, open_control
-from node.local.guest_watch import MachineLook, be_courteous
+from node.local.guest_watch import MachineLook, watch_owner
 from node.models.collection import ModelProgress
 from node.models.opening_engines import open_engine
-from node.peer import Node, Parts, open_node
+from node.peer import Node, Dependencies, open_node
 from node.serving.sources import FolderSource, FolderSources, PydocSource, Source, Sources
-from p2p.adverts import Seams
+from p2p.adverts import Environment
 from p2p.transport import Transport
 from store import key_seed, open_store
 from wire.kinds import Role
@@ -30,10 +30,10 @@ from wire.signing import SigningKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class World:
+class Runtime:
     """What only `node.__main__` may make: the seams to this machine."""
 
-    seams: Seams
+    environment: Environment
     transport: Transport
     cache_folder: Path
     engine: EngineConfig
@@ -57,7 +57,7 @@ class _Life:
 
 
 async def join(
-    config: NodeConfig, world: World, *, as_json: bool, with_parent: int | None = None
+    config: NodeConfig, runtime: Runtime, *, as_json: bool, with_parent: int | None = None
 ) -> None:
     """Run a peer until SIGTERM or Ctrl-C; BatonError says why it could not, or had to end."""
     check_socket_path(config.socket)
@@ -66,13 +66,13 @@ async def join(
         await nursery.start(_hear_signals, life, nursery.cancel_scope)
         if with_parent is not None:
             nursery.start_soon(_follow_parent, with_parent, life, nursery.cancel_scope)
-        async with _open_peer(config, world) as node, _open_http(node) as url:
+        async with _open_peer(config, runtime) as node, _open_http(node) as url:
             announce(node, url, as_json=as_json)
             if not as_json:
                 nursery.start_soon(narrate, node)
             if config.guest.pauses:
-                look = MachineLook(world.seams.wall_s, config.guest.gpus)
-                nursery.start_soon(be_courteous, node, Courtesy(config.guest), look)
+                look = MachineLook(runtime.environment.wall_s, config.guest.gpus)
+                nursery.start_soon(watch_owner, node, OwnerPolicy(config.guest), look)
             life.up.set()
             await life.leave.wait()
             if not as_json:
@@ -81,24 +81,24 @@ async def join(
 
 
 @asynccontextmanager
-async def _open_peer(config: NodeConfig, world: World) -> AsyncIterator[Node]:
+async def _open_peer(config: NodeConfig, runtime: Runtime) -> AsyncIterator[Node]:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
             open_store(config.state, quota_bytes=config.quota_bytes)
         )
-        key = SigningKey(key_seed(config.state, lambda: world.seams.entropy(32)))
-        parts = Parts(
+        key = SigningKey(key_seed(config.state, lambda: runtime.environment.entropy(32)))
+        dependencies = Dependencies(
             key=key,
-            seams=world.seams,
-            transport=world.transport,
+            environment=runtime.environment,
+            transport=runtime.transport,
             store=store,
             engine=await stack.enter_async_context(
-                open_engine(config, world.cache_folder, world.engine)
+                open_engine(config, runtime.cache_folder, runtime.engine)
             ),
             sources=await trio.to_thread.run_sync(open_sources, config),
         )
-        node = await stack.enter_async_context(open_node(config, parts))
-        await stack.enter_async_context(open_control(config.socket, Local(node).commands()))
+        node = await stack.enter_async_context(open_node(config, dependencies))
+        await stack.enter_async_context(open_control(config.socket, LocalCommands(node).commands()))
         yield node
 
 
@@ -191,12 +191,14 @@ async def narrate(node: Node) -> None:
         say("peers", f"peers: {connected} connected, {len(node.peers.view)} known")
         for progress in node.models.on_their_way():
             say(f"model {progress.name}", _progress_line(progress))
-        say("pause", f"paused: {node.legs.paused}" if node.legs.paused else "not paused")
+        say(
+            "pause", f"paused: {node.leg_server.paused}" if node.leg_server.paused else "not paused"
+        )
         for name, problem in node.model_problems.items():
             say(f"problem {name}", f"model {name}: {problem}")
-        if node.peers.meetings.same_key:
+        if node.peers.handshake_log.same_key:
             say("key", "another machine uses this peer's key: a state folder was copied")
-        if (skew_s := node.peers.meetings.clock_wrong_s()) is not None:
+        if (skew_s := node.peers.handshake_log.clock_wrong_s()) is not None:
             say("clock", f"this machine's clock differs from the others' by {abs(skew_s):.0f} s")
         if connected and not answered and trio.current_time() - node.started_s > 60:
             say("heard", "nobody answered in the last minute: is the network there?")

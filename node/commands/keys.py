@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from node.commands.join import World
+from node.commands.join import Runtime
 from node.commands.options import json_option, state_option
 from node.commands.output import console, safe, show_json
 from node.gateway.keys import (
@@ -36,12 +36,12 @@ def keys() -> None:
 @json_option
 @click.pass_obj
 def add_command(
-    world: Callable[[], World], /, *, name: str, per_minute: int, state: Path, as_json: bool
+    runtime: Callable[[], Runtime], /, *, name: str, per_minute: int, state: Path, as_json: bool
 ) -> None:
     """Make a key. It is shown this once: only its hash is kept."""
-    seams = world().seams
+    environment = runtime().environment
     file = keys_file(state.expanduser())
-    secret = add_key(file, name, per_minute, seams.entropy, seams.wall_s())
+    secret = add_key(file, name, per_minute, environment.entropy, environment.wall_s())
     if as_json:
         show_json({"name": name, "key": secret, "per_minute": per_minute})
         return

@@ -11,14 +11,14 @@ from typing import Any
 import trio
 
 from node.commands.ask import SOCKET
-from node.commands.join import World
+from node.commands.join import Runtime
 from node.commands.output import console, show_json, show_table
 from node.config import NodeConfig
 from node.devnet.open_loop import Latencies, moments
 from node.engines.hash_engine import HashEngine
-from node.local.commands import Local
+from node.local.commands import LocalCommands
 from node.local.control import call, unheard
-from node.peer import Parts, open_node
+from node.peer import Dependencies, open_node
 from node.serving.sources import Sources
 from p2p.peers import PeersConfig
 from store import key_seed, open_store
@@ -88,11 +88,11 @@ class Outcome:
         }
 
 
-async def load(config: LoadConfig, world: World, *, as_json: bool) -> int:
+async def load(config: LoadConfig, runtime: Runtime, *, as_json: bool) -> int:
     """Ask, wait for every task to end, and show; the exit code."""
     outcome = Outcome()
-    async with _asking(config, world) as ask:
-        await drive(config, ask, outcome, world.seams.random)
+    async with _asking(config, runtime) as ask:
+        await drive(config, ask, outcome, runtime.environment.random)
     if as_json:
         show_json(outcome.document(config))
     else:
@@ -139,7 +139,7 @@ def _arguments(config: LoadConfig, text: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _asking(config: LoadConfig, world: World) -> AsyncIterator[Ask]:
+async def _asking(config: LoadConfig, runtime: Runtime) -> AsyncIterator[Ask]:
     """Through the running peer of --state; with bootstraps, through a peer of our own."""
     until_s = config.deadline_s + GRACE_S
     if not config.bootstraps:
@@ -153,7 +153,7 @@ async def _asking(config: LoadConfig, world: World) -> AsyncIterator[Ask]:
         yield ask_peer
         return
     with tempfile.TemporaryDirectory(prefix="baton-load-") as folder:
-        async with _own_peer(config, world, Path(folder)) as local:
+        async with _own_peer(config, runtime, Path(folder)) as local:
 
             async def ask_own(arguments: Mapping[str, Any]) -> object:
                 return await local.ask(arguments, unheard)
@@ -162,7 +162,9 @@ async def _asking(config: LoadConfig, world: World) -> AsyncIterator[Ask]:
 
 
 @asynccontextmanager
-async def _own_peer(config: LoadConfig, world: World, state: Path) -> AsyncIterator[Local]:
+async def _own_peer(
+    config: LoadConfig, runtime: Runtime, state: Path
+) -> AsyncIterator[LocalCommands]:
     node_config = NodeConfig(
         state=state,
         peers=PeersConfig(
@@ -173,16 +175,16 @@ async def _own_peer(config: LoadConfig, world: World, state: Path) -> AsyncItera
         leave_s=1.0,
     )
     async with open_store(state, quota_bytes=QUOTA_BYTES) as store:
-        parts = Parts(
-            key=SigningKey(key_seed(state, lambda: world.seams.entropy(32))),
-            seams=world.seams,
-            transport=world.transport,
+        dependencies = Dependencies(
+            key=SigningKey(key_seed(state, lambda: runtime.environment.entropy(32))),
+            environment=runtime.environment,
+            transport=runtime.transport,
             store=store,
             engine=HashEngine(),
             sources=Sources({}),
         )
-        async with open_node(node_config, parts) as node:
-            yield Local(node)
+        async with open_node(node_config, dependencies) as node:
+            yield LocalCommands(node)
 
 
 def _show(config: LoadConfig, outcome: Outcome) -> None:

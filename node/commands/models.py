@@ -15,7 +15,7 @@ from node.commands.options import json_option, state_option
 from node.commands.output import console, safe, show_json, show_table, size, state_words
 from node.local.control import call, unheard
 from node.models.inspect import is_path
-from node.models.model_store import PINNED, Shelf, told
+from node.models.model_store import PINNED, ModelStore, told
 from store import open_store
 from wire.errors import InputError
 
@@ -188,6 +188,6 @@ async def _runs(state: Path) -> bool:
 
 
 @asynccontextmanager
-async def _shelf(state: Path) -> AsyncIterator[Shelf]:
+async def _shelf(state: Path) -> AsyncIterator[ModelStore]:
     async with open_store(state, quota_bytes=QUOTA_BYTES) as store:
-        yield Shelf(store)
+        yield ModelStore(store)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from node.checking.audit import Report, Status, audit, begins_as_receipt
+from node.checking.audit import AuditReport, Status, audit, begins_as_receipt
 from node.commands.output import console, safe, show_json
 from node.gateway_config import HTTP_DEFAULT
 from wire import limits
@@ -75,7 +75,7 @@ def _id_of(text: object) -> str:
         return "ID"
 
 
-def _signed_for(report: Report) -> set[ContentId | None]:
+def _signed_for(report: AuditReport) -> set[ContentId | None]:
     """Every input and output that the receipt names."""
     if report.task is None:
         return set()
@@ -99,7 +99,7 @@ def _read(path: Path, size_bytes_max: int) -> bytes:
         ) from error
 
 
-def _document(report: Report) -> dict[str, object]:
+def _document(report: AuditReport) -> dict[str, object]:
     return {
         "holds": report.holds,
         "receipt": None if report.answer is None else str(report.answer.id),
@@ -110,7 +110,7 @@ def _document(report: Report) -> dict[str, object]:
     }
 
 
-def _show(report: Report) -> None:
+def _show(report: AuditReport) -> None:
     for point in report.points:
         detail = f"  [dim]{safe(point.detail)}[/dim]" if point.detail else ""
         console.print(f" {_MARK[point.status]} {safe(point.what)}{detail}")

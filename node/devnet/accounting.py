@@ -19,10 +19,10 @@ from typing import Any, cast
 import trio
 
 from p2p.frames import HEADER_BYTES
-from p2p.frames import Kind as FrameKind
+from p2p.frames import FrameKind as FrameKind
 from p2p.peers import Handler
 from p2p.transport import Accept, ByteStream, Endpoint, Transport
-from p2p.typed_call import Talk
+from p2p.typed_call import TypedCall
 from wire.content import PeerId
 from wire.kinds import Kind
 from wire.message import Message
@@ -106,12 +106,12 @@ class Accounting(trio.abc.Instrument):
     def booked(self, handler: Handler, purpose: str) -> Handler:
         """`handler`, with its time booked on `purpose`."""
 
-        async def booking(talk: Talk, message: Message) -> None:
+        async def booking(call: TypedCall, message: Message) -> None:
             task = trio.lowlevel.current_task()
             self.after_task_step(task)
             self._handling[task] = purpose
             try:
-                await handler(talk, message)
+                await handler(call, message)
             finally:
                 self.after_task_step(task)
                 self._handling.pop(task, None)

@@ -16,7 +16,7 @@ from node.engines.hash_engine import HashEngine
 from node.engines.interface import Emit, Job, Output, Part
 from node.peer import Node
 from p2p.peers import Handler
-from p2p.typed_call import Exchange, Talk, refusal_of
+from p2p.typed_call import CallChannel, TypedCall, refusal_of
 from store import Store
 from store.catalog import Recency
 from store.content_store import ContentStore
@@ -27,7 +27,7 @@ from wire.advert import Advert
 from wire.chain import open_receipts
 from wire.errors import Disconnected, Refused, StoreFull, TransportError
 from wire.lottery import rows_due, rows_to_check
-from wire.message import Accept, Check, Finding, Message, Offer
+from wire.message import Accept, Check, VerdictReply, Message, Offer
 from wire.payload import Vectors
 from wire.receipt import Verdict
 from wire.signed import open_signed, sign
@@ -100,8 +100,8 @@ def memory_store(disk: Disk, quota_bytes: int) -> Store:
     return ContentStore(_FallibleBackend(disk, quota_bytes, recency), recency, quota_bytes)
 
 
-def misbehave(node: Node, nature: str, random: Random) -> Callable[[], None]:
-    """Have a peer answer as `nature` says; the call that ends it."""
+def misbehave(node: Node, adversary: str, random: Random) -> Callable[[], None]:
+    """Have a peer answer as `adversary` says; the call that ends it."""
     handlers = node.peers.handlers
     honest = dict(handlers)
 
@@ -109,7 +109,7 @@ def misbehave(node: Node, nature: str, random: Random) -> Callable[[], None]:
         handlers.clear()
         handlers.update(honest)
 
-    match nature:
+    match adversary:
         case "lazy_verifier":
             handlers[Check] = _lazy(node)
         case "garbage":
@@ -124,27 +124,27 @@ def misbehave(node: Node, nature: str, random: Random) -> Callable[[], None]:
     return behave
 
 
-async def _refuse(talk: Talk, _message: Message) -> None:
-    await talk.send(refusal_of(Refused("not today")))
+async def _refuse(call: TypedCall, _message: Message) -> None:
+    await call.send(refusal_of(Refused("not today")))
 
 
-async def _accept_and_be_silent(talk: Talk, message: Message) -> None:
+async def _accept_and_be_silent(call: TypedCall, message: Message) -> None:
     assert isinstance(message, Offer)
-    await talk.send(Accept(expected_ms=1))
+    await call.send(Accept(expected_ms=1))
     await trio.sleep(message.deadline_ms / 1000)
 
 
 def _nonsense(random: Random) -> Handler:
-    async def answer(talk: Talk, _message: Message) -> None:
+    async def answer(call: TypedCall, _message: Message) -> None:
         # Past the conversation's own rules, as nobody honest could.
-        await talk.exchange.send(random.randbytes(NONSENSE_BYTES))
+        await call.channel.send(random.randbytes(NONSENSE_BYTES))
 
     return answer
 
 
 def _cut(honest: Handler) -> Handler:
-    async def answer(talk: Talk, message: Message) -> None:
-        await honest(Talk(_CutExchange(talk.exchange), talk.conversation), message)
+    async def answer(call: TypedCall, message: Message) -> None:
+        await honest(TypedCall(_CutExchange(call.channel), call.conversation), message)
 
     return answer
 
@@ -152,7 +152,7 @@ def _cut(honest: Handler) -> Handler:
 class _CutExchange:
     """An exchange that breaks after a few messages."""
 
-    def __init__(self, inner: Exchange) -> None:
+    def __init__(self, inner: CallChannel) -> None:
         self._inner = inner
         self._left = CUT_AFTER
         self.peer = inner.peer
@@ -166,7 +166,7 @@ class _CutExchange:
 
 
 def _lazy(node: Node) -> Handler:
-    async def agree(talk: Talk, message: Message) -> None:
+    async def agree(call: TypedCall, message: Message) -> None:
         """Sign that all is well, with the rows that are due and no look at any."""
         assert isinstance(message, Check)
         task = open_signed(message.task, Task)
@@ -188,20 +188,20 @@ def _lazy(node: Node) -> Handler:
             worst_ppb=(0,) * len(sampled),
             profile=receipt.record.profile,
             reason="",
-            checked_at_ms=int(node.parts.seams.wall_s() * 1000),
+            checked_at_ms=int(node.dependencies.environment.wall_s() * 1000),
             duration_ms=1,
         )
-        await talk.send(Finding(verdict=sign(verdict, node.parts.key).raw))
+        await call.send(VerdictReply(verdict=sign(verdict, node.dependencies.key).raw))
 
     return agree
 
 
 async def flood(node: Node, random: Random) -> None:
     """Publish adverts of fresh keys, each signed as it must be, until cancelled."""
-    herald = node.peers.herald
+    advertiser = node.peers.advertiser
     while True:
         key = SigningKey(random.randbytes(32))
-        wall_s = node.parts.seams.wall_s()
+        wall_s = node.dependencies.environment.wall_s()
         advert = Advert(
             version=limits.PROTOCOL_VERSION,
             seq=int(wall_s * 1000),
@@ -217,5 +217,5 @@ async def flood(node: Node, random: Random) -> None:
             leaving=False,
         )
         with suppress(TransportError):
-            await node.peers.endpoint.publish(herald.topic, sign(advert, key).raw)
+            await node.peers.endpoint.publish(advertiser.topic, sign(advert, key).raw)
         await trio.sleep(FLOOD_EVERY_S)

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from node.devnet.faults import Wanted, parse
+from node.devnet.faults import FaultRequest, parse
 from node.devnet.open_loop import rate_of
 from node.devnet.plan import PEERS_MIN
-from p2p.gossip_rate import Pace, PaceConfig
+from p2p.gossip_rate import GossipRateLimit, GossipRateConfig
 from p2p.view import ViewConfig
 from wire.errors import InputError
 
@@ -24,7 +24,7 @@ class DevnetConfig:
     seed: int = 7
     seconds: float = 60.0
     rate: float = 10.0
-    faults: tuple[Wanted, ...] = ()
+    faults: tuple[FaultRequest, ...] = ()
     deadline_s: int = 60
     on_disk: bool = False
     over_tcp: bool = False
@@ -50,7 +50,7 @@ class DevnetConfig:
     @property
     def period_s(self) -> float:
         """How often a peer of so large a network says that it is there."""
-        return Pace(PaceConfig(), ViewConfig().adverts_max).period_s(self.peers)
+        return GossipRateLimit(GossipRateConfig(), ViewConfig().adverts_max).period_s(self.peers)
 
     @property
     def in_real_time(self) -> bool:

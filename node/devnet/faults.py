@@ -17,13 +17,13 @@ from wire.errors import InputError
 MOMENT_S_MAX = 24 * 3600.0
 
 
-class Aim(Enum):
+class FaultScope(Enum):
     """What a fault is about."""
 
     # A share of the peers, at one moment.
     EVENT = auto()
     # A share of the peers, for a while or for good: how they behave.
-    NATURE = auto()
+    ADVERSARY = auto()
     # A share of all that passes over the links.
     LINK = auto()
     # A share of the peers, again and again.
@@ -31,38 +31,56 @@ class Aim(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FaultKind:
     """One word of the vocabulary. `for_s` is how long it lasts where nothing else is said."""
 
-    aim: Aim
+    scope: FaultScope
     what: str
     for_s: float = math.inf
 
 
-KINDS: dict[str, Kind] = {
-    "kill": Kind(Aim.EVENT, "the process is gone, no good-bye; its kernel closes its connections"),
-    "vanish": Kind(Aim.EVENT, "the machine is gone; its connections stand half open"),
-    "freeze": Kind(Aim.EVENT, "stopped; what is sent to it waits, and so does what it sent", 20.0),
-    "leave": Kind(Aim.EVENT, "leaves politely"),
-    "restart": Kind(Aim.EVENT, "killed, and started again with its key and its store", 5.0),
-    "restart_asker": Kind(Aim.EVENT, "the same, of peers whose own tasks are under way", 5.0),
-    "oneway": Kind(Aim.EVENT, "is heard, and hears nobody", 30.0),
-    "partition": Kind(Aim.EVENT, "cut off together from all the others, then healed", 30.0),
-    "full_disk": Kind(Aim.EVENT, "the store has no room for anything more", 30.0),
-    "slow": Kind(Aim.NATURE, "works and answers ten times slower than it says"),
-    "clock_skew": Kind(Aim.NATURE, "its wall clock is up to four minutes wrong"),
-    "liar": Kind(Aim.NATURE, "answers wrong, signs it, and confirms other liars' answers"),
-    "lazy_verifier": Kind(Aim.NATURE, "agrees with everything, and looks at nothing"),
-    "garbage": Kind(Aim.NATURE, "answers every message with nonsense"),
-    "flooder": Kind(Aim.NATURE, "floods the network with adverts of keys made up for it"),
-    "refuser": Kind(Aim.NATURE, "refuses every leg"),
-    "silent": Kind(Aim.NATURE, "accepts every leg and never answers"),
-    "truncator": Kind(Aim.NATURE, "cuts the stream of every leg in the middle"),
-    "loss": Kind(Aim.LINK, "parcels are lost and sent again after 200 ms, 400 ms, ..."),
-    "delay": Kind(Aim.LINK, "parcels take up to half a second more"),
-    "duplicate": Kind(Aim.LINK, "parcels travel twice; the stream drops the second"),
-    "reorder": Kind(Aim.LINK, "parcels are overtaken; the stream waits for them"),
-    "churn": Kind(Aim.RATE, "that share of the peers is killed, and as many come new, a minute"),
+KINDS: dict[str, FaultKind] = {
+    "kill": FaultKind(
+        FaultScope.EVENT, "the process is gone, no good-bye; its kernel closes its connections"
+    ),
+    "vanish": FaultKind(FaultScope.EVENT, "the machine is gone; its connections stand half open"),
+    "freeze": FaultKind(
+        FaultScope.EVENT, "stopped; what is sent to it waits, and so does what it sent", 20.0
+    ),
+    "leave": FaultKind(FaultScope.EVENT, "leaves politely"),
+    "restart": FaultKind(
+        FaultScope.EVENT, "killed, and started again with its key and its store", 5.0
+    ),
+    "restart_asker": FaultKind(
+        FaultScope.EVENT, "the same, of peers whose own tasks are under way", 5.0
+    ),
+    "oneway": FaultKind(FaultScope.EVENT, "is heard, and hears nobody", 30.0),
+    "partition": FaultKind(
+        FaultScope.EVENT, "cut off together from all the others, then healed", 30.0
+    ),
+    "full_disk": FaultKind(FaultScope.EVENT, "the store has no room for anything more", 30.0),
+    "slow": FaultKind(FaultScope.ADVERSARY, "works and answers ten times slower than it says"),
+    "clock_skew": FaultKind(FaultScope.ADVERSARY, "its wall clock is up to four minutes wrong"),
+    "liar": FaultKind(
+        FaultScope.ADVERSARY, "answers wrong, signs it, and confirms other liars' answers"
+    ),
+    "lazy_verifier": FaultKind(
+        FaultScope.ADVERSARY, "agrees with everything, and looks at nothing"
+    ),
+    "garbage": FaultKind(FaultScope.ADVERSARY, "answers every message with nonsense"),
+    "flooder": FaultKind(
+        FaultScope.ADVERSARY, "floods the network with adverts of keys made up for it"
+    ),
+    "refuser": FaultKind(FaultScope.ADVERSARY, "refuses every leg"),
+    "silent": FaultKind(FaultScope.ADVERSARY, "accepts every leg and never answers"),
+    "truncator": FaultKind(FaultScope.ADVERSARY, "cuts the stream of every leg in the middle"),
+    "loss": FaultKind(FaultScope.LINK, "parcels are lost and sent again after 200 ms, 400 ms, ..."),
+    "delay": FaultKind(FaultScope.LINK, "parcels take up to half a second more"),
+    "duplicate": FaultKind(FaultScope.LINK, "parcels travel twice; the stream drops the second"),
+    "reorder": FaultKind(FaultScope.LINK, "parcels are overtaken; the stream waits for them"),
+    "churn": FaultKind(
+        FaultScope.RATE, "that share of the peers is killed, and as many come new, a minute"
+    ),
 }
 
 _WORD = re.compile(
@@ -72,7 +90,7 @@ _WORD = re.compile(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class FaultRequest:
     """What was typed: a share, from when, for how long. None: as the kind has it."""
 
     name: str
@@ -81,7 +99,7 @@ class Wanted:
     for_s: float | None = None
 
     def __str__(self) -> str:
-        rate = "/min" if KINDS[self.name].aim is Aim.RATE else ""
+        rate = "/min" if KINDS[self.name].scope is FaultScope.RATE else ""
         at = "" if self.at_s is None else f"@{self.at_s:g}"
         lasting = "" if self.for_s is None else f"+{self.for_s:g}"
         return f"{self.name}={self.amount:g}{rate}{at}{lasting}"
@@ -102,8 +120,8 @@ class Fault:
     seed: str
 
     @property
-    def aim(self) -> Aim:
-        return KINDS[self.name].aim
+    def scope(self) -> FaultScope:
+        return KINDS[self.name].scope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,37 +161,41 @@ def words_of(text: str, names: Container[str], known: str) -> Iterator[Word]:
         )
 
 
-def parse(text: str) -> tuple[Wanted, ...]:
+def parse(text: str) -> tuple[FaultRequest, ...]:
     """`kill=0.3,loss=0.05@10+20,churn=0.1/min`; InputError names what there is."""
     wanted = [_checked(word) for word in words_of(text, KINDS, ", ".join(KINDS))]
     names = [it.name for it in wanted]
-    twice = {it for it in names if names.count(it) > 1 and KINDS[it].aim is not Aim.EVENT}
+    twice = {it for it in names if names.count(it) > 1 and KINDS[it].scope is not FaultScope.EVENT}
     if twice:
         raise InputError(f"{min(twice)} is given twice", todo="give it once, with one share")
     return tuple(wanted)
 
 
-def _checked(typed: Word) -> Wanted:
+def _checked(typed: Word) -> FaultRequest:
     name, amount, word = typed.name, typed.amount, typed.text
     at_s, for_s = typed.at_s, typed.for_s
-    is_rate = KINDS[name].aim is Aim.RATE
+    is_rate = KINDS[name].scope is FaultScope.RATE
     if is_rate != typed.is_rate:
         todo = f"{name}=0.1/min" if is_rate else f"{name}=0.1"
         raise InputError(f"{word!r} is not how {name} is given", todo=f"for example {todo}")
-    most = 0.9 if KINDS[name].aim is Aim.LINK else 1.0
+    most = 0.9 if KINDS[name].scope is FaultScope.LINK else 1.0
     if not 0 < amount <= most:
         raise InputError(f"{word!r}: {amount:g} is not a share", todo=f"give 0.01 to {most:g}")
     if max(at_s or 0.0, for_s or 0.0) > MOMENT_S_MAX:
         raise InputError(f"{word!r} is more than a day", todo="give seconds")
-    if for_s is not None and KINDS[name].aim is Aim.EVENT and KINDS[name].for_s == math.inf:
+    if (
+        for_s is not None
+        and KINDS[name].scope is FaultScope.EVENT
+        and KINDS[name].for_s == math.inf
+    ):
         raise InputError(
             f"{word!r}: {name} is for good", todo="leave +SECONDS away, or use restart, freeze, ..."
         )
-    return Wanted(name=name, amount=amount, at_s=at_s, for_s=for_s)
+    return FaultRequest(name=name, amount=amount, at_s=at_s, for_s=for_s)
 
 
 def plan(
-    wanted: Sequence[Wanted],
+    wanted: Sequence[FaultRequest],
     seed: int,
     seconds: float,
     strikable: Sequence[int],
@@ -184,25 +206,30 @@ def plan(
     Peers of different natures are different peers, as far as there are enough.
     """
     faults: list[Fault] = []
-    natured: set[int] = set()
+    adversaries: set[int] = set()
     for place, one in enumerate(wanted):
         own = f"{seed}:{place}:{one.name}"
         random = Random(own)
         kind = KINDS[one.name]
         for_s = kind.for_s if one.for_s is None else one.for_s
-        if kind.aim is Aim.RATE:
+        if kind.scope is FaultScope.RATE:
             faults += _churn(one, own, seconds, strikable)
             continue
         peers: tuple[int, ...] = ()
-        if kind.aim is not Aim.LINK:
+        if kind.scope is not FaultScope.LINK:
             among = askers if one.name == "restart_asker" else strikable
-            peers = _drawn(random, among, one.amount, natured if kind.aim is Aim.NATURE else set())
-        if kind.aim is Aim.NATURE:
-            natured.update(peers)
+            peers = _drawn(
+                random,
+                among,
+                one.amount,
+                adversaries if kind.scope is FaultScope.ADVERSARY else set(),
+            )
+        if kind.scope is FaultScope.ADVERSARY:
+            adversaries.update(peers)
         # What strikes at once does so half way; what peers and links are like, they are at once.
         at_s = one.at_s
         if at_s is None:
-            at_s = seconds / 2 if kind.aim is Aim.EVENT else 0.0
+            at_s = seconds / 2 if kind.scope is FaultScope.EVENT else 0.0
         faults.append(
             Fault(name=one.name, amount=one.amount, at_s=at_s, for_s=for_s, peers=peers, seed=own)
         )
@@ -219,7 +246,7 @@ def _drawn(
     return tuple(sorted(order[:count]))
 
 
-def _churn(one: Wanted, own: str, seconds: float, strikable: Sequence[int]) -> list[Fault]:
+def _churn(one: FaultRequest, own: str, seconds: float, strikable: Sequence[int]) -> list[Fault]:
     """One record for each death; no peer dies twice before all have died once."""
     random = Random(own)
     first_s = one.at_s or 0.0

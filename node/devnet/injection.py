@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from node.devnet.faults import Aim, Fault
+from node.devnet.faults import FaultScope, Fault
 from node.devnet.peer import DevPeer
 
 if TYPE_CHECKING:
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 SKEW_S_MAX = 240.0
 
 
-async def strike(net: "Devnet", fault: Fault) -> None:
+async def inject(net: "Devnet", fault: Fault) -> None:
     """Have it happen."""
-    if fault.aim is Aim.LINK:
+    if fault.scope is FaultScope.LINK:
         net.around.network.shares[fault.name] = fault.amount
         return
     victims = [net.peers[it] for it in fault.peers]
-    if fault.aim is Aim.NATURE:
+    if fault.scope is FaultScope.ADVERSARY:
         for place, victim in enumerate(victims):
             _take_on(fault, place, victim)
         return
@@ -32,7 +32,7 @@ async def strike(net: "Devnet", fault: Fault) -> None:
 async def end(net: "Devnet", fault: Fault) -> None:
     """Have what it did pass, as far as it can."""
     network = net.around.network
-    if fault.aim is Aim.LINK:
+    if fault.scope is FaultScope.LINK:
         network.shares.pop(fault.name, None)
         return
     for victim in (net.peers[it] for it in fault.peers):
@@ -47,10 +47,10 @@ async def end(net: "Devnet", fault: Fault) -> None:
                 victim.disk.full = False
             case "clock_skew":
                 victim.skew_s = 0.0
-            case _ if fault.aim is Aim.NATURE:
+            case _ if fault.scope is FaultScope.ADVERSARY:
                 victim.put_off(fault.name)
         if fault.name in ("freeze", "oneway", "partition"):
-            victim.strike(struck=False)
+            victim.inject(struck=False)
 
 
 def _take_on(fault: Fault, place: int, victim: DevPeer) -> None:
@@ -83,12 +83,12 @@ async def _hit(net: "Devnet", fault: Fault, victim: DevPeer) -> None:
             await net.add_like(victim)
         case "freeze":
             network.freeze(victim.host, frozen=True)
-            victim.strike(struck=True)
+            victim.inject(struck=True)
         case "oneway":
             network.deafen(victim.host, deaf=True)
-            victim.strike(struck=True)
+            victim.inject(struck=True)
         case "partition":
             network.set_island(victim.host, 1)
-            victim.strike(struck=True)
+            victim.inject(struck=True)
         case "full_disk":
             victim.disk.full = True

@@ -56,7 +56,7 @@ class SequenceNeverGoesBack:
     def see(self, number: int, start: int, node: Node) -> None:
         """Look at the view of peer `number` in its start `start`: with a new one it forgets."""
         seen = self._seen.setdefault((number, start), {})
-        for heard in node.peers.view.living(node.parts.seams.wall_s()):
+        for heard in node.peers.view.living(node.dependencies.environment.wall_s()):
             peer, seq = heard.signer, heard.record.seq
             before = seen.get(peer, -1)
             if seq < before:
@@ -77,11 +77,11 @@ class BoundsHold:
         known = len(peers.connected()) + 1
         for what, value, most in (
             ("adverts in the view", len(peers.view), limits.VIEW_ADVERTS_MAX),
-            ("tasks under way", node.path.statistics().under_way, TASKS_UNDER_WAY_MAX),
-            ("legs under way", node.legs.under_way, LEGS_AT_ONCE),
+            ("tasks under way", node.tasks.statistics().under_way, TASKS_UNDER_WAY_MAX),
+            ("legs under way", node.leg_server.under_way, LEGS_AT_ONCE),
             ("unread bytes", streams.unread_bytes, limits.UNREAD_BYTES_MAX),
             ("streams opened by others", streams.open_in, known * limits.STREAMS_IN_PER_PEER_MAX),
-            ("free slots", -node.parts.engine.free_slots, 0),
+            ("free slots", -node.dependencies.engine.free_slots, 0),
         ):
             if value > most:
                 self.violations.note("every bound holds", number, f"{value} {what}, at most {most}")

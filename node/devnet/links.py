@@ -40,7 +40,7 @@ class FaultyNetwork(MemoryNetwork):
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.carried_bytes = 0
-        self.parcels = 0
+        self.packets = 0
         self.lost = 0
         # Shares of all parcels, by the name of the fault.
         self.shares: dict[str, float] = {}
@@ -61,7 +61,7 @@ class FaultyNetwork(MemoryNetwork):
 
     def carry(self, source: str, target: str, size_bytes: int, deliver: Deliver) -> None:
         """See `MemoryNetwork.carry`."""
-        self.parcels += 1
+        self.packets += 1
         self.carried_bytes += size_bytes
         late_s = self._latency_s(source, target)
         if self.shares:
@@ -72,9 +72,9 @@ class FaultyNetwork(MemoryNetwork):
         pair = (source, target)
         tick = max(tick, self._due_tick.get(pair, 0))
         self._due_tick[pair] = tick
-        parcels = self._parcels.get(tick)
-        if parcels is not None:
-            parcels.append((source, target, deliver))
+        packets = self._parcels.get(tick)
+        if packets is not None:
+            packets.append((source, target, deliver))
             return
         self._parcels[tick] = [(source, target, deliver)]
         heapq.heappush(self._ticks, tick)

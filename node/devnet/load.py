@@ -10,7 +10,7 @@ import trio
 from node.devnet.invariants import Violations
 from node.devnet.open_loop import Latencies, moments
 from node.devnet.peer import DevPeer
-from node.devnet.tasks import Question, Stream, draw_question
+from node.devnet.tasks import DevnetQuestion, Stream, draw_question
 from node.peer import Node
 from node.task.events import Event, Failed
 from wire.content import ContentId
@@ -48,7 +48,7 @@ class Counts:
 
 
 @dataclass(slots=True)
-class Load:
+class OpenLoopLoad:
     """Asks at a rate, whatever the answers do."""
 
     askers: Sequence[DevPeer]
@@ -74,12 +74,12 @@ class Load:
                 await trio.sleep_until(started_s + at_s)
                 nursery.start_soon(self._ask, question, asker, started_s + at_s)
 
-    async def _ask(self, question: Question, asker: DevPeer, due_s: float) -> None:
+    async def _ask(self, question: DevnetQuestion, asker: DevPeer, due_s: float) -> None:
         self.counts.due += 1
         try:
             with trio.fail_after(GRACE_S):
                 node = await _up(asker)
-            task_id = await node.path.submit(question.request)
+            task_id = await node.tasks.submit(question.request)
         except (Refused, InputError, StoreError, trio.TooSlowError) as error:
             self.counts.refused += 1
             self._failed(question, f"refused: {error}")
@@ -104,7 +104,7 @@ class Load:
     ) -> bytes:
         """The answer; where the asker's peer starts again, from its journal."""
 
-        def tell(event: Event) -> None:
+        def on_event(event: Event) -> None:
             stream.see(event)
             if isinstance(event, Failed):
                 self.counts.retries += 1
@@ -117,7 +117,7 @@ class Load:
                 if before is not None and before is not node:
                     stream.again()
                 try:
-                    return (await node.path.watch(task_id, tell)).output
+                    return (await node.tasks.watch(task_id, on_event)).output
                 except Missing:
                     # It went down with its peer, or is about to be taken up again.
                     await trio.sleep(0.5)
@@ -126,7 +126,7 @@ class Load:
         raise TaskFailed(f"nothing was heard of it for {GRACE_S:.0f} s after its deadline")
 
     def _answered(
-        self, question: Question, stream: Stream, output: bytes, due_s: float, asker: DevPeer
+        self, question: DevnetQuestion, stream: Stream, output: bytes, due_s: float, asker: DevPeer
     ) -> None:
         now_s = trio.current_time()
         counts = self.counts
@@ -151,7 +151,7 @@ class Load:
                 f"task {question.number}: {stream.lost} lost, {stream.doubled} doubled",
             )
 
-    def _failed(self, question: Question, why: str) -> None:
+    def _failed(self, question: DevnetQuestion, why: str) -> None:
         if len(self.failures) < FAILURES_KEPT:
             self.failures.append(f"task {question.number} ({question.kind}): {why}")
 

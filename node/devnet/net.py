@@ -16,17 +16,17 @@ from trio import TaskStatus  # type: ignore[attr-defined]
 
 from node.devnet.accounting import Accounting
 from node.devnet.config import DevnetConfig
-from node.devnet.faults import Aim, Fault, plan
-from node.devnet.injection import end, strike
+from node.devnet.faults import FaultScope, Fault, plan
+from node.devnet.injection import end, inject
 from node.devnet.invariants import Violations
 from node.devnet.links import FaultyNetwork
-from node.devnet.load import Load
+from node.devnet.load import OpenLoopLoad
 from node.devnet.machine import Machine, check_memory
-from node.devnet.peer import DevPeer, Surroundings
+from node.devnet.peer import DevPeer, SharedEnvironment
 from node.devnet.plan import key_of, plan_peers
 from node.devnet.sampling import Sampler
 from node.devnet.tasks import MadeUpSource, first_request
-from node.task.events import silently
+from node.task.events import ignore_event
 from p2p.transport import Transport
 from wire.errors import BatonError, InputError, StoreError, TransportError
 
@@ -45,10 +45,10 @@ class Devnet:
 
     config: DevnetConfig
     machine: Machine
-    around: Surroundings
+    around: SharedEnvironment
     nursery: trio.Nursery
     violations: Violations
-    load: Load
+    load: OpenLoopLoad
     sampler: Sampler
     peers: list[DevPeer] = field(default_factory=list)
     faults: tuple[Fault, ...] = ()
@@ -166,10 +166,10 @@ class Devnet:
         newcomer = await self.add_like(self.load.askers[0])
         if newcomer.node is None:
             return None
-        path = newcomer.node.path
+        path = newcomer.node.tasks
         request = first_request(self.config.deadline_s)
         try:
-            await path.watch(await path.submit(request), silently)
+            await path.watch(await path.submit(request), ignore_event)
         except BatonError as error:
             self.note(f"a newcomer's first task: {error}")
             return None
@@ -191,18 +191,18 @@ class Devnet:
 
     async def inject(self, fault: Fault) -> None:
         """Have one fault happen, and end after its time. It may be one that nobody planned."""
-        if fault.aim is Aim.EVENT:
+        if fault.scope is FaultScope.EVENT:
             self._struck()
         whom = (
             f" {len(fault.peers)} peers" if fault.peers else f" {fault.amount:.0%} of all parcels"
         )
         self.note(f"{fault.name} strikes{whom}")
-        await strike(self, fault)
-        if fault.for_s != math.inf and fault.aim is not Aim.RATE:
+        await inject(self, fault)
+        if fault.for_s != math.inf and fault.scope is not FaultScope.RATE:
             await trio.sleep(fault.for_s)
             await end(self, fault)
             self.note(f"{fault.name} is over")
-            if fault.aim is Aim.EVENT:
+            if fault.scope is FaultScope.EVENT:
                 self._struck()
 
     def _struck(self) -> None:
@@ -254,7 +254,7 @@ async def open_devnet(
     violations = Violations(lambda: 0.0 if net is None else net.now_s)
     try:
         async with trio.open_nursery() as nursery:
-            around = Surroundings(
+            around = SharedEnvironment(
                 network=FaultyNetwork(config.seed),
                 accounting=accounting,
                 source=MadeUpSource(),
@@ -271,7 +271,7 @@ async def open_devnet(
                 around,
                 nursery,
                 violations,
-                Load((), violations, config.seed, config.deadline_s),
+                OpenLoopLoad((), violations, config.seed, config.deadline_s),
                 Sampler(config.seed, violations),
             )
             watch(net)

@@ -24,7 +24,7 @@ GOOD_AT_ZERO = {name for name, _ in HEADLINES} - {"tasks_accepted", "tasks_answe
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ChartLine:
     """One line of a chart; where a value is None it is broken."""
 
     label: str
@@ -32,7 +32,7 @@ class Line:
 
 
 def chart(
-    title: str, times_s: Sequence[float], lines: Sequence[Line], marks: Mapping[float, str]
+    title: str, times_s: Sequence[float], lines: Sequence[ChartLine], marks: Mapping[float, str]
 ) -> str:
     """Lines over time, with marks at moments that matter."""
     most_s = max([*times_s, 1.0])
@@ -105,9 +105,9 @@ def page_of(report: Mapping[str, Any]) -> str:
             words = f"{fault['name']}: {len(fault['peers'])} peers"
             marks[fault["at_s"]] = "; ".join(filter(None, (marks.get(fault["at_s"]), words)))
 
-    def line(label: str, name: str, scale: float = 1.0) -> Line:
+    def line(label: str, name: str, scale: float = 1.0) -> ChartLine:
         values = [None if it[name] is None else it[name] * scale for it in series]
-        return Line(label, values)
+        return ChartLine(label, values)
 
     charts = [
         chart("Peers that others can count on", times_s, [line("peers", "living")], marks),

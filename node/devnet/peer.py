@@ -19,15 +19,15 @@ from node.devnet.accounting import Accounting, CountingTransport
 from node.devnet.adversary import HANDLED, DevnetEngine, Disk, flood, memory_store, misbehave
 from node.devnet.links import FaultyNetwork
 from node.devnet.plan import PeerPlan, manifests
-from node.peer import Node, Parts, open_node
+from node.peer import Node, Dependencies, open_node
 from node.serving.sources import Source
-from p2p.adverts import Seams
+from p2p.adverts import Environment
 from p2p.over_libp2p import MemoryTransport
 from p2p.peers import PeersConfig
 from p2p.transport import Transport
 from store import Store, Table, open_store
 from wire.errors import BatonError
-from wire.message import Hello, Message, Part, Ping, Seek, Swap
+from wire.message import Hello, Message, Goodbye, Ping, Seek, Swap
 from wire.signing import SigningKey
 
 QUOTA_BYTES = 1 << 30
@@ -35,10 +35,10 @@ QUOTA_BYTES = 1 << 30
 WALL_S = 1_800_000_000.0
 LEAVE_S = 5.0
 _MANIFESTS = manifests()
-GOSSIP_MESSAGES: tuple[type[Message], ...] = (Hello, Ping, Part, Swap, Seek)
+GOSSIP_MESSAGES: tuple[type[Message], ...] = (Hello, Ping, Goodbye, Swap, Seek)
 
 
-class State(Enum):
+class PeerLifecycle(Enum):
     """How a peer is, as the one who strikes it knows."""
 
     DOWN = auto()
@@ -48,7 +48,7 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class SharedEnvironment:
     """What all peers of a run share."""
 
     network: FaultyNetwork
@@ -70,11 +70,11 @@ class DevPeer:
 
     plan: PeerPlan
     key: SigningKey
-    around: Surroundings
+    around: SharedEnvironment
     disk: Disk = field(default_factory=Disk)
     skew_s: float = 0.0
     natures: set[str] = field(default_factory=set)
-    state: State = State.DOWN
+    state: PeerLifecycle = PeerLifecycle.DOWN
     node: Node | None = None
     starts: int = 0
     up_s: float = 0.0
@@ -98,12 +98,12 @@ class DevPeer:
     @property
     def is_up(self) -> bool:
         """Whether others can count on it."""
-        return self.state is State.UP and self.node is not None
+        return self.state is PeerLifecycle.UP and self.node is not None
 
-    def seams(self) -> Seams:
+    def environment(self) -> Environment:
         random = Random(f"{self.around.seed}:peer:{self.number}:{self.starts}")
         base_s = WALL_S - self.around.started_s
-        return Seams(
+        return Environment(
             wall_s=lambda: base_s + self.skew_s + trio.current_time(),
             random=random,
             entropy=random.randbytes,
@@ -134,24 +134,24 @@ class DevPeer:
             self.around.ended(self.number, str(group.exceptions[0]))
         finally:
             self.node = None
-            self.state = State.DOWN
+            self.state = PeerLifecycle.DOWN
             self._ended.set()
 
     def _is_up(self, node: Node, nursery: trio.Nursery) -> None:
         self.node = node
-        self.state = State.UP
+        self.state = PeerLifecycle.UP
         self.up_s = trio.current_time()
         handlers = node.peers.handlers
         for kind in handlers:
             purpose = "gossip" if kind in GOSSIP_MESSAGES else "work"
             handlers[kind] = self.around.accounting.booked(handlers[kind], purpose)
         self._nursery = nursery
-        for nature in tuple(self.natures):
-            self._take_on(nature)
+        for adversary in tuple(self.natures):
+            self._take_on(adversary)
 
     @asynccontextmanager
     async def _open(self, bootstraps: tuple[str, ...]) -> AsyncIterator[Node]:
-        around, seams = self.around, self.seams()
+        around, environment = self.around, self.environment()
         folder = around.folder / str(self.number)
         listen = f"/memory/{self.number + 1}" if around.tcp is None else "/ip4/127.0.0.1/tcp/0"
         config = NodeConfig(
@@ -161,7 +161,7 @@ class DevPeer:
             models=tuple(str(_MANIFESTS[it].id) for it in self.plan.models),
             leave_s=LEAVE_S,
         )
-        number = int(seams.wall_s() * 1e9)
+        number = int(environment.wall_s() * 1e9)
         transport: Transport = MemoryTransport(around.network, wall_ns=lambda: number)
         self._engine = DevnetEngine(self.plan.unit_s)
         async with AsyncExitStack() as stack:
@@ -175,15 +175,15 @@ class DevPeer:
                 manifest = _MANIFESTS[name]
                 await store.put(manifest.to_bytes(), pin="model")
                 await store.write(Table.MODELS, manifest.id, manifest.to_bytes())
-            parts = Parts(
+            dependencies = Dependencies(
                 key=self.key,
-                seams=seams,
+                environment=environment,
                 transport=CountingTransport(around.tcp or transport, around.accounting),
                 store=store,
                 engine=self._engine,
                 sources=around.source,
             )
-            yield await stack.enter_async_context(open_node(config, parts))
+            yield await stack.enter_async_context(open_node(config, dependencies))
 
     # Being struck
 
@@ -201,44 +201,44 @@ class DevPeer:
         self._leave.set()
         await self._ended.wait()
 
-    def strike(self, *, struck: bool) -> None:
+    def inject(self, *, struck: bool) -> None:
         """Others cannot count on it, or can again."""
-        if self.state is not State.DOWN:
-            self.state = State.STRUCK if struck else State.UP
+        if self.state is not PeerLifecycle.DOWN:
+            self.state = PeerLifecycle.STRUCK if struck else PeerLifecycle.UP
 
-    def take_on(self, nature: str) -> None:
+    def take_on(self, adversary: str) -> None:
         """Behave like this from now on, also after a restart."""
-        self.natures.add(nature)
+        self.natures.add(adversary)
         if self.node is not None:
-            self._take_on(nature)
+            self._take_on(adversary)
 
-    def _take_on(self, nature: str) -> None:
+    def _take_on(self, adversary: str) -> None:
         node, engine = self.node, self._engine
         assert node is not None
         assert engine is not None
-        if nature == "liar":
+        if adversary == "liar":
             engine.lies = True
-        elif nature == "slow":
+        elif adversary == "slow":
             engine.unit_s = self.plan.unit_s * 10
             self.around.network.slow(self.host, slow=True)
-        elif nature == "flooder":
+        elif adversary == "flooder":
             self._flooding = trio.CancelScope()
             self._nursery.start_soon(self._flood, node, self._flooding)
-        elif nature in HANDLED:
-            random = Random(f"{self.around.seed}:{nature}:{self.number}")
-            self._undo = misbehave(node, nature, random)
+        elif adversary in HANDLED:
+            random = Random(f"{self.around.seed}:{adversary}:{self.number}")
+            self._undo = misbehave(node, adversary, random)
 
-    def put_off(self, nature: str) -> None:
+    def put_off(self, adversary: str) -> None:
         """Behave again."""
-        self.natures.discard(nature)
+        self.natures.discard(adversary)
         if self.node is None or self._engine is None:
             return
-        if nature == "liar":
+        if adversary == "liar":
             self._engine.lies = False
-        elif nature == "slow":
+        elif adversary == "slow":
             self._engine.unit_s = self.plan.unit_s
             self.around.network.slow(self.host, slow=False)
-        elif nature == "flooder" and self._flooding is not None:
+        elif adversary == "flooder" and self._flooding is not None:
             self._flooding.cancel()
         elif self._undo is not None:
             self._undo()

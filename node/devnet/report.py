@@ -19,7 +19,7 @@ _NONE_OF = ("tasks_lost", "tasks_late", "tokens_lost", "tokens_doubled", "invari
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class DevnetReport:
     """A run's figures, by the names that stay; `document` is what --json prints."""
 
     document: dict[str, Any]
@@ -39,13 +39,13 @@ class Report:
             missed.append(f"wrong_answers_accepted is {wrong}, more than the {most} of chance")
         return missed
 
-    def closed(self, net: Devnet) -> "Report":
+    def closed(self, net: Devnet) -> "DevnetReport":
         """The report with what was found since: whether anything outlived the network."""
         found = {
             "invariants_violated": net.violations.count,
             "violations": [str(it) for it in net.violations.found],
         }
-        return Report({**self.document, **found})
+        return DevnetReport({**self.document, **found})
 
     def lines(self) -> list[str]:
         """The figures as text."""
@@ -78,7 +78,7 @@ def _told(fault: dict[str, Any]) -> str:
     return f"{fault['name']} at {fault['at_s']:.3g} s{lasting}{whom}"
 
 
-def report_of(net: Devnet) -> Report:
+def report_of(net: Devnet) -> DevnetReport:
     """The report of a run that has ended, while its network is still open."""
     load, sampler, around = net.load, net.sampler, net.around
     counts = load.counts
@@ -89,7 +89,7 @@ def report_of(net: Devnet) -> Report:
     peer_seconds = max(1.0, sampler.peer_seconds)
     chance = wrong_chance(net)
     last = sampler.samples[-1]
-    return Report(
+    return DevnetReport(
         {
             "peers": net.config.peers,
             "seed": net.config.seed,
@@ -120,7 +120,7 @@ def report_of(net: Devnet) -> Report:
             "gossip_bytes_per_peer_s": gossip_bytes / peer_seconds,
             "rss_bytes": net.machine.used_bytes(),
             "cpu_s": net.machine.cpu_s(),
-            "parcels": around.network.parcels,
+            "parcels": around.network.packets,
             "invariants_violated": net.violations.count,
             "replay": net.config.replay_line(),
             "violations": [str(it) for it in net.violations.found],

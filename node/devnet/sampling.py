@@ -171,7 +171,7 @@ class Sampler:
         lacking = {it: min(CANDIDATES_WANTED, n - (it in mine)) for it, n in there.items()}
         lacking = {part: count for part, count in lacking.items() if count > 0}
         view: View = peer.node.peers.view
-        for heard in view.living(peer.node.parts.seams.wall_s()):
+        for heard in view.living(peer.node.dependencies.environment.wall_s()):
             if not lacking:
                 return True
             if heard.signer in own:

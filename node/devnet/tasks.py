@@ -10,7 +10,7 @@ from random import Random
 
 import trio
 
-from node.asking.run import Request
+from node.asking.run import TaskRequest
 from node.devnet.plan import DIMENSIONS, manifests
 from node.engines.hash_engine import hash_piece, hash_vector
 from node.serving.data_role import PASSAGES_PER_LEG
@@ -49,13 +49,13 @@ WORDS = [
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class DevnetQuestion:
     """One task and its answer."""
 
     number: int
     kind: str
     model: str
-    request: Request
+    request: TaskRequest
     answer: bytes
     # Where the answer comes token by token.
     tokens: tuple[bytes, ...] = ()
@@ -81,7 +81,7 @@ def text_of(name: str) -> str:
     return "\n\n".join(paragraphs)
 
 
-def draw_question(number: int, random: Random, deadline_s: int) -> Question:
+def draw_question(number: int, random: Random, deadline_s: int) -> DevnetQuestion:
     """Task number `number` of a run."""
     kind = random.choices(tuple(MIXTURE), tuple(MIXTURE.values()))[0]
     model = random.choices(tuple(ASKED_FOR), tuple(ASKED_FOR.values()))[0]
@@ -105,7 +105,7 @@ def draw_question(number: int, random: Random, deadline_s: int) -> Question:
         answer = _vectors(model_id, cut(text_of(name))[:PASSAGES_PER_LEG])
         fetch = Stage(role=Role.DATA, operation="fetch", model=None, parameters={"source": name})
         stages = (fetch, _infer("embed-passages", model_id, {}))
-    request = Request(
+    request = TaskRequest(
         stages=stages,
         input=data,
         deadline_s=deadline_s,
@@ -113,16 +113,16 @@ def draw_question(number: int, random: Random, deadline_s: int) -> Question:
         verifiers=3,
         needed=2,
     )
-    return Question(
+    return DevnetQuestion(
         number=number, kind=kind, model=model, request=request, answer=answer, tokens=tokens
     )
 
 
-def first_request(deadline_s: int) -> Request:
+def first_request(deadline_s: int) -> TaskRequest:
     """What somebody new asks first: one text, of the common model."""
     stage = _infer("embed", manifests()["common"].id, {})
     data = Texts(texts=("hello",)).to_bytes()
-    return Request(stages=(stage,), input=data, deadline_s=deadline_s)
+    return TaskRequest(stages=(stage,), input=data, deadline_s=deadline_s)
 
 
 def _infer(operation: str, model: ContentId, parameters: dict[str, str | int]) -> Stage:

@@ -14,7 +14,7 @@ PAUSE_S_MAX = 30.0
 
 
 @dataclass(slots=True)
-class Patience:
+class Backoff:
     """Who refused how often for one task, and when each may be asked again."""
 
     _refusals: dict[PeerId, int] = field(default_factory=dict)

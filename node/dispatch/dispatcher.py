@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 
 import trio
 
-from node.dispatch.failover import Course
-from node.dispatch.handoff import Baton, Delivered, Relay
+from node.dispatch.failover import Failover
+from node.dispatch.handoff import Handoff, LegResult, Relay
 from node.dispatch.hedging import Hedging
 from node.dispatch.measured import Measured
-from node.dispatch.progress import Shown
-from node.dispatch.route import Candidate, Leg, Load, candidates, ranked
+from node.dispatch.progress import StreamProgress
+from node.dispatch.route import Candidate, Leg, PeerLoad, candidates, ranked
 from node.engines.interface import Part
-from node.task.events import LegDone, Offered, Tell
+from node.task.events import LegDone, Offered, EventSink
 from p2p.peers import Peers
 from p2p.score import Offence, Standing
 from p2p.typed_call import refused
@@ -31,7 +31,7 @@ from wire.signed import Signed
 from wire.task import Stage
 from wire.tree import name_of
 
-__all__ = ["Baton", "Delivered", "Handing", "Relay"]
+__all__ = ["Handoff", "LegResult", "Dispatcher", "Relay"]
 
 # A peer that neither accepts nor refuses within this is passed over.
 ACCEPT_DEADLINE_S = 5.0
@@ -39,7 +39,7 @@ DELIVERED_KEPT = 1000
 
 
 @dataclass(slots=True)
-class Handing:
+class Dispatcher:
     """Hands batons on for one peer, and remembers what it has under way with whom."""
 
     peers: Peers
@@ -56,7 +56,7 @@ class Handing:
     def able(self, stage: Stage, avoid: frozenset[PeerId] = frozenset()) -> list[PeerId]:
         """Peers that could do `stage`, best first, without those to avoid."""
         adverts, loads = self._known(stage, avoid)
-        return ranked(adverts, Leg(stage.model), loads, self.peers.seams.random)
+        return ranked(adverts, Leg(stage.model), loads, self.peers.environment.random)
 
     def anybody(self, stage: Stage) -> bool:
         """Whether `able` finds somebody, for less than it costs to put them in order."""
@@ -71,11 +71,11 @@ class Handing:
 
     def _known(
         self, stage: Stage, avoid: frozenset[PeerId]
-    ) -> tuple[list[Signed[Advert]], dict[PeerId, Load]]:
+    ) -> tuple[list[Signed[Advert]], dict[PeerId, PeerLoad]]:
         now_s = trio.current_time()
         adverts = [it for it in self._playing(stage) if it.signer not in avoid]
         loads = {
-            it.signer: Load(
+            it.signer: PeerLoad(
                 self.peers.standing(it.signer),
                 self.under_way.get(it.signer, 0),
                 self.measured.round_trip_s(it.signer),
@@ -87,7 +87,7 @@ class Handing:
 
     def _playing(self, stage: Stage) -> list[Signed[Advert]]:
         """Who does such legs, as far as is known here; this peer too if it does."""
-        found = self.peers.view.candidates(stage.role, stage.model, self.peers.seams.wall_s())
+        found = self.peers.view.candidates(stage.role, stage.model, self.peers.environment.wall_s())
         mine = self.peers.mine()
         offer = mine.record
         if offer.plays(stage.role) and (stage.model is None or offer.offer_of(stage.model)):
@@ -96,73 +96,73 @@ class Handing:
 
     async def hand_on(
         self,
-        baton: Baton,
-        tell: Tell,
+        handoff: Handoff,
+        on_event: EventSink,
         relay: Relay,
         *,
         deadline_at_s: float,
         patience_s: float = math.inf,
-        shown: Shown | None = None,
+        shown: StreamProgress | None = None,
         failed: set[PeerId] | None = None,
-    ) -> Delivered:
+    ) -> LegResult:
         """Have the rest of the legs done. TaskFailed once the deadline leaves nobody to ask.
 
         A peer that failed is not asked again; one that was only busy may be. Refused, to be tried
         again, when there was nobody to ask for `patience_s`. `shown` is how far the last leg was
         streamed already, `failed` are peers that failed in an earlier attempt; both are kept up.
         """
-        course = Course(
+        failover = Failover(
             self,
-            baton,
-            tell,
+            handoff,
+            on_event,
             relay,
             deadline_at_s,
-            shown if shown is not None else Shown(),
+            shown if shown is not None else StreamProgress(),
             failed if failed is not None else set(),
         )
-        return await course.run(patience_s)
+        return await failover.run(patience_s)
 
     async def offer(
         self,
-        baton: Baton,
+        handoff: Handoff,
         peer: PeerId,
-        tell: Tell,
+        on_event: EventSink,
         take: Callable[[Part], Awaitable[None]],
         resume: Progress | None,
         deadline_at_s: float,
-    ) -> Delivered:
+    ) -> LegResult:
         """One peer's turn: what it delivered, or the error that says why it did not."""
         left_s = deadline_at_s - trio.current_time()
         offer = Offer(
-            task=baton.task.raw,
-            stage=baton.stage,
-            receipts=tuple(it.raw for it in baton.receipts),
-            input=baton.input,
+            task=handoff.task.raw,
+            stage=handoff.stage,
+            receipts=tuple(it.raw for it in handoff.receipts),
+            input=handoff.input,
             deadline_ms=max(1, int(left_s * 1000)),
-            units=baton.units,
+            units=handoff.units,
             resume=resume,
-            avoid=tuple(sorted(baton.avoid))[: limits.AVOID_MAX],
+            avoid=tuple(sorted(handoff.avoid))[: limits.AVOID_MAX],
         )
         self.under_way[peer] = at_once = self.under_way.get(peer, 0) + 1
         began_s = trio.current_time()
         try:
-            async with self.peers.talk(peer, deadline_s=left_s) as talk:
-                await talk.send(offer)
+            async with self.peers.call(peer, deadline_s=left_s) as call:
+                await call.send(offer)
                 with trio.move_on_after(ACCEPT_DEADLINE_S) as patience:
-                    await talk.expect(Accept)
+                    await call.expect(Accept)
                 if patience.cancelled_caught:
-                    if baton.is_own:
+                    if handoff.is_own:
                         self.peers.offended(peer, Offence.SLOW)
                     raise Refused(f"no answer to the offer within {ACCEPT_DEADLINE_S:.0f} s")
-                tell(Offered(baton.stage, baton.leg.role, peer))
+                on_event(Offered(handoff.stage, handoff.leg.role, peer))
                 while True:
-                    match message := await talk.receive():
+                    match message := await call.receive():
                         case Piece():
                             await take(Part(message.position, message.units, message.data))
                         case Refuse():
                             raise refused(message)
                         case Result():
-                            delivered = self._delivered(baton, peer, message, tell)
+                            delivered = self._delivered(handoff, peer, message, on_event)
                             break
                         case _:
                             raise RemoteProtocolError("neither a piece nor a result")
@@ -171,7 +171,7 @@ class Handing:
             if not self.under_way[peer]:
                 del self.under_way[peer]
         leg = delivered.receipts[-1].record
-        if baton.is_last and not leg.reused:
+        if handoff.is_last and not leg.reused:
             begun = resume.units if resume is not None else 0
             # What we gave it at once, it had to share its time between.
             took_s = (trio.current_time() - began_s) / at_once
@@ -179,16 +179,18 @@ class Handing:
             self.measured.delivered(peer, leg.model, units, took_s, trio.current_time())
         return delivered
 
-    def _delivered(self, baton: Baton, peer: PeerId, result: Result, tell: Tell) -> Delivered:
+    def _delivered(
+        self, handoff: Handoff, peer: PeerId, result: Result, on_event: EventSink
+    ) -> LegResult:
         """Check what came back against what was asked; WireError if it does not fit."""
-        receipts = open_receipts(baton.task, result.receipts)
-        if len(receipts) != len(baton.task.record.stages):
-            raise Malformed(f"{len(receipts)} receipts for {len(baton.task.record.stages)} legs")
-        if tuple(receipts[: baton.stage]) != baton.receipts:
+        receipts = open_receipts(handoff.task, result.receipts)
+        if len(receipts) != len(handoff.task.record.stages):
+            raise Malformed(f"{len(receipts)} receipts for {len(handoff.task.record.stages)} legs")
+        if tuple(receipts[: handoff.stage]) != handoff.receipts:
             raise Malformed("the receipts of earlier legs were changed")
-        if receipts[baton.stage].signer != peer:
+        if receipts[handoff.stage].signer != peer:
             raise Malformed("the leg was signed by another peer than the one that took it")
-        if any(it.signer in baton.avoid for it in receipts[baton.stage :]):
+        if any(it.signer in handoff.avoid for it in receipts[handoff.stage :]):
             raise Malformed("a peer that was to be avoided signed a leg")
         last = receipts[-1].record
         if result.output is not None and name_of(result.output) != last.output:
@@ -196,10 +198,10 @@ class Handing:
         source = result.source
         if source is not None and name_of(source) != last.input:
             raise Malformed("the input is not the one that the last receipt names")
-        for receipt in receipts[baton.stage :]:
-            tell(LegDone(receipt))
+        for receipt in receipts[handoff.stage :]:
+            on_event(LegDone(receipt))
         self.delivered_before.pop(peer, None)
         self.delivered_before[peer] = None
         if len(self.delivered_before) > DELIVERED_KEPT:
             self.delivered_before.pop(next(iter(self.delivered_before)))
-        return Delivered(receipts=tuple(receipts), output=result.output, source=source)
+        return LegResult(receipts=tuple(receipts), output=result.output, source=source)

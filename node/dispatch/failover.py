@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from node.dispatch.backoff import Patience
-from node.dispatch.handoff import Baton, Delivered, Relay
-from node.dispatch.progress import Shown
+from node.dispatch.backoff import Backoff
+from node.dispatch.handoff import Handoff, LegResult, Relay
+from node.dispatch.progress import StreamProgress
 from node.dispatch.quotes import quotes
 from node.dispatch.route import Candidate, drawn
 from node.engines.interface import Part
 from node.serving.data_role import PASSAGES_PER_LEG
-from node.task.events import Failed, Streamed, Tell
+from node.task.events import Failed, Streamed, EventSink
 from node.task.units import streamed_max
 from p2p.connect import PATIENCE_S
 from p2p.score import Offence
@@ -36,7 +36,7 @@ from wire.kinds import Role
 from wire.task import Stage
 
 if TYPE_CHECKING:
-    from node.dispatch.dispatcher import Handing
+    from node.dispatch.dispatcher import Dispatcher
 
 # How often to look again when nobody can take the leg now.
 PAUSE_S = 0.25
@@ -53,25 +53,25 @@ WORTH_ASKING_S = 0.05
 
 
 @dataclass(slots=True)
-class Course:
+class Failover:
     """One baton on its way. `shown` and `failed` are those of its task."""
 
-    handing: "Handing"
-    baton: Baton
-    tell: Tell
+    dispatcher: "Dispatcher"
+    handoff: Handoff
+    on_event: EventSink
     relay: Relay
     deadline_at_s: float
-    shown: Shown
+    shown: StreamProgress
     failed: set[PeerId]
-    _patience: Patience = field(default_factory=Patience)
+    _patience: Backoff = field(default_factory=Backoff)
     _reasons: list[str] = field(default_factory=list)
     # Nobody died or fell silent: all that failed so far was refused for good.
     _declined: bool = True
     # Who has the baton now: one, or two where the first took long.
     _running: dict[PeerId, trio.CancelScope] = field(default_factory=dict)
 
-    async def run(self, patience_s: float) -> Delivered:
-        """See `Handing.hand_on`."""
+    async def run(self, patience_s: float) -> LegResult:
+        """See `Dispatcher.hand_on`."""
         self._declined = not self.failed
         nobody_since_s = trio.current_time()
         while (now_s := trio.current_time()) < self.deadline_at_s:
@@ -92,7 +92,7 @@ class Course:
                 await trio.sleep(max(0.0, min(PAUSE_S, self.deadline_at_s - now_s)))
                 continue
             nobody_since_s = now_s
-            chosen = await self._better(drawn(choices, self.handing.peers.seams.random))
+            chosen = await self._better(drawn(choices, self.dispatcher.peers.environment.random))
             if chosen is not None:
                 delivered = await self._have_done(chosen, len(able) > 1)
                 if delivered is not None:
@@ -107,15 +107,15 @@ class Course:
     async def _look_further(self) -> None:
         """Beyond the view, for as long as the deadline allows."""
         left_s = self.deadline_at_s - trio.current_time()
-        leg = self.baton.leg
-        await self.handing.peers.seek(leg.role, leg.model, deadline_s=min(SEEK_S, left_s))
+        leg = self.handoff.leg
+        await self.dispatcher.peers.seek(leg.role, leg.model, deadline_s=min(SEEK_S, left_s))
 
     def _able(self) -> list[Candidate]:
-        avoid = self.baton.avoid | self.failed | self._running.keys()
-        if not self.baton.is_own:
+        avoid = self.handoff.avoid | self.failed | self._running.keys()
+        if not self.handoff.is_own:
             # A stranger's leg that we would not take from it must not come in our own name.
-            avoid |= {self.handing.peers.me}
-        return self.handing.candidates(self.baton.leg, self._units(), avoid)
+            avoid |= {self.dispatcher.peers.me}
+        return self.dispatcher.candidates(self.handoff.leg, self._units(), avoid)
 
     def _ready(self, able: Sequence[Candidate]) -> list[Candidate]:
         """Of those able, the ones to choose from now."""
@@ -123,26 +123,28 @@ class Course:
         choices = [of[it] for it in self._patience.best(list(of), trio.current_time())]
         if self.failed:
             # Claims cost nothing. Once bitten, those who have delivered before come first.
-            before = self.handing.delivered_before
+            before = self.dispatcher.delivered_before
             choices = [it for it in choices if it.peer in before] or choices
         return choices
 
     async def _better(self, two: Sequence[Candidate]) -> Candidate | None:
         """The one of them that says it will be done first; None if all of them say no."""
         # Bringing a text in takes no time to speak of, and nobody says how long.
-        slight = self.baton.leg.role is not Role.INFER
+        slight = self.handoff.leg.role is not Role.INFER
         if slight or len(two) < 2 or min(it.work_s for it in two) < WORTH_ASKING_S:
             return two[0]
         left_s = self.deadline_at_s - trio.current_time()
-        given = self.handing.under_way
+        given = self.dispatcher.under_way
         before = {it.peer: given.get(it.peer, 0) for it in two}
-        found = await quotes(self.handing.peers, list(before), self.baton, self._units(), left_s)
+        found = await quotes(
+            self.dispatcher.peers, list(before), self.handoff, self._units(), left_s
+        )
         said: dict[PeerId, float] = {}
         for answer in found:
             if answer.error is not None:
                 self._blame(answer.peer, answer.error)
                 continue
-            self.handing.measured.answered(answer.peer, answer.round_trip_s)
+            self.dispatcher.measured.answered(answer.peer, answer.round_trip_s)
             said[answer.peer] = answer.expected_s
         heard = {it.peer for it in found}
         rated = []
@@ -159,16 +161,16 @@ class Course:
 
     def _units(self) -> int:
         """All of the work: what was shown of it is only said to be done."""
-        return max(1, self.baton.units)
+        return max(1, self.handoff.units)
 
     # Handing on
 
-    async def _have_done(self, first: Candidate, others: bool) -> Delivered | None:
+    async def _have_done(self, first: Candidate, others: bool) -> LegResult | None:
         """What the first delivered, or one that was given the leg besides; None if all failed."""
         after_s = self._hedge_after_s(first)
         if after_s is None or not others:
             return await self._hand_to(first, others)
-        won: list[Delivered] = []
+        won: list[LegResult] = []
         async with trio.open_nursery() as nursery:
 
             async def hand_to(one: Candidate) -> None:
@@ -180,29 +182,29 @@ class Course:
 
             nursery.start_soon(hand_to, first)
             await trio.sleep(after_s)
-            spare = drawn(self._ready(self._able()), self.handing.peers.seams.random, 1)
+            spare = drawn(self._ready(self._able()), self.dispatcher.peers.environment.random, 1)
             # Once a part was shown there is one stream, and nobody else's is of use.
-            if spare and not self.shown.units and self._running and self.handing.hedging.spend():
-                self.handing.hedged += 1
+            if spare and not self.shown.units and self._running and self.dispatcher.hedging.spend():
+                self.dispatcher.hedged += 1
                 nursery.start_soon(hand_to, spare[0])
         return won[0] if won else None
 
     def _hedge_after_s(self, first: Candidate) -> float | None:
-        if not self.baton.is_last or self.baton.leg.role is not Role.INFER or self.shown.units:
+        if not self.handoff.is_last or self.handoff.leg.role is not Role.INFER or self.shown.units:
             return None
-        return self.handing.hedging.after_s(first.expected_s)
+        return self.dispatcher.hedging.after_s(first.expected_s)
 
-    async def _hand_to(self, one: Candidate, others: bool) -> Delivered | None:
+    async def _hand_to(self, one: Candidate, others: bool) -> LegResult | None:
         """Offer the baton to one peer; None if it did not deliver, which is then noted."""
         began_s = trio.current_time()
-        until_s = began_s + _share(self.baton, others) * (self.deadline_at_s - began_s)
+        until_s = began_s + _share(self.handoff, others) * (self.deadline_at_s - began_s)
         overdue_s = self._overdue_s(one) if others else math.inf
         resume = self.shown.begin()
         # A piece now and then buys no time: there is one bound for all of the leg.
         scope = self._running[one.peer] = trio.CancelScope(
             deadline=min(until_s, began_s + overdue_s)
         )
-        units_max = streamed_max(self.baton.task.record.stages[-1])
+        units_max = streamed_max(self.handoff.task.record.stages[-1])
 
         async def take(part: Part) -> None:
             if part.position + part.units > units_max:
@@ -211,19 +213,19 @@ class Course:
                 # It was faster to begin with: there is one stream, and this is it.
                 self.failed.add(peer)
                 self._running[peer].cancel()
-            for event in self.shown.take(part):
-                self.tell(event)
+            for event in self.shown.apply(part):
+                self.on_event(event)
                 if isinstance(event, Streamed):
                     await self.relay(part)
 
         try:
             with scope:
-                delivered = await self.handing.offer(
-                    self.baton, one.peer, self.tell, take, resume, self.deadline_at_s
+                delivered = await self.dispatcher.offer(
+                    self.handoff, one.peer, self.on_event, take, resume, self.deadline_at_s
                 )
                 took_s = trio.current_time() - began_s
-                if self.baton.is_last:
-                    self.handing.hedging.delivered(took_s, one.expected_s)
+                if self.handoff.is_last:
+                    self.dispatcher.hedging.delivered(took_s, one.expected_s)
                 return delivered
             took_s = trio.current_time() - began_s
             if trio.current_time() < scope.deadline:
@@ -231,9 +233,9 @@ class Course:
                 return None
             # Not where a client left it no time, nor by a holder in the middle, which knows only
             # what was said to it: that is no fault of the peer's.
-            if took_s >= PATIENCE_S and self.baton.is_own:
+            if took_s >= PATIENCE_S and self.handoff.is_own:
                 offence = Offence.UNANSWERED if took_s >= overdue_s else Offence.SLOW
-                self.handing.peers.offended(one.peer, offence)
+                self.dispatcher.peers.offended(one.peer, offence)
             raise TooSlow(f"it took the leg and was not done in {took_s:.0f} s")
         except (Refused, TransportError, WireError, RemoteProtocolError) as error:
             self._blame(one.peer, error)
@@ -244,20 +246,20 @@ class Course:
     def _overdue_s(self, one: Candidate) -> float:
         """How long one peer may take for a leg, while there is another."""
         expected_s = max(one.expected_s, one.work_s)
-        if self.baton.leg.role is Role.DATA:
+        if self.handoff.leg.role is Role.DATA:
             expected_s += sum(self._usual_s(it) for it in self._later())
-        elif not self.baton.is_last:
+        elif not self.handoff.is_last:
             # It has to hand on itself; nobody says how long that takes.
             return math.inf
         return OVERDUE_S + OVERDUE_TIMES * expected_s
 
     def _later(self) -> Sequence[Stage]:
-        return self.baton.task.record.stages[self.baton.stage + 1 :]
+        return self.handoff.task.record.stages[self.handoff.stage + 1 :]
 
     def _usual_s(self, stage: Stage) -> float:
         """What a leg after this one takes with those that we know of."""
-        units = max(self.baton.units, PASSAGES_PER_LEG)
-        able = self.handing.candidates(stage, units, self.baton.avoid)
+        units = max(self.handoff.units, PASSAGES_PER_LEG)
+        able = self.dispatcher.candidates(stage, units, self.handoff.avoid)
         return median_high(max(it.expected_s, it.work_s) for it in able) if able else math.inf
 
     def _blame(self, peer: PeerId, error: BatonError) -> None:
@@ -268,21 +270,21 @@ class Course:
         else:
             self.failed.add(peer)
             self._declined = self._declined and isinstance(error, Refused)
-        self.handing.failed_over += 1
+        self.dispatcher.failed_over += 1
         self._reasons = [*self._reasons[-3:], f"{peer.short}: {error.message}"]
-        role = self.baton.leg.role.name.lower()
-        self.tell(Failed(role, peer, error.message, for_good))
+        role = self.handoff.leg.role.name.lower()
+        self.on_event(Failed(role, peer, error.message, for_good))
 
     def _nobody(self) -> str:
         tried = f" ({'; '.join(self._reasons)})" if self._reasons else ""
-        return f"no peer finished the {self.baton.leg.role.name.lower()} leg{tried}"
+        return f"no peer finished the {self.handoff.leg.role.name.lower()} leg{tried}"
 
 
-def _share(baton: Baton, others: bool) -> float:
+def _share(handoff: Handoff, others: bool) -> float:
     """How much of the time that is left one peer may take.
 
     Who takes a leg and falls silent leaves time for another, if there is one; the more legs are
     left, the longer its own failovers may take.
     """
-    legs = len(baton.task.record.stages) - baton.stage
+    legs = len(handoff.task.record.stages) - handoff.stage
     return legs / (legs + 1) if others else 1.0

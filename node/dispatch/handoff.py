@@ -12,7 +12,7 @@ from wire.task import Stage, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Baton:
+class Handoff:
     """What is handed on: the task, what was done so far, the input if small, who not to ask."""
 
     task: Signed[Task]
@@ -42,7 +42,7 @@ class Baton:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivered:
+class LegResult:
     """Every leg's receipt, and the last leg's output and input if they came inline."""
 
     receipts: tuple[Signed[Receipt], ...]

@@ -23,7 +23,7 @@ RESTARTS_MAX = 16
 
 
 @dataclass(slots=True)
-class Shown:
+class StreamProgress:
     """How far a stream was shown, and what is needed to go on with it elsewhere."""
 
     units: int = 0
@@ -39,7 +39,7 @@ class Shown:
     _muted: bool = False
 
     @classmethod
-    def after(cls, progress: Progress | None) -> "Shown":
+    def after(cls, progress: Progress | None) -> "StreamProgress":
         """What somebody else showed, as an offer tells it."""
         shown = cls()
         if progress is not None:
@@ -56,7 +56,7 @@ class Shown:
         self._next = self.units
         return Progress(units=self.units, data=bytes(self._data))
 
-    def take(self, part: Part) -> list[Streamed | Restarted]:
+    def apply(self, part: Part) -> list[Streamed | Restarted]:
         """What a piece of the peer that streams now changes for who watches.
 
         RemoteProtocolError for one that leaves something out, or goes back again and again.
@@ -86,7 +86,7 @@ class Shown:
         self._append(part)
         return [*told, Streamed(part.position, part.units, part.data)]
 
-    def rest(self, output: bytes, units: int) -> list[Streamed | Restarted]:
+    def remainder(self, output: bytes, units: int) -> list[Streamed | Restarted]:
         """What is still to be told, so that what was shown is `output`, of `units`."""
         told: list[Streamed | Restarted] = []
         right = hashlib.sha256(output[: self._size]).digest() == self._hash.digest()

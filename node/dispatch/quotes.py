@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import trio
 
-from node.dispatch.handoff import Baton
+from node.dispatch.handoff import Handoff
 from p2p.peers import Peers
 from wire import limits
 from wire.content import PeerId
@@ -19,7 +19,7 @@ PATIENCE_S_MIN = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class QuoteReply:
     """What one peer said: when it would be done, counted from here, or why it will not."""
 
     peer: PeerId
@@ -29,10 +29,10 @@ class Answer:
 
 
 async def quotes(
-    peers: Peers, asked: Sequence[PeerId], baton: Baton, units: int, left_s: float
-) -> list[Answer]:
+    peers: Peers, asked: Sequence[PeerId], handoff: Handoff, units: int, left_s: float
+) -> list[QuoteReply]:
     """The answers that came in time, in the order they came; those who kept silent are left out."""
-    stage = baton.leg
+    stage = handoff.leg
     quote = Quote(
         role=stage.role,
         operation=stage.operation,
@@ -40,7 +40,7 @@ async def quotes(
         units=min(units, 2**62),
         deadline_ms=max(1, min(int(left_s * 1000), limits.DEADLINE_S_MAX * 1000)),
     )
-    answers: list[Answer] = []
+    answers: list[QuoteReply] = []
     began_s = trio.current_time()
     with trio.move_on_after(min(QUOTE_DEADLINE_S, left_s)) as scope:
         async with trio.open_nursery() as nursery:
@@ -60,15 +60,15 @@ async def quotes(
     return answers
 
 
-async def _ask(peers: Peers, peer: PeerId, quote: Quote) -> Answer | None:
+async def _ask(peers: Peers, peer: PeerId, quote: Quote) -> QuoteReply | None:
     try:
-        async with peers.talk(peer, deadline_s=QUOTE_DEADLINE_S) as talk:
+        async with peers.call(peer, deadline_s=QUOTE_DEADLINE_S) as call:
             began_s = trio.current_time()
-            await talk.send(quote)
-            quoted = await talk.expect(Quoted)
+            await call.send(quote)
+            quoted = await call.expect(Quoted)
     except TooSlow:
         return None
     except (Refused, TransportError, WireError, RemoteProtocolError) as error:
-        return Answer(peer, error=error)
+        return QuoteReply(peer, error=error)
     round_trip_s = trio.current_time() - began_s
-    return Answer(peer, quoted.expected_ms / 1000 + round_trip_s, round_trip_s)
+    return QuoteReply(peer, quoted.expected_ms / 1000 + round_trip_s, round_trip_s)

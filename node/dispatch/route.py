@@ -29,7 +29,7 @@ FULL_WEIGHT = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class PeerLoad:
     """What we know of a peer beyond its advert: how it behaved, and what we gave it already.
 
     `observed` is how long a unit took it when it worked for us, and how far that is to be trusted
@@ -65,18 +65,18 @@ class Candidate:
     observed: bool = False
 
 
-def expected_s(advert: Advert, leg: Leg, load: Load) -> float:
+def expected_s(advert: Advert, leg: Leg, load: PeerLoad) -> float:
     """Seconds until this peer would be done with `leg`, by what it says and what we saw of it."""
     return load.round_trip_s + advert.queue_s + (load.under_way + 1) * _work_s(advert, leg, load)
 
 
 def candidates(
-    adverts: Iterable[Signed[Advert]], leg: Leg, loads: Mapping[PeerId, Load]
+    adverts: Iterable[Signed[Advert]], leg: Leg, loads: Mapping[PeerId, PeerLoad]
 ) -> list[Candidate]:
     """Who may be asked: not those that are banned."""
     found = []
     for heard in adverts:
-        load = loads.get(heard.signer, Load())
+        load = loads.get(heard.signer, PeerLoad())
         if load.standing is Standing.BANNED:
             continue
         work_s = _work_s(heard.record, leg, load)
@@ -97,7 +97,7 @@ def candidates(
 def ranked(
     adverts: Sequence[Signed[Advert]],
     leg: Leg,
-    loads: Mapping[PeerId, Load],
+    loads: Mapping[PeerId, PeerLoad],
     random: Random,
 ) -> list[PeerId]:
     """Peers to ask, best first; banned ones are not asked at all.
@@ -132,7 +132,7 @@ def drawn(choices: Sequence[Candidate], random: Random, count: int = 2) -> list[
     return sorted(taken, key=lambda it: round(it.expected_s / DIFFERENCE_S))
 
 
-def _work_s(advert: Advert, leg: Leg, load: Load) -> float:
+def _work_s(advert: Advert, leg: Leg, load: PeerLoad) -> float:
     offer = advert.offer_of(leg.model) if leg.model is not None else None
     unit_s = 1 / ((offer.units_per_s if offer else 0.0) or UNITS_PER_S_UNKNOWN)
     if load.observed is not None:

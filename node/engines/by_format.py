@@ -76,4 +76,4 @@ class EnginesByFormat:
 
     def statistics(self) -> EngineStatistics:
         parts = [engine.statistics() for engine in self.each]
-        return together(parts, {key: why for it in parts for key, why in it.aside.items()})
+        return together(parts, {key: why for it in parts for key, why in it.quarantined.items()})

@@ -84,13 +84,15 @@ class EngineStatistics:
     last_failure: str
     # Models that failed too often: why, and when the engine tries them again by itself, unless
     # they are unloaded. Models that are loaded when they are asked for.
-    aside: Mapping[ContentId, str] = field(default_factory=dict)
+    quarantined: Mapping[ContentId, str] = field(default_factory=dict)
     resting: frozenset[ContentId] = frozenset()
     # How much of a load under way is done, from 0 to 1.
     loading: Mapping[ContentId, float] = field(default_factory=dict)
 
 
-def together(parts: Sequence[EngineStatistics], aside: Mapping[ContentId, str]) -> EngineStatistics:
+def together(
+    parts: Sequence[EngineStatistics], quarantined: Mapping[ContentId, str]
+) -> EngineStatistics:
     """The counts of several engines as of one; whoever asks knows what it means to be put aside."""
     return EngineStatistics(
         jobs_queued=sum(it.jobs_queued for it in parts),
@@ -99,7 +101,7 @@ def together(parts: Sequence[EngineStatistics], aside: Mapping[ContentId, str]) 
         restarts=sum(it.restarts for it in parts),
         running=all(it.running for it in parts),
         last_failure=next((it.last_failure for it in parts if it.last_failure), ""),
-        aside=aside,
+        quarantined=quarantined,
         loading={model: share for it in parts for model, share in it.loading.items()},
     )
 

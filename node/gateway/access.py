@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import trio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from node.gateway.errors import Fault, fault_of
+from node.gateway.errors import ErrorDetail, fault_of
 from node.gateway.json_body import is_too_deep
 from node.gateway.keys import Keyring
 from node.gateway.rate_limit import Allowance
@@ -34,7 +34,7 @@ _HOST = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?
 class _Turned(Exception):
     """A request that goes no further."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: ErrorDetail) -> None:
         super().__init__(fault.message)
         self.fault = fault
 
@@ -44,11 +44,11 @@ class _Gone(Exception):
 
 
 def _turned(status: int, message: str, code: str, wait_s: float | None = None) -> _Turned:
-    return _Turned(Fault(status=status, message=message, code=code, retry_after_s=wait_s))
+    return _Turned(ErrorDetail(status=status, message=message, code=code, retry_after_s=wait_s))
 
 
 @dataclass(slots=True)
-class Door:
+class AccessMiddleware:
     """The application that the server runs."""
 
     inner: ASGIApp
@@ -193,7 +193,7 @@ def _is_host(text: str, config: GatewayConfig) -> bool:
     return True
 
 
-async def _refuse(send: Send, fault: Fault) -> None:
+async def _refuse(send: Send, fault: ErrorDetail) -> None:
     body = json.dumps(fault.body).encode()
     headers = {
         "content-type": "application/json",

@@ -9,31 +9,31 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from node.gateway.access import Door
+from node.gateway.access import AccessMiddleware
 from node.gateway.chat import chat_router
 from node.gateway.completions import completions_router
 from node.gateway.embeddings import embeddings_router
-from node.gateway.errors import TYPES, Fault, HttpError, fault_of
+from node.gateway.errors import TYPES, ErrorDetail, HttpError, fault_of
 from node.gateway.infer import infer_router
 from node.gateway.json_body import words_of
 from node.gateway.keys import Keyring, keys_file
 from node.gateway.models_api import listing_router
-from node.gateway.requests import InferAsked
-from node.gateway.task_service import Desk
+from node.gateway.requests import InferRequest
+from node.gateway.task_service import TaskService
 from node.gateway.tasks_api import native_router
 from node.gateway_config import GatewayConfig
 from node.peer import Node
 from wire.errors import BatonError
 
 E = TypeVar("E", bound=Exception)
-BUG = Fault(status=500, message="a bug in Baton: its log says more", code="bug")
+BUG = ErrorDetail(status=500, message="a bug in Baton: its log says more", code="bug")
 DESCRIPTION = """A peer of a Baton network, as OpenAI's clients know an API. Each answer carries
 the ids of its tasks (`x-baton-task`) and of their receipts (`x-baton-receipt`)."""
 
 
-def gateway_app(node: Node, config: GatewayConfig) -> Door:
+def gateway_app(node: Node, config: GatewayConfig) -> AccessMiddleware:
     """The whole application, with its door."""
-    desk = Desk(node, config)
+    service = TaskService(node, config)
     # Its own pages would load scripts from elsewhere; the document alone is served.
     app = FastAPI(
         title="Baton gateway", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None
@@ -46,7 +46,7 @@ def gateway_app(node: Node, config: GatewayConfig) -> Door:
         infer_router,
         native_router,
     ):
-        app.include_router(make(desk))
+        app.include_router(make(service))
     app.router.redirect_slashes = False
     _handle(app, HttpError, lambda error: error.fault)
     _handle(app, BatonError, fault_of)
@@ -54,10 +54,10 @@ def gateway_app(node: Node, config: GatewayConfig) -> Door:
     _handle(app, RequestValidationError, _of_validation)
     _handle(app, Exception, lambda _: BUG)
     _document(app, config)
-    return Door(app, config, Keyring(keys_file(node.config.state)))
+    return AccessMiddleware(app, config, Keyring(keys_file(node.config.state)))
 
 
-def _handle(app: FastAPI, kind: type[E], fault_of_one: Callable[[E], Fault]) -> None:
+def _handle(app: FastAPI, kind: type[E], fault_of_one: Callable[[E], ErrorDetail]) -> None:
     async def handler(_: Request, error: Exception) -> Response:
         assert isinstance(error, kind)
         fault = fault_of_one(error)
@@ -70,15 +70,15 @@ def _handle(app: FastAPI, kind: type[E], fault_of_one: Callable[[E], Fault]) -> 
     app.add_exception_handler(kind, known)
 
 
-def _of_framework(error: HTTPException) -> Fault:
+def _of_framework(error: HTTPException) -> ErrorDetail:
     status = error.status_code if error.status_code in TYPES else 400
     code = {404: "not_found", 405: "method_not_allowed"}.get(status, "invalid_request")
-    return Fault(status=status, message=str(error.detail), code=code)
+    return ErrorDetail(status=status, message=str(error.detail), code=code)
 
 
-def _of_validation(error: RequestValidationError) -> Fault:
+def _of_validation(error: RequestValidationError) -> ErrorDetail:
     message, param = words_of(error.errors())
-    return Fault(status=400, message=message, param=param, code="invalid_value")
+    return ErrorDetail(status=400, message=message, param=param, code="invalid_value")
 
 
 def _document(app: FastAPI, config: GatewayConfig) -> None:
@@ -90,7 +90,7 @@ def _document(app: FastAPI, config: GatewayConfig) -> None:
     schemas: dict[str, Any] = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    infer = InferAsked.model_json_schema(ref_template="#/components/schemas/{model}")
+    infer = InferRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas.update(infer.pop("$defs", {}))
     schemas["InferAsked"] = infer
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}

@@ -24,7 +24,7 @@ MANIFEST_DEADLINE_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CatalogueRow:
     """A model: what it is called here, and who says that it runs it.
 
     `loaded_share`: how much of it this peer has loaded, from 0 to 1, where it is at that.
@@ -65,18 +65,18 @@ class Catalogue:
     """
 
     node: Node
-    _rows: dict[str, Row] = field(default_factory=dict)
+    _rows: dict[str, CatalogueRow] = field(default_factory=dict)
     _names: dict[str, ContentId] = field(default_factory=dict)
     _meant: Mapping[str, ContentId] = field(default_factory=dict)
     _read_at_s: float = float("-inf")
     _manifests: OrderedDict[ContentId, Manifest] = field(default_factory=OrderedDict)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[CatalogueRow]:
         """The models that somebody runs now, each under what a client may call it."""
         self._read()
         return list(self._rows.values())
 
-    def find(self, name: str) -> Row:
+    def find(self, name: str) -> CatalogueRow:
         """The model a client means; HttpError that names the nearest one."""
         self._read()
         # What reads as an id means that model, whatever others call theirs.
@@ -85,14 +85,14 @@ class Catalogue:
             if found is not None:
                 return found
             if self.node.models.manifest_of(model) is not None:
-                return Row(model, name, ())
+                return CatalogueRow(model, name, ())
         elif (row := self._rows.get(name)) is not None:
             return row
         elif (model := self._names.get(name)) is not None:
-            return Row(model, name, ())
+            return CatalogueRow(model, name, ())
         raise not_found(self._unknown(name), param="model", code="model_not_found")
 
-    async def check_does(self, row: Row, operation: str) -> None:
+    async def check_does(self, row: CatalogueRow, operation: str) -> None:
         """HttpError unless the model does this, as far as its manifest can be had."""
         manifest = await self.manifest(row)
         if manifest is not None and operation not in manifest.operations:
@@ -103,7 +103,7 @@ class Catalogue:
                 code="model_does_not_do_that",
             )
 
-    async def manifest(self, row: Row) -> Manifest | None:
+    async def manifest(self, row: CatalogueRow) -> Manifest | None:
         """What a model is, from here or from who runs it; None if nobody says it in time."""
         if (kept := self._manifests.get(row.id)) is not None:
             return kept
@@ -136,7 +136,7 @@ class Catalogue:
             self._names.setdefault(manifest.name, model)
         holders: dict[ContentId, list[PeerId]] = {}
         offered: dict[str, set[ContentId]] = {}
-        living = node.peers.view.living(node.parts.seams.wall_s())
+        living = node.peers.view.living(node.dependencies.environment.wall_s())
         for heard in chain([node.peers.mine()], living):
             if not heard.record.plays(Role.INFER):
                 continue
@@ -149,11 +149,11 @@ class Catalogue:
         self._rows = {}
         for model, peers in holders.items():
             name = called.get(model, str(model))
-            self._rows[name] = Row(model, name, tuple(peers))
-        for model, share in node.parts.engine.statistics().loading.items():
+            self._rows[name] = CatalogueRow(model, name, tuple(peers))
+        for model, share in node.dependencies.engine.statistics().loading.items():
             kept = node.models.manifest_of(model)
             if model not in holders and kept is not None:
-                self._rows[kept.name] = Row(model, kept.name, (), share)
+                self._rows[kept.name] = CatalogueRow(model, kept.name, (), share)
 
     def _unknown(self, name: str) -> str:
         names = sorted({*self._rows, *self._names})

@@ -6,13 +6,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from node.gateway.generating import Choice, Generating, TokenStream
+from node.gateway.generating import Choice, GenerationTasks, TokenStream
 from node.gateway.openapi import answers
 from node.gateway.reading import Fresh, Reader
-from node.gateway.requests import ChatAsked
-from node.gateway.responses import ChatCompletion, ErrorAnswer
+from node.gateway.requests import ChatRequest
+from node.gateway.responses import ChatCompletion, ErrorResponse
 from node.gateway.sampling import chat_input, offered_tools, stages_of
-from node.gateway.task_service import Desk
+from node.gateway.task_service import TaskService
 from node.gateway.tool_calls import ToolCall, ToolGate
 from node.serving.infer_role import GENERATE
 from wire.generation import Alternative, Token
@@ -124,31 +124,31 @@ def _logprob(text: bytes, millionths: int | None) -> dict[str, Any]:
     }
 
 
-def chat_router(desk: Desk) -> APIRouter:
+def chat_router(service: TaskService) -> APIRouter:
     router = APIRouter(tags=["OpenAI"])
 
     @router.post(
         "/v1/chat/completions",
-        responses=answers(ChatCompletion, ErrorAnswer, streamed=True),
+        responses=answers(ChatCompletion, ErrorResponse, streamed=True),
         operation_id="createChatCompletion",
     )
-    async def create(asked: ChatAsked, request: Request) -> Response:
+    async def create(asked: ChatRequest, request: Request) -> Response:
         """A model's answer to a conversation: whole, or streamed with `stream`.
 
         Headers: `x-baton-verdicts: 2/3` has the answer checked by others before it is told as
         final; `x-baton-deadline` is how many seconds it may take.
         """
-        terms = desk.terms(request.headers)
-        row = desk.catalogue.find(asked.model)
-        await desk.catalogue.check_does(row, GENERATE)
+        terms = service.terms(request.headers)
+        row = service.catalogue.find(asked.model)
+        await service.catalogue.check_does(row, GENERATE)
         data = chat_input(asked)
         logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
         tokens = asked.max_completion_tokens or asked.max_tokens
-        stages = stages_of(asked, row.id, tokens, logprobs, desk.node.parts.seams)
+        stages = stages_of(asked, row.id, tokens, logprobs, service.node.dependencies.environment)
         stops = tuple(it.encode(errors="replace") for it in asked.stops)
         tools = frozenset(it["function"]["name"] for it in offered_tools(asked))
-        generating = Generating(
-            desk,
+        generating = GenerationTasks(
+            service,
             asked.model,
             ChatForm(tools, bool(asked.logprobs)),
             [

@@ -8,13 +8,13 @@ from starlette.responses import Response
 
 from node.gateway.chat import LOGPROB_UNKNOWN
 from node.gateway.errors import bad
-from node.gateway.generating import Choice, Generating, TokenStream
+from node.gateway.generating import Choice, GenerationTasks, TokenStream
 from node.gateway.openapi import answers
 from node.gateway.reading import Fresh, Reader
-from node.gateway.requests import CHOICES_MAX, CompletionAsked
-from node.gateway.responses import Completion, ErrorAnswer
+from node.gateway.requests import CHOICES_MAX, CompletionRequest
+from node.gateway.responses import Completion, ErrorResponse
 from node.gateway.sampling import generation_of, stages_of
-from node.gateway.task_service import Desk
+from node.gateway.task_service import TaskService
 from node.serving.infer_role import GENERATE
 
 
@@ -81,26 +81,28 @@ def _reason(choice: Choice) -> str:
     return "stop" if reason == "tool_calls" else reason
 
 
-def completions_router(desk: Desk) -> APIRouter:
+def completions_router(service: TaskService) -> APIRouter:
     router = APIRouter(tags=["OpenAI"])
 
     @router.post(
         "/v1/completions",
-        responses=answers(Completion, ErrorAnswer, streamed=True),
+        responses=answers(Completion, ErrorResponse, streamed=True),
         operation_id="createCompletion",
     )
-    async def create(asked: CompletionAsked, request: Request) -> Response:
+    async def create(asked: CompletionRequest, request: Request) -> Response:
         """What a model goes on with after a prompt: whole, or streamed with `stream`."""
-        terms = desk.terms(request.headers)
-        row = desk.catalogue.find(asked.model)
-        await desk.catalogue.check_does(row, GENERATE)
+        terms = service.terms(request.headers)
+        row = service.catalogue.find(asked.model)
+        await service.catalogue.check_does(row, GENERATE)
         prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
         if not all(prompts):
             raise bad("an empty prompt is nothing to go on from", param="prompt")
         each = asked.n or 1
         if len(prompts) * each > CHOICES_MAX:
             raise bad(f"at most {CHOICES_MAX} choices are made at once", param="n")
-        stages = stages_of(asked, row.id, asked.max_tokens, asked.logprobs, desk.node.parts.seams)
+        stages = stages_of(
+            asked, row.id, asked.max_tokens, asked.logprobs, service.node.dependencies.environment
+        )
         stops = tuple(it.encode(errors="replace") for it in asked.stops)
         inputs = [generation_of(prompt=it, stops=asked.stops) for it in prompts]
         form = TextForm(prompts, each, bool(asked.echo), asked.logprobs is not None)
@@ -109,7 +111,7 @@ def completions_router(desk: Desk) -> APIRouter:
             for at, data in enumerate(inputs)
             for index, stage in enumerate(stages)
         ]
-        generating = Generating(desk, asked.model, form, choices)
+        generating = GenerationTasks(service, asked.model, form, choices)
         if asked.stream:
             options = asked.stream_options
             with_usage = options is not None and bool(options.include_usage)

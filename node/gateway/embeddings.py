@@ -8,12 +8,12 @@ import numpy as np
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from node.gateway.errors import Fault, HttpError, bad
+from node.gateway.errors import ErrorDetail, HttpError, bad
 from node.gateway.gather import Finished, all_done, headers_of, ids_of
 from node.gateway.openapi import answers
-from node.gateway.requests import EmbeddingsAsked
-from node.gateway.responses import Embeddings, ErrorAnswer
-from node.gateway.task_service import Desk
+from node.gateway.requests import EmbeddingsRequest
+from node.gateway.responses import Embeddings, ErrorResponse
+from node.gateway.task_service import TaskService
 from node.serving.infer_role import EMBED
 from wire import limits
 from wire.errors import WireError
@@ -25,26 +25,26 @@ from wire.task import Stage
 TEXTS_PER_TASK, TEXT_BYTES_PER_TASK = 64, limits.INLINE_BYTES_MAX - 4096
 
 
-def embeddings_router(desk: Desk) -> APIRouter:
+def embeddings_router(service: TaskService) -> APIRouter:
     router = APIRouter(tags=["OpenAI"])
 
     @router.post(
         "/v1/embeddings",
-        responses=answers(Embeddings, ErrorAnswer),
+        responses=answers(Embeddings, ErrorResponse),
         operation_id="createEmbedding",
     )
-    async def create(asked: EmbeddingsAsked, request: Request) -> Response:
+    async def create(asked: EmbeddingsRequest, request: Request) -> Response:
         """Vectors of texts. `dimensions` is refused unless it is what the model gives.
 
         Peers do not say how many tokens the texts had: `usage` is 0.
         """
-        terms = desk.terms(request.headers)
-        row = desk.catalogue.find(asked.model)
-        await desk.catalogue.check_does(row, EMBED)
+        terms = service.terms(request.headers)
+        row = service.catalogue.find(asked.model)
+        await service.catalogue.check_does(row, EMBED)
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
         stage = Stage(role=Role.INFER, operation=EMBED, model=row.id, parameters={})
         requests = [terms.request(stage, it) for it in _inputs(texts)]
-        finished = await all_done(desk, requests)
+        finished = await all_done(service, requests)
         rows = _rows(finished)
         if len(rows) != len(texts):
             raise _malformed()
@@ -118,7 +118,7 @@ def _rows(finished: Sequence[Finished]) -> "np.ndarray[Any, Any]":
 
 def _malformed() -> HttpError:
     return HttpError(
-        Fault(
+        ErrorDetail(
             status=503,
             message="the peers' answer is not a vector for each text",
             code="answer_malformed",
@@ -127,7 +127,7 @@ def _malformed() -> HttpError:
     )
 
 
-def _told(row: "np.ndarray[Any, Any]", asked: EmbeddingsAsked) -> list[float] | str:
+def _told(row: "np.ndarray[Any, Any]", asked: EmbeddingsRequest) -> list[float] | str:
     if asked.encoding_format == "base64":
         return base64.b64encode(row.astype("<f4").tobytes()).decode()
     told: list[float] = row.astype(float).tolist()

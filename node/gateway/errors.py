@@ -37,7 +37,7 @@ TYPES: Mapping[int, str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class ErrorDetail:
     """What a client is told: the status, the words, and what a program may go by."""
 
     status: int
@@ -70,7 +70,7 @@ class Fault:
 class HttpError(HTTPException):
     """A request that is answered with a fault."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: ErrorDetail) -> None:
         super().__init__(fault.status, fault.message)
         self.fault = fault
 
@@ -82,35 +82,37 @@ def text_of(words: str) -> str:
 
 def bad(message: str, *, param: str | None = None, code: str = "invalid_value") -> HttpError:
     """A request that will never do as it is."""
-    return HttpError(Fault(status=400, message=message, param=param, code=code))
+    return HttpError(ErrorDetail(status=400, message=message, param=param, code=code))
 
 
 def not_found(message: str, *, param: str | None = None, code: str = "not_found") -> HttpError:
-    return HttpError(Fault(status=404, message=message, param=param, code=code))
+    return HttpError(ErrorDetail(status=404, message=message, param=param, code=code))
 
 
 def unavailable(message: str, *, code: str = "unavailable", retry_after_s: float) -> HttpError:
     """A request that may do later."""
-    return HttpError(Fault(status=503, message=message, code=code, retry_after_s=retry_after_s))
+    return HttpError(
+        ErrorDetail(status=503, message=message, code=code, retry_after_s=retry_after_s)
+    )
 
 
-def fault_of(error: BatonError, *, late: bool = False) -> Fault:
+def fault_of(error: BatonError, *, late: bool = False) -> ErrorDetail:
     """An error of ours as a client sees it. `late`: the task's deadline has passed by now."""
     message = str(error)
     match error:
         case TaskFailed() | TooSlow() if late or isinstance(error, TooSlow):
-            return Fault(status=408, message=message, code="deadline_passed")
+            return ErrorDetail(status=408, message=message, code="deadline_passed")
         case Refused(retry_after_s=float() | int() as wait_s):
-            return Fault(status=503, message=message, code="busy", retry_after_s=wait_s)
+            return ErrorDetail(status=503, message=message, code="busy", retry_after_s=wait_s)
         case Missing():
-            return Fault(status=404, message=message, code="not_found")
+            return ErrorDetail(status=404, message=message, code="not_found")
         case InputError() | WireError() | Refused():
-            return Fault(status=400, message=message, code="invalid_value")
+            return ErrorDetail(status=400, message=message, code="invalid_value")
         case TaskFailed() | StoreError() | EngineError() | TransportError():
-            return Fault(
+            return ErrorDetail(
                 status=503, message=message, code="task_failed", retry_after_s=RETRY_AFTER_S
             )
         case _:
-            return Fault(
+            return ErrorDetail(
                 status=503, message=message, code="unavailable", retry_after_s=RETRY_AFTER_S
             )

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import trio
 
 from node.asking.answers import Answered
-from node.asking.run import Request
-from node.gateway.errors import Fault, HttpError
-from node.gateway.task_service import Desk
-from node.task.events import silently
+from node.asking.run import TaskRequest
+from node.gateway.errors import ErrorDetail, HttpError
+from node.gateway.task_service import TaskService
+from node.task.events import ignore_event
 from wire.content import ContentId
 
 
@@ -21,15 +21,15 @@ class Finished:
     answered: Answered
 
 
-async def all_done(desk: Desk, requests: Sequence[Request]) -> list[Finished]:
+async def all_done(service: TaskService, requests: Sequence[TaskRequest]) -> list[Finished]:
     """The answers, in order; HttpError for the first that fails, and the others are cancelled."""
     found: dict[int, Finished] = {}
-    faults: list[Fault] = []
+    faults: list[ErrorDetail] = []
 
     async def one(place: int, nursery: trio.Nursery) -> None:
         tasks: list[ContentId] = []
         try:
-            answered = await desk.done(requests[place], silently, tasks.append)
+            answered = await service.done(requests[place], ignore_event, tasks.append)
         except HttpError as error:
             faults.append(error.fault)
             nursery.cancel_scope.cancel()

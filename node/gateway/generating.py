@@ -10,20 +10,20 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from node.asking.answers import Answered
-from node.asking.run import Request
-from node.gateway.errors import Fault, HttpError
+from node.asking.run import TaskRequest
+from node.gateway.errors import ErrorDetail, HttpError
 from node.gateway.reading import Fresh, Reader
-from node.gateway.task_service import Desk
+from node.gateway.task_service import TaskService
 from node.task.events import Event, Restarted, Streamed
 from wire.content import ContentId
 from wire.errors import WireError
 
-CONTRADICTED = Fault(
+CONTRADICTED = ErrorDetail(
     status=503,
     message="a part of what was streamed turned out wrong, and the right text is another",
     code="stream_contradicted",
 )
-UNREADABLE = Fault(
+UNREADABLE = ErrorDetail(
     status=503,
     message="the peers' answer is no generation",
     code="answer_malformed",
@@ -36,16 +36,16 @@ class Choice:
     """One of the answers a client asked for."""
 
     index: int
-    request: Request
+    request: TaskRequest
     reader: Reader
     task: ContentId | None = None
     answered: Answered | None = None
-    fault: Fault | None = None
+    fault: ErrorDetail | None = None
     # Of a stream: whether its beginning, and its end, were told.
     opened: bool = False
     closed: bool = False
 
-    def tell(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         match event:
             case Streamed():
                 self.reader.take(event.position, event.units, event.data)
@@ -76,10 +76,10 @@ class Form(Protocol):
 
 
 @dataclass(slots=True)
-class Generating:
+class GenerationTasks:
     """The choices of one request."""
 
-    desk: Desk
+    service: TaskService
     model: str
     form: Form
     choices: Sequence[Choice]
@@ -104,8 +104,8 @@ class Generating:
             nursery.start_soon(self._run, choice, None)
 
     async def _run(self, choice: Choice, failed: trio.CancelScope | None) -> None:
-        def tell(event: Event) -> None:
-            choice.tell(event)
+        def on_event(event: Event) -> None:
+            choice.on_event(event)
             self._moved()
 
         def accepted(task: ContentId) -> None:
@@ -113,7 +113,7 @@ class Generating:
             self._moved()
 
         try:
-            choice.answered = await self.desk.done(choice.request, tell, accepted)
+            choice.answered = await self.service.done(choice.request, on_event, accepted)
             choice.reader.finish(choice.answered.output)
         except HttpError as error:
             choice.fault = error.fault
@@ -132,7 +132,7 @@ class Generating:
         return {
             "id": f"{self.form.id_prefix}-{task}",
             "object": kind,
-            "created": int(self.desk.node.parts.seams.wall_s()),
+            "created": int(self.service.node.dependencies.environment.wall_s()),
             "model": self.model,
         }
 
@@ -161,13 +161,13 @@ class TokenStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, generating: Generating, *, with_usage: bool) -> None:
+    def __init__(self, generating: GenerationTasks, *, with_usage: bool) -> None:
         super().__init__()
         self.generating = generating
         self.with_usage = with_usage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        fault: Fault | None = None
+        fault: ErrorDetail | None = None
         async with trio.open_nursery() as nursery:
             await self.generating.run_all(nursery)
             fault = await self._speak(send)
@@ -175,7 +175,7 @@ class TokenStream(Response):
         if fault is not None:
             raise HttpError(fault)
 
-    async def _speak(self, send: Send) -> Fault | None:
+    async def _speak(self, send: Send) -> ErrorDetail | None:
         """Everything there is to say; what went wrong, if that was before the first word."""
         choices, started = self.generating.choices, False
         while not all(it.closed for it in choices):

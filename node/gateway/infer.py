@@ -10,9 +10,9 @@ from node.gateway.errors import bad, unavailable
 from node.gateway.gather import all_done, headers_of, ids_of
 from node.gateway.json_body import json_body_of, words_of
 from node.gateway.openapi import answers
-from node.gateway.requests import InferAsked
-from node.gateway.responses import ErrorAnswer, InferAnswer
-from node.gateway.task_service import Desk
+from node.gateway.requests import InferRequest
+from node.gateway.responses import ErrorResponse, InferResponse
+from node.gateway.task_service import TaskService
 from node.gateway.tensors import (
     NPY_TYPE,
     SAFETENSORS_TYPE,
@@ -42,9 +42,9 @@ _BODY: dict[str, Any] = {
 }
 
 
-def infer_router(desk: Desk) -> APIRouter:
+def infer_router(service: TaskService) -> APIRouter:
     router = APIRouter(tags=["Baton"])
-    documented = answers(InferAnswer, ErrorAnswer)
+    documented = answers(InferResponse, ErrorResponse)
     documented[200]["content"] = {NPY_TYPE: _BINARY, SAFETENSORS_TYPE: _BINARY}
 
     @router.post(
@@ -60,13 +60,13 @@ def infer_router(desk: Desk) -> APIRouter:
         does, and `name` is what the one array of an npy file is called. The answer has the form
         that `accept` names, else that of the request.
         """
-        terms = desk.terms(request.headers)
+        terms = service.terms(request.headers)
         sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         model, tensors = await _read(request, sent, model, name)
-        row = desk.catalogue.find(model)
-        await desk.catalogue.check_does(row, CALL)
+        row = service.catalogue.find(model)
+        await service.catalogue.check_does(row, CALL)
         stage = Stage(role=Role.INFER, operation=CALL, model=row.id, parameters={})
-        finished = await all_done(desk, [terms.request(stage, tensors_of(tensors))])
+        finished = await all_done(service, [terms.request(stage, tensors_of(tensors))])
         try:
             outputs = Tensors.from_bytes(finished[0].answered.output).tensors
         except WireError as error:
@@ -97,7 +97,7 @@ async def _read(
     data = await request.body()
     if sent == "application/json":
         try:
-            asked = InferAsked.model_validate(json_body_of(data))
+            asked = InferRequest.model_validate(json_body_of(data))
         except ValidationError as error:
             message, param = words_of(error.errors())
             raise bad(message, param=param) from error

@@ -5,13 +5,13 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
-from node.gateway.catalogue import Row
+from node.gateway.catalogue import CatalogueRow
 from node.gateway.openapi import answers
 from node.gateway.responses import Health, ModelList, ModelRow
-from node.gateway.task_service import Desk
+from node.gateway.task_service import TaskService
 
 
-def listing_router(desk: Desk) -> APIRouter:
+def listing_router(service: TaskService) -> APIRouter:
     router = APIRouter()
 
     @router.get(
@@ -19,7 +19,7 @@ def listing_router(desk: Desk) -> APIRouter:
     )
     async def models() -> Response:
         """The models that peers known here run now, and those that this one is loading."""
-        rows = sorted(desk.catalogue.rows(), key=lambda it: it.name)
+        rows = sorted(service.catalogue.rows(), key=lambda it: it.name)
         return JSONResponse({"object": "list", "data": [_row(it) for it in rows]})
 
     @router.get(
@@ -30,9 +30,9 @@ def listing_router(desk: Desk) -> APIRouter:
     )
     async def model(model: str) -> Response:
         """One model, by its name or its content id, with what its manifest says of it."""
-        row = desk.catalogue.find(model)
+        row = service.catalogue.find(model)
         told = _row(row)
-        manifest = await desk.catalogue.manifest(row)
+        manifest = await service.catalogue.manifest(row)
         if manifest is not None:
             told["x_baton"] |= {
                 "format": manifest.format,
@@ -48,24 +48,24 @@ def listing_router(desk: Desk) -> APIRouter:
     @router.get("/healthz", responses=answers(Health), operation_id="health", tags=["Baton"])
     async def health() -> Response:
         """That this peer is up, and how many others it is connected to."""
-        _, connected = desk.node.peers.answered_last_minute()
+        _, connected = service.node.peers.answered_last_minute()
         told = {
             "status": "ok",
             "peers": connected,
-            "tasks_under_way": desk.node.path.statistics().under_way,
+            "tasks_under_way": service.node.tasks.statistics().under_way,
         }
         return JSONResponse(told)
 
     return router
 
 
-def _state(row: Row) -> dict[str, Any]:
+def _state(row: CatalogueRow) -> dict[str, Any]:
     if row.loaded_share is None:
         return {}
     return {"state": "loading", "loaded_share": round(row.loaded_share, 2)}
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: CatalogueRow) -> dict[str, Any]:
     return {
         "id": row.name,
         "object": "model",

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from node.gateway.responses import ErrorAnswer
+from node.gateway.responses import ErrorResponse
 
 FAULTS = {
     400: "The request will never do as it is.",
@@ -27,7 +27,7 @@ EVENTS = {
 
 
 def answers(
-    model: type[BaseModel] | None, error: type[BaseModel] = ErrorAnswer, *, streamed: bool = False
+    model: type[BaseModel] | None, error: type[BaseModel] = ErrorResponse, *, streamed: bool = False
 ) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an endpoint: its answer, and every fault there can be."""
     found: dict[int | str, dict[str, Any]] = {

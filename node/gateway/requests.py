@@ -22,17 +22,17 @@ Probability = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
 
 
-class Asked(BaseModel):
+class RequestBody(BaseModel):
     """Base of every request: values are of the very type that is documented."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
 
-class StreamOptions(Asked):
+class StreamOptions(RequestBody):
     include_usage: bool | None = None
 
 
-class Sampling(Asked):
+class SamplingFields(RequestBody):
     """What completions and chats have in common."""
 
     model: Name
@@ -56,19 +56,19 @@ class Sampling(Asked):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
 
-class TextPart(Asked):
+class TextPart(RequestBody):
     """A part of a message. Parts of other types are refused: models here read text."""
 
     type: Literal["text"]
     text: Text
 
 
-class CalledFunction(Asked):
+class CalledFunction(RequestBody):
     name: Name
     arguments: Text
 
 
-class Called(Asked):
+class Called(RequestBody):
     """A call that the model made earlier in the conversation."""
 
     id: str | None = None
@@ -76,7 +76,7 @@ class Called(Asked):
     function: CalledFunction
 
 
-class Message(Asked):
+class ChatMessage(RequestBody):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Text | Annotated[list[TextPart], Field(max_length=1024)] | None = None
     name: Name | None = None
@@ -84,43 +84,43 @@ class Message(Asked):
     tool_call_id: Annotated[str, Field(max_length=256)] | None = None
 
 
-class Function(Asked):
+class Function(RequestBody):
     name: Name
     description: Text | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class Tool(Asked):
+class Tool(RequestBody):
     type: Literal["function"]
     function: Function
 
 
-class NamedFunction(Asked):
+class NamedFunction(RequestBody):
     name: Name
 
 
-class ToolChoice(Asked):
+class ToolChoice(RequestBody):
     type: Literal["function"]
     function: NamedFunction
 
 
-class JsonSchema(Asked):
+class JsonSchema(RequestBody):
     name: Annotated[str, Field(max_length=128)] | None = None
     # `schema` is a method of pydantic's own.
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
     strict: bool | None = None
 
 
-class PlainText(Asked):
+class PlainText(RequestBody):
     type: Literal["text"]
 
 
-class JsonObject(Asked):
+class JsonObject(RequestBody):
     type: Literal["json_object"]
 
 
-class JsonOfSchema(Asked):
+class JsonOfSchema(RequestBody):
     type: Literal["json_schema"]
     json_schema: JsonSchema
 
@@ -128,10 +128,10 @@ class JsonOfSchema(Asked):
 Format = Annotated[PlainText | JsonObject | JsonOfSchema, Field(discriminator="type")]
 
 
-class ChatAsked(Sampling):
+class ChatRequest(SamplingFields):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=TOKENS_MAX)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=limits.LOGPROBS_MAX)] | None = None
@@ -140,7 +140,7 @@ class ChatAsked(Sampling):
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
 
 
-class CompletionAsked(Sampling):
+class CompletionRequest(SamplingFields):
     """POST /v1/completions. A prompt is text, or a list of one: tokens are each model's own."""
 
     prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=CHOICES_MAX)]
@@ -148,7 +148,7 @@ class CompletionAsked(Sampling):
     echo: bool | None = None
 
 
-class EmbeddingsAsked(Asked):
+class EmbeddingsRequest(RequestBody):
     """POST /v1/embeddings."""
 
     model: Name
@@ -157,7 +157,7 @@ class EmbeddingsAsked(Asked):
     dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
 
 
-class TensorAsked(Asked):
+class TensorInput(RequestBody):
     """A tensor in JSON: its elements in C order, in nested lists or in one."""
 
     name: Annotated[str, Field(min_length=1, max_length=limits.NAME_BYTES_MAX)]
@@ -168,17 +168,17 @@ class TensorAsked(Asked):
     data: list[Any]
 
 
-class InferAsked(Asked):
+class InferRequest(RequestBody):
     """POST /v1/infer, as JSON."""
 
     model: Name
-    inputs: Annotated[list[TensorAsked], Field(min_length=1, max_length=64)]
+    inputs: Annotated[list[TensorInput], Field(min_length=1, max_length=64)]
 
 
 Parameter = bool | int | float | str
 
 
-class TaskAsked(Asked):
+class SubmitRequest(RequestBody):
     """POST /v1/tasks: one inference, as the network knows it. One of the inputs is given."""
 
     model: Name

@@ -14,13 +14,13 @@ class ErrorBody(BaseModel):
     code: str | None
 
 
-class ErrorAnswer(BaseModel):
+class ErrorResponse(BaseModel):
     """What every status but 2xx says."""
 
     error: ErrorBody
 
 
-class Baton(BaseModel):
+class TaskReference(BaseModel):
     """Ids, with commas between those of several choices: of tasks, and of the answers' receipts."""
 
     task: str
@@ -47,27 +47,27 @@ class Logprobs(BaseModel):
     content: list[TokenLogprob] | None
 
 
-class FunctionAnswer(BaseModel):
+class FunctionCall(BaseModel):
     name: str
     arguments: str
 
 
-class ToolCallAnswer(BaseModel):
+class ToolCallItem(BaseModel):
     id: str
     type: Literal["function"]
-    function: FunctionAnswer
+    function: FunctionCall
 
 
-class MessageAnswer(BaseModel):
+class AssistantMessage(BaseModel):
     role: Literal["assistant"]
     content: str | None
     refusal: str | None
-    tool_calls: list[ToolCallAnswer] | None = None
+    tool_calls: list[ToolCallItem] | None = None
 
 
 class ChatChoice(BaseModel):
     index: int
-    message: MessageAnswer
+    message: AssistantMessage
     logprobs: Logprobs | None
     finish_reason: Finish
 
@@ -79,7 +79,7 @@ class ChatCompletion(BaseModel):
     model: str
     choices: list[ChatChoice]
     usage: Usage
-    x_baton: Baton
+    x_baton: TaskReference
 
 
 class TextLogprobs(BaseModel):
@@ -103,7 +103,7 @@ class Completion(BaseModel):
     model: str
     choices: list[TextChoice]
     usage: Usage
-    x_baton: Baton
+    x_baton: TaskReference
 
 
 class EmbeddingRow(BaseModel):
@@ -122,7 +122,7 @@ class Embeddings(BaseModel):
     model: str
     data: list[EmbeddingRow]
     usage: EmbeddingsUsage
-    x_baton: Baton
+    x_baton: TaskReference
 
 
 class ModelRow(BaseModel):
@@ -140,17 +140,17 @@ class ModelList(BaseModel):
     data: list[ModelRow]
 
 
-class TensorAnswer(BaseModel):
+class TensorOutput(BaseModel):
     name: str
     dtype: str
     shape: list[int]
     data: list[Any]
 
 
-class InferAnswer(BaseModel):
+class InferResponse(BaseModel):
     model: str
-    outputs: list[TensorAnswer]
-    x_baton: Baton
+    outputs: list[TensorOutput]
+    x_baton: TaskReference
 
 
 class TaskAccepted(BaseModel):
@@ -158,7 +158,7 @@ class TaskAccepted(BaseModel):
     status: Literal["accepted"]
 
 
-class TaskAnswer(BaseModel):
+class TaskResponse(BaseModel):
     id: str
     status: Literal["running", "answered", "failed"]
     error: ErrorBody | None = None
@@ -169,7 +169,7 @@ class TaskAnswer(BaseModel):
     output_base64: str | None = None
 
 
-class ReceiptAnswer(BaseModel):
+class ReceiptResponse(BaseModel):
     """A kept answer. `receipt_base64` is what `python -m node verify` reads."""
 
     id: str

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from node.gateway.errors import bad, text_of
-from node.gateway.requests import ChatAsked, Message, Sampling, ToolChoice
+from node.gateway.requests import ChatRequest, ChatMessage, SamplingFields, ToolChoice
 from node.serving.infer_role import GENERATE
-from p2p.adverts import Seams
+from p2p.adverts import Environment
 from wire import limits
 from wire.content import ContentId
 from wire.errors import WireError
@@ -22,11 +22,15 @@ _PASSED_ON = ("top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty"
 
 
 def stages_of(
-    asked: Sampling, model: ContentId, tokens: int | None, logprobs: int | None, seams: Seams
+    asked: SamplingFields,
+    model: ContentId,
+    tokens: int | None,
+    logprobs: int | None,
+    environment: Environment,
 ) -> list[Stage]:
     """One stage for each choice, with a seed of its own, drawn here where the client has none."""
     temperature = 1.0 if asked.temperature is None else float(asked.temperature)
-    seed = int.from_bytes(seams.entropy(8)) if asked.seed is None else asked.seed
+    seed = int.from_bytes(environment.entropy(8)) if asked.seed is None else asked.seed
     parameters: dict[str, Scalar] = {
         "tokens": TOKENS_DEFAULT if tokens is None else tokens,
         "temperature": temperature,
@@ -76,7 +80,7 @@ def generation_of(
         raise bad(text_of(str(error))) from error
 
 
-def chat_input(asked: ChatAsked) -> bytes:
+def chat_input(asked: ChatRequest) -> bytes:
     """The conversation as the model's own template will read it."""
     schema = _schema_of(asked)
     tools = offered_tools(asked)
@@ -92,7 +96,7 @@ def chat_input(asked: ChatAsked) -> bytes:
     )
 
 
-def offered_tools(asked: ChatAsked) -> list[dict[str, Any]]:
+def offered_tools(asked: ChatRequest) -> list[dict[str, Any]]:
     """The tools that the model may call, as templates read them."""
     if not asked.tools or asked.tool_choice == "none":
         return []
@@ -104,7 +108,7 @@ def offered_tools(asked: ChatAsked) -> list[dict[str, Any]]:
     ]
 
 
-def _schema_of(asked: ChatAsked) -> str:
+def _schema_of(asked: ChatRequest) -> str:
     chosen = asked.response_format
     match chosen.type if chosen is not None else "text":
         case "json_object":
@@ -130,7 +134,7 @@ def _call_schema(tool: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _message(message: Message) -> dict[str, Any]:
+def _message(message: ChatMessage) -> dict[str, Any]:
     """One message: parts joined, and the arguments of calls as what they are."""
     found = message.model_dump(exclude_none=True)
     if message.role == "developer":

@@ -27,7 +27,7 @@ HEAD_BYTES_MAX = 16 << 10
 BACKLOG = 256
 
 
-class Patient(trio.abc.Stream):
+class SendTimeoutStream(trio.abc.Stream):
     """A connection whose client has to read what it is sent, or is cut off."""
 
     def __init__(self, inner: trio.SocketStream, send_s: float) -> None:
@@ -67,13 +67,13 @@ async def open_gateway(node: Node, config: GatewayConfig) -> AsyncIterator[str]:
     listener = await _listen(config)
     app = ASGIWrapper(cast("ASGIFramework", gateway_app(node, config)))
     settings, context = _settings(config), WorkerContext(None)
-    open_streams: set[Patient] = set()
+    open_streams: set[SendTimeoutStream] = set()
 
     async def serve(inner: trio.SocketStream) -> None:
         if len(open_streams) >= config.connections_max:
             await trio.aclose_forcefully(inner)
             return
-        stream = Patient(inner, config.send_s)
+        stream = SendTimeoutStream(inner, config.send_s)
         open_streams.add(stream)
         try:
             # It asks for no more of a stream than there is of this one.

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from node.asking.answers import Answered
-from node.asking.run import Request
+from node.asking.run import TaskRequest
 from node.asking.tasks import TASKS_UNDER_WAY_MAX
 from node.engines.interface import LOADING_RETRY_S, loading_words
 from node.gateway.catalogue import Catalogue
-from node.gateway.errors import Fault, HttpError, bad, fault_of, unavailable
+from node.gateway.errors import ErrorDetail, HttpError, bad, fault_of, unavailable
 from node.gateway_config import GatewayConfig, check_verdicts
 from node.peer import Node
-from node.task.events import Event, Failed, Offered, Tell
+from node.task.events import Event, Failed, Offered, EventSink
 from wire import limits
 from wire.content import ContentId
 from wire.errors import BatonError, InputError
@@ -43,8 +43,8 @@ class Terms:
     verifiers: int
     deadline_s: int
 
-    def request(self, stage: Stage, data: bytes) -> Request:
-        return Request(
+    def request(self, stage: Stage, data: bytes) -> TaskRequest:
+        return TaskRequest(
             stages=(stage,),
             input=data,
             deadline_s=self.deadline_s,
@@ -55,7 +55,7 @@ class Terms:
 
 
 @dataclass(slots=True)
-class Desk:
+class TaskService:
     """What every endpoint needs: the peer, its models, and how tasks are run on it."""
 
     node: Node
@@ -81,13 +81,13 @@ class Desk:
             deadline_s = int(text)
         return Terms(needed=needed, verifiers=verifiers, deadline_s=deadline_s)
 
-    async def submit(self, request: Request) -> ContentId:
+    async def submit(self, request: TaskRequest) -> ContentId:
         """The id of a task that was accepted; HttpError if it was not."""
         await self._somebody_checks(request)
         try:
             # Cut short, it would leave a task that nobody knows the id of.
             with trio.CancelScope(shield=True):
-                return await self.node.path.submit(request)
+                return await self.node.tasks.submit(request)
         except InputError as error:
             self._check_loading(request)
             raise unavailable(
@@ -96,9 +96,9 @@ class Desk:
         except BatonError as error:
             raise HttpError(fault_of(error)) from error
 
-    def _check_loading(self, request: Request) -> None:
+    def _check_loading(self, request: TaskRequest) -> None:
         """HttpError if this peer is about to run the model that nobody runs yet."""
-        loading = self.node.parts.engine.statistics().loading
+        loading = self.node.dependencies.engine.statistics().loading
         for model in [it.model for it in request.stages if it.model is not None]:
             if model in loading:
                 manifest = self.node.models.manifest_of(model)
@@ -109,9 +109,9 @@ class Desk:
                     retry_after_s=LOADING_RETRY_S,
                 )
 
-    async def leave(self, request: Request) -> ContentId:
+    async def leave(self, request: TaskRequest) -> ContentId:
         """As `submit`, of a task that no connection waits for: others' always find room besides."""
-        self._left = {it for it in self._left if self.node.path.under_way(it)}
+        self._left = {it for it in self._left if self.node.tasks.under_way(it)}
         if len(self._left) >= LEFT_MAX:
             raise unavailable(
                 f"{len(self._left)} tasks are under way that nobody waits for",
@@ -122,9 +122,9 @@ class Desk:
         self._left.add(task)
         return task
 
-    async def _somebody_checks(self, request: Request) -> None:
+    async def _somebody_checks(self, request: TaskRequest) -> None:
         """HttpError at once where the verdicts asked for cannot come: nobody waits for those."""
-        checking, model = self.node.path.checking, request.stages[-1].model
+        checking, model = self.node.tasks.checking, request.stages[-1].model
         if request.level is Level.SIGNED or len(checking.verifiers(model)) >= request.needed:
             return
         await self.node.peers.seek(Role.VERIFY, model, deadline_s=SEEK_S)
@@ -137,43 +137,43 @@ class Desk:
             )
 
     async def done(
-        self, request: Request, tell: Tell, accepted: Callable[[ContentId], None]
+        self, request: TaskRequest, on_event: EventSink, accepted: Callable[[ContentId], None]
     ) -> Answered:
         """A task's answer; HttpError if there is none. Left early, the task is cancelled."""
         started_s = trio.current_time()
         task = await self.submit(request)
         headers = {"x-baton-task": str(task)}
         accepted(task)
-        watch = _Watch(tell)
+        watch = _Watch(on_event)
         try:
             with watch.patience:
-                return await self.node.path.watch(task, watch.tell)
+                return await self.node.tasks.watch(task, watch.on_event)
             raise HttpError(replace(watch.fault, headers=headers))
         except BatonError as error:
             late = trio.current_time() - started_s >= request.deadline_s - 1
             raise HttpError(replace(fault_of(error, late=late), headers=headers)) from error
         finally:
-            self.node.path.cancel(task)
+            self.node.tasks.cancel(task)
 
 
 @dataclass(slots=True)
 class _Watch:
     """Hears what happens to one task, and notices that it is asked for what does not work."""
 
-    forward: Tell
+    forward: EventSink
     why: str = ""
     patience: trio.CancelScope = field(default_factory=trio.CancelScope)
     _taken: bool = False
 
     @property
-    def fault(self) -> Fault:
+    def fault(self) -> ErrorDetail:
         if self.why.startswith(WORKER):
-            return Fault(
+            return ErrorDetail(
                 status=503, message=self.why, code="worker_failed", retry_after_s=RETRY_AFTER_S
             )
-        return Fault(status=400, message=self.why, code="refused")
+        return ErrorDetail(status=400, message=self.why, code="refused")
 
-    def tell(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         match event:
             case Offered():
                 self._taken = True

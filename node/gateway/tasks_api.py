@@ -13,16 +13,16 @@ from starlette.types import Receive, Scope, Send
 
 from node.asking import as_maps
 from node.asking.answers import Answered
-from node.gateway.errors import Fault, HttpError, bad, fault_of, not_found
+from node.gateway.errors import ErrorDetail, HttpError, bad, fault_of, not_found
 from node.gateway.openapi import EVENTS, answers
-from node.gateway.requests import TaskAsked
+from node.gateway.requests import SubmitRequest
 from node.gateway.responses import (
-    ReceiptAnswer,
+    ReceiptResponse,
     TaskAccepted,
-    TaskAnswer,
+    TaskResponse,
 )
-from node.gateway.task_service import Desk, verdicts_of
-from node.task.events import Event, silently
+from node.gateway.task_service import TaskService, verdicts_of
+from node.task.events import Event, ignore_event
 from wire.content import ContentId
 from wire.errors import BatonError, Malformed, Missing, Refused, StoreError, WireError
 from wire.kinds import Role
@@ -36,44 +36,44 @@ EVENTS_MAX = 1024
 RECEIPT_TYPE = "application/octet-stream"
 
 
-def native_router(desk: Desk) -> APIRouter:
+def native_router(service: TaskService) -> APIRouter:
     router = APIRouter(tags=["Baton"])
-    _tasks(router, desk)
-    _receipts(router, desk)
+    _tasks(router, service)
+    _receipts(router, service)
     return router
 
 
-def _tasks(router: APIRouter, desk: Desk) -> None:
+def _tasks(router: APIRouter, service: TaskService) -> None:
     @router.post(
         "/v1/tasks",
         status_code=202,
         responses={**answers(None), 202: {"model": TaskAccepted, "description": "Accepted."}},
         operation_id="submitTask",
     )
-    async def submit(asked: TaskAsked) -> Response:
+    async def submit(asked: SubmitRequest) -> Response:
         """Submit one inference; it is answered, or said to have failed, whoever waits for it."""
-        row = desk.catalogue.find(asked.model)
-        await desk.catalogue.check_does(row, asked.operation)
-        terms = desk.terms({})
+        row = service.catalogue.find(asked.model)
+        await service.catalogue.check_does(row, asked.operation)
+        terms = service.terms({})
         if asked.verdicts is not None:
             needed, verifiers = verdicts_of(asked.verdicts, "verdicts")
             terms = replace(terms, needed=needed, verifiers=verifiers)
         if asked.deadline_s is not None:
             terms = replace(terms, deadline_s=asked.deadline_s)
-        task = await desk.leave(terms.request(_stage(asked, row.id), _input(asked)))
+        task = await service.leave(terms.request(_stage(asked, row.id), _input(asked)))
         return JSONResponse(
             {"id": str(task), "status": "accepted"}, 202, {"x-baton-task": str(task)}
         )
 
-    @router.get("/v1/tasks/{task}", responses=answers(TaskAnswer), operation_id="getTask")
+    @router.get("/v1/tasks/{task}", responses=answers(TaskResponse), operation_id="getTask")
     async def fetch(task: str) -> Response:
         """What became of a task: its output and receipt once it is answered."""
         task_id = id_of(task, "task")
         body: dict[str, Any] = {"id": str(task_id), "status": "running"}
         headers = {"x-baton-task": str(task_id)}
-        if not desk.node.path.under_way(task_id):
+        if not service.node.tasks.under_way(task_id):
             try:
-                answered = await desk.node.path.watch(task_id, silently)
+                answered = await service.node.tasks.watch(task_id, ignore_event)
             except Missing as error:
                 raise HttpError(fault_of(error)) from error
             except BatonError as error:
@@ -84,15 +84,15 @@ def _tasks(router: APIRouter, desk: Desk) -> None:
                 headers["x-baton-receipt"] = body["receipt"]
         return JSONResponse(body, headers=headers)
 
-    @router.delete("/v1/tasks/{task}", responses=answers(TaskAnswer), operation_id="cancelTask")
+    @router.delete("/v1/tasks/{task}", responses=answers(TaskResponse), operation_id="cancelTask")
     async def cancel(task: str) -> Response:
         """Cancel a task that is under way."""
         task_id = id_of(task, "task")
-        desk.node.path.cancel(task_id)
+        service.node.tasks.cancel(task_id)
         return await fetch_ended(task_id)
 
     async def fetch_ended(task_id: ContentId) -> Response:
-        while desk.node.path.under_way(task_id):
+        while service.node.tasks.under_way(task_id):
             # It ends at once; its own cleaning up takes a moment.
             await trio.sleep(0.01)
         return await fetch(str(task_id))
@@ -110,11 +110,11 @@ def _tasks(router: APIRouter, desk: Desk) -> None:
     )
     async def events(task: str) -> Response:
         """What happened and happens to a task, from its beginning where that is still known."""
-        return EventStream(desk, id_of(task, "task"))
+        return EventStream(service, id_of(task, "task"))
 
 
-def _receipts(router: APIRouter, desk: Desk) -> None:
-    documented = answers(ReceiptAnswer)
+def _receipts(router: APIRouter, service: TaskService) -> None:
+    documented = answers(ReceiptResponse)
     documented[200]["content"] = {RECEIPT_TYPE: {"schema": {"type": "string", "format": "binary"}}}
 
     @router.get("/v1/receipts/{receipt}", responses=documented, operation_id="getReceipt")
@@ -122,7 +122,7 @@ def _receipts(router: APIRouter, desk: Desk) -> None:
         """An answer's receipt: in words, or the file itself to whom accepts octet-stream."""
         receipt_id = id_of(receipt, "receipt")
         try:
-            answer = open_signed(await desk.node.parts.store.get(receipt_id), Answer)
+            answer = open_signed(await service.node.dependencies.store.get(receipt_id), Answer)
         except Missing as error:
             raise not_found(f"no receipt {receipt_id} is kept here") from error
         except WireError as error:
@@ -145,7 +145,7 @@ def id_of(text: str, what: str) -> ContentId:
         raise not_found(f"{text[:80]!r} is no id of a {what}: they begin with baf") from error
 
 
-def _stage(asked: TaskAsked, model: ContentId) -> Stage:
+def _stage(asked: SubmitRequest, model: ContentId) -> Stage:
     try:
         return Stage(
             role=Role.INFER,
@@ -157,7 +157,7 @@ def _stage(asked: TaskAsked, model: ContentId) -> Stage:
         raise bad(str(error), param="parameters") from error
 
 
-def _input(asked: TaskAsked) -> bytes:
+def _input(asked: SubmitRequest) -> bytes:
     given = [it for it in (asked.texts, asked.text, asked.input_base64) if it is not None]
     if len(given) != 1:
         raise bad("give one of texts, text and input_base64", param="input")
@@ -184,7 +184,7 @@ class _Backlog:
     waiting: list[dict[str, Any]] = field(default_factory=list)
     more: trio.Event = field(default_factory=trio.Event)
 
-    def tell(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         told = as_maps.event_map(event)
         if isinstance(data := told.pop("data", None), bytes):
             told["data_base64"] = base64.b64encode(data).decode()
@@ -196,9 +196,9 @@ class _Backlog:
 class EventStream(Response):
     """Server-sent events of one task. Watching a task does not keep it from being forgotten."""
 
-    def __init__(self, desk: Desk, task: ContentId) -> None:
+    def __init__(self, service: TaskService, task: ContentId) -> None:
         super().__init__()
-        self.desk = desk
+        self.service = service
         self.task = task
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -206,7 +206,7 @@ class EventStream(Response):
 
         async def follow() -> None:
             try:
-                answered = await self.desk.node.path.watch(self.task, backlog.tell)
+                answered = await self.service.node.tasks.watch(self.task, backlog.on_event)
                 ends.append({"event": "end", "status": "answered", **_told(answered)})
             except (Missing, Refused) as error:
                 fault.append(fault_of(error))
@@ -214,7 +214,7 @@ class EventStream(Response):
                 ends.append({"event": "end", "status": "failed", **fault_of(error).body})
             backlog.more.set()
 
-        fault: list[Fault] = []
+        fault: list[ErrorDetail] = []
         started = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(follow)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from node.gateway.errors import HttpError, bad
-from node.gateway.requests import TensorAsked
+from node.gateway.requests import TensorInput
 from wire.errors import WireError
 from wire.tensors import (
     ELEMENT_BYTES,
@@ -46,7 +46,7 @@ def tensors_of(found: Sequence[Tensor]) -> bytes:
 # JSON
 
 
-def from_json(asked: TensorAsked) -> Tensor:
+def from_json(asked: TensorInput) -> Tensor:
     """Elements in nested lists or in one, each a number (or true and false) that fits the type."""
     if asked.dtype not in ELEMENT_BYTES:
         raise bad(

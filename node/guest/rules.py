@@ -112,7 +112,7 @@ class Seen:
 
 
 @dataclass(slots=True)
-class Courtesy:
+class OwnerPolicy:
     """Whether to work for others now. It is told the time and does nothing itself."""
 
     config: GuestConfig

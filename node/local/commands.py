@@ -12,14 +12,14 @@ import trio
 
 from node.asking import as_maps
 from node.asking.answers import Answered
-from node.asking.run import Request
+from node.asking.run import TaskRequest
 from node.local.control import Command, Emit, unheard
 from node.local.indexing import Indexing, list_sources
-from node.local.model_commands import LocalModels, own_models
+from node.local.model_commands import ModelCommands, own_models
 from node.peer import Node
 from node.serving.infer_role import EMBED, NEAREST
 from node.serving.nearest import INDEX_BYTES_MAX
-from node.task.events import Event, LegDone, Tell, silently
+from node.task.events import Event, LegDone, EventSink, ignore_event
 from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError, Malformed, WireError
@@ -34,7 +34,7 @@ ANSWERS_LISTED_MAX = 200
 
 
 @dataclass(slots=True)
-class Local:
+class LocalCommands:
     """The commands, by name, for one running peer."""
 
     node: Node
@@ -43,7 +43,7 @@ class Local:
         return {
             "status": self.status,
             "peers": self.peers,
-            **LocalModels(self.node).commands(),
+            **ModelCommands(self.node).commands(),
             "receipts": self.receipts,
             "ask": self.ask,
             "embed": self.embed,
@@ -58,15 +58,15 @@ class Local:
         node = self.node
         await node.peers.neighbours.ask_around()
         answered, connected = node.peers.answered_last_minute()
-        tasks, store = node.path.statistics(), node.parts.store.statistics()
-        engine = node.parts.engine.statistics()
+        tasks, store = node.tasks.statistics(), node.dependencies.store.statistics()
+        engine = node.dependencies.engine.statistics()
         return {
             "peer": str(node.peers.me),
             "version": limits.PROTOCOL_VERSION,
             "network": node.config.peers.network,
             "addresses": list(node.peers.endpoint.addresses),
             "roles": sorted(role.name.lower() for role in node.config.roles),
-            "paused": node.legs.paused,
+            "paused": node.leg_server.paused,
             "uptime_s": round(trio.current_time() - node.started_s, 1),
             "connected": connected,
             "answered_last_minute": answered,
@@ -79,24 +79,24 @@ class Local:
                 "retried": tasks.retried,
                 "under_way": tasks.under_way,
             },
-            "legs_done": node.legs.done,
-            "legs_under_way": node.legs.under_way,
-            "failed_over": node.legs.handing.failed_over,
-            "checks_done": node.verify.checked,
+            "legs_done": node.leg_server.done,
+            "legs_under_way": node.leg_server.under_way,
+            "failed_over": node.leg_server.dispatcher.failed_over,
+            "checks_done": node.verify_role.checked,
             "store": {
                 "used_bytes": store.used_bytes,
                 "quota_bytes": store.quota_bytes,
                 "blocks": store.blocks,
             },
             "engine": {"restarts": engine.restarts, "last_failure": engine.last_failure},
-            "same_key_elsewhere": node.peers.meetings.same_key,
-            "clock_wrong_s": node.peers.meetings.clock_wrong_s(),
+            "same_key_elsewhere": node.peers.handshake_log.same_key,
+            "clock_wrong_s": node.peers.handshake_log.clock_wrong_s(),
             "problems": list(node.peers.problems.values())[-5:] + node.log[-5:],
         }
 
     async def peers(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         node = self.node
-        wall_s = node.parts.seams.wall_s()
+        wall_s = node.dependencies.environment.wall_s()
         connected = node.peers.connected()
         rows = []
         for heard in sorted(node.peers.view.living(wall_s), key=lambda it: it.signer):
@@ -116,9 +116,9 @@ class Local:
         return {"me": str(node.peers.me), "peers": rows}
 
     async def receipts(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        kept = await self.node.path.answers.latest(ANSWERS_LISTED_MAX)
+        kept = await self.node.tasks.answers.latest(ANSWERS_LISTED_MAX)
         rows = [Answered(answer=it, output=b"", kept_before=True) for it in kept]
-        later = [self.node.path.answers.later(it) for it in kept]
+        later = [self.node.tasks.answers.later(it) for it in kept]
         told = [
             as_maps.answer_map(row) | {"later": None if it is None else it.value}
             for row, it in zip(rows, later, strict=True)
@@ -155,7 +155,7 @@ class Local:
         stage = Stage(role=Role.INFER, operation=operation, model=model, parameters=parameters)
         answered = None
         if not arguments.get("fresh"):
-            answered = await self.node.path.answers.of_job(
+            answered = await self.node.tasks.answers.of_job(
                 stage, ContentId.of(data), request.needed
             )
         if answered is None:
@@ -196,26 +196,28 @@ class Local:
                 todo="ask that model",
             )
 
-    def _few_verifiers(self, request: Request, emit: Emit) -> Tell:
+    def _few_verifiers(self, request: TaskRequest, emit: Emit) -> EventSink:
         """Say so when a leg is done and has to wait for verifiers that are not known yet."""
 
-        def tell(event: Event) -> None:
+        def on_event(event: Event) -> None:
             if not isinstance(event, LegDone):
                 return
-            verifiers = self.node.path.checking.verifiers(event.receipt.record.model)
+            verifiers = self.node.tasks.checking.verifiers(event.receipt.record.model)
             known = len(verifiers - {event.receipt.signer, self.node.peers.me})
             if known < request.needed:
                 emit({"event": "few_verifiers", "known": known, "needed": request.needed})
 
-        return tell
+        return on_event
 
-    async def _run(self, request: Request, emit: Emit, then: Tell = silently) -> Answered:
-        def tell(event: Event) -> None:
+    async def _run(
+        self, request: TaskRequest, emit: Emit, then: EventSink = ignore_event
+    ) -> Answered:
+        def on_event(event: Event) -> None:
             emit(as_maps.event_map(event))
             then(event)
 
-        task = await self.node.path.submit(request)
-        return await self.node.path.watch(task, tell)
+        task = await self.node.tasks.submit(request)
+        return await self.node.tasks.watch(task, on_event)
 
     async def _readable(self, operation: str, answered: Answered) -> dict[str, Any]:
         """The output in a form that a person, or a script, can use."""
@@ -246,7 +248,7 @@ class Local:
         terms = _request((), None, arguments)
         indexing = Indexing(self._run, self.node.blobs, model, terms, emit)
         index = await indexing.of([str(it) for it in names])
-        index_id = await self.node.parts.store.put(index.to_bytes(), pin="index")
+        index_id = await self.node.dependencies.store.put(index.to_bytes(), pin="index")
         return {"index": str(index_id), **indexing.counts}
 
     # Content
@@ -260,7 +262,7 @@ class Local:
             size_bytes = done_bytes
             emit({"event": "progress", "done_bytes": done_bytes})
 
-        content = await self.node.parts.store.put_file(path, progress, pin="put")
+        content = await self.node.dependencies.store.put_file(path, progress, pin="put")
         return {"id": str(content), "size_bytes": size_bytes}
 
     async def get(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
@@ -272,13 +274,13 @@ class Local:
 
         deadline_s = _number(arguments, "deadline_s", GET_DEADLINE_S)
         await self.node.blobs.fetch(content, deadline_s=deadline_s, progress=progress)
-        size_bytes = await self.node.parts.store.export(content, path)
+        size_bytes = await self.node.dependencies.store.export(content, path)
         return {"id": str(content), "size_bytes": size_bytes}
 
 
 def _request(
     stages: tuple[Stage, ...], data: bytes | None, arguments: Mapping[str, Any]
-) -> Request:
+) -> TaskRequest:
     needed, verifiers = _number(arguments, "needed", 2), _number(arguments, "verifiers", 3)
     if not 0 <= needed <= verifiers <= limits.VERIFIERS_MAX or (verifiers and not needed):
         raise InputError(
@@ -291,7 +293,7 @@ def _request(
             f"a deadline of {deadline_s} s cannot be kept",
             todo=f"give --deadline 1 to {limits.DEADLINE_S_MAX} seconds",
         )
-    return Request(
+    return TaskRequest(
         stages=stages,
         input=data,
         deadline_s=deadline_s,

@@ -8,7 +8,7 @@ from typing import Protocol
 import trio
 
 from node.guest.machine_use import CpuUse, GpuUse
-from node.guest.rules import Courtesy, Seen
+from node.guest.rules import OwnerPolicy, Seen
 from node.peer import Node
 
 LOOK_EVERY_S = 2.0
@@ -45,11 +45,11 @@ class Look(Protocol):
     async def __call__(self, *, resting: bool) -> Seen: ...
 
 
-async def be_courteous(node: Node, courtesy: Courtesy, look: Look) -> None:
+async def watch_owner(node: Node, policy: OwnerPolicy, look: Look) -> None:
     """Pause and go on, for as long as the peer lives; others hear of it at once."""
     while True:
         # What is under way goes on while the peer is paused.
-        resting = not node.parts.engine.statistics().jobs_queued
+        resting = not node.dependencies.engine.statistics().jobs_queued
         seen = await look(resting=resting)
-        node.pause(courtesy.decide(seen, trio.current_time()))
+        node.pause(policy.decide(seen, trio.current_time()))
         await trio.sleep(LOOK_EVERY_S)

@@ -9,12 +9,12 @@ from typing import Any
 
 from node.asking import as_maps
 from node.asking.answers import Answered
-from node.asking.run import Request
+from node.asking.run import TaskRequest
 from node.local.control import Emit
 from node.serving.data_role import FETCH, LIST, PASSAGES_PER_LEG
 from node.serving.infer_role import EMBED_PASSAGES
 from p2p.blobs import Blobs
-from p2p.gather import each
+from p2p.gather import gather
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import InputError, Malformed, TaskFailed
@@ -28,7 +28,7 @@ SOURCES_LISTED_MAX = 10_000
 # What the record of an index has room for.
 PARTS_MAX = 2048
 
-Run = Callable[[Request, Emit], Awaitable[Answered]]
+Run = Callable[[TaskRequest, Emit], Awaitable[Answered]]
 
 
 async def list_sources(run: Run, unheard: Emit) -> list[str]:
@@ -38,7 +38,7 @@ async def list_sources(run: Run, unheard: Emit) -> list[str]:
         # From the last name on that is known, so that there is always one to answer with.
         known = max(0, len(names) - 1)
         stage = Stage(role=Role.DATA, operation=LIST, model=None, parameters={"first": known})
-        request = Request(stages=(stage,), input=None, deadline_s=30, level=Level.SIGNED)
+        request = TaskRequest(stages=(stage,), input=None, deadline_s=30, level=Level.SIGNED)
         answered = await run(request, unheard)
         batch = Texts.from_bytes(answered.output).texts
         names[known:] = batch
@@ -54,7 +54,7 @@ class Indexing:
     run: Run
     blobs: Blobs
     model: ContentId
-    terms: Request
+    terms: TaskRequest
     emit: Emit
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("passages", "tasks", "verified", "attempts"), 0)
@@ -86,7 +86,7 @@ class Indexing:
             for first in starts:
                 await self._part(distinct[number], number, first)
 
-        await each(whole, range(len(distinct)), at_once=TASKS_AT_ONCE)
+        await gather(whole, range(len(distinct)), at_once=TASKS_AT_ONCE)
         if not self._parts:
             raise skipped[0]
         return Index(

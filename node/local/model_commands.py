@@ -22,7 +22,7 @@ CHOICES_TOLD = 5
 
 
 @dataclass(slots=True)
-class LocalModels:
+class ModelCommands:
     """The commands about models, for one running peer."""
 
     node: Node
@@ -39,7 +39,7 @@ class LocalModels:
         """What is served here, what is kept here, what others offer."""
         node = self.node
         offered: dict[ContentId, dict[str, Any]] = {}
-        for heard in node.peers.view.living(node.parts.seams.wall_s()):
+        for heard in node.peers.view.living(node.dependencies.environment.wall_s()):
             for offer in heard.record.models:
                 row = offered.setdefault(
                     offer.model,
@@ -80,9 +80,9 @@ class LocalModels:
         model = node.models.resolve(_text(arguments, "what"))
         known = node.models.shelf.known().get(model)
         if known is not None:
-            node.serving.stop(model, known.name)
+            node.loader.stop(model, known.name)
         manifest = await node.models.remove(model)
-        node.peers.herald.changed()
+        node.peers.advertiser.changed()
         return told(manifest)
 
     def _meant(self, name: str) -> ContentId:
@@ -95,7 +95,7 @@ class LocalModels:
                 raise
             offered = {
                 str(offer.model): offer.model
-                for heard in node.peers.view.living(node.parts.seams.wall_s())
+                for heard in node.peers.view.living(node.dependencies.environment.wall_s())
                 for offer in heard.record.models
                 if offer.name == name
             }
@@ -125,7 +125,7 @@ class LocalModels:
 
     async def _served(self, manifest: Manifest) -> dict[str, Any]:
         node = self.node
-        formats = formats_of(node.parts.engine)
+        formats = formats_of(node.dependencies.engine)
         why_not = ""
         if not {Role.INFER, Role.VERIFY} & node.config.roles:
             why_not = "it plays no role that runs models"
@@ -134,7 +134,7 @@ class LocalModels:
             here = ", ".join(sorted(formats))
             why_not = f"it was started without an engine for {manifest.format} (it runs {here})"
         else:
-            node.serving.start(str(manifest.id))
+            node.loader.start(str(manifest.id))
         return {**told(manifest), "served": not why_not, "why_not": why_not}
 
 
@@ -155,9 +155,9 @@ def own_models(node: Node) -> list[dict[str, Any]]:
             # A problem is there only while nothing is under way.
             **rows.get(progress.name, {}),
         }
-    engine = node.parts.engine.statistics()
+    engine = node.dependencies.engine.statistics()
     probes = node.probing.probes
-    for loaded in node.parts.engine.loaded().values():
+    for loaded in node.dependencies.engine.loaded().values():
         problem = probes.problem(loaded.model)
         if loaded.model in engine.loading:
             state = "loading"
@@ -179,7 +179,7 @@ def own_models(node: Node) -> list[dict[str, Any]]:
     for model, share in engine.loading.items():
         if (manifest := node.models.manifest_of(model)) is not None and manifest.name in rows:
             rows[manifest.name]["loaded_share"] = round(share, 2)
-    for model, why in engine.aside.items():
+    for model, why in engine.quarantined.items():
         manifest = node.models.manifest_of(model)
         name = manifest.name if manifest is not None else str(model)
         rows[name] = {"name": name, "state": "set aside", "id": str(model), "problem": why}

@@ -7,7 +7,7 @@ from wire.content import ContentId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class ResidentModel:
     """A model in memory, when it was last used, and whether it is in use now."""
 
     model: ContentId
@@ -17,7 +17,7 @@ class Held:
 
 
 def to_let_go(
-    held: Iterable[Held], wanted_bytes: int, budget_bytes: int
+    held: Iterable[ResidentModel], wanted_bytes: int, budget_bytes: int
 ) -> tuple[ContentId, ...] | None:
     """The models to unload for one of `wanted_bytes`: least recently used first, none in use.
 
@@ -25,7 +25,7 @@ def to_let_go(
     """
     there = sorted(held, key=lambda it: it.used_at_s)
     over_bytes = sum(it.memory_bytes for it in there) + wanted_bytes - budget_bytes
-    gone: list[Held] = []
+    gone: list[ResidentModel] = []
     for it in there:
         if over_bytes <= 0:
             break

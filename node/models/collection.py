@@ -13,7 +13,7 @@ import trio
 from node.engines.formats.minilm import minilm_files, minilm_manifest
 from node.engines.interface import Engine, Loaded
 from node.models.inspect import is_path
-from node.models.model_store import PINNED, Progress, Shelf
+from node.models.model_store import PINNED, Progress, ModelStore
 from p2p.blobs import Blobs
 from store import Store
 from wire import limits
@@ -50,8 +50,8 @@ class Models:
     progress: dict[str, ModelProgress] = field(default_factory=dict)
 
     @property
-    def shelf(self) -> Shelf:
-        return Shelf(self.store)
+    def shelf(self) -> ModelStore:
+        return ModelStore(self.store)
 
     def known(self) -> dict[ContentId, Manifest]:
         """Every model whose manifest is kept here."""
@@ -193,7 +193,7 @@ class Models:
     def _holders(self, model_id: ContentId) -> list[PeerId]:
         """Peers that say they run it: they have every file of it."""
         peers = self.blobs.peers
-        wall_s = peers.seams.wall_s()
+        wall_s = peers.environment.wall_s()
         return [it.signer for it in peers.view.living(wall_s) if it.record.offer_of(model_id)]
 
     async def _files(self, manifest: Manifest, progress: Progress | None = None) -> dict[str, Path]:

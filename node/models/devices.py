@@ -40,7 +40,7 @@ class Devices:
             try:
                 ready.append(await engine.load(manifest, files))
             except ModelRefused as error:
-                if manifest.id not in engine.statistics().aside:
+                if manifest.id not in engine.statistics().quarantined:
                     raise
                 refusals.append(error)
         if not ready:
@@ -65,7 +65,9 @@ class Devices:
 
     def statistics(self) -> EngineStatistics:
         parts = [engine.statistics() for engine in self.engines]
-        asides = [it.aside for it in parts]
+        quarantine = [it.quarantined for it in parts]
         # Put aside by one is still done by another.
-        aside = {key: why for key, why in asides[0].items() if all(key in it for it in asides)}
-        return together(parts, aside)
+        quarantined = {
+            key: why for key, why in quarantine[0].items() if all(key in it for it in quarantine)
+        }
+        return together(parts, quarantined)

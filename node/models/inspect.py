@@ -29,7 +29,7 @@ BESIDES_BYTES = 200 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
+class InspectedModel:
     """A model as it lies in files. `memory_bytes`: what running it takes, worked out."""
 
     name: str
@@ -59,7 +59,7 @@ def is_path(name: str) -> bool:
     return "/" in name or name.startswith((".", "~")) or name.lower().endswith(SUFFIXES)
 
 
-def describe(path: Path, name: str | None = None) -> Described:
+def describe(path: Path, name: str | None = None) -> InspectedModel:
     """Read as much of a file or folder as shows what it is; InputError, ModelRefused."""
     called = _name(name or path.absolute().stem)
     try:
@@ -113,9 +113,9 @@ def _name(text: str) -> str:
     return short
 
 
-def _gguf(path: Path, name: str) -> Described:
+def _gguf(path: Path, name: str) -> InspectedModel:
     model = gguf.describe(path)
-    return Described(
+    return InspectedModel(
         name=name,
         format=gguf.FORMAT,
         operations=("generate",),
@@ -132,14 +132,14 @@ def _gguf(path: Path, name: str) -> Described:
     )
 
 
-def _onnx(path: Path, name: str) -> Described:
+def _onnx(path: Path, name: str) -> InspectedModel:
     model = onnx_file.describe(path)
     told: dict[str, str] = {}
     for side, values in (("input", model.inputs), ("output", model.outputs)):
         for number, value in enumerate(values[:VALUES_TOLD]):
             told[f"{side} {number}"] = str(value)[: limits.PARAMETER_BYTES_MAX // 4]
     operators = len(model.operators)
-    return Described(
+    return InspectedModel(
         name=name,
         format=onnx_calls.FORMAT,
         operations=("call",),
@@ -151,7 +151,7 @@ def _onnx(path: Path, name: str) -> Described:
     )
 
 
-def _bert(folder: Path, name: str) -> Described:
+def _bert(folder: Path, name: str) -> InspectedModel:
     files = {it: folder / it for it in embedding.FILES}
     for path in (*files.values(), folder / "config.json"):
         if not path.is_file():
@@ -160,7 +160,7 @@ def _bert(folder: Path, name: str) -> Described:
                 todo="it needs model.safetensors, tokenizer.json and config.json",
             )
     parameters = _bert_parameters(folder)
-    found = Described(
+    found = InspectedModel(
         name=name,
         format=embedding.FORMAT,
         operations=("embed", "nearest"),

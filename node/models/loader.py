@@ -22,7 +22,7 @@ MODEL_RETRY_S_MAX = 300.0
 
 
 @dataclass(slots=True)
-class ServingModels:
+class ModelLoader:
     """Keeps models ready; `problems` says in words why one is not there yet.
 
     A model that cannot be served is named there, and the peer goes on. `needed` are those without

@@ -8,7 +8,7 @@ import trio
 
 from node.engines.formats.minilm import minilm_manifest
 from node.engines.hash_engine import hash_manifest
-from node.models.inspect import Described, describe
+from node.models.inspect import InspectedModel, describe
 from store import Store, Table
 from wire.content import ContentId
 from wire.errors import InputError, Malformed
@@ -23,7 +23,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(slots=True)
-class Shelf:
+class ModelStore:
     """What is known of models in one store."""
 
     store: Store
@@ -72,7 +72,7 @@ class Shelf:
         await self.store.write(Table.MODELS, manifest.id, data)
         return manifest.id
 
-    async def look(self, path: Path, name: str | None = None) -> Described:
+    async def look(self, path: Path, name: str | None = None) -> InspectedModel:
         """What model lies there; InputError, ModelRefused. Nothing is kept yet."""
         return await trio.to_thread.run_sync(describe, path, name)
 

@@ -24,7 +24,7 @@ from node.engines.interface import (
     Output,
     loading_words,
 )
-from node.models.budget import Held, to_let_go
+from node.models.budget import ResidentModel, to_let_go
 from node.models.inspect import memory_bytes
 from wire.content import ContentId
 from wire.errors import EngineError, ModelRefused, Refused, TooSlow
@@ -127,13 +127,13 @@ class OnDemand:
     def loaded(self) -> Mapping[ContentId, Loaded]:
         """The models that are ready, or will be as soon as they are asked for."""
         there = self.engine.loaded()
-        aside = self.engine.statistics().aside
+        quarantined = self.engine.statistics().quarantined
         found = {}
         for model, known in self._known.items():
             ready = there.get(model)
             if ready is not None:
                 known.ready = ready
-            elif known.held or known.refusal is not None or model in aside:
+            elif known.held or known.refusal is not None or model in quarantined:
                 # The engine put it aside.
                 continue
             if known.ready is not None:
@@ -173,15 +173,15 @@ class OnDemand:
             model
             for model, it in self._known.items()
             if model not in there and it.ready and not it.held and not it.refusal
-            if model not in found.aside
+            if model not in found.quarantined
         ]
-        aside = {
+        quarantined = {
             model: it.refusal.message for model, it in self._known.items() if it.refusal is not None
         }
         waiting = {model: 0.0 for model, it in self._known.items() if it.loading is not None}
         return replace(
             found,
-            aside={**aside, **found.aside},
+            quarantined={**quarantined, **found.quarantined},
             resting=frozenset(resting),
             loading={**waiting, **found.loading},
         )
@@ -208,7 +208,7 @@ class OnDemand:
         while not self._is_there(known):
             if known.refusal is not None:
                 raise known.refusal
-            if why := self.engine.statistics().aside.get(known.manifest.id):
+            if why := self.engine.statistics().quarantined.get(known.manifest.id):
                 # Nobody makes room for it meanwhile.
                 raise ModelRefused(f"{known.manifest.name} is put aside: {why}")
             if known.loading is None:
@@ -236,7 +236,7 @@ class OnDemand:
                 await self.engine.unload(model)
         except ModelRefused as error:
             loading.failure = error
-            if model in self.engine.statistics().aside:
+            if model in self.engine.statistics().quarantined:
                 known.held = True
             else:
                 known.refusal = error
@@ -262,10 +262,10 @@ class OnDemand:
         for model in gone:
             await self.engine.unload(model)
 
-    def _memory(self, wanted: _Known) -> tuple[list[Held], int, int]:
-        there, aside = self.engine.loaded(), self.engine.statistics().aside
+    def _memory(self, wanted: _Known) -> tuple[list[ResidentModel], int, int]:
+        there, quarantined = self.engine.loaded(), self.engine.statistics().quarantined
         held = [
-            Held(
+            ResidentModel(
                 model=model,
                 memory_bytes=it.memory_bytes,
                 used_at_s=it.used_at_s,
@@ -274,7 +274,7 @@ class OnDemand:
             for model, it in self._known.items()
             if it is not wanted
             if model in there
-            or (it.held and model in aside)
+            or (it.held and model in quarantined)
             or (it.loading is not None and it.loading.has_room)
         ]
         return held, wanted.memory_bytes, self.budget_bytes

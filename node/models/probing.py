@@ -12,7 +12,7 @@ import trio
 from node.engines.compare import worst_differences
 from node.engines.interface import Engine, Loaded
 from node.serving.infer_role import CALL, COMPLETE, EMBED, GENERATE, InferRole
-from node.serving.role import LegInput, Work, nowhere
+from node.serving.role import LegInput, LegWork, nowhere
 from wire.content import ContentId, PeerId
 from wire.errors import EngineError, Refused, TooSlow, WireError
 from wire.generation import Generation
@@ -149,7 +149,7 @@ class Probing:
             now_s = trio.current_time()
             for model in self.probes.saw(self.engine.loaded(), health, now_s):
                 self.changed(f"model {model.short} is not run here any more")
-            idle = self.infer.turns.queue_s == 0
+            idle = self.infer.fair_queue.queue_s == 0
             for model in self.probes.due(now_s, idle=idle):
                 await self._try(model)
             with trio.move_on_after(LOOK_EVERY_S):
@@ -206,7 +206,7 @@ async def probe(infer: InferRole, me: PeerId, loaded: Loaded) -> None:
     stage, data = smallest
     outputs = []
     for _ in range(2):
-        work = Work(stage=stage, asker=me, by=me, units=1, left_s=PROBE_DEADLINE_S)
+        work = LegWork(stage=stage, asker=me, by=me, units=1, left_s=PROBE_DEADLINE_S)
         place = infer.admit(work)
         try:
             source = LegInput(
@@ -214,7 +214,7 @@ async def probe(infer: InferRole, me: PeerId, loaded: Loaded) -> None:
             )
             done = await infer.do(stage, source, nowhere)
         finally:
-            infer.leave(place)
+            infer.dequeue(place)
         outputs.append(done.data)
     first, second = outputs
     if stage.operation == EMBED:

@@ -38,7 +38,7 @@ QUOTED_MAX = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class QueuedJob:
     """A job to be done for `asker`: how much it is, how long that takes, when it has to be done.
 
     `cost_s` is what it takes of an engine that does several at once, `alone_s` how long it lasts
@@ -62,7 +62,7 @@ class Now:
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class QueueSlot:
     """One job's place, from when it was taken until it is done. `until_s` is its deadline."""
 
     asker: PeerId
@@ -92,8 +92,8 @@ class Admission:
     """The jobs that were taken; of those, as many are worked on as have `units_at_once`."""
 
     units_at_once: int
-    waiting: list[Place] = field(default_factory=list)
-    running: set[Place] = field(default_factory=set)
+    waiting: list[QueueSlot] = field(default_factory=list)
+    running: set[QueueSlot] = field(default_factory=set)
     _virtual: float = 0.0
     _finish: dict[PeerId, float] = field(default_factory=dict)
     _number: int = 0
@@ -104,13 +104,13 @@ class Admission:
         """How long the work takes that waits."""
         return sum(it.cost_s for it in self.waiting)
 
-    def expected_s(self, wanted: Wanted, now: Now) -> float:
+    def expected_s(self, wanted: QueuedJob, now: Now) -> float:
         """How long it will be until a job is done, if it is taken now."""
         start = self._start(wanted.asker)
         ahead_s = sum(it.cost_s for it in self.waiting if it.start <= start)
         return _with_overhead(max(now.busy_s + ahead_s + wanted.cost_s, wanted.alone_s))
 
-    def check(self, wanted: Wanted, by: PeerId, now: Now) -> float:
+    def check(self, wanted: QueuedJob, by: PeerId, now: Now) -> float:
         """As `expected_s`; Refused, with when to try again, if there is no room or no time."""
         mine = sum(it.asker == wanted.asker for it in self.waiting)
         all_s = now.busy_s + self.queue_s
@@ -134,7 +134,7 @@ class Admission:
             )
         return expected_s
 
-    def quote(self, wanted: Wanted, by: PeerId, now: Now) -> float:
+    def quote(self, wanted: QueuedJob, by: PeerId, now: Now) -> float:
         """As `check`, with what others were told of a moment ago: they will be here before.
 
         So askers that ask at the same time do not all hear that nobody is here.
@@ -148,7 +148,7 @@ class Admission:
             self._quoted[by] = (now.now_s + QUOTED_FOR_S, cost_s)
         return min(QUOTED_S_MAX, likely_s) + expected_s
 
-    def enter(self, wanted: Wanted, by: PeerId, now: Now) -> tuple[Place, list[Place]]:
+    def enqueue(self, wanted: QueuedJob, by: PeerId, now: Now) -> tuple[QueueSlot, list[QueueSlot]]:
         """A place in the queue, and those that had to be given up for it; else as `check`."""
         # Who was given a quote has come with the offer itself.
         self._quoted.pop(by, None)
@@ -158,7 +158,7 @@ class Admission:
             given_up.append(self._give_up(last, "its place went to another", now))
         self._number += 1
         start = self._start(wanted.asker)
-        place = Place(
+        place = QueueSlot(
             wanted.asker,
             wanted.units,
             wanted.cost_s,
@@ -177,7 +177,7 @@ class Admission:
         return place, given_up
 
     def _check_long(
-        self, cost_s: float, by: PeerId | None, waiting: list[Place], all_s: float
+        self, cost_s: float, by: PeerId | None, waiting: list[QueueSlot], all_s: float
     ) -> None:
         if cost_s <= LONG_S:
             return
@@ -186,7 +186,7 @@ class Admission:
             why = f"{cost_s:.0f} s of work is too much at once while others wait, or a second time"
             raise Refused(why, retry_after_s=_retry_after_s(all_s))
 
-    def reprice(self, place: Place, units: int, cost_s: float) -> None:
+    def reprice(self, place: QueueSlot, units: int, cost_s: float) -> None:
         """What the job is, is known better now. Refused if that is too long."""
         others = [it for it in self.waiting if it is not place]
         self._check_long(cost_s, place.by, others, self.queue_s)
@@ -194,7 +194,7 @@ class Admission:
             self._finish[place.asker] += cost_s - place.cost_s
         place.units, place.cost_s = units, cost_s
 
-    def next(self, now: Now) -> tuple[list[Place], list[Place]]:
+    def next(self, now: Now) -> tuple[list[QueueSlot], list[QueueSlot]]:
         """Those that are to begin now, and those whose deadline has become too near for it."""
         begun, given_up, busy_s = [], [], now.busy_s
         while sum(it.units for it in self.running) < self.units_at_once:
@@ -213,7 +213,7 @@ class Admission:
             begun.append(place)
         return begun, given_up
 
-    def leave(self, place: Place) -> None:
+    def dequeue(self, place: QueueSlot) -> None:
         """The job is done, or is wanted no more. Nothing happens where it left before."""
         if place in self.running:
             self.running.remove(place)
@@ -227,7 +227,7 @@ class Admission:
     def _start(self, asker: PeerId) -> float:
         return max(self._virtual, self._finish.get(asker, 0.0))
 
-    def _pushed_out(self, asker: PeerId, by: PeerId, now: Now) -> Place | None:
+    def _pushed_out(self, asker: PeerId, by: PeerId, now: Now) -> QueueSlot | None:
         """Whose place goes to a new one: of those without their input the first of whoever holds
         the most, else the last of whoever has more than is fair to the others.
         """
@@ -247,7 +247,7 @@ class Admission:
             return max((it for it in self.waiting if it.by == holder), key=_order)
         return None
 
-    def _late(self, new: Place, now: Now) -> list[Place]:
+    def _late(self, new: QueueSlot, now: Now) -> list[QueueSlot]:
         """Those behind a new place that will not be done in time any more."""
         done_s, late = now.now_s + now.busy_s, []
         for place in sorted(self.waiting, key=_order):
@@ -257,24 +257,24 @@ class Admission:
                 done_s += place.cost_s
         return late
 
-    def _give_up(self, place: Place, why: str, now: Now) -> Place:
+    def _give_up(self, place: QueueSlot, why: str, now: Now) -> QueueSlot:
         self._drop(place)
         wait_s = _retry_after_s(now.busy_s + self.queue_s)
         place.refusal = Refused(f"given up before it began: {why}", retry_after_s=wait_s)
         return place
 
-    def _drop(self, place: Place) -> None:
+    def _drop(self, place: QueueSlot) -> None:
         self.waiting.remove(place)
         # What was not done does not count against its asker.
         if place.asker in self._finish:
             self._finish[place.asker] -= place.cost_s
 
 
-def _order(place: Place) -> tuple[float, int]:
+def _order(place: QueueSlot) -> tuple[float, int]:
     return place.order
 
 
-def _number(place: Place) -> int:
+def _number(place: QueueSlot) -> int:
     return place.number
 
 

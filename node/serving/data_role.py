@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import trio
 
-from node.serving.admission import Place
-from node.serving.role import Done, Emit, LegInput, Work
+from node.serving.admission import QueueSlot
+from node.serving.role import Done, Emit, LegInput, LegWork
 from node.serving.sources import NAME_BYTES_MAX, Source, cut
 from store import Store
 from wire import limits
@@ -46,16 +46,16 @@ class DataRole:
         if stage.operation not in (FETCH, LIST):
             raise Refused(f"a data peer does not do {stage.operation!r}, only fetch and list")
 
-    def quote(self, work: Work) -> float:
+    def quote(self, work: LegWork) -> float:
         self.check(work.stage)
         return 0.05 if work.stage.operation == FETCH else 0.01
 
-    def admit(self, work: Work) -> Place:
+    def admit(self, work: LegWork) -> QueueSlot:
         """Nobody waits here: the work is slight, and legs are counted where they are offered."""
         expected_s = self.quote(work)
-        return Place(work.asker, work.units, expected_s, expected_s, math.inf)
+        return QueueSlot(work.asker, work.units, expected_s, expected_s, math.inf)
 
-    def leave(self, place: Place) -> None:
+    def dequeue(self, place: QueueSlot) -> None:
         """Nothing was held."""
 
     async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:

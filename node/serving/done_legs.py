@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from node.dispatch.dispatcher import Baton
+from node.dispatch.dispatcher import Handoff
 from node.serving.role import Done
 from store import Row, Store, Table
 from wire.chain import source_of
@@ -19,44 +19,44 @@ RING, RING_NEXT = b"leg:", b"leg-next"
 
 
 @dataclass(frozen=True, slots=True)
-class LegDone:
+class DoneLeg:
     """What one leg came to."""
 
     receipt: Signed[Receipt]
     output: bytes
 
 
-def leg_key_of(baton: Baton) -> bytes:
+def leg_key_of(handoff: Handoff) -> bytes:
     """What the leg of a task that a baton is at is kept under."""
-    return baton.task.id.digest + bytes((baton.stage,))
+    return handoff.task.id.digest + bytes((handoff.stage,))
 
 
 @dataclass(slots=True)
-class LegsDone:
+class DoneLegs:
     """The receipts and outputs of legs, by task and by job, the latest of them."""
 
     store: Store
     _kept: int | None = None
 
-    def knows(self, baton: Baton) -> bool:
+    def knows(self, handoff: Handoff) -> bool:
         """Whether the leg was done before, as far as can be told at once."""
-        if self.store.read(Table.RECEIPTS, leg_key_of(baton)) is not None:
+        if self.store.read(Table.RECEIPTS, leg_key_of(handoff)) is not None:
             return True
-        job_key = baton.leg.job_key(source_of(baton.task, baton.receipts, baton.stage))
-        return baton.leg.role is Role.INFER and self.store.read(Table.JOBS, job_key) is not None
+        job_key = handoff.leg.job_key(source_of(handoff.task, handoff.receipts, handoff.stage))
+        return handoff.leg.role is Role.INFER and self.store.read(Table.JOBS, job_key) is not None
 
-    async def found(self, baton: Baton) -> LegDone | None:
+    async def found(self, handoff: Handoff) -> DoneLeg | None:
         """This very leg, if its output is still here."""
-        raw = self.store.read(Table.RECEIPTS, leg_key_of(baton))
+        raw = self.store.read(Table.RECEIPTS, leg_key_of(handoff))
         if raw is None:
             return None
         receipt = open_signed(raw, Receipt)
-        previous = baton.receipts[-1].id if baton.receipts else None
+        previous = handoff.receipts[-1].id if handoff.receipts else None
         if receipt.record.previous != previous:
             # The leg before was done anew by another peer: this is another chain.
             return None
         try:
-            return LegDone(receipt, await self.store.get(receipt.record.output))
+            return DoneLeg(receipt, await self.store.get(receipt.record.output))
         except StoreError:
             # The output was let go of since: do it again.
             return None
@@ -73,7 +73,7 @@ class LegsDone:
             return None
         return Done(data=data, units=units, profile=profile)
 
-    def turn(self, leg_key: bytes, job_key: bytes) -> list[Row]:
+    def evict(self, leg_key: bytes, job_key: bytes) -> list[Row]:
         """The rows that make room for one more leg: a ring, so that nobody fills the disk.
 
         A slot of the ring names the rows of one leg; whoever takes the slot next deletes them.

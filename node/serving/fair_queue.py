@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 import trio
 
 from node.engines.interface import Engine
-from node.serving.admission import Admission, Now, Place, Wanted
+from node.serving.admission import Admission, Now, QueueSlot, QueuedJob
 from wire.content import ContentId, PeerId
 
 
 @dataclass(slots=True)
-class Turns:
+class FairQueue:
     """Takes jobs for one engine, and gives it no more at once than it has use for."""
 
     engine: Engine
     _admission: Admission = field(init=False)
-    _moved: dict[Place, trio.Event] = field(default_factory=dict, init=False)
+    _moved: dict[QueueSlot, trio.Event] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._admission = Admission(self.engine.units_at_once)
@@ -31,12 +31,12 @@ class Turns:
     def free_slots(self) -> int:
         return max(0, self.engine.free_slots - len(self._admission.waiting))
 
-    def wanted(self, asker: PeerId, model: ContentId, units: int, left_s: float) -> Wanted:
+    def wanted(self, asker: PeerId, model: ContentId, units: int, left_s: float) -> QueuedJob:
         """A job as the queue sees it, by the model's measured speed."""
         loaded = self.engine.loaded().get(model)
         if loaded is None or not loaded.units_per_s:
-            return Wanted(asker=asker, units=units, cost_s=0.0, left_s=left_s)
-        return Wanted(
+            return QueuedJob(asker=asker, units=units, cost_s=0.0, left_s=left_s)
+        return QueuedJob(
             asker=asker,
             units=units,
             cost_s=units / loaded.units_per_s,
@@ -44,22 +44,22 @@ class Turns:
             alone_s=units / (loaded.job_units_per_s or loaded.units_per_s),
         )
 
-    def quote(self, wanted: Wanted, by: PeerId) -> float:
-        """Seconds until a job would be done; Refused as `enter`."""
+    def quote(self, wanted: QueuedJob, by: PeerId) -> float:
+        """Seconds until a job would be done; Refused as `enqueue`."""
         return self._admission.quote(wanted, by, self._now())
 
-    def enter(self, wanted: Wanted, by: PeerId) -> Place:
+    def enqueue(self, wanted: QueuedJob, by: PeerId) -> QueueSlot:
         """A place for a job offered `by` a holder; Refused, with when to try again."""
-        place, given_up = self._admission.enter(wanted, by, self._now())
+        place, given_up = self._admission.enqueue(wanted, by, self._now())
         self._move(given_up)
         return place
 
-    def leave(self, place: Place) -> None:
-        self._admission.leave(place)
+    def dequeue(self, place: QueueSlot) -> None:
+        self._admission.dequeue(place)
         self._go_on()
 
     @asynccontextmanager
-    async def turn(self, place: Place, wanted: Wanted) -> AsyncIterator[None]:
+    async def turn(self, place: QueueSlot, wanted: QueuedJob) -> AsyncIterator[None]:
         """Wait for the engine; Refused if the place had to be given up. Only once for a place."""
         if place.refusal is None:
             self._admission.reprice(place, wanted.units, wanted.cost_s)
@@ -75,13 +75,13 @@ class Turns:
         try:
             yield
         finally:
-            self.leave(place)
+            self.dequeue(place)
 
     def _go_on(self) -> None:
         begun, given_up = self._admission.next(self._now())
         self._move([*begun, *given_up])
 
-    def _move(self, places: Iterable[Place]) -> None:
+    def _move(self, places: Iterable[QueueSlot]) -> None:
         for place in places:
             if (moved := self._moved.pop(place, None)) is not None:
                 moved.set()

@@ -17,7 +17,7 @@ class _Waiting:
 
 
 @dataclass(slots=True)
-class Places:
+class FairSemaphore:
     """`free` places; each that is entered has to be left by the same asker."""
 
     free: int
@@ -25,7 +25,7 @@ class Places:
     _waiting: list[_Waiting] = field(default_factory=list)
     _changed: trio.Event = field(default_factory=trio.Event)
 
-    async def enter(self, asker: PeerId) -> None:
+    async def enqueue(self, asker: PeerId) -> None:
         """Wait for a place: of those who wait, whoever has the fewest is next, then the first."""
         mine = _Waiting(asker)
         self._waiting.append(mine)
@@ -38,7 +38,7 @@ class Places:
             self._waiting.remove(mine)
             self._wake()
 
-    def leave(self, asker: PeerId) -> None:
+    def dequeue(self, asker: PeerId) -> None:
         self.free += 1
         self._taken -= Counter((asker,))
         self._wake()

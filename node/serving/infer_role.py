@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from node.engines.interface import LOADING_RETRY_S, Engine, Job, loading_words
-from node.serving.admission import Place, Wanted
-from node.serving.fair_queue import Turns
+from node.serving.admission import QueueSlot, QueuedJob
+from node.serving.fair_queue import FairQueue
 from node.serving.nearest import IndexCache, LoadedIndex
-from node.serving.role import Done, Emit, LegInput, Work
+from node.serving.role import Done, Emit, LegInput, LegWork
 from node.task.units import units_of
 from p2p.blobs import Blobs
-from p2p.gather import each
+from p2p.gather import gather
 from wire import limits
 from wire.content import ContentId
 from wire.errors import Malformed, Missing, Refused, WireError
@@ -47,24 +47,24 @@ class InferRole:
     engine: Engine
     blobs: Blobs
     indexes: IndexCache
-    turns: Turns = field(init=False)
+    fair_queue: FairQueue = field(init=False)
 
     def __post_init__(self) -> None:
-        self.turns = Turns(self.engine)
+        self.fair_queue = FairQueue(self.engine)
 
-    def quote(self, work: Work) -> float:
-        return self.turns.quote(self._wanted(work), work.by)
+    def quote(self, work: LegWork) -> float:
+        return self.fair_queue.quote(self._wanted(work), work.by)
 
-    def admit(self, work: Work) -> Place:
-        return self.turns.enter(self._wanted(work), work.by)
+    def admit(self, work: LegWork) -> QueueSlot:
+        return self.fair_queue.enqueue(self._wanted(work), work.by)
 
-    def leave(self, place: Place) -> None:
-        self.turns.leave(place)
+    def dequeue(self, place: QueueSlot) -> None:
+        self.fair_queue.dequeue(place)
 
-    def _wanted(self, work: Work) -> Wanted:
+    def _wanted(self, work: LegWork) -> QueuedJob:
         self.check_able(work.stage)
         assert work.stage.model is not None
-        return self.turns.wanted(work.asker, work.stage.model, work.units, work.left_s)
+        return self.fair_queue.wanted(work.asker, work.stage.model, work.units, work.left_s)
 
     def check_able(self, stage: Stage) -> None:
         """Refused unless the stage's model is loaded here and does what is asked of it."""
@@ -133,8 +133,10 @@ class InferRole:
         else:
             # The input is here now, so that nobody need be believed how much it is.
             units = units_of(replace(stage, operation=operation), data)
-            wanted = self.turns.wanted(source.place.asker, stage.model, units, source.deadline_s)
-            async with self.turns.turn(source.place, wanted):
+            wanted = self.fair_queue.wanted(
+                source.place.asker, stage.model, units, source.deadline_s
+            )
+            async with self.fair_queue.turn(source.place, wanted):
                 output = await self.engine.infer(job, emit)
         profile = loaded.profile if loaded is not None else ""
         return Done(data=output.data, units=output.units, profile=profile)
@@ -155,7 +157,7 @@ class InferRole:
             except UnicodeDecodeError as error:
                 raise Malformed(f"passage {passage.short} is not UTF-8") from error
 
-        await each(fetch, dict.fromkeys(passages.passages))
+        await gather(fetch, dict.fromkeys(passages.passages))
         return Texts(texts=tuple(texts[it] for it in passages.passages))
 
     async def _nearest(self, stage: Stage, question: Question, source: LegInput) -> Done:

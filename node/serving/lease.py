@@ -6,22 +6,22 @@ from dataclasses import dataclass
 
 import trio
 
-from node.dispatch.handoff import Baton
-from node.serving.admission import LONG_S, Place
+from node.dispatch.handoff import Handoff
+from node.serving.admission import LONG_S, QueueSlot
 from node.serving.infer_role import GENERATE
-from node.serving.role import LegRole, Work
+from node.serving.role import LegRole, LegWork
 from node.task.units import units_of
-from p2p.typed_call import Talk
+from p2p.typed_call import TypedCall
 from wire.content import PeerId
 from wire.errors import BatonError, Refused, RemoteProtocolError, TransportError
 
 
 @dataclass(slots=True)
-class Held:
+class LegLease:
     """A leg that was taken: the role that does it, and its place in the role's queue."""
 
     role: LegRole
-    place: Place | None = None
+    place: QueueSlot | None = None
     _stop: Callable[[], None] | None = None
     _generates: bool = False
 
@@ -29,22 +29,22 @@ class Held:
     def expected_s(self) -> float:
         return self.place.expected_s if self.place is not None else 0.0
 
-    def admit(self, baton: Baton, by: PeerId, deadline_at_s: float) -> None:
+    def admit(self, handoff: Handoff, by: PeerId, deadline_at_s: float) -> None:
         """Refused if it cannot be done in time."""
-        work = Work(
-            stage=baton.leg,
-            asker=baton.task.signer,
+        work = LegWork(
+            stage=handoff.leg,
+            asker=handoff.task.signer,
             by=by,
             # All of it: what is said to have been done before, nobody has checked yet.
-            units=units_of(baton.leg, baton.input, baton.units),
+            units=units_of(handoff.leg, handoff.input, handoff.units),
             left_s=deadline_at_s - trio.current_time(),
         )
-        self._generates = baton.leg.operation == GENERATE
+        self._generates = handoff.leg.operation == GENERATE
         self.place = self.role.admit(work)
         self.place.on_refusal = self._stop
 
     @asynccontextmanager
-    async def wanted(self, talk: Talk) -> AsyncIterator[None]:
+    async def cancel_if_abandoned(self, call: TypedCall) -> AsyncIterator[None]:
         """What is done within this block ends, Refused, when the place is given up.
 
         So it is when the holder has gone before the leg began; one that began is finished, for
@@ -58,7 +58,7 @@ class Held:
                 self.place.on_refusal = self._stop
                 if self.place.refusal is not None:
                     self._stop()
-            nursery.start_soon(self._watch, talk)
+            nursery.start_soon(self._watch, call)
             try:
                 yield
             except BatonError as error:
@@ -73,10 +73,10 @@ class Held:
         if self.place is not None and self.place.refusal is not None:
             raise self.place.refusal
 
-    async def _watch(self, talk: Talk) -> None:
+    async def _watch(self, call: TypedCall) -> None:
         """Give the leg up if the holder goes; it has nothing to say until it is answered."""
         try:
-            await talk.exchange.receive()
+            await call.channel.receive()
         except (TransportError, RemoteProtocolError):
             place = self.place
             ends = self._generates or (place is not None and place.cost_s > LONG_S)
@@ -85,6 +85,6 @@ class Held:
                 if self._stop is not None:
                     self._stop()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         if self.place is not None:
-            self.role.leave(self.place)
+            self.role.dequeue(self.place)

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from node.dispatch.dispatcher import Baton, Handing, Relay
-from node.dispatch.progress import Shown
+from node.dispatch.dispatcher import Handoff, Dispatcher, Relay
+from node.dispatch.progress import StreamProgress
 from node.engines.interface import Part
-from node.serving.done_legs import LegDone, LegsDone, leg_key_of
-from node.serving.lease import Held
-from node.serving.role import LegInput, LegRole, Work, nowhere
-from node.task.events import Tell
+from node.serving.done_legs import DoneLeg, DoneLegs, leg_key_of
+from node.serving.lease import LegLease
+from node.serving.role import LegInput, LegRole, LegWork, nowhere
+from node.task.events import EventSink
 from node.task.units import streamed_max, units_of
-from p2p.adverts import Seams
+from p2p.adverts import Environment
 from p2p.blobs import Blobs
-from p2p.typed_call import Talk, refusal_of
+from p2p.typed_call import TypedCall, refusal_of
 from store import Row, Store, Table, Write
 from wire import limits
 from wire.chain import open_receipts, source_of
@@ -61,12 +61,12 @@ class LegServer:
     """Does legs for others, each by the role that plays it."""
 
     key: SigningKey
-    seams: Seams
+    environment: Environment
     store: Store
     blobs: Blobs
-    handing: Handing
+    dispatcher: Dispatcher
     roles: Mapping[Role, LegRole]
-    tell: Tell
+    on_event: EventSink
     # False once the peer is leaving: what is under way is finished, nothing new is taken.
     taking: bool = True
     # Why nothing is taken for now, in words; the owner of the machine wants it.
@@ -74,17 +74,17 @@ class LegServer:
     done: int = 0
     _under_way: dict[bytes, trio.Event] = field(default_factory=dict)
     _holders: Counter[PeerId] = field(default_factory=Counter)
-    _before: LegsDone = field(init=False)
+    _before: DoneLegs = field(init=False)
 
     def __post_init__(self) -> None:
-        self._before = LegsDone(self.store)
+        self._before = DoneLegs(self.store)
 
     @property
     def under_way(self) -> int:
         """Batons held: legs that are being done here, or by others for us."""
         return self._holders.total()
 
-    async def on_offer(self, talk: Talk, message: Message) -> None:
+    async def on_offer(self, call: TypedCall, message: Message) -> None:
         """One conversation: accept and deliver, or refuse aloud."""
         assert isinstance(message, Offer)
         task = open_signed(message.task, Task)
@@ -94,7 +94,7 @@ class LegServer:
         shown_units = message.resume.units if message.resume is not None else 0
         if shown_units > streamed_max(task.record.stages[-1]):
             raise RemoteProtocolError("more was shown than the last leg has")
-        baton = Baton(
+        handoff = Handoff(
             task=task,
             receipts=tuple(receipts),
             input=message.input,
@@ -104,11 +104,11 @@ class LegServer:
         )
         deadline_at_s = trio.current_time() + message.deadline_ms / 1000
         try:
-            if self._holders[talk.peer] >= LEGS_PER_HOLDER:
+            if self._holders[call.peer] >= LEGS_PER_HOLDER:
                 raise Refused("too many legs of yours under way", retry_after_s=0.5)
-            held = self._take(baton, talk.peer, deadline_at_s)
+            lease = self._take(handoff, call.peer, deadline_at_s)
         except Refused as error:
-            await talk.send(refusal_of(error))
+            await call.send(refusal_of(error))
             return
 
         there = True
@@ -118,56 +118,56 @@ class LegServer:
             try:
                 if there:
                     piece = Piece(position=part.position, units=part.units, data=part.data)
-                    await talk.send(piece)
+                    await call.send(piece)
             except TransportError:
                 # No fault of whoever works for it. The leg is finished for when it comes back.
                 there = False
 
-        self._holders[talk.peer] += 1
+        self._holders[call.peer] += 1
         try:
-            await talk.send(Accept(expected_ms=int(held.expected_s * 1000)))
-            result = await self._serve(baton, held, talk, relay, deadline_at_s)
+            await call.send(Accept(expected_ms=int(lease.expected_s * 1000)))
+            result = await self._serve(handoff, lease, call, relay, deadline_at_s)
         except (Refused, EngineError, StoreError, TaskFailed, TransportError) as error:
-            await talk.send(refusal_of(error))
+            await call.send(refusal_of(error))
             return
         finally:
-            held.let_go()
-            self._holders[talk.peer] -= 1
-            if not self._holders[talk.peer]:
-                del self._holders[talk.peer]
-        await talk.send(result)
+            lease.release()
+            self._holders[call.peer] -= 1
+            if not self._holders[call.peer]:
+                del self._holders[call.peer]
+        await call.send(result)
 
-    async def on_quote(self, talk: Talk, message: Message) -> None:
+    async def on_quote(self, call: TypedCall, message: Message) -> None:
         """What a leg would take if it were offered now; refused as it would be."""
         assert isinstance(message, Quote)
         try:
             role = self._role_of(message.role)
-            if self._holders[talk.peer] >= LEGS_PER_HOLDER:
+            if self._holders[call.peer] >= LEGS_PER_HOLDER:
                 raise Refused("too many legs of yours under way", retry_after_s=0.5)
             stage = _stage_of(message)
-            work = Work(
+            work = LegWork(
                 stage=stage,
-                asker=talk.peer,
-                by=talk.peer,
+                asker=call.peer,
+                by=call.peer,
                 units=max(1, message.units),
                 left_s=message.deadline_ms / 1000,
             )
             expected_s = role.quote(work)
         except Refused as error:
-            await talk.send(refusal_of(error))
+            await call.send(refusal_of(error))
             return
-        await talk.send(Quoted(expected_ms=int(expected_s * 1000)))
+        await call.send(Quoted(expected_ms=int(expected_s * 1000)))
 
-    def _role(self, baton: Baton) -> LegRole:
+    def _role(self, handoff: Handoff) -> LegRole:
         """The role that will do this leg; Refused if none will."""
-        issued_s = baton.task.record.issued_at_ms / 1000
-        wall_s = self.seams.wall_s()
+        issued_s = handoff.task.record.issued_at_ms / 1000
+        wall_s = self.environment.wall_s()
         if issued_s > wall_s + limits.CLOCK_SKEW_S_MAX:
             ahead_s = issued_s - wall_s
             raise Refused(f"the task was issued {ahead_s:.0f} s in the future: whose clock?")
-        if issued_s + baton.task.record.deadline_s + limits.CLOCK_SKEW_S_MAX < wall_s:
+        if issued_s + handoff.task.record.deadline_s + limits.CLOCK_SKEW_S_MAX < wall_s:
             raise Refused("the task's deadline has passed")
-        return self._role_of(baton.leg.role)
+        return self._role_of(handoff.leg.role)
 
     def _role_of(self, kind: Role) -> LegRole:
         if not self.taking:
@@ -181,14 +181,14 @@ class LegServer:
             raise Refused("too many legs under way", retry_after_s=0.5)
         return role
 
-    def _take(self, baton: Baton, by: PeerId, deadline_at_s: float) -> Held:
+    def _take(self, handoff: Handoff, by: PeerId, deadline_at_s: float) -> LegLease:
         """Take a leg, with a place in its role's queue if there is work to do; Refused if not."""
-        held = Held(self._role(baton))
-        if leg_key_of(baton) not in self._under_way and not self._before.knows(baton):
-            held.admit(baton, by, deadline_at_s)
-        return held
+        lease = LegLease(self._role(handoff))
+        if leg_key_of(handoff) not in self._under_way and not self._before.knows(handoff):
+            lease.admit(handoff, by, deadline_at_s)
+        return lease
 
-    def _take_own(self, onward: Baton, by: PeerId, deadline_at_s: float) -> Held | None:
+    def _take_own(self, onward: Handoff, by: PeerId, deadline_at_s: float) -> LegLease | None:
         """The next leg, if we can do it ourselves: nobody is nearer."""
         if self.key.peer in onward.avoid:
             return None
@@ -198,39 +198,39 @@ class LegServer:
             return None
 
     async def _serve(
-        self, baton: Baton, held: Held, talk: Talk, relay: Relay, deadline_at_s: float
+        self, handoff: Handoff, lease: LegLease, call: TypedCall, relay: Relay, deadline_at_s: float
     ) -> Result:
         leg = await self._once(
-            baton, held, talk, relay if baton.is_last else nowhere, deadline_at_s
+            handoff, lease, call, relay if handoff.is_last else nowhere, deadline_at_s
         )
-        held.let_go()
-        receipts = (*baton.receipts, leg.receipt)
+        lease.release()
+        receipts = (*handoff.receipts, leg.receipt)
         inline = leg.output if len(leg.output) <= limits.INLINE_BYTES_MAX else None
-        if baton.is_last:
+        if handoff.is_last:
             raws = tuple(it.raw for it in receipts)
             return Result(receipts=raws, output=inline, source=None)
-        stages = baton.task.record.stages
-        onward = Baton(
-            task=baton.task,
+        stages = handoff.task.record.stages
+        onward = Handoff(
+            task=handoff.task,
             receipts=receipts,
             input=inline,
-            units=units_of(stages[baton.stage + 1], inline, leg.receipt.record.units),
-            resume=baton.resume,
-            avoid=baton.avoid,
+            units=units_of(stages[handoff.stage + 1], inline, leg.receipt.record.units),
+            resume=handoff.resume,
+            avoid=handoff.avoid,
         )
-        if (own := self._take_own(onward, talk.peer, deadline_at_s)) is not None:
+        if (own := self._take_own(onward, call.peer, deadline_at_s)) is not None:
             try:
-                result = await self._serve(onward, own, talk, relay, deadline_at_s)
+                result = await self._serve(onward, own, call, relay, deadline_at_s)
             finally:
-                own.let_go()
+                own.release()
             return replace(result, source=result.source or inline)
-        delivered = await self.handing.hand_on(
+        delivered = await self.dispatcher.hand_on(
             onward,
-            self.tell,
+            self.on_event,
             relay,
             deadline_at_s=deadline_at_s,
             patience_s=PATIENCE_S,
-            shown=Shown.after(baton.resume),
+            shown=StreamProgress.after(handoff.resume),
         )
         return Result(
             receipts=tuple(it.raw for it in delivered.receipts),
@@ -239,67 +239,71 @@ class LegServer:
         )
 
     async def _once(
-        self, baton: Baton, held: Held, talk: Talk, relay: Relay, deadline_at_s: float
-    ) -> LegDone:
+        self, handoff: Handoff, lease: LegLease, call: TypedCall, relay: Relay, deadline_at_s: float
+    ) -> DoneLeg:
         """Do the leg, or wait for whoever is doing it, or find it done."""
-        leg_key = leg_key_of(baton)
+        leg_key = leg_key_of(handoff)
         with trio.move_on_at(deadline_at_s) as scope:
             while (running := self._under_way.get(leg_key)) is not None:
                 await running.wait()
         if scope.cancelled_caught:
             raise Refused("the deadline passed while the leg was under way for another holder")
-        if (found := await self._before.found(baton)) is not None:
+        if (found := await self._before.found(handoff)) is not None:
             return found
         self._under_way[leg_key] = trio.Event()
         try:
-            return await self._do(leg_key, baton, held, talk, relay, deadline_at_s)
+            return await self._do(leg_key, handoff, lease, call, relay, deadline_at_s)
         finally:
             self._under_way.pop(leg_key).set()
 
     async def _do(
         self,
         leg_key: bytes,
-        baton: Baton,
-        held: Held,
-        talk: Talk,
+        handoff: Handoff,
+        lease: LegLease,
+        call: TypedCall,
         relay: Relay,
         deadline_at_s: float,
-    ) -> LegDone:
-        source_id = source_of(baton.task, baton.receipts, baton.stage)
-        started_s, started_at_s = trio.current_time(), self.seams.wall_s()
+    ) -> DoneLeg:
+        source_id = source_of(handoff.task, handoff.receipts, handoff.stage)
+        started_s, started_at_s = trio.current_time(), self.environment.wall_s()
         left_s = max(0.0, deadline_at_s - started_s)
         # Who offered it is asked last: it may have the baton from somebody else, and sit on it.
-        holders = (*(it.signer for it in reversed(baton.receipts)), baton.task.signer, talk.peer)
-        async with held.wanted(talk):
-            data = await self._input(baton, source_id, holders, left_s)
-            job_key = baton.leg.job_key(source_id)
-            infers = baton.leg.role is Role.INFER
+        holders = (
+            *(it.signer for it in reversed(handoff.receipts)),
+            handoff.task.signer,
+            call.peer,
+        )
+        async with lease.cancel_if_abandoned(call):
+            data = await self._input(handoff, source_id, holders, left_s)
+            job_key = handoff.leg.job_key(source_id)
+            infers = handoff.leg.role is Role.INFER
             reused = await self._before.reusable(job_key) if infers else None
             if reused is None:
-                if held.place is None:
+                if lease.place is None:
                     # It was thought to be done before, or in other hands.
-                    held.admit(baton, talk.peer, deadline_at_s)
+                    lease.admit(handoff, call.peer, deadline_at_s)
                 source = LegInput(
                     id=source_id,
                     data=data,
                     holders=holders,
                     deadline_s=left_s,
-                    resume=baton.resume if baton.is_last else None,
-                    place=held.place,
+                    resume=handoff.resume if handoff.is_last else None,
+                    place=lease.place,
                 )
                 with trio.move_on_at(deadline_at_s) as scope:
-                    done = await held.role.do(baton.leg, source, relay)
+                    done = await lease.role.do(handoff.leg, source, relay)
                 if scope.cancelled_caught:
                     raise Refused("the deadline passed while the leg was under way")
             else:
                 done = reused
         receipt = sign(
             Receipt(
-                task=baton.task.id,
-                stage=baton.stage,
-                role=baton.leg.role,
-                operation=baton.leg.operation,
-                model=baton.leg.model,
+                task=handoff.task.id,
+                stage=handoff.stage,
+                role=handoff.leg.role,
+                operation=handoff.leg.operation,
+                model=handoff.leg.model,
                 input=source_id,
                 output=name_of(done.data),
                 output_size_bytes=len(done.data),
@@ -307,29 +311,33 @@ class LegServer:
                 started_at_ms=int(started_at_s * 1000),
                 duration_ms=int((trio.current_time() - started_s) * 1000),
                 profile=done.profile,
-                previous=baton.receipts[-1].id if baton.receipts else None,
+                previous=handoff.receipts[-1].id if handoff.receipts else None,
                 reused=reused is not None,
             ),
             self.key,
         )
         job = pack([done.units, done.profile, receipt.record.output])
-        rows = [*self._before.turn(leg_key, job_key), Row(Table.RECEIPTS, leg_key, receipt.raw)]
-        if baton.leg.role is Role.INFER:
+        rows = [*self._before.evict(leg_key, job_key), Row(Table.RECEIPTS, leg_key, receipt.raw)]
+        if handoff.leg.role is Role.INFER:
             rows.append(Row(Table.JOBS, job_key, job))
         # What is signed is kept before anybody hears of it: a leg has one receipt.
         await self.store.commit(Write(rows=tuple(rows), blobs=(done.data, *done.blobs)))
         self.done += 1
-        return LegDone(receipt, done.data)
+        return DoneLeg(receipt, done.data)
 
     async def _input(
-        self, baton: Baton, source_id: ContentId | None, holders: tuple[PeerId, ...], left_s: float
+        self,
+        handoff: Handoff,
+        source_id: ContentId | None,
+        holders: tuple[PeerId, ...],
+        left_s: float,
     ) -> bytes | None:
         if source_id is None:
             return None
-        if baton.input is not None:
-            if name_of(baton.input) != source_id:
+        if handoff.input is not None:
+            if name_of(handoff.input) != source_id:
                 raise Malformed("the input is not the one that the task or the last receipt names")
-            return baton.input
+            return handoff.input
         try:
             return await self.blobs.get(
                 source_id,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from node.serving.role import LegInput
 from p2p.blobs import Blobs
-from p2p.gather import each
+from p2p.gather import gather
 from wire import limits
 from wire.content import ContentId
 from wire.errors import Malformed, Oversize, Refused, TooSlow
@@ -138,7 +138,7 @@ class _Load:
         async def load(part: IndexPart) -> None:
             parts[part] = await self._part(part)
 
-        await each(load, index.parts)
+        await gather(load, index.parts)
         passages = tuple(it for part in index.parts for it in parts[part][0].passages)
         vectors = [parts.pop(part)[1] for part in index.parts]
         if self.size_bytes < ASIDE_BYTES:

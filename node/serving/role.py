@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from node.engines.interface import Emit, Part
-from node.serving.admission import Place
+from node.serving.admission import QueueSlot
 from wire.content import ContentId, PeerId
 from wire.message import Progress
 from wire.task import Stage
 
-__all__ = ["Done", "Emit", "LegInput", "LegRole", "Work", "nowhere"]
+__all__ = ["Done", "Emit", "LegInput", "LegRole", "LegWork", "nowhere"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +36,11 @@ class LegInput:
     deadline_s: float
     resume: Progress | None = None
     # Where the leg stands in the role's queue; a leg that is done again to check it, nowhere.
-    place: Place | None = None
+    place: QueueSlot | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class LegWork:
     """A leg that somebody would have done: for whom, by whose offer, how much, in what time."""
 
     stage: Stage
@@ -53,15 +53,15 @@ class Work:
 class LegRole(Protocol):
     """A role that does legs of tasks."""
 
-    def quote(self, work: Work) -> float:
+    def quote(self, work: LegWork) -> float:
         """Seconds until it would be done; Refused, with when to ask again, if it would not."""
         ...
 
-    def admit(self, work: Work) -> Place:
-        """Take a leg that will be done in time, until `leave`; Refused as for a quote."""
+    def admit(self, work: LegWork) -> QueueSlot:
+        """Take a leg that will be done in time, until `dequeue`; Refused as for a quote."""
         ...
 
-    def leave(self, place: Place) -> None:
+    def dequeue(self, place: QueueSlot) -> None:
         """The leg is done, or is not wanted any more; saying so again does nothing."""
         ...
 

@@ -7,12 +7,12 @@ import trio
 
 from node.engines.compare import worst_differences
 from node.engines.interface import Engine
-from node.serving.fair_semaphore import Places
+from node.serving.fair_semaphore import FairSemaphore
 from node.serving.infer_role import EMBED, EMBED_PASSAGES, NEAREST, InferRole
 from node.serving.role import LegInput, nowhere
-from p2p.adverts import Seams
+from p2p.adverts import Environment
 from p2p.blobs import Blobs
-from p2p.typed_call import Talk, refusal_of
+from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
 from wire.chain import open_receipts, source_of
 from wire.content import ContentId, PeerId
@@ -28,7 +28,7 @@ from wire.errors import (
 )
 from wire.kinds import Role
 from wire.lottery import attempt_of, rows_due, rows_to_check
-from wire.message import Check, Finding, Message
+from wire.message import Check, VerdictReply, Message
 from wire.payload import Hits, Passages, Texts, Vectors
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed, sign
@@ -77,7 +77,7 @@ class VerifyRole:
     """Checks receipts of models that are loaded here."""
 
     key: SigningKey
-    seams: Seams
+    environment: Environment
     engine: Engine
     infer: InferRole
     blobs: Blobs
@@ -86,9 +86,9 @@ class VerifyRole:
     paused: str = ""
     checked: int = 0
     _waiting: Counter[PeerId] = field(default_factory=Counter)
-    _places: Places = field(default_factory=lambda: Places(CHECKS_AT_ONCE))
+    _places: FairSemaphore = field(default_factory=lambda: FairSemaphore(CHECKS_AT_ONCE))
 
-    async def on_check(self, talk: Talk, message: Message) -> None:
+    async def on_check(self, call: TypedCall, message: Message) -> None:
         """Answer a Check with a signed verdict, or refuse aloud."""
         assert isinstance(message, Check)
         task = open_signed(message.task, Task)
@@ -99,13 +99,13 @@ class VerifyRole:
             raise RemoteProtocolError("the secret is not the one the task was signed with")
         try:
             self._check_willing(task, receipts[-1])
-            verdict = await self._verdict(task, receipts, message, talk.peer)
+            verdict = await self._verdict(task, receipts, message, call.peer)
         except (Refused, EngineError, StoreError) as error:
             # Our own trouble is nobody's verdict.
-            await talk.send(refusal_of(error))
+            await call.send(refusal_of(error))
             return
         self.checked += 1
-        await talk.send(Finding(verdict=verdict.raw))
+        await call.send(VerdictReply(verdict=verdict.raw))
 
     def _check_willing(self, task: Signed[Task], receipt: Signed[Receipt]) -> None:
         if not self.willing:
@@ -135,7 +135,7 @@ class VerifyRole:
                 try:
                     found = await self._recompute(claim, check.secret)
                 finally:
-                    self._places.leave(asker)
+                    self._places.dequeue(asker)
         except (trio.TooSlowError, TooSlow) as error:
             raise Refused("no time left to check") from error
         except (Missing, TransportError) as error:
@@ -162,7 +162,7 @@ class VerifyRole:
                 worst_ppb=found.worst_ppb,
                 profile=loaded.profile,
                 reason=reason,
-                checked_at_ms=int(self.seams.wall_s() * 1000),
+                checked_at_ms=int(self.environment.wall_s() * 1000),
                 duration_ms=int((trio.current_time() - started_s) * 1000),
             ),
             self.key,
@@ -179,7 +179,7 @@ class VerifyRole:
         self._waiting[asker] += 1
         try:
             claim = await self._brought(task, receipts, check, asker)
-            await self._places.enter(asker)
+            await self._places.enqueue(asker)
         finally:
             self._waiting -= Counter((asker,))
         return claim

@@ -78,8 +78,8 @@ class Kept:
 
 
 Event = Accepted | Offered | Failed | Streamed | Restarted | LegDone | Checked | Kept
-Tell = Callable[[Event], None]
+EventSink = Callable[[Event], None]
 
 
-def silently(event: Event) -> None:
+def ignore_event(event: Event) -> None:
     """Nobody watches."""

@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 from node.asking.answers import Later
 from node.engines.interface import Output
-from node.local.commands import Local
+from node.local.commands import LocalCommands
 from node.peer import Node
 from p2p.score import Offence, Standing
 from store import open_memory_store
@@ -39,7 +39,7 @@ async def verifiers(network: Network) -> None:
 
 
 async def later_of(node: Node, task_index: int) -> str | None:
-    found = await Local(node).receipts({}, [].append)
+    found = await LocalCommands(node).receipts({}, [].append)
     row: str | None = found["receipts"][task_index]["later"]
     return row
 
@@ -62,7 +62,7 @@ async def test_an_unchecked_answer_of_who_is_caught_later_is_checked_again(
         first, _ = await asked(asker, request(data=FIRST, level=Level.SIGNED))
         assert signers(first) == [liar.peers.me]
         job = (EMBED, ContentId.of(FIRST), 0)
-        assert await asker.path.answers.of_job(*job) is not None
+        assert await asker.tasks.answers.of_job(*job) is not None
         assert await later_of(asker, -1) is None
         await network.start(I, S, engine=Counted())
         await network.settled()
@@ -70,14 +70,14 @@ async def test_an_unchecked_answer_of_who_is_caught_later_is_checked_again(
         await asked(asker, request(data=texts_of("the second question")))
         assert asker.peers.standing(liar.peers.me) is Standing.BANNED
         await judged(asker, Later.WRONG if lied else Later.HELD)
-        assert (await asker.path.answers.of_job(*job) is None) is lied
+        assert (await asker.tasks.answers.of_job(*job) is None) is lied
         assert asker.rechecking.found_wrong == lied
         # Of its task it is still the answer, and can be audited.
-        assert (await asker.path.answers.of_task(await latest_task(asker))).output == first.output
+        assert (await asker.tasks.answers.of_task(await latest_task(asker))).output == first.output
 
 
 async def latest_task(node: Node) -> ContentId:
-    found = await Local(node).receipts({}, [].append)
+    found = await LocalCommands(node).receipts({}, [].append)
     return ContentId.parse(found["receipts"][-1]["task"])
 
 
@@ -94,13 +94,15 @@ async def test_while_nobody_can_check_it_the_answer_is_not_given_also_after_a_re
         await network.settled()
         await asked(asker, request(data=FIRST, level=Level.SIGNED))
         job = (EMBED, ContentId.of(FIRST), 0)
-        asker.path.answers.accuse(liar.peers.me, int(asker.parts.seams.wall_s() * 1000))
-        assert await asker.path.answers.of_job(*job) is None
+        asker.tasks.answers.accuse(
+            liar.peers.me, int(asker.dependencies.environment.wall_s() * 1000)
+        )
+        assert await asker.tasks.answers.of_job(*job) is None
         await trio.sleep(200)
         assert await later_of(asker, -1) == Later.SUSPECT
         network.kill(asker)
         again = await network.start(S, store=store, number=50)
-        assert await again.path.answers.of_job(*job) is None
+        assert await again.tasks.answers.of_job(*job) is None
         await verifiers(network)
         await judged(again, Later.WRONG, within_s=1500.0)
 
@@ -114,8 +116,8 @@ async def test_an_answer_that_two_agreed_with_is_not_suspect_and_nor_is_anybody_
         await verifiers(network)
         checked, _ = await asked(asker, request(data=FIRST))
         other, _ = await asked(asker, request(data=texts_of("other"), level=Level.SIGNED))
-        answers = asker.path.answers
-        now_ms = int(asker.parts.seams.wall_s() * 1000)
+        answers = asker.tasks.answers
+        now_ms = int(asker.dependencies.environment.wall_s() * 1000)
         answers.accuse(network.key(99).peer, now_ms)
         assert answers.later(checked.answer) is None
         assert answers.later(other.answer) is None
@@ -141,7 +143,7 @@ async def test_who_was_banned_by_one_is_in_good_standing_with_everybody_else(
         for node in network.nodes:
             if node is not asker:
                 assert node.peers.scores.cost(liar.peers.me, trio.current_time()) == 0
-                assert liar.peers.me not in node.path.answers.liars
+                assert liar.peers.me not in node.tasks.answers.liars
         assert bystander.peers.standing(liar.peers.me) is Standing.GOOD
 
 

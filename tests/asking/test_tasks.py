@@ -103,13 +103,13 @@ async def test_many_tasks_at_once_are_all_answered_and_the_statistics_add_up(
             for number in range(20):
                 nursery.start_soon(ask, number)
         assert len(set(outputs.values())) == 20
-        statistics = asker.path.statistics()
+        statistics = asker.tasks.statistics()
         assert (statistics.accepted, statistics.answered) == (20, 20)
         assert (statistics.failed, statistics.retried, statistics.under_way) == (0, 0, 0)
-        assert sum(it.legs.done for it in network.nodes) == 20
-        assert sum(it.verify.checked for it in network.nodes) == 40
+        assert sum(it.leg_server.done for it in network.nodes) == 20
+        assert sum(it.verify_role.checked for it in network.nodes) == 40
         assert nothing_left(asker)
-        assert not any(it.legs.under_way for it in network.nodes)
+        assert not any(it.leg_server.under_way for it in network.nodes)
 
 
 async def test_work_spreads_over_peers_that_are_equally_fast(
@@ -124,7 +124,7 @@ async def test_work_spreads_over_peers_that_are_equally_fast(
                 wanted = request(data=texts_of(f"text {number}"), level=Level.SIGNED)
                 nursery.start_soon(asked, asker, wanted)
         # Two are drawn for each: that is not quite as even as asking all.
-        assert min(it.legs.done for it in workers) >= 5
+        assert min(it.leg_server.done for it in workers) >= 5
 
 
 async def test_a_large_output_goes_by_its_content_id(
@@ -162,15 +162,15 @@ async def test_the_same_question_again_is_served_from_the_store(
         asker = await network.start(S)
         await network.start(I, S)
         await checked(network)
-        assert await asker.path.answers.of_job(EMBED, name_of(TEXTS), 2) is None
+        assert await asker.tasks.answers.of_job(EMBED, name_of(TEXTS), 2) is None
         answered, _ = await asked(asker, request())
-        kept = await asker.path.answers.of_job(EMBED, name_of(TEXTS), 2)
+        kept = await asker.tasks.answers.of_job(EMBED, name_of(TEXTS), 2)
         assert kept is not None
         assert kept.kept_before
         assert (kept.output, kept.answer) == (answered.output, answered.answer)
-        assert await asker.path.answers.of_job(EMBED, name_of(b"another"), 2) is None
+        assert await asker.tasks.answers.of_job(EMBED, name_of(b"another"), 2) is None
         other = Stage(role=Role.INFER, operation="embed", model=MODEL, parameters={"scale": 2})
-        assert await asker.path.answers.of_job(other, name_of(TEXTS), 2) is None
+        assert await asker.tasks.answers.of_job(other, name_of(TEXTS), 2) is None
 
 
 async def test_the_same_question_of_another_asker_is_not_computed_again(
@@ -201,18 +201,18 @@ async def test_after_accepted_a_new_peer_on_the_same_store_and_key_finishes_the_
         await checked(network)
         first = await network.start(S, store=store, number=77)
         await network.settled()
-        task = await first.path.submit(request())
-        await worker.parts.engine.began.wait()
+        task = await first.tasks.submit(request())
+        await worker.dependencies.engine.began.wait()
         network.kill(first)
         network.kill(worker)
         await network.start(I, S)
         second = await network.start(S, store=store, number=77)
-        assert second.path.statistics().under_way == 1
+        assert second.tasks.statistics().under_way == 1
         with trio.fail_after(100):
-            answered = await second.path.watch(task, lambda _: None)
+            answered = await second.tasks.watch(task, lambda _: None)
         assert answered.output == VECTORS
         assert nothing_left(second)
-        assert (await second.path.answers.of_task(task)).output == VECTORS
+        assert (await second.tasks.answers.of_task(task)).output == VECTORS
 
 
 async def test_a_task_whose_deadline_passed_while_its_peer_was_off_is_said_to_have_failed(
@@ -224,14 +224,14 @@ async def test_a_task_whose_deadline_passed_while_its_peer_was_off_is_said_to_ha
         await network.settled()
         first = await network.start(S, store=store, number=77)
         await network.settled()
-        task = await first.path.submit(request(deadline_s=60))
+        task = await first.tasks.submit(request(deadline_s=60))
         network.kill(first)
         await trio.sleep(3600)
         second = await network.start(S, store=store, number=77)
         with pytest.raises(TaskFailed), trio.fail_after(5):
-            await second.path.watch(task, lambda _: None)
+            await second.tasks.watch(task, lambda _: None)
         assert nothing_left(second)
-        assert second.path.statistics().failed == 1
+        assert second.tasks.statistics().failed == 1
 
 
 async def test_without_anybody_who_can_nothing_is_journaled_and_the_way_out_is_named(
@@ -242,12 +242,12 @@ async def test_without_anybody_who_can_nothing_is_journaled_and_the_way_out_is_n
         await network.start(D, S)
         await network.settled()
         with pytest.raises(InputError, match=f"runs the model {MODEL}") as nobody:
-            await asker.path.submit(request())
+            await asker.tasks.submit(request())
         assert "--role infer" in nobody.value.todo
         with pytest.raises(InputError, match="runs the model"):
-            await asker.path.submit(request(FETCH, EMBED_PASSAGES, data=None))
+            await asker.tasks.submit(request(FETCH, EMBED_PASSAGES, data=None))
         assert nothing_left(asker)
-        assert asker.path.statistics().accepted == 0
+        assert asker.tasks.statistics().accepted == 0
 
 
 async def test_a_peer_that_just_joined_is_waited_for_before_a_task_is_refused(
@@ -278,7 +278,7 @@ async def test_a_passed_deadline_is_TaskFailed_with_its_reasons_and_leaves_nothi
         assert worker.peers.me.short in failed.value.message
         assert "--deadline" in failed.value.todo
         assert nothing_left(asker)
-        statistics = asker.path.statistics()
+        statistics = asker.tasks.statistics()
         assert (statistics.accepted, statistics.answered, statistics.failed) == (1, 0, 1)
 
 
@@ -293,7 +293,7 @@ async def test_without_enough_verifiers_the_answer_is_not_returned(
             await asked(asker, request(deadline_s=20))
         assert "--verdicts 1/1" in failed.value.todo
         assert nothing_left(asker)
-        assert asker.parts.store.scan(Table.ANSWERS) == []
+        assert asker.dependencies.store.scan(Table.ANSWERS) == []
         answered, _ = await asked(asker, request(deadline_s=20, verifiers=1, needed=1))
         assert answered.output == VECTORS
 
@@ -317,7 +317,7 @@ async def test_the_answer_of_a_task_nobody_asked_is_Missing(
     async with open_network(tmp_path) as network:
         asker = await network.start(S)
         with pytest.raises(Missing, match="no answer"):
-            await asker.path.watch(ContentId.of(b"no such task"), lambda _: None)
+            await asker.tasks.watch(ContentId.of(b"no such task"), lambda _: None)
 
 
 async def test_who_watches_late_hears_everything_and_too_many_are_refused(
@@ -328,14 +328,14 @@ async def test_who_watches_late_hears_everything_and_too_many_are_refused(
         await network.start(I, S, engine=Counted(unit_s=1.0))
         await network.settled()
         wanted = request(complete(20), data=b"prompt", level=Level.SIGNED)
-        task = await asker.path.submit(wanted)
+        task = await asker.tasks.submit(wanted)
         heard: list[list[object]] = [[] for _ in range(WATCHERS_MAX)]
         async with trio.open_nursery() as nursery:
             for events in heard:
-                nursery.start_soon(asker.path.watch, task, events.append)
+                nursery.start_soon(asker.tasks.watch, task, events.append)
                 await trio.sleep(1)
             with pytest.raises(Refused, match="watch this task already") as refused:
-                await asker.path.watch(task, heard[0].append)
+                await asker.tasks.watch(task, heard[0].append)
             assert refused.value.retry_after_s == 5.0
         # Pieces are for who is there when they come; what happened is told to everybody.
         lasting = [[it for it in events if not isinstance(it, Streamed)] for events in heard]
@@ -351,10 +351,10 @@ async def test_a_watcher_that_goes_away_does_not_end_the_task(
         asker = await network.start(S)
         await network.start(I, S, engine=Counted(unit_s=1.0))
         await network.settled()
-        task = await asker.path.submit(request(level=Level.SIGNED))
+        task = await asker.tasks.submit(request(level=Level.SIGNED))
         with trio.move_on_after(1):
-            await asker.path.watch(task, lambda _: None)
-        answered = await asker.path.watch(task, lambda _: None)
+            await asker.tasks.watch(task, lambda _: None)
+        answered = await asker.tasks.watch(task, lambda _: None)
         assert answered.output == VECTORS
 
 
@@ -411,7 +411,7 @@ async def test_a_banned_peer_gets_no_work(autojump_clock: MockClock, tmp_path: P
         asker.peers.offended(banned.peers.me, Offence.WRONG_ANSWER)
         for number in range(5):
             await asked(asker, request(data=texts_of(str(number)), level=Level.SIGNED))
-        assert banned.legs.done == 0
+        assert banned.leg_server.done == 0
 
 
 async def test_a_peer_with_too_much_under_way_refuses_aloud(
@@ -422,17 +422,17 @@ async def test_a_peer_with_too_much_under_way_refuses_aloud(
         await network.start(I, S, engine=Stuck())
         await network.settled()
         for number in range(256):
-            await asker.path.submit(
+            await asker.tasks.submit(
                 request(data=texts_of(str(number)), deadline_s=5, level=Level.SIGNED)
             )
         with pytest.raises(Refused, match="256 tasks are under way") as refused:
-            await asker.path.submit(request())
+            await asker.tasks.submit(request())
         assert refused.value.retry_after_s == 1.0
         assert len(journal_of(asker)) == 256
         with trio.fail_after(20):
             while not nothing_left(asker):
                 await trio.sleep(0.5)
-        assert asker.path.statistics().failed == 256
+        assert asker.tasks.statistics().failed == 256
 
 
 async def test_a_leaving_peer_takes_nothing_new_and_finishes_what_it_holds(
@@ -453,6 +453,6 @@ async def test_a_leaving_peer_takes_nothing_new_and_finishes_what_it_holds(
             while not engine.calls:
                 await trio.sleep(0.01)
             await leaving.leave()
-            assert not leaving.legs.under_way
+            assert not leaving.leg_server.under_way
         with pytest.raises((InputError, TaskFailed)):
             await asked(asker, request(data=texts_of("new"), level=Level.SIGNED, deadline_s=5))

@@ -13,12 +13,12 @@ from typing import Any
 
 import trio
 
-from node.asking.run import Request
+from node.asking.run import TaskRequest
 from node.engines.formats.minilm import MINILM_ID
 from node.engines.host.engine import open_tinygrad_engine
 from node.engines.host.launch import EngineConfig, prepare
 from node.peer import Node
-from node.task.events import silently
+from node.task.events import ignore_event
 from p2p.over_libp2p import TcpTransport
 from store import open_store
 from tests.bench.embed_engine import CLIENTS, SENTENCES
@@ -90,15 +90,15 @@ async def _clients(asker: Node, level: Level, rounds: int, name: str) -> float:
             sentence = SENTENCES[(number + step * CLIENTS) % len(SENTENCES)]
             data = Texts(texts=(f"{sentence} {name} {number} {step}",)).to_bytes()
             needed = 0 if level is Level.SIGNED else 2
-            request = Request(
+            request = TaskRequest(
                 stages=(STAGE,),
                 input=data,
                 level=level,
                 verifiers=3 if needed else 0,
                 needed=needed,
             )
-            task = await asker.path.submit(request)
-            await asker.path.watch(task, silently)
+            task = await asker.tasks.submit(request)
+            await asker.tasks.watch(task, ignore_event)
 
     began_s = trio.current_time()
     async with trio.open_nursery() as nursery:

@@ -24,7 +24,7 @@ from typing import Any, cast
 
 import trio
 
-from node.asking.run import Request
+from node.asking.run import TaskRequest
 from node.engines.hash_engine import HashEngine, hash_manifest
 from node.engines.interface import Job
 from tests.live.command_line import ROOT, environment
@@ -228,10 +228,10 @@ class _Direct:
     """What stands for a peer's path: the engine, called at once."""
 
     engine: HashEngine
-    under_way: dict[ContentId, Request] = field(default_factory=dict)
+    under_way: dict[ContentId, TaskRequest] = field(default_factory=dict)
     count: int = 0
 
-    async def submit(self, request: Request) -> ContentId:
+    async def submit(self, request: TaskRequest) -> ContentId:
         self.count += 1
         task = ContentId.of(self.count.to_bytes(8))
         self.under_way[task] = request
@@ -274,7 +274,9 @@ async def _serve_direct(folder: Path) -> None:
             view=SimpleNamespace(living=lambda _: []),
         ),
         parts=SimpleNamespace(
-            seams=SimpleNamespace(wall_s=trio.current_time, random=None, entropy=os.urandom)
+            peer_environment=SimpleNamespace(
+                wall_s=trio.current_time, random=None, entropy=os.urandom
+            )
         ),
         config=SimpleNamespace(state=folder),
     )

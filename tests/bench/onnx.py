@@ -119,8 +119,8 @@ async def _clients(ask: Ask, rounds: int) -> dict[str, float]:
 
 
 async def _through_network(folder: Path, cache: Path, name: str) -> dict[str, Any]:
-    from node.asking.run import Request
-    from node.task.events import silently
+    from node.asking.run import TaskRequest
+    from node.task.events import ignore_event
     from p2p.over_libp2p import TcpTransport
     from store import open_store
     from tests.node.network import I, Network, S
@@ -163,10 +163,10 @@ async def _through_network(folder: Path, cache: Path, name: str) -> dict[str, An
                     for key, it in arrays.items()
                 }
             )
-            request = Request(
+            request = TaskRequest(
                 stages=(stage,), input=data, level=Level.SIGNED, verifiers=0, needed=0
             )
-            await asker.path.watch(await asker.path.submit(request), silently)
+            await asker.tasks.watch(await asker.tasks.submit(request), ignore_event)
 
         found: dict[str, Any] = {}
         for title, rows in (("network", 1), ("network_by_64_rows", 64)):

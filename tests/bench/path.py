@@ -19,10 +19,10 @@ from libp2p.custom_types import TProtocol
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
-from node.asking.run import Request
+from node.asking.run import TaskRequest
 from node.engines.hash_engine import hash_manifest
 from node.peer import Node
-from node.task.events import silently
+from node.task.events import ignore_event
 from p2p.over_libp2p import TcpTransport
 from store import open_store
 from tests.node.network import D, I, Network, S, V, replace
@@ -93,8 +93,8 @@ async def _one_task(asker: Node, number: int) -> None:
     complete = Stage(
         role=Role.INFER, operation="complete", model=model, parameters={"tokens": 1, "n": number}
     )
-    task = await asker.path.submit(Request(stages=(fetch, complete), input=None))
-    await asker.path.watch(task, silently)
+    task = await asker.tasks.submit(TaskRequest(stages=(fetch, complete), input=None))
+    await asker.tasks.watch(task, ignore_event)
 
 
 @asynccontextmanager

@@ -10,11 +10,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from node.checking.audit import Status, audit
 from node.peer import Node
-from node.serving.fair_semaphore import Places
+from node.serving.fair_semaphore import FairSemaphore
 from node.serving.role import LegInput
 from node.serving.verify_role import CHECK_S_MAX, WAITING_PER_ASKER_MAX
 from p2p.score import Standing
-from p2p.typed_call import Talk, refusal_of
+from p2p.typed_call import TypedCall, refusal_of
 from tests.checking.test_verifiers import checked_by
 from tests.node.asking import (
     EMBED_PASSAGES,
@@ -34,7 +34,7 @@ from tests.p2p.transports import key_of
 from wire.content import ContentId
 from wire.errors import Refused
 from wire.kinds import Level, Role
-from wire.message import Check, Finding, Message, Refuse, Want
+from wire.message import Check, VerdictReply, Message, Refuse, Want
 from wire.payload import Hits, Index, IndexPart, Passages, Question
 from wire.receipt import Receipt, Verdict
 from wire.signed import open_signed, sign
@@ -47,7 +47,7 @@ PASSAGES = (b"one", b"two", b"three")
 
 async def verdict_on(network: Network, asker: Outsider, **changes: Any) -> Verdict:
     finding, _ = await checked_by(network, asker, **changes)
-    assert isinstance(finding, Finding)
+    assert isinstance(finding, VerdictReply)
     return open_signed(finding.verdict, Verdict).record
 
 
@@ -59,7 +59,7 @@ async def test_a_check_of_an_operation_that_no_model_does_is_refused_and_ends_no
         await network.settled()
         async with network.outsider() as asker:
             stage = Stage(role=Role.INFER, operation="invent", model=MODEL, parameters={})
-            task = task_of(asker.key, asker.peers.seams.wall_s(), stage)
+            task = task_of(asker.key, asker.peers.environment.wall_s(), stage)
             answer, _ = await checked_by(network, asker, task=task)
             assert isinstance(answer, Refuse)
             assert "does not do 'invent'" in answer.reason
@@ -113,7 +113,9 @@ async def test_everything_a_search_claims_is_checked(
         await network.settled()
         async with network.outsider() as asker:
             question = await question_to(asker)
-            task = task_of(asker.key, asker.peers.seams.wall_s(), NEAREST, source=name_of(question))
+            task = task_of(
+                asker.key, asker.peers.environment.wall_s(), NEAREST, source=name_of(question)
+            )
             honest = await honest_hits(verifier, asker, question)
             output = alter(Hits.from_bytes(honest)).to_bytes()
             receipt = receipt_of(task, key_of("worker"), output, **({"units": 1} | claim))
@@ -130,7 +132,7 @@ async def honest_hits(verifier: Node, asker: Outsider, question: bytes) -> bytes
     async def nowhere(_: bytes) -> None: ...
 
     source = LegInput(id=None, data=question, holders=(asker.key.peer,), deadline_s=10.0)
-    done = await verifier.verify.infer.do(NEAREST, source, nowhere)
+    done = await verifier.verify_role.infer.do(NEAREST, source, nowhere)
     return done.data
 
 
@@ -149,13 +151,13 @@ async def test_a_false_size_is_voted_against_and_an_auditor_sees_it_too(
         assert audit(answered.answer.raw, have).holds
         honest = open_signed(answered.answer.record.receipts[0], Receipt).record
         false = sign(replace(honest, output_size_bytes=7), key_of("worker"))
-        lie = sign(replace(answered.answer.record, receipts=(false.raw,)), asker.parts.key)
+        lie = sign(replace(answered.answer.record, receipts=(false.raw,)), asker.dependencies.key)
         failing = [it for it in audit(lie.raw, have).points if it.status is Status.FAILS]
         assert [it.what for it in failing] == ["the output of leg 1 is as long as was signed for"]
         verifier = await network.start(V, S)
         network.nodes = [verifier, *network.nodes]
         async with network.outsider() as other:
-            task = task_of(other.key, other.peers.seams.wall_s())
+            task = task_of(other.key, other.peers.environment.wall_s())
             receipt = receipt_of(task, key_of("worker"), VECTORS, output_size_bytes=7)
             verdict = await verdict_on(network, other, task=task, receipt=receipt)
             assert not verdict.agrees
@@ -174,13 +176,13 @@ async def test_passages_withheld_from_verifiers_are_had_from_whoever_embedded_th
         data = await network.start(D, S)
         serve = data.blobs.on_want
 
-        async def only_the_worker(talk: Talk, message: Message) -> None:
-            if talk.peer == worker.peers.me:
-                await serve(talk, message)
+        async def only_the_worker(call: TypedCall, message: Message) -> None:
+            if call.peer == worker.peers.me:
+                await serve(call, message)
             elif how == "silent":
                 await trio.sleep_forever()
             else:
-                await talk.send(refusal_of(Refused("not here")))
+                await call.send(refusal_of(Refused("not here")))
 
         data.peers.handlers[Want] = only_the_worker
         await network.settled()
@@ -194,7 +196,7 @@ async def test_passages_withheld_from_verifiers_are_had_from_whoever_embedded_th
 async def test_where_both_who_had_the_passages_are_gone_another_chain_answers_in_time(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
-    async def silent(talk: Talk, message: Message) -> None:
+    async def silent(call: TypedCall, message: Message) -> None:
         await trio.sleep_forever()
 
     async with open_network(tmp_path) as network:
@@ -206,8 +208,8 @@ async def test_where_both_who_had_the_passages_are_gone_another_chain_answers_in
         worker.peers.handlers[Want] = silent
         serve = data.blobs.on_want
 
-        async def only_the_worker(talk: Talk, message: Message) -> None:
-            await (serve if talk.peer == worker.peers.me else silent)(talk, message)
+        async def only_the_worker(call: TypedCall, message: Message) -> None:
+            await (serve if call.peer == worker.peers.me else silent)(call, message)
 
         data.peers.handlers[Want] = only_the_worker
         async with trio.open_nursery() as nursery:
@@ -232,11 +234,11 @@ async def test_checks_whose_content_never_comes_keep_no_verifier_from_the_others
         await network.settled()
         async with network.outsider() as holder, network.outsider() as other:
 
-            async def never(talk: Talk, message: Message) -> None:
+            async def never(call: TypedCall, message: Message) -> None:
                 await trio.sleep_forever()
 
             holder.answer(Want, never)
-            task = task_of(holder.key, holder.peers.seams.wall_s(), deadline_s=86_400)
+            task = task_of(holder.key, holder.peers.environment.wall_s(), deadline_s=86_400)
             receipt = receipt_of(task, key_of("worker"), b"never to be had")
             message = Check(
                 task=task.raw,
@@ -250,9 +252,9 @@ async def test_checks_whose_content_never_comes_keep_no_verifier_from_the_others
 
             async def hold() -> None:
                 verifier = network.nodes[0].peers.me
-                async with holder.peers.talk(verifier, deadline_s=80_000) as talk:
-                    await talk.send(message)
-                    answers.append(await talk.receive())
+                async with holder.peers.call(verifier, deadline_s=80_000) as call:
+                    await call.send(message)
+                    answers.append(await call.receive())
 
             started_s = trio.current_time()
             async with trio.open_nursery() as nursery:
@@ -268,36 +270,36 @@ async def test_checks_whose_content_never_comes_keep_no_verifier_from_the_others
 async def test_a_place_goes_to_whoever_has_the_fewest_and_then_to_the_first(
     autojump_clock: MockClock,
 ) -> None:
-    places = Places(2)
+    places = FairSemaphore(2)
     one, two, three = (key_of(name).peer for name in ("one", "two", "three"))
     entered: list[Any] = []
 
-    async def enter(asker: Any) -> None:
-        await places.enter(asker)
+    async def enqueue(asker: Any) -> None:
+        await places.enqueue(asker)
         entered.append(asker)
 
     async with trio.open_nursery() as nursery:
         for asker in (one, one, one, two, three, two):
-            nursery.start_soon(enter, asker)
+            nursery.start_soon(enqueue, asker)
             await wait_all_tasks_blocked()
         for held, due in ((one, two), (one, one), (two, three), (one, two)):
-            places.leave(held)
+            places.dequeue(held)
             await wait_all_tasks_blocked()
             assert entered[-1] == due
     for left in (three, two):
-        places.leave(left)
+        places.dequeue(left)
     assert places.free == 2
     assert not places._taken
 
 
 async def test_whoever_gives_up_waiting_for_a_place_takes_none() -> None:
-    places = Places(1)
+    places = FairSemaphore(1)
     one, two = key_of("one").peer, key_of("two").peer
-    await places.enter(one)
+    await places.enqueue(one)
     with trio.move_on_after(0.01):
-        await places.enter(two)
+        await places.enqueue(two)
         raise AssertionError
-    places.leave(one)
+    places.dequeue(one)
     with trio.fail_after(1):
-        await places.enter(two)
+        await places.enqueue(two)
     assert places.free == 0

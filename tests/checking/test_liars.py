@@ -16,7 +16,7 @@ from node.engines.interface import Output
 from node.peer import Node
 from node.task.events import Event
 from p2p.score import Standing
-from p2p.typed_call import Talk
+from p2p.typed_call import TypedCall
 from tests.node.asking import (
     EMBED_PASSAGES,
     FETCH,
@@ -44,7 +44,7 @@ from tests.node.network import D, I, Network, Outsider, S, V, open_network
 from wire.content import ContentId
 from wire.errors import TaskFailed
 from wire.kinds import Level, Role
-from wire.message import Accept, Block, Message, Offer, Piece, Refuse, Result, Want
+from wire.message import Accept, BlockReply, Message, Offer, Piece, Refuse, Result, Want
 from wire.payload import Passages
 from wire.receipt import Receipt
 from wire.signed import Signed, open_signed, sign
@@ -78,7 +78,7 @@ async def test_a_liars_answer_is_not_returned_and_it_is_not_asked_again(
         assert signers(answered) == [honest.peers.me]
         assert [it.peer for it in failures(events, "answer rejected")] == [liar.peers.me]
         assert answered.answer.record.attempts == 2
-        assert asker.path.statistics().retried == 1
+        assert asker.tasks.statistics().retried == 1
         assert asker.peers.standing(liar.peers.me) is Standing.BANNED
         assert asker.peers.standing(honest.peers.me) is Standing.GOOD
         for number in range(3):
@@ -112,7 +112,7 @@ async def test_where_only_liars_are_there_the_task_fails_and_nothing_is_returned
         await checked(network)
         with pytest.raises(TaskFailed, match=r"no peer\b.* infer leg|were not accepted"):
             await asked(asker, request(deadline_s=20))
-        assert asker.path.statistics().answered == 0
+        assert asker.tasks.statistics().answered == 0
         assert all(asker.peers.standing(it.peers.me) is Standing.BANNED for it in liars)
         assert nothing_left(asker)
 
@@ -144,7 +144,7 @@ class Scene:
         return self.asker.peers.scores.cost(self.rogue.key.peer, trio.current_time())
 
 
-Answerer = Callable[[Talk, Signed[Task], Offer], Awaitable[None]]
+Answerer = Callable[[TypedCall, Signed[Task], Offer], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -158,10 +158,10 @@ async def scene(folder: Path, *roles: Role) -> AsyncIterator[Scene]:
 
 
 def answering(rogue: Outsider, answer: Answerer) -> None:
-    async def accept(talk: Talk, message: Message) -> None:
+    async def accept(call: TypedCall, message: Message) -> None:
         assert isinstance(message, Offer)
-        await talk.send(Accept(expected_ms=1))
-        await answer(talk, open_signed(message.task, Task), message)
+        await call.send(Accept(expected_ms=1))
+        await answer(call, open_signed(message.task, Task), message)
 
     rogue.answer(Offer, accept)
 
@@ -186,9 +186,9 @@ async def test_a_receipt_that_does_not_fit_the_task_is_refused_and_an_offence(
 ) -> None:
     async with scene(tmp_path) as there:
 
-        async def lie(talk: Talk, task: Signed[Task], _: Offer) -> None:
+        async def lie(call: TypedCall, task: Signed[Task], _: Offer) -> None:
             receipt = receipt_of(task, there.rogue.key, VECTORS, **changes)
-            await talk.send(result(receipt, output=VECTORS))
+            await call.send(result(receipt, output=VECTORS))
 
         answering(there.rogue, lie)
         answered, events = await asked(there.asker, request())
@@ -198,41 +198,41 @@ async def test_a_receipt_that_does_not_fit_the_task_is_refused_and_an_offence(
         assert len(there.rogue.asked) == 1
 
 
-async def no_receipt(talk: Talk, task: Signed[Task], there: Scene) -> None:
-    await talk.send(result(output=VECTORS))
+async def no_receipt(call: TypedCall, task: Signed[Task], there: Scene) -> None:
+    await call.send(result(output=VECTORS))
 
 
-async def too_many_receipts(talk: Talk, task: Signed[Task], there: Scene) -> None:
+async def too_many_receipts(call: TypedCall, task: Signed[Task], there: Scene) -> None:
     receipt = receipt_of(task, there.rogue.key, VECTORS)
-    await talk.send(result(receipt, receipt, output=VECTORS))
+    await call.send(result(receipt, receipt, output=VECTORS))
 
 
-async def signed_by_another(talk: Talk, task: Signed[Task], there: Scene) -> None:
+async def signed_by_another(call: TypedCall, task: Signed[Task], there: Scene) -> None:
     # It asked the honest peer and passes its work on as its own.
-    receipt = receipt_of(task, there.honest.parts.key, VECTORS)
-    await talk.send(result(receipt, output=VECTORS))
+    receipt = receipt_of(task, there.honest.dependencies.key, VECTORS)
+    await call.send(result(receipt, output=VECTORS))
 
 
-async def forged(talk: Talk, task: Signed[Task], there: Scene) -> None:
+async def forged(call: TypedCall, task: Signed[Task], there: Scene) -> None:
     raw = bytearray(receipt_of(task, there.rogue.key, VECTORS).raw)
     raw[-1] ^= 1
-    await talk.send(Result(receipts=(bytes(raw),), output=VECTORS, source=None))
+    await call.send(Result(receipts=(bytes(raw),), output=VECTORS, source=None))
 
 
-async def output_of_another_hash(talk: Talk, task: Signed[Task], there: Scene) -> None:
-    await talk.send(result(receipt_of(task, there.rogue.key, VECTORS), output=FALSE))
+async def output_of_another_hash(call: TypedCall, task: Signed[Task], there: Scene) -> None:
+    await call.send(result(receipt_of(task, there.rogue.key, VECTORS), output=FALSE))
 
 
-async def not_a_message(talk: Talk, task: Signed[Task], there: Scene) -> None:
-    await talk.exchange.send(b"\xc1")
+async def not_a_message(call: TypedCall, task: Signed[Task], there: Scene) -> None:
+    await call.channel.send(b"\xc1")
 
 
-async def another_message(talk: Talk, task: Signed[Task], there: Scene) -> None:
-    await talk.exchange.send(b"\x92\x1f\x81\xa4data\xc4\x00")
+async def another_message(call: TypedCall, task: Signed[Task], there: Scene) -> None:
+    await call.channel.send(b"\x92\x1f\x81\xa4data\xc4\x00")
 
 
-async def not_a_receipt(talk: Talk, task: Signed[Task], there: Scene) -> None:
-    await talk.send(Result(receipts=(task.raw,), output=VECTORS, source=None))
+async def not_a_receipt(call: TypedCall, task: Signed[Task], there: Scene) -> None:
+    await call.send(Result(receipts=(task.raw,), output=VECTORS, source=None))
 
 
 @pytest.mark.parametrize(
@@ -251,10 +251,10 @@ async def not_a_receipt(talk: Talk, task: Signed[Task], there: Scene) -> None:
 async def test_a_result_that_proves_nothing_is_refused_and_an_offence(
     autojump_clock: MockClock,
     tmp_path: Path,
-    lie: Callable[[Talk, Signed[Task], Scene], Awaitable[None]],
+    lie: Callable[[TypedCall, Signed[Task], Scene], Awaitable[None]],
 ) -> None:
     async with scene(tmp_path) as there:
-        answering(there.rogue, lambda talk, task, _: lie(talk, task, there))
+        answering(there.rogue, lambda call, task, _: lie(call, task, there))
         # No verifier has to find this out.
         answered, _ = await asked(there.asker, request(level=Level.SIGNED))
         assert answered.output == VECTORS
@@ -274,7 +274,7 @@ async def test_a_holder_cannot_change_what_the_leg_before_signed(
         await checked(network)
         async with network.outsider(I) as rogue:
 
-            async def rewrite(talk: Talk, task: Signed[Task], offer: Offer) -> None:
+            async def rewrite(call: TypedCall, task: Signed[Task], offer: Offer) -> None:
                 first = open_signed(offer.receipts[0], Receipt)
                 mine = sign(replace(first.record, units=1), rogue.key)
                 stage = task.record.stages[1]
@@ -291,7 +291,7 @@ async def test_a_holder_cannot_change_what_the_leg_before_signed(
                     ),
                     rogue.key,
                 )
-                await talk.send(result(mine, second, output=VECTORS))
+                await call.send(result(mine, second, output=VECTORS))
 
             answering(rogue, rewrite)
             answered, _ = await asked(asker, request(FETCH, EMBED_PASSAGES, data=None))
@@ -307,7 +307,7 @@ async def test_a_data_peer_cannot_do_the_next_leg_under_anothers_name(
 ) -> None:
     async with scene(tmp_path, D, I) as there:
 
-        async def invent(talk: Talk, task: Signed[Task], _: Offer) -> None:
+        async def invent(call: TypedCall, task: Signed[Task], _: Offer) -> None:
             listed = Passages(source="x", first=0, total=1, passages=(ContentId.of(b"x"),))
             first = receipt_of(task, there.rogue.key, listed.to_bytes())
             stage = task.record.stages[1]
@@ -324,7 +324,7 @@ async def test_a_data_peer_cannot_do_the_next_leg_under_anothers_name(
                 ),
                 there.rogue.key,
             )
-            await talk.send(result(first, second, output=VECTORS))
+            await call.send(result(first, second, output=VECTORS))
 
         answering(there.rogue, invent)
         answered, _ = await asked(there.asker, request(FETCH, EMBED_PASSAGES, data=None))
@@ -339,15 +339,15 @@ async def test_an_output_that_is_withheld_is_not_waited_for_forever(
 ) -> None:
     async with scene(tmp_path) as there:
 
-        async def withhold(talk: Talk, task: Signed[Task], _: Offer) -> None:
-            await talk.send(result(receipt_of(task, there.rogue.key, b"nobody has this")))
+        async def withhold(call: TypedCall, task: Signed[Task], _: Offer) -> None:
+            await call.send(result(receipt_of(task, there.rogue.key, b"nobody has this")))
 
         answering(there.rogue, withhold)
         answered, events = await asked(there.asker, request())
         assert signers(answered) == [there.honest.peers.me]
         assert "nobody of" in failures(events)[0].why
         assert there.cost() > 0
-        assert there.asker.path.statistics().retried == 1
+        assert there.asker.tasks.statistics().retried == 1
 
 
 @pytest.mark.parametrize("claim", ["too large", "no tree"])
@@ -360,12 +360,12 @@ async def test_an_output_that_cannot_be_is_the_liars_fault_and_ends_nobody(
         node = TreeNode(honest_size, children).to_bytes() if claim == "too large" else b"no tree"
         name = ContentId.of_tree(node)
 
-        async def claim_it(talk: Talk, task: Signed[Task], _: Offer) -> None:
+        async def claim_it(call: TypedCall, task: Signed[Task], _: Offer) -> None:
             receipt = receipt_of(task, there.rogue.key, b"", output=name)
-            await talk.send(result(receipt))
+            await call.send(result(receipt))
 
-        async def serve(talk: Talk, _: Message) -> None:
-            await talk.send(Block(data=node))
+        async def serve(call: TypedCall, _: Message) -> None:
+            await call.send(BlockReply(data=node))
 
         answering(there.rogue, claim_it)
         there.rogue.answer(Want, serve)
@@ -379,17 +379,17 @@ async def test_pieces_without_end_do_not_fill_the_askers_memory(
 ) -> None:
     async with scene(tmp_path) as there:
 
-        async def flood(talk: Talk, task: Signed[Task], _: Offer) -> None:
+        async def flood(call: TypedCall, task: Signed[Task], _: Offer) -> None:
             for position in range(EVENTS_MAX + 100):
-                await talk.send(Piece(position=position, units=1, data=b"piece"))
-            await talk.send(Refuse(reason="enough", retry_after_ms=None))
+                await call.send(Piece(position=position, units=1, data=b"piece"))
+            await call.send(Refuse(reason="enough", retry_after_ms=None))
 
         answering(there.rogue, flood)
-        task = await there.asker.path.submit(request())
-        while there.asker.path.statistics().under_way:
+        task = await there.asker.tasks.submit(request())
+        while there.asker.tasks.statistics().under_way:
             await trio.sleep(0.1)
         kept: list[Event] = []
-        answered = await there.asker.path.watch(task, kept.append)
+        answered = await there.asker.tasks.watch(task, kept.append)
         assert answered.output == VECTORS
         assert len(kept) <= EVENTS_MAX + 1
 
@@ -400,8 +400,8 @@ async def test_a_rogue_that_says_anything_at_all_ends_nothing(
     random = Random(11)
     async with scene(tmp_path) as there:
 
-        async def babble(talk: Talk, task: Signed[Task], _: Offer) -> None:
-            await talk.exchange.send(random.randbytes(random.randrange(200)))
+        async def babble(call: TypedCall, task: Signed[Task], _: Offer) -> None:
+            await call.channel.send(random.randbytes(random.randrange(200)))
 
         answering(there.rogue, babble)
         for number in range(4):

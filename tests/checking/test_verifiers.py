@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from node.checking.quorum import check_verdict
 from p2p.score import Standing
-from p2p.typed_call import Talk, refusal_of
+from p2p.typed_call import TypedCall, refusal_of
 from tests.node.asking import (
     SECRET,
     TEXTS,
@@ -31,13 +31,13 @@ from tests.p2p.transports import key_of
 from wire.content import ContentId
 from wire.errors import BadSignature, Malformed, Refused, RemoteProtocolError, TransportError
 from wire.lottery import draw, rows_due, rows_to_check
-from wire.message import Check, Finding, Message, Refuse
+from wire.message import Check, VerdictReply, Message, Refuse
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed, sign
 from wire.signing import SigningKey
 from wire.task import Task
 
-Verdicts = Callable[[Talk, Check, Outsider], Awaitable[None]]
+Verdicts = Callable[[TypedCall, Check, Outsider], Awaitable[None]]
 
 
 def verdict_of(
@@ -61,57 +61,57 @@ def verdict_of(
     return sign(Verdict(**(fields | changes)), key).raw
 
 
-async def find(talk: Talk, check: Check, key: SigningKey, **changes: Any) -> None:
+async def find(call: TypedCall, check: Check, key: SigningKey, **changes: Any) -> None:
     receipt = open_signed(check.receipts[-1], Receipt)
-    await talk.send(Finding(verdict=verdict_of(receipt, check.secret, key, **changes)))
+    await call.send(VerdictReply(verdict=verdict_of(receipt, check.secret, key, **changes)))
 
 
-async def always_no(talk: Talk, check: Check, me: Outsider) -> None:
-    await find(talk, check, me.key, agrees=False, reason="I say so")
+async def always_no(call: TypedCall, check: Check, me: Outsider) -> None:
+    await find(call, check, me.key, agrees=False, reason="I say so")
 
 
-async def could_not(talk: Talk, check: Check, me: Outsider) -> None:
-    await find(talk, check, me.key, agrees=False, could_check=False, sampled=(), worst_ppb=())
+async def could_not(call: TypedCall, check: Check, me: Outsider) -> None:
+    await find(call, check, me.key, agrees=False, could_check=False, sampled=(), worst_ppb=())
 
 
-async def yes_without_looking(talk: Talk, check: Check, me: Outsider) -> None:
-    await find(talk, check, me.key, sampled=(), worst_ppb=())
+async def yes_without_looking(call: TypedCall, check: Check, me: Outsider) -> None:
+    await find(call, check, me.key, sampled=(), worst_ppb=())
 
 
-async def yes_on_rows_of_its_choice(talk: Talk, check: Check, me: Outsider) -> None:
-    await find(talk, check, me.key, sampled=(0,), worst_ppb=(0,))
+async def yes_on_rows_of_its_choice(call: TypedCall, check: Check, me: Outsider) -> None:
+    await find(call, check, me.key, sampled=(0,), worst_ppb=(0,))
 
 
-async def yes_to_fewer_rows(talk: Talk, check: Check, me: Outsider) -> None:
-    await find(talk, check, me.key, rows=1, sampled=(0,), worst_ppb=(0,))
+async def yes_to_fewer_rows(call: TypedCall, check: Check, me: Outsider) -> None:
+    await find(call, check, me.key, rows=1, sampled=(0,), worst_ppb=(0,))
 
 
-async def signed_with_another_key(talk: Talk, check: Check, me: Outsider) -> None:
-    await find(talk, check, key_of("a friend"))
+async def signed_with_another_key(call: TypedCall, check: Check, me: Outsider) -> None:
+    await find(call, check, key_of("a friend"))
 
 
-async def on_another_receipt(talk: Talk, check: Check, me: Outsider) -> None:
-    await find(talk, check, me.key, receipt=ContentId.of(b"another"))
+async def on_another_receipt(call: TypedCall, check: Check, me: Outsider) -> None:
+    await find(call, check, me.key, receipt=ContentId.of(b"another"))
 
 
-async def with_another_secret(talk: Talk, check: Check, me: Outsider) -> None:
-    await find(talk, check, me.key, secret=bytes(32))
+async def with_another_secret(call: TypedCall, check: Check, me: Outsider) -> None:
+    await find(call, check, me.key, secret=bytes(32))
 
 
-async def not_a_verdict(talk: Talk, check: Check, me: Outsider) -> None:
-    await talk.send(Finding(verdict=check.receipts[-1]))
+async def not_a_verdict(call: TypedCall, check: Check, me: Outsider) -> None:
+    await call.send(VerdictReply(verdict=check.receipts[-1]))
 
 
-async def silence(talk: Talk, check: Check, me: Outsider) -> None:
+async def silence(call: TypedCall, check: Check, me: Outsider) -> None:
     await trio.sleep_forever()
 
 
-async def refusal(talk: Talk, check: Check, me: Outsider) -> None:
-    await talk.send(refusal_of(Refused("not today")))
+async def refusal(call: TypedCall, check: Check, me: Outsider) -> None:
+    await call.send(refusal_of(Refused("not today")))
 
 
-async def nonsense(talk: Talk, check: Check, me: Outsider) -> None:
-    await talk.exchange.send(b"\xc1")
+async def nonsense(call: TypedCall, check: Check, me: Outsider) -> None:
+    await call.channel.send(b"\xc1")
 
 
 BLAMED = [
@@ -139,9 +139,9 @@ async def test_two_honest_verifiers_decide_whatever_the_third_does(
         await network.settled()
         async with network.outsider(V) as rogue:
 
-            async def answer(talk: Talk, message: Message) -> None:
+            async def answer(call: TypedCall, message: Message) -> None:
                 assert isinstance(message, Check)
-                await verdicts(talk, message, rogue)
+                await verdicts(call, message, rogue)
 
             rogue.answer(Check, answer)
             # The draw decides who is asked: go on until it has hit the rogue.
@@ -189,7 +189,7 @@ async def test_a_verifier_is_never_one_of_the_doers_nor_the_asker(
             doers = {*signers(answered), asker.peers.me}
             assert doers.isdisjoint(it.signer for it in verdicts)
             assert doers.isdisjoint(answered.answer.record.candidates)
-        assert sum(it.verify.checked for it in everybody) >= 12
+        assert sum(it.verify_role.checked for it in everybody) >= 12
 
 
 async def test_the_verifiers_are_the_first_of_the_draw_and_an_auditor_can_redraw_it(
@@ -221,13 +221,13 @@ async def test_a_verifier_that_is_busy_is_asked_again_when_it_said(
         async with network.outsider(V) as busy:
             moments: list[float] = []
 
-            async def later(talk: Talk, message: Message) -> None:
+            async def later(call: TypedCall, message: Message) -> None:
                 assert isinstance(message, Check)
                 moments.append(trio.current_time())
                 if len(moments) == 1:
-                    await talk.send(Refuse(reason="busy", retry_after_ms=9000))
+                    await call.send(Refuse(reason="busy", retry_after_ms=9000))
                 else:
-                    await find(talk, message, busy.key)
+                    await find(call, message, busy.key)
 
             busy.answer(Check, later)
             await asked(asker, request())
@@ -254,7 +254,7 @@ async def checked_by(
 ) -> tuple[Message | None, Signed[Receipt]]:
     """What the only verifier answers to a check of an honest leg, but for `changes`."""
     verifier = network.nodes[0]
-    wall_s = asker.peers.seams.wall_s()
+    wall_s = asker.peers.environment.wall_s()
     task = changes.pop("task", None) or task_of(asker.key, wall_s)
     receipt = changes.pop("receipt", None) or receipt_of(task, key_of("worker"), VECTORS)
     fields: dict[str, Any] = {
@@ -265,9 +265,9 @@ async def checked_by(
         "output": VECTORS,
         "deadline_ms": 10_000,
     }
-    async with asker.peers.talk(verifier.peers.me, deadline_s=20) as talk:
-        await talk.send(Check(**(fields | changes)))
-        return await talk.receive(), receipt
+    async with asker.peers.call(verifier.peers.me, deadline_s=20) as call:
+        await call.send(Check(**(fields | changes)))
+        return await call.receive(), receipt
 
 
 async def test_a_verdict_on_honest_work_agrees_on_the_rows_that_were_drawn(
@@ -278,7 +278,7 @@ async def test_a_verdict_on_honest_work_agrees_on_the_rows_that_were_drawn(
         await network.settled()
         async with network.outsider() as asker:
             finding, receipt = await checked_by(network, asker)
-            assert isinstance(finding, Finding)
+            assert isinstance(finding, VerdictReply)
             verdict = open_signed(finding.verdict, Verdict)
             check_verdict(receipt, SECRET, verdict, network.nodes[0].peers.me)
             assert verdict.record.agrees
@@ -299,11 +299,11 @@ async def test_a_false_receipt_is_voted_against(
         await network.start(V, S)
         await network.settled()
         async with network.outsider() as asker:
-            task = task_of(asker.key, asker.peers.seams.wall_s())
+            task = task_of(asker.key, asker.peers.environment.wall_s())
             receipt = receipt_of(task, key_of("worker"), VECTORS, **altered)
             output = b"garbage" if "output" in altered else VECTORS
             finding, _ = await checked_by(network, asker, task=task, receipt=receipt, output=output)
-            assert isinstance(finding, Finding)
+            assert isinstance(finding, VerdictReply)
             verdict = open_signed(finding.verdict, Verdict).record
             assert not verdict.agrees
             assert verdict.could_check
@@ -318,7 +318,7 @@ async def test_what_was_withheld_from_the_verifier_is_said_to_be_unchecked(
         await network.settled()
         async with network.outsider() as asker:
             finding, _ = await checked_by(network, asker, output=None)
-            assert isinstance(finding, Finding)
+            assert isinstance(finding, VerdictReply)
             verdict = open_signed(finding.verdict, Verdict).record
             assert (verdict.agrees, verdict.could_check) == (False, False)
 
@@ -333,10 +333,10 @@ async def test_an_output_that_is_not_the_one_signed_for_is_not_looked_at(
             # The asker holds the true output, and sends another along.
             await asker.store.put(VECTORS)
             finding, _ = await checked_by(network, asker, output=b"another", input=b"another")
-            assert isinstance(finding, Finding | Refuse)
+            assert isinstance(finding, VerdictReply | Refuse)
             await asker.store.put(TEXTS)
             finding, _ = await checked_by(network, asker, output=b"another", input=b"another")
-            assert isinstance(finding, Finding)
+            assert isinstance(finding, VerdictReply)
             assert open_signed(finding.verdict, Verdict).record.agrees
 
 
@@ -351,7 +351,7 @@ async def test_a_check_that_proves_nothing_is_an_offence(
         verifier = await network.start(V, S)
         await network.settled()
         async with network.outsider() as asker:
-            task = task_of(asker.key, asker.peers.seams.wall_s())
+            task = task_of(asker.key, asker.peers.environment.wall_s())
             receipt = receipt_of(task, key_of("worker"), VECTORS)
             other = receipt_of(task, key_of("worker"), VECTORS, task=ContentId.of(b"other"))
         wrongs: list[dict[str, Any]] = [
@@ -367,14 +367,14 @@ async def test_a_check_that_proves_nothing_is_an_offence(
                 changes = dict(wrong)
                 if "task" in changes:
                     changes["task"] = task_of(
-                        asker.key, asker.peers.seams.wall_s(), nonce=b"n" * 16
+                        asker.key, asker.peers.environment.wall_s(), nonce=b"n" * 16
                     )
                 else:
                     changes |= {"task": task, "receipt": receipt}
                 with pytest.raises((TransportError, RemoteProtocolError)):
                     await checked_by(network, asker, **changes)
                 assert verifier.peers.standing(asker.key.peer) is not Standing.GOOD
-        assert verifier.verify.checked == 0
+        assert verifier.verify_role.checked == 0
 
 
 async def test_nobody_checks_its_own_work_or_a_model_it_has_not(
@@ -384,13 +384,13 @@ async def test_nobody_checks_its_own_work_or_a_model_it_has_not(
         verifier = await network.start(V, S)
         await network.settled()
         async with network.outsider() as asker:
-            task = task_of(asker.key, asker.peers.seams.wall_s())
-            own = receipt_of(task, verifier.parts.key, VECTORS)
+            task = task_of(asker.key, asker.peers.environment.wall_s())
+            own = receipt_of(task, verifier.dependencies.key, VECTORS)
             answer, _ = await checked_by(network, asker, task=task, receipt=own)
             assert isinstance(answer, Refuse)
             assert "its own work" in answer.reason
             stage = replace(task.record.stages[0], model=ContentId.of(b"unknown"))
-            strange = task_of(asker.key, asker.peers.seams.wall_s(), stage)
+            strange = task_of(asker.key, asker.peers.environment.wall_s(), stage)
             answer, _ = await checked_by(network, asker, task=strange)
             assert isinstance(answer, Refuse)
             assert "not loaded" in answer.reason

@@ -266,9 +266,9 @@ def test_a_key_is_sent_and_without_one_it_is_said_what_to_do(tmp_path: Path) -> 
     secrets: list[str] = []
 
     def with_key(peer: Node) -> None:
-        seams = peer.parts.seams
+        environment = peer.dependencies.environment
         file = keys_file(peer.config.state)
-        secrets.append(add_key(file, "tests", 60, seams.entropy, seams.wall_s()))
+        secrets.append(add_key(file, "tests", 60, environment.entropy, environment.wall_s()))
 
     with serving(tmp_path, before=with_key) as served:
         with node.connect_blocking(served.url, key=secrets[0]) as net:

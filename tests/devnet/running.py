@@ -10,7 +10,7 @@ from node.devnet.config import DevnetConfig
 from node.devnet.faults import parse
 from node.devnet.machine import Machine
 from node.devnet.net import Devnet, open_devnet
-from node.devnet.report import Report, report_of
+from node.devnet.report import DevnetReport, report_of
 
 
 def machine(free_bytes: int = 8 << 30) -> Machine:
@@ -43,7 +43,7 @@ async def opened(folder: Path, wanted: DevnetConfig) -> AsyncIterator[Devnet]:
         yield net
 
 
-async def ran(folder: Path, wanted: DevnetConfig) -> tuple[Devnet, Report]:
+async def ran(folder: Path, wanted: DevnetConfig) -> tuple[Devnet, DevnetReport]:
     """Run it to its end; the network, which is closed, and its report."""
     async with opened(folder, wanted) as net:
         await net.run()

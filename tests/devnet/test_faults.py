@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from node.devnet.faults import KINDS, Aim, Fault, parse, plan
+from node.devnet.faults import KINDS, FaultScope, Fault, parse, plan
 from wire.errors import InputError
 
 PEERS = range(100)
@@ -83,7 +83,7 @@ def test_churn_is_a_record_for_each_death_at_its_rate() -> None:
 
 def test_every_kind_can_be_asked_for() -> None:
     for name, kind in KINDS.items():
-        rate = "/min" if kind.aim is Aim.RATE else ""
+        rate = "/min" if kind.scope is FaultScope.RATE else ""
         assert all(it.name == name for it in planned(f"{name}=0.5{rate}"))
 
 

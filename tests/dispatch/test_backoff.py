@@ -2,20 +2,20 @@
 
 import pytest
 
-from node.dispatch.backoff import PAUSE_S_MAX, PAUSE_S_MIN, Patience
+from node.dispatch.backoff import PAUSE_S_MAX, PAUSE_S_MIN, Backoff
 from tests.p2p.transports import key_of
 
 A, B = key_of("a").peer, key_of("b").peer
 
 
 def test_who_was_not_asked_yet_comes_before_who_is_busy() -> None:
-    patience = Patience()
+    patience = Backoff()
     patience.refused(A, 0.0, 0.0)
     assert patience.ready([A, B], 100.0) == [B, A]
 
 
 def test_retry_at_once_said_for_ever_is_obeyed_ever_more_rarely() -> None:
-    patience, now_s, asked = Patience(), 0.0, 0
+    patience, now_s, asked = Backoff(), 0.0, 0
     while now_s < 300.0:
         if patience.ready([A], now_s):
             patience.refused(A, 0.0, now_s)
@@ -26,14 +26,14 @@ def test_retry_at_once_said_for_ever_is_obeyed_ever_more_rarely() -> None:
 
 @pytest.mark.parametrize("advice_s", [2.0**62, 1e308, PAUSE_S_MAX * 2])
 def test_advice_to_wait_for_ever_is_cut(advice_s: float) -> None:
-    patience = Patience()
+    patience = Backoff()
     patience.refused(A, advice_s, 0.0)
     assert patience.ready([A], PAUSE_S_MAX - 1) == []
     assert patience.ready([A], PAUSE_S_MAX + 1) == [A]
 
 
 def test_the_best_to_ask_are_those_who_refused_least_and_may_be_asked_now() -> None:
-    patience = Patience()
+    patience = Backoff()
     assert patience.best([A, B], 0.0) == [A, B]
     patience.refused(A, 1.0, 0.0)
     assert patience.best([A, B], 5.0) == [B]

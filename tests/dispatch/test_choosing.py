@@ -11,7 +11,7 @@ from node.engines.interface import Emit, Job, Output
 from node.peer import Node
 from p2p.peers import Handler
 from p2p.score import Standing
-from p2p.typed_call import Talk
+from p2p.typed_call import TypedCall
 from tests.node.asking import (
     EMBED_PASSAGES,
     FETCH,
@@ -44,7 +44,7 @@ async def test_the_one_that_would_be_done_first_gets_the_leg_whatever_its_advert
                 wanted = request(complete(20), data=b"%d" % number, level=Level.SIGNED)
                 nursery.start_soon(asked, other, wanted)
             await trio.sleep(1)
-            assert busy.legs.under_way == 3
+            assert busy.leg_server.under_way == 3
             idle = await network.start(I, S, engine=Counted(unit_s=1.0))
             await network.settled()
             answered, events = await asked(asker, LONG)
@@ -62,9 +62,9 @@ async def test_a_leg_that_is_soon_done_or_that_one_alone_can_do_is_not_asked_abo
         quotes: list[PeerId] = []
 
         def noting(worker: Node) -> Handler:
-            async def note(talk: Talk, message: Message) -> None:
+            async def note(call: TypedCall, message: Message) -> None:
                 quotes.append(worker.peers.me)
-                await worker.legs.on_quote(talk, message)
+                await worker.leg_server.on_quote(call, message)
 
             return note
 
@@ -96,21 +96,21 @@ async def test_who_gives_no_good_quote_holds_up_nobody_and_the_other_is_offered_
         honest = await network.start(I, S, engine=Counted(unit_s=0.1))
         await network.settled()
 
-        async def quote(talk: Talk, _: Message) -> None:
+        async def quote(call: TypedCall, _: Message) -> None:
             match answer:
                 case "silence":
                     await trio.sleep_forever()
                 case "busy":
-                    await talk.send(Refuse(reason="busy", retry_after_ms=60_000))
+                    await call.send(Refuse(reason="busy", retry_after_ms=60_000))
                 case "never":
-                    await talk.send(Refuse(reason="never", retry_after_ms=None))
+                    await call.send(Refuse(reason="never", retry_after_ms=None))
                 case "nonsense":
-                    await talk.exchange.send(b"nonsense")
+                    await call.channel.send(b"nonsense")
                 case "late":
                     await trio.sleep(0.8)
-                    await talk.send(Quoted(expected_ms=0))
+                    await call.send(Quoted(expected_ms=0))
 
-        async def offered(talk: Talk, _: Message) -> None:
+        async def offered(call: TypedCall, _: Message) -> None:
             raise AssertionError("it gave no quote in time")
 
         # As fast as the honest one by its advert.
@@ -134,7 +134,7 @@ async def test_where_nobody_answers_a_quote_one_is_offered_the_leg_all_the_same(
         workers = [await network.start(I, S, engine=Counted(unit_s=0.1)) for _ in range(2)]
         await network.settled()
 
-        async def silence(talk: Talk, _: Message) -> None:
+        async def silence(call: TypedCall, _: Message) -> None:
             await trio.sleep_forever()
 
         for worker in workers:
@@ -166,8 +166,8 @@ async def test_who_is_slower_than_it_says_is_soon_asked_less(
         for number in range(12):
             wanted = request(complete(20), data=b"%d" % number, level=Level.SIGNED)
             await asked(asker, wanted)
-        assert boaster.legs.done == 1
-        assert honest.legs.done == 11
+        assert boaster.leg_server.done == 1
+        assert honest.leg_server.done == 11
 
 
 class Stumbling(Counted):
@@ -197,23 +197,23 @@ async def test_a_leg_that_takes_far_longer_than_ever_is_given_to_another_besides
         slow = await network.start(I, S, engine=engine)
         other = await network.start(I, S, engine=Counted(unit_s=0.1))
         await network.settled()
-        handing = asker.path.handing
+        dispatcher = asker.tasks.dispatcher
         for _ in range(LEGS_MIN):
-            handing.hedging.delivered(0.2, 0.2)
+            dispatcher.hedging.delivered(0.2, 0.2)
         engine.sleeps_s = 40.0
         wanted = LONG if stage == "complete" else request(level=Level.SIGNED)
         # There is none to spend yet; a hundred legs give two.
-        handing.under_way[other.peers.me] = 50
+        dispatcher.under_way[other.peers.me] = 50
         began_s = trio.current_time()
         answered, events = await asked(asker, wanted)
         assert signers(answered) == [other.peers.me]
         assert trio.current_time() - began_s < 5
-        assert handing.hedged == 1
+        assert dispatcher.hedged == 1
         # Slow once is no offence, and nothing failed.
         assert not failures(events)
         assert asker.peers.standing(slow.peers.me) is Standing.GOOD
         assert asker.peers.scores.cost(slow.peers.me, trio.current_time()) == 0
-        assert slow.peers.me not in handing.under_way
+        assert slow.peers.me not in dispatcher.under_way
 
 
 async def test_a_stream_that_has_begun_is_waited_for(
@@ -225,14 +225,14 @@ async def test_a_stream_that_has_begun_is_waited_for(
         slow = await network.start(I, S, engine=engine)
         other = await network.start(I, S, engine=Counted(unit_s=0.1))
         await network.settled()
-        handing = asker.path.handing
+        dispatcher = asker.tasks.dispatcher
         for _ in range(LEGS_MIN):
-            handing.hedging.delivered(0.2, 0.2)
+            dispatcher.hedging.delivered(0.2, 0.2)
         engine.sleeps_s, engine.emits = 10.0, True
-        handing.under_way[other.peers.me] = 50
+        dispatcher.under_way[other.peers.me] = 50
         answered, _ = await asked(asker, LONG)
         assert signers(answered) == [slow.peers.me]
-        assert handing.hedged == 0
+        assert dispatcher.hedged == 0
 
 
 async def test_of_two_that_stream_at_the_same_time_one_is_shown(
@@ -244,16 +244,16 @@ async def test_of_two_that_stream_at_the_same_time_one_is_shown(
         await network.start(I, S, engine=engine)
         other = await network.start(I, S, engine=Counted(unit_s=2.0))
         await network.settled()
-        handing = asker.path.handing
+        dispatcher = asker.tasks.dispatcher
         for _ in range(LEGS_MIN):
-            handing.hedging.delivered(0.2, 0.2)
+            dispatcher.hedging.delivered(0.2, 0.2)
         # It wakes when the other has begun, but has not shown anything yet.
         engine.sleeps_s = 2.5
-        handing.under_way[other.peers.me] = 50
+        dispatcher.under_way[other.peers.me] = 50
         watching = Watching()
-        task = await asker.path.submit(LONG)
-        answered = await asker.path.watch(task, watching.tell)
-        assert handing.hedged == 1
+        task = await asker.tasks.submit(LONG)
+        answered = await asker.tasks.watch(task, watching.on_event)
+        assert dispatcher.hedged == 1
         assert watching.screen.data == answered.output
         assert watching.screen.restarts == 0
 
@@ -267,14 +267,14 @@ async def test_who_was_hedged_and_dies_leaves_the_leg_to_the_other(
         slow = await network.start(I, S, engine=engine)
         other = await network.start(I, S, engine=Counted(unit_s=1.0))
         await network.settled()
-        handing = asker.path.handing
+        dispatcher = asker.tasks.dispatcher
         for _ in range(LEGS_MIN):
-            handing.hedging.delivered(0.2, 0.2)
+            dispatcher.hedging.delivered(0.2, 0.2)
         engine.sleeps_s = 40.0
-        handing.under_way[other.peers.me] = 50
+        dispatcher.under_way[other.peers.me] = 50
 
         async def kill_it() -> None:
-            while not handing.hedged:
+            while not dispatcher.hedged:
                 await trio.sleep(0.1)
             await trio.sleep(0.5)
             network.kill(slow)

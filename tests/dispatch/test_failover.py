@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from node.task.events import Streamed
 from p2p.score import Standing
-from p2p.typed_call import Talk
+from p2p.typed_call import TypedCall
 from store import open_memory_store
 from tests.node.asking import (
     EMBED_PASSAGES,
@@ -73,9 +73,9 @@ async def test_the_data_peer_that_dies_with_the_baton_is_replaced_by_another(
         await checked(network)
 
         async def kill_the_holder() -> None:
-            while not any(it.legs.done for it in holders):
+            while not any(it.leg_server.done for it in holders):
                 await trio.sleep(0.1)
-            network.kill(next(it for it in holders if it.legs.done))
+            network.kill(next(it for it in holders if it.leg_server.done))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(kill_the_holder)
@@ -113,8 +113,8 @@ async def test_who_takes_the_offer_and_then_says_nothing_costs_a_part_of_the_dea
         honest = await network.start(I, S, engine=Counted())
         await network.settled()
 
-        async def accept_and_wait(talk: Talk, _: Message) -> None:
-            await talk.send(Accept(expected_ms=0))
+        async def accept_and_wait(call: TypedCall, _: Message) -> None:
+            await call.send(Accept(expected_ms=0))
             await trio.sleep_forever()
 
         async with network.outsider(I) as silent:
@@ -132,7 +132,7 @@ async def test_who_answers_no_offer_is_passed_over_after_a_moment(
         await network.start(I, S, engine=Counted())
         await network.settled()
 
-        async def say_nothing(talk: Talk, _: Message) -> None:
+        async def say_nothing(call: TypedCall, _: Message) -> None:
             await trio.sleep_forever()
 
         async with network.outsider(I) as silent:
@@ -176,11 +176,11 @@ async def test_under_load_a_third_of_the_peers_die_and_every_accepted_task_is_an
                 nursery.start_soon(ask, number)
             await trio.sleep(0.5)
             for worker in workers[:2]:
-                assert worker.legs.under_way
+                assert worker.leg_server.under_way
                 network.kill(worker)
         assert len(answers) == 24
         assert set(answers.values()) == {1}
-        statistics = asker.path.statistics()
+        statistics = asker.tasks.statistics()
         assert (statistics.accepted, statistics.answered, statistics.failed) == (24, 24, 0)
         assert not journal_of(asker)
 
@@ -202,9 +202,9 @@ async def test_an_asker_that_goes_away_in_mid_stream_is_not_the_fault_of_who_wor
 
         async def watch() -> None:
             wanted = request(FETCH, complete(20), data=None, level=Level.SIGNED)
-            task = await asker.path.submit(wanted)
+            task = await asker.tasks.submit(wanted)
             with trio.move_on_after(10):
-                await asker.path.watch(task, note)
+                await asker.tasks.watch(task, note)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
@@ -217,7 +217,7 @@ async def test_an_asker_that_goes_away_in_mid_stream_is_not_the_fault_of_who_wor
             assert holder.peers.standing(worker.peers.me) is Standing.GOOD
             assert holder.peers.scores.cost(worker.peers.me, trio.current_time()) == 0
         # It was done once, and is there for an asker that comes back.
-        assert sum(it.legs.done for it in workers) == 1
+        assert sum(it.leg_server.done for it in workers) == 1
 
 
 async def test_a_resumed_task_finds_the_legs_that_were_done(
@@ -231,14 +231,14 @@ async def test_a_resumed_task_finds_the_legs_that_were_done(
         async with open_memory_store(quota_bytes=1 << 28) as store:
             first = await network.start(S, store=store, number=77)
             await network.settled()
-            task = await first.path.submit(request(level=Level.SIGNED))
+            task = await first.tasks.submit(request(level=Level.SIGNED))
             while not engine.calls:
                 await trio.sleep(0.1)
             network.kill(first)
-            while worker.legs.under_way:
+            while worker.leg_server.under_way:
                 await trio.sleep(0.1)
             second = await network.start(S, store=store, number=77)
-            answered = await second.path.watch(task, lambda _: None)
+            answered = await second.tasks.watch(task, lambda _: None)
             assert answered.output == VECTORS
             assert engine.calls == 1
             network.kill(second)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from node.dispatch.route import Candidate, Leg, Load, candidates, drawn, expected_s, ranked
+from node.dispatch.route import Candidate, Leg, PeerLoad, candidates, drawn, expected_s, ranked
 from p2p.score import Standing
 from tests.p2p.adverts import MODEL, advert_of
 from tests.p2p.transports import key_of
@@ -23,7 +23,7 @@ def running(name: str, units_per_s: float = 100.0, **changes: Any) -> Signed[Adv
     return advert_of(name, models=(offer,), **changes)
 
 
-def order(*adverts: Signed[Advert], units: int = 100, **loads: Load) -> list[str]:
+def order(*adverts: Signed[Advert], units: int = 100, **loads: PeerLoad) -> list[str]:
     by_peer = {key_of(name).peer: load for name, load in loads.items()}
     names = {it.signer: name for name in "abcde" for it in adverts if it.signer == _peer(name)}
     leg = Leg(MODEL, units)
@@ -37,16 +37,16 @@ def _peer(name: str) -> PeerId:
 @pytest.mark.parametrize(
     ("advert", "leg", "load", "expected"),
     [
-        (running("a"), Leg(MODEL, 100), Load(), 1.0),
-        (running("a", queue_s=3.0), Leg(MODEL, 100), Load(), 4.0),
-        (running("a"), Leg(MODEL, 100), Load(under_way=2), 3.0),
-        (running("a", units_per_s=0.0), Leg(MODEL, 5), Load(), 5.0),
-        (running("a"), Leg(None, 2), Load(), 2.0),
-        (running("a"), Leg(ContentId.of(b"another"), 3), Load(), 3.0),
+        (running("a"), Leg(MODEL, 100), PeerLoad(), 1.0),
+        (running("a", queue_s=3.0), Leg(MODEL, 100), PeerLoad(), 4.0),
+        (running("a"), Leg(MODEL, 100), PeerLoad(under_way=2), 3.0),
+        (running("a", units_per_s=0.0), Leg(MODEL, 5), PeerLoad(), 5.0),
+        (running("a"), Leg(None, 2), PeerLoad(), 2.0),
+        (running("a"), Leg(ContentId.of(b"another"), 3), PeerLoad(), 3.0),
     ],
 )
 def test_the_estimate_is_queue_and_work_by_speed(
-    advert: Signed[Advert], leg: Leg, load: Load, expected: float
+    advert: Signed[Advert], leg: Leg, load: PeerLoad, expected: float
 ) -> None:
     assert expected_s(advert.record, leg, load) == expected
 
@@ -61,23 +61,23 @@ def test_who_gives_no_speed_comes_after_who_was_measured() -> None:
 
 
 def test_a_banned_peer_is_not_asked_at_all() -> None:
-    banned = Load(Standing.BANNED)
+    banned = PeerLoad(Standing.BANNED)
     assert order(running("a"), running("b"), a=banned) == ["b"]
     assert order(running("a"), a=banned) == []
 
 
 def test_an_unwelcome_peer_is_asked_last_however_fast() -> None:
-    unwelcome = Load(Standing.UNWELCOME)
+    unwelcome = PeerLoad(Standing.UNWELCOME)
     assert order(running("a", 1e6), running("b", 1.0, free_slots=0), a=unwelcome) == ["b", "a"]
 
 
 def test_what_we_gave_a_peer_already_counts() -> None:
-    busy = Load(under_way=3)
+    busy = PeerLoad(under_way=3)
     assert order(running("a", 200.0), running("b", 100.0), a=busy) == ["b", "a"]
 
 
 def test_a_peer_whose_slots_we_fill_comes_after_one_with_room() -> None:
-    full = Load(under_way=2)
+    full = PeerLoad(under_way=2)
     assert order(running("a", 1e6, free_slots=2), running("b"), a=full) == ["b", "a"]
     assert order(running("a", 1e6, free_slots=0), running("b")) == ["b", "a"]
 
@@ -98,7 +98,7 @@ def test_nobody_to_ask_is_an_empty_order() -> None:
     assert ranked([], Leg(MODEL), {}, Random(1)) == []
 
 
-def choose(adverts: list[Signed[Advert]], seed: int, units: int = 100, **loads: Load) -> PeerId:
+def choose(adverts: list[Signed[Advert]], seed: int, units: int = 100, **loads: PeerLoad) -> PeerId:
     by_peer = {_peer(name): load for name, load in loads.items()}
     return drawn(candidates(adverts, Leg(MODEL, units), by_peer), Random(seed))[0].peer
 
@@ -110,7 +110,7 @@ def test_of_two_that_are_drawn_the_better_comes_first() -> None:
 
 def test_two_are_two_of_the_best_kind() -> None:
     adverts = [running(name) for name in "abcd"]
-    unwelcome = {_peer("d"): Load(Standing.UNWELCOME)}
+    unwelcome = {_peer("d"): PeerLoad(Standing.UNWELCOME)}
     for seed in range(50):
         two = drawn(candidates(adverts, Leg(MODEL), unwelcome), Random(seed))
         assert len({it.peer for it in two}) == 2
@@ -147,14 +147,14 @@ def test_at_a_calm_time_a_slow_peer_is_hardly_asked() -> None:
 
 def test_what_was_observed_counts_for_more_than_what_is_claimed() -> None:
     boaster, honest = running("a", 1e9), running("b", 100.0)
-    seen = Load(observed=(1.0, 0.9))
+    seen = PeerLoad(observed=(1.0, 0.9))
     assert order(boaster, honest) == ["a", "b"]
     assert order(boaster, honest, a=seen) == ["b", "a"]
     assert expected_s(boaster.record, Leg(MODEL, 100), seen) == pytest.approx(90.0)
 
 
 def test_the_way_there_and_back_counts() -> None:
-    far = Load(round_trip_s=0.3)
+    far = PeerLoad(round_trip_s=0.3)
     assert order(running("a", 120.0), running("b", 100.0), a=far) == ["b", "a"]
 
 

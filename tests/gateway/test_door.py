@@ -18,7 +18,7 @@ from trio.testing import MockClock
 
 from node.gateway.keys import add_key, keys_file, remove_key
 from node.gateway.rate_limit import Allowance
-from node.gateway.server import Patient
+from node.gateway.server import SendTimeoutStream
 from node.gateway_config import GatewayConfig
 from tests.gateway.conftest import QUICK, Served, serving
 from tests.gateway.engine import SLOW
@@ -347,13 +347,13 @@ def test_a_client_that_goes_away_frees_its_slot(served: Served, *, stream: bool)
             assert b"zzz" in found.recv(1 << 16) + found.recv(1 << 16)
         until(lambda: served.engine.begun > begun and served.engine.under_way)
     until(lambda: served.engine.cancelled > cancelled and not served.engine.under_way)
-    until(lambda: not served.node.path.statistics().under_way)
+    until(lambda: not served.node.tasks.statistics().under_way)
 
 
 async def test_a_client_that_does_not_read_is_cut_off(autojump_clock: MockClock) -> None:
     ours, theirs = trio.socket.socketpair()
     with theirs:
-        stream = Patient(trio.SocketStream(ours), send_s=30)
+        stream = SendTimeoutStream(trio.SocketStream(ours), send_s=30)
         with pytest.raises(trio.BrokenResourceError):
             await stream.send_all(bytes(64 << 20))
         # Closed, so that nothing waits for it any more.

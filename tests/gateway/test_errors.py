@@ -92,4 +92,4 @@ def test_a_model_that_nobody_runs_is_unavailable(client: openai.OpenAI) -> None:
 
 
 def test_nothing_is_left_under_way_by_what_failed(served: Served) -> None:
-    assert served.node.path.statistics().under_way == 0
+    assert served.node.tasks.statistics().under_way == 0

@@ -41,7 +41,7 @@ async def test_a_stream_whose_peer_dies_goes_on_where_it_broke(tmp_path: Path) -
                         ends.append(choice["finish_reason"])
                         if text.count(" ") >= TOKENS // 4 and not killed:
                             killed = True
-                            network.kill(next(it for it in workers if it.legs.under_way))
+                            network.kill(next(it for it in workers if it.leg_server.under_way))
                 whole = (await http.post(place, json=ASKED)).json()
             assert killed
             assert ends[-1] == "length"

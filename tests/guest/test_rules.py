@@ -17,14 +17,14 @@ from node.guest.machine_use import CpuUse, GpuUse
 from node.guest.rules import (
     BUSY_S,
     CALM_S,
-    Courtesy,
+    OwnerPolicy,
     GuestConfig,
     Schedule,
     Seen,
     gpus_of,
     share_of,
 )
-from node.local.guest_watch import MachineLook, be_courteous
+from node.local.guest_watch import MachineLook, watch_owner
 from node.models.opening_engines import memory_budget_bytes, worker_configs
 from tests.engines.tiny import texts, write_tiny
 from tests.node.asking import asked, request, texts_of
@@ -84,31 +84,31 @@ def seen(cpu: float | None = 0.0, gpu: float | None = None, minute: int = 0) -> 
 
 
 def test_the_owner_comes_first_but_a_moment_is_nothing() -> None:
-    courtesy = Courtesy(GuestConfig(pause_when_busy=True))
-    assert courtesy.decide(seen(), 0) == ""
-    assert courtesy.decide(seen(0.9), 2) == ""
-    assert courtesy.decide(seen(0.1), 4) == ""
-    assert courtesy.decide(seen(0.9), 6) == ""
-    assert "machine" in courtesy.decide(seen(0.9), 6 + BUSY_S)
-    assert "GPU" in courtesy.decide(seen(0.9, 0.5), 12)
-    assert courtesy.decide(seen(0.1), 20)
-    assert courtesy.decide(seen(0.9), 20 + CALM_S)
-    assert courtesy.decide(seen(0.1), 100)
-    assert courtesy.decide(seen(0.1), 99 + CALM_S)
-    assert courtesy.decide(seen(0.1), 100 + CALM_S) == ""
+    policy = OwnerPolicy(GuestConfig(pause_when_busy=True))
+    assert policy.decide(seen(), 0) == ""
+    assert policy.decide(seen(0.9), 2) == ""
+    assert policy.decide(seen(0.1), 4) == ""
+    assert policy.decide(seen(0.9), 6) == ""
+    assert "machine" in policy.decide(seen(0.9), 6 + BUSY_S)
+    assert "GPU" in policy.decide(seen(0.9, 0.5), 12)
+    assert policy.decide(seen(0.1), 20)
+    assert policy.decide(seen(0.9), 20 + CALM_S)
+    assert policy.decide(seen(0.1), 100)
+    assert policy.decide(seen(0.1), 99 + CALM_S)
+    assert policy.decide(seen(0.1), 100 + CALM_S) == ""
 
 
 def test_what_nobody_can_tell_is_no_reason_to_pause() -> None:
-    courtesy = Courtesy(GuestConfig(pause_when_busy=True))
-    assert not any(courtesy.decide(seen(None), at) for at in range(0, 100, 2))
-    assert not any(Courtesy(GuestConfig()).decide(seen(1.0), at) for at in range(0, 100, 2))
+    policy = OwnerPolicy(GuestConfig(pause_when_busy=True))
+    assert not any(policy.decide(seen(None), at) for at in range(0, 100, 2))
+    assert not any(OwnerPolicy(GuestConfig()).decide(seen(1.0), at) for at in range(0, 100, 2))
 
 
 def test_the_schedule_ends_work_at_its_minute() -> None:
-    courtesy = Courtesy(GuestConfig(schedule=Schedule.parse("22:00-08:00")))
-    assert courtesy.decide(seen(minute=479), 0) == ""
-    assert "22:00-08:00" in courtesy.decide(seen(minute=480), 1)
-    assert courtesy.decide(seen(minute=1320), 2) == ""
+    policy = OwnerPolicy(GuestConfig(schedule=Schedule.parse("22:00-08:00")))
+    assert policy.decide(seen(minute=479), 0) == ""
+    assert "22:00-08:00" in policy.decide(seen(minute=480), 1)
+    assert policy.decide(seen(minute=1320), 2) == ""
 
 
 @dataclass(slots=True)
@@ -130,9 +130,9 @@ async def test_others_hear_of_a_pause_and_what_is_held_is_finished(
         asker = await network.add(S)
         await network.settled()
         machine = Told(seen(minute=600))
-        courtesy = Courtesy(GuestConfig(schedule=Schedule.parse("10:00-11:00")))
+        policy = OwnerPolicy(GuestConfig(schedule=Schedule.parse("10:00-11:00")))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(be_courteous, worker, courtesy, machine)
+            nursery.start_soon(watch_owner, worker, policy, machine)
             held = request(data=texts_of("held"), level=Level.SIGNED)
             nursery.start_soon(asked, asker, held)
             while not engine.calls:
@@ -140,11 +140,11 @@ async def test_others_hear_of_a_pause_and_what_is_held_is_finished(
             machine.now = seen(minute=660)
             with trio.fail_after(6):
                 # Before the work is done.
-                while not worker.legs.paused or advert_of(asker, worker).roles:
+                while not worker.leg_server.paused or advert_of(asker, worker).roles:
                     await trio.sleep(0.1)
             assert advert_of(asker, worker).models == ()
             assert advert_of(asker, worker).free_slots == 0
-            while worker.legs.under_way:
+            while worker.leg_server.under_way:
                 await trio.sleep(0.1)
             calls = engine.calls
             await trio.sleep(30)

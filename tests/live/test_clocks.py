@@ -14,8 +14,8 @@ from trio.testing import MockClock
 
 from node.config import NodeConfig
 from node.engines.hash_engine import HashEngine
-from node.local.commands import Local
-from node.peer import Node, Parts, open_node
+from node.local.commands import LocalCommands
+from node.peer import Node, Dependencies, open_node
 from node.serving.sources import Sources
 from p2p.over_libp2p import MemoryTransport
 from p2p.peers import PeersConfig
@@ -32,7 +32,7 @@ async def peer(
     network: Network, number: int, clock_s: float, others: Sequence[Node] = ()
 ) -> AsyncIterator[Node]:
     """A peer whose clock is off by `clock_s`, and which is told of all `others`."""
-    right = network.seams(number)
+    right = network.environment(number)
     bootstraps = tuple(it.peers.endpoint.addresses[0] for it in others)
     config = NodeConfig(
         state=network.folder / str(number),
@@ -41,9 +41,9 @@ async def peer(
         leave_s=0.1,
     )
     async with open_memory_store(quota_bytes=1 << 30) as store:
-        parts = Parts(
+        parts = Dependencies(
             key=network.key(number),
-            seams=replace(right, wall_s=lambda: right.wall_s() + clock_s),
+            environment=replace(right, wall_s=lambda: right.wall_s() + clock_s),
             transport=MemoryTransport(network.memory, wall_ns=lambda: 1),
             store=store,
             engine=HashEngine(),
@@ -93,7 +93,7 @@ async def test_a_newcomer_whose_clock_is_wrong_is_told_which_way(
         assert "timedatectl" in line
         # Who was right is not troubled by it.
         for other in others:
-            assert (await Local(other).status({}, lambda _: None))["clock_wrong_s"] is None
+            assert (await LocalCommands(other).status({}, lambda _: None))["clock_wrong_s"] is None
 
 
 @pytest.mark.parametrize("clock_s", [BEHIND, AHEAD])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from node.checking.audit import Report, Status, audit, begins_as_receipt
+from node.checking.audit import AuditReport, Status, audit, begins_as_receipt
 from tests.live.command_line import Peer, at_once, baton
 from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import open_signed, sign
@@ -42,7 +42,7 @@ def asker_key(network: dict[str, Peer]) -> SigningKey:
     return SigningKey((network["asker"].state / "key").read_bytes())
 
 
-def failing(report: Report) -> list[str]:
+def failing(report: AuditReport) -> list[str]:
     return [f"{it.what} {it.detail}" for it in report.points if it.status is Status.FAILS]
 
 

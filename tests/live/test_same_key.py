@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.local.commands import Local
+from node.local.commands import LocalCommands
 from node.peer import Node
 from p2p.handshake_log import NEWCOMER_S
 from tests.node.network import Network, S, open_network
@@ -21,12 +21,12 @@ SETTLED_S = 2 * NEWCOMER_S
 
 
 async def status(node: Node) -> dict[str, object]:
-    return await Local(node).status({}, lambda _: None)
+    return await LocalCommands(node).status({}, lambda _: None)
 
 
 async def copied(network: Network, *, lasting_s: float) -> None:
     """A peer with the key of the second peer, and its own instance."""
-    async with network.peer([S], number=1, seams=network.seams(99)):
+    async with network.peer([S], number=1, environment=network.environment(99)):
         await trio.sleep(lasting_s)
 
 
@@ -62,7 +62,7 @@ async def test_a_quick_restart_with_the_same_folder_is_not_refused(
         async with AsyncExitStack() as last_run:
             await last_run.enter_async_context(network.peer([S], number=5))
             await trio.sleep(SETTLED_S)
-        async with network.peer([S], number=5, seams=network.seams(98)) as again:
+        async with network.peer([S], number=5, environment=network.environment(98)) as again:
             await trio.sleep(SETTLED_S)
             assert not (await status(again))["same_key_elsewhere"]
             assert len(again.peers.connected()) >= 1

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.local.commands import Local
+from node.local.commands import LocalCommands
 from node.local.indexing import PARTS_MAX, SOURCES_LISTED_MAX
 from node.serving.data_role import PASSAGES_PER_LEG, DataRole
 from node.serving.role import Done, Emit, LegInput
@@ -39,11 +39,11 @@ async def test_a_list_without_end_is_ended(autojump_clock: MockClock, tmp_path: 
     async with open_network(tmp_path) as network:
         asker = await network.start(S)
         data = await network.start(D, S)
-        assert isinstance(data.legs.roles, dict)
-        data.legs.roles[Role.DATA] = Endless(PydocSource(), data.parts.store)
+        assert isinstance(data.leg_server.roles, dict)
+        data.leg_server.roles[Role.DATA] = Endless(PydocSource(), data.dependencies.store)
         await network.settled()
         with trio.fail_after(600):
-            found = await Local(asker).sources({}, unheard)
+            found = await LocalCommands(asker).sources({}, unheard)
         assert found["sources"] == ["name"] * SOURCES_LISTED_MAX
 
 
@@ -75,12 +75,12 @@ async def test_passages_that_were_not_asked_for_make_no_index(
         asker = await network.start(S)
         await network.start(I, S)
         data = await network.start(D, S)
-        assert isinstance(data.legs.roles, dict)
+        assert isinstance(data.leg_server.roles, dict)
         rogue = type("Rogue", (Another,), {"changes": changes, "__slots__": ()})
-        data.legs.roles[Role.DATA] = rogue(PydocSource(), data.parts.store)
+        data.leg_server.roles[Role.DATA] = rogue(PydocSource(), data.dependencies.store)
         await network.settled()
         with pytest.raises(expected, match=words):
-            await Local(asker).embed({**UNCHECKED, "sources": ["pydoc:try"]}, unheard)
+            await LocalCommands(asker).embed({**UNCHECKED, "sources": ["pydoc:try"]}, unheard)
 
 
 class Long:
@@ -104,19 +104,21 @@ async def test_a_source_of_more_parts_than_an_index_holds_is_refused_at_its_firs
         await network.start(I, S)
         honest = await network.start(D, S, source=Long(PASSAGES_PER_LEG * 2))
         await network.settled()
-        found = await Local(asker).embed({**UNCHECKED, "sources": ["long:0"] * 3}, unheard)
+        found = await LocalCommands(asker).embed({**UNCHECKED, "sources": ["long:0"] * 3}, unheard)
         # A name that is given three times is in the index once.
         assert (found["tasks"], found["passages"]) == (2, 64)
-        data = await asker.parts.store.get(ContentId.parse(found["index"]))
+        data = await asker.dependencies.store.get(ContentId.parse(found["index"]))
         assert len(Index.from_bytes(data).parts) == 2
-        assert isinstance(honest.legs.roles, dict)
+        assert isinstance(honest.leg_server.roles, dict)
         rogue = type(
             "Rogue",
             (Another,),
             {"changes": {"total": PARTS_MAX * PASSAGES_PER_LEG + 1}, "__slots__": ()},
         )
-        honest.legs.roles[Role.DATA] = rogue(Long(PASSAGES_PER_LEG), honest.parts.store)
-        done = asker.path.statistics().answered
+        honest.leg_server.roles[Role.DATA] = rogue(
+            Long(PASSAGES_PER_LEG), honest.dependencies.store
+        )
+        done = asker.tasks.statistics().answered
         with pytest.raises(InputError, match="fewer of them"):
-            await Local(asker).embed({**UNCHECKED, "sources": ["long:0"]}, unheard)
-        assert asker.path.statistics().answered == done + 1
+            await LocalCommands(asker).embed({**UNCHECKED, "sources": ["long:0"]}, unheard)
+        assert asker.tasks.statistics().answered == done + 1

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from node.engines.hash_engine import HashEngine, hash_manifest
 from node.engines.interface import Emit, EngineStatistics, Job, Loaded, Output
-from node.models.budget import Held, to_let_go
+from node.models.budget import ResidentModel, to_let_go
 from node.models.devices import Devices
 from node.models.on_demand import OnDemand, open_on_demand
 from wire.content import ContentId
@@ -25,8 +25,8 @@ def model(number: int) -> ContentId:
     return ContentId.of(bytes([number]))
 
 
-def held(number: int, size: int, used_at_s: float, *, busy: bool = False) -> Held:
-    return Held(model=model(number), memory_bytes=size, used_at_s=used_at_s, busy=busy)
+def held(number: int, size: int, used_at_s: float, *, busy: bool = False) -> ResidentModel:
+    return ResidentModel(model=model(number), memory_bytes=size, used_at_s=used_at_s, busy=busy)
 
 
 def test_least_used_goes_first_and_no_more_than_need_to() -> None:
@@ -75,7 +75,7 @@ class Slow(HashEngine):
     def __init__(self, unit_s: float = 0.0) -> None:
         super().__init__(unit_s)
         self.failures: list[Exception] = []
-        self.aside: dict[ContentId, str] = {}
+        self.quarantined: dict[ContentId, str] = {}
         self.at_once_max = 0
 
     async def load(self, manifest: Manifest, files: Mapping[str, Path]) -> Loaded:
@@ -87,14 +87,14 @@ class Slow(HashEngine):
         return ready
 
     async def put_aside(self, key: ContentId, why: str) -> None:
-        self.aside[key] = why
+        self.quarantined[key] = why
         await super().unload(key)
 
     def statistics(self) -> EngineStatistics:
         found = super().statistics()
         return EngineStatistics(
             **{name: getattr(found, name) for name in found.__slots__ if name != "aside"},
-            aside=self.aside,
+            quarantined=self.quarantined,
         )
 
 
@@ -181,12 +181,12 @@ async def test_a_model_that_is_put_aside_is_not_on_offer_and_says_why(
     async with holding(engine) as found:
         await engine.put_aside(MANIFESTS["three"].id, "it failed 3 times")
         assert MANIFESTS["three"].id not in found.loaded()
-        assert found.statistics().aside == {MANIFESTS["three"].id: "it failed 3 times"}
+        assert found.statistics().quarantined == {MANIFESTS["three"].id: "it failed 3 times"}
         engine.failures.append(ModelRefused("its file was cut short"))
         with pytest.raises(ModelRefused):
             await found.infer(job("one"))
         assert MANIFESTS["one"].id not in found.loaded()
-        assert "cut short" in found.statistics().aside[MANIFESTS["one"].id]
+        assert "cut short" in found.statistics().quarantined[MANIFESTS["one"].id]
 
 
 async def test_an_unloaded_model_is_forgotten(autojump_clock: MockClock) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from node.engines.formats.minilm import PACKAGE, minilm_files, minilm_manifest
 from node.models.inspect import check_runs, describe, is_path, memory_bytes
-from node.models.model_store import Shelf
+from node.models.model_store import ModelStore
 from store import open_memory_store
 from tests.engines.tiny import HIDDEN, TOKENS_MAX, write_tiny
 from tests.engines.tiny_gguf import write_gguf
@@ -125,14 +125,14 @@ def test_paths_are_told_from_names() -> None:
 async def test_the_installed_minilm_is_the_pinned_one() -> None:
     async with open_memory_store(quota_bytes=1 << 30) as store:
         folder = minilm_files()["model.safetensors"].parent
-        assert (await Shelf(store).add(folder, "minilm")).id == minilm_manifest().id
+        assert (await ModelStore(store).add(folder, "minilm")).id == minilm_manifest().id
 
 
 async def test_a_model_is_kept_whole_and_pinned_and_taken_out_again(tmp_path: Path) -> None:
     file = write_gguf(tmp_path / "small.gguf")
     seen: list[tuple[int, int]] = []
     async with open_memory_store(quota_bytes=1 << 30) as store:
-        shelf = Shelf(store)
+        shelf = ModelStore(store)
         manifest = await shelf.add(file, progress=lambda *it: seen.append(it))
         assert seen[-1] == (file.stat().st_size, file.stat().st_size)
         assert shelf.resolve("small") == shelf.resolve(str(manifest.id)) == manifest.id
@@ -158,7 +158,7 @@ async def test_a_model_is_kept_whole_and_pinned_and_taken_out_again(tmp_path: Pa
 
 async def test_a_name_means_one_model(tmp_path: Path) -> None:
     async with open_memory_store(quota_bytes=1 << 30) as store:
-        shelf = Shelf(store)
+        shelf = ModelStore(store)
         await shelf.add(ONNX, "mine")
         before = store.pins()
         with pytest.raises(InputError, match="another model called 'mine'"):

@@ -14,8 +14,8 @@ from node.commands.join import announce
 from node.engines.by_format import EnginesByFormat
 from node.engines.hash_engine import HashEngine, hash_manifest
 from node.engines.interface import EngineStatistics
-from node.local.commands import Local
-from node.local.model_commands import LocalModels
+from node.local.commands import LocalCommands
+from node.local.model_commands import ModelCommands
 from node.models.on_demand import open_on_demand
 from node.peer import Node
 from tests.node.network import I, Network, S, open_network
@@ -31,13 +31,13 @@ def unheard(_event: Mapping[str, Any]) -> None:
 
 
 async def call(node: Node, command: str, **arguments: Any) -> Mapping[str, Any]:
-    return await LocalModels(node).commands()[command](arguments, unheard)
+    return await ModelCommands(node).commands()[command](arguments, unheard)
 
 
 async def large_model(node: Node, path: Path) -> Manifest:
     """A model of a few hundred blocks that no engine would run, kept by a peer."""
     path.write_bytes(Random(1).randbytes(20 << 20))
-    content = await node.parts.store.put_file(path, pin="model")
+    content = await node.dependencies.store.put_file(path, pin="model")
     manifest = Manifest(
         name="large",
         format="of-another-time",
@@ -55,8 +55,8 @@ async def copied(manifest: Manifest, source: Node, target: Node) -> None:
     """As if the target had pulled it before."""
     await target.models.keep(manifest)
     for file in manifest.files:
-        data = await source.parts.store.get(file.content)
-        await target.parts.store.put(data, pin="model")
+        data = await source.dependencies.store.get(file.content)
+        await target.dependencies.store.put(data, pin="model")
 
 
 async def test_a_pull_asks_several_peers_and_goes_on_where_it_broke(
@@ -74,7 +74,7 @@ async def test_a_pull_asks_several_peers_and_goes_on_where_it_broke(
             if len(seen) == 20:
                 scope.cancel()
 
-        pull = LocalModels(puller).pull
+        pull = ModelCommands(puller).pull
         with trio.CancelScope() as scope:
             await pull({"what": str(manifest.id)}, watch)
         assert scope.cancelled_caught
@@ -102,11 +102,11 @@ async def test_what_nobody_has_and_what_is_no_model_is_said_in_words(
         await network.settled()
         with pytest.raises(Missing):
             await call(puller, "models-pull", what=str(ContentId.of(b"nowhere")))
-        words = await holder.parts.store.put(b"no manifest at all")
+        words = await holder.dependencies.store.put(b"no manifest at all")
         with pytest.raises(ModelRefused, match="not a model's manifest"):
             await call(puller, "models-pull", what=str(words))
         # It says that it is an ONNX model, and its file is none.
-        content = await holder.parts.store.put(b"\xff" * 100)
+        content = await holder.dependencies.store.put(b"\xff" * 100)
         liar = Manifest(
             name="liar",
             format="onnx",
@@ -164,8 +164,8 @@ class PuttingAside(HashEngine):
     why: str = ""
 
     def statistics(self) -> EngineStatistics:
-        aside = {hash_manifest().id: self.why} if self.why else {}
-        return replace(super().statistics(), aside=aside)
+        quarantined = {hash_manifest().id: self.why} if self.why else {}
+        return replace(super().statistics(), quarantined=quarantined)
 
 
 async def test_a_model_that_was_put_aside_says_why(
@@ -177,7 +177,7 @@ async def test_a_model_that_was_put_aside_says_why(
         await offered(network, seer, server, hash_manifest().id, there=True)
         await engine.unload(hash_manifest().id)
         engine.why = "it failed 3 times in a row here: signal 11"
-        found = await Local(server).status({}, unheard)
+        found = await LocalCommands(server).status({}, unheard)
         (row,) = found["models"]
         assert (row["name"], row["state"], row["problem"]) == ("hash", "set aside", engine.why)
         # Others hear of it at once, and not with the next advert that is due.
@@ -195,7 +195,7 @@ async def test_a_fault_of_an_added_model_does_not_end_the_peer(
         with trio.fail_after(30):
             while found["id"] not in server.model_problems:
                 await trio.sleep(0.1)
-        assert (await Local(server).status({}, unheard))["models"]
+        assert (await LocalCommands(server).status({}, unheard))["models"]
         rows = (await call(server, "models"))["here"]
         # It was asked for by its id; people know it by its name.
         assert [(it["name"], it["state"], it["id"]) for it in rows] == [

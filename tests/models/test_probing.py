@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from node.engines.hash_engine import HashEngine
 from node.engines.interface import Emit, EngineStatistics, Job, Output
-from node.local.commands import Local
+from node.local.commands import LocalCommands
 from node.models.probing import AFTER_FAILURE_S_MIN, EVERY_S, PROBE_DEADLINE_S, RETRY_S_MAX, Probes
 from node.peer import Node
 from tests.node.asking import MODEL
@@ -77,7 +77,7 @@ async def until_advertised(by: Node, seen_by: Node, *, wanted: bool, within_s: f
 
 
 async def status_of(node: Node) -> dict[str, str]:
-    found = await Local(node).status({}, [].append)
+    found = await LocalCommands(node).status({}, [].append)
     (row,) = found["models"]
     return {"state": row["state"], "problem": row["problem"]}
 

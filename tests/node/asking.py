@@ -7,7 +7,7 @@ from typing import Any
 import trio
 
 from node.asking.answers import Answered
-from node.asking.run import Request
+from node.asking.run import TaskRequest
 from node.engines.hash_engine import hash_manifest, hash_vector
 from node.peer import Node
 from node.task.events import Event, Failed
@@ -20,7 +20,7 @@ from wire.payload import Texts, Vectors
 from wire.receipt import Receipt
 from wire.signed import Signed, open_signed, sign
 from wire.signing import SigningKey
-from wire.task import Checking, Stage, Task
+from wire.task import CheckPolicy, Stage, Task
 from wire.tree import name_of
 
 MANIFEST = hash_manifest()
@@ -51,16 +51,16 @@ def vectors_of(*texts: str) -> bytes:
 VECTORS = vectors_of("one", "two", "three")
 
 
-def request(*stages: Stage, data: bytes | None = TEXTS, **terms: Any) -> Request:
-    return Request(stages=stages or (EMBED,), input=data, **terms)
+def request(*stages: Stage, data: bytes | None = TEXTS, **terms: Any) -> TaskRequest:
+    return TaskRequest(stages=stages or (EMBED,), input=data, **terms)
 
 
-async def asked(asker: Node, wanted: Request) -> tuple[Answered, list[Event]]:
+async def asked(asker: Node, wanted: TaskRequest) -> tuple[Answered, list[Event]]:
     """Submit and wait: the answer and everything that was told."""
     events: list[Event] = []
-    task = await asker.path.submit(wanted)
+    task = await asker.tasks.submit(wanted)
     with trio.fail_after(wanted.deadline_s + 5):
-        return await asker.path.watch(task, events.append), events
+        return await asker.tasks.watch(task, events.append), events
 
 
 def signers(answered: Answered) -> list[PeerId]:
@@ -72,13 +72,13 @@ def failures(events: Sequence[Event], what: str = "") -> list[Failed]:
 
 
 def journal_of(node: Node) -> list[tuple[bytes, bytes]]:
-    return node.parts.store.scan(Table.JOURNAL)
+    return node.dependencies.store.scan(Table.JOURNAL)
 
 
 def nothing_left(node: Node) -> bool:
     """Whether every task was forgotten that has ended, with what was kept for its sake."""
-    pins = [it for it in node.parts.store.pins() if it.why == "journal"]
-    return not journal_of(node) and not pins and not node.path.statistics().under_way
+    pins = [it for it in node.dependencies.store.pins() if it.why == "journal"]
+    return not journal_of(node) and not pins and not node.tasks.statistics().under_way
 
 
 def task_of(
@@ -93,7 +93,7 @@ def task_of(
         "version": limits.PROTOCOL_VERSION,
         "stages": stages or (EMBED,),
         "input": source or name_of(TEXTS),
-        "checking": Checking(
+        "checking": CheckPolicy(
             level=Level.SPOT_CHECKED,
             verifiers=3,
             needed=2,
@@ -135,6 +135,6 @@ async def kept_output(node: Node, answered: Answered) -> bytes | None:
     """The output as the asker's own store gives it back."""
     receipt = open_signed(answered.answer.record.receipts[-1], Receipt)
     try:
-        return await node.parts.store.get(receipt.record.output)
+        return await node.dependencies.store.get(receipt.record.output)
     except StoreError:
         return None

@@ -15,13 +15,13 @@ import trio
 from node.config import NodeConfig
 from node.engines.hash_engine import HashEngine, hash_manifest
 from node.engines.interface import Engine
-from node.peer import Node, Parts, open_node
+from node.peer import Node, Dependencies, open_node
 from node.serving.sources import PydocSource, Source, Sources
-from p2p.adverts import Offering, Seams
+from p2p.adverts import Capacity, Environment
 from p2p.blobs import Blobs
 from p2p.over_libp2p import MemoryNetwork, MemoryTransport
 from p2p.peers import Handler, Peers, PeersConfig, open_peers
-from p2p.typed_call import Talk
+from p2p.typed_call import TypedCall
 from store import Store, open_memory_store
 from wire.advert import ModelOffer
 from wire.content import PeerId
@@ -50,9 +50,9 @@ class Outsider:
     def answer(self, kind: type[Message], handler: Handler) -> None:
         """Have `handler` answer messages of this kind, and note each."""
 
-        async def noting(talk: Talk, message: Message) -> None:
+        async def noting(call: TypedCall, message: Message) -> None:
             self.asked.append(message)
-            await handler(talk, message)
+            await handler(call, message)
 
         self.peers.handlers[kind] = noting
 
@@ -73,10 +73,10 @@ class Network:
     started_s: float = field(default_factory=trio.current_time)
     _scopes: dict[PeerId, trio.CancelScope] = field(default_factory=dict)
 
-    def seams(self, number: int) -> Seams:
+    def environment(self, number: int) -> Environment:
         random = Random(f"{self.seed}:{number}")
         base_s = START_S - self.started_s
-        return Seams(
+        return Environment(
             wall_s=lambda: base_s + trio.current_time(),
             random=random,
             entropy=random.randbytes,
@@ -94,9 +94,9 @@ class Network:
         source: Source | None = None,
         store: Store | None = None,
         models: Sequence[str] = ("hash",),
-        alter: Callable[[Parts], Parts] = lambda parts: parts,
+        alter: Callable[[Dependencies], Dependencies] = lambda dependencies: dependencies,
         number: int | None = None,
-        seams: Seams | None = None,
+        environment: Environment | None = None,
         listen: tuple[str, ...] = ("/memory/0",),
     ) -> AsyncIterator[Node]:
         if number is None:
@@ -113,15 +113,15 @@ class Network:
         async with AsyncExitStack() as own:
             if store is None:
                 store = await own.enter_async_context(open_memory_store(quota_bytes=1 << 30))
-            parts = Parts(
+            dependencies = Dependencies(
                 key=self.key(number),
-                seams=seams or self.seams(number),
+                environment=environment or self.environment(number),
                 transport=MemoryTransport(self.memory, wall_ns=lambda: 1),
                 store=store,
                 engine=engine or HashEngine(),
                 sources=source or Sources({"pydoc": PydocSource()}),
             )
-            node = await own.enter_async_context(open_node(config, alter(parts)))
+            node = await own.enter_async_context(open_node(config, alter(dependencies)))
             yield node
 
     async def add(self, *roles: Role, **options: object) -> Node:
@@ -158,18 +158,18 @@ class Network:
         if number is None:
             number = self.opened
             self.opened += 1
-        seams = self.seams(number)
+        environment = self.environment(number)
         manifest = hash_manifest()
         # So fast, where nothing else is said, that it is asked before everybody else.
         offer = ModelOffer(model=manifest.id, name=manifest.name, units_per_s=units_per_s)
-        offering = Offering(roles=sum(1 << it for it in roles), models=(offer,), free_slots=99)
+        offering = Capacity(roles=sum(1 << it for it in roles), models=(offer,), free_slots=99)
         config = PeersConfig(
             bootstraps=self.nodes[0].peers.endpoint.addresses[:1], listen=("/memory/0",)
         )
         transport = MemoryTransport(self.memory, wall_ns=lambda: 1)
         async with (
             open_memory_store(quota_bytes=1 << 30) as store,
-            open_peers(transport, self.key(number), config, seams, lambda: offering) as peers,
+            open_peers(transport, self.key(number), config, environment, lambda: offering) as peers,
         ):
             blobs = Blobs(store, peers)
             peers.handlers[Want] = blobs.on_want

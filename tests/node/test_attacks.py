@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from node.serving.leg_server import LEGS_PER_HOLDER
-from p2p.typed_call import Talk, refusal_of
+from p2p.typed_call import TypedCall, refusal_of
 from store import Table
 from tests.checking.test_liars import all_rows
 from tests.node.asking import (
@@ -50,10 +50,10 @@ async def test_a_second_attempt_draws_by_a_secret_that_the_first_did_not_reveal(
         shown: list[bytes] = []
         async with network.outsider(V) as rogue:
 
-            async def listen(talk: Talk, message: Message) -> None:
+            async def listen(call: TypedCall, message: Message) -> None:
                 assert isinstance(message, Check)
                 shown.append(message.secret)
-                await talk.send(refusal_of(Refused("only listening")))
+                await call.send(refusal_of(Refused("only listening")))
 
             rogue.answer(Check, listen)
             await three_verifiers(network)
@@ -76,13 +76,13 @@ async def test_an_unchecked_answer_is_not_given_to_who_asks_for_a_checked_one(
         await network.settled()
         unchecked, _ = await asked(asker, request(level=Level.SIGNED))
         assert unchecked.output != VECTORS
-        of_job = asker.path.answers.of_job
+        of_job = asker.tasks.answers.of_job
         assert await of_job(EMBED, name_of(TEXTS), 2) is None
         assert await of_job(EMBED, name_of(TEXTS), 0) is not None
 
 
-async def busy_for_ever(talk: Talk, message: Message) -> None:
-    await talk.send(refusal_of(Refused("busy", retry_after_s=0.0)))
+async def busy_for_ever(call: TypedCall, message: Message) -> None:
+    await call.send(refusal_of(Refused("busy", retry_after_s=0.0)))
 
 
 async def test_busy_retry_at_once_said_for_ever_costs_one_question(
@@ -111,11 +111,11 @@ async def test_pieces_that_drip_do_not_hold_a_task_to_its_deadline(
         await three_verifiers(network)
         async with network.outsider(I) as rogue:
 
-            async def drip(talk: Talk, message: Message) -> None:
-                await talk.send(Accept(expected_ms=0))
+            async def drip(call: TypedCall, message: Message) -> None:
+                await call.send(Accept(expected_ms=0))
                 for position in itertools.count():
                     await trio.sleep(5)
-                    await talk.send(Piece(position=position, units=1, data=b"x"))
+                    await call.send(Piece(position=position, units=1, data=b"x"))
 
             rogue.answer(Offer, drip)
             answered, _ = await asked(asker, request(deadline_s=60))
@@ -132,7 +132,7 @@ async def test_a_sleeping_verifier_costs_seconds_and_not_the_deadline(
         await three_verifiers(network)
         async with network.outsider(V) as rogue:
 
-            async def sleep(talk: Talk, message: Message) -> None:
+            async def sleep(call: TypedCall, message: Message) -> None:
                 await trio.sleep_forever()
 
             rogue.answer(Check, sleep)
@@ -154,7 +154,7 @@ async def test_one_holder_cannot_take_every_place(
         async with network.outsider() as rogue, trio.open_nursery() as nursery:
 
             async def hold(number: int) -> None:
-                wall_s = rogue.peers.seams.wall_s()
+                wall_s = rogue.peers.environment.wall_s()
                 task = task_of(rogue.key, wall_s, complete(1), nonce=number.to_bytes(16, "big"))
                 offer = Offer(
                     task=task.raw,
@@ -166,10 +166,10 @@ async def test_one_holder_cannot_take_every_place(
                     resume=None,
                     avoid=(),
                 )
-                async with rogue.peers.talk(victim.peers.me, deadline_s=60) as talk:
-                    await talk.send(offer)
+                async with rogue.peers.call(victim.peers.me, deadline_s=60) as call:
+                    await call.send(offer)
                     try:
-                        await talk.expect(Accept)
+                        await call.expect(Accept)
                         await trio.sleep_forever()
                     except Refused as error:
                         refused.append(error)
@@ -178,7 +178,7 @@ async def test_one_holder_cannot_take_every_place(
                 nursery.start_soon(hold, number)
             await trio.sleep(5)
             assert len(refused) == 5
-            assert victim.legs.under_way <= LEGS_PER_HOLDER
+            assert victim.leg_server.under_way <= LEGS_PER_HOLDER
             nursery.cancel_scope.cancel()
 
 
@@ -190,16 +190,16 @@ async def test_legs_that_are_remembered_are_bounded(
         asker = await network.start(S)
         infer = await network.start(I, S)
         await network.settled()
-        probed = infer.parts.engine.statistics().units_done
+        probed = infer.dependencies.engine.statistics().units_done
         for number in range(10):
             await asked(asker, request(data=texts_of(str(number)), level=Level.SIGNED))
-        store = infer.parts.store
+        store = infer.dependencies.store
         assert len(store.scan(Table.RECEIPTS)) == 4
         assert len(store.scan(Table.JOBS)) == 4
         # The latest are there still: asked again, they are not done again.
-        assert infer.parts.engine.statistics().units_done == probed + 10
+        assert infer.dependencies.engine.statistics().units_done == probed + 10
         await asked(asker, request(data=texts_of("9"), level=Level.SIGNED))
-        assert infer.parts.engine.statistics().units_done == probed + 10
+        assert infer.dependencies.engine.statistics().units_done == probed + 10
 
 
 async def test_a_chatty_answer_does_not_stay_in_memory(
@@ -210,5 +210,5 @@ async def test_a_chatty_answer_does_not_stay_in_memory(
         await network.start(I, S)
         await network.settled()
         await asked(asker, request(complete(400), data=b"prompt", level=Level.SIGNED))
-        (run,) = asker.path._ended.values()
+        (run,) = asker.tasks._ended.values()
         assert len(run.events) < 10

@@ -147,13 +147,13 @@ async def test_an_asker_that_is_killed_finishes_its_journal_also_under_loss(
             await network.start(V, S)
         await network.settled()
         links.shares = {"loss": 0.05}
-        tasks = [await asker.path.submit(request(data=texts_of(f"task {it}"))) for it in range(6)]
+        tasks = [await asker.tasks.submit(request(data=texts_of(f"task {it}"))) for it in range(6)]
         assert len(journal_of(asker)) == 6
         network.kill(asker)
         again = await network.start(S, store=store, number=50)
         with trio.fail_after(150):
             for task in tasks:
-                answered = await again.path.watch(task, [].append)
+                answered = await again.tasks.watch(task, [].append)
                 assert len(answered.answer.record.verdicts) >= 2
-        assert again.path.statistics().failed == 0
+        assert again.tasks.statistics().failed == 0
         assert nothing_left(again)

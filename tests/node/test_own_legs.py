@@ -6,9 +6,9 @@ from pathlib import Path
 import trio
 from trio.testing import MockClock
 
-from node.dispatch.failover import Course
-from node.dispatch.handoff import Baton
-from node.dispatch.progress import Shown
+from node.dispatch.failover import Failover
+from node.dispatch.handoff import Handoff
+from node.dispatch.progress import StreamProgress
 from node.serving.role import nowhere
 from node.task.events import Streamed
 from p2p.score import Offence, Standing
@@ -86,10 +86,14 @@ async def test_a_strangers_leg_is_not_offered_to_ourselves_in_our_own_name(
         await trio.sleep(SETTLED_S)
         async with network.outsider() as stranger:
             task = task_of(
-                stranger.key, stranger.peers.seams.wall_s(), FETCH, EMBED_PASSAGES, input=None
+                stranger.key, stranger.peers.environment.wall_s(), FETCH, EMBED_PASSAGES, input=None
             )
-            began = Baton(task=task, receipts=(), input=None, units=1)
-            brought = replace(began, receipts=(receipt_of(task, peer.parts.key, b"passages"),))
-            for baton, is_offered in ((began, True), (brought, False)):
-                course = Course(peer.path.handing, baton, print, nowhere, 1e9, Shown(), set())
-                assert (peer.peers.me in {it.peer for it in course._able()}) is is_offered
+            began = Handoff(task=task, receipts=(), input=None, units=1)
+            brought = replace(
+                began, receipts=(receipt_of(task, peer.dependencies.key, b"passages"),)
+            )
+            for handoff, is_offered in ((began, True), (brought, False)):
+                failover = Failover(
+                    peer.tasks.dispatcher, handoff, print, nowhere, 1e9, StreamProgress(), set()
+                )
+                assert (peer.peers.me in {it.peer for it in failover._able()}) is is_offered

@@ -8,12 +8,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.asking.run import Request
+from node.asking.run import TaskRequest
 from node.engines.hash_engine import HashEngine, hash_piece
 from node.engines.interface import Emit, Job, Output, Part
 from node.peer import Node
 from node.task.events import Event
-from p2p.typed_call import Talk
+from p2p.typed_call import TypedCall
 from tests.dispatch.test_progress import Screen
 from tests.node.asking import FETCH, MODEL, complete, failures, request, signers
 from tests.node.engines import PROBE, Counted
@@ -37,9 +37,9 @@ class Watching:
         self.events: list[Event] = []
         self.moved = trio.Event()
 
-    def tell(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         self.events.append(event)
-        self.screen.tell(event)
+        self.screen.on_event(event)
         self.moved.set()
         self.moved = trio.Event()
 
@@ -49,14 +49,14 @@ class Watching:
 
 
 def busy(nodes: list[Node]) -> Node:
-    return next(it for it in nodes if it.legs.under_way)
+    return next(it for it in nodes if it.leg_server.under_way)
 
 
-async def watched(asker: Node, wanted: Request, watching: Watching) -> list[str]:
+async def watched(asker: Node, wanted: TaskRequest, watching: Watching) -> list[str]:
     """Wait for the answer: the screen shows it, whole. Who signed for it."""
-    task = await asker.path.submit(wanted)
+    task = await asker.tasks.submit(wanted)
     with trio.fail_after(wanted.deadline_s + 5):
-        answered = await asker.path.watch(task, watching.tell)
+        answered = await asker.tasks.watch(task, watching.on_event)
     assert watching.screen.data == answered.output
     assert watching.screen.units == TOKENS
     return [str(it) for it in signers(answered)]
@@ -179,11 +179,11 @@ async def hostile(tmp_path: Path, pieces: Pieces) -> AsyncIterator[tuple[Node, P
         await network.start(I, S, engine=Counted(unit_s=0.1))
         await network.settled()
 
-        async def stream(talk: Talk, _: Message) -> None:
-            await talk.send(Accept(expected_ms=0))
+        async def stream(call: TypedCall, _: Message) -> None:
+            await call.send(Accept(expected_ms=0))
             for position, units, data in pieces:
-                await talk.send(Piece(position=position, units=units, data=data))
-            await talk.send(Refuse(reason="no more", retry_after_ms=None))
+                await call.send(Piece(position=position, units=units, data=data))
+            await call.send(Refuse(reason="no more", retry_after_ms=None))
 
         async with network.outsider(I) as rogue:
             rogue.answer(Offer, stream)
@@ -260,8 +260,8 @@ async def test_a_stream_that_is_too_large_to_pass_on_is_still_shown_once(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(kill_it)
             wanted = request(complete(tokens), data=b"prompt", level=Level.SIGNED)
-            task = await asker.path.submit(wanted)
-            answered = await asker.path.watch(task, watching.tell)
+            task = await asker.tasks.submit(wanted)
+            answered = await asker.tasks.watch(task, watching.on_event)
         assert watching.screen.data == answered.output
         assert (watching.screen.units, watching.screen.restarts) == (tokens, 0)
         assert failures(watching.events)

@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from p2p.adverts import Offering, Seams
+from p2p.adverts import Capacity, Environment
 from p2p.blobs import Blobs
 from p2p.over_libp2p import MemoryNetwork, MemoryTransport
 from p2p.peers import Handler, Peers, PeersConfig, open_peers
@@ -64,7 +64,7 @@ class Neighbourhood:
         first = self.keepers[0].peers.endpoint.addresses[:1] if self.keepers else ()
         random = Random(name)
         ahead_s = START_S + clock_ahead_s - self.started_s
-        seams = Seams(
+        environment = Environment(
             wall_s=lambda: ahead_s + trio.current_time(),
             random=random,
             entropy=random.randbytes,
@@ -79,8 +79,8 @@ class Neighbourhood:
                     transport,
                     key_of(name),
                     PeersConfig(**(settings | config)),
-                    seams,
-                    lambda: Offering(roles=1 << Role.STORE),
+                    environment,
+                    lambda: Capacity(roles=1 << Role.STORE),
                 )
             )
             blobs = Blobs(store, peers)

@@ -5,8 +5,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p.anti_entropy import NEWS_MAX, NEWS_TO_NEWCOMER_MAX, SCARCE_MAX, Swapping
-from p2p.gossip_rate import Pace, PaceConfig
+from p2p.anti_entropy import NEWS_MAX, NEWS_TO_NEWCOMER_MAX, SCARCE_MAX, AntiEntropy
+from p2p.gossip_rate import GossipRateLimit, GossipRateConfig
 from p2p.view import View, ViewConfig
 from tests.p2p.adverts import NOW_S, advert_of
 from tests.p2p.transports import key_of
@@ -26,14 +26,14 @@ class Side:
         self.peer = key_of(name).peer
         self.mine = advert_of(name)
         self.view = View(self.peer, b"instance", ViewConfig(**config))
-        self.swapping = Swapping(self.view, Random(name))
+        self.anti_entropy = AntiEntropy(self.view, Random(name))
 
     def hear(self, *adverts: Signed[Advert]) -> None:
         for advert in adverts:
             self.view.hear(advert, NOW_S)
 
     def digest(self) -> bytes:
-        return self.swapping.digest(self.mine, NOW_S)
+        return self.anti_entropy.digest(self.mine, NOW_S)
 
 
 def offer_of(name: str) -> ModelOffer:
@@ -42,8 +42,8 @@ def offer_of(name: str) -> ModelOffer:
 
 def swap(asker: Side, answerer: Side) -> tuple[int, int]:
     """One whole swap; how many adverts each told."""
-    told = answerer.swapping.compare(asker.digest(), answerer.mine, asker.peer, NOW_S)
-    back = asker.swapping.wanted(told.wanted, asker.mine, NOW_S)
+    told = answerer.anti_entropy.compare(asker.digest(), answerer.mine, asker.peer, NOW_S)
+    back = asker.anti_entropy.wanted(told.wanted, asker.mine, NOW_S)
     asker.hear(*told.adverts)
     answerer.hear(*back)
     return len(told.adverts), len(back)
@@ -101,7 +101,7 @@ def test_who_is_gone_is_not_asked_for_again() -> None:
     a.hear(dead)
     b.hear(dead)
     b.view.forget(dead.signer)
-    told = b.swapping.compare(a.digest(), b.mine, a.peer, NOW_S)
+    told = b.anti_entropy.compare(a.digest(), b.mine, a.peer, NOW_S)
     assert dead.signer[: limits.DIGEST_KEY_BYTES] not in told.wanted
 
 
@@ -116,7 +116,7 @@ def test_any_digest_is_answered_within_bounds(noise: bytes) -> None:
     side = Side("a")
     side.hear(*(advert_of(f"peer {number}") for number in range(4)))
     digest = noise[: len(noise) // limits.DIGEST_ENTRY_BYTES * limits.DIGEST_ENTRY_BYTES]
-    told = side.swapping.compare(digest, side.mine, key_of("b").peer, NOW_S)
+    told = side.anti_entropy.compare(digest, side.mine, key_of("b").peer, NOW_S)
     assert len(told.adverts) <= limits.ADVERTS_PER_MESSAGE_MAX
     assert len(told.wanted) <= limits.ADVERTS_PER_MESSAGE_MAX * limits.DIGEST_KEY_BYTES
 
@@ -129,34 +129,37 @@ def test_the_size_of_the_network_is_told_from_what_two_samples_share() -> None:
     for number in range(15):
         other = Side(f"other {number}", adverts_max=100)
         other.hear(*random.sample(everybody, 100))
-        me.swapping.compare(other.digest(), me.mine, other.peer, NOW_S)
-    assert 400 <= me.swapping.peers() <= 900
+        me.anti_entropy.compare(other.digest(), me.mine, other.peer, NOW_S)
+    assert 400 <= me.anti_entropy.peers() <= 900
 
 
 def test_while_the_view_has_room_what_it_holds_is_the_size_but_for_what_we_were_told() -> None:
     side = Side("a")
-    assert side.swapping.peers() == 1
-    side.swapping.told_peers = 50
-    assert side.swapping.peers() == 50
+    assert side.anti_entropy.peers() == 1
+    side.anti_entropy.told_peers = 50
+    assert side.anti_entropy.peers() == 50
     # A liar does not make us think that the network is without end.
-    side.swapping.told_peers = 1 << 60
-    assert side.swapping.peers() == 4 * side.view.config.adverts_max
+    side.anti_entropy.told_peers = 1 << 60
+    assert side.anti_entropy.peers() == 4 * side.view.config.adverts_max
 
 
 def test_the_period_grows_with_the_network_and_what_is_heard_does_not() -> None:
-    pace = Pace(PaceConfig(), view_max=256)
-    periods = [pace.period_s(peers) for peers in (1, 50, 200, 1000, 10_000, 1_000_000)]
+    rate_limit = GossipRateLimit(GossipRateConfig(), view_max=256)
+    periods = [rate_limit.period_s(peers) for peers in (1, 50, 200, 1000, 10_000, 1_000_000)]
     assert periods == sorted(periods)
     assert periods[0] == 30
     assert periods[-1] <= limits.ADVERT_TTL_S_MAX / 3
     heard_per_s = [
-        min(peers, 256) / pace.period_s(peers) for peers in (50, 200, 1000, 10_000, 1_000_000)
+        min(peers, 256) / rate_limit.period_s(peers) for peers in (50, 200, 1000, 10_000, 1_000_000)
     ]
     assert max(heard_per_s) <= 2.51
 
 
 def test_everybody_may_be_told_something_at_once_in_a_small_network_only() -> None:
-    small, large = Pace(PaceConfig(), 256), Pace(PaceConfig(), 256)
+    small, large = (
+        GossipRateLimit(GossipRateConfig(), 256),
+        GossipRateLimit(GossipRateConfig(), 256),
+    )
     assert [small.may_tell_all(20, 0.0) for _ in range(4)] == [True, True, True, False]
     # Of twenty one message a second.
     assert not small.may_tell_all(20, 19.0)

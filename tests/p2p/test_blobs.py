@@ -10,13 +10,13 @@ from trio.testing import MockClock
 
 from p2p.peers import Handler
 from p2p.score import Standing
-from p2p.typed_call import Talk, refusal_of
+from p2p.typed_call import TypedCall, refusal_of
 from store import Store
 from tests.p2p.keepers import Keeper, Neighbourhood, open_neighbourhood
 from wire import limits
 from wire.content import ContentId
 from wire.errors import Malformed, Missing, Oversize, Refused, TooSlow
-from wire.message import Block, Message, Want
+from wire.message import BlockReply, Message, Want
 from wire.tree import Block as StoredBlock
 from wire.tree import Node, name_of, split
 
@@ -38,11 +38,11 @@ class Asked:
         self.blocks: list[ContentId] = []
         self.answer: Handler | None = None
 
-    async def __call__(self, talk: Talk, message: Message) -> None:
+    async def __call__(self, call: TypedCall, message: Message) -> None:
         assert isinstance(message, Want)
         self.blocks.append(message.block)
         assert self.answer is not None
-        await self.answer(talk, message)
+        await self.answer(call, message)
 
 
 async def holding(hood: Neighbourhood, name: str, data: bytes = MEGABYTES) -> tuple[Keeper, Asked]:
@@ -60,22 +60,22 @@ async def lying(hood: Neighbourhood, name: str, answer: Handler) -> tuple[Keeper
     return await hood.add(name, want=asked), asked
 
 
-async def garbage(talk: Talk, _: Message) -> None:
-    await talk.send(Block(data=b"not what was asked for"))
+async def garbage(call: TypedCall, _: Message) -> None:
+    await call.send(BlockReply(data=b"not what was asked for"))
 
 
-async def silence(talk: Talk, _: Message) -> None:
+async def silence(call: TypedCall, _: Message) -> None:
     await trio.sleep_forever()
 
 
-async def nonsense(talk: Talk, _: Message) -> None:
+async def nonsense(call: TypedCall, _: Message) -> None:
     # An array of more items than are ever read.
     items = limits.ITEMS_MAX + 1
-    await talk.exchange.send(b"\xdd" + items.to_bytes(4, "big") + bytes(items))
+    await call.channel.send(b"\xdd" + items.to_bytes(4, "big") + bytes(items))
 
 
-async def refusal(talk: Talk, _: Message) -> None:
-    await talk.send(refusal_of(Refused("not here")))
+async def refusal(call: TypedCall, _: Message) -> None:
+    await call.send(refusal_of(Refused("not here")))
 
 
 async def test_megabytes_come_from_several_sources_at_once(
@@ -102,10 +102,10 @@ async def test_a_broken_fetch_goes_on_where_it_was(
     await hood.acquainted()
     serve = holder.blobs.on_want
 
-    async def until_half(talk: Talk, message: Message) -> None:
+    async def until_half(call: TypedCall, message: Message) -> None:
         if len(asked.blocks) > LEAVES // 2:
-            await silence(talk, message)
-        await serve(talk, message)
+            await silence(call, message)
+        await serve(call, message)
 
     asked.answer = until_half
     with pytest.raises(TooSlow, match="what has arrived is kept"):
@@ -239,9 +239,9 @@ async def test_a_tree_that_lies_ends_the_fetch_soon_and_is_nobodys_fault_who_ser
     blocks = lie()
     root = next(reversed(blocks))
 
-    async def serve(talk: Talk, message: Message) -> None:
+    async def serve(call: TypedCall, message: Message) -> None:
         assert isinstance(message, Want)
-        await talk.send(Block(data=blocks[message.block]))
+        await call.send(BlockReply(data=blocks[message.block]))
 
     server, asked = await lying(hood, "server", serve)
     asker = await hood.add("asker")
@@ -274,10 +274,10 @@ async def test_when_the_one_that_fetched_gives_up_one_of_those_who_waited_goes_o
     await hood.acquainted()
     serve = holder.blobs.on_want
 
-    async def after_a_while(talk: Talk, message: Message) -> None:
+    async def after_a_while(call: TypedCall, message: Message) -> None:
         if trio.current_time() < ready_at_s:
             await trio.sleep_until(ready_at_s)
-        await serve(talk, message)
+        await serve(call, message)
 
     ready_at_s = trio.current_time() + 4
     asked.answer = after_a_while

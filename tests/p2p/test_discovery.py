@@ -6,7 +6,7 @@ import pytest
 from trio.testing import MockClock
 
 from p2p.discovery import AT_ONCE, HOPS_MAX, Search
-from p2p.typed_call import Talk
+from p2p.typed_call import TypedCall
 from tests.p2p.adverts import MODEL, NOW_S, advert_of
 from tests.p2p.keepers import Neighbourhood, open_neighbourhood
 from tests.p2p.transports import key_of
@@ -60,7 +60,7 @@ async def test_a_neighbour_tells_who_does_it_and_the_view_holds_it_then(
 ) -> None:
     first, second = await hood.add("first"), await hood.add("second")
     provider = advert_of("provider", models=(ModelOffer(model=RARE, name="r", units_per_s=1.0),))
-    first.peers.herald.take_in(provider)
+    first.peers.advertiser.take_in(provider)
     found = await second.peers.seek(Role.INFER, RARE, deadline_s=5)
     assert found == [provider]
     assert second.peers.view.candidates(Role.INFER, RARE, NOW_S) == [provider]
@@ -72,9 +72,9 @@ async def test_the_same_is_not_sought_again_at_once(
     first, second = await hood.add("first"), await hood.add("second")
     asked: list[Message] = []
 
-    async def nobody(talk: Talk, message: Message) -> None:
+    async def nobody(call: TypedCall, message: Message) -> None:
         asked.append(message)
-        await talk.send(Newer(adverts=(), wanted=b"", same_key=None))
+        await call.send(Newer(adverts=(), wanted=b"", same_key=None))
 
     first.peers.handlers[Seek] = nobody
     for _ in range(5):

@@ -1,6 +1,6 @@
 """What the neighbour of two machines with one key remembers."""
 
-from p2p.duplicate_keys import Starts
+from p2p.duplicate_keys import DuplicateKeys
 from tests.p2p.adverts import NOW_S, advert_of
 from tests.p2p.transports import key_of
 from wire.advert import Advert
@@ -18,7 +18,7 @@ def said(
 
 def test_each_of_two_starts_hears_of_the_other_in_any_order() -> None:
     for first, second in ((1, 2), (2, 1)):
-        starts = Starts()
+        starts = DuplicateKeys()
         a, b = said(A, first), said(B, second)
         starts.hear(b, a)
         assert starts.other(ME, A, NOW_S) == b
@@ -28,7 +28,7 @@ def test_each_of_two_starts_hears_of_the_other_in_any_order() -> None:
 
 
 def test_one_start_alone_is_not_remembered() -> None:
-    starts = Starts()
+    starts = DuplicateKeys()
     starts.hear(said(A, 1), None)
     starts.hear(said(A, 2), said(A, 1))
     assert not starts.knows(ME, A)
@@ -36,7 +36,7 @@ def test_one_start_alone_is_not_remembered() -> None:
 
 
 def test_the_latest_of_each_start_counts_until_it_ends_or_leaves() -> None:
-    starts = Starts()
+    starts = DuplicateKeys()
     starts.hear(said(B, 2), said(A, 1))
     starts.hear(said(A, 4), said(B, 2))
     starts.hear(said(A, 3), said(A, 4))
@@ -48,7 +48,7 @@ def test_the_latest_of_each_start_counts_until_it_ends_or_leaves() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    starts = Starts(keys_max=3)
+    starts = DuplicateKeys(keys_max=3)
     for number in range(9):
         starts.hear(said(B, 2, f"peer {number}"), said(A, 1, f"peer {number}"))
     for number in range(9):

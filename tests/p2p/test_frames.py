@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p.frames import Frame, FrameParser, Kind, credit_frame, read_credit
+from p2p.frames import Frame, FrameParser, FrameKind, credit_frame, read_credit
 from wire import limits
 from wire.errors import Malformed, Oversize, WireError
 
 _frames = st.lists(
     st.one_of(
-        st.builds(Frame, st.just(Kind.DATA), st.binary(max_size=300)),
-        st.just(Frame(Kind.END)),
-        st.just(Frame(Kind.BEAT)),
+        st.builds(Frame, st.just(FrameKind.DATA), st.binary(max_size=300)),
+        st.just(Frame(FrameKind.END)),
+        st.just(Frame(FrameKind.BEAT)),
         st.builds(credit_frame, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
     )
 )
@@ -38,10 +38,10 @@ def test_garbage_raises_only_WireError(data: bytes) -> None:
 
 
 def test_the_numbers_on_the_wire_stay_what_they_are() -> None:
-    assert Frame(Kind.DATA, b"hi").to_bytes().hex() == "01000000026869"
-    assert Frame(Kind.END).to_bytes().hex() == "0200000000"
+    assert Frame(FrameKind.DATA, b"hi").to_bytes().hex() == "01000000026869"
+    assert Frame(FrameKind.END).to_bytes().hex() == "0200000000"
     assert credit_frame(3, 258).to_bytes().hex() == "03000000080000000300000102"
-    assert Frame(Kind.BEAT).to_bytes().hex() == "0400000000"
+    assert Frame(FrameKind.BEAT).to_bytes().hex() == "0400000000"
 
 
 def test_credit_says_which_conversation_it_is_for() -> None:
@@ -49,7 +49,7 @@ def test_credit_says_which_conversation_it_is_for() -> None:
 
 
 def test_the_largest_frame_passes_and_one_byte_more_is_Oversize() -> None:
-    largest = Frame(Kind.DATA, bytes(limits.FRAME_BYTES_MAX))
+    largest = Frame(FrameKind.DATA, bytes(limits.FRAME_BYTES_MAX))
     assert FrameParser().feed(largest.to_bytes()) == [largest]
     with pytest.raises(Oversize):
         FrameParser().feed(b"\x01" + (limits.FRAME_BYTES_MAX + 1).to_bytes(4, "big"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from p2p.handshake_log import NEWCOMER_S, Meetings
+from p2p.handshake_log import NEWCOMER_S, HandshakeLog
 from tests.p2p.adverts import advert_of
 from tests.p2p.transports import key_of
 from wire import limits
@@ -15,8 +15,8 @@ FIRST, SECOND = b"start  1", b"start  2"
 WALL_S = 1_800_000_000.0
 
 
-def meetings_of(started_s: float = 0.0, peers_max: int = 1000) -> Meetings:
-    return Meetings(ME, FIRST, started_s, WALL_S + started_s, peers_max)
+def meetings_of(started_s: float = 0.0, peers_max: int = 1000) -> HandshakeLog:
+    return HandshakeLog(ME, FIRST, started_s, WALL_S + started_s, peers_max)
 
 
 def other_start(issued_s: float, name: str = "me", instance: bytes = SECOND) -> Signed[Advert]:
@@ -47,55 +47,55 @@ def test_our_own_last_run_is_not_another_machine(issued_s: float) -> None:
 
 
 def test_only_our_own_key_can_say_that_our_key_is_elsewhere() -> None:
-    meetings = meetings_of()
-    meetings.told_same_key(other_start(10.0, name="liar"), 11.0)
-    meetings.told_same_key(other_start(10.0, instance=FIRST), 11.0)
-    assert not meetings.same_key
+    handshake_log = meetings_of()
+    handshake_log.told_same_key(other_start(10.0, name="liar"), 11.0)
+    handshake_log.told_same_key(other_start(10.0, instance=FIRST), 11.0)
+    assert not handshake_log.same_key
 
 
 def test_peers_that_are_remembered_are_bounded() -> None:
-    meetings = meetings_of(peers_max=5)
+    handshake_log = meetings_of(peers_max=5)
     for number in range(50):
-        meetings.answered(key_of(str(number)).peer, float(number))
-        meetings.clock(key_of(str(number)).peer, 0.0, called=True)
-    assert len(meetings._answered) == 5
-    assert len(meetings._skews) == 32
+        handshake_log.answered(key_of(str(number)).peer, float(number))
+        handshake_log.clock(key_of(str(number)).peer, 0.0, called=True)
+    assert len(handshake_log._answered) == 5
+    assert len(handshake_log._skews) == 32
 
 
 def test_who_answered_counts_for_a_minute_and_strangers_never() -> None:
-    meetings = meetings_of()
-    meetings.answered(OTHER, 100.0)
+    handshake_log = meetings_of()
+    handshake_log.answered(OTHER, 100.0)
     there = [OTHER, key_of("silent").peer]
-    assert meetings.answered_within(there, 159.9, 60.0) == 1
-    assert meetings.answered_within(there, 160.0, 60.0) == 0
+    assert handshake_log.answered_within(there, 159.9, 60.0) == 1
+    assert handshake_log.answered_within(there, 160.0, 60.0) == 0
     # Also in the first minute of the clock.
     assert meetings_of().answered_within(there, 0.0, 60.0) == 0
 
 
 @pytest.mark.parametrize(("skew_s", "way"), [(3600.0, "behind"), (-3600.0, "ahead of")])
 def test_a_clock_wrong_by_an_hour_is_said_with_its_direction(skew_s: float, way: str) -> None:
-    meetings = meetings_of()
+    handshake_log = meetings_of()
     for number in range(3):
-        meetings.clock(key_of(str(number)).peer, skew_s + number, called=True)
-    assert meetings.clock_wrong_s() == skew_s + 1
+        handshake_log.clock(key_of(str(number)).peer, skew_s + number, called=True)
+    assert handshake_log.clock_wrong_s() == skew_s + 1
     with pytest.raises(InputError, match=f"3601 s {way}|3599 s {way}") as wrong:
-        meetings.check_clock()
+        handshake_log.check_clock()
     assert "timedatectl" in wrong.value.todo
 
 
 def test_clocks_may_differ_by_what_is_allowed() -> None:
-    meetings = meetings_of()
-    meetings.check_clock()
+    handshake_log = meetings_of()
+    handshake_log.check_clock()
     for skew_s in (limits.CLOCK_SKEW_S_MAX, -limits.CLOCK_SKEW_S_MAX, 0.0):
-        meetings.clock(key_of(str(skew_s)).peer, float(skew_s), called=True)
-    meetings.check_clock()
-    assert meetings.clock_wrong_s() is None
+        handshake_log.clock(key_of(str(skew_s)).peer, float(skew_s), called=True)
+    handshake_log.check_clock()
+    assert handshake_log.clock_wrong_s() is None
 
 
 def test_one_liar_among_many_does_not_turn_the_median() -> None:
-    meetings = meetings_of()
+    handshake_log = meetings_of()
     for number in range(4):
-        meetings.clock(key_of(str(number)).peer, 0.1, called=True)
+        handshake_log.clock(key_of(str(number)).peer, 0.1, called=True)
     for _ in range(100):
-        meetings.clock(key_of("liar").peer, 1e12, called=True)
-    meetings.check_clock()
+        handshake_log.clock(key_of("liar").peer, 1e12, called=True)
+    handshake_log.check_clock()

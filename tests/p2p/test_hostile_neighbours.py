@@ -7,13 +7,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2p.anti_entropy import Swapping
+from p2p.anti_entropy import AntiEntropy
 from p2p.view import Hearing, View, ViewConfig
 from tests.p2p.adverts import NOW_S, advert_of
 from tests.p2p.keepers import Keeper, Neighbourhood, open_neighbourhood
 from tests.p2p.transports import key_of
 from wire.errors import Refused
-from wire.message import Newer, Part, Pong, Swap
+from wire.message import Newer, Goodbye, Pong, Swap
 
 
 @pytest.fixture
@@ -48,10 +48,10 @@ async def test_keys_that_part_and_stay_do_not_have_a_peer_to_themselves(
 
             async def part_and_stay(peers: object = peers) -> None:
                 await trio.sleep(1)
-                async with peers.talk(victim.me, deadline_s=5) as talk:  # type: ignore[attr-defined]
-                    mine = peers.herald.mine(peers.endpoint).raw  # type: ignore[attr-defined]
-                    await talk.send(Part(advert=mine))
-                    await talk.expect(Pong)
+                async with peers.call(victim.me, deadline_s=5) as call:  # type: ignore[attr-defined]
+                    mine = peers.advertiser.mine(peers.endpoint).raw  # type: ignore[attr-defined]
+                    await call.send(Goodbye(advert=mine))
+                    await call.expect(Pong)
 
             nursery.start_soon(part_and_stay)
     await trio.sleep(20)
@@ -62,9 +62,9 @@ async def test_a_swap_that_is_never_finished_is_given_up(
     autojump_clock: MockClock, hood: Neighbourhood
 ) -> None:
     victim, rogue = await hood.add("victim"), await hood.add("rogue")
-    async with rogue.peers.talk(victim.me, deadline_s=60) as talk:
-        await talk.send(Swap(instance=b"instance", digest=b""))
-        await talk.expect(Newer)
+    async with rogue.peers.call(victim.me, deadline_s=60) as call:
+        await call.send(Swap(instance=b"instance", digest=b""))
+        await call.expect(Newer)
         await trio.sleep(10)
         assert victim.peers.talking[rogue.me] == 0
 
@@ -75,10 +75,10 @@ async def test_swaps_come_no_faster_than_they_are_of_use(
     victim, rogue = await hood.add("victim"), await hood.add("rogue")
 
     async def swap() -> None:
-        async with rogue.peers.talk(victim.me, deadline_s=5) as talk:
-            await talk.send(Swap(instance=b"instance", digest=b""))
-            await talk.expect(Newer)
-            await talk.send(Newer(adverts=(), wanted=b"", same_key=None))
+        async with rogue.peers.call(victim.me, deadline_s=5) as call:
+            await call.send(Swap(instance=b"instance", digest=b""))
+            await call.expect(Newer)
+            await call.send(Newer(adverts=(), wanted=b"", same_key=None))
 
     await trio.sleep(1)
     await swap()
@@ -91,10 +91,10 @@ async def test_who_swaps_what_was_not_asked_for_is_not_heard(
 ) -> None:
     victim, rogue = await hood.add("victim"), await hood.add("rogue")
     stranger = advert_of("stranger")
-    async with rogue.peers.talk(victim.me, deadline_s=5) as talk:
-        await talk.send(Swap(instance=b"instance", digest=b""))
-        await talk.expect(Newer)
-        await talk.send(Newer(adverts=(stranger.raw,), wanted=b"", same_key=None))
+    async with rogue.peers.call(victim.me, deadline_s=5) as call:
+        await call.send(Swap(instance=b"instance", digest=b""))
+        await call.expect(Newer)
+        await call.send(Newer(adverts=(stranger.raw,), wanted=b"", same_key=None))
         await trio.sleep(1)
     assert victim.peers.view.advert_of(stranger.signer) is None
     assert victim.cost_of(rogue) >= 10
@@ -105,15 +105,15 @@ def test_who_calls_us_does_not_say_how_large_the_network_is() -> None:
     view = View(me, b"instance", ViewConfig(adverts_max=20))
     for number in range(20):
         view.hear(advert_of(f"peer {number}"), NOW_S)
-    swapping = Swapping(view, Random(1), believed={key_of("friend").peer})
+    anti_entropy = AntiEntropy(view, Random(1), believed={key_of("friend").peer})
     mine = advert_of("me")
-    same = swapping.digest(mine, NOW_S)
-    swapping.compare(same, mine, key_of("friend").peer, NOW_S)
-    honest = swapping.peers()
+    same = anti_entropy.digest(mine, NOW_S)
+    anti_entropy.compare(same, mine, key_of("friend").peer, NOW_S)
+    honest = anti_entropy.peers()
     for number in range(40):
         noise = Random(number).randbytes(16 * 1024)
-        swapping.compare(noise, mine, key_of(f"liar {number}").peer, NOW_S)
-    assert swapping.peers() == honest
+        anti_entropy.compare(noise, mine, key_of(f"liar {number}").peer, NOW_S)
+    assert anti_entropy.peers() == honest
 
 
 def test_good_byes_of_unknown_keys_do_not_bring_the_dead_back() -> None:

@@ -13,7 +13,7 @@ from p2p.neighbours import PARTED_S
 from p2p.peers import Handler
 from p2p.score import HALF_LIFE_S, Offence, Standing
 from p2p.streams import StreamsInUse
-from p2p.typed_call import Talk, refusal_of
+from p2p.typed_call import TypedCall, refusal_of
 from tests.p2p.adverts import advert_of
 from tests.p2p.keepers import Keeper, Neighbourhood, open_neighbourhood
 from tests.p2p.transports import key_of, until
@@ -45,14 +45,14 @@ async def ask(
     asker: Keeper, other: Keeper, message: Message = WANT, *, deadline_s: float = 5.0
 ) -> Message:
     """Say one thing, and hear what comes back."""
-    async with asker.peers.talk(other.me, deadline_s=deadline_s) as talk:
-        await talk.send(message)
-        return await talk.receive()
+    async with asker.peers.call(other.me, deadline_s=deadline_s) as typed_call:
+        await typed_call.send(message)
+        return await typed_call.receive()
 
 
 def refusing(words: str) -> Handler:
-    async def refuse(talk: Talk, _: Message) -> None:
-        await talk.send(refusal_of(Refused(words)))
+    async def refuse(typed_call: TypedCall, _: Message) -> None:
+        await typed_call.send(refusal_of(Refused(words)))
 
     return refuse
 
@@ -65,7 +65,7 @@ async def test_peers_that_join_hear_of_each_other_and_connect(
     await hood.acquainted()
     await until(lambda: all(len(it.peers.connected()) == 3 for it in hood.keepers))
     assert all(it.peers.statistics().adverts_heard >= 3 for it in hood.keepers)
-    assert all(it.peers.view.near == it.peers.connected() for it in hood.keepers)
+    assert all(it.peers.view.connected == it.peers.connected() for it in hood.keepers)
     await trio.sleep(30)
     assert [it.peers.answered_last_minute() for it in hood.keepers] == [(3, 3)] * 4
 
@@ -82,7 +82,7 @@ async def test_nobody_is_forgotten_while_it_lives_and_everybody_who_is_gone_is(
     await until(lambda: first.peers.view.advert_of(second.me) is None)
     await trio.sleep(600)
     assert not first.peers.connected()
-    assert not first.peers.view.near
+    assert not first.peers.view.connected
 
 
 async def test_a_message_out_of_turn_is_the_fault_of_who_sent_it(
@@ -90,10 +90,10 @@ async def test_a_message_out_of_turn_is_the_fault_of_who_sent_it(
 ) -> None:
     honest = await hood.add("honest")
     rude = await hood.add("rude")
-    async with rude.peers.talk(honest.me, deadline_s=5) as talk:
-        await talk.exchange.send(b"\x92\x1f\x81\xa4data\xc4\x00")
+    async with rude.peers.call(honest.me, deadline_s=5) as typed_call:
+        await typed_call.channel.send(b"\x92\x1f\x81\xa4data\xc4\x00")
         with pytest.raises(TransportError):
-            await talk.receive()
+            await typed_call.receive()
     await until(lambda: honest.standing_of(rude) is not Standing.GOOD)
     assert str(rude.me) in honest.peers.problems
     assert honest.peers.statistics().talks_failed > 0
@@ -102,8 +102,8 @@ async def test_a_message_out_of_turn_is_the_fault_of_who_sent_it(
 async def test_an_answer_out_of_turn_is_the_fault_of_who_answered(
     autojump_clock: MockClock, hood: Neighbourhood
 ) -> None:
-    async def pong(talk: Talk, _: Message) -> None:
-        await talk.exchange.send(b"\x92\x0d\x81\xa8same_key\xc0")
+    async def pong(typed_call: TypedCall, _: Message) -> None:
+        await typed_call.channel.send(b"\x92\x0d\x81\xa8same_key\xc0")
 
     rude = await hood.add("rude", want=pong)
     honest = await hood.add("honest")
@@ -123,7 +123,7 @@ async def test_a_refusal_is_no_offence(autojump_clock: MockClock, hood: Neighbou
 async def test_silence_costs_a_little_each_time(
     autojump_clock: MockClock, hood: Neighbourhood
 ) -> None:
-    async def silence(talk: Talk, _: Message) -> None:
+    async def silence(typed_call: TypedCall, _: Message) -> None:
         await trio.sleep_forever()
 
     mute = await hood.add("mute", want=silence)
@@ -137,9 +137,9 @@ async def test_silence_costs_a_little_each_time(
 async def test_a_deadline_too_short_for_anybody_is_not_the_peers_fault(
     autojump_clock: MockClock, hood: Neighbourhood
 ) -> None:
-    async def slow(talk: Talk, _: Message) -> None:
+    async def slow(typed_call: TypedCall, _: Message) -> None:
         await trio.sleep(1)
-        await talk.send(refusal_of(Refused("done")))
+        await typed_call.send(refusal_of(Refused("done")))
 
     honest = await hood.add("honest", want=slow)
     asker = await hood.add("asker")
@@ -152,8 +152,8 @@ async def test_a_deadline_too_short_for_anybody_is_not_the_peers_fault(
 async def test_who_has_answered_is_not_to_blame_when_the_deadline_passes_then(
     autojump_clock: MockClock, hood: Neighbourhood
 ) -> None:
-    async def begin(talk: Talk, _: Message) -> None:
-        await talk.send(Accept(expected_ms=1))
+    async def begin(typed_call: TypedCall, _: Message) -> None:
+        await typed_call.send(Accept(expected_ms=1))
         await trio.sleep_forever()
 
     offer = Offer(
@@ -171,10 +171,10 @@ async def test_who_has_answered_is_not_to_blame_when_the_deadline_passes_then(
     asker = await hood.add("asker")
 
     async def hear_all() -> None:
-        async with asker.peers.talk(honest.me, deadline_s=2 * PATIENCE_S) as talk:
-            await talk.send(offer)
-            await talk.expect(Accept)
-            await talk.receive()
+        async with asker.peers.call(honest.me, deadline_s=2 * PATIENCE_S) as typed_call:
+            await typed_call.send(offer)
+            await typed_call.expect(Accept)
+            await typed_call.receive()
 
     with pytest.raises(TooSlow):
         await hear_all()
@@ -189,8 +189,8 @@ async def test_streams_that_are_all_in_use_are_not_the_peers_fault(
 
     async with AsyncExitStack() as all_of_them:
         for _ in range(limits.STREAMS_PER_PEER_MAX):
-            talk = asker.peers.talk(honest.me, deadline_s=60)
-            await all_of_them.enter_async_context(talk)
+            typed_call = asker.peers.call(honest.me, deadline_s=60)
+            await all_of_them.enter_async_context(typed_call)
         with pytest.raises(StreamsInUse):
             await ask(asker, honest, deadline_s=2 * PATIENCE_S)
         assert asker.cost_of(honest) == 0
@@ -358,11 +358,11 @@ async def test_addresses_that_cannot_be_dialled_harm_nobody_but_their_peer(
     )
     for number, addresses in enumerate(lies):
         lie = advert_of(f"liar {number}", addresses=addresses, seq=1)
-        first.peers.herald.take_in(lie)
+        first.peers.advertiser.take_in(lie)
         with pytest.raises(Unreachable):
-            async with first.peers.talk(lie.signer, deadline_s=5):
+            async with first.peers.call(lie.signer, deadline_s=5):
                 pass
-        first.peers.herald.take_in(advert_of(f"liar {number}", addresses=addresses))
+        first.peers.advertiser.take_in(advert_of(f"liar {number}", addresses=addresses))
     # Long enough for every call to be made and every ping to go round.
     await trio.sleep(120)
     assert other.me in first.peers.connected()
@@ -390,8 +390,8 @@ async def test_a_newcomer_with_a_copied_key_ends_and_says_why(
         try:
             async with hood.open("twin", listen=("/memory/0",)) as second:
                 # Two machines draw two instances.
-                second.peers.meetings.instance = b"instance"
-                second.peers.herald.instance = b"instance"
+                second.peers.handshake_log.instance = b"instance"
+                second.peers.advertiser.instance = b"instance"
                 await second.peers.join()
                 await trio.sleep_forever()
         except* InputError as group:
@@ -407,24 +407,26 @@ async def test_of_two_machines_with_one_key_each_hears_of_the_other_whoever_spok
     neighbour, twin = await hood.add("neighbour"), await hood.add("twin")
     await trio.sleep(100)
     async with hood.open("twin", bootstraps=()) as second:
-        second.peers.meetings.instance = second.peers.herald.instance = b"instance"
-        neighbour.peers.herald.take_in(second.peers.herald.mine(second.peers.endpoint), second.me)
+        second.peers.handshake_log.instance = second.peers.advertiser.instance = b"instance"
+        neighbour.peers.advertiser.take_in(
+            second.peers.advertiser.mine(second.peers.endpoint), second.me
+        )
     # The first one's next word takes the place of the second one's.
-    twin.peers.herald.changed()
-    neighbour.peers.herald.take_in(twin.peers.herald.mine(twin.peers.endpoint), twin.me)
-    assert not twin.peers.meetings.same_key
+    twin.peers.advertiser.changed()
+    neighbour.peers.advertiser.take_in(twin.peers.advertiser.mine(twin.peers.endpoint), twin.me)
+    assert not twin.peers.handshake_log.same_key
     await twin.peers.neighbours.swap(neighbour.me)
-    assert twin.peers.meetings.same_key
+    assert twin.peers.handshake_log.same_key
 
 
 async def test_a_ping_is_answered_and_a_second_start_is_told(
     autojump_clock: MockClock, hood: Neighbourhood
 ) -> None:
     first, second = await hood.add("first"), await hood.add("second")
-    for instance, heard in ((second.peers.meetings.instance, False), (b"another1", True)):
-        async with second.peers.talk(first.me, deadline_s=5) as talk:
-            await talk.send(Ping(instance=instance))
-            pong = await talk.expect(Pong)
+    for instance, heard in ((second.peers.handshake_log.instance, False), (b"another1", True)):
+        async with second.peers.call(first.me, deadline_s=5) as typed_call:
+            await typed_call.send(Ping(instance=instance))
+            pong = await typed_call.expect(Pong)
         assert (pong.same_key is not None) is heard
 
 
@@ -437,8 +439,8 @@ async def test_an_advert_passed_on_with_a_broken_signature_is_not_believed(
     liar = await hood.add("liar")
     hello = liar.peers.neighbours.hello()
 
-    async def welcome(talk: Talk, _: Message) -> None:
-        await talk.send(
+    async def welcome(typed_call: TypedCall, _: Message) -> None:
+        await typed_call.send(
             Welcome(
                 version=1,
                 instance=b"instance",
@@ -509,7 +511,7 @@ async def test_who_was_not_heard_lately_is_asked_when_somebody_wants_to_know(
 ) -> None:
     first, second = await hood.add("first"), await hood.add("second")
     await trio.sleep(10)
-    first.peers.meetings._answered.clear()
+    first.peers.handshake_log._answered.clear()
     assert first.peers.answered_last_minute() == (0, 1)
     await first.peers.neighbours.ask_around()
     assert first.peers.answered_last_minute() == (1, 1)

@@ -4,8 +4,8 @@ import pytest
 import trio
 
 from p2p import framed_stream as lanes
-from p2p.frames import Frame, FrameParser, Kind, credit_frame
-from p2p.streams import Exchange, Streams
+from p2p.frames import Frame, FrameParser, FrameKind, credit_frame
+from p2p.streams import Call, Streams
 from p2p.transport import ByteStream
 from tests.p2p.transports import Kind as Transport
 from tests.p2p.transports import connect, kind_of, read_all, until
@@ -14,19 +14,19 @@ from wire.content import PeerId
 from wire.errors import Disconnected, LocalProtocolError, TooSlow, Unreachable
 
 
-async def serve(exchange: Exchange) -> None:
+async def serve(call: Call) -> None:
     """Echo; some words are instructions."""
-    async for payload in exchange:
+    async for payload in call:
         match payload:
             case b"refuse":
                 raise Disconnected("refused")
             case b"sleep":
                 await trio.sleep_forever()
             case b"ask no more":
-                await exchange.send(b"goodbye")
+                await call.send(b"goodbye")
                 return
             case _:
-                await exchange.send(payload)
+                await call.send(payload)
 
 
 @pytest.fixture(params=["tcp", "memory"])
@@ -42,10 +42,10 @@ def memory() -> Transport:
 async def ask(
     streams: Streams, peer: PeerId, payload: bytes = b"hello", *, deadline_s: float = 20
 ) -> bytes:
-    async with streams.exchange(peer, deadline_s=deadline_s) as exchange:
-        await exchange.send(payload)
-        exchange.finish()
-        return await exchange.receive()
+    async with streams.call(peer, deadline_s=deadline_s) as call:
+        await call.send(payload)
+        call.finish()
+        return await call.receive()
 
 
 async def raw(streams: Streams, peer: PeerId) -> ByteStream:
@@ -94,26 +94,26 @@ async def test_megabytes_flow_under_the_credit_both_ways(kind: Transport) -> Non
     block = bytes(range(256)) * (limits.FRAME_BYTES_MAX // 256)
     async with kind.streams("a", serve) as a, kind.streams("b", serve) as b:
         peer = await connect(a.endpoint, b.endpoint)
-        async with a.exchange(peer, deadline_s=60) as exchange, trio.open_nursery() as nursery:
+        async with a.call(peer, deadline_s=60) as call, trio.open_nursery() as nursery:
 
             async def send() -> None:
                 for _ in range(10):
-                    await exchange.send(block)
-                exchange.finish()
+                    await call.send(block)
+                call.finish()
 
             nursery.start_soon(send)
-            assert [payload == block async for payload in exchange] == [True] * 10
+            assert [payload == block async for payload in call] == [True] * 10
 
 
 @pytest.mark.parametrize("trial", range(12))
 async def test_a_cancelled_exchange_costs_one_stream(kind: Transport, trial: int) -> None:
     async with kind.streams("a", serve) as a, kind.streams("b", serve) as b:
         peer = await connect(a.endpoint, b.endpoint)
-        async with a.exchange(peer, deadline_s=20) as kept:
+        async with a.call(peer, deadline_s=20) as kept:
             await kept.send(b"first")
             assert await kept.receive() == b"first"
             with trio.move_on_after(0.001 * trial):
-                async with a.exchange(peer, deadline_s=20) as cut:
+                async with a.call(peer, deadline_s=20) as cut:
                     while True:
                         await cut.send(bytes(500_000))
             await kept.send(b"second")
@@ -130,10 +130,10 @@ async def test_the_credit_stops_a_sender_whom_nobody_reads(
 
         async def send_for_ever() -> None:
             nonlocal sent
-            async with a.exchange(peer, deadline_s=5) as exchange:
-                await exchange.send(b"sleep")
+            async with a.call(peer, deadline_s=5) as call:
+                await call.send(b"sleep")
                 while True:
-                    await exchange.send(bytes(1000))
+                    await call.send(bytes(1000))
                     sent += 1000
 
         with pytest.raises(TooSlow, match="took no more"):
@@ -145,9 +145,9 @@ async def test_a_sender_beyond_its_credit_is_reset_and_alone(memory: Transport) 
     async with memory.streams("a", serve) as a, memory.streams("b", serve) as b:
         peer = await connect(a.endpoint, b.endpoint)
         greedy = await raw(a, peer)
-        await greedy.write(Frame(Kind.DATA, b"sleep").to_bytes())
+        await greedy.write(Frame(FrameKind.DATA, b"sleep").to_bytes())
         with pytest.raises(Disconnected), trio.fail_after(5):
-            await greedy.write(Frame(Kind.DATA, bytes(100_000)).to_bytes() * 100)
+            await greedy.write(Frame(FrameKind.DATA, bytes(100_000)).to_bytes() * 100)
         assert await ask(a, peer) == b"hello"
 
 
@@ -157,23 +157,23 @@ async def test_a_sender_beyond_its_credit_is_reset_and_alone(memory: Transport) 
         b"\x00" * 20,
         b"\x01\xff\xff\xff\xff",
         b"GET / HTTP/1.1\r\n\r\n",
-        Frame(Kind.END).to_bytes() * 2 + Frame(Kind.END).to_bytes(),
-        Frame(Kind.DATA, b"x").to_bytes()
-        + Frame(Kind.END).to_bytes()
-        + Frame(Kind.DATA, b"x").to_bytes(),
-        Frame(Kind.DATA, b"x").to_bytes() + credit_frame(1, 2**32 - 1).to_bytes(),
+        Frame(FrameKind.END).to_bytes() * 2 + Frame(FrameKind.END).to_bytes(),
+        Frame(FrameKind.DATA, b"x").to_bytes()
+        + Frame(FrameKind.END).to_bytes()
+        + Frame(FrameKind.DATA, b"x").to_bytes(),
+        Frame(FrameKind.DATA, b"x").to_bytes() + credit_frame(1, 2**32 - 1).to_bytes(),
     ],
 )
 async def test_what_breaks_the_rules_resets_that_stream_only(
     kind: Transport, bytes_sent: bytes
 ) -> None:
-    async def slow(exchange: Exchange) -> None:
-        heard = [payload async for payload in exchange]
+    async def slow(call: Call) -> None:
+        heard = [payload async for payload in call]
         if heard != [b"hello"]:
             # Long enough for all that was sent to fall into one conversation.
             await trio.sleep(0.3)
         for payload in heard:
-            await exchange.send(payload)
+            await call.send(payload)
 
     async with kind.streams("a", serve) as a, kind.streams("b", slow) as b:
         peer = await connect(a.endpoint, b.endpoint)
@@ -197,24 +197,24 @@ async def read_until_reset(stream: ByteStream) -> None:
 async def test_a_conversation_one_byte_at_a_time(kind: Transport) -> None:
     async with kind.streams("a", serve) as a, kind.streams("b", serve) as b:
         stream = await raw(a, await connect(a.endpoint, b.endpoint))
-        said = Frame(Kind.DATA, b"slowly").to_bytes() + Frame(Kind.END).to_bytes()
+        said = Frame(FrameKind.DATA, b"slowly").to_bytes() + Frame(FrameKind.END).to_bytes()
         for index in range(len(said)):
             await stream.write(said[index : index + 1])
         answer = FrameParser().feed(await read_all(stream, len(said)))
-        assert answer == [Frame(Kind.DATA, b"slowly"), Frame(Kind.END)]
+        assert answer == [Frame(FrameKind.DATA, b"slowly"), Frame(FrameKind.END)]
 
 
 async def test_an_answer_nobody_asked_for_is_not_taken(memory: Transport) -> None:
     async def babble(_peer: PeerId, stream: ByteStream) -> None:
-        await stream.write(Frame(Kind.DATA, b"unasked").to_bytes() * 2)
+        await stream.write(Frame(FrameKind.DATA, b"unasked").to_bytes() * 2)
         await trio.sleep_forever()
 
     async with memory.streams("a", serve) as a, memory.open("b", accept=babble) as b:
         peer = await connect(a.endpoint, b)
-        async with a.exchange(peer, deadline_s=5) as exchange:
+        async with a.call(peer, deadline_s=5) as call:
             await trio.sleep(0.1)
             with pytest.raises(Disconnected, match="without being asked"):
-                await exchange.send(b"hello")
+                await call.send(b"hello")
 
 
 async def test_a_silent_peer_is_found(
@@ -234,10 +234,10 @@ async def test_a_silent_peer_is_found(
 async def test_a_peer_that_thinks_for_an_hour_is_not_silent(
     memory: Transport, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async def think(exchange: Exchange) -> None:
-        await exchange.receive()
+    async def think(call: Call) -> None:
+        await call.receive()
         await trio.sleep(600)
-        await exchange.send(b"42")
+        await call.send(b"42")
 
     async with memory.streams("a", serve) as a, memory.streams("b", think) as b:
         peer = await connect(a.endpoint, b.endpoint)
@@ -247,9 +247,9 @@ async def test_a_peer_that_thinks_for_an_hour_is_not_silent(
 
 
 async def ask_for(streams: Streams, peer: PeerId, deadline_s: float) -> bytes:
-    async with streams.exchange(peer, deadline_s=deadline_s) as exchange:
-        await exchange.send(b"what is it")
-        return await exchange.receive()
+    async with streams.call(peer, deadline_s=deadline_s) as call:
+        await call.send(b"what is it")
+        return await call.receive()
 
 
 async def test_idle_streams_are_closed_on_both_sides(
@@ -277,20 +277,20 @@ async def test_a_refusal_by_reset_reaches_who_asked(kind: Transport) -> None:
 async def test_last_words_arrive_while_the_other_side_still_speaks(kind: Transport) -> None:
     async with kind.streams("a", serve) as a, kind.streams("b", serve) as b:
         peer = await connect(a.endpoint, b.endpoint)
-        async with a.exchange(peer, deadline_s=10) as exchange:
-            await exchange.send(b"ask no more")
+        async with a.call(peer, deadline_s=10) as call:
+            await call.send(b"ask no more")
             for _ in range(3):
-                await exchange.send(b"and another thing")
-            assert [payload async for payload in exchange] == [b"goodbye"]
+                await call.send(b"and another thing")
+            assert [payload async for payload in call] == [b"goodbye"]
             with pytest.raises(Disconnected, match="ended the conversation"):
-                await exchange.receive()
+                await call.receive()
         assert await ask(a, peer) == b"hello"
 
 
 async def test_a_pooled_stream_that_died_is_replaced_unseen(kind: Transport) -> None:
     async def one_conversation_each(_peer: PeerId, stream: ByteStream) -> None:
         parser, heard = FrameParser(), []
-        while Frame(Kind.END) not in heard:
+        while Frame(FrameKind.END) not in heard:
             heard += parser.feed(await stream.read(1 << 16))
         await stream.write(b"".join(frame.to_bytes() for frame in heard))
         await stream.read(1)
@@ -307,9 +307,9 @@ async def test_a_pooled_stream_that_died_is_replaced_unseen(kind: Transport) -> 
 async def test_what_was_answered_in_part_is_not_asked_again(memory: Transport) -> None:
     asked = []
 
-    async def half(exchange: Exchange) -> None:
-        asked.append(await exchange.receive())
-        await exchange.send(b"half")
+    async def half(call: Call) -> None:
+        asked.append(await call.receive())
+        await call.send(b"half")
         if len(asked) > 1:
             await trio.sleep(0.1)
             raise Disconnected("gone")
@@ -318,11 +318,11 @@ async def test_what_was_answered_in_part_is_not_asked_again(memory: Transport) -
         peer = await connect(a.endpoint, b.endpoint)
         await ask(a, peer)
         await until(lambda: a.statistics().idle == 1)
-        async with a.exchange(peer, deadline_s=5) as exchange:
-            await exchange.send(b"again")
-            assert await exchange.receive() == b"half"
+        async with a.call(peer, deadline_s=5) as call:
+            await call.send(b"again")
+            assert await call.receive() == b"half"
             with pytest.raises(Disconnected):
-                await exchange.receive()
+                await call.receive()
         assert asked == [b"hello", b"again"]
 
 
@@ -348,15 +348,15 @@ async def test_whoever_finds_all_streams_in_use_waits_or_is_TooSlow(
         async with trio.open_nursery() as nursery:
 
             async def hold() -> None:
-                async with a.exchange(peer, deadline_s=1000) as exchange:
-                    await exchange.send(b"held")
+                async with a.call(peer, deadline_s=1000) as call:
+                    await call.send(b"held")
                     await trio.sleep(30)
 
             for _ in range(limits.STREAMS_PER_PEER_MAX):
                 nursery.start_soon(hold)
             await trio.sleep(1)
             with pytest.raises(TooSlow, match="in use"):
-                async with a.exchange(peer, deadline_s=5):
+                async with a.call(peer, deadline_s=5):
                     pass
             assert await ask_for(a, peer, 60) == b"what is it"
 
@@ -364,10 +364,10 @@ async def test_whoever_finds_all_streams_in_use_waits_or_is_TooSlow(
 async def test_an_exchange_that_says_nothing_costs_nothing(memory: Transport) -> None:
     async with memory.streams("a", serve) as a, memory.streams("b", serve) as b:
         peer = await connect(a.endpoint, b.endpoint)
-        async with a.exchange(peer, deadline_s=5):
+        async with a.call(peer, deadline_s=5):
             pass
         with pytest.raises(KeyError):
-            async with a.exchange(peer, deadline_s=5):
+            async with a.call(peer, deadline_s=5):
                 raise KeyError
         assert a.statistics().idle == 1
         assert b.statistics().served == 0
@@ -383,17 +383,17 @@ async def test_without_a_connection_there_is_no_exchange(memory: Transport) -> N
 async def test_our_own_mistakes_are_said_at_once(memory: Transport) -> None:
     async with memory.streams("a", serve) as a, memory.streams("b", serve) as b:
         peer = await connect(a.endpoint, b.endpoint)
-        async with a.exchange(peer, deadline_s=5) as exchange:
+        async with a.call(peer, deadline_s=5) as call:
             with pytest.raises(LocalProtocolError):
-                await exchange.send(bytes(limits.FRAME_BYTES_MAX + 1))
-            exchange.finish()
-            exchange.finish()
+                await call.send(bytes(limits.FRAME_BYTES_MAX + 1))
+            call.finish()
+            call.finish()
             with pytest.raises(LocalProtocolError):
-                await exchange.send(b"after the end")
+                await call.send(b"after the end")
 
 
 async def test_a_bug_in_serve_ends_the_service(memory: Transport) -> None:
-    async def buggy(_exchange: Exchange) -> None:
+    async def buggy(_exchange: Call) -> None:
         raise ZeroDivisionError
 
     async with memory.streams("a", serve) as a:
@@ -404,8 +404,8 @@ async def test_a_bug_in_serve_ends_the_service(memory: Transport) -> None:
 async def _serve_with(kind: Transport, handler, asker: Streams) -> None:
     async with kind.streams("b", handler) as b:
         peer = await connect(asker.endpoint, b.endpoint)
-        async with asker.exchange(peer, deadline_s=5) as exchange:
-            await exchange.send(b"x")
+        async with asker.call(peer, deadline_s=5) as call:
+            await call.send(b"x")
             await trio.sleep_forever()
 
 
@@ -413,7 +413,7 @@ async def test_nothing_outlives_the_block(kind: Transport) -> None:
     async def once() -> None:
         async with kind.streams("a", serve) as a, kind.streams("b", serve) as b:
             peer = await connect(a.endpoint, b.endpoint)
-            async with a.exchange(peer, deadline_s=5) as open_still:
+            async with a.call(peer, deadline_s=5) as open_still:
                 await open_still.send(b"x")
                 await ask(a, peer)
 

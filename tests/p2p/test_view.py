@@ -103,7 +103,7 @@ def test_in_a_full_view_the_stranger_unheard_for_longest_makes_room() -> None:
 
 def test_a_flood_of_strangers_hides_neither_our_neighbours_nor_newcomers() -> None:
     view = view_of(adverts_max=5)
-    view.near |= {key_of("near").peer, key_of("near later").peer}
+    view.connected |= {key_of("near").peer, key_of("near later").peer}
     view.hear(advert_of("near"), NOW_S)
     for number in range(20):
         view.hear(advert_of(f"stranger {number}"), NOW_S)
@@ -115,7 +115,7 @@ def test_a_flood_of_strangers_hides_neither_our_neighbours_nor_newcomers() -> No
 
 def test_a_view_full_of_neighbours_refuses_others_until_one_is_gone() -> None:
     view = view_of(adverts_max=2)
-    view.near |= {key_of(name).peer for name in "abc"}
+    view.connected |= {key_of(name).peer for name in "abc"}
     view.hear(advert_of("a"), NOW_S)
     view.hear(advert_of("b"), NOW_S)
     assert view.hear(advert_of("c"), NOW_S) is Hearing.FULL
@@ -138,9 +138,9 @@ def test_what_is_remembered_of_the_gone_is_bounded_and_the_latest_is_kept() -> N
 
 def test_an_advert_from_a_clock_too_far_ahead_is_refused() -> None:
     view = view_of()
-    near = advert_of("a", issued_at_s=int(NOW_S) + limits.CLOCK_SKEW_S_MAX)
+    connected = advert_of("a", issued_at_s=int(NOW_S) + limits.CLOCK_SKEW_S_MAX)
     far = advert_of("b", issued_at_s=int(NOW_S) + limits.CLOCK_SKEW_S_MAX + 1)
-    assert view.hear(near, NOW_S) is Hearing.NEW
+    assert view.hear(connected, NOW_S) is Hearing.NEW
     assert view.hear(far, NOW_S) is Hearing.CLOCK
     assert len(view) == 1
 

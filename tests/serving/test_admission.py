@@ -14,8 +14,8 @@ from node.serving.admission import (
     WAITING_PER_ASKER_MAX,
     Admission,
     Now,
-    Place,
-    Wanted,
+    QueueSlot,
+    QueuedJob,
 )
 from tests.p2p.transports import key_of
 from wire.content import PeerId
@@ -26,18 +26,18 @@ def peer(name: str) -> PeerId:
     return key_of(name).peer
 
 
-def wanted(name: str, cost_s: float = 1.0, left_s: float = 1000.0) -> Wanted:
-    return Wanted(asker=peer(name), units=1, cost_s=cost_s, left_s=left_s)
+def wanted(name: str, cost_s: float = 1.0, left_s: float = 1000.0) -> QueuedJob:
+    return QueuedJob(asker=peer(name), units=1, cost_s=cost_s, left_s=left_s)
 
 
 def now(now_s: float = 0.0, busy_s: float = 0.0, room: int = 64) -> Now:
     return Now(busy_s, room, now_s)
 
 
-def enter(
+def enqueue(
     admission: Admission, name: str, at: Now | None = None, /, **terms: float
-) -> tuple[Place, list[Place]]:
-    place, given_up = admission.enter(wanted(name, **terms), peer(name), at or now())
+) -> tuple[QueueSlot, list[QueueSlot]]:
+    place, given_up = admission.enqueue(wanted(name, **terms), peer(name), at or now())
     place.ready = True
     return place, given_up
 
@@ -52,42 +52,42 @@ def order(admission: Admission, names: str) -> str:
             return done
         for place in begun:
             done += of[place.asker]
-            admission.leave(place)
+            admission.dequeue(place)
 
 
 def test_askers_take_turns_however_many_jobs_each_has() -> None:
     admission = Admission(1)
     for name in "aaaaaabbc":
-        enter(admission, name)
+        enqueue(admission, name)
     assert order(admission, "abc") == "abcabaaaa"
 
 
 def test_long_jobs_have_fewer_turns_than_short_ones() -> None:
     admission = Admission(1)
     for _ in range(3):
-        enter(admission, "a", cost_s=4.0)
+        enqueue(admission, "a", cost_s=4.0)
     for _ in range(9):
-        enter(admission, "b", cost_s=1.0)
+        enqueue(admission, "b", cost_s=1.0)
     assert order(admission, "ab")[:6] == "abbbba"
 
 
 def test_who_was_idle_has_saved_up_nothing_and_waits_for_nobody_s_backlog() -> None:
     admission = Admission(1)
     for _ in range(20):
-        enter(admission, "a")
+        enqueue(admission, "a")
     for _ in range(10):
         (place,), _ = admission.next(now())
-        admission.leave(place)
-    enter(admission, "b")
-    enter(admission, "b")
+        admission.dequeue(place)
+    enqueue(admission, "b")
+    enqueue(admission, "b")
     assert order(admission, "ab")[:4] in ("baba", "abab")
 
 
 def test_as_many_are_worked_on_as_the_engine_has_use_for() -> None:
     admission = Admission(64)
     places = [
-        admission.enter(
-            Wanted(asker=peer("a"), units=30, cost_s=1.0, left_s=100.0), peer("a"), now()
+        admission.enqueue(
+            QueuedJob(asker=peer("a"), units=30, cost_s=1.0, left_s=100.0), peer("a"), now()
         )[0]
         for _ in range(5)
     ]
@@ -95,17 +95,17 @@ def test_as_many_are_worked_on_as_the_engine_has_use_for() -> None:
         place.ready = True
     assert admission.next(now())[0] == places[:3]
     assert admission.next(now())[0] == []
-    admission.leave(places[0])
+    admission.dequeue(places[0])
     assert admission.next(now())[0] == [places[3]]
 
 
 def test_one_whose_input_is_on_its_way_holds_up_nobody() -> None:
     admission = Admission(1)
-    slow, _ = enter(admission, "a")
+    slow, _ = enqueue(admission, "a")
     slow.ready = False
-    quick, _ = enter(admission, "b")
+    quick, _ = enqueue(admission, "b")
     assert admission.next(now())[0] == [quick]
-    admission.leave(quick)
+    admission.dequeue(quick)
     slow.ready = True
     assert admission.next(now())[0] == [slow]
 
@@ -113,38 +113,38 @@ def test_one_whose_input_is_on_its_way_holds_up_nobody() -> None:
 def test_what_cannot_be_done_in_time_is_refused_for_good_or_until_there_is_less() -> None:
     admission = Admission(1)
     with pytest.raises(Refused, match="deadline") as hopeless:
-        enter(admission, "a", cost_s=10.0, left_s=9.0)
+        enqueue(admission, "a", cost_s=10.0, left_s=9.0)
     assert hopeless.value.retry_after_s is None
     with pytest.raises(Refused, match="deadline") as queued:
-        enter(admission, "a", now(busy_s=20.0), cost_s=1.0, left_s=15.0)
+        enqueue(admission, "a", now(busy_s=20.0), cost_s=1.0, left_s=15.0)
     assert queued.value.retry_after_s == 10.0
     with pytest.raises(Refused) as long:
-        enter(admission, "a", now(busy_s=2000.0), cost_s=1.0, left_s=15.0)
+        enqueue(admission, "a", now(busy_s=2000.0), cost_s=1.0, left_s=15.0)
     assert long.value.retry_after_s == RETRY_AFTER_S_MAX
     assert not admission.waiting
 
 
 def test_an_engine_that_does_many_at_once_does_one_no_faster() -> None:
     admission = Admission(100)
-    job = Wanted(asker=peer("a"), units=80, cost_s=1.0, left_s=100.0, alone_s=8.0)
+    job = QueuedJob(asker=peer("a"), units=80, cost_s=1.0, left_s=100.0, alone_s=8.0)
     assert admission.quote(job, peer("a"), now()) >= 8.0
     assert admission.quote(job, peer("b"), now(busy_s=20.0)) == pytest.approx(
         admission.quote(replace(job, alone_s=0.0), peer("c"), now(busy_s=20.0)), rel=0.2
     )
     with pytest.raises(Refused) as refused:
-        admission.enter(replace(job, left_s=5.0), peer("a"), now())
+        admission.enqueue(replace(job, left_s=5.0), peer("a"), now())
     # More time changes nothing.
     assert refused.value.retry_after_s is None
 
 
 def test_a_deadline_is_kept_for_those_who_were_taken_before() -> None:
     admission = Admission(1)
-    first, _ = enter(admission, "a", left_s=3.0)
-    second, _ = enter(admission, "a", left_s=3.0)
+    first, _ = enqueue(admission, "a", left_s=3.0)
+    second, _ = enqueue(admission, "a", left_s=3.0)
     # A newcomer's turn comes before another's second job, which would be late then.
-    newcomer, given_up = enter(admission, "b", left_s=3.0)
+    newcomer, given_up = enqueue(admission, "b", left_s=3.0)
     assert given_up == []
-    another, given_up = enter(admission, "c", left_s=30.0)
+    another, given_up = enqueue(admission, "c", left_s=30.0)
     assert given_up == [second]
     assert second.refusal is not None
     assert second.refusal.retry_after_s is not None
@@ -154,34 +154,34 @@ def test_a_deadline_is_kept_for_those_who_were_taken_before() -> None:
 def test_where_there_is_no_room_who_has_most_makes_room_for_who_has_fewer() -> None:
     admission = Admission(1)
     for _ in range(4):
-        enter(admission, "a", now(room=4))
+        enqueue(admission, "a", now(room=4))
     last = admission.waiting[-1]
     with pytest.raises(Refused, match="every slot is taken") as refused:
-        enter(admission, "a", now(room=4))
+        enqueue(admission, "a", now(room=4))
     assert refused.value.retry_after_s is not None
-    assert enter(admission, "b", now(room=4))[1] == [last]
-    assert enter(admission, "b", now(room=4))[1]
+    assert enqueue(admission, "b", now(room=4))[1] == [last]
+    assert enqueue(admission, "b", now(room=4))[1]
     # Two each: that is fair.
     for name in "ab":
         with pytest.raises(Refused):
-            enter(admission, name, now(room=4))
+            enqueue(admission, name, now(room=4))
     assert len(admission.waiting) == 4
 
 
 def test_one_asker_has_so_many_waiting_and_no_more() -> None:
     admission = Admission(1)
     for _ in range(WAITING_PER_ASKER_MAX):
-        enter(admission, "a", now(room=10_000))
+        enqueue(admission, "a", now(room=10_000))
     with pytest.raises(Refused, match="of this asker") as refused:
-        enter(admission, "a", now(room=10_000))
+        enqueue(admission, "a", now(room=10_000))
     assert refused.value.retry_after_s is not None
-    enter(admission, "b", now(room=10_000))
+    enqueue(admission, "b", now(room=10_000))
 
 
 def test_one_whose_deadline_comes_too_near_is_told_so_instead_of_worked_for() -> None:
     admission = Admission(1)
-    late, _ = enter(admission, "a", left_s=5.0)
-    good, _ = enter(admission, "b", left_s=50.0)
+    late, _ = enqueue(admission, "a", left_s=5.0)
+    good, _ = enqueue(admission, "b", left_s=50.0)
     begun, given_up = admission.next(now(4.5))
     assert (begun, given_up) == ([good], [late])
     assert late.refusal is not None
@@ -202,21 +202,21 @@ def test_those_who_ask_at_the_same_time_do_not_all_hear_that_nobody_is_there() -
     assert quote("0", 0.1) == quote("0", 0.2)
     assert quote("9", QUOTED_FOR_S + 0.3) == told[0]
     # It binds nobody: who comes is taken by what is there.
-    place, _ = admission.enter(wanted("z", left_s=1.2), peer("z"), now(QUOTED_FOR_S + 0.3))
+    place, _ = admission.enqueue(wanted("z", left_s=1.2), peer("z"), now(QUOTED_FOR_S + 0.3))
     assert place.expected_s == told[0]
 
 
 def test_no_flood_of_askers_fills_the_memory() -> None:
     admission = Admission(1)
-    busy, _ = enter(admission, "busy", cost_s=1.0)
+    busy, _ = enqueue(admission, "busy", cost_s=1.0)
     admission.next(now())
     for number in range(ASKERS_MAX + 50):
-        place, _ = enter(admission, f"asker {number}", cost_s=50.0, left_s=1e9)
-        admission.leave(place)
+        place, _ = enqueue(admission, f"asker {number}", cost_s=50.0, left_s=1e9)
+        admission.dequeue(place)
         admission.quote(wanted(f"asker {number}"), place.asker, now())
     assert len(admission._finish) <= ASKERS_MAX
     assert len(admission._quoted) <= QUOTED_MAX
-    admission.leave(busy)
+    admission.dequeue(busy)
     assert not admission._finish
 
 
@@ -224,27 +224,27 @@ def test_no_flood_of_askers_fills_the_memory() -> None:
 def test_whatever_happens_bounds_hold_and_whoever_was_taken_hears_of_it(seed: int) -> None:
     random = Random(seed)
     admission, room, at_s, ends_s = Admission(1), 8, 0.0, 0.0
-    places: list[Place] = []
-    ended: set[Place] = set()
+    places: list[QueueSlot] = []
+    ended: set[QueueSlot] = set()
     waits_s: list[float] = []
     for _ in range(400):
         at_s += random.random()
         if admission.running and ends_s <= at_s:
             (done,) = admission.running
             assert ends_s <= done.until_s
-            admission.leave(done)
+            admission.dequeue(done)
             ended.add(done)
         at = Now(max(0.0, ends_s - at_s) if admission.running else 0.0, room, at_s)
         try:
             terms = {"cost_s": random.choice((0.2, 1.0, 3.0)), "left_s": random.choice((4.0, 20.0))}
-            place, given_up = enter(admission, random.choice("aaaaaaabc"), at, **terms)
+            place, given_up = enqueue(admission, random.choice("aaaaaaabc"), at, **terms)
             places.append(place)
             ended.update(given_up)
         except Refused as error:
             waits_s.append(error.retry_after_s or RETRY_AFTER_S_MAX)
         if random.random() < 0.1 and admission.waiting:
             place = random.choice(admission.waiting)
-            admission.leave(place)
+            admission.dequeue(place)
             ended.add(place)
         begun, given_up = admission.next(at)
         ended.update(given_up)

@@ -12,7 +12,7 @@ from node.dispatch.failover import OVERDUE_S
 from node.peer import Node
 from node.serving.leg_server import INPUT_DEADLINE_S, LEGS_PER_HOLDER
 from p2p.score import Offence
-from p2p.typed_call import Talk
+from p2p.typed_call import TypedCall
 from tests.node.asking import (
     EMBED_PASSAGES,
     FETCH,
@@ -47,7 +47,7 @@ def offer_of(
 ) -> Offer:
     """A completion, with its input or with one that is not to be had."""
     source = ContentId.of(b"nowhere " + prompt) if missing else name_of(prompt)
-    wall_s = there.peers.seams.wall_s()
+    wall_s = there.peers.environment.wall_s()
     stage = complete(tokens)
     task = task_of(key or there.key, wall_s, stage, source=source, deadline_s=deadline_s)
     return Offer(
@@ -65,10 +65,10 @@ def offer_of(
 async def said_to(there: Outsider, worker: Node, offer: Offer, count: int = 9) -> list[Message]:
     """The answers to an offer, the last one too, or so many; who offered hangs up then."""
     said: list[Message] = []
-    async with there.peers.talk(worker.peers.me, deadline_s=offer.deadline_ms / 1000) as talk:
-        await talk.send(offer)
+    async with there.peers.call(worker.peers.me, deadline_s=offer.deadline_ms / 1000) as call:
+        await call.send(offer)
         while len(said) < count and not (said and isinstance(said[-1], Refuse | Result)):
-            said.append(await talk.receive())
+            said.append(await call.receive())
     return said
 
 
@@ -104,7 +104,7 @@ async def test_legs_whose_input_never_comes_keep_nobody_else_s_leg_out(
             trio.open_nursery() as nursery,
         ):
 
-            async def silent(talk: Talk, message: Message) -> None:
+            async def silent(call: TypedCall, message: Message) -> None:
                 await trio.sleep_forever()
 
             async def hold(there: Outsider, number: int) -> None:
@@ -120,14 +120,14 @@ async def test_legs_whose_input_never_comes_keep_nobody_else_s_leg_out(
                 for number in range(LEGS_PER_HOLDER):
                     nursery.start_soon(hold, there, number)
                 await trio.sleep(1)
-            assert worker.legs.under_way == 64
+            assert worker.leg_server.under_way == 64
             began_s = trio.current_time()
             said = await said_to(honest, worker, offer_of(honest, 1, 30))
             assert isinstance(said[-1], Result)
             assert trio.current_time() - began_s < 2
             # And they do not wait for ever.
             await trio.sleep(INPUT_DEADLINE_S)
-            assert worker.legs.under_way == 0
+            assert worker.leg_server.under_way == 0
 
 
 async def test_one_piece_that_says_all_is_done_changes_nothing_for_the_honest(
@@ -138,9 +138,9 @@ async def test_one_piece_that_says_all_is_done_changes_nothing_for_the_honest(
         worker = await ready_worker(network, 0.1)
         async with network.outsider(I) as liar:
 
-            async def lie(talk: Talk, message: Message) -> None:
-                await talk.send(Accept(expected_ms=0))
-                await talk.send(Piece(position=0, units=2**31 - 1, data=b""))
+            async def lie(call: TypedCall, message: Message) -> None:
+                await call.send(Accept(expected_ms=0))
+                await call.send(Piece(position=0, units=2**31 - 1, data=b""))
                 await trio.sleep_forever()
 
             liar.answer(Offer, lie)
@@ -160,10 +160,10 @@ async def test_a_piece_now_and_then_buys_no_time(autojump_clock: MockClock, tmp_
         await ready_worker(network, 0.1)
         async with network.outsider(I) as sitter:
 
-            async def drip(talk: Talk, message: Message) -> None:
-                await talk.send(Accept(expected_ms=0))
+            async def drip(call: TypedCall, message: Message) -> None:
+                await call.send(Accept(expected_ms=0))
                 for position in itertools.count():
-                    await talk.send(Piece(position=position, units=1, data=b"x"))
+                    await call.send(Piece(position=position, units=1, data=b"x"))
                     await trio.sleep(OVERDUE_S / 2)
 
             sitter.answer(Offer, drip)
@@ -188,7 +188,7 @@ async def test_long_legs_of_who_hangs_up_keep_the_engine_from_nobody(
                 (said,) = await said_to(there, worker, offer, 1)
                 assert isinstance(said, Accept)
                 await trio.sleep(1)
-                assert worker.legs.under_way == 0
+                assert worker.leg_server.under_way == 0
             said = (await said_to(honest, worker, offer_of(honest, 1, 30)))[-1]
             assert isinstance(said, Result)
 
@@ -219,8 +219,8 @@ async def test_one_long_leg_of_a_holder_is_taken_and_none_while_others_wait(
             nursery.cancel_scope.cancel()
 
 
-async def hold(talk: Talk, message: Message) -> None:
-    await talk.send(Accept(expected_ms=0))
+async def hold(call: TypedCall, message: Message) -> None:
+    await call.send(Accept(expected_ms=0))
     await trio.sleep_forever()
 
 
@@ -233,7 +233,7 @@ async def test_a_holder_in_the_middle_blames_nobody_for_the_time_that_passed(
         await network.settled()
         async with network.outsider(I) as sitter, network.outsider() as there:
             sitter.answer(Offer, hold)
-            wall_s = there.peers.seams.wall_s()
+            wall_s = there.peers.environment.wall_s()
             task = task_of(there.key, wall_s, FETCH, EMBED_PASSAGES, input=None)
             offer = Offer(
                 task=task.raw,

@@ -49,7 +49,7 @@ class Scene:
     asker: Outsider
 
     def task(self, *stages: Stage, **changes: Any) -> Signed[Task]:
-        return task_of(self.asker.key, self.asker.peers.seams.wall_s(), *stages, **changes)
+        return task_of(self.asker.key, self.asker.peers.environment.wall_s(), *stages, **changes)
 
     async def offer(self, task: Signed[Task], /, **changes: Any) -> tuple[Message, list[bytes]]:
         """The last word on an offer, and the pieces before it."""
@@ -64,10 +64,10 @@ class Scene:
             "avoid": (),
         }
         pieces: list[bytes] = []
-        async with self.asker.peers.talk(self.worker.peers.me, deadline_s=60) as talk:
-            await talk.send(Offer(**(fields | changes)))
+        async with self.asker.peers.call(self.worker.peers.me, deadline_s=60) as call:
+            await call.send(Offer(**(fields | changes)))
             while True:
-                match message := await talk.receive():
+                match message := await call.receive():
                     case Piece():
                         pieces.append(message.data)
                     case Accept():
@@ -83,9 +83,9 @@ class Scene:
             "units": 1,
             "deadline_ms": 30_000,
         }
-        async with self.asker.peers.talk(self.worker.peers.me, deadline_s=10) as talk:
-            await talk.send(Quote(**(fields | changes)))
-            return await talk.receive()
+        async with self.asker.peers.call(self.worker.peers.me, deadline_s=10) as call:
+            await call.send(Quote(**(fields | changes)))
+            return await call.receive()
 
     async def refusal(self, task: Signed[Task], **changes: Any) -> Refuse:
         answer, _ = await self.offer(task, **changes)
@@ -128,7 +128,7 @@ async def test_an_offer_is_accepted_done_and_signed_for(
         )
         assert (signed.units, signed.output_size_bytes) == (3, len(VECTORS))
         assert (signed.previous, signed.reused) == (None, False)
-        assert there.worker.legs.done == 1
+        assert there.worker.leg_server.done == 1
 
 
 async def test_the_same_leg_asked_again_gives_the_same_receipt_and_runs_nothing(
@@ -161,7 +161,7 @@ async def test_the_same_leg_offered_by_many_at_once_runs_once_and_has_one_receip
                 nursery.start_soon(offer)
         assert len(receipts) == 1
         assert engine.calls == 1
-        assert there.worker.legs.done == 1
+        assert there.worker.leg_server.done == 1
 
 
 async def test_another_task_with_the_same_question_reuses_the_answer_under_its_own_receipt(
@@ -202,8 +202,8 @@ async def test_a_leg_without_enough_time_is_refused_and_leaves_no_receipt(
         task = there.task()
         refused = await there.refusal(task, deadline_ms=1000)
         assert refused.reason
-        assert there.worker.legs.under_way == 0
-        assert there.worker.legs.done == 0
+        assert there.worker.leg_server.under_way == 0
+        assert there.worker.leg_server.done == 0
         # Given time, it is done after all.
         await there.done(task)
 
@@ -344,8 +344,8 @@ async def test_an_offer_that_proves_nothing_is_an_offence_and_ends_that_stream_a
                 with pytest.raises((TransportError, RemoteProtocolError)):
                     await there.offer(task, **wrong)
                 assert worker.peers.standing(rogue.key.peer) is not Standing.GOOD, what
-        assert worker.legs.done == 0
-        assert worker.legs.under_way == 0
+        assert worker.leg_server.done == 0
+        assert worker.leg_server.under_way == 0
         async with network.outsider() as honest:
             await Scene(network, worker, honest).done(task)
 
@@ -361,7 +361,7 @@ async def test_a_task_from_another_time_is_refused_in_words(
     autojump_clock: MockClock, tmp_path: Path, age_s: float, reason: str
 ) -> None:
     async with scene(tmp_path) as there:
-        wall_s = there.asker.peers.seams.wall_s()
+        wall_s = there.asker.peers.environment.wall_s()
         refused = await there.refusal(task_of(there.asker.key, wall_s - age_s))
         assert reason in refused.reason
         near = task_of(there.asker.key, wall_s - age_s + (-20 if age_s < 0 else 20))
@@ -421,7 +421,7 @@ async def test_an_engine_that_fails_is_a_refusal_and_the_peer_lives_on(
         for _ in range(2):
             refused = await there.refusal(there.task())
             assert "ran out of memory" in refused.reason
-        assert there.worker.legs.under_way == 0
+        assert there.worker.leg_server.under_way == 0
 
 
 async def test_more_legs_than_a_peer_takes_are_refused_with_a_moment_to_wait(
@@ -430,7 +430,7 @@ async def test_more_legs_than_a_peer_takes_are_refused_with_a_moment_to_wait(
     engine = Counted(unit_s=0.2, jobs_max=1000)
     async with scene(tmp_path, engine=engine) as there:
         # As many talks at once as one peer may have: the legs of others fill the rest.
-        there.worker.legs._under_way |= {
+        there.worker.leg_server._under_way |= {
             number.to_bytes(4, "big"): trio.Event() for number in range(LEGS_AT_ONCE)
         }
         refused = await there.refusal(there.task())
@@ -476,12 +476,12 @@ async def test_a_quote_says_what_an_offer_would_be_told_and_binds_nobody(
             refused = await there.quote(**dict(quote))
             assert isinstance(refused, Refuse)
             assert reason in refused.reason
-        there.worker.legs.taking = False
+        there.worker.leg_server.taking = False
         refused = await there.quote()
         assert isinstance(refused, Refuse)
         assert "leaving" in refused.reason
         assert there.cost() == 0
-    assert there.worker.legs.done == 1
+    assert there.worker.leg_server.done == 1
 
 
 async def test_a_quote_for_no_stage_at_all_is_an_offence(

@@ -84,7 +84,7 @@ def vectors_of(words: Sequence[str], dimensions: int = DIMENSIONS) -> Vectors:
 
 
 async def part_of(node: Node, words: Sequence[str], vectors: Vectors | None = None) -> IndexPart:
-    store = node.parts.store
+    store = node.dependencies.store
     ids = tuple([await store.put(word.encode()) for word in words])
     listed = Passages(source="words", first=0, total=len(words), passages=ids)
     return IndexPart(
@@ -94,7 +94,7 @@ async def part_of(node: Node, words: Sequence[str], vectors: Vectors | None = No
 
 
 async def question_of(node: Node, index: Index, text: str = WORDS[7], count: int = 3) -> bytes:
-    stored = await node.parts.store.put(index.to_bytes())
+    stored = await node.dependencies.store.put(index.to_bytes())
     return Question(text=text, index=stored, count=count).to_bytes()
 
 
@@ -121,7 +121,7 @@ async def test_a_question_is_answered_by_the_passage_itself_and_checked(
 
 async def _strange(node: Node, what: str) -> Index:
     good = await part_of(node, WORDS[:5])
-    store = node.parts.store
+    store = node.dependencies.store
     short = vectors_of(WORDS[:5], dimensions=32)
     never = replace(vectors_of(WORDS[:5]), data=np.full(5 * 64, np.nan, "<f4").tobytes())
     long = replace(vectors_of(WORDS[:5]), data=np.full(5 * 64, 1e30, "<f4").tobytes())
@@ -165,7 +165,7 @@ async def test_an_index_that_is_not_what_it_says_is_refused_and_harms_nobody(
         again = await question_of(asker, good)
         answered, _ = await asked(asker, request(NEAREST, data=again, level=Level.SIGNED))
         assert Hits.from_bytes(answered.output).hits[0].row == 7
-        assert worker.legs.done == 1
+        assert worker.leg_server.done == 1
 
 
 async def test_an_index_of_another_model_is_refused(
@@ -197,12 +197,12 @@ async def wide_parts(node: Node, dimensions: int, count: int) -> tuple[IndexPart
     """Many parts for little content: each lists other passages, and all share one blob of zeros."""
     rows = limits.PASSAGES_MAX
     zeros = Vectors(dimensions=dimensions, rows=rows, data=bytes(4 * dimensions * rows)).to_bytes()
-    vectors = await node.parts.store.put(zeros)
+    vectors = await node.dependencies.store.put(zeros)
     ids = tuple(id_of(row) for row in range(rows))
     parts = []
     for first in range(count):
         listed = Passages(source="wide", first=first, total=rows, passages=ids)
-        passages = await node.parts.store.put(listed.to_bytes())
+        passages = await node.dependencies.store.put(listed.to_bytes())
         parts.append(IndexPart(passages=passages, vectors=vectors))
     return tuple(parts)
 
@@ -225,7 +225,7 @@ async def test_an_index_too_large_for_memory_is_refused_before_it_is_in_memory(
         asker = await network.start(S)
         worker = await network.start(I, S, engine=Wide())
         await network.settled()
-        role = worker.legs.roles[Role.INFER]
+        role = worker.leg_server.roles[Role.INFER]
         assert isinstance(role, InferRole)
         # A few megabytes to send; half a gigabyte and more in memory.
         many = VECTORS_BYTES_MAX // (4 * 4000 * limits.PASSAGES_MAX) + 1
@@ -249,7 +249,7 @@ async def test_vectors_of_another_length_are_refused_at_the_first_part(
             await asked(asker, request(NEAREST, data=wanted, deadline_s=5, level=Level.SIGNED))
         # What eight at once had begun, and no more, was fetched.
         assert asker.blobs.served < 30
-        role = worker.legs.roles[Role.INFER]
+        role = worker.leg_server.roles[Role.INFER]
         assert isinstance(role, InferRole)
         assert role.indexes._coming_bytes == 0
 
@@ -261,7 +261,7 @@ async def test_the_rows_of_an_index_are_bounded(autojump_clock: MockClock, tmp_p
         source = LegInput(id=None, data=None, holders=(), deadline_s=30.0)
         count = INDEX_ROWS_MAX // limits.PASSAGES_MAX + 1
         index = Index(model=MODEL, parts=await wide_parts(asker, 1, count))
-        stored = await asker.parts.store.put(index.to_bytes())
+        stored = await asker.dependencies.store.put(index.to_bytes())
         with pytest.raises(Oversize, match=f"at most {INDEX_ROWS_MAX}"):
             await IndexCache(asker.blobs).get(stored, MODEL, 1, source)
 
@@ -275,7 +275,7 @@ async def test_indexes_kept_make_room_for_the_next_and_loads_share_one_budget(
         cache = IndexCache(asker.blobs)
         source = LegInput(id=None, data=None, holders=(), deadline_s=30.0)
         index = Index(model=MODEL, parts=(await part_of(asker, WORDS[:9]),))
-        stored = await asker.parts.store.put(index.to_bytes())
+        stored = await asker.dependencies.store.put(index.to_bytes())
         kept = await cache.get(stored, MODEL, DIMENSIONS, source)
         assert await cache.get(stored, MODEL, DIMENSIONS, source) is kept
         # As if other loads had brought in all there is room for.
@@ -298,7 +298,7 @@ async def test_a_question_asked_many_times_at_once_loads_its_index_once(
         cache = IndexCache(reader.blobs)
         source = LegInput(id=None, data=None, holders=(asker.peers.me,), deadline_s=30.0)
         index = Index(model=MODEL, parts=(await part_of(asker, WORDS[:9]),))
-        stored = await asker.parts.store.put(index.to_bytes())
+        stored = await asker.dependencies.store.put(index.to_bytes())
         found: list[LoadedIndex] = []
 
         async def get() -> None:
@@ -330,5 +330,5 @@ async def test_an_index_is_fetched_once_for_many_questions_and_few_are_kept(
         assert asker.blobs.served == served
         for number in range(1, INDEXES_MAX + 3):
             await ask(WORDS[number:], text="third")
-        loaded = worker.legs.roles[Role.INFER].indexes._loaded  # type: ignore[attr-defined]
+        loaded = worker.leg_server.roles[Role.INFER].indexes._loaded  # type: ignore[attr-defined]
         assert len(loaded) == INDEXES_MAX

@@ -43,7 +43,7 @@ class Asker:
 
     async def ask(self, number: int) -> None:
         prompt = b"%d of %s" % (number, self.there.key.peer)
-        wall_s = self.there.peers.seams.wall_s()
+        wall_s = self.there.peers.environment.wall_s()
         task = task_of(self.there.key, wall_s, complete(TOKENS), source=name_of(prompt))
         offer = Offer(
             task=task.raw,
@@ -57,10 +57,10 @@ class Asker:
             avoid=(),
         )
         began_s = trio.current_time()
-        async with self.there.peers.talk(self.worker.peers.me, deadline_s=30) as talk:
-            await talk.send(offer)
+        async with self.there.peers.call(self.worker.peers.me, deadline_s=30) as call:
+            await call.send(offer)
             while True:
-                match message := await talk.receive():
+                match message := await call.receive():
                     case Accept() | Piece():
                         continue
                     case Refuse():
@@ -122,7 +122,7 @@ async def test_a_greedy_asker_does_not_raise_the_waiting_of_the_others(
         # What is left over is all for the greedy one.
         assert len(greedy.waited_s) + len(beside_s) >= 0.95 * LASTS_S
         assert greedy.refusals
-        assert worker.legs.under_way == 0
+        assert worker.leg_server.under_way == 0
 
 
 async def test_what_is_advertised_counts_those_who_wait(
@@ -139,7 +139,7 @@ async def test_what_is_advertised_counts_those_who_wait(
             for number in range(8):
                 nursery.start_soon(asker.ask, number)
             await trio.sleep(0.5)
-            worker.peers.herald.changed()
+            worker.peers.advertiser.changed()
             await trio.sleep(3)
             advert = other.peers.view.advert_of(worker.peers.me)
             assert advert is not None

@@ -175,9 +175,9 @@ def search(swarm: Swarm, rare: Rare, random: Random, count: int = 200) -> Search
             hops.append(0)
             asked.append(0)
             continue
-        near = list(asker.neighbours)
-        random.shuffle(near)
-        one.begin(near)
+        connected = list(asker.neighbours)
+        random.shuffle(connected)
+        one.begin(connected)
         while chosen := one.round():
             for key in chosen:
                 one.told(_answer(swarm, swarm.by_key.get(key), asker, one, random))

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from p2p.anti_entropy import Swapping
+from p2p.anti_entropy import AntiEntropy
 from p2p.dialing import Dial, Dialing, DialingConfig
-from p2p.gossip_rate import Pace, PaceConfig
-from p2p.handshake_log import Meetings
-from p2p.view import Hearing, Parts, View, parts_of
+from p2p.gossip_rate import GossipRateLimit, GossipRateConfig
+from p2p.handshake_log import HandshakeLog
+from p2p.view import Hearing, ViewParts, View, parts_of
 from tests.sim.population import START_WALL_S, Offer, address_of
 from wire import limits
 from wire.advert import Advert
@@ -34,10 +34,10 @@ class Broken(Exception):
 class Made(Signed[Advert]):
     """An advert and what views work out of it: all of them are in one process, so once."""
 
-    parts: Parts
+    parts: ViewParts
 
 
-def _parts_of(heard: Signed[Advert]) -> Parts:
+def _parts_of(heard: Signed[Advert]) -> ViewParts:
     return heard.parts if isinstance(heard, Made) else parts_of(heard)
 
 
@@ -57,10 +57,10 @@ class Peer:
     life: int = 0
     quick_swaps: int = 0
     view: View = field(init=False)
-    swapping: Swapping = field(init=False)
-    pace: Pace = field(init=False)
+    swapping: AntiEntropy = field(init=False)
+    pace: GossipRateLimit = field(init=False)
     dialing: Dialing = field(init=False)
-    meetings: Meetings = field(init=False)
+    meetings: HandshakeLog = field(init=False)
     # Whom it is connected to, in the order of last use, and the number of that connection.
     neighbours: dict[PeerId, int] = field(default_factory=dict)
     calls: dict[int, Dial] = field(default_factory=dict)
@@ -84,10 +84,10 @@ class Peer:
         self.up, self.frozen, self._mine = True, False, None
         self.quick_swaps = 5
         self.view = View(self.key, self.instance, parts_of=_parts_of)
-        self.swapping = Swapping(self.view, self.random)
-        self.pace = Pace(PaceConfig(), self.view.config.adverts_max)
+        self.swapping = AntiEntropy(self.view, self.random)
+        self.pace = GossipRateLimit(GossipRateConfig(), self.view.config.adverts_max)
         self.dialing = Dialing(self.key, self.random, DialingConfig(known_max=self.known_max))
-        self.meetings = Meetings(self.key, self.instance, now_s, self.wall_s(now_s))
+        self.meetings = HandshakeLog(self.key, self.instance, now_s, self.wall_s(now_s))
         self.neighbours, self.calls, self.held = {}, {}, []
         self._forgotten = {}
         for address in bootstraps:

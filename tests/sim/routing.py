@@ -11,8 +11,8 @@ from enum import Enum
 from random import Random
 from statistics import mean
 
-from node.dispatch.route import Leg, Load, candidates, drawn
-from node.serving.admission import Admission, Now, Place, Wanted
+from node.dispatch.route import Leg, PeerLoad, candidates, drawn
+from node.serving.admission import Admission, Now, QueueSlot, QueuedJob
 from tests.sim.events import Loop
 from tests.sim.population import key_of, model_of
 from wire import limits
@@ -73,7 +73,7 @@ class Server:
     units_per_s: float
     admission: Admission = field(default_factory=lambda: Admission(1))
     busy_until_s: float = 0.0
-    jobs: dict[Place, Job] = field(default_factory=dict)
+    jobs: dict[QueueSlot, Job] = field(default_factory=dict)
     taken: int = 0
 
     def now(self, now_s: float) -> Now:
@@ -82,10 +82,10 @@ class Server:
     def queue_s(self, now_s: float) -> float:
         return max(0.0, self.busy_until_s - now_s) + self.admission.queue_s
 
-    def wanted(self, job: Job, now_s: float, deadline_s: float) -> Wanted:
+    def wanted(self, job: Job, now_s: float, deadline_s: float) -> QueuedJob:
         left_s = job.began_s + deadline_s - now_s
         cost_s = job.units / self.units_per_s
-        return Wanted(asker=job.asker, units=job.units, cost_s=cost_s, left_s=left_s)
+        return QueuedJob(asker=job.asker, units=job.units, cost_s=cost_s, left_s=left_s)
 
 
 @dataclass(slots=True)
@@ -193,7 +193,7 @@ class Queues:
         loads = {}
         for heard in choices:
             count = self.under_way.get((job.asker, heard.signer), 0)
-            loads[heard.signer] = Load(under_way=count, round_trip_s=2 * _ONE_WAY_S)
+            loads[heard.signer] = PeerLoad(under_way=count, round_trip_s=2 * _ONE_WAY_S)
         two = drawn(candidates(choices, Leg(_MODEL, job.units), loads), self.random)
         self.loop.after(_ONE_WAY_S, self._quoted, job, [it.peer for it in two])
 
@@ -223,7 +223,7 @@ class Queues:
         now_s = self.loop.now_s
         wanted = server.wanted(job, now_s, self.traffic.deadline_s)
         try:
-            place, given_up = server.admission.enter(wanted, job.asker, server.now(now_s))
+            place, given_up = server.admission.enqueue(wanted, job.asker, server.now(now_s))
         except Refused:
             self._refuse(job, server)
             return
@@ -244,9 +244,9 @@ class Queues:
             server.busy_until_s = now_s + cost_s
             self.loop.after(cost_s, self._done, server, place)
 
-    def _done(self, server: Server, place: Place) -> None:
+    def _done(self, server: Server, place: QueueSlot) -> None:
         job = server.jobs.pop(place)
-        server.admission.leave(place)
+        server.admission.dequeue(place)
         self.under_way[job.asker, server.key] -= 1
         latency_s = self.loop.now_s + _ONE_WAY_S - job.began_s
         self.served.latencies_s.setdefault(job.asker, []).append(latency_s)

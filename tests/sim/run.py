@@ -7,7 +7,7 @@ from itertools import zip_longest
 from random import Random
 from typing import Any
 
-from p2p.gossip_rate import Pace, PaceConfig
+from p2p.gossip_rate import GossipRateLimit, GossipRateConfig
 from p2p.view import ViewConfig
 from tests.sim import measuring
 from tests.sim.faults import Fault, Faults
@@ -42,7 +42,7 @@ class Plan:
 
     @property
     def period_s(self) -> float:
-        return Pace(PaceConfig(), ViewConfig().adverts_max).period_s(self.peers)
+        return GossipRateLimit(GossipRateConfig(), ViewConfig().adverts_max).period_s(self.peers)
 
     @property
     def replay(self) -> str:

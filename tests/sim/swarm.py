@@ -294,7 +294,7 @@ class Swarm:
         peer.neighbours[other.key] = connection
         if len(peer.neighbours) == CONNECTIONS_MAX + 1:
             self.after(LOOK_S, self._trim, peer)
-        peer.view.near.add(other.key)
+        peer.view.connected.add(other.key)
         peer.dialing.connected(other.key)
 
     def _part(self, peer: Peer, other: Peer, advert: Signed[Advert]) -> None:
@@ -315,7 +315,7 @@ class Swarm:
 
     def _gone(self, peer: Peer, key: PeerId, *, lost: bool = False) -> None:
         del peer.neighbours[key]
-        peer.view.near.discard(key)
+        peer.view.connected.discard(key)
         peer.dialing.disconnected(key, self.loop.now_s, lost=lost)
         if lost or len(peer.neighbours) < peer.dialing.config.connections_wanted:
             self.after(LOOK_S, self._dial, peer)

@@ -8,7 +8,7 @@ measure; all that happens after the start goes through the same cores.
 from random import Random
 
 from p2p.dialing import Dial
-from p2p.gossip_rate import Pace, PaceConfig
+from p2p.gossip_rate import GossipRateLimit, GossipRateConfig
 from tests.sim.peer import Peer
 from tests.sim.swarm import LOOK_CONTENT_S, Swarm
 from wire.advert import Advert
@@ -40,7 +40,7 @@ def warm(swarm: Swarm, seed: int) -> list[Peer]:
 
 def _adverts(there: list[Peer], random: Random) -> list[Signed[Advert]]:
     """What each said of itself last, at some moment of the period before now."""
-    pace = Pace(PaceConfig(), there[0].view.config.adverts_max)
+    pace = GossipRateLimit(GossipRateConfig(), there[0].view.config.adverts_max)
     period_s, ttl_s = pace.period_s(len(there)), pace.ttl_s(len(there))
     return [it.spoke(random.uniform(0.0, period_s), ttl_s) for it in there]
 
@@ -59,10 +59,10 @@ def _fill(there: list[Peer], adverts: list[Signed[Advert]], random: Random) -> N
     """Each hears of its neighbours from themselves, and from them of others until it is full."""
     numbers = range(len(there))
     for peer in there:
-        near = list(peer.neighbours)
+        connected = list(peer.neighbours)
         for number in random.sample(numbers, min(len(there), peer.view.config.adverts_max)):
             if number != peer.number:
-                peer.hear((adverts[number],), random.choice(near), 0.0)
+                peer.hear((adverts[number],), random.choice(connected), 0.0)
 
 
 def _begin(swarm: Swarm, there: list[Peer], random: Random) -> None:

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from store import Table, on_lmdb, open_store
-from store.group_commit import QUEUE_MAX, Committer, Request
+from store.group_commit import QUEUE_MAX, Committer, CommitRequest
 from store.on_lmdb import Environment
 from store.rows import BLOCKS
 from tests.store.samples import FULL, content
@@ -326,7 +326,7 @@ async def test_a_full_queue_makes_callers_wait_and_drops_what_may_be_dropped() -
     gate = trio.Event()
     groups: list[int] = []
 
-    def commit(group: list[Request[object]]) -> None:
+    def commit(group: list[CommitRequest[object]]) -> None:
         trio.from_thread.run(gate.wait)
         groups.append(len(group))
 
@@ -336,12 +336,12 @@ async def test_a_full_queue_makes_callers_wait_and_drops_what_may_be_dropped() -
         for _ in range(QUEUE_MAX + 10):
             nursery.start_soon(committer.submit, lambda _: None, 1)
         await trio.testing.wait_all_tasks_blocked()
-        assert committer.figures().queue_depth <= QUEUE_MAX
+        assert committer.statistics().queue_depth <= QUEUE_MAX
         assert not all(committer.offer(lambda _: None) for _ in range(QUEUE_MAX))
-        assert committer.figures().dropped
+        assert committer.statistics().dropped
         gate.set()
         with trio.fail_after(10):
-            while committer.figures().puts < QUEUE_MAX + 10:
+            while committer.statistics().puts < QUEUE_MAX + 10:
                 await trio.testing.wait_all_tasks_blocked(0.001)
         committer.close()
     assert sum(groups) >= QUEUE_MAX + 10

@@ -15,14 +15,14 @@ from wire.generation import Alternative, Ending, Generation, Token
 from wire.kinds import Level, Role
 from wire.message import (
     Accept,
-    Block,
+    BlockReply,
     Check,
-    Finding,
+    VerdictReply,
     Hello,
     Message,
     Newer,
     Offer,
-    Part,
+    Goodbye,
     Piece,
     Ping,
     Pong,
@@ -42,7 +42,7 @@ from wire.receipt import Answer, Receipt, Verdict
 from wire.schema import Record
 from wire.signed import SignedRecord
 from wire.signing import SigningKey
-from wire.task import Checking, Stage, Task
+from wire.task import CheckPolicy, Stage, Task
 from wire.tensors import Tensor, Tensors
 
 KEY = SigningKey(bytes(range(32)))
@@ -65,7 +65,7 @@ FETCH = Stage(
     parameters={"url": "https://example.org", "count": 3, "fresh": True},
 )
 EMBED = Stage(role=Role.INFER, operation="embed", model=MODEL, parameters={"scale": 0.5})
-CHECKING = Checking(level=Level.REPLAYED, verifiers=3, needed=2, secret_hash=bytes(32))
+CHECKING = CheckPolicy(level=Level.REPLAYED, verifiers=3, needed=2, secret_hash=bytes(32))
 PART = IndexPart(passages=BLOCK, vectors=TREE)
 PROGRESS = Progress(units=2, data=b"streamed")
 HIT = Hit(passage=BLOCK, row=7, score=0.75)
@@ -182,7 +182,7 @@ SAMPLES: tuple[Record, ...] = (
     Swap(instance=INSTANCE, digest=bytes(range(32))),
     Newer(adverts=(b"a", b"b"), wanted=bytes(range(16)), same_key=None),
     Seek(role=Role.INFER, model=MODEL),
-    Part(advert=b"advert"),
+    Goodbye(advert=b"advert"),
     Quote(role=Role.INFER, operation="complete", model=MODEL, units=16, deadline_ms=30_000),
     Quoted(expected_ms=1200),
     PROGRESS,
@@ -208,9 +208,9 @@ SAMPLES: tuple[Record, ...] = (
         output=b"output",
         deadline_ms=30_000,
     ),
-    Finding(verdict=b"verdict"),
+    VerdictReply(verdict=b"verdict"),
     Want(block=BLOCK),
-    Block(data=b"block"),
+    BlockReply(data=b"block"),
 )
 
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from tests.wire.samples import BY_NAME, MESSAGES, name_of
-from wire.conversation import TRANSITIONS, Conversation, Speaker, State
+from wire.conversation import TRANSITIONS, CallProtocol, Speaker, CallState
 from wire.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from wire.message import Message
 
@@ -38,7 +38,7 @@ DIALOGUES = [
 
 every_moment = pytest.mark.parametrize(
     ("state", "speaker", "message"),
-    list(itertools.product(State, Speaker, MESSAGES)),
+    list(itertools.product(CallState, Speaker, MESSAGES)),
     ids=lambda item: getattr(item, "name", name_of(item)),
 )
 
@@ -49,15 +49,15 @@ def message_of(name: str) -> Message:
     return message
 
 
-def conversation_in(state: State, side: Speaker) -> Conversation:
-    conversation = Conversation(side)
+def conversation_in(state: CallState, side: Speaker) -> CallProtocol:
+    conversation = CallProtocol(side)
     conversation.state = state
     return conversation
 
 
 @every_moment
 def test_a_message_is_legal_by_the_table_or_blamed_on_who_said_it(
-    state: State, speaker: Speaker, message: Message
+    state: CallState, speaker: Speaker, message: Message
 ) -> None:
     other = ANSWERER if speaker is ASKER else ASKER
     ours, theirs = conversation_in(state, speaker), conversation_in(state, other)
@@ -74,9 +74,9 @@ def test_a_message_is_legal_by_the_table_or_blamed_on_who_said_it(
     assert ours.state is theirs.state is state
 
 
-def told(dialogue: str) -> tuple[Conversation, Conversation]:
+def told(dialogue: str) -> tuple[CallProtocol, CallProtocol]:
     """Both sides' conversations after a dialogue."""
-    sides = {ASKER: Conversation(ASKER), ANSWERER: Conversation(ANSWERER)}
+    sides = {ASKER: CallProtocol(ASKER), ANSWERER: CallProtocol(ANSWERER)}
     for speaker, name in turns(dialogue):
         assert not sides[ASKER].done
         sides[speaker].sent(message_of(name))
@@ -110,7 +110,7 @@ def test_a_dialogue_ends_and_nothing_may_follow(dialogue: str) -> None:
 def test_the_dialogues_told_here_are_all_there_are() -> None:
     seen = set()
     for dialogue in DIALOGUES:
-        state = State.IDLE
+        state = CallState.IDLE
         for speaker, name in turns(dialogue):
             moment = (state, speaker, type(message_of(name)))
             seen.add(moment)
@@ -120,18 +120,18 @@ def test_the_dialogues_told_here_are_all_there_are() -> None:
 
 def test_every_message_has_its_place_and_every_state_is_left_but_the_last() -> None:
     assert {kind for _, _, kind in TRANSITIONS} == set(map(type, MESSAGES))
-    assert {state for state, _, _ in TRANSITIONS} == set(State) - {State.DONE}
-    assert set(TRANSITIONS.values()) == set(State) - {State.IDLE}
+    assert {state for state, _, _ in TRANSITIONS} == set(CallState) - {CallState.DONE}
+    assert set(TRANSITIONS.values()) == set(CallState) - {CallState.IDLE}
 
 
 def test_only_the_asker_opens_and_but_for_the_end_of_a_swap_only_the_answerer_goes_on() -> None:
-    askers_turn = {State.IDLE, State.SWAPPING}
+    askers_turn = {CallState.IDLE, CallState.SWAPPING}
     for state, speaker, _ in TRANSITIONS:
         assert speaker is (ASKER if state in askers_turn else ANSWERER)
 
 
 def test_a_conversation_goes_on_after_an_illegal_message_as_if_it_had_not_come() -> None:
-    asker = Conversation(ASKER)
+    asker = CallProtocol(ASKER)
     asker.sent(message_of("Offer"))
     with pytest.raises(RemoteProtocolError):
         asker.received(message_of("Piece"))

@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from node.engines.formats.safetensors import Array, Table
+from node.engines.formats.safetensors import Array, TensorTable
 from wire.errors import ModelRefused
 from wire.model import Manifest
 
@@ -123,7 +123,7 @@ class BertWeights:
     layers: tuple[Layer, ...]
 
     @classmethod
-    def read(cls, table: Table, shape: BertShape) -> Self:
+    def read(cls, table: TensorTable, shape: BertShape) -> Self:
         """Take what the shape needs out of a file; ModelRefused names what is not there."""
         hidden = shape.hidden
         words = _rows(table, "embeddings.word_embeddings.weight", VOCABULARY_MAX)
@@ -153,7 +153,7 @@ class BertWeights:
         )
 
 
-def _rows(table: Table, name: str, most: int) -> int:
+def _rows(table: TensorTable, name: str, most: int) -> int:
     rows = table.shape(name)[:1]
     if not rows or not 0 < rows[0] <= most:
         raise ModelRefused(f"{name} has {list(rows)} rows, 1 to {most} are run")

@@ -9,9 +9,9 @@ import mmap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from node.engines.formats.onnx_graph import Attribute, Graph, Node, OnnxModel, Value
+from node.engines.formats.onnx_graph import Attribute, Graph, GraphNode, OnnxModel, Value
 from node.engines.formats.onnx_operators import check_operators
-from node.engines.formats.onnx_protobuf import Array, Fields, Kind, Source, Span
+from node.engines.formats.onnx_protobuf import Array, Fields, FieldKind, ByteSource, Span
 from node.engines.formats.onnx_values import NAME_CHARS_MAX, read_constant, read_name, read_value
 from wire.errors import ModelRefused
 
@@ -23,39 +23,39 @@ CONSTANTS_MAX = 16_384
 GRAPHS_DEEP_MAX = 4
 
 _MODEL = {
-    1: ("ir_version", Kind.INTS),
-    2: ("producer", Kind.TEXTS),
-    7: ("graph", Kind.PARTS),
-    8: ("opset", Kind.PARTS),
-    20: ("training", Kind.PARTS),
-    25: ("functions", Kind.PARTS),
+    1: ("ir_version", FieldKind.INTS),
+    2: ("producer", FieldKind.TEXTS),
+    7: ("graph", FieldKind.PARTS),
+    8: ("opset", FieldKind.PARTS),
+    20: ("training", FieldKind.PARTS),
+    25: ("functions", FieldKind.PARTS),
 }
-_OPSET = {1: ("domain", Kind.TEXTS), 2: ("version", Kind.INTS)}
+_OPSET = {1: ("domain", FieldKind.TEXTS), 2: ("version", FieldKind.INTS)}
 _GRAPH = {
-    1: ("nodes", Kind.PARTS),
-    5: ("constants", Kind.PARTS),
-    11: ("inputs", Kind.PARTS),
-    12: ("outputs", Kind.PARTS),
-    15: ("sparse", Kind.PARTS),
+    1: ("nodes", FieldKind.PARTS),
+    5: ("constants", FieldKind.PARTS),
+    11: ("inputs", FieldKind.PARTS),
+    12: ("outputs", FieldKind.PARTS),
+    15: ("sparse", FieldKind.PARTS),
 }
 _NODE = {
-    1: ("inputs", Kind.TEXTS),
-    2: ("outputs", Kind.TEXTS),
-    4: ("operator", Kind.TEXTS),
-    5: ("attributes", Kind.PARTS),
-    7: ("domain", Kind.TEXTS),
+    1: ("inputs", FieldKind.TEXTS),
+    2: ("outputs", FieldKind.TEXTS),
+    4: ("operator", FieldKind.TEXTS),
+    5: ("attributes", FieldKind.PARTS),
+    7: ("domain", FieldKind.TEXTS),
 }
 _ATTRIBUTE = {
-    1: ("name", Kind.TEXTS),
-    2: ("float", Kind.FLOATS),
-    3: ("int", Kind.INTS),
-    4: ("string", Kind.TEXTS),
-    5: ("tensor", Kind.PARTS),
-    6: ("graph", Kind.PARTS),
-    7: ("floats", Kind.FLOATS),
-    8: ("ints", Kind.INTS),
-    9: ("strings", Kind.TEXTS),
-    20: ("type", Kind.INTS),
+    1: ("name", FieldKind.TEXTS),
+    2: ("float", FieldKind.FLOATS),
+    3: ("int", FieldKind.INTS),
+    4: ("string", FieldKind.TEXTS),
+    5: ("tensor", FieldKind.PARTS),
+    6: ("graph", FieldKind.PARTS),
+    7: ("floats", FieldKind.FLOATS),
+    8: ("ints", FieldKind.INTS),
+    9: ("strings", FieldKind.TEXTS),
+    20: ("type", FieldKind.INTS),
 }
 
 
@@ -76,7 +76,7 @@ def read_model(path: Path) -> OnnxModel:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise ModelRefused(f"{path.name} cannot be read: {error.strerror}") from error
-    source = Source(path.name, memoryview(mapped))
+    source = ByteSource(path.name, memoryview(mapped))
     fields = Span(source, 0, size).read(_MODEL)
     if not 3 <= fields.number("ir_version") <= 32 or not fields.has("opset"):
         raise source.refuse("it does not say of which version it is")
@@ -135,7 +135,7 @@ def _values(fields: Fields, name: str) -> Iterator[Value]:
     return map(read_value, fields.parts.get(name, []))
 
 
-def _node(span: Span, opsets: Mapping[str, int], depth: int) -> Node:
+def _node(span: Span, opsets: Mapping[str, int], depth: int) -> GraphNode:
     source, fields = span.source, span.read(_NODE)
     operator, domain = fields.text("operator"), _domain(fields.text("domain"))
     if not operator or len(operator) > NAME_CHARS_MAX:
@@ -147,7 +147,7 @@ def _node(span: Span, opsets: Mapping[str, int], depth: int) -> Node:
     )
     inputs = tuple(fields.texts.get("inputs", ()))
     outputs = tuple(fields.texts.get("outputs", ()))
-    return Node(operator, domain, opsets[domain], inputs, outputs, attributes)
+    return GraphNode(operator, domain, opsets[domain], inputs, outputs, attributes)
 
 
 def _attribute(span: Span, opsets: Mapping[str, int], depth: int) -> tuple[str, Attribute]:

@@ -24,7 +24,7 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class GraphNode:
     """One operator at work, with the version of its domain's operators that the file asks for."""
 
     operator: str
@@ -42,7 +42,7 @@ class Graph:
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     constants: Mapping[str, Array]
-    nodes: tuple[Node, ...]
+    nodes: tuple[GraphNode, ...]
 
 
 Attribute = (

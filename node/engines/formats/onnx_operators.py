@@ -8,7 +8,7 @@ what draws at random; and what has a shape that depends on the numbers that come
 
 from collections.abc import Mapping
 
-from node.engines.formats.onnx_graph import Node, OnnxModel
+from node.engines.formats.onnx_graph import GraphNode, OnnxModel
 from node.engines.formats.onnx_trees import read_trees
 from wire.errors import ModelRefused
 
@@ -85,7 +85,7 @@ def check_operators(model: OnnxModel) -> None:
             read_trees(node)
 
 
-def _check_training(model: OnnxModel, node: Node) -> None:
+def _check_training(model: OnnxModel, node: GraphNode) -> None:
     """What drops or averages in another way while a model is trained, at random even."""
     training: object = node.attributes.get("training_mode", 0)
     if node.operator == "Dropout" and len(node.inputs) > 2 and node.inputs[2]:

@@ -22,7 +22,7 @@ RUN_BYTES_MAX = 320 << 8
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class Kind(Enum):
+class FieldKind(Enum):
     """How the values of a field are read."""
 
     INTS = auto()
@@ -35,18 +35,18 @@ class Kind(Enum):
 # What each kind is written as: one at a time, or (numbers) many in one piece.
 _VARINT, _FIXED64, _PIECE, _FIXED32 = 0, 1, 2, 5
 _ALONE = {
-    Kind.INTS: _VARINT,
-    Kind.FLOATS: _FIXED32,
-    Kind.DOUBLES: _FIXED64,
-    Kind.TEXTS: _PIECE,
-    Kind.PARTS: _PIECE,
+    FieldKind.INTS: _VARINT,
+    FieldKind.FLOATS: _FIXED32,
+    FieldKind.DOUBLES: _FIXED64,
+    FieldKind.TEXTS: _PIECE,
+    FieldKind.PARTS: _PIECE,
 }
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
-Table = Mapping[int, tuple[str, Kind]]
+Table = Mapping[int, tuple[str, FieldKind]]
 
 
 @dataclass(slots=True)
-class Source:
+class ByteSource:
     """All bytes of one file, and how many fields of it may still be read."""
 
     name: str
@@ -64,7 +64,7 @@ class Source:
 class Fields:
     """The values of one message by name; a number or a text alone is the last one written."""
 
-    source: Source
+    source: ByteSource
     ints: dict[str, list[int | Array]] = field(default_factory=dict)
     pieces: dict[str, list[memoryview]] = field(default_factory=dict)
     texts: dict[str, list[str]] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class Fields:
 class Span:
     """A message, a text or plain bytes: where it lies in its file."""
 
-    source: Source
+    source: ByteSource
     begin: int
     end: int
 
@@ -145,7 +145,7 @@ class Span:
             part, at = Span(source, at, at + size), at + size
             if kind is not None:
                 _keep(found, name, kind, part)
-            if kind is Kind.FLOATS and form == _FIXED32:
+            if kind is FieldKind.FLOATS and form == _FIXED32:
                 at = self._more_floats(found.pieces[name], tag, at)
         return found
 
@@ -190,19 +190,19 @@ class Span:
         raise self.source.refuse("it is cut short, or something else altogether")
 
 
-def _keep(found: Fields, name: str, kind: Kind, part: Span) -> None:
+def _keep(found: Fields, name: str, kind: FieldKind, part: Span) -> None:
     match kind:
-        case Kind.TEXTS:
+        case FieldKind.TEXTS:
             found.texts.setdefault(name, []).append(part.text())
-        case Kind.PARTS:
+        case FieldKind.PARTS:
             found.parts.setdefault(name, []).append(part)
-        case Kind.INTS:
+        case FieldKind.INTS:
             found.ints.setdefault(name, []).append(_varints(found.source, part.data()))
-        case Kind.FLOATS | Kind.DOUBLES:
+        case FieldKind.FLOATS | FieldKind.DOUBLES:
             found.pieces.setdefault(name, []).append(part.data())
 
 
-def _varints(source: Source, data: memoryview) -> Array:
+def _varints(source: ByteSource, data: memoryview) -> Array:
     """Many integers written one after the other, all at once."""
     raw = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(raw < 0x80)
@@ -213,7 +213,7 @@ def _varints(source: Source, data: memoryview) -> Array:
     return _decoded(source, raw, np.concatenate([[0], ends[:-1] + 1]), ends)
 
 
-def _decoded(source: Source, raw: Array, starts: Array, ends: Array) -> Array:
+def _decoded(source: ByteSource, raw: Array, starts: Array, ends: Array) -> Array:
     """The integers from each start to its end."""
     sizes = ends - starts + 1
     if sizes.max() > VARINT_BYTES_MAX:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from node.engines.formats.onnx_graph import Attribute, Node
+from node.engines.formats.onnx_graph import Attribute, GraphNode
 from wire.errors import ModelRefused
 
 COMPARISONS = frozenset(
@@ -40,7 +40,7 @@ class Trees:
     only_target: int
 
 
-def read_trees(node: Node) -> Trees:
+def read_trees(node: GraphNode) -> Trees:
     """The trees of a TreeEnsembleClassifier or -Regressor; ModelRefused if they are none."""
     given = node.attributes
     if node.operator == "TreeEnsembleClassifier":

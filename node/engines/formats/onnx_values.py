@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from node.engines.formats.onnx_graph import Dimension, Value
-from node.engines.formats.onnx_protobuf import Array, Fields, Kind, Source, Span
+from node.engines.formats.onnx_protobuf import Array, Fields, FieldKind, ByteSource, Span
 from wire.errors import ModelRefused
 
 RANK_MAX = 8
@@ -37,30 +37,30 @@ KINDS: Mapping[int, str] = {
 }
 NUMBERS = frozenset(KINDS.values()) - {"string", "complex64", "complex128", "bfloat16"}
 _TENSOR = {
-    1: ("dims", Kind.INTS),
-    2: ("kind", Kind.INTS),
-    3: ("segment", Kind.PARTS),
-    4: ("float_data", Kind.FLOATS),
-    5: ("int32_data", Kind.INTS),
-    7: ("int64_data", Kind.INTS),
-    8: ("name", Kind.TEXTS),
-    9: ("raw_data", Kind.PARTS),
-    10: ("double_data", Kind.DOUBLES),
-    11: ("uint64_data", Kind.INTS),
-    13: ("external_data", Kind.PARTS),
-    14: ("location", Kind.INTS),
+    1: ("dims", FieldKind.INTS),
+    2: ("kind", FieldKind.INTS),
+    3: ("segment", FieldKind.PARTS),
+    4: ("float_data", FieldKind.FLOATS),
+    5: ("int32_data", FieldKind.INTS),
+    7: ("int64_data", FieldKind.INTS),
+    8: ("name", FieldKind.TEXTS),
+    9: ("raw_data", FieldKind.PARTS),
+    10: ("double_data", FieldKind.DOUBLES),
+    11: ("uint64_data", FieldKind.INTS),
+    13: ("external_data", FieldKind.PARTS),
+    14: ("location", FieldKind.INTS),
 }
-_VALUE = {1: ("name", Kind.TEXTS), 2: ("type", Kind.PARTS)}
+_VALUE = {1: ("name", FieldKind.TEXTS), 2: ("type", FieldKind.PARTS)}
 _TYPE = {
-    1: ("tensor", Kind.PARTS),
-    4: ("sequence", Kind.PARTS),
-    5: ("map", Kind.PARTS),
-    8: ("sparse tensor", Kind.PARTS),
-    9: ("optional value", Kind.PARTS),
+    1: ("tensor", FieldKind.PARTS),
+    4: ("sequence", FieldKind.PARTS),
+    5: ("map", FieldKind.PARTS),
+    8: ("sparse tensor", FieldKind.PARTS),
+    9: ("optional value", FieldKind.PARTS),
 }
-_TENSOR_TYPE = {1: ("kind", Kind.INTS), 2: ("shape", Kind.PARTS)}
-_SHAPE = {1: ("dims", Kind.PARTS)}
-_DIMENSION = {1: ("size", Kind.INTS), 2: ("name", Kind.TEXTS)}
+_TENSOR_TYPE = {1: ("kind", FieldKind.INTS), 2: ("shape", FieldKind.PARTS)}
+_SHAPE = {1: ("dims", FieldKind.PARTS)}
+_DIMENSION = {1: ("size", FieldKind.INTS), 2: ("name", FieldKind.TEXTS)}
 
 
 def read_value(span: Span) -> Value:
@@ -86,7 +86,7 @@ def read_value(span: Span) -> Value:
     return Value(name, kind, tuple(_dimension(source, it) for it in dims))
 
 
-def _dimension(source: Source, span: Span) -> Dimension:
+def _dimension(source: ByteSource, span: Span) -> Dimension:
     fields = span.read(_DIMENSION)
     if fields.text("name"):
         return fields.text("name")[:NAME_CHARS_MAX]
@@ -96,7 +96,7 @@ def _dimension(source: Source, span: Span) -> Dimension:
     return size if size >= 0 else None
 
 
-def _number_kind(source: Source, name: str, fields: Fields) -> str:
+def _number_kind(source: ByteSource, name: str, fields: Fields) -> str:
     number = fields.number("kind")
     kind = KINDS.get(number, f"type {number}")
     if kind not in NUMBERS:
@@ -104,7 +104,7 @@ def _number_kind(source: Source, name: str, fields: Fields) -> str:
     return kind
 
 
-def read_name(source: Source, fields: Fields) -> str:
+def read_name(source: ByteSource, fields: Fields) -> str:
     """What a value or an attribute is called."""
     name = fields.text("name")
     if not name or len(name) > NAME_CHARS_MAX:

@@ -27,7 +27,7 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class TensorEntry:
     """One row of the table: where a tensor lies, from the beginning of the file."""
 
     kind: str
@@ -37,11 +37,11 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TensorTable:
     """The checked table of one file."""
 
     path: Path
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, TensorEntry]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor of 32-bit floats; ModelRefused if there is none of that name."""
@@ -72,7 +72,7 @@ class Table:
         return views
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> TensorTable:
     """Read and check the table of a file; ModelRefused says what is wrong with it."""
     file_bytes = path.stat().st_size
     with path.open("rb") as file:
@@ -92,7 +92,7 @@ def read_table(path: Path) -> Table:
         at = tensor.end
     if at != file_bytes:
         raise ModelRefused(f"{path.name} has {file_bytes} bytes, its table says {at}")
-    return Table(path, tensors)
+    return TensorTable(path, tensors)
 
 
 def _parse(where: str, header: bytes) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _tensor(name: str, row: Any, data_at: int) -> Tensor:
+def _tensor(name: str, row: Any, data_at: int) -> TensorEntry:
     fields: dict[str, Any] = row if isinstance(row, dict) else {}
     kind: Any = fields.get("dtype")
     shape: Any = fields.get("shape")
@@ -127,7 +127,7 @@ def _tensor(name: str, row: Any, data_at: int) -> Tensor:
     begin, end = span
     if end - begin != math.prod(shape) * _ITEM_BYTES[kind]:
         raise ModelRefused(f"{name!r}: {end - begin} bytes do not hold {kind} of shape {shape}")
-    return Tensor(kind, tuple(shape), data_at + begin, data_at + end)
+    return TensorEntry(kind, tuple(shape), data_at + begin, data_at + end)
 
 
 def _counts(value: Any) -> bool:

@@ -31,7 +31,7 @@ assert limits.TEXT_BYTES_MAX < OFFER_BYTES_MAX
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
+class EmbeddingJob:
     """One job in the queue: its texts, the rows done so far, and how it ended."""
 
     model: ContentId
@@ -49,15 +49,15 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class BatchOffer:
     """Texts for one pass of one model: which text of which ticket, in order."""
 
     model: ContentId
-    items: tuple[tuple[Ticket, int], ...]
+    items: tuple[tuple[EmbeddingJob, int], ...]
 
     @property
     def texts(self) -> list[str]:
-        return [ticket.texts[number] for ticket, number in self.items]
+        return [pending.texts[number] for pending, number in self.items]
 
 
 class Queue:
@@ -65,105 +65,105 @@ class Queue:
 
     def __init__(self, jobs_max: int) -> None:
         self.jobs_max = jobs_max
-        self._tickets: deque[Ticket] = deque()
+        self._pending_jobs: deque[EmbeddingJob] = deque()
 
     def __len__(self) -> int:
-        return len(self._tickets)
+        return len(self._pending_jobs)
 
     @property
     def units(self) -> int:
         """Texts that have no vector yet."""
-        return sum(t.rows.count(None) for t in self._tickets if not t.ended.is_set())
+        return sum(t.rows.count(None) for t in self._pending_jobs if not t.ended.is_set())
 
     @property
     def ready(self) -> bool:
         """Whether there is anything to offer."""
-        return any(ticket.waiting for ticket in self._tickets)
+        return any(pending.waiting for pending in self._pending_jobs)
 
-    def put(self, model: ContentId, texts: tuple[str, ...], retry_after_s: float) -> Ticket:
+    def put(self, model: ContentId, texts: tuple[str, ...], retry_after_s: float) -> EmbeddingJob:
         """A ticket for a job; Refused when the queue is full."""
-        if len(self._tickets) >= self.jobs_max:
+        if len(self._pending_jobs) >= self.jobs_max:
             raise Refused(
                 f"the engine's queue is full ({self.jobs_max} jobs)", retry_after_s=retry_after_s
             )
-        ticket = Ticket(model, texts, [None] * len(texts), deque(range(len(texts))))
-        self._tickets.append(ticket)
-        return ticket
+        pending = EmbeddingJob(model, texts, [None] * len(texts), deque(range(len(texts))))
+        self._pending_jobs.append(pending)
+        return pending
 
-    def drop(self, ticket: Ticket) -> None:
+    def drop(self, pending: EmbeddingJob) -> None:
         """Forget a ticket: it has its answer, or nobody waits for it any more."""
-        if ticket in self._tickets:
-            self._tickets.remove(ticket)
-        ticket.waiting.clear()
+        if pending in self._pending_jobs:
+            self._pending_jobs.remove(pending)
+        pending.waiting.clear()
 
-    def offer(self, tokens: int) -> Offer | None:
+    def offer(self, tokens: int) -> BatchOffer | None:
         """The next texts for one pass of about `tokens` tokens; None when nothing waits.
 
         All of one model. A job that was there when a worker died is offered by itself, so that
         it takes nobody with it a second time.
         """
-        first = next((ticket for ticket in self._tickets if ticket.waiting), None)
+        first = next((pending for pending in self._pending_jobs if pending.waiting), None)
         if first is None:
             return None
         sharing = [
-            ticket
-            for ticket in self._tickets
-            if ticket is first or (not first.tries and not ticket.tries)
-            if ticket.waiting and ticket.model == first.model
+            pending
+            for pending in self._pending_jobs
+            if pending is first or (not first.tries and not pending.tries)
+            if pending.waiting and pending.model == first.model
         ]
-        items: list[tuple[Ticket, int]] = []
+        items: list[tuple[EmbeddingJob, int]] = []
         left, left_bytes = tokens * OFFER_SHARE, OFFER_BYTES_MAX
         while sharing and left > 0 and len(items) < OFFER_TEXTS_MAX:
-            ticket = sharing.pop(0)
-            size = len(ticket.texts[ticket.waiting[0]].encode())
+            pending = sharing.pop(0)
+            size = len(pending.texts[pending.waiting[0]].encode())
             if size > left_bytes:
                 break
-            items.append((ticket, ticket.waiting.popleft()))
+            items.append((pending, pending.waiting.popleft()))
             left -= min(tokens, MARKS_PER_TEXT + size / LETTERS_PER_TOKEN)
             left_bytes -= size
-            if ticket.waiting:
-                sharing.append(ticket)
+            if pending.waiting:
+                sharing.append(pending)
         # The next offer begins with somebody else.
-        self._tickets.remove(first)
-        self._tickets.append(first)
-        return Offer(first.model, tuple(items))
+        self._pending_jobs.remove(first)
+        self._pending_jobs.append(first)
+        return BatchOffer(first.model, tuple(items))
 
-    def settle(self, offer: Offer, done: Sequence[int], rows: Sequence[bytes]) -> int:
+    def settle(self, offer: BatchOffer, done: Sequence[int], rows: Sequence[bytes]) -> int:
         """Take in the rows of an offer, and put back what was not done; how many were wanted."""
         wanted = 0
         for place, row in zip(done, rows, strict=True):
-            ticket, number = offer.items[place]
-            ticket.tries = 0
-            ticket.rows[number] = row
-            wanted += not ticket.ended.is_set()
-            if None not in ticket.rows:
-                ticket.ended.set()
+            pending, number = offer.items[place]
+            pending.tries = 0
+            pending.rows[number] = row
+            wanted += not pending.ended.is_set()
+            if None not in pending.rows:
+                pending.ended.set()
         undone = set(range(len(offer.items))) - set(done)
         self._put_back([offer.items[place] for place in sorted(undone)])
         return wanted
 
-    def give_back(self, offer: Offer, error: EngineError) -> int:
+    def give_back(self, offer: BatchOffer, error: EngineError) -> int:
         """An offer came to nothing: it is tried once more, then its jobs fail with the reason.
 
         How many failed, or were dropped meanwhile.
         """
         ended = 0
-        for ticket in {ticket for ticket, _ in offer.items}:
-            ticket.tries += 1
-            if ticket.tries >= TRIES_MAX:
-                ticket.fail(type(error)(error.message, todo=error.todo))
-            ended += ticket.failure is not None or ticket not in self._tickets
+        for pending in {pending for pending, _ in offer.items}:
+            pending.tries += 1
+            if pending.tries >= TRIES_MAX:
+                pending.fail(type(error)(error.message, todo=error.todo))
+            ended += pending.failure is not None or pending not in self._pending_jobs
         self._put_back(list(offer.items))
         return ended
 
     def fail(self, model: ContentId, kind: type[BatonError], message: str) -> None:
         """End every job of a model."""
-        for ticket in self._tickets:
-            if ticket.model == model and not ticket.ended.is_set():
-                ticket.fail(kind(message))
+        for pending in self._pending_jobs:
+            if pending.model == model and not pending.ended.is_set():
+                pending.fail(kind(message))
 
-    def _put_back(self, items: list[tuple[Ticket, int]]) -> None:
-        for ticket, number in reversed(items):
+    def _put_back(self, items: list[tuple[EmbeddingJob, int]]) -> None:
+        for pending, number in reversed(items):
             # A ticket that was dropped or has failed is not worked on any more.
-            if ticket in self._tickets and not ticket.ended.is_set():
-                ticket.waiting.appendleft(number)
+            if pending in self._pending_jobs and not pending.ended.is_set():
+                pending.waiting.appendleft(number)

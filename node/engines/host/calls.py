@@ -30,7 +30,7 @@ TRIES_MAX = 2
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
+class CallJob:
     """One call: its inputs once they were read, the rows done so far, and how it ended."""
 
     model: ContentId
@@ -80,19 +80,19 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class CallRun:
     """One message to the worker: which rows of which calls are in it, in order."""
 
     model: ContentId
     message: dict[str, Value]
-    items: tuple[tuple[Ticket, int, int], ...]
+    items: tuple[tuple[CallJob, int, int], ...]
 
     @property
     def rows(self) -> int:
         return sum(end - begin for _, begin, end in self.items)
 
 
-class Calls:
+class CallScheduler:
     """See `node.engines.host.format_queue.Work`."""
 
     operations = frozenset({"call"})
@@ -102,33 +102,33 @@ class Calls:
     def __init__(self, _jobs_max: int, wake: Callable[[], None]) -> None:
         # The engine bounds how many there are.
         self._wake = wake
-        self._tickets: deque[Ticket] = deque()
+        self._pending_jobs: deque[CallJob] = deque()
         self._signatures: dict[ContentId, Signature] = {}
 
     @property
     def units(self) -> int:
-        return sum(it.rows_left for it in self._tickets if not it.ended.is_set())
+        return sum(it.rows_left for it in self._pending_jobs if not it.ended.is_set())
 
     @property
     def ready(self) -> bool:
-        return any(self._waits(it) for it in self._tickets)
+        return any(self._waits(it) for it in self._pending_jobs)
 
     def __len__(self) -> int:
-        return len(self._tickets)
+        return len(self._pending_jobs)
 
     def check(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
         check_files(manifest, files, FILES)
 
-    def offer(self) -> Run | None:
+    def offer(self) -> CallRun | None:
         """The next run; None when nothing waits. The next one begins with somebody else."""
-        first = next((it for it in self._tickets if self._waits(it)), None)
+        first = next((it for it in self._pending_jobs if self._waits(it)), None)
         if first is None:
             return None
-        self._tickets.remove(first)
-        self._tickets.append(first)
+        self._pending_jobs.remove(first)
+        self._pending_jobs.append(first)
         signature = self._signatures.get(first.model)
         if signature is None:
-            return Run(first.model, {"do": "signature", "model": first.model}, ())
+            return CallRun(first.model, {"do": "signature", "model": first.model}, ())
         if not signature.rows:
             first.waiting.clear()
             message: dict[str, Value] = {
@@ -137,118 +137,118 @@ class Calls:
                 "shapes": [list(it.shape) for it in first.tensors],
                 "inputs": [it.data for it in first.tensors],
             }
-            return Run(first.model, message, ((first, 0, 1),))
+            return CallRun(first.model, message, ((first, 0, 1),))
         return _shared(first.model, self._sharing(first), signature.rows)
 
-    def settle(self, offer: Run, reply: dict[str, Any]) -> int:
+    def settle(self, offer: CallRun, reply: dict[str, Any]) -> int:
         """Take in what a run gave; how many rows were wanted. EngineFailed for an odd answer."""
         if offer.message["do"] == "signature":
             self._signatures[offer.model] = Signature.of(reply)
-            for ticket in self._tickets:
-                if ticket.model == offer.model and not ticket.ended.is_set():
-                    ticket.read(self._signatures[offer.model])
+            for pending in self._pending_jobs:
+                if pending.model == offer.model and not pending.ended.is_set():
+                    pending.read(self._signatures[offer.model])
             return 0
         if "refused" in reply:
-            for ticket, _, _ in offer.items:
-                ticket.fail(Malformed(f"the model cannot be called so: {reply['refused']}"))
+            for pending, _, _ in offer.items:
+                pending.fail(Malformed(f"the model cannot be called so: {reply['refused']}"))
             return 0
         shapes, outputs = reply["shapes"], reply["outputs"]
         sizes = [len(it) // offer.rows for it in outputs]
         if any(len(it) != size * offer.rows for it, size in zip(outputs, sizes, strict=True)):
             raise EngineFailed("the worker answered what it was not asked")
         at, wanted = 0, 0
-        for ticket, begin, end in offer.items:
+        for pending, begin, end in offer.items:
             to = at + end - begin
-            ticket.tries = 0
-            ticket.shapes = shapes
-            ticket.parts[begin] = [
+            pending.tries = 0
+            pending.shapes = shapes
+            pending.parts[begin] = [
                 data[at * size : to * size] for data, size in zip(outputs, sizes, strict=True)
             ]
             at = to
-            if not ticket.ended.is_set():
+            if not pending.ended.is_set():
                 wanted += end - begin
-                ticket.rows_left -= end - begin
-                if not ticket.rows_left:
-                    ticket.ended.set()
+                pending.rows_left -= end - begin
+                if not pending.rows_left:
+                    pending.ended.set()
         return wanted
 
-    def tells_speed(self, offer: Run, units: int) -> bool:
+    def tells_speed(self, offer: CallRun, units: int) -> bool:
         # A run that was not full says nothing about it.
         signature = self._signatures.get(offer.model)
         return bool(offer.items) and signature is not None and units >= signature.rows
 
-    def give_back(self, offer: Run, error: EngineError) -> int:
+    def give_back(self, offer: CallRun, error: EngineError) -> int:
         """A run came to nothing: its calls are tried once more, then they fail with the reason."""
         if not offer.items:
             self.fail(offer.model, type(error), error.message)
             # Whoever called: the model was asked what it reads, and nothing of a call.
             return 1
-        tickets = {ticket for ticket, _, _ in offer.items}
-        for ticket in tickets:
-            ticket.tries += 1
-            if ticket.tries >= TRIES_MAX:
-                ticket.fail(type(error)(error.message, todo=error.todo))
-        for ticket, begin, end in reversed(offer.items):
-            if not ticket.ended.is_set():
-                ticket.waiting.appendleft((begin, end))
-        return sum(ticket.ended.is_set() for ticket in tickets)
+        pending_jobs = {pending for pending, _, _ in offer.items}
+        for pending in pending_jobs:
+            pending.tries += 1
+            if pending.tries >= TRIES_MAX:
+                pending.fail(type(error)(error.message, todo=error.todo))
+        for pending, begin, end in reversed(offer.items):
+            if not pending.ended.is_set():
+                pending.waiting.appendleft((begin, end))
+        return sum(pending.ended.is_set() for pending in pending_jobs)
 
     def fail(self, model: ContentId, kind: type[BatonError], message: str) -> None:
         self._signatures.pop(model, None)
-        for ticket in self._tickets:
-            if ticket.model == model and not ticket.ended.is_set():
-                ticket.fail(kind(message))
+        for pending in self._pending_jobs:
+            if pending.model == model and not pending.ended.is_set():
+                pending.fail(kind(message))
 
     def restarted(self) -> None:
         """Nothing of a call stays in the worker between two runs."""
 
     async def infer(self, job: Job, ready: Loaded, emit: Emit | None) -> Output:
         """Give `Tensors` to the model and have its answer as `Tensors`; nothing before the end."""
-        ticket = Ticket(job.model, job.input)
+        pending = CallJob(job.model, job.input)
         if job.model in self._signatures:
-            ticket.read(self._signatures[job.model])
-        self._tickets.append(ticket)
+            pending.read(self._signatures[job.model])
+        self._pending_jobs.append(pending)
         self._wake()
         try:
             with within(job.deadline_s):
-                await ticket.ended.wait()
+                await pending.ended.wait()
         finally:
             # Nobody waits for it any more: what is under way of it counts for nothing.
-            ticket.waiting.clear()
-            ticket.ended.set()
-            self._tickets.remove(ticket)
-        if ticket.failure is not None:
-            raise ticket.failure
-        return Output(data=ticket.answer(), units=1)
+            pending.waiting.clear()
+            pending.ended.set()
+            self._pending_jobs.remove(pending)
+        if pending.failure is not None:
+            raise pending.failure
+        return Output(data=pending.answer(), units=1)
 
-    def _waits(self, ticket: Ticket) -> bool:
-        return bool(ticket.waiting) or (not ticket.tensors and not ticket.ended.is_set())
+    def _waits(self, pending: CallJob) -> bool:
+        return bool(pending.waiting) or (not pending.tensors and not pending.ended.is_set())
 
-    def _sharing(self, first: Ticket) -> list[Ticket]:
+    def _sharing(self, first: CallJob) -> list[CallJob]:
         """Who takes part in a run: one that was there when a worker died goes by itself."""
         if first.tries:
             return [first]
-        others = (it for it in self._tickets if it.waiting and not it.tries)
+        others = (it for it in self._pending_jobs if it.waiting and not it.tries)
         return [first, *(it for it in others if it is not first and it.model == first.model)]
 
 
-def _shared(model: ContentId, tickets: list[Ticket], rows_max: int) -> Run:
+def _shared(model: ContentId, pending_jobs: list[CallJob], rows_max: int) -> CallRun:
     """Rows of these calls, as many as one run takes; each has a fair share, in turns."""
-    items: list[tuple[Ticket, int, int]] = []
-    left, sharing = rows_max, deque(tickets)
+    items: list[tuple[CallJob, int, int]] = []
+    left, sharing = rows_max, deque(pending_jobs)
     while sharing and left:
-        ticket = sharing.popleft()
-        begin, end = ticket.take(max(1, left // (len(sharing) + 1)))
+        pending = sharing.popleft()
+        begin, end = pending.take(max(1, left // (len(sharing) + 1)))
         left -= end - begin
-        if items and items[-1][0] is ticket and items[-1][2] == begin:
-            items[-1] = (ticket, items[-1][1], end)
+        if items and items[-1][0] is pending and items[-1][2] == begin:
+            items[-1] = (pending, items[-1][1], end)
         else:
-            items.append((ticket, begin, end))
-        if ticket.waiting:
-            sharing.append(ticket)
+            items.append((pending, begin, end))
+        if pending.waiting:
+            sharing.append(pending)
     inputs = [
-        b"".join(_rows_of(ticket.tensors[number], begin, end) for ticket, begin, end in items)
-        for number in range(len(tickets[0].tensors))
+        b"".join(_rows_of(pending.tensors[number], begin, end) for pending, begin, end in items)
+        for number in range(len(pending_jobs[0].tensors))
     ]
     message: dict[str, Value] = {
         "do": "rows",
@@ -256,7 +256,7 @@ def _shared(model: ContentId, tickets: list[Ticket], rows_max: int) -> Run:
         "rows": rows_max - left,
         "inputs": inputs,
     }
-    return Run(model, message, tuple(items))
+    return CallRun(model, message, tuple(items))
 
 
 def _rows_of(tensor: Tensor, begin: int, end: int) -> bytes:

@@ -23,7 +23,7 @@ FILES = ("model.safetensors", "tokenizer.json")
 class Batch:
     """Texts for one pass, as the worker is asked for them."""
 
-    offer: batching.Offer
+    offer: batching.BatchOffer
 
     @property
     def model(self) -> ContentId:
@@ -34,7 +34,7 @@ class Batch:
         return {"do": "embed", "model": self.offer.model, "texts": self.offer.texts}
 
 
-class Embedding:
+class EmbeddingScheduler:
     """See `node.engines.host.format_queue.Work`; the queue is `node.engines.host.batching`."""
 
     operations = frozenset({"embed"})
@@ -92,15 +92,15 @@ class Embedding:
         tokens = ready.manifest.parameters["tokens_max"]
         assert isinstance(tokens, int), "the worker checked it"
         self._pass_tokens = max(self._pass_tokens, tokens)
-        ticket = self._queue.put(job.model, texts, self.units / ready.units_per_s)
+        pending = self._queue.put(job.model, texts, self.units / ready.units_per_s)
         self._wake()
         try:
             with within(job.deadline_s):
-                await ticket.ended.wait()
+                await pending.ended.wait()
         finally:
-            self._queue.drop(ticket)
-        if ticket.failure is not None:
-            raise ticket.failure
-        data = b"".join(row for row in ticket.rows if row is not None)
+            self._queue.drop(pending)
+        if pending.failure is not None:
+            raise pending.failure
+        data = b"".join(row for row in pending.rows if row is not None)
         vectors = Vectors(dimensions=len(data) // (4 * len(texts)), rows=len(texts), data=data)
         return Output(data=vectors.to_bytes(), units=len(texts))

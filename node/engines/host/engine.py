@@ -21,15 +21,15 @@ from wire.errors import ModelRefused, Refused
 from wire.model import Manifest
 
 SCHEDULERS: Mapping[str, MakeScheduler] = {
-    embedding.FORMAT: embedding.Embedding,
-    generating.FORMAT: generating.Generating,
-    onnx_calls.FORMAT: onnx_calls.Calls,
+    embedding.FORMAT: embedding.EmbeddingScheduler,
+    generating.FORMAT: generating.GenerationScheduler,
+    onnx_calls.FORMAT: onnx_calls.CallScheduler,
 }
 # Of any model, while none is loaded.
 UNITS_AT_ONCE = max(
-    embedding.Embedding.units_at_once,
-    generating.Generating.units_at_once,
-    onnx_calls.Calls.units_at_once,
+    embedding.EmbeddingScheduler.units_at_once,
+    generating.GenerationScheduler.units_at_once,
+    onnx_calls.CallScheduler.units_at_once,
 )
 
 
@@ -81,7 +81,7 @@ class TinygradEngine:
             restarts=self._shared.restarts,
             running=bool(self.worker_ids),
             last_failure=self._shared.last_failure,
-            aside=self._shared.quarantine.told(trio.current_time()),
+            quarantined=self._shared.quarantine.told(trio.current_time()),
             loading={
                 model: it.load_share for model, it in workers.items() if it.load_share is not None
             },

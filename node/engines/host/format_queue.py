@@ -18,7 +18,7 @@ from wire.errors import BatonError, EngineError, ModelRefused, TooSlow
 from wire.model import Manifest
 
 
-class Offer(Protocol):
+class WorkerRequest(Protocol):
     """One message to the worker, and the model it is for."""
 
     @property
@@ -29,7 +29,7 @@ class Offer(Protocol):
         """What the worker is asked; `model` in it names the model."""
 
 
-class Work(Protocol):
+class FormatScheduler(Protocol):
     """All jobs of one format. Every job it took is in `len()` until its `infer` returns."""
 
     @property
@@ -53,7 +53,7 @@ class Work(Protocol):
         """What can be seen without starting the worker; ModelRefused."""
 
     def offer(self) -> Any:
-        """The next `Offer`; None when nothing waits."""
+        """The next `WorkerRequest`; None when nothing waits."""
 
     def settle(self, offer: Any, reply: dict[str, Any]) -> int:
         """Take in the worker's reply; how many wanted units it did.

@@ -26,7 +26,7 @@ from wire.generation import Ending, Generation, Token, read_frames, to_frame
 from wire.message import Progress
 from wire.model import Manifest
 
-__all__ = ["FORMAT", "Generating"]
+__all__ = ["FORMAT", "GenerationScheduler"]
 
 # A frame to the worker has to hold a whole job.
 INPUT_BYTES_MAX = limits.FRAME_BYTES_MAX // 2
@@ -41,7 +41,7 @@ ANSWER_TOKENS = 256
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
+class GenerationJob:
     """One answer: its frames as far as known, and how many of them the worker made itself.
 
     `tries` came to nothing since its last new token; `deaths` are of workers, since it began.
@@ -101,9 +101,9 @@ class Step:
     """One message to the worker; `paused` of the answers that are `going` take no part in it."""
 
     model: ContentId
-    begun: tuple[Ticket, ...]
-    going: tuple[Ticket, ...]
-    paused: tuple[Ticket, ...]
+    begun: tuple[GenerationJob, ...]
+    going: tuple[GenerationJob, ...]
+    paused: tuple[GenerationJob, ...]
     message: dict[str, Value]
 
 
@@ -116,7 +116,7 @@ class _Place:
     forgotten: list[int] = field(default_factory=list)
 
 
-class Generating:
+class GenerationScheduler:
     """See `node.engines.host.format_queue.Work`."""
 
     operations = frozenset({"generate"})
@@ -125,21 +125,21 @@ class Generating:
     def __init__(self, jobs_max: int, wake: Callable[[], None]) -> None:
         self._jobs_max = jobs_max
         self._wake = wake
-        self._tickets: deque[Ticket] = deque()
+        self._pending_jobs: deque[GenerationJob] = deque()
         self._places: dict[ContentId, _Place] = {}
         self._turns: deque[ContentId] = deque()
         self._numbers = 0
 
     @property
     def units(self) -> int:
-        return sum(max(0, it.most - it.made) for it in self._tickets if not it.over)
+        return sum(max(0, it.most - it.made) for it in self._pending_jobs if not it.over)
 
     @property
     def ready(self) -> bool:
         return any(self._has_work(model) for model in self._turns)
 
     def __len__(self) -> int:
-        return len(self._tickets)
+        return len(self._pending_jobs)
 
     def check(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
         check_files(manifest, files, (FILE,))
@@ -179,24 +179,24 @@ class Generating:
     def give_back(self, offer: Step, error: EngineError) -> int:
         died = isinstance(error, EngineFailed)
         ended = 0
-        for ticket in (*offer.begun, *offer.going):
-            self._back(ticket)
+        for pending in (*offer.begun, *offer.going):
+            self._back(pending)
             if not died:
                 # The worker lives and may know of it still.
-                self._places[offer.model].forgotten.append(ticket.number)
-            if ticket in offer.paused:
+                self._places[offer.model].forgotten.append(pending.number)
+            if pending in offer.paused:
                 continue
-            ticket.tries += 1
-            ticket.deaths += died
-            if ticket.tries >= TRIES_MAX or ticket.deaths >= DEATHS_MAX:
-                ticket.fail(type(error)(error.message, todo=error.todo))
-            ended += ticket.over or ticket not in self._tickets
+            pending.tries += 1
+            pending.deaths += died
+            if pending.tries >= TRIES_MAX or pending.deaths >= DEATHS_MAX:
+                pending.fail(type(error)(error.message, todo=error.todo))
+            ended += pending.over or pending not in self._pending_jobs
         return ended
 
     def fail(self, model: ContentId, kind: type[BatonError], message: str) -> None:
-        for ticket in self._tickets:
-            if ticket.job.model == model and not ticket.over:
-                ticket.fail(kind(message))
+        for pending in self._pending_jobs:
+            if pending.job.model == model and not pending.over:
+                pending.fail(kind(message))
         self._places.pop(model, None)
         if model in self._turns:
             self._turns.remove(model)
@@ -205,8 +205,8 @@ class Generating:
         for place in self._places.values():
             place.free = place.slots
             place.forgotten.clear()
-        for ticket in self._tickets:
-            self._back(ticket)
+        for pending in self._pending_jobs:
+            self._back(pending)
 
     async def infer(self, job: Job, ready: Loaded, emit: Emit | None) -> Output:
         """Answer a `Generation`, token by token."""
@@ -214,57 +214,59 @@ class Generating:
         sampling = Sampling.of(job.parameters)
         if len(job.input) > INPUT_BYTES_MAX:
             raise ModelRefused(f"a prompt of {len(job.input)} bytes, at most {INPUT_BYTES_MAX}")
-        ticket = self._ticket(job, sampling.tokens)
-        self._tickets.append(ticket)
+        pending = self._ticket(job, sampling.tokens)
+        self._pending_jobs.append(pending)
         if job.model not in self._places:
             self._places[job.model] = _Place()
             self._turns.append(job.model)
         self._wake()
         try:
             with within(job.deadline_s):
-                await self._follow(ticket, emit)
+                await self._follow(pending, emit)
         finally:
-            self._drop(ticket)
-        return Output(data=b"".join(ticket.frames), units=len(ticket.frames))
+            self._drop(pending)
+        return Output(data=b"".join(pending.frames), units=len(pending.frames))
 
-    async def _follow(self, ticket: Ticket, emit: Emit | None) -> None:
+    async def _follow(self, pending: GenerationJob, emit: Emit | None) -> None:
         """Emit what is new until all is there; its failure otherwise."""
         while True:
-            moved = ticket.moved
-            if ticket.failure is not None:
-                raise ticket.failure
-            known = min(ticket.made, len(ticket.frames))
-            if ticket.emitted < known:
-                position = ticket.emitted
-                was_paused = ticket.paused
+            moved = pending.moved
+            if pending.failure is not None:
+                raise pending.failure
+            known = min(pending.made, len(pending.frames))
+            if pending.emitted < known:
+                position = pending.emitted
+                was_paused = pending.paused
                 if emit is not None:
-                    await emit(Part(position, 1, ticket.frames[position]))
+                    await emit(Part(position, 1, pending.frames[position]))
                 # While this waited the worker may have found an earlier token to be wrong.
-                if ticket.emitted == position:
-                    ticket.emitted += 1
-                if was_paused and not ticket.paused:
+                if pending.emitted == position:
+                    pending.emitted += 1
+                if was_paused and not pending.paused:
                     self._wake()
-            elif ticket.complete:
+            elif pending.complete:
                 return
             else:
                 await moved.wait()
 
-    def _ticket(self, job: Job, most: int) -> Ticket:
+    def _ticket(self, job: Job, most: int) -> GenerationJob:
         self._numbers += 1
         frames = list(_shown(job.resume)) if job.resume is not None else []
-        return Ticket(number=self._numbers, job=job, most=most, frames=frames, emitted=len(frames))
+        return GenerationJob(
+            number=self._numbers, job=job, most=most, frames=frames, emitted=len(frames)
+        )
 
-    def _drop(self, ticket: Ticket) -> None:
-        self._tickets.remove(ticket)
-        place = self._places.get(ticket.job.model)
-        if place is not None and ticket.under_way and not ticket.over:
-            place.forgotten.append(ticket.number)
+    def _drop(self, pending: GenerationJob) -> None:
+        self._pending_jobs.remove(pending)
+        place = self._places.get(pending.job.model)
+        if place is not None and pending.under_way and not pending.over:
+            place.forgotten.append(pending.number)
             self._wake()
 
-    def _back(self, ticket: Ticket) -> None:
+    def _back(self, pending: GenerationJob) -> None:
         """Begin again with it; what is known of it is checked on the way."""
-        ticket.under_way = False
-        ticket.made = 0
+        pending.under_way = False
+        pending.made = 0
 
     def _has_work(self, model: ContentId) -> bool:
         place = self._places[model]
@@ -273,8 +275,8 @@ class Generating:
             return True
         return place.free > 0 and not all(it.under_way for it in mine)
 
-    def _mine(self, model: ContentId) -> list[Ticket]:
-        return [it for it in self._tickets if it.job.model == model and not it.over]
+    def _mine(self, model: ContentId) -> list[GenerationJob]:
+        return [it for it in self._pending_jobs if it.job.model == model and not it.over]
 
     def _step(self, model: ContentId) -> Step:
         place = self._places[model]
@@ -289,32 +291,32 @@ class Generating:
             waiting = [it for it in doubted if not it.under_way and place.free > 0]
             if waiting or doubted[0].under_way:
                 paused = [it for it in going if it is not doubted[0]]
-        begun: list[Ticket] = []
+        begun: list[GenerationJob] = []
         room = INPUT_BYTES_MAX
-        for ticket in waiting[: max(0, place.free)]:
-            room -= len(ticket.job.input)
+        for pending in waiting[: max(0, place.free)]:
+            room -= len(pending.job.input)
             if room < 0 and begun:
                 break
-            begun.append(ticket)
-            ticket.under_way = True
+            begun.append(pending)
+            pending.under_way = True
         forgotten, place.forgotten = place.forgotten, []
         message: dict[str, Value] = {
             "do": "step",
             "model": model,
-            "begin": [_job(ticket) for ticket in begun],
+            "begin": [_job(pending) for pending in begun],
             "end": list(forgotten),
             "paused": [it.number for it in paused],
         }
         return Step(model, tuple(begun), tuple(going), tuple(paused), message)
 
 
-def _job(ticket: Ticket) -> dict[str, Value]:
-    pieces = [piece for frame in ticket.frames for piece in read_frames(frame)]
+def _job(pending: GenerationJob) -> dict[str, Value]:
+    pieces = [piece for frame in pending.frames for piece in read_frames(frame)]
     shown = [piece.id for piece in pieces if isinstance(piece, Token)]
     return {
-        "id": ticket.number,
-        "input": ticket.job.input,
-        "parameters": dict(ticket.job.parameters),
+        "id": pending.number,
+        "input": pending.job.input,
+        "parameters": dict(pending.job.parameters),
         "shown": shown[: limits.ITEMS_MAX // 2],
     }
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import trio
 from trio import TaskStatus  # type: ignore[attr-defined]
 
-from node.engines.host.format_queue import Offer, Work
+from node.engines.host.format_queue import WorkerRequest, FormatScheduler
 from node.engines.host.launch import EngineConfig, prepare
-from node.engines.host.quarantine import FAILURES_MAX, Asides
+from node.engines.host.quarantine import FAILURES_MAX, Quarantine
 from node.engines.host.worker_process import Launch, WorkerProcess, open_worker
 from node.engines.interface import Loaded
 from wire.codec import Value
@@ -26,7 +26,7 @@ from wire.errors import EngineError, EngineFailed, EngineMissing, ModelRefused
 from wire.model import Manifest
 
 # Jobs at most, and what to call when there is something to do.
-MakeScheduler = Callable[[int, Callable[[], None]], Work]
+MakeScheduler = Callable[[int, Callable[[], None]], FormatScheduler]
 RESTART_DELAY_S_MAX = 60.0
 # The measured speed follows the last seconds of full batches.
 SPEED_MEMORY_S = 3.0
@@ -40,7 +40,7 @@ class SharedState:
     cache_folder: Path
     profile: str
     config: EngineConfig
-    quarantine: Asides = field(default_factory=Asides)
+    quarantine: Quarantine = field(default_factory=Quarantine)
     at_work: int = 0
     units_done: int = 0
     restarts: int = 0
@@ -59,7 +59,7 @@ class ModelWorker:
     ) -> None:
         self.manifest = manifest
         self.files = files
-        self.scheduler: Work = make_scheduler(shared.config.jobs_max, self.wake)
+        self.scheduler: FormatScheduler = make_scheduler(shared.config.jobs_max, self.wake)
         self.ready: Loaded | None = None
         # How much of the load under way is done, from 0 to 1; None where none is.
         self.load_share: float | None = None
@@ -153,7 +153,7 @@ class ModelWorker:
             finally:
                 self._shared.at_work -= 1
 
-    async def _do(self, worker: WorkerProcess, offer: Offer) -> None:
+    async def _do(self, worker: WorkerProcess, offer: WorkerRequest) -> None:
         shared, scheduler = self._shared, self.scheduler
         began_s = trio.current_time()
         try:

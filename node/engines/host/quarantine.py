@@ -33,7 +33,7 @@ class _Record:
 
 
 @dataclass(slots=True)
-class Asides:
+class Quarantine:
     """What is known of each model's failures. It is told the time and does nothing itself."""
 
     _records: dict[ContentId, _Record] = field(default_factory=dict)

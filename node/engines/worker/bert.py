@@ -15,7 +15,7 @@ from tinygrad import Tensor, TinyJit
 from node.engines.formats.bert import BLOCK, BertShape, BertWeights, slots
 from node.engines.formats.safetensors import Array
 from node.engines.worker.buffers import placed, write, zeros
-from node.engines.worker.matmul import Products
+from node.engines.worker.matmul import Matmul
 
 NO_TEXT = -1
 
@@ -23,7 +23,7 @@ NO_TEXT = -1
 class Encoder:
     """The weights on the device, and the graph over them."""
 
-    def __init__(self, shape: BertShape, weights: BertWeights, products: Products) -> None:
+    def __init__(self, shape: BertShape, weights: BertWeights, products: Matmul) -> None:
         self._shape = shape
         self._host = weights
         self._products = products

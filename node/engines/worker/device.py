@@ -9,7 +9,7 @@ from node.engines.worker.load_progress import LoadProgress
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WorkerDevice:
     """`cache` is the folder of captured graphs, `versions` what they depend on besides the model.
 
     `memory_bytes_max` bounds the process's address space; 0: no bound. `progress` is of its load.

@@ -13,9 +13,9 @@ from node.engines.formats.bert import BertShape, BertWeights, fill
 from node.engines.formats.safetensors import read_table
 from node.engines.host.batching import OFFER_TEXTS_MAX
 from node.engines.worker.bert import Encoder
-from node.engines.worker.device import Place, memory_bytes
+from node.engines.worker.device import WorkerDevice, memory_bytes
 from node.engines.worker.graph_cache import GraphCache
-from node.engines.worker.matmul import Products
+from node.engines.worker.matmul import Matmul
 from node.engines.worker.tokenizer import Tokens, read_tokens
 from wire.codec import Value
 from wire.errors import ModelRefused
@@ -25,7 +25,7 @@ WARM_UP = ["A sentence of about the length that people ask about."] * OFFER_TEXT
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class LoadedEmbedder:
     """One model, ready to run."""
 
     shape: BertShape
@@ -59,7 +59,7 @@ class Model:
         return {"done": now.texts, "data": vectors.astype("<f4").tobytes()}, len(chosen)
 
 
-def load(manifest: Manifest, files: dict[str, Path], place: Place) -> Model:
+def load(manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> LoadedEmbedder:
     """Check, read and compile (or find compiled) one model; ModelRefused, EngineMissing."""
     shape = BertShape.of(manifest)
     weights = BertWeights.read(read_table(files["model.safetensors"]), shape)
@@ -67,8 +67,8 @@ def load(manifest: Manifest, files: dict[str, Path], place: Place) -> Model:
         files["tokenizer.json"], tokens_max=shape.tokens_max, vocabulary=len(weights.words)
     )
     place.progress.at(0.1)
-    encoder = Encoder(shape, weights, Products(blocked=Device.DEFAULT == "CPU"))
+    encoder = Encoder(shape, weights, Matmul(blocked=Device.DEFAULT == "CPU"))
     key = " ".join((str(manifest.id), place.versions, str(DEV.value)))
     with place.progress.part(0.2, 1.0):
         graphs = GraphCache(place, key).collect(shape.buckets, encoder.capture)
-    return Model(shape, tokens, encoder, graphs, memory_bytes())
+    return LoadedEmbedder(shape, tokens, encoder, graphs, memory_bytes())

@@ -19,7 +19,7 @@ from typing import Any, Self
 from tinygrad.engine import realize
 from tinygrad.uop.ops import UOp
 
-from node.engines.worker.device import Place
+from node.engines.worker.device import WorkerDevice
 from node.engines.worker.load_progress import LoadProgress
 from wire.errors import EngineMissing
 
@@ -35,7 +35,7 @@ FEW = 4
 class GraphCache:
     """The graphs of one model in one folder. `key` names all they depend on but the bucket."""
 
-    def __init__(self, place: Place, key: str) -> None:
+    def __init__(self, place: WorkerDevice, key: str) -> None:
         self._folder = place.cache
         self._progress = place.progress
         self._key = f"{LAYOUT} {key}"

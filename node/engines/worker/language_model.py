@@ -12,14 +12,14 @@ from tinygrad.helpers import DEV
 from node.engines.formats.gguf import BESIDES_BYTES, FILE, SLOTS, GgufModel, describe
 from node.engines.sampler import Sampling
 from node.engines.worker.chat import ChatTemplate
-from node.engines.worker.device import Place
+from node.engines.worker.device import WorkerDevice
 from node.engines.worker.gguf_tokens import TokenTable, read_table
 from node.engines.worker.grammar import Grammars
 from node.engines.worker.graph_cache import GraphCache
 from node.engines.worker.load_progress import LoadProgress
-from node.engines.worker.matmul import Products
-from node.engines.worker.sequence import FAULTS, Answer, refusal_of
-from node.engines.worker.slots import Row, Slots
+from node.engines.worker.matmul import Matmul
+from node.engines.worker.sequence import FAULTS, TokenSequence, refusal_of
+from node.engines.worker.slots import SlotRow, Slots
 from node.engines.worker.transformer import ANSWERING, READING, LanguageModel
 from wire.codec import Value
 from wire.errors import ModelRefused
@@ -31,7 +31,7 @@ WARM_UP_STEPS = 4
 READ = 0.3
 
 
-class Model:
+class LoadedLanguageModel:
     """One model, ready to run; `answer` does one step."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Model:
 
     def warm_up(self) -> tuple[float, float]:
         """Tokens in a second where every slot is busy, and where one is."""
-        rows = [Row(0, slot, 0) for slot in range(self._language.slots)]
+        rows = [SlotRow(0, slot, 0) for slot in range(self._language.slots)]
         for done, size in enumerate(self._sizes):
             self._progress.at(done / len(self._sizes))
             logits = self._language.run((rows * size)[:size])
@@ -72,7 +72,7 @@ class Model:
                 raise ModelRefused("the model answered with numbers that are not finite")
         return self._speed(rows), self._speed(rows[:1])
 
-    def _speed(self, rows: list[Row]) -> float:
+    def _speed(self, rows: list[SlotRow]) -> float:
         began_s = time.perf_counter()
         for _ in range(WARM_UP_STEPS):
             self._language.run(rows)
@@ -100,10 +100,10 @@ class Model:
             "slots": self._language.slots,
         }
 
-    def _forward(self, rows: Sequence[Row]) -> Any:
+    def _forward(self, rows: Sequence[SlotRow]) -> Any:
         return self._language.run(rows)
 
-    def _begun(self, job: dict[str, Any]) -> Answer:
+    def _begun(self, job: dict[str, Any]) -> TokenSequence:
         """A job as an answer to begin with; ModelRefused with the reason."""
         asked = Generation.from_bytes(job["input"])
         sampling = Sampling.of(job["parameters"])
@@ -122,7 +122,7 @@ class Model:
         most = min(sampling.tokens, context - len(tokens))
         words = len(self._table.names)
         forced = [token for token in job["shown"] if 0 <= token < words]
-        return Answer(
+        return TokenSequence(
             id=job["id"],
             model=self._id,
             table=self._table,
@@ -135,23 +135,23 @@ class Model:
         )
 
 
-def load(manifest: Manifest, files: dict[str, Path], place: Place) -> Model:
+def load(manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> LoadedLanguageModel:
     """Check, read and compile (or find compiled) one model; ModelRefused, EngineMissing."""
     model = describe(files[FILE])
     table = read_table(model)
     slots = _slots(model, place)
     with place.progress.part(0.0, READ):
         language = LanguageModel(
-            model, slots, Products(blocked=Device.DEFAULT == "CPU"), place.progress
+            model, slots, Matmul(blocked=Device.DEFAULT == "CPU"), place.progress
         )
     key = " ".join((str(manifest.id), place.versions, str(DEV.value), f"{slots} slots"))
     sizes = (*ANSWERING, *READING) if language.exact else (max(ANSWERING), *READING)
     with place.progress.part(READ, 1.0):
         language.ready(GraphCache(place, key).collect(sizes, language.capture))
-    return Model(manifest, table, language, sizes, place.progress)
+    return LoadedLanguageModel(manifest, table, language, sizes, place.progress)
 
 
-def _slots(model: GgufModel, place: Place) -> int:
+def _slots(model: GgufModel, place: WorkerDevice) -> int:
     """How many answers fit beside the weights; ModelRefused if not even one does."""
     if not place.memory_bytes_max:
         return SLOTS

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from node.engines.frames import read_frame, to_frame
-from node.engines.worker.device import Place
+from node.engines.worker.device import WorkerDevice
 from node.engines.worker.load_progress import LoadProgress
 from wire.codec import Value
 from wire.errors import EngineError
@@ -32,7 +32,7 @@ LOADERS = {
 LOADED = 0.95
 
 
-class Model(Protocol):
+class LoadedModel(Protocol):
     """One model, ready to run."""
 
     @property
@@ -51,9 +51,9 @@ class Model(Protocol):
 class Worker:
     """Holds one model, and answers one message after the other."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: WorkerDevice) -> None:
         self._place = place
-        self._model: Model | None = None
+        self._model: LoadedModel | None = None
 
     def answer(self, message: dict[str, Any]) -> dict[str, Value]:
         match message["do"]:
@@ -74,9 +74,11 @@ class Worker:
                 assert self._model is not None, "the engine has loaded one"
                 return self._model.answer(message)
 
-    def _load(self, manifest: Manifest, files: dict[str, Path]) -> Model:
+    def _load(self, manifest: Manifest, files: dict[str, Path]) -> LoadedModel:
         module, _, name = LOADERS[manifest.format].partition(":")
-        model: Model = getattr(importlib.import_module(module), name)(manifest, files, self._place)
+        model: LoadedModel = getattr(importlib.import_module(module), name)(
+            manifest, files, self._place
+        )
         return model
 
 
@@ -103,7 +105,7 @@ def main(cache: str, versions: str, memory_bytes_max: int) -> None:
         target.write(to_frame({"progress": millionths}))
         target.flush()
 
-    place = Place(Path(cache), versions, memory_bytes_max, LoadProgress(report))
+    place = WorkerDevice(Path(cache), versions, memory_bytes_max, LoadProgress(report))
     serve(Worker(place), sys.stdin.buffer, target)
 
 

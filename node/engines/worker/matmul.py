@@ -21,7 +21,7 @@ from node.engines.worker.buffers import placed
 ROWS = 4
 
 
-class Products:
+class Matmul:
     """`linear` for weights, `product` for two computed matrices.
 
     `blocked` says whether the blocks above are used: on a CPU.

@@ -20,9 +20,9 @@ from node.engines.formats.onnx_file import describe
 from node.engines.formats.onnx_graph import Value
 from node.engines.formats.onnx_protobuf import Array
 from node.engines.formats.onnx_wire import CALL_BYTES_MAX, Signature, is_batch, row_bytes
-from node.engines.worker.device import Place, memory_bytes
+from node.engines.worker.device import WorkerDevice, memory_bytes
 from node.engines.worker.graph_cache import GraphCache
-from node.engines.worker.onnx_graph import Graph, Shapes
+from node.engines.worker.onnx_graph import CompiledGraph, Shapes
 from node.engines.worker.onnx_reference import check_agrees, reference
 from wire.codec import Value as Plain
 from wire.errors import ModelRefused
@@ -47,10 +47,10 @@ class Ready:
 
 
 @dataclass(slots=True)
-class Model:
-    """See `node.engines.worker.main.Model`. `buckets` is empty where calls run one by one."""
+class LoadedOnnx:
+    """See `node.engines.worker.main.LoadedOnnx`. `buckets` is empty where calls run one by one."""
 
-    graph: Graph
+    graph: CompiledGraph
     buckets: dict[int, Ready]
     shapes: OrderedDict[Shapes, Ready] = field(default_factory=OrderedDict)
 
@@ -132,7 +132,7 @@ class Model:
         return self.shapes[shapes]
 
 
-def load(manifest: Manifest, files: dict[str, Path], place: Place) -> Model:
+def load(manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> LoadedOnnx:
     """Check, read and compile (or find compiled) one model; ModelRefused, EngineMissing."""
     model = describe(files[FILE])
     if not model.inputs:
@@ -140,11 +140,11 @@ def load(manifest: Manifest, files: dict[str, Path], place: Place) -> Model:
     for value in model.inputs:
         if value.shape is None or 0 in value.shape:
             raise ModelRefused(f"the input {value.name} has no shape that can be filled")
-    graph = Graph(model)
+    graph = CompiledGraph(model)
     key = " ".join(("onnx", str(LAYOUT), str(manifest.id), place.versions, str(DEV.value)))
     cache = GraphCache(place, key)
     buckets = _buckets(graph, cache) if is_batch(model.inputs) else {}
-    made = Model(graph, buckets)
+    made = LoadedOnnx(graph, buckets)
     if not buckets:
         shapes = _shapes(_sample(model.inputs, 1))
         found = cache.collect((0,), lambda _: graph.capture(shapes))
@@ -153,7 +153,7 @@ def load(manifest: Manifest, files: dict[str, Path], place: Place) -> Model:
     return made
 
 
-def _compare(made: Model, path: Path) -> None:
+def _compare(made: LoadedOnnx, path: Path) -> None:
     """ModelRefused if onnxruntime is there and gives something else for made-up inputs."""
     inputs, outputs = made.graph.model.inputs, made.graph.model.outputs
     rows, ready = max(made.buckets.items(), default=(1, next(iter(made.shapes.values()), None)))
@@ -165,7 +165,7 @@ def _compare(made: Model, path: Path) -> None:
         check_agrees([it.name for it in outputs], ours, theirs)
 
 
-def _buckets(graph: Graph, cache: GraphCache) -> dict[int, Ready]:
+def _buckets(graph: CompiledGraph, cache: GraphCache) -> dict[int, Ready]:
     """The buckets whose rows agree to the bit; none if the model is no function of rows."""
     inputs = graph.model.inputs
     size_bytes = sum(map(row_bytes, inputs))
@@ -197,7 +197,7 @@ def _buckets(graph: Graph, cache: GraphCache) -> dict[int, Ready]:
     return ready
 
 
-def _in_runs(graph: Graph, ready: Ready, sample: Sequence[Array], step: int) -> list[Array]:
+def _in_runs(graph: CompiledGraph, ready: Ready, sample: Sequence[Array], step: int) -> list[Array]:
     """The rows of a sample, as many at once as the graph takes; `step` -1: from the last on."""
     rows, count = ready.sources[0].shape[0], sample[0].shape[0]
     order = np.arange(count)[::step]

@@ -22,7 +22,7 @@ from tinygrad.nn.onnx import (
     required_input_python_consts,
 )
 
-from node.engines.formats.onnx_graph import Node, OnnxModel
+from node.engines.formats.onnx_graph import GraphNode, OnnxModel
 from node.engines.formats.onnx_operators import LEARNED
 from node.engines.formats.onnx_protobuf import Array
 from node.engines.formats.onnx_values import ELEMENTS_MAX
@@ -48,7 +48,7 @@ _FAULTS = (
 )
 
 
-class Graph:
+class CompiledGraph:
     """The constants of a model on the device, and graphs over them."""
 
     def __init__(self, model: OnnxModel) -> None:
@@ -116,7 +116,7 @@ class Graph:
             answers.append(answer.clone() if answer.uop.base in known else answer.contiguous())
         return answers
 
-    def _node(self, node: Node) -> OnnxNode:
+    def _node(self, node: GraphNode) -> OnnxNode:
         if node.domain == LEARNED and node.operator in OPERATORS:
             given = options(node, self._place)
         else:

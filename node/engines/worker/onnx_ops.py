@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tinygrad import Tensor
 
-from node.engines.formats.onnx_graph import Node
+from node.engines.formats.onnx_graph import GraphNode
 from node.engines.formats.onnx_protobuf import Array
 from node.engines.formats.onnx_trees import Trees, read_trees
 from wire.errors import ModelRefused
@@ -205,7 +205,7 @@ _LEFT_OUT = frozenset({"n_targets", "multi_class"})
 _LABELS = frozenset({"classlabels_ints", "classlabels_int64s"})
 
 
-def options(node: Node, place: Place) -> dict[str, Any]:
+def options(node: GraphNode, place: Place) -> dict[str, Any]:
     """A node's attributes as its function takes them, lists of numbers on the device."""
     given: dict[str, Any] = {}
     if node.operator.startswith("TreeEnsemble"):

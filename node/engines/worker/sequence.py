@@ -25,7 +25,7 @@ def refusal_of(error: Exception) -> ModelRefused:
 
 
 @dataclass(slots=True, eq=False)
-class Answer:
+class TokenSequence:
     """`prompt` are its tokens, `most` how many the answer may have; `forced` what another made."""
 
     id: int

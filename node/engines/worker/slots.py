@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from node.engines.worker.sequence import FAULTS, Answer, refusal_of
+from node.engines.worker.sequence import FAULTS, TokenSequence, refusal_of
 from wire.errors import ModelRefused
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SlotRow:
     """One token at one place of a slot."""
 
     token: int
@@ -27,7 +27,7 @@ class Row:
 class Forward(Protocol):
     """Runs one pass; the logits of every row, unless the rows are too many to answer."""
 
-    def __call__(self, rows: Sequence[Row]) -> Any: ...
+    def __call__(self, rows: Sequence[SlotRow]) -> Any: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -36,7 +36,7 @@ class Slot:
 
     number: int
     kept: list[int] = field(default_factory=list)
-    answer: Answer | None = None
+    answer: TokenSequence | None = None
     used: int = 0
 
     @property
@@ -66,7 +66,7 @@ class Slots:
         self._answering = answering
         self._reading = reading
         self._reuse = reuse
-        self._waiting: deque[Answer] = deque()
+        self._waiting: deque[TokenSequence] = deque()
         self._steps = 0
 
     @property
@@ -74,7 +74,7 @@ class Slots:
         free = sum(slot.answer is None for slot in self._slots)
         return free - len(self._waiting)
 
-    def begin(self, answer: Answer) -> None:
+    def begin(self, answer: TokenSequence) -> None:
         self._waiting.append(answer)
 
     def end(self, number: int) -> None:
@@ -162,18 +162,18 @@ class Slots:
         assert answer is not None, "a slot without an answer has nothing left"
         first = len(slot.kept)
         part = answer.prompt[first : min(first + most, len(answer.prompt) - 1)]
-        forward([Row(token, slot.number, first + at) for at, token in enumerate(part)])
+        forward([SlotRow(token, slot.number, first + at) for at, token in enumerate(part)])
         slot.kept += part
         slot.used = self._steps
 
-    def _rows(self, paused: frozenset[int]) -> tuple[list[Row], list[Slot]]:
+    def _rows(self, paused: frozenset[int]) -> tuple[list[SlotRow], list[Slot]]:
         """The last token of every answer, and what another made of some, to be checked."""
         ready = [
             slot
             for slot in self._slots
             if slot.answer is not None and slot.left == 1 and slot.answer.id not in paused
         ]
-        rows: list[Row] = []
+        rows: list[SlotRow] = []
         owners: list[Slot] = []
         room = self._answering - len(ready)
         for slot in ready:
@@ -183,6 +183,6 @@ class Slots:
             first = len(slot.kept)
             last = (slot.answer.made or slot.answer.prompt)[-1]
             for at, token in enumerate([last, *beyond]):
-                rows.append(Row(token, slot.number, first + at))
+                rows.append(SlotRow(token, slot.number, first + at))
                 owners.append(slot)
         return rows, owners

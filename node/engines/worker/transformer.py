@@ -20,8 +20,8 @@ from node.engines.worker.buffers import placed, write, zeros
 from node.engines.worker.gguf import read_array
 from node.engines.worker.graph_replay import replay
 from node.engines.worker.load_progress import LoadProgress
-from node.engines.worker.matmul import Products
-from node.engines.worker.slots import Row
+from node.engines.worker.matmul import Matmul
+from node.engines.worker.slots import SlotRow
 
 # Rows of passes that answer, and of passes that only read.
 ANSWERING = (1, 4, 8)
@@ -32,7 +32,7 @@ class LanguageModel:
     """The weights and the kept keys and values on the device, and the graphs over them."""
 
     def __init__(
-        self, model: GgufModel, slots: int, products: Products, progress: LoadProgress
+        self, model: GgufModel, slots: int, products: Matmul, progress: LoadProgress
     ) -> None:
         self.model = model
         self._progress = progress
@@ -121,7 +121,7 @@ class LanguageModel:
     def _uops(self, rows: int) -> list[Any]:
         return [it.uop.base for it in (*self._inputs[rows], *self._weights, *self._kept)]
 
-    def run(self, rows: Sequence[Row]) -> Array | None:
+    def run(self, rows: Sequence[SlotRow]) -> Array | None:
         """One pass; the logits of every row, [rows, words], if they are few enough to answer."""
         size = next(size for size in self._graphs if size >= len(rows))
         # A row that is there twice writes the same numbers to the same place twice.

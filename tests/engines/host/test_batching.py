@@ -3,7 +3,7 @@
 import pytest
 
 from node.engines.formats.bert import fill, slots
-from node.engines.host.batching import OFFER_TEXTS_MAX, Offer, Queue
+from node.engines.host.batching import OFFER_TEXTS_MAX, BatchOffer, Queue
 from wire.content import ContentId
 from wire.errors import EngineFailed, ModelRefused, Refused
 
@@ -11,7 +11,7 @@ ONE, OTHER = ContentId.of(b"one"), ContentId.of(b"other")
 BUCKETS = (32, 128, 256)
 
 
-def all_done(offer: Offer) -> tuple[list[int], list[bytes]]:
+def all_done(offer: BatchOffer) -> tuple[list[int], list[bytes]]:
     places = list(range(len(offer.items)))
     return places, [b"row"] * len(places)
 
@@ -23,7 +23,7 @@ def test_a_short_job_is_in_the_next_offer_whatever_was_there_before() -> None:
     short = queue.put(ONE, ("short",), 0)
     queue.settle(first, *all_done(first))
     second = queue.offer(256)
-    assert short in [ticket for ticket, _ in second.items]
+    assert short in [pending for pending, _ in second.items]
     queue.settle(second, *all_done(second))
     assert short.ended.is_set()
 
@@ -38,14 +38,14 @@ def test_an_offer_is_of_one_model_and_the_other_comes_next() -> None:
 
 def test_what_was_not_done_is_offered_again_in_order() -> None:
     queue = Queue(8)
-    ticket = queue.put(ONE, tuple("abcdef"), 0)
+    pending = queue.put(ONE, tuple("abcdef"), 0)
     offer = queue.offer(256)
     assert queue.settle(offer, [0, 3], [b"A", b"D"]) == 2
     again = queue.offer(256)
     assert again.texts == ["b", "c", "e", "f"]
     queue.settle(again, [0, 1, 2, 3], [b"B", b"C", b"E", b"F"])
-    assert ticket.ended.is_set()
-    assert ticket.rows == [b"A", b"B", b"C", b"D", b"E", b"F"]
+    assert pending.ended.is_set()
+    assert pending.rows == [b"A", b"B", b"C", b"D", b"E", b"F"]
 
 
 def test_after_a_crash_every_job_is_tried_by_itself_and_only_the_guilty_one_fails() -> None:
@@ -55,7 +55,7 @@ def test_after_a_crash_every_job_is_tried_by_itself_and_only_the_guilty_one_fail
     assert len(together.items) == 2
     queue.give_back(together, EngineFailed("it died"))
     while (offer := queue.offer(256)) is not None:
-        assert len({id(ticket) for ticket, _ in offer.items}) == 1
+        assert len({id(pending) for pending, _ in offer.items}) == 1
         if "poison" in offer.texts:
             queue.give_back(offer, EngineFailed("it died"))
         else:
@@ -67,9 +67,9 @@ def test_after_a_crash_every_job_is_tried_by_itself_and_only_the_guilty_one_fail
 
 def test_a_dropped_job_is_not_offered_any_more() -> None:
     queue = Queue(8)
-    ticket = queue.put(ONE, ("a", "b"), 0)
+    pending = queue.put(ONE, ("a", "b"), 0)
     offer = queue.offer(256)
-    queue.drop(ticket)
+    queue.drop(pending)
     queue.settle(offer, [0], [b"A"])
     assert queue.offer(256) is None
     assert not queue.ready

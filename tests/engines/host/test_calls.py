@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from node.engines.formats.onnx_graph import Value
 from node.engines.formats.onnx_wire import CALL_BYTES_MAX, Signature
-from node.engines.host.calls import Calls, Run
+from node.engines.host.calls import CallScheduler, CallRun
 from node.engines.interface import Loaded
 from tests.engines.onnx_models import FOLDER, call, manifest_of, to_arrays
 from wire.errors import EngineFailed, Malformed, ModelRefused, TooSlow
@@ -27,7 +27,7 @@ def rows(count: int, first: float = 0.0) -> dict[str, np.ndarray]:
     return {"x": np.arange(2 * count, dtype=np.float32).reshape(count, 2) + first}
 
 
-def doubled(run: Run) -> dict[str, Any]:
+def doubled(run: CallRun) -> dict[str, Any]:
     """What a worker answers whose model doubles its input."""
     if run.message["do"] == "signature":
         return SIGNATURE.to_plain()
@@ -36,14 +36,16 @@ def doubled(run: Run) -> dict[str, Any]:
     return {"shapes": [[2]], "outputs": [(2 * data).tobytes()]}
 
 
-def work(calls: Calls) -> Run:
+def work(calls: CallScheduler) -> CallRun:
     run = calls.offer()
     assert run is not None
     calls.settle(run, doubled(run))
     return run
 
 
-async def asked(calls: Calls, answers: dict[Any, Any], key: Any, arrays, manifest=MANIFEST) -> None:
+async def asked(
+    calls: CallScheduler, answers: dict[Any, Any], key: Any, arrays, manifest=MANIFEST
+) -> None:
     """Ask, and note the answer or the error."""
     try:
         output = await calls.infer(call(manifest.id, arrays), loaded(manifest), None)
@@ -55,7 +57,7 @@ async def asked(calls: Calls, answers: dict[Any, Any], key: Any, arrays, manifes
 async def test_rows_of_many_calls_share_runs_and_a_long_call_keeps_nobody_waiting(
     autojump_clock: MockClock,
 ) -> None:
-    calls, answers = Calls(lambda: None), {}
+    calls, answers = CallScheduler(lambda: None), {}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(asked, calls, answers, "long", rows(30))
         await trio.testing.wait_all_tasks_blocked()
@@ -84,7 +86,7 @@ async def test_rows_of_many_calls_share_runs_and_a_long_call_keeps_nobody_waitin
 async def test_who_was_there_when_a_worker_died_goes_alone_and_twice_at_most(
     autojump_clock: MockClock,
 ) -> None:
-    calls, answers = Calls(lambda: None), {}
+    calls, answers = CallScheduler(lambda: None), {}
     async with trio.open_nursery() as nursery:
         for number in range(2):
             nursery.start_soon(asked, calls, answers, number, rows(1, number))
@@ -105,7 +107,7 @@ async def test_who_was_there_when_a_worker_died_goes_alone_and_twice_at_most(
 
 
 async def test_an_odd_answer_is_the_workers_fault(autojump_clock: MockClock) -> None:
-    calls, answers = Calls(lambda: None), {}
+    calls, answers = CallScheduler(lambda: None), {}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(asked, calls, answers, 0, rows(3))
         await trio.testing.wait_all_tasks_blocked()
@@ -120,7 +122,7 @@ async def test_an_odd_answer_is_the_workers_fault(autojump_clock: MockClock) -> 
 async def test_models_never_share_a_run_and_a_deadline_ends_a_call(
     autojump_clock: MockClock,
 ) -> None:
-    calls, answers = Calls(lambda: None), {}
+    calls, answers = CallScheduler(lambda: None), {}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(asked, calls, answers, 0, rows(1))
         nursery.start_soon(asked, calls, answers, 1, rows(1), OTHER)
@@ -138,7 +140,7 @@ async def test_models_never_share_a_run_and_a_deadline_ends_a_call(
 
 
 async def test_what_the_worker_refuses_is_the_calls_fault(autojump_clock: MockClock) -> None:
-    calls, answers = Calls(lambda: None), {}
+    calls, answers = CallScheduler(lambda: None), {}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(asked, calls, answers, 0, rows(2))
         await trio.testing.wait_all_tasks_blocked()

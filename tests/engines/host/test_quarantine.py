@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.engines.host.quarantine import FAILURES_MAX, PAUSE_S_MAX, PAUSE_S_MIN, WELL_S, Asides
+from node.engines.host.quarantine import FAILURES_MAX, PAUSE_S_MAX, PAUSE_S_MIN, WELL_S, Quarantine
 from node.models.devices import Devices
 from node.models.on_demand import open_on_demand
 from tests.engines.conftest import OpenEngine
@@ -19,49 +19,53 @@ MODEL = ContentId.of(b"a model")
 
 
 def test_jobs_are_blamed_before_a_model_that_was_well_within_the_hour() -> None:
-    asides = Asides()
-    asides.job_went_well(MODEL, 0.0)
-    assert not any(asides.job_failed(MODEL, now_s) for now_s in range(int(WELL_S) + 1))
+    quarantine = Quarantine()
+    quarantine.job_went_well(MODEL, 0.0)
+    assert not any(quarantine.job_failed(MODEL, now_s) for now_s in range(int(WELL_S) + 1))
     later_s = WELL_S + 1
-    assert [asides.job_failed(MODEL, later_s) for _ in range(FAILURES_MAX)] == [False, False, True]
+    assert [quarantine.job_failed(MODEL, later_s) for _ in range(FAILURES_MAX)] == [
+        False,
+        False,
+        True,
+    ]
     # A load has no job to blame.
-    asides.job_went_well(MODEL, later_s)
-    assert [asides.load_failed(MODEL) for _ in range(FAILURES_MAX)] == [False, False, True]
+    quarantine.job_went_well(MODEL, later_s)
+    assert [quarantine.load_failed(MODEL) for _ in range(FAILURES_MAX)] == [False, False, True]
 
 
 def test_failures_are_counted_from_the_last_job_that_went_well() -> None:
-    asides = Asides()
+    quarantine = Quarantine()
     for now_s in (0.0, 10.0):
         for _ in range(FAILURES_MAX - 1):
-            assert not asides.load_failed(MODEL)
-        asides.job_went_well(MODEL, now_s)
+            assert not quarantine.load_failed(MODEL)
+        quarantine.job_went_well(MODEL, now_s)
 
 
 def test_pauses_double_up_to_a_day_and_are_short_again_once_it_is_well() -> None:
-    asides, now_s, pauses = Asides(), 0.0, []
+    quarantine, now_s, pauses = Quarantine(), 0.0, []
     for _ in range(10):
-        asides.put(MODEL, "it died", again=False, now_s=now_s)
-        until_s = next(at for at in range(10**6) if not asides.refusal(MODEL, now_s + at))
+        quarantine.put(MODEL, "it died", again=False, now_s=now_s)
+        until_s = next(at for at in range(10**6) if not quarantine.refusal(MODEL, now_s + at))
         pauses.append(until_s)
         now_s += until_s
-        asides.loaded(MODEL)
+        quarantine.loaded(MODEL)
         # On trial: its first failure is one too many.
-        assert asides.job_failed(MODEL, now_s)
+        assert quarantine.job_failed(MODEL, now_s)
     assert pauses[:3] == [PAUSE_S_MIN, 2 * PAUSE_S_MIN, 4 * PAUSE_S_MIN]
     assert pauses[-2:] == [PAUSE_S_MAX, PAUSE_S_MAX]
-    asides.job_went_well(MODEL, now_s)
-    asides.put(MODEL, "it died", again=False, now_s=now_s)
-    assert asides.refusal(MODEL, now_s) == "it died; tried again in 10 min"
+    quarantine.job_went_well(MODEL, now_s)
+    quarantine.put(MODEL, "it died", again=False, now_s=now_s)
+    assert quarantine.refusal(MODEL, now_s) == "it died; tried again in 10 min"
 
 
 @pytest.mark.parametrize(
     ("pauses", "words"), [(1, "in 10 min"), (3, "in 40 min"), (5, "in 3 hours"), (9, "in 24 hours")]
 )
 def test_it_says_in_words_when_it_is_tried_again(pauses: int, words: str) -> None:
-    asides = Asides()
+    quarantine = Quarantine()
     for _ in range(pauses):
-        asides.put(MODEL, "it died", again=False, now_s=5.0)
-    assert asides.told(5.0) == {MODEL: f"it died; tried again {words}"}
+        quarantine.put(MODEL, "it died", again=False, now_s=5.0)
+    assert quarantine.told(5.0) == {MODEL: f"it died; tried again {words}"}
 
 
 def deadly(manifest: Manifest, lives: set[int]):
@@ -95,12 +99,12 @@ async def test_a_model_put_aside_is_not_on_offer_keeps_its_room_and_comes_back(
         scene.lives[1].kill()
         await trio.sleep(5)
         assert set(models.loaded()) == {two[0].id, three[0].id}
-        assert "tried again in 10 min" in models.statistics().aside[one[0].id]
+        assert "tried again in 10 min" in models.statistics().quarantined[one[0].id]
         with pytest.raises(ModelRefused, match="put aside"):
             await models.infer(asking(one[0].id, "a"))
         await trio.sleep(PAUSE_S_MIN)
         assert set(engine.loaded()) == {one[0].id, two[0].id}
-        assert not models.statistics().aside
+        assert not models.statistics().quarantined
         assert (await models.infer(asking(one[0].id, "a"))).units == 4
         # Put aside once more; a third model takes its room, so it comes back when it is asked for.
         scene.before = deadly(one[0], {8, 9, 10})
@@ -136,7 +140,7 @@ async def test_a_model_that_failed_when_it_was_first_loaded_is_there_once_it_loa
         for _ in range(FAILURES_MAX - 1):
             with pytest.raises(EngineFailed):
                 await models.load(manifest, files)
-            assert not models.statistics().aside
+            assert not models.statistics().quarantined
         with pytest.raises(ModelRefused, match="tried again in 10 min"):
             await models.load(manifest, files)
         assert not models.loaded()
@@ -161,7 +165,7 @@ async def test_what_one_device_put_aside_another_does_until_it_is_back(
         scene.lives[1].kill()
         await trio.sleep(5)
         assert manifest.id not in second.loaded()
-        assert not devices.statistics().aside
+        assert not devices.statistics().quarantined
         assert (await devices.infer(asking(manifest.id, "a"))).units == 4
         # Let go and loaded again, as where memory is short: the one that can has it at once.
         await devices.unload(manifest.id)

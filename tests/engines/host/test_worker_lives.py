@@ -90,7 +90,7 @@ async def test_hostile_jobs_one_after_the_other_do_not_put_a_model_aside_that_di
         for _ in range(9):
             await answered(engine, found, asking(manifest.id, "X"))
             assert isinstance(found["X"], EngineFailed)
-        assert not engine.statistics().aside
+        assert not engine.statistics().quarantined
         assert (await engine.infer(asking(manifest.id, "good"))).data == found["good"]
 
 
@@ -210,13 +210,13 @@ async def test_without_a_worker_those_who_wait_are_told_and_it_is_tried_again_la
         await answered(engine, found, asking(manifest.id, "a"))
         assert isinstance(found["a"], EngineMissing)
         assert "clang is not installed; tried again in 10 min" in str(found["a"])
-        assert engine.statistics().aside == {
+        assert engine.statistics().quarantined == {
             manifest.id: "clang is not installed; tried again in 10 min"
         }
         scene.missing, scene.before = "", nothing
         await trio.sleep(PAUSE_S_MIN + 1)
         assert set(engine.loaded()) == {manifest.id}
-        assert not engine.statistics().aside
+        assert not engine.statistics().quarantined
         assert (await engine.infer(asking(manifest.id, "a"))).data == whole("a")["a"]
 
 
@@ -241,8 +241,8 @@ async def test_a_model_that_was_put_aside_is_tried_again_ever_more_seldom_until_
         mended = False
         scene.lives[0].kill()
         await trio.sleep(60)
-        aside = engine.statistics().aside
-        assert "tried again in 10 min" in aside[manifest.id]
+        quarantined = engine.statistics().quarantined
+        assert "tried again in 10 min" in quarantined[manifest.id]
         with pytest.raises(ModelRefused, match="put aside: it failed 3 times in a row here"):
             await engine.infer(asking(manifest.id, "a"))
         with pytest.raises(ModelRefused, match="tried again in"):
@@ -258,7 +258,7 @@ async def test_a_model_that_was_put_aside_is_tried_again_ever_more_seldom_until_
         mended = True
         await trio.sleep(PAUSE_S_MAX)
         assert (await engine.infer(asking(manifest.id, "a"))).data == whole("a")["a"]
-        assert not engine.statistics().aside
+        assert not engine.statistics().quarantined
 
 
 async def test_a_model_on_trial_is_put_aside_by_its_first_failure_unless_it_was_well(
@@ -271,16 +271,16 @@ async def test_a_model_on_trial_is_put_aside_by_its_first_failure_unless_it_was_
         await engine.load(manifest, files)
         # It never did a job well here.
         for _ in range(3):
-            assert not engine.statistics().aside
+            assert not engine.statistics().quarantined
             await answered(engine, found, asking(manifest.id, "X"))
-        assert "tried again in 10 min" in engine.statistics().aside[manifest.id]
+        assert "tried again in 10 min" in engine.statistics().quarantined[manifest.id]
         await trio.sleep(PAUSE_S_MIN + 1)
         await answered(engine, found, asking(manifest.id, "X"))
-        assert "tried again in 20 min" in engine.statistics().aside[manifest.id]
+        assert "tried again in 20 min" in engine.statistics().quarantined[manifest.id]
         await trio.sleep(2 * PAUSE_S_MIN + 1)
         await answered(engine, found, asking(manifest.id, "good"))
         await answered(engine, found, asking(manifest.id, "X"))
-        assert not engine.statistics().aside
+        assert not engine.statistics().quarantined
         assert found["good"] == whole(["good"])["good"]
 
 
@@ -298,11 +298,11 @@ async def test_a_model_that_nobody_wants_any_more_is_not_tried_again(
             with pytest.raises((EngineFailed, ModelRefused)):
                 await engine.load(manifest, files)
         await engine.unload(manifest.id)
-        assert manifest.id in engine.statistics().aside
+        assert manifest.id in engine.statistics().quarantined
         asked = len(scene.asked)
         await trio.sleep(PAUSE_S_MIN + 1)
         assert len(scene.asked) == asked
-        assert not engine.statistics().aside
+        assert not engine.statistics().quarantined
         scene.before = nothing
         assert (await engine.load(manifest, files)).model == manifest.id
 

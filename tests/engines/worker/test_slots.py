@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from node.engines.sampler import Sampling
-from node.engines.worker.sequence import Answer
-from node.engines.worker.slots import Row, Slots
+from node.engines.worker.sequence import TokenSequence
+from node.engines.worker.slots import SlotRow, Slots
 from wire.errors import ModelRefused
 
 WORDS = 50
@@ -27,9 +27,9 @@ class Successor:
 
     def __init__(self) -> None:
         self.kept: dict[int, list[int]] = {}
-        self.passes: list[list[Row]] = []
+        self.passes: list[list[SlotRow]] = []
 
-    def __call__(self, rows: Sequence[Row]) -> np.ndarray | None:
+    def __call__(self, rows: Sequence[SlotRow]) -> np.ndarray | None:
         self.passes.append(list(rows))
         found = []
         for row in rows:
@@ -54,8 +54,10 @@ def expected(prompt: list[int], count: int) -> list[int]:
     return tokens[len(prompt) :]
 
 
-def answer(number: int, prompt: list[int], most: int = 6, forced: Sequence[int] = ()) -> Answer:
-    return Answer(
+def answer(
+    number: int, prompt: list[int], most: int = 6, forced: Sequence[int] = ()
+) -> TokenSequence:
+    return TokenSequence(
         id=number,
         model=b"m",
         table=Table(),
@@ -168,7 +170,7 @@ def test_numbers_that_are_not_finite_end_their_answer_alone() -> None:
     held.begin(answer(1, [1]))
     held.begin(answer(2, [2]))
 
-    def broken(rows: Sequence[Row]) -> np.ndarray | None:
+    def broken(rows: Sequence[SlotRow]) -> np.ndarray | None:
         logits = model(rows)
         assert logits is not None
         logits[0] = np.nan
