@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import trio
 
-from p2p.frames import Frame, FrameParser, FrameKind, credit_frame, read_credit
+from p2p.frames import Frame, FrameKind, FrameParser, credit_frame, read_credit
 from p2p.transport import ByteStream
 from wire import limits
 from wire.errors import (

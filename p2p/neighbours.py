@@ -1,9 +1,9 @@
-"""Neighbours: met with a Hello, kept up by swaps, left with a Part.
+"""Neighbours: met with a Hello, kept up by swaps, left with a Goodbye.
 
-The shell around `dialing` and `anti_entropy`; the Hello is in `handshake`. A swap with one neighbour
-every few seconds carries the adverts, and is how each side knows that the other is there and still
-sees it; with each in turn, so that nobody is unheard for long. A neighbour that is silent is no
-candidate any more.
+The shell around `dialing` and `anti_entropy`; the Hello is in `handshake`. A swap with one
+neighbour every few seconds carries the adverts, and is how each side knows that the other is there
+and still sees it; with each in turn, so that nobody is unheard for long. A neighbour that is silent
+is no candidate any more.
 """
 
 import math
@@ -22,7 +22,7 @@ from p2p.transport import ConnectionDown, ConnectionEvent, ConnectionUp
 from p2p.typed_call import TypedCall, refusal_of
 from wire.content import PeerId
 from wire.errors import InputError, Refused, TooSlow
-from wire.message import Message, Newer, Goodbye, Ping, Pong, Swap
+from wire.message import Goodbye, Message, Newer, Ping, Pong, Swap
 
 SWAP_DEADLINE_S = 5.0
 # A newcomer swaps quickly, so often, until its view is of use.

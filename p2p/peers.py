@@ -10,17 +10,17 @@ from p2p.adverts import Advertiser, Capacity, Environment
 from p2p.anti_entropy import AntiEntropy
 from p2p.dialing import Dialing
 from p2p.discovery import Discovery
-from p2p.gossip_rate import GossipRateLimit, GossipRateConfig
+from p2p.gossip_rate import GossipRateConfig, GossipRateLimit
 from p2p.handshake_log import HandshakeLog
 from p2p.neighbours import Neighbours
-from p2p.peer_rpc import PeerRpc, Handler
+from p2p.peer_rpc import Handler, PeerRpc
 from p2p.streams import open_streams
 from p2p.transport import Transport
 from p2p.view import View
 from wire.advert import Advert
 from wire.content import ContentId
 from wire.kinds import Role
-from wire.message import Hello, Goodbye, Ping, Seek, Swap
+from wire.message import Goodbye, Hello, Ping, Seek, Swap
 from wire.signed import Signed
 from wire.signing import SigningKey
 
@@ -165,4 +165,4 @@ def _assembled(
     return peers
 
 
-__all__ = ["Handler", "Capacity", "Peers", "PeersConfig", "PeersStatistics", "open_peers"]
+__all__ = ["Capacity", "Handler", "Peers", "PeersConfig", "PeersStatistics", "open_peers"]

@@ -18,7 +18,7 @@ from store.catalog import Catalog, Recency
 from store.content_store import ContentStore
 from store.files import NO_ROOM
 from store.folder import open_folder
-from store.group_commit import Action, Committer, CommitStatistics, CommitRequest
+from store.group_commit import Action, CommitRequest, CommitStatistics, Committer
 from store.rows import CATALOG_TABLES, Rows
 from store.seam import Store, Table
 from wire.errors import BatonError, StoreFull, StoreUnusable

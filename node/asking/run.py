@@ -6,7 +6,7 @@ import trio
 
 from node.asking.answers import Answered
 from node.dispatch.progress import StreamProgress
-from node.task.events import Accepted, Event, Restarted, Streamed, EventSink
+from node.task.events import Accepted, Event, EventSink, Restarted, Streamed
 from p2p.adverts import Environment
 from wire import limits
 from wire.content import ContentId, PeerId

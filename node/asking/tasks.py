@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from node.asking.answers import Answered, Answers
-from node.asking.run import TaskStatistics, TaskRequest, TaskState, nobody_can, task_of
+from node.asking.run import TaskRequest, TaskState, TaskStatistics, nobody_can, task_of
 from node.checking.quorum import Checking, CheckRequest, Tally
-from node.dispatch.dispatcher import Handoff, LegResult, Dispatcher
+from node.dispatch.dispatcher import Dispatcher, Handoff, LegResult
 from node.serving.infer_role import COMPLETE
 from node.serving.role import nowhere
-from node.task.events import Failed, Kept, EventSink
+from node.task.events import EventSink, Failed, Kept
 from node.task.units import units_of
 from p2p.adverts import Environment
 from p2p.blobs import Blobs

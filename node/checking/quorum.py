@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import trio
 
 from node.dispatch.backoff import Backoff
-from node.task.events import Checked, Failed, EventSink
+from node.task.events import Checked, EventSink, Failed
 from p2p.peers import Peers
 from p2p.score import Offence, Standing
 from wire import limits

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from node.client.http import ResponseBody, HttpCall, ResponseLine, within
-from node.client.reading import Array, EventReader, AnswerPiece, PieceReader
+from node.client.http import HttpCall, ResponseBody, ResponseLine, within
+from node.client.reading import AnswerPiece, Array, EventReader, PieceReader
 from wire.errors import Malformed
 
 

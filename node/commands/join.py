@@ -20,7 +20,7 @@ from node.local.control import check_socket_path, open_control
 from node.local.guest_watch import MachineLook, watch_owner
 from node.models.collection import ModelProgress
 from node.models.opening_engines import open_engine
-from node.peer import Node, Dependencies, open_node
+from node.peer import Dependencies, Node, open_node
 from node.serving.sources import FolderSource, FolderSources, PydocSource, Source, Sources
 from p2p.adverts import Environment
 from p2p.transport import Transport

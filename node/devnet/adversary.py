@@ -27,7 +27,7 @@ from wire.advert import Advert
 from wire.chain import open_receipts
 from wire.errors import Disconnected, Refused, StoreFull, TransportError
 from wire.lottery import rows_due, rows_to_check
-from wire.message import Accept, Check, VerdictReply, Message, Offer
+from wire.message import Accept, Check, Message, Offer, VerdictReply
 from wire.payload import Vectors
 from wire.receipt import Verdict
 from wire.signed import open_signed, sign

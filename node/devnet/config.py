@@ -6,7 +6,7 @@ from typing import Any
 from node.devnet.faults import FaultRequest, parse
 from node.devnet.open_loop import rate_of
 from node.devnet.plan import PEERS_MIN
-from p2p.gossip_rate import GossipRateLimit, GossipRateConfig
+from p2p.gossip_rate import GossipRateConfig, GossipRateLimit
 from p2p.view import ViewConfig
 from wire.errors import InputError
 

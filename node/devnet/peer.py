@@ -19,7 +19,7 @@ from node.devnet.accounting import Accounting, CountingTransport
 from node.devnet.adversary import HANDLED, DevnetEngine, Disk, flood, memory_store, misbehave
 from node.devnet.links import FaultyNetwork
 from node.devnet.plan import PeerPlan, manifests
-from node.peer import Node, Dependencies, open_node
+from node.peer import Dependencies, Node, open_node
 from node.serving.sources import Source
 from p2p.adverts import Environment
 from p2p.over_libp2p import MemoryTransport
@@ -27,7 +27,7 @@ from p2p.peers import PeersConfig
 from p2p.transport import Transport
 from store import Store, Table, open_store
 from wire.errors import BatonError
-from wire.message import Hello, Message, Goodbye, Ping, Seek, Swap
+from wire.message import Goodbye, Hello, Message, Ping, Seek, Swap
 from wire.signing import SigningKey
 
 QUOTA_BYTES = 1 << 30

@@ -17,7 +17,7 @@ from node.dispatch.measured import Measured
 from node.dispatch.progress import StreamProgress
 from node.dispatch.route import Candidate, Leg, PeerLoad, candidates, ranked
 from node.engines.interface import Part
-from node.task.events import LegDone, Offered, EventSink
+from node.task.events import EventSink, LegDone, Offered
 from p2p.peers import Peers
 from p2p.score import Offence, Standing
 from p2p.typed_call import refused
@@ -31,7 +31,7 @@ from wire.signed import Signed
 from wire.task import Stage
 from wire.tree import name_of
 
-__all__ = ["Handoff", "LegResult", "Dispatcher", "Relay"]
+__all__ = ["Dispatcher", "Handoff", "LegResult", "Relay"]
 
 # A peer that neither accepts nor refuses within this is passed over.
 ACCEPT_DEADLINE_S = 5.0

@@ -16,6 +16,9 @@ from wire.message import Progress
 from wire.model import Manifest
 from wire.schema import Parameters
 
+# A pass of an embedding model takes at most this many texts; host and worker both count by it.
+OFFER_TEXTS_MAX = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -102,7 +105,6 @@ def together(
         running=all(it.running for it in parts),
         last_failure=next((it.last_failure for it in parts if it.last_failure), ""),
         quarantined=quarantined,
-        loading={model: share for it in parts for model, share in it.loading.items()},
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from node.gateway.errors import bad, text_of
-from node.gateway.requests import ChatRequest, ChatMessage, SamplingFields, ToolChoice
+from node.gateway.requests import ChatMessage, ChatRequest, SamplingFields, ToolChoice
 from node.serving.infer_role import GENERATE
 from p2p.adverts import Environment
 from wire import limits

@@ -15,7 +15,7 @@ from node.gateway.catalogue import Catalogue
 from node.gateway.errors import ErrorDetail, HttpError, bad, fault_of, unavailable
 from node.gateway_config import GatewayConfig, check_verdicts
 from node.peer import Node
-from node.task.events import Event, Failed, Offered, EventSink
+from node.task.events import Event, EventSink, Failed, Offered
 from wire import limits
 from wire.content import ContentId
 from wire.errors import BatonError, InputError
@@ -95,19 +95,6 @@ class TaskService:
             ) from error
         except BatonError as error:
             raise HttpError(fault_of(error)) from error
-
-    def _check_loading(self, request: TaskRequest) -> None:
-        """HttpError if this peer is about to run the model that nobody runs yet."""
-        loading = self.node.dependencies.engine.statistics().loading
-        for model in [it.model for it in request.stages if it.model is not None]:
-            if model in loading:
-                manifest = self.node.models.manifest_of(model)
-                name = manifest.name if manifest is not None else model
-                raise unavailable(
-                    f"the model {name} is {loading_words(loading[model])}",
-                    code="model_loading",
-                    retry_after_s=LOADING_RETRY_S,
-                )
 
     async def leave(self, request: TaskRequest) -> ContentId:
         """As `submit`, of a task that no connection waits for: others' always find room besides."""

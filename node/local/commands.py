@@ -19,7 +19,7 @@ from node.local.model_commands import ModelCommands, own_models
 from node.peer import Node
 from node.serving.infer_role import EMBED, NEAREST
 from node.serving.nearest import INDEX_BYTES_MAX
-from node.task.events import Event, LegDone, EventSink, ignore_event
+from node.task.events import Event, EventSink, LegDone, ignore_event
 from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError, Malformed, WireError

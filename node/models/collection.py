@@ -13,7 +13,7 @@ import trio
 from node.engines.formats.minilm import minilm_files, minilm_manifest
 from node.engines.interface import Engine, Loaded
 from node.models.inspect import is_path
-from node.models.model_store import PINNED, Progress, ModelStore
+from node.models.model_store import PINNED, ModelStore, Progress
 from p2p.blobs import Blobs
 from store import Store
 from wire import limits

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import trio
 
 from node.engines.interface import Engine
-from node.serving.admission import Admission, Now, QueueSlot, QueuedJob
+from node.serving.admission import Admission, Now, QueuedJob, QueueSlot
 from wire.content import ContentId, PeerId
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from node.dispatch.dispatcher import Handoff, Dispatcher, Relay
+from node.dispatch.dispatcher import Dispatcher, Handoff, Relay
 from node.dispatch.progress import StreamProgress
 from node.engines.interface import Part
 from node.serving.done_legs import DoneLeg, DoneLegs, leg_key_of

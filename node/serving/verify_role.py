@@ -28,7 +28,7 @@ from wire.errors import (
 )
 from wire.kinds import Role
 from wire.lottery import attempt_of, rows_due, rows_to_check
-from wire.message import Check, VerdictReply, Message
+from wire.message import Check, Message, VerdictReply
 from wire.payload import Hits, Passages, Texts, Vectors
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed, sign

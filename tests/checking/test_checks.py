@@ -34,7 +34,7 @@ from tests.p2p.transports import key_of
 from wire.content import ContentId
 from wire.errors import Refused
 from wire.kinds import Level, Role
-from wire.message import Check, VerdictReply, Message, Refuse, Want
+from wire.message import Check, Message, Refuse, VerdictReply, Want
 from wire.payload import Hits, Index, IndexPart, Passages, Question
 from wire.receipt import Receipt, Verdict
 from wire.signed import open_signed, sign

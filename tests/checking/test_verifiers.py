@@ -31,7 +31,7 @@ from tests.p2p.transports import key_of
 from wire.content import ContentId
 from wire.errors import BadSignature, Malformed, Refused, RemoteProtocolError, TransportError
 from wire.lottery import draw, rows_due, rows_to_check
-from wire.message import Check, VerdictReply, Message, Refuse
+from wire.message import Check, Message, Refuse, VerdictReply
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed, sign
 from wire.signing import SigningKey

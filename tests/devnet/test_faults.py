@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from node.devnet.faults import KINDS, FaultScope, Fault, parse, plan
+from node.devnet.faults import KINDS, Fault, FaultScope, parse, plan
 from wire.errors import InputError
 
 PEERS = range(100)

@@ -17,8 +17,8 @@ from node.guest.machine_use import CpuUse, GpuUse
 from node.guest.rules import (
     BUSY_S,
     CALM_S,
-    OwnerPolicy,
     GuestConfig,
+    OwnerPolicy,
     Schedule,
     Seen,
     gpus_of,

@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from node.config import NodeConfig
 from node.engines.hash_engine import HashEngine
 from node.local.commands import LocalCommands
-from node.peer import Node, Dependencies, open_node
+from node.peer import Dependencies, Node, open_node
 from node.serving.sources import Sources
 from p2p.over_libp2p import MemoryTransport
 from p2p.peers import PeersConfig

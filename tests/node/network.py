@@ -15,7 +15,7 @@ import trio
 from node.config import NodeConfig
 from node.engines.hash_engine import HashEngine, hash_manifest
 from node.engines.interface import Engine
-from node.peer import Node, Dependencies, open_node
+from node.peer import Dependencies, Node, open_node
 from node.serving.sources import PydocSource, Source, Sources
 from p2p.adverts import Capacity, Environment
 from p2p.blobs import Blobs

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 from p2p.adverts import Advertiser, Capacity, Environment
 from p2p.anti_entropy import AntiEntropy
 from p2p.dialing import Dialing
-from p2p.gossip_rate import GossipRateLimit, GossipRateConfig
+from p2p.gossip_rate import GossipRateConfig, GossipRateLimit
 from p2p.view import Hearing, View
 from tests.p2p.adverts import NOW_S, advert_of
 from tests.p2p.transports import key_of

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.anti_entropy import NEWS_MAX, NEWS_TO_NEWCOMER_MAX, SCARCE_MAX, AntiEntropy
-from p2p.gossip_rate import GossipRateLimit, GossipRateConfig
+from p2p.gossip_rate import GossipRateConfig, GossipRateLimit
 from p2p.view import View, ViewConfig
 from tests.p2p.adverts import NOW_S, advert_of
 from tests.p2p.transports import key_of

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p.frames import Frame, FrameParser, FrameKind, credit_frame, read_credit
+from p2p.frames import Frame, FrameKind, FrameParser, credit_frame, read_credit
 from wire import limits
 from wire.errors import Malformed, Oversize, WireError
 

@@ -13,7 +13,7 @@ from tests.p2p.adverts import NOW_S, advert_of
 from tests.p2p.keepers import Keeper, Neighbourhood, open_neighbourhood
 from tests.p2p.transports import key_of
 from wire.errors import Refused
-from wire.message import Newer, Goodbye, Pong, Swap
+from wire.message import Goodbye, Newer, Pong, Swap
 
 
 @pytest.fixture

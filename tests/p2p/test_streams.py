@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from p2p import framed_stream as lanes
-from p2p.frames import Frame, FrameParser, FrameKind, credit_frame
+from p2p.frames import Frame, FrameKind, FrameParser, credit_frame
 from p2p.streams import Call, Streams
 from p2p.transport import ByteStream
 from tests.p2p.transports import Kind as Transport

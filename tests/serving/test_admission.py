@@ -14,8 +14,8 @@ from node.serving.admission import (
     WAITING_PER_ASKER_MAX,
     Admission,
     Now,
-    QueueSlot,
     QueuedJob,
+    QueueSlot,
 )
 from tests.p2p.transports import key_of
 from wire.content import PeerId

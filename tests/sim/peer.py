@@ -10,9 +10,9 @@ from random import Random
 
 from p2p.anti_entropy import AntiEntropy
 from p2p.dialing import Dial, Dialing, DialingConfig
-from p2p.gossip_rate import GossipRateLimit, GossipRateConfig
+from p2p.gossip_rate import GossipRateConfig, GossipRateLimit
 from p2p.handshake_log import HandshakeLog
-from p2p.view import Hearing, ViewParts, View, parts_of
+from p2p.view import Hearing, View, ViewParts, parts_of
 from tests.sim.population import START_WALL_S, Offer, address_of
 from wire import limits
 from wire.advert import Advert

@@ -7,7 +7,7 @@ from itertools import zip_longest
 from random import Random
 from typing import Any
 
-from p2p.gossip_rate import GossipRateLimit, GossipRateConfig
+from p2p.gossip_rate import GossipRateConfig, GossipRateLimit
 from p2p.view import ViewConfig
 from tests.sim import measuring
 from tests.sim.faults import Fault, Faults

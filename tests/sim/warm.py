@@ -8,7 +8,7 @@ measure; all that happens after the start goes through the same cores.
 from random import Random
 
 from p2p.dialing import Dial
-from p2p.gossip_rate import GossipRateLimit, GossipRateConfig
+from p2p.gossip_rate import GossipRateConfig, GossipRateLimit
 from tests.sim.peer import Peer
 from tests.sim.swarm import LOOK_CONTENT_S, Swarm
 from wire.advert import Advert

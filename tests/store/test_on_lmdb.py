@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from store import Table, on_lmdb, open_store
-from store.group_commit import QUEUE_MAX, Committer, CommitRequest
+from store.group_commit import QUEUE_MAX, CommitRequest, Committer
 from store.on_lmdb import Environment
 from store.rows import BLOCKS
 from tests.store.samples import FULL, content

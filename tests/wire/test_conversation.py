@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from tests.wire.samples import BY_NAME, MESSAGES, name_of
-from wire.conversation import TRANSITIONS, CallProtocol, Speaker, CallState
+from wire.conversation import TRANSITIONS, CallProtocol, CallState, Speaker
 from wire.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from wire.message import Message
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from node.engines.formats.onnx_graph import Attribute, Graph, GraphNode, OnnxModel, Value
 from node.engines.formats.onnx_operators import check_operators
-from node.engines.formats.onnx_protobuf import Array, Fields, FieldKind, ByteSource, Span
+from node.engines.formats.onnx_protobuf import Array, ByteSource, FieldKind, Fields, Span
 from node.engines.formats.onnx_values import NAME_CHARS_MAX, read_constant, read_name, read_value
 from wire.errors import ModelRefused
 

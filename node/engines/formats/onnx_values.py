@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from node.engines.formats.onnx_graph import Dimension, Value
-from node.engines.formats.onnx_protobuf import Array, Fields, FieldKind, ByteSource, Span
+from node.engines.formats.onnx_protobuf import Array, ByteSource, FieldKind, Fields, Span
 from wire.errors import ModelRefused
 
 RANK_MAX = 8

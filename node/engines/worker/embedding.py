@@ -11,7 +11,7 @@ from tinygrad.helpers import DEV
 
 from node.engines.formats.bert import BertShape, BertWeights, fill
 from node.engines.formats.safetensors import read_table
-from node.engines.host.batching import OFFER_TEXTS_MAX
+from node.engines.interface import OFFER_TEXTS_MAX
 from node.engines.worker.bert import Encoder
 from node.engines.worker.device import WorkerDevice, memory_bytes
 from node.engines.worker.graph_cache import GraphCache
@@ -66,9 +66,7 @@ def load(manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> Loa
     tokens = read_tokens(
         files["tokenizer.json"], tokens_max=shape.tokens_max, vocabulary=len(weights.words)
     )
-    place.progress.at(0.1)
     encoder = Encoder(shape, weights, Matmul(blocked=Device.DEFAULT == "CPU"))
     key = " ".join((str(manifest.id), place.versions, str(DEV.value)))
-    with place.progress.part(0.2, 1.0):
-        graphs = GraphCache(place, key).collect(shape.buckets, encoder.capture)
+    graphs = GraphCache(place.cache, key).collect(shape.buckets, encoder.capture)
     return LoadedEmbedder(shape, tokens, encoder, graphs, memory_bytes())

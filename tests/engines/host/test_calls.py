@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from node.engines.formats.onnx_graph import Value
 from node.engines.formats.onnx_wire import CALL_BYTES_MAX, Signature
-from node.engines.host.calls import CallScheduler, CallRun
+from node.engines.host.calls import CallRun, CallScheduler
 from node.engines.interface import Loaded
 from tests.engines.onnx_models import FOLDER, call, manifest_of, to_arrays
 from wire.errors import EngineFailed, Malformed, ModelRefused, TooSlow
