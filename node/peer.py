@@ -117,8 +117,10 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
     ):
         node = _assembled(config, dependencies, peers, nursery)
         for name in config.models:
-            # A name that means nothing is refused before anybody is troubled with us.
-            await node.models.check_meant(name)
+            # A name that means nothing is refused before anybody is troubled with us; a file that
+            # cannot be run is named, and the others are served.
+            with suppress(ModelRefused):
+                await node.models.check_meant(name)
         capacity.leg_server, capacity.fair_queue = (
             node.leg_server,
             node.verify_role.infer.fair_queue,

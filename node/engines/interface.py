@@ -105,6 +105,7 @@ def together(
         running=all(it.running for it in parts),
         last_failure=next((it.last_failure for it in parts if it.last_failure), ""),
         quarantined=quarantined,
+        loading={model: share for it in parts for model, share in it.loading.items()},
     )
 
 

@@ -96,6 +96,19 @@ class TaskService:
         except BatonError as error:
             raise HttpError(fault_of(error)) from error
 
+    def _check_loading(self, request: TaskRequest) -> None:
+        """HttpError if this peer is about to run the model that nobody runs yet."""
+        loading = self.node.dependencies.engine.statistics().loading
+        for model in [it.model for it in request.stages if it.model is not None]:
+            if model in loading:
+                manifest = self.node.models.manifest_of(model)
+                name = manifest.name if manifest is not None else model
+                raise unavailable(
+                    f"the model {name} is {loading_words(loading[model])}",
+                    code="model_loading",
+                    retry_after_s=LOADING_RETRY_S,
+                )
+
     async def leave(self, request: TaskRequest) -> ContentId:
         """As `submit`, of a task that no connection waits for: others' always find room besides."""
         self._left = {it for it in self._left if self.node.tasks.under_way(it)}

@@ -134,7 +134,7 @@ class ModelCommands:
             here = ", ".join(sorted(formats))
             why_not = f"it was started without an engine for {manifest.format} (it runs {here})"
         else:
-            node.loader.start(str(manifest.id), lasting=True)
+            node.loader.start(str(manifest.id))
         return {**told(manifest), "served": not why_not, "why_not": why_not}
 
 
@@ -176,6 +176,9 @@ def own_models(node: Node) -> list[dict[str, Any]]:
             "units_per_s": round(loaded.units_per_s, 2),
             "problem": problem,
         }
+    for model, share in engine.loading.items():
+        if (manifest := node.models.manifest_of(model)) is not None and manifest.name in rows:
+            rows[manifest.name]["loaded_share"] = round(share, 2)
     for model, why in engine.quarantined.items():
         manifest = node.models.manifest_of(model)
         name = manifest.name if manifest is not None else str(model)

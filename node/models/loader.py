@@ -23,7 +23,11 @@ MODEL_RETRY_S_MAX = 300.0
 
 @dataclass(slots=True)
 class ModelLoader:
-    """Keeps models ready; `problems` says in words why one is not there yet."""
+    """Keeps models ready; `problems` says in words why one is not there yet.
+
+    A model that cannot be served is named there, and the peer goes on. `needed` are those without
+    any of which it would have nothing to do: it ends once none of them can be served.
+    """
 
     models: Models
     probing: Probing

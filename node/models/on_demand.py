@@ -14,7 +14,16 @@ from pathlib import Path
 import trio
 
 from node.engines.by_format import formats_of
-from node.engines.interface import Emit, Engine, EngineStatistics, Job, Loaded, Output
+from node.engines.interface import (
+    LOADING_RETRY_S,
+    Emit,
+    Engine,
+    EngineStatistics,
+    Job,
+    Loaded,
+    Output,
+    loading_words,
+)
 from node.models.budget import ResidentModel, to_let_go
 from node.models.inspect import memory_bytes
 from wire.content import ContentId
@@ -169,34 +178,19 @@ class OnDemand:
         quarantined = {
             model: it.refusal.message for model, it in self._known.items() if it.refusal is not None
         }
+        waiting = {model: 0.0 for model, it in self._known.items() if it.loading is not None}
         return replace(
-            found, quarantined={**quarantined, **found.quarantined}, resting=frozenset(resting)
+            found,
+            quarantined={**quarantined, **found.quarantined},
+            resting=frozenset(resting),
+            loading={**waiting, **found.loading},
         )
 
     def _is_there(self, known: _Known) -> bool:
         return known.held and known.manifest.id in self.engine.loaded()
 
-    async def _held(self, known: _Known) -> None:
-        """Have a model in memory; whoever calls holds the turn."""
-        while self._loading is not None:
-            await self._loading.wait()
-        if self._is_there(known):
-            return
-        if known.refusal is not None:
-            raise known.refusal
-        if why := self.engine.statistics().quarantined.get(known.manifest.id):
-            # Nobody makes room for it meanwhile.
-            raise ModelRefused(f"{known.manifest.name} is put aside: {why}")
-        self._loading = trio.Event()
-        failures: list[EngineError] = []
-        self.nursery.start_soon(self._load, known, failures)
-        await self._loading.wait()
-        if failures:
-            raise failures[0]
-
-    async def _load(self, known: _Known, failures: list[EngineError]) -> None:
-        ended = self._loading
-        assert ended is not None
+    @contextmanager
+    def _in_time(self, known: _Known, late_at_s: float) -> Iterator[None]:
         try:
             with trio.fail_at(late_at_s):
                 yield
@@ -241,8 +235,8 @@ class OnDemand:
                 # It was unloaded meanwhile.
                 await self.engine.unload(model)
         except ModelRefused as error:
-            failures.append(error)
-            if known.manifest.id in self.engine.statistics().quarantined:
+            loading.failure = error
+            if model in self.engine.statistics().quarantined:
                 known.held = True
             else:
                 known.refusal = error
@@ -255,22 +249,13 @@ class OnDemand:
 
     async def _make_room(self, wanted: _Known) -> None:
         """Let go of what was used least recently; those in use are waited for."""
-        while True:
-            there, quarantined = self.engine.loaded(), self.engine.statistics().quarantined
-            held = [
-                ResidentModel(
-                    model=model,
-                    memory_bytes=it.memory_bytes,
-                    used_at_s=it.used_at_s,
-                    busy=it.jobs > 0,
-                )
-                for model, it in self._known.items()
-                if it is not wanted and (model in there or (it.held and model in quarantined))
-            ]
-            gone = to_let_go(held, wanted.memory_bytes, self.budget_bytes)
-            if gone is not None:
-                break
-            await self._freed.wait()
+        try:
+            while (gone := to_let_go(*self._memory(wanted))) is None:
+                if self._room.is_set():
+                    self._room = trio.Event()
+                await self._freed.wait()
+        finally:
+            self._room.set()
         for model in gone:
             # From here on its jobs have it loaded again.
             self._known[model].held = False

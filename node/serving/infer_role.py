@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from node.engines.interface import Engine, Job
+from node.engines.interface import LOADING_RETRY_S, Engine, Job, loading_words
 from node.serving.admission import QueuedJob, QueueSlot
 from node.serving.fair_queue import FairQueue
 from node.serving.nearest import IndexCache, LoadedIndex

@@ -16,7 +16,7 @@ from pathlib import Path
 import trio
 from trio import TaskStatus  # type: ignore[attr-defined]
 
-from node.engines.host.format_queue import WorkerRequest, FormatScheduler
+from node.engines.host.format_queue import FormatScheduler, WorkerRequest
 from node.engines.host.launch import EngineConfig, prepare
 from node.engines.host.quarantine import FAILURES_MAX, Quarantine
 from node.engines.host.worker_process import Launch, WorkerProcess, open_worker

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Protocol
 
 from node.engines.frames import read_frame, to_frame
 from node.engines.worker.device import WorkerDevice
+from node.engines.worker.load_progress import LoadProgress
 from wire.codec import Value
 from wire.errors import EngineError
 from wire.model import Manifest
@@ -25,6 +26,10 @@ LOADERS = {
     "gguf": "node.engines.worker.language_model:load",
     "onnx": "node.engines.worker.onnx:load",
 }
+
+
+# What is done of a load before the model is run for the first time.
+LOADED = 0.95
 
 
 class LoadedModel(Protocol):
@@ -48,7 +53,7 @@ class Worker:
 
     def __init__(self, place: WorkerDevice) -> None:
         self._place = place
-        self._models: dict[bytes, LoadedModel] = {}
+        self._model: LoadedModel | None = None
 
     def answer(self, message: dict[str, Any]) -> dict[str, Value]:
         match message["do"]:
@@ -95,7 +100,13 @@ def main(cache: str, versions: str, memory_bytes_max: int) -> None:
     os.dup2(2, 1)
     if memory_bytes_max:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes_max, memory_bytes_max))
-    serve(Worker(WorkerDevice(Path(cache), versions, memory_bytes_max)), sys.stdin.buffer, target)
+
+    def report(millionths: int) -> None:
+        target.write(to_frame({"progress": millionths}))
+        target.flush()
+
+    place = WorkerDevice(Path(cache), versions, memory_bytes_max, LoadProgress(report))
+    serve(Worker(place), sys.stdin.buffer, target)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def test_failures_are_counted_from_the_last_job_that_went_well() -> None:
 def test_pauses_double_up_to_a_day_and_are_short_again_once_it_is_well() -> None:
     quarantine, now_s, pauses = Quarantine(), 0.0, []
     for _ in range(10):
-        quarantine.put(MODEL, "it died", None, now_s)
+        quarantine.put(MODEL, "it died", again=False, now_s=now_s)
         until_s = next(at for at in range(10**6) if not quarantine.refusal(MODEL, now_s + at))
         pauses.append(until_s)
         now_s += until_s
@@ -54,7 +54,7 @@ def test_pauses_double_up_to_a_day_and_are_short_again_once_it_is_well() -> None
     assert pauses[:3] == [PAUSE_S_MIN, 2 * PAUSE_S_MIN, 4 * PAUSE_S_MIN]
     assert pauses[-2:] == [PAUSE_S_MAX, PAUSE_S_MAX]
     quarantine.job_went_well(MODEL, now_s)
-    quarantine.put(MODEL, "it died", None, now_s)
+    quarantine.put(MODEL, "it died", again=False, now_s=now_s)
     assert quarantine.refusal(MODEL, now_s) == "it died; tried again in 10 min"
 
 
@@ -64,7 +64,7 @@ def test_pauses_double_up_to_a_day_and_are_short_again_once_it_is_well() -> None
 def test_it_says_in_words_when_it_is_tried_again(pauses: int, words: str) -> None:
     quarantine = Quarantine()
     for _ in range(pauses):
-        quarantine.put(MODEL, "it died", None, 5.0)
+        quarantine.put(MODEL, "it died", again=False, now_s=5.0)
     assert quarantine.told(5.0) == {MODEL: f"it died; tried again {words}"}
 
 
