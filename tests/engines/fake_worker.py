@@ -49,6 +49,8 @@ class FakeWorker:
     # Every number that it was told to begin with.
     begun: list[int] = field(default_factory=list)
     steps: int = 0
+    # It answers nothing any more.
+    hangs: bool = False
     # How many answers each step went on with.
     moved: list[int] = field(default_factory=list)
     _ended: trio.Event = field(default_factory=trio.Event)
@@ -74,6 +76,16 @@ class FakeWorker:
         self.steps += message["do"] == "step"
         # Under a mock clock this is no time, but all who ask meanwhile are in the next step.
         await trio.sleep(0.01)
+        if self.hangs:
+            await trio.sleep_forever()
+        for millionths in self.scene.progress(message):
+            assert on_progress is not None
+            on_progress(millionths)
+            # Close to the longest that a step of a load may take.
+            with trio.move_on_after(50):
+                await self._ended.wait()
+            if not self.running:
+                raise EngineFailed("the worker ended (signal 9): it said nothing")
         try:
             self.scene.before(self, message)
             match message["do"]:
@@ -121,6 +133,8 @@ class Scene:
 
     before: Callable[[FakeWorker, Message], None] = nothing
     after: Callable[[FakeWorker, Message], None] = nothing
+    # What a worker tells of its progress before it answers a message.
+    progress: Callable[[Message], list[int]] = lambda _: []
     missing: str = ""
     lives: list[FakeWorker] = field(default_factory=list)
     asked: list[Message] = field(default_factory=list)

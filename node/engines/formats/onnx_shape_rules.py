@@ -109,7 +109,7 @@ _ARITHMETIC: Mapping[str, Callable[[Any, Any], Any]] = {
 def elementwise(node: GraphNode, given: Given) -> Sequence[Sized]:
     # The other one of these only says of which kind the result is.
     given = given[:1] if node.operator == "CastLike" else given
-    shape = np.broadcast_shapes(*(_small(it.sizes) for it in given if it.shape is not None))
+    shape = broadcast(*(it.sizes for it in given if it.shape is not None))
     if any(it.shape is None for it in given):
         return [Sized(None, known_kind(node, given))]
     plain = None
@@ -121,11 +121,16 @@ def elementwise(node: GraphNode, given: Given) -> Sequence[Sized]:
     return [Sized(tuple(shape), known_kind(node, given), _few(plain))]
 
 
-def _small(shape: tuple[int, ...]) -> tuple[int, ...]:
-    # numpy takes no larger ones; nothing that large is let pass anyway.
-    if any(it >= 1 << 62 for it in shape):
-        raise ValueError("a dimension beyond all bounds")
-    return shape
+def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """The shape of what is computed of arrays of these shapes, in exact integers."""
+    rank = max(map(len, shapes), default=0)
+    found = []
+    for sizes in zip(*[(*[1] * (rank - len(it)), *it) for it in shapes], strict=True):
+        wide = {it for it in sizes if it != 1}
+        if len(wide) > 1:
+            raise ValueError(f"sizes of {wide} do not fit each other")
+        found.append(wide.pop() if wide else 1)
+    return tuple(found)
 
 
 def _few(plain: Any) -> Array | None:
@@ -210,7 +215,7 @@ def constant_of_shape(node: GraphNode, given: Given) -> Sequence[Sized]:
 
 
 def expand(_: GraphNode, given: Given) -> Sequence[Sized]:
-    shape = np.broadcast_shapes(_small(given[0].sizes), _small(tuple(given[1].numbers())))
+    shape = broadcast(given[0].sizes, given[1].numbers())
     return [Sized(tuple(shape), given[0].kind)]
 
 
@@ -354,7 +359,7 @@ def matmul(_: GraphNode, given: Given) -> Sequence[Sized]:
     left, right = given[0].sizes, given[1].sizes
     one = left if len(left) > 1 else (1, *left)
     other = right if len(right) > 1 else (*right, 1)
-    batch = np.broadcast_shapes(_small(one[:-2]), _small(other[:-2]))
+    batch = broadcast(one[:-2], other[:-2])
     sizes = (*batch, *one[-2:-1][: len(left) > 1], *other[-1:][: len(right) > 1])
     return [Sized(tuple(sizes), given[0].kind)]
 

@@ -26,6 +26,14 @@ BatchNormalization CumSum EyeLike GroupNormalization Hardmax InstanceNormalizati
 LayerNormalization LogSoftmax MeanVarianceNormalization RMSNormalization RotaryEmbedding
 ScatterElements ScatterND Softmax Trilu
 """
+_IN_STEPS = frozenset(
+    (
+        *("BatchNormalization", "CumSum", "Einsum", "GroupNormalization", "Hardmax"),
+        *("InstanceNormalization", "LRN", "LayerNormalization", "LogSoftmax"),
+        *("MeanVarianceNormalization", "RMSNormalization", "ScatterElements", "ScatterND"),
+        *("Softmax", "TopK"),
+    )
+)
 _REDUCE = "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare"
 _RULES: Mapping[str, Rule] = {
     **dict.fromkeys(ELEMENTWISE, rules.elementwise),
@@ -122,7 +130,7 @@ def footprint(model: OnnxModel, shapes: Sequence[Shape]) -> Footprint:
             if result.elements > ELEMENTS_MAX:
                 raise ModelRefused(f"{node.operator} gives {result.elements} numbers at once")
             live.add(name, result.size_bytes)
-        most = max(most, live.size_bytes)
+        most = max(most, live.size_bytes + _meanwhile(node, results))
         for name in {*node.inputs, *node.outputs} - free:
             if last.get(name, -1) <= at:
                 live.drop(name)
@@ -164,6 +172,11 @@ class _Live:
 
     def drop(self, name: str) -> None:
         self.size_bytes -= self._sizes.pop(name, 0)
+
+
+def _meanwhile(node: GraphNode, results: Sequence[Sized]) -> int:
+    """What a node keeps of its own while it works: another result, where it has several steps."""
+    return results[0].size_bytes if node.operator in _IN_STEPS and results else 0
 
 
 def _last_uses(model: OnnxModel) -> Mapping[str, int]:

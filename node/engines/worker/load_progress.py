@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 MILLION = 1_000_000
 # More often than that nobody looks.
-EVERY_S = 0.2
+EVERY_S = 0.05
 
 
 @dataclass(slots=True)
