@@ -129,7 +129,7 @@ async def test_a_probe_waits_for_a_load_and_legs_are_told_of_it(
         (progress,) = worker.models.on_their_way()
         assert progress.step == "loading"
         with pytest.raises(Refused, match=r"is loading, 5\d % here") as caught:
-            worker.probing.infer.check_able(EMBED)
+            worker.probing.infer_role.check_able(EMBED)
         assert caught.value.retry_after_s
         # Loaded before and let go: to be probed it is loaded again, and that is no failure.
         loaded = HashEngine()

@@ -99,8 +99,7 @@ class CallScheduler:
     # One run at work, and the next one ready when it is done.
     units_at_once = 2 * ROWS_MAX
 
-    def __init__(self, _jobs_max: int, wake: Callable[[], None]) -> None:
-        # The engine bounds how many there are.
+    def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._pending_jobs: deque[CallJob] = deque()
         self._signatures: dict[ContentId, Signature] = {}

@@ -24,7 +24,7 @@ from wire.model import Manifest
 SCHEDULERS: Mapping[str, MakeScheduler] = {
     embedding.FORMAT: embedding.EmbeddingScheduler,
     generating.FORMAT: generating.GenerationScheduler,
-    onnx_calls.FORMAT: onnx_calls.CallScheduler,
+    onnx_calls.FORMAT: lambda _jobs_max, wake: onnx_calls.CallScheduler(wake),
 }
 # Of any model, while none is loaded.
 UNITS_AT_ONCE = max(

@@ -10,10 +10,10 @@ import hashlib
 import itertools
 import os
 import pickle
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any, Self
 
 from tinygrad.engine import realize
@@ -59,7 +59,7 @@ class GraphCache:
                         found[bucket] = graph
                 if len(found) == before:
                     # Another worker is at them. It ends or dies, and then the locks are free.
-                    time.sleep(WAIT_S)
+                    Event().wait(WAIT_S)
         return found
 
     def _one(self, bucket: int, capture: Callable[[int], Any]) -> Any:
