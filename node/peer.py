@@ -3,9 +3,10 @@
 The order of opening is the order of need; closing is the reverse, and nothing outlives the block.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 
@@ -74,6 +75,8 @@ class Node:
     loader: ModelLoader
     started_s: float
     log: list[str] = field(default_factory=list)
+    # What stands above a peer, such as its gateway, has `status` tell of it, each under a name.
+    status_sources: dict[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
 
     @property
     def model_problems(self) -> dict[str, str]:

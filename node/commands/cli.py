@@ -85,6 +85,7 @@ def _run(work: Callable[[], Awaitable[None]]) -> None:
 @click.option("--quota", default="20GB", show_default=True, help="What the store may grow to.")
 @click.option("--http", help="ADDRESS:PORT for OpenAI clients; of a gateway 127.0.0.1:8000.")
 @click.option("--http-name", "http_names", multiple=True, help="A name that clients reach it by.")
+@click.option("--http-origin", "http_origins", multiple=True, help="A site whose pages may use it.")
 @click.option("--http-verdicts", default="0/0", show_default=True, help="For tasks over HTTP.")
 @guest_options
 @click.option("--with-parent", type=int, hidden=True, help="End when this parent process does.")
@@ -105,6 +106,7 @@ def join_command(
     quota: str,
     http: str | None,
     http_names: tuple[str, ...],
+    http_origins: tuple[str, ...],
     http_verdicts: str,
     with_parent: int | None,
     state: Path,
@@ -118,7 +120,7 @@ def join_command(
     gateway = None
     if http is not None or Role.GATEWAY in chosen:
         chosen |= {Role.GATEWAY}
-        gateway = gateway_of(http, http_names, http_verdicts)
+        gateway = gateway_of(http, http_names, http_origins, http_verdicts)
     config = NodeConfig(
         state=state.expanduser(),
         peers=PeersConfig(

@@ -89,6 +89,7 @@ class LocalCommands:
                 "blocks": store.blocks,
             },
             "engine": {"restarts": engine.restarts, "last_failure": engine.last_failure},
+            **{name: dict(status()) for name, status in node.status_sources.items()},
             "same_key_elsewhere": node.peers.handshake_log.same_key,
             "clock_wrong_s": node.peers.handshake_log.clock_wrong_s(),
             "problems": list(node.peers.problems.values())[-5:] + node.log[-5:],
