@@ -218,6 +218,9 @@ class OnDemand:
             await loading.ended.wait()
             if loading.failure is not None:
                 raise loading.failure
+            if not known.jobs:
+                # It was loaded, which is all that was asked: another may have its room by now.
+                return
 
     async def _load(self, known: _Known, loading: _Loading) -> None:
         model = known.manifest.id
