@@ -22,6 +22,7 @@ from p2p.transport import ConnectionDown, ConnectionEvent, ConnectionUp
 from p2p.typed_call import TypedCall, refusal_of
 from wire.content import PeerId
 from wire.errors import InputError, Refused, TooSlow
+from wire.kinds import RefusalCode
 from wire.message import Goodbye, Message, Newer, Ping, Pong, Swap
 
 SWAP_DEADLINE_S = 5.0
@@ -72,7 +73,13 @@ class Neighbours(Handshake):
     async def on_swap(self, call: TypedCall, message: Message) -> None:
         assert isinstance(message, Swap)
         if call.peer in self._strange:
-            await call.send(refusal_of(Refused("we have not met", retry_after_s=SWAP_DEADLINE_S)))
+            await call.send(
+                refusal_of(
+                    Refused(
+                        "we have not met", retry_after_s=SWAP_DEADLINE_S, code=RefusalCode.STRANGER
+                    )
+                )
+            )
             return
         now_s = trio.current_time()
         if now_s < self._swapped_at_s.get(call.peer, -math.inf) + SWAP_PAUSE_S:

@@ -30,6 +30,7 @@ from wire.errors import (
     Unreachable,
     WireError,
 )
+from wire.kinds import RefusalCode
 from wire.message import Message
 from wire.signing import SigningKey
 
@@ -165,7 +166,9 @@ class PeerRpc:
 
 
 async def _banned(call: TypedCall, _: Message) -> None:
-    await call.send(refusal_of(Refused("you are banned here for what you did")))
+    await call.send(
+        refusal_of(Refused("you are banned here for what you did", code=RefusalCode.BANNED))
+    )
 
 
 async def _not_yet(call: TypedCall, _: Message) -> None:

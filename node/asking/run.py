@@ -94,7 +94,7 @@ def task_of(
     checked = request.level is not Level.SIGNED
     return sign(
         Task(
-            version=limits.PROTOCOL_VERSION,
+            version=limits.TASK_VERSION,
             stages=request.stages,
             input=None if request.input is None else name_of(request.input),
             checking=Terms(

@@ -10,6 +10,7 @@ import trio
 
 from node.dispatch.backoff import Backoff
 from node.task.events import Checked, EventSink, Failed
+from node.task.refusals import ask_again_s
 from p2p.peers import Peers
 from p2p.score import Offence, Standing
 from wire import limits
@@ -134,10 +135,10 @@ class Checking:
             try:
                 verdict = await self._ask(claimed, verifier, deadline_at_s)
             except Refused as error:
-                if error.retry_after_s is not None:
+                if (again_s := ask_again_s(error)) is not None:
                     poll.asked.discard(verifier)
-                    patience.refused(verifier, error.retry_after_s, trio.current_time())
-                on_event(Failed("verify", verifier, error.message))
+                    patience.refused(verifier, again_s, trio.current_time())
+                on_event(Failed("verify", verifier, error.message, error.code))
             except (TransportError, WireError, RemoteProtocolError) as error:
                 on_event(Failed("verify", verifier, error.message))
             else:

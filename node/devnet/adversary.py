@@ -26,6 +26,7 @@ from wire import limits
 from wire.advert import Advert
 from wire.chain import open_receipts
 from wire.errors import Disconnected, Refused, StoreFull, TransportError
+from wire.kinds import RefusalCode
 from wire.lottery import rows_due, rows_to_check
 from wire.message import Accept, Check, Message, Offer, VerdictReply
 from wire.payload import Vectors
@@ -125,7 +126,7 @@ def misbehave(node: Node, adversary: str, random: Random) -> Callable[[], None]:
 
 
 async def _refuse(call: TypedCall, _message: Message) -> None:
-    await call.send(refusal_of(Refused("not today")))
+    await call.send(refusal_of(Refused("not today", code=RefusalCode.NOT_WILLING)))
 
 
 async def _accept_and_be_silent(call: TypedCall, message: Message) -> None:

@@ -108,7 +108,8 @@ class OpenLoopLoad:
             stream.see(event)
             if isinstance(event, Failed):
                 self.counts.retries += 1
-                self.reasons[f"{event.what}: {event.why[:40]}"] += 1
+                why = "silent or gone" if event.code is None else event.code.name.lower()
+                self.reasons[f"{event.what}: {why}"] += 1
 
         node: Node | None = None
         with trio.move_on_at(until_s):

@@ -18,7 +18,7 @@ from node.serving.sources import cut
 from node.task.events import Event, Restarted, Streamed
 from wire.content import ContentId
 from wire.errors import Refused
-from wire.kinds import Level, Role
+from wire.kinds import Level, RefusalCode, Role
 from wire.payload import Texts, Vectors
 from wire.task import Stage
 
@@ -70,7 +70,7 @@ class MadeUpSource:
     async def fetch(self, name: str) -> str:
         await trio.lowlevel.checkpoint()
         if not name.startswith(f"{SCHEME}:"):
-            raise Refused(f"there is no source {name[:80]!r} here")
+            raise Refused(f"there is no source {name[:80]!r} here", code=RefusalCode.NOT_FOUND)
         return text_of(name)
 
 

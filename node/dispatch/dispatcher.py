@@ -26,6 +26,7 @@ from wire.advert import Advert
 from wire.chain import open_receipts
 from wire.content import PeerId
 from wire.errors import Malformed, Refused, RemoteProtocolError
+from wire.kinds import RefusalCode
 from wire.message import Accept, Offer, Piece, Progress, Refuse, Result
 from wire.signed import Signed
 from wire.task import Stage
@@ -153,7 +154,10 @@ class Dispatcher:
                 if patience.cancelled_caught:
                     if handoff.is_own:
                         self.peers.offended(peer, Offence.SLOW)
-                    raise Refused(f"no answer to the offer within {ACCEPT_DEADLINE_S:.0f} s")
+                    raise Refused(
+                        f"no answer to the offer within {ACCEPT_DEADLINE_S:.0f} s",
+                        code=RefusalCode.FAILED,
+                    )
                 on_event(Offered(handoff.stage, handoff.leg.role, peer))
                 while True:
                     match message := await call.receive():

@@ -19,6 +19,7 @@ from node.dispatch.route import Candidate, drawn
 from node.engines.interface import Part
 from node.serving.data_role import PASSAGES_PER_LEG
 from node.task.events import EventSink, Failed, Streamed
+from node.task.refusals import ask_again_s
 from node.task.units import streamed_max
 from p2p.connect import PATIENCE_S
 from p2p.score import Offence
@@ -32,7 +33,7 @@ from wire.errors import (
     TransportError,
     WireError,
 )
-from wire.kinds import Role
+from wire.kinds import RefusalCode, Role
 from wire.task import Stage
 
 if TYPE_CHECKING:
@@ -65,8 +66,9 @@ class Failover:
     failed: set[PeerId]
     _patience: Backoff = field(default_factory=Backoff)
     _reasons: list[str] = field(default_factory=list)
-    # Nobody died or fell silent: all that failed so far was refused for good.
+    # Nobody died or fell silent: all that failed so far was refused for good; and why.
     _declined: bool = True
+    _codes: set[RefusalCode] = field(default_factory=set)
     # Who has the baton now: one, or two where the first took long.
     _running: dict[PeerId, trio.CancelScope] = field(default_factory=dict)
 
@@ -84,9 +86,11 @@ class Failover:
                     raise TaskFailed(
                         self._nobody(),
                         todo="change what is asked for, or see who is there: python -m node peers",
+                        # Where all say the same of the request, it is the request.
+                        code=next(iter(self._codes)) if len(self._codes) == 1 else None,
                     )
                 if waited_s > patience_s:
-                    raise Refused(self._nobody(), retry_after_s=1.0)
+                    raise Refused(self._nobody(), retry_after_s=1.0, code=RefusalCode.FAILED)
                 if not able:
                     await self._look_further()
                 await trio.sleep(max(0.0, min(PAUSE_S, self.deadline_at_s - now_s)))
@@ -264,16 +268,19 @@ class Failover:
 
     def _blame(self, peer: PeerId, error: BatonError) -> None:
         """It said no, or failed: whether and when it may be asked again."""
-        for_good = isinstance(error, Refused) and error.retry_after_s is None
-        if isinstance(error, Refused) and error.retry_after_s is not None:
-            self._patience.refused(peer, error.retry_after_s, trio.current_time())
+        again_s = ask_again_s(error)
+        refused = isinstance(error, Refused)
+        if again_s is not None:
+            self._patience.refused(peer, again_s, trio.current_time())
         else:
             self.failed.add(peer)
-            self._declined = self._declined and isinstance(error, Refused)
+            self._declined = self._declined and refused
+            self._codes.add(error.code)
         self.dispatcher.failed_over += 1
         self._reasons = [*self._reasons[-3:], f"{peer.short}: {error.message}"]
         role = self.handoff.leg.role.name.lower()
-        self.on_event(Failed(role, peer, error.message, for_good))
+        code = error.code if refused else None
+        self.on_event(Failed(role, peer, error.message, code, refused and again_s is None))
 
     def _nobody(self) -> str:
         tried = f" ({'; '.join(self._reasons)})" if self._reasons else ""

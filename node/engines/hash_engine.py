@@ -15,7 +15,7 @@ import trio
 
 from node.engines.interface import Emit, EngineStatistics, Job, Loaded, Output, Part, ready_model
 from wire.content import ContentId
-from wire.errors import ModelRefused, Refused, TooSlow
+from wire.errors import ModelNotLoaded, ModelRefused, Refused, TooSlow
 from wire.generation import Ending, Generation, Token, to_frame
 from wire.model import Manifest
 from wire.payload import Texts, Vectors
@@ -144,7 +144,7 @@ class HashEngine:
             with trio.fail_after(job.deadline_s):
                 async with self._turn:
                     if job.model not in self._loaded:
-                        raise ModelRefused(f"{ready.manifest.name} was unloaded")
+                        raise ModelNotLoaded(f"{ready.manifest.name} was unloaded")
                     pieces = _agreed(ready, job, units)
                     # What another did already takes no service time: it is only checked.
                     left -= len(pieces)

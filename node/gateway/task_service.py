@@ -11,14 +11,14 @@ from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.asking.tasks import TASKS_UNDER_WAY_MAX
 from node.gateway.catalogue import Catalogue
-from node.gateway.errors import ErrorDetail, HttpError, bad, fault_of, unavailable
+from node.gateway.errors import ErrorDetail, HttpError, bad, detail_of, fault_of, unavailable
 from node.gateway_config import GatewayConfig, check_verdicts
 from node.peer import Node
 from node.task.events import Event, EventSink, Failed, Offered
 from wire import limits
 from wire.content import ContentId
 from wire.errors import BatonError, InputError
-from wire.kinds import Level, Role
+from wire.kinds import Level, RefusalCode, Role
 from wire.task import Stage
 
 # A peer that took a leg and then refused it for good was asked for something that does not work.
@@ -29,8 +29,6 @@ RETRY_AFTER_S = 5.0
 LEFT_MAX = TASKS_UNDER_WAY_MAX // 2
 # How long verifiers are looked for beyond those that are known.
 SEEK_S = 2.0
-# How the words begin of a worker that broke, which is no fault of the request.
-WORKER = "the worker"
 _VERDICTS = re.compile(r"(\d{1,2})/(\d{1,2})")
 
 
@@ -147,16 +145,13 @@ class _Watch:
 
     forward: EventSink
     why: str = ""
+    code: RefusalCode = RefusalCode.OTHER
     patience: trio.CancelScope = field(default_factory=trio.CancelScope)
     _taken: bool = False
 
     @property
     def fault(self) -> ErrorDetail:
-        if self.why.startswith(WORKER):
-            return ErrorDetail(
-                status=503, message=self.why, code="worker_failed", retry_after_s=RETRY_AFTER_S
-            )
-        return ErrorDetail(status=400, message=self.why, code="refused")
+        return detail_of(self.code, self.why)
 
     def on_event(self, event: Event) -> None:
         match event:
@@ -164,7 +159,7 @@ class _Watch:
                 self._taken = True
                 self.patience.deadline = math.inf
             case Failed(for_good=True) if self._taken:
-                self.why = event.why
+                self.why, self.code = event.why, event.code or RefusalCode.OTHER
                 self.patience.deadline = trio.current_time() + SECOND_OPINION_S
             case _:
                 pass

@@ -16,7 +16,7 @@ from node.engines.interface import Emit, Engine, EngineStatistics, Job, Loaded, 
 from node.models.budget import ResidentModel, to_let_go
 from node.models.inspect import memory_bytes
 from wire.content import ContentId
-from wire.errors import EngineError, ModelRefused, TooSlow
+from wire.errors import EngineError, ModelNotLoaded, ModelQuarantined, ModelRefused, TooSlow
 from wire.model import Manifest
 
 Estimate = Callable[[Manifest, Mapping[str, Path]], int]
@@ -120,7 +120,9 @@ class OnDemand:
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
         known = self._known.get(job.model)
         if known is None:
-            raise ModelRefused(f"model {job.model.short} is not loaded here", todo="load it first")
+            raise ModelNotLoaded(
+                f"model {job.model.short} is not loaded here", todo="load it first"
+            )
         began_s = trio.current_time()
         known.used_at_s = began_s
         if self._turn.locked() or not self._is_there(known):
@@ -170,7 +172,7 @@ class OnDemand:
             raise known.refusal
         if why := self.engine.statistics().quarantined.get(known.manifest.id):
             # Nobody makes room for it meanwhile.
-            raise ModelRefused(f"{known.manifest.name} is put aside: {why}")
+            raise ModelQuarantined(f"{known.manifest.name} is put aside: {why}")
         self._loading = trio.Event()
         failures: list[EngineError] = []
         self.nursery.start_soon(self._load, known, failures)
@@ -190,11 +192,13 @@ class OnDemand:
                 # It was unloaded meanwhile.
                 await self.engine.unload(known.manifest.id)
         except ModelRefused as error:
-            failures.append(error)
+            # It is the model's fault, and no longer that of a job that asks for it.
+            refusal = ModelQuarantined(error.message, todo=error.todo)
+            failures.append(refusal)
             if known.manifest.id in self.engine.statistics().quarantined:
                 known.held = True
             else:
-                known.refusal = error
+                known.refusal = refusal
         except EngineError as error:
             failures.append(error)
         finally:

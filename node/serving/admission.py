@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from wire.content import PeerId
 from wire.errors import Refused
+from wire.kinds import RefusalCode
 
 # Of those who wait, one asker's: a guess, under what the engines here queue, which is 64.
 WAITING_PER_ASKER_MAX = 48
@@ -131,6 +132,7 @@ class Admission:
             raise Refused(
                 f"it would take {expected_s:.1f} s here, and its deadline leaves {left_s:.1f} s",
                 retry_after_s=None if hopeless else _retry_after_s(all_s),
+                code=RefusalCode.TOO_LONG,
             )
         return expected_s
 

@@ -13,6 +13,7 @@ from store import Store
 from wire import limits
 from wire.content import ContentId
 from wire.errors import Refused, WireError
+from wire.kinds import RefusalCode
 from wire.payload import Passages, Texts
 from wire.schema import Parameters
 from wire.task import Stage
@@ -44,7 +45,10 @@ class DataRole:
 
     def check(self, stage: Stage) -> None:
         if stage.operation not in (FETCH, LIST):
-            raise Refused(f"a data peer does not do {stage.operation!r}, only fetch and list")
+            raise Refused(
+                f"a data peer does not do {stage.operation!r}, only fetch and list",
+                code=RefusalCode.UNSUPPORTED,
+            )
 
     def quote(self, work: LegWork) -> float:
         self.check(work.stage)
@@ -67,23 +71,31 @@ class DataRole:
         first, count = _window(parameters, limits.PASSAGES_MAX)
         names = self.sources.names()[first : first + count]
         if not names:
-            raise Refused(f"there is no source number {first} here")
+            raise Refused(f"there is no source number {first} here", code=RefusalCode.NOT_FOUND)
         return Done(data=Texts(texts=names).to_bytes(), units=len(names), profile="text")
 
     async def _fetch(self, parameters: Parameters) -> Done:
         name = parameters.get("source")
         if not isinstance(name, str) or not 0 < len(name.encode()) <= NAME_BYTES_MAX:
-            raise Refused(f"a fetch names its source, in at most {NAME_BYTES_MAX} bytes")
+            raise Refused(
+                f"a fetch names its source, in at most {NAME_BYTES_MAX} bytes",
+                code=RefusalCode.MALFORMED,
+            )
         first, count = _window(parameters, PASSAGES_PER_LEG)
         passages = await self._passages(name)
         wanted = tuple(it.encode() for it in passages[first : first + count])
         if not wanted:
-            raise Refused(f"{name} has {len(passages)} passages, none from number {first} on")
+            raise Refused(
+                f"{name} has {len(passages)} passages, none from number {first} on",
+                code=RefusalCode.NOT_FOUND,
+            )
         ids = tuple(ContentId.of(it) for it in wanted)
         try:
             found = Passages(source=name, first=first, total=len(passages), passages=ids)
         except WireError as error:
-            raise Refused(f"{name} cannot be passed on: {error}") from error
+            raise Refused(
+                f"{name} cannot be passed on: {error}", code=RefusalCode.FAILED
+            ) from error
         return Done(data=found.to_bytes(), units=len(ids), profile="text", blobs=wanted)
 
     async def _passages(self, name: str) -> Sequence[str]:
@@ -105,7 +117,7 @@ def _window(parameters: Parameters, count_max: int) -> tuple[int, int]:
     first, count = parameters.get("first", 0), parameters.get("count", count_max)
     for value in (first, count):
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise Refused("first and count are whole numbers")
+            raise Refused("first and count are whole numbers", code=RefusalCode.MALFORMED)
     assert isinstance(first, int)
     assert isinstance(count, int)
     return first, min(max(1, count), count_max)

@@ -17,6 +17,7 @@ from p2p.gather import gather
 from wire import limits
 from wire.content import ContentId
 from wire.errors import Malformed, Missing, Refused, WireError
+from wire.kinds import RefusalCode
 from wire.payload import Passages, Question, Texts, Vectors
 from wire.task import Stage
 
@@ -71,18 +72,21 @@ class InferRole:
         assert stage.model is not None
         loaded = self.engine.loaded().get(stage.model)
         if loaded is None:
-            raise Refused(f"the model {stage.model.short} is not loaded here")
+            raise Refused(
+                f"the model {stage.model.short} is not loaded here", code=RefusalCode.NO_SUCH_MODEL
+            )
         operation = ENGINE_OPERATION.get(stage.operation)
         if operation is None or operation not in loaded.manifest.operations:
             able = loaded.manifest.operations
             known = sorted(it for it, engine in ENGINE_OPERATION.items() if engine in able)
             raise Refused(
-                f"{loaded.manifest.name} does not do {stage.operation!r}, only {', '.join(known)}"
+                f"{loaded.manifest.name} does not do {stage.operation!r}, only {', '.join(known)}",
+                code=RefusalCode.UNSUPPORTED,
             )
 
     async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:
         if source.data is None:
-            raise Refused("an inference has an input")
+            raise Refused("an inference has an input", code=RefusalCode.MALFORMED)
         with _input_of(stage):
             return await self._do(stage, source, source.data, emit)
 
@@ -112,7 +116,7 @@ class InferRole:
         assert stage.model is not None
         operation = ENGINE_OPERATION.get(stage.operation)
         if operation is None:
-            raise Refused(f"no model does {stage.operation!r}")
+            raise Refused(f"no model does {stage.operation!r}", code=RefusalCode.UNSUPPORTED)
         job = Job(
             model=stage.model,
             operation=operation,
@@ -169,7 +173,10 @@ class InferRole:
         try:
             return await self.indexes.get(question.index, stage.model, dimensions, source)
         except Missing as error:
-            raise Refused(f"the index {question.index.short} is not to be had: {error}") from error
+            raise Refused(
+                f"the index {question.index.short} is not to be had: {error}",
+                code=RefusalCode.NOT_FOUND,
+            ) from error
 
 
 @contextmanager
@@ -178,4 +185,6 @@ def _input_of(stage: Stage) -> Iterator[None]:
     try:
         yield
     except WireError as error:
-        raise Refused(f"the input of {stage.operation} cannot be read: {error}") from error
+        raise Refused(
+            f"the input of {stage.operation} cannot be read: {error}", code=RefusalCode.MALFORMED
+        ) from error

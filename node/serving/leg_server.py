@@ -36,7 +36,7 @@ from wire.errors import (
     TransportError,
     WireError,
 )
-from wire.kinds import Role
+from wire.kinds import RefusalCode, Role
 from wire.message import Accept, Message, Offer, Piece, Quote, Quoted, Result
 from wire.receipt import Receipt
 from wire.signed import open_signed, sign
@@ -164,19 +164,29 @@ class LegServer:
         wall_s = self.environment.wall_s()
         if issued_s > wall_s + limits.CLOCK_SKEW_S_MAX:
             ahead_s = issued_s - wall_s
-            raise Refused(f"the task was issued {ahead_s:.0f} s in the future: whose clock?")
+            raise Refused(
+                f"the task was issued {ahead_s:.0f} s in the future: whose clock?",
+                code=RefusalCode.CLOCK,
+            )
         if issued_s + handoff.task.record.deadline_s + limits.CLOCK_SKEW_S_MAX < wall_s:
-            raise Refused("the task's deadline has passed")
+            raise Refused("the task's deadline has passed", code=RefusalCode.LATE)
         return self._role_of(handoff.leg.role)
 
     def _role_of(self, kind: Role) -> LegRole:
         if not self.taking:
-            raise Refused("this peer is leaving")
+            raise Refused("this peer is leaving", code=RefusalCode.LEAVING)
         if self.paused:
-            raise Refused(f"this peer is paused: {self.paused}", retry_after_s=PAUSED_RETRY_S)
+            raise Refused(
+                f"this peer is paused: {self.paused}",
+                retry_after_s=PAUSED_RETRY_S,
+                code=RefusalCode.PAUSED,
+            )
         role = self.roles.get(kind)
         if role is None:
-            raise Refused(f"this peer does not play the role {kind.name.lower()}")
+            raise Refused(
+                f"this peer does not play the role {kind.name.lower()}",
+                code=RefusalCode.NOT_WILLING,
+            )
         if len(self._under_way) >= LEGS_AT_ONCE:
             raise Refused("too many legs under way", retry_after_s=0.5)
         return role
@@ -247,7 +257,10 @@ class LegServer:
             while (running := self._under_way.get(leg_key)) is not None:
                 await running.wait()
         if scope.cancelled_caught:
-            raise Refused("the deadline passed while the leg was under way for another holder")
+            raise Refused(
+                "the deadline passed while the leg was under way for another holder",
+                code=RefusalCode.LATE,
+            )
         if (found := await self._before.found(handoff)) is not None:
             return found
         self._under_way[leg_key] = trio.Event()
@@ -294,7 +307,9 @@ class LegServer:
                 with trio.move_on_at(deadline_at_s) as scope:
                     done = await lease.role.do(handoff.leg, source, relay)
                 if scope.cancelled_caught:
-                    raise Refused("the deadline passed while the leg was under way")
+                    raise Refused(
+                        "the deadline passed while the leg was under way", code=RefusalCode.LATE
+                    )
             else:
                 done = reused
         receipt = sign(
@@ -347,7 +362,9 @@ class LegServer:
             )
         except WireError as error:
             # Too large, or no tree: whoever signed that id is at fault, not who passes it on.
-            raise Refused(f"the input cannot be had: {error.message}") from error
+            raise Refused(
+                f"the input cannot be had: {error.message}", code=RefusalCode.NOT_FOUND
+            ) from error
 
 
 def _stage_of(quote: Quote) -> Stage:

@@ -26,7 +26,7 @@ from wire.errors import (
     TransportError,
     WireError,
 )
-from wire.kinds import Role
+from wire.kinds import RefusalCode, Role
 from wire.lottery import attempt_of, rows_due, rows_to_check
 from wire.message import Check, Message, VerdictReply
 from wire.payload import Hits, Passages, Texts, Vectors
@@ -109,11 +109,11 @@ class VerifyRole:
 
     def _check_willing(self, task: Signed[Task], receipt: Signed[Receipt]) -> None:
         if not self.willing:
-            raise Refused("this peer does not verify")
+            raise Refused("this peer does not verify", code=RefusalCode.NOT_WILLING)
         if self.paused:
-            raise Refused(f"this peer is paused: {self.paused}")
+            raise Refused(f"this peer is paused: {self.paused}", code=RefusalCode.PAUSED)
         if receipt.signer == self.key.peer:
-            raise Refused("nobody checks its own work")
+            raise Refused("nobody checks its own work", code=RefusalCode.NOT_WILLING)
         # The receipt is of this stage, so of its model and operation.
         self.infer.check_able(task.record.stages[receipt.record.stage])
 
@@ -137,7 +137,7 @@ class VerifyRole:
                 finally:
                     self._places.dequeue(asker)
         except (trio.TooSlowError, TooSlow) as error:
-            raise Refused("no time left to check") from error
+            raise Refused("no time left to check", code=RefusalCode.LATE) from error
         except (Missing, TransportError) as error:
             # Withheld from us: that counts as a failed check.
             could_check, found = False, _Found(rows=0, reason=error.message)
@@ -147,7 +147,7 @@ class VerifyRole:
         assert stage.model is not None
         loaded = self.engine.loaded().get(stage.model)
         if loaded is None:
-            raise Refused("the model was let go of meanwhile")
+            raise Refused("the model was let go of meanwhile", code=RefusalCode.NO_SUCH_MODEL)
         tolerance_ppb = int(loaded.manifest.tolerance * PPB)
         agrees = could_check and all(it <= tolerance_ppb for it in found.worst_ppb)
         reason = found.reason.encode()[: limits.REASON_BYTES_MAX].decode(errors="ignore")

@@ -25,7 +25,8 @@ from tests.node.engines import Counted
 from tests.node.network import D, I, S, open_network
 from tests.node.test_streams import Watching
 from wire.content import PeerId
-from wire.kinds import Level
+from wire.errors import TaskFailed
+from wire.kinds import Level, RefusalCode
 from wire.message import Message, Offer, Quote, Quoted, Refuse
 
 LONG = request(complete(20), data=b"prompt", level=Level.SIGNED)
@@ -124,6 +125,37 @@ async def test_who_gives_no_good_quote_holds_up_nobody_and_the_other_is_offered_
             assert [type(it) for it in rogue.asked] == [Quote]
             cost = asker.peers.scores.cost(rogue.key.peer, trio.current_time())
             assert (cost > 0) is (answer == "nonsense")
+
+
+@pytest.mark.parametrize(
+    ("code", "again"),
+    [
+        (RefusalCode.BUSY, True),
+        (RefusalCode.LOADING, True),
+        # Of a newer peer: it is read as a refusal that says nothing else.
+        (60_000, True),
+        (RefusalCode.MALFORMED, False),
+        (RefusalCode.NO_SUCH_MODEL, False),
+        (RefusalCode.LEAVING, False),
+    ],
+)
+async def test_who_is_asked_again_follows_from_the_code_and_not_from_the_words(
+    autojump_clock: MockClock, tmp_path: Path, code: int, *, again: bool
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        await network.settled()
+        offers: list[Message] = []
+
+        async def offered(call: TypedCall, message: Message) -> None:
+            offers.append(message)
+            await call.send(Refuse(code=code, reason="ask me again!", retry_after_ms=100))
+
+        async with network.outsider(I, units_per_s=10.0) as rogue:
+            rogue.answer(Offer, offered)
+            with pytest.raises(TaskFailed):
+                await asked(asker, request(complete(4), level=Level.SIGNED, deadline_s=5))
+            assert (len(offers) > 1) is again
 
 
 async def test_where_nobody_answers_a_quote_one_is_offered_the_leg_all_the_same(

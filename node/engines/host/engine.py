@@ -30,7 +30,15 @@ from node.engines.host.worker_process import Launch, WorkerProcess, open_worker
 from node.engines.interface import Emit, EngineStatistics, Job, Loaded, Output, ready_model
 from wire.codec import Value
 from wire.content import ContentId
-from wire.errors import EngineError, EngineFailed, EngineMissing, ModelRefused, Refused
+from wire.errors import (
+    EngineError,
+    EngineFailed,
+    EngineMissing,
+    ModelNotLoaded,
+    ModelQuarantined,
+    ModelRefused,
+    Refused,
+)
 from wire.model import Manifest
 
 RESTART_DELAY_S_MAX = 60.0
@@ -131,7 +139,7 @@ class TinygradEngine:
     async def unload(self, model: ContentId) -> None:
         async with self._turn:
             self._state.quarantine.want(model, None)
-            self._forget(model, ModelRefused, "the model was unloaded")
+            self._forget(model, ModelNotLoaded, "the model was unloaded")
             if self._worker is None or not self._worker.running:
                 return
             message: dict[str, Value] = {"do": "unload", "model": model}
@@ -201,7 +209,7 @@ class TinygradEngine:
             self._failed(error)
             ended = work.give_back(offer, error)
             if ended and self._state.quarantine.job_failed(offer.model, trio.current_time()):
-                self._put_aside(offer.model, ModelRefused, _in_a_row(error))
+                self._put_aside(offer.model, ModelQuarantined, _in_a_row(error))
         except EngineError as error:
             self._state.last_failure = str(error)
             work.give_back(offer, error)
@@ -266,7 +274,7 @@ class TinygradEngine:
                     await self._load(worker, ready.manifest, self._state.files[model])
                 except ModelRefused as error:
                     # Its files changed since; the others must not suffer for it.
-                    self._put_aside(model, ModelRefused, error.message)
+                    self._put_aside(model, ModelQuarantined, error.message)
                 except EngineFailed as error:
                     self._load_failed(worker, ready.manifest, self._state.files[model], error)
                     break
@@ -335,7 +343,7 @@ class TinygradEngine:
         worker.kill()
         self._failed(error)
         if self._state.quarantine.load_failed(manifest.id):
-            self._put_aside(manifest.id, ModelRefused, _in_a_row(error), (manifest, files))
+            self._put_aside(manifest.id, ModelQuarantined, _in_a_row(error), (manifest, files))
 
     def _put_aside(
         self, model: ContentId, kind: type[EngineError], reason: str, kept: Kept | None = None
@@ -356,7 +364,7 @@ class TinygradEngine:
 
     def _refuse_aside(self, model: ContentId) -> None:
         if why := self._state.quarantine.refusal(model, trio.current_time()):
-            raise ModelRefused(f"model {model.short} is put aside: {why}")
+            raise ModelQuarantined(f"model {model.short} is put aside: {why}")
 
 
 def _in_a_row(error: EngineFailed) -> str:
