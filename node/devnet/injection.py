@@ -1,41 +1,37 @@
 """What each fault does to a running network, and how it ends."""
 
-from typing import TYPE_CHECKING
-
 import trio
 
 from node.devnet.faults import Fault, FaultScope
 from node.devnet.peer import DevPeer
-
-if TYPE_CHECKING:
-    from node.devnet.net import Devnet
+from node.devnet.population import Population
 
 # Within what clocks may differ by, and far enough to be noticed.
 SKEW_S_MAX = 240.0
 
 
-async def inject(net: "Devnet", fault: Fault) -> None:
+async def inject(population: Population, fault: Fault) -> None:
     """Have it happen."""
     if fault.scope is FaultScope.LINK:
-        net.around.network.shares[fault.name] = fault.amount
+        population.around.network.shares[fault.name] = fault.amount
         return
-    victims = [net.peers[it] for it in fault.peers]
+    victims = [population.peers[it] for it in fault.peers]
     if fault.scope is FaultScope.ADVERSARY:
         for place, victim in enumerate(victims):
             _take_on(fault, place, victim)
         return
     async with trio.open_nursery() as nursery:
         for victim in victims:
-            nursery.start_soon(_hit, net, fault, victim)
+            nursery.start_soon(_hit, population, fault, victim)
 
 
-async def end(net: "Devnet", fault: Fault) -> None:
+async def end(population: Population, fault: Fault) -> None:
     """Have what it did pass, as far as it can."""
-    network = net.around.network
+    network = population.around.network
     if fault.scope is FaultScope.LINK:
         network.shares.pop(fault.name, None)
         return
-    for victim in (net.peers[it] for it in fault.peers):
+    for victim in (population.peers[it] for it in fault.peers):
         match fault.name:
             case "freeze":
                 network.freeze(victim.host, frozen=False)
@@ -62,8 +58,8 @@ def _take_on(fault: Fault, place: int, victim: DevPeer) -> None:
         victim.take_on(fault.name)
 
 
-async def _hit(net: "Devnet", fault: Fault, victim: DevPeer) -> None:
-    network = net.around.network
+async def _hit(population: Population, fault: Fault, victim: DevPeer) -> None:
+    network = population.around.network
     if victim.node is None and fault.name != "churn":
         return
     match fault.name:
@@ -76,11 +72,11 @@ async def _hit(net: "Devnet", fault: Fault, victim: DevPeer) -> None:
         case "restart" | "restart_asker":
             await victim.kill()
             await trio.sleep(fault.for_s)
-            await net.start_one(victim)
+            await population.start_one(victim)
         case "churn":
             if victim.node is not None:
                 await victim.kill()
-            await net.add_like(victim)
+            await population.add_like(victim)
         case "freeze":
             network.freeze(victim.host, frozen=True)
             victim.inject(struck=True)

@@ -9,10 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
 
 import trio
-from trio import TaskStatus  # type: ignore[attr-defined]
 
 from node.devnet.accounting import Accounting
 from node.devnet.config import DevnetConfig
@@ -24,16 +22,16 @@ from node.devnet.load import OpenLoopLoad
 from node.devnet.machine import Machine, check_memory
 from node.devnet.peer import DevPeer, SharedEnvironment
 from node.devnet.plan import key_of, plan_peers
+from node.devnet.population import Population
 from node.devnet.sampling import Sampler
 from node.devnet.tasks import MadeUpSource, first_request
 from node.task.events import ignore_event
 from p2p.transport import Transport
-from wire.errors import BatonError, InputError, StoreError, TransportError
+from wire.errors import BatonError
 
-# How many peers come in a second, and at once; how often one that could not start is tried again.
+# How many peers come in a second, and at once; how long starting may take.
 ARRIVALS_PER_S = 25.0
 STARTING_AT_ONCE = 32
-START_TRIES = 5
 # How long a new network is waited for until its views are complete.
 SETTLE_S_MAX = 180.0
 CLOSE_S = 30.0
@@ -41,16 +39,14 @@ CLOSE_S = 30.0
 
 @dataclass(slots=True)
 class Devnet:
-    """A running network. `peers` are all that ever were, by number."""
+    """A running network: its population, the load on it, and the faults that strike it."""
 
     config: DevnetConfig
     machine: Machine
-    around: SharedEnvironment
-    nursery: trio.Nursery
+    population: Population
     violations: Violations
     load: OpenLoopLoad
     sampler: Sampler
-    peers: list[DevPeer] = field(default_factory=list)
     faults: tuple[Fault, ...] = ()
     # When the load began; None before.
     began_s: float | None = None
@@ -61,18 +57,25 @@ class Devnet:
     first_task_s: float | None = None
     # What happened, in words.
     log: list[str] = field(default_factory=list)
-    _random: Random = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._random = Random(f"{self.config.seed}:net")
 
     @property
     def now_s(self) -> float:
         """Seconds since the load began, or 0."""
         return 0.0 if self.began_s is None else trio.current_time() - self.began_s
 
+    @property
+    def around(self) -> SharedEnvironment:
+        """What all peers share: the wire, the clock's start, the accounts."""
+        return self.population.around
+
+    @property
+    def peers(self) -> list[DevPeer]:
+        """All peers that ever were, by number."""
+        return self.population.peers
+
     def living(self) -> list[DevPeer]:
-        return [it for it in self.peers if it.is_up]
+        """The peers that are up."""
+        return self.population.living()
 
     # Starting
 
@@ -83,12 +86,12 @@ class Devnet:
             key = key_of(self.config.seed, one.number)
             self.peers.append(DevPeer(one, key, self.around))
         self.load.askers = [it for it in self.peers if it.plan.asks]
-        await self.start_one(self.peers[0])
+        await self.population.start_one(self.peers[0])
         places = trio.CapacityLimiter(STARTING_AT_ONCE)
 
         async def begin(peer: DevPeer) -> None:
             async with places:
-                await self.start_one(peer)
+                await self.population.start_one(peer)
 
         async with trio.open_nursery() as nursery:
             for peer in self.peers[1:]:
@@ -99,51 +102,13 @@ class Devnet:
                 await trio.sleep(1.0)
         self.start_s = trio.current_time() - started_s
 
-    async def start_one(self, peer: DevPeer) -> None:
-        """Start a peer through one that is there; another one each time that fails."""
-        for left in range(START_TRIES - 1, -1, -1):
-            others = [it for it in self.living() if it is not peer]
-            bootstraps: tuple[str, ...] = ()
-            if others:
-                node = self._random.choice(others).node
-                assert node is not None
-                bootstraps = node.peers.endpoint.addresses[:1]
-            try:
-                await self.nursery.start(self._live, peer, bootstraps)
-            except* (TransportError, StoreError, InputError) as group:
-                if not left:
-                    self.around.ended(peer.number, f"did not start: {group.exceptions[0]}")
-            else:
-                return
-            await trio.sleep(1.0)
-
-    async def _live(
-        self, peer: DevPeer, bootstraps: tuple[str, ...], task_status: TaskStatus[None]
-    ) -> None:
-        await peer.live(bootstraps, task_status)
-
-    async def add_like(self, peer: DevPeer) -> DevPeer:
-        """A new peer with another's roles, under a key of its own."""
-        number = len(self.peers)
-        plan = type(peer.plan)(
-            number=number,
-            roles=peer.plan.roles,
-            models=peer.plan.models,
-            unit_s=peer.plan.unit_s,
-            asks=False,
-        )
-        new = DevPeer(plan, key_of(self.config.seed, number), self.around)
-        self.peers.append(new)
-        await self.start_one(new)
-        return new
-
     # Running
 
     async def run(self) -> None:
         """The load and the faults, for as long as configured, and until every task has ended."""
         config = self.config
         self.began_s = trio.current_time()
-        self.sampler.begin(self)
+        self.sampler.begin(self.around)
         self.faults = plan(
             config.faults,
             config.seed,
@@ -163,7 +128,7 @@ class Devnet:
     async def _first_task(self) -> float | None:
         """How long somebody new waits for a first answer; None where none came."""
         started_s = trio.current_time()
-        newcomer = await self.add_like(self.load.askers[0])
+        newcomer = await self.population.add_like(self.load.askers[0])
         if newcomer.node is None:
             return None
         path = newcomer.node.tasks
@@ -180,7 +145,7 @@ class Devnet:
         until_s = self.struck_s + 2 * self.config.period_s
         while self.sampler.is_waiting and trio.current_time() < until_s:
             await trio.sleep(1.0)
-        self.sampler.sample(self, whole=True)
+        self.sampler.sample(self.population, self.load, self.now_s, whole=True)
 
     async def _strike_all(self) -> None:
         assert self.began_s is not None
@@ -197,10 +162,10 @@ class Devnet:
             f" {len(fault.peers)} peers" if fault.peers else f" {fault.amount:.0%} of all parcels"
         )
         self.note(f"{fault.name} strikes{whom}")
-        await inject(self, fault)
+        await inject(self.population, fault)
         if fault.for_s != math.inf and fault.scope is not FaultScope.RATE:
             await trio.sleep(fault.for_s)
-            await end(self, fault)
+            await end(self.population, fault)
             self.note(f"{fault.name} is over")
             if fault.scope is FaultScope.EVENT:
                 self._struck()
@@ -217,7 +182,7 @@ class Devnet:
     async def _sample_forever(self) -> None:
         assert self.began_s is not None
         while True:
-            self.sampler.sample(self)
+            self.sampler.sample(self.population, self.load, self.now_s)
             await trio.sleep(1.0)
 
     async def close(self) -> None:
@@ -268,8 +233,7 @@ async def open_devnet(
             net = Devnet(
                 config,
                 machine,
-                around,
-                nursery,
+                Population(config.seed, around, nursery),
                 violations,
                 OpenLoopLoad((), violations, config.seed, config.deadline_s),
                 Sampler(config.seed, violations),

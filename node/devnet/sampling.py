@@ -9,22 +9,21 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 
 from node.devnet.invariants import BoundsHold, SequenceNeverGoesBack, Violations
+from node.devnet.load import OpenLoopLoad
 from node.devnet.open_loop import Latencies
-from node.devnet.peer import DevPeer
+from node.devnet.peer import DevPeer, SharedEnvironment
 from node.devnet.plan import manifests
+from node.devnet.population import Population
 from p2p.view import View
 from wire.advert import Advert
 from wire.content import ContentId, PeerId
 from wire.kinds import Role
 from wire.signed import Signed
-
-if TYPE_CHECKING:
-    from node.devnet.net import Devnet
 
 CANDIDATES_WANTED = 8
 LOOKED_AT = 48
@@ -91,9 +90,12 @@ class Sampler:
 
     # Samples
 
-    def sample(self, net: "Devnet", *, whole: bool = False) -> None:
+    def sample(
+        self, population: Population, load: OpenLoopLoad, passed_s: float, *, whole: bool = False
+    ) -> None:
+        """Look at the network, `passed_s` after the load began; at all views if `whole`."""
         now_s = trio.current_time()
-        living = net.living()
+        living = population.living()
         self._watch(living)
         ratio = self.complete_ratio(living if whole else self._drawn(living), living)
         if self._struck_s is not None and ratio == 1.0:
@@ -101,21 +103,21 @@ class Sampler:
             if ratio == 1.0:
                 self.complete_s = max(self.complete_s or 0.0, now_s - self._struck_s)
                 self._struck_s = None
-        accounting, network = net.around.accounting, net.around.network
+        accounting, network = population.around.accounting, population.around.network
         gossip_bytes = accounting.gossip_bytes(network.carried_bytes)
         recent = Latencies()
-        for at_s, latency_s in reversed(net.load.answers):
+        for at_s, latency_s in reversed(load.answers):
             if at_s < now_s - WINDOW_S:
                 break
             recent.note(latency_s)
-        passed_s = net.now_s - self.samples[-1].at_s if self.samples else 1.0
-        per_peer_s = (gossip_bytes - self._gossip_bytes) / max(1, len(living)) / max(0.1, passed_s)
-        counts = net.load.counts
+        since_s = passed_s - self.samples[-1].at_s if self.samples else 1.0
+        per_peer_s = (gossip_bytes - self._gossip_bytes) / max(1, len(living)) / max(0.1, since_s)
+        counts = load.counts
         if self.samples:
-            self.peer_seconds += len(living) * passed_s
+            self.peer_seconds += len(living) * since_s
         self.samples.append(
             Sample(
-                at_s=round(net.now_s, 3),
+                at_s=round(passed_s, 3),
                 living=len(living),
                 in_flight=counts.in_flight,
                 accepted=counts.accepted,
@@ -129,9 +131,9 @@ class Sampler:
         )
         self._gossip_bytes = gossip_bytes
 
-    def begin(self, net: "Devnet") -> None:
+    def begin(self, around: SharedEnvironment) -> None:
         """What comes from here on counts as gossip of the run; starting was before."""
-        accounting, carried = net.around.accounting, net.around.network.carried_bytes
+        accounting, carried = around.accounting, around.network.carried_bytes
         self.gossip_cpu_before_s = accounting.gossip_cpu_s(carried)
         self._gossip_bytes = self.carried_before = accounting.gossip_bytes(carried)
 

@@ -17,10 +17,9 @@ from node.dispatch.progress import StreamProgress
 from node.dispatch.quotes import quotes
 from node.dispatch.route import Candidate, drawn
 from node.engines.interface import Part
-from node.serving.data_role import PASSAGES_PER_LEG
 from node.task.events import EventSink, Failed, Streamed
 from node.task.refusals import ask_again_s
-from node.task.units import streamed_max
+from node.task.units import PASSAGES_PER_LEG, streamed_max
 from p2p.connect import PATIENCE_S
 from p2p.score import Offence
 from wire.content import PeerId

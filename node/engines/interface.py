@@ -17,6 +17,9 @@ from wire.message import Progress
 from wire.model import Manifest
 from wire.schema import Parameters
 
+# A pass of an embedding model takes at most this many texts; host and worker both count by it.
+OFFER_TEXTS_MAX = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

@@ -11,8 +11,9 @@ from node.asking import as_maps
 from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.local.control import Emit
-from node.serving.data_role import FETCH, LIST, PASSAGES_PER_LEG
+from node.serving.data_role import FETCH, LIST
 from node.serving.infer_role import EMBED_PASSAGES
+from node.task.units import PASSAGES_PER_LEG
 from p2p.blobs import Blobs
 from p2p.gather import gather
 from wire import limits

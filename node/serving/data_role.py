@@ -9,6 +9,7 @@ import trio
 from node.serving.admission import QueueSlot
 from node.serving.role import Done, Emit, LegInput, LegWork
 from node.serving.sources import NAME_BYTES_MAX, Source, cut
+from node.task.units import PASSAGES_PER_LEG
 from store import Store
 from wire import limits
 from wire.content import ContentId
@@ -20,8 +21,6 @@ from wire.task import Stage
 
 FETCH = "fetch"
 LIST = "list"
-# One leg's worth of text: enough to fill an engine's batch, cheap to do again elsewhere.
-PASSAGES_PER_LEG = 32
 # Cutting less than this takes a few milliseconds; more is done in a thread, and kept for a while.
 LONG_CHARS = 256 << 10
 CUTS_KEPT = 4

@@ -7,6 +7,8 @@ from wire.task import Stage
 
 # Operations whose outputs are made token by token.
 STREAMED = frozenset({"complete", "generate"})
+# One leg's worth of text: enough to fill an engine's batch, cheap to do again elsewhere.
+PASSAGES_PER_LEG = 32
 # What an engine makes of a prompt where nobody says how much.
 TOKENS_DEFAULT = 16
 # More than any engine makes at once.

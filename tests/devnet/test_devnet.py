@@ -80,7 +80,7 @@ async def test_an_experiment_of_ones_own(autojump_clock: MockClock, tmp_path: Pa
         )
         assert victim.node is None
         assert len(net.living()) == 7
-        await net.start_one(victim)
+        await net.population.start_one(victim)
         assert victim.is_up
         assert victim.starts == 2
 

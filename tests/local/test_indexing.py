@@ -11,9 +11,10 @@ from trio.testing import MockClock
 
 from node.local.commands import LocalCommands
 from node.local.indexing import PARTS_MAX, SOURCES_LISTED_MAX
-from node.serving.data_role import PASSAGES_PER_LEG, DataRole
+from node.serving.data_role import DataRole
 from node.serving.role import Done, Emit, LegInput
 from node.serving.sources import PydocSource
+from node.task.units import PASSAGES_PER_LEG
 from tests.node.network import D, I, S, open_network
 from wire.content import ContentId
 from wire.errors import InputError, Malformed

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 
 import trio
 
+from node.engines.interface import OFFER_TEXTS_MAX
 from wire import limits
 from wire.content import ContentId
 from wire.errors import BatonError, EngineError, Refused
 
-# A pass takes at most this many texts (a quarter more is offered, see below).
-OFFER_TEXTS_MAX = 64
 OFFER_BYTES_MAX = limits.FRAME_BYTES_MAX // 2
 # English has four to five letters to a token; a guess too low only offers too much.
 LETTERS_PER_TOKEN = 5

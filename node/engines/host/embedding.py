@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from node.engines.host import batching
-from node.engines.host.batching import OFFER_TEXTS_MAX, Queue
+from node.engines.host.batching import Queue
 from node.engines.host.format_queue import check_files, within
-from node.engines.interface import Emit, Job, Loaded, Output
+from node.engines.interface import OFFER_TEXTS_MAX, Emit, Job, Loaded, Output
 from wire.codec import Value
 from wire.content import ContentId
 from wire.errors import BatonError, EngineError, EngineFailed

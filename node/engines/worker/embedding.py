@@ -11,7 +11,7 @@ from tinygrad.helpers import DEV
 
 from node.engines.formats.bert import BertShape, BertWeights, fill
 from node.engines.formats.safetensors import read_table
-from node.engines.host.batching import OFFER_TEXTS_MAX
+from node.engines.interface import OFFER_TEXTS_MAX
 from node.engines.worker.bert import Encoder
 from node.engines.worker.device import WorkerDevice, memory_bytes
 from node.engines.worker.graph_cache import GraphCache

@@ -3,7 +3,8 @@
 import pytest
 
 from node.engines.formats.bert import fill, slots
-from node.engines.host.batching import OFFER_TEXTS_MAX, BatchOffer, Queue
+from node.engines.host.batching import BatchOffer, Queue
+from node.engines.interface import OFFER_TEXTS_MAX
 from wire.content import ContentId
 from wire.errors import EngineFailed, ModelRefused, Refused
 
