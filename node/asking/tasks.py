@@ -14,7 +14,6 @@ from node.asking.answers import Answered, Answers
 from node.asking.run import TaskRequest, TaskState, TaskStatistics, nobody_can, task_of
 from node.checking.quorum import Checking, CheckRequest, Tally
 from node.dispatch.dispatcher import Dispatcher, Handoff, LegResult
-from node.serving.infer_role import COMPLETE
 from node.serving.role import nowhere
 from node.task.events import EventSink, Failed, Kept
 from node.task.units import units_of
@@ -36,6 +35,7 @@ from wire.errors import (
 )
 from wire.kinds import Level, Role
 from wire.lottery import secret_of
+from wire.operations import COMPLETE
 from wire.receipt import Answer
 from wire.signed import Signed, open_signed, sign
 from wire.signing import SigningKey

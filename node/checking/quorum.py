@@ -26,6 +26,7 @@ from wire.errors import (
 from wire.kinds import Role
 from wire.lottery import draw, rows_due, rows_to_check
 from wire.message import Check, VerdictReply
+from wire.operations import by_rows
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed
 from wire.task import CheckPolicy as Terms
@@ -225,7 +226,7 @@ def check_verdict(
         raise Malformed("the verdict is on another receipt")
     if not found.agrees:
         return
-    if receipt.record.operation in _BY_ROWS:
+    if by_rows(receipt.record.operation):
         if found.rows != receipt.record.units or found.rows > limits.PASSAGES_MAX:
             raise Malformed("the verdict is on another number of rows than the leg has")
         due = rows_to_check(secret, receipt.id, verdict.signer, found.rows, rows_due(found.rows))
@@ -233,6 +234,3 @@ def check_verdict(
             raise Malformed("the verdict is not on the rows that the lottery drew")
     elif not found.sampled:
         raise Malformed("the verdict agrees without having looked")
-
-
-_BY_ROWS = ("embed", "embed-passages")

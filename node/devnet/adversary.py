@@ -29,6 +29,7 @@ from wire.errors import Disconnected, Refused, StoreFull, TransportError
 from wire.kinds import RefusalCode
 from wire.lottery import rows_due, rows_to_check
 from wire.message import Accept, Check, Message, Offer, VerdictReply
+from wire.operations import COMPLETE, by_rows
 from wire.payload import Vectors
 from wire.receipt import Verdict
 from wire.signed import open_signed, sign
@@ -64,7 +65,7 @@ class DevnetEngine(HashEngine):
 
 
 def _lie(operation: str, data: bytes) -> bytes:
-    if operation == "complete":
+    if operation == COMPLETE:
         # Of the same length, and part by part what the whole is.
         return bytes(it ^ 1 for it in data)
     vectors = Vectors.from_bytes(data)
@@ -174,7 +175,7 @@ def _lazy(node: Node) -> Handler:
         receipt = open_receipts(task, message.receipts)[-1]
         rows = receipt.record.units
         sampled: tuple[int, ...] = (0,)
-        if receipt.record.operation in ("embed", "embed-passages"):
+        if by_rows(receipt.record.operation):
             me = node.peers.me
             sampled = rows_to_check(message.secret, receipt.id, me, rows, rows_due(rows))
         else:

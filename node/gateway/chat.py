@@ -14,8 +14,8 @@ from node.gateway.responses import ChatCompletion, ErrorResponse
 from node.gateway.sampling import chat_input, offered_tools, stages_of
 from node.gateway.task_service import TaskService
 from node.gateway.tool_calls import ToolCall, ToolGate
-from node.serving.infer_role import GENERATE
 from wire.generation import Alternative, Token
+from wire.operations import GENERATE
 
 # What OpenAI tells of a token whose probability is not known.
 LOGPROB_UNKNOWN = -9999.0

@@ -15,7 +15,7 @@ from node.gateway.requests import CHOICES_MAX, CompletionRequest
 from node.gateway.responses import Completion, ErrorResponse
 from node.gateway.sampling import generation_of, stages_of
 from node.gateway.task_service import TaskService
-from node.serving.infer_role import GENERATE
+from wire.operations import GENERATE
 
 
 @dataclass(slots=True)

@@ -17,13 +17,13 @@ from node.local.control import Command, Emit, unheard
 from node.local.indexing import Indexing, list_sources
 from node.local.model_commands import ModelCommands, own_models
 from node.peer import Node
-from node.serving.infer_role import EMBED, NEAREST
 from node.serving.nearest import INDEX_BYTES_MAX
 from node.task.events import Event, EventSink, LegDone, ignore_event
 from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError, Malformed, WireError
 from wire.kinds import Level, Role
+from wire.operations import EMBED, NEAREST
 from wire.payload import Hits, Index, Question, Texts, Vectors
 from wire.task import Stage
 

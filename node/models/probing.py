@@ -11,12 +11,13 @@ import trio
 
 from node.engines.compare import worst_differences
 from node.engines.interface import Engine, Loaded
-from node.serving.infer_role import CALL, COMPLETE, EMBED, GENERATE, InferRole
+from node.serving.infer_role import InferRole
 from node.serving.role import LegInput, LegWork, nowhere
 from wire.content import ContentId, PeerId
 from wire.errors import EngineError, Refused, TooSlow, WireError
 from wire.generation import Generation
 from wire.kinds import Role
+from wire.operations import CALL, COMPLETE, EMBED, GENERATE
 from wire.payload import Texts, Vectors
 from wire.schema import Scalar
 from wire.task import Stage

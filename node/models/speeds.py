@@ -11,11 +11,11 @@ import trio
 
 from node.engines.formats import onnx_file
 from node.engines.interface import Engine, Job, Part
-from node.serving.infer_role import CALL, EMBED, GENERATE
 from wire.content import ContentId
 from wire.errors import ModelRefused
 from wire.generation import Ending, Generation, read_frames
 from wire.model import Manifest
+from wire.operations import CALL, EMBED, GENERATE
 from wire.payload import Texts
 from wire.tensors import Tensor, Tensors
 

@@ -15,12 +15,11 @@ from wire import limits
 from wire.content import ContentId
 from wire.errors import Refused, WireError
 from wire.kinds import RefusalCode
+from wire.operations import FETCH, LIST
 from wire.payload import Passages, Texts
 from wire.schema import Parameters
 from wire.task import Stage
 
-FETCH = "fetch"
-LIST = "list"
 # Cutting less than this takes a few milliseconds; more is done in a thread, and kept for a while.
 LONG_CHARS = 256 << 10
 CUTS_KEPT = 4

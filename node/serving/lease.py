@@ -8,12 +8,12 @@ import trio
 
 from node.dispatch.handoff import Handoff
 from node.serving.admission import LONG_S, QueueSlot
-from node.serving.infer_role import GENERATE
 from node.serving.role import LegRole, LegWork
 from node.task.units import units_of
 from p2p.typed_call import TypedCall
 from wire.content import PeerId
 from wire.errors import BatonError, Refused, RemoteProtocolError, TransportError
+from wire.operations import GENERATE
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ import trio
 from node.engines.compare import worst_differences
 from node.engines.interface import Engine
 from node.serving.fair_semaphore import FairSemaphore
-from node.serving.infer_role import EMBED, EMBED_PASSAGES, NEAREST, InferRole
+from node.serving.infer_role import InferRole
 from node.serving.role import LegInput, nowhere
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
@@ -29,6 +29,7 @@ from wire.errors import (
 from wire.kinds import RefusalCode, Role
 from wire.lottery import attempt_of, rows_due, rows_to_check
 from wire.message import Check, Message, VerdictReply
+from wire.operations import EMBED, EMBED_PASSAGES, NEAREST, OPERATIONS, Comparison
 from wire.payload import Hits, Passages, Texts, Vectors
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed, sign
@@ -243,10 +244,11 @@ class VerifyRole:
         claimed_bytes = claim.receipt.record.output_size_bytes
         if claimed_bytes != len(claim.output):
             return _wrong(1, f"the output has {len(claim.output)} bytes, not {claimed_bytes}")
-        match claim.stage.operation:
-            case "embed" | "embed-passages":
+        operation = OPERATIONS.get(claim.stage.operation)
+        match None if operation is None else operation.comparison:
+            case Comparison.ROWS:
                 return await self._recompute_rows(claim, secret)
-            case "nearest":
+            case Comparison.HITS:
                 return await self._recompute_hits(claim)
             case _:
                 done = await self.infer.do(claim.stage, claim.source, nowhere)

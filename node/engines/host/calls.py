@@ -20,6 +20,7 @@ from wire.codec import Value
 from wire.content import ContentId
 from wire.errors import BatonError, EngineError, EngineFailed, Malformed, WireError
 from wire.model import Manifest
+from wire.operations import CALL
 from wire.tensors import Tensor
 
 FORMAT = "onnx"
@@ -95,7 +96,7 @@ class CallRun:
 class CallScheduler:
     """See `node.engines.host.format_queue.Work`."""
 
-    operations = frozenset({"call"})
+    operations = frozenset({CALL})
     # One run at work, and the next one ready when it is done.
     units_at_once = 2 * ROWS_MAX
 

@@ -25,6 +25,7 @@ from wire.errors import BatonError, EngineError, EngineFailed, ModelRefused, Wir
 from wire.generation import Ending, Generation, Token, read_frames, to_frame
 from wire.message import Progress
 from wire.model import Manifest
+from wire.operations import GENERATE
 
 __all__ = ["FORMAT", "GenerationScheduler"]
 
@@ -119,7 +120,7 @@ class _Place:
 class GenerationScheduler:
     """See `node.engines.host.format_queue.Work`."""
 
-    operations = frozenset({"generate"})
+    operations = frozenset({GENERATE})
     units_at_once = 2 * SLOTS * ANSWER_TOKENS
 
     def __init__(self, jobs_max: int, wake: Callable[[], None]) -> None:
