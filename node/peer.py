@@ -3,9 +3,10 @@
 The order of opening is the order of need; closing is the reverse, and nothing outlives the block.
 """
 
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import trio
 
@@ -42,6 +43,8 @@ from wire.signing import SigningKey
 
 KNOWN_PEERS_KEPT = 256
 SAVE_PEERS_EVERY_S = 30.0
+# Of what happened to a peer, for `status`.
+LINES_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class Node:
     rechecking: Rechecking
     loader: ModelLoader
     started_s: float
-    log: list[str] = field(default_factory=list)
+    log: deque[str]
 
     @property
     def model_problems(self) -> dict[str, str]:
@@ -82,7 +85,6 @@ class Node:
     def note(self, line: str) -> None:
         """Keep one line of what happened, the latest few."""
         self.log.append(line)
-        del self.log[:-64]
 
     def pause(self, why: str) -> None:
         """Take no work of others while `why` says a reason; what is held is finished."""
@@ -153,12 +155,11 @@ def _assembled(
         roles[Role.DATA] = DataRole(dependencies.sources, dependencies.store)
     if Role.INFER in config.roles:
         roles[Role.INFER] = infer
-    lines: list[str] = []
+    lines: deque[str] = deque(maxlen=LINES_KEPT)
 
     def watch(event: Event) -> None:
         if isinstance(event, Failed):
             lines.append(f"{event.what}: {event.peer.short}: {event.why}")
-            del lines[:-64]
 
     leg_server = LegServer(
         dependencies.key,
@@ -183,7 +184,6 @@ def _assembled(
 
     def changed(line: str) -> None:
         lines.append(line)
-        del lines[:-64]
         peers.advertiser.changed()
 
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")

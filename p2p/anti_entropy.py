@@ -22,6 +22,7 @@ from p2p.view import DIGEST_ENTRY, Entry, View
 from wire import limits
 from wire.advert import Advert
 from wire.content import PeerId
+from wire.latest import Latest
 from wire.signed import Signed
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ class AntiEntropy:
     # is not asked how large the network is while there are others.
     believed: set[PeerId] = field(default_factory=set)
     # The latest from each neighbour.
-    _estimates: dict[PeerId, int] = field(default_factory=dict)
+    _estimates: Latest[PeerId, int] = field(default_factory=lambda: Latest(_ESTIMATES))
 
     def digest(self, mine: Signed[Advert], wall_s: float) -> bytes:
         """What we have, our own advert first; read by `compare` on the other side."""
@@ -129,10 +130,7 @@ class AntiEntropy:
             part = count / len(self.view)
             # One more on each side: an estimate without a shared peer is large, not infinite.
             peers = sum((it + 1) * (it * part + 1) / (shared[at] + 1) for at, it in ours.items())
-            self._estimates.pop(other, None)
             self._estimates[other] = int(peers)
-            while len(self._estimates) > _ESTIMATES:
-                self._estimates.pop(next(iter(self._estimates)))
 
     def _news_max(self, having: int) -> int:
         return NEWS_TO_NEWCOMER_MAX if having < self.view.config.adverts_max // 2 else NEWS_MAX

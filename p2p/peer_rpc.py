@@ -21,6 +21,7 @@ from p2p.typed_call import TypedCall, refusal_of
 from p2p.view import View
 from wire.content import PeerId
 from wire.conversation import CallProtocol, Speaker
+from wire.counting import counted
 from wire.errors import (
     BatonError,
     Refused,
@@ -31,6 +32,7 @@ from wire.errors import (
     WireError,
 )
 from wire.kinds import RefusalCode
+from wire.latest import Latest
 from wire.message import Message
 from wire.signing import SigningKey
 
@@ -51,7 +53,7 @@ class PeerRpc:
     scores: Scores = field(default_factory=Scores)
     handlers: dict[type[Message], Handler] = field(default_factory=dict)
     streams: Streams = field(init=False)
-    problems: dict[str, str] = field(default_factory=dict)
+    problems: Latest[str, str] = field(default_factory=lambda: Latest(PROBLEMS_KEPT))
     # Conversations under way with each, and when the last one began or ended.
     talking: Counter[PeerId] = field(default_factory=Counter)
     used_at_s: dict[PeerId, float] = field(default_factory=dict)
@@ -147,22 +149,16 @@ class PeerRpc:
 
     def note_problem(self, about: str, line: str) -> None:
         """Keep the last problem with each of the latest few, for `status`."""
-        self.problems.pop(about, None)
         self.problems[about] = line
-        while len(self.problems) > PROBLEMS_KEPT:
-            self.problems.pop(next(iter(self.problems)))
 
     @contextmanager
     def _in_use(self, peer: PeerId) -> Iterator[None]:
-        self.talking[peer] += 1
-        try:
-            yield
-        finally:
-            if self.endpoint.is_connected(peer):
-                self.used_at_s[peer] = trio.current_time()
-            self.talking[peer] -= 1
-            if not self.talking[peer]:
-                del self.talking[peer]
+        with counted(self.talking, peer):
+            try:
+                yield
+            finally:
+                if self.endpoint.is_connected(peer):
+                    self.used_at_s[peer] = trio.current_time()
 
 
 async def _banned(call: TypedCall, _: Message) -> None:

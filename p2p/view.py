@@ -24,6 +24,7 @@ from wire import limits
 from wire.advert import Advert, supersedes
 from wire.content import ContentId, PeerId
 from wire.kinds import Role
+from wire.latest import Latest
 from wire.signed import Signed
 
 
@@ -143,10 +144,13 @@ class View:
     _introduced: dict[PeerId | None, dict[PeerId, None]] = field(default_factory=dict)
     # By the first bytes of its key, as digests name it: the sequence number of each that is gone,
     # and when that advert would have ended anyway.
-    _gone: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    _gone: Latest[bytes, tuple[int, int]] = field(init=False)
     _gone_walked_s: float = 0.0
     # Nothing here ends sooner, so until then nothing has to be walked for that.
     _soonest_s: float = math.inf
+
+    def __post_init__(self) -> None:
+        self._gone = Latest(self.config.remembered_max)
 
     def hear(
         self, heard: Signed[Advert], wall_s: float, introducer: PeerId | None = None
@@ -300,10 +304,7 @@ class View:
 
     def _remember_gone(self, key: bytes, gone: tuple[int, int]) -> None:
         """What ends by itself is refused as that; until then we have to remember."""
-        self._gone.pop(key, None)
         self._gone[key] = gone
-        while len(self._gone) > self.config.remembered_max:
-            del self._gone[next(iter(self._gone))]
 
     def unheard(self, told: dict[bytes, int]) -> list[bytes]:
         """Of peers by key and number those that were not forgotten since."""

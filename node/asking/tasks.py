@@ -34,6 +34,7 @@ from wire.errors import (
     WireError,
 )
 from wire.kinds import Level, Role
+from wire.latest import Latest
 from wire.lottery import secret_of
 from wire.operations import COMPLETE
 from wire.receipt import Answer
@@ -63,7 +64,7 @@ class TaskRunner:
     checking: Checking
     answers: Answers
     nursery: trio.Nursery
-    _ended: dict[ContentId, TaskState] = field(default_factory=dict)
+    _ended: Latest[ContentId, TaskState] = field(default_factory=lambda: Latest(ENDED_KEPT))
     _runs: dict[ContentId, TaskState] = field(default_factory=dict)
     _accepted: int = 0
     _answered: int = 0
@@ -185,8 +186,6 @@ class TaskRunner:
             del self._runs[run.task.id]
             if run.journaled.is_set():
                 self._ended[run.task.id] = run
-            while len(self._ended) > ENDED_KEPT:
-                self._ended.pop(next(iter(self._ended)))
             if run.answered and len(run.answered.output) > limits.INLINE_BYTES_MAX:
                 # It is in the store; many such in memory would fill it.
                 run.answered = None

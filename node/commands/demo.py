@@ -66,7 +66,7 @@ def _picture(story: Story, now_s: float) -> Group:
         f"{story.passages} passages   {story.accepted} tasks accepted   {story.answered} answered"
         f"   {story.verified} checked   {story.retried} handed on again"
     )
-    log = Text("\n".join(story.log[-LOG_LINES:]), overflow="ellipsis", no_wrap=True)
+    log = Text("\n".join(list(story.log)[-LOG_LINES:]), overflow="ellipsis", no_wrap=True)
     return Group(
         head,
         Panel(_peers(story), title="peers: separate processes", title_align="left"),

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -79,7 +80,7 @@ class Story:
     model: str = "minilm"
     model_deadline_s: float = MODEL_DEADLINE_S
     chapter: str = "starting"
-    log: list[str] = field(default_factory=list)
+    log: deque[str] = field(default_factory=lambda: deque(maxlen=LOGGED_MAX))
     sources: list[str] = field(default_factory=list)
     passages: int = 0
     accepted: int = 0
@@ -94,7 +95,6 @@ class Story:
 
     def say(self, line: str) -> None:
         self.log.append(line)
-        del self.log[:-LOGGED_MAX]
 
     def peer(self, name: str) -> DemoPeer:
         return next(it for it in self.peers if it.name == name)

@@ -177,7 +177,7 @@ class _Screen:
             up = 0 if net is None else len(net.living())
             starting = Text(f"starting: {up} of {config.peers} peers are up", "yellow")
             return Group(head, _bar(config.peers, up), starting)
-        log = Text("\n".join(net.log[-LOG_LINES:]), overflow="ellipsis", no_wrap=True)
+        log = Text("\n".join(list(net.log)[-LOG_LINES:]), overflow="ellipsis", no_wrap=True)
         return Group(
             head,
             bar,

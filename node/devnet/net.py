@@ -5,6 +5,7 @@ task of their own; a sampler looks at the network once a second, at a part of it
 """
 
 import math
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,9 @@ STARTING_AT_ONCE = 32
 SETTLE_S_MAX = 180.0
 CLOSE_S = 30.0
 
+# Of what happened, the latest lines are shown.
+LINES_KEPT = 64
+
 
 @dataclass(slots=True)
 class Devnet:
@@ -56,7 +60,7 @@ class Devnet:
     # From the start of a peer that is new, at the end of a run, to the answer to its first task.
     first_task_s: float | None = None
     # What happened, in words.
-    log: list[str] = field(default_factory=list)
+    log: deque[str] = field(default_factory=lambda: deque(maxlen=LINES_KEPT))
 
     @property
     def now_s(self) -> float:
@@ -177,7 +181,6 @@ class Devnet:
     def note(self, line: str) -> None:
         """Keep a line of what happened, the latest few."""
         self.log.append(f"{self.now_s:6.1f} s  {line}")
-        del self.log[:-64]
 
     async def _sample_forever(self) -> None:
         assert self.began_s is not None

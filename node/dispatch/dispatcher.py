@@ -25,8 +25,10 @@ from wire import limits
 from wire.advert import Advert
 from wire.chain import open_receipts
 from wire.content import PeerId
+from wire.counting import counted
 from wire.errors import Malformed, Refused, RemoteProtocolError
 from wire.kinds import RefusalCode
+from wire.latest import Latest
 from wire.message import Accept, Offer, Piece, Progress, Refuse, Result
 from wire.signed import Signed
 from wire.task import Stage
@@ -46,7 +48,7 @@ class Dispatcher:
     peers: Peers
     under_way: dict[PeerId, int] = field(default_factory=dict)
     # Peers that did a leg for us, the latest of them.
-    delivered_before: dict[PeerId, None] = field(default_factory=dict)
+    delivered_before: Latest[PeerId, None] = field(default_factory=lambda: Latest(DELIVERED_KEPT))
     # Legs that one peer did not finish and that went to another.
     failed_over: int = 0
     # Legs that a second peer was given besides, since the first took long.
@@ -144,9 +146,8 @@ class Dispatcher:
             resume=resume,
             avoid=tuple(sorted(handoff.avoid))[: limits.AVOID_MAX],
         )
-        self.under_way[peer] = at_once = self.under_way.get(peer, 0) + 1
         began_s = trio.current_time()
-        try:
+        with counted(self.under_way, peer) as at_once:
             async with self.peers.call(peer, deadline_s=left_s) as call:
                 await call.send(offer)
                 with trio.move_on_after(ACCEPT_DEADLINE_S) as patience:
@@ -170,10 +171,6 @@ class Dispatcher:
                             break
                         case _:
                             raise RemoteProtocolError("neither a piece nor a result")
-        finally:
-            self.under_way[peer] -= 1
-            if not self.under_way[peer]:
-                del self.under_way[peer]
         leg = delivered.receipts[-1].record
         if handoff.is_last and not leg.reused:
             begun = resume.units if resume is not None else 0
@@ -204,8 +201,5 @@ class Dispatcher:
             raise Malformed("the input is not the one that the last receipt names")
         for receipt in receipts[handoff.stage :]:
             on_event(LegDone(receipt))
-        self.delivered_before.pop(peer, None)
         self.delivered_before[peer] = None
-        if len(self.delivered_before) > DELIVERED_KEPT:
-            self.delivered_before.pop(next(iter(self.delivered_before)))
         return LegResult(receipts=tuple(receipts), output=result.output, source=source)

@@ -4,6 +4,7 @@ Two are asked, the better gets it. Whoever fails is not asked again for the same
 """
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median_high
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 # How often to look again when nobody can take the leg now.
 PAUSE_S = 0.25
+REASONS_KEPT = 4
 # A search goes from neighbour to neighbour, a round trip each.
 SEEK_S = 3.0
 # When everybody has refused for good, another peer may still come; for so long it is waited for.
@@ -64,7 +66,7 @@ class Failover:
     shown: StreamProgress
     failed: set[PeerId]
     _patience: Backoff = field(default_factory=Backoff)
-    _reasons: list[str] = field(default_factory=list)
+    _reasons: deque[str] = field(default_factory=lambda: deque(maxlen=REASONS_KEPT))
     # Nobody died or fell silent: all that failed so far was refused for good; and why.
     _declined: bool = True
     _codes: set[RefusalCode] = field(default_factory=set)
@@ -276,7 +278,7 @@ class Failover:
             self._declined = self._declined and refused
             self._codes.add(error.code)
         self.dispatcher.failed_over += 1
-        self._reasons = [*self._reasons[-3:], f"{peer.short}: {error.message}"]
+        self._reasons.append(f"{peer.short}: {error.message}")
         role = self.handoff.leg.role.name.lower()
         code = error.code if refused else None
         self.on_event(Failed(role, peer, error.message, code, refused and again_s is None))

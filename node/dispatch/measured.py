@@ -4,9 +4,9 @@ A pure core: a little of the latest, for the latest peers, believed less as it g
 """
 
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from wire.content import ContentId, PeerId
+from wire.latest import Latest
 
 KEPT_MAX = 1000
 # A leg that is done sooner says nothing of speed: it was on its way for as long.
@@ -15,9 +15,6 @@ TELLING_S = 0.1
 WEIGHT = 0.3
 TRUST_MAX = 0.9
 HALF_LIFE_S = 120.0
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +27,10 @@ class _Speed:
 class Measured:
     """Seconds for a unit of work and for a word there and back, by peer."""
 
-    _speeds: dict[tuple[PeerId, ContentId | None], _Speed] = field(default_factory=dict)
-    _round_trips: dict[PeerId, float] = field(default_factory=dict)
+    _speeds: Latest[tuple[PeerId, ContentId | None], _Speed] = field(
+        default_factory=lambda: Latest(KEPT_MAX)
+    )
+    _round_trips: Latest[PeerId, float] = field(default_factory=lambda: Latest(KEPT_MAX))
 
     def delivered(
         self, peer: PeerId, model: ContentId | None, units: int, took_s: float, now_s: float
@@ -44,9 +43,7 @@ class Measured:
         unit_s = took_s / max(1, units)
         if before is not None:
             unit_s = before.unit_s + WEIGHT * (unit_s - before.unit_s)
-        self._speeds.pop(key, None)
         self._speeds[key] = _Speed(unit_s, now_s)
-        _bound(self._speeds)
 
     def observed(
         self, peer: PeerId, model: ContentId | None, now_s: float
@@ -58,15 +55,9 @@ class Measured:
         return speed.unit_s, float(TRUST_MAX * 0.5 ** ((now_s - speed.at_s) / HALF_LIFE_S))
 
     def answered(self, peer: PeerId, round_trip_s: float) -> None:
-        before = self._round_trips.pop(peer, round_trip_s)
+        before = self._round_trips.get(peer, round_trip_s)
         self._round_trips[peer] = before + WEIGHT * (round_trip_s - before)
-        _bound(self._round_trips)
 
     def round_trip_s(self, peer: PeerId) -> float:
         """0 for a peer that was never asked: it is as good as any until then."""
         return self._round_trips.get(peer, 0.0)
-
-
-def _bound(kept: dict[K, V]) -> None:
-    if len(kept) > KEPT_MAX:
-        kept.pop(next(iter(kept)))

@@ -91,7 +91,7 @@ class LocalCommands:
             "engine": {"restarts": engine.restarts, "last_failure": engine.last_failure},
             "same_key_elsewhere": node.peers.handshake_log.same_key,
             "clock_wrong_s": node.peers.handshake_log.clock_wrong_s(),
-            "problems": list(node.peers.problems.values())[-5:] + node.log[-5:],
+            "problems": list(node.peers.problems.values())[-5:] + list(node.log)[-5:],
         }
 
     async def peers(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from wire import limits
 from wire.content import ContentId
 from wire.errors import Refused, WireError
 from wire.kinds import RefusalCode
+from wire.latest import Latest
 from wire.operations import FETCH, LIST
 from wire.payload import Passages, Texts
 from wire.schema import Parameters
@@ -39,7 +40,7 @@ class DataRole:
 
     sources: Source
     store: Store
-    _cuts: dict[str, _Cut] = field(default_factory=dict, init=False)
+    _cuts: Latest[str, _Cut] = field(default_factory=lambda: Latest(CUTS_KEPT))
 
     def check(self, stage: Stage) -> None:
         if stage.operation not in (FETCH, LIST):
@@ -104,9 +105,6 @@ class DataRole:
         kept = self._cuts.get(name)
         if kept is None or kept.text != text:
             kept = _Cut(text, tuple(await trio.to_thread.run_sync(cut, text)))
-            self._cuts.pop(name, None)
-            while len(self._cuts) >= CUTS_KEPT:
-                self._cuts.pop(next(iter(self._cuts)))
             self._cuts[name] = kept
         return kept.passages
 

@@ -26,6 +26,7 @@ from wire import limits
 from wire.chain import open_receipts, source_of
 from wire.codec import pack
 from wire.content import ContentId, PeerId
+from wire.counting import counted
 from wire.errors import (
     EngineError,
     Malformed,
@@ -123,18 +124,15 @@ class LegServer:
                 # No fault of whoever works for it. The leg is finished for when it comes back.
                 there = False
 
-        self._holders[call.peer] += 1
-        try:
-            await call.send(Accept(expected_ms=int(lease.expected_s * 1000)))
-            result = await self._serve(handoff, lease, call, relay, deadline_at_s)
-        except (Refused, EngineError, StoreError, TaskFailed, TransportError) as error:
-            await call.send(refusal_of(error))
-            return
-        finally:
-            lease.release()
-            self._holders[call.peer] -= 1
-            if not self._holders[call.peer]:
-                del self._holders[call.peer]
+        with counted(self._holders, call.peer):
+            try:
+                await call.send(Accept(expected_ms=int(lease.expected_s * 1000)))
+                result = await self._serve(handoff, lease, call, relay, deadline_at_s)
+            except (Refused, EngineError, StoreError, TaskFailed, TransportError) as error:
+                await call.send(refusal_of(error))
+                return
+            finally:
+                lease.release()
         await call.send(result)
 
     async def on_quote(self, call: TypedCall, message: Message) -> None:

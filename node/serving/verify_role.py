@@ -16,6 +16,7 @@ from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
 from wire.chain import open_receipts, source_of
 from wire.content import ContentId, PeerId
+from wire.counting import counted
 from wire.errors import (
     EngineError,
     Missing,
@@ -177,12 +178,9 @@ class VerifyRole:
             raise Refused("checking others of yours now", retry_after_s=0.5)
         if self._waiting.total() >= WAITING_MAX:
             raise Refused("checking others now", retry_after_s=0.5)
-        self._waiting[asker] += 1
-        try:
+        with counted(self._waiting, asker):
             claim = await self._brought(task, receipts, check, asker)
             await self._places.enqueue(asker)
-        finally:
-            self._waiting -= Counter((asker,))
         return claim
 
     async def _brought(

@@ -17,6 +17,7 @@ from libp2p.pubsub.pubsub import Pubsub
 
 from p2p.over_libp2p.errors import contained
 from p2p.transport import GOSSIP_BYTES_MAX, TOPIC_BYTES_MAX
+from wire.latest import Latest
 
 _PROTOCOL = TProtocol("/meshsub/1.1.0")
 _RPC_BYTES_MAX = 1 << 20
@@ -37,18 +38,14 @@ class SeenMessages:
 
     def __init__(self, ttl_s: float) -> None:
         self._ttl_s = ttl_s
-        self._until_s: dict[bytes, float] = {}
+        self._until_s: Latest[bytes, float] = Latest(_SEEN_MAX)
 
     def add(self, key: bytes) -> bool:
         now_s = trio.current_time()
-        self._until_s.pop(key, None)
         self._until_s[key] = now_s + self._ttl_s
-        # A dict keeps the order of insertion, so whatever is over lies in front.
-        while self._until_s:
-            oldest = next(iter(self._until_s))
-            if self._until_s[oldest] > now_s and len(self._until_s) <= _SEEN_MAX:
-                break
-            del self._until_s[oldest]
+        # Whatever is over lies in front.
+        while self._until_s and next(iter(self._until_s.values())) <= now_s:
+            self._until_s.forget_oldest()
         return True
 
     def has(self, key: bytes) -> bool:

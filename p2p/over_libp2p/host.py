@@ -33,6 +33,7 @@ from libp2p.transport.upgrader import TransportUpgrader
 from p2p.over_libp2p.errors import contained
 from p2p.over_libp2p.muxer import SoundYamux
 from wire.content import PeerId
+from wire.counting import counted
 from wire.errors import Malformed
 from wire.signing import SigningKey
 
@@ -66,15 +67,9 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
             with contained("refusing a connection"):
                 await read_write_closer.close()
             return
-        self.half_open[place] += 1
         muxed = None
-        try:
-            with contained("an inbound handshake"):
-                muxed = await self._upgrade(read_write_closer, maddr)
-        finally:
-            self.half_open[place] -= 1
-            if not self.half_open[place]:
-                del self.half_open[place]
+        with counted(self.half_open, place), contained("an inbound handshake"):
+            muxed = await self._upgrade(read_write_closer, maddr)
         if muxed is None:
             with contained("an inbound handshake's end"):
                 await read_write_closer.close()

@@ -6,7 +6,6 @@ graph for each shape that comes.
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from node.engines.worker.onnx_graph import CompiledGraph, Shapes
 from node.engines.worker.onnx_reference import check_agrees, reference
 from wire.codec import Value as Plain
 from wire.errors import ModelRefused
+from wire.latest import Latest
 from wire.model import Manifest
 
 FILE = "model.onnx"
@@ -52,7 +52,7 @@ class LoadedOnnx:
 
     graph: CompiledGraph
     buckets: dict[int, Ready]
-    shapes: OrderedDict[Shapes, Ready] = field(default_factory=OrderedDict)
+    shapes: Latest[Shapes, Ready] = field(default_factory=lambda: Latest(SHAPES_MAX))
 
     @property
     def memory_bytes(self) -> int:
@@ -124,12 +124,12 @@ class LoadedOnnx:
         }
 
     def _for_shapes(self, shapes: Shapes) -> Ready:
-        if shapes not in self.shapes:
-            self.shapes[shapes] = Ready(self.graph.capture(shapes), self.graph.sources(shapes))
-        self.shapes.move_to_end(shapes)
-        while len(self.shapes) > SHAPES_MAX:
-            self.shapes.popitem(last=False)
-        return self.shapes[shapes]
+        ready = self.shapes.get(shapes)
+        if ready is None:
+            ready = Ready(self.graph.capture(shapes), self.graph.sources(shapes))
+        # Set again, it is the newest.
+        self.shapes[shapes] = ready
+        return ready
 
 
 def load(manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> LoadedOnnx:
