@@ -1,6 +1,7 @@
 """One task of this peer's own clients: what was asked, what happened so far, and who watches."""
 
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 import trio
 
@@ -34,6 +35,31 @@ class TaskRequest:
     needed: int = 2
 
 
+class Wanted(Enum):
+    """A task that has not ended."""
+
+    UNDER_WAY = auto()
+    # By its client, and not because this peer ends.
+    CANCELLED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """`answered` is None where the answer is too large to be held here: it is in the store."""
+
+    answered: Answered | None
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """There will be no answer, and why."""
+
+    error: BatonError
+
+
+Outcome = Wanted | Succeeded | GaveUp
+
+
 @dataclass(slots=True)
 class TaskState:
     """One task under way, and who watches it.
@@ -54,10 +80,7 @@ class TaskState:
     journaled: trio.Event = field(default_factory=trio.Event)
     finished: trio.Event = field(default_factory=trio.Event)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    # By its client, and not because this peer ends.
-    cancelled: bool = False
-    answered: Answered | None = None
-    error: BatonError | None = None
+    outcome: Outcome = Wanted.UNDER_WAY
 
     def on_event(self, event: Event) -> None:
         # Pieces are large and provisional: who was not there to see them reads the output.
@@ -70,6 +93,11 @@ class TaskState:
         """From here on the task is answered, or said to have failed."""
         self.events.insert(0, Accepted(self.task.id))
         self.journaled.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether its client wants it no more, and it has not ended yet."""
+        return self.outcome is Wanted.CANCELLED
 
     @property
     def input_id(self) -> ContentId | None:

@@ -11,7 +11,16 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from node.asking.answers import Answered, Answers
-from node.asking.run import TaskRequest, TaskState, TaskStatistics, nobody_can, task_of
+from node.asking.run import (
+    GaveUp,
+    Succeeded,
+    TaskRequest,
+    TaskState,
+    TaskStatistics,
+    Wanted,
+    nobody_can,
+    task_of,
+)
 from node.checking.quorum import Checking, CheckRequest, Tally
 from node.dispatch.dispatcher import Dispatcher, Handoff, LegResult
 from node.serving.role import nowhere
@@ -122,7 +131,8 @@ class TaskRunner:
         """Its client no longer wants it: it ends, here and with whoever works on it."""
         run = self._runs.get(task_id)
         if run is not None:
-            run.cancelled = True
+            if run.outcome is Wanted.UNDER_WAY:
+                run.outcome = Wanted.CANCELLED
             run.scope.cancel()
 
     async def resume(self) -> int:
@@ -160,9 +170,13 @@ class TaskRunner:
             await run.finished.wait()
         finally:
             run.watchers.remove(on_event)
-        if run.error is not None:
-            raise run.error
-        return run.answered or replace(await self.answers.of_task(task_id), kept_before=False)
+        match run.outcome:
+            case GaveUp(error):
+                raise error
+            case Succeeded(Answered() as answered):
+                return answered
+            case _:
+                return replace(await self.answers.of_task(task_id), kept_before=False)
 
     # 2. Run
 
@@ -174,21 +188,21 @@ class TaskRunner:
         deadline_at_s = run.started_s + left_s
         try:
             with run.scope:
-                run.answered = await self._attempts(run, deadline_at_s)
+                answered = await self._attempts(run, deadline_at_s)
+                # Many large ones in memory would fill it.
+                large = len(answered.output) > limits.INLINE_BYTES_MAX
+                run.outcome = Succeeded(None if large else answered)
                 self._answered += 1
-            if run.cancelled and run.answered is None:
+            if run.cancelled:
                 raise TaskFailed("its client cancelled it")
         except (TaskFailed, StoreError) as error:
-            run.error = error
+            run.outcome = GaveUp(error)
             self._failed += 1
             await self._forget(run)
         finally:
             del self._runs[run.task.id]
             if run.journaled.is_set():
                 self._ended[run.task.id] = run
-            if run.answered and len(run.answered.output) > limits.INLINE_BYTES_MAX:
-                # It is in the store; many such in memory would fill it.
-                run.answered = None
             run.finished.set()
 
     async def _attempts(self, run: TaskState, deadline_at_s: float) -> Answered:

@@ -12,6 +12,7 @@ counted by who offered them too.
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from wire.content import PeerId
 from wire.errors import Refused
@@ -62,6 +63,24 @@ class Now:
     now_s: float
 
 
+class SlotStage(Enum):
+    """How far a job has come that was not given up."""
+
+    AWAITING_INPUT = auto()
+    # Everything it needs is here.
+    READY = auto()
+    BEGUN = auto()
+    # Nothing that comes now changes it; its place is free when whoever holds it leaves.
+    DONE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """The job ended without a result, and why."""
+
+    refusal: Refused
+
+
 @dataclass(slots=True, eq=False)
 class QueueSlot:
     """One job's place, from when it was taken until it is done. `until_s` is its deadline."""
@@ -76,12 +95,19 @@ class QueueSlot:
     number: int = 0
     # Who offered it.
     by: PeerId | None = None
-    # Everything it needs is here.
-    ready: bool = False
-    begun: bool = False
-    # Why it was given up before it began, and whom to tell then.
-    refusal: Refused | None = None
+    stage: SlotStage | GivenUp = SlotStage.AWAITING_INPUT
+    # Whom to tell when it is given up.
     on_refusal: Callable[[], None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it waits for the engine alone."""
+        return self.stage is SlotStage.READY
+
+    @property
+    def refusal(self) -> Refused | None:
+        """Why it was given up; None if it was not."""
+        return self.stage.refusal if isinstance(self.stage, GivenUp) else None
 
     @property
     def order(self) -> tuple[float, int]:
@@ -209,7 +235,7 @@ class Admission:
                 continue
             self.waiting.remove(place)
             self.running.add(place)
-            place.begun = True
+            place.stage = SlotStage.BEGUN
             self._virtual = max(self._virtual, place.start)
             busy_s += place.cost_s
             begun.append(place)
@@ -262,7 +288,8 @@ class Admission:
     def _give_up(self, place: QueueSlot, why: str, now: Now) -> QueueSlot:
         self._drop(place)
         wait_s = _retry_after_s(now.busy_s + self.queue_s)
-        place.refusal = Refused(f"given up before it began: {why}", retry_after_s=wait_s)
+        refusal = Refused(f"given up before it began: {why}", retry_after_s=wait_s)
+        place.stage = GivenUp(refusal)
         return place
 
     def _drop(self, place: QueueSlot) -> None:

@@ -16,6 +16,7 @@ from node.serving.admission import (
     Now,
     QueuedJob,
     QueueSlot,
+    SlotStage,
 )
 from tests.p2p.transports import key_of
 from wire.content import PeerId
@@ -38,7 +39,7 @@ def enqueue(
     admission: Admission, name: str, at: Now | None = None, /, **terms: float
 ) -> tuple[QueueSlot, list[QueueSlot]]:
     place, given_up = admission.enqueue(wanted(name, **terms), peer(name), at or now())
-    place.ready = True
+    place.stage = SlotStage.READY
     return place, given_up
 
 
@@ -92,7 +93,7 @@ def test_as_many_are_worked_on_as_the_engine_has_use_for() -> None:
         for _ in range(5)
     ]
     for place in places:
-        place.ready = True
+        place.stage = SlotStage.READY
     assert admission.next(now())[0] == places[:3]
     assert admission.next(now())[0] == []
     admission.dequeue(places[0])
@@ -102,11 +103,11 @@ def test_as_many_are_worked_on_as_the_engine_has_use_for() -> None:
 def test_one_whose_input_is_on_its_way_holds_up_nobody() -> None:
     admission = Admission(1)
     slow, _ = enqueue(admission, "a")
-    slow.ready = False
+    slow.stage = SlotStage.AWAITING_INPUT
     quick, _ = enqueue(admission, "b")
     assert admission.next(now())[0] == [quick]
     admission.dequeue(quick)
-    slow.ready = True
+    slow.stage = SlotStage.READY
     assert admission.next(now())[0] == [slow]
 
 

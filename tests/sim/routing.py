@@ -12,7 +12,7 @@ from random import Random
 from statistics import mean
 
 from node.dispatch.route import Leg, PeerLoad, candidates, drawn
-from node.serving.admission import Admission, Now, QueuedJob, QueueSlot
+from node.serving.admission import Admission, Now, QueuedJob, QueueSlot, SlotStage
 from tests.sim.events import Loop
 from tests.sim.population import key_of, model_of
 from wire import limits
@@ -228,7 +228,7 @@ class Queues:
             self._refuse(job, server)
             return
         server.taken += 1
-        place.ready = True
+        place.stage = SlotStage.READY
         server.jobs[place] = job
         for other in given_up:
             self._refuse(server.jobs.pop(other), server)
