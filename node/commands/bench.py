@@ -60,7 +60,7 @@ async def _bench(config: NodeConfig, runtime: Runtime, seconds: float, *, as_jso
     name = config.models[0]
     async with (
         _found(config.state, name) as (manifest, files),
-        open_engine(config, runtime.cache_folder, runtime.engine) as engine,
+        open_engine(config, runtime.cache_folder, runtime.engine_config) as engine,
     ):
         figures = await measure(engine, manifest, files, seconds)
     if as_json:

@@ -36,7 +36,7 @@ class Runtime:
     environment: Environment
     transport: Transport
     cache_folder: Path
-    engine: EngineConfig
+    engine_config: EngineConfig
     machine: Machine
 
 
@@ -93,7 +93,7 @@ async def _open_peer(config: NodeConfig, runtime: Runtime) -> AsyncIterator[Node
             transport=runtime.transport,
             store=store,
             engine=await stack.enter_async_context(
-                open_engine(config, runtime.cache_folder, runtime.engine)
+                open_engine(config, runtime.cache_folder, runtime.engine_config)
             ),
             sources=await trio.to_thread.run_sync(open_sources, config),
         )
