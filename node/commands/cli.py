@@ -28,12 +28,12 @@ from node.commands.options import (
     roles_of,
     state_option,
     text_of,
-    verdicts_of,
 )
 from node.config import ROLES_DEFAULT, NodeConfig
 from node.devnet.config import DevnetConfig
 from node.devnet.faults import KINDS, parse
 from node.devnet.open_loop import rate_of
+from node.gateway_config import verdicts_of
 from p2p.peers import PeersConfig
 from wire import limits
 from wire.errors import InputError

@@ -137,9 +137,8 @@ class Reader:
     def reason(self) -> str:
         """Why it ended, in the words of OpenAI."""
         assert self.ending is not None
-        if self.stopped:
-            return "stop"
-        return self.ending.reason if self.ending.reason in ("length", "tool_calls") else "stop"
+        # That tools are called whoever reads the calls finds out; those it cannot read are text.
+        return "length" if self.ending.reason == "length" and not self.stopped else "stop"
 
     def _append(self, tokens: Sequence[Token]) -> None:
         for token in tokens:

@@ -12,7 +12,7 @@ from node.asking.run import TaskRequest
 from node.asking.tasks import TASKS_UNDER_WAY_MAX
 from node.gateway.catalogue import Catalogue
 from node.gateway.errors import ErrorDetail, HttpError, bad, detail_of, fault_of, unavailable
-from node.gateway_config import GatewayConfig, check_verdicts
+from node.gateway_config import GatewayConfig, verdicts_of
 from node.peer import Node
 from node.task.events import Event, EventSink, Failed, Offered
 from wire import limits
@@ -29,7 +29,6 @@ RETRY_AFTER_S = 5.0
 LEFT_MAX = TASKS_UNDER_WAY_MAX // 2
 # How long verifiers are looked for beyond those that are known.
 SEEK_S = 2.0
-_VERDICTS = re.compile(r"(\d{1,2})/(\d{1,2})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +67,7 @@ class TaskService:
         """The gateway's own, but for what the client's headers ask for."""
         needed, verifiers = self.config.needed, self.config.verifiers
         if (text := headers.get("x-baton-verdicts")) is not None:
-            needed, verifiers = verdicts_of(text, "x-baton-verdicts")
+            needed, verifiers = verdicts_asked(text, "x-baton-verdicts")
         deadline_s = self.config.deadline_s
         if (text := headers.get("x-baton-deadline")) is not None:
             if not re.fullmatch(r"\d{1,6}", text) or not 1 <= int(text) <= limits.DEADLINE_S_MAX:
@@ -166,14 +165,9 @@ class _Watch:
         self.forward(event)
 
 
-def verdicts_of(text: str, param: str) -> tuple[int, int]:
+def verdicts_asked(text: str, param: str) -> tuple[int, int]:
     """`2/3` as (needed, verifiers); HttpError for anything else."""
-    match = _VERDICTS.fullmatch(text.strip())
-    if match is None:
-        raise bad("verdicts are asked for as 2/3, or as 0/0", param=param)
-    needed, verifiers = int(match[1]), int(match[2])
     try:
-        check_verdicts(needed, verifiers)
+        return verdicts_of(text)
     except InputError as error:
         raise bad(str(error), param=param) from error
-    return needed, verifiers
