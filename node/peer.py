@@ -21,7 +21,6 @@ from node.models.collection import Models
 from node.models.loader import ModelLoader
 from node.models.probing import Probing
 from node.serving.data_role import DataRole
-from node.serving.fair_queue import FairQueue
 from node.serving.infer_role import InferRole
 from node.serving.leg_server import LegServer
 from node.serving.nearest import IndexCache
@@ -120,11 +119,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         for name in config.models:
             # A name that means nothing is refused before anybody is troubled with us.
             await node.models.check_meant(name)
-        capacity.leg_server, capacity.fair_queue = (
-            node.leg_server,
-            node.verify_role.infer_role.fair_queue,
-        )
-        capacity.probing = node.probing
+        capacity.node = node
         peers.handlers[Offer] = node.leg_server.on_offer
         peers.handlers[Quote] = node.leg_server.on_quote
         peers.handlers[Want] = node.blobs.on_want
@@ -217,28 +212,29 @@ class _Capacity:
     """What the next advert says of this peer."""
 
     config: NodeConfig
-    leg_server: LegServer | None = None
-    fair_queue: FairQueue | None = None
-    probing: Probing | None = None
+    # None until it is put together: its peers are asked what they say of it before that.
+    node: Node | None = None
 
     def now(self) -> Capacity:
-        taking = self.leg_server is None or (self.leg_server.taking and not self.leg_server.paused)
+        node = self.node
+        if node is None:
+            return Capacity(roles=self.config.role_bits, models=(), free_slots=0, queue_s=0.0)
+        taking = node.leg_server.taking and not node.leg_server.paused
+        fair_queue = node.verify_role.infer_role.fair_queue
         models = tuple(
             ModelOffer(
                 model=it.model,
                 name=it.manifest.name,
                 units_per_s=min(it.units_per_s, 1e9),
             )
-            for it in (self.probing.offered() if self.probing and taking else ())
+            for it in (node.probing.offered() if taking else ())
         )
         return Capacity(
             roles=self.config.role_bits if taking else 0,
             models=models,
             # With those who wait for their turn.
-            free_slots=max(0, min(self.fair_queue.free_slots, 65_535))
-            if self.fair_queue and taking
-            else 0,
-            queue_s=min(self.fair_queue.queue_s, 1e6) if self.fair_queue else 0.0,
+            free_slots=max(0, min(fair_queue.free_slots, 65_535)) if taking else 0,
+            queue_s=min(fair_queue.queue_s, 1e6),
         )
 
 
