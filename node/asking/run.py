@@ -33,6 +33,8 @@ class TaskRequest:
     level: Level = Level.SPOT_CHECKED
     verifiers: int = 3
     needed: int = 2
+    # Which of this peer's clients the task belongs to; empty for the peer's owner.
+    owner: bytes = b""
 
 
 class Wanted(Enum):
@@ -72,6 +74,7 @@ class TaskState:
     seed: bytes
     started_s: float
     attempt: int = 1
+    owner: bytes = b""
     shown: StreamProgress = field(default_factory=StreamProgress)
     # Who did not do its part, in any attempt.
     failed: set[PeerId] = field(default_factory=set)
