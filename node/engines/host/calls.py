@@ -86,7 +86,7 @@ class CallRun:
 
 
 class CallScheduler:
-    """See `node.engines.host.format_queue.Work`."""
+    """See `node.engines.host.format_queue.FormatScheduler`."""
 
     operations = frozenset({CALL})
     # One run at work, and the next one ready when it is done.
