@@ -76,7 +76,7 @@ class Node:
     probing: Probing
     rechecking: Rechecking
     loader: ModelLoader
-    started_s: float
+    started_at_s: float
     log: deque[str]
     # What stands above a peer, such as its gateway, has `status` tell of it, each under a name.
     status_sources: dict[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
@@ -211,7 +211,7 @@ def _assembled(
         probing=probing,
         rechecking=Rechecking(dependencies.store, checking, answers, tasks),
         loader=ModelLoader(models, probing, nursery),
-        started_s=trio.current_time(),
+        started_at_s=trio.current_time(),
         log=lines,
     )
 

@@ -163,13 +163,13 @@ class AntiEntropy:
         self, known: Container[bytes], count: int, other: PeerId, wall_s: float
     ) -> list[Signed[Advert]]:
         """What the other side does not know: the scarce, and so many others; all were met here."""
-        key, soon_s = other[:_KEY_BYTES], wall_s + _LEFT_S_MIN
+        key, soon_wall_s = other[:_KEY_BYTES], wall_s + _LEFT_S_MIN
         scarce = [
             it
             for it in self.view.scarce()
             if self._may_tell(it) and it.key not in known and it.key != key
         ]
-        first = self._drawn([it for it in scarce if it.until_s > soon_s], SCARCE_MAX)
+        first = self._drawn([it for it in scarce if it.until_wall_s > soon_wall_s], SCARCE_MAX)
         if not count:
             return [it.heard for it in first]
         chosen = {key, *[it.key for it in first]}

@@ -99,10 +99,10 @@ class Discovery:
 
         Empty too if the same was sought a moment ago.
         """
-        now_s = trio.current_time()
-        if now_s < self._sought_at_s.get((role, model), -math.inf) + PAUSE_S:
+        now_at_s = trio.current_time()
+        if now_at_s < self._sought_at_s.get((role, model), -math.inf) + PAUSE_S:
             return []
-        self._sought_at_s[role, model] = now_s
+        self._sought_at_s[role, model] = now_at_s
         self.searches += 1
         search = Search(role, model)
         near = [it for it in self.rpc.connected() if self.rpc.standing(it) is not Standing.BANNED]

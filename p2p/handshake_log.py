@@ -27,7 +27,7 @@ class HandshakeLog:
 
     me: PeerId
     instance: bytes
-    started_s: float
+    started_at_s: float
     started_wall_s: float
     peers_max: int = 1000
     _answered: Latest[PeerId, float] = field(init=False)
@@ -39,19 +39,19 @@ class HandshakeLog:
     def __post_init__(self) -> None:
         self._answered = Latest(self.peers_max)
 
-    def answered(self, peer: PeerId, now_s: float) -> None:
+    def answered(self, peer: PeerId, now_at_s: float) -> None:
         """`peer` saw us and said so."""
-        self._answered[peer] = now_s
+        self._answered[peer] = now_at_s
 
-    def answered_within(self, peers: Iterable[PeerId], now_s: float, within_s: float) -> int:
+    def answered_within(self, peers: Iterable[PeerId], now_at_s: float, within_s: float) -> int:
         """How many of `peers` answered us in the last `within_s`."""
-        return sum(now_s - self._answered.get(peer, -within_s) < within_s for peer in peers)
+        return sum(now_at_s - self._answered.get(peer, -within_s) < within_s for peer in peers)
 
     def longest_unheard(self, peers: Sequence[PeerId], random: Random) -> PeerId:
         """Who of `peers` answered the longest ago, drawn among those who never did."""
         return min(peers, key=lambda it: (self._answered.get(it, -math.inf), random.random()))
 
-    def told_same_key(self, other: Signed[Advert], now_s: float) -> bool:
+    def told_same_key(self, other: Signed[Advert], now_at_s: float) -> bool:
         """Somebody showed an advert that another start of our key has signed; whether it is news.
 
         Signed before we started, it is of our own last run; signed since, of another machine.
@@ -59,15 +59,15 @@ class HandshakeLog:
         are the newcomer of the two.
         """
         # A moment of grace, for an advert's time is in whole seconds.
-        since_s = self.started_wall_s + 3.0
+        since_wall_s = self.started_wall_s + 3.0
         if other.signer != self.me or other.record.instance == self.instance:
             return False
         news = other.record.seq > self._told_seq
         self._told_seq = max(self._told_seq, other.record.seq)
-        if other.record.issued_at_s <= since_s:
+        if other.record.issued_at_s <= since_wall_s:
             return news
         self.same_key = True
-        if now_s - self.started_s < NEWCOMER_S:
+        if now_at_s - self.started_at_s < NEWCOMER_S:
             raise InputError(
                 f"another machine is running with this peer's key ({self.me})",
                 todo="a state folder must not be copied: start this one with another --state,"

@@ -90,14 +90,14 @@ class PeerRpc:
         if it says what it must not; each counts against it, and only against it. Time that ran
         out counts only if the peer had PATIENCE_S and has not said a word in this conversation.
         """
-        since_s = trio.current_time()
+        since_at_s = trio.current_time()
         call: TypedCall | None = None
         try:
             with self._in_use(peer):
                 if peer != self.me and not self.endpoint.is_connected(peer):
                     await self._reach(peer, min(deadline_s, stretched(self.dial_deadline_s)))
                 async with self.streams.call(peer, deadline_s=deadline_s) as channel:
-                    since_s = trio.current_time()
+                    since_at_s = trio.current_time()
                     call = TypedCall(channel, CallProtocol(Speaker.ASKER))
                     yield call
         except (WireError, RemoteProtocolError):
@@ -105,7 +105,7 @@ class PeerRpc:
             raise
         except TransportError as error:
             heard = call is not None and call.heard
-            if is_its_fault(error, trio.current_time() - since_s, heard=heard):
+            if is_its_fault(error, trio.current_time() - since_at_s, heard=heard):
                 self.offended(peer, Offence.UNANSWERED)
             raise
 

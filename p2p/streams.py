@@ -248,9 +248,9 @@ class Streams:
         try:
             framed = await self._lent(peer, pool, deadline_at_s)
 
-            async def renew(until_s: float) -> FramedStream:
+            async def renew(until_at_s: float) -> FramedStream:
                 self._counts["renewed"] += 1
-                return await self._lent(peer, pool, until_s, fresh=True)
+                return await self._lent(peer, pool, until_at_s, fresh=True)
 
             call = _Asking(framed, deadline_at_s, renew)
             in_peace = False

@@ -106,9 +106,9 @@ class View:
     # By the first bytes of its key, as digests name it: the sequence number of each that is gone,
     # and when that advert would have ended anyway.
     _gone: Latest[bytes, tuple[int, int]] = field(init=False)
-    _gone_walked_s: float = 0.0
+    _gone_walked_wall_s: float = 0.0
     # Nothing here ends sooner, so until then nothing has to be walked for that.
-    _soonest_s: float = math.inf
+    _soonest_wall_s: float = math.inf
 
     def __post_init__(self) -> None:
         config = self.config
@@ -218,8 +218,8 @@ class View:
 
     def _add(self, peer: PeerId, entry: Entry) -> None:
         self._entries[peer] = entry
-        if entry.until_s < self._soonest_s:
-            self._soonest_s = entry.until_s
+        if entry.until_wall_s < self._soonest_wall_s:
+            self._soonest_wall_s = entry.until_wall_s
         group = self._introduced.get(entry.introducer)
         if group is None:
             group = self._introduced[entry.introducer] = {}
@@ -306,15 +306,15 @@ class View:
     def expire(self, wall_s: float) -> list[PeerId]:
         """Forget what is past its TTL; who was forgotten."""
         over: list[PeerId] = []
-        if wall_s >= self._soonest_s:
-            over = [it for it, entry in self._entries.items() if entry.until_s <= wall_s]
+        if wall_s >= self._soonest_wall_s:
+            over = [it for it, entry in self._entries.items() if entry.until_wall_s <= wall_s]
             for peer in over:
                 self.forget(peer)
-            ends = [entry.until_s for entry in self._entries.values()]
-            self._soonest_s = min(ends, default=math.inf)
+            ends = [entry.until_wall_s for entry in self._entries.values()]
+            self._soonest_wall_s = min(ends, default=math.inf)
         # What has ended is refused as that, so it may be remembered for a little longer.
-        if not 0 <= wall_s - self._gone_walked_s < _GONE_WALK_EVERY_S:
-            self._gone_walked_s = wall_s
+        if not 0 <= wall_s - self._gone_walked_wall_s < _GONE_WALK_EVERY_S:
+            self._gone_walked_wall_s = wall_s
             for key in [it for it, gone in self._gone.items() if gone[1] <= wall_s]:
                 del self._gone[key]
         return over
@@ -347,20 +347,20 @@ class View:
 
     def living(self, wall_s: float) -> Iterator[Signed[Advert]]:
         """Adverts that hold now."""
-        return (entry.heard for entry in self._entries.values() if entry.until_s > wall_s)
+        return (entry.heard for entry in self._entries.values() if entry.until_wall_s > wall_s)
 
     def lasting(self, wall_s: float) -> list[Entry]:
         """What holds until `wall_s` and longer. Walked in every swap, so it has to be quick."""
-        if wall_s < self._soonest_s:
+        if wall_s < self._soonest_wall_s:
             return list(self._entries.values())
-        return [entry for entry in self._entries.values() if entry.until_s > wall_s]
+        return [entry for entry in self._entries.values() if entry.until_wall_s > wall_s]
 
     def candidates(
         self, role: Role, model: ContentId | None, wall_s: float
     ) -> list[Signed[Advert]]:
         """Who says it plays `role`, and runs `model` where one is named."""
         found = (self._entries[it] for it in self._places.get((role, model), ()))
-        return [entry.heard for entry in found if entry.until_s > wall_s]
+        return [entry.heard for entry in found if entry.until_wall_s > wall_s]
 
     def count(self, place: Place) -> int:
         """How many candidates there are, those included that end in this moment."""

@@ -72,7 +72,7 @@ class TaskState:
 
     task: Signed[Task]
     seed: bytes
-    started_s: float
+    started_at_s: float
     attempt: int = 1
     owner: bytes = b""
     shown: StreamProgress = field(default_factory=StreamProgress)
@@ -96,6 +96,12 @@ class TaskState:
         """From here on the task is answered, or said to have failed."""
         self.events.insert(0, Accepted(self.task.id))
         self.journaled.set()
+
+    def cancel(self) -> None:
+        """Its client wants it no more."""
+        if self.outcome is Wanted.UNDER_WAY:
+            self.outcome = Wanted.CANCELLED
+        self.scope.cancel()
 
     @property
     def cancelled(self) -> bool:

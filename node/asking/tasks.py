@@ -17,7 +17,6 @@ from node.asking.run import (
     TaskRequest,
     TaskState,
     TaskStatistics,
-    Wanted,
     nobody_can,
     task_of,
 )
@@ -36,14 +35,7 @@ from wire import limits
 from wire.chain import legs_to_check
 from wire.codec import pack, unpack
 from wire.content import ContentId, PeerId
-from wire.errors import (
-    Missing,
-    Refused,
-    StoreError,
-    TaskFailed,
-    TooSlow,
-    WireError,
-)
+from wire.errors import Missing, Refused, StoreError, TaskFailed, TooSlow, WireError
 from wire.kinds import Level, Role
 from wire.latest import Latest
 from wire.lottery import secret_of
@@ -141,9 +133,7 @@ class TaskRunner:
         """Its client no longer wants it: it ends, here and with whoever works on it."""
         run = self._runs.get(task_id)
         if run is not None:
-            if run.outcome is Wanted.UNDER_WAY:
-                run.outcome = Wanted.CANCELLED
-            run.scope.cancel()
+            run.cancel()
 
     async def resume(self) -> int:
         """Take up what the journal says was under way when this peer last stopped; how many."""
@@ -196,7 +186,7 @@ class TaskRunner:
         # By the wall clock, so that time spent switched off counts; by ours from here on.
         age_s = self.environment.wall_s() - task.issued_at_ms / 1000
         left_s = task.deadline_s - min(max(0.0, age_s), task.deadline_s - 1.0)
-        deadline_at_s = run.started_s + left_s
+        deadline_at_s = run.started_at_s + left_s
         try:
             with run.scope:
                 answered = await self._attempts(run, deadline_at_s)
@@ -368,7 +358,7 @@ class TaskRunner:
                 ],
                 attempts=run.attempt,
                 answered_at_ms=int(self.environment.wall_s() * 1000),
-                duration_ms=int((trio.current_time() - run.started_s) * 1000),
+                duration_ms=int((trio.current_time() - run.started_at_s) * 1000),
             ),
             self.key,
         )

@@ -199,7 +199,7 @@ async def watch(story: Story) -> None:
 
 async def tell_story(story: Story, narrate: Callable[[str], None]) -> None:
     """Run the demo from the first process to the checked receipt."""
-    started_s = trio.current_time()
+    started_at_s = trio.current_time()
     story.chapter = "starting seven peers: one knows the bootstrap's address, nobody the others'"
     async with open_peers(story), trio.open_nursery() as nursery:
         narrate("seven processes are up, each with its own key, folder and store")
@@ -208,7 +208,7 @@ async def tell_story(story: Story, narrate: Callable[[str], None]) -> None:
         await _embed(story, narrate)
         await _ask(story, narrate)
         await _verify(story, narrate)
-        story.wall_s = trio.current_time() - started_s
+        story.wall_s = trio.current_time() - started_at_s
         nursery.cancel_scope.cancel()
 
 

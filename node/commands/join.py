@@ -229,7 +229,7 @@ async def narrate(node: Node) -> None:
             say("key", "another machine uses this peer's key: a state folder was copied")
         if (skew_s := node.peers.handshake_log.clock_wrong_s()) is not None:
             say("clock", f"this machine's clock differs from the others' by {abs(skew_s):.0f} s")
-        if connected and not answered and trio.current_time() - node.started_s > 60:
+        if connected and not answered and trio.current_time() - node.started_at_s > 60:
             say("heard", "nobody answered in the last minute: is the network there?")
         else:
             said.pop("heard", None)

@@ -63,7 +63,7 @@ class SharedEnvironment:
     on_disk: bool = False
     # For sockets instead of memory.
     tcp: Transport | None = None
-    started_s: float = field(default_factory=trio.current_time)
+    started_at_s: float = field(default_factory=trio.current_time)
     # What became of a peer that ended by itself: its number and why.
     ended: Callable[[int, str], None] = lambda _number, _why: None
 
@@ -106,7 +106,7 @@ class DevPeer:
 
     def environment(self) -> Environment:
         random = Random(f"{self.around.seed}:peer:{self.number}:{self.starts}")
-        base_s = WALL_S - self.around.started_s
+        base_s = WALL_S - self.around.started_at_s
         return Environment(
             wall_s=lambda: base_s + self.skew_s + trio.current_time(),
             random=random,

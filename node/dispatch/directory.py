@@ -56,17 +56,17 @@ class PeerDirectory:
     def _known(
         self, stage: Stage, avoid: frozenset[PeerId]
     ) -> tuple[list[Signed[Advert]], dict[PeerId, PeerLoad]]:
-        now_s = trio.current_time()
+        now_at_s = trio.current_time()
         adverts = [it for it in self._playing(stage) if it.signer not in avoid]
         loads = {
             it.signer: PeerLoad(
                 self.peers.standing(it.signer),
                 self.under_way.get(it.signer, 0),
                 self.measured.round_trip_s(it.signer),
-                self.measured.observed(it.signer, stage.model, now_s),
+                self.measured.observed(it.signer, stage.model, now_at_s),
                 # Nobody has to prove anything to itself.
                 it.signer == self.peers.me or self.measured.has_delivered(it.signer, stage.model),
-                self.sitting.is_benched(it.signer, now_s),
+                self.sitting.is_benched(it.signer, now_at_s),
             )
             for it in adverts
         }

@@ -77,12 +77,12 @@ class Failover:
     async def run(self, patience_s: float) -> LegResult:
         """See `Dispatcher.hand_on`."""
         self._declined = not self.failed
-        nobody_since_s = trio.current_time()
-        while (now_s := trio.current_time()) < self.deadline_at_s:
+        nobody_since_at_s = trio.current_time()
+        while (now_at_s := trio.current_time()) < self.deadline_at_s:
             able = self._able()
             choices = self._ready(able)
             if not choices:
-                waited_s = now_s - nobody_since_s
+                waited_s = now_at_s - nobody_since_at_s
                 if self.failed and self._declined and not able and waited_s > NEWCOMER_S:
                     # Everybody said no, for good: more time changes nothing.
                     raise TaskFailed(
@@ -95,9 +95,9 @@ class Failover:
                     raise Refused(self._nobody(), retry_after_s=1.0, code=RefusalCode.FAILED)
                 if not able:
                     await self._look_further()
-                await trio.sleep(max(0.0, min(PAUSE_S, self.deadline_at_s - now_s)))
+                await trio.sleep(max(0.0, min(PAUSE_S, self.deadline_at_s - now_at_s)))
                 continue
-            nobody_since_s = now_s
+            nobody_since_at_s = now_at_s
             random = self.directory.peers.environment.random
             chosen = await self._better(self.directory.trials.to_ask(choices, random))
             if chosen is not None:
@@ -235,13 +235,13 @@ class Failover:
 
     async def _hand_to(self, one: Candidate, others: bool) -> LegResult | None:
         """Offer the baton to one peer; None if it did not deliver, which is then noted."""
-        began_s = trio.current_time()
-        until_s = began_s + _share(self.handoff, others) * (self.deadline_at_s - began_s)
+        began_at_s = trio.current_time()
+        until_at_s = began_at_s + _share(self.handoff, others) * (self.deadline_at_s - began_at_s)
         overdue_s = self._overdue_s(one) if others else math.inf
         resume = self.shown.begin()
         # A piece now and then buys no time: there is one bound for all of the leg.
         scope = self._running[one.peer] = trio.CancelScope(
-            deadline=min(until_s, began_s + overdue_s)
+            deadline=min(until_at_s, began_at_s + overdue_s)
         )
         units_max = streamed_max(self.handoff.task.record.stages[-1])
 
@@ -268,11 +268,11 @@ class Failover:
                     resume,
                     self.deadline_at_s,
                 )
-                took_s = trio.current_time() - began_s
+                took_s = trio.current_time() - began_at_s
                 if self.handoff.is_last:
                     self.directory.hedging.delivered(took_s, one.expected_s)
                 return delivered
-            took_s = trio.current_time() - began_s
+            took_s = trio.current_time() - began_at_s
             if trio.current_time() < scope.deadline:
                 # Another was faster, which is no fault of this one; but it is not tried again soon.
                 self._outrun(one, took_s)
@@ -295,10 +295,10 @@ class Failover:
         if took_s < one.expected_s or not self.handoff.is_own:
             # Of a stranger's leg we know only what was said to us, and that may be to blame.
             return
-        now_s, leg = trio.current_time(), self.handoff.leg
-        self.directory.measured.outrun(one.peer, leg.model, self._units(), took_s, now_s)
+        now_at_s, leg = trio.current_time(), self.handoff.leg
+        self.directory.measured.outrun(one.peer, leg.model, self._units(), took_s, now_at_s)
         if not one.delivered or sits(took_s, one.expected_s):
-            self.directory.sitting.sat(one.peer, now_s)
+            self.directory.sitting.sat(one.peer, now_at_s)
 
     def _overdue_s(self, one: Candidate) -> float:
         """How long one peer may take for a leg, while there is another."""

@@ -39,7 +39,7 @@ class Measured:
     _did: Latest[Key, None] = field(default_factory=lambda: Latest(KEPT_MAX))
 
     def delivered(
-        self, peer: PeerId, model: ContentId | None, units: int, took_s: float, now_s: float
+        self, peer: PeerId, model: ContentId | None, units: int, took_s: float, now_at_s: float
     ) -> None:
         """`peer` did so much in so long, as seen from here."""
         telling = min(1.0, took_s / TELLING_S)
@@ -50,17 +50,17 @@ class Measured:
             weight = telling * max(WEIGHT, 1.0 - before.telling)
             unit_s = before.unit_s + weight * (unit_s - before.unit_s)
             telling = max(telling, before.telling)
-        self._speeds[peer, model] = _Speed(unit_s, now_s, telling)
+        self._speeds[peer, model] = _Speed(unit_s, now_at_s, telling)
         self.did(peer, model)
 
     def outrun(
-        self, peer: PeerId, model: ContentId | None, units: int, took_s: float, now_s: float
+        self, peer: PeerId, model: ContentId | None, units: int, took_s: float, now_at_s: float
     ) -> None:
         """`peer` was not done with so much after so long, when another was: it takes longer."""
         unit_s, before = took_s / max(1, units), self._speeds.get((peer, model))
         if before is not None:
             unit_s = max(unit_s, before.unit_s)
-        self._speeds[peer, model] = _Speed(unit_s, now_s, 1.0)
+        self._speeds[peer, model] = _Speed(unit_s, now_at_s, 1.0)
 
     def did(self, peer: PeerId, model: ContentId | None) -> None:
         """`peer` did a leg for us, of whatever size."""
@@ -71,13 +71,13 @@ class Measured:
         return (peer, model) in self._did
 
     def observed(
-        self, peer: PeerId, model: ContentId | None, now_s: float
+        self, peer: PeerId, model: ContentId | None, now_at_s: float
     ) -> tuple[float, float] | None:
         """Seconds for a unit, and how far that is to be trusted beside the advert, from 0 to 1."""
         speed = self._speeds.get((peer, model))
         if speed is None:
             return None
-        return speed.unit_s, float(TRUST_MAX * 0.5 ** ((now_s - speed.at_s) / HALF_LIFE_S))
+        return speed.unit_s, float(TRUST_MAX * 0.5 ** ((now_at_s - speed.at_s) / HALF_LIFE_S))
 
     def answered(self, peer: PeerId, round_trip_s: float) -> None:
         before = self._round_trips.get(peer, round_trip_s)

@@ -45,7 +45,7 @@ async def offer_leg(
         resume=resume,
         avoid=tuple(sorted(handoff.avoid))[: limits.AVOID_MAX],
     )
-    began_s = trio.current_time()
+    began_at_s = trio.current_time()
     with counted(directory.under_way, peer) as at_once:
         async with directory.peers.call(peer, deadline_s=left_s) as call:
             await call.send(offer)
@@ -82,7 +82,7 @@ async def offer_leg(
     if handoff.is_last and not leg.reused:
         begun = resume.units if resume is not None else 0
         # What we gave it at once, it had to share its time between.
-        took_s = (trio.current_time() - began_s) / at_once
+        took_s = (trio.current_time() - began_at_s) / at_once
         units = max(1, leg.units - begun)
         directory.measured.delivered(peer, leg.model, units, took_s, trio.current_time())
     return delivered

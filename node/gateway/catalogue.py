@@ -125,10 +125,10 @@ class Catalogue:
         return found
 
     def _read(self) -> None:
-        now_s = trio.current_time()
-        if now_s - self._read_at_s < FRESH_S:
+        now_at_s = trio.current_time()
+        if now_at_s - self._read_at_s < FRESH_S:
             return
-        self._read_at_s = now_s
+        self._read_at_s = now_at_s
         node = self.node
         self._names = {name: make().id for name, make in PINNED.items()}
         for model, manifest in node.models.known().items():

@@ -211,7 +211,7 @@ class TaskService:
         self, request: TaskRequest, on_event: EventSink, accepted: Callable[[ContentId], None]
     ) -> Answered:
         """A task's answer; HttpError if there is none. Left early, the task is cancelled."""
-        started_s = trio.current_time()
+        started_at_s = trio.current_time()
         task = await self._submit(request)
         headers = {"x-baton-task": str(task)}
         accepted(task)
@@ -221,7 +221,7 @@ class TaskService:
                 return await self.node.tasks.watch(task, watch.on_event)
             raise HttpError(replace(watch.fault, headers=headers))
         except BatonError as error:
-            late = trio.current_time() - started_s >= request.deadline_s - 1
+            late = trio.current_time() - started_at_s >= request.deadline_s - 1
             raise HttpError(replace(fault_of(error, late=late), headers=headers)) from error
         finally:
             self._task_shares.give_back(request.owner)

@@ -70,7 +70,7 @@ class LocalCommands:
             "addresses": list(node.peers.endpoint.addresses),
             "roles": sorted(role.name.lower() for role in node.config.roles),
             "paused": node.leg_server.paused,
-            "uptime_s": round(trio.current_time() - node.started_s, 1),
+            "uptime_s": round(trio.current_time() - node.started_at_s, 1),
             "connected": connected,
             "answered_last_minute": answered,
             "known": len(node.peers.view),

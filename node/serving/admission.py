@@ -60,7 +60,7 @@ class Now:
 
     busy_s: float
     room: int
-    now_s: float
+    now_at_s: float
 
 
 class SlotStage(Enum):
@@ -83,13 +83,13 @@ class GivenUp:
 
 @dataclass(slots=True, eq=False)
 class QueueSlot:
-    """One job's place, from when it was taken until it is done. `until_s` is its deadline."""
+    """One job's place, from when it was taken until it is done. `until_at_s` is its deadline."""
 
     asker: PeerId
     units: int
     cost_s: float
     expected_s: float
-    until_s: float
+    until_at_s: float
     # Its start tag in virtual time, and which it is of all that came.
     start: float = 0.0
     number: int = 0
@@ -168,12 +168,14 @@ class Admission:
         So askers that ask at the same time do not all hear that nobody is here.
         """
         expected_s = self.check(wanted, by, now)
-        for peer in [it for it, (until_s, _) in self._quoted.items() if until_s <= now.now_s]:
+        for peer in [
+            it for it, (until_at_s, _) in self._quoted.items() if until_at_s <= now.now_at_s
+        ]:
             del self._quoted[peer]
         likely_s = sum(cost for peer, (_, cost) in self._quoted.items() if peer != by)
         if len(self._quoted) < QUOTED_MAX or by in self._quoted:
             cost_s = min(wanted.cost_s, QUOTED_COST_S_MAX)
-            self._quoted[by] = (now.now_s + QUOTED_FOR_S, cost_s)
+            self._quoted[by] = (now.now_at_s + QUOTED_FOR_S, cost_s)
         return min(QUOTED_S_MAX, likely_s) + expected_s
 
     def enqueue(self, wanted: QueuedJob, by: PeerId, now: Now) -> tuple[QueueSlot, list[QueueSlot]]:
@@ -191,7 +193,7 @@ class Admission:
             wanted.units,
             wanted.cost_s,
             expected_s,
-            now.now_s + wanted.left_s,
+            now.now_at_s + wanted.left_s,
             start,
             self._number,
             by,
@@ -230,7 +232,7 @@ class Admission:
             if not ready:
                 break
             place = min(ready, key=_order)
-            if now.now_s + busy_s + place.cost_s > place.until_s:
+            if now.now_at_s + busy_s + place.cost_s > place.until_at_s:
                 given_up.append(self._give_up(place, "its deadline is too near", now))
                 continue
             self.waiting.remove(place)
@@ -277,9 +279,9 @@ class Admission:
 
     def _late(self, new: QueueSlot, now: Now) -> list[QueueSlot]:
         """Those behind a new place that will not be done in time any more."""
-        done_s, late = now.now_s + now.busy_s, []
+        done_s, late = now.now_at_s + now.busy_s, []
         for place in sorted(self.waiting, key=_order):
-            if place.order > new.order and done_s + place.cost_s > place.until_s:
+            if place.order > new.order and done_s + place.cost_s > place.until_at_s:
                 late.append(place)
             else:
                 done_s += place.cost_s

@@ -279,8 +279,8 @@ class LegServer:
         deadline_at_s: float,
     ) -> DoneLeg:
         source_id = source_of(handoff.task, handoff.receipts, handoff.stage)
-        started_s, started_at_s = trio.current_time(), self.environment.wall_s()
-        left_s = max(0.0, deadline_at_s - started_s)
+        started_at_s, started_wall_s = trio.current_time(), self.environment.wall_s()
+        left_s = max(0.0, deadline_at_s - started_at_s)
         # Who offered it is asked last: it may have the baton from somebody else, and sit on it.
         holders = (
             *(it.signer for it in reversed(handoff.receipts)),
@@ -323,8 +323,8 @@ class LegServer:
                 output=name_of(done.data),
                 output_size_bytes=len(done.data),
                 units=done.units,
-                started_at_ms=int(started_at_s * 1000),
-                duration_ms=int((trio.current_time() - started_s) * 1000),
+                started_at_ms=int(started_wall_s * 1000),
+                duration_ms=int((trio.current_time() - started_at_s) * 1000),
                 profile=done.profile,
                 previous=handoff.receipts[-1].id if handoff.receipts else None,
                 reused=reused is not None,

@@ -127,7 +127,7 @@ class VerifyRole:
         check: Check,
         asker: PeerId,
     ) -> Signed[Verdict]:
-        started_s = trio.current_time()
+        started_at_s = trio.current_time()
         receipt = receipts[-1]
         stage = task.record.stages[receipt.record.stage]
         deadline_s = min(check.deadline_ms / 1000, stretched(CHECK_S_MAX))
@@ -166,7 +166,7 @@ class VerifyRole:
                 profile=loaded.profile,
                 reason=reason,
                 checked_at_ms=int(self.environment.wall_s() * 1000),
-                duration_ms=int((trio.current_time() - started_s) * 1000),
+                duration_ms=int((trio.current_time() - started_at_s) * 1000),
             ),
             self.key,
         )

@@ -38,21 +38,21 @@ class SeenMessages:
 
     def __init__(self, ttl_s: float) -> None:
         self._ttl_s = ttl_s
-        self._until_s: Latest[bytes, float] = Latest(_SEEN_MAX)
+        self._until_at_s: Latest[bytes, float] = Latest(_SEEN_MAX)
 
     def add(self, key: bytes) -> bool:
-        now_s = trio.current_time()
-        self._until_s[key] = now_s + self._ttl_s
+        now_at_s = trio.current_time()
+        self._until_at_s[key] = now_at_s + self._ttl_s
         # Whatever is over lies in front.
-        while self._until_s and next(iter(self._until_s.values())) <= now_s:
-            self._until_s.forget_oldest()
+        while self._until_at_s and next(iter(self._until_at_s.values())) <= now_at_s:
+            self._until_at_s.forget_oldest()
         return True
 
     def has(self, key: bytes) -> bool:
-        return self._until_s.get(key, 0.0) > trio.current_time()
+        return self._until_at_s.get(key, 0.0) > trio.current_time()
 
     def length(self) -> int:
-        return len(self._until_s)
+        return len(self._until_at_s)
 
     def stop(self) -> None:
         """Nothing runs, so nothing stops; libp2p calls this."""
@@ -218,9 +218,12 @@ class SoundPubsub(Pubsub):  # type: ignore[misc]
 
     def _is_allowed(self) -> bool:
         """Whether one more message may be checked; what is refused comes by a swap instead."""
-        now_s = trio.current_time()
-        gained = (now_s - self._allowed_at_s) * _MESSAGES_PER_S
-        self._allowance, self._allowed_at_s = min(_MESSAGES_BURST, self._allowance + gained), now_s
+        now_at_s = trio.current_time()
+        gained = (now_at_s - self._allowed_at_s) * _MESSAGES_PER_S
+        self._allowance, self._allowed_at_s = (
+            min(_MESSAGES_BURST, self._allowance + gained),
+            now_at_s,
+        )
         if self._allowance < 1.0:
             return False
         self._allowance -= 1.0

@@ -118,10 +118,10 @@ async def test_who_gives_no_good_quote_holds_up_nobody_and_the_other_is_offered_
         async with network.outsider(I, units_per_s=10.0) as rogue:
             rogue.answer(Quote, quote)
             rogue.answer(Offer, offered)
-            began_s = trio.current_time()
+            began_at_s = trio.current_time()
             answered, _ = await asked(asker, LONG)
             assert signers(answered) == [honest.peers.me]
-            assert trio.current_time() - began_s < 2.5
+            assert trio.current_time() - began_at_s < 2.5
             assert [type(it) for it in rogue.asked] == [Quote]
             cost = asker.peers.scores.cost(rogue.key.peer, trio.current_time())
             assert (cost > 0) is (answer == "nonsense")
@@ -237,10 +237,10 @@ async def test_a_leg_that_takes_far_longer_than_ever_is_given_to_another_besides
         wanted = LONG if stage == "complete" else request(level=Level.SIGNED)
         # There is none to spend yet; a hundred legs give two.
         dispatcher.directory.under_way[other.peers.me] = 50
-        began_s = trio.current_time()
+        began_at_s = trio.current_time()
         answered, events = await asked(asker, wanted)
         assert signers(answered) == [other.peers.me]
-        assert trio.current_time() - began_s < 5
+        assert trio.current_time() - began_at_s < 5
         assert dispatcher.directory.hedged == 1
         # Slow once is no offence, and nothing failed.
         assert not failures(events)

@@ -31,8 +31,8 @@ def wanted(name: str, cost_s: float = 1.0, left_s: float = 1000.0) -> QueuedJob:
     return QueuedJob(asker=peer(name), units=1, cost_s=cost_s, left_s=left_s)
 
 
-def now(now_s: float = 0.0, busy_s: float = 0.0, room: int = 64) -> Now:
-    return Now(busy_s, room, now_s)
+def now(now_at_s: float = 0.0, busy_s: float = 0.0, room: int = 64) -> Now:
+    return Now(busy_s, room, now_at_s)
 
 
 def enqueue(
@@ -232,7 +232,7 @@ def test_whatever_happens_bounds_hold_and_whoever_was_taken_hears_of_it(seed: in
         at_s += random.random()
         if admission.running and ends_s <= at_s:
             (done,) = admission.running
-            assert ends_s <= done.until_s
+            assert ends_s <= done.until_at_s
             admission.dequeue(done)
             ended.add(done)
         at = Now(max(0.0, ends_s - at_s) if admission.running else 0.0, room, at_s)

@@ -123,7 +123,7 @@ class ModelWorker:
                 async with self._turn:
                     await self._next()
             else:
-                with trio.move_on_at(quarantine.next_s(model)):
+                with trio.move_on_at(quarantine.next_at_s(model)):
                     await self._arrived.wait()
 
     async def load(self) -> Loaded:
@@ -162,18 +162,18 @@ class ModelWorker:
 
     async def _do(self, worker: WorkerProcess, offer: WorkerRequest) -> None:
         shared, scheduler = self._shared, self.scheduler
-        began_s = trio.current_time()
+        began_at_s = trio.current_time()
         try:
             reply = await worker.ask(offer.message, timeout_s=shared.config.batch_timeout_s)
             if self._ended.is_set():
                 return
-            took_s = trio.current_time() - began_s
+            took_s = trio.current_time() - began_at_s
             units = scheduler.settle(offer, reply)
         except EngineFailed as error:
             self._failed(error)
             ended = scheduler.give_back(offer, error)
-            now_s = trio.current_time()
-            if ended and self.ready and shared.quarantine.job_failed(self.manifest.id, now_s):
+            now_at_s = trio.current_time()
+            if ended and self.ready and shared.quarantine.job_failed(self.manifest.id, now_at_s):
                 self._put_aside(ModelQuarantined, _in_a_row(error))
         except EngineError as error:
             shared.last_failure = str(error)
@@ -228,7 +228,7 @@ class ModelWorker:
             # Set aside for it already, if the worker died of it.
             if quarantine.due(model, trio.current_time()):
                 self._shared.last_failure = str(error)
-                quarantine.put(model, error.message, now_s=trio.current_time(), again=True)
+                quarantine.put(model, error.message, now_at_s=trio.current_time(), again=True)
 
     async def _loaded(self) -> Loaded:
         """Load it for the first time, or after it was set aside; whoever calls has the turn."""
@@ -323,7 +323,9 @@ class ModelWorker:
             self._put_aside(ModelQuarantined, _in_a_row(error))
 
     def _put_aside(self, kind: type[EngineError], reason: str) -> None:
-        self._shared.quarantine.put(self.manifest.id, reason, again=True, now_s=trio.current_time())
+        self._shared.quarantine.put(
+            self.manifest.id, reason, again=True, now_at_s=trio.current_time()
+        )
         self._forget(kind, self.refusal)
         # The pause before its next try is the quarantine's.
         self._failures_in_row = 0

@@ -76,10 +76,10 @@ class LoadedOnnx:
             rows, arrays = 1, _sample(self.graph.model.inputs, 1)
             ready = self._for_shapes(_shapes(arrays))
         self.graph.run(ready.jit, ready.sources, arrays)
-        began_s = time.perf_counter()
+        began_at_s = time.perf_counter()
         for _ in range(REPEATS):
             self.graph.run(ready.jit, ready.sources, arrays)
-        speed = rows * REPEATS / max(time.perf_counter() - began_s, 1e-6)
+        speed = rows * REPEATS / max(time.perf_counter() - began_at_s, 1e-6)
         return speed, speed
 
     def answer(self, message: dict[str, Any]) -> dict[str, Plain]:
