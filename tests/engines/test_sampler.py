@@ -113,7 +113,7 @@ def test_log_probabilities_are_told_in_whole_millionths() -> None:
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"tokens": 0},
+        {"tokens": -1},
         {"tokens": True},
         {"tokens": 1.0},
         {"temperature": -1},

@@ -37,6 +37,9 @@ class EmbeddingJob:
     texts: tuple[str, ...]
     rows: list[bytes | None]
     waiting: deque[int]
+    # The texts as tokens, where they were given so; and how many tokens each text was.
+    token_ids: tuple[list[int], ...] = ()
+    tokens: list[int] = field(default_factory=list)
     tries: int = 0
     failure: BatonError | None = None
     ended: trio.Event = field(default_factory=trio.Event)
@@ -55,8 +58,11 @@ class BatchOffer:
     items: tuple[tuple[EmbeddingJob, int], ...]
 
     @property
-    def texts(self) -> list[str]:
-        return [pending.texts[number] for pending, number in self.items]
+    def texts(self) -> list[str | list[int]]:
+        return [
+            pending.token_ids[number] if pending.token_ids else pending.texts[number]
+            for pending, number in self.items
+        ]
 
 
 class Queue:
@@ -79,13 +85,21 @@ class Queue:
         """Whether there is anything to offer."""
         return any(pending.waiting for pending in self._pending_jobs)
 
-    def put(self, model: ContentId, texts: tuple[str, ...], retry_after_s: float) -> EmbeddingJob:
+    def put(
+        self,
+        model: ContentId,
+        texts: tuple[str, ...],
+        retry_after_s: float,
+        token_ids: tuple[list[int], ...] = (),
+    ) -> EmbeddingJob:
         """A ticket for a job; Refused when the queue is full."""
         if len(self._pending_jobs) >= self.jobs_max:
             raise Refused(
                 f"the engine's queue is full ({self.jobs_max} jobs)", retry_after_s=retry_after_s
             )
-        pending = EmbeddingJob(model, texts, [None] * len(texts), deque(range(len(texts))))
+        pending = EmbeddingJob(
+            model, texts, [None] * len(texts), deque(range(len(texts))), token_ids, [0] * len(texts)
+        )
         self._pending_jobs.append(pending)
         return pending
 

@@ -75,18 +75,28 @@ class ChatTemplate:
         except (TemplateError, RecursionError, ValueError) as error:
             raise ModelRefused(f"the chat template cannot be read: {_words(error)}") from error
 
-    def prompt(self, messages: str, tools: str) -> str:
-        """The prompt for `messages` and `tools`, both JSON; ModelRefused with the reason."""
+    def prompt(self, messages: str, tools: str, names: str = "") -> str:
+        """The prompt for `messages` and `tools`, both JSON; ModelRefused with the reason.
+
+        `names` is a JSON object of what a client gives the template besides.
+        """
         if self._template is None:
             raise ModelRefused(
                 "the model has no chat template", todo="give it a prompt instead of messages"
             )
         said, usable = _array(messages, "messages"), _array(tools, "tools") if tools else None
+        given = _object(names) if names else {}
         parts: list[str] = []
         size = 0
         try:
             for part in self._template.generate(
-                messages=said, tools=usable, add_generation_prompt=True, **self._names
+                {
+                    **given,
+                    "messages": said,
+                    "tools": usable,
+                    "add_generation_prompt": True,
+                    **self._names,
+                }
             ):
                 parts.append(part)
                 size += len(part)
@@ -123,6 +133,16 @@ def _array(data: str, what: str) -> list[Any]:
         raise ModelRefused(f"the {what} are not JSON: {_words(error)}") from error
     if not isinstance(found, list):
         raise ModelRefused(f"the {what} are not a JSON array")
+    return found
+
+
+def _object(data: str) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ModelRefused(f"what the template is given is not JSON: {_words(error)}") from error
+    if not isinstance(found, dict):
+        raise ModelRefused("what the template is given is not a JSON object")
     return found
 
 
