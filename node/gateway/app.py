@@ -18,7 +18,7 @@ from node.gateway.infer import infer_router
 from node.gateway.json_body import words_of
 from node.gateway.keys import Keyring, keys_file
 from node.gateway.models_api import listing_router
-from node.gateway.requests import InferRequest
+from node.gateway.requests import FIELD_FAULT, InferRequest
 from node.gateway.task_service import TaskService
 from node.gateway.tasks_api import native_router
 from node.gateway_config import GatewayConfig
@@ -77,7 +77,15 @@ def _of_framework(error: HTTPException) -> ErrorDetail:
 
 
 def _of_validation(error: RequestValidationError) -> ErrorDetail:
-    message, param = words_of(error.errors())
+    problems = error.errors()
+    if any(it["type"] == "json_invalid" for it in problems):
+        return ErrorDetail(status=400, message="the body is no JSON", code="invalid_json")
+    if isinstance(error.body, bytes):
+        message = "the body is not JSON: send it with content-type: application/json"
+        return ErrorDetail(status=400, message=message, param="content-type", code="invalid_json")
+    message, param = words_of(problems, error.body)
+    if any(it["type"] == FIELD_FAULT for it in problems):
+        return ErrorDetail(status=400, message=message, param=param, code="unknown_parameter")
     return ErrorDetail(status=400, message=message, param=param, code="invalid_value")
 
 

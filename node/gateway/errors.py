@@ -1,5 +1,6 @@
 """Errors as OpenAI's clients know them: a status, and `{"error": {message, type, param, code}}`."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
@@ -67,6 +68,14 @@ class ErrorDetail:
         return found
 
 
+CONTEXT_WORDS = re.compile(r"the prompt has \d+ tokens; the context has|a prompt of \d+ tokens")
+
+
+def code_of(message: str, otherwise: str) -> str:
+    """OpenAI's code for what a peer says in words."""
+    return "context_length_exceeded" if CONTEXT_WORDS.search(message) else otherwise
+
+
 class HttpError(HTTPException):
     """A request that is answered with a fault."""
 
@@ -107,7 +116,7 @@ def fault_of(error: BatonError, *, late: bool = False) -> ErrorDetail:
         case Missing():
             return ErrorDetail(status=404, message=message, code="not_found")
         case InputError() | WireError() | Refused():
-            return ErrorDetail(status=400, message=message, code="invalid_value")
+            return ErrorDetail(status=400, message=message, code=code_of(message, "invalid_value"))
         case TaskFailed() | StoreError() | EngineError() | TransportError():
             return ErrorDetail(
                 status=503, message=message, code="task_failed", retry_after_s=RETRY_AFTER_S

@@ -20,7 +20,12 @@ def listing_router(service: TaskService) -> APIRouter:
     async def models() -> Response:
         """The models that peers known here run now."""
         rows = sorted(service.catalogue.rows(), key=lambda it: it.name)
-        return JSONResponse({"object": "list", "data": [_row(it) for it in rows]})
+        return JSONResponse(
+            {
+                "object": "list",
+                "data": [_row(it, service.catalogue.since_wall_s(it)) for it in rows],
+            }
+        )
 
     @router.get(
         "/v1/models/{model:path}",
@@ -31,7 +36,7 @@ def listing_router(service: TaskService) -> APIRouter:
     async def model(model: str) -> Response:
         """One model, by its name or its content id, with what its manifest says of it."""
         row = service.catalogue.find(model)
-        told = _row(row)
+        told = _row(row, service.catalogue.since_wall_s(row))
         manifest = await service.catalogue.manifest(row)
         if manifest is not None:
             told["x_baton"] |= {
@@ -59,12 +64,11 @@ def listing_router(service: TaskService) -> APIRouter:
     return router
 
 
-def _row(row: CatalogueRow) -> dict[str, Any]:
+def _row(row: CatalogueRow, created: int) -> dict[str, Any]:
     return {
         "id": row.name,
         "object": "model",
-        # Models have no date of birth; clients want a number.
-        "created": 0,
+        "created": created,
         "owned_by": "baton",
         "x_baton": {"model": str(row.id), "peers": len(row.holders)},
     }

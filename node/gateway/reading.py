@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from wire.errors import Malformed, WireError
-from wire.generation import Ending, Token, read_frames
+from wire.generation import Ending, PromptToken, Token, read_frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,10 @@ class Reader:
     """One answer as it comes. `stops` are never shown, nor what follows them."""
 
     stops: Sequence[bytes] = ()
+    # Before so many tokens no stop sequence counts.
+    least: int = 0
+    # The tokens of the prompt, where they are told: with the whole answer.
+    prompt: tuple[PromptToken, ...] = ()
     ending: Ending | None = None
     # Whether a stop sequence was found.
     stopped: bool = False
@@ -80,7 +84,8 @@ class Reader:
         if not frames or not isinstance(frames[-1], Ending):
             raise Malformed("a generation without its ending")
         tokens = [it for it in frames[:-1] if isinstance(it, Token)]
-        if len(tokens) != len(frames) - 1 or not tokens:
+        self.prompt = tuple(it for it in frames[:-1] if isinstance(it, PromptToken))
+        if len(tokens) + len(self.prompt) != len(frames) - 1:
             raise Malformed("a generation has tokens and one ending")
         self._muted = False
         if tokens != self._tokens:
@@ -126,9 +131,14 @@ class Reader:
         """Look in what is new for the stop sequence that is complete first."""
         if self._stop_at is not None or not self.stops:
             return
-        overlap = max(map(len, self.stops)) - 1
-        begin = max(0, self._searched - overlap)
-        found = [(at + len(it), at) for it in self.stops if (at := self._text.find(it, begin)) >= 0]
+        if len(self._starts) <= self.least:
+            return
+        # A sequence counts that ends in the token of that number, or later.
+        free = self._starts[self.least]
+        begins = {it: max(0, max(self._searched, free) - len(it) + 1) for it in self.stops}
+        found = [
+            (at + len(it), at) for it in self.stops if (at := self._text.find(it, begins[it])) >= 0
+        ]
         self._searched = len(self._text)
         if found:
             self._stop_at, self.stopped = min(found)[1], True

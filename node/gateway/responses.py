@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-Finish = Literal["stop", "length", "tool_calls"]
+Finish = Literal["stop", "length", "tool_calls", "function_call"]
 
 
 class ErrorBody(BaseModel):
@@ -63,6 +63,7 @@ class AssistantMessage(BaseModel):
     content: str | None
     refusal: str | None
     tool_calls: list[ToolCallItem] | None = None
+    function_call: FunctionCall | None = None
 
 
 class ChatChoice(BaseModel):
@@ -77,6 +78,7 @@ class ChatCompletion(BaseModel):
     object: Literal["chat.completion"]
     created: int
     model: str
+    system_fingerprint: str | None
     choices: list[ChatChoice]
     usage: Usage
     x_baton: TaskReference
@@ -84,8 +86,8 @@ class ChatCompletion(BaseModel):
 
 class TextLogprobs(BaseModel):
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
@@ -101,6 +103,7 @@ class Completion(BaseModel):
     object: Literal["text_completion"]
     created: int
     model: str
+    system_fingerprint: str | None
     choices: list[TextChoice]
     usage: Usage
     x_baton: TaskReference

@@ -11,7 +11,7 @@ from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.asking.tasks import TASKS_UNDER_WAY_MAX
 from node.gateway.catalogue import Catalogue
-from node.gateway.errors import ErrorDetail, HttpError, bad, fault_of, unavailable
+from node.gateway.errors import ErrorDetail, HttpError, bad, code_of, fault_of, unavailable
 from node.gateway_config import GatewayConfig, check_verdicts
 from node.peer import Node
 from node.task.events import Event, EventSink, Failed, Offered
@@ -156,7 +156,7 @@ class _Watch:
             return ErrorDetail(
                 status=503, message=self.why, code="worker_failed", retry_after_s=RETRY_AFTER_S
             )
-        return ErrorDetail(status=400, message=self.why, code="refused")
+        return ErrorDetail(status=400, message=self.why, code=code_of(self.why, "refused"))
 
     def on_event(self, event: Event) -> None:
         match event:
