@@ -9,6 +9,7 @@ Whoever goes away has the work for it cancelled. No header ever allows another s
 import ipaddress
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -27,7 +28,7 @@ JSON_BYTES_MAX = 1 << 20
 TENSOR_BYTES_MAX = limits.TENSORS_BYTES_MAX + HEAD_BYTES_MAX + 8
 # Most clients read the answer only when they have sent everything: so much more is read for it.
 DRAINED_BYTES_MAX = 16 << 20
-OPEN_PATHS = frozenset({"/healthz"})
+OPEN_PATHS = frozenset({"/healthz", "/health", "/livez", "/ready", "/readyz", "/version"})
 _HOST = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::\d{1,5})?")
 
 
@@ -90,8 +91,8 @@ class AccessMiddleware:
         if scope["path"] in OPEN_PATHS:
             return
         if self.keyring.keys(now_s) or not self.config.loopback:
-            scheme, _, secret = headers.get("authorization", "").partition(" ")
-            key = self.keyring.holder(secret.strip(), now_s) if scheme.lower() == "bearer" else None
+            secret = secret_of(headers)
+            key = self.keyring.holder(secret, now_s) if secret else None
             if key is None:
                 raise _turned(
                     401,
@@ -167,6 +168,12 @@ class AccessMiddleware:
             nursery.start_soon(watch)
             await self.inner(scope, replay, say)
             nursery.cancel_scope.cancel()
+
+
+def secret_of(headers: Mapping[str, str]) -> str:
+    """The API key of a request, as OpenAI's clients send it or as Anthropic's do."""
+    scheme, _, secret = headers.get("authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()
 
 
 def _headers_of(scope: Scope) -> dict[str, str]:

@@ -62,7 +62,9 @@ class ChatForm:
         elif calls:
             told = [{"index": at, **it} for at, it in enumerate(calls)]
             found.append(self._piece(choice, {"tool_calls": told}, None))
-        return [*found, self._piece(choice, {}, None) | {"finish_reason": reason}]
+        last = self._piece(choice, {}, None)
+        last |= {"finish_reason": reason, "stop_reason": choice.reader.stop_sequence}
+        return [*found, last]
 
     def whole(self, choice: Choice, fresh: Fresh) -> dict[str, Any]:
         text = self._gate(choice).feed(fresh.text) if self.tools else fresh.text
@@ -78,6 +80,7 @@ class ChatForm:
             "message": message,
             "logprobs": logprobs_of(fresh.tokens) if self.logprobs else None,
             "finish_reason": reason,
+            "stop_reason": choice.reader.stop_sequence,
         }
 
     def _end(self, choice: Choice) -> tuple[str, list[dict[str, Any]], str]:

@@ -83,6 +83,13 @@ def _with(table: FieldTable, ignored: str = "", **refused: Refusal) -> FieldTabl
     return FieldTable(table.ignored | _fields(ignored), {**table.refused, **refused})
 
 
+_OLLAMA = {
+    "think": Refusal("a model thinks as its template has it", (False,)),
+    "logprobs": Refusal("/v1/chat/completions tells them", (False,)),
+    "top_logprobs": Refusal("/v1/chat/completions tells them", (0,)),
+    "truncate": Refusal("a conversation is never cut", (False,)),
+    "shift": Refusal("a conversation is never cut", (False,)),
+}
 # By the name of the request's class in `node.gateway.requests`, or of an object within it.
 TABLE: Mapping[str, FieldTable] = {
     "ChatRequest": _with(
@@ -128,6 +135,93 @@ TABLE: Mapping[str, FieldTable] = {
     "TextPart": FieldTable(ignored=_fields("cache_control annotations")),
     "Called": FieldTable(ignored=_fields("index provider_specific_fields cache_control")),
     "Tool": FieldTable(ignored=_fields("cache_control")),
+    "MessagesRequest": FieldTable(
+        ignored=_fields("metadata service_tier"),
+        refused={
+            "thinking": Refusal("a model thinks as its template has it", ({"type": "disabled"},)),
+            "container": Refusal("no code is run"),
+            "mcp_servers": Refusal("no server is asked", ([],)),
+            "context_management": Refusal("a conversation is taken as it is"),
+            "output_format": Refusal("ask /v1/chat/completions for a response_format"),
+            "output_config": Refusal("ask /v1/chat/completions for a response_format"),
+        },
+    ),
+    "CountTokensRequest": FieldTable(
+        refused={"thinking": Refusal("a model thinks as its template has it")}
+    ),
+    "ToolUse": FieldTable(ignored=_fields("cache_control caller")),
+    "ToolResult": FieldTable(ignored=_fields("cache_control")),
+    "AnthropicTool": FieldTable(ignored=_fields("cache_control strict")),
+    "ResponsesRequest": FieldTable(
+        ignored=_fields(
+            "user metadata service_tier safety_identifier prompt_cache_key prompt_cache_retention"
+            " stream_options"
+        ),
+        refused={
+            "reasoning": Refusal("no model here is told how to think", ({},)),
+            "include": Refusal("nothing more is told of an answer", ([],)),
+            "truncation": Refusal("a conversation is never cut", ("disabled",)),
+            "background": Refusal("use /v1/tasks to ask without waiting", (False,)),
+            "conversation": Refusal("use previous_response_id"),
+            "prompt": Refusal("there are no stored prompts here"),
+            "max_tool_calls": Refusal("clients run their tools themselves"),
+            "top_logprobs": Refusal("/v1/chat/completions tells them", (0,)),
+        },
+    ),
+    "TextOptions": FieldTable(refused={"verbosity": Refusal("no model knows it", ("medium",))}),
+    "SchemaFormat": FieldTable(ignored=_fields("description")),
+    "JsonSchema": FieldTable(ignored=_fields("description")),
+    "InputMessage": FieldTable(ignored=_fields("id status phase")),
+    "InputText": FieldTable(ignored=_fields("annotations logprobs")),
+    "FunctionCallInput": FieldTable(ignored=_fields("id status namespace")),
+    "FunctionCallOutput": FieldTable(ignored=_fields("id status")),
+    "OllamaChatRequest": FieldTable(ignored=_fields("keep_alive"), refused=_OLLAMA),
+    "OllamaGenerateRequest": FieldTable(
+        ignored=_fields("keep_alive"),
+        refused={
+            **_OLLAMA,
+            "suffix": Refusal("models here go on from the beginning alone", ("",)),
+            "template": Refusal("a model's own template is used", ("",)),
+            "context": Refusal("send the conversation to /api/chat", ([],)),
+            "images": Refusal("models here read text", ([],)),
+        },
+    ),
+    "OllamaMessage": FieldTable(
+        ignored=_fields("thinking tool_call_id"),
+        refused={"images": Refusal("models here read text", ([],))},
+    ),
+    "OllamaOptions": FieldTable(
+        ignored=_fields(
+            "num_ctx num_batch num_gpu main_gpu use_mmap use_mlock num_thread num_keep numa"
+            " low_vram f16_kv vocab_only"
+        ),
+        refused={
+            "repeat_last_n": Refusal("a penalty is for all of the prompt and answer", (-1,)),
+            "typical_p": Refusal("the sampler does not do it", (1, 1.0)),
+            "tfs_z": Refusal("the sampler does not do it", (1, 1.0)),
+            "mirostat": Refusal("the sampler does not do it", (0,)),
+            "mirostat_tau": Refusal("the sampler does not do it"),
+            "mirostat_eta": Refusal("the sampler does not do it"),
+            "penalize_newline": Refusal("the sampler does not do it", (True,)),
+        },
+    ),
+    "OllamaEmbedRequest": FieldTable(ignored=_fields("keep_alive options")),
+    "OllamaShowRequest": FieldTable(ignored=_fields("verbose name")),
+    "RerankRequest": FieldTable(
+        ignored=_fields("user"),
+        refused={
+            "max_chunks_per_doc": Refusal("a document is one text"),
+            "rank_fields": _TEXT_ONLY,
+        },
+    ),
+    "ScoreRequest": FieldTable(ignored=_fields("user encoding_format")),
+    "TokenizeRequest": FieldTable(
+        refused={
+            "add_special_tokens": Refusal("a model's own rule decides", (True,)),
+            "add_generation_prompt": Refusal("the model answers next", (True,)),
+            "continue_final_message": Refusal("give the text as prompt", (False,)),
+        }
+    ),
     "EmbeddingsRequest": FieldTable(
         ignored=_fields("user metadata priority request_id"),
         refused={

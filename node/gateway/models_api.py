@@ -1,4 +1,4 @@
-"""GET /v1/models, and whether the gateway is well."""
+"""GET /v1/models."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from node.gateway.catalogue import CatalogueRow
 from node.gateway.openapi import answers
-from node.gateway.responses import Health, ModelList, ModelRow
+from node.gateway.responses import ModelList, ModelRow
 from node.gateway.task_service import TaskService
 
 
@@ -48,17 +48,6 @@ def listing_router(service: TaskService) -> APIRouter:
                     if not isinstance(value, bytes)
                 },
             }
-        return JSONResponse(told)
-
-    @router.get("/healthz", responses=answers(Health), operation_id="health", tags=["Baton"])
-    async def health() -> Response:
-        """That this peer is up, and how many others it is connected to."""
-        _, connected = service.node.peers.answered_last_minute()
-        told = {
-            "status": "ok",
-            "peers": connected,
-            "tasks_under_way": service.node.tasks.statistics().under_way,
-        }
         return JSONResponse(told)
 
     return router

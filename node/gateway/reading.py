@@ -115,6 +115,14 @@ class Reader:
             return "stop"
         return self.ending.reason if self.ending.reason in ("length", "tool_calls") else "stop"
 
+    @property
+    def stop_sequence(self) -> str | None:
+        """The stop sequence that ended it, if one did."""
+        if self._stop_at is None:
+            return None
+        found = next((it for it in self.stops if self._text.startswith(it, self._stop_at)), b"")
+        return found.decode(errors="replace")
+
     def _append(self, tokens: Sequence[Token]) -> None:
         for token in tokens:
             self._starts.append(len(self._text))

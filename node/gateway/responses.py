@@ -71,6 +71,8 @@ class ChatChoice(BaseModel):
     message: AssistantMessage
     logprobs: Logprobs | None
     finish_reason: Finish
+    # The stop sequence that ended it.
+    stop_reason: str | None = None
 
 
 class ChatCompletion(BaseModel):
@@ -185,6 +187,22 @@ class ReceiptResponse(BaseModel):
     answered_at_ms: int
     duration_ms: int
     receipt_base64: str
+
+
+class Ready(BaseModel):
+    status: Literal["ready"]
+    models: int
+
+
+class Version(BaseModel):
+    version: str
+    protocol: int
+
+
+class OllamaError(BaseModel):
+    """What `/api` says of every status but 2xx."""
+
+    error: str
 
 
 class Health(BaseModel):

@@ -95,7 +95,7 @@ class SpeakingEngine:
                 if emit is not None:
                     token = Token(id=1, text=b"zzz ", logprob_millionths=None, top=())
                     await emit(Part(position, 1, to_frame(token)))
-        if not prompt.startswith(SAID):
+        if not prompt.startswith(SAID) or job.parameters["tokens"] == 0:
             return await self.inner.infer(job, emit)
         frames = spoken(prompt.removeprefix(SAID).encode(), len(prompt.split()), job)
         for position, frame in enumerate(frames):
