@@ -101,7 +101,7 @@ def _of_framework(app: FastAPI, error: HTTPException) -> ErrorDetail:
         there = ", ".join(sorted(app.openapi()["paths"]))
         message = f"there is nothing at this path; there are: {there}"
     elif status == 405:
-        allowed = (error.headers or {}).get("allow", "another")
+        allowed = (error.headers or {}).get("Allow", "another method")
         message = f"this path is asked for with {allowed}"
     return ErrorDetail(status=status, message=message, code=code)
 

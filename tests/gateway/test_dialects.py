@@ -322,21 +322,27 @@ def test_a_request_has_an_id(http: httpx.Client) -> None:
     assert bad.headers["x-request-id"].startswith("req_")
 
 
-def test_two_slashes_are_one_and_what_is_not_there_is_told(http: httpx.Client) -> None:
-    assert http.get("//v1/models").status_code == 200
+def test_two_slashes_are_one_and_what_is_not_there_is_told(
+    http: httpx.Client, served: Served
+) -> None:
+    assert httpx.get(f"{served.url}//v1/models").status_code == 200
     found = http.get("/v1/chat")
     assert found.status_code == 404
     assert "/v1/chat/completions" in found.json()["error"]["message"]
     assert "GET" in http.post("/v1/models").json()["error"]["message"]
 
 
-def test_a_body_without_its_type_is_json_and_another_type_is_explained(http: httpx.Client) -> None:
+@pytest.mark.parametrize("headers", [{}, {"content-type": "text/plain"}], ids=str)
+def test_a_body_that_does_not_say_it_is_json_is_explained(
+    http: httpx.Client, served: Served, headers: dict[str, str]
+) -> None:
+    # A page of some site may send such a body without being asked: it must not become a task.
     body = json.dumps({"model": "hash", "messages": [{"role": "user", "content": "SAY:hi"}]})
-    found = http.post("/v1/chat/completions", content=body)
-    assert found.status_code == 200, found.text
-    text = http.post("/v1/chat/completions", content=body, headers={"content-type": "text/plain"})
-    assert text.status_code == 400
-    assert "application/json" in text.json()["error"]["message"]
+    begun = served.engine.begun
+    found = http.post("/v1/chat/completions", content=body, headers=headers)
+    assert found.status_code == 400
+    assert "application/json" in found.json()["error"]["message"]
+    assert served.engine.begun == begun
 
 
 def test_times_and_fingerprints_are_true(client: openai.OpenAI) -> None:
