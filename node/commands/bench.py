@@ -13,6 +13,7 @@ from node.commands.join import Runtime
 from node.commands.models import meant
 from node.commands.options import json_option, state_option
 from node.commands.output import console, safe, show_json, size
+from node.commands.running import run
 from node.config import NodeConfig
 from node.engines.formats.minilm import minilm_files
 from node.models.inspect import describe, is_path
@@ -53,14 +54,14 @@ def bench(
     MODEL is a file or folder, or the name or content id of one that is kept here.
     """
     config = NodeConfig(state=state.expanduser(), models=(meant(model),), guest=guest_of(**guest))
-    trio.run(lambda: _bench(config, runtime(), seconds, as_json=as_json))
+    run(lambda: _bench(config, runtime(), seconds, as_json=as_json))
 
 
 async def _bench(config: NodeConfig, runtime: Runtime, seconds: float, *, as_json: bool) -> None:
     name = config.models[0]
     async with (
         _found(config.state, name) as (manifest, files),
-        open_engine(config, runtime.cache_folder, runtime.engine) as engine,
+        open_engine(config, runtime.cache_folder, runtime.engine_config) as engine,
     ):
         figures = await measure(engine, manifest, files, seconds)
     if as_json:
@@ -92,12 +93,8 @@ async def _found(state: Path, name: str) -> AsyncIterator[tuple[Manifest, Mappin
                 f"the model {name[:80]} is not kept here",
                 todo=f"bring it: python -m node models pull {name[:80]}",
             )
-        folder = state / "models" / str(manifest.id)
-        await trio.Path(folder).mkdir(parents=True, exist_ok=True)
-        for file in manifest.files:
-            # Missing says which content is not whole.
-            await store.export(file.content, folder / file.name)
-        yield manifest, {it.name: folder / it.name for it in manifest.files}
+        # Missing says which content is not whole.
+        yield manifest, {it.name: await store.file_of(it.content) for it in manifest.files}
 
 
 def _described(path: Path) -> tuple[Manifest, Mapping[str, Path]]:

@@ -1,7 +1,7 @@
 """The command line: what can be typed, and what it means."""
 
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from node.commands.options import (
     text_of,
     verdicts_of,
 )
+from node.commands.running import run
 from node.config import ROLES_DEFAULT, NodeConfig
 from node.devnet.config import DevnetConfig
 from node.devnet.faults import KINDS, parse
@@ -61,10 +62,6 @@ cli.add_command(bench)
 cli.add_command(models)
 
 
-def _run(work: Callable[[], Awaitable[None]]) -> None:
-    trio.run(work)
-
-
 @cli.command("join")
 @click.argument("bootstrap", nargs=-1)
 @click.option("--role", "roles", multiple=True, help="data, infer, verify, store, gateway.")
@@ -85,6 +82,7 @@ def _run(work: Callable[[], Awaitable[None]]) -> None:
 @click.option("--quota", default="20GB", show_default=True, help="What the store may grow to.")
 @click.option("--http", help="ADDRESS:PORT for OpenAI clients; of a gateway 127.0.0.1:8000.")
 @click.option("--http-name", "http_names", multiple=True, help="A name that clients reach it by.")
+@click.option("--http-origin", "http_origins", multiple=True, help="A site whose pages may use it.")
 @click.option("--http-verdicts", default="0/0", show_default=True, help="For tasks over HTTP.")
 @guest_options
 @click.option("--with-parent", type=int, hidden=True, help="End when this parent process does.")
@@ -105,6 +103,7 @@ def join_command(
     quota: str,
     http: str | None,
     http_names: tuple[str, ...],
+    http_origins: tuple[str, ...],
     http_verdicts: str,
     with_parent: int | None,
     state: Path,
@@ -118,7 +117,7 @@ def join_command(
     gateway = None
     if http is not None or Role.GATEWAY in chosen:
         chosen |= {Role.GATEWAY}
-        gateway = gateway_of(http, http_names, http_verdicts)
+        gateway = gateway_of(http, http_names, http_origins, http_verdicts)
     config = NodeConfig(
         state=state.expanduser(),
         peers=PeersConfig(
@@ -133,7 +132,7 @@ def join_command(
         gateway=gateway,
         guest=guest_of(**guest),
     )
-    _run(lambda: join(config, runtime(), as_json=as_json, with_parent=with_parent))
+    run(lambda: join(config, runtime(), as_json=as_json, with_parent=with_parent))
 
 
 def _free_or_any(port: int) -> int:
@@ -170,7 +169,7 @@ def demo_command(*, question: str, files: tuple[Path, ...], folder: Path, as_jso
             raise InputError(f"{path} does not exist", todo="check what --files names")
     shared = tuple(path.absolute() for path in files)
     place = folder.expanduser().absolute()
-    _run(lambda: showing_demo.demo(place, question, shared, as_json=as_json))
+    run(lambda: showing_demo.demo(place, question, shared, as_json=as_json))
 
 
 @cli.command("ask")
@@ -222,7 +221,7 @@ def ask_command(
         "verifiers": verifiers,
         "fresh": fresh,
     }
-    _run(lambda: asking.ask(state.expanduser(), arguments, as_json=as_json))
+    run(lambda: asking.ask(state.expanduser(), arguments, as_json=as_json))
 
 
 @cli.command("verify")
@@ -247,7 +246,7 @@ def put_command(*, file: Path, state: Path, as_json: bool) -> None:
     """Keep a file under its content id."""
     if not file.is_file():
         raise InputError(f"{file} is not a file", todo="name one file that can be read")
-    _run(lambda: content.put(state.expanduser(), file, as_json=as_json))
+    run(lambda: content.put(state.expanduser(), file, as_json=as_json))
 
 
 @cli.command("get")
@@ -261,7 +260,7 @@ def get_command(
 ) -> None:
     """Bring content here, from this peer's store or from others."""
     place = state.expanduser()
-    _run(lambda: content.get(place, content_id, output, deadline_s=deadline, as_json=as_json))
+    run(lambda: content.get(place, content_id, output, deadline_s=deadline, as_json=as_json))
 
 
 def _looking(name: str, help_text: str) -> None:
@@ -269,7 +268,7 @@ def _looking(name: str, help_text: str) -> None:
     @state_option
     @json_option
     def command(*, state: Path, as_json: bool) -> None:
-        _run(lambda: looking.look(state.expanduser(), name, as_json=as_json))
+        run(lambda: looking.look(state.expanduser(), name, as_json=as_json))
 
 
 _looking("status", "How this peer is, by what the others say.")
@@ -383,4 +382,4 @@ def load_command(
         verifiers=verifiers,
     )
     loading_command.check(config)
-    return trio.run(lambda: loading_command.load(config, runtime(), as_json=as_json))
+    return run(lambda: loading_command.load(config, runtime(), as_json=as_json))

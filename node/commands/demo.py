@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from node.commands.ask import show_passages, show_route
-from node.commands.demo_story import DemoPeer, Story, planned, prepare_folder, tell_story
+from node.commands.demo_peers import DemoPeer
+from node.commands.demo_story import Story, planned, prepare_folder, tell_story
 from node.commands.output import console, safe, show_json, size
 
 LOG_LINES = 9

@@ -5,11 +5,9 @@ peer's work: every peer is a process of its own, spoken to through its control s
 other.
 """
 
-import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -19,13 +17,20 @@ from typing import Any
 
 import trio
 
+from node.commands.demo_peers import DemoPeer, last_line, pids_of, start_peer, stop_peers
 from node.engines.formats.minilm import MINILM_ID
 from node.local.control import call, unheard
-from wire.errors import BatonError, InputError, TaskFailed
+from p2p import timeouts
+from p2p.timeouts import Processes
+from wire import limits
+from wire.errors import BatonError, InputError, TaskFailed, TooSlow
 
-START_DEADLINE_S = 60.0
+# All of these are of the peers' own time: what they could have run and were not let run is none.
+SOURCES_DEADLINE_S = 60.0
 MODEL_DEADLINE_S = 240.0
-WORK_DEADLINE_S = 600
+WORK_DEADLINE_S = 600.0
+QUESTION_DEADLINE_S = 120.0
+STATUS_DEADLINE_S = 10.0
 LOGGED_MAX = 200
 MARKER = "baton-demo"
 # The statements of the language, and what goes wrong in them: what the question is about.
@@ -36,36 +41,6 @@ TOPICS = frozenset(
         *("global", "nonlocal", "assignment", "calls", "comparisons", "execmodel", "async"),
     )
 )
-
-
-@dataclass(slots=True)
-class DemoPeer:
-    """One process of the demo, and what is known of it."""
-
-    name: str
-    roles: tuple[str, ...]
-    state: Path
-    model: str | None = None
-    extra: tuple[str, ...] = ()
-    # A command to run it with, and where it listens: on the far side of a link, for one.
-    within: tuple[str, ...] = ()
-    listen: str = "/ip4/127.0.0.1/tcp/0"
-    process: trio.Process | None = None
-    id: str = ""
-    status: Mapping[str, Any] = field(default_factory=dict)
-    killed: bool = False
-
-    @property
-    def socket(self) -> Path:
-        return self.state / "control.sock"
-
-    @property
-    def ready(self) -> bool:
-        """Whether it is there, with its model if it has one to run."""
-        models = self.status.get("models", [])
-        return bool(self.id) and (
-            self.model is None or any(it["state"] == "ready" for it in models)
-        )
 
 
 @dataclass(slots=True)
@@ -168,57 +143,38 @@ def prepare_folder(folder: Path) -> None:
 async def open_peers(story: Story) -> AsyncIterator[None]:
     """Start every peer, and end every one of them when the block ends, however it ends."""
     try:
-        bootstrap = await _start(story.peers[0], None)
+        bootstrap = await start_peer(story.peers[0], None)
         async with trio.open_nursery() as nursery:
             for peer in story.peers[1:]:
-                nursery.start_soon(_start, peer, bootstrap)
+                nursery.start_soon(start_peer, peer, bootstrap)
         yield
     finally:
         with trio.CancelScope(shield=True):
-            await _stop(story.peers)
+            await stop_peers(story.peers)
 
 
-async def _start(peer: DemoPeer, bootstrap: str | None) -> str:
-    """Start one process; its first address. BatonError with its own words if it ends instead."""
-    command = [*peer.within, sys.executable, "-m", "node", "join"]
-    command += [bootstrap] if bootstrap else []
-    command += ["--json", "--with-parent", str(os.getpid()), "--state", str(peer.state)]
-    command += ["--listen", peer.listen, *peer.extra]
-    command += [part for role in peer.roles for part in ("--role", role)]
-    command += ["--model", peer.model] if peer.model else []
-    errors = peer.state.with_suffix(".log")
-    with errors.open("wb") as log:
-        peer.process = await trio.lowlevel.open_process(
-            command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL
-        )
-    assert peer.process.stdout is not None
-    text = bytearray()
-    with trio.move_on_after(START_DEADLINE_S):
-        while part := await peer.process.stdout.receive_some(65_536):
-            text += part
-            if text.rstrip().endswith(b"}"):
-                found = json.loads(text)
-                peer.id = found["peer"]
-                return str(found["addresses"][0])
-    raise BatonError(f"the {peer.name} peer did not start: {_last_line(errors)}")
+def _task_deadline_s(deadline_s: float) -> int:
+    """What a task is given that takes up to `deadline_s` on a machine with time for it."""
+    return min(limits.DEADLINE_S_MAX, int(timeouts.stretched(deadline_s)))
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("error: ") if lines else "it said nothing; see --debug"
-
-
-async def _stop(peers: list[DemoPeer]) -> None:
-    running = [it.process for it in peers if it.process and it.process.returncode is None]
-    for process in running:
-        process.terminate()
-    with trio.move_on_after(5.0):
-        for process in running:
-            await process.wait()
-    for process in running:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+async def _called(
+    story: Story,
+    command: str,
+    arguments: Mapping[str, Any],
+    tell: Callable[[Mapping[str, Any]], None],
+    deadline_s: float,
+) -> dict[str, Any]:
+    """Have the asker do something; TooSlow once all peers had `deadline_s` for it."""
+    socket = story.peer("asker").socket
+    try:
+        with timeouts.fail_after(deadline_s, starved=Processes(lambda: pids_of(story.peers))):
+            return await call(socket, command, arguments, tell, deadline_s=limits.DEADLINE_S_MAX)
+    except trio.TooSlowError as error:
+        raise TooSlow(
+            f"the peers did not end {command!r} within {deadline_s:.0f} s of their own time",
+            todo=f"see what they say in {story.folder}",
+        ) from error
 
 
 async def watch(story: Story) -> None:
@@ -229,10 +185,12 @@ async def watch(story: Story) -> None:
                 continue
             process = peer.process
             if process is not None and process.returncode is not None:
-                line = _last_line(peer.state.with_suffix(".log"))
+                line = last_line(peer.state.with_suffix(".log"))
                 raise BatonError(f"the {peer.name} peer ended: {line}")
             try:
-                peer.status = await call(peer.socket, "status", {}, unheard, deadline_s=10.0)
+                peer.status = await call(
+                    peer.socket, "status", {}, unheard, deadline_s=STATUS_DEADLINE_S
+                )
             except BatonError:
                 # Busy or just ended; the next round tells.
                 continue
@@ -258,7 +216,8 @@ async def _models(story: Story, narrate: Callable[[str], None]) -> None:
     story.chapter = "the model travels: from the first inference peer to all that run or check it"
     workers = [it for it in story.peers if it.model]
     told: set[str] = set()
-    with trio.move_on_after(story.model_deadline_s) as patience:
+    starved = Processes(lambda: pids_of(story.peers))
+    with timeouts.move_on_after(story.model_deadline_s, starved=starved) as scope:
         while not all(it.ready for it in workers):
             await trio.sleep(0.2)
             for peer in workers:
@@ -267,15 +226,14 @@ async def _models(story: Story, narrate: Callable[[str], None]) -> None:
                     speed = peer.status["models"][0]["units_per_s"]
                     name = peer.status["models"][0]["name"]
                     narrate(f"{peer.name} has {name} ready: {speed:.0f} texts/s")
-    if patience.cancelled_caught:
+    if scope.cancelled_caught:
         late = [it for it in workers if not it.ready]
         why = [row["problem"] for it in late for row in it.status.get("models", [])]
         raise TaskFailed(f"the model was not ready in time on {late[0].name}: {'; '.join(why)}")
 
 
 async def _embed(story: Story, narrate: Callable[[str], None]) -> None:
-    asker = story.peer("asker")
-    found = await call(asker.socket, "sources", {}, unheard, deadline_s=60.0)
+    found = await _called(story, "sources", {}, unheard, SOURCES_DEADLINE_S)
     files = [it for it in found["sources"] if it.startswith("files:")]
     topics = [it for it in found["sources"] if it.partition(":")[2] in TOPICS]
     story.sources = [*files, *topics]
@@ -294,11 +252,11 @@ async def _embed(story: Story, narrate: Callable[[str], None]) -> None:
         arguments = {
             "model": story.model,
             "sources": story.sources,
-            "deadline_s": WORK_DEADLINE_S,
+            "deadline_s": _task_deadline_s(WORK_DEADLINE_S),
             "needed": 2,
             "verifiers": 3,
         }
-        done = await call(asker.socket, "embed", arguments, tell, deadline_s=WORK_DEADLINE_S + 60)
+        done = await _called(story, "embed", arguments, tell, WORK_DEADLINE_S + 60)
         nursery.cancel_scope.cancel()
     story.passages = done["passages"]
     story.answer["index"] = done["index"]
@@ -344,15 +302,14 @@ async def _ask(story: Story, narrate: Callable[[str], None]) -> None:
         "text": story.question,
         "index": story.answer["index"],
         "count": 3,
-        "deadline_s": 120,
+        "deadline_s": _task_deadline_s(QUESTION_DEADLINE_S),
         "fresh": True,
     }
 
     def tell(event: Mapping[str, Any]) -> None:
         _on_event(story, event, narrate)
 
-    asker = story.peer("asker")
-    story.answer |= await call(asker.socket, "ask", arguments, tell, deadline_s=150.0)
+    story.answer |= await _called(story, "ask", arguments, tell, QUESTION_DEADLINE_S + 30)
     story.answered += 1
     story.verified += bool(story.answer["verified"])
 
@@ -366,6 +323,6 @@ async def _verify(story: Story, narrate: Callable[[str], None]) -> None:
     story.receipt = await trio.to_thread.run_sync(save_receipt, asker.state, story.answer)
     command = [sys.executable, "-m", "node", "verify", str(story.receipt)]
     done = await trio.run_process(command, capture_stdout=True, check=False)
-    story.verify_text = done.stdout.decode()
+    story.verify_text = done.stdout.decode(errors="replace")
     story.receipt_holds = done.returncode == 0
     narrate("the receipt holds" if story.receipt_holds else "the receipt does not hold")

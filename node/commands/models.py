@@ -13,6 +13,7 @@ from node.commands.ask import SOCKET
 from node.commands.content import bar
 from node.commands.options import json_option, state_option
 from node.commands.output import console, safe, show_json, show_table, size
+from node.commands.running import run
 from node.local.control import call, unheard
 from node.models.inspect import is_path
 from node.models.model_store import PINNED, ModelStore, told
@@ -41,7 +42,7 @@ def meant(text: str) -> str:
 def models(context: click.Context, *, state: Path, as_json: bool) -> None:
     """The models here and in the network; `models add`, `rm` and `pull` change those here."""
     if context.invoked_subcommand is None:
-        trio.run(lambda: _list(state.expanduser(), as_json=as_json))
+        run(lambda: _list(state.expanduser(), as_json=as_json))
 
 
 @models.command("add")
@@ -55,7 +56,7 @@ def add_command(*, what: str, name: str | None, state: Path, as_json: bool) -> N
     A running peer that serves models serves it at once.
     """
     arguments = {"what": meant(what)} | ({} if name is None else {"name": name})
-    trio.run(lambda: _change(state.expanduser(), "add", arguments, as_json=as_json))
+    run(lambda: _change(state.expanduser(), "add", arguments, as_json=as_json))
 
 
 @models.command("rm")
@@ -64,7 +65,7 @@ def add_command(*, what: str, name: str | None, state: Path, as_json: bool) -> N
 @json_option
 def remove_command(*, what: str, state: Path, as_json: bool) -> None:
     """Serve and keep a model no longer."""
-    trio.run(lambda: _change(state.expanduser(), "rm", {"what": what}, as_json=as_json))
+    run(lambda: _change(state.expanduser(), "rm", {"what": what}, as_json=as_json))
 
 
 @models.command("pull")
@@ -73,7 +74,7 @@ def remove_command(*, what: str, state: Path, as_json: bool) -> None:
 @json_option
 def pull_command(*, what: str, state: Path, as_json: bool) -> None:
     """Bring a whole model here from the peers that hold it, checked; what broke off goes on."""
-    trio.run(lambda: _change(state.expanduser(), "pull", {"what": what}, as_json=as_json))
+    run(lambda: _change(state.expanduser(), "pull", {"what": what}, as_json=as_json))
 
 
 async def _list(state: Path, *, as_json: bool) -> None:

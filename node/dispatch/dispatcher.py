@@ -16,8 +16,11 @@ from node.dispatch.hedging import Hedging
 from node.dispatch.measured import Measured
 from node.dispatch.progress import StreamProgress
 from node.dispatch.route import Candidate, Leg, PeerLoad, candidates, ranked
+from node.dispatch.sitting import Sitting
+from node.dispatch.trials import Trials
 from node.engines.interface import Part
 from node.task.events import EventSink, LegDone, Offered
+from p2p import timeouts
 from p2p.peers import Peers
 from p2p.score import Offence, Standing
 from p2p.typed_call import refused
@@ -52,6 +55,8 @@ class Dispatcher:
     hedged: int = 0
     measured: Measured = field(default_factory=Measured)
     hedging: Hedging = field(default_factory=Hedging)
+    trials: Trials = field(default_factory=Trials)
+    sitting: Sitting = field(default_factory=Sitting)
 
     def able(self, stage: Stage, avoid: frozenset[PeerId] = frozenset()) -> list[PeerId]:
         """Peers that could do `stage`, best first, without those to avoid."""
@@ -80,6 +85,9 @@ class Dispatcher:
                 self.under_way.get(it.signer, 0),
                 self.measured.round_trip_s(it.signer),
                 self.measured.observed(it.signer, stage.model, now_s),
+                # Nobody has to prove anything to itself.
+                it.signer == self.peers.me or self.measured.has_delivered(it.signer, stage.model),
+                self.sitting.is_benched(it.signer, now_s),
             )
             for it in adverts
         }
@@ -148,7 +156,7 @@ class Dispatcher:
         try:
             async with self.peers.call(peer, deadline_s=left_s) as call:
                 await call.send(offer)
-                with trio.move_on_after(ACCEPT_DEADLINE_S) as patience:
+                with timeouts.move_on_after(ACCEPT_DEADLINE_S) as patience:
                     await call.expect(Accept)
                 if patience.cancelled_caught:
                     if handoff.is_own:
@@ -170,6 +178,11 @@ class Dispatcher:
             self.under_way[peer] -= 1
             if not self.under_way[peer]:
                 del self.under_way[peer]
+        self.measured.did(peer, handoff.leg.model)
+        self.sitting.delivered(peer)
+        self.trials.delivered()
+        # Whoever floods the view with fresh keys does not push out who works for us.
+        self.peers.view.keep(peer)
         leg = delivered.receipts[-1].record
         if handoff.is_last and not leg.reused:
             begun = resume.units if resume is not None else 0

@@ -260,7 +260,7 @@ def messages_router(service: TaskService) -> APIRouter:
     @router.post("/v1/messages", responses=streamed(), operation_id="createMessage")
     async def create(asked: MessagesRequest, request: Request) -> Response:
         """A model's answer to a conversation, whole or streamed."""
-        generating = await chat_tasks(service, messages_to_chat(asked), request.headers)
+        generating = await chat_tasks(service, messages_to_chat(asked), request)
         if asked.stream:
             return TokenStream(generating, MessagesFraming())
         told = message_of(await generating.answer_map())
@@ -270,7 +270,7 @@ def messages_router(service: TaskService) -> APIRouter:
     async def count(asked: CountTokensRequest, request: Request) -> Response:
         """How many tokens a conversation is to the model."""
         chat = messages_to_chat(asked)
-        count = await prompt_tokens_of(service, request.headers, chat)
+        count = await prompt_tokens_of(service, request, chat)
         return JSONResponse({"input_tokens": count})
 
     return router

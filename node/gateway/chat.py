@@ -1,6 +1,5 @@
 """POST /v1/chat/completions."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,7 +159,7 @@ def chat_router(service: TaskService) -> APIRouter:
         Headers: `x-baton-verdicts: 2/3` has the answer checked by others before it is told as
         final; `x-baton-deadline` is how many seconds it may take.
         """
-        generating = await chat_tasks(service, asked, request.headers)
+        generating = await chat_tasks(service, asked, request)
         if asked.stream:
             options = asked.stream_options
             with_usage = options is not None and bool(options.include_usage)
@@ -170,11 +169,9 @@ def chat_router(service: TaskService) -> APIRouter:
     return router
 
 
-async def chat_tasks(
-    service: TaskService, asked: ChatRequest, headers: Mapping[str, str]
-) -> GenerationTasks:
+async def chat_tasks(service: TaskService, asked: ChatRequest, request: Request) -> GenerationTasks:
     """The choices of a chat, not begun yet: what every dialect of a conversation comes to."""
-    terms = service.terms(headers)
+    terms = service.terms(request)
     row = service.catalogue.find(asked.model)
     await service.catalogue.check_does(row, GENERATE)
     manifest = await service.catalogue.manifest(row)

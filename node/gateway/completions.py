@@ -1,7 +1,7 @@
 """POST /v1/completions: a prompt as it is, without a template."""
 
 import codecs
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import Any
@@ -155,7 +155,7 @@ def completions_router(service: TaskService) -> APIRouter:
     )
     async def create(asked: CompletionRequest, request: Request) -> Response:
         """What a model goes on with after a prompt: whole, or streamed with `stream`."""
-        generating = await completion_tasks(service, asked, request.headers)
+        generating = await completion_tasks(service, asked, request)
         if asked.stream:
             options = asked.stream_options
             with_usage = options is not None and bool(options.include_usage)
@@ -166,10 +166,10 @@ def completions_router(service: TaskService) -> APIRouter:
 
 
 async def completion_tasks(
-    service: TaskService, asked: CompletionRequest, headers: Mapping[str, str]
+    service: TaskService, asked: CompletionRequest, request: Request
 ) -> GenerationTasks:
     """The choices of a completion, not begun yet."""
-    terms = service.terms(headers)
+    terms = service.terms(request)
     row = service.catalogue.find(asked.model)
     await service.catalogue.check_does(row, GENERATE)
     manifest = await service.catalogue.manifest(row)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fastapi import Request
 from pydantic import ValidationError
 
 from node.gateway.errors import bad
@@ -89,11 +90,9 @@ async def looked_at(
     return tokens, ending.prompt_tokens if ending is not None else len(tokens)
 
 
-async def prompt_tokens_of(
-    service: TaskService, headers: Mapping[str, str], asked: ChatRequest
-) -> int:
+async def prompt_tokens_of(service: TaskService, request: Request, asked: ChatRequest) -> int:
     """How many tokens the prompt of a chat has."""
     row = service.catalogue.find(asked.model)
     await service.catalogue.check_does(row, GENERATE)
-    _, count = await looked_at(service, service.terms(headers), row.id, chat_input(asked))
+    _, count = await looked_at(service, service.terms(request), row.id, chat_input(asked))
     return count

@@ -42,7 +42,7 @@ def embeddings_router(service: TaskService) -> APIRouter:
 
         A text may be given as the model's own tokens.
         """
-        terms = service.terms(request.headers)
+        terms = service.terms(request)
         row = service.catalogue.find(asked.model)
         await service.catalogue.check_does(row, EMBED)
         finished = await embedded(service, terms, row.id, inputs_of(asked.input))

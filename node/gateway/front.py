@@ -1,4 +1,4 @@
-"""What every answer has in common: a request's id, HEAD as GET without a body, one slash for two.
+"""What every answer has in common: a request's id, and one slash for two.
 
 An ASGI application between the door and the endpoints.
 """
@@ -24,19 +24,15 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         known = given if REQUEST_ID.fullmatch(given) else self._made()
-        is_head = scope["method"] == "HEAD"
 
         async def say(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [*message["headers"], (b"x-request-id", known)]
                 message = {**message, "headers": headers}
-            elif is_head and message["type"] == "http.response.body":
-                message = {**message, "body": b""}
             await send(message)
 
         path = _SLASHES.sub("/", scope["path"])
-        method = "GET" if is_head else scope["method"]
-        await self.inner({**scope, "path": path, "method": method}, receive, say)
+        await self.inner({**scope, "path": path}, receive, say)
 
     def _made(self) -> bytes:
         return b"req_" + self.environment.entropy(12).hex().encode()

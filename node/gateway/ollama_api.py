@@ -259,7 +259,7 @@ def ollama_router(service: TaskService) -> APIRouter:
         began_ns = _now_ns()
         row = found_model(service, asked.model)
         await service.catalogue.check_does(row, EMBED)
-        terms = service.terms(request.headers)
+        terms = service.terms(request)
         finished = await embedded(service, terms, row.id, inputs_of(asked.input))
         rows = rows_of(finished)
         if asked.dimensions not in (None, rows.shape[1]):
@@ -297,7 +297,7 @@ def _generating(router: APIRouter, service: TaskService) -> None:
     async def chat(asked: OllamaChatRequest, request: Request) -> Response:
         """A model's answer to a conversation, streamed unless `stream` is false."""
         row = found_model(service, asked.model)
-        generating = await chat_tasks(service, ollama_to_chat(asked, row.name), request.headers)
+        generating = await chat_tasks(service, ollama_to_chat(asked, row.name), request)
         return await answered(asked, generating, chat=True)
 
     @router.post("/api/generate", responses=documented, operation_id="ollamaGenerate")
@@ -306,10 +306,10 @@ def _generating(router: APIRouter, service: TaskService) -> None:
         row = found_model(service, asked.model)
         if asked.raw:
             completion = generate_to_completion(asked, row.name)
-            generating = await completion_tasks(service, completion, request.headers)
+            generating = await completion_tasks(service, completion, request)
         else:
             meant = generate_to_chat(asked, row.name)
-            generating = await chat_tasks(service, meant, request.headers)
+            generating = await chat_tasks(service, meant, request)
         return await answered(asked, generating, chat=False)
 
     async def answered(

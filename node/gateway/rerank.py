@@ -54,7 +54,7 @@ def rerank_router(service: TaskService) -> APIRouter:
     async def vectors(model: str, texts: list[str], request: Request) -> list[Finished]:
         row = service.catalogue.find(model)
         await service.catalogue.check_does(row, EMBED)
-        return await embedded(service, service.terms(request.headers), row.id, texts)
+        return await embedded(service, service.terms(request), row.id, texts)
 
     @router.post("/v1/rerank", responses=answers(None), operation_id="rerank")
     async def rerank(asked: RerankRequest, request: Request) -> Response:

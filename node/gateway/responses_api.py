@@ -1,6 +1,5 @@
 """POST /v1/responses, as OpenAI's newer clients know it: a thin translation of a chat."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -9,7 +8,6 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from node.gateway.access import secret_of
 from node.gateway.chat import chat_tasks
 from node.gateway.dialects import chat_of, finish_of, named_event, streamed, text_of_parts
 from node.gateway.errors import ErrorDetail, bad, not_found
@@ -352,9 +350,10 @@ class ResponsesFraming:
         return named_event(kind, event)
 
 
-def owner_of(headers: Mapping[str, str]) -> str:
+def owner_of(request: Request) -> str:
     """Whose responses are whose: those of one API key, or of all that need none."""
-    return hashlib.sha256(secret_of(headers).encode(errors="replace")).hexdigest()
+    owner: bytes = request.state.owner
+    return owner.hex()
 
 
 def responses_router(service: TaskService) -> APIRouter:
@@ -364,7 +363,7 @@ def responses_router(service: TaskService) -> APIRouter:
     @router.post("/v1/responses", responses=streamed(), operation_id="createResponse")
     async def create(asked: ResponsesRequest, request: Request) -> Response:
         """A model's answer, whole or streamed; `previous_response_id` goes on from one before."""
-        owner, before = owner_of(request.headers), []
+        owner, before = owner_of(request), []
         if asked.previous_response_id is not None:
             found = memory.find(owner, asked.previous_response_id)
             if found is None:
@@ -377,7 +376,7 @@ def responses_router(service: TaskService) -> APIRouter:
             before = found
         if not messages_of(asked):
             raise bad("the input is empty", param="input")
-        generating = await chat_tasks(service, response_to_chat(asked, before), request.headers)
+        generating = await chat_tasks(service, response_to_chat(asked, before), request)
         messages = [*before, *messages_of(asked)]
         if asked.stream:
             return TokenStream(generating, ResponsesFraming(asked, memory, owner, messages))

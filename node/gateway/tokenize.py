@@ -49,7 +49,7 @@ def tokenize_router(service: TaskService) -> APIRouter:
             data = chat_input(chat_of(fields))
         else:
             data = generation_of(prompt=asked.prompt or "")
-        tokens, count = await looked_at(service, service.terms(request.headers), row.id, data)
+        tokens, count = await looked_at(service, service.terms(request), row.id, data)
         manifest = await service.catalogue.manifest(row)
         told: dict[str, Any] = {
             "count": count,
@@ -66,7 +66,7 @@ def tokenize_router(service: TaskService) -> APIRouter:
         row = service.catalogue.find(asked.model)
         await service.catalogue.check_does(row, GENERATE)
         data = generation_of(prompt_tokens=asked.tokens)
-        tokens, _ = await looked_at(service, service.terms(request.headers), row.id, data)
+        tokens, _ = await looked_at(service, service.terms(request), row.id, data)
         text = b"".join(it.text for it in tokens).decode(errors="replace")
         return JSONResponse({"prompt": text})
 

@@ -20,6 +20,8 @@ from node.peer import Node
 from node.serving.infer_role import EMBED, NEAREST
 from node.serving.nearest import INDEX_BYTES_MAX
 from node.task.events import Event, EventSink, LegDone, ignore_event
+from p2p.timeouts import stretched
+from store import disk_bytes
 from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError, Malformed, WireError
@@ -30,6 +32,7 @@ from wire.task import Stage
 GET_DEADLINE_S = 3600
 # An index is one block, and lies with whoever made it.
 INDEX_DEADLINE_S = 20.0
+PASSAGE_DEADLINE_S = 30.0
 ANSWERS_LISTED_MAX = 200
 
 
@@ -87,12 +90,24 @@ class LocalCommands:
                 "used_bytes": store.used_bytes,
                 "quota_bytes": store.quota_bytes,
                 "blocks": store.blocks,
+                # On the disk, as du counts: blocks and records, and what lies in files (models).
+                "disk_bytes": await self._disk_bytes("store"),
+                "files_disk_bytes": await self._disk_bytes("files"),
             },
             "engine": {"restarts": engine.restarts, "last_failure": engine.last_failure},
+            **{name: dict(status()) for name, status in node.status_sources.items()},
             "same_key_elsewhere": node.peers.handshake_log.same_key,
             "clock_wrong_s": node.peers.handshake_log.clock_wrong_s(),
-            "problems": list(node.peers.problems.values())[-5:] + node.log[-5:],
+            "problems": [
+                *([f"store: {store.problem}"] if store.problem else []),
+                *list(node.peers.problems.values())[-5:],
+                *node.log[-5:],
+            ],
         }
+
+    async def _disk_bytes(self, name: str) -> int:
+        folder = self.node.config.state / name
+        return await trio.to_thread.run_sync(disk_bytes, folder)
 
     async def peers(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         node = self.node
@@ -182,7 +197,7 @@ class LocalCommands:
     async def _check_index(self, index_id: ContentId, model: ContentId) -> None:
         """Have the index here, so that a wrong one is told from one whose searchers are busy."""
         data = await self.node.blobs.get(
-            index_id, deadline_s=INDEX_DEADLINE_S, size_bytes_max=INDEX_BYTES_MAX
+            index_id, deadline_s=stretched(INDEX_DEADLINE_S), size_bytes_max=INDEX_BYTES_MAX
         )
         try:
             index = Index.from_bytes(data)
@@ -229,7 +244,9 @@ class LocalCommands:
         passages = []
         for hit in Hits.from_bytes(answered.output).hits:
             data = await self.node.blobs.get(
-                hit.passage, deadline_s=30.0, size_bytes_max=limits.PASSAGE_BYTES_MAX
+                hit.passage,
+                deadline_s=stretched(PASSAGE_DEADLINE_S),
+                size_bytes_max=limits.PASSAGE_BYTES_MAX,
             )
             text = data.decode(errors="replace")
             passages.append({"id": str(hit.passage), "score": hit.score, "text": text})

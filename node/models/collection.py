@@ -15,6 +15,7 @@ from node.engines.interface import Engine, Loaded
 from node.models.inspect import is_path
 from node.models.model_store import PINNED, ModelStore, Progress
 from p2p.blobs import Blobs
+from p2p.timeouts import stretched
 from store import Store
 from wire import limits
 from wire.content import ContentId, PeerId
@@ -23,6 +24,7 @@ from wire.model import Manifest
 
 # Nothing larger is fetched from a stranger without being asked for by its owner.
 MODEL_BYTES_MAX = 64 << 30
+MANIFEST_DEADLINE_S = 60.0
 FETCH_DEADLINE_S = 24 * 3600.0
 
 __all__ = ["PINNED", "ModelProgress", "Models"]
@@ -142,9 +144,10 @@ class Models:
             size_bytes = path.stat().st_size
             if size_bytes != file.size_bytes:
                 raise _not_pinned(path, f"{size_bytes} bytes instead of {file.size_bytes}")
-            found = await self.store.put_file(path, pin="model")
+            found = await self.store.take_file(path, pin="model")
             if found != file.content:
                 await self.store.unpin(found, "model")
+                await self.store.forget_file(found)
                 raise _not_pinned(path, "its content was altered")
 
     async def _manifest(self, model_id: ContentId) -> Manifest:
@@ -154,7 +157,7 @@ class Models:
         data = await self.blobs.get(
             model_id,
             self._holders(model_id),
-            deadline_s=60.0,
+            deadline_s=stretched(MANIFEST_DEADLINE_S),
             size_bytes_max=limits.MANIFEST_BYTES_MAX,
         )
         try:
@@ -203,11 +206,10 @@ class Models:
         return paths
 
     async def _exported(self, manifest: Manifest, name: str, content: ContentId) -> Path:
-        folder = self.folder / str(manifest.id)
-        await trio.to_thread.run_sync(lambda: folder.mkdir(parents=True, exist_ok=True))
-        path = folder / name
-        # Written anew at each start: a file that somebody changed since is not the model.
-        await self.store.export(content, path)
+        path = await self.store.file_of(content)
+        # Earlier versions wrote every file of a model a second time.
+        earlier = self.folder / str(manifest.id) / name
+        await trio.to_thread.run_sync(lambda: earlier.unlink(missing_ok=True))
         return path
 
 

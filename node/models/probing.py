@@ -13,6 +13,7 @@ from node.engines.compare import worst_differences
 from node.engines.interface import Engine, Loaded
 from node.serving.infer_role import CALL, COMPLETE, EMBED, GENERATE, InferRole
 from node.serving.role import LegInput, LegWork, nowhere
+from p2p import timeouts
 from wire.content import ContentId, PeerId
 from wire.errors import EngineError, Refused, TooSlow, WireError
 from wire.generation import Generation
@@ -128,7 +129,7 @@ class Probing:
 
     me: PeerId
     engine: Engine
-    infer: InferRole
+    infer_role: InferRole
     changed: Callable[[str], None]
     probes: Probes = field(default_factory=Probes)
     _wake: trio.Event = field(default_factory=trio.Event)
@@ -149,7 +150,7 @@ class Probing:
             now_s = trio.current_time()
             for model in self.probes.saw(self.engine.loaded(), health, now_s):
                 self.changed(f"model {model.short} is not run here any more")
-            idle = self.infer.fair_queue.queue_s == 0
+            idle = self.infer_role.fair_queue.queue_s == 0
             for model in self.probes.due(now_s, idle=idle):
                 await self._try(model)
             with trio.move_on_after(LOOK_EVERY_S):
@@ -162,8 +163,8 @@ class Probing:
             return
         name = loaded.manifest.name
         try:
-            with trio.fail_after(PROBE_DEADLINE_S):
-                await probe(self.infer, self.me, loaded)
+            with timeouts.fail_after(PROBE_DEADLINE_S):
+                await probe(self.infer_role, self.me, loaded)
         except Refused as error:
             if error.retry_after_s is not None:
                 self.probes.put_off(model, error.retry_after_s, trio.current_time())
@@ -189,14 +190,13 @@ async def probe(infer: InferRole, me: PeerId, loaded: Loaded) -> None:
     if smallest is None:
         return
     stage, data = smallest
+    deadline_s = timeouts.stretched(PROBE_DEADLINE_S)
     outputs = []
     for _ in range(2):
-        work = LegWork(stage=stage, asker=me, by=me, units=1, left_s=PROBE_DEADLINE_S)
+        work = LegWork(stage=stage, asker=me, by=me, units=1, left_s=deadline_s)
         place = infer.admit(work)
         try:
-            source = LegInput(
-                id=None, data=data, holders=(), deadline_s=PROBE_DEADLINE_S, place=place
-            )
+            source = LegInput(id=None, data=data, holders=(), deadline_s=deadline_s, place=place)
             done = await infer.do(stage, source, nowhere)
         finally:
             infer.dequeue(place)

@@ -15,6 +15,7 @@ from node.serving.role import Done, Emit, LegInput, LegWork
 from node.task.units import units_of
 from p2p.blobs import Blobs
 from p2p.gather import gather
+from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, Missing, Refused, WireError
@@ -160,7 +161,7 @@ class InferRole:
             data = await self.blobs.get(
                 passage,
                 source.holders,
-                deadline_s=min(source.deadline_s, PASSAGE_S_MAX),
+                deadline_s=min(source.deadline_s, stretched(PASSAGE_S_MAX)),
                 size_bytes_max=limits.PASSAGE_BYTES_MAX,
             )
             try:

@@ -12,6 +12,7 @@ from node.serving.infer_role import EMBED, EMBED_PASSAGES, NEAREST, InferRole
 from node.serving.role import LegInput, nowhere
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
+from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
 from wire.chain import open_receipts, source_of
@@ -79,7 +80,7 @@ class VerifyRole:
     key: SigningKey
     environment: Environment
     engine: Engine
-    infer: InferRole
+    infer_role: InferRole
     blobs: Blobs
     willing: bool = True
     # Why nothing is checked for now, in words.
@@ -115,7 +116,7 @@ class VerifyRole:
         if receipt.signer == self.key.peer:
             raise Refused("nobody checks its own work")
         # The receipt is of this stage, so of its model and operation.
-        self.infer.check_able(task.record.stages[receipt.record.stage])
+        self.infer_role.check_able(task.record.stages[receipt.record.stage])
 
     async def _verdict(
         self,
@@ -127,7 +128,7 @@ class VerifyRole:
         started_s = trio.current_time()
         receipt = receipts[-1]
         stage = task.record.stages[receipt.record.stage]
-        deadline_s = min(check.deadline_ms / 1000, CHECK_S_MAX)
+        deadline_s = min(check.deadline_ms / 1000, stretched(CHECK_S_MAX))
         could_check = True
         try:
             with trio.fail_after(deadline_s):
@@ -188,7 +189,7 @@ class VerifyRole:
         self, task: Signed[Task], receipts: list[Signed[Receipt]], check: Check, asker: PeerId
     ) -> _Claim:
         # Whoever has it may be dead: then the asker needs the time for another's answer.
-        deadline_s = min(check.deadline_ms / 3000, BRING_S_MAX)
+        deadline_s = min(check.deadline_ms / 3000, stretched(BRING_S_MAX))
         try:
             return await self._claim(task, receipts, check, asker, deadline_s)
         except TooSlow as error:
@@ -234,9 +235,9 @@ class VerifyRole:
         texts = None
         assert source.data is not None
         if passages:
-            texts = await self.infer.texts_of(Passages.from_bytes(source.data), source)
+            texts = await self.infer_role.texts_of(Passages.from_bytes(source.data), source)
         elif stage.operation == NEAREST:
-            await self.infer.bring_index(stage, source)
+            await self.infer_role.bring_index(stage, source)
         return _Claim(stage=stage, receipt=receipt, source=source, output=output, texts=texts)
 
     async def _recompute(self, claim: _Claim, secret: bytes) -> _Found:
@@ -249,7 +250,7 @@ class VerifyRole:
             case "nearest":
                 return await self._recompute_hits(claim)
             case _:
-                done = await self.infer.do(claim.stage, claim.source, nowhere)
+                done = await self.infer_role.do(claim.stage, claim.source, nowhere)
                 if done.data != claim.output:
                     return _wrong(1, "the output is another")
                 if done.units != claim.receipt.record.units:
@@ -280,7 +281,7 @@ class VerifyRole:
             holders=(),
             deadline_s=claim.source.deadline_s,
         )
-        done = await self.infer.do(stage, again, nowhere)
+        done = await self.infer_role.do(stage, again, nowhere)
         recomputed = Vectors.from_bytes(done.data)
         worst = worst_differences(claimed, recomputed, sampled)
         return _Found(rows=rows, sampled=sampled, worst_ppb=worst)
@@ -288,7 +289,7 @@ class VerifyRole:
     async def _recompute_hits(self, claim: _Claim) -> _Found:
         assert claim.stage.operation == NEAREST
         claimed = Hits.from_bytes(claim.output).hits
-        done = await self.infer.do(claim.stage, claim.source, nowhere)
+        done = await self.infer_role.do(claim.stage, claim.source, nowhere)
         mine = Hits.from_bytes(done.data).hits
         if done.units != claim.receipt.record.units:
             return _wrong_units(len(mine), done.units)

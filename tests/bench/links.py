@@ -15,7 +15,8 @@ from typing import Any
 
 import trio
 
-from node.commands.demo_story import DemoPeer, Story, planned, tell_story
+from node.commands.demo_peers import DemoPeer
+from node.commands.demo_story import Story, planned, tell_story
 from tests.bench._link import Link, NotPermittedError, Side, open_link
 from wire.errors import BatonError
 

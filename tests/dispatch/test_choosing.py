@@ -166,8 +166,9 @@ async def test_who_is_slower_than_it_says_is_soon_asked_less(
         for number in range(12):
             wanted = request(complete(20), data=b"%d" % number, level=Level.SIGNED)
             await asked(asker, wanted)
-        assert boaster.leg_server.done == 1
-        assert honest.leg_server.done == 11
+        # It was tried once, and its first leg did not wait for it.
+        assert boaster.leg_server.done <= 1
+        assert honest.leg_server.done == 12
 
 
 class Stumbling(Counted):
