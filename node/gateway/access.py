@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from node.gateway.asgi import run_asgi
 from node.gateway.browser_policy import ALWAYS, page_access
-from node.gateway.errors import ErrorDetail, fault_of
+from node.gateway.errors import ErrorDetail, body_of, fault_of
 from node.gateway.http_exchange import Exchange, RequestRefused
 from node.gateway.json_body import is_too_deep
 from node.gateway.keys import Keyring
@@ -248,8 +248,9 @@ def _is_host(text: str, config: GatewayConfig) -> bool:
 
 
 async def _refuse(exchange: Exchange, fault: ErrorDetail) -> None:
+    path = exchange.request.head.target.partition(b"?")[0].decode("latin-1")
     headers = {"content-type": "application/json", **fault.all_headers}
     if fault.status == 401:
         headers["www-authenticate"] = "Bearer"
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await exchange.respond(fault.status, raw, json.dumps(fault.body).encode())
+    await exchange.respond(fault.status, raw, json.dumps(body_of(fault, path)).encode())

@@ -14,7 +14,7 @@ from node.gateway.anthropic_api import messages_router
 from node.gateway.chat import chat_router
 from node.gateway.completions import completions_router
 from node.gateway.embeddings import embeddings_router
-from node.gateway.errors import TYPES, ErrorDetail, HttpError, fault_of
+from node.gateway.errors import TYPES, ErrorDetail, HttpError, body_of, fault_of
 from node.gateway.front import Front
 from node.gateway.health import health_router
 from node.gateway.infer import infer_router
@@ -83,15 +83,6 @@ def _handle(app: FastAPI, kind: type[E], fault_of_one: Callable[[E], ErrorDetail
 
     known: Callable[[Request, Exception], Awaitable[Response]] = handler
     app.add_exception_handler(kind, known)
-
-
-def body_of(fault: ErrorDetail, path: str) -> dict[str, Any]:
-    """A fault in the shape that the clients of an endpoint know."""
-    if path.startswith("/api/"):
-        return {"error": fault.body["error"]["message"]}
-    if path.startswith("/v1/messages"):
-        return {"type": "error", **fault.body}
-    return fault.body
 
 
 def _of_framework(app: FastAPI, error: HTTPException) -> ErrorDetail:

@@ -128,3 +128,12 @@ def fault_of(error: BatonError, *, late: bool = False) -> ErrorDetail:
             return ErrorDetail(
                 status=503, message=message, code="unavailable", retry_after_s=RETRY_AFTER_S
             )
+
+
+def body_of(fault: ErrorDetail, path: str) -> dict[str, Any]:
+    """A fault in the shape that the clients of an endpoint know."""
+    if path.startswith("/api/"):
+        return {"error": fault.body["error"]["message"]}
+    if path.startswith("/v1/messages"):
+        return {"type": "error", **fault.body}
+    return fault.body

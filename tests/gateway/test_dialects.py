@@ -329,7 +329,7 @@ def test_two_slashes_are_one_and_what_is_not_there_is_told(
     found = http.get("/v1/chat")
     assert found.status_code == 404
     assert "/v1/chat/completions" in found.json()["error"]["message"]
-    assert "GET" in http.post("/v1/models").json()["error"]["message"]
+    assert "GET" in http.post("/v1/models", json={}).json()["error"]["message"]
 
 
 @pytest.mark.parametrize("headers", [{}, {"content-type": "text/plain"}], ids=str)

@@ -77,20 +77,24 @@ class EmbeddingScheduler:
     def settle(self, offer: Batch, reply: dict[str, Any]) -> int:
         done, data, counts = reply["done"], reply["data"], reply["tokens"]
         asked = range(len(offer.offer.items))
+        self._refuse(offer, reply["refused"])
+        if reply["refused"] and not done:
+            return self._queue.settle(offer.offer, (), ())
         if not done or len(set(done)) != len(done) or not set(done) <= set(asked):
             raise EngineFailed("the worker answered what it was not asked")
         size = len(data) // len(done)
-        for place in reply["refused"]:
-            offer.offer.items[place][0].fail(
-                ModelRefused("a text has a token that the model lacks")
-            )
-        if reply["refused"] and not done:
-            return self._queue.settle(offer.offer, (), ())
         for place, count in zip(done, counts, strict=True):
             pending, number = offer.offer.items[place]
             pending.tokens[number] = count
         rows = [data[at : at + size] for at in range(0, len(data), size)]
         return self._queue.settle(offer.offer, done, rows)
+
+    def _refuse(self, offer: Batch, places: Sequence[int]) -> None:
+        for place in places:
+            if not 0 <= place < len(offer.offer.items):
+                raise EngineFailed("the worker refused what it was not asked")
+            job, _ = offer.offer.items[place]
+            job.fail(ModelRefused("a text has a token that the model lacks"))
 
     def tells_speed(self, offer: Batch, units: int) -> bool:
         # A pass that was not full says nothing about it.
