@@ -13,7 +13,8 @@ import trio
 from node.asking.answers import Answered, Answers
 from node.asking.run import TaskRequest, TaskState, TaskStatistics, nobody_can, task_of
 from node.checking.quorum import Checking, CheckRequest, Tally
-from node.dispatch.dispatcher import Dispatcher, Handoff, LegResult
+from node.dispatch.dispatcher import Dispatcher
+from node.dispatch.handoff import Handoff, LegResult
 from node.serving.infer_role import COMPLETE
 from node.serving.role import nowhere
 from node.task.events import EventSink, Failed, Kept
@@ -107,13 +108,15 @@ class TaskRunner:
     async def _somebody_can(self, request: TaskRequest) -> None:
         grace_s = stretched(GRACE_S)
         with trio.move_on_after(grace_s):
-            while lacking := [it for it in request.stages if not self.dispatcher.anybody(it)]:
-                await self.dispatcher.peers.seek(
+            while lacking := [
+                it for it in request.stages if not self.dispatcher.directory.anybody(it)
+            ]:
+                await self.dispatcher.directory.peers.seek(
                     lacking[0].role, lacking[0].model, deadline_s=grace_s
                 )
                 await trio.sleep(0.1)
         for stage in request.stages:
-            if not self.dispatcher.anybody(stage):
+            if not self.dispatcher.directory.anybody(stage):
                 raise nobody_can(stage)
 
     def under_way(self, task_id: ContentId) -> bool:
@@ -239,8 +242,8 @@ class TaskRunner:
     ) -> frozenset[PeerId]:
         """The guilty, but for a data peer that no other can stand in for."""
         data = task.record.stages[0]
-        if data.role is Role.DATA and not self.dispatcher.able(data, avoid | guilty):
-            return guilty - frozenset(self.dispatcher.able(data, avoid))
+        if data.role is Role.DATA and not self.dispatcher.directory.able(data, avoid | guilty):
+            return guilty - frozenset(self.dispatcher.directory.able(data, avoid))
         return guilty
 
     async def _inline_input(self, run: TaskState) -> bytes | None:

@@ -12,7 +12,7 @@ import trio
 from node.commands.ask import SOCKET
 from node.commands.content import bar
 from node.commands.options import json_option, state_option
-from node.commands.output import console, safe, show_json, show_table, size
+from node.commands.output import console, safe, show_json, show_table, size, state_words
 from node.commands.running import run
 from node.local.control import call, unheard
 from node.models.inspect import is_path
@@ -91,7 +91,7 @@ async def _list(state: Path, *, as_json: bool) -> None:
     if not found["running"]:
         console.print(f"no peer is running on {safe(state)}: this is what its folder keeps")
     rows = [
-        (safe(it["name"]), it["state"], it.get("id", ""), safe(it["problem"]))
+        (safe(it["name"]), state_words(it), it.get("id", ""), safe(it["problem"]))
         for it in found["here"]
     ]
     if found["running"]:

@@ -7,12 +7,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median_high
-from typing import TYPE_CHECKING
 
 import trio
 
 from node.dispatch.backoff import Backoff
+from node.dispatch.directory import PeerDirectory
 from node.dispatch.handoff import Handoff, LegResult, Relay
+from node.dispatch.offer import offer_leg
 from node.dispatch.progress import StreamProgress
 from node.dispatch.quotes import quotes
 from node.dispatch.route import EAGERNESS, Candidate, drawn
@@ -37,9 +38,6 @@ from wire.errors import (
 from wire.kinds import Role
 from wire.task import Stage
 
-if TYPE_CHECKING:
-    from node.dispatch.dispatcher import Dispatcher
-
 # How often to look again when nobody can take the leg now.
 PAUSE_S = 0.25
 # A search goes from neighbour to neighbour, a round trip each.
@@ -58,7 +56,7 @@ WORTH_ASKING_S = 0.05
 class Failover:
     """One baton on its way. `shown` and `failed` are those of its task."""
 
-    dispatcher: "Dispatcher"
+    directory: PeerDirectory
     handoff: Handoff
     on_event: EventSink
     relay: Relay
@@ -94,8 +92,8 @@ class Failover:
                 await trio.sleep(max(0.0, min(PAUSE_S, self.deadline_at_s - now_s)))
                 continue
             nobody_since_s = now_s
-            random = self.dispatcher.peers.environment.random
-            chosen = await self._better(self.dispatcher.trials.to_ask(choices, random))
+            random = self.directory.peers.environment.random
+            chosen = await self._better(self.directory.trials.to_ask(choices, random))
             if chosen is not None:
                 delivered = await self._have_done(chosen, len(able) > 1)
                 if delivered is not None:
@@ -111,7 +109,7 @@ class Failover:
         """Beyond the view, for as long as the deadline allows."""
         left_s = self.deadline_at_s - trio.current_time()
         leg = self.handoff.leg
-        await self.dispatcher.peers.seek(
+        await self.directory.peers.seek(
             leg.role, leg.model, deadline_s=min(stretched(SEEK_S), left_s)
         )
 
@@ -119,8 +117,8 @@ class Failover:
         avoid = self.handoff.avoid | self.failed | self._running.keys()
         if not self.handoff.is_own:
             # A stranger's leg that we would not take from it must not come in our own name.
-            avoid |= {self.dispatcher.peers.me}
-        return self.dispatcher.candidates(self.handoff.leg, self._units(), avoid)
+            avoid |= {self.directory.peers.me}
+        return self.directory.candidates(self.handoff.leg, self._units(), avoid)
 
     def _ready(self, able: Sequence[Candidate]) -> list[Candidate]:
         """Of those able, the ones to choose from now."""
@@ -128,7 +126,7 @@ class Failover:
         choices = [of[it] for it in self._patience.best(list(of), trio.current_time())]
         if self.failed:
             # Claims cost nothing. Once bitten, those who have delivered before come first.
-            before = self.dispatcher.delivered_before
+            before = self.directory.delivered_before
             choices = [it for it in choices if it.peer in before] or choices
         return choices
 
@@ -139,17 +137,17 @@ class Failover:
         if slight or len(two) < 2 or min(it.work_s for it in two) < WORTH_ASKING_S:
             return two[0]
         left_s = self.deadline_at_s - trio.current_time()
-        given = self.dispatcher.under_way
+        given = self.directory.under_way
         before = {it.peer: given.get(it.peer, 0) for it in two}
         found = await quotes(
-            self.dispatcher.peers, list(before), self.handoff, self._units(), left_s
+            self.directory.peers, list(before), self.handoff, self._units(), left_s
         )
         said: dict[PeerId, float] = {}
         for answer in found:
             if answer.error is not None:
                 self._blame(answer.peer, answer.error)
                 continue
-            self.dispatcher.measured.answered(answer.peer, answer.round_trip_s)
+            self.directory.measured.answered(answer.peer, answer.round_trip_s)
             said[answer.peer] = answer.expected_s
         heard = {it.peer for it in found}
         rated = []
@@ -174,7 +172,7 @@ class Failover:
         """What the first delivered, or one that was given the leg besides; None if all failed."""
         if not others or not self._may_hedge():
             return await self._hand_to(first, others)
-        trials, won = self.dispatcher.trials, list[LegResult]()
+        trials, won = self.directory.trials, list[LegResult]()
         trials.under_way += not first.delivered
         try:
             async with trio.open_nursery() as nursery:
@@ -201,7 +199,7 @@ class Failover:
 
         A stranger's leg as soon as it is overdue, and to another again while none has delivered.
         """
-        dispatcher, random = self.dispatcher, self.dispatcher.peers.environment.random
+        directory, random = self.directory, self.directory.peers.environment.random
         # Who says that it takes long must not have the others wait for it.
         usual_s = median_high([first.expected_s, *[it.expected_s for it in self._able()]])
         expected_s, hedged = min(first.expected_s, usual_s), 0
@@ -214,11 +212,11 @@ class Failover:
             known = [it for it in ready if it.delivered and not it.unwelcome]
             # If it was a claim that misled us, the next claims are not to.
             spare = drawn(known or ready, random, 1, eagerness=EAGERNESS if known else 0.0)
-            budget = dispatcher.hedging if first.delivered else dispatcher.trials
+            budget = directory.hedging if first.delivered else directory.trials
             if not spare or not budget.spend():
                 return
             hedged += 1
-            dispatcher.hedged += 1
+            directory.hedged += 1
             give(spare[0])
 
     def _may_hedge(self) -> bool:
@@ -226,8 +224,8 @@ class Failover:
 
     def _hedge_after_s(self, first: Candidate, expected_s: float, hedged: int) -> float | None:
         if not first.delivered:
-            return self.dispatcher.trials.hedge_after_s(expected_s, hedged)
-        return None if hedged else self.dispatcher.hedging.after_s(first.expected_s)
+            return self.directory.trials.hedge_after_s(expected_s, hedged)
+        return None if hedged else self.directory.hedging.after_s(first.expected_s)
 
     async def _hand_to(self, one: Candidate, others: bool) -> LegResult | None:
         """Offer the baton to one peer; None if it did not deliver, which is then noted."""
@@ -255,12 +253,18 @@ class Failover:
 
         try:
             with scope:
-                delivered = await self.dispatcher.offer(
-                    self.handoff, one.peer, self.on_event, take, resume, self.deadline_at_s
+                delivered = await offer_leg(
+                    self.directory,
+                    self.handoff,
+                    one.peer,
+                    self.on_event,
+                    take,
+                    resume,
+                    self.deadline_at_s,
                 )
                 took_s = trio.current_time() - began_s
                 if self.handoff.is_last:
-                    self.dispatcher.hedging.delivered(took_s, one.expected_s)
+                    self.directory.hedging.delivered(took_s, one.expected_s)
                 return delivered
             took_s = trio.current_time() - began_s
             if trio.current_time() < scope.deadline:
@@ -271,8 +275,8 @@ class Failover:
             # what was said to it: that is no fault of the peer's.
             if took_s >= stretched(PATIENCE_S) and self.handoff.is_own:
                 offence = Offence.UNANSWERED if took_s >= overdue_s else Offence.SLOW
-                self.dispatcher.peers.offended(one.peer, offence)
-                self.dispatcher.sitting.sat(one.peer, trio.current_time())
+                self.directory.peers.offended(one.peer, offence)
+                self.directory.sitting.sat(one.peer, trio.current_time())
             raise TooSlow(f"it took the leg and was not done in {took_s:.0f} s")
         except (Refused, TransportError, WireError, RemoteProtocolError) as error:
             self._blame(one.peer, error)
@@ -286,9 +290,9 @@ class Failover:
             # Of a stranger's leg we know only what was said to us, and that may be to blame.
             return
         now_s, leg = trio.current_time(), self.handoff.leg
-        self.dispatcher.measured.outrun(one.peer, leg.model, self._units(), took_s, now_s)
+        self.directory.measured.outrun(one.peer, leg.model, self._units(), took_s, now_s)
         if not one.delivered or sits(took_s, one.expected_s):
-            self.dispatcher.sitting.sat(one.peer, now_s)
+            self.directory.sitting.sat(one.peer, now_s)
 
     def _overdue_s(self, one: Candidate) -> float:
         """How long one peer may take for a leg, while there is another."""
@@ -306,7 +310,7 @@ class Failover:
     def _usual_s(self, stage: Stage) -> float:
         """What a leg after this one takes with those that we know of."""
         units = max(self.handoff.units, PASSAGES_PER_LEG)
-        able = self.dispatcher.candidates(stage, units, self.handoff.avoid)
+        able = self.directory.candidates(stage, units, self.handoff.avoid)
         return median_high(max(it.expected_s, it.work_s) for it in able) if able else math.inf
 
     def _blame(self, peer: PeerId, error: BatonError) -> None:
@@ -317,7 +321,7 @@ class Failover:
         else:
             self.failed.add(peer)
             self._declined = self._declined and isinstance(error, Refused)
-        self.dispatcher.failed_over += 1
+        self.directory.failed_over += 1
         self._reasons = [*self._reasons[-3:], f"{peer.short}: {error.message}"]
         role = self.handoff.leg.role.name.lower()
         self.on_event(Failed(role, peer, error.message, for_good))

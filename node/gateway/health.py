@@ -30,7 +30,8 @@ def health_router(service: TaskService) -> APIRouter:
 
     async def ready() -> Response:
         """Whether some peer runs a model: 503 while nothing can be served."""
-        models = len(service.catalogue.rows())
+        rows = service.catalogue.rows()
+        models = sum(bool(it.holders) and it.loaded_share is None for it in rows)
         if not models:
             raise unavailable(
                 "nothing can be served yet: no peer known here runs a model",

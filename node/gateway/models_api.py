@@ -18,7 +18,7 @@ def listing_router(service: TaskService) -> APIRouter:
         "/v1/models", responses=answers(ModelList), operation_id="listModels", tags=["OpenAI"]
     )
     async def models() -> Response:
-        """The models that peers known here run now."""
+        """The models that peers known here run now, and those that this one is loading."""
         rows = sorted(service.catalogue.rows(), key=lambda it: it.name)
         return JSONResponse(
             {
@@ -53,11 +53,17 @@ def listing_router(service: TaskService) -> APIRouter:
     return router
 
 
+def _state(row: CatalogueRow) -> dict[str, Any]:
+    if row.loaded_share is None:
+        return {}
+    return {"state": "loading", "loaded_share": round(row.loaded_share, 2)}
+
+
 def _row(row: CatalogueRow, created: int) -> dict[str, Any]:
     return {
         "id": row.name,
         "object": "model",
         "created": created,
         "owned_by": "baton",
-        "x_baton": {"model": str(row.id), "peers": len(row.holders)},
+        "x_baton": {"model": str(row.id), "peers": len(row.holders), **_state(row)},
     }

@@ -84,7 +84,7 @@ class LocalCommands:
             },
             "legs_done": node.leg_server.done,
             "legs_under_way": node.leg_server.under_way,
-            "failed_over": node.leg_server.dispatcher.failed_over,
+            "failed_over": node.leg_server.dispatcher.directory.failed_over,
             "checks_done": node.verify_role.checked,
             "store": {
                 "used_bytes": store.used_bytes,

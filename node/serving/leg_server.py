@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from node.dispatch.dispatcher import Dispatcher, Handoff, Relay
+from node.dispatch.dispatcher import Dispatcher
+from node.dispatch.handoff import Handoff, Relay
 from node.dispatch.progress import StreamProgress
 from node.engines.interface import Part
 from node.serving.done_legs import DoneLeg, DoneLegs, leg_key_of

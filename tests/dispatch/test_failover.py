@@ -107,7 +107,7 @@ async def test_a_peer_that_fails_or_falls_silent_is_passed_over_and_never_asked_
         else:
             # A stranger that is late is not waited for, and remembered beyond the task.
             assert trio.current_time() - began_s < 2
-            sitting = asker.tasks.dispatcher.sitting
+            sitting = asker.tasks.dispatcher.directory.sitting
             assert sitting.is_benched(failing.peers.me, trio.current_time())
 
 
@@ -147,7 +147,7 @@ async def test_who_answers_no_offer_is_passed_over_after_a_moment(
             await asked(asker, request(level=Level.SIGNED))
             assert len(silent.asked) == 1
             assert trio.current_time() - started_s < 2
-            sitting = asker.tasks.dispatcher.sitting
+            sitting = asker.tasks.dispatcher.directory.sitting
             assert sitting.is_benched(silent.key.peer, trio.current_time())
 
 

@@ -120,7 +120,7 @@ async def test_pieces_that_drip_do_not_hold_a_task_to_its_deadline(
             rogue.answer(Offer, drip)
             answered, _ = await asked(asker, request(deadline_s=60))
             assert signers(answered) == [honest.peers.me]
-            sitting = asker.tasks.dispatcher.sitting
+            sitting = asker.tasks.dispatcher.directory.sitting
             assert sitting.is_benched(rogue.key.peer, trio.current_time())
 
 

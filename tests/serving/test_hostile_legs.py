@@ -252,7 +252,9 @@ async def test_a_holder_in_the_middle_blames_nobody_for_the_time_that_passed(
             now_s = trio.current_time()
             assert now_s - began_s < OVERDUE_S
             assert middle.peers.scores.cost(sitter.key.peer, now_s) == 0
-            assert not middle.leg_server.dispatcher.sitting.is_benched(sitter.key.peer, now_s)
+            assert not middle.leg_server.dispatcher.directory.sitting.is_benched(
+                sitter.key.peer, now_s
+            )
 
 
 async def test_who_takes_the_first_leg_of_two_and_holds_it_is_passed_over(
