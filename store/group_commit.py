@@ -123,6 +123,7 @@ class Committer:
         return True
 
     def statistics(self) -> CommitStatistics:
+        """Commits, writes, the largest group, what waits now, and what was dropped."""
         return CommitStatistics(
             self._commits,
             self._puts,

@@ -55,6 +55,7 @@ class LmdbRows:
         return None if value is None else len(value)
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
+        """Write a value under a key of a table, replacing an earlier one; lmdb.Error."""
         self._transaction.put(key, value, db=self._tables[table])
 
     def insert(self, table: str, key: bytes, value: bytes) -> bool:
@@ -117,7 +118,7 @@ class _Gate:
                 self._changed.notify_all()
 
 
-class Environment:
+class LmdbEnvironment:
     """An open LMDB environment: transactions, and a map that grows when it must."""
 
     def __init__(self, environment: Any, tables: dict[str, Any]) -> None:
@@ -162,7 +163,7 @@ class LmdbBackend:
 
     def __init__(
         self,
-        environment: Environment,
+        environment: LmdbEnvironment,
         quota_bytes: int,
         recency: Recency,
         files: Path | None = None,
@@ -190,6 +191,7 @@ class LmdbBackend:
         return await trio.to_thread.run_sync(work, limiter=self._readers)
 
     def statistics(self) -> CommitStatistics:
+        """What the writer did since the store was opened, and what waits for it."""
         return self.committer.statistics()
 
     def _run_group(self, group: Sequence[CommitRequest[Any]]) -> None:
@@ -221,7 +223,7 @@ async def open_store(
                 tables = {name: handle.open_db(name.encode()) for name in (*CATALOG_TABLES, *Table)}
             kept = folder / FILES_FOLDER
             backend = LmdbBackend(
-                Environment(handle, tables), quota_bytes, recency, kept, move_on_after
+                LmdbEnvironment(handle, tables), quota_bytes, recency, kept, move_on_after
             )
             with backend.reading() as rows:
                 files.sweep(kept, rows.file_names())

@@ -125,6 +125,7 @@ class PlacedRows:
         self._rows.delete(BLOCKS, key)
 
     def file_of(self, root: bytes) -> KeptFile | None:
+        """The file in which a tree's blocks lie; None if they lie in the table, or nowhere."""
         value = self._rows.get(FILES, root) if self._folder else None
         return None if value is None else KeptFile.from_bytes(value)
 

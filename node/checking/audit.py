@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from node.checking.quorum import check_verdict
+from node.checking.verdict import check_verdict
 from wire import limits
 from wire.chain import check_chain, legs_to_check, source_of
 from wire.content import ContentId, PeerId
@@ -56,6 +56,7 @@ class AuditReport:
         return bool(self.points) and all(it.status is not Status.FAILS for it in self.points)
 
     def note(self, good: bool | None, what: str, detail: str = "") -> None:
+        """Add a point: what it is about, and whether it holds; None if that cannot be known."""
         status = Status.UNKNOWN if good is None else Status.HOLDS if good else Status.FAILS
         self.points.append(Point(status, what, detail))
 

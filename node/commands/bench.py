@@ -1,19 +1,14 @@
 """`bench`: what this machine does with a model, without any network."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import click
 import trio
 
-from node.commands.guest_options import guest_of, guest_options
 from node.commands.join import Runtime
-from node.commands.models import meant
-from node.commands.options import json_option, state_option
 from node.commands.output import console, safe, show_json, size
-from node.commands.running import run
 from node.config import NodeConfig
 from node.engines.formats.minilm import minilm_files
 from node.models.inspect import describe, is_path
@@ -29,35 +24,10 @@ from wire.tree import TreeBuilder
 
 # As much as is kept: nothing is brought in here.
 QUOTA_BYTES = 1 << 60
-SECONDS = click.FloatRange(0.1, 600.0)
 
 
-@click.command("bench")
-@click.argument("model", default="minilm")
-@click.option("--seconds", default=5.0, show_default=True, type=SECONDS, help="For each rate.")
-@guest_options
-@state_option
-@json_option
-@click.pass_obj
-def bench(
-    runtime: Callable[[], Runtime],
-    /,
-    *,
-    model: str,
-    seconds: float,
-    state: Path,
-    as_json: bool,
-    **guest: Any,
-) -> None:
-    """Measure what this machine does with MODEL, and so what a peer on it would advertise.
-
-    MODEL is a file or folder, or the name or content id of one that is kept here.
-    """
-    config = NodeConfig(state=state.expanduser(), models=(meant(model),), guest=guest_of(**guest))
-    run(lambda: _bench(config, runtime(), seconds, as_json=as_json))
-
-
-async def _bench(config: NodeConfig, runtime: Runtime, seconds: float, *, as_json: bool) -> None:
+async def bench(config: NodeConfig, runtime: Runtime, seconds: float, *, as_json: bool) -> None:
+    """Measure each rate for `seconds`, and show them; InputError, ModelRefused, EngineMissing."""
     name = config.models[0]
     async with (
         _found(config.state, name) as (manifest, files),
@@ -82,7 +52,7 @@ async def _found(state: Path, name: str) -> AsyncIterator[tuple[Manifest, Mappin
         return
     if not (state / "version").exists():
         raise InputError(
-            f"there is no model {name[:80]!r}: {state} keeps none",
+            f"there is no model {name[:80]!r}: the state folder {state} keeps none",
             todo="name a file, or keep one: python -m node models add FILE",
         )
     async with open_store(state, quota_bytes=QUOTA_BYTES) as store:
@@ -91,14 +61,14 @@ async def _found(state: Path, name: str) -> AsyncIterator[tuple[Manifest, Mappin
         if manifest is None:
             raise InputError(
                 f"the model {name[:80]} is not kept here",
-                todo=f"bring it: python -m node models pull {name[:80]}",
+                todo=f"fetch it: python -m node models pull {name[:80]}",
             )
         # Missing says which content is not whole.
         yield manifest, {it.name: await store.file_of(it.content) for it in manifest.files}
 
 
 def _described(path: Path) -> tuple[Manifest, Mapping[str, Path]]:
-    """A model as a peer would know it: by the same id, so that what is compiled is found again."""
+    """A model under the id that a peer would give it, so that compiled graphs are reused."""
     described = describe(path)
     contents = {name: _content(name, it) for name, it in described.files.items()}
     return described.manifest(contents), described.files

@@ -65,7 +65,7 @@ def _picture(story: Story, now_s: float) -> Group:
     head.no_wrap = True
     counts = (
         f"{story.passages} passages   {story.accepted} tasks accepted   {story.answered} answered"
-        f"   {story.verified} checked   {story.retried} handed on again"
+        f"   {story.verified} checked   {story.retried} retried"
     )
     log = Text("\n".join(story.log[-LOG_LINES:]), overflow="ellipsis", no_wrap=True)
     return Group(
@@ -138,7 +138,7 @@ def show_end(story: Story) -> None:
         console.print(f"[{colour}]{mark}[/{colour}]{rest}" if colour else line)
     console.print(
         f"\n[bold green]{story.answered} of {story.accepted} tasks answered[/bold green],"
-        f" {story.verified} checked, {story.retried} handed on again after"
+        f" {story.verified} checked, {story.retried} retried after"
         f" {story.killed or 'nobody'} was killed, {story.passages} passages, {story.wall_s:.0f} s"
     )
     console.print(

@@ -131,6 +131,7 @@ class GuardedFile(io.RawIOBase):
         return True
 
     def fileno(self) -> int:
+        """The descriptor that is written to; libraries ask whether it is a terminal."""
         return self._descriptor
 
     def isatty(self) -> bool:

@@ -113,7 +113,7 @@ def _receipts(found: Mapping[str, Any]) -> None:
 
 _LATER = {
     "wrong": "; doubtful: found wrong later by 2 of 3",
-    "suspect": "; doubtful: who did it was found lying since",
-    "held": "; held when checked again",
+    "suspect": "; doubtful: its peer was found lying later",
+    "held": "; confirmed when checked again",
 }
 _SHOW = {"status": _status, "peers": _peers, "receipts": _receipts}

@@ -36,7 +36,8 @@ class Channel(Protocol):
     @property
     def date(self) -> bytes: ...
 
-    async def send(self, data: bytes) -> None: ...
+    async def send(self, data: bytes) -> None:
+        """Write bytes to the client, as fast as it reads; the work is cancelled once it is gone."""
 
     async def more_arrived(self) -> None: ...
 

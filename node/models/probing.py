@@ -61,6 +61,7 @@ class Probes:
     _health: tuple[int, str] = (0, "")
 
     def passed(self, model: ContentId) -> bool:
+        """Whether the last probe of this model answered as it should; False if none was made."""
         tried = self._tried.get(model)
         return tried is not None and tried.passed
 

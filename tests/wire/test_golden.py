@@ -27,7 +27,7 @@ from wire.kinds import Kind, Level, Role
 from wire.lottery import draw, rank, rows_to_check
 from wire.message import Message, decode, encode
 from wire.signed import SignedRecord, open_signed, sign
-from wire.tree import Node
+from wire.tree import TreeNode
 
 # Fields that were added later, at the values with which they are left out.
 WITHOUT_LATER: dict[str, dict[str, Any]] = {
@@ -63,7 +63,7 @@ RECORD_BYTES = {
         84a56d6f64656cc0a96f7065726174696f6ea56665746368aa706172616d657465727383a5636f756e7403a566
         72657368c3a375726cb368747470733a2f2f6578616d706c652e6f7267a4726f6c6500
     """,
-    "Checking": """
+    "CheckPolicy": """
         84a56c6576656c02a66e656564656402ab7365637265745f68617368c420000000000000000000000000000000
         0000000000000000000000000000000000a976657269666965727303
     """,
@@ -206,7 +206,7 @@ MESSAGE_BYTES = {
         921082a56d6f64656cc424015512209372c470eeadd5ecd9c3c74c2b3cb633f8e2f2fad799250a0f70d652b6b8
         25e4a4726f6c6501
     """,
-    "Part": """
+    "Goodbye": """
         921181a6616476657274c406616476657274
     """,
     "Quote": """
@@ -242,14 +242,14 @@ MESSAGE_BYTES = {
         6970747391c40772656365697074a6736563726574c42000000000000000000000000000000000000000000000
         00000000000000000000a47461736bc4047461736b
     """,
-    "Finding": """
+    "VerdictReply": """
         921a81a776657264696374c40776657264696374
     """,
     "Want": """
         921e81a5626c6f636bc42401551220496aca80e4d8f29fb8e8cd816c3afb48d3f103970b3a2ee1600c08ca6732
         6dee
     """,
-    "Block": """
+    "BlockReply": """
         921f81a464617461c405626c6f636b
     """,
 }
@@ -315,8 +315,8 @@ ENVELOPE_BYTES = {
 }
 
 NODES = {
-    "of blocks": Node(600_000, (MODEL, BLOCK, MODEL)),
-    "of nodes": Node((1 << 30) + 5, (TREE, TREE)),
+    "of blocks": TreeNode(600_000, (MODEL, BLOCK, MODEL)),
+    "of nodes": TreeNode((1 << 30) + 5, (TREE, TREE)),
 }
 NODE_BYTES = {
     "of blocks": """
@@ -378,7 +378,7 @@ def test_an_envelope_has_the_bytes_it_always_had(record: SignedRecord) -> None:
 def test_a_tree_node_has_the_bytes_it_always_had(name: str) -> None:
     golden = bytes_of(NODE_BYTES[name])
     assert NODES[name].to_bytes() == golden
-    assert Node.from_bytes(golden) == NODES[name]
+    assert TreeNode.from_bytes(golden) == NODES[name]
 
 
 def test_ids_have_the_text_they_always_had() -> None:

@@ -76,6 +76,7 @@ class GenerationJob:
         self.moved = trio.Event()
 
     def fail(self, error: BatonError) -> None:
+        """End the job with this error, and wake whoever waits for its tokens."""
         self.failure = error
         self.move()
 
@@ -159,9 +160,11 @@ class GenerationScheduler:
         return len(self._pending_jobs)
 
     def check(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
+        """ModelRefused unless the manifest's one file is a GGUF file."""
         check_files(manifest, files, (FILE,))
 
     def offer(self) -> Step | None:
+        """The worker's next step, for one model after the other; None if no model has work."""
         for model in list(self._turns):
             self._turns.rotate(-1)
             if self._has_work(model):
@@ -197,6 +200,7 @@ class GenerationScheduler:
         return not offer.begun and units >= self._places[offer.model].slots
 
     def give_back(self, offer: Step, error: EngineError) -> int:
+        """Queue a step that failed once more; how many of its jobs ended with the error."""
         died = isinstance(error, EngineFailed)
         ended = 0
         for pending in (*offer.begun, *offer.going):
@@ -214,6 +218,7 @@ class GenerationScheduler:
         return ended
 
     def fail(self, model: ContentId, kind: type[BatonError], message: str) -> None:
+        """End every job of a model with an error of this kind, and forget where its tokens are."""
         for pending in self._pending_jobs:
             if pending.job.model == model and not pending.over:
                 pending.fail(kind(message))

@@ -92,6 +92,7 @@ class ModelWorker:
             raise ModelRefused(f"model {self.manifest.id.short} is put aside: {why}")
 
     def wake(self) -> None:
+        """Have `run` look for work now: a job came, or may be tried again."""
         self._arrived.set()
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
