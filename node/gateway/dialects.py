@@ -1,7 +1,7 @@
 """What the dialects of other makers' clients share: a chat goes in, its answer comes out as a map.
 
-Each dialect translates a request into a `ChatRequest`, and a completion or its chunks back; all of
-that is pure. What is done in between is the same for all.
+Each dialect translates a request into a `ChatRequest`, and a completion or its chunks back, without
+waiting for anything. What is done in between is the same for all.
 """
 
 import json

@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from node.gateway.errors import unavailable
 from node.gateway.openapi import answers
-from node.gateway.responses import Health, Ready, Version
+from node.gateway.responses import Health, ReadyResponse, Version
 from node.gateway.task_service import TaskService
 from wire.limits import PROTOCOL_VERSION
 
@@ -43,7 +43,7 @@ def health_router(service: TaskService) -> APIRouter:
     for path in ("/healthz", "/health", "/livez"):
         router.get(path, responses=answers(Health), operation_id=path[1:])(health)
     for path in ("/ready", "/readyz"):
-        router.get(path, responses=answers(Ready), operation_id=path[1:])(ready)
+        router.get(path, responses=answers(ReadyResponse), operation_id=path[1:])(ready)
 
     @router.get("/version", responses=answers(Version), operation_id="version")
     async def told_version() -> Response:

@@ -206,6 +206,7 @@ class OllamaFraming:
         return _line(self.told(usage["created"], "", []) | self.ended(usage, self._reason))
 
     def told(self, created: int, text: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
+        """A line with a piece of text, or with calls; `created` is the wall clock's seconds."""
         head: dict[str, Any] = {"model": self.model, "created_at": time_of(created)}
         if not self.chat:
             return head | {"response": text}
@@ -213,6 +214,7 @@ class OllamaFraming:
         return head | {"message": message | ({"tool_calls": calls} if calls else {})}
 
     def ended(self, completion: Mapping[str, Any], reason: str) -> dict[str, Any]:
+        """What the last line has besides: why it ended, counts of tokens, nanoseconds."""
         counts = completion["usage"]
         took_ns = self.now_ns() - self.began_ns
         return {

@@ -21,6 +21,7 @@ class ResponseMemory:
     _kept: OrderedDict[str, OrderedDict[str, bytes]] = field(default_factory=OrderedDict)
 
     def keep(self, owner: str, response: str, messages: list[dict[str, Any]]) -> None:
+        """Keep the messages up to and with a response; the oldest go where there are too many."""
         data = json.dumps(messages).encode()
         if len(data) > CONVERSATION_BYTES_MAX:
             return

@@ -189,7 +189,7 @@ class ReceiptResponse(BaseModel):
     receipt_base64: str
 
 
-class Ready(BaseModel):
+class ReadyResponse(BaseModel):
     status: Literal["ready"]
     models: int
 
