@@ -36,10 +36,10 @@ async def demo(folder: Path, question: str, files: tuple[Path, ...], *, as_json:
 
 
 async def _live(story: Story) -> None:
-    started_s = trio.current_time()
+    started_at_s = trio.current_time()
 
     def picture() -> Group:
-        return _picture(story, trio.current_time() - started_s)
+        return _picture(story, trio.current_time() - started_at_s)
 
     with Live(picture(), console=console, auto_refresh=False) as live:
         async with trio.open_nursery() as nursery:
@@ -55,10 +55,10 @@ async def _refresh(live: Live, picture: Callable[[], Group]) -> None:
         await trio.sleep(REFRESH_S)
 
 
-def _picture(story: Story, now_s: float) -> Group:
+def _picture(story: Story, now_at_s: float) -> Group:
     head = Text.assemble(
         ("Baton", "bold green"),
-        f"  {now_s:5.0f} s   ",
+        f"  {now_at_s:5.0f} s   ",
         (story.chapter, "bold"),
         overflow="ellipsis",
     )
@@ -67,7 +67,7 @@ def _picture(story: Story, now_s: float) -> Group:
         f"{story.passages} passages   {story.accepted} tasks accepted   {story.answered} answered"
         f"   {story.verified} checked   {story.retried} retried"
     )
-    log = Text("\n".join(story.log[-LOG_LINES:]), overflow="ellipsis", no_wrap=True)
+    log = Text("\n".join(list(story.log)[-LOG_LINES:]), overflow="ellipsis", no_wrap=True)
     return Group(
         head,
         Panel(_peers(story), title="peers: separate processes", title_align="left"),

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -54,7 +55,7 @@ class Story:
     model: str = "minilm"
     model_deadline_s: float = MODEL_DEADLINE_S
     chapter: str = "starting"
-    log: list[str] = field(default_factory=list)
+    log: deque[str] = field(default_factory=lambda: deque(maxlen=LOGGED_MAX))
     sources: list[str] = field(default_factory=list)
     passages: int = 0
     accepted: int = 0
@@ -69,7 +70,6 @@ class Story:
 
     def say(self, line: str) -> None:
         self.log.append(line)
-        del self.log[:-LOGGED_MAX]
 
     def peer(self, name: str) -> DemoPeer:
         return next(it for it in self.peers if it.name == name)
@@ -199,7 +199,7 @@ async def watch(story: Story) -> None:
 
 async def tell_story(story: Story, narrate: Callable[[str], None]) -> None:
     """Run the demo from the first process to the checked receipt."""
-    started_s = trio.current_time()
+    started_at_s = trio.current_time()
     story.chapter = "starting seven peers: one knows the bootstrap's address, nobody the others'"
     async with open_peers(story), trio.open_nursery() as nursery:
         narrate("seven processes are up, each with its own key, folder and store")
@@ -208,7 +208,7 @@ async def tell_story(story: Story, narrate: Callable[[str], None]) -> None:
         await _embed(story, narrate)
         await _ask(story, narrate)
         await _verify(story, narrate)
-        story.wall_s = trio.current_time() - started_s
+        story.wall_s = trio.current_time() - started_at_s
         nursery.cancel_scope.cancel()
 
 

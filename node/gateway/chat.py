@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from node.gateway.catalogue import fingerprint_of
-from node.gateway.generating import Choice, GenerationTasks, OpenAIFraming, TokenStream
+from node.gateway.generating import Choice, GenerationTasks
 from node.gateway.openapi import answers
 from node.gateway.reading import Fresh, Reader
 from node.gateway.requests import ChatRequest
@@ -15,8 +15,8 @@ from node.gateway.responses import ChatCompletion, ErrorResponse
 from node.gateway.sampling import chat_input, must_call, offered_tools, stages_of, tokens_of
 from node.gateway.task_service import TaskService
 from node.gateway.tool_calls import CALLS_MAX, ToolCall, ToolGate, is_whole
-from node.serving.infer_role import GENERATE
 from wire.generation import Alternative, Token
+from wire.operations import GENERATE
 
 # What OpenAI tells of a token whose probability is not known.
 LOGPROB_UNKNOWN = -9999.0
@@ -88,7 +88,7 @@ class ChatForm:
         rest, calls = self._gate(choice).end(cut=cut)
         told = _calls(choice, calls[: self.calls_max])
         if not calls or (cut and not is_whole(calls[-1])):
-            return rest, told, _reason(choice.reader)
+            return rest, told, choice.reader.reason
         return rest, told, "function_call" if self.legacy else "tool_calls"
 
     def _gate(self, choice: Choice) -> ToolGate:
@@ -103,11 +103,6 @@ class ChatForm:
             "logprobs": logprobs,
             "finish_reason": None,
         }
-
-
-def _reason(reader: Reader) -> str:
-    # Calls that could not be read are text, and no calls.
-    return "stop" if reader.reason == "tool_calls" else reader.reason
 
 
 def _calls(choice: Choice, calls: list[ToolCall]) -> list[dict[str, Any]]:
@@ -160,11 +155,7 @@ def chat_router(service: TaskService) -> APIRouter:
         final; `x-baton-deadline` is how many seconds it may take.
         """
         generating = await chat_tasks(service, asked, request)
-        if asked.stream:
-            options = asked.stream_options
-            with_usage = options is not None and bool(options.include_usage)
-            return TokenStream(generating, OpenAIFraming(with_usage))
-        return await generating.answer()
+        return await generating.respond(asked)
 
     return router
 

@@ -12,15 +12,15 @@ from starlette.responses import Response
 from node.gateway.catalogue import fingerprint_of
 from node.gateway.chat import LOGPROB_UNKNOWN
 from node.gateway.errors import bad
-from node.gateway.generating import Choice, GenerationTasks, OpenAIFraming, TokenStream
+from node.gateway.generating import Choice, GenerationTasks
 from node.gateway.openapi import answers
 from node.gateway.reading import Fresh, Reader
 from node.gateway.requests import CHOICES_MAX, CompletionRequest
 from node.gateway.responses import Completion, ErrorResponse
 from node.gateway.sampling import COMPLETION_TOKENS, generation_of, stages_of, tokens_of
 from node.gateway.task_service import TaskService
-from node.serving.infer_role import GENERATE
 from wire.generation import PromptToken, Token
+from wire.operations import GENERATE
 
 Told = Token | PromptToken
 
@@ -65,7 +65,7 @@ class TextForm:
         return self._piece(choice, fresh.text, told) if fresh.text or told is not None else None
 
     def ending(self, choice: Choice) -> list[dict[str, Any]]:
-        return [self._piece(choice, "", None) | {"finish_reason": _reason(choice)}]
+        return [self._piece(choice, "", None) | {"finish_reason": choice.reader.reason}]
 
     def whole(self, choice: Choice, fresh: Fresh) -> dict[str, Any]:
         text = (self._prompt(choice) if self.echo else "") + fresh.text
@@ -73,7 +73,7 @@ class TextForm:
         if self.echo:
             tokens = (*choice.reader.prompt, *tokens)
         return self._piece(choice, text, self._logprobs(choice, tokens)) | {
-            "finish_reason": _reason(choice)
+            "finish_reason": choice.reader.reason
         }
 
     def waits(self, choice: Choice) -> bool:
@@ -140,11 +140,6 @@ def _alternatives(token: Told) -> dict[str, float] | None:
     return found
 
 
-def _reason(choice: Choice) -> str:
-    reason = choice.reader.reason
-    return "stop" if reason == "tool_calls" else reason
-
-
 def completions_router(service: TaskService) -> APIRouter:
     router = APIRouter(tags=["OpenAI"])
 
@@ -156,11 +151,7 @@ def completions_router(service: TaskService) -> APIRouter:
     async def create(asked: CompletionRequest, request: Request) -> Response:
         """What a model goes on with after a prompt: whole, or streamed with `stream`."""
         generating = await completion_tasks(service, asked, request)
-        if asked.stream:
-            options = asked.stream_options
-            with_usage = options is not None and bool(options.include_usage)
-            return TokenStream(generating, OpenAIFraming(with_usage))
-        return await generating.answer()
+        return await generating.respond(asked)
 
     return router
 

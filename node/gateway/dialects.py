@@ -19,11 +19,11 @@ from node.gateway.requests import ChatRequest
 from node.gateway.responses import ErrorResponse
 from node.gateway.sampling import chat_input
 from node.gateway.task_service import TaskService, Terms
-from node.serving.infer_role import GENERATE
 from wire.content import ContentId
 from wire.errors import WireError
 from wire.generation import Ending, PromptToken, read_frames
 from wire.kinds import Role
+from wire.operations import GENERATE
 from wire.task import Stage
 
 JSON_LINES = "application/x-ndjson"

@@ -16,11 +16,11 @@ from node.gateway.openapi import answers
 from node.gateway.requests import EmbeddingsRequest
 from node.gateway.responses import Embeddings, ErrorResponse
 from node.gateway.task_service import TaskService, Terms
-from node.serving.infer_role import EMBED
 from wire import limits
 from wire.content import ContentId
 from wire.errors import WireError
 from wire.kinds import Role
+from wire.operations import EMBED
 from wire.payload import Texts, Vectors
 from wire.schema import Scalar
 from wire.task import Stage

@@ -33,7 +33,7 @@ from node.gateway.requests import (
 )
 from node.gateway.responses import OllamaError
 from node.gateway.task_service import TaskService
-from node.serving.infer_role import EMBED
+from wire.operations import EMBED
 
 LATEST = ":latest"
 

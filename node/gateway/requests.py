@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_v
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from node.gateway.fields import fault_of_field, table_of
+from node.gateway_config import VERDICTS_PATTERN
 from wire import limits
 
 TOKENS_MAX = 1 << 20
@@ -255,4 +256,4 @@ class SubmitRequest(RequestBody):
     text: Text | None = None
     input_base64: Annotated[str, Field(max_length=1 << 20)] | None = None
     deadline_s: Annotated[int, Field(ge=1, le=limits.DEADLINE_S_MAX)] | None = None
-    verdicts: Annotated[str, Field(pattern=r"^\d{1,2}/\d{1,2}$")] | None = None
+    verdicts: Annotated[str, Field(pattern=f"^{VERDICTS_PATTERN}$")] | None = None

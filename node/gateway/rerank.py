@@ -13,7 +13,7 @@ from node.gateway.gather import Finished, headers_of, ids_of
 from node.gateway.openapi import answers
 from node.gateway.requests import INPUTS_MAX, Name, RequestBody, Text
 from node.gateway.task_service import TaskService
-from node.serving.infer_role import EMBED
+from wire.operations import EMBED
 
 Texts = Annotated[list[Text], Field(min_length=1, max_length=INPUTS_MAX)]
 

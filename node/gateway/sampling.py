@@ -12,7 +12,6 @@ from node.gateway.requests import (
     SamplingFields,
     ToolChoice,
 )
-from node.serving.infer_role import GENERATE
 from p2p.adverts import Environment
 from wire import limits
 from wire.content import ContentId
@@ -20,6 +19,7 @@ from wire.errors import WireError
 from wire.generation import Generation, TokenBias
 from wire.kinds import Role
 from wire.model import Manifest
+from wire.operations import GENERATE
 from wire.schema import Scalar
 from wire.task import Stage
 

