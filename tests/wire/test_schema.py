@@ -27,7 +27,7 @@ WITHOUT_BOUND = {"Vectors.data", "Tensor.data"}
 # Legal by itself at its bound, but a rule between fields then refuses the sample.
 TIED_TO_OTHERS = {
     *("Advert.models", "Manifest.files", "Answer.candidates", "Task.stages"),
-    *("Checking.verifiers", "Checking.needed", "Verdict.sampled", "Verdict.worst_ppb"),
+    *("CheckPolicy.verifiers", "CheckPolicy.needed", "Verdict.sampled", "Verdict.worst_ppb"),
     *("Vectors.dimensions", "Vectors.rows"),
     *("Generation.prompt", "Generation.messages", "Generation.prompt_tokens", "Generation.bias"),
     *("Vectors.tokens",),
