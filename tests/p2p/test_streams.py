@@ -245,7 +245,7 @@ async def test_a_peer_that_thinks_for_an_hour_is_not_silent(
     async with memory.streams("a", serve) as a, memory.streams("b", think) as b:
         peer = await connect(a.endpoint, b.endpoint)
         assert await ask_for(a, peer, 700) == b"42"
-        with pytest.raises(TooSlow, match="said nothing"):
+        with pytest.raises(TooSlow, match="sent nothing"):
             await ask_for(a, peer, 60)
 
 
