@@ -200,7 +200,7 @@ def test_what_makes_no_sense_is_said_in_words(run: Run) -> None:
         with pytest.raises(InputError, match="possible deadline"):
             await net.models(deadline_s=0)
         for name in ("../models", "a/b", ""):
-            with pytest.raises(InputError, match="no id"):
+            with pytest.raises(InputError, match="not an id"):
                 await net.receipt(name)
         with pytest.raises(Missing):
             await net.receipt("bafnothing")
