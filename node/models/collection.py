@@ -1,7 +1,7 @@
 """The models of one peer: brought in from a file or from others, kept by content, made ready.
 
-A model is named by its manifest's content id. A short name stands for an id only where this project
-pins it, or for a model that this peer has itself: a stranger's word for a name is worth nothing.
+A model is named by its manifest's content id. A short name stands for an id only if this project
+pins the name, or if this peer has the model itself: names that strangers give are not trusted.
 """
 
 import shutil
@@ -22,7 +22,7 @@ from wire.content import ContentId, PeerId
 from wire.errors import EngineMissing, Malformed, ModelRefused
 from wire.model import Manifest
 
-# Nothing larger is fetched from a stranger without being asked for by its owner.
+# The size of the largest model that is fetched from other peers.
 MODEL_BYTES_MAX = 64 << 30
 MANIFEST_DEADLINE_S = 60.0
 FETCH_DEADLINE_S = 24 * 3600.0
@@ -32,7 +32,7 @@ __all__ = ["PINNED", "ModelProgress", "Models"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelProgress:
-    """How far a model is on its way: bytes here, bytes in all."""
+    """Progress of a model that is being fetched or loaded: bytes here, bytes in all."""
 
     name: str
     step: str
@@ -43,7 +43,7 @@ class ModelProgress:
 
 @dataclass(slots=True)
 class Models:
-    """What this peer can run, and what it is about to."""
+    """The models that this peer can run, and those that are being prepared."""
 
     store: Store
     blobs: Blobs
@@ -64,7 +64,7 @@ class Models:
         return self.shelf.resolve(name)
 
     def manifest_of(self, model_id: ContentId) -> Manifest | None:
-        """What a model is, where this project pins it or this peer keeps it."""
+        """A model's manifest, if this project pins the model or this peer keeps it."""
         return self.shelf.manifest_of(model_id)
 
     async def check_meant(self, name: str) -> None:
@@ -75,7 +75,7 @@ class Models:
             self.resolve(name)
 
     async def make_ready(self, name: str) -> Loaded:
-        """Have a model here, whole and checked, and loaded; errors say what is missing."""
+        """Fetch, check and load a model; errors say what is missing."""
         model_id = (await self.add(Path(name))).id if is_path(name) else self.resolve(name)
         manifest, files = await self.bring(model_id)
         size_bytes = sum(it.size_bytes for it in manifest.files)
@@ -87,7 +87,7 @@ class Models:
     async def add(
         self, path: Path, name: str | None = None, progress: Progress | None = None
     ) -> Manifest:
-        """Keep the model that lies in a file or folder; InputError, ModelRefused."""
+        """Keep the model in a file or folder; InputError, ModelRefused."""
         called = name or path.stem
 
         def show(done_bytes: int, size_bytes: int) -> None:
@@ -98,13 +98,13 @@ class Models:
         try:
             return await self.shelf.add(path, name, show)
         finally:
-            # From here on it goes by the name in its manifest.
+            # From here on the model is known by the name in its manifest.
             self.progress.pop(called, None)
 
     async def bring(
         self, model_id: ContentId, progress: Progress | None = None
     ) -> tuple[Manifest, dict[str, Path]]:
-        """Have every file of a model here, from whoever has it, checked by content."""
+        """Fetch every file of a model from peers that have it, checked by content."""
         for name, make in PINNED.items():
             if (pinned := make()).id == model_id:
                 await self.keep(pinned)
@@ -127,7 +127,7 @@ class Models:
         return await self.shelf.keep(manifest)
 
     def on_their_way(self) -> list[ModelProgress]:
-        """`progress`, with how far loads are now: their share of the model's bytes."""
+        """`progress`, and how far loads are now, as a share of the model's bytes."""
         loading = self.engine.statistics().loading
         return [
             replace(it, done_bytes=int(loading.get(it.model, 0.0) * it.size_bytes))
@@ -149,7 +149,7 @@ class Models:
         )
 
     async def _bring_minilm(self) -> None:
-        """From the installed package into the store; where there is none, the network has it."""
+        """Copy MiniLM from the installed package into the store, if the package is installed."""
         manifest = minilm_manifest()
         missing = [it for it in manifest.files if await self.store.missing(it.content, limit=1)]
         try:
@@ -187,20 +187,20 @@ class Models:
         return manifest
 
     async def wait_for_holder(self, name: str) -> None:
-        """Until a peer that was not there before offers the model."""
+        """Wait until a peer that did not offer the model before offers it."""
         model_id = self.resolve(name)
         before = set(self._holders(model_id))
         while not set(self._holders(model_id)) - before:
             await trio.sleep(0.2)
 
     def _holders(self, model_id: ContentId) -> list[PeerId]:
-        """Peers that say they run it: they have every file of it."""
+        """Peers that advertise the model, so they must have every file of it."""
         peers = self.blobs.peers
         wall_s = peers.environment.wall_s()
         return [it.signer for it in peers.view.living(wall_s) if it.record.offer_of(model_id)]
 
     async def _files(self, manifest: Manifest, progress: Progress | None = None) -> dict[str, Path]:
-        """Every file of the model as a file of this peer, fetched and checked by its hash."""
+        """Every file of the model as a path here, fetched and checked by its hash."""
         size_bytes = sum(it.size_bytes for it in manifest.files)
         if size_bytes > MODEL_BYTES_MAX:
             raise ModelRefused(f"{manifest.name} has {size_bytes} bytes: too large")
