@@ -5,6 +5,7 @@ pins it, or for a model that this peer has itself: a stranger's word for a name 
 """
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,13 +18,18 @@ from node.models.model_store import PACKAGED, PINNED, ModelStore, Progress
 from p2p.blobs import Blobs
 from store import Store
 from wire import limits
+from wire.advert import Advert, ModelOffer
 from wire.content import ContentId, PeerId
-from wire.errors import EngineMissing, Malformed, ModelRefused
+from wire.errors import BatonError, EngineMissing, InputError, Malformed, ModelRefused
+from wire.kinds import Role
 from wire.model import Manifest
 
 # Nothing larger is fetched from a stranger without being asked for by its owner.
 MODEL_BYTES_MAX = 64 << 30
 FETCH_DEADLINE_S = 24 * 3600.0
+MANIFEST_DEADLINE_S = 3.0
+# How many ids are told where a name means several models: strangers may offer any number.
+CHOICES_TOLD = 5
 
 __all__ = ["PINNED", "ModelProgress", "Models"]
 
@@ -59,6 +65,53 @@ class Models:
     def resolve(self, name: str) -> ContentId:
         """The id a person means by `name`; InputError lists what is known."""
         return self.shelf.resolve(name)
+
+    def meant(self, name: str) -> ContentId:
+        """The model a person means: one of this peer, or the only one that others call so."""
+        try:
+            return self.resolve(name)
+        except InputError as error:
+            if any(it.name == name for it in self.known().values()):
+                raise
+            found = sorted({str(it.model) for _, it in self._offers() if it.name == name})
+            if len(found) == 1:
+                return ContentId.parse(found[0])
+            if not found:
+                raise
+            raise InputError(
+                f"{name[:80]!r} is the name of {len(found)} models in the network",
+                todo=f"say which: {', '.join(found[:CHOICES_TOLD])}",
+            ) from error
+
+    def offered(self, model_id: ContentId) -> bool:
+        """Whether a peer known here, this one included, says that it runs the model."""
+        mine = self.blobs.peers.mine().record
+        if mine.plays(Role.INFER) and mine.offer_of(model_id):
+            return True
+        return any(it.model == model_id for heard, it in self._offers() if heard.plays(Role.INFER))
+
+    async def learn(self, model_id: ContentId) -> Manifest | None:
+        """What a model is, from here or from who runs it; None if nobody says it in time."""
+        found = self.manifest_of(model_id)
+        if found is not None or not (holders := self._holders(model_id)):
+            return found
+        try:
+            data = await self.blobs.get(
+                model_id,
+                holders,
+                deadline_s=MANIFEST_DEADLINE_S,
+                size_bytes_max=limits.MANIFEST_BYTES_MAX,
+            )
+            return Manifest.from_bytes(data)
+        except BatonError:
+            return None
+
+    def _offers(self) -> Iterator[tuple[Advert, ModelOffer]]:
+        """Every offer that is known, with the advert that it stands in."""
+        peers = self.blobs.peers
+        for heard in peers.view.living(peers.environment.wall_s()):
+            for offer in heard.record.models:
+                yield heard.record, offer
 
     def manifest_of(self, model_id: ContentId) -> Manifest | None:
         """What a model is, where this project pins it or this peer keeps it."""

@@ -1,4 +1,4 @@
-"""Models that packages bring: the pinned ids are those of the files, and what is missing is said."""
+"""Models that packages bring: their ids are pinned, and what is missing is said."""
 
 import importlib.util
 
