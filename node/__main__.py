@@ -51,14 +51,16 @@ def main() -> None:
 
 def _run() -> int:
     from node.commands.cli import cli
+    from node.commands.command import Assembly
 
+    assembly = Assembly(wall_s=time.time, entropy=os.urandom, runtime=_runtime)
     arguments = [it for it in sys.argv[1:] if it != "--debug"]
-    code = cli.main(arguments, prog_name="baton", standalone_mode=False, obj=_world)
+    code = cli.main(arguments, prog_name="baton", standalone_mode=False, obj=assembly)
     return code if isinstance(code, int) else 0
 
 
-def _world() -> object:
-    """For a peer of its own alone: other commands need no network, and start at once."""
+def _runtime() -> object:
+    """Made only by commands that are a peer themselves: the others start without these imports."""
     from node.commands.join import Runtime
     from node.devnet.machine import Machine
     from node.engines.host.launch import EngineConfig

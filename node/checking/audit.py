@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from node.checking.quorum import check_verdict
+from node.checking.verdict import check_verdict
 from wire import limits
 from wire.chain import check_chain, legs_to_check, source_of
 from wire.content import ContentId, PeerId

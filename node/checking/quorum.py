@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from node.checking.verdict import check_verdict
 from node.dispatch.backoff import Backoff
 from node.task.events import Checked, EventSink, Failed
 from p2p.peers import Peers
@@ -15,15 +16,13 @@ from p2p.score import Offence, Standing
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import (
-    BadSignature,
-    Malformed,
     Refused,
     RemoteProtocolError,
     TransportError,
     WireError,
 )
 from wire.kinds import Role
-from wire.lottery import draw, rows_due, rows_to_check
+from wire.lottery import draw
 from wire.message import Check, VerdictReply
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed
@@ -208,30 +207,3 @@ class Checking:
             verdict = open_signed(finding.verdict, Verdict)
             check_verdict(claimed.receipt, claimed.secret, verdict, verifier)
         return verdict
-
-
-def check_verdict(
-    receipt: Signed[Receipt],
-    secret: bytes,
-    verdict: Signed[Verdict],
-    verifier: PeerId | None = None,
-) -> None:
-    """WireError unless this is a verdict on `receipt`, of the rows that the secret demands."""
-    found = verdict.record
-    if verifier is not None and verdict.signer != verifier:
-        raise BadSignature("the verdict was signed by another than was asked")
-    if found.receipt != receipt.id or found.secret != secret:
-        raise Malformed("the verdict is on another receipt")
-    if not found.agrees:
-        return
-    if receipt.record.operation in _BY_ROWS:
-        if found.rows != receipt.record.units or found.rows > limits.PASSAGES_MAX:
-            raise Malformed("the verdict is on another number of rows than the leg has")
-        due = rows_to_check(secret, receipt.id, verdict.signer, found.rows, rows_due(found.rows))
-        if found.sampled != due:
-            raise Malformed("the verdict is not on the rows that the lottery drew")
-    elif not found.sampled:
-        raise Malformed("the verdict agrees without having looked")
-
-
-_BY_ROWS = ("embed", "embed-passages")

@@ -1,17 +1,13 @@
 """`bench`: what this machine does with a model, without any network."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import click
 import trio
 
-from node.commands.guest_options import guest_of, guest_options
 from node.commands.join import Runtime
-from node.commands.models import meant
-from node.commands.options import json_option, state_option
 from node.commands.output import console, safe, show_json, size
 from node.config import NodeConfig
 from node.models.inspect import describe, is_path
@@ -27,35 +23,10 @@ from wire.tree import TreeBuilder
 
 # As much as is kept: nothing is brought in here.
 QUOTA_BYTES = 1 << 60
-SECONDS = click.FloatRange(0.1, 600.0)
 
 
-@click.command("bench")
-@click.argument("model", default="minilm")
-@click.option("--seconds", default=5.0, show_default=True, type=SECONDS, help="For each rate.")
-@guest_options
-@state_option
-@json_option
-@click.pass_obj
-def bench(
-    runtime: Callable[[], Runtime],
-    /,
-    *,
-    model: str,
-    seconds: float,
-    state: Path,
-    as_json: bool,
-    **guest: Any,
-) -> None:
-    """Measure what this machine does with MODEL, and so what a peer on it would advertise.
-
-    MODEL is a file or folder, or the name or content id of one that is kept here.
-    """
-    config = NodeConfig(state=state.expanduser(), models=(meant(model),), guest=guest_of(**guest))
-    trio.run(lambda: _bench(config, runtime(), seconds, as_json=as_json))
-
-
-async def _bench(config: NodeConfig, runtime: Runtime, seconds: float, *, as_json: bool) -> None:
+async def bench(config: NodeConfig, runtime: Runtime, seconds: float, *, as_json: bool) -> None:
+    """Measure each rate for `seconds`, and show them; InputError, ModelRefused, EngineMissing."""
     name = config.models[0]
     async with (
         _found(config.state, name) as (manifest, files),

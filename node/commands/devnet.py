@@ -20,8 +20,10 @@ from trio import TaskStatus  # type: ignore[attr-defined]
 
 from node.commands.output import console, show_json, size
 from node.devnet.config import DevnetConfig, config_of
+from node.devnet.faults import parse
 from node.devnet.machine import Machine
 from node.devnet.net import Devnet, open_devnet
+from node.devnet.open_loop import rate_of
 from node.devnet.page import page_of
 from node.devnet.report import DevnetReport, report_of
 from p2p.transport import Transport
@@ -109,6 +111,30 @@ async def _end_on_signal(
         task_status.started()
         async for _ in signals:
             whole.cancel()
+
+
+def config_typed(
+    *,
+    peers: int,
+    seed: int,
+    seconds: float,
+    load: str,
+    faults: str,
+    deadline: int,
+    store: str,
+    transport: str,
+) -> DevnetConfig:
+    """What the options of the command say; InputError if they make no sense."""
+    return DevnetConfig(
+        peers=peers,
+        seed=seed,
+        seconds=seconds,
+        rate=rate_of(load),
+        faults=parse(faults),
+        deadline_s=deadline,
+        on_disk=store == "lmdb",
+        over_tcp=transport == "tcp",
+    )
 
 
 def replayed(path: Path) -> DevnetConfig:

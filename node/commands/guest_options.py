@@ -15,12 +15,29 @@ def guest_options(function: F) -> F:
     """The options, in the order in which they are shown."""
     for option in reversed(
         (
-            click.option("--gpu", help="NVIDIA GPUs to use, as 0,1; else the CPU."),
-            click.option("--vram", help="What models may take of each GPU's memory, as 8GB."),
-            click.option("--memory", help="What models may take of memory, as 8GB; else 4GB."),
-            click.option("--cpu", default="100%", show_default=True, help="Of a core, at work."),
-            click.option("--pause-when-busy", is_flag=True, help="Yield to the machine's owner."),
-            click.option("--schedule", help="Local time to work in, as 22:00-08:00."),
+            click.option(
+                "--gpu", help="The numbers of the NVIDIA GPUs to use, as 0,1. Default: the CPU."
+            ),
+            click.option(
+                "--vram", help="How much memory of each GPU models may take at most, as 8GB."
+            ),
+            click.option(
+                "--memory", help="How much memory models may take at most, as 8GB. Default: 4GB."
+            ),
+            click.option(
+                "--cpu",
+                default="100%",
+                show_default=True,
+                help="CPU limit while a model runs, as a share of one core.",
+            ),
+            click.option(
+                "--pause-when-busy",
+                is_flag=True,
+                help="Take no new work while other programs need the machine.",
+            ),
+            click.option(
+                "--schedule", help="Take work only between these local times, as 22:00-08:00."
+            ),
         )
     ):
         function = option(function)

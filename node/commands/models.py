@@ -6,12 +6,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import click
 import trio
 
 from node.commands.ask import SOCKET
 from node.commands.content import bar
-from node.commands.options import json_option, state_option
 from node.commands.output import console, safe, show_json, show_table, size
 from node.local.control import call, unheard
 from node.models.inspect import is_path
@@ -34,49 +32,8 @@ def meant(text: str) -> str:
     return text
 
 
-@click.group("models", invoke_without_command=True)
-@state_option
-@json_option
-@click.pass_context
-def models(context: click.Context, *, state: Path, as_json: bool) -> None:
-    """The models here and in the network; `models add`, `rm` and `pull` change those here."""
-    if context.invoked_subcommand is None:
-        trio.run(lambda: _list(state.expanduser(), as_json=as_json))
-
-
-@models.command("add")
-@click.argument("what", metavar="FILE|FOLDER|CONTENT-ID")
-@click.option("--name", help="What to call it; else it is called as its file.")
-@state_option
-@json_option
-def add_command(*, what: str, name: str | None, state: Path, as_json: bool) -> None:
-    """Keep a model: a .gguf, an .onnx, a folder with safetensors, or one of the network's.
-
-    A running peer that serves models serves it at once.
-    """
-    arguments = {"what": meant(what)} | ({} if name is None else {"name": name})
-    trio.run(lambda: _change(state.expanduser(), "add", arguments, as_json=as_json))
-
-
-@models.command("rm")
-@click.argument("what", metavar="NAME|ID")
-@state_option
-@json_option
-def remove_command(*, what: str, state: Path, as_json: bool) -> None:
-    """Serve and keep a model no longer."""
-    trio.run(lambda: _change(state.expanduser(), "rm", {"what": what}, as_json=as_json))
-
-
-@models.command("pull")
-@click.argument("what", metavar="NAME|ID")
-@state_option
-@json_option
-def pull_command(*, what: str, state: Path, as_json: bool) -> None:
-    """Bring a whole model here from the peers that hold it, checked; what broke off goes on."""
-    trio.run(lambda: _change(state.expanduser(), "pull", {"what": what}, as_json=as_json))
-
-
-async def _list(state: Path, *, as_json: bool) -> None:
+async def list_models(state: Path, *, as_json: bool) -> None:
+    """Show what is served, kept and offered; without a running peer, what the folder keeps."""
     if await _runs(state):
         found = await call(state / SOCKET, "models", {}, unheard, deadline_s=LOOK_DEADLINE_S)
     elif (state / "version").exists():
@@ -111,7 +68,9 @@ async def _list(state: Path, *, as_json: bool) -> None:
         show_table("in the network", ("name", "run it", "check it", "id"), there)
 
 
-async def _change(state: Path, what: str, arguments: dict[str, str], *, as_json: bool) -> None:
+async def change_models(
+    state: Path, what: str, arguments: dict[str, str], *, as_json: bool
+) -> None:
     """Have the running peer do it, or do it to the folder where no peer runs."""
     running = await _runs(state)
     with bar() as progress:

@@ -14,11 +14,13 @@ from wire.kinds import Role
 
 F = TypeVar("F", bound=Callable[..., Any])
 STATE_DEFAULT = Path("~/.baton")
+DEADLINE_S = click.IntRange(1, limits.DEADLINE_S_MAX)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", re.IGNORECASE)
 _VERDICTS = re.compile(r"(\d{1,2})/(\d{1,2})")
 
 
 def state_option(function: F) -> F:
+    """`--state`: which peer of this machine a command is about."""
     return click.option(
         "--state",
         type=click.Path(path_type=Path, file_okay=False),
@@ -29,8 +31,26 @@ def state_option(function: F) -> F:
 
 
 def json_option(function: F) -> F:
+    """`--json`: for programs that read what a command prints."""
     return click.option(
         "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
+    )(function)
+
+
+def network_option(function: F) -> F:
+    """`--network`: the name of the network a peer belongs to."""
+    return click.option(
+        "--network", default="baton", show_default=True, help="Join only peers of this network."
+    )(function)
+
+
+def verdicts_option(function: F) -> F:
+    """`--verdicts`: how an answer is checked, as `verdicts_of` reads it."""
+    return click.option(
+        "--verdicts",
+        default="2/3",
+        show_default=True,
+        help="How many verdicts an answer needs, of how many verifiers; 0/0: none.",
     )(function)
 
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.checking.quorum import check_verdict
+from node.checking.verdict import check_verdict
 from p2p.score import Standing
 from p2p.typed_call import TypedCall, refusal_of
 from tests.node.asking import (

@@ -14,11 +14,11 @@ import tempfile
 import lmdb
 
 from node.__main__ import main
-from node.commands import cli
+from node.commands import ask, bench, cli, content, demo, devnet, join, load, models, status, verify
 from p2p import over_libp2p
 
 # Imported here, so that no command has to.
-IMPORTED = (cli, over_libp2p)
+IMPORTED = (ask, bench, cli, content, demo, devnet, join, load, models, status, verify, over_libp2p)
 # LMDB imports a part of itself when it first opens; a command that runs as another user may not be
 # allowed to read where it lies.
 with tempfile.TemporaryDirectory(prefix="baton-") as scratch:

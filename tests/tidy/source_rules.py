@@ -154,7 +154,7 @@ def _functions(file: str, tree: ast.Module) -> Iterator[Finding]:
 def _is_command(item: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Whether its parameters are the options of a command, as many as a person may give."""
     return any(
-        isinstance(mark, ast.Call) and ast.unparse(mark.func) == "cli.command"
+        isinstance(mark, ast.Call) and ast.unparse(mark.func) == "click.command"
         for mark in item.decorator_list
     )
 

@@ -1,0 +1,81 @@
+"""What every command of the command line has: examples at the end of its help, and light imports.
+
+What is typed is described in `node.commands.syntax`, which is imported for every command, also for
+`--help`; what a command does lies beside that folder, and is imported only when the command runs.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+CALLED = "python -m node"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembly:
+    """What only `node.__main__` may make; commands make of it what they need.
+
+    `runtime` gives a `node.commands.join.Runtime`. It loads the network's libraries, which takes a
+    second, and so does naming its type here.
+    """
+
+    wall_s: Callable[[], float]
+    entropy: Callable[[int], bytes]
+    runtime: Callable[[], Any]
+
+
+class Command(click.Command):
+    """A command with examples, and with lines about it that only `--help` needs."""
+
+    def __init__(
+        self,
+        *arguments: Any,
+        examples: Sequence[str] = (),
+        details: Callable[[], Sequence[str]] = tuple,
+        **settings: Any,
+    ) -> None:
+        super().__init__(*arguments, **settings)
+        self.examples = tuple(examples)
+        self.details = details
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the details and the examples after the options."""
+        if lines := self.details():
+            with formatter.section(lines[0]):
+                formatter.write_dl([_halves(line) for line in lines[1:]])
+        _write_examples(formatter, self.examples)
+
+
+class Group(click.Group):
+    """Commands under one name, with examples."""
+
+    command_class = Command
+
+    def __init__(self, *arguments: Any, examples: Sequence[str] = (), **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.examples = tuple(examples)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples after the commands."""
+        _write_examples(formatter, self.examples)
+
+
+def run(work: Callable[[], Awaitable[Any]]) -> Any:
+    """Run `work` to its end under trio, and return what it returns."""
+    import trio
+
+    return trio.run(work)
+
+
+def _halves(line: str) -> tuple[str, str]:
+    name, _, text = line.partition(": ")
+    return name, text
+
+
+def _write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
+    with formatter.section("Examples" if len(examples) > 1 else "Example"):
+        for example in examples:
+            # Not wrapped: a line is copied as it stands.
+            formatter.write(f"  {CALLED} {example}\n")

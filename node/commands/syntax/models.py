@@ -1,0 +1,110 @@
+"""`models` and `bench`: which models there are, and what this machine does with one."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from node.commands.command import Assembly, Command, Group, run
+from node.commands.guest_options import guest_of, guest_options
+from node.commands.options import json_option, state_option
+from node.commands.syntax.tasks import CONTENT_ID
+
+SECONDS = click.FloatRange(0.1, 600.0)
+
+
+@click.group(
+    "models",
+    cls=Group,
+    invoke_without_command=True,
+    examples=("models", "models add ./model.gguf"),
+)
+@state_option
+@json_option
+@click.pass_context
+def models(context: click.Context, *, state: Path, as_json: bool) -> None:
+    """List the models here and in the network, or change those here.
+
+    With a peer running on the state folder the commands work through it, else on the folder alone.
+    """
+    if context.invoked_subcommand is None:
+        from node.commands.models import list_models
+
+        run(lambda: list_models(state.expanduser(), as_json=as_json))
+
+
+@models.command(
+    "add",
+    cls=Command,
+    examples=("models add ./model.gguf", "models add ./embedder --name my-embedder"),
+)
+@click.argument("what", metavar="FILE|FOLDER|CONTENT-ID")
+@click.option("--name", help="What to call the model. Default: the name of its file.")
+@state_option
+@json_option
+def add_command(*, what: str, name: str | None, state: Path, as_json: bool) -> None:
+    """Keep a model, and serve it if a peer is running.
+
+    It is a .gguf, an .onnx, a folder with safetensors, or content of the network by its id. A
+    running peer that runs or checks models serves it at once.
+    """
+    from node.commands.models import change_models, meant
+
+    arguments = {"what": meant(what)} | ({} if name is None else {"name": name})
+    run(lambda: change_models(state.expanduser(), "add", arguments, as_json=as_json))
+
+
+@models.command("rm", cls=Command, examples=("models rm my-embedder",))
+@click.argument("what", metavar="NAME|ID")
+@state_option
+@json_option
+def remove_command(*, what: str, state: Path, as_json: bool) -> None:
+    """Stop serving a model, and delete it from the store."""
+    from node.commands.models import change_models
+
+    run(lambda: change_models(state.expanduser(), "rm", {"what": what}, as_json=as_json))
+
+
+@models.command("pull", cls=Command, examples=(f"models pull {CONTENT_ID}",))
+@click.argument("what", metavar="NAME|ID")
+@state_option
+@json_option
+def pull_command(*, what: str, state: Path, as_json: bool) -> None:
+    """Fetch a whole model from the peers that hold it.
+
+    A download that was interrupted goes on where it stopped.
+    """
+    from node.commands.models import change_models
+
+    run(lambda: change_models(state.expanduser(), "pull", {"what": what}, as_json=as_json))
+
+
+@click.command(
+    "bench", cls=Command, examples=("bench minilm", "bench ./model.gguf --seconds 10 --json")
+)
+@click.argument("model", default="minilm")
+@click.option(
+    "--seconds",
+    default=5.0,
+    show_default=True,
+    type=SECONDS,
+    help="For how many seconds each rate is measured.",
+)
+@guest_options
+@state_option
+@json_option
+@click.pass_obj
+def bench_command(
+    assembly: Assembly, /, *, model: str, seconds: float, state: Path, as_json: bool, **guest: Any
+) -> None:
+    """Measure how fast this machine runs MODEL.
+
+    This is what a peer on it would advertise. MODEL is a file or a folder, or the name or content
+    id of a model that is kept here.
+    """
+    from node.commands.bench import bench
+    from node.commands.models import meant
+    from node.config import NodeConfig
+
+    config = NodeConfig(state=state.expanduser(), models=(meant(model),), guest=guest_of(**guest))
+    run(lambda: bench(config, assembly.runtime(), seconds, as_json=as_json))

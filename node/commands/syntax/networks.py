@@ -1,0 +1,224 @@
+"""`demo`, `devnet`, `load`: whole networks on this machine, and load against any network."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from node.commands.command import Assembly, Command, run
+from node.commands.options import (
+    DEADLINE_S,
+    json_option,
+    network_option,
+    state_option,
+    verdicts_of,
+    verdicts_option,
+)
+from node.commands.syntax.peer import ADDRESS
+from wire.errors import InputError
+
+QUESTION = "how do I catch several exceptions at once?"
+TASK_DEADLINE_HELP = "After how many seconds a task is late."
+RATE_HELP = "How many tasks are sent, as 10/s or 90/min."
+
+
+@click.command(
+    "demo",
+    cls=Command,
+    examples=("demo", 'demo --ask "how do I open a file?" --files ~/notes'),
+)
+@click.option("--ask", "question", default=QUESTION, show_default=True, help="The question.")
+@click.option(
+    "--files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A folder or a file of your own text, to be searched as well. May be given several times.",
+)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("~/.baton/demo"),
+    show_default=True,
+    help="Where the peers keep their state. What an earlier demo left there is deleted.",
+)
+@json_option
+def demo_command(*, question: str, files: tuple[Path, ...], folder: Path, as_json: bool) -> None:
+    """Run a whole small network on this machine.
+
+    Seven processes bring in real text, embed it with a real model, check each other, and answer a
+    question; one of them is killed on the way.
+    """
+    from node.commands.demo import demo
+
+    for path in files:
+        if not path.exists():
+            raise InputError(f"{path} does not exist", todo="check what --files names")
+    shared = tuple(path.absolute() for path in files)
+    place = folder.expanduser().absolute()
+    run(lambda: demo(place, question, shared, as_json=as_json))
+
+
+def _fault_lines() -> list[str]:
+    from node.devnet.faults import KINDS
+
+    return ["Faults", *(f"{name}: {kind.what}" for name, kind in KINDS.items())]
+
+
+@click.command(
+    "devnet",
+    cls=Command,
+    examples=(
+        "devnet --peers 40 --load 6/s --faults kill=0.3,loss=0.05 --html report.html",
+        "devnet --replay report.json",
+    ),
+    details=_fault_lines,
+)
+@click.option("--peers", default=50, show_default=True, help="How many peers there are.")
+@click.option(
+    "--seed",
+    default=7,
+    show_default=True,
+    help="A number from which peers, links, load and faults are drawn.",
+)
+@click.option(
+    "--seconds", default=60.0, show_default=True, help="For how many seconds tasks are sent."
+)
+@click.option("--load", default="10/s", show_default=True, help=RATE_HELP)
+@click.option(
+    "--faults",
+    default="",
+    help="NAME=SHARE[@SECOND][+SECONDS],… where SHARE is between 0 and 1, as kill=0.3,loss=0.05.",
+)
+@click.option("--deadline", default=60, show_default=True, type=DEADLINE_S, help=TASK_DEADLINE_HELP)
+@click.option(
+    "--store",
+    default="memory",
+    show_default=True,
+    type=click.Choice(["memory", "lmdb"]),
+    help="Where peers keep their data; lmdb is on disk.",
+)
+@click.option(
+    "--transport",
+    default="memory",
+    show_default=True,
+    type=click.Choice(["memory", "tcp"]),
+    help="How peers are connected; tcp takes real sockets.",
+)
+@click.option("--html", type=click.Path(path_type=Path), help="Write the report as a web page.")
+@click.option(
+    "--replay",
+    type=click.Path(path_type=Path),
+    help="Repeat the run of this report, which --json printed, with all its settings.",
+)
+@json_option
+@click.pass_obj
+def devnet_command(
+    assembly: Assembly,
+    /,
+    *,
+    html: Path | None,
+    replay: Path | None,
+    as_json: bool,
+    **typed: Any,
+) -> int:
+    """Run a network in this process, under load and faults.
+
+    The peers are real; only network, engine and clock are simulated. Exits 0 only if no accepted
+    task was lost, late or answered wrong, and no invariant was broken.
+    """
+    import trio
+    from trio.testing import MockClock
+
+    from node.commands.devnet import ReportOutput, config_typed, devnet, replayed
+
+    if replay is not None and (given := _given(typed)):
+        raise InputError(
+            f"--replay takes all settings from the report, so {', '.join(given)} cannot be given",
+            todo="give --replay FILE with --json or --html alone",
+        )
+    config = config_typed(**typed) if replay is None else replayed(replay)
+    made = assembly.runtime()
+    tcp = made.transport if config.over_tcp else None
+    output = ReportOutput(as_json=as_json, html=html)
+    return trio.run(
+        lambda: devnet(config, made.machine, tcp, output),
+        # Work of the processor then takes no time of the network's.
+        clock=None if config.in_real_time else MockClock(autojump_threshold=0),
+    )
+
+
+def _given(typed: Iterable[str]) -> list[str]:
+    """Which of these options were typed, and are not there by default."""
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    return [f"--{it}" for it in typed if context.get_parameter_source(it) is not default]
+
+
+@click.command(
+    "load",
+    cls=Command,
+    examples=(
+        "load --model hash --rate 10/s --seconds 30",
+        f"load {ADDRESS} --rate 90/min --clients 16",
+    ),
+)
+@click.argument("bootstrap", nargs=-1)
+@click.option("--rate", default="10/s", show_default=True, help=RATE_HELP)
+@click.option(
+    "--clients",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="How many tasks may wait for their answers at once.",
+)
+@click.option(
+    "--model", default="hash", show_default=True, help="The model that every task embeds a text by."
+)
+@click.option(
+    "--seconds",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(1, 86_400),
+    help="For how many seconds tasks are sent.",
+)
+@click.option("--deadline", default=60, show_default=True, type=DEADLINE_S, help=TASK_DEADLINE_HELP)
+@verdicts_option
+@network_option
+@state_option
+@json_option
+@click.pass_obj
+def load_command(
+    assembly: Assembly,
+    /,
+    *,
+    bootstrap: tuple[str, ...],
+    verdicts: str,
+    state: Path,
+    as_json: bool,
+    **typed: Any,
+) -> int:
+    """Send tasks at a fixed rate (open loop), and show latencies.
+
+    Without BOOTSTRAP the running peer of --state sends them. With the address of a peer in a
+    network, a peer that is started for this joins there and sends them.
+    """
+    from node.commands.load import LoadConfig, check, load
+    from node.devnet.open_loop import rate_of
+
+    needed, verifiers = verdicts_of(verdicts)
+    config = LoadConfig(
+        state=state.expanduser(),
+        bootstraps=bootstrap,
+        network=typed["network"],
+        model=typed["model"],
+        rate=rate_of(typed["rate"]),
+        seconds=typed["seconds"],
+        clients=typed["clients"],
+        deadline_s=typed["deadline"],
+        needed=needed,
+        verifiers=verifiers,
+    )
+    check(config)
+    code: int = run(lambda: load(config, assembly.runtime(), as_json=as_json))
+    return code

@@ -1,0 +1,179 @@
+"""`join`, `status`, `peers`, `receipts`: a peer, and what it says of itself."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import click
+
+from node.commands.command import Assembly, Command, run
+from node.commands.guest_options import guest_of, guest_options
+from node.commands.options import (
+    bytes_of,
+    gateway_of,
+    json_option,
+    network_option,
+    roles_of,
+    state_option,
+)
+from wire.kinds import Role
+
+PORT_DEFAULT = 4747
+ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrnxiwGy1PP8iS"
+
+
+@click.command(
+    "join",
+    cls=Command,
+    examples=(
+        "join",
+        f"join {ADDRESS} --role infer --model minilm",
+        "join --role infer --role gateway --model ./model.gguf",
+    ),
+)
+@click.argument("bootstrap", nargs=-1)
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    help="What this peer does: data, infer, verify, store or gateway. May be given several times."
+    " Default: all of them but gateway.",
+)
+@click.option(
+    "--model",
+    "names",
+    multiple=True,
+    help="A model to run or to check: minilm, a name, an id, a file or a folder. May be given"
+    " several times.",
+)
+@click.option(
+    "--files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A folder or a file of text that this peer may bring into the network.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help=f"The TCP port to listen on. Default: {PORT_DEFAULT} for the first peer of a network if"
+    " it is free, else any free port.",
+)
+@click.option("--listen", multiple=True, help="A multiaddr to listen on, instead of --port.")
+@network_option
+@click.option(
+    "--quota", default="20GB", show_default=True, help="How much disk the store may take at most."
+)
+@click.option(
+    "--http",
+    help="Serve OpenAI clients at this ADDRESS:PORT. The role gateway alone serves them at"
+    " 127.0.0.1:8000.",
+)
+@click.option(
+    "--http-name",
+    "http_names",
+    multiple=True,
+    help="A host name, other than an address, under which clients reach the gateway.",
+)
+@click.option(
+    "--http-verdicts",
+    default="0/0",
+    show_default=True,
+    help="How many verdicts an answer over HTTP needs, of how many verifiers; 0/0: none.",
+)
+@guest_options
+@click.option("--with-parent", type=int, hidden=True, help="End when this parent process does.")
+@state_option
+@json_option
+@click.pass_obj
+def join_command(
+    assembly: Assembly,
+    /,
+    *,
+    bootstrap: tuple[str, ...],
+    roles: tuple[str, ...],
+    names: tuple[str, ...],
+    files: tuple[Path, ...],
+    port: int | None,
+    listen: tuple[str, ...],
+    network: str,
+    quota: str,
+    http: str | None,
+    http_names: tuple[str, ...],
+    http_verdicts: str,
+    with_parent: int | None,
+    state: Path,
+    as_json: bool,
+    **guest: Any,
+) -> None:
+    """Run a peer until it is told to leave (Ctrl-C).
+
+    BOOTSTRAP is the address of a peer in the network, as its own `join` printed it. Without one a
+    new network starts, and the command with which others join it is printed.
+    """
+    from node.commands.join import join
+    from node.commands.models import meant
+    from node.config import ROLES_DEFAULT, NodeConfig
+    from p2p.peers import PeersConfig
+
+    if port is None:
+        port = 0 if bootstrap else _free_or_any(PORT_DEFAULT)
+    chosen = roles_of(roles) or ROLES_DEFAULT
+    gateway = None
+    if http is not None or Role.GATEWAY in chosen:
+        chosen |= {Role.GATEWAY}
+        gateway = gateway_of(http, http_names, http_verdicts)
+    config = NodeConfig(
+        state=state.expanduser(),
+        peers=PeersConfig(
+            network=network,
+            bootstraps=bootstrap,
+            listen=listen or (f"/ip4/0.0.0.0/tcp/{port}",),
+        ),
+        roles=chosen,
+        models=tuple(map(meant, names)) if {Role.INFER, Role.VERIFY} & chosen else (),
+        files=files,
+        quota_bytes=bytes_of(quota),
+        gateway=gateway,
+        guest=guest_of(**guest),
+    )
+    run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))
+
+
+def _free_or_any(port: int) -> int:
+    """The usual port, unless something on this machine has it: then any."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return 0
+    return port
+
+
+def _view_command(name: str, help_text: str, example: str) -> click.Command:
+    """A command that shows one view that the running peer has of itself."""
+
+    @click.command(name, cls=Command, help=help_text, examples=(name, example))
+    @state_option
+    @json_option
+    def command(*, state: Path, as_json: bool) -> None:
+        from node.commands.status import look
+
+        run(lambda: look(state.expanduser(), name, as_json=as_json))
+
+    return command
+
+
+status_command = _view_command(
+    "status",
+    "Show the running peer's neighbours, models, tasks and problems.",
+    "status --state ~/second-peer --json",
+)
+peers_command = _view_command(
+    "peers", "List the peers that the running peer knows.", "peers --state ~/second-peer"
+)
+receipts_command = _view_command(
+    "receipts",
+    "List the answers that the running peer has kept, latest first.",
+    "receipts --json",
+)

@@ -1,0 +1,172 @@
+"""`ask`, `verify`, `put`, `get`: a task and its receipt, content in and out."""
+
+from pathlib import Path
+
+import click
+
+from node.commands.command import Command, run
+from node.commands.options import (
+    DEADLINE_S,
+    json_option,
+    state_option,
+    text_of,
+    verdicts_of,
+    verdicts_option,
+)
+from wire.errors import InputError
+
+CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"
+
+
+@click.command(
+    "ask",
+    cls=Command,
+    examples=(
+        "ask minilm --source pydoc:try",
+        f'ask minilm --index {CONTENT_ID} --text "how do I open a file?"',
+    ),
+)
+@click.argument("model")
+@click.option("--text", help="The text to embed or to answer; with --index, the question.")
+@click.option("--file", "file", type=click.Path(path_type=Path), help="A UTF-8 file as the text.")
+@click.option("--index", help="The content id of an index in which the text is searched for.")
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    help="Data that a data peer brings in and that is embedded, as pydoc:try. May be given several"
+    " times. Prints the id of an index.",
+)
+@click.option(
+    "--count",
+    default=5,
+    show_default=True,
+    type=click.IntRange(1, 32),
+    help="How many passages a search returns.",
+)
+@click.option(
+    "--operation", help="What the model is to do, where it can do several things: embed, generate."
+)
+@click.option("--tokens", type=click.IntRange(1, 4096), help="How many tokens to generate at most.")
+@click.option(
+    "--deadline",
+    default=120,
+    show_default=True,
+    type=DEADLINE_S,
+    help="After how many seconds the task has failed.",
+)
+@verdicts_option
+@click.option(
+    "--fresh", is_flag=True, help="Do not reuse an answer that was kept for the same question."
+)
+@state_option
+@json_option
+def ask_command(
+    *,
+    model: str,
+    text: str | None,
+    file: Path | None,
+    index: str | None,
+    sources: tuple[str, ...],
+    count: int,
+    operation: str | None,
+    tokens: int | None,
+    deadline: int,
+    verdicts: str,
+    fresh: bool,
+    state: Path,
+    as_json: bool,
+) -> None:
+    """Submit a task, show its progress, and keep its receipt.
+
+    The running peer of --state submits it. MODEL is a model's name or content id.
+    """
+    from node.commands.ask import ask
+
+    if sum(it is not None for it in (text, file)) + bool(sources) != 1:
+        raise InputError(
+            "one thing is asked at a time", todo="give one of --text, --file or --source"
+        )
+    needed, verifiers = verdicts_of(verdicts)
+    arguments = {
+        "model": model,
+        "text": text_of(text, file),
+        "index": index,
+        "sources": list(sources),
+        "count": count,
+        "operation": operation,
+        "parameters": {} if tokens is None else {"tokens": tokens},
+        "deadline_s": deadline,
+        "needed": needed,
+        "verifiers": verifiers,
+        "fresh": fresh,
+    }
+    run(lambda: ask(state.expanduser(), arguments, as_json=as_json))
+
+
+@click.command(
+    "verify",
+    cls=Command,
+    examples=(
+        f"verify ~/.baton/receipts/{CONTENT_ID}.receipt",
+        "verify answer.receipt --content answer.txt --json",
+    ),
+)
+@click.argument("receipt", type=click.Path(path_type=Path))
+@click.option(
+    "--content",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A file with an input or an output of the task, to be checked against the receipt.",
+)
+@json_option
+def verify_command(*, receipt: Path, content: tuple[Path, ...], as_json: bool) -> None:
+    """Check a receipt file offline.
+
+    What holds, what fails and what cannot be known is printed. An input and an output that lie
+    beside the receipt are checked with it.
+    """
+    from node.commands.verify import verify
+
+    verify(receipt, content, as_json=as_json)
+
+
+@click.command("put", cls=Command, examples=("put ./report.txt",))
+@click.argument("file", type=click.Path(path_type=Path))
+@state_option
+@json_option
+def put_command(*, file: Path, state: Path, as_json: bool) -> None:
+    """Keep a file in the store, and print its content id."""
+    from node.commands.content import put
+
+    if not file.is_file():
+        raise InputError(f"{file} is not a file", todo="name one file that can be read")
+    run(lambda: put(state.expanduser(), file, as_json=as_json))
+
+
+@click.command(
+    "get", cls=Command, examples=(f"get {CONTENT_ID}", f"get {CONTENT_ID} --output report.txt")
+)
+@click.argument("content_id")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The file to write. Default: standard output.",
+)
+@click.option(
+    "--deadline",
+    default=600,
+    show_default=True,
+    type=DEADLINE_S,
+    help="After how many seconds to give up.",
+)
+@state_option
+@json_option
+def get_command(
+    *, content_id: str, output: Path | None, deadline: int, state: Path, as_json: bool
+) -> None:
+    """Fetch content by its id, from the store or from other peers."""
+    from node.commands.content import get
+
+    place = state.expanduser()
+    run(lambda: get(place, content_id, output, deadline_s=deadline, as_json=as_json))

@@ -1,0 +1,140 @@
+"""What can be typed: each command has help and examples, and each example is one that runs."""
+
+import shlex
+import shutil
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import click
+import pytest
+import trio
+from click.testing import CliRunner
+
+from node.commands.cli import VERSION, cli
+from node.commands.command import CALLED, Assembly, Command, Group
+from tests.tidy.tree import ROOT
+from wire.errors import InputError
+
+PATHS = ("report.txt", "model.gguf", "embedder/", "home/notes/")
+
+
+def every_command(group: click.Group = cli, words: tuple[str, ...] = ()) -> Iterator[tuple]:
+    """The words of each command, and the command."""
+    yield words, group
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from every_command(command, (*words, name))
+        else:
+            yield (*words, name), command
+
+
+COMMANDS = dict(every_command())
+EXAMPLES = [example for command in COMMANDS.values() for example in command.examples]
+named = pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+
+
+class Reached(Exception):
+    """A command has understood its words, and would now begin its work."""
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a folder with what examples name, and without the work that they would do."""
+
+    def reached(*_: object, **__: object) -> None:
+        raise Reached
+
+    monkeypatch.setattr(trio, "run", reached)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for path in PATHS:
+        if path.endswith("/"):
+            (tmp_path / path).mkdir(parents=True)
+        else:
+            (tmp_path / path).write_text("text")
+
+
+@named
+def test_help_shows_one_to_three_examples_as_they_are_typed(words: tuple[str, ...]) -> None:
+    command = COMMANDS[words]
+    assert isinstance(command, Command | Group)
+    assert 1 <= len(command.examples) <= 3
+    shown = CliRunner().invoke(cli, [*words, "--help"])
+    assert shown.exit_code == 0
+    for example in command.examples:
+        assert f"  {CALLED} {example}\n" in shown.output
+        assert words == () or shlex.split(example)[: len(words)] == list(words)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_example_is_understood(example: str, no_work: None) -> None:
+    assembly = Assembly(
+        wall_s=lambda: 0.0,
+        entropy=bytes,
+        runtime=lambda: SimpleNamespace(machine=None, transport=None),
+    )
+    # As a shell does before a command sees them.
+    words = [
+        str(Path(word).expanduser()) if word[0] == "~" else word for word in shlex.split(example)
+    ]
+    if words[0] == "verify" or "--replay" in words:
+        # They read the file that is named, which is no receipt and no report.
+        shutil.copy("report.txt", "answer.receipt")
+        with pytest.raises(InputError, match=r"cannot be read|not a receipt"):
+            cli.main(words, standalone_mode=False, obj=assembly)
+    elif words[:2] == ["keys", "rm"]:
+        cli.main(["keys", "add", words[2]], standalone_mode=False, obj=assembly)
+        cli.main(words, standalone_mode=False, obj=assembly)
+    elif words[0] == "keys":
+        cli.main(words, standalone_mode=False, obj=assembly)
+    else:
+        with pytest.raises(Reached):
+            cli.main(words, standalone_mode=False, obj=assembly)
+
+
+@named
+def test_every_command_and_option_says_what_it_is_for(words: tuple[str, ...]) -> None:
+    command = COMMANDS[words]
+    assert (command.help or "").rstrip().endswith(".")
+    # What a list of commands shows is a whole sentence.
+    assert not command.get_short_help_str(64).endswith("...")
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert (option.help or "").endswith((".", "0.05.", "none.")), f"{words} {option.opts}"
+
+
+@pytest.mark.parametrize(
+    ("typed", "nearest"),
+    [
+        (["sttaus"], "'status'"),
+        (["models", "pll"], "'pull'"),
+        (["key", "list"], "'keys'"),
+        (["ask", "hash", "--txt", "a"], "'--text'"),
+        (["join", "--modle", "hash"], "'--model'"),
+        (["--debugg"], "'--debug'"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_nearest_one(typed: list[str], nearest: str) -> None:
+    with pytest.raises(click.UsageError) as refused:
+        cli.main(typed, standalone_mode=False)
+    assert nearest in refused.value.format_message()
+
+
+def test_what_is_like_nothing_is_refused_without_a_guess() -> None:
+    with pytest.raises(click.UsageError) as refused:
+        cli.main(["zzzzzz"], standalone_mode=False)
+    assert "Did you mean" not in refused.value.format_message()
+
+
+def test_the_version_is_the_one_that_is_built() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == VERSION
+    assert CliRunner().invoke(cli, ["--version"]).output == f"baton {VERSION}\n"
+
+
+def test_the_faults_of_a_devnet_are_explained_in_its_help() -> None:
+    shown = CliRunner().invoke(cli, ["devnet", "--help"]).output
+    assert "Faults:" in shown
+    assert "lazy_verifier" in shown
