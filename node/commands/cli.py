@@ -7,6 +7,7 @@ a command runs, so that `--help`, `--version` and a misspelt word are answered a
 import click
 
 from node.commands.command import Group
+from node.commands.syntax.chat import run_command
 from node.commands.syntax.keys import keys
 from node.commands.syntax.models import bench_command, models
 from node.commands.syntax.networks import demo_command, devnet_command, load_command
@@ -18,6 +19,7 @@ VERSION = "0.1.0"
 COMMANDS: tuple[click.Command, ...] = (
     join_command,
     demo_command,
+    run_command,
     ask_command,
     verify_command,
     put_command,

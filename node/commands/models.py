@@ -34,7 +34,7 @@ def meant(text: str) -> str:
 
 async def list_models(state: Path, *, as_json: bool) -> None:
     """Show what is served, kept and offered; without a running peer, what the folder keeps."""
-    if await _runs(state):
+    if await is_running(state):
         found = await call(state / SOCKET, "models", {}, unheard, deadline_s=LOOK_DEADLINE_S)
     elif (state / "version").exists():
         async with _shelf(state) as shelf:
@@ -72,7 +72,7 @@ async def change_models(
     state: Path, what: str, arguments: dict[str, str], *, as_json: bool
 ) -> None:
     """Have the running peer do it, or do it to the folder where no peer runs."""
-    running = await _runs(state)
+    running = await is_running(state)
     with bar() as progress:
         task = progress.add_task(what, total=None)
 
@@ -136,7 +136,7 @@ async def _change_alone(
     return told(manifest)
 
 
-async def _runs(state: Path) -> bool:
+async def is_running(state: Path) -> bool:
     """Whether a peer answers there; a socket that nobody listens on was left by a dead one."""
     try:
         stream = await trio.open_unix_socket(os.fspath(state / SOCKET))

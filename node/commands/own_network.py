@@ -25,7 +25,7 @@ def own_network(state: Path, model: str) -> Iterator[None]:
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     log = state / LOG
     with log.open("wb") as errors:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603
             command_of(state, model),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -61,7 +61,11 @@ def _wait_until_up(process: subprocess.Popen[bytes], log: Path) -> None:
         return
     process.wait()
     lines = log.read_text(errors="replace").strip().splitlines()
-    why = lines[-1].removeprefix("error: ") if lines else f"it said nothing (exit {process.returncode})"
+    why = (
+        lines[-1].removeprefix("error: ")
+        if lines
+        else f"it said nothing (exit {process.returncode})"
+    )
     raise BatonError(f"no network could be started on this machine: {why}")
 
 

@@ -92,12 +92,13 @@ def generate_parameters(arguments: Mapping[str, Any]) -> dict[str, Scalar]:
     found: dict[str, Scalar] = {"tokens": TOKENS_DEFAULT}
     for name, typed in given.items():
         wanted = SETTINGS.get(name)
-        value: Any = float(typed) if wanted is float and type(typed) is int else typed
+        value = float(typed) if wanted is float and type(typed) is int else typed
         if wanted is None or type(value) is not wanted:
             raise InputError(
                 f"{str(name)[:40]!r} is not a setting, or its value is not of the right type",
                 todo=f"settings are {', '.join(SETTINGS)}",
             )
+        assert isinstance(value, int | float)
         found[name] = value
     if found.get("temperature") == 0.0:
         # Without chance no seed matters, and equal questions are one job.
