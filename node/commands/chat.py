@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 from wire.errors import InputError
 
@@ -39,7 +40,7 @@ def read_line(line: str) -> ChatCommand | str | None:
         return text
     name, _, rest = text[1:].partition(" ")
     if name not in COMMANDS:
-        near = [it for it in COMMANDS if it.startswith(name[:1])] if name else []
+        near = get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean /{near[0]}? /help lists all" if near else "/help lists all"
         raise InputError(f"there is no command /{name[:40]}", todo=hint)
     return ChatCommand(name, rest.strip())

@@ -54,7 +54,7 @@ _JOINERS = "\u200c\u200d"
 
 def plain_text(text: object) -> str:
     """Words of others without anything that a terminal obeys; a tab becomes spaces."""
-    shown = str(text).replace("\r\n", "\n").replace("\t", "    ").replace("\xa0", " ")
+    shown = str(text).replace("\r", "").replace("\t", "    ").replace("\xa0", " ")
     return "".join(
         it if it.isprintable() or it == "\n" or it in _JOINERS else "\N{REPLACEMENT CHARACTER}"
         for it in shown

@@ -105,7 +105,6 @@ def _terminal(history: Path) -> LineReader:
         event.current_buffer.validate_and_handle()
 
     @keys.add("escape", "enter")
-    @keys.add("c-j")
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
@@ -170,8 +169,8 @@ class Chat:
         result = trio.run(self._asked, self.conversation.asked(question), shown)
         if result is None:
             # Stopped: what was said counts, so that "go on" makes sense.
-            self._show("\n")
-            self.conversation.answered(question, shown.shown.strip())
+            shown.end_line()
+            self.conversation.answered(question, shown.said.strip())
             return
         shown.finish(result["result"])
         self.conversation.answered(question, result["result"]["text"])

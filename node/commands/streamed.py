@@ -23,7 +23,9 @@ class StreamedAnswer:
     write: Write
     tell: Callable[[Mapping[str, Any]], None]
     reader: Reader = field(default_factory=Reader)
-    shown: str = ""
+    # What was written of the answer itself, and whether a line is under way.
+    said: str = ""
+    _mid_line: bool = False
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Take in what happened: pieces become text, everything else is told."""
@@ -33,21 +35,24 @@ class StreamedAnswer:
             case "restarted":
                 self.reader.restart(event["position"])
             case _:
-                if self.shown and not self.shown.endswith("\n"):
-                    self.write("\n")
-                    self.shown += "\n"
+                self.end_line()
                 self.tell(event)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write what is still missing of the whole answer, which is what counts."""
         text = plain_text(result["text"])
-        seen = self.shown.rstrip("\n")
-        if text.startswith(seen):
-            self._write(text[len(seen) :])
-        elif text != seen:
-            self._write(f"\n{CORRECTED}\n{text}")
-        if not self.shown.endswith("\n"):
-            self._write("\n")
+        if not text.startswith(self.said):
+            self.end_line()
+            self.write(f"{CORRECTED}\n")
+            self.said = ""
+        self._say(text[len(self.said) :])
+        self.end_line()
+
+    def end_line(self) -> None:
+        """What is written next begins a line."""
+        if self._mid_line:
+            self.write("\n")
+            self._mid_line = False
 
     def _take(self, event: Mapping[str, Any]) -> None:
         try:
@@ -57,9 +62,11 @@ class StreamedAnswer:
             units = 0
         self.reader.take(event["position"], units, event["data"])
         fresh = self.reader.fresh()
-        if fresh.text and not self.reader.contradicted:
-            self._write(plain_text(fresh.text))
+        if not self.reader.contradicted:
+            self._say(plain_text(fresh.text))
 
-    def _write(self, text: str) -> None:
-        self.write(text)
-        self.shown += text
+    def _say(self, text: str) -> None:
+        if text:
+            self.write(text)
+            self.said += text
+            self._mid_line = not text.endswith("\n")
