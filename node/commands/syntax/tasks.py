@@ -154,23 +154,24 @@ def ask_command(
         "verify answer.receipt --content answer.txt --json",
     ),
 )
-@click.argument("receipt", type=click.Path(path_type=Path))
+@click.argument("receipt", metavar="FILE|ID")
 @click.option(
     "--content",
     multiple=True,
     type=click.Path(path_type=Path),
     help="A file with an input or an output of the task, to be checked against the receipt.",
 )
+@state_option
 @json_option
-def verify_command(*, receipt: Path, content: tuple[Path, ...], as_json: bool) -> None:
-    """Check a receipt file offline.
+def verify_command(*, receipt: str, content: tuple[Path, ...], state: Path, as_json: bool) -> None:
+    """Check a receipt: a file, or the id of an answer that is kept here.
 
-    What holds, what fails and what cannot be known is printed. An input and an output that lie
-    beside the receipt are checked with it.
+    What was asked and answered is printed, then what is proved, what is wrong and what cannot be
+    known. No network is needed. An input and an output that lie beside a file are checked with it.
     """
     from node.commands.verify import verify
 
-    verify(receipt, content, as_json=as_json)
+    run(lambda: verify(state.expanduser(), receipt, content, as_json=as_json))
 
 
 @click.command("put", cls=Command, examples=("put ./report.txt",))
