@@ -58,9 +58,7 @@ def summary_of(
         operation=last.operation,
         model=last.model,
         question=question,
-        settings=", ".join(
-            f"{key} {_shown(value)}" for key, value in sorted(stage.parameters.items())
-        ),
+        settings=", ".join(f"{key} {_shown(value)}" for key, value in sorted(settings.items())),
         asked_at_ms=task.record.issued_at_ms,
         answered_at_ms=answer.record.answered_at_ms,
         asked_by=task.signer,
