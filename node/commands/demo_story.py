@@ -5,29 +5,24 @@ peer's work: every peer is a process of its own, spoken to through its control s
 other.
 """
 
-import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from node.engines.formats.minilm import MINILM_ID
+from node.commands.demo_peers import WRITER, DemoPeer, last_line, open_peers
 from node.local.control import call, unheard
-from wire.errors import BatonError, InputError, TaskFailed
+from wire.errors import BatonError, TaskFailed
 
-START_DEADLINE_S = 60.0
 MODEL_DEADLINE_S = 240.0
 WORK_DEADLINE_S = 600
 LOGGED_MAX = 200
-MARKER = "baton-demo"
 # The statements of the language, and what goes wrong in them: what the question is about.
 TOPICS = frozenset(
     (
@@ -39,36 +34,6 @@ TOPICS = frozenset(
 
 
 @dataclass(slots=True)
-class DemoPeer:
-    """One process of the demo, and what is known of it."""
-
-    name: str
-    roles: tuple[str, ...]
-    state: Path
-    model: str | None = None
-    extra: tuple[str, ...] = ()
-    # A command to run it with, and where it listens: on the far side of a link, for one.
-    within: tuple[str, ...] = ()
-    listen: str = "/ip4/127.0.0.1/tcp/0"
-    process: trio.Process | None = None
-    id: str = ""
-    status: Mapping[str, Any] = field(default_factory=dict)
-    killed: bool = False
-
-    @property
-    def socket(self) -> Path:
-        return self.state / "control.sock"
-
-    @property
-    def ready(self) -> bool:
-        """Whether it is there, with its model if it has one to run."""
-        models = self.status.get("models", [])
-        return bool(self.id) and (
-            self.model is None or any(it["state"] == "ready" for it in models)
-        )
-
-
-@dataclass(slots=True)
 class Story:
     """Everything a screen shows, and at the end everything `--json` prints."""
 
@@ -77,6 +42,7 @@ class Story:
     files: tuple[Path, ...]
     peers: list[DemoPeer] = field(default_factory=list)
     model: str = "minilm"
+    writer: str = WRITER
     model_deadline_s: float = MODEL_DEADLINE_S
     chapter: str = "starting"
     log: list[str] = field(default_factory=list)
@@ -87,6 +53,9 @@ class Story:
     verified: int = 0
     killed: str = ""
     answer: dict[str, Any] = field(default_factory=dict)
+    # The answer in words: what is on the screen of it, and in the end all about it.
+    sentence: str = ""
+    words: dict[str, Any] = field(default_factory=dict)
     receipt: Path | None = None
     verify_text: str = ""
     receipt_holds: bool = False
@@ -99,6 +68,14 @@ class Story:
     def peer(self, name: str) -> DemoPeer:
         return next(it for it in self.peers if it.name == name)
 
+    def writers(self, role: str = "") -> list[DemoPeer]:
+        """The living peers that run the language model, or those of one role."""
+        return [
+            it
+            for it in self.peers
+            if it.writer and not it.killed and (not role or role in it.roles)
+        ]
+
     def name_of(self, peer_id: str) -> str:
         """What the demo calls a peer; the end of its id for a stranger."""
         found = next((it.name for it in self.peers if it.id == peer_id), "")
@@ -109,6 +86,11 @@ class Story:
         """Legs and answers that went to a second peer."""
         rows = [it.status for it in self.peers if it.status]
         return sum(row["failed_over"] + row["tasks"]["retried"] for row in rows)
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The answer that the demo ends with: in words, else the passages."""
+        return self.words or self.answer
 
     def document(self) -> dict[str, Any]:
         """What `demo --json` prints; README.md documents the keys."""
@@ -125,100 +107,14 @@ class Story:
             "killed": self.killed,
             "receipts": self.answered,
             "answer": self.answer["result"]["passages"],
-            "route": self.answer["route"],
-            "verdicts": self.answer["verdicts"],
+            "words": self.words["result"]["text"] if self.words else "",
+            "route": self.shown["route"],
+            "verdicts": self.shown["verdicts"],
             "receipt": str(self.receipt),
             "receipt_holds": self.receipt_holds,
             "folder": str(self.folder),
             "wall_s": round(self.wall_s, 1),
         }
-
-
-def planned(folder: Path, files: tuple[Path, ...]) -> list[DemoPeer]:
-    """Seven peers: one brings data, two infer, three verify, one asks."""
-    shared = tuple(part for path in files for part in ("--files", str(path)))
-    # Only the first knows where the packaged model lies; the others have its content id alone.
-    by_id = str(MINILM_ID)
-    return [
-        DemoPeer("data", ("data", "store"), folder / "data", extra=shared),
-        DemoPeer("infer-1", ("infer", "store"), folder / "infer-1", model="minilm"),
-        DemoPeer("infer-2", ("infer", "store"), folder / "infer-2", model=by_id),
-        *(
-            DemoPeer(f"verify-{n}", ("verify", "store"), folder / f"verify-{n}", model=by_id)
-            for n in (1, 2, 3)
-        ),
-        DemoPeer("asker", ("store",), folder / "asker"),
-    ]
-
-
-def prepare_folder(folder: Path) -> None:
-    """An empty folder of the demo's own; never somebody's files."""
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / MARKER).exists():
-            raise InputError(
-                f"{folder} is not empty and not from an earlier demo",
-                todo="name another with --folder",
-            )
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (folder / MARKER).write_text("made by python -m node demo; may be deleted\n")
-
-
-@asynccontextmanager
-async def open_peers(story: Story) -> AsyncIterator[None]:
-    """Start every peer, and end every one of them when the block ends, however it ends."""
-    try:
-        bootstrap = await _start(story.peers[0], None)
-        async with trio.open_nursery() as nursery:
-            for peer in story.peers[1:]:
-                nursery.start_soon(_start, peer, bootstrap)
-        yield
-    finally:
-        with trio.CancelScope(shield=True):
-            await _stop(story.peers)
-
-
-async def _start(peer: DemoPeer, bootstrap: str | None) -> str:
-    """Start one process; its first address. BatonError with its own words if it ends instead."""
-    command = [*peer.within, sys.executable, "-m", "node", "join"]
-    command += [bootstrap] if bootstrap else []
-    command += ["--json", "--with-parent", str(os.getpid()), "--state", str(peer.state)]
-    command += ["--listen", peer.listen, *peer.extra]
-    command += [part for role in peer.roles for part in ("--role", role)]
-    command += ["--model", peer.model] if peer.model else []
-    errors = peer.state.with_suffix(".log")
-    with errors.open("wb") as log:
-        peer.process = await trio.lowlevel.open_process(
-            command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL
-        )
-    assert peer.process.stdout is not None
-    text = bytearray()
-    with trio.move_on_after(START_DEADLINE_S):
-        while part := await peer.process.stdout.receive_some(65_536):
-            text += part
-            if text.rstrip().endswith(b"}"):
-                found = json.loads(text)
-                peer.id = found["peer"]
-                return str(found["addresses"][0])
-    raise BatonError(f"the {peer.name} peer did not start: {_last_line(errors)}")
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("error: ") if lines else "it said nothing; see --debug"
-
-
-async def _stop(peers: list[DemoPeer]) -> None:
-    running = [it.process for it in peers if it.process and it.process.returncode is None]
-    for process in running:
-        process.terminate()
-    with trio.move_on_after(5.0):
-        for process in running:
-            await process.wait()
-    for process in running:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def watch(story: Story) -> None:
@@ -229,7 +125,7 @@ async def watch(story: Story) -> None:
                 continue
             process = peer.process
             if process is not None and process.returncode is not None:
-                line = _last_line(peer.state.with_suffix(".log"))
+                line = last_line(peer.state.with_suffix(".log"))
                 raise BatonError(f"the {peer.name} peer ended: {line}")
             try:
                 peer.status = await call(peer.socket, "status", {}, unheard, deadline_s=10.0)
@@ -242,13 +138,18 @@ async def watch(story: Story) -> None:
 async def tell_story(story: Story, narrate: Callable[[str], None]) -> None:
     """Run the demo from the first process to the checked receipt."""
     started_s = trio.current_time()
+    # Here, since the answer's file knows the story and not the other way round.
+    from node.commands.demo_answer import word_answer
+
     story.chapter = "starting seven peers: one knows the bootstrap's address, nobody the others'"
-    async with open_peers(story), trio.open_nursery() as nursery:
+    async with open_peers(story.peers), trio.open_nursery() as nursery:
         narrate("seven processes are up, each with its own key, folder and store")
         nursery.start_soon(watch, story)
         await _models(story, narrate)
         await _embed(story, narrate)
         await _ask(story, narrate)
+        if story.writers():
+            await word_answer(story, narrate)
         await _verify(story, narrate)
         story.wall_s = trio.current_time() - started_s
         nursery.cancel_scope.cancel()
@@ -264,9 +165,10 @@ async def _models(story: Story, narrate: Callable[[str], None]) -> None:
             for peer in workers:
                 if peer.ready and peer.name not in told:
                     told.add(peer.name)
-                    speed = peer.status["models"][0]["units_per_s"]
-                    name = peer.status["models"][0]["name"]
-                    narrate(f"{peer.name} has {name} ready: {speed:.0f} texts/s")
+                    row = next(it for it in peer.status["models"] if it["state"] == "ready")
+                    narrate(
+                        f"{peer.name} has {row['name']} ready: {row['units_per_s']:.0f} texts/s"
+                    )
     if patience.cancelled_caught:
         late = [it for it in workers if not it.ready]
         why = [row["problem"] for it in late for row in it.status.get("models", [])]
@@ -286,10 +188,11 @@ async def _embed(story: Story, narrate: Callable[[str], None]) -> None:
     async with trio.open_nursery() as nursery:
 
         def tell(event: Mapping[str, Any]) -> None:
-            _on_event(story, event, narrate)
+            on_event(story, event, narrate)
             half = len(story.sources) // 2
-            if event["event"] == "part" and story.answered >= half and not story.killed:
-                story.killed = _kill(story, narrate)
+            due = event["event"] == "part" and story.answered >= half
+            if due and not story.killed and not story.writers():
+                story.killed = kill(story, _busiest(story).id, narrate)
 
         arguments = {
             "model": story.model,
@@ -305,12 +208,15 @@ async def _embed(story: Story, narrate: Callable[[str], None]) -> None:
     narrate(f"{done['passages']} passages embedded in {done['tasks']} tasks, none lost")
 
 
-def _on_event(story: Story, event: Mapping[str, Any], narrate: Callable[[str], None]) -> None:
+def on_event(story: Story, event: Mapping[str, Any], narrate: Callable[[str], None]) -> None:
+    """Count and narrate what happened to a task."""
     match event["event"]:
         case "accepted":
             story.accepted += 1
-        case "failed":
+        case "failed" if not story.killed:
             narrate(f"{event['what']}: {story.name_of(event['peer'])}: {event['why']}")
+        case "failed" if story.name_of(event["peer"]) == story.killed:
+            narrate(f"{story.killed} is silent: the work goes to another peer")
         case "skipped":
             narrate(f"{event['source']} is left out: {event['why']}")
         case "part":
@@ -325,10 +231,14 @@ def _on_event(story: Story, event: Mapping[str, Any], narrate: Callable[[str], N
             )
 
 
-def _kill(story: Story, narrate: Callable[[str], None]) -> str:
-    """SIGKILL the inference peer that has the most in hand."""
+def _busiest(story: Story) -> DemoPeer:
     infers = [it for it in story.peers if "infer" in it.roles]
-    peer = max(infers, key=lambda it: it.status.get("legs_under_way", 0))
+    return max(infers, key=lambda it: it.status.get("legs_under_way", 0))
+
+
+def kill(story: Story, peer_id: str, narrate: Callable[[str], None]) -> str:
+    """SIGKILL a peer in the middle of its work; its name."""
+    peer = next(it for it in story.peers if it.id == peer_id)
     assert peer.process is not None
     peer.killed = True
     os.kill(peer.process.pid, signal.SIGKILL)
@@ -349,7 +259,7 @@ async def _ask(story: Story, narrate: Callable[[str], None]) -> None:
     }
 
     def tell(event: Mapping[str, Any]) -> None:
-        _on_event(story, event, narrate)
+        on_event(story, event, narrate)
 
     asker = story.peer("asker")
     story.answer |= await call(asker.socket, "ask", arguments, tell, deadline_s=150.0)
@@ -363,9 +273,18 @@ async def _verify(story: Story, narrate: Callable[[str], None]) -> None:
 
     story.chapter = "one receipt is checked offline, by a process that knows nobody"
     asker = story.peer("asker")
-    story.receipt = await trio.to_thread.run_sync(save_receipt, asker.state, story.answer)
+    saved = await trio.to_thread.run_sync(save_receipt, asker.state, story.shown)
+    story.receipt = await trio.to_thread.run_sync(_beside, saved, story.folder)
     command = [sys.executable, "-m", "node", "verify", str(story.receipt)]
     done = await trio.run_process(command, capture_stdout=True, check=False)
     story.verify_text = done.stdout.decode()
     story.receipt_holds = done.returncode == 0
     narrate("the receipt holds" if story.receipt_holds else "the receipt does not hold")
+
+
+def _beside(saved: Path, folder: Path) -> Path:
+    """The receipt once more, where its path is short enough to be typed."""
+    for suffix in (".receipt", ".input", ".output"):
+        if saved.with_suffix(suffix).exists():
+            shutil.copyfile(saved.with_suffix(suffix), folder / f"answer{suffix}")
+    return folder / "answer.receipt"
