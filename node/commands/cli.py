@@ -11,6 +11,12 @@ from node.commands.syntax.chat import run_command
 from node.commands.syntax.keys import keys
 from node.commands.syntax.models import bench_command, models
 from node.commands.syntax.networks import demo_command, devnet_command, load_command
+from node.commands.syntax.owner import (
+    completion_command,
+    config_group,
+    logs_command,
+    top_command,
+)
 from node.commands.syntax.peer import join_command, peers_command, receipts_command, status_command
 from node.commands.syntax.tasks import ask_command, get_command, put_command, verify_command
 
@@ -27,11 +33,15 @@ COMMANDS: tuple[click.Command, ...] = (
     status_command,
     peers_command,
     receipts_command,
+    top_command,
+    logs_command,
+    config_group,
     models,
     bench_command,
     keys,
     devnet_command,
     load_command,
+    completion_command,
 )
 
 

@@ -103,7 +103,7 @@ async def change_models(
             "served until this peer ends; to serve it after a restart too:"
             f" join with --model {safe(found['name'])}"
         )
-    elif what == "add":
+    else:
         join = f"python -m node join … --model {safe(found['name'])} --state {safe(state)}"
         if running:
             console.print(f"kept, but this running peer does not serve it: {found['why_not']}")
@@ -112,6 +112,9 @@ async def change_models(
             console.print(f"serve it: {join.replace(' …', '', 1)}")
     if not running:
         console.print(f"no peer is running on {safe(state)} now")
+    # A language model is talked with; what others do is asked of them.
+    tries = f"run {found['name']}" if found["format"] == "gguf" else f"ask {found['name']} --help"
+    console.print(f"try it: python -m node {safe(tries)}")
 
 
 async def _change_alone(

@@ -18,7 +18,7 @@ from node.local import questions
 from node.local.control import Command, Emit, unheard
 from node.local.indexing import Indexing, list_sources
 from node.local.model_commands import ModelCommands, check_not_loading, named_as, own_models
-from node.local.receipts import read_answer
+from node.local.views import Views, model_name
 from node.peer import Node
 from node.serving.infer_role import EMBED, GENERATE, NEAREST
 from node.serving.nearest import INDEX_BYTES_MAX
@@ -50,7 +50,7 @@ class LocalCommands:
             "peers": self.peers,
             **ModelCommands(self.node).commands(),
             "receipts": self.receipts,
-            "receipt": self.receipt,
+            **Views(self.node).commands(),
             "ask": self.ask,
             "embed": self.embed,
             "sources": self.sources,
@@ -94,7 +94,14 @@ class LocalCommands:
                 "quota_bytes": store.quota_bytes,
                 "blocks": store.blocks,
             },
-            "engine": {"restarts": engine.restarts, "last_failure": engine.last_failure},
+            "engine": {
+                "restarts": engine.restarts,
+                "last_failure": engine.last_failure,
+                "units_done": engine.units_done,
+                "memory_bytes": sum(
+                    it.memory_bytes for it in node.dependencies.engine.loaded().values()
+                ),
+            },
             "same_key_elsewhere": node.peers.handshake_log.same_key,
             "clock_wrong_s": node.peers.handshake_log.clock_wrong_s(),
             "problems": list(node.peers.problems.values())[-5:] + node.log[-5:],
@@ -130,19 +137,9 @@ class LocalCommands:
             for row, it in zip(rows, later, strict=True)
         ]
         for it in told:
-            it["model_name"] = self._called(it["route"][-1]["model"])
+            it["model_name"] = model_name(self.node, it["route"][-1]["model"])
         shown = as_maps.fitting(told)
         return {"receipts": shown, "left_out": len(told) - len(shown)}
-
-    def _called(self, model: str | None) -> str:
-        """What a model is called here; its id where it has no name, nothing for no model."""
-        manifest = None if model is None else self.node.models.manifest_of(ContentId.parse(model))
-        return manifest.name if manifest is not None else model or ""
-
-    async def receipt(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """One kept answer as it was signed, with its input and its output."""
-        answer_id = _content_id(arguments.get("id"))
-        return dict(await read_answer(self.node.dependencies.store, answer_id))
 
     # Asking
 

@@ -186,6 +186,8 @@ def own_models(node: Node) -> list[dict[str, Any]]:
             "state": state,
             "id": str(loaded.model),
             "units_per_s": round(loaded.units_per_s, 2),
+            "memory_bytes": loaded.memory_bytes,
+            "profile": loaded.profile,
             "problem": problem,
         }
     for model, why in engine.quarantined.items():
