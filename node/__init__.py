@@ -4,12 +4,9 @@ For builders there is the client of a gateway: `node.connect()`, or `node.connec
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from node.client.blocking import connect_blocking as connect_blocking
-    from node.client.net import connect as connect
-
+# Their types stand in `__init__.pyi`.
 _OFFERED = {"connect": "node.client.net", "connect_blocking": "node.client.blocking"}
 
 

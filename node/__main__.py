@@ -75,7 +75,7 @@ def _runtime() -> object:
         transport=TcpTransport(wall_ns=time.time_ns),
         cache_folder=cache / "baton",
         # The compiler is found where a person's own shell would find it.
-        engine=EngineConfig(search_path=os.environ.get("PATH", os.defpath)),
+        engine_config=EngineConfig(search_path=os.environ.get("PATH", os.defpath)),
         machine=Machine(
             monotonic_s=time.monotonic,
             cpu_s=time.process_time,

@@ -1,4 +1,4 @@
-"""What a peer is told when it starts: frozen, checked at birth."""
+"""The configuration of one peer: frozen, and checked when it is made."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ from wire import limits
 from wire.errors import InputError
 from wire.kinds import Role
 
-# What a peer does where nobody says otherwise. A gateway needs clients; it comes by asking for it.
+# What a peer does by default. A gateway serves clients, so it has to be asked for.
 ROLES_DEFAULT = frozenset({Role.DATA, Role.INFER, Role.VERIFY, Role.STORE})
 QUOTA_BYTES_DEFAULT = 20 << 30
 QUOTA_BYTES_MIN = 16 << 20
@@ -28,26 +28,26 @@ class NodeConfig:
     quota_bytes: int = QUOTA_BYTES_DEFAULT
     # Where HTTP is served, if it is.
     gateway: GatewayConfig | None = None
-    # What the machine's owner allows.
+    # What the machine's owner lets Baton use.
     guest: GuestConfig = field(default_factory=GuestConfig)
-    # How long a leaving peer may take to finish what it holds.
+    # How long a leaving peer may take to finish its work.
     leave_s: float = 10.0
 
     def __post_init__(self) -> None:
         if self.quota_bytes < QUOTA_BYTES_MIN:
             raise InputError(
-                f"a quota of {self.quota_bytes} bytes holds nothing",
+                f"a quota of {self.quota_bytes} bytes is too small",
                 todo=f"give at least {QUOTA_BYTES_MIN >> 20} MiB (--quota 20GB)",
             )
         if not 1 <= len(self.peers.network.encode()) <= limits.NAME_BYTES_MAX:
             raise InputError(
-                f"the name of a network has 1 to {limits.NAME_BYTES_MAX} bytes,"
+                f"the name of a network must have 1 to {limits.NAME_BYTES_MAX} bytes,"
                 f" not {len(self.peers.network.encode())}",
                 todo="give another with --network",
             )
         if (Role.GATEWAY in self.roles) is (self.gateway is None):
             raise InputError(
-                "a gateway serves HTTP, and whoever serves HTTP is one",
+                "the role gateway and an address for HTTP belong together",
                 todo="give --role gateway with --http ADDRESS:PORT",
             )
         for path in self.files:

@@ -1,4 +1,4 @@
-"""What a gateway is told when it starts: frozen, checked at birth."""
+"""The configuration of a gateway: frozen, and checked when it is made."""
 
 import ipaddress
 import re
@@ -39,7 +39,7 @@ class GatewayConfig:
     def __post_init__(self) -> None:
         check_verdicts(self.needed, self.verifiers)
         if not 0 <= self.port <= 65535:
-            raise InputError(f"{self.port} is no TCP port", todo=f"for example {HTTP_DEFAULT}")
+            raise InputError(f"{self.port} is not a TCP port", todo=f"for example {HTTP_DEFAULT}")
         try:
             ipaddress.ip_address(self.host)
         except ValueError as error:
@@ -69,5 +69,5 @@ def check_verdicts(needed: int, verifiers: int) -> None:
     if not 0 <= needed <= verifiers <= limits.VERIFIERS_MAX or (verifiers and not needed):
         raise InputError(
             f"{needed} of {verifiers} verdicts cannot be asked for",
-            todo="for example 2/3, or 0/0 for an answer that nobody checks",
+            todo="for example 2/3, or 0/0 for an answer without a check",
         )

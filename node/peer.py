@@ -120,7 +120,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             await node.models.check_meant(name)
         capacity.leg_server, capacity.fair_queue = (
             node.leg_server,
-            node.verify_role.infer.fair_queue,
+            node.verify_role.infer_role.fair_queue,
         )
         capacity.probing = node.probing
         peers.handlers[Offer] = node.leg_server.on_offer

@@ -83,12 +83,12 @@ class AntiEntropy:
         wanted: list[bytes] = []
         if seen is not None and seen < mine.record.seq:
             newer.append(mine)
-        for it in both:
-            seq, ours = theirs.pop(it.key), it.heard.record.seq
+        for pair in both:
+            seq, ours = theirs.pop(pair.key), pair.heard.record.seq
             if seq < ours:
-                newer.append(it.heard)
+                newer.append(pair.heard)
             elif seq > ours:
-                wanted.append(it.key)
+                wanted.append(pair.key)
         self._estimate(other, count, both)
         first = [mine] if seen is None else []
         unknown = self._drawn(self.view.unheard(theirs), self._news_max(len(self.view)))

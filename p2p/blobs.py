@@ -32,7 +32,7 @@ from wire.errors import (
 from wire.kinds import Role
 from wire.message import BlockReply, Message, Want
 from wire.tree import Block as StoredBlock
-from wire.tree import Node
+from wire.tree import TreeNode
 
 # Blocks asked of one source at a time: enough to fill a link of 100 ms and 80 Mbit/s.
 WANTS_PER_SOURCE = 4
@@ -238,7 +238,7 @@ class Blobs:
 
     def _learn_size(self, download: _Download, root: bytes) -> None:
         is_tree = download.root.is_tree
-        download.size_bytes = Node.from_bytes(root).size_bytes if is_tree else len(root)
+        download.size_bytes = TreeNode.from_bytes(root).size_bytes if is_tree else len(root)
         if download.size_bytes > download.size_bytes_max:
             raise Oversize(
                 f"content of {download.size_bytes} bytes,"

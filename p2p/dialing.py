@@ -73,6 +73,7 @@ class Dialing:
             self._peers[peer] = _Target(addresses, dialing=target.dialing, proven=target.proven)
 
     def connected(self, peer: PeerId) -> None:
+        """A connection to the peer stands, whoever opened it: earlier failures no longer count."""
         self._connected.add(peer)
         if (target := self._peers.get(peer)) is not None:
             # A call of ours that is still under way says itself when it has ended.
@@ -91,11 +92,13 @@ class Dialing:
         self._peers.pop(peer, None)
 
     def succeeded(self, dial: Dial, peer: PeerId) -> None:
+        """A dial has ended in a connection to `peer`."""
         if dial.peer is None:
             self._bootstrap_peers[dial.addresses[0]] = peer
         self._ended(dial, failed=False, now_s=0.0)
 
     def failed(self, dial: Dial, now_s: float) -> None:
+        """A dial has ended without a connection at `now_s`; the next one is made later."""
         self._ended(dial, failed=True, now_s=now_s)
 
     def _ended(self, dial: Dial, *, failed: bool, now_s: float) -> None:

@@ -48,6 +48,7 @@ class Search:
     _next: list[PeerId] = field(default_factory=list)
 
     def begin(self, peers: list[PeerId]) -> None:
+        """Start with these peers, nearest first."""
         self._next = list(peers)
 
     def round(self) -> list[PeerId]:

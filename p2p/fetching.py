@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed
-from wire.tree import Node
+from wire.tree import TreeNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ def below(block: ContentId, data: bytes, due: Due) -> list[tuple[ContentId, Due]
 
     Malformed if the tree above said another size, or if it is too deep; WireError if it is no node.
     """
-    node = Node.from_bytes(data) if block.is_tree else None
+    node = TreeNode.from_bytes(data) if block.is_tree else None
     size_bytes = len(data) if node is None else node.size_bytes
     if due.size_bytes not in (None, size_bytes):
         raise Malformed(

@@ -66,12 +66,15 @@ class PeerRpc:
         return self.streams.endpoint
 
     def connected(self) -> frozenset[PeerId]:
+        """The peers to which a connection stands."""
         return self.endpoint.connected()
 
     def standing(self, peer: PeerId) -> Standing:
+        """How a peer is regarded here now, by what it did."""
         return self.scores.standing(peer, trio.current_time())
 
     def offended(self, peer: PeerId, offence: Offence) -> None:
+        """Count an offence of a peer against its standing; our own peer never has any."""
         # Neither what others have us do nor their verdicts may turn us against ourselves.
         if peer == self.me:
             return

@@ -60,6 +60,7 @@ class Peers(PeerRpc):
     discovery: Discovery = field(init=False)
 
     def statistics(self) -> PeersStatistics:
+        """Adverts heard and refused, calls served and failed, since the peer started."""
         return PeersStatistics(
             adverts_heard=self.advertiser.heard,
             adverts_refused=dict(self.advertiser.refused),

@@ -285,6 +285,7 @@ class Streams:
                 del self._inbound[peer]
 
     def statistics(self) -> StreamsStatistics:
+        """Streams open now and unread bytes, and what was opened, reused, refused and served."""
         idle = sum(len(pool.idle) for pool in self._pools.values())
         return StreamsStatistics(
             open_out=self._counts["out"],

@@ -149,7 +149,8 @@ class Endpoint(Protocol):
         """Close every connection to `peer`. Nothing happens where there is none."""
         ...
 
-    def connected(self) -> frozenset[PeerId]: ...
+    def connected(self) -> frozenset[PeerId]:
+        """The peers to which at least one connection stands."""
 
     def is_connected(self, peer: PeerId) -> bool: ...
 
@@ -161,13 +162,15 @@ class Endpoint(Protocol):
         """Call back at every change, in order. The callback neither waits nor raises."""
         ...
 
-    async def subscribe(self, topic: str) -> Subscription: ...
+    async def subscribe(self, topic: str) -> Subscription:
+        """The topic's messages from now on; its queue is bounded and drops what comes beyond it."""
 
     async def publish(self, topic: str, data: bytes) -> None:
         """Hand `data` to the topic. At most GOSSIP_BYTES_MAX; delivery is likely, not certain."""
         ...
 
-    def statistics(self) -> EndpointStatistics: ...
+    def statistics(self) -> EndpointStatistics:
+        """What is open now, and what was refused or dropped since the endpoint was opened."""
 
 
 Accept = Callable[[PeerId, ByteStream], Awaitable[None]]

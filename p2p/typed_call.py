@@ -17,8 +17,11 @@ class CallChannel(Protocol):
 
     @property
     def peer(self) -> PeerId: ...
-    async def send(self, payload: bytes) -> None: ...
-    async def receive(self) -> bytes: ...
+    async def send(self, payload: bytes) -> None:
+        """Send one message's bytes; TransportError if the other side is gone or too slow."""
+
+    async def receive(self) -> bytes:
+        """The bytes of the next message; TransportError if none comes."""
 
 
 @dataclass(slots=True)
@@ -35,6 +38,7 @@ class TypedCall:
         return self.channel.peer
 
     async def send(self, message: Message) -> None:
+        """Send a message; LocalProtocolError out of turn, TransportError if it does not arrive."""
         self.conversation.sent(message)
         await self.channel.send(encode(message))
 

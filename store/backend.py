@@ -29,4 +29,5 @@ class Backend(Protocol):
         """Run slow work where it does not stop the loop."""
         ...
 
-    def statistics(self) -> CommitStatistics: ...
+    def statistics(self) -> CommitStatistics:
+        """How many commits and writes there were since the store was opened, and what waits."""

@@ -24,7 +24,7 @@ from store.seam import Pin, Row
 from wire import limits
 from wire.content import ContentId
 from wire.errors import Corrupt, Oversize, StoreFull, WireError
-from wire.tree import Block, Node
+from wire.tree import Block, TreeNode
 
 # What was read lately; at 256 KiB a block this remembers 16 GiB of reading.
 RECENT_MAX = 65_536
@@ -56,6 +56,7 @@ class Recency:
         self._read[content_id] = None
 
     def take(self, content_id: ContentId) -> bool:
+        """Forget that a content was read; whether it had been."""
         return self._read.pop(content_id, self) is None
 
     def guarded(self, content_id: ContentId) -> bool:
@@ -74,6 +75,7 @@ class Counters:
 
     @classmethod
     def read(cls, rows: Rows) -> "Counters":
+        """The counters as they are kept; zeros in a new store."""
         row = rows.get(COUNTERS, _COUNTERS_KEY)
         return cls(*_COUNTERS.unpack(row)) if row is not None else cls()
 
@@ -96,6 +98,7 @@ class Catalog:
         self._before = self.counters.to_bytes()
 
     def finish(self) -> None:
+        """Write the counters if they changed; the last step of a transaction."""
         after = self.counters.to_bytes()
         if after != self._before:
             self.rows.put(COUNTERS, _COUNTERS_KEY, after)
@@ -149,7 +152,7 @@ class Catalog:
         if data is None or not content_id.matches(data):
             return ()
         try:
-            return Node.from_bytes(data).children
+            return TreeNode.from_bytes(data).children
         except WireError:
             # Only a node of another version of ours; it holds nothing that we could read.
             return ()
@@ -157,6 +160,7 @@ class Catalog:
     # Eviction
 
     def enqueue(self, content_id: ContentId) -> None:
+        """Put a content last in the queue of what may be evicted."""
         self.rows.put(QUEUE, _TICK.pack(self.counters.next_tick), content_id)
         self.counters.next_tick += 1
 
@@ -229,11 +233,13 @@ class Catalog:
     # Pins and holds
 
     def pin(self, pin: Pin) -> None:
+        """Keep a content until this pin is taken off; the same pin twice is one."""
         if not self._pinned(pin.id):
             self.hold(pin.id)
         self.rows.put(PINS, pin.id + pin.why.encode(), b"")
 
     def unpin(self, pin: Pin) -> None:
+        """Take a pin off; without any pin left the content may be evicted."""
         if self.rows.delete(PINS, pin.id + pin.why.encode()) and not self._pinned(pin.id):
             self._release(pin.id)
 
@@ -291,6 +297,7 @@ class Catalog:
     # Records
 
     def write(self, row: Row) -> None:
+        """Keep a small record, or delete it where its value is None."""
         if row.value is None:
             self.rows.delete(row.table, row.key)
         else:
@@ -304,7 +311,7 @@ def check_block(block: Block) -> None:
     if not block.id.matches(block.data):
         raise Corrupt(f"{block.id.short}: these are not the bytes this id names")
     if block.id.is_tree:
-        Node.from_bytes(block.data)
+        TreeNode.from_bytes(block.data)
 
 
 def every_size(rows: Rows, table: str) -> Iterator[tuple[bytes, int]]:

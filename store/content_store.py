@@ -263,6 +263,7 @@ class ContentStore:
         return await check.check(self._backend)
 
     def statistics(self) -> Statistics:
+        """What is stored now, in blocks and bytes, and what was written since it was opened."""
         with self._backend.reading() as rows:
             counters = Counters.read(rows)
         figures = self._backend.statistics()

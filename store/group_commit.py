@@ -109,6 +109,7 @@ class Committer:
         return True
 
     def statistics(self) -> CommitStatistics:
+        """Commits, writes, the largest group, what waits now, and what was dropped."""
         return CommitStatistics(
             self._commits, self._puts, self._largest_group, len(self._queue), self._dropped
         )

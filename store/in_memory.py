@@ -44,6 +44,7 @@ class MemoryRows:
         return None if value is None else len(value)
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
+        """Write a value under a key of a table, in place of an earlier one."""
         kept = self._tables[table]
         if key not in kept.values:
             insort(kept.keys, bytes(key))
@@ -97,6 +98,7 @@ class MemoryBackend:
         return work()
 
     def statistics(self) -> CommitStatistics:
+        """Each write is a commit of its own here."""
         return CommitStatistics(
             commits=self._puts, puts=self._puts, largest_group=min(1, self._puts)
         )

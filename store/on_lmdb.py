@@ -51,6 +51,7 @@ class LmdbRows:
         return None if value is None else len(value)
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
+        """Write a value under a key of a table, replacing an earlier one; lmdb.Error."""
         self._transaction.put(key, value, db=self._tables[table])
 
     def insert(self, table: str, key: bytes, value: bytes) -> bool:
@@ -113,7 +114,7 @@ class _Gate:
                 self._changed.notify_all()
 
 
-class Environment:
+class LmdbEnvironment:
     """An open LMDB environment: transactions, and a map that grows when it must."""
 
     def __init__(self, environment: Any, tables: dict[str, Any]) -> None:
@@ -156,7 +157,7 @@ class Environment:
 class LmdbBackend:
     """See `store.backend.Backend`."""
 
-    def __init__(self, environment: Environment, quota_bytes: int, recency: Recency) -> None:
+    def __init__(self, environment: LmdbEnvironment, quota_bytes: int, recency: Recency) -> None:
         self._environment = environment
         self._quota_bytes = quota_bytes
         self._recency = recency
@@ -176,6 +177,7 @@ class LmdbBackend:
         return await trio.to_thread.run_sync(work, limiter=self._readers)
 
     def statistics(self) -> CommitStatistics:
+        """What the writer did since the store was opened, and what waits for it."""
         return self.committer.statistics()
 
     def _run_group(self, group: Sequence[CommitRequest[Any]]) -> None:
@@ -202,7 +204,7 @@ async def open_store(folder: Path, *, quota_bytes: int) -> AsyncIterator[Store]:
         try:
             with _translated():
                 tables = {name: handle.open_db(name.encode()) for name in (*CATALOG_TABLES, *Table)}
-            backend = LmdbBackend(Environment(handle, tables), quota_bytes, recency)
+            backend = LmdbBackend(LmdbEnvironment(handle, tables), quota_bytes, recency)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(backend.committer.run)
                 try:

@@ -21,7 +21,8 @@ class Rows(Protocol):
         """The bytes of a value without copying it; None where there is none."""
         ...
 
-    def put(self, table: str, key: bytes, value: bytes) -> None: ...
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        """Write a value under a key of a table, in place of an earlier one."""
 
     def insert(self, table: str, key: bytes, value: bytes) -> bool:
         """As `put`, but False and no change where the key is taken."""

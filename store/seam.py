@@ -239,4 +239,5 @@ class Store(Protocol):
         """Walk everything, repair what can be repaired, and say what was done."""
         ...
 
-    def statistics(self) -> Statistics: ...
+    def statistics(self) -> Statistics:
+        """What is stored now, in blocks and bytes, and what was written since it was opened."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from wire import limits
 from wire.content import ContentId
 from wire.errors import Corrupt, Malformed
-from wire.tree import Node
+from wire.tree import TreeNode
 
 
 class CorruptBlock(Corrupt):
@@ -27,7 +27,7 @@ class CorruptBlock(Corrupt):
 def total_bytes(read: Callable[[ContentId], bytes], root: ContentId) -> int:
     """The bytes of the whole blob, as its root says."""
     data = read(root)
-    return Node.from_bytes(data).size_bytes if root.is_tree else len(data)
+    return TreeNode.from_bytes(data).size_bytes if root.is_tree else len(data)
 
 
 def leaves(read: Callable[[ContentId], bytes], root: ContentId) -> Iterator[bytes]:
@@ -40,7 +40,7 @@ def leaves(read: Callable[[ContentId], bytes], root: ContentId) -> Iterator[byte
         content_id, size_bytes, depth = work.pop()
         data = read(content_id)
         if content_id.is_tree:
-            node = Node.from_bytes(data)
+            node = TreeNode.from_bytes(data)
             if depth == limits.TREE_DEPTH_MAX:
                 raise Malformed(f"{root.short}: a tree deeper than {limits.TREE_DEPTH_MAX}")
             if depth and node.size_bytes != size_bytes:
@@ -74,7 +74,7 @@ def missing(
             continue
         if not content_id.is_tree:
             continue
-        node = Node.from_bytes(read(content_id))
+        node = TreeNode.from_bytes(read(content_id))
         if depth == limits.TREE_DEPTH_MAX:
             raise Malformed(f"{root.short}: a tree deeper than {limits.TREE_DEPTH_MAX}")
         if depth and node.size_bytes != size_bytes:

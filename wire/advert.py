@@ -48,16 +48,20 @@ class Advert(SignedRecord):
     leaving: bool
 
     def check(self) -> None:
+        """Malformed if a model is named twice."""
         if len({offer.model for offer in self.models}) != len(self.models):
             raise Malformed("an advert names a model twice")
 
     def plays(self, role: Role) -> bool:
+        """Whether the peer says that it plays this role."""
         return bool(self.roles >> role & 1)
 
     def offer_of(self, model: ContentId) -> ModelOffer | None:
+        """What the advert offers of a model; None if it does not offer it."""
         return next((offer for offer in self.models if offer.model == model), None)
 
     def expired(self, wall_s: float) -> bool:
+        """Whether the peer leaves, or the advert is too old at `wall_s` (seconds of Unix time)."""
         return self.leaving or wall_s >= self.issued_at_s + self.ttl_s
 
 

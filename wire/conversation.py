@@ -119,9 +119,11 @@ class CallProtocol:
         self.state = TRANSITIONS[key]
 
     def sent(self, message: Message) -> None:
+        """Note a message of our own; LocalProtocolError if it may not be sent now."""
         self.said(self.side, message)
 
     def received(self, message: Message) -> None:
+        """Note a message of the other side; RemoteProtocolError if it was not allowed now."""
         self.said(_OTHER[self.side], message)
 
 

@@ -89,6 +89,7 @@ class Swap(Message):
     digest: Annotated[bytes, Between(0, limits.DIGEST_BYTES_MAX)]
 
     def check(self) -> None:
+        """Malformed if the digest is not a whole number of entries."""
         if len(self.digest) % limits.DIGEST_ENTRY_BYTES:
             raise Malformed(f"a digest has entries of {limits.DIGEST_ENTRY_BYTES} bytes")
 
@@ -107,6 +108,7 @@ class Newer(Message):
     same_key: AdvertBytes | None
 
     def check(self) -> None:
+        """Malformed if `wanted` is not a whole number of keys."""
         if len(self.wanted) % limits.DIGEST_KEY_BYTES:
             raise Malformed(f"what is wanted is named by {limits.DIGEST_KEY_BYTES} bytes each")
 
@@ -282,6 +284,7 @@ MESSAGES: dict[Kind, type[Message]] = {
 
 
 def encode(message: Message) -> bytes:
+    """The bytes of one message, its kind and its fields; Malformed if a value has no encoding."""
     return pack([int(message.KIND), message.to_fields()])
 
 

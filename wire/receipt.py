@@ -68,6 +68,7 @@ class Verdict(SignedRecord):
     duration_ms: Int
 
     def check(self) -> None:
+        """Malformed if rows and differences do not match, or if it agrees without a check."""
         if len(self.sampled) != len(self.worst_ppb):
             raise Malformed("a verdict has one difference for each row it sampled")
         if self.agrees and not self.could_check:
@@ -94,5 +95,6 @@ class Answer(SignedRecord):
     duration_ms: Int
 
     def check(self) -> None:
+        """Malformed unless the candidates are in order and each is named once."""
         if tuple(sorted(set(self.candidates))) != self.candidates:
             raise Malformed("candidates stand in order of their keys, each once")

@@ -73,6 +73,7 @@ class Task(SignedRecord):
     nonce: Annotated[bytes, Between(16, 16)]
 
     def check(self) -> None:
+        """Malformed unless a data leg comes first, where there is no input, and nowhere else."""
         if self.input is None and self.stages[0].role is not Role.DATA:
             raise Malformed("a task without input begins with a data leg")
         if any(stage.role is Role.DATA for stage in self.stages[1:]):

@@ -15,7 +15,7 @@ from wire.errors import Malformed, Oversize
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class TreeNode:
     """The children of one tree node, in order, and the bytes of content below it."""
 
     size_bytes: int
@@ -125,7 +125,7 @@ class TreeBuilder:
     def _close(self, level: int) -> Iterator[Block]:
         row = self._rows[level]
         size = sum(size_bytes for _, size_bytes in row)
-        data = Node(size, tuple(child for child, _ in row)).to_bytes()
+        data = TreeNode(size, tuple(child for child, _ in row)).to_bytes()
         self._rows[level] = []
         if level + 1 == len(self._rows):
             self._rows.append([])

@@ -60,6 +60,7 @@ class TaskState:
     error: BatonError | None = None
 
     def on_event(self, event: Event) -> None:
+        """Keep what happened, up to `EVENTS_MAX` events, and tell whoever watches the task."""
         # Pieces are large and provisional: who was not there to see them reads the output.
         if len(self.events) < EVENTS_MAX and not isinstance(event, Streamed | Restarted):
             self.events.append(event)

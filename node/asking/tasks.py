@@ -71,6 +71,7 @@ class TaskRunner:
     _retried: int = 0
 
     def statistics(self) -> TaskStatistics:
+        """How many tasks were accepted, answered, failed and retried, and how many run now."""
         return TaskStatistics(
             accepted=self._accepted,
             answered=self._answered,
@@ -115,6 +116,7 @@ class TaskRunner:
                 raise nobody_can(stage)
 
     def under_way(self, task_id: ContentId) -> bool:
+        """Whether the task with this id is running now."""
         return task_id in self._runs
 
     def cancel(self, task_id: ContentId) -> None:

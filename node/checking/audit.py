@@ -56,6 +56,7 @@ class AuditReport:
         return bool(self.points) and all(it.status is not Status.FAILS for it in self.points)
 
     def note(self, good: bool | None, what: str, detail: str = "") -> None:
+        """Add a point: what it is about, and whether it holds; None if that cannot be known."""
         status = Status.UNKNOWN if good is None else Status.HOLDS if good else Status.FAILS
         self.points.append(Point(status, what, detail))
 

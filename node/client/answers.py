@@ -74,7 +74,7 @@ class Pieces:
     _until_s: float | None = None
     _body: ResponseBody | None = None
     _over: bool = False
-    _events: EventReader = field(default_factory=EventReader)
+    _event_reader: EventReader = field(default_factory=EventReader)
     _reader: PieceReader = field(default_factory=PieceReader)
     _ready: deque[AnswerPiece] = field(default_factory=deque)
 
@@ -124,7 +124,7 @@ class Pieces:
         data = await self._body.part()
         if data is None:
             raise Malformed("the gateway's answer ended in the middle")
-        for event in self._events.feed(data):
+        for event in self._event_reader.feed(data):
             self._ready += self._reader.take(event)
             if self._reader.over:
                 await self.aclose()

@@ -1,4 +1,4 @@
-"""`ask`: one task, shown step by step, and its receipt kept."""
+"""`ask`: submits one task, shows it step by step, and keeps its receipt."""
 
 import json
 import struct
@@ -19,7 +19,7 @@ SOCKET = "control.sock"
 
 
 async def ask(state: Path, arguments: dict[str, Any], *, as_json: bool) -> None:
-    """Have the running peer ask, and show what comes."""
+    """Submit a task through the running peer and show its answer; BatonError if it fails."""
     deadline_s = float(arguments["deadline_s"]) + 30
     tell = _silent if as_json else show_event
     sources = arguments.get("sources")
@@ -107,7 +107,7 @@ def show_answer(result: Mapping[str, Any], saved: Path) -> None:
     elif result["operation"] != "generate":
         console.print(f"\n{safe(found['text'])}")
     if result["kept_before"]:
-        console.print("\n[dim]answered before: the kept answer, checked then[/dim]")
+        console.print("\n[dim]this answer was kept from an earlier task, and checked then[/dim]")
     show_route(result)
     console.print(f"receipt {result['receipt']}\n  check it: python -m node verify {saved}")
 
@@ -120,7 +120,7 @@ def show_passages(passages: list[Mapping[str, Any]]) -> None:
 
 
 def show_route(result: Mapping[str, Any], name: Callable[[str], str] = short) -> None:
-    """Who did which leg, how long it took, who checked; `name` says how peers are called."""
+    """Print who did which leg, in how long, and who checked it; `name` turns an id into a name."""
     console.print("\n[bold]route[/bold]")
     for leg in result["route"]:
         reused = " (computed before)" if leg["reused"] else ""
@@ -143,7 +143,7 @@ def _verdict_words(verdict: Mapping[str, Any], name: Callable[[str], str]) -> st
 
 
 def show_event(event: Mapping[str, Any]) -> None:
-    """One line for what happens on the way."""
+    """Print one line for an event of a task under way."""
     match event["event"]:
         case "accepted":
             console.print(f"accepted: task {event['task']} is in the journal")
@@ -161,7 +161,7 @@ def show_event(event: Mapping[str, Any]) -> None:
                 known = "1 verifier of this model is"
             console.print(
                 f"  {known} known and {event['needed']} have to agree: waiting for more;"
-                " --verdicts 0/0 does without"
+                " --verdicts 0/0 asks for no check"
             )
         case "failed":
             peer = f"[cyan]{short(event['peer'])}[/cyan]"

@@ -30,7 +30,7 @@ async def bench(config: NodeConfig, runtime: Runtime, seconds: float, *, as_json
     name = config.models[0]
     async with (
         _found(config.state, name) as (manifest, files),
-        open_engine(config, runtime.cache_folder, runtime.engine) as engine,
+        open_engine(config, runtime.cache_folder, runtime.engine_config) as engine,
     ):
         figures = await measure(engine, manifest, files, seconds)
     if as_json:
@@ -51,7 +51,7 @@ async def _found(state: Path, name: str) -> AsyncIterator[tuple[Manifest, Mappin
         return
     if not (state / "version").exists():
         raise InputError(
-            f"there is no model {name[:80]!r}: {state} keeps none",
+            f"there is no model {name[:80]!r}: the state folder {state} keeps none",
             todo="name a file, or keep one: python -m node models add FILE",
         )
     async with open_store(state, quota_bytes=QUOTA_BYTES) as store:
@@ -60,7 +60,7 @@ async def _found(state: Path, name: str) -> AsyncIterator[tuple[Manifest, Mappin
         if manifest is None:
             raise InputError(
                 f"the model {name[:80]} is not kept here",
-                todo=f"bring it: python -m node models pull {name[:80]}",
+                todo=f"fetch it: python -m node models pull {name[:80]}",
             )
         folder = state / "models" / str(manifest.id)
         await trio.Path(folder).mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ async def _found(state: Path, name: str) -> AsyncIterator[tuple[Manifest, Mappin
 
 
 def _described(path: Path) -> tuple[Manifest, Mapping[str, Path]]:
-    """A model as a peer would know it: by the same id, so that what is compiled is found again."""
+    """A model under the id that a peer would give it, so that compiled graphs are reused."""
     described = describe(path)
     contents = {name: _content(name, it) for name, it in described.files.items()}
     return described.manifest(contents), described.files

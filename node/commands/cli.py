@@ -1,24 +1,24 @@
 """The command line: the commands there are.
 
-Nothing here or below `node.commands.syntax` imports the network, an engine or a web library before
+Nothing here or in the files `cli_*.py` imports the network, an engine or a web library before
 a command runs, so that `--help`, `--version` and a misspelt word are answered at once.
 """
 
 import click
 
-from node.commands.command import Group
-from node.commands.syntax.chat import run_command
-from node.commands.syntax.keys import keys
-from node.commands.syntax.models import bench_command, models
-from node.commands.syntax.networks import demo_command, devnet_command, load_command
-from node.commands.syntax.owner import (
+from node.commands.cli_chat import run_command
+from node.commands.cli_keys import keys
+from node.commands.cli_models import bench_command, models
+from node.commands.cli_networks import demo_command, devnet_command, load_command
+from node.commands.cli_owner import (
     completion_command,
     config_group,
     logs_command,
     top_command,
 )
-from node.commands.syntax.peer import join_command, peers_command, receipts_command, status_command
-from node.commands.syntax.tasks import ask_command, get_command, put_command, verify_command
+from node.commands.cli_peer import join_command, peers_command, receipts_command, status_command
+from node.commands.cli_tasks import ask_command, get_command, put_command, verify_command
+from node.commands.command import Group
 
 # The version of pyproject.toml; a test holds the two together.
 VERSION = "0.1.0"
@@ -50,7 +50,7 @@ COMMANDS: tuple[click.Command, ...] = (
     # Nothing typed is an error of one line like any other, not a page on standard error.
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    examples=("demo", "join", "ask minilm --source pydoc:try"),
+    examples=("demo", "run smollm2", "join", "ask minilm --source pydoc:try"),
 )
 @click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
 @click.version_option(VERSION, prog_name="baton", message="%(prog)s %(version)s")

@@ -1,7 +1,7 @@
 """What every command of the command line has: examples at the end of its help, and light imports.
 
-What is typed is described in `node.commands.syntax`, which is imported for every command, also for
-`--help`; what a command does lies beside that folder, and is imported only when the command runs.
+What can be typed is described in the files `cli_*.py`, which are imported for every command, also
+for `--help`; what a command does lies beside them, and is imported only when the command runs.
 """
 
 from collections.abc import Awaitable, Callable, Sequence

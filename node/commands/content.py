@@ -18,7 +18,7 @@ DEADLINE_S = 24 * 3600.0
 
 
 def bar() -> Progress:
-    """How far something is; on standard error, so that content may go to standard output."""
+    """A progress bar on standard error, so that content may go to standard output."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     screen = Console(stderr=True)
     # Only for eyes: a script that reads standard error finds one line there, or none.
@@ -46,7 +46,7 @@ async def put(state: Path, path: Path, *, as_json: bool) -> None:
 async def get(
     state: Path, content: str, output: Path | None, *, deadline_s: float, as_json: bool
 ) -> None:
-    """Bring content here, from the store or from others, into a file or to standard output."""
+    """Fetch content into a file, or to standard output; BatonError if nobody has it in time."""
     if output is None and as_json:
         raise InputError("--json and content cannot share one output", todo="name a file: --output")
     path = output or state / f"out-{content[-16:]}"

@@ -69,7 +69,7 @@ def _picture(story: Story, now_s: float) -> Group:
     head.no_wrap = True
     counts = (
         f"{story.passages} passages; {story.accepted} tasks, {story.answered} answered,"
-        f" {story.verified} checked, {story.retried} handed on again"
+        f" {story.verified} checked, {story.retried} retried"
     )
     said = textwrap.wrap(plain_text(story.sentence), max(20, console.width - 6))[-SENTENCE_LINES:]
     sentence = Text("\n".join(said), "bold", no_wrap=True)

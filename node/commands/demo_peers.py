@@ -81,8 +81,8 @@ def prepare_folder(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         if not (folder / MARKER).exists():
             raise InputError(
-                f"{folder} is not empty and not from an earlier demo",
-                todo="name another with --folder",
+                f"{folder} is not empty, and no earlier demo made it",
+                todo="name another folder with --folder",
             )
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -52,7 +52,7 @@ class ReportOutput:
 async def devnet(
     config: DevnetConfig, machine: Machine, tcp: Transport | None, output: ReportOutput
 ) -> int:
-    """Run it and show it; the exit code."""
+    """Run the network and show it; returns the exit code."""
     if output.html is not None and not output.html.absolute().parent.is_dir():
         raise InputError(f"there is no folder for {output.html}", todo="check --html")
     if output.html is not None and output.html.is_dir():
@@ -106,7 +106,7 @@ async def _run(
 async def _end_on_signal(
     whole: trio.CancelScope, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """End as a run does that ends by itself: its folder goes with it."""
+    """End on SIGTERM as a run that ends by itself does, and delete its folder."""
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         task_status.started()
         async for _ in signals:
@@ -138,10 +138,10 @@ def config_typed(
 
 
 def replayed(path: Path) -> DevnetConfig:
-    """The run that a report describes; InputError where it is none, or another version's."""
+    """The run that a report describes; InputError where it is none, or it is another version's."""
     try:
         if path.stat().st_size > REPLAY_BYTES_MAX:
-            raise InputError(f"{path} is no report: it is too large")
+            raise InputError(f"{path} is not a report: it is too large")
         document = json.loads(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
@@ -175,7 +175,7 @@ class _Screen:
                 show()
 
     def tell(self) -> None:
-        """One line on standard error, for whoever waits for what is no screen."""
+        """One line on standard error, where there is no screen."""
         net = self.net
         if net is None or net.began_s is None:
             up = 0 if net is None else len(net.living())

@@ -1,4 +1,4 @@
-"""What `join` may be told of the machine it is a guest on."""
+"""Options of `join` and `bench` that limit what Baton takes of the machine."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

@@ -1,4 +1,4 @@
-"""`join`: be a peer, for as long as nobody stops it."""
+"""`join`: runs a peer until it is told to leave."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ class Runtime:
     environment: Environment
     transport: Transport
     cache_folder: Path
-    engine: EngineConfig
+    engine_config: EngineConfig
     machine: Machine
 
 
@@ -76,7 +76,7 @@ async def join(
             life.up.set()
             await life.leave.wait()
             if not as_json:
-                console.print("leaving: finishing what is held …")
+                console.print("leaving: finishing the work in hand …")
         nursery.cancel_scope.cancel()
 
 
@@ -93,7 +93,7 @@ async def _open_peer(config: NodeConfig, runtime: Runtime) -> AsyncIterator[Node
             transport=runtime.transport,
             store=store,
             engine=await stack.enter_async_context(
-                open_engine(config, runtime.cache_folder, runtime.engine)
+                open_engine(config, runtime.cache_folder, runtime.engine_config)
             ),
             sources=await trio.to_thread.run_sync(open_sources, config),
         )
@@ -104,7 +104,7 @@ async def _open_peer(config: NodeConfig, runtime: Runtime) -> AsyncIterator[Node
 
 @asynccontextmanager
 async def _open_http(node: Node) -> AsyncIterator[str | None]:
-    """HTTP for clients, where this peer is a gateway; the base URL."""
+    """Serve HTTP to clients if this peer is a gateway; yields the base URL, or None."""
     if node.config.gateway is None:
         yield None
         return
@@ -120,7 +120,7 @@ async def _hear_signals(
     whole: trio.CancelScope,
     task_status: TaskStatus[None],
 ) -> None:
-    """The first signal has the peer leave; one more, or one before it is up, ends it at once."""
+    """Leave at the first signal; end at once at a second one, or before the peer is up."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for _ in signals:
@@ -160,24 +160,26 @@ def announce(node: Node, url: str | None = None, *, as_json: bool) -> None:
     roles = ", ".join(sorted(role.name.lower() for role in node.config.roles))
     console.print(f"[bold]peer {node.peers.me}[/bold] is up: {roles}")
     if {Role.INFER, Role.VERIFY} & node.config.roles and not node.config.models:
-        console.print("  runs no model yet: give --model, or python -m node models add FILE")
+        console.print("  it runs no model yet: give --model, or python -m node models add FILE")
     for address in addresses:
         console.print(f"  listening on {safe(address)}")
     if url is not None:
         console.print(f"  OpenAI clients: base_url [bold]{safe(url)}/v1[/bold]")
     console.print("another machine joins this network with\n")
     console.print(f"  [bold green]{safe(join_line)}[/bold green]\n")
-    console.print(f"state in {safe(node.config.state)}; Ctrl-C leaves politely")
+    console.print(
+        f"state in {safe(node.config.state)}; Ctrl-C finishes the work in hand and leaves"
+    )
 
 
 def _reachable(addresses: tuple[str, ...]) -> str:
-    """The address to tell others: not the loopback's, where there is another."""
+    """The address to tell others: one that is not the loopback's, if there is one."""
     outside = [it for it in addresses if "/127.0.0.1/" not in it and "/ip6/::1/" not in it]
     return (outside or list(addresses) or [""])[0]
 
 
 async def narrate(node: Node) -> None:
-    """Say what changes, one line each: a log that is worth reading after a month."""
+    """Print one line for each change, and nothing else: a log that stays short for months."""
     said: dict[str, str] = {"pause": "not paused"}
 
     def say(about: str, line: str) -> None:
@@ -197,11 +199,11 @@ async def narrate(node: Node) -> None:
         for name, problem in node.model_problems.items():
             say(f"problem {name}", f"model {name}: {problem}")
         if node.peers.handshake_log.same_key:
-            say("key", "another machine uses this peer's key: a state folder was copied")
+            say("key", "another machine uses this peer's key: its state folder was copied")
         if (skew_s := node.peers.handshake_log.clock_wrong_s()) is not None:
             say("clock", f"this machine's clock differs from the others' by {abs(skew_s):.0f} s")
         if connected and not answered and trio.current_time() - node.started_s > 60:
-            say("heard", "nobody answered in the last minute: is the network there?")
+            say("heard", "no peer answered in the last minute: check this machine's network")
         else:
             said.pop("heard", None)
         await trio.sleep(0.5)

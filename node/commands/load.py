@@ -1,4 +1,4 @@
-"""`load`: tasks at a rate, whatever the answers do, and how long each took from when it was due."""
+"""`load`: tasks sent at a fixed rate (open loop), and how long each took from when it was due."""
 
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -191,7 +191,7 @@ def _show(config: LoadConfig, outcome: Outcome) -> None:
     console.print(
         f"[bold]{outcome.answered} of {outcome.due} tasks answered[/bold] at {config.rate:g}/s by"
         f" {config.clients} clients: {outcome.failed} failed, {outcome.late} late,"
-        f" {outcome.waited} waited for a client"
+        f" {outcome.waited} were sent late because every client was busy"
     )
     rows = [
         (f"{it['percent']:g} %", f"{it['latency_s']:.3f} s", int(it["count"]))
@@ -206,6 +206,6 @@ def check(config: LoadConfig) -> None:
     """InputError for a load in which nothing would be asked."""
     if config.rate * config.seconds < 1:
         raise InputError(
-            f"{config.rate:g} tasks a second for {config.seconds:g} s is not one task",
+            f"{config.rate:g} tasks a second for {config.seconds:g} s is less than one task",
             todo="give a higher --rate, or more --seconds",
         )

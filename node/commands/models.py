@@ -1,4 +1,4 @@
-"""`models`: which there are here and in the network; in from a file or from others, and out."""
+"""`models`: lists them, here and in the network; adds, fetches and removes those here."""
 
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -71,7 +71,7 @@ async def list_models(state: Path, *, as_json: bool) -> None:
 async def change_models(
     state: Path, what: str, arguments: dict[str, str], *, as_json: bool
 ) -> None:
-    """Have the running peer do it, or do it to the folder where no peer runs."""
+    """Add, fetch or remove a model through the running peer, or in the folder if none runs."""
     running = await is_running(state)
     with bar() as progress:
         task = progress.add_task(what, total=None)
@@ -106,7 +106,7 @@ async def change_models(
     else:
         join = f"python -m node join … --model {safe(found['name'])} --state {safe(state)}"
         if running:
-            console.print(f"kept, but this running peer does not serve it: {found['why_not']}")
+            console.print(f"kept, but the running peer does not serve it: {found['why_not']}")
             console.print(f"restart with: {join}")
         else:
             console.print(f"serve it: {join.replace(' …', '', 1)}")
@@ -120,11 +120,11 @@ async def change_models(
 async def _change_alone(
     state: Path, what: str, arguments: Mapping[str, str], tell: Tell
 ) -> dict[str, Any]:
-    """Without a peer: on the folder itself, which is locked meanwhile."""
+    """Add or remove a model in the folder itself, which is locked meanwhile; InputError."""
     text = arguments["what"]
     if what == "pull" or (what == "add" and not is_path(text)):
         raise InputError(
-            f"models of others come through a peer, and none is running on {state}",
+            f"a model is fetched by a running peer, and none is running on {state}",
             todo="start one: python -m node join (or name another with --state)",
         )
 

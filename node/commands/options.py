@@ -79,7 +79,7 @@ def verdicts_of(text: str) -> tuple[int, int]:
     if match is None:
         raise InputError(
             f"{text!r} is not a number of verdicts",
-            todo="2/3 asks for two that agree of three; 0/0 for an answer nobody checks",
+            todo="2/3 asks three verifiers, of whom two must agree; 0/0 asks none",
         )
     return int(match[1]), int(match[2])
 

@@ -109,7 +109,7 @@ def _verdict(row: Mapping[str, Any]) -> str:
 
 _LATER = {
     "wrong": "; doubtful: found wrong later by 2 of 3",
-    "suspect": "; doubtful: who did it was found lying since",
-    "held": "; held when checked again",
+    "suspect": "; doubtful: its peer was found lying later",
+    "held": "; confirmed when checked again",
 }
 _SHOW = {"status": _status, "peers": _peers, "receipts": _receipts}

@@ -21,7 +21,7 @@ from wire.errors import InputError, Malformed
 from wire.tree import name_of
 
 PAYLOAD_BYTES_MAX = 256 << 20
-_WHERE = "receipts lie in the state folder's receipts/; see python -m node receipts"
+_WHERE = "receipt files lie in receipts/ of the state folder; see python -m node receipts"
 LOOK_DEADLINE_S = 30.0
 # Of a question or an answer so much is shown.
 SHOWN_CHARS = 400
@@ -113,7 +113,7 @@ def _no_receipt(path: Path, raw: bytes) -> InputError:
     if isinstance(document, dict) and {"route", "verdicts"} <= document.keys():
         name = _id_of(document.get("id") or document.get("receipt"))
         return InputError(
-            f"{path} is not a receipt file, it is the receipt in words",
+            f"{path} is not a receipt file: it is the receipt as JSON, which is not signed",
             todo="fetch the file with: curl -H 'accept: application/octet-stream'"
             f" -o {name}.receipt http://{HTTP_DEFAULT}/v1/receipts/{name}",
         )

@@ -51,6 +51,7 @@ class DevnetEngine(HashEngine):
         self.lies = False
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
+        """Run the job as the hash engine does; a liar's output is wrong in every value."""
         if not self.lies:
             return await super().infer(job, emit)
 

@@ -32,12 +32,12 @@ class DevnetConfig:
     def __post_init__(self) -> None:
         if not PEERS_MIN <= self.peers <= PEERS_MAX:
             raise InputError(
-                f"{self.peers} peers are no network to try things on",
+                f"a devnet cannot have {self.peers} peers",
                 todo=f"give --peers {PEERS_MIN} to {PEERS_MAX}",
             )
         if not 1 <= self.seconds <= SECONDS_MAX:
             raise InputError(
-                f"{self.seconds:g} seconds are no run", todo=f"give 1 to {SECONDS_MAX:.0f}"
+                f"a run cannot last {self.seconds:g} seconds", todo=f"give 1 to {SECONDS_MAX:.0f}"
             )
 
         late = [it for it in self.faults if it.at_s is not None and it.at_s >= self.seconds]
@@ -88,7 +88,7 @@ class DevnetConfig:
 def config_of(document: object) -> DevnetConfig:
     """The run that a report's `run` describes; InputError, naming both versions, for another's."""
     if not isinstance(document, dict) or "version" not in document:
-        raise InputError("that is no report of devnet", todo="give a file that --json printed")
+        raise InputError("the file is not a report of devnet", todo="give what --json printed")
     if document["version"] != VERSION:
         raise InputError(
             f"the file is of version {document['version']} of devnet, this is version {VERSION}",

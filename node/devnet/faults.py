@@ -18,7 +18,7 @@ MOMENT_S_MAX = 24 * 3600.0
 
 
 class FaultScope(Enum):
-    """What a fault is about."""
+    """Whom or what a fault strikes."""
 
     # A share of the peers, at one moment.
     EVENT = auto()
@@ -41,45 +41,45 @@ class FaultKind:
 
 KINDS: dict[str, FaultKind] = {
     "kill": FaultKind(
-        FaultScope.EVENT, "the process is gone, no good-bye; its kernel closes its connections"
+        FaultScope.EVENT, "the process ends without a good-bye; its kernel closes its connections"
     ),
-    "vanish": FaultKind(FaultScope.EVENT, "the machine is gone; its connections stand half open"),
+    "vanish": FaultKind(FaultScope.EVENT, "the machine is gone; its connections stay half open"),
     "freeze": FaultKind(
-        FaultScope.EVENT, "stopped; what is sent to it waits, and so does what it sent", 20.0
+        FaultScope.EVENT, "the process stops; what it sent, and what is sent to it, waits", 20.0
     ),
-    "leave": FaultKind(FaultScope.EVENT, "leaves politely"),
+    "leave": FaultKind(FaultScope.EVENT, "the peer finishes its work and leaves"),
     "restart": FaultKind(
-        FaultScope.EVENT, "killed, and started again with its key and its store", 5.0
+        FaultScope.EVENT, "the process is killed, and started again with its key and its store", 5.0
     ),
     "restart_asker": FaultKind(
-        FaultScope.EVENT, "the same, of peers whose own tasks are under way", 5.0
+        FaultScope.EVENT, "the same, for peers whose own tasks are under way", 5.0
     ),
-    "oneway": FaultKind(FaultScope.EVENT, "is heard, and hears nobody", 30.0),
+    "oneway": FaultKind(FaultScope.EVENT, "the peer is heard, but hears nobody", 30.0),
     "partition": FaultKind(
-        FaultScope.EVENT, "cut off together from all the others, then healed", 30.0
+        FaultScope.EVENT, "these peers are cut off from all others, and later connected again", 30.0
     ),
-    "full_disk": FaultKind(FaultScope.EVENT, "the store has no room for anything more", 30.0),
-    "slow": FaultKind(FaultScope.ADVERSARY, "works and answers ten times slower than it says"),
-    "clock_skew": FaultKind(FaultScope.ADVERSARY, "its wall clock is up to four minutes wrong"),
+    "full_disk": FaultKind(FaultScope.EVENT, "the store has no room left", 30.0),
+    "slow": FaultKind(FaultScope.ADVERSARY, "the peer is ten times slower than it says"),
+    "clock_skew": FaultKind(FaultScope.ADVERSARY, "the peer's clock is up to four minutes wrong"),
     "liar": FaultKind(
-        FaultScope.ADVERSARY, "answers wrong, signs it, and confirms other liars' answers"
+        FaultScope.ADVERSARY, "the peer signs wrong answers, and confirms those of other liars"
     ),
     "lazy_verifier": FaultKind(
-        FaultScope.ADVERSARY, "agrees with everything, and looks at nothing"
+        FaultScope.ADVERSARY, "the peer agrees with every answer without checking it"
     ),
-    "garbage": FaultKind(FaultScope.ADVERSARY, "answers every message with nonsense"),
+    "garbage": FaultKind(FaultScope.ADVERSARY, "the peer answers every message with nonsense"),
     "flooder": FaultKind(
-        FaultScope.ADVERSARY, "floods the network with adverts of keys made up for it"
+        FaultScope.ADVERSARY, "the peer floods the network with adverts of invented keys"
     ),
-    "refuser": FaultKind(FaultScope.ADVERSARY, "refuses every leg"),
-    "silent": FaultKind(FaultScope.ADVERSARY, "accepts every leg and never answers"),
-    "truncator": FaultKind(FaultScope.ADVERSARY, "cuts the stream of every leg in the middle"),
-    "loss": FaultKind(FaultScope.LINK, "parcels are lost and sent again after 200 ms, 400 ms, ..."),
-    "delay": FaultKind(FaultScope.LINK, "parcels take up to half a second more"),
-    "duplicate": FaultKind(FaultScope.LINK, "parcels travel twice; the stream drops the second"),
-    "reorder": FaultKind(FaultScope.LINK, "parcels are overtaken; the stream waits for them"),
+    "refuser": FaultKind(FaultScope.ADVERSARY, "the peer refuses every leg"),
+    "silent": FaultKind(FaultScope.ADVERSARY, "the peer accepts every leg and never answers"),
+    "truncator": FaultKind(FaultScope.ADVERSARY, "the peer cuts every leg's stream in the middle"),
+    "loss": FaultKind(FaultScope.LINK, "packets are lost and sent again after 200 ms, 400 ms, ..."),
+    "delay": FaultKind(FaultScope.LINK, "packets take up to half a second longer"),
+    "duplicate": FaultKind(FaultScope.LINK, "packets arrive twice; the stream drops the second"),
+    "reorder": FaultKind(FaultScope.LINK, "packets change their order; the stream waits for them"),
     "churn": FaultKind(
-        FaultScope.RATE, "that share of the peers is killed, and as many come new, a minute"
+        FaultScope.RATE, "this share of the peers is killed each minute, and as many new ones join"
     ),
 }
 
@@ -142,7 +142,7 @@ def words_of(text: str, names: Container[str], known: str) -> Iterator[Word]:
         match = _WORD.fullmatch(word)
         if match is None and word.partition("=")[0] in names:
             raise InputError(
-                f"{word[:60]!r} has no share that can be read",
+                f"{word[:60]!r} has no readable share",
                 todo="write NAME=SHARE[@SECOND][+SECONDS], with commas: kill=0.3@20,loss=0.05",
             )
         if match is None or match["name"] not in names:
@@ -177,19 +177,20 @@ def _checked(typed: Word) -> FaultRequest:
     is_rate = KINDS[name].scope is FaultScope.RATE
     if is_rate != typed.is_rate:
         todo = f"{name}=0.1/min" if is_rate else f"{name}=0.1"
-        raise InputError(f"{word!r} is not how {name} is given", todo=f"for example {todo}")
+        raise InputError(f"{word!r} is not an amount for {name}", todo=f"for example {todo}")
     most = 0.9 if KINDS[name].scope is FaultScope.LINK else 1.0
     if not 0 < amount <= most:
         raise InputError(f"{word!r}: {amount:g} is not a share", todo=f"give 0.01 to {most:g}")
     if max(at_s or 0.0, for_s or 0.0) > MOMENT_S_MAX:
-        raise InputError(f"{word!r} is more than a day", todo="give seconds")
+        raise InputError(f"{word!r} names a moment after the first day", todo="give seconds")
     if (
         for_s is not None
         and KINDS[name].scope is FaultScope.EVENT
         and KINDS[name].for_s == math.inf
     ):
         raise InputError(
-            f"{word!r}: {name} is for good", todo="leave +SECONDS away, or use restart, freeze, ..."
+            f"{word!r}: {name} has no end, so it takes no +SECONDS",
+            todo="leave +SECONDS out, or use restart, freeze, ...",
         )
     return FaultRequest(name=name, amount=amount, at_s=at_s, for_s=for_s)
 

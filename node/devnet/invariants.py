@@ -39,6 +39,7 @@ class Violations:
     count: int = 0
 
     def note(self, invariant: str, peer: int | None, what: str) -> None:
+        """Count a broken invariant, of a peer or of the network; the first are kept in words."""
         self.count += 1
         if len(self.found) < VIOLATIONS_KEPT:
             self.found.append(

@@ -3,7 +3,7 @@
 What a stream over TCP would notice is what happens here. A lost parcel is sent again after 200 ms,
 400 ms and so on, and what follows waits for it; a duplicate costs bytes and nothing else; a parcel
 that was overtaken is waited for. So streams stay in order, as `MemoryNetwork.carry` demands. That
-single parcels arrive twice or out of order is real only in the simulator of the pure cores.
+single parcels arrive twice or out of order is real only in the simulator of single cores.
 """
 
 import heapq
@@ -121,6 +121,7 @@ class FaultyNetwork(MemoryNetwork):
     # What happens to hosts
 
     def freeze(self, host: str, *, frozen: bool) -> None:
+        """Hold all that a host sends and receives, or let it go on."""
         (self._frozen.add if frozen else self._frozen.discard)(host)
         self._let_go()
 

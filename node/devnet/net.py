@@ -159,7 +159,7 @@ class Devnet:
         if fault.scope is FaultScope.EVENT:
             self._struck()
         whom = (
-            f" {len(fault.peers)} peers" if fault.peers else f" {fault.amount:.0%} of all parcels"
+            f" {len(fault.peers)} peers" if fault.peers else f" {fault.amount:.0%} of all packets"
         )
         self.note(f"{fault.name} strikes{whom}")
         await inject(self.population, fault)

@@ -28,7 +28,8 @@ def rate_of(text: str) -> float:
     rate = float(match[1]) / _PER_S[match[2]]
     if not 0 < rate <= RATE_MAX:
         raise InputError(
-            f"{text!r} is no load", todo=f"give more than 0/s and at most {RATE_MAX:.0f}/s"
+            f"{text!r} is not a possible rate",
+            todo=f"give more than 0/s and at most {RATE_MAX:.0f}/s",
         )
     return rate
 
@@ -50,6 +51,7 @@ class Latencies:
     _sorted_s: list[float] = field(default_factory=list)
 
     def note(self, latency_s: float) -> None:
+        """Add the latency of one answer, in seconds."""
         bisect.insort(self._sorted_s, latency_s)
 
     def __len__(self) -> int:

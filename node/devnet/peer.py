@@ -198,6 +198,7 @@ class DevPeer:
         await self.kill()
 
     async def leave(self) -> None:
+        """Have the peer leave as at a signal, and wait until it is gone."""
         self._leave.set()
         await self._ended.wait()
 

@@ -74,7 +74,7 @@ def _told(fault: dict[str, Any]) -> str:
     lasting = "" if fault["for_s"] is None else f" for {fault['for_s']:g} s"
     peers = fault["peers"]
     named = ", ".join(map(str, peers[:8])) + (", ..." if len(peers) > 8 else "")
-    whom = f": {len(peers)} peers ({named})" if peers else f": {fault['amount']:g} of all parcels"
+    whom = f": {len(peers)} peers ({named})" if peers else f": {fault['amount']:g} of all packets"
     return f"{fault['name']} at {fault['at_s']:.3g} s{lasting}{whom}"
 
 

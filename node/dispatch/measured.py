@@ -58,6 +58,7 @@ class Measured:
         return speed.unit_s, float(TRUST_MAX * 0.5 ** ((now_s - speed.at_s) / HALF_LIFE_S))
 
     def answered(self, peer: PeerId, round_trip_s: float) -> None:
+        """Note how long the peer took to answer a short question, in seconds."""
         before = self._round_trips.pop(peer, round_trip_s)
         self._round_trips[peer] = before + WEIGHT * (round_trip_s - before)
         _bound(self._round_trips)

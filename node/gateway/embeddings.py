@@ -102,9 +102,9 @@ def _input(batch: Sequence[str]) -> bytes:
 
 def _rows(finished: Sequence[Finished]) -> "np.ndarray[Any, Any]":
     parts = []
-    for it in finished:
+    for leg in finished:
         try:
-            vectors = Vectors.from_bytes(it.answered.output)
+            vectors = Vectors.from_bytes(leg.answered.output)
         except WireError as error:
             raise _malformed() from error
         parts.append(np.frombuffer(vectors.data, "<f4").reshape(vectors.rows, vectors.dimensions))

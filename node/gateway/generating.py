@@ -46,6 +46,7 @@ class Choice:
     closed: bool = False
 
     def on_event(self, event: Event) -> None:
+        """Take in what a task emitted: more output, or that it starts again from a position."""
         match event:
             case Streamed():
                 self.reader.take(event.position, event.units, event.data)

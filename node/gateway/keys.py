@@ -30,6 +30,7 @@ class ApiKey:
 
 
 def keys_file(state: Path) -> Path:
+    """Where the keys of the peer with this state folder are kept."""
     return state / "keys.json"
 
 
@@ -73,6 +74,7 @@ def add_key(
 
 
 def remove_key(file: Path, name: str) -> None:
+    """Delete the key called `name` from the file; InputError if there is none."""
     keys = read_keys(file)
     left = [it for it in keys if it.name != name]
     if len(left) == len(keys):

@@ -160,11 +160,11 @@ def from_safetensors(data: bytes) -> list[Tensor]:
 
 def to_safetensors(tensors: Sequence[Tensor]) -> bytes:
     head, at = {}, 0
-    for it in tensors:
-        offsets = [at, at + len(it.data)]
-        head[it.name] = {
-            "dtype": SAFETENSORS_LABELS[it.kind],
-            "shape": list(it.shape),
+    for tensor in tensors:
+        offsets = [at, at + len(tensor.data)]
+        head[tensor.name] = {
+            "dtype": SAFETENSORS_LABELS[tensor.kind],
+            "shape": list(tensor.shape),
             "data_offsets": offsets,
         }
         at = offsets[1]

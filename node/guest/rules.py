@@ -38,7 +38,7 @@ class Schedule:
             if end <= MINUTES_A_DAY and begin != end:
                 return cls(begin, end)
         raise InputError(
-            f"{text[:40]!r} is no part of a day", todo="for example --schedule 22:00-08:00"
+            f"{text[:40]!r} is not a span of the day", todo="for example --schedule 22:00-08:00"
         )
 
     def __contains__(self, minute: int) -> bool:
@@ -67,16 +67,21 @@ class GuestConfig:
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.cpu_share <= 1:
-            raise InputError("a share of the CPU is 1% to 100%", todo="for example --cpu 50%")
+            raise InputError(
+                "the CPU limit must be between 1% and 100%", todo="for example --cpu 50%"
+            )
         if len(set(self.gpus)) != len(self.gpus) or len(self.gpus) > GPUS_MAX:
             raise InputError(
-                "a GPU is named once, and at most 16 are", todo="for example --gpu 0,1"
+                "each GPU may be named once, and at most 16 may be", todo="for example --gpu 0,1"
             )
         if self.vram_bytes is not None and not self.gpus:
-            raise InputError("--vram is of a GPU, and none is used", todo="name one with --gpu 0")
+            raise InputError(
+                "--vram limits the memory of a GPU, and no GPU is used",
+                todo="name one with --gpu 0",
+            )
         if self.gpus and self.vram_bytes is None:
             raise InputError(
-                "how much of the GPU's memory models may take is not said",
+                "the limit for the GPU's memory is missing",
                 todo="for example --vram 8GB",
             )
 
@@ -90,7 +95,7 @@ def share_of(text: str) -> float:
     """`50%` as 0.5; InputError for anything else."""
     match = _SHARE.fullmatch(text.strip())
     if match is None:
-        raise InputError(f"{text[:20]!r} is no share", todo="for example --cpu 50%")
+        raise InputError(f"{text[:20]!r} is not a percentage", todo="for example --cpu 50%")
     return int(match[1]) / 100
 
 
@@ -98,7 +103,7 @@ def gpus_of(text: str) -> tuple[int, ...]:
     """`0,1` as numbers; InputError for anything else."""
     parts = text.split(",")
     if not all(it.strip().isdecimal() and len(it) < 4 for it in parts):
-        raise InputError(f"{text[:40]!r} names no GPUs", todo="for example --gpu 0,1")
+        raise InputError(f"{text[:40]!r} is not a list of GPUs", todo="for example --gpu 0,1")
     return tuple(int(it) for it in parts)
 
 

@@ -45,6 +45,7 @@ class LocalCommands:
     node: Node
 
     def commands(self) -> dict[str, Command]:
+        """Every command that the control socket takes, by the name that is sent."""
         return {
             "status": self.status,
             "peers": self.peers,
@@ -108,6 +109,7 @@ class LocalCommands:
         }
 
     async def peers(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """The peers whose adverts are valid now: roles, models, addresses, standing."""
         node = self.node
         wall_s = node.dependencies.environment.wall_s()
         connected = node.peers.connected()
@@ -308,6 +310,7 @@ class LocalCommands:
     # Content
 
     async def put(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Keep the file `path`; the answer has its content `id` and `size_bytes`."""
         path = _path(arguments)
         size_bytes = 0
 

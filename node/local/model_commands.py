@@ -29,6 +29,7 @@ class ModelCommands:
     node: Node
 
     def commands(self) -> dict[str, Command]:
+        """The commands about models that the control socket takes, by the name that is sent."""
         return {
             "models": self.models,
             "models-add": self.add,

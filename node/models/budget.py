@@ -26,17 +26,17 @@ def to_let_go(
     there = sorted(held, key=lambda it: it.used_at_s)
     over_bytes = sum(it.memory_bytes for it in there) + wanted_bytes - budget_bytes
     gone: list[ResidentModel] = []
-    for it in there:
+    for resident in there:
         if over_bytes <= 0:
             break
-        if not it.busy and it.memory_bytes:
-            gone.append(it)
-            over_bytes -= it.memory_bytes
+        if not resident.busy and resident.memory_bytes:
+            gone.append(resident)
+            over_bytes -= resident.memory_bytes
     if over_bytes > 0:
         return None
     # What came first may have been too small to matter, once a larger one goes as well.
-    for it in reversed(list(gone)):
-        if over_bytes + it.memory_bytes <= 0:
-            gone.remove(it)
-            over_bytes += it.memory_bytes
+    for resident in reversed(list(gone)):
+        if over_bytes + resident.memory_bytes <= 0:
+            gone.remove(resident)
+            over_bytes += resident.memory_bytes
     return tuple(it.model for it in gone)

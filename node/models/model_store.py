@@ -91,13 +91,13 @@ class ModelStore:
         sizes = {key: (await trio.Path(it).stat()).st_size for key, it in found.files.items()}
         size_bytes, before_bytes = sum(sizes.values()), 0
         contents = {}
-        for key, it in found.files.items():
+        for key, file in found.files.items():
 
             def show(done_bytes: int, before: int = before_bytes) -> None:
                 if progress is not None:
                     progress(before + done_bytes, size_bytes)
 
-            content = await self.store.put_file(it, show, pin=PIN)
+            content = await self.store.put_file(file, show, pin=PIN)
             contents[key] = ModelFile(name=key, content=content, size_bytes=sizes[key])
             before_bytes += sizes[key]
         manifest = found.manifest(contents)

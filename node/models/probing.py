@@ -60,6 +60,7 @@ class Probes:
     _health: tuple[int, str] = (0, "")
 
     def passed(self, model: ContentId) -> bool:
+        """Whether the last probe of this model answered as it should; False if none was made."""
         tried = self._tried.get(model)
         return tried is not None and tried.passed
 
@@ -128,7 +129,7 @@ class Probing:
 
     me: PeerId
     engine: Engine
-    infer: InferRole
+    infer_role: InferRole
     changed: Callable[[str], None]
     probes: Probes = field(default_factory=Probes)
     _wake: trio.Event = field(default_factory=trio.Event)
@@ -149,7 +150,7 @@ class Probing:
             now_s = trio.current_time()
             for model in self.probes.saw(self.engine.loaded(), health, now_s):
                 self.changed(f"model {model.short} is not run here any more")
-            idle = self.infer.fair_queue.queue_s == 0
+            idle = self.infer_role.fair_queue.queue_s == 0
             for model in self.probes.due(now_s, idle=idle):
                 await self._try(model)
             with trio.move_on_after(LOOK_EVERY_S):
@@ -163,7 +164,7 @@ class Probing:
         name = loaded.manifest.name
         try:
             with trio.fail_after(PROBE_DEADLINE_S):
-                await probe(self.infer, self.me, loaded)
+                await probe(self.infer_role, self.me, loaded)
         except Refused as error:
             if error.retry_after_s is not None:
                 self.probes.put_off(model, error.retry_after_s, trio.current_time())

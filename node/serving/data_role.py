@@ -42,6 +42,7 @@ class DataRole:
     _cuts: dict[str, _Cut] = field(default_factory=dict, init=False)
 
     def check(self, stage: Stage) -> None:
+        """Refused if a data peer does not do this operation."""
         if stage.operation not in (FETCH, LIST):
             raise Refused(f"a data peer does not do {stage.operation!r}, only fetch and list")
 

@@ -55,6 +55,7 @@ class FairQueue:
         return place
 
     def dequeue(self, place: QueueSlot) -> None:
+        """Give a slot back, or leave the queue; the next in turn goes on."""
         self._admission.dequeue(place)
         self._go_on()
 

@@ -39,6 +39,7 @@ class FairSemaphore:
             self._wake()
 
     def dequeue(self, asker: PeerId) -> None:
+        """Give one place of an asker back; the next in turn goes on."""
         self.free += 1
         self._taken -= Counter((asker,))
         self._wake()

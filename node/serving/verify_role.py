@@ -79,7 +79,7 @@ class VerifyRole:
     key: SigningKey
     environment: Environment
     engine: Engine
-    infer: InferRole
+    infer_role: InferRole
     blobs: Blobs
     willing: bool = True
     # Why nothing is checked for now, in words.
@@ -115,7 +115,7 @@ class VerifyRole:
         if receipt.signer == self.key.peer:
             raise Refused("nobody checks its own work")
         # The receipt is of this stage, so of its model and operation.
-        self.infer.check_able(task.record.stages[receipt.record.stage])
+        self.infer_role.check_able(task.record.stages[receipt.record.stage])
 
     async def _verdict(
         self,
@@ -234,9 +234,9 @@ class VerifyRole:
         texts = None
         assert source.data is not None
         if passages:
-            texts = await self.infer.texts_of(Passages.from_bytes(source.data), source)
+            texts = await self.infer_role.texts_of(Passages.from_bytes(source.data), source)
         elif stage.operation == NEAREST:
-            await self.infer.bring_index(stage, source)
+            await self.infer_role.bring_index(stage, source)
         return _Claim(stage=stage, receipt=receipt, source=source, output=output, texts=texts)
 
     async def _recompute(self, claim: _Claim, secret: bytes) -> _Found:
@@ -249,7 +249,7 @@ class VerifyRole:
             case "nearest":
                 return await self._recompute_hits(claim)
             case _:
-                done = await self.infer.do(claim.stage, claim.source, nowhere)
+                done = await self.infer_role.do(claim.stage, claim.source, nowhere)
                 if done.data != claim.output:
                     return _wrong(1, "the output is another")
                 if done.units != claim.receipt.record.units:
@@ -280,7 +280,7 @@ class VerifyRole:
             holders=(),
             deadline_s=claim.source.deadline_s,
         )
-        done = await self.infer.do(stage, again, nowhere)
+        done = await self.infer_role.do(stage, again, nowhere)
         recomputed = Vectors.from_bytes(done.data)
         worst = worst_differences(claimed, recomputed, sampled)
         return _Found(rows=rows, sampled=sampled, worst_ppb=worst)
@@ -288,7 +288,7 @@ class VerifyRole:
     async def _recompute_hits(self, claim: _Claim) -> _Found:
         assert claim.stage.operation == NEAREST
         claimed = Hits.from_bytes(claim.output).hits
-        done = await self.infer.do(claim.stage, claim.source, nowhere)
+        done = await self.infer_role.do(claim.stage, claim.source, nowhere)
         mine = Hits.from_bytes(done.data).hits
         if done.units != claim.receipt.record.units:
             return _wrong_units(len(mine), done.units)

@@ -109,6 +109,7 @@ class Inbox:
         return True
 
     def close(self) -> None:
+        """Take nothing more; whoever reads gets what is queued, and then the end."""
         self._send.close()
 
     def __aiter__(self) -> Self:
@@ -233,10 +234,12 @@ class LibEndpoint:
             await self._swarm.close_peer(libp2p_id(peer))
 
     def connected(self) -> frozenset[PeerId]:
+        """The peers to which at least one connection stands."""
         found = (peer_of(who) for who in self._swarm.connections)
         return frozenset(peer for peer in found if peer is not None and self._connections(peer))
 
     def is_connected(self, peer: PeerId) -> bool:
+        """Whether at least one connection to the peer stands."""
         return bool(self._connections(peer))
 
     def remote_address(self, peer: PeerId) -> str | None:
@@ -253,6 +256,7 @@ class LibEndpoint:
         self._watchers.append(callback)
 
     async def subscribe(self, topic: str) -> Inbox:
+        """An inbox of a topic's messages from now on; LocalProtocolError for a bad name."""
         _check_topic(topic)
         inbox = Inbox(topic, self._leave)
         async with self._topics_lock:
@@ -268,6 +272,7 @@ class LibEndpoint:
         await self._pubsub.publish(topic, data)
 
     def statistics(self) -> EndpointStatistics:
+        """What is open now, and what was refused or dropped since the endpoint was opened."""
         connections = self._swarm.get_connections()
         return EndpointStatistics(
             connections=len(connections),

@@ -52,6 +52,7 @@ class SeenMessages:
         return True
 
     def has(self, key: bytes) -> bool:
+        """Whether a message with this key was seen within the time that keys are kept."""
         return self._until_s.get(key, 0.0) > trio.current_time()
 
     def length(self) -> int:

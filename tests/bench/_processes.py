@@ -77,8 +77,8 @@ class PeerProcess:
 
     def _command(self) -> list[str]:
         program = (
-            "import functools, node.commands.join as join\n"
-            f"join.HashEngine = functools.partial(join.HashEngine, unit_s={self.unit_s})\n"
+            "import functools, node.models.opening_engines as opening\n"
+            f"opening.HashEngine = functools.partial(opening.HashEngine, unit_s={self.unit_s})\n"
             "from node.__main__ import main\n"
             "main()"
         )

@@ -132,7 +132,7 @@ async def honest_hits(verifier: Node, asker: Outsider, question: bytes) -> bytes
     async def nowhere(_: bytes) -> None: ...
 
     source = LegInput(id=None, data=question, holders=(asker.key.peer,), deadline_s=10.0)
-    done = await verifier.verify_role.infer.do(NEAREST, source, nowhere)
+    done = await verifier.verify_role.infer_role.do(NEAREST, source, nowhere)
     return done.data
 
 

@@ -49,8 +49,7 @@ from wire.payload import Passages
 from wire.receipt import Receipt
 from wire.signed import Signed, open_signed, sign
 from wire.task import Task
-from wire.tree import Node as TreeNode
-from wire.tree import name_of
+from wire.tree import TreeNode, name_of
 
 FALSE = VECTORS[:-1] + b"\0"
 

@@ -30,7 +30,7 @@ def test_a_file_that_lacks_what_a_run_needs_is_refused(change: dict[str, object]
     with pytest.raises(InputError):
         config_of({**DevnetConfig().to_document(), **change})
     for nonsense in (None, [], {}, "x"):
-        with pytest.raises(InputError, match="no report"):
+        with pytest.raises(InputError, match="not a report"):
             config_of(nonsense)
 
 

@@ -89,5 +89,5 @@ def test_every_kind_can_be_asked_for() -> None:
 
 @pytest.mark.parametrize("text", ["kill", "kill=30%", "kill=0.1@", "kill=0.2 loss=0.1"])
 def test_a_share_that_cannot_be_read_is_not_told_as_a_wrong_name(text: str) -> None:
-    with pytest.raises(InputError, match="no share that can be read"):
+    with pytest.raises(InputError, match="no readable share"):
         parse(text)

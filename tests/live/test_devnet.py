@@ -11,9 +11,9 @@ REFUSED: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "a fault that is none": (("--faults", "explode=1"), ("'explode=1'", "kill", "truncator")),
     "a share that is none": (("--faults", "kill=7"), ("7 is not a share",)),
     "a fault after the end": (("--faults", "kill=0.2@90"), ("kill=0.2@90", "over")),
-    "an end of what has none": (("--faults", "kill=0.2+5"), ("kill is for good",)),
-    "a run made another": (("--replay", "x.json", "--seed", "3"), ("--seed", "another")),
-    "no load": (("--load", "0"), ("no load",)),
+    "an end of what has none": (("--faults", "kill=0.2+5"), ("kill has no end",)),
+    "a run made another": (("--replay", "x.json", "--seed", "3"), ("--seed", "cannot be given")),
+    "no load": (("--load", "0"), ("not a possible rate",)),
     "a load in words": (("--load", "much"), ("'much'", "10/s")),
     "no network": (("--peers", "1"), ("1 peers",)),
     "more than there may be": (("--peers", "20001"), ("20001 peers", "20000")),
@@ -45,7 +45,7 @@ def test_a_report_replays_its_run_and_one_of_another_version_is_refused(tmp_path
     assert "version 99" in error
     assert "version 1" in error
     report.write_text("{}")
-    assert "no report" in baton("devnet", "--replay", report).error
+    assert "not a report" in baton("devnet", "--replay", report).error
 
 
 def test_disks_and_sockets_take_real_time_and_hold_too() -> None:
@@ -77,6 +77,6 @@ def test_load_that_is_none_or_nowhere_is_refused(tmp_path: Path) -> None:
         ("load", "--state", tmp_path),
     ]
     none, less, nowhere = at_once(commands)
-    assert "no load" in none.error
-    assert "not one task" in less.error
+    assert "not a possible rate" in none.error
+    assert "less than one task" in less.error
     assert "no peer is running" in nowhere.error

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from node.commands.syntax.owner import SHELLS
+from node.commands.cli_owner import SHELLS
 from tests.live.command_line import Peer, baton, environment
 
 

@@ -93,7 +93,7 @@ class Slow(HashEngine):
     def statistics(self) -> EngineStatistics:
         found = super().statistics()
         return EngineStatistics(
-            **{name: getattr(found, name) for name in found.__slots__ if name != "aside"},
+            **{name: getattr(found, name) for name in found.__slots__ if name != "quarantined"},
             quarantined=self.quarantined,
         )
 

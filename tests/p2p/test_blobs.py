@@ -18,7 +18,7 @@ from wire.content import ContentId
 from wire.errors import Malformed, Missing, Oversize, Refused, TooSlow
 from wire.message import BlockReply, Message, Want
 from wire.tree import Block as StoredBlock
-from wire.tree import Node, name_of, split
+from wire.tree import TreeNode, name_of, split
 
 MEGABYTES = Random(1).randbytes(4 << 20)
 NAME = name_of(MEGABYTES)
@@ -222,13 +222,13 @@ def no_node() -> dict[ContentId, bytes]:
 def a_chain_of_nodes() -> dict[ContentId, bytes]:
     blocks = {ContentId.of(b"x"): b"x"}
     for _ in range(20):
-        data = Node(1, (next(reversed(blocks)),)).to_bytes()
+        data = TreeNode(1, (next(reversed(blocks)),)).to_bytes()
         blocks[ContentId.of_tree(data)] = data
     return blocks
 
 
 def a_leaf_of_another_size() -> dict[ContentId, bytes]:
-    data = Node(5, (ContentId.of(b"x"),)).to_bytes()
+    data = TreeNode(5, (ContentId.of(b"x"),)).to_bytes()
     return {ContentId.of(b"x"): b"x", ContentId.of_tree(data): data}
 
 
@@ -353,4 +353,4 @@ async def test_content_of_one_block_and_of_none_is_fetched_too(
 def test_the_megabytes_of_these_tests_are_a_tree_of_several_blocks() -> None:
     *_, root = split(MEGABYTES)
     assert root.id == NAME
-    assert len(Node.from_bytes(root.data).children) == LEAVES
+    assert len(TreeNode.from_bytes(root.data).children) == LEAVES

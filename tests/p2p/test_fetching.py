@@ -9,7 +9,7 @@ from tests.p2p.transports import key_of
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed
-from wire.tree import Node
+from wire.tree import TreeNode
 
 A, B, C = (key_of(name).peer for name in "abc")
 BLOCKS = [ContentId.of(bytes([number])) for number in range(8)]
@@ -82,7 +82,7 @@ def test_a_block_that_nobody_has_leaves_the_plan_undone_and_everybody_idle() -> 
 
 
 def test_below_a_node_is_what_it_says_one_deeper() -> None:
-    data = Node(limits.BLOCK_BYTES_MAX + 1, tuple(BLOCKS[:2])).to_bytes()
+    data = TreeNode(limits.BLOCK_BYTES_MAX + 1, tuple(BLOCKS[:2])).to_bytes()
     node = ContentId.of_tree(data)
     sizes = (limits.BLOCK_BYTES_MAX, 1)
     for due in (ROOT, Due(limits.BLOCK_BYTES_MAX + 1, 2)):
@@ -91,7 +91,7 @@ def test_below_a_node_is_what_it_says_one_deeper() -> None:
 
 
 def test_a_tree_that_is_too_deep_or_of_another_size_is_Malformed() -> None:
-    data = Node(5, (BLOCKS[0],)).to_bytes()
+    data = TreeNode(5, (BLOCKS[0],)).to_bytes()
     node = ContentId.of_tree(data)
     with pytest.raises(Malformed, match="deeper"):
         below(node, data, Due(5, limits.TREE_DEPTH_MAX))

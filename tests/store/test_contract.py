@@ -17,7 +17,7 @@ from wire.errors import (
     Missing,
     Oversize,
 )
-from wire.tree import Block, Node, split
+from wire.tree import Block, TreeNode, split
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -118,10 +118,10 @@ async def test_what_is_missing_of_a_tree_is_told_nodes_first(store: Store) -> No
     # Three rows: 4097 blocks are more than one node can name.
     leaves = [content(8, seed) * (FULL // 8) for seed in range(3)]
     row = [ContentId.of(leaf) for leaf in leaves]
-    wide = Node(4096 * FULL, tuple(row[n % 2] for n in range(4096))).to_bytes()
-    last = Node(FULL, (row[2],)).to_bytes()
+    wide = TreeNode(4096 * FULL, tuple(row[n % 2] for n in range(4096))).to_bytes()
+    last = TreeNode(FULL, (row[2],)).to_bytes()
     children = (ContentId.of_tree(wide), ContentId.of_tree(last))
-    top = Node(4097 * FULL, children).to_bytes()
+    top = TreeNode(4097 * FULL, children).to_bytes()
     root = ContentId.of_tree(top)
 
     assert await store.missing(root) == [(root, 0)]
@@ -140,7 +140,7 @@ async def test_what_is_missing_of_a_tree_is_told_nodes_first(store: Store) -> No
 
 async def test_a_tree_that_lies_about_sizes_is_Malformed_not_served(store: Store) -> None:
     leaf = await store.put(content(100))
-    lie = Node(200, (leaf,)).to_bytes()
+    lie = TreeNode(200, (leaf,)).to_bytes()
     root = ContentId.of_tree(lie)
     await store.put_block(Block(root, lie))
     with pytest.raises(Malformed, match="100 bytes where the tree above says 200"):
@@ -149,9 +149,9 @@ async def test_a_tree_that_lies_about_sizes_is_Malformed_not_served(store: Store
 
 async def test_a_node_that_lies_about_its_size_to_its_parent_is_Malformed(store: Store) -> None:
     leaf = await store.put(content(100))
-    node = Node(100, (leaf,)).to_bytes()
+    node = TreeNode(100, (leaf,)).to_bytes()
     child = ContentId.of_tree(node)
-    lie = Node(FULL, (child,)).to_bytes()
+    lie = TreeNode(FULL, (child,)).to_bytes()
     root = ContentId.of_tree(lie)
     await store.put_block(Block(child, node))
     await store.put_block(Block(root, lie))
@@ -164,7 +164,7 @@ async def test_a_node_that_lies_about_its_size_to_its_parent_is_Malformed(store:
 async def test_a_tree_that_goes_on_downwards_is_Malformed(store: Store) -> None:
     child = await store.put(content(100))
     for _ in range(limits.TREE_DEPTH_MAX + 1):
-        node = Node(100, (child,)).to_bytes()
+        node = TreeNode(100, (child,)).to_bytes()
         child = ContentId.of_tree(node)
         await store.put_block(Block(child, node))
     with pytest.raises(Malformed, match="deeper"):

@@ -13,7 +13,7 @@ import trio.testing
 
 from store import Table, on_lmdb, open_store
 from store.group_commit import QUEUE_MAX, CommitRequest, Committer
-from store.on_lmdb import Environment
+from store.on_lmdb import LmdbEnvironment
 from store.rows import BLOCKS
 from tests.store.samples import FULL, content
 from wire.content import ContentId
@@ -93,7 +93,7 @@ async def test_the_map_grows_by_itself_while_others_read(
 def test_the_map_does_not_grow_under_a_reader(tmp_path: Path) -> None:
     # LMDB itself would move the pages away from under whoever reads them.
     handle = lmdb.open(str(tmp_path), map_size=1 << 20, max_dbs=1)
-    environment = Environment(handle, {BLOCKS: handle.open_db(b"blocks")})
+    environment = LmdbEnvironment(handle, {BLOCKS: handle.open_db(b"blocks")})
     writer = threading.Thread(
         target=environment.write, args=(lambda rows: rows.put(BLOCKS, b"k", bytes(2 << 20)),)
     )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tests.tidy.tree import PACKAGES, ROOT, production_files, shown, tracked_files
 
-TOP_LEVEL = {*PACKAGES, "tests", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "dev"}
+PAGES = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"}
+TOP_LEVEL = {*PACKAGES, *PAGES, "tests", "examples", "setup.cfg", "pyproject.toml", "dev"}
 
 # Paths of one machine: they mean nothing on another.
 ELSEWHERE = re.compile(r"(?<![\w.~])/(?:work|home|Users|tmp)/\w+")
@@ -32,6 +33,13 @@ def test_the_top_level_is_closed() -> None:
     top = {path.relative_to(ROOT).parts[0] for path in tracked_files()}
     strangers = sorted(name for name in top - TOP_LEVEL if not name.startswith("."))
     assert not strangers, f"{strangers} at the top level; instead: a place inside one of {PACKAGES}"
+
+
+def test_pages_at_the_top_link_to_what_is_there() -> None:
+    for page in sorted(PAGES - {"LICENSE"}):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (ROOT / target).exists(), f"{page} links to {target}, which is not there"
 
 
 def test_no_file_speaks_of_one_persons_machine() -> None:

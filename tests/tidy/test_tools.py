@@ -49,7 +49,7 @@ def test_imports_point_one_way_and_each_library_has_one_door() -> None:
 
 def test_what_can_be_typed_is_known_without_the_network_an_engine_or_the_web() -> None:
     loaded = run_python("-c", "import sys, node.commands.cli; print(*sorted(sys.modules))").split()
-    assert "node.commands.syntax.peer" in loaded
+    assert "node.commands.cli_peer" in loaded
     slow = {"libp2p", "tinygrad", "fastapi", "numpy", "trio", "rich", "httpx", "hypercorn", "lmdb"}
     found = sorted(slow.intersection(loaded))
     assert not found, f"{found} delay every command; import them in the function that needs them"

@@ -17,13 +17,13 @@ from wire.errors import WireError
 from wire.message import Message, decode, encode
 from wire.schema import Record
 from wire.signed import SignedRecord, open_signed, sign
-from wire.tree import Node
+from wire.tree import TreeNode
 
 every_record = pytest.mark.parametrize("record", SAMPLES, ids=name_of)
 every_message = pytest.mark.parametrize("message", MESSAGES, ids=name_of)
 every_signed_record = pytest.mark.parametrize("record", SIGNED, ids=name_of)
 
-NODES = (Node(600_000, (MODEL, MODEL, MODEL)), Node((1 << 30) + 5, (TREE, TREE)))
+NODES = (TreeNode(600_000, (MODEL, MODEL, MODEL)), TreeNode((1 << 30) + 5, (TREE, TREE)))
 
 
 def read_whole(data: bytes, read: Callable[[bytes], Any], write: Callable[[Any], bytes]) -> None:
@@ -93,7 +93,7 @@ def test_any_bytes_are_a_record_or_refused(record: Record, data: bytes) -> None:
 @settings(max_examples=300)
 def test_any_bytes_are_a_message_a_node_or_refused(data: bytes) -> None:
     read_whole(data, decode, encode)
-    read_whole(data, Node.from_bytes, Node.to_bytes)
+    read_whole(data, TreeNode.from_bytes, TreeNode.to_bytes)
 
 
 @every_signed_record
@@ -124,9 +124,9 @@ def test_an_envelope_with_a_bit_flipped_is_refused(record: SignedRecord) -> None
 
 
 @pytest.mark.parametrize("node", NODES, ids=["of blocks", "of nodes"])
-def test_a_node_with_a_bit_flipped_is_refused_or_another_node(node: Node) -> None:
+def test_a_node_with_a_bit_flipped_is_refused_or_another_node(node: TreeNode) -> None:
     for data in flips(node.to_bytes()):
-        read_whole(data, Node.from_bytes, Node.to_bytes)
+        read_whole(data, TreeNode.from_bytes, TreeNode.to_bytes)
 
 
 @every_record

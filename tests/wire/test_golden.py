@@ -24,7 +24,7 @@ from wire.kinds import Kind, Level, Role
 from wire.lottery import draw, rank, rows_to_check
 from wire.message import Message, decode, encode
 from wire.signed import SignedRecord, open_signed, sign
-from wire.tree import Node
+from wire.tree import TreeNode
 
 # Each record by itself: a map, its keys in order.
 RECORD_BYTES = {
@@ -289,8 +289,8 @@ ENVELOPE_BYTES = {
 }
 
 NODES = {
-    "of blocks": Node(600_000, (MODEL, BLOCK, MODEL)),
-    "of nodes": Node((1 << 30) + 5, (TREE, TREE)),
+    "of blocks": TreeNode(600_000, (MODEL, BLOCK, MODEL)),
+    "of nodes": TreeNode((1 << 30) + 5, (TREE, TREE)),
 }
 NODE_BYTES = {
     "of blocks": """
@@ -345,7 +345,7 @@ def test_an_envelope_has_the_bytes_it_always_had(record: SignedRecord) -> None:
 def test_a_tree_node_has_the_bytes_it_always_had(name: str) -> None:
     golden = bytes_of(NODE_BYTES[name])
     assert NODES[name].to_bytes() == golden
-    assert Node.from_bytes(golden) == NODES[name]
+    assert TreeNode.from_bytes(golden) == NODES[name]
 
 
 def test_ids_have_the_text_they_always_had() -> None:

@@ -12,7 +12,7 @@ from wire import limits
 from wire.codec import pack
 from wire.content import ContentId
 from wire.errors import Malformed, Oversize, WireError
-from wire.tree import Block, Node, TreeBuilder, name_of, split
+from wire.tree import Block, TreeBuilder, TreeNode, name_of, split
 
 # A tree of these has three levels and its nodes still fit a block.
 SMALL_BLOCK_BYTES = 128
@@ -40,7 +40,7 @@ def leaves(blocks: dict[ContentId, bytes], node: ContentId, size_bytes: int) -> 
         assert len(data) == size_bytes
         yield data
         return
-    found = Node.from_bytes(data)
+    found = TreeNode.from_bytes(data)
     assert found.size_bytes == size_bytes
     parts = list(found.sizes())
     assert sum(part_bytes for _, part_bytes in parts) == size_bytes
@@ -80,7 +80,7 @@ def test_children_come_before_the_node_that_names_them_and_the_whole_last(small:
     seen: set[ContentId] = set()
     for block in split(content(SMALL_BLOB_BYTES)):
         if block.id.is_tree:
-            assert set(Node.from_bytes(block.data).children) <= seen
+            assert set(TreeNode.from_bytes(block.data).children) <= seen
         seen.add(block.id)
     assert block.id.is_tree
     # 27 leaves, 9 nodes over them, 3 over those and the root.
@@ -168,14 +168,14 @@ SPAN = B * limits.TREE_CHILDREN_MAX
 def test_a_node_says_how_much_is_below_each_child(
     size_bytes: int, children: tuple[ContentId, ...], parts: list[int]
 ) -> None:
-    node = Node.from_bytes(Node(size_bytes, children).to_bytes())
+    node = TreeNode.from_bytes(TreeNode(size_bytes, children).to_bytes())
     assert list(node.sizes()) == list(zip(children, parts, strict=True))
 
 
 def test_the_largest_node_fits_a_block() -> None:
-    full = Node(SPAN, (MODEL,) * limits.TREE_CHILDREN_MAX).to_bytes()
+    full = TreeNode(SPAN, (MODEL,) * limits.TREE_CHILDREN_MAX).to_bytes()
     assert len(full) <= limits.BLOCK_BYTES_MAX
-    assert Node.from_bytes(full).size_bytes == SPAN
+    assert TreeNode.from_bytes(full).size_bytes == SPAN
 
 
 ID = bytes(BLOCK)
@@ -219,12 +219,12 @@ ID = bytes(BLOCK)
 )
 def test_a_node_that_cannot_be_is_refused(value: object) -> None:
     with pytest.raises(WireError):
-        Node.from_bytes(pack(value))  # type: ignore[arg-type]
+        TreeNode.from_bytes(pack(value))  # type: ignore[arg-type]
 
 
 def test_a_node_beyond_a_block_is_not_even_parsed() -> None:
     with pytest.raises(Oversize):
-        Node.from_bytes(b"\xc1" * (B + 1))
+        TreeNode.from_bytes(b"\xc1" * (B + 1))
 
 
 @given(
@@ -233,7 +233,7 @@ def test_a_node_beyond_a_block_is_not_even_parsed() -> None:
 )
 def test_a_node_that_is_read_has_parts_that_fit(size_bytes: int, children: list[ContentId]) -> None:
     try:
-        node = Node.from_bytes(pack([size_bytes, list(children)]))
+        node = TreeNode.from_bytes(pack([size_bytes, list(children)]))
     except WireError:
         return
     parts = [part_bytes for _, part_bytes in node.sizes()]

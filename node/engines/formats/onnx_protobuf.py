@@ -71,6 +71,7 @@ class Fields:
     parts: dict[str, list["Span"]] = field(default_factory=dict)
 
     def has(self, name: str) -> bool:
+        """Whether the message had a field of this name."""
         return any(name in kind for kind in (self.ints, self.pieces, self.texts, self.parts))
 
     def text(self, name: str) -> str:

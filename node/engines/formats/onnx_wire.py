@@ -30,6 +30,7 @@ class Signature:
     rows: int
 
     def to_plain(self) -> dict[str, Plain]:
+        """The signature as the frames of the worker's pipe carry it; `of` reads it."""
         inputs = [
             {"name": it.name, "kind": it.kind, "shape": list(it.shape or ())} for it in self.inputs
         ]
@@ -37,6 +38,7 @@ class Signature:
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> "Signature":
+        """The signature that `to_plain` wrote; it comes from a worker of our own."""
         inputs = tuple(Value(it["name"], it["kind"], tuple(it["shape"])) for it in plain["inputs"])
         outputs = tuple((name, kind) for name, kind in plain["outputs"])
         return cls(inputs, outputs, plain["rows"])

@@ -1,4 +1,4 @@
-"""The engine's queue as a pure core: which texts are offered to the worker next.
+"""The engine's queue of texts: which of them are offered to the worker next.
 
 Jobs take turns, text by text, so one short job is not stuck behind a long one. An offer is a
 little more than one pass can take; what did not fit comes back and is offered again. The queue is
@@ -42,6 +42,7 @@ class EmbeddingJob:
     ended: trio.Event = field(default_factory=trio.Event)
 
     def fail(self, error: BatonError) -> None:
+        """End the job with this error; its texts are not offered any more."""
         self.failure = error
         self.waiting.clear()
         self.ended.set()

@@ -66,6 +66,7 @@ class CallJob:
         return begin, end
 
     def fail(self, error: BatonError) -> None:
+        """End the job with this error; its rows are not offered any more."""
         self.failure = error
         self.waiting.clear()
         self.ended.set()
@@ -116,6 +117,7 @@ class CallScheduler:
         return len(self._pending_jobs)
 
     def check(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
+        """ModelRefused unless the manifest's files are those that an ONNX model has."""
         check_files(manifest, files, FILES)
 
     def offer(self) -> CallRun | None:
@@ -193,6 +195,7 @@ class CallScheduler:
         return sum(pending.ended.is_set() for pending in pending_jobs)
 
     def fail(self, model: ContentId, kind: type[BatonError], message: str) -> None:
+        """End every job of a model with an error of this kind, and forget its signature."""
         self._signatures.pop(model, None)
         for pending in self._pending_jobs:
             if pending.model == model and not pending.ended.is_set():

@@ -58,9 +58,11 @@ class EmbeddingScheduler:
         return len(self._queue)
 
     def check(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
+        """ModelRefused unless the manifest's files are those that an embedder has."""
         check_files(manifest, files, FILES)
 
     def offer(self) -> Batch | None:
+        """The texts for the worker's next pass, a little more than fit; None if nothing waits."""
         found = self._queue.offer(self._pass_tokens)
         return None if found is None else Batch(found)
 
@@ -81,6 +83,7 @@ class EmbeddingScheduler:
         return self._queue.give_back(offer.offer, error)
 
     def fail(self, model: ContentId, kind: type[BatonError], message: str) -> None:
+        """End every job of a model with an error of this kind."""
         self._queue.fail(model, kind, message)
 
     def restarted(self) -> None:

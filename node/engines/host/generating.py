@@ -73,6 +73,7 @@ class GenerationJob:
         self.moved = trio.Event()
 
     def fail(self, error: BatonError) -> None:
+        """End the job with this error, and wake whoever waits for its tokens."""
         self.failure = error
         self.move()
 
@@ -142,9 +143,11 @@ class GenerationScheduler:
         return len(self._pending_jobs)
 
     def check(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
+        """ModelRefused unless the manifest's one file is a GGUF file."""
         check_files(manifest, files, (FILE,))
 
     def offer(self) -> Step | None:
+        """The worker's next step, for one model after the other; None if no model has work."""
         for model in list(self._turns):
             self._turns.rotate(-1)
             if self._has_work(model):
@@ -194,6 +197,7 @@ class GenerationScheduler:
         return ended
 
     def fail(self, model: ContentId, kind: type[BatonError], message: str) -> None:
+        """End every job of a model with an error of this kind, and forget where its tokens are."""
         for pending in self._pending_jobs:
             if pending.job.model == model and not pending.over:
                 pending.fail(kind(message))

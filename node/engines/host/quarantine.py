@@ -65,6 +65,7 @@ class Quarantine:
         return record.failures >= FAILURES_MAX
 
     def put(self, model: ContentId, reason: str, again: Kept | None, now_s: float) -> None:
+        """Do not run a model from `now_s` on, for twice as long as last time; `reason` is shown."""
         record = self._of(model)
         record.reason = reason
         record.pause_s = min(PAUSE_S_MAX, max(PAUSE_S_MIN, 2 * record.pause_s))

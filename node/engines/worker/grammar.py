@@ -118,6 +118,7 @@ class Grammar:
         self._words = words
 
     def check(self) -> None:
+        """ModelRefused if no answer can fit the schema any more."""
         if self._matcher.is_error():
             reason = " ".join(self._matcher.get_error().split())[:300]
             raise ModelRefused(f"no answer fits the schema: {reason}")
@@ -138,6 +139,7 @@ class Grammar:
         return bits.astype(bool)
 
     def take(self, token: int) -> None:
+        """Go on behind this token; ModelRefused if no answer can fit the schema any more."""
         self._matcher.consume_token(token)
         self.check()
 

@@ -52,6 +52,7 @@ class Worker:
         self._models: dict[bytes, LoadedModel] = {}
 
     def answer(self, message: dict[str, Any]) -> dict[str, Value]:
+        """Do what one message asks, and return the answer's fields; EngineError if it cannot."""
         match message["do"]:
             case "load":
                 files = {name: Path(path) for name, path in message["files"].items()}

@@ -75,6 +75,7 @@ class Slots:
         return free - len(self._waiting)
 
     def begin(self, answer: TokenSequence) -> None:
+        """Put an answer last among those that wait for a slot."""
         self._waiting.append(answer)
 
     def end(self, number: int) -> None:

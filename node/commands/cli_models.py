@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
+from node.commands.cli_tasks import CONTENT_ID
 from node.commands.command import Assembly, Command, Group, run
 from node.commands.guest_options import guest_of, guest_options
 from node.commands.options import json_option, state_option
-from node.commands.syntax.tasks import CONTENT_ID
 
 SECONDS = click.FloatRange(0.1, 600.0)
 

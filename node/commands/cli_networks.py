@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from node.commands.cli_peer import ADDRESS
 from node.commands.command import Assembly, Command, run
 from node.commands.options import (
     DEADLINE_S,
@@ -15,7 +16,6 @@ from node.commands.options import (
     verdicts_of,
     verdicts_option,
 )
-from node.commands.syntax.peer import ADDRESS
 from wire.errors import InputError
 
 QUESTION = "how do I catch several exceptions at once?"

@@ -1,0 +1,32 @@
+"""Each example runs as its first lines say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.live.command_line import DEADLINE_S, ROOT, environment, joined
+
+EXAMPLES = ROOT / "examples"
+
+
+def test_a_gateway_answers_the_example(state: Path) -> None:
+    roles = ("--role", "infer", "--role", "gateway", "--model", "hash")
+    with joined(state, *roles, "--http", "127.0.0.1:0") as gateway:
+        ran = subprocess.run(
+            [sys.executable, str(EXAMPLES / "ask_a_gateway.py"), gateway.url],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            env=environment({}),
+            timeout=DEADLINE_S,
+            check=False,
+            text=True,
+        )
+    assert ran.returncode == 0, ran.stderr
+    assert "2 vectors of 64 numbers" in ran.stdout
+    assert "receipt bafkr" in ran.stdout
+
+
+def test_every_example_is_run_by_a_test() -> None:
+    here = Path(__file__).read_text(encoding="utf-8")
+    left = [path.name for path in EXAMPLES.glob("*.py") if path.name not in here]
+    assert not left, f"{left} would rot; run them here"
