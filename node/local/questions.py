@@ -1,4 +1,4 @@
-"""What a command asks of a model, in the form that the model takes. A pure core."""
+"""What a command asks of a model, in the form that the model takes; it does no IO."""
 
 import json
 from collections.abc import Mapping, Sequence

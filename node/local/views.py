@@ -19,6 +19,7 @@ class Views:
     node: Node
 
     def commands(self) -> dict[str, Command]:
+        """What the control socket serves, by name."""
         return {"receipt": self.receipt, "config": self.config, "logs": self.logs}
 
     async def receipt(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
