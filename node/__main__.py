@@ -18,6 +18,7 @@ from random import Random
 
 import click
 
+from node.commands.standard_streams import OutputLost, streams
 from wire.errors import BatonError
 
 # A bug of ours, as opposed to an error of somebody's: sysexits' EX_SOFTWARE.
@@ -28,6 +29,7 @@ EXIT_UNREAD = 1
 
 def main() -> None:
     """Run one command; exits 0 only on success, and says in one line why not."""
+    streams.guard(os.environ)
     debug = "--debug" in sys.argv[1:]
     if not debug:
         # Libraries warn of what is about to be said in one line; some clear every other handler.
@@ -44,6 +46,7 @@ def main() -> None:
         if debug:
             raise
         code = _say([error])
+    streams.finish()
     # A network in one process leaves millions of objects: whoever ends need not look through them.
     gc.freeze()
     sys.exit(code)
@@ -113,10 +116,8 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 
 def _say(errors: list[BaseException]) -> int:
     """One line for the first error that says most; the exit code."""
-    if any(isinstance(error, BrokenPipeError | SystemExit) for error in errors):
-        # Whoever read the output has read enough (rich says so with SystemExit); what is still
-        # buffered goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if any(isinstance(error, OutputLost) and error.reader_gone for error in errors):
+        # Whoever read the output has read enough; what is still buffered goes nowhere.
         return EXIT_UNREAD
     if any(isinstance(error, KeyboardInterrupt | click.Abort) for error in errors):
         return EXIT_INTERRUPTED

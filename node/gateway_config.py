@@ -10,6 +10,7 @@ from wire.errors import InputError
 HTTP_DEFAULT = "127.0.0.1:8000"
 # What OpenAI's own clients wait for an answer.
 DEADLINE_S_DEFAULT = 600
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?")
 _PLACE = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^:\[\]/\s]+)):(?P<port>\d{1,5})")
 
 
@@ -25,19 +26,28 @@ class GatewayConfig:
     port: int = 8000
     # Names besides `localhost` and addresses that a request's Host header may have.
     names: tuple[str, ...] = ()
+    # Of the sites whose pages may use this gateway, as browsers write them.
+    origins: frozenset[str] = frozenset()
     needed: int = 0
     verifiers: int = 0
     deadline_s: int = DEADLINE_S_DEFAULT
     # All requests that are worked on, and all connections, with those that are idle.
     requests_max: int = 192
     connections_max: int = 512
-    # How long a client may take to send a request's head, or be idle; its body; to read a piece.
+    # How long a client may take to send its first byte; a request's head, or be idle; a body; to
+    # read a piece.
+    first_byte_s: float = 10.0
     idle_s: float = 20.0
     body_s: float = 20.0
     send_s: float = 30.0
 
     def __post_init__(self) -> None:
         check_verdicts(self.needed, self.verifiers)
+        if not 0 < self.requests_max < self.connections_max:
+            raise InputError(
+                f"{self.requests_max} requests at once need more than"
+                f" {self.connections_max} connections"
+            )
         if not 0 <= self.port <= 65535:
             raise InputError(f"{self.port} is not a TCP port", todo=f"for example {HTTP_DEFAULT}")
         try:
@@ -62,6 +72,17 @@ def place_of(text: str) -> tuple[str, int]:
         )
     host = match["six"] or match["host"]
     return ("127.0.0.1" if host == "localhost" else host), int(match["port"])
+
+
+def origin_of(text: str) -> str:
+    """`--http-origin` as browsers write it; InputError for what can be no origin of one site."""
+    found = text.strip().lower().removesuffix("/")
+    if _ORIGIN.fullmatch(found) is None:
+        raise InputError(
+            f"{text!r} is not the origin of one site",
+            todo="give a scheme and a host, with a port if it has one: https://app.example:8443",
+        )
+    return found
 
 
 def check_verdicts(needed: int, verifiers: int) -> None:

@@ -3,9 +3,10 @@
 The order of opening is the order of need; closing is the reverse, and nothing outlives the block.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 
@@ -14,6 +15,7 @@ from node.asking.rechecking import Rechecking
 from node.asking.tasks import TaskRunner
 from node.checking.quorum import Checking
 from node.config import NodeConfig
+from node.dispatch.directory import PeerDirectory
 from node.dispatch.dispatcher import Dispatcher
 from node.engines.interface import Engine
 from node.models.collection import Models
@@ -32,16 +34,17 @@ from p2p.adverts import Capacity, Environment
 from p2p.blobs import Blobs
 from p2p.peers import Peers, open_peers
 from p2p.transport import Transport
-from store import Store, Table
+from store import Row, Store, Table, Write
 from wire.advert import ModelOffer
 from wire.codec import pack, unpack
 from wire.content import PeerId
+from wire.errors import StoreError
 from wire.kinds import Role
 from wire.message import Check, Offer, Quote, Want
 from wire.signing import SigningKey
 
 KNOWN_PEERS_KEPT = 256
-SAVE_PEERS_EVERY_S = 30.0
+SAVE_PEERS_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ class Node:
     loader: ModelLoader
     started_s: float
     log: list[str] = field(default_factory=list)
+    # What stands above a peer, such as its gateway, has `status` tell of it, each under a name.
+    status_sources: dict[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
 
     @property
     def model_problems(self) -> dict[str, str]:
@@ -128,7 +133,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Want] = node.blobs.on_want
         peers.handlers[Check] = node.verify_role.on_check
         for peer, addresses in _remembered(dependencies.store):
-            peers.dialing.learn(peer, addresses)
+            peers.dialing.remember(peer, addresses)
         await peers.join()
         for name in config.models:
             node.loader.start(name)
@@ -146,7 +151,7 @@ def _assembled(
     config: NodeConfig, dependencies: Dependencies, peers: Peers, nursery: trio.Nursery
 ) -> Node:
     blobs = Blobs(dependencies.store, peers)
-    dispatcher = Dispatcher(peers)
+    dispatcher = Dispatcher(PeerDirectory(peers))
     infer = InferRole(dependencies.engine, blobs, IndexCache(blobs))
     roles: dict[Role, LegRole] = {}
     if Role.DATA in config.roles:
@@ -248,14 +253,27 @@ def _remembered(store: Store) -> list[tuple[PeerId, tuple[str, ...]]]:
 
 
 async def _remember_forever(node: Node) -> None:
-    """Keep where others were, so that a restart finds its network without the bootstrap."""
-    kept: dict[PeerId, tuple[str, ...]] = dict(_remembered(node.dependencies.store))
+    """Keep whom we met, and where, so that a restart finds its network without the bootstrap.
+
+    Durable soon after a peer was met: whoever loses power a moment later still knows it.
+    """
+    store = node.dependencies.store
+    kept: dict[PeerId, tuple[str, ...]] = dict(_remembered(store))
     while True:
         await trio.sleep(SAVE_PEERS_EVERY_S)
-        known = dict(list(node.peers.dialing.known().items())[:KNOWN_PEERS_KEPT])
-        for peer in kept.keys() - known.keys():
-            node.dependencies.store.write_soon(Table.PEERS, peer, None)
-        for peer, addresses in known.items():
-            if kept.get(peer) != addresses:
-                node.dependencies.store.write_soon(Table.PEERS, peer, pack(list(addresses)))
-        kept = known
+        met = dict(list(node.peers.dialing.met().items())[-KNOWN_PEERS_KEPT:])
+        gone = [Row(Table.PEERS, peer, None) for peer in kept.keys() - met.keys()]
+        new = [
+            Row(Table.PEERS, peer, pack(list(addresses)))
+            for peer, addresses in met.items()
+            if kept.get(peer) != addresses
+        ]
+        if not gone and not new:
+            continue
+        try:
+            await store.commit(Write(rows=(*gone, *new)))
+        except StoreError as error:
+            # Tried again, with whatever has changed until then.
+            node.note(f"whom we met could not be kept: {error.message}")
+        else:
+            kept = met

@@ -15,6 +15,7 @@ from p2p.anti_entropy import AntiEntropy
 from p2p.dialing import Dialing
 from p2p.duplicate_keys import DuplicateKeys
 from p2p.gossip_rate import GossipRateLimit
+from p2p.ip_address import may_call
 from p2p.transport import Endpoint
 from p2p.view import Hearing, View
 from wire import limits
@@ -196,6 +197,13 @@ class Advertiser:
             and not self.duplicate_keys.knows(known.signer, claimed.instance)
         )
 
+    def _learn(self, advert: Signed[Advert], introducer: PeerId | None) -> None:
+        """Where it may be called: what its teller may say, and what was learned before."""
+        nearest = self.view.origins.nearest(advert.signer, introducer)
+        before = self.dialing.addresses_of(advert.signer)
+        addresses = [it for it in advert.record.addresses if it in before or may_call(it, nearest)]
+        self.dialing.learn(advert.signer, tuple(addresses))
+
     def take_in(self, advert: Signed[Advert], introducer: PeerId | None = None) -> Hearing:
         """Hear one advert, from wherever it came."""
         self.heard += 1
@@ -203,7 +211,7 @@ class Advertiser:
         hearing = self.view.hear(advert, self.environment.wall_s(), introducer)
         match hearing:
             case Hearing.NEW | Hearing.NEWER:
-                self.dialing.learn(advert.signer, advert.record.addresses)
+                self._learn(advert, introducer)
             case Hearing.LEFT:
                 self.dialing.left(advert.signer)
             case Hearing.SAME_KEY:

@@ -6,6 +6,11 @@ anti-entropy as in Demers et al., "Epidemic algorithms for replicated database m
 1987). Of peers that one side has never heard of only a few are told, the rare ones first: a view
 is a sample of a large network, and a swap mixes it without filling it with one neighbour's friends.
 
+Once it knows more than a few, a peer tells only of those whom it has met itself, and asks only for
+those whom the other has met.
+Keys cost nothing: were hearsay passed on, a flood of them would go from one end of the network to
+the other, and each peer on the way would vouch for it.
+
 Views that are samples also tell how large the whole is: of two samples of it, the smaller the part
 they share the larger it must be (Lincoln and Petersen's estimate, by capture and recapture). Views
 rather keep whom there are few of, so those are estimated apart from the others.
@@ -18,7 +23,8 @@ from random import Random
 from statistics import median
 from typing import TypeVar
 
-from p2p.view import DIGEST_ENTRY, Entry, View
+from p2p.view import View
+from p2p.view_entry import DIGEST_ENTRY, Entry
 from wire import limits
 from wire.advert import Advert
 from wire.content import PeerId
@@ -37,6 +43,10 @@ _LEFT_S_MIN = 5.0
 _ESTIMATES = 15
 
 
+# In a digest it stands before the peers that were never met, only heard of. It is nobody's key.
+_HEARSAY = DIGEST_ENTRY.pack(bytes(_KEY_BYTES), 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Compared:
     """What to tell the other side, and the keys of what it should tell us."""
@@ -48,6 +58,15 @@ class Compared:
 def keys_of(wanted: bytes) -> frozenset[bytes]:
     """The keys in a list of them, as digests and wishes write them."""
     return frozenset(wanted[at : at + _KEY_BYTES] for at in range(0, len(wanted), _KEY_BYTES))
+
+
+def _hearsay_in(digest: dict[bytes, int]) -> frozenset[bytes]:
+    """The keys of a digest whose peers the other side has only heard of; its mark is taken out."""
+    keys = list(digest)
+    mark = bytes(_KEY_BYTES)
+    if digest.pop(mark, None) is None:
+        return frozenset()
+    return frozenset(keys[keys.index(mark) + 1 :])
 
 
 @dataclass(slots=True)
@@ -65,14 +84,18 @@ class AntiEntropy:
 
     def digest(self, mine: Signed[Advert], wall_s: float) -> bytes:
         """What we have, our own advert first; read by `compare` on the other side."""
-        entries = [it.digest_entry for it in self._worth(wall_s)][: limits.VIEW_ADVERTS_MAX - 1]
-        return DIGEST_ENTRY.pack(mine.signer[:_KEY_BYTES], mine.record.seq) + b"".join(entries)
+        entries = self._worth(wall_s)[: limits.VIEW_ADVERTS_MAX - 2]
+        met = [it.digest_entry for it in entries if self._may_tell(it)]
+        others = [it.digest_entry for it in entries if not self._may_tell(it)]
+        first = DIGEST_ENTRY.pack(mine.signer[:_KEY_BYTES], mine.record.seq)
+        return b"".join((first, *met, _HEARSAY, *others))
 
     def compare(
         self, digest: bytes, mine: Signed[Advert], other: PeerId, wall_s: float
     ) -> Compared:
         """Answer the digest of `other`: what is newer here, and what seems newer there."""
         theirs: dict[bytes, int] = dict(DIGEST_ENTRY.iter_unpack(digest))
+        hearsay = _hearsay_in(theirs)
         seen = theirs.pop(mine.signer[:_KEY_BYTES], None)
         entries = self._worth(wall_s)
         both = [it for it in entries if it.key in theirs]
@@ -91,7 +114,8 @@ class AntiEntropy:
                 wanted.append(pair.key)
         self._estimate(other, count, both)
         first = [mine] if seen is None else []
-        unknown = self._drawn(self.view.unheard(theirs), self._news_max(len(self.view)))
+        met = {key: seq for key, seq in theirs.items() if key not in hearsay}
+        unknown = self._drawn(self.view.unheard(met), self._news_max(len(self.view)))
         room = limits.ADVERTS_PER_MESSAGE_MAX
         return Compared(
             adverts=(*first, *told, *newer)[:room],
@@ -140,15 +164,26 @@ class AntiEntropy:
     def _told(
         self, known: Container[bytes], count: int, other: PeerId, wall_s: float
     ) -> list[Signed[Advert]]:
-        """What the other side does not know: the scarce, and so many others."""
+        """What the other side does not know: the scarce, and so many others; all were met here."""
         key, soon_s = other[:_KEY_BYTES], wall_s + _LEFT_S_MIN
-        scarce = [it for it in self.view.scarce() if it.key not in known and it.key != key]
+        scarce = [
+            it
+            for it in self.view.scarce()
+            if self._may_tell(it) and it.key not in known and it.key != key
+        ]
         first = self._drawn([it for it in scarce if it.until_s > soon_s], SCARCE_MAX)
         if not count:
             return [it.heard for it in first]
         chosen = {key, *[it.key for it in first]}
-        news = [it for it in self._worth(wall_s) if it.key not in known and it.key not in chosen]
+        news = [
+            it
+            for it in self._worth(wall_s)
+            if self._may_tell(it) and it.key not in known and it.key not in chosen
+        ]
         return [it.heard for it in (*first, *self._drawn(news, count))]
+
+    def _may_tell(self, entry: Entry) -> bool:
+        return entry.met or self.view.is_small
 
     def _drawn(self, items: Sequence[T], count: int) -> list[T]:
         return list(items) if len(items) <= count else self.random.sample(items, count)

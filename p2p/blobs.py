@@ -13,6 +13,7 @@ import trio
 from p2p.fetching import ROOT, Due, FetchPlan, below
 from p2p.peers import Peers
 from p2p.score import Offence
+from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall, refusal_of
 from store import Store
 from wire import limits
@@ -246,7 +247,7 @@ class Blobs:
             )
 
     async def _want(self, source: PeerId, block: ContentId) -> bytes:
-        async with self.peers.call(source, deadline_s=BLOCK_DEADLINE_S) as call:
+        async with self.peers.call(source, deadline_s=stretched(BLOCK_DEADLINE_S)) as call:
             await call.send(Want(block=block))
             return (await call.expect(BlockReply)).data
 

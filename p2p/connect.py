@@ -9,6 +9,7 @@ import trio
 
 from p2p.dialing import Dial
 from p2p.streams import StreamsInUse
+from p2p.timeouts import stretched
 from p2p.transport import Endpoint
 from wire.content import PeerId
 from wire.errors import (
@@ -40,7 +41,7 @@ def is_its_fault(error: TransportError, waited_s: float, *, heard: bool) -> bool
     """
     if isinstance(error, StreamsInUse):
         return False
-    return not isinstance(error, TooSlow) or (not heard and waited_s >= PATIENCE_S)
+    return not isinstance(error, TooSlow) or (not heard and waited_s >= stretched(PATIENCE_S))
 
 
 async def connect(

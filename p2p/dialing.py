@@ -4,9 +4,12 @@ A pure core. It knows addresses (from bootstraps, from the store, from adverts),
 connections, and backs off from those that do not answer. Bootstraps are never given up.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from p2p.ip_address import Scope, host_of, place_of, scope_of
+from p2p.token_bucket import TokenBucket
 from wire.content import PeerId
 
 
@@ -20,7 +23,16 @@ class DialingConfig:
     first_retry_s: float = 1.0
     retry_s_max: float = 120.0
     dials_at_once: int = 4
-    roam_every_s: float = 60.0
+    # Calls to peers that nobody here was ever connected to, at once and in the long run.
+    stranger_dials: float = 16.0
+    stranger_dials_per_s: float = 0.5
+    # A host may fail so often at once, whatever its ports, before it is left alone for a while.
+    host_failures: int = 8
+    roam_every_s: float = 20.0
+
+
+# Calls in a row that nobody answered, before a peer is given up; the latter take two hours.
+_FAILURES_MAX, _MET_FAILURES_MAX = 8, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +55,21 @@ class _Target:
 
 
 @dataclass(slots=True)
+class _Failing:
+    """A place or a host where calls of ours have failed, and until when it is left alone."""
+
+    failures: int = 0
+    due_at_s: float = 0.0
+
+
+@dataclass(slots=True)
 class Dialing:
-    """Feed it what happens; ask it what is `due`."""
+    """Feed it what happens; ask it what is `due`.
+
+    Adverts are strangers' words, and may aim our calls at anybody. So a place (host and port) where
+    a call failed is left alone for a while whatever key is said to be there, and so is a host; and
+    peers that were never met are called at a bounded rate.
+    """
 
     me: PeerId
     random: Random
@@ -54,6 +79,12 @@ class Dialing:
     _bootstrap_peers: dict[str, PeerId] = field(default_factory=dict)
     _connected: set[PeerId] = field(default_factory=set)
     _roam_at_s: float = 0.0
+    _failing: dict[str, _Failing] = field(default_factory=dict)
+    _tokens: TokenBucket = field(init=False)
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self._tokens = TokenBucket(config.stranger_dials, config.stranger_dials_per_s)
 
     def add_bootstrap(self, address: str) -> None:
         self._bootstraps.setdefault(address, _Target((address,)))
@@ -71,6 +102,12 @@ class Dialing:
             self._peers[peer] = _Target(addresses)
         elif target.addresses != addresses:
             self._peers[peer] = _Target(addresses, dialing=target.dialing, proven=target.proven)
+
+    def remember(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
+        """`peer` was met there before this start."""
+        self.learn(peer, addresses)
+        if (target := self._peers.get(peer)) is not None:
+            target.proven = True
 
     def connected(self, peer: PeerId) -> None:
         """A connection to the peer stands, whoever opened it: earlier failures no longer count."""
@@ -96,10 +133,51 @@ class Dialing:
         if dial.peer is None:
             self._bootstrap_peers[dial.addresses[0]] = peer
         self._ended(dial, failed=False, now_s=0.0)
+        if len(dial.addresses) == 1:
+            # Of several nobody says which it was, and the others may be somebody else's.
+            self._failing.pop(place_of(dial.addresses[0]), None)
+            self._failing.pop(host_of(dial.addresses[0]), None)
 
     def failed(self, dial: Dial, now_s: float) -> None:
         """A dial has ended without a connection at `now_s`; the next one is made later."""
         self._ended(dial, failed=True, now_s=now_s)
+        if dial.peer is not None:
+            self.unreachable(dial.addresses, now_s)
+
+    def unreachable(self, addresses: Sequence[str], now_s: float) -> None:
+        """Nobody that was expected answered there: not asked again soon, under whatever key."""
+        for address in addresses:
+            self._note_failing(place_of(address), 0, now_s)
+            host = host_of(address)
+            if host and scope_of(host) is not Scope.LOOPBACK:
+                self._note_failing(host, self.config.host_failures, now_s)
+
+    def _note_failing(self, where: str, free: int, now_s: float) -> None:
+        failing = self._failing.pop(where, None) or _Failing()
+        failing.failures += 1
+        if failing.failures > free:
+            failing.due_at_s = now_s + self._wait_s(failing.failures - free)
+        self._failing[where] = failing
+        while len(self._failing) > self.config.known_max:
+            del self._failing[next(iter(self._failing))]
+
+    def to_call(self, peer: PeerId, said: tuple[str, ...], now_s: float) -> tuple[str, ...]:
+        """Where `peer` may be called now; `said` is where it may be if nothing is known here.
+
+        Nobody else can have a peer's own places closed that it was met at.
+        """
+        target = self._peers.get(peer)
+        if target is not None and target.proven:
+            return target.addresses
+        addresses = target.addresses if target is not None else said
+        return tuple([it for it in addresses if self._is_open(it, now_s)])
+
+    def _is_open(self, address: str, now_s: float) -> bool:
+        for where in (place_of(address), host_of(address)):
+            failing = self._failing.get(where) if where else None
+            if failing is not None and now_s < failing.due_at_s:
+                return False
+        return True
 
     def _ended(self, dial: Dial, *, failed: bool, now_s: float) -> None:
         if dial.peer is None:
@@ -111,8 +189,9 @@ class Dialing:
         target.dialing = target.lost = False
         target.failures = target.failures + 1 if failed else 0
         target.due_at_s = now_s + self._wait_s(target.failures)
-        # A stranger that never answers makes room for one that may.
-        if dial.peer is not None and target.failures > 8:
+        # A stranger that never answers makes room for one that may; who was met may come back.
+        most = _MET_FAILURES_MAX if target.proven else _FAILURES_MAX
+        if dial.peer is not None and target.failures > most:
             self._peers.pop(dial.peer, None)
 
     def _wait_s(self, failures: int) -> float:
@@ -144,7 +223,7 @@ class Dialing:
         count = min(wanted - len(lost), room - len(dials))
         if count > 0:
             dials.extend(
-                Dial(peer, self._peers[peer].addresses) for peer in self._strangers(count, now_s)
+                Dial(peer, self.to_call(peer, (), now_s)) for peer in self._strangers(count, now_s)
             )
         if now_s >= self._roam_at_s and not dials and room > 0:
             dials.extend(self._roam(now_s))
@@ -173,7 +252,7 @@ class Dialing:
             and self._ready(target, now_s)
         ]
         others = [
-            Dial(peer, self._peers[peer].addresses)
+            Dial(peer, self.to_call(peer, (), now_s))
             for peer in self._strangers(len(lost) + 1, now_s)
         ]
         return [self.random.choice(lost + others)] if lost or others else []
@@ -187,7 +266,16 @@ class Dialing:
         ]
         self.random.shuffle(ready)
         ready.sort(key=lambda peer: self._peers[peer].failures)
-        return ready[:count]
+        chosen: list[PeerId] = []
+        for peer in ready:
+            if len(chosen) == count:
+                break
+            target = self._peers[peer]
+            if not self.to_call(peer, (), now_s):
+                continue
+            if target.proven or self._tokens.take(now_s):
+                chosen.append(peer)
+        return chosen
 
     def _ready(self, target: _Target, now_s: float) -> bool:
         return not target.dialing and now_s >= target.due_at_s
@@ -195,6 +283,10 @@ class Dialing:
     def addresses_of(self, peer: PeerId) -> tuple[str, ...]:
         target = self._peers.get(peer)
         return target.addresses if target is not None else ()
+
+    def met(self) -> dict[PeerId, tuple[str, ...]]:
+        """Whom we were connected to, and where: what is worth keeping over a restart."""
+        return {peer: it.addresses for peer, it in self._peers.items() if it.proven}
 
     def known(self) -> dict[PeerId, tuple[str, ...]]:
         """What is worth keeping over a restart, whoever was met first."""

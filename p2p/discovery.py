@@ -14,7 +14,9 @@ from p2p.adverts import Advertiser
 from p2p.connect import TROUBLES
 from p2p.peer_rpc import PeerRpc
 from p2p.score import Standing
+from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall
+from p2p.view import Hearing
 from wire import limits
 from wire.advert import Advert
 from wire.content import ContentId, PeerId
@@ -116,7 +118,7 @@ class Discovery:
 
     async def _ask(self, search: Search, peer: PeerId) -> None:
         try:
-            async with self.rpc.call(peer, deadline_s=ASK_DEADLINE_S) as call:
+            async with self.rpc.call(peer, deadline_s=stretched(ASK_DEADLINE_S)) as call:
                 await call.send(Seek(role=search.role, model=search.model))
                 newer = await call.expect(Newer)
                 adverts = [open_signed(raw, Advert) for raw in newer.adverts[:TOLD_MAX]]
@@ -124,7 +126,9 @@ class Discovery:
             self.rpc.note_problem(str(peer), str(error))
             return
         for heard in adverts:
-            self.advertiser.take_in(heard, peer)
+            if self.advertiser.take_in(heard, peer) is Hearing.FULL:
+                # Its teller has had its share of our view; what we asked for has a way in besides.
+                self.advertiser.take_in(heard)
         wall_s = self.rpc.environment.wall_s()
         search.told(
             [

@@ -77,6 +77,7 @@ class FetchPlan:
         return None
 
     def arrived(self, block: ContentId) -> None:
+        """A block is here: it is not fetched again."""
         self._under_way.pop(block, None)
         self._known.pop(block, None)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import trio
 
+from p2p import timeouts
 from p2p.frames import Frame, FrameKind, FrameParser, credit_frame, read_credit
 from p2p.transport import ByteStream
 from wire import limits
@@ -34,6 +35,9 @@ SILENCE_S = 8.0
 IDLE_S = 60.0
 # Who accepted a stream leaves its end to who opened it, within reason.
 IDLE_ACCEPTED_S = 180.0
+# Who opens a stream has something to say. One on which nothing comes for so long, or no whole frame
+# for as long as honest peers keep an idle one, is only there to take our places.
+NEVER_SPOKE_S = 10.0
 # After we have said all, the other side may take this long to do the same.
 PARTING_S = 5.0
 
@@ -119,16 +123,20 @@ class FramedStream:
         self._to_write = trio.Event()
         self._changed = trio.Event()
         self._sent_at_s = 0.0
+        self._opened_at_s = 0.0
         self._alive = trio.CancelScope()
 
     async def run(self) -> None:
         """Carry conversations until the stream ends; then `error` says why."""
+        self._opened_at_s = trio.current_time()
         self._set_patience()
         try:
-            with self._alive:
+            with self._alive, timeouts.stretch(self._alive):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._guarded, self._write_forever)
                     await self._guarded(self._read_forever)
+            if self._never_spoke:
+                self.fail(TooSlow(f"{self.peer.short} opened a stream and said nothing"))
             if self.call is not None and not self.call.left:
                 self.fail(Disconnected(f"heard nothing of {self.peer.short} for {SILENCE_S:g} s"))
         finally:
@@ -232,12 +240,21 @@ class FramedStream:
 
     def _set_patience(self) -> None:
         if self.call is None:
-            patience_s = IDLE_S if self.opened_here else IDLE_ACCEPTED_S
+            patience_s = IDLE_S if self.opened_here else self._idle_accepted_s()
         elif self.call.left:
             return
         else:
             patience_s = SILENCE_S
         self._alive.deadline = trio.current_time() + patience_s
+
+    @property
+    def _never_spoke(self) -> bool:
+        return not self.opened_here and not self.count
+
+    def _idle_accepted_s(self) -> float:
+        if not self._never_spoke:
+            return IDLE_ACCEPTED_S
+        return min(NEVER_SPOKE_S, self._opened_at_s + IDLE_S - trio.current_time())
 
     def _must_wait(self, call: FramedCall, cost: int) -> bool:
         if self.error is not None:
@@ -362,7 +379,7 @@ class FramedStream:
 
     async def _part(self, broken: bool) -> None:
         if not broken:
-            with trio.CancelScope(shield=True), trio.move_on_after(PARTING_S):
+            with trio.CancelScope(shield=True), timeouts.move_on_after(PARTING_S):
                 try:
                     await self._stream.close()
                 except TransportError:

@@ -17,6 +17,7 @@ from p2p.connect import TROUBLES, connect
 from p2p.dialing import Dial, Dialing
 from p2p.handshake_log import HandshakeLog
 from p2p.peer_rpc import PeerRpc
+from p2p.timeouts import stretched
 from p2p.transport import Endpoint
 from p2p.typed_call import TypedCall, refusal_of
 from p2p.view import View
@@ -86,13 +87,15 @@ class Handshake:
 
     async def call(self, dial: Dial) -> PeerId:
         """Connect and meet; BatonError says why not."""
-        deadline_s = self.rpc.dial_deadline_s
+        deadline_s = stretched(self.rpc.dial_deadline_s)
         try:
             if dial.peer is None:
                 peer = await self.endpoint.connect(dial.addresses[0], deadline_s=deadline_s)
             else:
                 peer = dial.peer
                 await connect(self.endpoint, peer, dial.addresses, deadline_s)
+            # Whom we chose ourselves may tell us of more than whoever chose us.
+            self.view.origins.called.add(peer)
             welcome, other = await self._greeted(peer, deadline_s)
         except TROUBLES as error:
             self.dialing.failed(dial, trio.current_time())
@@ -101,6 +104,7 @@ class Handshake:
         self.anti_entropy.told_peers = self.anti_entropy.told_peers or welcome.peers
         self.dialing.succeeded(dial, peer)
         self.dialing.connected(peer)
+        self.view.meet(peer)
         self._ours[peer] = None
         self.anti_entropy.believed.add(peer)
         self._answered(peer)
@@ -164,6 +168,7 @@ class Handshake:
         wall_s = self.rpc.environment.wall_s()
         self.handshake_log.clock(typed_call.peer, message.wall_ms / 1000 - wall_s, called=False)
         self.advertiser.take_in(advert, typed_call.peer)
+        self.view.meet(typed_call.peer)
         wanted = min(message.wanted, NEWS_TO_NEWCOMER_MAX)
         others = self.anti_entropy.some(wanted, typed_call.peer, wall_s)
         await typed_call.send(

@@ -12,11 +12,13 @@ from itertools import islice
 
 import trio
 
+from p2p import timeouts
 from p2p.anti_entropy import keys_of
 from p2p.connect import TROUBLES, call_all
 from p2p.dialing import Dial
 from p2p.handshake import Handshake
 from p2p.handshake_log import not_met
+from p2p.ip_address import host_of
 from p2p.score import Standing
 from p2p.transport import ConnectionDown, ConnectionEvent, ConnectionUp
 from p2p.typed_call import TypedCall, refusal_of
@@ -57,7 +59,7 @@ class Neighbours(Handshake):
         """Tell each other what is newer; one of TROUBLES says why not."""
         environment, advertiser = self.rpc.environment, self.advertiser
         mine = advertiser.mine(self.endpoint)
-        async with self.rpc.call(peer, deadline_s=SWAP_DEADLINE_S) as call:
+        async with self.rpc.call(peer, deadline_s=timeouts.stretched(SWAP_DEADLINE_S)) as call:
             digest = self.anti_entropy.digest(mine, environment.wall_s())
             await call.send(Swap(instance=self.handshake_log.instance, digest=digest))
             newer = await call.expect(Newer)
@@ -84,7 +86,7 @@ class Neighbours(Handshake):
         same = self._other_start(call.peer, message.instance)
         raws = tuple(it.raw for it in told.adverts)
         await call.send(Newer(adverts=raws, wanted=told.wanted, same_key=same))
-        with trio.move_on_after(SWAP_DEADLINE_S) as waiting:
+        with timeouts.move_on_after(SWAP_DEADLINE_S) as waiting:
             newer = await call.receive()
         if waiting.cancelled_caught:
             raise TooSlow(f"{call.peer.short} did not finish the swap it began")
@@ -129,7 +131,7 @@ class Neighbours(Handshake):
 
     async def _ping(self, peer: PeerId) -> None:
         try:
-            async with self.rpc.call(peer, deadline_s=SWAP_DEADLINE_S) as call:
+            async with self.rpc.call(peer, deadline_s=timeouts.stretched(SWAP_DEADLINE_S)) as call:
                 await call.send(Ping(instance=self.handshake_log.instance))
                 self._told_same_key((await call.expect(Pong)).same_key)
             self._answered(peer)
@@ -143,7 +145,10 @@ class Neighbours(Handshake):
     # Keeping up
 
     async def join(self) -> None:
-        """Meet one bootstrap or known peer; Unreachable, naming each tried, if none answers."""
+        """Meet one bootstrap or known peer; Unreachable, naming each tried, if none answers.
+
+        Who met others before this start goes on alone, and all are called until one answers.
+        """
         if not self.bootstraps:
             return
         troubles = await call_all(self.call, [Dial(None, (it,)) for it in self.bootstraps])
@@ -151,7 +156,12 @@ class Neighbours(Handshake):
             known = list(self.dialing.known().items())[:REMEMBERED_CALLED]
             calls = [Dial(peer, addresses) for peer, addresses in known]
             if len(await call_all(self.call, calls)) == len(calls):
-                raise not_met(troubles)
+                error = not_met(troubles)
+                if not known or all(isinstance(it, Refused) for it in troubles):
+                    raise error
+                # It was in the network before, so it is the way there that is missing: after a
+                # power cut this machine may be up before its router is.
+                self.rpc.note_problem("bootstraps", f"{error.message}; called again and again")
         self.handshake_log.check_clock()
 
     async def keep_up_forever(self) -> None:
@@ -202,7 +212,7 @@ class Neighbours(Handshake):
         )
         self._parting[peer] = trio.current_time()
         try:
-            async with self.rpc.call(peer, deadline_s=PART_DEADLINE_S) as call:
+            async with self.rpc.call(peer, deadline_s=timeouts.stretched(PART_DEADLINE_S)) as call:
                 await call.send(Goodbye(advert=advert.raw))
                 await call.expect(Pong)
         except TROUBLES as error:
@@ -229,8 +239,11 @@ class Neighbours(Handshake):
                 self._parting.pop(peer, None)
                 self.dialing.connected(peer)
                 self.view.connected.add(peer)
+                host = host_of(self.endpoint.remote_address(peer) or "")
+                self.view.origins.came_from(peer, host)
             case ConnectionDown(peer):
                 self.view.connected.discard(peer)
+                self.view.origins.gone(peer)
                 self._strange.discard(peer)
                 self._ours.pop(peer, None)
                 self.anti_entropy.believed.discard(peer)

@@ -14,8 +14,10 @@ import trio
 from p2p.adverts import Environment
 from p2p.connect import PATIENCE_S, connect, is_its_fault
 from p2p.dialing import Dialing
+from p2p.ip_address import Scope, may_call
 from p2p.score import Offence, Scores, Standing
 from p2p.streams import Call, Streams
+from p2p.timeouts import stretched
 from p2p.transport import Endpoint
 from p2p.typed_call import TypedCall, refusal_of
 from p2p.view import View
@@ -93,7 +95,7 @@ class PeerRpc:
         try:
             with self._in_use(peer):
                 if peer != self.me and not self.endpoint.is_connected(peer):
-                    await self._reach(peer, min(deadline_s, self.dial_deadline_s))
+                    await self._reach(peer, min(deadline_s, stretched(self.dial_deadline_s)))
                 async with self.streams.call(peer, deadline_s=deadline_s) as channel:
                     since_s = trio.current_time()
                     call = TypedCall(channel, CallProtocol(Speaker.ASKER))
@@ -109,15 +111,20 @@ class PeerRpc:
 
     async def _reach(self, peer: PeerId, deadline_s: float) -> None:
         advert = self.view.advert_of(peer)
-        addresses = advert.record.addresses if advert else self.dialing.addresses_of(peer)
+        said = advert.record.addresses if advert else ()
+        addresses = self.dialing.to_call(
+            peer, tuple(it for it in said if may_call(it, Scope.GLOBAL)), trio.current_time()
+        )
         try:
             await connect(self.endpoint, peer, addresses, deadline_s)
         except Unreachable:
+            self.dialing.unreachable(addresses, trio.current_time())
             self.view.forget(peer)
             raise
         except TooSlow:
             # Not where a client left it no time.
-            if deadline_s >= PATIENCE_S:
+            if deadline_s >= stretched(PATIENCE_S):
+                self.dialing.unreachable(addresses, trio.current_time())
                 self.view.forget(peer)
             raise
 

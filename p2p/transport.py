@@ -54,6 +54,8 @@ class EndpointStatistics:
     connections: int
     half_open: int
     connections_refused: int
+    # Closed before they had shown who they are: over their time, or to make room.
+    connections_evicted: int
     streams_refused: int
     heard: int
     heard_dropped: int

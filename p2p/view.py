@@ -9,17 +9,22 @@ nothing, so it must not belong to whoever speaks most either: peers that we are 
 their place, and room is made among the strangers whom the most talkative neighbour introduced,
 first by those of whom there are enough, then by who was not heard for the longest. When that was is
 ours to say: issue times are the strangers' own words, and may lie ahead of us.
+
+Above all, nobody fills a place (a role, or a role with a model) with keys that it merely tells of:
+a neighbour that we called may introduce so many for each place, all those that called us together
+as many, and so may all that the topic brings. Who speaks for itself over a connection counts by the
+address prefix that it comes from. Only those are passed on to others (see `p2p.anti_entropy`), so a
+made-up key goes no further than whoever was told of it by who made it up.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from functools import lru_cache
 from itertools import chain
-from struct import Struct
-from typing import NamedTuple
 
+from p2p.quotas import Origins, Quotas
+from p2p.view_entry import Entry, Place, ViewParts, entry_of, parts_of
 from wire import limits
 from wire.advert import Advert, supersedes
 from wire.content import ContentId, PeerId
@@ -58,72 +63,23 @@ class ViewConfig:
     enough: int = 16
     # Peers that are gone, so that nobody brings them back.
     remembered_max: int = 4000
+    # What one origin may have of a place: so many, or such a part of those that were met.
+    quota_min: int = 8
+    quota_part: int = 8
 
     def __post_init__(self) -> None:
         assert self.adverts_max <= limits.VIEW_ADVERTS_MAX
 
 
-# What a peer can be asked for: a role, and a model where the role runs one.
-Place = tuple[Role, ContentId | None]
 # Of those that may make room, so many are looked at; a view must not be walked for each advert.
 _LOOKED_AT = 64
+# Up to so large a part of a view hearsay is free: what it could hide fits beside it.
+_SMALL_PART = 4
+# At most so large a part of a view are peers that stay because they were of use.
+_KEPT_PART = 4
 # What one introducer may have of a view that is needed, where others have somebody to spare.
 _GROUP_PART = 8
 _GONE_WALK_EVERY_S = 30.0
-
-
-# By the bits of an advert: the places of those roles, and which of them run a model. Whoever
-# checks needs the model as much as whoever runs it.
-_ROLES: list[tuple[tuple[Place, ...], tuple[Role, ...]]] = [
-    (
-        tuple((role, None) for role in Role if bits >> role & 1),
-        tuple(role for role in (Role.INFER, Role.VERIFY) if bits >> role & 1),
-    )
-    for bits in range(1 << len(Role))
-]
-
-
-# One peer in a digest: the first bytes of its key, and its number.
-DIGEST_ENTRY = Struct(f">{limits.DIGEST_KEY_BYTES}sQ")
-
-
-class ViewParts(NamedTuple):
-    """What is asked of an advert often: its peer as digests name it, both as they say it, its end.
-
-    The last two are what is remembered once it is gone, if it ended or only made room.
-    """
-
-    places: tuple[Place, ...]
-    key: bytes
-    digest_entry: bytes
-    until_s: int
-    ended: tuple[int, int]
-    displaced: tuple[int, int]
-
-
-def parts_of(heard: Signed[Advert]) -> ViewParts:
-    advert, key = heard.record, heard.signer[: limits.DIGEST_KEY_BYTES]
-    until_s = advert.issued_at_s + advert.ttl_s
-    return ViewParts(
-        _places_of(advert.roles, tuple([it.model for it in advert.models])),
-        key,
-        DIGEST_ENTRY.pack(key, advert.seq),
-        until_s,
-        (advert.seq, until_s),
-        # It may be heard again, but nothing older of it.
-        (advert.seq - 1, until_s),
-    )
-
-
-class Entry(NamedTuple):
-    """An advert in a view; the parts that every swap asks for are at hand."""
-
-    heard: Signed[Advert]
-    introducer: PeerId | None
-    key: bytes
-    digest_entry: bytes
-    until_s: int
-    parts: ViewParts
 
 
 @dataclass(slots=True)
@@ -135,18 +91,38 @@ class View:
     config: ViewConfig = field(default_factory=ViewConfig)
     # Whom we are connected to; the shell says it.
     connected: set[PeerId] = field(default_factory=set)
+    # Whom we called, and where the others come from; the shell says that too.
+    origins: Origins = field(default_factory=Origins)
+    # Who delivered or checked for us, the latest of them: they never make room.
+    kept: dict[PeerId, None] = field(default_factory=dict)
     # Where many views are in one process, they may share what is worked out of an advert.
     parts_of: Callable[[Signed[Advert]], ViewParts] = parts_of
     # In the order in which they were heard last.
     _entries: dict[PeerId, Entry] = field(default_factory=dict)
     _places: dict[Place, dict[PeerId, None]] = field(default_factory=dict)
     _introduced: dict[PeerId | None, dict[PeerId, None]] = field(default_factory=dict)
+    _quotas: Quotas = field(init=False)
     # By the first bytes of its key, as digests name it: the sequence number of each that is gone,
     # and when that advert would have ended anyway.
     _gone: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     _gone_walked_s: float = 0.0
     # Nothing here ends sooner, so until then nothing has to be walked for that.
     _soonest_s: float = math.inf
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self._quotas = Quotas(config.quota_min, config.quota_part, config.adverts_max)
+
+    def keep(self, peer: PeerId) -> None:
+        """`peer` was of use: whoever floods the view does not push it out."""
+        self.kept.pop(peer, None)
+        self.kept[peer] = None
+        # The others are still the most of a view.
+        while len(self.kept) > self.config.adverts_max // _KEPT_PART:
+            del self.kept[next(iter(self.kept))]
+
+    def _stays(self, peer: PeerId) -> bool:
+        return peer in self.connected or peer in self.kept
 
     def hear(
         self, heard: Signed[Advert], wall_s: float, introducer: PeerId | None = None
@@ -171,26 +147,74 @@ class View:
         if advert.leaving:
             if known is not None:
                 self._drop(peer, known)
+                self._quotas.count(known, -1)
             # Keys that were never here do not wash out those that were.
             if known is not None or len(self._gone) < self.config.remembered_max // 2:
                 self._remember_gone(key, (advert.seq, advert.issued_at_s + advert.ttl_s))
             return Hearing.LEFT if known is not None else Hearing.OLD
         if advert.expired(wall_s):
             return Hearing.EXPIRED
-        if known is None and not self._make_room():
+        parts = self.parts_of(heard)
+        # Who is connected stands for itself, whoever tells of it.
+        origin = self.origins.of(peer, peer if peer in self.connected else introducer)
+        if known is not None:
+            self._gone.pop(key, None)
+            # Whoever introduced it first answers for it, until it speaks for itself.
+            met, before = first_hand or known.met, known
+            if known.met or not first_hand:
+                introducer, origin = known.introducer, known.origin
+            else:
+                introducer = None
+            self._drop(peer, before)
+            entry = entry_of(heard, parts, introducer, origin, met=met)
+            if (met, origin, parts.places) != (before.met, before.origin, before.parts.places):
+                self._quotas.count(before, -1)
+                if not self._within_quota(origin, parts.places, met=first_hand):
+                    # It was let in as something else; its new places are taken.
+                    self._remember_gone(key, before.parts.displaced)
+                    return Hearing.FULL
+                self._quotas.count(entry, 1)
+            self._add(peer, entry)
+            return Hearing.NEWER
+        if not self._within_quota(origin, parts.places, met=first_hand) or not self._make_room():
             return Hearing.FULL
         self._gone.pop(key, None)
-        parts = self.parts_of(heard)
-        if known is not None:
-            # Whoever introduced it first answers for it.
-            self._drop(peer, known)
-            introducer = known.introducer
-        elif first_hand:
+        if first_hand:
             introducer = None
-        self._add(
-            peer, Entry(heard, introducer, parts.key, parts.digest_entry, parts.until_s, parts)
-        )
-        return Hearing.NEW if known is None else Hearing.NEWER
+        entry = entry_of(heard, parts, introducer, origin, met=first_hand)
+        self._quotas.count(entry, 1)
+        self._add(peer, entry)
+        return Hearing.NEW
+
+    def meet(self, peer: PeerId) -> None:
+        """`peer` has spoken for itself: it counts against nobody else's quota any more."""
+        entry = self._entries.get(peer)
+        if entry is not None and not entry.met:
+            self._drop(peer, entry)
+            self._quotas.count(entry, -1)
+            origin = self.origins.of(peer, peer)
+            entry = entry._replace(introducer=None, met=True, origin=origin)
+            self._within_quota(origin, entry.parts.places, met=True)
+            self._quotas.count(entry, 1)
+            self._add(peer, entry)
+
+    def _within_quota(self, origin: str, places: tuple[Place, ...], *, met: bool) -> bool:
+        """Whether one more of this origin may have these places.
+
+        Who was met takes the place of one of its prefix that has gone, if there is one.
+        """
+        if self.is_small and not met:
+            return True
+        taken = self._quotas.taken(origin, places)
+        return not taken or (met and all(self._displace(origin, it) for it in taken))
+
+    def _displace(self, origin: str, place: Place | None) -> bool:
+        entries = self._entries
+        for peer in self._places.get(place, ()) if place is not None else entries:
+            if entries[peer].origin == origin and not self._stays(peer):
+                self._displaced(peer)
+                return True
+        return False
 
     def _add(self, peer: PeerId, entry: Entry) -> None:
         self._entries[peer] = entry
@@ -238,20 +262,24 @@ class View:
             found = next(filter(None, map(self._oldest_of, self._introduced.values())), None)
         if found is None:
             return False
-        entry = self._entries[found]
-        self._drop(found, entry)
-        self._remember_gone(entry.key, entry.parts.displaced)
+        self._displaced(found)
         return True
 
+    def _displaced(self, peer: PeerId) -> None:
+        entry = self._entries[peer]
+        self._drop(peer, entry)
+        self._quotas.count(entry, -1)
+        self._remember_gone(entry.key, entry.parts.displaced)
+
     def _oldest_of(self, group: dict[PeerId, None]) -> PeerId | None:
-        return next((it for it in group if it not in self.connected), None)
+        return next((it for it in group if not self._stays(it)), None)
 
     def _spare_of(self, group: dict[PeerId, None]) -> PeerId | None:
         """Who of `group` is not needed, of those that were not heard for the longest."""
         needed: list[PeerId] = []
         found = None
         for peer in group:
-            if peer in self.connected:
+            if self._stays(peer):
                 continue
             if self._is_spare(self._entries[peer]):
                 found = peer
@@ -296,6 +324,7 @@ class View:
         entry = self._entries.get(peer)
         if entry is not None:
             self._drop(peer, entry)
+            self._quotas.count(entry, -1)
             self._remember_gone(entry.key, entry.parts.ended)
 
     def _remember_gone(self, key: bytes, gone: tuple[int, int]) -> None:
@@ -355,15 +384,13 @@ class View:
         }
 
     @property
+    def is_small(self) -> bool:
+        """Whether so few are known that everybody is told of everybody, and there is no quota."""
+        return len(self._entries) < self.config.adverts_max // _SMALL_PART
+
+    @property
     def is_full(self) -> bool:
         return len(self._entries) >= self.config.adverts_max
 
     def __len__(self) -> int:
         return len(self._entries)
-
-
-@lru_cache(maxsize=4096)
-def _places_of(roles: int, models: tuple[ContentId, ...]) -> tuple[Place, ...]:
-    """The same tuple for the same offer, for most peers offer what others do."""
-    places, running = _ROLES[roles]
-    return (*places, *[(role, model) for role in running for model in models])

@@ -3,6 +3,7 @@
 It fetches nothing and trusts nothing: bytes are checked against their id on the way in and out.
 """
 
+from store.files import disk_bytes
 from store.folder import key_seed, open_folder
 from store.in_memory import open_memory_store
 from store.on_lmdb import open_store
@@ -16,6 +17,7 @@ __all__ = [
     "Store",
     "Table",
     "Write",
+    "disk_bytes",
     "key_seed",
     "open_folder",
     "open_memory_store",

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 from store.group_commit import Action, CommitStatistics
-from store.rows import Rows
+from store.placed import PlacedRows
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ class Backend(Protocol):
         """As `commit`, without waiting; False where the queue is full."""
         ...
 
-    def reading(self) -> AbstractContextManager[Rows]:
+    def reading(self) -> AbstractContextManager[PlacedRows]:
         """The rows as they are now. Short, and never one within another; from any thread."""
         ...
 

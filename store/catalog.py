@@ -19,7 +19,8 @@ import struct
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from store.rows import BLOCKS, COUNTERS, HOLDS, PINS, QUEUE, Rows
+from store.placed import KeptFile, Place, PlacedRows
+from store.rows import BLOCKS, COUNTERS, FILES, HOLDS, PINS, PLACES, QUEUE, Rows
 from store.seam import Pin, Row
 from wire import limits
 from wire.content import ContentId
@@ -90,7 +91,7 @@ class Catalog:
 
     __slots__ = ("_before", "_quota_bytes", "_recency", "counters", "rows")
 
-    def __init__(self, rows: Rows, quota_bytes: int, recency: Recency) -> None:
+    def __init__(self, rows: PlacedRows, quota_bytes: int, recency: Recency) -> None:
         self.rows = rows
         self._quota_bytes = quota_bytes
         self._recency = recency
@@ -137,15 +138,63 @@ class Catalog:
         if not self.rows.insert(BLOCKS, content_id, data):
             self._recency.touch(content_id)
             return
+        self._count(content_id, len(data))
+
+    def _count(self, content_id: ContentId, size_bytes: int) -> None:
+        """Take note of a block that was not here before."""
         self.counters.blocks += 1
-        self.counters.used_bytes += len(data)
+        self.counters.used_bytes += size_bytes
         if self.hold_of(content_id) is None:
             self.enqueue(content_id)
             return
-        self.counters.held_bytes += len(data)
+        self.counters.held_bytes += size_bytes
         if content_id.is_tree:
             for child in self.children(content_id):
                 self.hold(child)
+
+    # Files
+
+    def place(self, places: Sequence[tuple[ContentId, Place]]) -> None:
+        """Have these leaves lie in a file; StoreFull, and none of them, if there is no room."""
+        new = {leaf: it for leaf, it in places if self.rows.size(BLOCKS, leaf) is None}
+        size_bytes = sum(it.size_bytes for it in new.values())
+        if self.counters.used_bytes + size_bytes > self._quota_bytes:
+            self._make_room(size_bytes, {leaf for leaf, _ in places})
+        for leaf, it in places:
+            self.rows.place(leaf, it)
+        for leaf, it in new.items():
+            self._count(leaf, it.size_bytes)
+
+    def keep_file(self, root: ContentId, file: KeptFile) -> None:
+        """Take note that all of `root` lies in this file."""
+        self.rows.put(FILES, root, file.to_bytes())
+
+    def forget_file(self, root: ContentId) -> str | None:
+        """Let go of what lies in the file of `root`; the file's name, if there was one."""
+        file = self.rows.file_of(root)
+        if file is None:
+            return None
+        self.rows.delete(FILES, root)
+        work, seen = [root], set[ContentId]()
+        while work:
+            content_id = work.pop()
+            if content_id in seen:
+                continue
+            seen.add(content_id)
+            if content_id.is_tree:
+                work.extend(self.children(content_id))
+                continue
+            place = self.rows.place_of(content_id)
+            if place is not None and place.name == file.name:
+                self.rows.delete(PLACES, content_id)
+                self.counters.blocks -= 1
+                self.counters.used_bytes -= place.size_bytes
+                if self.hold_of(content_id) is not None:
+                    self.counters.held_bytes -= place.size_bytes
+        return file.name
+
+    def is_pinned(self, content_id: ContentId) -> bool:
+        return self._pinned(content_id)
 
     def children(self, content_id: ContentId) -> tuple[ContentId, ...]:
         data = self.rows.get(BLOCKS, content_id)

@@ -14,6 +14,7 @@ import trio
 from store import check, files, repair, walk
 from store.backend import Backend
 from store.catalog import Catalog, Counters, Recency, read_pin
+from store.kept_files import KeptFiles
 from store.rows import BLOCKS, PINS
 from store.seam import (
     GET_BYTES_MAX,
@@ -43,7 +44,10 @@ _PIECE_BYTES = 16 * limits.BLOCK_BYTES_MAX
 class ContentStore:
     """See `store.seam.Store` for what each method promises."""
 
-    def __init__(self, backend: Backend, recency: Recency, quota_bytes: int) -> None:
+    def __init__(
+        self, backend: Backend, recency: Recency, quota_bytes: int, folder: Path | None = None
+    ) -> None:
+        self._kept = KeptFiles(backend, recency, folder)
         self._backend = backend
         self._recency = recency
         self._quota_bytes = quota_bytes
@@ -75,6 +79,24 @@ class ContentStore:
             # On the loop: opening is quick, and the reads are not done here.
             file = stack.enter_context(files.reading(path))
             return await self._put_pieces(lambda: file.read(_PIECE_BYTES), progress, pin)
+
+    async def take_file(
+        self, path: Path, progress: Progress | None = None, *, pin: str | None = None
+    ) -> ContentId:
+        if pin is not None:
+            _check_reason(pin)
+        return await self._kept.take(path, progress, pin)
+
+    async def file_of(self, content_id: ContentId) -> Path:
+        found = await self._kept.find(content_id)
+        if found is not None:
+            return found
+        path = self._kept.new_path()
+        await self.export(content_id, path)
+        return await self._kept.adopt(content_id, path)
+
+    async def forget_file(self, content_id: ContentId) -> None:
+        await self._kept.forget(content_id)
 
     async def put_block(self, block: Block) -> None:
         await self._backend.commit(lambda catalog: catalog.put_received(block), len(block.data))
@@ -204,6 +226,8 @@ class ContentStore:
     async def _drop(self, content_id: ContentId) -> None:
         # On a full disk it stays, and is found corrupt again.
         with suppress(StoreFull):
+            if await self._kept.changed(content_id):
+                return
             await self._backend.commit(lambda catalog: repair.drop_corrupt(catalog, [content_id]))
 
     # Pins
@@ -277,6 +301,7 @@ class ContentStore:
             largest_group=figures.largest_group,
             queue_depth=figures.queue_depth,
             dropped=figures.dropped,
+            problem=figures.problem,
         )
 
 

@@ -1,9 +1,11 @@
 """Files that people name: read piece by piece, written so that they appear whole or not at all."""
 
 import errno
+import fcntl
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -12,6 +14,9 @@ from wire.errors import BatonError, InputError, StoreFull
 
 # What the system says when a disk, a quota or a limit on a file's size leaves no room.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# Linux: share the blocks of another file.
+_FICLONE = 0x40049409
+_STAT_BLOCK_BYTES = 512
 
 
 @contextmanager
@@ -41,6 +46,55 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
                 with suppress(FileNotFoundError):
                     temporary.unlink()
         sync_folder(path.parent)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Have the content of `source` at `target` too, on the disk once if the file system can.
+
+    A copy that shares its blocks (reflink) stays as it is when the original is changed. A second
+    name (hard link) changes with it, which whoever reads it has to notice. On another disk it is
+    a copy. InputError or StoreFull where none of these works.
+    """
+    with _named(source, "read"), source.open("rb") as file:
+        whole = Path(os.path.realpath(source))
+        # What is taken note of must be on the disk, also where somebody else wrote it.
+        os.fsync(file.fileno())
+        with suppress(OSError), target.open("xb") as shared:
+            fcntl.ioctl(shared.fileno(), _FICLONE, file.fileno())
+            os.fsync(shared.fileno())
+            sync_folder(target.parent)
+            return
+        target.unlink(missing_ok=True)
+        with suppress(OSError):
+            target.hardlink_to(whole)
+            sync_folder(target.parent)
+            return
+        with appearing(target) as copy:
+            shutil.copyfileobj(file, copy, 1 << 20)
+
+
+def sweep(folder: Path, names: Collection[str]) -> None:
+    """Make the folder of files if there is none; take away what nobody knows there."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for path in folder.iterdir():
+        if path.name not in names:
+            path.unlink(missing_ok=True)
+
+
+def disk_bytes(folder: Path) -> int:
+    """What a folder takes on its disk, as du counts it: blocks, and a file with two names once."""
+    seen: set[tuple[int, int]] = set()
+    total = 0
+    for path in [folder, *folder.rglob("*")]:
+        try:
+            said = path.lstat()
+        except OSError:
+            # It went while we looked.
+            continue
+        if (said.st_dev, said.st_ino) not in seen:
+            seen.add((said.st_dev, said.st_ino))
+            total += said.st_blocks * _STAT_BLOCK_BYTES
+    return total
 
 
 def sync_folder(path: Path) -> None:

@@ -7,6 +7,7 @@ cancelled stops waiting; what it asked for may happen all the same.
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -57,6 +58,10 @@ class CommitStatistics:
     largest_group: int = 0
     queue_depth: int = 0
     dropped: int = 0
+    problem: str = ""
+
+
+MoveOnAfter = Callable[[float], AbstractContextManager[trio.CancelScope]]
 
 
 class Committer:
@@ -65,8 +70,14 @@ class Committer:
     `run_group` commits a whole group or raises a BatonError, which everyone in the group gets.
     """
 
-    def __init__(self, run_group: Callable[[Sequence[CommitRequest[Any]]], None]) -> None:
+    def __init__(
+        self,
+        run_group: Callable[[Sequence[CommitRequest[Any]]], None],
+        move_on_after: MoveOnAfter = trio.move_on_after,
+    ) -> None:
         self._run_group = run_group
+        # How long a commit may take is judged by the caller's timeouts, as far as it has any.
+        self._move_on_after = move_on_after
         self._queue: deque[CommitRequest[Any]] = deque()
         self._room = trio.lowlevel.ParkingLot()
         self._wake = trio.Event()
@@ -77,6 +88,9 @@ class Committer:
         self._closing = False
         self._stuck = False
         self._commits = self._puts = self._largest_group = self._dropped = 0
+        # Why the latest commit failed, until one as large goes through.
+        self._problem = ""
+        self._problem_bytes = 0
 
     @property
     def stuck(self) -> bool:
@@ -111,7 +125,12 @@ class Committer:
     def statistics(self) -> CommitStatistics:
         """Commits, writes, the largest group, what waits now, and what was dropped."""
         return CommitStatistics(
-            self._commits, self._puts, self._largest_group, len(self._queue), self._dropped
+            self._commits,
+            self._puts,
+            self._largest_group,
+            len(self._queue),
+            self._dropped,
+            self._problem,
         )
 
     def close(self) -> None:
@@ -161,7 +180,7 @@ class Committer:
             self._under_way = group = self._take()
             self._delivered = trio.Event()
             self._groups.put(group)
-            with trio.move_on_after(COMMIT_DEADLINE_S):
+            with self._move_on_after(COMMIT_DEADLINE_S):
                 await self._delivered.wait()
             if self._under_way is not None:
                 self._give_up(self._under_way)
@@ -192,6 +211,7 @@ class Committer:
         self._under_way = None
         self._delivered.set()
         self._commits += failure is None
+        self._note(failure, sum(request.size_bytes for request in group))
         self._puts += len(group)
         self._largest_group = max(self._largest_group, len(group))
         for request in group:
@@ -203,6 +223,12 @@ class Committer:
                 self._dropped += request.error is not None
             else:
                 trio.lowlevel.reschedule(request.task)
+
+    def _note(self, failure: BatonError | None, size_bytes: int) -> None:
+        if failure is not None:
+            self._problem, self._problem_bytes = failure.message, size_bytes
+        elif size_bytes >= self._problem_bytes:
+            self._problem, self._problem_bytes = "", 0
 
     def _give_up(self, group: list[CommitRequest[Any]]) -> None:
         """The thread is still in there, and nobody can say what became of the group."""

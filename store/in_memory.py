@@ -7,6 +7,8 @@ from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import trio
@@ -14,7 +16,7 @@ import trio
 from store.catalog import Catalog, Recency
 from store.content_store import ContentStore
 from store.group_commit import Action, CommitStatistics
-from store.rows import Rows
+from store.placed import PlacedRows
 from store.seam import Store
 
 T = TypeVar("T")
@@ -75,8 +77,10 @@ class MemoryRows:
 class MemoryBackend:
     """Runs every action at once, on the loop: a commit is never under way when another comes."""
 
-    def __init__(self, rows: MemoryRows, quota_bytes: int, recency: Recency) -> None:
-        self._rows = rows
+    def __init__(
+        self, rows: MemoryRows, quota_bytes: int, recency: Recency, files: Path | None = None
+    ) -> None:
+        self._rows = PlacedRows(rows, files)
         self._quota_bytes = quota_bytes
         self._recency = recency
         self._puts = 0
@@ -90,7 +94,7 @@ class MemoryBackend:
         return True
 
     @contextmanager
-    def reading(self) -> Iterator[Rows]:
+    def reading(self) -> Iterator[PlacedRows]:
         yield self._rows
 
     async def run_in_thread(self, work: Callable[[], T]) -> T:
@@ -115,7 +119,8 @@ class MemoryBackend:
 
 @asynccontextmanager
 async def open_memory_store(*, quota_bytes: int) -> AsyncIterator[Store]:
-    """A store for as long as the block runs."""
+    """A store for as long as the block runs. Only what is wanted as files is on a disk."""
     recency = Recency()
-    backend = MemoryBackend(MemoryRows(), quota_bytes, recency)
-    yield ContentStore(backend, recency, quota_bytes)
+    with TemporaryDirectory(prefix="baton-") as folder:
+        backend = MemoryBackend(MemoryRows(), quota_bytes, recency, Path(folder))
+        yield ContentStore(backend, recency, quota_bytes, Path(folder))

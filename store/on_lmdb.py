@@ -7,18 +7,20 @@ through the map, because a full disk is an error code in the one and a fatal sig
 import errno
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import lmdb
 import trio
 
+from store import files
 from store.catalog import Catalog, Recency
 from store.content_store import ContentStore
 from store.files import NO_ROOM
 from store.folder import open_folder
-from store.group_commit import Action, CommitRequest, CommitStatistics, Committer
+from store.group_commit import Action, CommitRequest, CommitStatistics, Committer, MoveOnAfter
+from store.placed import PlacedRows
 from store.rows import CATALOG_TABLES, Rows
 from store.seam import Store, Table
 from wire.errors import BatonError, StoreFull, StoreUnusable
@@ -31,6 +33,8 @@ MAP_BYTES_STEP = 4 << 30
 # Threads that read at once; more only fight for the disk.
 _READERS = 4
 _FOLDER = "store"
+# Beside it: what is kept as files.
+FILES_FOLDER = "files"
 
 
 class LmdbRows:
@@ -157,12 +161,20 @@ class LmdbEnvironment:
 class LmdbBackend:
     """See `store.backend.Backend`."""
 
-    def __init__(self, environment: LmdbEnvironment, quota_bytes: int, recency: Recency) -> None:
+    def __init__(
+        self,
+        environment: LmdbEnvironment,
+        quota_bytes: int,
+        recency: Recency,
+        files: Path | None = None,
+        move_on_after: MoveOnAfter = trio.move_on_after,
+    ) -> None:
         self._environment = environment
+        self._files = files
         self._quota_bytes = quota_bytes
         self._recency = recency
         self._readers = trio.CapacityLimiter(_READERS)
-        self.committer = Committer(self._run_group)
+        self.committer = Committer(self._run_group, move_on_after)
 
     async def commit(self, action: Action[T], size_bytes: int = 0) -> T:
         return await self.committer.submit(action, size_bytes)
@@ -170,8 +182,10 @@ class LmdbBackend:
     def offer(self, action: Action[object]) -> bool:
         return self.committer.offer(action)
 
-    def reading(self) -> AbstractContextManager[Rows]:
-        return self._environment.reading()
+    @contextmanager
+    def reading(self) -> Iterator[PlacedRows]:
+        with self._environment.reading() as rows:
+            yield PlacedRows(rows, self._files)
 
     async def run_in_thread(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, limiter=self._readers)
@@ -182,7 +196,7 @@ class LmdbBackend:
 
     def _run_group(self, group: Sequence[CommitRequest[Any]]) -> None:
         def run_all(rows: LmdbRows) -> None:
-            catalog = Catalog(rows, self._quota_bytes, self._recency)
+            catalog = Catalog(PlacedRows(rows, self._files), self._quota_bytes, self._recency)
             for request in group:
                 request.run(catalog)
             catalog.finish()
@@ -191,11 +205,14 @@ class LmdbBackend:
 
 
 @asynccontextmanager
-async def open_store(folder: Path, *, quota_bytes: int) -> AsyncIterator[Store]:
+async def open_store(
+    folder: Path, *, quota_bytes: int, move_on_after: MoveOnAfter = trio.move_on_after
+) -> AsyncIterator[Store]:
     """The store in this state folder, for as long as the block runs.
 
     The folder is locked meanwhile; see `store.folder.open_folder` for when it is refused. What was
-    promised to callers, and what `write_soon` took, is on the disk when the block ends.
+    promised to callers, and what `write_soon` took, is on the disk when the block ends. A commit
+    that takes too long by `move_on_after` ends the store.
     """
     recency = Recency()
     with open_folder(folder):
@@ -204,11 +221,16 @@ async def open_store(folder: Path, *, quota_bytes: int) -> AsyncIterator[Store]:
         try:
             with _translated():
                 tables = {name: handle.open_db(name.encode()) for name in (*CATALOG_TABLES, *Table)}
-            backend = LmdbBackend(LmdbEnvironment(handle, tables), quota_bytes, recency)
+            kept = folder / FILES_FOLDER
+            backend = LmdbBackend(
+                LmdbEnvironment(handle, tables), quota_bytes, recency, kept, move_on_after
+            )
+            with backend.reading() as rows:
+                files.sweep(kept, rows.file_names())
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(backend.committer.run)
                 try:
-                    yield ContentStore(backend, recency, quota_bytes)
+                    yield ContentStore(backend, recency, quota_bytes, kept)
                 finally:
                     backend.committer.close()
         finally:

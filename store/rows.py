@@ -8,8 +8,11 @@ QUEUE = "queue"
 HOLDS = "holds"
 PINS = "pins"
 COUNTERS = "counters"
+# Leaves that lie in files, and the files; see `store.placed`.
+PLACES = "places"
+FILES = "files"
 
-CATALOG_TABLES = (BLOCKS, QUEUE, HOLDS, PINS, COUNTERS)
+CATALOG_TABLES = (BLOCKS, QUEUE, HOLDS, PINS, COUNTERS, PLACES, FILES)
 
 
 class Rows(Protocol):

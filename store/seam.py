@@ -105,7 +105,8 @@ class Statistics:
     """A store at one moment. Bytes are bytes of content, without what the disk adds to them.
 
     `held_bytes` are pinned; `puts` counts requests of every kind, `commits` the groups they shared;
-    `dropped` counts what `write_soon` promised nothing about and did not keep.
+    `dropped` counts what `write_soon` promised nothing about and did not keep. `problem` is why the
+    disk took no more, until it takes as much again; what is there is served meanwhile.
     """
 
     blocks: int
@@ -117,6 +118,7 @@ class Statistics:
     largest_group: int
     queue_depth: int
     dropped: int
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +188,29 @@ class Store(Protocol):
         self, content_id: ContentId, path: Path, *, size_bytes_max: int = limits.BLOB_BYTES_MAX
     ) -> int:
         """Write a blob to a file that appears whole or not at all; returns its bytes."""
+        ...
+
+    async def take_file(
+        self, path: Path, progress: Progress | None = None, *, pin: str | None = None
+    ) -> ContentId:
+        """As `put_file`, for a file that is wanted as a file again: it is on the disk once.
+
+        The store has it under a name of its own. Where `path` is on the same disk its blocks are
+        shared; if it is changed later, and with it the store's, that is noticed by its size, time
+        and hash, and what was changed is no longer here.
+        """
+        ...
+
+    async def file_of(self, content_id: ContentId) -> Path:
+        """A file with all of this content, for reading only; Missing where not all is here.
+
+        What lay among the blocks moves into the file. What the file holds was checked: when it was
+        made, and again if the system says that it was touched since.
+        """
+        ...
+
+    async def forget_file(self, content_id: ContentId) -> None:
+        """Let go of the file of this content, unless a reason to keep it stands."""
         ...
 
     async def missing(

@@ -18,6 +18,8 @@ from wire.task import Stage, Task
 
 # The answers table is read by task, by time and by job key.
 BY_TASK, BY_TIME, BY_JOB = b"task:", b"time:", b"job:"
+# By task a row has the answer's id, and after it the client whose task it was.
+ID_BYTES = len(ContentId.of(b""))
 LISTED_MAX = 10_000
 # In the verdicts table: who was caught lying here and when, and what became of its old answers.
 LIAR, LATER = b"liar:", b"later:"
@@ -66,7 +68,12 @@ class Answers:
         row = self.store.read(Table.ANSWERS, BY_TASK + task_id)
         if row is None:
             raise Missing(f"no answer to the task {task_id} is kept here")
-        return await self._read(ContentId(row))
+        return await self._read(ContentId(row[:ID_BYTES]))
+
+    def owner_of(self, task_id: ContentId) -> bytes | None:
+        """Which of this peer's clients had a task answered; None if it was not answered here."""
+        row = self.store.read(Table.ANSWERS, BY_TASK + task_id)
+        return None if row is None else row[ID_BYTES:]
 
     async def of_job(self, stage: Stage, source: ContentId, needed: int) -> Answered | None:
         """An answer to an earlier task with the same job key, if `needed` verdicts agreed then."""
@@ -137,13 +144,19 @@ class Answers:
         return found
 
     async def keep(
-        self, task: Signed[Task], answer: Signed[Answer], output: bytes, unpins: Sequence[Pin]
+        self,
+        task: Signed[Task],
+        answer: Signed[Answer],
+        output: bytes,
+        unpins: Sequence[Pin],
+        *,
+        owner: bytes = b"",
     ) -> ContentId:
         """Keep an answer with its output and let the journal go, in one step; the output's id."""
         at = answer.record.answered_at_ms.to_bytes(8, "big")
         rows = [
             Row(Table.JOURNAL, task.id, None),
-            Row(Table.ANSWERS, BY_TASK + task.id, answer.id),
+            Row(Table.ANSWERS, BY_TASK + task.id, answer.id + owner),
             Row(Table.ANSWERS, BY_TIME + at + answer.id.digest, answer.id),
         ]
         first = task.record.stages[0]

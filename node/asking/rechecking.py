@@ -13,6 +13,7 @@ from node.asking.tasks import TaskRunner
 from node.checking.quorum import Checking, CheckRequest, Tally
 from node.task.events import ignore_event
 from p2p.score import Offence
+from p2p.timeouts import stretched
 from store import Store
 from wire import limits
 from wire.content import ContentId
@@ -70,7 +71,7 @@ class Rechecking:
     async def _recheck(self, answer: Signed[Answer]) -> None:
         verdicts: list[Signed[Verdict]] = []
         decided = True
-        deadline_at_s = trio.current_time() + RECHECK_DEADLINE_S
+        deadline_at_s = trio.current_time() + stretched(RECHECK_DEADLINE_S)
         for leg in self.answers.suspect_legs(answer):
             try:
                 claimed = await self._claimed(answer.record, leg)

@@ -32,6 +32,8 @@ class TaskRequest:
     level: Level = Level.SPOT_CHECKED
     verifiers: int = 3
     needed: int = 2
+    # Which of this peer's clients the task belongs to; empty for the peer's owner.
+    owner: bytes = b""
 
 
 @dataclass(slots=True)
@@ -46,6 +48,7 @@ class TaskState:
     seed: bytes
     started_s: float
     attempt: int = 1
+    owner: bytes = b""
     shown: StreamProgress = field(default_factory=StreamProgress)
     # Who did not do its part, in any attempt.
     failed: set[PeerId] = field(default_factory=set)

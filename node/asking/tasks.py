@@ -13,7 +13,8 @@ import trio
 from node.asking.answers import Answered, Answers
 from node.asking.run import TaskRequest, TaskState, TaskStatistics, nobody_can, task_of
 from node.checking.quorum import Checking, CheckRequest, Tally
-from node.dispatch.dispatcher import Dispatcher, Handoff, LegResult
+from node.dispatch.dispatcher import Dispatcher
+from node.dispatch.handoff import Handoff, LegResult
 from node.serving.infer_role import COMPLETE
 from node.serving.role import nowhere
 from node.task.events import EventSink, Failed, Kept
@@ -21,6 +22,7 @@ from node.task.units import units_of
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
 from p2p.score import Offence
+from p2p.timeouts import stretched
 from store import Pin, Row, Store, Table, Write
 from wire import limits
 from wire.chain import legs_to_check
@@ -95,7 +97,7 @@ class TaskRunner:
         blobs = () if request.input is None else (request.input,)
         pins = () if task.record.input is None else (Pin(task.record.input, "journal"),)
         # The first offer goes out while the disk is busy; "accepted" is said once it is durable.
-        run = self._start(TaskState(task, seed, trio.current_time()))
+        run = self._start(TaskState(task, seed, trio.current_time(), owner=request.owner))
         try:
             await self.store.commit(Write(rows=(_entry(run),), blobs=blobs, pins=pins))
         except StoreError:
@@ -105,19 +107,27 @@ class TaskRunner:
         return task.id
 
     async def _somebody_can(self, request: TaskRequest) -> None:
-        with trio.move_on_after(GRACE_S):
-            while lacking := [it for it in request.stages if not self.dispatcher.anybody(it)]:
-                await self.dispatcher.peers.seek(
-                    lacking[0].role, lacking[0].model, deadline_s=GRACE_S
+        grace_s = stretched(GRACE_S)
+        with trio.move_on_after(grace_s):
+            while lacking := [
+                it for it in request.stages if not self.dispatcher.directory.anybody(it)
+            ]:
+                await self.dispatcher.directory.peers.seek(
+                    lacking[0].role, lacking[0].model, deadline_s=grace_s
                 )
                 await trio.sleep(0.1)
         for stage in request.stages:
-            if not self.dispatcher.anybody(stage):
+            if not self.dispatcher.directory.anybody(stage):
                 raise nobody_can(stage)
 
     def under_way(self, task_id: ContentId) -> bool:
         """Whether the task with this id is running now."""
         return task_id in self._runs
+
+    def owner_of(self, task_id: ContentId) -> bytes | None:
+        """Whose task this is (see `TaskRequest.owner`); None if nothing is known of it here."""
+        run = self._runs.get(task_id) or self._ended.get(task_id)
+        return self.answers.owner_of(task_id) if run is None else run.owner
 
     def cancel(self, task_id: ContentId) -> None:
         """Its client no longer wants it: it ends, here and with whoever works on it."""
@@ -130,9 +140,10 @@ class TaskRunner:
         """Take up what the journal says was under way when this peer last stopped; how many."""
         rows = self.store.scan(Table.JOURNAL, limit=TASKS_UNDER_WAY_MAX)
         for _, entry in rows:
-            raw, seed, attempt = unpack(entry)
+            raw, seed, attempt, *owner = unpack(entry)
             # Its last attempt's secret may be out: the next one draws by another.
             run = TaskState(open_signed(raw, Task), seed, trio.current_time(), attempt + 1)
+            run.owner = owner[0] if owner else b""
             self._journaled(self._start(run))
         return len(rows)
 
@@ -233,8 +244,8 @@ class TaskRunner:
     ) -> frozenset[PeerId]:
         """The guilty, but for a data peer that no other can stand in for."""
         data = task.record.stages[0]
-        if data.role is Role.DATA and not self.dispatcher.able(data, avoid | guilty):
-            return guilty - frozenset(self.dispatcher.able(data, avoid))
+        if data.role is Role.DATA and not self.dispatcher.directory.able(data, avoid | guilty):
+            return guilty - frozenset(self.dispatcher.directory.able(data, avoid))
         return guilty
 
     async def _inline_input(self, run: TaskState) -> bytes | None:
@@ -351,7 +362,9 @@ class TaskRunner:
             self.key,
         )
         await run.journaled.wait()
-        output_id = await self.answers.keep(task, answer, output, _journal_pins(task))
+        output_id = await self.answers.keep(
+            task, answer, output, _journal_pins(task), owner=run.owner
+        )
         run.on_event(Kept(answer.id, output_id))
         return Answered(answer=answer, output=output, kept_before=False)
 
@@ -372,7 +385,8 @@ def _show_the_rest(run: TaskState, delivered: LegResult, output: bytes) -> None:
 
 def _entry(run: TaskState) -> Row:
     """What the journal keeps of a task until it ends."""
-    return Row(Table.JOURNAL, run.task.id, pack([run.task.raw, run.seed, run.attempt]))
+    owner = [run.owner] if run.owner else []
+    return Row(Table.JOURNAL, run.task.id, pack([run.task.raw, run.seed, run.attempt, *owner]))
 
 
 def _journal_pins(task: Signed[Task]) -> tuple[Pin, ...]:

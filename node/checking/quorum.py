@@ -13,6 +13,7 @@ from node.dispatch.backoff import Backoff
 from node.task.events import Checked, EventSink, Failed
 from p2p.peers import Peers
 from p2p.score import Offence, Standing
+from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import (
@@ -181,6 +182,7 @@ class Checking:
 
     def _count(self, poll: Quorum, verdict: Signed[Verdict], on_event: EventSink) -> None:
         poll.verdicts.append(verdict)
+        self.peers.view.keep(verdict.signer)
         on_event(Checked(verdict))
         if verdict.record.agrees:
             poll.agree += 1
@@ -192,7 +194,7 @@ class Checking:
         self, claimed: CheckRequest, verifier: PeerId, deadline_at_s: float
     ) -> Signed[Verdict]:
         # Who falls silent leaves time for another.
-        left_s = min(CHECK_DEADLINE_S, max(0.0, deadline_at_s - trio.current_time()) / 2)
+        left_s = min(stretched(CHECK_DEADLINE_S), max(0.0, deadline_at_s - trio.current_time()) / 2)
         message = Check(
             task=claimed.task.raw,
             receipts=tuple(it.raw for it in claimed.receipts),

@@ -62,12 +62,8 @@ async def _found(state: Path, name: str) -> AsyncIterator[tuple[Manifest, Mappin
                 f"the model {name[:80]} is not kept here",
                 todo=f"fetch it: python -m node models pull {name[:80]}",
             )
-        folder = state / "models" / str(manifest.id)
-        await trio.Path(folder).mkdir(parents=True, exist_ok=True)
-        for file in manifest.files:
-            # Missing says which content is not whole.
-            await store.export(file.content, folder / file.name)
-        yield manifest, {it.name: folder / it.name for it in manifest.files}
+        # Missing says which content is not whole.
+        yield manifest, {it.name: await store.file_of(it.content) for it in manifest.files}
 
 
 def _described(path: Path) -> tuple[Manifest, Mapping[str, Path]]:

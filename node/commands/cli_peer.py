@@ -75,6 +75,12 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     help="A host name, other than an address, under which clients reach the gateway.",
 )
 @click.option(
+    "--http-origin",
+    "http_origins",
+    multiple=True,
+    help="A website, as https://example.org, whose pages may use the gateway from a browser.",
+)
+@click.option(
     "--http-verdicts",
     default="0/0",
     show_default=True,
@@ -99,6 +105,7 @@ def join_command(
     quota: str,
     http: str | None,
     http_names: tuple[str, ...],
+    http_origins: tuple[str, ...],
     http_verdicts: str,
     with_parent: int | None,
     state: Path,
@@ -121,7 +128,7 @@ def join_command(
     gateway = None
     if http is not None or Role.GATEWAY in chosen:
         chosen |= {Role.GATEWAY}
-        gateway = gateway_of(http, http_names, http_verdicts)
+        gateway = gateway_of(http, http_names, http_origins, http_verdicts)
     config = NodeConfig(
         state=state.expanduser(),
         peers=PeersConfig(

@@ -63,10 +63,10 @@ class Group(click.Group):
 
 
 def run(work: Callable[[], Awaitable[Any]]) -> Any:
-    """Run `work` to its end under trio, and return what it returns."""
-    import trio
+    """Run `work` to its end, and return what it returns; trio is loaded only now."""
+    from node.commands import running
 
-    return trio.run(work)
+    return running.run(work)
 
 
 def _halves(line: str) -> tuple[str, str]:

@@ -10,9 +10,11 @@ from typing import Any
 
 import trio
 
-from node.commands.demo_story import Story, kill, on_event
+from node.commands.demo_peers import pids_of
+from node.commands.demo_story import Story, called, kill, on_event, task_deadline_s
 from node.commands.streamed import StreamedAnswer
-from node.local.control import call
+from p2p import timeouts
+from p2p.timeouts import Processes
 from wire.errors import TaskFailed
 
 # Of each passage so much is told to the model, and so many of them: it is a small one.
@@ -21,7 +23,7 @@ PASSAGES = 2
 TOKENS = 72
 # Words on the screen before the peer is killed.
 KILL_AFTER_CHARS = 40
-ANSWER_DEADLINE_S = 240
+ANSWER_DEADLINE_S = 240.0
 SYSTEM = "You answer questions about Python from the text you are given, in two short sentences."
 Narrate = Callable[[str], None]
 
@@ -37,16 +39,13 @@ async def word_answer(story: Story, narrate: Narrate) -> None:
         "operation": "generate",
         "messages": prompt_of(story.question, [it["text"] for it in passages]),
         "parameters": {"tokens": TOKENS, "temperature": 0.0},
-        "deadline_s": ANSWER_DEADLINE_S,
+        "deadline_s": task_deadline_s(ANSWER_DEADLINE_S),
         # As many as run the language model besides those that serve it.
         "needed": len(story.writers("verify")),
         "verifiers": len(story.writers("verify")),
         "fresh": True,
     }
-    asker = story.peer("asker")
-    result = await call(
-        asker.socket, "ask", arguments, written.on_event, deadline_s=ANSWER_DEADLINE_S + 30.0
-    )
+    result = await called(story, "ask", arguments, written.on_event, ANSWER_DEADLINE_S + 30.0)
     written.shown.finish(result["result"])
     story.words = result
     story.answered += 1
@@ -95,7 +94,8 @@ class _Written:
 
 async def _writers_ready(story: Story, narrate: Narrate) -> None:
     story.chapter = "the language model is made ready on those that run or check it"
-    with trio.move_on_after(story.model_deadline_s) as patience:
+    starved = Processes(lambda: pids_of(story.peers))
+    with timeouts.move_on_after(story.model_deadline_s, starved=starved) as patience:
         for peer in story.writers():
             while not _has(peer.status, story.writer):
                 await trio.sleep(0.2)

@@ -1,11 +1,11 @@
-"""The peers of the demo: separate processes on this machine, started and ended together."""
+"""The processes of the demo: each a peer like any other, started, asked and ended."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +14,13 @@ from typing import Any
 import trio
 
 from node.engines.formats.minilm import MINILM_ID
+from p2p import timeouts
+from p2p.timeouts import Processes
 from wire.errors import BatonError, InputError
 
+# Of the process's own time: what it could have run and was not let run is none.
 START_DEADLINE_S = 60.0
+STOP_S = 5.0
 MARKER = "baton-demo"
 # The language model that words the answer.
 WRITER = "smollm2"
@@ -93,17 +97,17 @@ def prepare_folder(folder: Path) -> None:
 async def open_peers(peers: list[DemoPeer]) -> AsyncIterator[None]:
     """Start every peer, and end every one of them when the block ends, however it ends."""
     try:
-        bootstrap = await _start(peers[0], None)
+        bootstrap = await start_peer(peers[0], None)
         async with trio.open_nursery() as nursery:
             for peer in peers[1:]:
-                nursery.start_soon(_start, peer, bootstrap)
+                nursery.start_soon(start_peer, peer, bootstrap)
         yield
     finally:
         with trio.CancelScope(shield=True):
-            await _stop(peers)
+            await stop_peers(peers)
 
 
-async def _start(peer: DemoPeer, bootstrap: str | None) -> str:
+async def start_peer(peer: DemoPeer, bootstrap: str | None) -> str:
     """Start one process; its first address. BatonError with its own words if it ends instead."""
     command = [*peer.within, sys.executable, "-m", "node", "join"]
     command += [bootstrap] if bootstrap else []
@@ -118,7 +122,7 @@ async def _start(peer: DemoPeer, bootstrap: str | None) -> str:
         )
     assert peer.process.stdout is not None
     text = bytearray()
-    with trio.move_on_after(START_DEADLINE_S):
+    with timeouts.move_on_after(START_DEADLINE_S, starved=Processes(lambda: pids_of([peer]))):
         while part := await peer.process.stdout.receive_some(65_536):
             text += part
             if text.rstrip().endswith(b"}"):
@@ -128,17 +132,22 @@ async def _start(peer: DemoPeer, bootstrap: str | None) -> str:
     raise BatonError(f"the {peer.name} peer did not start: {last_line(errors)}")
 
 
+def pids_of(peers: Iterable[DemoPeer]) -> list[int]:
+    """The processes that are waited for."""
+    return [it.process.pid for it in peers if it.process is not None and not it.killed]
+
+
 def last_line(log: Path) -> str:
     """What a peer said last on standard error."""
     lines = log.read_text(errors="replace").strip().splitlines()
     return lines[-1].removeprefix("error: ") if lines else "it said nothing; see --debug"
 
 
-async def _stop(peers: list[DemoPeer]) -> None:
+async def stop_peers(peers: list[DemoPeer]) -> None:
     running = [it.process for it in peers if it.process and it.process.returncode is None]
     for process in running:
         process.terminate()
-    with trio.move_on_after(5.0):
+    with trio.move_on_after(STOP_S):
         for process in running:
             await process.wait()
     for process in running:

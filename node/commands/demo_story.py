@@ -16,12 +16,19 @@ from typing import Any
 
 import trio
 
-from node.commands.demo_peers import WRITER, DemoPeer, last_line, open_peers
+from node.commands.demo_peers import WRITER, DemoPeer, last_line, open_peers, pids_of
 from node.local.control import call, unheard
-from wire.errors import BatonError, TaskFailed
+from p2p import timeouts
+from p2p.timeouts import Processes
+from wire import limits
+from wire.errors import BatonError, TaskFailed, TooSlow
 
+# All of these are of the peers' own time: what they could have run and were not let run is none.
+SOURCES_DEADLINE_S = 60.0
 MODEL_DEADLINE_S = 240.0
-WORK_DEADLINE_S = 600
+WORK_DEADLINE_S = 600.0
+QUESTION_DEADLINE_S = 120.0
+STATUS_DEADLINE_S = 10.0
 LOGGED_MAX = 200
 # The statements of the language, and what goes wrong in them: what the question is about.
 TOPICS = frozenset(
@@ -117,6 +124,30 @@ class Story:
         }
 
 
+def task_deadline_s(deadline_s: float) -> int:
+    """What a task is given that takes up to `deadline_s` on a machine with time for it."""
+    return min(limits.DEADLINE_S_MAX, int(timeouts.stretched(deadline_s)))
+
+
+async def called(
+    story: Story,
+    command: str,
+    arguments: Mapping[str, Any],
+    tell: Callable[[Mapping[str, Any]], None],
+    deadline_s: float,
+) -> dict[str, Any]:
+    """Have the asker do something; TooSlow once all peers had `deadline_s` for it."""
+    socket = story.peer("asker").socket
+    try:
+        with timeouts.fail_after(deadline_s, starved=Processes(lambda: pids_of(story.peers))):
+            return await call(socket, command, arguments, tell, deadline_s=limits.DEADLINE_S_MAX)
+    except trio.TooSlowError as error:
+        raise TooSlow(
+            f"the peers did not end {command!r} within {deadline_s:.0f} s of their own time",
+            todo=f"see what they say in {story.folder}",
+        ) from error
+
+
 async def watch(story: Story) -> None:
     """Keep every peer's status fresh; a peer that ended on its own ends the demo."""
     while True:
@@ -128,7 +159,9 @@ async def watch(story: Story) -> None:
                 line = last_line(peer.state.with_suffix(".log"))
                 raise BatonError(f"the {peer.name} peer ended: {line}")
             try:
-                peer.status = await call(peer.socket, "status", {}, unheard, deadline_s=10.0)
+                peer.status = await call(
+                    peer.socket, "status", {}, unheard, deadline_s=STATUS_DEADLINE_S
+                )
             except BatonError:
                 # Busy or just ended; the next round tells.
                 continue
@@ -137,10 +170,10 @@ async def watch(story: Story) -> None:
 
 async def tell_story(story: Story, narrate: Callable[[str], None]) -> None:
     """Run the demo from the first process to the checked receipt."""
-    started_s = trio.current_time()
     # Here, since the answer's file knows the story and not the other way round.
     from node.commands.demo_answer import word_answer
 
+    started_s = trio.current_time()
     story.chapter = "starting seven peers: one knows the bootstrap's address, nobody the others'"
     async with open_peers(story.peers), trio.open_nursery() as nursery:
         narrate("seven processes are up, each with its own key, folder and store")
@@ -159,25 +192,24 @@ async def _models(story: Story, narrate: Callable[[str], None]) -> None:
     story.chapter = "the model travels: from the first inference peer to all that run or check it"
     workers = [it for it in story.peers if it.model]
     told: set[str] = set()
-    with trio.move_on_after(story.model_deadline_s) as patience:
+    starved = Processes(lambda: pids_of(story.peers))
+    with timeouts.move_on_after(story.model_deadline_s, starved=starved) as scope:
         while not all(it.ready for it in workers):
             await trio.sleep(0.2)
             for peer in workers:
                 if peer.ready and peer.name not in told:
                     told.add(peer.name)
                     row = next(it for it in peer.status["models"] if it["state"] == "ready")
-                    narrate(
-                        f"{peer.name} has {row['name']} ready: {row['units_per_s']:.0f} texts/s"
-                    )
-    if patience.cancelled_caught:
+                    speed = f"{row['units_per_s']:.0f} texts/s"
+                    narrate(f"{peer.name} has {row['name']} ready: {speed}")
+    if scope.cancelled_caught:
         late = [it for it in workers if not it.ready]
         why = [row["problem"] for it in late for row in it.status.get("models", [])]
         raise TaskFailed(f"the model was not ready in time on {late[0].name}: {'; '.join(why)}")
 
 
 async def _embed(story: Story, narrate: Callable[[str], None]) -> None:
-    asker = story.peer("asker")
-    found = await call(asker.socket, "sources", {}, unheard, deadline_s=60.0)
+    found = await called(story, "sources", {}, unheard, SOURCES_DEADLINE_S)
     files = [it for it in found["sources"] if it.startswith("files:")]
     topics = [it for it in found["sources"] if it.partition(":")[2] in TOPICS]
     story.sources = [*files, *topics]
@@ -197,11 +229,11 @@ async def _embed(story: Story, narrate: Callable[[str], None]) -> None:
         arguments = {
             "model": story.model,
             "sources": story.sources,
-            "deadline_s": WORK_DEADLINE_S,
+            "deadline_s": task_deadline_s(WORK_DEADLINE_S),
             "needed": 2,
             "verifiers": 3,
         }
-        done = await call(asker.socket, "embed", arguments, tell, deadline_s=WORK_DEADLINE_S + 60)
+        done = await called(story, "embed", arguments, tell, WORK_DEADLINE_S + 60)
         nursery.cancel_scope.cancel()
     story.passages = done["passages"]
     story.answer["index"] = done["index"]
@@ -254,15 +286,14 @@ async def _ask(story: Story, narrate: Callable[[str], None]) -> None:
         "text": story.question,
         "index": story.answer["index"],
         "count": 3,
-        "deadline_s": 120,
+        "deadline_s": task_deadline_s(QUESTION_DEADLINE_S),
         "fresh": True,
     }
 
     def tell(event: Mapping[str, Any]) -> None:
         on_event(story, event, narrate)
 
-    asker = story.peer("asker")
-    story.answer |= await call(asker.socket, "ask", arguments, tell, deadline_s=150.0)
+    story.answer |= await called(story, "ask", arguments, tell, QUESTION_DEADLINE_S + 30)
     story.answered += 1
     story.verified += bool(story.answer["verified"])
 
@@ -277,7 +308,7 @@ async def _verify(story: Story, narrate: Callable[[str], None]) -> None:
     story.receipt = await trio.to_thread.run_sync(_beside, saved, story.folder)
     command = [sys.executable, "-m", "node", "verify", str(story.receipt)]
     done = await trio.run_process(command, capture_stdout=True, check=False)
-    story.verify_text = done.stdout.decode()
+    story.verify_text = done.stdout.decode(errors="replace")
     story.receipt_holds = done.returncode == 0
     narrate("the receipt holds" if story.receipt_holds else "the receipt does not hold")
 

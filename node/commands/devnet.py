@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import click
 import trio
 from rich.console import Group
 from rich.live import Live
@@ -18,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 from trio import TaskStatus  # type: ignore[attr-defined]
 
-from node.commands.output import console, show_json, size
+from node.commands.output import console, show_aside, show_json, size
 from node.devnet.config import DevnetConfig, config_of
 from node.devnet.faults import parse
 from node.devnet.machine import Machine
@@ -179,13 +178,12 @@ class _Screen:
         net = self.net
         if net is None or net.began_s is None:
             up = 0 if net is None else len(net.living())
-            click.echo(f"starting: {up} of {self.config.peers} peers are up", err=True)
+            show_aside(f"starting: {up} of {self.config.peers} peers are up")
         else:
             counts = net.load.counts
-            click.echo(
+            show_aside(
                 f"{net.now_s:.0f} of {self.config.seconds:.0f} s: {len(net.living())} peers are up,"
-                f" {counts.answered} of {counts.accepted} tasks answered",
-                err=True,
+                f" {counts.answered} of {counts.accepted} tasks answered"
             )
 
     def picture(self) -> Group:

@@ -11,6 +11,7 @@ import trio
 from trio import TaskStatus  # type: ignore[attr-defined]
 
 from node.commands.output import console, safe, show_json, size
+from node.commands.standard_streams import streams
 from node.config import NodeConfig
 from node.devnet.machine import Machine
 from node.engines.host.launch import EngineConfig
@@ -22,11 +23,16 @@ from node.models.collection import ModelProgress
 from node.models.opening_engines import open_engine
 from node.peer import Dependencies, Node, open_node
 from node.serving.sources import FolderSource, FolderSources, PydocSource, Source, Sources
+from p2p import timeouts
 from p2p.adverts import Environment
 from p2p.transport import Transport
 from store import key_seed, open_store
 from wire.kinds import Role
 from wire.signing import SigningKey
+
+BAR_CELLS = 30
+# Whether output was lost is looked at this often; a note is for `status`, which nobody races.
+NOTE_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +66,7 @@ async def join(
     config: NodeConfig, runtime: Runtime, *, as_json: bool, with_parent: int | None = None
 ) -> None:
     """Run a peer until SIGTERM or Ctrl-C; BatonError says why it could not, or had to end."""
+    _outlive_terminal()
     check_socket_path(config.socket)
     life = _Life()
     async with trio.open_nursery() as nursery:
@@ -68,6 +75,7 @@ async def join(
             nursery.start_soon(_follow_parent, with_parent, life, nursery.cancel_scope)
         async with _open_peer(config, runtime) as node, _open_http(node) as url:
             announce(node, url, as_json=as_json)
+            nursery.start_soon(_note_lost_output, node)
             if not as_json:
                 nursery.start_soon(narrate, node)
             if config.guest.pauses:
@@ -84,7 +92,11 @@ async def join(
 async def _open_peer(config: NodeConfig, runtime: Runtime) -> AsyncIterator[Node]:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
-            open_store(config.state, quota_bytes=config.quota_bytes)
+            open_store(
+                config.state,
+                quota_bytes=config.quota_bytes,
+                move_on_after=timeouts.move_on_after,
+            )
         )
         key = SigningKey(key_seed(config.state, lambda: runtime.environment.entropy(32)))
         dependencies = Dependencies(
@@ -125,6 +137,23 @@ async def _hear_signals(
         task_status.started()
         async for _ in signals:
             _stop(life, whole)
+
+
+def _outlive_terminal() -> None:
+    """Go on without a terminal when it is hung up or taken away: nothing held depends on it."""
+    for number in (signal.SIGHUP, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_IGN)
+    streams.keep_going()
+
+
+async def _note_lost_output(node: Node) -> None:
+    """Have `status` say what could not be shown, once for each reason."""
+    noted = ""
+    while True:
+        if (problem := streams.problem()) != noted:
+            noted = problem
+            node.note(problem)
+        await trio.sleep(NOTE_EVERY_S)
 
 
 async def _follow_parent(parent: int, life: _Life, whole: trio.CancelScope) -> None:
@@ -214,7 +243,9 @@ def _progress_line(progress: ModelProgress) -> str:
         return f"model {progress.name}: {progress.step}"
     # In steps, so that the log of a large model's download is twenty lines and not a thousand.
     share = progress.done_bytes * 20 // progress.size_bytes / 20
-    bar = "█" * int(share * 30) + "░" * (30 - int(share * 30))
-    return (
-        f"model {progress.name}: {progress.step} {bar} {share:4.0%} of {size(progress.size_bytes)}"
-    )
+    head = f"model {progress.name}: {progress.step} "
+    tail = f" {share:4.0%} of {size(progress.size_bytes)}"
+    # A line that a narrow terminal would break in two is a shorter bar instead, or none.
+    width = max(0, min(BAR_CELLS, console.width - len(head) - len(tail) - 1))
+    done = int(share * width)
+    return head + "█" * done + "░" * (width - done) + tail

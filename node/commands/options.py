@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from node.gateway_config import HTTP_DEFAULT, GatewayConfig, place_of
+from node.gateway_config import HTTP_DEFAULT, GatewayConfig, origin_of, place_of
 from wire import limits
 from wire.errors import InputError
 from wire.kinds import Role
@@ -84,14 +84,17 @@ def verdicts_of(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def gateway_of(http: str | None, names: tuple[str, ...], verdicts: str) -> GatewayConfig:
-    """What `--http`, `--http-name` and `--http-verdicts` say; InputError if they make no sense."""
+def gateway_of(
+    http: str | None, names: tuple[str, ...], origins: tuple[str, ...], verdicts: str
+) -> GatewayConfig:
+    """What `--http` and the options that begin so say; InputError if they make no sense."""
     host, port = place_of(http or HTTP_DEFAULT)
     needed, verifiers = verdicts_of(verdicts)
     return GatewayConfig(
         host=host,
         port=port,
         names=tuple(it.lower().rstrip(".") for it in names),
+        origins=frozenset(map(origin_of, origins)),
         needed=needed,
         verifiers=verifiers,
     )

@@ -2,10 +2,10 @@
 
 import base64
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -31,7 +31,13 @@ def plain(value: Any) -> Any:
 
 def show_json(document: Mapping[str, Any]) -> None:
     """The one document of a command with `--json`; in ASCII, so that no word moves the cursor."""
-    click.echo(json.dumps(plain(document), indent=2))
+    sys.stdout.write(json.dumps(plain(document), indent=2) + "\n")
+    sys.stdout.flush()
+
+
+def show_aside(line: str) -> None:
+    """One line on standard error, for whoever waits while standard output is kept for a result."""
+    sys.stderr.write(line + "\n")
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

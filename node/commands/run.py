@@ -16,6 +16,7 @@ from node.commands.content import bar
 from node.commands.models import is_running
 from node.commands.output import console, plain_text, safe
 from node.commands.own_network import own_network
+from node.commands.running import run as fairly
 from node.commands.streamed import StreamedAnswer
 from node.local.control import call
 from node.models.inspect import is_path
@@ -47,11 +48,11 @@ class RunConfig:
 def run(config: RunConfig) -> int:
     """Talk until the end of the input; the exit code. BatonError says what could not be done."""
     with ExitStack() as stack:
-        if not trio.run(is_running, config.state):
+        if not fairly(lambda: is_running(config.state)):
             if sys.stdin.isatty():
                 console.print("[dim]no peer is running: starting a network of this machine[/dim]")
             stack.enter_context(own_network(config.state, config.model))
-        model = trio.run(_prepare, config)
+        model = fairly(lambda: _prepare(config))
         chat = Chat(config, model)
         if not sys.stdin.isatty():
             return chat.from_lines(_lines_of_a_pipe())
@@ -166,7 +167,7 @@ class Chat:
 
     def _answer(self, question: str) -> None:
         shown = StreamedAnswer(self._show, _tell)
-        result = trio.run(self._asked, self.conversation.asked(question), shown)
+        result = fairly(lambda: self._asked(self.conversation.asked(question), shown))
         if result is None:
             # Stopped: what was said counts, so that "go on" makes sense.
             shown.end_line()

@@ -47,7 +47,12 @@ def _status(found: Mapping[str, Any]) -> None:
     )
     console.print(f"  here: {found['legs_done']} legs done, {found['checks_done']} checks made")
     store = found["store"]
-    console.print(f"  store: {size(store['used_bytes'])} of {size(store['quota_bytes'])}")
+    console.print(
+        f"  store: {size(store['used_bytes'])} of {size(store['quota_bytes'])}, models included;"
+        f" on the disk {size(store['disk_bytes'])} and {size(store['files_disk_bytes'])} in files"
+    )
+    if "http" in found:
+        console.print(_http_line(found["http"]))
     if found["same_key_elsewhere"]:
         console.print("  [red]another machine uses this key: a state folder was copied[/red]")
     if found["clock_wrong_s"] is not None:
@@ -58,6 +63,20 @@ def _status(found: Mapping[str, Any]) -> None:
         console.print(f"  [yellow]engine: {safe(found['engine']['last_failure'])}[/yellow]")
     for problem in found["problems"]:
         console.print(f"  [dim]{safe(problem)}[/dim]")
+
+
+def _http_line(http: Mapping[str, Any]) -> str:
+    """How the gateway is, in one line; what clients caused there is named by its kind."""
+    parts = [
+        f"{http['open']} connections, {http['at_work']} at work",
+        f"{http['requests']} requests",
+    ]
+    parts += [f"{http[it]} {it}" for it in ("abandoned", "evicted") if http[it]]
+    for what in ("refused", "timed_out", "errors"):
+        if counts := http[what]:
+            told = ", ".join(f"{name} {number}" for name, number in sorted(counts.items()))
+            parts.append(f"{what.replace('_', ' ')}: {told}")
+    return f"  http: {safe('; '.join(parts))}"
 
 
 def _peers(found: Mapping[str, Any]) -> None:

@@ -4,23 +4,27 @@ Two are asked, the better gets it. Whoever fails is not asked again for the same
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median_high
-from typing import TYPE_CHECKING
 
 import trio
 
 from node.dispatch.backoff import Backoff
+from node.dispatch.directory import PeerDirectory
 from node.dispatch.handoff import Handoff, LegResult, Relay
+from node.dispatch.offer import offer_leg
 from node.dispatch.progress import StreamProgress
 from node.dispatch.quotes import quotes
-from node.dispatch.route import Candidate, drawn
+from node.dispatch.route import EAGERNESS, Candidate, drawn
+from node.dispatch.sitting import sits
+from node.dispatch.trials import best
 from node.engines.interface import Part
 from node.task.events import EventSink, Failed, Streamed
 from node.task.units import PASSAGES_PER_LEG, streamed_max
 from p2p.connect import PATIENCE_S
 from p2p.score import Offence
+from p2p.timeouts import stretched
 from wire.content import PeerId
 from wire.errors import (
     BatonError,
@@ -33,9 +37,6 @@ from wire.errors import (
 )
 from wire.kinds import Role
 from wire.task import Stage
-
-if TYPE_CHECKING:
-    from node.dispatch.dispatcher import Dispatcher
 
 # How often to look again when nobody can take the leg now.
 PAUSE_S = 0.25
@@ -55,7 +56,7 @@ WORTH_ASKING_S = 0.05
 class Failover:
     """One baton on its way. `shown` and `failed` are those of its task."""
 
-    dispatcher: "Dispatcher"
+    directory: PeerDirectory
     handoff: Handoff
     on_event: EventSink
     relay: Relay
@@ -91,7 +92,8 @@ class Failover:
                 await trio.sleep(max(0.0, min(PAUSE_S, self.deadline_at_s - now_s)))
                 continue
             nobody_since_s = now_s
-            chosen = await self._better(drawn(choices, self.dispatcher.peers.environment.random))
+            random = self.directory.peers.environment.random
+            chosen = await self._better(self.directory.trials.to_ask(choices, random))
             if chosen is not None:
                 delivered = await self._have_done(chosen, len(able) > 1)
                 if delivered is not None:
@@ -107,14 +109,16 @@ class Failover:
         """Beyond the view, for as long as the deadline allows."""
         left_s = self.deadline_at_s - trio.current_time()
         leg = self.handoff.leg
-        await self.dispatcher.peers.seek(leg.role, leg.model, deadline_s=min(SEEK_S, left_s))
+        await self.directory.peers.seek(
+            leg.role, leg.model, deadline_s=min(stretched(SEEK_S), left_s)
+        )
 
     def _able(self) -> list[Candidate]:
         avoid = self.handoff.avoid | self.failed | self._running.keys()
         if not self.handoff.is_own:
             # A stranger's leg that we would not take from it must not come in our own name.
-            avoid |= {self.dispatcher.peers.me}
-        return self.dispatcher.candidates(self.handoff.leg, self._units(), avoid)
+            avoid |= {self.directory.peers.me}
+        return self.directory.candidates(self.handoff.leg, self._units(), avoid)
 
     def _ready(self, able: Sequence[Candidate]) -> list[Candidate]:
         """Of those able, the ones to choose from now."""
@@ -122,7 +126,7 @@ class Failover:
         choices = [of[it] for it in self._patience.best(list(of), trio.current_time())]
         if self.failed:
             # Claims cost nothing. Once bitten, those who have delivered before come first.
-            before = self.dispatcher.delivered_before
+            before = self.directory.delivered_before
             choices = [it for it in choices if it.peer in before] or choices
         return choices
 
@@ -133,17 +137,17 @@ class Failover:
         if slight or len(two) < 2 or min(it.work_s for it in two) < WORTH_ASKING_S:
             return two[0]
         left_s = self.deadline_at_s - trio.current_time()
-        given = self.dispatcher.under_way
+        given = self.directory.under_way
         before = {it.peer: given.get(it.peer, 0) for it in two}
         found = await quotes(
-            self.dispatcher.peers, list(before), self.handoff, self._units(), left_s
+            self.directory.peers, list(before), self.handoff, self._units(), left_s
         )
         said: dict[PeerId, float] = {}
         for answer in found:
             if answer.error is not None:
                 self._blame(answer.peer, answer.error)
                 continue
-            self.dispatcher.measured.answered(answer.peer, answer.round_trip_s)
+            self.directory.measured.answered(answer.peer, answer.round_trip_s)
             said[answer.peer] = answer.expected_s
         heard = {it.peer for it in found}
         rated = []
@@ -156,7 +160,7 @@ class Failover:
                 rated.append(replace(one, expected_s=expected_s + since * one.work_s))
         # Nobody said a word: they may be busy, and one of them is tried.
         rated = rated or [it for it in two if it.peer not in heard]
-        return min(rated, key=lambda it: it.expected_s, default=None)
+        return best(rated)
 
     def _units(self) -> int:
         """All of the work: what was shown of it is only said to be done."""
@@ -166,32 +170,62 @@ class Failover:
 
     async def _have_done(self, first: Candidate, others: bool) -> LegResult | None:
         """What the first delivered, or one that was given the leg besides; None if all failed."""
-        after_s = self._hedge_after_s(first)
-        if after_s is None or not others:
+        if not others or not self._may_hedge():
             return await self._hand_to(first, others)
-        won: list[LegResult] = []
-        async with trio.open_nursery() as nursery:
+        trials, won = self.directory.trials, list[LegResult]()
+        trials.under_way += not first.delivered
+        try:
+            async with trio.open_nursery() as nursery:
+                hedging = trio.CancelScope()
 
-            async def hand_to(one: Candidate) -> None:
-                delivered = await self._hand_to(one, others)
-                if delivered is not None:
-                    won.append(delivered)
-                if delivered is not None or not self._running:
-                    nursery.cancel_scope.cancel()
+                async def hand_to(one: Candidate) -> None:
+                    delivered = await self._hand_to(one, others)
+                    if delivered is not None:
+                        won.append(delivered)
+                        for scope in self._running.values():
+                            scope.cancel()
+                    if delivered is not None or not self._running:
+                        hedging.cancel()
 
-            nursery.start_soon(hand_to, first)
-            await trio.sleep(after_s)
-            spare = drawn(self._ready(self._able()), self.dispatcher.peers.environment.random, 1)
-            # Once a part was shown there is one stream, and nobody else's is of use.
-            if spare and not self.shown.units and self._running and self.dispatcher.hedging.spend():
-                self.dispatcher.hedged += 1
-                nursery.start_soon(hand_to, spare[0])
+                nursery.start_soon(hand_to, first)
+                with hedging:
+                    await self._hedge(first, lambda spare: nursery.start_soon(hand_to, spare))
+        finally:
+            trials.under_way -= not first.delivered
         return won[0] if won else None
 
-    def _hedge_after_s(self, first: Candidate) -> float | None:
-        if not self.handoff.is_last or self.handoff.leg.role is not Role.INFER or self.shown.units:
-            return None
-        return self.dispatcher.hedging.after_s(first.expected_s)
+    async def _hedge(self, first: Candidate, give: Callable[[Candidate], None]) -> None:
+        """Give the leg to one more besides, when it takes too long: one of a hundred legs.
+
+        A stranger's leg as soon as it is overdue, and to another again while none has delivered.
+        """
+        directory, random = self.directory, self.directory.peers.environment.random
+        # Who says that it takes long must not have the others wait for it.
+        usual_s = median_high([first.expected_s, *[it.expected_s for it in self._able()]])
+        expected_s, hedged = min(first.expected_s, usual_s), 0
+        while (after_s := self._hedge_after_s(first, expected_s, hedged)) is not None:
+            await trio.sleep(after_s)
+            # Once a part was shown there is one stream, and nobody else's is of use.
+            if self.shown.units or not self._running:
+                return
+            ready = self._ready(self._able())
+            known = [it for it in ready if it.delivered and not it.unwelcome]
+            # If it was a claim that misled us, the next claims are not to.
+            spare = drawn(known or ready, random, 1, eagerness=EAGERNESS if known else 0.0)
+            budget = directory.hedging if first.delivered else directory.trials
+            if not spare or not budget.spend():
+                return
+            hedged += 1
+            directory.hedged += 1
+            give(spare[0])
+
+    def _may_hedge(self) -> bool:
+        return self.handoff.is_last and self.handoff.leg.role is Role.INFER and not self.shown.units
+
+    def _hedge_after_s(self, first: Candidate, expected_s: float, hedged: int) -> float | None:
+        if not first.delivered:
+            return self.directory.trials.hedge_after_s(expected_s, hedged)
+        return None if hedged else self.directory.hedging.after_s(first.expected_s)
 
     async def _hand_to(self, one: Candidate, others: bool) -> LegResult | None:
         """Offer the baton to one peer; None if it did not deliver, which is then noted."""
@@ -219,28 +253,46 @@ class Failover:
 
         try:
             with scope:
-                delivered = await self.dispatcher.offer(
-                    self.handoff, one.peer, self.on_event, take, resume, self.deadline_at_s
+                delivered = await offer_leg(
+                    self.directory,
+                    self.handoff,
+                    one.peer,
+                    self.on_event,
+                    take,
+                    resume,
+                    self.deadline_at_s,
                 )
                 took_s = trio.current_time() - began_s
                 if self.handoff.is_last:
-                    self.dispatcher.hedging.delivered(took_s, one.expected_s)
+                    self.directory.hedging.delivered(took_s, one.expected_s)
                 return delivered
             took_s = trio.current_time() - began_s
             if trio.current_time() < scope.deadline:
-                # Another was faster, which is no fault of this one.
+                # Another was faster, which is no fault of this one; but it is not tried again soon.
+                self._outrun(one, took_s)
                 return None
             # Not where a client left it no time, nor by a holder in the middle, which knows only
             # what was said to it: that is no fault of the peer's.
-            if took_s >= PATIENCE_S and self.handoff.is_own:
+            if took_s >= stretched(PATIENCE_S) and self.handoff.is_own:
                 offence = Offence.UNANSWERED if took_s >= overdue_s else Offence.SLOW
-                self.dispatcher.peers.offended(one.peer, offence)
+                self.directory.peers.offended(one.peer, offence)
+                self.directory.sitting.sat(one.peer, trio.current_time())
             raise TooSlow(f"it took the leg and was not done in {took_s:.0f} s")
         except (Refused, TransportError, WireError, RemoteProtocolError) as error:
             self._blame(one.peer, error)
             return None
         finally:
             del self._running[one.peer]
+
+    def _outrun(self, one: Candidate, took_s: float) -> None:
+        """It had the leg for so long and showed nothing of it when another was done."""
+        if took_s < one.expected_s or not self.handoff.is_own:
+            # Of a stranger's leg we know only what was said to us, and that may be to blame.
+            return
+        now_s, leg = trio.current_time(), self.handoff.leg
+        self.directory.measured.outrun(one.peer, leg.model, self._units(), took_s, now_s)
+        if not one.delivered or sits(took_s, one.expected_s):
+            self.directory.sitting.sat(one.peer, now_s)
 
     def _overdue_s(self, one: Candidate) -> float:
         """How long one peer may take for a leg, while there is another."""
@@ -250,7 +302,7 @@ class Failover:
         elif not self.handoff.is_last:
             # It has to hand on itself; nobody says how long that takes.
             return math.inf
-        return OVERDUE_S + OVERDUE_TIMES * expected_s
+        return stretched(OVERDUE_S + OVERDUE_TIMES * expected_s)
 
     def _later(self) -> Sequence[Stage]:
         return self.handoff.task.record.stages[self.handoff.stage + 1 :]
@@ -258,7 +310,7 @@ class Failover:
     def _usual_s(self, stage: Stage) -> float:
         """What a leg after this one takes with those that we know of."""
         units = max(self.handoff.units, PASSAGES_PER_LEG)
-        able = self.dispatcher.candidates(stage, units, self.handoff.avoid)
+        able = self.directory.candidates(stage, units, self.handoff.avoid)
         return median_high(max(it.expected_s, it.work_s) for it in able) if able else math.inf
 
     def _blame(self, peer: PeerId, error: BatonError) -> None:
@@ -269,7 +321,7 @@ class Failover:
         else:
             self.failed.add(peer)
             self._declined = self._declined and isinstance(error, Refused)
-        self.dispatcher.failed_over += 1
+        self.directory.failed_over += 1
         self._reasons = [*self._reasons[-3:], f"{peer.short}: {error.message}"]
         role = self.handoff.leg.role.name.lower()
         self.on_event(Failed(role, peer, error.message, for_good))

@@ -1,6 +1,7 @@
 """What peers were seen to take when they worked for us: it counts for more than what they say.
 
-A pure core: a little of the latest, for the latest peers, believed less as it grows old.
+A pure core: a little of the latest, for the latest peers, believed less as it grows old. Every leg
+is measured, however short, or who is only asked for short ones could claim any speed for ever.
 """
 
 from dataclasses import dataclass, field
@@ -9,8 +10,10 @@ from typing import TypeVar
 from wire.content import ContentId, PeerId
 
 KEPT_MAX = 1000
-# A leg that is done sooner says nothing of speed: it was on its way for as long.
+# A leg that is done sooner tells less: it was on its way for as long.
 TELLING_S = 0.1
+# No less than this part of what a leg took was work, however long the way is said to be.
+WORK_SHARE_MIN = 0.1
 # How much one more leg counts beside those before it, and all of them beside the advert. Guesses.
 WEIGHT = 0.3
 TRUST_MAX = 0.9
@@ -18,35 +21,60 @@ HALF_LIFE_S = 120.0
 
 K = TypeVar("K")
 V = TypeVar("V")
+Key = tuple[PeerId, ContentId | None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Speed:
     unit_s: float
     at_s: float
+    # From 0 to 1: how much the legs so far tell.
+    telling: float
 
 
 @dataclass(slots=True)
 class Measured:
     """Seconds for a unit of work and for a word there and back, by peer."""
 
-    _speeds: dict[tuple[PeerId, ContentId | None], _Speed] = field(default_factory=dict)
+    _speeds: dict[Key, _Speed] = field(default_factory=dict)
     _round_trips: dict[PeerId, float] = field(default_factory=dict)
+    _did: dict[Key, None] = field(default_factory=dict)
 
     def delivered(
         self, peer: PeerId, model: ContentId | None, units: int, took_s: float, now_s: float
     ) -> None:
         """`peer` did so much in so long, as seen from here."""
-        key = (peer, model)
-        before = self._speeds.get(key)
-        if took_s < TELLING_S and before is None:
-            return
-        unit_s = took_s / max(1, units)
+        telling = min(1.0, took_s / TELLING_S)
+        work_s = max(WORK_SHARE_MIN * took_s, took_s - self._round_trips.get(peer, 0.0))
+        unit_s = work_s / max(1, units)
+        before = self._speeds.pop((peer, model), None)
         if before is not None:
-            unit_s = before.unit_s + WEIGHT * (unit_s - before.unit_s)
-        self._speeds.pop(key, None)
-        self._speeds[key] = _Speed(unit_s, now_s)
+            weight = telling * max(WEIGHT, 1.0 - before.telling)
+            unit_s = before.unit_s + weight * (unit_s - before.unit_s)
+            telling = max(telling, before.telling)
+        self._speeds[peer, model] = _Speed(unit_s, now_s, telling)
         _bound(self._speeds)
+        self.did(peer, model)
+
+    def outrun(
+        self, peer: PeerId, model: ContentId | None, units: int, took_s: float, now_s: float
+    ) -> None:
+        """`peer` was not done with so much after so long, when another was: it takes longer."""
+        unit_s, before = took_s / max(1, units), self._speeds.pop((peer, model), None)
+        if before is not None:
+            unit_s = max(unit_s, before.unit_s)
+        self._speeds[peer, model] = _Speed(unit_s, now_s, 1.0)
+        _bound(self._speeds)
+
+    def did(self, peer: PeerId, model: ContentId | None) -> None:
+        """`peer` did a leg for us, of whatever size."""
+        self._did.pop((peer, model), None)
+        self._did[peer, model] = None
+        _bound(self._did)
+
+    def has_delivered(self, peer: PeerId, model: ContentId | None) -> bool:
+        """Whether it did such a leg for us, among the latest."""
+        return (peer, model) in self._did
 
     def observed(
         self, peer: PeerId, model: ContentId | None, now_s: float

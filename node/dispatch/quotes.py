@@ -7,6 +7,7 @@ import trio
 
 from node.dispatch.handoff import Handoff
 from p2p.peers import Peers
+from p2p.timeouts import stretched
 from wire import limits
 from wire.content import PeerId
 from wire.errors import BatonError, Refused, RemoteProtocolError, TooSlow, TransportError, WireError
@@ -42,7 +43,8 @@ async def quotes(
     )
     answers: list[QuoteReply] = []
     began_s = trio.current_time()
-    with trio.move_on_after(min(QUOTE_DEADLINE_S, left_s)) as scope:
+    quote_s = stretched(QUOTE_DEADLINE_S)
+    with trio.move_on_after(min(quote_s, left_s)) as scope:
         async with trio.open_nursery() as nursery:
 
             async def ask(peer: PeerId) -> None:
@@ -62,7 +64,7 @@ async def quotes(
 
 async def _ask(peers: Peers, peer: PeerId, quote: Quote) -> QuoteReply | None:
     try:
-        async with peers.call(peer, deadline_s=QUOTE_DEADLINE_S) as call:
+        async with peers.call(peer, deadline_s=stretched(QUOTE_DEADLINE_S)) as call:
             began_s = trio.current_time()
             await call.send(quote)
             quoted = await call.expect(Quoted)

@@ -9,6 +9,7 @@ Power of Two Choices in Randomized Load Balancing", 1996; "How Useful Is Old Inf
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from statistics import median
 
 from p2p.score import Standing
 from wire.advert import Advert
@@ -33,13 +34,19 @@ class PeerLoad:
     """What we know of a peer beyond its advert: how it behaved, and what we gave it already.
 
     `observed` is how long a unit took it when it worked for us, and how far that is to be trusted
-    beside what it says of itself, from 0 to 1.
+    beside what it says of itself, from 0 to 1. `delivered`: it did such legs for us before.
+    `benched`: it sat on legs of ours, and its time is not over.
     """
 
     standing: Standing = Standing.GOOD
     under_way: int = 0
     round_trip_s: float = 0.0
     observed: tuple[float, float] | None = None
+    delivered: bool = False
+    benched: bool = False
+
+
+_UNKNOWN = PeerLoad()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,32 +70,45 @@ class Candidate:
     idle_s: float
     # We saw it work, and have not only its word.
     observed: bool = False
+    # It did such legs for us before.
+    delivered: bool = False
 
 
-def expected_s(advert: Advert, leg: Leg, load: PeerLoad) -> float:
-    """Seconds until this peer would be done with `leg`, by what it says and what we saw of it."""
-    return load.round_trip_s + advert.queue_s + (load.under_way + 1) * _work_s(advert, leg, load)
+def expected_s(advert: Advert, leg: Leg, load: PeerLoad, unit_s_min: float = 0.0) -> float:
+    """Seconds until this peer would be done with `leg`, by what it says and what we saw of it.
+
+    Who was never seen to work is not believed to take less than `unit_s_min` for a unit.
+    """
+    work_s = _work_s(advert, leg, load, unit_s_min)
+    return load.round_trip_s + advert.queue_s + (load.under_way + 1) * work_s
 
 
 def candidates(
     adverts: Iterable[Signed[Advert]], leg: Leg, loads: Mapping[PeerId, PeerLoad]
 ) -> list[Candidate]:
-    """Who may be asked: not those that are banned."""
+    """Who may be asked: not those that are banned.
+
+    A claim costs nothing, so who was not measured counts as no faster than the median of those who
+    were.
+    """
+    known = [(it, loads.get(it.signer, _UNKNOWN)) for it in adverts]
+    measured = [load.observed[0] for _, load in known if load.observed is not None]
+    unit_s_min = median(measured) if measured else 0.0
     found = []
-    for heard in adverts:
-        load = loads.get(heard.signer, PeerLoad())
+    for heard, load in known:
         if load.standing is Standing.BANNED:
             continue
-        work_s = _work_s(heard.record, leg, load)
+        work_s = _work_s(heard.record, leg, load, unit_s_min)
         found.append(
             Candidate(
                 heard.signer,
-                load.standing is Standing.UNWELCOME,
+                load.standing is Standing.UNWELCOME or load.benched,
                 heard.record.free_slots <= load.under_way,
-                expected_s(heard.record, leg, load),
+                expected_s(heard.record, leg, load, unit_s_min),
                 work_s,
                 load.round_trip_s + work_s,
                 load.observed is not None,
+                load.delivered,
             )
         )
     return found
@@ -102,17 +122,26 @@ def ranked(
 ) -> list[PeerId]:
     """Peers to ask, best first; banned ones are not asked at all.
 
-    Equals stand in drawn order, so that many askers do not all choose the same.
+    Equals stand in drawn order, so that many askers do not all choose the same. Strangers come
+    after who delivered, whatever they say.
     """
     rows = [
-        ((it.unwelcome, it.full, round(it.expected_s, 2), random.random()), it.peer)
+        (
+            (it.unwelcome, it.full, not it.delivered, round(it.expected_s, 2), random.random()),
+            it.peer,
+        )
         for it in candidates(adverts, leg, loads)
     ]
     return [peer for _, peer in sorted(rows)]
 
 
-def drawn(choices: Sequence[Candidate], random: Random, count: int = 2) -> list[Candidate]:
-    """Some of the best kind of `choices`, the faster ones likelier, the best of them first."""
+def drawn(
+    choices: Sequence[Candidate], random: Random, count: int = 2, *, eagerness: float = EAGERNESS
+) -> list[Candidate]:
+    """Some of the best kind of `choices`, the faster ones likelier, the best of them first.
+
+    With `eagerness` 0 all are equally likely.
+    """
     if not choices:
         return []
     best = min(it.unwelcome for it in choices)
@@ -122,7 +151,7 @@ def drawn(choices: Sequence[Candidate], random: Random, count: int = 2) -> list[
         # By what they are, and not by how busy they were said to be: that is old, and all would
         # go where it was quiet a while ago.
         weights = [
-            (it.idle_s + DIFFERENCE_S) ** -EAGERNESS * (FULL_WEIGHT if it.full else 1.0)
+            (it.idle_s + DIFFERENCE_S) ** -eagerness * (FULL_WEIGHT if it.full else 1.0)
             for it in left
         ]
         (one,) = random.choices(left, weights)
@@ -132,10 +161,12 @@ def drawn(choices: Sequence[Candidate], random: Random, count: int = 2) -> list[
     return sorted(taken, key=lambda it: round(it.expected_s / DIFFERENCE_S))
 
 
-def _work_s(advert: Advert, leg: Leg, load: PeerLoad) -> float:
+def _work_s(advert: Advert, leg: Leg, load: PeerLoad, unit_s_min: float) -> float:
     offer = advert.offer_of(leg.model) if leg.model is not None else None
     unit_s = 1 / ((offer.units_per_s if offer else 0.0) or UNITS_PER_S_UNKNOWN)
-    if load.observed is not None:
+    if load.observed is None:
+        unit_s = max(unit_s, unit_s_min)
+    else:
         observed_s, trust = load.observed
         unit_s = trust * observed_s + (1 - trust) * unit_s
     return leg.units * unit_s

@@ -1,34 +1,46 @@
-"""The gateway's door: who may come in, with how much, and how long that may take.
+"""Who may come in: what is checked of every request before any endpoint sees it.
 
-An ASGI application around the endpoints. A request goes further only with a Host header that names
-this gateway (a page of some site must not reach it through a name that it made point here), an API
-key where keys are needed, a place among those that are worked on, and a whole body within bounds.
-Whoever goes away has the work for it cancelled. No header ever allows another site to read.
+A request goes further only with a Host header that names this gateway (a page of some site must not
+reach it through a name that it made point here), from no page of a site that was not allowed, with
+an API key where keys are needed, with a whole body within bounds, and with a place among the
+requests at work. It takes its place last: who is slow to send a body holds none. Health checks need
+no key and no place.
 """
 
 import ipaddress
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import trio
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
+from node.gateway.asgi import run_asgi
+from node.gateway.browser_policy import ALWAYS, page_access
 from node.gateway.errors import ErrorDetail, fault_of
+from node.gateway.http_exchange import Exchange, RequestRefused
 from node.gateway.json_body import is_too_deep
 from node.gateway.keys import Keyring
 from node.gateway.rate_limit import Allowance
+from node.gateway.request_parser import RequestHead
+from node.gateway.shares import Shares
 from node.gateway.tensors import HEAD_BYTES_MAX, NPY_TYPE, SAFETENSORS_TYPE
 from node.gateway_config import GatewayConfig
+from p2p import timeouts
 from wire import limits
 from wire.errors import BatonError
 
 JSON_BYTES_MAX = 1 << 20
 TENSOR_BYTES_MAX = limits.TENSORS_BYTES_MAX + HEAD_BYTES_MAX + 8
-# Most clients read the answer only when they have sent everything: so much more is read for it.
-DRAINED_BYTES_MAX = 16 << 20
-OPEN_PATHS = frozenset({"/healthz"})
+# Bodies that are in memory, of all requests together.
+BODIES_BYTES_MAX = 256 << 20
+OPEN_PATHS = frozenset({b"/healthz"})
+# Whose tasks those are that came without a key: they belong to the owner of this peer.
+NOBODY = b""
 _HOST = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::\d{1,5})?")
+# What a page may send without asking first is none of these.
+_JSON_TYPE = re.compile(r"application/(?:[^\s/;+]+\+)?json")
 
 
 class _Turned(Exception):
@@ -39,141 +51,177 @@ class _Turned(Exception):
         self.fault = fault
 
 
-class _Gone(Exception):
-    """The client went away before its request was there."""
-
-
 def _turned(status: int, message: str, code: str, wait_s: float | None = None) -> _Turned:
     return _Turned(ErrorDetail(status=status, message=message, code=code, retry_after_s=wait_s))
 
 
 @dataclass(slots=True)
 class AccessMiddleware:
-    """The application that the server runs."""
+    """What the server gives each request to; `inner` are the endpoints."""
 
     inner: ASGIApp
     config: GatewayConfig
     keyring: Keyring
     allowance: Allowance = field(default_factory=Allowance)
-    inside: int = 0
+    # Of the requests at work, and of the memory for bodies.
+    places: Shares = field(init=False)
+    bodies: Shares = field(init=False)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1008})
-            return
-        headers = _headers_of(scope)
+    def __post_init__(self) -> None:
+        self.places = Shares(self.config.requests_max, self.keyring.is_for_one)
+        self.bodies = Shares(BODIES_BYTES_MAX, self.keyring.is_for_one)
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Answer one request, by an endpoint or by saying why not."""
         try:
-            self._check(scope, headers)
-            self.inside += 1
-            try:
-                body = await self._body(headers, receive)
-                await self._within(scope, body, receive, send)
-            finally:
-                self.inside -= 1
+            await self._handle(exchange)
         except _Turned as turned:
-            await _refuse(send, turned.fault)
-        except _Gone:
-            return
+            await _refuse(exchange, turned.fault)
+        except RequestRefused as error:
+            refusal = error.refusal
+            fault = ErrorDetail(status=refusal.status, message=refusal.message, code=refusal.code)
+            await _refuse(exchange, fault)
         except BatonError as error:
             # The keys cannot be read: then nobody comes in.
-            await _refuse(send, fault_of(error))
+            await _refuse(exchange, fault_of(error))
 
-    def _check(self, scope: Scope, headers: dict[str, str]) -> None:
-        now_s = trio.current_time()
+    async def _handle(self, exchange: Exchange) -> None:
+        head = exchange.request.head
+        exchange.extra_headers = ALWAYS
+        headers = _headers_of(head)
         if not _is_host(headers.get("host", ""), self.config):
             raise _turned(
                 403,
                 "the Host header is not a name of this gateway: --http-name NAME adds one",
                 "host_not_allowed",
             )
-        if scope["path"] in OPEN_PATHS:
-            return
-        if self.keyring.keys(now_s) or not self.config.loopback:
-            scheme, _, secret = headers.get("authorization", "").partition(" ")
-            key = self.keyring.holder(secret.strip(), now_s) if scheme.lower() == "bearer" else None
-            if key is None:
-                raise _turned(
-                    401,
-                    "an API key is needed: Authorization: Bearer KEY"
-                    " (python -m node keys add NAME makes one)",
-                    "invalid_api_key",
-                )
-            wait_s = self.allowance.take(key.sha256, key.per_minute, now_s)
-            if wait_s:
-                raise _turned(
-                    429,
-                    f"this key may ask {key.per_minute} times a minute",
-                    "rate_limit_exceeded",
-                    wait_s,
-                )
-        if self.inside >= self.config.requests_max:
-            raise _turned(503, f"{self.inside} requests are worked on already", "busy", 1.0)
-
-    async def _body(self, headers: dict[str, str], receive: Receive) -> bytes:
-        """All of it, within its bounds of size, depth and time."""
-        sent = headers.get("content-type", "").partition(";")[0].strip().lower()
-        most = TENSOR_BYTES_MAX if sent in (NPY_TYPE, SAFETENSORS_TYPE) else JSON_BYTES_MAX
-        size, parts = 0, []
-        with trio.move_on_after(self.config.body_s) as scope:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise _Gone
-                data = message.get("body", b"")
-                size += len(data)
-                if size <= most:
-                    parts.append(data)
-                else:
-                    parts.clear()
-                if not message.get("more_body", False) or size > most + DRAINED_BYTES_MAX:
-                    break
-        if scope.cancelled_caught:
+        page = page_access(head.method, headers, self.config.origins)
+        if not page.allowed:
             raise _turned(
-                408, f"the body did not come within {self.config.body_s:g} s", "body_too_slow"
+                403,
+                "pages of other sites may not use this gateway: --http-origin ORIGIN allows one",
+                "origin_not_allowed",
             )
-        if size > most:
-            raise _turned(413, f"a body has at most {most} bytes here", "body_too_large")
-        body = b"".join(parts)
-        if sent.endswith("json") and is_too_deep(body):
+        exchange.extra_headers = page.headers
+        if page.is_preflight:
+            await exchange.respond(204, [])
+        elif head.target.partition(b"?")[0] in OPEN_PATHS:
+            await self._run(exchange, NOBODY, b"")
+        else:
+            await self._with_place(exchange, headers, self._owner(headers))
+
+    def _owner(self, headers: Mapping[str, str]) -> bytes:
+        """Whose request this is, by its key where keys are needed; it counts against its rate."""
+        now_s = trio.current_time()
+        keys = self.keyring.keys(now_s)
+        if not keys and self.config.loopback:
+            return NOBODY
+        scheme, _, secret = headers.get("authorization", "").partition(" ")
+        key = self.keyring.holder(secret.strip(), now_s) if scheme.lower() == "bearer" else None
+        if key is None:
+            raise _turned(
+                401,
+                "an API key is needed: Authorization: Bearer KEY"
+                " (python -m node keys add NAME makes one)",
+                "invalid_api_key",
+            )
+        wait_s = self.allowance.take(key.sha256, key.per_minute, now_s)
+        if wait_s:
+            raise _turned(
+                429,
+                f"this key may ask {key.per_minute} times a minute",
+                "rate_limit_exceeded",
+                wait_s,
+            )
+        return key.owner
+
+    async def _with_place(
+        self, exchange: Exchange, headers: Mapping[str, str], owner: bytes
+    ) -> None:
+        reading = _Reading(self, exchange, headers, owner)
+        try:
+            body = await reading.body()
+            if not self.places.take(owner):
+                held = self.places.held_by(owner)
+                words = f"no place is free for another request; {held} of yours are worked on"
+                raise _turned(503, words, "busy", 1.0)
+            exchange.hold_connection()
+            try:
+                await self._run(exchange, owner, body)
+            finally:
+                self.places.give_back(owner)
+        finally:
+            reading.forget()
+
+    async def _run(self, exchange: Exchange, owner: bytes, body: bytes) -> None:
+        await run_asgi(self.inner, exchange, body, {"owner": owner})
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One request's body on its way in: within its bounds of type, size, time and depth."""
+
+    access: AccessMiddleware
+    exchange: Exchange
+    headers: Mapping[str, str]
+    owner: bytes
+    size_bytes: int = 0
+    _parts: list[bytes] = field(default_factory=list)
+
+    async def body(self) -> bytes:
+        head = self.exchange.request.head
+        sent = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        is_json, is_tensors = _JSON_TYPE.fullmatch(sent), sent in (NPY_TYPE, SAFETENSORS_TYPE)
+        most = TENSOR_BYTES_MAX if is_tensors else JSON_BYTES_MAX
+        if head.length_bytes is not None and head.length_bytes > most:
+            raise _too_large(most)
+        if head.method == "POST" and not (is_json or is_tensors):
+            message = (
+                f"a body of {sent[:60]!r} is not read here, but application/json, and for"
+                f" tensors {NPY_TYPE} and {SAFETENSORS_TYPE}"
+            )
+            raise _Turned(
+                ErrorDetail(status=400, message=message, code="invalid_value", param="content-type")
+            )
+        if self.exchange.request.is_complete:
+            await self._read(most)
+        else:
+            seconds = self.access.config.body_s
+            with timeouts.move_on_after(seconds) as scope:
+                await self._read(most)
+            if scope.cancelled_caught:
+                words = f"the body did not come within {seconds:g} s"
+                raise _turned(408, words, "body_too_slow")
+        body = b"".join(self._parts)
+        if is_json and is_too_deep(body):
             raise _turned(400, "the JSON is nested too deeply", "invalid_json")
         return body
 
-    async def _within(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        """Run the endpoint for as long as its client is there."""
-        given = over = False
+    async def _read(self, most: int) -> None:
+        while part := await self.exchange.body_part():
+            if self.size_bytes + len(part) > most:
+                raise _too_large(most)
+            if not self.access.bodies.take(self.owner, len(part)):
+                raise _turned(503, "too many large requests are under way", "busy", 1.0)
+            self.size_bytes += len(part)
+            self._parts.append(part)
 
-        async def replay() -> Message:
-            nonlocal given
-            if given:
-                await trio.sleep_forever()
-            given = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        async def say(message: Message) -> None:
-            nonlocal over
-            over = message["type"] == "http.response.body" and not message.get("more_body", False)
-            await send(message)
-
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            # That is also said while the last piece goes out: the server then sees to the
-            # connection, within `send`, and must not be cut short.
-            if not over:
-                nursery.cancel_scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch)
-            await self.inner(scope, replay, say)
-            nursery.cancel_scope.cancel()
+    def forget(self) -> None:
+        """The body is no longer in memory."""
+        if self.size_bytes:
+            self.access.bodies.give_back(self.owner, self.size_bytes)
+            self.size_bytes = 0
 
 
-def _headers_of(scope: Scope) -> dict[str, str]:
+def _too_large(most: int) -> _Turned:
+    return _turned(413, f"a body has at most {most} bytes here", "body_too_large")
+
+
+def _headers_of(head: RequestHead) -> dict[str, str]:
     """By name; of one that comes twice nothing is believed."""
     found: dict[str, str] = {}
-    for raw, value in scope["headers"]:
-        name = raw.decode("latin-1").lower()
+    for raw, value in head.headers:
+        name = raw.decode("latin-1")
         found[name] = "" if name in found else value.decode("latin-1")
     return found
 
@@ -193,15 +241,9 @@ def _is_host(text: str, config: GatewayConfig) -> bool:
     return True
 
 
-async def _refuse(send: Send, fault: ErrorDetail) -> None:
-    body = json.dumps(fault.body).encode()
-    headers = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        **fault.all_headers,
-    }
+async def _refuse(exchange: Exchange, fault: ErrorDetail) -> None:
+    headers = {"content-type": "application/json", **fault.all_headers}
     if fault.status == 401:
         headers["www-authenticate"] = "Bearer"
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": fault.status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
+    await exchange.respond(fault.status, raw, json.dumps(fault.body).encode())

@@ -32,8 +32,9 @@ the ids of its tasks (`x-baton-task`) and of their receipts (`x-baton-receipt`).
 
 
 def gateway_app(node: Node, config: GatewayConfig) -> AccessMiddleware:
-    """The whole application, with its door."""
-    service = TaskService(node, config)
+    """The whole application, and before it what every request has to pass."""
+    keyring = Keyring(keys_file(node.config.state))
+    service = TaskService(node, config, keyring.is_for_one)
     # Its own pages would load scripts from elsewhere; the document alone is served.
     app = FastAPI(
         title="Baton gateway", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None
@@ -54,7 +55,7 @@ def gateway_app(node: Node, config: GatewayConfig) -> AccessMiddleware:
     _handle(app, RequestValidationError, _of_validation)
     _handle(app, Exception, lambda _: BUG)
     _document(app, config)
-    return AccessMiddleware(app, config, Keyring(keys_file(node.config.state)))
+    return AccessMiddleware(app, config, keyring)
 
 
 def _handle(app: FastAPI, kind: type[E], fault_of_one: Callable[[E], ErrorDetail]) -> None:

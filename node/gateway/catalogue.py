@@ -11,6 +11,7 @@ import trio
 from node.gateway.errors import bad, not_found
 from node.models.collection import PINNED
 from node.peer import Node
+from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError, Malformed
@@ -109,7 +110,7 @@ class Catalogue:
                 data = await self.node.blobs.get(
                     row.id,
                     row.holders,
-                    deadline_s=MANIFEST_DEADLINE_S,
+                    deadline_s=stretched(MANIFEST_DEADLINE_S),
                     size_bytes_max=limits.MANIFEST_BYTES_MAX,
                 )
                 found = Manifest.from_bytes(data)

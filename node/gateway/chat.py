@@ -138,7 +138,7 @@ def chat_router(service: TaskService) -> APIRouter:
         Headers: `x-baton-verdicts: 2/3` has the answer checked by others before it is told as
         final; `x-baton-deadline` is how many seconds it may take.
         """
-        terms = service.terms(request.headers)
+        terms = service.terms(request)
         row = service.catalogue.find(asked.model)
         await service.catalogue.check_does(row, GENERATE)
         data = chat_input(asked)

@@ -91,7 +91,7 @@ def completions_router(service: TaskService) -> APIRouter:
     )
     async def create(asked: CompletionRequest, request: Request) -> Response:
         """What a model goes on with after a prompt: whole, or streamed with `stream`."""
-        terms = service.terms(request.headers)
+        terms = service.terms(request)
         row = service.catalogue.find(asked.model)
         await service.catalogue.check_does(row, GENERATE)
         prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt

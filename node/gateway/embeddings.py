@@ -38,7 +38,7 @@ def embeddings_router(service: TaskService) -> APIRouter:
 
         Peers do not say how many tokens the texts had: `usage` is 0.
         """
-        terms = service.terms(request.headers)
+        terms = service.terms(request)
         row = service.catalogue.find(asked.model)
         await service.catalogue.check_does(row, EMBED)
         texts = [asked.input] if isinstance(asked.input, str) else asked.input

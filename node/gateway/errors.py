@@ -30,9 +30,12 @@ TYPES: Mapping[int, str] = {
     405: "invalid_request_error",
     408: "timeout_error",
     413: "invalid_request_error",
+    417: "invalid_request_error",
     429: "rate_limit_error",
+    431: "invalid_request_error",
     500: "server_error",
     503: "service_unavailable_error",
+    505: "invalid_request_error",
 }
 
 

@@ -60,7 +60,7 @@ def infer_router(service: TaskService) -> APIRouter:
         does, and `name` is what the one array of an npy file is called. The answer has the form
         that `accept` names, else that of the request.
         """
-        terms = service.terms(request.headers)
+        terms = service.terms(request)
         sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         model, tensors = await _read(request, sent, model, name)
         row = service.catalogue.find(model)

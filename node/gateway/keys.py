@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ KEYS_MAX = 1024
 NAME_CHARACTERS_MAX = 64
 # How often a running gateway looks whether the file changed.
 LOOK_S = 1.0
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+# Compared with where there is no such key: no hash of anything that can be sent.
+_NOBODYS = "-" * 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +31,11 @@ class ApiKey:
     sha256: str
     per_minute: int
     added_at_s: int
+
+    @property
+    def owner(self) -> bytes:
+        """What its tasks are known by."""
+        return bytes.fromhex(self.sha256)
 
 
 def keys_file(state: Path) -> Path:
@@ -99,7 +108,7 @@ def _is_sound(key: ApiKey) -> bool:
     return (
         type(key.name) is str
         and type(key.sha256) is str
-        and len(key.sha256) == 64
+        and _DIGEST.fullmatch(key.sha256) is not None
         and type(key.per_minute) is int
         and key.per_minute >= 1
     )
@@ -111,6 +120,7 @@ class Keyring:
 
     file: Path
     _keys: list[ApiKey] = field(default_factory=list)
+    _by_digest: dict[str, ApiKey] = field(default_factory=dict)
     _stamp: tuple[int, int] | None = None
     _looked_at_s: float = float("-inf")
 
@@ -124,13 +134,21 @@ class Keyring:
                 stamp = None
             if stamp != self._stamp:
                 self._keys, self._stamp = read_keys(self.file), stamp
+                self._by_digest = {it.sha256: it for it in self._keys}
         return self._keys
 
+    def is_for_one(self) -> bool:
+        """Whether all who may come in are one caller: there is one key, or none is needed."""
+        return len(self._keys) <= 1
+
     def holder(self, secret: str, now_s: float) -> ApiKey | None:
-        """Whose key this is. Takes as long for one that is none."""
+        """Whose key this is; how long that takes says nothing of the keys that there are.
+
+        What is looked up is a hash, which nobody can steer towards that of a key; and the secret
+        that was sent is compared once, with the same effort, whether there is such a key or not.
+        """
+        self.keys(now_s)
         digest = hashlib.sha256(secret.encode(errors="replace")).hexdigest()
-        found = None
-        for key in self.keys(now_s):
-            if hmac.compare_digest(key.sha256, digest):
-                found = key
-        return found
+        found = self._by_digest.get(digest)
+        same = hmac.compare_digest(_NOBODYS if found is None else found.sha256, digest)
+        return found if same else None

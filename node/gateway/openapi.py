@@ -9,7 +9,7 @@ from node.gateway.responses import ErrorResponse
 FAULTS = {
     400: "The request will never do as it is.",
     401: "No API key, or one that is not known here.",
-    403: "The Host header names what this gateway is not.",
+    403: "The Host header names what this gateway is not, or a page of another site asks.",
     404: "There is no such model, task or receipt; of models, the nearest is named.",
     408: "The body did not come in time, or no peer answered within the deadline.",
     413: "The body is too large.",

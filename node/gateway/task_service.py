@@ -2,19 +2,22 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import trio
+from starlette.requests import HTTPConnection
 
 from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.asking.tasks import TASKS_UNDER_WAY_MAX
 from node.gateway.catalogue import Catalogue
-from node.gateway.errors import ErrorDetail, HttpError, bad, fault_of, unavailable
+from node.gateway.errors import ErrorDetail, HttpError, bad, fault_of, not_found, unavailable
+from node.gateway.shares import Shares
 from node.gateway_config import GatewayConfig, check_verdicts
 from node.peer import Node
 from node.task.events import Event, EventSink, Failed, Offered
+from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId
 from wire.errors import BatonError, InputError
@@ -25,8 +28,10 @@ from wire.task import Stage
 # Another may know better; if none takes it within this, the client is told.
 SECOND_OPINION_S = 1.5
 RETRY_AFTER_S = 5.0
-# Of the tasks that a peer has under way at most so many are left alone by HTTP clients.
-LEFT_MAX = TASKS_UNDER_WAY_MAX // 2
+# What the peer's owner types finds room besides the tasks of HTTP clients.
+TASKS_MAX = TASKS_UNDER_WAY_MAX - 16
+# Of their tasks at most so many are left alone: nobody waits for them at a connection.
+UNATTENDED_MAX = TASKS_UNDER_WAY_MAX // 2
 # How long verifiers are looked for beyond those that are known.
 SEEK_S = 2.0
 # How the words begin of a worker that broke, which is no fault of the request.
@@ -41,6 +46,7 @@ class Terms:
     needed: int
     verifiers: int
     deadline_s: int
+    owner: bytes
 
     def request(self, stage: Stage, data: bytes) -> TaskRequest:
         return TaskRequest(
@@ -50,6 +56,7 @@ class Terms:
             level=Level.SPOT_CHECKED if self.verifiers else Level.SIGNED,
             verifiers=self.verifiers,
             needed=self.needed,
+            owner=self.owner,
         )
 
 
@@ -59,29 +66,80 @@ class TaskService:
 
     node: Node
     config: GatewayConfig
+    # Whether all of its clients are one caller.
+    is_sole: Callable[[], bool]
     catalogue: Catalogue = field(init=False)
-    # Tasks that were left alone, some of which have ended.
-    _left: set[ContentId] = field(default_factory=set)
+    # Each key has its share of the tasks under way, and of those that were left alone.
+    _task_shares: Shares = field(init=False)
+    _unattended_shares: Shares = field(init=False)
+    # Tasks that were left alone, some of which have ended, and whose they are.
+    _left: dict[ContentId, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.catalogue = Catalogue(self.node)
+        self._task_shares = Shares(TASKS_MAX, self.is_sole)
+        self._unattended_shares = Shares(UNATTENDED_MAX, self.is_sole)
 
-    def terms(self, headers: Mapping[str, str]) -> Terms:
+    def terms(self, asked: HTTPConnection) -> Terms:
         """The gateway's own, but for what the client's headers ask for."""
-        needed, verifiers = self.config.needed, self.config.verifiers
+        headers, terms = asked.headers, self.own_terms(asked)
         if (text := headers.get("x-baton-verdicts")) is not None:
             needed, verifiers = verdicts_of(text, "x-baton-verdicts")
-        deadline_s = self.config.deadline_s
+            terms = replace(terms, needed=needed, verifiers=verifiers)
         if (text := headers.get("x-baton-deadline")) is not None:
             if not re.fullmatch(r"\d{1,6}", text) or not 1 <= int(text) <= limits.DEADLINE_S_MAX:
                 raise bad(
                     f"a deadline is 1 to {limits.DEADLINE_S_MAX} seconds", param="x-baton-deadline"
                 )
-            deadline_s = int(text)
-        return Terms(needed=needed, verifiers=verifiers, deadline_s=deadline_s)
+            terms = replace(terms, deadline_s=int(text))
+        return terms
 
-    async def submit(self, request: TaskRequest) -> ContentId:
-        """The id of a task that was accepted; HttpError if it was not."""
+    def own_terms(self, asked: HTTPConnection) -> Terms:
+        """The gateway's own, for a task of whoever asked."""
+        return Terms(
+            needed=self.config.needed,
+            verifiers=self.config.verifiers,
+            deadline_s=self.config.deadline_s,
+            owner=asked.state.owner,
+        )
+
+    def check_owns(self, asked: HTTPConnection, task: ContentId) -> None:
+        """HttpError for a task of another, the same as for one that never was."""
+        if self.node.tasks.owner_of(task) != asked.state.owner:
+            raise not_found(f"no answer to the task {task} is kept here")
+
+    async def _submit(self, request: TaskRequest) -> ContentId:
+        """The id of a task that was accepted, and counts as its key's; HttpError if it was not."""
+        if not self._has_room(request.owner):
+            raise unavailable(
+                f"no room for another task; {self._task_shares.held_by(request.owner)} of yours are"
+                " under way",
+                code="busy",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        accepted = False
+        try:
+            task = await self._accepted(request)
+            accepted = True
+            return task
+        finally:
+            if not accepted:
+                self._task_shares.give_back(request.owner)
+
+    def _has_room(self, owner: bytes) -> bool:
+        if self._task_shares.take(owner):
+            return True
+        self._sweep()
+        return self._task_shares.take(owner)
+
+    def _sweep(self) -> None:
+        """Forget what was left alone and has ended."""
+        for task in [it for it in self._left if not self.node.tasks.under_way(it)]:
+            owner = self._left.pop(task)
+            self._task_shares.give_back(owner)
+            self._unattended_shares.give_back(owner)
+
+    async def _accepted(self, request: TaskRequest) -> ContentId:
         await self._somebody_checks(request)
         try:
             # Cut short, it would leave a task that nobody knows the id of.
@@ -95,24 +153,32 @@ class TaskService:
             raise HttpError(fault_of(error)) from error
 
     async def leave(self, request: TaskRequest) -> ContentId:
-        """As `submit`, of a task that no connection waits for: others' always find room besides."""
-        self._left = {it for it in self._left if self.node.tasks.under_way(it)}
-        if len(self._left) >= LEFT_MAX:
+        """Submit a task that no connection waits for, within its key's share of those."""
+        self._sweep()
+        if not self._unattended_shares.take(request.owner):
             raise unavailable(
-                f"{len(self._left)} tasks are under way that nobody waits for",
+                f"{self._unattended_shares.held_by(request.owner)} unattended tasks of yours are"
+                " already running, and there is no room for another",
                 code="busy",
                 retry_after_s=RETRY_AFTER_S,
             )
-        task = await self.submit(request)
-        self._left.add(task)
-        return task
+        task = None
+        try:
+            task = await self._submit(request)
+            self._left[task] = request.owner
+            return task
+        finally:
+            if task is None:
+                self._unattended_shares.give_back(request.owner)
 
     async def _somebody_checks(self, request: TaskRequest) -> None:
         """HttpError at once where the verdicts asked for cannot come: nobody waits for those."""
-        checking, model = self.node.tasks.checking, request.stages[-1].model
-        if request.level is Level.SIGNED or len(checking.verifiers(model)) >= request.needed:
+        if request.level is Level.SIGNED:
             return
-        await self.node.peers.seek(Role.VERIFY, model, deadline_s=SEEK_S)
+        checking, model = self.node.tasks.checking, request.stages[-1].model
+        if len(checking.verifiers(model)) >= request.needed:
+            return
+        await self.node.peers.seek(Role.VERIFY, model, deadline_s=stretched(SEEK_S))
         if (known := len(checking.verifiers(model))) < request.needed:
             raise unavailable(
                 f"{known} peers are known that check this model, and {request.needed} have to"
@@ -126,7 +192,7 @@ class TaskService:
     ) -> Answered:
         """A task's answer; HttpError if there is none. Left early, the task is cancelled."""
         started_s = trio.current_time()
-        task = await self.submit(request)
+        task = await self._submit(request)
         headers = {"x-baton-task": str(task)}
         accepted(task)
         watch = _Watch(on_event)
@@ -138,6 +204,7 @@ class TaskService:
             late = trio.current_time() - started_s >= request.deadline_s - 1
             raise HttpError(replace(fault_of(error, late=late), headers=headers)) from error
         finally:
+            self._task_shares.give_back(request.owner)
             self.node.tasks.cancel(task)
 
 

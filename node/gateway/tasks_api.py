@@ -29,7 +29,7 @@ from wire.kinds import Role
 from wire.payload import Texts
 from wire.receipt import Answer
 from wire.signed import open_signed
-from wire.task import Stage
+from wire.task import Stage, Task
 
 # Events that a client has not read yet; who lags further behind misses the pieces among them.
 EVENTS_MAX = 1024
@@ -50,11 +50,11 @@ def _tasks(router: APIRouter, service: TaskService) -> None:
         responses={**answers(None), 202: {"model": TaskAccepted, "description": "Accepted."}},
         operation_id="submitTask",
     )
-    async def submit(asked: SubmitRequest) -> Response:
+    async def submit(asked: SubmitRequest, request: Request) -> Response:
         """Submit one inference; it is answered, or said to have failed, whoever waits for it."""
         row = service.catalogue.find(asked.model)
         await service.catalogue.check_does(row, asked.operation)
-        terms = service.terms({})
+        terms = service.own_terms(request)
         if asked.verdicts is not None:
             needed, verifiers = verdicts_of(asked.verdicts, "verdicts")
             terms = replace(terms, needed=needed, verifiers=verifiers)
@@ -66,9 +66,10 @@ def _tasks(router: APIRouter, service: TaskService) -> None:
         )
 
     @router.get("/v1/tasks/{task}", responses=answers(TaskResponse), operation_id="getTask")
-    async def fetch(task: str) -> Response:
+    async def fetch(task: str, request: Request) -> Response:
         """What became of a task: its output and receipt once it is answered."""
         task_id = id_of(task, "task")
+        service.check_owns(request, task_id)
         body: dict[str, Any] = {"id": str(task_id), "status": "running"}
         headers = {"x-baton-task": str(task_id)}
         if not service.node.tasks.under_way(task_id):
@@ -85,17 +86,15 @@ def _tasks(router: APIRouter, service: TaskService) -> None:
         return JSONResponse(body, headers=headers)
 
     @router.delete("/v1/tasks/{task}", responses=answers(TaskResponse), operation_id="cancelTask")
-    async def cancel(task: str) -> Response:
+    async def cancel(task: str, request: Request) -> Response:
         """Cancel a task that is under way."""
         task_id = id_of(task, "task")
+        service.check_owns(request, task_id)
         service.node.tasks.cancel(task_id)
-        return await fetch_ended(task_id)
-
-    async def fetch_ended(task_id: ContentId) -> Response:
         while service.node.tasks.under_way(task_id):
             # It ends at once; its own cleaning up takes a moment.
             await trio.sleep(0.01)
-        return await fetch(str(task_id))
+        return await fetch(task, request)
 
     @router.get(
         "/v1/tasks/{task}/events",
@@ -108,9 +107,11 @@ def _tasks(router: APIRouter, service: TaskService) -> None:
         },
         operation_id="watchTask",
     )
-    async def events(task: str) -> Response:
+    async def events(task: str, request: Request) -> Response:
         """What happened and happens to a task, from its beginning where that is still known."""
-        return EventStream(service, id_of(task, "task"))
+        task_id = id_of(task, "task")
+        service.check_owns(request, task_id)
+        return EventStream(service, task_id)
 
 
 def _receipts(router: APIRouter, service: TaskService) -> None:
@@ -130,6 +131,9 @@ def _receipts(router: APIRouter, service: TaskService) -> None:
             raise not_found(f"no receipt {receipt_id} is kept here") from error
         except StoreError as error:
             raise HttpError(fault_of(error)) from error
+        task = open_signed(answer.record.task, Task).id
+        if service.node.tasks.owner_of(task) != request.state.owner:
+            raise not_found(f"no receipt {receipt_id} is kept here")
         if RECEIPT_TYPE in request.headers.get("accept", ""):
             return Response(answer.raw, media_type=RECEIPT_TYPE)
         told = as_maps.answer_map(Answered(answer=answer, output=b"", kept_before=True))

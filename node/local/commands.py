@@ -18,11 +18,13 @@ from node.local import questions
 from node.local.control import Command, Emit, unheard
 from node.local.indexing import Indexing, list_sources
 from node.local.model_commands import ModelCommands, check_not_loading, named_as, own_models
-from node.local.views import Views, model_name
+from node.local.views import Views
 from node.peer import Node
 from node.serving.infer_role import EMBED, GENERATE, NEAREST
 from node.serving.nearest import INDEX_BYTES_MAX
 from node.task.events import Event, EventSink, LegDone, ignore_event
+from p2p.timeouts import stretched
+from store import disk_bytes
 from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError, Malformed, WireError
@@ -35,7 +37,7 @@ from wire.task import Stage
 GET_DEADLINE_S = 3600
 # An index is one block, and lies with whoever made it.
 INDEX_DEADLINE_S = 20.0
-ANSWERS_LISTED_MAX = 200
+PASSAGE_DEADLINE_S = 30.0
 
 
 @dataclass(slots=True)
@@ -50,7 +52,6 @@ class LocalCommands:
             "status": self.status,
             "peers": self.peers,
             **ModelCommands(self.node).commands(),
-            "receipts": self.receipts,
             **Views(self.node).commands(),
             "ask": self.ask,
             "embed": self.embed,
@@ -88,12 +89,15 @@ class LocalCommands:
             },
             "legs_done": node.leg_server.done,
             "legs_under_way": node.leg_server.under_way,
-            "failed_over": node.leg_server.dispatcher.failed_over,
+            "failed_over": node.leg_server.dispatcher.directory.failed_over,
             "checks_done": node.verify_role.checked,
             "store": {
                 "used_bytes": store.used_bytes,
                 "quota_bytes": store.quota_bytes,
                 "blocks": store.blocks,
+                # On the disk, as du counts: blocks and records, and what lies in files (models).
+                "disk_bytes": await self._disk_bytes("store"),
+                "files_disk_bytes": await self._disk_bytes("files"),
             },
             "engine": {
                 "restarts": engine.restarts,
@@ -103,10 +107,19 @@ class LocalCommands:
                     it.memory_bytes for it in node.dependencies.engine.loaded().values()
                 ),
             },
+            **{name: dict(status()) for name, status in node.status_sources.items()},
             "same_key_elsewhere": node.peers.handshake_log.same_key,
             "clock_wrong_s": node.peers.handshake_log.clock_wrong_s(),
-            "problems": list(node.peers.problems.values())[-5:] + node.log[-5:],
+            "problems": [
+                *([f"store: {store.problem}"] if store.problem else []),
+                *list(node.peers.problems.values())[-5:],
+                *node.log[-5:],
+            ],
         }
+
+    async def _disk_bytes(self, name: str) -> int:
+        folder = self.node.config.state / name
+        return await trio.to_thread.run_sync(disk_bytes, folder)
 
     async def peers(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """The peers whose adverts are valid now: roles, models, addresses, standing."""
@@ -129,19 +142,6 @@ class LocalCommands:
                 }
             )
         return {"me": str(node.peers.me), "peers": rows}
-
-    async def receipts(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        kept = await self.node.tasks.answers.latest(ANSWERS_LISTED_MAX)
-        rows = [Answered(answer=it, output=b"", kept_before=True) for it in kept]
-        later = [self.node.tasks.answers.later(it) for it in kept]
-        told = [
-            as_maps.answer_map(row) | {"later": None if it is None else it.value}
-            for row, it in zip(rows, later, strict=True)
-        ]
-        for it in told:
-            it["model_name"] = model_name(self.node, it["route"][-1]["model"])
-        shown = as_maps.fitting(told)
-        return {"receipts": shown, "left_out": len(told) - len(shown)}
 
     # Asking
 
@@ -219,7 +219,7 @@ class LocalCommands:
     async def _check_index(self, index_id: ContentId, model: ContentId) -> None:
         """Have the index here, so that a wrong one is told from one whose searchers are busy."""
         data = await self.node.blobs.get(
-            index_id, deadline_s=INDEX_DEADLINE_S, size_bytes_max=INDEX_BYTES_MAX
+            index_id, deadline_s=stretched(INDEX_DEADLINE_S), size_bytes_max=INDEX_BYTES_MAX
         )
         try:
             index = Index.from_bytes(data)
@@ -285,7 +285,9 @@ class LocalCommands:
         passages = []
         for hit in Hits.from_bytes(answered.output).hits:
             data = await self.node.blobs.get(
-                hit.passage, deadline_s=30.0, size_bytes_max=limits.PASSAGE_BYTES_MAX
+                hit.passage,
+                deadline_s=stretched(PASSAGE_DEADLINE_S),
+                size_bytes_max=limits.PASSAGE_BYTES_MAX,
             )
             text = data.decode(errors="replace")
             passages.append({"id": str(hit.passage), "score": hit.score, "text": text})

@@ -7,6 +7,7 @@ answer is any number of events, then one result or one error.
 import os
 import socket
 import stat
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Any
 
 import trio
 
+from p2p import timeouts
+from p2p.timeouts import Processes
 from wire import limits
 from wire.codec import pack, unpack
 from wire.errors import (
@@ -36,6 +39,8 @@ EVENTS_MAX = 4096
 REQUEST_DEADLINE_S = 10.0
 # The kernel's bound on a Unix socket's path.
 PATH_BYTES_MAX = 107
+# Process, user and group of a Unix socket's other end.
+_CREDENTIALS = struct.Struct("3i")
 
 
 def unheard(event: Mapping[str, Any]) -> None:
@@ -103,7 +108,7 @@ class _Door:
             self.clients -= 1
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        with trio.move_on_after(REQUEST_DEADLINE_S) as patience:
+        with timeouts.move_on_after(REQUEST_DEADLINE_S) as patience:
             request = await receive(stream)
         if patience.cancelled_caught:
             return
@@ -192,10 +197,14 @@ async def call(
     *,
     deadline_s: float,
 ) -> dict[str, Any]:
-    """Have the running peer do something; its result, or its error as it is there."""
+    """Have the running peer do something; its result, or its error as it is there.
+
+    `deadline_s` is of the peer's own time: what it could have run and was not let run is no delay.
+    """
+    server: list[int] = []
     try:
-        with trio.fail_after(deadline_s):
-            return await _call(path, command, arguments, on_event)
+        with timeouts.fail_after(deadline_s, starved=Processes(lambda: server)):
+            return await _call(path, command, arguments, on_event, server)
     except trio.TooSlowError as error:
         raise TooSlow(
             f"the peer on this machine did not answer within {deadline_s:.0f} s",
@@ -208,6 +217,7 @@ async def _call(
     command: str,
     arguments: Mapping[str, Any],
     on_event: Callable[[Mapping[str, Any]], None],
+    server: list[int],
 ) -> dict[str, Any]:
     try:
         stream = await trio.open_unix_socket(os.fspath(path))
@@ -221,6 +231,7 @@ async def _call(
             todo="start one: python -m node join (or name another with --state)",
         ) from error
     async with stream:
+        server.extend(_process_at(stream))
         try:
             await send(stream, {"command": command, "arguments": arguments})
         except WireError as error:
@@ -239,6 +250,15 @@ async def _call(
                 if not isinstance(result, dict):
                     raise Malformed(f"what answers at {path} is no peer of Baton")
                 return result
+
+
+def _process_at(stream: trio.SocketStream) -> list[int]:
+    """The process at the other end, where the system tells."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return []
+    size_bytes = _CREDENTIALS.size
+    told = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size_bytes)
+    return [_CREDENTIALS.unpack(told)[0]]
 
 
 def _error(value: Mapping[str, Any]) -> BatonError:

@@ -16,6 +16,7 @@ from node.serving.infer_role import EMBED_PASSAGES
 from node.task.units import PASSAGES_PER_LEG
 from p2p.blobs import Blobs
 from p2p.gather import gather
+from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import InputError, Malformed, TaskFailed
@@ -29,6 +30,8 @@ SOURCES_LISTED_MAX = 10_000
 # What the record of an index has room for.
 PARTS_MAX = 2048
 
+LIST_DEADLINE_S = 30.0
+PASSAGES_DEADLINE_S = 60.0
 Run = Callable[[TaskRequest, Emit], Awaitable[Answered]]
 
 
@@ -39,7 +42,12 @@ async def list_sources(run: Run, unheard: Emit) -> list[str]:
         # From the last name on that is known, so that there is always one to answer with.
         known = max(0, len(names) - 1)
         stage = Stage(role=Role.DATA, operation=LIST, model=None, parameters={"first": known})
-        request = TaskRequest(stages=(stage,), input=None, deadline_s=30, level=Level.SIGNED)
+        request = TaskRequest(
+            stages=(stage,),
+            input=None,
+            deadline_s=int(stretched(LIST_DEADLINE_S)),
+            level=Level.SIGNED,
+        )
         answered = await run(request, unheard)
         batch = Texts.from_bytes(answered.output).texts
         names[known:] = batch
@@ -106,7 +114,7 @@ class Indexing:
         data = await self.blobs.get(
             found,
             [PeerId.parse(row["route"][0]["peer"])],
-            deadline_s=60.0,
+            deadline_s=stretched(PASSAGES_DEADLINE_S),
             size_bytes_max=limits.INLINE_BYTES_MAX,
         )
         passages = Passages.from_bytes(data)

@@ -16,6 +16,7 @@ from node.engines.interface import Engine, Loaded
 from node.models.inspect import is_path
 from node.models.model_store import PACKAGED, PINNED, ModelStore, Progress
 from p2p.blobs import Blobs
+from p2p.timeouts import stretched
 from store import Store
 from wire import limits
 from wire.advert import Advert, ModelOffer
@@ -26,8 +27,10 @@ from wire.model import Manifest
 
 # Nothing larger is fetched from a stranger without being asked for by its owner.
 MODEL_BYTES_MAX = 64 << 30
+MANIFEST_DEADLINE_S = 60.0
 FETCH_DEADLINE_S = 24 * 3600.0
-MANIFEST_DEADLINE_S = 3.0
+# How long whoever runs a model is asked what it is, where that only helps.
+LEARN_DEADLINE_S = 3.0
 # How many ids are told where a name means several models: strangers may offer any number.
 CHOICES_TOLD = 5
 
@@ -99,7 +102,7 @@ class Models:
             data = await self.blobs.get(
                 model_id,
                 holders,
-                deadline_s=MANIFEST_DEADLINE_S,
+                deadline_s=stretched(LEARN_DEADLINE_S),
                 size_bytes_max=limits.MANIFEST_BYTES_MAX,
             )
             return Manifest.from_bytes(data)
@@ -195,9 +198,10 @@ class Models:
             size_bytes = path.stat().st_size
             if size_bytes != file.size_bytes:
                 raise _not_pinned(model, path, f"{size_bytes} bytes instead of {file.size_bytes}")
-            found = await self.store.put_file(path, pin="model")
+            found = await self.store.take_file(path, pin="model")
             if found != file.content:
                 await self.store.unpin(found, "model")
+                await self.store.forget_file(found)
                 raise _not_pinned(model, path, "its content was altered")
 
     async def _manifest(self, model_id: ContentId) -> Manifest:
@@ -207,7 +211,7 @@ class Models:
         data = await self.blobs.get(
             model_id,
             self._holders(model_id),
-            deadline_s=60.0,
+            deadline_s=stretched(MANIFEST_DEADLINE_S),
             size_bytes_max=limits.MANIFEST_BYTES_MAX,
         )
         try:
@@ -256,11 +260,10 @@ class Models:
         return paths
 
     async def _exported(self, manifest: Manifest, name: str, content: ContentId) -> Path:
-        folder = self.folder / str(manifest.id)
-        await trio.to_thread.run_sync(lambda: folder.mkdir(parents=True, exist_ok=True))
-        path = folder / name
-        # Written anew at each start: a file that somebody changed since is not the model.
-        await self.store.export(content, path)
+        path = await self.store.file_of(content)
+        # Earlier versions wrote every file of a model a second time.
+        earlier = self.folder / str(manifest.id) / name
+        await trio.to_thread.run_sync(lambda: earlier.unlink(missing_ok=True))
         return path
 
 

@@ -97,7 +97,7 @@ class ModelStore:
                 if progress is not None:
                     progress(before + done_bytes, size_bytes)
 
-            content = await self.store.put_file(file, show, pin=PIN)
+            content = await self.store.take_file(file, show, pin=PIN)
             contents[key] = ModelFile(name=key, content=content, size_bytes=sizes[key])
             before_bytes += sizes[key]
         manifest = found.manifest(contents)
@@ -133,6 +133,7 @@ class ModelStore:
         needed = {it.content for other in known.values() for it in other.files} | set(known)
         for content in {manifest.id, *(it.content for it in manifest.files)} - needed:
             await self.store.unpin(content, PIN)
+            await self.store.forget_file(content)
 
     async def rows(self) -> list[dict[str, str | int | bool]]:
         """The models kept here, as people and scripts are told of them."""

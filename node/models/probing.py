@@ -13,6 +13,7 @@ from node.engines.compare import worst_differences
 from node.engines.interface import Engine, Loaded
 from node.serving.infer_role import CALL, COMPLETE, EMBED, GENERATE, InferRole
 from node.serving.role import LegInput, LegWork, nowhere
+from p2p import timeouts
 from wire.content import ContentId, PeerId
 from wire.errors import EngineError, Refused, TooSlow, WireError
 from wire.generation import Generation
@@ -163,7 +164,7 @@ class Probing:
             return
         name = loaded.manifest.name
         try:
-            with trio.fail_after(PROBE_DEADLINE_S):
+            with timeouts.fail_after(PROBE_DEADLINE_S):
                 await probe(self.infer_role, self.me, loaded)
         except Refused as error:
             if error.retry_after_s is not None:
@@ -190,14 +191,13 @@ async def probe(infer: InferRole, me: PeerId, loaded: Loaded) -> None:
     if smallest is None:
         return
     stage, data = smallest
+    deadline_s = timeouts.stretched(PROBE_DEADLINE_S)
     outputs = []
     for _ in range(2):
-        work = LegWork(stage=stage, asker=me, by=me, units=1, left_s=PROBE_DEADLINE_S)
+        work = LegWork(stage=stage, asker=me, by=me, units=1, left_s=deadline_s)
         place = infer.admit(work)
         try:
-            source = LegInput(
-                id=None, data=data, holders=(), deadline_s=PROBE_DEADLINE_S, place=place
-            )
+            source = LegInput(id=None, data=data, holders=(), deadline_s=deadline_s, place=place)
             done = await infer.do(stage, source, nowhere)
         finally:
             infer.dequeue(place)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from node.dispatch.dispatcher import Handoff
+from node.dispatch.handoff import Handoff
 from node.serving.role import Done
 from store import Row, Store, Table
 from wire.chain import source_of

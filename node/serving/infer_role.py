@@ -14,6 +14,7 @@ from node.serving.role import Done, Emit, LegInput, LegWork
 from node.task.units import units_of
 from p2p.blobs import Blobs
 from p2p.gather import gather
+from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId
 from wire.errors import Malformed, Missing, Refused, WireError
@@ -143,7 +144,7 @@ class InferRole:
             data = await self.blobs.get(
                 passage,
                 source.holders,
-                deadline_s=min(source.deadline_s, PASSAGE_S_MAX),
+                deadline_s=min(source.deadline_s, stretched(PASSAGE_S_MAX)),
                 size_bytes_max=limits.PASSAGE_BYTES_MAX,
             )
             try:

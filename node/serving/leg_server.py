@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from node.dispatch.dispatcher import Dispatcher, Handoff, Relay
+from node.dispatch.dispatcher import Dispatcher
+from node.dispatch.handoff import Handoff, Relay
 from node.dispatch.progress import StreamProgress
 from node.engines.interface import Part
 from node.serving.done_legs import DoneLeg, DoneLegs, leg_key_of
@@ -20,6 +21,7 @@ from node.task.events import EventSink
 from node.task.units import streamed_max, units_of
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
+from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall, refusal_of
 from store import Row, Store, Table, Write
 from wire import limits
@@ -342,7 +344,7 @@ class LegServer:
             return await self.blobs.get(
                 source_id,
                 holders,
-                deadline_s=min(left_s, INPUT_DEADLINE_S),
+                deadline_s=min(left_s, stretched(INPUT_DEADLINE_S)),
                 size_bytes_max=INPUT_BYTES_MAX,
             )
         except WireError as error:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from node.serving.role import LegInput
 from p2p.blobs import Blobs
 from p2p.gather import gather
+from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId
 from wire.errors import Malformed, Oversize, Refused, TooSlow
@@ -71,7 +72,7 @@ class IndexCache:
 
         Malformed unless it was made with `model` and, where given, has `dimensions` to a row.
         """
-        deadline_s = min(source.deadline_s, LOAD_S_MAX)
+        deadline_s = min(source.deadline_s, stretched(LOAD_S_MAX))
         with trio.move_on_after(max(0.0, deadline_s)):
             while (other := self._loading.get(index_id)) is not None:
                 await other.wait()

@@ -12,6 +12,7 @@ from node.serving.infer_role import EMBED, EMBED_PASSAGES, NEAREST, InferRole
 from node.serving.role import LegInput, nowhere
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
+from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
 from wire.chain import open_receipts, source_of
@@ -127,7 +128,7 @@ class VerifyRole:
         started_s = trio.current_time()
         receipt = receipts[-1]
         stage = task.record.stages[receipt.record.stage]
-        deadline_s = min(check.deadline_ms / 1000, CHECK_S_MAX)
+        deadline_s = min(check.deadline_ms / 1000, stretched(CHECK_S_MAX))
         could_check = True
         try:
             with trio.fail_after(deadline_s):
@@ -188,7 +189,7 @@ class VerifyRole:
         self, task: Signed[Task], receipts: list[Signed[Receipt]], check: Check, asker: PeerId
     ) -> _Claim:
         # Whoever has it may be dead: then the asker needs the time for another's answer.
-        deadline_s = min(check.deadline_ms / 3000, BRING_S_MAX)
+        deadline_s = min(check.deadline_ms / 3000, stretched(BRING_S_MAX))
         try:
             return await self._claim(task, receipts, check, asker, deadline_s)
         except TooSlow as error:

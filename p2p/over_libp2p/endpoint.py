@@ -152,6 +152,7 @@ class LibEndpoint:
         self._nursery = nursery
         self._host.set_stream_handler(BATON, self._on_stream)
         self._swarm.register_notifee(_Changes(self._on_change))
+        nursery.start_soon(self._swarm.watch_half_open)
 
     def stop(self) -> None:
         """End every subscription; whoever iterates sees the end."""
@@ -276,8 +277,9 @@ class LibEndpoint:
         connections = self._swarm.get_connections()
         return EndpointStatistics(
             connections=len(connections),
-            half_open=self._swarm.half_open.total(),
-            connections_refused=self._swarm.connections_refused,
+            half_open=self._swarm.limiter.half_open,
+            connections_refused=self._swarm.limiter.refused,
+            connections_evicted=self._swarm.limiter.evicted + self._swarm.limiter.timed_out,
             streams_refused=sum(one.muxed_conn.streams_refused for one in connections),
             heard=self._heard,
             heard_dropped=self._heard_dropped,

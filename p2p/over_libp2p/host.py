@@ -1,10 +1,10 @@
 """A libp2p host with what is dangerous taken out, and what leaks stopped.
 
-It offers noise and nothing else, learns nothing from identify, dials nobody on its own, and gives
-a connection that has not yet shown who it is a few seconds and one of few places.
+It offers noise and nothing else, learns nothing from identify, dials nobody on its own, and keeps
+connections that have not yet shown who they are as `p2p.connection_limiter` says.
 """
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +30,8 @@ from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from libp2p.transport.exceptions import MuxerUpgradeFailure
 from libp2p.transport.upgrader import TransportUpgrader
 
+from p2p import timeouts
+from p2p.connection_limiter import ConnectionLimiter, HalfOpen, LoopClock
 from p2p.over_libp2p.errors import contained
 from p2p.over_libp2p.muxer import SoundYamux
 from wire.content import PeerId
@@ -37,12 +39,17 @@ from wire.errors import Malformed
 from wire.signing import SigningKey
 
 CONNECTIONS_MAX = 2000
-# A handshake takes milliseconds and one round trip; these places are for strangers.
-HALF_OPEN_MAX = 256
-HALF_OPEN_PER_ADDRESS_MAX = 64
-HANDSHAKE_DEADLINE_S = 5.0
+# Of the handshakes that we begin, and the last resort for those of others: the limiter is stricter.
+HANDSHAKE_DEADLINE_S = 8.0
+# How often half-open connections are looked at.
+_LOOK_S = 0.25
 NEGOTIATION_DEADLINE_S = 5.0
 _CLOSE_DEADLINE_S = 5.0
+_FAIR = frozenset(
+    f"{way}_{what}_timeout"
+    for way in ("inbound", "outbound")
+    for what in ("upgrade", "stream_protocol_negotiation")
+)
 # For so long what libp2p tells others of our addresses may be old; our own adverts are not.
 ADDRESSES_S = 10.0
 
@@ -52,29 +59,47 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.half_open: Counter[str] = Counter()
-        self.connections_refused = 0
+        self.limiter = ConnectionLimiter()
+        self._clock = LoopClock(_LOOK_S)
+        self._streams: dict[int, _Watched] = {}
+        self._arrived = trio.Event()
+
+    async def watch_half_open(self) -> None:
+        """Close those that are over their time, for as long as this runs."""
+        while True:
+            if not self._streams:
+                self._arrived = trio.Event()
+                await self._arrived.wait()
+            for place in self.limiter.overdue(self._clock.tick(trio.current_time())):
+                self._drop(place)
+            await trio.sleep(_LOOK_S)
 
     async def _handle_inbound_connection(self, read_write_closer: Any, maddr: Any) -> None:
         # Takes the place of a handler that never gave its slot back and kept the socket of
         # every connection that ever came.
-        remote = read_write_closer.get_remote_address()
-        place = str(remote[0]) if remote else ""
-        crowded = remote is not None and self.half_open[place] >= HALF_OPEN_PER_ADDRESS_MAX
-        if crowded or self.half_open.total() >= HALF_OPEN_MAX:
-            self.connections_refused += 1
+        if isinstance(read_write_closer, IMuxedConn):
+            with contained("an inbound connection"):
+                await self.add_conn(read_write_closer, direction="inbound")
+                await read_write_closer.event_closed.wait()
+            return
+        host, now_s = note_address(read_write_closer), trio.current_time()
+        place, evicted = self.limiter.arrived(host, now_s, self._clock.ran_s)
+        if evicted is not None:
+            self._drop(evicted)
+        if place is None:
             with contained("refusing a connection"):
                 await read_write_closer.close()
             return
-        self.half_open[place] += 1
+        watched = _Watched(read_write_closer, self, place)
+        self._streams[place.number] = watched
+        self._arrived.set()
         muxed = None
         try:
             with contained("an inbound handshake"):
-                muxed = await self._upgrade(read_write_closer, maddr)
+                muxed = await self._upgrade(watched, maddr)
         finally:
-            self.half_open[place] -= 1
-            if not self.half_open[place]:
-                del self.half_open[place]
+            self.limiter.ended(place)
+            del self._streams[place.number]
         if muxed is None:
             with contained("an inbound handshake's end"):
                 await read_write_closer.close()
@@ -82,14 +107,20 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
         # The listener closes the socket when this returns.
         await muxed.event_closed.wait()
 
-    async def _upgrade(self, read_write_closer: Any, maddr: Any) -> Any:
-        if isinstance(read_write_closer, IMuxedConn):
-            await self.add_conn(read_write_closer, direction="inbound")
-            return read_write_closer
-        with trio.fail_after(HANDSHAKE_DEADLINE_S):
-            return await self.upgrade_inbound_raw_conn(
-                RawConnection(read_write_closer, False), maddr
-            )
+    async def _upgrade(self, watched: "_Watched", maddr: Any) -> Any:
+        with watched.scope, timeouts.fail_after(HANDSHAKE_DEADLINE_S):
+            raw = RawConnection(watched, False)
+            muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
+            # From here on nobody is watched, and every read is one call shorter.
+            raw.stream = watched.stream
+            return muxed
+
+    def heard(self, place: HalfOpen) -> None:
+        """Bytes came over a half-open connection."""
+        self.limiter.heard(place, self._clock.ran_s)
+
+    def _drop(self, place: HalfOpen) -> None:
+        self._streams[place.number].scope.cancel()
 
     def _schedule_auto_connect(self) -> None:
         # Whom to dial is decided above, from the view.
@@ -105,6 +136,39 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
     async def _close_one(self, connection: Any) -> None:
         with contained("closing a connection"), trio.move_on_after(_CLOSE_DEADLINE_S):
             await connection.close()
+
+
+class FairLimits(ConnectionConfig):  # type: ignore[misc]
+    """libp2p's limits, of which those in seconds are a machine's time, not the wall's."""
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        return timeouts.stretched(value) if name in _FAIR else value
+
+
+class _Watched:
+    """The socket of a half-open connection, as libp2p reads it: says when bytes come."""
+
+    def __init__(self, stream: Any, swarm: SoundSwarm, place: HalfOpen) -> None:
+        self.stream = stream
+        self.scope = trio.CancelScope()
+        self._swarm = swarm
+        self._place = place
+
+    async def read(self, n: int | None = None) -> bytes:
+        data: bytes = await self.stream.read(n)
+        if data:
+            self._swarm.heard(self._place)
+        return data
+
+    async def write(self, data: bytes) -> None:
+        await self.stream.write(data)
+
+    async def close(self) -> None:
+        await self.stream.close()
+
+    def get_remote_address(self) -> Any:
+        return self.stream.get_remote_address()
 
 
 class SoundUpgrader(TransportUpgrader):  # type: ignore[misc]
@@ -172,7 +236,7 @@ def build_host(key: SigningKey, make_transport: Callable[[ID], Any]) -> SoundHos
         secure_transports_by_protocol={NOISE_ID: noise},
         muxer_transports_by_protocol={TProtocol(YAMUX_ID): SoundYamux},
     )
-    limits = ConnectionConfig(
+    limits = FairLimits(
         min_connections=0,
         low_watermark=0,
         high_watermark=CONNECTIONS_MAX,
@@ -199,6 +263,19 @@ def peer_of(who: ID) -> PeerId | None:
 def libp2p_id(peer: PeerId) -> ID:
     """Their id for ours."""
     return ID(peer.multihash)
+
+
+def note_address(stream: Any) -> str:
+    """The IP address at the other end of a TCP stream of libp2p; "" where it has gone already.
+
+    The stream answers with it from then on: left to itself it knows of none that is of IPv6.
+    """
+    try:
+        host, port = stream.stream.socket.getpeername()[:2]
+    except OSError:
+        return ""
+    stream._cached_remote_address = (host, port)
+    return str(host)
 
 
 async def _refuse(stream: Any) -> None:

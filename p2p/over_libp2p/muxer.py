@@ -25,6 +25,7 @@ from libp2p.stream_muxer.yamux.yamux import (
     YamuxStream,
 )
 
+from p2p import timeouts
 from p2p.over_libp2p.errors import contained
 from wire import limits
 
@@ -191,7 +192,7 @@ class SoundYamux(Yamux):  # type: ignore[misc]
             if not self._frames:
                 self._to_write = trio.Event()
             done = False
-            with contained("writing to a connection"), trio.move_on_after(_WRITE_DEADLINE_S):
+            with contained("writing to a connection"), timeouts.move_on_after(_WRITE_DEADLINE_S):
                 await self.secured_conn.write(batch[0] if len(batch) == 1 else b"".join(batch))
                 done = True
             self._queued_bytes -= size
@@ -211,7 +212,7 @@ class SoundYamux(Yamux):  # type: ignore[misc]
             with contained("a ping"):
                 await self._write_frame(ping)
                 self._ping_sent_time = trio.current_time()
-            with trio.move_on_after(_PING_DEADLINE_S):
+            with timeouts.move_on_after(_PING_DEADLINE_S):
                 await self._ping_event.wait()
             if not self._ping_event.is_set() and self._heard_at <= asked_at:
                 await self._drop()

@@ -20,13 +20,23 @@ from p2p.over_libp2p.addresses import (
 from p2p.over_libp2p.endpoint import LibEndpoint
 from p2p.over_libp2p.errors import unwrapped
 from p2p.over_libp2p.gossip import SoundGossip, SoundPubsub
-from p2p.over_libp2p.host import SoundHost, build_host
+from p2p.over_libp2p.host import SoundHost, build_host, note_address
 from p2p.over_libp2p.memory import MemoryMuxedTransport, MemoryNetwork
 from p2p.transport import Accept, Endpoint
 from wire.errors import InputError
 from wire.signing import SigningKey
 
 _CLOSE_DEADLINE_S = 10.0
+_BACKLOG = 1024
+
+
+class SoundTcp(TCP):  # type: ignore[misc]
+    """Libp2p's TCP, which knows the other end of every connection."""
+
+    async def dial(self, maddr: Multiaddr) -> Any:
+        raw = await super().dial(maddr)
+        note_address(raw.stream)
+        return raw
 
 
 class TcpTransport:
@@ -41,7 +51,7 @@ class TcpTransport:
         places = [read_listenable(text, TCP_FORMS) for text in listen]
         for place in places:
             check_port_is_free(place)
-        host = build_host(key, lambda _me: TCP())
+        host = build_host(key, lambda _me: SoundTcp())
         return _opened(key, host, places, TCP_FORMS, (self._wall_ns(), accept))
 
 
@@ -105,3 +115,8 @@ async def _listen(swarm: Any, places: Sequence[Multiaddr]) -> None:
             raise InputError(
                 f"cannot listen on {place}", todo="it is taken, or not this machine's: try another"
             )
+    for listener in swarm.listeners.values():
+        for one in getattr(listener, "listeners", ()):
+            # Libp2p has the system hold 128: while our loop is busy a burst of strangers would
+            # have it drop the calls of everybody else.
+            one.socket.listen(_BACKLOG)

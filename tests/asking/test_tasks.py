@@ -1,5 +1,6 @@
 """The path of a task through whole peers, from offer to checked and kept answer."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,35 @@ async def test_after_accepted_a_new_peer_on_the_same_store_and_key_finishes_the_
         assert answered.output == VECTORS
         assert nothing_left(second)
         assert (await second.tasks.answers.of_task(task)).output == VECTORS
+
+
+async def test_whose_a_task_is_outlives_a_restart_and_its_end(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network, open_memory_store(quota_bytes=1 << 28) as store:
+        await network.start(S)
+        worker = await network.start(I, S, engine=Stuck())
+        await checked(network)
+        first = await network.start(S, store=store, number=77)
+        await network.settled()
+        owner = bytes(range(32))
+        theirs = await first.tasks.submit(replace(request(), owner=owner))
+        # One of nobody's has an entry as it always had.
+        ours = await first.tasks.submit(request())
+        await worker.dependencies.engine.began.wait()
+        network.kill(first)
+        network.kill(worker)
+        await network.start(I, S)
+        second = await network.start(S, store=store, number=77)
+        assert [second.tasks.owner_of(it) for it in (theirs, ours)] == [owner, b""]
+        with trio.fail_after(100):
+            for task in (theirs, ours):
+                await second.tasks.watch(task, lambda _: None)
+        network.kill(second)
+        third = await network.start(S, store=store, number=77)
+        assert [third.tasks.owner_of(it) for it in (theirs, ours)] == [owner, b""]
+        assert (await third.tasks.answers.of_task(theirs)).output == VECTORS
+        assert third.tasks.owner_of(ContentId.of(b"never was")) is None
 
 
 async def test_a_task_whose_deadline_passed_while_its_peer_was_off_is_said_to_have_failed(

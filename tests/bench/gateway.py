@@ -19,16 +19,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import trio
 
-from node.asking.run import TaskRequest
-from node.engines.hash_engine import HashEngine, hash_manifest
-from node.engines.interface import Job
+from node.gateway_config import GatewayConfig
+from tests.bench._direct_gateway import direct_node
 from tests.live.command_line import ROOT, environment
-from wire.content import ContentId
 
 CLIENTS = 64
 SECONDS = 10.0
@@ -223,64 +220,11 @@ async def _some(stream: trio.SocketStream) -> bytes:
 # The application without a network
 
 
-@dataclass(slots=True)
-class _Direct:
-    """What stands for a peer's path: the engine, called at once."""
-
-    engine: HashEngine
-    under_way: dict[ContentId, TaskRequest] = field(default_factory=dict)
-    count: int = 0
-
-    async def submit(self, request: TaskRequest) -> ContentId:
-        self.count += 1
-        task = ContentId.of(self.count.to_bytes(8))
-        self.under_way[task] = request
-        return task
-
-    async def watch(self, task: ContentId, tell: object) -> Any:
-        request = self.under_way[task]
-        (stage,) = request.stages
-        assert stage.model is not None
-        assert request.input is not None
-        job = Job(
-            model=stage.model,
-            operation=stage.operation,
-            input=request.input,
-            parameters=stage.parameters,
-            deadline_s=request.deadline_s,
-        )
-        output = await self.engine.infer(job)
-        return SimpleNamespace(answer=SimpleNamespace(id=task), output=output.data)
-
-    def cancel(self, task: ContentId) -> None:
-        self.under_way.pop(task, None)
-
-
 async def _serve_direct(folder: Path) -> None:
     from node.gateway.server import open_gateway
-    from node.gateway_config import GatewayConfig
-    from node.peer import Node
 
-    engine, manifest = HashEngine(), hash_manifest()
-    await engine.load(manifest, {})
-    models = SimpleNamespace(
-        known=dict, manifest_of=lambda model: manifest if model == manifest.id else None
-    )
-    node = SimpleNamespace(
-        path=_Direct(engine),
-        models=models,
-        peers=SimpleNamespace(
-            mine=lambda: SimpleNamespace(record=SimpleNamespace(plays=lambda _: False)),
-            view=SimpleNamespace(living=lambda _: []),
-        ),
-        parts=SimpleNamespace(
-            peer_environment=SimpleNamespace(
-                wall_s=trio.current_time, random=None, entropy=os.urandom
-            )
-        ),
-        config=SimpleNamespace(state=folder),
-    )
-    async with open_gateway(cast("Node", node), GatewayConfig(port=0)) as url:
+    node = await direct_node(folder)
+    async with open_gateway(node, GatewayConfig(port=0)) as url:
         sys.stdout.write(json.dumps({"http": url}) + "\n")
         sys.stdout.flush()
         await trio.sleep_forever()

@@ -149,8 +149,31 @@ def test_what_was_observed_counts_for_more_than_what_is_claimed() -> None:
     boaster, honest = running("a", 1e9), running("b", 100.0)
     seen = PeerLoad(observed=(1.0, 0.9))
     assert order(boaster, honest) == ["a", "b"]
-    assert order(boaster, honest, a=seen) == ["b", "a"]
+    assert order(boaster, honest, a=seen, b=PeerLoad(observed=(0.01, 0.9))) == ["b", "a"]
     assert expected_s(boaster.record, Leg(MODEL, 100), seen) == pytest.approx(90.0)
+
+
+def test_a_claim_that_nobody_measured_counts_at_most_as_the_median_of_the_measured() -> None:
+    leg = Leg(MODEL, 100)
+    adverts = [running(name, 100.0) for name in "abc"] + [running("d", 1e9), running("e", 10.0)]
+    loads = {
+        _peer(name): PeerLoad(observed=(unit_s, 0.9))
+        for name, unit_s in (("a", 0.01), ("b", 0.02), ("c", 0.04))
+    }
+    found = {it.peer: it.work_s for it in candidates(adverts, leg, loads)}
+    assert found[_peer("d")] == pytest.approx(2.0)
+    # Who claims less than that is taken at its word.
+    assert found[_peer("e")] == pytest.approx(10.0)
+
+
+def test_no_stranger_ranks_above_who_delivered() -> None:
+    delivered = PeerLoad(observed=(0.02, 0.9), delivered=True)
+    assert order(running("a", 1e9), running("b", 50.0), b=delivered) == ["b", "a"]
+
+
+def test_who_is_benched_comes_after_all_others() -> None:
+    benched = PeerLoad(benched=True, delivered=True)
+    assert order(running("a", 1e9), running("b", 1.0), a=benched) == ["b", "a"]
 
 
 def test_the_way_there_and_back_counts() -> None:

@@ -62,7 +62,7 @@ def serving(
                 await worker.models.make_ready("doubling")
                 worker.probing.look()
                 await network.settled()
-                while not asker.tasks.dispatcher.anybody(CALL_STAGE):
+                while not asker.tasks.dispatcher.directory.anybody(CALL_STAGE):
                     await trio.sleep(0.05)
                 before(asker)
                 async with open_gateway(asker, config) as url:

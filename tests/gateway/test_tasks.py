@@ -4,13 +4,14 @@ import base64
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from node.checking.audit import audit
-from tests.gateway.conftest import Served
+from tests.gateway.conftest import Served, serving
 from tests.gateway.engine import SLOW
 from wire.generation import Generation
 from wire.payload import Vectors
@@ -126,13 +127,14 @@ def test_verdicts_that_cannot_come_are_refused_at_once(http: httpx.Client) -> No
 
 
 def test_tasks_that_are_left_alone_leave_room_for_others(
-    http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.gateway.task_service.LEFT_MAX", 2)
+    monkeypatch.setattr("node.gateway.task_service.UNATTENDED_MAX", 2)
     body = {"model": "hash", "operation": "generate", "input_base64": generation(SLOW)}
-    left = [submitted(http, body) for _ in range(2)]
-    assert http.post("/v1/tasks", json=body).status_code == 503
-    assert http.post("/v1/embeddings", json={"model": "hash", "input": "x"}).status_code == 200
-    for task in left:
-        http.delete(f"/v1/tasks/{task}")
-    http.delete(f"/v1/tasks/{submitted(http, body)}")
+    with serving(tmp_path) as served, httpx.Client(base_url=served.url, timeout=20) as http:
+        left = [submitted(http, body) for _ in range(2)]
+        assert http.post("/v1/tasks", json=body).status_code == 503
+        assert http.post("/v1/embeddings", json={"model": "hash", "input": "x"}).status_code == 200
+        for task in left:
+            http.delete(f"/v1/tasks/{task}")
+        http.delete(f"/v1/tasks/{submitted(http, body)}")

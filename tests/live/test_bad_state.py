@@ -186,3 +186,24 @@ def test_on_a_disk_that_is_already_full_join_says_so(small_disk: Path) -> None:
     [done] = at_once([("join", "--json", "--state", small_disk / "s", *LOOPBACK)])
     assert "no room left on the disk" in done.error
     assert "free some space" in done.error
+
+
+def test_a_disk_that_fills_up_under_a_peer_is_said_and_ends_nothing(
+    state: Path, tmp_path: Path
+) -> None:
+    """Small answers still fit where a large file does not: the peer goes on with those."""
+    full = (
+        "import resource, sys; from node.__main__ import main;"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({2 << 20}, {2 << 20}));"
+        "main()"
+    )
+    large = tmp_path / "large"
+    large.write_bytes(secrets.token_bytes(8 << 20))
+    serves = ("--role", "infer", "--model", "hash")
+    with joined(state, *serves, program=("-c", full)) as peer:
+        assert "took no more" in peer.ask("put", large).error
+        found = peer.ask("status", "--json").document["problems"]
+        assert any("store: the disk took no more" in it for it in found), found
+        asking = ("ask", "hash", "--verdicts", "0/0", "--json")
+        assert peer.ask(*asking, "--text", "after that").document["result"]["dimensions"]
+        assert peer.stop().code == 0

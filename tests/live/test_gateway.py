@@ -47,6 +47,7 @@ def test_openais_client_works_against_a_gateway_that_was_just_started(
         (("--http", "nonsense"), "--http 127.0.0.1:8000"),
         (("--http", "example.org:80"), "--http-name"),
         (("--http", "127.0.0.1:99999"), "99999"),
+        (("--http", "127.0.0.1:0", "--http-origin", "*"), "https://app.example:8443"),
         (("--http", "127.0.0.1:0", "--http-verdicts", "3/2"), "3 of 2"),
         (("--http", "0.0.0.0:0"), "keys add"),
     ],

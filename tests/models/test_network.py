@@ -90,8 +90,8 @@ async def test_a_pull_asks_several_peers_and_goes_on_where_it_broke(
         (row,) = await puller.models.shelf.rows()
         assert row["whole"]
         assert not puller.models.progress
-        exported = puller.models.folder / str(manifest.id) / "weights"
-        assert exported.read_bytes() == (tmp_path / "weights").read_bytes()
+        _, files = await puller.models.bring(manifest.id)
+        assert files["weights"].read_bytes() == (tmp_path / "weights").read_bytes()
 
 
 async def test_what_nobody_has_and_what_is_no_model_is_said_in_words(

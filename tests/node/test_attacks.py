@@ -120,7 +120,8 @@ async def test_pieces_that_drip_do_not_hold_a_task_to_its_deadline(
             rogue.answer(Offer, drip)
             answered, _ = await asked(asker, request(deadline_s=60))
             assert signers(answered) == [honest.peers.me]
-            assert asker.peers.scores.cost(rogue.key.peer, trio.current_time()) > 0
+            sitting = asker.tasks.dispatcher.directory.sitting
+            assert sitting.is_benched(rogue.key.peer, trio.current_time())
 
 
 async def test_a_sleeping_verifier_costs_seconds_and_not_the_deadline(

@@ -94,6 +94,12 @@ async def test_a_strangers_leg_is_not_offered_to_ourselves_in_our_own_name(
             )
             for handoff, is_offered in ((began, True), (brought, False)):
                 failover = Failover(
-                    peer.tasks.dispatcher, handoff, print, nowhere, 1e9, StreamProgress(), set()
+                    peer.tasks.dispatcher.directory,
+                    handoff,
+                    print,
+                    nowhere,
+                    1e9,
+                    StreamProgress(),
+                    set(),
                 )
                 assert (peer.peers.me in {it.peer for it in failover._able()}) is is_offered

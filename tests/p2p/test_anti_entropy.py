@@ -30,7 +30,8 @@ class Side:
 
     def hear(self, *adverts: Signed[Advert]) -> None:
         for advert in adverts:
-            self.view.hear(advert, NOW_S)
+            # By its own word: only of whom a peer has met does it tell others.
+            self.view.hear(advert, NOW_S, advert.signer)
 
     def digest(self) -> bytes:
         return self.anti_entropy.digest(self.mine, NOW_S)

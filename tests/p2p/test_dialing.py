@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.dialing import Dial, Dialing, DialingConfig
+from p2p.ip_address import Scope, may_call
 from tests.p2p.transports import key_of
 from wire.content import PeerId
 
@@ -256,3 +257,97 @@ def test_who_was_lost_is_called_once_more_although_there_are_neighbours_enough()
     assert dial.peer == peer_of(2)
     dialing.failed(dial, 2.0)
     assert dialing.due(10.0) == []
+
+
+VICTIM = "/ip4/8.8.8.8/tcp/80/p2p/"
+
+
+def test_fresh_keys_that_all_name_one_place_have_it_called_a_few_times_only() -> None:
+    dialing = Dialing(key_of("me").peer, Random(1))
+    called, now_s = 0, 0.0
+    for number in range(100):
+        peer = key_of(f"fresh {number}").peer
+        dialing.learn(peer, (f"{VICTIM}{peer}",))
+        for dial in dialing.due(now_s):
+            called += 1
+            dialing.failed(dial, now_s)
+        now_s += 0.5
+    # Fifty seconds; before, each key was a call.
+    assert called <= 10
+
+
+def test_a_host_that_is_named_with_ever_other_ports_is_left_alone_too() -> None:
+    dialing = Dialing(key_of("me").peer, Random(1))
+    called, now_s = 0, 0.0
+    for number in range(200):
+        peer = key_of(f"fresh {number}").peer
+        dialing.learn(peer, (f"/ip4/8.8.8.8/tcp/{1000 + number}/p2p/{peer}",))
+        for dial in dialing.due(now_s):
+            called += 1
+            dialing.failed(dial, now_s)
+        now_s += 0.25
+    assert called <= DialingConfig().host_failures + 8
+
+
+def test_strangers_all_over_the_world_are_called_at_a_bounded_rate() -> None:
+    config = DialingConfig()
+    dialing = Dialing(key_of("me").peer, Random(1), config)
+    called, seconds = 0, 60
+    for second in range(seconds):
+        for number in range(10):
+            peer = key_of(f"fresh {second} {number}").peer
+            dialing.learn(peer, (f"/ip4/8.8.{second}.{number}/tcp/1/p2p/{peer}",))
+        for dial in dialing.due(float(second)):
+            called += 1
+            dialing.failed(dial, float(second))
+    assert called <= config.stranger_dials + seconds * config.stranger_dials_per_s
+
+
+def test_a_made_up_key_at_the_place_of_one_we_met_does_not_close_it() -> None:
+    dialing = Dialing(key_of("me").peer, Random(1))
+    honest = key_of("honest").peer
+    dialing.learn(honest, (f"{VICTIM}{honest}",))
+    dialing.connected(honest)
+    dialing.disconnected(honest, 0.0)
+    for number in range(20):
+        dialing.unreachable((f"{VICTIM}{key_of(str(number)).peer}",), 1.0)
+    assert dialing.to_call(honest, (), 1.0) == (f"{VICTIM}{honest}",)
+    stranger = key_of("stranger").peer
+    assert dialing.to_call(stranger, (f"{VICTIM}{stranger}",), 1.0) == ()
+    assert dialing.to_call(stranger, (f"{VICTIM}{stranger}",), 1000.0) != ()
+
+
+@pytest.mark.parametrize(
+    ("address", "nearest", "called"),
+    [
+        ("/ip4/8.8.8.8/tcp/1", Scope.GLOBAL, True),
+        ("/ip4/192.168.1.1/tcp/80", Scope.GLOBAL, False),
+        ("/ip4/169.254.169.254/tcp/80", Scope.GLOBAL, False),
+        ("/ip4/127.0.0.1/tcp/80", Scope.GLOBAL, False),
+        ("/ip6/::1/tcp/80", Scope.GLOBAL, False),
+        ("/dns4/localhost/tcp/80", Scope.LOOPBACK, False),
+        ("/ip4/192.168.1.1/tcp/80", Scope.PRIVATE, True),
+        ("/ip4/127.0.0.1/tcp/80", Scope.PRIVATE, False),
+        ("/ip4/127.0.0.1/tcp/80", Scope.LOOPBACK, True),
+        ("/ip4/192.168.1.1/tcp/80", Scope.LOOPBACK, True),
+        ("/memory/7", Scope.GLOBAL, True),
+    ],
+)
+def test_an_advert_leads_no_nearer_than_where_its_teller_was_met(
+    address: str, nearest: Scope, called: bool
+) -> None:
+    assert may_call(address, nearest) is called
+
+
+def test_who_was_met_before_a_restart_is_called_long_after_a_stranger_is_given_up() -> None:
+    dialing = Dialing(key_of("me").peer, Random(1))
+    old, stranger = key_of("old").peer, key_of("stranger").peer
+    dialing.remember(old, (f"/ip4/8.8.8.8/tcp/1/p2p/{old}",))
+    dialing.learn(stranger, (f"/ip4/9.9.9.9/tcp/1/p2p/{stranger}",))
+    now_s = 0.0
+    for _ in range(40):
+        now_s += 3600.0
+        for dial in dialing.due(now_s):
+            dialing.failed(dial, now_s)
+    assert set(dialing.known()) == {old}
+    assert set(dialing.met()) == {old}

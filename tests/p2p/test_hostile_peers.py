@@ -25,6 +25,7 @@ from libp2p.security.noise.transport import Transport as Noise
 from libp2p.utils.varint import encode_varint_prefixed
 from multiaddr import Multiaddr
 
+from p2p.connection_limiter import ConnectionLimiter, ConnectionLimits
 from p2p.over_libp2p import host as hosts
 from p2p.over_libp2p import muxer
 from p2p.transport import Endpoint
@@ -219,16 +220,69 @@ async def test_a_socket_that_talks_nonsense(kind: Kind, victim: Endpoint, said: 
     assert await still_answers(kind, victim)
 
 
-async def test_handshakes_that_never_end_are_bounded_and_dropped(
+async def silent_sockets(stack: AsyncExitStack, victim: Endpoint, source: str, count: int) -> None:
+    """Connections that say nothing, all from one address of this machine."""
+    for _ in range(count):
+        stack.enter_context(
+            socket.create_connection(place_of(victim), source_address=(source, 0), timeout=5)
+        )
+        await trio.lowlevel.checkpoint()
+
+
+async def test_handshakes_that_never_end_are_bounded_and_dropped(kind: Kind) -> None:
+    async with kind.open("victim") as victim, AsyncExitStack() as stack:
+        most = ConnectionLimits().half_open_max
+        await silent_sockets(stack, victim, "127.0.0.1", most + 20)
+        await until(lambda: victim.statistics().connections_evicted >= 20)
+        assert victim.statistics().half_open <= most
+        await until(lambda: victim.statistics().half_open == 0)
+        assert await still_answers(kind, victim)
+
+
+@pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])
+async def test_an_honest_stranger_connects_at_once_beside_300_silent_connections(
+    kind: Kind, source: str
+) -> None:
+    async with kind.open("victim") as victim, AsyncExitStack() as stack:
+        await silent_sockets(stack, victim, source, 300)
+        began_s = trio.current_time()
+        async with kind.open("honest") as honest:
+            peer = await connect(honest, victim)
+            assert trio.current_time() - began_s < ConnectionLimits().silence_s
+            assert await answers(honest, peer)
+        assert victim.statistics().connections_refused == 0
+
+
+async def test_who_opens_connections_faster_than_its_prefix_may_pays_for_it_alone(
     kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "HANDSHAKE_DEADLINE_S", 1.0)
+    limits = ConnectionLimits(loopback_times=0.1)
+    monkeypatch.setattr(hosts, "ConnectionLimiter", lambda: ConnectionLimiter(limits))
     async with kind.open("victim") as victim, AsyncExitStack() as stack:
-        for _ in range(hosts.HALF_OPEN_PER_ADDRESS_MAX + 20):
-            stack.enter_context(socket.create_connection(place_of(victim)))
-        await until(lambda: victim.statistics().connections_refused >= 20)
-        assert victim.statistics().half_open <= hosts.HALF_OPEN_PER_ADDRESS_MAX
-        await until(lambda: victim.statistics().half_open == 0)
+        await silent_sockets(stack, victim, "127.0.0.2", 60)
+        await until(lambda: victim.statistics().connections_refused >= 50)
+        assert victim.statistics().half_open <= limits.burst * limits.loopback_times + 2
+        assert await still_answers(kind, victim)
+
+
+async def test_a_handshake_that_trickles_is_cut_in_the_end(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = ConnectionLimits(silence_s=0.6, handshake_s=1.5)
+    monkeypatch.setattr(hosts, "ConnectionLimiter", lambda: ConnectionLimiter(limits))
+    async with kind.open("victim") as victim:
+        async with await trio.open_tcp_stream(*place_of(victim)) as stream:
+            began_s = trio.current_time()
+
+            async def trickle() -> None:
+                # Each byte is progress, and all of them together are not enough.
+                for byte in b"\x13/multistream/1.0.0\n":
+                    await stream.send_all(bytes((byte,)))
+                    await trio.sleep(0.2)
+
+            with pytest.raises(trio.BrokenResourceError):
+                await trickle()
+        assert trio.current_time() - began_s > limits.silence_s
         assert await still_answers(kind, victim)
 
 

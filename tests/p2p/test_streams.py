@@ -1,5 +1,8 @@
 """Conversations over pooled streams: what holds, and what breaking it costs."""
 
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
 import pytest
 import trio
 
@@ -263,6 +266,45 @@ async def test_idle_streams_are_closed_on_both_sides(
         await trio.sleep(lanes.IDLE_S)
         assert (a.statistics().open_out, b.statistics().open_in) == (0, 0)
         assert await ask(a, peer) == b"hello"
+
+
+@pytest.mark.parametrize("trickle", [b"", b"\x00"], ids=["nothing", "a byte now and then"])
+async def test_a_stream_on_which_nothing_is_said_is_reset(
+    memory: Transport, autojump_clock: trio.testing.MockClock, trickle: bytes
+) -> None:
+    async with memory.streams("a", serve) as a, memory.streams("b", serve) as b:
+        peer = await connect(a.endpoint, b.endpoint)
+        silent = [await raw(a, peer) for _ in range(limits.STREAMS_IN_PER_PEER_MAX)]
+        await until(lambda: b.statistics().open_in == limits.STREAMS_IN_PER_PEER_MAX)
+
+        async def say_little(stream: ByteStream) -> None:
+            while trickle:
+                await stream.write(trickle)
+                await trio.sleep(lanes.NEVER_SPOKE_S - 1)
+
+        async def ends_after_s(stream: ByteStream) -> float:
+            began_s = trio.current_time()
+            with pytest.raises(Disconnected, match="reset"):
+                await stream.read(1)
+            return trio.current_time() - began_s
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(refused_by_reset, say_little, silent[0])
+            took_s = await ends_after_s(silent[0])
+            assert took_s <= (lanes.IDLE_S if trickle else lanes.NEVER_SPOKE_S) + 0.1
+            for stream in silent[1:]:
+                assert await ends_after_s(stream) <= lanes.NEVER_SPOKE_S
+            nursery.cancel_scope.cancel()
+        await until(lambda: b.statistics().open_in == 0)
+        # Their places are others' again, and the connection is as sound as before.
+        assert await ask(a, peer) == b"hello"
+
+
+async def refused_by_reset(
+    say: Callable[[ByteStream], Awaitable[None]], stream: ByteStream
+) -> None:
+    with suppress(Disconnected):
+        await say(stream)
 
 
 async def test_a_refusal_by_reset_reaches_who_asked(kind: Transport) -> None:

@@ -248,8 +248,13 @@ async def test_a_holder_in_the_middle_blames_nobody_for_the_time_that_passed(
             began_s = trio.current_time()
             assert isinstance((await said_to(there, middle, offer))[-1], Result)
             assert sitter.asked
-            assert trio.current_time() - began_s > OVERDUE_S
-            assert middle.peers.scores.cost(sitter.key.peer, trio.current_time()) == 0
+            # The sitter is a stranger, so it was not waited for.
+            now_s = trio.current_time()
+            assert now_s - began_s < OVERDUE_S
+            assert middle.peers.scores.cost(sitter.key.peer, now_s) == 0
+            assert not middle.leg_server.dispatcher.directory.sitting.is_benched(
+                sitter.key.peer, now_s
+            )
 
 
 async def test_who_takes_the_first_leg_of_two_and_holds_it_is_passed_over(
@@ -262,7 +267,8 @@ async def test_who_takes_the_first_leg_of_two_and_holds_it_is_passed_over(
         async with network.outsider(D) as sitter:
             sitter.answer(Offer, hold)
             took_s = []
-            for number in range(8):
+            # A stranger has its trial sooner or later.
+            for number in itertools.takewhile(lambda _: not sitter.asked, range(100)):
                 began_s = trio.current_time()
                 embed = replace(EMBED_PASSAGES, parameters={"number": number})
                 wanted = request(FETCH, embed, data=None, level=Level.SIGNED, deadline_s=120)

@@ -36,6 +36,7 @@ KINDS = {
     "partition": Kind("cut off together from all the others, then healed", True, True, 300.0),
     "clock_skew": Kind("its wall clock is up to four minutes wrong", True, False),
     "flooder": Kind("tells its neighbours of keys that it made up", True, False),
+    "sybil": Kind("keeps up keys that it made up, ten for each honest peer", True, False),
     "loss": Kind("messages are lost", False, False),
     "delay": Kind("messages take up to two seconds more", False, False),
     "duplicate": Kind("messages come twice", False, False),

@@ -129,6 +129,16 @@ def flooded(swarm: Swarm) -> tuple[float, float]:
     return mean(shares), mean(held)
 
 
+def made_up_verifiers(swarm: Swarm) -> float:
+    """Of those who would check, as views have them, the share that is made up; the mean."""
+    shares = []
+    for peer in sample(swarm):
+        found = peer.view.candidates(Role.VERIFY, None, peer.wall_s(swarm.loop.now_s))
+        made_up = sum(it.signer not in swarm.by_key for it in found)
+        shares.append(made_up / max(1, len(found)))
+    return mean(shares)
+
+
 def mixed_ratio(swarm: Swarm, part: dict[int, int]) -> float:
     """How near views are to hold as much of the other part as the network has; 1 is fully mixed."""
     there = [it for it in swarm.peers if it.awake]

@@ -12,7 +12,8 @@ from p2p.anti_entropy import AntiEntropy
 from p2p.dialing import Dial, Dialing, DialingConfig
 from p2p.gossip_rate import GossipRateConfig, GossipRateLimit
 from p2p.handshake_log import HandshakeLog
-from p2p.view import Hearing, View, ViewParts, parts_of
+from p2p.view import Hearing, View
+from p2p.view_entry import ViewParts, parts_of
 from tests.sim.population import START_WALL_S, Offer, address_of
 from wire import limits
 from wire.advert import Advert
@@ -52,6 +53,8 @@ class Peer:
     known_max: int
     skew_s: float = 0.0
     flooding: bool = False
+    # Of those that flood: how many keys it made up, for good; else they are fresh each time.
+    made_up: int = 0
     up: bool = False
     frozen: bool = False
     life: int = 0
@@ -157,6 +160,8 @@ class Peer:
         view, wall_s, changed = self.view, self.wall_s(now_s), 0
         for heard in adverts:
             before = view.advert_of(heard.signer)
+            if introducer == heard.signer:
+                view.meet(introducer)
             if before is heard:
                 continue
             self.heard += 1

@@ -95,10 +95,11 @@ class _Run:
         self._run(plan.seconds)
         figures["views_complete_end"] = round(measuring.complete_ratio(swarm), 4)
         figures["ghosts_end"] = round(measuring.ghosts_ratio(swarm), 4)
-        if any(it.name == "flooder" for it in plan.faults.all):
+        if any(it.name in ("flooder", "sybil") for it in plan.faults.all):
             made_up, held = measuring.flooded(swarm)
             figures["flood_made_up_ratio"] = round(made_up, 3)
             figures["flood_real_held_ratio"] = round(held, 3)
+            figures["flood_verifiers_made_up_ratio"] = round(measuring.made_up_verifiers(swarm), 3)
         figures |= {"events": swarm.loop.count, "digest": swarm.loop.digest}
         return figures
 

@@ -21,6 +21,11 @@ def strike(swarm: Swarm, faults: Faults, seconds: float) -> None:
             for peer in peers:
                 peer.skew_s = random.uniform(-_SKEW_S_MAX, _SKEW_S_MAX)
             continue
+        if fault.name == "sybil":
+            honest = len(swarm.peers) - len(peers)
+            for peer in peers:
+                peer.flooding, peer.made_up = True, 10 * honest // len(peers)
+            continue
         begins_s, ends_s = fault.begins_s(seconds), fault.ends_s(seconds)
         swarm.loop.after(begins_s, _begin, swarm, fault, place + 1, peers)
         if math.isfinite(ends_s):

@@ -6,7 +6,7 @@ harder case.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -25,6 +25,7 @@ from tests.sim.population import Rare, address_of, key_of, offers
 from wire import limits
 from wire.advert import Advert
 from wire.content import PeerId
+from wire.kinds import Role
 from wire.signed import Signed
 
 DIAL_DEADLINE_S = 8.0
@@ -71,6 +72,7 @@ class Swarm:
         self._connection += 1
         self._connect(peer, other, self._connection)
         self._connect(other, peer, self._connection)
+        peer.view.origins.called.add(other.key)
 
     def begin(self, peer: Peer, look_s: float, swap_s: float) -> None:
         self.after(look_s, self._look, peer, peer.life)
@@ -232,6 +234,7 @@ class Swarm:
         if call not in peer.calls or source.neighbours.get(peer.key) != connection:
             return
         dial = peer.calls.pop(call)
+        peer.view.origins.called.add(source.key)
         self._hear(peer, adverts, source.key)
         peer.swapping.told_peers = peer.swapping.told_peers or peers
         peer.dialing.succeeded(dial, source.key)
@@ -280,6 +283,12 @@ class Swarm:
         """As many adverts as a message carries, of keys nobody has."""
         mine = peer.mine(self.loop.now_s)
         count = limits.ADVERTS_PER_MESSAGE_MAX
+        if peer.made_up:
+            # They offer all that there is, are kept up like honest ones, and have no address.
+            numbers = self.random.sample(range(peer.made_up), min(count, peer.made_up))
+            record = replace(mine.record, roles=(1 << len(Role)) - 1, addresses=())
+            made_up = (key_of(f"made up {peer.number} {it}") for it in numbers)
+            return tuple(Signed(record, key, mine.raw, mine.id) for key in made_up)
         keys = (key_of(f"made up {peer.number} {self.loop.now_s} {it}") for it in range(count))
         return tuple(Signed(mine.record, key, mine.raw, mine.id) for key in keys)
 
@@ -316,6 +325,7 @@ class Swarm:
     def _gone(self, peer: Peer, key: PeerId, *, lost: bool = False) -> None:
         del peer.neighbours[key]
         peer.view.connected.discard(key)
+        peer.view.origins.called.discard(key)
         peer.dialing.disconnected(key, self.loop.now_s, lost=lost)
         if lost or len(peer.neighbours) < peer.dialing.config.connections_wanted:
             self.after(LOOK_S, self._dial, peer)

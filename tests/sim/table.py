@@ -57,6 +57,8 @@ RUNS: dict[str, Callable[[], Figures]] = {
     "asleep 50": lambda: _swarm(50, 500, "freeze=0.3@90+300", 13),
     "churn 50": lambda: _swarm(50, 300, "restart=0.3@90,leave=0.2@150,oneway=0.2@220+30", 14),
     "flood 50": lambda: _swarm(50, 60, "flooder=0.06", 15),
+    # Eight attackers, and ten made-up keys for each of eighty honest peers.
+    "sybil 88": lambda: _swarm(88, 150, "sybil=0.091", 17),
     "rare 300": lambda: _swarm(300, 50, "", 16, Rare(60, 2)),
     "routing 0.8": lambda: _ours(0.8),
     "herd": lambda: {"share_of_idle": round(herd(Policy.OURS), 3)},

@@ -56,13 +56,12 @@ def _connect(swarm: Swarm, there: list[Peer], random: Random) -> None:
 
 
 def _fill(there: list[Peer], adverts: list[Signed[Advert]], random: Random) -> None:
-    """Each hears of its neighbours from themselves, and from them of others until it is full."""
+    """Each has met as many as it has room for, at some time before."""
     numbers = range(len(there))
     for peer in there:
-        connected = list(peer.neighbours)
         for number in random.sample(numbers, min(len(there), peer.view.config.adverts_max)):
             if number != peer.number:
-                peer.hear((adverts[number],), random.choice(connected), 0.0)
+                peer.hear((adverts[number],), adverts[number].signer, 0.0)
 
 
 def _begin(swarm: Swarm, there: list[Peer], random: Random) -> None:

@@ -63,6 +63,10 @@ MAY_PRINT = {
 }
 # (file, function): why a foreign library leaves no other way. Best kept empty.
 BROAD_EXCEPT = {
+    ("node/gateway/http_server.py", "_contained"): (
+        "whatever a client's bytes cause, in a library or in our own code, ends its connection and"
+        " nothing else; it is counted by kind and shown in `status`"
+    ),
     ("p2p/over_libp2p/errors.py", "contained"): (
         "hostile bytes surface from libp2p as any exception at all, and one that escapes a task of"
         " its services ends every connection of the process"

@@ -80,6 +80,7 @@ class EmbeddingScheduler:
         return units < len(offer.offer.items)
 
     def give_back(self, offer: Batch, error: EngineError) -> int:
+        """Queue an offer that failed once more; how many of its jobs ended with the error."""
         return self._queue.give_back(offer.offer, error)
 
     def fail(self, model: ContentId, kind: type[BatonError], message: str) -> None:

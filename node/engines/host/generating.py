@@ -180,6 +180,7 @@ class GenerationScheduler:
         return not offer.begun and units >= self._places[offer.model].slots
 
     def give_back(self, offer: Step, error: EngineError) -> int:
+        """Queue a step that failed once more; how many of its jobs ended with the error."""
         died = isinstance(error, EngineFailed)
         ended = 0
         for pending in (*offer.begun, *offer.going):

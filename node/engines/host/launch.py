@@ -16,6 +16,7 @@ from pathlib import Path
 import trio
 
 from node.engines.host.worker_process import Launch
+from p2p import timeouts
 from wire.errors import EngineMissing
 
 WORKER = "node.engines.worker.main"
@@ -120,7 +121,7 @@ async def _compiler(config: EngineConfig) -> str:
             todo="apt-get install clang (or brew install llvm)",
         )
     try:
-        with trio.fail_after(COMPILER_TIMEOUT_S):
+        with timeouts.fail_after(COMPILER_TIMEOUT_S):
             done = await trio.run_process(
                 [clang, "--version"], capture_stdout=True, stdin=subprocess.DEVNULL
             )

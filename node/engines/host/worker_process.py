@@ -16,6 +16,8 @@ from typing import Any
 import trio
 
 from node.engines.frames import HEAD_BYTES, body_bytes, from_body, to_frame
+from p2p import timeouts
+from p2p.timeouts import Processes
 from wire.codec import Value
 from wire.errors import EngineError, EngineFailed, EngineMissing, ModelRefused, WireError
 
@@ -79,7 +81,7 @@ class WorkerProcess:
         """Return once the worker has ended and its last words are in."""
         await self._process.wait()
         # Something it started may still hold the pipe.
-        with trio.move_on_after(LAST_WORDS_S):
+        with timeouts.move_on_after(LAST_WORDS_S):
             await self._quiet.wait()
 
     async def ask(self, message: dict[str, Value], *, timeout_s: float) -> dict[str, Any]:
@@ -88,7 +90,8 @@ class WorkerProcess:
         When this raises EngineFailed or is cancelled, the worker is dead.
         """
         try:
-            with trio.fail_after(timeout_s):
+            # A worker that is not let run is not one that hangs.
+            with timeouts.fail_after(timeout_s, starved=Processes(lambda: (self.id,))):
                 reply = await self._exchange(to_frame(message))
         except trio.TooSlowError as error:
             self.kill()
@@ -122,7 +125,7 @@ class WorkerProcess:
 
     async def _failed(self) -> EngineFailed:
         """What to say of a worker that died; it is killed if it only stopped talking."""
-        with trio.move_on_after(LAST_WORDS_S):
+        with timeouts.move_on_after(LAST_WORDS_S):
             await self._process.wait()
         self.kill()
         await self.wait()

@@ -1,0 +1,88 @@
+"""Who could do a leg, and what this peer knows of them from working with them."""
+
+from dataclasses import dataclass, field
+
+import trio
+
+from node.dispatch.hedging import Hedging
+from node.dispatch.measured import Measured
+from node.dispatch.route import Candidate, Leg, PeerLoad, candidates, ranked
+from node.dispatch.sitting import Sitting
+from node.dispatch.trials import Trials
+from p2p.peers import Peers
+from p2p.score import Standing
+from wire.advert import Advert
+from wire.content import PeerId
+from wire.signed import Signed
+from wire.task import Stage
+
+DELIVERED_KEPT = 1000
+
+
+@dataclass(slots=True)
+class PeerDirectory:
+    """The peers that legs may go to, and what is under way with whom."""
+
+    peers: Peers
+    under_way: dict[PeerId, int] = field(default_factory=dict)
+    # Peers that did a leg for us, the latest of them.
+    delivered_before: dict[PeerId, None] = field(default_factory=dict)
+    # Legs that one peer did not finish and that went to another.
+    failed_over: int = 0
+    # Legs that a second peer was given besides, since the first took long.
+    hedged: int = 0
+    measured: Measured = field(default_factory=Measured)
+    hedging: Hedging = field(default_factory=Hedging)
+    trials: Trials = field(default_factory=Trials)
+    sitting: Sitting = field(default_factory=Sitting)
+
+    def able(self, stage: Stage, avoid: frozenset[PeerId] = frozenset()) -> list[PeerId]:
+        """Peers that could do `stage`, best first, without those to avoid."""
+        adverts, loads = self._known(stage, avoid)
+        return ranked(adverts, Leg(stage.model), loads, self.peers.environment.random)
+
+    def anybody(self, stage: Stage) -> bool:
+        """Whether `able` finds somebody, for less than it costs to put them in order."""
+        return any(
+            self.peers.standing(it.signer) is not Standing.BANNED for it in self._playing(stage)
+        )
+
+    def candidates(self, stage: Stage, units: int, avoid: frozenset[PeerId]) -> list[Candidate]:
+        """As `able`, in no order, with what each would take."""
+        adverts, loads = self._known(stage, avoid)
+        return candidates(adverts, Leg(stage.model, units), loads)
+
+    def _known(
+        self, stage: Stage, avoid: frozenset[PeerId]
+    ) -> tuple[list[Signed[Advert]], dict[PeerId, PeerLoad]]:
+        now_s = trio.current_time()
+        adverts = [it for it in self._playing(stage) if it.signer not in avoid]
+        loads = {
+            it.signer: PeerLoad(
+                self.peers.standing(it.signer),
+                self.under_way.get(it.signer, 0),
+                self.measured.round_trip_s(it.signer),
+                self.measured.observed(it.signer, stage.model, now_s),
+                # Nobody has to prove anything to itself.
+                it.signer == self.peers.me or self.measured.has_delivered(it.signer, stage.model),
+                self.sitting.is_benched(it.signer, now_s),
+            )
+            for it in adverts
+        }
+        return adverts, loads
+
+    def _playing(self, stage: Stage) -> list[Signed[Advert]]:
+        """Who does such legs, as far as is known here; this peer too if it does."""
+        found = self.peers.view.candidates(stage.role, stage.model, self.peers.environment.wall_s())
+        mine = self.peers.mine()
+        offer = mine.record
+        if offer.plays(stage.role) and (stage.model is None or offer.offer_of(stage.model)):
+            found.append(mine)
+        return found
+
+    def note_delivered(self, peer: PeerId) -> None:
+        """`peer` did a leg for us: it is among the latest who did."""
+        self.delivered_before.pop(peer, None)
+        self.delivered_before[peer] = None
+        if len(self.delivered_before) > DELIVERED_KEPT:
+            self.delivered_before.pop(next(iter(self.delivered_before)))

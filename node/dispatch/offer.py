@@ -1,0 +1,108 @@
+"""One offer of a leg to one peer: what it delivers is checked against what was asked of it."""
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from node.dispatch.directory import PeerDirectory
+from node.dispatch.handoff import Handoff, LegResult
+from node.engines.interface import Part
+from node.task.events import EventSink, LegDone, Offered
+from p2p import timeouts
+from p2p.score import Offence
+from p2p.typed_call import refused
+from wire import limits
+from wire.chain import open_receipts
+from wire.content import PeerId
+from wire.errors import Malformed, Refused, RemoteProtocolError
+from wire.message import Accept, Offer, Piece, Progress, Refuse, Result
+from wire.tree import name_of
+
+# A peer that neither accepts nor refuses within this is passed over.
+ACCEPT_DEADLINE_S = 5.0
+
+
+async def offer_leg(
+    directory: PeerDirectory,
+    handoff: Handoff,
+    peer: PeerId,
+    on_event: EventSink,
+    take: Callable[[Part], Awaitable[None]],
+    resume: Progress | None,
+    deadline_at_s: float,
+) -> LegResult:
+    """One peer's turn: what it delivered, or the error that says why it did not."""
+    left_s = deadline_at_s - trio.current_time()
+    offer = Offer(
+        task=handoff.task.raw,
+        stage=handoff.stage,
+        receipts=tuple(it.raw for it in handoff.receipts),
+        input=handoff.input,
+        deadline_ms=max(1, int(left_s * 1000)),
+        units=handoff.units,
+        resume=resume,
+        avoid=tuple(sorted(handoff.avoid))[: limits.AVOID_MAX],
+    )
+    directory.under_way[peer] = at_once = directory.under_way.get(peer, 0) + 1
+    began_s = trio.current_time()
+    try:
+        async with directory.peers.call(peer, deadline_s=left_s) as call:
+            await call.send(offer)
+            with timeouts.move_on_after(ACCEPT_DEADLINE_S) as patience:
+                await call.expect(Accept)
+            if patience.cancelled_caught:
+                if handoff.is_own:
+                    directory.peers.offended(peer, Offence.SLOW)
+                raise Refused(f"no answer to the offer within {ACCEPT_DEADLINE_S:.0f} s")
+            on_event(Offered(handoff.stage, handoff.leg.role, peer))
+            while True:
+                match message := await call.receive():
+                    case Piece():
+                        await take(Part(message.position, message.units, message.data))
+                    case Refuse():
+                        raise refused(message)
+                    case Result():
+                        delivered = _checked(handoff, peer, message)
+                        for receipt in delivered.receipts[handoff.stage :]:
+                            on_event(LegDone(receipt))
+                        directory.note_delivered(peer)
+                        break
+                    case _:
+                        raise RemoteProtocolError("neither a piece nor a result")
+    finally:
+        directory.under_way[peer] -= 1
+        if not directory.under_way[peer]:
+            del directory.under_way[peer]
+    directory.measured.did(peer, handoff.leg.model)
+    directory.sitting.delivered(peer)
+    directory.trials.delivered()
+    # Whoever floods the view with fresh keys does not push out who works for us.
+    directory.peers.view.keep(peer)
+    leg = delivered.receipts[-1].record
+    if handoff.is_last and not leg.reused:
+        begun = resume.units if resume is not None else 0
+        # What we gave it at once, it had to share its time between.
+        took_s = (trio.current_time() - began_s) / at_once
+        units = max(1, leg.units - begun)
+        directory.measured.delivered(peer, leg.model, units, took_s, trio.current_time())
+    return delivered
+
+
+def _checked(handoff: Handoff, peer: PeerId, result: Result) -> LegResult:
+    """What came back, as far as it fits what was asked; WireError if it does not."""
+    receipts = open_receipts(handoff.task, result.receipts)
+    if len(receipts) != len(handoff.task.record.stages):
+        raise Malformed(f"{len(receipts)} receipts for {len(handoff.task.record.stages)} legs")
+    if tuple(receipts[: handoff.stage]) != handoff.receipts:
+        raise Malformed("the receipts of earlier legs were changed")
+    if receipts[handoff.stage].signer != peer:
+        raise Malformed("the leg was signed by another peer than the one that took it")
+    if any(it.signer in handoff.avoid for it in receipts[handoff.stage :]):
+        raise Malformed("a peer that was to be avoided signed a leg")
+    last = receipts[-1].record
+    if result.output is not None and name_of(result.output) != last.output:
+        raise Malformed("the output is not the one its receipt names")
+    source = result.source
+    if source is not None and name_of(source) != last.input:
+        raise Malformed("the input is not the one that the last receipt names")
+    return LegResult(receipts=tuple(receipts), output=result.output, source=source)

@@ -1,0 +1,62 @@
+"""What a page in a browser may do here: nothing, unless its origin was named with `--http-origin`.
+
+A pure core. A browser sends `Origin` with every request of one site to another that could change
+something, and `Sec-Fetch-Site` with all of them. What comes from a site that was not named is
+refused, also where the browser would not ask first: a form, an image, a POST of text.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+METHODS = b"GET, POST, DELETE"
+HEADERS = b"authorization, content-type, x-baton-verdicts, x-baton-deadline"
+EXPOSED = b"x-baton-task, x-baton-receipt, retry-after"
+# How long a browser may remember the answer to its question, in seconds.
+REMEMBERED_S = b"600"
+# No answer is taken for another type than it says, nor shown inside pages of others.
+ALWAYS: list[tuple[bytes, bytes]] = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PageAccess:
+    """Whether a page may ask, and which headers each answer to it has."""
+
+    allowed: bool
+    headers: list[tuple[bytes, bytes]]
+    # Whether this is the browser's own question before the request.
+    is_preflight: bool = False
+
+
+_NOT_A_PAGE = PageAccess(allowed=True, headers=ALWAYS)
+_REFUSED = PageAccess(allowed=False, headers=ALWAYS)
+
+
+def page_access(method: str, headers: Mapping[str, str], origins: Collection[str]) -> PageAccess:
+    """What becomes of a request with these headers (lower-case names), by where it comes from."""
+    origin = headers.get("origin")
+    if origin is None:
+        # A link that a person follows, or a request of no page at all.
+        foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        return _REFUSED if foreign else _NOT_A_PAGE
+    preflight = method == "OPTIONS" and "access-control-request-method" in headers
+    # A page that this gateway itself served would be nobody else's; there is none.
+    if origin.lower() not in origins:
+        return _REFUSED
+    found = [
+        (b"x-content-type-options", b"nosniff"),
+        (b"vary", b"origin"),
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-expose-headers", EXPOSED),
+    ]
+    if preflight:
+        found += [
+            (b"access-control-allow-methods", METHODS),
+            (b"access-control-allow-headers", HEADERS),
+            (b"access-control-max-age", REMEMBERED_S),
+        ]
+        if "access-control-request-private-network" in headers:
+            found.append((b"access-control-allow-private-network", b"true"))
+    return PageAccess(allowed=True, headers=found, is_preflight=preflight)

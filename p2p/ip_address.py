@@ -1,0 +1,91 @@
+"""What an address says of where it leads: how near that is, and whose it may be.
+
+Pure. Whoever can send from one address of a provider's customer can mostly send from all of them,
+so strangers are counted by the prefix that one customer is given: /24 of IPv4, /56 of IPv6.
+Loopback and private addresses are counted one by one: behind a prefix of those stand the machines
+of one owner, or all peers of a demo, and nobody far away can send from them.
+"""
+
+import ipaddress
+from enum import IntEnum
+from functools import lru_cache
+
+IPV4_PREFIX_BITS = 24
+IPV6_PREFIX_BITS = 56
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+# Of carriers that share one public address among their customers (RFC 6598); nobody's to dial.
+_SHARED = ipaddress.ip_network("100.64.0.0/10")
+
+
+class Scope(IntEnum):
+    """How far away an address may be; a greater one reaches less far."""
+
+    GLOBAL = 0
+    PRIVATE = 1
+    LOOPBACK = 2
+
+
+def host_of(address: str) -> str:
+    """The host of a multiaddr: an IP address, or a name; "" where it has neither."""
+    parts = address.split("/")
+    return parts[2] if len(parts) > 2 and parts[1] in _HOSTED else ""
+
+
+def place_of(address: str) -> str:
+    """A multiaddr without the peer that is expected there: transport, host and port."""
+    return address.partition("/p2p/")[0]
+
+
+def is_name(address: str) -> bool:
+    """Whether the host of this multiaddr has to be looked up."""
+    return address.startswith(("/dns/", "/dns4/", "/dns6/"))
+
+
+def is_loopback(host: str) -> bool:
+    address = _parsed(host)
+    return address is not None and address.is_loopback
+
+
+def scope_of(host: str) -> Scope:
+    """How far `host` may be away. What is no IP address counts as global."""
+    address = _parsed(host)
+    if address is None:
+        return Scope.GLOBAL
+    # Where nothing is meant, 0.0.0.0, systems dial their own loopback.
+    if address.is_loopback or address.is_unspecified:
+        return Scope.LOOPBACK
+    if isinstance(address, ipaddress.IPv4Address) and address in _SHARED:
+        return Scope.PRIVATE
+    return Scope.GLOBAL if address.is_global and not address.is_multicast else Scope.PRIVATE
+
+
+def may_call(address: str, nearest: Scope) -> bool:
+    """Whether a multiaddr from an advert may be called, where its teller was met at `nearest`.
+
+    Else adverts would aim our calls at this machine's and this network's own services. Names are
+    passed over: no peer announces one, and what it stands for is only known when it is looked up.
+    """
+    return not is_name(address) and scope_of(host_of(address)) <= nearest
+
+
+def prefix_of(host: str) -> str:
+    """What strangers at `host` are counted by; `host` itself where that is no public address."""
+    address = _parsed(host)
+    if address is None or scope_of(host) is not Scope.GLOBAL:
+        return host
+    bits = IPV4_PREFIX_BITS if address.version == 4 else IPV6_PREFIX_BITS
+    return str(ipaddress.ip_network(f"{address}/{bits}", strict=False))
+
+
+_HOSTED = ("ip4", "ip6", "dns", "dns4", "dns6")
+
+
+@lru_cache(maxsize=4096)
+def _parsed(host: str) -> _Address | None:
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address

@@ -1,0 +1,73 @@
+"""Token buckets, and one for each of many keys that strangers choose. A pure core."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class TokenBucket:
+    """Fills by `per_s` tokens up to `burst`; it starts full. Times are any monotonic clock's."""
+
+    burst: float
+    per_s: float
+    _tokens: float = field(init=False)
+    _at_s: float | None = None
+
+    def __post_init__(self) -> None:
+        self._tokens = self.burst
+
+    def take(self, now_s: float) -> bool:
+        """Take one token, if there is one."""
+        if self.tokens(now_s) < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+    def tokens(self, now_s: float) -> float:
+        """How many there are now."""
+        if self._at_s is not None:
+            self._tokens += max(0.0, now_s - self._at_s) * self.per_s
+        self._at_s = now_s
+        self._tokens = min(self.burst, self._tokens)
+        return self._tokens
+
+    def is_full(self, now_s: float) -> bool:
+        return self.tokens(now_s) >= self.burst
+
+
+@dataclass(slots=True)
+class TokenBuckets:
+    """One bucket for each key, the latest `keys_max` of them.
+
+    A key that was forgotten starts with a full bucket. So the fullest of the oldest goes first: to
+    be forgotten gives its owner least.
+    """
+
+    burst: float
+    per_s: float
+    keys_max: int = 4096
+    _buckets: dict[str, TokenBucket] = field(default_factory=dict)
+
+    def take(self, key: str, now_s: float, times: float = 1.0) -> bool:
+        """Take a token of `key`; `times` as large is a bucket that is made now."""
+        bucket = self._buckets.pop(key, None)
+        if bucket is None:
+            bucket = TokenBucket(self.burst * times, self.per_s * times)
+            if len(self._buckets) >= self.keys_max:
+                self._forget_one(now_s)
+        self._buckets[key] = bucket
+        return bucket.take(now_s)
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def _forget_one(self, now_s: float) -> None:
+        oldest = list(zip(self._buckets, range(_LOOKED_AT), strict=False))
+        key = max((it for it, _ in oldest), key=lambda it: self._share(it, now_s))
+        del self._buckets[key]
+
+    def _share(self, key: str, now_s: float) -> float:
+        bucket = self._buckets[key]
+        return bucket.tokens(now_s) / bucket.burst
+
+
+_LOOKED_AT = 16

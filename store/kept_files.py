@@ -1,0 +1,193 @@
+"""Content that lies in files of the store's folder: taken in, found, checked, let go.
+
+The rules of quota, pins and counting are the catalog's; here is what is done to files.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from store import files
+from store.backend import Backend
+from store.catalog import Catalog, Recency
+from store.placed import KeptFile, Place
+from store.seam import Pin, Progress
+from wire import limits
+from wire.content import ContentId
+from wire.errors import StoreUnusable
+from wire.tree import Block, TreeBuilder
+
+# What is read, and made known, in one step.
+_PIECE_BYTES = 64 * limits.BLOCK_BYTES_MAX
+
+
+class KeptFiles:
+    """The files of one store; `folder` is None for a store that keeps none."""
+
+    def __init__(self, backend: Backend, recency: Recency, folder: Path | None) -> None:
+        self._backend = backend
+        self._recency = recency
+        self._folder = folder
+        self._number = 0
+
+    def new_path(self) -> Path:
+        """Where a new file may lie; nobody else has the name."""
+        if self._folder is None:
+            raise StoreUnusable("this store keeps no files", todo="use one that is on a disk")
+        while True:
+            self._number += 1
+            path = self._folder / str(self._number)
+            if not path.exists():
+                return path
+
+    async def take(self, path: Path, progress: Progress | None, pin: str | None) -> ContentId:
+        """Have the content of `path` lie in a file here; its id."""
+        kept = self.new_path()
+        await self._backend.run_in_thread(lambda: files.link_or_copy(path, kept))
+        taken = False
+        try:
+            root, old = await self._place_all(kept, progress, pin)
+            taken = True
+        finally:
+            if not taken:
+                kept.unlink(missing_ok=True)
+        if old is not None and old != kept.name:
+            await self._unlink(old)
+        return root
+
+    async def adopt(self, content_id: ContentId, path: Path) -> Path:
+        """Have the blocks of `content_id` lie in `path`, a whole copy of it, and nowhere else."""
+        root, old = await self._place_all(path, None, None)
+        assert root == content_id, "it was written from checked blocks"
+        if old is not None and old != path.name:
+            await self._unlink(old)
+        return path
+
+    async def _place_all(
+        self, path: Path, progress: Progress | None, pin: str | None
+    ) -> tuple[ContentId, str | None]:
+        """Make every leaf a place in `path`, piece by piece, the root last; what lay there before.
+
+        The leaves are guarded against eviction until the root is in.
+        """
+        guard, done_bytes = set[bytes](), 0
+        self._recency.guards.append(guard)
+        try:
+            said = await self._backend.run_in_thread(lambda: KeptFile.of(path))
+            pieces = _pieces(path)
+            builder = TreeBuilder()
+            while builder.root is None:
+                blocks, size_bytes = await self._backend.run_in_thread(
+                    lambda: _next(pieces, builder)
+                )
+                guard.update(block.id for block in blocks)
+                old = await self._backend.commit(
+                    _keeping(blocks, builder.root, done_bytes, said, pin), len(blocks)
+                )
+                done_bytes += size_bytes
+                if progress is not None:
+                    progress(done_bytes)
+        finally:
+            self._recency.guards.remove(guard)
+        return builder.root, old
+
+    async def find(self, content_id: ContentId) -> Path | None:
+        """The file of this content, if there is one and it still is what it was."""
+        with self._backend.reading() as rows:
+            file = rows.file_of(content_id)
+        if file is None or self._folder is None:
+            return None
+        path = self._folder / file.name
+        now = await self._backend.run_in_thread(lambda: _said_of(path))
+        if now == file:
+            return path
+        found = await self._backend.run_in_thread(lambda: None if now is None else _id_of(path))
+        if now is not None and found == content_id:
+            # Touched, and the same: its new time is what to believe from now on.
+            await self._backend.commit(lambda catalog: catalog.keep_file(content_id, now))
+            return path
+        await self._drop(content_id)
+        return None
+
+    async def changed(self, leaf: ContentId) -> bool:
+        """Whether a leaf that is not what it was lay in a file: all of that is let go."""
+        with self._backend.reading() as rows:
+            place = rows.place_of(leaf)
+            root = None if place is None else rows.root_of(place.name)
+        if root is None:
+            return False
+        await self._drop(root)
+        return True
+
+    async def forget(self, content_id: ContentId) -> None:
+        """Let go of the file of this content, unless it is pinned."""
+
+        def forget(catalog: Catalog) -> str | None:
+            return None if catalog.is_pinned(content_id) else catalog.forget_file(content_id)
+
+        await self._unlink(await self._backend.commit(forget))
+
+    async def _drop(self, root: ContentId) -> None:
+        await self._unlink(await self._backend.commit(lambda catalog: catalog.forget_file(root)))
+
+    async def _unlink(self, name: str | None) -> None:
+        if name is not None and self._folder is not None:
+            path = self._folder / name
+            await self._backend.run_in_thread(lambda: path.unlink(missing_ok=True))
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with files.reading(path) as file:
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
+    yield b""
+
+
+def _next(pieces: Iterator[bytes], builder: TreeBuilder) -> tuple[list[Block], int]:
+    piece = next(pieces)
+    blocks: list[Block] = []
+    for at in range(0, len(piece), limits.BLOCK_BYTES_MAX):
+        blocks.extend(builder.add(piece[at : at + limits.BLOCK_BYTES_MAX]))
+    if not piece:
+        blocks.extend(builder.finish())
+    return blocks, len(piece)
+
+
+def _keeping(
+    blocks: list[Block], root: ContentId | None, offset: int, file: KeptFile, pin: str | None
+) -> Callable[[Catalog], str | None]:
+    """What one piece changes in the catalog: leaves in the file, nodes among the rows."""
+    nodes = [block for block in blocks if block.id.is_tree]
+    places: list[tuple[ContentId, Place]] = []
+    for block in blocks:
+        if not block.id.is_tree and block.data:
+            places.append((block.id, Place(file.name, offset, len(block.data))))
+            offset += len(block.data)
+    empty = [block for block in blocks if not block.id.is_tree and not block.data]
+
+    def keep(catalog: Catalog) -> str | None:
+        catalog.place(places)
+        catalog.put([*nodes, *empty])
+        if root is None:
+            return None
+        old = catalog.rows.file_of(root)
+        catalog.keep_file(root, file)
+        if pin is not None:
+            catalog.pin(Pin(root, pin))
+        return None if old is None else old.name
+
+    return keep
+
+
+def _said_of(path: Path) -> KeptFile | None:
+    try:
+        return KeptFile.of(path)
+    except OSError:
+        return None
+
+
+def _id_of(path: Path) -> ContentId | None:
+    builder = TreeBuilder()
+    pieces = _pieces(path)
+    while builder.root is None:
+        _next(pieces, builder)
+    return builder.root

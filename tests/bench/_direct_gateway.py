@@ -1,0 +1,102 @@
+"""A gateway with an engine where its network would be: the application, the server, no more."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any, cast
+
+import trio
+
+from node.asking.run import TaskRequest
+from node.engines.hash_engine import HashEngine, hash_manifest
+from node.engines.interface import Job
+from node.peer import Node
+from wire.content import ContentId
+from wire.errors import Missing
+
+
+@dataclass(slots=True)
+class DirectTasks:
+    """What stands for a peer's own tasks: the engine, called at once."""
+
+    engine: HashEngine
+    checking: Any = field(default_factory=lambda: SimpleNamespace(verifiers=lambda _: []))
+    _requests: dict[ContentId, TaskRequest] = field(default_factory=dict)
+    _count: int = 0
+
+    async def submit(self, request: TaskRequest) -> ContentId:
+        self._count += 1
+        task = ContentId.of(self._count.to_bytes(8))
+        self._requests[task] = request
+        return task
+
+    async def watch(self, task: ContentId, tell: object) -> Any:
+        request = self._requests.get(task)
+        if request is None:
+            raise Missing(f"no answer to the task {task} is kept here")
+        (stage,) = request.stages
+        assert stage.model is not None
+        assert request.input is not None
+        job = Job(
+            model=stage.model,
+            operation=stage.operation,
+            input=request.input,
+            parameters=stage.parameters,
+            deadline_s=request.deadline_s,
+        )
+        output = await self.engine.infer(job)
+        return SimpleNamespace(answer=SimpleNamespace(id=task), output=output.data)
+
+    def cancel(self, task: ContentId) -> None:
+        self._requests.pop(task, None)
+
+    def under_way(self, task: ContentId) -> bool:
+        return False
+
+    def owner_of(self, task: ContentId) -> bytes | None:
+        request = self._requests.get(task)
+        return None if request is None else request.owner
+
+    def statistics(self) -> Any:
+        return SimpleNamespace(under_way=len(self._requests))
+
+
+async def direct_node(state: Path) -> Node:
+    """As much of a peer as a gateway needs. `state` is where its API keys would be."""
+    engine, manifest = HashEngine(), hash_manifest()
+    await engine.load(manifest, {})
+
+    async def nobody(*arguments: object, **options: object) -> None:
+        return None
+
+    async def not_kept(content: ContentId) -> bytes:
+        raise Missing(f"{content} is not kept here")
+
+    peers = SimpleNamespace(
+        mine=lambda: SimpleNamespace(record=SimpleNamespace(plays=lambda _: False)),
+        view=SimpleNamespace(living=lambda _: []),
+        answered_last_minute=lambda: (0, 0),
+        seek=nobody,
+    )
+    models = SimpleNamespace(
+        known=lambda: {manifest.id: manifest},
+        manifest_of={manifest.id: manifest}.get,
+    )
+    dependencies = SimpleNamespace(
+        environment=SimpleNamespace(wall_s=trio.current_time, random=Random(1), entropy=os.urandom),
+        store=SimpleNamespace(get=not_kept),
+    )
+    noted: list[str] = []
+    node = SimpleNamespace(
+        tasks=DirectTasks(engine),
+        models=models,
+        peers=peers,
+        dependencies=dependencies,
+        config=SimpleNamespace(state=state, leave_s=1.0),
+        status_sources={},
+        log=noted,
+        note=noted.append,
+    )
+    return cast("Node", node)

@@ -1,0 +1,1 @@
+"""Timeouts that are fair on a starved machine."""
