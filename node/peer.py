@@ -4,7 +4,7 @@ The order of opening is the order of need; closing is the reverse, and nothing o
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +38,7 @@ from store import Row, Store, Table, Write
 from wire.advert import ModelOffer
 from wire.codec import pack, unpack
 from wire.content import PeerId
-from wire.errors import StoreError
+from wire.errors import ModelRefused, StoreError
 from wire.kinds import Role
 from wire.message import Check, Offer, Quote, Want
 from wire.signing import SigningKey
@@ -121,8 +121,10 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
     ):
         node = _assembled(config, dependencies, peers, nursery)
         for name in config.models:
-            # A name that means nothing is refused before anybody is troubled with us.
-            await node.models.check_meant(name)
+            # A name that means nothing is refused before anybody is troubled with us; a file that
+            # cannot be run is named, and the others are served.
+            with suppress(ModelRefused):
+                await node.models.check_meant(name)
         capacity.leg_server, capacity.fair_queue = (
             node.leg_server,
             node.verify_role.infer_role.fair_queue,
@@ -135,6 +137,8 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         for peer, addresses in _remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
         await peers.join()
+        if config.gateway is None and config.roles <= {Role.INFER, Role.VERIFY}:
+            node.loader.needed = set(config.models)
         for name in config.models:
             node.loader.start(name)
         nursery.start_soon(_remember_forever, node)

@@ -220,7 +220,7 @@ async def narrate(node: Node) -> None:
     while True:
         answered, connected = node.peers.answered_last_minute()
         say("peers", f"peers: {connected} connected, {len(node.peers.view)} known")
-        for progress in node.models.progress.values():
+        for progress in node.models.on_their_way():
             say(f"model {progress.name}", _progress_line(progress))
         say(
             "pause", f"paused: {node.leg_server.paused}" if node.leg_server.paused else "not paused"
@@ -239,7 +239,7 @@ async def narrate(node: Node) -> None:
 
 
 def _progress_line(progress: ModelProgress) -> str:
-    if progress.step not in ("fetching", "keeping") or not progress.size_bytes:
+    if progress.step not in ("fetching", "keeping", "loading") or not progress.size_bytes:
         return f"model {progress.name}: {progress.step}"
     # In steps, so that the log of a large model's download is twenty lines and not a thousand.
     share = progress.done_bytes * 20 // progress.size_bytes / 20

@@ -10,7 +10,7 @@ import trio
 
 from node.commands.ask import SOCKET
 from node.commands.content import bar
-from node.commands.output import console, safe, show_json, show_table, size
+from node.commands.output import console, safe, show_json, show_table, size, state_words
 from node.local.control import call, unheard
 from node.models.inspect import is_path
 from node.models.model_store import PINNED, ModelStore, told
@@ -47,7 +47,7 @@ async def list_models(state: Path, *, as_json: bool) -> None:
     if not found["running"]:
         console.print(f"no peer is running on {safe(state)}: this is what its folder keeps")
     rows = [
-        (safe(it["name"]), it["state"], it.get("id", ""), safe(it["problem"]))
+        (safe(it["name"]), state_words(it), it.get("id", ""), safe(it["problem"]))
         for it in found["here"]
     ]
     if found["running"]:

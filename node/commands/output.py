@@ -67,6 +67,12 @@ def plain_text(text: object) -> str:
     )
 
 
+def state_words(model: Mapping[str, Any]) -> str:
+    """The state of a model, as a row of `status` or `models` has it, and how far a load is."""
+    share = model.get("loaded_share")
+    return str(model["state"]) if share is None else f"{model['state']}, {share * 100:.0f} %"
+
+
 def safe(text: object) -> str:
     """Words of others as text alone: they may not move the cursor, nor colour the screen."""
     return escape(plain_text(text))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from node.commands.ask import SOCKET
-from node.commands.output import console, safe, short, show_json, show_table, size
+from node.commands.output import console, safe, short, show_json, show_table, size, state_words
 from node.local.control import call, unheard
 
 DEADLINE_S = 30.0
@@ -39,7 +39,8 @@ def _status(found: Mapping[str, Any]) -> None:
     for model in found["models"]:
         problem = f" [yellow]{safe(model['problem'])}[/yellow]" if model["problem"] else ""
         speed = f", {model['units_per_s']:.1f}/s" if "units_per_s" in model else ""
-        console.print(f"  model {safe(model['name'])}: {model['state']}{speed}{problem}")
+        state = state_words(model)
+        console.print(f"  model {safe(model['name'])}: {state}{speed}{problem}")
     tasks = found["tasks"]
     console.print(
         f"  own tasks: {tasks['accepted']} accepted, {tasks['answered']} answered,"

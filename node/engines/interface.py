@@ -29,6 +29,9 @@ class Part:
     data: bytes
 
 
+# To who asks for a model that is on its way for the first time.
+LOADING_RETRY_S = 5.0
+
 Emit = Callable[[Part], Awaitable[None]]
 
 
@@ -86,6 +89,8 @@ class EngineStatistics:
     # they are unloaded. Models that are loaded when they are asked for.
     quarantined: Mapping[ContentId, str] = field(default_factory=dict)
     resting: frozenset[ContentId] = frozenset()
+    # How much of a load under way is done, from 0 to 1.
+    loading: Mapping[ContentId, float] = field(default_factory=dict)
 
 
 def together(
@@ -100,6 +105,7 @@ def together(
         running=all(it.running for it in parts),
         last_failure=next((it.last_failure for it in parts if it.last_failure), ""),
         quarantined=quarantined,
+        loading={model: share for it in parts for model, share in it.loading.items()},
     )
 
 
@@ -142,6 +148,11 @@ class Engine(Protocol):
 
     def statistics(self) -> EngineStatistics:
         """Counts and the last failure."""
+
+
+def loading_words(share: float) -> str:
+    """What is said of a model that is being loaded."""
+    return f"loading, {share * 100:.0f} %"
 
 
 def ready_model(loaded: Mapping[ContentId, Loaded], job: Job, operations: frozenset[str]) -> Loaded:

@@ -26,11 +26,15 @@ MANIFEST_DEADLINE_S = 3.0
 
 @dataclass(frozen=True, slots=True)
 class CatalogueRow:
-    """A model: what it is called here, and who says that it runs it."""
+    """A model: what it is called here, and who says that it runs it.
+
+    `loaded_share`: how much of it this peer has loaded, from 0 to 1, where it is at that.
+    """
 
     id: ContentId
     name: str
     holders: tuple[PeerId, ...]
+    loaded_share: float | None = None
 
 
 def meanings(
@@ -147,6 +151,10 @@ class Catalogue:
         for model, peers in holders.items():
             name = called.get(model, str(model))
             self._rows[name] = CatalogueRow(model, name, tuple(peers))
+        for model, share in node.dependencies.engine.statistics().loading.items():
+            kept = node.models.manifest_of(model)
+            if model not in holders and kept is not None:
+                self._rows[kept.name] = CatalogueRow(model, kept.name, (), share)
 
     def _unknown(self, name: str) -> str:
         names = sorted({*self._rows, *self._names})

@@ -18,7 +18,7 @@ def listing_router(service: TaskService) -> APIRouter:
         "/v1/models", responses=answers(ModelList), operation_id="listModels", tags=["OpenAI"]
     )
     async def models() -> Response:
-        """The models that peers known here run now."""
+        """The models that peers known here run now, and those that this one is loading."""
         rows = sorted(service.catalogue.rows(), key=lambda it: it.name)
         return JSONResponse({"object": "list", "data": [_row(it) for it in rows]})
 
@@ -59,6 +59,12 @@ def listing_router(service: TaskService) -> APIRouter:
     return router
 
 
+def _state(row: CatalogueRow) -> dict[str, Any]:
+    if row.loaded_share is None:
+        return {}
+    return {"state": "loading", "loaded_share": round(row.loaded_share, 2)}
+
+
 def _row(row: CatalogueRow) -> dict[str, Any]:
     return {
         "id": row.name,
@@ -66,5 +72,5 @@ def _row(row: CatalogueRow) -> dict[str, Any]:
         # Models have no date of birth; clients want a number.
         "created": 0,
         "owned_by": "baton",
-        "x_baton": {"model": str(row.id), "peers": len(row.holders)},
+        "x_baton": {"model": str(row.id), "peers": len(row.holders), **_state(row)},
     }

@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.asking.tasks import TASKS_UNDER_WAY_MAX
+from node.engines.interface import LOADING_RETRY_S, loading_words
 from node.gateway.catalogue import Catalogue
 from node.gateway.errors import ErrorDetail, HttpError, bad, fault_of, not_found, unavailable
 from node.gateway.shares import Shares
@@ -146,11 +147,25 @@ class TaskService:
             with trio.CancelScope(shield=True):
                 return await self.node.tasks.submit(request)
         except InputError as error:
+            self._check_loading(request)
             raise unavailable(
                 str(error), code="model_not_served", retry_after_s=RETRY_AFTER_S
             ) from error
         except BatonError as error:
             raise HttpError(fault_of(error)) from error
+
+    def _check_loading(self, request: TaskRequest) -> None:
+        """HttpError if this peer is about to run the model that nobody runs yet."""
+        loading = self.node.dependencies.engine.statistics().loading
+        for model in [it.model for it in request.stages if it.model is not None]:
+            if model in loading:
+                manifest = self.node.models.manifest_of(model)
+                name = manifest.name if manifest is not None else model
+                raise unavailable(
+                    f"the model {name} is {loading_words(loading[model])}",
+                    code="model_loading",
+                    retry_after_s=LOADING_RETRY_S,
+                )
 
     async def leave(self, request: TaskRequest) -> ContentId:
         """Submit a task that no connection waits for, within its key's share of those."""

@@ -149,7 +149,7 @@ class ModelCommands:
             here = ", ".join(sorted(formats))
             why_not = f"it was started without an engine for {manifest.format} (it runs {here})"
         else:
-            node.loader.start(str(manifest.id), lasting=True)
+            node.loader.start(str(manifest.id))
         return {**told(manifest), "served": not why_not, "why_not": why_not}
 
 
@@ -160,7 +160,7 @@ def own_models(node: Node) -> list[dict[str, Any]]:
         known = _known_as(node, called)
         name, named = (called, {}) if known is None else (known.name, {"id": str(known.id)})
         rows[name] = {"name": name, "state": "failing", **named, "problem": problem}
-    for progress in node.models.progress.values():
+    for progress in node.models.on_their_way():
         rows[progress.name] = {
             "name": progress.name,
             "state": progress.step,
@@ -174,7 +174,9 @@ def own_models(node: Node) -> list[dict[str, Any]]:
     probes = node.probing.probes
     for loaded in node.dependencies.engine.loaded().values():
         problem = probes.problem(loaded.model)
-        if loaded.model in engine.resting:
+        if loaded.model in engine.loading:
+            state = "loading"
+        elif loaded.model in engine.resting:
             # Out of memory until it is asked for; offered all the same.
             state = "resting"
         elif probes.passed(loaded.model):
@@ -191,6 +193,9 @@ def own_models(node: Node) -> list[dict[str, Any]]:
             "profile": loaded.profile,
             "problem": problem,
         }
+    for model, share in engine.loading.items():
+        if (manifest := node.models.manifest_of(model)) is not None and manifest.name in rows:
+            rows[manifest.name]["loaded_share"] = round(share, 2)
     for model, why in engine.quarantined.items():
         manifest = node.models.manifest_of(model)
         name = manifest.name if manifest is not None else str(model)

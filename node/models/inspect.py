@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from node.engines.formats import bert, gguf, onnx_file
+from node.engines.formats import bert, gguf, onnx_file, onnx_shapes
 from node.engines.formats.safetensors import read_table
 from node.engines.host import calls as onnx_calls
 from node.engines.host import embedding
@@ -230,8 +230,9 @@ def _gguf_bytes(files: Mapping[str, Path]) -> int:
 
 
 def _onnx_bytes(files: Mapping[str, Path]) -> int:
-    # The file, its constants as they are computed with, and what the largest bucket computes.
-    return BESIDES_BYTES + 4 * files[onnx_calls.FILES[0]].stat().st_size
+    # The file stays mapped.
+    path = files[onnx_calls.FILES[0]]
+    return BESIDES_BYTES + path.stat().st_size + onnx_shapes.memory_bytes(onnx_file.describe(path))
 
 
 def _bert_bytes(files: Mapping[str, Path]) -> int:

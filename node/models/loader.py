@@ -23,21 +23,26 @@ MODEL_RETRY_S_MAX = 300.0
 
 @dataclass(slots=True)
 class ModelLoader:
-    """Keeps models ready; `problems` says in words why one is not there yet."""
+    """Keeps models ready; `problems` says in words why one is not there yet.
+
+    A model that cannot be served is named there, and the peer goes on. `needed` are those without
+    any of which it would have nothing to do: it ends once none of them can be served.
+    """
 
     models: Models
     probing: Probing
     nursery: trio.Nursery
     problems: dict[str, str] = field(default_factory=dict)
+    needed: set[str] = field(default_factory=set)
     _scopes: dict[str, trio.CancelScope] = field(default_factory=dict)
     _probing: bool = False
 
-    def start(self, name: str, *, lasting: bool = False) -> None:
-        """Have a model served. A fault of the model ends the peer unless it is `lasting`."""
+    def start(self, name: str) -> None:
+        """Have a model served."""
         if name in self._scopes:
             return
         scope = self._scopes[name] = trio.CancelScope()
-        self.nursery.start_soon(self._keep_ready, name, scope, lasting)
+        self.nursery.start_soon(self._keep_ready, name, scope)
         if not self._probing:
             self._probing = True
             self.nursery.start_soon(self.probing.run)
@@ -49,15 +54,17 @@ class ModelLoader:
             if (scope := self._scopes.pop(called, None)) is not None:
                 scope.cancel()
 
-    async def _keep_ready(self, name: str, scope: trio.CancelScope, lasting: bool) -> None:
+    async def _keep_ready(self, name: str, scope: trio.CancelScope) -> None:
         with scope:
             try:
                 await self._made_ready(name)
             except (InputError, EngineMissing, ModelRefused) as error:
                 # Trying again mends none of these; whoever started the peer has to.
-                if not lasting:
-                    raise
                 self.problems[name] = str(error)
+                if name in self.needed:
+                    self.needed.discard(name)
+                    if not self.needed:
+                        raise
 
     async def _made_ready(self, name: str) -> None:
         """Bring a model in and load it; on failure say why and try again, ever more slowly."""

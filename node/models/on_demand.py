@@ -1,25 +1,46 @@
 """An engine that holds more models than fit in memory: loaded on demand, let go by least use.
 
-What is let go stays on offer, and is loaded again for its next job. How much memory a model takes
-is worked out from its files before it is loaded; what would never fit is refused then.
+What is let go stays on offer, and is loaded again for its next job; the others serve meanwhile, and
+several are loaded at once where there is room. How much memory a model takes is worked out from its
+files before it is loaded; what would never fit is refused then. Once it is there, what it was seen
+to take counts where that is more.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import trio
 
 from node.engines.by_format import formats_of
-from node.engines.interface import Emit, Engine, EngineStatistics, Job, Loaded, Output
+from node.engines.interface import (
+    LOADING_RETRY_S,
+    Emit,
+    Engine,
+    EngineStatistics,
+    Job,
+    Loaded,
+    Output,
+    loading_words,
+)
 from node.models.budget import ResidentModel, to_let_go
 from node.models.inspect import memory_bytes
 from wire.content import ContentId
-from wire.errors import EngineError, ModelRefused, TooSlow
+from wire.errors import EngineError, ModelRefused, Refused, TooSlow
 from wire.model import Manifest
 
 Estimate = Callable[[Manifest, Mapping[str, Path]], int]
+
+
+@dataclass(slots=True, eq=False)
+class _Loading:
+    """A load under way. It goes on when nobody waits for it any more: others may want it next."""
+
+    ended: trio.Event = field(default_factory=trio.Event)
+    failure: EngineError | None = None
+    # Whether it has its room: that counts as taken.
+    has_room: bool = False
 
 
 @dataclass(slots=True)
@@ -36,6 +57,7 @@ class _Known:
     held: bool = False
     jobs: int = 0
     refusal: ModelRefused | None = None
+    loading: _Loading | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -48,12 +70,14 @@ class OnDemand:
     nursery: trio.Nursery
     loads: int = 0
     _known: dict[ContentId, _Known] = field(default_factory=dict)
-    # Who wants a model loaded waits here for his turn: so no model starves.
+    # Loads get their room one after the other: so no model starves.
     _turn: trio.Lock = field(default_factory=trio.Lock)
-    # The load under way: it goes on when nobody waits for it any more, for to break it off
-    # would end the worker.
-    _loading: trio.Event | None = None
+    # Set unless a load waits for models in use to be free. Nobody begins to use one until then.
+    _room: trio.Event = field(default_factory=trio.Event)
     _freed: trio.Event = field(default_factory=trio.Event)
+
+    def __post_init__(self) -> None:
+        self._room.set()
 
     @property
     def formats(self) -> frozenset[str] | None:
@@ -86,8 +110,7 @@ class OnDemand:
             self._known[manifest.id] = known
         known.refusal = None
         try:
-            async with self._turn:
-                await self._held(known)
+            await self._brought(known)
         except EngineError:
             if known.ready is None and not known.held:
                 # It never ran here: it is not on offer.
@@ -121,20 +144,22 @@ class OnDemand:
         known = self._known.get(job.model)
         if known is None:
             raise ModelRefused(f"model {job.model.short} is not loaded here", todo="load it first")
-        began_s = trio.current_time()
-        known.used_at_s = began_s
-        if self._turn.locked() or not self._is_there(known):
-            try:
-                with trio.fail_after(job.deadline_s):
-                    async with self._turn:
-                        await self._held(known)
-                        known.jobs += 1
-            except trio.TooSlowError as error:
-                raise TooSlow(f"{known.manifest.name} was not loaded in time") from error
-        else:
-            known.jobs += 1
-        left_s = max(0.0, job.deadline_s - (trio.current_time() - began_s))
+        if known.ready is None and known.loading is not None:
+            raise Refused(
+                f"the model {known.manifest.name} is {self._how_far(known)}",
+                retry_after_s=LOADING_RETRY_S,
+            )
+        known.used_at_s = trio.current_time()
+        late_at_s = known.used_at_s + job.deadline_s
+        with self._in_time(known, late_at_s):
+            while self._is_there(known) and not self._room.is_set():
+                await self._room.wait()
+        # From here on it counts as used: it is not let go before the job is done.
+        known.jobs += 1
         try:
+            with self._in_time(known, late_at_s):
+                await self._brought(known)
+            left_s = max(0.0, late_at_s - trio.current_time())
             return await self.engine.infer(replace(job, deadline_s=left_s), emit)
         finally:
             known.jobs -= 1
@@ -153,77 +178,109 @@ class OnDemand:
         quarantined = {
             model: it.refusal.message for model, it in self._known.items() if it.refusal is not None
         }
+        waiting = {model: 0.0 for model, it in self._known.items() if it.loading is not None}
         return replace(
-            found, quarantined={**quarantined, **found.quarantined}, resting=frozenset(resting)
+            found,
+            quarantined={**quarantined, **found.quarantined},
+            resting=frozenset(resting),
+            loading={**waiting, **found.loading},
         )
 
     def _is_there(self, known: _Known) -> bool:
         return known.held and known.manifest.id in self.engine.loaded()
 
-    async def _held(self, known: _Known) -> None:
-        """Have a model in memory; whoever calls holds the turn."""
-        while self._loading is not None:
-            await self._loading.wait()
-        if self._is_there(known):
-            return
-        if known.refusal is not None:
-            raise known.refusal
-        if why := self.engine.statistics().quarantined.get(known.manifest.id):
-            # Nobody makes room for it meanwhile.
-            raise ModelRefused(f"{known.manifest.name} is put aside: {why}")
-        self._loading = trio.Event()
-        failures: list[EngineError] = []
-        self.nursery.start_soon(self._load, known, failures)
-        await self._loading.wait()
-        if failures:
-            raise failures[0]
-
-    async def _load(self, known: _Known, failures: list[EngineError]) -> None:
-        ended = self._loading
-        assert ended is not None
+    @contextmanager
+    def _in_time(self, known: _Known, late_at_s: float) -> Iterator[None]:
         try:
-            await self._make_room(known)
+            with trio.fail_at(late_at_s):
+                yield
+        except trio.TooSlowError as error:
+            how = self._how_far(known)
+            raise TooSlow(f"{known.manifest.name} was not there in time: {how}") from error
+
+    def _how_far(self, known: _Known) -> str:
+        if known.loading is not None and not known.loading.has_room:
+            return "waiting for other models to be free"
+        return loading_words(self.engine.statistics().loading.get(known.manifest.id, 0.0))
+
+    async def _brought(self, known: _Known) -> None:
+        """Have a model in memory."""
+        while not self._is_there(known):
+            if known.refusal is not None:
+                raise known.refusal
+            if why := self.engine.statistics().quarantined.get(known.manifest.id):
+                # Nobody makes room for it meanwhile.
+                raise ModelRefused(f"{known.manifest.name} is put aside: {why}")
+            if known.loading is None:
+                known.loading = _Loading()
+                self.nursery.start_soon(self._load, known, known.loading)
+            loading = known.loading
+            await loading.ended.wait()
+            if loading.failure is not None:
+                raise loading.failure
+            if not known.jobs:
+                # It was loaded, which is all that was asked: another may have its room by now.
+                return
+
+    async def _load(self, known: _Known, loading: _Loading) -> None:
+        model = known.manifest.id
+        try:
+            async with self._turn:
+                await self._make_room(known)
+                loading.has_room = True
             known.ready = await self.engine.load(known.manifest, known.files)
+            seen_bytes = max(known.memory_bytes, known.ready.memory_bytes)
+            # Never so much that it could not be loaded again.
+            known.memory_bytes = min(self.budget_bytes, seen_bytes)
             known.held = True
             self.loads += 1
-            if self._known.get(known.manifest.id) is not known:
+            if self._known.get(model) is not known:
                 # It was unloaded meanwhile.
-                await self.engine.unload(known.manifest.id)
+                await self.engine.unload(model)
         except ModelRefused as error:
-            failures.append(error)
-            if known.manifest.id in self.engine.statistics().quarantined:
+            loading.failure = error
+            if model in self.engine.statistics().quarantined:
                 known.held = True
             else:
                 known.refusal = error
         except EngineError as error:
-            failures.append(error)
+            loading.failure = error
         finally:
-            self._loading = None
-            ended.set()
+            known.loading = None
+            loading.ended.set()
+            self._wake()
 
     async def _make_room(self, wanted: _Known) -> None:
         """Let go of what was used least recently; those in use are waited for."""
-        while True:
-            there, quarantined = self.engine.loaded(), self.engine.statistics().quarantined
-            held = [
-                ResidentModel(
-                    model=model,
-                    memory_bytes=it.memory_bytes,
-                    used_at_s=it.used_at_s,
-                    busy=it.jobs > 0,
-                )
-                for model, it in self._known.items()
-                if it is not wanted and (model in there or (it.held and model in quarantined))
-            ]
-            gone = to_let_go(held, wanted.memory_bytes, self.budget_bytes)
-            if gone is not None:
-                break
-            await self._freed.wait()
+        try:
+            while (gone := to_let_go(*self._memory(wanted))) is None:
+                if self._room.is_set():
+                    self._room = trio.Event()
+                await self._freed.wait()
+        finally:
+            self._room.set()
         for model in gone:
-            # From here on its jobs wait for their turn to have it loaded.
+            # From here on its jobs have it loaded again.
             self._known[model].held = False
         for model in gone:
             await self.engine.unload(model)
+
+    def _memory(self, wanted: _Known) -> tuple[list[ResidentModel], int, int]:
+        there, quarantined = self.engine.loaded(), self.engine.statistics().quarantined
+        held = [
+            ResidentModel(
+                model=model,
+                memory_bytes=it.memory_bytes,
+                used_at_s=it.used_at_s,
+                busy=it.jobs > 0 or it.loading is not None,
+            )
+            for model, it in self._known.items()
+            if it is not wanted
+            if model in there
+            or (it.held and model in quarantined)
+            or (it.loading is not None and it.loading.has_room)
+        ]
+        return held, wanted.memory_bytes, self.budget_bytes
 
     def _wake(self) -> None:
         self._freed.set()

@@ -163,6 +163,8 @@ class Probing:
         if loaded is None:
             return
         name = loaded.manifest.name
+        if self._loads(model):
+            return
         try:
             with timeouts.fail_after(PROBE_DEADLINE_S):
                 await probe(self.infer_role, self.me, loaded)
@@ -171,11 +173,17 @@ class Probing:
                 self.probes.put_off(model, error.retry_after_s, trio.current_time())
                 return
             why = error.message
-        except (EngineError, WireError, TooSlow) as error:
+        except TooSlow as error:
+            if self._loads(model):
+                return
+            why = error.message
+        except (EngineError, WireError) as error:
             why = error.message
         except ProbeFailed as error:
             why = str(error)
         except trio.TooSlowError:
+            if self._loads(model):
+                return
             why = f"it did not answer within {PROBE_DEADLINE_S:.0f} s"
         else:
             if self.probes.succeeded(model, trio.current_time()):
@@ -183,6 +191,13 @@ class Probing:
             return
         if self.probes.failed(model, why, trio.current_time()):
             self.changed(f"model {name} is set aside: {why}")
+
+    def _loads(self, model: ContentId) -> bool:
+        """Whether a model is being loaded: that takes as long as it takes, and is put off."""
+        loads = model in self.engine.statistics().loading
+        if loads:
+            self.probes.put_off(model, LOOK_EVERY_S, trio.current_time())
+        return loads
 
 
 async def probe(infer: InferRole, me: PeerId, loaded: Loaded) -> None:

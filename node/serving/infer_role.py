@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from node.engines.interface import Engine, Job
+from node.engines.interface import LOADING_RETRY_S, Engine, Job, loading_words
 from node.serving.admission import QueuedJob, QueueSlot
 from node.serving.fair_queue import FairQueue
 from node.serving.nearest import IndexCache, LoadedIndex
@@ -72,6 +72,12 @@ class InferRole:
         assert stage.model is not None
         loaded = self.engine.loaded().get(stage.model)
         if loaded is None:
+            share = self.engine.statistics().loading.get(stage.model)
+            if share is not None:
+                raise Refused(
+                    f"the model {stage.model.short} is {loading_words(share)} here",
+                    retry_after_s=LOADING_RETRY_S,
+                )
             raise Refused(f"the model {stage.model.short} is not loaded here")
         operation = ENGINE_OPERATION.get(stage.operation)
         if operation is None or operation not in loaded.manifest.operations:

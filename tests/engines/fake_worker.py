@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from node.engines.formats.gguf import SLOTS
-from node.engines.host import engine as tinygrad_engine
+from node.engines.host import model_worker
+from node.engines.host.engine import TinygradEngine
 from node.engines.host.launch import EngineConfig
 from node.engines.interface import Job
 from tests.engines.tiny_gguf import gguf_manifest
@@ -48,6 +49,8 @@ class FakeWorker:
     # Every number that it was told to begin with.
     begun: list[int] = field(default_factory=list)
     steps: int = 0
+    # It answers nothing any more.
+    hangs: bool = False
     # How many answers each step went on with.
     moved: list[int] = field(default_factory=list)
     _ended: trio.Event = field(default_factory=trio.Event)
@@ -59,7 +62,13 @@ class FakeWorker:
     async def wait(self) -> None:
         await self._ended.wait()
 
-    async def ask(self, message: Message, *, timeout_s: float) -> Message:
+    async def ask(
+        self,
+        message: Message,
+        *,
+        timeout_s: float,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Message:
         await trio.lowlevel.checkpoint()
         if not self.running:
             raise EngineFailed("the worker ended (signal 9): it said nothing")
@@ -67,6 +76,16 @@ class FakeWorker:
         self.steps += message["do"] == "step"
         # Under a mock clock this is no time, but all who ask meanwhile are in the next step.
         await trio.sleep(0.01)
+        if self.hangs:
+            await trio.sleep_forever()
+        for millionths in self.scene.progress(message):
+            assert on_progress is not None
+            on_progress(millionths)
+            # Close to the longest that a step of a load may take.
+            with trio.move_on_after(50):
+                await self._ended.wait()
+            if not self.running:
+                raise EngineFailed("the worker ended (signal 9): it said nothing")
         try:
             self.scene.before(self, message)
             match message["do"]:
@@ -114,6 +133,8 @@ class Scene:
 
     before: Callable[[FakeWorker, Message], None] = nothing
     after: Callable[[FakeWorker, Message], None] = nothing
+    # What a worker tells of its progress before it answers a message.
+    progress: Callable[[Message], list[int]] = lambda _: []
     missing: str = ""
     lives: list[FakeWorker] = field(default_factory=list)
     asked: list[Message] = field(default_factory=list)
@@ -152,8 +173,8 @@ def take_over(monkeypatch: pytest.MonkeyPatch) -> Scene:
             raise EngineMissing(scene.missing)
         return object()
 
-    monkeypatch.setattr(tinygrad_engine, "open_worker", open_worker)
-    monkeypatch.setattr(tinygrad_engine, "prepare", prepare)
+    monkeypatch.setattr(model_worker, "open_worker", open_worker)
+    monkeypatch.setattr(model_worker, "prepare", prepare)
     return scene
 
 
@@ -176,7 +197,7 @@ def asking(model: ContentId, prompt: str, tokens: int = 4, deadline_s: float = 6
     )
 
 
-async def answered(engine: tinygrad_engine.TinygradEngine, found: dict[str, Any], job: Job) -> None:
+async def answered(engine: TinygradEngine, found: dict[str, Any], job: Job) -> None:
     """Ask, and note the answer or the error by its prompt."""
     prompt = Generation.from_bytes(job.input).prompt
     try:

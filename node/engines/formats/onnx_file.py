@@ -12,6 +12,7 @@ from pathlib import Path
 from node.engines.formats.onnx_graph import Attribute, Graph, GraphNode, OnnxModel, Value
 from node.engines.formats.onnx_operators import check_operators
 from node.engines.formats.onnx_protobuf import Array, ByteSource, FieldKind, Fields, Span
+from node.engines.formats.onnx_shapes import footprint, input_shapes
 from node.engines.formats.onnx_values import NAME_CHARS_MAX, read_constant, read_name, read_value
 from wire.errors import ModelRefused
 
@@ -63,6 +64,8 @@ def describe(path: Path) -> OnnxModel:
     """The model in a file that can be run here; ModelRefused says what is wrong with it."""
     model = read_model(path)
     check_operators(model)
+    # What is too large is refused before anybody is asked for it.
+    footprint(model, input_shapes(model))
     return model
 
 

@@ -42,6 +42,8 @@ _LEARNED = """
 ArrayFeatureExtractor Binarizer FeatureVectorizer Imputer LinearClassifier LinearRegressor
 Normalizer Scaler TreeEnsembleClassifier TreeEnsembleRegressor
 """
+# What is computed number by number.
+ELEMENTWISE = frozenset(_ELEMENTS.split())
 OPERATORS: Mapping[str, frozenset[str]] = {
     STANDARD: frozenset(f"{_ELEMENTS}{_SHAPES}{_SUMS}{_LAYERS}".split()),
     LEARNED: frozenset(_LEARNED.split()),

@@ -94,7 +94,7 @@ class CallRun:
 
 
 class CallScheduler:
-    """See `node.engines.host.format_queue.Work`."""
+    """See `node.engines.host.format_queue.FormatScheduler`."""
 
     operations = frozenset({"call"})
     # One run at work, and the next one ready when it is done.

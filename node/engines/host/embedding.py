@@ -35,7 +35,7 @@ class Batch:
 
 
 class EmbeddingScheduler:
-    """See `node.engines.host.format_queue.Work`; the queue is `node.engines.host.batching`."""
+    """See `node.engines.host.format_queue.FormatScheduler`; `batching` is its queue."""
 
     operations = frozenset({"embed"})
     # One batch at work, and the next one ready when it is done.

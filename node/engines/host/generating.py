@@ -118,7 +118,7 @@ class _Place:
 
 
 class GenerationScheduler:
-    """See `node.engines.host.format_queue.Work`."""
+    """See `node.engines.host.format_queue.FormatScheduler`."""
 
     operations = frozenset({"generate"})
     units_at_once = 2 * SLOTS * ANSWER_TOKENS

@@ -50,13 +50,16 @@ class EngineConfig:
     jobs_max: int = 64
     # A batch takes 0.2 s on one core; a loaded machine is far slower, a hang has no end.
     batch_timeout_s: float = 60.0
-    # Compiling takes fifteen seconds alone, and workers wait for each other's.
-    load_timeout_s: float = 300.0
+    # A load is ended only when nothing of it was done for so long: no byte read, no kernel
+    # compiled. Far longer than any one kernel takes to compile; a guess.
+    load_stall_s: float = 300.0
     restart_delay_s: float = 0.25
     # How much of the time the worker may work on jobs; the rest of it is the machine's owner's.
     share: float = 1.0
     # How far the worker stands back behind the owner's own processes (nice, 0 to 19).
     niceness: int = 0
+    # Models are run side by side on so many cores, one each.
+    cores: int = field(default_factory=lambda: os.cpu_count() or 1)
 
     @property
     def kind(self) -> str:

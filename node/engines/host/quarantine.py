@@ -7,12 +7,9 @@ until a job of it goes well.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from wire.content import ContentId
-from wire.model import Manifest
 
 # One failure may be anybody's; three in a row of one model are the model's.
 FAILURES_MAX = 3
@@ -22,19 +19,17 @@ PAUSE_S_MAX = 86400.0
 MINUTE_S = 60
 HOUR_S = 3600
 
-Kept = tuple[Manifest, Mapping[str, Path]]
-
 
 @dataclass(slots=True)
 class _Record:
-    """`pause_s` is of the last time aside; `again` is what to try then without being asked."""
+    """`pause_s` is of the last time aside; `again`: to be tried then without being asked."""
 
     failures: int = 0
     well_at_s: float = -math.inf
     reason: str = ""
     pause_s: float = 0.0
     until_s: float = -math.inf
-    again: Kept | None = None
+    again: bool = False
 
 
 @dataclass(slots=True)
@@ -50,7 +45,7 @@ class Quarantine:
         """It was loaded and its self test passed. Once put aside, it is then on trial."""
         record = self._of(model)
         record.failures = FAILURES_MAX - 1 if record.pause_s else 0
-        record.again = None
+        record.again = False
 
     def job_failed(self, model: ContentId, now_s: float) -> bool:
         """A job ended with the worker; whether its model is to be put aside for it."""
@@ -64,7 +59,7 @@ class Quarantine:
         record.failures += 1
         return record.failures >= FAILURES_MAX
 
-    def put(self, model: ContentId, reason: str, again: Kept | None, now_s: float) -> None:
+    def put(self, model: ContentId, reason: str, *, again: bool, now_s: float) -> None:
         """Do not run a model from `now_s` on, for twice as long as last time; `reason` is shown."""
         record = self._of(model)
         record.reason = reason
@@ -87,26 +82,23 @@ class Quarantine:
         for model, record in self._records.items():
             if record.until_s > now_s:
                 found[model] = self.refusal(model, now_s)
-            elif record.again is not None:
+            elif record.again:
                 found[model] = f"{record.reason}; it is being tried again"
         return found
 
-    def next_s(self) -> float:
-        """When the next model is to be tried again."""
-        waiting = (it.until_s for it in self._records.values() if it.again is not None)
-        return min(waiting, default=math.inf)
+    def next_s(self, model: ContentId) -> float:
+        """When a model is to be tried again without being asked."""
+        record = self._records.get(model)
+        return record.until_s if record is not None and record.again else math.inf
 
-    def due(self, now_s: float) -> tuple[ContentId, Kept] | None:
-        """A model to try again now, with its files."""
-        for model, record in self._records.items():
-            if record.again is not None and record.until_s <= now_s:
-                return model, record.again
-        return None
+    def due(self, model: ContentId, now_s: float) -> bool:
+        """Whether a model is to be tried again now."""
+        return self.next_s(model) <= now_s
 
-    def want(self, model: ContentId, kept: Kept | None) -> None:
-        """Whether to try it again unasked; without its files only if somebody asks for it."""
+    def want(self, model: ContentId, *, again: bool) -> None:
+        """Whether to try it again unasked; else only if somebody asks for it."""
         if model in self._records:
-            self._records[model].again = kept
+            self._records[model].again = again
 
     def _of(self, model: ContentId) -> _Record:
         return self._records.setdefault(model, _Record())

@@ -7,7 +7,7 @@ worker is then dead: a worker that did not answer in time cannot be told from on
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,8 @@ from wire.errors import EngineError, EngineFailed, EngineMissing, ModelRefused, 
 TAIL_BYTES = 8192
 REASON_CHARS = 240
 LAST_WORDS_S = 1.0
+# What Python, the system and its linker say when there is none left.
+_NO_MEMORY = ("MemoryError", "Cannot allocate memory", "failed to map segment")
 _ANSWERED_ERRORS: dict[str, type[EngineError]] = {
     "ModelRefused": ModelRefused,
     "EngineMissing": EngineMissing,
@@ -84,17 +86,35 @@ class WorkerProcess:
         with timeouts.move_on_after(LAST_WORDS_S):
             await self._quiet.wait()
 
-    async def ask(self, message: dict[str, Value], *, timeout_s: float) -> dict[str, Any]:
+    async def ask(
+        self,
+        message: dict[str, Value],
+        *,
+        timeout_s: float,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> dict[str, Any]:
         """The worker's answer; EngineFailed if there is none, or what it refused with.
 
-        When this raises EngineFailed or is cancelled, the worker is dead.
+        With `on_progress` the worker may say before it answers how far it is, in millionths; then
+        `timeout_s` counts from the last time it did. When this raises EngineFailed or is cancelled,
+        the worker is dead.
         """
+        millionths = 0
         try:
             # A worker that is not let run is not one that hangs.
             with timeouts.fail_after(timeout_s, starved=Processes(lambda: (self.id,))):
                 reply = await self._exchange(to_frame(message))
+            while on_progress is not None and (step := reply.get("progress")) is not None:
+                on_progress(millionths := int(step))
+                with trio.fail_after(timeout_s):
+                    reply = await self._reply()
         except trio.TooSlowError as error:
             self.kill()
+            if on_progress is not None:
+                at = f"{millionths // 10_000} %"
+                raise EngineFailed(
+                    f"its load made no progress for {timeout_s:g} s, at {at}"
+                ) from error
             raise EngineFailed(f"the worker did not answer within {timeout_s:g} s") from error
         except (trio.BrokenResourceError, trio.ClosedResourceError, WireError) as error:
             raise await self._failed() from error
@@ -110,6 +130,9 @@ class WorkerProcess:
     async def _exchange(self, frame: bytes) -> dict[str, Any]:
         assert self._process.stdin is not None, "open_worker makes pipes"
         await self._process.stdin.send_all(frame)
+        return await self._reply()
+
+    async def _reply(self) -> dict[str, Any]:
         head = await self._read(HEAD_BYTES)
         return from_body(await self._read(body_bytes(head)))
 
@@ -133,7 +156,7 @@ class WorkerProcess:
         words = lines[-1][:REASON_CHARS] if lines else "it said nothing"
         code = self._process.returncode or 0
         how = f"signal {-code}" if code < 0 else f"code {code}"
-        if "MemoryError" in words or "Cannot allocate memory" in words:
+        if any(it in words for it in _NO_MEMORY):
             return EngineFailed(
                 f"the worker ran out of memory: {words}", todo="raise the engine's memory limit"
             )

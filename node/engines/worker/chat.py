@@ -1,53 +1,41 @@
 """A conversation as the prompt that a model's own template makes of it. Worker only.
 
-The template may come from anybody: it runs in a sandbox without attributes that matter, and what it
-makes is bounded. One that never ends is ended with the worker, by the engine's deadline.
+The template may come from anybody: it runs in a sandbox that bounds what it does, and whatever it
+does wrong is an error of the one request that it was rendered for.
 """
 
 import json
 from typing import Any
 
 from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from wire import limits
+from node.engines.worker.template_sandbox import (
+    VALUE_CHARS_MAX,
+    Budget,
+    BudgetExceeded,
+    TemplateSandbox,
+)
 from wire.errors import ModelRefused
 
 TEMPLATE_CHARS_MAX = 256 << 10
-PROMPT_CHARS_MAX = 4 * limits.PROMPT_BYTES_MAX
+PROMPT_CHARS_MAX = VALUE_CHARS_MAX
 # What templates that ask for a date are told: answers must not depend on the day.
 DATE = "2024-07-26"
 
 
-# What makes much out of little, or something else each time.
-_NO_FILTERS = ("center", "format", "indent", "random", "wordwrap", "xmlattr")
-_NO_METHODS = frozenset(
-    ("center", "expandtabs", "format", "format_map", "ljust", "rjust", "translate", "zfill")
+# What compiling a template raises: the last three come of Python's own compiler, for what jinja2
+# makes of deep nesting.
+_UNREADABLE = (TemplateError, RecursionError, ValueError, SyntaxError, MemoryError, OverflowError)
+_FAULTS = (
+    TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
 )
-_POWER_MAX = 64
-
-
-class _Surroundings(ImmutableSandboxedEnvironment):
-    """Where no single step of a template takes long, or much memory."""
-
-    intercepted_binops = frozenset(("*", "**", "%"))
-
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        return attr not in _NO_METHODS and super().is_safe_attribute(obj, attr, value)
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "*":
-            sized = [len(it) for it in (left, right) if isinstance(it, str | list | tuple)]
-            times = [it for it in (left, right) if isinstance(it, int)]
-            if sized and max(times, default=0) * max(sized) > PROMPT_CHARS_MAX:
-                raise OverflowError("a text repeated too often")
-        elif operator == "**" and max(abs(left), abs(right)) > _POWER_MAX:
-            raise OverflowError("a power too large")
-        elif operator == "%" and isinstance(left, str):
-            raise TypeError("texts are not formatted here")
-        if any(isinstance(it, int) and it.bit_length() > 1024 for it in (left, right)):
-            raise OverflowError("a number too large")
-        return super().call_binop(context, operator, left, right)
 
 
 class ChatTemplate:
@@ -57,23 +45,19 @@ class ChatTemplate:
         if len(source) > TEMPLATE_CHARS_MAX:
             raise ModelRefused(f"a chat template of {len(source)} characters")
         self._names = names
-        surroundings = _Surroundings(
-            trim_blocks=True,
-            lstrip_blocks=True,
-            extensions=["jinja2.ext.loopcontrols"],
-            # What never runs is not worked out either.
-            optimized=False,
-        )
-        for name in _NO_FILTERS:
-            del surroundings.filters[name]
-        del surroundings.globals["lipsum"]
-        surroundings.filters["tojson"] = _to_json
-        surroundings.globals["raise_exception"] = _raise
-        surroundings.globals["strftime_now"] = _date
+        self._sandbox = TemplateSandbox()
+        self._sandbox.add_filter("tojson", _to_json)
+        self._sandbox.globals["raise_exception"] = _raise
+        self._sandbox.globals["strftime_now"] = _date
         try:
-            self._template = surroundings.from_string(source) if source else None
-        except (TemplateError, RecursionError, ValueError) as error:
+            self._template = self._sandbox.from_string(source) if source else None
+        except _UNREADABLE as error:
             raise ModelRefused(f"the chat template cannot be read: {_words(error)}") from error
+
+    @property
+    def budget(self) -> Budget:
+        """What the last render left of what it might use."""
+        return self._sandbox.budget
 
     def prompt(self, messages: str, tools: str) -> str:
         """The prompt for `messages` and `tools`, both JSON; ModelRefused with the reason."""
@@ -82,29 +66,26 @@ class ChatTemplate:
                 "the model has no chat template", todo="give it a prompt instead of messages"
             )
         said, usable = _array(messages, "messages"), _array(tools, "tools") if tools else None
+        budget = self._sandbox.budget = Budget()
         parts: list[str] = []
         size = 0
         try:
-            for part in self._template.generate(
-                messages=said, tools=usable, add_generation_prompt=True, **self._names
-            ):
-                parts.append(part)
-                size += len(part)
-                if size > PROMPT_CHARS_MAX:
-                    raise ModelRefused(
-                        f"the chat template makes over {PROMPT_CHARS_MAX} characters"
-                    )
-        except (
-            TemplateError,
-            ArithmeticError,
-            AttributeError,
-            LookupError,
-            OverflowError,
-            MemoryError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
+            with budget.counting_lines():
+                for part in self._template.generate(
+                    messages=said, tools=usable, add_generation_prompt=True, **self._names
+                ):
+                    parts.append(part)
+                    size += len(part)
+                    if size > PROMPT_CHARS_MAX:
+                        raise ModelRefused(
+                            f"the chat template makes over {PROMPT_CHARS_MAX} characters"
+                        )
+        except BudgetExceeded as error:
+            raise ModelRefused(
+                f"the chat template does too much with these messages: {error}",
+                todo="send fewer or shorter ones, or a prompt instead",
+            ) from error
+        except _FAULTS as error:
             raise ModelRefused(
                 f"the chat template does not take these messages: {_words(error)}"
             ) from error

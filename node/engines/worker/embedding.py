@@ -66,7 +66,9 @@ def load(manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> Loa
     tokens = read_tokens(
         files["tokenizer.json"], tokens_max=shape.tokens_max, vocabulary=len(weights.words)
     )
+    place.progress.at(0.1)
     encoder = Encoder(shape, weights, Matmul(blocked=Device.DEFAULT == "CPU"))
     key = " ".join((str(manifest.id), place.versions, str(DEV.value)))
-    graphs = GraphCache(place.cache, key).collect(shape.buckets, encoder.capture)
+    with place.progress.part(0.2, 1.0):
+        graphs = GraphCache(place, key).collect(shape.buckets, encoder.capture)
     return LoadedEmbedder(shape, tokens, encoder, graphs, memory_bytes())

@@ -13,23 +13,31 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, Self
 
+from tinygrad.engine import realize
 from tinygrad.uop.ops import UOp
 
+from node.engines.worker.device import WorkerDevice
+from node.engines.worker.load_progress import LoadProgress
 from wire.errors import EngineMissing
 
 # Changes whenever a graph or a kernel of ours does: old files are then not found.
 LAYOUT = 2
 DIGEST_BYTES = 32
 FILE_BYTES_MAX = 1 << 30
+WAIT_S = 0.1
+# Kernels of a graph that only prepares another.
+FEW = 4
 
 
 class GraphCache:
     """The graphs of one model in one folder. `key` names all they depend on but the bucket."""
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self._folder = folder
+    def __init__(self, place: WorkerDevice, key: str) -> None:
+        self._folder = place.cache
+        self._progress = place.progress
         self._key = f"{LAYOUT} {key}"
 
     def collect(self, buckets: Sequence[int], capture: Callable[[int], Any]) -> dict[int, Any]:
@@ -40,16 +48,28 @@ class GraphCache:
         """
         _own(self._folder)
         found: dict[int, Any] = {}
-        for wait in (False, True):
-            for bucket in buckets:
-                if bucket not in found and (graph := self._get(bucket)) is not None:
-                    found[bucket] = graph
-                if bucket in found:
-                    continue
-                with _locked(self._path(bucket).with_suffix(".lock"), wait=wait) as held:
-                    if held:
-                        found[bucket] = self._get(bucket) or self._make(bucket, capture)
+        with _watching(self._progress):
+            while left := [it for it in buckets if it not in found]:
+                before = len(found)
+                for bucket in left:
+                    done = len(found) / len(buckets)
+                    with self._progress.part(done, done + 1 / len(buckets)):
+                        graph = self._one(bucket, capture)
+                    if graph is not None:
+                        found[bucket] = graph
+                if len(found) == before:
+                    # Another worker is at them. It ends or dies, and then the locks are free.
+                    Event().wait(WAIT_S)
         return found
+
+    def _one(self, bucket: int, capture: Callable[[int], Any]) -> Any:
+        """One graph; None while another worker makes it."""
+        if (graph := self._get(bucket)) is not None:
+            return graph
+        with _locked(self._path(bucket).with_suffix(".lock")) as held:
+            if not held:
+                return None
+            return self._get(bucket) or self._make(bucket, capture)
 
     def _path(self, bucket: int) -> Path:
         name = hashlib.sha256(f"{self._key} {bucket}".encode()).hexdigest()[:40]
@@ -101,12 +121,43 @@ def _own(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
+def _locked(path: Path) -> Iterator[bool]:
     """Whether the lock is held; the system gives it back if its holder dies."""
     with path.open("wb") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:
             yield True
+
+
+@contextmanager
+def _watching(progress: LoadProgress) -> Iterator[None]:
+    """Have tinygrad's own bar of compiled kernels move ours."""
+
+    class Bar:
+        """Stands for `tinygrad.helpers.tqdm`, as the compiler of kernels uses it."""
+
+        def __init__(self, *, total: int, **_: Any) -> None:
+            self.total, self.done = total, 0
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            """Nothing to put away."""
+
+        def set_description(self, _words: str) -> None:
+            """Nobody reads which kernel it is."""
+
+        def update(self, count: int) -> None:
+            self.done += count
+            # What is worked out on the way compiles a few for itself.
+            progress.at(self.done / self.total if self.total > FEW else 0.0)
+
+    before, realize.tqdm = realize.tqdm, Bar
+    try:
+        yield
+    finally:
+        realize.tqdm = before

@@ -16,6 +16,7 @@ from node.engines.worker.device import WorkerDevice
 from node.engines.worker.gguf_tokens import TokenTable, read_table
 from node.engines.worker.grammar import Grammars
 from node.engines.worker.graph_cache import GraphCache
+from node.engines.worker.load_progress import LoadProgress
 from node.engines.worker.matmul import Matmul
 from node.engines.worker.sequence import FAULTS, TokenSequence, refusal_of
 from node.engines.worker.slots import SlotRow, Slots
@@ -26,15 +27,23 @@ from wire.generation import Generation
 from wire.model import Manifest
 
 WARM_UP_STEPS = 4
+# What is done of a load once all weights are read.
+READ = 0.3
 
 
 class LoadedLanguageModel:
     """One model, ready to run; `answer` does one step."""
 
     def __init__(
-        self, manifest: Manifest, table: TokenTable, language: LanguageModel, sizes: Sequence[int]
+        self,
+        manifest: Manifest,
+        table: TokenTable,
+        language: LanguageModel,
+        sizes: Sequence[int],
+        progress: LoadProgress,
     ) -> None:
         self._id = manifest.id
+        self._progress = progress
         self._table = table
         self._language = language
         self._sizes = sizes
@@ -56,7 +65,8 @@ class LoadedLanguageModel:
     def warm_up(self) -> tuple[float, float]:
         """Tokens in a second where every slot is busy, and where one is."""
         rows = [SlotRow(0, slot, 0) for slot in range(self._language.slots)]
-        for size in self._sizes:
+        for done, size in enumerate(self._sizes):
+            self._progress.at(done / len(self._sizes))
             logits = self._language.run((rows * size)[:size])
             if logits is not None and not np.isfinite(logits).all():
                 raise ModelRefused("the model answered with numbers that are not finite")
@@ -130,11 +140,15 @@ def load(manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> Loa
     model = describe(files[FILE])
     table = read_table(model)
     slots = _slots(model, place)
-    language = LanguageModel(model, slots, Matmul(blocked=Device.DEFAULT == "CPU"))
+    with place.progress.part(0.0, READ):
+        language = LanguageModel(
+            model, slots, Matmul(blocked=Device.DEFAULT == "CPU"), place.progress
+        )
     key = " ".join((str(manifest.id), place.versions, str(DEV.value), f"{slots} slots"))
     sizes = (*ANSWERING, *READING) if language.exact else (max(ANSWERING), *READING)
-    language.ready(GraphCache(place.cache, key).collect(sizes, language.capture))
-    return LoadedLanguageModel(manifest, table, language, sizes)
+    with place.progress.part(READ, 1.0):
+        language.ready(GraphCache(place, key).collect(sizes, language.capture))
+    return LoadedLanguageModel(manifest, table, language, sizes, place.progress)
 
 
 def _slots(model: GgufModel, place: WorkerDevice) -> int:

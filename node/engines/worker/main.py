@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, Protocol
 
 from node.engines.frames import read_frame, to_frame
 from node.engines.worker.device import WorkerDevice
+from node.engines.worker.load_progress import LoadProgress
 from wire.codec import Value
-from wire.content import ContentId
 from wire.errors import EngineError
 from wire.model import Manifest
 
@@ -26,6 +26,10 @@ LOADERS = {
     "gguf": "node.engines.worker.language_model:load",
     "onnx": "node.engines.worker.onnx:load",
 }
+
+
+# What is done of a load before the model is run for the first time.
+LOADED = 0.95
 
 
 class LoadedModel(Protocol):
@@ -45,11 +49,11 @@ class LoadedModel(Protocol):
 
 
 class Worker:
-    """Answers one message after the other."""
+    """Holds one model, and answers one message after the other."""
 
     def __init__(self, place: WorkerDevice) -> None:
         self._place = place
-        self._models: dict[bytes, LoadedModel] = {}
+        self._model: LoadedModel | None = None
 
     def answer(self, message: dict[str, Any]) -> dict[str, Value]:
         """Do what one message asks, and return the answer's fields; EngineError if it cannot."""
@@ -57,19 +61,19 @@ class Worker:
             case "load":
                 files = {name: Path(path) for name, path in message["files"].items()}
                 manifest = Manifest.from_bytes(message["manifest"])
-                model = self._load(manifest, files)
-                speed, alone = model.warm_up()
-                self._models[manifest.id] = model
+                with self._place.progress.part(0.0, LOADED):
+                    model = self._load(manifest, files)
+                with self._place.progress.part(LOADED, 1.0):
+                    speed, alone = model.warm_up()
+                self._model = model
                 return {
                     "memory_bytes": model.memory_bytes,
                     "units_per_s": speed,
                     "job_units_per_s": alone,
                 }
-            case "unload":
-                self._models.pop(ContentId(message["model"]), None)
-                return {}
             case _:
-                return self._models[message["model"]].answer(message)
+                assert self._model is not None, "the engine has loaded one"
+                return self._model.answer(message)
 
     def _load(self, manifest: Manifest, files: dict[str, Path]) -> LoadedModel:
         module, _, name = LOADERS[manifest.format].partition(":")
@@ -97,7 +101,13 @@ def main(cache: str, versions: str, memory_bytes_max: int) -> None:
     os.dup2(2, 1)
     if memory_bytes_max:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes_max, memory_bytes_max))
-    serve(Worker(WorkerDevice(Path(cache), versions, memory_bytes_max)), sys.stdin.buffer, target)
+
+    def report(millionths: int) -> None:
+        target.write(to_frame({"progress": millionths}))
+        target.flush()
+
+    place = WorkerDevice(Path(cache), versions, memory_bytes_max, LoadProgress(report))
+    serve(Worker(place), sys.stdin.buffer, target)
 
 
 if __name__ == "__main__":

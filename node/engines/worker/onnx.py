@@ -17,9 +17,10 @@ from tinygrad import Tensor
 from tinygrad.helpers import DEV
 
 from node.engines.formats.onnx_file import describe
-from node.engines.formats.onnx_graph import Value
+from node.engines.formats.onnx_graph import OnnxModel, Value
 from node.engines.formats.onnx_protobuf import Array
-from node.engines.formats.onnx_wire import CALL_BYTES_MAX, Signature, is_batch, row_bytes
+from node.engines.formats.onnx_shapes import RUN_BYTES_MAX, bucket_rows, footprint
+from node.engines.formats.onnx_wire import CALL_BYTES_MAX, Signature, is_batch
 from node.engines.worker.device import WorkerDevice, memory_bytes
 from node.engines.worker.graph_cache import GraphCache
 from node.engines.worker.onnx_graph import CompiledGraph, Shapes
@@ -29,12 +30,14 @@ from wire.errors import ModelRefused
 from wire.model import Manifest
 
 FILE = "model.onnx"
-BUCKETS = (1, 8, 64)
 # Changes whenever a graph is built in another way: old files are then not found.
 LAYOUT = 1
 # Graphs for shapes that come with calls; each took time to compile and takes memory.
 SHAPES_MAX = 16
 SEED = 1
+_GIVE_WHOLE_NUMBERS = frozenset(
+    ("ArgMax", "ArgMin", "Cast", "CastLike", "EyeLike", "Shape", "Size", "TopK")
+)
 REPEATS = 4
 
 
@@ -44,6 +47,7 @@ class Ready:
 
     jit: Any
     sources: list[Tensor]
+    work_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -124,12 +128,25 @@ class LoadedOnnx:
         }
 
     def _for_shapes(self, shapes: Shapes) -> Ready:
-        if shapes not in self.shapes:
-            self.shapes[shapes] = Ready(self.graph.capture(shapes), self.graph.sources(shapes))
-        self.shapes.move_to_end(shapes)
-        while len(self.shapes) > SHAPES_MAX:
+        if (ready := self.shapes.pop(shapes, None)) is None:
+            work_bytes = footprint(self.graph.model, shapes).work_bytes
+            if work_bytes > RUN_BYTES_MAX:
+                raise ModelRefused(
+                    f"it would take {work_bytes >> 20} MiB, at most {RUN_BYTES_MAX >> 20} MiB"
+                )
+            self._let_go(work_bytes)
+            jit = self.graph.capture(shapes, _sample_of(self.graph.model.inputs, shapes))
+            ready = Ready(jit, self.graph.sources(shapes), work_bytes)
+        self.shapes[shapes] = ready
+        return ready
+
+    def _let_go(self, work_bytes: int) -> None:
+        """Forget graphs of shapes that were used longest ago, as far as another has need."""
+        while self.shapes and (
+            len(self.shapes) >= SHAPES_MAX
+            or work_bytes + sum(it.work_bytes for it in self.shapes.values()) > RUN_BYTES_MAX
+        ):
             self.shapes.popitem(last=False)
-        return self.shapes[shapes]
 
 
 def load(manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> LoadedOnnx:
@@ -142,12 +159,13 @@ def load(manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> Loa
             raise ModelRefused(f"the input {value.name} has no shape that can be filled")
     graph = CompiledGraph(model)
     key = " ".join(("onnx", str(LAYOUT), str(manifest.id), place.versions, str(DEV.value)))
-    cache = GraphCache(place.cache, key)
+    cache = GraphCache(place, key)
     buckets = _buckets(graph, cache) if is_batch(model.inputs) else {}
     made = LoadedOnnx(graph, buckets)
     if not buckets:
-        shapes = _shapes(_sample(model.inputs, 1))
-        found = cache.collect((0,), lambda _: graph.capture(shapes))
+        sample = _sample(model.inputs, 1)
+        shapes = _shapes(sample)
+        found = cache.collect((0,), lambda _: graph.capture(shapes, sample))
         made.shapes[shapes] = Ready(found[0], graph.sources(shapes))
     _compare(made, files[FILE])
     return made
@@ -158,6 +176,9 @@ def _compare(made: LoadedOnnx, path: Path) -> None:
     inputs, outputs = made.graph.model.inputs, made.graph.model.outputs
     rows, ready = max(made.buckets.items(), default=(1, next(iter(made.shapes.values()), None)))
     assert ready is not None, "one graph at least was captured"
+    if _divides_whole_numbers(made.graph.model):
+        # Such a division may end the other engine, and with it this process.
+        return
     arrays = _sample(inputs, rows)
     theirs = reference(path, [it.name for it in inputs], arrays)
     if theirs is not None:
@@ -165,17 +186,36 @@ def _compare(made: LoadedOnnx, path: Path) -> None:
         check_agrees([it.name for it in outputs], ours, theirs)
 
 
+def _divides_whole_numbers(model: OnnxModel) -> bool:
+    """Whether a whole number may be divided by 0 or by -1, as far as the file shows."""
+    constants = dict(model.graph.constants)
+    whole = any(np.dtype(it.kind).kind != "f" for it in model.inputs)
+    for node in model.graph.nodes:
+        value = node.attributes.get("value")
+        if node.operator == "Constant" and isinstance(value, np.ndarray):
+            constants[node.outputs[0]] = value
+        whole = whole or node.operator in _GIVE_WHOLE_NUMBERS
+        if node.operator in ("Div", "Mod"):
+            by = constants.get(node.inputs[1])
+            if by is None and whole:
+                return True
+            if by is not None and by.dtype.kind in "iu" and np.isin(by, (0, -1)).any():
+                return True
+    return False
+
+
 def _buckets(graph: CompiledGraph, cache: GraphCache) -> dict[int, Ready]:
     """The buckets whose rows agree to the bit; none if the model is no function of rows."""
     inputs = graph.model.inputs
-    size_bytes = sum(map(row_bytes, inputs))
-    sizes = [it for it in BUCKETS if it == 1 or it * size_bytes <= CALL_BYTES_MAX]
+    sizes = bucket_rows(graph.model)
 
     def shapes(rows: int) -> Shapes:
         return tuple((rows, *_sizes(value)[1:]) for value in inputs)
 
     try:
-        found = cache.collect(sizes, lambda rows: graph.capture(shapes(rows)))
+        found = cache.collect(
+            sizes, lambda rows: graph.capture(shapes(rows), _sample_of(inputs, shapes(rows)))
+        )
     except ModelRefused:
         # Some are exported with a batch of one written into them, whatever their inputs say.
         return {}
@@ -230,12 +270,16 @@ def _shapes(arrays: Sequence[Array]) -> Shapes:
 
 
 def _sample(inputs: Sequence[Value], rows: int) -> list[Array]:
-    """Made-up inputs, the same each time: small numbers, that are good as indices too."""
+    """Made-up inputs, the same each time, of one row or of more where the first dimension is."""
+    shapes = (_sizes(it) for it in inputs)
+    return _sample_of(inputs, [(rows, *it[1:]) if rows > 1 else it for it in shapes])
+
+
+def _sample_of(inputs: Sequence[Value], shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+    """Small numbers, that are good as indices too."""
     chance = np.random.default_rng(SEED)
     arrays = []
-    for value in inputs:
-        shape = _sizes(value)
-        shape = (rows, *shape[1:]) if rows > 1 else shape
+    for value, shape in zip(inputs, shapes, strict=True):
         if np.dtype(value.kind).kind == "f":
             arrays.append(chance.standard_normal(shape).astype(value.kind))
         else:

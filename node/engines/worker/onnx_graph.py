@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tinygrad import Tensor, TinyJit, dtypes
 from tinygrad.device import CompileError
+from tinygrad.engine.jit import JitError
 from tinygrad.nn.onnx import (
     Domain,
     OnnxNode,
@@ -27,6 +28,7 @@ from node.engines.formats.onnx_protobuf import Array
 from node.engines.formats.onnx_values import ELEMENTS_MAX
 from node.engines.worker.buffers import placed, write, zeros
 from node.engines.worker.onnx_ops import OPERATORS, options
+from node.engines.worker.onnx_standard import STANDARD
 from wire.errors import ModelRefused
 
 # More numbers than that make no shape.
@@ -38,6 +40,7 @@ _FAULTS = (
     AssertionError,
     AttributeError,
     CompileError,
+    JitError,
     LookupError,
     RuntimeError,
     TypeError,
@@ -54,24 +57,37 @@ class CompiledGraph:
         self._values = {name: self._place(it) for name, it in model.graph.constants.items()}
         self._nodes = tuple(self._node(node) for node in model.graph.nodes)
 
-    def capture(self, shapes: Shapes) -> Any:
-        """Compile the graph for inputs of these shapes; ModelRefused names the operator."""
+    def capture(self, shapes: Shapes, sample: Sequence[Array] = ()) -> Any:
+        """Compile the graph for inputs of these shapes; ModelRefused names the operator.
+
+        It is run once, on `sample` where that is given.
+        """
         runner = _Runner(self.model, self._values, self._nodes, shapes)
         sources = self.sources(shapes)
+        for source, array in zip(sources, sample, strict=bool(sample)):
+            write(source.uop.base.realized, array)
         names = [value.name for value in self.model.inputs]
 
         def once(sources: list[Tensor], constants: list[Tensor]) -> list[Tensor]:
-            found = runner(dict(zip(names, sources, strict=True)))
-            answers = self._answers(found, [*sources, *constants])
+            found = runner(dict(zip(names, sources, strict=True))) | fixed
+            answers = self._answers(found, [*sources, *constants, *fixed.values()])
             Tensor.realize(*answers)
             return answers
 
+        fixed: dict[str, Tensor] = {}
         captured = TinyJit(once)
         # Begin with the capture: what is worked out before it would be thrown away.
         captured.cnt = 1
         with _refused("the model"):
-            # What tinygrad wants as plain numbers is worked out before anything is captured.
-            runner(dict(zip(names, sources, strict=True)))
+            # What tinygrad wants as plain numbers is worked out before anything is captured, and
+            # what depends on nothing that comes in: a captured graph does not compute that.
+            found = runner(dict(zip(names, sources, strict=True)))
+            given = {tensor.uop.base for tensor in (*sources, *self._constants)}
+            fixed |= {
+                it.name: placed(found[it.name].cast(_dtype(it.kind)).numpy())
+                for it in self.model.outputs
+                if not given & set(found[it.name].uop.toposort())
+            }
             captured(sources, self._constants)
         return captured
 
@@ -95,10 +111,7 @@ class CompiledGraph:
         known = {tensor.uop.base for tensor in inputs}
         answers = []
         for value in self.model.outputs:
-            answer = found[value.name]
-            if not isinstance(answer, Tensor):
-                answer = Tensor(answer)
-            answer = answer.cast(_dtype(value.kind))
+            answer = found[value.name].cast(_dtype(value.kind))
             # An input that is handed through must not be the buffer that is written next.
             answers.append(answer.clone() if answer.uop.base in known else answer.contiguous())
         return answers
@@ -148,7 +161,7 @@ class _Runner(OnnxRunner):  # type: ignore[misc]
         )
         self.const_names = {*values, *(it.outputs[0] for it in nodes if it.op == "Constant")}
         self.variable_dims: dict[str, int] = {}
-        self.onnx_ops = {**onnx_ops, **OPERATORS}
+        self.onnx_ops = {**onnx_ops, **STANDARD, **OPERATORS}
         self._python_const_cache = _plain_constants(model)
 
     def _select_op(self, op: str, required_opset: OpSetId) -> Callable[..., Any]:
@@ -172,6 +185,9 @@ class _Runner(OnnxRunner):  # type: ignore[misc]
         """What shapes are made of must not depend on the numbers that come in: a captured graph
         would keep the first ones for ever."""
         value = self.graph_values[name]
+        if op == "Dropout" and idx:
+            # How much it would drop while a model is trained.
+            return None
         plain = idx in required_input_python_consts.get(op, ())
         if plain and isinstance(value, Tensor) and name not in self._python_const_cache:
             given = {self.graph_values[it].uop.base for it in self.graph_inputs}

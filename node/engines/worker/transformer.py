@@ -19,6 +19,7 @@ from node.engines.worker.attention import BLOCKS, LANES, Attention, squares
 from node.engines.worker.buffers import placed, write, zeros
 from node.engines.worker.gguf import read_array
 from node.engines.worker.graph_replay import replay
+from node.engines.worker.load_progress import LoadProgress
 from node.engines.worker.matmul import Matmul
 from node.engines.worker.slots import SlotRow
 
@@ -30,8 +31,11 @@ READING = (32, 128)
 class LanguageModel:
     """The weights and the kept keys and values on the device, and the graphs over them."""
 
-    def __init__(self, model: GgufModel, slots: int, products: Matmul) -> None:
+    def __init__(
+        self, model: GgufModel, slots: int, products: Matmul, progress: LoadProgress
+    ) -> None:
         self.model = model
+        self._progress = progress
         self.slots = slots
         self.context = model.context // LANES * LANES
         self._products = products
@@ -79,6 +83,8 @@ class LanguageModel:
             return [products.weight(matrix), placed(bias)]
 
         for number in range(model.layers):
+            # Keys and values, which are written after them, take about as long.
+            self._progress.at(0.6 * number / model.layers)
             at = f"blk.{number}."
             yield vector(f"{at}attn_norm.weight")
             yield from matrices("attn_q attn_k attn_v", "all" if model.biases else "")

@@ -172,14 +172,18 @@ async def test_the_engine_says_which_file_is_missing_or_of_another_size(
             await engine.load(manifest, files)
 
 
-async def test_the_workers_refusal_reaches_the_caller_and_the_worker_lives_on(
+async def test_the_workers_refusal_reaches_the_caller_and_other_workers_live_on(
     open_engine, tmp_path: Path
 ) -> None:
-    bad, files = write_tiny(tmp_path, weights=without(BIAS))
+    good, files = write_tiny(tmp_path)
     async with open_engine() as engine:
-        with pytest.raises(ModelRefused, match="lacks the tensor"):
-            await engine.load(bad, files)
-        worker = engine.worker_id
-        good, files = write_tiny(tmp_path)
         await engine.load(good, files)
-        assert engine.worker_id == worker
+        workers = engine.worker_ids
+        folder = tmp_path / "bad"
+        folder.mkdir()
+        bad, bad_files = write_tiny(folder, weights=without(BIAS))
+        with pytest.raises(ModelRefused, match="lacks the tensor"):
+            await engine.load(bad, bad_files)
+        # Its own has ended; the other one lives on.
+        assert engine.worker_ids == workers
+        assert set(workers) == {good.id}

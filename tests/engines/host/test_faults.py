@@ -55,7 +55,7 @@ async def test_a_batch_whose_worker_dies_or_hangs_is_answered_after_a_restart(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
             await until_busy(engine, done)
-            os.kill(engine.worker_id, blow)
+            os.kill(engine.worker_ids[manifest.id], blow)
         assert answers == [undisturbed]
         assert engine.statistics().restarts == 1
         assert engine.statistics().last_failure
@@ -65,10 +65,10 @@ async def test_a_worker_that_dies_idle_is_back_before_the_next_job(open_engine, 
     manifest, files = write_tiny(tmp_path)
     async with open_engine() as engine:
         await engine.load(manifest, files)
-        first = engine.worker_id
+        first = engine.worker_ids[manifest.id]
         os.kill(first, signal.SIGKILL)
         with trio.fail_after(30):
-            while engine.worker_id in (first, None):
+            while engine.worker_ids.get(manifest.id) in (first, None):
                 await trio.sleep(0.01)
         assert (await engine.infer(job(manifest.id, "a"))).units == 1
 
@@ -77,7 +77,7 @@ async def test_nothing_outlives_the_block(open_engine, tmp_path) -> None:
     manifest, files = write_tiny(tmp_path)
     async with open_engine() as engine:
         await engine.load(manifest, files)
-        worker = engine.worker_id
+        worker = engine.worker_ids[manifest.id]
         os.kill(worker, 0)
     with pytest.raises(ProcessLookupError):
         os.kill(worker, 0)
@@ -135,7 +135,7 @@ async def test_two_models_are_both_back_after_a_crash(open_engine, tmp_path) -> 
         for manifest in (one, other):
             await engine.load(manifest, files)
         before = [await engine.infer(job(m.id, "a b", "c")) for m in (one, other)]
-        os.kill(engine.worker_id, signal.SIGKILL)
+        os.kill(engine.worker_ids[manifest.id], signal.SIGKILL)
         after = [await engine.infer(job(m.id, "a b", "c")) for m in (one, other)]
         assert before == after
         assert Vectors.from_bytes(after[0].data).rows == 2

@@ -92,7 +92,7 @@ async def test_each_answer_is_the_same_alone_in_a_batch_and_after_a_crash(
             done = engine.statistics().units_done
             while engine.statistics().units_done < done + 40:
                 await trio.sleep(0.001)
-            os.kill(engine.worker_id, signal.SIGKILL)
+            os.kill(engine.worker_ids[jobs[0].model], signal.SIGKILL)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(kill)
@@ -287,17 +287,20 @@ async def test_a_model_beyond_the_memory_is_refused_before_it_is_read(
             await engine.load(*gguf_manifest(file))
 
 
-async def test_a_template_that_never_ends_is_ended_and_the_others_are_answered(
+async def test_a_template_that_never_ends_is_refused_and_no_worker_ends(
     open_engine, tmp_path: Path, file: Path
 ) -> None:
     endless = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
     bad = write_gguf(tmp_path / "bad.gguf", seed=7, chat=endless)
     messages = json.dumps(MESSAGES)
-    async with open_engine(batch_timeout_s=1.5) as engine:
+    async with open_engine() as engine:
         await engine.load(*gguf_manifest(file))
         await engine.load(*gguf_manifest(bad, "bad"))
         model = gguf_manifest(bad, "bad")[0].id
         asked = replace(asking(file, messages=messages, tokens=4), model=model)
-        with pytest.raises(Exception, match="did not answer within"):
+        with pytest.raises(ModelRefused, match="does too much"):
             await engine.infer(asked)
         assert (await engine.infer(asking(file, tokens=4))).units == 4
+        plain = replace(asking(file, tokens=4), model=model)
+        assert (await engine.infer(plain)).units == 4
+        assert engine.statistics().restarts == 0

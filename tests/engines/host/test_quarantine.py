@@ -44,7 +44,7 @@ def test_failures_are_counted_from_the_last_job_that_went_well() -> None:
 def test_pauses_double_up_to_a_day_and_are_short_again_once_it_is_well() -> None:
     quarantine, now_s, pauses = Quarantine(), 0.0, []
     for _ in range(10):
-        quarantine.put(MODEL, "it died", None, now_s)
+        quarantine.put(MODEL, "it died", again=False, now_s=now_s)
         until_s = next(at for at in range(10**6) if not quarantine.refusal(MODEL, now_s + at))
         pauses.append(until_s)
         now_s += until_s
@@ -54,7 +54,7 @@ def test_pauses_double_up_to_a_day_and_are_short_again_once_it_is_well() -> None
     assert pauses[:3] == [PAUSE_S_MIN, 2 * PAUSE_S_MIN, 4 * PAUSE_S_MIN]
     assert pauses[-2:] == [PAUSE_S_MAX, PAUSE_S_MAX]
     quarantine.job_went_well(MODEL, now_s)
-    quarantine.put(MODEL, "it died", None, now_s)
+    quarantine.put(MODEL, "it died", again=False, now_s=now_s)
     assert quarantine.refusal(MODEL, now_s) == "it died; tried again in 10 min"
 
 
@@ -64,7 +64,7 @@ def test_pauses_double_up_to_a_day_and_are_short_again_once_it_is_well() -> None
 def test_it_says_in_words_when_it_is_tried_again(pauses: int, words: str) -> None:
     quarantine = Quarantine()
     for _ in range(pauses):
-        quarantine.put(MODEL, "it died", None, 5.0)
+        quarantine.put(MODEL, "it died", again=False, now_s=5.0)
     assert quarantine.told(5.0) == {MODEL: f"it died; tried again {words}"}
 
 
@@ -95,8 +95,8 @@ async def test_a_model_put_aside_is_not_on_offer_keeps_its_room_and_comes_back(
         # it does so also while a thread looks at the files.
         for manifest, files in (three, one, two):
             await models.load(manifest, files)
-        scene.before = deadly(one[0], {2, 3, 4})
-        scene.lives[-1].kill()
+        scene.before = deadly(one[0], {4, 5, 6})
+        scene.lives[1].kill()
         await trio.sleep(5)
         assert set(models.loaded()) == {two[0].id, three[0].id}
         assert "tried again in 10 min" in models.statistics().quarantined[one[0].id]
@@ -107,11 +107,11 @@ async def test_a_model_put_aside_is_not_on_offer_keeps_its_room_and_comes_back(
         assert not models.statistics().quarantined
         assert (await models.infer(asking(one[0].id, "a"))).units == 4
         # Put aside once more; a third model takes its room, so it comes back when it is asked for.
-        scene.before = deadly(one[0], {6, 7, 8})
+        scene.before = deadly(one[0], {8, 9, 10})
         await models.infer(asking(two[0].id, "b"))
         scene.lives[-1].kill()
         await trio.sleep(5)
-        assert len(scene.lives) == 9
+        assert len(scene.lives) == 10
         assert (await models.infer(asking(three[0].id, "c"))).units == 4
         assert set(engine.loaded()) == {two[0].id, three[0].id}
         with pytest.raises(ModelRefused, match="put aside"):

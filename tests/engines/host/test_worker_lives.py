@@ -239,7 +239,7 @@ async def test_a_model_that_was_put_aside_is_tried_again_ever_more_seldom_until_
         await engine.load(manifest, files)
         await engine.load(other, other_files)
         mended = False
-        scene.lives[-1].kill()
+        scene.lives[0].kill()
         await trio.sleep(60)
         quarantined = engine.statistics().quarantined
         assert "tried again in 10 min" in quarantined[manifest.id]

@@ -53,10 +53,12 @@ from pathlib import Path
 import numpy as np
 from node.engines.formats.gguf import describe
 from node.engines.worker.slots import Row
+from node.engines.worker.load_progress import LoadProgress
 from node.engines.worker.transformer import ANSWERING, READING, LanguageModel
 from node.engines.worker.matmul import Products
 
-model = LanguageModel(describe(Path(sys.argv[1])), 3, Products(blocked=True))
+progress = LoadProgress(lambda _: None)
+model = LanguageModel(describe(Path(sys.argv[1])), 3, Products(blocked=True), progress)
 sizes = ANSWERING if sys.argv[2] == "greedy" else (*ANSWERING, *READING)
 model.ready({rows: model.capture(rows) for rows in sizes})
 
@@ -143,10 +145,12 @@ CAPTURE = """
 import sys
 from pathlib import Path
 from node.engines.formats.gguf import describe
+from node.engines.worker.load_progress import LoadProgress
 from node.engines.worker.transformer import LanguageModel
 from node.engines.worker.matmul import Products
 
-model = LanguageModel(describe(Path(sys.argv[1])), 2, Products(blocked=False))
+progress = LoadProgress(lambda _: None)
+model = LanguageModel(describe(Path(sys.argv[1])), 2, Products(blocked=False), progress)
 model.capture(8)
 print("compiled")
 """
