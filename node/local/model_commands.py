@@ -84,7 +84,7 @@ class ModelCommands:
         typed = _text(arguments, "what")
         model, models = self._meant(typed), self.node.models
         if not models.offered(model) and Role.INFER in self.node.config.roles:
-            self.node.loader.start(typed, lasting=True)
+            self.node.loader.start(typed)
         while not models.offered(model):
             if Role.INFER not in self.node.config.roles:
                 raise InputError(
