@@ -10,6 +10,8 @@ from wire.errors import InputError
 HTTP_DEFAULT = "127.0.0.1:8000"
 # What OpenAI's own clients wait for an answer.
 DEADLINE_S_DEFAULT = 600
+# How many verdicts are needed, of how many verifiers: the text of options and headers.
+VERDICTS_PATTERN = r"(\d{1,2})/(\d{1,2})"
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?")
 _PLACE = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^:\[\]/\s]+)):(?P<port>\d{1,5})")
 
@@ -72,6 +74,19 @@ def place_of(text: str) -> tuple[str, int]:
         )
     host = match["six"] or match["host"]
     return ("127.0.0.1" if host == "localhost" else host), int(match["port"])
+
+
+def verdicts_of(text: str) -> tuple[int, int]:
+    """`2/3` as (needed, verifiers); InputError for anything else, or what no task can have."""
+    match = re.fullmatch(VERDICTS_PATTERN, text.strip())
+    if match is None:
+        raise InputError(
+            f"{text[:40]!r} is not a number of verdicts",
+            todo="2/3 asks for two that agree of three; 0/0 for an answer nobody checks",
+        )
+    needed, verifiers = int(match[1]), int(match[2])
+    check_verdicts(needed, verifiers)
+    return needed, verifiers
 
 
 def origin_of(text: str) -> str:

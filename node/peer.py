@@ -3,6 +3,7 @@
 The order of opening is the order of need; closing is the reverse, and nothing outlives the block.
 """
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,7 +23,6 @@ from node.models.collection import Models
 from node.models.loader import ModelLoader
 from node.models.probing import Probing
 from node.serving.data_role import DataRole
-from node.serving.fair_queue import FairQueue
 from node.serving.infer_role import InferRole
 from node.serving.leg_server import LegServer
 from node.serving.nearest import IndexCache
@@ -45,6 +45,8 @@ from wire.signing import SigningKey
 
 KNOWN_PEERS_KEPT = 256
 SAVE_PEERS_EVERY_S = 1.0
+# Of what happened to a peer, for `status`.
+LINES_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,8 @@ class Node:
     probing: Probing
     rechecking: Rechecking
     loader: ModelLoader
-    started_s: float
-    log: list[str] = field(default_factory=list)
+    started_at_s: float
+    log: deque[str]
     # What stands above a peer, such as its gateway, has `status` tell of it, each under a name.
     status_sources: dict[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
 
@@ -87,7 +89,6 @@ class Node:
     def note(self, line: str) -> None:
         """Keep one line of what happened, the latest few."""
         self.log.append(line)
-        del self.log[:-64]
 
     def pause(self, why: str) -> None:
         """Take no work of others while `why` says a reason; what is held is finished."""
@@ -125,11 +126,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             # cannot be run is named, and the others are served.
             with suppress(ModelRefused):
                 await node.models.check_meant(name)
-        capacity.leg_server, capacity.fair_queue = (
-            node.leg_server,
-            node.verify_role.infer_role.fair_queue,
-        )
-        capacity.probing = node.probing
+        capacity.node = node
         peers.handlers[Offer] = node.leg_server.on_offer
         peers.handlers[Quote] = node.leg_server.on_quote
         peers.handlers[Want] = node.blobs.on_want
@@ -162,12 +159,11 @@ def _assembled(
         roles[Role.DATA] = DataRole(dependencies.sources, dependencies.store)
     if Role.INFER in config.roles:
         roles[Role.INFER] = infer
-    lines: list[str] = []
+    lines: deque[str] = deque(maxlen=LINES_KEPT)
 
     def watch(event: Event) -> None:
         if isinstance(event, Failed):
             lines.append(f"{event.what}: {event.peer.short}: {event.why}")
-            del lines[:-64]
 
     leg_server = LegServer(
         dependencies.key,
@@ -192,7 +188,6 @@ def _assembled(
 
     def changed(line: str) -> None:
         lines.append(line)
-        del lines[:-64]
         peers.advertiser.changed()
 
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
@@ -216,7 +211,7 @@ def _assembled(
         probing=probing,
         rechecking=Rechecking(dependencies.store, checking, answers, tasks),
         loader=ModelLoader(models, probing, nursery),
-        started_s=trio.current_time(),
+        started_at_s=trio.current_time(),
         log=lines,
     )
 
@@ -226,28 +221,29 @@ class _Capacity:
     """What the next advert says of this peer."""
 
     config: NodeConfig
-    leg_server: LegServer | None = None
-    fair_queue: FairQueue | None = None
-    probing: Probing | None = None
+    # None until it is put together: its peers are asked what they say of it before that.
+    node: Node | None = None
 
     def now(self) -> Capacity:
-        taking = self.leg_server is None or (self.leg_server.taking and not self.leg_server.paused)
+        node = self.node
+        if node is None:
+            return Capacity(roles=self.config.role_bits, models=(), free_slots=0, queue_s=0.0)
+        taking = node.leg_server.taking and not node.leg_server.paused
+        fair_queue = node.verify_role.infer_role.fair_queue
         models = tuple(
             ModelOffer(
                 model=it.model,
                 name=it.manifest.name,
                 units_per_s=min(it.units_per_s, 1e9),
             )
-            for it in (self.probing.offered() if self.probing and taking else ())
+            for it in (node.probing.offered() if taking else ())
         )
         return Capacity(
             roles=self.config.role_bits if taking else 0,
             models=models,
             # With those who wait for their turn.
-            free_slots=max(0, min(self.fair_queue.free_slots, 65_535))
-            if self.fair_queue and taking
-            else 0,
-            queue_s=min(self.fair_queue.queue_s, 1e6) if self.fair_queue else 0.0,
+            free_slots=max(0, min(fair_queue.free_slots, 65_535)) if taking else 0,
+            queue_s=min(fair_queue.queue_s, 1e6),
         )
 
 

@@ -28,6 +28,7 @@ from p2p.view_entry import DIGEST_ENTRY, Entry
 from wire import limits
 from wire.advert import Advert
 from wire.content import PeerId
+from wire.latest import Latest
 from wire.signed import Signed
 
 T = TypeVar("T")
@@ -80,7 +81,7 @@ class AntiEntropy:
     # is not asked how large the network is while there are others.
     believed: set[PeerId] = field(default_factory=set)
     # The latest from each neighbour.
-    _estimates: dict[PeerId, int] = field(default_factory=dict)
+    _estimates: Latest[PeerId, int] = field(default_factory=lambda: Latest(_ESTIMATES))
 
     def digest(self, mine: Signed[Advert], wall_s: float) -> bytes:
         """What we have, our own advert first; read by `compare` on the other side."""
@@ -153,10 +154,7 @@ class AntiEntropy:
             part = count / len(self.view)
             # One more on each side: an estimate without a shared peer is large, not infinite.
             peers = sum((it + 1) * (it * part + 1) / (shared[at] + 1) for at, it in ours.items())
-            self._estimates.pop(other, None)
             self._estimates[other] = int(peers)
-            while len(self._estimates) > _ESTIMATES:
-                self._estimates.pop(next(iter(self._estimates)))
 
     def _news_max(self, having: int) -> int:
         return NEWS_TO_NEWCOMER_MAX if having < self.view.config.adverts_max // 2 else NEWS_MAX
@@ -165,13 +163,13 @@ class AntiEntropy:
         self, known: Container[bytes], count: int, other: PeerId, wall_s: float
     ) -> list[Signed[Advert]]:
         """What the other side does not know: the scarce, and so many others; all were met here."""
-        key, soon_s = other[:_KEY_BYTES], wall_s + _LEFT_S_MIN
+        key, soon_wall_s = other[:_KEY_BYTES], wall_s + _LEFT_S_MIN
         scarce = [
             it
             for it in self.view.scarce()
             if self._may_tell(it) and it.key not in known and it.key != key
         ]
-        first = self._drawn([it for it in scarce if it.until_s > soon_s], SCARCE_MAX)
+        first = self._drawn([it for it in scarce if it.until_wall_s > soon_wall_s], SCARCE_MAX)
         if not count:
             return [it.heard for it in first]
         chosen = {key, *[it.key for it in first]}

@@ -30,7 +30,7 @@ from wire.errors import (
     TransportError,
     WireError,
 )
-from wire.kinds import Role
+from wire.kinds import RefusalCode, Role
 from wire.message import BlockReply, Message, Want
 from wire.tree import Block as StoredBlock
 from wire.tree import TreeNode
@@ -77,7 +77,7 @@ class Blobs:
         try:
             data = await self.store.get_block(message.block)
         except (Missing, Corrupt):
-            await call.send(refusal_of(Refused("not here")))
+            await call.send(refusal_of(Refused("not here", code=RefusalCode.NOT_FOUND)))
             return
         self.served += 1
         await call.send(BlockReply(data=data))

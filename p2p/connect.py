@@ -75,7 +75,7 @@ async def call_all(
         except Refused as error:
             # Only who could not be reached is named by its trouble.
             place = dial.addresses[0].partition("/p2p/")[0]
-            troubles.append(Refused(f"{place}: {error.message}"))
+            troubles.append(Refused(f"{place}: {error.message}", code=error.code))
         except TROUBLES as error:
             troubles.append(error)
         else:

@@ -66,16 +66,16 @@ class ConnectionLimiter:
         return len(self._half_open)
 
     def arrived(
-        self, host: str, now_s: float, ran_s: float
+        self, host: str, now_at_s: float, ran_s: float
     ) -> tuple[HalfOpen | None, HalfOpen | None]:
         """A connection from `host`: its place, or None for closing it at once; and who makes room.
 
-        `now_s` is of any monotonic clock, `ran_s` of the loop's, as are all times below. Who makes
-        room has no place any more, and is to be closed.
+        `now_at_s` is of any monotonic clock, `ran_s` of the loop's, as are all times below. Who
+        makes room has no place any more, and is to be closed.
         """
         prefix = prefix_of(host)
         times = self.limits.loopback_times if is_loopback(host) else 1.0
-        if not self._buckets.take(prefix, now_s, times):
+        if not self._buckets.take(prefix, now_at_s, times):
             self.refused += 1
             return None, None
         evicted = self._evict() if len(self._half_open) >= self.limits.half_open_max else None
@@ -127,11 +127,11 @@ class LoopClock:
     _ran_s: float = 0.0
     _at_s: float | None = None
 
-    def tick(self, now_s: float) -> float:
+    def tick(self, now_at_s: float) -> float:
         """Called each `step_s` as far as the loop comes round to it; the time that has passed."""
         if self._at_s is not None:
-            self._ran_s += min(max(0.0, now_s - self._at_s), 2 * self.step_s)
-        self._at_s = now_s
+            self._ran_s += min(max(0.0, now_at_s - self._at_s), 2 * self.step_s)
+        self._at_s = now_at_s
         return self._ran_s
 
     @property

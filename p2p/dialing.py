@@ -117,11 +117,11 @@ class Dialing:
             target.failures = 0
             target.proven = True
 
-    def disconnected(self, peer: PeerId, now_s: float, *, lost: bool = False) -> None:
+    def disconnected(self, peer: PeerId, now_at_s: float, *, lost: bool = False) -> None:
         """`lost` is who did not say that it would go: called once more, to know whether it died."""
         self._connected.discard(peer)
         if (target := self._peers.get(peer)) is not None:
-            target.due_at_s = now_s + self._wait_s(0)
+            target.due_at_s = now_at_s + self._wait_s(0)
             target.lost = lost
 
     def left(self, peer: PeerId) -> None:
@@ -132,36 +132,36 @@ class Dialing:
         """A dial has ended in a connection to `peer`."""
         if dial.peer is None:
             self._bootstrap_peers[dial.addresses[0]] = peer
-        self._ended(dial, failed=False, now_s=0.0)
+        self._ended(dial, failed=False, now_at_s=0.0)
         if len(dial.addresses) == 1:
             # Of several nobody says which it was, and the others may be somebody else's.
             self._failing.pop(place_of(dial.addresses[0]), None)
             self._failing.pop(host_of(dial.addresses[0]), None)
 
-    def failed(self, dial: Dial, now_s: float) -> None:
-        """A dial has ended without a connection at `now_s`; the next one is made later."""
-        self._ended(dial, failed=True, now_s=now_s)
+    def failed(self, dial: Dial, now_at_s: float) -> None:
+        """A dial has ended without a connection at `now_at_s`; the next one is made later."""
+        self._ended(dial, failed=True, now_at_s=now_at_s)
         if dial.peer is not None:
-            self.unreachable(dial.addresses, now_s)
+            self.unreachable(dial.addresses, now_at_s)
 
-    def unreachable(self, addresses: Sequence[str], now_s: float) -> None:
+    def unreachable(self, addresses: Sequence[str], now_at_s: float) -> None:
         """Nobody that was expected answered there: not asked again soon, under whatever key."""
         for address in addresses:
-            self._note_failing(place_of(address), 0, now_s)
+            self._note_failing(place_of(address), 0, now_at_s)
             host = host_of(address)
             if host and scope_of(host) is not Scope.LOOPBACK:
-                self._note_failing(host, self.config.host_failures, now_s)
+                self._note_failing(host, self.config.host_failures, now_at_s)
 
-    def _note_failing(self, where: str, free: int, now_s: float) -> None:
+    def _note_failing(self, where: str, free: int, now_at_s: float) -> None:
         failing = self._failing.pop(where, None) or _Failing()
         failing.failures += 1
         if failing.failures > free:
-            failing.due_at_s = now_s + self._wait_s(failing.failures - free)
+            failing.due_at_s = now_at_s + self._wait_s(failing.failures - free)
         self._failing[where] = failing
         while len(self._failing) > self.config.known_max:
             del self._failing[next(iter(self._failing))]
 
-    def to_call(self, peer: PeerId, said: tuple[str, ...], now_s: float) -> tuple[str, ...]:
+    def to_call(self, peer: PeerId, said: tuple[str, ...], now_at_s: float) -> tuple[str, ...]:
         """Where `peer` may be called now; `said` is where it may be if nothing is known here.
 
         Nobody else can have a peer's own places closed that it was met at.
@@ -170,16 +170,16 @@ class Dialing:
         if target is not None and target.proven:
             return target.addresses
         addresses = target.addresses if target is not None else said
-        return tuple([it for it in addresses if self._is_open(it, now_s)])
+        return tuple([it for it in addresses if self._is_open(it, now_at_s)])
 
-    def _is_open(self, address: str, now_s: float) -> bool:
+    def _is_open(self, address: str, now_at_s: float) -> bool:
         for where in (place_of(address), host_of(address)):
             failing = self._failing.get(where) if where else None
-            if failing is not None and now_s < failing.due_at_s:
+            if failing is not None and now_at_s < failing.due_at_s:
                 return False
         return True
 
-    def _ended(self, dial: Dial, *, failed: bool, now_s: float) -> None:
+    def _ended(self, dial: Dial, *, failed: bool, now_at_s: float) -> None:
         if dial.peer is None:
             target = self._bootstraps.get(dial.addresses[0])
         else:
@@ -188,7 +188,7 @@ class Dialing:
             return
         target.dialing = target.lost = False
         target.failures = target.failures + 1 if failed else 0
-        target.due_at_s = now_s + self._wait_s(target.failures)
+        target.due_at_s = now_at_s + self._wait_s(target.failures)
         # A stranger that never answers makes room for one that may; who was met may come back.
         most = _MET_FAILURES_MAX if target.proven else _FAILURES_MAX
         if dial.peer is not None and target.failures > most:
@@ -199,7 +199,7 @@ class Dialing:
         # Half of it is drawn, so that a restarted bootstrap is not called by all at once.
         return wait_s * (0.5 + 0.5 * self.random.random())
 
-    def due(self, now_s: float) -> list[Dial]:
+    def due(self, now_at_s: float) -> list[Dial]:
         """Whom to call now; each is counted as under way until it succeeded or failed."""
         under_way = sum([target.dialing for target in self._peers.values()])
         under_way += sum([target.dialing for target in self._bootstraps.values()])
@@ -210,23 +210,24 @@ class Dialing:
             # One that was met has brought us in, and may have to make room for others.
             if peer in self._connected or (peer is not None and self._connected):
                 continue
-            if len(dials) < room and self._ready(target, now_s):
+            if len(dials) < room and self._ready(target, now_at_s):
                 dials.append(Dial(None, target.addresses))
         wanted = self.config.connections_wanted - len(self._connected) - len(dials) - under_way
         lost = [
             Dial(peer, target.addresses)
             for peer, target in self._peers.items()
-            if target.lost and peer not in self._connected and self._ready(target, now_s)
+            if target.lost and peer not in self._connected and self._ready(target, now_at_s)
         ]
         dials.extend(lost[: max(0, room - len(dials))])
         self._begin(dials)
         count = min(wanted - len(lost), room - len(dials))
         if count > 0:
             dials.extend(
-                Dial(peer, self.to_call(peer, (), now_s)) for peer in self._strangers(count, now_s)
+                Dial(peer, self.to_call(peer, (), now_at_s))
+                for peer in self._strangers(count, now_at_s)
             )
-        if now_s >= self._roam_at_s and not dials and room > 0:
-            dials.extend(self._roam(now_s))
+        if now_at_s >= self._roam_at_s and not dials and room > 0:
+            dials.extend(self._roam(now_at_s))
         self._begin(dials)
         return dials
 
@@ -235,34 +236,34 @@ class Dialing:
             key = dial.addresses[0]
             (self._bootstraps[key] if dial.peer is None else self._peers[dial.peer]).dialing = True
 
-    def _roam(self, now_s: float) -> list[Dial]:
+    def _roam(self, now_at_s: float) -> list[Dial]:
         """Somebody to call although there are neighbours enough, or a bootstrap.
 
         The halves of a network that was torn have enough of their own, and would never call each
         other again.
         """
         wait_s = self.config.roam_every_s * (0.5 + self.random.random())
-        first, self._roam_at_s = not self._roam_at_s, now_s + wait_s
+        first, self._roam_at_s = not self._roam_at_s, now_at_s + wait_s
         if first:
             return []
         lost = [
             Dial(None, target.addresses)
             for address, target in self._bootstraps.items()
             if self._bootstrap_peers.get(address) not in self._connected
-            and self._ready(target, now_s)
+            and self._ready(target, now_at_s)
         ]
         others = [
-            Dial(peer, self.to_call(peer, (), now_s))
-            for peer in self._strangers(len(lost) + 1, now_s)
+            Dial(peer, self.to_call(peer, (), now_at_s))
+            for peer in self._strangers(len(lost) + 1, now_at_s)
         ]
         return [self.random.choice(lost + others)] if lost or others else []
 
-    def _strangers(self, count: int, now_s: float) -> list[PeerId]:
+    def _strangers(self, count: int, now_at_s: float) -> list[PeerId]:
         """The least failed first, drawn among equals, so that no peer is everybody's neighbour."""
         ready = [
             peer
             for peer, target in self._peers.items()
-            if not target.dialing and now_s >= target.due_at_s and peer not in self._connected
+            if not target.dialing and now_at_s >= target.due_at_s and peer not in self._connected
         ]
         self.random.shuffle(ready)
         ready.sort(key=lambda peer: self._peers[peer].failures)
@@ -271,14 +272,14 @@ class Dialing:
             if len(chosen) == count:
                 break
             target = self._peers[peer]
-            if not self.to_call(peer, (), now_s):
+            if not self.to_call(peer, (), now_at_s):
                 continue
-            if target.proven or self._tokens.take(now_s):
+            if target.proven or self._tokens.take(now_at_s):
                 chosen.append(peer)
         return chosen
 
-    def _ready(self, target: _Target, now_s: float) -> bool:
-        return not target.dialing and now_s >= target.due_at_s
+    def _ready(self, target: _Target, now_at_s: float) -> bool:
+        return not target.dialing and now_at_s >= target.due_at_s
 
     def addresses_of(self, peer: PeerId) -> tuple[str, ...]:
         target = self._peers.get(peer)

@@ -21,6 +21,7 @@ from wire import limits
 from wire.advert import Advert
 from wire.content import ContentId, PeerId
 from wire.kinds import Role
+from wire.latest import Latest
 from wire.message import Message, Newer, Seek
 from wire.signed import Signed, open_signed
 
@@ -88,7 +89,9 @@ class Discovery:
     rpc: PeerRpc
     advertiser: Advertiser
     searches: int = 0
-    _sought_at_s: dict[tuple[Role, ContentId | None], float] = field(default_factory=dict)
+    _sought_at_s: Latest[tuple[Role, ContentId | None], float] = field(
+        default_factory=lambda: Latest(SOUGHT_KEPT)
+    )
 
     async def seek(
         self, role: Role, model: ContentId | None, *, deadline_s: float
@@ -97,13 +100,10 @@ class Discovery:
 
         Empty too if the same was sought a moment ago.
         """
-        now_s = trio.current_time()
-        if now_s < self._sought_at_s.get((role, model), -math.inf) + PAUSE_S:
+        now_at_s = trio.current_time()
+        if now_at_s < self._sought_at_s.get((role, model), -math.inf) + PAUSE_S:
             return []
-        self._sought_at_s.pop((role, model), None)
-        self._sought_at_s[role, model] = now_s
-        while len(self._sought_at_s) > SOUGHT_KEPT:
-            self._sought_at_s.pop(next(iter(self._sought_at_s)))
+        self._sought_at_s[role, model] = now_at_s
         self.searches += 1
         search = Search(role, model)
         near = [it for it in self.rpc.connected() if self.rpc.standing(it) is not Standing.BANNED]

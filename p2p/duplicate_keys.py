@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from wire.advert import Advert
 from wire.content import PeerId
+from wire.latest import Latest
 from wire.signed import Signed
 
 # Whoever asks is one of two; of more machines each still hears of one other.
@@ -20,7 +21,10 @@ class DuplicateKeys:
     """The latest advert of each of the last two starts, for keys of which two were heard."""
 
     keys_max: int = 64
-    _starts: dict[PeerId, dict[bytes, Signed[Advert]]] = field(default_factory=dict)
+    _starts: Latest[PeerId, dict[bytes, Signed[Advert]]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._starts = Latest(self.keys_max)
 
     def hear(self, heard: Signed[Advert], known: Signed[Advert] | None) -> None:
         """`heard` came while `known` was the latest of its key."""
@@ -30,8 +34,6 @@ class DuplicateKeys:
             if heard.record.leaving or known is None or known.record.instance == instance:
                 return
             starts = self._starts[peer] = {known.record.instance: known}
-            while len(self._starts) > self.keys_max:
-                del self._starts[next(iter(self._starts))]
         if heard.record.leaving:
             starts.pop(instance, None)
         elif instance not in starts or starts[instance].record.seq < heard.record.seq:

@@ -60,7 +60,7 @@ class GossipRateLimit:
         swap_s = self.config.swap_s
         return max(swap_s, min(swap_s * peers / self.view_max, self.period_s(peers) / 6))
 
-    def may_tell_all(self, peers: int, now_s: float) -> bool:
+    def may_tell_all(self, peers: int, now_at_s: float) -> bool:
         """Take one of the messages that this peer may have the whole network hear, if it has one.
 
         A token bucket; in a large network it starts empty, or a thousand that join at once would
@@ -70,8 +70,8 @@ class GossipRateLimit:
         if self._tokens is None:
             self._tokens = burst if peers <= self.config.small_network else 0.0
         else:
-            self._tokens += (now_s - self._at_s) * self.config.urgent_per_s / peers
-        self._at_s = now_s
+            self._tokens += (now_at_s - self._at_s) * self.config.urgent_per_s / peers
+        self._at_s = now_at_s
         self._tokens = min(burst, self._tokens)
         if self._tokens < 1.0:
             return False

@@ -25,6 +25,7 @@ from wire import limits
 from wire.advert import Advert
 from wire.content import PeerId
 from wire.errors import BatonError, InputError, Refused, RemoteProtocolError
+from wire.kinds import RefusalCode
 from wire.message import Hello, Message, Welcome
 from wire.signed import Signed, open_signed
 
@@ -158,7 +159,7 @@ class Handshake:
                 self._strange.add(typed_call.peer)
                 # It hangs up when it has read why. If it does not we do, and not before.
                 self._parting.setdefault(typed_call.peer, trio.current_time())
-            await typed_call.send(refusal_of(Refused(why)))
+            await typed_call.send(refusal_of(Refused(why, code=RefusalCode.STRANGER)))
             return
         if typed_call.peer in self._strange:
             self._strange.discard(typed_call.peer)

@@ -13,10 +13,12 @@ from wire import limits
 from wire.advert import Advert
 from wire.content import PeerId
 from wire.errors import BatonError, InputError, Refused, Unreachable
+from wire.latest import Latest
 from wire.signed import Signed
 
 # Started this much before it noticed, a peer was there first and stays.
 NEWCOMER_S = 60.0
+_SKEWS_KEPT = 32
 
 
 @dataclass(slots=True)
@@ -25,31 +27,31 @@ class HandshakeLog:
 
     me: PeerId
     instance: bytes
-    started_s: float
+    started_at_s: float
     started_wall_s: float
     peers_max: int = 1000
-    _answered: dict[PeerId, float] = field(default_factory=dict)
-    _skews: dict[PeerId, float] = field(default_factory=dict)
-    _told_skews: dict[PeerId, float] = field(default_factory=dict)
+    _answered: Latest[PeerId, float] = field(init=False)
+    _skews: Latest[PeerId, float] = field(default_factory=lambda: Latest(_SKEWS_KEPT))
+    _told_skews: Latest[PeerId, float] = field(default_factory=lambda: Latest(_SKEWS_KEPT))
     same_key: bool = False
     _told_seq: int = -1
 
-    def answered(self, peer: PeerId, now_s: float) -> None:
-        """`peer` saw us and said so."""
-        self._answered.pop(peer, None)
-        self._answered[peer] = now_s
-        while len(self._answered) > self.peers_max:
-            self._answered.pop(next(iter(self._answered)))
+    def __post_init__(self) -> None:
+        self._answered = Latest(self.peers_max)
 
-    def answered_within(self, peers: Iterable[PeerId], now_s: float, within_s: float) -> int:
+    def answered(self, peer: PeerId, now_at_s: float) -> None:
+        """`peer` saw us and said so."""
+        self._answered[peer] = now_at_s
+
+    def answered_within(self, peers: Iterable[PeerId], now_at_s: float, within_s: float) -> int:
         """How many of `peers` answered us in the last `within_s`."""
-        return sum(now_s - self._answered.get(peer, -within_s) < within_s for peer in peers)
+        return sum(now_at_s - self._answered.get(peer, -within_s) < within_s for peer in peers)
 
     def longest_unheard(self, peers: Sequence[PeerId], random: Random) -> PeerId:
         """Who of `peers` answered the longest ago, drawn among those who never did."""
         return min(peers, key=lambda it: (self._answered.get(it, -math.inf), random.random()))
 
-    def told_same_key(self, other: Signed[Advert], now_s: float) -> bool:
+    def told_same_key(self, other: Signed[Advert], now_at_s: float) -> bool:
         """Somebody showed an advert that another start of our key has signed; whether it is news.
 
         Signed before we started, it is of our own last run; signed since, of another machine.
@@ -57,15 +59,15 @@ class HandshakeLog:
         are the newcomer of the two.
         """
         # A moment of grace, for an advert's time is in whole seconds.
-        since_s = self.started_wall_s + 3.0
+        since_wall_s = self.started_wall_s + 3.0
         if other.signer != self.me or other.record.instance == self.instance:
             return False
         news = other.record.seq > self._told_seq
         self._told_seq = max(self._told_seq, other.record.seq)
-        if other.record.issued_at_s <= since_s:
+        if other.record.issued_at_s <= since_wall_s:
             return news
         self.same_key = True
-        if now_s - self.started_s < NEWCOMER_S:
+        if now_at_s - self.started_at_s < NEWCOMER_S:
             raise InputError(
                 f"another machine is running with this peer's key ({self.me})",
                 todo="a state folder must not be copied: start this one with another --state,"
@@ -76,15 +78,12 @@ class HandshakeLog:
     def clock(self, peer: PeerId, skew_s: float, *, called: bool) -> None:
         """`peer`'s wall clock is ahead of ours by `skew_s`; `called` if it was us who called."""
         skews = self._skews if called else self._told_skews
-        skews.pop(peer, None)
         skews[peer] = skew_s
-        while len(skews) > 32:
-            skews.pop(next(iter(skews)))
 
     def clock_wrong_s(self) -> float | None:
         """How far most peers' clocks are ahead of ours, if that is beyond what is allowed."""
         # Anybody may call and say a time; whom we called ourselves we had chosen.
-        skews_s = (self._skews or self._told_skews).values()
+        skews_s = list((self._skews or self._told_skews).values())
         if not skews_s:
             return None
         # Of an even number the kinder half: one that agrees with us is enough against one that

@@ -24,6 +24,7 @@ from p2p.transport import ConnectionDown, ConnectionEvent, ConnectionUp
 from p2p.typed_call import TypedCall, refusal_of
 from wire.content import PeerId
 from wire.errors import InputError, Refused, TooSlow
+from wire.kinds import RefusalCode
 from wire.message import Goodbye, Message, Newer, Ping, Pong, Swap
 
 SWAP_DEADLINE_S = 5.0
@@ -74,13 +75,19 @@ class Neighbours(Handshake):
     async def on_swap(self, call: TypedCall, message: Message) -> None:
         assert isinstance(message, Swap)
         if call.peer in self._strange:
-            await call.send(refusal_of(Refused("we have not met", retry_after_s=SWAP_DEADLINE_S)))
+            await call.send(
+                refusal_of(
+                    Refused(
+                        "we have not met", retry_after_s=SWAP_DEADLINE_S, code=RefusalCode.STRANGER
+                    )
+                )
+            )
             return
-        now_s = trio.current_time()
-        if now_s < self._swapped_at_s.get(call.peer, -math.inf) + SWAP_PAUSE_S:
+        now_at_s = trio.current_time()
+        if now_at_s < self._swapped_at_s.get(call.peer, -math.inf) + SWAP_PAUSE_S:
             await call.send(refusal_of(Refused("we swapped just now", retry_after_s=SWAP_PAUSE_S)))
             return
-        self._swapped_at_s[call.peer] = now_s
+        self._swapped_at_s[call.peer] = now_at_s
         mine, wall_s = self.advertiser.mine(self.endpoint), self.rpc.environment.wall_s()
         told = self.anti_entropy.compare(message.digest, mine, call.peer, wall_s)
         same = self._other_start(call.peer, message.instance)
@@ -121,11 +128,11 @@ class Neighbours(Handshake):
 
     async def ask_around(self, *, deadline_s: float = 2.0, unheard_s: float = 10.0) -> None:
         """Ask every neighbour that was not heard a moment ago whether it sees us."""
-        now_s = trio.current_time()
+        now_at_s = trio.current_time()
         with trio.move_on_after(deadline_s):
             async with trio.open_nursery() as pings:
                 for peer in self.rpc.connected():
-                    heard = self.handshake_log.answered_within((peer,), now_s, unheard_s)
+                    heard = self.handshake_log.answered_within((peer,), now_at_s, unheard_s)
                     if not heard and self.rpc.standing(peer) is not Standing.BANNED:
                         pings.start_soon(self._ping, peer)
 
@@ -168,17 +175,17 @@ class Neighbours(Handshake):
         expire_at_s = trio.current_time()
         async with trio.open_nursery() as calls:
             while True:
-                now_s = trio.current_time()
-                if now_s >= expire_at_s:
+                now_at_s = trio.current_time()
+                if now_at_s >= expire_at_s:
                     self.view.expire(self.rpc.environment.wall_s())
-                    expire_at_s = now_s + EXPIRE_EVERY_S
-                for dial in self.dialing.due(now_s):
+                    expire_at_s = now_at_s + EXPIRE_EVERY_S
+                for dial in self.dialing.due(now_at_s):
                     calls.start_soon(self._call_quietly, dial)
                 for peer in self._superfluous():
                     calls.start_soon(self.part, peer)
                 for peer, at_s in self._parting.items():
                     # It was to hang up.
-                    if now_s > at_s + PARTED_S and peer in self.view.connected:
+                    if now_at_s > at_s + PARTED_S and peer in self.view.connected:
                         calls.start_soon(self.endpoint.disconnect, peer)
                 await trio.sleep(KEEP_UP_S)
 

@@ -23,6 +23,7 @@ from p2p.typed_call import TypedCall, refusal_of
 from p2p.view import View
 from wire.content import PeerId
 from wire.conversation import CallProtocol, Speaker
+from wire.counting import counted
 from wire.errors import (
     BatonError,
     Refused,
@@ -32,6 +33,8 @@ from wire.errors import (
     Unreachable,
     WireError,
 )
+from wire.kinds import RefusalCode
+from wire.latest import Latest
 from wire.message import Message
 from wire.signing import SigningKey
 
@@ -52,7 +55,7 @@ class PeerRpc:
     scores: Scores = field(default_factory=Scores)
     handlers: dict[type[Message], Handler] = field(default_factory=dict)
     streams: Streams = field(init=False)
-    problems: dict[str, str] = field(default_factory=dict)
+    problems: Latest[str, str] = field(default_factory=lambda: Latest(PROBLEMS_KEPT))
     # Conversations under way with each, and when the last one began or ended.
     talking: Counter[PeerId] = field(default_factory=Counter)
     used_at_s: dict[PeerId, float] = field(default_factory=dict)
@@ -90,14 +93,14 @@ class PeerRpc:
         if it says what it must not; each counts against it, and only against it. Time that ran
         out counts only if the peer had PATIENCE_S and has not said a word in this conversation.
         """
-        since_s = trio.current_time()
+        since_at_s = trio.current_time()
         call: TypedCall | None = None
         try:
             with self._in_use(peer):
                 if peer != self.me and not self.endpoint.is_connected(peer):
                     await self._reach(peer, min(deadline_s, stretched(self.dial_deadline_s)))
                 async with self.streams.call(peer, deadline_s=deadline_s) as channel:
-                    since_s = trio.current_time()
+                    since_at_s = trio.current_time()
                     call = TypedCall(channel, CallProtocol(Speaker.ASKER))
                     yield call
         except (WireError, RemoteProtocolError):
@@ -105,7 +108,7 @@ class PeerRpc:
             raise
         except TransportError as error:
             heard = call is not None and call.heard
-            if is_its_fault(error, trio.current_time() - since_s, heard=heard):
+            if is_its_fault(error, trio.current_time() - since_at_s, heard=heard):
                 self.offended(peer, Offence.UNANSWERED)
             raise
 
@@ -156,26 +159,22 @@ class PeerRpc:
 
     def note_problem(self, about: str, line: str) -> None:
         """Keep the last problem with each of the latest few, for `status`."""
-        self.problems.pop(about, None)
         self.problems[about] = line
-        while len(self.problems) > PROBLEMS_KEPT:
-            self.problems.pop(next(iter(self.problems)))
 
     @contextmanager
     def _in_use(self, peer: PeerId) -> Iterator[None]:
-        self.talking[peer] += 1
-        try:
-            yield
-        finally:
-            if self.endpoint.is_connected(peer):
-                self.used_at_s[peer] = trio.current_time()
-            self.talking[peer] -= 1
-            if not self.talking[peer]:
-                del self.talking[peer]
+        with counted(self.talking, peer):
+            try:
+                yield
+            finally:
+                if self.endpoint.is_connected(peer):
+                    self.used_at_s[peer] = trio.current_time()
 
 
 async def _banned(call: TypedCall, _: Message) -> None:
-    await call.send(refusal_of(Refused("you are banned here for what you did")))
+    await call.send(
+        refusal_of(Refused("you are banned here for what you did", code=RefusalCode.BANNED))
+    )
 
 
 async def _not_yet(call: TypedCall, _: Message) -> None:

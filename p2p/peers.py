@@ -59,6 +59,26 @@ class Peers(PeerRpc):
     neighbours: Neighbours = field(init=False)
     discovery: Discovery = field(init=False)
 
+    def __post_init__(self) -> None:
+        # They call through this peer's own streams, so they are made with it.
+        self.neighbours = Neighbours(
+            self,
+            self.config.network,
+            self.advertiser,
+            self.handshake_log,
+            bootstraps=self.config.bootstraps,
+        )
+        self.discovery = Discovery(self, self.advertiser)
+        self.advertiser.problem = self.blame
+        self.advertiser.same_key = self.neighbours.on_same_key
+        self.handlers |= {
+            Hello: self.neighbours.on_hello,
+            Ping: self.neighbours.on_ping,
+            Swap: self.neighbours.on_swap,
+            Goodbye: self.neighbours.on_part,
+            Seek: self.discovery.on_seek,
+        }
+
     def statistics(self) -> PeersStatistics:
         """Adverts heard and refused, calls served and failed, since the peer started."""
         return PeersStatistics(
@@ -138,7 +158,7 @@ def _assembled(
             view.config.adverts_max,
         ),
     )
-    peers = Peers(
+    return Peers(
         key=key,
         environment=environment,
         view=view,
@@ -149,21 +169,6 @@ def _assembled(
         handshake_log=HandshakeLog(key.peer, instance, trio.current_time(), environment.wall_s()),
         anti_entropy=anti_entropy,
     )
-    neighbours = peers.neighbours = Neighbours(
-        peers, config.network, advertiser, peers.handshake_log
-    )
-    peers.discovery = Discovery(peers, advertiser)
-    neighbours.bootstraps = config.bootstraps
-    advertiser.problem = peers.blame
-    advertiser.same_key = neighbours.on_same_key
-    peers.handlers |= {
-        Hello: neighbours.on_hello,
-        Ping: neighbours.on_ping,
-        Swap: neighbours.on_swap,
-        Goodbye: neighbours.on_part,
-        Seek: peers.discovery.on_seek,
-    }
-    return peers
 
 
 __all__ = ["Capacity", "Handler", "Peers", "PeersConfig", "PeersStatistics", "open_peers"]

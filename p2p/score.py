@@ -42,19 +42,19 @@ class Score:
     cost: float = 0.0
     at_s: float = 0.0
 
-    def cost_at(self, now_s: float) -> float:
-        return float(self.cost * 0.5 ** (max(0.0, now_s - self.at_s) / HALF_LIFE_S))
+    def cost_at(self, now_at_s: float) -> float:
+        return float(self.cost * 0.5 ** (max(0.0, now_at_s - self.at_s) / HALF_LIFE_S))
 
-    def after(self, offence: Offence, now_s: float) -> "Score":
-        """The score once this offence, committed at `now_s`, counts as well."""
-        before = self.cost_at(now_s)
+    def after(self, offence: Offence, now_at_s: float) -> "Score":
+        """The score once this offence, committed at `now_at_s`, counts as well."""
+        before = self.cost_at(now_at_s)
         # Silence makes unwelcome, however long: a laptop that slept has done nobody any harm.
         most = COST_MAX if offence >= Offence.MALFORMED else max(before, SILENCE_COST_MAX)
-        return Score(min(most, before + offence), now_s)
+        return Score(min(most, before + offence), now_at_s)
 
-    def standing(self, now_s: float) -> Standing:
-        """How a peer with this score is regarded at `now_s`."""
-        cost = self.cost_at(now_s)
+    def standing(self, now_at_s: float) -> Standing:
+        """How a peer with this score is regarded at `now_at_s`."""
+        cost = self.cost_at(now_at_s)
         if cost >= BANNED_FROM:
             return Standing.BANNED
         return Standing.UNWELCOME if cost >= UNWELCOME_FROM else Standing.GOOD
@@ -68,16 +68,16 @@ class Scores:
     peers_max: int = 4000
     _scores: dict[PeerId, Score] = field(default_factory=dict)
 
-    def note(self, peer: PeerId, offence: Offence, now_s: float) -> None:
+    def note(self, peer: PeerId, offence: Offence, now_at_s: float) -> None:
         """Count an offence of a peer; beyond `peers_max` peers the mildest score is forgotten."""
-        self._scores[peer] = self._scores.pop(peer, Score()).after(offence, now_s)
+        self._scores[peer] = self._scores.pop(peer, Score()).after(offence, now_at_s)
         if len(self._scores) > self.peers_max:
             # The mildest goes: a flood of fresh keys must not wash out a ban.
-            self._scores.pop(min(self._scores, key=lambda it: self._scores[it].cost_at(now_s)))
+            self._scores.pop(min(self._scores, key=lambda it: self._scores[it].cost_at(now_at_s)))
 
-    def standing(self, peer: PeerId, now_s: float) -> Standing:
-        """How a peer is regarded at `now_s`; a stranger is good."""
-        return self._scores.get(peer, Score()).standing(now_s)
+    def standing(self, peer: PeerId, now_at_s: float) -> Standing:
+        """How a peer is regarded at `now_at_s`; a stranger is good."""
+        return self._scores.get(peer, Score()).standing(now_at_s)
 
-    def cost(self, peer: PeerId, now_s: float) -> float:
-        return self._scores.get(peer, Score()).cost_at(now_s)
+    def cost(self, peer: PeerId, now_at_s: float) -> float:
+        return self._scores.get(peer, Score()).cost_at(now_at_s)

@@ -22,6 +22,7 @@ from p2p.loopback import loopback_pair
 from p2p.transport import ByteStream, Endpoint, Transport
 from wire import limits
 from wire.content import PeerId
+from wire.counting import counted
 from wire.errors import BatonError, Disconnected, LocalProtocolError, TooSlow
 from wire.signing import SigningKey
 
@@ -247,9 +248,9 @@ class Streams:
         try:
             framed = await self._lent(peer, pool, deadline_at_s)
 
-            async def renew(until_s: float) -> FramedStream:
+            async def renew(until_at_s: float) -> FramedStream:
                 self._counts["renewed"] += 1
-                return await self._lent(peer, pool, until_s, fresh=True)
+                return await self._lent(peer, pool, until_at_s, fresh=True)
 
             call = _Asking(framed, deadline_at_s, renew)
             in_peace = False
@@ -271,18 +272,13 @@ class Streams:
             self._counts["refused"] += 1
             await stream.reset()
             return
-        self._inbound[peer] += 1
         framed = FramedStream(stream, opened_here=False, unread=self._unread)
-        try:
+        with counted(self._inbound, peer):
             # Whoever serves may have to ask others.
             await self._attached.wait()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._serve_lane, framed)
                 await framed.run()
-        finally:
-            self._inbound[peer] -= 1
-            if not self._inbound[peer]:
-                del self._inbound[peer]
 
     def statistics(self) -> StreamsStatistics:
         """Streams open now and unread bytes, and what was opened, reused, refused and served."""

@@ -15,23 +15,23 @@ class TokenBucket:
     def __post_init__(self) -> None:
         self._tokens = self.burst
 
-    def take(self, now_s: float) -> bool:
+    def take(self, now_at_s: float) -> bool:
         """Take one token, if there is one."""
-        if self.tokens(now_s) < 1.0:
+        if self.tokens(now_at_s) < 1.0:
             return False
         self._tokens -= 1.0
         return True
 
-    def tokens(self, now_s: float) -> float:
+    def tokens(self, now_at_s: float) -> float:
         """How many there are now."""
         if self._at_s is not None:
-            self._tokens += max(0.0, now_s - self._at_s) * self.per_s
-        self._at_s = now_s
+            self._tokens += max(0.0, now_at_s - self._at_s) * self.per_s
+        self._at_s = now_at_s
         self._tokens = min(self.burst, self._tokens)
         return self._tokens
 
-    def is_full(self, now_s: float) -> bool:
-        return self.tokens(now_s) >= self.burst
+    def is_full(self, now_at_s: float) -> bool:
+        return self.tokens(now_at_s) >= self.burst
 
 
 @dataclass(slots=True)
@@ -47,27 +47,27 @@ class TokenBuckets:
     keys_max: int = 4096
     _buckets: dict[str, TokenBucket] = field(default_factory=dict)
 
-    def take(self, key: str, now_s: float, times: float = 1.0) -> bool:
+    def take(self, key: str, now_at_s: float, times: float = 1.0) -> bool:
         """Take a token of `key`; `times` as large is a bucket that is made now."""
         bucket = self._buckets.pop(key, None)
         if bucket is None:
             bucket = TokenBucket(self.burst * times, self.per_s * times)
             if len(self._buckets) >= self.keys_max:
-                self._forget_one(now_s)
+                self._forget_one(now_at_s)
         self._buckets[key] = bucket
-        return bucket.take(now_s)
+        return bucket.take(now_at_s)
 
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def _forget_one(self, now_s: float) -> None:
+    def _forget_one(self, now_at_s: float) -> None:
         oldest = list(zip(self._buckets, range(_LOOKED_AT), strict=False))
-        key = max((it for it, _ in oldest), key=lambda it: self._share(it, now_s))
+        key = max((it for it, _ in oldest), key=lambda it: self._share(it, now_at_s))
         del self._buckets[key]
 
-    def _share(self, key: str, now_s: float) -> float:
+    def _share(self, key: str, now_at_s: float) -> float:
         bucket = self._buckets[key]
-        return bucket.tokens(now_s) / bucket.burst
+        return bucket.tokens(now_at_s) / bucket.burst
 
 
 _LOOKED_AT = 16

@@ -63,13 +63,18 @@ class TypedCall:
 def refused(message: Refuse) -> Refused:
     """A refusal as the error it is to the one who asked."""
     wait_ms = message.retry_after_ms
-    return Refused(message.reason, retry_after_s=None if wait_ms is None else wait_ms / 1000)
+    return Refused(
+        message.reason,
+        code=message.cause,
+        retry_after_s=None if wait_ms is None else wait_ms / 1000,
+    )
 
 
 def refusal_of(error: BatonError) -> Refuse:
     """An error of ours as the refusal that tells the other side why."""
     wait_s = error.retry_after_s if isinstance(error, Refused) else None
     return Refuse(
+        code=error.code,
         reason=error.message.encode()[: limits.REASON_BYTES_MAX].decode(errors="ignore"),
         retry_after_ms=None if wait_s is None else int(wait_s * 1000),
     )

@@ -29,6 +29,7 @@ from wire import limits
 from wire.advert import Advert, supersedes
 from wire.content import ContentId, PeerId
 from wire.kinds import Role
+from wire.latest import Latest
 from wire.signed import Signed
 
 
@@ -94,7 +95,7 @@ class View:
     # Whom we called, and where the others come from; the shell says that too.
     origins: Origins = field(default_factory=Origins)
     # Who delivered or checked for us, the latest of them: they never make room.
-    kept: dict[PeerId, None] = field(default_factory=dict)
+    kept: Latest[PeerId, None] = field(init=False)
     # Where many views are in one process, they may share what is worked out of an advert.
     parts_of: Callable[[Signed[Advert]], ViewParts] = parts_of
     # In the order in which they were heard last.
@@ -104,22 +105,21 @@ class View:
     _quotas: Quotas = field(init=False)
     # By the first bytes of its key, as digests name it: the sequence number of each that is gone,
     # and when that advert would have ended anyway.
-    _gone: dict[bytes, tuple[int, int]] = field(default_factory=dict)
-    _gone_walked_s: float = 0.0
+    _gone: Latest[bytes, tuple[int, int]] = field(init=False)
+    _gone_walked_wall_s: float = 0.0
     # Nothing here ends sooner, so until then nothing has to be walked for that.
-    _soonest_s: float = math.inf
+    _soonest_wall_s: float = math.inf
 
     def __post_init__(self) -> None:
         config = self.config
+        self.kept = Latest(config.adverts_max // _KEPT_PART)
+        self._gone = Latest(config.remembered_max)
         self._quotas = Quotas(config.quota_min, config.quota_part, config.adverts_max)
 
     def keep(self, peer: PeerId) -> None:
         """`peer` was of use: whoever floods the view does not push it out."""
-        self.kept.pop(peer, None)
-        self.kept[peer] = None
         # The others are still the most of a view.
-        while len(self.kept) > self.config.adverts_max // _KEPT_PART:
-            del self.kept[next(iter(self.kept))]
+        self.kept[peer] = None
 
     def _stays(self, peer: PeerId) -> bool:
         return peer in self.connected or peer in self.kept
@@ -218,8 +218,8 @@ class View:
 
     def _add(self, peer: PeerId, entry: Entry) -> None:
         self._entries[peer] = entry
-        if entry.until_s < self._soonest_s:
-            self._soonest_s = entry.until_s
+        if entry.until_wall_s < self._soonest_wall_s:
+            self._soonest_wall_s = entry.until_wall_s
         group = self._introduced.get(entry.introducer)
         if group is None:
             group = self._introduced[entry.introducer] = {}
@@ -306,15 +306,15 @@ class View:
     def expire(self, wall_s: float) -> list[PeerId]:
         """Forget what is past its TTL; who was forgotten."""
         over: list[PeerId] = []
-        if wall_s >= self._soonest_s:
-            over = [it for it, entry in self._entries.items() if entry.until_s <= wall_s]
+        if wall_s >= self._soonest_wall_s:
+            over = [it for it, entry in self._entries.items() if entry.until_wall_s <= wall_s]
             for peer in over:
                 self.forget(peer)
-            ends = [entry.until_s for entry in self._entries.values()]
-            self._soonest_s = min(ends, default=math.inf)
+            ends = [entry.until_wall_s for entry in self._entries.values()]
+            self._soonest_wall_s = min(ends, default=math.inf)
         # What has ended is refused as that, so it may be remembered for a little longer.
-        if not 0 <= wall_s - self._gone_walked_s < _GONE_WALK_EVERY_S:
-            self._gone_walked_s = wall_s
+        if not 0 <= wall_s - self._gone_walked_wall_s < _GONE_WALK_EVERY_S:
+            self._gone_walked_wall_s = wall_s
             for key in [it for it, gone in self._gone.items() if gone[1] <= wall_s]:
                 del self._gone[key]
         return over
@@ -329,10 +329,7 @@ class View:
 
     def _remember_gone(self, key: bytes, gone: tuple[int, int]) -> None:
         """What ends by itself is refused as that; until then we have to remember."""
-        self._gone.pop(key, None)
         self._gone[key] = gone
-        while len(self._gone) > self.config.remembered_max:
-            del self._gone[next(iter(self._gone))]
 
     def unheard(self, told: dict[bytes, int]) -> list[bytes]:
         """Of peers by key and number those that were not forgotten since."""
@@ -350,20 +347,20 @@ class View:
 
     def living(self, wall_s: float) -> Iterator[Signed[Advert]]:
         """Adverts that hold now."""
-        return (entry.heard for entry in self._entries.values() if entry.until_s > wall_s)
+        return (entry.heard for entry in self._entries.values() if entry.until_wall_s > wall_s)
 
     def lasting(self, wall_s: float) -> list[Entry]:
         """What holds until `wall_s` and longer. Walked in every swap, so it has to be quick."""
-        if wall_s < self._soonest_s:
+        if wall_s < self._soonest_wall_s:
             return list(self._entries.values())
-        return [entry for entry in self._entries.values() if entry.until_s > wall_s]
+        return [entry for entry in self._entries.values() if entry.until_wall_s > wall_s]
 
     def candidates(
         self, role: Role, model: ContentId | None, wall_s: float
     ) -> list[Signed[Advert]]:
         """Who says it plays `role`, and runs `model` where one is named."""
         found = (self._entries[it] for it in self._places.get((role, model), ()))
-        return [entry.heard for entry in found if entry.until_s > wall_s]
+        return [entry.heard for entry in found if entry.until_wall_s > wall_s]
 
     def count(self, place: Place) -> int:
         """How many candidates there are, those included that end in this moment."""

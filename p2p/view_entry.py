@@ -37,22 +37,22 @@ class ViewParts(NamedTuple):
     places: tuple[Place, ...]
     key: bytes
     digest_entry: bytes
-    until_s: int
+    until_wall_s: int
     ended: tuple[int, int]
     displaced: tuple[int, int]
 
 
 def parts_of(heard: Signed[Advert]) -> ViewParts:
     advert, key = heard.record, heard.signer[: limits.DIGEST_KEY_BYTES]
-    until_s = advert.issued_at_s + advert.ttl_s
+    until_wall_s = advert.issued_at_s + advert.ttl_s
     return ViewParts(
         _places_of(advert.roles, tuple([it.model for it in advert.models])),
         key,
         DIGEST_ENTRY.pack(key, advert.seq),
-        until_s,
-        (advert.seq, until_s),
+        until_wall_s,
+        (advert.seq, until_wall_s),
         # It may be heard again, but nothing older of it.
-        (advert.seq - 1, until_s),
+        (advert.seq - 1, until_wall_s),
     )
 
 
@@ -68,7 +68,7 @@ class Entry(NamedTuple):
     origin: str
     key: bytes
     digest_entry: bytes
-    until_s: int
+    until_wall_s: int
     parts: ViewParts
 
 
@@ -76,7 +76,7 @@ def entry_of(
     heard: Signed[Advert], parts: ViewParts, introducer: PeerId | None, origin: str, *, met: bool
 ) -> Entry:
     return Entry(
-        heard, introducer, met, origin, parts.key, parts.digest_entry, parts.until_s, parts
+        heard, introducer, met, origin, parts.key, parts.digest_entry, parts.until_wall_s, parts
     )
 
 

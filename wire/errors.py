@@ -17,26 +17,36 @@
     |   +-- StoreFull           no room; nothing was written, nothing was lost
     |   +-- StoreUnusable       the state folder cannot be used at all, and why
     +-- EngineError             a model could not be run
-    |   +-- ModelRefused        the model itself is at fault
+    |   +-- ModelRefused        the model itself is at fault, or does not take what it is given
+    |   |   +-- ModelNotLoaded    it is not in memory here, and nobody is loading it
+    |   |   +-- ModelQuarantined  it failed too often here, and is tried again later
     |   +-- EngineFailed        the worker crashed, hung or ran out of memory
     |   +-- EngineMissing       this machine lacks what the engine needs
-    +-- Refused                 a peer said no, aloud, with its reason
+    +-- Refused                 a peer said no, aloud, with its code and its reason
     +-- TaskFailed              a task could not be answered, after all that may be tried was tried
 
 Foreign exceptions become ours in one file for each library, with `from error`.
 """
 
+from typing import ClassVar
+
+from wire.kinds import RefusalCode
+
 
 class BatonError(Exception):
     """An error with a cause in words and, where there is one, the next step.
 
-    `str(error)` is one line: what and why, then what to do.
+    `str(error)` is one line: what and why, then what to do. `code` is what a refusal says of it,
+    where this error is the answer to another peer: CODE of its class, unless another is given.
     """
 
-    def __init__(self, message: str, *, todo: str = "") -> None:
+    CODE: ClassVar[RefusalCode] = RefusalCode.FAILED
+
+    def __init__(self, message: str, *, todo: str = "", code: RefusalCode | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.todo = todo
+        self.code = self.CODE if code is None else code
 
     def __str__(self) -> str:
         line = f"{self.message}: {self.todo}" if self.todo else self.message
@@ -46,9 +56,13 @@ class BatonError(Exception):
 class InputError(BatonError):
     """A person asked for something that cannot be done as asked."""
 
+    CODE = RefusalCode.MALFORMED
+
 
 class WireError(BatonError):
     """Bytes we refuse. Whoever sent them is at fault."""
+
+    CODE = RefusalCode.MALFORMED
 
 
 class Malformed(WireError):
@@ -90,6 +104,8 @@ class Disconnected(TransportError):
 class TooSlow(TransportError):
     """A deadline passed before the answer came."""
 
+    CODE = RefusalCode.LATE
+
 
 class StoreError(BatonError):
     """The store could not do what was asked."""
@@ -97,6 +113,8 @@ class StoreError(BatonError):
 
 class Missing(StoreError):
     """No such content here. Somebody else may have it."""
+
+    CODE = RefusalCode.NOT_FOUND
 
 
 class Corrupt(StoreError):
@@ -116,22 +134,54 @@ class EngineError(BatonError):
 
 
 class ModelRefused(EngineError):
-    """The model is at fault: truncated, altered, of a kind we do not run."""
+    """The model is at fault (truncated, altered, of a kind we do not run), or its input is."""
+
+    CODE = RefusalCode.MALFORMED
+
+
+class ModelNotLoaded(ModelRefused):
+    """The model is not loaded here: it never was, or it was unloaded."""
+
+    CODE = RefusalCode.NO_SUCH_MODEL
+
+
+class ModelQuarantined(ModelRefused):
+    """The model failed too often here; it is tried again after a while."""
+
+    CODE = RefusalCode.MODEL_FAILED
 
 
 class EngineFailed(EngineError):
     """The worker crashed, hung or ran out of memory. Another peer may do better."""
 
+    CODE = RefusalCode.MODEL_FAILED
+
 
 class EngineMissing(EngineError):
     """This machine lacks what the engine needs."""
 
+    CODE = RefusalCode.MODEL_FAILED
+
 
 class Refused(BatonError):
-    """A peer said no. `retry_after_s` is its advice, None for never."""
+    """A peer said no. `retry_after_s` is its advice, None for never.
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None, todo: str = "") -> None:
-        super().__init__(message, todo=todo)
+    Without a `code` it is BUSY where there is such advice, else OTHER.
+    """
+
+    CODE = RefusalCode.OTHER
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: RefusalCode | None = None,
+        retry_after_s: float | None = None,
+        todo: str = "",
+    ) -> None:
+        if code is None and retry_after_s is not None:
+            code = RefusalCode.BUSY
+        super().__init__(message, todo=todo, code=code)
         self.retry_after_s = retry_after_s
 
 

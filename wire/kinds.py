@@ -50,6 +50,54 @@ class Role(IntEnum):
     GATEWAY = 4
 
 
+class RefusalCode(IntEnum):
+    """Why a peer said no, for programs; the words beside it are for people. Append only.
+
+    A code that is not known here, of a newer peer, is read as OTHER (`read`).
+    """
+
+    OTHER = 0
+    # No room now; the refusal says when to ask again.
+    BUSY = 1
+    # It would not be done by its deadline here.
+    TOO_LONG = 2
+    # This peer does not run the model that is named.
+    NO_SUCH_MODEL = 3
+    # The model could not be run here: its worker died, or it is set aside for such failures.
+    MODEL_FAILED = 4
+    # The model is on its way into memory.
+    LOADING = 5
+    # This peer does not do that for others, or not for this one.
+    NOT_WILLING = 6
+    # The request cannot be read, or asks a model for what no peer could do.
+    MALFORMED = 7
+    # The deadline has passed.
+    LATE = 8
+    # The owner of the machine wants it.
+    PAUSED = 9
+    # It costs more than is offered for it.
+    NOT_PAID = 10
+    # Whoever asks is banned here for what it did.
+    BANNED = 11
+    # This peer is about to end.
+    LEAVING = 12
+    # The clocks of the two differ by too much.
+    CLOCK = 13
+    # There is no such operation, or the model does not do it.
+    UNSUPPORTED = 14
+    # The content, source or index that is named is not to be had here.
+    NOT_FOUND = 15
+    # The two have not met, or belong to different networks.
+    STRANGER = 16
+    # Whoever was to do the rest failed, or something here did that is no fault of the request.
+    FAILED = 17
+
+    @classmethod
+    def read(cls, number: int) -> "RefusalCode":
+        """The code that a peer sent; OTHER for one that is not known here."""
+        return cls(number) if number in cls._value2member_map_ else cls.OTHER
+
+
 class Level(IntEnum):
     """The ladder of checking: each rung proves more, and costs more."""
 

@@ -1,6 +1,9 @@
 """Every bound on what a peer may send, in one place, related by asserts."""
 
-PROTOCOL_VERSION = 1
+# How peers talk: adverts and greetings carry it, and peers of another version do not meet.
+PROTOCOL_VERSION = 2
+# What tasks and receipts look like: older than how peers talk, since they are kept for years.
+TASK_VERSION = 1
 
 # A message is parsed only when it fits one frame; larger content travels as blocks.
 FRAME_BYTES_MAX = 1 << 20

@@ -7,7 +7,7 @@ from wire import limits
 from wire.codec import pack, unpack
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed
-from wire.kinds import Kind, Role
+from wire.kinds import Kind, RefusalCode, Role
 from wire.receipt import Envelope
 from wire.schema import Between, Digest, Inline, Int, Name, Reason, Record
 
@@ -198,11 +198,21 @@ class Accept(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refuse(Message):
-    """No, aloud: why, and when to ask again (None: never)."""
+    """No, aloud: why, and when to ask again (None: never).
+
+    `code` is a `RefusalCode`, or of a newer peer a number that is not known here: see `cause`.
+    Programs go by it alone; `reason` is for people.
+    """
 
     KIND: ClassVar[Kind] = Kind.REFUSE
+    code: Annotated[int, Between(0, 2**16 - 1)] = RefusalCode.OTHER
     reason: Reason
     retry_after_ms: Int | None
+
+    @property
+    def cause(self) -> RefusalCode:
+        """The code as far as it is known here, else OTHER."""
+        return RefusalCode.read(self.code)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ def event_map(event: events.Event) -> dict[str, Any]:
                 "what": event.what,
                 "peer": str(event.peer),
                 "why": event.why,
+                "code": None if event.code is None else event.code.name.lower(),
             }
         case events.Streamed():
             return {"event": "piece", "position": event.position, "data": event.data}

@@ -1,6 +1,7 @@
 """One task of this peer's own clients: what was asked, what happened so far, and who watches."""
 
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 import trio
 
@@ -36,6 +37,31 @@ class TaskRequest:
     owner: bytes = b""
 
 
+class Wanted(Enum):
+    """A task that has not ended."""
+
+    UNDER_WAY = auto()
+    # By its client, and not because this peer ends.
+    CANCELLED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """`answered` is None where the answer is too large to be held here: it is in the store."""
+
+    answered: Answered | None
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """There will be no answer, and why."""
+
+    error: BatonError
+
+
+Outcome = Wanted | Succeeded | GaveUp
+
+
 @dataclass(slots=True)
 class TaskState:
     """One task under way, and who watches it.
@@ -46,7 +72,7 @@ class TaskState:
 
     task: Signed[Task]
     seed: bytes
-    started_s: float
+    started_at_s: float
     attempt: int = 1
     owner: bytes = b""
     shown: StreamProgress = field(default_factory=StreamProgress)
@@ -57,10 +83,7 @@ class TaskState:
     journaled: trio.Event = field(default_factory=trio.Event)
     finished: trio.Event = field(default_factory=trio.Event)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    # By its client, and not because this peer ends.
-    cancelled: bool = False
-    answered: Answered | None = None
-    error: BatonError | None = None
+    outcome: Outcome = Wanted.UNDER_WAY
 
     def on_event(self, event: Event) -> None:
         """Keep what happened, up to `EVENTS_MAX` events, and tell whoever watches the task."""
@@ -74,6 +97,17 @@ class TaskState:
         """From here on the task is answered, or said to have failed."""
         self.events.insert(0, Accepted(self.task.id))
         self.journaled.set()
+
+    def cancel(self) -> None:
+        """Its client wants it no more."""
+        if self.outcome is Wanted.UNDER_WAY:
+            self.outcome = Wanted.CANCELLED
+        self.scope.cancel()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether its client wants it no more, and it has not ended yet."""
+        return self.outcome is Wanted.CANCELLED
 
     @property
     def input_id(self) -> ContentId | None:
@@ -98,7 +132,7 @@ def task_of(
     checked = request.level is not Level.SIGNED
     return sign(
         Task(
-            version=limits.PROTOCOL_VERSION,
+            version=limits.TASK_VERSION,
             stages=request.stages,
             input=None if request.input is None else name_of(request.input),
             checking=Terms(

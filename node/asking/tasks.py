@@ -11,11 +11,18 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from node.asking.answers import Answered, Answers
-from node.asking.run import TaskRequest, TaskState, TaskStatistics, nobody_can, task_of
+from node.asking.run import (
+    GaveUp,
+    Succeeded,
+    TaskRequest,
+    TaskState,
+    TaskStatistics,
+    nobody_can,
+    task_of,
+)
 from node.checking.quorum import Checking, CheckRequest, Tally
 from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.handoff import Handoff, LegResult
-from node.serving.infer_role import COMPLETE
 from node.serving.role import nowhere
 from node.task.events import EventSink, Failed, Kept
 from node.task.units import units_of
@@ -28,16 +35,11 @@ from wire import limits
 from wire.chain import legs_to_check
 from wire.codec import pack, unpack
 from wire.content import ContentId, PeerId
-from wire.errors import (
-    Missing,
-    Refused,
-    StoreError,
-    TaskFailed,
-    TooSlow,
-    WireError,
-)
+from wire.errors import Missing, Refused, StoreError, TaskFailed, TooSlow, WireError
 from wire.kinds import Level, Role
+from wire.latest import Latest
 from wire.lottery import secret_of
+from wire.operations import COMPLETE
 from wire.receipt import Answer
 from wire.signed import Signed, open_signed, sign
 from wire.signing import SigningKey
@@ -65,7 +67,7 @@ class TaskRunner:
     checking: Checking
     answers: Answers
     nursery: trio.Nursery
-    _ended: dict[ContentId, TaskState] = field(default_factory=dict)
+    _ended: Latest[ContentId, TaskState] = field(default_factory=lambda: Latest(ENDED_KEPT))
     _runs: dict[ContentId, TaskState] = field(default_factory=dict)
     _accepted: int = 0
     _answered: int = 0
@@ -133,8 +135,7 @@ class TaskRunner:
         """Its client no longer wants it: it ends, here and with whoever works on it."""
         run = self._runs.get(task_id)
         if run is not None:
-            run.cancelled = True
-            run.scope.cancel()
+            run.cancel()
 
     async def resume(self) -> int:
         """Take up what the journal says was under way when this peer last stopped; how many."""
@@ -172,9 +173,13 @@ class TaskRunner:
             await run.finished.wait()
         finally:
             run.watchers.remove(on_event)
-        if run.error is not None:
-            raise run.error
-        return run.answered or replace(await self.answers.of_task(task_id), kept_before=False)
+        match run.outcome:
+            case GaveUp(error):
+                raise error
+            case Succeeded(Answered() as answered):
+                return answered
+            case _:
+                return replace(await self.answers.of_task(task_id), kept_before=False)
 
     # 2. Run
 
@@ -183,26 +188,24 @@ class TaskRunner:
         # By the wall clock, so that time spent switched off counts; by ours from here on.
         age_s = self.environment.wall_s() - task.issued_at_ms / 1000
         left_s = task.deadline_s - min(max(0.0, age_s), task.deadline_s - 1.0)
-        deadline_at_s = run.started_s + left_s
+        deadline_at_s = run.started_at_s + left_s
         try:
             with run.scope:
-                run.answered = await self._attempts(run, deadline_at_s)
+                answered = await self._attempts(run, deadline_at_s)
+                # Many large ones in memory would fill it.
+                large = len(answered.output) > limits.INLINE_BYTES_MAX
+                run.outcome = Succeeded(None if large else answered)
                 self._answered += 1
-            if run.cancelled and run.answered is None:
+            if run.cancelled:
                 raise TaskFailed("its client cancelled it")
         except (TaskFailed, StoreError) as error:
-            run.error = error
+            run.outcome = GaveUp(error)
             self._failed += 1
             await self._forget(run)
         finally:
             del self._runs[run.task.id]
             if run.journaled.is_set():
                 self._ended[run.task.id] = run
-            while len(self._ended) > ENDED_KEPT:
-                self._ended.pop(next(iter(self._ended)))
-            if run.answered and len(run.answered.output) > limits.INLINE_BYTES_MAX:
-                # It is in the store; many such in memory would fill it.
-                run.answered = None
             run.finished.set()
 
     async def _attempts(self, run: TaskState, deadline_at_s: float) -> Answered:
@@ -357,7 +360,7 @@ class TaskRunner:
                 ],
                 attempts=run.attempt,
                 answered_at_ms=int(self.environment.wall_s() * 1000),
-                duration_ms=int((trio.current_time() - run.started_s) * 1000),
+                duration_ms=int((trio.current_time() - run.started_at_s) * 1000),
             ),
             self.key,
         )

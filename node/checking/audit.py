@@ -94,7 +94,7 @@ def _read(report: AuditReport, raw: bytes) -> None:
     report.note(True, "the answer is as it was signed", f"by {answer.signer}")
     task = report.task = open_signed(answer.record.task, Task)
     report.note(True, "the task is as it was signed", f"by {task.signer}")
-    theirs, ours = task.record.version, limits.PROTOCOL_VERSION
+    theirs, ours = task.record.version, limits.TASK_VERSION
     if theirs != ours:
         detail = f"it is of version {theirs}, this Baton reads {ours}"
         report.note(False, "the task is of the protocol version that is read here", detail)

@@ -11,6 +11,7 @@ import trio
 from node.checking.verdict import check_verdict
 from node.dispatch.backoff import Backoff
 from node.task.events import Checked, EventSink, Failed
+from node.task.refusals import ask_again_s
 from p2p.peers import Peers
 from p2p.score import Offence, Standing
 from p2p.timeouts import stretched
@@ -84,9 +85,9 @@ class Quorum:
             return False
         return None
 
-    def wanted(self, slow_since_s: float) -> int:
-        """How many more to ask now; who was asked before `slow_since_s` is no longer waited for."""
-        awaited = sum(asked_s > slow_since_s for asked_s in self.under_way.values())
+    def wanted(self, slow_since_at_s: float) -> int:
+        """How many more to ask now; nobody asked before `slow_since_at_s` counts."""
+        awaited = sum(asked_at_s > slow_since_at_s for asked_at_s in self.under_way.values())
         votes = self.agree + self.differ + awaited
         return max(0, min(self.needed - self.agree - awaited, self.verifiers - votes))
 
@@ -134,10 +135,10 @@ class Checking:
             try:
                 verdict = await self._ask(claimed, verifier, deadline_at_s)
             except Refused as error:
-                if error.retry_after_s is not None:
+                if (again_s := ask_again_s(error)) is not None:
                     poll.asked.discard(verifier)
-                    patience.refused(verifier, error.retry_after_s, trio.current_time())
-                on_event(Failed("verify", verifier, error.message))
+                    patience.refused(verifier, again_s, trio.current_time())
+                on_event(Failed("verify", verifier, error.message, error.code))
             except (TransportError, WireError, RemoteProtocolError) as error:
                 on_event(Failed("verify", verifier, error.message))
             else:
@@ -150,24 +151,24 @@ class Checking:
             while poll.agreed is None and trio.current_time() < deadline_at_s:
                 # Verifiers heard of while we wait take part: the draw is by key, not by time.
                 known.update(self.candidates(claimed))
-                now_s = trio.current_time()
+                now_at_s = trio.current_time()
                 drawn = draw(claimed.secret, claimed.receipt.id, known)
                 # Who fell silent before is drawn last: it costs the most.
                 drawn.sort(key=lambda it: self.peers.standing(it) is Standing.UNWELCOME)
-                ready = patience.ready([it for it in drawn if it not in poll.asked], now_s)
-                wanted = poll.wanted(now_s - slow_after_s)
+                ready = patience.ready([it for it in drawn if it not in poll.asked], now_at_s)
+                wanted = poll.wanted(now_at_s - slow_after_s)
                 if wanted > len(ready):
                     nursery.start_soon(self._look_further, claimed)
                 for verifier in ready[:wanted]:
                     poll.asked.add(verifier)
-                    poll.under_way[verifier] = now_s
+                    poll.under_way[verifier] = now_at_s
                     nursery.start_soon(ask, verifier)
                 event = wake
-                with trio.move_on_at(min(deadline_at_s, now_s + PAUSE_S)):
+                with trio.move_on_at(min(deadline_at_s, now_at_s + PAUSE_S)):
                     await event.wait()
-            slow_since_s = trio.current_time() - slow_after_s
-            for verifier, asked_s in poll.under_way.items():
-                if asked_s <= slow_since_s:
+            slow_since_at_s = trio.current_time() - slow_after_s
+            for verifier, asked_at_s in poll.under_way.items():
+                if asked_at_s <= slow_since_at_s:
                     self.peers.offended(verifier, Offence.SLOW)
             nursery.cancel_scope.cancel()
         return Tally(

@@ -7,10 +7,9 @@ from wire import limits
 from wire.content import PeerId
 from wire.errors import BadSignature, Malformed
 from wire.lottery import rows_due, rows_to_check
+from wire.operations import by_rows
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed
-
-_BY_ROWS = ("embed", "embed-passages")
 
 
 def check_verdict(
@@ -27,7 +26,7 @@ def check_verdict(
         raise Malformed("the verdict is on another receipt")
     if not found.agrees:
         return
-    if receipt.record.operation in _BY_ROWS:
+    if by_rows(receipt.record.operation):
         if found.rows != receipt.record.units or found.rows > limits.PASSAGES_MAX:
             raise Malformed("the verdict is on another number of rows than the leg has")
         due = rows_to_check(secret, receipt.id, verdict.signer, found.rows, rows_due(found.rows))

@@ -71,7 +71,7 @@ class Pieces:
 
     _line: ResponseLine
     _call: HttpCall
-    _until_s: float | None = None
+    _until_at_s: float | None = None
     _body: ResponseBody | None = None
     _over: bool = False
     _event_reader: EventReader = field(default_factory=EventReader)
@@ -80,13 +80,13 @@ class Pieces:
 
     async def next_piece(self) -> AnswerPiece | None:
         """The next piece; None after the last."""
-        if self._until_s is None:
-            self._until_s = self._call.until_s
+        if self._until_at_s is None:
+            self._until_at_s = self._call.until_at_s
         well = False
         try:
-            with within(self._until_s, "the answer"):
+            with within(self._until_at_s, "the answer"):
                 while not self._ready and not self._over:
-                    await self._more(self._until_s)
+                    await self._more(self._until_at_s)
             well = True
         finally:
             if not well:
@@ -118,9 +118,9 @@ class Pieces:
         if self._body is not None:
             await self._body.aclose()
 
-    async def _more(self, until_s: float) -> None:
+    async def _more(self, until_at_s: float) -> None:
         if self._body is None:
-            self._body = await self._line.open(self._call, until_s)
+            self._body = await self._line.open(self._call, until_at_s)
         data = await self._body.part()
         if data is None:
             raise Malformed("the gateway's answer ended in the middle")

@@ -47,7 +47,7 @@ class HttpCall:
     repeatable: bool = True
 
     @property
-    def until_s(self) -> float:
+    def until_at_s(self) -> float:
         return anyio.current_time() + self.deadline_s
 
 
@@ -87,10 +87,10 @@ def _ours(where: str) -> Iterator[None]:
 
 
 @contextmanager
-def within(until_s: float, what: str) -> Iterator[None]:
+def within(until_at_s: float, what: str) -> Iterator[None]:
     """TooSlow once that moment has passed."""
     try:
-        with anyio.fail_after(until_s - anyio.current_time()):
+        with anyio.fail_after(until_at_s - anyio.current_time()):
             yield
     except TimeoutError as error:
         raise TooSlow(f"{what} took too long", todo="give it longer: deadline_s=…") from error
@@ -162,25 +162,25 @@ class ResponseLine:
 
     async def fetch(self, call: HttpCall) -> tuple[bytes, httpx.Headers]:
         """A whole answer; BatonError within the call's deadline if there is none."""
-        until_s, tries = call.until_s, 0
-        with within(until_s, call.path):
+        until_at_s, tries = call.until_at_s, 0
+        with within(until_at_s, call.path):
             while True:
                 try:
                     body = await self._open(call)
                     return await body.rest(), body.headers
                 except BatonError as error:
-                    await self._wait_after(error, call, tries, until_s)
+                    await self._wait_after(error, call, tries, until_at_s)
                 tries += 1
 
-    async def open(self, call: HttpCall, until_s: float) -> ResponseBody:
+    async def open(self, call: HttpCall, until_at_s: float) -> ResponseBody:
         """The beginning of an answer that is read as it comes."""
         tries = 0
-        with within(until_s, call.path):
+        with within(until_at_s, call.path):
             while True:
                 try:
                     return await self._open(call)
                 except BatonError as error:
-                    await self._wait_after(error, call, tries, until_s)
+                    await self._wait_after(error, call, tries, until_at_s)
                 tries += 1
 
     async def close_left(self) -> None:
@@ -206,11 +206,11 @@ class ResponseLine:
         raise error_of(status, told, retry_after)
 
     async def _wait_after(
-        self, error: BatonError, call: HttpCall, tries: int, until_s: float
+        self, error: BatonError, call: HttpCall, tries: int, until_at_s: float
     ) -> None:
         """Until it may be tried again; the error itself, if it may not."""
         wait_s = _wait_s(error, call, tries)
-        if tries >= self.retries or anyio.current_time() + wait_s >= until_s:
+        if tries >= self.retries or anyio.current_time() + wait_s >= until_at_s:
             raise error
         await anyio.sleep(wait_s)
 
@@ -219,8 +219,8 @@ def _wait_s(error: BatonError, call: HttpCall, tries: int) -> float:
     """How long to wait before the next try; infinite where there must be none."""
     backoff_s = RETRY_S_MIN * 2.0**tries
     match error:
-        case Refused(retry_after_s=float() as asked_s):
-            return max(asked_s, backoff_s)
+        case Refused(retry_after_s=float() as advised_s):
+            return max(advised_s, backoff_s)
         case Unreachable():
             return backoff_s
         case Disconnected() if call.repeatable:

@@ -226,7 +226,7 @@ class Net:
     async def _end_of(self, path: str, wait_s: float) -> None:
         """Until a task's events end, which is when it does."""
         call = HttpCall(method="GET", path=path, deadline_s=wait_s)
-        body = await self._line.open(call, call.until_s)
+        body = await self._line.open(call, call.until_at_s)
         try:
             while await body.part() is not None:
                 pass

@@ -13,9 +13,9 @@ from node.commands.options import (
     json_option,
     network_option,
     state_option,
-    verdicts_of,
     verdicts_option,
 )
+from node.gateway_config import verdicts_of
 from wire.errors import InputError
 
 QUESTION = "how do I catch several exceptions at once?"

@@ -11,9 +11,9 @@ from node.commands.options import (
     json_option,
     state_option,
     text_of,
-    verdicts_of,
     verdicts_option,
 )
+from node.gateway_config import verdicts_of
 from wire.errors import InputError
 
 CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"

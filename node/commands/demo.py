@@ -39,10 +39,10 @@ async def demo(folder: Path, question: str, files: tuple[Path, ...], *, as_json:
 
 
 async def _live(story: Story) -> None:
-    started_s = trio.current_time()
+    started_at_s = trio.current_time()
 
     def picture() -> Group:
-        return _picture(story, trio.current_time() - started_s)
+        return _picture(story, trio.current_time() - started_at_s)
 
     # The last page takes its place: both together would not fit a small terminal.
     with Live(picture(), console=console, auto_refresh=False, transient=True) as live:
@@ -59,10 +59,10 @@ async def _refresh(live: Live, picture: Callable[[], Group]) -> None:
         await trio.sleep(REFRESH_S)
 
 
-def _picture(story: Story, now_s: float) -> Group:
+def _picture(story: Story, now_at_s: float) -> Group:
     head = Text.assemble(
         ("Baton", "bold green"),
-        f"  {now_s:5.0f} s   ",
+        f"  {now_at_s:5.0f} s   ",
         (story.chapter, "bold"),
         overflow="ellipsis",
     )
@@ -73,7 +73,7 @@ def _picture(story: Story, now_s: float) -> Group:
     )
     said = textwrap.wrap(plain_text(story.sentence), max(20, console.width - 6))[-SENTENCE_LINES:]
     sentence = Text("\n".join(said), "bold", no_wrap=True)
-    lines = story.log[-(LOG_LINES - len(said)) :]
+    lines = list(story.log)[-(LOG_LINES - len(said)) :]
     log = Text("\n".join(lines), overflow="ellipsis", no_wrap=True)
     parts = [Text(counts, no_wrap=True, overflow="ellipsis"), log] + [sentence] * bool(said)
     return Group(

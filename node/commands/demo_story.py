@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +53,7 @@ class Story:
     writer: str = WRITER
     model_deadline_s: float = MODEL_DEADLINE_S
     chapter: str = "starting"
-    log: list[str] = field(default_factory=list)
+    log: deque[str] = field(default_factory=lambda: deque(maxlen=LOGGED_MAX))
     sources: list[str] = field(default_factory=list)
     passages: int = 0
     accepted: int = 0
@@ -70,7 +71,6 @@ class Story:
 
     def say(self, line: str) -> None:
         self.log.append(line)
-        del self.log[:-LOGGED_MAX]
 
     def peer(self, name: str) -> DemoPeer:
         return next(it for it in self.peers if it.name == name)
@@ -173,7 +173,7 @@ async def tell_story(story: Story, narrate: Callable[[str], None]) -> None:
     # Here, since the answer's file knows the story and not the other way round.
     from node.commands.demo_answer import word_answer
 
-    started_s = trio.current_time()
+    started_at_s = trio.current_time()
     story.chapter = "starting seven peers: one knows the bootstrap's address, nobody the others'"
     async with open_peers(story.peers), trio.open_nursery() as nursery:
         narrate("seven processes are up, each with its own key, folder and store")
@@ -184,7 +184,7 @@ async def tell_story(story: Story, narrate: Callable[[str], None]) -> None:
         if story.writers():
             await word_answer(story, narrate)
         await _verify(story, narrate)
-        story.wall_s = trio.current_time() - started_s
+        story.wall_s = trio.current_time() - started_at_s
         nursery.cancel_scope.cancel()
 
 

@@ -156,40 +156,41 @@ class _Screen:
     config: DevnetConfig
     machine: Machine
     net: Devnet | None = None
-    began_s: float = field(init=False)
+    began_at_s: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.began_s = self.machine.monotonic_s()
+        self.began_at_s = self.machine.monotonic_s()
 
     def watch(self, net: Devnet) -> None:
         self.net = net
 
     async def show_forever(self, show: Callable[[], None]) -> None:
-        last_s = self.began_s
+        last_s = self.began_at_s
         while True:
             await trio.sleep(1.0)
-            now_s = self.machine.monotonic_s()
-            if now_s - last_s >= (REDRAW_S if show != self.tell else TELL_S):
-                last_s = now_s
+            now_at_s = self.machine.monotonic_s()
+            if now_at_s - last_s >= (REDRAW_S if show != self.tell else TELL_S):
+                last_s = now_at_s
                 show()
 
     def tell(self) -> None:
         """One line on standard error, where there is no screen."""
         net = self.net
-        if net is None or net.began_s is None:
+        if net is None or net.began_at_s is None:
             up = 0 if net is None else len(net.living())
             show_aside(f"starting: {up} of {self.config.peers} peers are up")
         else:
             counts = net.load.counts
             show_aside(
-                f"{net.now_s:.0f} of {self.config.seconds:.0f} s: {len(net.living())} peers are up,"
+                f"{net.passed_s:.0f} of {self.config.seconds:.0f} s:"
+                f" {len(net.living())} peers are up,"
                 f" {counts.answered} of {counts.accepted} tasks answered"
             )
 
     def picture(self) -> Group:
         config, net = self.config, self.net
-        real_s = self.machine.monotonic_s() - self.began_s
-        passed_s = 0.0 if net is None else net.now_s
+        real_s = self.machine.monotonic_s() - self.began_at_s
+        passed_s = 0.0 if net is None else net.passed_s
         head = Text.assemble(
             ("Baton devnet", "bold green"),
             f"  {config.peers} peers, seed {config.seed}, {config.rate:g} tasks/s   ",
@@ -197,11 +198,11 @@ class _Screen:
             f" of its own time in {real_s:.0f} s",
         )
         bar = _bar(config.seconds, passed_s)
-        if net is None or net.began_s is None:
+        if net is None or net.began_at_s is None:
             up = 0 if net is None else len(net.living())
             starting = Text(f"starting: {up} of {config.peers} peers are up", "yellow")
             return Group(head, _bar(config.peers, up), starting)
-        log = Text("\n".join(net.log[-LOG_LINES:]), overflow="ellipsis", no_wrap=True)
+        log = Text("\n".join(list(net.log)[-LOG_LINES:]), overflow="ellipsis", no_wrap=True)
         return Group(
             head,
             bar,

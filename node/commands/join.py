@@ -231,7 +231,7 @@ async def narrate(node: Node) -> None:
             say("key", "another machine uses this peer's key: its state folder was copied")
         if (skew_s := node.peers.handshake_log.clock_wrong_s()) is not None:
             say("clock", f"this machine's clock differs from the others' by {abs(skew_s):.0f} s")
-        if connected and not answered and trio.current_time() - node.started_s > 60:
+        if connected and not answered and trio.current_time() - node.started_at_s > 60:
             say("heard", "no peer answered in the last minute: check this machine's network")
         else:
             said.pop("heard", None)

@@ -103,11 +103,11 @@ async def load(config: LoadConfig, runtime: Runtime, *, as_json: bool) -> int:
 async def drive(config: LoadConfig, ask: Ask, outcome: Outcome, random: Random) -> None:
     """Hand every task over at its moment, or as soon after it as a client is free."""
     clients = trio.CapacityLimiter(config.clients)
-    started_s = trio.current_time()
+    started_at_s = trio.current_time()
     # Texts differ, also from an earlier run's: what was answered before costs nothing.
     salt = random.randbytes(4).hex()
 
-    async def one(number: int, due_s: float) -> None:
+    async def one(number: int, due_at_s: float) -> None:
         outcome.waited += not clients.available_tokens
         async with clients:
             try:
@@ -115,16 +115,16 @@ async def drive(config: LoadConfig, ask: Ask, outcome: Outcome, random: Random) 
             except BatonError as error:
                 outcome.note_error(str(error)[:120])
                 return
-        latency_s = trio.current_time() - due_s
+        latency_s = trio.current_time() - due_at_s
         outcome.answered += 1
         outcome.late += latency_s > config.deadline_s
         outcome.latencies.note(latency_s)
 
     async with trio.open_nursery() as nursery:
         for number, at_s in enumerate(moments(config.rate, config.seconds, random)):
-            await trio.sleep_until(started_s + at_s)
+            await trio.sleep_until(started_at_s + at_s)
             outcome.due += 1
-            nursery.start_soon(one, number, started_s + at_s)
+            nursery.start_soon(one, number, started_at_s + at_s)
 
 
 def _arguments(config: LoadConfig, text: str) -> dict[str, Any]:
@@ -141,12 +141,12 @@ def _arguments(config: LoadConfig, text: str) -> dict[str, Any]:
 @asynccontextmanager
 async def _asking(config: LoadConfig, runtime: Runtime) -> AsyncIterator[Ask]:
     """Through the running peer of --state; with bootstraps, through a peer of our own."""
-    until_s = config.deadline_s + GRACE_S
+    patience_s = config.deadline_s + GRACE_S
     if not config.bootstraps:
         socket = config.state / SOCKET
 
         async def ask_peer(arguments: Mapping[str, Any]) -> object:
-            return await call(socket, "ask", arguments, unheard, deadline_s=until_s)
+            return await call(socket, "ask", arguments, unheard, deadline_s=patience_s)
 
         # Whether a peer is there is said at once, not for each task.
         await call(socket, "status", {}, unheard, deadline_s=10.0)

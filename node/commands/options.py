@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from node.gateway_config import HTTP_DEFAULT, GatewayConfig, origin_of, place_of
+from node.gateway_config import HTTP_DEFAULT, GatewayConfig, origin_of, place_of, verdicts_of
 from wire import limits
 from wire.errors import InputError
 from wire.kinds import Role
@@ -16,7 +16,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 STATE_DEFAULT = Path("~/.baton")
 DEADLINE_S = click.IntRange(1, limits.DEADLINE_S_MAX)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", re.IGNORECASE)
-_VERDICTS = re.compile(r"(\d{1,2})/(\d{1,2})")
 
 
 def state_option(function: F) -> F:
@@ -71,17 +70,6 @@ def bytes_of(text: str) -> int:
     if match is None:
         raise InputError(f"{text!r} is not a size", todo="for example 20GB or 512MB")
     return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
-
-
-def verdicts_of(text: str) -> tuple[int, int]:
-    """`2/3` as (needed, verifiers); InputError for anything else."""
-    match = _VERDICTS.fullmatch(text.strip())
-    if match is None:
-        raise InputError(
-            f"{text!r} is not a number of verdicts",
-            todo="2/3 asks three verifiers, of whom two must agree; 0/0 asks none",
-        )
-    return int(match[1]), int(match[2])
 
 
 def gateway_of(

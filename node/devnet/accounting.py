@@ -76,21 +76,21 @@ class Accounting(trio.abc.Instrument):
         self.stream_bytes = 0
         self._clock = monotonic_s
         self._cpu_s = cpu_s
-        self._began_s = cpu_s()
+        self._began_at_s = cpu_s()
         self._booked_s: defaultdict[str, float] = defaultdict(float)
         self._purposes: dict[str, str] = {}
         # It is added in the middle of a step.
-        self._since_s = monotonic_s()
+        self._since_at_s = monotonic_s()
         # Tasks that are within a handler, and what it is for.
         self._handling: dict[trio.lowlevel.Task, str] = {}
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._since_s = self._clock()
+        self._since_at_s = self._clock()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        now_s = self._clock()
-        self._booked_s[self._purpose(task)] += now_s - self._since_s
-        self._since_s = now_s
+        now_at_s = self._clock()
+        self._booked_s[self._purpose(task)] += now_at_s - self._since_at_s
+        self._since_at_s = now_at_s
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
         self._handling.pop(task, None)
@@ -127,7 +127,7 @@ class Accounting(trio.abc.Instrument):
 
     def cpu_s(self) -> dict[str, float]:
         """Processor time by purpose, in seconds."""
-        scale = (self._cpu_s() - self._began_s) / max(1e-9, sum(self._booked_s.values()))
+        scale = (self._cpu_s() - self._began_at_s) / max(1e-9, sum(self._booked_s.values()))
         return {purpose: scale * booked_s for purpose, booked_s in self._booked_s.items()}
 
     def gossip_bytes(self, carried_bytes: int) -> int:

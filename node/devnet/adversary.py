@@ -26,8 +26,10 @@ from wire import limits
 from wire.advert import Advert
 from wire.chain import open_receipts
 from wire.errors import Disconnected, Refused, StoreFull, TransportError
+from wire.kinds import RefusalCode
 from wire.lottery import rows_due, rows_to_check
 from wire.message import Accept, Check, Message, Offer, VerdictReply
+from wire.operations import COMPLETE, by_rows
 from wire.payload import Vectors
 from wire.receipt import Verdict
 from wire.signed import open_signed, sign
@@ -64,7 +66,7 @@ class DevnetEngine(HashEngine):
 
 
 def _lie(operation: str, data: bytes) -> bytes:
-    if operation == "complete":
+    if operation == COMPLETE:
         # Of the same length, and part by part what the whole is.
         return bytes(it ^ 1 for it in data)
     vectors = Vectors.from_bytes(data)
@@ -126,7 +128,7 @@ def misbehave(node: Node, adversary: str, random: Random) -> Callable[[], None]:
 
 
 async def _refuse(call: TypedCall, _message: Message) -> None:
-    await call.send(refusal_of(Refused("not today")))
+    await call.send(refusal_of(Refused("not today", code=RefusalCode.NOT_WILLING)))
 
 
 async def _accept_and_be_silent(call: TypedCall, message: Message) -> None:
@@ -174,7 +176,7 @@ def _lazy(node: Node) -> Handler:
         receipt = open_receipts(task, message.receipts)[-1]
         rows = receipt.record.units
         sampled: tuple[int, ...] = (0,)
-        if receipt.record.operation in ("embed", "embed-passages"):
+        if by_rows(receipt.record.operation):
             me = node.peers.me
             sampled = rows_to_check(message.secret, receipt.id, me, rows, rows_due(rows))
         else:

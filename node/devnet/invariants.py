@@ -34,7 +34,7 @@ class Violation:
 class Violations:
     """The violations of a run, the first of them in full."""
 
-    now_s: Callable[[], float]
+    now_at_s: Callable[[], float]
     found: list[Violation] = field(default_factory=list)
     count: int = 0
 
@@ -43,7 +43,7 @@ class Violations:
         self.count += 1
         if len(self.found) < VIOLATIONS_KEPT:
             self.found.append(
-                Violation(invariant=invariant, peer=peer, at_s=self.now_s(), what=what)
+                Violation(invariant=invariant, peer=peer, at_s=self.now_at_s(), what=what)
             )
 
 

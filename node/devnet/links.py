@@ -91,8 +91,8 @@ class FaultyNetwork(MemoryNetwork):
         """Deliver, for ever."""
         while True:
             self._earlier = trio.Event()
-            until_s = self._ticks[0] * TICK_S if self._ticks else math.inf
-            with trio.move_on_at(until_s):
+            until_at_s = self._ticks[0] * TICK_S if self._ticks else math.inf
+            with trio.move_on_at(until_at_s):
                 await self._earlier.wait()
             now_tick = math.floor(trio.current_time() / TICK_S + 1e-6)
             while self._ticks and self._ticks[0] <= now_tick:

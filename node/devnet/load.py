@@ -66,15 +66,15 @@ class OpenLoopLoad:
     async def run(self, rate: float, seconds: float) -> None:
         """Returns once every task has ended."""
         random = Random(f"{self.seed}:load")
-        started_s = trio.current_time()
+        started_at_s = trio.current_time()
         async with trio.open_nursery() as nursery:
             for number, at_s in enumerate(moments(rate, seconds, random)):
                 question = draw_question(number, random, self.deadline_s)
                 asker = random.choice(self.askers)
-                await trio.sleep_until(started_s + at_s)
-                nursery.start_soon(self._ask, question, asker, started_s + at_s)
+                await trio.sleep_until(started_at_s + at_s)
+                nursery.start_soon(self._ask, question, asker, started_at_s + at_s)
 
-    async def _ask(self, question: DevnetQuestion, asker: DevPeer, due_s: float) -> None:
+    async def _ask(self, question: DevnetQuestion, asker: DevPeer, due_at_s: float) -> None:
         self.counts.due += 1
         try:
             with trio.fail_after(GRACE_S):
@@ -86,10 +86,10 @@ class OpenLoopLoad:
             return
         self.counts.accepted += 1
         self.counts.tokens += len(question.tokens)
-        until_s = due_s + self.deadline_s + GRACE_S
+        until_at_s = due_at_s + self.deadline_s + GRACE_S
         stream = Stream(question.tokens)
         try:
-            output = await self._watched(asker, task_id, stream, until_s)
+            output = await self._watched(asker, task_id, stream, until_at_s)
         except (TaskFailed, StoreError) as error:
             self.counts.failed += 1
             self._failed(question, str(error))
@@ -97,10 +97,10 @@ class OpenLoopLoad:
                 "no accepted task is lost", asker.number, f"task {question.number}: {error}"
             )
             return
-        self._answered(question, stream, output, due_s, asker)
+        self._answered(question, stream, output, due_at_s, asker)
 
     async def _watched(
-        self, asker: DevPeer, task_id: ContentId, stream: Stream, until_s: float
+        self, asker: DevPeer, task_id: ContentId, stream: Stream, until_at_s: float
     ) -> bytes:
         """The answer; where the asker's peer starts again, from its journal."""
 
@@ -108,10 +108,11 @@ class OpenLoopLoad:
             stream.see(event)
             if isinstance(event, Failed):
                 self.counts.retries += 1
-                self.reasons[f"{event.what}: {event.why[:40]}"] += 1
+                why = "silent or gone" if event.code is None else event.code.name.lower()
+                self.reasons[f"{event.what}: {why}"] += 1
 
         node: Node | None = None
-        with trio.move_on_at(until_s):
+        with trio.move_on_at(until_at_s):
             while True:
                 before, node = node, await _up(asker)
                 if before is not None and before is not node:
@@ -126,17 +127,24 @@ class OpenLoopLoad:
         raise TaskFailed(f"nothing was heard of it for {GRACE_S:.0f} s after its deadline")
 
     def _answered(
-        self, question: DevnetQuestion, stream: Stream, output: bytes, due_s: float, asker: DevPeer
+        self,
+        question: DevnetQuestion,
+        stream: Stream,
+        output: bytes,
+        due_at_s: float,
+        asker: DevPeer,
     ) -> None:
-        now_s = trio.current_time()
+        now_at_s = trio.current_time()
         counts = self.counts
         counts.answered += 1
-        self.latencies.note(now_s - due_s)
-        self.answers.append((now_s, now_s - due_s))
-        if now_s - due_s > self.deadline_s:
+        self.latencies.note(now_at_s - due_at_s)
+        self.answers.append((now_at_s, now_at_s - due_at_s))
+        if now_at_s - due_at_s > self.deadline_s:
             counts.late += 1
             self.violations.note(
-                "no task is late", asker.number, f"task {question.number}: {now_s - due_s:.1f} s"
+                "no task is late",
+                asker.number,
+                f"task {question.number}: {now_at_s - due_at_s:.1f} s",
             )
         if output != question.answer:
             # Whether that is too many depends on how many were to be expected: see the report.

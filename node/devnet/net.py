@@ -5,6 +5,7 @@ task of their own; a sampler looks at the network once a second, at a part of it
 """
 
 import math
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,9 @@ STARTING_AT_ONCE = 32
 SETTLE_S_MAX = 180.0
 CLOSE_S = 30.0
 
+# Of what happened, the latest lines are shown.
+LINES_KEPT = 64
+
 
 @dataclass(slots=True)
 class Devnet:
@@ -49,19 +53,19 @@ class Devnet:
     sampler: Sampler
     faults: tuple[Fault, ...] = ()
     # When the load began; None before.
-    began_s: float | None = None
+    began_at_s: float | None = None
     # When many were last struck, or let go, at once; and how long starting took.
-    struck_s: float = -math.inf
+    struck_at_s: float = -math.inf
     start_s: float = 0.0
     # From the start of a peer that is new, at the end of a run, to the answer to its first task.
     first_task_s: float | None = None
     # What happened, in words.
-    log: list[str] = field(default_factory=list)
+    log: deque[str] = field(default_factory=lambda: deque(maxlen=LINES_KEPT))
 
     @property
-    def now_s(self) -> float:
+    def passed_s(self) -> float:
         """Seconds since the load began, or 0."""
-        return 0.0 if self.began_s is None else trio.current_time() - self.began_s
+        return 0.0 if self.began_at_s is None else trio.current_time() - self.began_at_s
 
     @property
     def around(self) -> SharedEnvironment:
@@ -81,7 +85,7 @@ class Devnet:
 
     async def start(self) -> None:
         """All peers of the plan, in waves; then wait until they know of each other."""
-        started_s = trio.current_time()
+        started_at_s = trio.current_time()
         for one in plan_peers(self.config.peers, self.config.seed):
             key = key_of(self.config.seed, one.number)
             self.peers.append(DevPeer(one, key, self.around))
@@ -100,14 +104,14 @@ class Devnet:
         with trio.move_on_after(SETTLE_S_MAX):
             while not self.sampler.is_complete(self.living()):
                 await trio.sleep(1.0)
-        self.start_s = trio.current_time() - started_s
+        self.start_s = trio.current_time() - started_at_s
 
     # Running
 
     async def run(self) -> None:
         """The load and the faults, for as long as configured, and until every task has ended."""
         config = self.config
-        self.began_s = trio.current_time()
+        self.began_at_s = trio.current_time()
         self.sampler.begin(self.around)
         self.faults = plan(
             config.faults,
@@ -120,14 +124,14 @@ class Devnet:
             nursery.start_soon(self._strike_all)
             nursery.start_soon(self._sample_forever)
             await self.load.run(config.rate, config.seconds)
-            await trio.sleep_until(self.began_s + config.seconds)
+            await trio.sleep_until(self.began_at_s + config.seconds)
             await self._converged()
             nursery.cancel_scope.cancel()
         self.first_task_s = await self._first_task()
 
     async def _first_task(self) -> float | None:
         """How long somebody new waits for a first answer; None where none came."""
-        started_s = trio.current_time()
+        started_at_s = trio.current_time()
         newcomer = await self.population.add_like(self.load.askers[0])
         if newcomer.node is None:
             return None
@@ -138,20 +142,20 @@ class Devnet:
         except BatonError as error:
             self.note(f"a newcomer's first task: {error}")
             return None
-        return trio.current_time() - started_s
+        return trio.current_time() - started_at_s
 
     async def _converged(self) -> None:
         """Whoever is left is given two advert periods to know enough of the others."""
-        until_s = self.struck_s + 2 * self.config.period_s
-        while self.sampler.is_waiting and trio.current_time() < until_s:
+        until_at_s = self.struck_at_s + 2 * self.config.period_s
+        while self.sampler.is_waiting and trio.current_time() < until_at_s:
             await trio.sleep(1.0)
-        self.sampler.sample(self.population, self.load, self.now_s, whole=True)
+        self.sampler.sample(self.population, self.load, self.passed_s, whole=True)
 
     async def _strike_all(self) -> None:
-        assert self.began_s is not None
+        assert self.began_at_s is not None
         async with trio.open_nursery() as nursery:
             for fault in self.faults:
-                await trio.sleep_until(self.began_s + fault.at_s)
+                await trio.sleep_until(self.began_at_s + fault.at_s)
                 nursery.start_soon(self.inject, fault)
 
     async def inject(self, fault: Fault) -> None:
@@ -171,18 +175,17 @@ class Devnet:
                 self._struck()
 
     def _struck(self) -> None:
-        self.struck_s = trio.current_time()
-        self.sampler.struck(self.struck_s)
+        self.struck_at_s = trio.current_time()
+        self.sampler.struck(self.struck_at_s)
 
     def note(self, line: str) -> None:
         """Keep a line of what happened, the latest few."""
-        self.log.append(f"{self.now_s:6.1f} s  {line}")
-        del self.log[:-64]
+        self.log.append(f"{self.passed_s:6.1f} s  {line}")
 
     async def _sample_forever(self) -> None:
-        assert self.began_s is not None
+        assert self.began_at_s is not None
         while True:
-            self.sampler.sample(self.population, self.load, self.now_s)
+            self.sampler.sample(self.population, self.load, self.passed_s)
             await trio.sleep(1.0)
 
     async def close(self) -> None:
@@ -216,7 +219,7 @@ async def open_devnet(
     accounting = Accounting(machine.monotonic_s, machine.cpu_s)
     trio.lowlevel.add_instrument(accounting)
     net: Devnet | None = None
-    violations = Violations(lambda: 0.0 if net is None else net.now_s)
+    violations = Violations(lambda: 0.0 if net is None else net.passed_s)
     try:
         async with trio.open_nursery() as nursery:
             around = SharedEnvironment(

@@ -7,7 +7,6 @@ like any other.
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from pathlib import Path
 from random import Random
 
@@ -38,13 +37,18 @@ _MANIFESTS = manifests()
 GOSSIP_MESSAGES: tuple[type[Message], ...] = (Hello, Ping, Goodbye, Swap, Seek)
 
 
-class PeerLifecycle(Enum):
-    """How a peer is, as the one who strikes it knows."""
+@dataclass(slots=True)
+class _Running:
+    """A peer that is up."""
 
-    DOWN = auto()
-    UP = auto()
-    # Up, but stopped or cut off: nobody can count on it.
-    STRUCK = auto()
+    node: Node
+    engine: DevnetEngine
+    nursery: trio.Nursery
+    # Stopped or cut off: nobody can count on it.
+    struck: bool = False
+    # How it stops misbehaving.
+    undo: Callable[[], None] | None = None
+    flooding: trio.CancelScope | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,7 @@ class SharedEnvironment:
     on_disk: bool = False
     # For sockets instead of memory.
     tcp: Transport | None = None
-    started_s: float = field(default_factory=trio.current_time)
+    started_at_s: float = field(default_factory=trio.current_time)
     # What became of a peer that ended by itself: its number and why.
     ended: Callable[[int, str], None] = lambda _number, _why: None
 
@@ -74,18 +78,13 @@ class DevPeer:
     disk: Disk = field(default_factory=Disk)
     skew_s: float = 0.0
     natures: set[str] = field(default_factory=set)
-    state: PeerLifecycle = PeerLifecycle.DOWN
-    node: Node | None = None
     starts: int = 0
-    up_s: float = 0.0
-    _engine: DevnetEngine | None = None
+    # None while it is down.
+    _running: _Running | None = None
     _store: Store | None = None
     _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     _leave: trio.Event = field(default_factory=trio.Event)
     _ended: trio.Event = field(default_factory=trio.Event)
-    _undo: Callable[[], None] | None = None
-    _flooding: trio.CancelScope | None = None
-    _nursery: trio.Nursery = field(init=False)
 
     @property
     def number(self) -> int:
@@ -96,13 +95,18 @@ class DevPeer:
         return str(self.key.peer)
 
     @property
+    def node(self) -> Node | None:
+        """None while it is down."""
+        return None if self._running is None else self._running.node
+
+    @property
     def is_up(self) -> bool:
         """Whether others can count on it."""
-        return self.state is PeerLifecycle.UP and self.node is not None
+        return self._running is not None and not self._running.struck
 
     def environment(self) -> Environment:
         random = Random(f"{self.around.seed}:peer:{self.number}:{self.starts}")
-        base_s = WALL_S - self.around.started_s
+        base_s = WALL_S - self.around.started_at_s
         return Environment(
             wall_s=lambda: base_s + self.skew_s + trio.current_time(),
             random=random,
@@ -122,9 +126,10 @@ class DevPeer:
         up = False
         try:
             with self._scope:
-                async with self._open(bootstraps) as node, trio.open_nursery() as nursery:
+                engine = DevnetEngine(self.plan.unit_s)
+                async with self._open(bootstraps, engine) as node, trio.open_nursery() as nursery:
                     up = True
-                    self._is_up(node, nursery)
+                    self._is_up(_Running(node, engine, nursery))
                     task_status.started()
                     await self._leave.wait()
                     nursery.cancel_scope.cancel()
@@ -133,24 +138,20 @@ class DevPeer:
                 raise
             self.around.ended(self.number, str(group.exceptions[0]))
         finally:
-            self.node = None
-            self.state = PeerLifecycle.DOWN
+            self._running = None
             self._ended.set()
 
-    def _is_up(self, node: Node, nursery: trio.Nursery) -> None:
-        self.node = node
-        self.state = PeerLifecycle.UP
-        self.up_s = trio.current_time()
-        handlers = node.peers.handlers
+    def _is_up(self, running: _Running) -> None:
+        self._running = running
+        handlers = running.node.peers.handlers
         for kind in handlers:
             purpose = "gossip" if kind in GOSSIP_MESSAGES else "work"
             handlers[kind] = self.around.accounting.booked(handlers[kind], purpose)
-        self._nursery = nursery
         for adversary in tuple(self.natures):
-            self._take_on(adversary)
+            self._take_on(running, adversary)
 
     @asynccontextmanager
-    async def _open(self, bootstraps: tuple[str, ...]) -> AsyncIterator[Node]:
+    async def _open(self, bootstraps: tuple[str, ...], engine: DevnetEngine) -> AsyncIterator[Node]:
         around, environment = self.around, self.environment()
         folder = around.folder / str(self.number)
         listen = f"/memory/{self.number + 1}" if around.tcp is None else "/ip4/127.0.0.1/tcp/0"
@@ -163,7 +164,6 @@ class DevPeer:
         )
         number = int(environment.wall_s() * 1e9)
         transport: Transport = MemoryTransport(around.network, wall_ns=lambda: number)
-        self._engine = DevnetEngine(self.plan.unit_s)
         async with AsyncExitStack() as stack:
             if around.on_disk:
                 await trio.to_thread.run_sync(lambda: folder.mkdir(parents=True, exist_ok=True))
@@ -180,7 +180,7 @@ class DevPeer:
                 environment=environment,
                 transport=CountingTransport(around.tcp or transport, around.accounting),
                 store=store,
-                engine=self._engine,
+                engine=engine,
                 sources=around.source,
             )
             yield await stack.enter_async_context(open_node(config, dependencies))
@@ -204,46 +204,44 @@ class DevPeer:
 
     def inject(self, *, struck: bool) -> None:
         """Others cannot count on it, or can again."""
-        if self.state is not PeerLifecycle.DOWN:
-            self.state = PeerLifecycle.STRUCK if struck else PeerLifecycle.UP
+        if self._running is not None:
+            self._running.struck = struck
 
     def take_on(self, adversary: str) -> None:
         """Behave like this from now on, also after a restart."""
         self.natures.add(adversary)
-        if self.node is not None:
-            self._take_on(adversary)
+        if self._running is not None:
+            self._take_on(self._running, adversary)
 
-    def _take_on(self, adversary: str) -> None:
-        node, engine = self.node, self._engine
-        assert node is not None
-        assert engine is not None
+    def _take_on(self, running: _Running, adversary: str) -> None:
         if adversary == "liar":
-            engine.lies = True
+            running.engine.lies = True
         elif adversary == "slow":
-            engine.unit_s = self.plan.unit_s * 10
+            running.engine.unit_s = self.plan.unit_s * 10
             self.around.network.slow(self.host, slow=True)
         elif adversary == "flooder":
-            self._flooding = trio.CancelScope()
-            self._nursery.start_soon(self._flood, node, self._flooding)
+            running.flooding = trio.CancelScope()
+            running.nursery.start_soon(self._flood, running.node, running.flooding)
         elif adversary in HANDLED:
             random = Random(f"{self.around.seed}:{adversary}:{self.number}")
-            self._undo = misbehave(node, adversary, random)
+            running.undo = misbehave(running.node, adversary, random)
 
     def put_off(self, adversary: str) -> None:
         """Behave again."""
         self.natures.discard(adversary)
-        if self.node is None or self._engine is None:
+        running = self._running
+        if running is None:
             return
         if adversary == "liar":
-            self._engine.lies = False
+            running.engine.lies = False
         elif adversary == "slow":
-            self._engine.unit_s = self.plan.unit_s
+            running.engine.unit_s = self.plan.unit_s
             self.around.network.slow(self.host, slow=False)
-        elif adversary == "flooder" and self._flooding is not None:
-            self._flooding.cancel()
-        elif self._undo is not None:
-            self._undo()
-            self._undo = None
+        elif adversary == "flooder" and running.flooding is not None:
+            running.flooding.cancel()
+        elif running.undo is not None:
+            running.undo()
+            running.undo = None
 
     async def _flood(self, node: Node, scope: trio.CancelScope) -> None:
         with scope:

@@ -66,7 +66,7 @@ class Sampler:
     peer_seconds: float = 0.0
     carried_before: int = 0
     gossip_cpu_before_s: float = 0.0
-    _struck_s: float | None = None
+    _struck_at_s: float | None = None
     _random: Random = field(init=False)
     _parts: dict[tuple[PeerId, int], tuple[Part, ...]] = field(default_factory=dict)
     _sequences: SequenceNeverGoesBack = field(init=False)
@@ -78,15 +78,15 @@ class Sampler:
         self._sequences = SequenceNeverGoesBack(self.violations)
         self._bounds = BoundsHold(self.violations)
 
-    def struck(self, now_s: float) -> None:
+    def struck(self, now_at_s: float) -> None:
         """Views must become complete again, from now on."""
-        if self._struck_s is None:
-            self._struck_s = now_s
+        if self._struck_at_s is None:
+            self._struck_at_s = now_at_s
 
     @property
     def is_waiting(self) -> bool:
         """Whether there are views that are not complete again yet."""
-        return self._struck_s is not None
+        return self._struck_at_s is not None
 
     # Samples
 
@@ -94,27 +94,29 @@ class Sampler:
         self, population: Population, load: OpenLoopLoad, passed_s: float, *, whole: bool = False
     ) -> None:
         """Look at the network, `passed_s` after the load began; at all views if `whole`."""
-        now_s = trio.current_time()
+        now_at_s = trio.current_time()
         living = population.living()
         self._watch(living)
         ratio = self.complete_ratio(living if whole else self._drawn(living), living)
-        if self._struck_s is not None and ratio == 1.0:
+        if self._struck_at_s is not None and ratio == 1.0:
             ratio = self.complete_ratio(living, living)
             if ratio == 1.0:
-                self.complete_s = max(self.complete_s or 0.0, now_s - self._struck_s)
-                self._struck_s = None
+                self.complete_s = max(self.complete_s or 0.0, now_at_s - self._struck_at_s)
+                self._struck_at_s = None
         accounting, network = population.around.accounting, population.around.network
         gossip_bytes = accounting.gossip_bytes(network.carried_bytes)
         recent = Latencies()
         for at_s, latency_s in reversed(load.answers):
-            if at_s < now_s - WINDOW_S:
+            if at_s < now_at_s - WINDOW_S:
                 break
             recent.note(latency_s)
-        since_s = passed_s - self.samples[-1].at_s if self.samples else 1.0
-        per_peer_s = (gossip_bytes - self._gossip_bytes) / max(1, len(living)) / max(0.1, since_s)
+        interval_s = passed_s - self.samples[-1].at_s if self.samples else 1.0
+        per_peer_s = (
+            (gossip_bytes - self._gossip_bytes) / max(1, len(living)) / max(0.1, interval_s)
+        )
         counts = load.counts
         if self.samples:
-            self.peer_seconds += len(living) * since_s
+            self.peer_seconds += len(living) * interval_s
         self.samples.append(
             Sample(
                 at_s=round(passed_s, 3),

@@ -18,13 +18,14 @@ from node.task.events import Event, Restarted, Streamed
 from node.task.units import PASSAGES_PER_LEG
 from wire.content import ContentId
 from wire.errors import Refused
-from wire.kinds import Level, Role
+from wire.kinds import Level, RefusalCode, Role
+from wire.operations import COMPLETE, EMBED, EMBED_PASSAGES, FETCH
 from wire.payload import Texts, Vectors
 from wire.task import Stage
 
 SCHEME = "dev"
 # Of a hundred tasks so many are of each kind.
-MIXTURE = {"embed": 50, "complete": 30, "fetch": 20}
+MIXTURE = {EMBED: 50, COMPLETE: 30, FETCH: 20}
 # How often each model is asked for.
 ASKED_FOR = {"common": 60, "uncommon": 30, "rare": 10}
 TOKENS_MIN, TOKENS_MAX = 16, 64
@@ -70,7 +71,7 @@ class MadeUpSource:
     async def fetch(self, name: str) -> str:
         await trio.lowlevel.checkpoint()
         if not name.startswith(f"{SCHEME}:"):
-            raise Refused(f"there is no source {name[:80]!r} here")
+            raise Refused(f"there is no source {name[:80]!r} here", code=RefusalCode.NOT_FOUND)
         return text_of(name)
 
 
@@ -88,23 +89,23 @@ def draw_question(number: int, random: Random, deadline_s: int) -> DevnetQuestio
     model_id = manifests()[model].id
     tokens: tuple[bytes, ...] = ()
     data: bytes | None
-    if kind == "complete":
+    if kind == COMPLETE:
         count = random.randint(TOKENS_MIN, TOKENS_MAX)
         data = f"task {number}".encode()
         tokens = tuple(hash_piece(model_id, data, place) for place in range(count))
         answer = b"".join(tokens)
-        stages: tuple[Stage, ...] = (_infer("complete", model_id, {"tokens": count}),)
-    elif kind == "embed":
+        stages: tuple[Stage, ...] = (_infer(COMPLETE, model_id, {"tokens": count}),)
+    elif kind == EMBED:
         texts = tuple(f"task {number}, text {it}" for it in range(random.randint(1, TEXTS_MAX)))
         data = Texts(texts=texts).to_bytes()
         answer = _vectors(model_id, texts)
-        stages = (_infer("embed", model_id, {}),)
+        stages = (_infer(EMBED, model_id, {}),)
     else:
         name = f"{SCHEME}:{number}"
         data = None
         answer = _vectors(model_id, cut(text_of(name))[:PASSAGES_PER_LEG])
-        fetch = Stage(role=Role.DATA, operation="fetch", model=None, parameters={"source": name})
-        stages = (fetch, _infer("embed-passages", model_id, {}))
+        fetch = Stage(role=Role.DATA, operation=FETCH, model=None, parameters={"source": name})
+        stages = (fetch, _infer(EMBED_PASSAGES, model_id, {}))
     request = TaskRequest(
         stages=stages,
         input=data,
@@ -120,7 +121,7 @@ def draw_question(number: int, random: Random, deadline_s: int) -> DevnetQuestio
 
 def first_request(deadline_s: int) -> TaskRequest:
     """What somebody new asks first: one text, of the common model."""
-    stage = _infer("embed", manifests()["common"].id, {})
+    stage = _infer(EMBED, manifests()["common"].id, {})
     data = Texts(texts=("hello",)).to_bytes()
     return TaskRequest(stages=(stage,), input=data, deadline_s=deadline_s)
 

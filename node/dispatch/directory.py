@@ -13,6 +13,7 @@ from p2p.peers import Peers
 from p2p.score import Standing
 from wire.advert import Advert
 from wire.content import PeerId
+from wire.latest import Latest
 from wire.signed import Signed
 from wire.task import Stage
 
@@ -26,7 +27,7 @@ class PeerDirectory:
     peers: Peers
     under_way: dict[PeerId, int] = field(default_factory=dict)
     # Peers that did a leg for us, the latest of them.
-    delivered_before: dict[PeerId, None] = field(default_factory=dict)
+    delivered_before: Latest[PeerId, None] = field(default_factory=lambda: Latest(DELIVERED_KEPT))
     # Legs that one peer did not finish and that went to another.
     failed_over: int = 0
     # Legs that a second peer was given besides, since the first took long.
@@ -55,17 +56,17 @@ class PeerDirectory:
     def _known(
         self, stage: Stage, avoid: frozenset[PeerId]
     ) -> tuple[list[Signed[Advert]], dict[PeerId, PeerLoad]]:
-        now_s = trio.current_time()
+        now_at_s = trio.current_time()
         adverts = [it for it in self._playing(stage) if it.signer not in avoid]
         loads = {
             it.signer: PeerLoad(
                 self.peers.standing(it.signer),
                 self.under_way.get(it.signer, 0),
                 self.measured.round_trip_s(it.signer),
-                self.measured.observed(it.signer, stage.model, now_s),
+                self.measured.observed(it.signer, stage.model, now_at_s),
                 # Nobody has to prove anything to itself.
                 it.signer == self.peers.me or self.measured.has_delivered(it.signer, stage.model),
-                self.sitting.is_benched(it.signer, now_s),
+                self.sitting.is_benched(it.signer, now_at_s),
             )
             for it in adverts
         }
@@ -82,7 +83,4 @@ class PeerDirectory:
 
     def note_delivered(self, peer: PeerId) -> None:
         """`peer` did a leg for us: it is among the latest who did."""
-        self.delivered_before.pop(peer, None)
         self.delivered_before[peer] = None
-        if len(self.delivered_before) > DELIVERED_KEPT:
-            self.delivered_before.pop(next(iter(self.delivered_before)))

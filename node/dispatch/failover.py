@@ -4,6 +4,7 @@ Two are asked, the better gets it. Whoever fails is not asked again for the same
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median_high
@@ -21,6 +22,7 @@ from node.dispatch.sitting import sits
 from node.dispatch.trials import best
 from node.engines.interface import Part
 from node.task.events import EventSink, Failed, Streamed
+from node.task.refusals import ask_again_s
 from node.task.units import PASSAGES_PER_LEG, streamed_max
 from p2p.connect import PATIENCE_S
 from p2p.score import Offence
@@ -35,11 +37,12 @@ from wire.errors import (
     TransportError,
     WireError,
 )
-from wire.kinds import Role
+from wire.kinds import RefusalCode, Role
 from wire.task import Stage
 
 # How often to look again when nobody can take the leg now.
 PAUSE_S = 0.25
+REASONS_KEPT = 4
 # A search goes from neighbour to neighbour, a round trip each.
 SEEK_S = 3.0
 # When everybody has refused for good, another peer may still come; for so long it is waited for.
@@ -64,34 +67,37 @@ class Failover:
     shown: StreamProgress
     failed: set[PeerId]
     _patience: Backoff = field(default_factory=Backoff)
-    _reasons: list[str] = field(default_factory=list)
-    # Nobody died or fell silent: all that failed so far was refused for good.
+    _reasons: deque[str] = field(default_factory=lambda: deque(maxlen=REASONS_KEPT))
+    # Nobody died or fell silent: all that failed so far was refused for good; and why.
     _declined: bool = True
+    _codes: set[RefusalCode] = field(default_factory=set)
     # Who has the baton now: one, or two where the first took long.
     _running: dict[PeerId, trio.CancelScope] = field(default_factory=dict)
 
     async def run(self, patience_s: float) -> LegResult:
         """See `Dispatcher.hand_on`."""
         self._declined = not self.failed
-        nobody_since_s = trio.current_time()
-        while (now_s := trio.current_time()) < self.deadline_at_s:
+        nobody_since_at_s = trio.current_time()
+        while (now_at_s := trio.current_time()) < self.deadline_at_s:
             able = self._able()
             choices = self._ready(able)
             if not choices:
-                waited_s = now_s - nobody_since_s
+                waited_s = now_at_s - nobody_since_at_s
                 if self.failed and self._declined and not able and waited_s > NEWCOMER_S:
                     # Everybody said no, for good: more time changes nothing.
                     raise TaskFailed(
                         self._nobody(),
                         todo="change what is asked for, or see who is there: python -m node peers",
+                        # Where all say the same of the request, it is the request.
+                        code=next(iter(self._codes)) if len(self._codes) == 1 else None,
                     )
                 if waited_s > patience_s:
-                    raise Refused(self._nobody(), retry_after_s=1.0)
+                    raise Refused(self._nobody(), retry_after_s=1.0, code=RefusalCode.FAILED)
                 if not able:
                     await self._look_further()
-                await trio.sleep(max(0.0, min(PAUSE_S, self.deadline_at_s - now_s)))
+                await trio.sleep(max(0.0, min(PAUSE_S, self.deadline_at_s - now_at_s)))
                 continue
-            nobody_since_s = now_s
+            nobody_since_at_s = now_at_s
             random = self.directory.peers.environment.random
             chosen = await self._better(self.directory.trials.to_ask(choices, random))
             if chosen is not None:
@@ -229,13 +235,13 @@ class Failover:
 
     async def _hand_to(self, one: Candidate, others: bool) -> LegResult | None:
         """Offer the baton to one peer; None if it did not deliver, which is then noted."""
-        began_s = trio.current_time()
-        until_s = began_s + _share(self.handoff, others) * (self.deadline_at_s - began_s)
+        began_at_s = trio.current_time()
+        until_at_s = began_at_s + _share(self.handoff, others) * (self.deadline_at_s - began_at_s)
         overdue_s = self._overdue_s(one) if others else math.inf
         resume = self.shown.begin()
         # A piece now and then buys no time: there is one bound for all of the leg.
         scope = self._running[one.peer] = trio.CancelScope(
-            deadline=min(until_s, began_s + overdue_s)
+            deadline=min(until_at_s, began_at_s + overdue_s)
         )
         units_max = streamed_max(self.handoff.task.record.stages[-1])
 
@@ -262,11 +268,11 @@ class Failover:
                     resume,
                     self.deadline_at_s,
                 )
-                took_s = trio.current_time() - began_s
+                took_s = trio.current_time() - began_at_s
                 if self.handoff.is_last:
                     self.directory.hedging.delivered(took_s, one.expected_s)
                 return delivered
-            took_s = trio.current_time() - began_s
+            took_s = trio.current_time() - began_at_s
             if trio.current_time() < scope.deadline:
                 # Another was faster, which is no fault of this one; but it is not tried again soon.
                 self._outrun(one, took_s)
@@ -289,10 +295,10 @@ class Failover:
         if took_s < one.expected_s or not self.handoff.is_own:
             # Of a stranger's leg we know only what was said to us, and that may be to blame.
             return
-        now_s, leg = trio.current_time(), self.handoff.leg
-        self.directory.measured.outrun(one.peer, leg.model, self._units(), took_s, now_s)
+        now_at_s, leg = trio.current_time(), self.handoff.leg
+        self.directory.measured.outrun(one.peer, leg.model, self._units(), took_s, now_at_s)
         if not one.delivered or sits(took_s, one.expected_s):
-            self.directory.sitting.sat(one.peer, now_s)
+            self.directory.sitting.sat(one.peer, now_at_s)
 
     def _overdue_s(self, one: Candidate) -> float:
         """How long one peer may take for a leg, while there is another."""
@@ -315,16 +321,19 @@ class Failover:
 
     def _blame(self, peer: PeerId, error: BatonError) -> None:
         """It said no, or failed: whether and when it may be asked again."""
-        for_good = isinstance(error, Refused) and error.retry_after_s is None
-        if isinstance(error, Refused) and error.retry_after_s is not None:
-            self._patience.refused(peer, error.retry_after_s, trio.current_time())
+        again_s = ask_again_s(error)
+        refused = isinstance(error, Refused)
+        if again_s is not None:
+            self._patience.refused(peer, again_s, trio.current_time())
         else:
             self.failed.add(peer)
-            self._declined = self._declined and isinstance(error, Refused)
+            self._declined = self._declined and refused
+            self._codes.add(error.code)
         self.directory.failed_over += 1
-        self._reasons = [*self._reasons[-3:], f"{peer.short}: {error.message}"]
+        self._reasons.append(f"{peer.short}: {error.message}")
         role = self.handoff.leg.role.name.lower()
-        self.on_event(Failed(role, peer, error.message, for_good))
+        code = error.code if refused else None
+        self.on_event(Failed(role, peer, error.message, code, refused and again_s is None))
 
     def _nobody(self) -> str:
         tried = f" ({'; '.join(self._reasons)})" if self._reasons else ""

@@ -14,7 +14,9 @@ from p2p.typed_call import refused
 from wire import limits
 from wire.chain import open_receipts
 from wire.content import PeerId
+from wire.counting import counted
 from wire.errors import Malformed, Refused, RemoteProtocolError
+from wire.kinds import RefusalCode
 from wire.message import Accept, Offer, Piece, Progress, Refuse, Result
 from wire.tree import name_of
 
@@ -43,9 +45,8 @@ async def offer_leg(
         resume=resume,
         avoid=tuple(sorted(handoff.avoid))[: limits.AVOID_MAX],
     )
-    directory.under_way[peer] = at_once = directory.under_way.get(peer, 0) + 1
-    began_s = trio.current_time()
-    try:
+    began_at_s = trio.current_time()
+    with counted(directory.under_way, peer) as at_once:
         async with directory.peers.call(peer, deadline_s=left_s) as call:
             await call.send(offer)
             with timeouts.move_on_after(ACCEPT_DEADLINE_S) as patience:
@@ -53,7 +54,10 @@ async def offer_leg(
             if patience.cancelled_caught:
                 if handoff.is_own:
                     directory.peers.offended(peer, Offence.SLOW)
-                raise Refused(f"no answer to the offer within {ACCEPT_DEADLINE_S:.0f} s")
+                raise Refused(
+                    f"no answer to the offer within {ACCEPT_DEADLINE_S:.0f} s",
+                    code=RefusalCode.FAILED,
+                )
             on_event(Offered(handoff.stage, handoff.leg.role, peer))
             while True:
                 match message := await call.receive():
@@ -69,10 +73,6 @@ async def offer_leg(
                         break
                     case _:
                         raise RemoteProtocolError("neither a piece nor a result")
-    finally:
-        directory.under_way[peer] -= 1
-        if not directory.under_way[peer]:
-            del directory.under_way[peer]
     directory.measured.did(peer, handoff.leg.model)
     directory.sitting.delivered(peer)
     directory.trials.delivered()
@@ -82,7 +82,7 @@ async def offer_leg(
     if handoff.is_last and not leg.reused:
         begun = resume.units if resume is not None else 0
         # What we gave it at once, it had to share its time between.
-        took_s = (trio.current_time() - began_s) / at_once
+        took_s = (trio.current_time() - began_at_s) / at_once
         units = max(1, leg.units - begun)
         directory.measured.delivered(peer, leg.model, units, took_s, trio.current_time())
     return delivered

@@ -42,7 +42,7 @@ async def quotes(
         deadline_ms=max(1, min(int(left_s * 1000), limits.DEADLINE_S_MAX * 1000)),
     )
     answers: list[QuoteReply] = []
-    began_s = trio.current_time()
+    began_at_s = trio.current_time()
     quote_s = stretched(QUOTE_DEADLINE_S)
     with trio.move_on_after(min(quote_s, left_s)) as scope:
         async with trio.open_nursery() as nursery:
@@ -53,9 +53,9 @@ async def quotes(
                     return
                 answers.append(answer)
                 if answer.error is None:
-                    now_s = trio.current_time()
-                    patience_s = max(PATIENCE_S_MIN, PATIENCE_SHARE * (now_s - began_s))
-                    scope.deadline = min(scope.deadline, now_s + patience_s)
+                    now_at_s = trio.current_time()
+                    patience_s = max(PATIENCE_S_MIN, PATIENCE_SHARE * (now_at_s - began_at_s))
+                    scope.deadline = min(scope.deadline, now_at_s + patience_s)
 
             for peer in asked:
                 nursery.start_soon(ask, peer)
@@ -65,12 +65,12 @@ async def quotes(
 async def _ask(peers: Peers, peer: PeerId, quote: Quote) -> QuoteReply | None:
     try:
         async with peers.call(peer, deadline_s=stretched(QUOTE_DEADLINE_S)) as call:
-            began_s = trio.current_time()
+            began_at_s = trio.current_time()
             await call.send(quote)
             quoted = await call.expect(Quoted)
     except TooSlow:
         return None
     except (Refused, TransportError, WireError, RemoteProtocolError) as error:
         return QuoteReply(peer, error=error)
-    round_trip_s = trio.current_time() - began_s
+    round_trip_s = trio.current_time() - began_at_s
     return QuoteReply(peer, quoted.expected_ms / 1000 + round_trip_s, round_trip_s)

@@ -25,7 +25,7 @@ def sits(took_s: float, expected_s: float) -> bool:
 @dataclass(frozen=True, slots=True)
 class _Record:
     times: int
-    until_s: float
+    until_at_s: float
 
 
 @dataclass(slots=True)
@@ -34,15 +34,15 @@ class Sitting:
 
     _records: dict[PeerId, _Record] = field(default_factory=dict)
 
-    def sat(self, peer: PeerId, now_s: float) -> None:
+    def sat(self, peer: PeerId, now_at_s: float) -> None:
         """It took a leg, and nothing came of it."""
         before = self._records.pop(peer, None)
         times = before.times + 1 if before is not None else 1
         benched_s = min(BENCHED_S_MAX, BENCHED_S * 2.0 ** min(times - 1, 16))
-        self._records[peer] = _Record(times, now_s + benched_s)
+        self._records[peer] = _Record(times, now_at_s + benched_s)
         if len(self._records) > KEPT_MAX:
             # The one that is welcome again first: a flood of fresh keys frees nobody else.
-            del self._records[min(self._records, key=lambda it: self._records[it].until_s)]
+            del self._records[min(self._records, key=lambda it: self._records[it].until_at_s)]
 
     def delivered(self, peer: PeerId) -> None:
         """It did a leg: it is welcome, and what it did before weighs less."""
@@ -50,6 +50,6 @@ class Sitting:
         if before is not None and before.times > 1:
             self._records[peer] = _Record(before.times - 1, 0.0)
 
-    def is_benched(self, peer: PeerId, now_s: float) -> bool:
+    def is_benched(self, peer: PeerId, now_at_s: float) -> bool:
         record = self._records.get(peer)
-        return record is not None and now_s < record.until_s
+        return record is not None and now_at_s < record.until_at_s

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from node.engines.interface import Emit, Engine, EngineStatistics, Job, Loaded, Output, together
 from wire.content import ContentId
-from wire.errors import ModelRefused
+from wire.errors import ModelNotLoaded, ModelRefused
 from wire.model import Manifest
 
 
@@ -72,7 +72,7 @@ class EnginesByFormat:
         for engine in self.each:
             if job.model in engine.loaded():
                 return await engine.infer(job, emit)
-        raise ModelRefused(f"model {job.model.short} is not loaded here", todo="load it first")
+        raise ModelNotLoaded(f"model {job.model.short} is not loaded here", todo="load it first")
 
     def statistics(self) -> EngineStatistics:
         parts = [engine.statistics() for engine in self.each]

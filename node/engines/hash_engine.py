@@ -15,13 +15,13 @@ import trio
 
 from node.engines.interface import Emit, EngineStatistics, Job, Loaded, Output, Part, ready_model
 from wire.content import ContentId
-from wire.errors import ModelRefused, Refused, TooSlow
+from wire.errors import ModelNotLoaded, ModelRefused, Refused, TooSlow
 from wire.generation import Ending, Generation, Token, to_frame
 from wire.model import Manifest
+from wire.operations import COMPLETE, EMBED, GENERATE, NEAREST, streams
 from wire.payload import Texts, Vectors
 
-OPERATIONS = frozenset({"embed", "complete", "generate"})
-STREAMED = frozenset({"complete", "generate"})
+ABLE = frozenset({EMBED, COMPLETE, GENERATE})
 TOKENS_MAX = 4096
 DIMENSIONS_MAX = 4096
 # What an engine without service time says of itself: a number, so that routing can divide by it.
@@ -34,7 +34,7 @@ def hash_manifest(name: str = "hash", dimensions: int = 64) -> Manifest:
         name=name,
         format="hash",
         profile="exact",
-        operations=("embed", "nearest", "complete", "generate"),
+        operations=(EMBED, NEAREST, COMPLETE, GENERATE),
         files=(),
         parameters={"dimensions": dimensions},
         tolerance=0.0,
@@ -133,7 +133,7 @@ class HashEngine:
         return dict(self._loaded)
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
-        ready = ready_model(self._loaded, job, OPERATIONS)
+        ready = ready_model(self._loaded, job, ABLE)
         texts, units = _read(job)
         if not self.free_slots:
             raise Refused("the engine's queue is full", retry_after_s=self.queue_s)
@@ -144,7 +144,7 @@ class HashEngine:
             with trio.fail_after(job.deadline_s):
                 async with self._turn:
                     if job.model not in self._loaded:
-                        raise ModelRefused(f"{ready.manifest.name} was unloaded")
+                        raise ModelNotLoaded(f"{ready.manifest.name} was unloaded")
                     pieces = _agreed(ready, job, units)
                     # What another did already takes no service time: it is only checked.
                     left -= len(pieces)
@@ -152,7 +152,7 @@ class HashEngine:
                     for position in range(len(pieces), units):
                         await trio.sleep(self.unit_s)
                         piece = _answer(ready, texts, job, position, units)
-                        if emit is not None and job.operation in STREAMED:
+                        if emit is not None and streams(job.operation):
                             await emit(Part(position, 1, piece))
                         pieces.append(piece)
                         left -= 1
@@ -178,10 +178,10 @@ class HashEngine:
 
 def _read(job: Job) -> tuple[tuple[str, ...], int]:
     """The texts of an embedding and the units of work; ModelRefused for a wrong parameter."""
-    if job.operation == "embed":
+    if job.operation == EMBED:
         texts = Texts.from_bytes(job.input).texts
         return texts, len(texts)
-    if job.operation == "generate":
+    if job.operation == GENERATE:
         Generation.from_bytes(job.input)
     tokens = job.parameters.get("tokens", 16)
     if type(tokens) is not int or not 1 <= tokens <= TOKENS_MAX:
@@ -190,7 +190,7 @@ def _read(job: Job) -> tuple[tuple[str, ...], int]:
 
 
 def _answer(ready: Loaded, texts: tuple[str, ...], job: Job, position: int, count: int) -> bytes:
-    if job.operation == "generate":
+    if job.operation == GENERATE:
         return hash_token(ready.model, job.input, position, count)
     if not texts:
         return hash_piece(ready.model, job.input, position)
@@ -202,7 +202,7 @@ def _answer(ready: Loaded, texts: tuple[str, ...], job: Job, position: int, coun
 def _agreed(ready: Loaded, job: Job, units: int) -> list[bytes]:
     """The first pieces of the answer, as far as what another peer emitted of it is right."""
     pieces: list[bytes] = []
-    if job.resume is None or job.operation not in STREAMED:
+    if job.resume is None or not streams(job.operation):
         return pieces
     begun, size = job.resume.data, 0
     for position in range(min(units, job.resume.units)):
@@ -216,7 +216,7 @@ def _agreed(ready: Loaded, job: Job, units: int) -> list[bytes]:
 
 
 def _written(job: Job, pieces: list[bytes]) -> bytes:
-    if job.operation in STREAMED:
+    if streams(job.operation):
         return b"".join(pieces)
     dimensions = len(pieces[0]) // 4
     return Vectors(dimensions=dimensions, rows=len(pieces), data=b"".join(pieces)).to_bytes()

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from wire.content import ContentId
-from wire.errors import ModelRefused
+from wire.errors import ModelNotLoaded, ModelRefused
+from wire.kinds import RefusalCode
 from wire.message import Progress
 from wire.model import Manifest
 from wire.schema import Parameters
@@ -159,7 +160,10 @@ def ready_model(loaded: Mapping[ContentId, Loaded], job: Job, operations: frozen
     """The model a job names, if it is loaded and the engine can do what is asked of it."""
     ready = loaded.get(job.model)
     if ready is None:
-        raise ModelRefused(f"model {job.model.short} is not loaded here", todo="load it first")
+        raise ModelNotLoaded(f"model {job.model.short} is not loaded here", todo="load it first")
     if job.operation not in ready.manifest.operations or job.operation not in operations:
-        raise ModelRefused(f"{ready.manifest.name} is not run for {job.operation[:40]!r} here")
+        raise ModelRefused(
+            f"{ready.manifest.name} is not run for {job.operation[:40]!r} here",
+            code=RefusalCode.UNSUPPORTED,
+        )
     return ready

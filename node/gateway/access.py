@@ -112,12 +112,12 @@ class AccessMiddleware:
 
     def _owner(self, headers: Mapping[str, str]) -> bytes:
         """Whose request this is, by its key where keys are needed; it counts against its rate."""
-        now_s = trio.current_time()
-        keys = self.keyring.keys(now_s)
+        now_at_s = trio.current_time()
+        keys = self.keyring.keys(now_at_s)
         if not keys and self.config.loopback:
             return NOBODY
         scheme, _, secret = headers.get("authorization", "").partition(" ")
-        key = self.keyring.holder(secret.strip(), now_s) if scheme.lower() == "bearer" else None
+        key = self.keyring.holder(secret.strip(), now_at_s) if scheme.lower() == "bearer" else None
         if key is None:
             raise _turned(
                 401,
@@ -125,7 +125,7 @@ class AccessMiddleware:
                 " (python -m node keys add NAME makes one)",
                 "invalid_api_key",
             )
-        wait_s = self.allowance.take(key.sha256, key.per_minute, now_s)
+        wait_s = self.allowance.take(key.sha256, key.per_minute, now_at_s)
         if wait_s:
             raise _turned(
                 429,

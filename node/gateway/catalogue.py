@@ -1,6 +1,5 @@
 """The models that clients can ask for: by content id, or by a name that means one model here."""
 
-from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -16,6 +15,7 @@ from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError, Malformed
 from wire.kinds import Role
+from wire.latest import Latest
 from wire.model import Manifest
 
 # How long what adverts say is used before they are read again.
@@ -70,7 +70,7 @@ class Catalogue:
     _names: dict[str, ContentId] = field(default_factory=dict)
     _meant: Mapping[str, ContentId] = field(default_factory=dict)
     _read_at_s: float = float("-inf")
-    _manifests: OrderedDict[ContentId, Manifest] = field(default_factory=OrderedDict)
+    _manifests: Latest[ContentId, Manifest] = field(default_factory=lambda: Latest(MANIFESTS_MAX))
 
     def rows(self) -> list[CatalogueRow]:
         """The models that somebody runs now, each under what a client may call it."""
@@ -122,15 +122,13 @@ class Catalogue:
                 return None
         if found is not None:
             self._manifests[row.id] = found
-            if len(self._manifests) > MANIFESTS_MAX:
-                self._manifests.popitem(last=False)
         return found
 
     def _read(self) -> None:
-        now_s = trio.current_time()
-        if now_s - self._read_at_s < FRESH_S:
+        now_at_s = trio.current_time()
+        if now_at_s - self._read_at_s < FRESH_S:
             return
-        self._read_at_s = now_s
+        self._read_at_s = now_at_s
         node = self.node
         self._names = {name: make().id for name, make in PINNED.items()}
         for model, manifest in node.models.known().items():

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from node.gateway.generating import Choice, GenerationTasks, TokenStream
+from node.gateway.generating import Choice, GenerationTasks
 from node.gateway.openapi import answers
 from node.gateway.reading import Fresh, Reader
 from node.gateway.requests import ChatRequest
@@ -14,8 +14,8 @@ from node.gateway.responses import ChatCompletion, ErrorResponse
 from node.gateway.sampling import chat_input, offered_tools, stages_of
 from node.gateway.task_service import TaskService
 from node.gateway.tool_calls import ToolCall, ToolGate
-from node.serving.infer_role import GENERATE
 from wire.generation import Alternative, Token
+from wire.operations import GENERATE
 
 # What OpenAI tells of a token whose probability is not known.
 LOGPROB_UNKNOWN = -9999.0
@@ -52,7 +52,7 @@ class ChatForm:
             told = [{"index": at, **it} for at, it in enumerate(_calls(choice, calls))]
             found.append(self._piece(choice, {"tool_calls": told}, None))
         last = self._piece(choice, {}, None)
-        last["finish_reason"] = "tool_calls" if calls else _reason(choice.reader)
+        last["finish_reason"] = "tool_calls" if calls else choice.reader.reason
         return [*found, last]
 
     def whole(self, choice: Choice, fresh: Fresh) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class ChatForm:
             "index": choice.index,
             "message": message,
             "logprobs": logprobs_of(fresh.tokens) if self.logprobs else None,
-            "finish_reason": "tool_calls" if calls else _reason(choice.reader),
+            "finish_reason": "tool_calls" if calls else choice.reader.reason,
         }
 
     def _gate(self, choice: Choice) -> ToolGate:
@@ -82,11 +82,6 @@ class ChatForm:
             "logprobs": logprobs,
             "finish_reason": None,
         }
-
-
-def _reason(reader: Reader) -> str:
-    # Calls that could not be read are text, and no calls.
-    return "stop" if reader.reason == "tool_calls" else reader.reason
 
 
 def _calls(choice: Choice, calls: list[ToolCall]) -> list[dict[str, Any]]:
@@ -156,10 +151,6 @@ def chat_router(service: TaskService) -> APIRouter:
                 for index, stage in enumerate(stages)
             ],
         )
-        if asked.stream:
-            options = asked.stream_options
-            with_usage = options is not None and bool(options.include_usage)
-            return TokenStream(generating, with_usage=with_usage)
-        return await generating.answer()
+        return await generating.respond(asked)
 
     return router

@@ -8,14 +8,14 @@ from starlette.responses import Response
 
 from node.gateway.chat import LOGPROB_UNKNOWN
 from node.gateway.errors import bad
-from node.gateway.generating import Choice, GenerationTasks, TokenStream
+from node.gateway.generating import Choice, GenerationTasks
 from node.gateway.openapi import answers
 from node.gateway.reading import Fresh, Reader
 from node.gateway.requests import CHOICES_MAX, CompletionRequest
 from node.gateway.responses import Completion, ErrorResponse
 from node.gateway.sampling import generation_of, stages_of
 from node.gateway.task_service import TaskService
-from node.serving.infer_role import GENERATE
+from wire.operations import GENERATE
 
 
 @dataclass(slots=True)
@@ -40,12 +40,12 @@ class TextForm:
         return self._piece(choice, fresh.text, told) if fresh.text or told is not None else None
 
     def ending(self, choice: Choice) -> list[dict[str, Any]]:
-        return [self._piece(choice, "", None) | {"finish_reason": _reason(choice)}]
+        return [self._piece(choice, "", None) | {"finish_reason": choice.reader.reason}]
 
     def whole(self, choice: Choice, fresh: Fresh) -> dict[str, Any]:
         text = (self._prompt(choice) if self.echo else "") + fresh.text
         return self._piece(choice, text, self._logprobs(choice, fresh)) | {
-            "finish_reason": _reason(choice)
+            "finish_reason": choice.reader.reason
         }
 
     def _prompt(self, choice: Choice) -> str:
@@ -74,11 +74,6 @@ class TextForm:
 
     def _piece(self, choice: Choice, text: str, logprobs: dict[str, Any] | None) -> dict[str, Any]:
         return {"index": choice.index, "text": text, "logprobs": logprobs, "finish_reason": None}
-
-
-def _reason(choice: Choice) -> str:
-    reason = choice.reader.reason
-    return "stop" if reason == "tool_calls" else reason
 
 
 def completions_router(service: TaskService) -> APIRouter:
@@ -112,10 +107,6 @@ def completions_router(service: TaskService) -> APIRouter:
             for index, stage in enumerate(stages)
         ]
         generating = GenerationTasks(service, asked.model, form, choices)
-        if asked.stream:
-            options = asked.stream_options
-            with_usage = options is not None and bool(options.include_usage)
-            return TokenStream(generating, with_usage=with_usage)
-        return await generating.answer()
+        return await generating.respond(asked)
 
     return router

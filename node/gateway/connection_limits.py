@@ -37,9 +37,9 @@ class ConnectionTable:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def add(self, prefix: str, now_s: float) -> ConnectionSlot:
+    def add(self, prefix: str, now_at_s: float) -> ConnectionSlot:
         """A place for a newcomer, besides those that there are; see `evicted`."""
-        slot = ConnectionSlot(prefix, now_s)
+        slot = ConnectionSlot(prefix, now_at_s)
         self._slots.add(slot)
         self._by_prefix[prefix] = self._by_prefix.get(prefix, 0) + 1
         return slot

@@ -14,10 +14,10 @@ from node.gateway.openapi import answers
 from node.gateway.requests import EmbeddingsRequest
 from node.gateway.responses import Embeddings, ErrorResponse
 from node.gateway.task_service import TaskService
-from node.serving.infer_role import EMBED
 from wire import limits
 from wire.errors import WireError
 from wire.kinds import Role
+from wire.operations import EMBED
 from wire.payload import Texts, Vectors
 from wire.task import Stage
 

@@ -7,18 +7,9 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from wire.errors import (
-    BatonError,
-    EngineError,
-    InputError,
-    Missing,
-    Refused,
-    StoreError,
-    TaskFailed,
-    TooSlow,
-    TransportError,
-    WireError,
-)
+from node.task.refusals import CONSEQUENCES
+from wire.errors import BatonError, Refused, TaskFailed
+from wire.kinds import RefusalCode
 
 RETRY_AFTER_S = 2.0
 # What a status is called where nothing more is known.
@@ -102,20 +93,19 @@ def unavailable(message: str, *, code: str = "unavailable", retry_after_s: float
 def fault_of(error: BatonError, *, late: bool = False) -> ErrorDetail:
     """An error of ours as a client sees it. `late`: the task's deadline has passed by now."""
     message = str(error)
-    match error:
-        case TaskFailed() | TooSlow() if late or isinstance(error, TooSlow):
-            return ErrorDetail(status=408, message=message, code="deadline_passed")
-        case Refused(retry_after_s=float() | int() as wait_s):
-            return ErrorDetail(status=503, message=message, code="busy", retry_after_s=wait_s)
-        case Missing():
-            return ErrorDetail(status=404, message=message, code="not_found")
-        case InputError() | WireError() | Refused():
-            return ErrorDetail(status=400, message=message, code="invalid_value")
-        case TaskFailed() | StoreError() | EngineError() | TransportError():
-            return ErrorDetail(
-                status=503, message=message, code="task_failed", retry_after_s=RETRY_AFTER_S
-            )
-        case _:
-            return ErrorDetail(
-                status=503, message=message, code="unavailable", retry_after_s=RETRY_AFTER_S
-            )
+    if late and isinstance(error, TaskFailed):
+        return detail_of(RefusalCode.LATE, message)
+    wait_s = error.retry_after_s if isinstance(error, Refused) else None
+    return detail_of(error.code, message, retry_after_s=wait_s)
+
+
+def detail_of(
+    code: RefusalCode, message: str, *, retry_after_s: float | None = None
+) -> ErrorDetail:
+    """What an HTTP client is told of a refusal, by its code; a 503 says when to try again."""
+    follows = CONSEQUENCES[code]
+    if retry_after_s is None and follows.status == 503:
+        retry_after_s = RETRY_AFTER_S
+    return ErrorDetail(
+        status=follows.status, message=message, code=follows.code, retry_after_s=retry_after_s
+    )

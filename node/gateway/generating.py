@@ -13,6 +13,7 @@ from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.gateway.errors import ErrorDetail, HttpError
 from node.gateway.reading import Fresh, Reader
+from node.gateway.requests import SamplingFields
 from node.gateway.task_service import TaskService
 from node.task.events import Event, Restarted, Streamed
 from wire.content import ContentId
@@ -85,6 +86,13 @@ class GenerationTasks:
     form: Form
     choices: Sequence[Choice]
     changed: trio.Event = field(default_factory=trio.Event)
+
+    async def respond(self, asked: SamplingFields) -> Response:
+        """The answer as it was asked for: streamed, or whole."""
+        if not asked.stream:
+            return await self.answer()
+        options = asked.stream_options
+        return TokenStream(self, with_usage=options is not None and bool(options.include_usage))
 
     async def answer(self) -> Response:
         """All choices, whole; HttpError if one of them failed."""

@@ -25,9 +25,9 @@ from node.gateway.tensors import (
     to_npy,
     to_safetensors,
 )
-from node.serving.infer_role import CALL
 from wire.errors import WireError
 from wire.kinds import Role
+from wire.operations import CALL
 from wire.task import Stage
 from wire.tensors import Tensor, Tensors
 

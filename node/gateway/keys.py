@@ -124,9 +124,9 @@ class Keyring:
     _stamp: tuple[int, int] | None = None
     _looked_at_s: float = float("-inf")
 
-    def keys(self, now_s: float) -> list[ApiKey]:
-        if now_s - self._looked_at_s >= LOOK_S:
-            self._looked_at_s = now_s
+    def keys(self, now_at_s: float) -> list[ApiKey]:
+        if now_at_s - self._looked_at_s >= LOOK_S:
+            self._looked_at_s = now_at_s
             try:
                 found = self.file.stat()
                 stamp = (found.st_mtime_ns, found.st_ino)
@@ -141,13 +141,13 @@ class Keyring:
         """Whether all who may come in are one caller: there is one key, or none is needed."""
         return len(self._keys) <= 1
 
-    def holder(self, secret: str, now_s: float) -> ApiKey | None:
+    def holder(self, secret: str, now_at_s: float) -> ApiKey | None:
         """Whose key this is; how long that takes says nothing of the keys that there are.
 
         What is looked up is a hash, which nobody can steer towards that of a key; and the secret
         that was sent is compared once, with the same effort, whether there is such a key or not.
         """
-        self.keys(now_s)
+        self.keys(now_at_s)
         digest = hashlib.sha256(secret.encode(errors="replace")).hexdigest()
         found = self._by_digest.get(digest)
         same = hmac.compare_digest(_NOBODYS if found is None else found.sha256, digest)

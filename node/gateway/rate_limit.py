@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from wire.latest import Latest
+
 NAMES_MAX = 4096
 
 
@@ -15,18 +17,16 @@ class _Bucket:
 class Allowance:
     """What each name has left."""
 
-    _buckets: dict[str, _Bucket] = field(default_factory=dict)
+    _buckets: Latest[str, _Bucket] = field(default_factory=lambda: Latest(NAMES_MAX))
 
-    def take(self, name: str, per_minute: int, now_s: float) -> float:
+    def take(self, name: str, per_minute: int, now_at_s: float) -> float:
         """0 if one more request is allowed now, else how long to wait for it."""
         # All that a minute allows may come at once; each second then gives its share back.
         most = float(per_minute)
-        bucket = self._buckets.setdefault(name, _Bucket(most, now_s))
-        if len(self._buckets) > NAMES_MAX:
-            self._buckets.pop(next(iter(self._buckets)))
+        bucket = self._buckets[name] = self._buckets.get(name) or _Bucket(most, now_at_s)
         rate = per_minute / 60
-        bucket.left = min(most, bucket.left + (now_s - bucket.at_s) * rate)
-        bucket.at_s = now_s
+        bucket.left = min(most, bucket.left + (now_at_s - bucket.at_s) * rate)
+        bucket.at_s = now_at_s
         if bucket.left < 1.0:
             return (1.0 - bucket.left) / rate
         bucket.left -= 1.0

@@ -8,6 +8,7 @@ was shown already there is no way back: `contradicted`, and who shows it ends wi
 import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from wire.errors import Malformed, WireError
 from wire.generation import Ending, Token, read_frames
@@ -21,25 +22,37 @@ class Fresh:
     tokens: tuple[Token, ...]
 
 
+class Phase(Enum):
+    """How an answer that has not ended is read."""
+
+    READING = auto()
+    # Pieces that cannot be read are nobody's text: the whole output is waited for.
+    MUTED = auto()
+
+
+class Trust(Enum):
+    """What is thought of that which was shown."""
+
+    SOUND = auto()
+    # Some of it may have been wrong.
+    DOUBTED = auto()
+    CONTRADICTED = auto()
+
+
 @dataclass(slots=True)
 class Reader:
     """One answer as it comes. `stops` are never shown, nor what follows them."""
 
     stops: Sequence[bytes] = ()
-    ending: Ending | None = None
-    # Whether a stop sequence was found.
-    stopped: bool = False
-    contradicted: bool = False
+    _phase: Phase | Ending = Phase.READING
+    # Whether what was shown is right, for all that is known.
+    _trust: Trust = Trust.SOUND
     _tokens: list[Token] = field(default_factory=list)
     # Where each token's text begins; and all of their text.
     _starts: list[int] = field(default_factory=list)
     _text: bytearray = field(default_factory=bytearray)
     _shown: bytearray = field(default_factory=bytearray)
     _told: int = 0
-    # Pieces that cannot be read are nobody's text: the whole output is waited for.
-    _muted: bool = False
-    # Something that was shown may have been wrong.
-    _doubted: bool = False
     # How far stop sequences were looked for, and where one was found.
     _searched: int = 0
     _stop_at: int | None = None
@@ -47,31 +60,47 @@ class Reader:
         default_factory=lambda: codecs.getincrementaldecoder("utf-8")("ignore")
     )
 
+    @property
+    def ending(self) -> Ending | None:
+        """How it ended; None before."""
+        return self._phase if isinstance(self._phase, Ending) else None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop sequence was found."""
+        return self._stop_at is not None
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether something was shown that was wrong: there is no way back."""
+        return self._trust is Trust.CONTRADICTED
+
     def take(self, position: int, units: int, data: bytes) -> None:
         """The `units` after the first `position`, provisional as all pieces are."""
-        if self._muted:
+        if self._phase is Phase.MUTED:
             return
         try:
             tokens = [it for it in read_frames(data) if isinstance(it, Token)]
         except WireError:
             tokens = []
         if position != len(self._tokens) or len(tokens) != units:
-            self._muted = True
+            self._phase = Phase.MUTED
             return
         self._append(tokens)
 
     def restart(self, position: int) -> None:
         """What came from `position` on was wrong."""
         if position > len(self._tokens):
-            self._muted = True
+            self._phase = Phase.MUTED
             return
         if position == 0:
-            self._muted = False
+            self._phase = Phase.READING
         if position < len(self._tokens):
             del self._text[self._starts[position] :]
             del self._tokens[position:], self._starts[position:]
-            self._doubted = True
-            self._searched, self._stop_at, self.stopped = 0, None, False
+            if self._trust is Trust.SOUND:
+                self._trust = Trust.DOUBTED
+            self._searched, self._stop_at = 0, None
             self._search()
 
     def finish(self, output: bytes) -> None:
@@ -82,20 +111,22 @@ class Reader:
         tokens = [it for it in frames[:-1] if isinstance(it, Token)]
         if len(tokens) != len(frames) - 1 or not tokens:
             raise Malformed("a generation has tokens and one ending")
-        self._muted = False
         if tokens != self._tokens:
             self.restart(0)
             self._append(tokens)
-        self.ending = frames[-1]
+        self._phase = frames[-1]
 
     def fresh(self) -> Fresh:
         """What may be shown now and was not yet."""
         until = self._until()
-        if self._doubted:
-            self.contradicted |= not self._agrees()
-            self._doubted = len(self._text) < len(self._shown)
-        closed = self.ending is not None or self._stop_at is not None
-        self.contradicted |= closed and until < len(self._shown)
+        if self._trust is Trust.DOUBTED:
+            if not self._agrees():
+                self._trust = Trust.CONTRADICTED
+            elif len(self._text) >= len(self._shown):
+                self._trust = Trust.SOUND
+        closed = self.ending is not None or self.stopped
+        if closed and until < len(self._shown):
+            self._trust = Trust.CONTRADICTED
         if self.contradicted or until <= len(self._shown):
             return Fresh("", ())
         data = bytes(self._text[len(self._shown) : until])
@@ -106,9 +137,8 @@ class Reader:
     def reason(self) -> str:
         """Why it ended, in the words of OpenAI."""
         assert self.ending is not None
-        if self.stopped:
-            return "stop"
-        return self.ending.reason if self.ending.reason in ("length", "tool_calls") else "stop"
+        # That tools are called whoever reads the calls finds out; those it cannot read are text.
+        return "length" if self.ending.reason == "length" and not self.stopped else "stop"
 
     def _append(self, tokens: Sequence[Token]) -> None:
         for token in tokens:
@@ -131,7 +161,7 @@ class Reader:
         found = [(at + len(it), at) for it in self.stops if (at := self._text.find(it, begin)) >= 0]
         self._searched = len(self._text)
         if found:
-            self._stop_at, self.stopped = min(found)[1], True
+            self._stop_at = min(found)[1]
 
     def _until(self) -> int:
         """How much of the text may be shown."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from node.gateway_config import VERDICTS_PATTERN
 from wire import limits
 
 TOKENS_MAX = 1 << 20
@@ -190,4 +191,4 @@ class SubmitRequest(RequestBody):
     text: Text | None = None
     input_base64: Annotated[str, Field(max_length=1 << 20)] | None = None
     deadline_s: Annotated[int, Field(ge=1, le=limits.DEADLINE_S_MAX)] | None = None
-    verdicts: Annotated[str, Field(pattern=r"^\d{1,2}/\d{1,2}$")] | None = None
+    verdicts: Annotated[str, Field(pattern=f"^{VERDICTS_PATTERN}$")] | None = None

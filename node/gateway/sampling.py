@@ -6,13 +6,13 @@ from typing import Any
 
 from node.gateway.errors import bad, text_of
 from node.gateway.requests import ChatMessage, ChatRequest, SamplingFields, ToolChoice
-from node.serving.infer_role import GENERATE
 from p2p.adverts import Environment
 from wire import limits
 from wire.content import ContentId
 from wire.errors import WireError
 from wire.generation import Generation
 from wire.kinds import Role
+from wire.operations import GENERATE
 from wire.schema import Scalar
 from wire.task import Stage
 

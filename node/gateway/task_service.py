@@ -13,16 +13,24 @@ from node.asking.run import TaskRequest
 from node.asking.tasks import TASKS_UNDER_WAY_MAX
 from node.engines.interface import LOADING_RETRY_S, loading_words
 from node.gateway.catalogue import Catalogue
-from node.gateway.errors import ErrorDetail, HttpError, bad, fault_of, not_found, unavailable
+from node.gateway.errors import (
+    ErrorDetail,
+    HttpError,
+    bad,
+    detail_of,
+    fault_of,
+    not_found,
+    unavailable,
+)
 from node.gateway.shares import Shares
-from node.gateway_config import GatewayConfig, check_verdicts
+from node.gateway_config import GatewayConfig, verdicts_of
 from node.peer import Node
 from node.task.events import Event, EventSink, Failed, Offered
 from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId
 from wire.errors import BatonError, InputError
-from wire.kinds import Level, Role
+from wire.kinds import Level, RefusalCode, Role
 from wire.task import Stage
 
 # A peer that took a leg and then refused it for good was asked for something that does not work.
@@ -35,9 +43,6 @@ TASKS_MAX = TASKS_UNDER_WAY_MAX - 16
 UNATTENDED_MAX = TASKS_UNDER_WAY_MAX // 2
 # How long verifiers are looked for beyond those that are known.
 SEEK_S = 2.0
-# How the words begin of a worker that broke, which is no fault of the request.
-WORKER = "the worker"
-_VERDICTS = re.compile(r"(\d{1,2})/(\d{1,2})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +90,7 @@ class TaskService:
         """The gateway's own, but for what the client's headers ask for."""
         headers, terms = asked.headers, self.own_terms(asked)
         if (text := headers.get("x-baton-verdicts")) is not None:
-            needed, verifiers = verdicts_of(text, "x-baton-verdicts")
+            needed, verifiers = verdicts_asked(text, "x-baton-verdicts")
             terms = replace(terms, needed=needed, verifiers=verifiers)
         if (text := headers.get("x-baton-deadline")) is not None:
             if not re.fullmatch(r"\d{1,6}", text) or not 1 <= int(text) <= limits.DEADLINE_S_MAX:
@@ -206,7 +211,7 @@ class TaskService:
         self, request: TaskRequest, on_event: EventSink, accepted: Callable[[ContentId], None]
     ) -> Answered:
         """A task's answer; HttpError if there is none. Left early, the task is cancelled."""
-        started_s = trio.current_time()
+        started_at_s = trio.current_time()
         task = await self._submit(request)
         headers = {"x-baton-task": str(task)}
         accepted(task)
@@ -216,7 +221,7 @@ class TaskService:
                 return await self.node.tasks.watch(task, watch.on_event)
             raise HttpError(replace(watch.fault, headers=headers))
         except BatonError as error:
-            late = trio.current_time() - started_s >= request.deadline_s - 1
+            late = trio.current_time() - started_at_s >= request.deadline_s - 1
             raise HttpError(replace(fault_of(error, late=late), headers=headers)) from error
         finally:
             self._task_shares.give_back(request.owner)
@@ -229,16 +234,13 @@ class _Watch:
 
     forward: EventSink
     why: str = ""
+    code: RefusalCode = RefusalCode.OTHER
     patience: trio.CancelScope = field(default_factory=trio.CancelScope)
     _taken: bool = False
 
     @property
     def fault(self) -> ErrorDetail:
-        if self.why.startswith(WORKER):
-            return ErrorDetail(
-                status=503, message=self.why, code="worker_failed", retry_after_s=RETRY_AFTER_S
-            )
-        return ErrorDetail(status=400, message=self.why, code="refused")
+        return detail_of(self.code, self.why)
 
     def on_event(self, event: Event) -> None:
         match event:
@@ -246,21 +248,16 @@ class _Watch:
                 self._taken = True
                 self.patience.deadline = math.inf
             case Failed(for_good=True) if self._taken:
-                self.why = event.why
+                self.why, self.code = event.why, event.code or RefusalCode.OTHER
                 self.patience.deadline = trio.current_time() + SECOND_OPINION_S
             case _:
                 pass
         self.forward(event)
 
 
-def verdicts_of(text: str, param: str) -> tuple[int, int]:
+def verdicts_asked(text: str, param: str) -> tuple[int, int]:
     """`2/3` as (needed, verifiers); HttpError for anything else."""
-    match = _VERDICTS.fullmatch(text.strip())
-    if match is None:
-        raise bad("verdicts are asked for as 2/3, or as 0/0", param=param)
-    needed, verifiers = int(match[1]), int(match[2])
     try:
-        check_verdicts(needed, verifiers)
+        return verdicts_of(text)
     except InputError as error:
         raise bad(str(error), param=param) from error
-    return needed, verifiers

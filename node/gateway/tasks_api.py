@@ -21,7 +21,7 @@ from node.gateway.responses import (
     TaskAccepted,
     TaskResponse,
 )
-from node.gateway.task_service import TaskService, verdicts_of
+from node.gateway.task_service import TaskService, verdicts_asked
 from node.task.events import Event, ignore_event
 from wire.content import ContentId
 from wire.errors import BatonError, Malformed, Missing, Refused, StoreError, WireError
@@ -56,7 +56,7 @@ def _tasks(router: APIRouter, service: TaskService) -> None:
         await service.catalogue.check_does(row, asked.operation)
         terms = service.own_terms(request)
         if asked.verdicts is not None:
-            needed, verifiers = verdicts_of(asked.verdicts, "verdicts")
+            needed, verifiers = verdicts_asked(asked.verdicts, "verdicts")
             terms = replace(terms, needed=needed, verifiers=verifiers)
         if asked.deadline_s is not None:
             terms = replace(terms, deadline_s=asked.deadline_s)

@@ -125,7 +125,7 @@ class OwnerPolicy:
     # Since when the machine has been other than `_busy` says.
     _turned_at_s: float | None = None
 
-    def decide(self, seen: Seen, now_s: float) -> str:
+    def decide(self, seen: Seen, now_at_s: float) -> str:
         """Why to pause, in words for others; empty to go on."""
         schedule = self.config.schedule
         if schedule is not None and seen.minute not in schedule:
@@ -137,8 +137,8 @@ class OwnerPolicy:
             self._turned_at_s = None
             self._busy = found
         elif self._turned_at_s is None:
-            self._turned_at_s = now_s
-        elif now_s - self._turned_at_s >= (BUSY_S if found else CALM_S):
+            self._turned_at_s = now_at_s
+        elif now_at_s - self._turned_at_s >= (BUSY_S if found else CALM_S):
             self._turned_at_s = None
             self._busy = found
         return self._busy

@@ -20,7 +20,6 @@ from node.local.indexing import Indexing, list_sources
 from node.local.model_commands import ModelCommands, check_not_loading, named_as, own_models
 from node.local.views import Views
 from node.peer import Node
-from node.serving.infer_role import EMBED, GENERATE, NEAREST
 from node.serving.nearest import INDEX_BYTES_MAX
 from node.task.events import Event, EventSink, LegDone, ignore_event
 from p2p.timeouts import stretched
@@ -30,6 +29,7 @@ from wire.content import ContentId
 from wire.errors import InputError, Malformed, WireError
 from wire.kinds import Level, Role
 from wire.model import Manifest
+from wire.operations import EMBED, GENERATE, NEAREST
 from wire.payload import Hits, Index, Vectors
 from wire.schema import Scalar
 from wire.task import Stage
@@ -75,7 +75,7 @@ class LocalCommands:
             "addresses": list(node.peers.endpoint.addresses),
             "roles": sorted(role.name.lower() for role in node.config.roles),
             "paused": node.leg_server.paused,
-            "uptime_s": round(trio.current_time() - node.started_s, 1),
+            "uptime_s": round(trio.current_time() - node.started_at_s, 1),
             "connected": connected,
             "answered_last_minute": answered,
             "known": len(node.peers.view),
@@ -113,7 +113,7 @@ class LocalCommands:
             "problems": [
                 *([f"store: {store.problem}"] if store.problem else []),
                 *list(node.peers.problems.values())[-5:],
-                *node.log[-5:],
+                *list(node.log)[-5:],
             ],
         }
 

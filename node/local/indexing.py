@@ -11,8 +11,6 @@ from node.asking import as_maps
 from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.local.control import Emit
-from node.serving.data_role import FETCH, LIST
-from node.serving.infer_role import EMBED_PASSAGES
 from node.task.units import PASSAGES_PER_LEG
 from p2p.blobs import Blobs
 from p2p.gather import gather
@@ -21,6 +19,7 @@ from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import InputError, Malformed, TaskFailed
 from wire.kinds import Level, Role
+from wire.operations import EMBED_PASSAGES, FETCH, LIST
 from wire.payload import Index, IndexPart, Passages, Texts
 from wire.schema import Parameters
 from wire.task import Stage

@@ -1,14 +1,14 @@
-"""What a command asks of a model, in the form that the model takes; it does no IO."""
+"""What a command asks of a model, in the form that the model takes. A pure core."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from node.serving.infer_role import EMBED, GENERATE, NEAREST
 from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError, WireError
 from wire.generation import Generation
+from wire.operations import EMBED, GENERATE, NEAREST
 from wire.payload import Question, Texts
 from wire.schema import Scalar
 

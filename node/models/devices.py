@@ -6,7 +6,7 @@ from pathlib import Path
 
 from node.engines.interface import Emit, Engine, EngineStatistics, Job, Loaded, Output, together
 from wire.content import ContentId
-from wire.errors import ModelRefused
+from wire.errors import ModelNotLoaded, ModelRefused
 from wire.model import Manifest
 
 
@@ -58,7 +58,9 @@ class Devices:
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
         able = [it for it in self.engines if job.model in it.loaded()]
         if not able:
-            raise ModelRefused(f"model {job.model.short} is not loaded here", todo="load it first")
+            raise ModelNotLoaded(
+                f"model {job.model.short} is not loaded here", todo="load it first"
+            )
         # With room first; then where it waits least.
         best = min(able, key=lambda it: (not it.free_slots, it.queue_s))
         return await best.infer(job, emit)

@@ -14,6 +14,7 @@ from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError, ModelRefused
 from wire.model import Manifest, ModelFile
+from wire.operations import CALL, EMBED, GENERATE, NEAREST
 
 WEIGHTS, TOKENIZER = embedding.FILES
 CONFIG_BYTES_MAX = 1 << 20
@@ -118,7 +119,7 @@ def _gguf(path: Path, name: str) -> InspectedModel:
     return InspectedModel(
         name=name,
         format=gguf.FORMAT,
-        operations=("generate",),
+        operations=(GENERATE,),
         parameters={
             "architecture": model.architecture,
             "quantisation": model.quantisation,
@@ -142,7 +143,7 @@ def _onnx(path: Path, name: str) -> InspectedModel:
     return InspectedModel(
         name=name,
         format=onnx_calls.FORMAT,
-        operations=("call",),
+        operations=(CALL,),
         parameters=told,
         tolerance=CALL_TOLERANCE,
         files={onnx_calls.FILES[0]: path},
@@ -163,7 +164,7 @@ def _bert(folder: Path, name: str) -> InspectedModel:
     found = InspectedModel(
         name=name,
         format=embedding.FORMAT,
-        operations=("embed", "nearest"),
+        operations=(EMBED, NEAREST),
         parameters=parameters,
         tolerance=EMBED_TOLERANCE,
         files=files,

@@ -27,7 +27,15 @@ from node.engines.interface import (
 from node.models.budget import ResidentModel, to_let_go
 from node.models.inspect import memory_bytes
 from wire.content import ContentId
-from wire.errors import EngineError, ModelRefused, Refused, TooSlow
+from wire.errors import (
+    EngineError,
+    ModelNotLoaded,
+    ModelQuarantined,
+    ModelRefused,
+    Refused,
+    TooSlow,
+)
+from wire.kinds import RefusalCode
 from wire.model import Manifest
 
 Estimate = Callable[[Manifest, Mapping[str, Path]], int]
@@ -143,10 +151,13 @@ class OnDemand:
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
         known = self._known.get(job.model)
         if known is None:
-            raise ModelRefused(f"model {job.model.short} is not loaded here", todo="load it first")
+            raise ModelNotLoaded(
+                f"model {job.model.short} is not loaded here", todo="load it first"
+            )
         if known.ready is None and known.loading is not None:
             raise Refused(
                 f"the model {known.manifest.name} is {self._how_far(known)}",
+                code=RefusalCode.LOADING,
                 retry_after_s=LOADING_RETRY_S,
             )
         known.used_at_s = trio.current_time()
@@ -210,7 +221,7 @@ class OnDemand:
                 raise known.refusal
             if why := self.engine.statistics().quarantined.get(known.manifest.id):
                 # Nobody makes room for it meanwhile.
-                raise ModelRefused(f"{known.manifest.name} is put aside: {why}")
+                raise ModelQuarantined(f"{known.manifest.name} is put aside: {why}")
             if known.loading is None:
                 known.loading = _Loading()
                 self.nursery.start_soon(self._load, known, known.loading)
@@ -238,11 +249,12 @@ class OnDemand:
                 # It was unloaded meanwhile.
                 await self.engine.unload(model)
         except ModelRefused as error:
-            loading.failure = error
+            # It is the model's fault, and no longer that of a job that asks for it.
+            refusal = loading.failure = ModelQuarantined(error.message, todo=error.todo)
             if model in self.engine.statistics().quarantined:
                 known.held = True
             else:
-                known.refusal = error
+                known.refusal = refusal
         except EngineError as error:
             loading.failure = error
         finally:

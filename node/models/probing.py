@@ -11,13 +11,14 @@ import trio
 
 from node.engines.compare import worst_differences
 from node.engines.interface import Engine, Loaded
-from node.serving.infer_role import CALL, COMPLETE, EMBED, GENERATE, InferRole
+from node.serving.infer_role import InferRole
 from node.serving.role import LegInput, LegWork, nowhere
 from p2p import timeouts
 from wire.content import ContentId, PeerId
 from wire.errors import EngineError, Refused, TooSlow, WireError
 from wire.generation import Generation
 from wire.kinds import Role
+from wire.operations import CALL, COMPLETE, EMBED, GENERATE
 from wire.payload import Texts, Vectors
 from wire.schema import Scalar
 from wire.task import Stage
@@ -45,7 +46,7 @@ class _Tried:
     passed: bool = False
     problem: str = ""
     failures: int = 0
-    due_s: float = 0.0
+    due_at_s: float = 0.0
     # Of the last probe that ended.
     at_s: float = float("-inf")
     # The engine failed since: worth a probe also while there is work.
@@ -71,7 +72,7 @@ class Probes:
         return "" if tried is None else tried.problem
 
     def saw(
-        self, loaded: Iterable[ContentId], health: tuple[int, str], now_s: float
+        self, loaded: Iterable[ContentId], health: tuple[int, str], now_at_s: float
     ) -> list[ContentId]:
         """Take note of what is loaded, and of whether the engine failed since the last look.
 
@@ -81,30 +82,34 @@ class Probes:
         gone = [key for key, it in self._tried.items() if it.passed and key not in there]
         self._tried = {key: it for key, it in self._tried.items() if key in there}
         for model in there:
-            tried = self._tried.setdefault(model, _Tried(due_s=now_s))
+            tried = self._tried.setdefault(model, _Tried(due_at_s=now_at_s))
             # What is set aside keeps its back-off: its own probes may make the engine fail.
             if health != self._health and tried.passed:
                 tried.urgent = True
-                tried.due_s = min(tried.due_s, max(now_s, tried.at_s + AFTER_FAILURE_S_MIN))
+                tried.due_at_s = min(
+                    tried.due_at_s, max(now_at_s, tried.at_s + AFTER_FAILURE_S_MIN)
+                )
         self._health = health
         return gone
 
-    def due(self, now_s: float, *, idle: bool) -> list[ContentId]:
+    def due(self, now_at_s: float, *, idle: bool) -> list[ContentId]:
         """What is to be tried now. A model that is well does not take the engine from work."""
         return [
             model
             for model, tried in self._tried.items()
-            if tried.due_s <= now_s and (idle or tried.urgent or not tried.passed)
+            if tried.due_at_s <= now_at_s and (idle or tried.urgent or not tried.passed)
         ]
 
-    def succeeded(self, model: ContentId, now_s: float) -> bool:
+    def succeeded(self, model: ContentId, now_at_s: float) -> bool:
         """The probe passed; whether that is news."""
         tried = self._tried.setdefault(model, _Tried())
         news = not tried.passed
-        self._tried[model] = _Tried(passed=True, due_s=now_s + EVERY_S, at_s=now_s, urgent=False)
+        self._tried[model] = _Tried(
+            passed=True, due_at_s=now_at_s + EVERY_S, at_s=now_at_s, urgent=False
+        )
         return news
 
-    def failed(self, model: ContentId, why: str, now_s: float) -> bool:
+    def failed(self, model: ContentId, why: str, now_at_s: float) -> bool:
         """The probe failed; whether the model was offered until now."""
         tried = self._tried.setdefault(model, _Tried())
         news = tried.passed
@@ -112,16 +117,16 @@ class Probes:
         self._tried[model] = _Tried(
             problem=why,
             failures=tried.failures + 1,
-            due_s=now_s + wait_s,
-            at_s=now_s,
+            due_at_s=now_at_s + wait_s,
+            at_s=now_at_s,
             urgent=False,
         )
         return news
 
-    def put_off(self, model: ContentId, wait_s: float, now_s: float) -> None:
+    def put_off(self, model: ContentId, wait_s: float, now_at_s: float) -> None:
         """There was no room to try it: that says nothing of the model."""
         tried = self._tried.setdefault(model, _Tried())
-        tried.due_s = now_s + max(1.0, wait_s)
+        tried.due_at_s = now_at_s + max(1.0, wait_s)
 
 
 @dataclass(slots=True)
@@ -148,11 +153,11 @@ class Probing:
         while True:
             seen = self.engine.statistics()
             health = (seen.restarts, seen.last_failure)
-            now_s = trio.current_time()
-            for model in self.probes.saw(self.engine.loaded(), health, now_s):
+            now_at_s = trio.current_time()
+            for model in self.probes.saw(self.engine.loaded(), health, now_at_s):
                 self.changed(f"model {model.short} is not run here any more")
             idle = self.infer_role.fair_queue.queue_s == 0
-            for model in self.probes.due(now_s, idle=idle):
+            for model in self.probes.due(now_at_s, idle=idle):
                 await self._try(model)
             with trio.move_on_after(LOOK_EVERY_S):
                 await self._wake.wait()

@@ -11,11 +11,11 @@ import trio
 
 from node.engines.formats import onnx_file
 from node.engines.interface import Engine, Job, Part
-from node.serving.infer_role import CALL, EMBED, GENERATE
 from wire.content import ContentId
 from wire.errors import ModelRefused
 from wire.generation import Ending, Generation, read_frames
 from wire.model import Manifest
+from wire.operations import CALL, EMBED, GENERATE
 from wire.payload import Texts
 from wire.tensors import Tensor, Tensors
 
@@ -38,7 +38,7 @@ async def measure(
     engine: Engine, manifest: Manifest, files: Mapping[str, Path], seconds: float
 ) -> Figures:
     """Load a model and measure all it does; each rate is taken over so many seconds."""
-    begun_s = trio.current_time()
+    began_at_s = trio.current_time()
     loaded = await engine.load(manifest, files)
     found: Figures = {
         "name": manifest.name,
@@ -46,7 +46,7 @@ async def measure(
         "format": manifest.format,
         "profile": loaded.profile,
         "memory_bytes": loaded.memory_bytes,
-        "load_s": trio.current_time() - begun_s,
+        "load_s": trio.current_time() - began_at_s,
     }
     if GENERATE in manifest.operations:
         found["generate"] = await _Generating(engine, manifest).measure(seconds)
@@ -68,21 +68,21 @@ class _Window:
     seconds: float
     begun: set[int] = field(default_factory=set)
     units: int = 0
-    since_s: float = 0.0
+    since_at_s: float = 0.0
 
     def note(self, stream: int, units: int, scope: trio.CancelScope) -> None:
-        now_s = trio.current_time()
+        now_at_s = trio.current_time()
         if len(self.begun) == self.streams:
             self.units += units
-            if now_s - self.since_s >= self.seconds:
+            if now_at_s - self.since_at_s >= self.seconds:
                 scope.cancel()
             return
         self.begun.add(stream)
-        self.since_s = now_s
+        self.since_at_s = now_at_s
 
     @property
     def per_s(self) -> float:
-        return self.units / max(trio.current_time() - self.since_s, 1e-9)
+        return self.units / max(trio.current_time() - self.since_at_s, 1e-9)
 
 
 async def _rate(engine: Engine, make: Make, streams: int, seconds: float) -> float:
@@ -157,9 +157,9 @@ class _Generating:
 
     async def _first_token(self, turn: int, words: int) -> tuple[int, float]:
         """How many tokens the prompt has, and how long its first token takes."""
-        begun_s = trio.current_time()
+        began_at_s = trio.current_time()
         output = await self.engine.infer(self._job(turn, words, tokens=1))
-        took_s = max(trio.current_time() - begun_s, 1e-9)
+        took_s = max(trio.current_time() - began_at_s, 1e-9)
         *_, ending = read_frames(output.data)
         assert isinstance(ending, Ending)
         return ending.prompt_tokens, took_s

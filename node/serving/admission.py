@@ -12,9 +12,11 @@ counted by who offered them too.
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from wire.content import PeerId
 from wire.errors import Refused
+from wire.kinds import RefusalCode
 
 # Of those who wait, one asker's: a guess, under what the engines here queue, which is 64.
 WAITING_PER_ASKER_MAX = 48
@@ -58,29 +60,54 @@ class Now:
 
     busy_s: float
     room: int
-    now_s: float
+    now_at_s: float
+
+
+class SlotStage(Enum):
+    """How far a job has come that was not given up."""
+
+    AWAITING_INPUT = auto()
+    # Everything it needs is here.
+    READY = auto()
+    BEGUN = auto()
+    # Nothing that comes now changes it; its place is free when whoever holds it leaves.
+    DONE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """The job ended without a result, and why."""
+
+    refusal: Refused
 
 
 @dataclass(slots=True, eq=False)
 class QueueSlot:
-    """One job's place, from when it was taken until it is done. `until_s` is its deadline."""
+    """One job's place, from when it was taken until it is done. `until_at_s` is its deadline."""
 
     asker: PeerId
     units: int
     cost_s: float
     expected_s: float
-    until_s: float
+    until_at_s: float
     # Its start tag in virtual time, and which it is of all that came.
     start: float = 0.0
     number: int = 0
     # Who offered it.
     by: PeerId | None = None
-    # Everything it needs is here.
-    ready: bool = False
-    begun: bool = False
-    # Why it was given up before it began, and whom to tell then.
-    refusal: Refused | None = None
+    stage: SlotStage | GivenUp = SlotStage.AWAITING_INPUT
+    # Whom to tell when it is given up.
     on_refusal: Callable[[], None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it waits for the engine alone."""
+        return self.stage is SlotStage.READY
+
+    @property
+    def refusal(self) -> Refused | None:
+        """Why it was given up; None if it was not."""
+        return self.stage.refusal if isinstance(self.stage, GivenUp) else None
 
     @property
     def order(self) -> tuple[float, int]:
@@ -131,6 +158,7 @@ class Admission:
             raise Refused(
                 f"it would take {expected_s:.1f} s here, and its deadline leaves {left_s:.1f} s",
                 retry_after_s=None if hopeless else _retry_after_s(all_s),
+                code=RefusalCode.TOO_LONG,
             )
         return expected_s
 
@@ -140,12 +168,14 @@ class Admission:
         So askers that ask at the same time do not all hear that nobody is here.
         """
         expected_s = self.check(wanted, by, now)
-        for peer in [it for it, (until_s, _) in self._quoted.items() if until_s <= now.now_s]:
+        for peer in [
+            it for it, (until_at_s, _) in self._quoted.items() if until_at_s <= now.now_at_s
+        ]:
             del self._quoted[peer]
         likely_s = sum(cost for peer, (_, cost) in self._quoted.items() if peer != by)
         if len(self._quoted) < QUOTED_MAX or by in self._quoted:
             cost_s = min(wanted.cost_s, QUOTED_COST_S_MAX)
-            self._quoted[by] = (now.now_s + QUOTED_FOR_S, cost_s)
+            self._quoted[by] = (now.now_at_s + QUOTED_FOR_S, cost_s)
         return min(QUOTED_S_MAX, likely_s) + expected_s
 
     def enqueue(self, wanted: QueuedJob, by: PeerId, now: Now) -> tuple[QueueSlot, list[QueueSlot]]:
@@ -163,7 +193,7 @@ class Admission:
             wanted.units,
             wanted.cost_s,
             expected_s,
-            now.now_s + wanted.left_s,
+            now.now_at_s + wanted.left_s,
             start,
             self._number,
             by,
@@ -202,12 +232,12 @@ class Admission:
             if not ready:
                 break
             place = min(ready, key=_order)
-            if now.now_s + busy_s + place.cost_s > place.until_s:
+            if now.now_at_s + busy_s + place.cost_s > place.until_at_s:
                 given_up.append(self._give_up(place, "its deadline is too near", now))
                 continue
             self.waiting.remove(place)
             self.running.add(place)
-            place.begun = True
+            place.stage = SlotStage.BEGUN
             self._virtual = max(self._virtual, place.start)
             busy_s += place.cost_s
             begun.append(place)
@@ -249,9 +279,9 @@ class Admission:
 
     def _late(self, new: QueueSlot, now: Now) -> list[QueueSlot]:
         """Those behind a new place that will not be done in time any more."""
-        done_s, late = now.now_s + now.busy_s, []
+        done_s, late = now.now_at_s + now.busy_s, []
         for place in sorted(self.waiting, key=_order):
-            if place.order > new.order and done_s + place.cost_s > place.until_s:
+            if place.order > new.order and done_s + place.cost_s > place.until_at_s:
                 late.append(place)
             else:
                 done_s += place.cost_s
@@ -260,7 +290,8 @@ class Admission:
     def _give_up(self, place: QueueSlot, why: str, now: Now) -> QueueSlot:
         self._drop(place)
         wait_s = _retry_after_s(now.busy_s + self.queue_s)
-        place.refusal = Refused(f"given up before it began: {why}", retry_after_s=wait_s)
+        refusal = Refused(f"given up before it began: {why}", retry_after_s=wait_s)
+        place.stage = GivenUp(refusal)
         return place
 
     def _drop(self, place: QueueSlot) -> None:

@@ -14,12 +14,13 @@ from store import Store
 from wire import limits
 from wire.content import ContentId
 from wire.errors import Refused, WireError
+from wire.kinds import RefusalCode
+from wire.latest import Latest
+from wire.operations import FETCH, LIST
 from wire.payload import Passages, Texts
 from wire.schema import Parameters
 from wire.task import Stage
 
-FETCH = "fetch"
-LIST = "list"
 # Cutting less than this takes a few milliseconds; more is done in a thread, and kept for a while.
 LONG_CHARS = 256 << 10
 CUTS_KEPT = 4
@@ -39,12 +40,15 @@ class DataRole:
 
     sources: Source
     store: Store
-    _cuts: dict[str, _Cut] = field(default_factory=dict, init=False)
+    _cuts: Latest[str, _Cut] = field(default_factory=lambda: Latest(CUTS_KEPT))
 
     def check(self, stage: Stage) -> None:
         """Refused if a data peer does not do this operation."""
         if stage.operation not in (FETCH, LIST):
-            raise Refused(f"a data peer does not do {stage.operation!r}, only fetch and list")
+            raise Refused(
+                f"a data peer does not do {stage.operation!r}, only fetch and list",
+                code=RefusalCode.UNSUPPORTED,
+            )
 
     def quote(self, work: LegWork) -> float:
         self.check(work.stage)
@@ -67,23 +71,31 @@ class DataRole:
         first, count = _window(parameters, limits.PASSAGES_MAX)
         names = self.sources.names()[first : first + count]
         if not names:
-            raise Refused(f"there is no source number {first} here")
+            raise Refused(f"there is no source number {first} here", code=RefusalCode.NOT_FOUND)
         return Done(data=Texts(texts=names).to_bytes(), units=len(names), profile="text")
 
     async def _fetch(self, parameters: Parameters) -> Done:
         name = parameters.get("source")
         if not isinstance(name, str) or not 0 < len(name.encode()) <= NAME_BYTES_MAX:
-            raise Refused(f"a fetch names its source, in at most {NAME_BYTES_MAX} bytes")
+            raise Refused(
+                f"a fetch names its source, in at most {NAME_BYTES_MAX} bytes",
+                code=RefusalCode.MALFORMED,
+            )
         first, count = _window(parameters, PASSAGES_PER_LEG)
         passages = await self._passages(name)
         wanted = tuple(it.encode() for it in passages[first : first + count])
         if not wanted:
-            raise Refused(f"{name} has {len(passages)} passages, none from number {first} on")
+            raise Refused(
+                f"{name} has {len(passages)} passages, none from number {first} on",
+                code=RefusalCode.NOT_FOUND,
+            )
         ids = tuple(ContentId.of(it) for it in wanted)
         try:
             found = Passages(source=name, first=first, total=len(passages), passages=ids)
         except WireError as error:
-            raise Refused(f"{name} cannot be passed on: {error}") from error
+            raise Refused(
+                f"{name} cannot be passed on: {error}", code=RefusalCode.FAILED
+            ) from error
         return Done(data=found.to_bytes(), units=len(ids), profile="text", blobs=wanted)
 
     async def _passages(self, name: str) -> Sequence[str]:
@@ -94,9 +106,6 @@ class DataRole:
         kept = self._cuts.get(name)
         if kept is None or kept.text != text:
             kept = _Cut(text, tuple(await trio.to_thread.run_sync(cut, text)))
-            self._cuts.pop(name, None)
-            while len(self._cuts) >= CUTS_KEPT:
-                self._cuts.pop(next(iter(self._cuts)))
             self._cuts[name] = kept
         return kept.passages
 
@@ -105,7 +114,7 @@ def _window(parameters: Parameters, count_max: int) -> tuple[int, int]:
     first, count = parameters.get("first", 0), parameters.get("count", count_max)
     for value in (first, count):
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise Refused("first and count are whole numbers")
+            raise Refused("first and count are whole numbers", code=RefusalCode.MALFORMED)
     assert isinstance(first, int)
     assert isinstance(count, int)
     return first, min(max(1, count), count_max)

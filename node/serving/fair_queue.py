@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import trio
 
 from node.engines.interface import Engine
-from node.serving.admission import Admission, Now, QueuedJob, QueueSlot
+from node.serving.admission import Admission, Now, QueuedJob, QueueSlot, SlotStage
 from wire.content import ContentId, PeerId
 
 
@@ -64,7 +64,7 @@ class FairQueue:
         """Wait for the engine; Refused if the place had to be given up. Only once for a place."""
         if place.refusal is None:
             self._admission.reprice(place, wanted.units, wanted.cost_s)
-            place.ready = True
+            place.stage = SlotStage.READY
             moved = self._moved[place] = trio.Event()
             self._go_on()
             try:

@@ -15,35 +15,21 @@ from node.task.units import units_of
 from p2p.blobs import Blobs
 from p2p.gather import gather
 from p2p.timeouts import stretched
-from wire import limits
+from wire import limits, operations
 from wire.content import ContentId
 from wire.errors import Malformed, Missing, Refused, WireError
+from wire.kinds import RefusalCode
+from wire.operations import OPERATIONS
 from wire.payload import Passages, Question, Texts, Vectors
 from wire.task import Stage
 
-EMBED = "embed"
-EMBED_PASSAGES = "embed-passages"
-NEAREST = "nearest"
-COMPLETE = "complete"
-# A language model's answer to `wire.generation.Generation`, and a function of `wire.tensors`.
-GENERATE = "generate"
-CALL = "call"
 # Whoever has a passage may be dead, and whoever asks wants the time for another peer.
 PASSAGE_S_MAX = 20.0
-# What the engine is asked for, for each thing a leg may ask of a model.
-ENGINE_OPERATION = {
-    EMBED: EMBED,
-    EMBED_PASSAGES: EMBED,
-    NEAREST: EMBED,
-    COMPLETE: COMPLETE,
-    GENERATE: GENERATE,
-    CALL: CALL,
-}
 
 
 @dataclass(slots=True)
 class InferRole:
-    """Answers the operations of `ENGINE_OPERATION` for the models its engine has loaded."""
+    """Answers the operations of models for those that its engine has loaded."""
 
     engine: Engine
     blobs: Blobs
@@ -76,20 +62,23 @@ class InferRole:
             if share is not None:
                 raise Refused(
                     f"the model {stage.model.short} is {loading_words(share)} here",
+                    code=RefusalCode.LOADING,
                     retry_after_s=LOADING_RETRY_S,
                 )
-            raise Refused(f"the model {stage.model.short} is not loaded here")
-        operation = ENGINE_OPERATION.get(stage.operation)
-        if operation is None or operation not in loaded.manifest.operations:
-            able = loaded.manifest.operations
-            known = sorted(it for it, engine in ENGINE_OPERATION.items() if engine in able)
             raise Refused(
-                f"{loaded.manifest.name} does not do {stage.operation!r}, only {', '.join(known)}"
+                f"the model {stage.model.short} is not loaded here", code=RefusalCode.NO_SUCH_MODEL
+            )
+        operation, able = OPERATIONS.get(stage.operation), loaded.manifest.operations
+        if operation is None or operation.engine not in able:
+            known = sorted(it.name for it in OPERATIONS.values() if it.engine in able)
+            raise Refused(
+                f"{loaded.manifest.name} does not do {stage.operation!r}, only {', '.join(known)}",
+                code=RefusalCode.UNSUPPORTED,
             )
 
     async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:
         if source.data is None:
-            raise Refused("an inference has an input")
+            raise Refused("an inference has an input", code=RefusalCode.MALFORMED)
         with _input_of(stage):
             return await self._do(stage, source, source.data, emit)
 
@@ -101,14 +90,14 @@ class InferRole:
 
     async def _do(self, stage: Stage, source: LegInput, data: bytes, emit: Emit) -> Done:
         match stage.operation:
-            case "embed-passages":
+            case operations.EMBED_PASSAGES:
                 texts = await self.texts_of(Passages.from_bytes(data), source)
                 done = await self._engine(stage, texts.to_bytes(), source, None)
                 # Kept with the leg: verifiers read them here if whoever brought them in is gone.
                 return replace(done, blobs=tuple(it.encode() for it in dict.fromkeys(texts.texts)))
-            case "nearest":
+            case operations.NEAREST:
                 return await self._nearest(stage, Question.from_bytes(data), source)
-            case "embed":
+            case operations.EMBED:
                 # Read here, so that bad input is the asker's fault and not the engine's.
                 Texts.from_bytes(data)
                 return await self._engine(stage, data, source, None)
@@ -117,12 +106,12 @@ class InferRole:
 
     async def _engine(self, stage: Stage, data: bytes, source: LegInput, emit: Emit | None) -> Done:
         assert stage.model is not None
-        operation = ENGINE_OPERATION.get(stage.operation)
-        if operation is None:
-            raise Refused(f"no model does {stage.operation!r}")
+        operation = OPERATIONS.get(stage.operation)
+        if operation is None or operation.engine is None:
+            raise Refused(f"no model does {stage.operation!r}", code=RefusalCode.UNSUPPORTED)
         job = Job(
             model=stage.model,
-            operation=operation,
+            operation=operation.engine,
             input=data,
             parameters=stage.parameters,
             deadline_s=source.deadline_s,
@@ -133,7 +122,7 @@ class InferRole:
             output = await self.engine.infer(job, emit)
         else:
             # The input is here now, so that nobody need be believed how much it is.
-            units = units_of(replace(stage, operation=operation), data)
+            units = units_of(replace(stage, operation=operation.engine), data)
             wanted = self.fair_queue.wanted(
                 source.place.asker, stage.model, units, source.deadline_s
             )
@@ -176,7 +165,10 @@ class InferRole:
         try:
             return await self.indexes.get(question.index, stage.model, dimensions, source)
         except Missing as error:
-            raise Refused(f"the index {question.index.short} is not to be had: {error}") from error
+            raise Refused(
+                f"the index {question.index.short} is not to be had: {error}",
+                code=RefusalCode.NOT_FOUND,
+            ) from error
 
 
 @contextmanager
@@ -185,4 +177,6 @@ def _input_of(stage: Stage) -> Iterator[None]:
     try:
         yield
     except WireError as error:
-        raise Refused(f"the input of {stage.operation} cannot be read: {error}") from error
+        raise Refused(
+            f"the input of {stage.operation} cannot be read: {error}", code=RefusalCode.MALFORMED
+        ) from error

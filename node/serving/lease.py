@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import trio
 
 from node.dispatch.handoff import Handoff
-from node.serving.admission import LONG_S, QueueSlot
-from node.serving.infer_role import GENERATE
+from node.serving.admission import LONG_S, GivenUp, QueueSlot, SlotStage
 from node.serving.role import LegRole, LegWork
 from node.task.units import units_of
 from p2p.typed_call import TypedCall
 from wire.content import PeerId
 from wire.errors import BatonError, Refused, RemoteProtocolError, TransportError
+from wire.operations import GENERATE
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ class LegLease:
                 failure = error
             if failure is None and self.place is not None:
                 # It is done: nothing that comes now changes that.
-                self.place.refusal = None
+                self.place.stage = SlotStage.DONE
             nursery.cancel_scope.cancel()
         self._stop = None
         if failure is not None:
@@ -80,8 +80,9 @@ class LegLease:
         except (TransportError, RemoteProtocolError):
             place = self.place
             ends = self._generates or (place is not None and place.cost_s > LONG_S)
-            if place is not None and (ends or not place.begun):
-                place.refusal = Refused("given up: who offered it has gone", retry_after_s=1.0)
+            if place is not None and (ends or place.stage is not SlotStage.BEGUN):
+                gone = Refused("given up: who offered it has gone", retry_after_s=1.0)
+                place.stage = GivenUp(gone)
                 if self._stop is not None:
                     self._stop()
 

@@ -28,6 +28,7 @@ from wire import limits
 from wire.chain import open_receipts, source_of
 from wire.codec import pack
 from wire.content import ContentId, PeerId
+from wire.counting import counted
 from wire.errors import (
     EngineError,
     Malformed,
@@ -38,7 +39,7 @@ from wire.errors import (
     TransportError,
     WireError,
 )
-from wire.kinds import Role
+from wire.kinds import RefusalCode, Role
 from wire.message import Accept, Message, Offer, Piece, Quote, Quoted, Result
 from wire.receipt import Receipt
 from wire.signed import open_signed, sign
@@ -125,18 +126,15 @@ class LegServer:
                 # No fault of whoever works for it. The leg is finished for when it comes back.
                 there = False
 
-        self._holders[call.peer] += 1
-        try:
-            await call.send(Accept(expected_ms=int(lease.expected_s * 1000)))
-            result = await self._serve(handoff, lease, call, relay, deadline_at_s)
-        except (Refused, EngineError, StoreError, TaskFailed, TransportError) as error:
-            await call.send(refusal_of(error))
-            return
-        finally:
-            lease.release()
-            self._holders[call.peer] -= 1
-            if not self._holders[call.peer]:
-                del self._holders[call.peer]
+        with counted(self._holders, call.peer):
+            try:
+                await call.send(Accept(expected_ms=int(lease.expected_s * 1000)))
+                result = await self._serve(handoff, lease, call, relay, deadline_at_s)
+            except (Refused, EngineError, StoreError, TaskFailed, TransportError) as error:
+                await call.send(refusal_of(error))
+                return
+            finally:
+                lease.release()
         await call.send(result)
 
     async def on_quote(self, call: TypedCall, message: Message) -> None:
@@ -166,19 +164,29 @@ class LegServer:
         wall_s = self.environment.wall_s()
         if issued_s > wall_s + limits.CLOCK_SKEW_S_MAX:
             ahead_s = issued_s - wall_s
-            raise Refused(f"the task was issued {ahead_s:.0f} s in the future: whose clock?")
+            raise Refused(
+                f"the task was issued {ahead_s:.0f} s in the future: whose clock?",
+                code=RefusalCode.CLOCK,
+            )
         if issued_s + handoff.task.record.deadline_s + limits.CLOCK_SKEW_S_MAX < wall_s:
-            raise Refused("the task's deadline has passed")
+            raise Refused("the task's deadline has passed", code=RefusalCode.LATE)
         return self._role_of(handoff.leg.role)
 
     def _role_of(self, kind: Role) -> LegRole:
         if not self.taking:
-            raise Refused("this peer is leaving")
+            raise Refused("this peer is leaving", code=RefusalCode.LEAVING)
         if self.paused:
-            raise Refused(f"this peer is paused: {self.paused}", retry_after_s=PAUSED_RETRY_S)
+            raise Refused(
+                f"this peer is paused: {self.paused}",
+                retry_after_s=PAUSED_RETRY_S,
+                code=RefusalCode.PAUSED,
+            )
         role = self.roles.get(kind)
         if role is None:
-            raise Refused(f"this peer does not play the role {kind.name.lower()}")
+            raise Refused(
+                f"this peer does not play the role {kind.name.lower()}",
+                code=RefusalCode.NOT_WILLING,
+            )
         if len(self._under_way) >= LEGS_AT_ONCE:
             raise Refused("too many legs under way", retry_after_s=0.5)
         return role
@@ -249,7 +257,10 @@ class LegServer:
             while (running := self._under_way.get(leg_key)) is not None:
                 await running.wait()
         if scope.cancelled_caught:
-            raise Refused("the deadline passed while the leg was under way for another holder")
+            raise Refused(
+                "the deadline passed while the leg was under way for another holder",
+                code=RefusalCode.LATE,
+            )
         if (found := await self._before.found(handoff)) is not None:
             return found
         self._under_way[leg_key] = trio.Event()
@@ -268,8 +279,8 @@ class LegServer:
         deadline_at_s: float,
     ) -> DoneLeg:
         source_id = source_of(handoff.task, handoff.receipts, handoff.stage)
-        started_s, started_at_s = trio.current_time(), self.environment.wall_s()
-        left_s = max(0.0, deadline_at_s - started_s)
+        started_at_s, started_wall_s = trio.current_time(), self.environment.wall_s()
+        left_s = max(0.0, deadline_at_s - started_at_s)
         # Who offered it is asked last: it may have the baton from somebody else, and sit on it.
         holders = (
             *(it.signer for it in reversed(handoff.receipts)),
@@ -296,7 +307,9 @@ class LegServer:
                 with trio.move_on_at(deadline_at_s) as scope:
                     done = await lease.role.do(handoff.leg, source, relay)
                 if scope.cancelled_caught:
-                    raise Refused("the deadline passed while the leg was under way")
+                    raise Refused(
+                        "the deadline passed while the leg was under way", code=RefusalCode.LATE
+                    )
             else:
                 done = reused
         receipt = sign(
@@ -310,8 +323,8 @@ class LegServer:
                 output=name_of(done.data),
                 output_size_bytes=len(done.data),
                 units=done.units,
-                started_at_ms=int(started_at_s * 1000),
-                duration_ms=int((trio.current_time() - started_s) * 1000),
+                started_at_ms=int(started_wall_s * 1000),
+                duration_ms=int((trio.current_time() - started_at_s) * 1000),
                 profile=done.profile,
                 previous=handoff.receipts[-1].id if handoff.receipts else None,
                 reused=reused is not None,
@@ -349,7 +362,9 @@ class LegServer:
             )
         except WireError as error:
             # Too large, or no tree: whoever signed that id is at fault, not who passes it on.
-            raise Refused(f"the input cannot be had: {error.message}") from error
+            raise Refused(
+                f"the input cannot be had: {error.message}", code=RefusalCode.NOT_FOUND
+            ) from error
 
 
 def _stage_of(quote: Quote) -> Stage:

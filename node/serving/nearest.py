@@ -13,6 +13,7 @@ from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId
 from wire.errors import Malformed, Oversize, Refused, TooSlow
+from wire.latest import Latest
 from wire.payload import Hit, Hits, Index, IndexPart, Passages, Vectors
 
 INDEX_ROWS_MAX = 200_000
@@ -60,7 +61,7 @@ class IndexCache:
     """The indexes used last, so that each question does not fetch them anew."""
 
     blobs: Blobs
-    _loaded: dict[ContentId, LoadedIndex] = field(default_factory=dict)
+    _loaded: Latest[ContentId, LoadedIndex] = field(default_factory=lambda: Latest(INDEXES_MAX))
     _loading: dict[ContentId, trio.Event] = field(default_factory=dict)
     # The vectors' bytes that the loads under way hold.
     _coming_bytes: int = 0
@@ -92,8 +93,6 @@ class IndexCache:
         load = _Load(self, model, dimensions, source)
         try:
             found = await load.run(index_id)
-            while len(self._loaded) >= INDEXES_MAX:
-                self._forget_one()
             self._loaded[index_id] = found
         finally:
             self._coming_bytes -= load.size_bytes
@@ -101,14 +100,11 @@ class IndexCache:
             done.set()
         return found
 
-    def _forget_one(self) -> None:
-        self._loaded.pop(next(iter(self._loaded)))
-
     def make_room(self, size_bytes: int) -> None:
         """Count bytes that are about to be kept; indexes used before make room for them."""
         self._coming_bytes += size_bytes
         while self._loaded and self._kept_bytes + self._coming_bytes > VECTORS_BYTES_MAX:
-            self._forget_one()
+            self._loaded.forget_oldest()
         if self._coming_bytes > VECTORS_BYTES_MAX:
             raise Refused("other indexes are being loaded", retry_after_s=1.0)
 

@@ -15,6 +15,7 @@ import trio
 
 from wire import limits
 from wire.errors import Refused
+from wire.kinds import RefusalCode
 
 # all-MiniLM-L6-v2 reads 256 tokens, about a thousand characters of English.
 PASSAGE_CHARS = 700
@@ -54,7 +55,10 @@ class PydocSource:
     async def fetch(self, name: str) -> str:
         topic = name.removeprefix("pydoc:")
         if topic not in self._load():
-            raise Refused(f"there is no topic {topic!r} in the documentation of this Python")
+            raise Refused(
+                f"there is no topic {topic!r} in the documentation of this Python",
+                code=RefusalCode.NOT_FOUND,
+            )
         return self._load()[topic]
 
 
@@ -79,16 +83,22 @@ class FolderSource:
     async def fetch(self, name: str) -> str:
         path = self._files.get(name)
         if path is None:
-            raise Refused(f"there is no file {name!r} here")
+            raise Refused(f"there is no file {name!r} here", code=RefusalCode.NOT_FOUND)
         try:
             data = await trio.to_thread.run_sync(_read, path)
             if len(data) > FILE_BYTES_MAX:
-                raise Refused(f"{name} is larger than {FILE_BYTES_MAX} bytes")
+                raise Refused(
+                    f"{name} is larger than {FILE_BYTES_MAX} bytes", code=RefusalCode.NOT_FOUND
+                )
             return data.decode()
         except UnicodeDecodeError as error:
-            raise Refused(f"{name} is not UTF-8 text (byte {error.start})") from error
+            raise Refused(
+                f"{name} is not UTF-8 text (byte {error.start})", code=RefusalCode.NOT_FOUND
+            ) from error
         except OSError as error:
-            raise Refused(f"{name} cannot be read: {error.strerror}") from error
+            raise Refused(
+                f"{name} cannot be read: {error.strerror}", code=RefusalCode.NOT_FOUND
+            ) from error
 
 
 def _read(path: Path) -> bytes:
@@ -132,7 +142,9 @@ class Sources:
         source = self._by_scheme.get(name.partition(":")[0])
         if source is None:
             known = ", ".join(self._by_scheme) or "none"
-            raise Refused(f"no source {name[:80]!r} here (known: {known})")
+            raise Refused(
+                f"no source {name[:80]!r} here (known: {known})", code=RefusalCode.NOT_FOUND
+            )
         return await source.fetch(name)
 
 
@@ -193,4 +205,4 @@ class FolderSources:
         for folder in self._folders:
             if name in folder.names():
                 return await folder.fetch(name)
-        raise Refused(f"there is no file {name!r} here")
+        raise Refused(f"there is no file {name!r} here", code=RefusalCode.NOT_FOUND)

@@ -8,7 +8,7 @@ import trio
 from node.engines.compare import worst_differences
 from node.engines.interface import Engine
 from node.serving.fair_semaphore import FairSemaphore
-from node.serving.infer_role import EMBED, EMBED_PASSAGES, NEAREST, InferRole
+from node.serving.infer_role import InferRole
 from node.serving.role import LegInput, nowhere
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
@@ -17,6 +17,7 @@ from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
 from wire.chain import open_receipts, source_of
 from wire.content import ContentId, PeerId
+from wire.counting import counted
 from wire.errors import (
     EngineError,
     Missing,
@@ -27,9 +28,10 @@ from wire.errors import (
     TransportError,
     WireError,
 )
-from wire.kinds import Role
+from wire.kinds import RefusalCode, Role
 from wire.lottery import attempt_of, rows_due, rows_to_check
 from wire.message import Check, Message, VerdictReply
+from wire.operations import EMBED, EMBED_PASSAGES, NEAREST, OPERATIONS, Comparison
 from wire.payload import Hits, Passages, Texts, Vectors
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed, sign
@@ -110,11 +112,11 @@ class VerifyRole:
 
     def _check_willing(self, task: Signed[Task], receipt: Signed[Receipt]) -> None:
         if not self.willing:
-            raise Refused("this peer does not verify")
+            raise Refused("this peer does not verify", code=RefusalCode.NOT_WILLING)
         if self.paused:
-            raise Refused(f"this peer is paused: {self.paused}")
+            raise Refused(f"this peer is paused: {self.paused}", code=RefusalCode.PAUSED)
         if receipt.signer == self.key.peer:
-            raise Refused("nobody checks its own work")
+            raise Refused("nobody checks its own work", code=RefusalCode.NOT_WILLING)
         # The receipt is of this stage, so of its model and operation.
         self.infer_role.check_able(task.record.stages[receipt.record.stage])
 
@@ -125,7 +127,7 @@ class VerifyRole:
         check: Check,
         asker: PeerId,
     ) -> Signed[Verdict]:
-        started_s = trio.current_time()
+        started_at_s = trio.current_time()
         receipt = receipts[-1]
         stage = task.record.stages[receipt.record.stage]
         deadline_s = min(check.deadline_ms / 1000, stretched(CHECK_S_MAX))
@@ -138,7 +140,7 @@ class VerifyRole:
                 finally:
                     self._places.dequeue(asker)
         except (trio.TooSlowError, TooSlow) as error:
-            raise Refused("no time left to check") from error
+            raise Refused("no time left to check", code=RefusalCode.LATE) from error
         except (Missing, TransportError) as error:
             # Withheld from us: that counts as a failed check.
             could_check, found = False, _Found(rows=0, reason=error.message)
@@ -148,7 +150,7 @@ class VerifyRole:
         assert stage.model is not None
         loaded = self.engine.loaded().get(stage.model)
         if loaded is None:
-            raise Refused("the model was let go of meanwhile")
+            raise Refused("the model was let go of meanwhile", code=RefusalCode.NO_SUCH_MODEL)
         tolerance_ppb = int(loaded.manifest.tolerance * PPB)
         agrees = could_check and all(it <= tolerance_ppb for it in found.worst_ppb)
         reason = found.reason.encode()[: limits.REASON_BYTES_MAX].decode(errors="ignore")
@@ -164,7 +166,7 @@ class VerifyRole:
                 profile=loaded.profile,
                 reason=reason,
                 checked_at_ms=int(self.environment.wall_s() * 1000),
-                duration_ms=int((trio.current_time() - started_s) * 1000),
+                duration_ms=int((trio.current_time() - started_at_s) * 1000),
             ),
             self.key,
         )
@@ -177,12 +179,9 @@ class VerifyRole:
             raise Refused("checking others of yours now", retry_after_s=0.5)
         if self._waiting.total() >= WAITING_MAX:
             raise Refused("checking others now", retry_after_s=0.5)
-        self._waiting[asker] += 1
-        try:
+        with counted(self._waiting, asker):
             claim = await self._brought(task, receipts, check, asker)
             await self._places.enqueue(asker)
-        finally:
-            self._waiting -= Counter((asker,))
         return claim
 
     async def _brought(
@@ -244,10 +243,11 @@ class VerifyRole:
         claimed_bytes = claim.receipt.record.output_size_bytes
         if claimed_bytes != len(claim.output):
             return _wrong(1, f"the output has {len(claim.output)} bytes, not {claimed_bytes}")
-        match claim.stage.operation:
-            case "embed" | "embed-passages":
+        operation = OPERATIONS.get(claim.stage.operation)
+        match None if operation is None else operation.comparison:
+            case Comparison.ROWS:
                 return await self._recompute_rows(claim, secret)
-            case "nearest":
+            case Comparison.HITS:
                 return await self._recompute_hits(claim)
             case _:
                 done = await self.infer_role.do(claim.stage, claim.source, nowhere)

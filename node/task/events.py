@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from wire.content import ContentId, PeerId
-from wire.kinds import Role
+from wire.kinds import RefusalCode, Role
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed
 
@@ -27,11 +27,15 @@ class Offered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A peer did not do its part; the work goes on elsewhere."""
+    """A peer did not do its part; the work goes on elsewhere.
+
+    `why` is for people; `code` says the same to programs, None where the peer said nothing.
+    """
 
     what: str
     peer: PeerId
     why: str
+    code: RefusalCode | None = None
     # It refused, and would again.
     for_good: bool = False
 

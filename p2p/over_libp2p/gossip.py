@@ -17,6 +17,7 @@ from libp2p.pubsub.pubsub import Pubsub
 
 from p2p.over_libp2p.errors import contained
 from p2p.transport import GOSSIP_BYTES_MAX, TOPIC_BYTES_MAX
+from wire.latest import Latest
 
 _PROTOCOL = TProtocol("/meshsub/1.1.0")
 _RPC_BYTES_MAX = 1 << 20
@@ -37,26 +38,22 @@ class SeenMessages:
 
     def __init__(self, ttl_s: float) -> None:
         self._ttl_s = ttl_s
-        self._until_s: dict[bytes, float] = {}
+        self._until_at_s: Latest[bytes, float] = Latest(_SEEN_MAX)
 
     def add(self, key: bytes) -> bool:
-        now_s = trio.current_time()
-        self._until_s.pop(key, None)
-        self._until_s[key] = now_s + self._ttl_s
-        # A dict keeps the order of insertion, so whatever is over lies in front.
-        while self._until_s:
-            oldest = next(iter(self._until_s))
-            if self._until_s[oldest] > now_s and len(self._until_s) <= _SEEN_MAX:
-                break
-            del self._until_s[oldest]
+        now_at_s = trio.current_time()
+        self._until_at_s[key] = now_at_s + self._ttl_s
+        # Whatever is over lies in front.
+        while self._until_at_s and next(iter(self._until_at_s.values())) <= now_at_s:
+            self._until_at_s.forget_oldest()
         return True
 
     def has(self, key: bytes) -> bool:
         """Whether a message with this key was seen within the time that keys are kept."""
-        return self._until_s.get(key, 0.0) > trio.current_time()
+        return self._until_at_s.get(key, 0.0) > trio.current_time()
 
     def length(self) -> int:
-        return len(self._until_s)
+        return len(self._until_at_s)
 
     def stop(self) -> None:
         """Nothing runs, so nothing stops; libp2p calls this."""
@@ -222,9 +219,12 @@ class SoundPubsub(Pubsub):  # type: ignore[misc]
 
     def _is_allowed(self) -> bool:
         """Whether one more message may be checked; what is refused comes by a swap instead."""
-        now_s = trio.current_time()
-        gained = (now_s - self._allowed_at_s) * _MESSAGES_PER_S
-        self._allowance, self._allowed_at_s = min(_MESSAGES_BURST, self._allowance + gained), now_s
+        now_at_s = trio.current_time()
+        gained = (now_at_s - self._allowed_at_s) * _MESSAGES_PER_S
+        self._allowance, self._allowed_at_s = (
+            min(_MESSAGES_BURST, self._allowance + gained),
+            now_at_s,
+        )
         if self._allowance < 1.0:
             return False
         self._allowance -= 1.0

@@ -82,8 +82,8 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
                 await self.add_conn(read_write_closer, direction="inbound")
                 await read_write_closer.event_closed.wait()
             return
-        host, now_s = note_address(read_write_closer), trio.current_time()
-        place, evicted = self.limiter.arrived(host, now_s, self._clock.ran_s)
+        host, now_at_s = note_address(read_write_closer), trio.current_time()
+        place, evicted = self.limiter.arrived(host, now_at_s, self._clock.ran_s)
         if evicted is not None:
             self._drop(evicted)
         if place is None:
@@ -187,7 +187,7 @@ class SoundHost(BasicHost):  # type: ignore[misc]
 
     def __init__(self, swarm: SoundSwarm) -> None:
         self._addresses: list[Any] = []
-        self._addresses_until_s = 0.0
+        self._addresses_until_at_s = 0.0
         super().__init__(
             swarm,
             default_protocols=OrderedDict({TProtocol("/baton/none"): _refuse}),
@@ -202,10 +202,10 @@ class SoundHost(BasicHost):  # type: ignore[misc]
 
     def get_addrs(self) -> list[Any]:
         """As libp2p's, which works them out for every message; they change seldom."""
-        now_s = trio.current_time()
-        if now_s >= self._addresses_until_s:
+        now_at_s = trio.current_time()
+        if now_at_s >= self._addresses_until_at_s:
             self._addresses = super().get_addrs()
-            self._addresses_until_s = now_s + ADDRESSES_S if self._addresses else now_s
+            self._addresses_until_at_s = now_at_s + ADDRESSES_S if self._addresses else now_at_s
         return list(self._addresses)
 
     def _schedule_identify(self, *_whom: Any, **_why: Any) -> None:

@@ -203,7 +203,7 @@ class MemoryConnection(IMuxedConn):  # type: ignore[misc]
         self._network = network
         # Spelled once, as every parcel names them.
         self._names = (str(me), str(peer))
-        self._heard_s = trio.current_time()
+        self._heard_at_s = trio.current_time()
         self._remote = remote
         self._streams: set[MemoryStream] = set()
         self._incoming: deque[MemoryStream] = deque()
@@ -233,16 +233,16 @@ class MemoryConnection(IMuxedConn):  # type: ignore[misc]
         self._network.carry(source, target, size_bytes, partial(self.other.hear, deliver))
 
     def hear(self, deliver: Callable[[], None]) -> None:
-        self._heard_s = trio.current_time()
+        self._heard_at_s = trio.current_time()
         deliver()
 
     async def start(self) -> None:
         self.event_started.set()
         while not self.event_closed.is_set():
-            now_s = trio.current_time()
-            with trio.move_on_at((math.floor(now_s / _LOOK_EVERY_S) + 1) * _LOOK_EVERY_S):
+            now_at_s = trio.current_time()
+            with trio.move_on_at((math.floor(now_at_s / _LOOK_EVERY_S) + 1) * _LOOK_EVERY_S):
                 await self.event_closed.wait()
-            self._keep_alive(trio.current_time() - self._heard_s)
+            self._keep_alive(trio.current_time() - self._heard_at_s)
         if self.on_close is not None:
             with contained("a memory connection's end"):
                 await self.on_close()

@@ -26,7 +26,7 @@ class _Wait:
     """One scope; `starved` is of another process, where it is one that is waited for."""
 
     scope: trio.CancelScope
-    since_s: float
+    since_at_s: float
     starved: Starved | None = None
     starved_s: float = 0.0
     moved_s: float = 0.0
@@ -50,11 +50,11 @@ class _Timeouts(trio.abc.Instrument):
         """Read the figures, and move every deadline by what was lost since the last time."""
         before_s = self.slowdown.last.at_s
         self.slowdown.read(self.read())
-        now_s = self.slowdown.last.at_s
+        now_at_s = self.slowdown.last.at_s
         if self.slowdown.stretch == 1.0 and not self.others:
             return
         for wait in self.waits:
-            elapsed_s = now_s - max(before_s, wait.since_s)
+            elapsed_s = now_at_s - max(before_s, wait.since_at_s)
             lost_s = self.slowdown.lost_s(max(0.0, elapsed_s))
             if wait.starved is not None:
                 starved_s = wait.starved()
@@ -132,7 +132,7 @@ def _stretching(scope: trio.CancelScope, seconds: float, starved: Starved | None
         return
     wait = _Wait(
         scope,
-        since_s=trio.current_time(),
+        since_at_s=trio.current_time(),
         starved=starved,
         starved_s=0.0 if starved is None else starved(),
         moved_s_max=seconds * (STRETCH_MAX - 1),

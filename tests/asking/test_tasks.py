@@ -426,10 +426,10 @@ async def test_while_one_is_busy_the_next_best_is_asked(
         await network.start(I, S, engine=Busy(refusals=99, retry_after_s=30.0))
         free = await network.start(I, S, engine=Counted())
         await network.settled()
-        started_s = trio.current_time()
+        started_at_s = trio.current_time()
         answered, _ = await asked(asker, request(level=Level.SIGNED))
         assert signers(answered) == [free.peers.me]
-        assert trio.current_time() - started_s < 5
+        assert trio.current_time() - started_at_s < 5
 
 
 async def test_a_banned_peer_gets_no_work(autojump_clock: MockClock, tmp_path: Path) -> None:

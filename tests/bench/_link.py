@@ -154,8 +154,8 @@ async def _carry(link: Link, way: int, here: int, there: int, random: Random) ->
         nonlocal come
         while True:
             while held:
-                due_s, packet = held.popleft()
-                await trio.sleep_until(due_s)
+                due_at_s, packet = held.popleft()
+                await trio.sleep_until(due_at_s)
                 os.write(there, packet)
                 link.carried[way] += 1
             come = trio.Event()

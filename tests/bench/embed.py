@@ -100,8 +100,8 @@ async def _clients(asker: Node, level: Level, rounds: int, name: str) -> float:
             task = await asker.tasks.submit(request)
             await asker.tasks.watch(task, ignore_event)
 
-    began_s = trio.current_time()
+    began_at_s = trio.current_time()
     async with trio.open_nursery() as nursery:
         for number in range(CLIENTS):
             nursery.start_soon(client, number)
-    return CLIENTS * rounds / (trio.current_time() - began_s)
+    return CLIENTS * rounds / (trio.current_time() - began_at_s)

@@ -53,11 +53,11 @@ async def clients(engine: Engine) -> float:
         for step in range(ROUNDS):
             await engine.infer(job(SENTENCES[(number + step * CLIENTS) % len(SENTENCES)]))
 
-    began_s = trio.current_time()
+    began_at_s = trio.current_time()
     async with trio.open_nursery() as nursery:
         for number in range(CLIENTS):
             nursery.start_soon(client, number)
-    return CLIENTS * ROUNDS / (trio.current_time() - began_s)
+    return CLIENTS * ROUNDS / (trio.current_time() - began_at_s)
 
 
 async def at_sizes(engine: Engine) -> dict[int, float]:
@@ -65,30 +65,30 @@ async def at_sizes(engine: Engine) -> dict[int, float]:
     found = {}
     for size in (1, 4, 16, 64, 256):
         texts = (SENTENCES * 3)[:size]
-        began_s, repeats = trio.current_time(), max(2, 64 // size)
+        began_at_s, repeats = trio.current_time(), max(2, 64 // size)
         for _ in range(repeats):
             await engine.infer(job(*texts))
-        found[size] = round(size * repeats / (trio.current_time() - began_s), 1)
+        found[size] = round(size * repeats / (trio.current_time() - began_at_s), 1)
     return found
 
 
 async def overshoot(delays_s: list[float]) -> None:
     """How late the loop wakes: what the engine costs everybody else in this process."""
     while True:
-        due_s = trio.current_time() + 0.001
-        await trio.sleep_until(due_s)
-        delays_s.append(trio.current_time() - due_s)
+        due_at_s = trio.current_time() + 0.001
+        await trio.sleep_until(due_at_s)
+        delays_s.append(trio.current_time() - due_at_s)
 
 
 async def measure(cache: Path, config: EngineConfig) -> dict[str, Any]:
     """Both starts, then the engine's speed and what it costs the loop it runs beside."""
     found: dict[str, Any] = {}
     for start in ("cold_start_s", "warm_start_s"):
-        began_s = trio.current_time()
+        began_at_s = trio.current_time()
         async with open_tinygrad_engine(cache, config=config) as engine:
             loaded = await engine.load(minilm_manifest(), minilm_files())
             await engine.infer(job(SENTENCES[0]))
-            found[start] = round(trio.current_time() - began_s, 1)
+            found[start] = round(trio.current_time() - began_at_s, 1)
             if start == "cold_start_s":
                 continue
             found["worker_resident_mib"] = loaded.memory_bytes >> 20
@@ -114,11 +114,11 @@ async def five_cold(cache: Path, config: EngineConfig) -> float:
             await engine.load(minilm_manifest(), minilm_files())
             await engine.infer(job(SENTENCES[0]))
 
-    began_s = trio.current_time()
+    began_at_s = trio.current_time()
     async with trio.open_nursery() as nursery:
         for _ in range(5):
             nursery.start_soon(one)
-    return round(trio.current_time() - began_s, 1)
+    return round(trio.current_time() - began_at_s, 1)
 
 
 async def main(folder: Path) -> dict[str, Any]:
@@ -203,10 +203,10 @@ def plain() -> float:
     for _ in range(2):
         for text in SENTENCES:
             one(text)
-    began_s = time.perf_counter()
+    began_at_s = time.perf_counter()
     for text in SENTENCES:
         one(text)
-    return len(SENTENCES) / (time.perf_counter() - began_s)
+    return len(SENTENCES) / (time.perf_counter() - began_at_s)
 
 
 if __name__ == "__main__":

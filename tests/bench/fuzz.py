@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
         raise SystemExit(f"fuzz what? python -m tests.bench fuzz {'|'.join(WHAT)} [CONVERSATIONS]")
     count = int(arguments[1]) if len(arguments) > 1 else CONVERSATIONS
     seed = int(arguments[2]) if len(arguments) > 2 else 1
-    begun_s = time.monotonic()
+    began_at_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="baton-bench-") as folder:
         found = trio.run(fuzzed, count, seed, Path(folder), clock=MockClock(autojump_threshold=0))
-    return found | {"seconds": round(time.monotonic() - begun_s, 1)}
+    return found | {"seconds": round(time.monotonic() - began_at_s, 1)}

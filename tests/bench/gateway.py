@@ -149,10 +149,10 @@ class _Load:
             async with await trio.open_tcp_stream(self.host, self.port) as stream:
                 while True:
                     turn += 1
-                    begun_s = trio.current_time()
+                    began_at_s = trio.current_time()
                     status, stays = await _ask(stream, self.host, f"client {number} turn {turn}")
                     if self.counting and status == 200:
-                        self.took_s.append(trio.current_time() - begun_s)
+                        self.took_s.append(trio.current_time() - began_at_s)
                     elif self.counting:
                         self.failed[str(status)] = self.failed.get(str(status), 0) + 1
                     if not stays:
@@ -169,9 +169,9 @@ async def _load(url: str, seconds: float) -> dict[str, Any]:
             nursery.start_soon(load.client, number)
         await trio.sleep(WARM_UP_S)
         load.counting = True
-        begun_s = trio.current_time()
+        began_at_s = trio.current_time()
         await trio.sleep(seconds)
-        measured_s = trio.current_time() - begun_s
+        measured_s = trio.current_time() - began_at_s
         nursery.cancel_scope.cancel()
     cuts = statistics.quantiles(load.took_s, n=100) if len(load.took_s) > 1 else [0.0] * 99
     return {

@@ -60,15 +60,15 @@ def job(model: ContentId, prompt: str, tokens: int) -> Job:
 
 async def timed(engine: Engine, asked: Job) -> tuple[float, float, Output]:
     """Seconds until the first token and until the last, and the output."""
-    began_s = trio.current_time()
+    began_at_s = trio.current_time()
     first_s: list[float] = []
 
     async def emit(part: Part) -> None:
         await trio.lowlevel.checkpoint()
-        first_s.append(trio.current_time() - began_s)
+        first_s.append(trio.current_time() - began_at_s)
 
     output = await engine.infer(asked, emit)
-    return first_s[0], trio.current_time() - began_s, output
+    return first_s[0], trio.current_time() - began_at_s, output
 
 
 async def streams(engine: Engine, model: ContentId, count: int) -> tuple[float, bool]:
@@ -79,11 +79,11 @@ async def streams(engine: Engine, model: ContentId, count: int) -> tuple[float, 
     async def one(at: int) -> None:
         found[at] = await engine.infer(jobs[at])
 
-    began_s = trio.current_time()
+    began_at_s = trio.current_time()
     async with trio.open_nursery() as nursery:
         for at in range(count):
             nursery.start_soon(one, at)
-    took_s = trio.current_time() - began_s
+    took_s = trio.current_time() - began_at_s
     same = await engine.infer(jobs[-1]) == found[count - 1]
     return sum(output.units for output in found.values()) / took_s, same
 
@@ -93,12 +93,12 @@ async def measure(path: Path, cache: Path) -> dict[str, Any]:
     model = manifest.id
     found: dict[str, Any] = {"file_mib": path.stat().st_size >> 20}
     for start in ("cold", "known"):
-        began_s = trio.current_time()
+        began_at_s = trio.current_time()
         async with open_tinygrad_engine(cache, config=EngineConfig()) as engine:
             loaded = await engine.load(manifest, files)
-            found[f"load_s_{start}"] = round(trio.current_time() - began_s, 1)
+            found[f"load_s_{start}"] = round(trio.current_time() - began_at_s, 1)
             await engine.infer(job(model, "A", 1))
-            found[f"first_answer_s_{start}"] = round(trio.current_time() - began_s, 1)
+            found[f"first_answer_s_{start}"] = round(trio.current_time() - began_at_s, 1)
             if start == "cold":
                 continue
             found["memory_mib"] = loaded.memory_bytes >> 20

@@ -106,10 +106,10 @@ def placed(peers: list[DemoPeer], link: Link, model: str, *, model_travels: bool
 
 
 def _teller() -> Callable[[str], None]:
-    begun_s = trio.current_time()
+    began_at_s = trio.current_time()
 
     def tell(line: str) -> None:
-        sys.stderr.write(f"{trio.current_time() - begun_s:6.1f} s  {line}\n")
+        sys.stderr.write(f"{trio.current_time() - began_at_s:6.1f} s  {line}\n")
 
     return tell
 

@@ -50,9 +50,9 @@ async def _compare(folder: Path, network: bool) -> dict[str, Any]:
         async with open_tinygrad_engine(folder / "cache", config=config) as engine:
             manifest, files = manifest_of(FOLDER / f"{name}.onnx")
             for start in ("cold_load_s", "warm_load_s"):
-                began_s = trio.current_time()
+                began_at_s = trio.current_time()
                 await engine.load(manifest, files)
-                figures[start] = round(trio.current_time() - began_s, 2)
+                figures[start] = round(trio.current_time() - began_at_s, 2)
                 await engine.unload(manifest.id)
             await engine.load(manifest, files)
             inputs = _inputs(name)
@@ -105,11 +105,11 @@ async def _clients(ask: Ask, rounds: int) -> dict[str, float]:
             await ask(number, step)
             took_s.append(trio.current_time() - asked_s)
 
-    began_s = trio.current_time()
+    began_at_s = trio.current_time()
     async with trio.open_nursery() as nursery:
         for number in range(CLIENTS):
             nursery.start_soon(client, number)
-    per_s = CLIENTS * rounds / (trio.current_time() - began_s)
+    per_s = CLIENTS * rounds / (trio.current_time() - began_at_s)
     took_s.sort()
     return {
         "per_s": round(per_s, 1),
@@ -196,11 +196,11 @@ def _onnxruntime(name: str) -> dict[str, float] | None:
 
 def _repeated(do: Callable[[], object], seconds: float) -> float:
     do()
-    began_s, count = time.perf_counter(), 0
-    while time.perf_counter() - began_s < seconds:
+    began_at_s, count = time.perf_counter(), 0
+    while time.perf_counter() - began_at_s < seconds:
         do()
         count += 1
-    return count / (time.perf_counter() - began_s)
+    return count / (time.perf_counter() - began_at_s)
 
 
 def plain(form: str, name: str) -> float:

@@ -50,13 +50,13 @@ async def _compare(folder: Path, tasks: int) -> dict[str, Any]:
         asker = await _network(folder, stack)
         echo = await stack.enter_async_context(_bare_echo())
         for number in range(WARM_UP + tasks):
-            begun_s = trio.current_time()
+            began_at_s = trio.current_time()
             await _one_task(asker, number)
             between_s = trio.current_time()
             for _ in range(3):
                 await echo()
             if number >= WARM_UP:
-                ours.append(between_s - begun_s)
+                ours.append(between_s - began_at_s)
                 bare.append(trio.current_time() - between_s)
     path, echoes = _milliseconds(ours), _milliseconds(bare)
     return {

@@ -102,10 +102,10 @@ class Victim:
         self.process.stdout.close()
         return status
 
-    def look(self, now_s: float) -> None:
+    def look(self, now_at_s: float) -> None:
         """Note memory and descriptors; of a process that has ended, when that was seen."""
         if not self.alive:
-            self.died_at_s = self.died_at_s or now_s
+            self.died_at_s = self.died_at_s or now_at_s
             return
         folder = Path("/proc") / str(self.pid)
         try:
@@ -113,7 +113,7 @@ class Victim:
             descriptors = len(list((folder / "fd").iterdir()))
         except (OSError, IndexError):
             return
-        self.seen.append((now_s, pages * os.sysconf("SC_PAGE_SIZE"), descriptors))
+        self.seen.append((now_at_s, pages * os.sysconf("SC_PAGE_SIZE"), descriptors))
 
     def end(self) -> None:
         if self.process is not None:
@@ -141,7 +141,7 @@ class Honest:
                 await trio.sleep(1 / self.rate)
 
     async def _one(self, phase: str, number: int) -> None:
-        began_s = trio.current_time()
+        began_at_s = trio.current_time()
         why = "no answer in time"
         with trio.move_on_after(ANSWER_S):
             try:
@@ -150,7 +150,7 @@ class Honest:
                 why = type(error).__name__
             else:
                 if status == 200:
-                    self.took_s.setdefault(phase, []).append(trio.current_time() - began_s)
+                    self.took_s.setdefault(phase, []).append(trio.current_time() - began_at_s)
                     return
                 why = f"HTTP {status}"
         self.failed.setdefault(phase, Counter())[why] += 1

@@ -79,12 +79,12 @@ class Soak:
     on_the_way: Counter[str] = field(default_factory=Counter)
     cut: list[Asked] = field(default_factory=list)
     loads: list[float] = field(default_factory=list)
-    started_s: float = 0.0
+    started_at_s: float = 0.0
 
     def note(self, count: str, line: str) -> None:
         self.counts[count] += 1
         if len(self.why) < WHY_KEPT:
-            at_s = trio.current_time() - self.started_s
+            at_s = trio.current_time() - self.started_at_s
             self.why.append(f"{at_s:.0f} s, {count}: {line}")
 
     # Load
@@ -94,11 +94,11 @@ class Soak:
         random = Random(self.random.random())
         async with trio.open_nursery() as nursery:
             for number, at_s in enumerate(moments(rate, self.seconds, random)):
-                await trio.sleep_until(self.started_s + at_s)
+                await trio.sleep_until(self.started_at_s + at_s)
                 asked = drawn(number, random, random.choice(self.askers))
-                nursery.start_soon(self._one, asked, self.started_s + at_s)
+                nursery.start_soon(self._one, asked, self.started_at_s + at_s)
 
-    async def _one(self, asked: Asked, due_s: float) -> None:
+    async def _one(self, asked: Asked, due_at_s: float) -> None:
         self.counts["due"] += 1
         starts = asked.asker.starts
         if not asked.asker.up:
@@ -108,9 +108,11 @@ class Soak:
         def tell(event: Mapping[str, Any]) -> None:
             self._hear(asked, event)
 
-        until_s = DEADLINE_S + GRACE_S
+        patience_s = DEADLINE_S + GRACE_S
         try:
-            done = await call(asked.asker.socket, "ask", asked.arguments, tell, deadline_s=until_s)
+            done = await call(
+                asked.asker.socket, "ask", asked.arguments, tell, deadline_s=patience_s
+            )
         except BatonError as error:
             struck = not asked.asker.up or asked.asker.starts != starts
             if not asked.task:
@@ -121,7 +123,7 @@ class Soak:
             else:
                 self.note("lost", f"task {asked.number} {asked.task}: {error}")
             return
-        self._answered(asked, done, trio.current_time() - due_s)
+        self._answered(asked, done, trio.current_time() - due_at_s)
         self.counts["tokens"] += len(asked.stream.expected)
         self.counts["tokens_lost"] += asked.stream.lost
         self.counts["tokens_doubled"] += asked.stream.doubled
@@ -184,7 +186,7 @@ class Soak:
     async def strike(self) -> None:
         """Kill or freeze some worker every few seconds."""
         async with trio.open_nursery() as struck:
-            while trio.current_time() < self.started_s + self.seconds:
+            while trio.current_time() < self.started_at_s + self.seconds:
                 able = [it for it in self.workers if it.up and self._may_strike(it)]
                 if able:
                     peer = self.random.choice(able)
@@ -220,7 +222,9 @@ class Soak:
     async def strike_askers(self) -> None:
         """Each asker once: the first after a third of the run, the second after two."""
         for place, asker in enumerate(self.askers, 1):
-            await trio.sleep_until(self.started_s + self.seconds * place / (len(self.askers) + 1))
+            await trio.sleep_until(
+                self.started_at_s + self.seconds * place / (len(self.askers) + 1)
+            )
             self.counts["asker_kills"] += 1
             await self._kill(asker)
 
@@ -303,7 +307,7 @@ async def _soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     soak = Soak(askers, workers, Random(options.seed), options.minutes * 60)
     try:
         await start_network(askers, workers)
-        soak.started_s = trio.current_time()
+        soak.started_at_s = trio.current_time()
         async with trio.open_nursery() as looking:
             looking.start_soon(soak.look)
             looking.start_soon(soak.read_journals)

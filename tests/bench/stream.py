@@ -86,9 +86,9 @@ async def _alone(engine: Engine, model: ContentId, prompt: str) -> float:
 
 
 async def _through(net: Net, model: str, prompt: str) -> float:
-    began_s = trio.current_time()
+    began_at_s = trio.current_time()
     usage = None
     async for piece in net.complete(model, prompt, max_tokens=TOKENS, temperature=0):
         usage = piece.usage
     assert usage is not None
-    return usage["completion_tokens"] / (trio.current_time() - began_s)
+    return usage["completion_tokens"] / (trio.current_time() - began_at_s)

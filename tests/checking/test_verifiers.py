@@ -30,6 +30,7 @@ from tests.node.network import I, Network, Outsider, S, V, open_network
 from tests.p2p.transports import key_of
 from wire.content import ContentId
 from wire.errors import BadSignature, Malformed, Refused, RemoteProtocolError, TransportError
+from wire.kinds import RefusalCode
 from wire.lottery import draw, rows_due, rows_to_check
 from wire.message import Check, Message, Refuse, VerdictReply
 from wire.receipt import Receipt, Verdict
@@ -417,7 +418,9 @@ async def test_a_verifier_without_time_left_says_so_and_accuses_nobody(
         await network.settled()
         async with network.outsider() as asker:
             answer, _ = await checked_by(network, asker)
-            assert answer == Refuse(reason="no time left to check", retry_after_ms=None)
+            assert answer == Refuse(
+                code=RefusalCode.LATE, reason="no time left to check", retry_after_ms=None
+            )
 
 
 async def test_too_many_checks_at_once_are_refused_with_a_moment_to_wait(

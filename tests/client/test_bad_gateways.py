@@ -97,9 +97,9 @@ def connected(server: Scripted, **options: object) -> Iterator[BlockingNet]:
 def test_what_is_refused_for_now_is_asked_again_when_it_may_be(scripted: Answers) -> None:
     server = scripted(fault(429, "rate_limit_exceeded", "retry-after: 1"), http(200))
     with connected(server) as net:
-        begun_s = anyio.run(_now)
+        began_at_s = anyio.run(_now)
         assert net.models() == []
-        assert anyio.run(_now) - begun_s >= 1
+        assert anyio.run(_now) - began_at_s >= 1
     assert len(server.heard) == 2
 
 

@@ -15,12 +15,12 @@ def test_who_was_not_asked_yet_comes_before_who_is_busy() -> None:
 
 
 def test_retry_at_once_said_for_ever_is_obeyed_ever_more_rarely() -> None:
-    patience, now_s, asked = Backoff(), 0.0, 0
-    while now_s < 300.0:
-        if patience.ready([A], now_s):
-            patience.refused(A, 0.0, now_s)
+    patience, now_at_s, asked = Backoff(), 0.0, 0
+    while now_at_s < 300.0:
+        if patience.ready([A], now_at_s):
+            patience.refused(A, 0.0, now_at_s)
             asked += 1
-        now_s += PAUSE_S_MIN / 2
+        now_at_s += PAUSE_S_MIN / 2
     assert 5 < asked < 25
 
 

@@ -25,7 +25,8 @@ from tests.node.engines import Counted
 from tests.node.network import D, I, S, open_network
 from tests.node.test_streams import Watching
 from wire.content import PeerId
-from wire.kinds import Level
+from wire.errors import TaskFailed
+from wire.kinds import Level, RefusalCode
 from wire.message import Message, Offer, Quote, Quoted, Refuse
 
 LONG = request(complete(20), data=b"prompt", level=Level.SIGNED)
@@ -117,13 +118,44 @@ async def test_who_gives_no_good_quote_holds_up_nobody_and_the_other_is_offered_
         async with network.outsider(I, units_per_s=10.0) as rogue:
             rogue.answer(Quote, quote)
             rogue.answer(Offer, offered)
-            began_s = trio.current_time()
+            began_at_s = trio.current_time()
             answered, _ = await asked(asker, LONG)
             assert signers(answered) == [honest.peers.me]
-            assert trio.current_time() - began_s < 2.5
+            assert trio.current_time() - began_at_s < 2.5
             assert [type(it) for it in rogue.asked] == [Quote]
             cost = asker.peers.scores.cost(rogue.key.peer, trio.current_time())
             assert (cost > 0) is (answer == "nonsense")
+
+
+@pytest.mark.parametrize(
+    ("code", "again"),
+    [
+        (RefusalCode.BUSY, True),
+        (RefusalCode.LOADING, True),
+        # Of a newer peer: it is read as a refusal that says nothing else.
+        (60_000, True),
+        (RefusalCode.MALFORMED, False),
+        (RefusalCode.NO_SUCH_MODEL, False),
+        (RefusalCode.LEAVING, False),
+    ],
+)
+async def test_who_is_asked_again_follows_from_the_code_and_not_from_the_words(
+    autojump_clock: MockClock, tmp_path: Path, code: int, *, again: bool
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        await network.settled()
+        offers: list[Message] = []
+
+        async def offered(call: TypedCall, message: Message) -> None:
+            offers.append(message)
+            await call.send(Refuse(code=code, reason="ask me again!", retry_after_ms=100))
+
+        async with network.outsider(I, units_per_s=10.0) as rogue:
+            rogue.answer(Offer, offered)
+            with pytest.raises(TaskFailed):
+                await asked(asker, request(complete(4), level=Level.SIGNED, deadline_s=5))
+            assert (len(offers) > 1) is again
 
 
 async def test_where_nobody_answers_a_quote_one_is_offered_the_leg_all_the_same(
@@ -205,10 +237,10 @@ async def test_a_leg_that_takes_far_longer_than_ever_is_given_to_another_besides
         wanted = LONG if stage == "complete" else request(level=Level.SIGNED)
         # There is none to spend yet; a hundred legs give two.
         dispatcher.directory.under_way[other.peers.me] = 50
-        began_s = trio.current_time()
+        began_at_s = trio.current_time()
         answered, events = await asked(asker, wanted)
         assert signers(answered) == [other.peers.me]
-        assert trio.current_time() - began_s < 5
+        assert trio.current_time() - began_at_s < 5
         assert dispatcher.directory.hedged == 1
         # Slow once is no offence, and nothing failed.
         assert not failures(events)

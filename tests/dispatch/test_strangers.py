@@ -68,10 +68,10 @@ async def nobody(network: Network, stack: AsyncExitStack) -> None:
 
 
 async def took_s(asker: Node, number: int) -> float:
-    began_s = trio.current_time()
+    began_at_s = trio.current_time()
     wanted = request(complete(UNITS), data=b"%d" % number, level=Level.SIGNED)
     await asked(asker, wanted)
-    return trio.current_time() - began_s
+    return trio.current_time() - began_at_s
 
 
 Others = Callable[[Network, AsyncExitStack], Awaitable[None]]

@@ -23,6 +23,9 @@ from wire.tensors import Tensors
 # Small and odd, so that no character of several bytes fits in one token.
 TOKEN_BYTES = 2
 SAID, SLOW, TOO_LONG, BROKEN = "SAY:", "WAIT", "TOO LONG", "BROKEN"
+# Failures in words that mislead: what follows is in the code, and nobody reads the words.
+CRASHED = "CRASHED:"
+UNFIT = "UNFIT:"
 
 
 def calling_manifest() -> Manifest:
@@ -84,6 +87,10 @@ class SpeakingEngine:
             raise ModelRefused("a prompt of 9000 tokens, and the context has 4096")
         if prompt.startswith(BROKEN):
             raise EngineFailed("the worker ended (killed by signal 9)")
+        if prompt.startswith(CRASHED):
+            raise EngineFailed("no memory is left on the card")
+        if prompt.startswith(UNFIT):
+            raise ModelRefused("the worker finds this prompt too long")
         if prompt.startswith(SLOW):
             for position in range(10_000):
                 await trio.sleep(0.01)

@@ -132,8 +132,8 @@ def test_keys_are_needed_once_there_are_any_and_have_their_limits(tmp_path: Path
 def test_what_a_minute_allows_may_come_at_once_and_comes_back_evenly() -> None:
     allowance = Allowance()
 
-    def waits(now_s: float) -> list[float]:
-        return [allowance.take("bob", 3, now_s) for _ in range(5)]
+    def waits(now_at_s: float) -> list[float]:
+        return [allowance.take("bob", 3, now_at_s) for _ in range(5)]
 
     assert waits(0.0) == [0, 0, 0, 20, 20]
     assert waits(20.0) == [0, 20, 20, 20, 20]
@@ -254,26 +254,26 @@ def test_paths_and_methods_that_are_not_there(http: httpx.Client) -> None:
 
 
 def test_a_body_that_trickles_is_given_up(served: Served) -> None:
-    began_s = time.monotonic()
+    began_at_s = time.monotonic()
     with connection(served) as found:
         found.sendall(head_of(served, "Content-Length: 1000", "Content-Type: application/json"))
         found.sendall(b"{")
         answer = read_all(found)
     assert status_of(answer) == 408
-    assert time.monotonic() - began_s < QUICK.body_s + 3
+    assert time.monotonic() - began_at_s < QUICK.body_s + 3
 
 
 def test_a_head_that_trickles_is_given_up(served: Served) -> None:
-    began_s = time.monotonic()
+    began_at_s = time.monotonic()
     with connection(served) as found:
         found.sendall(b"GET /healthz HTTP/1.1\r\n")
         try:
-            while time.monotonic() - began_s < 15:
+            while time.monotonic() - began_at_s < 15:
                 found.sendall(b"X-A: b\r\n")
                 time.sleep(0.1)
         except (BrokenPipeError, ConnectionResetError):
             pass
-    assert time.monotonic() - began_s < QUICK.idle_s + 3
+    assert time.monotonic() - began_at_s < QUICK.idle_s + 3
 
 
 def test_nothing_else_than_http_is_spoken(served: Served) -> None:
@@ -391,10 +391,10 @@ def test_a_client_that_goes_away_frees_its_slot(served: Served, *, stream: bool)
 def test_a_connection_is_closed_when_it_was_answered_and_is_idle(
     served: Served, asked: str
 ) -> None:
-    began_s = time.monotonic()
+    began_at_s = time.monotonic()
     with connection(served) as found:
         head = head_of(served, f"Connection: {asked}", path="/healthz")
         found.sendall(head.replace(b"POST", b"GET", 1))
         assert status_of(read_all(found)) == 200
-    took_s = time.monotonic() - began_s
+    took_s = time.monotonic() - began_at_s
     assert took_s < (2 if asked == "close" else QUICK.idle_s + 3)

@@ -4,7 +4,7 @@ import openai
 import pytest
 
 from tests.gateway.conftest import Served
-from tests.gateway.engine import BROKEN, SLOW, TOO_LONG
+from tests.gateway.engine import BROKEN, CRASHED, SLOW, TOO_LONG, UNFIT
 
 HELLO = [{"role": "user", "content": "SAY:hello"}]
 
@@ -73,6 +73,18 @@ def test_a_worker_that_breaks_is_no_fault_of_the_client(client: openai.OpenAI) -
         client.completions.create(model="hash", prompt=BROKEN)
     assert caught.value.status_code == 503
     assert int(caught.value.response.headers["retry-after"]) >= 1
+
+
+def test_whose_fault_it_is_follows_from_the_code_and_not_from_a_peers_words(
+    client: openai.OpenAI,
+) -> None:
+    with pytest.raises(openai.InternalServerError) as broken:
+        client.completions.create(model="hash", prompt=CRASHED)
+    assert (broken.value.status_code, broken.value.code) == (503, "worker_failed")
+    assert int(broken.value.response.headers["retry-after"]) >= 1
+    with pytest.raises(openai.BadRequestError) as unfit:
+        client.completions.create(model="hash", prompt=UNFIT)
+    assert "too long" in unfit.value.message
 
 
 def test_an_answer_that_comes_too_late_is_a_timeout(client: openai.OpenAI) -> None:

@@ -241,12 +241,12 @@ async def test_a_client_that_goes_away_has_its_request_cancelled(
             ended.append(trio.current_time())
 
     async with serving(long) as served:
-        begun_s = trio.current_time()
+        began_at_s = trio.current_time()
         with served.connect() as ours:
             ours.send(GET % b"")
             await trio.sleep(3)
         await trio.sleep(1)
-        assert ended == [begun_s + 3]
+        assert ended == [began_at_s + 3]
         assert served.server.statistics.abandoned == 1
         # Reading has to go on to notice that: who sends on and on meanwhile is closed.
         with served.connect() as ours:
@@ -263,10 +263,10 @@ async def test_a_client_that_goes_away_has_its_request_cancelled(
 
 async def test_each_wait_for_a_client_has_its_deadline(autojump_clock: MockClock) -> None:
     async with serving() as served:
-        begun_s = trio.current_time()
+        began_at_s = trio.current_time()
         with served.connect() as silent:
-            assert await gone(silent) - begun_s == LIMITS.first_byte_s
-        begun_s = trio.current_time()
+            assert await gone(silent) - began_at_s == LIMITS.first_byte_s
+        began_at_s = trio.current_time()
         with served.connect() as slow:
             for _ in range(100):
                 try:
@@ -275,11 +275,11 @@ async def test_each_wait_for_a_client_has_its_deadline(autojump_clock: MockClock
                     break
                 await trio.sleep(1)
             assert (await heard(slow)).startswith(b"HTTP/1.1 408")
-        assert trio.current_time() - begun_s < LIMITS.idle_s + 3
+        assert trio.current_time() - began_at_s < LIMITS.idle_s + 3
         with served.connect() as idle:
             idle.send(GET % b"")
-            begun_s = trio.current_time()
-            assert await gone(idle) - begun_s == LIMITS.idle_s
+            began_at_s = trio.current_time()
+            assert await gone(idle) - began_at_s == LIMITS.idle_s
         assert served.server.statistics.timed_out == {
             "first byte": 1,
             "head": 1,
@@ -317,16 +317,16 @@ async def test_at_the_end_idle_connections_close_and_answers_are_finished(
         await echo(exchange)
 
     async with serving(slow) as served:
-        begun_s = trio.current_time()
+        began_at_s = trio.current_time()
         with served.connect() as idle, served.connect() as busy:
             busy.send(GET % b"x")
             await trio.sleep(1)
             served.nursery.start_soon(served.server.close, 30)
-            assert await gone(idle) - begun_s == 1
+            assert await gone(idle) - began_at_s == 1
             data = await heard(busy)
             assert data.endswith(b"/x")
             assert b"connection: close" in data
-            assert trio.current_time() - begun_s < 7
+            assert trio.current_time() - began_at_s < 7
             assert await served.answers(GET % b"new") == b""
 
 
@@ -348,13 +348,13 @@ async def test_newcomers_take_the_places_of_the_quietest(autojump_clock: MockClo
             assert len(served.server.table) <= LIMITS.connections_max
             await trio.sleep(0.1)
             assert len(served.server.table) == LIMITS.connections_max
-            begun_s = trio.current_time()
+            began_at_s = trio.current_time()
             for address in ("203.0.113.5", "192.0.2.8"):
                 with served.connect(address) as honest:
                     honest.send(GET % b"hello")
                     data = await heard(honest, lambda it: it.endswith(b"/hello"))
                     assert data.startswith(b"HTTP/1.1 200")
-            assert trio.current_time() == begun_s
+            assert trio.current_time() == began_at_s
             data = await heard(working, lambda it: it.endswith(b"/slow"))
             assert data.startswith(b"HTTP/1.1 200")
             for ours in crowd:

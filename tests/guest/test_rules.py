@@ -242,16 +242,16 @@ def test_each_gpu_has_a_worker_that_sees_it_alone() -> None:
 
 @dataclass(slots=True)
 class OneSecondWorker:
-    """Takes a second for whatever it is asked; `began_s` is when it was."""
+    """Takes a second for whatever it is asked; `began_at_s` is when it was."""
 
     running: bool = True
     id: int = 1
-    began_s: list[float] = field(default_factory=list)
+    began_at_s: list[float] = field(default_factory=list)
 
     async def ask(self, message: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
         if message["do"] == "load":
             return {"memory_bytes": 1, "units_per_s": 8.0, "job_units_per_s": 8.0}
-        self.began_s.append(trio.current_time())
+        self.began_at_s.append(trio.current_time())
         await trio.sleep(1.0)
         return {"done": [0], "data": bytes(64)}
 
@@ -276,7 +276,7 @@ async def test_a_share_of_the_time_is_kept_and_told(
         )
         for _ in range(3):
             await engine.infer(job)
-        first, second, third = worker.began_s
+        first, second, third = worker.began_at_s
         assert second - first == pytest.approx(4.0)
         assert third - second == pytest.approx(4.0)
         nursery.cancel_scope.cancel()

@@ -106,10 +106,10 @@ def answer_of(found: socket.socket) -> bytes:
 
 def answered(gateway: Peer) -> float:
     """How long an honest task took, in seconds; it has to be answered."""
-    begun_s = time.monotonic()
+    began_at_s = time.monotonic()
     found = httpx.post(f"{gateway.url}/v1/completions", json=COMPLETION, timeout=30)
     assert found.status_code == 200, found.text
-    return time.monotonic() - begun_s
+    return time.monotonic() - began_at_s
 
 
 def until_answered(gateway: Peer) -> None:

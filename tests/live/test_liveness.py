@@ -41,11 +41,11 @@ def peers(tmp_path: Path) -> Iterator[dict[str, Peer]]:
 
 def within(seconds: float, true: Callable[[], bool]) -> float:
     """Seconds until it came to pass; fails if it did not in time."""
-    begun_s = time.monotonic()
+    began_at_s = time.monotonic()
     while not true():
-        assert time.monotonic() < begun_s + seconds, "it did not come to pass"
+        assert time.monotonic() < began_at_s + seconds, "it did not come to pass"
         time.sleep(0.1)
-    return time.monotonic() - begun_s
+    return time.monotonic() - began_at_s
 
 
 def living(peer: Peer) -> dict[str, str]:

@@ -53,8 +53,8 @@ def joining(
 
 def status_of(state: Path, process: subprocess.Popen[bytes]) -> dict[str, Any]:
     """What `status` says once the model is ready; fails if the peer ends before that."""
-    until_s = time.monotonic() + DEADLINE_S
-    while time.monotonic() < until_s:
+    until_at_s = time.monotonic() + DEADLINE_S
+    while time.monotonic() < until_at_s:
         assert process.poll() is None, f"the peer ended with {process.returncode}"
         if (state / "control.sock").exists():
             done = baton("status", "--json", "--state", state)
@@ -104,9 +104,9 @@ def test_a_reader_that_stands_still_stops_nobody(state: Path) -> None:
 def test_a_full_log_partition_is_told_in_status_and_ends_nothing(state: Path) -> None:
     with FULL.open("wb") as full, joining(state, stdout=full, stderr=full) as process:
         status_of(state, process)
-        until_s = time.monotonic() + DEADLINE_S
+        until_at_s = time.monotonic() + DEADLINE_S
         while not any("output were lost: No space" in it for it in problems(state)):
-            assert time.monotonic() < until_s, problems(state)
+            assert time.monotonic() < until_at_s, problems(state)
             time.sleep(0.2)
         does_a_task(state, process)
 

@@ -123,25 +123,25 @@ async def test_all_models_are_on_offer_and_two_are_in_memory(autojump_clock: Moc
     async with holding(engine) as found:
         assert set(found.loaded()) == {it.id for it in MANIFESTS.values()}
         assert found.statistics().resting == {MANIFESTS["one"].id}
-        began_s = trio.current_time()
+        began_at_s = trio.current_time()
         await found.infer(job("one"))
-        assert trio.current_time() - began_s == pytest.approx(1.0)
+        assert trio.current_time() - began_at_s == pytest.approx(1.0)
         assert found.statistics().resting == {MANIFESTS["two"].id}
         await found.infer(job("three"))
-        assert trio.current_time() - began_s == pytest.approx(1.0)
+        assert trio.current_time() - began_at_s == pytest.approx(1.0)
         assert engine.at_once_max == 2
 
 
 async def test_a_model_in_use_is_not_let_go(autojump_clock: MockClock) -> None:
     async with holding(Slow(unit_s=5.0)) as found, trio.open_nursery() as nursery:
-        began_s = trio.current_time()
+        began_at_s = trio.current_time()
         nursery.start_soon(found.infer, job("two"))
         nursery.start_soon(found.infer, job("three"))
         await trio.sleep(0.1)
         output: Output = await found.infer(job("one"))
         assert output.units == 1
         # After the first of them was done: five seconds, one of loading, and its own five.
-        assert trio.current_time() - began_s >= 11.0
+        assert trio.current_time() - began_at_s >= 11.0
 
 
 async def test_who_gives_up_waiting_does_not_break_off_the_load(autojump_clock: MockClock) -> None:
@@ -205,12 +205,12 @@ async def test_a_job_goes_to_the_device_where_it_waits_least(autojump_clock: Moc
     async def infer(job: Job, emit: Emit | None = None) -> None:
         await devices.infer(job, emit)
 
-    began_s = trio.current_time()
+    began_at_s = trio.current_time()
     async with trio.open_nursery() as nursery:
         for _ in range(4):
             nursery.start_soon(infer, job("one"))
             await trio.testing.wait_all_tasks_blocked()
-    assert trio.current_time() - began_s == pytest.approx(2.0)
+    assert trio.current_time() - began_at_s == pytest.approx(2.0)
     assert [it.statistics().units_done for it in engines] == [2, 2]
     await devices.unload(MANIFESTS["one"].id)
     assert not devices.loaded()

@@ -49,11 +49,11 @@ class Slow(HashEngine):
             await trio.lowlevel.checkpoint()
 
     def statistics(self) -> EngineStatistics:
-        now_s = trio.current_time()
+        now_at_s = trio.current_time()
         names = {it.id: name for name, it in {**MANIFESTS, "hash": hash_manifest()}.items()}
         loading = {
-            model: min(1.0, (now_s - began_s) / self.load_s.get(names[model], 1.0))
-            for model, began_s in self.began_at_s.items()
+            model: min(1.0, (now_at_s - began_at_s) / self.load_s.get(names[model], 1.0))
+            for model, began_at_s in self.began_at_s.items()
         }
         return replace(super().statistics(), loading=loading)
 
@@ -76,9 +76,9 @@ async def test_while_one_model_loads_others_serve_and_load(autojump_clock: MockC
             nursery.start_soon(found.load, MANIFESTS["one"], {})
             await engine.until_begun("one")
             await trio.sleep(600)
-            began_s = trio.current_time()
+            began_at_s = trio.current_time()
             await found.infer(job("two"))
-            assert trio.current_time() == began_s
+            assert trio.current_time() == began_at_s
             nursery.start_soon(found.load, MANIFESTS["three"], {})
             await engine.until_begun("three")
             await trio.sleep(1.5)

@@ -171,11 +171,11 @@ def test_what_fails_again_and_again_is_tried_ever_more_seldom() -> None:
         # The engine restarts each time: that brings on nothing for what is set aside.
         probes.saw([MODEL], (len(waits), ""), at_s)
         probes.failed(MODEL, "no", at_s)
-        begun_s = at_s
+        began_at_s = at_s
         while not probes.due(at_s, idle=True):
             probes.saw([MODEL], (len(waits) + 1, ""), at_s)
             at_s += 1.0
-        waits.append(at_s - begun_s)
+        waits.append(at_s - began_at_s)
     assert waits == sorted(waits)
     assert (waits[0], waits[-1]) == (5.0, RETRY_S_MAX)
 

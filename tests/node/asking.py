@@ -90,7 +90,7 @@ def task_of(
 ) -> Signed[Task]:
     """A task signed by `key`, as its own path would sign it."""
     fields: dict[str, Any] = {
-        "version": limits.PROTOCOL_VERSION,
+        "version": limits.TASK_VERSION,
         "stages": stages or (EMBED,),
         "input": source or name_of(TEXTS),
         "checking": CheckPolicy(

@@ -70,12 +70,12 @@ class Network:
     # Where peers live that a test kills; `open_network` gives it.
     nursery: trio.Nursery | None = None
     # All peers have one wall clock.
-    started_s: float = field(default_factory=trio.current_time)
+    started_at_s: float = field(default_factory=trio.current_time)
     _scopes: dict[PeerId, trio.CancelScope] = field(default_factory=dict)
 
     def environment(self, number: int) -> Environment:
         random = Random(f"{self.seed}:{number}")
-        base_s = START_S - self.started_s
+        base_s = START_S - self.started_at_s
         return Environment(
             wall_s=lambda: base_s + trio.current_time(),
             random=random,

@@ -40,9 +40,9 @@ async def some(network: Network, count: int) -> list[Node]:
 
 
 async def ask_one(asker: Node, text: str, took_s: list[float]) -> None:
-    begun_s = trio.current_time()
+    began_at_s = trio.current_time()
     await asked(asker, request(data=texts_of(text), level=Level.SIGNED))
-    took_s.append(trio.current_time() - begun_s)
+    took_s.append(trio.current_time() - began_at_s)
 
 
 async def ask_many(asker: Node, count: int, name: str) -> list[float]:
@@ -71,13 +71,13 @@ async def test_a_silent_peer_is_routed_around_soon_and_nothing_is_lost(
             links.deafen(host(struck), deaf=True)
         else:
             links.vanish(host(struck))
-        struck_s = trio.current_time()
+        struck_at_s = trio.current_time()
         took_s = await ask_many(asker, 16, "while nobody knows")
         assert max(took_s) < 10.0
         # By now it is known: nobody waits for it.
-        await trio.sleep_until(struck_s + 15)
+        await trio.sleep_until(struck_at_s + 15)
         assert max(await ask_many(asker, 8, "after it was noticed")) < 2.0
-        await trio.sleep_until(struck_s + counted_s)
+        await trio.sleep_until(struck_at_s + counted_s)
         assert struck.peers.me not in asker.peers.connected()
 
 

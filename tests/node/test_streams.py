@@ -76,7 +76,7 @@ async def test_peers_that_die_in_mid_stream_are_stood_in_for_token_by_token(
         if legs == 2:
             wanted = request(FETCH, complete(TOKENS), data=None, level=Level.SIGNED)
         watching = Watching()
-        began_s = trio.current_time()
+        began_at_s = trio.current_time()
 
         async def kill_them() -> None:
             for number in range(kills):
@@ -92,7 +92,7 @@ async def test_peers_that_die_in_mid_stream_are_stood_in_for_token_by_token(
         if legs == 1:
             assert watching.screen.data == OUTPUT
         # What was there was not made again: that would have taken five more seconds, or fifteen.
-        assert trio.current_time() - began_s < TOKENS + 4
+        assert trio.current_time() - began_at_s < TOKENS + 4
         # It is what a run without deaths gives.
         again = Watching()
         await watched(asker, wanted, again)
@@ -113,7 +113,7 @@ async def test_the_data_peer_that_dies_in_mid_stream_is_stood_in_for_too(
                 await network.start(I, S, engine=Counted(unit_s=1.0))
         await network.settled()
         watching = Watching()
-        began_s = trio.current_time()
+        began_at_s = trio.current_time()
 
         async def kill_the_holder() -> None:
             await watching.until(5)
@@ -125,7 +125,7 @@ async def test_the_data_peer_that_dies_in_mid_stream_is_stood_in_for_too(
             await watched(asker, wanted, watching)
         assert len(failures(watching.events, "data")) == 1
         assert watching.screen.restarts == 0
-        assert trio.current_time() - began_s < TOKENS + 4
+        assert trio.current_time() - began_at_s < TOKENS + 4
 
 
 class Wrong(Counted):
@@ -160,12 +160,12 @@ async def test_wrong_tokens_are_taken_back_by_who_goes_on(
         if legs == 2:
             wanted = request(FETCH, complete(TOKENS), data=None, level=Level.SIGNED)
         watching = Watching()
-        began_s = trio.current_time()
+        began_at_s = trio.current_time()
         by = await watched(asker, wanted, watching)
         assert by[-1] == str(honest.peers.me)
         assert watching.screen.restarts == 1
         # What was right was gone on from.
-        assert trio.current_time() - began_s == pytest.approx(TOKENS - right, abs=1)
+        assert trio.current_time() - began_at_s == pytest.approx(TOKENS - right, abs=1)
 
 
 Pieces = list[tuple[int, int, bytes]]

@@ -48,7 +48,7 @@ class Neighbourhood:
     nursery: trio.Nursery
     memory: MemoryNetwork = field(default_factory=MemoryNetwork)
     keepers: list[Keeper] = field(default_factory=list)
-    started_s: float = field(default_factory=trio.current_time)
+    started_at_s: float = field(default_factory=trio.current_time)
 
     @asynccontextmanager
     async def open(
@@ -63,7 +63,7 @@ class Neighbourhood:
         """A keeper of that name; `want` answers in place of its blobs."""
         first = self.keepers[0].peers.endpoint.addresses[:1] if self.keepers else ()
         random = Random(name)
-        ahead_s = START_S + clock_ahead_s - self.started_s
+        ahead_s = START_S + clock_ahead_s - self.started_at_s
         environment = Environment(
             wall_s=lambda: ahead_s + trio.current_time(),
             random=random,

@@ -11,8 +11,8 @@ def limiter(**limits: float) -> ConnectionLimiter:
     return ConnectionLimiter(ConnectionLimits(**limits))  # type: ignore[arg-type]
 
 
-def let_in(limiter: ConnectionLimiter, host: str, now_s: float = 0.0) -> HalfOpen | None:
-    return limiter.arrived(host, now_s, now_s)[0]
+def let_in(limiter: ConnectionLimiter, host: str, now_at_s: float = 0.0) -> HalfOpen | None:
+    return limiter.arrived(host, now_at_s, now_at_s)[0]
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_one_prefix_spends_its_own_tokens_and_nobody_elses() -> None:
     assert [it is not None for it in opened] == [True] * 3 + [False] * 7
     assert gate.refused == 7
     assert let_in(gate, "9.9.9.9") is not None
-    assert let_in(gate, "8.8.8.8", now_s=1.0) is not None
-    assert let_in(gate, "8.8.8.8", now_s=1.0) is None
+    assert let_in(gate, "8.8.8.8", now_at_s=1.0) is not None
+    assert let_in(gate, "8.8.8.8", now_at_s=1.0) is None
 
 
 def test_loopback_has_more_and_each_address_of_it_its_own() -> None:
@@ -107,13 +107,13 @@ def test_who_says_nothing_or_trickles_is_over_its_time() -> None:
     assert trickling is not None
     assert done is not None
     gate.ended(done)
-    for now_s in (1.0, 1.9):
-        gate.heard(trickling, now_s)
-        assert gate.overdue(now_s) == []
+    for now_at_s in (1.0, 1.9):
+        gate.heard(trickling, now_at_s)
+        assert gate.overdue(now_at_s) == []
     assert gate.overdue(2.0) == [silent]
-    for now_s in (3.0, 4.0, 4.9):
-        gate.heard(trickling, now_s)
-        assert gate.overdue(now_s) == []
+    for now_at_s in (3.0, 4.0, 4.9):
+        gate.heard(trickling, now_at_s)
+        assert gate.overdue(now_at_s) == []
     gate.heard(trickling, 5.0)
     assert gate.overdue(5.0) == [trickling]
     assert (gate.half_open, gate.timed_out) == (0, 2)

@@ -24,15 +24,15 @@ def dialing_of(**config: int) -> Dialing:
 
 def retries_s(dialing: Dialing, dial: Dial, count: int) -> list[float]:
     """Fail again and again as soon as it is due: the waits in between, to a tenth of a second."""
-    waits, now_s = [], 0.0
+    waits, now_at_s = [], 0.0
     for _ in range(count):
-        dialing.failed(dial, now_s)
+        dialing.failed(dial, now_at_s)
         wait_s = 0.0
-        while not dialing.due(now_s + wait_s):
+        while not dialing.due(now_at_s + wait_s):
             wait_s += 0.1
             assert wait_s < 1000, "given up"
         waits.append(wait_s)
-        now_s += wait_s
+        now_at_s += wait_s
     return waits
 
 
@@ -70,12 +70,12 @@ def test_a_bootstrap_is_never_given_up() -> None:
 def test_a_stranger_that_never_answers_is_given_up() -> None:
     dialing = dialing_of()
     dialing.learn(peer_of(1), ("/memory/1",))
-    now_s, calls = 0.0, 0
-    while now_s < 10_000:
-        for dial in dialing.due(now_s):
+    now_at_s, calls = 0.0, 0
+    while now_at_s < 10_000:
+        for dial in dialing.due(now_at_s):
             calls += 1
-            dialing.failed(dial, now_s)
-        now_s += 10
+            dialing.failed(dial, now_at_s)
+        now_at_s += 10
     assert calls == 9
     assert dialing.known() == {}
 
@@ -190,17 +190,17 @@ def test_whatever_happens_nobody_is_called_twice_at_once_nor_while_connected(
     dialing = Dialing(key_of("me").peer, Random(seed), DialingConfig(known_max=4))
     under_way: dict[PeerId, Dial] = {}
     connected: set[PeerId] = set()
-    now_s = 0.0
+    now_at_s = 0.0
     for what, number in events:
         peer = _PEERS[number]
         match what:
             case "learn":
-                dialing.learn(peer, (f"/memory/{int(now_s)}",))
+                dialing.learn(peer, (f"/memory/{int(now_at_s)}",))
             case "up":
                 dialing.connected(peer)
                 connected.add(peer)
             case "down":
-                dialing.disconnected(peer, now_s)
+                dialing.disconnected(peer, now_at_s)
                 connected.discard(peer)
             case "left":
                 dialing.left(peer)
@@ -210,14 +210,14 @@ def test_whatever_happens_nobody_is_called_twice_at_once_nor_while_connected(
                 if what == "ok":
                     dialing.succeeded(dial, peer)
                 else:
-                    dialing.failed(dial, now_s)
+                    dialing.failed(dial, now_at_s)
             case _:
-                now_s += number
+                now_at_s += number
         known = dialing.known()
         assert len(known) <= 4
         # Who fell off the list may be learned and called anew.
         under_way = {it: dial for it, dial in under_way.items() if it in known}
-        for dial in dialing.due(now_s):
+        for dial in dialing.due(now_at_s):
             assert dial.peer is not None
             assert dial.peer not in under_way
             assert dial.peer not in connected
@@ -264,28 +264,28 @@ VICTIM = "/ip4/8.8.8.8/tcp/80/p2p/"
 
 def test_fresh_keys_that_all_name_one_place_have_it_called_a_few_times_only() -> None:
     dialing = Dialing(key_of("me").peer, Random(1))
-    called, now_s = 0, 0.0
+    called, now_at_s = 0, 0.0
     for number in range(100):
         peer = key_of(f"fresh {number}").peer
         dialing.learn(peer, (f"{VICTIM}{peer}",))
-        for dial in dialing.due(now_s):
+        for dial in dialing.due(now_at_s):
             called += 1
-            dialing.failed(dial, now_s)
-        now_s += 0.5
+            dialing.failed(dial, now_at_s)
+        now_at_s += 0.5
     # Fifty seconds; before, each key was a call.
     assert called <= 10
 
 
 def test_a_host_that_is_named_with_ever_other_ports_is_left_alone_too() -> None:
     dialing = Dialing(key_of("me").peer, Random(1))
-    called, now_s = 0, 0.0
+    called, now_at_s = 0, 0.0
     for number in range(200):
         peer = key_of(f"fresh {number}").peer
         dialing.learn(peer, (f"/ip4/8.8.8.8/tcp/{1000 + number}/p2p/{peer}",))
-        for dial in dialing.due(now_s):
+        for dial in dialing.due(now_at_s):
             called += 1
-            dialing.failed(dial, now_s)
-        now_s += 0.25
+            dialing.failed(dial, now_at_s)
+        now_at_s += 0.25
     assert called <= DialingConfig().host_failures + 8
 
 
@@ -344,10 +344,10 @@ def test_who_was_met_before_a_restart_is_called_long_after_a_stranger_is_given_u
     old, stranger = key_of("old").peer, key_of("stranger").peer
     dialing.remember(old, (f"/ip4/8.8.8.8/tcp/1/p2p/{old}",))
     dialing.learn(stranger, (f"/ip4/9.9.9.9/tcp/1/p2p/{stranger}",))
-    now_s = 0.0
+    now_at_s = 0.0
     for _ in range(40):
-        now_s += 3600.0
-        for dial in dialing.due(now_s):
-            dialing.failed(dial, now_s)
+        now_at_s += 3600.0
+        for dial in dialing.due(now_at_s):
+            dialing.failed(dial, now_at_s)
     assert set(dialing.known()) == {old}
     assert set(dialing.met()) == {old}

@@ -15,8 +15,8 @@ FIRST, SECOND = b"start  1", b"start  2"
 WALL_S = 1_800_000_000.0
 
 
-def meetings_of(started_s: float = 0.0, peers_max: int = 1000) -> HandshakeLog:
-    return HandshakeLog(ME, FIRST, started_s, WALL_S + started_s, peers_max)
+def meetings_of(started_at_s: float = 0.0, peers_max: int = 1000) -> HandshakeLog:
+    return HandshakeLog(ME, FIRST, started_at_s, WALL_S + started_at_s, peers_max)
 
 
 def other_start(issued_s: float, name: str = "me", instance: bytes = SECOND) -> Signed[Advert]:

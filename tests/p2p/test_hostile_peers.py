@@ -245,10 +245,10 @@ async def test_an_honest_stranger_connects_at_once_beside_300_silent_connections
 ) -> None:
     async with kind.open("victim") as victim, AsyncExitStack() as stack:
         await silent_sockets(stack, victim, source, 300)
-        began_s = trio.current_time()
+        began_at_s = trio.current_time()
         async with kind.open("honest") as honest:
             peer = await connect(honest, victim)
-            assert trio.current_time() - began_s < ConnectionLimits().silence_s
+            assert trio.current_time() - began_at_s < ConnectionLimits().silence_s
             assert await answers(honest, peer)
         assert victim.statistics().connections_refused == 0
 
@@ -272,7 +272,7 @@ async def test_a_handshake_that_trickles_is_cut_in_the_end(
     monkeypatch.setattr(hosts, "ConnectionLimiter", lambda: ConnectionLimiter(limits))
     async with kind.open("victim") as victim:
         async with await trio.open_tcp_stream(*place_of(victim)) as stream:
-            began_s = trio.current_time()
+            began_at_s = trio.current_time()
 
             async def trickle() -> None:
                 # Each byte is progress, and all of them together are not enough.
@@ -282,7 +282,7 @@ async def test_a_handshake_that_trickles_is_cut_in_the_end(
 
             with pytest.raises(trio.BrokenResourceError):
                 await trickle()
-        assert trio.current_time() - began_s > limits.silence_s
+        assert trio.current_time() - began_at_s > limits.silence_s
         assert await still_answers(kind, victim)
 
 

@@ -28,6 +28,7 @@ from wire.errors import (
     TransportError,
     Unreachable,
 )
+from wire.kinds import RefusalCode
 from wire.message import Accept, Hello, Message, Offer, Ping, Pong, Refuse, Want, Welcome
 from wire.signed import open_signed, sign
 
@@ -281,7 +282,7 @@ async def test_a_peer_of_another_version_is_told_which_is_spoken(
     first, second = await hood.add("first"), await hood.add("second")
     hello = second.peers.neighbours.hello()
     newer = Hello(
-        version=2,
+        version=limits.PROTOCOL_VERSION + 1,
         network=hello.network,
         instance=hello.instance,
         wall_ms=hello.wall_ms,
@@ -290,7 +291,9 @@ async def test_a_peer_of_another_version_is_told_which_is_spoken(
     )
     answer = await ask(second, first, newer)
     assert isinstance(answer, Refuse)
-    assert answer.reason == "you speak protocol version 2, this network 1"
+    assert answer.cause is RefusalCode.STRANGER
+    ours = limits.PROTOCOL_VERSION
+    assert answer.reason == f"you speak protocol version {ours + 1}, this network {ours}"
 
 
 async def test_a_hello_with_anothers_advert_is_an_offence(
@@ -442,7 +445,7 @@ async def test_an_advert_passed_on_with_a_broken_signature_is_not_believed(
     async def welcome(typed_call: TypedCall, _: Message) -> None:
         await typed_call.send(
             Welcome(
-                version=1,
+                version=limits.PROTOCOL_VERSION,
                 instance=b"instance",
                 wall_ms=hello.wall_ms,
                 same_key=None,

@@ -72,10 +72,10 @@ def test_a_flood_of_fresh_keys_does_not_wash_out_a_ban() -> None:
 def test_a_cost_is_bounded_and_time_alone_never_raises_it(
     offences: list[tuple[Offence, float]],
 ) -> None:
-    score, now_s = Score(), 0.0
+    score, now_at_s = Score(), 0.0
     for offence, later_s in offences:
-        now_s += later_s
-        before = score.cost_at(now_s)
-        score = score.after(offence, now_s)
-        assert before <= score.cost_at(now_s) <= COST_MAX
-        assert score.cost_at(now_s + 1) <= score.cost_at(now_s)
+        now_at_s += later_s
+        before = score.cost_at(now_at_s)
+        score = score.after(offence, now_at_s)
+        assert before <= score.cost_at(now_at_s) <= COST_MAX
+        assert score.cost_at(now_at_s + 1) <= score.cost_at(now_at_s)

@@ -228,10 +228,10 @@ async def test_a_silent_peer_is_found(
 
     async with memory.streams("a", serve) as a, memory.open("b", accept=silent) as b:
         peer = await connect(a.endpoint, b)
-        began_s = trio.current_time()
+        began_at_s = trio.current_time()
         with pytest.raises(Disconnected, match="heard nothing"):
             await ask_for(a, peer, 600)
-        assert trio.current_time() - began_s == pytest.approx(lanes.SILENCE_S, abs=0.5)
+        assert trio.current_time() - began_at_s == pytest.approx(lanes.SILENCE_S, abs=0.5)
 
 
 async def test_a_peer_that_thinks_for_an_hour_is_not_silent(
@@ -283,10 +283,10 @@ async def test_a_stream_on_which_nothing_is_said_is_reset(
                 await trio.sleep(lanes.NEVER_SPOKE_S - 1)
 
         async def ends_after_s(stream: ByteStream) -> float:
-            began_s = trio.current_time()
+            began_at_s = trio.current_time()
             with pytest.raises(Disconnected, match="reset"):
                 await stream.read(1)
-            return trio.current_time() - began_s
+            return trio.current_time() - began_at_s
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(refused_by_reset, say_little, silent[0])

@@ -147,7 +147,7 @@ def test_an_advert_from_a_clock_too_far_ahead_is_refused() -> None:
 
 def test_another_protocol_version_is_refused() -> None:
     view = view_of()
-    assert view.hear(advert_of("a", version=2), NOW_S) is Hearing.VERSION
+    assert view.hear(advert_of("a", version=limits.PROTOCOL_VERSION + 1), NOW_S) is Hearing.VERSION
     assert len(view) == 0
 
 

@@ -16,6 +16,7 @@ from node.serving.admission import (
     Now,
     QueuedJob,
     QueueSlot,
+    SlotStage,
 )
 from tests.p2p.transports import key_of
 from wire.content import PeerId
@@ -30,15 +31,15 @@ def wanted(name: str, cost_s: float = 1.0, left_s: float = 1000.0) -> QueuedJob:
     return QueuedJob(asker=peer(name), units=1, cost_s=cost_s, left_s=left_s)
 
 
-def now(now_s: float = 0.0, busy_s: float = 0.0, room: int = 64) -> Now:
-    return Now(busy_s, room, now_s)
+def now(now_at_s: float = 0.0, busy_s: float = 0.0, room: int = 64) -> Now:
+    return Now(busy_s, room, now_at_s)
 
 
 def enqueue(
     admission: Admission, name: str, at: Now | None = None, /, **terms: float
 ) -> tuple[QueueSlot, list[QueueSlot]]:
     place, given_up = admission.enqueue(wanted(name, **terms), peer(name), at or now())
-    place.ready = True
+    place.stage = SlotStage.READY
     return place, given_up
 
 
@@ -92,7 +93,7 @@ def test_as_many_are_worked_on_as_the_engine_has_use_for() -> None:
         for _ in range(5)
     ]
     for place in places:
-        place.ready = True
+        place.stage = SlotStage.READY
     assert admission.next(now())[0] == places[:3]
     assert admission.next(now())[0] == []
     admission.dequeue(places[0])
@@ -102,11 +103,11 @@ def test_as_many_are_worked_on_as_the_engine_has_use_for() -> None:
 def test_one_whose_input_is_on_its_way_holds_up_nobody() -> None:
     admission = Admission(1)
     slow, _ = enqueue(admission, "a")
-    slow.ready = False
+    slow.stage = SlotStage.AWAITING_INPUT
     quick, _ = enqueue(admission, "b")
     assert admission.next(now())[0] == [quick]
     admission.dequeue(quick)
-    slow.ready = True
+    slow.stage = SlotStage.READY
     assert admission.next(now())[0] == [slow]
 
 
@@ -231,7 +232,7 @@ def test_whatever_happens_bounds_hold_and_whoever_was_taken_hears_of_it(seed: in
         at_s += random.random()
         if admission.running and ends_s <= at_s:
             (done,) = admission.running
-            assert ends_s <= done.until_s
+            assert ends_s <= done.until_at_s
             admission.dequeue(done)
             ended.add(done)
         at = Now(max(0.0, ends_s - at_s) if admission.running else 0.0, room, at_s)

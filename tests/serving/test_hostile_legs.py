@@ -121,10 +121,10 @@ async def test_legs_whose_input_never_comes_keep_nobody_else_s_leg_out(
                     nursery.start_soon(hold, there, number)
                 await trio.sleep(1)
             assert worker.leg_server.under_way == 64
-            began_s = trio.current_time()
+            began_at_s = trio.current_time()
             said = await said_to(honest, worker, offer_of(honest, 1, 30))
             assert isinstance(said[-1], Result)
-            assert trio.current_time() - began_s < 2
+            assert trio.current_time() - began_at_s < 2
             # And they do not wait for ever.
             await trio.sleep(INPUT_DEADLINE_S)
             assert worker.leg_server.under_way == 0
@@ -149,9 +149,9 @@ async def test_one_piece_that_says_all_is_done_changes_nothing_for_the_honest(
             answered, _ = await asked(asker, wanted)
             assert signers(answered) == [worker.peers.me]
             assert liar.asked
-            now_s = trio.current_time()
-            assert asker.peers.scores.cost(liar.key.peer, now_s) > Offence.MALFORMED - 1
-            assert asker.peers.scores.cost(worker.peers.me, now_s) == 0
+            now_at_s = trio.current_time()
+            assert asker.peers.scores.cost(liar.key.peer, now_at_s) > Offence.MALFORMED - 1
+            assert asker.peers.scores.cost(worker.peers.me, now_at_s) == 0
 
 
 async def test_a_piece_now_and_then_buys_no_time(autojump_clock: MockClock, tmp_path: Path) -> None:
@@ -167,11 +167,11 @@ async def test_a_piece_now_and_then_buys_no_time(autojump_clock: MockClock, tmp_
                     await trio.sleep(OVERDUE_S / 2)
 
             sitter.answer(Offer, drip)
-            began_s = trio.current_time()
+            began_at_s = trio.current_time()
             wanted = request(complete(20), data=PROMPT, level=Level.SIGNED, deadline_s=60)
             await asked(asker, wanted)
             assert sitter.asked
-            assert OVERDUE_S < trio.current_time() - began_s < OVERDUE_S + 4
+            assert OVERDUE_S < trio.current_time() - began_at_s < OVERDUE_S + 4
             cost = asker.peers.scores.cost(sitter.key.peer, trio.current_time())
             assert cost > Offence.UNANSWERED - 1
 
@@ -245,15 +245,15 @@ async def test_a_holder_in_the_middle_blames_nobody_for_the_time_that_passed(
                 resume=None,
                 avoid=(),
             )
-            began_s = trio.current_time()
+            began_at_s = trio.current_time()
             assert isinstance((await said_to(there, middle, offer))[-1], Result)
             assert sitter.asked
             # The sitter is a stranger, so it was not waited for.
-            now_s = trio.current_time()
-            assert now_s - began_s < OVERDUE_S
-            assert middle.peers.scores.cost(sitter.key.peer, now_s) == 0
+            now_at_s = trio.current_time()
+            assert now_at_s - began_at_s < OVERDUE_S
+            assert middle.peers.scores.cost(sitter.key.peer, now_at_s) == 0
             assert not middle.leg_server.dispatcher.directory.sitting.is_benched(
-                sitter.key.peer, now_s
+                sitter.key.peer, now_at_s
             )
 
 
@@ -269,11 +269,11 @@ async def test_who_takes_the_first_leg_of_two_and_holds_it_is_passed_over(
             took_s = []
             # A stranger has its trial sooner or later.
             for number in itertools.takewhile(lambda _: not sitter.asked, range(100)):
-                began_s = trio.current_time()
+                began_at_s = trio.current_time()
                 embed = replace(EMBED_PASSAGES, parameters={"number": number})
                 wanted = request(FETCH, embed, data=None, level=Level.SIGNED, deadline_s=120)
                 await asked(asker, wanted)
-                took_s.append(trio.current_time() - began_s)
+                took_s.append(trio.current_time() - began_at_s)
             assert sitter.asked
             # The bound of each: what comes after counts too.
             assert OVERDUE_S < max(took_s) < 35

@@ -56,7 +56,7 @@ class Asker:
             resume=None,
             avoid=(),
         )
-        began_s = trio.current_time()
+        began_at_s = trio.current_time()
         async with self.there.peers.call(self.worker.peers.me, deadline_s=30) as call:
             await call.send(offer)
             while True:
@@ -68,7 +68,7 @@ class Asker:
                         return
                     case _:
                         assert isinstance(message, Result)
-                        waited_s = trio.current_time() - began_s
+                        waited_s = trio.current_time() - began_at_s
                         self.late += waited_s > self.deadline_ms / 1000
                         self.waited_s.append(waited_s)
                         return

@@ -69,12 +69,12 @@ def _swarm(wanted: argparse.Namespace, peers: int) -> dict[str, Any]:
     if not 60 <= wanted.seconds <= 24 * 3600:
         raise InputError(f"{wanted.seconds:g} seconds", todo="give 60 to 86400")
     faults = parse(wanted.faults or ("kill=0.3" if wanted.all else ""))
-    began_s = time.process_time()
+    began_at_s = time.process_time()
     warm = wanted.start == "warm" or (wanted.start is None and peers > _COLD_MAX)
     rare = _rare(wanted.rare, peers)
     plan = plan_of(peers, wanted.seconds, faults, wanted.seed, rare, warm=warm)
     found = simulate(plan, _tell if peers >= _TOLD_FROM else None)
-    cpu_s = round(time.process_time() - began_s, 1)
+    cpu_s = round(time.process_time() - began_at_s, 1)
     rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return found | {"cpu_s": cpu_s, "rss_bytes": rss_bytes}
 

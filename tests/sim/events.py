@@ -13,7 +13,7 @@ _FOLDED_AT_ONCE = 4096
 class Loop:
     """Runs calls in the order of their times, then in the order in which they were asked for."""
 
-    now_s: float = 0.0
+    now_at_s: float = 0.0
     count: int = 0
     _order: int = 0
     _heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = field(
@@ -24,16 +24,16 @@ class Loop:
 
     def after(self, delay_s: float, call: Callable[..., None], *arguments: Any) -> None:
         self._order += 1
-        heapq.heappush(self._heap, (self.now_s + delay_s, self._order, call, arguments))
+        heapq.heappush(self._heap, (self.now_at_s + delay_s, self._order, call, arguments))
 
-    def run(self, until_s: float) -> None:
+    def run(self, until_at_s: float) -> None:
         heap = self._heap
-        while heap and heap[0][0] <= until_s:
-            self.now_s, order, call, arguments = heapq.heappop(heap)
+        while heap and heap[0][0] <= until_at_s:
+            self.now_at_s, order, call, arguments = heapq.heappop(heap)
             self.count += 1
-            self.fold(f"{self.now_s:.6f} {order}")
+            self.fold(f"{self.now_at_s:.6f} {order}")
             call(*arguments)
-        self.now_s = max(self.now_s, until_s)
+        self.now_at_s = max(self.now_at_s, until_at_s)
 
     def fold(self, line: str) -> None:
         """Make something a part of what two runs must have in common."""

@@ -45,7 +45,7 @@ class Links:
     def usual_s(self, source: int, target: int) -> float:
         return self.distance_s[source] + self.distance_s[target] + _JITTER_S * self.random.random()
 
-    def delays(self, source: int, target: int, now_s: float) -> list[float]:
+    def delays(self, source: int, target: int, now_at_s: float) -> list[float]:
         """After how long each copy of one message arrives."""
         if self.blocked(source, target):
             self.lost += 1
@@ -53,20 +53,20 @@ class Links:
         delay_s = self.usual_s(source, target)
         if not self._kinds:
             return [delay_s]
-        if self._happens("loss", now_s):
+        if self._happens("loss", now_at_s):
             self.lost += 1
             return []
-        if self._happens("delay", now_s):
+        if self._happens("delay", now_at_s):
             delay_s += _DELAYED_S_MAX * self.random.random()
-        if self._happens("reorder", now_s):
+        if self._happens("reorder", now_at_s):
             delay_s += _HELD_BACK_S_MAX * self.random.random()
-        if self._happens("duplicate", now_s):
+        if self._happens("duplicate", now_at_s):
             return [delay_s, delay_s + _HELD_BACK_S_MAX * self.random.random()]
         return [delay_s]
 
-    def _happens(self, name: str, now_s: float) -> bool:
+    def _happens(self, name: str, now_at_s: float) -> bool:
         for fault in self._kinds.get(name, ()):
             begins_s = fault.begins_s(self.seconds)
-            if begins_s <= now_s < min(fault.ends_s(self.seconds), math.inf):
+            if begins_s <= now_at_s < min(fault.ends_s(self.seconds), math.inf):
                 return self.random.random() < fault.share
         return False

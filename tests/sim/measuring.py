@@ -62,7 +62,7 @@ def _needed(swarm: Swarm) -> dict[Place, int]:
 
 def _is_complete(swarm: Swarm, peer: Peer, needed: dict[Place, int]) -> bool:
     mine = set(_places(peer))
-    wall_s = peer.wall_s(swarm.loop.now_s)
+    wall_s = peer.wall_s(swarm.loop.now_at_s)
     for place, living in needed.items():
         role, model = place
         found = peer.view.candidates(role, model, wall_s)  # type: ignore[arg-type]
@@ -100,16 +100,16 @@ def ghosts_ratio(swarm: Swarm) -> float:
 
     Broken if one of them has been dead for longer than its last advert could hold.
     """
-    now_s, ghosts, entries = swarm.loop.now_s, 0, 0
+    now_at_s, ghosts, entries = swarm.loop.now_at_s, 0, 0
     for peer in sample(swarm):
-        for heard in peer.view.living(peer.wall_s(now_s)):
+        for heard in peer.view.living(peer.wall_s(now_at_s)):
             entries += 1
             other = swarm.by_key.get(heard.signer)
             if other is None or other.up:
                 continue
             ghosts += 1
             # Rounded down to the second where it was made.
-            if now_s > other.ends_s - peer.skew_s + 1:
+            if now_at_s > other.ends_s - peer.skew_s + 1:
                 raise Broken(f"peer {peer.number} still lists peer {other.number}, who is dead")
     return ghosts / max(1, entries)
 
@@ -133,7 +133,7 @@ def made_up_verifiers(swarm: Swarm) -> float:
     """Of those who would check, as views have them, the share that is made up; the mean."""
     shares = []
     for peer in sample(swarm):
-        found = peer.view.candidates(Role.VERIFY, None, peer.wall_s(swarm.loop.now_s))
+        found = peer.view.candidates(Role.VERIFY, None, peer.wall_s(swarm.loop.now_at_s))
         made_up = sum(it.signer not in swarm.by_key for it in found)
         shares.append(made_up / max(1, len(found)))
     return mean(shares)
@@ -146,7 +146,7 @@ def mixed_ratio(swarm: Swarm, part: dict[int, int]) -> float:
     for peer in sample(swarm):
         mine = part.get(peer.number, 0)
         others = sum(part.get(it.number, 0) != mine for it in there) / (len(there) - 1)
-        keys = [it.signer for it in peer.view.living(peer.wall_s(swarm.loop.now_s))]
+        keys = [it.signer for it in peer.view.living(peer.wall_s(swarm.loop.now_at_s))]
         numbers = [swarm.by_key[key].number for key in keys if key in swarm.by_key]
         across = sum(part.get(it, 0) != mine for it in numbers) / max(1, len(numbers))
         ratios.append(across / others if others else 1.0)
@@ -179,7 +179,7 @@ def search(swarm: Swarm, rare: Rare, random: Random, count: int = 200) -> Search
     for _ in range(count):
         one = Search(Role.INFER, model_of(random.choice(names)))
         asker = random.choice(askers)
-        wall_s = asker.wall_s(swarm.loop.now_s)
+        wall_s = asker.wall_s(swarm.loop.now_at_s)
         if asker.view.candidates(one.role, one.model, wall_s):
             found += 1
             hops.append(0)
@@ -208,9 +208,9 @@ def _answer(
 ) -> list[Signed[Advert]]:
     if peer is None or not peer.awake:
         return []
-    wall_s = peer.wall_s(swarm.loop.now_s)
+    wall_s = peer.wall_s(swarm.loop.now_at_s)
     able = peer.view.candidates(one.role, one.model, wall_s)
-    mine = peer.mine(swarm.loop.now_s)
+    mine = peer.mine(swarm.loop.now_at_s)
     if fits(mine, one.role, one.model):
         able.append(mine)
     known = [it for it in able or peer.view.living(wall_s) if it.signer != asker.key]

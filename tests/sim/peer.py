@@ -79,7 +79,7 @@ class Peer:
     _seq: int = 0
     _raw: bytes = b""
 
-    def start(self, now_s: float, bootstraps: Sequence[str]) -> None:
+    def start(self, now_at_s: float, bootstraps: Sequence[str]) -> None:
         """Begin a life: nothing is left of the last but the key and the addresses known."""
         known = self.dialing.known() if self.life else {}
         self.addresses = self.addresses or (address_of(self.number, self.key),)
@@ -90,7 +90,7 @@ class Peer:
         self.swapping = AntiEntropy(self.view, self.random)
         self.pace = GossipRateLimit(GossipRateConfig(), self.view.config.adverts_max)
         self.dialing = Dialing(self.key, self.random, DialingConfig(known_max=self.known_max))
-        self.meetings = HandshakeLog(self.key, self.instance, now_s, self.wall_s(now_s))
+        self.meetings = HandshakeLog(self.key, self.instance, now_at_s, self.wall_s(now_at_s))
         self.neighbours, self.calls, self.held = {}, {}, []
         self._forgotten = {}
         for address in bootstraps:
@@ -106,29 +106,29 @@ class Peer:
     def awake(self) -> bool:
         return self.up and not self.frozen
 
-    def wall_s(self, now_s: float) -> float:
-        return START_WALL_S + now_s + self.skew_s
+    def wall_s(self, now_at_s: float) -> float:
+        return START_WALL_S + now_at_s + self.skew_s
 
-    def mine(self, now_s: float) -> Signed[Advert]:
+    def mine(self, now_at_s: float) -> Signed[Advert]:
         """As `p2p.adverts.Herald`: a new one when a third of the last one's time is over."""
-        mine, wall_s = self._mine, self.wall_s(now_s)
+        mine, wall_s = self._mine, self.wall_s(now_at_s)
         if mine is None or wall_s >= mine.record.issued_at_s + mine.record.ttl_s / 3:
-            mine = self._speak(now_s, self.pace.ttl_s(self.swapping.peers()))
+            mine = self._speak(now_at_s, self.pace.ttl_s(self.swapping.peers()))
         return mine
 
     def spoke(self, before_s: float, ttl_s: int) -> Signed[Advert]:
         """The advert that it made a while ago, where the swarm begins in the midst of things."""
         return self._speak(-before_s, ttl_s)
 
-    def _speak(self, now_s: float, ttl_s: int) -> Signed[Advert]:
-        mine = self._mine = self._advert(self.wall_s(now_s), ttl_s, leaving=False)
+    def _speak(self, now_at_s: float, ttl_s: int) -> Signed[Advert]:
+        mine = self._mine = self._advert(self.wall_s(now_at_s), ttl_s, leaving=False)
         # Rounded down to the second.
-        self.ends_s = max(self.ends_s, now_s + self.skew_s + ttl_s)
+        self.ends_s = max(self.ends_s, now_at_s + self.skew_s + ttl_s)
         return mine
 
-    def good_bye(self, now_s: float) -> Signed[Advert]:
+    def good_bye(self, now_at_s: float) -> Signed[Advert]:
         ttl_s = self.pace.ttl_s(self.swapping.peers())
-        return self._advert(self.wall_s(now_s), ttl_s, leaving=True)
+        return self._advert(self.wall_s(now_at_s), ttl_s, leaving=True)
 
     def _advert(self, wall_s: float, ttl_s: int, *, leaving: bool) -> Signed[Advert]:
         self._seq = max(self._seq + 1, int(wall_s * 1000))
@@ -154,10 +154,10 @@ class Peer:
         return Made(record, self.key, self._raw, _NO_ID, parts)
 
     def hear(
-        self, adverts: Sequence[Signed[Advert]], introducer: PeerId | None, now_s: float
+        self, adverts: Sequence[Signed[Advert]], introducer: PeerId | None, now_at_s: float
     ) -> int:
         """Take in what somebody said; how many of them changed the view."""
-        view, wall_s, changed = self.view, self.wall_s(now_s), 0
+        view, wall_s, changed = self.view, self.wall_s(now_at_s), 0
         for heard in adverts:
             before = view.advert_of(heard.signer)
             if introducer == heard.signer:
@@ -204,8 +204,8 @@ class Peer:
                 del self._forgotten[next(iter(self._forgotten))]
         self.view.forget(peer)
 
-    def expire(self, now_s: float) -> None:
+    def expire(self, now_at_s: float) -> None:
         """Forget what has ended."""
-        self.view.expire(self.wall_s(now_s))
+        self.view.expire(self.wall_s(now_at_s))
         if len(self.neighbours) > _CONNECTIONS_MAX:
             raise Broken(f"peer {self.number} has {len(self.neighbours)} connections")

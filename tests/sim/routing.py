@@ -12,7 +12,7 @@ from random import Random
 from statistics import mean
 
 from node.dispatch.route import Leg, PeerLoad, candidates, drawn
-from node.serving.admission import Admission, Now, QueuedJob, QueueSlot
+from node.serving.admission import Admission, Now, QueuedJob, QueueSlot, SlotStage
 from tests.sim.events import Loop
 from tests.sim.population import key_of, model_of
 from wire import limits
@@ -60,7 +60,7 @@ class Job:
 
     asker: PeerId
     units: int
-    began_s: float
+    began_at_s: float
     refused_by: list[PeerId] = field(default_factory=list)
     left_s: float = 0.0
 
@@ -72,18 +72,18 @@ class Server:
     key: PeerId
     units_per_s: float
     admission: Admission = field(default_factory=lambda: Admission(1))
-    busy_until_s: float = 0.0
+    busy_until_at_s: float = 0.0
     jobs: dict[QueueSlot, Job] = field(default_factory=dict)
     taken: int = 0
 
-    def now(self, now_s: float) -> Now:
-        return Now(max(0.0, self.busy_until_s - now_s), _ROOM, now_s)
+    def now(self, now_at_s: float) -> Now:
+        return Now(max(0.0, self.busy_until_at_s - now_at_s), _ROOM, now_at_s)
 
-    def queue_s(self, now_s: float) -> float:
-        return max(0.0, self.busy_until_s - now_s) + self.admission.queue_s
+    def queue_s(self, now_at_s: float) -> float:
+        return max(0.0, self.busy_until_at_s - now_at_s) + self.admission.queue_s
 
-    def wanted(self, job: Job, now_s: float, deadline_s: float) -> QueuedJob:
-        left_s = job.began_s + deadline_s - now_s
+    def wanted(self, job: Job, now_at_s: float, deadline_s: float) -> QueuedJob:
+        left_s = job.began_at_s + deadline_s - now_at_s
         cost_s = job.units / self.units_per_s
         return QueuedJob(asker=job.asker, units=job.units, cost_s=cost_s, left_s=left_s)
 
@@ -148,7 +148,7 @@ class Queues:
 
     def _arrived(self, per_s: float, askers: list[PeerId]) -> None:
         units = max(1, round(self.random.expovariate(1 / self.traffic.units_mean)))
-        self.ask(Job(self.random.choice(askers), units, self.loop.now_s))
+        self.ask(Job(self.random.choice(askers), units, self.loop.now_at_s))
         self._arrive_forever(per_s, askers)
 
     # What servers say
@@ -158,9 +158,9 @@ class Queues:
         self.loop.after(self.traffic.advert_s, self._advertise_forever, server)
 
     def _advertise(self, server: Server) -> None:
-        now_s = self.loop.now_s
+        now_at_s = self.loop.now_at_s
         self.adverts[server.key] = _advert(
-            server.key, server.units_per_s, len(server.jobs), server.queue_s(now_s)
+            server.key, server.units_per_s, len(server.jobs), server.queue_s(now_at_s)
         )
 
     # What askers do
@@ -171,7 +171,7 @@ class Queues:
 
     def _try(self, job: Job) -> None:
         choices = [it for key, it in self.adverts.items() if key not in job.refused_by]
-        left_s = job.began_s + self.traffic.deadline_s - self.loop.now_s
+        left_s = job.began_at_s + self.traffic.deadline_s - self.loop.now_at_s
         if len(job.refused_by) >= _ATTEMPTS or not choices or left_s <= 0:
             self.served.refused += 1
             return
@@ -198,12 +198,12 @@ class Queues:
         self.loop.after(_ONE_WAY_S, self._quoted, job, [it.peer for it in two])
 
     def _quoted(self, job: Job, asked: list[PeerId]) -> None:
-        now_s, said = self.loop.now_s, []
+        now_at_s, said = self.loop.now_at_s, []
         for peer in asked:
             server = self.servers[peer]
-            wanted = server.wanted(job, now_s, self.traffic.deadline_s)
+            wanted = server.wanted(job, now_at_s, self.traffic.deadline_s)
             try:
-                said.append((server.admission.quote(wanted, job.asker, server.now(now_s)), peer))
+                said.append((server.admission.quote(wanted, job.asker, server.now(now_at_s)), peer))
             except Refused:
                 job.refused_by.append(peer)
         if said:
@@ -220,35 +220,35 @@ class Queues:
     # What servers do
 
     def _offered(self, job: Job, server: Server) -> None:
-        now_s = self.loop.now_s
-        wanted = server.wanted(job, now_s, self.traffic.deadline_s)
+        now_at_s = self.loop.now_at_s
+        wanted = server.wanted(job, now_at_s, self.traffic.deadline_s)
         try:
-            place, given_up = server.admission.enqueue(wanted, job.asker, server.now(now_s))
+            place, given_up = server.admission.enqueue(wanted, job.asker, server.now(now_at_s))
         except Refused:
             self._refuse(job, server)
             return
         server.taken += 1
-        place.ready = True
+        place.stage = SlotStage.READY
         server.jobs[place] = job
         for other in given_up:
             self._refuse(server.jobs.pop(other), server)
         self._next(server)
 
     def _next(self, server: Server) -> None:
-        now_s = self.loop.now_s
-        begun, given_up = server.admission.next(server.now(now_s))
+        now_at_s = self.loop.now_at_s
+        begun, given_up = server.admission.next(server.now(now_at_s))
         for place in given_up:
             self._refuse(server.jobs.pop(place), server)
         for place in begun:
             cost_s = place.cost_s * (1 + _NOISE * (2 * self.random.random() - 1))
-            server.busy_until_s = now_s + cost_s
+            server.busy_until_at_s = now_at_s + cost_s
             self.loop.after(cost_s, self._done, server, place)
 
     def _done(self, server: Server, place: QueueSlot) -> None:
         job = server.jobs.pop(place)
         server.admission.dequeue(place)
         self.under_way[job.asker, server.key] -= 1
-        latency_s = self.loop.now_s + _ONE_WAY_S - job.began_s
+        latency_s = self.loop.now_at_s + _ONE_WAY_S - job.began_at_s
         self.served.latencies_s.setdefault(job.asker, []).append(latency_s)
         self.served.late += latency_s > self.traffic.deadline_s
         self.served.units += job.units
@@ -300,7 +300,7 @@ def herd(policy: Policy, askers: int = 1000, others: int = 49, seed: int = 7) ->
     traffic = Traffic(policy=policy, load=0.0, askers=askers, seed=seed, advert_s=3600.0)
     queues = Queues(traffic, [200.0, *[100.0] * others])
     for server in list(queues.servers.values())[1:]:
-        server.busy_until_s = 2.0
+        server.busy_until_at_s = 2.0
         queues._advertise(server)
     for asker in queues.askers:
         at_s = queues.random.random()

@@ -89,8 +89,8 @@ class _Run:
         figures |= self._steady(first_s)
         tell(figures)
         for fault, after in zip_longest(events, events[1:]):
-            until_s = plan.seconds if after is None else after.begins_s(plan.seconds)
-            figures |= self._after(fault, until_s)
+            until_at_s = plan.seconds if after is None else after.begins_s(plan.seconds)
+            figures |= self._after(fault, until_at_s)
             tell(figures)
         self._run(plan.seconds)
         figures["views_complete_end"] = round(measuring.complete_ratio(swarm), 4)
@@ -103,32 +103,32 @@ class _Run:
         figures |= {"events": swarm.loop.count, "digest": swarm.loop.digest}
         return figures
 
-    def _run(self, until_s: float) -> None:
+    def _run(self, until_at_s: float) -> None:
         """Go on, and look at what must hold once a minute."""
         loop = self.swarm.loop
-        while loop.now_s < until_s:
-            loop.run(min(until_s, loop.now_s + _LOOK_S))
+        while loop.now_at_s < until_at_s:
+            loop.run(min(until_at_s, loop.now_at_s + _LOOK_S))
             measuring.ghosts_ratio(self.swarm)
             measuring.check_bounds(self.swarm)
 
-    def _complete_s(self, began_s: float, until_s: float) -> float | None:
-        """From `began_s` until views are complete; None if they are not by `until_s`."""
+    def _complete_s(self, began_at_s: float, until_at_s: float) -> float | None:
+        """From `began_at_s` until views are complete; None if they are not by `until_at_s`."""
         loop = self.swarm.loop
-        while loop.now_s + _STEP_S <= until_s:
-            loop.run(loop.now_s + _STEP_S)
+        while loop.now_at_s + _STEP_S <= until_at_s:
+            loop.run(loop.now_at_s + _STEP_S)
             if measuring.all_complete(self.swarm):
-                return round(loop.now_s - began_s, 1)
+                return round(loop.now_at_s - began_at_s, 1)
         return None
 
-    def _steady(self, until_s: float) -> Figures:
+    def _steady(self, until_at_s: float) -> Figures:
         swarm, plan = self.swarm, self.plan
-        self._run(until_s / 2)
+        self._run(until_at_s / 2)
         counted, heard = swarm.counted, sum(it.heard for it in swarm.peers)
         before = (counted.digest_bytes, counted.advert_bytes, counted.swaps)
-        began_s = swarm.loop.now_s
+        began_at_s = swarm.loop.now_at_s
         # A moment before anything happens.
-        self._run(until_s - 0.001)
-        per = plan.peers * (swarm.loop.now_s - began_s)
+        self._run(until_at_s - 0.001)
+        per = plan.peers * (swarm.loop.now_at_s - began_at_s)
         after = (counted.digest_bytes, counted.advert_bytes, counted.swaps)
         digests, adverts, swaps = (b - a for a, b in zip(before, after, strict=True))
         low, middle, high = measuring.estimates(swarm)
@@ -155,7 +155,7 @@ class _Run:
             }
         return figures
 
-    def _after(self, fault: Fault, until_s: float) -> Figures:
+    def _after(self, fault: Fault, until_at_s: float) -> Figures:
         """What a fault does, and how long after it, or after its end, all is well again."""
         swarm, seconds, name = self.swarm, self.plan.seconds, fault.name
         ends_s = fault.ends_s(seconds)
@@ -168,26 +168,26 @@ class _Run:
             swarm.loop.run(begins_s + 10.0)
             figures[f"{name}_ghosts_10_s"] = round(measuring.ghosts_ratio(swarm), 3)
         if math.isfinite(ends_s):
-            self._run(min(ends_s, until_s))
+            self._run(min(ends_s, until_at_s))
         well_s = ends_s if math.isfinite(ends_s) else begins_s
         if name == "partition":
-            figures["partition_mixed_s"] = self._mixed_s(ends_s, part, until_s)
-        figures[f"{name}_complete_s"] = self._complete_s(well_s, until_s)
+            figures["partition_mixed_s"] = self._mixed_s(ends_s, part, until_at_s)
+        figures[f"{name}_complete_s"] = self._complete_s(well_s, until_at_s)
         if name == "kill":
-            self._run(min(until_s, begins_s + self.plan.period_s))
+            self._run(min(until_at_s, begins_s + self.plan.period_s))
             figures["kill_ghosts_period"] = round(measuring.ghosts_ratio(swarm), 3)
             over_s = begins_s + ttl_s + 1.0
-            if over_s < until_s:
-                self._run(max(swarm.loop.now_s, over_s))
+            if over_s < until_at_s:
+                self._run(max(swarm.loop.now_at_s, over_s))
                 figures["kill_ghosts_ttl"] = round(measuring.ghosts_ratio(swarm), 4)
         return figures
 
-    def _mixed_s(self, healed_s: float, part: dict[int, int], until_s: float) -> float | None:
+    def _mixed_s(self, healed_s: float, part: dict[int, int], until_at_s: float) -> float | None:
         loop = self.swarm.loop
-        while loop.now_s < until_s:
+        while loop.now_at_s < until_at_s:
             if measuring.mixed_ratio(self.swarm, part) >= _MIXED:
-                return round(loop.now_s - healed_s, 1)
-            loop.run(loop.now_s + _STEP_S)
+                return round(loop.now_at_s - healed_s, 1)
+            loop.run(loop.now_at_s + _STEP_S)
         return None
 
 
@@ -203,8 +203,8 @@ def plan_of(
     return Plan(peers, seconds, Faults(seed, faults), rare or Rare(), warm)
 
 
-def swarm_at(plan: Plan, until_s: float) -> Swarm:
+def swarm_at(plan: Plan, until_at_s: float) -> Swarm:
     """The swarm of a plan, as it is after so long; for tests that look closer."""
     run = _Run(plan)
-    run.swarm.loop.run(until_s)
+    run.swarm.loop.run(until_at_s)
     return run.swarm

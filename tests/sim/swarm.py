@@ -80,7 +80,7 @@ class Swarm:
 
     def join(self, peer: Peer) -> None:
         count = min(3, len(self.bootstraps))
-        peer.start(self.loop.now_s, self.random.sample(self.bootstraps, count))
+        peer.start(self.loop.now_at_s, self.random.sample(self.bootstraps, count))
         self._look(peer, peer.life)
         self._swap_forever(peer, peer.life)
 
@@ -101,7 +101,7 @@ class Swarm:
         if not peer.awake:
             return
         for key in list(peer.neighbours):
-            self._part(peer, self.by_key[key], peer.good_bye(self.loop.now_s))
+            self._part(peer, self.by_key[key], peer.good_bye(self.loop.now_at_s))
         peer.up = False
 
     def freeze(self, peer: Peer) -> None:
@@ -158,10 +158,10 @@ class Swarm:
     def _trim(self, peer: Peer) -> None:
         if len(peer.neighbours) > CONNECTIONS_MAX:
             for key in list(peer.neighbours)[: len(peer.neighbours) - CONNECTIONS_KEPT]:
-                self._part(peer, self.by_key[key], peer.mine(self.loop.now_s))
+                self._part(peer, self.by_key[key], peer.mine(self.loop.now_at_s))
 
     def _dial(self, peer: Peer) -> None:
-        for dial in peer.dialing.due(self.loop.now_s):
+        for dial in peer.dialing.due(self.loop.now_at_s):
             self._call += 1
             peer.calls[self._call] = dial
             other = self.by_address.get(dial.addresses[0])
@@ -172,7 +172,7 @@ class Swarm:
             elif not other.up and not self.links.blocked(other.number, peer.number):
                 wait_s = 2 * self.links.usual_s(peer.number, other.number)
             if other is not None:
-                mine = peer.mine(self.loop.now_s)
+                mine = peer.mine(self.loop.now_at_s)
                 few = len(peer.view) < NEWS_TO_NEWCOMER_MAX
                 wanted = NEWS_TO_NEWCOMER_MAX if few else 0
                 self.send(peer, other, self._hello, mine, wanted, self._call)
@@ -182,18 +182,18 @@ class Swarm:
         dial = peer.calls.pop(call, None)
         if dial is None:
             return
-        peer.dialing.failed(dial, self.loop.now_s)
+        peer.dialing.failed(dial, self.loop.now_at_s)
         # The other side may have met us all the same; its connection ends with ours.
         if other is not None and other.up and other.key not in peer.neighbours:
             self._down(other, peer.key, other.neighbours.get(peer.key, 0))
 
     def _swap_forever(self, peer: Peer, life: int) -> None:
-        now_s = self.loop.now_s
-        peer.expire(now_s)
+        now_at_s = self.loop.now_at_s
+        peer.expire(now_at_s)
         if peer.neighbours:
             peer.quick_swaps = max(0, peer.quick_swaps - 1)
             key = peer.meetings.longest_unheard(list(peer.neighbours), peer.random)
-            digest = peer.swapping.digest(peer.mine(now_s), peer.wall_s(now_s))
+            digest = peer.swapping.digest(peer.mine(now_at_s), peer.wall_s(now_at_s))
             self.counted.digest_bytes += len(digest)
             self.counted.swaps += 1
             self._used(peer, key)
@@ -208,16 +208,16 @@ class Swarm:
         """`call(target, source, ...)` is what the target does when it comes, if it comes."""
         if not target.up:
             return
-        for delay_s in self.links.delays(source.number, target.number, self.loop.now_s):
+        for delay_s in self.links.delays(source.number, target.number, self.loop.now_at_s):
             self.after(delay_s, call, target, source, *arguments)
 
     def _hello(
         self, peer: Peer, source: Peer, advert: Signed[Advert], wanted: int, call: int
     ) -> None:
-        now_s = self.loop.now_s
+        now_at_s = self.loop.now_at_s
         self._hear(peer, (advert,), source.key)
-        others = peer.swapping.some(wanted, source.key, peer.wall_s(now_s))
-        told = (peer.mine(now_s), *others)
+        others = peer.swapping.some(wanted, source.key, peer.wall_s(now_at_s))
+        told = (peer.mine(now_at_s), *others)
         self._connection += 1
         self._connect(peer, source, self._connection)
         self.send(peer, source, self._welcome, told, peer.swapping.peers(), call, self._connection)
@@ -239,13 +239,13 @@ class Swarm:
         peer.swapping.told_peers = peer.swapping.told_peers or peers
         peer.dialing.succeeded(dial, source.key)
         self._connect(peer, source, connection)
-        peer.meetings.answered(source.key, self.loop.now_s)
+        peer.meetings.answered(source.key, self.loop.now_at_s)
 
     def _on_swap(self, peer: Peer, source: Peer, digest: bytes) -> None:
-        wall_s, now_s = peer.wall_s(self.loop.now_s), self.loop.now_s
-        told = peer.swapping.compare(digest, peer.mine(now_s), source.key, wall_s)
+        wall_s, now_at_s = peer.wall_s(self.loop.now_at_s), self.loop.now_at_s
+        told = peer.swapping.compare(digest, peer.mine(now_at_s), source.key, wall_s)
         adverts = self._flood(peer) if peer.flooding else told.adverts
-        self.send(peer, source, self._on_newer, adverts, told.wanted, now_s)
+        self.send(peer, source, self._on_newer, adverts, told.wanted, now_at_s)
 
     def _on_newer(
         self,
@@ -255,19 +255,19 @@ class Swarm:
         wanted: bytes,
         swapped_s: float,
     ) -> None:
-        now_s = self.loop.now_s
-        mine = peer.mine(now_s)
-        told = peer.swapping.wanted(wanted, mine, peer.wall_s(now_s))
+        now_at_s = self.loop.now_at_s
+        mine = peer.mine(now_at_s)
+        told = peer.swapping.wanted(wanted, mine, peer.wall_s(now_at_s))
         if peer.flooding:
             told = self._flood(peer)
         self.counted.digest_bytes += len(wanted)
         self._hear(peer, adverts, source.key)
-        if now_s - swapped_s < SWAP_DEADLINE_S:
-            peer.meetings.answered(source.key, now_s)
+        if now_at_s - swapped_s < SWAP_DEADLINE_S:
+            peer.meetings.answered(source.key, now_at_s)
         self.send(peer, source, self._on_last, told)
 
     def _on_last(self, peer: Peer, source: Peer, adverts: Sequence[Signed[Advert]]) -> None:
-        peer.meetings.answered(source.key, self.loop.now_s)
+        peer.meetings.answered(source.key, self.loop.now_at_s)
         self._used(peer, source.key)
         self._hear(peer, adverts, source.key)
 
@@ -275,13 +275,13 @@ class Swarm:
         self, peer: Peer, adverts: Sequence[Signed[Advert]], introducer: PeerId | None
     ) -> None:
         self.counted.advert_bytes += sum([len(it.raw) for it in adverts])
-        changed = peer.hear(adverts, introducer, self.loop.now_s)
+        changed = peer.hear(adverts, introducer, self.loop.now_at_s)
         self.counted.changed += changed
         self.loop.fold(f"{peer.number} {len(adverts)} {changed} {len(peer.view)}")
 
     def _flood(self, peer: Peer) -> tuple[Signed[Advert], ...]:
         """As many adverts as a message carries, of keys nobody has."""
-        mine = peer.mine(self.loop.now_s)
+        mine = peer.mine(self.loop.now_at_s)
         count = limits.ADVERTS_PER_MESSAGE_MAX
         if peer.made_up:
             # They offer all that there is, are kept up like honest ones, and have no address.
@@ -289,7 +289,7 @@ class Swarm:
             record = replace(mine.record, roles=(1 << len(Role)) - 1, addresses=())
             made_up = (key_of(f"made up {peer.number} {it}") for it in numbers)
             return tuple(Signed(record, key, mine.raw, mine.id) for key in made_up)
-        keys = (key_of(f"made up {peer.number} {self.loop.now_s} {it}") for it in range(count))
+        keys = (key_of(f"made up {peer.number} {self.loop.now_at_s} {it}") for it in range(count))
         return tuple(Signed(mine.record, key, mine.raw, mine.id) for key in keys)
 
     # Connections
@@ -326,7 +326,7 @@ class Swarm:
         del peer.neighbours[key]
         peer.view.connected.discard(key)
         peer.view.origins.called.discard(key)
-        peer.dialing.disconnected(key, self.loop.now_s, lost=lost)
+        peer.dialing.disconnected(key, self.loop.now_at_s, lost=lost)
         if lost or len(peer.neighbours) < peer.dialing.config.connections_wanted:
             self.after(LOOK_S, self._dial, peer)
 

@@ -24,8 +24,8 @@ class Machine:
 
 @contextmanager
 def took() -> Iterator[Callable[[], float]]:
-    began_s = trio.current_time()
-    yield lambda: trio.current_time() - began_s
+    began_at_s = trio.current_time()
+    yield lambda: trio.current_time() - began_at_s
 
 
 async def waited(seconds: float = 5.0, starved: Callable[[], float] | None = None) -> float:

@@ -12,7 +12,7 @@ import wire
 from wire.advert import Advert, ModelOffer
 from wire.content import ContentId
 from wire.generation import Alternative, Ending, Generation, Token
-from wire.kinds import Level, Role
+from wire.kinds import Level, RefusalCode, Role
 from wire.message import (
     Accept,
     BlockReply,
@@ -197,7 +197,7 @@ SAMPLES: tuple[Record, ...] = (
         avoid=(KEY.peer,),
     ),
     Accept(expected_ms=250),
-    Refuse(reason="the queue is full", retry_after_ms=1000),
+    Refuse(code=RefusalCode.BUSY, reason="the queue is full", retry_after_ms=1000),
     Piece(position=2, units=1, data=b"piece"),
     Result(receipts=(b"receipt",), output=b"output", source=b"source"),
     Check(

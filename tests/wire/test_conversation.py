@@ -22,7 +22,7 @@ DIALOGUES = [
     "Swap Refuse",
     "Seek Newer",
     "Seek Refuse",
-    "Part Pong",
+    "Goodbye Pong",
     "Quote Quoted",
     "Quote Refuse",
     "Offer Refuse",
@@ -30,9 +30,9 @@ DIALOGUES = [
     "Offer Accept Refuse",
     "Offer Accept Piece Piece Result",
     "Offer Accept Piece Refuse",
-    "Check Finding",
+    "Check VerdictReply",
     "Check Refuse",
-    "Want Block",
+    "Want BlockReply",
     "Want Refuse",
 ]
 

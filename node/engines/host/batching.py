@@ -7,10 +7,9 @@ bounded in jobs and refuses aloud. It does no IO and never waits.
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import trio
-
+from node.engines.host.pending import PendingJob, fail_all
 from node.engines.interface import OFFER_TEXTS_MAX
 from wire import limits
 from wire.content import ContentId
@@ -22,30 +21,23 @@ LETTERS_PER_TOKEN = 5
 MARKS_PER_TEXT = 2
 # Offered beyond a full pass, since lengths in tokens are guessed here.
 OFFER_SHARE = 1.25
-# A batch that killed the worker is tried once more, each job by itself.
-TRIES_MAX = 2
 
 # Any one text can be offered, whatever else is known about it.
 assert limits.TEXT_BYTES_MAX < OFFER_BYTES_MAX
 
 
-@dataclass(slots=True, eq=False)
-class EmbeddingJob:
-    """One job in the queue: its texts, the rows done so far, and how it ended."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class EmbeddingJob(PendingJob):
+    """One job in the queue: its texts, and the rows done so far."""
 
-    model: ContentId
     texts: tuple[str, ...]
     rows: list[bytes | None]
     waiting: deque[int]
-    tries: int = 0
-    failure: BatonError | None = None
-    ended: trio.Event = field(default_factory=trio.Event)
 
     def fail(self, error: BatonError) -> None:
         """End the job with this error; its texts are not offered any more."""
-        self.failure = error
         self.waiting.clear()
-        self.ended.set()
+        PendingJob.fail(self, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +78,12 @@ class Queue:
             raise Refused(
                 f"the engine's queue is full ({self.jobs_max} jobs)", retry_after_s=retry_after_s
             )
-        pending = EmbeddingJob(model, texts, [None] * len(texts), deque(range(len(texts))))
+        pending = EmbeddingJob(
+            model=model,
+            texts=texts,
+            rows=[None] * len(texts),
+            waiting=deque(range(len(texts))),
+        )
         self._pending_jobs.append(pending)
         return pending
 
@@ -149,18 +146,14 @@ class Queue:
         """
         ended = 0
         for pending in {pending for pending, _ in offer.items}:
-            pending.tries += 1
-            if pending.tries >= TRIES_MAX:
-                pending.fail(type(error)(error.message, todo=error.todo))
+            pending.came_to_nothing(error)
             ended += pending.failure is not None or pending not in self._pending_jobs
         self._put_back(list(offer.items))
         return ended
 
     def fail(self, model: ContentId, kind: type[BatonError], message: str) -> None:
         """End every job of a model."""
-        for pending in self._pending_jobs:
-            if pending.model == model and not pending.ended.is_set():
-                pending.fail(kind(message))
+        fail_all(self._pending_jobs, model, kind, message)
 
     def _put_back(self, items: list[tuple[EmbeddingJob, int]]) -> None:
         for pending, number in reversed(items):

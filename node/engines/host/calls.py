@@ -11,29 +11,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import trio
-
 from node.engines.formats.onnx_wire import Signature, answer
 from node.engines.host.format_queue import check_files, within
+from node.engines.host.pending import PendingJob, fail_all
 from node.engines.interface import Emit, Job, Loaded, Output
 from wire.codec import Value
 from wire.content import ContentId
 from wire.errors import BatonError, EngineError, EngineFailed, Malformed, WireError
 from wire.model import Manifest
+from wire.operations import CALL
 from wire.tensors import Tensor
 
 FORMAT = "onnx"
 FILES = ("model.onnx",)
 ROWS_MAX = 64
-# A run that killed the worker is tried once more, each call by itself.
-TRIES_MAX = 2
 
 
-@dataclass(slots=True, eq=False)
-class CallJob:
-    """One call: its inputs once they were read, the rows done so far, and how it ended."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class CallJob(PendingJob):
+    """One call: its inputs once they were read, and the rows done so far."""
 
-    model: ContentId
     data: bytes
     signature: Signature | None = None
     tensors: tuple[Tensor, ...] = ()
@@ -43,9 +40,6 @@ class CallJob:
     # By first row: the bytes of each output. `shapes` are those of one row, or of the whole call.
     parts: dict[int, list[bytes]] = field(default_factory=dict)
     shapes: list[list[int]] = field(default_factory=list)
-    tries: int = 0
-    failure: BatonError | None = None
-    ended: trio.Event = field(default_factory=trio.Event)
 
     def read(self, signature: Signature) -> None:
         """Look at what came; a call that does not fit ends here."""
@@ -67,9 +61,8 @@ class CallJob:
 
     def fail(self, error: BatonError) -> None:
         """End the job with this error; its rows are not offered any more."""
-        self.failure = error
         self.waiting.clear()
-        self.ended.set()
+        PendingJob.fail(self, error)
 
     def answer(self) -> bytes:
         """All parts in order, as they go back to who asked."""
@@ -96,7 +89,7 @@ class CallRun:
 class CallScheduler:
     """See `node.engines.host.format_queue.FormatScheduler`."""
 
-    operations = frozenset({"call"})
+    operations = frozenset({CALL})
     # One run at work, and the next one ready when it is done.
     units_at_once = 2 * ROWS_MAX
 
@@ -186,9 +179,7 @@ class CallScheduler:
             return 1
         pending_jobs = {pending for pending, _, _ in offer.items}
         for pending in pending_jobs:
-            pending.tries += 1
-            if pending.tries >= TRIES_MAX:
-                pending.fail(type(error)(error.message, todo=error.todo))
+            pending.came_to_nothing(error)
         for pending, begin, end in reversed(offer.items):
             if not pending.ended.is_set():
                 pending.waiting.appendleft((begin, end))
@@ -197,16 +188,14 @@ class CallScheduler:
     def fail(self, model: ContentId, kind: type[BatonError], message: str) -> None:
         """End every job of a model with an error of this kind, and forget its signature."""
         self._signatures.pop(model, None)
-        for pending in self._pending_jobs:
-            if pending.model == model and not pending.ended.is_set():
-                pending.fail(kind(message))
+        fail_all(self._pending_jobs, model, kind, message)
 
     def restarted(self) -> None:
         """Nothing of a call stays in the worker between two runs."""
 
     async def infer(self, job: Job, ready: Loaded, emit: Emit | None) -> Output:
         """Give `Tensors` to the model and have its answer as `Tensors`; nothing before the end."""
-        pending = CallJob(job.model, job.input)
+        pending = CallJob(model=job.model, data=job.input)
         if job.model in self._signatures:
             pending.read(self._signatures[job.model])
         self._pending_jobs.append(pending)

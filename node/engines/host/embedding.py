@@ -13,6 +13,7 @@ from wire.codec import Value
 from wire.content import ContentId
 from wire.errors import BatonError, EngineError, EngineFailed
 from wire.model import Manifest
+from wire.operations import EMBED
 from wire.payload import Texts, Vectors
 
 FORMAT = "bert-safetensors"
@@ -37,7 +38,7 @@ class Batch:
 class EmbeddingScheduler:
     """See `node.engines.host.format_queue.FormatScheduler`; `batching` is its queue."""
 
-    operations = frozenset({"embed"})
+    operations = frozenset({EMBED})
     # One batch at work, and the next one ready when it is done.
     units_at_once = 2 * OFFER_TEXTS_MAX
 

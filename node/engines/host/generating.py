@@ -16,6 +16,7 @@ import trio
 
 from node.engines.formats.gguf import FILE, FORMAT, SLOTS
 from node.engines.host.format_queue import check_files, within
+from node.engines.host.pending import PendingJob, fail_all
 from node.engines.interface import Emit, Job, Loaded, Output, Part
 from node.engines.sampler import Sampling
 from wire import limits
@@ -25,6 +26,7 @@ from wire.errors import BatonError, EngineError, EngineFailed, ModelRefused, Wir
 from wire.generation import Ending, Generation, Token, read_frames, to_frame
 from wire.message import Progress
 from wire.model import Manifest
+from wire.operations import GENERATE
 
 __all__ = ["FORMAT", "GenerationScheduler"]
 
@@ -32,19 +34,18 @@ __all__ = ["FORMAT", "GenerationScheduler"]
 INPUT_BYTES_MAX = limits.FRAME_BYTES_MAX // 2
 # Tokens that are made before somebody takes them.
 AHEAD_MAX = 64
-# An answer under way when a worker died is tried once more, by itself.
-TRIES_MAX = 2
 # One that each time gets a little further before the worker dies again is not tried for ever.
 DEATHS_MAX = 4
 # Guessed length of an answer: so many of them are let in at once.
 ANSWER_TOKENS = 256
 
 
-@dataclass(slots=True, eq=False)
-class GenerationJob:
+@dataclass(slots=True, eq=False, kw_only=True)
+class GenerationJob(PendingJob):
     """One answer: its frames as far as known, and how many of them the worker made itself.
 
-    `tries` came to nothing since its last new token; `deaths` are of workers, since it began.
+    `tries` came to nothing since its last new token; `deaths` are of workers, since it began;
+    it ends with its last token, which may not have been emitted by then.
     """
 
     number: int
@@ -54,15 +55,8 @@ class GenerationJob:
     emitted: int
     made: int = 0
     under_way: bool = False
-    tries: int = 0
     deaths: int = 0
-    complete: bool = False
-    failure: BatonError | None = None
     moved: trio.Event = field(default_factory=trio.Event)
-
-    @property
-    def over(self) -> bool:
-        return self.complete or self.failure is not None
 
     @property
     def paused(self) -> bool:
@@ -74,7 +68,7 @@ class GenerationJob:
 
     def fail(self, error: BatonError) -> None:
         """End the job with this error, and wake whoever waits for its tokens."""
-        self.failure = error
+        PendingJob.fail(self, error)
         self.move()
 
     def take(self, frames: list[bytes]) -> int:
@@ -92,7 +86,7 @@ class GenerationJob:
         *_, last = read_frames(frames[-1])
         if isinstance(last, Ending):
             del self.frames[self.made :]
-            self.complete = True
+            self.ended.set()
         self.move()
         return new
 
@@ -120,7 +114,7 @@ class _Place:
 class GenerationScheduler:
     """See `node.engines.host.format_queue.FormatScheduler`."""
 
-    operations = frozenset({"generate"})
+    operations = frozenset({GENERATE})
     units_at_once = 2 * SLOTS * ANSWER_TOKENS
 
     def __init__(self, jobs_max: int, wake: Callable[[], None]) -> None:
@@ -190,18 +184,16 @@ class GenerationScheduler:
                 self._places[offer.model].forgotten.append(pending.number)
             if pending in offer.paused:
                 continue
-            pending.tries += 1
             pending.deaths += died
-            if pending.tries >= TRIES_MAX or pending.deaths >= DEATHS_MAX:
-                pending.fail(type(error)(error.message, todo=error.todo))
+            pending.came_to_nothing(error)
+            if pending.deaths >= DEATHS_MAX:
+                pending.give_up(error)
             ended += pending.over or pending not in self._pending_jobs
         return ended
 
     def fail(self, model: ContentId, kind: type[BatonError], message: str) -> None:
         """End every job of a model with an error of this kind, and forget where its tokens are."""
-        for pending in self._pending_jobs:
-            if pending.job.model == model and not pending.over:
-                pending.fail(kind(message))
+        fail_all(self._pending_jobs, model, kind, message)
         self._places.pop(model, None)
         if model in self._turns:
             self._turns.remove(model)
@@ -249,7 +241,7 @@ class GenerationScheduler:
                     pending.emitted += 1
                 if was_paused and not pending.paused:
                     self._wake()
-            elif pending.complete:
+            elif pending.over:
                 return
             else:
                 await moved.wait()
@@ -258,12 +250,17 @@ class GenerationScheduler:
         self._numbers += 1
         frames = list(_shown(job.resume)) if job.resume is not None else []
         return GenerationJob(
-            number=self._numbers, job=job, most=most, frames=frames, emitted=len(frames)
+            model=job.model,
+            number=self._numbers,
+            job=job,
+            most=most,
+            frames=frames,
+            emitted=len(frames),
         )
 
     def _drop(self, pending: GenerationJob) -> None:
         self._pending_jobs.remove(pending)
-        place = self._places.get(pending.job.model)
+        place = self._places.get(pending.model)
         if place is not None and pending.under_way and not pending.over:
             place.forgotten.append(pending.number)
             self._wake()
@@ -281,7 +278,7 @@ class GenerationScheduler:
         return place.free > 0 and not all(it.under_way for it in mine)
 
     def _mine(self, model: ContentId) -> list[GenerationJob]:
-        return [it for it in self._pending_jobs if it.job.model == model and not it.over]
+        return [it for it in self._pending_jobs if it.model == model and not it.over]
 
     def _step(self, model: ContentId) -> Step:
         place = self._places[model]

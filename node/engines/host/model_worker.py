@@ -22,7 +22,14 @@ from node.engines.host.quarantine import FAILURES_MAX, Quarantine
 from node.engines.host.worker_process import Launch, WorkerProcess, open_worker
 from node.engines.interface import Loaded
 from wire.codec import Value
-from wire.errors import EngineError, EngineFailed, EngineMissing, ModelRefused
+from wire.errors import (
+    EngineError,
+    EngineFailed,
+    EngineMissing,
+    ModelNotLoaded,
+    ModelQuarantined,
+    ModelRefused,
+)
 from wire.model import Manifest
 
 # Jobs at most, and what to call when there is something to do.
@@ -89,9 +96,10 @@ class ModelWorker:
 
     def refuse_aside(self) -> None:
         if why := self.refusal:
-            raise ModelRefused(f"model {self.manifest.id.short} is put aside: {why}")
+            raise ModelQuarantined(f"model {self.manifest.id.short} is put aside: {why}")
 
     def wake(self) -> None:
+        """Have `run` look for work now: a job came, or may be tried again."""
         self._arrived.set()
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
@@ -116,14 +124,14 @@ class ModelWorker:
                 async with self._turn:
                     await self._next()
             else:
-                with trio.move_on_at(quarantine.next_s(model)):
+                with trio.move_on_at(quarantine.next_at_s(model)):
                     await self._arrived.wait()
 
     async def load(self) -> Loaded:
         """Have the model in the worker. ModelRefused, EngineFailed, EngineMissing."""
         async with self._turn:
             if self._ended.is_set():
-                raise ModelRefused("the model was unloaded")
+                raise ModelNotLoaded("the model was unloaded")
             if self.refusal:
                 # It is loaded when it is tried again.
                 self._shared.quarantine.want(self.manifest.id, again=True)
@@ -134,7 +142,7 @@ class ModelWorker:
     async def close(self) -> None:
         """End the worker whatever it does; jobs of the model end in ModelRefused."""
         self._ended.set()
-        self._forget(ModelRefused, "the model was unloaded")
+        self._forget(ModelNotLoaded, "the model was unloaded")
         async with self._turn:
             self._closed = True
             self.wake()
@@ -155,19 +163,19 @@ class ModelWorker:
 
     async def _do(self, worker: WorkerProcess, offer: WorkerRequest) -> None:
         shared, scheduler = self._shared, self.scheduler
-        began_s = trio.current_time()
+        began_at_s = trio.current_time()
         try:
             reply = await worker.ask(offer.message, timeout_s=shared.config.batch_timeout_s)
             if self._ended.is_set():
                 return
-            took_s = trio.current_time() - began_s
+            took_s = trio.current_time() - began_at_s
             units = scheduler.settle(offer, reply)
         except EngineFailed as error:
             self._failed(error)
             ended = scheduler.give_back(offer, error)
-            now_s = trio.current_time()
-            if ended and self.ready and shared.quarantine.job_failed(self.manifest.id, now_s):
-                self._put_aside(ModelRefused, _in_a_row(error))
+            now_at_s = trio.current_time()
+            if ended and self.ready and shared.quarantine.job_failed(self.manifest.id, now_at_s):
+                self._put_aside(ModelQuarantined, _in_a_row(error))
         except EngineError as error:
             shared.last_failure = str(error)
             if not self._ended.is_set():
@@ -203,7 +211,7 @@ class ModelWorker:
                 self._put_aside(EngineMissing, str(error))
             except ModelRefused as error:
                 # Its files changed since.
-                self._put_aside(ModelRefused, error.message)
+                self._put_aside(ModelQuarantined, error.message)
             except EngineFailed as error:
                 if self._ended.is_set():
                     break
@@ -221,7 +229,7 @@ class ModelWorker:
             # Set aside for it already, if the worker died of it.
             if quarantine.due(model, trio.current_time()):
                 self._shared.last_failure = str(error)
-                quarantine.put(model, error.message, now_s=trio.current_time(), again=True)
+                quarantine.put(model, error.message, now_at_s=trio.current_time(), again=True)
 
     async def _loaded(self) -> Loaded:
         """Load it for the first time, or after it was set aside; whoever calls has the turn."""
@@ -231,7 +239,7 @@ class ModelWorker:
             ready = await self._load(await self._started())
         except EngineFailed as error:
             if self._ended.is_set():
-                raise ModelRefused("the model was unloaded") from error
+                raise ModelNotLoaded("the model was unloaded") from error
             self._load_failed(error)
             self.refuse_aside()
             raise
@@ -239,7 +247,7 @@ class ModelWorker:
             self._kill()
             raise
         if self._ended.is_set():
-            raise ModelRefused("the model was unloaded")
+            raise ModelNotLoaded("the model was unloaded")
         self._failures_in_row = 0
         self.ready = ready
         self._shared.quarantine.loaded(self.manifest.id)
@@ -313,10 +321,12 @@ class ModelWorker:
     def _load_failed(self, error: EngineFailed) -> None:
         self._failed(error)
         if self._shared.quarantine.load_failed(self.manifest.id):
-            self._put_aside(ModelRefused, _in_a_row(error))
+            self._put_aside(ModelQuarantined, _in_a_row(error))
 
     def _put_aside(self, kind: type[EngineError], reason: str) -> None:
-        self._shared.quarantine.put(self.manifest.id, reason, again=True, now_s=trio.current_time())
+        self._shared.quarantine.put(
+            self.manifest.id, reason, again=True, now_at_s=trio.current_time()
+        )
         self._forget(kind, self.refusal)
         # The pause before its next try is the quarantine's.
         self._failures_in_row = 0

@@ -28,7 +28,7 @@ class _Record:
     well_at_s: float = -math.inf
     reason: str = ""
     pause_s: float = 0.0
-    until_s: float = -math.inf
+    until_at_s: float = -math.inf
     again: bool = False
 
 
@@ -38,8 +38,8 @@ class Quarantine:
 
     _records: dict[ContentId, _Record] = field(default_factory=dict)
 
-    def job_went_well(self, model: ContentId, now_s: float) -> None:
-        self._records[model] = _Record(well_at_s=now_s)
+    def job_went_well(self, model: ContentId, now_at_s: float) -> None:
+        self._records[model] = _Record(well_at_s=now_at_s)
 
     def loaded(self, model: ContentId) -> None:
         """It was loaded and its self test passed. Once put aside, it is then on trial."""
@@ -47,9 +47,9 @@ class Quarantine:
         record.failures = FAILURES_MAX - 1 if record.pause_s else 0
         record.again = False
 
-    def job_failed(self, model: ContentId, now_s: float) -> bool:
+    def job_failed(self, model: ContentId, now_at_s: float) -> bool:
         """A job ended with the worker; whether its model is to be put aside for it."""
-        if now_s - self._of(model).well_at_s <= WELL_S:
+        if now_at_s - self._of(model).well_at_s <= WELL_S:
             return False
         return self.load_failed(model)
 
@@ -59,41 +59,41 @@ class Quarantine:
         record.failures += 1
         return record.failures >= FAILURES_MAX
 
-    def put(self, model: ContentId, reason: str, *, again: bool, now_s: float) -> None:
-        """Do not run a model from `now_s` on, for twice as long as last time; `reason` is shown."""
+    def put(self, model: ContentId, reason: str, *, again: bool, now_at_s: float) -> None:
+        """Do not run a model from `now_at_s` on, twice as long as last time; `reason` is shown."""
         record = self._of(model)
         record.reason = reason
         record.pause_s = min(PAUSE_S_MAX, max(PAUSE_S_MIN, 2 * record.pause_s))
-        record.until_s = now_s + record.pause_s
+        record.until_at_s = now_at_s + record.pause_s
         record.again = again
         # The next failure puts it aside again.
         record.failures = FAILURES_MAX - 1
 
-    def refusal(self, model: ContentId, now_s: float) -> str:
+    def refusal(self, model: ContentId, now_at_s: float) -> str:
         """Why a model may not be tried now; empty if it may."""
         record = self._records.get(model)
-        if record is None or record.until_s <= now_s:
+        if record is None or record.until_at_s <= now_at_s:
             return ""
-        return f"{record.reason}; tried again {_in_words(record.until_s - now_s)}"
+        return f"{record.reason}; tried again {_in_words(record.until_at_s - now_at_s)}"
 
-    def told(self, now_s: float) -> dict[ContentId, str]:
+    def told(self, now_at_s: float) -> dict[ContentId, str]:
         """The models that are aside, or about to be tried again, and why."""
         found = {}
         for model, record in self._records.items():
-            if record.until_s > now_s:
-                found[model] = self.refusal(model, now_s)
+            if record.until_at_s > now_at_s:
+                found[model] = self.refusal(model, now_at_s)
             elif record.again:
                 found[model] = f"{record.reason}; it is being tried again"
         return found
 
-    def next_s(self, model: ContentId) -> float:
+    def next_at_s(self, model: ContentId) -> float:
         """When a model is to be tried again without being asked."""
         record = self._records.get(model)
-        return record.until_s if record is not None and record.again else math.inf
+        return record.until_at_s if record is not None and record.again else math.inf
 
-    def due(self, model: ContentId, now_s: float) -> bool:
+    def due(self, model: ContentId, now_at_s: float) -> bool:
         """Whether a model is to be tried again now."""
-        return self.next_s(model) <= now_s
+        return self.next_at_s(model) <= now_at_s
 
     def want(self, model: ContentId, *, again: bool) -> None:
         """Whether to try it again unasked; else only if somebody asks for it."""

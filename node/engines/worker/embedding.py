@@ -38,10 +38,10 @@ class LoadedEmbedder:
         # The first replay of a graph links its kernels; no job should wait for that.
         for bucket, graph in self.graphs.items():
             self.encoder.run(graph, bucket, self.tokens.of(["ready?"]))
-        began_s = time.perf_counter()
+        began_at_s = time.perf_counter()
         _, done = self._embed(WARM_UP)
         # A job is many texts: one alone fills a pass as well as several do.
-        speed = done / max(time.perf_counter() - began_s, 1e-6)
+        speed = done / max(time.perf_counter() - began_at_s, 1e-6)
         return speed, speed
 
     def answer(self, message: dict[str, Any]) -> dict[str, Value]:

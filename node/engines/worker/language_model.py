@@ -73,10 +73,10 @@ class LoadedLanguageModel:
         return self._speed(rows), self._speed(rows[:1])
 
     def _speed(self, rows: list[SlotRow]) -> float:
-        began_s = time.perf_counter()
+        began_at_s = time.perf_counter()
         for _ in range(WARM_UP_STEPS):
             self._language.run(rows)
-        return len(rows) * WARM_UP_STEPS / max(time.perf_counter() - began_s, 1e-6)
+        return len(rows) * WARM_UP_STEPS / max(time.perf_counter() - began_at_s, 1e-6)
 
     def answer(self, message: dict[str, Any]) -> dict[str, Value]:
         """End and begin answers, then one step; what it made, and how many slots are free."""

@@ -21,9 +21,9 @@ class LoadProgress:
 
     def at(self, share: float) -> None:
         """So much of this part is done, from 0 to 1: a sign of life in any case."""
-        now_s = time.monotonic()
-        if now_s - self._told_at_s >= EVERY_S:
-            self._told_at_s = now_s
+        now_at_s = time.monotonic()
+        if now_at_s - self._told_at_s >= EVERY_S:
+            self._told_at_s = now_at_s
             done = self._begin + (self._end - self._begin) * min(1.0, max(0.0, share))
             self.report(int(done * MILLION))
 

@@ -6,7 +6,6 @@ graph for each shape that comes.
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ from node.engines.worker.onnx_graph import CompiledGraph, Shapes
 from node.engines.worker.onnx_reference import check_agrees, reference
 from wire.codec import Value as Plain
 from wire.errors import ModelRefused
+from wire.latest import Latest
 from wire.model import Manifest
 
 FILE = "model.onnx"
@@ -56,7 +56,7 @@ class LoadedOnnx:
 
     graph: CompiledGraph
     buckets: dict[int, Ready]
-    shapes: OrderedDict[Shapes, Ready] = field(default_factory=OrderedDict)
+    shapes: Latest[Shapes, Ready] = field(default_factory=lambda: Latest(SHAPES_MAX))
 
     @property
     def memory_bytes(self) -> int:
@@ -76,10 +76,10 @@ class LoadedOnnx:
             rows, arrays = 1, _sample(self.graph.model.inputs, 1)
             ready = self._for_shapes(_shapes(arrays))
         self.graph.run(ready.jit, ready.sources, arrays)
-        began_s = time.perf_counter()
+        began_at_s = time.perf_counter()
         for _ in range(REPEATS):
             self.graph.run(ready.jit, ready.sources, arrays)
-        speed = rows * REPEATS / max(time.perf_counter() - began_s, 1e-6)
+        speed = rows * REPEATS / max(time.perf_counter() - began_at_s, 1e-6)
         return speed, speed
 
     def answer(self, message: dict[str, Any]) -> dict[str, Plain]:
@@ -137,6 +137,7 @@ class LoadedOnnx:
             self._let_go(work_bytes)
             jit = self.graph.capture(shapes, _sample_of(self.graph.model.inputs, shapes))
             ready = Ready(jit, self.graph.sources(shapes), work_bytes)
+        # Set again, it is the newest.
         self.shapes[shapes] = ready
         return ready
 
@@ -146,7 +147,7 @@ class LoadedOnnx:
             len(self.shapes) >= SHAPES_MAX
             or work_bytes + sum(it.work_bytes for it in self.shapes.values()) > RUN_BYTES_MAX
         ):
-            self.shapes.popitem(last=False)
+            self.shapes.forget_oldest()
 
 
 def load(manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> LoadedOnnx:

@@ -52,9 +52,9 @@ async def test_while_one_worker_hangs_the_others_answer_at_once(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answered, engine, found, asking(ill[0].id, "a"))
             await trio.sleep(1)
-            began_s = trio.current_time()
+            began_at_s = trio.current_time()
             await answered(engine, found, asking(well[0].id, "b"))
-            assert trio.current_time() - began_s < 1
+            assert trio.current_time() - began_at_s < 1
             assert found == {"b": whole("b")}
             nursery.cancel_scope.cancel()
         assert [life.running for life in scene.lives] == [True, True]
@@ -152,12 +152,12 @@ async def test_a_share_of_the_processor_is_that_of_all_models_together(
             await engine.load(*model)
 
         async def took(count: int) -> float:
-            began_s = trio.current_time()
+            began_at_s = trio.current_time()
             async with trio.open_nursery() as nursery:
                 for at, (manifest, _) in enumerate(models[:count]):
                     job = asking(manifest.id, f"{at}", tokens=50)
                     nursery.start_soon(answered, engine, found, job)
-            return trio.current_time() - began_s
+            return trio.current_time() - began_at_s
 
         alone_s, both_s = await took(1), await took(2)
     # A step takes 0.01 s of a core. Two models do twice the work in twice the time.

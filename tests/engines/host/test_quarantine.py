@@ -21,7 +21,7 @@ MODEL = ContentId.of(b"a model")
 def test_jobs_are_blamed_before_a_model_that_was_well_within_the_hour() -> None:
     quarantine = Quarantine()
     quarantine.job_went_well(MODEL, 0.0)
-    assert not any(quarantine.job_failed(MODEL, now_s) for now_s in range(int(WELL_S) + 1))
+    assert not any(quarantine.job_failed(MODEL, now_at_s) for now_at_s in range(int(WELL_S) + 1))
     later_s = WELL_S + 1
     assert [quarantine.job_failed(MODEL, later_s) for _ in range(FAILURES_MAX)] == [
         False,
@@ -35,27 +35,27 @@ def test_jobs_are_blamed_before_a_model_that_was_well_within_the_hour() -> None:
 
 def test_failures_are_counted_from_the_last_job_that_went_well() -> None:
     quarantine = Quarantine()
-    for now_s in (0.0, 10.0):
+    for now_at_s in (0.0, 10.0):
         for _ in range(FAILURES_MAX - 1):
             assert not quarantine.load_failed(MODEL)
-        quarantine.job_went_well(MODEL, now_s)
+        quarantine.job_went_well(MODEL, now_at_s)
 
 
 def test_pauses_double_up_to_a_day_and_are_short_again_once_it_is_well() -> None:
-    quarantine, now_s, pauses = Quarantine(), 0.0, []
+    quarantine, now_at_s, pauses = Quarantine(), 0.0, []
     for _ in range(10):
-        quarantine.put(MODEL, "it died", again=False, now_s=now_s)
-        until_s = next(at for at in range(10**6) if not quarantine.refusal(MODEL, now_s + at))
-        pauses.append(until_s)
-        now_s += until_s
+        quarantine.put(MODEL, "it died", again=False, now_at_s=now_at_s)
+        until_at_s = next(at for at in range(10**6) if not quarantine.refusal(MODEL, now_at_s + at))
+        pauses.append(until_at_s)
+        now_at_s += until_at_s
         quarantine.loaded(MODEL)
         # On trial: its first failure is one too many.
-        assert quarantine.job_failed(MODEL, now_s)
+        assert quarantine.job_failed(MODEL, now_at_s)
     assert pauses[:3] == [PAUSE_S_MIN, 2 * PAUSE_S_MIN, 4 * PAUSE_S_MIN]
     assert pauses[-2:] == [PAUSE_S_MAX, PAUSE_S_MAX]
-    quarantine.job_went_well(MODEL, now_s)
-    quarantine.put(MODEL, "it died", again=False, now_s=now_s)
-    assert quarantine.refusal(MODEL, now_s) == "it died; tried again in 10 min"
+    quarantine.job_went_well(MODEL, now_at_s)
+    quarantine.put(MODEL, "it died", again=False, now_at_s=now_at_s)
+    assert quarantine.refusal(MODEL, now_at_s) == "it died; tried again in 10 min"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_pauses_double_up_to_a_day_and_are_short_again_once_it_is_well() -> None
 def test_it_says_in_words_when_it_is_tried_again(pauses: int, words: str) -> None:
     quarantine = Quarantine()
     for _ in range(pauses):
-        quarantine.put(MODEL, "it died", again=False, now_s=5.0)
+        quarantine.put(MODEL, "it died", again=False, now_at_s=5.0)
     assert quarantine.told(5.0) == {MODEL: f"it died; tried again {words}"}
 
 
