@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from node.commands.command import Command
-from node.commands.options import DEADLINE_S, state_option, text_of, verdicts_of
+from node.commands.options import DEADLINE_S, state_option, text_of
+from node.gateway_config import verdicts_of
 
 
 @click.command(
