@@ -50,7 +50,7 @@ COMMANDS: tuple[click.Command, ...] = (
     # Nothing typed is an error of one line like any other, not a page on standard error.
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    examples=("demo", "run smollm2", "join", "ask minilm --source pydoc:try"),
+    examples=("demo", "run smollm2", "join"),
 )
 @click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
 @click.version_option(VERSION, prog_name="baton", message="%(prog)s %(version)s")

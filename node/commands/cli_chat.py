@@ -15,7 +15,7 @@ from node.gateway_config import verdicts_of
     examples=(
         "run smollm2",
         'run smollm2 --system "Answer in one sentence." --temperature 0',
-        "run ./model.gguf < questions.txt",
+        "run ./model.gguf",
     ),
 )
 @click.argument("model")

@@ -13,18 +13,15 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command(
     "completion",
     cls=Command,
-    examples=(
-        "completion bash >> ~/.bashrc",
-        "completion zsh >> ~/.zshrc",
-        "completion fish > ~/.config/fish/completions/baton.fish",
-    ),
+    examples=("completion bash", "completion zsh", "completion fish"),
 )
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion_command(context: click.Context, *, shell: str) -> None:
     """Print a script that completes `baton` commands in a shell.
 
-    It completes the installed command (pip install .), and is read by the shell when it starts.
+    It completes the installed command (pip install .). Append it to ~/.bashrc or ~/.zshrc, or
+    write it to ~/.config/fish/completions/baton.fish.
     """
     from click.shell_completion import get_completion_class
 
@@ -44,7 +41,7 @@ def config_group() -> None:
 @state_option
 @json_option
 def show_command(*, state: Path, as_json: bool) -> None:
-    """Show each setting of the running peer, and where its value came from."""
+    """Show the settings of the running peer, and their origins."""
     from node.commands.config_show import show_config
 
     run(lambda: show_config(state.expanduser(), as_json=as_json))
@@ -54,7 +51,7 @@ def show_command(*, state: Path, as_json: bool) -> None:
 @state_option
 @json_option
 def logs_command(*, state: Path, as_json: bool) -> None:
-    """Show what the running peer noted last: failures, pauses, models that came and went."""
+    """Show what the running peer noted last."""
     from node.commands.config_show import show_logs
 
     run(lambda: show_logs(state.expanduser(), as_json=as_json))
@@ -71,9 +68,9 @@ def logs_command(*, state: Path, as_json: bool) -> None:
 @click.option("--once", is_flag=True, help="Look twice, show the second, and end.")
 @state_option
 def top_command(*, every: float, once: bool, state: Path) -> None:
-    """Watch the running peer: tasks, tokens a second, peers, models, memory.
+    """Watch the running peer.
 
-    Ctrl-C ends it.
+    Tasks, units of work a second, peers, models and memory are shown until Ctrl-C.
     """
     from node.commands.top import top
 

@@ -73,7 +73,7 @@ CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"
     help="How freely words are chosen. 0: always the likeliest one.",
 )
 @click.option("--seed", type=click.IntRange(0, 1 << 62), help="Makes chance repeatable.")
-@click.option("--image", hidden=True)
+@click.option("--image", hidden=True, help="Refused by name: no model here looks at images.")
 @click.option(
     "--deadline",
     default=120,
@@ -164,14 +164,14 @@ def ask_command(
 @state_option
 @json_option
 def verify_command(*, receipt: str, content: tuple[Path, ...], state: Path, as_json: bool) -> None:
-    """Check a receipt: a file, or the id of an answer that is kept here.
+    """Check a receipt file, or a kept answer by its id.
 
     What was asked and answered is printed, then what is proved, what is wrong and what cannot be
     known. No network is needed. An input and an output that lie beside a file are checked with it.
     """
     from node.commands.verify import verify
 
-    run(lambda: verify(state.expanduser(), receipt, content, as_json=as_json))
+    verify(state.expanduser(), receipt, content, as_json=as_json)
 
 
 @click.command("put", cls=Command, examples=("put ./report.txt",))

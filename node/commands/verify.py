@@ -7,6 +7,7 @@ from pathlib import Path
 from node.checking.audit import AuditReport, Status, audit, begins_as_receipt
 from node.checking.summary import Summary, summary_of
 from node.commands.ask import SOCKET
+from node.commands.command import run
 from node.commands.models import QUOTA_BYTES, is_running
 from node.commands.output import console, safe, show_json
 from node.gateway_config import HTTP_DEFAULT
@@ -37,12 +38,12 @@ _MARK = {
 }
 
 
-async def verify(state: Path, receipt: str, content: tuple[Path, ...], *, as_json: bool) -> None:
+def verify(state: Path, receipt: str, content: tuple[Path, ...], *, as_json: bool) -> None:
     """Check a receipt and show a page about it; InputError names the first point that fails.
 
     `receipt` is a file, or the id of an answer that is kept in the state folder.
     """
-    raw, at_hand, names = await _found(state, receipt)
+    raw, at_hand, names = _found(state, receipt)
     for path in content:
         data = _read(path, PAYLOAD_BYTES_MAX)
         names[path.name] = name_of(data)
@@ -71,13 +72,13 @@ async def verify(state: Path, receipt: str, content: tuple[Path, ...], *, as_jso
 Found = tuple[bytes, dict[ContentId, bytes], dict[str, ContentId]]
 
 
-async def _found(state: Path, receipt: str) -> Found:
+def _found(state: Path, receipt: str) -> Found:
     """The receipt, and the input and output that are kept with it."""
     path = Path(receipt).expanduser()
     if not path.exists() and (answer_id := _parsed(receipt)) is not None:
         path = state / "receipts" / f"{answer_id}.receipt"
         if not path.exists():
-            kept = await kept_answer(state, answer_id)
+            kept = run(lambda: kept_answer(state, answer_id))
             at_hand = {name_of(it): it for it in (kept["input"], kept["output"]) if it}
             return kept["answer"], at_hand, {}
     raw = _read(path, limits.FRAME_BYTES_MAX)
