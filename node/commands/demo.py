@@ -140,7 +140,9 @@ def show_end(story: Story) -> None:
     width = min(console.width, 100) - 2
     console.print(f"[bold]{safe(story.question)}[/bold]\n")
     if story.words:
-        for line in textwrap.wrap(plain_text(story.words["result"]["text"]), width)[:ANSWER_LINES]:
+        said = plain_text(story.words["result"]["text"]).splitlines()
+        lines = [part for line in said for part in textwrap.wrap(line, width)]
+        for line in lines[:ANSWER_LINES]:
             console.print(f"  [bold green]{safe(line)}[/bold green]")
         console.print()
     console.print("[bold]The passages it rests on[/bold]")

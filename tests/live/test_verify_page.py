@@ -28,7 +28,7 @@ def test_the_page_says_first_what_was_asked_and_never_just_that_it_holds(asker: 
     assert sections == sorted(sections)
 
     end = baton("verify", checked.document["receipt_file"]).out.split("\n\n")[-1]
-    assert end.startswith("the receipt holds: 2 verifiers drawn by lot")
+    assert end.startswith("the receipt holds: verifiers, 2 drawn by lot")
 
 
 def test_an_answer_that_is_kept_is_found_by_its_id(state: Path) -> None:
