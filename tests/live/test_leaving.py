@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.command_line import DEADLINE_S, ROOT, Done, Peer, environment, joined
+from tests.live.command_line import DEADLINE_S, ROOT, Done, Peer, baton, environment, joined
 
 INTERRUPTED = 130
 UNREAD = 1
@@ -94,12 +94,8 @@ def test_a_question_to_a_peer_that_ends_is_told_so(network: dict[str, Peer], sta
     assert "python -m node join" in line
 
 
-@pytest.mark.parametrize("command", ["peers", "join"])
-def test_output_that_nobody_reads_any_more_is_no_error(
-    network: dict[str, Peer], state: Path, command: str
-) -> None:
-    place = network["asker"].state if command == "peers" else state
-    process = started(command, "--state", place, *LISTEN[command])
+def test_output_that_nobody_reads_any_more_is_no_error(network: dict[str, Peer]) -> None:
+    process = started("peers", "--state", network["asker"].state)
     assert process.stdout is not None
     process.stdout.close()
     process.stdout = None
@@ -107,7 +103,19 @@ def test_output_that_nobody_reads_any_more_is_no_error(
     assert (process.returncode, err) == (UNREAD, b"")
 
 
-LISTEN = {"peers": (), "join": ("--listen", "/ip4/127.0.0.1/tcp/0", "--role", "store")}
+def test_a_peer_whose_output_nobody_reads_any_more_goes_on(state: Path) -> None:
+    process = started(
+        "join", "--listen", "/ip4/127.0.0.1/tcp/0", "--role", "store", "--state", state
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    until((state / "control.sock").exists)
+    until(lambda: baton("status", "--state", state).code == 0)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, err) == (0, b"")
 
 
 def test_a_peer_that_has_nobody_to_meet_yet_can_be_stopped(tmp_path: Path) -> None:
