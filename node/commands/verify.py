@@ -239,7 +239,7 @@ def _conclusion(report: AuditReport, summary: Summary | None) -> str:
             " To have one checked: ask --verdicts 2/3"
         )
     return (
-        "[bold green]the receipt holds[/bold green]: verifiers, "
-        f"{summary.needed} drawn by lot recomputed a sample of this answer\nand found the same. Whether it is true is for you to judge:"
-        " models can be wrong."
+        f"[bold green]the receipt holds[/bold green]: verifiers, {summary.needed} drawn by lot,"
+        " recomputed a sample\nof this answer and found the same. Whether it is true is for you to"
+        " judge: models can be wrong."
     )
