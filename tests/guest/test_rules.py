@@ -257,7 +257,7 @@ class OneSecondWorker:
             return {"memory_bytes": 1, "units_per_s": 8.0, "job_units_per_s": 8.0}
         self.began_at_s.append(trio.current_time())
         await trio.sleep(1.0)
-        return {"done": [0], "data": bytes(64)}
+        return {"done": [0], "data": bytes(64), "tokens": [3], "refused": []}
 
     async def wait(self) -> None:
         await trio.sleep_forever()
