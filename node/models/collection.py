@@ -95,7 +95,7 @@ class Models:
         return any(it.model == model_id for heard, it in self._offers() if heard.plays(Role.INFER))
 
     async def learn(self, model_id: ContentId) -> Manifest | None:
-        """A model's manifest, from here or from a peer that runs it; None if none arrives in time."""
+        """A model's manifest, from here or from a peer that runs it; None if none comes in time."""
         found = self.manifest_of(model_id)
         if found is not None or not (holders := self._holders(model_id)):
             return found
