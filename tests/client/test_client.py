@@ -250,7 +250,7 @@ def test_what_is_no_address_is_refused(run: Run, address: str) -> None:
     async def asking(net: Net) -> None:
         raise AssertionError("connected")
 
-    with pytest.raises(InputError, match="no address"):
+    with pytest.raises(InputError, match="not an address"):
         run(asking, address)
 
 
