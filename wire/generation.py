@@ -1,7 +1,7 @@
 """What a language model is asked and what it answers; canonical like the rest.
 
-An answer is a stream of tokens, each a frame of its own, and its ending: whatever part of it was
-shown, another peer can go on after its last whole token.
+An answer is a stream of tokens and an ending, each in its own frame. So another peer can continue
+a stream that broke, after the last whole token that was shown.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from wire import limits
 from wire.errors import Malformed, Oversize
 from wire.schema import Between, Int, Record
 
-# Conversations travel as JSON, as clients wrote them: models' templates read any key of theirs.
+# Chat messages travel as the JSON that clients wrote, because models' templates may read any key.
 Json = Annotated[str, Between(0, limits.PROMPT_BYTES_MAX)]
 Stop = Annotated[str, Between(1, 256)]
 # Natural logarithms of probabilities, in millionths, so that equal answers are equal bytes.
@@ -21,12 +21,12 @@ Logprob = Annotated[int, Between(-(10**9), 0)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation(Record):
-    """What to go on from: a `prompt` as it is, or `messages` for the model's own template.
+    """What a model continues: a `prompt` as it is, or `messages` for the model's own template.
 
     `messages` and `tools` are JSON arrays, `schema` is a JSON schema that the answer has to fit
     (`{}`: any JSON object); empty where there is none. Sampling is in the stage's parameters:
     `tokens` (at most so many), `temperature`, `top_p`, `top_k`, `min_p`, `seed`,
-    `frequency_penalty`, `presence_penalty`, `logprobs` (how many alternatives; -1: none told).
+    `frequency_penalty`, `presence_penalty`, `logprobs` (how many alternatives; -1: none).
     """
 
     SIZE_BYTES_MAX: ClassVar[int] = 4 * limits.PROMPT_BYTES_MAX
@@ -39,12 +39,12 @@ class Generation(Record):
 
     def check(self) -> None:
         if bool(self.prompt) is bool(self.messages):
-            raise Malformed("a generation goes on from a prompt or from messages")
+            raise Malformed("a generation has either a prompt or messages")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alternative(Record):
-    """A token that could have been: its bytes, and the logarithm of its probability."""
+    """Another token that was possible here: its bytes, and the logarithm of its probability."""
 
     text: Annotated[bytes, Between(0, 256)]
     logprob_millionths: Logprob
@@ -78,7 +78,7 @@ _HEAD_BYTES = 3
 
 
 def to_frame(piece: Token | Ending) -> bytes:
-    """A token or the ending as it stands in an answer: `t` or `e`, two bytes of length, itself."""
+    """One frame of an answer: `t` (token) or `e` (ending), a length of two bytes, the record."""
     data = piece.to_bytes()
     if len(data) >= 1 << 16:
         raise Oversize(f"{len(data)} bytes of one token")
@@ -86,7 +86,7 @@ def to_frame(piece: Token | Ending) -> bytes:
 
 
 def read_frames(data: bytes) -> Iterator[Token | Ending]:
-    """The whole frames of an answer or of a part of it; WireError for what is none."""
+    """The whole frames of an answer or of a part of it; WireError for anything else."""
     at = 0
     while at < len(data):
         if len(data) - at < _HEAD_BYTES:

@@ -1,7 +1,7 @@
 """Records: frozen dataclasses whose annotations are their wire format and their bounds.
 
-A bound is checked where a record is born, whoever makes it, so no illegal record is ever in memory:
-one of ours that breaks a bound and one of theirs are found by the same line.
+A bound is checked when a record is made, so no illegal record is ever in memory: the same line
+finds an illegal record of ours and one of another peer.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ Inline = Annotated[bytes, Between(0, limits.INLINE_BYTES_MAX)]
 class _Form:
     """How one field is read from a decoded value, bounded, and written into one.
 
-    `read` looks at the shape alone: a record is bounded where it is born.
+    `read` checks the type alone: bounds are checked when the record is made.
     """
 
     read: Callable[[Any, str], Any]
@@ -65,7 +65,7 @@ class Record:
         self.check()
 
     def check(self) -> None:
-        """What a bound on one field cannot say; raise WireError."""
+        """Check what a bound on one field cannot say; WireError if it does not hold."""
 
     def to_fields(self) -> dict[str, Any]:
         """The record as an encodable map."""
@@ -125,7 +125,7 @@ def _form(hint: Any, bound: Between) -> _Form:
     if issubclass(hint, (ContentId, PeerId)):
         return _identifier(hint)
     assert issubclass(hint, Record), f"{hint} has no wire form"
-    # A record within a record was bounded when it was born.
+    # The bounds of a record within a record were checked when it was made.
     return _Form(lambda raw, _: hint.from_fields(raw), _instance(hint), hint.to_fields)
 
 
@@ -137,7 +137,7 @@ def _is(value: object, kind: type) -> bool:
 
 
 def _measure(value: Any, where: str) -> float:
-    """What a bound is about: a number itself, the bytes of a text or of bytes."""
+    """The size that a bound limits: a number itself, or the bytes of a text or of bytes."""
     if isinstance(value, str):
         try:
             return len(value.encode())
