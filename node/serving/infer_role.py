@@ -1,4 +1,4 @@
-"""The inference role: runs models that are loaded here, on input that may lie elsewhere."""
+"""The inference role: runs models that are loaded here, on input that may be at other peers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from wire.operations import OPERATIONS
 from wire.payload import Passages, Question, Texts, Vectors
 from wire.task import Stage
 
-# Whoever has a passage may be dead, and whoever asks wants the time for another peer.
+# The peer with a passage may be dead, and then the asker needs the time for another peer.
 PASSAGE_S_MAX = 20.0
 
 
@@ -83,7 +83,7 @@ class InferRole:
             return await self._do(stage, source, source.data, emit)
 
     async def bring_index(self, stage: Stage, source: LegInput) -> None:
-        """Have here what a question is searched in, so that `do` waits for nobody else."""
+        """Load the index of a question, so that `do` waits for no other peer."""
         assert source.data is not None
         with _input_of(stage):
             await self._index(stage, Question.from_bytes(source.data), source, None)
@@ -93,12 +93,12 @@ class InferRole:
             case operations.EMBED_PASSAGES:
                 texts = await self.texts_of(Passages.from_bytes(data), source)
                 done = await self._engine(stage, texts.to_bytes(), source, None)
-                # Kept with the leg: verifiers read them here if whoever brought them in is gone.
+                # The texts are kept with the leg, for verifiers to read if the data peer is gone.
                 return replace(done, blobs=tuple(it.encode() for it in dict.fromkeys(texts.texts)))
             case operations.NEAREST:
                 return await self._nearest(stage, Question.from_bytes(data), source)
             case operations.EMBED:
-                # Read here, so that bad input is the asker's fault and not the engine's.
+                # The input is checked here, so that bad input is not an error of the engine.
                 Texts.from_bytes(data)
                 return await self._engine(stage, data, source, None)
             case _:
@@ -121,7 +121,7 @@ class InferRole:
         if source.place is None:
             output = await self.engine.infer(job, emit)
         else:
-            # The input is here now, so that nobody need be believed how much it is.
+            # The input is here now, so its size is counted and not only claimed.
             units = units_of(replace(stage, operation=operation.engine), data)
             wanted = self.fair_queue.wanted(
                 source.place.asker, stage.model, units, source.deadline_s
@@ -132,7 +132,7 @@ class InferRole:
         return Done(data=output.data, units=output.units, profile=profile)
 
     async def texts_of(self, passages: Passages, source: LegInput) -> Texts:
-        """The passages' texts, fetched from whoever brought them in."""
+        """The passages' texts, fetched from the peers that have them."""
         texts: dict[ContentId, str] = {}
 
         async def fetch(passage: ContentId) -> None:
@@ -166,14 +166,14 @@ class InferRole:
             return await self.indexes.get(question.index, stage.model, dimensions, source)
         except Missing as error:
             raise Refused(
-                f"the index {question.index.short} is not to be had: {error}",
+                f"the index {question.index.short} cannot be fetched: {error}",
                 code=RefusalCode.NOT_FOUND,
             ) from error
 
 
 @contextmanager
 def _input_of(stage: Stage) -> Iterator[None]:
-    """What cannot be read within this block came from whoever asked."""
+    """Turn a WireError within this block into a refusal: the asker's input is malformed."""
     try:
         yield
     except WireError as error:
