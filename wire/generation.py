@@ -10,23 +10,36 @@ from typing import Annotated, ClassVar
 
 from wire import limits
 from wire.errors import Malformed, Oversize
-from wire.schema import Between, Int, Record
+from wire.schema import Between, Int, Omitted, Record
 
 # Chat messages travel as the JSON that clients wrote, because models' templates may read any key.
 Json = Annotated[str, Between(0, limits.PROMPT_BYTES_MAX)]
 Stop = Annotated[str, Between(1, 256)]
 # Natural logarithms of probabilities, in millionths, so that equal answers are equal bytes.
 Logprob = Annotated[int, Between(-(10**9), 0)]
+TokenId = Annotated[int, Between(0, 2**32 - 1)]
+PROMPT_TOKENS_MAX = 16_384
+BIASES_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenBias(Record):
+    """A number that is added to one token's logit, in millionths."""
+
+    token: TokenId
+    millionths: Annotated[int, Between(-(10**8), 10**8)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation(Record):
-    """What a model continues: a `prompt` as it is, or `messages` for the model's own template.
+    """What a model continues: a `prompt` as it is, its tokens, or `messages` for its template.
 
     `messages` and `tools` are JSON arrays, `schema` is a JSON schema that the answer has to fit
-    (`{}`: any JSON object); empty where there is none. Sampling is in the stage's parameters:
-    `tokens` (at most so many), `temperature`, `top_p`, `top_k`, `min_p`, `seed`,
-    `frequency_penalty`, `presence_penalty`, `logprobs` (how many alternatives; -1: none).
+    (`{}`: any JSON object), `template` a JSON object of further names for the template; empty where
+    there is none. `bias` has each token once, in order. Sampling is in the stage's parameters,
+    which `node.engines.sampler` lists: `tokens` (the most to generate; 0: only the prompt is
+    read), `temperature`, `logprobs` (how many alternatives; -1: none), `echo` (1: the answer has
+    the prompt's tokens too) and others.
     """
 
     SIZE_BYTES_MAX: ClassVar[int] = 4 * limits.PROMPT_BYTES_MAX
@@ -36,10 +49,16 @@ class Generation(Record):
     tools: Json
     schema: Json
     stop: Annotated[tuple[Stop, ...], Between(0, 8)]
+    prompt_tokens: Annotated[tuple[TokenId, ...], Between(0, PROMPT_TOKENS_MAX), Omitted(())] = ()
+    template: Annotated[str, Between(0, limits.PROMPT_BYTES_MAX), Omitted("")] = ""
+    bias: Annotated[tuple[TokenBias, ...], Between(0, BIASES_MAX), Omitted(())] = ()
 
     def check(self) -> None:
-        if bool(self.prompt) is bool(self.messages):
-            raise Malformed("a generation has either a prompt or messages")
+        if [bool(self.prompt), bool(self.messages), bool(self.prompt_tokens)].count(True) != 1:
+            raise Malformed("a generation has one of prompt, messages and prompt tokens")
+        biased = [it.token for it in self.bias]
+        if biased != sorted(set(biased)):
+            raise Malformed("the biases of a generation are not in the order of their tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +80,16 @@ class Token(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PromptToken(Record):
+    """One token of the prompt; the first one has no probability."""
+
+    id: Int
+    text: Annotated[bytes, Between(0, 256)]
+    logprob_millionths: Logprob | None
+    top: Annotated[tuple[Alternative, ...], Between(0, limits.LOGPROBS_MAX)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ending(Record):
     """The last frame of an answer. `reason`: `stop`, `length`, or `tool_calls` for a call.
 
@@ -74,18 +103,24 @@ class Ending(Record):
     text_bytes: Int
 
 
+Frame = Token | PromptToken | Ending
 _HEAD_BYTES = 3
+_KINDS: dict[type[Frame], bytes] = {Token: b"t", PromptToken: b"p", Ending: b"e"}
 
 
-def to_frame(piece: Token | Ending) -> bytes:
-    """One frame of an answer: `t` (token) or `e` (ending), a length of two bytes, the record."""
+def to_frame(piece: Frame) -> bytes:
+    """One frame of an answer: `t`, `p` or `e`, a length of two bytes, the record.
+
+    The prompt's tokens stand between the last token and the ending, so that the streamed tokens
+    before do not depend on them.
+    """
     data = piece.to_bytes()
     if len(data) >= 1 << 16:
         raise Oversize(f"{len(data)} bytes of one token")
-    return (b"t" if isinstance(piece, Token) else b"e") + len(data).to_bytes(2, "big") + data
+    return _KINDS[type(piece)] + len(data).to_bytes(2, "big") + data
 
 
-def read_frames(data: bytes) -> Iterator[Token | Ending]:
+def read_frames(data: bytes) -> Iterator[Frame]:
     """The whole frames of an answer or of a part of it; WireError for anything else."""
     at = 0
     while at < len(data):
@@ -99,6 +134,8 @@ def read_frames(data: bytes) -> Iterator[Token | Ending]:
         match kind:
             case b"t":
                 yield Token.from_bytes(body)
+            case b"p":
+                yield PromptToken.from_bytes(body)
             case b"e":
                 yield Ending.from_bytes(body)
             case _:

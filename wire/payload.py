@@ -6,10 +6,11 @@ from typing import Annotated, ClassVar
 from wire import limits
 from wire.content import ContentId
 from wire.errors import Malformed
-from wire.schema import Between, Int, Record
+from wire.schema import Between, Int, Omitted, Record
 
 Text = Annotated[str, Between(0, limits.TEXT_BYTES_MAX)]
 Score = Annotated[float, Between(-2, 2)]
+TokenCount = Annotated[int, Between(0, 65_536)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +41,14 @@ class Vectors(Record):
     dimensions: Annotated[int, Between(1, 65_536)]
     rows: Annotated[int, Between(1, limits.PASSAGES_MAX)]
     data: bytes
+    # The number of tokens of each text; empty if the engine does not count them.
+    tokens: Annotated[tuple[TokenCount, ...], Between(0, limits.PASSAGES_MAX), Omitted(())] = ()
 
-    SIZE_BYTES_MAX: ClassVar[int] = limits.PASSAGES_MAX * 4096 * 4 + 1024
+    SIZE_BYTES_MAX: ClassVar[int] = limits.PASSAGES_MAX * (4096 * 4 + 5) + 1024
 
     def check(self) -> None:
+        if len(self.tokens) not in (0, self.rows):
+            raise Malformed(f"{len(self.tokens)} counts of tokens for {self.rows} rows")
         if len(self.data) != 4 * self.dimensions * self.rows:
             raise Malformed(f"{len(self.data)} bytes are not {self.rows} x {self.dimensions}")
 

@@ -31,6 +31,17 @@ class Between:
     high: float
 
 
+@dataclass(frozen=True, slots=True)
+class Omitted:
+    """A field that was added later. It is left out if it has this value, which is its default.
+
+    So older records keep their encoding. A record that contains this value is refused, because one
+    record has one encoding.
+    """
+
+    value: Any
+
+
 Int = Annotated[int, Between(0, 2**62)]
 Name = Annotated[str, Between(1, limits.NAME_BYTES_MAX)]
 Reason = Annotated[str, Between(0, limits.REASON_BYTES_MAX)]
@@ -48,6 +59,7 @@ class _Form:
     read: Callable[[Any, str], Any]
     bound: Callable[[Any, str], None]
     write: Callable[[Any], Any]
+    omitted: Omitted | None = None
 
 
 class Record:
@@ -70,7 +82,12 @@ class Record:
     def to_fields(self) -> dict[str, Any]:
         """The record as an encodable map."""
         forms = _forms(type(self))  # type: ignore[arg-type]
-        return {name: form.write(getattr(self, name)) for name, form in forms.items()}
+        return {
+            name: form.write(value)
+            for name, form in forms.items()
+            for value in [getattr(self, name)]
+            if form.omitted is None or value != form.omitted.value
+        }
 
     @classmethod
     def from_fields(cls, fields: object) -> Self:
@@ -78,10 +95,17 @@ class Record:
         forms = _forms(cls)  # type: ignore[arg-type]
         if not isinstance(fields, dict):
             raise Malformed(f"{cls.__name__} is a map, not {type(fields).__name__}")
-        if fields.keys() != forms.keys():
-            odd = sorted(map(str, fields.keys() ^ forms.keys()))[0]
+        later = {name for name, form in forms.items() if form.omitted is not None}
+        if fields.keys() | later != forms.keys():
+            odd = sorted(map(str, (fields.keys() | later) ^ forms.keys()))[0]
             raise Malformed(f"{cls.__name__} lacks or does not know the field {odd[:40]!r}")
-        return cls(**{name: form.read(fields[name], name) for name, form in forms.items()})
+        found = {
+            name: form.read(fields[name], name) for name, form in forms.items() if name in fields
+        }
+        for name in later & found.keys():
+            if (omitted := forms[name].omitted) is not None and found[name] == omitted.value:
+                raise Malformed(f"{cls.__name__}: {name} is left out if it has its default")
+        return cls(**found)
 
     def to_bytes(self) -> bytes:
         data = pack(self.to_fields())
@@ -110,7 +134,9 @@ def _form(hint: Any, bound: Between) -> _Form:
     origin = get_origin(hint)
     if origin is Annotated:
         base, *extras = get_args(hint)
-        return _form(base, next((e for e in extras if isinstance(e, Between)), bound))
+        form = _form(base, next((e for e in extras if isinstance(e, Between)), bound))
+        omitted = next((e for e in extras if isinstance(e, Omitted)), None)
+        return form if omitted is None else dataclasses.replace(form, omitted=omitted)
     if hint == Parameters:
         return _Form(_read_parameters, _bound_parameters, dict)
     if origin in (Union, types.UnionType):

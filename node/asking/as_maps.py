@@ -86,6 +86,8 @@ def answer_map(answered: Answered) -> dict[str, Any]:
         "route": [leg_map(it) for it in receipts],
         "verdicts": [verdict_map(it) for it in verdicts],
         "verified": sum(it.record.agrees for it in verdicts) >= task.record.checking.needed > 0,
+        "needed": task.record.checking.needed,
+        "price_max": task.record.price_max,
         "attempts": answer.attempts,
         "answered_at_ms": answer.answered_at_ms,
         "duration_ms": answer.duration_ms,

@@ -13,13 +13,23 @@ from pathlib import Path
 import numpy as np
 import trio
 
-from node.engines.interface import Emit, EngineStatistics, Job, Loaded, Output, Part, ready_model
+from node.engines.interface import (
+    TOKEN_COUNTS,
+    Emit,
+    EngineStatistics,
+    Job,
+    Loaded,
+    Output,
+    Part,
+    ready_model,
+)
 from wire.content import ContentId
 from wire.errors import ModelNotLoaded, ModelRefused, Refused, TooSlow
-from wire.generation import Ending, Generation, Token, to_frame
+from wire.generation import Ending, Generation, PromptToken, Token, to_frame
 from wire.model import Manifest
 from wire.operations import COMPLETE, EMBED, GENERATE, NEAREST, streams
 from wire.payload import Texts, Vectors
+from wire.schema import Parameters
 
 ABLE = frozenset({EMBED, COMPLETE, GENERATE})
 TOKENS_MAX = 4096
@@ -66,14 +76,34 @@ def hash_token(model: ContentId, data: bytes, position: int, count: int) -> byte
     token = Token(id=number, text=f"{number:08x} ".encode(), logprob_millionths=None, top=())
     if position < count - 1:
         return to_frame(token)
+    return to_frame(token) + to_frame(_ending(data, count, count * len(token.text)))
+
+
+def hash_nothing(data: bytes, parameters: Parameters) -> bytes:
+    """An answer without tokens: words stand for the prompt's tokens where those are asked for."""
     asked = Generation.from_bytes(data)
-    ending = Ending(
+    told = b""
+    if parameters.get("echo"):
+        pieces = [(it, str(it).encode()) for it in asked.prompt_tokens] or [
+            (number, word.encode()[:256])
+            for number, word in enumerate((asked.prompt or asked.messages).split())
+        ]
+        told = b"".join(
+            to_frame(PromptToken(id=number, text=text, logprob_millionths=None, top=()))
+            for number, text in pieces
+        )
+    return told + to_frame(_ending(data, 0, 0))
+
+
+def _ending(data: bytes, tokens: int, text_bytes: int) -> Ending:
+    asked = Generation.from_bytes(data)
+    words = (asked.prompt or asked.messages).split()
+    return Ending(
         reason="length",
-        prompt_tokens=len((asked.prompt or asked.messages).split()),
-        tokens=count,
-        text_bytes=count * len(token.text),
+        prompt_tokens=len(asked.prompt_tokens or words),
+        tokens=tokens,
+        text_bytes=text_bytes,
     )
-    return to_frame(token) + to_frame(ending)
 
 
 @dataclass(slots=True)
@@ -183,6 +213,8 @@ def _read(job: Job) -> tuple[tuple[str, ...], int]:
         return texts, len(texts)
     if job.operation == GENERATE:
         Generation.from_bytes(job.input)
+        if job.parameters.get("tokens") == 0:
+            return (), 1
     tokens = job.parameters.get("tokens", 16)
     if type(tokens) is not int or not 1 <= tokens <= TOKENS_MAX:
         raise ModelRefused(f"'tokens' is a number from 1 to {TOKENS_MAX}")
@@ -190,6 +222,8 @@ def _read(job: Job) -> tuple[tuple[str, ...], int]:
 
 
 def _answer(ready: Loaded, texts: tuple[str, ...], job: Job, position: int, count: int) -> bytes:
+    if job.operation == GENERATE and job.parameters.get("tokens") == 0:
+        return hash_nothing(job.input, job.parameters)
     if job.operation == GENERATE:
         return hash_token(ready.model, job.input, position, count)
     if not texts:
@@ -219,4 +253,9 @@ def _written(job: Job, pieces: list[bytes]) -> bytes:
     if streams(job.operation):
         return b"".join(pieces)
     dimensions = len(pieces[0]) // 4
-    return Vectors(dimensions=dimensions, rows=len(pieces), data=b"".join(pieces)).to_bytes()
+    counts: tuple[int, ...] = ()
+    if job.parameters.get(TOKEN_COUNTS):
+        counts = tuple(len(it.split()) for it in Texts.from_bytes(job.input).texts)
+    return Vectors(
+        dimensions=dimensions, rows=len(pieces), data=b"".join(pieces), tokens=counts
+    ).to_bytes()

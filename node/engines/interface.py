@@ -21,6 +21,14 @@ from wire.schema import Parameters
 OFFER_TEXTS_MAX = 64
 
 
+# Parameters of `embed`: 1 where texts are JSON arrays of tokens; 1 where their counts are told.
+TOKEN_IDS, TOKEN_COUNTS = "token_ids", "token_counts"
+
+
+# Parameters of `embed`: 1 where texts are JSON arrays of tokens; 1 where their counts are told.
+TOKEN_IDS, TOKEN_COUNTS = "token_ids", "token_counts"
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A piece of an output that is made bit by bit: the `units` after the first `position`."""

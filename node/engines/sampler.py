@@ -3,9 +3,13 @@
 `z` are the model's logits for the token at `position` (0 for the first of the answer), as 64-bit
 floats. Ties always go to the lower token. In this order:
 
-1. Penalties: z[t] -= frequency_penalty * n + presence_penalty, for every token t that the answer
-   has n > 0 times already.
-2. What a schema does not allow becomes minus infinity.
+0. Bias: z[t] += bias[t], for every token that the request gives a bias.
+1. Penalties: where `repetition_penalty` r (1: off) is not 1, every token t of the prompt or of the
+   answer so far has z[t] / r where z[t] > 0, else z[t] * r. Then z[t] -= frequency_penalty * n +
+   presence_penalty, for every token t that the answer has n > 0 times already.
+2. What a schema does not allow becomes minus infinity; and so do the tokens that end an answer
+   while `position` < `min_tokens`, and always where `ignore_eos` is 1; but where nothing else would
+   be left, they stay.
 3. Temperature 0: the greatest z is the token.
 4. Otherwise z /= temperature, and tokens are ranked by z. `top_k` (0: off) keeps the first so many.
    p is the softmax over what is kept. `min_p` (0: off) keeps p >= min_p * the greatest p. `top_p`
@@ -16,13 +20,13 @@ floats. Ties always go to the lower token. In this order:
    with the key SHA-256(seed as 8 little-endian bytes || model id) and the nonce `position` as 12
    little-endian bytes.
 
-A token's log probability is that of step 0: of the model's logits as they are, before penalties.
+A token's log probability is of the model's logits as they are, before any of these steps.
 """
 
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -60,6 +64,11 @@ class Sampling:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     logprobs: int = -1
+    repetition_penalty: float = 1.0
+    min_tokens: int = 0
+    ignore_eos: int = 0
+    # Whether the prompt's tokens are told too.
+    echo: int = 0
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> Self:
@@ -79,7 +88,7 @@ class Sampling:
 
 
 _BOUNDS: dict[str, tuple[float, float]] = {
-    "tokens": (1, TOKENS_MAX),
+    "tokens": (0, TOKENS_MAX),
     "temperature": (0.0, 100.0),
     "top_p": (0.0, 1.0),
     "top_k": (0, 1 << 20),
@@ -88,7 +97,24 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "frequency_penalty": (-2.0, 2.0),
     "presence_penalty": (-2.0, 2.0),
     "logprobs": (-1, limits.LOGPROBS_MAX),
+    "repetition_penalty": (0.01, 100.0),
+    "min_tokens": (0, TOKENS_MAX),
+    "ignore_eos": (0, 1),
+    "echo": (0, 1),
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogitRules:
+    """What one request changes of the model's logits: see steps 0 to 2."""
+
+    bias: Mapping[int, float] = field(default_factory=dict)
+    # The tokens that the prompt has, and those that end an answer.
+    prompt: frozenset[int] = frozenset()
+    ends: frozenset[int] = frozenset()
+
+
+NO_RULES = LogitRules()
 
 
 def choose(
@@ -98,15 +124,18 @@ def choose(
     position: int,
     counts: Mapping[int, int],
     allowed: Any = None,
+    rules: LogitRules = NO_RULES,
 ) -> int:
     """The token at `position`; `counts` are of the answer so far, `allowed` is a mask or None."""
-    z: Floats = np.asarray(logits, np.float64)
+    z: Floats = _ruled(np.asarray(logits, np.float64), sampling, counts, rules)
     if counts and (sampling.frequency_penalty or sampling.presence_penalty):
         z = z.copy()
         for token, count in counts.items():
             z[token] -= sampling.frequency_penalty * count + sampling.presence_penalty
     if allowed is not None:
         z = np.where(allowed, z, -np.inf)
+    if sampling.ignore_eos or position < sampling.min_tokens:
+        z = _going_on(z, rules.ends)
     if sampling.temperature < TEMPERATURE_MIN:
         return int(np.argmax(z))
     z = z / sampling.temperature
@@ -116,6 +145,30 @@ def choose(
     kept = np.sort(kept)
     key = hashlib.sha256(sampling.seed.to_bytes(8, "little") + model).digest()
     return int(kept[np.argmax(z[kept] + noise(key, position, kept))])
+
+
+def _ruled(z: Floats, sampling: Sampling, counts: Mapping[int, int], rules: LogitRules) -> Floats:
+    """Step 0, and the repetition penalty of step 1."""
+    if rules.bias:
+        z = z.copy()
+        for token, bias in rules.bias.items():
+            # Tokens that the model does not have cannot come.
+            if token < len(z):
+                z[token] += bias
+    if sampling.repetition_penalty != 1.0:
+        had = np.array(sorted(rules.prompt | counts.keys()), np.int64)
+        z = z.copy()
+        z[had] = np.where(
+            z[had] > 0, z[had] / sampling.repetition_penalty, z[had] * sampling.repetition_penalty
+        )
+    return z
+
+
+def _going_on(z: Floats, ends: frozenset[int]) -> Floats:
+    """Without the tokens that end an answer, unless nothing else is left."""
+    others = z.copy()
+    others[sorted(ends)] = -np.inf
+    return others if np.any(others > -np.inf) else z
 
 
 def _kept(z: Floats, sampling: Sampling) -> Any:

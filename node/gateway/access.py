@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from node.gateway.asgi import run_asgi
 from node.gateway.browser_policy import ALWAYS, page_access
-from node.gateway.errors import ErrorDetail, fault_of
+from node.gateway.errors import ErrorDetail, body_of, fault_of
 from node.gateway.http_exchange import Exchange, RequestRefused
 from node.gateway.json_body import is_too_deep
 from node.gateway.keys import Keyring
@@ -35,7 +35,7 @@ JSON_BYTES_MAX = 1 << 20
 TENSOR_BYTES_MAX = limits.TENSORS_BYTES_MAX + HEAD_BYTES_MAX + 8
 # Bodies that are in memory, of all requests together.
 BODIES_BYTES_MAX = 256 << 20
-OPEN_PATHS = frozenset({b"/healthz"})
+OPEN_PATHS = frozenset({b"/healthz", b"/health", b"/livez", b"/ready", b"/readyz", b"/version"})
 # Whose tasks those are that came without a key: they belong to the owner of this peer.
 NOBODY = b""
 _HOST = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::\d{1,5})?")
@@ -116,8 +116,8 @@ class AccessMiddleware:
         keys = self.keyring.keys(now_at_s)
         if not keys and self.config.loopback:
             return NOBODY
-        scheme, _, secret = headers.get("authorization", "").partition(" ")
-        key = self.keyring.holder(secret.strip(), now_at_s) if scheme.lower() == "bearer" else None
+        secret = _secret_of(headers)
+        key = self.keyring.holder(secret, now_at_s) if secret else None
         if key is None:
             raise _turned(
                 401,
@@ -213,6 +213,12 @@ class _Reading:
             self.size_bytes = 0
 
 
+def _secret_of(headers: Mapping[str, str]) -> str:
+    """The API key of a request, as OpenAI's clients send it or as Anthropic's do."""
+    scheme, _, secret = headers.get("authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()
+
+
 def _too_large(most: int) -> _Turned:
     return _turned(413, f"a body has at most {most} bytes here", "body_too_large")
 
@@ -242,8 +248,9 @@ def _is_host(text: str, config: GatewayConfig) -> bool:
 
 
 async def _refuse(exchange: Exchange, fault: ErrorDetail) -> None:
+    path = exchange.request.head.target.partition(b"?")[0].decode("latin-1")
     headers = {"content-type": "application/json", **fault.all_headers}
     if fault.status == 401:
         headers["www-authenticate"] = "Bearer"
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await exchange.respond(fault.status, raw, json.dumps(fault.body).encode())
+    await exchange.respond(fault.status, raw, json.dumps(body_of(fault, path)).encode())

@@ -9,18 +9,25 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from node.gateway.access import AccessMiddleware
+from node.gateway.access import OPEN_PATHS, AccessMiddleware
+from node.gateway.anthropic_api import messages_router
 from node.gateway.chat import chat_router
 from node.gateway.completions import completions_router
 from node.gateway.embeddings import embeddings_router
-from node.gateway.errors import TYPES, ErrorDetail, HttpError, fault_of
+from node.gateway.errors import TYPES, ErrorDetail, HttpError, body_of, fault_of
+from node.gateway.front import Front
+from node.gateway.health import health_router
 from node.gateway.infer import infer_router
 from node.gateway.json_body import words_of
 from node.gateway.keys import Keyring, keys_file
 from node.gateway.models_api import listing_router
-from node.gateway.requests import InferRequest
+from node.gateway.ollama_api import ollama_router
+from node.gateway.requests import FIELD_FAULT, InferRequest
+from node.gateway.rerank import rerank_router
+from node.gateway.responses_api import responses_router
 from node.gateway.task_service import TaskService
 from node.gateway.tasks_api import native_router
+from node.gateway.tokenize import tokenize_router
 from node.gateway_config import GatewayConfig
 from node.peer import Node
 from wire.errors import BatonError
@@ -46,39 +53,61 @@ def gateway_app(node: Node, config: GatewayConfig) -> AccessMiddleware:
         embeddings_router,
         infer_router,
         native_router,
+        health_router,
+        messages_router,
+        responses_router,
+        ollama_router,
+        rerank_router,
+        tokenize_router,
     ):
         app.include_router(make(service))
     app.router.redirect_slashes = False
     _handle(app, HttpError, lambda error: error.fault)
     _handle(app, BatonError, fault_of)
-    _handle(app, HTTPException, _of_framework)
+    _handle(app, HTTPException, lambda error: _of_framework(app, error))
     _handle(app, RequestValidationError, _of_validation)
     _handle(app, Exception, lambda _: BUG)
     _document(app, config)
-    return AccessMiddleware(app, config, keyring)
+    front = Front(app, node.dependencies.environment)
+    return AccessMiddleware(front, config, keyring)
 
 
 def _handle(app: FastAPI, kind: type[E], fault_of_one: Callable[[E], ErrorDetail]) -> None:
-    async def handler(_: Request, error: Exception) -> Response:
+    async def handler(request: Request, error: Exception) -> Response:
         assert isinstance(error, kind)
         fault = fault_of_one(error)
         headers = fault.all_headers
         if isinstance(error, HTTPException) and error.headers:
             headers |= dict(error.headers)
-        return JSONResponse(fault.body, fault.status, headers)
+        return JSONResponse(body_of(fault, request.url.path), fault.status, headers)
 
     known: Callable[[Request, Exception], Awaitable[Response]] = handler
     app.add_exception_handler(kind, known)
 
 
-def _of_framework(error: HTTPException) -> ErrorDetail:
+def _of_framework(app: FastAPI, error: HTTPException) -> ErrorDetail:
     status = error.status_code if error.status_code in TYPES else 400
     code = {404: "not_found", 405: "method_not_allowed"}.get(status, "invalid_request")
-    return ErrorDetail(status=status, message=str(error.detail), code=code)
+    message = str(error.detail)
+    if status == 404:
+        there = ", ".join(sorted(app.openapi()["paths"]))
+        message = f"there is nothing at this path; there are: {there}"
+    elif status == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        message = f"this path is asked for with {allowed}"
+    return ErrorDetail(status=status, message=message, code=code)
 
 
 def _of_validation(error: RequestValidationError) -> ErrorDetail:
-    message, param = words_of(error.errors())
+    problems = error.errors()
+    if any(it["type"] == "json_invalid" for it in problems):
+        return ErrorDetail(status=400, message="the body is no JSON", code="invalid_json")
+    if isinstance(error.body, bytes):
+        message = "the body is not JSON: send it with content-type: application/json"
+        return ErrorDetail(status=400, message=message, param="content-type", code="invalid_json")
+    message, param = words_of(problems, error.body)
+    if any(it["type"] == FIELD_FAULT for it in problems):
+        return ErrorDetail(status=400, message=message, param=param, code="unknown_parameter")
     return ErrorDetail(status=400, message=message, param=param, code="invalid_value")
 
 
@@ -97,4 +126,5 @@ def _document(app: FastAPI, config: GatewayConfig) -> None:
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     # Without keys only where nobody but this machine's own programs comes in.
     document["security"] = [{"key": []}, *([{}] if config.loopback else [])]
-    document["paths"]["/healthz"]["get"]["security"] = []
+    for path in OPEN_PATHS:
+        document["paths"][path.decode()]["get"]["security"] = []

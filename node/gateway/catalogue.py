@@ -37,6 +37,11 @@ class CatalogueRow:
     loaded_share: float | None = None
 
 
+def fingerprint_of(row: CatalogueRow, manifest: Manifest | None) -> str:
+    """Which numbers an answer rests on: the model's id, and the precision it is defined in."""
+    return f"{row.id.short}-{manifest.profile if manifest is not None else 'unknown'}"
+
+
 def meanings(
     offered: Mapping[str, Collection[ContentId]],
     own: Mapping[str, ContentId],
@@ -69,6 +74,8 @@ class Catalogue:
     _rows: dict[str, CatalogueRow] = field(default_factory=dict)
     _names: dict[str, ContentId] = field(default_factory=dict)
     _meant: Mapping[str, ContentId] = field(default_factory=dict)
+    # When each model was first heard of here, by the wall clock.
+    _since_wall_s: dict[ContentId, int] = field(default_factory=dict)
     _read_at_s: float = float("-inf")
     _manifests: Latest[ContentId, Manifest] = field(default_factory=lambda: Latest(MANIFESTS_MAX))
 
@@ -92,6 +99,11 @@ class Catalogue:
         elif (model := self._names.get(name)) is not None:
             return CatalogueRow(model, name, ())
         raise not_found(self._unknown(name), param="model", code="model_not_found")
+
+    def since_wall_s(self, row: CatalogueRow) -> int:
+        """When a model was first heard of here."""
+        wall_s = self.node.dependencies.environment.wall_s()
+        return self._since_wall_s.get(row.id, int(wall_s))
 
     async def check_does(self, row: CatalogueRow, operation: str) -> None:
         """HttpError unless the model does this, as far as its manifest can be had."""
@@ -145,6 +157,8 @@ class Catalogue:
                     offered.setdefault(offer.name, set()).add(offer.model)
         self._meant = meanings(offered, self._names, self._meant)
         called = {model: name for name, model in self._meant.items()}
+        wall_s = int(node.dependencies.environment.wall_s())
+        self._since_wall_s = {it: self._since_wall_s.get(it, wall_s) for it in holders}
         self._rows = {}
         for model, peers in holders.items():
             name = called.get(model, str(model))

@@ -6,14 +6,15 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from node.gateway.catalogue import fingerprint_of
 from node.gateway.generating import Choice, GenerationTasks
 from node.gateway.openapi import answers
 from node.gateway.reading import Fresh, Reader
 from node.gateway.requests import ChatRequest
 from node.gateway.responses import ChatCompletion, ErrorResponse
-from node.gateway.sampling import chat_input, offered_tools, stages_of
+from node.gateway.sampling import chat_input, must_call, offered_tools, stages_of, tokens_of
 from node.gateway.task_service import TaskService
-from node.gateway.tool_calls import ToolCall, ToolGate
+from node.gateway.tool_calls import CALLS_MAX, ToolCall, ToolGate, is_whole
 from wire.generation import Alternative, Token
 from wire.operations import GENERATE
 
@@ -27,10 +28,17 @@ class ChatForm:
 
     tools: frozenset[str]
     logprobs: bool
+    # The whole answer has to be a call; at most so many; told as `function_call`.
+    forced: bool = False
+    calls_max: int = CALLS_MAX
+    legacy: bool = False
     whole_object: str = "chat.completion"
     piece_object: str = "chat.completion.chunk"
     id_prefix: str = "chatcmpl"
     _gates: dict[int, ToolGate] = field(default_factory=dict)
+
+    def waits(self, choice: Choice) -> bool:
+        return False
 
     def opening(self, choice: Choice) -> dict[str, Any]:
         delta = {"role": "assistant", "content": "", "refusal": None}
@@ -45,33 +53,46 @@ class ChatForm:
 
     def ending(self, choice: Choice) -> list[dict[str, Any]]:
         found = []
-        rest, calls = self._gate(choice).end()
+        rest, calls, reason = self._end(choice)
         if rest:
             found.append(self._piece(choice, {"content": rest}, None))
-        if calls:
-            told = [{"index": at, **it} for at, it in enumerate(_calls(choice, calls))]
+        if calls and self.legacy:
+            found.append(self._piece(choice, {"function_call": calls[0]["function"]}, None))
+        elif calls:
+            told = [{"index": at, **it} for at, it in enumerate(calls)]
             found.append(self._piece(choice, {"tool_calls": told}, None))
         last = self._piece(choice, {}, None)
-        last["finish_reason"] = "tool_calls" if calls else choice.reader.reason
+        last |= {"finish_reason": reason, "stop_reason": choice.reader.stop_sequence}
         return [*found, last]
 
     def whole(self, choice: Choice, fresh: Fresh) -> dict[str, Any]:
-        gate = self._gate(choice)
-        text = gate.feed(fresh.text) if self.tools else fresh.text
-        rest, calls = gate.end()
+        text = self._gate(choice).feed(fresh.text) if self.tools else fresh.text
+        rest, calls, reason = self._end(choice)
         content = text + rest
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-        if calls:
-            message |= {"content": content or None, "tool_calls": _calls(choice, calls)}
+        if calls and self.legacy:
+            message |= {"content": content or None, "function_call": calls[0]["function"]}
+        elif calls:
+            message |= {"content": content or None, "tool_calls": calls}
         return {
             "index": choice.index,
             "message": message,
             "logprobs": logprobs_of(fresh.tokens) if self.logprobs else None,
-            "finish_reason": "tool_calls" if calls else choice.reader.reason,
+            "finish_reason": reason,
+            "stop_reason": choice.reader.stop_sequence,
         }
 
+    def _end(self, choice: Choice) -> tuple[str, list[dict[str, Any]], str]:
+        """The text that is left, the calls, and why the choice ended."""
+        cut = choice.reader.reason == "length"
+        rest, calls = self._gate(choice).end(cut=cut)
+        told = _calls(choice, calls[: self.calls_max])
+        if not calls or (cut and not is_whole(calls[-1])):
+            return rest, told, choice.reader.reason
+        return rest, told, "function_call" if self.legacy else "tool_calls"
+
     def _gate(self, choice: Choice) -> ToolGate:
-        return self._gates.setdefault(choice.index, ToolGate(self.tools))
+        return self._gates.setdefault(choice.index, ToolGate(self.tools, self.forced))
 
     def _piece(
         self, choice: Choice, delta: dict[str, Any], logprobs: dict[str, Any] | None
@@ -133,24 +154,32 @@ def chat_router(service: TaskService) -> APIRouter:
         Headers: `x-baton-verdicts: 2/3` has the answer checked by others before it is told as
         final; `x-baton-deadline` is how many seconds it may take.
         """
-        terms = service.terms(request)
-        row = service.catalogue.find(asked.model)
-        await service.catalogue.check_does(row, GENERATE)
-        data = chat_input(asked)
-        logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
-        tokens = asked.max_completion_tokens or asked.max_tokens
-        stages = stages_of(asked, row.id, tokens, logprobs, service.node.dependencies.environment)
-        stops = tuple(it.encode(errors="replace") for it in asked.stops)
-        tools = frozenset(it["function"]["name"] for it in offered_tools(asked))
-        generating = GenerationTasks(
-            service,
-            asked.model,
-            ChatForm(tools, bool(asked.logprobs)),
-            [
-                Choice(index, terms.request(stage, data), Reader(stops))
-                for index, stage in enumerate(stages)
-            ],
-        )
+        generating = await chat_tasks(service, asked, request)
         return await generating.respond(asked)
 
     return router
+
+
+async def chat_tasks(service: TaskService, asked: ChatRequest, request: Request) -> GenerationTasks:
+    """The choices of a chat, not begun yet: what every dialect of a conversation comes to."""
+    terms = service.terms(request)
+    row = service.catalogue.find(asked.model)
+    await service.catalogue.check_does(row, GENERATE)
+    manifest = await service.catalogue.manifest(row)
+    data = chat_input(asked)
+    logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
+    tokens = tokens_of(asked.max_completion_tokens or asked.max_tokens, manifest)
+    stages = stages_of(asked, row.id, tokens, logprobs, service.node.dependencies.environment)
+    stops = tuple(it.encode(errors="replace") for it in asked.stops)
+    form = ChatForm(
+        frozenset(it["function"]["name"] for it in offered_tools(asked)),
+        bool(asked.logprobs),
+        forced=must_call(asked),
+        calls_max=1 if asked.functions or asked.parallel_tool_calls is False else CALLS_MAX,
+        legacy=bool(asked.functions),
+    )
+    choices = [
+        Choice(index, terms.request(stage, data), Reader(stops, least=asked.min_tokens or 0))
+        for index, stage in enumerate(stages)
+    ]
+    return GenerationTasks(service, asked.model, form, choices, fingerprint_of(row, manifest))

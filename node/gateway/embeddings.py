@@ -1,6 +1,7 @@
 """POST /v1/embeddings."""
 
 import base64
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -8,17 +9,20 @@ import numpy as np
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from node.engines.interface import TOKEN_COUNTS, TOKEN_IDS
 from node.gateway.errors import ErrorDetail, HttpError, bad
 from node.gateway.gather import Finished, all_done, headers_of, ids_of
 from node.gateway.openapi import answers
 from node.gateway.requests import EmbeddingsRequest
 from node.gateway.responses import Embeddings, ErrorResponse
-from node.gateway.task_service import TaskService
+from node.gateway.task_service import TaskService, Terms
 from wire import limits
+from wire.content import ContentId
 from wire.errors import WireError
 from wire.kinds import Role
 from wire.operations import EMBED
 from wire.payload import Texts, Vectors
+from wire.schema import Scalar
 from wire.task import Stage
 
 # Of one task: what is small travels with the offer.
@@ -36,16 +40,13 @@ def embeddings_router(service: TaskService) -> APIRouter:
     async def create(asked: EmbeddingsRequest, request: Request) -> Response:
         """Vectors of texts. `dimensions` is refused unless it is what the model gives.
 
-        Peers do not say how many tokens the texts had: `usage` is 0.
+        A text may be given as the model's own tokens.
         """
         terms = service.terms(request)
         row = service.catalogue.find(asked.model)
         await service.catalogue.check_does(row, EMBED)
-        texts = [asked.input] if isinstance(asked.input, str) else asked.input
-        stage = Stage(role=Role.INFER, operation=EMBED, model=row.id, parameters={})
-        requests = [terms.request(stage, it) for it in _inputs(texts)]
-        finished = await all_done(service, requests)
-        rows = _rows(finished)
+        finished = await embedded(service, terms, row.id, inputs_of(asked.input))
+        rows, texts = rows_of(finished), inputs_of(asked.input)
         if len(rows) != len(texts):
             raise _malformed()
         if asked.dimensions is not None and asked.dimensions != rows.shape[1]:
@@ -61,12 +62,44 @@ def embeddings_router(service: TaskService) -> APIRouter:
                 {"object": "embedding", "index": at, "embedding": _told(it, asked)}
                 for at, it in enumerate(rows)
             ],
-            "usage": {"prompt_tokens": 0, "total_tokens": 0},
+            "usage": usage_of(finished),
             "x_baton": ids_of(finished),
         }
         return JSONResponse(body, headers=headers_of(finished))
 
     return router
+
+
+def inputs_of(
+    asked: str | list[str] | list[int] | list[list[int]],
+) -> list[str] | list[list[int]]:
+    """Each input, as text or as tokens."""
+    if isinstance(asked, str):
+        return [asked]
+    if asked and isinstance(asked[0], int):
+        return [[it for it in asked if isinstance(it, int)]]
+    if asked and isinstance(asked[0], list):
+        return [it for it in asked if isinstance(it, list)]
+    return [it for it in asked if isinstance(it, str)]
+
+
+async def embedded(
+    service: TaskService, terms: Terms, model: ContentId, inputs: list[str] | list[list[int]]
+) -> list[Finished]:
+    """The vectors of texts, as several tasks have them; HttpError if one fails."""
+    parameters: dict[str, Scalar] = {TOKEN_COUNTS: 1}
+    texts = [it if isinstance(it, str) else json.dumps(it) for it in inputs]
+    if not isinstance(inputs[0], str):
+        parameters[TOKEN_IDS] = 1
+    stage = Stage(role=Role.INFER, operation=EMBED, model=model, parameters=parameters)
+    requests = [terms.request(stage, it) for it in _inputs(texts)]
+    return await all_done(service, requests)
+
+
+def usage_of(finished: Sequence[Finished]) -> dict[str, int]:
+    """How many tokens the texts had, of peers that say so."""
+    tokens = sum(sum(Vectors.from_bytes(it.answered.output).tokens) for it in finished)
+    return {"prompt_tokens": tokens, "total_tokens": tokens}
 
 
 def _inputs(texts: Sequence[str]) -> Iterator[bytes]:
@@ -100,7 +133,7 @@ def _input(batch: Sequence[str]) -> bytes:
         raise bad(str(error), param="input") from error
 
 
-def _rows(finished: Sequence[Finished]) -> "np.ndarray[Any, Any]":
+def rows_of(finished: Sequence[Finished]) -> "np.ndarray[Any, Any]":
     parts = []
     for leg in finished:
         try:

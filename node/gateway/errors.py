@@ -1,5 +1,6 @@
 """Errors as OpenAI's clients know them: a status, and `{"error": {message, type, param, code}}`."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
@@ -61,6 +62,14 @@ class ErrorDetail:
         return found
 
 
+CONTEXT_WORDS = re.compile(r"the prompt has \d+ tokens; the context has|a prompt of \d+ tokens")
+
+
+def code_of(message: str, otherwise: str) -> str:
+    """OpenAI's code for what a peer says in words."""
+    return "context_length_exceeded" if CONTEXT_WORDS.search(message) else otherwise
+
+
 class HttpError(HTTPException):
     """A request that is answered with a fault."""
 
@@ -107,5 +116,17 @@ def detail_of(
     if retry_after_s is None and follows.status == 503:
         retry_after_s = RETRY_AFTER_S
     return ErrorDetail(
-        status=follows.status, message=message, code=follows.code, retry_after_s=retry_after_s
+        status=follows.status,
+        message=message,
+        code=code_of(message, follows.code),
+        retry_after_s=retry_after_s,
     )
+
+
+def body_of(fault: ErrorDetail, path: str) -> dict[str, Any]:
+    """A fault in the shape that the clients of an endpoint know."""
+    if path.startswith("/api/"):
+        return {"error": fault.body["error"]["message"]}
+    if path.startswith("/v1/messages"):
+        return {"type": "error", **fault.body}
+    return fault.body

@@ -68,6 +68,10 @@ class Form(Protocol):
     piece_object: str
     id_prefix: str
 
+    def waits(self, choice: Choice) -> bool:
+        """Whether nothing of a choice is told before all of it is there."""
+        ...
+
     def opening(self, choice: Choice) -> dict[str, Any] | None: ...
 
     def delta(self, choice: Choice, fresh: Fresh) -> dict[str, Any] | None: ...
@@ -85,17 +89,28 @@ class GenerationTasks:
     model: str
     form: Form
     choices: Sequence[Choice]
+    # Which model of which precision answers.
+    fingerprint: str | None = None
+    created: int = field(init=False)
     changed: trio.Event = field(default_factory=trio.Event)
+
+    def __post_init__(self) -> None:
+        self.created = int(self.service.node.dependencies.environment.wall_s())
 
     async def respond(self, asked: SamplingFields) -> Response:
         """The answer as it was asked for: streamed, or whole."""
         if not asked.stream:
             return await self.answer()
         options = asked.stream_options
-        return TokenStream(self, with_usage=options is not None and bool(options.include_usage))
+        with_usage = options is not None and bool(options.include_usage)
+        return TokenStream(self, OpenAIFraming(with_usage))
 
     async def answer(self) -> Response:
         """All choices, whole; HttpError if one of them failed."""
+        return JSONResponse(await self.answer_map(), headers=headers_of(self.choices))
+
+    async def answer_map(self) -> dict[str, Any]:
+        """As `answer`, as a map."""
         async with trio.open_nursery() as nursery:
             for choice in self.choices:
                 nursery.start_soon(self._run, choice, nursery.cancel_scope)
@@ -106,7 +121,7 @@ class GenerationTasks:
         body["choices"] = [self.form.whole(it, it.reader.fresh()) for it in self.choices]
         body["usage"] = self.usage()
         body["x_baton"] = baton_of(self.choices)
-        return JSONResponse(body, headers=headers_of(self.choices))
+        return body
 
     async def run_all(self, nursery: trio.Nursery) -> None:
         for choice in self.choices:
@@ -141,8 +156,9 @@ class GenerationTasks:
         return {
             "id": f"{self.form.id_prefix}-{task}",
             "object": kind,
-            "created": int(self.service.node.dependencies.environment.wall_s()),
+            "created": self.created,
             "model": self.model,
+            "system_fingerprint": self.fingerprint,
         }
 
     def usage(self) -> dict[str, int]:
@@ -161,6 +177,38 @@ class GenerationTasks:
         }
 
 
+class Framing(Protocol):
+    """How a stream's chunks, as OpenAI words them, are written down."""
+
+    @property
+    def media_type(self) -> str: ...
+
+    def piece(self, chunk: dict[str, Any]) -> bytes: ...
+
+    def last(self, usage: dict[str, Any]) -> bytes:
+        """What comes after all choices have ended; `usage` is a chunk that has it."""
+        ...
+
+    def fault(self, detail: ErrorDetail) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIFraming:
+    """Server-sent events as OpenAI's clients read them."""
+
+    with_usage: bool
+    media_type: str = "text/event-stream; charset=utf-8"
+
+    def piece(self, chunk: dict[str, Any]) -> bytes:
+        return event_of(chunk | {"usage": None} if self.with_usage else chunk)
+
+    def last(self, usage: dict[str, Any]) -> bytes:
+        return (event_of(usage) if self.with_usage else b"") + b"data: [DONE]\n\n"
+
+    def fault(self, detail: ErrorDetail) -> bytes:
+        return event_of(detail.body)
+
+
 class TokenStream(Response):
     """Server-sent events: pieces as they come, how each choice ended, usage if wanted, `[DONE]`.
 
@@ -170,10 +218,10 @@ class TokenStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, generating: GenerationTasks, *, with_usage: bool) -> None:
+    def __init__(self, generating: GenerationTasks, framing: Framing) -> None:
         super().__init__()
         self.generating = generating
-        self.with_usage = with_usage
+        self.framing = framing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         fault: ErrorDetail | None = None
@@ -197,24 +245,24 @@ class TokenStream(Response):
                 started = True
                 await self._start(send)
             if pieces:
-                await _say(send, b"".join(map(_event, pieces)))
+                await _say(send, b"".join(map(self.framing.piece, pieces)))
             if fault is not None:
-                await _say(send, _event(fault.body), more=False)
+                await _say(send, self.framing.fault(fault), more=False)
                 return None
             if not pieces:
                 await changed.wait()
-        last = b""
-        if self.with_usage:
-            chunk = self.generating.head(self.generating.form.piece_object)
-            chunk |= {"choices": [], "usage": self.generating.usage()}
-            last = _event(chunk | {"x_baton": baton_of(choices)})
-        await _say(send, last + b"data: [DONE]\n\n", more=False)
+        chunk = self.generating.head(self.generating.form.piece_object)
+        chunk |= {"choices": [], "usage": self.generating.usage()}
+        last = self.framing.last(chunk | {"x_baton": baton_of(choices)})
+        await _say(send, last, more=False)
         return None
 
     def _pieces(self, choice: Choice) -> list[dict[str, Any]]:
         """The chunks that one choice has for the client by now."""
         form, found = self.generating.form, []
         if choice.closed or choice.fault is not None:
+            return []
+        if form.waits(choice) and choice.answered is None:
             return []
         fresh = choice.reader.fresh()
         if choice.reader.contradicted:
@@ -237,13 +285,11 @@ class TokenStream(Response):
     def _chunk(self, worded: Mapping[str, Any]) -> dict[str, Any]:
         chunk = self.generating.head(self.generating.form.piece_object)
         chunk["choices"] = [worded]
-        if self.with_usage:
-            chunk["usage"] = None
         return chunk
 
     async def _start(self, send: Send) -> None:
         headers = headers_of(self.generating.choices)
-        headers |= {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store"}
+        headers |= {"content-type": self.framing.media_type, "cache-control": "no-store"}
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": raw})
 
@@ -252,7 +298,8 @@ async def _say(send: Send, data: bytes, *, more: bool = True) -> None:
     await send({"type": "http.response.body", "body": data, "more_body": more})
 
 
-def _event(chunk: Mapping[str, Any]) -> bytes:
+def event_of(chunk: Mapping[str, Any]) -> bytes:
+    """A server-sent event without a name."""
     return b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
 
 

@@ -96,10 +96,12 @@ async def _read(
     """The model and the tensors a client sent, in whichever form."""
     data = await request.body()
     if sent == "application/json":
+        body = json_body_of(data)
         try:
-            asked = InferRequest.model_validate(json_body_of(data))
+            asked = InferRequest.model_validate(body)
         except ValidationError as error:
-            message, param = words_of(error.errors())
+            placed = [{**it, "loc": ("body", *it["loc"])} for it in error.errors()]
+            message, param = words_of(placed, body)
             raise bad(message, param=param) from error
         return asked.model, [from_json(it) for it in asked.inputs]
     if sent not in (NPY_TYPE, SAFETENSORS_TYPE):

@@ -1,4 +1,4 @@
-"""GET /v1/models, and whether the gateway is well."""
+"""GET /v1/models."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from node.gateway.catalogue import CatalogueRow
 from node.gateway.openapi import answers
-from node.gateway.responses import Health, ModelList, ModelRow
+from node.gateway.responses import ModelList, ModelRow
 from node.gateway.task_service import TaskService
 
 
@@ -20,7 +20,12 @@ def listing_router(service: TaskService) -> APIRouter:
     async def models() -> Response:
         """The models that peers known here run now, and those that this one is loading."""
         rows = sorted(service.catalogue.rows(), key=lambda it: it.name)
-        return JSONResponse({"object": "list", "data": [_row(it) for it in rows]})
+        return JSONResponse(
+            {
+                "object": "list",
+                "data": [_row(it, service.catalogue.since_wall_s(it)) for it in rows],
+            }
+        )
 
     @router.get(
         "/v1/models/{model:path}",
@@ -31,7 +36,7 @@ def listing_router(service: TaskService) -> APIRouter:
     async def model(model: str) -> Response:
         """One model, by its name or its content id, with what its manifest says of it."""
         row = service.catalogue.find(model)
-        told = _row(row)
+        told = _row(row, service.catalogue.since_wall_s(row))
         manifest = await service.catalogue.manifest(row)
         if manifest is not None:
             told["x_baton"] |= {
@@ -45,17 +50,6 @@ def listing_router(service: TaskService) -> APIRouter:
             }
         return JSONResponse(told)
 
-    @router.get("/healthz", responses=answers(Health), operation_id="health", tags=["Baton"])
-    async def health() -> Response:
-        """That this peer is up, and how many others it is connected to."""
-        _, connected = service.node.peers.answered_last_minute()
-        told = {
-            "status": "ok",
-            "peers": connected,
-            "tasks_under_way": service.node.tasks.statistics().under_way,
-        }
-        return JSONResponse(told)
-
     return router
 
 
@@ -65,12 +59,11 @@ def _state(row: CatalogueRow) -> dict[str, Any]:
     return {"state": "loading", "loaded_share": round(row.loaded_share, 2)}
 
 
-def _row(row: CatalogueRow) -> dict[str, Any]:
+def _row(row: CatalogueRow, created: int) -> dict[str, Any]:
     return {
         "id": row.name,
         "object": "model",
-        # Models have no date of birth; clients want a number.
-        "created": 0,
+        "created": created,
         "owned_by": "baton",
         "x_baton": {"model": str(row.id), "peers": len(row.holders), **_state(row)},
     }

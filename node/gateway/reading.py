@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from wire.errors import Malformed, WireError
-from wire.generation import Ending, Token, read_frames
+from wire.generation import Ending, PromptToken, Token, read_frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,10 @@ class Reader:
     """One answer as it comes. `stops` are never shown, nor what follows them."""
 
     stops: Sequence[bytes] = ()
+    # Before so many tokens no stop sequence counts.
+    least: int = 0
+    # The tokens of the prompt, where they are told: with the whole answer.
+    prompt: tuple[PromptToken, ...] = ()
     _phase: Phase | Ending = Phase.READING
     # Whether what was shown is right, for all that is known.
     _trust: Trust = Trust.SOUND
@@ -109,7 +113,8 @@ class Reader:
         if not frames or not isinstance(frames[-1], Ending):
             raise Malformed("a generation without its ending")
         tokens = [it for it in frames[:-1] if isinstance(it, Token)]
-        if len(tokens) != len(frames) - 1 or not tokens:
+        self.prompt = tuple(it for it in frames[:-1] if isinstance(it, PromptToken))
+        if len(tokens) + len(self.prompt) != len(frames) - 1:
             raise Malformed("a generation has tokens and one ending")
         if tokens != self._tokens:
             self.restart(0)
@@ -140,6 +145,14 @@ class Reader:
         # That tools are called whoever reads the calls finds out; those it cannot read are text.
         return "length" if self.ending.reason == "length" and not self.stopped else "stop"
 
+    @property
+    def stop_sequence(self) -> str | None:
+        """The stop sequence that ended it, if one did."""
+        if self._stop_at is None:
+            return None
+        found = next((it for it in self.stops if self._text.startswith(it, self._stop_at)), b"")
+        return found.decode(errors="replace")
+
     def _append(self, tokens: Sequence[Token]) -> None:
         for token in tokens:
             self._starts.append(len(self._text))
@@ -156,9 +169,14 @@ class Reader:
         """Look in what is new for the stop sequence that is complete first."""
         if self._stop_at is not None or not self.stops:
             return
-        overlap = max(map(len, self.stops)) - 1
-        begin = max(0, self._searched - overlap)
-        found = [(at + len(it), at) for it in self.stops if (at := self._text.find(it, begin)) >= 0]
+        if len(self._starts) <= self.least:
+            return
+        # A sequence counts that ends in the token of that number, or later.
+        free = self._starts[self.least]
+        begins = {it: max(0, max(self._searched, free) - len(it) + 1) for it in self.stops}
+        found = [
+            (at + len(it), at) for it in self.stops if (at := self._text.find(it, begins[it])) >= 0
+        ]
         self._searched = len(self._text)
         if found:
             self._stop_at = min(found)[1]

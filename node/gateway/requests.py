@@ -1,17 +1,22 @@
 """What clients send, as OpenAI documents it: read strictly, so that no value is guessed at.
 
-Fields that are not listed are let go, as OpenAI's own clients send more with every release.
+What becomes of fields that are not listed `node.gateway.fields` says, and the OpenAPI document.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema, PydanticCustomError
 
+from node.gateway.fields import fault_of_field, table_of
 from node.gateway_config import VERDICTS_PATTERN
 from wire import limits
 
 TOKENS_MAX = 1 << 20
-CHOICES_MAX = 8
+CHOICES_MAX = 16
+BIASES_MAX = 1024
+# What a field's fault is called where pydantic tells of it; its name is in the context.
+FIELD_FAULT = "field"
 STOPS_MAX = 4
 INPUTS_MAX = 2048
 
@@ -19,7 +24,11 @@ Text = Annotated[str, Field(max_length=limits.PROMPT_BYTES_MAX)]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 Stops = Annotated[list[Stop], Field(max_length=STOPS_MAX)]
-Probability = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1, max_length=16_384)]
+BiasedToken = Annotated[str, Field(pattern=r"^\d{1,9}$")]
+Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
 
 
@@ -27,6 +36,35 @@ class RequestBody(BaseModel):
     """Base of every request: values are of the very type that is documented."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_fields(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            done = [it.alias or name for name, it in cls.model_fields.items()]
+            for name, given in value.items():
+                fault = fault_of_field(cls.__name__, done, name, given)
+                if fault is not None:
+                    raise PydanticCustomError(
+                        FIELD_FAULT, "{words}", {"words": fault, "field": name}
+                    )
+        return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        found = handler(core_schema)
+        schema = handler.resolve_ref_schema(found)
+        table = table_of(cls.__name__)
+        ignored = {it: {"description": "Ignored: it changes nothing."} for it in table.ignored}
+        refused = {
+            name: {"description": f"Not done: {it.why}.", "enum": [None, *it.harmless]}
+            for name, it in table.refused.items()
+        }
+        schema["properties"] = {**schema.get("properties", {}), **ignored, **refused}
+        schema["additionalProperties"] = False
+        return found
 
 
 class StreamOptions(RequestBody):
@@ -39,11 +77,15 @@ class SamplingFields(RequestBody):
     model: Name
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Probability | None = None
-    top_k: Annotated[int, Field(ge=0, le=1 << 20)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=1 << 20)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=TOKENS_MAX)] | None = None
+    ignore_eos: bool | None = None
+    logit_bias: Annotated[dict[BiasedToken, Bias], Field(max_length=BIASES_MAX)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=TOKENS_MAX)] | None = None
     n: Annotated[int, Field(ge=1, le=CHOICES_MAX)] | None = None
     stop: Stop | Stops | None = None
@@ -77,12 +119,20 @@ class Called(RequestBody):
     function: CalledFunction
 
 
+class LegacyCall(RequestBody):
+    """A call as it was told before there were tools."""
+
+    name: Name
+    arguments: Text
+
+
 class ChatMessage(RequestBody):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Text | Annotated[list[TextPart], Field(max_length=1024)] | None = None
     name: Name | None = None
     tool_calls: Annotated[list[Called], Field(max_length=128)] | None = None
     tool_call_id: Annotated[str, Field(max_length=256)] | None = None
+    function_call: LegacyCall | None = None
 
 
 class Function(RequestBody):
@@ -139,12 +189,22 @@ class ChatRequest(SamplingFields):
     response_format: Format | None = None
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    functions: Annotated[list[Function], Field(max_length=128)] | None = None
+    function_call: Literal["none", "auto"] | NamedFunction | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=64)] | None = None
 
 
 class CompletionRequest(SamplingFields):
-    """POST /v1/completions. A prompt is text, or a list of one: tokens are each model's own."""
+    """POST /v1/completions. A prompt is text or the model's own tokens, or a list of such."""
 
-    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=CHOICES_MAX)]
+    prompt: (
+        Text
+        | Annotated[list[Text], Field(min_length=1, max_length=CHOICES_MAX)]
+        | TokenIds
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=CHOICES_MAX)]
+    )
+    max_tokens: Annotated[int, Field(ge=0, le=TOKENS_MAX)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=limits.LOGPROBS_MAX)] | None = None
     echo: bool | None = None
 
@@ -153,7 +213,12 @@ class EmbeddingsRequest(RequestBody):
     """POST /v1/embeddings."""
 
     model: Name
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=INPUTS_MAX)]
+    input: (
+        Text
+        | Annotated[list[Text], Field(min_length=1, max_length=INPUTS_MAX)]
+        | TokenIds
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=INPUTS_MAX)]
+    )
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
 

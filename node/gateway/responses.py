@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-Finish = Literal["stop", "length", "tool_calls"]
+Finish = Literal["stop", "length", "tool_calls", "function_call"]
 
 
 class ErrorBody(BaseModel):
@@ -63,6 +63,7 @@ class AssistantMessage(BaseModel):
     content: str | None
     refusal: str | None
     tool_calls: list[ToolCallItem] | None = None
+    function_call: FunctionCall | None = None
 
 
 class ChatChoice(BaseModel):
@@ -70,6 +71,8 @@ class ChatChoice(BaseModel):
     message: AssistantMessage
     logprobs: Logprobs | None
     finish_reason: Finish
+    # The stop sequence that ended it.
+    stop_reason: str | None = None
 
 
 class ChatCompletion(BaseModel):
@@ -77,6 +80,7 @@ class ChatCompletion(BaseModel):
     object: Literal["chat.completion"]
     created: int
     model: str
+    system_fingerprint: str | None
     choices: list[ChatChoice]
     usage: Usage
     x_baton: TaskReference
@@ -84,8 +88,8 @@ class ChatCompletion(BaseModel):
 
 class TextLogprobs(BaseModel):
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
@@ -101,6 +105,7 @@ class Completion(BaseModel):
     object: Literal["text_completion"]
     created: int
     model: str
+    system_fingerprint: str | None
     choices: list[TextChoice]
     usage: Usage
     x_baton: TaskReference
@@ -182,6 +187,22 @@ class ReceiptResponse(BaseModel):
     answered_at_ms: int
     duration_ms: int
     receipt_base64: str
+
+
+class ReadyResponse(BaseModel):
+    status: Literal["ready"]
+    models: int
+
+
+class Version(BaseModel):
+    version: str
+    protocol: int
+
+
+class OllamaError(BaseModel):
+    """What `/api` says of every status but 2xx."""
+
+    error: str
 
 
 class Health(BaseModel):

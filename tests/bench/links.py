@@ -15,8 +15,8 @@ from typing import Any
 
 import trio
 
-from node.commands.demo_peers import DemoPeer
-from node.commands.demo_story import Story, planned, tell_story
+from node.commands.demo_peers import DemoPeer, planned
+from node.commands.demo_story import Story, tell_story
 from tests.bench._link import Link, NotPermittedError, Side, open_link
 from wire.errors import BatonError
 
@@ -94,6 +94,8 @@ def placed(peers: list[DemoPeer], link: Link, model: str, *, model_travels: bool
     near, far = link.sides
     for peer in peers:
         side: Side = far if peer.name.startswith(("infer", "asker")) else near
+        # Peers that travel far are measured with the one model.
+        peer.writer = None
         peer.within, peer.listen = side.within, f"/ip4/{side.address}/tcp/0"
         if model != "minilm":
             peer.model = model if peer.model else None

@@ -116,6 +116,7 @@ class FakeWorker:
         self.answers[message["model"]] = answers = [it for it in answers if it[1]]
         self.moved.append(len(made))
         return {
+            "read": [],
             "made": [[number, frames] for number, frames in made.items()],
             "refused": [],
             "free": self.slots - len(answers),

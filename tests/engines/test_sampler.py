@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from node.engines.sampler import (
+    LogitRules,
     Sampling,
     best,
     choose,
@@ -113,7 +114,7 @@ def test_log_probabilities_are_told_in_whole_millionths() -> None:
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"tokens": 0},
+        {"tokens": -1},
         {"tokens": True},
         {"tokens": 1.0},
         {"temperature": -1},
@@ -137,3 +138,31 @@ def test_hardly_any_temperature_is_none(temperature: float) -> None:
     allowed = np.array([False] * 6 + [True] * 2)
     found = choose(logits, Sampling.of({"temperature": temperature}), b"m", 0, {}, allowed)
     assert found == 6
+
+
+def test_a_bias_and_a_penalty_for_repetition_are_what_the_file_says() -> None:
+    logits = np.array([1.0, 2.0, 3.0, -1.0])
+    biased = LogitRules(bias={0: 10.0, 99: 5.0})
+    assert choose(logits, Sampling(), MODEL, 0, {}, None, biased) == 0
+    rules = LogitRules(prompt=frozenset({2}))
+    assert choose(logits, Sampling(repetition_penalty=2.0), MODEL, 0, {}, None, rules) == 1
+    # What is below zero gets further below it.
+    less = np.array([-1.0, -1.5])
+    assert choose(less, Sampling(repetition_penalty=2.0), MODEL, 1, {0: 1}) == 1
+
+
+def test_an_answer_does_not_end_before_it_may() -> None:
+    logits = np.array([5.0, 1.0])
+    rules = LogitRules(ends=frozenset({0}))
+    assert choose(logits, Sampling(min_tokens=3), MODEL, 2, {}, None, rules) == 1
+    assert choose(logits, Sampling(min_tokens=3), MODEL, 3, {}, None, rules) == 0
+    assert choose(logits, Sampling(ignore_eos=1), MODEL, 9, {}, None, rules) == 1
+    # A schema that leaves nothing but the end has the last word.
+    only = np.array([True, False])
+    assert choose(logits, Sampling(ignore_eos=1), MODEL, 9, {}, only, rules) == 0
+
+
+def test_top_p_of_zero_is_the_first_token_alone() -> None:
+    logits = np.linspace(0, 1, 50)
+    found = {drawn(logits, temperature=2.0, top_p=0.0, seed=seed) for seed in range(20)}
+    assert found == {49}

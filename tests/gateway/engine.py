@@ -5,7 +5,7 @@
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from node.engines.hash_engine import HashEngine, hash_manifest
 from node.engines.interface import Emit, Job, Loaded, Output, Part
 from wire.content import ContentId
 from wire.errors import EngineFailed, ModelRefused
-from wire.generation import Alternative, Ending, Generation, Token, to_frame
+from wire.generation import Alternative, Ending, Generation, PromptToken, Token, to_frame
 from wire.model import Manifest
 from wire.tensors import Tensors
 
@@ -40,6 +40,8 @@ class SpeakingEngine:
     begun: int = 0
     under_way: int = 0
     cancelled: int = 0
+    # The last generation that was asked for.
+    asked: Job | None = None
 
     @property
     def free_slots(self) -> int:
@@ -71,6 +73,7 @@ class SpeakingEngine:
         if job.operation != "generate":
             return await self.inner.infer(job, emit)
         self.begun += 1
+        self.asked = job
         self.under_way += 1
         try:
             return await self._speak(job, emit)
@@ -82,7 +85,9 @@ class SpeakingEngine:
 
     async def _speak(self, job: Job, emit: Emit | None) -> Output:
         asked = Generation.from_bytes(job.input)
-        prompt = asked.prompt or json.loads(asked.messages)[-1]["content"]
+        prompt = asked.prompt
+        if asked.messages:
+            prompt = json.loads(asked.messages)[-1]["content"]
         if prompt.startswith(TOO_LONG):
             raise ModelRefused("a prompt of 9000 tokens, and the context has 4096")
         if prompt.startswith(BROKEN):
@@ -97,7 +102,7 @@ class SpeakingEngine:
                 if emit is not None:
                     token = Token(id=1, text=b"zzz ", logprob_millionths=None, top=())
                     await emit(Part(position, 1, to_frame(token)))
-        if not prompt.startswith(SAID):
+        if not prompt.startswith(SAID) or job.parameters["tokens"] == 0:
             return await self.inner.infer(job, emit)
         frames = spoken(prompt.removeprefix(SAID).encode(), len(prompt.split()), job)
         for position, frame in enumerate(frames):
@@ -121,6 +126,8 @@ def spoken(text: bytes, prompt_tokens: int, job: Job) -> list[bytes]:
         )
         logprob = None if told is None else -500_000
         frames.append(to_frame(Token(id=number, text=piece, logprob_millionths=logprob, top=top)))
+    if job.parameters.get("echo"):
+        frames[-1] += b"".join(to_frame(it) for it in told_prompt(job, top))
     frames[-1] += to_frame(
         Ending(
             reason="stop" if len(kept) == len(pieces) else "length",
@@ -130,6 +137,21 @@ def spoken(text: bytes, prompt_tokens: int, job: Job) -> list[bytes]:
         )
     )
     return frames
+
+
+def told_prompt(job: Job, top: tuple[Alternative, ...]) -> Iterator[PromptToken]:
+    """The prompt in tokens of a few bytes; tokens that are given as such, as bytes of those."""
+    asked = Generation.from_bytes(job.input)
+    prompt = asked.prompt.encode()
+    pieces = [prompt[at : at + TOKEN_BYTES] for at in range(0, len(prompt), TOKEN_BYTES)]
+    for number, piece in enumerate(pieces):
+        first = not number or "logprobs" not in job.parameters
+        yield PromptToken(
+            id=number,
+            text=piece,
+            logprob_millionths=None if first else -250_000,
+            top=() if first else top,
+        )
 
 
 def _doubled(job: Job) -> Output:

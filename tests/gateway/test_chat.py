@@ -211,8 +211,11 @@ def test_a_prompt_is_completed_echoed_and_stopped(client: openai.OpenAI) -> None
     found = client.completions.create(model="hash", prompt="SAY:one two", echo=True, logprobs=1)
     assert found.choices[0].text == "SAY:one twoone two"
     assert found.choices[0].logprobs is not None
-    assert found.choices[0].logprobs.tokens == ["on", "e ", "tw", "o"]
-    assert found.choices[0].logprobs.text_offset == [11, 13, 15, 17]
+    told = found.choices[0].logprobs
+    assert told.tokens == ["SA", "Y:", "on", "e ", "tw", "o", "on", "e ", "tw", "o"]
+    assert told.text_offset == [0, 2, 4, 6, 8, 10, 11, 13, 15, 17]
+    assert told.token_logprobs == [None, *[-0.25] * 5, *[-0.5] * 4]
+    assert told.top_logprobs == [None, *[{"A": -1.0}] * 9]
     chunks = list(
         client.completions.create(model="hash", prompt="SAY:one two", stream=True, stop="two")
     )

@@ -27,7 +27,13 @@ CHECKS = [
 OPERATIONS = [
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{model}"),
-    ("GET", "/healthz"),
+    *(("GET", f"/{it}") for it in ("health", "healthz", "livez", "ready", "readyz", "version")),
+    *(("POST", f"/v1/{it}") for it in ("messages", "messages/count_tokens", "responses")),
+    *(("POST", f"/v1/{it}") for it in ("rerank", "score")),
+    *(("POST", f"/api/{it}") for it in ("chat", "generate", "embed", "show")),
+    ("GET", "/api/tags"),
+    ("POST", "/tokenize"),
+    ("POST", "/detokenize"),
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
     ("POST", "/v1/embeddings"),
@@ -38,9 +44,22 @@ OPERATIONS = [
     ("GET", "/v1/tasks/{task}/events"),
     ("GET", "/v1/receipts/{receipt}"),
 ]
+# How each endpoint is told to make little.
+LIMITS: dict[str, tuple[str, ...]] = {
+    "/v1/chat/completions": ("max_tokens", "max_completion_tokens"),
+    "/v1/completions": ("max_tokens",),
+    "/v1/messages": ("max_tokens",),
+    "/v1/responses": ("max_output_tokens",),
+    "/api/chat": (),
+}
 ANSWERED = [
     "/v1/models",
     "/healthz",
+    "/ready",
+    "/version",
+    "/v1/messages",
+    "/v1/responses",
+    "/api/chat",
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/embeddings",
@@ -97,9 +116,12 @@ def test_every_answer_is_documented_and_none_is_a_bug_of_ours(
         if known and isinstance(case.body, dict) and "model" in case.body and mode == "positive":
             # A name that is there, and little work, so that requests go further.
             case.body["model"] = "doubling" if path == "/v1/infer" else "hash"
-            if "completions" in path:
-                case.body["max_tokens"] = case.body["max_completion_tokens"] = 2
+            for limit in LIMITS.get(path, ()):
+                case.body[limit] = 2
+            if path in LIMITS:
                 case.body["stream"] = stream
+            if path == "/api/chat":
+                case.body["options"] = {"num_predict": 2}
         answer = case.call(base_url=served.url, timeout=20)
         statuses[answer.status_code] += 1
         assert answer.status_code < 500 or answer.status_code == 503, answer.text

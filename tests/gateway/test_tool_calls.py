@@ -71,3 +71,32 @@ def test_text_before_a_call_is_shown_as_it_comes() -> None:
     assert gate.feed('_call>{"name": "f"') == ""
     assert gate.feed("}</tool_call>") == ""
     assert gate.end() == ("", [ToolCall("f", "{}")])
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "calls"),
+    [
+        ('<tool_call>{"name": "f", "argum', "", [ToolCall("f", "")]),
+        ('<tool_call>{"name": "f", "arguments": {"a": [1,', "", [ToolCall("f", '{"a": [1,')]),
+        ('Wait. <tool_call>{"na', "Wait. ", []),
+        ('{"name": "f", "parameters": {"a": "x', "", [ToolCall("f", '{"a": "x')]),
+        (
+            '<tool_call>{"name": "f", "arguments": {}}</tool_call><tool_call>{"name": "g"',
+            "",
+            [ToolCall("f", "{}"), ToolCall("g", "")],
+        ),
+        # What is no call stays text, cut or not.
+        ('{"answer": [4', '{"answer": [4', []),
+        ("just wor", "just wor", []),
+    ],
+)
+def test_a_call_that_was_cut_is_never_text(text: str, shown: str, calls: list[ToolCall]) -> None:
+    gate = ToolGate(TOOLS)
+    before = gate.feed(text)
+    rest, found = gate.end(cut=True)
+    assert (before + rest, found) == (shown, calls)
+
+
+def test_of_an_answer_that_has_to_be_a_call_nothing_is_text() -> None:
+    gate = ToolGate(TOOLS, forced=True)
+    assert gate.feed('{"na') + gate.end(cut=True)[0] == ""

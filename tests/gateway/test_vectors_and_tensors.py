@@ -42,7 +42,8 @@ def test_more_texts_than_one_task_takes_are_several_tasks(client: openai.OpenAI)
     [
         ({"dimensions": 10}, "64 dimensions"),
         ({"input": []}, "input"),
-        ({"input": [1, 2]}, "input"),
+        ({"input": [1.5, 2]}, "input"),
+        ({"input": [-1]}, "input"),
         ({"input": ["fine", ""]}, "text 1 is empty"),
         ({"input": "x" * 40_000}, "40000 bytes"),
         ({"model": "doubling"}, "only call"),

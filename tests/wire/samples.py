@@ -11,7 +11,7 @@ from typing import Any
 import wire
 from wire.advert import Advert, ModelOffer
 from wire.content import ContentId
-from wire.generation import Alternative, Ending, Generation, Token
+from wire.generation import Alternative, Ending, Generation, PromptToken, Token, TokenBias
 from wire.kinds import Level, RefusalCode, Role
 from wire.message import (
     Accept,
@@ -56,6 +56,7 @@ SECRET = bytes(32)
 
 OFFER = ModelOffer(model=MODEL, name="minilm", units_per_s=812.5)
 FILE = ModelFile(name="model.safetensors", content=TREE, size_bytes=90_868_376)
+BIAS = TokenBias(token=5, millionths=-100_000_000)
 ALTERNATIVE = Alternative(text=b" a", logprob_millionths=-1_500_000)
 TENSOR = Tensor(name="x", kind="float32", shape=(1, 2), data=bytes(range(8)))
 FETCH = Stage(
@@ -149,13 +150,23 @@ SAMPLES: tuple[Record, ...] = (
     ),
     Texts(texts=("one", "zwei", "три")),
     Passages(source="https://example.org", first=256, total=300, passages=(BLOCK, TREE)),
-    Vectors(dimensions=2, rows=1, data=bytes(range(8))),
+    Vectors(dimensions=2, rows=1, data=bytes(range(8)), tokens=(3,)),
     PART,
     Index(model=MODEL, parts=(PART,)),
     Question(text="what is a baton?", index=TREE, count=3),
     HIT,
     Hits(hits=(HIT,)),
-    Generation(prompt="Once", messages="", tools="[]", schema="{}", stop=("\n",)),
+    Generation(
+        prompt="Once",
+        messages="",
+        tools="[]",
+        schema="{}",
+        stop=("\n",),
+        template='{"thinking":false}',
+        bias=(BIAS,),
+    ),
+    BIAS,
+    PromptToken(id=7, text=b" upon", logprob_millionths=None, top=(ALTERNATIVE,)),
     ALTERNATIVE,
     Token(id=7, text=b" upon", logprob_millionths=-250_000, top=(ALTERNATIVE,)),
     Ending(reason="stop", prompt_tokens=3, tokens=2, text_bytes=9),

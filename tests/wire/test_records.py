@@ -61,10 +61,10 @@ BROKEN_RULES: dict[str, tuple[str, dict[str, Any]]] = {
 LEGAL: dict[str, tuple[str, dict[str, Any]]] = {
     "an advert without models": ("Advert", {"models": (), "addresses": ()}),
     "signed and nothing more": (
-        "Checking",
+        "CheckPolicy",
         {"level": Level.SIGNED, "verifiers": 0, "needed": 0},
     ),
-    "one of one": ("Checking", {"verifiers": 1, "needed": 1}),
+    "one of one": ("CheckPolicy", {"verifiers": 1, "needed": 1}),
     "a task of one inference": ("Task", {"stages": (EMBED,)}),
     "a task of two inferences": ("Task", {"stages": (EMBED, EMBED)}),
     "a task of data alone": ("Task", {"stages": (FETCH,), "input": None}),

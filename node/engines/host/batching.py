@@ -7,7 +7,7 @@ bounded in jobs and refuses aloud. It does no IO and never waits.
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from node.engines.host.pending import PendingJob, fail_all
 from node.engines.interface import OFFER_TEXTS_MAX
@@ -33,6 +33,9 @@ class EmbeddingJob(PendingJob):
     texts: tuple[str, ...]
     rows: list[bytes | None]
     waiting: deque[int]
+    # The texts as tokens, where they were given so; and how many tokens each text was.
+    token_ids: tuple[list[int], ...] = ()
+    tokens: list[int] = field(default_factory=list)
 
     def fail(self, error: BatonError) -> None:
         """End the job with this error; its texts are not offered any more."""
@@ -48,8 +51,11 @@ class BatchOffer:
     items: tuple[tuple[EmbeddingJob, int], ...]
 
     @property
-    def texts(self) -> list[str]:
-        return [pending.texts[number] for pending, number in self.items]
+    def texts(self) -> list[str | list[int]]:
+        return [
+            pending.token_ids[number] if pending.token_ids else pending.texts[number]
+            for pending, number in self.items
+        ]
 
 
 class Queue:
@@ -72,7 +78,13 @@ class Queue:
         """Whether there is anything to offer."""
         return any(pending.waiting for pending in self._pending_jobs)
 
-    def put(self, model: ContentId, texts: tuple[str, ...], retry_after_s: float) -> EmbeddingJob:
+    def put(
+        self,
+        model: ContentId,
+        texts: tuple[str, ...],
+        retry_after_s: float,
+        token_ids: tuple[list[int], ...] = (),
+    ) -> EmbeddingJob:
         """A ticket for a job; Refused when the queue is full."""
         if len(self._pending_jobs) >= self.jobs_max:
             raise Refused(
@@ -83,6 +95,8 @@ class Queue:
             texts=texts,
             rows=[None] * len(texts),
             waiting=deque(range(len(texts))),
+            token_ids=token_ids,
+            tokens=[0] * len(texts),
         )
         self._pending_jobs.append(pending)
         return pending

@@ -1,6 +1,7 @@
 """Texts to vectors: the work of the format `bert-safetensors`. Texts of all jobs share passes."""
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,18 @@ from typing import Any
 from node.engines.host import batching
 from node.engines.host.batching import Queue
 from node.engines.host.format_queue import check_files, within
-from node.engines.interface import OFFER_TEXTS_MAX, Emit, Job, Loaded, Output
+from node.engines.interface import (
+    OFFER_TEXTS_MAX,
+    TOKEN_COUNTS,
+    TOKEN_IDS,
+    Emit,
+    Job,
+    Loaded,
+    Output,
+)
 from wire.codec import Value
 from wire.content import ContentId
-from wire.errors import BatonError, EngineError, EngineFailed
+from wire.errors import BatonError, EngineError, EngineFailed, ModelRefused
 from wire.model import Manifest
 from wire.operations import EMBED
 from wire.payload import Texts, Vectors
@@ -32,7 +41,8 @@ class Batch:
 
     @property
     def message(self) -> dict[str, Value]:
-        return {"do": "embed", "model": self.offer.model, "texts": self.offer.texts}
+        texts: list[Value] = list(self.offer.texts)
+        return {"do": "embed", "model": self.offer.model, "texts": texts}
 
 
 class EmbeddingScheduler:
@@ -68,13 +78,26 @@ class EmbeddingScheduler:
         return None if found is None else Batch(found)
 
     def settle(self, offer: Batch, reply: dict[str, Any]) -> int:
-        done, data = reply["done"], reply["data"]
+        done, data, counts = reply["done"], reply["data"], reply["tokens"]
         asked = range(len(offer.offer.items))
+        self._refuse(offer, reply["refused"])
+        if reply["refused"] and not done:
+            return self._queue.settle(offer.offer, (), ())
         if not done or len(set(done)) != len(done) or not set(done) <= set(asked):
             raise EngineFailed("the worker answered what it was not asked")
         size = len(data) // len(done)
+        for place, count in zip(done, counts, strict=True):
+            pending, number = offer.offer.items[place]
+            pending.tokens[number] = count
         rows = [data[at : at + size] for at in range(0, len(data), size)]
         return self._queue.settle(offer.offer, done, rows)
+
+    def _refuse(self, offer: Batch, places: Sequence[int]) -> None:
+        for place in places:
+            if not 0 <= place < len(offer.offer.items):
+                raise EngineFailed("the worker refused what it was not asked")
+            job, _ = offer.offer.items[place]
+            job.fail(ModelRefused("a text has a token that the model lacks"))
 
     def tells_speed(self, offer: Batch, units: int) -> bool:
         # A pass that was not full says nothing about it.
@@ -97,7 +120,8 @@ class EmbeddingScheduler:
         tokens = ready.manifest.parameters["tokens_max"]
         assert isinstance(tokens, int), "the worker checked it"
         self._pass_tokens = max(self._pass_tokens, tokens)
-        pending = self._queue.put(job.model, texts, self.units / ready.units_per_s)
+        ids = _token_ids(texts) if job.parameters.get(TOKEN_IDS) else ()
+        pending = self._queue.put(job.model, texts, self.units / ready.units_per_s, ids)
         self._wake()
         try:
             with within(job.deadline_s):
@@ -107,5 +131,27 @@ class EmbeddingScheduler:
         if pending.failure is not None:
             raise pending.failure
         data = b"".join(row for row in pending.rows if row is not None)
-        vectors = Vectors(dimensions=len(data) // (4 * len(texts)), rows=len(texts), data=data)
+        counted = bool(job.parameters.get(TOKEN_COUNTS))
+        vectors = Vectors(
+            dimensions=len(data) // (4 * len(texts)),
+            rows=len(texts),
+            data=data,
+            tokens=tuple(pending.tokens) if counted else (),
+        )
         return Output(data=vectors.to_bytes(), units=len(texts))
+
+
+def _token_ids(texts: Sequence[str]) -> tuple[list[int], ...]:
+    """Texts that are JSON arrays of tokens, as those; ModelRefused for what is none."""
+    found = []
+    for text in texts:
+        try:
+            ids = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ModelRefused("tokens are given as JSON arrays of numbers") from error
+        if not isinstance(ids, list) or not all(
+            type(it) is int and 0 <= it < 1 << 31 for it in ids
+        ):
+            raise ModelRefused("tokens are given as JSON arrays of numbers")
+        found.append(ids)
+    return tuple(found)

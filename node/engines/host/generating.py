@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from node.engines.answer_lengths import AnswerLengths
 from node.engines.formats.gguf import FILE, FORMAT, SLOTS
 from node.engines.host.format_queue import check_files, within
 from node.engines.host.pending import PendingJob, fail_all
@@ -54,6 +55,8 @@ class GenerationJob(PendingJob):
     frames: list[bytes]
     emitted: int
     made: int = 0
+    # The frames of the prompt's tokens, which are told before the ending.
+    prompt: bytes = b""
     under_way: bool = False
     deaths: int = 0
     moved: trio.Event = field(default_factory=trio.Event)
@@ -71,10 +74,19 @@ class GenerationJob(PendingJob):
         PendingJob.fail(self, error)
         self.move()
 
+    def _with_prompt(self, frame: bytes) -> bytes:
+        if not self.prompt:
+            return frame
+        pieces = list(read_frames(frame))
+        if not isinstance(pieces[-1], Ending):
+            return frame
+        return b"".join(map(to_frame, pieces[:-1])) + self.prompt + to_frame(pieces[-1])
+
     def take(self, frames: list[bytes]) -> int:
         """Take in what the worker made next; how many tokens of it are new."""
         new = 0
-        for frame in frames:
+        for raw in frames:
+            frame = self._with_prompt(raw)
             if self.made < len(self.frames) and self.frames[self.made] != frame:
                 # From here on what was shown is not what this model says.
                 del self.frames[self.made :]
@@ -124,10 +136,15 @@ class GenerationScheduler:
         self._places: dict[ContentId, _Place] = {}
         self._turns: deque[ContentId] = deque()
         self._numbers = 0
+        self._lengths = AnswerLengths()
 
     @property
     def units(self) -> int:
-        return sum(max(0, it.most - it.made) for it in self._pending_jobs if not it.over)
+        return sum(self._left(it) for it in self._pending_jobs if not it.over)
+
+    def _left(self, pending: GenerationJob) -> int:
+        expected = self._lengths.expected(pending.job.model, pending.most, pending.made)
+        return max(0, expected - pending.made)
 
     @property
     def ready(self) -> bool:
@@ -153,6 +170,9 @@ class GenerationScheduler:
         place.free, place.slots = reply["free"], reply["slots"]
         known = {it.number: it for it in (*offer.begun, *offer.going)}
         new = 0
+        for number, data in reply["read"]:
+            if number in known:
+                known[number].prompt += data
         for number, frames in reply["made"]:
             if number not in known or not frames:
                 raise EngineFailed("the worker answered what it was not asked")
@@ -222,6 +242,7 @@ class GenerationScheduler:
                 await self._follow(pending, emit)
         finally:
             self._drop(pending)
+        self._lengths.learn(job.model, len(pending.frames))
         return Output(data=b"".join(pending.frames), units=len(pending.frames))
 
     async def _follow(self, pending: GenerationJob, emit: Emit | None) -> None:
@@ -234,7 +255,9 @@ class GenerationScheduler:
             if pending.emitted < known:
                 position = pending.emitted
                 was_paused = pending.paused
-                if emit is not None:
+                # What a long prompt's tokens make too long for a piece is told with the output.
+                small = len(pending.frames[position]) <= limits.INLINE_BYTES_MAX
+                if emit is not None and small:
                     await emit(Part(position, 1, pending.frames[position]))
                 # While this waited the worker may have found an earlier token to be wrong.
                 if pending.emitted == position:
@@ -269,6 +292,7 @@ class GenerationScheduler:
         """Begin again with it; what is known of it is checked on the way."""
         pending.under_way = False
         pending.made = 0
+        pending.prompt = b""
 
     def _has_work(self, model: ContentId) -> bool:
         place = self._places[model]

@@ -59,21 +59,24 @@ class ChatTemplate:
         """What the last render left of what it might use."""
         return self._sandbox.budget
 
-    def prompt(self, messages: str, tools: str) -> str:
-        """The prompt for `messages` and `tools`, both JSON; ModelRefused with the reason."""
+    def prompt(self, messages: str, tools: str, names: str = "") -> str:
+        """The prompt for `messages` and `tools`, both JSON; ModelRefused with the reason.
+
+        `names` is a JSON object of what a client gives the template besides.
+        """
         if self._template is None:
             raise ModelRefused(
                 "the model has no chat template", todo="give it a prompt instead of messages"
             )
         said, usable = _array(messages, "messages"), _array(tools, "tools") if tools else None
+        given = _object(names) if names else {}
+        given |= {"messages": said, "tools": usable, "add_generation_prompt": True, **self._names}
         budget = self._sandbox.budget = Budget()
         parts: list[str] = []
         size = 0
         try:
             with budget.counting_lines():
-                for part in self._template.generate(
-                    messages=said, tools=usable, add_generation_prompt=True, **self._names
-                ):
+                for part in self._template.generate(given):
                     parts.append(part)
                     size += len(part)
                     if size > PROMPT_CHARS_MAX:
@@ -104,6 +107,16 @@ def _array(data: str, what: str) -> list[Any]:
         raise ModelRefused(f"the {what} are not JSON: {_words(error)}") from error
     if not isinstance(found, list):
         raise ModelRefused(f"the {what} are not a JSON array")
+    return found
+
+
+def _object(data: str) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ModelRefused(f"what the template is given is not JSON: {_words(error)}") from error
+    if not isinstance(found, dict):
+        raise ModelRefused("what the template is given is not a JSON object")
     return found
 
 

@@ -1,6 +1,7 @@
 """A BERT encoder as the worker keeps it: its tokens, its graphs, and answers to `embed`."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,21 @@ class LoadedEmbedder:
         reply, _ = self._embed(message["texts"])
         return reply
 
-    def _embed(self, texts: list[str]) -> tuple[dict[str, Value], int]:
-        lines = self.tokens.of(texts)
+    def _embed(self, texts: Sequence[str | list[int]]) -> tuple[dict[str, Value], int]:
+        able = [at for at, it in enumerate(texts) if self.tokens.has(it)]
+        refused = [at for at, it in enumerate(texts) if not self.tokens.has(it)]
+        if not able:
+            return {"done": [], "data": b"", "tokens": [], "refused": refused}, 0
+        lines = self.tokens.of([texts[at] for at in able])
         now = fill([len(line) for line in lines], self.shape.buckets)
         chosen = [lines[number] for number in now.texts]
         vectors = self.encoder.run(self.graphs[now.bucket], now.bucket, chosen)
         if not np.isfinite(vectors).all():
             raise ModelRefused("the model answered with numbers that are not finite")
-        return {"done": now.texts, "data": vectors.astype("<f4").tobytes()}, len(chosen)
+        counts = [len(line) for line in chosen]
+        data = vectors.astype("<f4").tobytes()
+        done = [able[number] for number in now.texts]
+        return {"done": done, "data": data, "tokens": counts, "refused": refused}, len(chosen)
 
 
 def load(manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> LoadedEmbedder:

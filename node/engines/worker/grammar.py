@@ -11,7 +11,12 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from node.engines.worker.gguf_tokens import TokenTable
 from wire.errors import ModelRefused
 
-ANY_OBJECT = '{"type": "object"}'
+# Keys that a schema does not name: an object without an end takes all of an answer's length.
+EXTRA_KEYS_MAX = 32
+ANY_OBJECT: dict[str, Any] = {"type": "object", "maxProperties": EXTRA_KEYS_MAX}
+# Within these a schema's names are the client's own, and no words of the language.
+_NAMED = frozenset(("properties", "$defs", "definitions", "patternProperties"))
+_LITERAL = frozenset(("const", "enum", "default", "examples", "required"))
 MASK_BITS = 32
 # Where any white space may stand between two words, models lose themselves in it.
 COMPACT: Any = {"whitespace_flexible": False}
@@ -61,6 +66,42 @@ def _check(schema: Any) -> None:
         )
 
 
+def closed(schema: Any) -> Any:
+    """A schema whose objects end: their keys are those that it names, each once.
+
+    Other keys may come only where it gives a type for them, or names none at all; then at most
+    `EXTRA_KEYS_MAX`, as far as such a bound can be compiled. Where several parts have to fit one
+    value at once they stay as they are: each would forbid the others' keys.
+    """
+    if isinstance(schema, list):
+        return [closed(it) for it in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {
+        name: _closed_part(name, value) for name, value in schema.items() if name not in _LITERAL
+    }
+    found |= {name: schema[name] for name in schema.keys() & _LITERAL}
+    if "allOf" in schema or ("$ref" in schema and "properties" in schema):
+        return found
+    named, rest = schema.get("properties"), schema.get("additionalProperties")
+    if named and rest in (None, True) and "patternProperties" not in schema:
+        return found | {"additionalProperties": False}
+    is_object = schema.get("type") == "object" or isinstance(rest, dict)
+    bounds = set(named or ()) <= set(schema.get("required", ())) and rest is not False
+    if is_object and bounds and "patternProperties" not in schema:
+        most = len(named or ()) + EXTRA_KEYS_MAX
+        return found | {"maxProperties": min(most, schema.get("maxProperties", most))}
+    return found
+
+
+def _closed_part(name: str, value: Any) -> Any:
+    if name == "allOf":
+        return value
+    if name in _NAMED and isinstance(value, dict):
+        return {key: closed(it) for key, it in value.items()}
+    return closed(value)
+
+
 def _check_divisor(divisor: Any) -> None:
     if not isinstance(divisor, int | float):
         return
@@ -101,7 +142,7 @@ class Grammars:
                 raise ModelRefused("the schema is not a JSON object")
             _check(found)
             source = LLMatcher.grammar_from_json_schema(
-                ANY_OBJECT if found == {} else schema, defaults=COMPACT
+                json.dumps(ANY_OBJECT if found == {} else closed(found)), defaults=COMPACT
             )
         except (ValueError, RecursionError) as error:
             raise ModelRefused(f"the schema cannot be read: {str(error)[:200]}") from error

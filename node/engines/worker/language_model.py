@@ -81,20 +81,32 @@ class LoadedLanguageModel:
     def answer(self, message: dict[str, Any]) -> dict[str, Value]:
         """End and begin answers, then one step; what it made, and how many slots are free."""
         refused: dict[int, ModelRefused] = {}
+        read: list[Value] = []
+        made_of: list[Value] = []
         # In this order: what ends may begin again under its number.
         for number in message["end"]:
             self._slots.end(number)
         for job in message["begin"]:
             try:
-                self._slots.begin(self._begun(job))
+                sequence = self._begun(job)
+                if sequence.sampling.echo:
+                    count = 1 if sequence.echoes else len(sequence.prompt)
+                    read.append([sequence.id, sequence.told_prompt(count)])
+                if sequence.most or sequence.echoes:
+                    self._slots.begin(sequence)
+                else:
+                    made_of.append([sequence.id, [sequence.nothing()]])
             except ModelRefused as error:
                 refused[job["id"]] = error
             except FAULTS as error:
                 refused[job["id"]] = refusal_of(error)
         made = self._slots.step(self._forward, frozenset(message["paused"]))
         refused |= made.refused
+        read += [[number, data] for number, data in made.read.items()]
+        made_of += [[number, list(frames)] for number, frames in made.frames.items()]
         return {
-            "made": [[number, list(frames)] for number, frames in made.frames.items()],
+            "read": read,
+            "made": made_of,
             "refused": [[number, error.message, error.todo] for number, error in refused.items()],
             "free": self._slots.free,
             "slots": self._language.slots,
@@ -107,8 +119,7 @@ class LoadedLanguageModel:
         """A job as an answer to begin with; ModelRefused with the reason."""
         asked = Generation.from_bytes(job["input"])
         sampling = Sampling.of(job["parameters"])
-        prompt = asked.prompt or self._chat.prompt(asked.messages, asked.tools)
-        tokens, context = self._table.of(prompt), self._language.context
+        tokens, context = self._prompt_of(asked), self._language.context
         if not tokens:
             raise ModelRefused("the prompt has no tokens")
         if len(tokens) >= context:
@@ -123,6 +134,7 @@ class LoadedLanguageModel:
         words = len(self._table.names)
         forced = [token for token in job["shown"] if 0 <= token < words]
         return TokenSequence(
+            bias={it.token: it.millionths / 1e6 for it in asked.bias},
             id=job["id"],
             model=self._id,
             table=self._table,
@@ -131,8 +143,18 @@ class LoadedLanguageModel:
             sampling=sampling,
             stops=tuple(stop.encode() for stop in asked.stop),
             grammar=grammar,
-            forced=forced[: most - 1],
+            forced=forced[: max(0, most - 1)],
         )
+
+    def _prompt_of(self, asked: Generation) -> list[int]:
+        """The tokens to go on from."""
+        if not asked.prompt_tokens:
+            prompt = asked.prompt or self._chat.prompt(asked.messages, asked.tools, asked.template)
+            return self._table.of(prompt)
+        words = len(self._table.names)
+        if (most := max(asked.prompt_tokens)) >= words:
+            raise ModelRefused(f"the prompt has the token {most}; the model has {words} tokens")
+        return list(asked.prompt_tokens)
 
 
 def load(manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> LoadedLanguageModel:

@@ -4,16 +4,24 @@ Pure: logits go in, tokens and their frames come out.
 """
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from node.engines.sampler import Sampling, best, choose, log_probabilities, millionths
+from node.engines.sampler import (
+    LogitRules,
+    Sampling,
+    best,
+    choose,
+    log_probabilities,
+    millionths,
+)
 from node.engines.worker.gguf_tokens import TokenTable
 from node.engines.worker.grammar import Grammar
 from wire.errors import ModelRefused
-from wire.generation import Alternative, Ending, Token, to_frame
+from wire.generation import Alternative, Ending, PromptToken, Token, to_frame
 
 # What a strange wish may raise below us: it ends one answer, and not the worker with all others.
 FAULTS = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
@@ -40,16 +48,67 @@ class TokenSequence:
     made: list[int] = field(default_factory=list)
     text: bytearray = field(default_factory=bytearray)
     reason: str = ""
+    bias: Mapping[int, float] = field(default_factory=dict)
+    _rules: LogitRules = field(init=False)
     _counts: Counter[int] = field(default_factory=Counter)
 
-    def take(self, logits: Any) -> bytes:
-        """Choose the next token by its logits: its frame, with the ending if it is the last."""
+    def __post_init__(self) -> None:
+        penalised = self.sampling.repetition_penalty != 1.0
+        self._rules = LogitRules(
+            bias=self.bias,
+            prompt=frozenset(self.prompt if penalised else ()),
+            ends=self.table.ends,
+        )
+
+    @property
+    def echoes(self) -> bool:
+        """Whether the log probabilities of its prompt are asked for."""
+        return bool(self.sampling.echo) and self.sampling.logprobs >= 0
+
+    def read(self, first: int, logits: Sequence[Any]) -> bytes:
+        """The frames of the prompt's tokens that come after those from `first` on."""
+        found = b""
+        for at, line in enumerate(logits, first + 1):
+            logprobs = log_probabilities(self._finite(line))
+            token = self.prompt[at]
+            found += to_frame(
+                PromptToken(
+                    id=token,
+                    text=self._text(token),
+                    logprob_millionths=millionths(logprobs[token]),
+                    top=self._top(logprobs),
+                )
+            )
+        return found
+
+    def told_prompt(self, count: int) -> bytes:
+        """The frames of the first `count` tokens of the prompt, without probabilities."""
+        return b"".join(
+            to_frame(PromptToken(id=it, text=self._text(it), logprob_millionths=None, top=()))
+            for it in self.prompt[:count]
+        )
+
+    def nothing(self) -> bytes:
+        """The ending of an answer that has no tokens."""
+        self.reason = "length"
+        return to_frame(
+            Ending(reason="length", prompt_tokens=len(self.prompt), tokens=0, text_bytes=0)
+        )
+
+    def _finite(self, logits: Any) -> Any:
         logits = logits[: len(self.table.names)]
         if not np.isfinite(logits).all():
             raise ModelRefused("the model answered with numbers that are not finite")
+        return logits
+
+    def take(self, logits: Any) -> bytes:
+        """Choose the next token by its logits: its frame, with the ending if it is the last."""
+        logits = self._finite(logits)
         allowed = self.grammar.allowed() if self.grammar is not None else None
         position = len(self.made)
-        token = choose(logits, self.sampling, self.model, position, self._counts, allowed)
+        token = choose(
+            logits, self.sampling, self.model, position, self._counts, allowed, self._rules
+        )
         if self.grammar is not None:
             self.grammar.take(token)
         self.made.append(token)
@@ -67,11 +126,18 @@ class TokenSequence:
         if count < 0:
             return Token(id=token, text=text, logprob_millionths=None, top=())
         logprobs = log_probabilities(logits)
-        top = tuple(
-            Alternative(text=self._text(other), logprob_millionths=millionths(logprobs[other]))
-            for other in best(logprobs, count)
+        return Token(
+            id=token,
+            text=text,
+            logprob_millionths=millionths(logprobs[token]),
+            top=self._top(logprobs),
         )
-        return Token(id=token, text=text, logprob_millionths=millionths(logprobs[token]), top=top)
+
+    def _top(self, logprobs: Any) -> tuple[Alternative, ...]:
+        return tuple(
+            Alternative(text=self._text(other), logprob_millionths=millionths(logprobs[other]))
+            for other in best(logprobs, self.sampling.logprobs)
+        )
 
     def _text(self, token: int) -> bytes:
         return b"" if token in self.table.ends else self.table.texts[token]
@@ -80,7 +146,8 @@ class TokenSequence:
         before = len(self.text)
         self.text += self._text(token)
         shown = len(self.text)
-        if (stop := self._stop(before)) is not None:
+        may_stop = len(self.made) > self.sampling.min_tokens
+        if may_stop and (stop := self._stop(before)) is not None:
             self.reason, shown = "stop", stop
         elif token in self.table.ends or (self.grammar is not None and self.grammar.ended):
             self.reason = "stop"

@@ -53,6 +53,8 @@ class Made:
 
     frames: dict[int, list[bytes]] = field(default_factory=dict)
     refused: dict[int, ModelRefused] = field(default_factory=dict)
+    # The frames of prompts' tokens, where they are asked for.
+    read: dict[int, bytes] = field(default_factory=dict)
     answered: int = 0
 
 
@@ -90,7 +92,8 @@ class Slots:
         self._steps += 1
         self._admit()
         made = Made()
-        self._read(forward, paused)
+        self._read(forward, paused, made)
+        self._end_empty(made)
         rows, owners = self._rows(paused)
         if not rows:
             return made
@@ -133,7 +136,8 @@ class Slots:
             prompt = answer.prompt
             # The one that knows most of the prompt, or else the one that was used longest ago.
             slot = max(free, key=lambda it: (self._alike(it, prompt), -it.used))
-            del slot.kept[self._alike(slot, prompt) :]
+            # What is known of a prompt has no logits any more.
+            del slot.kept[0 if answer.echoes else self._alike(slot, prompt) :]
             slot.answer = answer
             slot.used = self._steps
 
@@ -147,7 +151,15 @@ class Slots:
             min(len(slot.kept), len(prompt) - 1),
         )
 
-    def _read(self, forward: Forward, paused: frozenset[int]) -> None:
+    def _end_empty(self, made: Made) -> None:
+        """End the answers that want no token, once their prompts were read."""
+        for slot in self._slots:
+            answer = slot.answer
+            if answer is not None and not answer.most and slot.left <= 1:
+                made.frames[answer.id] = [answer.nothing()]
+                slot.answer = None
+
+    def _read(self, forward: Forward, paused: frozenset[int], made: Made) -> None:
         reading = [
             slot
             for slot in self._slots
@@ -161,11 +173,25 @@ class Slots:
         most = self._reading[0] if others else self._reading[-1]
         answer = slot.answer
         assert answer is not None, "a slot without an answer has nothing left"
+        if answer.echoes:
+            # Only short passes say what they make of every token.
+            most = self._answering
         first = len(slot.kept)
         part = answer.prompt[first : min(first + most, len(answer.prompt) - 1)]
-        forward([SlotRow(token, slot.number, first + at) for at, token in enumerate(part)])
+        logits = forward([SlotRow(token, slot.number, first + at) for at, token in enumerate(part)])
         slot.kept += part
         slot.used = self._steps
+        if answer.echoes:
+            self._tell_prompt(slot, answer, first, logits, made)
+
+    def _tell_prompt(
+        self, slot: Slot, answer: TokenSequence, first: int, logits: Any, made: Made
+    ) -> None:
+        try:
+            made.read[answer.id] = answer.read(first, logits)
+        except ModelRefused as error:
+            made.refused[answer.id] = error
+            slot.answer = None
 
     def _rows(self, paused: frozenset[int]) -> tuple[list[SlotRow], list[Slot]]:
         """The last token of every answer, and what another made of some, to be checked."""

@@ -17,13 +17,29 @@ FILE_BYTES_MAX = 32 << 20
 class Tokens:
     """Makes at most `tokens_max` tokens of a text; what lies beyond is not seen by the model."""
 
-    def __init__(self, table: Tokenizer) -> None:
+    def __init__(self, table: Tokenizer, tokens_max: int, vocabulary: int) -> None:
         self._table = table
+        self._tokens_max = tokens_max
+        self._vocabulary = vocabulary
+        marks = list(table.encode("").ids)
+        middle = (len(marks) + 1) // 2
+        self._before, self._after = marks[:middle], marks[middle:]
 
-    def of(self, texts: Sequence[str]) -> list[list[int]]:
-        """The tokens of each text, the marks the model wants at both ends included."""
-        found = self._table.encode_batch(list(texts))
-        return [list(encoding.ids) for encoding in found]
+    def of(self, texts: Sequence[str | list[int]]) -> list[list[int]]:
+        """The tokens of each text, the marks the model wants at both ends included.
+
+        A text may be given as its tokens, without the marks.
+        """
+        found = iter(self._table.encode_batch([it for it in texts if isinstance(it, str)]))
+        return [list(next(found).ids) if isinstance(it, str) else self._marked(it) for it in texts]
+
+    def _marked(self, tokens: list[int]) -> list[int]:
+        room = self._tokens_max - len(self._before) - len(self._after)
+        return [*self._before, *tokens[:room], *self._after]
+
+    def has(self, text: str | list[int]) -> bool:
+        """Whether the model knows all tokens of a text that is given as those."""
+        return isinstance(text, str) or all(0 <= it < self._vocabulary for it in text)
 
 
 def read_tokens(path: Path, *, tokens_max: int, vocabulary: int) -> Tokens:
@@ -41,4 +57,4 @@ def read_tokens(path: Path, *, tokens_max: int, vocabulary: int) -> Tokens:
         raise ModelRefused(f"{path.name} has tokens beyond the model's {vocabulary} words")
     table.no_padding()
     table.enable_truncation(max_length=tokens_max)
-    return Tokens(table)
+    return Tokens(table, tokens_max, vocabulary)

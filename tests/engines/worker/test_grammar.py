@@ -9,7 +9,7 @@ import pytest
 
 from node.engines.formats.gguf import describe
 from node.engines.worker.gguf_tokens import read_table
-from node.engines.worker.grammar import PARTS_MAX, PATTERNS_JOINED_MAX, Grammars, _check
+from node.engines.worker.grammar import PARTS_MAX, PATTERNS_JOINED_MAX, Grammars, _check, closed
 from tests.engines.tiny_gguf import write_gguf
 from wire.errors import ModelRefused
 
@@ -69,3 +69,53 @@ def test_the_worst_that_is_let_through_takes_no_time_that_anybody_misses(tmp_pat
         grammars.of(json.dumps({"allOf": joined}))
     # A second or so; those that are refused take minutes and more.
     assert time.process_time() - began_at_s < 20
+
+
+PERSON = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "fits", "does_not"),
+    [
+        (PERSON, ['{"name":"a","age":1}', "{}"], ['{"name":"a","x":1}', '{"age":1,"age":1}']),
+        ({**PERSON, "additionalProperties": True}, ['{"age":1}'], ['{"x":1}']),
+        (
+            {"type": "object", "additionalProperties": {"type": "integer"}},
+            ['{"x":1}'],
+            ['{"x":"a"}', "{" + ",".join(f'"k{at}":1' for at in range(99)) + "}"],
+        ),
+        (
+            {"type": "array", "items": PERSON},
+            ['[{"age":1}]'],
+            ['[{"age":1,"agee":2}]'],
+        ),
+        ({}, ['{"any":[1]}'], ["{" + ",".join(f'"k{at}":1' for at in range(99)) + "}"]),
+        ({"allOf": [PERSON, {"properties": {"x": {"type": "integer"}}}]}, ['{"age":1,"x":1}'], []),
+    ],
+    ids=str,
+)
+def test_an_object_that_is_not_closed_ends(
+    tmp_path: Path, schema: dict[str, Any], fits: list[str], does_not: list[str]
+) -> None:
+    grammars = Grammars(read_table(describe(write_gguf(tmp_path / "model.gguf", seed=7))))
+
+    def taken(text: str) -> bool:
+        grammar = grammars.of(json.dumps(schema))
+        for byte in text.encode():
+            # The table's first tokens are the bytes.
+            if not grammar.allowed()[byte]:
+                return False
+            grammar.take(byte)
+        return True
+
+    assert [taken(it) for it in fits] == [True] * len(fits)
+    assert [taken(it) for it in does_not] == [False] * len(does_not)
+
+
+def test_what_is_a_value_in_a_schema_is_left_as_it_is() -> None:
+    for schema in (
+        {"enum": [{"properties": {"a": 1}}]},
+        {"const": {"type": "object"}},
+        {"properties": {"properties": {"type": "string"}}, "additionalProperties": False},
+    ):
+        assert closed(schema) == schema

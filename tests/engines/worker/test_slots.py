@@ -1,6 +1,7 @@
 """Slots as a pure core: who reads, who goes on, what is read again, and what is not."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from node.engines.sampler import Sampling
 from node.engines.worker.sequence import TokenSequence
 from node.engines.worker.slots import SlotRow, Slots
 from wire.errors import ModelRefused
+from wire.generation import Ending, PromptToken, read_frames
 
 WORDS = 50
 
@@ -180,3 +182,29 @@ def test_numbers_that_are_not_finite_end_their_answer_alone() -> None:
     assert list(made.refused) == [1]
     assert isinstance(made.refused[1], ModelRefused)
     assert list(made.frames) == [2]
+
+
+@pytest.mark.parametrize("length", [1, 2, 9, 20])
+@pytest.mark.parametrize("most", [0, 3])
+def test_the_tokens_of_a_prompt_are_told_with_their_probabilities(length: int, most: int) -> None:
+    held, model = slots(), Successor()
+    prompt = [1 + at % 5 for at in range(length)]
+    # A slot that has read a prompt does not have its logits any more.
+    held.begin(answer(1, prompt, most=1))
+    drain(held, model)
+    asked = replace(
+        answer(2, prompt, most=most), sampling=Sampling(tokens=most, echo=1, logprobs=2)
+    )
+    held.begin(asked)
+    told, made = b"", []
+    for _ in range(30):
+        step = held.step(model, frozenset())
+        told += step.read.get(2, b"")
+        made += step.frames.get(2, [])
+    pieces = list(read_frames(told))
+    assert [it.id for it in pieces if isinstance(it, PromptToken)] == prompt[1:]
+    assert all(len(it.top) == 2 for it in pieces if isinstance(it, PromptToken))
+    *_, ending = read_frames(made[-1])
+    assert isinstance(ending, Ending)
+    assert (ending.tokens, ending.prompt_tokens) == (most, length)
+    assert asked.made == expected(prompt, most)
