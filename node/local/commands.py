@@ -35,7 +35,7 @@ from wire.schema import Scalar
 from wire.task import Stage
 
 GET_DEADLINE_S = 3600
-# An index is one block, and lies with whoever made it.
+# An index is one block, and the peer that made the index keeps it.
 INDEX_DEADLINE_S = 20.0
 PASSAGE_DEADLINE_S = 30.0
 
@@ -47,7 +47,7 @@ class LocalCommands:
     node: Node
 
     def commands(self) -> dict[str, Command]:
-        """Every command that the control socket takes, by the name that is sent."""
+        """Every command that the control socket takes, by its name on the socket."""
         return {
             "status": self.status,
             "peers": self.peers,
@@ -95,7 +95,7 @@ class LocalCommands:
                 "used_bytes": store.used_bytes,
                 "quota_bytes": store.quota_bytes,
                 "blocks": store.blocks,
-                # On the disk, as du counts: blocks and records, and what lies in files (models).
+                # Bytes on the disk, as du counts: blocks and records, and models, which are files.
                 "disk_bytes": await self._disk_bytes("store"),
                 "files_disk_bytes": await self._disk_bytes("files"),
             },
@@ -212,12 +212,12 @@ class LocalCommands:
         """Refuse at once what no peer could do; of a model unknown here only others can tell."""
         if manifest is not None and operation not in manifest.operations:
             raise InputError(
-                f"the model {manifest.name} does not do {operation!r}",
-                todo=f"ask it for one of {', '.join(manifest.operations)}",
+                f"the model {manifest.name} has no operation {operation!r}",
+                todo=f"use one of {', '.join(manifest.operations)}",
             )
 
     async def _check_index(self, index_id: ContentId, model: ContentId) -> None:
-        """Have the index here, so that a wrong one is told from one whose searchers are busy."""
+        """Fetch the index, so that a wrong index and busy searchers give different errors."""
         data = await self.node.blobs.get(
             index_id, deadline_s=stretched(INDEX_DEADLINE_S), size_bytes_max=INDEX_BYTES_MAX
         )
@@ -230,11 +230,11 @@ class LocalCommands:
         if index.model != model:
             raise InputError(
                 f"the index {index_id.short} was made with the model {index.model}",
-                todo="ask that model",
+                todo="use that model",
             )
 
     def _few_verifiers(self, request: TaskRequest, emit: Emit) -> EventSink:
-        """Say so when a leg is done and has to wait for verifiers that are not known yet."""
+        """Emit a notice when a leg is done and has to wait for verifiers that are not known yet."""
 
         def on_event(event: Event) -> None:
             if not isinstance(event, LegDone):
@@ -294,7 +294,7 @@ class LocalCommands:
         return {"passages": passages}
 
     async def sources(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """The names of everything that data peers can bring in, asked of one of them."""
+        """The names of all sources that data peers can bring in; one data peer is asked."""
         return {"sources": await list_sources(self._run, unheard)}
 
     async def embed(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
@@ -343,13 +343,13 @@ def _request(
     needed, verifiers = _number(arguments, "needed", 2), _number(arguments, "verifiers", 3)
     if not 0 <= needed <= verifiers <= limits.VERIFIERS_MAX or (verifiers and not needed):
         raise InputError(
-            f"{needed} of {verifiers} verdicts cannot be asked for",
+            f"{needed} of {verifiers} verdicts is not a possible quorum",
             todo="for example --verdicts 2/3, or 0/0 for an answer that nobody checks",
         )
     deadline_s = _number(arguments, "deadline_s", 120)
     if not 1 <= deadline_s <= limits.DEADLINE_S_MAX:
         raise InputError(
-            f"a deadline of {deadline_s} s cannot be kept",
+            f"a deadline of {deadline_s} s is not possible",
             todo=f"give --deadline 1 to {limits.DEADLINE_S_MAX} seconds",
         )
     return TaskRequest(
@@ -379,7 +379,7 @@ def _number(arguments: Mapping[str, Any], name: str, default: int) -> int:
 def _path(arguments: Mapping[str, Any]) -> Path:
     text = _text(arguments, "path")
     if "\0" in text or not text.startswith("/"):
-        raise InputError(f"{text[:80]!r} is not the whole path of a file", todo="begin it with /")
+        raise InputError(f"{text[:80]!r} is not an absolute path", todo="begin it with /")
     return Path(text)
 
 

@@ -29,7 +29,7 @@ class ModelCommands:
     node: Node
 
     def commands(self) -> dict[str, Command]:
-        """The commands about models that the control socket takes, by the name that is sent."""
+        """The commands about models that the control socket takes, by their names on the socket."""
         return {
             "models": self.models,
             "models-add": self.add,
@@ -39,7 +39,7 @@ class ModelCommands:
         }
 
     async def models(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """What is served here, what is kept here, what others offer."""
+        """The models that are served here, kept here, and offered by others."""
         node = self.node
         offered: dict[ContentId, dict[str, Any]] = {}
         for heard in node.peers.view.living(node.dependencies.environment.wall_s()):
@@ -64,7 +64,7 @@ class ModelCommands:
         if is_path(what):
             path = Path(what)
             if not path.is_absolute():
-                raise InputError(f"{what[:80]!r} is not a whole path", todo="begin it with /")
+                raise InputError(f"{what[:80]!r} is not an absolute path", todo="begin it with /")
             manifest = await self.node.models.add(path, name, _telling(emit, "keeping"))
         else:
             if name is not None:
@@ -116,7 +116,7 @@ class ModelCommands:
             ) from error
 
     async def remove(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """Serve and keep a model no longer."""
+        """Stop serving and keeping a model."""
         node = self.node
         model = node.models.resolve(_text(arguments, "what"))
         known = node.models.shelf.known().get(model)
@@ -131,10 +131,10 @@ class ModelCommands:
         try:
             manifest, files = await models.bring(model, _telling(emit, "fetching"))
         finally:
-            # Whether it is on its way to be served is told by who serves it.
+            # The loader reports whether the model will be served.
             if model not in models.engine.loaded() and (known := models.manifest_of(model)):
                 models.progress.pop(known.name, None)
-        # What cannot run is told now, and not when it is wanted.
+        # A model that cannot run is reported now, and not when it is used.
         await trio.to_thread.run_sync(check_runs, manifest, files)
         return manifest
 
@@ -154,7 +154,7 @@ class ModelCommands:
 
 
 def own_models(node: Node) -> list[dict[str, Any]]:
-    """The models that this peer serves or is about to, and what stands in the way."""
+    """The models that this peer serves or will serve, and the problem of each that it cannot."""
     rows: dict[str, dict[str, Any]] = {}
     for called, problem in node.model_problems.items():
         known = _known_as(node, called)
@@ -167,7 +167,7 @@ def own_models(node: Node) -> list[dict[str, Any]]:
             "done_bytes": progress.done_bytes,
             "size_bytes": progress.size_bytes,
             "problem": "",
-            # A problem is there only while nothing is under way.
+            # A model has a problem only while it is not being loaded.
             **rows.get(progress.name, {}),
         }
     engine = node.dependencies.engine.statistics()
@@ -177,10 +177,10 @@ def own_models(node: Node) -> list[dict[str, Any]]:
         if loaded.model in engine.loading:
             state = "loading"
         elif loaded.model in engine.resting:
-            # Out of memory until it is asked for; offered all the same.
+            # The model is loaded when a job needs it; it is offered all the same.
             state = "resting"
         elif probes.passed(loaded.model):
-            # Loaded is not enough: others hear of it once a probe of it passed.
+            # A loaded model is offered to others only once a probe of it passed.
             state = "ready"
         else:
             state = "set aside" if problem else "probing"
