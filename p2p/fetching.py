@@ -35,7 +35,7 @@ def below(block: ContentId, data: bytes, due: Due) -> list[tuple[ContentId, Due]
     if due.size_bytes not in (None, size_bytes):
         raise Malformed(
             f"{block.short}: {size_bytes} bytes where the tree above says {due.size_bytes}",
-            todo="nobody can read this blob: ask its maker to publish it again",
+            todo="nobody can read this blob; ask its maker to publish it again under another id",
         )
     if node is None:
         return []

@@ -1,7 +1,7 @@
-"""What a receipt is about, for people: what was asked, of which model, when, and what came of it.
+"""A summary of a receipt for people: what was asked, of which model, when, and the answer.
 
-Pure. It says what the signed bytes say; whether they hold is for `node.checking.audit`. Input and
-output are shown only as far as they are at hand and are those that were signed for.
+Pure. The summary says what the signed bytes say; `node.checking.audit` says whether they hold.
+Input and output are shown only if they are at hand and are the ones that were signed.
 """
 
 import json
@@ -25,11 +25,11 @@ Have = Callable[[ContentId], bytes | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """The page's first lines. Texts are whole and as they came: who shows them cuts and cleans."""
+    """The first lines of a report. Texts are complete and raw: the caller shortens and cleans."""
 
     operation: str
     model: ContentId | None
-    # What was asked, in words; None where the input is not at hand.
+    # What was asked, in words; None if the input is not at hand.
     question: str | None
     # Settings of the last leg, as text.
     settings: str
@@ -38,14 +38,14 @@ class Summary:
     asked_by: PeerId
     answered_by: tuple[PeerId, ...]
     answer: str | None
-    # How many verdicts were asked for; 0: nobody was to check the answer.
+    # How many verdicts were needed; 0 if no check was asked for.
     needed: int
 
 
 def summary_of(
     answer: Signed[Answer], task: Signed[Task], receipts: list[Signed[Receipt]], have: Have
 ) -> Summary:
-    """What an answer whose parts could be read says."""
+    """The summary of an answer whose parts could be read."""
     stages, last = task.record.stages, receipts[-1].record
     settings = stages[min(last.stage, len(stages) - 1)].parameters
     source, output = task.record.input, last.output
