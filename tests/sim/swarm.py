@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
-from p2p.anti_entropy import NEWS_TO_NEWCOMER_MAX
 from p2p.neighbours import (
     CONNECTIONS_KEPT,
     CONNECTIONS_MAX,
@@ -173,8 +172,7 @@ class Swarm:
                 wait_s = 2 * self.links.usual_s(peer.number, other.number)
             if other is not None:
                 mine = peer.mine(self.loop.now_at_s)
-                few = len(peer.view) < NEWS_TO_NEWCOMER_MAX
-                wanted = NEWS_TO_NEWCOMER_MAX if few else 0
+                wanted = peer.swapping.wanted_at_hello()
                 self.send(peer, other, self._hello, mine, wanted, self._call)
             self.after(wait_s, self._not_met, peer, self._call, other)
 
