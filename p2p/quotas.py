@@ -78,6 +78,10 @@ class Quotas:
             if self._of[origin, it] >= max(self.least, self._met[it] // self.part)
         ]
 
+    def met(self, place: Place) -> int:
+        """How many peers of a place spoke for themselves."""
+        return self._met[place]
+
     def count(self, entry: Entry, change: int) -> None:
         """`entry` has come (1) or gone (-1)."""
         places = entry.parts.places

@@ -384,6 +384,18 @@ class View:
         groups = [it for it in self._places.values() if len(it) <= enough]
         return [entries[it] for it in dict.fromkeys(chain.from_iterable(groups))]
 
+    def is_vouched(self, entry: Entry) -> bool:
+        """Whether it does something scarce that a peer which was met here does too.
+
+        What hardly anybody does has to travel further than one peer tells another; keys that are
+        made up gain no more by it than one place of each scarce thing can hold.
+        """
+        places, few, met = self._places, self.config.few, self._quotas.met
+        for place in entry.parts.places:  # noqa: SIM110 - walked for each entry of a swap
+            if len(places[place]) < few and met(place):
+                return True
+        return False
+
     def scarcities(self) -> dict[bytes, int]:
         """By key: how many peers, in powers of two, offer the scarcest thing that this one does."""
         sizes = {place: len(group).bit_length() for place, group in self._places.items()}
