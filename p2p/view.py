@@ -201,7 +201,7 @@ class View:
             self._add(peer, entry)
 
     def _within_quota(self, origin: str, places: tuple[Place, ...], *, met: bool) -> bool:
-        """Whether one more of this origin may have these places, if need be of one that has gone."""
+        """Whether one more of this origin may have these places, or those of one gone."""
         if self.is_small and not met:
             return True
         taken = self._quotas.taken(origin, places)

@@ -59,7 +59,7 @@ CALLED_AGAIN = {
     "a closed port": ("no bootstrap answers", "refused", "firewall"),
     "packets swallowed": ("no bootstrap answers", "did not answer within", "firewall"),
     "a server that says nothing": ("no bootstrap answers", "did not answer within"),
-    "a server of another kind": ("no bootstrap answers", "is no peer of Baton"),
+    "a server of another kind": ("no bootstrap answers", "is not a Baton peer"),
     "another peer's id": ("another peer answers", "is the one it printed"),
     "a name without an address": ("nosuch.invalid", "firewall"),
 }
@@ -67,7 +67,7 @@ CALLED_AGAIN = {
 NAMES = {
     "no multiaddr": ("'example.org:4747' is not an address", "/ip4/"),
     "a multiaddr of nothing": ("'/foo/bar' is not an address", "/ip4/"),
-    "no peer in the address": ("does not say which peer", "/p2p/"),
+    "no peer in the address": ("does not name the peer", "/p2p/"),
     "a peer id that is none": ("is not an address", "/p2p/"),
     "a way of calling that is not ours": ("of a kind this peer does not dial", "/ip4/"),
     "a network of another name": ("'baton'", "'other'", "--network"),
