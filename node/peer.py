@@ -173,6 +173,7 @@ def _assembled(
         dispatcher,
         roles,
         watch,
+        peers.handshake_log.whose_clock,
     )
     checking, answers = Checking(peers), Answers(dependencies.store)
     tasks = TaskRunner(

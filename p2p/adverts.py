@@ -68,6 +68,8 @@ class Advertiser:
     rate_limit: GossipRateLimit
     problem: Callable[[PeerId, WireError], None] = lambda _peer, _error: None
     same_key: Callable[[Signed[Advert]], None] = lambda _advert: None
+    # Told whose advert is from the future by more than clocks may differ, and by how many seconds.
+    from_future: Callable[[PeerId, float], None] = lambda _peer, _ahead_s: None
     duplicate_keys: DuplicateKeys = field(default_factory=DuplicateKeys)
     heard: int = 0
     told_all: int = 0
@@ -208,7 +210,8 @@ class Advertiser:
         """Hear one advert, from wherever it came."""
         self.heard += 1
         known = self.view.advert_of(advert.signer)
-        hearing = self.view.hear(advert, self.environment.wall_s(), introducer)
+        wall_s = self.environment.wall_s()
+        hearing = self.view.hear(advert, wall_s, introducer)
         match hearing:
             case Hearing.NEW | Hearing.NEWER:
                 self._learn(advert, introducer)
@@ -219,6 +222,8 @@ class Advertiser:
             case Hearing.OLD | Hearing.MINE:
                 pass
             case Hearing.EXPIRED | Hearing.CLOCK | Hearing.VERSION | Hearing.FULL:
+                if hearing is Hearing.CLOCK:
+                    self.from_future(advert.signer, advert.record.issued_at_s - wall_s)
                 name = hearing.name.lower()
                 self.refused[name] = self.refused.get(name, 0) + 1
         # Only who is connected asks, and keys cost nothing to those who are not.

@@ -80,16 +80,36 @@ class HandshakeLog:
         skews = self._skews if called else self._told_skews
         skews[peer] = skew_s
 
-    def clock_wrong_s(self) -> float | None:
-        """How far most peers' clocks are ahead of ours, if that is beyond what is allowed."""
+    def _others_ahead_s(self) -> tuple[float, int] | None:
+        """How far most peers' clocks are ahead of ours, and how many said so; None if none did."""
         # Anybody may call and say a time; whom we called ourselves we had chosen.
         skews_s = list((self._skews or self._told_skews).values())
         if not skews_s:
             return None
         # Of an even number the kinder half: one that agrees with us is enough against one that
         # does not.
-        skew_s = min(median_low(skews_s), median_high(skews_s), key=abs)
-        return skew_s if abs(skew_s) > limits.CLOCK_SKEW_S_MAX else None
+        return min(median_low(skews_s), median_high(skews_s), key=abs), len(skews_s)
+
+    def clock_wrong_s(self) -> float | None:
+        """How far most peers' clocks are ahead of ours, if that is beyond what is allowed."""
+        found = self._others_ahead_s()
+        return found[0] if found is not None and abs(found[0]) > limits.CLOCK_SKEW_S_MAX else None
+
+    def whose_clock(self, ahead_s: float, theirs: str) -> str:
+        """In words, by how much two clocks differ and which of them is the odd one.
+
+        `ahead_s` is how far the clock called `theirs` is ahead of ours, as what it signed shows;
+        the others are those whose clocks we saw when we met.
+        """
+        way = "ahead of" if ahead_s > 0 else "behind"
+        differ = f"{theirs} is {abs(ahead_s):.0f} s {way} this peer's"
+        found = self._others_ahead_s()
+        if found is None or found[1] < 2:
+            return f"{differ}; too few others were met to say which is wrong"
+        others_s, count = found
+        if abs(ahead_s - others_s) < abs(others_s):
+            return f"{differ}, and so are most of {count} others': this peer's is the wrong one"
+        return f"{differ}, which agrees with most of {count} others': it is the wrong one"
 
     def check_clock(self) -> None:
         """InputError if our clock is the wrong one, or if nobody can tell whose is."""

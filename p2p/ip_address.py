@@ -7,6 +7,7 @@ of one owner, or all peers of a demo, and nobody far away can send from them.
 """
 
 import ipaddress
+from collections.abc import Sequence
 from enum import IntEnum
 from functools import lru_cache
 
@@ -67,6 +68,29 @@ def may_call(address: str, nearest: Scope) -> bool:
     passed over: no peer announces one, and what it stands for is only known when it is looked up.
     """
     return not is_name(address) and scope_of(host_of(address)) <= nearest
+
+
+def for_neighbours(addresses: Sequence[str], outgoing: Sequence[str]) -> str:
+    """Of a peer's multiaddrs the one that another machine would most likely reach; "" for none.
+
+    `outgoing` are this machine's IP addresses on the ways by which its packets leave. Bridges of
+    containers and of virtual machines have addresses too, which nobody else reaches: one of a way
+    out comes first, then global ones, private ones, those of one link, and loopback ones.
+    """
+
+    def rank(address: str) -> int:
+        host = _parsed(host_of(address))
+        if host is None:
+            return 2
+        if host.is_loopback or host.is_unspecified:
+            return 5
+        if host.is_link_local:
+            return 4
+        if str(host) in outgoing:
+            return 0
+        return 1 if scope_of(str(host)) is Scope.GLOBAL else 3
+
+    return min(addresses, key=rank, default="")
 
 
 def prefix_of(host: str) -> str:

@@ -50,6 +50,8 @@ class Neighbours(Handshake):
     """Who is connected, and how they are."""
 
     bootstraps: tuple[str, ...] = ()
+    # Whether whoever meets nobody at first goes on all the same.
+    keep_calling: bool = False
     swaps: int = 0
     # When each last began a swap with us.
     _swapped_at_s: dict[PeerId, float] = field(default_factory=dict)
@@ -154,7 +156,9 @@ class Neighbours(Handshake):
     async def join(self) -> None:
         """Meet one bootstrap or known peer; Unreachable, naming each tried, if none answers.
 
-        Who met others before this start goes on alone, and all are called until one answers.
+        Who is to keep calling, or met others before this start, goes on alone: all are called until
+        one answers, and `unmet` says why none does. A network that refuses us is an error in any
+        case, and so is an address that cannot be one (InputError).
         """
         if not self.bootstraps:
             return
@@ -164,11 +168,12 @@ class Neighbours(Handshake):
             calls = [Dial(peer, addresses) for peer, addresses in known]
             if len(await call_all(self.call, calls)) == len(calls):
                 error = not_met(troubles)
-                if not known or all(isinstance(it, Refused) for it in troubles):
+                refused = all(isinstance(it, Refused) for it in troubles)
+                if refused or not (known or self.keep_calling):
                     raise error
-                # It was in the network before, so it is the way there that is missing: after a
-                # power cut this machine may be up before its router is.
-                self.rpc.note_problem("bootstraps", f"{error.message}; called again and again")
+                # After a power cut this machine may be up before its router or the others are.
+                if not self.view.connected:
+                    self.unmet = f"{error.message}; called until one answers: {error.todo}"
         self.handshake_log.check_clock()
 
     async def keep_up_forever(self) -> None:

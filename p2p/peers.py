@@ -18,7 +18,7 @@ from p2p.streams import open_streams
 from p2p.transport import Transport
 from p2p.view import View
 from wire.advert import Advert
-from wire.content import ContentId
+from wire.content import ContentId, PeerId
 from wire.kinds import Role
 from wire.message import Goodbye, Hello, Ping, Seek, Swap
 from wire.signed import Signed
@@ -36,6 +36,8 @@ class PeersConfig:
     # Each neighbour is heard once in a while: at ten of them, both swapping, twice a minute.
     swap_every_s: float = 5.0
     dial_deadline_s: float = 8.0
+    # Whether a start at which no bootstrap answers goes on, and calls them for ever.
+    keep_calling: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +69,12 @@ class Peers(PeerRpc):
             self.advertiser,
             self.handshake_log,
             bootstraps=self.config.bootstraps,
+            keep_calling=self.config.keep_calling,
         )
         self.discovery = Discovery(self, self.advertiser)
         self.advertiser.problem = self.blame
         self.advertiser.same_key = self.neighbours.on_same_key
+        self.advertiser.from_future = self._note_clock
         self.handlers |= {
             Hello: self.neighbours.on_hello,
             Ping: self.neighbours.on_ping,
@@ -78,6 +82,10 @@ class Peers(PeerRpc):
             Goodbye: self.neighbours.on_part,
             Seek: self.discovery.on_seek,
         }
+
+    def _note_clock(self, peer: PeerId, ahead_s: float) -> None:
+        words = self.handshake_log.whose_clock(ahead_s, f"the clock of {peer.short}")
+        self.note_problem(f"clock of {peer}", f"an advert is refused: {words}")
 
     def statistics(self) -> PeersStatistics:
         """Adverts heard and refused, calls served and failed, since the peer started."""

@@ -62,8 +62,7 @@ class ViewConfig:
     adverts_max: int = 256
     # Candidates for one role or model that do not make room for others.
     enough: int = 16
-    # With fewer candidates for something, who does it is let in though its origin has its quota of
-    # what else it does.
+    # With fewer for something, who does it is let in beside the quota of what else it does.
     few: int = 8
     # Peers that are gone, so that nobody brings them back.
     remembered_max: int = 4000
@@ -202,10 +201,7 @@ class View:
             self._add(peer, entry)
 
     def _within_quota(self, origin: str, places: tuple[Place, ...], *, met: bool) -> bool:
-        """Whether one more of this origin may have these places.
-
-        Who was met takes the place of one of its prefix that has gone, if there is one.
-        """
+        """Whether one more of this origin may have these places, or those of one gone."""
         if self.is_small and not met:
             return True
         taken = self._quotas.taken(origin, places)
@@ -213,11 +209,9 @@ class View:
             return True
         if met:
             return all(self._displace(origin, it) for it in taken)
-        # Whoever does what few do mostly does besides what many do. It is let in for the one, where
-        # its origin has room for it and in the whole view: else its role would have no room, and
-        # the rare thing that it does would not be known here.
-        few, held = self.config.few, self._places
-        lacking = (it for it in places if it not in taken and len(held.get(it, ())) < few)
+        # Whoever does what few do mostly does besides what many do: it is let in for the one.
+        few = self.config.few
+        lacking = (it for it in places if it not in taken and self.count(it) < few)
         return None not in taken and any(lacking)
 
     def _displace(self, origin: str, place: Place | None) -> bool:

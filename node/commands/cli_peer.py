@@ -135,6 +135,7 @@ def join_command(
             network=network,
             bootstraps=bootstrap,
             listen=listen or (f"/ip4/0.0.0.0/tcp/{port}",),
+            keep_calling=True,
         ),
         roles=chosen,
         models=tuple(map(meant, names)) if {Role.INFER, Role.VERIFY} & chosen else (),

@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 from trio import TaskStatus  # type: ignore[attr-defined]
 
-from node.commands.output import console, safe, show_json, size
+from node.commands.output import clock_words, console, safe, show_json, size
 from node.commands.standard_streams import streams
 from node.config import NodeConfig
 from node.devnet.machine import Machine
@@ -25,6 +25,8 @@ from node.peer import Dependencies, Node, open_node
 from node.serving.sources import FolderSource, FolderSources, PydocSource, Source, Sources
 from p2p import timeouts
 from p2p.adverts import Environment
+from p2p.ip_address import for_neighbours
+from p2p.routes import outgoing_hosts
 from p2p.transport import Transport
 from store import key_seed, open_store
 from wire.kinds import Role
@@ -174,7 +176,7 @@ def _stop(life: _Life, whole: trio.CancelScope) -> None:
 
 def announce(node: Node, url: str | None = None, *, as_json: bool) -> None:
     addresses = node.peers.endpoint.addresses
-    join_line = f"python -m node join {_reachable(addresses)}"
+    join_line = f"python -m node join {for_neighbours(addresses, outgoing_hosts())}"
     if as_json:
         show_json(
             {
@@ -182,6 +184,7 @@ def announce(node: Node, url: str | None = None, *, as_json: bool) -> None:
                 "addresses": list(addresses),
                 "join": join_line,
                 "state": str(node.config.state),
+                **({"unmet": unmet} if (unmet := node.peers.neighbours.unmet) else {}),
                 **({} if url is None else {"http": url}),
             }
         )
@@ -199,12 +202,6 @@ def announce(node: Node, url: str | None = None, *, as_json: bool) -> None:
     console.print(
         f"state in {safe(node.config.state)}; Ctrl-C finishes the work in hand and leaves"
     )
-
-
-def _reachable(addresses: tuple[str, ...]) -> str:
-    """The address to tell others: one that is not the loopback's, if there is one."""
-    outside = [it for it in addresses if "/127.0.0.1/" not in it and "/ip6/::1/" not in it]
-    return (outside or list(addresses) or [""])[0]
 
 
 async def narrate(node: Node) -> None:
@@ -229,8 +226,12 @@ async def narrate(node: Node) -> None:
             say(f"problem {name}", f"model {name}: {problem}")
         if node.peers.handshake_log.same_key:
             say("key", "another machine uses this peer's key: its state folder was copied")
+        if node.peers.neighbours.unmet:
+            say("unmet", node.peers.neighbours.unmet)
+        else:
+            said.pop("unmet", None)
         if (skew_s := node.peers.handshake_log.clock_wrong_s()) is not None:
-            say("clock", f"this machine's clock differs from the others' by {abs(skew_s):.0f} s")
+            say("clock", f"this machine's clock is {clock_words(skew_s)} most others': set it")
         if connected and not answered and trio.current_time() - node.started_at_s > 60:
             say("heard", "no peer answered in the last minute: check this machine's network")
         else:

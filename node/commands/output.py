@@ -84,3 +84,8 @@ def size(size_bytes: float) -> str:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1000
     raise AssertionError
+
+
+def clock_words(others_ahead_s: float) -> str:
+    """Where this machine's clock is if those of the others are ahead by so much: "9 s behind"."""
+    return f"{abs(others_ahead_s):.0f} s {'behind' if others_ahead_s > 0 else 'ahead of'}"

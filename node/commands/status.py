@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from node.commands.ask import SOCKET
-from node.commands.output import console, safe, short, show_json, show_table, size, state_words
+from node.commands.output import (
+    clock_words,
+    console,
+    safe,
+    short,
+    show_json,
+    show_table,
+    size,
+    state_words,
+)
 from node.local.control import call, unheard
 
 DEADLINE_S = 30.0
@@ -57,9 +66,10 @@ def _status(found: Mapping[str, Any]) -> None:
     if found["same_key_elsewhere"]:
         console.print("  [red]another machine uses this key: a state folder was copied[/red]")
     if found["clock_wrong_s"] is not None:
-        console.print(
-            f"  [red]the clock differs from the others' by {found['clock_wrong_s']} s[/red]"
-        )
+        clock = clock_words(found["clock_wrong_s"])
+        console.print(f"  [red]this machine's clock is {clock} most others'[/red]")
+    if found["unmet"]:
+        console.print(f"  [yellow]{safe(found['unmet'])}[/yellow]")
     if found["engine"]["last_failure"]:
         console.print(f"  [yellow]engine: {safe(found['engine']['last_failure'])}[/yellow]")
     for problem in found["problems"]:

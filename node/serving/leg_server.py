@@ -5,7 +5,7 @@ once, is done once and gives the same receipt, also after a restart.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import trio
@@ -70,6 +70,8 @@ class LegServer:
     dispatcher: Dispatcher
     roles: Mapping[Role, LegRole]
     on_event: EventSink
+    # In words, whose clock is the odd one: how far theirs is ahead of ours, and what it is called.
+    whose_clock: Callable[[float, str], str]
     # False once the peer is leaving: running legs are finished, no new ones are taken.
     taking: bool = True
     # Why no legs are taken for now, in words; empty unless the machine's owner needs it.
@@ -165,11 +167,17 @@ class LegServer:
         if issued_s > wall_s + limits.CLOCK_SKEW_S_MAX:
             ahead_s = issued_s - wall_s
             raise Refused(
-                f"the task was issued {ahead_s:.0f} s in the future: a clock is wrong",
+                f"the task was issued {ahead_s:.0f} s in the future:"
+                f" {self.whose_clock(ahead_s, 'the clock of whoever signed it')}",
                 code=RefusalCode.CLOCK,
             )
         if issued_s + handoff.task.record.deadline_s + limits.CLOCK_SKEW_S_MAX < wall_s:
-            raise Refused("the task's deadline has passed", code=RefusalCode.LATE)
+            over_s = wall_s - issued_s - handoff.task.record.deadline_s
+            # It may have been late, or its clock may be slow: the clocks of others tell.
+            clocks = self.whose_clock(-over_s, "if it was sent in time, the clock of its signer")
+            raise Refused(
+                f"the task's deadline passed {over_s:.0f} s ago; {clocks}", code=RefusalCode.LATE
+            )
         return self._role_of(handoff.leg.role)
 
     def _role_of(self, kind: Role) -> LegRole:

@@ -17,6 +17,7 @@ from p2p.over_libp2p.addresses import Forms, reachable, read_dialable
 from p2p.over_libp2p.errors import contained, dialing, opening, streaming
 from p2p.over_libp2p.gossip import SoundPubsub
 from p2p.over_libp2p.host import SoundHost, libp2p_id, peer_of
+from p2p.over_libp2p.names import LookUp, resolved
 from p2p.transport import (
     GOSSIP_BYTES_MAX,
     TOPIC_BYTES_MAX,
@@ -129,12 +130,15 @@ class Inbox:
 class LibEndpoint:
     """An `Endpoint`. Opened in `p2p.over_libp2p.transports`, and usable until it is closed."""
 
-    def __init__(self, me: PeerId, host: SoundHost, forms: Forms, accept: Accept) -> None:
+    def __init__(
+        self, me: PeerId, host: SoundHost, forms: Forms, accept: Accept, look_up: LookUp
+    ) -> None:
         self._me = me
         self._host = host
         self._swarm = host.get_network()
         self._forms = forms
         self._accept = accept
+        self._look_up = look_up
         self._pubsub: SoundPubsub
         self._nursery: trio.Nursery
         self._inboxes: dict[str, list[Inbox]] = {}
@@ -172,7 +176,10 @@ class LibEndpoint:
 
     async def connect(self, address: str, *, deadline_s: float) -> PeerId:
         target = read_dialable(address, self._forms)
-        await self.connect_peer(target.peer, (address,), deadline_s=deadline_s)
+        began_at_s = trio.current_time()
+        places = await resolved(address, self._look_up, deadline_s)
+        left_s = max(0.0, began_at_s + deadline_s - trio.current_time())
+        await self.connect_peer(target.peer, places, deadline_s=left_s)
         return target.peer
 
     async def connect_peer(

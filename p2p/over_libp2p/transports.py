@@ -22,6 +22,7 @@ from p2p.over_libp2p.errors import unwrapped
 from p2p.over_libp2p.gossip import SoundGossip, SoundPubsub
 from p2p.over_libp2p.host import SoundHost, build_host, note_address
 from p2p.over_libp2p.memory import MemoryMuxedTransport, MemoryNetwork
+from p2p.over_libp2p.names import LookUp, look_up
 from p2p.transport import Accept, Endpoint
 from wire.errors import InputError
 from wire.signing import SigningKey
@@ -40,10 +41,14 @@ class SoundTcp(TCP):  # type: ignore[misc]
 
 
 class TcpTransport:
-    """TCP, noise and yamux. `wall_ns` numbers gossip messages, and must never go back."""
+    """TCP, noise and yamux. `wall_ns` numbers gossip messages, and must never go back.
 
-    def __init__(self, *, wall_ns: Callable[[], int]) -> None:
+    `look_up` finds the addresses of a host name.
+    """
+
+    def __init__(self, *, wall_ns: Callable[[], int], look_up: LookUp = look_up) -> None:
         self._wall_ns = wall_ns
+        self._look_up = look_up
 
     def open(
         self, key: SigningKey, listen: Sequence[str], *, accept: Accept
@@ -52,7 +57,7 @@ class TcpTransport:
         for place in places:
             check_port_is_free(place)
         host = build_host(key, lambda _me: SoundTcp())
-        return _opened(key, host, places, TCP_FORMS, (self._wall_ns(), accept))
+        return _opened(key, host, places, TCP_FORMS, (self._wall_ns(), accept, self._look_up))
 
 
 class MemoryTransport:
@@ -71,7 +76,7 @@ class MemoryTransport:
             return MemoryMuxedTransport(self._network, me)
 
         host = build_host(key, muxed)
-        return _opened(key, host, places, MEMORY_FORMS, (self._wall_ns(), accept))
+        return _opened(key, host, places, MEMORY_FORMS, (self._wall_ns(), accept, look_up))
 
 
 @asynccontextmanager
@@ -80,12 +85,12 @@ async def _opened(
     host: SoundHost,
     places: Sequence[Multiaddr],
     forms: Forms,
-    rest: tuple[int, Accept],
+    rest: tuple[int, Accept, LookUp],
 ) -> AsyncIterator[Endpoint]:
-    first_number, accept = rest
+    first_number, accept, finds = rest
     swarm = host.get_network()
     router = SoundGossip()
-    endpoint = LibEndpoint(key.peer, host, forms, accept)
+    endpoint = LibEndpoint(key.peer, host, forms, accept, finds)
     pubsub = SoundPubsub(host, router, first_number=first_number, deliver=endpoint.deliver)
     with unwrapped():
         async with (

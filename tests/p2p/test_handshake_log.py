@@ -99,3 +99,26 @@ def test_one_liar_among_many_does_not_turn_the_median() -> None:
     for _ in range(100):
         handshake_log.clock(key_of("liar").peer, 1e12, called=True)
     handshake_log.check_clock()
+
+
+@pytest.mark.parametrize(
+    ("others_s", "ahead_s", "words"),
+    [
+        ((0.0, 1.0, -1.0), 400.0, "400 s ahead of this peer's, which agrees with most of 3"),
+        ((0.0, 1.0, -1.0), -400.0, "400 s behind this peer's, which agrees with most of 3"),
+        ((390.0, 400.0, 410.0), 400.0, "so are most of 3 others': this peer's is the wrong one"),
+        ((-400.0, -390.0), -405.0, "so are most of 2 others': this peer's is the wrong one"),
+        # One alone may be the odd one itself.
+        ((0.0,), 400.0, "400 s ahead of this peer's; too few others were met"),
+        ((), 400.0, "too few others were met to say which is wrong"),
+    ],
+)
+def test_whose_clock_is_the_odd_one_is_judged_by_those_of_others(
+    others_s: tuple[float, ...], ahead_s: float, words: str
+) -> None:
+    handshake_log = meetings_of()
+    for number, skew_s in enumerate(others_s):
+        handshake_log.clock(key_of(str(number)).peer, skew_s, called=True)
+    said = handshake_log.whose_clock(ahead_s, "the clock of x")
+    assert said.startswith("the clock of x is 4")
+    assert words in said

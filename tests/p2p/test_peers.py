@@ -325,6 +325,45 @@ async def test_joining_without_an_answer_names_what_was_tried_and_what_to_do(
     assert "python -m node join" in unreachable.value.todo
 
 
+async def test_who_keeps_calling_starts_alone_says_why_and_meets_the_network_later(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    async with hood.open("first") as first:
+        address = first.peers.endpoint.addresses[0]
+    async with hood.open("late", bootstraps=(address,), keep_calling=True) as late:
+        await late.peers.join()
+        assert "no bootstrap answers" in late.peers.neighbours.unmet
+        assert address.partition("/p2p/")[0] in late.peers.neighbours.unmet
+        # A power cut of ten minutes.
+        await trio.sleep(600.0)
+        assert late.peers.neighbours.unmet
+        async with hood.open("first", listen=(address.partition("/p2p/")[0],)) as first:
+            with trio.fail_after(late.peers.dialing.config.retry_s_max + 10.0):
+                while first.me not in late.peers.connected():
+                    await trio.sleep(1.0)
+            await until(lambda: not late.peers.neighbours.unmet)
+
+
+async def test_who_keeps_calling_is_told_at_once_of_an_address_that_cannot_be_one(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    async with hood.open("typo", bootstraps=("/memry/1/p2p/x",), keep_calling=True) as typo:
+        # The calls are made at once, so what one raises comes in a group.
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await typo.peers.join()
+        assert caught.group_contains(InputError, match="is not an address")
+
+
+async def test_a_network_that_refuses_is_an_error_also_for_who_keeps_calling(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    first = await hood.add("first")
+    where = first.peers.endpoint.addresses[:1]
+    async with hood.open("other", bootstraps=where, keep_calling=True, network="other") as other:
+        with pytest.raises(Unreachable, match="does not take this peer"):
+            await other.peers.join()
+
+
 async def test_a_peer_that_remembers_others_finds_its_network_without_the_bootstrap(
     autojump_clock: MockClock, hood: Neighbourhood
 ) -> None:
