@@ -90,7 +90,8 @@ else:
         last = through(tokens, 2, *sizes)[-1]
         first = sum(sizes) - 8
         equal += [np.array_equal(alone[first + at], last[at]) for at in range(8)]
-    mixed = model.run([SlotRow(tokens[9], 0, 9), SlotRow(tokens[130], 1, 130), SlotRow(tokens[2], 2, 2)])
+    few = [SlotRow(tokens[at], row, at) for row, at in enumerate((9, 130, 2))]
+    mixed = model.run(few)
     equal += [np.array_equal(alone[at], line) for at, line in zip((9, 130, 2), mixed)]
     print(all(equal), len(equal))
 """
