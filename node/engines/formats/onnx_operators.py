@@ -8,7 +8,7 @@ what draws at random; and what has a shape that depends on the numbers that come
 
 from collections.abc import Mapping
 
-from node.engines.formats.onnx_graph import GraphNode, OnnxModel
+from node.engines.formats.onnx_graph import Graph, GraphNode, OnnxModel
 from node.engines.formats.onnx_trees import read_trees
 from wire.errors import ModelRefused
 
@@ -26,8 +26,8 @@ Swish Tan Tanh ThresholdedRelu Where Xor
 """
 _SHAPES = """
 Concat Constant ConstantOfShape DepthToSpace Expand EyeLike Flatten Gather GatherElements GatherND
-OneHot Pad Range Reshape Resize ScatterElements ScatterND Shape Size Slice SpaceToDepth Split
-Squeeze Tile TopK Transpose Trilu Unsqueeze Upsample
+If OneHot Pad Range Reshape Resize ScatterElements ScatterND Shape Size Slice SpaceToDepth
+Split Squeeze Tile TopK Transpose Trilu Unsqueeze Upsample
 """
 _SUMS = """
 ArgMax ArgMin CumSum Hardmax LogSoftmax ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax
@@ -68,7 +68,14 @@ _WHY = {
 
 def check_operators(model: OnnxModel) -> None:
     """ModelRefused for the first operator that is not run here, or not as this model wants it."""
-    for node in model.graph.nodes:
+    _check_graph(model, model.graph)
+
+
+def _check_graph(model: OnnxModel, graph: Graph) -> None:
+    for node in graph.nodes:
+        for branch in node.attributes.values():
+            if isinstance(branch, Graph):
+                _check_graph(model, branch)
         known = OPERATORS.get(node.domain)
         if known is None or node.operator not in known:
             raise ModelRefused(

@@ -11,6 +11,7 @@ from typing import Any
 
 from tinygrad import Tensor, dtypes
 
+from node.engines.formats.onnx_values import ELEMENTS_MAX
 from wire.errors import ModelRefused
 
 
@@ -45,6 +46,10 @@ def resize(
         new = [math.floor(size * by) for size, by in zip(old, factors, strict=True)]
     else:
         raise ModelRefused("Resize says neither a scale nor a size")
+    kept = math.prod(int(it) for it in x.shape) // max(1, math.prod(old))
+    most = kept * math.prod(max(pair) for pair in zip(old, new, strict=True))
+    if most > ELEMENTS_MAX or min(new, default=0) < 0:
+        raise ModelRefused(f"Resize gives {most} numbers at once")
     manner = _Manner(
         coordinates=given.get("coordinate_transformation_mode", "half_pixel"),
         mode=given.get("mode", "nearest"),
