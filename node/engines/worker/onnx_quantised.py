@@ -121,4 +121,6 @@ def _saturated(moved: Tensor, zero: Tensor | None, kind: Any) -> Tensor:
     rounded = moved.round()
     if zero is not None:
         rounded = rounded + zero.float()
-    return rounded.clip(dtypes.min(kind), dtypes.max(kind)).cast(dtypes.int32).cast(kind)
+    wide = 1 << (8 * kind.itemsize)
+    least = 0 if dtypes.is_unsigned(kind) else -(wide // 2)
+    return rounded.clip(least, least + wide - 1).cast(dtypes.int32).cast(kind)

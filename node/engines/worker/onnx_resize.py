@@ -104,6 +104,9 @@ def _places(old: int, new: int, factor: float, part: tuple[float, float], how: s
         case "half_pixel_symmetric":
             wide = factor * old
             return old / 2 * (1 - new / wide) + (at + 0.5) / factor - 0.5
+        case "align_corners" if abs(old * factor - new) > 1e-3:
+            # The standard and the engines that people use differ in what they make of it.
+            raise ModelRefused("Resize with align_corners is run to whole sizes alone")
         case "align_corners":
             return at * (old - 1) / (new - 1) if new > 1 else at * 0
         case "asymmetric":
