@@ -10,7 +10,7 @@ from wire import limits
 from wire.errors import InputError
 from wire.kinds import Role
 
-# What a peer does by default. A gateway serves clients, so it has to be asked for.
+# The default roles. A gateway serves clients, so its role has to be asked for.
 ROLES_DEFAULT = frozenset({Role.DATA, Role.INFER, Role.VERIFY, Role.STORE})
 QUOTA_BYTES_DEFAULT = 20 << 30
 QUOTA_BYTES_MIN = 16 << 20
@@ -26,7 +26,7 @@ class NodeConfig:
     models: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
     quota_bytes: int = QUOTA_BYTES_DEFAULT
-    # Where HTTP is served, if it is.
+    # The gateway's HTTP settings; None without a gateway.
     gateway: GatewayConfig | None = None
     # What the machine's owner lets Baton use.
     guest: GuestConfig = field(default_factory=GuestConfig)

@@ -1,6 +1,6 @@
-"""One peer, put together: store, engine, the others, its roles, and its own clients' tasks.
+"""One peer, put together: store, engine, other peers, its roles, and its own clients' tasks.
 
-The order of opening is the order of need; closing is the reverse, and nothing outlives the block.
+Parts are opened before what needs them and closed in reverse; nothing outlives the block.
 """
 
 from collections import deque
@@ -45,13 +45,13 @@ from wire.signing import SigningKey
 
 KNOWN_PEERS_KEPT = 256
 SAVE_PEERS_EVERY_S = 1.0
-# Of what happened to a peer, for `status`.
+# Lines of a peer's log that `status` shows.
 LINES_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What comes in through the seams: built in `node.__main__` or by a test, never below."""
+    """The implementations behind the interfaces: made in `node.__main__` or a test, passed down."""
 
     key: SigningKey
     environment: Environment
@@ -78,7 +78,7 @@ class Node:
     loader: ModelLoader
     started_at_s: float
     log: deque[str]
-    # What stands above a peer, such as its gateway, has `status` tell of it, each under a name.
+    # What is built on a peer, such as its gateway, adds its own part to `status` under a name.
     status_sources: dict[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
 
     @property
@@ -87,18 +87,18 @@ class Node:
         return self.loader.problems
 
     def note(self, line: str) -> None:
-        """Keep one line of what happened, the latest few."""
+        """Add a line to the log of this peer; the latest few are kept."""
         self.log.append(line)
 
     def pause(self, why: str) -> None:
-        """Take no work of others while `why` says a reason; what is held is finished."""
+        """Take no work of others while `why` is not empty; work that was taken is finished."""
         before, self.leg_server.paused, self.verify_role.paused = self.leg_server.paused, why, why
         if bool(why) is not bool(before):
             self.note(f"paused: {why}" if why else "goes on: it is not paused any more")
             self.peers.advertiser.changed()
 
     async def leave(self) -> None:
-        """Take nothing new, and finish what is held, as far as `leave_s` allows."""
+        """Take no new work, and finish what was taken, for at most `leave_s`."""
         self.leg_server.taking = False
         self.peers.advertiser.changed()
         with trio.move_on_after(self.config.leave_s):
@@ -108,7 +108,7 @@ class Node:
 
 @asynccontextmanager
 async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIterator[Node]:
-    """Start a peer and have it meet its network; TransportError or InputError if it cannot."""
+    """Start a peer and connect it to its network; TransportError or InputError if it cannot."""
     capacity = _Capacity(config)
     async with (
         open_peers(
@@ -122,8 +122,8 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
     ):
         node = _assembled(config, dependencies, peers, nursery)
         for name in config.models:
-            # A name that means nothing is refused before anybody is troubled with us; a file that
-            # cannot be run is named, and the others are served.
+            # An unknown model name is refused before this peer connects to others. A file that
+            # cannot be run is reported, and the other models are served.
             with suppress(ModelRefused):
                 await node.models.check_meant(name)
         capacity.node = node
@@ -221,7 +221,7 @@ class _Capacity:
     """What the next advert says of this peer."""
 
     config: NodeConfig
-    # None until it is put together: its peers are asked what they say of it before that.
+    # None until the node is made: the first advert is needed before that.
     node: Node | None = None
 
     def now(self) -> Capacity:
@@ -241,7 +241,7 @@ class _Capacity:
         return Capacity(
             roles=self.config.role_bits if taking else 0,
             models=models,
-            # With those who wait for their turn.
+            # The queue counts waiting jobs too.
             free_slots=max(0, min(fair_queue.free_slots, 65_535)) if taking else 0,
             queue_s=min(fair_queue.queue_s, 1e6),
         )
@@ -253,9 +253,9 @@ def _remembered(store: Store) -> list[tuple[PeerId, tuple[str, ...]]]:
 
 
 async def _remember_forever(node: Node) -> None:
-    """Keep whom we met, and where, so that a restart finds its network without the bootstrap.
+    """Store known peers and their addresses, so that a restart needs no bootstrap peer.
 
-    Durable soon after a peer was met: whoever loses power a moment later still knows it.
+    A peer is stored soon after it was met, so that it is still known after a power cut.
     """
     store = node.dependencies.store
     kept: dict[PeerId, tuple[str, ...]] = dict(_remembered(store))
@@ -273,7 +273,7 @@ async def _remember_forever(node: Node) -> None:
         try:
             await store.commit(Write(rows=(*gone, *new)))
         except StoreError as error:
-            # Tried again, with whatever has changed until then.
-            node.note(f"whom we met could not be kept: {error.message}")
+            # The next round tries again, with later changes included.
+            node.note(f"known peers could not be stored: {error.message}")
         else:
             kept = met

@@ -42,6 +42,8 @@ SCARCE_MAX = 16
 # An advert that ends in a moment is not worth its way.
 _LEFT_S_MIN = 5.0
 _ESTIMATES = 15
+# While a view has room there are at most so many times as many peers as it holds.
+_ROOM_RATIO = 2
 
 
 # In a digest it stands before the peers that were never met, only heard of. It is nobody's key.
@@ -139,15 +141,28 @@ class AntiEntropy:
     def peers(self) -> int:
         """How many peers there are, ourselves included, as far as can be told from here."""
         seen = len(self.view) + 1
-        if not self.view.is_full:
+        if self.view.is_small or not (self.view.is_full or self._estimates):
             # What the first neighbour said counts until our own view shows otherwise.
             return max(seen, min(self.told_peers, 4 * self.view.config.adverts_max))
-        return max(seen, int(median(self._estimates.values()))) if self._estimates else seen
+        estimate = int(median(self._estimates.values())) if self._estimates else seen
+        # A view that is not full yet has most of those there are, or quotas keep a flood out of it:
+        # then what neighbours say they have is no measure.
+        return max(seen, estimate if self.view.is_full else min(estimate, _ROOM_RATIO * seen))
+
+    def wanted_at_hello(self) -> int:
+        """How many adverts to ask of somebody whom we call, as one who knows few.
+
+        Once we know as many as the first neighbour spoke of, swaps bring the rest: in a small
+        network each call would else bring everybody anew.
+        """
+        most = min(NEWS_TO_NEWCOMER_MAX, self.told_peers or NEWS_TO_NEWCOMER_MAX)
+        return NEWS_TO_NEWCOMER_MAX if len(self.view) + 1 < most else 0
 
     def _estimate(self, other: PeerId, count: int, both: Sequence[Entry]) -> None:
         if self.believed and other not in self.believed:
             return
-        if self.view.is_full:
+        # With quotas a view is a sample long before it is full.
+        if not self.view.is_small:
             kinds = self.view.scarcities()
             ours, shared = Counter(kinds.values()), Counter(kinds[it.key] for it in both)
             # Which of theirs are scarce they do not say; views are kept alike.

@@ -1,8 +1,8 @@
 """Content between peers: serves blocks, and fetches whole blobs from several sources at once.
 
-What has arrived is in the store, block by block, so a fetch that breaks goes on where it was. Every
-block is hashed against the id it was asked for; a source that sends something else is left out. A
-tree that lies about itself ends the fetch, and is nobody's fault but its maker's.
+Blocks that have arrived are in the store, so a fetch that breaks goes on where it was. Every block
+is compared with its content id by hash; a source that sends other bytes is not asked again. A tree
+with wrong sizes or depth ends the fetch: its maker lied, and no source is blamed.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ from wire.tree import TreeNode
 # Blocks asked of one source at a time: enough to fill a link of 100 ms and 80 Mbit/s.
 WANTS_PER_SOURCE = 4
 SOURCES_MAX = 8
-# A block is 256 KiB: slower than this is not worth waiting for.
+# The deadline for a block of 256 KiB: a slower source is not worth waiting for.
 BLOCK_DEADLINE_S = 30.0
 
 Progress = Callable[[int, int], None]
@@ -46,7 +46,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(slots=True)
 class _Download:
-    """One blob on its way in."""
+    """One blob that is being fetched."""
 
     plan: FetchPlan
     root: ContentId
@@ -72,7 +72,7 @@ class Blobs:
     _fetching: dict[ContentId, trio.Event] = field(default_factory=dict)
 
     async def on_want(self, call: TypedCall, message: Message) -> None:
-        """Answer with the block, or say that it is not here."""
+        """Answer with the block, or with a message that it is not here."""
         assert isinstance(message, Want)
         try:
             data = await self.store.get_block(message.block)
@@ -83,7 +83,7 @@ class Blobs:
         await call.send(BlockReply(data=data))
 
     def likely_sources(self, first: Sequence[PeerId] = ()) -> tuple[PeerId, ...]:
-        """Whom to ask: those who should have it, then connected peers that keep for others."""
+        """Whom to ask: `first`, then connected peers that keep content for others."""
         wall_s = self.peers.environment.wall_s()
         keepers = [it.signer for it in self.peers.view.candidates(Role.STORE, None, wall_s)]
         near = self.peers.connected()
@@ -102,13 +102,12 @@ class Blobs:
     ) -> None:
         """Bring all of `content_id` into the store.
 
-        `sources` are asked first, then whoever keeps content for others. Raises Missing when nobody
-        has it, TooSlow at the deadline, Oversize when it is larger than the caller takes, Malformed
-        when its tree is not what it says.
-        `progress` hears bytes so far and bytes in all.
+        `sources` are asked first, then peers that keep content for others. Raises Missing if no
+        peer has it, TooSlow at the deadline, Oversize if it exceeds `size_bytes_max`, Malformed if
+        its tree is wrong. `progress` is called with the bytes so far and the bytes in all.
         """
         try:
-            # What is left of a caller's deadline may be less than nothing.
+            # A caller's remaining time may be negative.
             with trio.fail_after(max(0.0, deadline_s)):
                 while (other := self._fetching.get(content_id)) is not None:
                     await other.wait()
@@ -135,8 +134,8 @@ class Blobs:
     ) -> bytes:
         """The bytes of `content_id`, from the store or from others. Raises as `fetch` does.
 
-        One block that others hold is not kept: it costs one answer to ask again, and a commit to
-        keep it.
+        If the content is a single block of others, it is not kept: to ask again costs less than a
+        commit to the disk.
         """
         try:
             return await self.store.get(content_id, size_bytes_max=size_bytes_max)
@@ -161,7 +160,7 @@ class Blobs:
                 try:
                     data = await self._want(source, block)
                 except (Refused, TransportError, RemoteProtocolError, WireError):
-                    # It lacks it, is gone, or was blamed by the talk itself: ask the next.
+                    # This source lacks it, is gone, or broke the rules of the call: ask the next.
                     continue
                 if not block.matches(data):
                     self.peers.offended(source, Offence.MALFORMED)
@@ -187,14 +186,14 @@ class Blobs:
                 self._learn_size(download, await self.store.get_block(root))
                 download.got_bytes = download.size_bytes - sum(size for _, size in missing)
             for block, size_bytes in missing:
-                # How deep is looked at again by the store, once this wave is in.
+                # The store checks the depth again, once this wave of blocks has arrived.
                 download.plan.need(block, ROOT if block == root else Due(size_bytes, 1))
             wave = sources[at : at + SOURCES_MAX]
             if not wave:
                 raise nobody_has(root, len(sources))
             await self._ask(download, wave)
             if not download.plan.done:
-                # These lack some of it. One of many may be the only one that has it: go on.
+                # These sources lack a part; another source may be the only one that has it.
                 at += SOURCES_MAX
 
     async def _ask(self, download: _Download, wave: Sequence[PeerId]) -> None:
@@ -206,7 +205,7 @@ class Blobs:
             raise download.failure
 
     async def _pull(self, download: _Download, source: PeerId, everybody: trio.CancelScope) -> None:
-        """Ask one source for block after block until nothing is left for it."""
+        """Ask one source for block after block until there is nothing left to ask it for."""
         plan = download.plan
         while not plan.done:
             changed = download.changed
@@ -229,8 +228,8 @@ class Blobs:
                     plan.failed(source, block)
                     self.peers.offended(source, Offence.MALFORMED)
                 except (StoreError, WireError) as error:
-                    # Ours, or the content itself is unwanted or a lie: no other source can help,
-                    # and this one sent what it was asked for.
+                    # The error is ours, or the content is too large or its tree is wrong: no other
+                    # source can help, and this one sent what we asked for.
                     download.failure = error
                     everybody.cancel()
                 else:
@@ -243,7 +242,7 @@ class Blobs:
         if download.size_bytes > download.size_bytes_max:
             raise Oversize(
                 f"content of {download.size_bytes} bytes,"
-                f" at most {download.size_bytes_max} are taken"
+                f" at most {download.size_bytes_max} are allowed"
             )
 
     async def _want(self, source: PeerId, block: ContentId) -> bytes:
@@ -253,7 +252,7 @@ class Blobs:
 
     async def _take(self, download: _Download, block: ContentId, data: bytes) -> None:
         if not block.matches(data):
-            raise Corrupt(f"{block.short}: other bytes than were asked for")
+            raise Corrupt(f"{block.short}: the bytes do not match this content id")
         children = below(block, data, download.plan.due(block))
         if block == download.root:
             self._learn_size(download, data)
@@ -271,7 +270,7 @@ class Blobs:
 
 
 def nobody_has(content: ContentId, asked: int) -> Missing:
-    """Why content cannot be had now."""
+    """The error for content that no asked peer has."""
     return Missing(
         f"nobody of {asked} peers has all of the content {content}",
         todo="check the id, or try again when a peer that holds it is there",

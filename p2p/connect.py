@@ -1,6 +1,6 @@
-"""Calling a peer at the places where others said it is, and whose fault it is when nothing comes.
+"""Connecting to a peer at the addresses that were heard, and deciding whose fault a failure is.
 
-Addresses that were heard may be of any kind: what cannot be dialled from here is passed over.
+Addresses that were heard may be of any kind: those that cannot be dialled from here are skipped.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,21 +23,21 @@ from wire.errors import (
     WireError,
 )
 
-# What can come of talking to a peer, besides an answer.
+# The errors that a call to a peer may raise.
 TROUBLES = (TransportError, WireError, RemoteProtocolError, Refused)
-# Bootstraps are called at once; after the first answer the others have so long.
+# All bootstraps are called at the same time; after the first answer the others have so long.
 OTHERS_S = 1.0
 
-# A stranger's task sets our deadlines too, and must not make honest peers look silent. Less than a
-# ping waits, more than a busy peer takes for its first word.
+# A stranger's task may set short deadlines, which must not make honest peers look silent. This is
+# less than a ping waits, and more than a busy peer takes for its first message.
 PATIENCE_S = 4.0
 
 
 def is_its_fault(error: TransportError, waited_s: float, *, heard: bool) -> bool:
-    """Whether a peer is to blame that a conversation with it ended in `error`.
+    """Whether a peer is to blame that a call to it ended in `error`.
 
-    Time that ran out says something of a peer that had PATIENCE_S and did not say a word; of one
-    that was `heard`, only who knows what was asked of it can judge.
+    A peer is to blame for a timeout if it had PATIENCE_S and sent nothing. If it sent something
+    (`heard`), only the caller knows whether the peer was too slow.
     """
     if isinstance(error, StreamsInUse):
         return False
@@ -47,7 +47,7 @@ def is_its_fault(error: TransportError, waited_s: float, *, heard: bool) -> bool
 async def connect(
     endpoint: Endpoint, peer: PeerId, addresses: Sequence[str], deadline_s: float
 ) -> None:
-    """Connect to `peer` at the first address that answers; TransportError when none does."""
+    """Connect to `peer` at the first address that answers; TransportError if none answers."""
     deadline_at_s = trio.current_time() + deadline_s
     trouble: TransportError = Unreachable(f"no address is known for {peer.short}")
     for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
@@ -66,14 +66,14 @@ async def connect(
 async def call_all(
     call: Callable[[Dial], Awaitable[PeerId]], dials: Sequence[Dial]
 ) -> list[BatonError]:
-    """Call all at once, until one has answered and the others had a moment; what failed."""
+    """Call all at the same time, until one has answered and the others had a moment; the errors."""
     troubles: list[BatonError] = []
 
     async def one(dial: Dial) -> None:
         try:
             await call(dial)
         except Refused as error:
-            # Only who could not be reached is named by its trouble.
+            # An error of a peer that was not reached already names the place.
             place = dial.addresses[0].partition("/p2p/")[0]
             troubles.append(Refused(f"{place}: {error.message}", code=error.code))
         except TROUBLES as error:

@@ -29,6 +29,10 @@ class DialingConfig:
     # A host may fail so often at once, whatever its ports, before it is left alone for a while.
     host_failures: int = 8
     roam_every_s: float = 20.0
+    # Only who was met is told of, so where more are known than all tell each other of, those who
+    # meet fill the views of all.
+    large_network: int = 64
+    roam_large_every_s: float = 10.0
 
 
 # Calls in a row that nobody answered, before a peer is given up; the latter take two hours.
@@ -242,7 +246,9 @@ class Dialing:
         The halves of a network that was torn have enough of their own, and would never call each
         other again.
         """
-        wait_s = self.config.roam_every_s * (0.5 + self.random.random())
+        large = len(self._peers) >= self.config.large_network
+        every_s = self.config.roam_large_every_s if large else self.config.roam_every_s
+        wait_s = every_s * (0.5 + self.random.random())
         first, self._roam_at_s = not self._roam_at_s, now_at_s + wait_s
         if first:
             return []

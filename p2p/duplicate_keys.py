@@ -1,8 +1,8 @@
-"""Keys that run on two machines: what the neighbour of both remembers, so that both get to know.
+"""Keys that run on two machines: a neighbour of both remembers them, so that both learn of it.
 
-A pure core beside `p2p.view`. A view keeps the latest advert of each key, so of two machines with
-one key that speak in turn it shows only who spoke last, and whoever asks right after its own word
-would hear nothing of the other.
+Pure. A view keeps only the latest advert of each key. If two machines with one key publish in turn,
+the view shows only the last one, and a machine that swaps right after its own advert would hear
+nothing of the other.
 """
 
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ from wire.content import PeerId
 from wire.latest import Latest
 from wire.signed import Signed
 
-# Whoever asks is one of two; of more machines each still hears of one other.
+# The machine that swaps is one of the two; with more machines, each still hears of one other.
 _STARTS_PER_KEY = 2
 
 
 @dataclass(slots=True)
 class DuplicateKeys:
-    """The latest advert of each of the last two starts, for keys of which two were heard."""
+    """The latest adverts of the last two starts of each key that was heard from two starts."""
 
     keys_max: int = 64
     _starts: Latest[PeerId, dict[bytes, Signed[Advert]]] = field(init=False)
@@ -27,7 +27,7 @@ class DuplicateKeys:
         self._starts = Latest(self.keys_max)
 
     def hear(self, heard: Signed[Advert], known: Signed[Advert] | None) -> None:
-        """`heard` came while `known` was the latest of its key."""
+        """Note `heard`, which arrived while `known` was the latest advert of its key."""
         peer, instance = heard.signer, heard.record.instance
         starts = self._starts.get(peer)
         if starts is None:
@@ -42,11 +42,11 @@ class DuplicateKeys:
                 del starts[min(starts, key=lambda it: starts[it].record.seq)]
 
     def knows(self, peer: PeerId, instance: bytes) -> bool:
-        """Whether this start of `peer`'s key is remembered as one of several."""
+        """Whether this start of `peer`'s key is remembered as one of two."""
         return instance in self._starts.get(peer, ())
 
     def other(self, peer: PeerId, instance: bytes, wall_s: float) -> Signed[Advert] | None:
-        """The latest advert of another start of `peer`'s key that still holds."""
+        """The latest advert of another start of `peer`'s key, if that advert is still valid."""
         starts = self._starts.get(peer, {})
         others = [it for it in starts.values() if it.record.instance != instance]
         holding = [it for it in others if not it.record.expired(wall_s)]

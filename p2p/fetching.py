@@ -1,8 +1,8 @@
-"""Which block from whom: the plan of one download, as a pure core.
+"""Decides which block to ask of which source in one download. Pure.
 
-Blocks are known by content, so sources need not be trusted and any block may come from any of
-them. A source that lacks a block is asked for others; one that fails is left out; a block nobody
-has ends it. So does a tree that is not what it says: whoever made it lied, not who serves it.
+Blocks have content ids, so sources need not be trusted, and any block may come from any source. A
+source that lacks a block is asked for others; a source that fails is not asked again. A block that
+no source has ends the download. So does a wrong tree: its maker lied, not the source.
 """
 
 from collections import deque
@@ -16,7 +16,7 @@ from wire.tree import TreeNode
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What the tree says of a block before it is here; of a root nobody said a size."""
+    """What the tree says of a block before the block arrives; a root's size is unknown."""
 
     size_bytes: int | None
     depth: int
@@ -26,16 +26,16 @@ ROOT = Due(None, 0)
 
 
 def below(block: ContentId, data: bytes, due: Due) -> list[tuple[ContentId, Due]]:
-    """What is directly below a block that has arrived; nothing below one of content.
+    """The blocks directly below a block that has arrived; none below a block of content.
 
-    Malformed if the tree above said another size, or if it is too deep; WireError if it is no node.
+    Malformed if the tree above says another size or is too deep; WireError if `data` is no node.
     """
     node = TreeNode.from_bytes(data) if block.is_tree else None
     size_bytes = len(data) if node is None else node.size_bytes
     if due.size_bytes not in (None, size_bytes):
         raise Malformed(
             f"{block.short}: {size_bytes} bytes where the tree above says {due.size_bytes}",
-            todo="nobody can read this blob; get it from who made it under another id",
+            todo="nobody can read this blob; ask its maker to publish it again under another id",
         )
     if node is None:
         return []
@@ -46,7 +46,7 @@ def below(block: ContentId, data: bytes, due: Due) -> list[tuple[ContentId, Due]
 
 @dataclass(slots=True)
 class FetchPlan:
-    """Feed it `need`, ask it `next_for(source)`, tell it what became of each."""
+    """Call `need` for each block, `next_for(source)` for work, then report each result."""
 
     _waiting: deque[ContentId] = field(default_factory=deque)
     _known: dict[ContentId, Due] = field(default_factory=dict)
@@ -55,17 +55,17 @@ class FetchPlan:
     _left_out: set[PeerId] = field(default_factory=set)
 
     def need(self, block: ContentId, due: Due) -> None:
-        """`block` is not here: ask for it, unless it is waited for already."""
+        """Add a block that is missing here, unless it was added already."""
         if block not in self._known:
             self._known[block] = due
             self._waiting.append(block)
 
     def due(self, block: ContentId) -> Due:
-        """What is known of a block that is under way."""
+        """What the tree says of a block that is being fetched."""
         return self._known[block]
 
     def next_for(self, source: PeerId) -> ContentId | None:
-        """A block to ask `source` for; None if there is none for it now."""
+        """A block to ask `source` for; None if there is none for this source now."""
         if source in self._left_out:
             return None
         for _ in range(len(self._waiting)):
@@ -77,17 +77,17 @@ class FetchPlan:
         return None
 
     def arrived(self, block: ContentId) -> None:
-        """A block is here: it is not fetched again."""
+        """Note that a block has arrived: it is not fetched again."""
         self._under_way.pop(block, None)
         self._known.pop(block, None)
 
     def lacks(self, source: PeerId, block: ContentId) -> None:
-        """`source` does not have it."""
+        """Note that `source` does not have a block."""
         self._lacking.setdefault(block, set()).add(source)
         self._again(block)
 
     def failed(self, source: PeerId, block: ContentId) -> None:
-        """`source` is gone, or sent something else: it is not asked again."""
+        """Note that `source` is gone or sent other bytes: it is not asked again."""
         self._left_out.add(source)
         self._again(block)
 
@@ -96,7 +96,7 @@ class FetchPlan:
             self._waiting.appendleft(block)
 
     def idle_for_good(self, source: PeerId) -> bool:
-        """Whether nothing that is left, or may come back, can be asked of `source`."""
+        """Whether `source` will get no further block, as no block under way may come back to it."""
         return source in self._left_out or not self._under_way
 
     @property

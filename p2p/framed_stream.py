@@ -1,11 +1,11 @@
-"""One stream that carries conversations, one after the other.
+"""One stream that carries calls, one after the other.
 
-Who opened the stream begins each conversation; both sides then speak as they like, and it is over
-when both have said END. A lane has one task that reads and one that writes, and neither is ever
-cancelled in mid-frame except to drop the whole stream. The rules that a peer may break are in
-`FramedStream._take`; breaking one resets the stream and nothing else.
+The side that opened the stream begins each call; then both sides send as they like, and the call is
+over when both have sent END. A framed stream has one task that reads and one that writes; neither
+is cancelled in the middle of a frame except to drop the whole stream. `FramedStream._take` has the
+rules that a peer may break; breaking one resets the stream and nothing else.
 
-Waiting in a lane always has a deadline: the caller's, or silence.
+Waiting here always has a deadline: the caller's, or the limit for silence.
 """
 
 import math
@@ -30,41 +30,41 @@ from wire.errors import (
 )
 
 BEAT_INTERVAL_S = 2.0
-# Four beats missed: a frozen process, not a slow one.
+# So long is four missed heartbeats: the process is frozen, not slow.
 SILENCE_S = 8.0
 IDLE_S = 60.0
-# Who accepted a stream leaves its end to who opened it, within reason.
+# The side that opened a stream normally ends it; the other side ends one that is idle for so long.
 IDLE_ACCEPTED_S = 180.0
-# Who opens a stream has something to say. One on which nothing comes for so long, or no whole frame
-# for as long as honest peers keep an idle one, is only there to take our places.
+# An honest peer opens a stream to send something. A stream with no bytes for so long, or without a
+# whole frame for as long as honest peers keep an idle stream, is ended: it only takes our places.
 NEVER_SPOKE_S = 10.0
-# After we have said all, the other side may take this long to do the same.
+# After we have sent END, the other side may take this long to send END as well.
 PARTING_S = 5.0
 
 _READ_BYTES = 64 << 10
 _WRITE_BYTES = 64 << 10
 _OUTBOX_BYTES = 64 << 10
-# Every frame costs this much credit besides its payload, or empty frames would cost nothing.
+# Every frame costs this much credit in addition to its payload, or empty frames would be free.
 _FRAME_COST_BYTES = 64
 _GRANT_BYTES = limits.STREAM_CREDIT_BYTES // 4
 
-# The largest frame always fits what is left before the receiver grants more.
+# The largest frame always fits the credit that is left before the receiver grants more.
 assert limits.FRAME_BYTES_MAX + _FRAME_COST_BYTES + _GRANT_BYTES <= limits.STREAM_CREDIT_BYTES
 
 
 class TooMuchUnread(TransportError):
-    """Others have filled what we hold unread; whose stream this is may be innocent of it."""
+    """The bound on unread bytes is reached; the peer of this stream may not be to blame."""
 
 
 @dataclass(slots=True)
 class Unread:
-    """The bytes that all lanes sharing this hold unread; see limits.UNREAD_BYTES_MAX."""
+    """The unread bytes of all streams that share this object; see limits.UNREAD_BYTES_MAX."""
 
     held_bytes: int = 0
 
 
 class FramedCall:
-    """The state of one conversation; it outlives its place on the lane until it is read."""
+    """The state of one call; it outlives its place on the stream until its frames are read."""
 
     __slots__ = (
         "credit_bytes",
@@ -81,14 +81,14 @@ class FramedCall:
     def __init__(self, number: int) -> None:
         self.number = number
         self.inbox: deque[bytes] = deque()
-        # What we may send, what they may send, and what we have read since the last grant.
+        # Credit: what we may send, what they may send, and what we have read since the last grant.
         self.credit_bytes = limits.STREAM_CREDIT_BYTES
         self.window_bytes = limits.STREAM_CREDIT_BYTES
         self.eaten_bytes = 0
         self.heard = False
         self.we_ended = False
         self.they_ended = False
-        # Nobody here reads it any more.
+        # Whether the caller has left the call and reads no more.
         self.left = False
 
     @property
@@ -97,11 +97,11 @@ class FramedCall:
 
 
 class FramedStream:
-    """A stream, its two tasks, and at most one conversation at a time.
+    """A stream, its two tasks, and at most one call at a time.
 
-    `error` is set once and for all when the lane has ended. `on_idle` is called when a
-    conversation has ended cleanly on both sides and been left, `on_end` when the lane has ended.
-    Lanes with one `unread` share its bound: whose frame goes beyond it is reset.
+    `error` is set once, when the stream has ended. `on_idle` is called when a call has ended
+    cleanly on both sides and its caller has left it; `on_end` when the stream has ended. Streams
+    with the same `unread` share its bound: the stream whose frame exceeds it is reset.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class FramedStream:
         self._alive = trio.CancelScope()
 
     async def run(self) -> None:
-        """Carry conversations until the stream ends; then `error` says why."""
+        """Carry calls until the stream ends; then `error` says why."""
         self._opened_at_s = trio.current_time()
         self._set_patience()
         try:
@@ -136,7 +136,7 @@ class FramedStream:
                     nursery.start_soon(self._guarded, self._write_forever)
                     await self._guarded(self._read_forever)
             if self._never_spoke:
-                self.fail(TooSlow(f"{self.peer.short} opened a stream and said nothing"))
+                self.fail(TooSlow(f"{self.peer.short} opened a stream and sent nothing"))
             if self.call is not None and not self.call.left:
                 self.fail(Disconnected(f"heard nothing of {self.peer.short} for {SILENCE_S:g} s"))
         finally:
@@ -147,20 +147,20 @@ class FramedStream:
             await self._part(broken)
 
     def fail(self, error: BatonError) -> None:
-        """End the lane for this reason, unless it has ended for another one."""
+        """End the stream with this error, unless it has ended already."""
         if self.error is None:
             self.error = error
             self._alive.cancel()
             self._wake()
 
     def begin(self) -> FramedCall:
-        """Start a conversation; for the side that opened the stream."""
+        """Start a call; only for the side that opened the stream."""
         assert self.opened_here
         assert self.call is None
         return self._begin()
 
     async def next_conversation(self) -> FramedCall | None:
-        """What the other side has begun; None when the lane has ended."""
+        """The next call that the other side begins; None when the stream has ended."""
         while self._waiting is None:
             if self.error is not None:
                 return None
@@ -169,11 +169,11 @@ class FramedStream:
         return conversation
 
     async def send(self, call: FramedCall, payload: bytes, deadline_at_s: float) -> None:
-        """Queue one payload. Whole or not at all, also when this is cancelled."""
+        """Queue one payload, whole or not at all, also if cancelled."""
         if len(payload) > limits.FRAME_BYTES_MAX:
             raise LocalProtocolError(f"{len(payload)} bytes, at most {limits.FRAME_BYTES_MAX}")
         if call.we_ended:
-            raise LocalProtocolError("sending after the end of what we had to say")
+            raise LocalProtocolError("sending after END")
         cost = len(payload) + _FRAME_COST_BYTES
         await trio.lowlevel.checkpoint_if_cancelled()
         while self._must_wait(call, cost):
@@ -182,7 +182,7 @@ class FramedStream:
         self._queue(Frame(FrameKind.DATA, payload))
 
     def end(self, call: FramedCall) -> None:
-        """Say that nothing more follows. Safe to call twice, and when the lane has ended."""
+        """Send END: nothing more follows. Safe to call twice, and when the stream has ended."""
         if not call.we_ended:
             call.we_ended = True
             if self.error is None:
@@ -190,8 +190,8 @@ class FramedStream:
             self._settle(call)
 
     async def receive(self, call: FramedCall, deadline_at_s: float) -> bytes | None:
-        """The next payload; None when the other side has ended. What came counts, even if the
-        stream broke after it.
+        """The next payload; None when the other side has sent END. Payloads that arrived before
+        the stream broke are still given.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         while not call.inbox:
@@ -211,7 +211,7 @@ class FramedStream:
         return payload
 
     def leave(self, call: FramedCall) -> None:
-        """We are done with it, in peace. The lane is free once the other side is done too."""
+        """Leave a call without an error. The stream is free once the other side has ended too."""
         call.left = True
         self._release(sum(len(payload) + _FRAME_COST_BYTES for payload in call.inbox))
         call.inbox.clear()
@@ -227,7 +227,7 @@ class FramedStream:
         self.call = FramedCall(self.count)
         self._sent_at_s = trio.current_time()
         self._set_patience()
-        # The writer sleeps without a limit while nobody talks.
+        # The writer sleeps without a deadline while there is no call.
         self._to_write.set()
         return self.call
 
@@ -262,7 +262,7 @@ class FramedStream:
         return call.credit_bytes < cost or self._outbox_bytes > _OUTBOX_BYTES
 
     def _raised(self) -> BatonError:
-        # A fresh one each time: several tasks may find the same end.
+        # A new error object each time: several tasks may raise it.
         assert self.error is not None
         return type(self.error)(self.error.message, todo=self.error.todo)
 
@@ -299,11 +299,11 @@ class FramedStream:
     def _take(self, frame: Frame) -> None:
         call = self.call
         if call is None:
-            # Credit and beats of the last conversation may still be on their way.
+            # Credit and heartbeats of the last call may still arrive.
             if frame.kind in (FrameKind.CREDIT, FrameKind.BEAT):
                 return
             if self.opened_here:
-                raise RemoteProtocolError(f"{self.peer.short} speaks without being asked")
+                raise RemoteProtocolError(f"{self.peer.short} sent a frame outside a call")
             call = self._waiting = self._begin()
         call.heard = True
         match frame.kind:
@@ -326,7 +326,7 @@ class FramedStream:
 
     def _take_data(self, call: FramedCall, payload: bytes) -> None:
         if call.they_ended:
-            raise RemoteProtocolError(f"{self.peer.short} went on after its end")
+            raise RemoteProtocolError(f"{self.peer.short} sent data after its END")
         cost = len(payload) + _FRAME_COST_BYTES
         call.window_bytes -= cost
         if call.window_bytes < 0:
@@ -335,8 +335,8 @@ class FramedStream:
             self._hold(cost)
             call.inbox.append(payload)
         elif self.opened_here:
-            # Only a reset tells the other side to stop. Who accepted stays a moment instead,
-            # so that its last words are not lost with the stream.
+            # Only a reset makes the other side stop. The side that accepted the stream waits a
+            # moment instead, so that its last frames are not lost with the stream.
             self.fail(Disconnected("we left before the other side had ended"))
 
     def _hold(self, cost: int) -> None:
@@ -346,10 +346,10 @@ class FramedStream:
             self._held_bytes > limits.UNREAD_FREE_BYTES
             and self._unread.held_bytes > limits.UNREAD_BYTES_MAX
         ):
-            raise TooMuchUnread(f"too much is unread here, of {self.peer.short} and others")
+            raise TooMuchUnread(f"too many bytes of {self.peer.short} and others are unread here")
 
     def _release(self, cost: int) -> None:
-        # A lane that has ended holds nothing, also while somebody reads what it brought.
+        # An ended stream no longer counts, even while a caller still reads its last frames.
         cost = min(cost, self._held_bytes)
         self._held_bytes -= cost
         self._unread.held_bytes -= cost
@@ -389,4 +389,4 @@ class FramedStream:
 
 
 def _nothing() -> None:
-    """Nobody wants to know."""
+    """Do nothing: the default callback."""

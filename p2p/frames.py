@@ -1,7 +1,7 @@
-"""How a conversation is cut into frames: one byte of kind, four of length, then the payload.
+"""How a call is cut into frames: one byte of kind, four of length, then the payload.
 
-Pure: bytes in, frames out. It refuses a frame at its header, before a byte of the payload is kept,
-and knows nothing of who may send what when (see `p2p.framed_stream`).
+Pure: bytes in, frames out. A bad frame is refused at its header, before a byte of the payload is
+kept. Who may send which frame when is checked in `p2p.framed_stream`.
 """
 
 import struct
@@ -35,7 +35,7 @@ _SIZES = {
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame; `payload` is empty but for DATA and CREDIT."""
+    """One frame; `payload` is empty except for DATA and CREDIT."""
 
     kind: FrameKind
     payload: bytes = b""
@@ -45,18 +45,18 @@ class Frame:
 
 
 def credit_frame(conversation: int, size_bytes: int) -> Frame:
-    """The receiver has read `size_bytes` of the conversation of that number on this stream."""
+    """A frame that says: the receiver has read `size_bytes` of the call with this number."""
     return Frame(FrameKind.CREDIT, _CREDIT.pack(conversation, size_bytes))
 
 
 def read_credit(frame: Frame) -> tuple[int, int]:
-    """The conversation's number and the size in bytes."""
+    """The call's number on its stream, and the size in bytes."""
     conversation, size_bytes = _CREDIT.unpack(frame.payload)
     return conversation, size_bytes
 
 
 class FrameParser:
-    """Bytes in any portions in, whole frames out."""
+    """Takes bytes in any portions, and gives whole frames."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()

@@ -1,4 +1,4 @@
-"""Several waits at once, with one plain error at the end instead of a group of them."""
+"""Runs work for several items at once; one plain error is raised instead of a group."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
@@ -15,7 +15,7 @@ async def gather(
 ) -> None:
     """Run `work` for every item, `at_once` at a time.
 
-    The first BatonError cancels the rest and is raised as it is; a bug propagates as a group.
+    The first BatonError cancels the rest and is raised itself; a bug propagates as a group.
     """
     left = iter(items)
     failures: list[BatonError] = []

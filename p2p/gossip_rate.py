@@ -1,10 +1,10 @@
-"""How often a peer speaks of itself, and what may be told to everybody at once.
+"""How often a peer publishes its advert, and how much it may send to the whole network at once.
 
-A pure core, and where the cost of gossip is bounded. A message of a topic costs each of N peers a
-few milliseconds, so what all of them may say together is fixed and each has an Nth of it: that is
-for what is urgent. Everything else travels by swaps, and there the cost is that of adverts heard:
-as many as a view holds in each period. So the period grows with the view, and beyond that slowly
-with the network, for the longer way that an advert has to go in it.
+Pure. This module bounds the cost of gossip. A message of the topic costs each of N peers a few
+milliseconds, so the rate of all peers together is fixed, and each peer has an Nth of it, for urgent
+messages. Everything else travels by swaps, whose cost is the number of adverts heard: as many as a
+view holds in each period. So the period grows with the view. Beyond the size of a view it grows
+slowly with the network, because an advert then has a longer way to go.
 """
 
 import math
@@ -15,24 +15,24 @@ from wire import limits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GossipRateConfig:
-    """What gossip may cost."""
+    """Limits on the cost of gossip."""
 
     # Three adverts per TTL: two may be lost before the network forgets us.
     ttl_s: int = 90
-    # Adverts heard: at a quarter of a millisecond each, less than a tenth of a per cent of a core.
+    # Adverts heard a second: at a quarter of a millisecond each, below a tenth of a per cent.
     adverts_per_s: float = 2.5
-    # Messages of the topic, of all peers together: at 4 ms each, less than half a per cent.
+    # Topic messages a second, of all peers together: at 4 ms each, below half a per cent of a core.
     urgent_per_s: float = 1.0
     urgent_burst: float = 3.0
-    # Up to so many peers, what is urgent may be told at once by all of them.
+    # In a network of up to so many peers, all of them may send an urgent message at once.
     small_network: int = 32
-    # One swap of ours, and on average one of others with us.
+    # For each swap that we begin, another peer begins one with us on average.
     swap_s: float = 5.0
 
 
 @dataclass(slots=True)
 class GossipRateLimit:
-    """`peers` are how many there are in the network, as far as is known."""
+    """The rates for one peer. `peers` is the estimated number of peers in the network."""
 
     config: GossipRateConfig
     view_max: int
@@ -40,31 +40,31 @@ class GossipRateLimit:
     _at_s: float = 0.0
 
     def period_s(self, peers: int) -> float:
-        """From one advert of ours to the next."""
+        """The time from one advert of ours to the next, in seconds."""
         least_s = self.config.ttl_s / 3
         heard_s = min(peers, self.view_max) / self.config.adverts_per_s
         way_s = least_s * math.sqrt(peers / 100)
         return min(max(least_s, heard_s, way_s), limits.ADVERT_TTL_S_MAX / 3)
 
     def ttl_s(self, peers: int) -> int:
-        """How long an advert holds."""
+        """How long an advert is valid, in seconds."""
         return min(limits.ADVERT_TTL_S_MAX, math.ceil(3 * self.period_s(peers)))
 
     def swap_every_s(self, peers: int) -> float:
-        """From one swap of ours to the next.
+        """The time from one swap of ours to the next, in seconds.
 
-        Where all fit one view, a swap brings what is newer. Where they do not it brings other
-        samples of the network too, as many each time: then the time between swaps bounds what is
-        heard. Six of ours in each period, and as many of others with us, bring enough.
+        If all peers fit one view, a swap brings only newer adverts. If not, each swap also brings
+        another sample of the network, of the same size: then the time between swaps bounds how much
+        is heard. Six swaps that we begin in each period, and as many that others begin, are enough.
         """
         swap_s = self.config.swap_s
         return max(swap_s, min(swap_s * peers / self.view_max, self.period_s(peers) / 6))
 
     def may_tell_all(self, peers: int, now_at_s: float) -> bool:
-        """Take one of the messages that this peer may have the whole network hear, if it has one.
+        """Take one of the messages that this peer may send to the whole network, if one is left.
 
-        A token bucket; in a large network it starts empty, or a thousand that join at once would
-        each have to be heard by a thousand.
+        This is a token bucket. In a large network it starts empty: otherwise, if a thousand peers
+        join at once, each would send a message to a thousand.
         """
         burst = max(1.0, self.config.urgent_burst * min(1.0, self.config.small_network / peers))
         if self._tokens is None:

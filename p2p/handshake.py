@@ -51,6 +51,8 @@ class Handshake:
     advertiser: Advertiser
     handshake_log: HandshakeLog
     ended: BatonError | None = None
+    # Why nobody was met at the start, in words, until somebody is.
+    unmet: str = ""
     # Whom we called ourselves: whoever calls us, and however many, these stay.
     _ours: dict[PeerId, None] = field(default_factory=dict)
     # Who is about to close its connection, and is not dead; and since when.
@@ -76,13 +78,12 @@ class Handshake:
         return self.advertiser.anti_entropy
 
     def hello(self) -> Hello:
-        few = len(self.view) < NEWS_TO_NEWCOMER_MAX
         return Hello(
             version=limits.PROTOCOL_VERSION,
             network=self.network,
             instance=self.handshake_log.instance,
             wall_ms=int(self.rpc.environment.wall_s() * 1000),
-            wanted=NEWS_TO_NEWCOMER_MAX if few else 0,
+            wanted=self.anti_entropy.wanted_at_hello(),
             advert=self.advertiser.mine(self.endpoint).raw,
         )
 
@@ -106,6 +107,7 @@ class Handshake:
         self.dialing.succeeded(dial, peer)
         self.dialing.connected(peer)
         self.view.meet(peer)
+        self.unmet = ""
         self._ours[peer] = None
         self.anti_entropy.believed.add(peer)
         self._answered(peer)
@@ -170,6 +172,7 @@ class Handshake:
         self.handshake_log.clock(typed_call.peer, message.wall_ms / 1000 - wall_s, called=False)
         self.advertiser.take_in(advert, typed_call.peer)
         self.view.meet(typed_call.peer)
+        self.unmet = ""
         wanted = min(message.wanted, NEWS_TO_NEWCOMER_MAX)
         others = self.anti_entropy.some(wanted, typed_call.peer, wall_s)
         await typed_call.send(

@@ -1,4 +1,4 @@
-"""A stream of a peer to itself: whoever plays a role may ask for it as any other peer would."""
+"""A stream of a peer to itself: a peer can call its own roles as any other peer does."""
 
 from dataclasses import dataclass, field
 
@@ -11,14 +11,14 @@ from wire.errors import Disconnected
 
 @dataclass(slots=True)
 class _Both:
-    """What the two ends share."""
+    """State that the two ends share."""
 
     is_reset: bool = False
 
 
 @dataclass(slots=True)
 class LoopbackStream:
-    """One end, a `ByteStream`. At most one write is under way that was not read."""
+    """One end, a `ByteStream`. At most one write at a time waits to be read."""
 
     peer: PeerId
     _both: _Both

@@ -1,7 +1,7 @@
-"""Standing of peers: a small vocabulary of offences and a pure fold over them.
+"""Standing of peers: a few kinds of offence, and a pure sum of their costs.
 
-Only what we saw ourselves counts; nobody's word lowers another's standing. Offences weigh less as
-time passes, so a peer that mends its ways comes back.
+Only what we saw ourselves counts: no peer's report lowers the standing of another. Offences cost
+less as time passes, so a peer that behaves well again is asked again.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from wire.content import PeerId
 
 
 class Offence(IntEnum):
-    """Few and coarse on purpose; the value is the cost."""
+    """Kinds of offence, few and coarse on purpose; the value is the cost."""
 
     SLOW = 1
     UNANSWERED = 4
@@ -20,7 +20,7 @@ class Offence(IntEnum):
 
 
 class Standing(Enum):
-    """GOOD is asked; UNWELCOME only when nobody else can; BANNED never."""
+    """A GOOD peer is asked; an UNWELCOME one only if no other can do it; a BANNED one never."""
 
     GOOD = auto()
     UNWELCOME = auto()
@@ -48,12 +48,12 @@ class Score:
     def after(self, offence: Offence, now_at_s: float) -> "Score":
         """The score once this offence, committed at `now_at_s`, counts as well."""
         before = self.cost_at(now_at_s)
-        # Silence makes unwelcome, however long: a laptop that slept has done nobody any harm.
+        # Silence, however long, never bans: a laptop that slept has done no harm.
         most = COST_MAX if offence >= Offence.MALFORMED else max(before, SILENCE_COST_MAX)
         return Score(min(most, before + offence), now_at_s)
 
     def standing(self, now_at_s: float) -> Standing:
-        """How a peer with this score is regarded at `now_at_s`."""
+        """The standing that this score means at `now_at_s`."""
         cost = self.cost_at(now_at_s)
         if cost >= BANNED_FROM:
             return Standing.BANNED
@@ -62,7 +62,7 @@ class Score:
 
 @dataclass(slots=True)
 class Scores:
-    """A score for each peer that ever offended, the latest `peers_max` of them."""
+    """A score for each peer that committed an offence, for at most `peers_max` peers."""
 
     # Guess: more offenders than a view has peers, so that a ban outlives a reconnect.
     peers_max: int = 4000
@@ -72,11 +72,11 @@ class Scores:
         """Count an offence of a peer; beyond `peers_max` peers the mildest score is forgotten."""
         self._scores[peer] = self._scores.pop(peer, Score()).after(offence, now_at_s)
         if len(self._scores) > self.peers_max:
-            # The mildest goes: a flood of fresh keys must not wash out a ban.
+            # The mildest score is forgotten: a flood of fresh keys must not remove a ban.
             self._scores.pop(min(self._scores, key=lambda it: self._scores[it].cost_at(now_at_s)))
 
     def standing(self, peer: PeerId, now_at_s: float) -> Standing:
-        """How a peer is regarded at `now_at_s`; a stranger is good."""
+        """A peer's standing at `now_at_s`; an unknown peer is GOOD."""
         return self._scores.get(peer, Score()).standing(now_at_s)
 
     def cost(self, peer: PeerId, now_at_s: float) -> float:

@@ -1,11 +1,10 @@
-"""Conversations with peers, over streams that are opened once and used again and again.
+"""Calls to peers, over streams that are opened once and used again.
 
-Opening a libp2p stream costs a few round trips, a pooled one costs none. `Streams.call` lends
-a stream for one conversation; what a conversation's two sides say to each other is none of this
-file's business (see `p2p.typed_call`). The lane under a conversation keeps its promises: see
-`p2p.framed_stream`.
+Opening a libp2p stream costs a few round trips, a pooled one costs none. `Streams.call` lends a
+stream for one call. `p2p.typed_call` has the messages of a call, and `p2p.framed_stream` the stream
+below it.
 
-It never connects: a peer without a connection is Disconnected here.
+This module never connects: calling a peer without a connection raises Disconnected.
 """
 
 from collections import Counter
@@ -29,7 +28,7 @@ from wire.signing import SigningKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamsStatistics:
-    """The first four are as of now, the others since the start."""
+    """The first four figures are as of now, the others are counts since the start."""
 
     open_out: int
     idle: int
@@ -44,14 +43,14 @@ class StreamsStatistics:
 
 
 class StreamsInUse(TooSlow):
-    """We had no stream left in time: nothing is known of the peer, and nothing its fault."""
+    """All our streams to the peer stayed in use until the deadline: not the peer's fault."""
 
 
 class Call:
-    """One side of one conversation.
+    """One side of one call.
 
     Every payload is at most limits.FRAME_BYTES_MAX. Waiting ends at `deadline_at_s` (a time of
-    trio's clock; whoever serves may set it anew once it knows the task) with TooSlow, and with
+    trio's clock; the serving side may change it once it knows the task) with TooSlow, and with
     Disconnected or RemoteProtocolError when the stream is gone.
     """
 
@@ -67,7 +66,7 @@ class Call:
         return self._framed.peer
 
     async def send(self, payload: bytes) -> None:
-        """Waits while the other side has too much unread. Cancelled, it has sent nothing."""
+        """Send, once the other side has room for it. If cancelled, nothing was sent."""
         await self._framed.send(self._conversation(), payload, self.deadline_at_s)
 
     async def receive(self) -> bytes:
@@ -78,18 +77,18 @@ class Call:
         return payload
 
     def finish(self) -> None:
-        """Say that nothing more follows; receiving goes on. Safe to call twice."""
+        """Send END: nothing more follows; receiving goes on. Safe to call twice."""
         self._framed.end(self._conversation())
 
     def leave(self) -> None:
-        """Done, in peace; called by who lent the exchange."""
+        """Leave the call without an error; called by the code that lent the stream."""
         if self._framed_call is None:
             self._framed.on_idle()
         else:
             self._framed.leave(self._framed_call)
 
     def abandon(self, error: BatonError) -> None:
-        """Done, before the end: resets the stream. Called by who lent the exchange."""
+        """Give the call up: resets the stream. Called by the code that lent the stream."""
         if self._framed_call is None:
             self._framed.on_idle()
         else:
@@ -117,10 +116,10 @@ class Call:
 
 
 class _Asking(Call):
-    """An exchange on a lane that served before: if that turns out dead, it is renewed once.
+    """A call on a pooled stream: if that stream is dead, the call is repeated once on another.
 
-    Only before the other side was heard, so nothing that was answered is asked twice; what it did
-    not answer it may have begun, and every step of Baton is idempotent.
+    That happens only before the other side has answered anything. The other side may have begun the
+    work all the same, but every step of Baton is idempotent.
     """
 
     def __init__(
@@ -172,10 +171,10 @@ class _Asking(Call):
 
 
 class _Pool:
-    """The streams that we have opened to one peer; whoever finds all in use waits."""
+    """The streams that we have opened to one peer; a caller waits while all are in use."""
 
     def __init__(self) -> None:
-        # One slot for every lane in `busy`, and for every lane that is being opened.
+        # One slot for every stream in `busy`, and for every stream that is being opened.
         self.slots = trio.Semaphore(limits.STREAMS_PER_PEER_MAX)
         self.busy: set[FramedStream] = set()
         self.idle: list[FramedStream] = []
@@ -183,7 +182,7 @@ class _Pool:
 
     def take_idle(self) -> FramedStream | None:
         while self.idle:
-            # The latest is the likeliest to be alive.
+            # The stream that was used last is the likeliest to be alive.
             framed = self.idle.pop()
             if framed.error is None:
                 return framed
@@ -208,7 +207,7 @@ Serve = Callable[[Call], Awaitable[None]]
 
 
 class Streams:
-    """Conversations in both directions, and the endpoint below them. From `open_streams`."""
+    """Calls in both directions, and the endpoint below them. Made by `open_streams`."""
 
     def __init__(self, serve: Serve, serve_deadline_s: float) -> None:
         self._serve = serve
@@ -218,29 +217,29 @@ class Streams:
         self._nursery: trio.Nursery
         self._pools: dict[PeerId, _Pool] = {}
         self._inbound: Counter[PeerId] = Counter()
-        # Shared by all lanes that others opened; what we ask for ourselves is ours to bound.
+        # All streams that others opened share this bound; the callers bound what we ask for.
         self._unread = Unread()
         self._counts: Counter[str] = Counter()
 
     @property
     def endpoint(self) -> Endpoint:
-        """For connecting and gossip."""
+        """The endpoint, for connecting and gossip."""
         return self._endpoint
 
     def attach(self, endpoint: Endpoint, nursery: trio.Nursery) -> None:
-        """Begin: the endpoint that was opened with `accept`, and where lanes run."""
+        """Begin with the endpoint that was opened with `accept`; streams run in `nursery`."""
         self._endpoint = endpoint
         self._nursery = nursery
         self._attached.set()
 
     @asynccontextmanager
     async def call(self, peer: PeerId, *, deadline_s: float) -> AsyncIterator[Call]:
-        """One conversation with a connected peer, over within `deadline_s`.
+        """One call to a connected peer, over within `deadline_s`.
 
-        The first to speak is who runs this block. Left in peace, the stream goes back to the pool
-        when both sides have ended; left by an exception or a cancellation, it is reset, and every
-        other stream stays sound. Raises Disconnected or Unreachable when no stream can be had,
-        StreamsInUse when none is free in time, TooSlow when the peer gives none.
+        The caller sends first. After a normal exit the stream goes back to the pool when both
+        sides have ended; after an exception or a cancellation it is reset, and every other stream
+        stays sound. Raises Disconnected or Unreachable if no stream can be opened, StreamsInUse if
+        none is free in time, TooSlow if the peer does not accept one in time.
         """
         deadline_at_s = trio.current_time() + deadline_s
         pool = self._pools.setdefault(peer, _Pool())
@@ -261,20 +260,20 @@ class Streams:
                 if in_peace:
                     call.leave()
                 else:
-                    call.abandon(Disconnected("we gave the conversation up"))
+                    call.abandon(Disconnected("we gave the call up"))
         finally:
             pool.users -= 1
             self._forget(peer, pool)
 
     async def accept(self, peer: PeerId, stream: ByteStream) -> None:
-        """Serve a stream that `peer` opened; handed to `Transport.open`."""
+        """Serve a stream that `peer` opened; passed to `Transport.open`."""
         if self._inbound[peer] >= limits.STREAMS_IN_PER_PEER_MAX:
             self._counts["refused"] += 1
             await stream.reset()
             return
         framed = FramedStream(stream, opened_here=False, unread=self._unread)
         with counted(self._inbound, peer):
-            # Whoever serves may have to ask others.
+            # The serving side may itself have to call others.
             await self._attached.wait()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._serve_lane, framed)
@@ -315,7 +314,7 @@ class Streams:
                 try:
                     stream = await self._stream_to(peer, left_s)
                 except TooSlow as error:
-                    # Who had to wait for a slot leaves the peer no fair time.
+                    # After waiting for a slot, the time left is too short to blame the peer.
                     if waited:
                         raise in_use from error
                     raise
@@ -377,11 +376,11 @@ async def open_streams(
     serve: Serve,
     serve_deadline_s: float = 3600.0,
 ) -> AsyncIterator[Streams]:
-    """An endpoint with conversations on top, until the block ends.
+    """An endpoint with calls on top, until the block ends.
 
-    `serve` is called for each conversation that a peer begins, in a task of its own. A BatonError
-    out of it resets that one stream; anything else is a bug and ends the service. Raises
-    InputError for an address that cannot be listened on.
+    `serve` runs for each call that a peer begins, in a task of its own. A BatonError from it resets
+    that one stream; any other exception is a bug and ends the service. Raises InputError for an
+    address that cannot be listened on.
     """
     streams = Streams(serve, serve_deadline_s)
     async with (

@@ -1,9 +1,9 @@
-"""The seam between Baton and whatever moves its bytes.
+"""The interface between Baton and the library that moves its bytes.
 
 A `Transport` opens an `Endpoint` for one key; an endpoint connects to peers, carries byte streams
 between two of them, and gossips small messages among all that subscribe to a topic. Everything
-above this file is written against these protocols, so that a thousand peers may live in one
-process over memory, and one peer may live on the open network, with the same code.
+above this file uses only these protocols, so the same code runs a thousand peers in one process
+over memory, and one peer on the open network.
 
 Nothing here knows libp2p, and nothing here interprets a byte.
 """
@@ -16,8 +16,8 @@ from typing import Protocol
 from wire.content import PeerId
 from wire.signing import SigningKey
 
-# What a topic may carry in one message. A delivery costs every receiver milliseconds, so
-# anything larger goes over a stream.
+# The largest message of a topic. A delivery costs every receiver milliseconds, so anything larger
+# goes over a stream.
 GOSSIP_BYTES_MAX = 64 << 10
 TOPIC_BYTES_MAX = 256
 
@@ -32,14 +32,14 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionUp:
-    """The first connection to `peer` stands."""
+    """The first connection to `peer` is open."""
 
     peer: PeerId
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionDown:
-    """The last connection to `peer` is gone."""
+    """The last connection to `peer` is closed."""
 
     peer: PeerId
 
@@ -54,7 +54,7 @@ class EndpointStatistics:
     connections: int
     half_open: int
     connections_refused: int
-    # Closed before they had shown who they are: over their time, or to make room.
+    # Connections closed before their handshake was finished: over their time, or to make room.
     connections_evicted: int
     streams_refused: int
     heard: int
@@ -77,15 +77,15 @@ class ByteStream(Protocol):
         ...
 
     async def write(self, data: bytes) -> None:
-        """Hand over all of `data`, in order.
+        """Send all of `data`, in order.
 
-        If this is cancelled a part may have been sent: reset the stream then. Its connection,
-        and every other stream on it, stays sound.
+        If this is cancelled, a part may have been sent: reset the stream then. The connection
+        and every other stream on it stay sound.
         """
         ...
 
     async def close(self) -> None:
-        """Say that nothing more will be written. Reading goes on. Safe to call twice."""
+        """End writing. Reading goes on. Safe to call twice."""
         ...
 
     async def reset(self) -> None:
@@ -94,9 +94,9 @@ class ByteStream(Protocol):
 
 
 class Subscription(Protocol):
-    """The messages of one topic that others published, in the order they came.
+    """The messages of one topic that others published, in the order of their arrival.
 
-    The inbox is bounded: when nobody reads, the newest message is dropped and counted.
+    The inbox is bounded: when it is full, the newest message is dropped and counted.
     """
 
     @property
@@ -110,12 +110,12 @@ class Subscription(Protocol):
     async def __anext__(self) -> Heard: ...
 
     async def unsubscribe(self) -> None:
-        """Stop hearing the topic; the iteration ends. Safe to call twice."""
+        """Leave the topic; the iteration ends. Safe to call twice."""
         ...
 
 
 class Endpoint(Protocol):
-    """One peer's place in the network, for as long as its block runs."""
+    """One peer's connections, streams and topics, for as long as its block runs."""
 
     @property
     def me(self) -> PeerId: ...
@@ -126,7 +126,7 @@ class Endpoint(Protocol):
         ...
 
     async def connect(self, address: str, *, deadline_s: float) -> PeerId:
-        """Connect to a full multiaddr, or find that the connection stands already.
+        """Connect to a full multiaddr, unless a connection is open already.
 
         Raises InputError for an address that cannot be one, Unreachable when nobody or somebody
         else answers there, TooSlow when the deadline passes.
@@ -140,7 +140,7 @@ class Endpoint(Protocol):
         ...
 
     async def open_stream(self, peer: PeerId, *, deadline_s: float) -> ByteStream:
-        """A new stream on a standing connection.
+        """A new stream on an open connection.
 
         Raises Disconnected without a connection, Unreachable when the peer does not speak Baton,
         TooSlow when the deadline passes.
@@ -148,11 +148,11 @@ class Endpoint(Protocol):
         ...
 
     async def disconnect(self, peer: PeerId) -> None:
-        """Close every connection to `peer`. Nothing happens where there is none."""
+        """Close every connection to `peer`, if there are any."""
         ...
 
     def connected(self) -> frozenset[PeerId]:
-        """The peers to which at least one connection stands."""
+        """The peers to which at least one connection is open."""
 
     def is_connected(self, peer: PeerId) -> bool: ...
 
@@ -161,14 +161,14 @@ class Endpoint(Protocol):
         ...
 
     def watch(self, callback: Callable[[ConnectionEvent], None]) -> None:
-        """Call back at every change, in order. The callback neither waits nor raises."""
+        """Call `callback` at every change, in order. The callback must neither wait nor raise."""
         ...
 
     async def subscribe(self, topic: str) -> Subscription:
         """The topic's messages from now on; its queue is bounded and drops what comes beyond it."""
 
     async def publish(self, topic: str, data: bytes) -> None:
-        """Hand `data` to the topic. At most GOSSIP_BYTES_MAX; delivery is likely, not certain."""
+        """Publish `data`, at most GOSSIP_BYTES_MAX; delivery is likely, not certain."""
         ...
 
     def statistics(self) -> EndpointStatistics:
@@ -179,15 +179,15 @@ Accept = Callable[[PeerId, ByteStream], Awaitable[None]]
 
 
 class Transport(Protocol):
-    """A way of being reached. It holds no state until it is opened."""
+    """A way to move bytes, such as TCP. It has no state until it is opened."""
 
     def open(
         self, key: SigningKey, listen: Sequence[str], *, accept: Accept
     ) -> AbstractAsyncContextManager[Endpoint]:
-        """Listen, and be an endpoint until the block ends; nothing outlives the block.
+        """Listen, and give an endpoint until the block ends; nothing outlives the block.
 
         `accept` is called, in a task of the endpoint, for every stream that a peer opens. A
-        TransportError out of it resets that stream; anything else is a bug and ends the endpoint.
+        TransportError from it resets that stream; any other error is a bug and ends the endpoint.
         Raises InputError for an address that cannot be listened on.
         """
         ...

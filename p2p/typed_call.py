@@ -1,4 +1,4 @@
-"""Messages over an exchange, each checked against the conversation's table before it counts."""
+"""Messages over a call, each checked against the table of `wire.conversation` before use."""
 
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -13,7 +13,7 @@ M = TypeVar("M", bound=Message)
 
 
 class CallChannel(Protocol):
-    """One conversation's frames on a pooled stream (see `p2p.streams`)."""
+    """One call's payloads on a pooled stream (see `p2p.streams`)."""
 
     @property
     def peer(self) -> PeerId: ...
@@ -21,16 +21,16 @@ class CallChannel(Protocol):
         """Send one message's bytes; TransportError if the other side is gone or too slow."""
 
     async def receive(self) -> bytes:
-        """The bytes of the next message; TransportError if none comes."""
+        """The bytes of the next message; TransportError if none arrives."""
 
 
 @dataclass(slots=True)
 class TypedCall:
-    """One conversation with one peer."""
+    """One call with one peer, as messages."""
 
     channel: CallChannel
     conversation: CallProtocol
-    # Whether they have said anything yet.
+    # Whether the peer has sent anything yet.
     heard: bool = False
 
     @property
@@ -43,7 +43,7 @@ class TypedCall:
         await self.channel.send(encode(message))
 
     async def receive(self) -> Message:
-        """Their next message; WireError or RemoteProtocolError if it is none, or out of turn."""
+        """The peer's next message; WireError or RemoteProtocolError if invalid or out of turn."""
         payload = await self.channel.receive()
         self.heard = True
         message = decode(payload)
@@ -51,17 +51,17 @@ class TypedCall:
         return message
 
     async def expect(self, kind: type[M]) -> M:
-        """Their next message, which is a `kind`; Refused if they refuse instead."""
+        """The peer's next message, which must be a `kind`; Refused if the peer refuses instead."""
         message = await self.receive()
         if isinstance(message, Refuse):
             raise refused(message)
         if not isinstance(message, kind):
-            raise RemoteProtocolError(f"{type(message).__name__} where {kind.__name__} is due")
+            raise RemoteProtocolError(f"{type(message).__name__} instead of {kind.__name__}")
         return message
 
 
 def refused(message: Refuse) -> Refused:
-    """A refusal as the error it is to the one who asked."""
+    """The error that a peer's refusal means to the caller."""
     wait_ms = message.retry_after_ms
     return Refused(
         message.reason,
@@ -71,7 +71,7 @@ def refused(message: Refuse) -> Refused:
 
 
 def refusal_of(error: BatonError) -> Refuse:
-    """An error of ours as the refusal that tells the other side why."""
+    """The refusal that tells the other side about an error of ours."""
     wait_s = error.retry_after_s if isinstance(error, Refused) else None
     return Refuse(
         code=error.code,

@@ -62,6 +62,9 @@ class ViewConfig:
     adverts_max: int = 256
     # Candidates for one role or model that do not make room for others.
     enough: int = 16
+    # With fewer candidates for something, who does it is let in though its origin has its quota of
+    # what else it does.
+    few: int = 8
     # Peers that are gone, so that nobody brings them back.
     remembered_max: int = 4000
     # What one origin may have of a place: so many, or such a part of those that were met.
@@ -206,7 +209,16 @@ class View:
         if self.is_small and not met:
             return True
         taken = self._quotas.taken(origin, places)
-        return not taken or (met and all(self._displace(origin, it) for it in taken))
+        if not taken:
+            return True
+        if met:
+            return all(self._displace(origin, it) for it in taken)
+        # Whoever does what few do mostly does besides what many do. It is let in for the one, where
+        # its origin has room for it and in the whole view: else its role would have no room, and
+        # the rare thing that it does would not be known here.
+        few, held = self.config.few, self._places
+        lacking = (it for it in places if it not in taken and len(held.get(it, ())) < few)
+        return None not in taken and any(lacking)
 
     def _displace(self, origin: str, place: Place | None) -> bool:
         entries = self._entries

@@ -1,6 +1,6 @@
 """What a peer keeps: content by its id, and small records; on disk, or in memory for simulations.
 
-It fetches nothing and trusts nothing: bytes are checked against their id on the way in and out.
+The store fetches nothing. Bytes are checked against their id on the way in and on the way out.
 """
 
 from store.files import disk_bytes

@@ -1,4 +1,4 @@
-"""What a place to keep rows must bring to be a store: transactions, and somewhere for slow work."""
+"""What a store needs of the place where its rows are: transactions, and a thread for slow work."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,11 +18,11 @@ class Backend(Protocol):
         ...
 
     def offer(self, action: Action[object]) -> bool:
-        """As `commit`, without waiting; False where the queue is full."""
+        """As `commit`, without waiting; False if the queue is full."""
         ...
 
     def reading(self) -> AbstractContextManager[PlacedRows]:
-        """The rows as they are now. Short, and never one within another; from any thread."""
+        """The rows as they are now, from any thread. The block is short; blocks do not nest."""
         ...
 
     async def run_in_thread(self, work: Callable[[], T]) -> T:
@@ -30,4 +30,4 @@ class Backend(Protocol):
         ...
 
     def statistics(self) -> CommitStatistics:
-        """How many commits and writes there were since the store was opened, and what waits."""
+        """How many commits and writes were done since the store was opened, and how many wait."""

@@ -1,11 +1,11 @@
-"""What is kept, what is held, and what goes first: the bookkeeping of blobs, with no IO in it.
+"""The bookkeeping of blobs: what is kept, what is held, what is evicted first. No IO.
 
 Every rule about quota, pins and eviction lives here, once, over `store.rows`; the disk and the
 memory store differ only in who provides the rows.
 
 - `blocks`: id -> bytes. Every block and tree node that is here.
-- `queue`: tick -> id. Every block that nothing holds has a row; the lowest tick goes first. A block
-  that was read since gets a second chance: it moves to the end. So reading costs no write.
+- `queue`: tick -> id. Every block that nothing holds has a row; the lowest tick is evicted first. A
+block that was read since then moves to the end instead, once. So reading costs no write.
 - `pins`: id + reason. `holds`: id -> how many hold it: one for all its pins together, and one for
   each time a held tree node names it. A block that is held is never evicted. A hold may be on a
   block that is not here yet: it counts from the moment it arrives.
@@ -27,7 +27,7 @@ from wire.content import ContentId
 from wire.errors import Corrupt, Oversize, StoreFull, WireError
 from wire.tree import Block, TreeNode
 
-# What was read lately; at 256 KiB a block this remembers 16 GiB of reading.
+# Ids of blocks that were read lately; at 256 KiB a block, this covers 16 GiB of reading.
 RECENT_MAX = 65_536
 _PAGE_ROWS = 256
 _COUNTERS_KEY = b"totals"
@@ -37,27 +37,27 @@ _HOLD = struct.Struct(">Q?")
 
 
 class Recency:
-    """What changes hands between readers and the one writer: ids only, none of it on disk.
+    """What readers and the one writer share in memory: ids only.
 
-    Readers add, the writer takes away, from another thread: every step is one operation on a dict
-    or a set, so that nobody needs a lock.
+    Readers add ids and the writer removes them, in different threads. Every step is one operation
+    on a dict or a set, so no lock is needed.
     """
 
     __slots__ = ("_read", "guards")
 
     def __init__(self) -> None:
         self._read: dict[bytes, None] = {}
-        # The blocks of large puts under way: they are in use before anything can pin them.
+        # The blocks of large puts that are running: they are in use before anything can pin them.
         self.guards: list[set[bytes]] = []
 
     def touch(self, content_id: ContentId) -> None:
-        """Remember that this was read; when full, everything read before is forgotten."""
+        """Remember that this was read; if the memory is full, all earlier reads are forgotten."""
         if len(self._read) >= RECENT_MAX:
             self._read = {}
         self._read[content_id] = None
 
     def take(self, content_id: ContentId) -> bool:
-        """Forget that a content was read; whether it had been."""
+        """Forget that this content was read; True if it had been read."""
         return self._read.pop(content_id, self) is None
 
     def guarded(self, content_id: ContentId) -> bool:
@@ -87,7 +87,7 @@ class Counters:
 
 
 class Catalog:
-    """One writing transaction. `finish` belongs at its end."""
+    """One writing transaction; `finish` is its last call."""
 
     __slots__ = ("_before", "_quota_bytes", "_recency", "counters", "rows")
 
@@ -107,7 +107,7 @@ class Catalog:
     # Blocks
 
     def put_one(self, content_id: ContentId, data: bytes) -> None:
-        """As `put`, for one block; the path that small blobs take by the thousand."""
+        """As `put`, for one block: faster, for the many small blobs."""
         if self.counters.used_bytes + len(data) > self._quota_bytes:
             self.put((Block(content_id, data),))
         else:
@@ -130,7 +130,7 @@ class Catalog:
             self._add(block.id, block.data)
 
     def put_received(self, block: Block) -> None:
-        """As `put`, for a block that somebody else named."""
+        """As `put`, for a block whose id another peer gave: the id is checked."""
         check_block(block)
         self.put_one(block.id, block.data)
 
@@ -141,7 +141,7 @@ class Catalog:
         self._count(content_id, len(data))
 
     def _count(self, content_id: ContentId, size_bytes: int) -> None:
-        """Take note of a block that was not here before."""
+        """Count a block that was not here before."""
         self.counters.blocks += 1
         self.counters.used_bytes += size_bytes
         if self.hold_of(content_id) is None:
@@ -155,7 +155,7 @@ class Catalog:
     # Files
 
     def place(self, places: Sequence[tuple[ContentId, Place]]) -> None:
-        """Have these leaves lie in a file; StoreFull, and none of them, if there is no room."""
+        """Note that these leaves are in a file; StoreFull, and none noted, if there is no room."""
         new = {leaf: it for leaf, it in places if self.rows.size(BLOCKS, leaf) is None}
         size_bytes = sum(it.size_bytes for it in new.values())
         if self.counters.used_bytes + size_bytes > self._quota_bytes:
@@ -166,11 +166,11 @@ class Catalog:
             self._count(leaf, it.size_bytes)
 
     def keep_file(self, root: ContentId, file: KeptFile) -> None:
-        """Take note that all of `root` lies in this file."""
+        """Note that all of `root` is in this file."""
         self.rows.put(FILES, root, file.to_bytes())
 
     def forget_file(self, root: ContentId) -> str | None:
-        """Let go of what lies in the file of `root`; the file's name, if there was one."""
+        """Forget the blocks that are in the file of `root`; returns the file's name, if any."""
         file = self.rows.file_of(root)
         if file is None:
             return None
@@ -203,7 +203,7 @@ class Catalog:
         try:
             return TreeNode.from_bytes(data).children
         except WireError:
-            # Only a node of another version of ours; it holds nothing that we could read.
+            # Only another version of Baton makes such a node; it holds nothing that we can read.
             return ()
 
     # Eviction
@@ -223,8 +223,8 @@ class Catalog:
         excess = counters.used_bytes + size_bytes - self._quota_bytes
         victims: list[tuple[bytes, ContentId, int]] = []
         start = 0
-        # Second chances are given once: what moved to the end in the first round may go in the
-        # second, or a store of which everything was read lately could evict nothing.
+        # A block that was read lately is spared in the first round only. Otherwise a store in which
+        # every block was read lately could evict nothing.
         for chances in (True, False):
             end = counters.next_tick
             for tick, content_id in self._queued(start, end):
@@ -275,7 +275,7 @@ class Catalog:
     def _full(self, size_bytes: int) -> StoreFull:
         return StoreFull(
             f"no room for {size_bytes} bytes: {self.counters.held_bytes} of "
-            f"{self._quota_bytes} bytes are pinned, and nothing else may go",
+            f"{self._quota_bytes} bytes are pinned, and nothing else may be evicted",
             todo="raise the store's quota, or unpin what is no longer wanted",
         )
 
@@ -288,7 +288,7 @@ class Catalog:
         self.rows.put(PINS, pin.id + pin.why.encode(), b"")
 
     def unpin(self, pin: Pin) -> None:
-        """Take a pin off; without any pin left the content may be evicted."""
+        """Remove a pin; content without pins may be evicted."""
         if self.rows.delete(PINS, pin.id + pin.why.encode()) and not self._pinned(pin.id):
             self._release(pin.id)
 
@@ -305,7 +305,7 @@ class Catalog:
         return count, queued
 
     def hold(self, content_id: ContentId) -> None:
-        # A list of work, not recursion: how deep a tree goes is said by whoever made it.
+        # A list of work, not recursion: another peer may have chosen the depth of the tree.
         work = [content_id]
         while work:
             content_id = work.pop()
@@ -327,7 +327,7 @@ class Catalog:
             content_id = work.pop()
             held = self.hold_of(content_id)
             if held is None:
-                # Only damage leads here; `check` counts afresh.
+                # This happens only after damage; `check` counts everything again.
                 continue
             if held[0] > 1:
                 self.rows.put(HOLDS, content_id, _HOLD.pack(held[0] - 1, held[1]))

@@ -1,5 +1,6 @@
-"""Walking everything that is kept: what does not hash to its id, what is not whole, what does not
-add up. Repairs what it can; what only another peer can bring is named.
+"""A check of everything that is kept: hashes, trees with missing blocks, and totals.
+
+It repairs what it can, and names what has to be fetched from another peer.
 """
 
 from functools import partial
@@ -12,7 +13,7 @@ from store.seam import CheckReport, Table
 from wire.content import ContentId
 from wire.errors import Malformed, Missing
 
-# Blocks read in one step: a transaction that stays open keeps freed pages from being used again.
+# Blocks read in one step: freed pages cannot be used again while a transaction is open.
 _STEP_BLOCKS = 32
 _STEP_ROWS = 1000
 
@@ -82,7 +83,7 @@ def _read_rows(backend: Backend, table: Table, at: bytes) -> list[bytes]:
 
 
 async def _check_pinned(backend: Backend) -> list[ContentId]:
-    """The pinned roots of which something is missing, or which nobody could read."""
+    """The pinned roots of which blocks are missing, or whose tree cannot be read."""
 
     def roots() -> list[ContentId]:
         with backend.reading() as rows:
@@ -102,7 +103,7 @@ async def _check_pinned(backend: Backend) -> list[ContentId]:
         with backend.reading() as rows:
             data = rows.get(BLOCKS, content_id)
         if data is None:
-            raise Missing(f"{content_id.short} went while it was being checked")
+            raise Missing(f"{content_id.short} was evicted while it was being checked")
         if not content_id.matches(data):
             raise walk.CorruptBlock(content_id)
         return data

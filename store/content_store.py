@@ -1,7 +1,7 @@
 """The one store, over either back end: what `store.seam` promises, in terms of catalog actions.
 
-A back end brings transactions and knows where slow work may run. Everything else, from splitting
-a blob to healing a corrupt block, is here and the same for both.
+A back end provides transactions and a thread for slow work. Everything else, from splitting a blob
+to dropping a corrupt block, is here, and is the same for both.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,9 +35,9 @@ from wire.tree import Block, TreeBuilder, split
 
 T = TypeVar("T")
 
-# What is read and hashed on the loop: 64 KiB take less than the trip to a thread and back.
+# Up to this size, content is read and hashed on the loop: for 64 KiB a thread would take longer.
 _INLINE_BYTES_MAX = 64 << 10
-# What a large blob is moved in: large enough that a flush per piece does not matter.
+# The size of one piece of a large blob: large enough that a flush for each piece does not matter.
 _PIECE_BYTES = 16 * limits.BLOCK_BYTES_MAX
 
 
@@ -61,7 +61,7 @@ class ContentStore:
             return await self._put_pieces(lambda: bytes(next(pieces, b"")), None, pin)
 
         def keep(catalog: Catalog) -> ContentId:
-            # Hashed here, so that the loop need not.
+            # The hash is computed in this thread, so that the loop does not wait.
             content_id = ContentId.of(data)
             catalog.put_one(content_id, data)
             if pin is not None:
@@ -76,7 +76,7 @@ class ContentStore:
         self, path: Path, progress: Progress | None = None, *, pin: str | None = None
     ) -> ContentId:
         with ExitStack() as stack:
-            # On the loop: opening is quick, and the reads are not done here.
+            # The file is opened on the loop, because opening is quick; a thread reads it.
             file = stack.enter_context(files.reading(path))
             return await self._put_pieces(lambda: file.read(_PIECE_BYTES), progress, pin)
 
@@ -189,7 +189,7 @@ class ContentStore:
                 return await self._healing(lambda: walk.missing(self.has, self._read, root, limit))
             except walk.CorruptBlock as error:
                 if self.has(error.content_id):
-                    # It could not be dropped, so looking again would find it again.
+                    # The corrupt block could not be dropped, so a second try would find it again.
                     raise
 
     async def _each_piece(
@@ -216,7 +216,7 @@ class ContentStore:
         return data
 
     async def _healing(self, work: Callable[[], T]) -> T:
-        """Do slow work; a corrupt block it meets is dropped, so that it can be fetched again."""
+        """Do slow work; a corrupt block found by it is dropped, so that it can be fetched again."""
         try:
             return await self._backend.run_in_thread(work)
         except walk.CorruptBlock as error:
@@ -224,7 +224,7 @@ class ContentStore:
             raise
 
     async def _drop(self, content_id: ContentId) -> None:
-        # On a full disk it stays, and is found corrupt again.
+        # On a full disk the block stays, and is found corrupt again.
         with suppress(StoreFull):
             if await self._kept.changed(content_id):
                 return
@@ -281,7 +281,7 @@ class ContentStore:
         await self._backend.commit(keep, batch.size_bytes)
         return tuple(blocks[-1].id for blocks in blobs)
 
-    # Care
+    # Checking
 
     async def check(self) -> CheckReport:
         return await check.check(self._backend)
@@ -308,7 +308,7 @@ class ContentStore:
 def _next(
     read: Callable[[], bytes], builder: TreeBuilder, guard: set[bytes]
 ) -> tuple[list[Block], int]:
-    """The blocks of the next piece, guarded, and the bytes read; the last blocks at the end."""
+    """The blocks of the next piece, guarded, and the bytes read; at the end, the last blocks."""
     piece = read()
     blocks: list[Block] = []
     for at in range(0, len(piece), limits.BLOCK_BYTES_MAX):
@@ -330,7 +330,7 @@ def _take_some(leaves: Iterator[bytes], take: Callable[[bytes], object]) -> int:
 
 
 def _check_reason(why: str) -> None:
-    # Refused before anything is written; which blob it is for does not matter here.
+    # Raises for a bad reason before anything is written; the id does not matter here.
     Pin(ContentId.of(b""), why)
 
 

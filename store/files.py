@@ -12,7 +12,7 @@ from typing import IO
 
 from wire.errors import BatonError, InputError, StoreFull
 
-# What the system says when a disk, a quota or a limit on a file's size leaves no room.
+# Error codes for no room: of a disk, a quota, or a limit on a file's size.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # Linux: share the blocks of another file.
 _FICLONE = 0x40049409
@@ -28,9 +28,9 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def appearing(path: Path) -> Iterator[IO[bytes]]:
-    """A file under another name beside `path`, which takes its place when the block ends well.
+    """A file under another name beside `path`; it replaces `path` if the block ends without error.
 
-    After that it survives a power cut. On any error or cancellation `path` is left as it was.
+    Then it also survives a power cut. On any error or cancellation `path` is left as it was.
     """
     with _named(path, "written"):
         with tempfile.NamedTemporaryFile(
@@ -49,15 +49,15 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Have the content of `source` at `target` too, on the disk once if the file system can.
+    """Make `target` with the content of `source`; both share disk blocks if the file system can.
 
-    A copy that shares its blocks (reflink) stays as it is when the original is changed. A second
-    name (hard link) changes with it, which whoever reads it has to notice. On another disk it is
-    a copy. InputError or StoreFull where none of these works.
+    A copy that shares blocks (reflink) stays as it is when the original is changed. A second name
+    (hard link) changes with the original, and readers have to notice that. On another disk `target`
+    is a copy. InputError or StoreFull if none of these works.
     """
     with _named(source, "read"), source.open("rb") as file:
         whole = Path(os.path.realpath(source))
-        # What is taken note of must be on the disk, also where somebody else wrote it.
+        # A file that the store records must be on the disk, even if another program wrote it.
         os.fsync(file.fileno())
         with suppress(OSError), target.open("xb") as shared:
             fcntl.ioctl(shared.fileno(), _FICLONE, file.fileno())
@@ -74,7 +74,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def sweep(folder: Path, names: Collection[str]) -> None:
-    """Make the folder of files if there is none; take away what nobody knows there."""
+    """Make the folder if there is none; delete the files in it that are not in `names`."""
     folder.mkdir(mode=0o700, exist_ok=True)
     for path in folder.iterdir():
         if path.name not in names:
@@ -82,14 +82,14 @@ def sweep(folder: Path, names: Collection[str]) -> None:
 
 
 def disk_bytes(folder: Path) -> int:
-    """What a folder takes on its disk, as du counts it: blocks, and a file with two names once."""
+    """Bytes a folder takes on its disk, as du counts: blocks, and a file with two names once."""
     seen: set[tuple[int, int]] = set()
     total = 0
     for path in [folder, *folder.rglob("*")]:
         try:
             said = path.lstat()
         except OSError:
-            # It went while we looked.
+            # The file was deleted meanwhile.
             continue
         if (said.st_dev, said.st_ino) not in seen:
             seen.add((said.st_dev, said.st_ino))

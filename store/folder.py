@@ -1,7 +1,7 @@
-"""The state folder of one peer: ours alone, of a version we read, used by one peer at a time.
+"""The state folder of one peer: private to its user, of a known version, used by one process.
 
 It holds a version file, a lock, the peer's secret key and the store. Nothing here repairs or
-guesses: a folder that is not as it should be is refused, with what to do about it.
+guesses: a folder that is not as it should be is refused, and the error says what to do.
 """
 
 import fcntl
@@ -30,8 +30,8 @@ _PID_BYTES_MAX = 32
 def open_folder(path: Path) -> Iterator[Path]:
     """Make the folder if there is none, and lock it for as long as the block runs.
 
-    The lock is the system's and goes with the process, however it ends. StoreUnusable where another
-    peer runs here, the version is another, or the permissions or the disk do not allow it.
+    The system releases the lock when the process ends, however it ends. StoreUnusable if another
+    peer uses the folder, its version is another, or the permissions or the disk do not allow it.
     """
     with _ours(path), _locked(_made(path)):
         _check_version(path)
@@ -41,7 +41,7 @@ def open_folder(path: Path) -> Iterator[Path]:
 def key_seed(path: Path, fresh: Callable[[], bytes]) -> bytes:
     """The seed of this peer's key: kept here, made by `fresh` the first time.
 
-    StoreUnusable where others may read it, or it is not 32 bytes.
+    StoreUnusable if other users may read it, or it is not 32 bytes.
     """
     with _ours(path):
         file = _made(path) / _KEY_FILE
@@ -86,7 +86,7 @@ def _locked(path: Path) -> Iterator[None]:
                 f"{path} is in use by another running peer (process {pid})",
                 todo="stop that one, or give this one a state folder of its own",
             ) from error
-        # The number is for people; the lock itself is what counts.
+        # The process number is for people only; the lock alone decides.
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
@@ -108,7 +108,7 @@ def _check_version(path: Path) -> None:
 
 
 def _create(file: Path, data: bytes) -> None:
-    """Make the file whole or not at all; if somebody else is first, theirs stays."""
+    """Make the whole file or nothing; a file that another process made first stays."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -118,7 +118,7 @@ def _create(file: Path, data: bytes) -> None:
             out.flush()
             os.fsync(out.fileno())
         try:
-            # A link, not a rename: it does not take the place of what is there.
+            # A link, not a rename: a link does not replace an existing file.
             os.link(temporary, file)
         except FileExistsError:
             return

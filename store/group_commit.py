@@ -1,8 +1,8 @@
-"""Group commit: many callers, one thread at a time, one flush to the disk for all who wait.
+"""Group commit: one thread commits for many callers, with one flush to the disk for each group.
 
-Whoever arrives while a commit is under way joins the next group, so the slower the disk, the larger
-the groups. The queue is bounded: callers wait for a place, `offer` refuses. A caller that is
-cancelled stops waiting; what it asked for may happen all the same.
+A request that arrives during a commit joins the next group, so the slower the disk, the larger the
+groups. The queue is bounded: callers wait for a place, `offer` refuses. A caller that is cancelled
+stops waiting; its action may still be committed.
 """
 
 from collections import deque
@@ -21,27 +21,27 @@ T = TypeVar("T")
 Action = Callable[[Catalog], T]
 
 QUEUE_MAX = 4096
-# What one group may carry; a larger transaction would make everyone in it wait.
+# Bytes of one group; a larger transaction would make all its callers wait.
 GROUP_BYTES_MAX = 16 << 20
-# A disk that is this late is not going to answer. A guess: spinning disks have woken up by then.
+# A disk that takes longer than this will not answer. A guess: hard disks spin up in less.
 COMMIT_DEADLINE_S = 60.0
 
 
 class CommitRequest(Generic[T]):
-    """One action and, once its group is through, what came of it."""
+    """One action and, once its group is committed, its result or error."""
 
     __slots__ = ("action", "error", "result", "size_bytes", "task")
 
     def __init__(self, action: Action[T], size_bytes: int, task: trio.lowlevel.Task | None) -> None:
         self.action = action
         self.size_bytes = size_bytes
-        # Who waits; None for an action nobody waits for, or who waits no more.
+        # The task that waits; None if no task waits for the action, or waits any longer.
         self.task = task
         self.result: T | None = None
         self.error: BatonError | None = None
 
     def run(self, catalog: Catalog) -> None:
-        """Run inside the group's transaction. May run again where the transaction had to."""
+        """Run inside the group's transaction; runs again if the transaction is repeated."""
         self.error = None
         try:
             self.result = self.action(catalog)
@@ -76,19 +76,19 @@ class Committer:
         move_on_after: MoveOnAfter = trio.move_on_after,
     ) -> None:
         self._run_group = run_group
-        # How long a commit may take is judged by the caller's timeouts, as far as it has any.
+        # The caller's way to bound a wait, used for the deadline of a commit.
         self._move_on_after = move_on_after
         self._queue: deque[CommitRequest[Any]] = deque()
         self._room = trio.lowlevel.ParkingLot()
         self._wake = trio.Event()
         self._delivered = trio.Event()
-        # Holds one group at a time: the next is handed over when the last was delivered.
+        # Holds at most one group: the next is put in when the results of the last were delivered.
         self._groups: SimpleQueue[list[CommitRequest[Any]] | None] = SimpleQueue()
         self._under_way: list[CommitRequest[Any]] | None = None
         self._closing = False
         self._stuck = False
         self._commits = self._puts = self._largest_group = self._dropped = 0
-        # Why the latest commit failed, until one as large goes through.
+        # Why the latest commit failed, until one of at least its size succeeds.
         self._problem = ""
         self._problem_bytes = 0
 
@@ -98,7 +98,7 @@ class Committer:
         return self._stuck
 
     async def submit(self, action: Action[T], size_bytes: int) -> T:
-        """Run the action in the next group; returns once that is durable."""
+        """Run the action in the next group; returns once that group is durable."""
         while len(self._queue) >= QUEUE_MAX and not self._stuck:
             await self._room.park()
         self._check_open()
@@ -123,7 +123,7 @@ class Committer:
         return True
 
     def statistics(self) -> CommitStatistics:
-        """Commits, writes, the largest group, what waits now, and what was dropped."""
+        """Counts of commits and writes, the largest group, how many wait, how many were dropped."""
         return CommitStatistics(
             self._commits,
             self._puts,
@@ -139,7 +139,7 @@ class Committer:
         self._wake.set()
 
     async def run(self) -> None:
-        """Commit groups until closed. Not cancellable: who waits for an answer gets one."""
+        """Commit groups until closed. Not cancellable: every caller that waits gets an answer."""
         self._token = trio.lowlevel.current_trio_token()
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:
@@ -150,8 +150,8 @@ class Committer:
                 self._groups.put(None)
 
     async def _run_thread(self) -> None:
-        # One thread for all groups: starting one for each costs a tenth of a millisecond. It is
-        # left behind only where the disk never answers.
+        # One thread serves all groups: starting one for each costs a tenth of a millisecond. The
+        # thread is abandoned only if the disk never answers.
         await trio.to_thread.run_sync(
             self._write_forever,
             abandon_on_cancel=True,  # type: ignore[call-arg, unused-ignore]
@@ -174,8 +174,8 @@ class Committer:
                     return
                 self._wake = trio.Event()
                 await self._wake.wait()
-            # Everyone whom the last commit woke runs before this task goes on, and so joins
-            # this group; without that, groups split into ever smaller ones.
+            # Callers that the last commit woke run before this task continues, and so join this
+            # group; otherwise groups would become smaller and smaller.
             await trio.lowlevel.checkpoint()
             self._under_way = group = self._take()
             self._delivered = trio.Event()
@@ -206,7 +206,7 @@ class Committer:
 
     def _deliver(self, group: list[CommitRequest[Any]], failure: BatonError | None) -> None:
         if group is not self._under_way:
-            # The disk answered after all, when everyone had been told that it did not.
+            # The disk answered after the deadline: every caller already got an error.
             return
         self._under_way = None
         self._delivered.set()
@@ -231,7 +231,7 @@ class Committer:
             self._problem, self._problem_bytes = "", 0
 
     def _give_up(self, group: list[CommitRequest[Any]]) -> None:
-        """The thread is still in there, and nobody can say what became of the group."""
+        """Fail the group: its thread is still in the commit, and its outcome is unknown."""
         self._stuck = True
         group.extend(self._queue)
         self._queue.clear()

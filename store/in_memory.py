@@ -1,6 +1,6 @@
-"""The store in memory, for simulations: no threads, so it keeps time with a clock that jumps.
+"""The store in memory, for simulations: no threads, so it works with a clock that jumps.
 
-The same catalog as on disk over sorted tables. Nothing survives the block that opened it.
+It uses the same catalog as the store on disk, over sorted tables. Nothing is kept after the block.
 """
 
 from bisect import bisect_left, insort
@@ -75,7 +75,7 @@ class MemoryRows:
 
 
 class MemoryBackend:
-    """Runs every action at once, on the loop: a commit is never under way when another comes."""
+    """Runs every action at once, on the loop: two commits never run at the same time."""
 
     def __init__(
         self, rows: MemoryRows, quota_bytes: int, recency: Recency, files: Path | None = None
@@ -119,7 +119,7 @@ class MemoryBackend:
 
 @asynccontextmanager
 async def open_memory_store(*, quota_bytes: int) -> AsyncIterator[Store]:
-    """A store for as long as the block runs. Only what is wanted as files is on a disk."""
+    """A store for as long as the block runs. Only content kept as files is on a disk."""
     recency = Recency()
     with TemporaryDirectory(prefix="baton-") as folder:
         backend = MemoryBackend(MemoryRows(), quota_bytes, recency, Path(folder))

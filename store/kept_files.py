@@ -1,6 +1,6 @@
-"""Content that lies in files of the store's folder: taken in, found, checked, let go.
+"""Content that is kept in files of the store's folder: adding, finding, checking, deleting.
 
-The rules of quota, pins and counting are the catalog's; here is what is done to files.
+The catalog has the rules of quota, pins and counting; this module handles the files.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from wire.content import ContentId
 from wire.errors import StoreUnusable
 from wire.tree import Block, TreeBuilder
 
-# What is read, and made known, in one step.
+# Bytes that are read and entered in the catalog in one step.
 _PIECE_BYTES = 64 * limits.BLOCK_BYTES_MAX
 
 
@@ -30,9 +30,9 @@ class KeptFiles:
         self._number = 0
 
     def new_path(self) -> Path:
-        """Where a new file may lie; nobody else has the name."""
+        """A path for a new file; the name is unique."""
         if self._folder is None:
-            raise StoreUnusable("this store keeps no files", todo="use one that is on a disk")
+            raise StoreUnusable("this store keeps no files", todo="use a store on a disk")
         while True:
             self._number += 1
             path = self._folder / str(self._number)
@@ -40,7 +40,7 @@ class KeptFiles:
                 return path
 
     async def take(self, path: Path, progress: Progress | None, pin: str | None) -> ContentId:
-        """Have the content of `path` lie in a file here; its id."""
+        """Keep the content of `path` in a file here; returns its id."""
         kept = self.new_path()
         await self._backend.run_in_thread(lambda: files.link_or_copy(path, kept))
         taken = False
@@ -55,7 +55,7 @@ class KeptFiles:
         return root
 
     async def adopt(self, content_id: ContentId, path: Path) -> Path:
-        """Have the blocks of `content_id` lie in `path`, a whole copy of it, and nowhere else."""
+        """Use `path`, a whole copy of `content_id`, as the only place of its blocks."""
         root, old = await self._place_all(path, None, None)
         assert root == content_id, "it was written from checked blocks"
         if old is not None and old != path.name:
@@ -65,7 +65,7 @@ class KeptFiles:
     async def _place_all(
         self, path: Path, progress: Progress | None, pin: str | None
     ) -> tuple[ContentId, str | None]:
-        """Make every leaf a place in `path`, piece by piece, the root last; what lay there before.
+        """Enter every leaf as a place in `path`, piece by piece; the root, and its earlier file.
 
         The leaves are guarded against eviction until the root is in.
         """
@@ -91,7 +91,7 @@ class KeptFiles:
         return builder.root, old
 
     async def find(self, content_id: ContentId) -> Path | None:
-        """The file of this content, if there is one and it still is what it was."""
+        """The file of this content, if there is one and it has not changed."""
         with self._backend.reading() as rows:
             file = rows.file_of(content_id)
         if file is None or self._folder is None:
@@ -102,14 +102,14 @@ class KeptFiles:
             return path
         found = await self._backend.run_in_thread(lambda: None if now is None else _id_of(path))
         if now is not None and found == content_id:
-            # Touched, and the same: its new time is what to believe from now on.
+            # The file has a new time but the same content: the new time is noted.
             await self._backend.commit(lambda catalog: catalog.keep_file(content_id, now))
             return path
         await self._drop(content_id)
         return None
 
     async def changed(self, leaf: ContentId) -> bool:
-        """Whether a leaf that is not what it was lay in a file: all of that is let go."""
+        """Whether a corrupt leaf was in a file; if so, all content of that file is forgotten."""
         with self._backend.reading() as rows:
             place = rows.place_of(leaf)
             root = None if place is None else rows.root_of(place.name)
@@ -119,7 +119,7 @@ class KeptFiles:
         return True
 
     async def forget(self, content_id: ContentId) -> None:
-        """Let go of the file of this content, unless it is pinned."""
+        """Delete the file of this content, unless it is pinned."""
 
         def forget(catalog: Catalog) -> str | None:
             return None if catalog.is_pinned(content_id) else catalog.forget_file(content_id)
@@ -155,7 +155,7 @@ def _next(pieces: Iterator[bytes], builder: TreeBuilder) -> tuple[list[Block], i
 def _keeping(
     blocks: list[Block], root: ContentId | None, offset: int, file: KeptFile, pin: str | None
 ) -> Callable[[Catalog], str | None]:
-    """What one piece changes in the catalog: leaves in the file, nodes among the rows."""
+    """The catalog action for one piece: its leaves are in the file, its nodes are rows."""
     nodes = [block for block in blocks if block.id.is_tree]
     places: list[tuple[ContentId, Place]] = []
     for block in blocks:

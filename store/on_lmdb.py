@@ -1,7 +1,7 @@
-"""The store on disk: one LMDB environment, one writer that commits in groups, readers beside it.
+"""The store on disk: one LMDB environment, one writer that commits in groups, many readers.
 
-The only file that imports lmdb. Its errors become ours here. Pages are written with `pwrite`, not
-through the map, because a full disk is an error code in the one and a fatal signal in the other.
+Only this file imports lmdb, and turns its errors into ours. Pages are written with `pwrite`, not
+through the map: on a full disk the first gives an error code, the second a fatal signal.
 """
 
 import errno
@@ -30,15 +30,15 @@ T = TypeVar("T")
 # The map is address space, not disk: it grows by doubling, later by steps.
 MAP_BYTES_START = 64 << 20
 MAP_BYTES_STEP = 4 << 30
-# Threads that read at once; more only fight for the disk.
+# Threads that read at once; more would only compete for the disk.
 _READERS = 4
 _FOLDER = "store"
-# Beside it: what is kept as files.
+# The folder beside it, for content that is kept as files.
 FILES_FOLDER = "files"
 
 
 class LmdbRows:
-    """One LMDB transaction as `store.rows.Rows`. It hands out copies, never its own pages."""
+    """One LMDB transaction as `store.rows.Rows`. It returns copies, never its own pages."""
 
     __slots__ = ("_tables", "_transaction")
 
@@ -71,7 +71,7 @@ class LmdbRows:
         return [(bytes(key), len(value)) for key, value in self._from(table, start, limit)]
 
     def let_go(self) -> None:
-        """Forget the transaction: py-lmdb keeps its place among the readers while it is known."""
+        """Forget the transaction: py-lmdb keeps its reader slot as long as it is referenced."""
         self._transaction = None
 
     def _from(
@@ -85,7 +85,7 @@ class LmdbRows:
 
 
 class _Gate:
-    """Many readers, or one who changes the map under them. LMDB leaves this to its user."""
+    """A lock for many readers or one that resizes the map. LMDB leaves this to its user."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -119,7 +119,7 @@ class _Gate:
 
 
 class LmdbEnvironment:
-    """An open LMDB environment: transactions, and a map that grows when it must."""
+    """An open LMDB environment: transactions, and a map that grows when needed."""
 
     def __init__(self, environment: Any, tables: dict[str, Any]) -> None:
         self._environment = environment
@@ -142,7 +142,7 @@ class LmdbEnvironment:
             self._gate.leave()
 
     def write(self, work: Callable[[LmdbRows], None]) -> None:
-        """Run `work` in one transaction, again after growing; durable on return."""
+        """Run `work` in one transaction, again if the map had to grow; durable on return."""
         with _translated():
             while True:
                 try:
@@ -191,7 +191,7 @@ class LmdbBackend:
         return await trio.to_thread.run_sync(work, limiter=self._readers)
 
     def statistics(self) -> CommitStatistics:
-        """What the writer did since the store was opened, and what waits for it."""
+        """What the writer did since the store was opened, and how many requests wait for it."""
         return self.committer.statistics()
 
     def _run_group(self, group: Sequence[CommitRequest[Any]]) -> None:
@@ -210,8 +210,8 @@ async def open_store(
 ) -> AsyncIterator[Store]:
     """The store in this state folder, for as long as the block runs.
 
-    The folder is locked meanwhile; see `store.folder.open_folder` for when it is refused. What was
-    promised to callers, and what `write_soon` took, is on the disk when the block ends. A commit
+    The folder is locked meanwhile; see `store.folder.open_folder` for when it is refused. All that
+    callers were promised, and what `write_soon` took, is on the disk when the block ends. A commit
     that takes too long by `move_on_after` ends the store.
     """
     recency = Recency()
@@ -234,8 +234,8 @@ async def open_store(
                 finally:
                     backend.committer.close()
         finally:
-            # A thread that never came back still has the map in its hands; closing would take it
-            # away under it and kill the process before it can say why.
+            # A thread that never returned still uses the map: closing the map would kill the
+            # process before it can say why.
             if backend is None or not backend.committer.stuck:
                 handle.close()
 
@@ -257,7 +257,7 @@ def _translated() -> Iterator[None]:
         raise _ours(error) from error
 
 
-# LMDB calls a write that the disk took only half of an input/output error.
+# LMDB reports a write that was only partly done as an input/output error.
 _REFUSED = NO_ROOM | {errno.EIO, errno.ENOMEM}
 
 
@@ -265,8 +265,8 @@ def _ours(error: lmdb.Error) -> BatonError:
     code = getattr(error, "code", None)
     if code in _REFUSED or isinstance(error, lmdb.DiskError | lmdb.MemoryError):
         return StoreFull(
-            f"the disk took no more ({error}); what was stored before is safe",
-            todo="free some space on the disk of the state folder; if there is plenty, check it",
+            f"the disk refused a write ({error}); what was stored before is safe",
+            todo="free some space on the disk of the state folder; if it has space, check the disk",
         )
     return StoreUnusable(
         f"the store cannot be used ({error})",

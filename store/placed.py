@@ -1,9 +1,9 @@
-"""Blocks that lie in files of this peer and not among the rows: found by their ids like any other.
+"""Blocks that are in files of this peer and not in rows; they are found by id like all others.
 
-A model is one large file that an engine reads where it lies. Kept as blocks besides, it would be on
-the disk twice; so its leaves are places in the file, and only the nodes above them are rows. What
-is read from a place is checked against its id like every block: a file that somebody changed is no
-longer the content, and is never given out as it.
+A model is one large file that an engine reads in place. If its blocks were also rows, it would be
+on the disk twice; so its leaves are places in the file, and only the nodes above them are rows.
+Bytes from a place are checked against their id like every block: if the file was changed, they are
+not returned.
 """
 
 import os
@@ -21,7 +21,7 @@ _FILE = struct.Struct(">QqQ")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a leaf lies: so many bytes from an offset on, in a file of the store's folder."""
+    """Where a leaf is: offset and length in a file of the store's folder."""
 
     name: str
     offset: int
@@ -38,9 +38,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class KeptFile:
-    """A file whose content is known, and what the system said of it when it was read.
+    """A file whose content is known, with its size and times when it was read.
 
-    As long as the system says the same, the file is believed to be the same.
+    As long as these are the same, the file is taken to be unchanged.
     """
 
     name: str
@@ -58,13 +58,13 @@ class KeptFile:
 
     @classmethod
     def of(cls, path: Path) -> "KeptFile":
-        """What the system says of it now; OSError."""
+        """The file as it is now; OSError."""
         said = path.stat()
         return cls(path.name, said.st_size, said.st_mtime_ns, said.st_ino)
 
 
 class PlacedRows:
-    """Rows among which the blocks that lie in files are blocks like the others.
+    """Rows in which blocks in files look like all other blocks.
 
     `folder` is where the files are; None where there are none.
     """
@@ -115,22 +115,22 @@ class PlacedRows:
     # Files
 
     def place_of(self, key: bytes) -> Place | None:
-        """Where this leaf lies, if it lies in a file."""
+        """Where this leaf is, if it is in a file."""
         value = self._rows.get(PLACES, key) if self._folder else None
         return None if value is None else Place.from_bytes(value)
 
     def place(self, key: bytes, place: Place) -> None:
-        """Have a leaf lie there, and no longer among the rows."""
+        """Note that a leaf is at this place, and delete its row."""
         self._rows.put(PLACES, key, place.to_bytes())
         self._rows.delete(BLOCKS, key)
 
     def file_of(self, root: bytes) -> KeptFile | None:
-        """The file in which a tree's blocks lie; None if they lie in the table, or nowhere."""
+        """The file with a tree's blocks; None if they are in the table, or not here."""
         value = self._rows.get(FILES, root) if self._folder else None
         return None if value is None else KeptFile.from_bytes(value)
 
     def root_of(self, name: str) -> ContentId | None:
-        """Which content lies in the file of this name."""
+        """The id of the content in the file of this name."""
         found = self._rows.scan(FILES, b"", FILES_MAX)
         return next(
             (ContentId(key) for key, value in found if KeptFile.from_bytes(value).name == name),
@@ -138,12 +138,12 @@ class PlacedRows:
         )
 
     def file_names(self) -> set[str]:
-        """The names of all files that content lies in."""
+        """The names of all files with content."""
         found = self._rows.scan(FILES, b"", FILES_MAX)
         return {KeptFile.from_bytes(value).name for _, value in found}
 
     def _read(self, place: Place) -> bytes:
-        """What lies there now; nothing where it cannot be read, which no id names."""
+        """The bytes at this place; b"" if they cannot be read, which never matches the id."""
         assert self._folder is not None
         try:
             descriptor = os.open(self._folder / place.name, os.O_RDONLY | os.O_CLOEXEC)

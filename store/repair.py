@@ -1,4 +1,4 @@
-"""Putting the bookkeeping right again after the disk lied: counted afresh from blocks and pins."""
+"""Repair of the bookkeeping after disk damage: everything is counted again from blocks and pins."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from wire.content import ContentId
 
 
 def drop_corrupt(catalog: Catalog, suspects: Iterable[ContentId]) -> int:
-    """Let go of those that no longer hash to their id; returns how many that were."""
+    """Drop the suspects that no longer hash to their id; returns how many."""
     dropped = 0
     for content_id in suspects:
         data = catalog.rows.get(BLOCKS, content_id)
@@ -17,7 +17,7 @@ def drop_corrupt(catalog: Catalog, suspects: Iterable[ContentId]) -> int:
             catalog.rows.delete(BLOCKS, content_id)
             dropped += 1
     if dropped:
-        # They may have changed in length too, and a node can no longer say what it held.
+        # Their lengths may have changed too, and a damaged node no longer says what it held.
         rebuild(catalog)
     return dropped
 
@@ -25,7 +25,7 @@ def drop_corrupt(catalog: Catalog, suspects: Iterable[ContentId]) -> int:
 def rebuild(catalog: Catalog) -> None:
     """Count everything again from the blocks and the pins, keeping the order of the queue.
 
-    Its cost grows with the number of blocks, and writers wait for it; only damage calls for it.
+    The cost grows with the number of blocks, and writers wait for it; it is done only after damage.
     """
     rows, counters = catalog.rows, catalog.counters
     for key in [key for key, _ in every_size(rows, HOLDS)]:
@@ -44,7 +44,7 @@ def rebuild(catalog: Catalog) -> None:
 
 
 def audit(catalog: Catalog) -> str | None:
-    """Compare the bookkeeping with what is there; where they differ, rebuild and say so."""
+    """Compare the bookkeeping with what is there; if they differ, rebuild and say so."""
     rows, counters = catalog.rows, catalog.counters
     blocks = dict(every_size(rows, BLOCKS))
     holds = {key: catalog.hold_of(ContentId(key)) for key, _ in every_size(rows, HOLDS)}

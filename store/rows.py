@@ -1,4 +1,4 @@
-"""Ordered tables of bytes, inside one transaction: the little that the catalog needs of a disk."""
+"""Ordered tables of bytes, inside one transaction: all that the catalog needs of a disk."""
 
 from typing import Protocol
 
@@ -8,7 +8,7 @@ QUEUE = "queue"
 HOLDS = "holds"
 PINS = "pins"
 COUNTERS = "counters"
-# Leaves that lie in files, and the files; see `store.placed`.
+# Leaves that are in files, and the files; see `store.placed`.
 PLACES = "places"
 FILES = "files"
 
@@ -32,7 +32,7 @@ class Rows(Protocol):
         ...
 
     def delete(self, table: str, key: bytes) -> bool:
-        """Whether there was something to delete."""
+        """Delete a row; False if there was none."""
         ...
 
     def scan(self, table: str, start: bytes, limit: int) -> list[tuple[bytes, bytes]]:

@@ -1,9 +1,9 @@
-"""The seam between the network and the disk: what a store promises, whichever one it is.
+"""The interface between the network and the disk: what every store promises.
 
 Two implementations keep these promises: `store.on_lmdb` (durable) and `store.in_memory` (for
 simulations). Content is checked on both sides: `put` derives the id, `get` derives it again, and
 bytes that no longer hash to their id are never served. A store does not fetch: what is not here is
-Missing, and somebody else may have it.
+Missing, and another peer may have it.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,13 @@ from wire.content import ContentId
 from wire.errors import Oversize
 from wire.tree import Block
 
-# LMDB's own bound on a key is 511 bytes; the rest is left for what we may want to put before it.
+# LMDB's own bound on a key is 511 bytes; the rest is left for prefixes that we may need.
 KEY_BYTES_MAX = 400
 VALUE_BYTES_MAX = 64 << 10
 WHY_BYTES_MAX = 64
 # One `Write` is one transaction, and has to fit beside others in one group.
 WRITE_BYTES_MAX = 8 << 20
-# What `get` is willing to build in memory unless the caller says otherwise.
+# The most that `get` builds in memory, unless the caller says otherwise.
 GET_BYTES_MAX = 64 << 20
 SCAN_ROWS_MAX = 10_000
 MISSING_MAX = 4096
@@ -64,7 +64,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A reason not to let go of a blob. Oversize unless `why` is 1 to 64 bytes of UTF-8."""
+    """A reason to keep a blob. Oversize unless `why` is 1 to 64 bytes of UTF-8."""
 
     id: ContentId
     why: str
@@ -102,11 +102,11 @@ class Write:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """A store at one moment. Bytes are bytes of content, without what the disk adds to them.
+    """A store at one moment. Bytes are bytes of content, without the overhead of the disk.
 
     `held_bytes` are pinned; `puts` counts requests of every kind, `commits` the groups they shared;
-    `dropped` counts what `write_soon` promised nothing about and did not keep. `problem` is why the
-    disk took no more, until it takes as much again; what is there is served meanwhile.
+    `dropped` counts the records that `write_soon` did not keep. `problem` is why the disk refused a
+    write, until one of that size succeeds; what is stored is served meanwhile.
     """
 
     blocks: int
@@ -165,15 +165,15 @@ class Store(Protocol):
     async def put_file(
         self, path: Path, progress: Progress | None = None, *, pin: str | None = None
     ) -> ContentId:
-        """Keep a file of any size; `progress` hears the bytes done. InputError if unreadable."""
+        """Keep a file of any size; `progress` gets the bytes done. InputError if unreadable."""
         ...
 
     async def put_block(self, block: Block) -> None:
-        """Keep one block that came from outside; Corrupt, Malformed or Oversize if it lies."""
+        """Keep one block from outside; Corrupt, Malformed or Oversize if it is not what it says."""
         ...
 
     async def get(self, content_id: ContentId, *, size_bytes_max: int = GET_BYTES_MAX) -> bytes:
-        """The whole blob: Missing, Corrupt, Oversize; Malformed where the tree itself lies."""
+        """The whole blob: Missing, Corrupt, Oversize; Malformed if the tree's sizes are wrong."""
         ...
 
     async def get_block(self, content_id: ContentId) -> bytes:
@@ -193,24 +193,24 @@ class Store(Protocol):
     async def take_file(
         self, path: Path, progress: Progress | None = None, *, pin: str | None = None
     ) -> ContentId:
-        """As `put_file`, for a file that is wanted as a file again: it is on the disk once.
+        """As `put_file`, for content that will be used as a file again: it is on the disk once.
 
-        The store has it under a name of its own. Where `path` is on the same disk its blocks are
-        shared; if it is changed later, and with it the store's, that is noticed by its size, time
-        and hash, and what was changed is no longer here.
+        The store has its own name for the file. If `path` is on the same disk, its disk blocks are
+        shared. If a later change of `path` also changes the store's file, the store notices it by
+        size, time and hash, and no longer has the content that was changed.
         """
         ...
 
     async def file_of(self, content_id: ContentId) -> Path:
-        """A file with all of this content, for reading only; Missing where not all is here.
+        """A file with all of this content, for reading only; Missing if not all is here.
 
-        What lay among the blocks moves into the file. What the file holds was checked: when it was
-        made, and again if the system says that it was touched since.
+        Blocks move from the table into the file. The file's content is checked when it is made, and
+        again if its size or time has changed.
         """
         ...
 
     async def forget_file(self, content_id: ContentId) -> None:
-        """Let go of the file of this content, unless a reason to keep it stands."""
+        """Delete the file of this content, unless it is pinned."""
         ...
 
     async def missing(
@@ -218,20 +218,20 @@ class Store(Protocol):
     ) -> list[tuple[ContentId, int]]:
         """What of this tree is not here yet, nodes first, at most `limit`; empty when complete.
 
-        With each id the bytes of content below it; 0 for the root, of which nobody said a size.
+        With each id come the bytes of content below it; 0 for the root, whose size is not known.
         """
         ...
 
     async def pin(self, content_id: ContentId, why: str) -> None:
-        """Never let go of this blob while the reason stands. What is not here yet may be pinned."""
+        """Never evict this blob while the pin exists. A blob that is not here yet may be pinned."""
         ...
 
     async def unpin(self, content_id: ContentId, why: str) -> None:
-        """Take one reason back; nothing happens if it was not there."""
+        """Remove one pin; nothing happens if there is none."""
         ...
 
     def pins(self, *, limit: int = 1000) -> list[Pin]:
-        """The reasons that stand, in the order of their ids."""
+        """The pins, in the order of their ids."""
         ...
 
     async def write(self, table: Table, key: bytes, value: bytes | None) -> None:

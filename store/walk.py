@@ -1,7 +1,7 @@
-"""Reading trees of blocks: what is below a root, in order, and what of it is not here.
+"""Reading trees of blocks: the leaves below a root, in order, and which blocks are missing.
 
-Pure over a function that reads one block. Whoever made a tree may lie in it, so each node's size is
-compared with what its parent said, depth is bounded, and nothing is visited twice for nothing.
+Pure over a function that reads one block. The maker of a tree may lie in it, so each node's size is
+compared with what its parent said, depth is bounded, and `missing` visits no node twice.
 """
 
 from collections import deque
@@ -31,7 +31,7 @@ def total_bytes(read: Callable[[ContentId], bytes], root: ContentId) -> int:
 
 
 def leaves(read: Callable[[ContentId], bytes], root: ContentId) -> Iterator[bytes]:
-    """The blob's blocks in order. Malformed if the tree is not what its nodes say."""
+    """The blob's blocks in order. Malformed if the sizes in the tree are wrong."""
     if not root.is_tree:
         yield read(root)
         return
@@ -66,7 +66,7 @@ def missing(
     while work and len(nodes) < limit:
         content_id, size_bytes, depth = work.popleft()
         if content_id in seen:
-            # One node may be named many thousand times; it is looked at once.
+            # A tree may name one node many thousand times; it is visited once.
             continue
         seen.add(content_id)
         if not has(content_id):
@@ -90,5 +90,5 @@ def missing(
 def _liar(content_id: ContentId, found_bytes: int, said_bytes: int) -> Malformed:
     return Malformed(
         f"{content_id.short}: {found_bytes} bytes where the tree above says {said_bytes}",
-        todo="nobody can read this blob; get it from who made it under another id",
+        todo="nobody can read this blob; ask its maker to publish it again under another id",
     )

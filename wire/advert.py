@@ -26,9 +26,9 @@ class ModelOffer(Record):
 class Advert(SignedRecord):
     """Newest wins: a higher `seq` from the same key replaces this record.
 
-    `seq` starts from the wall clock in milliseconds, so a peer that lost its disk still
-    supersedes itself. `instance` is drawn at each start: two of them alive under one key are two
-    machines with one key. `leaving` takes the peer off every list at once.
+    `seq` starts from the wall clock in milliseconds, so that the adverts of a peer that lost its
+    disk still replace its earlier ones. `instance` is drawn at each start: if two instances are
+    alive under one key, two machines use that key. With `leaving`, others forget the peer at once.
     """
 
     KIND: ClassVar[Kind] = Kind.ADVERT

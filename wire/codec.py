@@ -19,7 +19,7 @@ Value = None | bool | int | float | str | bytes | Sequence["Value"] | Mapping[st
 
 
 def _ordered(value: Any) -> Any:
-    # By exact type first: this runs for each value of each message, and nearly all are these.
+    # Exact types are tested first: this runs for each value of each message, and most are plain.
     if type(value) in _PLAIN or isinstance(value, (int, str, bytes)):
         return value
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Who may say what, when, and what follows: as a table. Everything else is an error.
+"""A table of which side may send which message in which state. Any other message is an error.
 
 A conversation belongs to one stream, and its first message decides how it may go on. This file does
 not know which side it is on: the shell says who spoke.
@@ -73,7 +73,7 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.SOUGHT, Speaker.ANSWERER, Newer): CallState.DONE,
     (CallState.SOUGHT, Speaker.ANSWERER, Refuse): CallState.DONE,
     #
-    # Answered, so that whoever parts knows that it was heard before it hangs up.
+    # A goodbye is answered, so that its sender knows it was received before it disconnects.
     (CallState.IDLE, Speaker.ASKER, Goodbye): CallState.PINGED,
     #
     (CallState.IDLE, Speaker.ASKER, Quote): CallState.QUOTING,
@@ -111,7 +111,7 @@ class CallProtocol:
         return self.state is CallState.DONE
 
     def said(self, speaker: Speaker, message: Message) -> None:
-        """Move on; LocalProtocolError if we were out of turn, RemoteProtocolError if they were."""
+        """Change state; out of turn, LocalProtocolError for us, RemoteProtocolError for them."""
         key = (self.state, speaker, type(message))
         if key not in TRANSITIONS:
             words = f"{type(message).__name__} from the {speaker.name.lower()} in {self.state.name}"

@@ -1,7 +1,7 @@
 """Every error Baton raises on purpose, sorted by who is at fault.
 
     BatonError
-    +-- InputError              what the person at the keyboard gave us; they can mend it
+    +-- InputError              what the person at the keyboard gave us; they can correct it
     +-- WireError               bytes we refuse; always the sender's fault
     |   +-- Malformed, Oversize, BadSignature
     +-- ProtocolError           legal bytes at an illegal moment
@@ -9,7 +9,7 @@
     |   +-- RemoteProtocolError theirs: scored and disconnected
     +-- TransportError          the network did not do what was asked
     |   +-- Unreachable         nobody answers at that address or under that key
-    |   +-- Disconnected        the peer was there and is gone
+    |   +-- Disconnected        the connection to the peer ended
     |   +-- TooSlow             the deadline passed first
     +-- StoreError
     |   +-- Missing             no such content here
@@ -22,8 +22,8 @@
     |   |   +-- ModelQuarantined  it failed too often here, and is tried again later
     |   +-- EngineFailed        the worker crashed, hung or ran out of memory
     |   +-- EngineMissing       this machine lacks what the engine needs
-    +-- Refused                 a peer said no, aloud, with its code and its reason
-    +-- TaskFailed              a task could not be answered, after all that may be tried was tried
+    +-- Refused                 a peer refused, with a code and a reason
+    +-- TaskFailed              a task could not be answered, after every permitted attempt
 
 Foreign exceptions become ours in one file for each library, with `from error`.
 """
@@ -36,8 +36,8 @@ from wire.kinds import RefusalCode
 class BatonError(Exception):
     """An error with a cause in words and, where there is one, the next step.
 
-    `str(error)` is one line: what and why, then what to do. `code` is what a refusal says of it,
-    where this error is the answer to another peer: CODE of its class, unless another is given.
+    `str(error)` is one line: what and why, then what to do. `code` is the refusal code that is sent
+    if this error is the answer to another peer: CODE of its class, unless another is given.
     """
 
     CODE: ClassVar[RefusalCode] = RefusalCode.FAILED
@@ -164,9 +164,9 @@ class EngineMissing(EngineError):
 
 
 class Refused(BatonError):
-    """A peer said no. `retry_after_s` is its advice, None for never.
+    """A peer refused. `retry_after_s` is when it may be asked again, None for never.
 
-    Without a `code` it is BUSY where there is such advice, else OTHER.
+    Without a `code` the code is BUSY if `retry_after_s` is given, else OTHER.
     """
 
     CODE = RefusalCode.OTHER

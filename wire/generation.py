@@ -1,7 +1,7 @@
 """What a language model is asked and what it answers; canonical like the rest.
 
-An answer is a stream of tokens, each a frame of its own, and its ending: whatever part of it was
-shown, another peer can go on after its last whole token.
+An answer is a stream of tokens and an ending, each in its own frame. So another peer can continue
+a stream that broke, after the last whole token that was shown.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from wire import limits
 from wire.errors import Malformed, Oversize
 from wire.schema import Between, Int, Omitted, Record
 
-# Conversations travel as JSON, as clients wrote them: models' templates read any key of theirs.
+# Chat messages travel as the JSON that clients wrote, because models' templates may read any key.
 Json = Annotated[str, Between(0, limits.PROMPT_BYTES_MAX)]
 Stop = Annotated[str, Between(1, 256)]
 # Natural logarithms of probabilities, in millionths, so that equal answers are equal bytes.
@@ -24,7 +24,7 @@ BIASES_MAX = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenBias(Record):
-    """What is added to one token's logit, in millionths."""
+    """A number that is added to one token's logit, in millionths."""
 
     token: TokenId
     millionths: Annotated[int, Between(-(10**8), 10**8)]
@@ -32,14 +32,14 @@ class TokenBias(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation(Record):
-    """What to go on from: a `prompt` as it is, its tokens, or `messages` for the model's template.
+    """What a model continues: a `prompt` as it is, its tokens, or `messages` for its template.
 
     `messages` and `tools` are JSON arrays, `schema` is a JSON schema that the answer has to fit
     (`{}`: any JSON object), `template` a JSON object of further names for the template; empty where
-    there is none. `bias` has each token once, in their order. Sampling is in the stage's
-    parameters, which `node.engines.sampler` lists: `tokens` (at most so many; 0: only the prompt
-    is looked at), `temperature`, `logprobs` (how many alternatives; -1: none told), `echo` (1: the
-    prompt's tokens are told too) and others.
+    there is none. `bias` has each token once, in order. Sampling is in the stage's parameters,
+    which `node.engines.sampler` lists: `tokens` (the most to generate; 0: only the prompt is
+    read), `temperature`, `logprobs` (how many alternatives; -1: none), `echo` (1: the answer has
+    the prompt's tokens too) and others.
     """
 
     SIZE_BYTES_MAX: ClassVar[int] = 4 * limits.PROMPT_BYTES_MAX
@@ -55,7 +55,7 @@ class Generation(Record):
 
     def check(self) -> None:
         if [bool(self.prompt), bool(self.messages), bool(self.prompt_tokens)].count(True) != 1:
-            raise Malformed("a generation goes on from a prompt or from messages")
+            raise Malformed("a generation has one of prompt, messages and prompt tokens")
         biased = [it.token for it in self.bias]
         if biased != sorted(set(biased)):
             raise Malformed("the biases of a generation are not in the order of their tokens")
@@ -63,7 +63,7 @@ class Generation(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alternative(Record):
-    """A token that could have been: its bytes, and the logarithm of its probability."""
+    """Another token that was possible here: its bytes, and the logarithm of its probability."""
 
     text: Annotated[bytes, Between(0, 256)]
     logprob_millionths: Logprob
@@ -81,7 +81,7 @@ class Token(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptToken(Record):
-    """One token of what was gone on from; of the first one no probability is known."""
+    """One token of the prompt; the first one has no probability."""
 
     id: Int
     text: Annotated[bytes, Between(0, 256)]
@@ -109,10 +109,10 @@ _KINDS: dict[type[Frame], bytes] = {Token: b"t", PromptToken: b"p", Ending: b"e"
 
 
 def to_frame(piece: Frame) -> bytes:
-    """A piece as it stands in an answer: `t`, `p` or `e`, two bytes of length, itself.
+    """One frame of an answer: `t`, `p` or `e`, a length of two bytes, the record.
 
-    The prompt's tokens stand between the last token and the ending, so that what is streamed
-    before does not depend on them.
+    The prompt's tokens stand between the last token and the ending, so that the streamed tokens
+    before do not depend on them.
     """
     data = piece.to_bytes()
     if len(data) >= 1 << 16:
@@ -121,7 +121,7 @@ def to_frame(piece: Frame) -> bytes:
 
 
 def read_frames(data: bytes) -> Iterator[Frame]:
-    """The whole frames of an answer or of a part of it; WireError for what is none."""
+    """The whole frames of an answer or of a part of it; WireError for anything else."""
     at = 0
     while at < len(data):
         if len(data) - at < _HEAD_BYTES:

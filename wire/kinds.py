@@ -18,7 +18,7 @@ class Kind(IntEnum):
     WELCOME = 11
     PING = 12
     PONG = 13
-    # Neighbours tell each other what is newer; a rare model is looked for.
+    # Neighbours exchange newer adverts, or search for a rare model.
     SWAP = 14
     NEWER = 15
     SEEK = 16
@@ -32,7 +32,7 @@ class Kind(IntEnum):
     # A check of a leg.
     CHECK = 25
     FINDING = 26
-    # Before a leg: what it would take.
+    # Before a leg: how long it would take.
     QUOTE = 27
     QUOTED = 28
     # Content.
@@ -51,33 +51,33 @@ class Role(IntEnum):
 
 
 class RefusalCode(IntEnum):
-    """Why a peer said no, for programs; the words beside it are for people. Append only.
+    """Why a peer refused, for programs; the sentence beside it is for people. Append only.
 
-    A code that is not known here, of a newer peer, is read as OTHER (`read`).
+    A code of a newer peer that is not known here is read as OTHER (`read`).
     """
 
     OTHER = 0
     # No room now; the refusal says when to ask again.
     BUSY = 1
-    # It would not be done by its deadline here.
+    # The leg would not be done here by its deadline.
     TOO_LONG = 2
     # This peer does not run the model that is named.
     NO_SUCH_MODEL = 3
-    # The model could not be run here: its worker died, or it is set aside for such failures.
+    # The model could not be run here: its worker died, or it is in quarantine for such failures.
     MODEL_FAILED = 4
-    # The model is on its way into memory.
+    # The model is being loaded.
     LOADING = 5
-    # This peer does not do that for others, or not for this one.
+    # This peer does not do this work for others, or not for this peer.
     NOT_WILLING = 6
     # The request cannot be read, or asks a model for what no peer could do.
     MALFORMED = 7
     # The deadline has passed.
     LATE = 8
-    # The owner of the machine wants it.
+    # The owner of the machine is using it.
     PAUSED = 9
-    # It costs more than is offered for it.
+    # The work costs more than the task offers.
     NOT_PAID = 10
-    # Whoever asks is banned here for what it did.
+    # The peer that asks is banned here.
     BANNED = 11
     # This peer is about to end.
     LEAVING = 12
@@ -85,11 +85,11 @@ class RefusalCode(IntEnum):
     CLOCK = 13
     # There is no such operation, or the model does not do it.
     UNSUPPORTED = 14
-    # The content, source or index that is named is not to be had here.
+    # The content, source or index that is named is not available here.
     NOT_FOUND = 15
     # The two have not met, or belong to different networks.
     STRANGER = 16
-    # Whoever was to do the rest failed, or something here did that is no fault of the request.
+    # A later leg failed at another peer, or something failed here through no fault of the request.
     FAILED = 17
 
     @classmethod
@@ -99,7 +99,7 @@ class RefusalCode(IntEnum):
 
 
 class Level(IntEnum):
-    """The ladder of checking: each rung proves more, and costs more."""
+    """How much is checked: each level proves more, and costs more."""
 
     SIGNED = 0
     SPOT_CHECKED = 1

@@ -1,4 +1,4 @@
-"""Bounded memory of what came last: every table that others can fill is one of these. Pure."""
+"""A mapping that keeps the latest N items: every table that other peers can fill is one. Pure."""
 
 from collections.abc import Iterator, MutableMapping
 from typing import TypeVar
@@ -8,9 +8,9 @@ V = TypeVar("V")
 
 
 class Latest(MutableMapping[K, V]):
-    """A mapping of at most `items_max` keys: to set one makes it the newest, and the oldest goes.
+    """A mapping of at most `items_max` keys: setting one makes it the newest, and drops the oldest.
 
-    It is walked from the oldest to the newest. Reading a value does not make it newer.
+    Iteration is from the oldest to the newest. Reading a value does not make it newer.
     """
 
     __slots__ = ("_kept", "items_max")
@@ -44,7 +44,7 @@ class Latest(MutableMapping[K, V]):
         return f"Latest({self.items_max}, {self._kept!r})"
 
     def forget_oldest(self) -> None:
-        """KeyError if there is nothing left."""
+        """Drop the oldest item; KeyError if there is none."""
         if not self._kept:
             raise KeyError("nothing is kept")
         del self._kept[next(iter(self._kept))]

@@ -1,13 +1,13 @@
 """Every bound on what a peer may send, in one place, related by asserts."""
 
-# How peers talk: adverts and greetings carry it, and peers of another version do not meet.
+# Version of the messages between peers, in adverts and handshakes; two versions do not connect.
 PROTOCOL_VERSION = 2
-# What tasks and receipts look like: older than how peers talk, since they are kept for years.
+# Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
 # A message is parsed only when it fits one frame; larger content travels as blocks.
 FRAME_BYTES_MAX = 1 << 20
-# h11 and most HTTP servers stop a peer's structures far earlier than memory does; so do we.
+# Depth is bounded far below what memory would allow, as HTTP servers bound what clients send.
 DEPTH_MAX = 16
 ITEMS_MAX = 16_384
 
@@ -17,7 +17,7 @@ TREE_CHILDREN_MAX = 4096
 TREE_DEPTH_MAX = 3
 BLOB_BYTES_MAX = 1 << 40
 
-# What is handed along inside a message; anything larger goes by content id.
+# Payloads up to this size travel inside a message; larger ones are named by content id.
 INLINE_BYTES_MAX = 64 << 10
 
 ADVERT_BYTES_MAX = 2048
@@ -58,20 +58,19 @@ TENSORS_BYTES_MAX = 4 << 20
 # Clocks may differ by this much before a peer's times are refused.
 CLOCK_SKEW_S_MAX = 300
 
-# Streams: what a sender may have under way before the receiver says it has read it.
+# Streams: bytes that a sender may send before the receiver says that it has read them.
 STREAM_CREDIT_BYTES = 2 << 20
-# What one peer holds unread of all conversations that others began: their keys cost nothing, so
-# credit for each of them bounds no memory.
+# Unread bytes that one peer holds for all calls that others began. Keys cost nothing, so a credit
+# for each peer would not bound memory.
 UNREAD_BYTES_MAX = 64 << 20
-# A conversation that holds no more than this is never the one that is cut for it: an offer with
-# all that it may carry.
+# A call that holds no more than this is never closed to free unread bytes: the largest offer fits.
 UNREAD_FREE_BYTES = 192 << 10
 STREAMS_PER_PEER_MAX = 64
 STREAMS_IN_PER_PEER_MAX = 96
 
 # Adverts that travel together, when two peers meet or later.
 ADVERTS_PER_MESSAGE_MAX = 128
-# What one neighbour tells another of the adverts it has: as many as its view may hold.
+# Adverts that one digest may list: as many as a view may hold.
 VIEW_ADVERTS_MAX = 1024
 DIGEST_KEY_BYTES = 8
 DIGEST_ENTRY_BYTES = DIGEST_KEY_BYTES + 8
@@ -79,9 +78,9 @@ DIGEST_BYTES_MAX = VIEW_ADVERTS_MAX * DIGEST_ENTRY_BYTES
 
 # A full advert fits a gossip frame, and a batch of them fits a message.
 assert ADVERT_BYTES_MAX * ADVERTS_PER_MESSAGE_MAX < FRAME_BYTES_MAX
-# A block and the words around it fit one frame.
+# A block and the message around it fit one frame.
 assert BLOCK_BYTES_MAX * 2 <= FRAME_BYTES_MAX
-# One frame is always within the credit, or a stream could stand still for ever.
+# One frame is always within the credit, else a stream could stop for ever.
 assert FRAME_BYTES_MAX < STREAM_CREDIT_BYTES
 # An offer carries the task, each leg's receipt, the inline input and what was streamed already.
 assert TASK_BYTES_MAX + STAGES_MAX * RECEIPT_BYTES_MAX + 2 * INLINE_BYTES_MAX < UNREAD_FREE_BYTES

@@ -30,7 +30,7 @@ def secret_of(seed: bytes, attempt: int) -> bytes:
 
 
 def attempt_of(secret: bytes, secret_hash: bytes) -> int | None:
-    """Which attempt's secret this is; None if it is none of the task's."""
+    """The number of the attempt that this secret is for; None if it is no secret of the task."""
     for attempt in range(1, limits.ATTEMPTS_MAX + 1):
         secret = hashlib.sha256(secret).digest()
         if secret == secret_hash:
@@ -56,7 +56,7 @@ def draw(secret: bytes, receipt: ContentId, candidates: Iterable[PeerId]) -> lis
 def rows_to_check(
     secret: bytes, receipt: ContentId, verifier: PeerId, rows: int, count: int
 ) -> tuple[int, ...]:
-    """`count` of `rows` row numbers, in order; another verifier gets others."""
+    """`count` of `rows` row numbers, in order; each verifier gets different ones."""
     seed = hashlib.sha256(_ROWS + rank(secret, receipt, verifier)).digest()
     by_hash = sorted(
         range(rows), key=lambda row: hashlib.sha256(seed + row.to_bytes(4, "big")).digest()

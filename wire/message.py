@@ -27,7 +27,7 @@ class Message(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello(Message):
-    """A peer that connected says which protocol, network and start of itself it is.
+    """A peer that connected says its protocol version, its network and which instance it is.
 
     `wanted` is how many adverts of others it would like to have at once: many when it is new.
     """
@@ -43,12 +43,12 @@ class Hello(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Welcome(Message):
-    """The peer connected to answers in kind, and tells whom it knows.
+    """The peer connected to answers with the same about itself, and with adverts that it knows.
 
-    `peers` is its guess of how many there are in the network.
+    `peers` is its estimate of how many peers the network has.
 
-    `same_key` is the advert of another start of the caller's own key, if one is known here: signed
-    after the caller started, it proves that one key runs on two machines.
+    `same_key` is the advert of another instance under the caller's own key, if one is known here.
+    If that advert was signed after the caller started, one key runs on two machines.
     """
 
     KIND: ClassVar[Kind] = Kind.WELCOME
@@ -62,7 +62,7 @@ class Welcome(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ping(Message):
-    """Sent to every connected peer in turn: are you there, and am I still I?"""
+    """Sent to every connected peer in turn: is it alive, and is my key used elsewhere?"""
 
     KIND: ClassVar[Kind] = Kind.PING
     instance: Instance
@@ -70,7 +70,7 @@ class Ping(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pong(Message):
-    """The other half of a ping; `same_key` as in Welcome."""
+    """The answer to a ping; `same_key` as in Welcome."""
 
     KIND: ClassVar[Kind] = Kind.PONG
     same_key: AdvertBytes | None
@@ -78,7 +78,7 @@ class Pong(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swap(Message):
-    """A neighbour says which adverts it has, so that each side tells only what is newer.
+    """A neighbour says which adverts it has, so that each side sends only newer ones.
 
     `digest` is one entry for each advert: the first DIGEST_KEY_BYTES of the peer's key and its
     sequence number as a 64-bit big-endian number.
@@ -96,10 +96,10 @@ class Swap(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Newer(Message):
-    """Adverts that the other side has not, or only older ones of.
+    """Adverts that the other side does not have, or has only older versions of.
 
     `wanted` are the keys, as in a digest, of adverts that the other side is to send back;
-    `same_key` is as in Welcome. A swap ends with a Newer of the asker, also when it has nothing.
+    `same_key` is as in Welcome. A swap ends with a Newer from the asker, even an empty one.
     """
 
     KIND: ClassVar[Kind] = Kind.NEWER
@@ -110,14 +110,14 @@ class Newer(Message):
     def check(self) -> None:
         """Malformed if `wanted` is not a whole number of keys."""
         if len(self.wanted) % limits.DIGEST_KEY_BYTES:
-            raise Malformed(f"what is wanted is named by {limits.DIGEST_KEY_BYTES} bytes each")
+            raise Malformed(f"`wanted` is a list of keys of {limits.DIGEST_KEY_BYTES} bytes each")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seek(Message):
     """Who plays `role`, with `model` if one is named? Answered with adverts, in a Newer.
 
-    Where nobody is known who does, the adverts are of peers that may know more.
+    If no such peer is known, the adverts are of peers that may know one.
     """
 
     KIND: ClassVar[Kind] = Kind.SEEK
@@ -127,9 +127,9 @@ class Seek(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goodbye(Message):
-    """A peer closes its connection to another: for want of use, or leaving for good.
+    """A peer closes its connection to another: it is not used, or the peer leaves the network.
 
-    Its advert says which. Who hears nothing before a connection ends has to think that it died.
+    Its advert says which. A connection that ends without a Goodbye means that the peer died.
     """
 
     KIND: ClassVar[Kind] = Kind.PART
@@ -138,7 +138,7 @@ class Goodbye(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote(Message):
-    """What would this leg take, if it were offered now? Binds nobody.
+    """How long would this leg take, if it were offered now? The answer binds neither side.
 
     `units` is the holder's guess of the work; the answer is Quoted, or a Refuse as for an Offer.
     """
@@ -153,7 +153,7 @@ class Quote(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quoted(Message):
-    """The leg would be done after so long."""
+    """The leg would be done after `expected_ms` milliseconds."""
 
     KIND: ClassVar[Kind] = Kind.QUOTED
     expected_ms: Int
@@ -169,12 +169,12 @@ class Progress(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer(Message):
-    """A holder hands the baton on: the task, the receipts so far, the input of this leg.
+    """A holder offers a handoff: the task, the receipts so far, the input of this leg.
 
     `input` is inline when small, else fetched by the id that the task or the last receipt names.
     `avoid` are peers that were tried; the remaining time is relative, for clocks differ. `units`
-    is the holder's guess of the work. `resume` is what was streamed already of the last leg: it is
-    hearsay of a peer that failed, so whoever goes on from it signs for it and checks it first.
+    is the holder's guess of the work. `resume` is what a peer that failed had streamed of the last
+    leg. Nobody signed for it: a peer that continues from it checks it first and signs for it.
     """
 
     KIND: ClassVar[Kind] = Kind.OFFER
@@ -190,7 +190,7 @@ class Offer(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accept(Message):
-    """The peer will do the leg and expects to be done with it in so long."""
+    """The peer will do the leg and expects to be done after `expected_ms` milliseconds."""
 
     KIND: ClassVar[Kind] = Kind.ACCEPT
     expected_ms: Int
@@ -198,10 +198,10 @@ class Accept(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refuse(Message):
-    """No, aloud: why, and when to ask again (None: never).
+    """A refusal: why, and when to ask again (None: never).
 
-    `code` is a `RefusalCode`, or of a newer peer a number that is not known here: see `cause`.
-    Programs go by it alone; `reason` is for people.
+    `code` is a `RefusalCode`, or a number of a newer peer that is not known here: see `cause`.
+    Programs decide by `code` alone; `reason` is for people.
     """
 
     KIND: ClassVar[Kind] = Kind.REFUSE
@@ -211,13 +211,13 @@ class Refuse(Message):
 
     @property
     def cause(self) -> RefusalCode:
-        """The code as far as it is known here, else OTHER."""
+        """The code if it is known here, else OTHER."""
         return RefusalCode.read(self.code)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece(Message):
-    """A part of the output, in order, provisional until the receipt that commits to it.
+    """A part of the output, in order. It is provisional until the receipt is signed.
 
     It is the `units` of output after the first `position`, so that a stream which goes on from
     another peer gives each of them once.
@@ -233,8 +233,8 @@ class Piece(Message):
 class Result(Message):
     """The receipts of every leg so far; the output inline when small.
 
-    `source` is the small input of the last leg, from the holder that handed it on: whoever asked
-    hands it to the verifiers, who then need not fetch it.
+    `source` is the input of the last leg, if small: the asker passes it to the verifiers, so that
+    they need not fetch it.
     """
 
     KIND: ClassVar[Kind] = Kind.RESULT
@@ -274,7 +274,7 @@ class Want(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockReply(Message):
-    """The block; whoever wanted it hashes it."""
+    """The block; the peer that wanted it compares its hash with the id."""
 
     KIND: ClassVar[Kind] = Kind.BLOCK
     data: Annotated[bytes, Between(0, limits.BLOCK_BYTES_MAX)]
@@ -305,4 +305,4 @@ def decode(data: bytes) -> Message:
         case [int() as number, fields] if number in MESSAGES:
             return MESSAGES[Kind(number)].from_fields(fields)
         case _:
-            raise Malformed("a message is its kind and its fields")
+            raise Malformed("not a message: a list of its kind and its fields")

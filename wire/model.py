@@ -22,7 +22,7 @@ class ModelFile(Record):
     def check(self) -> None:
         # The name becomes a file in a worker's folder: it must not leave that folder.
         if "/" in self.name or "\\" in self.name or self.name.startswith("."):
-            raise Malformed(f"a model file is called {self.name[:40]!r}")
+            raise Malformed(f"a model file may not be called {self.name[:40]!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

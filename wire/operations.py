@@ -1,6 +1,6 @@
-"""Operations: what a stage may ask for, one record each; all that differs by them follows from it.
+"""Operations: what a stage may ask for. One record says all that differs from one to another.
 
-A name that is not in this table is legal on the wire and done by nobody: it is refused aloud.
+A name that is not in this table is legal on the wire, but every peer refuses it.
 """
 
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from enum import Enum, auto
 
 from wire.kinds import Role
 
-# Of a data peer: passages of one source, or the names of its sources.
+# Asked of a data peer: passages of one source, or the names of its sources.
 FETCH = "fetch"
 LIST = "list"
-# Of a model: vectors of texts, or of passages that lie elsewhere; the passages of an index nearest
-# to a question; what follows a text, as plain text; the answer to a `wire.generation.Generation`;
-# a function of `wire.tensors`.
+# Asked of a model: vectors of texts, or of passages that are stored elsewhere; the passages of an
+# index nearest to a question; what follows a text, as plain text; the answer to a
+# `wire.generation.Generation`; a function of `wire.tensors`.
 EMBED = "embed"
 EMBED_PASSAGES = "embed-passages"
 NEAREST = "nearest"
@@ -35,13 +35,13 @@ class Unit(Enum):
 
 
 class Comparison(Enum):
-    """How a verifier holds what it recomputed against what was signed."""
+    """How a verifier compares what it recomputed with what was signed."""
 
-    # Some rows, which the lottery draws, each within the model's tolerance.
+    # Rows that the lottery draws are compared, each within the model's tolerance.
     ROWS = auto()
-    # All hits: the same passages in the same order, scores within the tolerance.
+    # All hits are compared: the same passages in the same order, scores within the tolerance.
     HITS = auto()
-    # Byte for byte.
+    # The outputs are compared byte for byte.
     BYTES = auto()
 
 

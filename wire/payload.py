@@ -1,4 +1,4 @@
-"""What the legs of a task read and write: passages, vectors, hits; canonical like the rest."""
+"""What the legs of a task read and write: passages, vectors, hits. All are canonical."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -24,8 +24,8 @@ class Texts(Record):
 class Passages(Record):
     """Passages brought in by a data peer: each a block of UTF-8 text, named by content.
 
-    `source` says where they were fetched from; these are those from number `first` on, of `total`
-    that the source was cut into.
+    `source` says where they were fetched from. The source was cut into `total` passages; these
+    begin at number `first`.
     """
 
     source: Annotated[str, Between(1, 256)]
@@ -41,7 +41,7 @@ class Vectors(Record):
     dimensions: Annotated[int, Between(1, 65_536)]
     rows: Annotated[int, Between(1, limits.PASSAGES_MAX)]
     data: bytes
-    # How many tokens each text was, of engines that say so.
+    # The number of tokens of each text; empty if the engine does not count them.
     tokens: Annotated[tuple[TokenCount, ...], Between(0, limits.PASSAGES_MAX), Omitted(())] = ()
 
     SIZE_BYTES_MAX: ClassVar[int] = limits.PASSAGES_MAX * (4096 * 4 + 5) + 1024
@@ -63,7 +63,7 @@ class IndexPart(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index(Record):
-    """What a question is searched in: parts, in order."""
+    """What is searched for a question: parts, in order."""
 
     model: ContentId
     parts: Annotated[tuple[IndexPart, ...], Between(1, 2048)]

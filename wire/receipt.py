@@ -48,8 +48,8 @@ class Verdict(SignedRecord):
 
     `sampled` are the rows it recomputed, drawn from the revealed secret and its own key;
     `worst_ppb` is, for each, the largest difference found, in parts per billion of the row's
-    largest number: a lazy verifier cannot know these. `could_check` is False where the payload or
-    the model was withheld, which counts as a failed check.
+    largest number; a verifier that did not compute cannot know it. `could_check` is False if the
+    payload or the model was withheld, which counts as a failed check.
     """
 
     KIND: ClassVar[Kind] = Kind.VERDICT
@@ -68,7 +68,7 @@ class Verdict(SignedRecord):
     duration_ms: Int
 
     def check(self) -> None:
-        """Malformed if rows and differences do not match, or if it agrees without a check."""
+        """Malformed if rows and differences do not match, or if it agrees but could not check."""
         if len(self.sampled) != len(self.worst_ppb):
             raise Malformed("a verdict has one difference for each row it sampled")
         if self.agrees and not self.could_check:

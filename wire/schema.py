@@ -1,7 +1,7 @@
 """Records: frozen dataclasses whose annotations are their wire format and their bounds.
 
-A bound is checked where a record is born, whoever makes it, so no illegal record is ever in memory:
-one of ours that breaks a bound and one of theirs are found by the same line.
+A bound is checked when a record is made, so no illegal record is ever in memory: the same line
+finds an illegal record of ours and one of another peer.
 """
 
 import dataclasses
@@ -33,10 +33,10 @@ class Between:
 
 @dataclass(frozen=True, slots=True)
 class Omitted:
-    """A field that was added later: left out where it has this value, which is its default too.
+    """A field that was added later. It is left out if it has this value, which is its default.
 
-    So records without it keep their encoding. Sent all the same the value is refused: one record
-    has one encoding.
+    So older records keep their encoding. A record that contains this value is refused, because one
+    record has one encoding.
     """
 
     value: Any
@@ -53,7 +53,7 @@ Inline = Annotated[bytes, Between(0, limits.INLINE_BYTES_MAX)]
 class _Form:
     """How one field is read from a decoded value, bounded, and written into one.
 
-    `read` looks at the shape alone: a record is bounded where it is born.
+    `read` checks the type alone: bounds are checked when the record is made.
     """
 
     read: Callable[[Any, str], Any]
@@ -77,7 +77,7 @@ class Record:
         self.check()
 
     def check(self) -> None:
-        """What a bound on one field cannot say; raise WireError."""
+        """Check what a bound on one field cannot say; WireError if it does not hold."""
 
     def to_fields(self) -> dict[str, Any]:
         """The record as an encodable map."""
@@ -104,7 +104,7 @@ class Record:
         }
         for name in later & found.keys():
             if (omitted := forms[name].omitted) is not None and found[name] == omitted.value:
-                raise Malformed(f"{cls.__name__}: {name} is left out where it says nothing")
+                raise Malformed(f"{cls.__name__}: {name} is left out if it has its default")
         return cls(**found)
 
     def to_bytes(self) -> bytes:
@@ -151,7 +151,7 @@ def _form(hint: Any, bound: Between) -> _Form:
     if issubclass(hint, (ContentId, PeerId)):
         return _identifier(hint)
     assert issubclass(hint, Record), f"{hint} has no wire form"
-    # A record within a record was bounded when it was born.
+    # The bounds of a record within a record were checked when it was made.
     return _Form(lambda raw, _: hint.from_fields(raw), _instance(hint), hint.to_fields)
 
 
@@ -163,7 +163,7 @@ def _is(value: object, kind: type) -> bool:
 
 
 def _measure(value: Any, where: str) -> float:
-    """What a bound is about: a number itself, the bytes of a text or of bytes."""
+    """The size that a bound limits: a number itself, or the bytes of a text or of bytes."""
     if isinstance(value, str):
         try:
             return len(value.encode())

@@ -45,7 +45,7 @@ def sign(record: R, key: SigningKey) -> Signed[R]:
 
 @dataclass(frozen=True, slots=True)
 class Envelope(Generic[R]):
-    """What somebody is said to have signed. Nothing of it is checked before `checked`."""
+    """A signed record whose signature is not checked yet; `checked` checks it."""
 
     kind: type[R]
     signer: PeerId
@@ -55,25 +55,25 @@ class Envelope(Generic[R]):
 
     @classmethod
     def read(cls, raw: bytes, kind: type[R]) -> "Envelope[R]":
-        """WireError unless these bytes are an envelope around what is said to be a `kind`."""
+        """Read an envelope that says it holds a `kind`; WireError for any other bytes."""
         if len(raw) > kind.SIZE_BYTES_MAX + _ENVELOPE_BYTES:
             raise Oversize(f"a signed {kind.__name__} of {len(raw)} bytes")
         match unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX):
             case [int() as number, bytes() as body, bytes() as key, bytes() as signature]:
                 signer = PeerId(key)
             case _:
-                raise Malformed("a signed record is its kind, body, key and signature")
+                raise Malformed("not a signed record: a list of kind, body, key and signature")
         # True equals 1: it would be a second encoding of an advert's envelope, under a second id.
         if isinstance(number, bool) or number != kind.KIND:
             raise Malformed(f"kind {number} where a {kind.__name__} ({int(kind.KIND)}) is due")
         return cls(kind, signer, body, signature, bytes(raw))
 
     def claimed(self) -> R:
-        """The record, for passing over what is of no use; WireError if the body is none."""
+        """The unchecked record, to skip useless ones cheaply; WireError if the body is none."""
         return self.kind.from_bytes(self.body)
 
     def checked(self, claimed: R | None = None) -> Signed[R]:
-        """The record under its signature, which is checked; `claimed` where it was read before."""
+        """The record, with its signature checked; `claimed` is the record if it was read before."""
         check_signature(self.signer, self.kind.KIND.name.lower(), self.body, self.signature)
         record = self.claimed() if claimed is None else claimed
         return Signed(record, self.signer, self.raw, ContentId.of(self.raw))

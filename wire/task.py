@@ -26,10 +26,10 @@ class Stage(Record):
         if self.role not in (Role.DATA, Role.INFER):
             raise Malformed(f"{self.role.name.lower()} is not a leg of a task")
         if (self.role is Role.INFER) is (self.model is None):
-            raise Malformed("an inference names its model, and nothing else does")
+            raise Malformed("an infer leg names its model, and no other leg names one")
 
     def job_key(self, source: ContentId | None) -> bytes:
-        """Two legs with one job key have one answer (model, input, parameters)."""
+        """The key of the output: legs with equal model, input and parameters have equal outputs."""
         parts = [self.model, self.operation, source, dict(self.parameters)]
         return hashlib.sha256(b"baton/1/job\0" + pack(parts)).digest()
 
@@ -77,4 +77,4 @@ class Task(SignedRecord):
         if self.input is None and self.stages[0].role is not Role.DATA:
             raise Malformed("a task without input begins with a data leg")
         if any(stage.role is Role.DATA for stage in self.stages[1:]):
-            raise Malformed("data comes first")
+            raise Malformed("a data leg comes first, and only there")

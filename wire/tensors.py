@@ -8,7 +8,7 @@ from wire import limits
 from wire.errors import Malformed
 from wire.schema import Between, Name, Record
 
-# By name, as numpy calls them, and the bytes of one element. Little-endian, in C order.
+# Element types by numpy's names, and the bytes of one element. Little-endian, in C order.
 ELEMENT_BYTES = {
     name: size
     for size, names in (
@@ -19,7 +19,7 @@ ELEMENT_BYTES = {
     )
     for name in names
 }
-# As the heads of safetensors files call them, and the other way round.
+# The names of element types in safetensors files, and the same mapping in reverse.
 SAFETENSORS_KINDS = {
     "BOOL": "bool",
     "I8": "int8",
@@ -52,7 +52,7 @@ class Tensor(Record):
 
     def check(self) -> None:
         if self.kind not in ELEMENT_BYTES:
-            raise Malformed(f"{self.kind!r} is no type of numbers, as {', '.join(ELEMENT_BYTES)}")
+            raise Malformed(f"{self.kind!r} is not an element type ({', '.join(ELEMENT_BYTES)})")
         size_bytes = math.prod(self.shape) * ELEMENT_BYTES[self.kind]
         if len(self.data) != size_bytes:
             shape = "x".join(map(str, self.shape)) or "one number"
@@ -63,7 +63,7 @@ class Tensor(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensors(Record):
-    """What goes into a model, or comes out of it, by name. Not one name twice."""
+    """What goes into a model, or comes out of it, by name. No name stands twice."""
 
     SIZE_BYTES_MAX: ClassVar[int] = limits.TENSORS_BYTES_MAX
 

@@ -1,4 +1,4 @@
-"""Content larger than one block: a tree whose leaves are blocks; its root's id names the whole.
+"""Content larger than one block: a tree whose leaves are blocks; the root's id names the content.
 
 All leaves but the last are full and every node but the last of its row is full, so the same bytes
 always give the same tree, and a reader knows each block's size and place before it has it.
@@ -92,7 +92,7 @@ class TreeBuilder:
         self.root: ContentId | None = None
 
     def add(self, leaf: bytes) -> Iterator[Block]:
-        """The blocks that are complete now that `leaf` is in."""
+        """Add a leaf; returns the blocks that are complete with it."""
         if self._last_bytes != limits.BLOCK_BYTES_MAX or len(leaf) > limits.BLOCK_BYTES_MAX:
             raise Malformed("every block but the last is full")
         if not leaf and self._size_bytes:

@@ -18,15 +18,15 @@ from wire.task import Stage, Task
 
 # The answers table is read by task, by time and by job key.
 BY_TASK, BY_TIME, BY_JOB = b"task:", b"time:", b"job:"
-# By task a row has the answer's id, and after it the client whose task it was.
+# A row by task holds the answer's id, followed by the client that the task belongs to.
 ID_BYTES = len(ContentId.of(b""))
 LISTED_MAX = 10_000
-# In the verdicts table: who was caught lying here and when, and what became of its old answers.
+# In the verdicts table: peers caught lying here, with the time; and the later state of old answers.
 LIAR, LATER = b"liar:", b"later:"
 LIARS_MAX = 256
-# Votes that an answer has to have for it not to be looked at again.
+# An answer with at least this many agreeing verdicts is not checked again.
 NEEDED_LATER = 2
-# A larger output is put by itself: one write has a bound.
+# A larger output is put in a write of its own, because the size of one write is bounded.
 OUTPUT_IN_COMMIT_BYTES_MAX = 1 << 20
 
 
@@ -36,16 +36,16 @@ class Answered:
 
     answer: Signed[Answer]
     output: bytes
-    # Whether it was answered earlier and only looked up now.
+    # Whether the answer is from an earlier task and was only looked up.
     kept_before: bool
 
 
 class Later(StrEnum):
-    """What is thought of a kept answer whose signer was caught lying afterwards."""
+    """The state of a kept answer whose signer was caught lying afterwards."""
 
     HELD = "held"
     WRONG = "wrong"
-    # Signed by a liar, checked by too few, and not looked at again yet.
+    # Signed by a liar, checked by too few verifiers, and not checked again yet.
     SUSPECT = "suspect"
 
 
@@ -54,7 +54,7 @@ class Answers:
     """The answers in one peer's store."""
 
     store: Store
-    # Set when there may be something to look at again.
+    # Set when there may be answers to check again.
     accused: trio.Event = field(default_factory=trio.Event)
     # Who was caught, and when by the wall clock.
     liars: dict[PeerId, int] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Answers:
         return await self._read(ContentId(row[:ID_BYTES]))
 
     def owner_of(self, task_id: ContentId) -> bytes | None:
-        """Which of this peer's clients had a task answered; None if it was not answered here."""
+        """The client whose task this was; None if the task was not answered here."""
         row = self.store.read(Table.ANSWERS, BY_TASK + task_id)
         return None if row is None else row[ID_BYTES:]
 
@@ -88,10 +88,10 @@ class Answers:
             return None
         return found if agreeing(found.answer.record) >= needed else None
 
-    # What is thought of them later
+    # Answers in doubt
 
     def accuse(self, liar: PeerId, at_ms: int) -> None:
-        """Verdicts collected here say that `liar` lied: what it signed until now is suspect."""
+        """Note that verdicts show `liar` to lie: all that it signed until now is suspect."""
         if len(self.liars) >= LIARS_MAX and liar not in self.liars:
             oldest = min(self.liars, key=lambda it: self.liars[it])
             del self.liars[oldest]
@@ -101,14 +101,14 @@ class Answers:
         self.accused.set()
 
     def later(self, answer: Signed[Answer]) -> Later | None:
-        """What is thought of an answer by now; None if nothing happened since."""
+        """The state of an answer now; None if nobody who signed it was caught since."""
         row = self.store.read(Table.VERDICTS, LATER + answer.id)
         if row is not None:
             return Later(unpack(row)[0])
         return Later.SUSPECT if self.suspect_legs(answer) else None
 
     def suspect_legs(self, answer: Signed[Answer]) -> list[int]:
-        """The legs that ran a model, done by somebody caught lying since, and hardly checked."""
+        """The legs that ran a model, by a peer caught lying since, with too few verdicts."""
         receipts = [open_signed(raw, Receipt) for raw in answer.record.receipts]
         suspect = []
         for leg in legs_to_check(receipts):
@@ -122,7 +122,7 @@ class Answers:
     async def judged(
         self, answer: Signed[Answer], later: Later, verdicts: Sequence[Signed[Verdict]]
     ) -> None:
-        """Keep what looking again came to, with the verdicts that say so."""
+        """Keep the result of checking again, with the verdicts that prove it."""
         value = pack([later.value, [it.raw for it in verdicts][: limits.VERIFIERS_MAX]])
         await self.store.commit(Write(rows=(Row(Table.VERDICTS, LATER + answer.id, value),)))
 
@@ -139,7 +139,7 @@ class Answers:
             try:
                 found.append(open_signed(await self.store.get(ContentId(answer_id)), Answer))
             except StoreError:
-                # Damaged on the disk; the others are none the worse.
+                # This answer is damaged on the disk; the others can still be read.
                 continue
         return found
 
@@ -152,7 +152,7 @@ class Answers:
         *,
         owner: bytes = b"",
     ) -> ContentId:
-        """Keep an answer with its output and let the journal go, in one step; the output's id."""
+        """Keep an answer and its output, delete its journal row, in one step; the output's id."""
         at = answer.record.answered_at_ms.to_bytes(8, "big")
         rows = [
             Row(Table.JOURNAL, task.id, None),
@@ -190,5 +190,5 @@ def _agreeing_with(answer: Answer, receipt: ContentId) -> int:
 
 
 def output_of(answer: Answer) -> ContentId:
-    """The content id of what the last leg gave."""
+    """The content id of the last leg's output."""
     return open_signed(answer.receipts[-1], Receipt).record.output

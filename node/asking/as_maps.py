@@ -13,7 +13,7 @@ from wire.task import Task
 
 
 def event_map(event: events.Event) -> dict[str, Any]:
-    """One event; `event` says which, the other keys what a screen needs."""
+    """One event as a map; `event` is its kind, the other keys are what a screen shows."""
     match event:
         case events.Accepted():
             return {"event": "accepted", "task": str(event.task)}
@@ -74,7 +74,7 @@ def verdict_map(verdict: Signed[Verdict]) -> dict[str, Any]:
 
 
 def answer_map(answered: Answered) -> dict[str, Any]:
-    """Who did what for an answer, and where its receipt lies."""
+    """Which peers did what for an answer, and the id of its receipt."""
     answer = answered.answer.record
     receipts = [open_signed(it, Receipt) for it in answer.receipts]
     verdicts = [open_signed(it, Verdict) for it in answer.verdicts]
@@ -86,6 +86,8 @@ def answer_map(answered: Answered) -> dict[str, Any]:
         "route": [leg_map(it) for it in receipts],
         "verdicts": [verdict_map(it) for it in verdicts],
         "verified": sum(it.record.agrees for it in verdicts) >= task.record.checking.needed > 0,
+        "needed": task.record.checking.needed,
+        "price_max": task.record.price_max,
         "attempts": answer.attempts,
         "answered_at_ms": answer.answered_at_ms,
         "duration_ms": answer.duration_ms,
@@ -94,12 +96,12 @@ def answer_map(answered: Answered) -> dict[str, Any]:
 
 
 Rows = Sequence[Mapping[str, Any]]
-# What stands around the rows of an answer.
+# Items of an answer besides its rows.
 _ITEMS_AROUND = 64
 
 
 def fitting(rows: Rows) -> Rows:
-    """The first of the rows, as many as one answer takes."""
+    """The first of the rows, as many as fit in one answer."""
     items, size_bytes = _ITEMS_AROUND, limits.FRAME_BYTES_MAX // 16
     for place, row in enumerate(rows):
         items += _items_in(row)
@@ -110,7 +112,7 @@ def fitting(rows: Rows) -> Rows:
 
 
 def _items_in(value: object) -> int:
-    """As the codec counts them."""
+    """The number of items, counted as the codec counts them."""
     match value:
         case dict():
             return 1 + len(value) + sum(map(_items_in, value.values()))

@@ -1,7 +1,8 @@
-"""Looking again at what a peer answered before it was caught lying here.
+"""Checking again what a peer answered before it was caught lying here.
 
-Answers that too few verifiers looked at are checked once more, by our own means: two of three,
-drawn by the answer's own secret. One at a time, behind live tasks, and never on anybody's word.
+Answers with too few verdicts are checked once more: by two of three verifiers, drawn with the
+answer's own secret. One answer is checked at a time, after live tasks. Accusations by other peers
+do not count.
 """
 
 from dataclasses import dataclass
@@ -28,15 +29,15 @@ LOOKED_AT_MAX = 256
 RECHECKED_MAX = 32
 VERIFIERS = 3
 RECHECK_DEADLINE_S = 60.0
-# Live tasks go first, but do not keep a recheck waiting for ever.
+# Live tasks go first, but a recheck waits no longer than this for them.
 WAIT_FOR_IDLE_S = 60.0
-# What could not be decided, for want of verifiers, is looked at again after this.
+# An answer that could not be decided, for lack of verifiers, is checked again after this.
 AGAIN_AFTER_S = 600.0
 
 
 @dataclass(slots=True)
 class Rechecking:
-    """Checks again, for one peer."""
+    """Checks suspect answers again, for one peer."""
 
     store: Store
     checking: Checking
@@ -46,9 +47,9 @@ class Rechecking:
     found_wrong: int = 0
 
     async def run(self) -> None:
-        """Look again whenever somebody was caught, for as long as the peer lives."""
+        """Check again whenever a peer was caught, for as long as this peer runs."""
         while True:
-            # Before the answers are read: who is caught meanwhile is not missed.
+            # The event is renewed before answers are read, so that no accusation is missed.
             self.answers.accused = trio.Event()
             if self.answers.liars:
                 for answer in await self.suspects():
@@ -76,7 +77,7 @@ class Rechecking:
             try:
                 claimed = await self._claimed(answer.record, leg)
             except StoreError:
-                # The input or the output is gone: nobody can check it any more.
+                # The input or the output is no longer kept: the leg cannot be checked any more.
                 return
             terms = Terms(
                 level=Level.SPOT_CHECKED,
@@ -114,7 +115,7 @@ class Rechecking:
         )
 
     async def _small(self, content: ContentId) -> bytes | None:
-        """What is small goes along; the rest verifiers fetch here. Missing if it is not here."""
+        """Small content, to be sent along; None if larger: verifiers fetch it. Missing if gone."""
         if not self.store.has(content):
             raise Missing(f"{content} is no longer kept here")
         data = await self.store.get(content)
@@ -122,6 +123,6 @@ class Rechecking:
 
 
 def _wrong(votes: Tally) -> bool:
-    """Whether so many say that the numbers differ that the rest cannot make it good."""
+    """Whether so many verdicts say that the numbers differ that the others cannot outweigh them."""
     against = sum(it.record.could_check and not it.record.agrees for it in votes.verdicts)
     return votes.agreed is False and against > VERIFIERS - NEEDED_LATER

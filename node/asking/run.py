@@ -25,7 +25,7 @@ EVENTS_MAX = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRequest:
-    """What a client wants done."""
+    """A task as a client asks for it, before it is signed."""
 
     stages: tuple[Stage, ...]
     input: bytes | None
@@ -41,7 +41,7 @@ class Wanted(Enum):
     """A task that has not ended."""
 
     UNDER_WAY = auto()
-    # By its client, and not because this peer ends.
+    # Its client cancelled it; the end of this peer does not count as that.
     CANCELLED = auto()
 
 
@@ -54,7 +54,7 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class GaveUp:
-    """There will be no answer, and why."""
+    """The task failed, and why."""
 
     error: BatonError
 
@@ -64,7 +64,7 @@ Outcome = Wanted | Succeeded | GaveUp
 
 @dataclass(slots=True)
 class TaskState:
-    """One task under way, and who watches it.
+    """One running task, and who watches it.
 
     `attempt` counts the secrets that may have been revealed; a new attempt never draws by one that
     an earlier one showed to a verifier.
@@ -76,7 +76,7 @@ class TaskState:
     attempt: int = 1
     owner: bytes = b""
     shown: StreamProgress = field(default_factory=StreamProgress)
-    # Who did not do its part, in any attempt.
+    # Peers that did not do their part, in any attempt.
     failed: set[PeerId] = field(default_factory=set)
     events: list[Event] = field(default_factory=list)
     watchers: list[EventSink] = field(default_factory=list)
@@ -87,26 +87,26 @@ class TaskState:
 
     def on_event(self, event: Event) -> None:
         """Keep what happened, up to `EVENTS_MAX` events, and tell whoever watches the task."""
-        # Pieces are large and provisional: who was not there to see them reads the output.
+        # Pieces are large and provisional, so they are not kept: late watchers read the output.
         if len(self.events) < EVENTS_MAX and not isinstance(event, Streamed | Restarted):
             self.events.append(event)
         for watcher in self.watchers:
             watcher(event)
 
     def is_journaled(self) -> None:
-        """From here on the task is answered, or said to have failed."""
+        """Note that the journal has the task: from now on it ends with an answer or an error."""
         self.events.insert(0, Accepted(self.task.id))
         self.journaled.set()
 
     def cancel(self) -> None:
-        """Its client wants it no more."""
+        """End the task, because its client no longer wants it."""
         if self.outcome is Wanted.UNDER_WAY:
             self.outcome = Wanted.CANCELLED
         self.scope.cancel()
 
     @property
     def cancelled(self) -> bool:
-        """Whether its client wants it no more, and it has not ended yet."""
+        """Whether its client cancelled it, and it has not ended yet."""
         return self.outcome is Wanted.CANCELLED
 
     @property

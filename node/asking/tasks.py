@@ -1,8 +1,8 @@
-"""The path of the asker's own tasks: journaled, handed on, checked, kept. It reads top to bottom.
+"""The asker's own tasks: journaled, handed on, checked, kept. Read this file from top to bottom.
 
-A task that was accepted is finished, also over a crash of this peer: the journal is read at the
-start and what was under way goes on. An answer that the verdicts reject is never returned; the task
-goes to another peer, and the standing of the one that signed it falls.
+An accepted task is finished, also after a crash of this peer: the journal is read at the start, and
+unfinished tasks continue. An answer that the verdicts reject is never returned; the task goes to
+another peer, and the standing of the peer that signed the answer falls.
 """
 
 from collections.abc import Mapping
@@ -47,11 +47,11 @@ from wire.task import Task
 
 TASKS_UNDER_WAY_MAX = 256
 OUTPUT_BYTES_MAX = 64 << 20
-# Before a task is accepted somebody must be there who could do it; adverts of a network just
-# joined may take this long to arrive.
+# A task is accepted only if a peer is known that could do it; after joining a network, adverts may
+# take this long to arrive.
 GRACE_S = 3.0
 WATCHERS_MAX = 16
-# Tasks that ended a moment ago can still be watched from their first event.
+# So many tasks that ended can still be watched from their first event.
 ENDED_KEPT = 256
 
 
@@ -87,9 +87,9 @@ class TaskRunner:
     # 1. Accept
 
     async def submit(self, request: TaskRequest) -> ContentId:
-        """Sign and journal a task; its id. From here on it is answered, or said to have failed.
+        """Sign and journal a task; its id. From now on it ends with an answer or an error.
 
-        Refused if this peer has too much under way, InputError if nobody could do it.
+        Refused if too many tasks are running here, InputError if no known peer could do it.
         """
         if len(self._runs) >= TASKS_UNDER_WAY_MAX:
             raise Refused(f"{len(self._runs)} tasks are under way here", retry_after_s=1.0)
@@ -98,7 +98,7 @@ class TaskRunner:
         task = task_of(request, seed, self.key, self.environment)
         blobs = () if request.input is None else (request.input,)
         pins = () if task.record.input is None else (Pin(task.record.input, "journal"),)
-        # The first offer goes out while the disk is busy; "accepted" is said once it is durable.
+        # The first offer is sent while the disk writes; Accepted follows once the task is durable.
         run = self._start(TaskState(task, seed, trio.current_time(), owner=request.owner))
         try:
             await self.store.commit(Write(rows=(_entry(run),), blobs=blobs, pins=pins))
@@ -127,22 +127,22 @@ class TaskRunner:
         return task_id in self._runs
 
     def owner_of(self, task_id: ContentId) -> bytes | None:
-        """Whose task this is (see `TaskRequest.owner`); None if nothing is known of it here."""
+        """Whose task this is (see `TaskRequest.owner`); None if the task is not known here."""
         run = self._runs.get(task_id) or self._ended.get(task_id)
         return self.answers.owner_of(task_id) if run is None else run.owner
 
     def cancel(self, task_id: ContentId) -> None:
-        """Its client no longer wants it: it ends, here and with whoever works on it."""
+        """End a task that its client no longer wants, here and at the peers that work on it."""
         run = self._runs.get(task_id)
         if run is not None:
             run.cancel()
 
     async def resume(self) -> int:
-        """Take up what the journal says was under way when this peer last stopped; how many."""
+        """Continue the journaled tasks that were running when this peer stopped; how many."""
         rows = self.store.scan(Table.JOURNAL, limit=TASKS_UNDER_WAY_MAX)
         for _, entry in rows:
             raw, seed, attempt, *owner = unpack(entry)
-            # Its last attempt's secret may be out: the next one draws by another.
+            # The secret of its last attempt may be known: the next attempt uses another.
             run = TaskState(open_signed(raw, Task), seed, trio.current_time(), attempt + 1)
             run.owner = owner[0] if owner else b""
             self._journaled(self._start(run))
@@ -160,7 +160,7 @@ class TaskRunner:
     # Watching
 
     async def watch(self, task_id: ContentId, on_event: EventSink) -> Answered:
-        """Hear what happened and happens to a task until it ends; TaskFailed if it failed."""
+        """Get all events of a task, past and coming, until it ends; TaskFailed if it failed."""
         run = self._runs.get(task_id) or self._ended.get(task_id)
         if run is None:
             return await self.answers.of_task(task_id)
@@ -185,14 +185,14 @@ class TaskRunner:
 
     async def _run(self, run: TaskState) -> None:
         task = run.task.record
-        # By the wall clock, so that time spent switched off counts; by ours from here on.
+        # The wall clock gives the age, so that time while this peer was off counts.
         age_s = self.environment.wall_s() - task.issued_at_ms / 1000
         left_s = task.deadline_s - min(max(0.0, age_s), task.deadline_s - 1.0)
         deadline_at_s = run.started_at_s + left_s
         try:
             with run.scope:
                 answered = await self._attempts(run, deadline_at_s)
-                # Many large ones in memory would fill it.
+                # Many large outputs would fill the memory.
                 large = len(answered.output) > limits.INLINE_BYTES_MAX
                 run.outcome = Succeeded(None if large else answered)
                 self._answered += 1
@@ -234,7 +234,7 @@ class TaskRunner:
             self._retried += 1
             avoid |= self._avoidable(task, guilty, avoid)
             run.attempt += 1
-            # Durable before another secret is shown: after a crash none is drawn by twice.
+            # The attempt is durable before its secret is revealed: no secret is used twice.
             await run.journaled.wait()
             await self.store.commit(Write(rows=(_entry(run),)))
         raise TaskFailed(
@@ -245,7 +245,7 @@ class TaskRunner:
     def _avoidable(
         self, task: Signed[Task], guilty: frozenset[PeerId], avoid: frozenset[PeerId]
     ) -> frozenset[PeerId]:
-        """The guilty, but for a data peer that no other can stand in for."""
+        """The guilty peers, except a data peer that no other can replace."""
         data = task.record.stages[0]
         if data.role is Role.DATA and not self.dispatcher.directory.able(data, avoid | guilty):
             return guilty - frozenset(self.dispatcher.directory.able(data, avoid))
@@ -256,7 +256,7 @@ class TaskRunner:
         if source is None:
             return None
         if not self.store.has(source):
-            # The journal's own commit, still under way, brings it.
+            # The journal's own commit is still running, and stores the input.
             await run.journaled.wait()
         data = await self.store.get(source)
         return data if len(data) <= limits.INLINE_BYTES_MAX else None
@@ -264,7 +264,7 @@ class TaskRunner:
     async def _output(
         self, run: TaskState, delivered: LegResult, deadline_at_s: float
     ) -> bytes | None:
-        """The output, which may lie with whoever signed for it; None if it is withheld."""
+        """The output, fetched from its signer if needed; None if it is withheld."""
         if delivered.output is not None:
             return delivered.output
         receipt = delivered.receipts[-1]
@@ -277,7 +277,7 @@ class TaskRunner:
                 size_bytes_max=OUTPUT_BYTES_MAX,
             )
         except (Missing, TooSlow, WireError) as error:
-            # Withheld, or larger than it may be, or no tree at all: it signed for that.
+            # The output is withheld, too large, or no valid tree, and this peer signed for it.
             lies = isinstance(error, WireError)
             offence = Offence.MALFORMED if lies else Offence.UNANSWERED
             self.checking.peers.offended(receipt.signer, offence)
@@ -294,7 +294,7 @@ class TaskRunner:
         output: bytes,
         deadline_at_s: float,
     ) -> tuple[frozenset[PeerId], Mapping[int, Tally]]:
-        """Have every leg that ran a model checked; who may be at fault, if anybody is."""
+        """Have every leg that ran a model checked; returns the peers that may be at fault."""
         counted: dict[int, Tally] = {}
         nobody: frozenset[PeerId] = frozenset()
         if run.task.record.checking.level is Level.SIGNED:
@@ -323,7 +323,7 @@ class TaskRunner:
         return nobody, counted
 
     def _rejected(self, run: TaskState, claimed: CheckRequest, votes: Tally) -> frozenset[PeerId]:
-        """Whom not to ask again for this task, after verdicts against an answer."""
+        """The peers not to ask again for this task, after verdicts against an answer."""
         signer = claimed.receipt.signer
         reasons = {it.record.reason for it in votes.verdicts if it.record.reason}
         why = "; ".join(sorted(reasons)) or "the numbers differ"
@@ -331,11 +331,11 @@ class TaskRunner:
         wrong = sum(it.record.could_check and not it.record.agrees for it in votes.verdicts)
         if wrong > run.task.record.checking.verifiers - run.task.record.checking.needed:
             self.checking.peers.offended(signer, Offence.WRONG_ANSWER)
-            # What it answered before, and nobody looked at, is no longer believed.
+            # Its earlier answers that were not checked are no longer trusted.
             self.answers.accuse(signer, int(self.environment.wall_s() * 1000))
             return frozenset((signer,))
-        # Something was withheld from the verifiers, and nobody can tell by whom: not this chain
-        # again, but that is no proof against any one of it.
+        # Something was withheld from the verifiers, and it is not known by whom: this chain of
+        # peers is not used again, but none of them is blamed.
         return frozenset(it.signer for it in claimed.receipts)
 
     # 4. Keep
@@ -377,7 +377,7 @@ class TaskRunner:
 
 
 def _show_the_rest(run: TaskState, delivered: LegResult, output: bytes) -> None:
-    """Who watched the output come sees all of it, and nothing else as it."""
+    """Send watchers of the stream its last events, so that they have exactly the output."""
     streams = run.task.record.stages[-1].operation == COMPLETE
     if streams or run.shown.units:
         for event in run.shown.remainder(

@@ -1,7 +1,7 @@
 """Checking a receipt offline: what holds, what does not, and what cannot be known.
 
-Pure: it reads the signed answer and whatever content is at hand, and asks nobody. Everything it
-says is about these bytes; the last lines of a report say what no receipt can prove.
+Pure: the audit reads the signed answer and the content that is at hand, and asks no peer. It judges
+these bytes only; the last lines of a report say what no receipt can prove.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Have = Callable[[ContentId], bytes | None]
 
 
 class Status(Enum):
-    """What is said of one point."""
+    """The result for one point."""
 
     HOLDS = "holds"
     FAILS = "fails"
@@ -33,7 +33,7 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One thing that was looked at."""
+    """One thing that was checked."""
 
     status: Status
     what: str
@@ -42,7 +42,7 @@ class Point:
 
 @dataclass(slots=True)
 class AuditReport:
-    """The points in the order in which they were looked at; empty parts where reading failed."""
+    """The points in the order of checking; parts that could not be read are empty."""
 
     points: list[Point] = field(default_factory=list)
     answer: Signed[Answer] | None = None
@@ -66,13 +66,13 @@ _HEADS = (b"\x94", bytes([Kind.ANSWER]), b"\xc4\xc5\xc6")
 
 
 def begins_as_receipt(raw: bytes) -> bool:
-    """Whether this may be a receipt, whole or damaged: one of its first bytes may be wrong."""
+    """Whether this may be a receipt, even a damaged one with a wrong byte among the first."""
     right = sum(byte in head for byte, head in zip(raw, _HEADS, strict=False))
     return right >= min(len(raw), len(_HEADS)) - 1
 
 
 def audit(raw: bytes, have: Have) -> AuditReport:
-    """Look at a signed answer; `have` gives content that is at hand, or None."""
+    """Check a signed answer; `have` returns content that is at hand, or None."""
     report = AuditReport()
     try:
         _read(report, raw)
@@ -109,7 +109,7 @@ def _read(report: AuditReport, raw: bytes) -> None:
 
 
 def _check_terms(report: AuditReport, answer: Signed[Answer], task: Signed[Task]) -> None:
-    report.note(answer.signer == task.signer, "the answer was put together by who asked")
+    report.note(answer.signer == task.signer, "the answer was put together by the peer that asked")
     try:
         check_chain(task, report.receipts)
         whole = len(report.receipts) == len(task.record.stages)

@@ -34,7 +34,7 @@ from wire.task import Task
 # A verifier recomputes an eighth of a leg that may have taken minutes.
 CHECK_DEADLINE_S = 60.0
 PAUSE_S = 0.25
-# Guess: a verifier that is awake answers within this; another is asked besides after it.
+# A guess: a verifier that is running answers within this; after it, another is asked too.
 SLOW_AFTER_S = 5.0
 
 
@@ -55,7 +55,7 @@ class CheckRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """What the verdicts came to. `agreed` is None while too few verifiers could be found."""
+    """The count of the verdicts. `agreed` is None while too few verifiers could be found."""
 
     agreed: bool | None
     verdicts: tuple[Signed[Verdict], ...]
@@ -80,13 +80,13 @@ class Quorum:
     def agreed(self) -> bool | None:
         if self.agree >= self.needed:
             return True
-        # Too many differ for the rest to make it good.
+        # So many differ that the others cannot reach `needed`.
         if self.differ > self.verifiers - self.needed:
             return False
         return None
 
     def wanted(self, slow_since_at_s: float) -> int:
-        """How many more to ask now; nobody asked before `slow_since_at_s` counts."""
+        """How many more to ask now; verifiers asked before `slow_since_at_s` do not count."""
         awaited = sum(asked_at_s > slow_since_at_s for asked_at_s in self.under_way.values())
         votes = self.agree + self.differ + awaited
         return max(0, min(self.needed - self.agree - awaited, self.verifiers - votes))
@@ -99,13 +99,13 @@ class Checking:
     peers: Peers
 
     def candidates(self, claimed: CheckRequest) -> list[PeerId]:
-        """The verifiers we know that run the leg's model, without those who did the task."""
+        """The known verifiers that run the leg's model, without the peers that did the task."""
         doers = {it.signer for it in claimed.receipts} | {claimed.task.signer, self.peers.me}
         known = self.verifiers(claimed.receipt.record.model) - doers
         return sorted(known)[: limits.CANDIDATES_MAX]
 
     def verifiers(self, model: ContentId | None) -> set[PeerId]:
-        """Everybody known that runs a model to check it, and may be asked."""
+        """The known verifiers that run a model, and may be asked."""
         found = self.peers.view.candidates(Role.VERIFY, model, self.peers.environment.wall_s())
         standing = self.peers.standing
         return {it.signer for it in found if standing(it.signer) is not Standing.BANNED}
@@ -120,7 +120,7 @@ class Checking:
     ) -> Tally:
         """Collect verdicts until enough agree, too many differ, or the deadline passes.
 
-        By the task's own terms, where no others are given.
+        The task's own terms apply if no others are given.
         """
         terms = terms or claimed.task.record.checking
         poll = Quorum(terms.needed, terms.verifiers)
@@ -149,11 +149,11 @@ class Checking:
 
         async with trio.open_nursery() as nursery:
             while poll.agreed is None and trio.current_time() < deadline_at_s:
-                # Verifiers heard of while we wait take part: the draw is by key, not by time.
+                # Verifiers that become known during the wait are included: the draw is by key.
                 known.update(self.candidates(claimed))
                 now_at_s = trio.current_time()
                 drawn = draw(claimed.secret, claimed.receipt.id, known)
-                # Who fell silent before is drawn last: it costs the most.
+                # Peers that were silent before are asked last: waiting for them costs the most.
                 drawn.sort(key=lambda it: self.peers.standing(it) is Standing.UNWELCOME)
                 ready = patience.ready([it for it in drawn if it not in poll.asked], now_at_s)
                 wanted = poll.wanted(now_at_s - slow_after_s)
@@ -194,7 +194,7 @@ class Checking:
     async def _ask(
         self, claimed: CheckRequest, verifier: PeerId, deadline_at_s: float
     ) -> Signed[Verdict]:
-        # Who falls silent leaves time for another.
+        # A silent verifier must leave time for another.
         left_s = min(stretched(CHECK_DEADLINE_S), max(0.0, deadline_at_s - trio.current_time()) / 2)
         message = Check(
             task=claimed.task.raw,

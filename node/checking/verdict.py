@@ -21,7 +21,7 @@ def check_verdict(
     """WireError unless this is a verdict on `receipt`, of the rows that the secret demands."""
     found = verdict.record
     if verifier is not None and verdict.signer != verifier:
-        raise BadSignature("the verdict was signed by another than was asked")
+        raise BadSignature("the verdict was not signed by the peer that was asked")
     if found.receipt != receipt.id or found.secret != secret:
         raise Malformed("the verdict is on another receipt")
     if not found.agrees:
@@ -33,4 +33,4 @@ def check_verdict(
         if found.sampled != due:
             raise Malformed("the verdict is not on the rows that the lottery drew")
     elif not found.sampled:
-        raise Malformed("the verdict agrees without having looked")
+        raise Malformed("the verdict agrees but checked no row")

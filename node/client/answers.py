@@ -1,4 +1,4 @@
-"""What a client gets: records of whole answers, and answers that come piece by piece."""
+"""What a client gets: records of whole answers, and answers that arrive piece by piece."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inferred:
-    """What a model made of named arrays."""
+    """The named arrays that a model computed from named arrays."""
 
     outputs: Mapping[str, Array]
     task: str
@@ -43,7 +43,7 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiptInfo:
-    """A kept answer. `data` is the file that `python -m node verify` checks offline."""
+    """A kept answer's receipt. `data` is the file that `python -m node verify` checks offline."""
 
     receipt: str
     task: str
@@ -64,9 +64,9 @@ class ModelInfo:
 
 @dataclass(slots=True, eq=False)
 class Pieces:
-    """An answer that comes piece by piece. Nothing is asked before the first is.
+    """An answer that arrives piece by piece. The request is sent when the first piece is asked for.
 
-    Who leaves early has the work stopped with the next call, or at once in `async with`.
+    If the caller stops early, the work stops with the next call, or at once in `async with`.
     """
 
     _line: ResponseLine
@@ -94,7 +94,7 @@ class Pieces:
         return self._ready.popleft() if self._ready else None
 
     async def whole(self) -> AnswerPiece:
-        """All that is left as one piece."""
+        """The rest of the answer as one piece."""
         found = []
         while (piece := await self.next_piece()) is not None:
             found.append(piece)

@@ -1,6 +1,6 @@
-"""The client for scripts without an event loop: every call of `Net`, waited for.
+"""The client for scripts without an event loop: each call blocks until its answer is there.
 
-Nothing is written twice: each method here is made from the one of the same name there.
+No method is written twice: each one is made from the method of `Net` with the same name.
 """
 
 import inspect
@@ -17,7 +17,7 @@ from node.client.reading import AnswerPiece
 
 
 class _Waiting:
-    """An object of the client, and the event loop in another thread in which it lives."""
+    """An object of the client, and the other thread's event loop in which that object runs."""
 
     def __init__(self, inner: Any, portal: BlockingPortal) -> None:
         self._inner = inner
@@ -25,7 +25,7 @@ class _Waiting:
 
 
 class BlockingPieces(_Waiting):
-    """An answer that comes piece by piece: iterate over it."""
+    """An answer that arrives piece by piece: iterate over it."""
 
     def __iter__(self) -> Self:
         return self
@@ -44,11 +44,11 @@ class BlockingPieces(_Waiting):
 
 
 class BlockingNet(_Waiting):
-    """What `Net` does, each call waited for."""
+    """What `Net` does, with calls that block."""
 
     def __getattr__(self, name: str) -> Any:
-        # For who reads the types: the methods are made below.
-        raise AttributeError(f"a client does not {name!r}")
+        # For type checkers: the methods are made below.
+        raise AttributeError(f"a client has no method {name!r}")
 
 
 def _waiting(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,8 +1,8 @@
-"""How a client reaches a gateway: each call bounded in time and size, repeated where that is safe.
+"""How a client reaches a gateway: calls bounded in time and size, repeated where that is safe.
 
-It runs under trio and under asyncio. Repeated is what was refused with leave to come again, what
-never reached the gateway, and, unless it would be there twice, what broke off before any of it was
-shown; a few times, and never beyond the call's deadline.
+It runs under trio and under asyncio. A call is repeated if the gateway refused it and said when to
+try again, or if it never reached the gateway. A repeatable call is also repeated if it broke off
+before any of the answer was shown. Repeats are few, and never go beyond the call's deadline.
 """
 
 import json
@@ -28,7 +28,7 @@ from wire.errors import (
 )
 
 CONNECT_S = 10.0
-# What closing a connection may take.
+# How long closing a connection may take.
 CLOSE_S = 2.0
 RETRY_S_MIN = 0.25
 BODY_BYTES_MAX = 256 << 20
@@ -37,7 +37,7 @@ JSON_TYPE = "application/json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpCall:
-    """One request. `repeatable`: being done twice does no harm."""
+    """One request. `repeatable`: doing it twice does no harm."""
 
     method: str
     path: str
@@ -52,11 +52,11 @@ class HttpCall:
 
 
 def json_call(path: str, body: Mapping[str, Any], deadline_s: float, **more: Any) -> HttpCall:
-    """A POST of JSON; InputError for what JSON has no word for."""
+    """A POST of JSON; InputError for a value that JSON cannot express."""
     try:
         content = json.dumps(body, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"what is asked cannot be written as JSON: {error}") from error
+        raise InputError(f"the request cannot be written as JSON: {error}") from error
     headers = {"content-type": JSON_TYPE, **more.pop("headers", {})}
     return HttpCall(
         method="POST", path=path, deadline_s=deadline_s, content=content, headers=headers, **more
@@ -64,14 +64,14 @@ def json_call(path: str, body: Mapping[str, Any], deadline_s: float, **more: Any
 
 
 def terms_of(deadline_s: float, verdicts: str | None) -> dict[str, str]:
-    """Headers that tell the gateway how long it may take, and how its answer is checked."""
+    """Headers that tell the gateway how long it may take, and how the answer is checked."""
     told = {"x-baton-deadline": str(max(1, min(ceil(deadline_s), limits.DEADLINE_S_MAX)))}
     return told if verdicts is None else told | {"x-baton-verdicts": verdicts}
 
 
 @contextmanager
 def _ours(where: str) -> Iterator[None]:
-    """The library's errors as ours."""
+    """Turn the library's errors into ours."""
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -80,7 +80,7 @@ def _ours(where: str) -> Iterator[None]:
             todo="is a gateway up there? python -m node join --role gateway",
         ) from error
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise InputError(f"{where} cannot be asked: {error}") from error
+        raise InputError(f"{where} cannot be used as a gateway: {error}") from error
     except (httpx.HTTPError, httpx.StreamError) as error:
         why = str(error) or type(error).__name__
         raise Disconnected(f"the gateway at {where} broke off: {why}") from error
@@ -88,7 +88,7 @@ def _ours(where: str) -> Iterator[None]:
 
 @contextmanager
 def within(until_at_s: float, what: str) -> Iterator[None]:
-    """TooSlow once that moment has passed."""
+    """TooSlow once `until_at_s` has passed."""
     try:
         with anyio.fail_after(until_at_s - anyio.current_time()):
             yield
@@ -98,7 +98,7 @@ def within(until_at_s: float, what: str) -> Iterator[None]:
 
 @dataclass(slots=True, eq=False)
 class ResponseBody:
-    """An answer that is being read. It has to be closed, or read to its end."""
+    """An answer that is being read. The caller has to close it, or read it to its end."""
 
     response: httpx.Response
     where: str
@@ -122,7 +122,7 @@ class ResponseBody:
                 return None
 
     async def rest(self, most_bytes: int = BODY_BYTES_MAX) -> bytes:
-        """All of it, and closed."""
+        """All remaining bytes; then the answer is closed."""
         found, size = [], 0
         try:
             while (part := await self.part()) is not None:
@@ -134,14 +134,14 @@ class ResponseBody:
         return b"".join(found)
 
     async def aclose(self) -> None:
-        """Go away: the gateway then lets the work for it be."""
+        """Close the connection: the gateway then stops the work for this answer."""
         if self.closed:
             return
         self.closed = True
         with anyio.move_on_after(CLOSE_S, shield=True):
             try:
                 await self.response.aclose()
-                # The library's generators would be left half way; a closed connection ends them.
+                # Without this the library's generators stay unfinished; closing ends them.
                 while True:
                     await self._parts.__anext__()
             except (StopAsyncIteration, httpx.HTTPError, httpx.StreamError):
@@ -150,7 +150,7 @@ class ResponseBody:
 
 @dataclass(slots=True, eq=False)
 class ResponseLine:
-    """The way to one gateway. What was left half read is closed with the next call."""
+    """The connections to one gateway. Each call first closes answers that were left half read."""
 
     http: httpx.AsyncClient
     retries: int
@@ -161,7 +161,7 @@ class ResponseLine:
         return str(self.http.base_url)
 
     async def fetch(self, call: HttpCall) -> tuple[bytes, httpx.Headers]:
-        """A whole answer; BatonError within the call's deadline if there is none."""
+        """A whole answer; BatonError within the call's deadline if none arrives."""
         until_at_s, tries = call.until_at_s, 0
         with within(until_at_s, call.path):
             while True:
@@ -173,7 +173,7 @@ class ResponseLine:
                 tries += 1
 
     async def open(self, call: HttpCall, until_at_s: float) -> ResponseBody:
-        """The beginning of an answer that is read as it comes."""
+        """The beginning of an answer that is read as it arrives."""
         tries = 0
         with within(until_at_s, call.path):
             while True:
@@ -201,14 +201,14 @@ class ResponseLine:
         try:
             told = read_json(data)
         except Malformed:
-            # Something between us and the gateway may have answered; its status says enough.
+            # A proxy may have answered instead of the gateway; the status says enough.
             told = {}
         raise error_of(status, told, retry_after)
 
     async def _wait_after(
         self, error: BatonError, call: HttpCall, tries: int, until_at_s: float
     ) -> None:
-        """Until it may be tried again; the error itself, if it may not."""
+        """Wait until the call may be tried again; raise the error itself if it may not."""
         wait_s = _wait_s(error, call, tries)
         if tries >= self.retries or anyio.current_time() + wait_s >= until_at_s:
             raise error

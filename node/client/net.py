@@ -1,4 +1,4 @@
-"""A gateway's models from Python, under trio or asyncio; `import node` offers it.
+"""A gateway's models from Python, under trio or asyncio. `import node` gives access to it.
 
     async with node.connect("http://127.0.0.1:8000", key=...) as net:
         async for piece in net.chat("qwen3-0.6b", "What is a baton?"):
@@ -36,7 +36,7 @@ from wire.errors import Disconnected, InputError, Malformed, TaskFailed
 ADDRESS_DEFAULT = "http://127.0.0.1:8000"
 DEADLINE_S_DEFAULT = 600.0
 RETRIES_DEFAULT = 2
-# Between the end of a task's events and asking what became of it.
+# The pause between the end of a task's events and the question for its result.
 AGAIN_S = 0.05
 TENSORS_TYPE = "application/x-safetensors"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -44,7 +44,7 @@ Messages = str | Sequence[Mapping[str, Any]]
 
 
 class Net:
-    """One gateway, and through it the network. `deadline_s` is in seconds, and each call's own."""
+    """One gateway, and the network behind it. `deadline_s` is in seconds, for each call."""
 
     def __init__(self, line: ResponseLine, deadline_s: float) -> None:
         self._line = line
@@ -61,8 +61,8 @@ class Net:
     ) -> Pieces:
         """A model's answer to a conversation, or to one message, piece by piece.
 
-        `options` are OpenAI's: `temperature`, `max_tokens`, `tools`, … `verdicts="2/3"` has it
-        checked by others before its end is told.
+        `options` are OpenAI's: `temperature`, `max_tokens`, `tools`, … With `verdicts="2/3"` two of
+        three verifiers have to agree before the answer ends.
         """
         asked = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
         body = {"model": model, "messages": list(asked), **options}
@@ -77,7 +77,7 @@ class Net:
         verdicts: str | None = None,
         **options: Any,
     ) -> Pieces:
-        """What a model goes on with after a prompt as it is, piece by piece."""
+        """A model's continuation of a prompt, piece by piece; no chat template is applied."""
         body = {"model": model, "prompt": prompt, **options}
         return self._pieces("/v1/completions", body, deadline_s, verdicts)
 
@@ -98,7 +98,7 @@ class Net:
         with _as_promised():
             rows = [base64.b64decode(it["embedding"], validate=True) for it in told["data"]]
             if len(rows) != len(asked):
-                raise Malformed(f"{len(rows)} vectors came for {len(asked)} texts")
+                raise Malformed(f"the gateway sent {len(rows)} vectors for {len(asked)} texts")
             return Embedded(vectors=vectors_of(rows), **told["x_baton"])
 
     async def infer(
@@ -137,7 +137,7 @@ class Net:
         deadline_s: float | None = None,
         verdicts: str | None = None,
     ) -> str:
-        """Have the network do a task whether anybody waits for it or not; its id.
+        """Submit a task that goes on whether anybody waits for it or not; returns the task's id.
 
         `data` is the operation's input: a text, texts to embed, or a record of `wire` as bytes.
         """
@@ -155,7 +155,7 @@ class Net:
             body["parameters"] = dict(parameters)
         if verdicts is not None:
             body["verdicts"] = verdicts
-        # Sent twice, it would be two tasks.
+        # A repeated request would be a second task.
         told = await self._json(json_call("/v1/tasks", body, wait_s, repeatable=False))
         with _as_promised():
             return str(told["id"])
@@ -173,12 +173,12 @@ class Net:
                 await anyio.sleep(AGAIN_S)
 
     async def cancel(self, task: str) -> None:
-        """Stop a task that is under way; one that has ended stays as it is."""
+        """Stop a running task; a task that has ended stays as it is."""
         call = HttpCall(method="DELETE", path=f"/v1/tasks/{_id(task)}", deadline_s=self._deadline_s)
         await self._json(call)
 
     async def models(self, *, deadline_s: float | None = None) -> list[ModelInfo]:
-        """The models that can be asked now."""
+        """The models that are on offer now."""
         told = await self._get("/v1/models", deadline_s)
         with _as_promised():
             return [
@@ -202,14 +202,14 @@ class Net:
     def _wait_s(self, deadline_s: float | None) -> float:
         wait_s = self._deadline_s if deadline_s is None else deadline_s
         if not wait_s > 0:
-            raise InputError(f"{wait_s} s is no time to wait for", todo="give deadline_s > 0")
+            raise InputError(f"{wait_s} s is not a possible deadline", todo="give deadline_s > 0")
         return wait_s
 
     def _pieces(
         self, path: str, body: dict[str, Any], deadline_s: float | None, verdicts: str | None
     ) -> Pieces:
         if body.get("n") not in (None, 1):
-            raise InputError("one answer is asked for at a time", todo="ask as often as you like")
+            raise InputError("a call gives one answer: n has to be 1", todo="make several calls")
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         wait_s = self._wait_s(deadline_s)
         return Pieces(self._line, json_call(path, body, wait_s, headers=terms_of(wait_s, verdicts)))
@@ -224,14 +224,14 @@ class Net:
         return read_json(data)
 
     async def _end_of(self, path: str, wait_s: float) -> None:
-        """Until a task's events end, which is when it does."""
+        """Wait until a task's events end, which is when the task ends."""
         call = HttpCall(method="GET", path=path, deadline_s=wait_s)
         body = await self._line.open(call, call.until_at_s)
         try:
             while await body.part() is not None:
                 pass
         except Disconnected:
-            # What became of the task is asked anew in any case.
+            # The caller asks for the task's result in any case.
             return
         finally:
             await body.aclose()
@@ -253,7 +253,7 @@ def _result(told: Mapping[str, Any]) -> TaskResult:
 
 @contextmanager
 def _as_promised() -> Iterator[None]:
-    """Malformed for an answer that is not what the gateway's own document promises."""
+    """Malformed for an answer that differs from what the gateway's OpenAPI document promises."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, binascii.Error) as error:
@@ -261,9 +261,9 @@ def _as_promised() -> Iterator[None]:
 
 
 def _id(text: str) -> str:
-    """An id as a part of a path; InputError for what would change the path."""
+    """An id as a part of a path; InputError for text that would change the path."""
     if not text.isalnum():
-        raise InputError(f"{text[:80]!r} is no id", todo="give the one that came with an answer")
+        raise InputError(f"{text[:80]!r} is not an id", todo="give the id that came with an answer")
     return text
 
 
@@ -279,16 +279,16 @@ async def connect(
     try:
         url = httpx.URL(address.rstrip("/").removesuffix("/v1"))
     except httpx.InvalidURL as error:
-        raise InputError(f"{address!r} is no address: {error}", todo=ADDRESS_DEFAULT) from error
+        raise InputError(f"{address!r} is not an address: {error}", todo=ADDRESS_DEFAULT) from error
     if url.scheme not in ("http", "https") or not url.host:
-        raise InputError(f"{address!r} is no address", todo=f"for example {ADDRESS_DEFAULT}")
+        raise InputError(f"{address!r} is not an address", todo=f"for example {ADDRESS_DEFAULT}")
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(
         base_url=url,
         headers=headers,
-        # Each call has a deadline over everything; a connection has to come about sooner.
+        # Each call has a deadline over everything; connecting has a shorter one.
         timeout=httpx.Timeout(None, connect=CONNECT_S),
-        # A proxy of the environment is no way to this very machine.
+        # A proxy from the environment cannot reach this machine's own addresses.
         trust_env=url.host not in LOOPBACK,
     ) as http:
         line = ResponseLine(http, retries)

@@ -22,7 +22,7 @@ from wire.errors import (
 from wire.tensors import SAFETENSORS_KINDS, SAFETENSORS_LABELS
 
 Array = np.ndarray[Any, Any]
-# A piece is a few tokens, with their alternatives at most.
+# A piece is a few tokens, at most with their alternatives.
 EVENT_BYTES_MAX = 8 << 20
 WORDS_MAX = 2000
 
@@ -36,7 +36,7 @@ class AnswerPiece:
     task: str | None = None
     receipt: str | None = None
     usage: Mapping[str, int] | None = None
-    # As OpenAI words them.
+    # These words are OpenAI's.
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     logprobs: Mapping[str, Any] | None = None
 
@@ -46,13 +46,13 @@ class AnswerPiece:
 
 @dataclass(slots=True)
 class EventReader:
-    """Server-sent events out of bytes that come cut anywhere."""
+    """Reads server-sent events from bytes that may be cut anywhere."""
 
     _rest: bytes = b""
     _data: list[bytes] = field(default_factory=list)
 
     def feed(self, data: bytes) -> list[str]:
-        """The data of the events that are whole by now; Oversize, Malformed."""
+        """The data of the events that are complete now; Oversize, Malformed."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         found = []
         for raw in lines:
@@ -69,9 +69,9 @@ class EventReader:
 
 @dataclass(slots=True)
 class PieceReader:
-    """Pieces out of the events of one answer.
+    """Reads pieces from the events of one answer.
 
-    Usage is told after the ending: the last piece waits for it, so that it is the last.
+    The usage arrives after the ending, so the last piece waits for the usage.
     """
 
     _last: AnswerPiece | None = None
@@ -102,7 +102,7 @@ class PieceReader:
 
 def _piece(choice: Any, chunk: Mapping[str, Any]) -> AnswerPiece:
     if not isinstance(choice, dict):
-        raise Malformed("the gateway sent a choice that is none")
+        raise Malformed("the gateway sent a choice that cannot be read")
     delta = choice.get("delta") or {}
     baton = chunk.get("x_baton") or {}
     return AnswerPiece(
@@ -116,17 +116,17 @@ def _piece(choice: Any, chunk: Mapping[str, Any]) -> AnswerPiece:
 
 
 def read_json(data: bytes | str) -> dict[str, Any]:
-    """An object, as every answer of a gateway is; Malformed for anything else."""
+    """A JSON object, as every answer of a gateway is; Malformed for anything else."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise Malformed(f"the gateway's answer is no JSON: {error}", todo=_WHO) from error
+        raise Malformed(f"the gateway's answer is not JSON: {error}", todo=_WHO) from error
     if not isinstance(found, dict):
-        raise Malformed("the gateway's answer is no JSON object", todo=_WHO)
+        raise Malformed("the gateway's answer is not a JSON object", todo=_WHO)
     return found
 
 
-_WHO = "is it a Baton gateway that answers there?"
+_WHO = "check that the address is a Baton gateway's"
 
 
 def _text(data: bytes) -> str:
@@ -137,7 +137,7 @@ def _text(data: bytes) -> str:
 
 
 def error_of(status: int, body: Mapping[str, Any], retry_after: str | None) -> BatonError:
-    """What a gateway's refusal means: whose fault it is, why, and what to do."""
+    """A gateway's refusal as the error that says whose fault it is, why, and what to do."""
     told = body.get("error")
     told = told if isinstance(told, dict) else {}
     message = str(told.get("message") or f"the gateway answered {status}")[:WORDS_MAX]
@@ -175,7 +175,7 @@ def seconds_of(text: str | None) -> float | None:
 
 
 def to_safetensors(inputs: Mapping[str, Any]) -> bytes:
-    """Named arrays as one safetensors file; InputError for what is no array of numbers."""
+    """Named arrays as one safetensors file; InputError for anything but an array of numbers."""
     head: dict[str, Any] = {}
     parts: list[bytes] = []
     at = 0
@@ -200,7 +200,7 @@ def to_safetensors(inputs: Mapping[str, Any]) -> bytes:
 
 
 def from_safetensors(data: bytes) -> dict[str, Array]:
-    """The arrays of a safetensors file, writable and this machine's own; Malformed."""
+    """The arrays of a safetensors file, writable and in this machine's byte order; Malformed."""
     size, found = int.from_bytes(data[:8], "little"), {}
     head = read_json(data[8 : 8 + size])
     body = data[8 + size :]

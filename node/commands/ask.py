@@ -1,6 +1,8 @@
 """`ask`: submits one task, shows it step by step, and keeps its receipt."""
 
+import json
 import struct
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,10 @@ from typing import Any
 import trio
 
 from node.commands.output import console, safe, short, show_json
+from node.commands.streamed import StreamedAnswer
 from node.local.control import call
+from wire import limits
+from wire.errors import InputError
 
 SOCKET = "control.sock"
 
@@ -28,12 +33,42 @@ async def ask(state: Path, arguments: dict[str, Any], *, as_json: bool) -> None:
         model = arguments["model"]
         console.print(f'ask in it: python -m node ask {model} --text "…" --index {result["index"]}')
         return
-    result = await call(state / SOCKET, "ask", arguments, tell, deadline_s=deadline_s)
+    streamed = StreamedAnswer(_write, show_event)
+    result = await call(
+        state / SOCKET,
+        "ask",
+        arguments,
+        tell if as_json else streamed.on_event,
+        deadline_s=deadline_s,
+    )
+    if result["operation"] == "generate" and not as_json:
+        streamed.finish(result["result"])
     saved = await trio.to_thread.run_sync(save_receipt, state, result)
     if as_json:
         show_json(document(result, saved))
     else:
         show_answer(result, saved)
+
+
+def json_file(path: Path, option: str) -> Any:
+    """What a JSON file says; InputError names the option that named the file."""
+    try:
+        with path.open("rb") as source:
+            data = source.read(limits.PROMPT_BYTES_MAX + 1)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}", todo=f"check what {option} names"
+        ) from error
+    if len(data) > limits.PROMPT_BYTES_MAX:
+        raise InputError(
+            f"{path} has more than {limits.PROMPT_BYTES_MAX} bytes", todo=f"cut what {option} names"
+        )
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} is not JSON: {error}", todo=f"check what {option} names"
+        ) from error
 
 
 def save_receipt(state: Path, result: Mapping[str, Any]) -> Path:
@@ -69,7 +104,7 @@ def show_answer(result: Mapping[str, Any], saved: Path) -> None:
         data = found["vector_f32"]
         first = ", ".join(f"{it:+.4f}" for it in struct.unpack("<6f", data[:24]))
         console.print(f"\n[bold]vector of {found['dimensions']} numbers[/bold]: {first}, …")
-    else:
+    elif result["operation"] != "generate":
         console.print(f"\n{safe(found['text'])}")
     if result["kept_before"]:
         console.print("\n[dim]this answer was kept from an earlier task, and checked then[/dim]")
@@ -138,6 +173,11 @@ def show_event(event: Mapping[str, Any]) -> None:
             console.print(
                 f"[bold]{safe(event['source'])}[/bold]: {event['passages']} passages so far"
             )
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _silent(event: Mapping[str, Any]) -> None:

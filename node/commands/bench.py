@@ -10,9 +10,8 @@ import trio
 from node.commands.join import Runtime
 from node.commands.output import console, safe, show_json, size
 from node.config import NodeConfig
-from node.engines.formats.minilm import minilm_files
 from node.models.inspect import describe, is_path
-from node.models.model_store import PINNED, ModelStore
+from node.models.model_store import PACKAGED, PINNED, ModelStore
 from node.models.opening_engines import open_engine
 from node.models.speeds import measure
 from store import open_store
@@ -48,7 +47,7 @@ async def _found(state: Path, name: str) -> AsyncIterator[tuple[Manifest, Mappin
         return
     if name in PINNED:
         # What comes with the project needs no state folder.
-        yield PINNED[name](), minilm_files() if name == "minilm" else {}
+        yield PINNED[name](), PACKAGED[name].files() if name in PACKAGED else {}
         return
     if not (state / "version").exists():
         raise InputError(

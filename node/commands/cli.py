@@ -6,9 +6,16 @@ a command runs, so that `--help`, `--version` and a misspelt word are answered a
 
 import click
 
+from node.commands.cli_chat import run_command
 from node.commands.cli_keys import keys
 from node.commands.cli_models import bench_command, models
 from node.commands.cli_networks import demo_command, devnet_command, load_command
+from node.commands.cli_owner import (
+    completion_command,
+    config_group,
+    logs_command,
+    top_command,
+)
 from node.commands.cli_peer import join_command, peers_command, receipts_command, status_command
 from node.commands.cli_tasks import ask_command, get_command, put_command, verify_command
 from node.commands.command import Group
@@ -18,6 +25,7 @@ VERSION = "0.1.0"
 COMMANDS: tuple[click.Command, ...] = (
     join_command,
     demo_command,
+    run_command,
     ask_command,
     verify_command,
     put_command,
@@ -25,11 +33,15 @@ COMMANDS: tuple[click.Command, ...] = (
     status_command,
     peers_command,
     receipts_command,
+    top_command,
+    logs_command,
+    config_group,
     models,
     bench_command,
     keys,
     devnet_command,
     load_command,
+    completion_command,
 )
 
 
@@ -38,7 +50,7 @@ COMMANDS: tuple[click.Command, ...] = (
     # Nothing typed is an error of one line like any other, not a page on standard error.
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    examples=("demo", "join", "ask minilm --source pydoc:try"),
+    examples=("demo", "run smollm2", "join"),
 )
 @click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
 @click.version_option(VERSION, prog_name="baton", message="%(prog)s %(version)s")

@@ -1,5 +1,6 @@
 """`ask`, `verify`, `put`, `get`: a task and its receipt, content in and out."""
 
+import json
 from pathlib import Path
 
 import click
@@ -22,6 +23,7 @@ CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"
     "ask",
     cls=Command,
     examples=(
+        'ask smollm2 --text "What is a relay race?"',
         "ask minilm --source pydoc:try",
         f'ask minilm --index {CONTENT_ID} --text "how do I open a file?"',
     ),
@@ -47,7 +49,31 @@ CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"
 @click.option(
     "--operation", help="What the model is to do, where it can do several things: embed, generate."
 )
-@click.option("--tokens", type=click.IntRange(1, 4096), help="How many tokens to generate at most.")
+@click.option(
+    "--messages",
+    type=click.Path(path_type=Path),
+    help="A JSON file with a conversation to answer, as /save of `run` writes it.",
+)
+@click.option("--system", help="What a language model is told before anything else.")
+@click.option(
+    "--schema",
+    type=click.Path(path_type=Path),
+    help="A file with a JSON schema that the answer has to fit.",
+)
+@click.option(
+    "--max-tokens",
+    "--tokens",
+    "tokens",
+    type=click.IntRange(1, 4096),
+    help="How many tokens to generate at most.",
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 2),
+    help="How freely words are chosen. 0: always the likeliest one.",
+)
+@click.option("--seed", type=click.IntRange(0, 1 << 62), help="Makes chance repeatable.")
+@click.option("--image", hidden=True, help="Refused by name: no model here looks at images.")
 @click.option(
     "--deadline",
     default=120,
@@ -70,7 +96,13 @@ def ask_command(
     sources: tuple[str, ...],
     count: int,
     operation: str | None,
+    messages: Path | None,
+    system: str | None,
+    schema: Path | None,
     tokens: int | None,
+    temperature: float | None,
+    seed: int | None,
+    image: str | None,
     deadline: int,
     verdicts: str,
     fresh: bool,
@@ -81,21 +113,31 @@ def ask_command(
 
     The running peer of --state submits it. MODEL is a model's name or content id.
     """
-    from node.commands.ask import ask
+    from node.commands.ask import ask, json_file
 
-    if sum(it is not None for it in (text, file)) + bool(sources) != 1:
+    if image is not None:
         raise InputError(
-            "one thing is asked at a time", todo="give one of --text, --file or --source"
+            "--image: models that look at images are not run", todo="describe it with --text"
+        )
+    given = sum(it is not None for it in (text, file))
+    if given > 1 or given + bool(sources) + (messages is not None) == 0 or (given and sources):
+        raise InputError(
+            "one thing is asked at a time",
+            todo="give one of --text, --file or --source, or a conversation with --messages",
         )
     needed, verifiers = verdicts_of(verdicts)
+    settings = {"tokens": tokens, "temperature": temperature, "seed": seed}
     arguments = {
         "model": model,
         "text": text_of(text, file),
+        "messages": None if messages is None else json_file(messages, "--messages"),
+        "system": text_of(system, None),
+        "schema": None if schema is None else json.dumps(json_file(schema, "--schema")),
         "index": index,
         "sources": list(sources),
         "count": count,
         "operation": operation,
-        "parameters": {} if tokens is None else {"tokens": tokens},
+        "parameters": {key: value for key, value in settings.items() if value is not None},
         "deadline_s": deadline,
         "needed": needed,
         "verifiers": verifiers,
@@ -112,23 +154,24 @@ def ask_command(
         "verify answer.receipt --content answer.txt --json",
     ),
 )
-@click.argument("receipt", type=click.Path(path_type=Path))
+@click.argument("receipt", metavar="FILE|ID")
 @click.option(
     "--content",
     multiple=True,
     type=click.Path(path_type=Path),
     help="A file with an input or an output of the task, to be checked against the receipt.",
 )
+@state_option
 @json_option
-def verify_command(*, receipt: Path, content: tuple[Path, ...], as_json: bool) -> None:
-    """Check a receipt file offline.
+def verify_command(*, receipt: str, content: tuple[Path, ...], state: Path, as_json: bool) -> None:
+    """Check a receipt file, or a kept answer by its id.
 
-    What holds, what fails and what cannot be known is printed. An input and an output that lie
-    beside the receipt are checked with it.
+    What was asked and answered is printed, then what is proved, what is wrong and what cannot be
+    known. No network is needed. An input and an output that lie beside a file are checked with it.
     """
     from node.commands.verify import verify
 
-    verify(receipt, content, as_json=as_json)
+    verify(state.expanduser(), receipt, content, as_json=as_json)
 
 
 @click.command("put", cls=Command, examples=("put ./report.txt",))

@@ -1,5 +1,6 @@
 """`demo`: the story of `node.commands.demo_story`, on a screen that a person can follow."""
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from node.commands.ask import show_passages, show_route
-from node.commands.demo_peers import DemoPeer
-from node.commands.demo_story import Story, planned, prepare_folder, tell_story
-from node.commands.output import console, safe, show_json, size
+from node.commands.demo_answer import PASSAGES
+from node.commands.demo_peers import DemoPeer, planned, prepare_folder
+from node.commands.demo_story import Story, tell_story
+from node.commands.output import console, plain_text, safe, show_json, size
 
 LOG_LINES = 9
+SENTENCE_LINES = 4
+ANSWER_LINES = 6
 REFRESH_S = 0.25
 
 
@@ -41,7 +44,8 @@ async def _live(story: Story) -> None:
     def picture() -> Group:
         return _picture(story, trio.current_time() - started_at_s)
 
-    with Live(picture(), console=console, auto_refresh=False) as live:
+    # The last page takes its place: both together would not fit a small terminal.
+    with Live(picture(), console=console, auto_refresh=False, transient=True) as live:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_refresh, live, picture)
             await tell_story(story, story.say)
@@ -64,14 +68,18 @@ def _picture(story: Story, now_at_s: float) -> Group:
     )
     head.no_wrap = True
     counts = (
-        f"{story.passages} passages   {story.accepted} tasks accepted   {story.answered} answered"
-        f"   {story.verified} checked   {story.retried} retried"
+        f"{story.passages} passages; {story.accepted} tasks, {story.answered} answered,"
+        f" {story.verified} checked, {story.retried} retried"
     )
-    log = Text("\n".join(list(story.log)[-LOG_LINES:]), overflow="ellipsis", no_wrap=True)
+    said = textwrap.wrap(plain_text(story.sentence), max(20, console.width - 6))[-SENTENCE_LINES:]
+    sentence = Text("\n".join(said), "bold", no_wrap=True)
+    lines = list(story.log)[-(LOG_LINES - len(said)) :]
+    log = Text("\n".join(lines), overflow="ellipsis", no_wrap=True)
+    parts = [Text(counts, no_wrap=True, overflow="ellipsis"), log] + [sentence] * bool(said)
     return Group(
         head,
         Panel(_peers(story), title="peers: separate processes", title_align="left"),
-        Panel(Group(Text(counts), log), title="what happens", title_align="left"),
+        Panel(Group(*parts), title="what happens", title_align="left"),
     )
 
 
@@ -93,11 +101,13 @@ def _state(peer: DemoPeer) -> Text | Table:
         return Text("killed with SIGKILL", "bold red")
     if not peer.id or not peer.status:
         return Text("starting …", "dim")
-    model = next(iter(peer.status["models"]), None)
+    rows = peer.status["models"]
+    model = next((it for it in rows if it["state"] not in ("ready", "resting")), None)
     seen = f"seen by {peer.status['answered_last_minute']} of {peer.status['connected']}"
-    if peer.model is None or (model is not None and model["state"] == "ready"):
+    if peer.ready:
         busy = peer.status["legs_under_way"]
-        return Text(f"working on {busy}" if busy else seen, "green")
+        besides = f"; {model['name']}: {model['state']}" if model is not None else ""
+        return Text((f"working on {busy}" if busy else seen) + besides, "green")
     if model is None:
         return Text("looking for the model", "yellow")
     if model["state"] == "failing":
@@ -126,29 +136,51 @@ def _work(peer: DemoPeer) -> str:
 
 
 def show_end(story: Story) -> None:
-    """What stays on the screen: the answer, its route, the check, and what to type next."""
-    console.print(f"\n[bold]Question:[/bold] {story.question}")
-    show_passages(story.answer["result"]["passages"])
-    show_route(story.answer, story.name_of)
-    console.print("\n[bold]The receipt, checked offline[/bold]  python -m node verify RECEIPT")
-    colours = {" ✓": "green", " ✗": "red", " ?": "yellow"}
-    for line in safe(story.verify_text.rstrip()).splitlines():
-        mark, rest = line[:2], line[2:]
-        colour = colours.get(mark)
-        console.print(f"[{colour}]{mark}[/{colour}]{rest}" if colour else line)
+    """What stays on the screen, within 24 lines of 80: the answer, what it rests on, what next."""
+    width = min(console.width, 100) - 2
+    console.print(f"[bold]{safe(story.question)}[/bold]\n")
+    if story.words:
+        said = plain_text(story.words["result"]["text"]).splitlines()
+        lines = [part for line in said for part in textwrap.wrap(line, width)]
+        for line in lines[:ANSWER_LINES]:
+            console.print(f"  [bold green]{safe(line)}[/bold green]")
+        console.print()
+    console.print("[bold]The passages it rests on[/bold]")
+    passages = story.answer["result"]["passages"]
+    for place, passage in enumerate(passages[:PASSAGES] if story.words else passages, 1):
+        words = " ".join(plain_text(passage["text"]).split())
+        first = textwrap.shorten(words, width - 12, placeholder=" …")
+        console.print(f"  {place}. [green]{passage['score']:.3f}[/green]  {safe(first)}")
+    console.print()
+    for line in textwrap.wrap(_who(story), width):
+        console.print(safe(line))
+    conclusion = story.verify_text.rstrip().split("\n\n")[-1]
+    colour = "green" if story.receipt_holds else "red"
+    for line in textwrap.wrap(f"Checked offline: {plain_text(conclusion)}", width):
+        console.print(f"[{colour}]{safe(line)}[/{colour}]")
     console.print(
-        f"\n[bold green]{story.answered} of {story.accepted} tasks answered[/bold green],"
-        f" {story.verified} checked, {story.retried} retried after"
-        f" {story.killed or 'nobody'} was killed, {story.passages} passages, {story.wall_s:.0f} s"
+        f"[bold]{story.answered} of {story.accepted} tasks answered[/bold],"
+        f" {story.verified} checked, {story.passages} passages, {story.wall_s:.0f} s\n"
     )
-    console.print(
-        "\n[bold]The same on several machines[/bold]  (in a checkout: . .venv/bin/activate first)\n"
-        "  python -m node join                       # the first: prints the line for the others\n"
-        "  python -m node join ADDRESS --role infer --model minilm\n"
-        "  python -m node join ADDRESS --role verify --model minilm     # two or three of these\n"
-        "  python -m node join ADDRESS               # a peer of your own, to ask from\n"
-        "  python -m node ask minilm --source pydoc:try                 # prints an INDEX\n"
-        '  python -m node ask minilm --index INDEX --text "…"\n'
-        f"\nEverything is kept in {story.folder}\n"
-        f"  python -m node verify {story.receipt}"
-    )
+    console.print("[bold]Now you[/bold]        (in a checkout: . .venv/bin/activate first)")
+    for what, command in (
+        ("this receipt", f"python -m node verify {_home(story.receipt)}"),
+        ("talk", "python -m node run smollm2"),
+        ("a network", "python -m node join      # prints the line for other machines"),
+    ):
+        console.print(f"  {what:<13}{safe(command)}")
+
+
+def _who(story: Story) -> str:
+    """Who worked on the answer, in one sentence."""
+    doers = list(dict.fromkeys(story.name_of(it["peer"]) for it in story.shown["route"]))
+    checkers = [story.name_of(it["peer"]) for it in story.shown["verdicts"] if it["agrees"]]
+    begun = f"Begun by {story.killed}, which was killed in mid-sentence; f" if story.words else "F"
+    checked = f"; checked by {', '.join(checkers)}" if checkers else ""
+    return f"{begun}inished by {', '.join(doers)}{checked}."
+
+
+def _home(path: Path | None) -> str:
+    """A path as people type it."""
+    text, home = str(path), str(Path.home())
+    return "~" + text.removeprefix(home) if text.startswith(home + "/") else text

@@ -10,21 +10,19 @@ import shutil
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from node.commands.demo_peers import DemoPeer, last_line, pids_of, start_peer, stop_peers
-from node.engines.formats.minilm import MINILM_ID
+from node.commands.demo_peers import WRITER, DemoPeer, last_line, open_peers, pids_of
 from node.local.control import call, unheard
 from p2p import timeouts
 from p2p.timeouts import Processes
 from wire import limits
-from wire.errors import BatonError, InputError, TaskFailed, TooSlow
+from wire.errors import BatonError, TaskFailed, TooSlow
 
 # All of these are of the peers' own time: what they could have run and were not let run is none.
 SOURCES_DEADLINE_S = 60.0
@@ -33,7 +31,6 @@ WORK_DEADLINE_S = 600.0
 QUESTION_DEADLINE_S = 120.0
 STATUS_DEADLINE_S = 10.0
 LOGGED_MAX = 200
-MARKER = "baton-demo"
 # The statements of the language, and what goes wrong in them: what the question is about.
 TOPICS = frozenset(
     (
@@ -53,6 +50,7 @@ class Story:
     files: tuple[Path, ...]
     peers: list[DemoPeer] = field(default_factory=list)
     model: str = "minilm"
+    writer: str = WRITER
     model_deadline_s: float = MODEL_DEADLINE_S
     chapter: str = "starting"
     log: deque[str] = field(default_factory=lambda: deque(maxlen=LOGGED_MAX))
@@ -63,6 +61,9 @@ class Story:
     verified: int = 0
     killed: str = ""
     answer: dict[str, Any] = field(default_factory=dict)
+    # The answer in words: what is on the screen of it, and in the end all about it.
+    sentence: str = ""
+    words: dict[str, Any] = field(default_factory=dict)
     receipt: Path | None = None
     verify_text: str = ""
     receipt_holds: bool = False
@@ -74,6 +75,14 @@ class Story:
     def peer(self, name: str) -> DemoPeer:
         return next(it for it in self.peers if it.name == name)
 
+    def writers(self, role: str = "") -> list[DemoPeer]:
+        """The living peers that run the language model, or those of one role."""
+        return [
+            it
+            for it in self.peers
+            if it.writer and not it.killed and (not role or role in it.roles)
+        ]
+
     def name_of(self, peer_id: str) -> str:
         """What the demo calls a peer; the end of its id for a stranger."""
         found = next((it.name for it in self.peers if it.id == peer_id), "")
@@ -84,6 +93,11 @@ class Story:
         """Legs and answers that went to a second peer."""
         rows = [it.status for it in self.peers if it.status]
         return sum(row["failed_over"] + row["tasks"]["retried"] for row in rows)
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The answer that the demo ends with: in words, else the passages."""
+        return self.words or self.answer
 
     def document(self) -> dict[str, Any]:
         """What `demo --json` prints; README.md documents the keys."""
@@ -100,8 +114,9 @@ class Story:
             "killed": self.killed,
             "receipts": self.answered,
             "answer": self.answer["result"]["passages"],
-            "route": self.answer["route"],
-            "verdicts": self.answer["verdicts"],
+            "words": self.words["result"]["text"] if self.words else "",
+            "route": self.shown["route"],
+            "verdicts": self.shown["verdicts"],
             "receipt": str(self.receipt),
             "receipt_holds": self.receipt_holds,
             "folder": str(self.folder),
@@ -109,56 +124,12 @@ class Story:
         }
 
 
-def planned(folder: Path, files: tuple[Path, ...]) -> list[DemoPeer]:
-    """Seven peers: one brings data, two infer, three verify, one asks."""
-    shared = tuple(part for path in files for part in ("--files", str(path)))
-    # Only the first knows where the packaged model lies; the others have its content id alone.
-    by_id = str(MINILM_ID)
-    return [
-        DemoPeer("data", ("data", "store"), folder / "data", extra=shared),
-        DemoPeer("infer-1", ("infer", "store"), folder / "infer-1", model="minilm"),
-        DemoPeer("infer-2", ("infer", "store"), folder / "infer-2", model=by_id),
-        *(
-            DemoPeer(f"verify-{n}", ("verify", "store"), folder / f"verify-{n}", model=by_id)
-            for n in (1, 2, 3)
-        ),
-        DemoPeer("asker", ("store",), folder / "asker"),
-    ]
-
-
-def prepare_folder(folder: Path) -> None:
-    """An empty folder of the demo's own; never somebody's files."""
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / MARKER).exists():
-            raise InputError(
-                f"{folder} is not empty, and no earlier demo made it",
-                todo="name another folder with --folder",
-            )
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (folder / MARKER).write_text("made by python -m node demo; may be deleted\n")
-
-
-@asynccontextmanager
-async def open_peers(story: Story) -> AsyncIterator[None]:
-    """Start every peer, and end every one of them when the block ends, however it ends."""
-    try:
-        bootstrap = await start_peer(story.peers[0], None)
-        async with trio.open_nursery() as nursery:
-            for peer in story.peers[1:]:
-                nursery.start_soon(start_peer, peer, bootstrap)
-        yield
-    finally:
-        with trio.CancelScope(shield=True):
-            await stop_peers(story.peers)
-
-
-def _task_deadline_s(deadline_s: float) -> int:
+def task_deadline_s(deadline_s: float) -> int:
     """What a task is given that takes up to `deadline_s` on a machine with time for it."""
     return min(limits.DEADLINE_S_MAX, int(timeouts.stretched(deadline_s)))
 
 
-async def _called(
+async def called(
     story: Story,
     command: str,
     arguments: Mapping[str, Any],
@@ -199,14 +170,19 @@ async def watch(story: Story) -> None:
 
 async def tell_story(story: Story, narrate: Callable[[str], None]) -> None:
     """Run the demo from the first process to the checked receipt."""
+    # Here, since the answer's file knows the story and not the other way round.
+    from node.commands.demo_answer import word_answer
+
     started_at_s = trio.current_time()
     story.chapter = "starting seven peers: one knows the bootstrap's address, nobody the others'"
-    async with open_peers(story), trio.open_nursery() as nursery:
+    async with open_peers(story.peers), trio.open_nursery() as nursery:
         narrate("seven processes are up, each with its own key, folder and store")
         nursery.start_soon(watch, story)
         await _models(story, narrate)
         await _embed(story, narrate)
         await _ask(story, narrate)
+        if story.writers():
+            await word_answer(story, narrate)
         await _verify(story, narrate)
         story.wall_s = trio.current_time() - started_at_s
         nursery.cancel_scope.cancel()
@@ -223,9 +199,9 @@ async def _models(story: Story, narrate: Callable[[str], None]) -> None:
             for peer in workers:
                 if peer.ready and peer.name not in told:
                     told.add(peer.name)
-                    speed = peer.status["models"][0]["units_per_s"]
-                    name = peer.status["models"][0]["name"]
-                    narrate(f"{peer.name} has {name} ready: {speed:.0f} texts/s")
+                    row = next(it for it in peer.status["models"] if it["state"] == "ready")
+                    speed = f"{row['units_per_s']:.0f} texts/s"
+                    narrate(f"{peer.name} has {row['name']} ready: {speed}")
     if scope.cancelled_caught:
         late = [it for it in workers if not it.ready]
         why = [row["problem"] for it in late for row in it.status.get("models", [])]
@@ -233,7 +209,7 @@ async def _models(story: Story, narrate: Callable[[str], None]) -> None:
 
 
 async def _embed(story: Story, narrate: Callable[[str], None]) -> None:
-    found = await _called(story, "sources", {}, unheard, SOURCES_DEADLINE_S)
+    found = await called(story, "sources", {}, unheard, SOURCES_DEADLINE_S)
     files = [it for it in found["sources"] if it.startswith("files:")]
     topics = [it for it in found["sources"] if it.partition(":")[2] in TOPICS]
     story.sources = [*files, *topics]
@@ -244,31 +220,35 @@ async def _embed(story: Story, narrate: Callable[[str], None]) -> None:
     async with trio.open_nursery() as nursery:
 
         def tell(event: Mapping[str, Any]) -> None:
-            _on_event(story, event, narrate)
+            on_event(story, event, narrate)
             half = len(story.sources) // 2
-            if event["event"] == "part" and story.answered >= half and not story.killed:
-                story.killed = _kill(story, narrate)
+            due = event["event"] == "part" and story.answered >= half
+            if due and not story.killed and not story.writers():
+                story.killed = kill(story, _busiest(story).id, narrate)
 
         arguments = {
             "model": story.model,
             "sources": story.sources,
-            "deadline_s": _task_deadline_s(WORK_DEADLINE_S),
+            "deadline_s": task_deadline_s(WORK_DEADLINE_S),
             "needed": 2,
             "verifiers": 3,
         }
-        done = await _called(story, "embed", arguments, tell, WORK_DEADLINE_S + 60)
+        done = await called(story, "embed", arguments, tell, WORK_DEADLINE_S + 60)
         nursery.cancel_scope.cancel()
     story.passages = done["passages"]
     story.answer["index"] = done["index"]
     narrate(f"{done['passages']} passages embedded in {done['tasks']} tasks, none lost")
 
 
-def _on_event(story: Story, event: Mapping[str, Any], narrate: Callable[[str], None]) -> None:
+def on_event(story: Story, event: Mapping[str, Any], narrate: Callable[[str], None]) -> None:
+    """Count and narrate what happened to a task."""
     match event["event"]:
         case "accepted":
             story.accepted += 1
-        case "failed":
+        case "failed" if not story.killed:
             narrate(f"{event['what']}: {story.name_of(event['peer'])}: {event['why']}")
+        case "failed" if story.name_of(event["peer"]) == story.killed:
+            narrate(f"{story.killed} is silent: the work goes to another peer")
         case "skipped":
             narrate(f"{event['source']} is left out: {event['why']}")
         case "part":
@@ -283,10 +263,14 @@ def _on_event(story: Story, event: Mapping[str, Any], narrate: Callable[[str], N
             )
 
 
-def _kill(story: Story, narrate: Callable[[str], None]) -> str:
-    """SIGKILL the inference peer that has the most in hand."""
+def _busiest(story: Story) -> DemoPeer:
     infers = [it for it in story.peers if "infer" in it.roles]
-    peer = max(infers, key=lambda it: it.status.get("legs_under_way", 0))
+    return max(infers, key=lambda it: it.status.get("legs_under_way", 0))
+
+
+def kill(story: Story, peer_id: str, narrate: Callable[[str], None]) -> str:
+    """SIGKILL a peer in the middle of its work; its name."""
+    peer = next(it for it in story.peers if it.id == peer_id)
     assert peer.process is not None
     peer.killed = True
     os.kill(peer.process.pid, signal.SIGKILL)
@@ -302,14 +286,14 @@ async def _ask(story: Story, narrate: Callable[[str], None]) -> None:
         "text": story.question,
         "index": story.answer["index"],
         "count": 3,
-        "deadline_s": _task_deadline_s(QUESTION_DEADLINE_S),
+        "deadline_s": task_deadline_s(QUESTION_DEADLINE_S),
         "fresh": True,
     }
 
     def tell(event: Mapping[str, Any]) -> None:
-        _on_event(story, event, narrate)
+        on_event(story, event, narrate)
 
-    story.answer |= await _called(story, "ask", arguments, tell, QUESTION_DEADLINE_S + 30)
+    story.answer |= await called(story, "ask", arguments, tell, QUESTION_DEADLINE_S + 30)
     story.answered += 1
     story.verified += bool(story.answer["verified"])
 
@@ -320,9 +304,18 @@ async def _verify(story: Story, narrate: Callable[[str], None]) -> None:
 
     story.chapter = "one receipt is checked offline, by a process that knows nobody"
     asker = story.peer("asker")
-    story.receipt = await trio.to_thread.run_sync(save_receipt, asker.state, story.answer)
+    saved = await trio.to_thread.run_sync(save_receipt, asker.state, story.shown)
+    story.receipt = await trio.to_thread.run_sync(_beside, saved, story.folder)
     command = [sys.executable, "-m", "node", "verify", str(story.receipt)]
     done = await trio.run_process(command, capture_stdout=True, check=False)
     story.verify_text = done.stdout.decode(errors="replace")
     story.receipt_holds = done.returncode == 0
     narrate("the receipt holds" if story.receipt_holds else "the receipt does not hold")
+
+
+def _beside(saved: Path, folder: Path) -> Path:
+    """The receipt once more, where its path is short enough to be typed."""
+    for suffix in (".receipt", ".input", ".output"):
+        if saved.with_suffix(suffix).exists():
+            shutil.copyfile(saved.with_suffix(suffix), folder / f"answer{suffix}")
+    return folder / "answer.receipt"

@@ -34,7 +34,7 @@ def meant(text: str) -> str:
 
 async def list_models(state: Path, *, as_json: bool) -> None:
     """Show what is served, kept and offered; without a running peer, what the folder keeps."""
-    if await _runs(state):
+    if await is_running(state):
         found = await call(state / SOCKET, "models", {}, unheard, deadline_s=LOOK_DEADLINE_S)
     elif (state / "version").exists():
         async with _shelf(state) as shelf:
@@ -72,7 +72,7 @@ async def change_models(
     state: Path, what: str, arguments: dict[str, str], *, as_json: bool
 ) -> None:
     """Add, fetch or remove a model through the running peer, or in the folder if none runs."""
-    running = await _runs(state)
+    running = await is_running(state)
     with bar() as progress:
         task = progress.add_task(what, total=None)
 
@@ -103,7 +103,7 @@ async def change_models(
             "served until this peer ends; to serve it after a restart too:"
             f" join with --model {safe(found['name'])}"
         )
-    elif what == "add":
+    else:
         join = f"python -m node join … --model {safe(found['name'])} --state {safe(state)}"
         if running:
             console.print(f"kept, but the running peer does not serve it: {found['why_not']}")
@@ -112,6 +112,9 @@ async def change_models(
             console.print(f"serve it: {join.replace(' …', '', 1)}")
     if not running:
         console.print(f"no peer is running on {safe(state)} now")
+    # A language model is talked with; what others do is asked of them.
+    tries = f"run {found['name']}" if found["format"] == "gguf" else f"ask {found['name']} --help"
+    console.print(f"try it: python -m node {safe(tries)}")
 
 
 async def _change_alone(
@@ -136,7 +139,7 @@ async def _change_alone(
     return told(manifest)
 
 
-async def _runs(state: Path) -> bool:
+async def is_running(state: Path) -> bool:
     """Whether a peer answers there; a socket that nobody listens on was left by a dead one."""
     try:
         stream = await trio.open_unix_socket(os.fspath(state / SOCKET))

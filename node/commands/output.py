@@ -54,6 +54,19 @@ def short(peer: str) -> str:
     return "…" + peer[-6:]
 
 
+# Joiners inside one letter or emoji; by themselves they are nothing to see.
+_JOINERS = "\u200c\u200d"
+
+
+def plain_text(text: object) -> str:
+    """Words of others without anything that a terminal obeys; a tab becomes spaces."""
+    shown = str(text).replace("\r", "").replace("\t", "    ").replace("\xa0", " ")
+    return "".join(
+        it if it.isprintable() or it == "\n" or it in _JOINERS else "\N{REPLACEMENT CHARACTER}"
+        for it in shown
+    )
+
+
 def state_words(model: Mapping[str, Any]) -> str:
     """The state of a model, as a row of `status` or `models` has it, and how far a load is."""
     share = model.get("loaded_share")
@@ -62,10 +75,7 @@ def state_words(model: Mapping[str, Any]) -> str:
 
 def safe(text: object) -> str:
     """Words of others as text alone: they may not move the cursor, nor colour the screen."""
-    kept = (
-        it if it.isprintable() or it == "\n" else "\N{REPLACEMENT CHARACTER}" for it in str(text)
-    )
-    return escape("".join(kept))
+    return escape(plain_text(text))
 
 
 def size(size_bytes: float) -> str:

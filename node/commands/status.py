@@ -1,6 +1,7 @@
 """`status`, `peers`, `receipts`: what the running peer knows."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from node.commands.output import console, safe, short, show_json, show_table, si
 from node.local.control import call, unheard
 
 DEADLINE_S = 30.0
+# Names are shorter than that, content ids are not.
+ID_CHARS = 50
 
 
 async def look(state: Path, what: str, *, as_json: bool) -> None:
@@ -97,18 +100,31 @@ def _peers(found: Mapping[str, Any]) -> None:
 def _receipts(found: Mapping[str, Any]) -> None:
     rows = [
         (
+            datetime.fromtimestamp(it["answered_at_ms"] / 1000, UTC).strftime("%m-%d %H:%M:%S"),
+            safe(_name(it["model_name"])),
             it["route"][-1]["operation"],
-            short(it["route"][-1]["peer"]),
-            f"{sum(vote['agrees'] for vote in it['verdicts'])} of {len(it['verdicts'])}"
-            + _LATER.get(it["later"], ""),
+            _verdict(it),
+            "free" if not it["price_max"] else f"at most {it['price_max']}",
             f"{it['duration_ms'] / 1000:.2f} s",
             it["receipt"],
         )
         for it in found["receipts"]
     ]
-    columns = ("operation", "peer", "agree", "took", "receipt")
+    columns = ("time (UTC)", "model", "operation", "verdict", "price", "took", "receipt")
     more = f", and {found['left_out']} more" if found["left_out"] else ""
     show_table(f"{len(rows)} answers, latest first{more}", columns, rows)
+
+
+def _name(called: str) -> str:
+    """A model's name as it is, or the end of its id."""
+    return called if len(called) < ID_CHARS else short(called)
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    """Whether an answer was checked, and what is thought of it since."""
+    agree = sum(it["agrees"] for it in row["verdicts"])
+    first = f"{agree} of {len(row['verdicts'])} agree" if row["needed"] else "not checked"
+    return first + _LATER.get(row["later"], "")
 
 
 _LATER = {

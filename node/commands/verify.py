@@ -1,11 +1,20 @@
-"""`verify`: a receipt checked offline; the same points as text or as JSON."""
+"""`verify`: a receipt checked offline, as a page for people or as JSON."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 from node.checking.audit import AuditReport, Status, audit, begins_as_receipt
+from node.checking.summary import Summary, summary_of
+from node.commands.ask import SOCKET
+from node.commands.command import run
+from node.commands.models import QUOTA_BYTES, is_running
 from node.commands.output import console, safe, show_json
 from node.gateway_config import HTTP_DEFAULT
+from node.local.control import call, unheard
+from node.local.receipts import read_answer
+from node.models.model_store import PINNED
+from store import open_store
 from wire import limits
 from wire.chain import source_of
 from wire.content import ContentId
@@ -14,6 +23,14 @@ from wire.tree import name_of
 
 PAYLOAD_BYTES_MAX = 256 << 20
 _WHERE = "receipt files lie in receipts/ of the state folder; see python -m node receipts"
+LOOK_DEADLINE_S = 30.0
+# Of a question or an answer so much is shown.
+SHOWN_CHARS = 400
+_TITLES = {
+    Status.FAILS: "What is wrong",
+    Status.HOLDS: "What is proved",
+    Status.UNKNOWN: "What nobody can know from this",
+}
 _MARK = {
     Status.HOLDS: "[green]✓[/green]",
     Status.FAILS: "[red]✗[/red]",
@@ -21,27 +38,28 @@ _MARK = {
 }
 
 
-def verify(receipt: Path, content: tuple[Path, ...], *, as_json: bool) -> None:
-    """Check a receipt file and show every point; InputError names the first that fails."""
-    raw = _read(receipt, limits.FRAME_BYTES_MAX)
-    if not begins_as_receipt(raw):
-        raise _no_receipt(receipt, raw)
-    beside = [receipt.with_suffix(it) for it in (".input", ".output")]
-    at_hand: dict[ContentId, bytes] = {}
-    names: dict[Path, ContentId] = {}
-    for path in (*content, *(it for it in beside if it.exists())):
+def verify(state: Path, receipt: str, content: tuple[Path, ...], *, as_json: bool) -> None:
+    """Check a receipt and show a page about it; InputError names the first point that fails.
+
+    `receipt` is a file, or the id of an answer that is kept in the state folder.
+    """
+    raw, at_hand, names = _found(state, receipt)
+    for path in content:
         data = _read(path, PAYLOAD_BYTES_MAX)
-        names[path] = name_of(data)
-        at_hand[names[path]] = data
+        names[path.name] = name_of(data)
+        at_hand[names[path.name]] = data
     report = audit(raw, at_hand.get)
     signed_for = _signed_for(report)
-    for path, name in names.items():
+    for called, name in names.items():
         if report.answer is not None and name not in signed_for:
-            report.note(False, f"{path.name} is an input or an output of this task", str(name))
+            report.note(False, f"{called} is an input or an output of this task", str(name))
+    summary = None
+    if report.answer is not None and report.task is not None and report.receipts:
+        summary = summary_of(report.answer, report.task, report.receipts, at_hand.get)
     if as_json:
-        show_json(_document(report))
+        show_json(_document(report, summary))
     else:
-        _show(report)
+        show_page(report, summary)
     failed = next((it for it in report.points if it.status is Status.FAILS), None)
     if failed is not None:
         detail = f" ({failed.detail})" if failed.detail else ""
@@ -49,6 +67,41 @@ def verify(receipt: Path, content: tuple[Path, ...], *, as_json: bool) -> None:
             f"the receipt does not hold; what fails is {failed.what!r}{detail}",
             todo="do not rely on it; have the task done again: python -m node ask … --fresh",
         )
+
+
+Found = tuple[bytes, dict[ContentId, bytes], dict[str, ContentId]]
+
+
+def _found(state: Path, receipt: str) -> Found:
+    """The receipt, and the input and output that are kept with it."""
+    path = Path(receipt).expanduser()
+    if not path.exists() and (answer_id := _parsed(receipt)) is not None:
+        path = state / "receipts" / f"{answer_id}.receipt"
+        if not path.exists():
+            kept = run(lambda: kept_answer(state, answer_id))
+            at_hand = {name_of(it): it for it in (kept["input"], kept["output"]) if it}
+            return kept["answer"], at_hand, {}
+    raw = _read(path, limits.FRAME_BYTES_MAX)
+    if not begins_as_receipt(raw):
+        raise _no_receipt(path, raw)
+    at_hand, names = {}, {}
+    for beside in (path.with_suffix(it) for it in (".input", ".output")):
+        if beside.exists():
+            data = _read(beside, PAYLOAD_BYTES_MAX)
+            names[beside.name] = name_of(data)
+            at_hand[names[beside.name]] = data
+    return raw, at_hand, names
+
+
+async def kept_answer(state: Path, answer_id: ContentId) -> dict[str, bytes]:
+    """An answer in the store of the state folder, through its peer where one runs; Missing."""
+    if await is_running(state):
+        arguments = {"id": str(answer_id)}
+        return await call(state / SOCKET, "receipt", arguments, unheard, deadline_s=LOOK_DEADLINE_S)
+    if not (state / "version").exists():
+        raise InputError(f"{state} keeps no receipts", todo=_WHERE)
+    async with open_store(state, quota_bytes=QUOTA_BYTES) as store:
+        return await read_answer(store, answer_id)
 
 
 def _no_receipt(path: Path, raw: bytes) -> InputError:
@@ -69,10 +122,14 @@ def _no_receipt(path: Path, raw: bytes) -> InputError:
 
 
 def _id_of(text: object) -> str:
+    return str(_parsed(text) or "ID")
+
+
+def _parsed(text: object) -> ContentId | None:
     try:
-        return str(ContentId.parse(str(text)))
+        return ContentId.parse(str(text))
     except Malformed:
-        return "ID"
+        return None
 
 
 def _signed_for(report: AuditReport) -> set[ContentId | None]:
@@ -99,10 +156,12 @@ def _read(path: Path, size_bytes_max: int) -> bytes:
         ) from error
 
 
-def _document(report: AuditReport) -> dict[str, object]:
+def _document(report: AuditReport, summary: Summary | None) -> dict[str, object]:
     return {
         "holds": report.holds,
+        "checked": summary is not None and summary.needed > 0 and report.holds,
         "receipt": None if report.answer is None else str(report.answer.id),
+        **({} if summary is None else {"summary": _summary_document(summary)}),
         "points": [
             {"status": it.status.value, "what": it.what, "detail": it.detail}
             for it in report.points
@@ -110,14 +169,77 @@ def _document(report: AuditReport) -> dict[str, object]:
     }
 
 
-def _show(report: AuditReport) -> None:
-    for point in report.points:
-        detail = f"  [dim]{safe(point.detail)}[/dim]" if point.detail else ""
-        console.print(f" {_MARK[point.status]} {safe(point.what)}{detail}")
-    unknown = sum(it.status is Status.UNKNOWN for it in report.points)
-    if report.holds:
-        console.print(
-            f"[bold green]the receipt holds[/bold green]; {unknown} points cannot be known"
+def _summary_document(summary: Summary) -> dict[str, object]:
+    return {
+        "question": summary.question,
+        "model": None if summary.model is None else str(summary.model),
+        "operation": summary.operation,
+        "asked_at_ms": summary.asked_at_ms,
+        "answered_at_ms": summary.answered_at_ms,
+        "asked_by": str(summary.asked_by),
+        "answered_by": [str(it) for it in summary.answered_by],
+        "answer": summary.answer,
+    }
+
+
+def show_page(report: AuditReport, summary: Summary | None) -> None:
+    """What the receipt is about, what it proves, what is wrong with it, what nobody can know."""
+    if summary is not None:
+        _show_summary(summary)
+    for status, title in _TITLES.items():
+        points = [it for it in report.points if it.status is status]
+        if points:
+            console.print(f"\n[bold]{title}[/bold]")
+        for point in points:
+            detail = f"  [dim]{safe(point.detail)}[/dim]" if point.detail else ""
+            console.print(f" {_MARK[status]} {safe(point.what)}{detail}")
+    console.print("\n" + _conclusion(report, summary))
+
+
+def _show_summary(summary: Summary) -> None:
+    at, took_s = summary.asked_at_ms / 1000, summary.answered_at_ms - summary.asked_at_ms
+    when = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    doers = ", ".join(f"…{str(it)[-6:]}" for it in summary.answered_by)
+    settings = f" ({summary.settings})" if summary.settings else ""
+    rows = (
+        ("asked", _beginning(summary.question, "input")),
+        ("of", f"{_model(summary.model)}: {summary.operation}{settings}"),
+        ("when", f"{when}, answered {took_s / 1000:.1f} s later"),
+        ("by whom", f"asked by …{str(summary.asked_by)[-6:]}, answered by {doers}"),
+        ("answer", _beginning(summary.answer, "output")),
+    )
+    for name, text in rows:
+        lines = safe(text).splitlines() or [""]
+        console.print(f"[bold]{name:<9}[/bold]" + f"\n{'':9}".join(lines))
+
+
+def _model(model: ContentId | None) -> str:
+    """A model by the name that this project pins, and by its id."""
+    if model is None:
+        return "a data peer"
+    name = next((it for it, make in PINNED.items() if make().id == model), "the model")
+    return f"{name} {model}"
+
+
+def _beginning(text: str | None, what: str) -> str:
+    if text is None:
+        return f"(the {what} is not at hand; give it with --content)"
+    short = text.strip()
+    return short if len(short) <= SHOWN_CHARS else short[:SHOWN_CHARS].rstrip() + " …"
+
+
+def _conclusion(report: AuditReport, summary: Summary | None) -> str:
+    """One sentence to take away. An answer that nobody checked is never just said to hold."""
+    if not report.holds:
+        return "[bold red]the receipt does not hold: do not rely on this answer[/bold red]"
+    if summary is None or not summary.needed:
+        return (
+            "[bold yellow]nobody checked this answer[/bold yellow]: it is proved who gave it, and"
+            " that nothing was\nchanged since; not that it is what the model says."
+            " To have one checked: ask --verdicts 2/3"
         )
-    else:
-        console.print("[bold red]the receipt does not hold[/bold red]")
+    return (
+        f"[bold green]the receipt holds[/bold green]: verifiers, {summary.needed} drawn by lot,"
+        " recomputed a sample\nof this answer and found the same. Whether it is true is for you to"
+        " judge: models can be wrong."
+    )

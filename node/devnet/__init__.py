@@ -1,5 +1,5 @@
-"""A whole network in one process: real peers, made-up links, faults from a seed.
+"""A whole network in one process: real peers, simulated links, faults from a seed.
 
-Everything that decides or speaks is what a user runs; only what the seams stand for is made up: the
-wire between peers (`links`), the engine behind a model (`behaviour`), the clock.
+Everything that decides or speaks is what a user runs. Only network, engine and clock are simulated:
+`links` is the network between peers, `adversary` has the engine.
 """

@@ -2,12 +2,12 @@
 
 Processor time is taken at each step of each task, and booked on what that task is for: `gossip`
 (adverts, meeting, pinging, and libp2p's pubsub below them), `work` (legs, checks, content, engines,
-the path), `wire` (streams and connections, which carry both), `devnet` (the run itself). What is
-said of gossip is its own time and that share of the wire's which its bytes have of all bytes. The
-handlers of gossip's messages run in the wire's tasks, and are booked apart.
+the path), `wire` (streams and connections, which carry both), `devnet` (the run itself). The time
+reported for gossip is its own time, and a share of the wire's time: gossip's share of all bytes.
+The handlers of gossip's messages run in the wire's tasks, but are booked on gossip.
 
-Bytes of gossip are all that was carried less what belongs to work, so they include what the streams
-need for themselves: it is too much rather than too little.
+The bytes of gossip are all bytes less those of work. They include what the streams need for
+themselves, so the figure is too high rather than too low.
 """
 
 import struct
@@ -29,14 +29,14 @@ from wire.message import Message
 from wire.signing import SigningKey
 
 _HEADER = struct.Struct(">BI")
-# A message is a list of two, and its kind a small number: these two bytes begin its payload.
+# A message is a list of two items, the first a small number: two bytes tell the message's kind.
 _LIST_OF_TWO = 0x92
 _GOSSIP_TASKS = (
     *("p2p.adverts", "p2p.neighbours", "p2p.discovery", "p2p.peers"),
     "p2p.over_libp2p.gossip",
 )
 _WIRE_TASKS = ("p2p.", "libp2p.")
-# libp2p's pubsub, by the names of its tasks; its streams are read where they were accepted.
+# libp2p's pubsub, by the names of its tasks; the task that accepts a stream also reads it.
 _PUBSUB_TASKS = (
     "libp2p.pubsub",
     "libp2p.network.connection.swarm_connection.SwarmConn._handle_muxed_stream",
@@ -64,11 +64,11 @@ def purpose_of(name: str) -> str:
 
 
 class Accounting(trio.abc.Instrument):
-    """Books processor time while it is one of trio's instruments, and bytes as they are told.
+    """Books processor time while it is one of trio's instruments, and the bytes it is called with.
 
-    Steps are timed by `monotonic_s`: to ask the system for the processor's own time at each of
-    millions cost a tenth of a run. All the time that `cpu_s` says was taken is spread over purposes
-    as the steps were, the scheduler's part too.
+    Steps are timed by `monotonic_s`: asking the system for processor time at each of millions of
+    steps took a tenth of a run. The processor time that `cpu_s` reports, with the scheduler's part,
+    is divided among purposes in proportion to their steps.
     """
 
     def __init__(self, monotonic_s: Callable[[], float], cpu_s: Callable[[], float]) -> None:
@@ -79,9 +79,9 @@ class Accounting(trio.abc.Instrument):
         self._began_at_s = cpu_s()
         self._booked_s: defaultdict[str, float] = defaultdict(float)
         self._purposes: dict[str, str] = {}
-        # It is added in the middle of a step.
+        # The instrument is added in the middle of a step.
         self._since_at_s = monotonic_s()
-        # Tasks that are within a handler, and what it is for.
+        # Tasks that run a handler now, and the handler's purpose.
         self._handling: dict[trio.lowlevel.Task, str] = {}
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
@@ -119,7 +119,7 @@ class Accounting(trio.abc.Instrument):
         return booking
 
     def gossip_cpu_s(self, carried_bytes: int) -> float:
-        """See the head of this file."""
+        """Processor time of gossip, in seconds; see this module's docstring."""
         gossip_bytes = self.gossip_bytes(carried_bytes)
         share = gossip_bytes / max(1, gossip_bytes + self.work_bytes)
         cpu_s = self.cpu_s()
@@ -135,7 +135,7 @@ class Accounting(trio.abc.Instrument):
 
 
 class CountingTransport:
-    """A transport that tells `Accounting` what its streams carry."""
+    """A transport that reports to `Accounting` what its streams carry."""
 
     def __init__(self, inner: Transport, accounting: Accounting) -> None:
         self._inner = inner
@@ -158,7 +158,7 @@ class CountingTransport:
 
 
 class _CountingEndpoint:
-    """Everything but new streams is the endpoint's own."""
+    """An endpoint whose new streams are counted; everything else is the endpoint's own."""
 
     def __init__(self, inner: Endpoint, accounting: Accounting) -> None:
         self._inner = inner
@@ -173,7 +173,7 @@ class _CountingEndpoint:
 
 
 class _CountingStream:
-    """Counts what is written, which is whole frames; the other side counts what it writes."""
+    """Counts what this side writes, which is whole frames; the other side counts its own."""
 
     def __init__(self, inner: ByteStream, accounting: Accounting) -> None:
         self._inner = inner

@@ -1,7 +1,7 @@
-"""Peers that misbehave: each by another part at a seam, and none by changing what Baton does.
+"""Peers that misbehave: each has another part behind an interface; no code of Baton is changed.
 
-A nature is an engine that lies, handlers that answer otherwise, a disk that is full, or a clock
-that is wrong. Liars lie alike, so they confirm each other: the worst case for a quorum.
+An adversary has an engine that lies, handlers that answer otherwise, a full disk, or a wrong clock.
+Liars give the same wrong answers, so they confirm each other: the worst case for a quorum.
 """
 
 from collections.abc import Callable
@@ -40,13 +40,13 @@ T = TypeVar("T")
 SLOWER = 10.0
 FLOOD_EVERY_S = 0.5
 NONSENSE_BYTES = 64
-# A cut stream carries this many messages first.
+# A stream carries this many messages before it is cut.
 CUT_AFTER = 2
 HANDLED = frozenset(("lazy_verifier", "garbage", "refuser", "silent", "truncator"))
 
 
 class DevnetEngine(HashEngine):
-    """The hash engine, which may be told to lie."""
+    """The hash engine, which lies if `lies` is set."""
 
     def __init__(self, unit_s: float) -> None:
         super().__init__(unit_s=unit_s)
@@ -67,7 +67,7 @@ class DevnetEngine(HashEngine):
 
 def _lie(operation: str, data: bytes) -> bytes:
     if operation == COMPLETE:
-        # Of the same length, and part by part what the whole is.
+        # The lie has the same length, and the parts of a lie together are the whole lie.
         return bytes(it ^ 1 for it in data)
     vectors = Vectors.from_bytes(data)
     # The sign of every number is the highest bit of its last byte.
@@ -78,7 +78,7 @@ def _lie(operation: str, data: bytes) -> bytes:
 
 @dataclass(slots=True)
 class Disk:
-    """Whether there is room on it."""
+    """A disk that may be full."""
 
     full: bool = False
 
@@ -98,13 +98,13 @@ class _FallibleBackend(MemoryBackend):
 
 
 def memory_store(disk: Disk, quota_bytes: int) -> Store:
-    """A store in memory that outlives its peer, and may find its disk full."""
+    """A store in memory that outlives its peer, and fails while `disk` is full."""
     recency = Recency()
     return ContentStore(_FallibleBackend(disk, quota_bytes, recency), recency, quota_bytes)
 
 
 def misbehave(node: Node, adversary: str, random: Random) -> Callable[[], None]:
-    """Have a peer answer as `adversary` says; the call that ends it."""
+    """Have a peer answer as `adversary` says; returns the call that ends the misbehaviour."""
     handlers = node.peers.handlers
     honest = dict(handlers)
 
@@ -139,7 +139,7 @@ async def _accept_and_be_silent(call: TypedCall, message: Message) -> None:
 
 def _nonsense(random: Random) -> Handler:
     async def answer(call: TypedCall, _message: Message) -> None:
-        # Past the conversation's own rules, as nobody honest could.
+        # This sends past the checks of the conversation, which an honest peer never does.
         await call.channel.send(random.randbytes(NONSENSE_BYTES))
 
     return answer
@@ -170,7 +170,7 @@ class _CutExchange:
 
 def _lazy(node: Node) -> Handler:
     async def agree(call: TypedCall, message: Message) -> None:
-        """Sign that all is well, with the rows that are due and no look at any."""
+        """Sign a verdict of agreement for the rows that are due, without looking at any row."""
         assert isinstance(message, Check)
         task = open_signed(message.task, Task)
         receipt = open_receipts(task, message.receipts)[-1]
@@ -200,7 +200,7 @@ def _lazy(node: Node) -> Handler:
 
 
 async def flood(node: Node, random: Random) -> None:
-    """Publish adverts of fresh keys, each signed as it must be, until cancelled."""
+    """Publish adverts of fresh keys, each with a valid signature, until cancelled."""
     advertiser = node.peers.advertiser
     while True:
         key = SigningKey(random.randbytes(32))

@@ -1,4 +1,4 @@
-"""What a run is told: everything that, with this version, makes it what it is."""
+"""The settings of a run: with the same version and settings, a run can be repeated."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from p2p.gossip_rate import GossipRateConfig, GossipRateLimit
 from p2p.view import ViewConfig
 from wire.errors import InputError
 
-# Of the plan, the faults and the load: a file of another version would be another run.
+# The version of the plan, the faults and the load: a file of another version is another run.
 VERSION = 1
 PEERS_MAX = 20_000
 SECONDS_MAX = 24 * 3600.0
@@ -18,7 +18,7 @@ SECONDS_MAX = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevnetConfig:
-    """A run. `rate` is in tasks a second."""
+    """The settings of one run. `rate` is in tasks a second."""
 
     peers: int = 50
     seed: int = 7
@@ -49,16 +49,16 @@ class DevnetConfig:
 
     @property
     def period_s(self) -> float:
-        """How often a peer of so large a network says that it is there."""
+        """How often a peer in a network of this size publishes its advert, in seconds."""
         return GossipRateLimit(GossipRateConfig(), ViewConfig().adverts_max).period_s(self.peers)
 
     @property
     def in_real_time(self) -> bool:
-        """Disks and sockets have threads and kernels behind them, whose time cannot be made up."""
+        """Whether disks or sockets are used: threads and kernels take real time."""
         return self.on_disk or self.over_tcp
 
     def replay_line(self) -> str:
-        """What to type to have the same run again."""
+        """The command line that repeats this run."""
         words = [
             f"python -m node devnet --peers {self.peers} --seed {self.seed}",
             f"--seconds {self.seconds:g} --load {self.rate:g}/s",
@@ -71,7 +71,7 @@ class DevnetConfig:
         return " ".join(words)
 
     def to_document(self) -> dict[str, Any]:
-        """As it stands in a report, from which a run is replayed."""
+        """The settings as a report has them; a run can be replayed from them."""
         return {
             "version": VERSION,
             "peers": self.peers,
@@ -86,7 +86,7 @@ class DevnetConfig:
 
 
 def config_of(document: object) -> DevnetConfig:
-    """The run that a report's `run` describes; InputError, naming both versions, for another's."""
+    """The run that a report's `run` describes; InputError, naming both versions, if they differ."""
     if not isinstance(document, dict) or "version" not in document:
         raise InputError("the file is not a report of devnet", todo="give what --json printed")
     if document["version"] != VERSION:

@@ -1,7 +1,7 @@
-"""Faults: what may go wrong, how it is written on a command line, and whom it strikes when.
+"""Faults: what may go wrong, how a command line names it, and which peers it strikes when.
 
-Pure. `parse` reads `kill=0.3,loss=0.05@10+20`; `plan` draws, from a seed, a record for every single
-thing that is going to happen. The same seed and the same words give the same records.
+Pure. `parse` reads `kill=0.3,loss=0.05@10+20`; `plan` draws, from a seed, a record for every fault
+that is going to happen. The same seed and the same words give the same records.
 """
 
 import math
@@ -13,18 +13,18 @@ from random import Random
 
 from wire.errors import InputError
 
-# Later than this after its start nothing is done to a network any more.
+# No fault may begin later than this after the start of a run.
 MOMENT_S_MAX = 24 * 3600.0
 
 
 class FaultScope(Enum):
-    """Whom or what a fault strikes."""
+    """What a fault strikes."""
 
     # A share of the peers, at one moment.
     EVENT = auto()
-    # A share of the peers, for a while or for good: how they behave.
+    # A share of the peers, which behave differently for a while or for good.
     ADVERSARY = auto()
-    # A share of all that passes over the links.
+    # A share of all packets on the links.
     LINK = auto()
     # A share of the peers, again and again.
     RATE = auto()
@@ -32,7 +32,7 @@ class FaultScope(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FaultKind:
-    """One word of the vocabulary. `for_s` is how long it lasts where nothing else is said."""
+    """One kind of fault. `for_s` is how long it lasts if the command line does not say."""
 
     scope: FaultScope
     what: str
@@ -91,7 +91,7 @@ _WORD = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultRequest:
-    """What was typed: a share, from when, for how long. None: as the kind has it."""
+    """A fault as typed: a share, from when, for how long. None: the default of its kind."""
 
     name: str
     amount: float
@@ -107,9 +107,9 @@ class FaultRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing that happens: from `at_s` after the start, for `for_s`, to these peers by number.
+    """One fault that happens: from `at_s` after the start, for `for_s`, to these peers by number.
 
-    `seed` is its own: adding a fault changes none of the others.
+    Each fault has its own `seed`: adding a fault changes none of the others.
     """
 
     name: str
@@ -126,7 +126,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Word:
-    """One word as it was typed: a name that is known, and numbers; what they may be is not said."""
+    """One word as typed: a known name, and numbers that are not yet checked."""
 
     text: str
     name: str
@@ -137,7 +137,7 @@ class Word:
 
 
 def words_of(text: str, names: Container[str], known: str) -> Iterator[Word]:
-    """The words of `kill=0.3,loss=0.05@10+20`; InputError names those there are."""
+    """The words of `kill=0.3,loss=0.05@10+20`; InputError lists the known names."""
     for word in filter(None, (it.strip() for it in text.split(","))):
         match = _WORD.fullmatch(word)
         if match is None and word.partition("=")[0] in names:
@@ -162,7 +162,7 @@ def words_of(text: str, names: Container[str], known: str) -> Iterator[Word]:
 
 
 def parse(text: str) -> tuple[FaultRequest, ...]:
-    """`kill=0.3,loss=0.05@10+20,churn=0.1/min`; InputError names what there is."""
+    """Read `kill=0.3,loss=0.05@10+20,churn=0.1/min`; InputError lists the known faults."""
     wanted = [_checked(word) for word in words_of(text, KINDS, ", ".join(KINDS))]
     names = [it.name for it in wanted]
     twice = {it for it in names if names.count(it) > 1 and KINDS[it].scope is not FaultScope.EVENT}
@@ -182,7 +182,7 @@ def _checked(typed: Word) -> FaultRequest:
     if not 0 < amount <= most:
         raise InputError(f"{word!r}: {amount:g} is not a share", todo=f"give 0.01 to {most:g}")
     if max(at_s or 0.0, for_s or 0.0) > MOMENT_S_MAX:
-        raise InputError(f"{word!r} names a moment after the first day", todo="give seconds")
+        raise InputError(f"{word!r} begins after the first day", todo="give seconds after @")
     if (
         for_s is not None
         and KINDS[name].scope is FaultScope.EVENT
@@ -202,9 +202,9 @@ def plan(
     strikable: Sequence[int],
     askers: Sequence[int],
 ) -> tuple[Fault, ...]:
-    """Every fault of a run, by its moment. `strikable` are the peers that may be struck.
+    """Every fault of a run, ordered by time. `strikable` are the peers that may be struck.
 
-    Peers of different natures are different peers, as far as there are enough.
+    No peer is two kinds of adversary, as long as there are enough peers.
     """
     faults: list[Fault] = []
     adversaries: set[int] = set()
@@ -227,7 +227,7 @@ def plan(
             )
         if kind.scope is FaultScope.ADVERSARY:
             adversaries.update(peers)
-        # What strikes at once does so half way; what peers and links are like, they are at once.
+        # By default events happen half way; adversaries and links misbehave from the start.
         at_s = one.at_s
         if at_s is None:
             at_s = seconds / 2 if kind.scope is FaultScope.EVENT else 0.0
@@ -242,13 +242,13 @@ def _drawn(
 ) -> tuple[int, ...]:
     count = min(len(among), max(1, round(share * len(among))))
     order = random.sample(list(among), len(among))
-    # A stable sort: those that are something else already come last.
+    # The sort is stable: peers that are adversaries already come last.
     order.sort(key=lambda it: it in without)
     return tuple(sorted(order[:count]))
 
 
 def _churn(one: FaultRequest, own: str, seconds: float, strikable: Sequence[int]) -> list[Fault]:
-    """One record for each death; no peer dies twice before all have died once."""
+    """One record for each killed peer; no peer is killed twice before all were killed once."""
     random = Random(own)
     first_s = one.at_s or 0.0
     lasts_s = seconds - first_s if one.for_s is None else min(one.for_s, seconds - first_s)

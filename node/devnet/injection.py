@@ -1,4 +1,4 @@
-"""What each fault does to a running network, and how it ends."""
+"""What each fault does to a running network, and how the fault ends."""
 
 import trio
 
@@ -6,12 +6,12 @@ from node.devnet.faults import Fault, FaultScope
 from node.devnet.peer import DevPeer
 from node.devnet.population import Population
 
-# Within what clocks may differ by, and far enough to be noticed.
+# Baton allows clocks to differ by more than this; it is large enough to be noticed.
 SKEW_S_MAX = 240.0
 
 
 async def inject(population: Population, fault: Fault) -> None:
-    """Have it happen."""
+    """Start a fault."""
     if fault.scope is FaultScope.LINK:
         population.around.network.shares[fault.name] = fault.amount
         return
@@ -26,7 +26,7 @@ async def inject(population: Population, fault: Fault) -> None:
 
 
 async def end(population: Population, fault: Fault) -> None:
-    """Have what it did pass, as far as it can."""
+    """End a fault, as far as its effects can be undone."""
     network = population.around.network
     if fault.scope is FaultScope.LINK:
         network.shares.pop(fault.name, None)
@@ -51,7 +51,7 @@ async def end(population: Population, fault: Fault) -> None:
 
 def _take_on(fault: Fault, place: int, victim: DevPeer) -> None:
     if fault.name == "clock_skew":
-        # Half of them ahead, half behind, by amounts that differ.
+        # Half of the clocks are ahead, half behind, each by another amount.
         share = (place + 1) / len(fault.peers)
         victim.skew_s = SKEW_S_MAX * share * (1 if place % 2 else -1)
     else:

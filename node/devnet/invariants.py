@@ -1,7 +1,7 @@
 """What must hold at every moment of a run: small checkers, fed with what happens.
 
-Each says at once what was broken, by which peer and when; a run with a violation has failed,
-whatever its figures are.
+Each checker reports at once what was broken, by which peer and when. A run with a violation has
+failed, whatever its figures are.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ VIOLATIONS_KEPT = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """An invariant that did not hold. `peer` is a number in the run, None where it is nobody's."""
+    """An invariant that did not hold. `peer` is a number in the run, None if no peer broke it."""
 
     invariant: str
     peer: int | None
@@ -32,7 +32,7 @@ class Violation:
 
 @dataclass(slots=True)
 class Violations:
-    """The violations of a run, the first of them in full."""
+    """The violations of a run: all are counted, the first are kept in words."""
 
     now_at_s: Callable[[], float]
     found: list[Violation] = field(default_factory=list)
@@ -49,13 +49,13 @@ class Violations:
 
 @dataclass(slots=True)
 class SequenceNeverGoesBack:
-    """In a view the sequence number of a peer only ever rises, also over forgetting it."""
+    """In a view a peer's sequence number only rises, also after the view forgot the peer."""
 
     violations: Violations
     _seen: dict[tuple[int, int], dict[PeerId, int]] = field(default_factory=dict)
 
     def see(self, number: int, start: int, node: Node) -> None:
-        """Look at the view of peer `number` in its start `start`: with a new one it forgets."""
+        """Look at the view of peer `number` in its start `start`; each start has an empty view."""
         seen = self._seen.setdefault((number, start), {})
         for heard in node.peers.view.living(node.dependencies.environment.wall_s()):
             peer, seq = heard.signer, heard.record.seq
@@ -69,7 +69,7 @@ class SequenceNeverGoesBack:
 
 @dataclass(slots=True)
 class BoundsHold:
-    """Views, queues and streams stay within what they were bounded to."""
+    """Views, queues and streams stay within their bounds."""
 
     violations: Violations
 

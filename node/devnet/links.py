@@ -1,9 +1,9 @@
-"""The wire between the peers of a process: it takes time, loses, holds and cuts.
+"""The links between the peers of a process: they delay, lose, hold back and cut.
 
-What a stream over TCP would notice is what happens here. A lost parcel is sent again after 200 ms,
-400 ms and so on, and what follows waits for it; a duplicate costs bytes and nothing else; a parcel
-that was overtaken is waited for. So streams stay in order, as `MemoryNetwork.carry` demands. That
-single parcels arrive twice or out of order is real only in the simulator of single cores.
+A stream sees here what it would see over TCP. A lost packet is sent again after 200 ms, 400 ms and
+so on, and later packets wait for it; a duplicate costs bytes and nothing else; a packet that was
+overtaken is waited for. So streams stay in order, as `MemoryNetwork.carry` demands. Only the
+simulation in `tests/sim` delivers single messages twice or out of order.
 """
 
 import heapq
@@ -15,17 +15,17 @@ import trio
 
 from p2p.over_libp2p import MemoryNetwork
 
-# From the next room to another continent, one way.
+# One way: from the next room to another continent.
 LATENCY_S_MIN = 0.005
 LATENCY_S_MAX = 0.080
-# Parcels that are due within one tick arrive together: a thousand peers need no finer clock.
+# Packets that are due within one tick arrive together: a thousand peers need no finer clock.
 TICK_S = 0.005
 RETRANSMIT_S = 0.2
-# A parcel that was lost this often is given up, as by a kernel that gives the connection up.
+# A packet that was lost this often is given up, as a kernel gives up a connection.
 RETRANSMITS_MAX = 7
 DELAY_S_MAX = 0.5
 SLOW_S = 0.4
-# What waits for frozen peers; beyond it the newest is lost, and keep-alive cuts the connection.
+# Packets that wait for frozen peers: beyond this the newest is lost, and keep-alive disconnects.
 HELD_MAX = 200_000
 
 Deliver = Callable[[], None]
@@ -34,7 +34,7 @@ Deliver = Callable[[], None]
 class FaultyNetwork(MemoryNetwork):
     """A `MemoryNetwork` with distances and faults. `run` must run for anything to arrive.
 
-    Hosts are named as libp2p spells them.
+    Hosts are named by libp2p's peer ids in text.
     """
 
     def __init__(self, seed: int) -> None:
@@ -42,12 +42,12 @@ class FaultyNetwork(MemoryNetwork):
         self.carried_bytes = 0
         self.packets = 0
         self.lost = 0
-        # Shares of all parcels, by the name of the fault.
+        # Shares of all packets, by the name of the fault.
         self.shares: dict[str, float] = {}
         self._seed = seed
         self._random = Random(f"{seed}:links")
         self._places: dict[str, tuple[float, float]] = {}
-        # When the last parcel of a pair of hosts is due: nothing overtakes it.
+        # When the last packet of a pair of hosts is due: no later packet overtakes it.
         self._due_tick: dict[tuple[str, str], int] = {}
         self._ticks: list[int] = []
         self._parcels: dict[int, list[tuple[str, str, Deliver]]] = {}
@@ -83,12 +83,12 @@ class FaultyNetwork(MemoryNetwork):
 
     def release(self, number: str) -> None:
         listener = self._listeners.get(number)
-        # Who calls a machine that is gone hears nothing at all, where a dead process is refused.
+        # A machine that is gone answers nothing; for a dead process the kernel refuses.
         if listener is None or str(listener.me) not in self._vanished:
             super().release(number)
 
     async def run(self) -> None:
-        """Deliver, for ever."""
+        """Deliver packets when they are due, until cancelled."""
         while True:
             self._earlier = trio.Event()
             until_at_s = self._ticks[0] * TICK_S if self._ticks else math.inf
@@ -121,12 +121,12 @@ class FaultyNetwork(MemoryNetwork):
     # What happens to hosts
 
     def freeze(self, host: str, *, frozen: bool) -> None:
-        """Hold all that a host sends and receives, or let it go on."""
+        """Hold back all that a host sends and receives, or deliver it again."""
         (self._frozen.add if frozen else self._frozen.discard)(host)
         self._let_go()
 
     def deafen(self, host: str, *, deaf: bool) -> None:
-        """One-way: what it sends arrives, what is sent to it does not."""
+        """One-way: what the host sends arrives, what is sent to the host does not."""
         (self._deaf.add if deaf else self._deaf.discard)(host)
         self._let_go()
 
@@ -134,7 +134,7 @@ class FaultyNetwork(MemoryNetwork):
         (self._slow.add if slow else self._slow.discard)(host)
 
     def set_island(self, host: str, island: int) -> None:
-        """Hosts of different islands do not reach each other; 0 is the mainland."""
+        """Hosts of different islands do not reach each other; island 0 is the main network."""
         if island:
             self._islands[host] = island
         else:
@@ -142,20 +142,20 @@ class FaultyNetwork(MemoryNetwork):
         self._let_go()
 
     def vanish(self, host: str) -> None:
-        """Nothing comes from it and nothing reaches it, and nobody is told."""
+        """Nothing comes from the host and nothing reaches it, and no connection is closed."""
         self._vanished.add(host)
 
     def _let_go(self) -> None:
-        """Deliver what is held no longer. All that is still on its way was sent later."""
+        """Deliver packets that are no longer held back: packets still on their way are newer."""
         held, self._held = self._held, []
         for source, target, deliver in held:
             self._arrive(source, target, deliver)
 
-    # How long a parcel takes
+    # How long a packet takes
 
     def _latency_s(self, source: str, target: str) -> float:
         (x, y), (u, v) = self._place(source), self._place(target)
-        # The furthest two places are the diagonal apart.
+        # The two places furthest apart are at opposite corners.
         share = math.hypot(x - u, y - v) / math.sqrt(2)
         latency_s = LATENCY_S_MIN + share * (LATENCY_S_MAX - LATENCY_S_MIN)
         if self._slow and (source in self._slow or target in self._slow):

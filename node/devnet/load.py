@@ -16,14 +16,14 @@ from node.task.events import Event, Failed
 from wire.content import ContentId
 from wire.errors import InputError, Missing, Refused, StoreError, TaskFailed
 
-# An asker that is down comes back within this, or its tasks count as lost.
+# An asker that is down must be back within this time, or its tasks count as lost.
 GRACE_S = 30.0
 FAILURES_KEPT = 20
 
 
 @dataclass(slots=True)
 class Counts:
-    """What became of the tasks."""
+    """How many tasks ended in which way."""
 
     due: int = 0
     accepted: int = 0
@@ -43,13 +43,13 @@ class Counts:
 
     @property
     def lost(self) -> int:
-        """Accepted, and not answered."""
+        """How many tasks were accepted, but not answered."""
         return self.accepted - self.answered
 
 
 @dataclass(slots=True)
 class OpenLoopLoad:
-    """Asks at a rate, whatever the answers do."""
+    """Sends tasks at a fixed rate (open loop)."""
 
     askers: Sequence[DevPeer]
     violations: Violations
@@ -57,14 +57,14 @@ class OpenLoopLoad:
     deadline_s: int
     counts: Counts = field(default_factory=Counts)
     latencies: Latencies = field(default_factory=Latencies)
-    # When each answer came, and how long after it was due.
+    # When each answer came, and how long after its task was due.
     answers: list[tuple[float, float]] = field(default_factory=list)
-    # Why tasks were not answered, the first few, and how often peers failed, by the reason's start.
+    # Why the first few tasks had no answer; how often peers failed, by the reason's first words.
     failures: list[str] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
 
     async def run(self, rate: float, seconds: float) -> None:
-        """Returns once every task has ended."""
+        """Send the tasks, and return once every task has ended."""
         random = Random(f"{self.seed}:load")
         started_at_s = trio.current_time()
         async with trio.open_nursery() as nursery:
@@ -102,7 +102,7 @@ class OpenLoopLoad:
     async def _watched(
         self, asker: DevPeer, task_id: ContentId, stream: Stream, until_at_s: float
     ) -> bytes:
-        """The answer; where the asker's peer starts again, from its journal."""
+        """The answer; if the asker's peer is started again, the answer from its journal."""
 
         def on_event(event: Event) -> None:
             stream.see(event)
@@ -120,7 +120,7 @@ class OpenLoopLoad:
                 try:
                     return (await node.tasks.watch(task_id, on_event)).output
                 except Missing:
-                    # It went down with its peer, or is about to be taken up again.
+                    # The task went down with its peer, or will soon go on from the journal.
                     await trio.sleep(0.5)
                 except Refused:
                     await trio.sleep(1.0)
@@ -147,7 +147,7 @@ class OpenLoopLoad:
                 f"task {question.number}: {now_at_s - due_at_s:.1f} s",
             )
         if output != question.answer:
-            # Whether that is too many depends on how many were to be expected: see the report.
+            # The report decides whether there are more of these than chance allows.
             counts.wrong += 1
             return
         counts.tokens_doubled += stream.doubled
@@ -165,7 +165,7 @@ class OpenLoopLoad:
 
 
 async def _up(asker: DevPeer) -> Node:
-    """The asker's running peer, once it runs."""
+    """Wait until the asker's peer is up, and return it."""
     while asker.node is None:
         await trio.sleep(0.1)
     return asker.node

@@ -1,22 +1,22 @@
-"""What a run asks of the machine it runs on: real time, processor time, memory."""
+"""What a run needs from its machine: real time, processor time, memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from wire.errors import InputError
 
-# Measured: 2.0 MiB for each of a thousand peers once they are up, 3.2 MiB for each of two hundred
-# after a minute of ten tasks a second.
+# Measured per peer: 2.0 MiB with a thousand peers once they are up, 3.2 MiB with two hundred after
+# a minute of ten tasks a second.
 PEER_BYTES = 3 << 20
 PROCESS_BYTES = 200 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Made in `node.__main__`, or by a test.
+    """The machine, as `node.__main__` or a test gives it.
 
-    `seed_library` seeds what libp2p draws by itself. `collect_seldom` has cyclic garbage looked for
-    seldom: with the objects of so many peers it took a quarter of all processor time.
+    `seed_library` seeds what libp2p draws by itself. `collect_seldom` makes Python's garbage
+    collection rare: with so many objects it took a quarter of all processor time.
     """
 
     monotonic_s: Callable[[], float]
@@ -28,7 +28,7 @@ class Machine:
 
 
 def check_memory(peers: int, machine: Machine) -> None:
-    """InputError, saying how many would fit, unless the machine has memory for so many peers."""
+    """InputError, with the number that would fit, if the machine lacks memory for so many peers."""
     free_bytes = machine.free_bytes()
     fitting = max(0, (free_bytes - PROCESS_BYTES) // PEER_BYTES)
     if peers > fitting:

@@ -1,7 +1,7 @@
-"""A network in one process: opens it, strikes it, watches it. `open_devnet` is the way in.
+"""A network in one process: `open_devnet` opens it, faults strike it, a sampler watches it.
 
-Peers start in waves, each through one that is there already. Faults come at their moments, in a
-task of their own; a sampler looks at the network once a second, at a part of it each time.
+Peers start in waves, each through a peer that is up already. Each fault happens at its time, in a
+task of its own; the sampler looks at a part of the network once a second.
 """
 
 import math
@@ -30,14 +30,14 @@ from node.task.events import ignore_event
 from p2p.transport import Transport
 from wire.errors import BatonError
 
-# How many peers come in a second, and at once; how long starting may take.
+# How many peers start in a second, and at once; how long starting may take.
 ARRIVALS_PER_S = 25.0
 STARTING_AT_ONCE = 32
-# How long a new network is waited for until its views are complete.
+# How long we wait until the views of a new network are complete.
 SETTLE_S_MAX = 180.0
 CLOSE_S = 30.0
 
-# Of what happened, the latest lines are shown.
+# So many of the latest lines of the log are shown.
 LINES_KEPT = 64
 
 
@@ -54,12 +54,12 @@ class Devnet:
     faults: tuple[Fault, ...] = ()
     # When the load began; None before.
     began_at_s: float | None = None
-    # When many were last struck, or let go, at once; and how long starting took.
+    # When a fault of many peers last began or ended; and how long starting took.
     struck_at_s: float = -math.inf
     start_s: float = 0.0
-    # From the start of a peer that is new, at the end of a run, to the answer to its first task.
+    # At the end of a run: from the start of a new peer to the answer to its first task.
     first_task_s: float | None = None
-    # What happened, in words.
+    # A log of what happened, in words.
     log: deque[str] = field(default_factory=lambda: deque(maxlen=LINES_KEPT))
 
     @property
@@ -69,12 +69,12 @@ class Devnet:
 
     @property
     def around(self) -> SharedEnvironment:
-        """What all peers share: the wire, the clock's start, the accounts."""
+        """What all peers share: the links, the clock's start, the accounting."""
         return self.population.around
 
     @property
     def peers(self) -> list[DevPeer]:
-        """All peers that ever were, by number."""
+        """All peers that were ever started, by number."""
         return self.population.peers
 
     def living(self) -> list[DevPeer]:
@@ -84,7 +84,7 @@ class Devnet:
     # Starting
 
     async def start(self) -> None:
-        """All peers of the plan, in waves; then wait until they know of each other."""
+        """Start all peers of the plan in waves; then wait until they know of each other."""
         started_at_s = trio.current_time()
         for one in plan_peers(self.config.peers, self.config.seed):
             key = key_of(self.config.seed, one.number)
@@ -109,7 +109,7 @@ class Devnet:
     # Running
 
     async def run(self) -> None:
-        """The load and the faults, for as long as configured, and until every task has ended."""
+        """Run the load and the faults for as long as configured, and until every task has ended."""
         config = self.config
         self.began_at_s = trio.current_time()
         self.sampler.begin(self.around)
@@ -130,7 +130,7 @@ class Devnet:
         self.first_task_s = await self._first_task()
 
     async def _first_task(self) -> float | None:
-        """How long somebody new waits for a first answer; None where none came."""
+        """How long a new peer waits for its first answer; None if no answer came."""
         started_at_s = trio.current_time()
         newcomer = await self.population.add_like(self.load.askers[0])
         if newcomer.node is None:
@@ -145,7 +145,7 @@ class Devnet:
         return trio.current_time() - started_at_s
 
     async def _converged(self) -> None:
-        """Whoever is left is given two advert periods to know enough of the others."""
+        """Give the living peers two advert periods to know enough of the others."""
         until_at_s = self.struck_at_s + 2 * self.config.period_s
         while self.sampler.is_waiting and trio.current_time() < until_at_s:
             await trio.sleep(1.0)
@@ -159,7 +159,7 @@ class Devnet:
                 nursery.start_soon(self.inject, fault)
 
     async def inject(self, fault: Fault) -> None:
-        """Have one fault happen, and end after its time. It may be one that nobody planned."""
+        """Start one fault, and end it after its time. The plan need not have this fault."""
         if fault.scope is FaultScope.EVENT:
             self._struck()
         whom = (
@@ -179,7 +179,7 @@ class Devnet:
         self.sampler.struck(self.struck_at_s)
 
     def note(self, line: str) -> None:
-        """Keep a line of what happened, the latest few."""
+        """Add a line to the log, which keeps the latest few."""
         self.log.append(f"{self.passed_s:6.1f} s  {line}")
 
     async def _sample_forever(self) -> None:
@@ -189,7 +189,7 @@ class Devnet:
             await trio.sleep(1.0)
 
     async def close(self) -> None:
-        """End every peer as if killed, all at once."""
+        """End every peer at once, as if killed."""
         with trio.CancelScope(deadline=trio.current_time() + CLOSE_S, shield=True):
             async with trio.open_nursery() as nursery:
                 for peer in self.peers:
@@ -209,8 +209,8 @@ async def open_devnet(
     """A network whose peers are up and know of each other; nothing of it outlives the block.
 
     Under trio's MockClock with `autojump_threshold=0` it runs in virtual time, unless `config`
-    asks for disks or sockets: their threads take real time. InputError where the machine has not
-    the memory. `watch` is given the network before its peers start.
+    asks for disks or sockets: their threads take real time. InputError where the machine lacks
+    memory. `watch` is called with the network before its peers start.
     """
     check_memory(config.peers, machine)
     machine.seed_library(config.seed)

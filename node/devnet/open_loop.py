@@ -1,8 +1,8 @@
 """Load that does not wait for answers, and latencies counted from when each task was due.
 
-Whoever sends the next task only once the last one was answered measures a network at its ease
-(coordinated omission): when it stalls, so does the measuring. Here tasks are due at moments drawn
-beforehand, and a latency begins at that moment, whenever the task could be handed over.
+A client that sends the next task only after the last answer stops measuring while the network
+stalls (coordinated omission). Here the times at which tasks are due are drawn beforehand, and a
+latency begins at that time, even if the task is sent later.
 """
 
 import bisect
@@ -21,7 +21,7 @@ _PER_S = {None: 1.0, "s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "m": 60.0
 
 
 def rate_of(text: str) -> float:
-    """`10/s`, `90/min` or `10` as tasks a second; InputError for anything else, and for none."""
+    """`10/s`, `90/min` or `10` as tasks a second; InputError for anything else, and for zero."""
     match = _RATE.fullmatch(text.strip())
     if match is None:
         raise InputError(f"{text[:40]!r} is not a rate", todo="for example 10/s or 90/min")
@@ -46,7 +46,7 @@ def moments(rate: float, seconds: float, random: Random) -> Iterator[float]:
 
 @dataclass(slots=True)
 class Latencies:
-    """Every latency that was noted, in seconds, kept in order."""
+    """Every latency that was noted, in seconds, sorted."""
 
     _sorted_s: list[float] = field(default_factory=list)
 
@@ -58,7 +58,7 @@ class Latencies:
         return len(self._sorted_s)
 
     def percentile_s(self, percent: float) -> float | None:
-        """The smallest latency that `percent` of all do not exceed; None while there is none."""
+        """The smallest latency that `percent` of all do not exceed; None if none was noted."""
         if not self._sorted_s:
             return None
         place = math.ceil(percent / 100 * len(self._sorted_s)) - 1

@@ -19,13 +19,13 @@ HEADLINES = (
     ("tokens_doubled", "tokens doubled"),
     ("invariants_violated", "invariants violated"),
 )
-# These are good at zero, and red otherwise.
+# These figures should be zero, and are red otherwise.
 GOOD_AT_ZERO = {name for name, _ in HEADLINES} - {"tasks_accepted", "tasks_answered"}
 
 
 @dataclass(frozen=True, slots=True)
 class ChartLine:
-    """One line of a chart; where a value is None it is broken."""
+    """One line of a chart; the line has a gap where a value is None."""
 
     label: str
     values: Sequence[float | None]
@@ -34,7 +34,7 @@ class ChartLine:
 def chart(
     title: str, times_s: Sequence[float], lines: Sequence[ChartLine], marks: Mapping[float, str]
 ) -> str:
-    """Lines over time, with marks at moments that matter."""
+    """A chart of lines over time, with marks at the given times."""
     most_s = max([*times_s, 1.0])
     known = [value for line in lines for value in line.values if value is not None]
     most = _round_up(max([*known, 1e-9]))
@@ -96,7 +96,7 @@ def _round_up(value: float) -> float:
 
 
 def page_of(report: Mapping[str, Any]) -> str:
-    """The whole page."""
+    """The whole page as HTML."""
     series = report["series"]
     times_s = [it["at_s"] for it in series]
     marks: dict[float, str] = {}
@@ -110,7 +110,7 @@ def page_of(report: Mapping[str, Any]) -> str:
         return ChartLine(label, values)
 
     charts = [
-        chart("Peers that others can count on", times_s, [line("peers", "living")], marks),
+        chart("Peers that are up", times_s, [line("peers", "living")], marks),
         chart(
             "Tasks",
             times_s,
@@ -191,7 +191,7 @@ table {{ border-collapse: collapse; width: 100%; }} td {{ border-bottom: 1px sol
 </style></head><body>
 <h1>{peers} peers, seed {seed}</h1>
 <p><code>{replay}</code></p>
-<p>Struck: {faults}. A dashed line is such a moment.</p>
+<p>Faults: {faults}. A dashed line marks each fault.</p>
 <div class="cards">{cards}</div>
 {troubles}
 {charts}

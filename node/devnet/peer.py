@@ -1,6 +1,6 @@
-"""One peer of a made-up network: it is started, struck, and started again.
+"""One peer of a devnet: it is started, struck by faults, and started again.
 
-What a restart keeps, a key and a store, lives here; the running peer itself is a `node.peer.Node`
+The key and the store, which outlive a restart, are here; the running peer is a `node.peer.Node`
 like any other.
 """
 
@@ -30,7 +30,7 @@ from wire.message import Goodbye, Hello, Message, Ping, Seek, Swap
 from wire.signing import SigningKey
 
 QUOTA_BYTES = 1 << 30
-# An instant at which every run begins, by the wall clock of its peers.
+# The time at which every run begins, by the wall clock of its peers.
 WALL_S = 1_800_000_000.0
 LEAVE_S = 5.0
 _MANIFESTS = manifests()
@@ -44,9 +44,9 @@ class _Running:
     node: Node
     engine: DevnetEngine
     nursery: trio.Nursery
-    # Stopped or cut off: nobody can count on it.
+    # The peer is frozen or cut off: others cannot reach it.
     struck: bool = False
-    # How it stops misbehaving.
+    # Calling this ends the misbehaviour.
     undo: Callable[[], None] | None = None
     flooding: trio.CancelScope | None = None
 
@@ -61,16 +61,16 @@ class SharedEnvironment:
     seed: int
     folder: Path
     on_disk: bool = False
-    # For sockets instead of memory.
+    # Set if peers use sockets instead of memory.
     tcp: Transport | None = None
     started_at_s: float = field(default_factory=trio.current_time)
-    # What became of a peer that ended by itself: its number and why.
+    # Called with the number of a peer that ended by itself, and why.
     ended: Callable[[int, str], None] = lambda _number, _why: None
 
 
 @dataclass(slots=True, eq=False)
 class DevPeer:
-    """One peer, over all its starts."""
+    """One peer, through all its starts."""
 
     plan: PeerPlan
     key: SigningKey
@@ -79,7 +79,7 @@ class DevPeer:
     skew_s: float = 0.0
     natures: set[str] = field(default_factory=set)
     starts: int = 0
-    # None while it is down.
+    # None while the peer is down.
     _running: _Running | None = None
     _store: Store | None = None
     _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -96,12 +96,12 @@ class DevPeer:
 
     @property
     def node(self) -> Node | None:
-        """None while it is down."""
+        """The running peer; None while the peer is down."""
         return None if self._running is None else self._running.node
 
     @property
     def is_up(self) -> bool:
-        """Whether others can count on it."""
+        """Whether the peer runs and others can reach it."""
         return self._running is not None and not self._running.struck
 
     def environment(self) -> Environment:
@@ -120,7 +120,7 @@ class DevPeer:
         bootstraps: tuple[str, ...],
         task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Start, and run until killed or told to leave; BatonError where it could not start."""
+        """Start, and run until `kill` or `leave` is called; BatonError if it could not start."""
         self._scope, self._leave, self._ended = trio.CancelScope(), trio.Event(), trio.Event()
         self.starts += 1
         up = False
@@ -188,27 +188,27 @@ class DevPeer:
     # Being struck
 
     async def kill(self) -> None:
-        """As SIGKILL: no good-bye, nothing finished; its connections are closed for it."""
+        """End like SIGKILL: no good-bye, nothing finished; the kernel closes the connections."""
         self._scope.cancel()
         await self._ended.wait()
 
     async def vanish(self) -> None:
-        """As a plug that is pulled."""
+        """End like a power cut: connections stay half open."""
         self.around.network.vanish(self.host)
         await self.kill()
 
     async def leave(self) -> None:
-        """Have the peer leave as at a signal, and wait until it is gone."""
+        """Have the peer leave as it does at a signal, and wait until it is gone."""
         self._leave.set()
         await self._ended.wait()
 
     def inject(self, *, struck: bool) -> None:
-        """Others cannot count on it, or can again."""
+        """Mark the peer as not reachable for others, or as reachable again."""
         if self._running is not None:
             self._running.struck = struck
 
     def take_on(self, adversary: str) -> None:
-        """Behave like this from now on, also after a restart."""
+        """Misbehave as `adversary` says from now on, also after a restart."""
         self.natures.add(adversary)
         if self._running is not None:
             self._take_on(self._running, adversary)
@@ -227,7 +227,7 @@ class DevPeer:
             running.undo = misbehave(running.node, adversary, random)
 
     def put_off(self, adversary: str) -> None:
-        """Behave again."""
+        """Stop this misbehaviour."""
         self.natures.discard(adversary)
         running = self._running
         if running is None:

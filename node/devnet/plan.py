@@ -1,7 +1,7 @@
-"""Who is in a made-up network: keys, roles, models and speeds, all drawn from the seed.
+"""The peers of a devnet: keys, roles, models and speeds, all drawn from the seed.
 
 Pure. The mixture is a guess at a real network: few peers bring in data, most run models, the rest
-only check. Models are of different rarity; where there are enough peers each has ten that run it.
+only check. Some models are rare; where there are enough peers, at least ten run each model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,28 +15,28 @@ from wire.signing import SigningKey
 
 PEERS_MIN = 8
 DIMENSIONS = 32
-# How likely it is that a peer runs a model, and how many do at least where there are so many.
+# How likely a peer runs each model; how many peers run each at least, if there are so many.
 RARITY: Mapping[str, float] = {"common": 0.7, "uncommon": 0.3, "rare": 0.02}
 RUNNERS_MIN = 10
-# A text or a token takes an ordinary peer so long.
+# How long an ordinary peer takes for a text or a token.
 UNIT_S_MIN, UNIT_S_MAX = 0.02, 0.05
 ASKERS_MAX = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerPlan:
-    """One peer as it is meant to be."""
+    """The plan for one peer."""
 
     number: int
     roles: frozenset[Role]
     models: tuple[str, ...]
     unit_s: float
-    # Whether tasks are asked of it; it then does nothing for others but keep content.
+    # Whether this peer submits tasks; it then does nothing for others but keep content.
     asks: bool
 
 
 def manifests() -> dict[str, Manifest]:
-    """The models of a made-up network, by name."""
+    """The models of a devnet, by name."""
     return {name: hash_manifest(f"hash-{name}", DIMENSIONS) for name in RARITY}
 
 
@@ -84,7 +84,7 @@ def _models(random: Random, running: Sequence[int]) -> dict[int, tuple[str, ...]
     for numbers in runners.values():
         lacking = max(0, min(RUNNERS_MIN, len(running)) - len(numbers))
         numbers.update(random.sample(sorted(set(running) - numbers), lacking))
-    # Whoever runs models runs one at least.
+    # A peer that runs models runs at least one.
     idle = set(running) - set().union(*runners.values())
     runners["common"] |= idle
     return {number: tuple(name for name in RARITY if number in runners[name]) for number in running}

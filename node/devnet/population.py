@@ -1,6 +1,6 @@
-"""The peers of a network in one process: who there is, who is up, and how another one starts.
+"""The peers of a network in one process: all peers, those that are up, and how one starts.
 
-Faults and samples see a population, and nothing of the run around it.
+Faults and samples see only the population, not the run around it.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ START_TRIES = 5
 
 @dataclass(slots=True)
 class Population:
-    """`peers` are all that ever were, by number; they run in `nursery`."""
+    """`peers` are all that were ever started, by number; they run in `nursery`."""
 
     seed: int
     around: SharedEnvironment
@@ -34,7 +34,7 @@ class Population:
         return [it for it in self.peers if it.is_up]
 
     async def start_one(self, peer: DevPeer) -> None:
-        """Start a peer through one that is there; another one each time that fails."""
+        """Start a peer through one that is up; after a failure, through another one."""
         for left in range(START_TRIES - 1, -1, -1):
             others = [it for it in self.living() if it is not peer]
             bootstraps: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class Population:
         await peer.live(bootstraps, task_status)
 
     async def add_like(self, peer: DevPeer) -> DevPeer:
-        """A new peer with another's roles, under a key of its own."""
+        """Start a new peer with another peer's roles and a key of its own."""
         number = len(self.peers)
         plan = type(peer.plan)(
             number=number,

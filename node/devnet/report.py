@@ -1,4 +1,4 @@
-"""What a run came to: the figures by name, whether it passed, and the same in words."""
+"""The result of a run: the figures by name, whether the run passed, and the same in words."""
 
 import math
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from node.devnet.peer import DevPeer
 from node.devnet.tasks import ASKED_FOR
 from wire.kinds import Role
 
-# How unlikely the number of wrong answers may be before it is too many.
+# The number of wrong answers is too high if chance gives more of them less often than this.
 CHANCE = 0.001
-# In the text; `--json` has all of them, peer by peer.
+# The text shows so many; `--json` has all of them, peer by peer.
 FAULTS_SHOWN = 10
-# There must be none of these, whatever happened.
+# These figures must be zero in every run.
 _NONE_OF = ("tasks_lost", "tasks_late", "tokens_lost", "tokens_doubled", "invariants_violated")
 
 
 @dataclass(frozen=True, slots=True)
 class DevnetReport:
-    """A run's figures, by the names that stay; `document` is what --json prints."""
+    """A run's figures, by stable names; `document` is what --json prints."""
 
     document: dict[str, Any]
 
@@ -30,17 +30,17 @@ class DevnetReport:
 
     @property
     def missed(self) -> list[str]:
-        """The figures that say that the network did not hold, in words."""
+        """The figures that make the run a failure, in words."""
         found = self.document
         most = found["wrong_answers_expected_max"]
         missed = [f"{name} is {found[name]}, not 0" for name in _NONE_OF if found[name]]
         if found["wrong_answers_accepted"] > most:
             wrong = found["wrong_answers_accepted"]
-            missed.append(f"wrong_answers_accepted is {wrong}, more than the {most} of chance")
+            missed.append(f"wrong_answers_accepted is {wrong}, chance explains at most {most}")
         return missed
 
     def closed(self, net: Devnet) -> "DevnetReport":
-        """The report with what was found since: whether anything outlived the network."""
+        """The report once the network is closed: it adds whether anything outlived the network."""
         found = {
             "invariants_violated": net.violations.count,
             "violations": [str(it) for it in net.violations.found],
@@ -57,7 +57,7 @@ class DevnetReport:
         ]
         shown += [f"fault: {_told(it)}" for it in found["faults"][:FAULTS_SHOWN]]
         more = len(found["faults"]) - FAULTS_SHOWN
-        shown += [f"fault: and {more} more, which --json names"] * (more > 0)
+        shown += [f"fault: and {more} more, see --json"] * (more > 0)
         shown += [f"violated: {it}" for it in found["violations"][:10]]
         shown += [f"not answered: {it}" for it in found["failures"][:10]]
         return shown
@@ -70,7 +70,7 @@ def _shown(value: object) -> str:
 
 
 def _told(fault: dict[str, Any]) -> str:
-    """Who was struck by what, and when."""
+    """One fault in words: which peers, what, and when."""
     lasting = "" if fault["for_s"] is None else f" for {fault['for_s']:g} s"
     peers = fault["peers"]
     named = ", ".join(map(str, peers[:8])) + (", ..." if len(peers) > 8 else "")
@@ -146,11 +146,11 @@ def report_of(net: Devnet) -> DevnetReport:
 
 
 def wrong_chance(net: Devnet) -> float:
-    """How likely it is that a wrong answer to one task is accepted, by the level's arithmetic.
+    """How likely it is that a wrong answer to one task is accepted, computed for its check level.
 
-    The one who answers lies, and of three verifiers drawn two agree: liars, who lie alike, or lazy
-    ones, who look at nothing. Of the peers that there were and those that are left, whichever is
-    worse. That liars are banned once they are found is left out, so it is an upper bound.
+    This happens if the peer that answers lies, and two of the three verifiers agree: liars, which
+    lie alike, or lazy verifiers, which look at nothing. It is computed for all peers that ever
+    started and for those that are up; the worse counts. Bans are ignored: it is an upper bound.
     """
     return max(_wrong_chance(net, net.peers), _wrong_chance(net, net.living()))
 
@@ -175,7 +175,7 @@ def _wrong_chance(net: Devnet, peers: Sequence[DevPeer]) -> float:
 
 
 def most_by_chance(tasks: int, chance: float) -> int:
-    """So many successes in `tasks` tries are exceeded less often than once in a thousand times."""
+    """The number of successes in `tasks` tries that fewer than one run in a thousand exceeds."""
     if chance <= 0.0:
         return 0
     mean = tasks * chance

@@ -1,8 +1,8 @@
 """Looking at a running network once a second: its views, its figures over time, its invariants.
 
-A view is complete where, for every role and model, it knows eight living peers that play it, or all
-there are if those are fewer. Each second a part of the peers is looked at; all of them at the end,
-and to be sure once a part was found complete.
+A view is complete if, for every role and model, it knows eight living peers that play it, or all of
+them if there are fewer. Each second a part of the peers is looked at. All are looked at in the end,
+and whenever a part was found complete.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ from wire.signed import Signed
 
 CANDIDATES_WANTED = 8
 LOOKED_AT = 48
-# Whose views are watched for sequence numbers: always the same, so that going back is seen.
+# These peers' views are watched for sequence numbers that go back; they are always the same peers.
 WATCHED = 8
 WINDOW_S = 10.0
 
@@ -44,7 +44,7 @@ class Sample:
     accepted: int
     answered: int
     retries: int
-    # Of the answers of the last ten seconds.
+    # Latencies of the answers of the last ten seconds.
     p50_s: float | None
     p99_s: float | None
     views_complete_ratio: float
@@ -61,7 +61,7 @@ class Sampler:
     seed: int
     violations: Violations
     samples: list[Sample] = field(default_factory=list)
-    # Seconds from a mass fault, or its end, until every view was complete: the most there were.
+    # The longest time from a fault of many peers, or its end, until every view was complete.
     complete_s: float | None = None
     peer_seconds: float = 0.0
     carried_before: int = 0
@@ -79,13 +79,13 @@ class Sampler:
         self._bounds = BoundsHold(self.violations)
 
     def struck(self, now_at_s: float) -> None:
-        """Views must become complete again, from now on."""
+        """A fault struck: measure from now on until views are complete again."""
         if self._struck_at_s is None:
             self._struck_at_s = now_at_s
 
     @property
     def is_waiting(self) -> bool:
-        """Whether there are views that are not complete again yet."""
+        """Whether some views are not complete again yet."""
         return self._struck_at_s is not None
 
     # Samples
@@ -134,7 +134,7 @@ class Sampler:
         self._gossip_bytes = gossip_bytes
 
     def begin(self, around: SharedEnvironment) -> None:
-        """What comes from here on counts as gossip of the run; starting was before."""
+        """Count gossip from now on: the gossip of starting does not belong to the run."""
         accounting, carried = around.accounting, around.network.carried_bytes
         self.gossip_cpu_before_s = accounting.gossip_cpu_s(carried)
         self._gossip_bytes = self.carried_before = accounting.gossip_bytes(carried)
@@ -149,7 +149,7 @@ class Sampler:
     # Views
 
     def is_complete(self, living: Sequence[DevPeer]) -> bool:
-        """Whether every view is; seldom more than a part of them must be looked at."""
+        """Whether every view is complete; looking at a part of them is usually enough."""
         drawn = self._drawn(living)
         return all(self.complete_ratio(it, living) == 1.0 for it in (drawn, living))
 

@@ -1,7 +1,7 @@
-"""What is asked of a made-up network, and what the right answer is.
+"""The tasks of a devnet, and the right answer to each.
 
-Hash models are computable by anybody, so every answer is compared, and every streamed token by its
-place. Texts differ from task to task: nothing is answered from what was kept.
+The output of hash models is easy to compute, so every answer is compared, and every streamed token
+at its place. Texts differ from task to task, so no answer comes from an earlier one.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ from wire.payload import Texts, Vectors
 from wire.task import Stage
 
 SCHEME = "dev"
-# Of a hundred tasks so many are of each kind.
+# How many of a hundred tasks are of each kind.
 MIXTURE = {EMBED: 50, COMPLETE: 30, FETCH: 20}
-# How often each model is asked for.
+# How often each model is used.
 ASKED_FOR = {"common": 60, "uncommon": 30, "rare": 10}
 TOKENS_MIN, TOKENS_MAX = 16, 64
 TEXTS_MAX = 8
@@ -58,12 +58,12 @@ class DevnetQuestion:
     model: str
     request: TaskRequest
     answer: bytes
-    # Where the answer comes token by token.
+    # Set if the answer is streamed token by token.
     tokens: tuple[bytes, ...] = ()
 
 
 class MadeUpSource:
-    """A source of as many texts as anybody asks for, each made from its name."""
+    """A source with any number of texts, each made from its name."""
 
     def names(self) -> tuple[str, ...]:
         return tuple(f"{SCHEME}:{number}" for number in range(8))
@@ -76,7 +76,7 @@ class MadeUpSource:
 
 
 def text_of(name: str) -> str:
-    """Two or three passages' worth of words."""
+    """A text of two or three passages."""
     random = Random(f"text:{name}")
     paragraphs = (" ".join(random.choices(WORDS, k=90)) for _ in range(3))
     return "\n\n".join(paragraphs)
@@ -120,7 +120,7 @@ def draw_question(number: int, random: Random, deadline_s: int) -> DevnetQuestio
 
 
 def first_request(deadline_s: int) -> TaskRequest:
-    """What somebody new asks first: one text, of the common model."""
+    """The first task of a new peer: one text for the common model."""
     stage = _infer(EMBED, manifests()["common"].id, {})
     data = Texts(texts=("hello",)).to_bytes()
     return TaskRequest(stages=(stage,), input=data, deadline_s=deadline_s)
@@ -137,7 +137,7 @@ def _vectors(model: ContentId, texts: Sequence[str]) -> bytes:
 
 @dataclass(slots=True)
 class Stream:
-    """What an asker saw of an answer that came token by token."""
+    """What an asker saw of an answer that was streamed token by token."""
 
     expected: tuple[bytes, ...]
     doubled: int = 0
@@ -146,7 +146,7 @@ class Stream:
 
     def see(self, event: Event) -> None:
         if isinstance(event, Restarted):
-            # What came from there on was taken back, aloud.
+            # The event takes back all tokens from this position on.
             del self._right[event.position :]
         elif isinstance(event, Streamed):
             self._take(event)
@@ -161,10 +161,10 @@ class Stream:
         self._right[event.position :] = [right] * event.units
 
     def again(self) -> None:
-        """The asker's own peer has started again: whoever watches it sees it all anew."""
+        """The asker's own peer was started again: the stream is shown again from its beginning."""
         self._right.clear()
 
     @property
     def lost(self) -> int:
-        """Tokens that were not seen, or not right, now that the answer is there."""
+        """How many tokens were missing or wrong; valid once the answer is there."""
         return len(self.expected) - sum(self._right[: len(self.expected)])

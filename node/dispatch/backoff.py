@@ -1,7 +1,7 @@
-"""Patience with peers that say they are busy: their advice counts, within our own bounds.
+"""When to ask a busy peer again: by its own advice, within our bounds.
 
-A pure core. Whoever refuses again and again is asked ever more rarely, and after those who were not
-asked yet: "retry at once" said for ever would cost the asker its whole deadline.
+A pure core. A peer that refuses repeatedly is asked more and more rarely, and after those who were
+not asked yet: a peer that always says "retry at once" would cost the asker its whole deadline.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ PAUSE_S_MAX = 30.0
 
 @dataclass(slots=True)
 class Backoff:
-    """Who refused how often for one task, and when each may be asked again."""
+    """How often each peer refused one task, and when it may be asked again."""
 
     _refusals: dict[PeerId, int] = field(default_factory=dict)
     _until_at_s: dict[PeerId, float] = field(default_factory=dict)
@@ -27,11 +27,11 @@ class Backoff:
         self._until_at_s[peer] = now_at_s + min(PAUSE_S_MAX, pause_s)
 
     def ready(self, peers: Sequence[PeerId], now_at_s: float) -> list[PeerId]:
-        """Those who may be asked now: who refused least first, else in the order given."""
+        """The peers that may be asked now; fewest refusals first, else in the given order."""
         waiting = [it for it in peers if self._until_at_s.get(it, 0.0) <= now_at_s]
         return sorted(waiting, key=lambda peer: self._refusals.get(peer, 0))
 
     def best(self, peers: Sequence[PeerId], now_at_s: float) -> list[PeerId]:
-        """Of those who may be asked now, the ones who refused least."""
+        """Of the peers that may be asked now, those that refused least."""
         ready = self.ready(peers, now_at_s)
         return [it for it in ready if self._refusals.get(it) == self._refusals.get(ready[0])]

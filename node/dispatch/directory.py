@@ -1,4 +1,4 @@
-"""Who could do a leg, and what this peer knows of them from working with them."""
+"""The peers that could do a leg, and what this peer learned about them by working with them."""
 
 from dataclasses import dataclass, field
 
@@ -22,7 +22,7 @@ DELIVERED_KEPT = 1000
 
 @dataclass(slots=True)
 class PeerDirectory:
-    """The peers that legs may go to, and what is under way with whom."""
+    """The peers that legs may go to, and the legs that each is doing for us."""
 
     peers: Peers
     under_way: dict[PeerId, int] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class PeerDirectory:
     delivered_before: Latest[PeerId, None] = field(default_factory=lambda: Latest(DELIVERED_KEPT))
     # Legs that one peer did not finish and that went to another.
     failed_over: int = 0
-    # Legs that a second peer was given besides, since the first took long.
+    # Legs that were also given to a second peer, since the first took long.
     hedged: int = 0
     measured: Measured = field(default_factory=Measured)
     hedging: Hedging = field(default_factory=Hedging)
@@ -43,13 +43,13 @@ class PeerDirectory:
         return ranked(adverts, Leg(stage.model), loads, self.peers.environment.random)
 
     def anybody(self, stage: Stage) -> bool:
-        """Whether `able` finds somebody, for less than it costs to put them in order."""
+        """Whether `able` would find a peer; cheaper, since nothing is sorted."""
         return any(
             self.peers.standing(it.signer) is not Standing.BANNED for it in self._playing(stage)
         )
 
     def candidates(self, stage: Stage, units: int, avoid: frozenset[PeerId]) -> list[Candidate]:
-        """As `able`, in no order, with what each would take."""
+        """As `able`, in no order, with the time that each would take."""
         adverts, loads = self._known(stage, avoid)
         return candidates(adverts, Leg(stage.model, units), loads)
 
@@ -64,7 +64,7 @@ class PeerDirectory:
                 self.under_way.get(it.signer, 0),
                 self.measured.round_trip_s(it.signer),
                 self.measured.observed(it.signer, stage.model, now_at_s),
-                # Nobody has to prove anything to itself.
+                # This peer trusts itself without a delivered leg.
                 it.signer == self.peers.me or self.measured.has_delivered(it.signer, stage.model),
                 self.sitting.is_benched(it.signer, now_at_s),
             )
@@ -73,7 +73,7 @@ class PeerDirectory:
         return adverts, loads
 
     def _playing(self, stage: Stage) -> list[Signed[Advert]]:
-        """Who does such legs, as far as is known here; this peer too if it does."""
+        """The peers known to do such legs; this peer too if it does them."""
         found = self.peers.view.candidates(stage.role, stage.model, self.peers.environment.wall_s())
         mine = self.peers.mine()
         offer = mine.record
@@ -82,5 +82,5 @@ class PeerDirectory:
         return found
 
     def note_delivered(self, peer: PeerId) -> None:
-        """`peer` did a leg for us: it is among the latest who did."""
+        """Note that `peer` did a leg for us."""
         self.delivered_before[peer] = None

@@ -1,7 +1,7 @@
-"""Handing the baton on: to the best peer, to the next best if that fails, within a deadline.
+"""Handing a task on: to the best peer, to the next best if that fails, within a deadline.
 
-Whoever holds a task hands it on like this, the asker's own peer and every peer in between. The
-holder lets go only when the next leg's receipts are in its hands and fit the task.
+Every holder hands a task on like this: the asker's own peer and every peer in between. The holder
+remains responsible until it has the next legs' receipts and they fit the task.
 """
 
 import math
@@ -35,8 +35,8 @@ class Dispatcher:
         """Have the rest of the legs done. TaskFailed once the deadline leaves nobody to ask.
 
         A peer that failed is not asked again; one that was only busy may be. Refused, to be tried
-        again, when there was nobody to ask for `patience_s`. `shown` is how far the last leg was
-        streamed already, `failed` are peers that failed in an earlier attempt; both are kept up.
+        again, if there was no peer to ask for `patience_s`. `shown` is how far the last leg was
+        streamed already, `failed` are peers that failed in an earlier attempt; both are updated.
         """
         failover = Failover(
             self.directory,

@@ -1,6 +1,7 @@
-"""The course of one baton: who is offered it next, and what became of those who were.
+"""One handoff on its way: which peer is offered it next, and what came of earlier offers.
 
-Two are asked, the better gets it. Whoever fails is not asked again for the same task.
+Two peers are asked for a quote, and the better one gets the leg. A peer that fails is not asked
+again for the same task.
 """
 
 import math
@@ -40,24 +41,24 @@ from wire.errors import (
 from wire.kinds import RefusalCode, Role
 from wire.task import Stage
 
-# How often to look again when nobody can take the leg now.
+# Pause before the next try when no peer can take the leg now.
 PAUSE_S = 0.25
 REASONS_KEPT = 4
-# A search goes from neighbour to neighbour, a round trip each.
+# Time for a search: it goes from neighbour to neighbour, with a round trip for each.
 SEEK_S = 3.0
-# When everybody has refused for good, another peer may still come; for so long it is waited for.
+# How long to wait for a new peer when all known peers have refused for good.
 NEWCOMER_S = 10.0
-# Who took a leg and lets so much more time pass than it is likely to need is passed over, while
-# there is another: it may have taken it to sit on it.
+# A peer that took a leg and needs so much longer than expected is given up while there is another
+# peer: it may have taken the leg without meaning to do it.
 OVERDUE_S = 10.0
 OVERDUE_TIMES = 5.0
-# Asking costs a round trip to two peers; a leg that takes less is offered to the likelier at once.
+# Quotes cost a round trip to two peers; a shorter leg is offered at once to the better candidate.
 WORTH_ASKING_S = 0.05
 
 
 @dataclass(slots=True)
 class Failover:
-    """One baton on its way. `shown` and `failed` are those of its task."""
+    """One handoff on its way. `shown` and `failed` are those of its task."""
 
     directory: PeerDirectory
     handoff: Handoff
@@ -68,10 +69,10 @@ class Failover:
     failed: set[PeerId]
     _patience: Backoff = field(default_factory=Backoff)
     _reasons: deque[str] = field(default_factory=lambda: deque(maxlen=REASONS_KEPT))
-    # Nobody died or fell silent: all that failed so far was refused for good; and why.
+    # Whether all failures so far were refusals for good, and their codes.
     _declined: bool = True
     _codes: set[RefusalCode] = field(default_factory=set)
-    # Who has the baton now: one, or two where the first took long.
+    # The peers that have the handoff now: one, or more if the first took long.
     _running: dict[PeerId, trio.CancelScope] = field(default_factory=dict)
 
     async def run(self, patience_s: float) -> LegResult:
@@ -84,11 +85,11 @@ class Failover:
             if not choices:
                 waited_s = now_at_s - nobody_since_at_s
                 if self.failed and self._declined and not able and waited_s > NEWCOMER_S:
-                    # Everybody said no, for good: more time changes nothing.
+                    # All peers refused for good: more time changes nothing.
                     raise TaskFailed(
                         self._nobody(),
                         todo="change what is asked for, or see who is there: python -m node peers",
-                        # Where all say the same of the request, it is the request.
+                        # If all give the same code, the request itself is the cause.
                         code=next(iter(self._codes)) if len(self._codes) == 1 else None,
                     )
                 if waited_s > patience_s:
@@ -112,7 +113,7 @@ class Failover:
     # Choosing
 
     async def _look_further(self) -> None:
-        """Beyond the view, for as long as the deadline allows."""
+        """Search for peers beyond the view, for as long as the deadline allows."""
         left_s = self.deadline_at_s - trio.current_time()
         leg = self.handoff.leg
         await self.directory.peers.seek(
@@ -122,23 +123,23 @@ class Failover:
     def _able(self) -> list[Candidate]:
         avoid = self.handoff.avoid | self.failed | self._running.keys()
         if not self.handoff.is_own:
-            # A stranger's leg that we would not take from it must not come in our own name.
+            # A stranger's leg that we would refuse must not come to us in our own name.
             avoid |= {self.directory.peers.me}
         return self.directory.candidates(self.handoff.leg, self._units(), avoid)
 
     def _ready(self, able: Sequence[Candidate]) -> list[Candidate]:
-        """Of those able, the ones to choose from now."""
+        """Of the able peers, those to choose from now."""
         of = {it.peer: it for it in able}
         choices = [of[it] for it in self._patience.best(list(of), trio.current_time())]
         if self.failed:
-            # Claims cost nothing. Once bitten, those who have delivered before come first.
+            # Claims cost nothing: after a failure, peers that delivered before come first.
             before = self.directory.delivered_before
             choices = [it for it in choices if it.peer in before] or choices
         return choices
 
     async def _better(self, two: Sequence[Candidate]) -> Candidate | None:
-        """The one of them that says it will be done first; None if all of them say no."""
-        # Bringing a text in takes no time to speak of, and nobody says how long.
+        """The candidate that says it will be done first; None if all refuse."""
+        # Fetching a text takes hardly any time, and data peers do not say how long.
         slight = self.handoff.leg.role is not Role.INFER
         if slight or len(two) < 2 or min(it.work_s for it in two) < WORTH_ASKING_S:
             return two[0]
@@ -159,23 +160,23 @@ class Failover:
         rated = []
         for one in two:
             if one.peer in said:
-                # Where we saw it take longer than it says, that counts; and so does what we gave
-                # it while it answered.
+                # The time that we measured counts if it is longer than the quote. So does the work
+                # that we gave the peer while it answered.
                 since = given.get(one.peer, 0) - before[one.peer]
                 expected_s = max(said[one.peer], one.expected_s if one.observed else 0.0)
                 rated.append(replace(one, expected_s=expected_s + since * one.work_s))
-        # Nobody said a word: they may be busy, and one of them is tried.
+        # A peer that did not answer may only be busy: one of these is tried.
         rated = rated or [it for it in two if it.peer not in heard]
         return best(rated)
 
     def _units(self) -> int:
-        """All of the work: what was shown of it is only said to be done."""
+        """All of the work, including what was shown: nobody has checked that yet."""
         return max(1, self.handoff.units)
 
     # Handing on
 
     async def _have_done(self, first: Candidate, others: bool) -> LegResult | None:
-        """What the first delivered, or one that was given the leg besides; None if all failed."""
+        """The result of the first peer, or of one hedged with; None if all failed."""
         if not others or not self._may_hedge():
             return await self._hand_to(first, others)
         trials, won = self.directory.trials, list[LegResult]()
@@ -201,22 +202,22 @@ class Failover:
         return won[0] if won else None
 
     async def _hedge(self, first: Candidate, give: Callable[[Candidate], None]) -> None:
-        """Give the leg to one more besides, when it takes too long: one of a hundred legs.
+        """Give the leg to one more peer when it takes longer than 99 % of legs do.
 
-        A stranger's leg as soon as it is overdue, and to another again while none has delivered.
+        A stranger's leg is hedged as soon as it is overdue, and again while no peer delivers.
         """
         directory, random = self.directory, self.directory.peers.environment.random
-        # Who says that it takes long must not have the others wait for it.
+        # A peer that claims to need long must not delay the hedge.
         usual_s = median_high([first.expected_s, *[it.expected_s for it in self._able()]])
         expected_s, hedged = min(first.expected_s, usual_s), 0
         while (after_s := self._hedge_after_s(first, expected_s, hedged)) is not None:
             await trio.sleep(after_s)
-            # Once a part was shown there is one stream, and nobody else's is of use.
+            # Once a part was shown, only that stream is used.
             if self.shown.units or not self._running:
                 return
             ready = self._ready(self._able())
             known = [it for it in ready if it.delivered and not it.unwelcome]
-            # If it was a claim that misled us, the next claims are not to.
+            # The first peer's claim may have been false, so claims do not decide the next choice.
             spare = drawn(known or ready, random, 1, eagerness=EAGERNESS if known else 0.0)
             budget = directory.hedging if first.delivered else directory.trials
             if not spare or not budget.spend():
@@ -234,12 +235,12 @@ class Failover:
         return None if hedged else self.directory.hedging.after_s(first.expected_s)
 
     async def _hand_to(self, one: Candidate, others: bool) -> LegResult | None:
-        """Offer the baton to one peer; None if it did not deliver, which is then noted."""
+        """Offer the handoff to one peer; None if it did not deliver, which is then noted."""
         began_at_s = trio.current_time()
         until_at_s = began_at_s + _share(self.handoff, others) * (self.deadline_at_s - began_at_s)
         overdue_s = self._overdue_s(one) if others else math.inf
         resume = self.shown.begin()
-        # A piece now and then buys no time: there is one bound for all of the leg.
+        # Pieces do not extend the time: one deadline holds for the whole leg.
         scope = self._running[one.peer] = trio.CancelScope(
             deadline=min(until_at_s, began_at_s + overdue_s)
         )
@@ -249,7 +250,7 @@ class Failover:
             if part.position + part.units > units_max:
                 raise RemoteProtocolError(f"a piece beyond the {units_max} units of the leg")
             for peer in self._running.keys() - {one.peer}:
-                # It was faster to begin with: there is one stream, and this is it.
+                # The first peer that streams wins: the others are cancelled.
                 self.failed.add(peer)
                 self._running[peer].cancel()
             for event in self.shown.apply(part):
@@ -274,11 +275,11 @@ class Failover:
                 return delivered
             took_s = trio.current_time() - began_at_s
             if trio.current_time() < scope.deadline:
-                # Another was faster, which is no fault of this one; but it is not tried again soon.
+                # Another peer was faster. That is no fault, but this one is not tried again soon.
                 self._outrun(one, took_s)
                 return None
-            # Not where a client left it no time, nor by a holder in the middle, which knows only
-            # what was said to it: that is no fault of the peer's.
+            # The peer is not blamed if the client left it too little time, nor by a holder in the
+            # middle, which knows only what it was sent.
             if took_s >= stretched(PATIENCE_S) and self.handoff.is_own:
                 offence = Offence.UNANSWERED if took_s >= overdue_s else Offence.SLOW
                 self.directory.peers.offended(one.peer, offence)
@@ -291,9 +292,9 @@ class Failover:
             del self._running[one.peer]
 
     def _outrun(self, one: Candidate, took_s: float) -> None:
-        """It had the leg for so long and showed nothing of it when another was done."""
+        """Note that a peer had shown nothing after `took_s`, when another was done."""
         if took_s < one.expected_s or not self.handoff.is_own:
-            # Of a stranger's leg we know only what was said to us, and that may be to blame.
+            # For a stranger's task we know only what we were sent, and that may be the cause.
             return
         now_at_s, leg = trio.current_time(), self.handoff.leg
         self.directory.measured.outrun(one.peer, leg.model, self._units(), took_s, now_at_s)
@@ -306,7 +307,7 @@ class Failover:
         if self.handoff.leg.role is Role.DATA:
             expected_s += sum(self._usual_s(it) for it in self._later())
         elif not self.handoff.is_last:
-            # It has to hand on itself; nobody says how long that takes.
+            # The peer has to hand on itself, and does not say how long that takes.
             return math.inf
         return stretched(OVERDUE_S + OVERDUE_TIMES * expected_s)
 
@@ -314,13 +315,13 @@ class Failover:
         return self.handoff.task.record.stages[self.handoff.stage + 1 :]
 
     def _usual_s(self, stage: Stage) -> float:
-        """What a leg after this one takes with those that we know of."""
+        """How long a later leg takes with the peers that we know."""
         units = max(self.handoff.units, PASSAGES_PER_LEG)
         able = self.directory.candidates(stage, units, self.handoff.avoid)
         return median_high(max(it.expected_s, it.work_s) for it in able) if able else math.inf
 
     def _blame(self, peer: PeerId, error: BatonError) -> None:
-        """It said no, or failed: whether and when it may be asked again."""
+        """Note that a peer refused or failed, and whether and when it may be asked again."""
         again_s = ask_again_s(error)
         refused = isinstance(error, Refused)
         if again_s is not None:
@@ -341,10 +342,10 @@ class Failover:
 
 
 def _share(handoff: Handoff, others: bool) -> float:
-    """How much of the time that is left one peer may take.
+    """The share of the remaining time that one peer may take.
 
-    Who takes a leg and falls silent leaves time for another, if there is one; the more legs are
-    left, the longer its own failovers may take.
+    A peer that takes a leg and falls silent must leave time for another, if there is one; the more
+    legs are left, the longer its own failovers may take.
     """
     legs = len(handoff.task.record.stages) - handoff.stage
     return legs / (legs + 1) if others else 1.0

@@ -13,7 +13,7 @@ from wire.task import Stage, Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handoff:
-    """What is handed on: the task, what was done so far, the input if small, who not to ask."""
+    """What is handed on: the task, its receipts so far, the input if small, peers not to ask."""
 
     task: Signed[Task]
     receipts: tuple[Signed[Receipt], ...] = ()
@@ -33,7 +33,7 @@ class Handoff:
 
     @property
     def is_own(self) -> bool:
-        """Its asker's own peer hands it on, and no holder in the middle."""
+        """Whether the asker's own peer hands it on, and not a holder in the middle."""
         return not self.receipts
 
     @property

@@ -1,7 +1,7 @@
-"""What peers were seen to take when they worked for us: it counts for more than what they say.
+"""How long peers took when they worked for us: this counts for more than what they say.
 
-A pure core: a little of the latest, for the latest peers, believed less as it grows old. Every leg
-is measured, however short, or who is only asked for short ones could claim any speed for ever.
+A pure core: a moving average for the latest peers, trusted less as it grows old. Every leg is
+measured, however short: else a peer that gets only short ones could claim any speed for ever.
 """
 
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ from wire.content import ContentId, PeerId
 from wire.latest import Latest
 
 KEPT_MAX = 1000
-# A leg that is done sooner tells less: it was on its way for as long.
+# A leg that is done sooner says less about speed: most of its time may be the network's.
 TELLING_S = 0.1
-# No less than this part of what a leg took was work, however long the way is said to be.
+# At least this share of a leg's time counts as work, however long its round trip was.
 WORK_SHARE_MIN = 0.1
-# How much one more leg counts beside those before it, and all of them beside the advert. Guesses.
+# The weight of one more leg against the earlier ones, and of all legs against the advert. Guesses.
 WEIGHT = 0.3
 TRUST_MAX = 0.9
 HALF_LIFE_S = 120.0
@@ -26,13 +26,13 @@ Key = tuple[PeerId, ContentId | None]
 class _Speed:
     unit_s: float
     at_s: float
-    # From 0 to 1: how much the legs so far tell.
+    # From 0 to 1: how far the legs so far are to be trusted.
     telling: float
 
 
 @dataclass(slots=True)
 class Measured:
-    """Seconds for a unit of work and for a word there and back, by peer."""
+    """Seconds for a unit of work and for a round trip, by peer."""
 
     _speeds: Latest[Key, _Speed] = field(default_factory=lambda: Latest(KEPT_MAX))
     _round_trips: Latest[PeerId, float] = field(default_factory=lambda: Latest(KEPT_MAX))
@@ -41,7 +41,7 @@ class Measured:
     def delivered(
         self, peer: PeerId, model: ContentId | None, units: int, took_s: float, now_at_s: float
     ) -> None:
-        """`peer` did so much in so long, as seen from here."""
+        """Note that `peer` did `units` of work in `took_s`, as measured here."""
         telling = min(1.0, took_s / TELLING_S)
         work_s = max(WORK_SHARE_MIN * took_s, took_s - self._round_trips.get(peer, 0.0))
         unit_s = work_s / max(1, units)
@@ -56,24 +56,24 @@ class Measured:
     def outrun(
         self, peer: PeerId, model: ContentId | None, units: int, took_s: float, now_at_s: float
     ) -> None:
-        """`peer` was not done with so much after so long, when another was: it takes longer."""
+        """Note that `peer` was not done after `took_s`, when another was: it takes longer."""
         unit_s, before = took_s / max(1, units), self._speeds.get((peer, model))
         if before is not None:
             unit_s = max(unit_s, before.unit_s)
         self._speeds[peer, model] = _Speed(unit_s, now_at_s, 1.0)
 
     def did(self, peer: PeerId, model: ContentId | None) -> None:
-        """`peer` did a leg for us, of whatever size."""
+        """Note that `peer` did a leg for us, of any size."""
         self._did[peer, model] = None
 
     def has_delivered(self, peer: PeerId, model: ContentId | None) -> bool:
-        """Whether it did such a leg for us, among the latest."""
+        """Whether `peer` is among the latest that did such a leg for us."""
         return (peer, model) in self._did
 
     def observed(
         self, peer: PeerId, model: ContentId | None, now_at_s: float
     ) -> tuple[float, float] | None:
-        """Seconds for a unit, and how far that is to be trusted beside the advert, from 0 to 1."""
+        """Seconds for a unit, and how far to trust that against the advert, from 0 to 1."""
         speed = self._speeds.get((peer, model))
         if speed is None:
             return None
@@ -85,5 +85,5 @@ class Measured:
         self._round_trips[peer] = before + WEIGHT * (round_trip_s - before)
 
     def round_trip_s(self, peer: PeerId) -> float:
-        """0 for a peer that was never asked: it is as good as any until then."""
+        """The round trip; 0 for a peer that was never asked, so that it is not ranked last."""
         return self._round_trips.get(peer, 0.0)

@@ -1,4 +1,4 @@
-"""One offer of a leg to one peer: what it delivers is checked against what was asked of it."""
+"""One offer of a leg to one peer; its result is checked against the task."""
 
 from collections.abc import Awaitable, Callable
 
@@ -33,7 +33,7 @@ async def offer_leg(
     resume: Progress | None,
     deadline_at_s: float,
 ) -> LegResult:
-    """One peer's turn: what it delivered, or the error that says why it did not."""
+    """Offer the leg to one peer; returns its result, or raises the reason why there is none."""
     left_s = deadline_at_s - trio.current_time()
     offer = Offer(
         task=handoff.task.raw,
@@ -76,12 +76,12 @@ async def offer_leg(
     directory.measured.did(peer, handoff.leg.model)
     directory.sitting.delivered(peer)
     directory.trials.delivered()
-    # Whoever floods the view with fresh keys does not push out who works for us.
+    # A flood of new keys in the view must not push out peers that work for us.
     directory.peers.view.keep(peer)
     leg = delivered.receipts[-1].record
     if handoff.is_last and not leg.reused:
         begun = resume.units if resume is not None else 0
-        # What we gave it at once, it had to share its time between.
+        # The peer divided its time among all legs that we gave it at once.
         took_s = (trio.current_time() - began_at_s) / at_once
         units = max(1, leg.units - begun)
         directory.measured.delivered(peer, leg.model, units, took_s, trio.current_time())
@@ -89,7 +89,7 @@ async def offer_leg(
 
 
 def _checked(handoff: Handoff, peer: PeerId, result: Result) -> LegResult:
-    """What came back, as far as it fits what was asked; WireError if it does not."""
+    """The result, checked against the handoff; WireError if it does not fit."""
     receipts = open_receipts(handoff.task, result.receipts)
     if len(receipts) != len(handoff.task.record.stages):
         raise Malformed(f"{len(receipts)} receipts for {len(handoff.task.record.stages)} legs")

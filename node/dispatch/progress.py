@@ -1,9 +1,9 @@
-"""What was shown of a stream so far, whoever streamed it, so that another peer can go on with it.
+"""What was shown of a stream so far, by any peer, so that another peer can continue it.
 
-A pure core. Each unit is shown once: a peer that goes on where the last one broke is believed only
-by its place in the stream. One that begins earlier says that what was shown from there on was
-wrong, and that is told too. Everything is provisional until the receipt, and `rest` is the last
-word: what was shown is then the output, or is said to have been wrong.
+A pure core. Each unit is shown once: of a peer that continues, only the position of its pieces is
+trusted. A piece at an earlier position means that what was shown from there on was wrong, and the
+watchers get a `Restarted`. Everything is provisional until the receipt; then `remainder` makes what
+was shown equal to the output.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ from wire.errors import RemoteProtocolError
 from wire.message import Progress
 
 UNITS_MAX = 2**31
-# Places where a stream can be cut, kept for one that goes back: a guess.
+# Positions kept at which a stream can be cut if a peer goes back. A guess.
 ENDS_MAX = 8192
-# Honest chains go back when a peer within them fails: for each at most once.
+# An honest chain goes back at most once for each peer of it that fails.
 RESTARTS_MAX = 16
 
 
@@ -28,26 +28,26 @@ class StreamProgress:
 
     units: int = 0
     _size: int = 0
-    # None: more than may travel with an offer, so that only the count and the hash are kept.
+    # None if more was shown than an offer may carry: only the count and the hash are kept.
     _data: bytearray | None = field(default_factory=bytearray)
     _ends: dict[int, int] = field(default_factory=lambda: {0: 0})
     _hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
-    # Of the peer that streams now: the position its next piece has, and how often it went back.
+    # For the peer that streams now: the position of its next piece, and how often it went back.
     _next: int = 0
     _restarts: int = 0
-    # It went back to where nothing was cut: nothing is shown until another begins, or the end.
+    # The peer went back to a position without a cut: nothing is shown until another peer streams.
     _muted: bool = False
 
     @classmethod
     def after(cls, progress: Progress | None) -> "StreamProgress":
-        """What somebody else showed, as an offer tells it."""
+        """The progress that an offer brings, of another peer's stream."""
         shown = cls()
         if progress is not None:
             shown._append(Part(0, progress.units, progress.data))
         return shown
 
     def begin(self) -> Progress | None:
-        """Another peer is to stream; what it is told to go on from, if that is small enough."""
+        """Begin another peer's stream; what it continues from, if small enough to send."""
         self._restarts = 0
         self._muted = False
         self._next = 0
@@ -57,9 +57,9 @@ class StreamProgress:
         return Progress(units=self.units, data=bytes(self._data))
 
     def apply(self, part: Part) -> list[Streamed | Restarted]:
-        """What a piece of the peer that streams now changes for who watches.
+        """The events for the watchers that follow from a piece of the peer that streams now.
 
-        RemoteProtocolError for one that leaves something out, or goes back again and again.
+        RemoteProtocolError for a piece that leaves a gap, or if the peer goes back too often.
         """
         if not part.units or not part.data:
             raise RemoteProtocolError("a piece of nothing")
@@ -73,12 +73,12 @@ class StreamProgress:
             raise RemoteProtocolError("a stream that begins again and again")
         self._next = part.position + part.units
         if self._muted or (not back and self._next <= self.units):
-            # The latter was shown already.
+            # This part was shown already.
             return []
         told: list[Streamed | Restarted] = []
         if part.position < self.units:
             if not self._cut(part.position):
-                # Nobody can say where in what was shown this belongs.
+                # No piece ended at this position, so it cannot be found in what was shown.
                 self._cut(0)
                 self._muted = True
                 return [Restarted(0)]
@@ -87,7 +87,7 @@ class StreamProgress:
         return [*told, Streamed(part.position, part.units, part.data)]
 
     def remainder(self, output: bytes, units: int) -> list[Streamed | Restarted]:
-        """What is still to be told, so that what was shown is `output`, of `units`."""
+        """The last events, after which what was shown is `output`, of `units`."""
         told: list[Streamed | Restarted] = []
         right = hashlib.sha256(output[: self._size]).digest() == self._hash.digest()
         ends = (self.units, self._size) == (units, len(output))
@@ -95,7 +95,7 @@ class StreamProgress:
             self._cut(0)
             told.append(Restarted(0))
         left = output[self._size :]
-        # More than that is read from the answer.
+        # A longer remainder is read from the answer.
         if self.units < units and len(left) <= limits.INLINE_BYTES_MAX:
             told.append(Streamed(self.units, units - self.units, left))
         return told

@@ -1,4 +1,4 @@
-"""Asking a few peers at once what a leg would take them. Nobody is bound by an answer."""
+"""Asking a few peers at once how long a leg would take them. An answer binds nobody."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from wire.errors import BatonError, Refused, RemoteProtocolError, TooSlow, Trans
 from wire.message import Quote, Quoted
 
 QUOTE_DEADLINE_S = 1.0
-# Who has one answer does not wait much longer for the other than for the first.
+# The wait for further answers, as a multiple of the time that the first one took.
 PATIENCE_SHARE = 4.0
 PATIENCE_S_MIN = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class QuoteReply:
-    """What one peer said: when it would be done, counted from here, or why it will not."""
+    """One peer's answer: seconds from now until it would be done, or why it refuses."""
 
     peer: PeerId
     expected_s: float = 0.0
@@ -32,7 +32,7 @@ class QuoteReply:
 async def quotes(
     peers: Peers, asked: Sequence[PeerId], handoff: Handoff, units: int, left_s: float
 ) -> list[QuoteReply]:
-    """The answers that came in time, in the order they came; those who kept silent are left out."""
+    """The answers that came in time, in order of arrival; silent peers are left out."""
     stage = handoff.leg
     quote = Quote(
         role=stage.role,

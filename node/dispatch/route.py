@@ -1,9 +1,9 @@
-"""Who gets the next leg: a pure choice by estimated completion, that does not make a herd.
+"""Which peer gets the next leg: by estimated completion, and without a herd. Pure.
 
-An advert is a hint, so the estimate only says whom to ask. Two are drawn, the better ones more
-often, and the better of the two is taken: nearly as good as asking all, and askers that know the
-same do not all land on the same peer, not even where what they know is old (Mitzenmacher: "The
-Power of Two Choices in Randomized Load Balancing", 1996; "How Useful Is Old Information?", 1997).
+An advert is a hint, so the estimate only says whom to ask. Two peers are drawn, faster ones more
+often, and the better of the two is taken. This is nearly as good as asking all, and askers with the
+same (even old) knowledge do not all choose the same peer (Mitzenmacher: "The Power of Two Choices
+in Randomized Load Balancing", 1996; "How Useful Is Old Information?", 1997).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,26 +16,27 @@ from wire.advert import Advert
 from wire.content import ContentId, PeerId
 from wire.signed import Signed
 
-# A peer that gives no speed is taken to be this slow: asked after those that were measured.
+# The speed assumed for a peer that gives none: slow, so that measured peers are asked first.
 UNITS_PER_S_UNKNOWN = 1.0
-# Less difference than this is none: it is lost in what a leg costs anywhere.
+# A smaller difference counts as none: it is less than the fixed cost of a leg.
 DIFFERENCE_S = 0.01
-# How much more often a faster peer is drawn. With 1 each gets work by its speed; a slow one is then
-# asked too often where nobody is busy. Simulated: 100 peers of three speeds, adverts ten seconds
-# old, p99 of 1.0 s at 30 % load and 2.5 s at 90 %. Drawn by the advertised queue as well: 30 s.
+# How much more often a faster peer is drawn. With 1, work is in proportion to speed, and a slow
+# peer is asked too often while no peer is busy. Simulated with 100 peers of three speeds and
+# adverts ten seconds old: p99 of 1.0 s at 30 % load and 2.5 s at 90 %; 30 s if the advertised queue
+# counts too.
 EAGERNESS = 1.5
-# Who said that it is full may be done since; where nobody asks it before its next advert it stands
-# idle. Its own word at the quote, which costs little, says how it is.
+# The weight of a peer that said it is full: it may be idle by now, and would stay idle until its
+# next advert if nobody asked. Its quote costs little and is up to date.
 FULL_WEIGHT = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class PeerLoad:
-    """What we know of a peer beyond its advert: how it behaved, and what we gave it already.
+    """What we know of a peer beyond its advert: how it behaved, and the work we gave it already.
 
-    `observed` is how long a unit took it when it worked for us, and how far that is to be trusted
-    beside what it says of itself, from 0 to 1. `delivered`: it did such legs for us before.
-    `benched`: it sat on legs of ours, and its time is not over.
+    `observed` is how long it took for a unit when it worked for us, and how far to trust that
+    against its advert, from 0 to 1. `delivered`: it did such legs for us before. `benched`: it took
+    legs of ours without doing them, and is still asked last for that.
     """
 
     standing: Standing = Standing.GOOD
@@ -59,25 +60,25 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A peer that could do a leg, and in how long, as far as can be told from here."""
+    """A peer that could do a leg, and the estimated time that it needs."""
 
     peer: PeerId
     unwelcome: bool
     full: bool
-    # Until it would be done; how much of that is the work itself; and until then if it were idle.
+    # Seconds until it would be done; of these the work itself; and until done if it were idle.
     expected_s: float
     work_s: float
     idle_s: float
-    # We saw it work, and have not only its word.
+    # We measured its speed, so we do not depend on its advert alone.
     observed: bool = False
     # It did such legs for us before.
     delivered: bool = False
 
 
 def expected_s(advert: Advert, leg: Leg, load: PeerLoad, unit_s_min: float = 0.0) -> float:
-    """Seconds until this peer would be done with `leg`, by what it says and what we saw of it.
+    """Seconds until this peer would be done with `leg`, by its advert and our measurements.
 
-    Who was never seen to work is not believed to take less than `unit_s_min` for a unit.
+    A peer without measurements counts as taking at least `unit_s_min` for a unit.
     """
     work_s = _work_s(advert, leg, load, unit_s_min)
     return load.round_trip_s + advert.queue_s + (load.under_way + 1) * work_s
@@ -86,10 +87,10 @@ def expected_s(advert: Advert, leg: Leg, load: PeerLoad, unit_s_min: float = 0.0
 def candidates(
     adverts: Iterable[Signed[Advert]], leg: Leg, loads: Mapping[PeerId, PeerLoad]
 ) -> list[Candidate]:
-    """Who may be asked: not those that are banned.
+    """The peers that may be asked: those that are not banned.
 
-    A claim costs nothing, so who was not measured counts as no faster than the median of those who
-    were.
+    A claim costs nothing, so a peer that was not measured counts as no faster than the median of
+    those that were.
     """
     known = [(it, loads.get(it.signer, _UNKNOWN)) for it in adverts]
     measured = [load.observed[0] for _, load in known if load.observed is not None]
@@ -122,8 +123,8 @@ def ranked(
 ) -> list[PeerId]:
     """Peers to ask, best first; banned ones are not asked at all.
 
-    Equals stand in drawn order, so that many askers do not all choose the same. Strangers come
-    after who delivered, whatever they say.
+    Equals stand in random order, so that many askers do not all choose the same. Strangers come
+    after peers that delivered, whatever they claim.
     """
     rows = [
         (
@@ -138,7 +139,7 @@ def ranked(
 def drawn(
     choices: Sequence[Candidate], random: Random, count: int = 2, *, eagerness: float = EAGERNESS
 ) -> list[Candidate]:
-    """Some of the best kind of `choices`, the faster ones likelier, the best of them first.
+    """Draw some of the best kind of `choices`, faster ones more often; the best drawn is first.
 
     With `eagerness` 0 all are equally likely.
     """
@@ -148,8 +149,8 @@ def drawn(
     left = [it for it in choices if it.unwelcome == best]
     taken: list[Candidate] = []
     while left and len(taken) < count:
-        # By what they are, and not by how busy they were said to be: that is old, and all would
-        # go where it was quiet a while ago.
+        # The weight is by speed and not by the advertised queue: that is old, and all askers would
+        # choose the peers that were idle a while ago.
         weights = [
             (it.idle_s + DIFFERENCE_S) ** -eagerness * (FULL_WEIGHT if it.full else 1.0)
             for it in left
@@ -157,7 +158,7 @@ def drawn(
         (one,) = random.choices(left, weights)
         left.remove(one)
         taken.append(one)
-    # Among equals the first that was drawn: that is drawn enough.
+    # The sort is stable, so equals stay in the order in which they were drawn.
     return sorted(taken, key=lambda it: round(it.expected_s / DIFFERENCE_S))
 
 

@@ -1,10 +1,10 @@
-"""Whom a leg is offered to first: peers that delivered, and now and then a stranger on trial.
+"""Who is offered a leg first: peers that delivered before, and sometimes a stranger on trial.
 
-A pure core. A claim costs nothing, so who never did a leg for us ranks behind who did, however fast
-it says it is. A stranger gets its chance as a trial: a share of the legs, one at a time, and hedged
-as soon as it has taken as long as it was expected to. Where nobody has delivered yet all are
-strangers, and then each further one is given the leg after half as long as the one before: however
-many of them sit, all were asked in two and a half times what one leg was expected to take.
+A pure core. A claim costs nothing, so a stranger (a peer that never did a leg for us) ranks behind
+peers that did, however fast it claims to be. Strangers get a share of the legs as trials, one at a
+time, each hedged as soon as it takes longer than expected. If no peer has delivered yet, all are
+strangers: then each further one is given the leg after half the wait before. However many of them
+do nothing, all are asked within two and a half times the expected time of one leg.
 """
 
 from collections.abc import Sequence
@@ -13,29 +13,29 @@ from random import Random
 
 from node.dispatch.route import Candidate, drawn
 
-# Of the legs, what strangers get while there are peers that delivered and are not busy: more until
-# so many have delivered, for one or two may leave.
+# Strangers' share of the legs while peers that delivered are not busy; it is larger until
+# DELIVERED_WANTED peers have delivered, because one or two may leave.
 DELIVERED_WANTED = 4
 TRIAL_SHARE_FIRST = 1 / 8
 TRIAL_SHARE = 1 / 16
-# A peer that would take so much longer than if it were idle is busy: then a stranger is worth it.
+# A peer that would take this many times its idle time is busy: then a stranger gets a trial.
 BUSY_TIMES = 2.0
 BUSY_S = 0.5
-# What is due to any machine beyond what was expected; no leg is given to another sooner.
+# How late any machine may be; no leg is given to another sooner.
 LATE_TIMES = 1.2
 HEDGE_S_MIN = 0.25
-# Strangers' legs that may be given to another besides, at once and for each leg that is delivered.
+# The budget of hedges for strangers' legs: the most at once, and more for each delivered leg.
 HEDGES_MAX = 16.0
 HEDGES_PER_LEG = 0.25
 
 
 def is_busy(one: Candidate) -> bool:
-    """Whether it has so much else to do that a stranger is worth a trial."""
+    """Whether this peer has so much other work that a stranger gets a trial."""
     return one.full or one.expected_s > BUSY_TIMES * one.idle_s + BUSY_S
 
 
 def best(rated: Sequence[Candidate]) -> Candidate | None:
-    """Who is done first; no stranger comes before who delivered and is not busy."""
+    """The peer that is done first; strangers come after idle peers that delivered."""
     known = [it for it in rated if it.delivered and not is_busy(it)]
     return min(known or rated, key=lambda it: it.expected_s, default=None)
 
@@ -62,23 +62,23 @@ class Trials:
         return strangers if is_busy(first) or random.random() < share else known
 
     def to_ask(self, choices: Sequence[Candidate], random: Random) -> list[Candidate]:
-        """Two to ask for a quote, or one; whoever is to get the leg unasked is the first."""
+        """One or two peers to ask for a quote; the first gets the leg if none is asked."""
         pool = self.pool(choices, random)
         two = drawn(pool, random)
         if len(two) == 1 and two[0].delivered and not self.under_way:
-            # It may say that it is busy, and then there is a stranger.
+            # The peer may say that it is busy; then the stranger gets the leg.
             two += drawn([it for it in choices if not it.delivered], random, 1)
         return two
 
     def hedge_after_s(self, expected_s: float, hedged: int) -> float:
-        """When a stranger's leg is given to one more besides, from when it was last given.
+        """Seconds until a stranger's leg is also given to one more peer, since it was last given.
 
-        `hedged` is to how many it was given besides already.
+        `hedged` is how many more peers have it already.
         """
         return max(HEDGE_S_MIN, LATE_TIMES * expected_s * 0.5**hedged)
 
     def spend(self) -> bool:
-        """Whether one more may be given such a leg; it counts as done."""
+        """Whether one more peer may be given such a leg; if so, it is counted."""
         if self._hedges < 1.0:
             return False
         self._hedges -= 1.0

@@ -50,7 +50,7 @@ def from_json(asked: TensorInput) -> Tensor:
     """Elements in nested lists or in one, each a number (or true and false) that fits the type."""
     if asked.dtype not in ELEMENT_BYTES:
         raise bad(
-            f"{asked.dtype[:16]!r} is no type of numbers, as {', '.join(ELEMENT_BYTES)}",
+            f"{asked.dtype[:16]!r} is not an element type ({', '.join(ELEMENT_BYTES)})",
             param="inputs",
         )
     flat = list(_flat(asked.data))

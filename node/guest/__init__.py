@@ -1,1 +1,1 @@
-"""When a machine's owner comes first: rules, and what the machine is used for at the moment."""
+"""When a machine's owner has priority: the rules, and how the machine is used at the moment."""

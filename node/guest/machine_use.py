@@ -1,6 +1,6 @@
-"""How much of this machine others than us use: processors by /proc, GPUs by their drivers.
+"""How much of this machine other programs use: processors by /proc, GPUs by their drivers.
 
-Where a system does not say, nothing is known, and nothing is guessed.
+Where a system does not say, the answer is None: nothing is guessed.
 """
 
 import importlib
@@ -20,11 +20,11 @@ _IDLE = slice(3, 5)
 
 @dataclass(slots=True)
 class CpuUse:
-    """The share of all processors that others took since the last look."""
+    """The share of all processors that other programs took since the last look."""
 
     proc: Path = PROC
     own_process: int = field(default_factory=os.getpid)
-    # Processes that are ours, as of the last look.
+    # Our own processes, as of the last look.
     own: frozenset[int] = frozenset()
     _before: tuple[int, int, int] | None = None
 
@@ -38,13 +38,13 @@ class CpuUse:
         before, self._before = self._before, (total, busy, own)
         if before is None or total <= before[0]:
             return None
-        # What ended since is counted by its parent, once that has waited for it.
+        # A parent counts the time of a child that ended, once the parent has waited for the child.
         others = busy - before[1] - max(0, own - before[2])
         return min(1.0, max(0.0, others / (total - before[0])))
 
     def _machine(self) -> tuple[int, int]:
         line = (self.proc / "stat").read_text(encoding="ascii").split("\n", 1)[0]
-        # The first eight; guests' time is in the user's already.
+        # The first eight fields; the user field already has the guests' time.
         ticks = [int(it) for it in line.split()[1:9]]
         return sum(ticks), sum(ticks) - sum(ticks[_IDLE])
 
@@ -71,14 +71,14 @@ class CpuUse:
                 try:
                     text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
                 except OSError:
-                    # It ended while we looked.
+                    # The process ended while we looked.
                     continue
                 yield int(folder.name), text.rpartition(")")[2].split()
 
 
 @dataclass(slots=True)
 class GpuUse:
-    """The share of the given GPUs that others use: the busiest of them counts."""
+    """The share of the given GPUs that other programs use: the busiest GPU counts."""
 
     gpus: tuple[int, ...]
     cards: Path = CARDS
@@ -86,12 +86,12 @@ class GpuUse:
     _since_us: int = 0
 
     def others(self, own: frozenset[int], *, resting: bool) -> float | None:
-        """`own` are our processes, and whether they rest. None where no driver tells."""
+        """`own` are our processes; `resting`: they do no work now. None where no driver tells."""
         if self._nvml is None:
             self._nvml = _nvml()
         if self._nvml is not False:
             return self._by_nvml(own)
-        # These drivers do not tell by process: only what is used while we rest is others'.
+        # These drivers do not tell use by process: only use while we rest is surely not ours.
         return self._by_files() if resting else None
 
     def _by_nvml(self, own: frozenset[int]) -> float | None:
@@ -101,7 +101,7 @@ class GpuUse:
                 handle = self._nvml.nvmlDeviceGetHandleByIndex(gpu)
                 samples = self._nvml.nvmlDeviceGetProcessUtilization(handle, self._since_us)
             except self._nvml.NVMLError:
-                # Nobody used it since, or it is not told.
+                # No process used the GPU since, or the driver does not tell.
                 continue
             latest: dict[int, tuple[int, int]] = {}
             for it in samples:

@@ -1,6 +1,6 @@
-"""A peer is a guest on its owner's machine: when it works, and how much it takes. Pure.
+"""A peer is a guest on its owner's machine: when the peer works, and how much it takes. Pure.
 
-What it is told of the machine and of the time comes from `node.local.guest_watch`.
+What these rules know of the machine and of the time comes from `node.local.guest_watch`.
 """
 
 import re
@@ -10,10 +10,10 @@ from typing import Self
 from wire.errors import InputError
 
 MINUTES_A_DAY = 24 * 60
-# Of all cores, taken by others than us; of a GPU, by others than us.
+# The owner is busy from these shares on: of all cores, and of a GPU, used by other programs.
 BUSY_CPU = 0.5
 BUSY_GPU = 0.1
-# A moment's work is no reason to stop; a moment's rest is none to begin again.
+# The owner has to be busy for so long before we pause, and at rest for so long before we go on.
 BUSY_S = 4.0
 CALM_S = 30.0
 GPUS_MAX = 16
@@ -38,7 +38,7 @@ class Schedule:
             if end <= MINUTES_A_DAY and begin != end:
                 return cls(begin, end)
         raise InputError(
-            f"{text[:40]!r} is not a span of the day", todo="for example --schedule 22:00-08:00"
+            f"{text[:40]!r} is not a part of the day", todo="for example --schedule 22:00-08:00"
         )
 
     def __contains__(self, minute: int) -> bool:
@@ -53,9 +53,10 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestConfig:
-    """What the owner of a machine allows. `vram_bytes` is of each GPU, `memory_bytes` of models.
+    """What the owner of a machine allows.
 
-    `cpu_share` is of the one core that a worker uses.
+    `vram_bytes` limits each GPU, `memory_bytes` all models together, and `cpu_share` the one core
+    that a worker uses.
     """
 
     gpus: tuple[int, ...] = ()
@@ -87,7 +88,7 @@ class GuestConfig:
 
     @property
     def pauses(self) -> bool:
-        """Whether it may have to pause at all."""
+        """Whether the peer may have to pause at all."""
         return self.pause_when_busy or self.schedule is not None
 
 
@@ -100,7 +101,7 @@ def share_of(text: str) -> float:
 
 
 def gpus_of(text: str) -> tuple[int, ...]:
-    """`0,1` as numbers; InputError for anything else."""
+    """`0,1` as the numbers of GPUs; InputError for anything else."""
     parts = text.split(",")
     if not all(it.strip().isdecimal() and len(it) < 4 for it in parts):
         raise InputError(f"{text[:40]!r} is not a list of GPUs", todo="for example --gpu 0,1")
@@ -109,7 +110,7 @@ def gpus_of(text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """The machine at one moment. Shares are of others than us, None where nobody can tell."""
+    """The machine at one moment. Shares exclude our own use; None where the share is unknown."""
 
     minute: int
     cpu_share: float | None = None
@@ -118,7 +119,7 @@ class Seen:
 
 @dataclass(slots=True)
 class OwnerPolicy:
-    """Whether to work for others now. It is told the time and does nothing itself."""
+    """Whether to work for others now. Pure: callers pass the time in."""
 
     config: GuestConfig
     _busy: str = ""
@@ -126,7 +127,7 @@ class OwnerPolicy:
     _turned_at_s: float | None = None
 
     def decide(self, seen: Seen, now_at_s: float) -> str:
-        """Why to pause, in words for others; empty to go on."""
+        """Why to pause, in words for other peers; empty to go on."""
         schedule = self.config.schedule
         if schedule is not None and seen.minute not in schedule:
             return f"it works from {schedule} only"

@@ -13,9 +13,12 @@ import trio
 from node.asking import as_maps
 from node.asking.answers import Answered
 from node.asking.run import TaskRequest
+from node.gateway.reading import Reader
+from node.local import questions
 from node.local.control import Command, Emit, unheard
 from node.local.indexing import Indexing, list_sources
-from node.local.model_commands import ModelCommands, own_models
+from node.local.model_commands import ModelCommands, check_not_loading, named_as, own_models
+from node.local.views import Views
 from node.peer import Node
 from node.serving.nearest import INDEX_BYTES_MAX
 from node.task.events import Event, EventSink, LegDone, ignore_event
@@ -25,15 +28,16 @@ from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError, Malformed, WireError
 from wire.kinds import Level, Role
-from wire.operations import EMBED, NEAREST
-from wire.payload import Hits, Index, Question, Texts, Vectors
+from wire.model import Manifest
+from wire.operations import EMBED, GENERATE, NEAREST
+from wire.payload import Hits, Index, Vectors
+from wire.schema import Scalar
 from wire.task import Stage
 
 GET_DEADLINE_S = 3600
-# An index is one block, and lies with whoever made it.
+# An index is one block, and the peer that made the index keeps it.
 INDEX_DEADLINE_S = 20.0
 PASSAGE_DEADLINE_S = 30.0
-ANSWERS_LISTED_MAX = 200
 
 
 @dataclass(slots=True)
@@ -43,12 +47,12 @@ class LocalCommands:
     node: Node
 
     def commands(self) -> dict[str, Command]:
-        """Every command that the control socket takes, by the name that is sent."""
+        """Every command that the control socket takes, by its name on the socket."""
         return {
             "status": self.status,
             "peers": self.peers,
             **ModelCommands(self.node).commands(),
-            "receipts": self.receipts,
+            **Views(self.node).commands(),
             "ask": self.ask,
             "embed": self.embed,
             "sources": self.sources,
@@ -91,11 +95,18 @@ class LocalCommands:
                 "used_bytes": store.used_bytes,
                 "quota_bytes": store.quota_bytes,
                 "blocks": store.blocks,
-                # On the disk, as du counts: blocks and records, and what lies in files (models).
+                # Bytes on the disk, as du counts: blocks and records, and models, which are files.
                 "disk_bytes": await self._disk_bytes("store"),
                 "files_disk_bytes": await self._disk_bytes("files"),
             },
-            "engine": {"restarts": engine.restarts, "last_failure": engine.last_failure},
+            "engine": {
+                "restarts": engine.restarts,
+                "last_failure": engine.last_failure,
+                "units_done": engine.units_done,
+                "memory_bytes": sum(
+                    it.memory_bytes for it in node.dependencies.engine.loaded().values()
+                ),
+            },
             **{name: dict(status()) for name, status in node.status_sources.items()},
             "same_key_elsewhere": node.peers.handshake_log.same_key,
             "clock_wrong_s": node.peers.handshake_log.clock_wrong_s(),
@@ -132,43 +143,26 @@ class LocalCommands:
             )
         return {"me": str(node.peers.me), "peers": rows}
 
-    async def receipts(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        kept = await self.node.tasks.answers.latest(ANSWERS_LISTED_MAX)
-        rows = [Answered(answer=it, output=b"", kept_before=True) for it in kept]
-        later = [self.node.tasks.answers.later(it) for it in kept]
-        told = [
-            as_maps.answer_map(row) | {"later": None if it is None else it.value}
-            for row, it in zip(rows, later, strict=True)
-        ]
-        shown = as_maps.fitting(told)
-        return {"receipts": shown, "left_out": len(told) - len(shown)}
-
     # Asking
 
     async def ask(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """One text, embedded, or searched in an index; events on the way, the answer at the end."""
-        model = self.node.models.resolve(_text(arguments, "model"))
-        text = _text(arguments, "text")
+        """One task: a text embedded, searched with or answered; events on the way.
+
+        With `attended` the task ends when whoever asked goes away.
+        """
+        typed = _text(arguments, "model")
+        model = self.node.models.meant(typed)
+        with named_as(typed, model):
+            return await self._ask(model, arguments, emit)
+
+    async def _ask(
+        self, model: ContentId, arguments: Mapping[str, Any], emit: Emit
+    ) -> dict[str, Any]:
         request = _request((), None, arguments)
-        size_bytes = len(text.encode())
-        if size_bytes > limits.TEXT_BYTES_MAX:
-            raise InputError(
-                f"the text has {size_bytes} bytes, at most {limits.TEXT_BYTES_MAX} are taken",
-                todo="cut it, or bring it in as files: join --role data --files PATH",
-            )
-        index = arguments.get("index")
-        operation = str(arguments.get("operation") or (NEAREST if index else EMBED))
-        self._check_does(model, operation)
-        if operation == NEAREST:
-            index_id = _content_id(index)
-            await self._check_index(index_id, model)
-            count = _number(arguments, "count", 5)
-            data = Question(text=text, index=index_id, count=count).to_bytes()
-        elif operation == EMBED:
-            data = Texts(texts=(text,)).to_bytes()
-        else:
-            data = text.encode()
-        parameters = arguments.get("parameters") or {}
+        manifest = await self.node.models.learn(model)
+        operation = questions.operation_of(arguments, manifest.operations if manifest else ())
+        self._check_does(manifest, operation)
+        data, parameters = await self._input(operation, model, manifest, arguments)
         stage = Stage(role=Role.INFER, operation=operation, model=model, parameters=parameters)
         answered = None
         if not arguments.get("fresh"):
@@ -176,9 +170,12 @@ class LocalCommands:
                 stage, ContentId.of(data), request.needed
             )
         if answered is None:
+            check_not_loading(self.node, model)
             asked = replace(request, stages=(stage,), input=data)
-            answered = await self._run(asked, emit, self._few_verifiers(asked, emit))
+            left = bool(arguments.get("attended"))
+            answered = await self._run(asked, emit, self._few_verifiers(asked, emit), attended=left)
         result = as_maps.answer_map(answered)
+        result["operation"] = operation
         result["answer"] = answered.answer.raw
         result["input_payload"] = data
         result["result"] = await self._readable(operation, answered)
@@ -187,17 +184,40 @@ class LocalCommands:
         )
         return result
 
-    def _check_does(self, model: ContentId, operation: str) -> None:
+    async def _input(
+        self,
+        operation: str,
+        model: ContentId,
+        manifest: Manifest | None,
+        arguments: Mapping[str, Any],
+    ) -> tuple[bytes, dict[str, Scalar]]:
+        """What the model is given, and with which parameters."""
+        if operation == GENERATE:
+            chats = manifest is None or bool(manifest.parameters.get("chat", True))
+            parameters = questions.generate_parameters(arguments)
+            return questions.generate_input(arguments, chats=chats), parameters
+        text = _text(arguments, "text")
+        if operation == NEAREST:
+            index_id = _content_id(arguments.get("index"))
+            await self._check_index(index_id, model)
+            count = _number(arguments, "count", 5)
+            return questions.search_input(text, index_id, count), {}
+        if operation == EMBED:
+            return questions.embed_input(text), {}
+        return questions.check_text(text, limits.TEXT_BYTES_MAX).encode(), dict(
+            arguments.get("parameters") or {}
+        )
+
+    def _check_does(self, manifest: Manifest | None, operation: str) -> None:
         """Refuse at once what no peer could do; of a model unknown here only others can tell."""
-        manifest = self.node.models.manifest_of(model)
         if manifest is not None and operation not in manifest.operations:
             raise InputError(
-                f"the model {manifest.name} does not do {operation!r}",
-                todo=f"ask it for one of {', '.join(manifest.operations)}",
+                f"the model {manifest.name} has no operation {operation!r}",
+                todo=f"use one of {', '.join(manifest.operations)}",
             )
 
     async def _check_index(self, index_id: ContentId, model: ContentId) -> None:
-        """Have the index here, so that a wrong one is told from one whose searchers are busy."""
+        """Fetch the index, so that a wrong index and busy searchers give different errors."""
         data = await self.node.blobs.get(
             index_id, deadline_s=stretched(INDEX_DEADLINE_S), size_bytes_max=INDEX_BYTES_MAX
         )
@@ -210,11 +230,11 @@ class LocalCommands:
         if index.model != model:
             raise InputError(
                 f"the index {index_id.short} was made with the model {index.model}",
-                todo="ask that model",
+                todo="use that model",
             )
 
     def _few_verifiers(self, request: TaskRequest, emit: Emit) -> EventSink:
-        """Say so when a leg is done and has to wait for verifiers that are not known yet."""
+        """Emit a notice when a leg is done and has to wait for verifiers that are not known yet."""
 
         def on_event(event: Event) -> None:
             if not isinstance(event, LegDone):
@@ -227,20 +247,39 @@ class LocalCommands:
         return on_event
 
     async def _run(
-        self, request: TaskRequest, emit: Emit, then: EventSink = ignore_event
+        self,
+        request: TaskRequest,
+        emit: Emit,
+        then: EventSink = ignore_event,
+        *,
+        attended: bool = False,
     ) -> Answered:
         def on_event(event: Event) -> None:
             emit(as_maps.event_map(event))
             then(event)
 
         task = await self.node.tasks.submit(request)
-        return await self.node.tasks.watch(task, on_event)
+        try:
+            return await self.node.tasks.watch(task, on_event)
+        finally:
+            if attended:
+                self.node.tasks.cancel(task)
 
     async def _readable(self, operation: str, answered: Answered) -> dict[str, Any]:
         """The output in a form that a person, or a script, can use."""
         if operation == EMBED:
             vectors = Vectors.from_bytes(answered.output)
             return {"dimensions": vectors.dimensions, "vector_f32": vectors.data}
+        if operation == GENERATE:
+            reader = Reader()
+            reader.finish(answered.output)
+            assert reader.ending is not None
+            return {
+                "text": reader.fresh().text,
+                "reason": reader.reason,
+                "tokens": reader.ending.tokens,
+                "prompt_tokens": reader.ending.prompt_tokens,
+            }
         if operation != NEAREST:
             return {"text": answered.output.decode(errors="replace")}
         passages = []
@@ -255,12 +294,12 @@ class LocalCommands:
         return {"passages": passages}
 
     async def sources(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """The names of everything that data peers can bring in, asked of one of them."""
+        """The names of all sources that data peers can bring in; one data peer is asked."""
         return {"sources": await list_sources(self._run, unheard)}
 
     async def embed(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Whole sources: fetched, cut, embedded, checked; kept as an index to search in."""
-        model = self.node.models.resolve(_text(arguments, "model"))
+        model = self.node.models.meant(_text(arguments, "model"))
         names = arguments.get("sources")
         if not isinstance(names, list) or not names:
             raise InputError("name at least one source", todo="for example --source pydoc:try")
@@ -304,13 +343,13 @@ def _request(
     needed, verifiers = _number(arguments, "needed", 2), _number(arguments, "verifiers", 3)
     if not 0 <= needed <= verifiers <= limits.VERIFIERS_MAX or (verifiers and not needed):
         raise InputError(
-            f"{needed} of {verifiers} verdicts cannot be asked for",
+            f"{needed} of {verifiers} verdicts is not a possible quorum",
             todo="for example --verdicts 2/3, or 0/0 for an answer that nobody checks",
         )
     deadline_s = _number(arguments, "deadline_s", 120)
     if not 1 <= deadline_s <= limits.DEADLINE_S_MAX:
         raise InputError(
-            f"a deadline of {deadline_s} s cannot be kept",
+            f"a deadline of {deadline_s} s is not possible",
             todo=f"give --deadline 1 to {limits.DEADLINE_S_MAX} seconds",
         )
     return TaskRequest(
@@ -340,7 +379,7 @@ def _number(arguments: Mapping[str, Any], name: str, default: int) -> int:
 def _path(arguments: Mapping[str, Any]) -> Path:
     text = _text(arguments, "path")
     if "\0" in text or not text.startswith("/"):
-        raise InputError(f"{text[:80]!r} is not the whole path of a file", todo="begin it with /")
+        raise InputError(f"{text[:80]!r} is not an absolute path", todo="begin it with /")
     return Path(text)
 
 

@@ -1,4 +1,4 @@
-"""The door for commands on the same machine: a Unix socket that only the peer's own user may open.
+"""Commands on the same machine reach the peer here: a Unix socket that only its user may open.
 
 A frame is four bytes of length and a canonical value. A request is a command and its arguments; the
 answer is any number of events, then one result or one error.
@@ -35,23 +35,23 @@ Command = Callable[[Mapping[str, Any], Emit], Awaitable[Mapping[str, Any]]]
 
 CLIENTS_MAX = 64
 EVENTS_MAX = 4096
-# How long a client may take to say what it wants; a person's typing is not on this socket.
+# How long a client may take to send its command: clients are programs, nobody types here.
 REQUEST_DEADLINE_S = 10.0
-# The kernel's bound on a Unix socket's path.
+# The kernel's limit on a Unix socket's path.
 PATH_BYTES_MAX = 107
-# Process, user and group of a Unix socket's other end.
+# Process, user and group at the other end of a Unix socket.
 _CREDENTIALS = struct.Struct("3i")
 
 
 def unheard(event: Mapping[str, Any]) -> None:
-    """Nobody waits for what happens on the way, only for the end."""
+    """Ignore an event: the caller waits only for the result."""
 
 
 async def send(stream: trio.abc.SendStream, value: Mapping[str, Any]) -> None:
     """Disconnected if the other side is gone, WireError if the value cannot be sent."""
     data = pack(value)
     if len(data) > limits.FRAME_BYTES_MAX:
-        raise Oversize(f"{len(data)} bytes, at most {limits.FRAME_BYTES_MAX} are taken")
+        raise Oversize(f"{len(data)} bytes, at most {limits.FRAME_BYTES_MAX} are allowed")
     try:
         await stream.send_all(len(data).to_bytes(4, "big") + data)
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -59,11 +59,11 @@ async def send(stream: trio.abc.SendStream, value: Mapping[str, Any]) -> None:
 
 
 async def receive(stream: trio.abc.ReceiveStream) -> dict[str, Any]:
-    """The next value; Disconnected at the end, WireError for what is none."""
+    """The next value; Disconnected at the end, WireError for bytes that are no value."""
     head = await _exactly(stream, 4)
     size_bytes = int.from_bytes(head, "big")
     if size_bytes > limits.FRAME_BYTES_MAX:
-        raise Malformed(f"a command of {size_bytes} bytes")
+        raise Malformed(f"a command of {size_bytes} bytes is not possible")
     value = unpack(await _exactly(stream, size_bytes))
     if not isinstance(value, dict):
         raise Malformed("a command is a map")
@@ -73,7 +73,7 @@ async def receive(stream: trio.abc.ReceiveStream) -> dict[str, Any]:
 def _gone() -> Disconnected:
     return Disconnected(
         "the peer on this machine has closed the connection",
-        todo="what it accepted goes on when it runs again: python -m node join",
+        todo="accepted tasks go on when the peer runs again: python -m node join",
     )
 
 
@@ -102,7 +102,7 @@ class _Door:
         try:
             await self._serve(stream)
         except (Disconnected, WireError):
-            # The client went away, or is none of ours; the work it asked for goes on.
+            # The client went away, or is not one of ours; the work that it asked for goes on.
             return
         finally:
             self.clients -= 1
@@ -112,7 +112,7 @@ class _Door:
             request = await receive(stream)
         if patience.cancelled_caught:
             return
-        # Full, further events are dropped; the result waits for room.
+        # When the queue is full, further events are dropped; the result waits for room.
         outbox, inbox = trio.open_memory_channel[Mapping[str, Any]](EVENTS_MAX)
 
         def emit(event: Mapping[str, Any]) -> None:
@@ -147,7 +147,7 @@ async def _forward(
     stream: trio.SocketStream,
     serving: trio.CancelScope,
 ) -> None:
-    """Send what comes. A client that went away ends what serves it, and nothing else."""
+    """Send events and the result. A client that went away ends only the task that serves it."""
     try:
         async for value in inbox:
             try:
@@ -159,11 +159,11 @@ async def _forward(
 
 
 def check_socket_path(path: Path) -> None:
-    """InputError if the system cannot have a socket of so long a name."""
+    """InputError if the path is too long for a socket."""
     size_bytes = len(os.fsencode(path))
     if size_bytes > PATH_BYTES_MAX:
         raise InputError(
-            f"{path} is too long a name for a socket: {size_bytes} bytes of {PATH_BYTES_MAX}",
+            f"the path {path} is too long for a socket: {size_bytes} bytes of {PATH_BYTES_MAX}",
             todo="choose a shorter state folder with --state",
         )
 
@@ -197,9 +197,9 @@ async def call(
     *,
     deadline_s: float,
 ) -> dict[str, Any]:
-    """Have the running peer do something; its result, or its error as it is there.
+    """Have the running peer do a command; returns its result, or raises the peer's own error.
 
-    `deadline_s` is of the peer's own time: what it could have run and was not let run is no delay.
+    `deadline_s` does not count time in which this machine could not run, as `p2p.timeouts` says.
     """
     server: list[int] = []
     try:
@@ -208,7 +208,7 @@ async def call(
     except trio.TooSlowError as error:
         raise TooSlow(
             f"the peer on this machine did not answer within {deadline_s:.0f} s",
-            todo="see how it is: python -m node status",
+            todo="look at its state: python -m node status",
         ) from error
 
 
@@ -236,7 +236,7 @@ async def _call(
             await send(stream, {"command": command, "arguments": arguments})
         except WireError as error:
             raise InputError(
-                f"what was typed cannot be sent to the peer: {error}",
+                f"the arguments cannot be sent to the peer: {error}",
                 todo="use names in UTF-8, and fewer of them at a time",
             ) from error
         while True:
@@ -248,7 +248,7 @@ async def _call(
             else:
                 result = value.get("result")
                 if not isinstance(result, dict):
-                    raise Malformed(f"what answers at {path} is no peer of Baton")
+                    raise Malformed(f"the program that answers at {path} is not a Baton peer")
                 return result
 
 

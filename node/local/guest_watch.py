@@ -16,7 +16,7 @@ LOOK_EVERY_S = 2.0
 
 @dataclass(slots=True)
 class MachineLook:
-    """The machine as the systems here tell it. `wall_s` is the clock; the zone is the system's."""
+    """The machine as its system reports it. `wall_s` is the clock; the zone is the system's."""
 
     wall_s: Callable[[], float]
     gpus: tuple[int, ...] = ()
@@ -40,15 +40,15 @@ class MachineLook:
 
 
 class Look(Protocol):
-    """Sees the machine; `resting`: whether nothing of ours is under way."""
+    """Looks at the machine; `resting`: whether this peer does no work now."""
 
     async def __call__(self, *, resting: bool) -> Seen: ...
 
 
 async def watch_owner(node: Node, policy: OwnerPolicy, look: Look) -> None:
-    """Pause and go on, for as long as the peer lives; others hear of it at once."""
+    """Pause and go on as the owner's rules say; other peers hear of each change at once."""
     while True:
-        # What is under way goes on while the peer is paused.
+        # Legs that have begun go on while the peer is paused.
         resting = not node.dependencies.engine.statistics().jobs_queued
         seen = await look(resting=resting)
         node.pause(policy.decide(seen, trio.current_time()))

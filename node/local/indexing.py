@@ -1,6 +1,6 @@
 """Making an index: whole sources fetched, cut, embedded and checked, part by part.
 
-What data peers say of their sources is not believed: lists end, and a part is the one asked for.
+Data peers are not trusted: lists have a bound, and every part is compared with what was asked for.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,7 +26,7 @@ from wire.task import Stage
 
 TASKS_AT_ONCE = 8
 SOURCES_LISTED_MAX = 10_000
-# What the record of an index has room for.
+# The record of an index has room for so many.
 PARTS_MAX = 2048
 
 LIST_DEADLINE_S = 30.0
@@ -38,7 +38,7 @@ async def list_sources(run: Run, unheard: Emit) -> list[str]:
     """The names that data peers can bring in, the first `SOURCES_LISTED_MAX` of them."""
     names: list[str] = []
     while len(names) < SOURCES_LISTED_MAX:
-        # From the last name on that is known, so that there is always one to answer with.
+        # Each list begins with the last known name, so no list is empty.
         known = max(0, len(names) - 1)
         stage = Stage(role=Role.DATA, operation=LIST, model=None, parameters={"first": known})
         request = TaskRequest(
@@ -57,7 +57,7 @@ async def list_sources(run: Run, unheard: Emit) -> list[str]:
 
 @dataclass(slots=True)
 class Indexing:
-    """One index on its way. `terms` are those of each of its tasks."""
+    """One index that is being made. `terms` are those of each of its tasks."""
 
     run: Run
     blobs: Blobs
@@ -71,7 +71,7 @@ class Indexing:
     _planned: int = 0
 
     async def of(self, names: Sequence[str]) -> Index:
-        """The index of these sources, in their order; each name counts once."""
+        """Make the index of these sources, in their order; each name counts once."""
         distinct = list(dict.fromkeys(names))
         skipped: list[TaskFailed] = []
 
@@ -79,7 +79,7 @@ class Indexing:
             try:
                 passages = await self._part(distinct[number], number, 0)
             except TaskFailed as error:
-                # Empty, not text, not there: the others are none the worse for it.
+                # The source is empty, not text, or missing: the other sources go on.
                 skipped.append(error)
                 name = distinct[number]
                 self.emit({"event": "skipped", "source": name, "why": error.message})
@@ -120,7 +120,7 @@ class Indexing:
         due = min(PASSAGES_PER_LEG, passages.total - first)
         if (passages.source, passages.first, len(passages.passages)) != (name, first, due):
             raise Malformed(
-                f"a data peer brought other passages than those of {name} from number {first} on",
+                f"a data peer sent other passages than those of {name} from number {first} on",
                 todo="try again; another data peer may answer",
             )
         self._parts[number, first] = IndexPart(passages=found, vectors=ContentId.parse(vectors))

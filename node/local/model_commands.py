@@ -1,6 +1,7 @@
 """What the running peer does with models for commands on its own machine."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,15 @@ import trio
 from node.engines.by_format import formats_of
 from node.local.control import Command, Emit
 from node.models.inspect import check_runs, is_path
-from node.models.model_store import told
+from node.models.model_store import PACKAGED, told
 from node.peer import Node
 from wire.content import ContentId
-from wire.errors import InputError
+from wire.errors import BatonError, InputError, TaskFailed
 from wire.kinds import Role
 from wire.model import Manifest
 
-# How many ids are told where a name means several models: strangers may offer any number.
-CHOICES_TOLD = 5
+# How often it is looked whether a model is ready.
+LOOK_S = 0.2
 
 
 @dataclass(slots=True)
@@ -28,16 +29,17 @@ class ModelCommands:
     node: Node
 
     def commands(self) -> dict[str, Command]:
-        """The commands about models that the control socket takes, by the name that is sent."""
+        """The commands about models that the control socket takes, by their names on the socket."""
         return {
             "models": self.models,
             "models-add": self.add,
             "models-rm": self.remove,
             "models-pull": self.pull,
+            "models-prepare": self.prepare,
         }
 
     async def models(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """What is served here, what is kept here, what others offer."""
+        """The models that are served here, kept here, and offered by others."""
         node = self.node
         offered: dict[ContentId, dict[str, Any]] = {}
         for heard in node.peers.view.living(node.dependencies.environment.wall_s()):
@@ -62,21 +64,59 @@ class ModelCommands:
         if is_path(what):
             path = Path(what)
             if not path.is_absolute():
-                raise InputError(f"{what[:80]!r} is not a whole path", todo="begin it with /")
+                raise InputError(f"{what[:80]!r} is not an absolute path", todo="begin it with /")
             manifest = await self.node.models.add(path, name, _telling(emit, "keeping"))
         else:
             if name is not None:
                 raise InputError("a model that has an id has its name", todo="leave --name out")
-            manifest = await self._brought(self.node.models.resolve(what), emit)
+            manifest = await self._brought(self.node.models.meant(what), emit)
         return await self._served(manifest)
 
     async def pull(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """Have a model here, whole, from whoever holds it; it is not served for that."""
-        manifest = await self._brought(self._meant(_text(arguments, "what")), emit)
-        return told(manifest)
+        """Have a model here, whole, from whoever holds it, and serve it if this peer serves."""
+        typed = _text(arguments, "what")
+        model = self._meant(typed)
+        with named_as(typed, model):
+            return await self._served(await self._brought(model, emit))
+
+    async def prepare(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Have a model answered by somebody: by others, or by this peer once it is loaded here."""
+        typed = _text(arguments, "what")
+        model, models = self._meant(typed), self.node.models
+        if not models.offered(model) and Role.INFER in self.node.config.roles:
+            self.node.loader.start(typed)
+        while not models.offered(model):
+            if Role.INFER not in self.node.config.roles:
+                raise InputError(
+                    f"nobody that is known here runs the model {typed!r}, and this peer runs none",
+                    todo=f"serve it: python -m node join ADDRESS --role infer --model {typed}",
+                )
+            row = row_of(self.node, model)
+            if row is not None and row["problem"]:
+                packaged = PACKAGED.get(typed)
+                raise TaskFailed(
+                    f"{typed} cannot run here: {row['problem']}",
+                    todo=packaged.install if packaged is not None else "",
+                )
+            step = "loading" if row is None else row["state"]
+            done_bytes, size_bytes = (0, 0) if row is None else progress_of(row)
+            emit({"event": step, "done_bytes": done_bytes, "size_bytes": size_bytes})
+            await trio.sleep(LOOK_S)
+        return {"id": str(model), "name": typed}
+
+    def _meant(self, name: str) -> ContentId:
+        try:
+            return self.node.models.meant(name)
+        except InputError as error:
+            if "no model" not in error.message:
+                raise
+            raise InputError(
+                f"nobody offers a model {name[:80]!r}",
+                todo="give a name or a content id that this lists: python -m node models",
+            ) from error
 
     async def remove(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """Serve and keep a model no longer."""
+        """Stop serving and keeping a model."""
         node = self.node
         model = node.models.resolve(_text(arguments, "what"))
         known = node.models.shelf.known().get(model)
@@ -86,41 +126,15 @@ class ModelCommands:
         node.peers.advertiser.changed()
         return told(manifest)
 
-    def _meant(self, name: str) -> ContentId:
-        """The model a person means: one of this peer, or the only one that others call so."""
-        node = self.node
-        try:
-            return node.models.resolve(name)
-        except InputError as error:
-            if any(it.name == name for it in node.models.known().values()):
-                raise
-            offered = {
-                str(offer.model): offer.model
-                for heard in node.peers.view.living(node.dependencies.environment.wall_s())
-                for offer in heard.record.models
-                if offer.name == name
-            }
-            if len(offered) == 1:
-                return next(iter(offered.values()))
-            if offered:
-                raise InputError(
-                    f"{name[:80]!r} is the name of {len(offered)} models in the network",
-                    todo=f"say which: {', '.join(sorted(offered)[:CHOICES_TOLD])}",
-                ) from error
-            raise InputError(
-                f"nobody offers a model {name[:80]!r}",
-                todo="give a name or a content id that this lists: python -m node models",
-            ) from error
-
     async def _brought(self, model: ContentId, emit: Emit) -> Manifest:
         models = self.node.models
         try:
             manifest, files = await models.bring(model, _telling(emit, "fetching"))
         finally:
-            # Whether it is on its way to be served is told by who serves it.
+            # The loader reports whether the model will be served.
             if model not in models.engine.loaded() and (known := models.manifest_of(model)):
                 models.progress.pop(known.name, None)
-        # What cannot run is told now, and not when it is wanted.
+        # A model that cannot run is reported now, and not when it is used.
         await trio.to_thread.run_sync(check_runs, manifest, files)
         return manifest
 
@@ -140,7 +154,7 @@ class ModelCommands:
 
 
 def own_models(node: Node) -> list[dict[str, Any]]:
-    """The models that this peer serves or is about to, and what stands in the way."""
+    """The models that this peer serves or will serve, and the problem of each that it cannot."""
     rows: dict[str, dict[str, Any]] = {}
     for called, problem in node.model_problems.items():
         known = _known_as(node, called)
@@ -153,7 +167,7 @@ def own_models(node: Node) -> list[dict[str, Any]]:
             "done_bytes": progress.done_bytes,
             "size_bytes": progress.size_bytes,
             "problem": "",
-            # A problem is there only while nothing is under way.
+            # A model has a problem only while it is not being loaded.
             **rows.get(progress.name, {}),
         }
     engine = node.dependencies.engine.statistics()
@@ -163,10 +177,10 @@ def own_models(node: Node) -> list[dict[str, Any]]:
         if loaded.model in engine.loading:
             state = "loading"
         elif loaded.model in engine.resting:
-            # Out of memory until it is asked for; offered all the same.
+            # The model is loaded when a job needs it; it is offered all the same.
             state = "resting"
         elif probes.passed(loaded.model):
-            # Loaded is not enough: others hear of it once a probe of it passed.
+            # A loaded model is offered to others only once a probe of it passed.
             state = "ready"
         else:
             state = "set aside" if problem else "probing"
@@ -175,6 +189,8 @@ def own_models(node: Node) -> list[dict[str, Any]]:
             "state": state,
             "id": str(loaded.model),
             "units_per_s": round(loaded.units_per_s, 2),
+            "memory_bytes": loaded.memory_bytes,
+            "profile": loaded.profile,
             "problem": problem,
         }
     for model, share in engine.loading.items():
@@ -185,6 +201,45 @@ def own_models(node: Node) -> list[dict[str, Any]]:
         name = manifest.name if manifest is not None else str(model)
         rows[name] = {"name": name, "state": "set aside", "id": str(model), "problem": why}
     return list(rows.values())
+
+
+def row_of(node: Node, model: ContentId) -> dict[str, Any] | None:
+    """What `own_models` says of one model."""
+    manifest = node.models.manifest_of(model)
+    names = {str(model), *([manifest.name] if manifest is not None else [])}
+    rows = own_models(node)
+    return next((it for it in rows if it.get("id") == str(model) or it["name"] in names), None)
+
+
+def progress_of(row: Mapping[str, Any]) -> tuple[int, int]:
+    """How many bytes of a model are here, and of how many; zeros where that is not counted."""
+    return row.get("done_bytes", 0), row.get("size_bytes", 0)
+
+
+def check_not_loading(node: Node, model: ContentId) -> None:
+    """InputError that says how far a model is, which is being made ready here and nowhere else."""
+    row = row_of(node, model)
+    if row is None or row["state"] in ("ready", "resting") or node.models.offered(model):
+        return
+    done_bytes, size_bytes = progress_of(row)
+    share = f", {done_bytes * 100 // size_bytes} %" if size_bytes else ""
+    raise InputError(
+        f"the model {row['name']} is not ready here yet: {row['problem'] or row['state'] + share}",
+        todo="wait for it: python -m node status",
+    )
+
+
+@contextmanager
+def named_as(typed: str, model: ContentId) -> Iterator[None]:
+    """Errors about the model name it as a person typed it, before the id that the name means."""
+    try:
+        yield
+    except BatonError as error:
+        if typed != str(model):
+            both = f"{typed[:80]} ({model})"
+            error.message = error.message.replace(str(model), both)
+            error.todo = error.todo.replace(str(model), typed[:80])
+        raise
 
 
 def _known_as(node: Node, called: str) -> Manifest | None:

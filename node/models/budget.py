@@ -1,4 +1,4 @@
-"""Which models have to go from memory so that another fits. Pure."""
+"""Which models have to be unloaded from memory so that another fits. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ def to_let_go(
 ) -> tuple[ContentId, ...] | None:
     """The models to unload for one of `wanted_bytes`: least recently used first, none in use.
 
-    None where it does not fit yet: those in use have to be waited for.
+    None if it does not fit yet: the caller has to wait for models in use.
     """
     there = sorted(held, key=lambda it: it.used_at_s)
     over_bytes = sum(it.memory_bytes for it in there) + wanted_bytes - budget_bytes
@@ -34,7 +34,7 @@ def to_let_go(
             over_bytes -= resident.memory_bytes
     if over_bytes > 0:
         return None
-    # What came first may have been too small to matter, once a larger one goes as well.
+    # A model chosen earlier may be too small to matter, once a larger one is unloaded as well.
     for resident in reversed(list(gone)):
         if over_bytes + resident.memory_bytes <= 0:
             gone.remove(resident)

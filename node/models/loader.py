@@ -1,4 +1,4 @@
-"""The models that a peer serves: brought in and loaded, and tried again while that fails."""
+"""The models that a peer serves: fetched and loaded, and tried again while that fails."""
 
 from dataclasses import dataclass, field
 
@@ -23,10 +23,10 @@ MODEL_RETRY_S_MAX = 300.0
 
 @dataclass(slots=True)
 class ModelLoader:
-    """Keeps models ready; `problems` says in words why one is not there yet.
+    """Keeps models ready; `problems` says in words why a model is not ready yet.
 
-    A model that cannot be served is named there, and the peer goes on. `needed` are those without
-    any of which it would have nothing to do: it ends once none of them can be served.
+    A model that cannot be served has a problem there, and the peer goes on. The peer ends if none
+    of the `needed` models can be served: then it would have nothing to do.
     """
 
     models: Models
@@ -38,7 +38,7 @@ class ModelLoader:
     _probing: bool = False
 
     def start(self, name: str) -> None:
-        """Have a model served."""
+        """Begin to serve a model."""
         if name in self._scopes:
             return
         scope = self._scopes[name] = trio.CancelScope()
@@ -48,7 +48,7 @@ class ModelLoader:
             self.nursery.start_soon(self.probing.run)
 
     def stop(self, model: ContentId, name: str) -> None:
-        """Serve a model no longer, by whichever name it was asked for."""
+        """Stop serving a model, by whichever name it was started."""
         for called in (name, str(model)):
             self.problems.pop(called, None)
             if (scope := self._scopes.pop(called, None)) is not None:
@@ -59,7 +59,7 @@ class ModelLoader:
             try:
                 await self._made_ready(name)
             except (InputError, EngineMissing, ModelRefused) as error:
-                # Trying again mends none of these; whoever started the peer has to.
+                # Trying again cannot help; the person who started the peer has to change something.
                 self.problems[name] = str(error)
                 if name in self.needed:
                     self.needed.discard(name)
@@ -67,8 +67,8 @@ class ModelLoader:
                         raise
 
     async def _made_ready(self, name: str) -> None:
-        """Bring a model in and load it; on failure say why and try again, ever more slowly."""
-        # Soon at first: what is missing may be on its way, as when a network is just starting.
+        """Fetch a model and load it; after a failure note why and try again, ever more slowly."""
+        # The first retry comes soon: in a network that is just starting, peers are still joining.
         wait_s = 1.0
         while True:
             self.problems.pop(name, None)
@@ -81,7 +81,7 @@ class ModelLoader:
                 await self._wait(name, wait_s)
                 wait_s = min(MODEL_RETRY_S_MAX, wait_s * 1.3)
             else:
-                # It is offered to others once a probe of it passed.
+                # The model is offered to others once a probe of it passed.
                 self.probing.look()
                 return
 
@@ -90,5 +90,5 @@ class ModelLoader:
             await trio.sleep(wait_s)
             return
         with trio.move_on_after(wait_s):
-            # Nobody had it: somebody who says so is worth a try at once.
+            # No peer had the model: once a peer offers it, try at once.
             await self.models.wait_for_holder(name)

@@ -1,4 +1,4 @@
-"""The models that are kept here, by content; needs a store, and no network and no engine."""
+"""The models that are kept here, by content; it needs a store, but no network and no engine."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import trio
 
-from node.engines.formats.minilm import minilm_manifest
+from node.engines.formats.minilm import MINILM
+from node.engines.formats.packaged import PackagedModel
+from node.engines.formats.smollm2 import SMOLLM2
 from node.engines.hash_engine import hash_manifest
 from node.models.inspect import InspectedModel, describe
 from store import Store, Table
@@ -14,17 +16,22 @@ from wire.content import ContentId
 from wire.errors import InputError, Malformed
 from wire.model import Manifest, ModelFile
 
-# Names that this project pins: for these, and for no others, a name is as good as an id.
-PINNED: Mapping[str, Callable[[], Manifest]] = {"minilm": minilm_manifest, "hash": hash_manifest}
+# Models that Python packages bring.
+PACKAGED: Mapping[str, PackagedModel] = {it.name: it for it in (MINILM, SMOLLM2)}
+# Names that this project pins: only these names are as good as an id.
+PINNED: Mapping[str, Callable[[], Manifest]] = {
+    **{name: it.manifest for name, it in PACKAGED.items()},
+    "hash": hash_manifest,
+}
 PIN = "model"
 
-# Bytes kept so far, of how many.
+# Called with the bytes kept so far, and the bytes in all.
 Progress = Callable[[int, int], None]
 
 
 @dataclass(slots=True)
 class ModelStore:
-    """What is known of models in one store."""
+    """The models in one store."""
 
     store: Store
 
@@ -34,7 +41,7 @@ class ModelStore:
         return {ContentId(key): Manifest.from_bytes(value) for key, value in rows}
 
     def manifest_of(self, model: ContentId) -> Manifest | None:
-        """What a model is, where this project pins it or it is kept here."""
+        """A model's manifest, if this project pins the model or it is kept here."""
         kept = self.store.read(Table.MODELS, model)
         if kept is not None:
             return Manifest.from_bytes(kept)
@@ -73,13 +80,13 @@ class ModelStore:
         return manifest.id
 
     async def look(self, path: Path, name: str | None = None) -> InspectedModel:
-        """What model lies there; InputError, ModelRefused. Nothing is kept yet."""
+        """The model in a file or folder; InputError, ModelRefused. Nothing is kept yet."""
         return await trio.to_thread.run_sync(describe, path, name)
 
     async def add(
         self, path: Path, name: str | None = None, progress: Progress | None = None
     ) -> Manifest:
-        """Keep the model that lies at `path`; the same files and name again are the same model."""
+        """Keep the model at `path`; the same files and name again are the same model."""
         found = await self.look(path, name)
         sizes = {key: (await trio.Path(it).stat()).st_size for key, it in found.files.items()}
         size_bytes, before_bytes = sum(sizes.values()), 0
@@ -99,19 +106,19 @@ class ModelStore:
                 await self._let_go(manifest)
                 raise InputError(
                     f"there is another model called {manifest.name!r} here: {model}",
-                    todo="give this one another name with --name, or take that one out: models rm",
+                    todo="give this one another name with --name, or remove that one: models rm",
                 )
         if manifest.name in PINNED and PINNED[manifest.name]().id != manifest.id:
             await self._let_go(manifest)
             raise InputError(
-                f"{manifest.name!r} is the name of another model everywhere",
+                f"{manifest.name!r} is a name that Baton reserves for another model",
                 todo="give this one another with --name",
             )
         await self.keep(manifest)
         return manifest
 
     async def remove(self, model: ContentId) -> Manifest:
-        """Forget a model, and let its content go when the room is wanted; InputError if unknown."""
+        """Forget a model; its content is evicted when room is needed. InputError if unknown."""
         kept = self.store.read(Table.MODELS, model)
         if kept is None:
             raise InputError(f"the model {model} is not kept here", todo="see them: models")
@@ -121,7 +128,7 @@ class ModelStore:
         return manifest
 
     async def _let_go(self, manifest: Manifest) -> None:
-        """Take the pins of what no other model here needs."""
+        """Unpin the files that no other model here needs."""
         known = self.known()
         needed = {it.content for other in known.values() for it in other.files} | set(known)
         for content in {manifest.id, *(it.content for it in manifest.files)} - needed:
@@ -129,7 +136,7 @@ class ModelStore:
             await self.store.forget_file(content)
 
     async def rows(self) -> list[dict[str, str | int | bool]]:
-        """The models kept here, as people and scripts are told of them."""
+        """The models kept here, as people and scripts see them."""
         found: list[dict[str, str | int | bool]] = []
         for manifest in self.known().values():
             missing = [it for it in manifest.files if await self.store.missing(it.content, limit=1)]
@@ -138,7 +145,7 @@ class ModelStore:
 
 
 def told(manifest: Manifest) -> dict[str, str | int | bool]:
-    """A model as people and scripts are told of it."""
+    """A model as people and scripts see it."""
     return {
         "id": str(manifest.id),
         "name": manifest.name,

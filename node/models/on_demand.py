@@ -1,9 +1,9 @@
-"""An engine that holds more models than fit in memory: loaded on demand, let go by least use.
+"""An engine for more models than fit in memory: loaded on demand, least recently used unloaded.
 
-What is let go stays on offer, and is loaded again for its next job; the others serve meanwhile, and
-several are loaded at once where there is room. How much memory a model takes is worked out from its
-files before it is loaded; what would never fit is refused then. Once it is there, what it was seen
-to take counts where that is more.
+An unloaded model stays on offer, and is loaded again for its next job. Other models serve
+meanwhile, and several are loaded at once if there is room. How much memory a model takes is
+computed from its files before it is loaded; a model that can never fit is refused then. Once it is
+loaded, its measured memory counts if that is more.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -43,25 +43,25 @@ Estimate = Callable[[Manifest, Mapping[str, Path]], int]
 
 @dataclass(slots=True, eq=False)
 class _Loading:
-    """A load under way. It goes on when nobody waits for it any more: others may want it next."""
+    """A load under way. It goes on even if nobody waits for it: others may need the model next."""
 
     ended: trio.Event = field(default_factory=trio.Event)
     failure: EngineError | None = None
-    # Whether it has its room: that counts as taken.
+    # Whether memory is reserved for this load; reserved memory counts as taken.
     has_room: bool = False
 
 
 @dataclass(slots=True)
 class _Known:
-    """A model this engine was given. `ready` is what was last known of it when loaded."""
+    """A model that this engine was given. `ready` is from the last time it was loaded."""
 
     manifest: Manifest
     files: dict[str, Path]
     memory_bytes: int
     used_at_s: float
     ready: Loaded | None = None
-    # Whether it was loaded and not let go since. The engine brings back by itself what it put
-    # aside: the room for it stays taken.
+    # Whether it was loaded and not unloaded since. The engine itself loads a quarantined model
+    # again, so the memory for it stays taken.
     held: bool = False
     jobs: int = 0
     refusal: ModelRefused | None = None
@@ -78,9 +78,9 @@ class OnDemand:
     nursery: trio.Nursery
     loads: int = 0
     _known: dict[ContentId, _Known] = field(default_factory=dict)
-    # Loads get their room one after the other: so no model starves.
+    # Loads reserve their memory one after the other, so that no model starves.
     _turn: trio.Lock = field(default_factory=trio.Lock)
-    # Set unless a load waits for models in use to be free. Nobody begins to use one until then.
+    # Set unless a load waits for models in use. While it is not set, no job begins to use a model.
     _room: trio.Event = field(default_factory=trio.Event)
     _freed: trio.Event = field(default_factory=trio.Event)
 
@@ -104,7 +104,7 @@ class OnDemand:
         return self.engine.queue_s
 
     async def load(self, manifest: Manifest, files: Mapping[str, Path]) -> Loaded:
-        """ModelRefused besides where the model alone is larger than the budget."""
+        """As in `Engine`; also ModelRefused if the model alone is larger than the budget."""
         size = await trio.to_thread.run_sync(self.estimate, manifest, files)
         if size > self.budget_bytes:
             raise ModelRefused(
@@ -121,7 +121,7 @@ class OnDemand:
             await self._brought(known)
         except EngineError:
             if known.ready is None and not known.held:
-                # It never ran here: it is not on offer.
+                # The model never ran here, so it is not on offer.
                 self._known.pop(manifest.id, None)
             raise
         assert known.ready is not None
@@ -133,7 +133,7 @@ class OnDemand:
         self._wake()
 
     def loaded(self) -> Mapping[ContentId, Loaded]:
-        """The models that are ready, or will be as soon as they are asked for."""
+        """The models that are ready, or will be loaded as soon as a job needs them."""
         there = self.engine.loaded()
         quarantined = self.engine.statistics().quarantined
         found = {}
@@ -142,7 +142,7 @@ class OnDemand:
             if ready is not None:
                 known.ready = ready
             elif known.held or known.refusal is not None or model in quarantined:
-                # The engine put it aside.
+                # The engine quarantined it.
                 continue
             if known.ready is not None:
                 found[model] = known.ready
@@ -165,7 +165,7 @@ class OnDemand:
         with self._in_time(known, late_at_s):
             while self._is_there(known) and not self._room.is_set():
                 await self._room.wait()
-        # From here on it counts as used: it is not let go before the job is done.
+        # From here on the model is in use: it is not unloaded before the job is done.
         known.jobs += 1
         try:
             with self._in_time(known, late_at_s):
@@ -207,20 +207,20 @@ class OnDemand:
                 yield
         except trio.TooSlowError as error:
             how = self._how_far(known)
-            raise TooSlow(f"{known.manifest.name} was not there in time: {how}") from error
+            raise TooSlow(f"{known.manifest.name} was not loaded in time: {how}") from error
 
     def _how_far(self, known: _Known) -> str:
         if known.loading is not None and not known.loading.has_room:
-            return "waiting for other models to be free"
+            return "waiting until other models are not in use"
         return loading_words(self.engine.statistics().loading.get(known.manifest.id, 0.0))
 
     async def _brought(self, known: _Known) -> None:
-        """Have a model in memory."""
+        """Load a model into memory."""
         while not self._is_there(known):
             if known.refusal is not None:
                 raise known.refusal
             if why := self.engine.statistics().quarantined.get(known.manifest.id):
-                # Nobody makes room for it meanwhile.
+                # No memory is reserved for a quarantined model.
                 raise ModelQuarantined(f"{known.manifest.name} is put aside: {why}")
             if known.loading is None:
                 known.loading = _Loading()
@@ -230,7 +230,7 @@ class OnDemand:
             if loading.failure is not None:
                 raise loading.failure
             if not known.jobs:
-                # It was loaded, which is all that was asked: another may have its room by now.
+                # The load succeeded, even if the model was unloaded for another one since.
                 return
 
     async def _load(self, known: _Known, loading: _Loading) -> None:
@@ -241,15 +241,15 @@ class OnDemand:
                 loading.has_room = True
             known.ready = await self.engine.load(known.manifest, known.files)
             seen_bytes = max(known.memory_bytes, known.ready.memory_bytes)
-            # Never so much that it could not be loaded again.
+            # The measured size never exceeds the budget, or the model could not be loaded again.
             known.memory_bytes = min(self.budget_bytes, seen_bytes)
             known.held = True
             self.loads += 1
             if self._known.get(model) is not known:
-                # It was unloaded meanwhile.
+                # The model was unloaded meanwhile.
                 await self.engine.unload(model)
         except ModelRefused as error:
-            # It is the model's fault, and no longer that of a job that asks for it.
+            # The model itself is at fault, not the jobs that ask for it.
             refusal = loading.failure = ModelQuarantined(error.message, todo=error.todo)
             if model in self.engine.statistics().quarantined:
                 known.held = True
@@ -263,7 +263,7 @@ class OnDemand:
             self._wake()
 
     async def _make_room(self, wanted: _Known) -> None:
-        """Let go of what was used least recently; those in use are waited for."""
+        """Unload the least recently used models; wait for those in use."""
         try:
             while (gone := to_let_go(*self._memory(wanted))) is None:
                 if self._room.is_set():
@@ -272,7 +272,7 @@ class OnDemand:
         finally:
             self._room.set()
         for model in gone:
-            # From here on its jobs have it loaded again.
+            # From here on a job for it loads it again.
             self._known[model].held = False
         for model in gone:
             await self.engine.unload(model)

@@ -1,4 +1,4 @@
-"""The engines of one peer, as its configuration and its owner want them."""
+"""Opens the engines of one peer, as its configuration and its owner's limits say."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,7 +18,7 @@ from wire.errors import EngineMissing
 from wire.kinds import Role
 
 TINYGRAD_FORMATS = ("bert-safetensors", "gguf", "onnx")
-# An owner that sets limits wants the machine to stay quick.
+# An owner who sets limits wants the machine to stay fast for other programs.
 NICENESS = 10
 
 
@@ -29,7 +29,7 @@ async def open_engine(
     """The engines that this peer's models need; a worker process starts with its first model."""
     engines: dict[str, Engine] = {}
     async with AsyncExitStack() as stack:
-        # A peer without models may be given some while it runs.
+        # A peer without models may get some while it runs.
         only_hash = set(config.models) == {"hash"}
         if {Role.INFER, Role.VERIFY} & config.roles and not only_hash:
             try:
@@ -48,7 +48,7 @@ async def open_engine(
 
 
 def worker_configs(guest: GuestConfig, base: EngineConfig) -> list[EngineConfig]:
-    """One for each device that is used."""
+    """One configuration for each device that is used."""
     limited = replace(
         base,
         share=guest.cpu_share,
@@ -61,7 +61,7 @@ def worker_configs(guest: GuestConfig, base: EngineConfig) -> list[EngineConfig]
         replace(
             limited,
             device="CUDA",
-            # The worker sees this one GPU and calls it the first.
+            # The worker sees only this GPU, as its first.
             environment={**base.environment, "CUDA_VISIBLE_DEVICES": str(gpu)},
         )
         for gpu in guest.gpus
@@ -69,7 +69,7 @@ def worker_configs(guest: GuestConfig, base: EngineConfig) -> list[EngineConfig]
 
 
 def memory_budget_bytes(guest: GuestConfig, base: EngineConfig) -> int:
-    """What all models in memory may take together, on each device."""
+    """How much memory all loaded models may take together, on each device."""
     if guest.gpus:
         assert guest.vram_bytes is not None, "GuestConfig checks it"
         return guest.vram_bytes

@@ -1,7 +1,7 @@
-"""Whether the models that are loaded here do what an advert would say: tried end to end.
+"""Tests end to end whether the models that are loaded here do what an advert would say.
 
 A probe is a small leg of our own, done twice through the same role, queue and engine as a
-stranger's. A model is offered to others while its last probe passed, and no longer.
+stranger's. A model is offered to others only while its last probe passed.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,12 +25,12 @@ from wire.task import Stage
 
 PROBE_TEXT = "Is this model well?"
 PROBE_DEADLINE_S = 30.0
-# What an idle model is tried again after.
+# An idle model is probed again after so long.
 EVERY_S = 600.0
-# What fails is tried again soon at first, then ever more seldom.
+# A model that fails is probed again soon at first, then ever less often.
 RETRY_S_MIN = 5.0
 RETRY_S_MAX = 300.0
-# How often the engine is looked at for failures, and how often they bring on a probe at most.
+# How often we look for engine failures, and how often failures cause a probe at most.
 LOOK_EVERY_S = 2.0
 AFTER_FAILURE_S_MIN = 5.0
 
@@ -47,15 +47,15 @@ class _Tried:
     problem: str = ""
     failures: int = 0
     due_at_s: float = 0.0
-    # Of the last probe that ended.
+    # The result of the last probe that ended.
     at_s: float = float("-inf")
-    # The engine failed since: worth a probe also while there is work.
+    # Whether the engine failed since: then a probe is due even while there is work.
     urgent: bool = True
 
 
 @dataclass(slots=True)
 class Probes:
-    """Which models passed, and which are due. It is told the time and does nothing itself."""
+    """Which models passed, and which are due. Pure: callers pass the time in."""
 
     _tried: dict[ContentId, _Tried] = field(default_factory=dict)
     # The engine's restarts and last failure, as last seen.
@@ -67,7 +67,7 @@ class Probes:
         return tried is not None and tried.passed
 
     def problem(self, model: ContentId) -> str:
-        """Why a model is set aside, in words; empty if it passed or was not tried yet."""
+        """Why a model is not offered, in words; empty if it passed or was not tried yet."""
         tried = self._tried.get(model)
         return "" if tried is None else tried.problem
 
@@ -76,14 +76,14 @@ class Probes:
     ) -> list[ContentId]:
         """Take note of what is loaded, and of whether the engine failed since the last look.
 
-        Returns what was offered until now and is gone.
+        Returns the models that were offered until now and are no longer loaded.
         """
         there = list(loaded)
         gone = [key for key, it in self._tried.items() if it.passed and key not in there]
         self._tried = {key: it for key, it in self._tried.items() if key in there}
         for model in there:
             tried = self._tried.setdefault(model, _Tried(due_at_s=now_at_s))
-            # What is set aside keeps its back-off: its own probes may make the engine fail.
+            # A failing model keeps its back-off: its own probes may make the engine fail.
             if health != self._health and tried.passed:
                 tried.urgent = True
                 tried.due_at_s = min(
@@ -93,7 +93,7 @@ class Probes:
         return gone
 
     def due(self, now_at_s: float, *, idle: bool) -> list[ContentId]:
-        """What is to be tried now. A model that is well does not take the engine from work."""
+        """The models to probe now. A model that passed does not take the engine from work."""
         return [
             model
             for model, tried in self._tried.items()
@@ -101,7 +101,7 @@ class Probes:
         ]
 
     def succeeded(self, model: ContentId, now_at_s: float) -> bool:
-        """The probe passed; whether that is news."""
+        """Note that a probe passed; returns whether the model was not offered before."""
         tried = self._tried.setdefault(model, _Tried())
         news = not tried.passed
         self._tried[model] = _Tried(
@@ -110,7 +110,7 @@ class Probes:
         return news
 
     def failed(self, model: ContentId, why: str, now_at_s: float) -> bool:
-        """The probe failed; whether the model was offered until now."""
+        """Note that a probe failed; returns whether the model was offered until now."""
         tried = self._tried.setdefault(model, _Tried())
         news = tried.passed
         wait_s = min(RETRY_S_MAX, RETRY_S_MIN * 2.0 ** min(tried.failures, 16))
@@ -124,7 +124,7 @@ class Probes:
         return news
 
     def put_off(self, model: ContentId, wait_s: float, now_at_s: float) -> None:
-        """There was no room to try it: that says nothing of the model."""
+        """Note that the engine had no room for a probe, which says nothing of the model."""
         tried = self._tried.setdefault(model, _Tried())
         tried.due_at_s = now_at_s + max(1.0, wait_s)
 
@@ -141,15 +141,15 @@ class Probing:
     _wake: trio.Event = field(default_factory=trio.Event)
 
     def look(self) -> None:
-        """A model was loaded: try it now."""
+        """Look for models to probe now, because one was loaded."""
         self._wake.set()
 
     def offered(self) -> list[Loaded]:
-        """What may stand in an advert."""
+        """The models that an advert may name."""
         return [it for it in self.engine.loaded().values() if self.probes.passed(it.model)]
 
     async def run(self) -> None:
-        """Try whatever is due, for as long as the peer lives."""
+        """Probe the models that are due, until cancelled."""
         while True:
             seen = self.engine.statistics()
             health = (seen.restarts, seen.last_failure)
@@ -198,7 +198,7 @@ class Probing:
             self.changed(f"model {name} is set aside: {why}")
 
     def _loads(self, model: ContentId) -> bool:
-        """Whether a model is being loaded: that takes as long as it takes, and is put off."""
+        """Whether a model is being loaded: its probe is put off until then."""
         loads = model in self.engine.statistics().loading
         if loads:
             self.probes.put_off(model, LOOK_EVERY_S, trio.current_time())
@@ -206,7 +206,7 @@ class Probing:
 
 
 async def probe(infer: InferRole, me: PeerId, loaded: Loaded) -> None:
-    """Have the smallest leg done twice; ProbeFailed if the answers are not one."""
+    """Have the smallest leg done twice; ProbeFailed unless the answers are equal."""
     smallest = _smallest(loaded)
     if smallest is None:
         return
@@ -237,7 +237,7 @@ async def probe(infer: InferRole, me: PeerId, loaded: Loaded) -> None:
 def _smallest(loaded: Loaded) -> tuple[Stage, bytes] | None:
     """One text embedded, or one token made; None for a function of tensors.
 
-    Nobody here knows what to give that: it was tried when it was loaded, with what its file says.
+    We do not know its inputs; it was tried when it was loaded, with the shapes that its file has.
     """
     parameters: dict[str, Scalar] = {}
     if EMBED in loaded.manifest.operations:
@@ -251,6 +251,6 @@ def _smallest(loaded: Loaded) -> tuple[Stage, bytes] | None:
     elif CALL in loaded.manifest.operations:
         return None
     else:
-        raise ProbeFailed(f"nothing that it does can be tried: {loaded.manifest.operations}")
+        raise ProbeFailed(f"none of its operations can be probed: {loaded.manifest.operations}")
     stage = Stage(role=Role.INFER, operation=operation, model=loaded.model, parameters=parameters)
     return stage, data

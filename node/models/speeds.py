@@ -1,4 +1,4 @@
-"""How fast one engine is at one model, alone on this machine: measured, never assumed."""
+"""Measures how fast one engine runs one model, alone on this machine."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ Figures = dict[str, Any]
 async def measure(
     engine: Engine, manifest: Manifest, files: Mapping[str, Path], seconds: float
 ) -> Figures:
-    """Load a model and measure all it does; each rate is taken over so many seconds."""
+    """Load a model and measure each of its operations; each rate is taken over `seconds`."""
     began_at_s = trio.current_time()
     loaded = await engine.load(manifest, files)
     found: Figures = {
@@ -54,7 +54,7 @@ async def measure(
         found["embed"] = await _embedding(engine, manifest, seconds)
     if CALL in manifest.operations:
         found["call"] = await _calling(engine, manifest, files, seconds)
-    # Routing divides by it: at first a warm-up's, by now that of the work above.
+    # Routing divides by this speed: it is now that of the work above, and no longer of the warm-up.
     found["units_per_s_at_start"] = loaded.units_per_s
     found["units_per_s"] = engine.loaded()[manifest.id].units_per_s
     return found
@@ -62,7 +62,7 @@ async def measure(
 
 @dataclass(slots=True)
 class _Window:
-    """Units made by some streams, from when each of them is under way until it is over."""
+    """Units made by several streams while all of them are running."""
 
     streams: int
     seconds: float
@@ -86,7 +86,7 @@ class _Window:
 
 
 async def _rate(engine: Engine, make: Make, streams: int, seconds: float) -> float:
-    """Units a second of so many streams, each of which asks again as soon as it is answered."""
+    """Units a second of so many streams; each sends its next job as soon as it has an answer."""
     window = _Window(streams, seconds)
 
     async def one(stream: int, scope: trio.CancelScope) -> None:
@@ -112,7 +112,7 @@ async def _rate(engine: Engine, make: Make, streams: int, seconds: float) -> flo
 
 @dataclass(slots=True)
 class _Generating:
-    """A language model: what a person waits for, and what many streams get together."""
+    """Measures a language model: the time to the first token, and the rate of many streams."""
 
     engine: Engine
     manifest: Manifest
@@ -185,10 +185,10 @@ async def _embedding(engine: Engine, manifest: Manifest, seconds: float) -> Figu
 async def _calling(
     engine: Engine, manifest: Manifest, files: Mapping[str, Path], seconds: float
 ) -> Figures:
-    """Calls of one row of zeros, as the model's own file says what it reads."""
+    """Measure calls of one row of zeros, with the inputs that the model's file names."""
     path = files.get("model.onnx")
     if path is None:
-        raise ModelRefused(f"nothing here says what {manifest.name} reads")
+        raise ModelRefused(f"the inputs of {manifest.name} are not known here")
     described = await trio.to_thread.run_sync(onnx_file.describe, path)
     inputs = [_zeros(it.name, it.kind, it.shape or ()) for it in described.inputs]
     data = Tensors(tensors=tuple(inputs)).to_bytes()
@@ -204,7 +204,7 @@ async def _calling(
 
 
 def _zeros(name: str, kind: str, shape: tuple[object, ...]) -> Tensor:
-    """One row: whatever size is not said is one."""
+    """One row of zeros; sizes that are not given are one."""
     sizes = tuple(it if isinstance(it, int) else 1 for it in shape)
     data = np.zeros(sizes, kind).tobytes()
     return Tensor(name=name, kind=kind, shape=sizes, data=data)
@@ -223,6 +223,6 @@ def _job(
 
 
 def _words(turn: int, count: int) -> str:
-    """A text that begins as no other does: nothing made for an earlier one helps with it."""
+    """A text with a unique beginning, so that no earlier text's cache helps."""
     said = ("the", "runner", "hands", "a", "baton", "to", "the", "next", "in", "time")
     return " ".join([f"{turn}:", *(said[(turn + at) % len(said)] for at in range(count - 1))])

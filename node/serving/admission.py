@@ -1,12 +1,12 @@
-"""Whose leg is next, and who is told at once that it would take too long. A pure core.
+"""Which leg is next, and which is refused at once because it would take too long. A pure core.
 
 Start-time fair queueing (Goyal, Vin, Cheng: "Start-time Fair Queuing", SIGCOMM 1996): a job's start
-tag is where its asker's job before it ends in virtual time, or now if that is over; the least tag
-is next. So whoever asks for much waits behind its own jobs, and nobody else does. A job is taken
-only if it will be done by its deadline. Where there is no room, the asker with the most jobs
-waiting gives up its last for one with fewer (McKenney: "Stochastic Fairness Queueing", INFOCOM
-1990); but first goes one whose input has not come, and names cost nothing, so that places are
-counted by who offered them too.
+tag is the virtual time at which its asker's previous job ends, or now if that is later; the least
+tag is next. So an asker with many jobs waits behind its own jobs, and no other asker does. A job is
+taken only if it will be done by its deadline. If the queue is full, the asker with the most waiting
+jobs loses its last one to an asker with fewer (McKenney: "Stochastic Fairness Queueing", INFOCOM
+1990); but a job whose input has not come is dropped first. Asker names cost nothing, so places are
+also counted by the holder that offered them.
 """
 
 from collections import Counter
@@ -18,21 +18,21 @@ from wire.content import PeerId
 from wire.errors import Refused
 from wire.kinds import RefusalCode
 
-# Of those who wait, one asker's: a guess, under what the engines here queue, which is 64.
+# The most waiting jobs of one asker. A guess, below the queue of the engines, which is 64.
 WAITING_PER_ASKER_MAX = 48
-# While others wait, one holder's part of the room, and so many places however small the room is.
+# One holder's share of the queue while others wait, and its least number of places.
 HOLDER_SHARE = 0.25
 HOLDER_PLACES_MIN = 4
-# Askers whose tags are remembered; beyond it the one furthest back is forgotten.
+# Askers whose tags are remembered; above this, the one with the lowest tag is forgotten.
 ASKERS_MAX = 1024
-# What keeps the engine this long is taken only while nobody else waits, one at a time of a holder.
+# A job this long is taken only while no other asker waits, and one at a time for each holder.
 LONG_S = 60.0
-# A leg is not the engine's work alone: its input travels, its receipt is kept.
+# Time of a leg besides the engine's work: its input travels, its receipt is stored.
 OVERHEAD_S = 0.05
 OVERHEAD_SHARE = 0.05
 RETRY_AFTER_S_MIN, RETRY_AFTER_S_MAX = 0.25, 30.0
-# Who was told what a leg would take is likely to offer it now; but asking is free, so that what
-# was asked for counts for little, of one asker and of all.
+# A peer that got a quote is likely to offer the leg now. But quotes are free, so they count for
+# little, both of one asker and in total.
 QUOTED_FOR_S = 0.5
 QUOTED_COST_S_MAX = 1.0
 QUOTED_S_MAX = 2.0
@@ -41,12 +41,12 @@ QUOTED_MAX = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuedJob:
-    """A job to be done for `asker`: how much it is, how long that takes, when it has to be done.
+    """A job to be done for `asker`: its units, how long it takes, when it has to be done.
 
-    `cost_s` is what it takes of an engine that does several at once, `alone_s` how long it lasts
-    on an engine that has nothing else to do. Where nobody knows how much it will be, both are what
-    is expected, and `least` is the part of them that it takes at least: a job is refused for its
-    deadline only if not even that fits.
+    `cost_s` is the job's share of the time of an engine that does several jobs at once, `alone_s`
+    how long it takes on an engine with no other job. If the work is not known, both are estimates,
+    and `least` is the part of them that it takes at least: a job is refused for its deadline only
+    if not even this part fits.
     """
 
     asker: PeerId
@@ -59,7 +59,7 @@ class QueuedJob:
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """The engine at this moment: how long its own queue takes, how many jobs it would take."""
+    """The engine at this moment: how long its queue takes, how many more jobs it accepts."""
 
     busy_s: float
     room: int
@@ -67,13 +67,13 @@ class Now:
 
 
 class SlotStage(Enum):
-    """How far a job has come that was not given up."""
+    """How far a job that was not given up has come."""
 
     AWAITING_INPUT = auto()
     # Everything it needs is here.
     READY = auto()
     BEGUN = auto()
-    # Nothing that comes now changes it; its place is free when whoever holds it leaves.
+    # The result is fixed; the place is free once it is dequeued.
     DONE = auto()
 
 
@@ -93,25 +93,25 @@ class QueueSlot:
     cost_s: float
     expected_s: float
     until_at_s: float
-    # What of its cost has to fit before its deadline.
+    # The part of its cost that has to fit before its deadline.
     least: float = 1.0
-    # Its start tag in virtual time, and which it is of all that came.
+    # Its start tag in virtual time, and its number among all jobs that came.
     start: float = 0.0
     number: int = 0
     # Who offered it.
     by: PeerId | None = None
     stage: SlotStage | GivenUp = SlotStage.AWAITING_INPUT
-    # Whom to tell when it is given up.
+    # Called when the job is given up.
     on_refusal: Callable[[], None] | None = None
 
     @property
     def least_s(self) -> float:
-        """What it takes at least, of the engine."""
+        """Seconds of the engine that the job takes at least."""
         return self.cost_s * self.least
 
     @property
     def ready(self) -> bool:
-        """Whether it waits for the engine alone."""
+        """Whether the job waits only for the engine."""
         return self.stage is SlotStage.READY
 
     @property
@@ -138,7 +138,7 @@ class Admission:
 
     @property
     def queue_s(self) -> float:
-        """How long the work takes that waits."""
+        """How long the waiting work takes."""
         return sum(it.cost_s for it in self.waiting)
 
     def expected_s(self, wanted: QueuedJob, now: Now) -> float:
@@ -168,7 +168,7 @@ class Admission:
             raise Refused("every slot is taken", retry_after_s=_retry_after_s(all_s))
         least_s, left_s = self._done_s(wanted, now, wanted.least), wanted.left_s
         if least_s > left_s:
-            # A deadline only comes nearer: what is too long in itself is so for good.
+            # If the job alone takes too long for its deadline, it is refused for good.
             work_s = max(wanted.cost_s, wanted.alone_s) * wanted.least
             hopeless = _with_overhead(work_s) > left_s
             raise Refused(
@@ -179,9 +179,9 @@ class Admission:
         return self.expected_s(wanted, now)
 
     def quote(self, wanted: QueuedJob, by: PeerId, now: Now) -> float:
-        """As `check`, with what others were told of a moment ago: they will be here before.
+        """As `check`, but quotes given to others a moment ago count as jobs that come first.
 
-        So askers that ask at the same time do not all hear that nobody is here.
+        So askers that ask at the same time do not all get a quote for an empty queue.
         """
         expected_s = self.check(wanted, by, now)
         for peer in [
@@ -195,8 +195,8 @@ class Admission:
         return min(QUOTED_S_MAX, likely_s) + expected_s
 
     def enqueue(self, wanted: QueuedJob, by: PeerId, now: Now) -> tuple[QueueSlot, list[QueueSlot]]:
-        """A place in the queue, and those that had to be given up for it; else as `check`."""
-        # Who was given a quote has come with the offer itself.
+        """A place in the queue, and the places that were given up for it; Refused as `check`."""
+        # The quote no longer counts, because its offer has come.
         self._quoted.pop(by, None)
         expected_s = self.check(wanted, by, now)
         given_up = []
@@ -234,7 +234,7 @@ class Admission:
             raise Refused(why, retry_after_s=_retry_after_s(all_s))
 
     def reprice(self, place: QueueSlot, units: int, cost_s: float, least: float = 1.0) -> None:
-        """What the job is, is known better now. Refused if that is too long."""
+        """Correct the size of a job that is known better now. Refused if it takes too long."""
         others = [it for it in self.waiting if it is not place]
         self._check_long(cost_s, place.by, others, self.queue_s)
         if place.asker in self._finish:
@@ -242,7 +242,7 @@ class Admission:
         place.units, place.cost_s, place.least = units, cost_s, least
 
     def next(self, now: Now) -> tuple[list[QueueSlot], list[QueueSlot]]:
-        """Those that are to begin now, and those whose deadline has become too near for it."""
+        """The places that begin now, and those given up because their deadline is too near."""
         begun, given_up, busy_s = [], [], now.busy_s
         while sum(it.units for it in self.running) < self.units_at_once:
             ready = [it for it in self.waiting if it.ready]
@@ -261,7 +261,7 @@ class Admission:
         return begun, given_up
 
     def dequeue(self, place: QueueSlot) -> None:
-        """The job is done, or is wanted no more. Nothing happens where it left before."""
+        """Remove a job that is done or no longer wanted. A second call does nothing."""
         if place in self.running:
             self.running.remove(place)
         elif place in self.waiting:
@@ -275,8 +275,8 @@ class Admission:
         return max(self._virtual, self._finish.get(asker, 0.0))
 
     def _pushed_out(self, asker: PeerId, by: PeerId, now: Now) -> QueueSlot | None:
-        """Whose place goes to a new one: of those without their input the first of whoever holds
-        the most, else the last of whoever has more than is fair to the others.
+        """The place to give up for a new job: the first without its input, of the holder with the
+        most such places; else the last of an asker or holder with more than its share.
         """
         idle = Counter(it.by for it in self.waiting if not it.ready)
         if idle:
@@ -295,7 +295,7 @@ class Admission:
         return None
 
     def _late(self, new: QueueSlot, now: Now) -> list[QueueSlot]:
-        """Those behind a new place that will not be done in time any more."""
+        """The places behind a new one that would now miss their deadlines."""
         done_s, late = now.now_at_s + now.busy_s, []
         for place in sorted(self.waiting, key=_order):
             if place.order > new.order and done_s + place.least_s > place.until_at_s:
@@ -313,7 +313,7 @@ class Admission:
 
     def _drop(self, place: QueueSlot) -> None:
         self.waiting.remove(place)
-        # What was not done does not count against its asker.
+        # A job that was not done does not count against its asker.
         if place.asker in self._finish:
             self._finish[place.asker] -= place.cost_s
 
@@ -335,5 +335,5 @@ def _with_overhead(work_s: float) -> float:
 
 
 def _retry_after_s(queue_s: float) -> float:
-    """Half of what is there is done by then: places come free, and not all come back at once."""
+    """Half of the queue is done by then: places are free, and not all askers return at once."""
     return min(RETRY_AFTER_S_MAX, max(RETRY_AFTER_S_MIN, queue_s / 2))

@@ -1,4 +1,4 @@
-"""The data role: brings outside text in, cut into passages, each kept by content."""
+"""The data role: reads text from outside, cut into passages, each kept by content id."""
 
 import math
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ from wire.payload import Passages, Texts
 from wire.schema import Parameters
 from wire.task import Stage
 
-# Cutting less than this takes a few milliseconds; more is done in a thread, and kept for a while.
+# A shorter text is cut in a few milliseconds; a longer one is cut in a thread, and kept a while.
 LONG_CHARS = 256 << 10
 CUTS_KEPT = 4
 
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """A text and what it was cut into."""
+    """A text and its passages."""
 
     text: str
     passages: tuple[str, ...]
@@ -55,12 +55,12 @@ class DataRole:
         return 0.05 if work.stage.operation == FETCH else 0.01
 
     def admit(self, work: LegWork) -> QueueSlot:
-        """Nobody waits here: the work is slight, and legs are counted where they are offered."""
+        """Admit every leg: the work is small, and the leg server bounds the number of legs."""
         expected_s = self.quote(work)
         return QueueSlot(work.asker, work.units, expected_s, expected_s, math.inf)
 
     def dequeue(self, place: QueueSlot) -> None:
-        """Nothing was held."""
+        """Do nothing: this role has no queue."""
 
     async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:
         if stage.operation == LIST:

@@ -1,4 +1,4 @@
-"""Legs that were done here, remembered so that none is done twice, also over a restart."""
+"""Legs that were done here, remembered so that none is done twice, also after a restart."""
 
 from dataclasses import dataclass
 
@@ -13,21 +13,21 @@ from wire.kinds import Role
 from wire.receipt import Receipt
 from wire.signed import Signed, open_signed
 
-# Legs remembered, so that asked again they are not done again; then the oldest goes.
+# The number of legs remembered; above this, the oldest is forgotten.
 LEGS_KEPT = 50_000
 RING, RING_NEXT = b"leg:", b"leg-next"
 
 
 @dataclass(frozen=True, slots=True)
 class DoneLeg:
-    """What one leg came to."""
+    """The result of one leg."""
 
     receipt: Signed[Receipt]
     output: bytes
 
 
 def leg_key_of(handoff: Handoff) -> bytes:
-    """What the leg of a task that a baton is at is kept under."""
+    """The key under which the next leg of a handoff is kept."""
     return handoff.task.id.digest + bytes((handoff.stage,))
 
 
@@ -39,7 +39,7 @@ class DoneLegs:
     _kept: int | None = None
 
     def knows(self, handoff: Handoff) -> bool:
-        """Whether the leg was done before, as far as can be told at once."""
+        """Whether the leg seems to have been done before; no output is read."""
         if self.store.read(Table.RECEIPTS, leg_key_of(handoff)) is not None:
             return True
         job_key = handoff.leg.job_key(source_of(handoff.task, handoff.receipts, handoff.stage))
@@ -53,12 +53,12 @@ class DoneLegs:
         receipt = open_signed(raw, Receipt)
         previous = handoff.receipts[-1].id if handoff.receipts else None
         if receipt.record.previous != previous:
-            # The leg before was done anew by another peer: this is another chain.
+            # The previous leg was done again by another peer, so the chain of receipts differs.
             return None
         try:
             return DoneLeg(receipt, await self.store.get(receipt.record.output))
         except StoreError:
-            # The output was let go of since: do it again.
+            # The output was evicted since: the leg is done again.
             return None
 
     async def reusable(self, job_key: bytes) -> Done | None:

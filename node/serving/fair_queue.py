@@ -1,4 +1,4 @@
-"""Turns at the engine: the shell around `node.serving.admission`. Who is taken waits here."""
+"""The queue before the engine: the shell around `node.serving.admission`; jobs wait here."""
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -13,7 +13,7 @@ from wire.content import ContentId, PeerId
 
 @dataclass(slots=True)
 class FairQueue:
-    """Takes jobs for one engine, and gives it no more at once than it has use for."""
+    """Takes jobs for one engine, and gives it no more at once than it can use."""
 
     engine: Engine
     _admission: Admission = field(init=False)
@@ -24,7 +24,7 @@ class FairQueue:
 
     @property
     def queue_s(self) -> float:
-        """How long it takes until everything that was taken is done."""
+        """How long until all jobs that were taken are done."""
         return self.engine.queue_s + self._admission.queue_s
 
     @property
@@ -34,9 +34,9 @@ class FairQueue:
     def wanted(
         self, asker: PeerId, model: ContentId, units: int, left_s: float, units_least: int = 0
     ) -> QueuedJob:
-        """A job as the queue sees it, by the model's measured speed.
+        """A job for the queue, with its cost by the model's measured speed.
 
-        `units` are what is expected where `units_least` says what it may come to as well.
+        If `units_least` is given, `units` is an estimate, and the job has at least `units_least`.
         """
         loaded = self.engine.loaded().get(model)
         if loaded is None or not loaded.units_per_s:
@@ -67,7 +67,7 @@ class FairQueue:
 
     @asynccontextmanager
     async def turn(self, place: QueueSlot, wanted: QueuedJob) -> AsyncIterator[None]:
-        """Wait for the engine; Refused if the place had to be given up. Only once for a place."""
+        """Wait for the engine; Refused if the place was given up. Call once for each place."""
         if place.refusal is None:
             self._admission.reprice(place, wanted.units, wanted.cost_s, wanted.least)
             place.stage = SlotStage.READY

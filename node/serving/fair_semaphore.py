@@ -1,6 +1,6 @@
-"""Places shared out among those who ask: nobody has a second one while others wait for a first.
+"""Places shared among askers: no asker gets a second one while another waits for its first.
 
-It bounds nothing but the places: whoever lets somebody wait here bounds how many do.
+It bounds only the places: the caller bounds how many wait.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ class _Waiting:
 
 @dataclass(slots=True)
 class FairSemaphore:
-    """`free` places; each that is entered has to be left by the same asker."""
+    """`free` places; the asker that took one has to give it back."""
 
     free: int
     _taken: Counter[PeerId] = field(default_factory=Counter)
@@ -26,7 +26,7 @@ class FairSemaphore:
     _changed: trio.Event = field(default_factory=trio.Event)
 
     async def enqueue(self, asker: PeerId) -> None:
-        """Wait for a place: of those who wait, whoever has the fewest is next, then the first."""
+        """Wait for a place: the asker with the fewest places is next, then the first that came."""
         mine = _Waiting(asker)
         self._waiting.append(mine)
         try:

@@ -1,4 +1,4 @@
-"""The inference role: runs models that are loaded here, on input that may lie elsewhere."""
+"""The inference role: runs models that are loaded here, on input that may be at other peers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ from wire.operations import GENERATE, OPERATIONS
 from wire.payload import Passages, Question, Texts, Vectors
 from wire.task import Stage
 
-# Whoever has a passage may be dead, and whoever asks wants the time for another peer.
+# The peer with a passage may be dead, and then the asker needs the time for another peer.
 PASSAGE_S_MAX = 20.0
 
 
@@ -55,7 +55,7 @@ class InferRole:
         return self._queued(work.stage, work.asker, work.units, work.left_s)
 
     def _queued(self, stage: Stage, asker: PeerId, units: int, left_s: float) -> QueuedJob:
-        """A leg as the queue sees it; of an answer its expected length, whatever it may have."""
+        """A leg for the queue; an answer counts with its expected length, not its maximum."""
         assert stage.model is not None
         if stage.operation != GENERATE:
             return self.fair_queue.wanted(asker, stage.model, units, left_s)
@@ -100,7 +100,7 @@ class InferRole:
             return await self._do(stage, source, source.data, emit)
 
     async def bring_index(self, stage: Stage, source: LegInput) -> None:
-        """Have here what a question is searched in, so that `do` waits for nobody else."""
+        """Load the index of a question, so that `do` waits for no other peer."""
         assert source.data is not None
         with _input_of(stage):
             await self._index(stage, Question.from_bytes(source.data), source, None)
@@ -110,12 +110,12 @@ class InferRole:
             case operations.EMBED_PASSAGES:
                 texts = await self.texts_of(Passages.from_bytes(data), source)
                 done = await self._engine(stage, texts.to_bytes(), source, None)
-                # Kept with the leg: verifiers read them here if whoever brought them in is gone.
+                # The texts are kept with the leg, for verifiers to read if the data peer is gone.
                 return replace(done, blobs=tuple(it.encode() for it in dict.fromkeys(texts.texts)))
             case operations.NEAREST:
                 return await self._nearest(stage, Question.from_bytes(data), source)
             case operations.EMBED:
-                # Read here, so that bad input is the asker's fault and not the engine's.
+                # The input is checked here, so that bad input is not an error of the engine.
                 Texts.from_bytes(data)
                 return await self._engine(stage, data, source, None)
             case _:
@@ -138,7 +138,7 @@ class InferRole:
         if source.place is None:
             output = await self.engine.infer(job, emit)
         else:
-            # The input is here now, so that nobody need be believed how much it is.
+            # The input is here now, so its size is counted and not only claimed.
             units = units_of(replace(stage, operation=operation.engine), data)
             wanted = self._queued(stage, source.place.asker, units, source.deadline_s)
             async with self.fair_queue.turn(source.place, wanted):
@@ -149,7 +149,7 @@ class InferRole:
         return Done(data=output.data, units=output.units, profile=profile)
 
     async def texts_of(self, passages: Passages, source: LegInput) -> Texts:
-        """The passages' texts, fetched from whoever brought them in."""
+        """The passages' texts, fetched from the peers that have them."""
         texts: dict[ContentId, str] = {}
 
         async def fetch(passage: ContentId) -> None:
@@ -183,14 +183,14 @@ class InferRole:
             return await self.indexes.get(question.index, stage.model, dimensions, source)
         except Missing as error:
             raise Refused(
-                f"the index {question.index.short} is not to be had: {error}",
+                f"the index {question.index.short} cannot be fetched: {error}",
                 code=RefusalCode.NOT_FOUND,
             ) from error
 
 
 @contextmanager
 def _input_of(stage: Stage) -> Iterator[None]:
-    """What cannot be read within this block came from whoever asked."""
+    """Turn a WireError within this block into a refusal: the asker's input is malformed."""
     try:
         yield
     except WireError as error:

@@ -1,4 +1,4 @@
-"""A leg that was taken: the role that does it, its place there, and whether anybody wants it."""
+"""A leg that was taken: the role that does it, its place there, and whether it is still wanted."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -35,7 +35,7 @@ class LegLease:
             stage=handoff.leg,
             asker=handoff.task.signer,
             by=by,
-            # All of it: what is said to have been done before, nobody has checked yet.
+            # The whole leg counts: progress of another peer has not been checked yet.
             units=units_of(handoff.leg, handoff.input, handoff.units),
             left_s=deadline_at_s - trio.current_time(),
         )
@@ -45,11 +45,11 @@ class LegLease:
 
     @asynccontextmanager
     async def cancel_if_abandoned(self, call: TypedCall) -> AsyncIterator[None]:
-        """What is done within this block ends, Refused, when the place is given up.
+        """The block is cancelled, with Refused, when the place is given up.
 
-        So it is when the holder has gone before the leg began; one that began is finished, for
-        when the holder comes back, unless it keeps the engine from others for long. A generation
-        ends at once: its slot is another's, and who goes on with it goes on from what was shown.
+        The place is given up if the holder disconnects before the leg began. A leg that began is
+        finished, in case the holder returns, unless it would keep the engine from others for long.
+        A generation ends at once: others need its slot, and another peer can continue its stream.
         """
         failure: BatonError | None = None
         async with trio.open_nursery() as nursery:
@@ -64,7 +64,7 @@ class LegLease:
             except BatonError as error:
                 failure = error
             if failure is None and self.place is not None:
-                # It is done: nothing that comes now changes that.
+                # The leg is done: a later disconnect does not matter.
                 self.place.stage = SlotStage.DONE
             nursery.cancel_scope.cancel()
         self._stop = None
@@ -74,14 +74,14 @@ class LegLease:
             raise self.place.refusal
 
     async def _watch(self, call: TypedCall) -> None:
-        """Give the leg up if the holder goes; it has nothing to say until it is answered."""
+        """Give the leg up if the holder disconnects; it sends nothing until it is answered."""
         try:
             await call.channel.receive()
         except (TransportError, RemoteProtocolError):
             place = self.place
             ends = self._generates or (place is not None and place.cost_s > LONG_S)
             if place is not None and (ends or place.stage is not SlotStage.BEGUN):
-                gone = Refused("given up: who offered it has gone", retry_after_s=1.0)
+                gone = Refused("given up: the peer that offered it disconnected", retry_after_s=1.0)
                 place.stage = GivenUp(gone)
                 if self._stop is not None:
                     self._stop()

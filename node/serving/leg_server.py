@@ -1,4 +1,4 @@
-"""Serving legs: takes an offered baton, does its leg once, signs for it, and hands it on.
+"""Serving legs: takes an offered handoff, does its leg once, signs for it, and hands it on.
 
 Every step is idempotent by id: the same leg of the same task asked twice, or by two holders at
 once, is done once and gives the same receipt, also after a restart.
@@ -49,13 +49,13 @@ from wire.tree import name_of
 
 # Legs under way at once; the engine's own slots bound inference further.
 LEGS_AT_ONCE = 128
-# A holder in the middle that sees nobody for the next leg gives the baton back after this long.
+# A holder in the middle that knows no peer for the next leg gives the handoff back after this.
 PATIENCE_S = 3.0
 INPUT_BYTES_MAX = 16 << 20
-# A machine's owner is not done sooner.
+# An owner who came back rarely leaves within 30 s: suggest no earlier retry.
 PAUSED_RETRY_S = 30.0
 INPUT_DEADLINE_S = 15.0
-# Of these, one holder may have so many: another's leg finds a place.
+# The most legs of one holder, so that there is room for other holders.
 LEGS_PER_HOLDER = 48
 
 
@@ -70,9 +70,9 @@ class LegServer:
     dispatcher: Dispatcher
     roles: Mapping[Role, LegRole]
     on_event: EventSink
-    # False once the peer is leaving: what is under way is finished, nothing new is taken.
+    # False once the peer is leaving: running legs are finished, no new ones are taken.
     taking: bool = True
-    # Why nothing is taken for now, in words; the owner of the machine wants it.
+    # Why no legs are taken for now, in words; empty unless the machine's owner needs it.
     paused: str = ""
     done: int = 0
     _under_way: dict[bytes, trio.Event] = field(default_factory=dict)
@@ -84,11 +84,11 @@ class LegServer:
 
     @property
     def under_way(self) -> int:
-        """Batons held: legs that are being done here, or by others for us."""
+        """Handoffs held: legs that are being done here, or by others for us."""
         return self._holders.total()
 
     async def on_offer(self, call: TypedCall, message: Message) -> None:
-        """One conversation: accept and deliver, or refuse aloud."""
+        """Answer an Offer: accept and deliver, or refuse."""
         assert isinstance(message, Offer)
         task = open_signed(message.task, Task)
         receipts = open_receipts(task, message.receipts)
@@ -123,7 +123,7 @@ class LegServer:
                     piece = Piece(position=part.position, units=part.units, data=part.data)
                     await call.send(piece)
             except TransportError:
-                # No fault of whoever works for it. The leg is finished for when it comes back.
+                # The holder disconnected. The leg is still finished, in case the holder returns.
                 there = False
 
         with counted(self._holders, call.peer):
@@ -138,7 +138,7 @@ class LegServer:
         await call.send(result)
 
     async def on_quote(self, call: TypedCall, message: Message) -> None:
-        """What a leg would take if it were offered now; refused as it would be."""
+        """Answer a Quote: how long a leg would take if offered now, or the refusal it would get."""
         assert isinstance(message, Quote)
         try:
             role = self._role_of(message.role)
@@ -165,7 +165,7 @@ class LegServer:
         if issued_s > wall_s + limits.CLOCK_SKEW_S_MAX:
             ahead_s = issued_s - wall_s
             raise Refused(
-                f"the task was issued {ahead_s:.0f} s in the future: whose clock?",
+                f"the task was issued {ahead_s:.0f} s in the future: a clock is wrong",
                 code=RefusalCode.CLOCK,
             )
         if issued_s + handoff.task.record.deadline_s + limits.CLOCK_SKEW_S_MAX < wall_s:
@@ -199,7 +199,7 @@ class LegServer:
         return lease
 
     def _take_own(self, onward: Handoff, by: PeerId, deadline_at_s: float) -> LegLease | None:
-        """The next leg, if we can do it ourselves: nobody is nearer."""
+        """The next leg, if we can do it ourselves: that saves a hop."""
         if self.key.peer in onward.avoid:
             return None
         try:
@@ -251,7 +251,7 @@ class LegServer:
     async def _once(
         self, handoff: Handoff, lease: LegLease, call: TypedCall, relay: Relay, deadline_at_s: float
     ) -> DoneLeg:
-        """Do the leg, or wait for whoever is doing it, or find it done."""
+        """Do the leg, or wait for it if it is running, or find it done."""
         leg_key = leg_key_of(handoff)
         with trio.move_on_at(deadline_at_s) as scope:
             while (running := self._under_way.get(leg_key)) is not None:
@@ -281,7 +281,7 @@ class LegServer:
         source_id = source_of(handoff.task, handoff.receipts, handoff.stage)
         started_at_s, started_wall_s = trio.current_time(), self.environment.wall_s()
         left_s = max(0.0, deadline_at_s - started_at_s)
-        # Who offered it is asked last: it may have the baton from somebody else, and sit on it.
+        # The holder is asked last: it may only pass on another's handoff, and not have the input.
         holders = (
             *(it.signer for it in reversed(handoff.receipts)),
             handoff.task.signer,
@@ -294,7 +294,7 @@ class LegServer:
             reused = await self._before.reusable(job_key) if infers else None
             if reused is None:
                 if lease.place is None:
-                    # It was thought to be done before, or in other hands.
+                    # No place was taken: the leg was thought to be done or running already.
                     lease.admit(handoff, call.peer, deadline_at_s)
                 source = LegInput(
                     id=source_id,
@@ -335,7 +335,7 @@ class LegServer:
         rows = [*self._before.evict(leg_key, job_key), Row(Table.RECEIPTS, leg_key, receipt.raw)]
         if handoff.leg.role is Role.INFER:
             rows.append(Row(Table.JOBS, job_key, job))
-        # What is signed is kept before anybody hears of it: a leg has one receipt.
+        # A receipt is stored before it is sent: a leg has one receipt.
         await self.store.commit(Write(rows=tuple(rows), blobs=(done.data, *done.blobs)))
         self.done += 1
         return DoneLeg(receipt, done.data)
@@ -361,14 +361,14 @@ class LegServer:
                 size_bytes_max=INPUT_BYTES_MAX,
             )
         except WireError as error:
-            # Too large, or no tree: whoever signed that id is at fault, not who passes it on.
+            # The content is too large or no tree: its signer is at fault, not who passes it on.
             raise Refused(
                 f"the input cannot be had: {error.message}", code=RefusalCode.NOT_FOUND
             ) from error
 
 
 def _stage_of(quote: Quote) -> Stage:
-    """The stage that is asked about; RemoteProtocolError if there can be none such."""
+    """The stage that is asked about; RemoteProtocolError if no such stage is legal."""
     try:
         return Stage(role=quote.role, operation=quote.operation, model=quote.model, parameters={})
     except WireError as error:

@@ -19,12 +19,12 @@ from wire.payload import Hit, Hits, Index, IndexPart, Passages, Vectors
 INDEX_ROWS_MAX = 200_000
 INDEX_BYTES_MAX = 1 << 20
 INDEXES_MAX = 4
-# INDEX_ROWS_MAX rows of 512 numbers, with some to spare: for everything kept and on its way.
+# For all indexes kept and loading: more than INDEX_ROWS_MAX rows of 512 numbers.
 VECTORS_BYTES_MAX = 512 << 20
-# Whoever holds the parts back may not keep others from searching for long.
+# A peer that holds back parts must not keep others from searching for long.
 LOADS_AT_ONCE = 16
 LOAD_S_MAX = 60.0
-# Less than this is done before a thread would have begun.
+# A smaller index is searched faster than a thread starts.
 ASIDE_BYTES = 8 << 20
 
 
@@ -63,7 +63,7 @@ class IndexCache:
     blobs: Blobs
     _loaded: Latest[ContentId, LoadedIndex] = field(default_factory=lambda: Latest(INDEXES_MAX))
     _loading: dict[ContentId, trio.Event] = field(default_factory=dict)
-    # The vectors' bytes that the loads under way hold.
+    # Bytes of vectors that the running loads hold.
     _coming_bytes: int = 0
 
     async def get(
@@ -101,7 +101,7 @@ class IndexCache:
         return found
 
     def make_room(self, size_bytes: int) -> None:
-        """Count bytes that are about to be kept; indexes used before make room for them."""
+        """Count bytes that will be kept; the indexes used longest ago make room for them."""
         self._coming_bytes += size_bytes
         while self._loaded and self._kept_bytes + self._coming_bytes > VECTORS_BYTES_MAX:
             self._loaded.forget_oldest()
@@ -115,7 +115,7 @@ class IndexCache:
 
 @dataclass(slots=True)
 class _Load:
-    """One index on its way in; each part is checked and counted before it is kept."""
+    """One index that is being loaded; each part is checked and counted before it is kept."""
 
     cache: IndexCache
     model: ContentId
@@ -128,7 +128,7 @@ class _Load:
         index = Index.from_bytes(await self._bring(index_id, INDEX_BYTES_MAX))
         _check_made_with(index.model, self.model, None, 0)
         if len(set(index.parts)) != len(index.parts):
-            # A few megabytes to send would be gigabytes in memory.
+            # With repeated parts, a few megabytes to send would be gigabytes in memory.
             raise Malformed("an index names a part twice")
         parts: dict[IndexPart, tuple[Passages, Vectors]] = {}
 
@@ -180,7 +180,7 @@ def _check_made_with(
 def _put_together(vectors: list[Vectors]) -> NDArray[np.float32]:
     """Every row in one array, as this machine's own floats; Malformed if one is no number.
 
-    Each part is let go of as it is copied: an index is not in memory twice.
+    Each part is freed once it is copied, so that an index is not in memory twice.
     """
     at = sum(it.rows for it in vectors)
     together = np.empty((at, vectors[0].dimensions), np.float32)

@@ -1,4 +1,4 @@
-"""What a role promises to the leg server: to say at once what it will not do; to do the rest."""
+"""What a role promises to the leg server: to refuse at once, or to do the leg."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ __all__ = ["Done", "Emit", "LegInput", "LegRole", "LegWork", "nowhere"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """The output of a leg, and what it took; `blobs` are what it names, kept together with it."""
+    """The output of a leg, and its cost; `blobs` are content that the output names."""
 
     data: bytes
     units: int
@@ -25,7 +25,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LegInput:
-    """What reaches a leg: the bytes, and who is likely to have what they refer to by content.
+    """The input of a leg: its bytes, and the peers likely to have the content that it names.
 
     `resume` is what another peer streamed of it before it failed.
     """
@@ -35,13 +35,13 @@ class LegInput:
     holders: Sequence[PeerId]
     deadline_s: float
     resume: Progress | None = None
-    # Where the leg stands in the role's queue; a leg that is done again to check it, nowhere.
+    # The leg's place in the role's queue; None for a leg that is done again to check it.
     place: QueueSlot | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LegWork:
-    """A leg that somebody would have done: for whom, by whose offer, how much, in what time."""
+    """A leg to be done: for which asker, offered by whom, how much, in what time."""
 
     stage: Stage
     asker: PeerId
@@ -62,13 +62,13 @@ class LegRole(Protocol):
         ...
 
     def dequeue(self, place: QueueSlot) -> None:
-        """The leg is done, or is not wanted any more; saying so again does nothing."""
+        """Remove a leg that is done or no longer wanted; a second call does nothing."""
         ...
 
     async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:
-        """Do the leg. Refused, EngineError, StoreError, TransportError say why not."""
+        """Do the leg; Refused, EngineError, StoreError or TransportError if it fails."""
         ...
 
 
 async def nowhere(piece: Part) -> None:
-    """Where pieces go that nobody waits for: of a leg in between, or of one done again to check."""
+    """Drop a piece that nobody waits for: of a middle leg, or of a leg done again to check it."""

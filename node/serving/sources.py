@@ -1,7 +1,7 @@
 """Outside data: where it comes from, and how it is cut into passages.
 
-A source is a name like `pydoc:try` or `files:guide/intro.md`. Fetching is a seam: what a data peer
-may read is decided when it starts, and no name that comes over the network reaches beyond that.
+A source is a name like `pydoc:try` or `files:guide/intro.md`. What a data peer may read is decided
+when it starts, and no name that comes over the network reaches beyond that.
 """
 
 import importlib
@@ -21,7 +21,7 @@ from wire.kinds import RefusalCode
 PASSAGE_CHARS = 700
 FILE_BYTES_MAX = 4 << 20
 FILES_MAX = 10_000
-# What a record of passages has room for.
+# The longest name that fits a record of passages.
 NAME_BYTES_MAX = 256
 
 
@@ -45,7 +45,7 @@ class PydocSource:
 
     def _load(self) -> Mapping[str, str]:
         if self._topics is None:
-            # Half a megabyte of text, wanted by data peers only.
+            # Imported late: half a megabyte of text that only data peers need.
             self._topics = importlib.import_module("pydoc_data.topics").topics
         return self._topics
 
@@ -102,7 +102,7 @@ class FolderSource:
 
 
 def _read(path: Path) -> bytes:
-    # It may have become another since it was listed: a link, a pipe, something endless.
+    # The file may have been replaced since it was listed: by a link, a pipe, an endless device.
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(file, "rb") as opened:
         return opened.read(FILE_BYTES_MAX + 1)
@@ -122,7 +122,7 @@ def _readable(path: Path, root: Path) -> bool:
 
 
 def _has_a_name(name: str) -> bool:
-    """Whether others can ask for it: names are text, and bounded."""
+    """Whether other peers can ask for this name: it must be text, and not too long."""
     try:
         return len(name.encode()) <= NAME_BYTES_MAX
     except UnicodeEncodeError:
@@ -130,7 +130,7 @@ def _has_a_name(name: str) -> bool:
 
 
 class Sources:
-    """Several sources as one, told apart by the word before the colon."""
+    """Several sources as one; the word before the colon selects the source."""
 
     def __init__(self, by_scheme: Mapping[str, Source]) -> None:
         self._by_scheme = dict(by_scheme)
@@ -148,7 +148,7 @@ class Sources:
         return await source.fetch(name)
 
 
-# A line of words with a line of one sign below it.
+# A heading: a line of words above a line of one repeated sign.
 _HEADING = re.compile(r"[^\n]+\n([=*~^\"-])\1{2,}\s*")
 _BLANK = re.compile(r"\n[ \t]*\n+")
 _WRITTEN = re.compile(r"\S")
@@ -177,7 +177,7 @@ def cut(text: str, chars: int = PASSAGE_CHARS) -> list[str]:
 
 
 def _parts(paragraph: str, chars: int) -> Iterator[str]:
-    """The parts of a paragraph that has no blanks around it. What is left is never copied."""
+    """The parts of a paragraph that has no blanks around it. The remainder is never copied."""
     start = 0
     while len(paragraph) - start > chars:
         at = paragraph.rfind(" ", start + chars // 2, start + chars)
@@ -191,7 +191,7 @@ def _parts(paragraph: str, chars: int) -> Iterator[str]:
 
 
 class FolderSources:
-    """Several folders under one scheme; the first that has a name answers for it."""
+    """Several folders under one scheme; a name is read from the first folder that has it."""
 
     def __init__(self, folders: tuple[FolderSource, ...]) -> None:
         self._folders = folders

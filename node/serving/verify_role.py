@@ -39,16 +39,16 @@ from wire.signing import SigningKey
 from wire.task import Stage, Task
 from wire.tree import name_of
 
-# Differences are told in parts per billion; anything beyond is as wrong as can be.
+# Differences are reported in parts per billion; larger ones are reported as PPB.
 PPB = 1_000_000_000
 CHECKS_AT_ONCE = 4
-# Checks whose content is on its way or that wait for a place: one asker does not take them all.
+# The most checks that fetch content or wait for a place; one asker cannot have all of them.
 WAITING_MAX = 16
 WAITING_PER_ASKER_MAX = 2
-# However long an asker would wait, a check that takes longer than this is given up.
+# A check that takes longer than this is given up, even if its asker would wait longer.
 CHECK_S_MAX = 60.0
 BRING_S_MAX = 15.0
-# Who had less to bring it in says nothing of whoever should have it.
+# If there was less time than this to fetch content, its absence proves nothing against others.
 BRING_S_MIN = 2.0
 OUTPUT_BYTES_MAX = Vectors.SIZE_BYTES_MAX
 
@@ -65,13 +65,13 @@ class _Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Claim:
-    """A leg somebody signed for, with its input and output at hand."""
+    """A leg that another peer signed, with its input and output at hand."""
 
     stage: Stage
     receipt: Signed[Receipt]
     source: LegInput
     output: bytes
-    # The passages' texts, where the input names passages.
+    # The passages' texts, if the input names passages.
     texts: Texts | None
 
 
@@ -85,14 +85,14 @@ class VerifyRole:
     infer_role: InferRole
     blobs: Blobs
     willing: bool = True
-    # Why nothing is checked for now, in words.
+    # Why no checks are done for now, in words; empty if they are.
     paused: str = ""
     checked: int = 0
     _waiting: Counter[PeerId] = field(default_factory=Counter)
     _places: FairSemaphore = field(default_factory=lambda: FairSemaphore(CHECKS_AT_ONCE))
 
     async def on_check(self, call: TypedCall, message: Message) -> None:
-        """Answer a Check with a signed verdict, or refuse aloud."""
+        """Answer a Check with a signed verdict, or refuse."""
         assert isinstance(message, Check)
         task = open_signed(message.task, Task)
         receipts = open_receipts(task, message.receipts)
@@ -104,7 +104,7 @@ class VerifyRole:
             self._check_willing(task, receipts[-1])
             verdict = await self._verdict(task, receipts, message, call.peer)
         except (Refused, EngineError, StoreError) as error:
-            # Our own trouble is nobody's verdict.
+            # A failure of this peer is refused: it must not become a verdict against another.
             await call.send(refusal_of(error))
             return
         self.checked += 1
@@ -142,7 +142,7 @@ class VerifyRole:
         except (trio.TooSlowError, TooSlow) as error:
             raise Refused("no time left to check", code=RefusalCode.LATE) from error
         except (Missing, TransportError) as error:
-            # Withheld from us: that counts as a failed check.
+            # The content was withheld from us: that counts as a failed check.
             could_check, found = False, _Found(rows=0, reason=error.message)
         except WireError as error:
             # The leg's own output cannot be read: whoever signed for it is at fault.
@@ -150,7 +150,7 @@ class VerifyRole:
         assert stage.model is not None
         loaded = self.engine.loaded().get(stage.model)
         if loaded is None:
-            raise Refused("the model was let go of meanwhile", code=RefusalCode.NO_SUCH_MODEL)
+            raise Refused("the model was unloaded meanwhile", code=RefusalCode.NO_SUCH_MODEL)
         tolerance_ppb = int(loaded.manifest.tolerance * PPB)
         agrees = could_check and all(it <= tolerance_ppb for it in found.worst_ppb)
         reason = found.reason.encode()[: limits.REASON_BYTES_MAX].decode(errors="ignore")
@@ -174,11 +174,11 @@ class VerifyRole:
     async def _claim_and_place(
         self, task: Signed[Task], receipts: list[Signed[Receipt]], check: Check, asker: PeerId
     ) -> _Claim:
-        """Bring what is to be checked, then enter a place: nobody is waited for inside one."""
+        """Fetch the claim, then take a place: a place is never held while fetching."""
         if self._waiting[asker] >= WAITING_PER_ASKER_MAX:
-            raise Refused("checking others of yours now", retry_after_s=0.5)
+            raise Refused("this peer is already checking legs of yours", retry_after_s=0.5)
         if self._waiting.total() >= WAITING_MAX:
-            raise Refused("checking others now", retry_after_s=0.5)
+            raise Refused("this peer is already checking other legs", retry_after_s=0.5)
         with counted(self._waiting, asker):
             claim = await self._brought(task, receipts, check, asker)
             await self._places.enqueue(asker)
@@ -187,14 +187,14 @@ class VerifyRole:
     async def _brought(
         self, task: Signed[Task], receipts: list[Signed[Receipt]], check: Check, asker: PeerId
     ) -> _Claim:
-        # Whoever has it may be dead: then the asker needs the time for another's answer.
+        # The peer that has the content may be dead: then the asker needs time for another.
         deadline_s = min(check.deadline_ms / 3000, stretched(BRING_S_MAX))
         try:
             return await self._claim(task, receipts, check, asker, deadline_s)
         except TooSlow as error:
             if deadline_s < BRING_S_MIN:
                 raise
-            # Time enough for who has it: of those who keep for others nobody can ask all.
+            # There was time to ask the holders; not every store peer can be asked.
             raise Missing(error.message) from error
 
     async def _claim(
@@ -209,8 +209,8 @@ class VerifyRole:
         stage = task.record.stages[receipt.record.stage]
         doers = [it.signer for it in reversed(receipts)]
         passages = stage.operation == EMBED_PASSAGES
-        # Whoever embedded passages has kept them, and is the one who is judged: it is asked before
-        # whoever brought them in. Other input lies with whoever made it, or asked.
+        # The peer that embedded passages has kept them, and is the one judged: it is asked before
+        # the data peer. Other input is at the peer that made it, or at the asker.
         holders = (*doers, asker) if passages else (*doers[1:], asker, doers[0])
 
         async def bring(
@@ -252,7 +252,7 @@ class VerifyRole:
             case _:
                 done = await self.infer_role.do(claim.stage, claim.source, nowhere)
                 if done.data != claim.output:
-                    return _wrong(1, "the output is another")
+                    return _wrong(1, "the output differs")
                 if done.units != claim.receipt.record.units:
                     return _wrong_units(1, done.units)
                 return _Found(rows=1, sampled=(0,), worst_ppb=(0,))
@@ -294,7 +294,7 @@ class VerifyRole:
         if done.units != claim.receipt.record.units:
             return _wrong_units(len(mine), done.units)
         if [(it.passage, it.row) for it in claimed] != [(it.passage, it.row) for it in mine]:
-            return _wrong(len(mine), "other passages are nearest")
+            return _wrong(len(mine), "the nearest passages differ")
         worst = tuple(
             min(PPB, int(abs(one.score - two.score) * PPB))
             for one, two in zip(claimed, mine, strict=True)

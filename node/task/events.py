@@ -1,4 +1,4 @@
-"""What happens to a task, told to whoever watches it: the asker's screen, a log, a test."""
+"""The events of a task, for those who watch it: the asker's screen, a log, a test."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from wire.signed import Signed
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The task is journaled: it will be answered, or said to have failed, also after a crash."""
+    """The task is journaled: it will end with an answer or an error, also after a crash."""
 
     task: ContentId
 
@@ -27,16 +27,16 @@ class Offered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A peer did not do its part; the work goes on elsewhere.
+    """A peer did not do its part; the task continues with another peer.
 
-    `why` is for people; `code` says the same to programs, None where the peer said nothing.
+    `why` is for people; `code` says the same to programs, None if the peer did not refuse.
     """
 
     what: str
     peer: PeerId
     why: str
     code: RefusalCode | None = None
-    # It refused, and would again.
+    # The peer refused, and would refuse again.
     for_good: bool = False
 
 
@@ -44,7 +44,7 @@ class Failed:
 class Streamed:
     """A piece of the output, provisional until the receipt is checked.
 
-    It is the `units` after the first `position`. Each is told once, unless it is Restarted.
+    It is the `units` after the first `position`. Each is sent once, unless the stream is Restarted.
     """
 
     position: int
@@ -54,7 +54,7 @@ class Streamed:
 
 @dataclass(frozen=True, slots=True)
 class Restarted:
-    """What was streamed from `position` on was wrong; the stream goes on from there."""
+    """The units streamed from `position` on were wrong; the stream continues from there."""
 
     position: int
 
@@ -86,4 +86,4 @@ EventSink = Callable[[Event], None]
 
 
 def ignore_event(event: Event) -> None:
-    """Nobody watches."""
+    """Do nothing: an event sink for a task that nobody watches."""

@@ -1,6 +1,6 @@
-"""What follows from a refusal, by its code alone: whether to ask again, and what HTTP says of it.
+"""What follows from a refusal, by its code alone: whether to ask again, and the HTTP status.
 
-Nobody decides by the words of another peer's sentence: they are shown to people, and that is all.
+No program decides by the words of another peer's sentence: they are shown to people only.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from wire.kinds import RefusalCode
 class Consequence:
     """What one code leads to.
 
-    `status` and `code` are what an HTTP client is told. `again`: the same peer may be asked again
-    for the same task, once the time has passed that it named. `of_request`: the request itself is
-    at fault, so that other peers would say the same.
+    `status` and `code` are sent to an HTTP client. `again`: the same peer may be asked again for
+    the same task, once the time that it named has passed. `of_request`: the request itself is at
+    fault, so that other peers would say the same.
     """
 
     status: int
@@ -48,12 +48,12 @@ CONSEQUENCES: Mapping[RefusalCode, Consequence] = {
 
 
 def consequence_of(error: BatonError) -> Consequence:
-    """What follows from an error, be it our own or what another peer's refusal became."""
+    """What follows from an error, of this peer or from another peer's refusal."""
     return CONSEQUENCES[error.code]
 
 
 def ask_again_s(error: BatonError) -> float | None:
-    """When the peer that said this may be asked again, in seconds; None for never."""
+    """When the peer that refused may be asked again, in seconds; None for never."""
     if not isinstance(error, Refused) or not consequence_of(error).again:
         return None
     return error.retry_after_s

@@ -1,6 +1,6 @@
-"""Multiaddrs as people write them: read, checked, and expanded to what others can dial.
+"""Multiaddrs as people write them: read, checked, and expanded to addresses that others can dial.
 
-Resolves no names and opens no connection; it only tries whether a port is free.
+This module resolves no names and opens no connection; it only tries whether a port is free.
 """
 
 import re
@@ -19,14 +19,14 @@ _GOOD = "/ip4/192.0.2.7/tcp/4710/p2p/12D3KooW…"
 _DIAL_TCP = (("ip4", "tcp"), ("ip6", "tcp"), ("dns", "tcp"), ("dns4", "tcp"), ("dns6", "tcp"))
 _LISTEN_TCP = (("ip4", "tcp"), ("ip6", "tcp"))
 _MEMORY = (("memory",),)
-# Only what we use reaches libp2p's parser: others (ip6zone, for one) it takes in and chokes on
-# when they are read, and addresses come from anybody.
+# Only protocols that we use reach libp2p's parser: it accepts others (ip6zone, for one) and fails
+# when they are read, and anybody may send an address.
 _OURS = re.compile(r"(?:/(?:ip4|ip6|dns|dns4|dns6|tcp|memory)/[!-.0-~]+)+(?:/p2p/[0-9A-Za-z]+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Dialable:
-    """An address in the two parts it has: where, and who is expected there."""
+    """An address in two parts: the place, and the peer that is expected there."""
 
     where: Multiaddr
     peer: PeerId
@@ -34,7 +34,7 @@ class Dialable:
 
 @dataclass(frozen=True, slots=True)
 class Forms:
-    """The shapes of address that one transport takes."""
+    """The forms of address that one transport takes."""
 
     dial: tuple[tuple[str, ...], ...]
     listen: tuple[tuple[str, ...], ...]
@@ -50,7 +50,7 @@ def read_dialable(text: str, forms: Forms) -> Dialable:
     read = _read(text, "of a kind this peer does not dial", f"an address looks like {_GOOD}")
     if read.who is None:
         raise InputError(
-            f"{text} does not say which peer is there",
+            f"{text} does not name the peer that is there",
             todo=f"add its id at the end, as in {_GOOD}",
         )
     if read.names not in forms.dial:
@@ -74,7 +74,7 @@ def read_listenable(text: str, forms: Forms) -> Multiaddr:
 
 
 def check_port_is_free(address: Multiaddr) -> None:
-    """InputError when another program has the port. libp2p would share it, and lose half."""
+    """InputError if another program has the port: libp2p would share the port, and lose calls."""
     family = socket.AF_INET6 if "ip6" in address else socket.AF_INET
     host = str(address.value_for_protocol("ip6" if "ip6" in address else "ip4"))
     port = int(str(address.value_for_protocol("tcp")))
@@ -82,7 +82,7 @@ def check_port_is_free(address: Multiaddr) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-            # Two sockets may be bound to one port before either listens; listening tells.
+            # Two sockets may be bound to one port before either listens; only listening fails.
             probe.listen(1)
         except OSError as error:
             raise InputError(
@@ -96,7 +96,7 @@ def reachable(address: Multiaddr, me: PeerId) -> list[str]:
     places = [str(address)]
     for wildcard, loopback in (("/ip4/0.0.0.0/", "/ip4/127.0.0.1/"), ("/ip6/::/", "/ip6/::1/")):
         if places[0].startswith(wildcard):
-            # Loopback comes last: it is of use on this machine only.
+            # The loopback address comes last: it is of use on this machine only.
             here = places[0].replace(wildcard, loopback, 1)
             places = [*map(str, get_thin_waist_addresses(address)), here]
             break
@@ -105,7 +105,7 @@ def reachable(address: Multiaddr, me: PeerId) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A multiaddr of which everything has been read that will be; `who` is its /p2p part."""
+    """A multiaddr whose parts have been read; `who` is its /p2p part."""
 
     where: Multiaddr
     names: tuple[str, ...]
@@ -117,7 +117,7 @@ def _read(text: str, other_kind: str, todo: str) -> _Read:
         raise InputError(f"{text[:80]!r} is not an address, or {other_kind}", todo=todo)
     place, _, who = text.partition("/p2p/")
     try:
-        # A Multiaddr is read when it is asked, not when it is made: ask here, and only here.
+        # A Multiaddr is parsed when its parts are read, not when it is made: read them only here.
         whole, where = Multiaddr(text), Multiaddr(place)
         names = tuple(protocol.name for protocol in where.protocols())
         list(whole.items())

@@ -1,6 +1,6 @@
 """`p2p.transport` over a libp2p host: connections, streams and topics of one peer.
 
-It decides nothing: whom to dial, when to try again and what a message means is decided above.
+It decides nothing: the callers decide whom to dial, when to try again and what a message means.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ class LibStream:
     def __init__(self, peer: PeerId, stream: Any) -> None:
         self._peer = peer
         self._stream = stream
-        # The layer between only counts and locks, at a third of a round trip's cost.
+        # We skip libp2p's stream wrapper: it counts and locks, for a third of a round trip's cost.
         self._muxed = stream.muxed_stream
 
     @property
@@ -60,7 +60,7 @@ class LibStream:
                 data: bytes = await self._muxed.read(size_bytes_max)
             except EOFError:
                 data = b""
-        # Yamux calls a reset, and a connection that broke, an end like any other.
+        # Yamux reports a reset, and a broken connection, like a normal end.
         if not data and (self._muxed.reset_received or self._muxed.muxed_conn.is_closed):
             raise Disconnected(f"the stream to {self._peer.short} was reset")
         return data
@@ -83,7 +83,7 @@ class LibStream:
 
 
 class Inbox:
-    """A `Subscription`: what a topic said, up to a bound."""
+    """A `Subscription`: a bounded queue of a topic's messages."""
 
     def __init__(self, topic: str, leave: Callable[["Inbox"], Any]) -> None:
         self._topic = topic
@@ -100,7 +100,7 @@ class Inbox:
         return self._dropped
 
     def offer(self, heard: Heard) -> bool:
-        """Whether there was room."""
+        """Add a message; returns whether there was room."""
         try:
             self._send.send_nowait(heard)
         except trio.WouldBlock:
@@ -109,7 +109,7 @@ class Inbox:
         return True
 
     def close(self) -> None:
-        """Take nothing more; whoever reads gets what is queued, and then the end."""
+        """Take no more messages; the reader gets those that are queued, and then the end."""
         self._send.close()
 
     def __aiter__(self) -> Self:
@@ -155,7 +155,7 @@ class LibEndpoint:
         nursery.start_soon(self._swarm.watch_half_open)
 
     def stop(self) -> None:
-        """End every subscription; whoever iterates sees the end."""
+        """End every subscription; iterating over one then ends."""
         for inbox in [one for several in self._inboxes.values() for one in several]:
             inbox.close()
 
@@ -193,7 +193,7 @@ class LibEndpoint:
                     f"{target.where} is the address of another peer than {peer}",
                     todo="give addresses of one and the same peer",
                 )
-            # Whoever is silent at the first address leaves time for the others.
+            # A silent first address must leave time for the others.
             share_s = max(0.0, deadline_at_s - trio.current_time()) / left
             try:
                 await self._dial(peer, target.where, share_s)
@@ -226,7 +226,7 @@ class LibEndpoint:
                     raise
                 raise Unreachable(
                     f"{peer.short} does not open a Baton stream",
-                    todo="it may run another version, or be at its limit: try another peer",
+                    todo="it may run another version, or have too many streams: try another peer",
                 ) from error
         return LibStream(peer, stream)
 
@@ -235,12 +235,12 @@ class LibEndpoint:
             await self._swarm.close_peer(libp2p_id(peer))
 
     def connected(self) -> frozenset[PeerId]:
-        """The peers to which at least one connection stands."""
+        """The peers to which at least one connection is open."""
         found = (peer_of(who) for who in self._swarm.connections)
         return frozenset(peer for peer in found if peer is not None and self._connections(peer))
 
     def is_connected(self, peer: PeerId) -> bool:
-        """Whether at least one connection to the peer stands."""
+        """Whether at least one connection to the peer is open."""
         return bool(self._connections(peer))
 
     def remote_address(self, peer: PeerId) -> str | None:
@@ -262,7 +262,7 @@ class LibEndpoint:
         inbox = Inbox(topic, self._leave)
         async with self._topics_lock:
             self._inboxes.setdefault(topic, []).append(inbox)
-            # libp2p answers with the standing subscription where there is one.
+            # libp2p returns the existing subscription if there is one.
             await self._pubsub.subscribe(topic)
         return inbox
 
@@ -287,7 +287,7 @@ class LibEndpoint:
         )
 
     def deliver(self, message: rpc_pb2.Message) -> None:
-        """Take one message from gossip. Never raises: the sender chose every byte of it."""
+        """Take one message from gossip. Never raises, because the sender chose every byte of it."""
         try:
             source = peer_of(ID(message.from_id))
         except (ValueError, TypeError):
@@ -321,7 +321,7 @@ class LibEndpoint:
         if peer is None:
             await stream.reset()
             return
-        # The handler runs in a task of ours, so that what it raises is not lost in libp2p.
+        # The handler runs in our own task, so that its exceptions are not lost in libp2p.
         finished = trio.Event()
         self._nursery.start_soon(self._accept_one, LibStream(peer, stream), finished)
         await finished.wait()
@@ -348,7 +348,7 @@ class LibEndpoint:
 
 
 class _Changes(INotifee):  # type: ignore[misc]
-    """Tells, of all that libp2p notifies, that a peer's connections have changed."""
+    """Reports, of all of libp2p's notifications, only that a peer's connections have changed."""
 
     def __init__(self, changed: Callable[[ID], None]) -> None:
         self._changed = changed

@@ -1,8 +1,8 @@
-"""What libp2p raises becomes ours here, and nowhere else.
+"""Turns libp2p's exceptions into ours; no other module does.
 
 It also holds the only catch-all of the project. libp2p lets hostile bytes surface as any exception
 at all (KeyError, ValueError, protobuf's and cryptography's own), and one that escapes a task of its
-services takes every connection of the process down. `contained` stands around those places.
+services takes every connection of the process down. `contained` surrounds those places.
 """
 
 import logging
@@ -30,7 +30,7 @@ _REASON_CHARS_MAX = 200
 
 
 class WrongPeerThere(BaseLibp2pError):  # type: ignore[misc]
-    """The memory transport's word for what noise calls PeerIDMismatchesPubkey."""
+    """The memory transport's error for what noise calls PeerIDMismatchesPubkey."""
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def contained(what: str) -> Iterator[None]:
 
 @contextmanager
 def unwrapped() -> Iterator[None]:
-    """Around nested nurseries: one exception alone comes out as itself, not four groups deep."""
+    """Around nested nurseries: a single exception leaves as itself, not inside four groups."""
     try:
         yield
     except BaseExceptionGroup as group:
@@ -67,7 +67,7 @@ def dialing(address: str, deadline_s: float) -> Iterator[None]:
     except trio.TooSlowError as error:
         raise TooSlow(
             f"{address} did not answer within {deadline_s:.2g} s",
-            todo="check that the peer runs and that no firewall stands between",
+            todo="check that the peer runs and that no firewall is in the way",
         ) from error
     except (*_FOREIGN, ValueError, TypeError) as error:
         if _is_mismatch(error):
@@ -77,7 +77,7 @@ def dialing(address: str, deadline_s: float) -> Iterator[None]:
             ) from error
         if any(isinstance(one, MultiselectClientError) for one in _chain(error)):
             raise Unreachable(
-                f"what answers at {address} is no peer of Baton",
+                f"the program that answers at {address} is not a Baton peer",
                 todo="check the port: another program has it",
             ) from error
         raise Unreachable(
@@ -92,7 +92,7 @@ def opening(peer: PeerId, deadline_s: float) -> Iterator[None]:
     try:
         yield
     except trio.TooSlowError as error:
-        raise TooSlow(f"{peer.short} gave no stream within {deadline_s:.2g} s") from error
+        raise TooSlow(f"{peer.short} opened no stream within {deadline_s:.2g} s") from error
     except (*_FOREIGN, KeyError) as error:
         raise Disconnected(f"no stream to {peer.short}: {_reason(error)}") from error
 
@@ -115,7 +115,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(one))
         yield one
-        # libp2p gathers several failures in a MultiError, which is no exception group.
+        # libp2p gathers several failures in a MultiError, which is not an exception group.
         several = getattr(one, "errors", ()) or getattr(one, "exceptions", ())
         waiting.extend((one.__cause__, one.__context__, *several))
 
@@ -126,6 +126,6 @@ def _is_mismatch(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    # The innermost words are the operating system's or the handshake's, and say the most.
+    # The innermost message is the operating system's or the handshake's, and is the most exact.
     words = [str(one) for one in _chain(error) if str(one)]
     return (words[-1] if words else type(error).__name__)[:_REASON_CHARS_MAX]

@@ -1,8 +1,8 @@
-"""Gossipsub that a peer cannot end, and that says what it dropped.
+"""Gossipsub that no peer can end, and that counts what it dropped.
 
-The reading loop takes the place of libp2p's: it reads in large steps, bounds every RPC before
-parsing, hands messages on in order instead of starting a task for each, and leaves a peer that
-sends anything else disconnected. It refuses to believe signed address records: Baton has its own.
+Our reading loop replaces libp2p's: it reads in large steps, bounds every RPC before parsing, and
+hands messages on in order instead of starting a task for each. A peer that breaks the rules is
+disconnected. Signed address records are ignored: Baton has its own adverts.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ _SEEN_MAX = 65_536
 
 
 class SeenMessages:
-    """Message ids of the last two minutes, without the thread that libp2p's own cache leaves.
+    """Message ids of the last two minutes; libp2p's own cache leaves a thread behind.
 
     When full it forgets the oldest: a message may then be delivered twice, never lost.
     """
@@ -43,7 +43,7 @@ class SeenMessages:
     def add(self, key: bytes) -> bool:
         now_at_s = trio.current_time()
         self._until_at_s[key] = now_at_s + self._ttl_s
-        # Whatever is over lies in front.
+        # The oldest ids are in front.
         while self._until_at_s and next(iter(self._until_at_s.values())) <= now_at_s:
             self._until_at_s.forget_oldest()
         return True
@@ -56,20 +56,20 @@ class SeenMessages:
         return len(self._until_at_s)
 
     def stop(self) -> None:
-        """Nothing runs, so nothing stops; libp2p calls this."""
+        """Do nothing: libp2p calls this, but no task or thread runs here."""
 
 
-# Once the mesh stands there is little to mend, and a thousand hosts may live in one process.
+# A complete mesh needs few repairs, and a thousand hosts may live in one process.
 _HEARTBEAT_S = 1
 _HEARTBEAT_AT_REST_S = 5
-# What all neighbours together may have us check and pass on. A signature takes less than what
-# libp2p does around it; who signs with fresh keys could otherwise keep every host busy.
+# How many messages all neighbours together may have us check and pass on: otherwise a peer that
+# signs with fresh keys could keep every host busy, mostly with libp2p's work around a signature.
 _MESSAGES_PER_S = 10.0
 _MESSAGES_BURST = 200.0
 
 
 class SoundGossip(GossipSub):  # type: ignore[misc]
-    """The router: mesh, heartbeat and the lazy push that libp2p forgets after a prune."""
+    """The router: mesh, heartbeat, and the lazy push, which libp2p omits after a prune."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -78,10 +78,10 @@ class SoundGossip(GossipSub):  # type: ignore[misc]
             degree=6,
             degree_low=4,
             degree_high=12,
-            # The default heartbeat is two minutes; adaptive gossip makes it thirty seconds.
+            # The default heartbeat is two minutes; adaptive gossip changes it to thirty seconds.
             heartbeat_interval=_HEARTBEAT_S,
             adaptive_gossip_enabled=False,
-            # Would silently drop our own messages beyond ten a second.
+            # libp2p's spam protection would silently drop our own messages beyond ten a second.
             spam_protection_enabled=False,
             eclipse_protection_enabled=False,
             prune_back_off=10,
@@ -99,7 +99,7 @@ class SoundGossip(GossipSub):  # type: ignore[misc]
         return super().mesh_heartbeat()
 
     async def send_recent_messages(self, peer_id: Any, topic: str) -> None:
-        """Nothing: what a new neighbour has missed it learns when the two meet."""
+        """Do nothing: a new neighbour learns what it has missed by a swap."""
 
     async def flush_pending_messages(self, peer_id: Any) -> None:
         with contained("messages that waited for a peer"):
@@ -110,7 +110,7 @@ class SoundGossip(GossipSub):  # type: ignore[misc]
             await super().on_peer_subscribed(peer_id, topic)
 
     def gossip_heartbeat(self) -> Any:
-        """Tell those outside the mesh what we have, also the ones that were pruned just now."""
+        """Announce our messages to peers outside the mesh, also to those that were just pruned."""
         told = super().gossip_heartbeat()
         for topic, mesh in self.mesh.items():
             recent = self.mcache.window(topic)
@@ -126,8 +126,8 @@ class SoundGossip(GossipSub):  # type: ignore[misc]
         return told
 
     def _check_equivocation(self, _message: Any) -> bool:
-        # Libp2p keeps a thousand whole messages for ever to find two under one number. Our
-        # adverts carry their own order, so a second one is merely old.
+        # libp2p keeps a thousand whole messages for ever to find two with one number. Our adverts
+        # have a sequence number of their own, so a second one is only old.
         return True
 
 
@@ -147,7 +147,7 @@ class SoundPubsub(Pubsub):  # type: ignore[misc]
             max_subscriptions_per_peer=_SUBSCRIPTIONS_PER_PEER_MAX,
             max_inbound_rpc_size=_RPC_BYTES_MAX,
         )
-        # Numbers must rise over a restart, or the new messages look like the old ones.
+        # Numbers must go on rising after a restart, or new messages look like old ones.
         self.counter = first_number
         self.seen_messages.stop()
         self.seen_messages = SeenMessages(_SEEN_TTL_S)
@@ -157,7 +157,7 @@ class SoundPubsub(Pubsub):  # type: ignore[misc]
         self._allowed_at_s = 0.0
 
     async def continuously_read_stream(self, stream: Any) -> None:
-        """Until the stream or the service ends. A peer that breaks the rules is disconnected."""
+        """Read until the stream or service ends. A peer that breaks the rules is disconnected."""
         peer_id = stream.muxed_conn.peer_id
         broken = True
         with contained("a gossip stream"):
@@ -213,12 +213,12 @@ class SoundPubsub(Pubsub):  # type: ignore[misc]
         if not self.seen_messages.has(self._msg_id_constructor(msg)) and not self._is_allowed():
             self.refused += 1
             return
-        # A malformed key inside a message raises; it says nothing about who passed it on.
+        # A malformed key inside a message raises; the peer that passed it on is not to blame.
         with contained("a gossip message"):
             await super().push_msg(msg_forwarder, msg)
 
     def _is_allowed(self) -> bool:
-        """Whether one more message may be checked; what is refused comes by a swap instead."""
+        """Whether one more message may be checked; refused adverts arrive by a swap instead."""
         now_at_s = trio.current_time()
         gained = (now_at_s - self._allowed_at_s) * _MESSAGES_PER_S
         self._allowance, self._allowed_at_s = (
@@ -238,7 +238,7 @@ class SoundPubsub(Pubsub):  # type: ignore[misc]
             await super()._replay_recent_messages(peer_id, topic)
 
     async def _handle_new_peer(self, peer_id: Any) -> None:
-        """Greet a peer; a topic subscribed to meanwhile is announced after the greeting."""
+        """Greet a peer; topics that we subscribed to meanwhile are announced after the greeting."""
         known = peer_id in self.peers
         before = set(self.topic_ids)
         await super()._handle_new_peer(peer_id)
@@ -251,7 +251,7 @@ class SoundPubsub(Pubsub):  # type: ignore[misc]
 
 
 def _length_at_front(buffer: bytearray) -> tuple[int, int] | None:
-    """The bytes of the length, and the length; None while it is incomplete."""
+    """How many bytes the length takes, and the length; None while it is incomplete."""
     size = 0
     for index, byte in enumerate(buffer[:_VARINT_BYTES_MAX]):
         size |= (byte & 0x7F) << (7 * index)

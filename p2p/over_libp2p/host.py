@@ -1,7 +1,7 @@
-"""A libp2p host with what is dangerous taken out, and what leaks stopped.
+"""A libp2p host without libp2p's dangerous parts and leaks.
 
-It offers noise and nothing else, learns nothing from identify, dials nobody on its own, and keeps
-connections that have not yet shown who they are as `p2p.connection_limiter` says.
+It offers only noise, learns nothing from identify, and dials nobody on its own.
+`p2p.connection_limiter` decides how long connections without a finished handshake are kept.
 """
 
 from collections import OrderedDict
@@ -39,7 +39,7 @@ from wire.errors import Malformed
 from wire.signing import SigningKey
 
 CONNECTIONS_MAX = 2000
-# Of the handshakes that we begin, and the last resort for those of others: the limiter is stricter.
+# For handshakes that we begin; for those of others the connection limiter is stricter.
 HANDSHAKE_DEADLINE_S = 8.0
 # How often half-open connections are looked at.
 _LOOK_S = 0.25
@@ -50,7 +50,7 @@ _FAIR = frozenset(
     for way in ("inbound", "outbound")
     for what in ("upgrade", "stream_protocol_negotiation")
 )
-# For so long what libp2p tells others of our addresses may be old; our own adverts are not.
+# How old the addresses may be that libp2p tells others; our own adverts are never old.
 ADDRESSES_S = 10.0
 
 
@@ -65,7 +65,7 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
         self._arrived = trio.Event()
 
     async def watch_half_open(self) -> None:
-        """Close those that are over their time, for as long as this runs."""
+        """Close half-open connections that are over their time, until cancelled."""
         while True:
             if not self._streams:
                 self._arrived = trio.Event()
@@ -75,8 +75,8 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
             await trio.sleep(_LOOK_S)
 
     async def _handle_inbound_connection(self, read_write_closer: Any, maddr: Any) -> None:
-        # Takes the place of a handler that never gave its slot back and kept the socket of
-        # every connection that ever came.
+        # This replaces libp2p's handler, which never freed its slot and kept the socket of every
+        # connection that ever arrived.
         if isinstance(read_write_closer, IMuxedConn):
             with contained("an inbound connection"):
                 await self.add_conn(read_write_closer, direction="inbound")
@@ -111,23 +111,23 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
         with watched.scope, timeouts.fail_after(HANDSHAKE_DEADLINE_S):
             raw = RawConnection(watched, False)
             muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
-            # From here on nobody is watched, and every read is one call shorter.
+            # The handshake is over: reads no longer go through `_Watched`.
             raw.stream = watched.stream
             return muxed
 
     def heard(self, place: HalfOpen) -> None:
-        """Bytes came over a half-open connection."""
+        """Note that bytes arrived over a half-open connection."""
         self.limiter.heard(place, self._clock.ran_s)
 
     def _drop(self, place: HalfOpen) -> None:
         self._streams[place.number].scope.cancel()
 
     def _schedule_auto_connect(self) -> None:
-        # Whom to dial is decided above, from the view.
+        # The callers decide whom to dial, from the view.
         return
 
     async def close(self) -> None:
-        """Close everything; the connections at once, since each takes a fifth of a second."""
+        """Close everything; all connections concurrently, since each takes a fifth of a second."""
         async with trio.open_nursery() as nursery:
             for connection in self.get_connections():
                 nursery.start_soon(self._close_one, connection)
@@ -139,7 +139,7 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
 
 
 class FairLimits(ConnectionConfig):  # type: ignore[misc]
-    """libp2p's limits, of which those in seconds are a machine's time, not the wall's."""
+    """libp2p's limits; those in seconds are stretched while this machine is starved."""
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
@@ -147,7 +147,7 @@ class FairLimits(ConnectionConfig):  # type: ignore[misc]
 
 
 class _Watched:
-    """The socket of a half-open connection, as libp2p reads it: says when bytes come."""
+    """The socket of a half-open connection, as libp2p reads it: it reports when bytes arrive."""
 
     def __init__(self, stream: Any, swarm: SoundSwarm, place: HalfOpen) -> None:
         self.stream = stream
@@ -172,7 +172,7 @@ class _Watched:
 
 
 class SoundUpgrader(TransportUpgrader):  # type: ignore[misc]
-    """From a socket to a muxed connection; libp2p's own would not take our yamux."""
+    """Makes a muxed connection from a socket; libp2p's own class does not accept our yamux."""
 
     async def upgrade_connection(self, conn: Any, peer_id: ID) -> SoundYamux:
         try:
@@ -194,14 +194,14 @@ class SoundHost(BasicHost):  # type: ignore[misc]
             disable_identify_address_discovery=True,
         )
         self.remove_stream_handler(TProtocol("/baton/none"))
-        # Others may ask who we are and whether we live; nobody may tell us about itself.
+        # Others may identify and ping us; what they say of themselves by identify is ignored.
         identify = identify_handler_for(self, use_varint_format=True)
         self.set_stream_handler(IDENTIFY_ID, identify)
         self.set_stream_handler(PING_ID, PingService(self).handle_ping)
         swarm.set_stream_handler(self._guarded_stream)
 
     def get_addrs(self) -> list[Any]:
-        """As libp2p's, which works them out for every message; they change seldom."""
+        """Our addresses, cached: libp2p computes them for every message, and they change seldom."""
         now_at_s = trio.current_time()
         if now_at_s >= self._addresses_until_at_s:
             self._addresses = super().get_addrs()
@@ -209,7 +209,7 @@ class SoundHost(BasicHost):  # type: ignore[misc]
         return list(self._addresses)
 
     def _schedule_identify(self, *_whom: Any, **_why: Any) -> None:
-        # Addresses come from signed adverts, and a stream says itself which protocol it speaks.
+        # Addresses come from signed adverts, and each stream names the protocol it speaks.
         return
 
     async def _push_identify_to_all_peers(self) -> None:
@@ -226,7 +226,7 @@ class SoundHost(BasicHost):  # type: ignore[misc]
 
 
 def build_host(key: SigningKey, make_transport: Callable[[ID], Any]) -> SoundHost:
-    """A host of this key over one transport; nothing runs and nothing listens yet."""
+    """A host with this key over one transport; it neither runs nor listens yet."""
     pair = create_new_key_pair(key.seed)
     who = ID.from_pubkey(pair.public_key)
     peerstore = PeerStore()
@@ -246,14 +246,14 @@ def build_host(key: SigningKey, make_transport: Callable[[ID], Any]) -> SoundHos
         inbound_stream_protocol_negotiation_timeout=NEGOTIATION_DEADLINE_S,
         outbound_stream_protocol_negotiation_timeout=NEGOTIATION_DEADLINE_S,
     )
-    # One attempt at a time: when and where to try again is decided above.
+    # One attempt at a time: the callers decide when and where to try again.
     retry = RetryConfig(max_retries=0)
     swarm = SoundSwarm(who, peerstore, upgrader, [make_transport(who)], retry, limits)
     return SoundHost(swarm)
 
 
 def peer_of(who: ID) -> PeerId | None:
-    """Our id for theirs; None for a key that is not Ed25519."""
+    """Our id for a libp2p id; None for a key that is not Ed25519."""
     try:
         return PeerId.from_multihash(who.to_bytes())
     except Malformed:
@@ -261,14 +261,14 @@ def peer_of(who: ID) -> PeerId | None:
 
 
 def libp2p_id(peer: PeerId) -> ID:
-    """Their id for ours."""
+    """The libp2p id for our id."""
     return ID(peer.multihash)
 
 
 def note_address(stream: Any) -> str:
-    """The IP address at the other end of a TCP stream of libp2p; "" where it has gone already.
+    """The IP address at the other end of a TCP stream of libp2p; "" if the connection is closed.
 
-    The stream answers with it from then on: left to itself it knows of none that is of IPv6.
+    The stream keeps the address from then on: libp2p by itself finds no IPv6 address.
     """
     try:
         host, port = stream.stream.socket.getpeername()[:2]

@@ -1,12 +1,12 @@
 """Many hosts in one process: a network of buffers instead of sockets.
 
-A `MemoryNetwork` is a place where hosts listen under `/memory/<number>`. Connections come muxed,
-so there is neither cipher nor yamux between two hosts, and everything else is the real libp2p. All
-that passes from one host to another passes through `MemoryNetwork.carry`, and nothing else does:
-whoever wants a bad network overrides that one method.
+In a `MemoryNetwork` hosts listen under `/memory/<number>`. Connections are muxed from the start, so
+there is neither cipher nor yamux between two hosts; everything else is the real libp2p. All that
+one host sends to another passes through `MemoryNetwork.carry`: override that one method to simulate
+a bad network.
 
-Streams are bounded as yamux bounds them: a sender stops when the receiver's buffer is full. As in
-yamux too, a connection that says nothing is pinged, and dropped when no answer comes.
+Streams are bounded as yamux bounds them: a sender stops when the receiver's buffer is full. As with
+yamux, a silent connection is pinged, and dropped when no answer arrives.
 """
 
 import itertools
@@ -33,11 +33,11 @@ from p2p.over_libp2p.errors import WrongPeerThere, contained
 from p2p.over_libp2p.muxer import STREAMS_IN_MAX
 
 _WINDOW_BYTES = 256 << 10
-# As in yamux: more streams than this at once wait for one to end.
+# As in yamux: further streams wait until one of these ends.
 _STREAMS_OUT_MAX = 256
 _FIRST_FREE = 1_000_000
-# Silent, pinged, dropped within ten seconds, as over TCP. All look at the same moments: a process
-# with thousands of connections wakes once for all.
+# A silent connection is pinged, and dropped within ten seconds, as over TCP. All connections are
+# checked at the same moments, so that a process with thousands of them wakes once for all.
 _LOOK_EVERY_S = 2.0
 _PING_AFTER_S = 4.0
 _DROP_AFTER_S = 8.0
@@ -46,24 +46,24 @@ Accepted = Callable[["MemoryConnection"], Awaitable[None]]
 
 
 class MemoryNetwork:
-    """Who listens where. One object is one network; two objects never meet."""
+    """The listeners by address. One object is one network; two networks share nothing."""
 
     def __init__(self) -> None:
         self._listeners: dict[str, MemoryListener] = {}
         self._numbers = itertools.count(_FIRST_FREE)
 
     def carry(self, source: str, target: str, size_bytes: int, deliver: Callable[[], None]) -> None:
-        """Bring one parcel from one host to the other; both are libp2p peer ids in text.
+        """Carry one packet from one host to the other; both are libp2p peer ids in text.
 
         `deliver` must be called at most once, and for one pair of hosts in the order of carrying.
-        A parcel that never arrives leaves its connection hanging, as a cut wire would. Calls come
+        A packet that never arrives leaves its connection hanging, as a cut wire would. Calls come
         from within the loop, and must neither wait nor raise.
         """
         del source, target, size_bytes
         deliver()
 
     def bind(self, wanted: str, listener: "MemoryListener") -> str:
-        """Take a number; "0" takes a free one. OpenConnectionError when it is taken."""
+        """Listen under a number; "0" means any free one. OpenConnectionError if it is taken."""
         number = str(next(self._numbers)) if wanted == "0" else wanted
         if number in self._listeners:
             raise OpenConnectionError(f"/memory/{number} is taken")
@@ -81,7 +81,7 @@ class MemoryNetwork:
 
 
 class MemoryStream(IMuxedStream):  # type: ignore[misc]
-    """One end of a stream. What the other end does arrives through `on_…`, never waiting."""
+    """One end of a stream. The other end's acts arrive through `on_…` methods, which never wait."""
 
     def __init__(self, connection: "MemoryConnection", *, opened_here: bool) -> None:
         self.muxed_conn = connection
@@ -144,7 +144,7 @@ class MemoryStream(IMuxedStream):  # type: ignore[misc]
         await trio.lowlevel.checkpoint()
 
     def drop(self) -> None:
-        """End here and now, both ways, with all that is unread."""
+        """End both directions at once; unread bytes are lost."""
         self.reset_received = True
         self._write_closed = True
         self._buffer.clear()
@@ -201,7 +201,7 @@ class MemoryConnection(IMuxedConn):  # type: ignore[misc]
         self.streams_refused = 0
         self.answered = trio.Event()
         self._network = network
-        # Spelled once, as every parcel names them.
+        # The ids in text are kept, because every packet names them.
         self._names = (str(me), str(peer))
         self._heard_at_s = trio.current_time()
         self._remote = remote
@@ -265,7 +265,7 @@ class MemoryConnection(IMuxedConn):  # type: ignore[misc]
         await trio.lowlevel.checkpoint()
 
     def drop(self) -> None:
-        """End here and now, with every stream."""
+        """End the connection at once, with every stream."""
         self.event_closed.set()
         self.answered.set()
         for stream in tuple(self._streams):
@@ -320,7 +320,7 @@ class MemoryConnection(IMuxedConn):  # type: ignore[misc]
 
 
 class MemoryListener(IListener):  # type: ignore[misc]
-    """Where others find a host. Its tasks run in the swarm's own nursery."""
+    """Accepts connections for a host. Its tasks run in the swarm's own nursery."""
 
     def __init__(self, network: MemoryNetwork, me: ID, accepted: Accepted) -> None:
         self.me = me
@@ -344,7 +344,7 @@ class MemoryListener(IListener):  # type: ignore[misc]
         await trio.lowlevel.checkpoint()
 
     def arrive(self, connection: MemoryConnection) -> None:
-        """A peer has dialled. When the host is closing, or its nursery, the call is dropped."""
+        """Take a connection that a peer dialled; drop it if the host or its nursery is closing."""
         try:
             if self.background_nursery is None or not self._numbers:
                 raise RuntimeError("not listening")
@@ -373,7 +373,7 @@ class MemoryMuxedTransport(ITransport):  # type: ignore[misc]
         if str(maddr.value_for_protocol("p2p")) != listener.me.to_base58():
             raise WrongPeerThere(f"peer ID mismatch: {listener.me} is at {maddr}")
         here = MemoryConnection(self._network, self._me, listener.me, maddr).dialled()
-        # A dialler has no address of its own, as a socket's port says nothing about its peer.
+        # The dialling side has no address: over TCP, too, its port says nothing about the peer.
         there = MemoryConnection(self._network, listener.me, self._me, Multiaddr("/memory/0"))
         here.other, there.other = there, here
         here.carry(0, lambda: listener.arrive(there))
@@ -384,7 +384,7 @@ class MemoryMuxedTransport(ITransport):  # type: ignore[misc]
             here.carry(0, there.drop)
             raise
         if here.is_closed:
-            raise OpenConnectionError(f"{maddr} does not take the call")
+            raise OpenConnectionError(f"{maddr} does not accept the connection")
         return here
 
     def create_listener(self, handler_function: Any) -> MemoryListener:

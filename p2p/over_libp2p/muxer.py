@@ -1,12 +1,12 @@
-"""Yamux, made sound: what py-libp2p's multiplexer leaves out, in one subclass.
+"""Yamux with the bounds and checks that py-libp2p's multiplexer lacks, in one subclass.
 
 - A frame is queued whole and one task writes the queue, so a cancelled caller can neither cut a
   frame in half nor put the cipher out of step, and frames that wait travel together.
-- The other side is pinged; when it answers nothing at all the connection is dropped.
-- Streams that a peer opens, and bytes nobody has read, are bounded for each connection.
+- The other side is pinged; if it does not answer, the connection is dropped.
+- Streams that a peer opens, and unread bytes, are bounded for each connection.
 - Credit is given back in large steps, and a writer without credit waits instead of giving up.
 
-It refuses to be configured: every number is here, with its reason.
+Nothing here can be configured: every number is here, with its reason.
 """
 
 import struct
@@ -29,11 +29,11 @@ from p2p import timeouts
 from p2p.over_libp2p.errors import contained
 from wire import limits
 
-# What a peer may have open at once: Baton's own streams, gossip, identify, pings, and some room
-# for streams that are ending.
+# How many streams a peer may have open at once: Baton's own, gossip, identify, pings, and some
+# room for streams that are ending.
 STREAMS_IN_MAX = limits.STREAMS_IN_PER_PEER_MAX + 32
-# Unread bytes of one connection. Baton's streams are read at once whatever the application does,
-# so honest peers stay far below.
+# Unread bytes of one connection. Baton reads its streams at once, whatever the application does,
+# so connections of honest peers stay far below.
 UNREAD_BYTES_MAX = 64 << 20
 
 # Yamux gives every stream 256 KiB to begin with; a megabyte keeps a transatlantic path busy.
@@ -43,8 +43,8 @@ _FRAME_BODY_BYTES = 64 << 10
 # One noise message carries 65,519 bytes, so a batch is about one message.
 _BATCH_BYTES = 64 << 10
 _QUEUE_BYTES = 256 << 10
-# Replies to the other side's own frames do not wait, or two full queues would wait for each other.
-# A peer that makes us answer and does not read ends here.
+# Replies to the other side's frames do not wait, or two full queues would wait for each other.
+# Beyond this many, a peer that makes us reply but does not read is disconnected.
 _QUEUE_BYTES_MAX = 4 << 20
 _HEADER_BYTES = 12
 
@@ -79,14 +79,14 @@ class SoundStream(YamuxStream):  # type: ignore[misc]
             credit.set()
 
     def begin(self) -> Self:
-        """Set what yamux's constructor did not."""
+        """Set the attributes that yamux's constructor did not."""
         self._eaten_bytes = 0
         self._window_bytes = _WINDOW_FIRST_BYTES
         self._credit = trio.Event()
         return self
 
     async def write(self, data: bytes) -> None:
-        """All of `data`, in frames. A cancelled write may have sent a part of it."""
+        """Write all of `data`, in frames. A cancelled write may have sent a part of it."""
         sent = 0
         while sent < len(data):
             while self.send_window <= 0 and not self.send_closed and not self.closed:
@@ -102,7 +102,7 @@ class SoundStream(YamuxStream):  # type: ignore[misc]
             sent += size
 
     async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:
-        # Yamux would answer every small read with a frame of its own.
+        # Yamux would send a credit frame for every small read.
         self._eaten_bytes += bytes_read
         if self._eaten_bytes < self._window_bytes // 2 or self.recv_closed:
             return
@@ -114,7 +114,7 @@ class SoundStream(YamuxStream):  # type: ignore[misc]
 
 
 class SoundYamux(Yamux):  # type: ignore[misc]
-    """One multiplexed connection. See the head of this file for what it adds."""
+    """One multiplexed connection. The module's docstring says what it adds."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -135,11 +135,11 @@ class SoundYamux(Yamux):  # type: ignore[misc]
                     await super().start()
                     nursery.cancel_scope.cancel()
         finally:
-            # Nothing drains the queue any more; whoever waits for that shall see the end.
+            # No task empties the queue any more; tasks that wait for room must see the end.
             self._queued_bytes = 0
             self.event_shutting_down.set()
             self._drained.set()
-            # Yamux closes its socket at the end of a clean-up that may be cancelled before.
+            # Yamux closes its socket at the end of a clean-up that may be cancelled before that.
             await self._drop()
 
     async def open_stream(self) -> SoundStream:
@@ -156,13 +156,13 @@ class SoundYamux(Yamux):  # type: ignore[misc]
                 await stream.reset()
 
     def _adopt(self, stream: YamuxStream) -> SoundStream:
-        # Yamux names its stream class outright; the object is the same, its behaviour is ours.
+        # Yamux's code names its stream class, so we change the class of the object that it made.
         stream.__class__ = SoundStream
         return cast("SoundStream", stream).begin()
 
     async def close(self, *arguments: Any) -> None:
         if not self.event_shutting_down.is_set():
-            # What was written just before is on its way, unless the other side does not read.
+            # Bytes that were just written have been sent, unless the other side does not read.
             with trio.move_on_after(_LAST_WORDS_S):
                 while self._queued_bytes:
                     await self._drained.wait()
@@ -203,7 +203,7 @@ class SoundYamux(Yamux):  # type: ignore[misc]
                 return
 
     async def _measure_rtt_loop(self) -> None:
-        # Takes the place of a loop that measured and drew no conclusion.
+        # This replaces yamux's loop, which measured round trips but never dropped a connection.
         while True:
             asked_at = trio.current_time()
             self._ping_id += 1
@@ -220,8 +220,8 @@ class SoundYamux(Yamux):  # type: ignore[misc]
             await trio.sleep(_PING_INTERVAL_S)
 
     async def _drop(self) -> None:
-        # Only the socket is closed here: the reading task sees it, and it alone tidies up,
-        # so that no clean-up is ever cancelled half-way.
+        # Only the socket is closed here. The reading task notices, and only that task cleans up,
+        # so that no clean-up is cancelled half-way.
         with contained("dropping a connection"), trio.CancelScope(shield=True):
             await self.secured_conn.close()
 
@@ -230,8 +230,8 @@ class SoundYamux(Yamux):  # type: ignore[misc]
         self._heard_at = trio.current_time()
         self._unread_bytes += length
         if self._unread_bytes > UNREAD_BYTES_MAX:
-            # The sum is kept loosely, for speed; before it counts against the peer it is taken
-            # again.
+            # For speed the sum is only approximate; it is computed exactly before the peer is
+            # blamed.
             self._unread_bytes = length + sum(map(len, self.stream_buffers.values()))
             if self._unread_bytes > UNREAD_BYTES_MAX:
                 await self._drop()
@@ -245,7 +245,7 @@ class SoundYamux(Yamux):  # type: ignore[misc]
 
     def _finalize_stream_locked(self, stream: YamuxStream, *, fully_closed: bool) -> None:
         if stream.reset_received:
-            # Nobody will read what a reset stream still holds; yamux would keep it for a minute.
+            # Nobody will read a reset stream's remaining bytes; yamux would keep them for a minute.
             buffer = self.stream_buffers.get(stream.stream_id)
             if buffer is not None:
                 buffer.clear()

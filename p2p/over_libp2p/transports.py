@@ -1,4 +1,4 @@
-"""The two ways of being reached, and the order in which an endpoint opens and closes."""
+"""The two transports, TCP and memory, and the order in which an endpoint opens and closes."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -31,7 +31,7 @@ _BACKLOG = 1024
 
 
 class SoundTcp(TCP):  # type: ignore[misc]
-    """Libp2p's TCP, which knows the other end of every connection."""
+    """libp2p's TCP, which also knows the address at the other end of every connection."""
 
     async def dial(self, maddr: Multiaddr) -> Any:
         raw = await super().dial(maddr)
@@ -40,7 +40,7 @@ class SoundTcp(TCP):  # type: ignore[misc]
 
 
 class TcpTransport:
-    """TCP, noise and yamux: the open network. `wall_ns` numbers gossip, and must not run back."""
+    """TCP, noise and yamux. `wall_ns` numbers gossip messages, and must never go back."""
 
     def __init__(self, *, wall_ns: Callable[[], int]) -> None:
         self._wall_ns = wall_ns
@@ -56,7 +56,7 @@ class TcpTransport:
 
 
 class MemoryTransport:
-    """Peers of one process, in one `MemoryNetwork`."""
+    """A transport between peers of one process, in one `MemoryNetwork`."""
 
     def __init__(self, network: MemoryNetwork, *, wall_ns: Callable[[], int]) -> None:
         self._network = network
@@ -103,7 +103,7 @@ async def _opened(
                     nursery.cancel_scope.cancel()
             finally:
                 endpoint.stop()
-                # While gossip still runs: what arrives for a service that has ended would end all.
+                # Close while gossip still runs: a message for an ended service would end all.
                 with trio.CancelScope(shield=True), trio.move_on_after(_CLOSE_DEADLINE_S):
                     await host.close()
 
@@ -117,6 +117,6 @@ async def _listen(swarm: Any, places: Sequence[Multiaddr]) -> None:
             )
     for listener in swarm.listeners.values():
         for one in getattr(listener, "listeners", ()):
-            # Libp2p has the system hold 128: while our loop is busy a burst of strangers would
-            # have it drop the calls of everybody else.
+            # libp2p lets the system queue 128 connections: a burst of strangers while our loop is
+            # busy would make the system drop the connections of everybody else.
             one.socket.listen(_BACKLOG)

@@ -1,8 +1,8 @@
 """Runs one bench and prints what it measured, with the machine's facts, as one JSON document.
 
 A bench is a file of this folder with `run() -> dict` or `run(arguments: list[str]) -> dict`; where
-that has a key `held`, the exit status says it too. Files that begin with `_` are for several.
-This file measures nothing itself.
+that has a key `held`, the exit status says the same. Files that begin with `_` are shared by
+benches. This file measures nothing itself.
 """
 
 import importlib
@@ -22,7 +22,7 @@ def bench_names() -> list[str]:
 
 
 def machine() -> dict[str, Any]:
-    """What a figure depends on; taken before the bench itself loads the machine."""
+    """The machine's facts that a figure depends on; taken before the bench loads the machine."""
     return {
         "cpus": os.cpu_count(),
         "load_average_1_min": round(os.getloadavg()[0], 2),
@@ -43,7 +43,7 @@ def main(words: list[str]) -> int:
     measured = run(arguments) if inspect.signature(run).parameters else run()
     json.dump({"bench": name, "machine": facts, "measured": measured}, sys.stdout, indent=2)
     sys.stdout.write("\n")
-    # A bench that proves something says whether it held.
+    # `held` says whether what the bench proves is true.
     return 0 if measured.get("held", True) else 1
 
 

@@ -42,7 +42,7 @@ END_STREAM, END_HEADERS = 1, 4
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the victims are: the gateway's HTTP, both peers' ports, folders and processes."""
+    """The victims' addresses, folders and processes: the gateway's HTTP and both peers' ports."""
 
     host: str
     http_port: int
@@ -64,7 +64,7 @@ class Attack:
     strike: Callable[[Target, Random], Awaitable[None]]
 
 
-# HTTP: bytes as they are on the wire
+# HTTP, as bytes on the wire
 
 
 async def send_http(target: Target, *parts: bytes, hold_s: float = 0.5) -> bytes:
@@ -86,7 +86,7 @@ def frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
 
 
 def headers(*pairs: tuple[bytes, bytes]) -> bytes:
-    """A header block of literals that nobody has to remember; each shorter than 127 bytes."""
+    """A header block of literals that are not indexed; each is shorter than 127 bytes."""
     return b"".join(
         b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value for name, value in pairs
     )
@@ -137,7 +137,7 @@ async def many_priorities(target: Target, random: Random) -> None:
 
 
 async def window_of_nothing(target: Target, random: Random) -> None:
-    """Answers that may not be sent, and a client that goes away meanwhile."""
+    """Requests whose answers have no flow-control window, from a client that then goes away."""
     no_window = struct.pack(">HI", 4, 0)
     block = request(b"GET", b"/healthz")
     asked = [
@@ -157,7 +157,7 @@ async def rapid_reset(target: Target, random: Random) -> None:
 
 
 async def header_bomb(target: Target, random: Random) -> None:
-    """One large header that is remembered, and then named ten thousand times."""
+    """One large header that is indexed once, and then referred to ten thousand times."""
     name, value = b"x-bomb", b"b" * 120
     first = b"\x40" + bytes((len(name),)) + name + bytes((len(value),)) + value
     block = request(b"GET", b"/healthz") + first + b"\xbe" * 10_000
@@ -185,7 +185,7 @@ async def websocket_in_8_bits(target: Target, random: Random) -> None:
 
 
 async def header_by_header(target: Target, random: Random) -> None:
-    """Connections that are never done with their request."""
+    """Connections that never finish their request."""
 
     async def dribble() -> None:
         async with await trio.open_tcp_stream(target.host, target.http_port) as stream:
@@ -220,7 +220,7 @@ async def random_bytes_at_http(target: Target, random: Random) -> None:
 
 
 async def stream_nobody_reads(target: Target, random: Random) -> None:
-    """A long answer is asked for, and not read."""
+    """A client asks for a long answer and does not read it."""
     body = json.dumps(
         {"model": "hash", "prompt": str(random.random()), "max_tokens": 256, "stream": True}
     ).encode()
@@ -234,7 +234,7 @@ async def stream_nobody_reads(target: Target, random: Random) -> None:
 
 
 async def silent_connections(target: Target, random: Random) -> None:
-    """Sixty a second at each port, never a byte."""
+    """Sixty connections a second at each port, which never send a byte."""
 
     async def hold() -> None:
         address = random.choice((target.gateway_address, target.peer_address))
@@ -254,7 +254,7 @@ async def random_bytes_at_port(target: Target, random: Random) -> None:
 
 
 async def half_a_handshake(target: Target, random: Random) -> None:
-    """The protocol's own first words, then a key that is no key."""
+    """The first bytes of the protocol, then a key that is not a key."""
     words = b"\x13/multistream/1.0.0\n\x07/noise\n"
     for address in (target.gateway_address, target.peer_address):
         async with await trio.open_tcp_stream(*place_of(address)) as stream:
@@ -268,7 +268,7 @@ async def silent_keys(target: Target, random: Random) -> None:
     transport = TcpTransport(wall_ns=time.time_ns)
 
     async def nobody(*_: object) -> None:
-        """Nothing is answered."""
+        """Give no answer."""
 
     async with transport.open(fresh_key(random), (), accept=nobody) as endpoint:
         for address in (target.gateway_address, target.peer_address):
@@ -279,7 +279,7 @@ async def silent_keys(target: Target, random: Random) -> None:
 
 
 async def peers_that_sit(target: Target, random: Random) -> None:
-    """A key that says it is the fastest there is, takes what it is given, and sits on it."""
+    """A peer that claims to be the fastest, accepts every leg, and never finishes one."""
     async with boasting(target, random) as peers:
 
         async def sit(talk: TypedCall, message: Message) -> None:
@@ -329,7 +329,7 @@ async def hang_up(target: Target, random: Random) -> None:
 
 
 async def crashing_model(target: Target, random: Random) -> None:
-    """A whole number divided by nought, in a model that this peer serves besides."""
+    """A division of a whole number by zero, in a model that this peer also serves."""
     if not target.crash_model:
         return
     body = json.dumps(
@@ -357,7 +357,7 @@ async def nonsense_commands(target: Target, random: Random) -> None:
 
 
 async def together(strike: Callable[[], Awaitable[None]], count: int) -> None:
-    """Many at once; that one is turned away stops none of the others."""
+    """Run many strikes at once; a refused one stops none of the others."""
 
     async def one() -> None:
         try:
@@ -406,7 +406,7 @@ async def _strike_forever(
             try:
                 await attack.strike(target, random)
             except* (OSError, trio.BrokenResourceError, BatonError) as errors:
-                # Being turned away is what an attacker should expect.
+                # A refusal is what an attacker should expect.
                 counts[f"{attack.name}: {type(errors.exceptions[0]).__name__}"] += 1
         counts[attack.name] += 1
         await trio.sleep(attack.every_s * random.uniform(0.5, 1.5))
@@ -436,7 +436,7 @@ def groups(only: str) -> list[tuple[str, str]]:
 
 
 def command(group: str, only: str, target: Target, told: Path) -> list[str]:
-    """What runs one group of attacks as a process of its own; `told` counts the strikes."""
+    """The command that runs one group of attacks as a process; it counts strikes in `told`."""
     words = [group, only, json.dumps(asdict(target)), str(told)]
     return [sys.executable, "-m", "tests.bench._attacks", *words]
 

@@ -1,4 +1,4 @@
-"""A gateway with an engine where its network would be: the application, the server, no more."""
+"""A gateway with an engine in place of the network: only the application and the server."""
 
 import os
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from wire.errors import Missing
 
 @dataclass(slots=True)
 class DirectTasks:
-    """What stands for a peer's own tasks: the engine, called at once."""
+    """Takes the place of a peer's tasks: it calls the engine at once."""
 
     engine: HashEngine
     checking: Any = field(default_factory=lambda: SimpleNamespace(verifiers=lambda _: []))
@@ -64,7 +64,7 @@ class DirectTasks:
 
 
 async def direct_node(state: Path) -> Node:
-    """As much of a peer as a gateway needs. `state` is where its API keys would be."""
+    """The parts of a peer that a gateway needs. `state` is where its API keys would be."""
     engine, manifest = HashEngine(), hash_manifest()
     await engine.load(manifest, {})
 

@@ -1,7 +1,7 @@
-"""Conversations with a gateway, mutated: raw bytes at its connections, from one seed.
+"""Mutated HTTP conversations with a gateway: raw bytes on its connections, from one seed.
 
-Each conversation is one of the corpus, changed in its bytes, cut anywhere, sent by a client that
-may read, stop reading, wait, close one side, or go. On the clock of `trio.testing` waits are free.
+Each conversation is one of the corpus, with changed bytes, cut anywhere, sent by a client that may
+read, stop reading, wait, close one side, or leave. On the clock of `trio.testing` waits are free.
 """
 
 import socket
@@ -119,17 +119,17 @@ TOKENS = (
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of conversations."""
+    """How the conversations ended."""
 
     conversations: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
-    # Of honest requests between them.
+    # Honest requests between the mutated conversations.
     honest_answered: int = 0
     broken: list[str] = field(default_factory=list)
 
 
 def mutated(random: Random) -> bytes:
-    """One conversation's bytes: of the corpus, with a few changes or with none."""
+    """The bytes of one conversation of the corpus, with a few changes or with none."""
     data = bytearray(random.choice(CORPUS))
     for _ in range(random.choice((0, 1, 1, 1, 2, 3, 6))):
         at = random.randrange(len(data) + 1)
@@ -164,7 +164,7 @@ def turns_of(data: bytes, random: Random) -> Iterator[bytes]:
 
 @dataclass(slots=True)
 class HttpFuzz:
-    """A gateway without a network, and clients that mean ill."""
+    """A gateway without a network, and hostile clients."""
 
     access: AccessMiddleware
     server: HttpServer
@@ -180,7 +180,7 @@ class HttpFuzz:
         return ours
 
     async def converse(self, number: int, random: Random) -> None:
-        """One conversation, to its end."""
+        """Run one conversation to its end."""
         self.outcome.conversations += 1
         with self.connect(number) as ours:
             heard = b""
@@ -200,7 +200,7 @@ class HttpFuzz:
         self._check(heard, number)
 
     async def _end(self, ours: socket.socket, random: Random) -> bytes:
-        """How a client leaves: politely, with half an ear, or with a reset."""
+        """Let a client leave: after reading all, closing its sending side, or by a reset."""
         match random.randrange(5):
             case 0:
                 ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -208,7 +208,7 @@ class HttpFuzz:
             case 1:
                 ours.shutdown(socket.SHUT_WR)
             case 2:
-                # It never reads, and is given up.
+                # The client never reads, so the server gives it up.
                 await trio.sleep(120.0)
                 return b""
             case _:
@@ -225,7 +225,7 @@ class HttpFuzz:
         self.outcome.statuses[int(status)] += 1
 
     async def honest(self, number: int) -> None:
-        """Between the others a client that means well is answered as ever."""
+        """Check that an honest client between the others gets its usual answer."""
         with self.connect(number) as ours:
             await _sent(ours, _post(b"/v1/completions", COMPLETION, b"Connection: close\r\n"))
             heard = await _heard_all(ours)
@@ -235,7 +235,7 @@ class HttpFuzz:
             self.outcome.broken.append(f"an honest client got {heard[:60]!r} at {number}")
 
     def leaks(self) -> list[str]:
-        """What is still held when nobody is there any more."""
+        """Resources that are still in use after all clients have left."""
         held = {
             "connections": len(self.server.table),
             "requests at work": self.access.places.used,
@@ -245,7 +245,7 @@ class HttpFuzz:
 
 
 async def _sent(ours: socket.socket, data: bytes) -> bool:
-    """Whether the server was still there to be told."""
+    """Whether the server still took the bytes."""
     view = memoryview(data)
     with trio.move_on_after(60.0):
         while view:
@@ -266,7 +266,7 @@ def _heard_now(ours: socket.socket) -> bytes:
 
 
 async def _heard_all(ours: socket.socket) -> bytes:
-    """To the end of the connection, which the server brings about in any case."""
+    """All bytes up to the end of the connection, which the server closes in any case."""
     heard = b""
     with trio.move_on_after(200.0):
         while True:
@@ -303,7 +303,7 @@ async def fuzzed(count: int, seed: int, state: Path) -> dict[str, Any]:
         await trio.sleep(300.0)
         broken = [*fuzz.outcome.broken, *fuzz.leaks()]
         nursery.cancel_scope.cancel()
-    # An exception that only one connection felt is a bug all the same.
+    # An exception that ended only one connection is a bug all the same.
     broken += [f"{number} x {kind}" for kind, number in server.statistics.errors.items()]
     return {
         "conversations": fuzz.outcome.conversations,

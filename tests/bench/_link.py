@@ -1,9 +1,9 @@
 """Two network namespaces with a bad line between them, as root on Linux.
 
-Where the kernel has netem the line is a veth pair with netem at both ends. Where it has not, it is
-a TUN device in each namespace, and this process carries every IP packet from one to the other: late
-and, by chance, not at all. Both sides speak the kernel's own TCP, which finds the losses and sends
-again, as on a real line.
+If the kernel has netem, the line is a veth pair with netem at both ends. If not, each namespace has
+a TUN device, and this process carries every IP packet from one to the other: late and, by chance,
+not at all. Both sides use the kernel's own TCP, which detects losses and sends again, as on a real
+line.
 """
 
 import fcntl
@@ -24,12 +24,12 @@ TUN_DEVICE = Path("/dev/net/tun")
 TUNSETIFF = 0x400454CA
 IFF_TUN_WITHOUT_HEADER = 0x0001 | 0x1000
 PACKET_BYTES_MAX = 65_536
-# What netem holds where nobody says otherwise.
+# How many packets netem queues by default.
 PACKETS_HELD_MAX = 1000
 
 
 class NotPermittedError(Exception):
-    """This machine has no namespaces, or does not let us have any."""
+    """This machine has no network namespaces, or does not allow us to make any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,13 @@ class Side:
 
     @property
     def within(self) -> tuple[str, ...]:
-        """What a command begins with to run here."""
+        """The words before a command that make it run on this side."""
         return ("ip", "netns", "exec", self.namespace)
 
 
 @dataclass(slots=True, kw_only=True)
 class Link:
-    """The line, and how bad it is each way."""
+    """The line, with its delay and loss in each direction."""
 
     sides: tuple[Side, Side]
     delay_s: float
@@ -56,7 +56,7 @@ class Link:
     how: str = ""
     carried: list[int] = field(default_factory=lambda: [0, 0])
     dropped: list[int] = field(default_factory=lambda: [0, 0])
-    # Not by chance: the line was full.
+    # Packets dropped because the line was full, not by chance.
     overflowed: list[int] = field(default_factory=lambda: [0, 0])
 
 
@@ -68,7 +68,7 @@ def _ip(*words: str) -> None:
 
 @asynccontextmanager
 async def open_link(delay_s: float, loss: float, random: Random) -> AsyncIterator[Link]:
-    """Two namespaces for as long as the block runs. NotPermittedError where there can be none."""
+    """Two namespaces for as long as the block runs. NotPermittedError if none can be made."""
     if shutil.which("ip") is None or os.geteuid() != 0:
         raise NotPermittedError("network namespaces need root and iproute2 (apt install iproute2)")
     number = os.getpid() % 100_000
@@ -130,7 +130,7 @@ def _tun(side: Side):  # type: ignore[no-untyped-def]
     try:
         request = struct.pack("16sH22x", side.device.encode(), IFF_TUN_WITHOUT_HEADER)
         fcntl.ioctl(line, TUNSETIFF, request)
-        # The device moves; our end of it stays.
+        # The device moves to the namespace; our file descriptor stays valid.
         _ip("link", "set", side.device, "netns", side.namespace)
         _up(side)
         yield line
@@ -146,7 +146,7 @@ def _up(side: Side) -> None:
 
 
 async def _carry(link: Link, way: int, here: int, there: int, random: Random) -> None:
-    """Read packets at one end; write each at the other when it is due, or never."""
+    """Read packets at one end; write each at the other end when it is due, or drop it."""
     held: deque[tuple[float, bytes]] = deque()
     come = trio.Event()
 

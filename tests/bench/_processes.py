@@ -1,7 +1,7 @@
 """Peers as processes of their own, for the benches that strike them: started, killed, frozen.
 
-Each runs `python -m node join`; with `unit_s` its hash model takes so long for each text or token,
-so that there is a middle to be struck in. Everything else is the peer that a person starts.
+Each runs `python -m node join`. With `unit_s` its hash model takes so long for each text or token,
+so that a fault can strike in the middle. Everything else is the peer that a person starts.
 """
 
 import json
@@ -27,7 +27,7 @@ LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 
 @dataclass(slots=True, kw_only=True)
 class PeerProcess:
-    """One peer. `within` is a command that runs it somewhere else: in a network namespace."""
+    """One peer. `within` is a command that runs it in a network namespace."""
 
     name: str
     roles: tuple[str, ...]
@@ -52,7 +52,7 @@ class PeerProcess:
         return self.state.with_suffix(".log")
 
     async def start(self) -> None:
-        """Run it until it says that it is up; BatonError with its last words if it ends instead."""
+        """Start it and wait until it is up; BatonError with its last output if it ends instead."""
         with self.log.open("ab") as log:
             self.process = await trio.lowlevel.open_process(
                 self._command(),
@@ -106,7 +106,7 @@ class PeerProcess:
             self.process.send_signal(number)
 
     async def kill(self) -> None:
-        """SIGKILL, which also a frozen process hears."""
+        """End it with SIGKILL, which also ends a frozen process."""
         self.up = False
         assert self.process is not None
         self.signal(signal.SIGKILL)
@@ -115,25 +115,25 @@ class PeerProcess:
             await self.process.stdout.aclose()
 
     async def ask(self, command: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """What it answers to a command that only looks."""
+        """The peer's answer to a command that only reads."""
         return await call(
             self.socket, command, arguments or {}, _unheard, deadline_s=LOOK_DEADLINE_S
         )
 
 
 def _unheard(event: Mapping[str, Any]) -> None:
-    """Looking has no events."""
+    """Ignore events: such commands have none."""
 
 
 async def start_all(peers: list[PeerProcess]) -> None:
-    """Start peers at once, and have every one of them up."""
+    """Start peers at the same time, and wait until all of them are up."""
     async with trio.open_nursery() as nursery:
         for peer in peers:
             nursery.start_soon(peer.start)
 
 
 async def end_all(peers: list[PeerProcess]) -> None:
-    """End every process that still runs, however it is."""
+    """End every process that still runs, in whatever state it is."""
     with trio.CancelScope(shield=True):
         for peer in peers:
             if peer.process is not None:

@@ -1,8 +1,9 @@
 """Sentences a second through the network, with 32 clients, beside plain tinygrad called one by one.
 
-An asking peer and an inference peer over TCP and noise, each with its LMDB store, three verifiers
-where answers are checked; every peer with a worker process of its own for MiniLM. Every sentence is
-another, so that none is served from an earlier answer. The plain program is that of `embed_engine`.
+There are an asking peer and an inference peer over TCP and noise, each with its LMDB store, and
+three verifiers where answers are checked. Every peer has a worker process of its own for MiniLM.
+All sentences differ, so that no answer comes from an earlier one. The plain program is
+`embed_engine`'s.
 """
 
 import sys
@@ -47,7 +48,7 @@ async def _compare(folder: Path) -> dict[str, Any]:
         async with AsyncExitStack() as stack:
             place = folder / name
             asker = await _network(place, folder / "cache", config, verifiers, stack)
-            # Once through, so that every stream is open and every graph captured.
+            # A warm-up run, so that every stream is open and every graph captured.
             await _clients(asker, level, 1, "warm")
             found[f"{name}_per_s"] = round(await _clients(asker, level, ROUNDS, name), 1)
     launch = await prepare(folder / "cache", config)

@@ -73,7 +73,7 @@ async def at_sizes(engine: Engine) -> dict[int, float]:
 
 
 async def overshoot(delays_s: list[float]) -> None:
-    """How late the loop wakes: what the engine costs everybody else in this process."""
+    """How late the loop wakes: what the engine costs all other tasks of this process."""
     while True:
         due_at_s = trio.current_time() + 0.001
         await trio.sleep_until(due_at_s)
@@ -81,7 +81,7 @@ async def overshoot(delays_s: list[float]) -> None:
 
 
 async def measure(cache: Path, config: EngineConfig) -> dict[str, Any]:
-    """Both starts, then the engine's speed and what it costs the loop it runs beside."""
+    """Measure both starts, then the engine's speed, and what it costs this process's loop."""
     found: dict[str, Any] = {}
     for start in ("cold_start_s", "warm_start_s"):
         began_at_s = trio.current_time()

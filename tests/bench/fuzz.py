@@ -1,4 +1,4 @@
-"""Raw bytes at what listens: mutated conversations, none of which may end or hold anything.
+"""Mutated conversations with a server, none of which may end it or leave resources in use.
 
 `python -m tests.bench fuzz http [CONVERSATIONS [SEED]]`: a gateway without a network, with its
 server and all its endpoints, in one process. A million conversations is the whole run.
@@ -19,7 +19,7 @@ WHAT = ("http",)
 
 
 def run(arguments: list[str]) -> dict[str, Any]:
-    """What became of the conversations, and whether it `held`."""
+    """How the conversations ended; `held` says whether nothing broke and nothing leaked."""
     if not arguments or arguments[0] not in WHAT:
         raise SystemExit(f"fuzz what? python -m tests.bench fuzz {'|'.join(WHAT)} [CONVERSATIONS]")
     count = int(arguments[1]) if len(arguments) > 1 else CONVERSATIONS

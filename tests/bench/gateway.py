@@ -1,9 +1,10 @@
-"""Requests a second over HTTP of a model that does nothing, of 64 clients that ask as they can.
+"""HTTP requests a second to a model that does nothing, from 64 clients that ask without a pause.
 
-Through a whole network: a gateway and an inference peer, each `python -m node join` in a process of
-its own, with their stores, over TCP and noise. Beside it the same application, server and engine in
-one process with no network behind it. And Ray Serve with a deployment that does nothing, where it
-can be imported (`RAY_PYTHON` names another interpreter that has it). The clients are this process.
+The first figure is of a whole network: a gateway and an inference peer, each `python -m node join`
+in a process of its own, with their stores, over TCP and noise. The second is of the same
+application, server and engine in one process without a network. The third is of Ray Serve with a
+deployment that does nothing, if it can be imported (`RAY_PYTHON` names another interpreter that has
+it). The clients run in this process.
 
 `python -m tests.bench gateway [SECONDS]`
 """
@@ -54,7 +55,7 @@ time.sleep(3600)
 
 
 def run(arguments: list[str]) -> dict[str, Any]:
-    """Requests per second, and milliseconds of the middle and of the slowest hundredth."""
+    """Requests per second, and the median and 99th percentile of latency in milliseconds."""
     seconds = float(arguments[0]) if arguments else SECONDS
     found: dict[str, Any] = {"clients": CLIENTS, "seconds": seconds, "model": "hash, one token"}
     with tempfile.TemporaryDirectory(prefix="baton-bench-") as text:
@@ -75,7 +76,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
 
 @contextmanager
 def _process(command: list[str]) -> Iterator[dict[str, Any]]:
-    """A server as a process of its own, and what it says when it is up."""
+    """Run a server as a process; yields the document that it prints when it is up."""
     with subprocess.Popen(
         command,
         cwd=ROOT,
@@ -103,7 +104,7 @@ def _process(command: list[str]) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def joined(state: Path, *options: str) -> Iterator[dict[str, Any]]:
-    """A peer as a process of its own, and what it says when it is up."""
+    """Run a peer as a process; yields the document that it prints when it is up."""
     start = [sys.executable, "-m", "node", "join", *options, "--json"]
     with _process([*start, "--listen", "/ip4/127.0.0.1/tcp/0", "--state", str(state)]) as told:
         yield told
@@ -134,7 +135,7 @@ def _ray(seconds: float) -> tuple[dict[str, Any] | None, str]:
 
 @dataclass(slots=True)
 class _Load:
-    """Who asks, and how long each answer took."""
+    """The clients, and how long each answer took."""
 
     host: str
     port: int
@@ -184,7 +185,7 @@ async def _load(url: str, seconds: float) -> dict[str, Any]:
 
 
 async def _first_answer(load: _Load) -> None:
-    """Until the peers have found each other."""
+    """Wait until the peers have found each other."""
     turn = 0
     while True:
         turn += 1

@@ -1,8 +1,8 @@
-"""Language models of random weights: one stream and eight, prompts, the first token; llama.cpp's.
+"""Speed of language models with random weights, beside llama.cpp's: streams, prompts, first token.
 
 `python -m tests.bench generate` takes a model of 25 million parameters, `generate 100m` one of 100
-million besides; both are llamas in q8_0, made from a seed. The engine is asked through its seam, so
-its worker, the pipe to it and the parent's loop are in every figure. Where llama-cpp-python can be
+million as well; both are llamas in q8_0, made from a seed. The engine is called as a peer calls it,
+so its worker, the pipe to it and the parent's loop are in every figure. If llama-cpp-python can be
 imported, or a Python that can is named (`--llama-cpp /path/to/python`), the same file is run there
 with one thread, since the engine has one.
 """
@@ -30,7 +30,7 @@ SIZES = {
 CONTEXT = 2048
 TOKENS = 96
 STREAMS = (1, 4, 8, 16)
-# About four hundred tokens in these tables.
+# About four hundred tokens with this tokenizer.
 LONG = "the rain in spain stays mainly in the plain and so it goes on and on " * 8
 LLAMA_CPP = """
 import sys, time
@@ -72,7 +72,7 @@ async def timed(engine: Engine, asked: Job) -> tuple[float, float, Output]:
 
 
 async def streams(engine: Engine, model: ContentId, count: int) -> tuple[float, bool]:
-    """Tokens per second of so many at once, and whether each is as it is alone."""
+    """Tokens per second of so many streams at once, and whether each equals its output alone."""
     jobs = [job(model, f"Story {at} of {count}", TOKENS) for at in range(count)]
     found: dict[int, Output] = {}
 
@@ -112,7 +112,7 @@ async def _speeds(engine: Engine, model: ContentId, found: dict[str, Any]) -> No
     decode = (output.units - 1) / (all_s - first_s)
     found["first_token_ms_short_prompt"] = round(first_s * 1e3, 1)
     found["decode_tokens_per_s"] = round(decode, 1)
-    # Another beginning, so that nothing of it was read before.
+    # The prompt has a new beginning, so that no cached prefix helps.
     first_s, _, output = await timed(engine, job(model, f"Now {LONG}", 2))
     *_, ending = read_frames(output.data)
     assert isinstance(ending, Ending)

@@ -1,7 +1,7 @@
 """What a peer costs when there is nothing to do: processor time and memory, without a model.
 
-Five real processes that know each other, watched after they have settled: the mean of their
-processor time, the largest of their memories.
+Five real processes that know each other are watched after they have settled. The figures are the
+mean of their processor time and the largest of their memories.
 """
 
 import json

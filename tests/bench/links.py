@@ -1,7 +1,8 @@
 """The demo over a bad line: seven peers on two sides of 100 ms and 2 % loss, each way.
 
-The data peer, who is the bootstrap, and the verifiers are on one side; who infers and who asks on
-the other. Everything else is `python -m node demo`: the model, the killed peer, the receipt.
+The data peer, which is the bootstrap, and the verifiers are on one side; the inference peers and
+the asking peer on the other. Everything else is `python -m node demo`: the model, the killed peer,
+the receipt.
 """
 
 import argparse
@@ -15,8 +16,8 @@ from typing import Any
 
 import trio
 
-from node.commands.demo_peers import DemoPeer
-from node.commands.demo_story import Story, planned, tell_story
+from node.commands.demo_peers import DemoPeer, planned
+from node.commands.demo_story import Story, tell_story
 from tests.bench._link import Link, NotPermittedError, Side, open_link
 from wire.errors import BatonError
 
@@ -24,7 +25,7 @@ QUESTION = "how do I catch several exceptions at once?"
 MODEL_DEADLINE_S = 1200.0
 PROBES = 20
 CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
-# Run on one side: connects to the other again and again, and says how many milliseconds it took.
+# This runs on one side: it connects to the other repeatedly and prints the milliseconds it took.
 CONNECTING = """
 import socket, sys, time
 for _ in range(int(sys.argv[3])):
@@ -77,7 +78,7 @@ async def _measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]
         "trouble": trouble,
         **settings,
         "how": link.how,
-        # What TCP makes of losses depends on it more than on anything else.
+        # How TCP reacts to losses depends mostly on this setting.
         "congestion_control": CONGESTION_CONTROL.read_text().strip(),
         "connect_ms": {"least": min(probed), "most": max(probed)} if probed else None,
         "packets": {
@@ -90,15 +91,17 @@ async def _measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]
 
 
 def placed(peers: list[DemoPeer], link: Link, model: str, *, model_travels: bool) -> list[DemoPeer]:
-    """Each on its side."""
+    """The demo's peers, each on its side of the line."""
     near, far = link.sides
     for peer in peers:
         side: Side = far if peer.name.startswith(("infer", "asker")) else near
+        # Peers that travel far are measured with the one model.
+        peer.writer = None
         peer.within, peer.listen = side.within, f"/ip4/{side.address}/tcp/0"
         if model != "minilm":
             peer.model = model if peer.model else None
         elif peer.name == "verify-1" and not model_travels:
-            # It lies on this side too; the others here have it from this one.
+            # The model is on this side too; the other peers on this side fetch it from this one.
             peer.model = "minilm"
     return peers
 
@@ -113,7 +116,7 @@ def _teller() -> Callable[[str], None]:
 
 
 async def _probe(link: Link, peer: DemoPeer, found: list[float]) -> None:
-    """How long the kernel's TCP takes to connect over the line, while nothing else does yet."""
+    """How long the kernel's TCP takes to connect over the line while the line is idle."""
     far = link.sides[1]
     listening = Path(peer.state / "control.sock")
     while not (listening.exists() and peer.process is not None and peer.id):
@@ -127,7 +130,7 @@ async def _probe(link: Link, peer: DemoPeer, found: list[float]) -> None:
 
 
 def _port_of(peer: DemoPeer) -> int:
-    """Where it listens, as the kernel says."""
+    """The port on which the peer listens, as the kernel reports it."""
     listing = subprocess.run(
         [*peer.within, "ss", "-H", "-l", "-t", "-n"], capture_output=True, text=True, check=True
     )

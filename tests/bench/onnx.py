@@ -1,10 +1,10 @@
-"""Calls of two models of digits a second, of 128 clients that each ask for one row at a time.
+"""Calls a second of two digit models, from 128 clients that each ask for one row at a time.
 
-Beside plain tinygrad called one by one in a process of its own, twice: as it comes (`OnnxRunner`
-called with an array) and as one would write it who knows it (`TinyJit` around it); the ratios are
-to both. Beside onnxruntime where it can be imported: one thread, a row at a time and 64 at once.
-The network is an asking and an inference peer in this process, over TCP and noise, nothing checked;
-once with calls of one row, once with calls of 64.
+They are compared with plain tinygrad, called one by one in a process of its own: `OnnxRunner`
+called with an array, and the same with `TinyJit` around it; there is a ratio to each. If
+onnxruntime can be imported, they are also compared with it: one thread, a row at a time and 64 at
+once. The network is an asking and an inference peer in this process, over TCP and noise, without
+checks; once with calls of one row, once with calls of 64.
 
 `python -m tests.bench onnx`; `--engine` leaves the network out.
 """
@@ -37,7 +37,7 @@ Ask = Callable[[int, int], Awaitable[object]]
 
 
 def run(arguments: list[str]) -> dict[str, Any]:
-    """Calls per second, and milliseconds of the middle and of the slowest hundredth."""
+    """Calls per second, and the median and 99th percentile of latency in milliseconds."""
     with tempfile.TemporaryDirectory(prefix="baton-bench-") as folder:
         return trio.run(_compare, Path(folder), "--engine" not in arguments)
 
@@ -84,7 +84,7 @@ async def _compare(folder: Path, network: bool) -> dict[str, Any]:
 
 
 def _inputs(name: str) -> list[bytes]:
-    """Rows as calls, made once: what a client does itself is not measured."""
+    """Rows as encoded calls, made once, so that the clients' own work is not measured."""
     arrays, _ = golden(name)
     rows = len(next(iter(arrays.values())))
     return [
@@ -156,7 +156,7 @@ async def _through_network(folder: Path, cache: Path, name: str) -> dict[str, An
         chance = np.random.default_rng(1)
 
         async def ask(rows: int) -> None:
-            # Every input is another, so that none is answered from what was kept.
+            # All inputs differ, so that no answer comes from an earlier one.
             data = to_tensors(
                 {
                     key: it[:rows] + chance.standard_normal((rows, *it.shape[1:])).astype(it.dtype)
@@ -177,7 +177,7 @@ async def _through_network(folder: Path, cache: Path, name: str) -> dict[str, An
 
 
 def _onnxruntime(name: str) -> dict[str, float] | None:
-    """Rows per second of onnxruntime alone, in this process; None where there is none."""
+    """Rows per second of onnxruntime alone, in this process; None if it is not installed."""
     if importlib.util.find_spec("onnxruntime") is None:
         return None
     import onnxruntime

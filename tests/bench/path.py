@@ -3,7 +3,7 @@
 Three legs (data, infer, verify) over TCP and noise, each peer with its own LMDB store: what is left
 is the cost of the path itself: journal, signatures, receipts, lottery, verdicts, keeping. The echo
 sends as many bytes three times, there and back, over an open stream of an unwrapped py-libp2p host.
-Both run in one process, in turn, so that what else the machine does falls on both.
+Both run in one process, in turn, so that other load on the machine affects both.
 """
 
 import statistics
@@ -32,7 +32,7 @@ from wire.task import Stage
 TASKS = 300
 WARM_UP = 30
 ECHO = TProtocol("/bench/echo/1")
-# What the legs of one task send, there and back, with all their receipts: measured below.
+# The bytes that the legs of one task send, in both directions, with all receipts: measured below.
 ECHO_BYTES = 2048
 
 

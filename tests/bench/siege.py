@@ -1,8 +1,9 @@
-"""A gateway and an inference peer under every attack we know, while honest clients ask: who wins?
+"""A gateway and an inference peer under every attack we know, while honest clients ask.
 
-Real processes: the gateway, two inference peers and a verifier, one process for each group of
-attacks (`tests.bench._attacks`), and the honest clients in this one. First a while of peace, then
-the siege, then a while to recover. Both victims write their story into pipes whose readers go away.
+All peers are real processes: the gateway, two inference peers and a verifier. Each group of attacks
+(`tests.bench._attacks`) has a process; the honest clients run in this one. First there is a time
+without attacks, then the siege, then a time to recover. Both victims write their output into pipes
+whose readers go away.
 
 `python -m tests.bench siege [--minutes M] [--rate TASKS_PER_S] [--only WORD]`. A bench of this kind
 may find that the product fails: `held` says so, and the exit status.
@@ -36,7 +37,7 @@ ANSWER_S = 60.0
 PEACE_SHARE = 0.2
 LOOK_EVERY_S = 2.0
 P99_TIMES_MAX = 2.0
-# After the siege: what a process may keep of it, for good.
+# How much memory and how many descriptors a process may keep after the siege.
 GROWN_BYTES_MAX = 64 << 20
 GROWN_DESCRIPTORS_MAX = 32
 SLOPE_BYTES_PER_MIN_MAX = 8 << 20
@@ -45,7 +46,7 @@ CALLING = Path("tests/engines/models/sklearn_linear.onnx")
 
 @dataclass(slots=True)
 class Victim:
-    """A peer that is attacked. Whoever reads its output goes away once it is up."""
+    """A peer that is attacked. The reader of its output goes away once the peer is up."""
 
     name: str
     state: Path
@@ -86,7 +87,7 @@ class Victim:
             )
 
     async def up(self) -> dict[str, Any]:
-        """Its status, once it gives one; then nobody reads its output any more."""
+        """The peer's status, once it answers; then nobody reads its output any more."""
         with trio.fail_after(START_S):
             while True:
                 try:
@@ -103,7 +104,7 @@ class Victim:
         return status
 
     def look(self, now_at_s: float) -> None:
-        """Note memory and descriptors; of a process that has ended, when that was seen."""
+        """Note memory and descriptors; if the process has ended, note when that was seen."""
         if not self.alive:
             self.died_at_s = self.died_at_s or now_at_s
             return
@@ -123,7 +124,7 @@ class Victim:
 
 @dataclass(slots=True)
 class Honest:
-    """Clients that ask at a fixed rate, whatever the answers do; one connection for each task."""
+    """Clients that send tasks at a fixed rate (open loop); one connection for each task."""
 
     host: str
     port: int
@@ -186,7 +187,7 @@ async def ask_once(host: str, port: int, prompt: str) -> int:
 
 
 def run(arguments: list[str]) -> dict[str, Any]:
-    """Minutes of peace and siege; `held` says whether nothing that was promised gave way."""
+    """Minutes without and with attacks; `held` says whether every promise was kept."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench siege")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=2.0, help="honest tasks a second")
@@ -222,7 +223,7 @@ async def _siege(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 async def _network(folder: Path) -> tuple[Victim, Victim, list[Victim], Target]:
-    """A gateway and the peer that are attacked, and two who help; up and knowing each other."""
+    """The gateway and the peer that are attacked, and two helpers; all up and connected."""
     http_port = free_port()
     gateway = Victim(
         "gateway",
@@ -256,7 +257,7 @@ async def _network(folder: Path) -> tuple[Victim, Victim, list[Victim], Target]:
 
 
 async def _add_crashing(folder: Path, peer: Victim) -> str:
-    """Give the peer a model that divides whole numbers; its name, empty if it is not taken."""
+    """Give the peer a model that divides whole numbers; its name, empty if it was refused."""
     try:
         from tests.engines.onnx_models import INT64, kept_at, made, value
     except ImportError:
@@ -274,7 +275,7 @@ async def _add_crashing(folder: Path, peer: Victim) -> str:
 
 
 async def _settled(honest: Honest) -> None:
-    """Until the gateway answers."""
+    """Wait until the gateway answers."""
     with trio.fail_after(START_S):
         turn = 0
         while True:
@@ -298,7 +299,7 @@ async def _look_forever(victims: tuple[Victim, ...]) -> None:
 async def _attackers(
     groups: list[tuple[str, str]], target: Target, folder: Path
 ) -> AsyncIterator[Any]:
-    """One process for each group of attacks, until the block ends; what is yielded counts."""
+    """Run each group of attacks in a process until the block ends; yields the counter."""
     told = {group: folder / f"{group}.strikes" for group, _ in groups}
     running = [
         _started(
@@ -392,7 +393,7 @@ def _last_words(victim: Victim) -> str:
 
 
 def _kept(seen: list[tuple[float, int, int]]) -> dict[str, Any]:
-    """What a process holds of memory and descriptors: over time, and how it grows."""
+    """A process's memory and descriptors over time, and how fast they grow."""
     if len(seen) < 2:
         return {"grown_bytes": 0, "grown_descriptors": 0, "slope_bytes_per_min": 0}
     second_half = seen[len(seen) // 2 :]
@@ -407,7 +408,7 @@ def _kept(seen: list[tuple[float, int, int]]) -> dict[str, Any]:
 
 
 def slope(points: list[tuple[float, int]]) -> float:
-    """The straight line through points of (seconds, value): value a second."""
+    """The slope of the straight line through points of (seconds, value), in value a second."""
     if len(points) < 2:
         return 0.0
     return statistics.linear_regression(*zip(*points, strict=True)).slope

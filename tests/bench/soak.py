@@ -1,9 +1,10 @@
 """Real peers over TCP, struck at random for minutes while they work: nothing accepted is lost.
 
-Twelve processes: two ask, the others infer or verify. Tasks come whatever the answers do; peers
-that do not ask get SIGKILL (and start again with their state folder) or SIGSTOP (and later
-SIGCONT), and each asker is killed once itself, so that its journal must finish what it held. Hash
-models can be computed by anybody: every answer, and every token by its place, is compared.
+Twelve processes run: two ask, the others infer or verify. Tasks are sent at a fixed rate (open
+loop). Peers that do not ask get SIGKILL (and start again with their state folder) or SIGSTOP (and
+later SIGCONT). Each asker is killed once too, so that it must finish its tasks from its journal.
+The output of hash models is easy to compute, so every answer, and every token at its place, is
+compared.
 """
 
 import argparse
@@ -33,12 +34,12 @@ from wire.payload import Vectors
 from wire.tree import name_of
 
 ASKERS = 2
-# Of every kind of worker so many are left alone at any moment: the network can do its work.
+# At any moment so many workers of each kind are not struck, so that the network can do its work.
 LEFT_OF_A_KIND = 2
 DEADLINE_S = 60
 GRACE_S = 30.0
-# A stream of these takes a second or two: long enough to be struck in its middle. Checking one is
-# quicker than making it, as it is with models.
+# A stream takes a second or two, long enough for a fault in its middle. Checking a stream is faster
+# than making it, as with real models.
 UNIT_S = {"infer": 0.02, "verify": 0.004}
 TOKENS_MIN, TOKENS_MAX = 30, 100
 DIMENSIONS = 64
@@ -53,7 +54,7 @@ WHY_KEPT = 30
 
 @dataclass(slots=True, kw_only=True)
 class Asked:
-    """One task, from when it was due."""
+    """One task, and when it was due."""
 
     number: int
     asker: PeerProcess
@@ -66,7 +67,7 @@ class Asked:
 
 @dataclass(slots=True)
 class Soak:
-    """A run: the peers, and what became of the tasks so far."""
+    """A run: the peers, and how the tasks ended so far."""
 
     askers: list[PeerProcess]
     workers: list[PeerProcess]
@@ -75,7 +76,7 @@ class Soak:
     counts: Counter[str] = field(default_factory=Counter)
     latencies: Latencies = field(default_factory=Latencies)
     why: list[str] = field(default_factory=list)
-    # What tasks met on their way, and got around.
+    # Failures that tasks met and got around.
     on_the_way: Counter[str] = field(default_factory=Counter)
     cut: list[Asked] = field(default_factory=list)
     loads: list[float] = field(default_factory=list)
@@ -154,7 +155,7 @@ class Soak:
             self.note("unverified", f"task {asked.number} {asked.task}")
 
     async def read_journals(self) -> None:
-        """Look for the answers of tasks whose asker was killed, for as long as they may take."""
+        """Wait for the answers of tasks whose asker was killed, until their deadlines."""
         while True:
             for asker in self.askers:
                 if asker.up and any(it.asker is asker for it in self.cut):
@@ -166,7 +167,7 @@ class Soak:
         try:
             rows = (await asker.ask("receipts"))["receipts"]
         except BatonError as error:
-            # Busy, or killed just now; the next round tells.
+            # The asker is busy, or was just killed; the next round looks again.
             self.note("journals_unread", str(error))
             return
         found = {row["task"]: row for row in rows}
@@ -207,7 +208,7 @@ class Soak:
             try:
                 await peer.start()
             except BatonError as error:
-                # As a person would: read why, and try again.
+                # Do what a person would do: read the error, and try again.
                 self.note("failed_starts", str(error))
         self.counts["restarts"] += 1
 
@@ -220,7 +221,7 @@ class Soak:
         peer.up = True
 
     async def strike_askers(self) -> None:
-        """Each asker once: the first after a third of the run, the second after two."""
+        """Kill each asker once: the first after a third of the run, the second after two thirds."""
         for place, asker in enumerate(self.askers, 1):
             await trio.sleep_until(
                 self.started_at_s + self.seconds * place / (len(self.askers) + 1)
@@ -229,7 +230,7 @@ class Soak:
             await self._kill(asker)
 
     async def look(self) -> None:
-        """Sample the machine's load, and notice who ended unasked."""
+        """Sample the machine's load, and note peers that ended by themselves."""
         told: set[int] = set()
         while True:
             self.loads.append(os.getloadavg()[0])
@@ -259,7 +260,7 @@ class Soak:
 
 
 def drawn(number: int, random: Random, asker: PeerProcess) -> Asked:
-    """A text to embed, or a stream of tokens; and what comes out of it."""
+    """A text to embed, or a stream of tokens, with the right output."""
     text, model = f"soak {random.random()} {number}", hash_manifest().id
     arguments: dict[str, Any] = {
         "model": "hash",
@@ -297,7 +298,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args(arguments)
     if options.peers < ASKERS + 2 * (LEFT_OF_A_KIND + 1):
-        parser.error("there would be nobody to strike: at least 8 peers")
+        parser.error("there would be no peer to strike: give at least 8 peers")
     with tempfile.TemporaryDirectory(prefix="baton-soak-") as folder:
         return trio.run(_soak, options, Path(folder))
 
@@ -326,7 +327,7 @@ async def _soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def planned(folder: Path, count: int) -> tuple[list[PeerProcess], list[PeerProcess]]:
-    """Who asks, and who works. The askers are the bootstraps too: they keep their ports."""
+    """The askers and the workers. The askers are also the bootstraps: they keep their ports."""
     askers = [
         PeerProcess(
             name=f"ask-{place}",
@@ -351,7 +352,7 @@ def planned(folder: Path, count: int) -> tuple[list[PeerProcess], list[PeerProce
 
 
 async def start_network(askers: list[PeerProcess], workers: list[PeerProcess]) -> None:
-    """Until every asker knows of everybody."""
+    """Start all peers, and wait until every asker knows all of them."""
     first, *others = askers
     await first.start()
     for other in others:

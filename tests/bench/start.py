@@ -1,4 +1,4 @@
-"""What it costs to start a command: processor time, beside that of a Python that does nothing.
+"""The processor time that starting a command takes, beside a Python program that does nothing.
 
 A person who mistypes, or a script that asks for the status every second, pays for every import.
 """
@@ -24,11 +24,11 @@ AIM_CPU_S = {"--version": 0.25, "--help": 0.25, "misspelt": 0.25, "verify": 0.5,
 def run(arguments: list[str]) -> dict[str, Any]:
     """Median CPU-seconds of each command, and its ratio to `python -c pass`.
 
-    A number among the arguments is how many runs a median is of; `--json` is how this is printed
-    in any case.
+    A number among the arguments is how many runs each median is taken from. `--json` is accepted,
+    but the output is JSON in any case.
     """
     runs = next((int(it) for it in arguments if it.isdecimal()), RUNS)
-    # Short: a socket's path has a bound.
+    # The path is short, because a socket's path has a bound.
     with tempfile.TemporaryDirectory(prefix="baton-") as folder:
         state = Path(folder) / "s"
         # A peer that may run its own task is a network of one.
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
 
 
 def _medians(commands: Sequence[tuple[list[str], int]], runs: int) -> list[float]:
-    """The median CPU-seconds of each command; what else the machine does strikes all alike."""
+    """The median CPU-seconds of each command; other load on the machine affects all alike."""
     rounds = [[_cpu_s(*command) for command in commands] for _ in range(runs)]
     return [statistics.median(column) for column in zip(*rounds, strict=True)]
 

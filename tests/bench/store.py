@@ -1,8 +1,8 @@
 """Durable 1 KiB puts by many writers, through the store and through bare LMDB, side by side.
 
-Both write to the same disk with the same durability, in rounds that alternate, so that what else
-the machine does falls on both. Bare LMDB writes groups as large as the store's own were on average,
-with keys made beforehand and nothing to keep but key and value: the least that could be done.
+Both write to the same disk with the same durability, in rounds that alternate, so that other load
+on the machine affects both. Bare LMDB writes groups as large as the store's groups were on average,
+with keys made beforehand, and only key and value: the least possible work.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """One stream of a language model through the whole network, against the same engine alone.
 
 A peer that runs the model and a gateway, each `python -m node join` in a process of its own, and
-our client, streaming. The model is one that `generate` makes too. Both take turns with other
-prompts, in one run, while the other side is idle.
+our client, streaming. The model is one that `generate` also makes. The network and the engine take
+turns in one run, each time with a new prompt, while the other side is idle.
 
 `python -m tests.bench stream [25m|100m]`
 """
@@ -72,7 +72,7 @@ async def _measure(path: Path, cache: Path, url: str) -> list[tuple[float, float
 
 
 async def _first_answer(net: Net) -> str:
-    """Wait until the model is ready and the peers have found each other; what it is called."""
+    """Wait until the model is ready and the peers are connected; returns the model's name."""
     with trio.fail_after(START_S):
         while not (models := await net.models()):
             await trio.sleep(0.5)

@@ -440,8 +440,8 @@ async def test_too_many_checks_at_once_are_refused_with_a_moment_to_wait(
                 for _ in range(8):
                     nursery.start_soon(check)
             refused = [it for it in answers if isinstance(it, Refuse)]
-            assert {it.retry_after_ms for it in refused if "checking others" in it.reason} == {500}
-            assert sum("checking others" in it.reason for it in refused) == 2
+            assert {it.retry_after_ms for it in refused if "already checking" in it.reason} == {500}
+            assert sum("already checking" in it.reason for it in refused) == 2
 
 
 # A verdict by itself.

@@ -197,10 +197,10 @@ def test_what_makes_no_sense_is_said_in_words(run: Run) -> None:
             net.chat("hash", "hello", n=2)
         with pytest.raises(InputError, match="does not do"):
             await net.embed("doubling", ["one"])
-        with pytest.raises(InputError, match="no time"):
+        with pytest.raises(InputError, match="possible deadline"):
             await net.models(deadline_s=0)
         for name in ("../models", "a/b", ""):
-            with pytest.raises(InputError, match="no id"):
+            with pytest.raises(InputError, match="not an id"):
                 await net.receipt(name)
         with pytest.raises(Missing):
             await net.receipt("bafnothing")
@@ -250,7 +250,7 @@ def test_what_is_no_address_is_refused(run: Run, address: str) -> None:
     async def asking(net: Net) -> None:
         raise AssertionError("connected")
 
-    with pytest.raises(InputError, match="no address"):
+    with pytest.raises(InputError, match="not an address"):
         run(asking, address)
 
 

@@ -1,4 +1,4 @@
-"""A small network for the tests, opened as a user's own experiment would open it."""
+"""A small devnet for the tests, opened as in a user's own experiment."""
 
 import random
 import time
@@ -44,7 +44,7 @@ async def opened(folder: Path, wanted: DevnetConfig) -> AsyncIterator[Devnet]:
 
 
 async def ran(folder: Path, wanted: DevnetConfig) -> tuple[Devnet, DevnetReport]:
-    """Run it to its end; the network, which is closed, and its report."""
+    """Run a devnet to its end; returns the closed network and its report."""
     async with opened(folder, wanted) as net:
         await net.run()
         report = report_of(net)

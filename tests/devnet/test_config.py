@@ -1,4 +1,4 @@
-"""What a run is told, how it is written down, and what is refused."""
+"""The settings of a run: how they are written down, and which are refused."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A whole network under load and faults: nothing is lost, and what is wrong is seen."""
+"""A whole network under load and faults: no task is lost, and violations are found."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ async def test_whoever_sends_nonsense_or_nothing_is_worked_around(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     natures = "garbage=0.1,silent=0.1,truncator=0.1,refuser=0.1,flooder=0.1,lazy_verifier=0.1"
-    # Half of all are bad, and whoever is silent costs each task ten seconds: it takes the minute.
+    # Half of all peers misbehave, and a silent peer costs a task ten seconds: it takes a minute.
     faults = f"{natures},slow=0.1,clock_skew=0.1"
     wanted = config(faults, peers=18, seconds=5, deadline_s=60)
     _, report = await ran(tmp_path, wanted)
@@ -89,7 +89,7 @@ async def test_a_network_of_liars_is_found_out(autojump_clock: MockClock, tmp_pa
     async with opened(tmp_path, config("liar=1", peers=8, seconds=5)) as net:
         await net.run()
         report = report_of(net)
-    # All agree on the same lie, as the arithmetic says: every answer is wrong.
+    # All liars give the same wrong answer, so every accepted answer is wrong, as computed.
     assert report.document["wrong_answers_accepted"] == report.document["tasks_answered"] > 0
     expected = report.document["wrong_answers_expected"]
     assert expected == pytest.approx(report.document["tasks_answered"])

@@ -1,4 +1,4 @@
-"""Faults are read from words, drawn from a seed, and nonsense is refused with what there is."""
+"""Faults are read from words and drawn from a seed; the error for nonsense lists the faults."""
 
 import math
 

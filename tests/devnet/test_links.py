@@ -1,4 +1,4 @@
-"""The made-up wire: it takes time, keeps the order of each pair, loses, holds and cuts."""
+"""The simulated links: they delay, keep the order of each pair, lose, hold back and cut."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from node.devnet.links import LATENCY_S_MAX, LATENCY_S_MIN, TICK_S, FaultyNetwor
 
 @asynccontextmanager
 async def running(seed: int = 1) -> AsyncIterator[tuple[FaultyNetwork, list[tuple[float, int]]]]:
-    """A network, and when what has arrived of parcels that `send` sends."""
+    """A network, and a list of the packets from `send` that arrived, with their times."""
     arrived: list[tuple[float, int]] = []
     async with trio.open_nursery() as nursery:
         network = FaultyNetwork(seed)

@@ -74,7 +74,7 @@ async def test_what_waits_for_a_client_counts_from_when_it_was_due(
     outcome = Outcome()
     await drive(load_config(2, 10, clients=1), stalls_at_first, outcome, Random(1))
     assert outcome.answered == outcome.due == len(asked) > 10
-    # One answer was slow, and all that was due meanwhile had to wait: half of them, or so, long.
+    # One answer was slow; all tasks that were due meanwhile had to wait, half of them for long.
     median_s = outcome.latencies.percentile_s(50)
     assert median_s is not None
     assert 3 < median_s < 7

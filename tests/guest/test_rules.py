@@ -1,6 +1,7 @@
 """A guest on its owner's machine: hours, shares, and stepping back when the owner comes."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.engines.host.engine import TinygradEngine
+from node.engines.host import model_worker
+from node.engines.host.engine import open_tinygrad_engine
 from node.engines.host.launch import EngineConfig
 from node.engines.interface import Job
 from node.guest.machine_use import CpuUse, GpuUse
@@ -248,24 +250,37 @@ class OneSecondWorker:
     id: int = 1
     began_at_s: list[float] = field(default_factory=list)
 
-    async def ask(self, message: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+    async def ask(
+        self, message: dict[str, Any], *, timeout_s: float, on_progress: object = None
+    ) -> dict[str, Any]:
         if message["do"] == "load":
             return {"memory_bytes": 1, "units_per_s": 8.0, "job_units_per_s": 8.0}
         self.began_at_s.append(trio.current_time())
         await trio.sleep(1.0)
-        return {"done": [0], "data": bytes(64)}
+        return {"done": [0], "data": bytes(64), "tokens": [3], "refused": []}
+
+    async def wait(self) -> None:
+        await trio.sleep_forever()
 
 
 async def test_a_share_of_the_time_is_kept_and_told(
-    autojump_clock: MockClock, tmp_path: Path
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest, files = write_tiny(tmp_path)
     config = EngineConfig(share=0.25)
     worker = OneSecondWorker()
-    async with trio.open_nursery() as nursery:
-        engine = TinygradEngine(tmp_path, "f32", config, nursery)
-        engine._worker = worker  # type: ignore[assignment]
-        nursery.start_soon(engine.serve)
+
+    @asynccontextmanager
+    async def open_worker(_launch: object) -> AsyncIterator[OneSecondWorker]:
+        yield worker
+
+    async def prepare(_folder: Path, _config: EngineConfig) -> object:
+        await trio.lowlevel.checkpoint()
+        return object()
+
+    monkeypatch.setattr(model_worker, "open_worker", open_worker)
+    monkeypatch.setattr(model_worker, "prepare", prepare)
+    async with open_tinygrad_engine(tmp_path, config=config) as engine:
         assert (await engine.load(manifest, files)).units_per_s == 2.0
         job = Job(
             model=manifest.id,
@@ -279,4 +294,3 @@ async def test_a_share_of_the_time_is_kept_and_told(
         first, second, third = worker.began_at_s
         assert second - first == pytest.approx(4.0)
         assert third - second == pytest.approx(4.0)
-        nursery.cancel_scope.cancel()

@@ -170,7 +170,7 @@ def test_a_full_disk_is_said_and_what_is_kept_can_be_read(small_disk: Path, tmp_
     with joined(small_disk / "s", "--role", "store") as peer:
         kept = peer.ask("put", small, "--json").document["id"]
         line = peer.ask("put", large, "--json").error
-        assert "the disk took no more" in line
+        assert "the disk refused a write" in line
         assert "free some space" in line
         copy = tmp_path / "copy"
         assert peer.ask("get", kept, "--output", copy).code == 0
@@ -201,9 +201,9 @@ def test_a_disk_that_fills_up_under_a_peer_is_said_and_ends_nothing(
     large.write_bytes(secrets.token_bytes(8 << 20))
     serves = ("--role", "infer", "--model", "hash")
     with joined(state, *serves, program=("-c", full)) as peer:
-        assert "took no more" in peer.ask("put", large).error
+        assert "refused a write" in peer.ask("put", large).error
         found = peer.ask("status", "--json").document["problems"]
-        assert any("store: the disk took no more" in it for it in found), found
+        assert any("store: the disk refused a write" in it for it in found), found
         asking = ("ask", "hash", "--verdicts", "0/0", "--json")
         assert peer.ask(*asking, "--text", "after that").document["result"]["dimensions"]
         assert peer.stop().code == 0

@@ -169,7 +169,7 @@ def test_what_the_asker_changes_and_signs_anew_fails_inside(
 def test_an_answer_signed_by_somebody_else_is_said(kept: Path) -> None:
     answer = open_signed(kept.read_bytes(), Answer).record
     found = failing(audit(sign(answer, SigningKey(bytes(32))).raw, nothing))
-    assert any("put together by who asked" in it for it in found)
+    assert any("put together by the peer that asked" in it for it in found)
 
 
 def test_verify_says_in_one_line_what_fails(

@@ -137,7 +137,7 @@ def test_where_there_are_no_block_characters_marks_are_ascii(
         does_a_task(state, process)
     text = log.read_bytes()
     assert text.isascii(), text
-    assert b"leaving: finishing what is held ." in text
+    assert b"leaving: finishing the work in hand ." in text
 
 
 @pytest.mark.parametrize("hang_up_first", [True, False])

@@ -163,7 +163,7 @@ async def test_a_name_means_one_model(tmp_path: Path) -> None:
         before = store.pins()
         with pytest.raises(InputError, match="another model called 'mine'"):
             await shelf.add(write_gguf(tmp_path / "small.gguf"), "mine")
-        with pytest.raises(InputError, match="everywhere"):
+        with pytest.raises(InputError, match="reserves for another"):
             await shelf.add(ONNX, "minilm")
         assert store.pins() == before
 

@@ -111,7 +111,7 @@ async def test_a_job_that_gave_up_waiting_is_told_how_far_the_load_was(
         await found.load(MANIFESTS["one"], {})
         await found.load(MANIFESTS["two"], {})
         engine.load_s["one"] = 100.0
-        with pytest.raises(TooSlow, match=r"one was not there in time: loading, 25 %"):
+        with pytest.raises(TooSlow, match=r"one was not loaded in time: loading, 25 %"):
             await found.infer(job("one", deadline_s=25.0))
 
 

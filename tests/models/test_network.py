@@ -201,7 +201,7 @@ async def test_a_fault_of_an_added_model_does_not_end_the_peer(
         assert [(it["name"], it["state"], it["id"]) for it in rows] == [
             ("mine", "failing", found["id"])
         ]
-        with pytest.raises(InputError, match="whole path"):
+        with pytest.raises(InputError, match="absolute path"):
             await call(server, "models-add", what="./relative.onnx")
 
 

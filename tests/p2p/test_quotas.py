@@ -9,7 +9,8 @@ from p2p.quotas import CALLERS, TOPIC
 from p2p.view import Hearing, View, ViewConfig
 from tests.p2p.adverts import MODEL, NOW_S, advert_of
 from tests.p2p.transports import key_of
-from wire.content import PeerId
+from wire.advert import ModelOffer
+from wire.content import ContentId, PeerId
 from wire.kinds import Role
 
 HONEST, MADE_UP = 60, 600
@@ -147,3 +148,26 @@ def test_who_was_only_heard_of_is_told_to_nobody_until_it_speaks_for_itself() ->
     view.meet(hearsay.signer)
     assert hearsay.signer in told()
     assert sum(key in wanted() for _ in range(20)) > 0
+
+
+def test_who_does_what_few_do_is_let_in_though_its_introducer_told_of_many() -> None:
+    view, introducer = view_of_honest(), key_of("introducer").peer
+    for number in range(10):
+        meets(view, f"more {number}")
+    view.origins.called.add(introducer)
+    assert tells(view, introducer) == QUOTA
+    rare = model_named("rare")
+    heard = [
+        view.hear(advert_of(f"rare {it}", models=(rare,)), NOW_S, introducer) for it in range(60)
+    ]
+    # As many as are needed of it, and no more; nor does it help to make up one thing after another.
+    assert heard.count(Hearing.NEW) == view.config.few
+    for number in range(MADE_UP):
+        made_up = model_named(f"made up {number}")
+        view.hear(advert_of(f"other {number}", models=(made_up,)), NOW_S, introducer)
+    mine = len(view) - HONEST - 10
+    assert mine == view.config.adverts_max // view.config.quota_part
+
+
+def model_named(name: str) -> ModelOffer:
+    return ModelOffer(model=ContentId.of(name.encode()), name=name, units_per_s=1.0)

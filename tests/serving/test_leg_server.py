@@ -353,7 +353,7 @@ async def test_an_offer_that_proves_nothing_is_an_offence_and_ends_that_stream_a
 @pytest.mark.parametrize(
     ("age_s", "reason"),
     [
-        (-limits.CLOCK_SKEW_S_MAX - 10, "in the future: whose clock"),
+        (-limits.CLOCK_SKEW_S_MAX - 10, "in the future: a clock is wrong"),
         (limits.CLOCK_SKEW_S_MAX + 70, "deadline has passed"),
     ],
 )

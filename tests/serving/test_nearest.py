@@ -159,7 +159,7 @@ async def test_an_index_that_is_not_what_it_says_is_refused_and_harms_nobody(
         worker = await network.start(I, S)
         await network.settled()
         wanted = await question_of(asker, await _strange(asker, what))
-        with pytest.raises(TaskFailed, match=r"nearest cannot be read|is not to be had"):
+        with pytest.raises(TaskFailed, match=r"nearest cannot be read|cannot be fetched"):
             await asked(asker, request(NEAREST, data=wanted, deadline_s=5, level=Level.SIGNED))
         good = Index(model=MODEL, parts=(await part_of(asker, WORDS[:9]),))
         again = await question_of(asker, good)

@@ -23,13 +23,13 @@ from wire.errors import InputError
 
 SIZES = (50, 200, 1_000, 10_000)
 PEERS_MIN, PEERS_MAX = 10, 20_000
-# Of runs of so many, which take minutes, it is said on the way what is known.
+# Runs of so many peers take minutes, so figures are printed on the way.
 _TOLD_FROM = 1_000
-# Larger ones begin warm where nothing is said.
+# Larger swarms begin warm unless --start says otherwise.
 _COLD_MAX = 2_000
 _LOADS = (0.3, 0.8, 1.2, 5.0)
-# How many models hardly anybody runs, where nothing is said: one for twenty peers, but no more than
-# that of a thousand: views keep who runs them, and would be full of them.
+# The default number of rare models: one for twenty peers, at most as many as for a thousand peers:
+# views keep the peers that run rare models, and would be full of them.
 _RARE_SHARE, _RARE_MAX, _PROVIDERS = 0.05, 50, 2
 
 
@@ -45,7 +45,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--start",
         choices=("cold", "warm"),
-        help=f"warm: as if it had run for long; what more than {_COLD_MAX} peers do",
+        help=f"warm: as if it had run for long; the default above {_COLD_MAX} peers",
     )
     parser.add_argument("--all", action="store_true", help="every size, routing, and liars")
     parser.add_argument("--json", action="store_true")
@@ -80,7 +80,7 @@ def _swarm(wanted: argparse.Namespace, peers: int) -> dict[str, Any]:
 
 
 def _tell(figures: dict[str, Any]) -> None:
-    """What is known of a long run so far."""
+    """Print the figures of a long run so far."""
     sys.stderr.write(f"{json.dumps(figures)}\n")
     sys.stderr.flush()
 
@@ -113,11 +113,11 @@ def _shown(columns: list[dict[str, Any]]) -> str:
 
 
 def main(words: list[str]) -> int:
-    """The exit status: 0, 1 for a broken invariant, 2 for words not understood."""
+    """The exit status: 0, 1 for a broken invariant, 2 for wrong arguments."""
     wanted = _arguments(words)
     if wanted.seconds is None:
         wanted.seconds = 3600.0 if wanted.all else 600.0
-    # Millions of small records that live long, and no cycles among them.
+    # There are millions of small records that live long, and no cycles among them.
     gc.disable()
     if wanted.table:
         if not wanted.reason.strip():

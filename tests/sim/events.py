@@ -1,4 +1,4 @@
-"""What happens when: a heap, a clock that jumps, and a digest of everything that came about."""
+"""The event loop: a heap of calls, a clock that jumps, and a digest of everything that happened."""
 
 import hashlib
 import heapq
@@ -11,7 +11,7 @@ _FOLDED_AT_ONCE = 4096
 
 @dataclass(slots=True)
 class Loop:
-    """Runs calls in the order of their times, then in the order in which they were asked for."""
+    """Runs calls in the order of their times; calls of one time in the order of scheduling."""
 
     now_at_s: float = 0.0
     count: int = 0
@@ -36,7 +36,7 @@ class Loop:
         self.now_at_s = max(self.now_at_s, until_at_s)
 
     def fold(self, line: str) -> None:
-        """Make something a part of what two runs must have in common."""
+        """Add a line to the digest, which must be equal in two runs of one plan."""
         self._lines.append(line)
         if len(self._lines) >= _FOLDED_AT_ONCE:
             self._flush()

@@ -1,7 +1,7 @@
-"""Faults of the simulated swarm: how they are written, whom they strike, and when.
+"""Faults of the simulated swarm: how they are written, which peers they strike, and when.
 
-The words are those of the devnet where they mean the same. Here a message is really lost, really
-comes twice, is really overtaken: below the simulation there is no stream that would repair it.
+Faults have the devnet's names where they mean the same. Here messages are really lost, doubled or
+overtaken: below the simulation there is no stream that would repair this.
 """
 
 import math
@@ -11,18 +11,18 @@ from random import Random
 from node.devnet.faults import words_of
 from wire.errors import InputError
 
-# The network is measured while nothing happens, before anything does.
+# Before the first fault the network is measured without faults.
 EARLIEST_S = 40.0
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One word. `for_s` is how long it lasts where nothing is said."""
+    """One kind of fault. `for_s` is how long it lasts by default."""
 
     what: str
-    # Whether it strikes peers, and not messages.
+    # Whether the fault strikes peers; otherwise it strikes messages.
     strikes: bool
-    # Half way through the run where nothing is said; else from its beginning.
+    # Whether the fault begins half way through the run by default; otherwise at its start.
     is_event: bool
     for_s: float = math.inf
 
@@ -48,7 +48,7 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A share of all peers, or of all messages, from `at_s` on for `for_s`. None: as usual."""
+    """A share of all peers, or of all messages, from `at_s` on for `for_s`. None: the default."""
 
     name: str
     share: float
@@ -75,13 +75,13 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """All that goes wrong in one run, and the seed that says to whom."""
+    """All faults of one run, and the seed that decides which peers they strike."""
 
     seed: int
     all: tuple[Fault, ...] = ()
 
     def struck(self, fault: Fault, peers: int) -> tuple[int, ...]:
-        """The numbers of the peers that `fault` is about; another fault draws others."""
+        """The numbers of the peers that `fault` strikes; each fault draws its own."""
         random = Random(f"{self.seed}:{self.all.index(fault)}:{fault}")
         return tuple(sorted(random.sample(range(peers), max(1, round(fault.share * peers)))))
 
@@ -90,14 +90,14 @@ class Faults:
 
 
 def parse(text: str) -> tuple[Fault, ...]:
-    """`kill=0.3@600,loss=0.05`; InputError, in one line, names what there is."""
+    """Read `kill=0.3@600,loss=0.05`; InputError, in one line, lists the known faults."""
     found = []
     for word in words_of(text, KINDS, ", ".join(KINDS)):
         if not 0 < word.amount <= 0.95 or word.is_rate:
-            raise InputError(f"{word.text[:60]!r} is no share", todo="give 0.01 to 0.95")
+            raise InputError(f"{word.text[:60]!r} is not a share", todo="give 0.01 to 0.95")
         if word.at_s is not None and word.at_s < EARLIEST_S:
             raise InputError(
-                f"{word.text[:60]!r} begins before anything was measured",
+                f"{word.text[:60]!r} begins before the first measurement",
                 todo=f"give {EARLIEST_S:.0f} seconds or more",
             )
         found.append(Fault(word.name, word.amount, word.at_s, word.for_s))

@@ -1,4 +1,4 @@
-"""What becomes of messages between peers: how long they take, and which never come."""
+"""The links between peers: how long messages take, and which messages are lost."""
 
 import math
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from random import Random
 
 from tests.sim.faults import Fault, Faults
 
-# One way. Each peer has its own distance from the middle of the network.
+# One way; each peer has its own distance from the middle of the network.
 _DISTANCE_S = (0.005, 0.060)
 _JITTER_S = 0.010
 _DELAYED_S_MAX = 2.0
@@ -22,7 +22,7 @@ class Links:
     random: Random
     distance_s: list[float]
     deaf: dict[int, None] = field(default_factory=dict)
-    # Of those cut off, which part each belongs to; the others are in part 0.
+    # The part of the network that each cut-off peer belongs to; all others are in part 0.
     part: dict[int, int] = field(default_factory=dict)
     lost: int = 0
     _kinds: dict[str, list[Fault]] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Links:
         return links
 
     def blocked(self, source: int, target: int) -> bool:
-        """Whether nothing gets from one to the other."""
+        """Whether no message gets from `source` to `target`."""
         if target in self.deaf:
             return True
         return bool(self.part) and self.part.get(source, 0) != self.part.get(target, 0)

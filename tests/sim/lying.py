@@ -1,10 +1,10 @@
-"""Liars among workers and verifiers: how many wrong answers are accepted, drawn and worked out.
+"""Liars among workers and verifiers: how many wrong answers are accepted, simulated and computed.
 
-A task's answer is checked by verifiers that the lottery draws from all others, without putting any
-back. Two must agree: two are asked first, a third where they differ. A worker whose answer was
-rejected is banned by this asker, and another works, with another draw. Liars know each other: they
-confirm each other's wrong answers, and are honest about right ones, which costs them nothing.
-Liars that do not know each other find each other's answers wrong: then none is ever accepted.
+The lottery draws a task's verifiers from all other peers, without replacement. Two must agree: two
+are asked first, a third if they differ. If an answer is rejected, the asker bans the worker, and
+another worker answers, with another draw. Liars that know each other confirm each other's wrong
+answers, and are honest about right ones, which costs them nothing. Liars that do not know each
+other reject each other's wrong answers, so none is ever accepted.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ VERIFIERS, NEEDED = 3, 2
 
 
 def accepted_wrong(peers: int, share: float, tasks: int, seed: int, *, knowing: bool) -> float:
-    """Of the answers that were accepted, the share that is wrong, in so many tasks."""
+    """The share of wrong answers among those accepted, in so many simulated tasks."""
     random = Random(f"{seed}:lying")
     keys = [key_of(f"worker {it}") for it in range(peers)]
-    # Looked up only, never walked.
+    # This set is only looked up, never iterated over: its order would differ from run to run.
     liars = set(keys[: round(peers * share)])
     wrong = sum(_is_wrong(keys, liars, random, knowing=knowing) for _ in range(tasks))
     return wrong / tasks
@@ -43,13 +43,13 @@ def _is_wrong(keys: list[PeerId], liars: set[PeerId], random: Random, *, knowing
 
 
 def _agreed(confirms: list[bool]) -> bool:
-    """Two are asked; the third only where they differ."""
+    """Whether two agree: two are asked, the third only if they differ."""
     first = sum(confirms[:NEEDED])
     return first == NEEDED or (first > 0 and confirms[NEEDED])
 
 
 def predicted(peers: int, liars: int) -> float:
-    """The same by arithmetic.
+    """The same share, computed.
 
     A(n, l) = l/n * (C + (1 - C) * A(n - 1, l - 1)), C the chance that two or three of three that
     are drawn from the n - 1 others are among the l - 1 other liars (hypergeometric).

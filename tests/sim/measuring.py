@@ -1,4 +1,4 @@
-"""What a swarm is like at one moment, as nobody within it could see: with all the truth at hand."""
+"""Measures a swarm at one moment, with knowledge of all peers that no single peer has."""
 
 from dataclasses import dataclass
 from random import Random
@@ -13,9 +13,9 @@ from wire.content import PeerId
 from wire.kinds import Role
 from wire.signed import Signed
 
-# Candidates for each role and model that make a view complete.
+# A view is complete if it has so many candidates for each role and model.
 CANDIDATES = 8
-# Peers looked at each time, where there are more.
+# At most so many peers are looked at each time.
 _SAMPLE = 400
 
 Place = tuple[Role, object]
@@ -32,23 +32,23 @@ class Searched:
 
 
 def sample(swarm: Swarm) -> list[Peer]:
-    """Some of those who are there and hear; the same whenever it is asked."""
+    """Some of the peers that are up and can hear; the same ones at each call."""
     there = [it for it in swarm.peers if it.awake and it.number not in swarm.links.deaf]
     there = [it for it in there if not it.flooding]
     return there[:: max(1, len(there) // _SAMPLE)]
 
 
 def complete_ratio(swarm: Swarm) -> float:
-    """Whose view has eight living candidates for each role and model of which there are eight.
+    """The share of views that have eight living candidates for each role and model with eight.
 
-    In a network that fits one view: or all, where there are fewer.
+    If the network fits one view, a view must have all candidates where there are fewer than eight.
     """
     needed, views = _needed(swarm), sample(swarm)
     return sum(_is_complete(swarm, it, needed) for it in views) / len(views)
 
 
 def all_complete(swarm: Swarm) -> bool:
-    """Whether that share is 1, with no more looking than it takes."""
+    """Whether `complete_ratio` is 1; this stops at the first view that is not complete."""
     needed = _needed(swarm)
     return all(_is_complete(swarm, it, needed) for it in sample(swarm))
 
@@ -96,9 +96,9 @@ def _is_there(swarm: Swarm, key: PeerId) -> bool:
 
 
 def ghosts_ratio(swarm: Swarm) -> float:
-    """The share of what views hold that is of peers who are dead or gone.
+    """The share of the adverts in views whose peers are dead or gone.
 
-    Broken if one of them has been dead for longer than its last advert could hold.
+    Broken if such a peer has been dead for longer than its last advert could be valid.
     """
     now_at_s, ghosts, entries = swarm.loop.now_at_s, 0, 0
     for peer in sample(swarm):
@@ -108,16 +108,16 @@ def ghosts_ratio(swarm: Swarm) -> float:
             if other is None or other.up:
                 continue
             ghosts += 1
-            # Rounded down to the second where it was made.
+            # The advert's maker rounded its time down to the second.
             if now_at_s > other.ends_s - peer.skew_s + 1:
                 raise Broken(f"peer {peer.number} still lists peer {other.number}, who is dead")
     return ghosts / max(1, entries)
 
 
 def flooded(swarm: Swarm) -> tuple[float, float]:
-    """The share of what views hold that is made up, and of what they would hold that they still do.
+    """The share of made-up adverts in views, and the share of real adverts that views still have.
 
-    The second is against a view that holds everybody, or is full of peers that are real.
+    The second is compared with a view that has all real peers, or is full of them.
     """
     there = sum(it.awake for it in swarm.peers) - 1
     shares, held = [], []
@@ -130,7 +130,7 @@ def flooded(swarm: Swarm) -> tuple[float, float]:
 
 
 def made_up_verifiers(swarm: Swarm) -> float:
-    """Of those who would check, as views have them, the share that is made up; the mean."""
+    """The share of made-up peers among the verifiers in a view; the mean over views."""
     shares = []
     for peer in sample(swarm):
         found = peer.view.candidates(Role.VERIFY, None, peer.wall_s(swarm.loop.now_at_s))
@@ -140,7 +140,7 @@ def made_up_verifiers(swarm: Swarm) -> float:
 
 
 def mixed_ratio(swarm: Swarm, part: dict[int, int]) -> float:
-    """How near views are to hold as much of the other part as the network has; 1 is fully mixed."""
+    """How much of the other part views have, compared with the whole network; 1 is fully mixed."""
     there = [it for it in swarm.peers if it.awake]
     ratios = []
     for peer in sample(swarm):
@@ -154,14 +154,14 @@ def mixed_ratio(swarm: Swarm, part: dict[int, int]) -> float:
 
 
 def estimates(swarm: Swarm) -> tuple[float, float, float]:
-    """What peers think how many they are, against how many there are: a tenth, half, nine tenths"""
+    """Peers' estimates of the network's size, relative to the truth: percentiles 10, 50, 90."""
     there = sum(it.up for it in swarm.peers)
     said = sorted(it.swapping.peers() / there for it in sample(swarm))
     return said[len(said) // 10], median(said), said[len(said) * 9 // 10]
 
 
 def check_bounds(swarm: Swarm) -> None:
-    """Whatever is kept has its bound."""
+    """Check the bound of everything that peers keep; Broken if one is exceeded."""
     for peer in sample(swarm):
         if len(peer.dialing.known()) > peer.known_max:
             raise Broken(f"peer {peer.number} knows {len(peer.dialing.known())} addresses")
@@ -170,7 +170,7 @@ def check_bounds(swarm: Swarm) -> None:
 
 
 def search(swarm: Swarm, rare: Rare, random: Random, count: int = 200) -> Searched | None:
-    """Searches for models of `rare`, as `p2p.discovery` has them, at this moment."""
+    """Search now for models of `rare`, as `p2p.discovery` searches."""
     names = [it for it in rare.names() if _has_provider(swarm, it)]
     if not names:
         return None

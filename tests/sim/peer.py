@@ -1,7 +1,7 @@
-"""One simulated peer: the product's pure cores, and what must never be untrue of them.
+"""One simulated peer: Baton's own pure cores, and the invariants that must always hold for them.
 
-Every advert heard and every swap is checked at once. What is checked against is kept apart from the
-cores: who was forgotten with which number, and when an advert really ends.
+Every advert heard and every swap is checked at once. The facts for these checks are kept apart from
+the cores: which peer was forgotten with which number, and when an advert really ends.
 """
 
 from collections.abc import Sequence
@@ -20,20 +20,20 @@ from wire.advert import Advert
 from wire.content import ContentId, PeerId
 from wire.signed import Signed
 
-# What is around a signed record.
+# The bytes around a signed record.
 _ENVELOPE_BYTES = 110
 _NO_ID = ContentId.of(b"")
-# Parted from when somebody looks, so for a moment there are more than the product keeps.
+# Connections are closed at the next look, so for a moment there are more than a peer keeps.
 _CONNECTIONS_MAX = 256
 
 
 class Broken(Exception):
-    """Something that must always hold did not."""
+    """An invariant that must always hold did not hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Made(Signed[Advert]):
-    """An advert and what views work out of it: all of them are in one process, so once."""
+    """An advert and what views compute from it: once for all views, as they are in one process."""
 
     parts: ViewParts
 
@@ -44,7 +44,7 @@ def _parts_of(heard: Signed[Advert]) -> ViewParts:
 
 @dataclass(slots=True, eq=False)
 class Peer:
-    """A peer by number. Each start is another life: what was meant for the one before is void."""
+    """A peer by number. Each start is a new life: calls meant for an earlier one are void."""
 
     number: int
     key: PeerId
@@ -53,7 +53,7 @@ class Peer:
     known_max: int
     skew_s: float = 0.0
     flooding: bool = False
-    # Of those that flood: how many keys it made up, for good; else they are fresh each time.
+    # For a peer that floods: how many made-up keys it keeps; 0 if its keys are new each time.
     made_up: int = 0
     up: bool = False
     frozen: bool = False
@@ -64,14 +64,14 @@ class Peer:
     pace: GossipRateLimit = field(init=False)
     dialing: Dialing = field(init=False)
     meetings: HandshakeLog = field(init=False)
-    # Whom it is connected to, in the order of last use, and the number of that connection.
+    # The peers that it is connected to, in the order of last use, with each connection's number.
     neighbours: dict[PeerId, int] = field(default_factory=dict)
     calls: dict[int, Dial] = field(default_factory=dict)
-    # What came while it slept.
+    # The calls that arrived while it slept.
     held: list[tuple[object, ...]] = field(default_factory=list)
     heard: int = 0
     made: int = 0
-    # When the last advert of it ends everywhere, in true time.
+    # When its last advert ends everywhere, in true time.
     ends_s: float = 0.0
     addresses: tuple[str, ...] = ()
     _forgotten: dict[PeerId, int] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Peer:
     _raw: bytes = b""
 
     def start(self, now_at_s: float, bootstraps: Sequence[str]) -> None:
-        """Begin a life: nothing is left of the last but the key and the addresses known."""
+        """Begin a life: only the key and the known addresses are left of the last one."""
         known = self.dialing.known() if self.life else {}
         self.addresses = self.addresses or (address_of(self.number, self.key),)
         self.life += 1
@@ -110,19 +110,19 @@ class Peer:
         return START_WALL_S + now_at_s + self.skew_s
 
     def mine(self, now_at_s: float) -> Signed[Advert]:
-        """As `p2p.adverts.Herald`: a new one when a third of the last one's time is over."""
+        """Its advert, as in `p2p.adverts.Herald`: renewed after a third of the last one's time."""
         mine, wall_s = self._mine, self.wall_s(now_at_s)
         if mine is None or wall_s >= mine.record.issued_at_s + mine.record.ttl_s / 3:
             mine = self._speak(now_at_s, self.pace.ttl_s(self.swapping.peers()))
         return mine
 
     def spoke(self, before_s: float, ttl_s: int) -> Signed[Advert]:
-        """The advert that it made a while ago, where the swarm begins in the midst of things."""
+        """The advert that it made a while ago, for a swarm that begins warm."""
         return self._speak(-before_s, ttl_s)
 
     def _speak(self, now_at_s: float, ttl_s: int) -> Signed[Advert]:
         mine = self._mine = self._advert(self.wall_s(now_at_s), ttl_s, leaving=False)
-        # Rounded down to the second.
+        # The time is rounded down to the second.
         self.ends_s = max(self.ends_s, now_at_s + self.skew_s + ttl_s)
         return mine
 
@@ -148,7 +148,7 @@ class Peer:
             leaving=leaving,
         )
         if len(self._raw) == 0:
-            # Nothing here reads the bytes of an advert: they are as many as it would have.
+            # Nothing here reads the bytes of an advert: only their number is right.
             self._raw = bytes(len(record.to_bytes()) + _ENVELOPE_BYTES)
         parts = parts_of(Signed(record, self.key, self._raw, _NO_ID))
         return Made(record, self.key, self._raw, _NO_ID, parts)
@@ -156,7 +156,7 @@ class Peer:
     def hear(
         self, adverts: Sequence[Signed[Advert]], introducer: PeerId | None, now_at_s: float
     ) -> int:
-        """Take in what somebody said; how many of them changed the view."""
+        """Take in adverts from another peer; returns how many of them changed the view."""
         view, wall_s, changed = self.view, self.wall_s(now_at_s), 0
         for heard in adverts:
             before = view.advert_of(heard.signer)
@@ -170,7 +170,7 @@ class Peer:
                 changed += 1
                 self.dialing.learn(heard.signer, heard.record.addresses)
                 if introducer == heard.signer:
-                    # By its own word it may always come back.
+                    # By its own advert a peer may always come back.
                     self._forgotten.pop(introducer, None)
                 self._check_heard(heard, before, wall_s)
             elif hearing is Hearing.LEFT:
@@ -195,17 +195,17 @@ class Peer:
             raise Broken(f"peer {self.number}: its view has {len(self.view)} adverts")
 
     def forget(self, peer: PeerId) -> None:
-        """Its connection broke, and it did not say that it would."""
+        """Forget a peer whose connection broke without a good-bye."""
         known = self.view.advert_of(peer)
         if known is not None:
             self._forgotten[peer] = known.record.seq
-            # No more than the product promises to remember.
+            # Keep no more than Baton promises to remember.
             while len(self._forgotten) > self.view.config.remembered_max // 2:
                 del self._forgotten[next(iter(self._forgotten))]
         self.view.forget(peer)
 
     def expire(self, now_at_s: float) -> None:
-        """Forget what has ended."""
+        """Forget adverts that have ended."""
         self.view.expire(self.wall_s(now_at_s))
         if len(self.neighbours) > _CONNECTIONS_MAX:
             raise Broken(f"peer {self.number} has {len(self.neighbours)} connections")

@@ -1,4 +1,4 @@
-"""Who offers what: roles, a few models that many run, and rare ones that two or three run."""
+"""What each peer offers: roles, a few models that many run, and rare ones that two or three run."""
 
 import hashlib
 from dataclasses import dataclass
@@ -30,13 +30,13 @@ def key_of(name: str) -> PeerId:
 
 
 def address_of(number: int, key: PeerId) -> str:
-    """As long as addresses are."""
+    """A made-up address of realistic length."""
     return f"/ip4/10.0.{number >> 8}.{number & 255}/tcp/4001/p2p/{key}"
 
 
 @dataclass(frozen=True, slots=True)
 class Rare:
-    """So many models that hardly anybody runs, and how many peers run each."""
+    """How many rare models there are, and how many peers run each."""
 
     models: int = 0
     providers: int = 2
@@ -57,7 +57,8 @@ def offers(peers: int, seed: int, rare: Rare) -> list[Offer]:
     """One for each peer, by number."""
     random = Random(f"{seed}:offers")
     common = [f"common {it}" for it in range(COMMON_MODELS)]
-    # As words in a language: the first is run by most, the eighth by an eighth of that.
+    # Popularity falls as that of words in a language: the eighth model is run by an eighth of the
+    # peers that run the first.
     weights = [1 / (it + 1) for it in range(COMMON_MODELS)]
     roles, names = [], []
     for _ in range(peers):

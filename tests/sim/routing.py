@@ -1,8 +1,8 @@
-"""Askers and servers, in queues: the product's routing and admission against simpler rules.
+"""Askers and servers with queues: Baton's routing and admission against simpler rules.
 
-Servers differ in speed as machines do, with a heavy tail. What askers know of them is old: adverts
-that were made some time in the last period. Who is asked for a quote is asked for it a moment
-before the leg is offered, and both take a round trip.
+Servers differ in speed as machines do, with a heavy tail. Askers know them from old adverts, which
+were made some time in the last period. A quote is asked for just before the leg is offered, and
+both take a round trip.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class Policy(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """A run. `load` is what arrives, of all that all servers together can do."""
+    """A run. `load` is the arriving work, as a share of what all servers together can do."""
 
     policy: Policy
     load: float
@@ -50,13 +50,13 @@ class Traffic:
     advert_s: float = 30.0
     deadline_s: float = 20.0
     units_mean: float = 30.0
-    # Of all that arrives, what one asker asks for.
+    # The share of the arriving work that one asker asks for.
     greedy: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One leg on its way to a server, and who was asked for it."""
+    """One leg on its way to a server, and the servers that were asked."""
 
     asker: PeerId
     units: int
@@ -67,7 +67,7 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class Server:
-    """One machine: admission as the product has it, then one leg after the other."""
+    """One machine: Baton's own admission, then one leg after the other."""
 
     key: PeerId
     units_per_s: float
@@ -90,7 +90,7 @@ class Server:
 
 @dataclass(slots=True)
 class Served:
-    """What came of it."""
+    """The result of a run."""
 
     latencies_s: dict[PeerId, list[float]] = field(default_factory=dict)
     refused: int = 0
@@ -107,7 +107,7 @@ GREEDY = key_of("the greedy one")
 
 
 class Queues:
-    """Runs one traffic, or whatever its methods are called with."""
+    """Simulates one traffic, or single calls of its methods."""
 
     def __init__(self, traffic: Traffic, speeds: Sequence[float] | None = None) -> None:
         self.traffic = traffic
@@ -132,7 +132,7 @@ class Queues:
             self.loop.after(first_s, self._advertise_forever, server)
 
     def run(self) -> Served:
-        """Poisson arrivals for as long as the traffic says, and until all is done."""
+        """Run Poisson arrivals for as long as the traffic says, and until all legs are done."""
         traffic = self.traffic
         rate = traffic.load * self.capacity / traffic.units_mean
         if traffic.greedy:
@@ -207,7 +207,7 @@ class Queues:
             except Refused:
                 job.refused_by.append(peer)
         if said:
-            # The first of equals, as they stood.
+            # Among equals the first one wins.
             best = min(said, key=lambda it: it[0])[1]
             self.loop.after(_ONE_WAY_S, self._offer_soon, job, best)
         else:
@@ -293,9 +293,9 @@ def figures_of(traffic: Traffic) -> dict[str, float]:
 
 
 def herd(policy: Policy, askers: int = 1000, others: int = 49, seed: int = 7) -> float:
-    """The share of so many askers, all in one second, that ends up with the one that is idle.
+    """The share of so many askers, all in one second, that choose the only idle server.
 
-    It is twice as fast as the others, and they said that they are busy for two seconds more.
+    It is twice as fast as the others, which advertised that they are busy for two more seconds.
     """
     traffic = Traffic(policy=policy, load=0.0, askers=askers, seed=seed, advert_s=3600.0)
     queues = Queues(traffic, [200.0, *[100.0] * others])
@@ -311,7 +311,7 @@ def herd(policy: Policy, askers: int = 1000, others: int = 49, seed: int = 7) ->
 
 
 def fairness(greedy: bool, seed: int = 7) -> dict[str, float]:
-    """One server at half of what it can do; and one asker more that asks for three times that."""
+    """One server at half load; if `greedy`, one more asker asks for three times that load."""
     rate, share = (3.5, 3.0 / 3.5) if greedy else (0.5, 0.0)
     traffic = Traffic(
         policy=Policy.OURS, load=rate, seed=seed, askers=20, seconds=600.0, greedy=share

@@ -17,7 +17,7 @@ from tests.sim.striking import strike
 from tests.sim.swarm import JOINING_S, Swarm, join_all, swarm_of
 from tests.sim.warm import warm
 
-# How often views are looked at, after something happened and otherwise.
+# How often views are looked at: after a fault, and otherwise.
 _STEP_S = 5.0
 _LOOK_S = 60.0
 _MIXED = 0.8
@@ -31,13 +31,13 @@ class Violation(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be simulated."""
+    """The settings of one run."""
 
     peers: int
     seconds: float
     faults: Faults
     rare: Rare
-    # Whether it begins as if it had run for long (`tests.sim.warm`).
+    # Whether the swarm begins as if it had run for long (`tests.sim.warm`).
     warm: bool = False
 
     @property
@@ -54,9 +54,9 @@ class Plan:
 
 
 def simulate(plan: Plan, tell: Callable[[Figures], None] | None = None) -> Figures:
-    """Run it all; Violation as soon as something is not as it must be.
+    """Run a plan to its end; Violation as soon as an invariant is broken.
 
-    `tell` hears the figures there are so far, for a large run takes long.
+    `tell` is called with the figures so far, because a large run takes long.
     """
     try:
         return _Run(plan).figures(tell or (lambda _: None))
@@ -104,7 +104,7 @@ class _Run:
         return figures
 
     def _run(self, until_at_s: float) -> None:
-        """Go on, and look at what must hold once a minute."""
+        """Go on, and check the invariants once a minute."""
         loop = self.swarm.loop
         while loop.now_at_s < until_at_s:
             loop.run(min(until_at_s, loop.now_at_s + _LOOK_S))
@@ -126,7 +126,7 @@ class _Run:
         counted, heard = swarm.counted, sum(it.heard for it in swarm.peers)
         before = (counted.digest_bytes, counted.advert_bytes, counted.swaps)
         began_at_s = swarm.loop.now_at_s
-        # A moment before anything happens.
+        # Measure just before the first fault.
         self._run(until_at_s - 0.001)
         per = plan.peers * (swarm.loop.now_at_s - began_at_s)
         after = (counted.digest_bytes, counted.advert_bytes, counted.swaps)
@@ -156,7 +156,7 @@ class _Run:
         return figures
 
     def _after(self, fault: Fault, until_at_s: float) -> Figures:
-        """What a fault does, and how long after it, or after its end, all is well again."""
+        """What a fault does, and how long after it, or after its end, views are complete again."""
         swarm, seconds, name = self.swarm, self.plan.seconds, fault.name
         ends_s = fault.ends_s(seconds)
         begins_s = fault.begins_s(seconds)
@@ -204,7 +204,7 @@ def plan_of(
 
 
 def swarm_at(plan: Plan, until_at_s: float) -> Swarm:
-    """The swarm of a plan, as it is after so long; for tests that look closer."""
+    """The swarm of a plan at `until_at_s`; for tests that look closer."""
     run = _Run(plan)
     run.swarm.loop.run(until_at_s)
     return run.swarm

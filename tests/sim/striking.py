@@ -1,4 +1,4 @@
-"""Has the faults happen: what each of them does to a swarm, and when that is over again."""
+"""Carries the faults out: what each of them does to a swarm, and when that ends."""
 
 import math
 from random import Random
@@ -11,7 +11,7 @@ _SKEW_S_MAX = 240.0
 
 
 def strike(swarm: Swarm, faults: Faults, seconds: float) -> None:
-    """Put all that is going to happen into the swarm's own time."""
+    """Schedule all faults on the swarm's own clock."""
     for place, fault in enumerate(faults.all):
         if not fault.kind.strikes:
             continue

@@ -1,8 +1,8 @@
-"""A swarm of peers that meet, swap and part as `p2p.neighbours` has them, in one thread.
+"""A swarm of peers that connect, swap and disconnect as in `p2p.neighbours`, in one thread.
 
-The shells of the product are written out here once more, as calls of a heap; what decides is the
-product's own. The topic for what is urgent is left out: adverts travel by swaps alone, which is the
-harder case.
+Baton's shells are written here once more, as calls on a heap; the cores that decide are Baton's
+own. The topic for urgent messages is left out: adverts travel by swaps alone, which is the harder
+case.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
-from p2p.anti_entropy import NEWS_TO_NEWCOMER_MAX
 from p2p.neighbours import (
     CONNECTIONS_KEPT,
     CONNECTIONS_MAX,
@@ -29,20 +28,20 @@ from wire.kinds import Role
 from wire.signed import Signed
 
 DIAL_DEADLINE_S = 8.0
-# A connection that says nothing is pinged, and dropped within ten seconds.
+# A silent connection is pinged, and dropped within ten seconds.
 SILENT_S = (5.0, 10.0)
-# Whoever has neighbours enough need not look each second whether it has.
+# A peer with enough neighbours need not look for more each second.
 LOOK_S, LOOK_CONTENT_S = 1.0, 15.0
-# All peers are there after so long.
+# All peers have joined after so long.
 JOINING_S = 30.0
-# Addresses that all peers together remember: memory, and no more, bounds it here.
+# How many addresses all peers together remember: only this machine's memory needs this bound.
 _KNOWN_MAX, _KNOWN_IN_ALL = 1000, 2_000_000
 _HELD_MAX = 256
 
 
 @dataclass(slots=True)
 class Counted:
-    """What gossip was, since somebody looked."""
+    """Counts of gossip since the last measurement."""
 
     digest_bytes: int = 0
     advert_bytes: int = 0
@@ -68,7 +67,7 @@ class Swarm:
     # Life and death
 
     def introduce(self, peer: Peer, other: Peer) -> None:
-        """They have met before the swarm began."""
+        """Let two peers know each other before the swarm begins."""
         self._connection += 1
         self._connect(peer, other, self._connection)
         self._connect(other, peer, self._connection)
@@ -85,7 +84,7 @@ class Swarm:
         self._swap_forever(peer, peer.life)
 
     def kill(self, peer: Peer) -> None:
-        """Its process is gone; its kernel tells the others."""
+        """The peer's process is gone; its kernel closes the connections."""
         if not peer.up:
             return
         peer.up = peer.frozen = False
@@ -110,7 +109,7 @@ class Swarm:
             self.fall_silent(peer)
 
     def thaw(self, peer: Peer, life: int) -> None:
-        """It has slept: what came meanwhile comes first, then it finds its connections gone."""
+        """Wake a peer: first it gets the calls that waited, then finds its connections gone."""
         if not peer.frozen or peer.life != life:
             return
         peer.frozen = False
@@ -123,7 +122,7 @@ class Swarm:
                 self.after(LOOK_S, self._down, peer, key, connection)
 
     def fall_silent(self, peer: Peer) -> None:
-        """Its connections break, as soon as somebody looks, if it is silent still."""
+        """Break the peer's connections at the next ping, if it is still silent then."""
         for key, connection in peer.neighbours.items():
             self.after(self.random.uniform(*SILENT_S), self._pinged, peer, key, connection)
 
@@ -167,14 +166,13 @@ class Swarm:
             other = self.by_address.get(dial.addresses[0])
             wait_s = DIAL_DEADLINE_S
             if other is None or dial.peer not in (None, other.key):
-                # Whoever answers there is not the one who was called.
+                # The peer that answers at this address is not the one that was called.
                 other = None
             elif not other.up and not self.links.blocked(other.number, peer.number):
                 wait_s = 2 * self.links.usual_s(peer.number, other.number)
             if other is not None:
                 mine = peer.mine(self.loop.now_at_s)
-                few = len(peer.view) < NEWS_TO_NEWCOMER_MAX
-                wanted = NEWS_TO_NEWCOMER_MAX if few else 0
+                wanted = peer.swapping.wanted_at_hello()
                 self.send(peer, other, self._hello, mine, wanted, self._call)
             self.after(wait_s, self._not_met, peer, self._call, other)
 
@@ -183,7 +181,7 @@ class Swarm:
         if dial is None:
             return
         peer.dialing.failed(dial, self.loop.now_at_s)
-        # The other side may have met us all the same; its connection ends with ours.
+        # The other side may have connected all the same; its end closes with ours.
         if other is not None and other.up and other.key not in peer.neighbours:
             self._down(other, peer.key, other.neighbours.get(peer.key, 0))
 
@@ -205,7 +203,7 @@ class Swarm:
     # Messages
 
     def send(self, source: Peer, target: Peer, call: Any, *arguments: Any) -> None:
-        """`call(target, source, ...)` is what the target does when it comes, if it comes."""
+        """Send a message: `call(target, source, ...)` runs when it arrives, if it arrives."""
         if not target.up:
             return
         for delay_s in self.links.delays(source.number, target.number, self.loop.now_at_s):
@@ -280,11 +278,11 @@ class Swarm:
         self.loop.fold(f"{peer.number} {len(adverts)} {changed} {len(peer.view)}")
 
     def _flood(self, peer: Peer) -> tuple[Signed[Advert], ...]:
-        """As many adverts as a message carries, of keys nobody has."""
+        """As many adverts of made-up keys as a message carries."""
         mine = peer.mine(self.loop.now_at_s)
         count = limits.ADVERTS_PER_MESSAGE_MAX
         if peer.made_up:
-            # They offer all that there is, are kept up like honest ones, and have no address.
+            # They offer every model, are renewed like honest ones, and have no address.
             numbers = self.random.sample(range(peer.made_up), min(count, peer.made_up))
             record = replace(mine.record, roles=(1 << len(Role)) - 1, addresses=())
             made_up = (key_of(f"made up {peer.number} {it}") for it in numbers)
@@ -317,7 +315,7 @@ class Swarm:
             self._gone(peer, source.key)
 
     def _down(self, peer: Peer, key: PeerId, connection: int) -> None:
-        """A connection broke; whoever was there may be gone for good."""
+        """Handle a broken connection: the peer at the other end may be gone for good."""
         if peer.neighbours.get(key) == connection:
             self._gone(peer, key, lost=True)
             peer.forget(key)
@@ -332,7 +330,7 @@ class Swarm:
 
 
 def swarm_of(peers: int, faults: Faults, seconds: float, rare: Rare) -> Swarm:
-    """A network of so many, none of which is up yet."""
+    """A swarm of so many peers, none of which is up yet."""
     all_offers = offers(peers, faults.seed, rare)
     known_max = min(_KNOWN_MAX, _KNOWN_IN_ALL // peers)
     members = [
@@ -353,7 +351,7 @@ def swarm_of(peers: int, faults: Faults, seconds: float, rare: Rare) -> Swarm:
 
 
 def join_all(swarm: Swarm, peers: list[Peer]) -> None:
-    """The first at once, for the others call them."""
+    """Start all peers; the first ones at once, because the others call them."""
     first = len(swarm.bootstraps)
     for peer in peers:
         at_s = 0.0 if peer.number < first else swarm.random.uniform(1.0, JOINING_S)

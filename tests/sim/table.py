@@ -1,4 +1,4 @@
-"""Seeds, and the figures they gave: a change that makes one worse shows here.
+"""Seeds and the figures they gave: a change that makes a figure worse shows here.
 
 The simulation is exact, so figures are compared with those of the last time. `seeds.json` is
 changed on purpose only: `python -m tests.sim --table --reason "..."` writes it, with the reason.
@@ -18,9 +18,9 @@ from tests.sim.run import Figures, plan_of, simulate
 FILE = Path(__file__).with_name("seeds.json")
 VERSION = 1
 WORSE_RATIO = 0.10
-# Figures that are better when they are larger; the others, when they are smaller.
+# These figures are better when they are larger; all others are better when smaller.
 _LARGER_IS_BETTER = ("views_complete", "throughput", "found_ratio", "held_ratio")
-# What tells one run from another, and says nothing of how good it was.
+# These identify a run, and say nothing of its quality.
 _DESCRIBES = {
     "peers",
     "seed",
@@ -30,7 +30,7 @@ _DESCRIBES = {
     "view_adverts",
     "connections",
 }
-# Of how large it is, what is said may be too much as well as too little.
+# Estimates of the network's size may be wrong in both directions.
 _NEAR_ONE = ("estimate",)
 
 
@@ -47,7 +47,7 @@ def _liars() -> Figures:
     return {"wrong_accepted": round(wrong, 4), "predicted": round(predicted(60, 12), 4)}
 
 
-# By name: small enough for every day.
+# Runs by name, small enough for every test run.
 RUNS: dict[str, Callable[[], Figures]] = {
     "kill 50": lambda: _swarm(50, 240, "kill=0.3@100", 7),
     "links 50": lambda: _swarm(
@@ -68,7 +68,7 @@ RUNS: dict[str, Callable[[], Figures]] = {
 
 
 def read() -> dict[str, Figures]:
-    """What every run gave when the table was written; ValueError if it is of another version."""
+    """The figures of every run when the table was written; ValueError for another version."""
     table = json.loads(FILE.read_text(encoding="utf-8"))
     if table["version"] != VERSION:
         raise ValueError(f"{FILE.name} is of version {table['version']}, this is {VERSION}")
@@ -77,11 +77,11 @@ def read() -> dict[str, Figures]:
 
 
 def write(reason: str) -> None:
-    """Run all, and keep what they give from now on."""
+    """Run all plans, and write their figures to the table."""
     before = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {"reasons": []}
     figures = {name: run() for name, run in RUNS.items()}
     for row in figures.values():
-        # Another with every change at all.
+        # The digest differs after any change.
         row.pop("digest", None)
         row.pop("events", None)
     table = {"version": VERSION, "reasons": [*before["reasons"], reason], "figures": figures}
@@ -89,7 +89,7 @@ def write(reason: str) -> None:
 
 
 def worse(name: str, before: Figures, now: Figures) -> list[str]:
-    """What is more than a tenth worse than it was, in words."""
+    """The figures that became more than a tenth worse, in words."""
     found = []
     for figure, old in before.items():
         if figure in _DESCRIBES:
@@ -110,7 +110,7 @@ def _is_worse(figure: str, old: Any, new: Any) -> bool:
         return True
     if figure.startswith(_NEAR_ONE):
         old, new = abs(1 - old), abs(1 - new)
-    # A second or a hundredth more is none where there was nothing.
+    # If a figure was zero, one more second or hundredth does not count as worse.
     least = 0.01 if isinstance(old, float) and old < 1 else 1.0
     margin = max(WORSE_RATIO * abs(old), least if old == 0 else 0.0)
     if figure.startswith(_LARGER_IS_BETTER) or figure.endswith(_LARGER_IS_BETTER):

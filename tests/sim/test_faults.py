@@ -1,4 +1,4 @@
-"""Faults of the swarm as they are written; nonsense is refused with what there is."""
+"""Faults of the swarm as they are written; the error for nonsense lists the known faults."""
 
 import pytest
 

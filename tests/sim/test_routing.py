@@ -1,4 +1,4 @@
-"""Routing and admission in queues, and liars: better than simpler rules, and as worked out."""
+"""Routing and admission are better than simpler rules; liars succeed as often as computed."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def test_five_times_what_can_be_done_is_refused_and_as_much_is_done_as_ever() ->
 
 @pytest.mark.soak
 def test_five_times_what_can_be_done_for_longer_than_adverts_last_is_no_worse() -> None:
-    # The fastest are full, say so, are done ten seconds later, and stand idle for twenty.
+    # The fastest servers say that they are full; ten seconds later they are done, then idle for 20.
     def throughput(load: float) -> float:
         ours = Traffic(policy=Policy.OURS, load=load, servers=30, seconds=60.0)
         return figures_of(ours)["throughput"]
@@ -46,7 +46,7 @@ def test_five_times_what_can_be_done_for_longer_than_adverts_last_is_no_worse() 
 def test_one_greedy_asker_takes_what_is_left_and_no_more() -> None:
     alone, beside = fairness(greedy=False), fairness(greedy=True)
     assert beside["throughput"] > 0.95
-    # The server was half idle and is full now: some waiting is due, starving is not.
+    # The server was half idle and is full now: askers may wait a little, but must not starve.
     assert beside["p50_s"] < 2 * alone["p50_s"]
     assert beside["p99_s"] < 10.0
 
@@ -55,7 +55,7 @@ def test_one_greedy_asker_takes_what_is_left_and_no_more() -> None:
 def test_of_wrong_answers_as_many_are_accepted_as_arithmetic_says(peers: int) -> None:
     expected = predicted(peers, peers // 5)
     found = accepted_wrong(peers, 0.2, 6000, 3, knowing=True)
-    # Three standard deviations of a count.
+    # The bound is three standard deviations of the count.
     assert found == pytest.approx(expected, abs=3 * (expected / 6000) ** 0.5)
 
 

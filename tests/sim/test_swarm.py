@@ -1,4 +1,4 @@
-"""The swarm: figures as good as they were, one digest for one seed, and checkers that do check."""
+"""The swarm: figures are no worse, one seed has one digest, and the checkers find violations."""
 
 import os
 import subprocess
@@ -31,11 +31,11 @@ def test_no_figure_is_worse_than_it_was(name: str) -> None:
 
 
 def test_ten_made_up_keys_for_each_honest_peer_leave_four_fifths_of_what_views_are() -> None:
-    # The table's own runs are these figures' proof.
+    # The runs of the table test these figures.
     found = BEFORE["sybil 88"]
     assert found["flood_made_up_ratio"] <= 0.2
     assert found["flood_real_held_ratio"] >= 0.8
-    # Before there were quotas five sixths of a view were made up.
+    # Before there were quotas, five sixths of a view were made-up adverts.
     assert BEFORE["flood 50"]["flood_made_up_ratio"] <= 0.3
 
 

