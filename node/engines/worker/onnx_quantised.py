@@ -70,18 +70,10 @@ def conv_integer(
     return found.cast(dtypes.int32)
 
 
-def qlinear_conv(
-    x: Tensor,
-    x_scale: Tensor,
-    x_zero: Tensor,
-    w: Tensor,
-    w_scale: Tensor,
-    w_zero: Tensor,
-    y_scale: Tensor,
-    y_zero: Tensor,
-    b: Tensor | None = None,
-    **given: Any,
-) -> Tensor:
+def qlinear_conv(*inputs: Any, **given: Any) -> Tensor:
+    """Of x, w and y each a scale and a zero in turn, and biases if there are nine inputs."""
+    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, *rest = inputs
+    b = rest[0] if rest else None
     total = conv_integer(x, w, x_zero, w_zero, **given)
     if b is not None:
         total = total + b.reshape(1, -1, *[1] * (total.ndim - 2))

@@ -205,7 +205,7 @@ def _sequence(
 def _activations(
     given: Mapping[str, Any], usual: Sequence[str], directions: int
 ) -> list[Callable[[Tensor], Tensor]]:
-    names = [str(it).lower() for it in given.get("activations") or usual * directions]
+    names = [str(it).lower() for it in given.get("activations") or [*usual] * directions]
     if len(names) != len(usual) * directions:
         raise ModelRefused(f"{len(names)} activations for {directions} directions")
     for name in names:
