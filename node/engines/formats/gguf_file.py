@@ -148,13 +148,20 @@ def read_gguf(path: Path) -> GgufFile:
 
 def _read(path: Path, cursor: _Cursor) -> GgufFile:
     cursor.take(len(MAGIC))
-    if (version := cursor.number("I")) not in (2, 3):
+    version = cursor.number("I")
+    if version in (2 << 24, 3 << 24):
+        raise ModelRefused(
+            f"{path.name} is a big-endian file; little-endian ones are read",
+            todo="get the little-endian file of this model",
+        )
+    if version not in (2, 3):
         raise ModelRefused(f"{path.name} is GGUF of version {version}; 2 and 3 are read")
     tensors = cursor.count("tensors", TENSORS_MAX)
     keys = cursor.count("keys of metadata", KEYS_MAX)
     metadata = dict(_metadata(cursor, keys))
     if len(metadata) != keys:
         raise ModelRefused(f"{path.name}: a key of its metadata occurs twice")
+    _check_whole(path, metadata)
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or not 1 <= alignment <= ALIGNMENT_MAX:
         raise ModelRefused(
@@ -165,6 +172,17 @@ def _read(path: Path, cursor: _Cursor) -> GgufFile:
         raise ModelRefused(f"{path.name}: a tensor occurs twice")
     base = -(-cursor.at // alignment) * alignment
     return GgufFile(path, metadata, _placed(cursor, rows, base, alignment))
+
+
+def _check_whole(path: Path, metadata: Metadata) -> None:
+    """ModelRefused for a file that is one part of a model."""
+    parts, number = metadata.get("split.count", 0), metadata.get("split.no", 0)
+    if type(parts) is int and parts > 1:
+        which = number + 1 if type(number) is int else "?"
+        raise ModelRefused(
+            f"{path.name} is part {which} of {parts} of a model, and models in one file are run",
+            todo="join the parts into one file, or get the model in one file",
+        )
 
 
 def _metadata(cursor: _Cursor, keys: int) -> Iterator[tuple[str, Any]]:

@@ -21,7 +21,7 @@ FILE_BYTES_MAX = (1 << 31) - 1
 NODES_MAX = 20_000
 VALUES_MAX = 64
 CONSTANTS_MAX = 16_384
-GRAPHS_DEEP_MAX = 4
+GRAPHS_DEEP_MAX = 8
 
 _MODEL = {
     1: ("ir_version", FieldKind.INTS),
@@ -39,6 +39,7 @@ _GRAPH = {
     12: ("outputs", FieldKind.PARTS),
     15: ("sparse", FieldKind.PARTS),
 }
+_VALUE_NAME = {1: ("name", FieldKind.TEXTS)}
 _NODE = {
     1: ("inputs", FieldKind.TEXTS),
     2: ("outputs", FieldKind.TEXTS),
@@ -123,12 +124,12 @@ def _graph(span: Span, opsets: Mapping[str, int], depth: int) -> Graph:
         constants[name] = array
     # Old files name their constants among the inputs too: nobody has to bring those.
     inputs = tuple(value for value in _values(fields, "inputs") if value.name not in constants)
-    outputs = tuple(_values(fields, "outputs"))
+    outputs = tuple(_values(fields, "outputs") if depth == 1 else _named(fields))
     if not outputs or len(inputs) > VALUES_MAX:
         raise ModelRefused(f"{source.name} has {len(inputs)} inputs and {len(outputs)} outputs")
     nodes = tuple(_node(part, opsets, depth) for part in fields.parts.get("nodes", []))
     graph = Graph(inputs, outputs, constants, nodes)
-    # What a graph within a graph reads of the outer one is not known here.
+    # What a graph within a graph reads of the outer one is known where that is read.
     if depth == 1:
         _check_order(source.name, graph)
     return graph
@@ -136,6 +137,12 @@ def _graph(span: Span, opsets: Mapping[str, int], depth: int) -> Graph:
 
 def _values(fields: Fields, name: str) -> Iterator[Value]:
     return map(read_value, fields.parts.get(name, []))
+
+
+def _named(fields: Fields) -> Iterator[Value]:
+    """Outputs of a graph within a graph: files often do not say of which type they are."""
+    for span in fields.parts.get("outputs", []):
+        yield Value(read_name(span.source, span.read(_VALUE_NAME)), "float32", None)
 
 
 def _node(span: Span, opsets: Mapping[str, int], depth: int) -> GraphNode:
@@ -176,21 +183,24 @@ def _attribute(span: Span, opsets: Mapping[str, int], depth: int) -> tuple[str, 
     raise ModelRefused(f"{source.name}: the attribute {name} is of a kind that is not read here")
 
 
-def _check_order(where: str, graph: Graph) -> None:
-    """Each value given once, and before it is read."""
+def _check_order(where: str, graph: Graph, outer: frozenset[str] = frozenset()) -> None:
+    """Each value given once, and before it is read. What a branch gives hides what lies outside."""
     given = {"", *graph.constants, *(it.name for it in graph.inputs)}
     makers = {name: node for node in graph.nodes for name in node.outputs}
     for node in graph.nodes:
         for name in node.inputs:
-            if name not in given:
+            if name not in given and name not in outer:
                 why = "nothing gives it"
                 if name in makers:
                     why = "it is given only later: the graph is out of order or has a cycle"
                 raise ModelRefused(f"{where}: {node.operator} reads {name[:80]!r}, and {why}")
+        for branch in node.attributes.values():
+            if isinstance(branch, Graph):
+                _check_order(where, branch, outer | given)
         for name in filter(None, node.outputs):
             if name in given:
                 raise ModelRefused(f"{where}: {name[:80]!r} is given twice")
             given.add(name)
     for value in graph.outputs:
-        if value.name not in given:
+        if value.name not in given and value.name not in outer:
             raise ModelRefused(f"{where}: nothing gives its output {value.name[:80]!r}")

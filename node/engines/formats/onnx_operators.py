@@ -8,7 +8,7 @@ what draws at random; and what has a shape that depends on the numbers that come
 
 from collections.abc import Mapping
 
-from node.engines.formats.onnx_graph import GraphNode, OnnxModel
+from node.engines.formats.onnx_graph import Graph, GraphNode, OnnxModel
 from node.engines.formats.onnx_trees import read_trees
 from wire.errors import ModelRefused
 
@@ -26,8 +26,8 @@ Swish Tan Tanh ThresholdedRelu Where Xor
 """
 _SHAPES = """
 Concat Constant ConstantOfShape DepthToSpace Expand EyeLike Flatten Gather GatherElements GatherND
-OneHot Pad Range Reshape ScatterElements ScatterND Shape Size Slice SpaceToDepth Split Squeeze
-Tile TopK Transpose Trilu Unsqueeze
+If OneHot Pad Range Reshape Resize ScatterElements ScatterND Shape Size Slice SpaceToDepth
+Split Squeeze Tile TopK Transpose Trilu Unsqueeze Upsample
 """
 _SUMS = """
 ArgMax ArgMin CumSum Hardmax LogSoftmax ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax
@@ -38,6 +38,11 @@ AveragePool BatchNormalization Conv ConvTranspose Dropout Einsum Gemm GlobalAver
 GlobalMaxPool GroupNormalization InstanceNormalization LRN LayerNormalization MatMul MaxPool
 MeanVarianceNormalization RMSNormalization RotaryEmbedding
 """
+_RECURRENT_LAYERS = "GRU LSTM RNN"
+_QUANTISED = """
+ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul
+QuantizeLinear
+"""
 _LEARNED = """
 ArrayFeatureExtractor Binarizer FeatureVectorizer Imputer LinearClassifier LinearRegressor
 Normalizer Scaler TreeEnsembleClassifier TreeEnsembleRegressor
@@ -45,33 +50,40 @@ Normalizer Scaler TreeEnsembleClassifier TreeEnsembleRegressor
 # What is computed number by number.
 ELEMENTWISE = frozenset(_ELEMENTS.split())
 OPERATORS: Mapping[str, frozenset[str]] = {
-    STANDARD: frozenset(f"{_ELEMENTS}{_SHAPES}{_SUMS}{_LAYERS}".split()),
+    STANDARD: frozenset(
+        f"{_ELEMENTS}{_SHAPES}{_SUMS}{_LAYERS}{_RECURRENT_LAYERS}{_QUANTISED}".split()
+    ),
     LEARNED: frozenset(_LEARNED.split()),
 }
-# Before this version they flattened what they read, and are computed in another way.
-_SINCE = {"Softmax": 13, "LogSoftmax": 13, "Hardmax": 13}
-_TODO = {
-    "ZipMap": "export it with zipmap=False",
-    "QuantizeLinear": "export it without quantisation",
-    "DynamicQuantizeLinear": "export it without quantisation",
-    "If": "export it without control flow",
-    "Loop": "export it without control flow",
-    "Scan": "export it without control flow",
-    "Attention": "export it with an older opset, where attention is made of products",
+_TODO = {"ZipMap": "export it with zipmap=False"}
+_OPEN = "what it gives has as many numbers as the numbers that come in decide"
+_WHY = {
+    "Attention": "it is computed in too many ways by as many exporters",
+    "NonMaxSuppression": _OPEN,
+    "NonZero": _OPEN,
+    "Unique": _OPEN,
+    "Compress": _OPEN,
 }
 
 
 def check_operators(model: OnnxModel) -> None:
     """ModelRefused for the first operator that is not run here, or not as this model wants it."""
-    for node in model.graph.nodes:
+    _check_graph(model, model.graph)
+
+
+def _check_graph(model: OnnxModel, graph: Graph) -> None:
+    for node in graph.nodes:
+        for branch in node.attributes.values():
+            if isinstance(branch, Graph):
+                _check_graph(model, branch)
         known = OPERATORS.get(node.domain)
         if known is None or node.operator not in known:
             raise ModelRefused(
-                f"the operator {node.operator[:80]} of {node.domain[:80]} is not run here",
+                f"the operator {node.operator[:80]} of {node.domain[:80]} is not run here"
+                f"{_why(node)}",
                 todo=_TODO.get(node.operator, ""),
             )
         least, most = VERSIONS[node.domain]
-        least = max(least, _SINCE.get(node.operator, 0))
         if not least <= node.version <= most:
             raise ModelRefused(
                 f"{node.operator} of {node.domain} version {node.version} is not run here",
@@ -85,6 +97,11 @@ def check_operators(model: OnnxModel) -> None:
             )
         if node.operator.startswith("TreeEnsemble"):
             read_trees(node)
+
+
+def _why(node: GraphNode) -> str:
+    why = _WHY.get(node.operator, "") if node.domain == STANDARD else ""
+    return f": {why}" if why else ""
 
 
 def _check_training(model: OnnxModel, node: GraphNode) -> None:

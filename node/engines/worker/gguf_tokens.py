@@ -4,8 +4,9 @@ The two kinds that the run families have: byte-level pairs (`gpt2`) and pieces w
 (`llama`). The table may come from anybody: whatever it says is checked when it is read.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
@@ -29,8 +30,22 @@ CUTS: dict[str, tuple[str, ...]] = {
     "gpt-2": (_GPT2,),
     "smollm": (r"\p{N}", _GPT2),
 }
-# Files name one end only; a turn's end is found by its name, as everybody does.
-ENDS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>")
+# Files name one end only, and some another than that of a turn: it is found by its name.
+ENDS = frozenset(
+    (
+        *("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>"),
+        *("<|end_of_text|>", "<|eot|>", "<|eom|>", "<|return|>", "<|call|>", "<|end_of_turn|>"),
+        *("<|END_OF_TURN_TOKEN|>", "<turn|>", "<|end_of_sentence|>", "<|role_end|>", "<EOT>"),
+        "<\uff5cend\u2581of\u2581sentence\uff5c>",
+    )
+)
+# What is a control token whatever type the file gives it: no text of a person has such a piece.
+_CONTROL = re.compile(r"<[|\uff5c][^<>|\uff5c\s]{1,64}[|\uff5c]>")
+_CONTROL_NAMES = ENDS | {"<start_of_turn>", "[INST]", "[/INST]", "<|turn>"}
+# What is one where the file has no types at all.
+_PLAIN_NAMES = frozenset(("<s>", "</s>", "<bos>", "<eos>", "<unk>", "<pad>"))
+# Numbers by which files say that they have no such token.
+_NONE = (-1, (1 << 32) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +56,7 @@ class TokenTable:
     names: Sequence[str]
     texts: Sequence[bytes]
     special: frozenset[int]
+    control: frozenset[int]
     ends: frozenset[int]
     begin: int | None
     begins: bool
@@ -52,6 +68,47 @@ class TokenTable:
             found.insert(0, self.begin)
         return found
 
+    @property
+    def controls(self) -> list[str]:
+        """The names of the tokens that no text of a person may become."""
+        return [self.names[it] for it in sorted(self.control)]
+
+    def of_parts(self, parts: Sequence[tuple[str, bool]]) -> list[int]:
+        """The tokens of a prompt in parts, each with whether it is a control token's name."""
+        found: list[int] = []
+        for text, is_control in parts:
+            if is_control:
+                found += self.pairs.encode(text, add_special_tokens=False).ids
+            else:
+                found += self._plain(text)
+        if self.begins and self.begin is not None and found[:1] != [self.begin]:
+            found.insert(0, self.begin)
+        return found
+
+    def _plain(self, text: str) -> list[int]:
+        self.pairs.encode_special_tokens = True
+        try:
+            found: list[int] = []
+            for token in self.pairs.encode(text, add_special_tokens=False).ids:
+                if token not in self.control:
+                    found.append(token)
+                    continue
+                # A table may join ordinary letters to a control token: they stay letters.
+                for letter in self.names[token]:
+                    ids = self.pairs.encode(letter, add_special_tokens=False).ids
+                    found += [it for it in ids if it not in self.control]
+            return found
+        finally:
+            self.pairs.encode_special_tokens = False
+
+    def with_ending(self, text: str) -> "TokenTable":
+        """This table, with the token as an end by which the model's template ends an answer."""
+        known = [it for it in self.control if text.startswith(self.names[it])]
+        if not known:
+            return self
+        ending = max(known, key=lambda it: len(self.names[it]))
+        return replace(self, ends=self.ends | {ending})
+
     def name(self, token: int | None) -> str:
         return "" if token is None else self.names[token]
 
@@ -61,7 +118,7 @@ def read_table(model: GgufModel) -> TokenTable:
     where = model.path.name
     names = _list(model, "tokens", str, 1, model.vocabulary)
     count = len(names)
-    kinds = _list(model, "token_type", int, count, count, [NORMAL] * count)
+    kinds = _kinds(model, names)
     if len(set(names)) != count:
         raise ModelRefused(f"{where}: a token occurs twice in its table")
     kind = model.metadata.get("tokenizer.ggml.model")
@@ -83,8 +140,8 @@ def read_table(model: GgufModel) -> TokenTable:
     pairs.add_tokens(marked)
     if pairs.get_vocab_size(with_added_tokens=True) != count:
         raise ModelRefused(f"{where}: its special tokens are not in its table")
-    named = {names[at]: at for at in special}
-    ends = {named[name] for name in ENDS if name in named}
+    control = frozenset(at for at, it in enumerate(kinds) if it == CONTROL)
+    ends = {at for at in control if names[at] in ENDS}
     ends |= {at for key in ("eos", "eot", "eom") if (at := _token(model, key, count)) is not None}
     if not ends:
         raise ModelRefused(f"{where} names no token that ends an answer")
@@ -93,10 +150,31 @@ def read_table(model: GgufModel) -> TokenTable:
         names=names,
         texts=texts,
         special=special,
+        # What ends an answer is no text either, whatever its type.
+        control=control | ends,
         ends=frozenset(ends),
         begin=_token(model, "bos", count),
         begins=_begins(model, kind),
     )
+
+
+def _kinds(model: GgufModel, names: list[str]) -> list[int]:
+    """The type of each token, by the file and by its name."""
+    count = len(names)
+    typed = "tokenizer.ggml.token_type" in model.metadata
+    kinds = _list(model, "token_type", int, count, count, [NORMAL] * count)
+    marks = _CONTROL_NAMES if typed else _CONTROL_NAMES | _PLAIN_NAMES
+    ends = {_token(model, key, count) for key in ("bos", "eos", "eot", "eom")}
+    for at, name in enumerate(names):
+        if kinds[at] not in (NORMAL, USER):
+            continue
+        if not typed and re.fullmatch("<0x[0-9A-F]{2}>", name):
+            kinds[at] = BYTE
+        elif not typed and name == "<unk>":
+            kinds[at] = UNKNOWN
+        elif name and (at in ends or name in marks or _CONTROL.fullmatch(name)):
+            kinds[at] = CONTROL
+    return kinds
 
 
 def _byte_level(
@@ -184,7 +262,7 @@ def _list(
 
 def _token(model: GgufModel, name: str, count: int) -> int | None:
     found = model.metadata.get(f"tokenizer.ggml.{name}_token_id")
-    if found is None:
+    if found is None or found in _NONE:
         return None
     if type(found) is not int or not 0 <= found < count:
         raise ModelRefused(f"{model.path.name}: its token {name} is {found!r}, which it lacks")

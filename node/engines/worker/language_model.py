@@ -44,10 +44,11 @@ class LoadedLanguageModel:
     ) -> None:
         self._id = manifest.id
         self._progress = progress
-        self._table = table
         self._language = language
         self._sizes = sizes
-        self._chat = ChatTemplate(language.model.chat_template, _names(language.model, table))
+        names = _names(language.model, table)
+        self._chat = ChatTemplate(language.model.chat_template, names, table.controls)
+        self._table = table.with_ending(self._chat.ending)
         self._grammars: Grammars | None = None
         self._slots = Slots(
             language.slots,
@@ -148,9 +149,13 @@ class LoadedLanguageModel:
 
     def _prompt_of(self, asked: Generation) -> list[int]:
         """The tokens to go on from."""
+        if asked.messages:
+            # What is said in messages is text, whoever says it; a whole prompt is its sender's
+            # own, control tokens included.
+            parts = self._chat.parts(asked.messages, asked.tools, asked.template)
+            return self._table.of_parts(parts)
         if not asked.prompt_tokens:
-            prompt = asked.prompt or self._chat.prompt(asked.messages, asked.tools, asked.template)
-            return self._table.of(prompt)
+            return self._table.of(asked.prompt)
         words = len(self._table.names)
         if (most := max(asked.prompt_tokens)) >= words:
             raise ModelRefused(f"the prompt has the token {most}; the model has {words} tokens")
@@ -193,5 +198,5 @@ def _names(model: GgufModel, table: TokenTable) -> dict[str, str]:
     ends = model.metadata.get("tokenizer.ggml.eos_token_id")
     return {
         "bos_token": table.name(table.begin),
-        "eos_token": table.name(ends if isinstance(ends, int) else None),
+        "eos_token": table.name(ends if isinstance(ends, int) and ends in table.ends else None),
     }

@@ -4,8 +4,10 @@ tinygrad's runner does the operators; the file itself it never sees, only what w
 before. Constants are inputs of every captured graph, so that all of them share one copy.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from tinygrad.nn.onnx import (
     required_input_python_consts,
 )
 
-from node.engines.formats.onnx_graph import GraphNode, OnnxModel
+from node.engines.formats.onnx_graph import Graph, GraphNode, OnnxModel
 from node.engines.formats.onnx_operators import LEARNED
 from node.engines.formats.onnx_protobuf import Array
 from node.engines.formats.onnx_values import ELEMENTS_MAX
@@ -120,12 +122,18 @@ class CompiledGraph:
         if node.domain == LEARNED and node.operator in OPERATORS:
             given = options(node, self._place)
         else:
-            given = {
-                name: self._place(it) if isinstance(it, np.ndarray) else it
-                for name, it in node.attributes.items()
-            }
+            given = {name: self._given(it) for name, it in node.attributes.items()}
         version = OpSetId(Domain(node.domain), node.version)
         return OnnxNode(node.operator, version, node.inputs, node.outputs, given)
+
+    def _given(self, value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return self._place(value)
+        if not isinstance(value, Graph):
+            return value
+        values = {name: self._place(it) for name, it in value.constants.items()}
+        nodes = tuple(self._node(it) for it in value.nodes)
+        return _Branch(values, nodes, tuple(it.name for it in value.outputs), value)
 
     def _place(self, array: Array) -> Tensor:
         if array.shape == ():
@@ -135,6 +143,16 @@ class CompiledGraph:
         tensor = placed(array)
         self._constants.append(tensor)
         return tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Branch:
+    """A graph within a graph, its constants on the device."""
+
+    values: Mapping[str, Tensor]
+    nodes: tuple[OnnxNode, ...]
+    outputs: tuple[str, ...]
+    graph: Graph
 
 
 class _Runner(OnnxRunner):  # type: ignore[misc]
@@ -162,9 +180,14 @@ class _Runner(OnnxRunner):  # type: ignore[misc]
         self.const_names = {*values, *(it.outputs[0] for it in nodes if it.op == "Constant")}
         self.variable_dims: dict[str, int] = {}
         self.onnx_ops = {**onnx_ops, **STANDARD, **OPERATORS}
-        self._python_const_cache = _plain_constants(model)
+        self._python_const_cache = _plain_constants(model.graph)
+        # By branch; what was decided before a capture holds in it.
+        self._branches: dict[_Branch, _Runner] = {}
+        self._decided: dict[_Branch, bool | None] = {}
 
     def _select_op(self, op: str, required_opset: OpSetId) -> Callable[..., Any]:
+        if op == "If":
+            return self._if
         try:
             function = super()._select_op(op, required_opset)
         except NotImplementedError as error:
@@ -181,6 +204,45 @@ class _Runner(OnnxRunner):  # type: ignore[misc]
 
         return checked
 
+    def _if(
+        self, condition: Tensor, then_branch: _Branch, else_branch: _Branch, **_: Any
+    ) -> tuple[Tensor, ...]:
+        """One branch where the condition is known by the shapes, else what both give, chosen."""
+        if then_branch not in self._decided:
+            open_ = self._is_computed(condition)
+            self._decided[then_branch] = None if open_ else bool(condition.numpy().any())
+        decided = self._decided[then_branch]
+        if decided is not None:
+            return self._branch(then_branch if decided else else_branch)
+        both = self._branch(then_branch), self._branch(else_branch)
+        for one, other in zip(*both, strict=True):
+            if one.shape != other.shape or one.dtype != other.dtype:
+                raise ModelRefused("If gives other shapes by the numbers that come in")
+        chosen = condition.reshape(())
+        return tuple(chosen.where(one, other) for one, other in zip(*both, strict=True))
+
+    def _branch(self, branch: _Branch) -> tuple[Tensor, ...]:
+        if branch not in self._branches:
+            inner = copy.copy(self)
+            inner._branches, inner._decided = {}, {}
+            inner.graph_nodes = branch.nodes
+            inner.graph_outputs = branch.outputs
+            inner.const_names = {*self.const_names, *branch.values}
+            self._branches[branch] = inner
+            inner._python_const_cache = {
+                **self._python_const_cache,
+                **_plain_constants(branch.graph),
+            }
+        inner = self._branches[branch]
+        inner.graph_values = {**self.graph_values, **branch.values}
+        found = inner({name: self.graph_values[name] for name in self.graph_inputs})
+        return tuple(found[name] for name in branch.outputs)
+
+    def _is_computed(self, value: Tensor) -> bool:
+        """Whether it depends on the numbers that come in."""
+        given = {self.graph_values[it].uop.base for it in self.graph_inputs}
+        return bool(given & set(value.uop.toposort()))
+
     def _get_python_const(self, name: str, op: str, idx: int) -> Any:
         """What shapes are made of must not depend on the numbers that come in: a captured graph
         would keep the first ones for ever."""
@@ -189,10 +251,9 @@ class _Runner(OnnxRunner):  # type: ignore[misc]
             # How much it would drop while a model is trained.
             return None
         plain = idx in required_input_python_consts.get(op, ())
-        if plain and isinstance(value, Tensor) and name not in self._python_const_cache:
-            given = {self.graph_values[it].uop.base for it in self.graph_inputs}
-            if given & set(value.uop.toposort()):
-                raise ModelRefused(f"{op} wants {name[:80]!r} to be constant, and it is computed")
+        unknown = plain and isinstance(value, Tensor) and name not in self._python_const_cache
+        if unknown and self._is_computed(value):
+            raise ModelRefused(f"{op} wants {name[:80]!r} to be constant, and it is computed")
         return super()._get_python_const(name, op, idx)
 
 
@@ -209,10 +270,10 @@ def _each(found: Any) -> tuple[Any, ...]:
     return found if isinstance(found, tuple) else (found,)
 
 
-def _plain_constants(model: OnnxModel) -> dict[str, Any]:
+def _plain_constants(graph: Graph) -> dict[str, Any]:
     """Small constants as plain numbers: shapes are made of them, and a device is slow to tell."""
-    arrays = dict(model.graph.constants)
-    for node in model.graph.nodes:
+    arrays = dict(graph.constants)
+    for node in graph.nodes:
         given = node.attributes.get("value")
         if node.operator == "Constant" and isinstance(given, np.ndarray):
             arrays[node.outputs[0]] = given

@@ -9,7 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tinygrad import Tensor, dtypes
+from tinygrad.nn.onnx import Domain, OpSetId
 
+from node.engines.worker import onnx_quantised as quantised
+from node.engines.worker.onnx_recurrent import gru, lstm, rnn
+from node.engines.worker.onnx_resize import resize, resize_10, upsample
 from wire.errors import ModelRefused
 
 
@@ -23,7 +27,9 @@ def div(x: Tensor, y: Tensor) -> Tensor:
 
 def mod(x: Tensor, y: Tensor, fmod: int = 0) -> Tensor:
     if not dtypes.is_int(x.dtype):
-        return x.fmod(y) if fmod else x % y
+        if not fmod:
+            raise ModelRefused("Mod of floats is run with fmod=1 alone, as the standard has it")
+        return x.fmod(y)
     found = x.fmod(_divisor(y)) if fmod else x % _divisor(y)
     return ((y == 0) | _minus_one(y)).where(0, found).cast(x.dtype)
 
@@ -82,7 +88,54 @@ _DTYPES: Mapping[int, Any] = {
     12: dtypes.uint32,
     13: dtypes.uint64,
 }
-STANDARD: Mapping[str, Callable[..., Any]] = {
+
+
+def _flattened(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """As it was before version 13: all axes from `axis` on count as one."""
+
+    def flat(x: Tensor, axis: int = 1) -> Tensor:
+        axis = axis % x.ndim if x.ndim else 0
+        rows = 1
+        for size in x.shape[:axis]:
+            rows *= int(size)
+        return function(x.reshape(rows, -1)).reshape(x.shape)
+
+    return flat
+
+
+def hardmax(x: Tensor, axis: int = -1) -> Tensor:
+    """One at the first of the largest, and zeros."""
+    places = Tensor.arange(x.shape[axis]).reshape(
+        [-1 if it == axis % x.ndim else 1 for it in range(x.ndim)]
+    )
+    return (places == x.argmax(axis, keepdim=True)).cast(x.dtype)
+
+
+def _since(*versions: tuple[int, Callable[..., Any]]) -> Mapping[OpSetId, Callable[..., Any]]:
+    return {OpSetId(Domain.ONNX, number): function for number, function in versions}
+
+
+STANDARD: Mapping[str, Any] = {
+    "ConvInteger": quantised.conv_integer,
+    "DequantizeLinear": quantised.dequantize_linear,
+    "DynamicQuantizeLinear": quantised.dynamic_quantize_linear,
+    "GRU": gru,
+    "Hardmax": _since((1, _flattened(lambda x: hardmax(x, 1))), (13, hardmax)),
+    "LSTM": lstm,
+    "LogSoftmax": _since(
+        (1, _flattened(lambda x: x.log_softmax(1))),
+        (13, lambda x, axis=-1: x.log_softmax(axis)),
+    ),
+    "MatMulInteger": quantised.matmul_integer,
+    "QLinearConv": quantised.qlinear_conv,
+    "QLinearMatMul": quantised.qlinear_matmul,
+    "QuantizeLinear": quantised.quantize_linear,
+    "RNN": rnn,
+    "Resize": _since((10, resize_10), (11, resize)),
+    "Softmax": _since(
+        (1, _flattened(lambda x: x.softmax(1))), (13, lambda x, axis=-1: x.softmax(axis))
+    ),
+    "Upsample": upsample,
     "Div": div,
     "Dropout": dropout,
     "EyeLike": eye_like,

@@ -268,3 +268,24 @@ def write_pieces(path: Path, names: list[str], kinds: list[int], scores: list[fl
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_big_endian_file_says_so(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "big.gguf"
+    path.write_bytes(b"GGUF" + struct.pack(">IQQ", version, 0, 0))
+    with pytest.raises(ModelRefused, match="big-endian"):
+        read_gguf(path)
+
+
+def test_a_part_of_a_model_says_which_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "m-00002-of-00003.gguf"
+    w = gguf.GGUFWriter(path, "llama")
+    w.add_uint16("split.no", 1)
+    w.add_uint16("split.count", 3)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    with pytest.raises(ModelRefused, match="part 2 of 3"):
+        describe(path)

@@ -52,7 +52,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from node.engines.formats.gguf import describe
-from node.engines.worker.slots import Row
+from node.engines.worker.slots import SlotRow
 from node.engines.worker.load_progress import LoadProgress
 from node.engines.worker.transformer import ANSWERING, READING, LanguageModel
 from node.engines.worker.matmul import Products
@@ -65,7 +65,7 @@ model.ready({rows: model.capture(rows) for rows in sizes})
 def through(tokens, slot, *sizes):
     found, at = [], 0
     for size in sizes:
-        rows = [Row(token, slot, at + n) for n, token in enumerate(tokens[at : at + size])]
+        rows = [SlotRow(token, slot, at + n) for n, token in enumerate(tokens[at : at + size])]
         found.append(model.run(rows))
         at += size
     return found
@@ -76,7 +76,7 @@ if sys.argv[2] == "greedy":
     made = []
     while len(made) < 40:
         made.append(int(logits.argmax()))
-        logits = model.run([Row(made[-1], 1, len(tokens) + len(made) - 1)])[0]
+        logits = model.run([SlotRow(made[-1], 1, len(tokens) + len(made) - 1)])[0]
     print(*made)
 else:
     tokens = [int(token) for token in np.random.default_rng(0).integers(0, 500, 140)]
@@ -90,7 +90,8 @@ else:
         last = through(tokens, 2, *sizes)[-1]
         first = sum(sizes) - 8
         equal += [np.array_equal(alone[first + at], last[at]) for at in range(8)]
-    mixed = model.run([Row(tokens[9], 0, 9), Row(tokens[130], 1, 130), Row(tokens[2], 2, 2)])
+    few = [SlotRow(tokens[at], row, at) for row, at in enumerate((9, 130, 2))]
+    mixed = model.run(few)
     equal += [np.array_equal(alone[at], line) for at, line in zip((9, 130, 2), mixed)]
     print(all(equal), len(equal))
 """
