@@ -92,9 +92,8 @@ class View:
     me: PeerId
     instance: bytes
     config: ViewConfig = field(default_factory=ViewConfig)
-    # Whom we are connected to; the shell says it.
+    # Whom we are connected to, whom we called, and where the others come from: the shell says it.
     connected: set[PeerId] = field(default_factory=set)
-    # Whom we called, and where the others come from; the shell says that too.
     origins: Origins = field(default_factory=Origins)
     # Who delivered or checked for us, the latest of them: they never make room.
     kept: Latest[PeerId, None] = field(init=False)
@@ -120,7 +119,6 @@ class View:
 
     def keep(self, peer: PeerId) -> None:
         """`peer` was of use: whoever floods the view does not push it out."""
-        # The others are still the most of a view.
         self.kept[peer] = None
 
     def _stays(self, peer: PeerId) -> bool:
@@ -238,7 +236,6 @@ class View:
             group[peer] = None
 
     def _drop(self, peer: PeerId, entry: Entry) -> None:
-        # Called for nearly each advert heard, so without a call for each place.
         del self._entries[peer]
         group = self._introduced[entry.introducer]
         del group[peer]
@@ -378,17 +375,9 @@ class View:
         groups = [it for it in self._places.values() if len(it) <= enough]
         return [entries[it] for it in dict.fromkeys(chain.from_iterable(groups))]
 
-    def is_vouched(self, entry: Entry) -> bool:
-        """Whether it does something scarce that a peer which was met here does too.
-
-        What hardly anybody does has to travel further than one peer tells another; keys that are
-        made up gain no more by it than one place of each scarce thing can hold.
-        """
-        places, few, met = self._places, self.config.few, self._quotas.met
-        for place in entry.parts.places:  # noqa: SIM110 - walked for each entry of a swap
-            if len(places[place]) < few and met(place):
-                return True
-        return False
+    def met(self, place: Place) -> int:
+        """How many candidates spoke for themselves over a connection."""
+        return self._quotas.met(place)
 
     def scarcities(self) -> dict[bytes, int]:
         """By key: how many peers, in powers of two, offer the scarcest thing that this one does."""
