@@ -133,7 +133,7 @@ def test_a_number_that_goes_back_ends_the_run_with_the_line_that_repeats_it(
 
 def test_the_dead_who_stay_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(View, "expire", lambda _self, _wall_s: [])
-    monkeypatch.setattr(view_module.Entry, "until_s", property(lambda _self: 2**40))
+    monkeypatch.setattr(view_module.Entry, "until_wall_s", property(lambda _self: 2**40))
     monkeypatch.setattr(Advert, "expired", lambda _self, _wall_s: False)
     with pytest.raises(Violation, match=r"who is dead|had ended"):
         simulate(plan_of(20, 300, parse("kill=0.3@60"), 24))
