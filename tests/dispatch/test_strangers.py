@@ -89,17 +89,46 @@ async def a_newcomer_s_tasks(folder: Path, seed: int, others: Others, tasks: int
         return [await took_s(newcomer, it) for it in range(tasks)]
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(("others", "seeds"), [(six_sitters, 2), (twenty_boasters, 1)])
-async def test_a_newcomers_first_task_is_soon_done_and_its_hundredth_as_in_peace(
-    autojump_clock: MockClock, tmp_path: Path, others: Others, seeds: int
-) -> None:
+async def worse_than_in_peace(
+    folder: Path, others: Others, seeds: range, tasks: int
+) -> tuple[list[float], list[float]]:
+    """How many times as long the first task of a newcomer takes, and its last ten; by seed."""
     firsts, lasts = [], []
-    for seed in range(seeds):
-        peace = await a_newcomer_s_tasks(tmp_path / f"peace {seed}", seed, nobody, 1)
-        taken = await a_newcomer_s_tasks(tmp_path / f"{seed}", seed, others, TASKS)
+    for seed in seeds:
+        peace = await a_newcomer_s_tasks(folder / f"peace {seed}", seed, nobody, 1)
+        taken = await a_newcomer_s_tasks(folder / f"{seed}", seed, others, tasks)
         firsts.append(taken[0] / peace[0])
         lasts.append(mean(taken[-10:]) / peace[0])
+    return firsts, lasts
+
+
+@pytest.mark.timeout(600)
+async def test_a_newcomers_first_task_among_sitters_is_soon_done(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    # By which sitters it tries first it takes once or three times as long, so several are asked.
+    firsts, _ = await worse_than_in_peace(tmp_path, six_sitters, range(8), 1)
+    assert max(firsts) <= 3.5
+    assert mean(firsts) <= 3.0
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("others", [six_sitters, twenty_boasters])
+async def test_a_newcomers_hundredth_task_takes_as_long_as_in_peace(
+    autojump_clock: MockClock, tmp_path: Path, others: Others
+) -> None:
+    firsts, lasts = await worse_than_in_peace(tmp_path, others, range(1), TASKS)
+    assert max(firsts) <= 3.5
+    assert max(lasts) <= 1.2
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("others", [six_sitters, twenty_boasters])
+async def test_so_it_is_with_many_seeds(
+    autojump_clock: MockClock, tmp_path: Path, others: Others
+) -> None:
+    firsts, lasts = await worse_than_in_peace(tmp_path, others, range(8), TASKS)
     assert max(firsts) <= 3.5
     assert mean(firsts) <= 3.0
     assert max(lasts) <= 1.2
