@@ -55,10 +55,10 @@ from node.engines.formats.gguf import describe
 from node.engines.worker.slots import SlotRow
 from node.engines.worker.load_progress import LoadProgress
 from node.engines.worker.transformer import ANSWERING, READING, LanguageModel
-from node.engines.worker.matmul import Products
+from node.engines.worker.matmul import Matmul
 
 progress = LoadProgress(lambda _: None)
-model = LanguageModel(describe(Path(sys.argv[1])), 3, Products(blocked=True), progress)
+model = LanguageModel(describe(Path(sys.argv[1])), 3, Matmul(blocked=True), progress)
 sizes = ANSWERING if sys.argv[2] == "greedy" else (*ANSWERING, *READING)
 model.ready({rows: model.capture(rows) for rows in sizes})
 
@@ -148,10 +148,10 @@ from pathlib import Path
 from node.engines.formats.gguf import describe
 from node.engines.worker.load_progress import LoadProgress
 from node.engines.worker.transformer import LanguageModel
-from node.engines.worker.matmul import Products
+from node.engines.worker.matmul import Matmul
 
 progress = LoadProgress(lambda _: None)
-model = LanguageModel(describe(Path(sys.argv[1])), 2, Products(blocked=False), progress)
+model = LanguageModel(describe(Path(sys.argv[1])), 2, Matmul(blocked=False), progress)
 model.capture(8)
 print("compiled")
 """

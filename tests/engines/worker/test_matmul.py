@@ -15,13 +15,13 @@ from pathlib import Path
 from node.engines.formats.bert import BertShape, BertWeights
 from node.engines.formats.safetensors import read_table
 from node.engines.worker.bert import Encoder
-from node.engines.worker.matmul import Products
+from node.engines.worker.matmul import Matmul
 from wire.model import Manifest
 
 manifest = Manifest.from_bytes(bytes.fromhex(sys.argv[1]))
 shape = BertShape.of(manifest)
 weights = BertWeights.read(read_table(Path(sys.argv[2])), shape)
-encoder = Encoder(shape, weights, Products(blocked=sys.argv[3] == "blocked"))
+encoder = Encoder(shape, weights, Matmul(blocked=sys.argv[3] == "blocked"))
 graph = encoder.capture(32)
 rows = encoder.run(graph, 32, [[1, 5, 6, 2], [1, 2], [1, 9, 9, 9, 9, 2]])
 sys.stdout.buffer.write(rows.tobytes())

@@ -16,10 +16,10 @@ COMPILE = """
 import sys
 from pathlib import Path
 from node.engines.formats.onnx_file import describe
-from node.engines.worker.onnx_graph import Graph
+from node.engines.worker.onnx_graph import CompiledGraph
 for path in sys.argv[1:]:
     model = describe(Path(path))
-    Graph(model).capture(tuple((8, *it.shape[1:]) for it in model.inputs))
+    CompiledGraph(model).capture(tuple((8, *it.shape[1:]) for it in model.inputs))
     print(model.outputs[0].name)
 """
 
