@@ -33,7 +33,7 @@ async def test_a_function_of_tensors_nobody_describes_is_refused(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     manifest = replace(hash_manifest("calls"), operations=("call",))
-    with pytest.raises(ModelRefused, match="what calls reads"):
+    with pytest.raises(ModelRefused, match="the inputs of calls are not known here"):
         await measure(HashEngine(), manifest, {}, seconds=1)
 
 

@@ -21,7 +21,7 @@ def test_what_is_expected_follows_what_was_seen() -> None:
 
 
 def test_an_answer_is_not_refused_for_what_it_merely_may_have() -> None:
-    now = Now(busy_s=0.0, room=8, now_s=0.0)
+    now = Now(busy_s=0.0, room=8, now_at_s=0.0)
     admission = Admission(units_at_once=8)
     lengthy = QueuedJob(asker=PEER, units=256, cost_s=256.0, left_s=30.0, least=UNITS_LEAST / 256)
     assert admission.check(lengthy, PEER, now) > 30.0

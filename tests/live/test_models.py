@@ -69,4 +69,4 @@ def test_what_cannot_run_is_refused_in_one_line(state: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["minilm", "hash"])
 def test_a_pinned_name_is_nobody_elses(state: Path, name: str) -> None:
     line = baton("models", "add", ONNX, "--name", name, "--state", state).error
-    assert "name of another model everywhere" in line
+    assert "a name that Baton reserves for another model" in line
