@@ -22,8 +22,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from wire import limits
 
-# Measured: 0.2 s of Python. A prompt of the longest context takes some thousand.
-STEPS_MAX = 200_000
+# About 0.4 s of Python. A long conversation takes fifty thousand, and is rendered up to three times.
+STEPS_MAX = 400_000
 # Of one value, and of all values that the operations of one render read and make.
 VALUE_CHARS_MAX = 4 * limits.PROMPT_BYTES_MAX
 CHARS_MAX = 32 << 20
