@@ -22,7 +22,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from wire import limits
 
-# About 0.4 s of Python. A long conversation takes fifty thousand, and is rendered up to three times.
+# About 0.4 s of Python. A long conversation takes fifty thousand for each of its up to three
+# renders.
 STEPS_MAX = 400_000
 # Of one value, and of all values that the operations of one render read and make.
 VALUE_CHARS_MAX = 4 * limits.PROMPT_BYTES_MAX
