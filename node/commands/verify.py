@@ -6,15 +6,10 @@ from pathlib import Path
 
 from node.checking.audit import AuditReport, Status, audit, begins_as_receipt
 from node.checking.summary import Summary, summary_of
-from node.commands.ask import SOCKET
 from node.commands.command import run
-from node.commands.models import QUOTA_BYTES, is_running
 from node.commands.output import console, safe, show_json
 from node.gateway_config import HTTP_DEFAULT
-from node.local.control import call, unheard
-from node.local.receipts import read_answer
-from node.models.model_store import PINNED
-from store import open_store
+from node.models.pinned import PINNED
 from wire import limits
 from wire.chain import source_of
 from wire.content import ContentId
@@ -23,7 +18,6 @@ from wire.tree import name_of
 
 PAYLOAD_BYTES_MAX = 256 << 20
 _WHERE = "receipt files lie in receipts/ of the state folder; see python -m node receipts"
-LOOK_DEADLINE_S = 30.0
 # Of a question or an answer so much is shown.
 SHOWN_CHARS = 400
 _TITLES = {
@@ -78,6 +72,9 @@ def _found(state: Path, receipt: str) -> Found:
     if not path.exists() and (answer_id := _parsed(receipt)) is not None:
         path = state / "receipts" / f"{answer_id}.receipt"
         if not path.exists():
+            # Only this needs a store or a running peer: a file is checked at once.
+            from node.commands.kept import kept_answer
+
             kept = run(lambda: kept_answer(state, answer_id))
             at_hand = {name_of(it): it for it in (kept["input"], kept["output"]) if it}
             return kept["answer"], at_hand, {}
@@ -91,17 +88,6 @@ def _found(state: Path, receipt: str) -> Found:
             names[beside.name] = name_of(data)
             at_hand[names[beside.name]] = data
     return raw, at_hand, names
-
-
-async def kept_answer(state: Path, answer_id: ContentId) -> dict[str, bytes]:
-    """An answer in the store of the state folder, through its peer where one runs; Missing."""
-    if await is_running(state):
-        arguments = {"id": str(answer_id)}
-        return await call(state / SOCKET, "receipt", arguments, unheard, deadline_s=LOOK_DEADLINE_S)
-    if not (state / "version").exists():
-        raise InputError(f"{state} keeps no receipts", todo=_WHERE)
-    async with open_store(state, quota_bytes=QUOTA_BYTES) as store:
-        return await read_answer(store, answer_id)
 
 
 def _no_receipt(path: Path, raw: bytes) -> InputError:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import trio
 
+from node.engines.hash_model import hash_manifest as hash_manifest
 from node.engines.interface import (
     TOKEN_COUNTS,
     Emit,
@@ -27,7 +28,7 @@ from wire.content import ContentId
 from wire.errors import ModelNotLoaded, ModelRefused, Refused, TooSlow
 from wire.generation import Ending, Generation, PromptToken, Token, to_frame
 from wire.model import Manifest
-from wire.operations import COMPLETE, EMBED, GENERATE, NEAREST, streams
+from wire.operations import COMPLETE, EMBED, GENERATE, streams
 from wire.payload import Texts, Vectors
 from wire.schema import Parameters
 
@@ -36,19 +37,6 @@ TOKENS_MAX = 4096
 DIMENSIONS_MAX = 4096
 # What an engine without service time says of itself: a number, so that routing can divide by it.
 UNITS_PER_S_FREE = 10_000.0
-
-
-def hash_manifest(name: str = "hash", dimensions: int = 64) -> Manifest:
-    """A manifest `HashEngine` loads; name and dimensions make models with different answers."""
-    return Manifest(
-        name=name,
-        format="hash",
-        profile="exact",
-        operations=(EMBED, NEAREST, COMPLETE, GENERATE),
-        files=(),
-        parameters={"dimensions": dimensions},
-        tolerance=0.0,
-    )
 
 
 def hash_vector(model: ContentId, text: str, dimensions: int) -> bytes:

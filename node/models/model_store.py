@@ -1,28 +1,19 @@
 """The models that are kept here, by content; it needs a store, but no network and no engine."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
-from node.engines.formats.minilm import MINILM
-from node.engines.formats.packaged import PackagedModel
-from node.engines.formats.smollm2 import SMOLLM2
-from node.engines.hash_engine import hash_manifest
 from node.models.inspect import InspectedModel, describe
+from node.models.pinned import PACKAGED as PACKAGED
+from node.models.pinned import PINNED as PINNED
 from store import Store, Table
 from wire.content import ContentId
 from wire.errors import InputError, Malformed
 from wire.model import Manifest, ModelFile
 
-# Models that Python packages bring.
-PACKAGED: Mapping[str, PackagedModel] = {it.name: it for it in (MINILM, SMOLLM2)}
-# Names that this project pins: only these names are as good as an id.
-PINNED: Mapping[str, Callable[[], Manifest]] = {
-    **{name: it.manifest for name, it in PACKAGED.items()},
-    "hash": hash_manifest,
-}
 PIN = "model"
 
 # Called with the bytes kept so far, and the bytes in all.
