@@ -11,8 +11,9 @@ from node.commands.join import Runtime
 from node.commands.output import console, safe, show_json, size
 from node.config import NodeConfig
 from node.models.inspect import describe, is_path
-from node.models.model_store import PACKAGED, PINNED, ModelStore
+from node.models.model_store import ModelStore
 from node.models.opening_engines import open_engine
+from node.models.pinned import PACKAGED, PINNED
 from node.models.speeds import measure
 from store import open_store
 from wire import limits

@@ -13,7 +13,8 @@ from node.commands.content import bar
 from node.commands.output import console, safe, show_json, show_table, size, state_words
 from node.local.control import call, unheard
 from node.models.inspect import is_path
-from node.models.model_store import PINNED, ModelStore, told
+from node.models.model_store import ModelStore, told
+from node.models.pinned import PINNED
 from store import open_store
 from wire.errors import InputError
 

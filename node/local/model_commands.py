@@ -11,7 +11,8 @@ import trio
 from node.engines.by_format import formats_of
 from node.local.control import Command, Emit
 from node.models.inspect import check_runs, is_path
-from node.models.model_store import PACKAGED, told
+from node.models.model_store import told
+from node.models.pinned import PACKAGED
 from node.peer import Node
 from wire.content import ContentId
 from wire.errors import BatonError, InputError, TaskFailed

@@ -14,7 +14,8 @@ import trio
 from node.engines.formats.packaged import PackagedModel
 from node.engines.interface import Engine, Loaded
 from node.models.inspect import is_path
-from node.models.model_store import PACKAGED, PINNED, ModelStore, Progress
+from node.models.model_store import ModelStore, Progress
+from node.models.pinned import PACKAGED, PINNED
 from p2p.blobs import Blobs
 from p2p.timeouts import stretched
 from store import Store

@@ -7,8 +7,7 @@ from pathlib import Path
 import trio
 
 from node.models.inspect import InspectedModel, describe
-from node.models.pinned import PACKAGED as PACKAGED
-from node.models.pinned import PINNED as PINNED
+from node.models.pinned import PINNED
 from store import Store, Table
 from wire.content import ContentId
 from wire.errors import InputError, Malformed

@@ -6,7 +6,8 @@ import pytest
 
 from node.engines.formats.packaged import PackagedModel
 from node.models.inspect import describe
-from node.models.model_store import PACKAGED, PINNED, ModelStore
+from node.models.model_store import ModelStore
+from node.models.pinned import PACKAGED, PINNED
 from store import open_memory_store
 from wire.errors import EngineMissing
 from wire.tree import split
