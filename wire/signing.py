@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 from wire.content import PeerId
 from wire.errors import BadSignature, Malformed
 
+SIGNATURE_BYTES = 64
 _SEED_BYTES = 32
 
 
@@ -26,7 +27,7 @@ class SigningKey:
 
     def sign(self, domain: str, body: bytes) -> bytes:
         """64 bytes that bind `body`, in the sense `domain` gives it, to this key."""
-        return self._private.sign(_separated(domain, body))
+        return self._private.sign(separated(domain, body))
 
     def __repr__(self) -> str:
         return f"SigningKey(of {self.peer})"
@@ -35,11 +36,12 @@ class SigningKey:
 def check_signature(peer: PeerId, domain: str, body: bytes, signature: bytes) -> None:
     """BadSignature unless `peer` signed `body` in `domain`."""
     try:
-        Ed25519PublicKey.from_public_bytes(peer).verify(signature, _separated(domain, body))
+        Ed25519PublicKey.from_public_bytes(peer).verify(signature, separated(domain, body))
     except (InvalidSignature, ValueError) as error:
         raise BadSignature(f"not signed by {peer.short} as {domain}") from error
 
 
-def _separated(domain: str, body: bytes) -> bytes:
+def separated(domain: str, body: bytes) -> bytes:
+    """The very bytes that are signed: `body` in the sense that `domain` gives it."""
     # The zero byte ends the domain, so that no body can continue one domain into another.
     return b"baton/1/" + domain.encode() + b"\0" + body
