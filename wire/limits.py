@@ -2,8 +2,8 @@
 
 # Version of the messages between peers, in adverts and handshakes; two versions do not connect.
 PROTOCOL_VERSION = 2
-# A peer whose Welcome says this version, or a later one, takes standing orders. Hellos and adverts say
-# PROTOCOL_VERSION, because older peers refuse every other.
+# A peer whose Welcome says this version, or a later one, takes standing orders. Hellos and adverts
+# say PROTOCOL_VERSION, because older peers refuse every other.
 ORDERS_VERSION = 3
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
@@ -58,7 +58,7 @@ LOGPROBS_MAX = 20
 # What one call of a model gives or is given.
 TENSORS_BYTES_MAX = 4 << 20
 
-# Tasks, outcomes or tags in one message of a standing order, and the places that one order may have.
+# Tasks, outcomes or tags in one message of a standing order, and the places of one order at most.
 # A message of many is cut so that it is never closed to free unread bytes (see UNREAD_FREE_BYTES).
 BUNDLE_ITEMS_MAX = 256
 BUNDLE_BYTES_MAX = 160 << 10

@@ -1,4 +1,4 @@
-"""Messages of a standing order: one long conversation, in which tasks go out and outcomes come back.
+"""Messages of a standing order: one long conversation; tasks go out, and outcomes come back.
 
 An asker opens an order at a peer to which it gives many tasks. Each task has a tag of its own on
 the order, and exactly one outcome. Places are credit: each task takes one, and the peer gives it
