@@ -31,6 +31,8 @@ from node.gateway.requests import (
     EmbeddingsRequest,
     InferRequest,
 )
+from node.gateway.ollama_models import ollama_models_router
+from node.gateway.requests import FIELD_FAULT, InferRequest
 from node.gateway.rerank import rerank_router
 from node.gateway.responses_api import responses_router
 from node.gateway.task_service import TaskService
@@ -65,6 +67,7 @@ def gateway_app(node: Node, config: GatewayConfig) -> AccessMiddleware:
         messages_router,
         responses_router,
         ollama_router,
+        ollama_models_router,
         rerank_router,
         tokenize_router,
     ):
