@@ -300,7 +300,7 @@ def encode(message: Message) -> bytes:
 
 def decode(data: bytes) -> Message:
     """The message these bytes encode; WireError for any other bytes."""
-    value = unpack(data)
+    value = unpack(data, items_max=limits.MESSAGE_ITEMS_MAX)
     match value:
         case [int() as number, fields] if number in MESSAGES:
             return MESSAGES[Kind(number)].from_fields(fields)

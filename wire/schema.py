@@ -70,6 +70,7 @@ class Record:
 
     __slots__ = ()
     SIZE_BYTES_MAX: ClassVar[int] = limits.FRAME_BYTES_MAX
+    ITEMS_MAX: ClassVar[int] = limits.ITEMS_MAX
 
     def __post_init__(self) -> None:
         for name, form in _forms(type(self)).items():  # type: ignore[arg-type]
@@ -118,7 +119,9 @@ class Record:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The record these bytes encode; WireError for any other bytes, nothing else."""
-        return cls.from_fields(unpack(data, size_bytes_max=cls.SIZE_BYTES_MAX))
+        return cls.from_fields(
+            unpack(data, size_bytes_max=cls.SIZE_BYTES_MAX, items_max=cls.ITEMS_MAX)
+        )
 
 
 @functools.cache

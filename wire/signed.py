@@ -13,6 +13,7 @@ from wire.signing import SigningKey, check_signature
 
 # Kind, body, key, signature and the heads of each.
 _ENVELOPE_BYTES = 128
+_ENVELOPE_ITEMS = 16
 
 
 class SignedRecord(Record):
@@ -20,6 +21,7 @@ class SignedRecord(Record):
 
     __slots__ = ()
     KIND: ClassVar[Kind]
+    ITEMS_MAX: ClassVar[int] = limits.SIGNED_ITEMS_MAX
 
 
 R = TypeVar("R", bound=SignedRecord)
@@ -58,7 +60,7 @@ class Envelope(Generic[R]):
         """Read an envelope that says it holds a `kind`; WireError for any other bytes."""
         if len(raw) > kind.SIZE_BYTES_MAX + _ENVELOPE_BYTES:
             raise Oversize(f"a signed {kind.__name__} of {len(raw)} bytes")
-        match unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX):
+        match unpack(raw, items_max=_ENVELOPE_ITEMS):
             case [int() as number, bytes() as body, bytes() as key, bytes() as signature]:
                 signer = PeerId(key)
             case _:
