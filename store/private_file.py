@@ -46,7 +46,7 @@ def check_owner(path: Path, found: os.stat_result) -> None:
     """StoreUnusable if `path` is another user's: that user can change it at any time."""
     if found.st_uid not in (os.geteuid(), 0):
         raise StoreUnusable(
-            f"{path} belongs to another user (number {found.st_uid}), who can replace what is there",
+            f"{path} belongs to another user (number {found.st_uid}), who can replace it",
             todo=f"chown {os.geteuid()} {path}, or name another place",
         )
 

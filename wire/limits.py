@@ -10,10 +10,6 @@ FRAME_BYTES_MAX = 1 << 20
 # Depth is bounded far below what memory would allow, as HTTP servers bound what clients send.
 DEPTH_MAX = 16
 ITEMS_MAX = 16_384
-# A sender pays a byte for an item and its reader a microsecond. So what a stranger may send unasked
-# has few: a message of a conversation, and a signed record in it.
-MESSAGE_ITEMS_MAX = 512
-SIGNED_ITEMS_MAX = 1024
 
 # Blocks: content above one block becomes a tree of blocks.
 BLOCK_BYTES_MAX = 256 << 10
@@ -91,11 +87,6 @@ assert TASK_BYTES_MAX + STAGES_MAX * RECEIPT_BYTES_MAX + 2 * INLINE_BYTES_MAX < 
 assert UNREAD_FREE_BYTES < FRAME_BYTES_MAX
 # A digest beside a message's adverts fits one frame.
 assert DIGEST_BYTES_MAX + ADVERT_BYTES_MAX * ADVERTS_PER_MESSAGE_MAX < FRAME_BYTES_MAX
-# The longest lists of a message and of a signed record are within their items, and some fields.
-assert ADVERTS_PER_MESSAGE_MAX + AVOID_MAX + 64 < MESSAGE_ITEMS_MAX
-assert CANDIDATES_MAX + VERIFIERS_MAX + 2 * SAMPLE_MAX + 64 < SIGNED_ITEMS_MAX
-assert STAGES_MAX * 2 * PARAMETERS_MAX + 64 < SIGNED_ITEMS_MAX
-assert ADVERT_MODELS_MAX * 16 + ADVERT_ADDRESSES_MAX + 64 < SIGNED_ITEMS_MAX
 # A full tree node fits one block.
 assert TREE_CHILDREN_MAX * 48 <= BLOCK_BYTES_MAX
 # A full tree reaches the largest blob.

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
-from wire import limits
 from wire.codec import pack, unpack
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, Oversize
@@ -21,7 +20,6 @@ class SignedRecord(Record):
 
     __slots__ = ()
     KIND: ClassVar[Kind]
-    ITEMS_MAX: ClassVar[int] = limits.SIGNED_ITEMS_MAX
 
 
 R = TypeVar("R", bound=SignedRecord)
