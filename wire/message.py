@@ -11,7 +11,7 @@ from wire.kinds import Kind, RefusalCode, Role
 from wire.message_base import Message as Message
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, Withdraw
 from wire.receipt import Envelope
-from wire.schema import Between, Digest, Inline, Int, Name, Reason, Record
+from wire.schema import Between, Digest, Inline, Int, Name, Reason, Record, items_max
 
 Instance = Annotated[bytes, Between(8, 8)]
 AdvertBytes = Annotated[bytes, Between(1, limits.ADVERT_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
@@ -288,15 +288,24 @@ MESSAGES: dict[Kind, type[Message]] = {
     )
 }
 
+# Enough to say what is wrong with what is no message.
+_OF_NO_MESSAGE = 16
+
 
 def encode(message: Message) -> bytes:
     """The bytes of one message, its kind and its fields; Malformed if a value has no encoding."""
     return pack([int(message.KIND), message.to_fields()])
 
 
+def _items_max(data: bytes) -> int:
+    """How many encoded values the message has at most, by the kind that its first bytes name."""
+    kind = MESSAGES.get(data[1]) if len(data) > 1 else None  # type: ignore[call-overload]
+    return _OF_NO_MESSAGE if kind is None else 2 + items_max(kind)
+
+
 def decode(data: bytes) -> Message:
     """The message these bytes encode; WireError for any other bytes."""
-    value = unpack(data)
+    value = unpack(data, items_max=_items_max(data))
     match value:
         case [int() as number, fields] if number in MESSAGES:
             return MESSAGES[Kind(number)].from_fields(fields)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
-from wire import limits
 from wire.codec import pack, unpack
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, Oversize, WireError
@@ -12,6 +11,11 @@ from wire.kinds import Kind
 from wire.proof import check_proof, prove, recover
 from wire.schema import Record
 from wire.signing import SigningKey
+from wire.signing import SigningKey, check_signature
+
+# Kind, body, key, signature and the heads of each.
+_ENVELOPE_BYTES = 128
+_ENVELOPE_ITEMS = 16
 
 
 class SignedRecord(Record):
@@ -107,6 +111,8 @@ class Envelope(Generic[R]):
             raise Oversize(f"a signed {kind.__name__} of {len(raw)} bytes")
         match unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX):
             case [int() as number, bytes() as body, bytes() as key, bytes() as proof]:
+        match unpack(raw, items_max=_ENVELOPE_ITEMS):
+            case [int() as number, bytes() as body, bytes() as key, bytes() as signature]:
                 signer = PeerId(key)
             case _:
                 raise Malformed("not a signed record: a list of kind, body, key and signature")
