@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
+from wire import limits
 from wire.codec import pack, unpack
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, Oversize, WireError
@@ -11,10 +12,8 @@ from wire.kinds import Kind
 from wire.proof import check_proof, prove, recover
 from wire.schema import Record
 from wire.signing import SigningKey
-from wire.signing import SigningKey, check_signature
 
-# Kind, body, key, signature and the heads of each.
-_ENVELOPE_BYTES = 128
+# Kind, body, key and signature, and as many again.
 _ENVELOPE_ITEMS = 16
 
 
@@ -109,10 +108,8 @@ class Envelope(Generic[R]):
         """Read an envelope that says it holds a `kind`; WireError for any other bytes."""
         if len(raw) > kind.SIZE_BYTES_MAX + limits.ENVELOPE_BYTES_MAX:
             raise Oversize(f"a signed {kind.__name__} of {len(raw)} bytes")
-        match unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX):
+        match unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX, items_max=_ENVELOPE_ITEMS):
             case [int() as number, bytes() as body, bytes() as key, bytes() as proof]:
-        match unpack(raw, items_max=_ENVELOPE_ITEMS):
-            case [int() as number, bytes() as body, bytes() as key, bytes() as signature]:
                 signer = PeerId(key)
             case _:
                 raise Malformed("not a signed record: a list of kind, body, key and signature")

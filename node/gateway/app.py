@@ -24,6 +24,7 @@ from node.gateway.json_body import words_of
 from node.gateway.keys import Keyring, keys_file
 from node.gateway.models_api import listing_router
 from node.gateway.ollama_api import ollama_router
+from node.gateway.ollama_models import ollama_models_router
 from node.gateway.requests import (
     FIELD_FAULT,
     ChatRequest,
@@ -31,8 +32,6 @@ from node.gateway.requests import (
     EmbeddingsRequest,
     InferRequest,
 )
-from node.gateway.ollama_models import ollama_models_router
-from node.gateway.requests import FIELD_FAULT, InferRequest
 from node.gateway.rerank import rerank_router
 from node.gateway.responses_api import responses_router
 from node.gateway.task_service import TaskService
