@@ -14,8 +14,8 @@ from wire.receipt import Envelope
 from wire.schema import Between, Digest, Inline, Int, Name, Reason, Record
 
 Instance = Annotated[bytes, Between(8, 8)]
-AdvertBytes = Annotated[bytes, Between(1, limits.ADVERT_BYTES_MAX + 128)]
-TaskBytes = Annotated[bytes, Between(1, limits.TASK_BYTES_MAX + 128)]
+AdvertBytes = Annotated[bytes, Between(1, limits.ADVERT_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
+TaskBytes = Annotated[bytes, Between(1, limits.TASK_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
 AdvertBatch = Annotated[tuple[AdvertBytes, ...], Between(0, limits.ADVERTS_PER_MESSAGE_MAX)]
 Envelopes = Annotated[tuple[Envelope, ...], Between(0, limits.STAGES_MAX)]
 

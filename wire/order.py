@@ -22,7 +22,7 @@ Tag = Int
 Tags = Annotated[tuple[Tag, ...], Between(1, limits.BUNDLE_ITEMS_MAX)]
 PlaceCount = Annotated[int, Between(1, limits.ORDER_PLACES_MAX)]
 Signature = Annotated[bytes, Between(64, 64)]
-TaskBytes = Annotated[bytes, Between(1, limits.TASK_BYTES_MAX + 512)]
+TaskBytes = Annotated[bytes, Between(1, limits.TASK_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

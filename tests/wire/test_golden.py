@@ -22,11 +22,12 @@ from tests.wire.samples import (
     TREE,
     every_record_type,
 )
+from wire.codec import pack, unpack
 from wire.content import ContentId
 from wire.kinds import Kind, Level, Role
 from wire.lottery import draw, rank, rows_to_check
 from wire.message import Message, decode, encode
-from wire.signed import SignedRecord, open_signed, sign
+from wire.signed import SignedRecord, open_signed, sign, sign_many
 from wire.tree import TreeNode
 
 # Fields that were added later, at the values with which they are left out.
@@ -375,6 +376,34 @@ NODE_BYTES = {
     """,
 }
 
+# Three records under one signature: where a signature alone would stand, each has a proof.
+TOGETHER = ("Task", "Receipt", "Verdict")
+ROOT_SIGNATURE = """
+    62724215b51d23ba447dee5aa38239ac103313eda4b0b29c55d1fc841fa0c88ef88cff19fc8ff5713807924040
+    e312b8579d423434da3eaa5cbb6cf6634e410b
+"""
+PLACES_AND_PATHS = {
+    "Task": """
+        0000000000000003
+        a05d0538a09769bec1e1cecc41bcb82e8edf10f624a5aa513c19397e266832cf
+        4c550fb716cea35d4318d44307d78f456470e81544f2e0d9b949da3ac113057a
+    """,
+    "Receipt": """
+        0000000100000003
+        a2bd53fc7f87a0943343f2d849e1da37f5fb33d6e045a23b14d43c796eb13917
+        4c550fb716cea35d4318d44307d78f456470e81544f2e0d9b949da3ac113057a
+    """,
+    "Verdict": """
+        0000000200000003
+        4a40f2dba7d6ce79a6b21d707ac51c9e77d55e8613f4577ae09e1f16ed604f71
+    """,
+}
+IDS_TOGETHER = {
+    "Task": "bafkreiezapq6ldtnszw3ee5vj6cplertaa543ycg7vag7qn45rsm4e4jzu",
+    "Receipt": "bafkreid7bg6mwknyn4t7vwzvogbt2a6utwtq2rn2zv3a7kxfo3ajiayuui",
+    "Verdict": "bafkreicinl33ad6ehiswauliepc7paiaxzx2kqu37yc2y46bvvnr34bapq",
+}
+
 
 def bytes_of(literal: str) -> bytes:
     return bytes.fromhex("".join(literal.split()))
@@ -417,6 +446,18 @@ def test_an_envelope_has_the_bytes_it_always_had(record: SignedRecord) -> None:
     assert signed.raw == golden
     assert open_signed(golden, type(record)) == signed
     assert signed.id == ContentId.of(golden)
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_a_record_of_many_under_one_signature_has_the_bytes_it_always_had(name: str) -> None:
+    kind, body, key, _ = unpack(bytes_of(ENVELOPE_BYTES[name]))
+    proof = bytes_of(ROOT_SIGNATURE) + bytes_of(PLACES_AND_PATHS[name])
+    golden = pack([kind, body, key, proof])
+    together: list[SignedRecord] = [BY_NAME[other] for other in TOGETHER]  # type: ignore[misc]
+    signed = sign_many(together, KEY).signed[TOGETHER.index(name)]
+    assert signed.raw == golden
+    assert open_signed(golden, type(signed.record)) == signed
+    assert str(signed.id) == IDS_TOGETHER[name]
 
 
 @pytest.mark.parametrize("name", NODES)
