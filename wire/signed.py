@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from wire import limits
-from wire.codec import pack, unpack
+from wire.codec import NotPlain, pack_plain, unpack, unpack_plain
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, Oversize, WireError
 from wire.kinds import Kind
@@ -15,6 +15,8 @@ from wire.signing import SigningKey
 
 # Kind, body, key and signature, and as many again.
 _ENVELOPE_ITEMS = 16
+# The kind, the body, the key and the signature or proof.
+_ENVELOPE_ITEMS = 4
 
 
 class SignedRecord(Record):
@@ -89,7 +91,7 @@ def _domain(record: SignedRecord | type[SignedRecord]) -> str:
 
 
 def _sealed(record: R, signer: PeerId, body: bytes, proof: bytes) -> Signed[R]:
-    raw = pack([int(record.KIND), body, signer, proof])
+    raw = pack_plain([int(record.KIND), body, signer, proof])
     return Signed(record, signer, raw, ContentId.of(raw))
 
 
@@ -109,6 +111,7 @@ class Envelope(Generic[R]):
         if len(raw) > kind.SIZE_BYTES_MAX + limits.ENVELOPE_BYTES_MAX:
             raise Oversize(f"a signed {kind.__name__} of {len(raw)} bytes")
         match unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX, items_max=_ENVELOPE_ITEMS):
+        match _unpacked(raw):
             case [int() as number, bytes() as body, bytes() as key, bytes() as proof]:
                 signer = PeerId(key)
             case _:
@@ -127,6 +130,18 @@ class Envelope(Generic[R]):
         check_proof(self.signer, _domain(self.kind), self.body, self.proof)
         record = self.claimed() if claimed is None else claimed
         return Signed(record, self.signer, self.raw, ContentId.of(self.raw))
+
+
+def _unpacked(raw: bytes) -> Any:
+    try:
+        value = unpack_plain(raw, _ENVELOPE_ITEMS)
+        # Only what has neither maps nor floats is sure to be the one encoding when it packs alike.
+        plain = [type(part) for part in value] == [int, bytes, bytes, bytes]
+        if plain and pack_plain(value) == raw:
+            return value
+    except (NotPlain, TypeError):
+        pass
+    return unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX)
 
 
 def open_signed(raw: bytes, kind: type[R]) -> Signed[R]:

@@ -37,7 +37,7 @@ from wire.order import (
     Opened,
     OrderItem,
     OrderRefusal,
-    Outcome,
+    TaskOutcome,
     Withdraw,
 )
 from wire.signed import Signed, open_signed
@@ -47,9 +47,9 @@ from wire.task import Task
 # so that no task of an order is refused for being one too many.
 PLACES = 64
 PLACES_PER_ORDER = 40
-# The least of an order, and the most while there are others: the holder's share of the queue.
+# The least of an order, and the most while there are others: below a holder's share of the queue.
 PLACES_MIN = 4
-PLACES_BESIDE_OTHERS = 16
+PLACES_BESIDE_OTHERS = 12
 # Orders at once, and of one asker: one that stands, and one whose asker reconnected or renews it.
 ORDERS_MAX = 64
 ORDERS_PER_ASKER = 2
@@ -209,8 +209,6 @@ class _ServedOrder:
         await self.call.send(refusal_of(why))
 
     def _take(self, bundle: Bundle, nursery: trio.Nursery) -> None:
-        if bundle.signature is not None:
-            raise RemoteProtocolError("a bundle with a signature is not read here")
         if len(bundle.items) > self._credit:
             raise RemoteProtocolError("more tasks were sent than there were places")
         self._credit -= len(bundle.items)
@@ -254,7 +252,7 @@ class _ServedOrder:
                 await self._room.wait()
             if not self._ended:
                 leg.told = True
-                self._out.piece(tag, part)
+                self._out.add_piece(tag, part)
                 self.to_write.set()
 
         try:
@@ -269,7 +267,7 @@ class _ServedOrder:
         else:
             del self._legs[tag]
             inline = done.output if len(done.output) <= limits.INLINE_BYTES_MAX else None
-            self._tell(Outcome(tag=tag, receipt=done.receipt.raw, output=inline, refusal=None))
+            self._tell(TaskOutcome(tag=tag, receipt=done.receipt.raw, output=inline, refusal=None))
         finally:
             leg.lease.release()
 
@@ -281,9 +279,9 @@ class _ServedOrder:
         refusal = OrderRefusal(
             code=said.code, reason=said.reason, retry_after_ms=said.retry_after_ms
         )
-        self._tell(Outcome(tag=tag, receipt=None, output=None, refusal=refusal))
+        self._tell(TaskOutcome(tag=tag, receipt=None, output=None, refusal=refusal))
 
-    def _tell(self, outcome: Outcome) -> None:
+    def _tell(self, outcome: TaskOutcome) -> None:
         if not self._ended:
             self._out.ended(outcome)
             self.to_write.set()
