@@ -126,6 +126,8 @@ def _biases(asked: Mapping[str, float]) -> tuple[TokenBias, ...]:
 
 def chat_input(asked: ChatRequest) -> bytes:
     """The conversation as the model's own template will read it."""
+    if asked.top_logprobs and not asked.logprobs:
+        raise bad("top_logprobs are told where logprobs is true", param="top_logprobs")
     schema = _schema_of(asked)
     tools = offered_tools(asked)
     if must_call(asked):
