@@ -1,6 +1,5 @@
 """POST /v1/chat/completions."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +59,9 @@ class ChatForm:
         if calls and self.legacy:
             found.append(self._piece(choice, {"function_call": calls[0]["function"]}, None))
         elif calls:
-            found += [self._piece(choice, {"tool_calls": [it]}, None) for it in _pieces(calls)]
+            # One at a time: some clients look at the first call of a piece alone.
+            told = [{"tool_calls": [{"index": at, **it}]} for at, it in enumerate(calls)]
+            found += [self._piece(choice, it, None) for it in told]
         last = self._piece(choice, {}, None)
         last |= {"finish_reason": reason, "stop_reason": choice.reader.stop_sequence}
         return [*found, last]
@@ -103,15 +104,6 @@ class ChatForm:
             "logprobs": logprobs,
             "finish_reason": None,
         }
-
-
-def _pieces(calls: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Calls as they are streamed: of one call at a time, its name and then its arguments."""
-    for index, call in enumerate(calls):
-        function = call["function"]
-        yield {"index": index, **call, "function": {**function, "arguments": ""}}
-        if function["arguments"]:
-            yield {"index": index, "function": {"arguments": function["arguments"]}}
 
 
 def _calls(choice: Choice, calls: list[ToolCall]) -> list[dict[str, Any]]:
