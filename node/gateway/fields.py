@@ -238,9 +238,10 @@ TABLE: Mapping[str, FieldTable] = {
     "OllamaEmbeddingsRequest": FieldTable(ignored=_fields("keep_alive options")),
     "OllamaShowRequest": FieldTable(ignored=_fields("verbose name")),
     "RerankRequest": FieldTable(
-        ignored=_fields("user"),
+        ignored=_fields("user priority"),
         refused={
             "max_chunks_per_doc": FieldRefusal("a document is one text"),
+            "max_tokens_per_doc": FieldRefusal("a text is cut only where its model ends"),
             "rank_fields": _TEXT_ONLY,
         },
     ),

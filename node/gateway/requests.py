@@ -182,7 +182,12 @@ class PlainText(RequestBody):
 
 
 class JsonObject(RequestBody):
+    """Any object, or one of a schema, which other makers' clients give here under these names."""
+
     type: Literal["json_object"]
+    # `schema` is a method of pydantic's own.
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    value: dict[str, Any] | None = None
 
 
 class JsonOfSchema(RequestBody):

@@ -174,7 +174,9 @@ def _schema_of(asked: ChatRequest) -> str:
     chosen = asked.response_format
     match chosen.type if chosen is not None else "text":
         case "json_object":
-            return "{}"
+            assert chosen is not None
+            assert chosen.type == "json_object"
+            return json_of(chosen.schema_ or chosen.value or {}, "response_format")
         case "json_schema":
             assert chosen is not None
             assert chosen.type == "json_schema"

@@ -18,7 +18,7 @@ BODY_BYTES_MAX, HEAD_BYTES_MAX = 16_384, 65_536
 HOST = "{host}"
 # What only tells when and from where something was sent.
 _PASSING = ("x-stainless-retry-count",)
-_TOO_MANY = 24
+_TOO_MANY = 40
 
 
 class _Handler(socketserver.StreamRequestHandler):

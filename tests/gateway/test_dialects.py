@@ -437,6 +437,8 @@ def test_documents_are_ranked_by_how_near_they_are(http: httpx.Client) -> None:
     assert [it["index"] for it in told["results"]] == [1]
     assert told["results"][0]["relevance_score"] == pytest.approx(1.0)
     assert told["results"][0]["document"] == {"text": "a"}
+    for path in ("/v2/rerank", "/rerank"):
+        assert http.post(path, json=body).json()["results"] == told["results"]
     score = http.post("/v1/score", json={"model": "hash", "text_1": "a", "text_2": ["a", "b"]})
     first, second = [it["score"] for it in score.json()["data"]]
     assert first == pytest.approx(1.0)
