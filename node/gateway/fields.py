@@ -236,7 +236,7 @@ TABLE: Mapping[str, FieldTable] = {
     ),
     "OllamaEmbedRequest": FieldTable(ignored=_fields("keep_alive options")),
     "OllamaEmbeddingsRequest": FieldTable(ignored=_fields("keep_alive options")),
-    "OllamaShowRequest": FieldTable(ignored=_fields("verbose name")),
+    "OllamaShowRequest": FieldTable(ignored=_fields("verbose")),
     "RerankRequest": FieldTable(
         ignored=_fields("user priority"),
         refused={

@@ -6,6 +6,7 @@ sent again as it is. The gateway is asked for other models, by the kind of the r
 
 import http.client
 import json
+import re
 import socketserver
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ BODY_BYTES_MAX, HEAD_BYTES_MAX = 16_384, 65_536
 HOST = "{host}"
 # What only tells when and from where something was sent.
 _PASSING = ("x-stainless-retry-count",)
+_RESPONSE_ID = re.compile(rb'"id": ?"(resp_[a-z2-7]+)"')
 _TOO_MANY = 40
 
 
@@ -37,10 +39,13 @@ class _Handler(socketserver.StreamRequestHandler):
         headers = dict(line.split(": ", 1) for line in lines)
         named = {name.lower(): value for name, value in headers.items()}
         body = self.rfile.read(int(named.get("content-length", "0")))
-        self.server.record(first, headers, body)
-        self._answer(method, path, headers, body)
+        row = self.server.record(first, headers, body)
+        made = self._answer(method, path, headers, body)
+        if row is not None and made:
+            row["made"] = made
 
-    def _answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> None:
+    def _answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> str:
+        """Hand an answer on; the id of the response that it has, which may be asked for later."""
         model = b"minilm" if "embed" in path else b"smollm2"
         asked = body.replace(b'"hash"', b'"%s"' % model)
         path = path.replace("/hash", f"/{model.decode()}")
@@ -58,12 +63,16 @@ class _Handler(socketserver.StreamRequestHandler):
                 if name.lower() not in ("transfer-encoding", "content-length", "connection"):
                     self.wfile.write(f"{name}: {value}\r\n".encode())
             self.wfile.write(b"connection: close\r\n\r\n")
+            begun = b""
             while part := answer.read1(65_536):
+                begun += part[: HEAD_BYTES_MAX - len(begun)]
                 for name in (b'"smollm2"', b'"minilm"'):
                     part = part.replace(name, b'"hash"')
                 self.wfile.write(part)
         finally:
             upstream.close()
+        found = _RESPONSE_ID.search(begun)
+        return found[1].decode() if found is not None else ""
 
 
 class _Proxy(socketserver.ThreadingTCPServer):
@@ -77,19 +86,23 @@ class _Proxy(socketserver.ThreadingTCPServer):
         self._kinds: set[str] = set()
         self._lock = threading.Lock()
 
-    def record(self, first: str, headers: dict[str, str], body: bytes) -> None:
-        """Write a request down, unless one of its kind was, or it is large."""
+    def record(self, first: str, headers: dict[str, str], body: bytes) -> dict[str, Any] | None:
+        """Write a request down, unless one of its kind was, or it is large; what is written."""
         kind = json.dumps([first, _form_of(body)])
+        # Later ones go on from a response.
+        known = kind in self._kinds and "/responses" not in first
         with self._lock:
-            if kind in self._kinds or len(body) > BODY_BYTES_MAX or len(self._kinds) >= _TOO_MANY:
-                return
+            if known or len(body) > BODY_BYTES_MAX or len(self.recorded) >= _TOO_MANY:
+                return None
             self._kinds.add(kind)
             kept = [
                 [name, HOST if name.lower() == "host" else value]
                 for name, value in headers.items()
                 if name.lower() not in _PASSING
             ]
-            self.recorded.append({"first": first, "headers": kept, "body": body.decode()})
+            row: dict[str, Any] = {"first": first, "headers": kept, "body": body.decode()}
+            self.recorded.append(row)
+            return row
 
 
 def _form_of(body: bytes) -> Any:

@@ -37,22 +37,30 @@ class Conversation:
     first: str
     headers: list[list[str]]
     body: str
-    answer: dict[str, Any] | None
+    # The id of the response that this made, where it was recorded: later requests name it.
+    made: str = ""
+    answer: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
         return f"{self.client}-{self.number}"
 
-    def data(self, host: str) -> bytes:
-        """The bytes that the client sent, to a gateway at another address."""
+    def data(self, host: str, ids: dict[str, str]) -> bytes:
+        """The bytes that the client sent, to a gateway at another address.
+
+        `ids` are those that responses have now, by those that they had.
+        """
         lines = [f"{name}: {value.replace(HOST, host)}" for name, value in self.headers]
-        return "\r\n".join([self.first, *lines, "", ""]).encode("latin-1") + self.body.encode()
+        text = "\r\n".join([self.first, *lines, "", ""]) + self.body
+        for old, new in ids.items():
+            text = text.replace(old, new)
+        return text.encode()
 
 
 def conversations() -> list[Conversation]:
     """All that are written down."""
     return [
-        Conversation(path.stem, number, **{"answer": None, **json.loads(line)})
+        Conversation(path.stem, number, **json.loads(line))
         for path in sorted(FOLDER.glob("*.jsonl"))
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines())
     ]
@@ -66,6 +74,7 @@ class Connection:
         name, port = self.host.split(":")
         self._socket = socket.create_connection((name, int(port)), READ_S)
         self._file = self._socket.makefile("rb")
+        self._ids: dict[str, str] = {}
 
     def close(self) -> None:
         self._file.close()
@@ -73,13 +82,15 @@ class Connection:
 
     def ask(self, conversation: Conversation) -> dict[str, Any]:
         """The answer, without what changes from time to time."""
-        self._socket.sendall(conversation.data(self.host))
+        self._socket.sendall(conversation.data(self.host, self._ids))
         status = int(self._file.readline().split()[1])
         headers = {}
         while (line := self._file.readline().strip()) != b"":
             name, _, value = line.decode("latin-1").partition(":")
             headers[name.lower()] = value.strip()
         body = self._body(headers).decode()
+        if conversation.made and (made := re.search(r'"id": ?"(resp_[a-z2-7]+)"', body)):
+            self._ids[conversation.made] = made[1]
         told: dict[str, Any] = {"status": status, "type": headers.get("content-type", "")}
         return told | {"body": steady(body)}
 
@@ -165,7 +176,9 @@ def write_answers() -> None:
         lines: dict[str, list[str]] = {}
         for one in conversations():
             answer = connection.ask(one)
-            told = {"first": one.first, "headers": one.headers, "body": one.body, "answer": answer}
+            told = {"first": one.first, "headers": one.headers, "body": one.body}
+            told |= {"made": one.made} if one.made else {}
+            told |= {"answer": answer}
             lines.setdefault(one.client, []).append(json.dumps(told, ensure_ascii=False))
         connection.close()
     for client, found in lines.items():

@@ -381,6 +381,8 @@ def test_ollama_lists_shows_and_embeds(http: httpx.Client) -> None:
     assert "hash" in [it["name"] for it in http.get("/api/tags").json()["models"]]
     shown = http.post("/api/show", json={"model": "hash"}).json()
     assert "completion" in shown["capabilities"]
+    assert http.post("/api/show", json={"name": "hash"}).json() == shown
+    assert http.post("/api/show", json={}).status_code == 400
     told = http.post("/api/embed", json={"model": "hash", "input": ["one two", "three"]}).json()
     assert len(told["embeddings"]) == 2
     assert told["prompt_eval_count"] == 3
