@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from node.gateway.asgi import run_asgi
 from node.gateway.browser_policy import ALWAYS, page_access
 from node.gateway.errors import ErrorDetail, body_of, fault_of
+from node.gateway.front import LENIENT
 from node.gateway.http_exchange import Exchange, RequestRefused
 from node.gateway.json_body import is_too_deep
 from node.gateway.keys import Keyring
@@ -171,7 +172,8 @@ class _Reading:
     async def body(self) -> bytes:
         head = self.exchange.request.head
         sent = self.headers.get("content-type", "").partition(";")[0].strip().lower()
-        is_json, is_tensors = _JSON_TYPE.fullmatch(sent), sent in (NPY_TYPE, SAFETENSORS_TYPE)
+        is_json = _JSON_TYPE.fullmatch(sent) is not None or self._is_lenient()
+        is_tensors = sent in (NPY_TYPE, SAFETENSORS_TYPE)
         most = TENSOR_BYTES_MAX if is_tensors else JSON_BYTES_MAX
         if head.length_bytes is not None and head.length_bytes > most:
             raise _too_large(most)
@@ -213,6 +215,15 @@ class _Reading:
         if is_json and is_too_deep(body):
             raise _turned(400, "the JSON is nested too deeply", "invalid_json")
         return body
+
+    def _is_lenient(self) -> bool:
+        """Whether a body is JSON without a word: never where a page of a browser may have sent it.
+
+        Each browser says where a POST comes from, by one of these headers.
+        """
+        path = self.exchange.request.head.target.decode("latin-1")
+        told = {"origin", "sec-fetch-site", "sec-fetch-mode", "referer"} & self.headers.keys()
+        return path.startswith(LENIENT) and not told
 
     async def _read(self, most: int) -> None:
         while part := await self.exchange.body_part():

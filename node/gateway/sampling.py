@@ -126,6 +126,8 @@ def _biases(asked: Mapping[str, float]) -> tuple[TokenBias, ...]:
 
 def chat_input(asked: ChatRequest) -> bytes:
     """The conversation as the model's own template will read it."""
+    if asked.top_logprobs and not asked.logprobs:
+        raise bad("top_logprobs are told where logprobs is true", param="top_logprobs")
     schema = _schema_of(asked)
     tools = offered_tools(asked)
     if must_call(asked):
@@ -172,7 +174,9 @@ def _schema_of(asked: ChatRequest) -> str:
     chosen = asked.response_format
     match chosen.type if chosen is not None else "text":
         case "json_object":
-            return "{}"
+            assert chosen is not None
+            assert chosen.type == "json_object"
+            return json_of(chosen.schema_ or chosen.value or {}, "response_format")
         case "json_schema":
             assert chosen is not None
             assert chosen.type == "json_schema"

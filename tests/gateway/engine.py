@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trio
@@ -28,6 +29,35 @@ CRASHED = "CRASHED:"
 UNFIT = "UNFIT:"
 
 
+def instance_of(schema: Any, whole: Any = None) -> Any:
+    """The plainest value that a schema allows, as far as clients' schemas go."""
+    whole = whole or schema
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return instance_of(whole["$defs"][name], whole)
+    if "const" in schema:
+        return schema["const"]
+    if schema.get("enum"):
+        return schema["enum"][0]
+    for name in ("anyOf", "oneOf"):
+        if schema.get(name):
+            return instance_of(schema[name][0], whole)
+    match schema.get("type"):
+        case "object":
+            properties = schema.get("properties", {})
+            return {name: instance_of(it, whole) for name, it in properties.items()}
+        case "array":
+            return [instance_of(schema["items"], whole)] if "items" in schema else []
+        case "integer" | "number":
+            return 36
+        case "boolean":
+            return True
+        case "null":
+            return None
+        case _:
+            return "Ada"
+
+
 def calling_manifest() -> Manifest:
     return replace(hash_manifest("doubling"), operations=("call",))
 
@@ -40,6 +70,8 @@ class SpeakingEngine:
     begun: int = 0
     under_way: int = 0
     cancelled: int = 0
+    # Whether a schema is answered with an instance of it, unless the prompt says what to say.
+    follows_schemas: bool = False
     # The last generation that was asked for.
     asked: Job | None = None
 
@@ -105,6 +137,8 @@ class SpeakingEngine:
                 if emit is not None:
                     token = Token(id=1, text=b"zzz ", logprob_millionths=None, top=())
                     await emit(Part(position, 1, to_frame(token)))
+        if self.follows_schemas and asked.schema and not prompt.startswith(SAID):
+            prompt = SAID + json.dumps(instance_of(json.loads(asked.schema)))
         if not prompt.startswith(SAID) or job.parameters["tokens"] == 0:
             return await self.inner.infer(job, emit)
         frames = spoken(prompt.removeprefix(SAID).encode(), len(prompt.split()), job)
