@@ -129,14 +129,18 @@ class Record:
 _ITEMS_TOO_MANY = 32
 
 
-@functools.cache
 def items_max(cls: type[Record]) -> int:
     """How many encoded values a record of this kind has at most, itself and its names included.
 
     A sender pays a byte for each and its reader a microsecond, so bytes with more are not read on.
     """
+    return min(limits.ITEMS_MAX, _ITEMS_TOO_MANY + _items(cls))
+
+
+@functools.cache
+def _items(cls: type[Record]) -> int:
     forms = _forms(cls).values()  # type: ignore[arg-type]
-    return min(limits.ITEMS_MAX, _ITEMS_TOO_MANY + sum(1 + form.items for form in forms))
+    return 1 + sum(1 + form.items for form in forms)
 
 
 @functools.cache
@@ -171,7 +175,7 @@ def _form(hint: Any, bound: Between) -> _Form:
         return _identifier(hint)
     assert issubclass(hint, Record), f"{hint} has no wire form"
     # The bounds of a record within a record were checked when it was made.
-    items = items_max(hint)
+    items = _items(hint)
     return _Form(lambda raw, _: hint.from_fields(raw), _instance(hint), hint.to_fields, items=items)
 
 
