@@ -158,7 +158,7 @@ def _assembled(
     config: NodeConfig, dependencies: Dependencies, peers: Peers, nursery: trio.Nursery
 ) -> Node:
     blobs = Blobs(dependencies.store, peers)
-    dispatcher = Dispatcher(PeerDirectory(peers, orders=Orders(peers, nursery)))
+    dispatcher = Dispatcher(PeerDirectory(peers, nursery, orders=Orders(peers, nursery)))
     infer = InferRole(dependencies.engine, blobs, IndexCache(blobs))
     roles: dict[Role, LegRole] = {}
     if Role.DATA in config.roles:

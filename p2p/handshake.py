@@ -109,7 +109,7 @@ class Handshake:
             self.view.origins.called.add(peer)
             welcome, other = await self._greeted(peer, deadline_s)
         except TROUBLES as error:
-            self.dialing.failed(dial, trio.current_time())
+            self.dialing.failed(dial, trio.current_time(), error)
             self.rpc.note_problem(dial.addresses[0], str(error))
             raise
         self.anti_entropy.told_peers = self.anti_entropy.told_peers or welcome.peers

@@ -126,7 +126,7 @@ class Record:
     def from_bytes(cls, data: bytes) -> Self:
         """The record these bytes encode; WireError for any other bytes, nothing else."""
         return cls.from_fields(
-            unpack(data, size_bytes_max=cls.SIZE_BYTES_MAX, items_max=items_max(cls))  # type: ignore[arg-type]
+            unpack(data, size_bytes_max=cls.SIZE_BYTES_MAX, items_max=items_max(cls))
         )
 
 
@@ -139,7 +139,7 @@ def items_max(cls: type[Record]) -> int:
 
     A sender pays a byte for each and its reader a microsecond, so bytes with more are not read on.
     """
-    return min(limits.ITEMS_MAX, _ITEMS_TOO_MANY + _items(cls))
+    return min(limits.ITEMS_MAX, _ITEMS_TOO_MANY + _items(cls))  # type: ignore[arg-type]
 
 
 @functools.cache

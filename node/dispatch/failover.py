@@ -19,8 +19,9 @@ from node.dispatch.offer import offer_leg
 from node.dispatch.progress import StreamProgress
 from node.dispatch.quotes import quotes
 from node.dispatch.route import EAGERNESS, Candidate, drawn
-from node.dispatch.sitting import sits
-from node.dispatch.trials import best
+from node.dispatch.sitting import sits, sits_after_s
+from node.dispatch.trials import best, is_busy
+from node.dispatch.try_out import try_out
 from node.engines.interface import Part
 from node.task.events import EventSink, Failed, Streamed
 from node.task.refusals import ask_again_s
@@ -102,6 +103,7 @@ class Failover:
             random = self.directory.peers.environment.random
             chosen = await self._better(self.directory.trials.to_ask(choices, random))
             if chosen is not None:
+                chosen = self._known_instead(chosen, choices)
                 delivered = await self._have_done(chosen, len(able) > 1)
                 if delivered is not None:
                     return delivered
@@ -168,6 +170,25 @@ class Failover:
         # A peer that did not answer may only be busy: one of these is tried.
         rated = rated or [it for it in two if it.peer not in heard]
         return best(rated)
+
+    def _known_instead(self, chosen: Candidate, choices: Sequence[Candidate]) -> Candidate:
+        """`chosen`; but for a stranger an idle peer that delivered, with the stranger beside it.
+
+        The leg is done twice then, and the task does not wait for a stranger that may sit on it.
+        """
+        directory, stage = self.directory, self.handoff.leg
+        known = [it for it in choices if it.delivered and not it.unwelcome and not is_busy(it)]
+        alone = chosen.delivered or not known or directory.background is None
+        if alone or self.shown.units or not (self.handoff.is_last or stage.role is Role.DATA):
+            return chosen
+        if not directory.trials.spend():
+            return chosen
+        last = self.handoff.is_last
+        patience_s = sits_after_s(chosen.expected_s) if last else self._overdue_s(chosen)
+        until_at_s = min(self.deadline_at_s, trio.current_time() + stretched(patience_s))
+        try_out(directory, self.handoff, chosen.peer, until_at_s, self.deadline_at_s)
+        (instead,) = drawn(known, directory.peers.environment.random, 1)
+        return instead
 
     def _units(self) -> int:
         """All of the work, including what was shown: nobody has checked that yet."""

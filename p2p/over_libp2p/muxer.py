@@ -30,11 +30,17 @@ from libp2p.stream_muxer.yamux.yamux import (
 from p2p import timeouts
 from p2p.over_libp2p.errors import contained
 from p2p.over_libp2p.noise_messages import NoiseMessages
+from p2p.token_bucket import TokenBucket
 from wire import limits
 
 # How many streams a peer may have open at once: Baton's own, gossip, identify, pings, and some
 # room for streams that are ending.
 STREAMS_IN_MAX = limits.STREAMS_IN_PER_PEER_MAX + 32
+# How many it may open at once, and then each second. Every stream costs us most of a millisecond,
+# also one that is reset at once; Baton uses its own again and again. Who does not stop is cut off.
+STREAMS_AT_ONCE = 512.0
+STREAMS_PER_S = 64.0
+STREAMS_REFUSED_MAX = 4096
 # Unread bytes of one connection. Baton reads its streams at once, whatever the application does,
 # so connections of honest peers stay far below.
 UNREAD_BYTES_MAX = 64 << 20
@@ -169,6 +175,7 @@ class SoundYamux(Yamux):  # type: ignore[misc]
         self._unread_bytes = 0
         self._heard_at = 0.0
         self.streams_refused = 0
+        self._openings = TokenBucket(STREAMS_AT_ONCE, STREAMS_PER_S)
 
     async def start(self) -> None:
         # An exception that left this task would end the service behind every connection.
@@ -192,10 +199,16 @@ class SoundYamux(Yamux):  # type: ignore[misc]
     async def accept_stream(self) -> SoundStream:
         while True:
             stream = self._adopt(await super().accept_stream())
+            in_time = self._openings.take(trio.current_time())
+            if in_time and stream.reset_received:
+                # It was given up before anything had to be done for it.
+                continue
             inbound = sum(not one.is_initiator for one in self.streams.values())
-            if inbound <= STREAMS_IN_MAX:
+            if in_time and inbound <= STREAMS_IN_MAX:
                 return stream
             self.streams_refused += 1
+            if self.streams_refused > STREAMS_REFUSED_MAX:
+                await self._drop()
             with contained("refusing a stream"):
                 await stream.reset()
 

@@ -5,7 +5,9 @@ a third and honest peer.
 """
 
 import contextlib
+import functools
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -28,6 +30,7 @@ from multiaddr import Multiaddr
 from p2p.connection_limiter import ConnectionLimiter, ConnectionLimits
 from p2p.over_libp2p import host as hosts
 from p2p.over_libp2p import muxer
+from p2p.token_bucket import TokenBucket
 from p2p.transport import Endpoint
 from tests.p2p.transports import Kind, answers, connect, echo, ignore, kind_of, until
 from wire.errors import Disconnected
@@ -202,6 +205,43 @@ async def test_a_peer_that_opens_streams_without_end_gets_so_many(
         await attacker.get_network().new_stream(peer)
     await until(lambda: victim.statistics().streams_refused > 0)
     assert await still_answers(kind, victim)
+
+
+async def test_streams_that_are_reset_without_end_cost_their_peer_its_connection(
+    kind: Kind, victim: Endpoint, attacker: BasicHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(muxer, "STREAMS_REFUSED_MAX", 200)
+    bucket = functools.partial(TokenBucket, 100.0, 1.0)
+    monkeypatch.setattr(muxer, "TokenBucket", lambda *_: bucket())
+    await attack(attacker, victim)
+    (connection,) = attacker.get_network().get_connections()
+    words = b"\x13/multistream/1.0.0\n\x09/baton/1\n"
+    async with kind.open("honest") as honest:
+        peer = await connect(honest, victim)
+        with contextlib.suppress(BaseLibp2pError):
+            for number in range(600):
+                # Of yamux: a stream is opened, something is said on it, and then it is reset.
+                opened = struct.pack(">BBHII", 0, 1, 1, 1001 + 2 * number, 0)
+                said = struct.pack(">BBHII", 0, 0, 0, 1001 + 2 * number, len(words)) + words
+                given_up = struct.pack(">BBHII", 0, 1, 8, 1001 + 2 * number, 0)
+                await connection.muxed_conn._write_frame(opened + said + given_up)
+                if number % 20 == 0:
+                    await trio.sleep(0.01)
+        await until(lambda: len(victim.connected()) == 1)
+        assert victim.connected() == frozenset({honest.me})
+        assert await answers(honest, peer)
+
+
+async def test_an_honest_peer_may_open_many_streams_again_and_again(
+    kind: Kind, victim: Endpoint
+) -> None:
+    async with kind.open("honest") as honest:
+        peer = await connect(honest, victim)
+        for _ in range(150):
+            stream = await honest.open_stream(peer, deadline_s=10)
+            await stream.reset()
+        assert victim.statistics().streams_refused == 0
+        assert await answers(honest, peer)
 
 
 async def test_a_plaintext_peer_is_not_let_in(kind: Kind, victim: Endpoint) -> None:
