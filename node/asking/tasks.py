@@ -365,8 +365,10 @@ class TaskRunner:
             self.key,
         )
         await run.journaled.wait()
-        output_id = await self.answers.keep(
-            task, answer, output, _journal_pins(task), owner=run.owner
+        # The receipt was read and checked when it came.
+        output_id = delivered.receipts[-1].record.output
+        await self.answers.keep(
+            task, answer, output, output_id, _journal_pins(task), owner=run.owner
         )
         run.on_event(Kept(answer.id, output_id))
         return Answered(answer=answer, output=output, kept_before=False)
