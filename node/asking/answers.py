@@ -148,11 +148,12 @@ class Answers:
         task: Signed[Task],
         answer: Signed[Answer],
         output: bytes,
+        output_id: ContentId,
         unpins: Sequence[Pin],
         *,
         owner: bytes = b"",
-    ) -> ContentId:
-        """Keep an answer and its output, delete its journal row, in one step; the output's id."""
+    ) -> None:
+        """Keep an answer and its output, and delete its journal row, in one step."""
         at = answer.record.answered_at_ms.to_bytes(8, "big")
         rows = [
             Row(Table.JOURNAL, task.id, None),
@@ -162,7 +163,6 @@ class Answers:
         first = task.record.stages[0]
         if len(task.record.stages) == 1 and task.record.input is not None:
             rows.append(Row(Table.ANSWERS, BY_JOB + first.job_key(task.record.input), answer.id))
-        output_id = output_of(answer.record)
         blobs = [answer.raw]
         if len(output) <= OUTPUT_IN_COMMIT_BYTES_MAX:
             blobs.append(output)
@@ -176,7 +176,6 @@ class Answers:
                 unpins=tuple(unpins),
             )
         )
-        return output_id
 
 
 def agreeing(answer: Answer) -> int:

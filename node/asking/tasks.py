@@ -109,17 +109,16 @@ class TaskRunner:
         return task.id
 
     async def _somebody_can(self, request: TaskRequest) -> None:
+        directory = self.dispatcher.directory
+        if all(map(directory.anybody, request.stages)):
+            return
         grace_s = stretched(GRACE_S)
         with trio.move_on_after(grace_s):
-            while lacking := [
-                it for it in request.stages if not self.dispatcher.directory.anybody(it)
-            ]:
-                await self.dispatcher.directory.peers.seek(
-                    lacking[0].role, lacking[0].model, deadline_s=grace_s
-                )
+            while lacking := [it for it in request.stages if not directory.anybody(it)]:
+                await directory.peers.seek(lacking[0].role, lacking[0].model, deadline_s=grace_s)
                 await trio.sleep(0.1)
         for stage in request.stages:
-            if not self.dispatcher.directory.anybody(stage):
+            if not directory.anybody(stage):
                 raise nobody_can(stage)
 
     def under_way(self, task_id: ContentId) -> bool:
@@ -365,8 +364,10 @@ class TaskRunner:
             self.key,
         )
         await run.journaled.wait()
-        output_id = await self.answers.keep(
-            task, answer, output, _journal_pins(task), owner=run.owner
+        # The receipt was read and checked when it came.
+        output_id = delivered.receipts[-1].record.output
+        await self.answers.keep(
+            task, answer, output, output_id, _journal_pins(task), owner=run.owner
         )
         run.on_event(Kept(answer.id, output_id))
         return Answered(answer=answer, output=output, kept_before=False)
