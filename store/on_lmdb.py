@@ -58,6 +58,10 @@ class LmdbRows:
         """Write a value under a key of a table, replacing an earlier one; lmdb.Error."""
         self._transaction.put(key, value, db=self._tables[table])
 
+    def put_many(self, table: str, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        with self._transaction.cursor(db=self._tables[table]) as cursor:
+            cursor.putmulti(rows)
+
     def insert(self, table: str, key: bytes, value: bytes) -> bool:
         return bool(self._transaction.put(key, value, overwrite=False, db=self._tables[table]))
 
