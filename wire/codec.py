@@ -90,17 +90,18 @@ def pack_plain(value: Any) -> bytes:
     return packed
 
 
-def unpack_plain(data: bytes, items_max: int) -> Any:
+def unpack_plain(data: bytes, list_items_max: int, items_max: int) -> Any:
     """What msgpack makes of `data`, from which `pack_plain` has to give `data` again.
 
-    NotPlain for what is no msgpack, or has a list of more than `items_max` items.
+    NotPlain for what is no msgpack, or has a list of more than `list_items_max` items. Where many
+    bytes could be many values, Oversize if they are more than `items_max` in all.
     """
-    if len(data) > limits.ITEMS_MAX or items_max > _UNSEEN_ITEMS_MAX:
+    if len(data) > limits.ITEMS_MAX or list_items_max > _UNSEEN_ITEMS_MAX:
         # Each item is larger in memory than it is here, and msgpack makes room for a list as long
         # as its head says, at every level.
-        _survey(data)
+        _survey(data, items_max)
     try:
-        return msgpack.unpackb(data, max_array_len=min(items_max, len(data)))
+        return msgpack.unpackb(data, max_array_len=min(list_items_max, len(data)))
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise NotPlain from error
 

@@ -68,10 +68,6 @@ BUNDLE_ITEMS_MAX = 256
 BUNDLE_BYTES_MAX = 160 << 10
 ORDER_PLACES_MAX = 1024
 
-# Records that one signature may cover, and what an envelope adds to a record at most: the kind, the
-# key, and a signature with the longest path to the root of that many records.
-BATCH_RECORDS_MAX = 4096
-ENVELOPE_BYTES_MAX = 512
 
 # Clocks may differ by this much before a peer's times are refused.
 CLOCK_SKEW_S_MAX = 300
@@ -107,10 +103,6 @@ assert UNREAD_FREE_BYTES < FRAME_BYTES_MAX
 assert 10 + 32 + 64 + 8 + 32 * (BATCH_RECORDS_MAX - 1).bit_length() <= ENVELOPE_BYTES_MAX
 # So does one item of a bundle, and a bundle that is cut.
 assert TASK_BYTES_MAX + INLINE_BYTES_MAX + 1024 < BUNDLE_BYTES_MAX < UNREAD_FREE_BYTES
-# So does one item of a bundle, and a bundle that is cut.
-assert TASK_BYTES_MAX + INLINE_BYTES_MAX + 1024 < BUNDLE_BYTES_MAX < UNREAD_FREE_BYTES
-# Heads of at most 10 bytes, the key, and the signature, its place and its path.
-assert 10 + 32 + 64 + 8 + 32 * (BATCH_RECORDS_MAX - 1).bit_length() <= ENVELOPE_BYTES_MAX
 # A digest beside a message's adverts fits one frame.
 assert DIGEST_BYTES_MAX + ADVERT_BYTES_MAX * ADVERTS_PER_MESSAGE_MAX < FRAME_BYTES_MAX
 # A full tree node fits one block.

@@ -292,9 +292,8 @@ MESSAGES: dict[Kind, type[Message]] = {
 # Enough to say what is wrong with what is no message.
 _OF_NO_MESSAGE = 16
 
-
 # What the longest list in any message may have, or the list of a kind and its fields.
-_ITEMS_MAX = max(2, *(compiled(kind).items_max for kind in MESSAGES.values()))
+_LIST_ITEMS_MAX = max(2, *(compiled(kind).items_max for kind in MESSAGES.values()))
 
 
 def encode(message: Message) -> bytes:
@@ -313,11 +312,9 @@ def _items_max(data: bytes) -> int:
 
 def decode(data: bytes) -> Message:
     """The message these bytes encode; WireError for any other bytes."""
-    value = unpack(data, items_max=_items_max(data))
-    match value:
     if len(data) <= limits.FRAME_BYTES_MAX:
         try:
-            value = unpack_plain(data, _ITEMS_MAX)
+            value = unpack_plain(data, _LIST_ITEMS_MAX, _items_max(data))
             match value:
                 case [int() as number, fields] if type(number) is int and number in MESSAGES:
                     message: Message = compiled(MESSAGES[Kind(number)]).read(fields)
@@ -330,7 +327,7 @@ def decode(data: bytes) -> Message:
 
 def decode_slowly(data: bytes) -> Message:
     """What `decode` does with bytes that the fast way does not take."""
-    match unpack(data):
+    match unpack(data, items_max=_items_max(data)):
         case [int() as number, fields] if number in MESSAGES:
             return MESSAGES[Kind(number)].from_fields(fields)
         case _:

@@ -125,6 +125,20 @@ class Record:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The record these bytes encode; WireError for any other bytes, nothing else."""
+        if len(data) <= cls.SIZE_BYTES_MAX:
+            fast = compiled(cls)
+            try:
+                fields = unpack_plain(data, fast.items_max, items_max(cls))
+                record: Self = fast.read(fields)
+                if pack_plain(fields) == data:
+                    return record
+            except (NotPlain, WireError):
+                pass
+        return cls.read_slowly(data)
+
+    @classmethod
+    def read_slowly(cls, data: bytes) -> Self:
+        """What `from_bytes` does with bytes that the fast way does not take."""
         return cls.from_fields(
             unpack(data, size_bytes_max=cls.SIZE_BYTES_MAX, items_max=items_max(cls))
         )
@@ -146,21 +160,6 @@ def items_max(cls: type[Record]) -> int:
 def _items(cls: type[Record]) -> int:
     forms = _forms(cls).values()  # type: ignore[arg-type]
     return 1 + sum(1 + form.items for form in forms)
-        if len(data) <= cls.SIZE_BYTES_MAX:
-            fast = compiled(cls)
-            try:
-                fields = unpack_plain(data, fast.items_max)
-                record: Self = fast.read(fields)
-                if pack_plain(fields) == data:
-                    return record
-            except (NotPlain, WireError):
-                pass
-        return cls.read_slowly(data)
-
-    @classmethod
-    def read_slowly(cls, data: bytes) -> Self:
-        """What `from_bytes` does with bytes that the fast way does not take."""
-        return cls.from_fields(unpack(data, size_bytes_max=cls.SIZE_BYTES_MAX))
 
 
 @functools.cache

@@ -13,10 +13,9 @@ from wire.proof import check_proof, prove, recover
 from wire.schema import Record
 from wire.signing import SigningKey
 
-# Kind, body, key and signature, and as many again.
-_ENVELOPE_ITEMS = 16
-# The kind, the body, the key and the signature or proof.
-_ENVELOPE_ITEMS = 4
+# Kind, body, key and signature; and as many values again, so that bytes with one too many are told.
+_PARTS = 4
+_ITEMS_MAX = 16
 
 
 class SignedRecord(Record):
@@ -110,7 +109,6 @@ class Envelope(Generic[R]):
         """Read an envelope that says it holds a `kind`; WireError for any other bytes."""
         if len(raw) > kind.SIZE_BYTES_MAX + limits.ENVELOPE_BYTES_MAX:
             raise Oversize(f"a signed {kind.__name__} of {len(raw)} bytes")
-        match unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX, items_max=_ENVELOPE_ITEMS):
         match _unpacked(raw):
             case [int() as number, bytes() as body, bytes() as key, bytes() as proof]:
                 signer = PeerId(key)
@@ -134,14 +132,14 @@ class Envelope(Generic[R]):
 
 def _unpacked(raw: bytes) -> Any:
     try:
-        value = unpack_plain(raw, _ENVELOPE_ITEMS)
+        value = unpack_plain(raw, _PARTS, _ITEMS_MAX)
         # Only what has neither maps nor floats is sure to be the one encoding when it packs alike.
         plain = [type(part) for part in value] == [int, bytes, bytes, bytes]
         if plain and pack_plain(value) == raw:
             return value
     except (NotPlain, TypeError):
         pass
-    return unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX)
+    return unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX, items_max=_ITEMS_MAX)
 
 
 def open_signed(raw: bytes, kind: type[R]) -> Signed[R]:
