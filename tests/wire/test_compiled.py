@@ -115,7 +115,7 @@ def test_a_message_is_read_and_written_alike(message: Message) -> None:
     assert data == pack([int(message.KIND), message.to_fields()])
     assert shape(decode(data)) == shape(decode_slowly(data))
     assert decode(data) == message
-    with pytest.raises(WireError, match="not a message|more than 16 items"):
+    with pytest.raises(WireError, match=r"not a message|more than 16 items"):
         decode(pack([True, message.to_fields()]))
 
 
