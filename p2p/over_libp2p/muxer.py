@@ -11,6 +11,7 @@
 Nothing here can be configured: every number is here, with its reason.
 """
 
+import math
 import struct
 from collections import deque
 from typing import Any, Self, cast
@@ -46,7 +47,7 @@ STREAMS_REFUSED_MAX = 512
 # on for so long without a pause is cut off.
 FRAMES_AT_ONCE = 1024.0
 FRAMES_PER_S = 256.0
-_PACE_S, _PACED_S_MAX = 0.02, 2.0
+_PACE_S, _PACED_S_MAX = 0.02, 1.0
 # Unread bytes of one connection. Baton reads its streams at once, whatever the application does,
 # so connections of honest peers stay far below.
 UNREAD_BYTES_MAX = 64 << 20
@@ -183,7 +184,8 @@ class SoundYamux(Yamux):  # type: ignore[misc]
         self.streams_refused = 0
         self._openings = TokenBucket(STREAMS_AT_ONCE, STREAMS_PER_S)
         self._frames_read = TokenBucket(FRAMES_AT_ONCE, FRAMES_PER_S)
-        self._paced_s = 0.0
+        # Since when its frames have come too fast, without a pause.
+        self._paced_since_at_s = math.inf
 
     async def start(self) -> None:
         # An exception that left this task would end the service behind every connection.
@@ -268,14 +270,14 @@ class SoundYamux(Yamux):  # type: ignore[misc]
                 return
 
     async def _pace(self) -> None:
-        while not self._frames_read.take(trio.current_time()):
-            self._paced_s += _PACE_S
-            if self._paced_s > _PACED_S_MAX:
+        while not self._frames_read.take(now_at_s := trio.current_time()):
+            self._paced_since_at_s = min(self._paced_since_at_s, now_at_s)
+            if now_at_s - self._paced_since_at_s > _PACED_S_MAX:
                 await self._drop()
                 raise ConnectionClosedError("frames without end", transport="yamux")
             await trio.sleep(_PACE_S)
-        if self._paced_s and self._frames_read.tokens(trio.current_time()) > FRAMES_AT_ONCE / 2:
-            self._paced_s = 0.0
+        if self._frames_read.tokens(now_at_s) > FRAMES_AT_ONCE / 2:
+            self._paced_since_at_s = math.inf
 
     async def _measure_rtt_loop(self) -> None:
         # This replaces yamux's loop, which measured round trips but never dropped a connection.
