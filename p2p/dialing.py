@@ -40,6 +40,8 @@ class DialingConfig:
 
 # Calls in a row that nobody answered, before a peer is given up; the latter take two hours.
 _FAILURES_MAX, _MET_FAILURES_MAX = 8, 64
+# Of those met before a start, so many are called whoever else there is.
+ANCHORS = 8
 # Another machine may have the address by then.
 _OWNED_S = 600.0
 
@@ -97,6 +99,8 @@ class Dialing:
     _connected: set[PeerId] = field(default_factory=set)
     _roam_at_s: float = 0.0
     _failing: dict[str, _Failing] = field(default_factory=dict)
+    # Met before this start, and not called since: one after the other, whoever calls us meanwhile.
+    _anchors: list[PeerId] = field(default_factory=list)
     # Who proved to be at a place, where a call for somebody else found it.
     _owners: Latest[str, _Owner] = field(init=False)
     _tokens: TokenBucket = field(init=False)
@@ -128,6 +132,8 @@ class Dialing:
         self.learn(peer, addresses)
         if (target := self._peers.get(peer)) is not None:
             target.proven = True
+            if len(self._anchors) < ANCHORS:
+                self._anchors.append(peer)
 
     def connected(self, peer: PeerId) -> None:
         """A connection to the peer stands, whoever opened it: earlier failures no longer count."""
@@ -256,6 +262,9 @@ class Dialing:
         ]
         dials.extend(lost[: max(0, room - len(dials))])
         self._begin(dials)
+        if len(dials) < room and (anchor := self._next_anchor(now_at_s)) is not None:
+            dials.append(anchor)
+            self._begin([anchor])
         count = min(wanted - len(lost), room - len(dials))
         if count > 0:
             dials.extend(
@@ -266,6 +275,19 @@ class Dialing:
             dials.extend(self._roam(now_at_s))
         self._begin(dials)
         return dials
+
+    def _next_anchor(self, now_at_s: float) -> Dial | None:
+        """A peer that was met before this start, each called once in any case.
+
+        Else a bootstrap that lies, and keys that all call us, would have a restarted peer to
+        themselves.
+        """
+        while self._anchors:
+            peer = self._anchors.pop(0)
+            target = self._peers.get(peer)
+            if target is not None and peer not in self._connected and self._ready(target, now_at_s):
+                return Dial(peer, target.addresses)
+        return None
 
     def _begin(self, dials: list[Dial]) -> None:
         for dial in dials:

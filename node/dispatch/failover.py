@@ -198,7 +198,7 @@ class Failover:
 
     async def _have_done(self, first: Candidate, others: bool) -> LegResult | None:
         """The result of the first peer, or of one hedged with; None if all failed."""
-        if not others or not self._may_hedge():
+        if not others or not self._may_hedge(first):
             return await self._hand_to(first, others)
         trials, won = self.directory.trials, list[LegResult]()
         trials.under_way += not first.delivered
@@ -231,6 +231,8 @@ class Failover:
         # A peer that claims to need long must not delay the hedge.
         usual_s = median_high([first.expected_s, *[it.expected_s for it in self._able()]])
         expected_s, hedged = min(first.expected_s, usual_s), 0
+        if self.handoff.leg.role is Role.DATA:
+            expected_s += sum(self._usual_s(it) for it in self._later())
         while (after_s := self._hedge_after_s(first, expected_s, hedged)) is not None:
             await trio.sleep(after_s)
             # Once a part was shown, only that stream is used.
@@ -247,8 +249,12 @@ class Failover:
             directory.hedged += 1
             give(spare[0])
 
-    def _may_hedge(self) -> bool:
-        return self.handoff.is_last and self.handoff.leg.role is Role.INFER and not self.shown.units
+    def _may_hedge(self, first: Candidate) -> bool:
+        if self.handoff.leg.role is Role.DATA:
+            # Of a data leg only the time of the legs after it is known, which is enough to tell
+            # that a stranger sits on it.
+            return not first.delivered and not self.shown.units
+        return self.handoff.is_last and not self.shown.units
 
     def _hedge_after_s(self, first: Candidate, expected_s: float, hedged: int) -> float | None:
         if not first.delivered:

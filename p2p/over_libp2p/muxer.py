@@ -11,6 +11,7 @@
 Nothing here can be configured: every number is here, with its reason.
 """
 
+import math
 import struct
 from collections import deque
 from typing import Any, Self, cast
@@ -38,9 +39,15 @@ from wire import limits
 STREAMS_IN_MAX = limits.STREAMS_IN_PER_PEER_MAX + 32
 # How many it may open at once, and then each second. Every stream costs us most of a millisecond,
 # also one that is reset at once; Baton uses its own again and again. Who does not stop is cut off.
-STREAMS_AT_ONCE = 512.0
+STREAMS_AT_ONCE = 160.0
 STREAMS_PER_S = 64.0
-STREAMS_REFUSED_MAX = 4096
+STREAMS_REFUSED_MAX = 512
+# Frames that are no plain data: credit, pings, beginnings and ends of streams. Each has twelve
+# bytes and costs us a tenth of a millisecond; whose come faster is read more slowly, and who goes
+# on for so long without a pause is cut off.
+FRAMES_AT_ONCE = 1024.0
+FRAMES_PER_S = 256.0
+_PACE_S, _PACED_S_MAX = 0.02, 1.0
 # Unread bytes of one connection. Baton reads its streams at once, whatever the application does,
 # so connections of honest peers stay far below.
 UNREAD_BYTES_MAX = 64 << 20
@@ -164,7 +171,7 @@ class SoundYamux(Yamux):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._messages = NoiseMessages(self.secured_conn, self._deliver)
+        self._messages = NoiseMessages(self.secured_conn, self._deliver, self._pace)
         self.secured_conn = self._messages
         # Frames of data that did not go through libp2p's loop.
         self.delivered = 0
@@ -176,6 +183,9 @@ class SoundYamux(Yamux):  # type: ignore[misc]
         self._heard_at = 0.0
         self.streams_refused = 0
         self._openings = TokenBucket(STREAMS_AT_ONCE, STREAMS_PER_S)
+        self._frames_read = TokenBucket(FRAMES_AT_ONCE, FRAMES_PER_S)
+        # Since when its frames have come too fast, without a pause.
+        self._paced_since_at_s = math.inf
 
     async def start(self) -> None:
         # An exception that left this task would end the service behind every connection.
@@ -258,6 +268,16 @@ class SoundYamux(Yamux):  # type: ignore[misc]
             if not done:
                 await self._drop()
                 return
+
+    async def _pace(self) -> None:
+        while not self._frames_read.take(now_at_s := trio.current_time()):
+            self._paced_since_at_s = min(self._paced_since_at_s, now_at_s)
+            if now_at_s - self._paced_since_at_s > _PACED_S_MAX:
+                await self._drop()
+                raise ConnectionClosedError("frames without end", transport="yamux")
+            await trio.sleep(_PACE_S)
+        if self._frames_read.tokens(now_at_s) > FRAMES_AT_ONCE / 2:
+            self._paced_since_at_s = math.inf
 
     async def _measure_rtt_loop(self) -> None:
         # This replaces yamux's loop, which measured round trips but never dropped a connection.

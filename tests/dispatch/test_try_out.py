@@ -7,6 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.dispatch.failover import OVERDUE_S
 from node.peer import Node
 from p2p.typed_call import TypedCall
 from tests.node.asking import EMBED_PASSAGES, FETCH, asked, complete, request
@@ -89,3 +90,38 @@ async def test_a_stranger_that_does_its_leg_on_trial_is_asked_like_the_others(
             await took_s(asker, False, number)
         assert newcomer.peers.me in directory.delivered_before
         assert not directory.sitting.is_benched(newcomer.peers.me, trio.current_time())
+
+
+async def test_a_newcomer_s_first_text_is_soon_there_although_most_data_peers_sit(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network, AsyncExitStack() as stack:
+        await acquainted(network, D, I, S)
+        for _ in range(4):
+            sitter = await stack.enter_async_context(network.outsider(D))
+            sitter.answer(Offer, sit)
+        newcomer = await network.start(S)
+        await network.settled()
+        firsts = [await took_s(newcomer, data=True, number=it) for it in range(3)]
+        # It was once ten seconds for each that sits.
+        assert max(firsts) < 5.0
+
+
+async def test_a_data_peer_is_not_blamed_for_who_sits_on_the_leg_after_its_own(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network, AsyncExitStack() as stack:
+        asker = await network.start(S)
+        data = await network.start(D, S)
+        sitter = await stack.enter_async_context(network.outsider(I, units_per_s=10_000.0))
+        sitter.answer(Offer, sit)
+        await network.start(I, S, engine=Counted(unit_s=UNIT_S))
+        await network.settled()
+        # It delivered before, so the data peer prefers it, and gives it up only when it is overdue.
+        directory = data.tasks.dispatcher.directory
+        directory.measured.did(sitter.key.peer, EMBED_PASSAGES.model)
+        assert await took_s(asker, data=True, number=0) > OVERDUE_S
+        assert sitter.asked
+        peers, sitting = asker.peers, asker.tasks.dispatcher.directory.sitting
+        assert peers.scores.cost(data.peers.me, trio.current_time()) == 0.0
+        assert not sitting.is_benched(data.peers.me, trio.current_time())

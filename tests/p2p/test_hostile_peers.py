@@ -5,7 +5,6 @@ a third and honest peer.
 """
 
 import contextlib
-import functools
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -211,8 +210,8 @@ async def test_streams_that_are_reset_without_end_cost_their_peer_its_connection
     kind: Kind, victim: Endpoint, attacker: BasicHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(muxer, "STREAMS_REFUSED_MAX", 200)
-    bucket = functools.partial(TokenBucket, 100.0, 1.0)
-    monkeypatch.setattr(muxer, "TokenBucket", lambda *_: bucket())
+    monkeypatch.setattr(muxer, "STREAMS_AT_ONCE", 100.0)
+    monkeypatch.setattr(muxer, "STREAMS_PER_S", 1.0)
     await attack(attacker, victim)
     (connection,) = attacker.get_network().get_connections()
     words = b"\x13/multistream/1.0.0\n\x09/baton/1\n"
@@ -230,6 +229,39 @@ async def test_streams_that_are_reset_without_end_cost_their_peer_its_connection
         await until(lambda: len(victim.connected()) == 1)
         assert victim.connected() == frozenset({honest.me})
         assert await answers(honest, peer)
+
+
+@pytest.mark.parametrize("kind_of_frame", [0, 1, 2], ids=["data", "credit", "ping"])
+async def test_empty_frames_without_end_are_read_no_faster_than_honest_ones_come(
+    kind: Kind,
+    victim: Endpoint,
+    attacker: BasicHost,
+    monkeypatch: pytest.MonkeyPatch,
+    kind_of_frame: int,
+) -> None:
+    paced: list[None] = []
+    taken = TokenBucket.take
+
+    def counting(bucket: TokenBucket, now_at_s: float) -> bool:
+        found = taken(bucket, now_at_s)
+        if bucket.burst == 50.0 and found:
+            paced.append(None)
+        return found
+
+    monkeypatch.setattr(muxer, "FRAMES_AT_ONCE", 50.0)
+    monkeypatch.setattr(muxer, "FRAMES_PER_S", 10.0)
+    monkeypatch.setattr(TokenBucket, "take", counting)
+    await attack(attacker, victim)
+    (connection,) = attacker.get_network().get_connections()
+    # Of no stream, with a SYN where it is a ping.
+    frame = struct.pack(">BBHII", 0, kind_of_frame, int(kind_of_frame == 2), 0, 1)
+    if kind_of_frame == 0:
+        frame = struct.pack(">BBHII", 0, 0, 0, 7001, 0)
+    for _ in range(40):
+        await connection.muxed_conn._write_frame(frame * 100)
+    await trio.sleep(1)
+    assert len(paced) < 500
+    assert await still_answers(kind, victim)
 
 
 async def test_an_honest_peer_may_open_many_streams_again_and_again(
