@@ -1,4 +1,4 @@
-"""What a command says when it fails: one line for people, one JSON document for programs. Pure."""
+"""What a command says when it fails: one line for people, one JSON document for programs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -81,7 +81,8 @@ def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
 def _todo(error: click.UsageError) -> str:
     """What to type: an example where words are missing, and in any case how to get help."""
     examples = getattr(error.ctx.command, "examples", ()) if error.ctx is not None else ()
-    words, context = [], error.ctx
+    words: list[str] = []
+    context = error.ctx
     while context is not None and context.parent is not None:
         words.insert(0, context.info_name or "")
         context = context.parent

@@ -51,8 +51,8 @@ def picture_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> Group:
         f"work       {rate_of(before, now):.1f} units/s (tokens, texts or calls)",
         f"store      {size(store['used_bytes'])} of {size(store['quota_bytes'])}",
         f"models     {size(now['engine']['memory_bytes'])} of memory",
+        *(_gpu_words(*it) for it in now.get("gpus", {}).items()),
     )
-    lines += tuple(_gpu_words(*it) for it in now.get("gpus", {}).items())
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("model", "state", "measured", "memory", "runs on"):
         table.add_column(column)
