@@ -127,12 +127,13 @@ def ask_command(
     if given + bool(sources) + (messages is not None) == 0:
         raise InputError(
             "there is nothing to ask",
-            todo=f'give a text: python -m node ask {model} "…"; or --file, --source or --messages',
+            todo=f'give a text: python -m node ask {model} "…"; or one of --text, --file or --source,'
+            " or a conversation with --messages",
         )
     if given > 1 or (given and sources):
         raise InputError(
             "one thing is asked at a time",
-            todo="give one of TEXT, --file or --source, or a conversation with --messages",
+            todo="give one of --text, --file or --source, or a conversation with --messages",
         )
     needed, verifiers = verdicts_of(verdicts)
     settings = {"tokens": tokens, "temperature": temperature, "seed": seed}
