@@ -4,6 +4,7 @@ Nothing below reaches for the clock, for randomness or for the environment; they
 """
 
 import gc
+import json
 import logging
 import os
 import random as random_library
@@ -12,25 +13,20 @@ import secrets
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
 import click
 
-from node.commands.standard_streams import OutputLost, streams
+from node.commands.failure import failure_of, leaves
+from node.commands.standard_streams import streams
 from wire.errors import BatonError
-
-# A bug of ours, as opposed to an error of somebody's: sysexits' EX_SOFTWARE.
-EXIT_BUG = 70
-EXIT_INTERRUPTED = 130
-EXIT_UNREAD = 1
 
 
 def main() -> None:
     """Run one command; exits 0 only on success, and says in one line why not."""
     streams.guard(os.environ)
-    debug = "--debug" in sys.argv[1:]
+    debug, as_json = ("--" + name in sys.argv[1:] for name in ("debug", "json"))
     if not debug:
         # Libraries warn of what is about to be said in one line; some clear every other handler.
         logging.lastResort = logging.NullHandler()
@@ -41,11 +37,11 @@ def main() -> None:
     except BaseExceptionGroup as group:
         if debug:
             raise
-        code = _say([*_leaves(group)])
+        code = _say([*leaves(group)], as_json)
     except (BatonError, click.ClickException, click.Abort, KeyboardInterrupt, OSError) as error:
         if debug:
             raise
-        code = _say([error])
+        code = _say([error], as_json)
     streams.finish()
     # A network in one process leaves millions of objects: whoever ends need not look through them.
     gc.freeze()
@@ -106,37 +102,15 @@ def _free_bytes() -> int:
     return next(int(it.split()[1]) << 10 for it in lines if it.startswith("MemAvailable:"))
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
-
-
-def _say(errors: list[BaseException]) -> int:
-    """One line for the first error that says most; the exit code."""
-    if any(isinstance(error, OutputLost) and error.reader_gone for error in errors):
-        # Whoever read the output has read enough; what is still buffered goes nowhere.
-        return EXIT_UNREAD
-    if any(isinstance(error, KeyboardInterrupt | click.Abort) for error in errors):
-        return EXIT_INTERRUPTED
-    for error in errors:
-        if isinstance(error, BatonError):
-            # Words of a peer may be in it: they must not steer the terminal.
-            line = "".join(it if it.isprintable() else "?" for it in str(error))
-            sys.stderr.write(f"error: {line}\n")
-            return 1
-    error = errors[0]
-    if isinstance(error, click.UsageError):
-        sys.stderr.write(f"error: {error.format_message()} (see --help)\n")
-        return 2
-    if isinstance(error, click.ClickException):
-        sys.stderr.write(f"error: {error.format_message()}\n")
-        return 1
-    kind = type(error).__name__
-    sys.stderr.write(f"error: a bug in Baton ({kind}: {error}): --debug shows where; report it\n")
-    return EXIT_BUG
+def _say(errors: list[BaseException], as_json: bool) -> int:
+    """One line for the first error that says most, and with --json a document; the exit code."""
+    failure = failure_of(errors)
+    if failure.line:
+        sys.stderr.write(f"error: {failure.line}\n")
+    if failure.line and as_json and not failure.output_lost:
+        sys.stdout.write(json.dumps(failure.document, indent=2) + "\n")
+        sys.stdout.flush()
+    return failure.exit_code
 
 
 if __name__ == "__main__":

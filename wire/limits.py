@@ -55,8 +55,8 @@ TEXT_BYTES_MAX = 32 << 10
 # A conversation with a language model, in bytes, and how many alternatives a token has.
 PROMPT_BYTES_MAX = 256 << 10
 LOGPROBS_MAX = 20
-# What one call of a model gives or is given.
-TENSORS_BYTES_MAX = 4 << 20
+# What one call of a model gives or is given: a picture of 640 x 640 in three colours takes 5 MB.
+TENSORS_BYTES_MAX = 8 << 20
 
 # Records that one signature may cover, and what an envelope adds to a record at most: the kind, the
 # key, and a signature with the longest path to the root of that many records.

@@ -163,6 +163,10 @@ def show_event(event: Mapping[str, Any]) -> None:
                 f"  {known} known and {event['needed']} have to agree: waiting for more;"
                 " --verdicts 0/0 asks for no check"
             )
+        case "failed" if event.get("code") == "loading":
+            # It is no failure: whoever loads is asked again soon.
+            peer = f"[cyan]{short(event['peer'])}[/cyan]"
+            console.print(f"  [dim]waiting for {peer}: {safe(event['why'])}[/dim]")
         case "failed":
             peer = f"[cyan]{short(event['peer'])}[/cyan]"
             console.print(f"  [yellow]{event['what']}: {peer}: {safe(event['why'])}[/yellow]")

@@ -49,8 +49,6 @@ COMMANDS: tuple[click.Command, ...] = (
 
 @click.group(
     cls=Group,
-    # Nothing typed is an error of one line like any other, not a page on standard error.
-    no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     examples=("demo", "run smollm2", "join"),
 )

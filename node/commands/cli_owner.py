@@ -70,7 +70,7 @@ def logs_command(*, state: Path, as_json: bool) -> None:
 def top_command(*, every: float, once: bool, state: Path) -> None:
     """Watch the running peer.
 
-    Tasks, units of work a second, peers, models and memory are shown until Ctrl-C.
+    Tasks, units of work a second, peers, models, memory and GPUs are shown until Ctrl-C.
     """
     from node.commands.top import top
 

@@ -23,12 +23,13 @@ CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"
     "ask",
     cls=Command,
     examples=(
-        'ask smollm2 --text "What is a relay race?"',
+        'ask smollm2 "What is a relay race?"',
         "ask minilm --source pydoc:try",
         f'ask minilm --index {CONTENT_ID} --text "how do I open a file?"',
     ),
 )
 @click.argument("model")
+@click.argument("words", required=False, metavar="[TEXT]")
 @click.option("--text", help="The text to embed or to answer; with --index, the question.")
 @click.option("--file", "file", type=click.Path(path_type=Path), help="A UTF-8 file as the text.")
 @click.option("--index", help="The content id of an index in which the text is searched for.")
@@ -90,6 +91,7 @@ CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"
 def ask_command(
     *,
     model: str,
+    words: str | None,
     text: str | None,
     file: Path | None,
     index: str | None,
@@ -111,7 +113,8 @@ def ask_command(
 ) -> None:
     """Submit a task, show its progress, and keep its receipt.
 
-    The running peer of --state submits it. MODEL is a model's name or content id.
+    The running peer of --state submits it. MODEL is a model's name or content id. TEXT is the same
+    as --text.
     """
     from node.commands.ask import ask, json_file
 
@@ -119,8 +122,15 @@ def ask_command(
         raise InputError(
             "--image: models that look at images are not run", todo="describe it with --text"
         )
-    given = sum(it is not None for it in (text, file))
-    if given > 1 or given + bool(sources) + (messages is not None) == 0 or (given and sources):
+    given = sum(it is not None for it in (words, text, file))
+    text = words if text is None else text
+    if given + bool(sources) + (messages is not None) == 0:
+        raise InputError(
+            "there is nothing to ask",
+            todo=f'give a text: python -m node ask {model} "…"; or one of --text, --file or --source'
+            ", or a conversation with --messages",
+        )
+    if given > 1 or (given and sources):
         raise InputError(
             "one thing is asked at a time",
             todo="give one of --text, --file or --source, or a conversation with --messages",

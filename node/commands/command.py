@@ -54,7 +54,8 @@ class Group(click.Group):
     command_class = Command
 
     def __init__(self, *arguments: Any, examples: Sequence[str] = (), **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
+        # Nothing typed is an error of one line like any other, not a page on standard error.
+        super().__init__(*arguments, **{"no_args_is_help": False, **settings})
         self.examples = tuple(examples)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -125,8 +125,10 @@ async def start_peer(peer: DemoPeer, bootstrap: str | None) -> str:
     with timeouts.move_on_after(START_DEADLINE_S, starved=Processes(lambda: pids_of([peer]))):
         while part := await peer.process.stdout.receive_some(65_536):
             text += part
-            if text.rstrip().endswith(b"}"):
+            if text.rstrip().endswith(b"\n}"):
                 found = json.loads(text)
+                if "error" in found:
+                    break
                 peer.id = found["peer"]
                 return str(found["addresses"][0])
     raise BatonError(f"the {peer.name} peer did not start: {last_line(errors)}")

@@ -15,6 +15,7 @@ from node.commands.standard_streams import streams
 from node.config import NodeConfig
 from node.devnet.machine import Machine
 from node.engines.host.launch import EngineConfig
+from node.guest.machine_use import GpuUse
 from node.guest.rules import OwnerPolicy
 from node.local.commands import LocalCommands
 from node.local.control import check_socket_path, open_control
@@ -80,6 +81,8 @@ async def join(
             nursery.start_soon(_note_lost_output, node)
             if not as_json:
                 nursery.start_soon(narrate, node)
+            if config.guest.gpus:
+                node.status_sources["gpus"] = GpuUse(config.guest.gpus).rows
             if config.guest.pauses:
                 look = MachineLook(runtime.environment.wall_s, config.guest.gpus)
                 nursery.start_soon(watch_owner, node, OwnerPolicy(config.guest), look)

@@ -55,10 +55,11 @@ def _wait_until_up(process: subprocess.Popen[bytes], log: Path) -> None:
     while line := process.stdout.readline():
         text += line
         try:
-            json.loads(text)
+            document = json.loads(text)
         except ValueError:
             continue
-        return
+        if "error" not in document:
+            return
     process.wait()
     lines = log.read_text(errors="replace").strip().splitlines()
     why = (

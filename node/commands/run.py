@@ -263,5 +263,5 @@ class Chat:
 
 def _tell(event: Mapping[str, Any]) -> None:
     """Of what happens on the way only that a peer failed is worth a line in a conversation."""
-    if event["event"] == "failed":
+    if event["event"] == "failed" and event.get("code") != "loading":
         show_event(event)

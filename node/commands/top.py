@@ -51,6 +51,7 @@ def picture_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> Group:
         f"work       {rate_of(before, now):.1f} units/s (tokens, texts or calls)",
         f"store      {size(store['used_bytes'])} of {size(store['quota_bytes'])}",
         f"models     {size(now['engine']['memory_bytes'])} of memory",
+        *(_gpu_words(*it) for it in now.get("gpus", {}).items()),
     )
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("model", "state", "measured", "memory", "runs on"):
@@ -62,6 +63,16 @@ def picture_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> Group:
         cells = (row["name"], state, speed, memory, row.get("profile", ""))
         table.add_row(*(Text(plain_text(it)) for it in cells))
     return Group(*(Text(it, no_wrap=True, overflow="ellipsis") for it in lines), Text(""), table)
+
+
+def _gpu_words(number: str, row: Mapping[str, Any]) -> str:
+    """One GPU as its driver tells of it, all programs together."""
+    parts = [plain_text(row["name"])] if "name" in row else []
+    if "busy_share" in row:
+        parts.append(f"{row['busy_share'] * 100:.0f} % busy")
+    if "size_bytes" in row:
+        parts.append(f"{size(row.get('used_bytes', 0))} of {size(row['size_bytes'])}")
+    return f"GPU {number:<6} {', '.join(parts) or 'its driver does not tell'}"
 
 
 def rate_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> float:

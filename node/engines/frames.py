@@ -11,27 +11,29 @@ from wire.codec import Value, pack, unpack
 from wire.errors import Malformed, Oversize
 
 HEAD_BYTES = 4
+# A call's tensors travel in one frame.
+FRAME_BYTES_MAX = limits.TENSORS_BYTES_MAX
 
 
 def to_frame(message: dict[str, Value]) -> bytes:
-    """The bytes of one frame; Oversize beyond `limits.FRAME_BYTES_MAX`."""
+    """The bytes of one frame; Oversize beyond `FRAME_BYTES_MAX`."""
     body = pack(message)
-    if len(body) > limits.FRAME_BYTES_MAX:
-        raise Oversize(f"a frame of {len(body)} bytes, at most {limits.FRAME_BYTES_MAX}")
+    if len(body) > FRAME_BYTES_MAX:
+        raise Oversize(f"a frame of {len(body)} bytes, at most {FRAME_BYTES_MAX}")
     return len(body).to_bytes(HEAD_BYTES, "big") + body
 
 
 def body_bytes(head: bytes) -> int:
     """How many bytes follow a head; Oversize beyond the limit."""
     size = int.from_bytes(head, "big")
-    if size > limits.FRAME_BYTES_MAX:
-        raise Oversize(f"a frame of {size} bytes, at most {limits.FRAME_BYTES_MAX}")
+    if size > FRAME_BYTES_MAX:
+        raise Oversize(f"a frame of {size} bytes, at most {FRAME_BYTES_MAX}")
     return size
 
 
 def from_body(body: bytes) -> dict[str, Any]:
     """The message in a frame; WireError if it is not one."""
-    message = unpack(body)
+    message = unpack(body, size_bytes_max=FRAME_BYTES_MAX)
     if not isinstance(message, dict):
         raise Malformed(f"a frame holds a map, not {type(message).__name__}")
     return message

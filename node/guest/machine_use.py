@@ -12,6 +12,12 @@ from typing import Any
 
 PROC = Path("/proc")
 CARDS = Path("/sys/class/drm")
+# What AMD's driver tells, by the names that are used here; the first one in hundredths.
+_AMD_FILES = {
+    "busy_share": "gpu_busy_percent",
+    "used_bytes": "mem_info_vram_used",
+    "size_bytes": "mem_info_vram_total",
+}
 # utime, stime, cutime, cstime in /proc/PID/stat, after the name in brackets.
 _TIMES = slice(11, 15)
 _PARENT = 1
@@ -93,6 +99,37 @@ class GpuUse:
             return self._by_nvml(own)
         # These drivers do not tell use by process: only use while we rest is surely not ours.
         return self._by_files() if resting else None
+
+    def rows(self) -> dict[str, dict[str, int | float | str]]:
+        """By number: `name`, `busy_share`, `used_bytes` and `size_bytes`, as drivers tell them."""
+        if self._nvml is None:
+            self._nvml = _nvml()
+        row = self._row_by_files if self._nvml is False else self._row_by_nvml
+        return {str(gpu): row(gpu) for gpu in self.gpus}
+
+    def _row_by_nvml(self, gpu: int) -> dict[str, int | float | str]:
+        try:
+            handle = self._nvml.nvmlDeviceGetHandleByIndex(gpu)
+            memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
+            return {
+                "name": str(self._nvml.nvmlDeviceGetName(handle)),
+                "busy_share": self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
+                "used_bytes": int(memory.used),
+                "size_bytes": int(memory.total),
+            }
+        except self._nvml.NVMLError:
+            return {}
+
+    def _row_by_files(self, gpu: int) -> dict[str, int | float | str]:
+        device, row = self.cards / f"card{gpu}" / "device", {}
+        for name, file in _AMD_FILES.items():
+            try:
+                row[name] = int((device / file).read_text())
+            except (OSError, ValueError):
+                continue
+        if "busy_share" in row:
+            return {**row, "busy_share": row["busy_share"] / 100}
+        return dict(row)
 
     def _by_nvml(self, own: frozenset[int]) -> float | None:
         shares = []

@@ -80,7 +80,7 @@ def describe(path: Path, name: str | None = None) -> InspectedModel:
             f"{path} cannot be read: {error.strerror}", todo="check its permissions"
         ) from error
     raise ModelRefused(
-        f"{path} has the type {path.suffix or 'of no suffix'!r}, which is not supported",
+        f"{path} is no model that is known here: its name ends in {path.suffix or 'nothing'!r}",
         todo="give a .gguf, an .onnx, or a folder with model.safetensors and tokenizer.json",
     )
 

@@ -1,11 +1,15 @@
 """The models that are kept here, by content; it needs a store, but no network and no engine."""
 
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
+from node.engines.formats.gguf_split import is_part, join, read_parts, whole_name
 from node.models.inspect import InspectedModel, describe
 from node.models.pinned import PINNED
 from store import Store, Table
@@ -76,7 +80,16 @@ class ModelStore:
     async def add(
         self, path: Path, name: str | None = None, progress: Progress | None = None
     ) -> Manifest:
-        """Keep the model at `path`; the same files and name again are the same model."""
+        """Keep the model at `path`; the same files and name again are the same model.
+
+        Of a model in several GGUF files `path` is the first: all are taken, as one file.
+        """
+        if path.is_file() and is_part(path):
+            async with _joined(path, progress) as whole:
+                return await self._add(whole, name or whole_name(path), progress)
+        return await self._add(path, name, progress)
+
+    async def _add(self, path: Path, name: str | None, progress: Progress | None) -> Manifest:
         found = await self.look(path, name)
         sizes = {key: (await trio.Path(it).stat()).st_size for key, it in found.files.items()}
         size_bytes, before_bytes = sum(sizes.values()), 0
@@ -142,3 +155,28 @@ def told(manifest: Manifest) -> dict[str, str | int | bool]:
         "format": manifest.format,
         "size_bytes": sum(it.size_bytes for it in manifest.files),
     }
+
+
+@asynccontextmanager
+async def _joined(first: Path, progress: Progress | None) -> AsyncIterator[Path]:
+    """One file of all parts of a model, for as long as it is being kept; ModelRefused, InputError.
+
+    It lies beside the parts where that is allowed: there is room for what is as large.
+    """
+    beside = first.parent if os.access(first.parent, os.W_OK) else None
+
+    def show(done_bytes: int, size_bytes: int) -> None:
+        if progress is not None:
+            trio.from_thread.run_sync(progress, done_bytes, size_bytes)
+
+    with tempfile.TemporaryDirectory(prefix=".baton-", dir=beside) as folder:
+        whole = Path(folder) / f"{whole_name(first)}.gguf"
+        try:
+            parts = await trio.to_thread.run_sync(read_parts, first)
+            await trio.to_thread.run_sync(join, parts, whole, show)
+        except OSError as error:
+            raise InputError(
+                f"the parts of {first.name} cannot be joined: {error.strerror or error}",
+                todo="check that there is room for the whole model once more",
+            ) from error
+        yield whole

@@ -71,7 +71,9 @@ def _outcome(case: Any, proto: Any, folder: Path) -> str:
         arrays = [np.asarray(by_name[it.name], it.kind) for it in model.inputs]
         graph = CompiledGraph(model)
         shapes = tuple(it.shape for it in arrays)
-        found = graph.run(graph.capture(shapes, arrays), graph.sources(shapes), arrays)
+        found = graph.run(
+            graph.capture(shapes, arrays, by_value=True), graph.sources(shapes), arrays
+        )
     except ModelRefused as error:
         return f"refused: {error.message}"
     from onnx import TensorProto, numpy_helper

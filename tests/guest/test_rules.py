@@ -223,6 +223,24 @@ def test_a_gpu_that_tells_processes_tells_others_from_us() -> None:
     assert use.others(frozenset({100}), resting=False) == 0.0
 
 
+def test_a_gpu_is_told_of_by_its_driver(tmp_path: Path) -> None:
+    nvml = SimpleNamespace(
+        NVMLError=OSError,
+        nvmlDeviceGetHandleByIndex=lambda gpu: gpu,
+        nvmlDeviceGetName=lambda _handle: "H200",
+        nvmlDeviceGetUtilizationRates=lambda _handle: SimpleNamespace(gpu=35),
+        nvmlDeviceGetMemoryInfo=lambda _handle: SimpleNamespace(used=3, total=8),
+    )
+    told = {"name": "H200", "busy_share": 0.35, "used_bytes": 3, "size_bytes": 8}
+    assert GpuUse((2,), _nvml=nvml).rows() == {"2": told}
+    card = tmp_path / "card1" / "device"
+    card.mkdir(parents=True)
+    (card / "gpu_busy_percent").write_text("40\n")
+    (card / "mem_info_vram_total").write_text("8000\n")
+    use = GpuUse((1, 7), tmp_path, _nvml=False)
+    assert use.rows() == {"1": {"busy_share": 0.4, "size_bytes": 8000}, "7": {}}
+
+
 async def test_this_machine_can_be_looked_at() -> None:
     look = MachineLook(lambda: 1_800_000_000.0)
     assert 0 <= (await look(resting=True)).minute < 24 * 60

@@ -40,6 +40,14 @@ class Done:
         return lines[0].removeprefix("error: ")
 
     @property
+    def error_document(self) -> dict[str, str]:
+        """The error as --json prints it, and nothing beside it."""
+        found: dict[str, dict[str, str]] = json.loads(self.out)
+        assert list(found) == ["error"], self
+        assert found["error"]["message"] in self.error
+        return found["error"]
+
+    @property
     def document(self) -> dict[str, Any]:
         assert self.code == 0, self
         found: dict[str, Any] = json.loads(self.out)
@@ -184,13 +192,16 @@ def _announced(process: subprocess.Popen[bytes]) -> dict[str, Any]:
     assert process.stdout is not None
     text = b""
     # Its own end, or the test's timeout, ends this.
-    while not text.endswith(b"}\n"):
+    while not text.endswith(b"\n}\n"):
         line = process.stdout.readline()
         if not line:
             _, err = process.communicate()
             raise AssertionError(f"the peer did not start: {err.decode()}")
         text += line
     found: dict[str, Any] = json.loads(text)
+    if "error" in found:
+        _, err = process.communicate()
+        raise AssertionError(f"the peer did not start: {err.decode()}")
     return found
 
 

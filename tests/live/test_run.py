@@ -80,11 +80,20 @@ class Terminal:
         os.write(self.descriptor, text.encode())
 
 
+# Ctrl-C is for who has the terminal, as a command that a shell started does.
+AS_A_SHELL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 @contextmanager
 def terminal(*arguments: object) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
     own, theirs = pty.openpty()
+    command = [sys.executable, "-m", "node", "run", *map(str, arguments)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "node", "run", *map(str, arguments)],
+        [sys.executable, "-c", AS_A_SHELL, *command],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -98,6 +107,25 @@ def terminal(*arguments: object) -> Iterator[tuple[Terminal, subprocess.Popen[by
         process.kill()
         process.wait()
         os.close(own)
+
+
+def test_ctrl_c_stops_an_answer_and_not_the_conversation(asker: Peer) -> None:
+    with terminal("hash", "--state", asker.state, "--max-tokens", "4096") as (screen, process):
+        screen.until_prompt()
+        screen.type("hello\r")
+        screen.until("\x1b[?2004l")
+        # Words come in. A terminal holds a few kilobytes, so the rest waits until we read on.
+        screen.until(" ")
+        screen.type("\x03")
+        screen.until_prompt()
+        screen.type("/receipt\r")
+        screen.until("there is no answer yet")
+        screen.until_prompt()
+        screen.type("/quit\r")
+        assert process.wait(DEADLINE_S) == 0
+    # The task ended with it: nobody goes on for nothing.
+    tasks = asker.ask("status", "--json").document["tasks"]
+    assert tasks["under_way"] == 0
 
 
 def test_in_a_terminal_errors_and_ctrl_c_do_not_end_the_conversation(asker: Peer) -> None:

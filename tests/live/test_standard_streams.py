@@ -202,3 +202,12 @@ def test_a_command_that_only_shows_something_ends_quietly_without_a_reader(state
                 " send it where there is room"
             ]
         does_a_task(state, process)
+
+
+@pytest.mark.parametrize("words", [("status",), ("frobnicate",), ("verify", "/nope")])
+def test_with_json_an_error_is_one_document_and_still_a_line(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    state = () if words[0] == "frobnicate" else ("--state", tmp_path)
+    done = baton(*words, "--json", *state)
+    assert done.error_document["kind"] == ("usage" if words[0] == "frobnicate" else "input_error")

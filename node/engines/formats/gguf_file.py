@@ -81,6 +81,14 @@ class GgufFile:
     tensors: Mapping[str, GgufTensor]
 
 
+@dataclass(frozen=True, slots=True)
+class GgufPart:
+    """A file that may be one of several, and where each key with its value lies in it."""
+
+    file: GgufFile
+    keys: Mapping[str, tuple[int, int]]
+
+
 class _Cursor:
     """Reads one thing after the other, never beyond the end."""
 
@@ -135,6 +143,15 @@ class _Cursor:
 
 def read_gguf(path: Path) -> GgufFile:
     """Read and check the head of a file; ModelRefused says what is wrong with it."""
+    return _open(path, part=False).file
+
+
+def read_part(path: Path) -> GgufPart:
+    """Read and check the head of a file that may be a part of a model; ModelRefused."""
+    return _open(path, part=True)
+
+
+def _open(path: Path, *, part: bool) -> GgufPart:
     with path.open("rb") as file:
         magic = file.read(4)
         if magic != MAGIC:
@@ -143,10 +160,10 @@ def read_gguf(path: Path) -> GgufFile:
                 todo="is this the right file?",
             )
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _read(path, _Cursor(path.name, data))
+            return _read(path, _Cursor(path.name, data), part)
 
 
-def _read(path: Path, cursor: _Cursor) -> GgufFile:
+def _read(path: Path, cursor: _Cursor, part: bool) -> GgufPart:
     cursor.take(len(MAGIC))
     version = cursor.number("I")
     if version in (2 << 24, 3 << 24):
@@ -157,21 +174,28 @@ def _read(path: Path, cursor: _Cursor) -> GgufFile:
     if version not in (2, 3):
         raise ModelRefused(f"{path.name} is GGUF of version {version}; 2 and 3 are read")
     tensors = cursor.count("tensors", TENSORS_MAX)
-    keys = cursor.count("keys of metadata", KEYS_MAX)
-    metadata = dict(_metadata(cursor, keys))
-    if len(metadata) != keys:
+    count = cursor.count("keys of metadata", KEYS_MAX)
+    metadata, keys = _metadata(cursor, count)
+    if len(metadata) != count:
         raise ModelRefused(f"{path.name}: a key of its metadata occurs twice")
-    _check_whole(path, metadata)
+    if not part:
+        _check_whole(path, metadata)
+    alignment = alignment_of(path, metadata)
+    rows = dict(_rows(cursor, tensors))
+    if len(rows) != tensors:
+        raise ModelRefused(f"{path.name}: a tensor occurs twice")
+    base = -(-cursor.at // alignment) * alignment
+    return GgufPart(GgufFile(path, metadata, _placed(cursor, rows, base, alignment)), keys)
+
+
+def alignment_of(path: Path, metadata: Metadata) -> int:
+    """To what the places of a file's tensors are even; ModelRefused."""
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or not 1 <= alignment <= ALIGNMENT_MAX:
         raise ModelRefused(
             f"{path.name}: its alignment is not a number from 1 to {ALIGNMENT_MAX}", todo=AGAIN
         )
-    rows = dict(_rows(cursor, tensors))
-    if len(rows) != tensors:
-        raise ModelRefused(f"{path.name}: a tensor occurs twice")
-    base = -(-cursor.at // alignment) * alignment
-    return GgufFile(path, metadata, _placed(cursor, rows, base, alignment))
+    return alignment
 
 
 def _check_whole(path: Path, metadata: Metadata) -> None:
@@ -180,15 +204,20 @@ def _check_whole(path: Path, metadata: Metadata) -> None:
     if type(parts) is int and parts > 1:
         which = number + 1 if type(number) is int else "?"
         raise ModelRefused(
-            f"{path.name} is part {which} of {parts} of a model, and models in one file are run",
-            todo="join the parts into one file, or get the model in one file",
+            f"{path.name} is part {which} of {parts} of a model, and is nothing alone",
+            todo="keep the model by its first part, all are taken: python -m node models add FILE",
         )
 
 
-def _metadata(cursor: _Cursor, keys: int) -> Iterator[tuple[str, Any]]:
-    for _ in range(keys):
+def _metadata(cursor: _Cursor, count: int) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
+    """The values, and where they lie, by their keys."""
+    values, places = {}, {}
+    for _ in range(count):
+        begin = cursor.at
         name, kind = cursor.text(NAME_BYTES_MAX), cursor.number("I")
-        yield name, cursor.array() if kind == _ARRAY else cursor.value(kind)
+        values[name] = cursor.array() if kind == _ARRAY else cursor.value(kind)
+        places[name] = begin, cursor.at
+    return values, places
 
 
 def _rows(cursor: _Cursor, count: int) -> Iterator[tuple[str, GgufTensor]]:

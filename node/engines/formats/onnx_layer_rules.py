@@ -88,3 +88,28 @@ def einsum(node: GraphNode, given: Given) -> Sequence[Sized]:
     for letters, value in zip(left.split(","), given, strict=True):
         sizes |= dict(zip(letters, value.sizes, strict=True))
     return [Sized(tuple(sizes[it] for it in right), given[0].kind)]
+
+
+def attention(node: GraphNode, given: Given) -> Sequence[Sized]:
+    """The answer, keys and values with those of the past, and the scores."""
+    query, key, value = (it.sizes for it in given[:3])
+    past = given[4].sizes[2] if len(given) > 4 and node.inputs[4] else 0
+    if len(query) == 3:
+        q_heads, heads = number_of(node, "q_num_heads", 0), number_of(node, "kv_num_heads", 0)
+        query = (query[0], q_heads, query[1], query[2] // q_heads)
+        key, value = ((it[0], heads, it[1], it[2] // heads) for it in (key, value))
+        answer: tuple[int, ...] = (query[0], query[2], q_heads * value[3])
+    else:
+        answer = (*query[:3], value[3])
+    keys = past + key[2]
+    shapes = (
+        answer,
+        (*key[:2], keys, key[3]),
+        (*value[:2], keys, value[3]),
+        (*query[:3], keys),
+    )
+    return [Sized(it, given[0].kind) for it in shapes]
+
+
+def grid_sample(_: GraphNode, given: Given) -> Sequence[Sized]:
+    return [Sized((*given[0].sizes[:2], *given[1].sizes[1:-1]), given[0].kind)]

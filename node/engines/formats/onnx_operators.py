@@ -1,9 +1,8 @@
 """Which ONNX operators are run here. All others are refused by name, with what to do about it.
 
 The list holds what tinygrad 0.14.0 computes as the ONNX project's own test cases want it, and what
-`tinygrad_onnx_ops` adds. Left out although tinygrad has them: Attention (wrong in a third of its
-cases), Resize and MaxUnpool; what rounds to eight bits, whose steps are larger than any tolerance;
-what draws at random; and what has a shape that depends on the numbers that come in.
+`engines/worker/onnx_*` add. Left out although tinygrad has it: MaxUnpool; what draws at random; and
+what has a shape that depends on the numbers that come in.
 """
 
 from collections.abc import Mapping
@@ -34,9 +33,10 @@ ArgMax ArgMin CumSum Hardmax LogSoftmax ReduceL1 ReduceL2 ReduceLogSum ReduceLog
 ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Softmax
 """
 _LAYERS = """
-AveragePool BatchNormalization Conv ConvTranspose Dropout Einsum Gemm GlobalAveragePool
-GlobalMaxPool GroupNormalization InstanceNormalization LRN LayerNormalization MatMul MaxPool
-MeanVarianceNormalization RMSNormalization RotaryEmbedding
+AffineGrid Attention AveragePool BatchNormalization Conv ConvTranspose Dropout Einsum Gemm
+GlobalAveragePool GlobalMaxPool GridSample GroupNormalization InstanceNormalization LRN
+LayerNormalization LpNormalization MatMul MaxPool MeanVarianceNormalization RMSNormalization
+RotaryEmbedding
 """
 _RECURRENT_LAYERS = "GRU LSTM RNN"
 _QUANTISED = """
@@ -58,7 +58,6 @@ OPERATORS: Mapping[str, frozenset[str]] = {
 _TODO = {"ZipMap": "export it with zipmap=False"}
 _OPEN = "what it gives has as many numbers as the numbers that come in decide"
 _WHY = {
-    "Attention": "it is computed in too many ways by as many exporters",
     "NonMaxSuppression": _OPEN,
     "NonZero": _OPEN,
     "Unique": _OPEN,

@@ -78,6 +78,7 @@ class Fields:
         return self.texts.get(name, [""])[-1]
 
     def number(self, name: str, default: int = 0) -> int:
+        """The last integer of this field, as protobuf has it of what occurs twice."""
         found = self.integers(name)
         return int(found[-1]) if len(found) else default
 

@@ -23,13 +23,14 @@ from wire.errors import ModelRefused
 
 _SAME = """
 BatchNormalization CumSum EyeLike GroupNormalization Hardmax InstanceNormalization LRN
-LayerNormalization LogSoftmax MeanVarianceNormalization RMSNormalization RotaryEmbedding
+LayerNormalization LogSoftmax LpNormalization MeanVarianceNormalization RMSNormalization
+RotaryEmbedding
 ScatterElements ScatterND Softmax Trilu
 """
 _IN_STEPS = frozenset(
     (
         *("BatchNormalization", "CumSum", "Einsum", "GroupNormalization", "Hardmax"),
-        *("InstanceNormalization", "LRN", "LayerNormalization", "LogSoftmax"),
+        *("GridSample", "InstanceNormalization", "LRN", "LayerNormalization", "LogSoftmax"),
         *("MeanVarianceNormalization", "RMSNormalization", "ScatterElements", "ScatterND"),
         *("Softmax", "TopK"),
     )
@@ -41,6 +42,7 @@ _RULES: Mapping[str, Rule] = {
     **{f"Reduce{name}": rules.reduce for name in _REDUCE.split()},
     "ArgMax": rules.arg,
     "ArgMin": rules.arg,
+    "Attention": layers.attention,
     "AveragePool": layers.pool,
     "Concat": rules.concat,
     "Constant": rules.constant,
@@ -58,6 +60,7 @@ _RULES: Mapping[str, Rule] = {
     "Gemm": rules.gemm,
     "GlobalAveragePool": layers.global_pool,
     "GlobalMaxPool": layers.global_pool,
+    "GridSample": layers.grid_sample,
     "MatMul": rules.matmul,
     "MaxPool": layers.pool,
     "OneHot": rules.one_hot,
@@ -114,11 +117,17 @@ def input_shapes(model: OnnxModel, rows: int = 1) -> tuple[Shape, ...]:
     return tuple(found)
 
 
-def footprint(model: OnnxModel, shapes: Sequence[Shape]) -> Footprint:
-    """What a run on inputs of these shapes computes; ModelRefused if one array is too large."""
+def footprint(
+    model: OnnxModel, shapes: Sequence[Shape], numbers: Mapping[str, Array] | None = None
+) -> Footprint:
+    """What a run on inputs of these shapes computes; ModelRefused if one array is too large.
+
+    `numbers` has the inputs, by name, whose numbers are known: shapes may be made of them.
+    """
     found = {name: _constant(it) for name, it in model.graph.constants.items()}
     for value, shape in zip(model.inputs, shapes, strict=True):
-        found[value.name] = Sized(shape, value.kind)
+        known = (numbers or {}).get(value.name)
+        found[value.name] = Sized(shape, value.kind) if known is None else _constant(known)
     free = set(found) | {""}
     last = _last_uses(model)
     live, most, whole = _Live(), 0, True
@@ -138,6 +147,14 @@ def footprint(model: OnnxModel, shapes: Sequence[Shape]) -> Footprint:
     return Footprint(most, whole, outputs)
 
 
+def fits(model: OnnxModel, shapes: Sequence[Shape]) -> bool:
+    """Whether a run on inputs of these shapes is within the memory that a run may take."""
+    try:
+        return footprint(model, shapes).work_bytes <= RUN_BYTES_MAX
+    except ModelRefused:
+        return False
+
+
 def bucket_rows(model: OnnxModel) -> list[int]:
     """The buckets that a model is tried with: one row always, more where that fits."""
     size_bytes = sum(map(row_bytes, model.inputs))
@@ -145,10 +162,7 @@ def bucket_rows(model: OnnxModel) -> list[int]:
         rows
         for rows in BUCKETS
         if rows == 1
-        or (
-            rows * size_bytes <= CALL_BYTES_MAX
-            and footprint(model, input_shapes(model, rows)).work_bytes <= RUN_BYTES_MAX
-        )
+        or (rows * size_bytes <= CALL_BYTES_MAX and fits(model, input_shapes(model, rows)))
     ]
 
 
@@ -176,6 +190,9 @@ class _Live:
 
 def _meanwhile(node: GraphNode, results: Sequence[Sized]) -> int:
     """What a node keeps of its own while it works: another result, where it has several steps."""
+    if node.operator == "Attention" and len(results) > 3:
+        # Scores, and what each of them counts.
+        return 2 * results[3].size_bytes
     return results[0].size_bytes if node.operator in _IN_STEPS and results else 0
 
 

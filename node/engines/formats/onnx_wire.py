@@ -18,7 +18,7 @@ from wire.errors import Malformed
 from wire.tensors import RANK_MAX, Tensor, Tensors
 
 # One call travels to the worker, and its answer back, in one frame each.
-CALL_BYTES_MAX = limits.FRAME_BYTES_MAX - (64 << 10)
+CALL_BYTES_MAX = limits.TENSORS_BYTES_MAX - (64 << 10)
 
 
 @dataclass(frozen=True, slots=True)

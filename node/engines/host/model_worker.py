@@ -167,7 +167,9 @@ class ModelWorker:
         shared, scheduler = self._shared, self.scheduler
         began_at_s = trio.current_time()
         try:
-            reply = await worker.ask(offer.message, timeout_s=shared.config.batch_timeout_s)
+            reply = await worker.ask(
+                offer.message, timeout_s=shared.config.batch_timeout_s, on_progress=_compiles
+            )
             if self._ended.is_set():
                 return
             took_s = trio.current_time() - began_at_s
@@ -341,6 +343,10 @@ class ModelWorker:
     def _kill(self) -> None:
         if self._worker is not None:
             self._worker.kill()
+
+
+def _compiles(_millionths: int) -> None:
+    """A call may need a graph that is not there yet; each step of making it is a sign of life."""
 
 
 def _in_a_row(error: EngineFailed) -> str:

@@ -110,7 +110,7 @@ class WorkerProcess:
                     reply = await self._reply()
         except trio.TooSlowError as error:
             self.kill()
-            if on_progress is not None:
+            if message["do"] == "load":
                 at = f"{millionths // 10_000} %"
                 raise EngineFailed(
                     f"its load made no progress for {timeout_s:g} s, at {at}"

@@ -9,6 +9,7 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from node.engines.worker.gguf_tokens import TokenTable
+from node.engines.worker.json_keys import JsonKeys
 from wire.errors import ModelRefused
 
 # Keys that a schema does not name: an object without an end takes all of an answer's length.
@@ -67,7 +68,7 @@ def _check(schema: Any) -> None:
 
 
 def closed(schema: Any) -> Any:
-    """A schema whose objects end: their keys are those that it names, each once.
+    """A schema whose objects end: their keys are those that it names.
 
     Other keys may come only where it gives a type for them, or names none at all; then at most
     `EXTRA_KEYS_MAX`, as far as such a bound can be compiled. Where several parts have to fit one
@@ -131,6 +132,8 @@ class Grammars:
         self._tokens = LLTokenizer(
             TokenizerWrapper(_Table(table, ends[0])), n_vocab=self._words, eos_token=ends
         )
+        self._texts = table.texts
+        self._quotes = np.array([text.count(b'"') for text in table.texts], np.int32)
 
     def of(self, schema: str) -> "Grammar":
         """The grammar of a schema; ModelRefused says why there is none."""
@@ -146,7 +149,8 @@ class Grammars:
             )
         except (ValueError, RecursionError) as error:
             raise ModelRefused(f"the schema cannot be read: {str(error)[:200]}") from error
-        grammar = Grammar(LLMatcher(self._tokens, source), self._words)
+        matcher = LLMatcher(self._tokens, source)
+        grammar = Grammar(matcher, self._words, self._texts, self._quotes)
         grammar.check()
         return grammar
 
@@ -154,9 +158,13 @@ class Grammars:
 class Grammar:
     """What one answer may go on with."""
 
-    def __init__(self, matcher: LLMatcher, words: int) -> None:
+    def __init__(self, matcher: LLMatcher, words: int, texts: Sequence[bytes], quotes: Any) -> None:
         self._matcher = matcher
         self._words = words
+        # What each token says, and how many quotes are in it.
+        self._texts = texts
+        self._quotes = quotes
+        self._keys = JsonKeys()
 
     def check(self) -> None:
         """ModelRefused if no answer can fit the schema any more."""
@@ -177,12 +185,25 @@ class Grammar:
         bits = np.unpackbits(mask.view(np.uint8), bitorder="little", count=self._words)
         if not bits.any():
             raise ModelRefused("no answer fits the schema: no token is left")
-        return bits.astype(bool)
+        return self._without_doubles(bits.astype(bool))
+
+    def _without_doubles(self, allowed: Any) -> Any:
+        """Without tokens that would give an object a key again, if any others are left."""
+        least = self._keys.quotes_min()
+        if not least:
+            return allowed
+        few = np.flatnonzero(allowed & (self._quotes >= least))
+        doubled = [at for at in few.tolist() if self._keys.doubles(self._texts[at])]
+        if not doubled or len(doubled) == np.count_nonzero(allowed):
+            return allowed
+        allowed[doubled] = False
+        return allowed
 
     def take(self, token: int) -> None:
         """Go on behind this token; ModelRefused if no answer can fit the schema any more."""
         self._matcher.consume_token(token)
         self.check()
+        self._keys.take(self._texts[token])
 
 
 class _Table:

@@ -48,7 +48,7 @@ class GraphCache:
         """
         _own(self._folder)
         found: dict[int, Any] = {}
-        with _watching(self._progress):
+        with watching(self._progress):
             while left := [it for it in buckets if it not in found]:
                 before = len(found)
                 for bucket in left:
@@ -133,7 +133,7 @@ def _locked(path: Path) -> Iterator[bool]:
 
 
 @contextmanager
-def _watching(progress: LoadProgress) -> Iterator[None]:
+def watching(progress: LoadProgress) -> Iterator[None]:
     """Have tinygrad's own bar of compiled kernels move ours."""
 
     class Bar:

@@ -18,10 +18,11 @@ from tinygrad.helpers import DEV
 from node.engines.formats.onnx_file import describe
 from node.engines.formats.onnx_graph import OnnxModel, Value
 from node.engines.formats.onnx_protobuf import Array
-from node.engines.formats.onnx_shapes import RUN_BYTES_MAX, bucket_rows, footprint
+from node.engines.formats.onnx_shapes import RUN_BYTES_MAX, bucket_rows, fits, footprint
 from node.engines.formats.onnx_wire import CALL_BYTES_MAX, Signature, is_batch
 from node.engines.worker.device import WorkerDevice, memory_bytes
-from node.engines.worker.graph_cache import GraphCache
+from node.engines.worker.graph_cache import GraphCache, watching
+from node.engines.worker.load_progress import LoadProgress
 from node.engines.worker.onnx_graph import CompiledGraph, Shapes
 from node.engines.worker.onnx_reference import check_agrees, reference
 from wire.codec import Value as Plain
@@ -31,14 +32,21 @@ from wire.model import Manifest
 
 FILE = "model.onnx"
 # Changes whenever a graph is built in another way: old files are then not found.
-LAYOUT = 1
-# Graphs for shapes that come with calls; each took time to compile and takes memory.
+LAYOUT = 2
+# Graphs for shapes and deciding integers that come with calls; each took time to compile and takes
+# memory.
 SHAPES_MAX = 16
 SEED = 1
 _GIVE_WHOLE_NUMBERS = frozenset(
     ("ArgMax", "ArgMin", "Cast", "CastLike", "EyeLike", "Shape", "Size", "TopK")
 )
 REPEATS = 4
+# What is said of a model's speed before the first call: little, so that nobody waits in vain.
+UNKNOWN_PER_S = 1.0
+# What open sizes are tried with until a graph can be run: many are written for sizes of a kind.
+FILLS = (1, 32, 64, 256, 512)
+# Shapes, and the bytes of the inputs that decide what is computed.
+Wanted = tuple[Shapes, tuple[bytes, ...]]
 
 
 @dataclass(slots=True)
@@ -52,11 +60,17 @@ class Ready:
 
 @dataclass(slots=True)
 class LoadedOnnx:
-    """See `node.engines.worker.main.LoadedOnnx`. `buckets` is empty where calls run one by one."""
+    """See `node.engines.worker.main.LoadedOnnx`. `buckets` is empty where calls run one by one.
+
+    `sample` has inputs of one row, or of the shapes, that it was seen to run with; it is empty
+    where integers that come in decide so much that no made-up ones will do.
+    """
 
     graph: CompiledGraph
     buckets: dict[int, Ready]
-    shapes: Latest[Shapes, Ready] = field(default_factory=lambda: Latest(SHAPES_MAX))
+    sample: list[Array]
+    progress: LoadProgress
+    shapes: Latest[Wanted, Ready] = field(default_factory=lambda: Latest(SHAPES_MAX))
 
     @property
     def memory_bytes(self) -> int:
@@ -69,12 +83,14 @@ class LoadedOnnx:
 
     def warm_up(self) -> tuple[float, float]:
         """Rows in a second, of full runs; how long one row takes is no matter."""
+        if not self.buckets and not self.sample:
+            return UNKNOWN_PER_S, UNKNOWN_PER_S
         if self.buckets:
             rows = max(self.buckets)
             ready, arrays = self.buckets[rows], _sample(self.graph.model.inputs, rows)
         else:
-            rows, arrays = 1, _sample(self.graph.model.inputs, 1)
-            ready = self._for_shapes(_shapes(arrays))
+            rows, arrays = 1, self.sample
+            ready = self._ready_for(arrays)
         self.graph.run(ready.jit, ready.sources, arrays)
         began_at_s = time.perf_counter()
         for _ in range(REPEATS):
@@ -108,17 +124,16 @@ class LoadedOnnx:
         }
 
     def _call(self, shapes: list[list[int]], inputs: list[bytes]) -> dict[str, Plain]:
-        wanted = tuple(tuple(shape) for shape in shapes)
         values = self.graph.model.inputs
-        try:
-            ready = self._for_shapes(wanted)
-        except ModelRefused as error:
-            # It runs with other shapes, or it would not be loaded: the call is at fault.
-            return {"refused": error.message}
         arrays = [
             np.frombuffer(data, value.kind).reshape(shape)
-            for value, data, shape in zip(values, inputs, wanted, strict=True)
+            for value, data, shape in zip(values, inputs, shapes, strict=True)
         ]
+        try:
+            ready = self._ready_for(arrays)
+        except ModelRefused as error:
+            # It runs with others, or it would not be loaded: the call is at fault.
+            return {"refused": error.message}
         found = self.graph.run(ready.jit, ready.sources, arrays)
         if sum(it.nbytes for it in found) > CALL_BYTES_MAX:
             return {"refused": f"the answer has more than {CALL_BYTES_MAX} bytes"}
@@ -127,19 +142,31 @@ class LoadedOnnx:
             "outputs": [it.tobytes() for it in found],
         }
 
-    def _for_shapes(self, shapes: Shapes) -> Ready:
-        if (ready := self.shapes.pop(shapes, None)) is None:
-            work_bytes = footprint(self.graph.model, shapes).work_bytes
+    def keep(self, ready: Ready) -> None:
+        """Have a graph for the sample's shapes."""
+        self.shapes[self._wanted(self.sample)] = ready
+
+    def _ready_for(self, arrays: Sequence[Array]) -> Ready:
+        shapes = _shapes(arrays)
+        if (ready := self.shapes.pop(self._wanted(arrays), None)) is None:
+            numbers = self.graph.numbers(arrays)
+            work_bytes = footprint(self.graph.model, shapes, numbers).work_bytes
             if work_bytes > RUN_BYTES_MAX:
                 raise ModelRefused(
                     f"it would take {work_bytes >> 20} MiB, at most {RUN_BYTES_MAX >> 20} MiB"
                 )
             self._let_go(work_bytes)
-            jit = self.graph.capture(shapes, _sample_of(self.graph.model.inputs, shapes))
+            # Compiling takes longer than a call may: whoever waits is told that it goes on.
+            with watching(self.progress):
+                jit = self.graph.capture(shapes, arrays, by_value=True)
             ready = Ready(jit, self.graph.sources(shapes), work_bytes)
-        # Set again, it is the newest.
-        self.shapes[shapes] = ready
+        # Set again, it is the newest. A capture may have found more inputs that decide.
+        self.shapes[self._wanted(arrays)] = ready
         return ready
+
+    def _wanted(self, arrays: Sequence[Array]) -> Wanted:
+        numbers = self.graph.numbers(arrays)
+        return _shapes(arrays), tuple(numbers[it].tobytes() for it in self.graph.deciding)
 
     def _let_go(self, work_bytes: int) -> None:
         """Forget graphs of shapes that were used longest ago, as far as another has need."""
@@ -162,25 +189,59 @@ def load(manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> Loa
     key = " ".join(("onnx", str(LAYOUT), str(manifest.id), place.versions, str(DEV.value)))
     cache = GraphCache(place, key)
     buckets = _buckets(graph, cache) if is_batch(model.inputs) else {}
-    made = LoadedOnnx(graph, buckets)
+    made = LoadedOnnx(graph, buckets, _sample(model.inputs, 1), place.progress)
     if not buckets:
-        sample = _sample(model.inputs, 1)
-        shapes = _shapes(sample)
-        found = cache.collect((0,), lambda _: graph.capture(shapes, sample))
-        made.shapes[shapes] = Ready(found[0], graph.sources(shapes))
+        shapes, graph.deciding, jit = cache.collect((0,), lambda _: _first_that_runs(graph))[0]
+        made.sample = [] if jit is None else _sample_of(model.inputs, shapes)
+        if jit is not None:
+            made.keep(Ready(jit, graph.sources(shapes)))
     _compare(made, files[FILE])
     return made
+
+
+def _first_that_runs(graph: CompiledGraph) -> tuple[Shapes, tuple[str, ...], Any]:
+    """Shapes that the graph can be run with, what decides, and the graph captured for them.
+
+    ModelRefused says why it does not run with sizes of one, if it runs with no others either. Where
+    integers that come in decide, made-up ones may not fit: then there are no shapes and no graph.
+    """
+    inputs, refused = graph.model.inputs, []
+    for fill in FILLS:
+        sample = _filled(inputs, fill)
+        shapes = _shapes(sample)
+        if fill > 1 and (shapes == _shapes(_filled(inputs, 1)) or not fits(graph.model, shapes)):
+            continue
+        try:
+            jit = graph.capture(shapes, sample, by_value=True)
+        except ModelRefused as error:
+            refused.append(error)
+        else:
+            return shapes, graph.deciding, jit
+    if graph.deciding:
+        return (), graph.deciding, None
+    raise refused[0]
+
+
+def _filled(inputs: Sequence[Value], fill: int) -> list[Array]:
+    """Made-up inputs with `fill` for what is open; of several open sizes the first is a batch."""
+    shapes = []
+    for value in inputs:
+        sizes = list(value.shape or ())
+        places = [at for at, it in enumerate(sizes) if not isinstance(it, int)]
+        for place in places:
+            sizes[place] = 1 if place == 0 or (place == places[0] and len(places) > 1) else fill
+        shapes.append(tuple(int(str(it)) for it in sizes))
+    return _sample_of(inputs, shapes)
 
 
 def _compare(made: LoadedOnnx, path: Path) -> None:
     """ModelRefused if onnxruntime is there and gives something else for made-up inputs."""
     inputs, outputs = made.graph.model.inputs, made.graph.model.outputs
     rows, ready = max(made.buckets.items(), default=(1, next(iter(made.shapes.values()), None)))
-    assert ready is not None, "one graph at least was captured"
-    if _divides_whole_numbers(made.graph.model):
+    if ready is None or _divides_whole_numbers(made.graph.model):
         # Such a division may end the other engine, and with it this process.
         return
-    arrays = _sample(inputs, rows)
+    arrays = _sample(inputs, rows) if made.buckets else made.sample
     theirs = reference(path, [it.name for it in inputs], arrays)
     if theirs is not None:
         ours = made.graph.run(ready.jit, ready.sources, arrays)

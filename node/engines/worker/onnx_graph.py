@@ -5,6 +5,7 @@ before. Constants are inputs of every captured graph, so that all of them share 
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,28 +51,65 @@ _FAULTS = (
 )
 
 
+# Of so many numbers an input may be whose numbers decide what is computed: a shape, a rate.
+DECIDING_MAX = 16
+
+
+class _DecidesError(Exception):
+    """What a graph is depends on the numbers of these inputs."""
+
+    def __init__(self, names: frozenset[str], words: str) -> None:
+        super().__init__(words)
+        self.names = names
+        self.words = words
+
+
 class CompiledGraph:
-    """The constants of a model on the device, and graphs over them."""
+    """The constants of a model on the device, and graphs over them.
+
+    `deciding` names the inputs whose numbers, a few integers, decide what is computed: a captured
+    graph is right for those numbers alone.
+    """
 
     def __init__(self, model: OnnxModel) -> None:
         self.model = model
+        self.deciding: tuple[str, ...] = ()
         self._constants: list[Tensor] = []
         self._values = {name: self._place(it) for name, it in model.graph.constants.items()}
         self._nodes = tuple(self._node(node) for node in model.graph.nodes)
 
-    def capture(self, shapes: Shapes, sample: Sequence[Array] = ()) -> Any:
+    def capture(
+        self, shapes: Shapes, sample: Sequence[Array] = (), *, by_value: bool = False
+    ) -> Any:
         """Compile the graph for inputs of these shapes; ModelRefused names the operator.
 
-        It is run once, on `sample` where that is given.
+        It is run once, on `sample` where that is given. With `by_value` it may be a graph for the
+        numbers of `sample`, as far as they decide: `deciding` then names those inputs.
         """
-        runner = _Runner(self.model, self._values, self._nodes, shapes)
+        while True:
+            try:
+                return self._capture(shapes, sample)
+            except _DecidesError as decides:
+                if not (by_value and sample) or decides.names <= set(self.deciding):
+                    raise ModelRefused(decides.words) from decides
+                self.deciding = tuple(sorted({*self.deciding, *decides.names}))
+
+    def numbers(self, arrays: Sequence[Array]) -> Mapping[str, Array]:
+        """Of these inputs those that decide what is computed."""
+        pairs = zip(self.model.inputs, arrays, strict=bool(arrays))
+        return {value.name: it for value, it in pairs if value.name in self.deciding}
+
+    def _capture(self, shapes: Shapes, sample: Sequence[Array]) -> Any:
+        numbers = self.numbers(sample)
+        runner = _Runner(self.model, self._values, self._nodes, shapes, numbers)
+        known = {name: _spelled(it) for name, it in numbers.items()}
         sources = self.sources(shapes)
         for source, array in zip(sources, sample, strict=bool(sample)):
             write(source.uop.base.realized, array)
         names = [value.name for value in self.model.inputs]
 
         def once(sources: list[Tensor], constants: list[Tensor]) -> list[Tensor]:
-            found = runner(dict(zip(names, sources, strict=True))) | fixed
+            found = runner(dict(zip(names, sources, strict=True)) | known) | fixed
             answers = self._answers(found, [*sources, *constants, *fixed.values()])
             Tensor.realize(*answers)
             return answers
@@ -83,18 +121,21 @@ class CompiledGraph:
         with _refused("the model"):
             # What tinygrad wants as plain numbers is worked out before anything is captured, and
             # what depends on nothing that comes in: a captured graph does not compute that.
-            found = runner(dict(zip(names, sources, strict=True)))
+            found = runner(dict(zip(names, sources, strict=True)) | known)
             given = {tensor.uop.base for tensor in (*sources, *self._constants)}
             fixed |= {
                 it.name: placed(found[it.name].cast(_dtype(it.kind)).numpy())
                 for it in self.model.outputs
-                if not given & set(found[it.name].uop.toposort())
+                if not given & set(found[it.name].uop.toposort()) and 0 not in found[it.name].shape
             }
             captured(sources, self._constants)
         return captured
 
     def sources(self, shapes: Shapes) -> list[Tensor]:
-        """Inputs to write into."""
+        """Inputs to write into; ModelRefused where there would be nothing to write."""
+        for value, shape in zip(self.model.inputs, shapes, strict=True):
+            if 0 in shape:
+                raise ModelRefused(f"the input {value.name} is empty: it has to be constant")
         return [
             zeros(*shape, kind=value.kind)
             for value, shape in zip(self.model.inputs, shapes, strict=True)
@@ -164,6 +205,7 @@ class _Runner(OnnxRunner):  # type: ignore[misc]
         values: Mapping[str, Tensor],
         nodes: tuple[OnnxNode, ...],
         shapes: Shapes,
+        known: Mapping[str, Array],
     ) -> None:
         inputs = zip(model.inputs, shapes, strict=True)
         self.is_training = False
@@ -180,7 +222,9 @@ class _Runner(OnnxRunner):  # type: ignore[misc]
         self.const_names = {*values, *(it.outputs[0] for it in nodes if it.op == "Constant")}
         self.variable_dims: dict[str, int] = {}
         self.onnx_ops = {**onnx_ops, **STANDARD, **OPERATORS}
-        self._python_const_cache = _plain_constants(model.graph)
+        # Of the inputs that decide, their numbers.
+        self._known = frozenset(known)
+        self._python_const_cache = _plain_constants(model.graph) | _plain(known)
         # By branch; what was decided before a capture holds in it.
         self._branches: dict[_Branch, _Runner] = {}
         self._decided: dict[_Branch, bool | None] = {}
@@ -209,8 +253,9 @@ class _Runner(OnnxRunner):  # type: ignore[misc]
     ) -> tuple[Tensor, ...]:
         """One branch where the condition is known by the shapes, else what both give, chosen."""
         if then_branch not in self._decided:
-            open_ = self._is_computed(condition)
-            self._decided[then_branch] = None if open_ else bool(condition.numpy().any())
+            origins = self._origins(condition)
+            self._check_deciding(origins, "If is decided by what comes in")
+            self._decided[then_branch] = None if origins else bool(condition.numpy().any())
         decided = self._decided[then_branch]
         if decided is not None:
             return self._branch(then_branch if decided else else_branch)
@@ -238,10 +283,19 @@ class _Runner(OnnxRunner):  # type: ignore[misc]
         found = inner({name: self.graph_values[name] for name in self.graph_inputs})
         return tuple(found[name] for name in branch.outputs)
 
-    def _is_computed(self, value: Tensor) -> bool:
-        """Whether it depends on the numbers that come in."""
-        given = {self.graph_values[it].uop.base for it in self.graph_inputs}
-        return bool(given & set(value.uop.toposort()))
+    def _origins(self, value: Tensor) -> frozenset[str]:
+        """The inputs on whose numbers it depends."""
+        made_of = set(value.uop.toposort())
+        names = self.graph_inputs.keys() - self._known
+        return frozenset(it for it in names if self.graph_values[it].uop.base in made_of)
+
+    def _check_deciding(self, origins: frozenset[str], words: str) -> None:
+        """_DecidesError if what is decided by a few integers that come in can be a graph each."""
+        inputs = [self.graph_inputs[it] for it in origins]
+        if inputs and all(
+            not dtypes.is_float(it.dtype) and math.prod(it.shape) <= DECIDING_MAX for it in inputs
+        ):
+            raise _DecidesError(origins, words)
 
     def _get_python_const(self, name: str, op: str, idx: int) -> Any:
         """What shapes are made of must not depend on the numbers that come in: a captured graph
@@ -252,8 +306,10 @@ class _Runner(OnnxRunner):  # type: ignore[misc]
             return None
         plain = idx in required_input_python_consts.get(op, ())
         unknown = plain and isinstance(value, Tensor) and name not in self._python_const_cache
-        if unknown and self._is_computed(value):
-            raise ModelRefused(f"{op} wants {name[:80]!r} to be constant, and it is computed")
+        if unknown and (origins := self._origins(value)):
+            words = f"{op} wants {name[:80]!r} to be constant, and it is computed"
+            self._check_deciding(origins, words)
+            raise ModelRefused(words)
         return super()._get_python_const(name, op, idx)
 
 
@@ -277,6 +333,10 @@ def _plain_constants(graph: Graph) -> dict[str, Any]:
         given = node.attributes.get("value")
         if node.operator == "Constant" and isinstance(given, np.ndarray):
             arrays[node.outputs[0]] = given
+    return _plain(arrays)
+
+
+def _plain(arrays: Mapping[str, Array]) -> dict[str, Any]:
     # Bytes are read in another form.
     return {
         name: array.tolist()
@@ -285,11 +345,21 @@ def _plain_constants(graph: Graph) -> dict[str, Any]:
     }
 
 
+def _spelled(array: Array) -> Tensor:
+    """A few numbers as a part of the graph, not as something in memory."""
+    kind = _dtype(array.dtype.name)
+    parts = [Tensor(it.item(), dtype=kind).reshape(1) for it in array.reshape(-1)]
+    return parts[0].cat(*parts[1:]).reshape(array.shape)
+
+
 def _dtype(kind: str) -> Any:
     return getattr(dtypes, kind)
 
 
 def _read(answer: Tensor, kind: str) -> Array:
     """A copy: the next run writes over the graph's own buffer."""
+    if 0 in answer.shape:
+        # Nothing lies in memory for it.
+        return np.empty(answer.shape, kind)
     data = np.frombuffer(answer.uop.base.realized.as_memoryview(), kind)
     return data.reshape(answer.shape).copy()

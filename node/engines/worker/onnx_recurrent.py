@@ -85,47 +85,27 @@ def _rnn_step(layer: _Layer, x: Tensor, state: State) -> State:
     return (layer.activations[0](layer.clipped(both)).contiguous(),)
 
 
-def lstm(
-    x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None = None,
-    lengths: Tensor | None = None,
-    h: Tensor | None = None,
-    c: Tensor | None = None,
-    p: Tensor | None = None,
-    **given: Any,
-) -> tuple[Tensor, ...]:
-    if given.get("input_forget"):
-        raise ModelRefused("LSTM with input_forget is not run here")
-    weights = {"w": w, "r": r, "b": b, "peepholes": p}
-    return _run(_lstm_step, x, weights, lengths, (h, c), given, ("sigmoid", "tanh", "tanh"))
+def _layers(step: Step, usual: Sequence[str]) -> Callable[..., tuple[Tensor, ...]]:
+    """The operator whose steps are these; `usual`: its activations where a file names none."""
+    # An LSTM alone has a second state, and it alone has peepholes.
+    states = 2 if step is _lstm_step else 1
 
+    def layers(
+        x: Tensor,
+        w: Tensor,
+        r: Tensor,
+        b: Tensor | None = None,
+        lengths: Tensor | None = None,
+        *more: Tensor | None,
+        **given: Any,
+    ) -> tuple[Tensor, ...]:
+        if given.get("input_forget"):
+            raise ModelRefused("LSTM with input_forget is not run here")
+        begin = (*more, None, None, None)
+        weights = {"w": w, "r": r, "b": b, "peepholes": begin[2]}
+        return _run(step, x, weights, lengths, begin[:states], given, usual)
 
-def gru(
-    x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None = None,
-    lengths: Tensor | None = None,
-    h: Tensor | None = None,
-    **given: Any,
-) -> tuple[Tensor, ...]:
-    weights = {"w": w, "r": r, "b": b, "peepholes": None}
-    return _run(_gru_step, x, weights, lengths, (h,), given, ("sigmoid", "tanh"))
-
-
-def rnn(
-    x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None = None,
-    lengths: Tensor | None = None,
-    h: Tensor | None = None,
-    **given: Any,
-) -> tuple[Tensor, ...]:
-    weights = {"w": w, "r": r, "b": b, "peepholes": None}
-    return _run(_rnn_step, x, weights, lengths, (h,), given, ("tanh",))
+    return layers
 
 
 def _run(
@@ -212,3 +192,8 @@ def _activations(
         if name not in _ACTIVATIONS:
             raise ModelRefused(f"the activation {name[:40]!r} is not run here")
     return [_ACTIVATIONS[it] for it in names]
+
+
+lstm = _layers(_lstm_step, ("sigmoid", "tanh", "tanh"))
+gru = _layers(_gru_step, ("sigmoid", "tanh"))
+rnn = _layers(_rnn_step, ("tanh",))

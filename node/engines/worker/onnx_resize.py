@@ -148,7 +148,7 @@ def _weights(place: Tensor, old: int, manner: _Manner) -> Tensor:
         taps: Sequence[int] = (0, 1)
         kernel: Callable[[Tensor], Tensor] = lambda far: (1 - far).relu()  # noqa: E731
     elif manner.mode == "cubic":
-        taps, kernel = (-1, 0, 1, 2), lambda far: _cubic(far, manner.cubic)
+        taps, kernel = (-1, 0, 1, 2), lambda far: cubic(far, manner.cubic)
     else:
         raise ModelRefused(f"Resize of the mode {manner.mode[:40]!r} is not run here")
     base = place.floor()
@@ -165,7 +165,8 @@ def _weights(place: Tensor, old: int, manner: _Manner) -> Tensor:
     return total / total.sum(-1, keepdim=True) if manner.exclude else total
 
 
-def _cubic(far: Tensor, a: float) -> Tensor:
+def cubic(far: Tensor, a: float) -> Tensor:
+    """What a number counts that lies `far` from a place, up to two places on each side."""
     near = ((a + 2) * far - (a + 3)) * far * far + 1
     beyond = ((a * far - 5 * a) * far + 8 * a) * far - 4 * a
     return (far <= 1).where(near, (far < 2).where(beyond, 0.0))

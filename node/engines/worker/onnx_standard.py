@@ -12,8 +12,10 @@ from tinygrad import Tensor, dtypes
 from tinygrad.nn.onnx import Domain, OpSetId
 
 from node.engines.worker import onnx_quantised as quantised
+from node.engines.worker.onnx_attention import attention
 from node.engines.worker.onnx_recurrent import gru, lstm, rnn
 from node.engines.worker.onnx_resize import resize, resize_10, upsample
+from node.engines.worker.onnx_sampling import grid_sample
 from wire.errors import ModelRefused
 
 
@@ -27,11 +29,30 @@ def div(x: Tensor, y: Tensor) -> Tensor:
 
 def mod(x: Tensor, y: Tensor, fmod: int = 0) -> Tensor:
     if not dtypes.is_int(x.dtype):
-        if not fmod:
-            raise ModelRefused("Mod of floats is run with fmod=1 alone, as the standard has it")
-        return x.fmod(y)
+        return _fmod(x, y) if fmod else _floor_mod(x, y)
     found = x.fmod(_divisor(y)) if fmod else x % _divisor(y)
     return ((y == 0) | _minus_one(y)).where(0, found).cast(x.dtype)
+
+
+def _fmod(x: Tensor, y: Tensor) -> Tensor:
+    """What is left of `x`, with its sign; by infinity all of it is."""
+    return (y.isinf() & x.isinf().logical_not()).where(x, x.fmod(y))
+
+
+def _floor_mod(x: Tensor, y: Tensor) -> Tensor:
+    """What is left of `x`, with the sign of `y`."""
+    left = _fmod(x, y)
+    return ((left != 0) & ((left < 0) != (y < 0))).where(left + y, left)
+
+
+def lp_normalization(x: Tensor, axis: int = -1, p: int = 2) -> Tensor:
+    """Along an axis by its length; nothing stays nothing."""
+    if p not in (1, 2):
+        raise ModelRefused(f"LpNormalization by p={p} is not run here")
+    length = x.abs().sum(axis, keepdim=True)
+    if p == 2:
+        length = x.square().sum(axis, keepdim=True).sqrt()
+    return (length == 0).where(0.0, x / length)
 
 
 def _minus_one(y: Tensor) -> Tensor:
@@ -116,12 +137,15 @@ def _since(*versions: tuple[int, Callable[..., Any]]) -> Mapping[OpSetId, Callab
 
 
 STANDARD: Mapping[str, Any] = {
+    "Attention": attention,
     "ConvInteger": quantised.conv_integer,
     "DequantizeLinear": quantised.dequantize_linear,
     "DynamicQuantizeLinear": quantised.dynamic_quantize_linear,
     "GRU": gru,
+    "GridSample": grid_sample,
     "Hardmax": _since((1, _flattened(lambda x: hardmax(x, 1))), (13, hardmax)),
     "LSTM": lstm,
+    "LpNormalization": lp_normalization,
     "LogSoftmax": _since(
         (1, _flattened(lambda x: x.log_softmax(1))),
         (13, lambda x, axis=-1: x.log_softmax(axis)),

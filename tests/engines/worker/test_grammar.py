@@ -89,6 +89,16 @@ PERSON = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"
             ['[{"age":1}]'],
             ['[{"age":1,"agee":2}]'],
         ),
+        (
+            {"type": "object", "additionalProperties": {"type": "integer"}},
+            ['{"x":1,"xx":2}', '{"x\\"":1,"x":2}'],
+            ['{"x":1,"x":2}', '{"x":1,"y":2,"\\u0078":3}'],
+        ),
+        (
+            {},
+            ['{"a":{"a":[{"a":1},{"a":"a"}]},"b":"a"}'],
+            ['{"a":1,"b":{"c":1,"c":2}}', '{"a":[{"b":1,"b":2}]}', '{"a":{},"a":1}'],
+        ),
         ({}, ['{"any":[1]}'], ["{" + ",".join(f'"k{at}":1' for at in range(99)) + "}"]),
         ({"allOf": [PERSON, {"properties": {"x": {"type": "integer"}}}]}, ['{"age":1,"x":1}'], []),
     ],

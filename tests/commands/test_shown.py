@@ -1,0 +1,58 @@
+"""What a waiting person sees: a peer that loads is no failure; each GPU has its line."""
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from node.commands.ask import show_event
+from node.commands.top import picture_of
+
+PEER = "12D3KooWAd8yoAf7nnAfu8ymrUg4nhgYNTrtFC1tbBcuWGUWc8Ps"
+LOOK: dict[str, Any] = {
+    "peer": PEER,
+    "uptime_s": 12.0,
+    "paused": "",
+    "connected": 2,
+    "known": 3,
+    "answered_last_minute": 2,
+    "tasks": {"under_way": 0, "answered": 1, "failed": 0},
+    "legs_under_way": 0,
+    "legs_done": 4,
+    "checks_done": 0,
+    "engine": {"units_done": 40, "memory_bytes": 1000},
+    "store": {"used_bytes": 1, "quota_bytes": 2},
+    "models": [],
+}
+
+
+def screen_of(look: dict[str, Any]) -> str:
+    console = Console(width=80, record=True)
+    with console.capture() as seen:
+        console.print(picture_of(LOOK, {**look, "uptime_s": 13.0}))
+    return seen.get()
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (
+            {"name": "H200", "busy_share": 0.35, "used_bytes": 3e9, "size_bytes": 8e9},
+            "GPU 0      H200, 35 % busy, 3.0 GB of 8.0 GB",
+        ),
+        ({"busy_share": 0.4}, "GPU 0      40 % busy"),
+        ({}, "GPU 0      its driver does not tell"),
+        ({"name": "\x1b[2J"}, "GPU 0      \ufffd[2J"),
+    ],
+)
+def test_each_gpu_has_a_line(row: dict[str, Any], words: str) -> None:
+    assert words in screen_of({**LOOK, "gpus": {"0": row}})
+    assert "GPU" not in screen_of(LOOK)
+
+
+def test_a_peer_that_loads_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    event = {"event": "failed", "what": "infer", "peer": PEER, "code": "loading"}
+    show_event({**event, "why": "the model is loading, 60 % here"})
+    assert f"waiting for …{PEER[-6:]}: the model is loading, 60 %" in capsys.readouterr().out
+    show_event({**event, "code": "busy", "why": "busy"})
+    assert "waiting" not in capsys.readouterr().out
