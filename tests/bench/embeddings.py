@@ -26,6 +26,8 @@ from wire import limits
 
 TEXTS = 2048
 WARM_UP_TEXTS = 256
+# Where peers keep compiled graphs too: none is compiled for this.
+CACHE = Path.home() / ".cache" / "baton"
 ROUNDS = 3
 REQUEST_S = 600.0
 RATIO_MAX = 3.0
@@ -61,10 +63,10 @@ async def of_gateway(url: str, texts: list[str]) -> float:
     return took_s
 
 
-async def measure(folder: Path, url: str, rounds: int, count: int) -> dict[str, Any]:
+async def measure(url: str, rounds: int, count: int) -> dict[str, Any]:
     """The best of some rounds of each, after some texts that warm both up."""
     gateway_s, engine_s = [], []
-    async with open_tinygrad_engine(folder / "cache", config=EngineConfig()) as engine:
+    async with open_tinygrad_engine(CACHE, config=EngineConfig()) as engine:
         await engine.load(minilm_manifest(), minilm_files())
         await of_engine(engine, texts_of(0, "engine", WARM_UP_TEXTS))
         await of_gateway(url, texts_of(0, "gateway", WARM_UP_TEXTS))
@@ -91,4 +93,4 @@ def run(arguments: list[str]) -> dict[str, Any]:
             url = told["http"]
             while httpx.get(f"{url}/ready").status_code != 200:
                 time.sleep(0.5)
-            return trio.run(measure, Path(text), url, rounds, count)
+            return trio.run(measure, url, rounds, count)
