@@ -4,7 +4,7 @@ The gateway is a peer of its own process, `python -m node join`, that runs MiniL
 is the same one in this process, given the texts in jobs as large as there can be, all at once. They
 take turns, so that neither has the quieter machine, and the best of each counts.
 
-`python -m tests.bench embeddings [ROUNDS]`
+`python -m tests.bench embeddings [ROUNDS [TEXTS]]`
 """
 
 import tempfile
@@ -26,16 +26,18 @@ from wire import limits
 
 TEXTS = 2048
 WARM_UP_TEXTS = 256
+# Where peers keep compiled graphs too: none is compiled for this.
+CACHE = Path.home() / ".cache" / "baton"
 ROUNDS = 3
 REQUEST_S = 600.0
 RATIO_MAX = 3.0
 
 
-def texts_of(round_number: int, who: str) -> list[str]:
+def texts_of(round_number: int, who: str, count: int) -> list[str]:
     """Short texts of which none was asked before."""
     return [
         f"{number} {who} {round_number}: {SENTENCES[number % len(SENTENCES)]}"
-        for number in range(TEXTS)
+        for number in range(count)
     ]
 
 
@@ -61,19 +63,19 @@ async def of_gateway(url: str, texts: list[str]) -> float:
     return took_s
 
 
-async def measure(folder: Path, url: str, rounds: int) -> dict[str, Any]:
+async def measure(url: str, rounds: int, count: int) -> dict[str, Any]:
     """The best of some rounds of each, after some texts that warm both up."""
     gateway_s, engine_s = [], []
-    async with open_tinygrad_engine(folder / "cache", config=EngineConfig()) as engine:
+    async with open_tinygrad_engine(CACHE, config=EngineConfig()) as engine:
         await engine.load(minilm_manifest(), minilm_files())
-        await of_engine(engine, texts_of(0, "engine")[:WARM_UP_TEXTS])
-        await of_gateway(url, texts_of(0, "gateway")[:WARM_UP_TEXTS])
+        await of_engine(engine, texts_of(0, "engine", WARM_UP_TEXTS))
+        await of_gateway(url, texts_of(0, "gateway", WARM_UP_TEXTS))
         for number in range(1, rounds + 1):
-            engine_s.append(await of_engine(engine, texts_of(number, "engine")))
-            gateway_s.append(await of_gateway(url, texts_of(number, "gateway")))
+            engine_s.append(await of_engine(engine, texts_of(number, "engine", count)))
+            gateway_s.append(await of_gateway(url, texts_of(number, "gateway", count)))
     ratio = min(gateway_s) / min(engine_s)
     return {
-        "texts": TEXTS,
+        "texts": count,
         "engine_s": [round(it, 2) for it in engine_s],
         "gateway_s": [round(it, 2) for it in gateway_s],
         "ratio": round(ratio, 2),
@@ -84,10 +86,11 @@ async def measure(folder: Path, url: str, rounds: int) -> dict[str, Any]:
 def run(arguments: list[str]) -> dict[str, Any]:
     """Seconds of both, and the ratio, which is to be 3 at most."""
     rounds = int(arguments[0]) if arguments else ROUNDS
+    count = int(arguments[1]) if len(arguments) > 1 else TEXTS
     with tempfile.TemporaryDirectory(prefix="baton-bench-") as text:
         roles = ("--role", "infer", "--role", "gateway", "--http", "127.0.0.1:0")
         with joined(Path(text) / "state", *roles, "--model", "minilm") as told:
             url = told["http"]
             while httpx.get(f"{url}/ready").status_code != 200:
                 time.sleep(0.5)
-            return trio.run(measure, Path(text), url, rounds)
+            return trio.run(measure, url, rounds, count)

@@ -23,6 +23,8 @@ from wire.tensors import Tensors
 
 # Small and odd, so that no character of several bytes fits in one token.
 TOKEN_BYTES = 2
+# What it says where it `follows_schemas` and there is none.
+FINE = "It is a fine day in Köln ☀, and the Rhine is high."
 SAID, SLOW, TOO_LONG, BROKEN = "SAY:", "WAIT", "TOO LONG", "BROKEN"
 # Failures in words that mislead: what follows is in the code, and nobody reads the words.
 CRASHED = "CRASHED:"
@@ -137,11 +139,16 @@ class SpeakingEngine:
                 if emit is not None:
                     token = Token(id=1, text=b"zzz ", logprob_millionths=None, top=())
                     await emit(Part(position, 1, to_frame(token)))
-        if self.follows_schemas and asked.schema and not prompt.startswith(SAID):
-            prompt = SAID + json.dumps(instance_of(json.loads(asked.schema)))
+        said = len(prompt.split())
+        if self.follows_schemas and not prompt.startswith(SAID):
+            # The same for any history, in which there are ids.
+            whole = asked.messages or asked.prompt
+            said = len(asked.prompt_tokens) or len(whole.split())
+            form = json.loads(asked.schema) if asked.schema else None
+            prompt = SAID + (FINE if form is None else json.dumps(instance_of(form)))
         if not prompt.startswith(SAID) or job.parameters["tokens"] == 0:
             return await self.inner.infer(job, emit)
-        frames = spoken(prompt.removeprefix(SAID).encode(), len(prompt.split()), job)
+        frames = spoken(prompt.removeprefix(SAID).encode(), said, job)
         for position, frame in enumerate(frames):
             if emit is not None:
                 await emit(Part(position, 1, frame))
