@@ -30,11 +30,13 @@ from node.gateway_config import GatewayConfig
 from p2p import timeouts
 from wire import limits
 from wire.errors import BatonError
+from wire.latest import Latest
 
 JSON_BYTES_MAX = 1 << 20
 TENSOR_BYTES_MAX = limits.TENSORS_BYTES_MAX + HEAD_BYTES_MAX + 8
 # Bodies that are in memory, of all requests together.
 BODIES_BYTES_MAX = 256 << 20
+HOSTS_KEPT = 64
 OPEN_PATHS = frozenset({b"/healthz", b"/health", b"/livez", b"/ready", b"/readyz", b"/version"})
 # Whose tasks those are that came without a key: they belong to the owner of this peer.
 NOBODY = b""
@@ -66,6 +68,8 @@ class AccessMiddleware:
     # Of the requests at work, and of the memory for bodies.
     places: Shares = field(init=False)
     bodies: Shares = field(init=False)
+    # The Host headers that were seen last, and whether they name this gateway.
+    _hosts: Latest[str, bool] = field(default_factory=lambda: Latest(HOSTS_KEPT))
 
     def __post_init__(self) -> None:
         self.places = Shares(self.config.requests_max, self.keyring.is_for_one)
@@ -89,7 +93,7 @@ class AccessMiddleware:
         head = exchange.request.head
         exchange.extra_headers = ALWAYS
         headers = _headers_of(head)
-        if not _is_host(headers.get("host", ""), self.config):
+        if not self._is_host(headers.get("host", "")):
             raise _turned(
                 403,
                 "the Host header is not a name of this gateway: --http-name NAME adds one",
@@ -109,6 +113,12 @@ class AccessMiddleware:
             await self._run(exchange, NOBODY, b"")
         else:
             await self._with_place(exchange, headers, self._owner(headers))
+
+    def _is_host(self, text: str) -> bool:
+        known = self._hosts.get(text)
+        if known is None:
+            known = self._hosts[text] = _is_host(text, self.config)
+        return known
 
     def _owner(self, headers: Mapping[str, str]) -> bytes:
         """Whose request this is, by its key where keys are needed; it counts against its rate."""
