@@ -48,11 +48,16 @@ def pack(value: Value) -> bytes:
     return packed
 
 
-def unpack(data: bytes, *, size_bytes_max: int = limits.FRAME_BYTES_MAX) -> Any:
+def unpack(
+    data: bytes,
+    *,
+    size_bytes_max: int = limits.FRAME_BYTES_MAX,
+    items_max: int = limits.ITEMS_MAX,
+) -> Any:
     """The value whose one encoding is `data`: Oversize or Malformed for anything else."""
     if len(data) > size_bytes_max:
         raise Oversize(f"{len(data)} bytes, at most {size_bytes_max} are read")
-    _survey(data)
+    _survey(data, items_max)
     try:
         value = msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=True)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
@@ -70,7 +75,7 @@ _ARRAYS = {0xDC: 2, 0xDD: 4}
 _MAPS = {0xDE: 2, 0xDF: 4}
 
 
-def _survey(data: bytes) -> None:
+def _survey(data: bytes, items_max: int) -> None:
     """Walk the tags without building anything: bounds depth and items, finds truncation."""
     at, items = 0, 0
     pending = [1]
@@ -80,8 +85,8 @@ def _survey(data: bytes) -> None:
             continue
         pending[-1] -= 1
         items += 1
-        if items > limits.ITEMS_MAX:
-            raise Oversize(f"more than {limits.ITEMS_MAX} items")
+        if items > items_max:
+            raise Oversize(f"more than {items_max} items")
         if at >= len(data):
             raise Malformed("ends in the middle of a value")
         skip, children = _step(data, at)

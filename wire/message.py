@@ -8,21 +8,16 @@ from wire.codec import pack, unpack
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed
 from wire.kinds import Kind, RefusalCode, Role
+from wire.message_base import Message as Message
+from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, Withdraw
 from wire.receipt import Envelope
-from wire.schema import Between, Digest, Inline, Int, Name, Reason, Record
+from wire.schema import Between, Digest, Inline, Int, Name, Reason, Record, items_max
 
 Instance = Annotated[bytes, Between(8, 8)]
-AdvertBytes = Annotated[bytes, Between(1, limits.ADVERT_BYTES_MAX + 128)]
-TaskBytes = Annotated[bytes, Between(1, limits.TASK_BYTES_MAX + 128)]
+AdvertBytes = Annotated[bytes, Between(1, limits.ADVERT_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
+TaskBytes = Annotated[bytes, Between(1, limits.TASK_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
 AdvertBatch = Annotated[tuple[AdvertBytes, ...], Between(0, limits.ADVERTS_PER_MESSAGE_MAX)]
 Envelopes = Annotated[tuple[Envelope, ...], Between(0, limits.STAGES_MAX)]
-
-
-class Message(Record):
-    """Base of everything said on a stream."""
-
-    __slots__ = ()
-    KIND: ClassVar[Kind]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,8 +284,12 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(Offer, Accept, Refuse, Piece, Result),
         *(Check, VerdictReply),
         *(Want, BlockReply),
+        *(Open, Opened, Bundle, Outcomes, Places, Taken, Withdraw, Close),
     )
 }
+
+# Enough to say what is wrong with what is no message.
+_OF_NO_MESSAGE = 16
 
 
 def encode(message: Message) -> bytes:
@@ -298,9 +297,15 @@ def encode(message: Message) -> bytes:
     return pack([int(message.KIND), message.to_fields()])
 
 
+def _items_max(data: bytes) -> int:
+    """How many encoded values the message has at most, by the kind that its first bytes name."""
+    kind = MESSAGES.get(data[1]) if len(data) > 1 else None  # type: ignore[call-overload]
+    return _OF_NO_MESSAGE if kind is None else 2 + items_max(kind)
+
+
 def decode(data: bytes) -> Message:
     """The message these bytes encode; WireError for any other bytes."""
-    value = unpack(data)
+    value = unpack(data, items_max=_items_max(data))
     match value:
         case [int() as number, fields] if number in MESSAGES:
             return MESSAGES[Kind(number)].from_fields(fields)

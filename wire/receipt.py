@@ -24,7 +24,7 @@ class Receipt(SignedRecord):
     """
 
     KIND: ClassVar[Kind] = Kind.RECEIPT
-    SIZE_BYTES_MAX: ClassVar[int] = limits.RECEIPT_BYTES_MAX - 256
+    SIZE_BYTES_MAX: ClassVar[int] = limits.RECEIPT_BYTES_MAX - limits.ENVELOPE_BYTES_MAX
 
     task: ContentId
     stage: Annotated[int, Between(0, limits.STAGES_MAX - 1)]
@@ -53,7 +53,7 @@ class Verdict(SignedRecord):
     """
 
     KIND: ClassVar[Kind] = Kind.VERDICT
-    SIZE_BYTES_MAX: ClassVar[int] = limits.VERDICT_BYTES_MAX - 256
+    SIZE_BYTES_MAX: ClassVar[int] = limits.VERDICT_BYTES_MAX - limits.ENVELOPE_BYTES_MAX
 
     receipt: ContentId
     secret: Digest
@@ -85,7 +85,7 @@ class Answer(SignedRecord):
 
     KIND: ClassVar[Kind] = Kind.ANSWER
 
-    task: Annotated[bytes, Between(1, limits.TASK_BYTES_MAX + 256)]
+    task: Annotated[bytes, Between(1, limits.TASK_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
     receipts: Annotated[tuple[Envelope, ...], _ENVELOPES]
     secret: Digest
     candidates: Annotated[tuple[PeerId, ...], Between(0, limits.CANDIDATES_MAX)]

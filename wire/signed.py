@@ -1,18 +1,20 @@
 """Signed records: the bytes that were signed are the bytes that are kept and passed on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 from wire import limits
 from wire.codec import pack, unpack
 from wire.content import ContentId, PeerId
-from wire.errors import Malformed, Oversize
+from wire.errors import Malformed, Oversize, WireError
 from wire.kinds import Kind
+from wire.proof import check_proof, prove, recover
 from wire.schema import Record
-from wire.signing import SigningKey, check_signature
+from wire.signing import SigningKey
 
-# Kind, body, key, signature and the heads of each.
-_ENVELOPE_BYTES = 128
+# Kind, body, key and signature, and as many again.
+_ENVELOPE_ITEMS = 16
 
 
 class SignedRecord(Record):
@@ -35,38 +37,86 @@ class Signed(Generic[R]):
     id: ContentId
 
 
+@dataclass(frozen=True, slots=True)
+class SignedBatch(Generic[R]):
+    """Records under one signature: each with a proof that holds alone, and what travels of them.
+
+    `bodies` and `signature` are enough for a receiver to build the same (`open_many`).
+    """
+
+    signed: tuple[Signed[R], ...]
+    bodies: tuple[bytes, ...]
+    signature: bytes
+
+
 def sign(record: R, key: SigningKey) -> Signed[R]:
     """Sign `record` as `key`'s peer."""
-    body = record.to_bytes()
-    signature = key.sign(record.KIND.name.lower(), body)
-    raw = pack([int(record.KIND), body, key.peer, signature])
-    return Signed(record, key.peer, raw, ContentId.of(raw))
+    return sign_many([record], key).signed[0]
+
+
+def sign_many(records: Sequence[R], key: SigningKey) -> SignedBatch[R]:
+    """Sign 1 to BATCH_RECORDS_MAX records, of any kinds, with one signature."""
+    bodies = tuple([record.to_bytes() for record in records])
+    proofs = prove([(_domain(it), body) for it, body in zip(records, bodies, strict=True)], key)
+    signed = tuple(
+        _sealed(record, key.peer, body, proof)
+        for record, body, proof in zip(records, bodies, proofs.each, strict=True)
+    )
+    return SignedBatch(signed, bodies, proofs.signature)
+
+
+def open_many(
+    bodies: Sequence[bytes], kind: type[R], signer: PeerId, signature: bytes
+) -> list[Signed[R] | WireError]:
+    """The records of a batch that travelled without paths, all of one kind, in order.
+
+    A body that is no `kind` is its own error, in its place, and spoils no other. BadSignature if
+    `signer` did not sign exactly these bodies in this order; Malformed for none or too many.
+    """
+    proofs = recover([(_domain(kind), body) for body in bodies], signer, signature)
+    found: list[Signed[R] | WireError] = []
+    for at, (body, proof) in enumerate(zip(bodies, proofs.each, strict=True)):
+        try:
+            found.append(_sealed(kind.from_bytes(body), signer, body, proof))
+        except WireError as error:
+            error.add_note(f"record {at} of {len(bodies)} under one signature")
+            found.append(error)
+    return found
+
+
+def _domain(record: SignedRecord | type[SignedRecord]) -> str:
+    return record.KIND.name.lower()
+
+
+def _sealed(record: R, signer: PeerId, body: bytes, proof: bytes) -> Signed[R]:
+    raw = pack([int(record.KIND), body, signer, proof])
+    return Signed(record, signer, raw, ContentId.of(raw))
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope(Generic[R]):
-    """A signed record whose signature is not checked yet; `checked` checks it."""
+    """A signed record whose proof is not checked yet; `checked` checks it."""
 
     kind: type[R]
     signer: PeerId
     body: bytes
-    signature: bytes
+    proof: bytes
     raw: bytes
 
     @classmethod
     def read(cls, raw: bytes, kind: type[R]) -> "Envelope[R]":
         """Read an envelope that says it holds a `kind`; WireError for any other bytes."""
-        if len(raw) > kind.SIZE_BYTES_MAX + _ENVELOPE_BYTES:
+        if len(raw) > kind.SIZE_BYTES_MAX + limits.ENVELOPE_BYTES_MAX:
             raise Oversize(f"a signed {kind.__name__} of {len(raw)} bytes")
-        match unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX):
-            case [int() as number, bytes() as body, bytes() as key, bytes() as signature]:
+        match unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX, items_max=_ENVELOPE_ITEMS):
+            case [int() as number, bytes() as body, bytes() as key, bytes() as proof]:
                 signer = PeerId(key)
             case _:
                 raise Malformed("not a signed record: a list of kind, body, key and signature")
         # True equals 1: it would be a second encoding of an advert's envelope, under a second id.
         if isinstance(number, bool) or number != kind.KIND:
             raise Malformed(f"kind {number} where a {kind.__name__} ({int(kind.KIND)}) is due")
-        return cls(kind, signer, body, signature, bytes(raw))
+        return cls(kind, signer, body, proof, bytes(raw))
 
     def claimed(self) -> R:
         """The unchecked record, to skip useless ones cheaply; WireError if the body is none."""
@@ -74,7 +124,7 @@ class Envelope(Generic[R]):
 
     def checked(self, claimed: R | None = None) -> Signed[R]:
         """The record, with its signature checked; `claimed` is the record if it was read before."""
-        check_signature(self.signer, self.kind.KIND.name.lower(), self.body, self.signature)
+        check_proof(self.signer, _domain(self.kind), self.body, self.proof)
         record = self.claimed() if claimed is None else claimed
         return Signed(record, self.signer, self.raw, ContentId.of(self.raw))
 

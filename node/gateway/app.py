@@ -24,6 +24,7 @@ from node.gateway.json_body import words_of
 from node.gateway.keys import Keyring, keys_file
 from node.gateway.models_api import listing_router
 from node.gateway.ollama_api import ollama_router
+from node.gateway.ollama_models import ollama_models_router
 from node.gateway.requests import (
     FIELD_FAULT,
     ChatRequest,
@@ -65,6 +66,7 @@ def gateway_app(node: Node, config: GatewayConfig) -> AccessMiddleware:
         messages_router,
         responses_router,
         ollama_router,
+        ollama_models_router,
         rerank_router,
         tokenize_router,
     ):

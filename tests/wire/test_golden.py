@@ -22,11 +22,12 @@ from tests.wire.samples import (
     TREE,
     every_record_type,
 )
+from wire.codec import pack, unpack
 from wire.content import ContentId
 from wire.kinds import Kind, Level, Role
 from wire.lottery import draw, rank, rows_to_check
 from wire.message import Message, decode, encode
-from wire.signed import SignedRecord, open_signed, sign
+from wire.signed import SignedRecord, open_signed, sign, sign_many
 from wire.tree import TreeNode
 
 # Fields that were added later, at the values with which they are left out.
@@ -176,6 +177,21 @@ RECORD_BYTES = {
         81a774656e736f72739184a464617461c4080001020304050607a46b696e64a7666c6f61743332a46e616d65a1
         78a57368617065920102
     """,
+    "OrderItem": """
+        85ab646561646c696e655f6d73cd7530a5696e707574c405696e707574a374616707a47461736bc4047461736ba5
+        756e69747310
+    """,
+    "OrderRefusal": """
+        83a4636f646501a6726561736f6eb17468652071756575652069732066756c6cae72657472795f61667465725f6d
+        73cd03e8
+    """,
+    "Outcome": """
+        84a66f7574707574c4066f7574707574a772656365697074c40772656365697074a77265667573616cc0a3746167
+        07
+    """,
+    "OrderPiece": """
+        84a464617461c4057069656365a8706f736974696f6e02a374616709a5756e69747301
+    """,
 }
 
 # Each message as it travels: its kind and its fields.
@@ -251,6 +267,36 @@ MESSAGE_BYTES = {
     """,
     "BlockReply": """
         921f81a464617461c405626c6f636b
+    """,
+    "Open": """
+        922881a677616e74656430
+    """,
+    "Opened": """
+        922981a6706c6163657328
+    """,
+    "Bundle": """
+        922a82a56974656d739185ab646561646c696e655f6d73cd7530a5696e707574c405696e707574a374616707a474
+        61736bc4047461736ba5756e69747310a97369676e6174757265c440000000000000000000000000000000000000
+        00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000
+    """,
+    "Outcomes": """
+        922b84a56974656d739284a66f7574707574c4066f7574707574a772656365697074c40772656365697074a77265
+        667573616cc0a37461670784a66f7574707574c0a772656365697074c0a77265667573616c83a4636f646501a672
+        6561736f6eb17468652071756575652069732066756c6cae72657472795f61667465725f6d73cd03e8a374616708
+        a67069656365739184a464617461c4057069656365a8706f736974696f6e02a374616709a5756e69747301a6706c
+        6163657302a97369676e6174757265c0
+    """,
+    "Places": """
+        922c81a46d6f726503
+    """,
+    "Taken": """
+        922d81a474616773920709
+    """,
+    "Withdraw": """
+        922e81a8756e77616e7465649109
+    """,
+    "Close": """
+        922f81a57461736b730c
     """,
 }
 
@@ -330,6 +376,34 @@ NODE_BYTES = {
     """,
 }
 
+# Three records under one signature: where a signature alone would stand, each has a proof.
+TOGETHER = ("Task", "Receipt", "Verdict")
+ROOT_SIGNATURE = """
+    62724215b51d23ba447dee5aa38239ac103313eda4b0b29c55d1fc841fa0c88ef88cff19fc8ff5713807924040
+    e312b8579d423434da3eaa5cbb6cf6634e410b
+"""
+PLACES_AND_PATHS = {
+    "Task": """
+        0000000000000003
+        a05d0538a09769bec1e1cecc41bcb82e8edf10f624a5aa513c19397e266832cf
+        4c550fb716cea35d4318d44307d78f456470e81544f2e0d9b949da3ac113057a
+    """,
+    "Receipt": """
+        0000000100000003
+        a2bd53fc7f87a0943343f2d849e1da37f5fb33d6e045a23b14d43c796eb13917
+        4c550fb716cea35d4318d44307d78f456470e81544f2e0d9b949da3ac113057a
+    """,
+    "Verdict": """
+        0000000200000003
+        4a40f2dba7d6ce79a6b21d707ac51c9e77d55e8613f4577ae09e1f16ed604f71
+    """,
+}
+IDS_TOGETHER = {
+    "Task": "bafkreiezapq6ldtnszw3ee5vj6cplertaa543ycg7vag7qn45rsm4e4jzu",
+    "Receipt": "bafkreid7bg6mwknyn4t7vwzvogbt2a6utwtq2rn2zv3a7kxfo3ajiayuui",
+    "Verdict": "bafkreicinl33ad6ehiswauliepc7paiaxzx2kqu37yc2y46bvvnr34bapq",
+}
+
 
 def bytes_of(literal: str) -> bytes:
     return bytes.fromhex("".join(literal.split()))
@@ -374,6 +448,18 @@ def test_an_envelope_has_the_bytes_it_always_had(record: SignedRecord) -> None:
     assert signed.id == ContentId.of(golden)
 
 
+@pytest.mark.parametrize("name", TOGETHER)
+def test_a_record_of_many_under_one_signature_has_the_bytes_it_always_had(name: str) -> None:
+    kind, body, key, _ = unpack(bytes_of(ENVELOPE_BYTES[name]))
+    proof = bytes_of(ROOT_SIGNATURE) + bytes_of(PLACES_AND_PATHS[name])
+    golden = pack([kind, body, key, proof])
+    together: list[SignedRecord] = [BY_NAME[other] for other in TOGETHER]  # type: ignore[misc]
+    signed = sign_many(together, KEY).signed[TOGETHER.index(name)]
+    assert signed.raw == golden
+    assert open_signed(golden, type(signed.record)) == signed
+    assert str(signed.id) == IDS_TOGETHER[name]
+
+
 @pytest.mark.parametrize("name", NODES)
 def test_a_tree_node_has_the_bytes_it_always_had(name: str) -> None:
     golden = bytes_of(NODE_BYTES[name])
@@ -405,7 +491,8 @@ def test_the_numbers_of_the_protocol_are_append_only() -> None:
     kinds = "ADVERT=1 TASK=2 RECEIPT=3 VERDICT=4 ANSWER=5 MANIFEST=6 "
     kinds += "HELLO=10 WELCOME=11 PING=12 PONG=13 "
     kinds += "SWAP=14 NEWER=15 SEEK=16 PART=17 OFFER=20 ACCEPT=21 REFUSE=22 PIECE=23 RESULT=24 "
-    kinds += "CHECK=25 FINDING=26 QUOTE=27 QUOTED=28 WANT=30 BLOCK=31"
+    kinds += "CHECK=25 FINDING=26 QUOTE=27 QUOTED=28 WANT=30 BLOCK=31 "
+    kinds += "OPEN=40 OPENED=41 BUNDLE=42 OUTCOMES=43 PLACES=44 TAKEN=45 WITHDRAW=46 CLOSE=47"
     levels = "SIGNED=0 SPOT_CHECKED=1 REPLAYED=2 EXACT=3 ZERO_KNOWLEDGE=4"
     assert " ".join(f"{kind.name}={kind}" for kind in Kind) == kinds
     assert " ".join(f"{role.name}={role}" for role in Role) == (

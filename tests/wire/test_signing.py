@@ -161,7 +161,7 @@ def test_a_body_signed_but_not_canonical_is_refused() -> None:
 @every_signed_record
 def test_an_envelope_beyond_its_kinds_size_is_not_even_parsed(record: SignedRecord) -> None:
     with pytest.raises(Oversize):
-        open_signed(b"\xc1" * (record.SIZE_BYTES_MAX + 129), type(record))
+        open_signed(b"\xc1" * (record.SIZE_BYTES_MAX + limits.ENVELOPE_BYTES_MAX + 1), type(record))
 
 
 def advert_of(size_bytes: int) -> SignedRecord:

@@ -1,0 +1,276 @@
+"""One signature for many records: each holds alone, and no proof has a second form."""
+
+import hashlib
+import struct
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.wire.samples import BY_NAME, KEY, OTHER_KEY, SIGNED, altered, name_of
+from wire import limits, merkle, proof
+from wire.codec import pack, unpack
+from wire.errors import BadSignature, Malformed, Oversize, WireError
+from wire.kinds import Kind
+from wire.proof import check_proof, prove, recover
+from wire.signed import SignedRecord, open_many, open_signed, sign, sign_many
+from wire.signing import separated
+from wire.task import Task
+
+MOST = limits.BATCH_RECORDS_MAX
+
+every_signed_record = pytest.mark.parametrize("record", SIGNED, ids=name_of)
+
+
+def bodies_of(count: int) -> list[tuple[str, bytes]]:
+    return [("task", b"body %d" % at) for at in range(count)]
+
+
+def tasks(count: int) -> list[Task]:
+    found = [altered("Task", nonce=at.to_bytes(16, "big")) for at in range(count)]
+    assert all(isinstance(task, Task) for task in found)
+    return found  # type: ignore[return-value]
+
+
+def placed(whole: bytes, index: int, count: int) -> bytes:
+    """A proof that says it is of another place."""
+    return whole[:64] + struct.pack(">II", index, count) + whole[72:]
+
+
+def root_by_halves(leaves: Sequence[bytes]) -> bytes:
+    """The root as RFC 6962 defines it: the left half is the largest power of two below."""
+    if len(leaves) == 1:
+        return leaves[0]
+    half = 1 << (len(leaves) - 1).bit_length() - 1
+    left, right = root_by_halves(leaves[:half]), root_by_halves(leaves[half:])
+    return hashlib.sha256(b"\1" + left + right).digest()
+
+
+def refused(item: tuple[str, bytes], forged: bytes) -> bool:
+    try:
+        check_proof(KEY.peer, *item, forged)
+    except BadSignature:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 9, 30, 33, 256])
+def test_each_record_of_many_holds_alone(count: int) -> None:
+    batch = sign_many(tasks(count), KEY)
+    assert len({signed.id for signed in batch.signed}) == count
+    for task, signed in zip(tasks(count), batch.signed, strict=True):
+        assert open_signed(signed.raw, Task) == signed
+        assert (signed.record, signed.signer) == (task, KEY.peer)
+
+
+def test_a_batch_of_one_is_a_plain_signature() -> None:
+    (task,) = tasks(1)
+    assert sign_many([task], KEY).signed == (sign(task, KEY),)
+    assert len(unpack(sign(task, KEY).raw)[3]) == 64
+
+
+def test_records_of_several_kinds_share_a_signature() -> None:
+    for record, signed in zip(SIGNED, sign_many(SIGNED, KEY).signed, strict=True):
+        assert open_signed(signed.raw, type(record)) == signed
+        assert signed.record == record
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 31])
+def test_what_travels_without_paths_is_the_same_where_it_arrives(count: int) -> None:
+    batch = sign_many(tasks(count), KEY)
+    assert tuple(open_many(batch.bodies, Task, KEY.peer, batch.signature)) == batch.signed
+
+
+def test_one_body_that_is_no_record_is_an_error_of_that_one() -> None:
+    bodies = [task.to_bytes() for task in tasks(5)]
+    bodies[3] = BY_NAME["Receipt"].to_bytes()
+    proofs = prove([("task", body) for body in bodies], KEY)
+    found = open_many(bodies, Task, KEY.peer, proofs.signature)
+    assert isinstance(found[3], Malformed)
+    assert found[3].__notes__ == ["record 3 of 5 under one signature"]
+    assert [at for at, it in enumerate(found) if isinstance(it, WireError)] == [3]
+
+
+def test_bodies_that_were_not_signed_together_are_refused_as_a_whole() -> None:
+    batch = sign_many(tasks(5), KEY)
+    first, second, *rest = batch.bodies
+    for bodies in (
+        [second, first, *rest],
+        [first, *rest],
+        [first, second, *rest, rest[-1]],
+        [first, second, *rest[:-1], BY_NAME["Task"].to_bytes()],
+        [first],
+    ):
+        with pytest.raises(BadSignature):
+            open_many(bodies, Task, KEY.peer, batch.signature)
+    with pytest.raises(BadSignature):
+        open_many(batch.bodies, Task, OTHER_KEY.peer, batch.signature)
+    with pytest.raises(BadSignature):
+        open_many(batch.bodies, Task, KEY.peer, unpack(batch.signed[0].raw)[3])
+
+
+@pytest.mark.parametrize("count", [0, MOST + 1, 10_000])
+def test_none_and_too_many_are_neither_signed_nor_opened(count: int) -> None:
+    items = bodies_of(count)
+    with pytest.raises(Malformed, match=f"1 to {MOST}"):
+        prove(items, KEY)
+    with pytest.raises(Malformed, match=f"1 to {MOST}"):
+        recover(items, KEY.peer, bytes(64))
+    # A proof cannot say so either: its count is bounded before anything is hashed.
+    whole = prove(bodies_of(2), KEY).each[0]
+    with pytest.raises(BadSignature, match=f"2 to {MOST}"):
+        check_proof(KEY.peer, *bodies_of(1)[0], placed(whole, 0, count))
+
+
+@pytest.mark.parametrize("count", [2**31, 2**32 - 1])
+def test_a_count_as_large_as_it_can_be_written_is_refused(count: int) -> None:
+    whole = prove(bodies_of(2), KEY).each[0]
+    assert refused(bodies_of(1)[0], placed(whole, 0, count))
+
+
+def test_the_longest_path_fits_an_envelope() -> None:
+    items = bodies_of(MOST)
+    whole = prove(items, KEY).each[MOST - 1]
+    assert len(whole) == 72 + 12 * 32
+    check_proof(KEY.peer, *items[MOST - 1], whole)
+    raw = pack([int(Kind.TASK), bytes(limits.TASK_BYTES_MAX), bytes(KEY.peer), whole])
+    assert len(raw) <= limits.TASK_BYTES_MAX + limits.ENVELOPE_BYTES_MAX
+    with pytest.raises(BadSignature):
+        open_signed(raw, Task)
+    with pytest.raises(Oversize):
+        open_signed(raw + bytes(limits.ENVELOPE_BYTES_MAX), Task)
+
+
+def test_a_count_of_one_has_no_proof() -> None:
+    # A signature of the root of one record would be a second form beside the plain one.
+    (item,) = bodies_of(1)
+    root = merkle.leaf(separated(*item))
+    signature = KEY.sign(proof.BATCH_DOMAIN, struct.pack(">I", 1) + root)
+    assert refused(item, placed(signature + bytes(8), 0, 1))
+    assert refused(item, signature)
+
+
+@given(st.integers(2, 40), st.data())
+def test_the_root_is_that_of_the_standard(count: int, data: st.DataObject) -> None:
+    leaves = [merkle.leaf(body) for _, body in bodies_of(count)]
+    levels = merkle.levels_of(leaves)
+    assert levels[-1] == [root_by_halves(leaves)]
+    at = data.draw(st.integers(0, count - 1))
+    path = merkle.path_of(levels, at)
+    assert merkle.root_of(leaves[at], at, count, path) == levels[-1][0]
+
+
+@given(st.integers(2, 20), st.data())
+def test_a_proof_has_one_place_and_one_length(count: int, data: st.DataObject) -> None:
+    items = bodies_of(count)
+    whole = prove(items, KEY).each
+    at = data.draw(st.integers(0, count - 1))
+    other = data.draw(st.integers(0, count + 2))
+    assert refused(items[at], placed(whole[at], other, count)) is (other != at)
+    assert refused(items[at], placed(whole[at], at, count + 1))
+    assert refused(items[at], placed(whole[at], at, count - 1))
+    assert refused(items[at], placed(whole[at], count, count))
+    assert refused(items[(at + 1) % count], whole[at])
+    for longer in (whole[at] + bytes(32), whole[at] + whole[at][-32:], whole[at] + b"\0"):
+        assert refused(items[at], longer)
+    for shorter in (
+        whole[at][:-32],
+        whole[at][:-1],
+        whole[at][:72],
+        whole[at][:71],
+        whole[at][:65],
+    ):
+        assert shorter == whole[at] or refused(items[at], shorter)
+
+
+def test_a_node_that_goes_up_as_it_is_is_not_doubled() -> None:
+    # Of three records the third has no sibling. A tree that doubled it would have one root for
+    # three records and for four.
+    items = bodies_of(3)
+    whole = prove(items, KEY).each[2]
+    leaves = [merkle.leaf(separated(*item)) for item in items]
+    doubled = whole[:72] + leaves[2] + whole[72:]
+    assert refused(items[2], placed(doubled, 2, 3))
+    assert refused(items[2], placed(doubled, 2, 4))
+    assert refused(items[2], placed(doubled, 3, 4))
+    assert merkle.levels_of(leaves)[-1] != merkle.levels_of([*leaves, leaves[2]])[-1]
+
+
+def test_an_inner_node_is_not_a_leaf() -> None:
+    # Without different first bytes, a "record" made of two hashes would have been signed as well.
+    items = bodies_of(4)
+    whole = prove(items, KEY).each[0]
+    left, right = [merkle.leaf(separated(*item)) for item in items[:2]]
+    for body in (left + right, b"\1" + left + right, b"\0" + left + right):
+        for domain in ("", "task"):
+            assert refused((domain, body), placed(whole[:72] + whole[104:], 0, 2))
+            assert refused((domain, body), placed(whole[:72] + whole[104:], 0, 4))
+
+
+def test_a_root_signed_for_another_purpose_is_no_root() -> None:
+    items = bodies_of(2)
+    whole = prove(items, KEY).each[0]
+    root = merkle.levels_of([merkle.leaf(separated(*item)) for item in items])[-1][0]
+    words = struct.pack(">I", 2) + root
+    for domain, body in (
+        ("task", words),
+        ("batch", root),
+        ("", words),
+        ("batch", root + words[:4]),
+    ):
+        assert refused(items[0], KEY.sign(domain, body) + whole[64:])
+    check_proof(KEY.peer, *items[0], KEY.sign("batch", words) + whole[64:])
+    # And what is signed of a batch is no record's signature, of any kind.
+    for kind in Kind:
+        assert kind.name.lower() != proof.BATCH_DOMAIN
+        assert refused((kind.name.lower(), words), whole[:64])
+
+
+@every_signed_record
+def test_a_proof_with_any_byte_turned_is_refused(record: SignedRecord) -> None:
+    raw = sign_many([*tasks(2), record, *tasks(2)], KEY).signed[2].raw
+    for at in range(len(raw)):
+        turned = raw[:at] + bytes((raw[at] ^ 1 << at % 8,)) + raw[at + 1 :]
+        with pytest.raises(WireError):
+            open_signed(turned, type(record))
+    for end in range(0, len(raw), 7):
+        with pytest.raises(WireError):
+            open_signed(raw[:end], type(record))
+
+
+@given(st.binary(max_size=200), st.integers(0, 9), st.integers(0, 9))
+def test_any_bytes_are_no_proof(data: bytes, index: int, count: int) -> None:
+    item = ("task", b"body")
+    assert refused(item, data)
+    assert refused(item, bytes(64) + struct.pack(">II", index, count) + data)
+
+
+def test_a_root_that_held_is_not_checked_again_and_one_that_did_not_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checks = []
+    check = proof.check_signature
+
+    def counted(peer: bytes, domain: str, body: bytes, signature: bytes) -> None:
+        checks.append(domain)
+        check(peer, domain, body, signature)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(proof, "check_signature", counted)
+    items = [("task", b"remembered %d" % at) for at in range(9)]
+    each = prove(items, KEY).each
+    for item, whole in zip(items, each, strict=True):
+        check_proof(KEY.peer, *item, whole)
+    assert checks == ["batch"]
+    bad = bytes((each[0][0] ^ 1,)) + each[0][1:]
+    for _ in range(3):
+        assert refused(items[0], bad)
+    assert checks == ["batch"] * 4
+    # The memory is of one signer's root: another's is checked.
+    with pytest.raises(BadSignature):
+        check_proof(OTHER_KEY.peer, *items[0], each[0])
+    assert len(checks) == 5
+
+
+def test_the_memory_of_roots_is_bounded() -> None:
+    assert proof._check_root.cache_info().maxsize == proof.ROOTS_MAX <= 4096
