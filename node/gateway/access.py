@@ -202,14 +202,6 @@ class _Reading:
             raise _Turned(
                 ErrorDetail(status=400, message=message, code="invalid_value", param="content-type")
             )
-        coding = self.headers.get("content-encoding", "identity").strip().lower()
-        if head.method == "POST" and coding not in ("", "identity"):
-            message = f"a body in the encoding {coding[:60]!r} is not read here: send it as it is"
-            raise _Turned(
-                ErrorDetail(
-                    status=400, message=message, code="invalid_value", param="content-encoding"
-                )
-            )
         if self.exchange.request.is_complete:
             await self._read(most)
         else:
