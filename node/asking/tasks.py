@@ -99,7 +99,8 @@ class TaskRunner:
         blobs = () if request.input is None else (request.input,)
         pins = () if task.record.input is None else (Pin(task.record.input, "journal"),)
         # The first offer is sent while the disk writes; Accepted follows once the task is durable.
-        run = self._start(TaskState(task, seed, trio.current_time(), owner=request.owner))
+        now_at_s, owner, inline = trio.current_time(), request.owner, request.inline
+        run = self._start(TaskState(task, seed, now_at_s, owner=owner, inline=inline))
         try:
             await self.store.commit(Write(rows=(_entry(run),), blobs=blobs, pins=pins))
         except StoreError:
@@ -205,6 +206,7 @@ class TaskRunner:
             del self._runs[run.task.id]
             if run.journaled.is_set():
                 self._ended[run.task.id] = run
+            run.inline = None
             run.finished.set()
 
     async def _attempts(self, run: TaskState, deadline_at_s: float) -> Answered:
@@ -252,8 +254,8 @@ class TaskRunner:
 
     async def _inline_input(self, run: TaskState) -> bytes | None:
         source = run.task.record.input
-        if source is None:
-            return None
+        if source is None or run.inline is not None:
+            return run.inline
         if not self.store.has(source):
             # The journal's own commit is still running, and stores the input.
             await run.journaled.wait()
@@ -363,7 +365,8 @@ class TaskRunner:
             ),
             self.key,
         )
-        await run.journaled.wait()
+        if not run.journaled.is_set():
+            await run.journaled.wait()
         # The receipt was read and checked when it came.
         output_id = delivered.receipts[-1].record.output
         await self.answers.keep(

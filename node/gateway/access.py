@@ -31,11 +31,13 @@ from node.gateway_config import GatewayConfig
 from p2p import timeouts
 from wire import limits
 from wire.errors import BatonError
+from wire.latest import Latest
 
 JSON_BYTES_MAX = 1 << 20
 TENSOR_BYTES_MAX = limits.TENSORS_BYTES_MAX + HEAD_BYTES_MAX + 8
 # Bodies that are in memory, of all requests together.
 BODIES_BYTES_MAX = 256 << 20
+HOSTS_KEPT = 64
 OPEN_PATHS = frozenset({b"/healthz", b"/health", b"/livez", b"/ready", b"/readyz", b"/version"})
 # Whose tasks those are that came without a key: they belong to the owner of this peer.
 NOBODY = b""
@@ -67,6 +69,8 @@ class AccessMiddleware:
     # Of the requests at work, and of the memory for bodies.
     places: Shares = field(init=False)
     bodies: Shares = field(init=False)
+    # The Host headers that were seen last, and whether they name this gateway.
+    _hosts: Latest[str, bool] = field(default_factory=lambda: Latest(HOSTS_KEPT))
 
     def __post_init__(self) -> None:
         self.places = Shares(self.config.requests_max, self.keyring.is_for_one)
@@ -90,7 +94,7 @@ class AccessMiddleware:
         head = exchange.request.head
         exchange.extra_headers = ALWAYS
         headers = _headers_of(head)
-        if not _is_host(headers.get("host", ""), self.config):
+        if not self._is_host(headers.get("host", "")):
             raise _turned(
                 403,
                 "the Host header is not a name of this gateway: --http-name NAME adds one",
@@ -110,6 +114,12 @@ class AccessMiddleware:
             await self._run(exchange, NOBODY, b"")
         else:
             await self._with_place(exchange, headers, self._owner(headers))
+
+    def _is_host(self, text: str) -> bool:
+        known = self._hosts.get(text)
+        if known is None:
+            known = self._hosts[text] = _is_host(text, self.config)
+        return known
 
     def _owner(self, headers: Mapping[str, str]) -> bytes:
         """Whose request this is, by its key where keys are needed; it counts against its rate."""
@@ -193,14 +203,6 @@ class _Reading:
             )
             raise _Turned(
                 ErrorDetail(status=400, message=message, code="invalid_value", param="content-type")
-            )
-        coding = self.headers.get("content-encoding", "identity").strip().lower()
-        if head.method == "POST" and coding not in ("", "identity"):
-            message = f"a body in the encoding {coding[:60]!r} is not read here: send it as it is"
-            raise _Turned(
-                ErrorDetail(
-                    status=400, message=message, code="invalid_value", param="content-encoding"
-                )
             )
         if self.exchange.request.is_complete:
             await self._read(most)
