@@ -272,7 +272,7 @@ class Order:
                 )
             )
         for some in cut((it, len(it.task) + len(it.input or b"")) for it in items):
-            yield Bundle(signature=None, items=tuple(some))
+            yield Bundle(items=tuple(some))
 
     # Hearing
 

@@ -74,11 +74,11 @@ class OrderOutbox:
         ]
         self._pieces, self._pieces_bytes = {}, 0
         for some in cut((it, len(it.data)) for it in pieces):
-            yield Outcomes(signature=None, items=(), pieces=tuple(some), places=0)
+            yield Outcomes(items=(), pieces=tuple(some), places=0)
         outcomes = list(self._outcomes)
         self._outcomes.clear()
         for ended in cut((it, _size(it)) for it in outcomes):
-            yield Outcomes(signature=None, items=tuple(ended), pieces=(), places=places)
+            yield Outcomes(items=tuple(ended), pieces=(), places=places)
             places = 0
         if places:
             yield Places(more=places)

@@ -209,8 +209,6 @@ class _ServedOrder:
         await self.call.send(refusal_of(why))
 
     def _take(self, bundle: Bundle, nursery: trio.Nursery) -> None:
-        if bundle.signature is not None:
-            raise RemoteProtocolError("a bundle with a signature is not read here")
         if len(bundle.items) > self._credit:
             raise RemoteProtocolError("more tasks were sent than there were places")
         self._credit -= len(bundle.items)
