@@ -53,6 +53,8 @@ class Handshake:
     network: str
     advertiser: Advertiser
     handshake_log: HandshakeLog
+    # The version of a Welcome: an older peer's is less.
+    speaks: int = limits.ORDERS_VERSION
     ended: BatonError | None = None
     # Why nobody was met at the start, in words, until somebody is.
     unmet: str = ""
@@ -159,7 +161,7 @@ class Handshake:
     async def version_of(self, peer: PeerId, *, deadline_s: float) -> int:
         """The version that a peer speaks; it is greeted if it has not said. One of TROUBLES."""
         if peer == self.rpc.me:
-            return limits.ORDERS_VERSION
+            return self.speaks
         if peer not in self._versions:
             await self._greet(peer, deadline_s)
         return self._versions[peer][1]
@@ -196,7 +198,7 @@ class Handshake:
         others = self.anti_entropy.some(wanted, typed_call.peer, wall_s)
         await typed_call.send(
             Welcome(
-                version=limits.ORDERS_VERSION,
+                version=self.speaks,
                 instance=self.handshake_log.instance,
                 wall_ms=int(wall_s * 1000),
                 same_key=other,
