@@ -143,6 +143,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             node.loader.needed = set(config.models)
         for name in config.models:
             node.loader.start(name)
+        nursery.start_soon(node.leg_server.finishing.run)
         nursery.start_soon(_remember_forever, node)
         nursery.start_soon(node.rechecking.run)
         await node.tasks.resume()

@@ -47,9 +47,9 @@ from wire.task import Task
 # so that no task of an order is refused for being one too many.
 PLACES = 64
 PLACES_PER_ORDER = 40
-# The least of an order, and the most while there are others: the holder's share of the queue.
+# The least of an order, and the most while there are others: below a holder's share of the queue.
 PLACES_MIN = 4
-PLACES_BESIDE_OTHERS = 16
+PLACES_BESIDE_OTHERS = 12
 # Orders at once, and of one asker: one that stands, and one whose asker reconnected or renews it.
 ORDERS_MAX = 64
 ORDERS_PER_ASKER = 2
