@@ -4,8 +4,8 @@ An asker opens an order at a peer to which it gives many tasks. Each task has a 
 the order, and exactly one outcome. Places are credit: each task takes one, and the peer gives it
 back with the outcome, or later. Tasks and outcomes travel in bundles, as many as are ready.
 
-Each record in a bundle is an envelope of its own, so that one that does not hold spoils no other. Of
-those that were signed together, the one signature is checked once (`wire.proof`).
+Each record in a bundle is an envelope of its own: one that does not hold spoils no other. Of those
+that were signed together, the one signature is checked once (`wire.proof`).
 """
 
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ class OrderRefusal(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome(Record):
+class TaskOutcome(Record):
     """The end of one task: its receipt, with the output inline when small; or a refusal."""
 
     tag: Tag
@@ -112,7 +112,7 @@ class Outcomes(Message):
     """
 
     KIND: ClassVar[Kind] = Kind.OUTCOMES
-    items: Annotated[tuple[Outcome, ...], Between(0, limits.BUNDLE_ITEMS_MAX)]
+    items: Annotated[tuple[TaskOutcome, ...], Between(0, limits.BUNDLE_ITEMS_MAX)]
     pieces: Annotated[tuple[OrderPiece, ...], Between(0, limits.BUNDLE_ITEMS_MAX)]
     places: Annotated[int, Between(0, limits.ORDER_PLACES_MAX)]
 

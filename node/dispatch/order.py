@@ -36,10 +36,10 @@ from wire.order import (
     Opened,
     OrderItem,
     OrderPiece,
-    Outcome,
     Outcomes,
     Places,
     Taken,
+    TaskOutcome,
     Withdraw,
 )
 
@@ -60,7 +60,7 @@ class _TakenNow:
 
 
 TAKEN = _TakenNow()
-Heard = _TakenNow | OrderPiece | Outcome
+Heard = _TakenNow | OrderPiece | TaskOutcome
 
 
 @dataclass(slots=True, eq=False)
@@ -87,6 +87,7 @@ class OrderedTask:
         return self._heard.popleft()
 
     def told(self, heard: Heard) -> None:
+        """Note what the peer said of it, for `hear`."""
         self.taken = True
         self._heard.append(heard)
         self._changed.set()

@@ -37,7 +37,7 @@ from wire.order import (
     Opened,
     OrderItem,
     OrderRefusal,
-    Outcome,
+    TaskOutcome,
     Withdraw,
 )
 from wire.signed import Signed, open_signed
@@ -252,7 +252,7 @@ class _ServedOrder:
                 await self._room.wait()
             if not self._ended:
                 leg.told = True
-                self._out.piece(tag, part)
+                self._out.add_piece(tag, part)
                 self.to_write.set()
 
         try:
@@ -267,7 +267,7 @@ class _ServedOrder:
         else:
             del self._legs[tag]
             inline = done.output if len(done.output) <= limits.INLINE_BYTES_MAX else None
-            self._tell(Outcome(tag=tag, receipt=done.receipt.raw, output=inline, refusal=None))
+            self._tell(TaskOutcome(tag=tag, receipt=done.receipt.raw, output=inline, refusal=None))
         finally:
             leg.lease.release()
 
@@ -279,9 +279,9 @@ class _ServedOrder:
         refusal = OrderRefusal(
             code=said.code, reason=said.reason, retry_after_ms=said.retry_after_ms
         )
-        self._tell(Outcome(tag=tag, receipt=None, output=None, refusal=refusal))
+        self._tell(TaskOutcome(tag=tag, receipt=None, output=None, refusal=refusal))
 
-    def _tell(self, outcome: Outcome) -> None:
+    def _tell(self, outcome: TaskOutcome) -> None:
         if not self._ended:
             self._out.ended(outcome)
             self.to_write.set()

@@ -32,10 +32,10 @@ from wire.order import (
     OrderItem,
     OrderPiece,
     OrderRefusal,
-    Outcome,
     Outcomes,
     Places,
     Taken,
+    TaskOutcome,
 )
 from wire.signed import open_signed
 from wire.task import Stage, Task
@@ -58,12 +58,12 @@ class Serving:
             if isinstance(message, Bundle):
                 self.items += message.items
 
-    def done(self, item: OrderItem, output: bytes = VECTORS, **changes: object) -> Outcome:
+    def done(self, item: OrderItem, output: bytes = VECTORS, **changes: object) -> TaskOutcome:
         task = open_signed(item.task, Task)
         receipt = receipt_of(task, self.there.key, output, **changes)
-        return Outcome(tag=item.tag, receipt=receipt.raw, output=VECTORS, refusal=None)
+        return TaskOutcome(tag=item.tag, receipt=receipt.raw, output=VECTORS, refusal=None)
 
-    async def tell(self, *outcomes: Outcome, places: int = 0) -> None:
+    async def tell(self, *outcomes: TaskOutcome, places: int = 0) -> None:
         await self.call.send(Outcomes(items=outcomes, pieces=(), places=places))
 
 
@@ -171,7 +171,7 @@ async def test_an_honest_peer_s_order(autojump_clock: MockClock, tmp_path: Path)
 async def never_given(serving: Serving) -> None:
     await serving.take(3)
     outcome = serving.done(serving.items[0])
-    await serving.tell(Outcome(tag=77, receipt=outcome.receipt, output=None, refusal=None))
+    await serving.tell(TaskOutcome(tag=77, receipt=outcome.receipt, output=None, refusal=None))
     await trio.sleep_forever()
 
 
@@ -280,9 +280,9 @@ async def test_what_does_not_fit_is_the_error_of_its_task(
         await serving.tell(
             serving.done(one),
             serving.done(two, units=3, output=b"another"),
-            Outcome(tag=three.tag, receipt=b"\xc1", output=None, refusal=None),
-            Outcome(tag=four.tag, receipt=serving.done(one).receipt, output=None, refusal=None),
-            Outcome(tag=five.tag, receipt=None, output=None, refusal=refusal),
+            TaskOutcome(tag=three.tag, receipt=b"\xc1", output=None, refusal=None),
+            TaskOutcome(tag=four.tag, receipt=serving.done(one).receipt, output=None, refusal=None),
+            TaskOutcome(tag=five.tag, receipt=None, output=None, refusal=refusal),
             places=5,
         )
         await serving.take(6)
@@ -406,7 +406,7 @@ async def test_many_large_tasks_are_cut_into_messages(
             for number in range(30)
         ]
         for task in tasks:
-            assert isinstance(await task.hear(), Outcome)
+            assert isinstance(await task.hear(), TaskOutcome)
             order.leave(task)
         assert order.bundles >= 15
 

@@ -35,10 +35,10 @@ from wire.order import (
     Open,
     Opened,
     OrderItem,
-    Outcome,
     Outcomes,
     Places,
     Taken,
+    TaskOutcome,
     Withdraw,
 )
 from wire.receipt import Receipt
@@ -103,9 +103,9 @@ class Opener:
     async def give(self, *items: OrderItem) -> None:
         await self.call.send(Bundle(items=items))
 
-    async def outcomes(self, count: int) -> dict[int, Outcome]:
+    async def outcomes(self, count: int) -> dict[int, TaskOutcome]:
         """The next outcomes, by tag; none comes twice."""
-        found: dict[int, Outcome] = {}
+        found: dict[int, TaskOutcome] = {}
         with trio.fail_after(60):
             while len(found) < count:
                 message = await self.call.receive()
@@ -138,12 +138,12 @@ async def opened(tmp_path: Path, unit_s: float = 0.01) -> AsyncIterator[Scene]:
             yield Scene(network, worker, asker)
 
 
-def signer_of(outcome: Outcome) -> PeerId:
+def signer_of(outcome: TaskOutcome) -> PeerId:
     assert outcome.receipt is not None
     return open_signed(outcome.receipt, Receipt).signer
 
 
-def code_of(outcome: Outcome) -> RefusalCode:
+def code_of(outcome: TaskOutcome) -> RefusalCode:
     assert outcome.refusal is not None
     return outcome.refusal.cause
 
