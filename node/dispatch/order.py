@@ -249,7 +249,8 @@ class Order:
             # Everybody who could add to it runs first.
             await trio.lowlevel.checkpoint()
             self._to_send = trio.Event()
-            for some in cut((it, 0) for it in self._unwanted):
+            unwanted, self._unwanted = self._unwanted, []
+            for some in cut((it, 0) for it in unwanted):
                 await call.send(Withdraw(unwanted=tuple(some)))
             for bundle in self._bundles():
                 self.bundles += 1
