@@ -36,6 +36,7 @@ from wire.order import (
     Places,
     Taken,
     TaskOutcome,
+    Withdraw,
 )
 from wire.signed import open_signed
 from wire.task import Stage, Task
