@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import trio
 
 from node.serving.done_legs import DoneLegs
+from node.task.flushing import grown
 from store import Row, Store, Table, Write
 from wire.codec import pack
 from wire.errors import BatonError, StoreError, WireError
@@ -80,8 +81,7 @@ class Finishing:
         """Make durable what is done, as much at once as there is."""
         while True:
             await self._came.wait()
-            # Everybody who could add a leg runs first.
-            await trio.lowlevel.checkpoint()
+            await grown(lambda: len(self._legs), LEGS_MAX)
             while some := self._take():
                 await self._keep(some)
             self._came = trio.Event()
