@@ -179,7 +179,11 @@ class Handshake:
                 self._strange.add(typed_call.peer)
                 # It hangs up when it has read why. If it does not we do, and not before.
                 self._parting.setdefault(typed_call.peer, trio.current_time())
-            await typed_call.send(refusal_of(Refused(why, code=RefusalCode.STRANGER)))
+            refusal = refusal_of(Refused(why, code=RefusalCode.STRANGER))
+            if message.version < limits.CODES_VERSION:
+                await typed_call.refuse_uncoded(refusal)
+            else:
+                await typed_call.send(refusal)
             return
         if typed_call.peer in self._strange:
             self._strange.discard(typed_call.peer)

@@ -12,10 +12,12 @@ import trio
 
 from node.dispatch.handoff import Handoff
 from node.dispatch.order_tags import OrderTags
+from node.task.flushing import grown
 from p2p.peers import Peers
 from p2p.score import Offence
 from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall, refused
+from wire import limits
 from wire.bundling import cut
 from wire.content import PeerId
 from wire.errors import (
@@ -246,10 +248,10 @@ class Order:
     async def _send_forever(self, call: TypedCall) -> None:
         while True:
             await self._to_send.wait()
-            # Everybody who could add to it runs first.
-            await trio.lowlevel.checkpoint()
+            await grown(lambda: min(len(self._home), self._tags.credit), limits.BUNDLE_ITEMS_MAX)
             self._to_send = trio.Event()
-            for some in cut((it, 0) for it in self._unwanted):
+            unwanted, self._unwanted = self._unwanted, []
+            for some in cut((it, 0) for it in unwanted):
                 await call.send(Withdraw(unwanted=tuple(some)))
             for bundle in self._bundles():
                 self.bundles += 1

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import trio
 
 from node.serving.done_legs import DoneLegs
+from node.task.flushing import grown
 from store import Row, Store, Table, Write
 from wire.codec import pack
-from wire.errors import StoreError
+from wire.errors import BatonError, StoreError, WireError
 from wire.kinds import Role
 from wire.receipt import Receipt
 from wire.signed import Signed, sign, sign_many
@@ -35,7 +36,7 @@ class FinishedLeg:
     # Whether its signature may be one of many.
     shares: bool
     _signed: Signed[Receipt] | None = None
-    _error: StoreError | None = None
+    _error: BatonError | None = None
     _ended: trio.Event = field(default_factory=trio.Event)
 
     @property
@@ -43,16 +44,16 @@ class FinishedLeg:
         return sum(map(len, self.blobs))
 
     async def durable(self) -> Signed[Receipt]:
-        """Wait until the receipt is durable; StoreError if it cannot be kept."""
+        """Wait until the receipt is durable; StoreError or WireError if it cannot be kept."""
         await self._ended.wait()
         if self._error is not None:
             raise self._error
         assert self._signed is not None
         return self._signed
 
-    def end(self, found: Signed[Receipt] | StoreError) -> None:
+    def end(self, found: Signed[Receipt] | BatonError) -> None:
         """Tell who waits what came of it."""
-        if isinstance(found, StoreError):
+        if isinstance(found, BatonError):
             self._error = found
         else:
             self._signed = found
@@ -80,8 +81,7 @@ class Finishing:
         """Make durable what is done, as much at once as there is."""
         while True:
             await self._came.wait()
-            # Everybody who could add a leg runs first.
-            await trio.lowlevel.checkpoint()
+            await grown(lambda: len(self._legs), LEGS_MAX)
             while some := self._take():
                 await self._keep(some)
             self._came = trio.Event()
@@ -97,14 +97,14 @@ class Finishing:
         return some
 
     async def _keep(self, legs: list[FinishedLeg]) -> None:
-        signed = self._sign(legs)
         try:
+            signed = self._sign(legs)
             await self._commit(legs, signed)
-        except StoreError as error:
+        except (StoreError, WireError) as error:
             if len(legs) == 1:
                 legs[0].end(error)
                 return
-            # One may be too large for the room that is left; the others are not.
+            # One may be too large, by itself or for the room that is left; the others are not.
             for leg in legs:
                 await self._keep([leg])
             return

@@ -27,8 +27,8 @@ class OrderOutbox:
     _taken: dict[int, None] = field(default_factory=dict)
     _pieces_bytes: int = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._outcomes or self._pieces or self._taken)
+    def __len__(self) -> int:
+        return len(self._outcomes) + len(self._pieces) + len(self._taken)
 
     @property
     def is_full(self) -> bool:

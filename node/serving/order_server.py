@@ -13,6 +13,7 @@ from node.engines.interface import Part
 from node.serving.lease import Holder, LegLease
 from node.serving.leg_server import LegServer
 from node.serving.order_outbox import OrderOutbox
+from node.task.flushing import grown
 from p2p.score import Offence, Standing
 from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
@@ -289,11 +290,11 @@ class _ServedOrder:
     # Writing
 
     async def _write(self) -> None:
-        """Tell what there is, once everybody who could add to it has run."""
+        """Tell what there is, as much at once as comes together."""
         try:
             while True:
                 await self.to_write.wait()
-                await trio.lowlevel.checkpoint()
+                await grown(lambda: len(self._out), limits.BUNDLE_ITEMS_MAX)
                 self.to_write = trio.Event()
                 for message in self._out.drain(self._places_back()):
                     if self._closed:

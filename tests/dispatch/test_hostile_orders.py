@@ -36,6 +36,7 @@ from wire.order import (
     Places,
     Taken,
     TaskOutcome,
+    Withdraw,
 )
 from wire.signed import open_signed
 from wire.task import Stage, Task
@@ -346,15 +347,27 @@ async def test_who_takes_all_places_and_says_nothing_is_left_soon(
 async def test_who_takes_all_places_and_answers_nothing_keeps_no_order(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
+    withdrawn: list[int] = []
+
     async def holding(serving: Serving) -> None:
+        await serving.take(6)
+        await serving.call.send(Taken(tags=tuple(it.tag for it in serving.items)))
         while True:
-            await serving.take(len(serving.items) + 1)
-            await serving.call.send(Taken(tags=tuple(it.tag for it in serving.items)))
+            message = await serving.call.receive()
+            if isinstance(message, Withdraw):
+                withdrawn.extend(message.unwanted)
 
     async with served_by(tmp_path, holding) as scene:
-        assert await scene.legs(8, deadline_s=20) == ["given up"] * 8
+        await scene.stand()
+        async with trio.open_nursery() as nursery:
+            for number in range(6):
+                # They are given up one after the other.
+                nursery.start_soon(lambda at=number: scene.leg(at, deadline_s=20 + at))
+        assert scene.results == ["given up"] * 6
         await trio.sleep(5 * IDLE_S)
         assert not scene.orders.standing
+        # Each is withdrawn once.
+        assert sorted(withdrawn) == list(range(6))
 
 
 async def test_a_flush_ends_though_tasks_never_stop(

@@ -244,3 +244,20 @@ async def test_more_than_a_peer_has_places_for_wait_at_home(
         # Hardly anybody was refused, and nobody polled.
         refused = sum(it.tasks.dispatcher.directory.failed_over for it in (asker, other))
         assert refused < 40
+
+
+async def test_a_peer_s_own_legs_go_by_an_order_to_itself(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        alone = await network.start(I, S, engine=Counted(unit_s=0.01))
+        await network.settled()
+        while not alone.probing.offered():
+            await trio.sleep(0.1)
+        wanted = [request(data=texts_of(str(it)), level=Level.SIGNED) for it in range(20)]
+        for answered in await all_asked(alone, wanted):
+            assert isinstance(answered, Answered)
+            assert signers(answered) == [alone.peers.me]
+        assert alone.order_server.standing == 1
+        await trio.sleep(10)
+        assert not alone.order_server.standing
