@@ -18,6 +18,7 @@ from node.checking.quorum import Checking
 from node.config import NodeConfig
 from node.dispatch.directory import PeerDirectory
 from node.dispatch.dispatcher import Dispatcher
+from node.dispatch.orders import Orders
 from node.engines.interface import Engine
 from node.models.collection import Models
 from node.models.loader import ModelLoader
@@ -26,6 +27,7 @@ from node.serving.data_role import DataRole
 from node.serving.infer_role import InferRole
 from node.serving.leg_server import LegServer
 from node.serving.nearest import IndexCache
+from node.serving.order_server import OrderServer
 from node.serving.role import LegRole
 from node.serving.sources import Source
 from node.serving.verify_role import VerifyRole
@@ -41,6 +43,7 @@ from wire.content import PeerId
 from wire.errors import ModelRefused, StoreError
 from wire.kinds import Role
 from wire.message import Check, Offer, Quote, Want
+from wire.order import Open
 from wire.signing import SigningKey
 
 KNOWN_PEERS_KEPT = 256
@@ -71,6 +74,7 @@ class Node:
     blobs: Blobs
     models: Models
     leg_server: LegServer
+    order_server: OrderServer
     verify_role: VerifyRole
     tasks: TaskRunner
     probing: Probing
@@ -128,6 +132,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
                 await node.models.check_meant(name)
         capacity.node = node
         peers.handlers[Offer] = node.leg_server.on_offer
+        peers.handlers[Open] = node.order_server.on_open
         peers.handlers[Quote] = node.leg_server.on_quote
         peers.handlers[Want] = node.blobs.on_want
         peers.handlers[Check] = node.verify_role.on_check
@@ -152,7 +157,7 @@ def _assembled(
     config: NodeConfig, dependencies: Dependencies, peers: Peers, nursery: trio.Nursery
 ) -> Node:
     blobs = Blobs(dependencies.store, peers)
-    dispatcher = Dispatcher(PeerDirectory(peers))
+    dispatcher = Dispatcher(PeerDirectory(peers, orders=Orders(peers, nursery)))
     infer = InferRole(dependencies.engine, blobs, IndexCache(blobs))
     roles: dict[Role, LegRole] = {}
     if Role.DATA in config.roles:
@@ -200,6 +205,7 @@ def _assembled(
         blobs=blobs,
         models=models,
         leg_server=leg_server,
+        order_server=OrderServer(leg_server),
         verify_role=VerifyRole(
             dependencies.key,
             dependencies.environment,

@@ -10,6 +10,7 @@ slowly with the network, because an advert then has a longer way to go.
 import math
 from dataclasses import dataclass
 
+from p2p.token_bucket import TokenBucket
 from wire import limits
 
 
@@ -36,8 +37,7 @@ class GossipRateLimit:
 
     config: GossipRateConfig
     view_max: int
-    _tokens: float | None = None
-    _at_s: float = 0.0
+    _bucket: TokenBucket | None = None
 
     def period_s(self, peers: int) -> float:
         """The time from one advert of ours to the next, in seconds."""
@@ -67,13 +67,10 @@ class GossipRateLimit:
         join at once, each would send a message to a thousand.
         """
         burst = max(1.0, self.config.urgent_burst * min(1.0, self.config.small_network / peers))
-        if self._tokens is None:
-            self._tokens = burst if peers <= self.config.small_network else 0.0
-        else:
-            self._tokens += (now_at_s - self._at_s) * self.config.urgent_per_s / peers
-        self._at_s = now_at_s
-        self._tokens = min(burst, self._tokens)
-        if self._tokens < 1.0:
-            return False
-        self._tokens -= 1.0
-        return True
+        per_s = self.config.urgent_per_s / peers
+        if self._bucket is None:
+            self._bucket = TokenBucket(burst, per_s)
+            if peers > self.config.small_network:
+                self._bucket.drain()
+        self._bucket.burst, self._bucket.per_s = burst, per_s
+        return self._bucket.take(now_at_s)

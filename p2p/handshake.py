@@ -26,9 +26,12 @@ from wire.advert import Advert
 from wire.content import PeerId
 from wire.errors import BatonError, InputError, Refused, RemoteProtocolError
 from wire.kinds import RefusalCode
+from wire.latest import Latest
 from wire.message import Hello, Message, Welcome
 from wire.signed import Signed, open_signed
 
+# Peers of which it is remembered what version they speak.
+VERSIONS_KEPT = 1024
 # What a call comes to: the Welcome, and the advert of another start of our key where one is known.
 Answer = tuple[Welcome, Signed[Advert] | None]
 
@@ -60,6 +63,10 @@ class Handshake:
     # Connected, and of another network or version for all that is known: nothing is swapped.
     _strange: set[PeerId] = field(default_factory=set)
     _calls: dict[PeerId, _Call] = field(default_factory=dict)
+    # What each said in its last Welcome: which start of it, and which version it speaks.
+    _versions: Latest[PeerId, tuple[bytes, int]] = field(
+        default_factory=lambda: Latest(VERSIONS_KEPT)
+    )
 
     @property
     def endpoint(self) -> Endpoint:
@@ -144,9 +151,18 @@ class Handshake:
         async with self.rpc.call(peer, deadline_s=deadline_s) as typed_call:
             await typed_call.send(self.hello())
             welcome = await typed_call.expect(Welcome)
+            self._versions[peer] = (welcome.instance, welcome.version)
             await self.advertiser.take_in_batch(welcome.adverts, peer)
             same = welcome.same_key
             return welcome, None if same is None else open_signed(same, Advert)
+
+    async def version_of(self, peer: PeerId, *, deadline_s: float) -> int:
+        """The version that a peer speaks; it is greeted if it has not said. One of TROUBLES."""
+        if peer == self.rpc.me:
+            return limits.ORDERS_VERSION
+        if peer not in self._versions:
+            await self._greet(peer, deadline_s)
+        return self._versions[peer][1]
 
     async def on_hello(self, typed_call: TypedCall, message: Message) -> None:
         assert isinstance(message, Hello)
@@ -166,6 +182,9 @@ class Handshake:
         if typed_call.peer in self._strange:
             self._strange.discard(typed_call.peer)
             self._parting.pop(typed_call.peer, None)
+        if self._versions.get(typed_call.peer, (b"", 0))[0] != message.instance:
+            # Another start of it may speak another version.
+            self._versions.pop(typed_call.peer, None)
         advert = self._own_advert(typed_call, message.advert)
         other = self._other_start(typed_call.peer, message.instance)
         wall_s = self.rpc.environment.wall_s()
@@ -177,7 +196,7 @@ class Handshake:
         others = self.anti_entropy.some(wanted, typed_call.peer, wall_s)
         await typed_call.send(
             Welcome(
-                version=ours,
+                version=limits.ORDERS_VERSION,
                 instance=self.handshake_log.instance,
                 wall_ms=int(wall_s * 1000),
                 same_key=other,

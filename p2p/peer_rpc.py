@@ -35,12 +35,13 @@ from wire.errors import (
 )
 from wire.kinds import RefusalCode
 from wire.latest import Latest
-from wire.message import Message
+from wire.message import Message, encode
 from wire.signing import SigningKey
 
 Handler = Callable[[TypedCall, Message], Awaitable[None]]
 # The last problem with each of the latest few is kept.
 PROBLEMS_KEPT = 32
+_BANNED = refusal_of(Refused("you are banned here for what you did", code=RefusalCode.BANNED))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -134,15 +135,16 @@ class PeerRpc:
     async def serve(self, channel: Call) -> None:
         """Answer one conversation that a peer opened. What it does wrong ends its stream alone."""
         call = TypedCall(channel, CallProtocol(Speaker.ANSWERER))
-        banned = self.standing(call.peer) is Standing.BANNED
         try:
             with self._in_use(call.peer):
-                message = await call.receive()
-                handler = self.handlers.get(type(message), _not_yet)
-                if banned:
+                if self.standing(call.peer) is Standing.BANNED:
                     # No further offence: honest software goes on calling, and bans are to end.
-                    handler = _banned
-                await handler(call, message)
+                    # What it says is not even read, so that it costs nothing.
+                    await channel.receive()
+                    await channel.send(encode(_BANNED))
+                else:
+                    message = await call.receive()
+                    await self.handlers.get(type(message), _not_yet)(call, message)
             self.served += 1
         except (WireError, RemoteProtocolError) as error:
             self.offended(call.peer, Offence.MALFORMED)
@@ -169,12 +171,6 @@ class PeerRpc:
             finally:
                 if self.endpoint.is_connected(peer):
                     self.used_at_s[peer] = trio.current_time()
-
-
-async def _banned(call: TypedCall, _: Message) -> None:
-    await call.send(
-        refusal_of(Refused("you are banned here for what you did", code=RefusalCode.BANNED))
-    )
 
 
 async def _not_yet(call: TypedCall, _: Message) -> None:

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class TokenBucket:
-    """Fills by `per_s` tokens up to `burst`; it starts full. Times are any monotonic clock's."""
+    """Fills by `per_s` tokens up to `burst`; it starts full. Times are any monotonic clock's.
+
+    Both may be changed at any time; what was filled since the last call counts by the new ones.
+    """
 
     burst: float
     per_s: float
@@ -21,6 +24,14 @@ class TokenBucket:
             return False
         self._tokens -= 1.0
         return True
+
+    def wait_s(self, now_at_s: float) -> float:
+        """How long it will be until there is a token."""
+        return max(0.0, 1.0 - self.tokens(now_at_s)) / self.per_s
+
+    def drain(self) -> None:
+        """Leave nothing in it."""
+        self._tokens = 0.0
 
     def tokens(self, now_at_s: float) -> float:
         """How many there are now."""

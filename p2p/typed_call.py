@@ -9,6 +9,9 @@ from wire.conversation import CallProtocol
 from wire.errors import BatonError, Refused, RemoteProtocolError
 from wire.message import Message, Refuse, decode, encode
 
+# Whatever a peer says, it may be asked again after this; a refusal for good says no time at all.
+RETRY_AFTER_S_MAX = 3600.0
+
 M = TypeVar("M", bound=Message)
 
 
@@ -66,7 +69,7 @@ def refused(message: Refuse) -> Refused:
     return Refused(
         message.reason,
         code=message.cause,
-        retry_after_s=None if wait_ms is None else wait_ms / 1000,
+        retry_after_s=None if wait_ms is None else min(RETRY_AFTER_S_MAX, wait_ms / 1000),
     )
 
 

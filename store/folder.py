@@ -6,12 +6,18 @@ guesses: a folder that is not as it should be is refused, and the error says wha
 
 import fcntl
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from store.files import NO_ROOM, sync_folder
+from store.private_file import (
+    OTHERS_MAY_READ,
+    OTHERS_MAY_WRITE,
+    check_folder,
+    open_own,
+    read_private,
+)
 from wire.errors import BatonError, StoreFull, StoreUnusable
 
 # Raise it when an older Baton could not read what a newer one wrote.
@@ -21,9 +27,8 @@ SEED_BYTES = 32
 _VERSION_FILE = "version"
 _LOCK_FILE = "lock"
 _KEY_FILE = "key"
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_OTHERS_MAY_READ = stat.S_IRWXG | stat.S_IRWXO
 _PID_BYTES_MAX = 32
+_READ_BYTES = 64
 
 
 @contextmanager
@@ -41,23 +46,19 @@ def open_folder(path: Path) -> Iterator[Path]:
 def key_seed(path: Path, fresh: Callable[[], bytes]) -> bytes:
     """The seed of this peer's key: kept here, made by `fresh` the first time.
 
-    StoreUnusable if other users may read it, or it is not 32 bytes.
+    StoreUnusable if it is another user's, other users may read it, or it is not 32 bytes.
     """
     with _ours(path):
         file = _made(path) / _KEY_FILE
         if not file.exists():
             _create(file, fresh())
-        mode = stat.S_IMODE(file.stat().st_mode)
-        if mode & _OTHERS_MAY_READ:
-            raise StoreUnusable(
-                f"{file} holds this peer's secret key and others may use it (mode {mode:04o})",
-                todo=f"chmod 600 {file}; if somebody may have read it, delete it: a new peer "
-                "then starts without this one's standing",
-            )
-        seed = file.read_bytes()
+        seed = read_private(
+            file, "this peer's secret key", size_bytes_max=_READ_BYTES, barred=OTHERS_MAY_READ
+        )
     if len(seed) != SEED_BYTES:
+        size = f"{len(seed)}" if len(seed) < _READ_BYTES else f"{_READ_BYTES} or more"
         raise StoreUnusable(
-            f"{file} should hold a secret key of {SEED_BYTES} bytes and has {len(seed)}",
+            f"{file} should hold a secret key of {SEED_BYTES} bytes and has {size}",
             todo="put the file back from a copy, or delete it to start as a new peer",
         )
     return seed
@@ -65,18 +66,13 @@ def key_seed(path: Path, fresh: Callable[[], bytes]) -> bytes:
 
 def _made(path: Path) -> Path:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & _OTHERS_MAY_WRITE:
-        raise StoreUnusable(
-            f"others may write to {path} (mode {mode:04o}) and so replace this peer's key",
-            todo=f"chmod 700 {path}",
-        )
+    check_folder(path)
     return path
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_own(path / _LOCK_FILE, os.O_RDWR)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,7 +95,8 @@ def _check_version(path: Path) -> None:
     expected = f"baton state {FOLDER_VERSION}\n"
     if not file.exists():
         _create(file, expected.encode())
-    found = file.read_bytes()[:64].decode(errors="replace")
+    version = read_private(file, "the version", size_bytes_max=_READ_BYTES, barred=OTHERS_MAY_WRITE)
+    found = version.decode(errors="replace")
     if found != expected:
         raise StoreUnusable(
             f"{path} is of version {found.strip()!r}, this Baton reads {expected.strip()!r}",

@@ -53,11 +53,16 @@ def pack(value: Value) -> bytes:
     return packed
 
 
-def unpack(data: bytes, *, size_bytes_max: int = limits.FRAME_BYTES_MAX) -> Any:
+def unpack(
+    data: bytes,
+    *,
+    size_bytes_max: int = limits.FRAME_BYTES_MAX,
+    items_max: int = limits.ITEMS_MAX,
+) -> Any:
     """The value whose one encoding is `data`: Oversize or Malformed for anything else."""
     if len(data) > size_bytes_max:
         raise Oversize(f"{len(data)} bytes, at most {size_bytes_max} are read")
-    _survey(data)
+    _survey(data, items_max)
     try:
         value = msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=True)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
@@ -67,8 +72,9 @@ def unpack(data: bytes, *, size_bytes_max: int = limits.FRAME_BYTES_MAX) -> Any:
     return value
 
 
-# Lists of this length may be nested in small data before it is known that they are not due.
-_UNSEEN_ITEMS_MAX = 512
+# Small data with short lists may be unpacked before it is known whether it is what is due.
+_UNSEEN_BYTES_MAX = 16 << 10
+_UNSEEN_LENGTH_MAX = 512
 # It is never used by two at once: packing holds the interpreter's lock from begin to end.
 _packer = msgpack.Packer(use_bin_type=True, autoreset=True)
 
@@ -85,17 +91,22 @@ def pack_plain(value: Any) -> bytes:
     return packed
 
 
-def unpack_plain(data: bytes, items_max: int) -> Any:
+def unpack_plain(data: bytes, length_max: int, items_max: int) -> Any:
     """What msgpack makes of `data`, from which `pack_plain` has to give `data` again.
 
-    NotPlain for what is no msgpack, or has a list of more than `items_max` items.
+    NotPlain for what is no msgpack, or has a list of more than `length_max`. Large data is surveyed
+    first, and WireError if it has more than `items_max` values in all.
     """
-    if len(data) > limits.ITEMS_MAX or items_max > _UNSEEN_ITEMS_MAX:
+    if len(data) > _UNSEEN_BYTES_MAX or length_max > _UNSEEN_LENGTH_MAX:
         # Each item is larger in memory than it is here, and msgpack makes room for a list as long
         # as its head says, at every level.
-        _survey(data)
+        _survey(data, items_max)
     try:
-        return msgpack.unpackb(data, max_array_len=min(items_max, len(data)))
+        return msgpack.unpackb(
+            data,
+            max_array_len=min(length_max, len(data)),
+            max_map_len=limits.PARAMETERS_MAX,
+        )
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise NotPlain from error
 
@@ -108,7 +119,7 @@ _ARRAYS = {0xDC: 2, 0xDD: 4}
 _MAPS = {0xDE: 2, 0xDF: 4}
 
 
-def _survey(data: bytes) -> None:
+def _survey(data: bytes, items_max: int) -> None:
     """Walk the tags without building anything: bounds depth and items, finds truncation."""
     at, items = 0, 0
     pending = [1]
@@ -118,8 +129,8 @@ def _survey(data: bytes) -> None:
             continue
         pending[-1] -= 1
         items += 1
-        if items > limits.ITEMS_MAX:
-            raise Oversize(f"more than {limits.ITEMS_MAX} items")
+        if items > items_max:
+            raise Oversize(f"more than {items_max} items")
         if at >= len(data):
             raise Malformed("ends in the middle of a value")
         skip, children = _step(data, at)

@@ -7,6 +7,7 @@ A `PeerId` is an Ed25519 public key; its text is the libp2p peer id of that key.
 
 import base64
 import hashlib
+from functools import lru_cache
 from typing import Self
 
 import base58
@@ -19,6 +20,7 @@ _TREE = bytes((0x01, 0x81, 0x04, 0x12, 0x20))
 _HASH_BYTES = 32
 _RAW_BYTES, _TREE_BYTES = len(_RAW) + _HASH_BYTES, len(_TREE) + _HASH_BYTES
 _TEXT_CHARS_MAX = 64
+_TEXTS_KEPT = 2048
 
 
 class ContentId(bytes):
@@ -75,10 +77,16 @@ class ContentId(bytes):
         return "…" + str(self)[-8:]
 
     def __str__(self) -> str:
-        return "b" + base64.b32encode(self).decode().lower().rstrip("=")
+        return _text_of_content(bytes(self))
 
     def __repr__(self) -> str:
         return f"ContentId({self})"
+
+
+# An id is put into words several times while its task is under way, and base32 takes long.
+@lru_cache(maxsize=_TEXTS_KEPT)
+def _text_of_content(binary: bytes) -> str:
+    return "b" + base64.b32encode(binary).decode().lower().rstrip("=")
 
 
 # The identity multihash of a protobuf that holds an Ed25519 public key: libp2p's peer id.
@@ -124,7 +132,12 @@ class PeerId(bytes):
         return "…" + str(self)[-6:]
 
     def __str__(self) -> str:
-        return base58.b58encode(self.multihash).decode()
+        return _text_of_peer(self.multihash)
 
     def __repr__(self) -> str:
         return f"PeerId({self})"
+
+
+@lru_cache(maxsize=_TEXTS_KEPT)
+def _text_of_peer(multihash: bytes) -> str:
+    return base58.b58encode(multihash).decode()

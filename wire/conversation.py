@@ -29,6 +29,7 @@ from wire.message import (
     Want,
     Welcome,
 )
+from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, Withdraw
 
 
 class Speaker(Enum):
@@ -52,6 +53,8 @@ class CallState(Enum):
     WORKING = auto()
     CHECKING = auto()
     WANTED = auto()
+    OPENING = auto()
+    STANDING = auto()
     DONE = auto()
 
 
@@ -94,6 +97,18 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.IDLE, Speaker.ASKER, Want): CallState.WANTED,
     (CallState.WANTED, Speaker.ANSWERER, BlockReply): CallState.DONE,
     (CallState.WANTED, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, Open): CallState.OPENING,
+    (CallState.OPENING, Speaker.ANSWERER, Opened): CallState.STANDING,
+    (CallState.OPENING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.STANDING, Speaker.ASKER, Bundle): CallState.STANDING,
+    (CallState.STANDING, Speaker.ASKER, Withdraw): CallState.STANDING,
+    (CallState.STANDING, Speaker.ASKER, Close): CallState.DONE,
+    (CallState.STANDING, Speaker.ANSWERER, Outcomes): CallState.STANDING,
+    (CallState.STANDING, Speaker.ANSWERER, Places): CallState.STANDING,
+    (CallState.STANDING, Speaker.ANSWERER, Taken): CallState.STANDING,
+    # The peer ends the order; what it has not told is not done.
+    (CallState.STANDING, Speaker.ANSWERER, Refuse): CallState.DONE,
 }
 
 

@@ -38,6 +38,15 @@ class Kind(IntEnum):
     # Content.
     WANT = 30
     BLOCK = 31
+    # A standing order of many tasks.
+    OPEN = 40
+    OPENED = 41
+    BUNDLE = 42
+    OUTCOMES = 43
+    PLACES = 44
+    TAKEN = 45
+    WITHDRAW = 46
+    CLOSE = 47
 
 
 class Role(IntEnum):

@@ -2,6 +2,9 @@
 
 # Version of the messages between peers, in adverts and handshakes; two versions do not connect.
 PROTOCOL_VERSION = 2
+# A peer whose Welcome says this version, or a later one, takes standing orders. Hellos and adverts
+# say PROTOCOL_VERSION, because older peers refuse every other.
+ORDERS_VERSION = 3
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -59,6 +62,11 @@ TENSORS_BYTES_MAX = 4 << 20
 # key, and a signature with the longest path to the root of that many records.
 BATCH_RECORDS_MAX = 4096
 ENVELOPE_BYTES_MAX = 512
+# Tasks, outcomes or tags in one message of a standing order, and the places of one order at most.
+# A message of many is cut so that it is never closed to free unread bytes (see UNREAD_FREE_BYTES).
+BUNDLE_ITEMS_MAX = 256
+BUNDLE_BYTES_MAX = 160 << 10
+ORDER_PLACES_MAX = 1024
 
 # Clocks may differ by this much before a peer's times are refused.
 CLOCK_SKEW_S_MAX = 300
@@ -92,6 +100,8 @@ assert TASK_BYTES_MAX + STAGES_MAX * RECEIPT_BYTES_MAX + 2 * INLINE_BYTES_MAX < 
 assert UNREAD_FREE_BYTES < FRAME_BYTES_MAX
 # Heads of at most 10 bytes, the key, and the signature, its place and its path.
 assert 10 + 32 + 64 + 8 + 32 * (BATCH_RECORDS_MAX - 1).bit_length() <= ENVELOPE_BYTES_MAX
+# So does one item of a bundle, and a bundle that is cut.
+assert TASK_BYTES_MAX + INLINE_BYTES_MAX + 1024 < BUNDLE_BYTES_MAX < UNREAD_FREE_BYTES
 # A digest beside a message's adverts fits one frame.
 assert DIGEST_BYTES_MAX + ADVERT_BYTES_MAX * ADVERTS_PER_MESSAGE_MAX < FRAME_BYTES_MAX
 # A full tree node fits one block.

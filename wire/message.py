@@ -9,21 +9,16 @@ from wire.compiled import compiled
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, WireError
 from wire.kinds import Kind, RefusalCode, Role
+from wire.message_base import Message as Message
+from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, Withdraw
 from wire.receipt import Envelope
-from wire.schema import Between, Digest, Inline, Int, Name, Reason, Record
+from wire.schema import Between, Digest, Inline, Int, Name, Reason, Record, items_max
 
 Instance = Annotated[bytes, Between(8, 8)]
 AdvertBytes = Annotated[bytes, Between(1, limits.ADVERT_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
 TaskBytes = Annotated[bytes, Between(1, limits.TASK_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
 AdvertBatch = Annotated[tuple[AdvertBytes, ...], Between(0, limits.ADVERTS_PER_MESSAGE_MAX)]
 Envelopes = Annotated[tuple[Envelope, ...], Between(0, limits.STAGES_MAX)]
-
-
-class Message(Record):
-    """Base of everything said on a stream."""
-
-    __slots__ = ()
-    KIND: ClassVar[Kind]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,12 +285,14 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(Offer, Accept, Refuse, Piece, Result),
         *(Check, VerdictReply),
         *(Want, BlockReply),
+        *(Open, Opened, Bundle, Outcomes, Places, Taken, Withdraw, Close),
     )
 }
 
-
-# What the longest list in any message may have, or the list of a kind and its fields.
-_ITEMS_MAX = max(2, *(compiled(kind).items_max for kind in MESSAGES.values()))
+# Enough to say what is wrong with what is no message.
+_OF_NO_MESSAGE = 16
+# The head of a list of two: a kind, which is one byte, and its fields.
+_PAIR = b"\x92"
 
 
 def encode(message: Message) -> bytes:
@@ -306,24 +303,31 @@ def encode(message: Message) -> bytes:
         return pack([int(message.KIND), message.to_fields()])
 
 
+def _items_max(data: bytes) -> int:
+    """How many encoded values the message has at most, by the kind that its first bytes name."""
+    kind = MESSAGES.get(data[1]) if len(data) > 1 else None  # type: ignore[call-overload]
+    return _OF_NO_MESSAGE if kind is None else 2 + items_max(kind)
+
+
 def decode(data: bytes) -> Message:
     """The message these bytes encode; WireError for any other bytes."""
-    if len(data) <= limits.FRAME_BYTES_MAX:
-        try:
-            value = unpack_plain(data, _ITEMS_MAX)
-            match value:
-                case [int() as number, fields] if type(number) is int and number in MESSAGES:
-                    message: Message = compiled(MESSAGES[Kind(number)]).read(fields)
-                    if pack_plain(value) == data:
-                        return message
-        except (NotPlain, WireError):
-            pass
+    kind = MESSAGES.get(data[1]) if data[:1] == _PAIR and len(data) > 2 else None  # type: ignore[call-overload]
+    if kind is not None and len(data) <= limits.FRAME_BYTES_MAX:
+        fast = compiled(kind)
+        if data[2:3] in fast.heads:
+            try:
+                pair = unpack_plain(data, max(2, fast.length_max), 2 + items_max(kind))
+                message: Message = fast.read(pair[1])
+                if pack_plain(pair) == data:
+                    return message
+            except (NotPlain, WireError):
+                pass
     return decode_slowly(data)
 
 
 def decode_slowly(data: bytes) -> Message:
     """What `decode` does with bytes that the fast way does not take."""
-    match unpack(data):
+    match unpack(data, items_max=_items_max(data)):
         case [int() as number, fields] if number in MESSAGES:
             return MESSAGES[Kind(number)].from_fields(fields)
         case _:

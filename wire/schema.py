@@ -50,13 +50,15 @@ __all__ = [
 class _Form:
     """How one field is read from a decoded value, bounded, and written into one.
 
-    `read` checks the type alone: bounds are checked when the record is made.
+    `read` checks the type alone: bounds are checked when the record is made. `items` is how many
+    encoded values the field has at most.
     """
 
     read: Callable[[Any, str], Any]
     bound: Callable[[Any, str], None]
     write: Callable[[Any], Any]
     omitted: Omitted | None = None
+    items: int = 1
 
 
 class Record:
@@ -123,10 +125,10 @@ class Record:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The record these bytes encode; WireError for any other bytes, nothing else."""
-        if len(data) <= cls.SIZE_BYTES_MAX:
-            fast = compiled(cls)
+        fast = compiled(cls)
+        if data[:1] in fast.heads and len(data) <= cls.SIZE_BYTES_MAX:
             try:
-                fields = unpack_plain(data, fast.items_max)
+                fields = unpack_plain(data, fast.length_max, items_max(cls))
                 record: Self = fast.read(fields)
                 if pack_plain(fields) == data:
                     return record
@@ -137,7 +139,27 @@ class Record:
     @classmethod
     def read_slowly(cls, data: bytes) -> Self:
         """What `from_bytes` does with bytes that the fast way does not take."""
-        return cls.from_fields(unpack(data, size_bytes_max=cls.SIZE_BYTES_MAX))
+        return cls.from_fields(
+            unpack(data, size_bytes_max=cls.SIZE_BYTES_MAX, items_max=items_max(cls))
+        )
+
+
+# With some more than there are, so that bytes with a field too many are told which it is.
+_ITEMS_TOO_MANY = 32
+
+
+def items_max(cls: type[Record]) -> int:
+    """How many encoded values a record of this kind has at most, itself and its names included.
+
+    A sender pays a byte for each and its reader a microsecond, so bytes with more are not read on.
+    """
+    return min(limits.ITEMS_MAX, _ITEMS_TOO_MANY + _items(cls))  # type: ignore[arg-type]
+
+
+@functools.cache
+def _items(cls: type[Record]) -> int:
+    forms = _forms(cls).values()  # type: ignore[arg-type]
+    return 1 + sum(1 + form.items for form in forms)
 
 
 @functools.cache
@@ -157,7 +179,8 @@ def _form(hint: Any, bound: Between) -> _Form:
         omitted = next((e for e in extras if isinstance(e, Omitted)), None)
         return form if omitted is None else dataclasses.replace(form, omitted=omitted)
     if hint == Parameters:
-        return _Form(_read_parameters, _bound_parameters, dict)
+        items = 1 + 2 * limits.PARAMETERS_MAX
+        return _Form(_read_parameters, _bound_parameters, dict, items=items)
     if origin in (Union, types.UnionType):
         (inner,) = (option for option in get_args(hint) if option is not types.NoneType)
         return _optional(_form(inner, bound))
@@ -171,7 +194,8 @@ def _form(hint: Any, bound: Between) -> _Form:
         return _identifier(hint)
     assert issubclass(hint, Record), f"{hint} has no wire form"
     # The bounds of a record within a record were checked when it was made.
-    return _Form(lambda raw, _: hint.from_fields(raw), _instance(hint), hint.to_fields)
+    items = _items(hint)
+    return _Form(lambda raw, _: hint.from_fields(raw), _instance(hint), hint.to_fields, items=items)
 
 
 _SCALARS = (bool, int, float, str, bytes)
@@ -221,6 +245,7 @@ def _optional(inner: _Form) -> _Form:
         lambda raw, where: None if raw is None else inner.read(raw, where),
         bound,
         lambda value: None if value is None else inner.write(value),
+        items=inner.items,
     )
 
 
@@ -242,7 +267,8 @@ def _tuple(inner: _Form, limit: Between) -> _Form:
         for item in value:
             inner.bound(item, where)
 
-    return _Form(read, bound, lambda value: [inner.write(item) for item in value])
+    items = 1 + int(min(limit.high, limits.ITEMS_MAX)) * inner.items
+    return _Form(read, bound, lambda value: [inner.write(item) for item in value], items=items)
 
 
 def _identifier(kind: Any) -> _Form:

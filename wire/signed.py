@@ -13,8 +13,11 @@ from wire.proof import check_proof, prove, recover
 from wire.schema import Record
 from wire.signing import SigningKey
 
-# The kind, the body, the key and the signature or proof.
-_ENVELOPE_ITEMS = 4
+# Kind, body, key and signature.
+_ENVELOPE_LENGTH = 4
+_ENVELOPE_HEAD = b"\x94"
+# As many again, so that bytes with a part too many are told so.
+_ENVELOPE_ITEMS = 16
 
 
 class SignedRecord(Record):
@@ -131,14 +134,16 @@ class Envelope(Generic[R]):
 
 def _unpacked(raw: bytes) -> Any:
     try:
-        value = unpack_plain(raw, _ENVELOPE_ITEMS)
+        if raw[:1] != _ENVELOPE_HEAD:
+            raise NotPlain
+        value = unpack_plain(raw, _ENVELOPE_LENGTH, _ENVELOPE_ITEMS)
         # Only what has neither maps nor floats is sure to be the one encoding when it packs alike.
         plain = [type(part) for part in value] == [int, bytes, bytes, bytes]
         if plain and pack_plain(value) == raw:
             return value
     except (NotPlain, TypeError):
         pass
-    return unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX)
+    return unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX, items_max=_ENVELOPE_ITEMS)
 
 
 def open_signed(raw: bytes, kind: type[R]) -> Signed[R]:

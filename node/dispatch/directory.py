@@ -6,6 +6,7 @@ import trio
 
 from node.dispatch.hedging import Hedging
 from node.dispatch.measured import Measured
+from node.dispatch.orders import Orders
 from node.dispatch.route import Candidate, Leg, PeerLoad, candidates, ranked
 from node.dispatch.sitting import Sitting
 from node.dispatch.trials import Trials
@@ -36,6 +37,8 @@ class PeerDirectory:
     hedging: Hedging = field(default_factory=Hedging)
     trials: Trials = field(default_factory=Trials)
     sitting: Sitting = field(default_factory=Sitting)
+    # None where every leg goes by a conversation of its own.
+    orders: Orders | None = None
 
     def able(self, stage: Stage, avoid: frozenset[PeerId] = frozenset()) -> list[PeerId]:
         """Peers that could do `stage`, best first, without those to avoid."""

@@ -1,7 +1,7 @@
 """Several engines as one: each model goes to the engine of its manifest's format."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -30,15 +30,16 @@ class EnginesByFormat:
     """`engines` maps a manifest's format to the engine that runs it; at least one is there."""
 
     engines: Mapping[str, Engine]
+    # Every engine once: one may run several formats.
+    each: Sequence[Engine] = field(init=False)
+
+    def __post_init__(self) -> None:
+        each = tuple({id(it): it for it in self.engines.values()}.values())
+        object.__setattr__(self, "each", each)
 
     @property
     def formats(self) -> frozenset[str]:
         return frozenset(self.engines)
-
-    @property
-    def each(self) -> Sequence[Engine]:
-        """Every engine once: one may run several formats."""
-        return tuple({id(it): it for it in self.engines.values()}.values())
 
     @property
     def free_slots(self) -> int:
@@ -68,9 +69,12 @@ class EnginesByFormat:
     def loaded(self) -> Mapping[ContentId, Loaded]:
         return {key: it for engine in self.each for key, it in engine.loaded().items()}
 
+    def ready(self, model: ContentId) -> Loaded | None:
+        return next(filter(None, (engine.ready(model) for engine in self.each)), None)
+
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
         for engine in self.each:
-            if job.model in engine.loaded():
+            if engine.ready(job.model) is not None:
                 return await engine.infer(job, emit)
         raise ModelNotLoaded(f"model {job.model.short} is not loaded here", todo="load it first")
 

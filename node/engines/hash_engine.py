@@ -150,8 +150,11 @@ class HashEngine:
     def loaded(self) -> Mapping[ContentId, Loaded]:
         return dict(self._loaded)
 
+    def ready(self, model: ContentId) -> Loaded | None:
+        return self._loaded.get(model)
+
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
-        ready = ready_model(self._loaded, job, ABLE)
+        ready = ready_model(self.ready(job.model), job, ABLE)
         texts, units = _read(job)
         if not self.free_slots:
             raise Refused("the engine's queue is full", retry_after_s=self.queue_s)

@@ -25,10 +25,6 @@ OFFER_TEXTS_MAX = 64
 TOKEN_IDS, TOKEN_COUNTS = "token_ids", "token_counts"
 
 
-# Parameters of `embed`: 1 where texts are JSON arrays of tokens; 1 where their counts are told.
-TOKEN_IDS, TOKEN_COUNTS = "token_ids", "token_counts"
-
-
 @dataclass(frozen=True, slots=True)
 class Part:
     """A piece of an output that is made bit by bit: the `units` after the first `position`."""
@@ -146,6 +142,9 @@ class Engine(Protocol):
     def loaded(self) -> Mapping[ContentId, Loaded]:
         """The models that are ready."""
 
+    def ready(self, model: ContentId) -> Loaded | None:
+        """One of `loaded`, without looking at the others: it is asked for with every job."""
+
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
         """Do one job. Cancelling this call cancels the work.
 
@@ -164,9 +163,8 @@ def loading_words(share: float) -> str:
     return f"loading, {share * 100:.0f} %"
 
 
-def ready_model(loaded: Mapping[ContentId, Loaded], job: Job, operations: frozenset[str]) -> Loaded:
+def ready_model(ready: Loaded | None, job: Job, operations: frozenset[str]) -> Loaded:
     """The model a job names, if it is loaded and the engine can do what is asked of it."""
-    ready = loaded.get(job.model)
     if ready is None:
         raise ModelNotLoaded(f"model {job.model.short} is not loaded here", todo="load it first")
     if job.operation not in ready.manifest.operations or job.operation not in operations:

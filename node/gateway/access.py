@@ -175,6 +175,15 @@ class _Reading:
         most = TENSOR_BYTES_MAX if is_tensors else JSON_BYTES_MAX
         if head.length_bytes is not None and head.length_bytes > most:
             raise _too_large(most)
+        coding = self.headers.get("content-encoding", "identity").strip().lower()
+        if coding != "identity":
+            # A small body that unpacks to a huge one would cost us what it did not cost its sender.
+            message = f"a compressed body ({coding[:60]!r}) is not read here: send it as it is"
+            raise _Turned(
+                ErrorDetail(
+                    status=400, message=message, code="invalid_value", param="content-encoding"
+                )
+            )
         if head.method == "POST" and not (is_json or is_tensors):
             message = (
                 f"a body of {sent[:60]!r} is not read here, but application/json, and for"
@@ -182,6 +191,14 @@ class _Reading:
             )
             raise _Turned(
                 ErrorDetail(status=400, message=message, code="invalid_value", param="content-type")
+            )
+        coding = self.headers.get("content-encoding", "identity").strip().lower()
+        if head.method == "POST" and coding not in ("", "identity"):
+            message = f"a body in the encoding {coding[:60]!r} is not read here: send it as it is"
+            raise _Turned(
+                ErrorDetail(
+                    status=400, message=message, code="invalid_value", param="content-encoding"
+                )
             )
         if self.exchange.request.is_complete:
             await self._read(most)

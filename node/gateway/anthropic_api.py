@@ -59,6 +59,18 @@ class AnthropicChoice(RequestBody):
     disable_parallel_tool_use: bool | None = None
 
 
+class OutputFormat(RequestBody):
+    """The form of an answer: a JSON schema."""
+
+    type: Literal["json_schema"]
+    # `schema` is a method of pydantic's own.
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+
+
+class OutputConfig(RequestBody):
+    format: OutputFormat | None = None
+
+
 class CountTokensRequest(RequestBody):
     """POST /v1/messages/count_tokens."""
 
@@ -67,6 +79,9 @@ class CountTokensRequest(RequestBody):
     system: Text | Annotated[list[TextPart], Field(max_length=1024)] | None = None
     tools: Annotated[list[AnthropicTool], Field(max_length=128)] | None = None
     tool_choice: AnthropicChoice | None = None
+    output_config: OutputConfig | None = None
+    # As it was called before there was `output_config`.
+    output_format: OutputFormat | None = None
 
 
 class MessagesRequest(CountTokensRequest):
@@ -89,6 +104,10 @@ def messages_to_chat(asked: CountTokensRequest) -> ChatRequest:
         named = {"type": "function", "function": {"name": choice.name or ""}}
         found["tool_choice"] = {"any": "required", "tool": named}.get(choice.type, choice.type)
         found["parallel_tool_calls"] = not choice.disable_parallel_tool_use
+    config = asked.output_config
+    if (form := (config.format if config is not None else None) or asked.output_format) is not None:
+        schema = {"name": "output", "schema": form.schema_}
+        found["response_format"] = {"type": "json_schema", "json_schema": schema}
     if isinstance(asked, MessagesRequest):
         for name in ("max_tokens", "temperature", "top_p", "top_k", "stream"):
             found[name] = getattr(asked, name)
@@ -189,6 +208,8 @@ def _stopped(choice: Mapping[str, Any]) -> dict[str, Any]:
 class MessagesFraming:
     """Chunks of a chat as the events of a message: a pure core."""
 
+    # How many tokens the prompt has, which the first event tells.
+    input_tokens: int
     media_type: str = "text/event-stream; charset=utf-8"
     _started: bool = False
     _blocks: int = 0
@@ -233,7 +254,7 @@ class MessagesFraming:
     def _start(self, chunk: Mapping[str, Any]) -> bytes:
         self._started = True
         message = {**_head(chunk), "content": [], "stop_reason": None, "stop_sequence": None}
-        message["usage"] = {"input_tokens": 0, "output_tokens": 0}
+        message["usage"] = {"input_tokens": self.input_tokens, "output_tokens": 0}
         return named_event("message_start", {"type": "message_start", "message": message})
 
     def _block(self, block: Mapping[str, Any]) -> bytes:
@@ -260,9 +281,11 @@ def messages_router(service: TaskService) -> APIRouter:
     @router.post("/v1/messages", responses=streamed(), operation_id="createMessage")
     async def create(asked: MessagesRequest, request: Request) -> Response:
         """A model's answer to a conversation, whole or streamed."""
-        generating = await chat_tasks(service, messages_to_chat(asked), request)
+        chat = messages_to_chat(asked)
+        generating = await chat_tasks(service, chat, request)
         if asked.stream:
-            return TokenStream(generating, MessagesFraming())
+            counted = await prompt_tokens_of(service, request, chat)
+            return TokenStream(generating, MessagesFraming(counted))
         told = message_of(await generating.answer_map())
         return JSONResponse(told, headers=headers_of(generating.choices))
 

@@ -1,6 +1,7 @@
 """The endpoints put together, and errors of every kind in the one shape that clients know."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI
@@ -11,18 +12,26 @@ from starlette.responses import JSONResponse, Response
 
 from node.gateway.access import OPEN_PATHS, AccessMiddleware
 from node.gateway.anthropic_api import messages_router
-from node.gateway.chat import chat_router
-from node.gateway.completions import completions_router
-from node.gateway.embeddings import embeddings_router
+from node.gateway.chat import chat_answer, chat_router
+from node.gateway.completions import completion_answer, completions_router
+from node.gateway.embeddings import embeddings_answer, embeddings_router
 from node.gateway.errors import TYPES, ErrorDetail, HttpError, body_of, fault_of
 from node.gateway.front import Front
 from node.gateway.health import health_router
-from node.gateway.infer import infer_router
+from node.gateway.hot_posts import HotPost, HotPosts
+from node.gateway.infer import infer_answer, infer_router
 from node.gateway.json_body import words_of
 from node.gateway.keys import Keyring, keys_file
 from node.gateway.models_api import listing_router
 from node.gateway.ollama_api import ollama_router
-from node.gateway.requests import FIELD_FAULT, InferRequest
+from node.gateway.ollama_models import ollama_models_router
+from node.gateway.requests import (
+    FIELD_FAULT,
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingsRequest,
+    InferRequest,
+)
 from node.gateway.rerank import rerank_router
 from node.gateway.responses_api import responses_router
 from node.gateway.task_service import TaskService
@@ -57,6 +66,7 @@ def gateway_app(node: Node, config: GatewayConfig) -> AccessMiddleware:
         messages_router,
         responses_router,
         ollama_router,
+        ollama_models_router,
         rerank_router,
         tokenize_router,
     ):
@@ -68,8 +78,18 @@ def gateway_app(node: Node, config: GatewayConfig) -> AccessMiddleware:
     _handle(app, RequestValidationError, _of_validation)
     _handle(app, Exception, lambda _: BUG)
     _document(app, config)
-    front = Front(app, node.dependencies.environment)
+    front = Front(_hot_posts(app, service), node.dependencies.environment)
     return AccessMiddleware(front, config, keyring)
+
+
+def _hot_posts(app: FastAPI, service: TaskService) -> HotPosts:
+    posts = {
+        "/v1/chat/completions": HotPost(ChatRequest, partial(chat_answer, service)),
+        "/v1/completions": HotPost(CompletionRequest, partial(completion_answer, service)),
+        "/v1/embeddings": HotPost(EmbeddingsRequest, partial(embeddings_answer, service)),
+        "/v1/infer": HotPost(None, lambda _, request: infer_answer(service, request)),
+    }
+    return HotPosts(app, posts)
 
 
 def _handle(app: FastAPI, kind: type[E], fault_of_one: Callable[[E], ErrorDetail]) -> None:
@@ -89,6 +109,9 @@ def _of_framework(app: FastAPI, error: HTTPException) -> ErrorDetail:
     status = error.status_code if error.status_code in TYPES else 400
     code = {404: "not_found", 405: "method_not_allowed"}.get(status, "invalid_request")
     message = str(error.detail)
+    if isinstance(error.__cause__, ValueError | RecursionError):
+        # A body that cannot even be decoded.
+        return ErrorDetail(status=400, message="the body is no JSON", code="invalid_json")
     if status == 404:
         there = ", ".join(sorted(app.openapi()["paths"]))
         message = f"there is nothing at this path; there are: {there}"

@@ -154,10 +154,15 @@ def chat_router(service: TaskService) -> APIRouter:
         Headers: `x-baton-verdicts: 2/3` has the answer checked by others before it is told as
         final; `x-baton-deadline` is how many seconds it may take.
         """
-        generating = await chat_tasks(service, asked, request)
-        return await generating.respond(asked)
+        return await chat_answer(service, asked, request)
 
     return router
+
+
+async def chat_answer(service: TaskService, asked: ChatRequest, request: Request) -> Response:
+    """The answer to a chat, whole or streamed."""
+    generating = await chat_tasks(service, asked, request)
+    return await generating.respond(asked)
 
 
 async def chat_tasks(service: TaskService, asked: ChatRequest, request: Request) -> GenerationTasks:

@@ -150,10 +150,17 @@ def completions_router(service: TaskService) -> APIRouter:
     )
     async def create(asked: CompletionRequest, request: Request) -> Response:
         """What a model goes on with after a prompt: whole, or streamed with `stream`."""
-        generating = await completion_tasks(service, asked, request)
-        return await generating.respond(asked)
+        return await completion_answer(service, asked, request)
 
     return router
+
+
+async def completion_answer(
+    service: TaskService, asked: CompletionRequest, request: Request
+) -> Response:
+    """The answer to a prompt, whole or streamed."""
+    generating = await completion_tasks(service, asked, request)
+    return await generating.respond(asked)
 
 
 async def completion_tasks(

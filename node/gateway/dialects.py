@@ -21,9 +21,10 @@ from node.gateway.sampling import chat_input
 from node.gateway.task_service import TaskService, Terms
 from wire.content import ContentId
 from wire.errors import WireError
-from wire.generation import Ending, PromptToken, read_frames
+from wire.generation import Ending, Frame, PromptToken, read_frames
 from wire.kinds import Role
 from wire.operations import GENERATE
+from wire.schema import Scalar
 from wire.task import Stage
 
 JSON_LINES = "application/x-ndjson"
@@ -74,25 +75,32 @@ async def looked_at(
     service: TaskService, terms: Terms, model: ContentId, data: bytes
 ) -> tuple[list[PromptToken], int]:
     """The tokens of a prompt, and how many they are: a generation of nothing."""
-    stage = Stage(
-        role=Role.INFER,
-        operation=GENERATE,
-        model=model,
-        parameters={"tokens": 0, "temperature": 0.0, "seed": 0, "echo": 1},
-    )
-    finished = await all_done(service, [terms.request(stage, data)])
-    try:
-        frames = list(read_frames(finished[0].answered.output))
-    except WireError as error:
-        raise bad("the peers' answer is no generation") from error
+    frames = await _nothing_made(service, terms, model, data, echo=True)
     tokens = [it for it in frames if isinstance(it, PromptToken)]
     ending = frames[-1] if frames and isinstance(frames[-1], Ending) else None
     return tokens, ending.prompt_tokens if ending is not None else len(tokens)
+
+
+async def _nothing_made(
+    service: TaskService, terms: Terms, model: ContentId, data: bytes, *, echo: bool
+) -> list[Frame]:
+    parameters: dict[str, Scalar] = {"tokens": 0, "temperature": 0.0, "seed": 0}
+    if echo:
+        parameters["echo"] = 1
+    stage = Stage(role=Role.INFER, operation=GENERATE, model=model, parameters=parameters)
+    finished = await all_done(service, [terms.request(stage, data)])
+    try:
+        return list(read_frames(finished[0].answered.output))
+    except WireError as error:
+        raise bad("the peers' answer is no generation") from error
 
 
 async def prompt_tokens_of(service: TaskService, request: Request, asked: ChatRequest) -> int:
     """How many tokens the prompt of a chat has."""
     row = service.catalogue.find(asked.model)
     await service.catalogue.check_does(row, GENERATE)
-    _, count = await looked_at(service, service.terms(request), row.id, chat_input(asked))
-    return count
+    terms, data = service.terms(request), chat_input(asked)
+    frames = await _nothing_made(service, terms, row.id, data, echo=False)
+    if not frames or not isinstance(ending := frames[-1], Ending):
+        raise bad("the peers' answer is no generation")
+    return ending.prompt_tokens

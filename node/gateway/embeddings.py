@@ -42,32 +42,39 @@ def embeddings_router(service: TaskService) -> APIRouter:
 
         A text may be given as the model's own tokens.
         """
-        terms = service.terms(request)
-        row = service.catalogue.find(asked.model)
-        await service.catalogue.check_does(row, EMBED)
-        finished = await embedded(service, terms, row.id, inputs_of(asked.input))
-        rows, texts = rows_of(finished), inputs_of(asked.input)
-        if len(rows) != len(texts):
-            raise _malformed()
-        if asked.dimensions is not None and asked.dimensions != rows.shape[1]:
-            raise bad(
-                f"{asked.model} gives {rows.shape[1]} dimensions and cannot be cut to"
-                f" {asked.dimensions}",
-                param="dimensions",
-            )
-        body = {
-            "object": "list",
-            "model": asked.model,
-            "data": [
-                {"object": "embedding", "index": at, "embedding": _told(it, asked)}
-                for at, it in enumerate(rows)
-            ],
-            "usage": usage_of(finished),
-            "x_baton": ids_of(finished),
-        }
-        return JSONResponse(body, headers=headers_of(finished))
+        return await embeddings_answer(service, asked, request)
 
     return router
+
+
+async def embeddings_answer(
+    service: TaskService, asked: EmbeddingsRequest, request: Request
+) -> Response:
+    """The vectors of the texts that were asked for."""
+    terms = service.terms(request)
+    row = service.catalogue.find(asked.model)
+    await service.catalogue.check_does(row, EMBED)
+    finished = await embedded(service, terms, row.id, inputs_of(asked.input))
+    rows, texts = rows_of(finished), inputs_of(asked.input)
+    if len(rows) != len(texts):
+        raise _malformed()
+    if asked.dimensions is not None and asked.dimensions != rows.shape[1]:
+        raise bad(
+            f"{asked.model} gives {rows.shape[1]} dimensions and cannot be cut to"
+            f" {asked.dimensions}",
+            param="dimensions",
+        )
+    body = {
+        "object": "list",
+        "model": asked.model,
+        "data": [
+            {"object": "embedding", "index": at, "embedding": _told(it, asked)}
+            for at, it in enumerate(rows)
+        ],
+        "usage": usage_of(finished),
+        "x_baton": ids_of(finished),
+    }
+    return JSONResponse(body, headers=headers_of(finished))
 
 
 def inputs_of(

@@ -36,10 +36,12 @@ def _fields(names: str) -> frozenset[str]:
 _NO_BEAMS = FieldRefusal("answers are drawn token by token, without beams", (1,))
 _NO_SCHEMA_OF_OTHERS = FieldRefusal("give the schema as response_format of a chat")
 _TEXT_ONLY = FieldRefusal("models here read and write text")
+_NO_JUDGE = FieldRefusal("nobody judges what is said")
 _GENERATING = FieldTable(
     ignored=_fields(
         "user metadata store service_tier safety_identifier prompt_cache_key prediction"
-        " prompt_cache_retention request_id priority cache_salt guided_decoding_backend"
+        " prompt_cache_retention prompt_cache_options request_id priority cache_salt"
+        " guided_decoding_backend"
     ),
     refused={
         "best_of": _NO_BEAMS,
@@ -98,6 +100,7 @@ TABLE: Mapping[str, FieldTable] = {
         _GENERATING,
         modalities=FieldRefusal("models here write text", (["text"],)),
         audio=_TEXT_ONLY,
+        moderation=_NO_JUDGE,
         web_search_options=FieldRefusal("nothing is looked up on the web"),
         verbosity=FieldRefusal("no model here knows it", ("medium",)),
         reasoning_effort=FieldRefusal("give what the template knows in chat_template_kwargs"),
@@ -138,32 +141,50 @@ TABLE: Mapping[str, FieldTable] = {
     "Called": FieldTable(ignored=_fields("index provider_specific_fields cache_control")),
     "Tool": FieldTable(ignored=_fields("cache_control")),
     "MessagesRequest": FieldTable(
-        ignored=_fields("metadata service_tier"),
+        ignored=_fields(
+            "metadata service_tier cache_control inference_geo user_profile_id workspace_id"
+        ),
         refused={
+            "speed": FieldRefusal("an answer comes as fast as it can", ("standard",)),
+            "diagnostics": FieldRefusal("the receipt tells what was done"),
             "thinking": FieldRefusal(
                 "a model thinks as its template has it", ({"type": "disabled"},)
             ),
             "container": FieldRefusal("no code is run"),
             "mcp_servers": FieldRefusal("no server is asked", ([],)),
             "context_management": FieldRefusal("a conversation is taken as it is"),
-            "output_format": FieldRefusal("ask /v1/chat/completions for a response_format"),
-            "output_config": FieldRefusal("ask /v1/chat/completions for a response_format"),
         },
     ),
+    "OutputConfig": FieldTable(
+        refused={"effort": FieldRefusal("no model here is told how hard to think")}
+    ),
     "CountTokensRequest": FieldTable(
-        refused={"thinking": FieldRefusal("a model thinks as its template has it")}
+        ignored=_fields("cache_control"),
+        refused={
+            "thinking": FieldRefusal(
+                "a model thinks as its template has it", ({"type": "disabled"},)
+            ),
+            "mcp_servers": FieldRefusal("no server is asked", ([],)),
+            "context_management": FieldRefusal("a conversation is taken as it is"),
+        },
     ),
     "ToolUse": FieldTable(ignored=_fields("cache_control caller")),
     "ToolResult": FieldTable(ignored=_fields("cache_control")),
     "AnthropicTool": FieldTable(ignored=_fields("cache_control strict")),
     "ResponsesRequest": FieldTable(
         ignored=_fields(
-            "user metadata service_tier safety_identifier prompt_cache_key prompt_cache_retention"
-            " stream_options"
+            "user service_tier safety_identifier prompt_cache_key prompt_cache_retention"
+            " prompt_cache_options stream_options"
         ),
         refused={
             "reasoning": FieldRefusal("no model here is told how to think", ({},)),
-            "include": FieldRefusal("nothing more is told of an answer", ([],)),
+            # No model here makes reasoning, so that none is left out.
+            "include": FieldRefusal(
+                "nothing more is told of an answer", ([], ["reasoning.encrypted_content"])
+            ),
+            "moderation": _NO_JUDGE,
+            "image": _TEXT_ONLY,
+            "context_management": FieldRefusal("a conversation is taken as it is", ([],)),
             "truncation": FieldRefusal("a conversation is never cut", ("disabled",)),
             "background": FieldRefusal("use /v1/tasks to ask without waiting", (False,)),
             "conversation": FieldRefusal("use previous_response_id"),
@@ -179,8 +200,8 @@ TABLE: Mapping[str, FieldTable] = {
     "JsonSchema": FieldTable(ignored=_fields("description")),
     "InputMessage": FieldTable(ignored=_fields("id status phase")),
     "InputText": FieldTable(ignored=_fields("annotations logprobs")),
-    "FunctionCallInput": FieldTable(ignored=_fields("id status namespace")),
-    "FunctionCallOutput": FieldTable(ignored=_fields("id status")),
+    "FunctionCallInput": FieldTable(ignored=_fields("id status namespace caller")),
+    "FunctionCallOutput": FieldTable(ignored=_fields("id status caller")),
     "OllamaChatRequest": FieldTable(ignored=_fields("keep_alive"), refused=_OLLAMA),
     "OllamaGenerateRequest": FieldTable(
         ignored=_fields("keep_alive"),
@@ -196,6 +217,8 @@ TABLE: Mapping[str, FieldTable] = {
         ignored=_fields("thinking tool_call_id"),
         refused={"images": FieldRefusal("models here read text", ([],))},
     ),
+    "OllamaCall": FieldTable(ignored=_fields("id type")),
+    "OllamaFunction": FieldTable(ignored=_fields("index description")),
     "OllamaOptions": FieldTable(
         ignored=_fields(
             "num_ctx num_batch num_gpu main_gpu use_mmap use_mlock num_thread num_keep numa"
@@ -212,6 +235,7 @@ TABLE: Mapping[str, FieldTable] = {
         },
     ),
     "OllamaEmbedRequest": FieldTable(ignored=_fields("keep_alive options")),
+    "OllamaEmbeddingsRequest": FieldTable(ignored=_fields("keep_alive options")),
     "OllamaShowRequest": FieldTable(ignored=_fields("verbose name")),
     "RerankRequest": FieldTable(
         ignored=_fields("user"),

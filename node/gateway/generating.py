@@ -111,9 +111,12 @@ class GenerationTasks:
 
     async def answer_map(self) -> dict[str, Any]:
         """As `answer`, as a map."""
-        async with trio.open_nursery() as nursery:
-            for choice in self.choices:
-                nursery.start_soon(self._run, choice, nursery.cancel_scope)
+        if len(self.choices) == 1:
+            await self._run(self.choices[0], None)
+        else:
+            async with trio.open_nursery() as nursery:
+                for choice in self.choices:
+                    nursery.start_soon(self._run, choice, nursery.cancel_scope)
         for choice in self.choices:
             if choice.fault is not None:
                 raise HttpError(choice.fault)

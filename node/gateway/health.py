@@ -46,14 +46,14 @@ def health_router(service: TaskService) -> APIRouter:
         router.get(path, responses=answers(ReadyResponse), operation_id=path[1:])(ready)
 
     @router.get("/version", responses=answers(Version), operation_id="version")
-    async def told_version() -> Response:
+    async def version_told() -> Response:
         """Which version of Baton answers."""
-        return JSONResponse({"version": _version(), "protocol": PROTOCOL_VERSION})
+        return JSONResponse({"version": told_version(), "protocol": PROTOCOL_VERSION})
 
     return router
 
 
-def _version() -> str:
+def told_version() -> str:
     """The installed version; where it runs from its source, that is said."""
     try:
         return version(PACKAGE)

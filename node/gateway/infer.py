@@ -60,34 +60,41 @@ def infer_router(service: TaskService) -> APIRouter:
         does, and `name` is what the one array of an npy file is called. The answer has the form
         that `accept` names, else that of the request.
         """
-        terms = service.terms(request)
-        sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        model, tensors = await _read(request, sent, model, name)
-        row = service.catalogue.find(model)
-        await service.catalogue.check_does(row, CALL)
-        stage = Stage(role=Role.INFER, operation=CALL, model=row.id, parameters={})
-        finished = await all_done(service, [terms.request(stage, tensors_of(tensors))])
-        try:
-            outputs = Tensors.from_bytes(finished[0].answered.output).tensors
-        except WireError as error:
-            raise unavailable(
-                "the peers' answer is no tensors", code="answer_malformed", retry_after_s=1.0
-            ) from error
-        headers = headers_of(finished)
-        match _wanted(request, sent):
-            case "application/x-npy":
-                return Response(to_npy(one_tensor(outputs)), 200, headers, NPY_TYPE)
-            case "application/x-safetensors":
-                return Response(to_safetensors(outputs), 200, headers, SAFETENSORS_TYPE)
-            case _:
-                body = {
-                    "model": model,
-                    "outputs": [to_json(it) for it in outputs],
-                    "x_baton": ids_of(finished),
-                }
-                return JSONResponse(body, headers=headers)
+        return await infer_answer(service, request, model, name)
 
     return router
+
+
+async def infer_answer(
+    service: TaskService, request: Request, model: str | None = None, name: str = "input"
+) -> Response:
+    """What the model makes of the tensors in the request's body."""
+    terms = service.terms(request)
+    sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    model, tensors = await _read(request, sent, model, name)
+    row = service.catalogue.find(model)
+    await service.catalogue.check_does(row, CALL)
+    stage = Stage(role=Role.INFER, operation=CALL, model=row.id, parameters={})
+    finished = await all_done(service, [terms.request(stage, tensors_of(tensors))])
+    try:
+        outputs = Tensors.from_bytes(finished[0].answered.output).tensors
+    except WireError as error:
+        raise unavailable(
+            "the peers' answer is no tensors", code="answer_malformed", retry_after_s=1.0
+        ) from error
+    headers = headers_of(finished)
+    match _wanted(request, sent):
+        case "application/x-npy":
+            return Response(to_npy(one_tensor(outputs)), 200, headers, NPY_TYPE)
+        case "application/x-safetensors":
+            return Response(to_safetensors(outputs), 200, headers, SAFETENSORS_TYPE)
+        case _:
+            body = {
+                "model": model,
+                "outputs": [to_json(it) for it in outputs],
+                "x_baton": ids_of(finished),
+            }
+            return JSONResponse(body, headers=headers)
 
 
 async def _read(

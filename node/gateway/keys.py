@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from store.private_file import OTHERS_MAY_WRITE, read_private
 from wire.errors import InputError, StoreUnusable
 
 PREFIX = "sk-baton-"
@@ -16,6 +17,7 @@ PER_MINUTE_DEFAULT = 600
 PER_MINUTE_MAX = 1_000_000
 KEYS_MAX = 1024
 NAME_CHARACTERS_MAX = 64
+FILE_BYTES_MAX = KEYS_MAX * 1024
 # How often a running gateway looks whether the file changed.
 LOOK_S = 1.0
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -46,7 +48,10 @@ def keys_file(state: Path) -> Path:
 def read_keys(file: Path) -> list[ApiKey]:
     """The keys in the file, none where there is none; StoreUnusable if it is damaged."""
     try:
-        rows = json.loads(file.read_bytes())["keys"]
+        data = read_private(
+            file, "the API keys", size_bytes_max=FILE_BYTES_MAX, barred=OTHERS_MAY_WRITE
+        )
+        rows = json.loads(data)["keys"]
         keys = [ApiKey(**row) for row in rows]
     except FileNotFoundError:
         return []

@@ -1,5 +1,6 @@
 """GET /v1/models."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter
@@ -20,10 +21,15 @@ def listing_router(service: TaskService) -> APIRouter:
     async def models() -> Response:
         """The models that peers known here run now, and those that this one is loading."""
         rows = sorted(service.catalogue.rows(), key=lambda it: it.name)
+        told = [_row(it, service.catalogue.since_wall_s(it)) for it in rows]
         return JSONResponse(
             {
                 "object": "list",
-                "data": [_row(it, service.catalogue.since_wall_s(it)) for it in rows],
+                "data": told,
+                # All are in one page, as Anthropic's clients ask for them.
+                "first_id": told[0]["id"] if told else None,
+                "last_id": told[-1]["id"] if told else None,
+                "has_more": False,
             }
         )
 
@@ -65,5 +71,9 @@ def _row(row: CatalogueRow, created: int) -> dict[str, Any]:
         "object": "model",
         "created": created,
         "owned_by": "baton",
+        # As Anthropic's clients know a model.
+        "type": "model",
+        "display_name": row.name,
+        "created_at": datetime.fromtimestamp(created, UTC).isoformat(),
         "x_baton": {"model": str(row.id), "peers": len(row.holders), **_state(row)},
     }

@@ -1,26 +1,21 @@
-"""Ollama's `/api`, as its clients know it: a thin translation of chats, completions and vectors."""
+"""Ollama's `/api`, as its clients know it: a thin translation of chats and completions."""
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-import trio
 from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from node.gateway.catalogue import CatalogueRow
 from node.gateway.chat import chat_tasks
 from node.gateway.completions import completion_tasks
 from node.gateway.dialects import JSON_LINES, chat_of, finish_of, streamed
-from node.gateway.embeddings import embedded, inputs_of, rows_of, usage_of
-from node.gateway.errors import ErrorDetail, HttpError, bad
+from node.gateway.errors import ErrorDetail, bad
 from node.gateway.generating import GenerationTasks, TokenStream, headers_of
-from node.gateway.openapi import answers
+from node.gateway.ollama_models import found_model, now_ns, time_of
 from node.gateway.requests import (
-    INPUTS_MAX,
     TOKENS_MAX,
     ChatRequest,
     CompletionRequest,
@@ -33,9 +28,6 @@ from node.gateway.requests import (
 )
 from node.gateway.responses import OllamaError
 from node.gateway.task_service import TaskService
-from wire.operations import EMBED
-
-LATEST = ":latest"
 
 
 class OllamaOptions(RequestBody):
@@ -89,21 +81,6 @@ class OllamaGenerateRequest(OllamaGenerating):
     prompt: Annotated[Text, Field(min_length=1)]
     system: Text | None = None
     raw: bool | None = None
-
-
-class OllamaEmbedRequest(RequestBody):
-    """POST /api/embed."""
-
-    model: Name
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=INPUTS_MAX)]
-    truncate: bool | None = None
-    dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
-
-
-class OllamaShowRequest(RequestBody):
-    """POST /api/show."""
-
-    model: Name
 
 
 def sampling_of(options: OllamaOptions | None) -> dict[str, Any]:
@@ -172,10 +149,6 @@ def generate_to_completion(asked: OllamaGenerateRequest, model: str) -> Completi
         raise bad("a raw prompt is taken as it is, without system and format", param="raw")
     fields = {"max_tokens": TOKENS_MAX, **sampling_of(asked.options)}
     return CompletionRequest.model_validate({**fields, "model": model, "prompt": asked.prompt})
-
-
-def time_of(wall_s: float) -> str:
-    return datetime.fromtimestamp(wall_s, UTC).isoformat().replace("+00:00", "Z")
 
 
 @dataclass(slots=True)
@@ -253,43 +226,7 @@ def _calls(calls: Any) -> list[dict[str, Any]]:
 def ollama_router(service: TaskService) -> APIRouter:
     router = APIRouter(tags=["Ollama"])
     _generating(router, service)
-    _models(router, service)
-
-    @router.post("/api/embed", responses=answers(None, OllamaError), operation_id="ollamaEmbed")
-    async def embed(asked: OllamaEmbedRequest, request: Request) -> Response:
-        """Vectors of texts."""
-        began_ns = _now_ns()
-        row = found_model(service, asked.model)
-        await service.catalogue.check_does(row, EMBED)
-        terms = service.terms(request)
-        finished = await embedded(service, terms, row.id, inputs_of(asked.input))
-        rows = rows_of(finished)
-        if asked.dimensions not in (None, rows.shape[1]):
-            raise bad(f"{asked.model} gives {rows.shape[1]} dimensions", param="dimensions")
-        told = {
-            "model": asked.model,
-            "embeddings": rows.astype(float).tolist(),
-            "total_duration": _now_ns() - began_ns,
-            "load_duration": 0,
-            "prompt_eval_count": usage_of(finished)["prompt_tokens"],
-        }
-        return JSONResponse(told)
-
     return router
-
-
-def _now_ns() -> int:
-    return int(trio.current_time() * 1e9)
-
-
-def found_model(service: TaskService, name: str) -> CatalogueRow:
-    """A model by its name, with Ollama's tag or without."""
-    try:
-        return service.catalogue.find(name)
-    except HttpError:
-        if not name.endswith(LATEST):
-            raise
-        return service.catalogue.find(name.removesuffix(LATEST))
 
 
 def _generating(router: APIRouter, service: TaskService) -> None:
@@ -317,7 +254,7 @@ def _generating(router: APIRouter, service: TaskService) -> None:
     async def answered(
         asked: OllamaGenerating, generating: GenerationTasks, *, chat: bool
     ) -> Response:
-        framing = OllamaFraming(asked.model, chat, _now_ns(), _now_ns)
+        framing = OllamaFraming(asked.model, chat, now_ns(), now_ns)
         if asked.stream is not False:
             return TokenStream(generating, framing)
         completion = await generating.answer_map()
@@ -327,52 +264,3 @@ def _generating(router: APIRouter, service: TaskService) -> None:
         told = framing.told(completion["created"], said["content"] or "", calls)
         told |= framing.ended(completion, choice["finish_reason"])
         return JSONResponse(told, headers=headers_of(generating.choices))
-
-
-def _models(router: APIRouter, service: TaskService) -> None:
-    @router.get("/api/tags", responses=answers(None, OllamaError), operation_id="ollamaTags")
-    async def tags() -> Response:
-        """The models that peers known here run now."""
-        rows = sorted(service.catalogue.rows(), key=lambda it: it.name)
-        return JSONResponse({"models": [await told(it) for it in rows]})
-
-    @router.post("/api/show", responses=answers(None, OllamaError), operation_id="ollamaShow")
-    async def show(asked: OllamaShowRequest) -> Response:
-        """What is known of a model."""
-        row = found_model(service, asked.model)
-        manifest = await service.catalogue.manifest(row)
-        operations = manifest.operations if manifest is not None else ()
-        able = {"generate": ["completion", "tools"], "embed": ["embedding"]}
-        facts = manifest.parameters if manifest is not None else {}
-        info = {name: value for name, value in facts.items() if not isinstance(value, bytes)}
-        whole = await told(row)
-        return JSONResponse(
-            {
-                "modified_at": whole["modified_at"],
-                "details": whole["details"],
-                "capabilities": [it for name in operations for it in able.get(name, ())],
-                "model_info": info,
-                "template": "",
-                "parameters": "",
-            }
-        )
-
-    async def told(row: CatalogueRow) -> dict[str, Any]:
-        manifest = await service.catalogue.manifest(row)
-        files = manifest.files if manifest is not None else ()
-        form = manifest.format if manifest is not None else ""
-        return {
-            "name": row.name,
-            "model": row.name,
-            "modified_at": time_of(service.catalogue.since_wall_s(row)),
-            "size": sum(it.size_bytes for it in files),
-            "digest": str(row.id),
-            "details": {
-                "parent_model": "",
-                "format": form,
-                "family": form,
-                "families": [form],
-                "parameter_size": "",
-                "quantization_level": manifest.profile if manifest is not None else "",
-            },
-        }

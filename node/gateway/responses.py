@@ -137,12 +137,18 @@ class ModelRow(BaseModel):
     object: Literal["model"]
     created: int
     owned_by: str
+    type: Literal["model"]
+    display_name: str
+    created_at: str
     x_baton: dict[str, Any]
 
 
 class ModelList(BaseModel):
     object: Literal["list"]
     data: list[ModelRow]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
 
 
 class TensorOutput(BaseModel):
@@ -187,6 +193,25 @@ class ReceiptResponse(BaseModel):
     answered_at_ms: int
     duration_ms: int
     receipt_base64: str
+
+
+class ResponseDeleted(BaseModel):
+    id: str
+    object: Literal["response"]
+    deleted: bool
+
+
+class ResponseItems(BaseModel):
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class ResponseTokens(BaseModel):
+    object: Literal["response.input_tokens"]
+    input_tokens: int
 
 
 class ReadyResponse(BaseModel):

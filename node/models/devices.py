@@ -55,8 +55,13 @@ class Devices:
         """The models that at least one device has. The speed is that of one job on one device."""
         return {key: it for engine in self.engines for key, it in engine.loaded().items()}
 
+    def ready(self, model: ContentId) -> Loaded | None:
+        # As in `loaded`, the last device's figures count.
+        found = (engine.ready(model) for engine in reversed(self.engines))
+        return next(filter(None, found), None)
+
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
-        able = [it for it in self.engines if job.model in it.loaded()]
+        able = [it for it in self.engines if it.ready(job.model) is not None]
         if not able:
             raise ModelNotLoaded(
                 f"model {job.model.short} is not loaded here", todo="load it first"

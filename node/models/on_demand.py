@@ -134,19 +134,23 @@ class OnDemand:
 
     def loaded(self) -> Mapping[ContentId, Loaded]:
         """The models that are ready, or will be loaded as soon as a job needs them."""
-        there = self.engine.loaded()
-        quarantined = self.engine.statistics().quarantined
-        found = {}
-        for model, known in self._known.items():
-            ready = there.get(model)
-            if ready is not None:
-                known.ready = ready
-            elif known.held or known.refusal is not None or model in quarantined:
-                # The engine quarantined it.
-                continue
-            if known.ready is not None:
-                found[model] = known.ready
-        return found
+        ready = {model: self.ready(model) for model in self._known}
+        return {model: it for model, it in ready.items() if it is not None}
+
+    def ready(self, model: ContentId) -> Loaded | None:
+        known = self._known.get(model)
+        if known is None:
+            return None
+        ready = self.engine.ready(model)
+        if ready is not None:
+            known.ready = ready
+        elif known.held or known.refusal is not None or self._is_quarantined(model):
+            # The engine quarantined it.
+            return None
+        return known.ready
+
+    def _is_quarantined(self, model: ContentId) -> bool:
+        return model in self.engine.statistics().quarantined
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
         known = self._known.get(job.model)
@@ -198,7 +202,7 @@ class OnDemand:
         )
 
     def _is_there(self, known: _Known) -> bool:
-        return known.held and known.manifest.id in self.engine.loaded()
+        return known.held and self.engine.ready(known.manifest.id) is not None
 
     @contextmanager
     def _in_time(self, known: _Known, late_at_s: float) -> Iterator[None]:

@@ -164,7 +164,7 @@ class Probing:
             self._wake = trio.Event()
 
     async def _try(self, model: ContentId) -> None:
-        loaded = self.engine.loaded().get(model)
+        loaded = self.engine.ready(model)
         if loaded is None:
             return
         name = loaded.manifest.name

@@ -9,14 +9,18 @@ jobs loses its last one to an asker with fewer (McKenney: "Stochastic Fairness Q
 also counted by the holder that offered them.
 """
 
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import TypeVar
 
 from wire.content import PeerId
 from wire.errors import Refused
 from wire.kinds import RefusalCode
+
+K = TypeVar("K")
 
 # The most waiting jobs of one asker. A guess, below the queue of the engines, which is 64.
 WAITING_PER_ASKER_MAX = 48
@@ -131,15 +135,24 @@ class Admission:
     units_at_once: int
     waiting: list[QueueSlot] = field(default_factory=list)
     running: set[QueueSlot] = field(default_factory=set)
+    # The waiting ones by their turns; and of them all: their cost, and whose and from whom they
+    # are. A new job mostly comes last, so what is behind it is soon looked through.
+    _turns: list[QueueSlot] = field(default_factory=list)
+    _numbers: set[int] = field(default_factory=set)
+    _waiting_s: float = 0.0
+    _askers: Counter[PeerId] = field(default_factory=Counter)
+    _holders: Counter[PeerId | None] = field(default_factory=Counter)
     _virtual: float = 0.0
     _finish: dict[PeerId, float] = field(default_factory=dict)
+    # No finish tag is below this: until then none has to be looked for.
+    _finish_least: float = 0.0
     _number: int = 0
     _quoted: dict[PeerId, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def queue_s(self) -> float:
         """How long the waiting work takes."""
-        return sum(it.cost_s for it in self.waiting)
+        return self._waiting_s
 
     def expected_s(self, wanted: QueuedJob, now: Now) -> float:
         """How long it will be until a job is done, if it is taken now."""
@@ -148,19 +161,20 @@ class Admission:
     def _done_s(self, wanted: QueuedJob, now: Now, part: float) -> float:
         """How long it will be until that part of a job is done."""
         start = self._start(wanted.asker)
-        ahead_s = sum(it.cost_s for it in self.waiting if it.start <= start)
+        behind = self._turns[bisect_right(self._turns, start, key=_start) :]
+        ahead_s = self._waiting_s - sum(it.cost_s for it in behind)
         work_s = max(now.busy_s + ahead_s + wanted.cost_s * part, wanted.alone_s * part)
         return _with_overhead(work_s)
 
     def check(self, wanted: QueuedJob, by: PeerId, now: Now) -> float:
         """As `expected_s`; Refused, with when to try again, if there is no room or no time."""
-        mine = sum(it.asker == wanted.asker for it in self.waiting)
+        mine = self._askers[wanted.asker]
         all_s = now.busy_s + self.queue_s
         if mine >= WAITING_PER_ASKER_MAX:
             why = f"{mine} legs of this asker wait here already"
             raise Refused(why, retry_after_s=_retry_after_s(all_s))
         self._check_long(wanted.cost_s, by, self.waiting, all_s)
-        held = sum(it.by == by for it in self.waiting)
+        held = self._holders[by]
         if held >= _holder_places(now) and held < len(self.waiting):
             why = f"{held} of the legs that wait here are yours"
             raise Refused(why, retry_after_s=_retry_after_s(all_s))
@@ -215,8 +229,9 @@ class Admission:
             self._number,
             by,
         )
-        self.waiting.append(place)
-        self._finish[wanted.asker] = start + wanted.cost_s
+        self._add(place)
+        self._finish[wanted.asker] = finish = start + wanted.cost_s
+        self._finish_least = min(self._finish_least, finish) if len(self._finish) > 1 else finish
         if len(self._finish) > ASKERS_MAX:
             self._finish.pop(min(self._finish, key=lambda it: self._finish[it]))
         late = self._late(place, now)
@@ -235,24 +250,25 @@ class Admission:
 
     def reprice(self, place: QueueSlot, units: int, cost_s: float, least: float = 1.0) -> None:
         """Correct the size of a job that is known better now. Refused if it takes too long."""
-        others = [it for it in self.waiting if it is not place]
-        self._check_long(cost_s, place.by, others, self.queue_s)
-        if place.asker in self._finish:
-            self._finish[place.asker] += cost_s - place.cost_s
+        if cost_s > LONG_S:
+            others = [it for it in self.waiting if it is not place]
+            self._check_long(cost_s, place.by, others, self.queue_s)
+        self._charge(place.asker, cost_s - place.cost_s)
+        if place.number in self._numbers:
+            self._waiting_s += cost_s - place.cost_s
         place.units, place.cost_s, place.least = units, cost_s, least
 
     def next(self, now: Now) -> tuple[list[QueueSlot], list[QueueSlot]]:
         """The places that begin now, and those given up because their deadline is too near."""
         begun, given_up, busy_s = [], [], now.busy_s
         while sum(it.units for it in self.running) < self.units_at_once:
-            ready = [it for it in self.waiting if it.ready]
-            if not ready:
+            place = next((it for it in self._turns if it.ready), None)
+            if place is None:
                 break
-            place = min(ready, key=_order)
             if now.now_at_s + busy_s + place.least_s > place.until_at_s:
                 given_up.append(self._give_up(place, "its deadline is too near", now))
                 continue
-            self.waiting.remove(place)
+            self._remove(place)
             self.running.add(place)
             place.stage = SlotStage.BEGUN
             self._virtual = max(self._virtual, place.start)
@@ -264,12 +280,14 @@ class Admission:
         """Remove a job that is done or no longer wanted. A second call does nothing."""
         if place in self.running:
             self.running.remove(place)
-        elif place in self.waiting:
+        elif place.number in self._numbers:
             self._drop(place)
         if not self.running and not self.waiting:
             self._finish.clear()
-        for asker in [it for it, finish in self._finish.items() if finish <= self._virtual]:
-            del self._finish[asker]
+        if self._finish and self._finish_least <= self._virtual:
+            for asker in [it for it, finish in self._finish.items() if finish <= self._virtual]:
+                del self._finish[asker]
+            self._finish_least = min(self._finish.values(), default=0.0)
 
     def _start(self, asker: PeerId) -> float:
         return max(self._virtual, self._finish.get(asker, 0.0))
@@ -282,23 +300,22 @@ class Admission:
         if idle:
             most = idle.most_common(1)[0][0]
             return min((it for it in self.waiting if not it.ready and it.by == most), key=_number)
-        askers = Counter(it.asker for it in self.waiting)
-        if not askers:
+        if not self.waiting:
             return None
-        longest, count = askers.most_common(1)[0]
-        if count > askers[asker] + 1:
+        longest, count = self._askers.most_common(1)[0]
+        if count > self._askers[asker] + 1:
             return max((it for it in self.waiting if it.asker == longest), key=_order)
-        holders = Counter(it.by for it in self.waiting)
-        holder, count = holders.most_common(1)[0]
-        if count > max(holders[by] + 1, _holder_places(now)):
+        holder, count = self._holders.most_common(1)[0]
+        if count > max(self._holders[by] + 1, _holder_places(now)):
             return max((it for it in self.waiting if it.by == holder), key=_order)
         return None
 
     def _late(self, new: QueueSlot, now: Now) -> list[QueueSlot]:
         """The places behind a new one that would now miss their deadlines."""
-        done_s, late = now.now_at_s + now.busy_s, []
-        for place in sorted(self.waiting, key=_order):
-            if place.order > new.order and done_s + place.least_s > place.until_at_s:
+        behind, late = self._turns[bisect_right(self._turns, new.order, key=_order) :], []
+        done_s = now.now_at_s + now.busy_s + self._waiting_s - sum(it.cost_s for it in behind)
+        for place in behind:
+            if done_s + place.least_s > place.until_at_s:
                 late.append(place)
             else:
                 done_s += place.cost_s
@@ -312,14 +329,45 @@ class Admission:
         return place
 
     def _drop(self, place: QueueSlot) -> None:
-        self.waiting.remove(place)
+        self._remove(place)
         # A job that was not done does not count against its asker.
-        if place.asker in self._finish:
-            self._finish[place.asker] -= place.cost_s
+        self._charge(place.asker, -place.cost_s)
+
+    def _charge(self, asker: PeerId, cost_s: float) -> None:
+        if asker in self._finish:
+            self._finish[asker] += cost_s
+            self._finish_least = min(self._finish_least, self._finish[asker])
+
+    def _add(self, place: QueueSlot) -> None:
+        self.waiting.append(place)
+        insort(self._turns, place, key=_order)
+        self._numbers.add(place.number)
+        self._askers[place.asker] += 1
+        self._holders[place.by] += 1
+        self._waiting_s += place.cost_s
+
+    def _remove(self, place: QueueSlot) -> None:
+        self.waiting.remove(place)
+        del self._turns[bisect_left(self._turns, place.order, key=_order)]
+        self._numbers.remove(place.number)
+        _count_down(self._askers, place.asker)
+        _count_down(self._holders, place.by)
+        # A sum that is added to and taken from for long would drift.
+        self._waiting_s = self._waiting_s - place.cost_s if self.waiting else 0.0
+
+
+def _count_down(counts: Counter[K], key: K) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
 
 
 def _order(place: QueueSlot) -> tuple[float, int]:
     return place.order
+
+
+def _start(place: QueueSlot) -> float:
+    return place.start
 
 
 def _number(place: QueueSlot) -> int:

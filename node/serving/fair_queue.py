@@ -38,7 +38,7 @@ class FairQueue:
 
         If `units_least` is given, `units` is an estimate, and the job has at least `units_least`.
         """
-        loaded = self.engine.loaded().get(model)
+        loaded = self.engine.ready(model)
         if loaded is None or not loaded.units_per_s:
             return QueuedJob(asker=asker, units=units, cost_s=0.0, left_s=left_s)
         return QueuedJob(

@@ -59,7 +59,7 @@ class InferRole:
         assert stage.model is not None
         if stage.operation != GENERATE:
             return self.fair_queue.wanted(asker, stage.model, units, left_s)
-        loaded = self.engine.loaded().get(stage.model)
+        loaded = self.engine.ready(stage.model)
         context = loaded.manifest.parameters.get("context") if loaded is not None else None
         most = min(units, context) if type(context) is int else units
         return self.fair_queue.wanted(
@@ -73,7 +73,7 @@ class InferRole:
     def check_able(self, stage: Stage) -> None:
         """Refused unless the stage's model is loaded here and does what is asked of it."""
         assert stage.model is not None
-        loaded = self.engine.loaded().get(stage.model)
+        loaded = self.engine.ready(stage.model)
         if loaded is None:
             share = self.engine.statistics().loading.get(stage.model)
             if share is not None:
@@ -134,7 +134,7 @@ class InferRole:
             deadline_s=source.deadline_s,
             resume=source.resume if emit is not None else None,
         )
-        loaded = self.engine.loaded().get(stage.model)
+        loaded = self.engine.ready(stage.model)
         if source.place is None:
             output = await self.engine.infer(job, emit)
         else:

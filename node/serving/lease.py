@@ -16,6 +16,17 @@ from wire.errors import BatonError, Refused, RemoteProtocolError, TransportError
 from wire.operations import GENERATE
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who offered a leg. The end of `call` gives the leg up.
+
+    None for a leg of a standing order, which has many: who serves it calls `LegLease.abandon`.
+    """
+
+    peer: PeerId
+    call: TypedCall | None = None
+
+
 @dataclass(slots=True)
 class LegLease:
     """A leg that was taken: the role that does it, and its place in the role's queue."""
@@ -44,7 +55,7 @@ class LegLease:
         self.place.on_refusal = self._stop
 
     @asynccontextmanager
-    async def cancel_if_abandoned(self, call: TypedCall) -> AsyncIterator[None]:
+    async def cancel_if_abandoned(self, holder: Holder) -> AsyncIterator[None]:
         """The block is cancelled, with Refused, when the place is given up.
 
         The place is given up if the holder disconnects before the leg began. A leg that began is
@@ -52,39 +63,53 @@ class LegLease:
         A generation ends at once: others need its slot, and another peer can continue its stream.
         """
         failure: BatonError | None = None
-        async with trio.open_nursery() as nursery:
-            self._stop = nursery.cancel_scope.cancel
+        with trio.CancelScope() as scope:
+            self._stop = scope.cancel
             if self.place is not None:
                 self.place.on_refusal = self._stop
                 if self.place.refusal is not None:
                     self._stop()
-            nursery.start_soon(self._watch, call)
-            try:
-                yield
-            except BatonError as error:
-                failure = error
-            if failure is None and self.place is not None:
-                # The leg is done: a later disconnect does not matter.
-                self.place.stage = SlotStage.DONE
-            nursery.cancel_scope.cancel()
+            async with self._watched(holder.call):
+                try:
+                    yield
+                except BatonError as error:
+                    failure = error
+                if failure is None and self.place is not None:
+                    # The leg is done: a later disconnect does not matter.
+                    self.place.stage = SlotStage.DONE
         self._stop = None
         if failure is not None:
             raise failure
         if self.place is not None and self.place.refusal is not None:
             raise self.place.refusal
 
+    @asynccontextmanager
+    async def _watched(self, call: TypedCall | None) -> AsyncIterator[None]:
+        if call is None:
+            yield
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, call)
+            yield
+            nursery.cancel_scope.cancel()
+
     async def _watch(self, call: TypedCall) -> None:
         """Give the leg up if the holder disconnects; it sends nothing until it is answered."""
         try:
             await call.channel.receive()
         except (TransportError, RemoteProtocolError):
-            place = self.place
-            ends = self._generates or (place is not None and place.cost_s > LONG_S)
-            if place is not None and (ends or place.stage is not SlotStage.BEGUN):
-                gone = Refused("given up: the peer that offered it disconnected", retry_after_s=1.0)
-                place.stage = GivenUp(gone)
-                if self._stop is not None:
-                    self._stop()
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Give the leg up, as `cancel_if_abandoned` says: its holder waits for it no more."""
+        place = self.place
+        if place is None or place.stage is SlotStage.DONE or place.refusal is not None:
+            return
+        if self._generates or place.cost_s > LONG_S or place.stage is not SlotStage.BEGUN:
+            gone = Refused("given up: the peer that offered it disconnected", retry_after_s=1.0)
+            place.stage = GivenUp(gone)
+            if self._stop is not None:
+                self._stop()
 
     def release(self) -> None:
         if self.place is not None:

@@ -15,7 +15,7 @@ from node.dispatch.handoff import Handoff, Relay
 from node.dispatch.progress import StreamProgress
 from node.engines.interface import Part
 from node.serving.done_legs import DoneLeg, DoneLegs, leg_key_of
-from node.serving.lease import LegLease
+from node.serving.lease import Holder, LegLease
 from node.serving.role import LegInput, LegRole, LegWork, nowhere
 from node.task.events import EventSink
 from node.task.units import streamed_max, units_of
@@ -78,7 +78,8 @@ class LegServer:
     paused: str = ""
     done: int = 0
     _under_way: dict[bytes, trio.Event] = field(default_factory=dict)
-    _holders: Counter[PeerId] = field(default_factory=Counter)
+    # Legs under way of each holder.
+    holders: Counter[PeerId] = field(default_factory=Counter)
     _before: DoneLegs = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,7 +88,7 @@ class LegServer:
     @property
     def under_way(self) -> int:
         """Handoffs held: legs that are being done here, or by others for us."""
-        return self._holders.total()
+        return self.holders.total()
 
     async def on_offer(self, call: TypedCall, message: Message) -> None:
         """Answer an Offer: accept and deliver, or refuse."""
@@ -109,9 +110,9 @@ class LegServer:
         )
         deadline_at_s = trio.current_time() + message.deadline_ms / 1000
         try:
-            if self._holders[call.peer] >= LEGS_PER_HOLDER:
+            if self.holders[call.peer] >= LEGS_PER_HOLDER:
                 raise Refused("too many legs of yours under way", retry_after_s=0.5)
-            lease = self._take(handoff, call.peer, deadline_at_s)
+            lease = self.take(handoff, call.peer, deadline_at_s)
         except Refused as error:
             await call.send(refusal_of(error))
             return
@@ -128,10 +129,11 @@ class LegServer:
                 # The holder disconnected. The leg is still finished, in case the holder returns.
                 there = False
 
-        with counted(self._holders, call.peer):
+        with counted(self.holders, call.peer):
             try:
                 await call.send(Accept(expected_ms=int(lease.expected_s * 1000)))
-                result = await self._serve(handoff, lease, call, relay, deadline_at_s)
+                holder = Holder(call.peer, call)
+                result = await self._serve(handoff, lease, holder, relay, deadline_at_s)
             except (Refused, EngineError, StoreError, TaskFailed, TransportError) as error:
                 await call.send(refusal_of(error))
                 return
@@ -144,7 +146,7 @@ class LegServer:
         assert isinstance(message, Quote)
         try:
             role = self._role_of(message.role)
-            if self._holders[call.peer] >= LEGS_PER_HOLDER:
+            if self.holders[call.peer] >= LEGS_PER_HOLDER:
                 raise Refused("too many legs of yours under way", retry_after_s=0.5)
             stage = _stage_of(message)
             work = LegWork(
@@ -199,7 +201,7 @@ class LegServer:
             raise Refused("too many legs under way", retry_after_s=0.5)
         return role
 
-    def _take(self, handoff: Handoff, by: PeerId, deadline_at_s: float) -> LegLease:
+    def take(self, handoff: Handoff, by: PeerId, deadline_at_s: float) -> LegLease:
         """Take a leg, with a place in its role's queue if there is work to do; Refused if not."""
         lease = LegLease(self._role(handoff))
         if leg_key_of(handoff) not in self._under_way and not self._before.knows(handoff):
@@ -211,15 +213,15 @@ class LegServer:
         if self.key.peer in onward.avoid:
             return None
         try:
-            return self._take(onward, by, deadline_at_s)
+            return self.take(onward, by, deadline_at_s)
         except Refused:
             return None
 
     async def _serve(
-        self, handoff: Handoff, lease: LegLease, call: TypedCall, relay: Relay, deadline_at_s: float
+        self, handoff: Handoff, lease: LegLease, holder: Holder, relay: Relay, deadline_at_s: float
     ) -> Result:
-        leg = await self._once(
-            handoff, lease, call, relay if handoff.is_last else nowhere, deadline_at_s
+        leg = await self.do_once(
+            handoff, lease, holder, relay if handoff.is_last else nowhere, deadline_at_s
         )
         lease.release()
         receipts = (*handoff.receipts, leg.receipt)
@@ -236,9 +238,9 @@ class LegServer:
             resume=handoff.resume,
             avoid=handoff.avoid,
         )
-        if (own := self._take_own(onward, call.peer, deadline_at_s)) is not None:
+        if (own := self._take_own(onward, holder.peer, deadline_at_s)) is not None:
             try:
-                result = await self._serve(onward, own, call, relay, deadline_at_s)
+                result = await self._serve(onward, own, holder, relay, deadline_at_s)
             finally:
                 own.release()
             return replace(result, source=result.source or inline)
@@ -256,8 +258,8 @@ class LegServer:
             source=delivered.source or inline,
         )
 
-    async def _once(
-        self, handoff: Handoff, lease: LegLease, call: TypedCall, relay: Relay, deadline_at_s: float
+    async def do_once(
+        self, handoff: Handoff, lease: LegLease, holder: Holder, relay: Relay, deadline_at_s: float
     ) -> DoneLeg:
         """Do the leg, or wait for it if it is running, or find it done."""
         leg_key = leg_key_of(handoff)
@@ -273,7 +275,7 @@ class LegServer:
             return found
         self._under_way[leg_key] = trio.Event()
         try:
-            return await self._do(leg_key, handoff, lease, call, relay, deadline_at_s)
+            return await self._do(leg_key, handoff, lease, holder, relay, deadline_at_s)
         finally:
             self._under_way.pop(leg_key).set()
 
@@ -282,7 +284,7 @@ class LegServer:
         leg_key: bytes,
         handoff: Handoff,
         lease: LegLease,
-        call: TypedCall,
+        holder: Holder,
         relay: Relay,
         deadline_at_s: float,
     ) -> DoneLeg:
@@ -293,9 +295,9 @@ class LegServer:
         holders = (
             *(it.signer for it in reversed(handoff.receipts)),
             handoff.task.signer,
-            call.peer,
+            holder.peer,
         )
-        async with lease.cancel_if_abandoned(call):
+        async with lease.cancel_if_abandoned(holder):
             data = await self._input(handoff, source_id, holders, left_s)
             job_key = handoff.leg.job_key(source_id)
             infers = handoff.leg.role is Role.INFER
@@ -303,7 +305,7 @@ class LegServer:
             if reused is None:
                 if lease.place is None:
                     # No place was taken: the leg was thought to be done or running already.
-                    lease.admit(handoff, call.peer, deadline_at_s)
+                    lease.admit(handoff, holder.peer, deadline_at_s)
                 source = LegInput(
                     id=source_id,
                     data=data,

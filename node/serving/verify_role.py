@@ -148,7 +148,7 @@ class VerifyRole:
             # The leg's own output cannot be read: whoever signed for it is at fault.
             found = _wrong(1, error.message)
         assert stage.model is not None
-        loaded = self.engine.loaded().get(stage.model)
+        loaded = self.engine.ready(stage.model)
         if loaded is None:
             raise Refused("the model was unloaded meanwhile", code=RefusalCode.NO_SUCH_MODEL)
         tolerance_ppb = int(loaded.manifest.tolerance * PPB)

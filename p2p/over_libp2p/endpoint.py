@@ -3,6 +3,7 @@
 It decides nothing: the callers decide whom to dial, when to try again and what a message means.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from p2p.over_libp2p.addresses import Forms, reachable, read_dialable
 from p2p.over_libp2p.errors import contained, dialing, opening, streaming
 from p2p.over_libp2p.gossip import SoundPubsub
-from p2p.over_libp2p.host import SoundHost, libp2p_id, peer_of
+from p2p.over_libp2p.host import ADDRESSES_S, SoundHost, libp2p_id, peer_of
 from p2p.over_libp2p.names import LookUp, resolved
 from p2p.transport import (
     GOSSIP_BYTES_MAX,
@@ -146,6 +147,8 @@ class LibEndpoint:
         self._watchers: list[Callable[[ConnectionEvent], None]] = []
         self._up: set[PeerId] = set()
         self._dials: dict[PeerId, trio.Event] = {}
+        self._addresses: tuple[str, ...] = ()
+        self._addresses_until_at_s = -math.inf
         self._heard = 0
         self._heard_dropped = 0
         self._foreign_sources = 0
@@ -169,10 +172,15 @@ class LibEndpoint:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        found: dict[str, None] = {}
-        for address in self._host.get_transport_addrs():
-            found.update(dict.fromkeys(reachable(address, self._me)))
-        return tuple(found)
+        # They are asked for with every leg, and interfaces come and go seldom.
+        now_at_s = trio.current_time()
+        if now_at_s >= self._addresses_until_at_s:
+            found: dict[str, None] = {}
+            for address in self._host.get_transport_addrs():
+                found.update(dict.fromkeys(reachable(address, self._me)))
+            self._addresses = tuple(found)
+            self._addresses_until_at_s = now_at_s + ADDRESSES_S if found else now_at_s
+        return self._addresses
 
     async def connect(self, address: str, *, deadline_s: float) -> PeerId:
         target = read_dialable(address, self._forms)

@@ -5,6 +5,8 @@
 - The other side is pinged; if it does not answer, the connection is dropped.
 - Streams that a peer opens, and unread bytes, are bounded for each connection.
 - Credit is given back in large steps, and a writer without credit waits instead of giving up.
+- Data that is for a stream, and has arrived whole, goes straight into it; libp2p's own loop, with
+  its locks, reads every other frame. So does a reader take from its stream's buffer.
 
 Nothing here can be configured: every number is here, with its reason.
 """
@@ -27,6 +29,7 @@ from libp2p.stream_muxer.yamux.yamux import (
 
 from p2p import timeouts
 from p2p.over_libp2p.errors import contained
+from p2p.over_libp2p.noise_messages import NoiseMessages
 from wire import limits
 
 # How many streams a peer may have open at once: Baton's own, gossip, identify, pings, and some
@@ -46,7 +49,8 @@ _QUEUE_BYTES = 256 << 10
 # Replies to the other side's frames do not wait, or two full queues would wait for each other.
 # Beyond this many, a peer that makes us reply but does not read is disconnected.
 _QUEUE_BYTES_MAX = 4 << 20
-_HEADER_BYTES = 12
+_HEADER = struct.Struct(YAMUX_HEADER_FORMAT)
+_HEADER_BYTES = _HEADER.size
 
 # Ping, wait, ping again: a frozen peer is dropped within ten seconds.
 _PING_INTERVAL_S = 4.0
@@ -55,6 +59,8 @@ _WRITE_DEADLINE_S = 20.0
 _LAST_WORDS_S = 0.5
 # A stream may end while a writer waits for credit, and nothing wakes the writer then.
 _CREDIT_POLL_S = 0.5
+# For the rest of a frame whose header has come.
+_BODY_DEADLINE_S = 60.0
 
 
 class SoundStream(YamuxStream):  # type: ignore[misc]
@@ -97,9 +103,41 @@ class SoundStream(YamuxStream):  # type: ignore[misc]
                 raise MuxedStreamError("the stream is closed for writing")
             size = min(self.send_window, _FRAME_BODY_BYTES, len(data) - sent)
             self.send_window -= size
-            header = struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_DATA, 0, self.stream_id, size)
-            await self.conn._write_frame(header + data[sent : sent + size])
+            header = _HEADER.pack(0, TYPE_DATA, 0, self.stream_id, size)
+            body = data if size == len(data) else data[sent : sent + size]
+            await self.conn._write_frame(header + body)
             sent += size
+
+    async def read(self, n: int | None = None) -> bytes:
+        """Up to `n` bytes as soon as there are any; ends as libp2p's own does."""
+        conn, size = self.conn, n or 0
+        while size > 0 and conn._is_sound(self):
+            buffer = conn.stream_buffers.get(self.stream_id)
+            event = conn.stream_events.get(self.stream_id)
+            if buffer is None or event is None:
+                break
+            if buffer:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                return await self._take(buffer, size)
+            if event.is_set():
+                conn.stream_events[self.stream_id] = trio.Event()
+            else:
+                await event.wait()
+        data: bytes = await super().read(n)
+        return data
+
+    async def _take(self, buffer: bytearray, size_bytes: int) -> bytes:
+        data = bytes(buffer[:size_bytes])
+        del buffer[: len(data)]
+        self.conn._was_read(len(data))
+        if self._eaten_bytes + len(data) < self._window_bytes // 2:
+            self._eaten_bytes += len(data)
+        else:
+            await self._auto_tune_and_send_window_update(bytes_read=len(data))
+        if buffer:
+            # Others have their turn before the rest.
+            await trio.lowlevel.checkpoint()
+        return data
 
     async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:
         # Yamux would send a credit frame for every small read.
@@ -116,8 +154,14 @@ class SoundStream(YamuxStream):  # type: ignore[misc]
 class SoundYamux(Yamux):  # type: ignore[misc]
     """One multiplexed connection. The module's docstring says what it adds."""
 
+    secured_conn: Any
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._messages = NoiseMessages(self.secured_conn, self._deliver)
+        self.secured_conn = self._messages
+        # Frames of data that did not go through libp2p's loop.
+        self.delivered = 0
         self._frames: deque[bytes] = deque()
         self._queued_bytes = 0
         self._to_write = trio.Event()
@@ -180,7 +224,7 @@ class SoundYamux(Yamux):  # type: ignore[misc]
         self._frames.append(data)
         self._queued_bytes += len(data)
         self._to_write.set()
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     async def _write_queue(self) -> None:
         while True:
@@ -225,8 +269,48 @@ class SoundYamux(Yamux):  # type: ignore[misc]
         with contained("dropping a connection"), trio.CancelScope(shield=True):
             await self.secured_conn.close()
 
+    def _is_sound(self, stream: YamuxStream) -> bool:
+        """Whether a stream is open to its reader, as far as is known."""
+        return not (
+            stream.recv_closed
+            or stream.closed
+            or stream.reset_received
+            or self.event_shutting_down.is_set()
+        )
+
+    def _deliver(self) -> None:
+        """Put the data frames that have come whole into the streams that they are for.
+
+        What is anything else, or would be too much, is left to libp2p's loop. Nothing here waits,
+        so it does not matter who holds which lock.
+        """
+        messages = self._messages
+        plain, at = messages.plain, messages.at
+        while (begin := at + _HEADER_BYTES) <= len(plain):
+            _, kind, flags, stream_id, size = _HEADER.unpack_from(plain, at)
+            stream = self.streams.get(stream_id)
+            if (
+                kind != TYPE_DATA
+                or flags
+                or begin + size > len(plain)
+                or stream is None
+                or not self._is_sound(stream)
+                or self._unread_bytes + size > UNREAD_BYTES_MAX
+            ):
+                break
+            at = begin + size
+            self.stream_buffers[stream_id] += plain[begin:at]
+            stream.recv_window = max(0, stream.recv_window - size)
+            self._unread_bytes += size
+            self.delivered += 1
+            self.stream_events[stream_id].set()
+        if at != messages.at:
+            messages.at = at
+            self._heard_at = trio.current_time()
+
     async def _read_data_body(self, length: int) -> bytes:
-        data: bytes = await super()._read_data_body(length)
+        with trio.fail_after(_BODY_DEADLINE_S):
+            data = await self._messages.take(length)
         self._heard_at = trio.current_time()
         self._unread_bytes += length
         if self._unread_bytes > UNREAD_BYTES_MAX:
@@ -240,8 +324,11 @@ class SoundYamux(Yamux):  # type: ignore[misc]
 
     async def read_stream(self, stream_id: int, n: int = -1) -> bytes:
         data: bytes = await super().read_stream(stream_id, n)
-        self._unread_bytes = max(0, self._unread_bytes - len(data))
+        self._was_read(len(data))
         return data
+
+    def _was_read(self, size_bytes: int) -> None:
+        self._unread_bytes = max(0, self._unread_bytes - size_bytes)
 
     def _finalize_stream_locked(self, stream: YamuxStream, *, fully_closed: bool) -> None:
         if stream.reset_received:

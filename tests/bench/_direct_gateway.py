@@ -16,6 +16,8 @@ from node.peer import Node
 from wire.content import ContentId
 from wire.errors import Missing
 
+JOBS_MAX = 512
+
 
 @dataclass(slots=True)
 class DirectTasks:
@@ -65,7 +67,8 @@ class DirectTasks:
 
 async def direct_node(state: Path) -> Node:
     """The parts of a peer that a gateway needs. `state` is where its API keys would be."""
-    engine, manifest = HashEngine(), hash_manifest()
+    # As many jobs as there are clients: what a gateway refuses is measured elsewhere.
+    engine, manifest = HashEngine(jobs_max=JOBS_MAX), hash_manifest()
     await engine.load(manifest, {})
 
     async def nobody(*arguments: object, **options: object) -> None:

@@ -6,7 +6,8 @@ without attacks, then the siege, then a time to recover. Both victims write thei
 whose readers go away.
 
 `python -m tests.bench siege [--minutes M] [--rate TASKS_PER_S] [--only WORD]`. A bench of this kind
-may find that the product fails: `held` says so, and the exit status.
+may find that the product fails: `held` says so, and the exit status. With `--each SECONDS` every
+attack has its turn alone, each after a time of peace, and what it costs is shown side by side.
 """
 
 import argparse
@@ -36,6 +37,7 @@ START_S = 120.0
 ANSWER_S = 60.0
 PEACE_SHARE = 0.2
 LOOK_EVERY_S = 2.0
+ATTACKERS_START_S = 2.0
 P99_TIMES_MAX = 2.0
 # How much memory and how many descriptors a process may keep after the siege.
 GROWN_BYTES_MAX = 64 << 20
@@ -116,6 +118,11 @@ class Victim:
             return
         self.seen.append((now_at_s, pages * os.sysconf("SC_PAGE_SIZE"), descriptors))
 
+    def processor_s(self) -> float:
+        """The processor time that the process has used, without its workers."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def end(self) -> None:
         if self.process is not None:
             self.process.kill()
@@ -192,10 +199,55 @@ def run(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=2.0, help="honest tasks a second")
     parser.add_argument("--only", default="", help="a group, or a word of an attack's name")
+    parser.add_argument("--each", type=float, default=0.0, help="seconds of each attack, alone")
     parser.add_argument("--json", action="store_true", help="it always is")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="baton-siege-") as folder:
-        return trio.run(_siege, options, Path(folder))
+        return trio.run(_each if options.each else _siege, options, Path(folder))
+
+
+async def _each(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Each attack alone, after half as long in peace: p99, and what the victims' processors do."""
+    gateway, peer, others, target = await _network(folder)
+    honest = Honest(target.host, target.http_port, options.rate)
+    victims = (gateway, peer)
+    chosen = [it for it in ATTACKS if _attacks.chosen(options.only, it)]
+    alone: dict[str, Any] = {}
+    try:
+        await _settled(honest)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(honest.ask_forever)
+            for attack in chosen:
+                peace = await _phase(honest, victims, f"before {attack.name}", options.each / 2)
+                groups = [(attack.group, attack.name)]
+                async with _attackers(groups, target, folder) as strikes:
+                    # The attackers' own start is not measured.
+                    await trio.sleep(ATTACKERS_START_S)
+                    under = await _phase(honest, victims, attack.name, options.each)
+                    counts = strikes()
+                alone[attack.name] = {"peace": peace, "attack": under, "strikes": counts}
+            nursery.cancel_scope.cancel()
+    finally:
+        for victim in (*victims, *others):
+            victim.end()
+    answered = all(it["attack"]["answered_percent"] == 100.0 for it in alone.values())
+    return {"alone": alone, "held": answered}
+
+
+async def _phase(
+    honest: Honest, victims: tuple[Victim, ...], phase: str, length_s: float
+) -> dict[str, Any]:
+    """The honest figures of this time, and each victim's processor time in percent of one core."""
+    honest.phase = phase
+    before_s = {it.name: it.processor_s() for it in victims}
+    began_at_s = trio.current_time()
+    await trio.sleep(length_s)
+    took_s = trio.current_time() - began_at_s
+    used = {
+        f"{it.name}_cpu_percent": round(100 * (it.processor_s() - before_s[it.name]) / took_s, 1)
+        for it in victims
+    }
+    return honest.figures(phase) | used
 
 
 async def _siege(options: argparse.Namespace, folder: Path) -> dict[str, Any]:

@@ -72,6 +72,8 @@ async def test_what_is_loaded_is_told_with_its_speed(ready: Bench) -> None:
     assert await ready.engine.load(ready.manifest, ready.files) == loaded
     assert ready.engine.statistics().running
     assert loaded.profile
+    assert ready.engine.ready(ready.manifest.id) == loaded
+    assert ready.engine.ready(ContentId.of(b"another")) is None
 
 
 async def test_the_answer_is_a_unit_vector_for_each_text(ready: Bench) -> None:

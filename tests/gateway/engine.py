@@ -64,6 +64,9 @@ class SpeakingEngine:
     def loaded(self) -> Mapping[ContentId, Loaded]:
         return self.inner.loaded()
 
+    def ready(self, model: ContentId) -> Loaded | None:
+        return self.inner.ready(model)
+
     def statistics(self):  # type: ignore[no-untyped-def]
         return self.inner.statistics()
 

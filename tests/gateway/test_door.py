@@ -1,6 +1,8 @@
 """Who may come in: keys, Host headers, bodies, connections, and clients that mean ill."""
 
+import gzip
 import json
+import os
 import socket
 import time
 from collections import deque
@@ -14,12 +16,12 @@ import httpx
 import openai
 import pytest
 
-from node.gateway.keys import add_key, keys_file, remove_key
+from node.gateway.keys import add_key, keys_file, read_keys, remove_key
 from node.gateway.rate_limit import Allowance
 from node.gateway_config import GatewayConfig
 from tests.gateway.conftest import QUICK, Served, serving
 from tests.gateway.engine import SLOW
-from wire.errors import InputError
+from wire.errors import InputError, StoreUnusable
 
 CHAT = {"model": "hash", "messages": [{"role": "user", "content": "SAY:hello"}]}
 SLOW_CHAT = {
@@ -153,6 +155,34 @@ def test_keys_that_cannot_be_read_let_nobody_in(tmp_path: Path) -> None:
             found = httpx.get(f"{served.url}/v1/models")
             assert found.status_code == 503, found.text
             assert "keys.json" in found.json()["error"]["message"]
+
+
+def test_a_compressed_body_is_refused_in_words_and_not_unpacked(served: Served) -> None:
+    bomb = gzip.compress(bytes(50 << 20))
+    for coding, body in (("gzip", bomb), ("br", b"x"), ("identity, gzip", bomb), ("", b"{}")):
+        found = httpx.post(
+            f"{served.url}/v1/chat/completions",
+            content=body,
+            headers={"content-type": "application/json", "content-encoding": coding},
+        )
+        assert found.status_code == 400
+        assert "compressed" in found.json()["error"]["message"]
+    found = httpx.post(
+        f"{served.url}/v1/chat/completions", json=CHAT, headers={"content-encoding": "identity"}
+    )
+    assert found.status_code == 200
+
+
+def test_keys_that_others_may_have_put_there_let_nobody_in(tmp_path: Path) -> None:
+    file = keys_file(tmp_path)
+    add_key(file, "ada", 60, Random(7).randbytes, 0.0)
+    file.chmod(0o666)
+    with pytest.raises(StoreUnusable, match=r"mode 0666.*chmod 600"):
+        read_keys(file)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(StoreUnusable, match="plain file"):
+        read_keys(file)
 
 
 def test_a_key_has_a_name_of_its_own(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """What goes wrong is told in OpenAI's words and classes of errors."""
 
+import gzip
+
+import httpx
 import openai
 import pytest
 
@@ -108,3 +111,20 @@ def test_a_model_that_nobody_runs_is_unavailable(client: openai.OpenAI) -> None:
 
 def test_nothing_is_left_under_way_by_what_failed(served: Served) -> None:
     assert served.node.tasks.statistics().under_way == 0
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/infer", "/v1/rerank"])
+def test_a_body_in_another_encoding_is_refused_in_words_of_ours(served: Served, path: str) -> None:
+    body = gzip.compress(b'{"model": "hash"}')
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    found = httpx.post(served.url + path, content=body, headers=headers)
+    assert found.status_code == 400
+    fault = found.json()["error"]
+    assert fault["param"] == "content-encoding"
+    assert "'gzip' is not read here: send it as it is" in fault["message"]
+    # Also where the client does not say what it did.
+    found = httpx.post(
+        served.url + path, content=body, headers={"content-type": "application/json"}
+    )
+    assert found.status_code == 400
+    assert found.json()["error"]["message"].startswith("the body is no JSON")

@@ -1,5 +1,7 @@
 """Whose leg is next: nobody waits behind another's flood; nothing is taken that would be late."""
 
+import math
+from collections import Counter
 from dataclasses import replace
 from random import Random
 
@@ -17,6 +19,7 @@ from node.serving.admission import (
     QueuedJob,
     QueueSlot,
     SlotStage,
+    _with_overhead,
 )
 from tests.p2p.transports import key_of
 from wire.content import PeerId
@@ -255,3 +258,36 @@ def test_whatever_happens_bounds_hold_and_whoever_was_taken_hears_of_it(seed: in
         assert len(admission.running) <= 1
     assert all(0 < it <= RETRY_AFTER_S_MAX for it in waits_s)
     assert set(places) == ended | set(admission.waiting) | admission.running
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_counted_as_jobs_come_and_go_is_what_is_there(seed: int) -> None:
+    random = Random(seed)
+    admission = Admission(2)
+    for step in range(600):
+        at = now(step / 10, room=40)
+        match random.randrange(5):
+            case 0 | 1 | 2:
+                job = wanted(random.choice("aaabcdefgh"), random.choice((0.1, 0.7, 2.0)), 900.0)
+                try:
+                    place, _ = admission.enqueue(job, peer(random.choice("xyzv")), at)
+                except Refused:
+                    continue
+                if random.random() < 0.8:
+                    admission.reprice(place, 1, random.choice((0.1, 0.3, 1.1)))
+                    place.stage = SlotStage.READY
+            case 3 if admission.waiting:
+                admission.dequeue(random.choice(admission.waiting))
+            case _ if admission.running:
+                admission.dequeue(random.choice(sorted(admission.running, key=lambda it: it.order)))
+        begun, _ = admission.next(at)
+        waiting = admission.waiting
+        assert begun == sorted(begun, key=lambda it: it.order)
+        assert admission._turns == sorted(waiting, key=lambda it: it.order)
+        assert admission.queue_s == pytest.approx(sum(it.cost_s for it in waiting), abs=1e-9)
+        assert admission._askers == Counter(it.asker for it in waiting)
+        assert admission._holders == Counter(it.by for it in waiting)
+        assert admission._finish_least <= min(admission._finish.values(), default=math.inf)
+        job = wanted(random.choice("abcdefgh"), 0.5)
+        ahead_s = sum(it.cost_s for it in waiting if it.start <= admission._start(job.asker))
+        assert admission.expected_s(job, at) == pytest.approx(_with_overhead(ahead_s + 0.5))

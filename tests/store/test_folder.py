@@ -178,3 +178,81 @@ def test_the_first_of_two_who_make_a_key_wins(tmp_path: Path) -> None:
     assert key_seed(tmp_path, slow) == SEED
     assert key_seed(tmp_path, lambda: bytes(32)) == SEED
     assert sorted(path.name for path in tmp_path.iterdir()) == ["key"]
+
+
+@pytest.mark.parametrize("name", ["key", "version"])
+def test_a_pipe_in_the_place_of_a_file_does_not_hang_the_start(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name, 0o600)
+    with pytest.raises(StoreUnusable, match="plain file"), open_folder(tmp_path):
+        key_seed(tmp_path, lambda: SEED)
+
+
+def test_a_device_in_the_place_of_the_key_does_not_fill_the_memory(tmp_path: Path) -> None:
+    (tmp_path / "key").symlink_to("/dev/zero")
+    with pytest.raises(StoreUnusable, match="plain file"):
+        key_seed(tmp_path, lambda: SEED)
+
+
+def test_a_large_file_in_the_place_of_the_key_is_not_read_whole(tmp_path: Path) -> None:
+    with (tmp_path / "key").open("wb") as key:
+        key.truncate(1 << 40)
+    (tmp_path / "key").chmod(0o600)
+    with pytest.raises(StoreUnusable, match="32 bytes and has 64 or more"):
+        key_seed(tmp_path, lambda: SEED)
+
+
+def test_a_link_in_the_place_of_the_lock_overwrites_nothing(tmp_path: Path) -> None:
+    treasure = tmp_path / "treasure"
+    treasure.write_text("worth keeping")
+    state = tmp_path / "state"
+    state.mkdir(0o700)
+    (state / "lock").symlink_to(treasure)
+    with pytest.raises(StoreUnusable, match="is a link"), open_folder(state):
+        pytest.fail("opened")
+    assert treasure.read_text() == "worth keeping"
+
+
+def test_a_key_may_be_a_link_and_is_judged_by_what_it_names(tmp_path: Path) -> None:
+    state, secret = tmp_path / "state", tmp_path / "secret"
+    state.mkdir(0o700)
+    secret.write_bytes(SEED)
+    secret.chmod(0o644)
+    (state / "key").symlink_to(secret)
+    with pytest.raises(StoreUnusable, match="mode 0644"):
+        key_seed(state, lambda: SEED)
+    secret.chmod(0o600)
+    assert key_seed(state, lambda: SEED) == SEED
+
+
+@pytest.mark.parametrize("name", ["", "key", "version"])
+def test_what_another_user_owns_is_refused(tmp_path: Path, name: str) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root may give a file away")
+    with open_folder(tmp_path):
+        key_seed(tmp_path, lambda: SEED)
+    os.chown(tmp_path / name, NOBODY, NOBODY)
+    with (
+        pytest.raises(StoreUnusable, match=rf"belongs to another user \(number {NOBODY}\)"),
+        open_folder(tmp_path),
+    ):
+        key_seed(tmp_path, lambda: SEED)
+
+
+def test_a_folder_that_everybody_can_replace_is_refused(tmp_path: Path) -> None:
+    above = tmp_path / "shared"
+    above.mkdir()
+    above.chmod(0o777)
+    with pytest.raises(StoreUnusable, match="everybody may write to"), open_folder(above / "state"):
+        pytest.fail("opened")
+    # As /tmp is: everybody may write there, and remove only what is his own.
+    above.chmod(0o1777)
+    with open_folder(above / "state"):
+        pass
+    # A link does not hide where the folder really is.
+    above.chmod(0o777)
+    (tmp_path / "link").symlink_to(above / "state")
+    with (
+        pytest.raises(StoreUnusable, match="everybody may write to"),
+        open_folder(tmp_path / "link"),
+    ):
+        pytest.fail("opened")

@@ -37,6 +37,20 @@ from wire.message import (
     Welcome,
 )
 from wire.model import Manifest, ModelFile
+from wire.order import (
+    Bundle,
+    Close,
+    Open,
+    Opened,
+    OrderItem,
+    OrderPiece,
+    OrderRefusal,
+    Outcome,
+    Outcomes,
+    Places,
+    Taken,
+    Withdraw,
+)
 from wire.payload import Hit, Hits, Index, IndexPart, Passages, Question, Texts, Vectors
 from wire.receipt import Answer, Receipt, Verdict
 from wire.schema import Record
@@ -69,6 +83,11 @@ EMBED = Stage(role=Role.INFER, operation="embed", model=MODEL, parameters={"scal
 CHECKING = CheckPolicy(level=Level.REPLAYED, verifiers=3, needed=2, secret_hash=bytes(32))
 PART = IndexPart(passages=BLOCK, vectors=TREE)
 PROGRESS = Progress(units=2, data=b"streamed")
+ITEM = OrderItem(tag=7, task=b"task", input=b"input", deadline_ms=30_000, units=16)
+DONE = Outcome(tag=7, receipt=b"receipt", output=b"output", refusal=None)
+NOT_DONE = OrderRefusal(code=RefusalCode.BUSY, reason="the queue is full", retry_after_ms=1000)
+FAILED = Outcome(tag=8, receipt=None, output=None, refusal=NOT_DONE)
+PART_OF_IT = OrderPiece(tag=9, position=2, units=1, data=b"piece")
 HIT = Hit(passage=BLOCK, row=7, score=0.75)
 
 SAMPLES: tuple[Record, ...] = (
@@ -222,6 +241,18 @@ SAMPLES: tuple[Record, ...] = (
     VerdictReply(verdict=b"verdict"),
     Want(block=BLOCK),
     BlockReply(data=b"block"),
+    Open(wanted=48),
+    Opened(places=40),
+    ITEM,
+    Bundle(signature=bytes(64), items=(ITEM,)),
+    NOT_DONE,
+    DONE,
+    PART_OF_IT,
+    Outcomes(signature=None, items=(DONE, FAILED), pieces=(PART_OF_IT,), places=2),
+    Places(more=3),
+    Taken(tags=(7, 9)),
+    Withdraw(unwanted=(9,)),
+    Close(tasks=12),
 )
 
 

@@ -73,6 +73,10 @@ class TinygradEngine:
     def loaded(self) -> Mapping[ContentId, Loaded]:
         return {model: it.ready for model, it in self._workers.items() if it.ready is not None}
 
+    def ready(self, model: ContentId) -> Loaded | None:
+        worker = self._workers.get(model)
+        return None if worker is None else worker.ready
+
     def statistics(self) -> EngineStatistics:
         workers = self._workers
         return EngineStatistics(
@@ -123,7 +127,7 @@ class TinygradEngine:
         if worker is not None:
             worker.refuse_aside()
         able = worker.scheduler.operations if worker is not None else frozenset[str]()
-        ready = ready_model(self.loaded(), job, able)
+        ready = ready_model(self.ready(job.model), job, able)
         assert worker is not None, "it is loaded"
         if not self.free_slots:
             raise Refused(

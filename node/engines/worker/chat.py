@@ -118,7 +118,7 @@ class ChatTemplate:
         if self._template is None:
             raise self._fault
         said, usable = _array(messages, "messages"), _array(tools, "tools") if tools else None
-        fitting = self._shape.fit(said)
+        fitting = self._shape.fit(said, usable)
         request = [fitting, usable, _object(names) if names else {}]
         control = self._control
         mark = control.mark_for(request)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from node.engines.worker.tools_as_text import calls_told, tools_told
 from wire.errors import ModelRefused
 
 Message = dict[str, Any]
@@ -22,7 +23,7 @@ SHORT_ID_CHARS = 9
 NONE, EMPTY, ABSENT = "none", "empty", "absent"
 _USER, _ANSWER, _SYSTEM, _RESULT = "Quokka one", "Numbat two", "Bilby three", "Potoroo four"
 _NAME, _KEY, _WORD = "find_wombat", "burrow", "Dibbler five"
-_TOOL = {
+_TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "other_tool",
@@ -34,7 +35,10 @@ _TOOL = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationShape:
-    """`calls_fault` says why the template takes no calls; empty where it does."""
+    """`calls_fault` says why the template takes no calls; empty where it does.
+
+    Where it tells no tools, or takes no calls, but who speaks, these are told as text.
+    """
 
     parts: bool = False
     system: bool = True
@@ -42,10 +46,16 @@ class ConversationShape:
     call_content: str = NONE
     short_ids: bool = False
     calls_fault: str = ""
+    tools_as_text: bool = False
+    calls_as_text: bool = False
 
-    def fit(self, messages: Sequence[Any]) -> list[Message]:
+    def fit(self, messages: Sequence[Any], tools: Sequence[Any] | None = None) -> list[Message]:
         """A conversation as clients send it, in this shape; ModelRefused says what cannot be."""
         found = [_checked(it) for it in messages]
+        if self.calls_as_text:
+            found = calls_told(found)
+        if tools and self.tools_as_text:
+            found = tools_told(found, tools)
         if not self.system:
             found = _without_system(found)
         names: dict[str, str] = {}
@@ -119,7 +129,25 @@ def find_shape(render: Render) -> ConversationShape:
     made, _ = _try(render, shape, turns)
     if not (_SYSTEM in made and _USER in made):
         shape = replace(shape, system=False)
-    return _with_calls(render, shape)
+    shape = _with_calls(render, shape)
+    if not _tells_speakers(render, shape):
+        return shape
+    turns = [_turn("user", _USER)]
+    made, _ = _try(render, shape, turns, [_TOOL])
+    shape = replace(shape, tools_as_text=_TOOL["function"]["name"] not in made)
+    if shape.calls_fault:
+        shape = replace(shape, calls_as_text=True, calls_fault="")
+    return shape
+
+
+def _tells_speakers(render: Render, shape: ConversationShape) -> bool:
+    """Whether what the model says can be told from what it is told."""
+    turns = [_turn("user", _USER), _turn("assistant", _ANSWER), _turn("user", _SYSTEM)]
+    made, _ = _try(render, shape, turns)
+    before, answered, after = made.partition(_ANSWER)
+    _, asked, opening = before.partition(_USER)
+    closing, asked_again, _ = after.partition(_SYSTEM)
+    return bool(answered and asked and asked_again) and opening != closing
 
 
 def ending_of(render: Render, shape: ConversationShape) -> str:
@@ -187,8 +215,11 @@ def _turn(role: str, content: str) -> Message:
     return {"role": role, "content": content}
 
 
-def _try(render: Render, shape: ConversationShape, turns: list[Message]) -> tuple[str, str]:
-    tools = [_TOOL] if any("tool_calls" in it for it in turns) else None
+def _try(
+    render: Render, shape: ConversationShape, turns: list[Message], tools: Any = None
+) -> tuple[str, str]:
+    if any("tool_calls" in it for it in turns):
+        tools = [_TOOL]
     try:
         return render(shape.fit(turns), tools), ""
     except ModelRefused as error:

@@ -62,6 +62,54 @@ def test_a_template_that_leaves_out_a_call_is_refused_by_name() -> None:
         prompt("{% for m in messages %}{{ m.content }}{% endfor %}", HISTORY["messages"])
 
 
+def test_a_template_that_knows_of_no_tools_has_them_as_text() -> None:
+    made = prompt(IM, HISTORY["messages"], HISTORY["tools"])
+    system, asked, called, answered, rest = made.split("<|im_end|>\n")
+    assert system.startswith("<|im_start|>system\nYou may call functions.")
+    assert json.dumps(HISTORY["tools"][0]) in system
+    assert asked == "<|im_start|>user\nWhat is the code?"
+    call = '<tool_call>\n{"name": "get_code", "arguments": {"n": 1}}\n</tool_call>'
+    assert called == f"<|im_start|>assistant\n{call}"
+    assert answered == "<|im_start|>user\n<tool_response>\n42\n</tool_response>"
+    assert rest == "<|im_start|>assistant\n"
+    assert "functions" not in prompt(IM, HISTORY["messages"][:1])
+
+
+def test_what_was_called_at_once_is_answered_at_once_and_text_stays_beside_it() -> None:
+    messages = json.loads(json.dumps(HISTORY["messages"]))
+    messages[1]["content"] = "I look."
+    messages[1]["tool_calls"] *= 2
+    # What is no JSON is told as the model wrote it.
+    messages[1]["tool_calls"][1] = {"function": {"name": "get_code", "arguments": "{n"}}
+    said = [{"role": "system", "content": "Be brief."}, *messages, messages[2]]
+    made = prompt(IM, said, HISTORY["tools"])
+    assert made.startswith("<|im_start|>system\nBe brief.\n\nYou may call functions.")
+    assert "assistant\nI look.\n<tool_call>" in made
+    assert '"arguments": "{n"}' in made
+    assert made.count("<|im_start|>user") == 2
+    assert "42\n</tool_response>\n<tool_response>\n42" in made
+
+
+def test_tools_are_told_by_the_user_where_a_template_has_no_system_turn() -> None:
+    strict = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + IM
+    )
+    made = prompt(strict, HISTORY["messages"], HISTORY["tools"])
+    assert made.startswith("<|im_start|>user\nYou may call functions.")
+    assert "get_code" in made
+
+
+def test_a_template_that_tells_tools_is_left_to_do_so() -> None:
+    telling = "{% if tools %}{{ tools | tojson }}{% endif %}" + IM
+    made = prompt(telling, HISTORY["messages"], HISTORY["tools"])
+    assert "functions" not in made
+    assert "<tool_call>" in made
+    parts = IM.replace("m.content", "m.content[0].text")
+    made = prompt(parts, HISTORY["messages"], HISTORY["tools"])
+    assert made.count("<|im_start|>") == 5
+    assert "<tool_response>" in made
+
+
 def test_a_call_that_only_this_conversation_loses_is_refused() -> None:
     # Only the last call is told.
     last = (

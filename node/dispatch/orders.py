@@ -1,0 +1,101 @@
+"""The standing orders of this peer at others: which leg goes by one, and when one is opened.
+
+A leg alone goes by a conversation of its own, as with peers that know no orders. Where two are
+under way at one peer, an order is opened, and is used until it has been idle for a while.
+"""
+
+from dataclasses import dataclass, field
+
+import trio
+
+from node.dispatch.handoff import Handoff
+from node.dispatch.order import OPEN_DEADLINE_S, TASK_S_MAX, Order
+from p2p.connect import TROUBLES
+from p2p.peers import Peers
+from p2p.timeouts import stretched
+from wire import limits
+from wire.content import PeerId
+from wire.kinds import Role
+from wire.latest import Latest
+
+# Legs under way at one peer from which on an order is worth its conversation.
+WORTH_IT = 2
+ORDERS_MAX = 128
+# How long a leg waits for an order that is being opened; then it goes by itself.
+PATIENCE_S = 1.0
+# A peer that opened no order is asked again after so long.
+AGAIN_S = 30.0
+REFUSED_KEPT = 1024
+
+
+@dataclass(slots=True)
+class Orders:
+    """Orders by peer; each runs in `nursery`."""
+
+    peers: Peers
+    nursery: trio.Nursery
+    # Orders that were used and have ended, and the tasks that were sent on them, in how many bundles.
+    ended: int = 0
+    sent: int = 0
+    bundles: int = 0
+    _orders: dict[PeerId, Order] = field(default_factory=dict)
+    # Peers that opened none, and when they may be asked again.
+    _without: Latest[PeerId, float] = field(default_factory=lambda: Latest(REFUSED_KEPT))
+
+    @property
+    def standing(self) -> int:
+        """Orders that stand now."""
+        return sum(it.stands for it in self._orders.values())
+
+    async def at(self, peer: PeerId, handoff: Handoff, left_s: float, at_once: int) -> Order | None:
+        """The order at `peer` that takes this leg; None if it has to go by itself.
+
+        `at_once` is how many legs are under way at the peer with this one.
+        """
+        stages = handoff.task.record.stages
+        if len(stages) != 1 or stages[0].role is not Role.INFER or left_s > TASK_S_MAX:
+            return None
+        order = self._orders.get(peer)
+        if order is None or order.closing:
+            if at_once < WORTH_IT or not self._may_open(peer):
+                return None
+            order = self._open(peer)
+        if not order.settled.is_set():
+            with trio.move_on_after(min(stretched(PATIENCE_S), left_s)):
+                await order.settled.wait()
+        return order if order.takes else None
+
+    def _may_open(self, peer: PeerId) -> bool:
+        if len(self._orders) >= ORDERS_MAX:
+            return False
+        return self._without.get(peer, 0.0) <= trio.current_time()
+
+    def _open(self, peer: PeerId) -> Order:
+        order = self._orders[peer] = Order(self.peers, peer)
+        self.nursery.start_soon(self._run, order)
+        return order
+
+    async def _run(self, order: Order) -> None:
+        peer = order.peer
+        try:
+            if await self._knows_orders(peer):
+                await order.run()
+        finally:
+            order.closing = True
+            order.settled.set()
+            if not order.sent:
+                self._without[peer] = trio.current_time() + AGAIN_S
+            self.ended += bool(order.sent)
+            self.sent += order.sent
+            self.bundles += order.bundles
+            if self._orders.get(peer) is order:
+                del self._orders[peer]
+
+    async def _knows_orders(self, peer: PeerId) -> bool:
+        try:
+            version = await self.peers.neighbours.version_of(
+                peer, deadline_s=stretched(OPEN_DEADLINE_S)
+            )
+        except TROUBLES:
+            return False
+        return version >= limits.ORDERS_VERSION

@@ -1,0 +1,88 @@
+"""What a standing order has still to tell its asker, and how it is cut into messages. Pure.
+
+Pieces of a task that has ended are not told: its outcome has the whole output.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from node.engines.interface import Part
+from wire import limits
+from wire.bundling import cut
+from wire.message import Message
+from wire.order import OrderPiece, Outcome, Outcomes, Places, Taken
+
+# Untold pieces of all tasks of one order; above this, whoever makes them waits.
+PIECES_BYTES_MAX = 256 << 10
+
+
+@dataclass(slots=True)
+class OrderOutbox:
+    """Outcomes, pieces and tags of taken tasks that were not sent yet, in order."""
+
+    _outcomes: deque[Outcome] = field(default_factory=deque)
+    # By tag: the pieces of one task, joined where one continues the other.
+    _pieces: dict[int, list[Part]] = field(default_factory=dict)
+    _taken: dict[int, None] = field(default_factory=dict)
+    _pieces_bytes: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._outcomes or self._pieces or self._taken)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether who makes pieces has to wait until some were sent."""
+        return self._pieces_bytes > PIECES_BYTES_MAX
+
+    def took(self, tag: int) -> None:
+        """Tell that a task was taken."""
+        self._taken[tag] = None
+
+    def piece(self, tag: int, part: Part) -> None:
+        """Tell a part of the output of a task that goes on."""
+        parts = self._pieces.setdefault(tag, [])
+        last = parts[-1] if parts else None
+        self._pieces_bytes += len(part.data)
+        if (
+            last is not None
+            and last.position + last.units == part.position
+            and len(last.data) + len(part.data) <= limits.INLINE_BYTES_MAX
+        ):
+            parts[-1] = Part(last.position, last.units + part.units, last.data + part.data)
+        else:
+            parts.append(part)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Tell how a task ended."""
+        self._taken.pop(outcome.tag, None)
+        if outcome.refusal is None and outcome.output is not None:
+            dropped = self._pieces.pop(outcome.tag, [])
+            self._pieces_bytes -= sum(len(it.data) for it in dropped)
+        self._outcomes.append(outcome)
+
+    def drain(self, places: int) -> Iterator[Message]:
+        """The messages that tell all of it, and give `places` back."""
+        taken, self._taken = list(self._taken), {}
+        for at in range(0, len(taken), limits.BUNDLE_ITEMS_MAX):
+            yield Taken(tags=tuple(taken[at : at + limits.BUNDLE_ITEMS_MAX]))
+        # A piece is never told after the outcome of its task.
+        pieces = [
+            OrderPiece(tag=tag, position=part.position, units=part.units, data=part.data)
+            for tag, parts in self._pieces.items()
+            for part in parts
+        ]
+        self._pieces, self._pieces_bytes = {}, 0
+        for some in cut((it, len(it.data)) for it in pieces):
+            yield Outcomes(signature=None, items=(), pieces=tuple(some), places=0)
+        outcomes = list(self._outcomes)
+        self._outcomes.clear()
+        for ended in cut((it, _size(it)) for it in outcomes):
+            yield Outcomes(signature=None, items=tuple(ended), pieces=(), places=places)
+            places = 0
+        if places:
+            yield Places(more=places)
+
+
+def _size(outcome: Outcome) -> int:
+    return len(outcome.receipt or b"") + len(outcome.output or b"")

@@ -1,0 +1,163 @@
+"""Messages of a standing order: one long conversation; tasks go out, and outcomes come back.
+
+An asker opens an order at a peer to which it gives many tasks. Each task has a tag of its own on
+the order, and exactly one outcome. Places are credit: each task takes one, and the peer gives it
+back with the outcome, or later. Tasks and outcomes travel in bundles, as many as are ready.
+
+Records in a bundle are either sealed, each an envelope of its own, or only their bodies travel, and
+`signature` is the one signature over all of them, in their order (`wire.signed.open_many`).
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from wire import limits
+from wire.errors import Malformed
+from wire.kinds import Kind, RefusalCode
+from wire.message_base import Message
+from wire.receipt import Envelope
+from wire.schema import Between, Inline, Int, Reason, Record
+
+Tag = Int
+Tags = Annotated[tuple[Tag, ...], Between(1, limits.BUNDLE_ITEMS_MAX)]
+PlaceCount = Annotated[int, Between(1, limits.ORDER_PLACES_MAX)]
+Signature = Annotated[bytes, Between(64, 64)]
+TaskBytes = Annotated[bytes, Between(1, limits.TASK_BYTES_MAX + 512)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Open(Message):
+    """An asker would like to give many tasks; `wanted` is how many at once it could use."""
+
+    KIND: ClassVar[Kind] = Kind.OPEN
+    wanted: PlaceCount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened(Message):
+    """The order stands, and the asker may have so many tasks here at first."""
+
+    KIND: ClassVar[Kind] = Kind.OPENED
+    places: PlaceCount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderItem(Record):
+    """One task of one leg: as in an Offer, `deadline_ms` is the time left, `units` a guess."""
+
+    tag: Tag
+    task: TaskBytes
+    input: Inline | None
+    deadline_ms: Annotated[int, Between(1, limits.DEADLINE_S_MAX * 1000)]
+    units: Int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle(Message):
+    """Tasks for the peer, each for one place."""
+
+    KIND: ClassVar[Kind] = Kind.BUNDLE
+    signature: Signature | None
+    items: Annotated[tuple[OrderItem, ...], Between(1, limits.BUNDLE_ITEMS_MAX)]
+
+    def check(self) -> None:
+        """Malformed if two tasks have one tag."""
+        _each_once([it.tag for it in self.items])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderRefusal(Record):
+    """Why one task has no result here; as in a Refuse."""
+
+    code: Annotated[int, Between(0, 2**16 - 1)]
+    reason: Reason
+    retry_after_ms: Int | None
+
+    @property
+    def cause(self) -> RefusalCode:
+        """The code if it is known here, else OTHER."""
+        return RefusalCode.read(self.code)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(Record):
+    """The end of one task: its receipt, with the output inline when small; or a refusal."""
+
+    tag: Tag
+    receipt: Envelope | None
+    output: Inline | None
+    refusal: OrderRefusal | None
+
+    def check(self) -> None:
+        """Malformed unless it is either a receipt or a refusal."""
+        if (self.receipt is None) is (self.refusal is None):
+            raise Malformed("an outcome is either a receipt or a refusal")
+        if self.receipt is None and self.output is not None:
+            raise Malformed("an output without a receipt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderPiece(Record):
+    """A part of the output of one task, as a Piece is of a leg's."""
+
+    tag: Tag
+    position: Int
+    units: Annotated[int, Between(1, 2**31)]
+    data: Inline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcomes(Message):
+    """What became of tasks, and parts of outputs that are under way.
+
+    `places` are given back: as many more tasks may be sent.
+    """
+
+    KIND: ClassVar[Kind] = Kind.OUTCOMES
+    signature: Signature | None
+    items: Annotated[tuple[Outcome, ...], Between(0, limits.BUNDLE_ITEMS_MAX)]
+    pieces: Annotated[tuple[OrderPiece, ...], Between(0, limits.BUNDLE_ITEMS_MAX)]
+    places: Annotated[int, Between(0, limits.ORDER_PLACES_MAX)]
+
+    def check(self) -> None:
+        """Malformed if a task ends twice, or if nothing is told."""
+        _each_once([it.tag for it in self.items])
+        if not self.items and not self.pieces:
+            raise Malformed("outcomes of nothing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places(Message):
+    """The asker may have so many tasks more here."""
+
+    KIND: ClassVar[Kind] = Kind.PLACES
+    more: PlaceCount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken(Message):
+    """Tasks that were taken and are not done at once. Others have their outcome before long."""
+
+    KIND: ClassVar[Kind] = Kind.TAKEN
+    tags: Tags
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdraw(Message):
+    """The asker does not wait for these tasks any longer. Each has its outcome all the same."""
+
+    KIND: ClassVar[Kind] = Kind.WITHDRAW
+    unwanted: Tags
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Close(Message):
+    """The asker ends the order, and has the outcomes of all `tasks` that it sent."""
+
+    KIND: ClassVar[Kind] = Kind.CLOSE
+    tasks: Int
+
+
+def _each_once(tags: list[int]) -> None:
+    if len(set(tags)) != len(tags):
+        raise Malformed("a bundle names a tag twice")
