@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.wire.samples import BLOCK, BY_NAME, KEY, MESSAGES, SAMPLES, SIGNED, altered, name_of
 from tests.wire.test_fuzz import flips, mangled, values
-from wire import limits
+from wire import codec, limits
 from wire.codec import NotPlain, pack, pack_plain, unpack, unpack_plain
 from wire.compiled import compiled
 from wire.content import ContentId
@@ -249,7 +249,7 @@ def test_an_envelope_in_another_encoding_is_refused(record: SignedRecord) -> Non
 
 @pytest.mark.parametrize("head", ["dc01ff", "dc0800", "dc1000", "ddffffffff", "93", "9f", "8fa161"])
 def test_nested_lists_take_no_memory_before_they_are_refused(head: str) -> None:
-    data = bytes.fromhex(head) * (limits.ITEMS_MAX // (len(head) // 2))
+    data = bytes.fromhex(head) * (codec._UNSEEN_BYTES_MAX // (len(head) // 2))
     for kind in (type(BY_NAME[name]) for name in ("Task", "Index", "Generation", "Answer")):
         tracemalloc.start()
         try:
