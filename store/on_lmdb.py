@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from store.files import NO_ROOM
 from store.folder import open_folder
 from store.group_commit import Action, CommitRequest, CommitStatistics, Committer, MoveOnAfter
 from store.placed import PlacedRows
-from store.rows import CATALOG_TABLES, Rows
+from store.rows import CATALOG_TABLES
 from store.seam import Store, Table
 from wire.errors import BatonError, StoreFull, StoreUnusable
 
@@ -131,6 +131,40 @@ class _Gate:
                 self._changed.notify_all()
 
 
+class _Reading:
+    """One reading transaction. A class and not a generator: a task has many, and they are short."""
+
+    __slots__ = ("_environment", "_files", "_gate", "_rows", "_tables", "_transaction")
+
+    def __init__(
+        self, gate: _Gate, environment: Any, tables: dict[str, Any], files: Path | None
+    ) -> None:
+        self._gate = gate
+        self._environment = environment
+        self._tables = tables
+        self._files = files
+
+    def __enter__(self) -> PlacedRows:
+        self._gate.enter()
+        try:
+            self._transaction = self._environment.begin(buffers=True)
+        except lmdb.Error as error:
+            self._gate.leave()
+            raise _ours(error) from error
+        self._rows = LmdbRows(self._transaction, self._tables)
+        return PlacedRows(self._rows, self._files)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            self._rows.let_go()
+            self._transaction.abort()
+            self._transaction = None
+        finally:
+            self._gate.leave()
+        if isinstance(error, lmdb.Error):
+            raise _ours(error) from error
+
+
 class LmdbEnvironment:
     """An open LMDB environment: transactions, and a map that grows when needed."""
 
@@ -139,20 +173,9 @@ class LmdbEnvironment:
         self._tables = tables
         self._gate = _Gate()
 
-    @contextmanager
-    def reading(self) -> Iterator[Rows]:
-        self._gate.enter()
-        try:
-            with self._environment.begin(buffers=True) as transaction:
-                rows = LmdbRows(transaction, self._tables)
-                try:
-                    yield rows
-                finally:
-                    rows.let_go()
-        except lmdb.Error as error:
-            raise _ours(error) from error
-        finally:
-            self._gate.leave()
+    def reading(self, files: Path | None = None) -> "_Reading":
+        """The rows as they are now, for as long as a block runs; `files` as in PlacedRows."""
+        return _Reading(self._gate, self._environment, self._tables, files)
 
     def write(self, work: Callable[[LmdbRows], None]) -> None:
         """Run `work` in one transaction, again if the map had to grow; durable on return."""
@@ -195,10 +218,8 @@ class LmdbBackend:
     def offer(self, action: Action[object]) -> bool:
         return self.committer.offer(action)
 
-    @contextmanager
-    def reading(self) -> Iterator[PlacedRows]:
-        with self._environment.reading() as rows:
-            yield PlacedRows(rows, self._files)
+    def reading(self) -> AbstractContextManager[PlacedRows]:
+        return self._environment.reading(self._files)
 
     async def run_in_thread(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, limiter=self._readers)
