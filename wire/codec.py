@@ -73,7 +73,7 @@ def unpack(
 
 
 # Small data with short lists may be unpacked before it is known whether it is what is due.
-_UNSEEN_BYTES_MAX = 64 << 10
+_UNSEEN_BYTES_MAX = 32 << 10
 _UNSEEN_LENGTH_MAX = 512
 # It is never used by two at once: packing holds the interpreter's lock from begin to end.
 _packer = msgpack.Packer(use_bin_type=True, autoreset=True)

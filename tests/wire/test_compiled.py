@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import sys
+import threading
 import tracemalloc
 import types
 from enum import IntEnum
@@ -94,7 +96,7 @@ def test_with_a_bit_flipped_it_takes_nothing_that_the_slow_way_refuses(record: R
 
 
 @given(st.data())
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_whatever_the_fields_hold_both_ways_judge_alike(data: Any) -> None:
     record = data.draw(st.sampled_from(SAMPLES))
     judged_alike(type(record), data.draw(mangled(record.to_bytes())))
@@ -213,7 +215,7 @@ ODD_PLAIN = Odd(**ODD).to_bytes()
 
 
 @given(st.data())
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_a_record_of_all_kinds_of_fields_is_judged_alike(data: Any) -> None:
     assert taken(Odd, ODD_PLAIN) is not None
     judged_alike(Odd, data.draw(mangled(ODD_PLAIN)))
@@ -261,3 +263,25 @@ def test_nested_lists_take_no_memory_before_they_are_refused(head: str) -> None:
         finally:
             tracemalloc.stop()
         assert peak_bytes < 8 << 20
+
+
+def test_threads_that_write_at_once_do_not_mix_their_bytes() -> None:
+    expected = [(record, pack(record.to_fields())) for record in SAMPLES]
+    wrong: list[str] = []
+
+    def write() -> None:
+        for record, data in expected * 40:
+            if record.to_bytes() != data:
+                wrong.append(name_of(record))
+
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=write) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before_s)
+    assert not wrong
