@@ -72,8 +72,9 @@ def unpack(
     return value
 
 
-# Lists of this length may be nested in small data before it is known that they are not due.
-_UNSEEN_ITEMS_MAX = 512
+# Small data with short lists may be unpacked before it is known whether it is what is due.
+_UNSEEN_BYTES_MAX = 32 << 10
+_UNSEEN_LENGTH_MAX = 512
 # It is never used by two at once: packing holds the interpreter's lock from begin to end.
 _packer = msgpack.Packer(use_bin_type=True, autoreset=True)
 
@@ -90,18 +91,22 @@ def pack_plain(value: Any) -> bytes:
     return packed
 
 
-def unpack_plain(data: bytes, list_items_max: int, items_max: int) -> Any:
+def unpack_plain(data: bytes, length_max: int, items_max: int) -> Any:
     """What msgpack makes of `data`, from which `pack_plain` has to give `data` again.
 
-    NotPlain for what is no msgpack, or has a list of more than `list_items_max` items. Where many
-    bytes could be many values, Oversize if they are more than `items_max` in all.
+    NotPlain for what is no msgpack, or has a list of more than `length_max`. Large data is surveyed
+    first, and WireError if it has more than `items_max` values in all.
     """
-    if len(data) > limits.ITEMS_MAX or list_items_max > _UNSEEN_ITEMS_MAX:
+    if len(data) > _UNSEEN_BYTES_MAX or length_max > _UNSEEN_LENGTH_MAX:
         # Each item is larger in memory than it is here, and msgpack makes room for a list as long
         # as its head says, at every level.
         _survey(data, items_max)
     try:
-        return msgpack.unpackb(data, max_array_len=min(list_items_max, len(data)))
+        return msgpack.unpackb(
+            data,
+            max_array_len=min(length_max, len(data)),
+            max_map_len=limits.PARAMETERS_MAX,
+        )
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise NotPlain from error
 

@@ -24,6 +24,8 @@ from wire.annotations import Between, Omitted, Parameters, Scalar
 from wire.codec import NotPlain
 from wire.content import ContentId, PeerId
 
+# The head of a msgpack map is this and its length, which is below 16.
+_SHORT_MAP = 0x80
 _UNBOUNDED = Between(-math.inf, math.inf)
 # A Python expression, from the expression of its operand.
 _Expression = Callable[[str], str]
@@ -35,13 +37,15 @@ class Compiled:
 
     `read` makes a record of a decoded map, and `write` makes the map, keys in order; both raise
     NotPlain for what only the slow way judges. `holds` says whether every field of a record is
-    plainly within its bounds. No list in a legal map is longer than `items_max`.
+    plainly within its bounds. The encoded map begins with one of `heads`, and no list in it is
+    longer than `length_max`.
     """
 
     read: Callable[[Any], Any]
     write: Callable[[Any], dict[str, Any]]
     holds: Callable[[Any], bool]
-    items_max: int
+    heads: frozenset[bytes]
+    length_max: int
 
 
 def _always(_: str) -> str:
@@ -64,7 +68,7 @@ class _Field:
     holds: _Expression
     read: _Expression = _as_it_is
     write: _Expression = _as_it_is
-    items_max: int = 0
+    length_max: int = 0
 
 
 def _compile(kind: type) -> Compiled:
@@ -80,6 +84,7 @@ def _compile(kind: type) -> Compiled:
         "read_only": types.MappingProxyType,
         "text_bytes": _text_bytes,
     }
+    assert len(dataclasses.fields(kind)) < 16, "a longer map has another head"
     hints = typing.get_type_hints(kind, include_extras=True)
     fields: dict[str, _Field] = {}
     later = set()
@@ -94,8 +99,11 @@ def _compile(kind: type) -> Compiled:
     names["later"] = frozenset(later)
     lines = [*_reader(fields, later), *_writer(fields, later), *_holder(fields)]
     exec("\n".join(lines), names)  # noqa: S102 - of annotations alone, as the module's text says
-    items_max = max((field.items_max for field in fields.values()), default=0)
-    return Compiled(names["read"], names["write"], names["holds"], items_max)
+    length_max = max((field.length_max for field in fields.values()), default=0)
+    heads = frozenset(
+        bytes((_SHORT_MAP + count,)) for count in range(len(fields) - len(later), len(fields) + 1)
+    )
+    return Compiled(names["read"], names["write"], names["holds"], heads, length_max)
 
 
 # The fast ways of a class of records, made when they are first asked for.
@@ -216,7 +224,7 @@ def _optional(inner: _Field) -> _Field:
         test_of(inner.holds),
         value_of(inner.read),
         value_of(inner.write),
-        inner.items_max,
+        inner.length_max,
     )
 
 
@@ -240,7 +248,7 @@ def _tuple(inner: _Field, bound: Between) -> _Field:
         test_of("tuple", inner.holds),
         value_of(inner.read, "tuple({})".format),
         value_of(inner.write, _as_it_is),
-        int(max(inner.items_max, min(bound.high, limits.ITEMS_MAX))),
+        int(max(inner.length_max, min(bound.high, limits.ITEMS_MAX))),
     )
 
 
@@ -268,7 +276,7 @@ def _instance(kind: Any, names: dict[str, Any]) -> _Field:
         holds,
         lambda value: f"read_{name}({value})",
         lambda value: f"write_{name}({value})",
-        inner.items_max,
+        inner.length_max,
     )
 
 

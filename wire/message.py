@@ -291,9 +291,8 @@ MESSAGES: dict[Kind, type[Message]] = {
 
 # Enough to say what is wrong with what is no message.
 _OF_NO_MESSAGE = 16
-
-# What the longest list in any message may have, or the list of a kind and its fields.
-_LIST_ITEMS_MAX = max(2, *(compiled(kind).items_max for kind in MESSAGES.values()))
+# The head of a list of two: a kind, which is one byte, and its fields.
+_PAIR = b"\x92"
 
 
 def encode(message: Message) -> bytes:
@@ -304,13 +303,6 @@ def encode(message: Message) -> bytes:
         return pack([int(message.KIND), message.to_fields()])
 
 
-def encode_uncoded(refusal: Refuse) -> bytes:
-    """The bytes of a refusal as peers of version 1 read it: theirs have no code."""
-    fields = refusal.to_fields()
-    del fields["code"]
-    return pack([int(refusal.KIND), fields])
-
-
 def _items_max(data: bytes) -> int:
     """How many encoded values the message has at most, by the kind that its first bytes name."""
     kind = MESSAGES.get(data[1]) if len(data) > 1 else None  # type: ignore[call-overload]
@@ -319,16 +311,17 @@ def _items_max(data: bytes) -> int:
 
 def decode(data: bytes) -> Message:
     """The message these bytes encode; WireError for any other bytes."""
-    if len(data) <= limits.FRAME_BYTES_MAX:
-        try:
-            value = unpack_plain(data, _LIST_ITEMS_MAX, _items_max(data))
-            match value:
-                case [int() as number, fields] if type(number) is int and number in MESSAGES:
-                    message: Message = compiled(MESSAGES[Kind(number)]).read(fields)
-                    if pack_plain(value) == data:
-                        return message
-        except (NotPlain, WireError):
-            pass
+    kind = MESSAGES.get(data[1]) if data[:1] == _PAIR and len(data) > 2 else None  # type: ignore[call-overload]
+    if kind is not None and len(data) <= limits.FRAME_BYTES_MAX:
+        fast = compiled(kind)
+        if data[2:3] in fast.heads:
+            try:
+                pair = unpack_plain(data, max(2, fast.length_max), 2 + items_max(kind))
+                message: Message = fast.read(pair[1])
+                if pack_plain(pair) == data:
+                    return message
+            except (NotPlain, WireError):
+                pass
     return decode_slowly(data)
 
 

@@ -125,10 +125,10 @@ class Record:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The record these bytes encode; WireError for any other bytes, nothing else."""
-        if len(data) <= cls.SIZE_BYTES_MAX:
-            fast = compiled(cls)
+        fast = compiled(cls)
+        if data[:1] in fast.heads and len(data) <= cls.SIZE_BYTES_MAX:
             try:
-                fields = unpack_plain(data, fast.items_max, items_max(cls))
+                fields = unpack_plain(data, fast.length_max, items_max(cls))
                 record: Self = fast.read(fields)
                 if pack_plain(fields) == data:
                     return record

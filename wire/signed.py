@@ -13,9 +13,11 @@ from wire.proof import check_proof, prove, recover
 from wire.schema import Record
 from wire.signing import SigningKey
 
-# Kind, body, key and signature; and as many values again, so that bytes with one too many are told.
-_PARTS = 4
-_ITEMS_MAX = 16
+# Kind, body, key and signature.
+_ENVELOPE_LENGTH = 4
+_ENVELOPE_HEAD = b"\x94"
+# As many again, so that bytes with a part too many are told so.
+_ENVELOPE_ITEMS = 16
 
 
 class SignedRecord(Record):
@@ -132,14 +134,16 @@ class Envelope(Generic[R]):
 
 def _unpacked(raw: bytes) -> Any:
     try:
-        value = unpack_plain(raw, _PARTS, _ITEMS_MAX)
+        if raw[:1] != _ENVELOPE_HEAD:
+            raise NotPlain
+        value = unpack_plain(raw, _ENVELOPE_LENGTH, _ENVELOPE_ITEMS)
         # Only what has neither maps nor floats is sure to be the one encoding when it packs alike.
         plain = [type(part) for part in value] == [int, bytes, bytes, bytes]
         if plain and pack_plain(value) == raw:
             return value
     except (NotPlain, TypeError):
         pass
-    return unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX, items_max=_ITEMS_MAX)
+    return unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX, items_max=_ENVELOPE_ITEMS)
 
 
 def open_signed(raw: bytes, kind: type[R]) -> Signed[R]:
