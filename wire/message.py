@@ -303,6 +303,13 @@ def encode(message: Message) -> bytes:
         return pack([int(message.KIND), message.to_fields()])
 
 
+def encode_uncoded(refusal: Refuse) -> bytes:
+    """The bytes of a refusal as peers of version 1 read it: theirs have no code."""
+    fields = refusal.to_fields()
+    del fields["code"]
+    return pack([int(refusal.KIND), fields])
+
+
 def _items_max(data: bytes) -> int:
     """How many encoded values the message has at most, by the kind that its first bytes name."""
     kind = MESSAGES.get(data[1]) if len(data) > 1 else None  # type: ignore[call-overload]

@@ -76,6 +76,7 @@ class NoiseMessages:
         await self._raw.write(b"".join(sealed))
 
     async def close(self) -> None:
+        """Close the connection beneath; what was not read is lost."""
         await self._session.close()
 
     def _taken(self, size_bytes: int) -> bytes:
