@@ -17,7 +17,7 @@ async def test_what_follows_from_what_came_is_waited_for(autojump_clock: MockClo
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one_after_the_other)
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         await grown(lambda: len(came), 100)
         assert len(came) == 10
     assert trio.current_time() == 0
