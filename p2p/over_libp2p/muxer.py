@@ -39,9 +39,9 @@ from wire import limits
 STREAMS_IN_MAX = limits.STREAMS_IN_PER_PEER_MAX + 32
 # How many it may open at once, and then each second. Every stream costs us most of a millisecond,
 # also one that is reset at once; Baton uses its own again and again. Who does not stop is cut off.
-STREAMS_AT_ONCE = 160.0
+STREAMS_AT_ONCE = 96.0
 STREAMS_PER_S = 64.0
-STREAMS_REFUSED_MAX = 512
+STREAMS_REFUSED_MAX = 128
 # Frames that are no plain data: credit, pings, beginnings and ends of streams. Each has twelve
 # bytes and costs us a tenth of a millisecond; whose come faster is read more slowly, and who goes
 # on for so long without a pause is cut off.
