@@ -47,6 +47,7 @@ STREAMS_REFUSED_MAX = 128
 # on for so long without a pause is cut off.
 FRAMES_AT_ONCE = 1024.0
 FRAMES_PER_S = 256.0
+_NEGOTIATED_AT_ONCE = 8
 _PACE_S, _PACED_S_MAX = 0.02, 1.0
 # Unread bytes of one connection. Baton reads its streams at once, whatever the application does,
 # so connections of honest peers stay far below.
@@ -186,6 +187,10 @@ class SoundYamux(Yamux):  # type: ignore[misc]
         self._frames_read = TokenBucket(FRAMES_AT_ONCE, FRAMES_PER_S)
         # Since when its frames have come too fast, without a pause.
         self._paced_since_at_s = math.inf
+        # By these names libp2p bounds how many streams agree on a protocol at once: those that we
+        # open, and those of the other side, so that a hundred of one peer delay nobody else.
+        self._negotiation_semaphore = trio.Semaphore(limits.STREAMS_PER_PEER_MAX)
+        self._server_negotiation_semaphore = trio.Semaphore(_NEGOTIATED_AT_ONCE)
 
     async def start(self) -> None:
         # An exception that left this task would end the service behind every connection.
