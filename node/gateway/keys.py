@@ -46,7 +46,7 @@ def keys_file(state: Path) -> Path:
 
 def read_keys(file: Path) -> list[ApiKey]:
     """The keys in the file, none where there is none; StoreUnusable if it is damaged."""
-    # The command line names keys without the store's database.
+    # Imported here: the store would delay every command.
     from store.private_file import OTHERS_MAY_WRITE, read_private
 
     try:

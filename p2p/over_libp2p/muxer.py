@@ -39,14 +39,15 @@ from wire import limits
 STREAMS_IN_MAX = limits.STREAMS_IN_PER_PEER_MAX + 32
 # How many it may open at once, and then each second. Every stream costs us most of a millisecond,
 # also one that is reset at once; Baton uses its own again and again. Who does not stop is cut off.
-STREAMS_AT_ONCE = 160.0
+STREAMS_AT_ONCE = 96.0
 STREAMS_PER_S = 64.0
-STREAMS_REFUSED_MAX = 512
+STREAMS_REFUSED_MAX = 128
 # Frames that are no plain data: credit, pings, beginnings and ends of streams. Each has twelve
 # bytes and costs us a tenth of a millisecond; whose come faster is read more slowly, and who goes
 # on for so long without a pause is cut off.
 FRAMES_AT_ONCE = 1024.0
 FRAMES_PER_S = 256.0
+_NEGOTIATED_AT_ONCE = 8
 _PACE_S, _PACED_S_MAX = 0.02, 1.0
 # Unread bytes of one connection. Baton reads its streams at once, whatever the application does,
 # so connections of honest peers stay far below.
@@ -186,6 +187,10 @@ class SoundYamux(Yamux):  # type: ignore[misc]
         self._frames_read = TokenBucket(FRAMES_AT_ONCE, FRAMES_PER_S)
         # Since when its frames have come too fast, without a pause.
         self._paced_since_at_s = math.inf
+        # By these names libp2p bounds how many streams agree on a protocol at once: those that we
+        # open, and those of the other side, so that a hundred of one peer delay nobody else.
+        self._negotiation_semaphore = trio.Semaphore(limits.STREAMS_PER_PEER_MAX)
+        self._server_negotiation_semaphore = trio.Semaphore(_NEGOTIATED_AT_ONCE)
 
     async def start(self) -> None:
         # An exception that left this task would end the service behind every connection.

@@ -269,7 +269,7 @@ async def test_an_honest_peer_may_open_many_streams_again_and_again(
 ) -> None:
     async with kind.open("honest") as honest:
         peer = await connect(honest, victim)
-        for _ in range(150):
+        for _ in range(90):
             stream = await honest.open_stream(peer, deadline_s=10)
             await stream.reset()
         assert victim.statistics().streams_refused == 0
