@@ -127,7 +127,7 @@ def ask_command(
     if given + bool(sources) + (messages is not None) == 0:
         raise InputError(
             "there is nothing to ask",
-            todo=f'give a text: python -m node ask {model} "…"; or one of --text, --file and'
+            todo=f'give a text: python -m node ask {model} "…"; or one of --text, --file or'
             " --source, or a conversation with --messages",
         )
     if given > 1 or (given and sources):

@@ -88,8 +88,9 @@ def read_value(span: Span) -> Value:
 
 def _dimension(source: ByteSource, span: Span) -> Dimension:
     fields = span.read(_DIMENSION)
-    if fields.text("name"):
-        return fields.text("name")[:NAME_CHARS_MAX]
+    # Some exporters call every size that they do not know "?": these need not be the same.
+    if (name := fields.text("name")) and name != "?":
+        return name[:NAME_CHARS_MAX]
     size = fields.number("size", -1)
     if size > ELEMENTS_MAX:
         raise ModelRefused(f"{source.name}: a dimension of {size}")

@@ -270,3 +270,12 @@ def test_every_operator_of_the_list_is_there() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert OPERATORS[STANDARD] | OPERATORS[LEARNED] <= set(done.stdout.decode().split())
+
+
+def test_sizes_that_are_called_by_a_question_mark_need_not_be_the_same(tmp_path: Path) -> None:
+    model = made(
+        [helper.make_node("Neg", ["x"], ["y"])],
+        [value("x", FLOAT, "n", "?", "?")],
+        [value("y", FLOAT, "n", "?", "?")],
+    )
+    assert describe(kept_at(tmp_path, model)).inputs[0].shape == ("n", None, None)

@@ -212,8 +212,12 @@ async def test_a_shape_made_of_what_comes_in_is_refused(
     tmp_path: Path, open_engine: OpenEngine
 ) -> None:
     model = made(
-        [helper.make_node("Reshape", ["x", "shape"], ["y"])],
-        [value("x", FLOAT, 4), value("shape", INT64, 2)],
+        [
+            helper.make_node("Cast", ["sides"], ["shape"], to=INT64),
+            helper.make_node("Reshape", ["x", "shape"], ["y"]),
+        ],
+        # Integers would be taken for what they are; these are any numbers.
+        [value("x", FLOAT, 4), value("sides", FLOAT, 2)],
         [value("y", FLOAT, None, None)],
     )
     manifest, files = manifest_of(kept_at(tmp_path, model))
