@@ -217,6 +217,7 @@ class MessagesFraming:
     _ended: dict[str, Any] = field(default_factory=dict)
 
     def piece(self, chunk: dict[str, Any]) -> bytes:
+        """One chunk as the events that it is."""
         found = b"" if self._started else self._start(chunk)
         choice = chunk["choices"][0]
         delta = choice["delta"]

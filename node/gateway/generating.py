@@ -192,7 +192,9 @@ class Framing(Protocol):
     @property
     def media_type(self) -> str: ...
 
-    def piece(self, chunk: dict[str, Any]) -> bytes: ...
+    def piece(self, chunk: dict[str, Any]) -> bytes:
+        """One chunk of a choice, as bytes of the stream."""
+        ...
 
     def last(self, usage: dict[str, Any]) -> bytes:
         """What comes after all choices have ended; `usage` is a chunk that has it."""
@@ -209,6 +211,7 @@ class OpenAIFraming:
     media_type: str = "text/event-stream; charset=utf-8"
 
     def piece(self, chunk: dict[str, Any]) -> bytes:
+        """One chunk as an event."""
         return event_of(chunk | {"usage": None} if self.with_usage else chunk)
 
     def last(self, usage: dict[str, Any]) -> bytes:

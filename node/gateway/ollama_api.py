@@ -163,6 +163,7 @@ class OllamaFraming:
     _reason: str = "stop"
 
     def piece(self, chunk: dict[str, Any]) -> bytes:
+        """One chunk as a line, or nothing."""
         choice = chunk["choices"][0]
         delta = choice.get("delta") or {"content": choice.get("text")}
         calls = _calls(delta.get("tool_calls", ()))

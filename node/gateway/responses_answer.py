@@ -123,6 +123,7 @@ class ResponsesFraming:
     _ended: dict[str, Any] = field(default_factory=dict)
 
     def piece(self, chunk: dict[str, Any]) -> bytes:
+        """One chunk as the events that it is."""
         return b"".join(self._events(chunk))
 
     def _events(self, chunk: dict[str, Any]) -> Iterator[bytes]:
