@@ -143,6 +143,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             node.loader.needed = set(config.models)
         for name in config.models:
             node.loader.start(name)
+        nursery.start_soon(node.leg_server.finishing.run)
         nursery.start_soon(_remember_forever, node)
         nursery.start_soon(node.rechecking.run)
         await node.tasks.resume()
@@ -157,7 +158,7 @@ def _assembled(
     config: NodeConfig, dependencies: Dependencies, peers: Peers, nursery: trio.Nursery
 ) -> Node:
     blobs = Blobs(dependencies.store, peers)
-    dispatcher = Dispatcher(PeerDirectory(peers, orders=Orders(peers, nursery)))
+    dispatcher = Dispatcher(PeerDirectory(peers, nursery, orders=Orders(peers, nursery)))
     infer = InferRole(dependencies.engine, blobs, IndexCache(blobs))
     roles: dict[Role, LegRole] = {}
     if Role.DATA in config.roles:

@@ -10,7 +10,7 @@ import trio
 from p2p.dialing import Dial
 from p2p.streams import StreamsInUse
 from p2p.timeouts import stretched
-from p2p.transport import Endpoint
+from p2p.transport import Endpoint, WrongPeer
 from wire.content import PeerId
 from wire.errors import (
     BatonError,
@@ -33,13 +33,17 @@ OTHERS_S = 1.0
 PATIENCE_S = 4.0
 
 
+class NotCalled(Unreachable):
+    """Where the peer is said to be is left alone for now, for what others did: not its fault."""
+
+
 def is_its_fault(error: TransportError, waited_s: float, *, heard: bool) -> bool:
     """Whether a peer is to blame that a call to it ended in `error`.
 
     A peer is to blame for a timeout if it had PATIENCE_S and sent nothing. If it sent something
     (`heard`), only the caller knows whether the peer was too slow.
     """
-    if isinstance(error, StreamsInUse):
+    if isinstance(error, StreamsInUse | NotCalled):
         return False
     return not isinstance(error, TooSlow) or (not heard and waited_s >= stretched(PATIENCE_S))
 
@@ -47,7 +51,10 @@ def is_its_fault(error: TransportError, waited_s: float, *, heard: bool) -> bool
 async def connect(
     endpoint: Endpoint, peer: PeerId, addresses: Sequence[str], deadline_s: float
 ) -> None:
-    """Connect to `peer` at the first address that answers; TransportError if none answers."""
+    """Connect to `peer` at the first address that answers; TransportError if none answers.
+
+    WrongPeer, with the address, is told before others: it says something of the address for good.
+    """
     deadline_at_s = trio.current_time() + deadline_s
     trouble: TransportError = Unreachable(f"no address is known for {peer.short}")
     for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
@@ -57,7 +64,10 @@ async def connect(
         except InputError as error:
             trouble = Unreachable(error.message)
         except TransportError as error:
-            trouble = error
+            if not isinstance(trouble, WrongPeer):
+                trouble = error
+            if isinstance(error, WrongPeer):
+                error.address = address
         else:
             return
     raise trouble

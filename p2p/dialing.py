@@ -10,7 +10,10 @@ from random import Random
 
 from p2p.ip_address import Scope, host_of, place_of, scope_of
 from p2p.token_bucket import TokenBucket
+from p2p.transport import WrongPeer
 from wire.content import PeerId
+from wire.errors import BatonError
+from wire.latest import Latest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,10 @@ class DialingConfig:
 
 # Calls in a row that nobody answered, before a peer is given up; the latter take two hours.
 _FAILURES_MAX, _MET_FAILURES_MAX = 8, 64
+# Of those met before a start, so many are called whoever else there is.
+ANCHORS = 8
+# Another machine may have the address by then.
+_OWNED_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,14 @@ class _Failing:
     due_at_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """Who answers at a place, and until when that is taken for granted."""
+
+    peer: PeerId
+    until_at_s: float
+
+
 @dataclass(slots=True)
 class Dialing:
     """Feed it what happens; ask it what is `due`.
@@ -84,10 +99,15 @@ class Dialing:
     _connected: set[PeerId] = field(default_factory=set)
     _roam_at_s: float = 0.0
     _failing: dict[str, _Failing] = field(default_factory=dict)
+    # Met before this start, and not called since: one after the other, whoever calls us meanwhile.
+    _anchors: list[PeerId] = field(default_factory=list)
+    # Who proved to be at a place, where a call for somebody else found it.
+    _owners: Latest[str, _Owner] = field(init=False)
     _tokens: TokenBucket = field(init=False)
 
     def __post_init__(self) -> None:
         config = self.config
+        self._owners = Latest(config.known_max)
         self._tokens = TokenBucket(config.stranger_dials, config.stranger_dials_per_s)
 
     def add_bootstrap(self, address: str) -> None:
@@ -112,6 +132,8 @@ class Dialing:
         self.learn(peer, addresses)
         if (target := self._peers.get(peer)) is not None:
             target.proven = True
+            if len(self._anchors) < ANCHORS:
+                self._anchors.append(peer)
 
     def connected(self, peer: PeerId) -> None:
         """A connection to the peer stands, whoever opened it: earlier failures no longer count."""
@@ -142,15 +164,20 @@ class Dialing:
             self._failing.pop(place_of(dial.addresses[0]), None)
             self._failing.pop(host_of(dial.addresses[0]), None)
 
-    def failed(self, dial: Dial, now_at_s: float) -> None:
+    def failed(self, dial: Dial, now_at_s: float, error: BatonError | None = None) -> None:
         """A dial has ended without a connection at `now_at_s`; the next one is made later."""
         self._ended(dial, failed=True, now_at_s=now_at_s)
         if dial.peer is not None:
-            self.unreachable(dial.addresses, now_at_s)
+            self.unreachable(dial.addresses, now_at_s, error)
 
-    def unreachable(self, addresses: Sequence[str], now_at_s: float) -> None:
+    def unreachable(
+        self, addresses: Sequence[str], now_at_s: float, error: BatonError | None = None
+    ) -> None:
         """Nobody that was expected answered there: not asked again soon, under whatever key."""
         for address in addresses:
+            if isinstance(error, WrongPeer) and error.found and address == error.address:
+                self.found(address, error.found, now_at_s)
+                continue
             self._note_failing(place_of(address), 0, now_at_s)
             host = host_of(address)
             if host and scope_of(host) is not Scope.LOOPBACK:
@@ -174,9 +201,20 @@ class Dialing:
         if target is not None and target.proven:
             return target.addresses
         addresses = target.addresses if target is not None else said
-        return tuple([it for it in addresses if self._is_open(it, now_at_s)])
+        return tuple([it for it in addresses if self._is_open(peer, it, now_at_s)])
 
-    def _is_open(self, address: str, now_at_s: float) -> bool:
+    def found(self, address: str, peer: PeerId, now_at_s: float) -> None:
+        """A call for somebody else found `peer` at this address.
+
+        So whoever else is said to be there is not called there, and `peer` itself is: keys that
+        name its address for theirs do not keep us from it.
+        """
+        self._owners[place_of(address)] = _Owner(peer, now_at_s + _OWNED_S)
+
+    def _is_open(self, peer: PeerId, address: str, now_at_s: float) -> bool:
+        owner = self._owners.get(place_of(address))
+        if owner is not None and now_at_s < owner.until_at_s:
+            return owner.peer == peer
         for where in (place_of(address), host_of(address)):
             failing = self._failing.get(where) if where else None
             if failing is not None and now_at_s < failing.due_at_s:
@@ -224,6 +262,9 @@ class Dialing:
         ]
         dials.extend(lost[: max(0, room - len(dials))])
         self._begin(dials)
+        if len(dials) < room and (anchor := self._next_anchor(now_at_s)) is not None:
+            dials.append(anchor)
+            self._begin([anchor])
         count = min(wanted - len(lost), room - len(dials))
         if count > 0:
             dials.extend(
@@ -234,6 +275,19 @@ class Dialing:
             dials.extend(self._roam(now_at_s))
         self._begin(dials)
         return dials
+
+    def _next_anchor(self, now_at_s: float) -> Dial | None:
+        """A peer that was met before this start, each called once in any case.
+
+        Else a bootstrap that lies, and keys that all call us, would have a restarted peer to
+        themselves.
+        """
+        while self._anchors:
+            peer = self._anchors.pop(0)
+            target = self._peers.get(peer)
+            if target is not None and peer not in self._connected and self._ready(target, now_at_s):
+                return Dial(peer, target.addresses)
+        return None
 
     def _begin(self, dials: list[Dial]) -> None:
         for dial in dials:

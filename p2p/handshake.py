@@ -53,6 +53,8 @@ class Handshake:
     network: str
     advertiser: Advertiser
     handshake_log: HandshakeLog
+    # The version of a Welcome: an older peer's is less.
+    speaks: int = limits.ORDERS_VERSION
     ended: BatonError | None = None
     # Why nobody was met at the start, in words, until somebody is.
     unmet: str = ""
@@ -107,7 +109,7 @@ class Handshake:
             self.view.origins.called.add(peer)
             welcome, other = await self._greeted(peer, deadline_s)
         except TROUBLES as error:
-            self.dialing.failed(dial, trio.current_time())
+            self.dialing.failed(dial, trio.current_time(), error)
             self.rpc.note_problem(dial.addresses[0], str(error))
             raise
         self.anti_entropy.told_peers = self.anti_entropy.told_peers or welcome.peers
@@ -159,7 +161,7 @@ class Handshake:
     async def version_of(self, peer: PeerId, *, deadline_s: float) -> int:
         """The version that a peer speaks; it is greeted if it has not said. One of TROUBLES."""
         if peer == self.rpc.me:
-            return limits.ORDERS_VERSION
+            return self.speaks
         if peer not in self._versions:
             await self._greet(peer, deadline_s)
         return self._versions[peer][1]
@@ -177,7 +179,11 @@ class Handshake:
                 self._strange.add(typed_call.peer)
                 # It hangs up when it has read why. If it does not we do, and not before.
                 self._parting.setdefault(typed_call.peer, trio.current_time())
-            await typed_call.send(refusal_of(Refused(why, code=RefusalCode.STRANGER)))
+            refusal = refusal_of(Refused(why, code=RefusalCode.STRANGER))
+            if message.version < limits.CODES_VERSION:
+                await typed_call.refuse_uncoded(refusal)
+            else:
+                await typed_call.send(refusal)
             return
         if typed_call.peer in self._strange:
             self._strange.discard(typed_call.peer)
@@ -196,7 +202,7 @@ class Handshake:
         others = self.anti_entropy.some(wanted, typed_call.peer, wall_s)
         await typed_call.send(
             Welcome(
-                version=limits.ORDERS_VERSION,
+                version=self.speaks,
                 instance=self.handshake_log.instance,
                 wall_ms=int(wall_s * 1000),
                 same_key=other,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import trio
 
 from p2p.adverts import Environment
-from p2p.connect import PATIENCE_S, connect, is_its_fault
+from p2p.connect import PATIENCE_S, NotCalled, connect, is_its_fault
 from p2p.dialing import Dialing
 from p2p.ip_address import Scope, may_call
 from p2p.score import Offence, Scores, Standing
@@ -119,10 +119,12 @@ class PeerRpc:
         addresses = self.dialing.to_call(
             peer, tuple(it for it in said if may_call(it, Scope.GLOBAL)), trio.current_time()
         )
+        if not addresses and said:
+            raise NotCalled(f"{peer.short} is not called where it is said to be, for now")
         try:
             await connect(self.endpoint, peer, addresses, deadline_s)
-        except Unreachable:
-            self.dialing.unreachable(addresses, trio.current_time())
+        except Unreachable as error:
+            self.dialing.unreachable(addresses, trio.current_time(), error)
             self.view.forget(peer)
             raise
         except TooSlow:

@@ -14,12 +14,26 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from wire.content import PeerId
+from wire.errors import Unreachable
 from wire.signing import SigningKey
 
 # The largest message of a topic. A delivery costs every receiver milliseconds, so anything larger
 # goes over a stream.
 GOSSIP_BYTES_MAX = 64 << 10
 TOPIC_BYTES_MAX = 256
+
+
+class WrongPeer(Unreachable):
+    """Another peer than was expected answers at an address, and proved which one it is.
+
+    `found` is None if it is of a kind that is no peer of ours. `address` is set by whoever tried
+    several.
+    """
+
+    def __init__(self, message: str, *, todo: str = "", found: PeerId | None = None) -> None:
+        super().__init__(message, todo=todo)
+        self.found = found
+        self.address = ""
 
 
 @dataclass(frozen=True, slots=True)

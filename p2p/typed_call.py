@@ -7,7 +7,7 @@ from wire import limits
 from wire.content import PeerId
 from wire.conversation import CallProtocol
 from wire.errors import BatonError, Refused, RemoteProtocolError
-from wire.message import Message, Refuse, decode, encode
+from wire.message import Message, Refuse, decode, encode, encode_uncoded
 
 # Whatever a peer says, it may be asked again after this; a refusal for good says no time at all.
 RETRY_AFTER_S_MAX = 3600.0
@@ -44,6 +44,11 @@ class TypedCall:
         """Send a message; LocalProtocolError out of turn, TransportError if it does not arrive."""
         self.conversation.sent(message)
         await self.channel.send(encode(message))
+
+    async def refuse_uncoded(self, refusal: Refuse) -> None:
+        """As `send`, to a peer of version 1, which reads no code."""
+        self.conversation.sent(refusal)
+        await self.channel.send(encode_uncoded(refusal))
 
     async def receive(self) -> Message:
         """The peer's next message; WireError or RemoteProtocolError if invalid or out of turn."""

@@ -15,8 +15,9 @@ An action checks everything that can fail before it changes anything. Many actio
 transaction, and one that is refused must leave no trace in it.
 """
 
+import itertools
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from store.placed import KeptFile, Place, PlacedRows
@@ -193,9 +194,6 @@ class Catalog:
                     self.counters.held_bytes -= place.size_bytes
         return file.name
 
-    def is_pinned(self, content_id: ContentId) -> bool:
-        return self._pinned(content_id)
-
     def children(self, content_id: ContentId) -> tuple[ContentId, ...]:
         data = self.rows.get(BLOCKS, content_id)
         if data is None or not content_id.matches(data):
@@ -283,16 +281,16 @@ class Catalog:
 
     def pin(self, pin: Pin) -> None:
         """Keep a content until this pin is taken off; the same pin twice is one."""
-        if not self._pinned(pin.id):
+        if not self.is_pinned(pin.id):
             self.hold(pin.id)
         self.rows.put(PINS, pin.id + pin.why.encode(), b"")
 
     def unpin(self, pin: Pin) -> None:
         """Remove a pin; content without pins may be evicted."""
-        if self.rows.delete(PINS, pin.id + pin.why.encode()) and not self._pinned(pin.id):
+        if self.rows.delete(PINS, pin.id + pin.why.encode()) and not self.is_pinned(pin.id):
             self._release(pin.id)
 
-    def _pinned(self, content_id: ContentId) -> bool:
+    def is_pinned(self, content_id: ContentId) -> bool:
         row = self.rows.scan(PINS, content_id, 1)
         return bool(row) and row[0][0].startswith(content_id)
 
@@ -351,6 +349,15 @@ class Catalog:
             self.rows.delete(row.table, row.key)
         else:
             self.rows.put(row.table, row.key, row.value)
+
+    def write_many(self, rows: Iterable[Row]) -> None:
+        """As `write` for each of these, in order; neighbours in a table are written at once."""
+        for (table, gone), run in itertools.groupby(rows, lambda it: (it.table, it.value is None)):
+            if gone:
+                for row in run:
+                    self.rows.delete(table, row.key)
+            else:
+                self.rows.put_many(table, [(row.key, row.value or b"") for row in run])
 
 
 def check_block(block: Block) -> None:

@@ -271,8 +271,7 @@ class ContentStore:
 
         def keep(catalog: Catalog) -> None:
             catalog.put([block for blocks in blobs for block in blocks])
-            for row in batch.rows:
-                catalog.write(row)
+            catalog.write_many(batch.rows)
             for pin in batch.pins:
                 catalog.pin(pin)
             for pin in batch.unpins:

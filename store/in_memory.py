@@ -5,7 +5,7 @@ It uses the same catalog as the store on disk, over sorted tables. Nothing is ke
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,6 +51,10 @@ class MemoryRows:
         if key not in kept.values:
             insort(kept.keys, bytes(key))
         kept.values[bytes(key)] = value
+
+    def put_many(self, table: str, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        for key, value in rows:
+            self.put(table, key, value)
 
     def insert(self, table: str, key: bytes, value: bytes) -> bool:
         if key in self._tables[table].values:

@@ -5,9 +5,11 @@ through the map: on a full disk the first gives an error code, the second a fata
 """
 
 import errno
+import os
+import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +23,7 @@ from store.files import NO_ROOM
 from store.folder import open_folder
 from store.group_commit import Action, CommitRequest, CommitStatistics, Committer, MoveOnAfter
 from store.placed import PlacedRows
-from store.rows import CATALOG_TABLES, Rows
+from store.rows import CATALOG_TABLES
 from store.seam import Store, Table
 from wire.errors import BatonError, StoreFull, StoreUnusable
 
@@ -33,6 +35,13 @@ MAP_BYTES_STEP = 4 << 30
 # Threads that read at once; more would only compete for the disk.
 _READERS = 4
 _FOLDER = "store"
+# The file in it, and the folder in which that is written anew.
+_DATA = "data.mdb"
+_ANEW = "anew"
+# The store's file is written anew at the start if more than this of it is free, and more than is
+# used, and if no more than this is used: a start should not take long.
+FREE_BYTES_MIN = 256 << 20
+COPY_BYTES_MAX = 1 << 30
 # The folder beside it, for content that is kept as files.
 FILES_FOLDER = "files"
 
@@ -57,6 +66,10 @@ class LmdbRows:
     def put(self, table: str, key: bytes, value: bytes) -> None:
         """Write a value under a key of a table, replacing an earlier one; lmdb.Error."""
         self._transaction.put(key, value, db=self._tables[table])
+
+    def put_many(self, table: str, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        with self._transaction.cursor(db=self._tables[table]) as cursor:
+            cursor.putmulti(rows)
 
     def insert(self, table: str, key: bytes, value: bytes) -> bool:
         return bool(self._transaction.put(key, value, overwrite=False, db=self._tables[table]))
@@ -118,6 +131,40 @@ class _Gate:
                 self._changed.notify_all()
 
 
+class _Reading:
+    """One reading transaction. A class and not a generator: a task has many, and they are short."""
+
+    __slots__ = ("_environment", "_files", "_gate", "_rows", "_tables", "_transaction")
+
+    def __init__(
+        self, gate: _Gate, environment: Any, tables: dict[str, Any], files: Path | None
+    ) -> None:
+        self._gate = gate
+        self._environment = environment
+        self._tables = tables
+        self._files = files
+
+    def __enter__(self) -> PlacedRows:
+        self._gate.enter()
+        try:
+            self._transaction = self._environment.begin(buffers=True)
+        except lmdb.Error as error:
+            self._gate.leave()
+            raise _ours(error) from error
+        self._rows = LmdbRows(self._transaction, self._tables)
+        return PlacedRows(self._rows, self._files)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            self._rows.let_go()
+            self._transaction.abort()
+            self._transaction = None
+        finally:
+            self._gate.leave()
+        if isinstance(error, lmdb.Error):
+            raise _ours(error) from error
+
+
 class LmdbEnvironment:
     """An open LMDB environment: transactions, and a map that grows when needed."""
 
@@ -126,20 +173,9 @@ class LmdbEnvironment:
         self._tables = tables
         self._gate = _Gate()
 
-    @contextmanager
-    def reading(self) -> Iterator[Rows]:
-        self._gate.enter()
-        try:
-            with self._environment.begin(buffers=True) as transaction:
-                rows = LmdbRows(transaction, self._tables)
-                try:
-                    yield rows
-                finally:
-                    rows.let_go()
-        except lmdb.Error as error:
-            raise _ours(error) from error
-        finally:
-            self._gate.leave()
+    def reading(self, files: Path | None = None) -> "_Reading":
+        """The rows as they are now, for as long as a block runs; `files` as in PlacedRows."""
+        return _Reading(self._gate, self._environment, self._tables, files)
 
     def write(self, work: Callable[[LmdbRows], None]) -> None:
         """Run `work` in one transaction, again if the map had to grow; durable on return."""
@@ -182,10 +218,8 @@ class LmdbBackend:
     def offer(self, action: Action[object]) -> bool:
         return self.committer.offer(action)
 
-    @contextmanager
-    def reading(self) -> Iterator[PlacedRows]:
-        with self._environment.reading() as rows:
-            yield PlacedRows(rows, self._files)
+    def reading(self) -> AbstractContextManager[PlacedRows]:
+        return self._environment.reading(self._files)
 
     async def run_in_thread(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, limiter=self._readers)
@@ -216,7 +250,7 @@ async def open_store(
     """
     recency = Recency()
     with open_folder(folder):
-        handle = _open_environment(folder / _FOLDER)
+        handle = await _open_compact(folder / _FOLDER)
         backend: LmdbBackend | None = None
         try:
             with _translated():
@@ -247,6 +281,54 @@ def _open_environment(path: Path) -> Any:
         return lmdb.open(
             str(path), map_size=MAP_BYTES_START, max_dbs=32, mode=0o600, max_spare_txns=_READERS
         )
+
+
+async def _open_compact(path: Path) -> Any:
+    """The environment, written anew before if most of its file is pages without content.
+
+    LMDB never makes its file smaller. Blocks that became a file, as those of a fetched model do,
+    leave their pages behind: as many as the model is large.
+    """
+    handle = _open_environment(path)
+    anew = path / _ANEW
+    # What a process that was killed left behind.
+    shutil.rmtree(anew, ignore_errors=True)
+    with _translated():
+        worthwhile = _mostly_free(handle)
+    if not worthwhile:
+        return handle
+    try:
+        await trio.to_thread.run_sync(_copy, handle, anew)
+        handle.close()
+        (anew / _DATA).replace(path / _DATA)
+        files.sync_folder(path)
+    except (lmdb.Error, OSError):
+        # There may be no room for the copy. The file as it is serves as well.
+        handle.close()
+    shutil.rmtree(anew, ignore_errors=True)
+    return _open_environment(path)
+
+
+def _copy(handle: Any, folder: Path) -> None:
+    """Write what the environment has to a new file in a new folder; durable on return."""
+    folder.mkdir(mode=0o700)
+    handle.copy(str(folder), compact=True)
+    with (folder / _DATA).open("rb") as file:
+        (folder / _DATA).chmod(0o600)
+        os.fsync(file.fileno())
+
+
+def _mostly_free(handle: Any) -> bool:
+    """Whether a copy of what is used is small, and far smaller than the file."""
+    with handle.begin() as transaction:
+        names = [bytes(name) for name, _ in transaction.cursor()]
+        tables = [handle.open_db(name, transaction, create=False) for name in names]
+        counts = [handle.stat(), *(transaction.stat(table) for table in tables)]
+    page_bytes = counts[0]["psize"]
+    used = sum(it["branch_pages"] + it["leaf_pages"] + it["overflow_pages"] for it in counts)
+    free = handle.info()["last_pgno"] + 1 - used
+    enough: bool = free * page_bytes >= FREE_BYTES_MIN and free > used
+    return enough and bool(used * page_bytes <= COPY_BYTES_MAX)
 
 
 @contextmanager

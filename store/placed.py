@@ -8,6 +8,7 @@ not returned.
 
 import os
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +90,9 @@ class PlacedRows:
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
         self._rows.put(table, key, value)
+
+    def put_many(self, table: str, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        self._rows.put_many(table, rows)
 
     def insert(self, table: str, key: bytes, value: bytes) -> bool:
         if table == BLOCKS and self._folder and self._rows.size(PLACES, key) is not None:

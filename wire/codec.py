@@ -15,6 +15,11 @@ import msgpack
 from wire import limits
 from wire.errors import Malformed, Oversize
 
+
+class NotPlain(Exception):
+    """The fast way does not take this; the slow way has to look at it. Never leaves `wire`."""
+
+
 Value = None | bool | int | float | str | bytes | Sequence["Value"] | Mapping[str, "Value"]
 
 
@@ -65,6 +70,45 @@ def unpack(
     if pack(value) != data:
         raise Malformed("not the canonical encoding of its value")
     return value
+
+
+# Small data with short lists may be unpacked before it is known whether it is what is due.
+_UNSEEN_BYTES_MAX = 32 << 10
+_UNSEEN_LENGTH_MAX = 512
+# It is never used by two at once: packing holds the interpreter's lock from begin to end.
+_packer = msgpack.Packer(use_bin_type=True, autoreset=True)
+
+
+def pack_plain(value: Any) -> bytes:
+    """As `pack`, for a value whose maps are in order and whose floats are finite.
+
+    The caller has seen to that; NotPlain for whatever has no encoding.
+    """
+    try:
+        packed: bytes = _packer.pack(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise NotPlain from error
+    return packed
+
+
+def unpack_plain(data: bytes, length_max: int, items_max: int) -> Any:
+    """What msgpack makes of `data`, from which `pack_plain` has to give `data` again.
+
+    NotPlain for what is no msgpack, or has a list of more than `length_max`. Large data is surveyed
+    first, and WireError if it has more than `items_max` values in all.
+    """
+    if len(data) > _UNSEEN_BYTES_MAX or length_max > _UNSEEN_LENGTH_MAX:
+        # Each item is larger in memory than it is here, and msgpack makes room for a list as long
+        # as its head says, at every level.
+        _survey(data, items_max)
+    try:
+        return msgpack.unpackb(
+            data,
+            max_array_len=min(length_max, len(data)),
+            max_map_len=limits.PARAMETERS_MAX,
+        )
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise NotPlain from error
 
 
 # Tag byte -> bytes that follow it (fixed), or width of the length that follows it (the others).

@@ -18,6 +18,7 @@ _RAW = bytes((0x01, 0x55, 0x12, 0x20))
 # 0x0201 is `messagepack` in the multicodec table, written as a varint.
 _TREE = bytes((0x01, 0x81, 0x04, 0x12, 0x20))
 _HASH_BYTES = 32
+_RAW_BYTES, _TREE_BYTES = len(_RAW) + _HASH_BYTES, len(_TREE) + _HASH_BYTES
 _TEXT_CHARS_MAX = 64
 _TEXTS_KEPT = 2048
 
@@ -28,20 +29,21 @@ class ContentId(bytes):
     __slots__ = ()
 
     def __new__(cls, binary: bytes) -> Self:
-        for prefix in (_RAW, _TREE):
-            if len(binary) == len(prefix) + _HASH_BYTES and binary.startswith(prefix):
-                return super().__new__(cls, binary)
+        if len(binary) == _RAW_BYTES and binary.startswith(_RAW):
+            return bytes.__new__(cls, binary)
+        if len(binary) == _TREE_BYTES and binary.startswith(_TREE):
+            return bytes.__new__(cls, binary)
         raise Malformed("not a content id: CIDv1, raw or messagepack, sha2-256 is used here")
 
     @classmethod
     def of(cls, data: bytes | memoryview) -> Self:
         """The id of one block, or of any record's bytes."""
-        return cls(_RAW + hashlib.sha256(data).digest())
+        return bytes.__new__(cls, _RAW + hashlib.sha256(data).digest())
 
     @classmethod
     def of_tree(cls, node: bytes) -> Self:
         """The id of a tree node (see `wire.tree`)."""
-        return cls(_TREE + hashlib.sha256(node).digest())
+        return bytes.__new__(cls, _TREE + hashlib.sha256(node).digest())
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -99,7 +101,7 @@ class PeerId(bytes):
     def __new__(cls, public_key: bytes) -> Self:
         if len(public_key) != _HASH_BYTES:
             raise Malformed(f"a peer's key has 32 bytes, not {len(public_key)}")
-        return super().__new__(cls, public_key)
+        return bytes.__new__(cls, public_key)
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -2,6 +2,8 @@
 
 # Version of the messages between peers, in adverts and handshakes; two versions do not connect.
 PROTOCOL_VERSION = 2
+# The version from which on refusals have a code.
+CODES_VERSION = 2
 # A peer whose Welcome says this version, or a later one, takes standing orders. Hellos and adverts
 # say PROTOCOL_VERSION, because older peers refuse every other.
 ORDERS_VERSION = 3
@@ -67,6 +69,7 @@ ENVELOPE_BYTES_MAX = 512
 BUNDLE_ITEMS_MAX = 256
 BUNDLE_BYTES_MAX = 160 << 10
 ORDER_PLACES_MAX = 1024
+
 
 # Clocks may differ by this much before a peer's times are refused.
 CLOCK_SKEW_S_MAX = 300

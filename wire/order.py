@@ -4,8 +4,8 @@ An asker opens an order at a peer to which it gives many tasks. Each task has a 
 the order, and exactly one outcome. Places are credit: each task takes one, and the peer gives it
 back with the outcome, or later. Tasks and outcomes travel in bundles, as many as are ready.
 
-Records in a bundle are either sealed, each an envelope of its own, or only their bodies travel, and
-`signature` is the one signature over all of them, in their order (`wire.signed.open_many`).
+Each record in a bundle is an envelope of its own: one that does not hold spoils no other. Of those
+that were signed together, the one signature is checked once (`wire.proof`).
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,7 @@ from wire.schema import Between, Inline, Int, Reason, Record
 Tag = Int
 Tags = Annotated[tuple[Tag, ...], Between(1, limits.BUNDLE_ITEMS_MAX)]
 PlaceCount = Annotated[int, Between(1, limits.ORDER_PLACES_MAX)]
-Signature = Annotated[bytes, Between(64, 64)]
-TaskBytes = Annotated[bytes, Between(1, limits.TASK_BYTES_MAX + 512)]
+TaskBytes = Annotated[bytes, Between(1, limits.TASK_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +56,6 @@ class Bundle(Message):
     """Tasks for the peer, each for one place."""
 
     KIND: ClassVar[Kind] = Kind.BUNDLE
-    signature: Signature | None
     items: Annotated[tuple[OrderItem, ...], Between(1, limits.BUNDLE_ITEMS_MAX)]
 
     def check(self) -> None:
@@ -80,7 +78,7 @@ class OrderRefusal(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome(Record):
+class TaskOutcome(Record):
     """The end of one task: its receipt, with the output inline when small; or a refusal."""
 
     tag: Tag
@@ -114,8 +112,7 @@ class Outcomes(Message):
     """
 
     KIND: ClassVar[Kind] = Kind.OUTCOMES
-    signature: Signature | None
-    items: Annotated[tuple[Outcome, ...], Between(0, limits.BUNDLE_ITEMS_MAX)]
+    items: Annotated[tuple[TaskOutcome, ...], Between(0, limits.BUNDLE_ITEMS_MAX)]
     pieces: Annotated[tuple[OrderPiece, ...], Between(0, limits.BUNDLE_ITEMS_MAX)]
     places: Annotated[int, Between(0, limits.ORDER_PLACES_MAX)]
 

@@ -23,6 +23,9 @@ from wire.signing import SIGNATURE_BYTES, SigningKey, check_signature, separated
 BATCH_DOMAIN = "batch"
 # Checked roots that are remembered. Whoever fills this with roots of its own costs others a check.
 ROOTS_MAX = 4096
+# Checked signatures of small records that are remembered, with the records.
+_SMALL_MAX = 1024
+_SMALL_BYTES_MAX = 1024
 
 _PLACE = struct.Struct(">II")
 _COUNT = struct.Struct(">I")
@@ -71,7 +74,8 @@ def recover(items: Sequence[tuple[str, bytes]], peer: PeerId, signature: bytes) 
 def check_proof(peer: PeerId, domain: str, body: bytes, proof: bytes) -> None:
     """BadSignature unless `proof` says that `peer` signed `body` in `domain`."""
     if len(proof) == SIGNATURE_BYTES:
-        check_signature(peer, domain, body, proof)
+        check = _check_small if len(body) <= _SMALL_BYTES_MAX else check_signature
+        check(peer, domain, body, proof)
         return
     path = proof[SIGNATURE_BYTES + _PLACE.size :]
     if len(proof) < SIGNATURE_BYTES + _PLACE.size or len(path) % merkle.HASH_BYTES:
@@ -103,7 +107,13 @@ def _proofs(levels: merkle.Levels, signature: bytes) -> Proofs:
     )
 
 
-# An error is not remembered: only what held is.
+# An error is not remembered: only what held is. A peer opens a receipt when it comes, and again for
+# the answer, its events and its page.
+@functools.lru_cache(maxsize=_SMALL_MAX)
+def _check_small(peer: PeerId, domain: str, body: bytes, signature: bytes) -> None:
+    check_signature(peer, domain, body, signature)
+
+
 @functools.lru_cache(maxsize=ROOTS_MAX)
 def _check_root(peer: PeerId, root: bytes, count: int, signature: bytes) -> None:
     check_signature(peer, BATCH_DOMAIN, _COUNT.pack(count) + root, signature)

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from wire import limits
-from wire.codec import pack, unpack
+from wire.codec import NotPlain, pack_plain, unpack, unpack_plain
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, Oversize, WireError
 from wire.kinds import Kind
@@ -13,7 +13,10 @@ from wire.proof import check_proof, prove, recover
 from wire.schema import Record
 from wire.signing import SigningKey
 
-# Kind, body, key and signature, and as many again.
+# Kind, body, key and signature.
+_ENVELOPE_LENGTH = 4
+_ENVELOPE_HEAD = b"\x94"
+# As many again, so that bytes with a part too many are told so.
 _ENVELOPE_ITEMS = 16
 
 
@@ -89,7 +92,7 @@ def _domain(record: SignedRecord | type[SignedRecord]) -> str:
 
 
 def _sealed(record: R, signer: PeerId, body: bytes, proof: bytes) -> Signed[R]:
-    raw = pack([int(record.KIND), body, signer, proof])
+    raw = pack_plain([int(record.KIND), body, signer, proof])
     return Signed(record, signer, raw, ContentId.of(raw))
 
 
@@ -108,7 +111,7 @@ class Envelope(Generic[R]):
         """Read an envelope that says it holds a `kind`; WireError for any other bytes."""
         if len(raw) > kind.SIZE_BYTES_MAX + limits.ENVELOPE_BYTES_MAX:
             raise Oversize(f"a signed {kind.__name__} of {len(raw)} bytes")
-        match unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX, items_max=_ENVELOPE_ITEMS):
+        match _unpacked(raw):
             case [int() as number, bytes() as body, bytes() as key, bytes() as proof]:
                 signer = PeerId(key)
             case _:
@@ -127,6 +130,20 @@ class Envelope(Generic[R]):
         check_proof(self.signer, _domain(self.kind), self.body, self.proof)
         record = self.claimed() if claimed is None else claimed
         return Signed(record, self.signer, self.raw, ContentId.of(self.raw))
+
+
+def _unpacked(raw: bytes) -> Any:
+    try:
+        if raw[:1] != _ENVELOPE_HEAD:
+            raise NotPlain
+        value = unpack_plain(raw, _ENVELOPE_LENGTH, _ENVELOPE_ITEMS)
+        # Only what has neither maps nor floats is sure to be the one encoding when it packs alike.
+        plain = [type(part) for part in value] == [int, bytes, bytes, bytes]
+        if plain and pack_plain(value) == raw:
+            return value
+    except (NotPlain, TypeError):
+        pass
+    return unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX, items_max=_ENVELOPE_ITEMS)
 
 
 def open_signed(raw: bytes, kind: type[R]) -> Signed[R]:

@@ -73,6 +73,10 @@ class Block:
 
 def split(data: bytes) -> Iterable[Block]:
     """Every block of `data`, leaves first, the one that names the whole last."""
+    if len(data) <= limits.BLOCK_BYTES_MAX:
+        # Most content is one block, which is its own name.
+        yield Block(ContentId.of(data), bytes(data))
+        return
     builder = TreeBuilder()
     for at in range(0, len(data), limits.BLOCK_BYTES_MAX):
         yield from builder.add(data[at : at + limits.BLOCK_BYTES_MAX])
@@ -136,5 +140,7 @@ class TreeBuilder:
 
 def name_of(data: bytes) -> ContentId:
     """The content id of the whole of `data`, whether it is one block or a tree."""
+    if len(data) <= limits.BLOCK_BYTES_MAX:
+        return ContentId.of(data)
     *_, last = split(data)
     return last.id

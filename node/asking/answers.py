@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import trio
 
+from node.asking.old_answers import BY_JOB, BY_TASK, BY_TIME, latest_rows, let_go
 from store import Pin, Row, Store, Table, Write
 from wire import limits
 from wire.chain import legs_to_check
@@ -16,11 +17,8 @@ from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import Signed, open_signed
 from wire.task import Stage, Task
 
-# The answers table is read by task, by time and by job key.
-BY_TASK, BY_TIME, BY_JOB = b"task:", b"time:", b"job:"
 # A row by task holds the answer's id, followed by the client that the task belongs to.
 ID_BYTES = len(ContentId.of(b""))
-LISTED_MAX = 10_000
 # In the verdicts table: peers caught lying here, with the time; and the later state of old answers.
 LIAR, LATER = b"liar:", b"later:"
 LIARS_MAX = 256
@@ -133,9 +131,8 @@ class Answers:
 
     async def latest(self, count: int) -> list[Signed[Answer]]:
         """The answers kept last, latest first."""
-        rows = self.store.scan(Table.ANSWERS, prefix=BY_TIME, limit=LISTED_MAX)
         found = []
-        for _, answer_id in reversed(rows[-count:]):
+        for _, answer_id in reversed(latest_rows(self.store, count)):
             try:
                 found.append(open_signed(await self.store.get(ContentId(answer_id)), Answer))
             except StoreError:
@@ -148,11 +145,12 @@ class Answers:
         task: Signed[Task],
         answer: Signed[Answer],
         output: bytes,
+        output_id: ContentId,
         unpins: Sequence[Pin],
         *,
         owner: bytes = b"",
-    ) -> ContentId:
-        """Keep an answer and its output, delete its journal row, in one step; the output's id."""
+    ) -> None:
+        """Keep an answer and its output, and delete its journal row, in one step."""
         at = answer.record.answered_at_ms.to_bytes(8, "big")
         rows = [
             Row(Table.JOURNAL, task.id, None),
@@ -162,7 +160,7 @@ class Answers:
         first = task.record.stages[0]
         if len(task.record.stages) == 1 and task.record.input is not None:
             rows.append(Row(Table.ANSWERS, BY_JOB + first.job_key(task.record.input), answer.id))
-        output_id = output_of(answer.record)
+        old_rows, old_pins = await let_go(self.store)
         blobs = [answer.raw]
         if len(output) <= OUTPUT_IN_COMMIT_BYTES_MAX:
             blobs.append(output)
@@ -170,13 +168,16 @@ class Answers:
             await self.store.put(output, pin="answer")
         await self.store.commit(
             Write(
-                rows=tuple(rows),
+                rows=(*old_rows, *rows),
                 blobs=tuple(blobs),
                 pins=(Pin(answer.id, "answer"), Pin(output_id, "answer")),
                 unpins=tuple(unpins),
             )
         )
-        return output_id
+        if old_pins:
+            # Afterwards, so that what the new answer holds too is not taken from it.
+            old_pins = [it for it in old_pins if it.id != output_id]
+            await self.store.commit(Write(unpins=tuple(old_pins)))
 
 
 def agreeing(answer: Answer) -> int:

@@ -36,6 +36,13 @@ class TaskRequest:
     # Which of this peer's clients the task belongs to; empty for the peer's owner.
     owner: bytes = b""
 
+    @property
+    def inline(self) -> bytes | None:
+        """The input, if it is small enough to travel with an offer."""
+        if self.input is None or len(self.input) > limits.INLINE_BYTES_MAX:
+            return None
+        return self.input
+
 
 class Wanted(Enum):
     """A task that has not ended."""
@@ -75,6 +82,8 @@ class TaskState:
     started_at_s: float
     attempt: int = 1
     owner: bytes = b""
+    # The input, where it is small and the task was begun here: it need not be read back.
+    inline: bytes | None = None
     shown: StreamProgress = field(default_factory=StreamProgress)
     # Peers that did not do their part, in any attempt.
     failed: set[PeerId] = field(default_factory=set)

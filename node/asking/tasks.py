@@ -99,7 +99,8 @@ class TaskRunner:
         blobs = () if request.input is None else (request.input,)
         pins = () if task.record.input is None else (Pin(task.record.input, "journal"),)
         # The first offer is sent while the disk writes; Accepted follows once the task is durable.
-        run = self._start(TaskState(task, seed, trio.current_time(), owner=request.owner))
+        now_at_s, owner, inline = trio.current_time(), request.owner, request.inline
+        run = self._start(TaskState(task, seed, now_at_s, owner=owner, inline=inline))
         try:
             await self.store.commit(Write(rows=(_entry(run),), blobs=blobs, pins=pins))
         except StoreError:
@@ -109,17 +110,16 @@ class TaskRunner:
         return task.id
 
     async def _somebody_can(self, request: TaskRequest) -> None:
+        directory = self.dispatcher.directory
+        if all(map(directory.anybody, request.stages)):
+            return
         grace_s = stretched(GRACE_S)
         with trio.move_on_after(grace_s):
-            while lacking := [
-                it for it in request.stages if not self.dispatcher.directory.anybody(it)
-            ]:
-                await self.dispatcher.directory.peers.seek(
-                    lacking[0].role, lacking[0].model, deadline_s=grace_s
-                )
+            while lacking := [it for it in request.stages if not directory.anybody(it)]:
+                await directory.peers.seek(lacking[0].role, lacking[0].model, deadline_s=grace_s)
                 await trio.sleep(0.1)
         for stage in request.stages:
-            if not self.dispatcher.directory.anybody(stage):
+            if not directory.anybody(stage):
                 raise nobody_can(stage)
 
     def under_way(self, task_id: ContentId) -> bool:
@@ -206,6 +206,7 @@ class TaskRunner:
             del self._runs[run.task.id]
             if run.journaled.is_set():
                 self._ended[run.task.id] = run
+            run.inline = None
             run.finished.set()
 
     async def _attempts(self, run: TaskState, deadline_at_s: float) -> Answered:
@@ -253,8 +254,8 @@ class TaskRunner:
 
     async def _inline_input(self, run: TaskState) -> bytes | None:
         source = run.task.record.input
-        if source is None:
-            return None
+        if source is None or run.inline is not None:
+            return run.inline
         if not self.store.has(source):
             # The journal's own commit is still running, and stores the input.
             await run.journaled.wait()
@@ -364,9 +365,12 @@ class TaskRunner:
             ),
             self.key,
         )
-        await run.journaled.wait()
-        output_id = await self.answers.keep(
-            task, answer, output, _journal_pins(task), owner=run.owner
+        if not run.journaled.is_set():
+            await run.journaled.wait()
+        # The receipt was read and checked when it came.
+        output_id = delivered.receipts[-1].record.output
+        await self.answers.keep(
+            task, answer, output, output_id, _journal_pins(task), owner=run.owner
         )
         run.on_event(Kept(answer.id, output_id))
         return Answered(answer=answer, output=output, kept_before=False)

@@ -84,6 +84,7 @@ def audit(raw: bytes, have: Have) -> AuditReport:
     _check_terms(report, report.answer, report.task)
     for stage in legs_to_check(report.receipts):
         _check_votes(report, report.answer.record, report.task, stage)
+    _check_clocks(report, report.answer, report.task)
     _check_content(report, report.task, have)
     _say_limits(report, report.task)
     return report
@@ -126,8 +127,39 @@ def _check_terms(report: AuditReport, answer: Signed[Answer], task: Signed[Task]
     report.note(
         issued_ms <= ended_ms <= issued_ms + task.record.deadline_s * 1000 + 300_000,
         "the answer came within the task's deadline",
-        f"after {(ended_ms - issued_ms) / 1000:.1f} s of {task.record.deadline_s} s",
+        f"after {(ended_ms - issued_ms) / 1000:.1f} s of {task.record.deadline_s} s"
+        if issued_ms <= ended_ms
+        else f"the clock of {answer.signer.short} was set back by at least"
+        f" {(issued_ms - ended_ms) / 1000:.1f} s in between",
     )
+
+
+def _check_clocks(report: AuditReport, answer: Signed[Answer], task: Signed[Task]) -> None:
+    """Name clocks that differ from the asker's by more than clocks may, and by how much.
+
+    A time is its signer's word, so a wrong one makes nothing else that was signed untrue.
+    """
+    from_ms, to_ms = task.record.issued_at_ms, answer.record.answered_at_ms
+    said = [
+        (f"leg {it.record.stage + 1} was done", it.signer, it.record.started_at_ms)
+        for it in report.receipts
+    ]
+    said += [("a verdict was given", it.signer, it.record.checked_at_ms) for it in report.verdicts]
+    # How far each clock was ahead of the asker's, at least; 0 if it may have been right.
+    ahead_s = [(min(0, at_ms - from_ms) or max(0, at_ms - to_ms)) / 1000 for _, _, at_ms in said]
+    for (what, signer, _), skew_s in zip(said, ahead_s, strict=True):
+        if signer == answer.signer or abs(skew_s) <= limits.CLOCK_SKEW_S_MAX:
+            continue
+        like = sum(abs(it - skew_s) <= limits.CLOCK_SKEW_S_MAX for it in ahead_s)
+        odd = "the asker's" if 2 * like > len(said) and like > 1 else f"that of {signer.short}"
+        way = "ahead of" if skew_s > 0 else "behind"
+        report.note(
+            None,
+            f"when {what}",
+            f"the clock of {signer.short} was {abs(skew_s):.0f} s {way} the asker's, by what both"
+            f" signed; of {len(said)} times {like} {'is' if like == 1 else 'are'} like that, so the"
+            f" odd one is {odd}",
+        )
 
 
 def _check_votes(report: AuditReport, answer: Answer, task: Signed[Task], stage: int) -> None:

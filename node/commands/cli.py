@@ -18,6 +18,7 @@ from node.commands.cli_owner import (
 )
 from node.commands.cli_peer import join_command, peers_command, receipts_command, status_command
 from node.commands.cli_tasks import ask_command, get_command, put_command, verify_command
+from node.commands.cli_versions import versions_command
 from node.commands.command import Group
 
 # The version of pyproject.toml; a test holds the two together.
@@ -42,6 +43,7 @@ COMMANDS: tuple[click.Command, ...] = (
     devnet_command,
     load_command,
     completion_command,
+    versions_command,
 )
 
 

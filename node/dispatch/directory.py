@@ -26,6 +26,8 @@ class PeerDirectory:
     """The peers that legs may go to, and the legs that each is doing for us."""
 
     peers: Peers
+    # Where strangers are tried out beside tasks that do not wait for them; None: only within tasks.
+    background: trio.Nursery | None = None
     under_way: dict[PeerId, int] = field(default_factory=dict)
     # Peers that did a leg for us, the latest of them.
     delivered_before: Latest[PeerId, None] = field(default_factory=lambda: Latest(DELIVERED_KEPT))

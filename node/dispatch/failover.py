@@ -19,8 +19,9 @@ from node.dispatch.offer import offer_leg
 from node.dispatch.progress import StreamProgress
 from node.dispatch.quotes import quotes
 from node.dispatch.route import EAGERNESS, Candidate, drawn
-from node.dispatch.sitting import sits
-from node.dispatch.trials import best
+from node.dispatch.sitting import sits, sits_after_s
+from node.dispatch.trials import best, is_busy
+from node.dispatch.try_out import try_out
 from node.engines.interface import Part
 from node.task.events import EventSink, Failed, Streamed
 from node.task.refusals import ask_again_s
@@ -102,6 +103,7 @@ class Failover:
             random = self.directory.peers.environment.random
             chosen = await self._better(self.directory.trials.to_ask(choices, random))
             if chosen is not None:
+                chosen = self._known_instead(chosen, choices)
                 delivered = await self._have_done(chosen, len(able) > 1)
                 if delivered is not None:
                     return delivered
@@ -169,6 +171,25 @@ class Failover:
         rated = rated or [it for it in two if it.peer not in heard]
         return best(rated)
 
+    def _known_instead(self, chosen: Candidate, choices: Sequence[Candidate]) -> Candidate:
+        """`chosen`; but for a stranger an idle peer that delivered, with the stranger beside it.
+
+        The leg is done twice then, and the task does not wait for a stranger that may sit on it.
+        """
+        directory, stage = self.directory, self.handoff.leg
+        known = [it for it in choices if it.delivered and not it.unwelcome and not is_busy(it)]
+        alone = chosen.delivered or not known or directory.background is None
+        if alone or self.shown.units or not (self.handoff.is_last or stage.role is Role.DATA):
+            return chosen
+        if not directory.trials.spend():
+            return chosen
+        last = self.handoff.is_last
+        patience_s = sits_after_s(chosen.expected_s) if last else self._overdue_s(chosen)
+        until_at_s = min(self.deadline_at_s, trio.current_time() + stretched(patience_s))
+        try_out(directory, self.handoff, chosen.peer, until_at_s, self.deadline_at_s)
+        (instead,) = drawn(known, directory.peers.environment.random, 1)
+        return instead
+
     def _units(self) -> int:
         """All of the work, including what was shown: nobody has checked that yet."""
         return max(1, self.handoff.units)
@@ -177,7 +198,7 @@ class Failover:
 
     async def _have_done(self, first: Candidate, others: bool) -> LegResult | None:
         """The result of the first peer, or of one hedged with; None if all failed."""
-        if not others or not self._may_hedge():
+        if not others or not self._may_hedge(first):
             return await self._hand_to(first, others)
         trials, won = self.directory.trials, list[LegResult]()
         trials.under_way += not first.delivered
@@ -210,6 +231,8 @@ class Failover:
         # A peer that claims to need long must not delay the hedge.
         usual_s = median_high([first.expected_s, *[it.expected_s for it in self._able()]])
         expected_s, hedged = min(first.expected_s, usual_s), 0
+        if self.handoff.leg.role is Role.DATA:
+            expected_s += sum(self._usual_s(it) for it in self._later())
         while (after_s := self._hedge_after_s(first, expected_s, hedged)) is not None:
             await trio.sleep(after_s)
             # Once a part was shown, only that stream is used.
@@ -226,8 +249,12 @@ class Failover:
             directory.hedged += 1
             give(spare[0])
 
-    def _may_hedge(self) -> bool:
-        return self.handoff.is_last and self.handoff.leg.role is Role.INFER and not self.shown.units
+    def _may_hedge(self, first: Candidate) -> bool:
+        if self.handoff.leg.role is Role.DATA:
+            # Of a data leg only the time of the legs after it is known, which is enough to tell
+            # that a stranger sits on it.
+            return not first.delivered and not self.shown.units
+        return self.handoff.is_last and not self.shown.units
 
     def _hedge_after_s(self, first: Candidate, expected_s: float, hedged: int) -> float | None:
         if not first.delivered:

@@ -19,7 +19,7 @@ from wire.counting import counted
 from wire.errors import Malformed, Refused, RemoteProtocolError, WireError
 from wire.kinds import RefusalCode
 from wire.message import Accept, Offer, Piece, Progress, Refuse, Result
-from wire.order import OrderPiece, OrderRefusal, Outcome
+from wire.order import OrderPiece, OrderRefusal, TaskOutcome
 from wire.tree import name_of
 
 
@@ -122,7 +122,7 @@ async def _by_order(
     try:
         while True:
             heard = await task.hear()
-            if isinstance(heard, Outcome) and heard.refusal is not None:
+            if isinstance(heard, TaskOutcome) and heard.refusal is not None:
                 raise _refused(heard.refusal)
             if not offered:
                 offered = True
@@ -130,7 +130,7 @@ async def _by_order(
             try:
                 if isinstance(heard, OrderPiece):
                     await take(Part(heard.position, heard.units, heard.data))
-                elif isinstance(heard, Outcome):
+                elif isinstance(heard, TaskOutcome):
                     receipts = () if heard.receipt is None else (heard.receipt,)
                     result = Result(receipts=receipts, output=heard.output, source=None)
                     return _checked(handoff, order.peer, result)

@@ -12,10 +12,12 @@ import trio
 
 from node.dispatch.handoff import Handoff
 from node.dispatch.order_tags import OrderTags
+from node.task.flushing import grown
 from p2p.peers import Peers
 from p2p.score import Offence
 from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall, refused
+from wire import limits
 from wire.bundling import cut
 from wire.content import PeerId
 from wire.errors import (
@@ -36,10 +38,10 @@ from wire.order import (
     Opened,
     OrderItem,
     OrderPiece,
-    Outcome,
     Outcomes,
     Places,
     Taken,
+    TaskOutcome,
     Withdraw,
 )
 
@@ -60,7 +62,7 @@ class _TakenNow:
 
 
 TAKEN = _TakenNow()
-Heard = _TakenNow | OrderPiece | Outcome
+Heard = _TakenNow | OrderPiece | TaskOutcome
 
 
 @dataclass(slots=True, eq=False)
@@ -87,6 +89,7 @@ class OrderedTask:
         return self._heard.popleft()
 
     def told(self, heard: Heard) -> None:
+        """Note what the peer said of it, for `hear`."""
         self.taken = True
         self._heard.append(heard)
         self._changed.set()
@@ -245,10 +248,10 @@ class Order:
     async def _send_forever(self, call: TypedCall) -> None:
         while True:
             await self._to_send.wait()
-            # Everybody who could add to it runs first.
-            await trio.lowlevel.checkpoint()
+            await grown(lambda: min(len(self._home), self._tags.credit), limits.BUNDLE_ITEMS_MAX)
             self._to_send = trio.Event()
-            for some in cut((it, 0) for it in self._unwanted):
+            unwanted, self._unwanted = self._unwanted, []
+            for some in cut((it, 0) for it in unwanted):
                 await call.send(Withdraw(unwanted=tuple(some)))
             for bundle in self._bundles():
                 self.bundles += 1
@@ -272,7 +275,7 @@ class Order:
                 )
             )
         for some in cut((it, len(it.task) + len(it.input or b"")) for it in items):
-            yield Bundle(signature=None, items=tuple(some))
+            yield Bundle(items=tuple(some))
 
     # Hearing
 

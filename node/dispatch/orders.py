@@ -34,7 +34,7 @@ class Orders:
 
     peers: Peers
     nursery: trio.Nursery
-    # Orders that were used and have ended, and the tasks that were sent on them, in how many bundles.
+    # Orders that were used and have ended; the tasks that were sent on them, in how many bundles.
     ended: int = 0
     sent: int = 0
     bundles: int = 0

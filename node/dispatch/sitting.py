@@ -20,7 +20,12 @@ SITTING_S = 1.0
 
 def sits(took_s: float, expected_s: float) -> bool:
     """Whether a peer that has shown nothing for `took_s` sits on a leg, and is not merely slow."""
-    return took_s >= SITTING_TIMES * expected_s + SITTING_S
+    return took_s >= sits_after_s(expected_s)
+
+
+def sits_after_s(expected_s: float) -> float:
+    """How long a leg may take that was expected to take so long."""
+    return SITTING_TIMES * expected_s + SITTING_S
 
 
 @dataclass(frozen=True, slots=True)

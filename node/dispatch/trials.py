@@ -3,8 +3,8 @@
 A pure core. A claim costs nothing, so a stranger (a peer that never did a leg for us) ranks behind
 peers that did, however fast it claims to be. Strangers get a share of the legs as trials, one at a
 time, each hedged as soon as it takes longer than expected. If no peer has delivered yet, all are
-strangers: then each further one is given the leg after half the wait before. However many of them
-do nothing, all are asked within two and a half times the expected time of one leg.
+strangers: then each further one is given the leg after less than half the wait before. However many
+of them do nothing, all are asked within twice the expected time of one leg.
 """
 
 from collections.abc import Sequence
@@ -24,6 +24,9 @@ BUSY_S = 0.5
 # How late any machine may be; no leg is given to another sooner.
 LATE_TIMES = 1.2
 HEDGE_S_MIN = 0.25
+# Each further wait is so much shorter: however many peers sit, all are asked within twice the
+# expected time, and a newcomer's first leg is done in three times.
+HEDGE_SHRINKS = 0.4
 # The budget of hedges for strangers' legs: the most at once, and more for each delivered leg.
 HEDGES_MAX = 16.0
 HEDGES_PER_LEG = 0.25
@@ -75,7 +78,7 @@ class Trials:
 
         `hedged` is how many more peers have it already.
         """
-        return max(HEDGE_S_MIN, LATE_TIMES * expected_s * 0.5**hedged)
+        return max(HEDGE_S_MIN, LATE_TIMES * expected_s * HEDGE_SHRINKS**hedged)
 
     def spend(self) -> bool:
         """Whether one more peer may be given such a leg; if so, it is counted."""

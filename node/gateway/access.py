@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from node.gateway.asgi import run_asgi
 from node.gateway.browser_policy import ALWAYS, page_access
 from node.gateway.errors import ErrorDetail, body_of, fault_of
+from node.gateway.front import LENIENT
 from node.gateway.http_exchange import Exchange, RequestRefused
 from node.gateway.json_body import is_too_deep
 from node.gateway.keys import Keyring
@@ -30,11 +31,13 @@ from node.gateway_config import GatewayConfig
 from p2p import timeouts
 from wire import limits
 from wire.errors import BatonError
+from wire.latest import Latest
 
 JSON_BYTES_MAX = 1 << 20
 TENSOR_BYTES_MAX = limits.TENSORS_BYTES_MAX + HEAD_BYTES_MAX + 8
 # Bodies that are in memory, of all requests together.
 BODIES_BYTES_MAX = 256 << 20
+HOSTS_KEPT = 64
 OPEN_PATHS = frozenset({b"/healthz", b"/health", b"/livez", b"/ready", b"/readyz", b"/version"})
 # Whose tasks those are that came without a key: they belong to the owner of this peer.
 NOBODY = b""
@@ -66,6 +69,8 @@ class AccessMiddleware:
     # Of the requests at work, and of the memory for bodies.
     places: Shares = field(init=False)
     bodies: Shares = field(init=False)
+    # The Host headers that were seen last, and whether they name this gateway.
+    _hosts: Latest[str, bool] = field(default_factory=lambda: Latest(HOSTS_KEPT))
 
     def __post_init__(self) -> None:
         self.places = Shares(self.config.requests_max, self.keyring.is_for_one)
@@ -89,7 +94,7 @@ class AccessMiddleware:
         head = exchange.request.head
         exchange.extra_headers = ALWAYS
         headers = _headers_of(head)
-        if not _is_host(headers.get("host", ""), self.config):
+        if not self._is_host(headers.get("host", "")):
             raise _turned(
                 403,
                 "the Host header is not a name of this gateway: --http-name NAME adds one",
@@ -109,6 +114,12 @@ class AccessMiddleware:
             await self._run(exchange, NOBODY, b"")
         else:
             await self._with_place(exchange, headers, self._owner(headers))
+
+    def _is_host(self, text: str) -> bool:
+        known = self._hosts.get(text)
+        if known is None:
+            known = self._hosts[text] = _is_host(text, self.config)
+        return known
 
     def _owner(self, headers: Mapping[str, str]) -> bytes:
         """Whose request this is, by its key where keys are needed; it counts against its rate."""
@@ -171,7 +182,8 @@ class _Reading:
     async def body(self) -> bytes:
         head = self.exchange.request.head
         sent = self.headers.get("content-type", "").partition(";")[0].strip().lower()
-        is_json, is_tensors = _JSON_TYPE.fullmatch(sent), sent in (NPY_TYPE, SAFETENSORS_TYPE)
+        is_json = _JSON_TYPE.fullmatch(sent) is not None or self._is_lenient()
+        is_tensors = sent in (NPY_TYPE, SAFETENSORS_TYPE)
         most = TENSOR_BYTES_MAX if is_tensors else JSON_BYTES_MAX
         if head.length_bytes is not None and head.length_bytes > most:
             raise _too_large(most)
@@ -192,14 +204,6 @@ class _Reading:
             raise _Turned(
                 ErrorDetail(status=400, message=message, code="invalid_value", param="content-type")
             )
-        coding = self.headers.get("content-encoding", "identity").strip().lower()
-        if head.method == "POST" and coding not in ("", "identity"):
-            message = f"a body in the encoding {coding[:60]!r} is not read here: send it as it is"
-            raise _Turned(
-                ErrorDetail(
-                    status=400, message=message, code="invalid_value", param="content-encoding"
-                )
-            )
         if self.exchange.request.is_complete:
             await self._read(most)
         else:
@@ -213,6 +217,15 @@ class _Reading:
         if is_json and is_too_deep(body):
             raise _turned(400, "the JSON is nested too deeply", "invalid_json")
         return body
+
+    def _is_lenient(self) -> bool:
+        """Whether a body is JSON without a word: never where a page of a browser may have sent it.
+
+        Each browser says where a POST comes from, by one of these headers.
+        """
+        path = self.exchange.request.head.target.decode("latin-1")
+        told = {"origin", "sec-fetch-site", "sec-fetch-mode", "referer"} & self.headers.keys()
+        return path.startswith(LENIENT) and not told
 
     async def _read(self, most: int) -> None:
         while part := await self.exchange.body_part():

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from node.gateway.chat import chat_tasks
 from node.gateway.dialects import chat_of, finish_of, named_event, prompt_tokens_of, streamed
 from node.gateway.dialects import text_of_parts as text_of
-from node.gateway.errors import ErrorDetail
+from node.gateway.errors import ErrorDetail, bad
 from node.gateway.generating import TokenStream, headers_of
 from node.gateway.requests import TOKENS_MAX, ChatRequest, Name, RequestBody, Stop, Text, TextPart
 from node.gateway.task_service import TaskService
@@ -281,6 +281,12 @@ def messages_router(service: TaskService) -> APIRouter:
     @router.post("/v1/messages", responses=streamed(), operation_id="createMessage")
     async def create(asked: MessagesRequest, request: Request) -> Response:
         """A model's answer to a conversation, whole or streamed."""
+        if asked.messages[-1].role == "assistant":
+            raise bad(
+                "the model answers a turn of the user, and does not go on with one of its own:"
+                " /v1/completions goes on with a text",
+                param="messages",
+            )
         chat = messages_to_chat(asked)
         generating = await chat_tasks(service, chat, request)
         if asked.stream:

@@ -59,8 +59,9 @@ class ChatForm:
         if calls and self.legacy:
             found.append(self._piece(choice, {"function_call": calls[0]["function"]}, None))
         elif calls:
-            told = [{"index": at, **it} for at, it in enumerate(calls)]
-            found.append(self._piece(choice, {"tool_calls": told}, None))
+            # One at a time: some clients look at the first call of a piece alone.
+            told = [{"tool_calls": [{"index": at, **it}]} for at, it in enumerate(calls)]
+            found += [self._piece(choice, it, None) for it in told]
         last = self._piece(choice, {}, None)
         last |= {"finish_reason": reason, "stop_reason": choice.reader.stop_sequence}
         return [*found, last]

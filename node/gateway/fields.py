@@ -236,11 +236,12 @@ TABLE: Mapping[str, FieldTable] = {
     ),
     "OllamaEmbedRequest": FieldTable(ignored=_fields("keep_alive options")),
     "OllamaEmbeddingsRequest": FieldTable(ignored=_fields("keep_alive options")),
-    "OllamaShowRequest": FieldTable(ignored=_fields("verbose name")),
+    "OllamaShowRequest": FieldTable(ignored=_fields("verbose")),
     "RerankRequest": FieldTable(
-        ignored=_fields("user"),
+        ignored=_fields("user priority"),
         refused={
             "max_chunks_per_doc": FieldRefusal("a document is one text"),
+            "max_tokens_per_doc": FieldRefusal("a text is cut only where its model ends"),
             "rank_fields": _TEXT_ONLY,
         },
     ),

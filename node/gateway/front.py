@@ -11,6 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from p2p.adverts import Environment
 
 REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+# Ollama's clients, and the examples of its manual, do not say that they send JSON.
+LENIENT = "/api/"
+_JSON = (b"content-type", b"application/json")
 _SLASHES = re.compile(r"/{2,}")
 
 
@@ -32,7 +35,11 @@ class Front:
             await send(message)
 
         path = _SLASHES.sub("/", scope["path"])
-        await self.inner({**scope, "path": path}, receive, say)
+        headers = scope["headers"]
+        if scope["method"] == "POST" and path.startswith(LENIENT):
+            # The door let it in: what its clients send there is JSON, whatever they call it.
+            headers = [it for it in headers if it[0] != b"content-type"] + [_JSON]
+        await self.inner({**scope, "path": path, "headers": headers}, receive, say)
 
     def _made(self) -> bytes:
         return b"req_" + self.environment.entropy(12).hex().encode()

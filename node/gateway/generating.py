@@ -15,7 +15,7 @@ from node.gateway.errors import ErrorDetail, HttpError
 from node.gateway.reading import Fresh, Reader
 from node.gateway.requests import SamplingFields
 from node.gateway.task_service import TaskService
-from node.task.events import Event, Restarted, Streamed
+from node.task.events import Event, EventSink, Restarted, Streamed, ignore_event
 from wire.content import ContentId
 from wire.errors import WireError
 
@@ -111,12 +111,13 @@ class GenerationTasks:
 
     async def answer_map(self) -> dict[str, Any]:
         """As `answer`, as a map."""
+        # The whole answer says all that pieces would have said.
         if len(self.choices) == 1:
-            await self._run(self.choices[0], None)
+            await self._run(self.choices[0], ignore_event, None)
         else:
             async with trio.open_nursery() as nursery:
                 for choice in self.choices:
-                    nursery.start_soon(self._run, choice, nursery.cancel_scope)
+                    nursery.start_soon(self._run, choice, ignore_event, nursery.cancel_scope)
         for choice in self.choices:
             if choice.fault is not None:
                 raise HttpError(choice.fault)
@@ -128,13 +129,18 @@ class GenerationTasks:
 
     async def run_all(self, nursery: trio.Nursery) -> None:
         for choice in self.choices:
-            nursery.start_soon(self._run, choice, None)
+            nursery.start_soon(self._run, choice, self._streamed_to(choice), None)
 
-    async def _run(self, choice: Choice, failed: trio.CancelScope | None) -> None:
+    def _streamed_to(self, choice: Choice) -> EventSink:
         def on_event(event: Event) -> None:
             choice.on_event(event)
             self._moved()
 
+        return on_event
+
+    async def _run(
+        self, choice: Choice, on_event: EventSink, failed: trio.CancelScope | None
+    ) -> None:
         def accepted(task: ContentId) -> None:
             choice.task = task
             self._moved()

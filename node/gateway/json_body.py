@@ -75,14 +75,20 @@ def words_of(problems: Iterable[Mapping[str, Any]], body: Any) -> tuple[str, str
     `problems` are pydantic's, `body` is what was read. A place that may be one of several things
     is told once, with all that it may be.
     """
-    found: dict[str, list[str]] = {}
+    told: dict[str, list[str]] = {}
     for problem in problems:
         words = _words(problem)
         place = _place(problem, body)
-        if words not in found.setdefault(place, []):
-            found[place].append(words)
+        if words not in told.setdefault(place, []):
+            told[place].append(words)
+    # Where something inside is wrong, that is it: the other things the whole may be are no help.
+    found = {
+        place: words
+        for place, words in told.items()
+        if not any(it.startswith(f"{place}.") for it in told)
+    }
     shown = [
-        f"{place}: {', or '.join(words)}" if place else ", or ".join(words)
+        f"{place or 'the body'}{':' if place else ''} {', or '.join(words)}"
         for place, words in list(found.items())[:PROBLEMS_SHOWN]
     ]
     return "; ".join(shown), next(iter(found)) or None

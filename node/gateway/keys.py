@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from store.private_file import OTHERS_MAY_WRITE, read_private
 from wire.errors import InputError, StoreUnusable
 
 PREFIX = "sk-baton-"
@@ -47,6 +46,9 @@ def keys_file(state: Path) -> Path:
 
 def read_keys(file: Path) -> list[ApiKey]:
     """The keys in the file, none where there is none; StoreUnusable if it is damaged."""
+    # Imported here: the store would delay every command.
+    from store.private_file import OTHERS_MAY_WRITE, read_private
+
     try:
         data = read_private(
             file, "the API keys", size_bytes_max=FILE_BYTES_MAX, barred=OTHERS_MAY_WRITE

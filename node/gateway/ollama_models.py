@@ -40,9 +40,10 @@ class OllamaEmbeddingsRequest(RequestBody):
 
 
 class OllamaShowRequest(RequestBody):
-    """POST /api/show."""
+    """POST /api/show. `name` is how it was called before."""
 
-    model: Name
+    model: Name | None = None
+    name: Name | None = None
 
 
 def time_of(wall_s: float) -> str:
@@ -126,7 +127,10 @@ def _models(router: APIRouter, service: TaskService) -> None:
     @router.post("/api/show", responses=answers(None, OllamaError), operation_id="ollamaShow")
     async def show(asked: OllamaShowRequest) -> Response:
         """What is known of a model."""
-        row = found_model(service, asked.model)
+        name = asked.model or asked.name
+        if name is None:
+            raise bad("model: is missing", param="model")
+        row = found_model(service, name)
         manifest = await service.catalogue.manifest(row)
         operations = manifest.operations if manifest is not None else ()
         able = {"generate": ["completion", "tools"], "embed": ["embedding"]}

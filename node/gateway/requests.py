@@ -3,12 +3,13 @@
 What becomes of fields that are not listed `node.gateway.fields` says, and the OpenAPI document.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from node.gateway.fields import fault_of_field, table_of
+from node.gateway.fields import NAME_CHARACTERS_SHOWN, fault_of_field, table_of
 from node.gateway_config import VERDICTS_PATTERN
 from wire import limits
 
@@ -32,6 +33,18 @@ Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
 
 
+def _check_type(known: FieldInfo | None, value: dict[str, Any]) -> None:
+    """Of an object of another type than are done, that is what is wrong, and not its fields."""
+    if known is None or "type" not in value:
+        return
+    kinds = [it for part in get_args(known.annotation) for it in (get_args(part) or (part,))]
+    told = [repr(it) for it in kinds if isinstance(it, str)]
+    if value["type"] not in kinds and not (value["type"] is None and type(None) in kinds):
+        shown = repr(str(value["type"])[:NAME_CHARACTERS_SHOWN])
+        words = f"{shown} is not done here, only {', '.join(told)}"
+        raise PydanticCustomError(FIELD_FAULT, "{words}", {"words": words, "field": "type"})
+
+
 class RequestBody(BaseModel):
     """Base of every request: values are of the very type that is documented."""
 
@@ -41,6 +54,7 @@ class RequestBody(BaseModel):
     @classmethod
     def _check_fields(cls, value: Any) -> Any:
         if isinstance(value, dict):
+            _check_type(cls.model_fields.get("type"), value)
             done = [it.alias or name for name, it in cls.model_fields.items()]
             for name, given in value.items():
                 fault = fault_of_field(cls.__name__, done, name, given)
@@ -168,7 +182,12 @@ class PlainText(RequestBody):
 
 
 class JsonObject(RequestBody):
+    """Any object, or one of a schema, which other makers' clients give here under these names."""
+
     type: Literal["json_object"]
+    # `schema` is a method of pydantic's own.
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    value: dict[str, Any] | None = None
 
 
 class JsonOfSchema(RequestBody):

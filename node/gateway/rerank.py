@@ -23,7 +23,7 @@ class Document(RequestBody):
 
 
 class RerankRequest(RequestBody):
-    """POST /v1/rerank."""
+    """POST /v1/rerank, /v2/rerank, /rerank."""
 
     model: Name
     query: Text
@@ -56,9 +56,14 @@ def rerank_router(service: TaskService) -> APIRouter:
         await service.catalogue.check_does(row, EMBED)
         return await embedded(service, service.terms(request), row.id, texts)
 
+    @router.post("/rerank", include_in_schema=False)
+    @router.post("/v2/rerank", include_in_schema=False)
     @router.post("/v1/rerank", responses=answers(None), operation_id="rerank")
     async def rerank(asked: RerankRequest, request: Request) -> Response:
-        """The documents by how near they are to the query, the nearest first."""
+        """The documents by how near they are to the query, the nearest first.
+
+        At /v2/rerank and /rerank too, where some clients look for it.
+        """
         texts = [it if isinstance(it, str) else it.text for it in asked.documents]
         finished = await vectors(asked.model, [asked.query, *texts], request)
         rows = rows_of(finished)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from node.gateway.dialects import chat_of, text_of_parts
 from node.gateway.requests import (
@@ -72,7 +72,18 @@ class TextOptions(RequestBody):
     ) = None
 
 
-Item = InputMessage | FunctionCallInput | FunctionCallOutput
+def _kind_of(item: Any) -> str:
+    """Which of the items one is; what is none of them is looked at as a message."""
+    kind = item.get("type") if isinstance(item, dict) else getattr(item, "type", None)
+    return kind if kind in ("function_call", "function_call_output") else "message"
+
+
+Item = Annotated[
+    Annotated[InputMessage, Tag("message")]
+    | Annotated[FunctionCallInput, Tag("function_call")]
+    | Annotated[FunctionCallOutput, Tag("function_call_output")],
+    Discriminator(_kind_of),
+]
 
 
 class ResponsesRequest(RequestBody):

@@ -30,6 +30,7 @@ _PASSED_ON = (
     *("top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty"),
     *("top_k", "min_tokens"),
 )
+_LITERAL = frozenset(("const", "enum", "default", "examples"))
 _WHOLE = frozenset(("top_k", "min_tokens"))
 
 
@@ -126,13 +127,16 @@ def _biases(asked: Mapping[str, float]) -> tuple[TokenBias, ...]:
 
 def chat_input(asked: ChatRequest) -> bytes:
     """The conversation as the model's own template will read it."""
+    if asked.top_logprobs and not asked.logprobs:
+        raise bad("top_logprobs are told where logprobs is true", param="top_logprobs")
     schema = _schema_of(asked)
     tools = offered_tools(asked)
     if must_call(asked):
         if not tools:
             param = "function_call" if asked.functions else "tool_choice"
             raise bad(f"{param} asks for a tool that is not there", param=param)
-        schema = json_of({"anyOf": [_call_schema(it) for it in tools]}, "tools")
+        calls = [_call_schema(it, f"#/anyOf/{at}") for at, it in enumerate(tools)]
+        schema = json_of({"anyOf": calls}, "tools")
     template = asked.chat_template_kwargs
     return generation_of(
         template=json_of(template, "chat_template_kwargs") if template else "",
@@ -172,7 +176,9 @@ def _schema_of(asked: ChatRequest) -> str:
     chosen = asked.response_format
     match chosen.type if chosen is not None else "text":
         case "json_object":
-            return "{}"
+            assert chosen is not None
+            assert chosen.type == "json_object"
+            return json_of(chosen.schema_ or chosen.value or {}, "response_format")
         case "json_schema":
             assert chosen is not None
             assert chosen.type == "json_schema"
@@ -181,17 +187,35 @@ def _schema_of(asked: ChatRequest) -> str:
             return ""
 
 
-def _call_schema(tool: dict[str, Any]) -> dict[str, Any]:
+def _call_schema(tool: dict[str, Any], place: str) -> dict[str, Any]:
+    """What a call of a tool has to be, at its place in a schema."""
     function = tool["function"]
+    arguments = function.get("parameters") or {"type": "object"}
     return {
         "type": "object",
         "properties": {
             "name": {"const": function["name"]},
-            "arguments": function.get("parameters") or {"type": "object"},
+            "arguments": _moved(arguments, f"{place}/properties/arguments"),
         },
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A schema whose references are right when it stands at a place in another one."""
+    if isinstance(schema, list):
+        return [_moved(it, place) for it in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {}
+    for name, value in schema.items():
+        if name == "$ref" and isinstance(value, str) and value.startswith("#"):
+            found[name] = place + value[1:]
+        else:
+            # What is a value and no schema stays as it is.
+            found[name] = value if name in _LITERAL else _moved(value, place)
+    return found
 
 
 def _message(message: ChatMessage) -> dict[str, Any]:

@@ -55,6 +55,8 @@ class _Loading:
 class _Known:
     """A model that this engine was given. `ready` is from the last time it was loaded."""
 
+    # The manifest's id, which is worked out from all of it.
+    model: ContentId
     manifest: Manifest
     files: dict[str, Path]
     memory_bytes: int
@@ -112,17 +114,18 @@ class OnDemand:
                 f" and models may take {self.budget_bytes / 1e9:.1f} GB here",
                 todo="allow more with --memory (--vram on a GPU), if the machine has it",
             )
-        known = self._known.get(manifest.id)
+        model = manifest.id
+        known = self._known.get(model)
         if known is None:
-            known = _Known(manifest, dict(files), size, trio.current_time())
-            self._known[manifest.id] = known
+            known = _Known(model, manifest, dict(files), size, trio.current_time())
+            self._known[model] = known
         known.refusal = None
         try:
             await self._brought(known)
         except EngineError:
             if known.ready is None and not known.held:
                 # The model never ran here, so it is not on offer.
-                self._known.pop(manifest.id, None)
+                self._known.pop(model, None)
             raise
         assert known.ready is not None
         return known.ready
@@ -166,16 +169,19 @@ class OnDemand:
             )
         known.used_at_s = trio.current_time()
         late_at_s = known.used_at_s + job.deadline_s
-        with self._in_time(known, late_at_s):
-            while self._is_there(known) and not self._room.is_set():
-                await self._room.wait()
+        at_once = self._room.is_set() and self._is_there(known)
+        if not at_once:
+            with self._in_time(known, late_at_s):
+                while self._is_there(known) and not self._room.is_set():
+                    await self._room.wait()
         # From here on the model is in use: it is not unloaded before the job is done.
         known.jobs += 1
         try:
-            with self._in_time(known, late_at_s):
-                await self._brought(known)
-            left_s = max(0.0, late_at_s - trio.current_time())
-            return await self.engine.infer(replace(job, deadline_s=left_s), emit)
+            if not at_once:
+                with self._in_time(known, late_at_s):
+                    await self._brought(known)
+                job = replace(job, deadline_s=max(0.0, late_at_s - trio.current_time()))
+            return await self.engine.infer(job, emit)
         finally:
             known.jobs -= 1
             known.used_at_s = trio.current_time()
@@ -202,7 +208,7 @@ class OnDemand:
         )
 
     def _is_there(self, known: _Known) -> bool:
-        return known.held and self.engine.ready(known.manifest.id) is not None
+        return known.held and self.engine.ready(known.model) is not None
 
     @contextmanager
     def _in_time(self, known: _Known, late_at_s: float) -> Iterator[None]:
@@ -216,14 +222,14 @@ class OnDemand:
     def _how_far(self, known: _Known) -> str:
         if known.loading is not None and not known.loading.has_room:
             return "waiting until other models are not in use"
-        return loading_words(self.engine.statistics().loading.get(known.manifest.id, 0.0))
+        return loading_words(self.engine.statistics().loading.get(known.model, 0.0))
 
     async def _brought(self, known: _Known) -> None:
         """Load a model into memory."""
         while not self._is_there(known):
             if known.refusal is not None:
                 raise known.refusal
-            if why := self.engine.statistics().quarantined.get(known.manifest.id):
+            if why := self.engine.statistics().quarantined.get(known.model):
                 # No memory is reserved for a quarantined model.
                 raise ModelQuarantined(f"{known.manifest.name} is put aside: {why}")
             if known.loading is None:
@@ -238,7 +244,7 @@ class OnDemand:
                 return
 
     async def _load(self, known: _Known, loading: _Loading) -> None:
-        model = known.manifest.id
+        model = known.model
         try:
             async with self._turn:
                 await self._make_room(known)

@@ -1,5 +1,6 @@
 """Legs that were done here, remembered so that none is done twice, also after a restart."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from node.dispatch.handoff import Handoff
@@ -73,20 +74,21 @@ class DoneLegs:
             return None
         return Done(data=data, units=units, profile=profile)
 
-    def evict(self, leg_key: bytes, job_key: bytes) -> list[Row]:
-        """The rows that make room for one more leg: a ring, so that nobody fills the disk.
+    def evict(self, legs: Sequence[tuple[bytes, bytes]]) -> list[Row]:
+        """The rows that make room for further legs, each by its leg key and its job key.
 
-        A slot of the ring names the rows of one leg; whoever takes the slot next deletes them.
+        A ring, so that nobody fills the disk: a slot names the rows of one leg, and whoever takes
+        the slot next deletes them.
         """
         if self._kept is None:
             self._kept = int.from_bytes(self.store.read(Table.META, RING_NEXT) or b"", "big")
-        number, self._kept = self._kept, self._kept + 1
-        slot = RING + (number % LEGS_KEPT).to_bytes(4, "big")
-        rows = [
-            Row(Table.META, slot, leg_key + job_key),
-            Row(Table.META, RING_NEXT, self._kept.to_bytes(8, "big")),
-        ]
-        if (old := self.store.read(Table.META, slot)) is not None:
-            rows.append(Row(Table.RECEIPTS, old[: len(leg_key)], None))
-            rows.append(Row(Table.JOBS, old[len(leg_key) :], None))
+        rows = []
+        for leg_key, job_key in legs:
+            slot = RING + (self._kept % LEGS_KEPT).to_bytes(4, "big")
+            self._kept += 1
+            rows.append(Row(Table.META, slot, leg_key + job_key))
+            if (old := self.store.read(Table.META, slot)) is not None:
+                rows.append(Row(Table.RECEIPTS, old[: len(leg_key)], None))
+                rows.append(Row(Table.JOBS, old[len(leg_key) :], None))
+        rows.append(Row(Table.META, RING_NEXT, self._kept.to_bytes(8, "big")))
         return rows

@@ -74,7 +74,8 @@ class FairQueue:
             moved = self._moved[place] = trio.Event()
             self._go_on()
             try:
-                await moved.wait()
+                if not moved.is_set():
+                    await moved.wait()
             finally:
                 self._moved.pop(place, None)
         if place.refusal is not None:

@@ -139,7 +139,10 @@ class InferRole:
             output = await self.engine.infer(job, emit)
         else:
             # The input is here now, so its size is counted and not only claimed.
-            units = units_of(replace(stage, operation=operation.engine), data)
+            done = stage
+            if stage.operation != operation.engine:
+                done = replace(stage, operation=operation.engine)
+            units = units_of(done, data)
             wanted = self._queued(stage, source.place.asker, units, source.deadline_s)
             async with self.fair_queue.turn(source.place, wanted):
                 output = await self.engine.infer(job, emit)

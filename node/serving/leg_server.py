@@ -15,6 +15,7 @@ from node.dispatch.handoff import Handoff, Relay
 from node.dispatch.progress import StreamProgress
 from node.engines.interface import Part
 from node.serving.done_legs import DoneLeg, DoneLegs, leg_key_of
+from node.serving.finishing import FinishedLeg, Finishing
 from node.serving.lease import Holder, LegLease
 from node.serving.role import LegInput, LegRole, LegWork, nowhere
 from node.task.events import EventSink
@@ -23,10 +24,9 @@ from p2p.adverts import Environment
 from p2p.blobs import Blobs
 from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall, refusal_of
-from store import Row, Store, Table, Write
+from store import Store
 from wire import limits
 from wire.chain import open_receipts, source_of
-from wire.codec import pack
 from wire.content import ContentId, PeerId
 from wire.counting import counted
 from wire.errors import (
@@ -39,10 +39,10 @@ from wire.errors import (
     TransportError,
     WireError,
 )
-from wire.kinds import RefusalCode, Role
+from wire.kinds import Level, RefusalCode, Role
 from wire.message import Accept, Message, Offer, Piece, Quote, Quoted, Result
 from wire.receipt import Receipt
-from wire.signed import open_signed, sign
+from wire.signed import open_signed
 from wire.signing import SigningKey
 from wire.task import Stage, Task
 from wire.tree import name_of
@@ -81,9 +81,11 @@ class LegServer:
     # Legs under way of each holder.
     holders: Counter[PeerId] = field(default_factory=Counter)
     _before: DoneLegs = field(init=False)
+    finishing: Finishing = field(init=False)
 
     def __post_init__(self) -> None:
         self._before = DoneLegs(self.store)
+        self.finishing = Finishing(self.key, self.store, self._before)
 
     @property
     def under_way(self) -> int:
@@ -322,33 +324,31 @@ class LegServer:
                     )
             else:
                 done = reused
-        receipt = sign(
-            Receipt(
-                task=handoff.task.id,
-                stage=handoff.stage,
-                role=handoff.leg.role,
-                operation=handoff.leg.operation,
-                model=handoff.leg.model,
-                input=source_id,
-                output=name_of(done.data),
-                output_size_bytes=len(done.data),
-                units=done.units,
-                started_at_ms=int(started_wall_s * 1000),
-                duration_ms=int((trio.current_time() - started_at_s) * 1000),
-                profile=done.profile,
-                previous=handoff.receipts[-1].id if handoff.receipts else None,
-                reused=reused is not None,
-            ),
-            self.key,
+        receipt = Receipt(
+            task=handoff.task.id,
+            stage=handoff.stage,
+            role=handoff.leg.role,
+            operation=handoff.leg.operation,
+            model=handoff.leg.model,
+            input=source_id,
+            output=name_of(done.data),
+            output_size_bytes=len(done.data),
+            units=done.units,
+            started_at_ms=int(started_wall_s * 1000),
+            duration_ms=int((trio.current_time() - started_at_s) * 1000),
+            profile=done.profile,
+            previous=handoff.receipts[-1].id if handoff.receipts else None,
+            reused=reused is not None,
         )
-        job = pack([done.units, done.profile, receipt.record.output])
-        rows = [*self._before.evict(leg_key, job_key), Row(Table.RECEIPTS, leg_key, receipt.raw)]
-        if handoff.leg.role is Role.INFER:
-            rows.append(Row(Table.JOBS, job_key, job))
+        # Verifiers read the receipts of a task that is checked, and may be of an older version.
+        shares = holder.call is None and handoff.task.record.checking.level is Level.SIGNED
+        blobs = (done.data, *done.blobs)
         # A receipt is stored before it is sent: a leg has one receipt.
-        await self.store.commit(Write(rows=tuple(rows), blobs=(done.data, *done.blobs)))
+        signed = await self.finishing.finish(
+            FinishedLeg(leg_key, job_key, receipt, blobs, shares=shares)
+        )
         self.done += 1
-        return DoneLeg(receipt, done.data)
+        return DoneLeg(signed, done.data)
 
     async def _input(
         self,

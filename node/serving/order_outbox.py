@@ -11,7 +11,7 @@ from node.engines.interface import Part
 from wire import limits
 from wire.bundling import cut
 from wire.message import Message
-from wire.order import OrderPiece, Outcome, Outcomes, Places, Taken
+from wire.order import OrderPiece, Outcomes, Places, Taken, TaskOutcome
 
 # Untold pieces of all tasks of one order; above this, whoever makes them waits.
 PIECES_BYTES_MAX = 256 << 10
@@ -21,14 +21,14 @@ PIECES_BYTES_MAX = 256 << 10
 class OrderOutbox:
     """Outcomes, pieces and tags of taken tasks that were not sent yet, in order."""
 
-    _outcomes: deque[Outcome] = field(default_factory=deque)
+    _outcomes: deque[TaskOutcome] = field(default_factory=deque)
     # By tag: the pieces of one task, joined where one continues the other.
     _pieces: dict[int, list[Part]] = field(default_factory=dict)
     _taken: dict[int, None] = field(default_factory=dict)
     _pieces_bytes: int = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._outcomes or self._pieces or self._taken)
+    def __len__(self) -> int:
+        return len(self._outcomes) + len(self._pieces) + len(self._taken)
 
     @property
     def is_full(self) -> bool:
@@ -39,7 +39,7 @@ class OrderOutbox:
         """Tell that a task was taken."""
         self._taken[tag] = None
 
-    def piece(self, tag: int, part: Part) -> None:
+    def add_piece(self, tag: int, part: Part) -> None:
         """Tell a part of the output of a task that goes on."""
         parts = self._pieces.setdefault(tag, [])
         last = parts[-1] if parts else None
@@ -53,7 +53,7 @@ class OrderOutbox:
         else:
             parts.append(part)
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: TaskOutcome) -> None:
         """Tell how a task ended."""
         self._taken.pop(outcome.tag, None)
         if outcome.refusal is None and outcome.output is not None:
@@ -74,15 +74,15 @@ class OrderOutbox:
         ]
         self._pieces, self._pieces_bytes = {}, 0
         for some in cut((it, len(it.data)) for it in pieces):
-            yield Outcomes(signature=None, items=(), pieces=tuple(some), places=0)
+            yield Outcomes(items=(), pieces=tuple(some), places=0)
         outcomes = list(self._outcomes)
         self._outcomes.clear()
         for ended in cut((it, _size(it)) for it in outcomes):
-            yield Outcomes(signature=None, items=tuple(ended), pieces=(), places=places)
+            yield Outcomes(items=tuple(ended), pieces=(), places=places)
             places = 0
         if places:
             yield Places(more=places)
 
 
-def _size(outcome: Outcome) -> int:
+def _size(outcome: TaskOutcome) -> int:
     return len(outcome.receipt or b"") + len(outcome.output or b"")

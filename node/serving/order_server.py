@@ -13,6 +13,7 @@ from node.engines.interface import Part
 from node.serving.lease import Holder, LegLease
 from node.serving.leg_server import LegServer
 from node.serving.order_outbox import OrderOutbox
+from node.task.flushing import grown
 from p2p.score import Offence, Standing
 from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
@@ -37,7 +38,7 @@ from wire.order import (
     Opened,
     OrderItem,
     OrderRefusal,
-    Outcome,
+    TaskOutcome,
     Withdraw,
 )
 from wire.signed import Signed, open_signed
@@ -47,9 +48,9 @@ from wire.task import Task
 # so that no task of an order is refused for being one too many.
 PLACES = 64
 PLACES_PER_ORDER = 40
-# The least of an order, and the most while there are others: the holder's share of the queue.
+# The least of an order, and the most while there are others: below a holder's share of the queue.
 PLACES_MIN = 4
-PLACES_BESIDE_OTHERS = 16
+PLACES_BESIDE_OTHERS = 12
 # Orders at once, and of one asker: one that stands, and one whose asker reconnected or renews it.
 ORDERS_MAX = 64
 ORDERS_PER_ASKER = 2
@@ -209,8 +210,6 @@ class _ServedOrder:
         await self.call.send(refusal_of(why))
 
     def _take(self, bundle: Bundle, nursery: trio.Nursery) -> None:
-        if bundle.signature is not None:
-            raise RemoteProtocolError("a bundle with a signature is not read here")
         if len(bundle.items) > self._credit:
             raise RemoteProtocolError("more tasks were sent than there were places")
         self._credit -= len(bundle.items)
@@ -254,7 +253,7 @@ class _ServedOrder:
                 await self._room.wait()
             if not self._ended:
                 leg.told = True
-                self._out.piece(tag, part)
+                self._out.add_piece(tag, part)
                 self.to_write.set()
 
         try:
@@ -269,7 +268,7 @@ class _ServedOrder:
         else:
             del self._legs[tag]
             inline = done.output if len(done.output) <= limits.INLINE_BYTES_MAX else None
-            self._tell(Outcome(tag=tag, receipt=done.receipt.raw, output=inline, refusal=None))
+            self._tell(TaskOutcome(tag=tag, receipt=done.receipt.raw, output=inline, refusal=None))
         finally:
             leg.lease.release()
 
@@ -281,9 +280,9 @@ class _ServedOrder:
         refusal = OrderRefusal(
             code=said.code, reason=said.reason, retry_after_ms=said.retry_after_ms
         )
-        self._tell(Outcome(tag=tag, receipt=None, output=None, refusal=refusal))
+        self._tell(TaskOutcome(tag=tag, receipt=None, output=None, refusal=refusal))
 
-    def _tell(self, outcome: Outcome) -> None:
+    def _tell(self, outcome: TaskOutcome) -> None:
         if not self._ended:
             self._out.ended(outcome)
             self.to_write.set()
@@ -291,11 +290,11 @@ class _ServedOrder:
     # Writing
 
     async def _write(self) -> None:
-        """Tell what there is, once everybody who could add to it has run."""
+        """Tell what there is, as much at once as comes together."""
         try:
             while True:
                 await self.to_write.wait()
-                await trio.lowlevel.checkpoint()
+                await grown(lambda: len(self._out), limits.BUNDLE_ITEMS_MAX)
                 self.to_write = trio.Event()
                 for message in self._out.drain(self._places_back()):
                     if self._closed:

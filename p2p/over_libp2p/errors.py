@@ -6,6 +6,7 @@ services takes every connection of the process down. `contained` surrounds those
 """
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,8 +15,9 @@ from libp2p.exceptions import BaseLibp2pError
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from libp2p.security.noise.exceptions import PeerIDMismatchesPubkey
 
+from p2p.transport import WrongPeer
 from wire.content import PeerId
-from wire.errors import Disconnected, TooSlow, Unreachable
+from wire.errors import Disconnected, Malformed, TooSlow, Unreachable
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +29,7 @@ _FOREIGN = (
     trio.ClosedResourceError,
 )
 _REASON_CHARS_MAX = 200
+_FOUND = re.compile(r"(?:from_pubkey=|mismatch: )(12D3Koo[1-9A-HJ-NP-Za-km-z]{40,60})")
 
 
 class WrongPeerThere(BaseLibp2pError):  # type: ignore[misc]
@@ -71,9 +74,10 @@ def dialing(address: str, deadline_s: float) -> Iterator[None]:
         ) from error
     except (*_FOREIGN, ValueError, TypeError) as error:
         if _is_mismatch(error):
-            raise Unreachable(
+            raise WrongPeer(
                 f"another peer answers at {address}: its key is not the one in the address",
                 todo="ask for the peer's present address; a new key gives a new peer id",
+                found=_found(error),
             ) from error
         if any(isinstance(one, MultiselectClientError) for one in _chain(error)):
             raise Unreachable(
@@ -123,6 +127,17 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _is_mismatch(error: BaseException) -> bool:
     kinds = (PeerIDMismatchesPubkey, WrongPeerThere)
     return any(isinstance(one, kinds) or "ID mismatch" in str(one) for one in _chain(error))
+
+
+def _found(error: BaseException) -> PeerId | None:
+    """Who answers there; noise proved it, and says it only in words."""
+    for one in _chain(error):
+        if (words := _FOUND.search(str(one))) is not None:
+            try:
+                return PeerId.parse(words[1])
+            except Malformed:
+                return None
+    return None
 
 
 def _reason(error: BaseException) -> str:

@@ -11,6 +11,7 @@
 Nothing here can be configured: every number is here, with its reason.
 """
 
+import math
 import struct
 from collections import deque
 from typing import Any, Self, cast
@@ -30,11 +31,24 @@ from libp2p.stream_muxer.yamux.yamux import (
 from p2p import timeouts
 from p2p.over_libp2p.errors import contained
 from p2p.over_libp2p.noise_messages import NoiseMessages
+from p2p.token_bucket import TokenBucket
 from wire import limits
 
 # How many streams a peer may have open at once: Baton's own, gossip, identify, pings, and some
 # room for streams that are ending.
 STREAMS_IN_MAX = limits.STREAMS_IN_PER_PEER_MAX + 32
+# How many it may open at once, and then each second. Every stream costs us most of a millisecond,
+# also one that is reset at once; Baton uses its own again and again. Who does not stop is cut off.
+STREAMS_AT_ONCE = 96.0
+STREAMS_PER_S = 64.0
+STREAMS_REFUSED_MAX = 128
+# Frames that are no plain data: credit, pings, beginnings and ends of streams. Each has twelve
+# bytes and costs us a tenth of a millisecond; whose come faster is read more slowly, and who goes
+# on for so long without a pause is cut off.
+FRAMES_AT_ONCE = 1024.0
+FRAMES_PER_S = 256.0
+_NEGOTIATED_AT_ONCE = 8
+_PACE_S, _PACED_S_MAX = 0.02, 1.0
 # Unread bytes of one connection. Baton reads its streams at once, whatever the application does,
 # so connections of honest peers stay far below.
 UNREAD_BYTES_MAX = 64 << 20
@@ -158,7 +172,7 @@ class SoundYamux(Yamux):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._messages = NoiseMessages(self.secured_conn, self._deliver)
+        self._messages = NoiseMessages(self.secured_conn, self._deliver, self._pace)
         self.secured_conn = self._messages
         # Frames of data that did not go through libp2p's loop.
         self.delivered = 0
@@ -169,6 +183,14 @@ class SoundYamux(Yamux):  # type: ignore[misc]
         self._unread_bytes = 0
         self._heard_at = 0.0
         self.streams_refused = 0
+        self._openings = TokenBucket(STREAMS_AT_ONCE, STREAMS_PER_S)
+        self._frames_read = TokenBucket(FRAMES_AT_ONCE, FRAMES_PER_S)
+        # Since when its frames have come too fast, without a pause.
+        self._paced_since_at_s = math.inf
+        # By these names libp2p bounds how many streams agree on a protocol at once: those that we
+        # open, and those of the other side, so that a hundred of one peer delay nobody else.
+        self._negotiation_semaphore = trio.Semaphore(limits.STREAMS_PER_PEER_MAX)
+        self._server_negotiation_semaphore = trio.Semaphore(_NEGOTIATED_AT_ONCE)
 
     async def start(self) -> None:
         # An exception that left this task would end the service behind every connection.
@@ -192,10 +214,16 @@ class SoundYamux(Yamux):  # type: ignore[misc]
     async def accept_stream(self) -> SoundStream:
         while True:
             stream = self._adopt(await super().accept_stream())
+            in_time = self._openings.take(trio.current_time())
+            if in_time and stream.reset_received:
+                # It was given up before anything had to be done for it.
+                continue
             inbound = sum(not one.is_initiator for one in self.streams.values())
-            if inbound <= STREAMS_IN_MAX:
+            if in_time and inbound <= STREAMS_IN_MAX:
                 return stream
             self.streams_refused += 1
+            if self.streams_refused > STREAMS_REFUSED_MAX:
+                await self._drop()
             with contained("refusing a stream"):
                 await stream.reset()
 
@@ -245,6 +273,16 @@ class SoundYamux(Yamux):  # type: ignore[misc]
             if not done:
                 await self._drop()
                 return
+
+    async def _pace(self) -> None:
+        while not self._frames_read.take(now_at_s := trio.current_time()):
+            self._paced_since_at_s = min(self._paced_since_at_s, now_at_s)
+            if now_at_s - self._paced_since_at_s > _PACED_S_MAX:
+                await self._drop()
+                raise ConnectionClosedError("frames without end", transport="yamux")
+            await trio.sleep(_PACE_S)
+        if self._frames_read.tokens(now_at_s) > FRAMES_AT_ONCE / 2:
+            self._paced_since_at_s = math.inf
 
     async def _measure_rtt_loop(self) -> None:
         # This replaces yamux's loop, which measured round trips but never dropped a connection.

@@ -7,7 +7,7 @@ arrived, each whole message in it is opened in its turn, and one write sends any
 Nothing is held beyond what one read brings: the next one waits until yamux has taken this one.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from libp2p.io.exceptions import ConnectionClosedError, IncompleteReadError
@@ -27,14 +27,21 @@ class NoiseMessages:
     """What a yamux connection has as its `secured_conn`.
 
     `arrived` is called whenever there may be bytes in `plain` from `at` on, before yamux is given
-    any of them; it may take some by moving `at` forward.
+    any of them; it may take some by moving `at` forward. `pace` waits where frames that it left
+    come too fast.
     """
 
-    def __init__(self, session: SecureSession, arrived: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        session: SecureSession,
+        arrived: Callable[[], None],
+        pace: Callable[[], Awaitable[None]],
+    ) -> None:
         self.plain = bytearray()
         self.at = 0
         self._session = session
         self._arrived = arrived
+        self._pace = pace
         self._noise = _checked(session.conn, NoiseTransportReadWriter)
         packets = _checked(self._noise.read_writer, NoisePacketReadWriter)
         self._raw = _checked(packets.read_write_closer, RawConnection)
@@ -50,6 +57,7 @@ class NoiseMessages:
         while True:
             self._arrived()
             if len(self.plain) - self.at >= size_bytes:
+                await self._pace()
                 return self._taken(size_bytes)
             await self._receive()
 
@@ -68,6 +76,7 @@ class NoiseMessages:
         await self._raw.write(b"".join(sealed))
 
     async def close(self) -> None:
+        """Close the connection beneath; what was not read is lost."""
         await self._session.close()
 
     def _taken(self, size_bytes: int) -> bytes:

@@ -24,7 +24,9 @@ import trio
 from node.engines.hash_engine import hash_manifest
 from node.local.control import call, unheard
 from p2p.adverts import Capacity, Environment
+from p2p.frames import Frame, FrameKind
 from p2p.over_libp2p import TcpTransport
+from p2p.over_libp2p.muxer import SoundYamux
 from p2p.peers import Peers, PeersConfig, open_peers
 from p2p.typed_call import TypedCall
 from wire.advert import ModelOffer
@@ -38,6 +40,9 @@ HOLD_S = 8.0
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST, SETTINGS = 0, 1, 2, 3, 4
 END_STREAM, END_HEADERS = 1, 4
+# Of yamux: kinds of frames and their flags.
+STREAM_DATA, WINDOW, PING = 0, 1, 2
+SYN, STREAM_RST = 1, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +283,73 @@ async def silent_keys(target: Target, random: Random) -> None:
         await trio.sleep(HOLD_S)
 
 
+async def stream_resets(target: Target, random: Random) -> None:
+    """Streams that are opened for Baton's protocol and reset at once, 600 on each connection."""
+    words = b"\x13/multistream/1.0.0\n\x09/baton/1\n"
+
+    async def strike(muxer: SoundYamux) -> None:
+        for number in range(600):
+            stream = 1001 + 2 * number
+            frames = yamux_frame(WINDOW, SYN, stream) + yamux_frame(STREAM_DATA, 0, stream, words)
+            await muxer._write_frame(frames + yamux_frame(WINDOW, STREAM_RST, stream))
+
+    await on_raw_connections(target, random, strike)
+
+
+async def empty_frames(target: Target, random: Random) -> None:
+    """Pings, data of no bytes, credit for no stream: twelve bytes each, and all want an answer."""
+
+    async def strike(muxer: SoundYamux) -> None:
+        await muxer._write_frame(yamux_frame(WINDOW, SYN, 1001))
+        for number in range(200):
+            frames = yamux_frame(STREAM_DATA, 0, 1001) + yamux_frame(WINDOW, 0, 2 * number)
+            await muxer._write_frame(frames * 4 + yamux_ping(number) * 4)
+
+    await on_raw_connections(target, random, strike)
+
+
+async def costly_values(target: Target, random: Random) -> None:
+    """Fresh keys whose messages are a megabyte of empty lists, deep ones, and maps without end."""
+    costly = (b"\xdc\x3f\xff" + b"\x90" * 0x3FFF, b"\x91" * 0x10000, b"\xdf" + b"\xff" * 0x4000)
+    transport = TcpTransport(wall_ns=time.time_ns)
+
+    async def nobody(*_: object) -> None:
+        """Give no answer."""
+
+    async with transport.open(fresh_key(random), (), accept=nobody) as endpoint:
+        for address in (target.gateway_address, target.peer_address):
+            peer = await endpoint.connect(address, deadline_s=5.0)
+            for values in costly * 4:
+                stream = await endpoint.open_stream(peer, deadline_s=2.0)
+                message = b"\x92" + bytes((random.randrange(1, 30),)) + values
+                await stream.write(Frame(FrameKind.DATA, message).to_bytes())
+        await trio.sleep(0.5)
+
+
+async def on_raw_connections(
+    target: Target, random: Random, strike: Callable[[SoundYamux], Awaitable[None]]
+) -> None:
+    """Strike over a connection to each victim whose frames are ours to write."""
+    transport = TcpTransport(wall_ns=time.time_ns)
+
+    async def nobody(*_: object) -> None:
+        """Give no answer."""
+
+    async with transport.open(fresh_key(random), (), accept=nobody) as endpoint:
+        for address in (target.gateway_address, target.peer_address):
+            peer = await endpoint.connect(address, deadline_s=5.0)
+            await strike(endpoint._connections(peer)[0].muxed_conn)
+        await trio.sleep(2.0)
+
+
+def yamux_frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
+    return struct.pack(">BBHII", 0, kind, flags, stream, len(body)) + body
+
+
+def yamux_ping(number: int) -> bytes:
+    return struct.pack(">BBHII", 0, PING, SYN, 0, number)
+
+
 async def peers_that_sit(target: Target, random: Random) -> None:
     """A peer that claims to be the fastest, accepts every leg, and never finishes one."""
     async with boasting(target, random) as peers:
@@ -391,6 +463,9 @@ ATTACKS = (
     Attack("32 random bytes at the peer port", "port", 0.1, random_bytes_at_port),
     Attack("half a noise handshake", "port", 0.5, half_a_handshake),
     Attack("keys that say nothing", "port", 1.0, silent_keys),
+    Attack("600 streams that are reset at once", "port", 2.0, stream_resets),
+    Attack("muxer frames with nothing in them", "port", 2.0, empty_frames),
+    Attack("messages of costly values", "port", 1.0, costly_values),
     Attack("peers that accept and sit", "port", 1.0, peers_that_sit),
     Attack("SIGHUP", "machine", 5.0, hang_up),
     Attack("a model that crashes", "machine", 5.0, crashing_model),

@@ -218,14 +218,19 @@ async def _each(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(honest.ask_forever)
             for attack in chosen:
-                peace = await _phase(honest, victims, f"before {attack.name}", options.each / 2)
+                name = f"before {attack.name}"
+                peace = await _phase(honest, victims, name, options.each / 2)
                 groups = [(attack.group, attack.name)]
                 async with _attackers(groups, target, folder) as strikes:
                     # The attackers' own start is not measured.
                     await trio.sleep(ATTACKERS_START_S)
                     under = await _phase(honest, victims, attack.name, options.each)
                     counts = strikes()
-                alone[attack.name] = {"peace": peace, "attack": under, "strikes": counts}
+                alone[attack.name] = {
+                    "peace": peace | honest.figures(name),
+                    "attack": under | honest.figures(attack.name),
+                    "strikes": counts,
+                }
             nursery.cancel_scope.cancel()
     finally:
         for victim in (*victims, *others):
@@ -237,17 +242,26 @@ async def _each(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 async def _phase(
     honest: Honest, victims: tuple[Victim, ...], phase: str, length_s: float
 ) -> dict[str, Any]:
-    """The honest figures of this time, and each victim's processor time in percent of one core."""
+    """Let so much time pass; each process's processor time in it, in percent of one core.
+
+    Beside the victims it shows the whole machine, of which 100 is one core: where that is all it
+    has, what was measured is its load.
+    """
     honest.phase = phase
-    before_s = {it.name: it.processor_s() for it in victims}
+    before_s, all_s = {it.name: it.processor_s() for it in victims}, machine_s()
     began_at_s = trio.current_time()
     await trio.sleep(length_s)
     took_s = trio.current_time() - began_at_s
-    used = {
-        f"{it.name}_cpu_percent": round(100 * (it.processor_s() - before_s[it.name]) / took_s, 1)
-        for it in victims
-    }
-    return honest.figures(phase) | used
+    used_s = {it.name: it.processor_s() - before_s[it.name] for it in victims if it.alive}
+    used_s["machine"] = machine_s() - all_s
+    return {f"{name}_cpu_percent": round(100 * it / took_s, 1) for name, it in used_s.items()}
+
+
+def machine_s() -> float:
+    """The processor time that everything on this machine has used."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    busy = sum(map(int, fields[1:4])) + sum(map(int, fields[6:9]))
+    return busy / os.sysconf("SC_CLK_TCK")
 
 
 async def _siege(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -259,16 +273,19 @@ async def _siege(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         await _settled(honest)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(honest.ask_forever)
-            nursery.start_soon(_look_forever, (gateway, peer))
-            await trio.sleep(whole_s * PEACE_SHARE)
-            honest.phase = "siege"
+            victims = (gateway, peer)
+            nursery.start_soon(_look_forever, victims)
+            used = {"peace": await _phase(honest, victims, "peace", whole_s * PEACE_SHARE)}
+            honest.phase = "start"
             async with _attackers(groups, target, folder) as strikes:
-                await trio.sleep(whole_s * (1 - PEACE_SHARE))
+                # Three programs that start take a small machine for themselves.
+                await trio.sleep(ATTACKERS_START_S)
+                siege_s = whole_s * (1 - PEACE_SHARE)
+                used["siege"] = await _phase(honest, victims, "siege", siege_s)
                 counts = strikes()
-            honest.phase = "after"
-            await trio.sleep(max(10.0, whole_s * 0.05))
+            used["after"] = await _phase(honest, victims, "after", max(10.0, whole_s * 0.05))
             nursery.cancel_scope.cancel()
-        return _document(options, (gateway, peer), honest, counts)
+        return _document(options, victims, honest, counts) | {"used": used}
     finally:
         for victim in (gateway, peer, *others):
             victim.end()
@@ -397,12 +414,13 @@ def _document(
     honest: Honest,
     counts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    peace, siege, after = map(honest.figures, ("peace", "siege", "after"))
+    peace, start, siege, after = map(honest.figures, ("peace", "start", "siege", "after"))
     times = siege["p99_ms"] / max(1.0, peace["p99_ms"])
     kept = {it.name: _kept(it.seen) for it in victims}
     promises = {
         "alive": all(it.alive for it in victims),
-        "honest tasks answered": siege["answered"] == siege["asked"] > 0,
+        "honest tasks answered": siege["answered"] == siege["asked"] > 0
+        and start["answered"] == start["asked"],
         "answered afterwards": after["answered"] == after["asked"] > 0,
         "p99": times <= P99_TIMES_MAX,
         "memory": all(
@@ -420,6 +438,7 @@ def _document(
         "only": options.only,
         "attacks": sum(_attacks.chosen(options.only, it) for it in ATTACKS),
         "peace": peace,
+        "start": start,
         "siege": siege,
         "after": after,
         "p99_times_peace": round(times, 2),

@@ -87,7 +87,7 @@ def test_every_example_is_understood(example: str, no_work: None) -> None:
     elif words[:2] == ["keys", "rm"]:
         cli.main(["keys", "add", words[2]], standalone_mode=False, obj=assembly)
         cli.main(words, standalone_mode=False, obj=assembly)
-    elif words[0] in ("keys", "completion"):
+    elif words[0] in ("keys", "completion", "versions"):
         cli.main(words, standalone_mode=False, obj=assembly)
     else:
         with pytest.raises(Reached):

@@ -108,8 +108,8 @@ async def test_a_newcomers_first_task_among_sitters_is_soon_done(
 ) -> None:
     # By which sitters it tries first it takes once or three times as long, so several are asked.
     firsts, _ = await worse_than_in_peace(tmp_path, six_sitters, range(8), 1)
-    assert max(firsts) <= 3.5
-    assert mean(firsts) <= 3.0
+    assert max(firsts) <= 3.1
+    assert mean(firsts) <= 2.8
 
 
 @pytest.mark.timeout(600)
@@ -177,8 +177,10 @@ def test_a_stranger_is_worth_it_where_all_that_delivered_are_busy_or_unwelcome()
 def test_the_more_strangers_had_the_leg_the_sooner_the_next_has_it_and_within_bounds() -> None:
     trials = Trials()
     waits_s = [trials.hedge_after_s(1.0, it) for it in range(40)]
-    assert waits_s[:3] == [1.2, 0.6, 0.3]
-    assert sum(waits_s[:6]) < 3.0
+    assert waits_s[:3] == pytest.approx([1.2, 0.48, 0.25])
+    assert sum(waits_s[:6]) < 2.7
+    # Where legs are long, so that the shortest wait does not count, twice the time of one.
+    assert sum(trials.hedge_after_s(1000.0, it) for it in range(40)) <= 2010.0
     assert min(waits_s) == 0.25
     assert sum(trials.spend() for _ in range(100)) == HEDGES_MAX
     for _ in range(4):

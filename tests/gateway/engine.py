@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trio
@@ -22,10 +23,41 @@ from wire.tensors import Tensors
 
 # Small and odd, so that no character of several bytes fits in one token.
 TOKEN_BYTES = 2
+# What it says where it `follows_schemas` and there is none.
+FINE = "It is a fine day in Köln ☀, and the Rhine is high."
 SAID, SLOW, TOO_LONG, BROKEN = "SAY:", "WAIT", "TOO LONG", "BROKEN"
 # Failures in words that mislead: what follows is in the code, and nobody reads the words.
 CRASHED = "CRASHED:"
 UNFIT = "UNFIT:"
+
+
+def instance_of(schema: Any, whole: Any = None) -> Any:
+    """The plainest value that a schema allows, as far as clients' schemas go."""
+    whole = whole or schema
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return instance_of(whole["$defs"][name], whole)
+    if "const" in schema:
+        return schema["const"]
+    if schema.get("enum"):
+        return schema["enum"][0]
+    for name in ("anyOf", "oneOf"):
+        if schema.get(name):
+            return instance_of(schema[name][0], whole)
+    match schema.get("type"):
+        case "object":
+            properties = schema.get("properties", {})
+            return {name: instance_of(it, whole) for name, it in properties.items()}
+        case "array":
+            return [instance_of(schema["items"], whole)] if "items" in schema else []
+        case "integer" | "number":
+            return 36
+        case "boolean":
+            return True
+        case "null":
+            return None
+        case _:
+            return "Ada"
 
 
 def calling_manifest() -> Manifest:
@@ -40,6 +72,8 @@ class SpeakingEngine:
     begun: int = 0
     under_way: int = 0
     cancelled: int = 0
+    # Whether a schema is answered with an instance of it, unless the prompt says what to say.
+    follows_schemas: bool = False
     # The last generation that was asked for.
     asked: Job | None = None
 
@@ -105,9 +139,16 @@ class SpeakingEngine:
                 if emit is not None:
                     token = Token(id=1, text=b"zzz ", logprob_millionths=None, top=())
                     await emit(Part(position, 1, to_frame(token)))
+        said = len(prompt.split())
+        if self.follows_schemas and not prompt.startswith(SAID):
+            # The same for any history, in which there are ids.
+            whole = asked.messages or asked.prompt
+            said = len(asked.prompt_tokens) or len(whole.split())
+            form = json.loads(asked.schema) if asked.schema else None
+            prompt = SAID + (FINE if form is None else json.dumps(instance_of(form)))
         if not prompt.startswith(SAID) or job.parameters["tokens"] == 0:
             return await self.inner.infer(job, emit)
-        frames = spoken(prompt.removeprefix(SAID).encode(), len(prompt.split()), job)
+        frames = spoken(prompt.removeprefix(SAID).encode(), said, job)
         for position, frame in enumerate(frames):
             if emit is not None:
                 await emit(Part(position, 1, frame))

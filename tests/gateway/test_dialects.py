@@ -111,6 +111,45 @@ def test_tokens_of_messages_are_counted(http: httpx.Client, served: Served) -> N
     assert served.engine.asked.parameters["tokens"] == 0
 
 
+def test_a_message_begins_with_how_many_tokens_were_read(http: httpx.Client) -> None:
+    body = {"model": "hash", "max_tokens": 3, "messages": [{"role": "user", "content": "a b c"}]}
+    whole = http.post("/v1/messages", json=body).json()
+    events = events_of(http.post("/v1/messages", json={**body, "stream": True}))
+    told = events[0]["message"]["usage"]["input_tokens"]
+    assert told == whole["usage"]["input_tokens"] > 0
+    assert events[-2]["usage"]["input_tokens"] == told
+
+
+@pytest.mark.parametrize("name", ["output_config", "output_format"])
+def test_a_message_has_the_form_that_is_asked_for(
+    http: httpx.Client, served: Served, name: str
+) -> None:
+    form = {"type": "json_schema", "schema": SCHEMA}
+    more = {name: {"format": form} if name == "output_config" else form}
+    body = {"model": "hash", "max_tokens": 9, "messages": [{"role": "user", "content": "SAY:{}"}]}
+    assert http.post("/v1/messages", json={**body, **more}).status_code == 200
+    assert served.engine.asked is not None
+    assert json.loads(Generation.from_bytes(served.engine.asked.input).schema) == SCHEMA
+    refused = http.post("/v1/messages", json={**body, "output_config": {"effort": "low"}})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "output_config.effort"
+
+
+def test_a_turn_of_the_model_is_not_gone_on_with(http: httpx.Client) -> None:
+    said = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "It is ("}]
+    found = http.post("/v1/messages", json={"model": "hash", "max_tokens": 3, "messages": said})
+    assert found.status_code == 400
+    assert found.json()["error"]["param"] == "messages"
+
+
+def test_models_are_listed_for_anthropics_clients_too(http: httpx.Client) -> None:
+    told = http.get("/v1/models").json()
+    row = next(it for it in told["data"] if it["id"] == "hash")
+    assert (row["type"], row["display_name"]) == ("model", "hash")
+    assert row["created_at"].startswith("20")
+    assert told["has_more"] is False
+
+
 def test_errors_are_told_as_anthropic_does(http: httpx.Client) -> None:
     found = http.post("/v1/messages", json={**ANTHROPIC, "thinking": {"type": "enabled"}})
     assert found.status_code == 400
@@ -196,6 +235,91 @@ def test_a_response_has_the_form_that_is_asked_for(client: openai.OpenAI, served
     assert cut.incomplete_details.reason == "max_output_tokens"
 
 
+def test_a_response_is_kept_until_it_is_deleted(client: openai.OpenAI, served: Served) -> None:
+    made = client.responses.create(
+        model="hash", input="SAY:hello", metadata={"a": "b"}, instructions="be brief"
+    )
+    found = client.responses.retrieve(made.id)
+    assert found.output_text == "hello"
+    assert found.metadata == {"a": "b"}
+    items = client.responses.input_items.list(made.id).data
+    assert [it.content[0].text for it in items] == ["SAY:hello"]  # type: ignore[union-attr]
+    counted = client.responses.input_tokens.count(model="hash", input="one two")
+    # The hash engine counts words of the messages' JSON.
+    assert counted.input_tokens == 5
+    after = client.responses.create(model="hash", input="SAY:on", previous_response_id=made.id)
+    client.responses.delete(made.id)
+    for gone in (client.responses.retrieve, client.responses.delete):
+        with pytest.raises(openai.NotFoundError):
+            gone(made.id)
+    # What went on from it has its own copy.
+    client.responses.create(model="hash", input="SAY:on", previous_response_id=after.id)
+    assert sent(served)[0]["content"] == "SAY:hello"
+    once = client.responses.create(model="hash", input="SAY:hello", store=False)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(once.id)
+
+
+def test_a_kept_response_is_not_streamed_again(http: httpx.Client) -> None:
+    made = http.post("/v1/responses", json={"model": "hash", "input": "SAY:x", "stream": True})
+    last = json.loads(made.text.rpartition("data: ")[2])
+    assert http.get(f"/v1/responses/{last['response']['id']}").json() == last["response"]
+    found = http.get(f"/v1/responses/{last['response']['id']}?stream=true")
+    assert found.status_code == 400
+    assert found.json()["error"]["param"] == "stream"
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "param"),
+    [
+        ("responses", {"input": [{"type": "item_reference", "id": "x"}]}, "input.0.type"),
+        (
+            "responses",
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
+            "input.0.content.0.type",
+        ),
+        ("responses", {"input": "x", "tools": [{"type": "web_search"}]}, "tools.0.type"),
+        (
+            "chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            "messages.0.content.0.type",
+        ),
+        (
+            "chat/completions",
+            {"messages": [{"role": "user", "content": "x"}], "top_logprobs": 3},
+            "top_logprobs",
+        ),
+        (
+            "messages",
+            {"max_tokens": 3, "messages": [{"role": "user", "content": [{"type": "image"}]}]},
+            "messages.0.content.0",
+        ),
+    ],
+    ids=str,
+)
+def test_a_kind_of_thing_that_is_not_done_is_named(
+    http: httpx.Client, path: str, more: dict[str, Any], param: str
+) -> None:
+    found = http.post(f"/v1/{path}", json={"model": "hash", **more})
+    assert found.status_code == 400
+    error = found.json()["error"]
+    assert error["param"] == param
+    assert "has to be text" not in error["message"]
+
+
+def test_several_calls_are_streamed_one_at_a_time(client: openai.OpenAI) -> None:
+    tool: Any = {"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}
+    call = CALL.removeprefix("Wait. ")
+    chunks = client.chat.completions.create(
+        model="hash",
+        messages=[{"role": "user", "content": f"SAY:{call}{call}"}],
+        tools=[tool],
+        stream=True,
+    )
+    told = [it.choices[0].delta.tool_calls for it in chunks if it.choices]
+    assert [[call.index for call in it] for it in told if it] == [[0], [1]]
+
+
 def test_conversations_are_kept_within_bounds_and_by_owner() -> None:
     memory = ResponseMemory()
     said = [{"role": "user", "content": "x"}]
@@ -257,6 +381,8 @@ def test_ollama_lists_shows_and_embeds(http: httpx.Client) -> None:
     assert "hash" in [it["name"] for it in http.get("/api/tags").json()["models"]]
     shown = http.post("/api/show", json={"model": "hash"}).json()
     assert "completion" in shown["capabilities"]
+    assert http.post("/api/show", json={"name": "hash"}).json() == shown
+    assert http.post("/api/show", json={}).status_code == 400
     told = http.post("/api/embed", json={"model": "hash", "input": ["one two", "three"]}).json()
     assert len(told["embeddings"]) == 2
     assert told["prompt_eval_count"] == 3
@@ -264,6 +390,39 @@ def test_ollama_lists_shows_and_embeds(http: httpx.Client) -> None:
     assert refused.status_code == 400
     assert "mirostat" in refused.json()["error"]
     assert http.post("/api/show", json={"model": "nothing"}).status_code == 404
+
+
+@pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain"])
+def test_ollamas_clients_need_not_say_that_they_send_json(
+    http: httpx.Client, served: Served, kind: str | None
+) -> None:
+    body = json.dumps({"model": "hash", "prompt": "SAY:hello", "stream": False})
+    headers = {} if kind is None else {"content-type": kind}
+    told = http.post("/api/generate", content=body, headers=headers)
+    assert told.json()["response"] == "hello"
+    # A page in a browser says where it is, and has to ask before it sends JSON.
+    begun = served.engine.begun
+    for name, value in (
+        ("origin", "null"),
+        ("sec-fetch-site", "same-origin"),
+        ("sec-fetch-mode", "no-cors"),
+        ("referer", "http://localhost:1/"),
+    ):
+        refused = http.post("/api/generate", content=body, headers={**headers, name: value})
+        assert refused.status_code in (400, 403)
+    assert served.engine.begun == begun
+    deep = http.post("/api/generate", content="[" * 1000, headers=headers)
+    assert deep.status_code == 400
+
+
+def test_ollama_tells_what_runs_and_embeds_as_it_did_before(http: httpx.Client) -> None:
+    rows = http.get("/api/ps").json()["models"]
+    assert "hash" in [it["name"] for it in rows]
+    assert all(it["expires_at"].endswith("Z") for it in rows)
+    assert http.get("/api/version").json()["version"]
+    one = http.post("/api/embeddings", json={"model": "hash", "prompt": "one two"}).json()
+    many = http.post("/api/embed", json={"model": "hash", "input": ["one two"]}).json()
+    assert one["embedding"] == many["embeddings"][0]
 
 
 # Of texts and tokens
@@ -280,6 +439,8 @@ def test_documents_are_ranked_by_how_near_they_are(http: httpx.Client) -> None:
     assert [it["index"] for it in told["results"]] == [1]
     assert told["results"][0]["relevance_score"] == pytest.approx(1.0)
     assert told["results"][0]["document"] == {"text": "a"}
+    for path in ("/v2/rerank", "/rerank"):
+        assert http.post(path, json=body).json()["results"] == told["results"]
     score = http.post("/v1/score", json={"model": "hash", "text_1": "a", "text_2": ["a", "b"]})
     first, second = [it["score"] for it in score.json()["data"]]
     assert first == pytest.approx(1.0)

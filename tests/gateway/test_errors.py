@@ -121,7 +121,7 @@ def test_a_body_in_another_encoding_is_refused_in_words_of_ours(served: Served, 
     assert found.status_code == 400
     fault = found.json()["error"]
     assert fault["param"] == "content-encoding"
-    assert "'gzip' is not read here: send it as it is" in fault["message"]
+    assert "('gzip') is not read here: send it as it is" in fault["message"]
     # Also where the client does not say what it did.
     found = httpx.post(
         served.url + path, content=body, headers={"content-type": "application/json"}

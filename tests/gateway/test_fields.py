@@ -1,5 +1,6 @@
 """What changes an answer is done or refused by name; what changes nothing is let go."""
 
+import json
 from typing import Any
 
 import httpx
@@ -120,6 +121,17 @@ def test_what_is_done_reaches_the_model(http: httpx.Client, served: Served) -> N
         TokenBias(token=5, millionths=-100_000_000),
         TokenBias(token=9, millionths=1_500_000),
     )
+
+
+@pytest.mark.parametrize("name", ["schema", "value"])
+def test_an_object_may_have_a_schema_as_other_servers_take_it(
+    http: httpx.Client, served: Served, name: str
+) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    found = chat(http, response_format={"type": "json_object", name: schema})
+    assert found.status_code == 200, found.text
+    assert served.engine.asked is not None
+    assert json.loads(Generation.from_bytes(served.engine.asked.input).schema) == schema
 
 
 def test_a_prompt_may_be_tokens(http: httpx.Client, served: Served) -> None:

@@ -31,6 +31,11 @@ def short_key(state: Path) -> None:
     os.truncate(state / "key", 5)
 
 
+def piped_key(state: Path) -> None:
+    (state / "key").unlink()
+    os.mkfifo(state / "key", 0o600)
+
+
 def open_folder(state: Path) -> None:
     state.chmod(0o777)
 
@@ -44,6 +49,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "another version": (another_version, ("'baton state 99'", "another state folder")),
     "a key that others may read": (open_key, ("0644", "chmod 600")),
     "a key cut short": (short_key, ("32 bytes", "has 5")),
+    "a pipe in the place of the key": (piped_key, ("plain file", "move it away")),
     "a folder that others may write to": (open_folder, ("0777", "chmod 700")),
     "a file": (a_file, ("is a file", "--state")),
 }

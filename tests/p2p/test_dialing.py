@@ -351,3 +351,27 @@ def test_who_was_met_before_a_restart_is_called_long_after_a_stranger_is_given_u
             dialing.failed(dial, now_at_s)
     assert set(dialing.known()) == {old}
     assert set(dialing.met()) == {old}
+
+
+def test_who_was_met_before_is_called_although_a_lying_bootstrap_fills_all_places() -> None:
+    dialing = Dialing(key_of("me").peer, Random(1))
+    dialing.add_bootstrap("/ip4/9.9.9.9/tcp/1")
+    met = [peer_of(number) for number in range(3)]
+    for number, peer in enumerate(met):
+        dialing.remember(peer, (f"/ip4/8.8.8.8/tcp/{number + 1}/p2p/{peer}",))
+    # The bootstrap answers and tells of its own keys, of which more call us than we want.
+    rogues = [peer_of(1000 + number) for number in range(200)]
+    for number, peer in enumerate(rogues):
+        dialing.learn(peer, (f"/ip4/9.9.9.9/tcp/{number + 2}/p2p/{peer}",))
+    for peer in rogues[:20]:
+        dialing.connected(peer)
+    called: set[PeerId | None] = set()
+    for now_at_s in range(10):
+        for dial in dialing.due(float(now_at_s)):
+            called.add(dial.peer)
+            if dial.peer in met:
+                dialing.succeeded(dial, dial.peer)
+                dialing.connected(dial.peer)
+    assert set(met) <= called
+    # Each once: who is gone is not called again and again for that.
+    assert dialing._next_anchor(100.0) is None

@@ -6,6 +6,7 @@ a third and honest peer.
 
 import contextlib
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -28,6 +29,7 @@ from multiaddr import Multiaddr
 from p2p.connection_limiter import ConnectionLimiter, ConnectionLimits
 from p2p.over_libp2p import host as hosts
 from p2p.over_libp2p import muxer
+from p2p.token_bucket import TokenBucket
 from p2p.transport import Endpoint
 from tests.p2p.transports import Kind, answers, connect, echo, ignore, kind_of, until
 from wire.errors import Disconnected
@@ -202,6 +204,76 @@ async def test_a_peer_that_opens_streams_without_end_gets_so_many(
         await attacker.get_network().new_stream(peer)
     await until(lambda: victim.statistics().streams_refused > 0)
     assert await still_answers(kind, victim)
+
+
+async def test_streams_that_are_reset_without_end_cost_their_peer_its_connection(
+    kind: Kind, victim: Endpoint, attacker: BasicHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(muxer, "STREAMS_REFUSED_MAX", 200)
+    monkeypatch.setattr(muxer, "STREAMS_AT_ONCE", 100.0)
+    monkeypatch.setattr(muxer, "STREAMS_PER_S", 1.0)
+    await attack(attacker, victim)
+    (connection,) = attacker.get_network().get_connections()
+    words = b"\x13/multistream/1.0.0\n\x09/baton/1\n"
+    async with kind.open("honest") as honest:
+        peer = await connect(honest, victim)
+        with contextlib.suppress(BaseLibp2pError):
+            for number in range(600):
+                # Of yamux: a stream is opened, something is said on it, and then it is reset.
+                opened = struct.pack(">BBHII", 0, 1, 1, 1001 + 2 * number, 0)
+                said = struct.pack(">BBHII", 0, 0, 0, 1001 + 2 * number, len(words)) + words
+                given_up = struct.pack(">BBHII", 0, 1, 8, 1001 + 2 * number, 0)
+                await connection.muxed_conn._write_frame(opened + said + given_up)
+                if number % 20 == 0:
+                    await trio.sleep(0.01)
+        await until(lambda: len(victim.connected()) == 1)
+        assert victim.connected() == frozenset({honest.me})
+        assert await answers(honest, peer)
+
+
+@pytest.mark.parametrize("kind_of_frame", [0, 1, 2], ids=["data", "credit", "ping"])
+async def test_empty_frames_without_end_are_read_no_faster_than_honest_ones_come(
+    kind: Kind,
+    victim: Endpoint,
+    attacker: BasicHost,
+    monkeypatch: pytest.MonkeyPatch,
+    kind_of_frame: int,
+) -> None:
+    paced: list[None] = []
+    taken = TokenBucket.take
+
+    def counting(bucket: TokenBucket, now_at_s: float) -> bool:
+        found = taken(bucket, now_at_s)
+        if bucket.burst == 50.0 and found:
+            paced.append(None)
+        return found
+
+    monkeypatch.setattr(muxer, "FRAMES_AT_ONCE", 50.0)
+    monkeypatch.setattr(muxer, "FRAMES_PER_S", 10.0)
+    monkeypatch.setattr(TokenBucket, "take", counting)
+    await attack(attacker, victim)
+    (connection,) = attacker.get_network().get_connections()
+    # Of no stream, with a SYN where it is a ping.
+    frame = struct.pack(">BBHII", 0, kind_of_frame, int(kind_of_frame == 2), 0, 1)
+    if kind_of_frame == 0:
+        frame = struct.pack(">BBHII", 0, 0, 0, 7001, 0)
+    for _ in range(40):
+        await connection.muxed_conn._write_frame(frame * 100)
+    await trio.sleep(1)
+    assert len(paced) < 500
+    assert await still_answers(kind, victim)
+
+
+async def test_an_honest_peer_may_open_many_streams_again_and_again(
+    kind: Kind, victim: Endpoint
+) -> None:
+    async with kind.open("honest") as honest:
+        peer = await connect(honest, victim)
+        for _ in range(90):
+            stream = await honest.open_stream(peer, deadline_s=10)
+            await stream.reset()
+        assert victim.statistics().streams_refused == 0
+        assert await answers(honest, peer)
 
 
 async def test_a_plaintext_peer_is_not_let_in(kind: Kind, victim: Endpoint) -> None:

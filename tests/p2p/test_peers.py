@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 import trio
@@ -19,6 +20,7 @@ from tests.p2p.keepers import Keeper, Neighbourhood, open_neighbourhood
 from tests.p2p.transports import key_of, until
 from wire import limits
 from wire.advert import Advert
+from wire.codec import unpack
 from wire.content import ContentId
 from wire.errors import (
     InputError,
@@ -28,7 +30,7 @@ from wire.errors import (
     TransportError,
     Unreachable,
 )
-from wire.kinds import RefusalCode
+from wire.kinds import Kind, RefusalCode
 from wire.message import Accept, Hello, Message, Offer, Ping, Pong, Refuse, Want, Welcome
 from wire.signed import open_signed, sign
 
@@ -294,6 +296,42 @@ async def test_a_peer_of_another_version_is_told_which_is_spoken(
     assert answer.cause is RefusalCode.STRANGER
     ours = limits.PROTOCOL_VERSION
     assert answer.reason == f"you speak protocol version {ours + 1}, this network {ours}"
+
+
+async def test_a_peer_of_the_first_version_can_read_why_it_is_refused(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    first, second = await hood.add("first"), await hood.add("second")
+    old = replace(second.peers.neighbours.hello(), version=1, wanted=0)
+    async with second.peers.call(first.me, deadline_s=10) as call:
+        await call.send(old)
+        # Its refusals had two fields, and it read no others.
+        number, fields = unpack(await call.channel.receive())
+    assert number == Kind.REFUSE
+    assert fields == {
+        "reason": f"you speak protocol version 1, this network {limits.PROTOCOL_VERSION}",
+        "retry_after_ms": None,
+    }
+
+
+async def test_what_version_a_peer_speaks_is_asked_once_for_each_start_of_it(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    first, second = await hood.add("first"), await hood.add("second")
+    # The second called the first, which has heard of no version yet, and asks.
+    assert second.me in first.peers.connected()
+    greeted = second.peers.served
+    for _ in range(3):
+        version = await first.peers.neighbours.version_of(second.me, deadline_s=10)
+        assert version == limits.ORDERS_VERSION
+    assert second.peers.served - greeted == 1
+    # Another start of it may speak another version.
+    second.peers.neighbours.speaks = limits.PROTOCOL_VERSION
+    again = replace(second.peers.neighbours.hello(), instance=bytes(8), wanted=0)
+    await ask(second, first, again)
+    assert (
+        await first.peers.neighbours.version_of(second.me, deadline_s=10) == limits.PROTOCOL_VERSION
+    )
 
 
 async def test_a_hello_with_anothers_advert_is_an_offence(

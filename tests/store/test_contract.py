@@ -240,6 +240,33 @@ async def test_a_batch_is_kept_all_together(store: Store) -> None:
     assert store.pins() == [Pin(ids[0], "task")]
 
 
+async def test_rows_of_one_commit_take_effect_in_their_order(store: Store) -> None:
+    def row(key: bytes, value: bytes | None, table: Table = Table.JOURNAL) -> Row:
+        return Row(table, key, value)
+
+    await store.write(Table.JOURNAL, b"gone", b"before")
+    await store.commit(
+        Write(
+            rows=(
+                *(row(b"%03d" % at, b"first") for at in range(300)),
+                row(b"007", b"second"),
+                row(b"other", b"", Table.ANSWERS),
+                row(b"gone", b"again"),
+                row(b"gone", None),
+                row(b"008", None),
+                row(b"009", None),
+                row(b"009", b"back"),
+                row(b"not there", None),
+            )
+        )
+    )
+    kept = dict(store.scan(Table.JOURNAL))
+    assert (len(kept), kept[b"000"], kept[b"299"]) == (299, b"first", b"first")
+    assert (kept[b"007"], kept[b"009"]) == (b"second", b"back")
+    assert kept.keys().isdisjoint({b"gone", b"008", b"not there"})
+    assert store.scan(Table.ANSWERS) == [(b"other", b"")]
+
+
 async def test_what_is_written_soon_is_there_after_the_next_commit(store: Store) -> None:
     assert store.write_soon(Table.PEERS, b"p", b"1")
     await store.write(Table.META, b"m", b"2")

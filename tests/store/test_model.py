@@ -40,6 +40,10 @@ steps = st.one_of(
     st.tuples(st.just("unpin"), numbers, reasons),
     st.tuples(st.just("write"), st.sampled_from(KEYS), st.none() | st.binary(max_size=4)),
     st.tuples(st.just("batch"), numbers, st.sampled_from(KEYS)),
+    st.tuples(
+        st.just("rows"),
+        st.lists(st.tuples(st.sampled_from(KEYS), st.none() | st.binary(max_size=4)), max_size=6),
+    ),
     st.tuples(st.just("check")),
 )
 
@@ -99,6 +103,12 @@ async def _step(store: Store, model: Model, step: tuple) -> None:
             model.rows.pop(key, None)
             if value is not None:
                 model.rows[key] = value
+        case ("rows", rows):
+            await store.commit(Write(rows=tuple(Row(Table.JOBS, *row) for row in rows)))
+            for key, value in rows:
+                model.rows.pop(key, None)
+                if value is not None:
+                    model.rows[key] = value
         case ("batch", number, key):
             row = Row(Table.JOBS, key, b"batch")
             try:

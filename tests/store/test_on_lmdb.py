@@ -55,6 +55,40 @@ async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
         assert (await store.check()).healthy
 
 
+@pytest.mark.parametrize("in_the_way", ["nothing", "what a killed process left", "a file"])
+async def test_pages_that_a_file_left_behind_are_given_back_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_the_way: str
+) -> None:
+    data, database = content(8 * FULL, 1), tmp_path / "store" / "data.mdb"
+    async with open_store(tmp_path, quota_bytes=QUOTA) as store:
+        model = await store.put(data, pin="model")
+        small = await store.put(b"small", pin="small")
+        await store.write(Table.RECEIPTS, b"r", b"1")
+        # Its blocks move from the table into a file.
+        await store.file_of(model)
+    full_bytes = database.stat().st_size
+    assert full_bytes > 8 * FULL
+    # By itself this is too little to be written anew.
+    async with open_store(tmp_path, quota_bytes=QUOTA):
+        assert database.stat().st_size == full_bytes
+    monkeypatch.setattr(on_lmdb, "FREE_BYTES_MIN", 1 << 20)
+    if in_the_way == "a file":
+        (tmp_path / "store" / "anew").write_bytes(b"")
+    elif in_the_way != "nothing":
+        (tmp_path / "store" / "anew").mkdir()
+        (tmp_path / "store" / "anew" / "data.mdb").write_bytes(b"half a copy")
+    for _ in range(2):
+        async with open_store(tmp_path, quota_bytes=QUOTA) as store:
+            assert (database.stat().st_size < 1 << 20) is (in_the_way != "a file")
+            assert database.stat().st_mode & 0o777 == 0o600
+            assert await store.get(model) == data
+            assert await store.get(small) == b"small"
+            assert store.read(Table.RECEIPTS, b"r") == b"1"
+            assert (await store.check()).healthy
+            await store.put(content(FULL, 2))
+    assert (tmp_path / "store" / "anew").exists() is (in_the_way == "a file")
+
+
 async def test_a_smaller_quota_after_a_restart_evicts_down_to_it(tmp_path: Path) -> None:
     async with open_store(tmp_path, quota_bytes=10_000) as store:
         ids = [await store.put(content(1000, n)) for n in range(10)]

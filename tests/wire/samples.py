@@ -45,10 +45,10 @@ from wire.order import (
     OrderItem,
     OrderPiece,
     OrderRefusal,
-    Outcome,
     Outcomes,
     Places,
     Taken,
+    TaskOutcome,
     Withdraw,
 )
 from wire.payload import Hit, Hits, Index, IndexPart, Passages, Question, Texts, Vectors
@@ -84,9 +84,9 @@ CHECKING = CheckPolicy(level=Level.REPLAYED, verifiers=3, needed=2, secret_hash=
 PART = IndexPart(passages=BLOCK, vectors=TREE)
 PROGRESS = Progress(units=2, data=b"streamed")
 ITEM = OrderItem(tag=7, task=b"task", input=b"input", deadline_ms=30_000, units=16)
-DONE = Outcome(tag=7, receipt=b"receipt", output=b"output", refusal=None)
+DONE = TaskOutcome(tag=7, receipt=b"receipt", output=b"output", refusal=None)
 NOT_DONE = OrderRefusal(code=RefusalCode.BUSY, reason="the queue is full", retry_after_ms=1000)
-FAILED = Outcome(tag=8, receipt=None, output=None, refusal=NOT_DONE)
+FAILED = TaskOutcome(tag=8, receipt=None, output=None, refusal=NOT_DONE)
 PART_OF_IT = OrderPiece(tag=9, position=2, units=1, data=b"piece")
 HIT = Hit(passage=BLOCK, row=7, score=0.75)
 
@@ -244,11 +244,11 @@ SAMPLES: tuple[Record, ...] = (
     Open(wanted=48),
     Opened(places=40),
     ITEM,
-    Bundle(signature=bytes(64), items=(ITEM,)),
+    Bundle(items=(ITEM,)),
     NOT_DONE,
     DONE,
     PART_OF_IT,
-    Outcomes(signature=None, items=(DONE, FAILED), pieces=(PART_OF_IT,), places=2),
+    Outcomes(items=(DONE, FAILED), pieces=(PART_OF_IT,), places=2),
     Places(more=3),
     Taken(tags=(7, 9)),
     Withdraw(unwanted=(9,)),

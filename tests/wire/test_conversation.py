@@ -37,7 +37,8 @@ DIALOGUES = [
     "Open Refuse",
     "Open Opened asker:Close",
     "Open Opened Refuse",
-    "Open Opened Places asker:Bundle asker:Bundle Taken Outcomes asker:Withdraw Outcomes asker:Close",
+    "Open Opened Places asker:Bundle asker:Bundle Taken Outcomes asker:Close",
+    "Open Opened asker:Bundle asker:Withdraw Outcomes asker:Close",
     "Open Opened asker:Bundle Outcomes Refuse",
 ]
 

@@ -29,8 +29,9 @@ def _counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     unpackb = msgpack.unpackb
 
     def counting(data: bytes, **options: object) -> object:
+        value = unpackb(data, **options)
         built.append(len(data))
-        return unpackb(data, **options)
+        return value
 
     monkeypatch.setattr("wire.codec.msgpack.unpackb", counting)
     return built

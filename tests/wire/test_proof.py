@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.wire.samples import BY_NAME, KEY, OTHER_KEY, SIGNED, altered, name_of
+from tests.wire.samples import BY_NAME, KEY, MODEL, OTHER_KEY, SIGNED, altered, name_of
 from wire import limits, merkle, proof
 from wire.codec import pack, unpack
 from wire.errors import BadSignature, Malformed, Oversize, WireError
-from wire.kinds import Kind
+from wire.kinds import Kind, Level, Role
 from wire.proof import check_proof, prove, recover
 from wire.signed import SignedRecord, open_many, open_signed, sign, sign_many
 from wire.signing import separated
@@ -272,5 +272,56 @@ def test_a_root_that_held_is_not_checked_again_and_one_that_did_not_is(
     assert len(checks) == 5
 
 
-def test_the_memory_of_roots_is_bounded() -> None:
+def test_a_small_record_that_held_is_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = []
+    check = proof.check_signature
+
+    def counted(peer: bytes, domain: str, body: bytes, signature: bytes) -> None:
+        checks.append(len(body))
+        check(peer, domain, body, signature)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(proof, "check_signature", counted)
+    small, large = ("receipt", bytes(1024)), ("receipt", bytes(1025))
+    for item in (small, small, large, large):
+        check_proof(KEY.peer, *item, KEY.sign(*item))
+    assert checks == [1024, 1025, 1025]
+    # Nothing else is taken for it: another domain, key, body or signature.
+    signature = KEY.sign(*small)
+    assert refused(("verdict", small[1]), signature)
+    assert refused(("receipt", bytes(1023) + b"x"), signature)
+    assert refused(small, signature[:-1] + bytes((signature[-1] ^ 1,)))
+    with pytest.raises(BadSignature):
+        check_proof(OTHER_KEY.peer, *small, signature)
+
+
+def test_what_is_remembered_is_bounded() -> None:
     assert proof._check_root.cache_info().maxsize == proof.ROOTS_MAX <= 4096
+    small_bytes = proof._SMALL_MAX * proof._SMALL_BYTES_MAX
+    assert (
+        proof._check_small.cache_info().maxsize * proof._SMALL_BYTES_MAX == small_bytes <= 1 << 20
+    )
+
+
+def test_the_file_of_an_answer_of_a_bundle_stays_small() -> None:
+    # Thirty tasks of one leg, nothing checked: task, receipt and answer each came with 29 others.
+    stage = altered("Stage", role=Role.INFER, model=MODEL, operation="embed", parameters={})
+    signed_only = altered("CheckPolicy", level=Level.SIGNED, verifiers=0, needed=0)
+    asked = [
+        altered("Task", stages=(stage,), checking=signed_only, nonce=at.to_bytes(16, "big"))
+        for at in range(30)
+    ]
+    together = sign_many(asked, KEY).signed
+    receipts = sign_many([altered("Receipt", task=it.id, stage=0) for it in together], OTHER_KEY)
+    answers = [
+        altered("Answer", task=task.raw, receipts=(receipt.raw,), candidates=(), verdicts=())
+        for task, receipt in zip(together, receipts.signed, strict=True)
+    ]
+    files = sign_many(answers, KEY).signed
+    assert max(len(file.raw) for file in files) <= 1900
+    # The same alone.
+    task = sign(asked[0], KEY)
+    receipt = sign(altered("Receipt", task=task.id, stage=0), OTHER_KEY)
+    alone = sign(
+        altered("Answer", task=task.raw, receipts=(receipt.raw,), candidates=(), verdicts=()), KEY
+    )
+    assert len(alone.raw) < 1300

@@ -169,8 +169,8 @@ def test_a_value_of_another_type_is_never_born_and_never_read(field: Field) -> N
 def test_an_optional_field_may_be_absent_but_not_left_out(field: Field) -> None:
     if field.name == "model" and field.record == "Stage":
         record = altered("Stage", model=None, role=Role.DATA)
-    elif field.name == "receipt" and field.record == "Outcome":
-        record = altered("Outcome", receipt=None, output=None, refusal=BY_NAME["OrderRefusal"])
+    elif field.name == "receipt" and field.record == "TaskOutcome":
+        record = altered("TaskOutcome", receipt=None, output=None, refusal=BY_NAME["OrderRefusal"])
     else:
         record = altered(field.record, **{field.name: None})
     fields = record.to_fields()

@@ -65,6 +65,8 @@ class ModelWorker:
         make_scheduler: MakeScheduler,
     ) -> None:
         self.manifest = manifest
+        # It is worked out from all of the manifest, and asked for with each batch.
+        self._model = manifest.id
         self.files = files
         self.scheduler: FormatScheduler = make_scheduler(shared.config.jobs_max, self.wake)
         self.ready: Loaded | None = None
@@ -92,11 +94,11 @@ class ModelWorker:
     @property
     def refusal(self) -> str:
         """Why the model is set aside; empty if it is not."""
-        return self._shared.quarantine.refusal(self.manifest.id, trio.current_time())
+        return self._shared.quarantine.refusal(self._model, trio.current_time())
 
     def refuse_aside(self) -> None:
         if why := self.refusal:
-            raise ModelQuarantined(f"model {self.manifest.id.short} is put aside: {why}")
+            raise ModelQuarantined(f"model {self._model.short} is put aside: {why}")
 
     def wake(self) -> None:
         """Have `run` look for work now: a job came, or may be tried again."""
@@ -112,7 +114,7 @@ class ModelWorker:
             nursery.cancel_scope.cancel()
 
     async def _serve(self) -> None:
-        model, quarantine = self.manifest.id, self._shared.quarantine
+        model, quarantine = self._model, self._shared.quarantine
         while not self._closed:
             self._arrived = trio.Event()
             if self._ended.is_set():
@@ -134,7 +136,7 @@ class ModelWorker:
                 raise ModelNotLoaded("the model was unloaded")
             if self.refusal:
                 # It is loaded when it is tried again.
-                self._shared.quarantine.want(self.manifest.id, again=True)
+                self._shared.quarantine.want(self._model, again=True)
                 self.wake()
             self.refuse_aside()
             return await self._loaded()
@@ -176,7 +178,7 @@ class ModelWorker:
             self._failed(error)
             ended = scheduler.give_back(offer, error)
             now_at_s = trio.current_time()
-            if ended and self.ready and shared.quarantine.job_failed(self.manifest.id, now_at_s):
+            if ended and self.ready and shared.quarantine.job_failed(self._model, now_at_s):
                 self._put_aside(ModelQuarantined, _in_a_row(error))
         except EngineError as error:
             shared.last_failure = str(error)
@@ -185,7 +187,7 @@ class ModelWorker:
         else:
             shared.units_done += units
             if units:
-                shared.quarantine.job_went_well(self.manifest.id, trio.current_time())
+                shared.quarantine.job_went_well(self._model, trio.current_time())
             if scheduler.tells_speed(offer, units):
                 self._measured(units, took_s / shared.config.share)
             if shared.config.share < 1:
@@ -224,7 +226,7 @@ class ModelWorker:
 
     async def _try_again(self) -> None:
         """Load a model whose pause is over; whoever offers it to others probes it after that."""
-        model, quarantine = self.manifest.id, self._shared.quarantine
+        model, quarantine = self._model, self._shared.quarantine
         try:
             await self._loaded()
         except EngineError as error:
@@ -252,7 +254,7 @@ class ModelWorker:
             raise ModelNotLoaded("the model was unloaded")
         self._failures_in_row = 0
         self.ready = ready
-        self._shared.quarantine.loaded(self.manifest.id)
+        self._shared.quarantine.loaded(self._model)
         self.wake()
         return ready
 
@@ -296,7 +298,7 @@ class ModelWorker:
         finally:
             self.load_share = None
         return Loaded(
-            model=self.manifest.id,
+            model=self._model,
             manifest=self.manifest,
             profile=self._shared.profile,
             units_per_s=reply["units_per_s"] * config.share,
@@ -322,13 +324,11 @@ class ModelWorker:
 
     def _load_failed(self, error: EngineFailed) -> None:
         self._failed(error)
-        if self._shared.quarantine.load_failed(self.manifest.id):
+        if self._shared.quarantine.load_failed(self._model):
             self._put_aside(ModelQuarantined, _in_a_row(error))
 
     def _put_aside(self, kind: type[EngineError], reason: str) -> None:
-        self._shared.quarantine.put(
-            self.manifest.id, reason, again=True, now_at_s=trio.current_time()
-        )
+        self._shared.quarantine.put(self._model, reason, again=True, now_at_s=trio.current_time())
         self._forget(kind, self.refusal)
         # The pause before its next try is the quarantine's.
         self._failures_in_row = 0
@@ -338,7 +338,7 @@ class ModelWorker:
     def _forget(self, kind: type[EngineError], reason: str) -> None:
         self._kill()
         self.ready = None
-        self.scheduler.fail(self.manifest.id, kind, reason)
+        self.scheduler.fail(self._model, kind, reason)
 
     def _kill(self) -> None:
         if self._worker is not None:

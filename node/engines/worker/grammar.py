@@ -1,6 +1,7 @@
 """Answers that have to fit a JSON schema: which tokens may come next. Worker only."""
 
 import json
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -19,6 +20,8 @@ ANY_OBJECT: dict[str, Any] = {"type": "object", "maxProperties": EXTRA_KEYS_MAX}
 _NAMED = frozenset(("properties", "$defs", "definitions", "patternProperties"))
 _LITERAL = frozenset(("const", "enum", "default", "examples", "required"))
 MASK_BITS = 32
+# What the library says of a schema's words that it does not compile.
+_UNKNOWN = re.compile(r"Unimplemented keys: \[(.*?)\]")
 # Where any white space may stand between two words, models lose themselves in it.
 COMPACT: Any = {"whitespace_flexible": False}
 
@@ -78,6 +81,7 @@ def closed(schema: Any) -> Any:
         return [closed(it) for it in schema]
     if not isinstance(schema, dict):
         return schema
+    schema = _with_names(schema)
     found = {
         name: _closed_part(name, value) for name, value in schema.items() if name not in _LITERAL
     }
@@ -93,6 +97,37 @@ def closed(schema: Any) -> Any:
         most = len(named or ()) + EXTRA_KEYS_MAX
         return found | {"maxProperties": min(most, schema.get("maxProperties", most))}
     return found
+
+
+def _with_names(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema whose `propertyNames`, where they can be, are said in words that can be compiled."""
+    names, rest = schema.get("propertyNames"), schema.get("additionalProperties")
+    if not isinstance(names, dict) or names.get("type", "string") != "string":
+        return schema
+    told = names.keys() - _REMARKS - {"type"}
+    found = {name: value for name, value in schema.items() if name != "propertyNames"}
+    if not told:
+        # A key is a text anyway.
+        return found
+    if schema.keys() & {"properties", "patternProperties"}:
+        return schema
+    value = rest if isinstance(rest, dict) else {}
+    if told == {"pattern"} and isinstance(names["pattern"], str):
+        return found | {
+            "patternProperties": {names["pattern"]: value},
+            "additionalProperties": False,
+        }
+    allowed = names.get("enum")
+    if (
+        told == {"enum"}
+        and isinstance(allowed, list)
+        and all(isinstance(it, str) for it in allowed)
+    ):
+        return found | {
+            "properties": dict.fromkeys(allowed, value),
+            "additionalProperties": False,
+        }
+    return schema
 
 
 def _closed_part(name: str, value: Any) -> Any:
@@ -170,6 +205,9 @@ class Grammar:
         """ModelRefused if no answer can fit the schema any more."""
         if self._matcher.is_error():
             reason = " ".join(self._matcher.get_error().split())[:300]
+            if (unknown := _UNKNOWN.match(reason)) is not None:
+                words = unknown[1].replace('"', "")
+                raise ModelRefused(f"the schema has {words}, which is not done here")
             raise ModelRefused(f"no answer fits the schema: {reason}")
 
     @property

@@ -60,36 +60,34 @@ def weather(city: str) -> str:
     return f"rain in {city}"
 
 
-def calls_in(asked: str, **options: object) -> list[object]:
-    """The calls that the model makes: it is shown what a call looks like, since none is forced."""
-    messages = [
-        {"role": "user", "content": "What is the weather in Köln?"},
-        {
-            "role": "assistant",
-            "content": "",
-            "tool_calls": [{"function": {"name": "weather", "arguments": {"city": "Köln"}}}],
-        },
-        {"role": "tool", "tool_name": "weather", "content": "sun"},
-        {"role": "assistant", "content": "The sun shines."},
-        {"role": "user", "content": asked},
-    ]
-    told = client.chat(MODEL, messages, options=FEW | {"num_predict": 40}, **options)
-    parts = list(told) if options.get("stream") else [told]
-    assert parts[-1].done
-    return [call for it in parts for call in it.message.tool_calls or ()]
+# Nothing in this interface forces a call, but an answer of this form is one.
+CALL = {
+    "type": "object",
+    "properties": {"name": {"const": "weather"}, "arguments": WEATHER},
+    "required": ["name", "arguments"],
+}
+ASKED = [{"role": "user", "content": "What is the weather in Bonn?"}]
 
 
 @cell("tools")
 def _() -> None:
-    (call,) = calls_in("What is the weather in Bonn?", tools=[weather])
+    options = FEW | {"num_predict": 40}
+    told = client.chat(MODEL, ASKED, tools=[weather], format=CALL, options=options).message
+    (call,) = told.tool_calls
     assert call.function.name == "weather"
-    assert call.function.arguments["city"]
+    assert call.function.arguments["city"] in ("Bonn", "Köln")
+    result = {"role": "tool", "tool_name": "weather", "content": "rain"}
+    after = client.chat(MODEL, [*ASKED, told, result], tools=[weather], options=options)
+    assert after.message.content or after.message.tool_calls
 
 
 @cell("tools streamed")
 def _() -> None:
-    (call,) = calls_in("What is the weather in Bonn?", tools=TOOLS, stream=True)
+    options = FEW | {"num_predict": 40}
+    parts = list(client.chat(MODEL, ASKED, tools=TOOLS, format=CALL, options=options, stream=True))
+    (call,) = [call for it in parts for call in it.message.tool_calls or ()]
     assert call.function.arguments["city"]
+    assert parts[-1].done
 
 
 @cell("structured")

@@ -10,8 +10,11 @@ import pytest
 from node.engines.formats.gguf import describe
 from node.engines.worker.gguf_tokens import read_table
 from node.engines.worker.grammar import PARTS_MAX, PATTERNS_JOINED_MAX, Grammars, _check, closed
+from node.gateway.requests import ChatRequest
+from node.gateway.sampling import chat_input
 from tests.engines.tiny_gguf import write_gguf
 from wire.errors import ModelRefused
+from wire.generation import Generation
 
 PRIMES = (999983, 999979, 999961, 999959, 999953)
 PATTERNS = [f".*a.{{{at}}}.*" for at in range(16)]
@@ -120,6 +123,60 @@ def test_an_object_that_is_not_closed_ends(
 
     assert [taken(it) for it in fits] == [True] * len(fits)
     assert [taken(it) for it in does_not] == [False] * len(does_not)
+
+
+NAMED: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "integer"}}
+
+
+@pytest.mark.parametrize(
+    ("names", "fits", "fails"),
+    [
+        ({"type": "string"}, '{"any":1}', '{"any":"x"}'),
+        ({"pattern": "^[a-z]$"}, '{"b":1}', '{"B":1}'),
+        ({"type": "string", "enum": ["a", "b"]}, '{"b":1}', '{"c":1}'),
+    ],
+)
+def test_names_of_keys_are_kept_to(
+    tmp_path: Path, names: dict[str, Any], fits: str, fails: str
+) -> None:
+    table = read_table(describe(write_gguf(tmp_path / "model.gguf", seed=7)))
+    schema = json.dumps({**NAMED, "propertyNames": names})
+    for text, right in ((fits, True), (fails, False)):
+        grammar = Grammars(table).of(schema)
+        made = True
+        for token in [it for it in table.of(text) if it != table.begin]:
+            made = made and bool(grammar.allowed()[token])
+            if made:
+                grammar.take(token)
+        assert made is right
+
+
+def test_a_word_that_is_not_compiled_is_named(tmp_path: Path) -> None:
+    table = read_table(describe(write_gguf(tmp_path / "model.gguf", seed=7)))
+    with pytest.raises(ModelRefused, match="has propertyNames, which is not done here"):
+        Grammars(table).of(json.dumps({**NAMED, "propertyNames": {"maxLength": 3}}))
+
+
+def test_a_tool_may_have_parts_that_are_named_elsewhere(tmp_path: Path) -> None:
+    table = read_table(describe(write_gguf(tmp_path / "model.gguf", seed=7)))
+    leaf = {"type": "object", "properties": {"leaves": {"type": "array", "items": {"$ref": "#"}}}}
+    tree = {
+        "$defs": {"leaf": {"type": "object", "properties": {"x": {"const": {"$ref": "#/a"}}}}},
+        "type": "object",
+        "properties": {"one": {"$ref": "#/$defs/leaf"}},
+    }
+    tools = [{"name": f"t{at}", "parameters": it} for at, it in enumerate((leaf, tree))]
+    asked = ChatRequest.model_validate(
+        {
+            "model": "m",
+            "messages": [{"role": "user", "content": "x"}],
+            "tools": [{"type": "function", "function": it} for it in tools],
+            "tool_choice": "required",
+        }
+    )
+    schema = Generation.from_bytes(chat_input(asked)).schema
+    assert '"const": {"$ref": "#/a"}' in schema
+    Grammars(table).of(schema)
 
 
 def test_what_is_a_value_in_a_schema_is_left_as_it_is() -> None:

@@ -1,0 +1,129 @@
+"""Signing for legs that are done: one signature and one commit for all that are done together.
+
+A receipt is durable before anybody hears of it. Legs whose receipts only their own asker reads are
+signed together, each with a proof that holds alone (`wire.proof`). Every other receipt has a
+signature of its own, which peers of every version can read.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import trio
+
+from node.serving.done_legs import DoneLegs
+from node.task.flushing import grown
+from store import Row, Store, Table, Write
+from wire.codec import pack
+from wire.errors import BatonError, StoreError, WireError
+from wire.kinds import Role
+from wire.receipt import Receipt
+from wire.signed import Signed, sign, sign_many
+from wire.signing import SigningKey
+
+# Bounds of one commit.
+LEGS_MAX = 256
+BYTES_MAX = 4 << 20
+
+
+@dataclass(slots=True, eq=False)
+class FinishedLeg:
+    """A leg that is done: its receipt before it is signed, and what is kept with it."""
+
+    leg_key: bytes
+    job_key: bytes
+    receipt: Receipt
+    blobs: tuple[bytes, ...]
+    # Whether its signature may be one of many.
+    shares: bool
+    _signed: Signed[Receipt] | None = None
+    _error: BatonError | None = None
+    _ended: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self.blobs))
+
+    async def durable(self) -> Signed[Receipt]:
+        """Wait until the receipt is durable; StoreError or WireError if it cannot be kept."""
+        await self._ended.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._signed is not None
+        return self._signed
+
+    def end(self, found: Signed[Receipt] | BatonError) -> None:
+        """Tell who waits what came of it."""
+        if isinstance(found, BatonError):
+            self._error = found
+        else:
+            self._signed = found
+        self._ended.set()
+
+
+@dataclass(slots=True)
+class Finishing:
+    """The legs of one peer that are done and not durable yet. `run` has to run meanwhile."""
+
+    key: SigningKey
+    store: Store
+    before: DoneLegs
+    commits: int = 0
+    _legs: deque[FinishedLeg] = field(default_factory=deque)
+    _came: trio.Event = field(default_factory=trio.Event)
+
+    async def finish(self, leg: FinishedLeg) -> Signed[Receipt]:
+        """The signed receipt of a leg, once it and the output are durable."""
+        self._legs.append(leg)
+        self._came.set()
+        return await leg.durable()
+
+    async def run(self) -> None:
+        """Make durable what is done, as much at once as there is."""
+        while True:
+            await self._came.wait()
+            await grown(lambda: len(self._legs), LEGS_MAX)
+            while some := self._take():
+                await self._keep(some)
+            self._came = trio.Event()
+
+    def _take(self) -> list[FinishedLeg]:
+        some: list[FinishedLeg] = []
+        size_bytes = 0
+        while self._legs and len(some) < LEGS_MAX:
+            size_bytes += self._legs[0].size_bytes
+            if some and size_bytes > BYTES_MAX:
+                break
+            some.append(self._legs.popleft())
+        return some
+
+    async def _keep(self, legs: list[FinishedLeg]) -> None:
+        try:
+            signed = self._sign(legs)
+            await self._commit(legs, signed)
+        except (StoreError, WireError) as error:
+            if len(legs) == 1:
+                legs[0].end(error)
+                return
+            # One may be too large, by itself or for the room that is left; the others are not.
+            for leg in legs:
+                await self._keep([leg])
+            return
+        for leg, receipt in zip(legs, signed, strict=True):
+            leg.end(receipt)
+
+    def _sign(self, legs: list[FinishedLeg]) -> list[Signed[Receipt]]:
+        shared = [it for it in legs if it.shares]
+        together = sign_many([it.receipt for it in shared], self.key).signed if shared else ()
+        of = dict(zip(shared, together, strict=True))
+        return [of[it] if it.shares else sign(it.receipt, self.key) for it in legs]
+
+    async def _commit(self, legs: list[FinishedLeg], signed: list[Signed[Receipt]]) -> None:
+        rows = self.before.evict([(it.leg_key, it.job_key) for it in legs])
+        for leg, receipt in zip(legs, signed, strict=True):
+            rows.append(Row(Table.RECEIPTS, leg.leg_key, receipt.raw))
+            if leg.receipt.role is Role.INFER:
+                job = pack([leg.receipt.units, leg.receipt.profile, leg.receipt.output])
+                rows.append(Row(Table.JOBS, leg.job_key, job))
+        blobs = dict.fromkeys(blob for it in legs for blob in it.blobs)
+        await self.store.commit(Write(rows=tuple(rows), blobs=tuple(blobs)))
+        self.commits += 1

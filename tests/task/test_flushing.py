@@ -1,0 +1,40 @@
+"""A flush waits for those who add to it, and not for ever."""
+
+import trio
+from trio.testing import MockClock
+
+from node.task.flushing import PASSES_MAX, grown
+
+
+async def test_what_follows_from_what_came_is_waited_for(autojump_clock: MockClock) -> None:
+    came: list[int] = []
+
+    async def one_after_the_other() -> None:
+        for number in range(10):
+            came.append(number)
+            for _ in range(3):
+                await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one_after_the_other)
+        await trio.lowlevel.checkpoint()
+        await grown(lambda: len(came), 100)
+        assert len(came) == 10
+    assert trio.current_time() == 0
+
+
+async def test_who_never_stops_holds_no_flush_up(autojump_clock: MockClock) -> None:
+    came: list[None] = []
+
+    async def for_ever() -> None:
+        while True:
+            came.append(None)
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(for_ever)
+        await grown(lambda: len(came), 10_000)
+        assert PASSES_MAX / 2 < len(came) <= 2 * PASSES_MAX
+        await grown(lambda: len(came), len(came) + 5)
+        assert len(came) < 3 * PASSES_MAX
+        nursery.cancel_scope.cancel()
