@@ -205,7 +205,7 @@ class MemoryConnection(IMuxedConn):  # type: ignore[misc]
         self._names = (str(me), str(peer))
         self._heard_at_s = trio.current_time()
         self._remote = remote
-        self._streams: set[MemoryStream] = set()
+        self._streams: dict[MemoryStream, None] = {}
         self._incoming: deque[MemoryStream] = deque()
         self._arrived = trio.Event()
         self._room = trio.Semaphore(_STREAMS_OUT_MAX)
@@ -280,7 +280,7 @@ class MemoryConnection(IMuxedConn):  # type: ignore[misc]
         mine = MemoryStream(self, opened_here=True)
         theirs = MemoryStream(self.other, opened_here=False)
         mine.other, theirs.other = theirs, mine
-        self._streams.add(mine)
+        self._streams[mine] = None
         self.carry(0, partial(self.other.on_stream, theirs))
         return mine
 
@@ -294,7 +294,7 @@ class MemoryConnection(IMuxedConn):  # type: ignore[misc]
 
     def forget(self, stream: MemoryStream) -> None:
         if stream in self._streams:
-            self._streams.discard(stream)
+            del self._streams[stream]
             if stream.opened_here:
                 self._room.release()
 
@@ -305,7 +305,7 @@ class MemoryConnection(IMuxedConn):  # type: ignore[misc]
             stream.drop()
             self.carry(0, stream.other.drop)
             return
-        self._streams.add(stream)
+        self._streams[stream] = None
         self._incoming.append(stream)
         self._arrived.set()
 
