@@ -17,7 +17,7 @@ from store.group_commit import Committer
 from tests.devnet.running import config, ran
 
 # Faults of every kind that may draw: links, peers, natures, streams that are cut.
-FAULTS = "kill=0.1@1,loss=0.05,freeze=0.1@0.5+2,garbage=0.1,truncator=0.1,restart=0.1@1+1"
+FAULTS = "kill=0.2@0.5,restart=0.1@0.5+1,loss=0.05,garbage=0.1,truncator=0.1"
 
 
 class Place:
@@ -52,7 +52,7 @@ def logged(
 def test_one_seed_is_one_run_also_on_a_slow_machine(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    wanted = config(FAULTS, peers=8, seconds=2)
+    wanted = config(FAULTS, peers=8, seconds=1.6)
     first = logged(tmp_path, wanted, monkeypatch, 0.0)
     # Memory is laid out otherwise, and collected at other moments.
     kept = [Place() for _ in range(10_000)]
