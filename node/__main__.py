@@ -66,7 +66,9 @@ def _fix_hashes() -> None:
     The order of a set of names follows from their hashes, so a simulation would not be the same
     again. Nothing was done yet that has to be undone.
     """
-    if sys.flags.hash_randomization:
+    typed = sys.argv[1:]
+    # A process that was not started by these words, as a fork, cannot be started again by them.
+    if sys.flags.hash_randomization and sys.orig_argv[-len(typed) :] == typed:
         words = [sys.executable, *sys.orig_argv[1:]]
         os.execve(sys.executable, words, {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606
 
