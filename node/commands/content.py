@@ -60,10 +60,11 @@ def copies_words(found: Mapping[str, Any]) -> list[str]:
     if count < wanted:
         lines += [f"not at {short(it['peer'])}: {safe(it['why'])}" for it in found["refusals"]]
         if not found["refusals"]:
-            lines.append("no other peer is known that keeps content for others")
+            lines.append("no further peer is known that keeps content for others")
     elif not wanted and not found["holders"]:
         asked = found["peers_looked_at"]
-        lines[0] += f" (of {asked} other peers asked nobody has it; --copies 3 makes more)"
+        nobody = f"none of {asked} other peers has it" if asked else "no other peer is known"
+        lines[0] += f" ({nobody}; --copies 3 asks for more)"
     return lines
 
 

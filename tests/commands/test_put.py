@@ -20,7 +20,9 @@ def found(copies: int, wanted: int, **other: Any) -> dict[str, Any]:
 
 def test_one_copy_is_told_with_what_makes_more() -> None:
     (line,) = copies_words(found(1, 0))
-    assert line == "1 copy: here (of 5 other peers asked nobody has it; --copies 3 makes more)"
+    assert line == "1 copy: here (none of 5 other peers has it; --copies 3 asks for more)"
+    (line,) = copies_words(found(1, 0, peers_looked_at=0))
+    assert line == "1 copy: here (no other peer is known; --copies 3 asks for more)"
     assert copies_words(found(1, 1)) == ["1 copy: here"]
 
 
@@ -39,7 +41,7 @@ def test_too_few_copies_are_told_with_each_reason_as_text_alone() -> None:
     assert first == "1 of 3 copies: here"
     assert second == "not at …er-one: its store\N{REPLACEMENT CHARACTER}[2J is \\[bold]full"
     _, why = copies_words(found(1, 2))
-    assert why == "no other peer is known that keeps content for others"
+    assert why == "no further peer is known that keeps content for others"
 
 
 def test_copies_that_were_not_counted_as_kept_are_said_to_be_for_now() -> None:
