@@ -5,7 +5,9 @@ is compared with its content id by hash; a source that sends other bytes is not 
 with wrong sizes or depth ends the fetch: its maker lied, and no source is blamed.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import trio
@@ -18,6 +20,7 @@ from p2p.typed_call import TypedCall, refusal_of
 from store import Store
 from wire import limits
 from wire.content import ContentId, PeerId
+from wire.counting import counted
 from wire.errors import (
     BatonError,
     Corrupt,
@@ -70,11 +73,15 @@ class Blobs:
     peers: Peers
     served: int = 0
     _fetching: dict[ContentId, trio.Event] = field(default_factory=dict)
+    # Blocks that a peer is asked to show, because it says that it has them.
+    _shown: Counter[tuple[PeerId, ContentId]] = field(default_factory=Counter)
 
     async def on_want(self, call: TypedCall, message: Message) -> None:
         """Answer with the block, or with a message that it is not here."""
         assert isinstance(message, Want)
         try:
+            if (call.peer, message.block) in self._shown:
+                raise Missing("whoever is asked to show a block is not given it here")
             data = await self.store.get_block(message.block)
         except (Missing, Corrupt):
             await call.send(refusal_of(Refused("not here", code=RefusalCode.NOT_FOUND)))
@@ -168,6 +175,15 @@ class Blobs:
                 content_id, sources, deadline_s=deadline_s, size_bytes_max=size_bytes_max
             )
         return await self.store.get(content_id, size_bytes_max=size_bytes_max)
+
+    async def shows(
+        self, source: PeerId, blocks: Sequence[ContentId], *, deadline_s: float
+    ) -> bool:
+        """As `holds`, of a peer that says it has them: it cannot fetch them here meanwhile."""
+        with ExitStack() as stack:
+            for block in blocks:
+                stack.enter_context(counted(self._shown, (source, block)))
+            return await self.holds(source, blocks, deadline_s=deadline_s)
 
     async def _one_block(
         self,

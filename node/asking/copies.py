@@ -74,7 +74,8 @@ class Copying:
 
         async def look(peer: PeerId) -> None:
             found.asked += 1
-            if await self._holds(peer, content):
+            blocks = await self._sample(content)
+            if await self.blobs.holds(peer, blocks, deadline_s=BLOCK_S):
                 found.holders[peer] = None
 
         with trio.move_on_after(stretched(LOOK_S)):
@@ -95,7 +96,8 @@ class Copying:
             except TROUBLES as error:
                 found.refusals[peer] = error.message
                 return
-            if await self._holds(peer, content):
+            blocks = await self._sample(content)
+            if await self.blobs.shows(peer, blocks, deadline_s=BLOCK_S):
                 found.holders[peer] = until_wall_s
             else:
                 found.holders.pop(peer, None)
@@ -145,11 +147,11 @@ class Copying:
             kept = await call.expect(Keeping)
         return self.peers.environment.wall_s() + kept.keep_s
 
-    async def _holds(self, peer: PeerId, content: ContentId) -> bool:
+    async def _sample(self, content: ContentId) -> list[ContentId]:
         sample = [await self._random_block(content) for _ in range(SAMPLED_BLOCKS)]
         if content.is_tree:
             sample.insert(0, content)
-        return await self.blobs.holds(peer, list(dict.fromkeys(sample)), deadline_s=BLOCK_S)
+        return list(dict.fromkeys(sample))
 
     async def _random_block(self, content: ContentId) -> ContentId:
         block, offset_bytes = content, -1

@@ -119,6 +119,35 @@ async def test_who_lies_about_keeping_is_not_counted_and_another_is_asked(
             assert not cost(honest.peers.me, trio.current_time())
 
 
+async def test_who_fetches_a_block_only_when_it_is_asked_for_it_is_not_counted(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        owner, _ = await owner_and_keepers(network, 0)
+        async with network.outsider(S) as liar:
+
+            async def says_so(call: TypedCall, _: Message) -> None:
+                await call.send(Keeping(keep_s=WEEK_S))
+
+            async def relays(call: TypedCall, message: Message) -> None:
+                assert isinstance(message, Want)
+                try:
+                    async with liar.peers.call(owner.peers.me, deadline_s=10) as other:
+                        await other.send(message)
+                        data = (await other.expect(BlockReply)).data
+                except Refused as error:
+                    await call.send(refusal_of(error))
+                else:
+                    await call.send(BlockReply(data=data))
+
+            liar.answer(Keep, says_so)
+            liar.answer(Want, relays)
+            copies = await made(owner, 2)
+            assert (copies.count, list(copies.refusals)) == (1, [liar.peers.me])
+            # It is given the content as anybody is, when it is not asked to show it.
+            await liar.blobs.fetch(NAME, deadline_s=30)
+
+
 async def test_who_holds_only_a_part_is_found_out(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
