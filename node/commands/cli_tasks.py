@@ -195,7 +195,7 @@ def verify_command(*, receipt: str, content: tuple[Path, ...], state: Path, as_j
 @state_option
 @json_option
 def put_command(*, file: Path, copies: int | None, state: Path, as_json: bool) -> int:
-    """Keep a file in the store, and print its content id and how many copies there are.
+    """Keep a file, and print its content id and its copies.
 
     A peer counts if it gives blocks of the file, drawn at random, when it is asked for them.
     """
