@@ -31,7 +31,7 @@ async def kept(answers: Answers, number: int, output: bytes, source: bytes) -> C
         answered_at_ms=int(wall_s * 1000),
         duration_ms=1,
     )
-    await answers.keep(task, sign(record, ASKER), output, ())
+    await answers.keep(task, sign(record, ASKER), output, name_of(output), ())
     return task.id
 
 
