@@ -191,6 +191,20 @@ async def test_a_fetch_for_others_holds_up_nobody_who_wants_the_same(
             assert keeper.keep_role.ledger.used_bytes == EACH
 
 
+async def test_nobody_but_who_asks_is_asked_for_the_content(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with keeper_and_asker(tmp_path) as (network, keeper, _, asker):
+        holder = await network.start(S)
+        await holder.dependencies.store.put(BLOB)
+        await network.settled()
+        refused = await refusal(asker, keeper, NAME, len(BLOB))
+        assert refused.code is RefusalCode.NOT_FOUND
+        # One small message to one peer would else be many to all.
+        assert holder.blobs.served == 0
+        assert holder.peers.me in keeper.peers.connected()
+
+
 async def test_a_size_that_is_not_true_is_refused(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
