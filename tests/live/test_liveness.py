@@ -36,7 +36,9 @@ def peers(tmp_path: Path) -> Iterator[dict[str, Peer]]:
         names = ("i1", "i2", "v1")
         found = {"asker": first, **dict(zip(names, starting.map(hashing, names), strict=True))}
         # Who never met it notices nothing of a peer's silence until its advert has run out.
-        within(2 * START_DEADLINE_S, lambda: all(connected(it) == len(names) for it in found.values()))
+        within(
+            2 * START_DEADLINE_S, lambda: all(connected(it) == len(names) for it in found.values())
+        )
         yield found
 
 
