@@ -93,7 +93,7 @@ class Blobs:
         """Whom to ask: `first`, then connected peers that keep content for others."""
         wall_s = self.peers.environment.wall_s()
         keepers = [it.signer for it in self.peers.view.candidates(Role.STORE, None, wall_s)]
-        near = self.peers.connected()
+        near = sorted(self.peers.connected())
         keepers.sort(key=lambda peer: peer not in near)
         ranked = dict.fromkeys((*first, *keepers, *near))
         return tuple(peer for peer in ranked if peer != self.peers.me)

@@ -106,7 +106,11 @@ class Discovery:
         self._sought_at_s[role, model] = now_at_s
         self.searches += 1
         search = Search(role, model)
-        near = [it for it in self.rpc.connected() if self.rpc.standing(it) is not Standing.BANNED]
+        near = [
+            it
+            for it in sorted(self.rpc.connected())
+            if self.rpc.standing(it) is not Standing.BANNED
+        ]
         self.rpc.environment.random.shuffle(near)
         search.begin(near)
         with trio.move_on_after(deadline_s):

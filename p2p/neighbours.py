@@ -112,7 +112,7 @@ class Neighbours(Handshake):
             # Spread, so that a thousand peers started at once do not speak at once.
             await trio.sleep(pause_s * (0.5 + self.rpc.environment.random.random()))
             # Two that banned each other would keep it up by asking and not answering.
-            connected = self.view.connected - self._strange
+            connected = sorted(self.view.connected - self._strange)
             able = [it for it in connected if self.rpc.standing(it) is not Standing.BANNED]
             if able:
                 quick = max(0, quick - 1)
@@ -133,7 +133,7 @@ class Neighbours(Handshake):
         now_at_s = trio.current_time()
         with trio.move_on_after(deadline_s):
             async with trio.open_nursery() as pings:
-                for peer in self.rpc.connected():
+                for peer in sorted(self.rpc.connected()):
                     heard = self.handshake_log.answered_within((peer,), now_at_s, unheard_s)
                     if not heard and self.rpc.standing(peer) is not Standing.BANNED:
                         pings.start_soon(self._ping, peer)
@@ -242,7 +242,7 @@ class Neighbours(Handshake):
         """Tell the neighbours that we are leaving for good."""
         with trio.CancelScope(deadline=trio.current_time() + PART_DEADLINE_S, shield=True):
             async with trio.open_nursery() as nursery:
-                for peer in self.rpc.connected():
+                for peer in sorted(self.rpc.connected()):
                     nursery.start_soon(lambda it=peer: self.part(it, leaving=True))
 
     def on_connection(self, event: ConnectionEvent) -> None:
