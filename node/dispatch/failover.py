@@ -278,7 +278,8 @@ class Failover:
                 raise RemoteProtocolError(f"a piece beyond the {units_max} units of the leg")
             for peer in self._running.keys() - {one.peer}:
                 # The first peer that streams wins: the others are cancelled.
-                self.failed.add(peer)
+                # They did not fail: should that stream break, they are asked again.
+                self._patience.refused(peer, PAUSE_S, trio.current_time())
                 self._running[peer].cancel()
             for event in self.shown.apply(part):
                 self.on_event(event)
