@@ -1,7 +1,7 @@
 """A leg that was taken: the role that does it, its place there, and whether it is still wanted."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
 import trio
@@ -13,6 +13,7 @@ from node.task.units import units_of
 from p2p.typed_call import TypedCall
 from wire.content import PeerId
 from wire.errors import BatonError, Refused, RemoteProtocolError, TransportError
+from wire.kinds import RefusalCode
 from wire.operations import GENERATE
 
 
@@ -33,6 +34,8 @@ class LegLease:
 
     role: LegRole
     place: QueueSlot | None = None
+    # Whether nothing can have been done of it since it was taken: it begins in the same moment.
+    fresh: bool = False
     _stop: Callable[[], None] | None = None
     _generates: bool = False
 
@@ -55,21 +58,25 @@ class LegLease:
         self.place.on_refusal = self._stop
 
     @asynccontextmanager
-    async def cancel_if_abandoned(self, holder: Holder) -> AsyncIterator[None]:
-        """The block is cancelled, with Refused, when the place is given up.
+    async def cancel_if_abandoned(
+        self, holder: Holder, deadline_at_s: float
+    ) -> AsyncIterator[None]:
+        """The block is cancelled, with Refused, when the place is given up or time is over.
 
         The place is given up if the holder disconnects before the leg began. A leg that began is
         finished, in case the holder returns, unless it would keep the engine from others for long.
         A generation ends at once: others need its slot, and another peer can continue its stream.
         """
         failure: BatonError | None = None
-        with trio.CancelScope() as scope:
+        with trio.CancelScope(deadline=deadline_at_s) as scope:
             self._stop = scope.cancel
             if self.place is not None:
                 self.place.on_refusal = self._stop
                 if self.place.refusal is not None:
                     self._stop()
-            async with self._watched(holder.call):
+            # Made only where there is a call to watch: it costs as much as the rest of this.
+            watched = nullcontext() if holder.call is None else self._watched(holder.call)
+            async with watched:
                 try:
                     yield
                 except BatonError as error:
@@ -82,12 +89,11 @@ class LegLease:
             raise failure
         if self.place is not None and self.place.refusal is not None:
             raise self.place.refusal
+        if scope.cancelled_caught:
+            raise Refused("the deadline passed while the leg was under way", code=RefusalCode.LATE)
 
     @asynccontextmanager
-    async def _watched(self, call: TypedCall | None) -> AsyncIterator[None]:
-        if call is None:
-            yield
-            return
+    async def _watched(self, call: TypedCall) -> AsyncIterator[None]:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, call)
             yield

@@ -265,15 +265,17 @@ class LegServer:
     ) -> DoneLeg:
         """Do the leg, or wait for it if it is running, or find it done."""
         leg_key = leg_key_of(handoff)
-        with trio.move_on_at(deadline_at_s) as scope:
-            while (running := self._under_way.get(leg_key)) is not None:
-                await running.wait()
-        if scope.cancelled_caught:
-            raise Refused(
-                "the deadline passed while the leg was under way for another holder",
-                code=RefusalCode.LATE,
-            )
-        if (found := await self._before.found(handoff)) is not None:
+        if leg_key in self._under_way:
+            lease.fresh = False
+            with trio.move_on_at(deadline_at_s) as scope:
+                while (running := self._under_way.get(leg_key)) is not None:
+                    await running.wait()
+            if scope.cancelled_caught:
+                raise Refused(
+                    "the deadline passed while the leg was under way for another holder",
+                    code=RefusalCode.LATE,
+                )
+        if not lease.fresh and (found := await self._before.found(handoff)) is not None:
             return found
         self._under_way[leg_key] = trio.Event()
         try:
@@ -299,11 +301,11 @@ class LegServer:
             handoff.task.signer,
             holder.peer,
         )
-        async with lease.cancel_if_abandoned(holder):
+        async with lease.cancel_if_abandoned(holder, deadline_at_s):
             data = await self._input(handoff, source_id, holders, left_s)
             job_key = handoff.leg.job_key(source_id)
-            infers = handoff.leg.role is Role.INFER
-            reused = await self._before.reusable(job_key) if infers else None
+            looks = handoff.leg.role is Role.INFER and not lease.fresh
+            reused = await self._before.reusable(job_key) if looks else None
             if reused is None:
                 if lease.place is None:
                     # No place was taken: the leg was thought to be done or running already.
@@ -316,12 +318,7 @@ class LegServer:
                     resume=handoff.resume if handoff.is_last else None,
                     place=lease.place,
                 )
-                with trio.move_on_at(deadline_at_s) as scope:
-                    done = await lease.role.do(handoff.leg, source, relay)
-                if scope.cancelled_caught:
-                    raise Refused(
-                        "the deadline passed while the leg was under way", code=RefusalCode.LATE
-                    )
+                done = await lease.role.do(handoff.leg, source, relay)
             else:
                 done = reused
         receipt = Receipt(
