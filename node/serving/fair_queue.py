@@ -61,8 +61,8 @@ class FairQueue:
 
     def dequeue(self, place: QueueSlot) -> None:
         """Give a slot back, or leave the queue; the next in turn goes on."""
-        self._admission.dequeue(place)
-        self._go_on()
+        if self._admission.dequeue(place):
+            self._go_on()
 
     async def turn(self, place: QueueSlot, wanted: QueuedJob) -> None:
         """Wait for the engine; Refused if the place was given up. Call once for each place.

@@ -8,7 +8,9 @@ from trio.testing import MockClock
 
 from node.asking.answers import Answered
 from node.asking.run import TaskRequest
+from node.engines.interface import Part
 from node.peer import Node
+from node.serving.order_outbox import OrderOutbox
 from node.task.events import Failed, Kept, LegDone, Offered, ignore_event
 from store import open_memory_store
 from tests.dispatch.test_orders import all_asked
@@ -258,3 +260,27 @@ async def test_a_disk_that_takes_no_journal_refuses_each_and_nothing_goes_on(
         assert not journal_of(asker)
         assert asker.tasks.statistics().under_way == 0
         assert asker.tasks.dispatcher.directory.under_way == {}
+
+
+async def test_the_last_piece_of_a_stream_comes_with_the_outcome(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        await network.start(I, S, engine=Counted(unit_s=0.01))
+        await network.settled()
+        await warmed(asker)
+        told: list[int] = []
+        whole = OrderOutbox.add_piece
+
+        def add_piece(self: OrderOutbox, tag: int, part: Part) -> None:
+            told.append(part.position)
+            whole(self, tag, part)
+
+        monkeypatch.setattr(OrderOutbox, "add_piece", add_piece)
+        wanted = request(complete(3), data=b"prompt", level=Level.SIGNED)
+        answered, events = await asked(asker, wanted)
+        assert told == [0, 1]
+        assert b"".join(it.data for it in events if hasattr(it, "data")) == answered.output
+        await asked(asker, request(complete(1), data=b"prompt", level=Level.SIGNED))
+        assert told == [0, 1]
