@@ -252,7 +252,7 @@ class _ServedOrder:
         units_max = streamed_max(handoff.leg)
 
         async def relay(part: Part) -> None:
-            if part.position + part.units >= units_max:
+            if part.position + part.units == units_max:
                 # The last piece is not told: the outcome has it, and follows at once.
                 return
             while self._out.is_full and not self._ended:
