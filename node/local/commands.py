@@ -17,7 +17,7 @@ from node.gateway.reading import Reader
 from node.local import questions
 from node.local.control import Command, Emit, unheard
 from node.local.indexing import Indexing, list_sources
-from node.local.model_commands import ModelCommands, check_not_loading, named_as, own_models
+from node.local.model_commands import ModelCommands, named_as, own_models, until_ready
 from node.local.views import Views
 from node.peer import Node
 from node.serving.nearest import INDEX_BYTES_MAX
@@ -171,7 +171,7 @@ class LocalCommands:
                 stage, ContentId.of(data), request.needed
             )
         if answered is None:
-            check_not_loading(self.node, model)
+            await until_ready(self.node, model)
             asked = replace(request, stages=(stage,), input=data)
             left = bool(arguments.get("attended"))
             answered = await self._run(asked, emit, self._few_verifiers(asked, emit), attended=left)

@@ -217,10 +217,21 @@ def progress_of(row: Mapping[str, Any]) -> tuple[int, int]:
     return row.get("done_bytes", 0), row.get("size_bytes", 0)
 
 
-def check_not_loading(node: Node, model: ContentId) -> None:
-    """InputError that says how far a model is, which is being made ready here and nowhere else."""
-    row = row_of(node, model)
-    if row is None or row["state"] in ("ready", "resting") or node.models.offered(model):
+# A peer that has just started is ready within this time, if its models are small.
+_SOON_S = 5.0
+
+
+async def until_ready(node: Node, model: ContentId) -> None:
+    """Wait a moment for a model that is being made ready here, and nowhere else.
+
+    InputError that says how far it is, if it fails or takes longer.
+    """
+    row = _under_way(node, model)
+    with trio.move_on_after(_SOON_S):
+        while row is not None and not row["problem"]:
+            await trio.sleep(LOOK_S)
+            row = _under_way(node, model)
+    if row is None:
         return
     done_bytes, size_bytes = progress_of(row)
     share = f", {done_bytes * 100 // size_bytes} %" if size_bytes else ""
@@ -228,6 +239,12 @@ def check_not_loading(node: Node, model: ContentId) -> None:
         f"the model {row['name']} is not ready here yet: {row['problem'] or row['state'] + share}",
         todo="wait for it: python -m node status",
     )
+
+
+def _under_way(node: Node, model: ContentId) -> dict[str, Any] | None:
+    row = row_of(node, model)
+    ready = row is None or row["state"] in ("ready", "resting") or node.models.offered(model)
+    return None if ready else row
 
 
 @contextmanager

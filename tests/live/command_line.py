@@ -81,11 +81,11 @@ def commands_running() -> Iterator[None]:
         cwd=ROOT,
         env=environment({}),
     ) as process:
-        _forking.process = process
+        before, _forking.process = _forking.process, process
         try:
             yield
         finally:
-            _forking.process = None
+            _forking.process = before
             # It reads to the end, and then ends.
             process.communicate()
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -17,6 +18,12 @@ from tests.live.command_line import LOOPBACK, Done, Peer, at_once, joined
 
 NOBODY = 65_534
 AS_ROOT = os.geteuid() == 0
+
+
+def above(folder: Path) -> list[Path]:
+    """The folders around it that pytest made for this user alone."""
+    shared = Path(tempfile.gettempdir())
+    return [it for it in folder.parents if shared in it.parents]
 
 
 def another_version(state: Path) -> None:
@@ -116,7 +123,7 @@ def test_a_folder_without_permission_is_refused(tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("p")
     if AS_ROOT:
         # Others are let through to a folder that stays root's own.
-        for place in (folder, *folder.parents[:2]):
+        for place in (folder, *above(folder)):
             place.chmod(0o755)
     else:
         folder.chmod(0o500)
@@ -137,7 +144,7 @@ def test_a_port_that_is_not_allowed_is_said(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     folder.mkdir(mode=0o700)
     os.chown(folder, NOBODY, NOBODY)
-    for place in (tmp_path, *tmp_path.parents[:2]):
+    for place in (tmp_path, *above(tmp_path)):
         place.chmod(0o755)
     [done] = at_once(
         [("join", "--json", "--state", folder, "--listen", "/ip4/127.0.0.1/tcp/80")], uid=NOBODY

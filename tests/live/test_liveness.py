@@ -11,10 +11,11 @@ import pytest
 
 from tests.live.command_line import START_DEADLINE_S, Peer, at_once, joined
 
-# A frozen peer is found by what it does not answer: yamux's ping, or a swap.
-NOTICED_WITHIN_S = 12.0
+# A frozen peer is found by what it does not answer: yamux's ping, or a swap. 12 s where this machine
+# has nothing else to do; timeouts follow a machine that is short of processor time.
+NOTICED_WITHIN_S = 45.0
 COUNTED_AGAIN_WITHIN_S = 60.0
-FOUND_AGAIN_WITHIN_S = 15.0
+FOUND_AGAIN_WITHIN_S = 45.0
 # How often others save where everybody is, and a little more.
 SAVED_AFTER_S = 33.0
 
@@ -35,7 +36,9 @@ def peers(tmp_path: Path) -> Iterator[dict[str, Peer]]:
         names = ("i1", "i2", "v1")
         found = {"asker": first, **dict(zip(names, starting.map(hashing, names), strict=True))}
         # Who never met it notices nothing of a peer's silence until its advert has run out.
-        within(START_DEADLINE_S, lambda: all(connected(it) == len(names) for it in found.values()))
+        within(
+            2 * START_DEADLINE_S, lambda: all(connected(it) == len(names) for it in found.values())
+        )
         yield found
 
 

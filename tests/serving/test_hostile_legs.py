@@ -275,5 +275,5 @@ async def test_who_takes_the_first_leg_of_two_and_holds_it_is_passed_over(
                 await asked(asker, wanted)
                 took_s.append(trio.current_time() - began_at_s)
             assert sitter.asked
-            # The bound of each: what comes after counts too.
-            assert OVERDUE_S < max(took_s) < 35
+            # It is tried out beside somebody who delivered: no task waits until it is overdue.
+            assert max(took_s) < OVERDUE_S / 2
