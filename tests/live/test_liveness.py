@@ -11,8 +11,8 @@ import pytest
 
 from tests.live.command_line import START_DEADLINE_S, Peer, at_once, joined
 
-# A frozen peer is found by what it does not answer: yamux's ping, or a swap. 12 s where this machine
-# has nothing else to do; timeouts follow a machine that is short of processor time.
+# A frozen peer is found by what it does not answer: yamux's ping, or a swap. In 12 s on a machine
+# that has nothing else to do; timeouts follow one that is short of processor time.
 NOTICED_WITHIN_S = 45.0
 COUNTED_AGAIN_WITHIN_S = 60.0
 FOUND_AGAIN_WITHIN_S = 45.0
