@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from node.asking.answers import Answers
+from node.asking.copies import Copying
 from node.asking.rechecking import Rechecking
 from node.asking.tasks import TaskRunner
 from node.checking.quorum import Checking
@@ -25,6 +26,7 @@ from node.models.loader import ModelLoader
 from node.models.probing import Probing
 from node.serving.data_role import DataRole
 from node.serving.infer_role import InferRole
+from node.serving.keep_role import KeepRole
 from node.serving.leg_server import LegServer
 from node.serving.nearest import IndexCache
 from node.serving.order_server import OrderServer
@@ -42,7 +44,7 @@ from wire.codec import pack, unpack
 from wire.content import PeerId
 from wire.errors import ModelRefused, StoreError
 from wire.kinds import Role
-from wire.message import Check, Offer, Quote, Want
+from wire.message import Check, Keep, Offer, Quote, Want
 from wire.order import Open
 from wire.signing import SigningKey
 
@@ -76,6 +78,8 @@ class Node:
     leg_server: LegServer
     order_server: OrderServer
     verify_role: VerifyRole
+    keep_role: KeepRole
+    copying: Copying
     tasks: TaskRunner
     probing: Probing
     rechecking: Rechecking
@@ -96,7 +100,8 @@ class Node:
 
     def pause(self, why: str) -> None:
         """Take no work of others while `why` is not empty; work that was taken is finished."""
-        before, self.leg_server.paused, self.verify_role.paused = self.leg_server.paused, why, why
+        before = self.leg_server.paused
+        self.leg_server.paused = self.verify_role.paused = self.keep_role.paused = why
         if bool(why) is not bool(before):
             self.note(f"paused: {why}" if why else "goes on: it is not paused any more")
             self.peers.advertiser.changed()
@@ -136,6 +141,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Quote] = node.leg_server.on_quote
         peers.handlers[Want] = node.blobs.on_want
         peers.handlers[Check] = node.verify_role.on_check
+        peers.handlers[Keep] = node.keep_role.on_keep
         for peer, addresses in _remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
         await peers.join()
@@ -146,6 +152,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         nursery.start_soon(node.leg_server.finishing.run)
         nursery.start_soon(_remember_forever, node)
         nursery.start_soon(node.rechecking.run)
+        nursery.start_soon(node.keep_role.run)
         await node.tasks.resume()
         try:
             yield node
@@ -215,6 +222,8 @@ def _assembled(
             blobs,
             willing=Role.VERIFY in config.roles,
         ),
+        keep_role=KeepRole(blobs, willing=Role.STORE in config.roles),
+        copying=Copying(blobs),
         tasks=tasks,
         probing=probing,
         rechecking=Rechecking(dependencies.store, checking, answers, tasks),

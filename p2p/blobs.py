@@ -5,7 +5,9 @@ is compared with its content id by hash; a source that sends other bytes is not 
 with wrong sizes or depth ends the fetch: its maker lied, and no source is blamed.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import trio
@@ -18,6 +20,7 @@ from p2p.typed_call import TypedCall, refusal_of
 from store import Store
 from wire import limits
 from wire.content import ContentId, PeerId
+from wire.counting import counted
 from wire.errors import (
     BatonError,
     Corrupt,
@@ -70,11 +73,15 @@ class Blobs:
     peers: Peers
     served: int = 0
     _fetching: dict[ContentId, trio.Event] = field(default_factory=dict)
+    # Blocks that a peer is asked to show, because it says that it has them.
+    _shown: Counter[tuple[PeerId, ContentId]] = field(default_factory=Counter)
 
     async def on_want(self, call: TypedCall, message: Message) -> None:
         """Answer with the block, or with a message that it is not here."""
         assert isinstance(message, Want)
         try:
+            if (call.peer, message.block) in self._shown:
+                raise Missing("whoever is asked to show a block is not given it here")
             data = await self.store.get_block(message.block)
         except (Missing, Corrupt):
             await call.send(refusal_of(Refused("not here", code=RefusalCode.NOT_FOUND)))
@@ -114,15 +121,37 @@ class Blobs:
                 done = self._fetching[content_id] = trio.Event()
                 try:
                     if await self.store.missing(content_id, limit=1):
-                        await self._fetch(content_id, tuple(sources), size_bytes_max, progress)
+                        likely = self.likely_sources(sources)
+                        await self._fetch(content_id, likely, size_bytes_max, progress)
                 finally:
                     del self._fetching[content_id]
                     done.set()
         except trio.TooSlowError as error:
-            raise TooSlow(
-                f"content {content_id.short} did not arrive within {deadline_s:.0f} s",
-                todo="try again: what has arrived is kept",
-            ) from error
+            raise _late(content_id, deadline_s) from error
+
+    async def fetch_from(
+        self, source: PeerId, content_id: ContentId, *, deadline_s: float, size_bytes_max: int
+    ) -> None:
+        """As `fetch`, from this source alone. No other fetch of the content waits for this one."""
+        try:
+            with trio.fail_after(max(0.0, deadline_s)):
+                await self._fetch(content_id, (source,), size_bytes_max, None)
+        except trio.TooSlowError as error:
+            raise _late(content_id, deadline_s) from error
+
+    async def holds(
+        self, source: PeerId, blocks: Sequence[ContentId], *, deadline_s: float
+    ) -> bool:
+        """Whether `source` gives each of these blocks now; one that sends other bytes is blamed."""
+        for block in blocks:
+            try:
+                data = await self._want(source, block, deadline_s)
+            except (Refused, TransportError, RemoteProtocolError, WireError):
+                return False
+            if not block.matches(data):
+                self.peers.offended(source, Offence.MALFORMED)
+                return False
+        return True
 
     async def get(
         self,
@@ -146,6 +175,15 @@ class Blobs:
                 content_id, sources, deadline_s=deadline_s, size_bytes_max=size_bytes_max
             )
         return await self.store.get(content_id, size_bytes_max=size_bytes_max)
+
+    async def shows(
+        self, source: PeerId, blocks: Sequence[ContentId], *, deadline_s: float
+    ) -> bool:
+        """As `holds`, of a peer that says it has them: it cannot fetch them here meanwhile."""
+        with ExitStack() as stack:
+            for block in blocks:
+                stack.enter_context(counted(self._shown, (source, block)))
+            return await self.holds(source, blocks, deadline_s=deadline_s)
 
     async def _one_block(
         self,
@@ -174,11 +212,10 @@ class Blobs:
     async def _fetch(
         self,
         root: ContentId,
-        first: tuple[PeerId, ...],
+        sources: Sequence[PeerId],
         size_bytes_max: int,
         progress: Progress | None,
     ) -> None:
-        sources = self.likely_sources(first)
         download = _Download(FetchPlan(), root, size_bytes_max, progress)
         at = 0
         while missing := await self.store.missing(root):
@@ -245,8 +282,10 @@ class Blobs:
                 f" at most {download.size_bytes_max} are allowed"
             )
 
-    async def _want(self, source: PeerId, block: ContentId) -> bytes:
-        async with self.peers.call(source, deadline_s=stretched(BLOCK_DEADLINE_S)) as call:
+    async def _want(
+        self, source: PeerId, block: ContentId, deadline_s: float = BLOCK_DEADLINE_S
+    ) -> bytes:
+        async with self.peers.call(source, deadline_s=stretched(deadline_s)) as call:
             await call.send(Want(block=block))
             return (await call.expect(BlockReply)).data
 
@@ -267,6 +306,13 @@ class Blobs:
         if download.progress is not None:
             size_bytes = max(download.size_bytes, download.got_bytes)
             download.progress(download.got_bytes, size_bytes)
+
+
+def _late(content: ContentId, deadline_s: float) -> TooSlow:
+    return TooSlow(
+        f"content {content.short} did not arrive within {deadline_s:.0f} s",
+        todo="try again: what has arrived is kept",
+    )
 
 
 def nobody_has(content: ContentId, asked: int) -> Missing:

@@ -54,7 +54,7 @@ class Handshake:
     advertiser: Advertiser
     handshake_log: HandshakeLog
     # The version of a Welcome: an older peer's is less.
-    speaks: int = limits.ORDERS_VERSION
+    speaks: int = limits.SPOKEN_VERSION
     ended: BatonError | None = None
     # Why nobody was met at the start, in words, until somebody is.
     unmet: str = ""

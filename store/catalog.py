@@ -9,6 +9,7 @@ block that was read since then moves to the end instead, once. So reading costs 
 - `pins`: id + reason. `holds`: id -> how many hold it: one for all its pins together, and one for
   each time a held tree node names it. A block that is held is never evicted. A hold may be on a
   block that is not here yet: it counts from the moment it arrives.
+A soft pin is in memory alone: its blocks are evicted after all others that nothing holds.
 - `counters`: one row of totals, so that the quota is checked without looking at anything.
 
 An action checks everything that can fail before it changes anything. Many actions share one
@@ -21,6 +22,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from store.placed import KeptFile, Place, PlacedRows
+from store.recency import Recency
 from store.rows import BLOCKS, COUNTERS, FILES, HOLDS, PINS, PLACES, QUEUE, Rows
 from store.seam import Pin, Row
 from wire import limits
@@ -28,41 +30,11 @@ from wire.content import ContentId
 from wire.errors import Corrupt, Oversize, StoreFull, WireError
 from wire.tree import Block, TreeNode
 
-# Ids of blocks that were read lately; at 256 KiB a block, this covers 16 GiB of reading.
-RECENT_MAX = 65_536
 _PAGE_ROWS = 256
 _COUNTERS_KEY = b"totals"
 _COUNTERS = struct.Struct(">QQQQQ")
 _TICK = struct.Struct(">Q")
 _HOLD = struct.Struct(">Q?")
-
-
-class Recency:
-    """What readers and the one writer share in memory: ids only.
-
-    Readers add ids and the writer removes them, in different threads. Every step is one operation
-    on a dict or a set, so no lock is needed.
-    """
-
-    __slots__ = ("_read", "guards")
-
-    def __init__(self) -> None:
-        self._read: dict[bytes, None] = {}
-        # The blocks of large puts that are running: they are in use before anything can pin them.
-        self.guards: list[set[bytes]] = []
-
-    def touch(self, content_id: ContentId) -> None:
-        """Remember that this was read; if the memory is full, all earlier reads are forgotten."""
-        if len(self._read) >= RECENT_MAX:
-            self._read = {}
-        self._read[content_id] = None
-
-    def take(self, content_id: ContentId) -> bool:
-        """Forget that this content was read; True if it had been read."""
-        return self._read.pop(content_id, self) is None
-
-    def guarded(self, content_id: ContentId) -> bool:
-        return any(content_id in guard for guard in tuple(self.guards))
 
 
 @dataclass(slots=True)
@@ -222,8 +194,8 @@ class Catalog:
         victims: list[tuple[bytes, ContentId, int]] = []
         start = 0
         # A block that was read lately is spared in the first round only. Otherwise a store in which
-        # every block was read lately could evict nothing.
-        for chances in (True, False):
+        # every block was read lately could evict nothing. Soft pins yield in the last round.
+        for patience in (2, 1, 0):
             end = counters.next_tick
             for tick, content_id in self._queued(start, end):
                 if excess <= 0:
@@ -234,7 +206,8 @@ class Catalog:
                 if (
                     content_id in keep
                     or self._recency.guarded(content_id)
-                    or (chances and self._recency.take(content_id))
+                    or (patience and self._recency.soft_pinned(content_id))
+                    or (patience == 2 and self._recency.take(content_id))
                 ):
                     self.rows.delete(QUEUE, tick)
                     self.enqueue(content_id)

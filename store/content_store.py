@@ -13,8 +13,9 @@ import trio
 
 from store import check, files, repair, walk
 from store.backend import Backend
-from store.catalog import Catalog, Counters, Recency, read_pin
+from store.catalog import Catalog, Counters, read_pin
 from store.kept_files import KeptFiles
+from store.recency import Recency
 from store.rows import BLOCKS, PINS
 from store.seam import (
     GET_BYTES_MAX,
@@ -239,6 +240,14 @@ class ContentStore:
     async def unpin(self, content_id: ContentId, why: str) -> None:
         pin = Pin(content_id, why)
         await self._backend.commit(lambda catalog: catalog.unpin(pin))
+
+    async def soft_pin(self, content_id: ContentId) -> None:
+        blocks = await self._healing(lambda: walk.blocks(self.has, self._read, content_id))
+        self._recency.soft = {**self._recency.soft, content_id: blocks}
+
+    def soft_unpin(self, content_id: ContentId) -> None:
+        soft = self._recency.soft
+        self._recency.soft = {root: soft[root] for root in soft if root != content_id}
 
     def pins(self, *, limit: int = 1000) -> list[Pin]:
         with self._backend.reading() as rows:

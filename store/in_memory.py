@@ -13,10 +13,11 @@ from typing import TypeVar
 
 import trio
 
-from store.catalog import Catalog, Recency
+from store.catalog import Catalog
 from store.content_store import ContentStore
 from store.group_commit import Action, CommitStatistics
 from store.placed import PlacedRows
+from store.recency import Recency
 from store.seam import Store
 
 T = TypeVar("T")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from store import files
 from store.backend import Backend
-from store.catalog import Catalog, Recency
+from store.catalog import Catalog
 from store.placed import KeptFile, Place
+from store.recency import Recency
 from store.seam import Pin, Progress
 from wire import limits
 from wire.content import ContentId

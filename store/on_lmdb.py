@@ -17,12 +17,13 @@ import lmdb
 import trio
 
 from store import files
-from store.catalog import Catalog, Recency
+from store.catalog import Catalog
 from store.content_store import ContentStore
 from store.files import NO_ROOM
 from store.folder import open_folder
 from store.group_commit import Action, CommitRequest, CommitStatistics, Committer, MoveOnAfter
 from store.placed import PlacedRows
+from store.recency import Recency
 from store.rows import CATALOG_TABLES
 from store.seam import Store, Table
 from wire.errors import BatonError, StoreFull, StoreUnusable

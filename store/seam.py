@@ -42,6 +42,7 @@ class Table(StrEnum):
     MODELS = "models"
     SOURCES = "sources"
     ANSWERS = "answers"
+    KEPT = "kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +229,18 @@ class Store(Protocol):
 
     async def unpin(self, content_id: ContentId, why: str) -> None:
         """Remove one pin; nothing happens if there is none."""
+        ...
+
+    async def soft_pin(self, content_id: ContentId) -> None:
+        """Evict what is here of this blob only after everything else that may be evicted.
+
+        Whatever is pinned goes before it: no put is refused for the sake of a soft pin. It is
+        forgotten at a restart. Malformed if the blob is no legal tree.
+        """
+        ...
+
+    def soft_unpin(self, content_id: ContentId) -> None:
+        """Remove a soft pin; nothing happens if there is none."""
         ...
 
     def pins(self, *, limit: int = 1000) -> list[Pin]:

@@ -87,6 +87,20 @@ def missing(
     return list(dict([*nodes, *blocks]).items())[:limit]
 
 
+def blocks(
+    has: Callable[[ContentId], bool], read: Callable[[ContentId], bytes], root: ContentId
+) -> frozenset[bytes]:
+    """The ids of the blob's nodes and blocks, as far as its nodes are here; no leaf is read."""
+    seen: set[ContentId] = {root}
+    row = [root]
+    for _ in range(limits.TREE_DEPTH_MAX + 1):
+        nodes = [it for it in row if it.is_tree and has(it)]
+        below = {child for it in nodes for child in TreeNode.from_bytes(read(it)).children}
+        row = [it for it in below if it not in seen]
+        seen.update(row)
+    return frozenset(seen)
+
+
 def _liar(content_id: ContentId, found_bytes: int, said_bytes: int) -> Malformed:
     return Malformed(
         f"{content_id.short}: {found_bytes} bytes where the tree above says {said_bytes}",

@@ -13,6 +13,8 @@ from wire.message import (
     Check,
     Goodbye,
     Hello,
+    Keep,
+    Keeping,
     Message,
     Newer,
     Offer,
@@ -53,6 +55,7 @@ class CallState(Enum):
     WORKING = auto()
     CHECKING = auto()
     WANTED = auto()
+    KEEPING = auto()
     OPENING = auto()
     STANDING = auto()
     DONE = auto()
@@ -97,6 +100,11 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.IDLE, Speaker.ASKER, Want): CallState.WANTED,
     (CallState.WANTED, Speaker.ANSWERER, BlockReply): CallState.DONE,
     (CallState.WANTED, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    # Before it answers, the peer fetches what it is to keep, in conversations that it begins.
+    (CallState.IDLE, Speaker.ASKER, Keep): CallState.KEEPING,
+    (CallState.KEEPING, Speaker.ANSWERER, Keeping): CallState.DONE,
+    (CallState.KEEPING, Speaker.ANSWERER, Refuse): CallState.DONE,
     #
     (CallState.IDLE, Speaker.ASKER, Open): CallState.OPENING,
     (CallState.OPENING, Speaker.ANSWERER, Opened): CallState.STANDING,

@@ -38,6 +38,9 @@ class Kind(IntEnum):
     # Content.
     WANT = 30
     BLOCK = 31
+    # Content that one peer asks another to keep for it.
+    KEEP = 32
+    KEEPING = 33
     # A standing order of many tasks.
     OPEN = 40
     OPENED = 41

@@ -7,6 +7,10 @@ CODES_VERSION = 2
 # A peer whose Welcome says this version, or a later one, takes standing orders. Hellos and adverts
 # say PROTOCOL_VERSION, because older peers refuse every other.
 ORDERS_VERSION = 3
+# From this version on a peer may be asked to keep content for others.
+KEEPS_VERSION = 4
+# The version that a Welcome says.
+SPOKEN_VERSION = 4
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -21,6 +25,8 @@ BLOCK_BYTES_MAX = 256 << 10
 TREE_CHILDREN_MAX = 4096
 TREE_DEPTH_MAX = 3
 BLOB_BYTES_MAX = 1 << 40
+# How long a peer may be asked to keep content for another; it is asked again for more.
+KEEP_S_MAX = 7 * 24 * 3600
 
 # Payloads up to this size travel inside a message; larger ones are named by content id.
 INLINE_BYTES_MAX = 64 << 10

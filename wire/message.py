@@ -276,6 +276,31 @@ class BlockReply(Message):
     data: Annotated[bytes, Between(0, limits.BLOCK_BYTES_MAX)]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep(Message):
+    """Please keep this content for me, for `keep_s` seconds; it is fetched from me.
+
+    `size_bytes` is all of it. After `deadline_ms` milliseconds the asker waits no longer.
+    """
+
+    KIND: ClassVar[Kind] = Kind.KEEP
+    content: ContentId
+    size_bytes: Annotated[int, Between(0, limits.BLOB_BYTES_MAX)]
+    keep_s: Annotated[int, Between(1, limits.KEEP_S_MAX)]
+    deadline_ms: Annotated[int, Between(1, limits.DEADLINE_S_MAX * 1000)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping(Message):
+    """All of the content is here, and stays for `keep_s` seconds unless the owner needs the room.
+
+    This is the peer's word: who asked then wants some of the blocks.
+    """
+
+    KIND: ClassVar[Kind] = Kind.KEEPING
+    keep_s: Annotated[int, Between(1, limits.KEEP_S_MAX)]
+
+
 MESSAGES: dict[Kind, type[Message]] = {
     kind.KIND: kind
     for kind in (
@@ -284,7 +309,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(Quote, Quoted),
         *(Offer, Accept, Refuse, Piece, Result),
         *(Check, VerdictReply),
-        *(Want, BlockReply),
+        *(Want, BlockReply, Keep, Keeping),
         *(Open, Opened, Bundle, Outcomes, Places, Taken, Withdraw, Close),
     )
 }

@@ -55,6 +55,11 @@ class TreeNode:
             span *= limits.TREE_CHILDREN_MAX
         return span
 
+    def child_at(self, offset_bytes: int) -> tuple[ContentId, int]:
+        """The child with the byte at this offset, and the offset in that child."""
+        index, rest = divmod(offset_bytes, self.span_bytes)
+        return self.children[index], rest
+
     def sizes(self) -> Iterator[tuple[ContentId, int]]:
         """Each child with the bytes of content below it."""
         left, span = self.size_bytes, self.span_bytes

@@ -1,4 +1,4 @@
-"""Keeping answers: those that end together are signed and made durable together."""
+"""AnswerKeeping answers: those that end together are signed and made durable together."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ class EndedTask:
 
 
 @dataclass(slots=True)
-class Keeping:
+class AnswerKeeping:
     """Signs and keeps answers, each once its task is journaled."""
 
     key: SigningKey

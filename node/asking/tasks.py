@@ -13,7 +13,7 @@ import trio
 from node.asking.accepting import Accepting, somebody_can
 from node.asking.answers import Answered, Answers, journal_pins
 from node.asking.direct import DirectTasks, Plan
-from node.asking.keeping import Keeping
+from node.asking.keeping import AnswerKeeping
 from node.asking.run import (
     GaveUp,
     Succeeded,
@@ -66,7 +66,7 @@ class TaskRunner:
     answers: Answers
     nursery: trio.Nursery
     _accepting: Accepting = field(init=False)
-    _keeping: Keeping = field(init=False)
+    _keeping: AnswerKeeping = field(init=False)
     _direct: DirectTasks = field(init=False)
     _ended: Latest[ContentId, TaskState] = field(default_factory=lambda: Latest(ENDED_KEPT))
     _runs: dict[ContentId, TaskState] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class TaskRunner:
             self._not_journaled,
             nursery,
         )
-        self._keeping = Keeping(key, environment, self.answers, nursery)
+        self._keeping = AnswerKeeping(key, environment, self.answers, nursery)
 
     def statistics(self) -> TaskStatistics:
         """How many tasks were accepted, answered, failed and retried, and how many run now."""

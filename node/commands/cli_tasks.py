@@ -184,17 +184,27 @@ def verify_command(*, receipt: str, content: tuple[Path, ...], state: Path, as_j
     verify(state.expanduser(), receipt, content, as_json=as_json)
 
 
-@click.command("put", cls=Command, examples=("put ./report.txt",))
+@click.command("put", cls=Command, examples=("put ./report.txt", "put ./report.txt --copies 3"))
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--copies",
+    type=click.IntRange(1, 16),
+    help="How many peers are to have the file, this one included. Other peers are asked to keep it"
+    " for a week; put it again for longer. Default: copies are only counted.",
+)
 @state_option
 @json_option
-def put_command(*, file: Path, state: Path, as_json: bool) -> None:
-    """Keep a file in the store, and print its content id."""
+def put_command(*, file: Path, copies: int | None, state: Path, as_json: bool) -> int:
+    """Keep a file, and print its content id and its copies.
+
+    A peer counts if it gives blocks of the file, drawn at random, when it is asked for them.
+    """
     from node.commands.content import put
 
     if not file.is_file():
         raise InputError(f"{file} is not a file", todo="name one file that can be read")
-    run(lambda: put(state.expanduser(), file, as_json=as_json))
+    enough = run(lambda: put(state.expanduser(), file, copies or 0, as_json=as_json))
+    return 0 if enough else 1
 
 
 @click.command(

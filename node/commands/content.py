@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from node.commands.ask import SOCKET
-from node.commands.output import console, show_json, size
+from node.commands.output import console, safe, short, show_json, size
 from node.local.control import call
 from wire.errors import InputError
 
@@ -26,21 +27,53 @@ def bar() -> Progress:
     return Progress(*columns, TransferSpeedColumn(), console=screen, transient=True, disable=hidden)
 
 
-async def put(state: Path, path: Path, *, as_json: bool) -> None:
-    """Keep a file under its content id."""
+async def put(state: Path, path: Path, copies: int, *, as_json: bool) -> bool:
+    """Keep a file under its content id; whether there are as many copies as were asked for."""
     size_bytes = (await trio.Path(path).stat()).st_size
     with bar() as progress:
         task = progress.add_task("keeping", total=size_bytes)
 
         def tell(event: Mapping[str, Any]) -> None:
-            progress.update(task, completed=event["done_bytes"])
+            if event["event"] == "copying":
+                progress.update(task, description="asking other peers")
+            else:
+                progress.update(task, completed=event["done_bytes"])
 
-        arguments = {"path": str(path.absolute())}
+        arguments = {"path": str(path.absolute()), "copies": copies}
         found = await call(state / SOCKET, "put", arguments, tell, deadline_s=DEADLINE_S)
     if as_json:
         show_json(found)
     else:
         console.print(f"kept {size(found['size_bytes'])} as\n{found['id']}")
+        for line in copies_words(found):
+            console.print(line)
+    return int(found["copies"]) >= copies
+
+
+def copies_words(found: Mapping[str, Any]) -> list[str]:
+    """How many copies there are and where; why there are no more, if more were wanted."""
+    count, wanted = found["copies"], found["copies_wanted"]
+    of_wanted = f" of {wanted}" if count < wanted else ""
+    ends = "y" if (wanted if of_wanted else count) == 1 else "ies"
+    places = ["here", *(_place(it) for it in found["holders"])]
+    lines = [f"{count}{of_wanted} cop{ends}: {', '.join(places)}"]
+    if count < wanted:
+        lines += [f"not at {short(it['peer'])}: {safe(it['why'])}" for it in found["refusals"]]
+        if not found["refusals"]:
+            lines.append("no further peer is known that keeps content for others")
+    elif not wanted and not found["holders"]:
+        asked = found["peers_looked_at"]
+        nobody = f"none of {asked} other peers has it" if asked else "no other peer is known"
+        lines[0] += f" ({nobody}; --copies 3 asks for more)"
+    return lines
+
+
+def _place(holder: Mapping[str, Any]) -> str:
+    until_wall_s = holder["until_wall_s"]
+    if until_wall_s is None:
+        return f"at {short(holder['peer'])} for now"
+    day = datetime.fromtimestamp(until_wall_s, UTC).date()
+    return f"at {short(holder['peer'])} until {day}"
 
 
 async def get(

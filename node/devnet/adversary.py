@@ -18,10 +18,10 @@ from node.peer import Node
 from p2p.peers import Handler
 from p2p.typed_call import CallChannel, TypedCall, refusal_of
 from store import Store
-from store.catalog import Recency
 from store.content_store import ContentStore
 from store.group_commit import Action
 from store.in_memory import MemoryBackend, MemoryRows
+from store.recency import Recency
 from wire import limits
 from wire.advert import Advert
 from wire.chain import open_receipts

@@ -5,7 +5,6 @@ Arguments come over the control socket from the peer's own user, and are checked
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import trio
@@ -15,6 +14,8 @@ from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.gateway.reading import Reader
 from node.local import questions
+from node.local.arguments import read_content_id, read_number, read_text
+from node.local.content_commands import ContentCommands
 from node.local.control import Command, Emit, unheard
 from node.local.indexing import Indexing, list_sources
 from node.local.model_commands import ModelCommands, named_as, own_models, until_ready
@@ -26,7 +27,7 @@ from p2p.timeouts import stretched
 from store import disk_bytes
 from wire import limits
 from wire.content import ContentId
-from wire.errors import InputError, Malformed, WireError
+from wire.errors import InputError, WireError
 from wire.kinds import Level, Role
 from wire.model import Manifest
 from wire.operations import EMBED, GENERATE, NEAREST
@@ -56,8 +57,7 @@ class LocalCommands:
             "ask": self.ask,
             "embed": self.embed,
             "sources": self.sources,
-            "put": self.put,
-            "get": self.get,
+            **ContentCommands(self.node).commands(),
         }
 
     # Looking
@@ -151,7 +151,7 @@ class LocalCommands:
 
         With `attended` the task ends when whoever asked goes away.
         """
-        typed = _text(arguments, "model")
+        typed = read_text(arguments, "model")
         model = self.node.models.meant(typed)
         with named_as(typed, model):
             return await self._ask(model, arguments, emit)
@@ -197,11 +197,11 @@ class LocalCommands:
             chats = manifest is None or bool(manifest.parameters.get("chat", True))
             parameters = questions.generate_parameters(arguments)
             return questions.generate_input(arguments, chats=chats), parameters
-        text = _text(arguments, "text")
+        text = read_text(arguments, "text")
         if operation == NEAREST:
-            index_id = _content_id(arguments.get("index"))
+            index_id = read_content_id(arguments.get("index"))
             await self._check_index(index_id, model)
-            count = _number(arguments, "count", 5)
+            count = read_number(arguments, "count", 5)
             return questions.search_input(text, index_id, count), {}
         if operation == EMBED:
             return questions.embed_input(text), {}
@@ -300,7 +300,7 @@ class LocalCommands:
 
     async def embed(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Whole sources: fetched, cut, embedded, checked; kept as an index to search in."""
-        model = self.node.models.meant(_text(arguments, "model"))
+        model = self.node.models.meant(read_text(arguments, "model"))
         names = arguments.get("sources")
         if not isinstance(names, list) or not names:
             raise InputError("name at least one source", todo="for example --source pydoc:try")
@@ -310,44 +310,17 @@ class LocalCommands:
         index_id = await self.node.dependencies.store.put(index.to_bytes(), pin="index")
         return {"index": str(index_id), **indexing.counts}
 
-    # Content
-
-    async def put(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """Keep the file `path`; the answer has its content `id` and `size_bytes`."""
-        path = _path(arguments)
-        size_bytes = 0
-
-        def progress(done_bytes: int) -> None:
-            nonlocal size_bytes
-            size_bytes = done_bytes
-            emit({"event": "progress", "done_bytes": done_bytes})
-
-        content = await self.node.dependencies.store.put_file(path, progress, pin="put")
-        return {"id": str(content), "size_bytes": size_bytes}
-
-    async def get(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        content = _content_id(arguments.get("id"))
-        path = _path(arguments)
-
-        def progress(done_bytes: int, size_bytes: int) -> None:
-            emit({"event": "progress", "done_bytes": done_bytes, "size_bytes": size_bytes})
-
-        deadline_s = _number(arguments, "deadline_s", GET_DEADLINE_S)
-        await self.node.blobs.fetch(content, deadline_s=deadline_s, progress=progress)
-        size_bytes = await self.node.dependencies.store.export(content, path)
-        return {"id": str(content), "size_bytes": size_bytes}
-
 
 def _request(
     stages: tuple[Stage, ...], data: bytes | None, arguments: Mapping[str, Any]
 ) -> TaskRequest:
-    needed, verifiers = _number(arguments, "needed", 2), _number(arguments, "verifiers", 3)
+    needed, verifiers = read_number(arguments, "needed", 2), read_number(arguments, "verifiers", 3)
     if not 0 <= needed <= verifiers <= limits.VERIFIERS_MAX or (verifiers and not needed):
         raise InputError(
             f"{needed} of {verifiers} verdicts is not a possible quorum",
             todo="for example --verdicts 2/3, or 0/0 for an answer that nobody checks",
         )
-    deadline_s = _number(arguments, "deadline_s", 120)
+    deadline_s = read_number(arguments, "deadline_s", 120)
     if not 1 <= deadline_s <= limits.DEADLINE_S_MAX:
         raise InputError(
             f"a deadline of {deadline_s} s is not possible",
@@ -361,35 +334,3 @@ def _request(
         verifiers=verifiers,
         needed=needed,
     )
-
-
-def _text(arguments: Mapping[str, Any], name: str) -> str:
-    value = arguments.get(name)
-    if not isinstance(value, str) or not value:
-        raise InputError(f"the {name} is missing or empty", todo=f"give a {name}")
-    return value
-
-
-def _number(arguments: Mapping[str, Any], name: str, default: int) -> int:
-    value = arguments.get(name, default)
-    if type(value) is not int:
-        raise InputError(f"{name} is not a whole number", todo=f"for example {default}")
-    return value
-
-
-def _path(arguments: Mapping[str, Any]) -> Path:
-    text = _text(arguments, "path")
-    if "\0" in text or not text.startswith("/"):
-        raise InputError(f"{text[:80]!r} is not an absolute path", todo="begin it with /")
-    return Path(text)
-
-
-def _content_id(text: object) -> ContentId:
-    if text is None:
-        raise InputError("no content id was given", todo="to search, name one with --index")
-    try:
-        return ContentId.parse(str(text))
-    except Malformed as error:
-        raise InputError(
-            f"{str(text)[:80]!r} is not a content id", todo="content ids begin with baf"
-        ) from error

@@ -35,6 +35,46 @@ async def test_over_quota_the_least_recently_used_goes_first(opened: Opened) -> 
         assert store.statistics().used_bytes == 3000
 
 
+async def test_what_is_softly_pinned_goes_after_everything_else(opened: Opened) -> None:
+    async with opened(6 * FULL) as store:
+        kept = await store.put(content(2 * FULL + 1))
+        await store.soft_pin(kept)
+        others = [await store.put(content(FULL, n)) for n in range(1, 4)]
+        for one in others:
+            # Read lately, and yet they go first.
+            await store.get(one)
+        newer = [await store.put(content(FULL, n)) for n in range(4, 7)]
+        assert not await store.missing(kept)
+        assert not any(store.has(one) for one in others)
+        assert all(store.has(one) for one in newer[1:])
+        store.soft_unpin(kept)
+        for number in range(7, 12):
+            await store.put(content(FULL, number))
+        assert await store.missing(kept)
+
+
+async def test_no_put_and_no_pin_is_refused_for_the_sake_of_a_soft_pin(opened: Opened) -> None:
+    async with opened(4 * FULL) as store:
+        kept = await store.put(content(2 * FULL + 1))
+        await store.soft_pin(kept)
+        pinned = [await store.put(content(FULL, n), pin="wanted") for n in range(1, 5)]
+        assert all(store.has(one) for one in pinned)
+        assert await store.missing(kept)
+        # What is gone is no obstacle to anything.
+        store.soft_unpin(kept)
+        store.soft_unpin(kept)
+
+
+async def test_a_soft_pin_is_of_what_is_here(opened: Opened) -> None:
+    async with opened(4 * FULL) as store:
+        *_, root = split(content(2 * FULL))
+        await store.put_block(root)
+        await store.soft_pin(root.id)
+        for number in range(5):
+            await store.put(content(FULL, number))
+        assert store.has(root.id)
+
+
 async def test_when_all_was_read_lately_something_goes_all_the_same(opened: Opened) -> None:
     async with opened(3000) as store:
         for number in range(3):

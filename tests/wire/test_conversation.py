@@ -34,6 +34,8 @@ DIALOGUES = [
     "Check Refuse",
     "Want BlockReply",
     "Want Refuse",
+    "Keep Keeping",
+    "Keep Refuse",
     "Open Refuse",
     "Open Opened asker:Close",
     "Open Opened Refuse",

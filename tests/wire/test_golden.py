@@ -268,6 +268,14 @@ MESSAGE_BYTES = {
     "BlockReply": """
         921f81a464617461c405626c6f636b
     """,
+    "Keep": """
+        922084a7636f6e74656e74c4250181041220545ea538461003efdc8c81c244531b003f6f26cfccf6c0073b3239
+        fdedf49446ab646561646c696e655f6d73cdea60a66b6565705f73ce00093a80aa73697a655f6279746573ce00
+        0493e0
+    """,
+    "Keeping": """
+        922181a66b6565705f73ce00015180
+    """,
     "Open": """
         922881a677616e74656430
     """,
@@ -490,7 +498,7 @@ def test_the_numbers_of_the_protocol_are_append_only() -> None:
     kinds = "ADVERT=1 TASK=2 RECEIPT=3 VERDICT=4 ANSWER=5 MANIFEST=6 "
     kinds += "HELLO=10 WELCOME=11 PING=12 PONG=13 "
     kinds += "SWAP=14 NEWER=15 SEEK=16 PART=17 OFFER=20 ACCEPT=21 REFUSE=22 PIECE=23 RESULT=24 "
-    kinds += "CHECK=25 FINDING=26 QUOTE=27 QUOTED=28 WANT=30 BLOCK=31 "
+    kinds += "CHECK=25 FINDING=26 QUOTE=27 QUOTED=28 WANT=30 BLOCK=31 KEEP=32 KEEPING=33 "
     kinds += "OPEN=40 OPENED=41 BUNDLE=42 OUTCOMES=43 PLACES=44 TAKEN=45 WITHDRAW=46 CLOSE=47"
     levels = "SIGNED=0 SPOT_CHECKED=1 REPLAYED=2 EXACT=3 ZERO_KNOWLEDGE=4"
     assert " ".join(f"{kind.name}={kind}" for kind in Kind) == kinds

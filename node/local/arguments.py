@@ -1,0 +1,44 @@
+"""Arguments of a command, as they come over the control socket: each is checked when it is read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wire.content import ContentId
+from wire.errors import InputError, Malformed
+
+
+def read_text(arguments: Mapping[str, Any], name: str) -> str:
+    """A text that has to be there; InputError if it is missing or empty."""
+    value = arguments.get(name)
+    if not isinstance(value, str) or not value:
+        raise InputError(f"the {name} is missing or empty", todo=f"give a {name}")
+    return value
+
+
+def read_number(arguments: Mapping[str, Any], name: str, default: int) -> int:
+    """A whole number; InputError if it is something else."""
+    value = arguments.get(name, default)
+    if type(value) is not int:
+        raise InputError(f"{name} is not a whole number", todo=f"for example {default}")
+    return value
+
+
+def read_path(arguments: Mapping[str, Any]) -> Path:
+    """The absolute path under `path`; InputError if it is none."""
+    text = read_text(arguments, "path")
+    if "\0" in text or not text.startswith("/"):
+        raise InputError(f"{text[:80]!r} is not an absolute path", todo="begin it with /")
+    return Path(text)
+
+
+def read_content_id(text: object) -> ContentId:
+    """A content id from its text; InputError if it is none."""
+    if text is None:
+        raise InputError("no content id was given", todo="to search, name one with --index")
+    try:
+        return ContentId.parse(str(text))
+    except Malformed as error:
+        raise InputError(
+            f"{str(text)[:80]!r} is not a content id", todo="content ids begin with baf"
+        ) from error

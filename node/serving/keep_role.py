@@ -1,0 +1,121 @@
+"""Keeps content for other peers that ask for it: fetched from who asks, within bounds of its own.
+
+Nothing of it is pinned: what the owner keeps comes first at any time. The store evicts content of
+others last of all that is not pinned, and who asked finds out by asking for blocks of it.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import trio
+
+from node.serving.kept_for_others import ITEMS_MAX, WORTH_WRITING_S, KeptForOthers, KeptItem
+from p2p.blobs import Blobs
+from p2p.timeouts import stretched
+from p2p.typed_call import TypedCall, refusal_of
+from store import Row, Store, Table, Write
+from wire.content import ContentId, PeerId
+from wire.errors import Malformed, Refused, StoreError, TransportError, WireError
+from wire.kinds import RefusalCode
+from wire.message import Keep, Keeping, Message
+from wire.tree import TreeNode
+
+EXPIRE_EVERY_S = 60.0
+
+
+@dataclass(slots=True)
+class KeepRole:
+    """Answers a Keep; `run` lets go of what is over."""
+
+    blobs: Blobs
+    willing: bool
+    # Why nothing new is kept for now, in words; empty if it is.
+    paused: str = ""
+    store: Store = field(init=False)
+    ledger: KeptForOthers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.store = self.blobs.store
+        self.ledger = KeptForOthers(self.store.statistics().quota_bytes)
+        for key, value in self.store.scan(Table.KEPT, limit=ITEMS_MAX):
+            with suppress(WireError):
+                self.ledger.items[ContentId(key)] = KeptItem.from_bytes(value)
+
+    async def on_keep(self, call: TypedCall, message: Message) -> None:
+        """Fetch the content and say that it is kept, or refuse."""
+        assert isinstance(message, Keep)
+        try:
+            keep_s = await self._keep(call.peer, message)
+        except (Refused, StoreError, TransportError, WireError) as error:
+            await call.send(refusal_of(error))
+            return
+        await call.send(Keeping(keep_s=keep_s))
+
+    async def _keep(self, asker: PeerId, wanted: Keep) -> int:
+        if not self.willing:
+            raise Refused("this peer keeps nothing for others", code=RefusalCode.NOT_WILLING)
+        if self.paused:
+            raise Refused(f"this peer is paused: {self.paused}", code=RefusalCode.PAUSED)
+        content, wall_s = wanted.content, self.blobs.peers.environment.wall_s()
+        until_wall_s = wall_s + wanted.keep_s
+        known = self.ledger.items.get(content)
+        if (
+            known is not None
+            and known.size_bytes == wanted.size_bytes
+            and until_wall_s <= known.until_wall_s + WORTH_WRITING_S
+            and self.store.has(content)
+        ):
+            return max(1, int(min(known.until_wall_s - wall_s, wanted.keep_s)))
+        held_bytes = self.store.statistics().held_bytes
+        deadline_s = self.ledger.begin(asker, content, wanted.size_bytes, held_bytes, wall_s)
+        try:
+            await self._bring(asker, wanted, min(deadline_s, wanted.deadline_ms / 1000))
+            item = self.ledger.done(asker, content, wanted.size_bytes, until_wall_s)
+            await self.store.write(Table.KEPT, content, item.to_bytes())
+        finally:
+            self.ledger.ended(asker, content, self.blobs.peers.environment.wall_s())
+            if content not in self.ledger.items:
+                self.store.soft_unpin(content)
+        return wanted.keep_s
+
+    async def _bring(self, asker: PeerId, wanted: Keep, deadline_s: float) -> None:
+        """All of the content, here and softly pinned."""
+        content = wanted.content
+        await self.blobs.fetch_from(
+            asker, content, deadline_s=stretched(deadline_s), size_bytes_max=wanted.size_bytes
+        )
+        root = await self.store.get_block(content)
+        size_bytes = TreeNode.from_bytes(root).size_bytes if content.is_tree else len(root)
+        if size_bytes != wanted.size_bytes:
+            raise Malformed(f"the content has {size_bytes} bytes, not {wanted.size_bytes}")
+        await self.store.soft_pin(content)
+        # Something of it may have been evicted before the soft pin.
+        if await self.store.missing(content, limit=1):
+            raise Refused("there is no room for it now", code=RefusalCode.BUSY)
+
+    async def run(self) -> None:
+        """Pin again what is kept since before this start, then let go of what is over, for ever."""
+        for content in list(self.ledger.items):
+            try:
+                await self.store.soft_pin(content)
+            except (StoreError, WireError):
+                # Damaged meanwhile: what is left of it is evicted like anything else.
+                continue
+        while True:
+            gone = self.ledger.expire(self.blobs.peers.environment.wall_s())
+            # What the owner's content has displaced is not counted any longer.
+            gone += [it for it in self.ledger.items if not self.store.has(it)]
+            await self._forget(gone)
+            await trio.sleep(EXPIRE_EVERY_S)
+
+    async def _forget(self, gone: list[ContentId]) -> None:
+        for content in gone:
+            self.ledger.items.pop(content, None)
+            self.store.soft_unpin(content)
+        if not gone:
+            return
+        try:
+            await self.store.commit(Write(rows=tuple(Row(Table.KEPT, it, None) for it in gone)))
+        except StoreError:
+            # The rows are out of date, and are found to be so at the next start.
+            return
