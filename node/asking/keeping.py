@@ -1,4 +1,4 @@
-"""AnswerKeeping answers: those that end together are signed and made durable together."""
+"""Keeping answers: those that end together are signed and made durable together."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
