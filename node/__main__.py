@@ -52,10 +52,25 @@ def _run() -> int:
     from node.commands.cli import cli
     from node.commands.command import Assembly
 
-    assembly = Assembly(wall_s=time.time, entropy=os.urandom, runtime=_runtime)
+    assembly = Assembly(
+        wall_s=time.time, entropy=os.urandom, runtime=_runtime, fix_hashes=_fix_hashes
+    )
     arguments = [it for it in sys.argv[1:] if it != "--debug"]
     code = cli.main(arguments, prog_name="baton", standalone_mode=False, obj=assembly)
     return code if isinstance(code, int) else 0
+
+
+def _fix_hashes() -> None:
+    """Start Python again without chance in its hashes, unless it was started so.
+
+    The order of a set of names follows from their hashes, so a simulation would not be the same
+    again. Nothing was done yet that has to be undone.
+    """
+    typed = sys.argv[1:]
+    # A process that was not started by these words, as a fork, cannot be started again by them.
+    if sys.flags.hash_randomization and sys.orig_argv[-len(typed) :] == typed:
+        words = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, words, {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606
 
 
 def _runtime() -> object:

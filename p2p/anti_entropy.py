@@ -88,8 +88,10 @@ class AntiEntropy:
     def digest(self, mine: Signed[Advert], wall_s: float) -> bytes:
         """What we have, our own advert first; read by `compare` on the other side."""
         entries = self._worth(wall_s)[: limits.VIEW_ADVERTS_MAX - 2]
-        met = [it.digest_entry for it in entries if self._may_tell(it)]
-        others = [it.digest_entry for it in entries if not self._may_tell(it)]
+        met: list[bytes] = []
+        others: list[bytes] = []
+        for entry in entries:
+            (met if self._may_tell(entry) else others).append(entry.digest_entry)
         first = DIGEST_ENTRY.pack(mine.signer[:_KEY_BYTES], mine.record.seq)
         return b"".join((first, *met, _HEARSAY, *others))
 

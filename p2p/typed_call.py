@@ -80,7 +80,7 @@ def refused(message: Refuse) -> Refused:
 
 def refusal_of(error: BatonError) -> Refuse:
     """The refusal that tells the other side about an error of ours."""
-    wait_s = error.retry_after_s if isinstance(error, Refused) else None
+    wait_s = error.retry_after_s if isinstance(error, Refused) else error.RETRY_AFTER_S
     return Refuse(
         code=error.code,
         reason=error.message.encode()[: limits.REASON_BYTES_MAX].decode(errors="ignore"),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import trio
 
@@ -64,11 +64,21 @@ class CommitStatistics:
 MoveOnAfter = Callable[[float], AbstractContextManager[trio.CancelScope]]
 
 
+class AtWork:
+    """Hears of the groups that a thread commits; a clock that jumps has to stand meanwhile."""
+
+    def changed(self, change: int) -> None:
+        """A group went to the thread (1), or is back or given up (-1)."""
+
+
 class Committer:
     """Hands groups of requests to `run_group`, in a thread, one group at a time.
 
     `run_group` commits a whole group or raises a BatonError, which everyone in the group gets.
     """
+
+    # Of all committers of this process.
+    at_work: ClassVar[AtWork] = AtWork()
 
     def __init__(
         self,
@@ -179,6 +189,7 @@ class Committer:
             await trio.lowlevel.checkpoint()
             self._under_way = group = self._take()
             self._delivered = trio.Event()
+            self.at_work.changed(1)
             self._groups.put(group)
             with self._move_on_after(COMMIT_DEADLINE_S):
                 await self._delivered.wait()
@@ -209,6 +220,7 @@ class Committer:
             # The disk answered after the deadline: every caller already got an error.
             return
         self._under_way = None
+        self.at_work.changed(-1)
         self._delivered.set()
         self._commits += failure is None
         self._note(failure, sum(request.size_bytes for request in group))

@@ -38,9 +38,11 @@ class BatonError(Exception):
 
     `str(error)` is one line: what and why, then what to do. `code` is the refusal code that is sent
     if this error is the answer to another peer: CODE of its class, unless another is given.
+    RETRY_AFTER_S says when that peer may ask again, None for never.
     """
 
     CODE: ClassVar[RefusalCode] = RefusalCode.FAILED
+    RETRY_AFTER_S: ClassVar[float | None] = None
 
     def __init__(self, message: str, *, todo: str = "", code: RefusalCode | None = None) -> None:
         super().__init__(message)
@@ -123,6 +125,10 @@ class Corrupt(StoreError):
 
 class StoreFull(StoreError):
     """No room on the disk or within the quota. Nothing was written."""
+
+    # Room comes back by itself, as what is not pinned makes way. Were it a refusal for good, a task
+    # would be lost whose few able peers happen to be full at one moment.
+    RETRY_AFTER_S = 2.0
 
 
 class StoreUnusable(StoreError):

@@ -128,9 +128,9 @@ def devnet_command(
     task was lost, late or answered wrong, and no invariant was broken.
     """
     import trio
-    from trio.testing import MockClock
 
     from node.commands.devnet import ReportOutput, config_typed, devnet, replayed
+    from node.devnet.virtual_time import virtual_time
 
     if replay is not None and (given := _given(typed)):
         raise InputError(
@@ -138,14 +138,16 @@ def devnet_command(
             todo="give --replay FILE with --json or --html alone",
         )
     config = config_typed(**typed) if replay is None else replayed(replay)
+    if not config.in_real_time:
+        assembly.fix_hashes()
     made = assembly.runtime()
     tcp = made.transport if config.over_tcp else None
     output = ReportOutput(as_json=as_json, html=html)
-    return trio.run(
-        lambda: devnet(config, made.machine, tcp, output),
-        # Work of the processor then takes no time of the network's.
-        clock=None if config.in_real_time else MockClock(autojump_threshold=0),
-    )
+    if config.in_real_time:
+        return trio.run(devnet, config, made.machine, tcp, output)
+    # Work of the processor takes no time of the network's.
+    with virtual_time() as clock:
+        return trio.run(devnet, config, made.machine, tcp, output, clock=clock)
 
 
 def _given(typed: Iterable[str]) -> list[str]:

@@ -18,12 +18,14 @@ class Assembly:
     """What only `node.__main__` may make; commands make of it what they need.
 
     `runtime` gives a `node.commands.join.Runtime`. It loads the network's libraries, which takes a
-    second, and so does naming its type here.
+    second, and so does naming its type here. `fix_hashes` sees to it that hashes of text are the
+    same as in every other process; it may start this process again from its beginning.
     """
 
     wall_s: Callable[[], float]
     entropy: Callable[[int], bytes]
     runtime: Callable[[], Any]
+    fix_hashes: Callable[[], None] = lambda: None
 
 
 class Command(click.Command):

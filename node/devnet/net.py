@@ -7,7 +7,7 @@ task of its own; the sampler looks at a part of the network once a second.
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,11 +21,12 @@ from node.devnet.invariants import Violations
 from node.devnet.links import FaultyNetwork
 from node.devnet.load import OpenLoopLoad
 from node.devnet.machine import Machine, check_memory
-from node.devnet.peer import DevPeer, SharedEnvironment
+from node.devnet.peer import WALL_S, DevPeer, SharedEnvironment
 from node.devnet.plan import key_of, plan_peers
 from node.devnet.population import Population
 from node.devnet.sampling import Sampler
 from node.devnet.tasks import MadeUpSource, first_request
+from node.devnet.virtual_time import repeatable
 from node.task.events import ignore_event
 from p2p.transport import Transport
 from wire.errors import BatonError
@@ -208,9 +209,9 @@ async def open_devnet(
 ) -> AsyncIterator[Devnet]:
     """A network whose peers are up and know of each other; nothing of it outlives the block.
 
-    Under trio's MockClock with `autojump_threshold=0` it runs in virtual time, unless `config`
-    asks for disks or sockets: their threads take real time. InputError where the machine lacks
-    memory. `watch` is called with the network before its peers start.
+    Under the clock of `virtual_time` it runs in virtual time, and does the same for the same seed,
+    unless `config` asks for disks or sockets: their threads take real time. InputError where the
+    machine lacks memory. `watch` is called with the network before its peers start.
     """
     check_memory(config.peers, machine)
     machine.seed_library(config.seed)
@@ -220,8 +221,13 @@ async def open_devnet(
     trio.lowlevel.add_instrument(accounting)
     net: Devnet | None = None
     violations = Violations(lambda: 0.0 if net is None else net.passed_s)
+    began_at_s = trio.current_time()
+    alike = repeatable(config.seed, lambda: WALL_S - began_at_s + trio.current_time())
     try:
-        async with trio.open_nursery() as nursery:
+        async with AsyncExitStack() as stack:
+            if not config.in_real_time:
+                stack.enter_context(alike)
+            nursery = await stack.enter_async_context(trio.open_nursery())
             around = SharedEnvironment(
                 network=FaultyNetwork(config.seed),
                 accounting=accounting,

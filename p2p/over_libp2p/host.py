@@ -122,6 +122,11 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
     def _drop(self, place: HalfOpen) -> None:
         self._streams[place.number].scope.cancel()
 
+    def _best_connection(self, connections: list[Any]) -> Any:
+        # Of two with as many streams libp2p takes the one at the higher address in memory, which is
+        # another one in each run; this takes the older one.
+        return max(connections, key=lambda it: len(it.get_streams()))
+
     def _schedule_auto_connect(self) -> None:
         # The callers decide whom to dial, from the view.
         return

@@ -192,6 +192,9 @@ class MemoryStream(IMuxedStream):  # type: ignore[misc]
 class MemoryConnection(IMuxedConn):  # type: ignore[misc]
     """One end of a connection."""
 
+    # The end that dialled sets this.
+    is_initiator = False
+
     def __init__(self, network: MemoryNetwork, me: ID, peer: ID, remote: Multiaddr) -> None:
         self.peer_id = peer
         self.event_started = trio.Event()
@@ -205,20 +208,10 @@ class MemoryConnection(IMuxedConn):  # type: ignore[misc]
         self._names = (str(me), str(peer))
         self._heard_at_s = trio.current_time()
         self._remote = remote
-        self._streams: set[MemoryStream] = set()
+        self._streams: dict[MemoryStream, None] = {}
         self._incoming: deque[MemoryStream] = deque()
         self._arrived = trio.Event()
         self._room = trio.Semaphore(_STREAMS_OUT_MAX)
-        self._opened_here = False
-
-    def dialled(self) -> Self:
-        """Mark this end as the one that dialled."""
-        self._opened_here = True
-        return self
-
-    @property
-    def is_initiator(self) -> bool:
-        return self._opened_here
 
     @property
     def is_established(self) -> bool:
@@ -239,13 +232,17 @@ class MemoryConnection(IMuxedConn):  # type: ignore[misc]
     async def start(self) -> None:
         self.event_started.set()
         while not self.event_closed.is_set():
-            now_at_s = trio.current_time()
-            with trio.move_on_at((math.floor(now_at_s / _LOOK_EVERY_S) + 1) * _LOOK_EVERY_S):
+            with trio.move_on_at(self._next_look_at_s()):
                 await self.event_closed.wait()
             self._keep_alive(trio.current_time() - self._heard_at_s)
         if self.on_close is not None:
             with contained("a memory connection's end"):
                 await self.on_close()
+
+    def _next_look_at_s(self) -> float:
+        """The first moment of those common to all at which this connection may need a ping."""
+        due = math.ceil((self._heard_at_s + _PING_AFTER_S) / _LOOK_EVERY_S)
+        return _LOOK_EVERY_S * max(due, math.floor(trio.current_time() / _LOOK_EVERY_S) + 1)
 
     def _keep_alive(self, silent_s: float) -> None:
         if silent_s >= _DROP_AFTER_S:
@@ -280,7 +277,7 @@ class MemoryConnection(IMuxedConn):  # type: ignore[misc]
         mine = MemoryStream(self, opened_here=True)
         theirs = MemoryStream(self.other, opened_here=False)
         mine.other, theirs.other = theirs, mine
-        self._streams.add(mine)
+        self._streams[mine] = None
         self.carry(0, partial(self.other.on_stream, theirs))
         return mine
 
@@ -294,7 +291,7 @@ class MemoryConnection(IMuxedConn):  # type: ignore[misc]
 
     def forget(self, stream: MemoryStream) -> None:
         if stream in self._streams:
-            self._streams.discard(stream)
+            del self._streams[stream]
             if stream.opened_here:
                 self._room.release()
 
@@ -305,7 +302,7 @@ class MemoryConnection(IMuxedConn):  # type: ignore[misc]
             stream.drop()
             self.carry(0, stream.other.drop)
             return
-        self._streams.add(stream)
+        self._streams[stream] = None
         self._incoming.append(stream)
         self._arrived.set()
 
@@ -372,7 +369,8 @@ class MemoryMuxedTransport(ITransport):  # type: ignore[misc]
         listener = self._network.listener_at(str(maddr.value_for_protocol("memory")))
         if str(maddr.value_for_protocol("p2p")) != listener.me.to_base58():
             raise WrongPeerThere(f"peer ID mismatch: {listener.me} is at {maddr}")
-        here = MemoryConnection(self._network, self._me, listener.me, maddr).dialled()
+        here = MemoryConnection(self._network, self._me, listener.me, maddr)
+        here.is_initiator = True
         # The dialling side has no address: over TCP, too, its port says nothing about the peer.
         there = MemoryConnection(self._network, listener.me, self._me, Multiaddr("/memory/0"))
         here.other, there.other = there, here

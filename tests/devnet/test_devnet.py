@@ -12,6 +12,7 @@ from node.devnet.report import report_of
 from node.devnet.tasks import Stream
 from node.task.events import Restarted, Streamed
 from tests.devnet.running import config, opened, ran
+from wire.kinds import Role
 
 KEYS = {
     *("peers", "seed", "tasks_accepted", "tasks_answered", "tasks_lost", "tasks_late"),
@@ -129,3 +130,20 @@ async def test_nothing_outlives_a_network(autojump_clock: MockClock, tmp_path: P
     net, _ = await ran(tmp_path, config(peers=8, seconds=2))
     assert trio.lowlevel.current_statistics().tasks_living == before
     assert not net.violations.count
+
+
+async def test_disks_that_are_full_for_a_while_cost_time_and_no_task(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    # Longer than a task looks for others once all whom it knows have refused for good.
+    lasting = {"at_s": 0.0, "for_s": 15.0, "seed": ""}
+    async with opened(tmp_path, config(peers=8, seconds=2, rate=3)) as net:
+        few = tuple(it.number for it in net.peers if Role.DATA in it.plan.roles)
+        full = Fault(name="full_disk", amount=1, peers=few, **lasting)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(net.inject, full)
+            await net.run()
+        report = report_of(net)
+    assert report.passed, report.lines()
+    assert report.document["latency_max_s"] > 10
+    assert report.document["peer_failures"]["data: failed"] > 2

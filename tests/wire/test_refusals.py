@@ -15,6 +15,7 @@ from wire.errors import (
     ModelRefused,
     Oversize,
     Refused,
+    StoreFull,
 )
 from wire.kinds import RefusalCode
 from wire.message import Refuse, decode, encode
@@ -76,6 +77,9 @@ def test_a_refusal_without_a_code_is_busy_if_it_names_a_time_and_else_other() ->
 @pytest.mark.parametrize("kind", ERRORS)
 def test_every_error_has_a_code_for_who_asked(kind: type[BatonError]) -> None:
     assert refusal_of(kind("x")).code == kind("x").code == kind.CODE
+    # A full disk passes; whatever else fails here would fail again.
+    wait_ms = 2000 if kind is StoreFull else None
+    assert refusal_of(kind("x")).retry_after_ms == wait_ms
     assert kind("x", code=RefusalCode.CLOCK).code is RefusalCode.CLOCK
 
 
