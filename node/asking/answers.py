@@ -38,6 +38,17 @@ class Answered:
     kept_before: bool
 
 
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """What is kept of a task that was answered, and whose it is."""
+
+    task: Signed[Task]
+    answer: Signed[Answer]
+    output: bytes
+    output_id: ContentId
+    owner: bytes = b""
+
+
 class Later(StrEnum):
     """The state of a kept answer whose signer was caught lying afterwards."""
 
@@ -140,44 +151,46 @@ class Answers:
                 continue
         return found
 
-    async def keep(
-        self,
-        task: Signed[Task],
-        answer: Signed[Answer],
-        output: bytes,
-        output_id: ContentId,
-        unpins: Sequence[Pin],
-        *,
-        owner: bytes = b"",
-    ) -> None:
-        """Keep an answer and its output, and delete its journal row, in one step."""
-        at = answer.record.answered_at_ms.to_bytes(8, "big")
-        rows = [
-            Row(Table.JOURNAL, task.id, None),
-            Row(Table.ANSWERS, BY_TASK + task.id, answer.id + owner),
-            Row(Table.ANSWERS, BY_TIME + at + answer.id.digest, answer.id),
-        ]
-        first = task.record.stages[0]
-        if len(task.record.stages) == 1 and task.record.input is not None:
-            rows.append(Row(Table.ANSWERS, BY_JOB + first.job_key(task.record.input), answer.id))
-        old_rows, old_pins = await let_go(self.store)
-        blobs = [answer.raw]
-        if len(output) <= OUTPUT_IN_COMMIT_BYTES_MAX:
-            blobs.append(output)
-        else:
-            await self.store.put(output, pin="answer")
+    async def keep(self, kept: Sequence[KeptAnswer]) -> None:
+        """Keep answers and their outputs, and delete their journal rows, in one step."""
+        rows, old_pins = await let_go(self.store, len(kept))
+        blobs, pins = dict[bytes, None](), list[Pin]()
+        for one in kept:
+            rows += _rows_of(one)
+            pins += (Pin(one.answer.id, "answer"), Pin(one.output_id, "answer"))
+            blobs[one.answer.raw] = None
+            if len(one.output) <= OUTPUT_IN_COMMIT_BYTES_MAX:
+                blobs[one.output] = None
+            else:
+                await self.store.put(one.output, pin="answer")
+        unpins = tuple(pin for one in kept for pin in journal_pins(one.task))
         await self.store.commit(
-            Write(
-                rows=(*old_rows, *rows),
-                blobs=tuple(blobs),
-                pins=(Pin(answer.id, "answer"), Pin(output_id, "answer")),
-                unpins=tuple(unpins),
-            )
+            Write(rows=tuple(rows), blobs=tuple(blobs), pins=tuple(pins), unpins=unpins)
         )
         if old_pins:
-            # Afterwards, so that what the new answer holds too is not taken from it.
-            old_pins = [it for it in old_pins if it.id != output_id]
+            # Afterwards, so that what a new answer holds too is not taken from it.
+            new = {it.output_id for it in kept}
+            old_pins = [it for it in old_pins if it.id not in new]
             await self.store.commit(Write(unpins=tuple(old_pins)))
+
+
+def journal_pins(task: Signed[Task]) -> tuple[Pin, ...]:
+    """The pins by which the journal holds what a task needs."""
+    return () if task.record.input is None else (Pin(task.record.input, "journal"),)
+
+
+def _rows_of(one: KeptAnswer) -> list[Row]:
+    task, answer = one.task, one.answer
+    at = answer.record.answered_at_ms.to_bytes(8, "big")
+    rows = [
+        Row(Table.JOURNAL, task.id, None),
+        Row(Table.ANSWERS, BY_TASK + task.id, answer.id + one.owner),
+        Row(Table.ANSWERS, BY_TIME + at + answer.id.digest, answer.id),
+    ]
+    first = task.record.stages[0]
+    if len(task.record.stages) == 1 and task.record.input is not None:
+        rows.append(Row(Table.ANSWERS, BY_JOB + first.job_key(task.record.input), answer.id))
+    return rows
 
 
 def agreeing(answer: Answer) -> int:

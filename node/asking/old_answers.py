@@ -38,16 +38,16 @@ def _since(store: Store, at_ms: int, limit: int) -> list[tuple[bytes, bytes]]:
     return store.scan(Table.ANSWERS, start=start, prefix=BY_TIME, limit=limit)
 
 
-async def let_go(store: Store) -> tuple[list[Row], list[Pin]]:
-    """The rows to write, and the pins to remove, to let the oldest answers go; none if there is
-    room.
+async def let_go(store: Store, new: int = 1) -> tuple[list[Row], list[Pin]]:
+    """The rows to write, and the pins to remove, to let the oldest answers go before `new` are
+    kept; none if there is room.
     """
     figures = store.statistics()
     rows: list[Row] = []
     pins: list[Pin] = []
     if figures.held_bytes <= HELD_SHARE_MAX * figures.quota_bytes:
         return rows, pins
-    kept = store.scan(Table.ANSWERS, prefix=BY_TIME, limit=KEPT_MIN + LET_GO_AT_ONCE)
+    kept = store.scan(Table.ANSWERS, prefix=BY_TIME, limit=KEPT_MIN + LET_GO_AT_ONCE * new)
     for key, value in kept[:-KEPT_MIN]:
         answer_id = ContentId(value)
         rows.append(Row(Table.ANSWERS, key, None))

@@ -1,21 +1,24 @@
 """One task of this peer's own clients: what was asked, what happened so far, and who watches."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 import trio
 
 from node.asking.answers import Answered
+from node.dispatch.begun import Begun
 from node.dispatch.progress import StreamProgress
 from node.task.events import Accepted, Event, EventSink, Restarted, Streamed
 from p2p.adverts import Environment
+from store import Row, Table
 from wire import limits
+from wire.codec import pack
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError, InputError
 from wire.kinds import Level, Role
 from wire.lottery import secret_hash_of
-from wire.signed import Signed, sign
-from wire.signing import SigningKey
+from wire.signed import Signed
 from wire.task import CheckPolicy as Terms
 from wire.task import Stage, Task
 from wire.tree import name_of
@@ -93,6 +96,10 @@ class TaskState:
     finished: trio.Event = field(default_factory=trio.Event)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     outcome: Outcome = Wanted.UNDER_WAY
+    # What was done of it before it got its own path.
+    begun: Begun | None = None
+    # Called once the journal has it.
+    when_journaled: Callable[[], None] | None = None
 
     def on_event(self, event: Event) -> None:
         """Keep what happened, up to `EVENTS_MAX` events, and tell whoever watches the task."""
@@ -106,6 +113,8 @@ class TaskState:
         """Note that the journal has the task: from now on it ends with an answer or an error."""
         self.events.insert(0, Accepted(self.task.id))
         self.journaled.set()
+        if self.when_journaled is not None:
+            self.when_journaled()
 
     def cancel(self) -> None:
         """End the task, because its client no longer wants it."""
@@ -134,29 +143,30 @@ class TaskStatistics:
     under_way: int
 
 
-def task_of(
-    request: TaskRequest, seed: bytes, key: SigningKey, environment: Environment
-) -> Signed[Task]:
+def record_of(request: TaskRequest, seed: bytes, environment: Environment) -> Task:
     """What the client signs: the request, its terms, and the hash of the lottery's secrets."""
     checked = request.level is not Level.SIGNED
-    return sign(
-        Task(
-            version=limits.TASK_VERSION,
-            stages=request.stages,
-            input=None if request.input is None else name_of(request.input),
-            checking=Terms(
-                level=request.level,
-                verifiers=request.verifiers if checked else 0,
-                needed=request.needed if checked else 0,
-                secret_hash=secret_hash_of(seed),
-            ),
-            issued_at_ms=int(environment.wall_s() * 1000),
-            deadline_s=request.deadline_s,
-            price_max=0,
-            nonce=environment.entropy(16),
+    return Task(
+        version=limits.TASK_VERSION,
+        stages=request.stages,
+        input=None if request.input is None else name_of(request.input),
+        checking=Terms(
+            level=request.level,
+            verifiers=request.verifiers if checked else 0,
+            needed=request.needed if checked else 0,
+            secret_hash=secret_hash_of(seed),
         ),
-        key,
+        issued_at_ms=int(environment.wall_s() * 1000),
+        deadline_s=request.deadline_s,
+        price_max=0,
+        nonce=environment.entropy(16),
     )
+
+
+def journal_entry(run: TaskState) -> Row:
+    """What the journal keeps of a task until it ends."""
+    owner = [run.owner] if run.owner else []
+    return Row(Table.JOURNAL, run.task.id, pack([run.task.raw, run.seed, run.attempt, *owner]))
 
 
 def nobody_can(stage: Stage) -> InputError:

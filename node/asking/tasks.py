@@ -10,46 +10,44 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from node.asking.answers import Answered, Answers
+from node.asking.accepting import Accepting, somebody_can
+from node.asking.answers import Answered, Answers, journal_pins
+from node.asking.direct import DirectTasks, Plan
+from node.asking.keeping import AnswerKeeping
 from node.asking.run import (
     GaveUp,
     Succeeded,
     TaskRequest,
     TaskState,
     TaskStatistics,
-    nobody_can,
-    task_of,
+    journal_entry,
 )
 from node.checking.quorum import Checking, CheckRequest, Tally
+from node.dispatch.begun import Begun
 from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.handoff import Handoff, LegResult
 from node.serving.role import nowhere
-from node.task.events import EventSink, Failed, Kept
+from node.task.events import EventSink, Failed
 from node.task.units import units_of
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
 from p2p.score import Offence
-from p2p.timeouts import stretched
-from store import Pin, Row, Store, Table, Write
+from store import Row, Store, Table, Write
 from wire import limits
 from wire.chain import legs_to_check
-from wire.codec import pack, unpack
+from wire.codec import unpack
 from wire.content import ContentId, PeerId
-from wire.errors import Missing, Refused, StoreError, TaskFailed, TooSlow, WireError
+from wire.errors import BatonError, Missing, Refused, StoreError, TaskFailed, TooSlow, WireError
 from wire.kinds import Level, Role
 from wire.latest import Latest
 from wire.lottery import secret_of
 from wire.operations import COMPLETE
-from wire.receipt import Answer
-from wire.signed import Signed, open_signed, sign
+from wire.signed import Signed, open_signed
 from wire.signing import SigningKey
 from wire.task import Task
 
 TASKS_UNDER_WAY_MAX = 256
 OUTPUT_BYTES_MAX = 64 << 20
-# A task is accepted only if a peer is known that could do it; after joining a network, adverts may
-# take this long to arrive.
-GRACE_S = 3.0
 WATCHERS_MAX = 16
 # So many tasks that ended can still be watched from their first event.
 ENDED_KEPT = 256
@@ -67,12 +65,32 @@ class TaskRunner:
     checking: Checking
     answers: Answers
     nursery: trio.Nursery
+    _accepting: Accepting = field(init=False)
+    _keeping: AnswerKeeping = field(init=False)
+    _direct: DirectTasks = field(init=False)
     _ended: Latest[ContentId, TaskState] = field(default_factory=lambda: Latest(ENDED_KEPT))
     _runs: dict[ContentId, TaskState] = field(default_factory=dict)
     _accepted: int = 0
     _answered: int = 0
     _failed: int = 0
     _retried: int = 0
+
+    def __post_init__(self) -> None:
+        key, environment, nursery = self.key, self.environment, self.nursery
+        self._direct = DirectTasks(
+            self.dispatcher.directory, nursery, self._done_directly, self._own_path
+        )
+        self._accepting = Accepting(
+            key,
+            environment,
+            self.store,
+            self._direct,
+            self._begin,
+            self._journaled,
+            self._not_journaled,
+            nursery,
+        )
+        self._keeping = AnswerKeeping(key, environment, self.answers, nursery)
 
     def statistics(self) -> TaskStatistics:
         """How many tasks were accepted, answered, failed and retried, and how many run now."""
@@ -91,36 +109,12 @@ class TaskRunner:
 
         Refused if too many tasks are running here, InputError if no known peer could do it.
         """
-        if len(self._runs) >= TASKS_UNDER_WAY_MAX:
-            raise Refused(f"{len(self._runs)} tasks are under way here", retry_after_s=1.0)
-        await self._somebody_can(request)
-        seed = self.environment.entropy(32)
-        task = task_of(request, seed, self.key, self.environment)
-        blobs = () if request.input is None else (request.input,)
-        pins = () if task.record.input is None else (Pin(task.record.input, "journal"),)
-        # The first offer is sent while the disk writes; Accepted follows once the task is durable.
-        now_at_s, owner, inline = trio.current_time(), request.owner, request.inline
-        run = self._start(TaskState(task, seed, now_at_s, owner=owner, inline=inline))
-        try:
-            await self.store.commit(Write(rows=(_entry(run),), blobs=blobs, pins=pins))
-        except StoreError:
-            run.scope.cancel()
-            raise
-        self._journaled(run)
-        return task.id
-
-    async def _somebody_can(self, request: TaskRequest) -> None:
-        directory = self.dispatcher.directory
-        if all(map(directory.anybody, request.stages)):
-            return
-        grace_s = stretched(GRACE_S)
-        with trio.move_on_after(grace_s):
-            while lacking := [it for it in request.stages if not directory.anybody(it)]:
-                await directory.peers.seek(lacking[0].role, lacking[0].model, deadline_s=grace_s)
-                await trio.sleep(0.1)
-        for stage in request.stages:
-            if not directory.anybody(stage):
-                raise nobody_can(stage)
+        count = len(self._runs) + self._accepting.waiting
+        if count >= TASKS_UNDER_WAY_MAX:
+            raise Refused(f"{count} tasks are under way here", retry_after_s=1.0)
+        await somebody_can(self.dispatcher.directory, request.stages)
+        run = await self._accepting.accept(request)
+        return run.task.id
 
     def under_way(self, task_id: ContentId) -> bool:
         """Whether the task with this id is running now."""
@@ -136,6 +130,7 @@ class TaskRunner:
         run = self._runs.get(task_id)
         if run is not None:
             run.cancel()
+            self._direct.stop(run)
 
     async def resume(self) -> int:
         """Continue the journaled tasks that were running when this peer stopped; how many."""
@@ -145,13 +140,29 @@ class TaskRunner:
             # The secret of its last attempt may be known: the next attempt uses another.
             run = TaskState(open_signed(raw, Task), seed, trio.current_time(), attempt + 1)
             run.owner = owner[0] if owner else b""
-            self._journaled(self._start(run))
+            self._begin(run, None)
+            self._journaled(run)
         return len(rows)
 
-    def _start(self, run: TaskState) -> TaskState:
+    def _begin(self, run: TaskState, plan: Plan | None) -> None:
         self._runs[run.task.id] = run
+        if plan is not None and plan.order is not None:
+            self._direct.begin(run, plan, plan.order, self._deadline_at_s(run))
+        else:
+            run.begun = None if plan is None else Begun(drawn=plan.drawn)
+            self._own_path(run)
+
+    def _own_path(self, run: TaskState) -> None:
         self.nursery.start_soon(self._run, run)
-        return run
+
+    def _not_journaled(self, run: TaskState) -> None:
+        run.scope.cancel()
+        if run.when_journaled is not None:
+            # It was done already, and must not end.
+            run.when_journaled = None
+            self._own_path(run)
+        else:
+            self._direct.stop(run)
 
     def _journaled(self, run: TaskState) -> None:
         self._accepted += 1
@@ -183,31 +194,63 @@ class TaskRunner:
 
     # 2. Run
 
-    async def _run(self, run: TaskState) -> None:
+    def _deadline_at_s(self, run: TaskState) -> float:
         task = run.task.record
         # The wall clock gives the age, so that time while this peer was off counts.
         age_s = self.environment.wall_s() - task.issued_at_ms / 1000
         left_s = task.deadline_s - min(max(0.0, age_s), task.deadline_s - 1.0)
-        deadline_at_s = run.started_at_s + left_s
+        return run.started_at_s + left_s
+
+    async def _run(self, run: TaskState) -> None:
         try:
             with run.scope:
-                answered = await self._attempts(run, deadline_at_s)
-                # Many large outputs would fill the memory.
-                large = len(answered.output) > limits.INLINE_BYTES_MAX
-                run.outcome = Succeeded(None if large else answered)
-                self._answered += 1
+                self._succeeded(run, await self._attempts(run, self._deadline_at_s(run)))
             if run.cancelled:
                 raise TaskFailed("its client cancelled it")
-        except (TaskFailed, StoreError) as error:
-            run.outcome = GaveUp(error)
-            self._failed += 1
-            await self._forget(run)
+        except (TaskFailed, StoreError, WireError) as error:
+            await self._give_up(run, error)
         finally:
-            del self._runs[run.task.id]
-            if run.journaled.is_set():
-                self._ended[run.task.id] = run
-            run.inline = None
-            run.finished.set()
+            self._end(run)
+
+    def _succeeded(self, run: TaskState, answered: Answered) -> None:
+        # Many large outputs would fill the memory.
+        large = len(answered.output) > limits.INLINE_BYTES_MAX
+        run.outcome = Succeeded(None if large else answered)
+        self._answered += 1
+
+    async def _give_up(self, run: TaskState, error: BatonError) -> None:
+        run.outcome = GaveUp(error)
+        self._failed += 1
+        row = Row(Table.JOURNAL, run.task.id, None)
+        await self.store.commit(Write(rows=(row,), unpins=journal_pins(run.task)))
+
+    def _end(self, run: TaskState) -> None:
+        del self._runs[run.task.id]
+        if run.journaled.is_set():
+            self._ended[run.task.id] = run
+        run.inline = None
+        run.finished.set()
+
+    def _done_directly(self, run: TaskState, delivered: LegResult) -> None:
+        """Keep what came of a task without a path of its own."""
+        output = delivered.output
+        assert output is not None
+
+        def ended(found: Answered | BatonError) -> None:
+            if isinstance(found, BatonError):
+                self.nursery.start_soon(self._lose, run, found)
+            else:
+                self._succeeded(run, found)
+                self._end(run)
+
+        _show_the_rest(run, delivered, output)
+        self._keeping.keep_soon(run, delivered, output, ended)
+
+    async def _lose(self, run: TaskState, error: BatonError) -> None:
+        try:
+            await self._give_up(run, error)
+        finally:
+            self._end(run)
 
     async def _attempts(self, run: TaskState, deadline_at_s: float) -> Answered:
         task = run.task
@@ -216,14 +259,19 @@ class TaskRunner:
         while run.attempt <= limits.ATTEMPTS_MAX:
             units = units_of(task.record.stages[0], inline)
             handoff = Handoff(task=task, input=inline, units=units, avoid=avoid)
-            delivered = await self.dispatcher.hand_on(
-                handoff,
-                run.on_event,
-                nowhere,
-                deadline_at_s=deadline_at_s,
-                shown=run.shown,
-                failed=run.failed,
-            )
+            begun, run.begun = run.begun, None
+            if begun is not None and begun.delivered is not None:
+                delivered = begun.delivered
+            else:
+                delivered = await self.dispatcher.hand_on(
+                    handoff,
+                    run.on_event,
+                    nowhere,
+                    deadline_at_s=deadline_at_s,
+                    shown=run.shown,
+                    failed=run.failed,
+                    begun=begun,
+                )
             output = await self._output(run, delivered, deadline_at_s)
             if output is None:
                 guilty = frozenset((delivered.receipts[-1].signer,))
@@ -231,13 +279,13 @@ class TaskRunner:
                 guilty, counted = await self._check(run, delivered, inline, output, deadline_at_s)
                 if not guilty:
                     _show_the_rest(run, delivered, output)
-                    return await self._keep(run, delivered, counted, output)
+                    return await self._keeping.keep(run, delivered, counted, output)
             self._retried += 1
             avoid |= self._avoidable(task, guilty, avoid)
             run.attempt += 1
             # The attempt is durable before its secret is revealed: no secret is used twice.
             await run.journaled.wait()
-            await self.store.commit(Write(rows=(_entry(run),)))
+            await self.store.commit(Write(rows=(journal_entry(run),)))
         raise TaskFailed(
             f"{limits.ATTEMPTS_MAX} attempts gave no answer that was accepted",
             todo="see who: python -m node peers",
@@ -339,46 +387,6 @@ class TaskRunner:
         # peers is not used again, but none of them is blamed.
         return frozenset(it.signer for it in claimed.receipts)
 
-    # 4. Keep
-
-    async def _keep(
-        self,
-        run: TaskState,
-        delivered: LegResult,
-        counted: Mapping[int, Tally],
-        output: bytes,
-    ) -> Answered:
-        task = run.task
-        candidates = {it for votes in counted.values() for it in votes.candidates}
-        answer = sign(
-            Answer(
-                task=task.raw,
-                receipts=tuple(it.raw for it in delivered.receipts),
-                secret=secret_of(run.seed, run.attempt),
-                candidates=tuple(sorted(candidates))[: limits.CANDIDATES_MAX],
-                verdicts=tuple(it.raw for votes in counted.values() for it in votes.verdicts)[
-                    : limits.VERIFIERS_MAX
-                ],
-                attempts=run.attempt,
-                answered_at_ms=int(self.environment.wall_s() * 1000),
-                duration_ms=int((trio.current_time() - run.started_at_s) * 1000),
-            ),
-            self.key,
-        )
-        if not run.journaled.is_set():
-            await run.journaled.wait()
-        # The receipt was read and checked when it came.
-        output_id = delivered.receipts[-1].record.output
-        await self.answers.keep(
-            task, answer, output, output_id, _journal_pins(task), owner=run.owner
-        )
-        run.on_event(Kept(answer.id, output_id))
-        return Answered(answer=answer, output=output, kept_before=False)
-
-    async def _forget(self, run: TaskState) -> None:
-        row = Row(Table.JOURNAL, run.task.id, None)
-        await self.store.commit(Write(rows=(row,), unpins=_journal_pins(run.task)))
-
 
 def _show_the_rest(run: TaskState, delivered: LegResult, output: bytes) -> None:
     """Send watchers of the stream its last events, so that they have exactly the output."""
@@ -388,13 +396,3 @@ def _show_the_rest(run: TaskState, delivered: LegResult, output: bytes) -> None:
             output, delivered.receipts[-1].record.units if streams else 0
         ):
             run.on_event(event)
-
-
-def _entry(run: TaskState) -> Row:
-    """What the journal keeps of a task until it ends."""
-    owner = [run.owner] if run.owner else []
-    return Row(Table.JOURNAL, run.task.id, pack([run.task.raw, run.seed, run.attempt, *owner]))
-
-
-def _journal_pins(task: Signed[Task]) -> tuple[Pin, ...]:
-    return () if task.record.input is None else (Pin(task.record.input, "journal"),)

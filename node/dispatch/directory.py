@@ -1,5 +1,6 @@
 """The peers that could do a leg, and what this peer learned about them by working with them."""
 
+import math
 from dataclasses import dataclass, field
 
 import trio
@@ -13,12 +14,16 @@ from node.dispatch.trials import Trials
 from p2p.peers import Peers
 from p2p.score import Standing
 from wire.advert import Advert
-from wire.content import PeerId
+from wire.content import ContentId, PeerId
+from wire.kinds import Role
 from wire.latest import Latest
 from wire.signed import Signed
 from wire.task import Stage
 
 DELIVERED_KEPT = 1000
+# That somebody is there is looked up once in so long for all tasks of a kind.
+FOUND_FOR_S = 0.05
+FOUND_KEPT = 256
 
 
 @dataclass(slots=True)
@@ -41,6 +46,10 @@ class PeerDirectory:
     sitting: Sitting = field(default_factory=Sitting)
     # None where every leg goes by a conversation of its own.
     orders: Orders | None = None
+    # When somebody was last known for a role and a model.
+    _found: Latest[tuple[Role, ContentId | None], float] = field(
+        default_factory=lambda: Latest(FOUND_KEPT)
+    )
 
     def able(self, stage: Stage, avoid: frozenset[PeerId] = frozenset()) -> list[PeerId]:
         """Peers that could do `stage`, best first, without those to avoid."""
@@ -48,10 +57,16 @@ class PeerDirectory:
         return ranked(adverts, Leg(stage.model), loads, self.peers.environment.random)
 
     def anybody(self, stage: Stage) -> bool:
-        """Whether `able` would find a peer; cheaper, since nothing is sorted."""
-        return any(
+        """Whether `able` would find a peer, or would have a moment ago."""
+        now_at_s, key = trio.current_time(), (stage.role, stage.model)
+        if self._found.get(key, -math.inf) > now_at_s - FOUND_FOR_S:
+            return True
+        found = any(
             self.peers.standing(it.signer) is not Standing.BANNED for it in self._playing(stage)
         )
+        if found:
+            self._found[key] = now_at_s
+        return found
 
     def candidates(self, stage: Stage, units: int, avoid: frozenset[PeerId]) -> list[Candidate]:
         """As `able`, in no order, with the time that each would take."""

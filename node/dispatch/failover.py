@@ -13,6 +13,7 @@ from statistics import median_high
 import trio
 
 from node.dispatch.backoff import Backoff
+from node.dispatch.begun import Begun
 from node.dispatch.directory import PeerDirectory
 from node.dispatch.handoff import Handoff, LegResult, Relay
 from node.dispatch.offer import offer_leg
@@ -68,6 +69,7 @@ class Failover:
     deadline_at_s: float
     shown: StreamProgress
     failed: set[PeerId]
+    begun: Begun = field(default_factory=Begun)
     _patience: Backoff = field(default_factory=Backoff)
     _reasons: deque[str] = field(default_factory=lambda: deque(maxlen=REASONS_KEPT))
     # Whether all failures so far were refusals for good, and their codes.
@@ -79,6 +81,13 @@ class Failover:
     async def run(self, patience_s: float) -> LegResult:
         """See `Dispatcher.hand_on`."""
         self._declined = not self.failed
+        for peer, error in self.begun.failures:
+            self._blame(peer, error)
+        if self.begun.candidate is not None:
+            delivered = await self._have_done(self.begun.candidate, len(self._able()) > 1)
+            if delivered is not None:
+                return delivered
+        two = self.begun.drawn
         nobody_since_at_s = trio.current_time()
         while (now_at_s := trio.current_time()) < self.deadline_at_s:
             able = self._able()
@@ -101,7 +110,8 @@ class Failover:
                 continue
             nobody_since_at_s = now_at_s
             random = self.directory.peers.environment.random
-            chosen = await self._better(self.directory.trials.to_ask(choices, random))
+            chosen = await self._better(two or self.directory.trials.to_ask(choices, random))
+            two = ()
             if chosen is not None:
                 chosen = self._known_instead(chosen, choices)
                 delivered = await self._have_done(chosen, len(able) > 1)
@@ -263,10 +273,12 @@ class Failover:
 
     async def _hand_to(self, one: Candidate, others: bool) -> LegResult | None:
         """Offer the handoff to one peer; None if it did not deliver, which is then noted."""
-        began_at_s = trio.current_time()
+        # What is begun at this peer goes on as it is.
+        begun = self.begun if one is self.begun.candidate else None
+        began_at_s = trio.current_time() if begun is None else begun.began_at_s
         until_at_s = began_at_s + _share(self.handoff, others) * (self.deadline_at_s - began_at_s)
         overdue_s = self._overdue_s(one) if others else math.inf
-        resume = self.shown.begin()
+        resume = self.shown.begin() if begun is None else None
         # Pieces do not extend the time: one deadline holds for the whole leg.
         scope = self._running[one.peer] = trio.CancelScope(
             deadline=min(until_at_s, began_at_s + overdue_s)
@@ -296,6 +308,7 @@ class Failover:
                     take,
                     resume,
                     self.deadline_at_s,
+                    begun,
                 )
                 took_s = trio.current_time() - began_at_s
                 if self.handoff.is_last:

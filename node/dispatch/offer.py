@@ -1,12 +1,13 @@
 """One offer of a leg to one peer; its result is checked against the task."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
+from node.dispatch.begun import Begun
 from node.dispatch.directory import PeerDirectory
 from node.dispatch.handoff import Handoff, LegResult
-from node.dispatch.order import ACCEPT_DEADLINE_S, Order
+from node.dispatch.order import ACCEPT_DEADLINE_S, Order, OrderedTask
 from node.engines.interface import Part
 from node.task.events import EventSink, LegDone, Offered
 from p2p import timeouts
@@ -31,12 +32,18 @@ async def offer_leg(
     take: Callable[[Part], Awaitable[None]],
     resume: Progress | None,
     deadline_at_s: float,
+    begun: Begun | None = None,
 ) -> LegResult:
-    """Offer the leg to one peer; returns its result, or raises the reason why there is none."""
-    began_at_s = trio.current_time()
+    """Offer the leg to one peer; returns its result, or raises the reason why there is none.
+
+    A `begun` leg has this peer already, on an order.
+    """
+    began_at_s = trio.current_time() if begun is None else begun.began_at_s
     with counted(directory.under_way, peer) as at_once:
-        order = None
-        if directory.orders is not None and resume is None:
+        order, ordered = None, None
+        if begun is not None:
+            order, ordered = begun.order, begun.ordered
+        elif directory.orders is not None and resume is None:
             left_s = deadline_at_s - began_at_s
             order = await directory.orders.at(peer, handoff, left_s, at_once)
         if order is None:
@@ -44,10 +51,33 @@ async def offer_leg(
                 directory, handoff, peer, on_event, take, resume, deadline_at_s
             )
         else:
-            delivered = await _by_order(directory, order, handoff, on_event, take, deadline_at_s)
-        for receipt in delivered.receipts[handoff.stage :]:
-            on_event(LegDone(receipt))
-        directory.note_delivered(peer)
+            if ordered is None:
+                ordered = order.put(handoff, deadline_at_s)
+            offered = begun is not None and begun.offered
+            delivered = await _by_order(directory, order, ordered, on_event, take, offered=offered)
+    begun_units = resume.units if resume is not None else 0
+    took_s = trio.current_time() - began_at_s
+    note_delivered(directory, handoff, peer, delivered, on_event, took_s, at_once, begun_units)
+    return delivered
+
+
+def note_delivered(
+    directory: PeerDirectory,
+    handoff: Handoff,
+    peer: PeerId,
+    delivered: LegResult,
+    on_event: EventSink,
+    took_s: float,
+    at_once: int,
+    begun_units: int = 0,
+) -> None:
+    """Note what a peer did, and how long it took with `at_once` legs of ours.
+
+    Another peer had shown `begun_units` of it before.
+    """
+    for receipt in delivered.receipts[handoff.stage :]:
+        on_event(LegDone(receipt))
+    directory.note_delivered(peer)
     directory.measured.did(peer, handoff.leg.model)
     directory.sitting.delivered(peer)
     directory.trials.delivered()
@@ -55,12 +85,10 @@ async def offer_leg(
     directory.peers.view.keep(peer)
     leg = delivered.receipts[-1].record
     if handoff.is_last and not leg.reused:
-        begun = resume.units if resume is not None else 0
+        units = max(1, leg.units - begun_units)
         # The peer divided its time among all legs that we gave it at once.
-        took_s = (trio.current_time() - began_at_s) / at_once
-        units = max(1, leg.units - begun)
-        directory.measured.delivered(peer, leg.model, units, took_s, trio.current_time())
-    return delivered
+        each_s = took_s / at_once
+        directory.measured.delivered(peer, leg.model, units, each_s, trio.current_time())
 
 
 async def _by_conversation(
@@ -103,7 +131,9 @@ async def _by_conversation(
                 case Refuse():
                     raise refused(message)
                 case Result():
-                    return _checked(handoff, peer, message)
+                    return checked_result(
+                        handoff, peer, message.receipts, message.output, message.source
+                    )
                 case _:
                     raise RemoteProtocolError("neither a piece nor a result")
 
@@ -111,19 +141,19 @@ async def _by_conversation(
 async def _by_order(
     directory: PeerDirectory,
     order: Order,
-    handoff: Handoff,
+    task: OrderedTask,
     on_event: EventSink,
     take: Callable[[Part], Awaitable[None]],
-    deadline_at_s: float,
+    *,
+    offered: bool,
 ) -> LegResult:
     """Have the leg done as one task of a standing order."""
-    task = order.put(handoff, deadline_at_s)
-    offered = False
+    handoff = task.handoff
     try:
         while True:
             heard = await task.hear()
             if isinstance(heard, TaskOutcome) and heard.refusal is not None:
-                raise _refused(heard.refusal)
+                raise refused_item(heard.refusal)
             if not offered:
                 offered = True
                 on_event(Offered(handoff.stage, handoff.leg.role, order.peer))
@@ -132,8 +162,7 @@ async def _by_order(
                     await take(Part(heard.position, heard.units, heard.data))
                 elif isinstance(heard, TaskOutcome):
                     receipts = () if heard.receipt is None else (heard.receipt,)
-                    result = Result(receipts=receipts, output=heard.output, source=None)
-                    return _checked(handoff, order.peer, result)
+                    return checked_result(handoff, order.peer, receipts, heard.output, None)
             except (WireError, RemoteProtocolError):
                 # It is what the peer says of this task that does not fit; others go on.
                 directory.peers.offended(order.peer, Offence.MALFORMED)
@@ -142,7 +171,8 @@ async def _by_order(
         order.leave(task)
 
 
-def _refused(refusal: OrderRefusal) -> Refused:
+def refused_item(refusal: OrderRefusal) -> Refused:
+    """A refusal of one task of an order, as it is raised here."""
     wait_ms = refusal.retry_after_ms
     return Refused(
         refusal.reason,
@@ -151,9 +181,15 @@ def _refused(refusal: OrderRefusal) -> Refused:
     )
 
 
-def _checked(handoff: Handoff, peer: PeerId, result: Result) -> LegResult:
+def checked_result(
+    handoff: Handoff,
+    peer: PeerId,
+    envelopes: Sequence[bytes],
+    output: bytes | None,
+    source: bytes | None,
+) -> LegResult:
     """The result, checked against the handoff; WireError if it does not fit."""
-    receipts = open_receipts(handoff.task, result.receipts)
+    receipts = open_receipts(handoff.task, envelopes)
     if len(receipts) != len(handoff.task.record.stages):
         raise Malformed(f"{len(receipts)} receipts for {len(handoff.task.record.stages)} legs")
     if tuple(receipts[: handoff.stage]) != handoff.receipts:
@@ -163,9 +199,8 @@ def _checked(handoff: Handoff, peer: PeerId, result: Result) -> LegResult:
     if any(it.signer in handoff.avoid for it in receipts[handoff.stage :]):
         raise Malformed("a peer that was to be avoided signed a leg")
     last = receipts[-1].record
-    if result.output is not None and name_of(result.output) != last.output:
+    if output is not None and name_of(output) != last.output:
         raise Malformed("the output is not the one its receipt names")
-    source = result.source
     if source is not None and name_of(source) != last.input:
         raise Malformed("the input is not the one that the last receipt names")
-    return LegResult(receipts=tuple(receipts), output=result.output, source=source)
+    return LegResult(receipts=tuple(receipts), output=output, source=source)

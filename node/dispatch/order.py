@@ -5,7 +5,7 @@ with Disconnected; what one task comes to is no matter of the others.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import trio
@@ -73,6 +73,8 @@ class OrderedTask:
     deadline_at_s: float
     # When it was put there, and later when it was sent.
     since_at_s: float
+    # Who hears of it at once; without one it is kept for `hear`.
+    sink: "Callable[[Heard | BatonError], None] | None" = None
     tag: int | None = None
     taken: bool = False
     _heard: deque[Heard] = field(default_factory=deque)
@@ -89,13 +91,19 @@ class OrderedTask:
         return self._heard.popleft()
 
     def told(self, heard: Heard) -> None:
-        """Note what the peer said of it, for `hear`."""
+        """Note what the peer said of it."""
         self.taken = True
+        if self.sink is not None:
+            self.sink(heard)
+            return
         self._heard.append(heard)
         self._changed.set()
 
     def give_back(self, error: BatonError) -> None:
         """Nothing more is heard of it here."""
+        if self.sink is not None:
+            self.sink(error)
+            return
         self._error = error
         self._changed.set()
 
@@ -132,10 +140,18 @@ class Order:
         """Tasks that were sent on it so far."""
         return self._tags.sent
 
-    def put(self, handoff: Handoff, deadline_at_s: float) -> OrderedTask:
-        """Have a task done; it is sent as soon as there is a place for it."""
+    def put(
+        self,
+        handoff: Handoff,
+        deadline_at_s: float,
+        sink: Callable[[Heard | BatonError], None] | None = None,
+    ) -> OrderedTask:
+        """Have a task done; it is sent as soon as there is a place for it.
+
+        What is heard of it is given to `sink`, which raises nothing, or else kept for `hear`.
+        """
         assert self.takes
-        task = OrderedTask(handoff, deadline_at_s, trio.current_time())
+        task = OrderedTask(handoff, deadline_at_s, trio.current_time(), sink)
         self._home[task] = None
         if self._tags.credit:
             self._to_send.set()

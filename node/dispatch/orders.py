@@ -65,6 +65,11 @@ class Orders:
                 await order.settled.wait()
         return order if order.takes else None
 
+    def standing_at(self, peer: PeerId) -> Order | None:
+        """The order at `peer` that takes a leg now, if there is one."""
+        order = self._orders.get(peer)
+        return order if order is not None and order.takes else None
+
     def _may_open(self, peer: PeerId) -> bool:
         if len(self._orders) >= ORDERS_MAX:
             return False

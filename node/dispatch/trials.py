@@ -88,4 +88,5 @@ class Trials:
         return True
 
     def delivered(self) -> None:
+        """Note that a peer did a leg: it pays for a part of a hedge."""
         self._hedges = min(HEDGES_MAX, self._hedges + HEDGES_PER_LEG)

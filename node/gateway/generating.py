@@ -107,7 +107,8 @@ class GenerationTasks:
 
     async def answer(self) -> Response:
         """All choices, whole; HttpError if one of them failed."""
-        return JSONResponse(await self.answer_map(), headers=headers_of(self.choices))
+        told = await self.answer_map()
+        return JSONResponse(told, headers=_headers(told["x_baton"]))
 
     async def answer_map(self) -> dict[str, Any]:
         """As `answer`, as a map."""
@@ -324,5 +325,8 @@ def baton_of(choices: Sequence[Choice]) -> dict[str, str]:
 
 
 def headers_of(choices: Sequence[Choice]) -> dict[str, str]:
-    ids = baton_of(choices)
+    return _headers(baton_of(choices))
+
+
+def _headers(ids: Mapping[str, str]) -> dict[str, str]:
     return {f"x-baton-{name}": value for name, value in ids.items() if value}

@@ -12,16 +12,19 @@ from typing import Any
 
 from fastapi import FastAPI
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from node.gateway.requests import RequestBody
 
-_READ = "baton.read"
+_READ, _SAID = "baton.read", "baton.said"
 _JSON = b"application/json"
+# What is sent whole, and cannot fail.
+_PLAIN = frozenset({Response, JSONResponse})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +42,17 @@ class HotPosts:
     framework: FastAPI
     posts: Mapping[str, HotPost]
     _guarded: ASGIApp = field(init=False)
+    # Has the framework's handlers put exceptions in words; and the kinds that they know.
+    _worded: ASGIApp = field(init=False)
+    _known: tuple[type[Exception], ...] = field(init=False)
 
     def __post_init__(self) -> None:
         # What a client is told of an exception is what the framework tells.
         handlers = dict(self.framework.exception_handlers)
         of_bugs: Any = handlers.pop(Exception)
-        self._guarded = ServerErrorMiddleware(
-            ExceptionMiddleware(_answer, handlers), handler=of_bugs
-        )
+        self._known = (HTTPException, *[it for it in handlers if isinstance(it, type)])
+        self._worded = ExceptionMiddleware(_say, handlers)
+        self._guarded = ServerErrorMiddleware(self._answer, handler=of_bugs)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         post = self.posts.get(scope["path"])
@@ -62,6 +68,19 @@ class HotPosts:
             await self.framework(scope, again, send)
         else:
             await self._guarded({**scope, _READ: read}, again, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        read: _Read = scope[_READ]
+        try:
+            response = await read.post.answer(read.asked, Request(scope, receive))
+        except self._known as error:
+            await self._worded({**scope, _SAID: error}, receive, send)
+            return
+        if type(response) in _PLAIN:
+            await response(scope, receive, send)
+        else:
+            # What streams may still fail before its first word.
+            await self._worded({**scope, _SAID: response}, receive, send)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +100,11 @@ class _Read:
             return None
 
 
-async def _answer(scope: Scope, receive: Receive, send: Send) -> None:
-    read: _Read = scope[_READ]
-    response = await read.post.answer(read.asked, Request(scope, receive))
-    await response(scope, receive, send)
+async def _say(scope: Scope, receive: Receive, send: Send) -> None:
+    said: Response | Exception = scope[_SAID]
+    if isinstance(said, Exception):
+        raise said
+    await said(scope, receive, send)
 
 
 def _is_json(scope: Scope) -> bool:

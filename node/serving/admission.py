@@ -276,18 +276,21 @@ class Admission:
             begun.append(place)
         return begun, given_up
 
-    def dequeue(self, place: QueueSlot) -> None:
-        """Remove a job that is done or no longer wanted. A second call does nothing."""
+    def dequeue(self, place: QueueSlot) -> bool:
+        """Remove a job that is done or no longer wanted; whether it was there."""
         if place in self.running:
             self.running.remove(place)
         elif place.number in self._numbers:
             self._drop(place)
+        else:
+            return False
         if not self.running and not self.waiting:
             self._finish.clear()
         if self._finish and self._finish_least <= self._virtual:
             for asker in [it for it, finish in self._finish.items() if finish <= self._virtual]:
                 del self._finish[asker]
             self._finish_least = min(self._finish.values(), default=0.0)
+        return True
 
     def _start(self, asker: PeerId) -> float:
         return max(self._virtual, self._finish.get(asker, 0.0))

@@ -27,6 +27,11 @@ class DoneLeg:
     output: bytes
 
 
+def job_key_of(handoff: Handoff) -> bytes:
+    """The key under which the output of the next leg of a handoff is found again."""
+    return handoff.leg.job_key(source_of(handoff.task, handoff.receipts, handoff.stage))
+
+
 def leg_key_of(handoff: Handoff) -> bytes:
     """The key under which the next leg of a handoff is kept."""
     return handoff.task.id.digest + bytes((handoff.stage,))
@@ -39,11 +44,10 @@ class DoneLegs:
     store: Store
     _kept: int | None = None
 
-    def knows(self, handoff: Handoff) -> bool:
+    def knows(self, handoff: Handoff, leg_key: bytes, job_key: bytes) -> bool:
         """Whether the leg seems to have been done before; no output is read."""
-        if self.store.read(Table.RECEIPTS, leg_key_of(handoff)) is not None:
+        if self.store.read(Table.RECEIPTS, leg_key) is not None:
             return True
-        job_key = handoff.leg.job_key(source_of(handoff.task, handoff.receipts, handoff.stage))
         return handoff.leg.role is Role.INFER and self.store.read(Table.JOBS, job_key) is not None
 
     async def found(self, handoff: Handoff) -> DoneLeg | None:

@@ -1,7 +1,6 @@
 """The queue before the engine: the shell around `node.serving.admission`; jobs wait here."""
 
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import trio
@@ -62,28 +61,26 @@ class FairQueue:
 
     def dequeue(self, place: QueueSlot) -> None:
         """Give a slot back, or leave the queue; the next in turn goes on."""
-        self._admission.dequeue(place)
-        self._go_on()
+        if self._admission.dequeue(place):
+            self._go_on()
 
-    @asynccontextmanager
-    async def turn(self, place: QueueSlot, wanted: QueuedJob) -> AsyncIterator[None]:
-        """Wait for the engine; Refused if the place was given up. Call once for each place."""
+    async def turn(self, place: QueueSlot, wanted: QueuedJob) -> None:
+        """Wait for the engine; Refused if the place was given up. Call once for each place.
+
+        Whoever has the turn ends it with `dequeue`.
+        """
         if place.refusal is None:
             self._admission.reprice(place, wanted.units, wanted.cost_s, wanted.least)
             place.stage = SlotStage.READY
-            moved = self._moved[place] = trio.Event()
             self._go_on()
-            try:
-                if not moved.is_set():
+            if place.ready:
+                moved = self._moved[place] = trio.Event()
+                try:
                     await moved.wait()
-            finally:
-                self._moved.pop(place, None)
+                finally:
+                    self._moved.pop(place, None)
         if place.refusal is not None:
             raise place.refusal
-        try:
-            yield
-        finally:
-            self.dequeue(place)
 
     def _go_on(self) -> None:
         begun, given_up = self._admission.next(self._now())

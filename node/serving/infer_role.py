@@ -144,8 +144,11 @@ class InferRole:
                 done = replace(stage, operation=operation.engine)
             units = units_of(done, data)
             wanted = self._queued(stage, source.place.asker, units, source.deadline_s)
-            async with self.fair_queue.turn(source.place, wanted):
+            try:
+                await self.fair_queue.turn(source.place, wanted)
                 output = await self.engine.infer(job, emit)
+            finally:
+                self.fair_queue.dequeue(source.place)
         if stage.operation == GENERATE:
             self.lengths.learn(stage.model, output.units)
         profile = loaded.profile if loaded is not None else ""

@@ -1,8 +1,9 @@
 """A leg that was taken: the role that does it, its place there, and whether it is still wanted."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import trio
 
@@ -13,7 +14,10 @@ from node.task.units import units_of
 from p2p.typed_call import TypedCall
 from wire.content import PeerId
 from wire.errors import BatonError, Refused, RemoteProtocolError, TransportError
+from wire.kinds import RefusalCode
 from wire.operations import GENERATE
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,12 @@ class LegLease:
     """A leg that was taken: the role that does it, and its place in the role's queue."""
 
     role: LegRole
+    # Under which it, and its output, are found again.
+    leg_key: bytes
+    job_key: bytes
     place: QueueSlot | None = None
+    # Whether nothing can have been done of it since it was taken: it begins in the same moment.
+    fresh: bool = False
     _stop: Callable[[], None] | None = None
     _generates: bool = False
 
@@ -54,40 +63,48 @@ class LegLease:
         self.place = self.role.admit(work)
         self.place.on_refusal = self._stop
 
-    @asynccontextmanager
-    async def cancel_if_abandoned(self, holder: Holder) -> AsyncIterator[None]:
-        """The block is cancelled, with Refused, when the place is given up.
+    async def unless_abandoned(
+        self, holder: Holder, deadline_at_s: float, work: Callable[[], Awaitable[T]]
+    ) -> T:
+        """What `work` gives; it is cancelled, with Refused, when the place is given up or too late.
 
         The place is given up if the holder disconnects before the leg began. A leg that began is
         finished, in case the holder returns, unless it would keep the engine from others for long.
         A generation ends at once: others need its slot, and another peer can continue its stream.
         """
-        failure: BatonError | None = None
-        with trio.CancelScope() as scope:
+        found: T | BatonError | None = None
+        with trio.CancelScope(deadline=deadline_at_s) as scope:
             self._stop = scope.cancel
             if self.place is not None:
                 self.place.on_refusal = self._stop
                 if self.place.refusal is not None:
                     self._stop()
-            async with self._watched(holder.call):
-                try:
-                    yield
-                except BatonError as error:
-                    failure = error
-                if failure is None and self.place is not None:
-                    # The leg is done: a later disconnect does not matter.
-                    self.place.stage = SlotStage.DONE
+            if holder.call is None:
+                found = await self._done(work)
+            else:
+                async with self._watched(holder.call):
+                    found = await self._done(work)
         self._stop = None
-        if failure is not None:
-            raise failure
+        if isinstance(found, BatonError):
+            raise found
         if self.place is not None and self.place.refusal is not None:
             raise self.place.refusal
+        if found is None:
+            raise Refused("the deadline passed while the leg was under way", code=RefusalCode.LATE)
+        return found
+
+    async def _done(self, work: Callable[[], Awaitable[T]]) -> T | BatonError:
+        try:
+            found = await work()
+        except BatonError as error:
+            return error
+        if self.place is not None:
+            # The leg is done: a later disconnect does not matter.
+            self.place.stage = SlotStage.DONE
+        return found
 
     @asynccontextmanager
-    async def _watched(self, call: TypedCall | None) -> AsyncIterator[None]:
-        if call is None:
-            yield
-            return
+    async def _watched(self, call: TypedCall) -> AsyncIterator[None]:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, call)
             yield
@@ -101,7 +118,7 @@ class LegLease:
             self.abandon()
 
     def abandon(self) -> None:
-        """Give the leg up, as `cancel_if_abandoned` says: its holder waits for it no more."""
+        """Give the leg up, as `unless_abandoned` says: its holder waits for it no more."""
         place = self.place
         if place is None or place.stage is SlotStage.DONE or place.refusal is not None:
             return

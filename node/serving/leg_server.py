@@ -14,10 +14,10 @@ from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.handoff import Handoff, Relay
 from node.dispatch.progress import StreamProgress
 from node.engines.interface import Part
-from node.serving.done_legs import DoneLeg, DoneLegs, leg_key_of
+from node.serving.done_legs import DoneLeg, DoneLegs, job_key_of, leg_key_of
 from node.serving.finishing import FinishedLeg, Finishing
 from node.serving.lease import Holder, LegLease
-from node.serving.role import LegInput, LegRole, LegWork, nowhere
+from node.serving.role import Done, LegInput, LegRole, LegWork, nowhere
 from node.task.events import EventSink
 from node.task.units import streamed_max, units_of
 from p2p.adverts import Environment
@@ -205,8 +205,10 @@ class LegServer:
 
     def take(self, handoff: Handoff, by: PeerId, deadline_at_s: float) -> LegLease:
         """Take a leg, with a place in its role's queue if there is work to do; Refused if not."""
-        lease = LegLease(self._role(handoff))
-        if leg_key_of(handoff) not in self._under_way and not self._before.knows(handoff):
+        leg_key, job_key = leg_key_of(handoff), job_key_of(handoff)
+        lease = LegLease(self._role(handoff), leg_key, job_key)
+        known = leg_key in self._under_way or self._before.knows(handoff, leg_key, job_key)
+        if not known:
             lease.admit(handoff, by, deadline_at_s)
         return lease
 
@@ -264,26 +266,27 @@ class LegServer:
         self, handoff: Handoff, lease: LegLease, holder: Holder, relay: Relay, deadline_at_s: float
     ) -> DoneLeg:
         """Do the leg, or wait for it if it is running, or find it done."""
-        leg_key = leg_key_of(handoff)
-        with trio.move_on_at(deadline_at_s) as scope:
-            while (running := self._under_way.get(leg_key)) is not None:
-                await running.wait()
-        if scope.cancelled_caught:
-            raise Refused(
-                "the deadline passed while the leg was under way for another holder",
-                code=RefusalCode.LATE,
-            )
-        if (found := await self._before.found(handoff)) is not None:
+        leg_key = lease.leg_key
+        if leg_key in self._under_way:
+            lease.fresh = False
+            with trio.move_on_at(deadline_at_s) as scope:
+                while (running := self._under_way.get(leg_key)) is not None:
+                    await running.wait()
+            if scope.cancelled_caught:
+                raise Refused(
+                    "the deadline passed while the leg was under way for another holder",
+                    code=RefusalCode.LATE,
+                )
+        if not lease.fresh and (found := await self._before.found(handoff)) is not None:
             return found
         self._under_way[leg_key] = trio.Event()
         try:
-            return await self._do(leg_key, handoff, lease, holder, relay, deadline_at_s)
+            return await self._do(handoff, lease, holder, relay, deadline_at_s)
         finally:
             self._under_way.pop(leg_key).set()
 
     async def _do(
         self,
-        leg_key: bytes,
         handoff: Handoff,
         lease: LegLease,
         holder: Holder,
@@ -299,31 +302,29 @@ class LegServer:
             handoff.task.signer,
             holder.peer,
         )
-        async with lease.cancel_if_abandoned(holder):
+        reused: Done | None = None
+
+        async def work() -> Done:
+            nonlocal reused
             data = await self._input(handoff, source_id, holders, left_s)
-            job_key = handoff.leg.job_key(source_id)
-            infers = handoff.leg.role is Role.INFER
-            reused = await self._before.reusable(job_key) if infers else None
-            if reused is None:
-                if lease.place is None:
-                    # No place was taken: the leg was thought to be done or running already.
-                    lease.admit(handoff, holder.peer, deadline_at_s)
-                source = LegInput(
-                    id=source_id,
-                    data=data,
-                    holders=holders,
-                    deadline_s=left_s,
-                    resume=handoff.resume if handoff.is_last else None,
-                    place=lease.place,
-                )
-                with trio.move_on_at(deadline_at_s) as scope:
-                    done = await lease.role.do(handoff.leg, source, relay)
-                if scope.cancelled_caught:
-                    raise Refused(
-                        "the deadline passed while the leg was under way", code=RefusalCode.LATE
-                    )
-            else:
-                done = reused
+            if handoff.leg.role is Role.INFER and not lease.fresh:
+                reused = await self._before.reusable(lease.job_key)
+                if reused is not None:
+                    return reused
+            if lease.place is None:
+                # No place was taken: the leg was thought to be done or running already.
+                lease.admit(handoff, holder.peer, deadline_at_s)
+            source = LegInput(
+                id=source_id,
+                data=data,
+                holders=holders,
+                deadline_s=left_s,
+                resume=handoff.resume if handoff.is_last else None,
+                place=lease.place,
+            )
+            return await lease.role.do(handoff.leg, source, relay)
+
+        done = await lease.unless_abandoned(holder, deadline_at_s, work)
         receipt = Receipt(
             task=handoff.task.id,
             stage=handoff.stage,
@@ -345,7 +346,7 @@ class LegServer:
         blobs = (done.data, *done.blobs)
         # A receipt is stored before it is sent: a leg has one receipt.
         signed = await self.finishing.finish(
-            FinishedLeg(leg_key, job_key, receipt, blobs, shares=shares)
+            FinishedLeg(lease.leg_key, lease.job_key, receipt, blobs, shares=shares)
         )
         self.done += 1
         return DoneLeg(signed, done.data)

@@ -14,11 +14,12 @@ from node.serving.lease import Holder, LegLease
 from node.serving.leg_server import LegServer
 from node.serving.order_outbox import OrderOutbox
 from node.task.flushing import grown
+from node.task.units import streamed_max
 from p2p.score import Offence, Standing
 from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
 from wire.content import PeerId
-from wire.counting import counted
+from wire.counting import count_down, count_up
 from wire.errors import (
     BatonError,
     EngineError,
@@ -222,6 +223,7 @@ class _ServedOrder:
                 handoff = Handoff(task=task, input=item.input, units=item.units)
                 deadline_at_s = trio.current_time() + item.deadline_ms / 1000
                 lease = self.server.legs.take(handoff, self.call.peer, deadline_at_s)
+                lease.fresh = lease.place is not None
             except (Refused, WireError) as error:
                 self._refuse(item.tag, error)
                 continue
@@ -247,8 +249,12 @@ class _ServedOrder:
 
     async def _do(self, tag: int, leg: _Leg, handoff: Handoff, deadline_at_s: float) -> None:
         legs, peer = self.server.legs, self.call.peer
+        units_max = streamed_max(handoff.leg)
 
         async def relay(part: Part) -> None:
+            if part.position + part.units == units_max:
+                # The last piece is not told: the outcome has it, and follows at once.
+                return
             while self._out.is_full and not self._ended:
                 await self._room.wait()
             if not self._ended:
@@ -256,9 +262,9 @@ class _ServedOrder:
                 self._out.add_piece(tag, part)
                 self.to_write.set()
 
+        count_up(legs.holders, peer)
         try:
-            with counted(legs.holders, peer):
-                done = await legs.do_once(handoff, leg.lease, Holder(peer), relay, deadline_at_s)
+            done = await legs.do_once(handoff, leg.lease, Holder(peer), relay, deadline_at_s)
         except (
             *(Refused, EngineError, StoreError, TaskFailed),
             *(TransportError, WireError, RemoteProtocolError),
@@ -270,6 +276,7 @@ class _ServedOrder:
             inline = done.output if len(done.output) <= limits.INLINE_BYTES_MAX else None
             self._tell(TaskOutcome(tag=tag, receipt=done.receipt.raw, output=inline, refusal=None))
         finally:
+            count_down(legs.holders, peer)
             leg.lease.release()
 
     def _refuse(self, tag: int, error: BatonError) -> None:

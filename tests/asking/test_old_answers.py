@@ -2,7 +2,7 @@
 
 import pytest
 
-from node.asking.answers import Answers
+from node.asking.answers import Answers, KeptAnswer
 from node.asking.old_answers import BY_TIME, HELD_SHARE_MAX, latest_rows
 from store import Row, Store, Table, Write, open_memory_store
 from tests.node.asking import SECRET, receipt_of, task_of
@@ -31,7 +31,8 @@ async def kept(answers: Answers, number: int, output: bytes, source: bytes) -> C
         answered_at_ms=int(wall_s * 1000),
         duration_ms=1,
     )
-    await answers.keep(task, sign(record, ASKER), output, name_of(output), ())
+    answer = sign(record, ASKER)
+    await answers.keep([KeptAnswer(task, answer, output, name_of(output))])
     return task.id
 
 

@@ -1,0 +1,150 @@
+"""Accepting tasks: those that come together are signed and journaled together.
+
+"Accepted" is said once the journal is durable. The first offers go out while the disk is busy.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from node.asking.answers import journal_pins
+from node.asking.direct import DirectTasks, Plan
+from node.asking.run import TaskRequest, TaskState, journal_entry, nobody_can, record_of
+from node.dispatch.directory import PeerDirectory
+from node.task.flushing import Flushing
+from p2p.adverts import Environment
+from p2p.timeouts import stretched
+from store import Store, Write
+from wire.errors import BatonError, StoreError, WireError
+from wire.signed import Signed, sign, sign_many
+from wire.signing import SigningKey
+from wire.task import Stage, Task
+
+# Bounds of one flush, and of its commit.
+TASKS_MAX = 256
+BYTES_MAX = 4 << 20
+# A task is accepted only if a peer is known that could do it; after joining a network, adverts may
+# take this long to arrive.
+GRACE_S = 3.0
+
+
+async def somebody_can(directory: PeerDirectory, stages: Sequence[Stage]) -> None:
+    """InputError if no known peer could do one of the stages."""
+    if all(map(directory.anybody, stages)):
+        return
+    grace_s = stretched(GRACE_S)
+    with trio.move_on_after(grace_s):
+        while lacking := [it for it in stages if not directory.anybody(it)]:
+            await directory.peers.seek(lacking[0].role, lacking[0].model, deadline_s=grace_s)
+            await trio.sleep(0.1)
+    for stage in stages:
+        if not directory.anybody(stage):
+            raise nobody_can(stage)
+
+
+@dataclass(slots=True, eq=False)
+class AskedTask:
+    """A task that is not accepted yet."""
+
+    request: TaskRequest
+    run: TaskState | None = None
+    error: BatonError | None = None
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.request.input or b"")
+
+
+@dataclass(slots=True)
+class Accepting:
+    """Makes tasks of requests. `begin` has one done as soon as it is signed."""
+
+    key: SigningKey
+    environment: Environment
+    store: Store
+    direct: DirectTasks
+    begin: Callable[[TaskState, Plan | None], None]
+    journaled: Callable[[TaskState], None]
+    # Called for a task that cannot be journaled: it was begun and must not end.
+    refused: Callable[[TaskState], None]
+    nursery: trio.Nursery
+    _asked: Flushing[AskedTask] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._asked = Flushing(self.nursery, self._flush, TASKS_MAX)
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that were asked for and are not signed yet."""
+        return len(self._asked)
+
+    async def accept(self, request: TaskRequest) -> TaskState:
+        """A task that is journaled; StoreError or WireError if it cannot be."""
+        asked = AskedTask(request)
+        self._asked.add(asked)
+        await asked.ended.wait()
+        if asked.error is not None:
+            raise asked.error
+        assert asked.run is not None
+        return asked.run
+
+    async def _flush(self, asked: list[AskedTask]) -> None:
+        plans = self.direct.plans([it.request for it in asked])
+        seeds = [self.environment.entropy(32) for _ in asked]
+        tasks = self._signed(asked, seeds, plans)
+        now_at_s = trio.current_time()
+        for one, task, seed, plan in zip(asked, tasks, seeds, plans, strict=True):
+            request = one.request
+            one.run = TaskState(task, seed, now_at_s, owner=request.owner, inline=request.inline)
+            self.begin(one.run, plan)
+        some: list[AskedTask] = []
+        size_bytes = 0
+        for one in asked:
+            size_bytes += one.size_bytes
+            if some and size_bytes > BYTES_MAX:
+                await self._journal(some)
+                some, size_bytes = [], one.size_bytes
+            some.append(one)
+        await self._journal(some)
+
+    def _signed(
+        self, asked: Sequence[AskedTask], seeds: Sequence[bytes], plans: Sequence[Plan | None]
+    ) -> list[Signed[Task]]:
+        """The tasks; those under one signature that only peers read which know such proofs."""
+        records = [
+            record_of(it.request, seed, self.environment)
+            for it, seed in zip(asked, seeds, strict=True)
+        ]
+        shares = [plan is not None and plan.shares for plan in plans]
+        together = [it for it, shared in zip(records, shares, strict=True) if shared]
+        signed = iter(sign_many(together, self.key).signed if together else ())
+        return [
+            next(signed) if shared else sign(record, self.key)
+            for record, shared in zip(records, shares, strict=True)
+        ]
+
+    async def _journal(self, asked: list[AskedTask]) -> None:
+        runs = [it.run for it in asked if it.run is not None]
+        try:
+            await self.store.commit(
+                Write(
+                    rows=tuple(map(journal_entry, runs)),
+                    blobs=tuple(it.request.input for it in asked if it.request.input is not None),
+                    pins=tuple(pin for it in runs for pin in journal_pins(it.task)),
+                )
+            )
+        except (StoreError, WireError) as error:
+            if len(asked) > 1:
+                # One may be too large; the others are not.
+                for one in asked:
+                    await self._journal([one])
+                return
+            asked[0].error = error
+            self.refused(runs[0])
+        else:
+            for run in runs:
+                self.journaled(run)
+        for one in asked:
+            one.ended.set()
