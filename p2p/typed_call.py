@@ -8,6 +8,7 @@ from wire.content import PeerId
 from wire.conversation import CallProtocol
 from wire.errors import BatonError, Refused, RemoteProtocolError
 from wire.message import Message, Refuse, decode, encode, encode_uncoded
+from wire.order import OrderRefusal
 
 # Whatever a peer says, it may be asked again after this; a refusal for good says no time at all.
 RETRY_AFTER_S_MAX = 3600.0
@@ -68,8 +69,8 @@ class TypedCall:
         return message
 
 
-def refused(message: Refuse) -> Refused:
-    """The error that a peer's refusal means to the caller."""
+def refused(message: Refuse | OrderRefusal) -> Refused:
+    """The error that a peer's refusal, of a call or of one task of an order, means here."""
     wait_ms = message.retry_after_ms
     return Refused(
         message.reason,

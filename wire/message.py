@@ -10,13 +10,12 @@ from wire.content import ContentId, PeerId
 from wire.errors import Malformed, WireError
 from wire.kinds import Kind, RefusalCode, Role
 from wire.message_base import Message as Message
-from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, Withdraw
+from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, TaskBytes, Withdraw
 from wire.receipt import Envelope
 from wire.schema import Between, Digest, Inline, Int, Name, Reason, Record, items_max
 
 Instance = Annotated[bytes, Between(8, 8)]
 AdvertBytes = Annotated[bytes, Between(1, limits.ADVERT_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
-TaskBytes = Annotated[bytes, Between(1, limits.TASK_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
 AdvertBatch = Annotated[tuple[AdvertBytes, ...], Between(0, limits.ADVERTS_PER_MESSAGE_MAX)]
 Envelopes = Annotated[tuple[Envelope, ...], Between(0, limits.STAGES_MAX)]
 

@@ -15,13 +15,14 @@ from node.dispatch.begun import Begun
 from node.dispatch.directory import PeerDirectory
 from node.dispatch.failover import WORTH_ASKING_S
 from node.dispatch.handoff import Handoff, LegResult
-from node.dispatch.offer import checked_result, note_delivered, refused_item
+from node.dispatch.offer import checked_result, note_delivered
 from node.dispatch.order import TASK_S_MAX, Heard, Order, OrderedTask
 from node.dispatch.route import Candidate
 from node.engines.interface import Part
 from node.task.events import Offered
 from node.task.units import streamed_max, units_of
 from p2p.score import Offence
+from p2p.typed_call import refused
 from wire.content import ContentId
 from wire.counting import count_down, count_up
 from wire.errors import BatonError, RemoteProtocolError, WireError
@@ -140,7 +141,7 @@ class DirectTasks:
             self._failed(direct, heard)
             return
         if isinstance(heard, TaskOutcome) and heard.refusal is not None:
-            self._failed(direct, refused_item(heard.refusal))
+            self._failed(direct, refused(heard.refusal))
             return
         run, peer = direct.run, direct.order.peer
         if not direct.offered:

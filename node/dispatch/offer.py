@@ -20,7 +20,7 @@ from wire.counting import counted
 from wire.errors import Malformed, Refused, RemoteProtocolError, WireError
 from wire.kinds import RefusalCode
 from wire.message import Accept, Offer, Piece, Progress, Refuse, Result
-from wire.order import OrderPiece, OrderRefusal, TaskOutcome
+from wire.order import OrderPiece, TaskOutcome
 from wire.tree import name_of
 
 
@@ -153,7 +153,7 @@ async def _by_order(
         while True:
             heard = await task.hear()
             if isinstance(heard, TaskOutcome) and heard.refusal is not None:
-                raise refused_item(heard.refusal)
+                raise refused(heard.refusal)
             if not offered:
                 offered = True
                 on_event(Offered(handoff.stage, handoff.leg.role, order.peer))
@@ -169,16 +169,6 @@ async def _by_order(
                 raise
     finally:
         order.leave(task)
-
-
-def refused_item(refusal: OrderRefusal) -> Refused:
-    """A refusal of one task of an order, as it is raised here."""
-    wait_ms = refusal.retry_after_ms
-    return Refused(
-        refusal.reason,
-        code=refusal.cause,
-        retry_after_s=None if wait_ms is None else wait_ms / 1000,
-    )
 
 
 def checked_result(

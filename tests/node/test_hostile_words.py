@@ -16,6 +16,7 @@ from wire.codec import pack
 from wire.errors import Refused
 from wire.kinds import Kind, Level, RefusalCode
 from wire.message import Check, Message, Newer, Offer, Refuse, Seek
+from wire.order import OrderRefusal
 
 # How a refusal says when to ask again: by the record, only the first two are legal.
 ABSURD = {
@@ -58,6 +59,9 @@ def test_what_a_peer_says_about_later_is_an_hour_at_most() -> None:
     error = refused(said)
     assert isinstance(error, Refused)
     assert error.retry_after_s == RETRY_AFTER_S_MAX
+    # The same of one task of a standing order.
+    item = OrderRefusal(code=said.code, reason=said.reason, retry_after_ms=said.retry_after_ms)
+    assert refused(item).retry_after_s == RETRY_AFTER_S_MAX
 
 
 async def test_a_verifier_that_drops_its_verdicts_costs_a_moment_and_frames_nobody(
