@@ -12,11 +12,11 @@ from node.asking.answers import journal_pins
 from node.asking.direct import DirectTasks, Plan
 from node.asking.run import TaskRequest, TaskState, journal_entry, nobody_can, record_of
 from node.dispatch.directory import PeerDirectory
-from node.task.flushing import Flushing
+from node.task.flushing import Flushing, in_parts, keep_each
 from p2p.adverts import Environment
 from p2p.timeouts import stretched
 from store import Store, Write
-from wire.errors import BatonError, StoreError, WireError
+from wire.errors import BatonError
 from wire.signed import Signed, sign, sign_many
 from wire.signing import SigningKey
 from wire.task import Stage, Task
@@ -99,15 +99,8 @@ class Accepting:
             request = one.request
             one.run = TaskState(task, seed, now_at_s, owner=request.owner, inline=request.inline)
             self.begin(one.run, plan)
-        some: list[AskedTask] = []
-        size_bytes = 0
-        for one in asked:
-            size_bytes += one.size_bytes
-            if some and size_bytes > BYTES_MAX:
-                await self._journal(some)
-                some, size_bytes = [], one.size_bytes
-            some.append(one)
-        await self._journal(some)
+        for some in in_parts(asked, BYTES_MAX):
+            await keep_each(some, self._journal, self._journaled, self._failed)
 
     def _signed(
         self, asked: Sequence[AskedTask], seeds: Sequence[bytes], plans: Sequence[Plan | None]
@@ -125,26 +118,23 @@ class Accepting:
             for record, shared in zip(records, shares, strict=True)
         ]
 
-    async def _journal(self, asked: list[AskedTask]) -> None:
+    async def _journal(self, asked: list[AskedTask]) -> list[TaskState]:
         runs = [it.run for it in asked if it.run is not None]
-        try:
-            await self.store.commit(
-                Write(
-                    rows=tuple(map(journal_entry, runs)),
-                    blobs=tuple(it.request.input for it in asked if it.request.input is not None),
-                    pins=tuple(pin for it in runs for pin in journal_pins(it.task)),
-                )
+        await self.store.commit(
+            Write(
+                rows=tuple(map(journal_entry, runs)),
+                blobs=tuple(it.request.input for it in asked if it.request.input is not None),
+                pins=tuple(pin for it in runs for pin in journal_pins(it.task)),
             )
-        except (StoreError, WireError) as error:
-            if len(asked) > 1:
-                # One may be too large; the others are not.
-                for one in asked:
-                    await self._journal([one])
-                return
-            asked[0].error = error
-            self.refused(runs[0])
-        else:
-            for run in runs:
-                self.journaled(run)
-        for one in asked:
-            one.ended.set()
+        )
+        return runs
+
+    def _journaled(self, asked: AskedTask, run: TaskState) -> None:
+        self.journaled(run)
+        asked.ended.set()
+
+    def _failed(self, asked: AskedTask, error: BatonError) -> None:
+        assert asked.run is not None
+        asked.error = error
+        self.refused(asked.run)
+        asked.ended.set()

@@ -11,13 +11,13 @@ from node.asking.run import TaskState
 from node.checking.quorum import Tally
 from node.dispatch.handoff import LegResult
 from node.task.events import Kept
-from node.task.flushing import Flushing
+from node.task.flushing import Flushing, in_parts, keep_each
 from p2p.adverts import Environment
 from wire import limits
-from wire.errors import BatonError, StoreError, WireError
+from wire.errors import BatonError
 from wire.lottery import secret_of
 from wire.receipt import Answer
-from wire.signed import Signed, sign_many
+from wire.signed import sign_many
 from wire.signing import SigningKey
 
 # Bounds of one flush, and of its commit.
@@ -36,6 +36,10 @@ class EndedTask:
     counted: Mapping[int, Tally]
     output: bytes
     ended: Ended
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.output)
 
 
 @dataclass(slots=True)
@@ -82,48 +86,34 @@ class AnswerKeeping:
             run.when_journaled = partial(self._tasks.add, task)
 
     async def _flush(self, tasks: list[EndedTask]) -> None:
-        some: list[EndedTask] = []
-        size_bytes = 0
-        for task in tasks:
-            size_bytes += len(task.output)
-            if some and size_bytes > BYTES_MAX:
-                await self._keep(some)
-                some, size_bytes = [], len(task.output)
-            some.append(task)
-        await self._keep(some)
+        for some in in_parts(tasks, BYTES_MAX):
+            await keep_each(some, self._keep, _kept, _failed)
 
-    async def _keep(self, tasks: list[EndedTask]) -> None:
-        try:
-            now_ms, now_at_s = int(self.environment.wall_s() * 1000), trio.current_time()
-            records = [_answer(it, now_ms, now_at_s) for it in tasks]
-            signed = sign_many(records, self.key).signed
-            kept = [
-                # The receipt was read and checked when it came.
-                KeptAnswer(
-                    it.run.task,
-                    answer,
-                    it.output,
-                    it.delivered.receipts[-1].record.output,
-                    it.run.owner,
-                )
-                for it, answer in zip(tasks, signed, strict=True)
-            ]
-            await self.answers.keep(kept)
-        except (StoreError, WireError) as error:
-            if len(tasks) == 1:
-                tasks[0].ended(error)
-                return
-            # One may be too large, by itself or for the room that is left; the others are not.
-            for task in tasks:
-                await self._keep([task])
-            return
-        for task, one in zip(tasks, kept, strict=True):
-            _tell(task, one.answer, one)
+    async def _keep(self, tasks: list[EndedTask]) -> list[KeptAnswer]:
+        now_ms, now_at_s = int(self.environment.wall_s() * 1000), trio.current_time()
+        records = [_answer(it, now_ms, now_at_s) for it in tasks]
+        kept = [
+            # The receipt was read and checked when it came.
+            KeptAnswer(
+                it.run.task,
+                answer,
+                it.output,
+                it.delivered.receipts[-1].record.output,
+                it.run.owner,
+            )
+            for it, answer in zip(tasks, sign_many(records, self.key).signed, strict=True)
+        ]
+        await self.answers.keep(kept)
+        return kept
 
 
-def _tell(task: EndedTask, answer: Signed[Answer], kept: KeptAnswer) -> None:
-    task.run.on_event(Kept(answer.id, kept.output_id))
-    task.ended(Answered(answer=answer, output=task.output, kept_before=False))
+def _kept(task: EndedTask, kept: KeptAnswer) -> None:
+    task.run.on_event(Kept(kept.answer.id, kept.output_id))
+    task.ended(Answered(answer=kept.answer, output=task.output, kept_before=False))
+
+
+def _failed(task: EndedTask, error: BatonError) -> None:
+    task.ended(error)
 
 
 def _answer(task: EndedTask, now_ms: int, now_at_s: float) -> Answer:

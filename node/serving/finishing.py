@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import trio
 
 from node.serving.done_legs import DoneLegs
-from node.task.flushing import grown
+from node.task.flushing import grown, in_parts, keep_each
 from store import Row, Store, Table, Write
 from wire.codec import pack
-from wire.errors import BatonError, StoreError, WireError
+from wire.errors import BatonError
 from wire.kinds import Role
 from wire.receipt import Receipt
 from wire.signed import Signed, sign, sign_many
@@ -82,34 +82,17 @@ class Finishing:
         while True:
             await self._came.wait()
             await grown(lambda: len(self._legs), LEGS_MAX)
-            while some := self._take():
-                await self._keep(some)
+            while self._legs:
+                count = min(len(self._legs), LEGS_MAX)
+                legs = [self._legs.popleft() for _ in range(count)]
+                for some in in_parts(legs, BYTES_MAX):
+                    await keep_each(some, self._keep, FinishedLeg.end, FinishedLeg.end)
             self._came = trio.Event()
 
-    def _take(self) -> list[FinishedLeg]:
-        some: list[FinishedLeg] = []
-        size_bytes = 0
-        while self._legs and len(some) < LEGS_MAX:
-            size_bytes += self._legs[0].size_bytes
-            if some and size_bytes > BYTES_MAX:
-                break
-            some.append(self._legs.popleft())
-        return some
-
-    async def _keep(self, legs: list[FinishedLeg]) -> None:
-        try:
-            signed = self._sign(legs)
-            await self._commit(legs, signed)
-        except (StoreError, WireError) as error:
-            if len(legs) == 1:
-                legs[0].end(error)
-                return
-            # One may be too large, by itself or for the room that is left; the others are not.
-            for leg in legs:
-                await self._keep([leg])
-            return
-        for leg, receipt in zip(legs, signed, strict=True):
-            leg.end(receipt)
+    async def _keep(self, legs: list[FinishedLeg]) -> list[Signed[Receipt]]:
+        signed = self._sign(legs)
+        await self._commit(legs, signed)
+        return signed
 
     def _sign(self, legs: list[FinishedLeg]) -> list[Signed[Receipt]]:
         shared = [it for it in legs if it.shares]

@@ -1,13 +1,25 @@
 """When a flush takes what there is: once those who were adding to it have run."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import trio
 
+from wire.errors import BatonError, StoreError, WireError
+
+
+class InBytes(Protocol):
+    """What a commit has so many bytes of."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+
 T = TypeVar("T")
+S = TypeVar("S", bound=InBytes)
+R = TypeVar("R")
 
 # Passes of the loop in which nothing came until it is said that nothing more comes now, and the
 # most passes that a flush waits. What is added takes some passes each from one to the next.
@@ -28,6 +40,43 @@ async def grown(size: Callable[[], int], enough: int) -> None:
         if quiet >= QUIET_PASSES or now >= enough:
             return
         before = now
+
+
+def in_parts(items: Iterable[S], bytes_max: int) -> Iterator[list[S]]:
+    """The items in order, in parts of at most `bytes_max`; one that is larger is a part alone."""
+    some: list[S] = []
+    size_bytes = 0
+    for item in items:
+        size_bytes += item.size_bytes
+        if some and size_bytes > bytes_max:
+            yield some
+            some, size_bytes = [], item.size_bytes
+        some.append(item)
+    if some:
+        yield some
+
+
+async def keep_each(
+    items: list[S],
+    keep: Callable[[list[S]], Awaitable[Sequence[R]]],
+    kept: Callable[[S, R], None],
+    failed: Callable[[S, BatonError], None],
+) -> None:
+    """Have `keep` make all durable at once; where it cannot, each alone. Each is told what came.
+
+    One may be too large, by itself or for the room that is left; the others are not.
+    """
+    try:
+        found = await keep(items)
+    except (StoreError, WireError) as error:
+        if len(items) == 1:
+            failed(items[0], error)
+            return
+        for item in items:
+            await keep_each([item], keep, kept, failed)
+        return
+    for item, result in zip(items, found, strict=True):
+        kept(item, result)
 
 
 @dataclass(slots=True)
