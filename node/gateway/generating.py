@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import trio
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.gateway.errors import ErrorDetail, HttpError
+from node.gateway.json_response import JsonResponse
 from node.gateway.reading import Fresh, Reader
 from node.gateway.requests import SamplingFields
 from node.gateway.task_service import TaskService
@@ -108,7 +109,7 @@ class GenerationTasks:
     async def answer(self) -> Response:
         """All choices, whole; HttpError if one of them failed."""
         told = await self.answer_map()
-        return JSONResponse(told, headers=_headers(told["x_baton"]))
+        return JsonResponse(told, headers=_headers(told["x_baton"]))
 
     async def answer_map(self) -> dict[str, Any]:
         """As `answer`, as a map."""

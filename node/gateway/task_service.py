@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import trio
-from starlette.requests import HTTPConnection
 
 from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.asking.tasks import TASKS_UNDER_WAY_MAX
 from node.engines.interface import LOADING_RETRY_S, loading_words
 from node.gateway.catalogue import Catalogue
+from node.gateway.client_request import ClientRequest
 from node.gateway.errors import (
     ErrorDetail,
     HttpError,
@@ -86,7 +86,7 @@ class TaskService:
         self._task_shares = Shares(TASKS_MAX, self.is_sole)
         self._unattended_shares = Shares(UNATTENDED_MAX, self.is_sole)
 
-    def terms(self, asked: HTTPConnection) -> Terms:
+    def terms(self, asked: ClientRequest) -> Terms:
         """The gateway's own, but for what the client's headers ask for."""
         headers, terms = asked.headers, self.own_terms(asked)
         if (text := headers.get("x-baton-verdicts")) is not None:
@@ -100,7 +100,7 @@ class TaskService:
             terms = replace(terms, deadline_s=int(text))
         return terms
 
-    def own_terms(self, asked: HTTPConnection) -> Terms:
+    def own_terms(self, asked: ClientRequest) -> Terms:
         """The gateway's own, for a task of whoever asked."""
         return Terms(
             needed=self.config.needed,
@@ -109,7 +109,7 @@ class TaskService:
             owner=asked.state.owner,
         )
 
-    def check_owns(self, asked: HTTPConnection, task: ContentId) -> None:
+    def check_owns(self, asked: ClientRequest, task: ContentId) -> None:
         """HttpError for a task of another, the same as for one that never was."""
         if self.node.tasks.owner_of(task) != asked.state.owner:
             raise not_found(f"no answer to the task {task} is kept here")
