@@ -1,12 +1,16 @@
 """Language models of random weights as GGUF files: tiny ones for tests, larger ones for benches."""
 
 import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gguf
 import numpy as np
 
+from node.engines.worker.weight_blocks import FORMS, row_bytes
 from wire.content import ContentId
 from wire.model import Manifest, ModelFile
 
@@ -15,6 +19,7 @@ KINDS = {
     "f16": gguf.GGMLQuantizationType.F16,
     "q8_0": gguf.GGMLQuantizationType.Q8_0,
     "q4_0": gguf.GGMLQuantizationType.Q4_0,
+    "q4_K": gguf.GGMLQuantizationType.Q4_K,
 }
 # hidden, layers, inner, heads, heads of keys, words
 TINY = (64, 2, 128, 4, 2, 512)
@@ -53,6 +58,21 @@ def bpe(words: int, rng: np.random.Generator) -> tuple[list[str], list[str]]:
     return [*tokens, *SPECIAL], merges
 
 
+def random_blocks(
+    rng: np.random.Generator, kind: int, rows: int, columns: int, spread: float = 1.0
+) -> np.ndarray:
+    """Random bytes as blocks of a type, with scales that are finite: [rows, bytes of a row]."""
+    parts = FORMS[kind].parts
+    dtype = np.dtype([(name, form, (count,)) for name, (form, count) in parts.items()])
+    raw = rng.integers(0, 256, (rows, row_bytes(kind, columns)), dtype=np.uint8)
+    blocks = raw.view(dtype)
+    for name in [it for it in ("scale", "minimum", "numbers") if it in parts]:
+        numbers = rng.standard_normal(blocks[name].shape).astype(np.float32) * spread
+        bf16 = parts[name][0] == "<u2"
+        blocks[name] = numbers.view(np.uint32) >> 16 if bf16 else numbers
+    return raw
+
+
 def write_gguf(
     path: Path,
     architecture: str = "llama",
@@ -64,8 +84,14 @@ def write_gguf(
     tied: bool = False,
     chat: str = CHAT,
     cut: str = "",
+    mixed: Mapping[str, int] = MappingProxyType({}),
+    floats: bool = False,
 ) -> Path:
-    """A model of random weights from a seed."""
+    """A model of random weights from a seed.
+
+    `mixed` are types of tensors by parts of their names, of which the last that fits counts;
+    `floats` unpacks what they have.
+    """
     hidden, layers, inner, heads, kv_heads, words = sizes
     rng = np.random.default_rng(seed)
     w = gguf.GGUFWriter(path, architecture)
@@ -94,7 +120,8 @@ def write_gguf(
     w.add_add_bos_token(architecture == "llama")
     if chat:
         w.add_chat_template(chat)
-    _tensors(w, architecture, kind, sizes, rng, tied)
+    kinds = MatrixKinds(KINDS[kind], mixed, floats)
+    _tensors(w, architecture, kinds, sizes, rng, tied)
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
@@ -102,10 +129,31 @@ def write_gguf(
     return path
 
 
+@dataclass(frozen=True)
+class MatrixKinds:
+    """The type of most matrices, of some, and whether all become floats."""
+
+    most: gguf.GGMLQuantizationType
+    mixed: Mapping[str, int]
+    floats: bool
+
+    def add(self, w: Any, name: str, array: np.ndarray, rng: np.random.Generator) -> None:
+        kept = self.most
+        for part, kind in self.mixed.items():
+            kept = gguf.GGMLQuantizationType(kind) if part in name else kept
+        if self.mixed:
+            raw = random_blocks(rng, int(kept), *array.shape, spread=0.01)
+        else:
+            raw = gguf.quants.quantize(array, kept)
+        if self.floats:
+            kept, raw = gguf.GGMLQuantizationType.F32, gguf.quants.dequantize(raw, kept)
+        w.add_tensor(name, raw, raw_dtype=kept)
+
+
 def _tensors(
     w: Any,
     architecture: str,
-    kind: str,
+    kinds: MatrixKinds,
     sizes: tuple[int, ...],
     rng: np.random.Generator,
     tied: bool,
@@ -116,8 +164,7 @@ def _tensors(
     def matrix(name: str, rows: int, columns: int, deviation: float = 0.0) -> None:
         spread = deviation or columns**-0.5
         array = (rng.standard_normal((rows, columns)) * spread).astype(np.float32)
-        kept = KINDS[kind]
-        w.add_tensor(name, gguf.quants.quantize(array, kept), raw_dtype=kept)
+        kinds.add(w, name, array, rng)
 
     def vector(name: str, count: int, around: float) -> None:
         w.add_tensor(name, (around + 0.1 * rng.standard_normal(count)).astype(np.float32))

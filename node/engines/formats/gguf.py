@@ -23,6 +23,11 @@ VOCABULARY_MAX = 1 << 20
 FLOAT_BYTES = 4
 # Every width is a multiple of it: the blocks that matrices are multiplied in.
 BLOCK = 8
+# Types of numbers that a CPU multiplies with as they are, and how many bytes a block of 256 has
+# more in memory than in the file: Q4_K and Q5_K have scales of six bits, kept in eight. The rest
+# of the types become floats.
+LARGE_BLOCK = 256
+KEPT_AS_IT_IS = dict.fromkeys((0, 1, 2, 3, 6, 7, 8, 14, 30), 0) | dict.fromkeys((12, 13), 4)
 # Measured: what Python, tinygrad, the tables of tokens and captured graphs take besides.
 BESIDES_BYTES = 400 << 20
 
@@ -60,10 +65,20 @@ class GgufModel:
 
     @property
     def weights_bytes(self) -> int:
-        """All weights in 32-bit floats, and the table of embeddings as rows besides."""
-        items = sum(tensor.items for tensor in self.tensors.values())
-        embedding = self.vocabulary * self.hidden if self.tied else 0
-        return (items + embedding) * FLOAT_BYTES
+        """All weights as a CPU keeps them, and what the file has of the table of embeddings.
+
+        Rows of that table are read from the file as they are needed.
+        """
+        table = self.tensors["token_embd.weight"]
+        kept = sum(map(kept_bytes, self.tensors.values()))
+        if not self.tied:
+            kept -= kept_bytes(table)
+        return kept + table.end - table.begin
+
+    @property
+    def floats_bytes(self) -> int:
+        """All weights in 32-bit floats, as other devices keep them."""
+        return sum(tensor.items for tensor in self.tensors.values()) * FLOAT_BYTES
 
     @property
     def slot_bytes(self) -> int:
@@ -74,11 +89,18 @@ class GgufModel:
     @property
     def memory_bytes(self) -> int:
         """What a worker needs for this model with all slots, worked out before loading."""
-        largest = max(tensor.items for tensor in self.tensors.values())
-        # While a tensor is unpacked and laid out its floats are there several times, and the
-        # file's pages are counted as well.
-        work = 4 * largest * FLOAT_BYTES + max(tensor.end for tensor in self.tensors.values())
+        largest = max(map(kept_bytes, self.tensors.values()))
+        # While a tensor is laid out it is there several times, and the file's pages are counted
+        # as well.
+        work = 4 * largest + max(tensor.end for tensor in self.tensors.values())
         return BESIDES_BYTES + self.weights_bytes + SLOTS * self.slot_bytes + work
+
+
+def kept_bytes(tensor: GgufTensor) -> int:
+    """What a tensor takes as a CPU keeps it."""
+    if tensor.kind not in KEPT_AS_IT_IS:
+        return tensor.items * FLOAT_BYTES
+    return tensor.end - tensor.begin + tensor.items * KEPT_AS_IT_IS[tensor.kind] // LARGE_BLOCK
 
 
 def describe(path: Path) -> GgufModel:

@@ -23,6 +23,22 @@ def zeros(*shape: int, kind: str = "float32") -> Tensor:
     return placed(np.broadcast_to(np.zeros((), kind), shape))
 
 
+def reserved(*shape: int, kind: str = "float32") -> Tensor:
+    """Zeros whose memory a CPU takes only where it is written to or read."""
+    tensor = Tensor.empty(*shape, dtype=getattr(dtypes, kind))
+    buffer = tensor.uop.base.buffer
+    buffer.allocate()
+    if not hasattr(buffer.allocator, "_as_buffer"):
+        write(buffer, np.broadcast_to(np.zeros((), kind), shape))
+    return tensor
+
+
+def flat(tensor: Tensor) -> Array:
+    """The memory of a tensor on a CPU, to be written to."""
+    memory = tensor.uop.base.buffer.as_memoryview(force_zero_copy=True)
+    return np.frombuffer(memory, tensor.dtype.fmt)
+
+
 def write(buffer: Any, array: Array) -> None:
     """Put the numbers of `array` into a device's buffer of the same kind and size."""
     if hasattr(buffer.allocator, "_as_buffer"):

@@ -1,4 +1,4 @@
-"""The tensors of a GGUF file as arrays of 32-bit floats. Worker only."""
+"""The tensors of a GGUF file: rows of blocks, or arrays of 32-bit floats. Worker only."""
 
 import mmap
 
@@ -7,41 +7,40 @@ from tinygrad import Tensor
 from tinygrad.llm.gguf import ggml_data_to_tensor
 
 from node.engines.formats.gguf import GgufModel
-from node.engines.formats.safetensors import Array
-from wire.errors import ModelRefused
+from node.engines.worker.weight_blocks import F32, FORMS, Array, BlockRows, row_bytes
 
-F32, F16, Q8_0, BF16 = 0, 1, 8, 30
-# Thirty-two numbers share a scale.
-Q8_0_BLOCK = np.dtype([("scale", "<f2"), ("numbers", "i1", 32)])
+# Whose rows are of pairs, in files of the llama family.
+TURNED = (".attn_q.weight", ".attn_k.weight")
+TURNED_BIASES = (".attn_q.bias", ".attn_k.bias")
 
 
-def read_array(model: GgufModel, name: str) -> Array:
-    """One tensor, unpacked; heads of the llama family with the pairs that turn put apart.
+def read_rows(model: GgufModel, name: str) -> BlockRows:
+    """One tensor as it lies in the file, of which only what is looked at is read.
 
-    Their file has the two numbers of a pair side by side, the others' half a head apart.
+    Heads of the llama family have the pairs that turn put apart: their file has the two numbers of
+    a pair side by side, the others' half a head apart.
     """
     tensor = model.tensors[name]
     with model.path.open("rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     raw = np.frombuffer(data, np.uint8, tensor.end - tensor.begin, tensor.begin)
-    if tensor.kind == F32:
-        found = raw.view("<f4")
-    elif tensor.kind == F16:
-        found = raw.view("<f2").astype(np.float32)
-    elif tensor.kind == BF16:
-        found = (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
-    elif tensor.kind == Q8_0:
-        # By far the commonest, and much quicker here than through a graph of its own.
-        blocks = raw.view(Q8_0_BLOCK)
-        found = blocks["numbers"] * blocks["scale"].astype(np.float32)[:, None]
-    else:
-        unpacked = ggml_data_to_tensor(Tensor(raw.copy()), tensor.items, tensor.kind)
-        found = unpacked.float().numpy()
-    if not np.isfinite(found).all():
-        raise ModelRefused(f"{name} holds numbers that are not finite")
-    array = found.reshape(tensor.shape)
-    if model.architecture == "llama" and (".attn_q." in name or ".attn_k." in name):
-        rest = tensor.shape[1:]
-        pairs = array.reshape(-1, model.head_size // 2, 2, *rest)
-        array = np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(-1, *rest)
-    return array
+    kind, columns = tensor.kind, tensor.shape[-1]
+    if kind not in FORMS:
+        # The rest of the types are unpacked at once, and kept as floats.
+        floats = ggml_data_to_tensor(Tensor(raw.copy()), tensor.items, kind).float().numpy()
+        kind, raw = F32, np.asarray(floats).reshape(-1).view(np.uint8)
+    rows = BlockRows(name, kind, columns, raw.reshape(-1, row_bytes(kind, columns)))
+    turned = model.architecture == "llama" and name.endswith(TURNED)
+    return rows.taken(_apart(model, len(rows.raw))) if turned else rows
+
+
+def read_array(model: GgufModel, name: str) -> Array:
+    """One tensor of a single row, such as a norm's or a bias, unpacked; ModelRefused."""
+    array = read_rows(model, name).floats().reshape(-1)
+    turned = model.architecture == "llama" and name.endswith(TURNED_BIASES)
+    return array[_apart(model, len(array))] if turned else array
+
+
+def _apart(model: GgufModel, count: int) -> Array:
+    pairs = np.arange(count).reshape(-1, model.head_size // 2, 2)
+    return pairs.swapaxes(1, 2).reshape(-1)

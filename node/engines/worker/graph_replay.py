@@ -18,35 +18,39 @@ ONCE = (1, 1, 1)
 _PROBES = (1, 2)
 
 
-def replay(captured: Any, inputs: Sequence[Sequence[Any]], variable: str) -> Callable[[int], Any]:
-    """What runs the graph for a value of its one variable, and returns its result.
+def replay(runs: Sequence[tuple[Any, Sequence[Any]]], variable: str) -> Callable[[int], Any]:
+    """What runs graphs, each with its inputs, for a value of their one variable; the last's result.
 
-    It is run once with each of the `inputs`, one after the other. Between the runs nothing is kept
-    but what the graph writes into its inputs.
+    A graph may be there often, with other inputs. Between its runs nothing is kept but what it
+    writes into them.
     """
     value = ctypes.c_uint64(1)
 
     def plainly(number: int) -> Any:
-        for each in inputs:
-            captured(list(each), {variable: number})
-        return captured.ret
+        return [graph(list(inputs), {variable: number}) for graph, inputs in runs][-1]
 
-    kernels = [_Kernel.of(call, variable) for call in captured.linear.src]
-    if None in kernels:
+    graphs = {id(graph): graph for graph, _ in runs}
+    kernels = {
+        at: [_Kernel.of(call, variable) for call in graph.linear.src]
+        for at, graph in graphs.items()
+    }
+    if any(None in found for found in kernels.values()):
         return plainly
-    addresses = [[_address(it.buffer) for it in each] for each in inputs]
-    calls = [
-        (kernel.function, kernel.arguments(tuple(each), at, value))
-        for each, at in zip(inputs, addresses, strict=True)
-        for kernel in kernels
-        if kernel is not None
-    ]
+    calls: list[tuple[Any, list[Any]]] = []
+    for graph, inputs in runs:
+        addresses = [_address(it.buffer) for it in inputs]
+        calls += [
+            (kernel.function, kernel.arguments(tuple(inputs), addresses, value))
+            for kernel in kernels[id(graph)]
+            if kernel is not None
+        ]
+    last = runs[-1][0]
 
     def quickly(number: int) -> Any:
         value.value = number
         for function, arguments in calls:
             function(*arguments)
-        return captured.ret
+        return last.ret
 
     return quickly
 

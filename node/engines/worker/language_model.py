@@ -18,6 +18,7 @@ from node.engines.worker.grammar import Grammars
 from node.engines.worker.graph_cache import GraphCache
 from node.engines.worker.load_progress import LoadProgress
 from node.engines.worker.matmul import Matmul
+from node.engines.worker.panel_kernels import native
 from node.engines.worker.sequence import FAULTS, TokenSequence, refusal_of
 from node.engines.worker.slots import SlotRow, Slots
 from node.engines.worker.transformer import ANSWERING, READING, LanguageModel
@@ -182,9 +183,12 @@ def _slots(model: GgufModel, place: WorkerDevice) -> int:
     """How many answers fit beside the weights; ModelRefused if not even one does."""
     if not place.memory_bytes_max:
         return SLOTS
-    rest = place.memory_bytes_max - (model.memory_bytes - SLOTS * model.slot_bytes)
+    besides = model.memory_bytes - SLOTS * model.slot_bytes
+    if not native():
+        besides += max(0, model.floats_bytes - model.weights_bytes)
+    rest = place.memory_bytes_max - besides
     if rest < model.slot_bytes:
-        needed = model.memory_bytes - (SLOTS - 1) * model.slot_bytes
+        needed = besides + model.slot_bytes
         raise ModelRefused(
             f"{model.name} needs {needed >> 20} MiB of memory, of which {BESIDES_BYTES >> 20} MiB"
             f" are the engine's; it may use {place.memory_bytes_max >> 20} MiB",

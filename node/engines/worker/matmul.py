@@ -3,19 +3,24 @@
 On a CPU tinygrad's heuristics reach a third of what these blocks do (measured: 12 and 48 GF/s on
 one core), and they choose by shape, so the order of a sum may change with the size of a batch.
 Here every sum runs over its terms one after the other, whatever lies beside it: a text's numbers
-are the same to the bit alone and among others. On other devices tinygrad chooses for itself.
+are the same to the bit alone and among others. Where clang compiles the kernels, weights stay in
+their files' own types, with the bits of the same weights in floats (`panel_kernels`). On other
+devices tinygrad chooses for itself, and all weights are 32-bit floats.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from tinygrad import Tensor
 from tinygrad.codegen.opt import Opt, OptOps
 from tinygrad.uop.ops import AxisType, KernelInfo, Ops, UOp
 
 from node.engines.formats.bert import BLOCK
 from node.engines.formats.safetensors import Array
-from node.engines.worker.buffers import placed
+from node.engines.worker.buffers import flat, placed, reserved
+from node.engines.worker.panel_kernels import native, product_kernel
+from node.engines.worker.weight_blocks import F32, BlockRows, PanelForm, joined
 
 # Rows that share one load of a block of the other matrix: four accumulators of eight floats.
 ROWS = 4
@@ -29,6 +34,7 @@ class Matmul:
 
     def __init__(self, *, blocked: bool) -> None:
         self.blocked = blocked
+        self._native = blocked and native()
 
     def weight(self, matrix: Array) -> Tensor:
         """A weight of shape [out, in] on the device, laid out for `linear`."""
@@ -43,7 +49,47 @@ class Matmul:
         if not self.blocked:
             return rows @ weight + bias
         out = Tensor.empty(rows.shape[0], bias.shape[0])
+        if self._native:
+            form = PanelForm(F32, int(bias.shape[0]), int(rows.shape[1]))
+            return _run(product_kernel(form), out, rows.contiguous(), bias, weight)
         return _run(_linear_kernel, out, rows.contiguous(), weight, bias)
+
+    def packed(
+        self, parts: Sequence[BlockRows], bias: Array
+    ) -> tuple[tuple[PanelForm, ...], list[Tensor]]:
+        """Weights that have the same input, as they are kept, and the tensors that `linear_of`
+        takes; ModelRefused for numbers that are not finite.
+        """
+        if not self._native:
+            matrix = np.concatenate([part.floats() for part in parts])
+            form = PanelForm(F32, *matrix.shape)
+            return (form,), [placed(bias), self.weight(matrix)]
+        forms: list[PanelForm] = []
+        tensors: list[Tensor] = []
+        begin = 0
+        for rows in joined(parts):
+            form = rows.form
+            fields = [reserved(count, kind=kind) for kind, count in form.fields.values()]
+            rows.write_panels([flat(field) for field in fields])
+            forms.append(form)
+            tensors += [placed(bias[begin : begin + form.rows]), *fields]
+            begin += form.rows
+        return tuple(forms), tensors
+
+    def linear_of(
+        self, rows: Tensor, forms: Sequence[PanelForm], tensors: Iterator[Tensor]
+    ) -> Tensor:
+        """[rows, in] -> [rows, out], with what `packed` gave; its tensors are taken one by one."""
+        found = []
+        for form in forms:
+            bias = next(tensors)
+            if self._native:
+                fields = [next(tensors) for _ in form.fields]
+                out = Tensor.empty(rows.shape[0], form.rows)
+                found.append(_run(product_kernel(form), out, rows.contiguous(), bias, *fields))
+            else:
+                found.append(self.linear(rows, next(tensors), bias))
+        return found[0] if len(found) == 1 else found[0].cat(*found[1:], dim=1)
 
     def product(self, left: Tensor, right: Tensor) -> Tensor:
         """[stack, rows, in] times [stack, in, columns]."""

@@ -7,7 +7,9 @@ layer. Passes of few rows give the logits of every row; those of many only keep 
 and end with the layers: a prompt's last token goes through one of the former.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,16 +19,36 @@ from tinygrad.uop.ops import KernelInfo, UOp
 from node.engines.formats.gguf import GgufModel
 from node.engines.formats.safetensors import Array
 from node.engines.worker.attention import BLOCKS, LANES, Attention, squares
-from node.engines.worker.buffers import placed, write, zeros
-from node.engines.worker.gguf import read_array
+from node.engines.worker.buffers import placed, reserved, write, zeros
+from node.engines.worker.gguf import read_array, read_rows
 from node.engines.worker.graph_replay import replay
 from node.engines.worker.load_progress import LoadProgress
 from node.engines.worker.matmul import Matmul
 from node.engines.worker.slots import SlotRow
+from node.engines.worker.weight_blocks import PanelForm
 
 # Rows of passes that answer, and of passes that only read.
 ANSWERING = (1, 4, 8)
 READING = (32, 128)
+
+
+# The forms of the weights of each product of a layer, which may be of several types.
+Forms = tuple[tuple[PanelForm, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptWeights:
+    """The weights of a layer in the order in which it takes them, and the forms of its products."""
+
+    forms: list[tuple[PanelForm, ...]]
+    tensors: list[Tensor]
+
+    def add_vector(self, vector: Tensor) -> None:
+        self.tensors.append(vector)
+
+    def add(self, forms: tuple[PanelForm, ...], tensors: list[Tensor]) -> None:
+        self.forms.append(forms)
+        self.tensors.extend(tensors)
 
 
 class LanguageModel:
@@ -41,15 +63,16 @@ class LanguageModel:
         self.context = model.context // LANES * LANES
         self._products = products
         self._attention = Attention(self.context, blocked=products.blocked)
-        self._table = read_array(model, "token_embd.weight")
+        # Unpacked row by row, as it is used.
+        self._table = read_rows(model, "token_embd.weight").checked()
         self._angles = _angles(model, self.context)
         # In the order `_layer` and `_ending` take them: inputs of all graphs, which so share them.
-        self._layers = [list(self._layer_weights(number)) for number in range(model.layers)]
-        self._last = list(self._last_weights())
+        self._layers = [self._layer_weights(number) for number in range(model.layers)]
+        self._last = self._last_weights()
         shape = (slots, model.kv_heads)
         size = model.head_size
         self._kept = [
-            [zeros(*shape, *form) for form in ((size, self.context), (self.context, size))]
+            [reserved(*shape, *form) for form in ((size, self.context), (self.context, size))]
             for _ in range(model.layers)
         ]
         self._graphs: dict[int, Callable[[int], Any]] = {}
@@ -74,80 +97,82 @@ class LanguageModel:
     def _vector(self, name: str) -> Tensor:
         return placed(read_array(self.model, name))
 
-    def _matrices(self, at: str, names: str, *, biases: bool = False) -> list[Tensor]:
-        """One weight of several that have the same input, and its bias."""
-        model = self.model
-        parts = [read_array(model, f"{at}{name}.weight") for name in names.split()]
-        matrix = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        bias = np.zeros(len(matrix), np.float32)
-        if biases:
-            bias = np.concatenate([read_array(model, f"{at}{it}.bias") for it in names.split()])
-        return [self._products.weight(matrix), placed(bias)]
+    def _layer_weights(self, number: int) -> KeptWeights:
+        self._progress.at(number / self.model.layers)
+        model, at = self.model, f"blk.{number}."
+        found = KeptWeights([], [])
+        found.add_vector(self._vector(f"{at}attn_norm.weight"))
+        self._add(found, at, "attn_q attn_k attn_v", biases=model.biases)
+        if model.norms:
+            found.add_vector(self._vector(f"{at}attn_q_norm.weight"))
+            found.add_vector(self._vector(f"{at}attn_k_norm.weight"))
+        self._add(found, at, "attn_output")
+        found.add_vector(self._vector(f"{at}ffn_norm.weight"))
+        self._add(found, at, "ffn_gate ffn_up")
+        self._add(found, at, "ffn_down")
+        return found
 
-    def _layer_weights(self, number: int) -> Iterator[Tensor]:
-        # Keys and values, which are written after them, take about as long.
-        self._progress.at(0.6 * number / self.model.layers)
-        at = f"blk.{number}."
-        yield self._vector(f"{at}attn_norm.weight")
-        yield from self._matrices(at, "attn_q attn_k attn_v", biases=self.model.biases)
-        if self.model.norms:
-            yield self._vector(f"{at}attn_q_norm.weight")
-            yield self._vector(f"{at}attn_k_norm.weight")
-        yield from self._matrices(at, "attn_output")
-        yield self._vector(f"{at}ffn_norm.weight")
-        yield from self._matrices(at, "ffn_gate ffn_up")
-        yield from self._matrices(at, "ffn_down")
-
-    def _last_weights(self) -> Iterator[Tensor]:
-        yield self._vector("output_norm.weight")
-        last = self._table if self.model.tied else read_array(self.model, "output.weight")
+    def _last_weights(self) -> KeptWeights:
+        found = KeptWeights([], [])
+        found.add_vector(self._vector("output_norm.weight"))
+        last = self._table if self.model.tied else read_rows(self.model, "output.weight")
         # Words that are no multiple of a block have rows of nothing after them.
-        spare = np.zeros((-len(last) % LANES, self.model.hidden), np.float32)
-        yield self._products.weight(np.concatenate([last, spare]) if len(spare) else last)
-        yield zeros(len(last) + len(spare))
+        last = last.padded(LANES)
+        found.add(*self._products.packed([last], np.zeros(len(last.raw), np.float32)))
+        return found
+
+    def _add(self, found: KeptWeights, at: str, names: str, *, biases: bool = False) -> None:
+        """One product's weights, of several tensors that have the same input, and its bias."""
+        parts = [read_rows(self.model, f"{at}{name}.weight") for name in names.split()]
+        bias = np.zeros(sum(len(part.raw) for part in parts), np.float32)
+        if biases:
+            each = [read_array(self.model, f"{at}{name}.bias") for name in names.split()]
+            bias = np.concatenate(each)
+        found.add(*self._products.packed(parts, bias))
 
     def capture(self, rows: int) -> tuple[Any, ...]:
         """Compile the graphs of a pass of so many rows: a second or two."""
-        graphs: list[Callable[..., Tensor]] = [self._layer]
-        if rows in ANSWERING:
-            graphs.append(self._ending)
         blocks = UOp.variable(BLOCKS, 1, self.context // LANES).bind(1)
-        captured = []
-        for graph, inputs in zip(graphs, self._inputs_of(rows), strict=True):
-            jit = TinyJit(graph)
+        captured = {}
+        for forms, inputs in self._runs_of(rows):
+            if forms in captured:
+                continue
+            ending = len(forms) == 1
+            jit = TinyJit(functools.partial(self._ending if ending else self._layer, forms))
             # The first call would run everything eagerly and throw it away.
             jit.cnt = 1
-            jit(blocks, *inputs[0])
-            captured.append(jit)
-        return tuple(captured)
+            jit(blocks, *inputs)
+            captured[forms] = jit
+        return tuple(captured.values())
 
-    def _inputs_of(self, rows: int) -> list[list[tuple[Sequence[Tensor], ...]]]:
-        """What each graph of a pass takes, for each time that it is run in the pass."""
+    def _runs_of(self, rows: int) -> list[tuple[Forms, tuple[Sequence[Tensor], ...]]]:
+        """What a pass runs, one after the other: the forms of weights, and what the graph takes.
+
+        Layers whose weights have the same forms share a graph.
+        """
         one, other, *where = self._inputs[rows]
-        layers: list[tuple[Sequence[Tensor], ...]] = []
-        for own in zip(self._layers, self._kept, strict=True):
-            layers.append(((one, other, *where), *own))
+        found: list[tuple[Forms, tuple[Sequence[Tensor], ...]]] = []
+        for own, kept in zip(self._layers, self._kept, strict=True):
+            found.append((tuple(own.forms), ((one, other, *where), own.tensors, kept)))
             one, other = other, one
-        return [layers, [([one], self._last)]] if rows in ANSWERING else [layers]
+        if rows in ANSWERING:
+            found.append((tuple(self._last.forms), ([one], self._last.tensors)))
+        return found
 
     def ready(self, graphs: dict[int, Any]) -> None:
         """Take the graphs that `run` uses: all of them linked, and run once."""
         self._graphs = {rows: self._linked(rows, found) for rows, found in sorted(graphs.items())}
 
     def _linked(self, rows: int, graphs: tuple[Any, ...]) -> Callable[[int], Any]:
-        parts = [
-            replay(
-                graph.captured,
-                [[it.uop.base for some in inputs for it in some] for inputs in each],
-                BLOCKS,
-            )
-            for graph, each in zip(graphs, self._inputs_of(rows), strict=True)
-        ]
-
-        def run(blocks: int) -> Any:
-            return [part(blocks) for part in parts][-1]
-
-        return run
+        runs = self._runs_of(rows)
+        captured = dict(zip(dict.fromkeys(forms for forms, _ in runs), graphs, strict=True))
+        return replay(
+            [
+                (captured[forms].captured, [it.uop.base for some in inputs for it in some])
+                for forms, inputs in runs
+            ],
+            BLOCKS,
+        )
 
     def run(self, rows: Sequence[SlotRow]) -> Array | None:
         """One pass; the logits of every row, [rows, words], if they are few enough to answer."""
@@ -156,7 +181,7 @@ class LanguageModel:
         filled = [*rows, *[rows[0]] * (size - len(rows))]
         positions = [row.position for row in filled]
         arrays = (
-            self._table[[row.token for row in filled]],
+            self._table.taken([row.token for row in filled]).floats(),
             self._angles[0][positions],
             self._angles[1][positions],
             np.array([row.slot * self.context + row.position for row in filled], np.int32),
@@ -172,21 +197,32 @@ class LanguageModel:
         # The next pass writes over the graph's own buffer.
         return logits.reshape(size, -1)[: len(rows), : self.model.vocabulary].copy()
 
-    def _ending(self, _blocks: Any, inputs: Sequence[Tensor], weights: list[Tensor]) -> Tensor:
+    def _ending(
+        self, forms: Forms, _blocks: Any, inputs: Sequence[Tensor], weights: list[Tensor]
+    ) -> Tensor:
         """The logits of every row."""
-        norm, head, bias = weights
-        last = self._norm(inputs[0], norm).contiguous()
-        return self._products.linear(last, head, bias).realize()
+        left = iter(weights)
+        last = self._norm(inputs[0], next(left)).contiguous()
+        return self._products.linear_of(last, forms[0], left).realize()
 
     def _layer(
-        self, _blocks: Any, inputs: Sequence[Tensor], weights: list[Tensor], kept: list[Tensor]
+        self,
+        forms: Forms,
+        _blocks: Any,
+        inputs: Sequence[Tensor],
+        weights: list[Tensor],
+        kept: list[Tensor],
     ) -> Tensor:
         """One layer, from the first of its inputs into the second."""
         rows, after, cosines, sines, at = inputs
-        left = iter(weights)
-        model, linear = self.model, self._products.linear
+        left, each = iter(weights), iter(forms)
+
+        def linear(rows: Tensor) -> Tensor:
+            return self._products.linear_of(rows, next(each), left)
+
+        model = self.model
         count, size = int(rows.shape[0]), model.head_size
-        all_three = linear(self._norm(rows, next(left)), next(left), next(left))
+        all_three = linear(self._norm(rows, next(left)))
         parts = all_three.reshape(count, -1, size)
         query = parts[:, : model.heads]
         key = parts[:, model.heads : model.heads + model.kv_heads]
@@ -196,10 +232,10 @@ class LanguageModel:
         query, key = _turned(query, cosines, sines), _turned(key, cosines, sines)
         keys, values = self._attention.keep(kept[0], kept[1], (key, value), at)
         mixed = self._attention.mixed(query, keys, values, at).reshape(count, -1)
-        rows = (linear(mixed, next(left), next(left)) + rows).contiguous()
-        both = linear(self._norm(rows, next(left)), next(left), next(left))
+        rows = (linear(mixed) + rows).contiguous()
+        both = linear(self._norm(rows, next(left)))
         gate, up = both[:, : model.inner], both[:, model.inner :]
-        more = linear(gate.silu() * up, next(left), next(left))
+        more = linear(gate.silu() * up)
         return Tensor.custom_kernel(after, more, rows, fxn=_sum_kernel)[0].realize(keys, values)
 
     def _norm(self, rows: Tensor, weight: Tensor) -> Tensor:

@@ -151,8 +151,11 @@ def test_a_good_file_is_described(good: Path) -> None:
     assert "add_generation_prompt" in model.chat_template
     size = HIDDEN // HEADS
     assert model.slot_bytes == 2 * LAYERS * KV_HEADS * size * 256 * 4
-    items = sum(tensor.items for tensor in model.tensors.values())
-    assert model.weights_bytes == 4 * items
+    matrices = [it.items for it in model.tensors.values() if len(it.shape) == 2]
+    vectors = [it.items for it in model.tensors.values() if len(it.shape) == 1]
+    # 34 bytes for 32 numbers of Q8_0.
+    assert model.weights_bytes == sum(matrices) * 34 // 32 + 4 * sum(vectors)
+    assert model.floats_bytes == 4 * sum(matrices + vectors)
     assert model.memory_bytes > model.weights_bytes + 8 * model.slot_bytes
 
 

@@ -32,12 +32,12 @@ jit.cnt = 1
 jit(UOp.variable(BLOCKS, 1, 9).bind(1), [one, other], [weights[0], kept[0]])
 pairs = ((one, other), (other, one), (one, other))
 runs = [
-    [it.uop.base for it in (*pair, weight, store)]
+    (jit.captured, [it.uop.base for it in (*pair, weight, store)])
     for pair, weight, store in zip(pairs, weights, kept)
 ]
-quickly = graph_replay.replay(jit.captured, runs, BLOCKS)
+quickly = graph_replay.replay(runs, BLOCKS)
 graph_replay.CPUProgram = type(None)
-plainly = graph_replay.replay(jit.captured, runs, BLOCKS)
+plainly = graph_replay.replay(runs, BLOCKS)
 assert quickly.__name__ != plainly.__name__
 for way in (quickly, plainly):
     for blocks in (5, 7):
