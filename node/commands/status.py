@@ -48,6 +48,8 @@ def _status(found: Mapping[str, Any]) -> None:
     for model in found["models"]:
         problem = f" [yellow]{safe(model['problem'])}[/yellow]" if model["problem"] else ""
         speed = f", {model['units_per_s']:.1f}/s" if "units_per_s" in model else ""
+        if model.get("pages"):
+            speed += f", {model['pages_used']} of {model['pages']} pages"
         state = state_words(model)
         console.print(f"  model {safe(model['name'])}: {state}{speed}{problem}")
     tasks = found["tasks"]

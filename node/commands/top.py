@@ -59,6 +59,8 @@ def picture_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> Group:
     for row in now["models"]:
         speed = f"{row['units_per_s']:.1f}/s" if "units_per_s" in row else ""
         memory = size(row["memory_bytes"]) if row.get("memory_bytes") else ""
+        if row.get("pages"):
+            memory += f", {row['pages_used']} of {row['pages']} pages"
         state = f"{row['state']} {row['problem']}".strip()
         cells = (row["name"], state, speed, memory, row.get("profile", ""))
         table.add_row(*(Text(plain_text(it)) for it in cells))

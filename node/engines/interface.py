@@ -96,6 +96,8 @@ class EngineStatistics:
     resting: frozenset[ContentId] = frozenset()
     # How much of a load under way is done, from 0 to 1.
     loading: Mapping[ContentId, float] = field(default_factory=dict)
+    # Of language models: pages of keys and values that answers use, and how many there are.
+    pages: Mapping[ContentId, tuple[int, int]] = field(default_factory=dict)
 
 
 def together(
@@ -111,7 +113,18 @@ def together(
         last_failure=next((it.last_failure for it in parts if it.last_failure), ""),
         quarantined=quarantined,
         loading={model: share for it in parts for model, share in it.loading.items()},
+        pages=_pages_together(parts),
     )
+
+
+def _pages_together(parts: Sequence[EngineStatistics]) -> dict[ContentId, tuple[int, int]]:
+    """The pages of models that several devices may have, each for itself."""
+    found: dict[ContentId, tuple[int, int]] = {}
+    for part in parts:
+        for model, (used, count) in part.pages.items():
+            before = found.get(model, (0, 0))
+            found[model] = (before[0] + used, before[1] + count)
+    return found
 
 
 class Engine(Protocol):

@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from node.engines.by_format import formats_of
+from node.engines.interface import EngineStatistics
 from node.local.control import Command, Emit
 from node.models.inspect import check_runs, is_path
 from node.models.model_store import told
@@ -154,6 +155,11 @@ class ModelCommands:
         return {**told(manifest), "served": not why_not, "why_not": why_not}
 
 
+def _pages(engine: EngineStatistics, model: ContentId) -> dict[str, int]:
+    used, count = engine.pages.get(model, (0, 0))
+    return {"pages_used": used, "pages": count} if count else {}
+
+
 def own_models(node: Node) -> list[dict[str, Any]]:
     """The models that this peer serves or will serve, and the problem of each that it cannot."""
     rows: dict[str, dict[str, Any]] = {}
@@ -192,6 +198,7 @@ def own_models(node: Node) -> list[dict[str, Any]]:
             "units_per_s": round(loaded.units_per_s, 2),
             "memory_bytes": loaded.memory_bytes,
             "profile": loaded.profile,
+            **_pages(engine, loaded.model),
             "problem": problem,
         }
     for model, share in engine.loading.items():

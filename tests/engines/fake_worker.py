@@ -121,6 +121,7 @@ class FakeWorker:
             "refused": [],
             "free": self.slots - len(answers),
             "slots": self.slots,
+            "pages": [len(answers), self.slots],
         }
 
 

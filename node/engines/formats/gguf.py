@@ -14,9 +14,12 @@ from wire.errors import ModelRefused
 FORMAT = "gguf"
 FILE = "model.gguf"
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
-# What is kept of a context: the model's own may need more memory than the rest of it.
-CONTEXT_MAX = 4096
+# What is served of a context: as much as all pages hold where memory is not short.
+CONTEXT_MAX = 32_768
+# So many answers go on at once; on average each has pages for so many tokens.
 SLOTS = 8
+SLOT_TOKENS = 4096
+PAGE_TOKENS = 128
 LAYERS_MAX = 256
 WIDTH_MAX = 1 << 16
 VOCABULARY_MAX = 1 << 20
@@ -58,10 +61,12 @@ class GgufModel:
     quantisation: str
     metadata: Mapping[str, Any] = field(repr=False)
     tensors: Mapping[str, GgufTensor] = field(repr=False)
+    # A manifest may say less.
+    context_max: int = CONTEXT_MAX
 
     @property
     def context(self) -> int:
-        return min(self.context_length, CONTEXT_MAX)
+        return min(self.context_length, self.context_max, CONTEXT_MAX)
 
     @property
     def weights_bytes(self) -> int:
@@ -81,19 +86,29 @@ class GgufModel:
         return sum(tensor.items for tensor in self.tensors.values()) * FLOAT_BYTES
 
     @property
-    def slot_bytes(self) -> int:
-        """Keys and values of one conversation of full length."""
+    def page_bytes(self) -> int:
+        """Keys and values of a page of tokens."""
         per_token = 2 * self.layers * self.kv_heads * self.head_size * FLOAT_BYTES
-        return per_token * self.context
+        return per_token * PAGE_TOKENS
+
+    @property
+    def least_pages(self) -> int:
+        """The fewest pages with which a model is run: those of one conversation."""
+        return -(-min(self.context, SLOT_TOKENS) // PAGE_TOKENS)
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are where memory allows it: for a whole context in any case."""
+        return SLOTS * self.least_pages
 
     @property
     def memory_bytes(self) -> int:
-        """What a worker needs for this model with all slots, worked out before loading."""
+        """What a worker needs for this model with all pages, worked out before loading."""
         largest = max(map(kept_bytes, self.tensors.values()))
         # While a tensor is laid out it is there several times, and the file's pages are counted
         # as well.
         work = 4 * largest + max(tensor.end for tensor in self.tensors.values())
-        return BESIDES_BYTES + self.weights_bytes + SLOTS * self.slot_bytes + work
+        return BESIDES_BYTES + self.weights_bytes + self.pages * self.page_bytes + work
 
 
 def kept_bytes(tensor: GgufTensor) -> int:

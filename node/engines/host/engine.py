@@ -90,6 +90,11 @@ class TinygradEngine:
             loading={
                 model: it.load_share for model, it in workers.items() if it.load_share is not None
             },
+            pages={
+                model: it.scheduler.pages(model)
+                for model, it in workers.items()
+                if isinstance(it.scheduler, generating.GenerationScheduler)
+            },
         )
 
     async def load(self, manifest: Manifest, files: Mapping[str, Path]) -> Loaded:

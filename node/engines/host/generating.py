@@ -120,6 +120,8 @@ class _Place:
 
     free: int = SLOTS
     slots: int = SLOTS
+    # Pages in use, and how many there are; unknown before the first answer.
+    pages: tuple[int, int] = (0, 0)
     forgotten: list[int] = field(default_factory=list)
 
 
@@ -153,6 +155,11 @@ class GenerationScheduler:
     def __len__(self) -> int:
         return len(self._pending_jobs)
 
+    def pages(self, model: ContentId) -> tuple[int, int]:
+        """How many pages of keys and values answers use of how many, at the last step."""
+        place = self._places.get(model)
+        return (0, 0) if place is None else place.pages
+
     def check(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
         """ModelRefused unless the manifest's one file is a GGUF file."""
         check_files(manifest, files, (FILE,))
@@ -168,6 +175,8 @@ class GenerationScheduler:
     def settle(self, offer: Step, reply: dict[str, Any]) -> int:
         place = self._places[offer.model]
         place.free, place.slots = reply["free"], reply["slots"]
+        used, count = reply["pages"]
+        place.pages = used, count
         known = {it.number: it for it in (*offer.begun, *offer.going)}
         new = 0
         for number, data in reply["read"]:

@@ -1,7 +1,8 @@
 """Attention over kept keys and values, as kernels of our own. Worker only.
 
-A pass has rows; each row is one token at one place of one slot, whichever slots they are of. Its
-key and value are written where they belong first, then it sees what its slot keeps up to itself.
+A pass has rows; each row is one token at one place of one slot, whichever slots they are of. What a
+slot keeps lies in pages of `PAGE` tokens, and a row says which pages are its slot's. Its key and
+value are written where they belong first, then it sees what its slot keeps up to itself.
 Every sum runs over its terms in one fixed order, whatever lies beside the row, so a token's numbers
 are the same to the bit alone, in a batch and in a longer pass. How far the longest row sees is the
 variable `BLOCKS` of the graph: nothing beyond is read.
@@ -9,44 +10,69 @@ variable `BLOCKS` of the graph: nothing beyond is read.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinygrad import Tensor, dtypes
 from tinygrad.uop.ops import AxisType, KernelInfo, Ops, UOp
 
+from node.engines.formats.gguf import PAGE_TOKENS
+from node.engines.worker.attention_kernels import keep_kernel, mix_kernel
+from node.engines.worker.panel_kernels import native
+
 LANES = 8
 BLOCKS = "blocks"
+PAGE = PAGE_TOKENS
+
+
+class Places(NamedTuple):
+    """Where each row is: its place among all pages, its place in its slot, its slot's pages."""
+
+    at: Tensor
+    seen: Tensor
+    table: Tensor
 
 
 class Attention:
-    """`context` tokens are kept for each slot; keys lie [slot, head, size, context]."""
+    """A slot keeps `context` tokens at most, a multiple of `PAGE`.
+
+    Keys lie [page, head, size, PAGE], values [page, head, PAGE, size].
+    """
 
     def __init__(self, context: int, *, blocked: bool) -> None:
         self._context = context
         self._blocked = blocked
+        self._native = blocked and native()
 
     def keep(self, keys: Tensor, values: Tensor, new: tuple[Tensor, Tensor], at: Tensor) -> Any:
         """Write rows of keys and values in place; both stores as they are afterwards."""
         key, value = (part.contiguous() for part in new)
+        if self._native:
+            kept = Tensor.custom_kernel(keys, values, key, value, at, fxn=keep_kernel(PAGE))
+            return kept[0], kept[1]
         return (
             self._run(self._keep_keys, keys, key, at),
             self._run(self._keep_values, values, value, at),
         )
 
-    def mixed(self, query: Tensor, keys: Tensor, values: Tensor, at: Tensor) -> Tensor:
+    def mixed(self, query: Tensor, keys: Tensor, values: Tensor, places: Places) -> Tensor:
         """[rows, heads, size] and what is kept -> [rows, heads, size]."""
         rows, heads, size = (int(n) for n in query.shape)
         shared = int(keys.shape[1])
         shape = (rows, shared, heads // shared)
         query = query.reshape(*shape, size).contiguous()
-        scores = self._run(self._scores, Tensor.empty(*shape, self._context), query, keys, at)
+        where = places.seen, places.table
+        if self._native:
+            kernel = mix_kernel(PAGE, self._context)
+            found = self._run(kernel, Tensor.empty(*shape, size), query, keys, values, *where)
+            return found.reshape(rows, heads, size)
+        scores = self._run(self._scores, Tensor.empty(*shape, self._context), query, keys, *where)
         top = self._run(self._tops, Tensor.empty(*shape, LANES), scores).max(-1).contiguous()
         shares = self._run(self._shares, Tensor.empty(*shape, self._context), scores, top)
         sums = self._run(self._sums, Tensor.empty(*shape, LANES), shares)
         total = sums[..., 0]
         for lane in range(1, LANES):
             total = total + sums[..., lane]
-        found = self._run(self._mix, Tensor.empty(*shape, size), shares, values, at)
+        found = self._run(self._mix, Tensor.empty(*shape, size), shares, values, places.table)
         return (found / total.unsqueeze(-1)).reshape(rows, heads, size)
 
     def _run(self, kernel: Callable[..., Any], out: Tensor, *sources: Tensor) -> Tensor:
@@ -64,7 +90,7 @@ class Attention:
     def _keep_keys(self, keys: Any, new: Any, at: Any) -> Any:
         ranges = row, head, term = _ranges(0, *new.shape)
         place = at[row]
-        target = keys[place // self._context, head, term, place % self._context]
+        target = keys[place // PAGE, head, term, place % PAGE]
         return (
             target.store(new[row, head, term]).end(*_real(ranges)).sink(arg=self._info("keep_keys"))
         )
@@ -72,25 +98,25 @@ class Attention:
     def _keep_values(self, values: Any, new: Any, at: Any) -> Any:
         ranges = row, head, term = _ranges(0, *new.shape)
         place = at[row]
-        target = values[place // self._context, head, place % self._context, term]
+        target = values[place // PAGE, head, place % PAGE, term]
         return (
             target.store(new[row, head, term])
             .end(*_real(ranges))
             .sink(arg=self._info("keep_values"))
         )
 
-    def _scores(self, out: Any, query: Any, keys: Any, at: Any) -> Any:
+    def _scores(self, out: Any, query: Any, keys: Any, places: Any, table: Any) -> Any:
         rows, shared, group, size = query.shape
         ranges = row, head, block, one, lane = self._ranges(
             2, rows, shared, self._blocks(), group, LANES
         )
         term = UOp.range(size, len(ranges), AxisType.REDUCE)
-        place, seen = at[row], block * LANES + lane
-        key = keys[place // self._context, head, term, seen]
+        seen = block * LANES + lane
+        key = keys[table[row, seen // PAGE], head, term, seen % PAGE]
         total = (query[row, head, one, term] * key).reduce(term, arg=Ops.ADD)
         scaled = total * UOp.const(1 / math.sqrt(size), dtypes.float)
         nothing = UOp.const(-math.inf, dtypes.float)
-        kept = (seen <= place % self._context).where(scaled, nothing)
+        kept = (seen <= places[row]).where(scaled, nothing)
         info = self._info("scores")
         return out[row, head, one, seen].store(kept).end(*_real(ranges)).sink(arg=info)
 
@@ -117,14 +143,14 @@ class Attention:
         info = self._info("shares")
         return out[row, head, one, seen].store(share).end(*_real(ranges)).sink(arg=info)
 
-    def _mix(self, out: Any, shares: Any, values: Any, at: Any) -> Any:
+    def _mix(self, out: Any, shares: Any, values: Any, table: Any) -> Any:
         rows, shared, group, size = out.shape
         ranges = row, head, panel, one, lane = self._ranges(
             2, rows, shared, size // LANES, group, LANES
         )
         seen = UOp.range(self._blocks() * LANES, len(ranges), AxisType.REDUCE)
         term = panel * LANES + lane
-        value = values[at[row] // self._context, head, seen, term]
+        value = values[table[row, seen // PAGE], head, seen % PAGE, term]
         total = (shares[row, head, one, seen] * value).reduce(seen, arg=Ops.ADD)
         info = self._info("mix")
         return out[row, head, one, term].store(total).end(*_real(ranges)).sink(arg=info)

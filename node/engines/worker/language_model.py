@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 from tinygrad import Device
 from tinygrad.helpers import DEV
 
-from node.engines.formats.gguf import BESIDES_BYTES, FILE, SLOTS, GgufModel, describe
+from node.engines.formats.gguf import BESIDES_BYTES, FILE, SLOT_TOKENS, SLOTS, GgufModel, describe
 from node.engines.sampler import Sampling
+from node.engines.worker.attention import PAGE
 from node.engines.worker.chat import ChatTemplate
 from node.engines.worker.device import WorkerDevice
 from node.engines.worker.gguf_tokens import TokenTable, read_table
@@ -18,6 +20,7 @@ from node.engines.worker.grammar import Grammars
 from node.engines.worker.graph_cache import GraphCache
 from node.engines.worker.load_progress import LoadProgress
 from node.engines.worker.matmul import Matmul
+from node.engines.worker.pages import PagePool
 from node.engines.worker.panel_kernels import native
 from node.engines.worker.sequence import FAULTS, TokenSequence, refusal_of
 from node.engines.worker.slots import SlotRow, Slots
@@ -51,22 +54,25 @@ class LoadedLanguageModel:
         self._chat = ChatTemplate(language.model.chat_template, names, table.controls)
         self._table = table.with_ending(self._chat.ending)
         self._grammars: Grammars | None = None
+        self._pages = PagePool(language.pages, PAGE)
         self._slots = Slots(
-            language.slots,
+            SLOTS,
             answering=max(ANSWERING),
             reading=READING,
             # Where longer passes give other bits, a prompt is always read in the same way.
             reuse=language.exact,
+            pages=self._pages,
         )
 
     @property
     def memory_bytes(self) -> int:
         language = self._language
-        return language.model.weights_bytes + language.slots * language.model.slot_bytes
+        return language.model.weights_bytes + language.pages * language.model.page_bytes
 
     def warm_up(self) -> tuple[float, float]:
         """Tokens in a second where every slot is busy, and where one is."""
-        rows = [SlotRow(0, slot, 0) for slot in range(self._language.slots)]
+        # All of them where the first token of a slot is: what is there is written anew each time.
+        rows = [SlotRow(0, slot, 0, (slot,)) for slot in range(min(SLOTS, self._language.pages))]
         for done, size in enumerate(self._sizes):
             self._progress.at(done / len(self._sizes))
             logits = self._language.run((rows * size)[:size])
@@ -111,7 +117,8 @@ class LoadedLanguageModel:
             "made": made_of,
             "refused": [[number, error.message, error.todo] for number, error in refused.items()],
             "free": self._slots.free,
-            "slots": self._language.slots,
+            "slots": SLOTS,
+            "pages": [self._slots.pages_used, self._pages.count],
         }
 
     def _forward(self, rows: Sequence[SlotRow]) -> Any:
@@ -133,6 +140,12 @@ class LoadedLanguageModel:
             self._grammars = self._grammars or Grammars(self._table)
             grammar = self._grammars.of(asked.schema)
         most = min(sampling.tokens, context - len(tokens))
+        if self._pages.of(len(tokens) + most) > self._pages.count:
+            raise ModelRefused(
+                f"the prompt has {len(tokens)} tokens and its answer may have {most}; this peer"
+                f" has memory for {self._pages.count * PAGE} of both",
+                todo="ask for fewer tokens, or have the peer allow more memory",
+            )
         words = len(self._table.names)
         forced = [token for token in job["shown"] if 0 <= token < words]
         return TokenSequence(
@@ -165,36 +178,42 @@ class LoadedLanguageModel:
 
 def load(manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> LoadedLanguageModel:
     """Check, read and compile (or find compiled) one model; ModelRefused, EngineMissing."""
-    model = describe(files[FILE])
+    model = replace(describe(files[FILE]), context_max=_context_of(manifest))
     table = read_table(model)
-    slots = _slots(model, place)
+    pages = _pages(model, place)
     with place.progress.part(0.0, READ):
         language = LanguageModel(
-            model, slots, Matmul(blocked=Device.DEFAULT == "CPU"), place.progress
+            model, pages, Matmul(blocked=Device.DEFAULT == "CPU"), place.progress
         )
-    key = " ".join((str(manifest.id), place.versions, str(DEV.value), f"{slots} slots"))
+    key = " ".join((str(manifest.id), place.versions, str(DEV.value), f"{pages} pages"))
     sizes = (*ANSWERING, *READING) if language.exact else (max(ANSWERING), *READING)
     with place.progress.part(READ, 1.0):
         language.ready(GraphCache(place, key).collect(sizes, language.capture))
     return LoadedLanguageModel(manifest, table, language, sizes, place.progress)
 
 
-def _slots(model: GgufModel, place: WorkerDevice) -> int:
-    """How many answers fit beside the weights; ModelRefused if not even one does."""
+def _context_of(manifest: Manifest) -> int:
+    """What the manifest says: the context decides where an answer ends. It is 4,096 in old ones."""
+    context = manifest.parameters.get("context")
+    return context if type(context) is int and context > 0 else SLOT_TOKENS
+
+
+def _pages(model: GgufModel, place: WorkerDevice) -> int:
+    """How many pages fit beside the weights; ModelRefused if not even a slot's do."""
     if not place.memory_bytes_max:
-        return SLOTS
-    besides = model.memory_bytes - SLOTS * model.slot_bytes
+        return model.pages
+    besides = model.memory_bytes - model.pages * model.page_bytes
     if not native():
         besides += max(0, model.floats_bytes - model.weights_bytes)
-    rest = place.memory_bytes_max - besides
-    if rest < model.slot_bytes:
-        needed = besides + model.slot_bytes
+    fitting = (place.memory_bytes_max - besides) // model.page_bytes
+    if fitting < model.least_pages:
+        needed = besides + model.least_pages * model.page_bytes
         raise ModelRefused(
             f"{model.name} needs {needed >> 20} MiB of memory, of which {BESIDES_BYTES >> 20} MiB"
             f" are the engine's; it may use {place.memory_bytes_max >> 20} MiB",
             todo="allow more memory, or choose a smaller model",
         )
-    return min(SLOTS, rest // model.slot_bytes)
+    return min(model.pages, fitting)
 
 
 def _names(model: GgufModel, table: TokenTable) -> dict[str, str]:

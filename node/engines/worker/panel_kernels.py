@@ -6,7 +6,7 @@ it: the result is the same alone and among others, and as with 32-bit floats. Wh
 a panel is unpacked once for all of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinygrad import Device
@@ -64,25 +64,30 @@ def native() -> bool:
     return isinstance(Device[Device.DEFAULT].renderer, ClangRenderer) and Device.DEFAULT == "CPU"
 
 
+def program(name: str, text: str, buffers: Sequence[Any], outs: tuple[int, ...]) -> Any:
+    """A C function of these buffers as a kernel; `outs` are the places of those it writes."""
+    info = ProgramInfo(
+        name=name,
+        globals=tuple(range(len(buffers))),
+        outs=outs,
+        ins=tuple(it for it in range(len(buffers)) if it not in outs),
+        target=Device[Device.DEFAULT].renderer.target,
+    )
+    parts = (
+        UOp.sink(*buffers, arg=KernelInfo(name=name)),
+        UOp(Ops.LINEAR, src=tuple(buffers)),
+        UOp(Ops.SOURCE, arg=text),
+    )
+    return UOp(Ops.PROGRAM, src=parts, arg=info)
+
+
 def product_kernel(form: PanelForm) -> Callable[..., Any]:
     """A kernel of (out [rows, columns], rows, bias, then the form's fields)."""
 
     def kernel(*buffers: Any) -> Any:
         count = buffers[1].shape[0]
         name = f"product_{count}_{form.columns}_{form.rows}_of_kind_{form.kind}"
-        info = ProgramInfo(
-            name=name,
-            globals=tuple(range(len(buffers))),
-            outs=(0,),
-            ins=tuple(range(1, len(buffers))),
-            target=Device[Device.DEFAULT].renderer.target,
-        )
-        parts = (
-            UOp.sink(*buffers, arg=KernelInfo(name=name)),
-            UOp(Ops.LINEAR, src=tuple(buffers)),
-            UOp(Ops.SOURCE, arg=source(name, form, count)),
-        )
-        return UOp(Ops.PROGRAM, src=parts, arg=info)
+        return program(name, source(name, form, count), buffers, outs=(0,))
 
     return kernel
 

@@ -49,6 +49,8 @@ class TokenSequence:
     text: bytearray = field(default_factory=bytearray)
     reason: str = ""
     bias: Mapping[int, float] = field(default_factory=dict)
+    # Of how many of the prompt's tokens the next one's probabilities were told.
+    told: int = 0
     _rules: LogitRules = field(init=False)
     _counts: Counter[int] = field(default_factory=Counter)
 

@@ -1,9 +1,11 @@
 """Continuous batching as a pure core: which tokens of which answers go through the next pass.
 
-An answer has a slot, where the keys and values of its tokens are kept. New answers take free slots
-between passes. A prompt is read in large passes, all but its last token; that one, and then each
-token that was chosen, go through small passes that all answers share. A slot that is free keeps
-what it read: an answer whose prompt begins alike does not read that again.
+An answer has a slot, and a slot has pages, where the keys and values of its tokens are kept. New
+answers take slots between passes. A prompt is read in large passes, all but its last token; that
+one, and then each token that was chosen, go through small passes that all answers share. While
+others go on, a prompt is read a few tokens at a time, so that it holds nobody up. A slot that is
+free keeps what it read: an answer whose prompt begins alike does not read that again, and whole
+pages are shared between slots. Where pages run out the newest answer waits, and nobody is cut.
 """
 
 from collections import deque
@@ -11,17 +13,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from node.engines.worker.pages import PagePool
 from node.engines.worker.sequence import FAULTS, TokenSequence, refusal_of
 from wire.errors import ModelRefused
+
+# How many more slots than answers there are: the others keep what was read.
+KEEPING = 4
 
 
 @dataclass(frozen=True, slots=True)
 class SlotRow:
-    """One token at one place of a slot."""
+    """One token at one place of a slot, whose pages these are."""
 
     token: int
     slot: int
     position: int
+    pages: Sequence[int]
 
 
 class Forward(Protocol):
@@ -32,12 +39,20 @@ class Forward(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """`kept` are the tokens whose keys and values it has."""
+    """`kept` are the tokens whose keys and values its pages have."""
 
     number: int
     kept: list[int] = field(default_factory=list)
+    pages: list[int] = field(default_factory=list)
     answer: TokenSequence | None = None
     used: int = 0
+    # When its answer began, among all answers.
+    began: int = 0
+
+    @property
+    def tokens(self) -> list[int]:
+        """All tokens of its answer so far."""
+        return [] if self.answer is None else [*self.answer.prompt, *self.answer.made]
 
     @property
     def left(self) -> int:
@@ -59,22 +74,38 @@ class Made:
 
 
 class Slots:
-    """`answering` is how many rows a pass that answers takes, `reading` those of one that reads."""
+    """`answering` is how many rows a pass that answers takes, `reading` those of one that reads.
+
+    `count` answers go on at the same time. No answer may have more tokens than all pages hold.
+    """
 
     def __init__(
-        self, count: int, *, answering: int, reading: tuple[int, ...], reuse: bool
+        self,
+        count: int,
+        *,
+        answering: int,
+        reading: tuple[int, ...],
+        reuse: bool,
+        pages: PagePool,
     ) -> None:
-        self._slots = [Slot(number) for number in range(count)]
+        self._count = count
+        self._slots = [Slot(number) for number in range(count * KEEPING if reuse else count)]
         self._answering = answering
         self._reading = reading
         self._reuse = reuse
+        self._pages = pages
         self._waiting: deque[TokenSequence] = deque()
         self._steps = 0
+        self._begun = 0
 
     @property
     def free(self) -> int:
-        free = sum(slot.answer is None for slot in self._slots)
-        return free - len(self._waiting)
+        return self._count - len(self._active()) - len(self._waiting)
+
+    @property
+    def pages_used(self) -> int:
+        """How many pages have tokens of answers that go on."""
+        return len({page for slot in self._active() for page in slot.pages})
 
     def begin(self, answer: TokenSequence) -> None:
         """Put an answer last among those that wait for a slot."""
@@ -83,7 +114,7 @@ class Slots:
     def end(self, number: int) -> None:
         """Forget an answer: nobody waits for it any more."""
         self._waiting = deque(it for it in self._waiting if it.id != number)
-        for slot in self._slots:
+        for slot in self._active():
             if slot.answer is not None and slot.answer.id == number:
                 slot.answer = None
 
@@ -92,14 +123,18 @@ class Slots:
         self._steps += 1
         self._admit()
         made = Made()
-        self._read(forward, paused, made)
+        room = self._read(forward, paused, made)
         self._end_empty(made)
         rows, owners = self._rows(paused)
         if not rows:
             return made
-        logits = forward(rows)
+        reader, part = self._beside(rows, paused) if room else (None, [])
+        logits = forward([*rows, *part])
+        if reader is not None:
+            reader.kept += [row.token for row in part]
+            reader.used = self._steps
         stale: set[int] = set()
-        for row, slot, line in zip(rows, owners, logits, strict=True):
+        for row, slot, line in zip(rows, owners, logits, strict=False):
             if slot.number in stale:
                 continue
             slot.kept.append(row.token)
@@ -107,6 +142,11 @@ class Slots:
             if self._take(slot, line, made):
                 stale.add(slot.number)
         return made
+
+    def _active(self) -> list[Slot]:
+        """The slots with answers, the oldest first."""
+        active = [slot for slot in self._slots if slot.answer is not None]
+        return sorted(active, key=lambda slot: slot.began)
 
     def _take(self, slot: Slot, line: Any, made: Made) -> bool:
         """Whether what lies after this row in the slot is not to be looked at."""
@@ -130,16 +170,35 @@ class Slots:
             slot.answer = None
         return bool(answer.reason) or answer.made[-1:] != expected
 
+    # Slots and their pages
+
     def _admit(self) -> None:
-        while self._waiting and (free := [it for it in self._slots if it.answer is None]):
-            answer = self._waiting.popleft()
-            prompt = answer.prompt
-            # The one that knows most of the prompt, or else the one that was used longest ago.
-            slot = max(free, key=lambda it: (self._alike(it, prompt), -it.used))
-            # What is known of a prompt has no logits any more.
-            del slot.kept[0 if answer.echoes else self._alike(slot, prompt) :]
-            slot.answer = answer
-            slot.used = self._steps
+        while self._waiting and len(self._active()) < self._count:
+            needed = self._pages.of(len(self._waiting[0].prompt) + 1)
+            if self._active() and needed > self._within_reach(None):
+                # It does not fit beside those that go on.
+                return
+            self._begun += 1
+            self._place(self._waiting.popleft())
+
+    def _place(self, answer: TokenSequence) -> None:
+        """Give an answer the slot that knows most of its prompt, or the one unused the longest."""
+        prompt = answer.prompt
+        idle = [slot for slot in self._slots if slot.answer is None]
+        slot = max(idle, key=lambda it: (self._alike(it, prompt), -it.used))
+        # What is known of a prompt has no logits any more.
+        known = 0 if answer.echoes else self._alike(slot, prompt)
+        best = max(self._slots, key=lambda it: self._alike(it, prompt))
+        shared = self._alike(best, prompt) // self._pages.tokens
+        if not answer.echoes and shared * self._pages.tokens > known:
+            slot = min(idle, key=lambda it: it.used)
+            pages = [self._pages.share(page) for page in best.pages[:shared]]
+            self._cut(slot, 0)
+            slot.pages = pages
+            slot.kept = prompt[: shared * self._pages.tokens]
+        else:
+            self._cut(slot, known)
+        slot.answer, slot.used, slot.began = answer, self._steps, self._begun
 
     def _alike(self, slot: Slot, prompt: list[int]) -> int:
         """How much of a prompt, its last token apart, a slot has read already."""
@@ -151,44 +210,139 @@ class Slots:
             min(len(slot.kept), len(prompt) - 1),
         )
 
+    def _cut(self, slot: Slot, count: int) -> None:
+        """Keep so many tokens of a slot, or fewer: what others share is not written to."""
+        whole = count // self._pages.tokens
+        if count % self._pages.tokens and self._pages.shared(slot.pages[whole]):
+            count = whole * self._pages.tokens
+        del slot.kept[count:]
+        for page in slot.pages[self._pages.of(count) :]:
+            self._pages.drop(page)
+        del slot.pages[self._pages.of(count) :]
+
+    def _within_reach(self, slot: Slot | None) -> int:
+        """How many pages a slot could have if whatever is only kept made way."""
+        others = {page for it in self._active() if it is not slot for page in it.pages}
+        return self._pages.count - len(others)
+
+    def _grown(self, slot: Slot, count: int) -> bool:
+        """Whether a slot has pages for so many tokens, now that others made way for it."""
+        while len(slot.pages) < self._pages.of(count):
+            if (page := self._pages.take()) is not None:
+                slot.pages.append(page)
+                continue
+            idle = [it for it in self._slots if it.answer is None and it.pages]
+            if idle:
+                self._cut(min(idle, key=lambda it: it.used), 0)
+                continue
+            newest = max(self._active(), key=lambda it: (bool(it.pages), it.began))
+            if newest is slot or newest.began < slot.began:
+                return False
+            # It is read once more when there is room; what it made is kept.
+            self._cut(newest, 0)
+        return True
+
+    def _may_go_on(self, slot: Slot) -> bool:
+        """Whether there is room for all that a slot had before it gave its pages up, and more.
+
+        One that has something goes on in any case; among the others nobody overtakes an older one.
+        """
+        if slot.kept:
+            return True
+        return all(
+            self._pages.of(len(it.tokens) + 1) <= self._within_reach(it)
+            for it in self._active()
+            if not it.kept and it.began <= slot.began
+        )
+
+    # Passes
+
     def _end_empty(self, made: Made) -> None:
         """End the answers that want no token, once their prompts were read."""
-        for slot in self._slots:
+        for slot in self._active():
             answer = slot.answer
             if answer is not None and not answer.most and slot.left <= 1:
                 made.frames[answer.id] = [answer.nothing()]
                 slot.answer = None
 
-    def _read(self, forward: Forward, paused: frozenset[int], made: Made) -> None:
+    def _readers(self, paused: frozenset[int]) -> list[Slot]:
+        """The slots with something to read, the one first that was served the longest ago."""
         reading = [
             slot
-            for slot in self._slots
-            if slot.answer is not None and slot.left > 1 and slot.answer.id not in paused
+            for slot in self._active()
+            if slot.left > 1
+            and slot.answer is not None
+            and slot.answer.id not in paused
+            and self._may_go_on(slot)
         ]
-        if not reading:
-            return
-        slot = min(reading, key=lambda it: it.used)
-        others = any(it.left == 1 for it in self._slots)
-        # Where others wait for their next token the passes between are short.
-        most = self._reading[0] if others else self._reading[-1]
-        answer = slot.answer
-        assert answer is not None, "a slot without an answer has nothing left"
-        if answer.echoes:
-            # Only short passes say what they make of every token.
-            most = self._answering
-        first = len(slot.kept)
-        part = answer.prompt[first : min(first + most, len(answer.prompt) - 1)]
-        logits = forward([SlotRow(token, slot.number, first + at) for at, token in enumerate(part)])
-        slot.kept += part
-        slot.used = self._steps
-        if answer.echoes:
-            self._tell_prompt(slot, answer, first, logits, made)
+        return sorted(reading, key=lambda slot: slot.used)
+
+    def _read(self, forward: Forward, paused: frozenset[int], made: Made) -> bool:
+        """Read a piece in a pass of its own; whether it is to be read beside others instead."""
+        ready = sum(slot.left == 1 for slot in self._active())
+        for slot in self._readers(paused):
+            answer = slot.answer
+            assert answer is not None, "a slot without an answer has nothing left"
+            most = self._reading[-1]
+            if ready:
+                most = self._answering if self._reuse else self._reading[0]
+            if answer.echoes:
+                # Only short passes say what they make of every token.
+                most = self._answering
+            elif self._reuse and 0 < ready <= self._answering // 2:
+                return True
+            part = self._part(slot, most)
+            if not part:
+                continue
+            logits = forward(part)
+            first = len(slot.kept)
+            slot.kept += [row.token for row in part]
+            slot.used = self._steps
+            if answer.echoes:
+                self._tell_prompt(slot, answer, first, logits, made)
+            return False
+        return False
+
+    def _part(self, slot: Slot, most: int) -> list[SlotRow]:
+        """The next tokens that a slot reads, its last one apart; none where there are no pages."""
+        first, tokens = len(slot.kept), slot.tokens
+        last = min(first + most, len(tokens) - 1)
+        if not self._grown(slot, last):
+            return []
+        return [SlotRow(tokens[at], slot.number, at, slot.pages) for at in range(first, last)]
+
+    def _beside(
+        self, rows: list[SlotRow], paused: frozenset[int]
+    ) -> tuple[Slot | None, list[SlotRow]]:
+        """Who reads in the room that a pass of answers has left, and what."""
+        going = {row.slot for row in rows}
+        for slot in self._readers(paused):
+            if slot.number not in going and slot.answer is not None and not slot.answer.echoes:
+                before = len(slot.pages)
+                tokens = min(len(slot.kept) + self._answering - len(rows), len(slot.tokens) - 1)
+                # Nobody who is in this pass makes way for it.
+                spare = self._pages.of(tokens) - before
+                if spare <= self._pages.count - self._in_use() and (
+                    part := self._part(slot, self._answering - len(rows))
+                ):
+                    return slot, part
+        return None, []
+
+    def _in_use(self) -> int:
+        return len({page for slot in self._active() for page in slot.pages})
 
     def _tell_prompt(
         self, slot: Slot, answer: TokenSequence, first: int, logits: Any, made: Made
     ) -> None:
+        # What was read once more is not told once more.
+        known = max(0, answer.told - first)
+        last = len(answer.prompt) - 1
+        lines = logits[known : max(0, last - first)]
+        if not len(lines):
+            return
         try:
-            made.read[answer.id] = answer.read(first, logits)
+            made.read[answer.id] = answer.read(first + known, lines)
+            answer.told = first + known + len(lines)
         except ModelRefused as error:
             made.refused[answer.id] = error
             slot.answer = None
@@ -197,19 +351,26 @@ class Slots:
         """The last token of every answer, and what another made of some, to be checked."""
         ready = [
             slot
-            for slot in self._slots
-            if slot.answer is not None and slot.left == 1 and slot.answer.id not in paused
+            for slot in self._active()
+            if slot.left == 1
+            and slot.answer is not None
+            and slot.answer.id not in paused
+            and self._may_go_on(slot)
         ]
         rows: list[SlotRow] = []
         owners: list[Slot] = []
         room = self._answering - len(ready)
         for slot in ready:
-            assert slot.answer is not None, "ready slots have answers"
-            beyond = slot.answer.forced[: max(0, room)]
+            answer, first = slot.answer, len(slot.kept)
+            # Whoever made way for an older one has nothing kept any more.
+            if answer is None or slot.left != 1 or not self._grown(slot, first + 1):
+                continue
+            beyond = answer.forced[: max(0, room)]
+            if not self._grown(slot, first + 1 + len(beyond)):
+                beyond = []
             room -= len(beyond)
-            first = len(slot.kept)
-            last = (slot.answer.made or slot.answer.prompt)[-1]
+            last = (answer.made or answer.prompt)[-1]
             for at, token in enumerate([last, *beyond]):
-                rows.append(SlotRow(token, slot.number, first + at))
+                rows.append(SlotRow(token, slot.number, first + at, slot.pages))
                 owners.append(slot)
         return rows, owners

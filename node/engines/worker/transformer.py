@@ -18,7 +18,7 @@ from tinygrad.uop.ops import KernelInfo, UOp
 
 from node.engines.formats.gguf import GgufModel
 from node.engines.formats.safetensors import Array
-from node.engines.worker.attention import BLOCKS, LANES, Attention, squares
+from node.engines.worker.attention import BLOCKS, LANES, PAGE, Attention, Places, squares
 from node.engines.worker.buffers import placed, reserved, write, zeros
 from node.engines.worker.gguf import read_array, read_rows
 from node.engines.worker.graph_replay import replay
@@ -55,24 +55,27 @@ class LanguageModel:
     """The weights and the kept keys and values on the device, and the graphs over them."""
 
     def __init__(
-        self, model: GgufModel, slots: int, products: Matmul, progress: LoadProgress
+        self, model: GgufModel, pages: int, products: Matmul, progress: LoadProgress
     ) -> None:
+        """`pages` of `PAGE` tokens are there for all that is kept."""
         self.model = model
         self._progress = progress
-        self.slots = slots
+        self.pages = pages
         self.context = model.context // LANES * LANES
+        # What a slot may have pages for.
+        self._reach = -(-self.context // PAGE) * PAGE
         self._products = products
-        self._attention = Attention(self.context, blocked=products.blocked)
+        self._attention = Attention(self._reach, blocked=products.blocked)
         # Unpacked row by row, as it is used.
         self._table = read_rows(model, "token_embd.weight").checked()
         self._angles = _angles(model, self.context)
         # In the order `_layer` and `_ending` take them: inputs of all graphs, which so share them.
         self._layers = [self._layer_weights(number) for number in range(model.layers)]
         self._last = self._last_weights()
-        shape = (slots, model.kv_heads)
+        shape = (pages, model.kv_heads)
         size = model.head_size
         self._kept = [
-            [reserved(*shape, *form) for form in ((size, self.context), (self.context, size))]
+            [reserved(*shape, *form) for form in ((size, PAGE), (PAGE, size))]
             for _ in range(model.layers)
         ]
         self._graphs: dict[int, Callable[[int], Any]] = {}
@@ -92,6 +95,8 @@ class LanguageModel:
             zeros(rows, 1, half),
             zeros(rows, 1, half),
             zeros(rows, kind="int32"),
+            zeros(rows, kind="int32"),
+            zeros(rows, self._reach // PAGE, kind="int32"),
         )
 
     def _vector(self, name: str) -> Tensor:
@@ -132,7 +137,7 @@ class LanguageModel:
 
     def capture(self, rows: int) -> tuple[Any, ...]:
         """Compile the graphs of a pass of so many rows: a second or two."""
-        blocks = UOp.variable(BLOCKS, 1, self.context // LANES).bind(1)
+        blocks = UOp.variable(BLOCKS, 1, self._reach // LANES).bind(1)
         captured = {}
         for forms, inputs in self._runs_of(rows):
             if forms in captured:
@@ -184,7 +189,7 @@ class LanguageModel:
             self._table.taken([row.token for row in filled]).floats(),
             self._angles[0][positions],
             self._angles[1][positions],
-            np.array([row.slot * self.context + row.position for row in filled], np.int32),
+            *self._places(filled),
         )
         first, _, *others = self._inputs[size]
         sources = (first, *others)
@@ -196,6 +201,16 @@ class LanguageModel:
         logits = np.frombuffer(result.uop.base.realized.as_memoryview(), np.float32)
         # The next pass writes over the graph's own buffer.
         return logits.reshape(size, -1)[: len(rows), : self.model.vocabulary].copy()
+
+    def _places(self, rows: Sequence[SlotRow]) -> tuple[Any, Any, Any]:
+        """The arrays of `Places`."""
+        at = [row.pages[row.position // PAGE] * PAGE + row.position % PAGE for row in rows]
+        table = np.zeros((len(rows), self._reach // PAGE), np.int32)
+        for line, row in zip(table, rows, strict=True):
+            used = row.position // PAGE + 1
+            line[:used] = row.pages[:used]
+        places = [row.position for row in rows]
+        return np.array(at, np.int32), np.array(places, np.int32), table
 
     def _ending(
         self, forms: Forms, _blocks: Any, inputs: Sequence[Tensor], weights: list[Tensor]
@@ -214,7 +229,8 @@ class LanguageModel:
         kept: list[Tensor],
     ) -> Tensor:
         """One layer, from the first of its inputs into the second."""
-        rows, after, cosines, sines, at = inputs
+        rows, after, cosines, sines, *others = inputs
+        places = Places(*others)
         left, each = iter(weights), iter(forms)
 
         def linear(rows: Tensor) -> Tensor:
@@ -230,8 +246,8 @@ class LanguageModel:
         if model.norms:
             query, key = self._norm_heads(query, next(left)), self._norm_heads(key, next(left))
         query, key = _turned(query, cosines, sines), _turned(key, cosines, sines)
-        keys, values = self._attention.keep(kept[0], kept[1], (key, value), at)
-        mixed = self._attention.mixed(query, keys, values, at).reshape(count, -1)
+        keys, values = self._attention.keep(kept[0], kept[1], (key, value), places.at)
+        mixed = self._attention.mixed(query, keys, values, places).reshape(count, -1)
         rows = (linear(mixed) + rows).contiguous()
         both = linear(self._norm(rows, next(left)))
         gate, up = both[:, : model.inner], both[:, model.inner :]

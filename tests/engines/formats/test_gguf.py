@@ -150,13 +150,15 @@ def test_a_good_file_is_described(good: Path) -> None:
     assert not model.biases
     assert "add_generation_prompt" in model.chat_template
     size = HIDDEN // HEADS
-    assert model.slot_bytes == 2 * LAYERS * KV_HEADS * size * 256 * 4
+    assert model.page_bytes == 2 * LAYERS * KV_HEADS * size * 128 * 4
+    # Two pages for each of eight.
+    assert (model.least_pages, model.pages) == (2, 16)
     matrices = [it.items for it in model.tensors.values() if len(it.shape) == 2]
     vectors = [it.items for it in model.tensors.values() if len(it.shape) == 1]
     # 34 bytes for 32 numbers of Q8_0.
     assert model.weights_bytes == sum(matrices) * 34 // 32 + 4 * sum(vectors)
     assert model.floats_bytes == 4 * sum(matrices + vectors)
-    assert model.memory_bytes > model.weights_bytes + 8 * model.slot_bytes
+    assert model.memory_bytes > model.weights_bytes + 16 * model.page_bytes
 
 
 def made(path: Path, architecture: str = "llama", **changes: object) -> Path:

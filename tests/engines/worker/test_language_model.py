@@ -58,14 +58,20 @@ from node.engines.worker.transformer import ANSWERING, READING, LanguageModel
 from node.engines.worker.matmul import Matmul
 
 progress = LoadProgress(lambda _: None)
-model = LanguageModel(describe(Path(sys.argv[1])), 3, Matmul(blocked=True), progress)
+model = LanguageModel(describe(Path(sys.argv[1])), 6, Matmul(blocked=True), progress)
 sizes = ANSWERING if sys.argv[2] == "greedy" else (*ANSWERING, *READING)
 model.ready({rows: model.capture(rows) for rows in sizes})
+
+# Two pages each, in no order.
+PAGES = ((3, 1), (0, 4), (5, 2))
+
+def at_place(token, slot, position):
+    return SlotRow(token, slot, position, PAGES[slot])
 
 def through(tokens, slot, *sizes):
     found, at = [], 0
     for size in sizes:
-        rows = [SlotRow(token, slot, at + n) for n, token in enumerate(tokens[at : at + size])]
+        rows = [at_place(token, slot, at + n) for n, token in enumerate(tokens[at : at + size])]
         found.append(model.run(rows))
         at += size
     return found
@@ -76,7 +82,7 @@ if sys.argv[2] == "greedy":
     made = []
     while len(made) < 40:
         made.append(int(logits.argmax()))
-        logits = model.run([SlotRow(made[-1], 1, len(tokens) + len(made) - 1)])[0]
+        logits = model.run([at_place(made[-1], 1, len(tokens) + len(made) - 1)])[0]
     print(*made)
 else:
     tokens = [int(token) for token in np.random.default_rng(0).integers(0, 500, 140)]
@@ -90,7 +96,7 @@ else:
         last = through(tokens, 2, *sizes)[-1]
         first = sum(sizes) - 8
         equal += [np.array_equal(alone[first + at], last[at]) for at in range(8)]
-    few = [SlotRow(tokens[at], row, at) for row, at in enumerate((9, 130, 2))]
+    few = [at_place(tokens[at], row, at) for row, at in enumerate((9, 130, 2))]
     mixed = model.run(few)
     equal += [np.array_equal(alone[at], line) for at, line in zip((9, 130, 2), mixed)]
     print(all(equal), len(equal))

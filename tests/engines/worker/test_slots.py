@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from node.engines.sampler import Sampling
+from node.engines.worker.pages import PagePool
 from node.engines.worker.sequence import TokenSequence
 from node.engines.worker.slots import SlotRow, Slots
 from wire.errors import ModelRefused
@@ -21,26 +22,30 @@ class Table:
     ends = frozenset({0})
 
 
+PAGE = 4
+
+
 class Successor:
     """A model whose next token is the sum of all tokens of its slot so far, and that keeps count.
 
-    It fails when a row stands where the rows before it were not written.
+    It fails when a row stands where the rows before it were not written: it has what it was given
+    in pages, and whoever writes into a page of another slot spoils that one's answer.
     """
 
     def __init__(self) -> None:
-        self.kept: dict[int, list[int]] = {}
+        self.kept: dict[int, int] = {}
         self.passes: list[list[SlotRow]] = []
 
     def __call__(self, rows: Sequence[SlotRow]) -> np.ndarray | None:
-        self.passes.append(list(rows))
+        self.passes.append([replace(row, pages=tuple(row.pages)) for row in rows])
+        for row in rows:
+            assert len(set(row.pages)) == len(row.pages)
+            self.kept[row.pages[row.position // PAGE] * PAGE + row.position % PAGE] = row.token
         found = []
         for row in rows:
-            kept = self.kept.setdefault(row.slot, [])
-            assert row.position <= len(kept)
-            del kept[row.position :]
-            kept.append(row.token)
+            places = [row.pages[at // PAGE] * PAGE + at % PAGE for at in range(row.position + 1)]
             logits = np.zeros(WORDS, np.float32)
-            logits[following(kept)] = 1
+            logits[following([self.kept[place] for place in places])] = 1
             found.append(logits)
         return np.array(found) if len(rows) <= 8 else None
 
@@ -72,8 +77,9 @@ def answer(
     )
 
 
-def slots(count: int = 2, *, reuse: bool = True) -> Slots:
-    return Slots(count, answering=8, reading=(4, 16), reuse=reuse)
+def slots(count: int = 2, *, reuse: bool = True, pages: int = 100) -> Slots:
+    pool = PagePool(pages, PAGE)
+    return Slots(count, answering=8, reading=(4, 16), reuse=reuse, pages=pool)
 
 
 def drain(held: Slots, model: Successor, steps: int = 60) -> dict[int, int]:
@@ -106,8 +112,27 @@ def test_more_answers_than_slots_wait_and_each_is_as_it_is_alone() -> None:
     assert [one.made for one in asked] == [expected(one.prompt, one.most) for one in asked]
 
 
-def test_while_others_go_on_a_long_prompt_is_read_in_short_passes() -> None:
-    held, model = slots(2), Successor()
+@pytest.mark.parametrize(("going", "passes"), [(1, [8]), (4, [8]), (5, [8, 5]), (7, [8, 7])])
+def test_while_others_go_on_a_long_prompt_is_read_in_short_passes(
+    going: int, passes: list[int]
+) -> None:
+    held, model = slots(8), Successor()
+    for number in range(going):
+        held.begin(answer(number, [5 + number], most=30))
+    held.step(model, frozenset())
+    late = answer(9, [7] * 33)
+    held.begin(late)
+    model.passes.clear()
+    made = held.step(model, frozenset())
+    # Beside few in their own pass, beside many in one more that is as short.
+    assert [len(rows) for rows in model.passes] == passes
+    assert list(made.frames) == list(range(going))
+    drain(held, model)
+    assert late.made == expected(late.prompt, 6)
+
+
+def test_where_bits_would_differ_a_prompt_is_read_in_passes_of_its_own() -> None:
+    held, model = slots(2, reuse=False), Successor()
     held.begin(answer(1, [5], most=30))
     held.step(model, frozenset())
     held.begin(answer(2, [7] * 33))
@@ -208,3 +233,105 @@ def test_the_tokens_of_a_prompt_are_told_with_their_probabilities(length: int, m
     assert isinstance(ending, Ending)
     assert (ending.tokens, ending.prompt_tokens) == (most, length)
     assert asked.made == expected(prompt, most)
+
+
+def test_whole_pages_are_shared_with_an_answer_that_goes_on() -> None:
+    held, model = slots(2), Successor()
+    begun = [at % 7 for at in range(10)]
+    first, second = answer(1, begun, most=20), answer(2, [*begun, 3, 3], most=20)
+    held.begin(first)
+    for _ in range(3):
+        held.step(model, frozenset())
+    held.begin(second)
+    model.passes.clear()
+    drain(held, model)
+    # Two pages of four tokens were there; the third is its own.
+    read = [row for rows in model.passes for row in rows if row.slot == model.passes[0][-1].slot]
+    assert min(row.position for row in read) == 8
+    firsts = [row for rows in model.passes for row in rows if row.slot != read[0].slot]
+    assert read[0].pages[:2] == firsts[0].pages[:2]
+    assert read[0].pages[2] != firsts[0].pages[2]
+    for one in (first, second):
+        assert one.made == expected(one.prompt, 20)
+
+
+def test_a_page_that_another_has_is_not_written_to() -> None:
+    held, model = slots(3), Successor()
+    begun = [at % 7 for at in range(12)]
+    held.begin(answer(1, begun, most=1))
+    drain(held, model)
+    # Both begin with the pages of what was read before; the third leaves in the midst of one.
+    asked = [
+        answer(2, [*begun, 1, 2, 3], most=9),
+        answer(3, [*begun, 1, 2, 4], most=9),
+        answer(4, [*begun[:6], 9, 9, 9, 9], most=9),
+    ]
+    for one in asked:
+        held.begin(one)
+    drain(held, model)
+    assert [one.made for one in asked] == [expected(one.prompt, 9) for one in asked]
+
+
+def test_where_pages_run_out_the_newest_waits_and_nobody_is_cut() -> None:
+    held, model = slots(4, pages=10), Successor()
+    # Each takes eight pages at its end, and one at its beginning.
+    asked = [answer(number, [number + 1] * 3, most=29) for number in range(4)]
+    for one in asked:
+        held.begin(one)
+    ended: list[int] = []
+    grew: list[tuple[int, ...]] = []
+    for _ in range(200):
+        held.step(model, frozenset())
+        ended += [one.id for one in asked if one.reason and one.id not in ended]
+        grew.append(tuple(len(one.made) for one in asked))
+        assert held.pages_used <= 10
+    assert ended == [0, 1, 2, 3]
+    assert [one.made for one in asked] == [expected(one.prompt, 29) for one in asked]
+    # The oldest never waited for a token.
+    assert [it[0] for it in grew[:29]] == list(range(1, 30))
+    # All went on at first; then the newest waited first, and the next older ones after it.
+    assert all(grew[8])
+    stood = [
+        max(at for at in range(28) if grew[at][which] != grew[28][which]) for which in (3, 2, 1)
+    ]
+    assert stood == sorted(stood)
+
+
+def test_an_answer_that_takes_all_pages_is_made_after_those_before_it() -> None:
+    held, model = slots(3, pages=6), Successor()
+    small, large = answer(1, [3] * 5, most=8), answer(2, [4] * 14, most=10)
+    late = answer(3, [5] * 2, most=3)
+    for one in (small, large, late):
+        held.begin(one)
+    drain(held, model, steps=120)
+    for one in (small, large, late):
+        assert one.made == expected(one.prompt, one.most)
+
+
+def test_a_prompt_whose_tokens_are_told_tells_each_once_though_it_made_way() -> None:
+    held, model = slots(2, pages=6), Successor()
+    first = answer(1, [3] * 3, most=21)
+    asked = replace(
+        answer(2, [1 + at % 5 for at in range(15)], most=2),
+        sampling=Sampling(tokens=2, echo=1, logprobs=0),
+    )
+    held.begin(first)
+    held.step(model, frozenset())
+    held.begin(asked)
+    told = b""
+    for _ in range(80):
+        told += held.step(model, frozenset()).read.get(2, b"")
+    pieces = [it for it in read_frames(told) if isinstance(it, PromptToken)]
+    assert [it.id for it in pieces] == asked.prompt[1:]
+    assert asked.made == expected(asked.prompt, 2)
+    assert first.made == expected(first.prompt, 21)
+
+
+def test_pages_come_back_and_those_that_are_only_kept_make_way() -> None:
+    held, model = slots(2, pages=8), Successor()
+    for number in range(12):
+        asked = answer(number, [number + 1] * 17, most=8)
+        held.begin(asked)
+        drain(held, model, steps=20)
+        assert asked.made == expected(asked.prompt, 8)
+        assert held.pages_used == 0

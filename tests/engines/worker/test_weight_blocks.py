@@ -140,7 +140,7 @@ for path in sys.argv[1:]:
     graphs = model.capture(1)
     model.ready({1: graphs})
     print(len(graphs))
-    found.append(np.concatenate([model.run([SlotRow(3 + at, 0, at)]) for at in range(5)]))
+    found.append(np.concatenate([model.run([SlotRow(3 + at, 0, at, (0,))]) for at in range(5)]))
 print(np.array_equal(*found), len(np.unique(found[0])) > 2000)
 """
 
