@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import trio
+
 from wire.content import ContentId
-from wire.errors import ModelNotLoaded, ModelRefused
+from wire.errors import BatonError, ModelNotLoaded, ModelRefused
 from wire.kinds import RefusalCode
 from wire.message import Progress
 from wire.model import Manifest
@@ -154,8 +156,35 @@ class Engine(Protocol):
         EngineFailed, WireError (the input is not what the operation reads).
         """
 
+    async def infer_many(self, jobs: Sequence[Job]) -> "list[Found]":
+        """Do many jobs of one model and one operation, each as `infer` does it, without pieces.
+
+        What came of each, in order: the error of one is no matter of the others. Every
+        `deadline_s` counts from this call. Cancelling this call cancels all of the work.
+        """
+
     def statistics(self) -> EngineStatistics:
         """Counts and the last failure."""
+
+
+# What came of one job of many.
+Found = Output | BatonError
+
+
+async def each_alone(infer: Callable[[Job], Awaitable[Output]], jobs: Sequence[Job]) -> list[Found]:
+    """`Engine.infer_many` for an engine that gains nothing by having several at once."""
+    found: dict[int, Found] = {}
+
+    async def one(at: int, job: Job) -> None:
+        try:
+            found[at] = await infer(job)
+        except BatonError as error:
+            found[at] = error
+
+    async with trio.open_nursery() as nursery:
+        for at, job in enumerate(jobs):
+            nursery.start_soon(one, at, job)
+    return [found[at] for at in range(len(jobs))]
 
 
 def loading_words(share: float) -> str:

@@ -5,12 +5,16 @@ that cannot be read or taken is refused by itself, and the others go on.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
 from node.dispatch.handoff import Handoff
 from node.engines.interface import Part
+from node.serving.done_legs import DoneLeg
+from node.serving.infer_role import InferRole
 from node.serving.lease import Holder, LegLease
+from node.serving.leg_bundle import LegBundle, may_share
 from node.serving.leg_server import LegServer
 from node.serving.order_outbox import OrderOutbox
 from node.task.flushing import grown
@@ -215,6 +219,8 @@ class _ServedOrder:
             raise RemoteProtocolError("more tasks were sent than there were places")
         self._credit -= len(bundle.items)
         self._tasks += len(bundle.items)
+        # By role: those that can be done together.
+        together: dict[int, LegBundle] = {}
         for item in bundle.items:
             if item.tag in self._legs:
                 raise RemoteProtocolError("a task has the tag of another one")
@@ -228,8 +234,25 @@ class _ServedOrder:
                 self._refuse(item.tag, error)
                 continue
             self._legs[item.tag] = leg = _Leg(lease)
-            nursery.start_soon(self._do, item.tag, leg, handoff, deadline_at_s)
+            role = lease.role
+            if isinstance(role, InferRole) and may_share(handoff, lease):
+                some = together.get(id(role))
+                if some is None:
+                    some = LegBundle(self.server.legs, self.call.peer, role)
+                    together[id(role)] = some
+                some.add(handoff, lease, deadline_at_s, partial(self._ended_leg, item.tag))
+            else:
+                nursery.start_soon(self._do, item.tag, leg, handoff, deadline_at_s)
+        for some in together.values():
+            nursery.start_soon(some.run)
         self._untold.set()
+
+    def _ended_leg(self, tag: int, found: DoneLeg | BatonError) -> None:
+        del self._legs[tag]
+        if isinstance(found, BatonError):
+            self._refuse(tag, found)
+        else:
+            self._tell(_outcome_of(tag, found))
 
     def _read_task(self, item: OrderItem) -> Signed[Task]:
         task = open_signed(item.task, Task)
@@ -269,12 +292,9 @@ class _ServedOrder:
             *(Refused, EngineError, StoreError, TaskFailed),
             *(TransportError, WireError, RemoteProtocolError),
         ) as error:
-            del self._legs[tag]
-            self._refuse(tag, error)
+            self._ended_leg(tag, error)
         else:
-            del self._legs[tag]
-            inline = done.output if len(done.output) <= limits.INLINE_BYTES_MAX else None
-            self._tell(TaskOutcome(tag=tag, receipt=done.receipt.raw, output=inline, refusal=None))
+            self._ended_leg(tag, done)
         finally:
             count_down(legs.holders, peer)
             leg.lease.release()
@@ -329,3 +349,8 @@ class _ServedOrder:
                     leg.told = True
                     self._out.took(tag)
                     self.to_write.set()
+
+
+def _outcome_of(tag: int, done: DoneLeg) -> TaskOutcome:
+    inline = done.output if len(done.output) <= limits.INLINE_BYTES_MAX else None
+    return TaskOutcome(tag=tag, receipt=done.receipt.raw, output=inline, refusal=None)
