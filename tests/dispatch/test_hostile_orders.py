@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from node.dispatch.handoff import Handoff
 from node.dispatch.offer import offer_leg
-from node.dispatch.order import ACCEPT_DEADLINE_S, IDLE_S, Order
+from node.dispatch.order import ACCEPT_DEADLINE_S, IDLE_S, Order, OrderOutcome
 from node.dispatch.orders import Orders
 from node.engines.interface import Part
 from node.peer import Node
@@ -419,7 +419,7 @@ async def test_many_large_tasks_are_cut_into_messages(
             for number in range(30)
         ]
         for task in tasks:
-            assert isinstance(await task.hear(), TaskOutcome)
+            assert isinstance(await task.hear(), OrderOutcome)
             order.leave(task)
         assert order.bundles >= 15
 
