@@ -149,9 +149,11 @@ class Opener:
 
 
 @asynccontextmanager
-async def opened(tmp_path: Path, unit_s: float = 0.01) -> AsyncIterator[Scene]:
+async def opened(
+    tmp_path: Path, unit_s: float = 0.01, engine: Counted | None = None
+) -> AsyncIterator[Scene]:
     async with open_network(tmp_path) as network:
-        worker = await network.start(I, S, engine=Counted(unit_s=unit_s))
+        worker = await network.start(I, S, engine=engine or Counted(unit_s=unit_s))
         await network.settled()
         while not worker.probing.offered():
             await trio.sleep(0.1)
