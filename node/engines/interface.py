@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import trio
-
 from wire.content import ContentId
 from wire.errors import BatonError, ModelNotLoaded, ModelRefused
 from wire.kinds import RefusalCode
@@ -169,22 +167,6 @@ class Engine(Protocol):
 
 # What came of one job of many.
 Found = Output | BatonError
-
-
-async def each_alone(infer: Callable[[Job], Awaitable[Output]], jobs: Sequence[Job]) -> list[Found]:
-    """`Engine.infer_many` for an engine that gains nothing by having several at once."""
-    found: dict[int, Found] = {}
-
-    async def one(at: int, job: Job) -> None:
-        try:
-            found[at] = await infer(job)
-        except BatonError as error:
-            found[at] = error
-
-    async with trio.open_nursery() as nursery:
-        for at, job in enumerate(jobs):
-            nursery.start_soon(one, at, job)
-    return [found[at] for at in range(len(jobs))]
 
 
 def loading_words(share: float) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import trio
 
 from node.engines.by_format import formats_of
+from node.engines.each_alone import each_alone
 from node.engines.interface import (
     LOADING_RETRY_S,
     Emit,
@@ -23,7 +24,6 @@ from node.engines.interface import (
     Job,
     Loaded,
     Output,
-    each_alone,
     loading_words,
 )
 from node.models.budget import ResidentModel, to_let_go

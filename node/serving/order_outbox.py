@@ -22,7 +22,7 @@ PIECES_BYTES_MAX = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class EndedTask:
+class EndedLeg:
     """How the task under a tag ended: with its receipt, and the output when small; or refused."""
 
     tag: int
@@ -44,7 +44,7 @@ class OrderOutbox:
     """
 
     signer: PeerId | None = None
-    _outcomes: deque[EndedTask] = field(default_factory=deque)
+    _outcomes: deque[EndedLeg] = field(default_factory=deque)
     # By tag: the pieces of one task, joined where one continues the other.
     _pieces: dict[int, list[Part]] = field(default_factory=dict)
     _taken: dict[int, None] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class OrderOutbox:
         else:
             parts.append(part)
 
-    def ended(self, outcome: EndedTask) -> None:
+    def ended(self, outcome: EndedLeg) -> None:
         """Tell how a task ended."""
         self._taken.pop(outcome.tag, None)
         if outcome.refusal is None and outcome.output is not None:
@@ -106,19 +106,19 @@ class OrderOutbox:
         if places:
             yield Places(more=places)
 
-    def _outcomes_of(self, ended: list[EndedTask], places: int) -> Outcomes:
+    def _outcomes_of(self, ended: list[EndedLeg], places: int) -> Outcomes:
         receipts = [it.receipt for it in ended if it.receipt is not None]
         roots, travelling = compact(receipts, self.signer)
         of = iter(travelling)
         items = []
-        for it in ended:
-            data, root, leaf = next(of) if it.receipt is not None else (None, 0, 0)
+        for one in ended:
+            data, root, leaf = next(of) if one.receipt is not None else (None, 0, 0)
             items.append(
                 TaskOutcome(
-                    tag=it.tag,
+                    tag=one.tag,
                     receipt=data,
-                    output=it.output,
-                    refusal=it.refusal,
+                    output=one.output,
+                    refusal=one.refusal,
                     root=root,
                     leaf=leaf,
                 )

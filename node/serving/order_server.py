@@ -16,7 +16,7 @@ from node.serving.infer_role import InferRole
 from node.serving.lease import Holder, LegLease
 from node.serving.leg_bundle import LegBundle, may_share
 from node.serving.leg_server import LegServer
-from node.serving.order_outbox import EndedTask, OrderOutbox
+from node.serving.order_outbox import EndedLeg, OrderOutbox
 from node.task.flushing import grown
 from node.task.units import streamed_max
 from p2p.score import Offence, Standing
@@ -310,9 +310,9 @@ class _ServedOrder:
         refusal = OrderRefusal(
             code=said.code, reason=said.reason, retry_after_ms=said.retry_after_ms
         )
-        self._tell(EndedTask(tag, None, None, refusal))
+        self._tell(EndedLeg(tag, None, None, refusal))
 
-    def _tell(self, outcome: EndedTask) -> None:
+    def _tell(self, outcome: EndedLeg) -> None:
         if not self._ended:
             self._out.ended(outcome)
             self.to_write.set()
@@ -354,6 +354,6 @@ class _ServedOrder:
                     self.to_write.set()
 
 
-def _outcome_of(tag: int, done: DoneLeg) -> EndedTask:
+def _outcome_of(tag: int, done: DoneLeg) -> EndedLeg:
     inline = done.output if len(done.output) <= limits.INLINE_BYTES_MAX else None
-    return EndedTask(tag, done.receipt, inline, None)
+    return EndedLeg(tag, done.receipt, inline, None)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import trio
 
+from node.engines.each_alone import each_alone
 from node.engines.hash_engine import HashEngine, hash_manifest
-from node.engines.interface import Emit, Found, Job, Loaded, Output, Part, each_alone
+from node.engines.interface import Emit, Found, Job, Loaded, Output, Part
 from wire.content import ContentId
 from wire.errors import EngineFailed, ModelRefused
 from wire.generation import Alternative, Ending, Generation, PromptToken, Token, to_frame

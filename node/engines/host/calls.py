@@ -206,6 +206,7 @@ class CallScheduler:
         return Output(data=pending.answer(), units=1)
 
     async def infer_many(self, jobs: Sequence[Job], ready: Loaded) -> list[Found]:
+        """As `infer` does each, without pieces; what came of each, in order."""
         pending = [self._begin(it) for it in jobs]
         try:
             await all_over(list(zip(jobs, pending, strict=True)))

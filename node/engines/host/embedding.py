@@ -135,6 +135,7 @@ class EmbeddingScheduler:
         return _output(job, pending)
 
     async def infer_many(self, jobs: Sequence[Job], ready: Loaded) -> list[Found]:
+        """As `infer` does each, without pieces; what came of each, in order."""
         begun = [self._begun(it, ready) for it in jobs]
         both = list(zip(jobs, begun, strict=True))
         try:

@@ -15,10 +15,11 @@ from typing import Any
 import trio
 
 from node.engines.answer_lengths import AnswerLengths
+from node.engines.each_alone import each_alone
 from node.engines.formats.gguf import FILE, FORMAT, SLOTS
 from node.engines.host.format_queue import check_files, within
 from node.engines.host.pending import PendingJob, fail_all
-from node.engines.interface import Emit, Found, Job, Loaded, Output, Part, each_alone
+from node.engines.interface import Emit, Found, Job, Loaded, Output, Part
 from node.engines.sampler import Sampling
 from wire import limits
 from wire.codec import Value
@@ -246,6 +247,8 @@ class GenerationScheduler:
         return Output(data=b"".join(pending.frames), units=len(pending.frames))
 
     async def infer_many(self, jobs: Sequence[Job], ready: Loaded) -> list[Found]:
+        """As `infer` does each, without pieces; what came of each, in order."""
+
         async def infer(job: Job) -> Output:
             return await self.infer(job, ready, None)
 
