@@ -20,7 +20,6 @@ from typing import Any
 
 from libp2p.network.connection import swarm_connection
 from libp2p.network.connection.swarm_connection import SwarmConn
-from libp2p.peer.id import ID
 
 _LIBRARY = "libp2p"
 
@@ -79,11 +78,6 @@ class _OrderedConnection(SwarmConn):  # type: ignore[misc]
         self.streams = _InOrder()
 
 
-def _same_hash(who: ID) -> int:
-    """Python's own hash of bytes is another in each process, and with it the order of a set."""
-    return int.from_bytes(who.to_bytes()[-8:])
-
-
 @contextmanager
 def repeatable_library(wall_s: Callable[[], float], seed: int) -> Iterator[None]:
     """Have libp2p read `wall_s`, draw from `seed` and keep its order while the block runs.
@@ -104,11 +98,9 @@ def repeatable_library(wall_s: Callable[[], float], seed: int) -> Iterator[None]
         setattr(module, name, instead[name][1])
     # The swarm looks the class up there for each connection.
     swarm_connection.SwarmConn = _OrderedConnection
-    hash_before, ID.__hash__ = ID.__hash__, _same_hash
     try:
         yield
     finally:
         swarm_connection.SwarmConn = SwarmConn
-        ID.__hash__ = hash_before
         for module, name in readers:
             setattr(module, name, instead[name][0])
