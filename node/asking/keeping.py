@@ -7,6 +7,7 @@ from functools import partial
 import trio
 
 from node.asking.answers import Answered, Answers, KeptAnswer
+from node.asking.journal import Journal
 from node.asking.run import TaskState
 from node.checking.quorum import Tally
 from node.dispatch.handoff import LegResult
@@ -39,7 +40,7 @@ class EndedTask:
 
     @property
     def size_bytes(self) -> int:
-        return len(self.output)
+        return len(self.output) + len(self.run.inline or b"")
 
 
 @dataclass(slots=True)
@@ -49,6 +50,7 @@ class AnswerKeeping:
     key: SigningKey
     environment: Environment
     answers: Answers
+    journal: Journal
     nursery: trio.Nursery
     _tasks: Flushing[EndedTask] = field(init=False)
 
@@ -70,7 +72,7 @@ class AnswerKeeping:
             found.append(one)
             done.set()
 
-        await run.journaled.wait()
+        await run.until_journaled()
         self._tasks.add(EndedTask(run, delivered, counted, output, ended))
         await done.wait()
         if isinstance(found[0], BatonError):
@@ -80,7 +82,7 @@ class AnswerKeeping:
     def keep_soon(self, run: TaskState, delivered: LegResult, output: bytes, ended: Ended) -> None:
         """As `keep`, of a task that nobody checks and nobody waits for: `ended` is told."""
         task = EndedTask(run, delivered, {}, output, ended)
-        if run.journaled.is_set():
+        if run.is_journaled:
             self._tasks.add(task)
         else:
             run.when_journaled = partial(self._tasks.add, task)
@@ -100,10 +102,12 @@ class AnswerKeeping:
                 it.output,
                 it.delivered.receipts[-1].record.output,
                 it.run.owner,
+                it.run.inline,
             )
             for it, answer in zip(tasks, sign_many(records, self.key).signed, strict=True)
         ]
-        await self.answers.keep(kept)
+        async with self.journal.ending([it.run.task.id for it in tasks]) as ending:
+            await self.answers.keep(kept, ending.rows, ending.unpins)
         return kept
 
 
