@@ -24,7 +24,7 @@ BLOCKS = "blocks"
 PAGE = PAGE_TOKENS
 
 
-class Places(NamedTuple):
+class RowPlaces(NamedTuple):
     """Where each row is: its place among all pages, its place in its slot, its slot's pages."""
 
     at: Tensor
@@ -54,7 +54,7 @@ class Attention:
             self._run(self._keep_values, values, value, at),
         )
 
-    def mixed(self, query: Tensor, keys: Tensor, values: Tensor, places: Places) -> Tensor:
+    def mixed(self, query: Tensor, keys: Tensor, values: Tensor, places: RowPlaces) -> Tensor:
         """[rows, heads, size] and what is kept -> [rows, heads, size]."""
         rows, heads, size = (int(n) for n in query.shape)
         shared = int(keys.shape[1])

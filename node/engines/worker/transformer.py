@@ -18,7 +18,7 @@ from tinygrad.uop.ops import KernelInfo, UOp
 
 from node.engines.formats.gguf import GgufModel
 from node.engines.formats.safetensors import Array
-from node.engines.worker.attention import BLOCKS, LANES, PAGE, Attention, Places, squares
+from node.engines.worker.attention import BLOCKS, LANES, PAGE, Attention, RowPlaces, squares
 from node.engines.worker.buffers import placed, reserved, write, zeros
 from node.engines.worker.gguf import read_array, read_rows
 from node.engines.worker.graph_replay import replay
@@ -203,7 +203,7 @@ class LanguageModel:
         return logits.reshape(size, -1)[: len(rows), : self.model.vocabulary].copy()
 
     def _places(self, rows: Sequence[SlotRow]) -> tuple[Any, Any, Any]:
-        """The arrays of `Places`."""
+        """The arrays of `RowPlaces`."""
         at = [row.pages[row.position // PAGE] * PAGE + row.position % PAGE for row in rows]
         table = np.zeros((len(rows), self._reach // PAGE), np.int32)
         for line, row in zip(table, rows, strict=True):
@@ -230,7 +230,7 @@ class LanguageModel:
     ) -> Tensor:
         """One layer, from the first of its inputs into the second."""
         rows, after, cosines, sines, *others = inputs
-        places = Places(*others)
+        places = RowPlaces(*others)
         left, each = iter(weights), iter(forms)
 
         def linear(rows: Tensor) -> Tensor:
