@@ -269,7 +269,7 @@ class TaskRunner:
         # It may have failed while the journal's commit was still running.
         await run.until_journaled()
         if run.is_journaled:
-            async with self._journal.ending([run.task.id]) as ending:
+            async with self._journal.ending_of([run.task.id]) as ending:
                 await self.store.commit(Write(rows=ending.rows, unpins=ending.unpins))
 
     def _end(self, run: TaskState) -> None:
