@@ -174,10 +174,10 @@ class TaskRunner:
     async def resume(self) -> int:
         """Continue the journaled tasks that were running when this peer stopped; how many."""
         entries = self._journal.read(TASKS_UNDER_WAY_MAX)
-        for it in entries:
+        for entry in entries:
             # The secret of its last attempt may be known: the next attempt uses another.
-            now_at_s, attempt = trio.current_time(), it.attempt + 1
-            run = TaskState(it.task, it.seed, now_at_s, attempt, owner=it.owner, inline=it.input)
+            run = TaskState(entry.task, entry.seed, trio.current_time(), entry.attempt + 1)
+            run.owner, run.inline = entry.owner, entry.input
             self._begin(run, None)
             self._journaled(run)
         return len(entries)
