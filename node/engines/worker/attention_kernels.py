@@ -5,7 +5,6 @@ kept of it but the result, so what a pass needs does not grow with rows times to
 the order that `attention` gives it and the exponential is tinygrad's, so the bits are the same.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -68,35 +67,38 @@ void {name}(float* restrict keys, float* restrict values, const float* restrict 
     return kernel
 
 
-def mix_kernel(page: int, context: int) -> Callable[..., Any]:
-    """A kernel of (out, query, keys, values, each row's place in its slot, and its pages)."""
+def mix_kernel(page: int, context: int, scale: float, window: int) -> Callable[..., Any]:
+    """A kernel of (out, query, keys, values, each row's place in its slot, and its pages).
+
+    Scores are multiplied by `scale`; a row sees the last `window` tokens, 0: all.
+    """
 
     def kernel(out: Any, query: Any, keys: Any, values: Any, seen: Any, table: Any) -> Any:
         rows, shared, group, size = query.shape
-        name = f"attention_mix_{rows}_{shared}_{group}_{size}_{context}"
-        body = _source(name, (rows, shared, group, size), page, context)
+        name = f"attention_mix_{rows}_{shared}_{group}_{size}_{context}_{window}"
+        body = _source(name, (rows, shared, group, size), (page, context, window), scale)
         return program(name, body, (out, query, keys, values, seen, table), outs=(0,))
 
     return kernel
 
 
-def _source(name: str, shape: tuple[int, ...], page: int, context: int) -> str:
+def _source(name: str, shape: tuple[int, ...], reach: tuple[int, int, int], scale: float) -> str:
     rows, shared, group, size = shape
+    page, context, window = reach
     first, *others = EXPONENTIAL
     powers = "\n".join(f"  power = power * rest + {factor};" for factor in others)
     shares = _SHARES.replace("EXPONENTIAL_0", first).replace("POWERS", powers)
-    scale = float(1 / math.sqrt(size)).hex()
+    factor = scale.hex()
     return f"""{HEAD}
 {shares}
 enum {{ ROWS = {rows}, SHARED = {shared}, GROUP = {group}, SIZE = {size}, PAGE = {page},
-  PAGES = {context // page}, PAGE_BLOCKS = PAGE / 8 }};
+  WINDOW = {window or context}, PAGES = {context // page}, PAGE_BLOCKS = PAGE / 8 }};
 static inline void scored(float* restrict to, const float* restrict query,
-                          const float* restrict keys, long blocks) {{
-  long block = 0;
-{_scores(BLOCKS_AT_ONCE, scale)}{_scores(1, scale)}}}
+                          const float* restrict keys, long block, long blocks) {{
+{_scores(BLOCKS_AT_ONCE, factor)}{_scores(1, factor)}}}
 static inline void mixed(float* restrict out, const float* restrict shares, float total,
                          const float* restrict values, const int* restrict pages, long head,
-                         long tokens) {{
+                         long begin, long tokens) {{
   long term = 0;
 {_mixes(8)}{_mixes(1)}}}
 void {name}(float* restrict out, const float* restrict query, const float* restrict keys,
@@ -107,30 +109,33 @@ void {name}(float* restrict out, const float* restrict query, const float* restr
       for (long one = 0; one < GROUP; one++) {{
         const long place = (row * SHARED + head) * GROUP + one, tokens = seen[row] + 1;
         const int* pages = table + row * PAGES;
-        for (long first = 0; first < tokens; first += PAGE) {{
+        const long begin = tokens > WINDOW ? tokens - WINDOW : 0, begin_page = begin / PAGE * PAGE;
+        for (long first = begin_page; first < tokens; first += PAGE) {{
           const long left = (tokens - first + 7) / 8;
           scored(scores + first, query + place * SIZE,
                  keys + (pages[first / PAGE] * (long)SHARED + head) * SIZE * PAGE,
+                 first < begin ? (begin - first) / 8 : 0,
                  left < PAGE_BLOCKS ? left : PAGE_BLOCKS);
         }}
         const long blocks = (tokens + 7) / 8;
         for (long token = tokens; token < blocks * 8; token++) scores[token] = -__builtin_inff();
+        for (long token = begin / 8 * 8; token < begin; token++) scores[token] = -__builtin_inff();
         floats tops = -__builtin_inff();
-        for (long block = 0; block < blocks; block++) {{
+        for (long block = begin / 8; block < blocks; block++) {{
           const floats score = AT(floats, scores, block);
           tops = score > tops ? score : tops;
         }}
         float top = tops[0];
         for (long lane = 1; lane < 8; lane++) top = tops[lane] > top ? tops[lane] : top;
         floats sums = 0;
-        for (long block = 0; block < blocks; block++) {{
+        for (long block = begin / 8; block < blocks; block++) {{
           const floats share = share_of(AT(floats, scores, block), top);
           PUT(scores, block) = share;
           sums = sums + share;
         }}
         float total = sums[0];
         for (long lane = 1; lane < 8; lane++) total = total + sums[lane];
-        mixed(out + place * SIZE, scores, total, values, pages, head, tokens);
+        mixed(out + place * SIZE, scores, total, values, pages, head, begin, tokens);
       }}
 }}
 """
@@ -165,10 +170,10 @@ def _mixes(at_once: int) -> str:
     put = "\n".join(f"    PUT(out + term, {it}) = sum{it} / total;" for it in each)
     return f"""  for (; term + {8 * at_once} <= SIZE; term += {8 * at_once}) {{
     floats {sums};
-    for (long first = 0; first < tokens; first += PAGE) {{
+    for (long first = begin / PAGE * PAGE; first < tokens; first += PAGE) {{
       const long last = tokens - first < PAGE ? tokens - first : PAGE;
       const float* page = values + (pages[first / PAGE] * (long)SHARED + head) * PAGE * SIZE + term;
-      for (long token = 0; token < last; token++) {{
+      for (long token = first < begin ? begin - first : 0; token < last; token++) {{
         const float* from = page + token * SIZE;
 {added}
       }}

@@ -9,7 +9,7 @@ from tinygrad.llm.gguf import ggml_data_to_tensor
 from node.engines.formats.gguf import GgufModel
 from node.engines.worker.weight_blocks import F32, FORMS, Array, BlockRows, row_bytes
 
-# Whose rows are of pairs, in files of the llama family.
+# Whose rows are of pairs, in files that have them side by side.
 TURNED = (".attn_q.weight", ".attn_k.weight")
 TURNED_BIASES = (".attn_q.bias", ".attn_k.bias")
 
@@ -17,8 +17,8 @@ TURNED_BIASES = (".attn_q.bias", ".attn_k.bias")
 def read_rows(model: GgufModel, name: str) -> BlockRows:
     """One tensor as it lies in the file, of which only what is looked at is read.
 
-    Heads of the llama family have the pairs that turn put apart: their file has the two numbers of
-    a pair side by side, the others' half a head apart.
+    Heads have the pairs that turn put half a head apart: files of some families have the two
+    numbers of a pair side by side.
     """
     tensor = model.tensors[name]
     with model.path.open("rb") as file:
@@ -30,14 +30,14 @@ def read_rows(model: GgufModel, name: str) -> BlockRows:
         floats = ggml_data_to_tensor(Tensor(raw.copy()), tensor.items, kind).float().numpy()
         kind, raw = F32, np.asarray(floats).reshape(-1).view(np.uint8)
     rows = BlockRows(name, kind, columns, raw.reshape(-1, row_bytes(kind, columns)))
-    turned = model.architecture == "llama" and name.endswith(TURNED)
+    turned = model.family.interleaved and name.endswith(TURNED)
     return rows.taken(_apart(model, len(rows.raw))) if turned else rows
 
 
 def read_array(model: GgufModel, name: str) -> Array:
     """One tensor of a single row, such as a norm's or a bias, unpacked; ModelRefused."""
     array = read_rows(model, name).floats().reshape(-1)
-    turned = model.architecture == "llama" and name.endswith(TURNED_BIASES)
+    turned = model.family.interleaved and name.endswith(TURNED_BIASES)
     return array[_apart(model, len(array))] if turned else array
 
 
