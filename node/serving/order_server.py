@@ -4,6 +4,7 @@ An order that breaks gives up its legs as conversations do: what began is finish
 that cannot be read or taken is refused by itself, and the others go on.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -220,31 +221,41 @@ class _ServedOrder:
             raise RemoteProtocolError("more tasks were sent than there were places")
         self._credit -= len(bundle.items)
         self._tasks += len(bundle.items)
-        # By role: those that can be done together.
-        together: dict[int, LegBundle] = {}
-        tasks = opened(bundle.roots, bundle.travelling, Task, self.call.peer)
-        for item, found in zip(bundle.items, tasks, strict=True):
+        found = opened(bundle.roots, bundle.travelling, Task, self.call.peer)
+        now_at_s = trio.current_time()
+        given: list[tuple[int, Handoff, float]] = []
+        for item, task in zip(bundle.items, found, strict=True):
             if item.tag in self._legs:
                 raise RemoteProtocolError("a task has the tag of another one")
             try:
-                task = self._checked(found)
-                handoff = Handoff(task=task, input=item.input, units=item.units)
-                deadline_at_s = trio.current_time() + item.deadline_ms / 1000
-                lease = self.server.legs.take(handoff, self.call.peer, deadline_at_s)
-                lease.fresh = lease.place is not None
+                handoff = Handoff(
+                    task=_checked(task, self.call.peer), input=item.input, units=item.units
+                )
             except (Refused, WireError) as error:
                 self._refuse(item.tag, error)
+            else:
+                given.append((item.tag, handoff, now_at_s + item.deadline_ms / 1000))
+        self._begin(given, nursery)
+
+    def _begin(self, given: Sequence[tuple[int, Handoff, float]], nursery: trio.Nursery) -> None:
+        """Have tasks done, each by its tag, with its deadline."""
+        legs = self.server.legs
+        # By role: those that can be done together.
+        together: dict[int, LegBundle] = {}
+        taken = legs.take_each([(handoff, at_s) for _, handoff, at_s in given], self.call.peer)
+        for (tag, handoff, deadline_at_s), lease in zip(given, taken, strict=True):
+            if isinstance(lease, Refused):
+                self._refuse(tag, lease)
                 continue
-            self._legs[item.tag] = leg = _Leg(lease)
+            self._legs[tag] = leg = _Leg(lease)
             role = lease.role
-            if isinstance(role, InferRole) and may_share(handoff, lease):
+            if isinstance(role, InferRole) and may_share(legs, handoff, lease):
                 some = together.get(id(role))
                 if some is None:
-                    some = LegBundle(self.server.legs, self.call.peer, role)
-                    together[id(role)] = some
-                some.add(handoff, lease, deadline_at_s, partial(self._ended_leg, item.tag))
+                    some = together[id(role)] = LegBundle(legs, self.call.peer, role)
+                some.add(handoff, lease, deadline_at_s, partial(self._ended_leg, tag))
             else:
-                nursery.start_soon(self._do, item.tag, leg, handoff, deadline_at_s)
+                nursery.start_soon(self._do, tag, leg, handoff, deadline_at_s)
         for some in together.values():
             nursery.start_soon(some.run)
         self._untold.set()
@@ -255,21 +266,6 @@ class _ServedOrder:
             self._refuse(tag, found)
         else:
             self._tell(_outcome_of(tag, found))
-
-    def _checked(self, task: Signed[Task] | WireError) -> Signed[Task]:
-        if isinstance(task, WireError):
-            raise task
-        if task.signer != self.call.peer:
-            raise Refused(
-                "a standing order takes the tasks of its own asker", code=RefusalCode.NOT_WILLING
-            )
-        stages = task.record.stages
-        if len(stages) != 1 or stages[0].role is not Role.INFER:
-            raise Refused(
-                "a standing order takes tasks of one leg that runs a model",
-                code=RefusalCode.UNSUPPORTED,
-            )
-        return task
 
     # Doing
 
@@ -357,3 +353,20 @@ class _ServedOrder:
 def _outcome_of(tag: int, done: DoneLeg) -> EndedLeg:
     inline = done.output if len(done.output) <= limits.INLINE_BYTES_MAX else None
     return EndedLeg(tag, done.receipt, inline, None)
+
+
+def _checked(task: Signed[Task] | WireError, asker: PeerId) -> Signed[Task]:
+    """A task that may go by an order of `asker`; Refused or WireError for another."""
+    if isinstance(task, WireError):
+        raise task
+    if task.signer != asker:
+        raise Refused(
+            "a standing order takes the tasks of its own asker", code=RefusalCode.NOT_WILLING
+        )
+    stages = task.record.stages
+    if len(stages) != 1 or stages[0].role is not Role.INFER:
+        raise Refused(
+            "a standing order takes tasks of one leg that runs a model",
+            code=RefusalCode.UNSUPPORTED,
+        )
+    return task
