@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import trio
 
 from node.engines.interface import Engine, Loaded
-from node.serving.admission import Admission, Now, QueuedJob, QueueSlot, SlotStage
+from node.serving.admission import Admission
+from node.serving.queue_slot import Now, QueuedJob, QueueSlot, SlotStage
 from wire.content import PeerId
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from node.engines.answer_lengths import UNITS_LEAST, AnswerLengths
 from node.engines.interface import LOADING_RETRY_S, Engine, Job, Loaded, loading_words
-from node.serving.admission import QueuedJob, QueueSlot
 from node.serving.fair_queue import FairQueue
 from node.serving.nearest import IndexCache, LoadedIndex
+from node.serving.queue_slot import QueuedJob, QueueSlot
 from node.serving.role import Done, Emit, LegInput, LegWork
 from node.task.units import streamed_max, units_of
 from p2p.blobs import Blobs
@@ -54,7 +54,8 @@ class InferRole:
 
     def _wanted(self, work: LegWork) -> QueuedJob:
         loaded = self.check_able(work.stage)
-        return self._queued(work.stage, work.asker, work.units, work.left_s, loaded)
+        wanted = self._queued(work.stage, work.asker, work.units, work.left_s, loaded)
+        return replace(wanted, lane=work.lane) if work.lane else wanted
 
     def _queued(
         self, stage: Stage, asker: PeerId, units: int, left_s: float, loaded: Loaded | None

@@ -12,12 +12,12 @@ from functools import partial
 import trio
 
 from node.dispatch.handoff import Handoff
-from node.serving.admission import QueueSlot, SlotStage
 from node.serving.done_legs import DoneLeg
 from node.serving.finishing import FinishedLeg, receipt_of, shares_signature
 from node.serving.infer_role import InferRole
 from node.serving.lease import LegLease
 from node.serving.leg_server import LegServer
+from node.serving.queue_slot import QueueSlot, SlotStage
 from node.serving.role import Done, LegInput
 from wire.chain import source_of
 from wire.content import PeerId

@@ -229,7 +229,10 @@ class _ServedOrder:
                 raise RemoteProtocolError("a task has the tag of another one")
             try:
                 handoff = Handoff(
-                    task=_checked(task, self.call.peer), input=item.input, units=item.units
+                    task=_checked(task, self.call.peer),
+                    input=item.input,
+                    units=item.units,
+                    lane=item.lane,
                 )
             except (Refused, WireError) as error:
                 self._refuse(item.tag, error)
