@@ -160,6 +160,11 @@ class Order:
         """Tasks that were sent on it so far."""
         return self._tags.sent
 
+    @property
+    def places(self) -> tuple[int, int]:
+        """Its places that have a task now, and those that have none."""
+        return self._tags.unended, self._tags.credit
+
     def put(
         self,
         handoff: Handoff,

@@ -11,6 +11,7 @@ from functools import partial
 import trio
 
 from node.dispatch.handoff import Handoff
+from node.dispatch.order_tags import OrderFigures
 from node.engines.interface import Part
 from node.serving.done_legs import DoneLeg
 from node.serving.infer_role import InferRole
@@ -79,6 +80,9 @@ class OrderServer:
     """The standing orders of others at this peer. `on_open` answers an Open."""
 
     legs: LegServer
+    # Tasks that came by orders, in how many bundles.
+    tasks: int = 0
+    bundles: int = 0
     _orders: list["_ServedOrder"] = field(default_factory=list)
 
     @property
@@ -93,6 +97,16 @@ class OrderServer:
         if count <= 1:
             return PLACES_PER_ORDER
         return max(PLACES_MIN, min(PLACES_BESIDE_OTHERS, PLACES // count))
+
+    def figures(self) -> OrderFigures:
+        """What the orders of others here are, and were."""
+        return OrderFigures(
+            open=self.standing,
+            tasks=self.tasks,
+            bundles=self.bundles,
+            in_use=sum(it.in_use for it in self._orders),
+            free=sum(it.credit for it in self._orders),
+        )
 
     async def on_open(self, call: TypedCall, message: Message) -> None:
         """Serve one order until its asker closes it."""
@@ -136,7 +150,7 @@ class _ServedOrder:
     to_write: trio.Event = field(default_factory=trio.Event)
     _legs: dict[int, _Leg] = field(default_factory=dict)
     # Tasks that the asker may still send, and how many it sent so far.
-    _credit: int = 0
+    credit: int = 0
     _tasks: int = 0
     # Set while there are legs of which the asker has not heard.
     _untold: trio.Event = field(default_factory=trio.Event)
@@ -146,10 +160,15 @@ class _ServedOrder:
     _ended: bool = False
     _error: BatonError | None = None
 
+    @property
+    def in_use(self) -> int:
+        """Its tasks that were taken and have not ended."""
+        return len(self._legs)
+
     async def run(self) -> None:
         """Take tasks and tell outcomes; legs that began are finished before it returns."""
-        self._credit = self.server.places_each
-        await self.call.send(Opened(places=self._credit))
+        self.credit = self.server.places_each
+        await self.call.send(Opened(places=self.credit))
         talking = trio.CancelScope()
         async with trio.open_nursery() as nursery:
 
@@ -217,10 +236,12 @@ class _ServedOrder:
         await self.call.send(refusal_of(why))
 
     def _take(self, bundle: Bundle, nursery: trio.Nursery) -> None:
-        if len(bundle.items) > self._credit:
+        if len(bundle.items) > self.credit:
             raise RemoteProtocolError("more tasks were sent than there were places")
-        self._credit -= len(bundle.items)
+        self.credit -= len(bundle.items)
         self._tasks += len(bundle.items)
+        self.server.tasks += len(bundle.items)
+        self.server.bundles += 1
         found = opened(bundle.roots, bundle.travelling, Task, self.call.peer)
         now_at_s = trio.current_time()
         given: list[tuple[int, Handoff, float]] = []
@@ -336,8 +357,8 @@ class _ServedOrder:
             self._error = self._error or error
 
     def _places_back(self) -> int:
-        free = self.server.places_each - self._credit - len(self._legs)
-        self._credit += max(0, free)
+        free = self.server.places_each - self.credit - len(self._legs)
+        self.credit += max(0, free)
         return max(0, free)
 
     async def _acknowledge(self) -> None:
