@@ -61,7 +61,7 @@ class Admission:
     _waiting_s: float = 0.0
     _askers: Counter[PeerId] = field(default_factory=Counter)
     _holders: Counter[PeerId | None] = field(default_factory=Counter)
-    _lanes: LaneTurns = field(default_factory=LaneTurns)
+    _lane_turns: LaneTurns = field(default_factory=LaneTurns)
     _virtual: float = 0.0
     _finish: dict[PeerId, float] = field(default_factory=dict)
     # No finish tag is below this: until then none has to be looked for.
@@ -148,7 +148,7 @@ class Admission:
             start,
             self._number,
             by,
-            self._lanes.came(wanted.asker, wanted.lane),
+            self._lane_turns.came(wanted.asker, wanted.lane),
         )
         self._add(place)
         self._finish[wanted.asker] = finish = start + wanted.cost_s
@@ -277,10 +277,10 @@ class Admission:
         It is as if the asker had sent that job before its others: no other asker waits longer.
         """
         first = next((it for it in self._turns if it.ready), None)
-        if first is None or not self._lanes.has_several(first.asker):
+        if first is None or not self._lane_turns.has_several(first.asker):
             return first
         mine = [it for it in self._turns if it.asker == first.asker]
-        worked_s = self._lanes.order(first.asker)
+        worked_s = self._lane_turns.order(first.asker)
         best = min((it for it in mine if it.ready), key=lambda it: (worked_s(it.lane), it.order))
         if best is not first:
             before = mine[mine.index(first) : mine.index(best)]
@@ -295,7 +295,7 @@ class Admission:
         return best
 
     def _remove(self, place: QueueSlot, worked_s: float = 0.0) -> None:
-        self._lanes.left(place.asker, place.lane, worked_s)
+        self._lane_turns.left(place.asker, place.lane, worked_s)
         self.waiting.remove(place)
         del self._turns[bisect_left(self._turns, place.order, key=_order)]
         self._numbers.remove(place.number)
