@@ -64,7 +64,8 @@ class Attempts:
         avoid: frozenset[PeerId] = frozenset()
         while run.attempt <= limits.ATTEMPTS_MAX:
             units = units_of(task.record.stages[0], inline)
-            handoff = Handoff(task=task, input=inline, units=units, avoid=avoid)
+            lane = self.dispatcher.directory.lanes.of(run.owner)
+            handoff = Handoff(task=task, input=inline, units=units, avoid=avoid, lane=lane)
             begun, run.begun = run.begun, None
             if begun is not None and begun.delivered is not None:
                 delivered = begun.delivered
@@ -179,6 +180,8 @@ class Attempts:
         signer = claimed.receipt.signer
         reasons = {it.record.reason for it in votes.verdicts if it.record.reason}
         why = "; ".join(sorted(reasons)) or "the numbers differ"
+        if votes.disputed:
+            why += ", and too few could look at the rows in dispute"
         run.on_event(Failed("answer rejected", signer, why))
         wrong = sum(it.record.could_check and not it.record.agrees for it in votes.verdicts)
         if wrong > run.task.record.checking.verifiers - run.task.record.checking.needed:
@@ -186,6 +189,6 @@ class Attempts:
             # Its earlier answers that were not checked are no longer trusted.
             self.answers.accuse(signer, int(self.environment.wall_s() * 1000))
             return frozenset((signer,))
-        # Something was withheld from the verifiers, and it is not known by whom: this chain of
-        # peers is not used again, but none of them is blamed.
+        # Something was withheld from the verifiers, and it is not known by whom, or a dispute could
+        # not be decided: this chain of peers is not used again, but none of them is blamed.
         return frozenset(it.signer for it in claimed.receipts)
