@@ -79,14 +79,14 @@ from node.engines.worker.slots import SlotRow
 from node.engines.worker.transformer import LanguageModel
 
 for path in Path(sys.argv[1]).glob("*.gguf"):
-    model = LanguageModel(describe(path), 3, Matmul(blocked=True), LoadProgress(lambda _: None))
+    model = LanguageModel(describe(path), 6, Matmul(blocked=True), LoadProgress(lambda _: None))
     model.ready({rows: model.capture(rows) for rows in (1, 4, 8, 32)})
     tokens = [int(token) for token in sys.argv[2].split(",")]
 
     def through(slot, *sizes):
         found, at = [], 0
         for size in sizes:
-            rows = [SlotRow(it, slot, at + n) for n, it in enumerate(tokens[at : at + size])]
+            rows = [SlotRow(it, slot, at + n, (slot, slot + 3)) for n, it in enumerate(tokens[at : at + size])]
             found.append(model.run(rows))
             at += size
         return found
@@ -94,7 +94,7 @@ for path in Path(sys.argv[1]).glob("*.gguf"):
     alone = np.concatenate(through(0, *[1] * 40))
     eights, fours = np.concatenate(through(1, *[8] * 5)), np.concatenate(through(2, *[4] * 10))
     last = through(1, 32, 8)[-1]
-    mixed = model.run([SlotRow(tokens[at], slot, at) for slot, at in enumerate((9, 39, 2))])
+    mixed = model.run([SlotRow(tokens[at], slot, at, (slot, slot + 3)) for slot, at in enumerate((9, 39, 2))])
     same = np.array_equal(alone, eights), np.array_equal(alone, fours)
     same += np.array_equal(alone[32:], last), np.array_equal(alone[[9, 39, 2]], mixed)
     print(path.stem, *same)

@@ -70,7 +70,7 @@ from node.engines.worker.transformer import LanguageModel
 
 path = Path(sys.argv[1])
 table = read_table(describe(path))
-model = LanguageModel(describe(path), 1, Matmul(blocked=True), LoadProgress(lambda _: None))
+model = LanguageModel(describe(path), 8, Matmul(blocked=True), LoadProgress(lambda _: None))
 model.ready({rows: model.capture(rows) for rows in (1, 128)})
 found = {}
 for text, count in json.loads(sys.argv[2]).items():
@@ -78,10 +78,10 @@ for text, count in json.loads(sys.argv[2]).items():
     given = len(tokens)
     while given - 1 - at:
         part = tokens[at : min(at + 128, given - 1)]
-        model.run([SlotRow(token, 0, at + n) for n, token in enumerate(part)])
+        model.run([SlotRow(token, 0, at + n, range(8)) for n, token in enumerate(part)])
         at += len(part)
     while len(tokens) - given < count:
-        logits = model.run([SlotRow(tokens[-1], 0, len(tokens) - 1)])[0]
+        logits = model.run([SlotRow(tokens[-1], 0, len(tokens) - 1, range(8))])[0]
         tokens.append(int(logits.argmax()))
     found[text] = given, tokens[given:]
 print(json.dumps(found))
