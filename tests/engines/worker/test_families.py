@@ -86,7 +86,8 @@ for path in Path(sys.argv[1]).glob("*.gguf"):
     def through(slot, *sizes):
         found, at = [], 0
         for size in sizes:
-            rows = [SlotRow(it, slot, at + n, (slot, slot + 3)) for n, it in enumerate(tokens[at : at + size])]
+            part, pages = tokens[at : at + size], (slot, slot + 3)
+            rows = [SlotRow(it, slot, at + n, pages) for n, it in enumerate(part)]
             found.append(model.run(rows))
             at += size
         return found
@@ -94,7 +95,8 @@ for path in Path(sys.argv[1]).glob("*.gguf"):
     alone = np.concatenate(through(0, *[1] * 40))
     eights, fours = np.concatenate(through(1, *[8] * 5)), np.concatenate(through(2, *[4] * 10))
     last = through(1, 32, 8)[-1]
-    mixed = model.run([SlotRow(tokens[at], slot, at, (slot, slot + 3)) for slot, at in enumerate((9, 39, 2))])
+    few = [SlotRow(tokens[at], slot, at, (slot, slot + 3)) for slot, at in enumerate((9, 39, 2))]
+    mixed = model.run(few)
     same = np.array_equal(alone, eights), np.array_equal(alone, fours)
     same += np.array_equal(alone[32:], last), np.array_equal(alone[[9, 39, 2]], mixed)
     print(path.stem, *same)
