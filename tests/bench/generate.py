@@ -4,7 +4,9 @@
 million as well; both are llamas in q8_0, made from a seed. The engine is called as a peer calls it,
 so its worker, the pipe to it and the parent's loop are in every figure. If llama-cpp-python can be
 imported, or a Python that can is named (`--llama-cpp /path/to/python`), the same file is run there
-with one thread, since the engine has one.
+with one thread, since the engine has one. `generate smollm2` measures SmolLM2 instead, from its
+package, in processor seconds; a Python that has xllamacpp and the bindings of llama-cpp-py-sync,
+named in the same way, runs it beside.
 """
 
 import json
@@ -19,6 +21,7 @@ import trio
 from node.engines.host.engine import open_tinygrad_engine
 from node.engines.host.launch import EngineConfig
 from node.engines.interface import Engine, Job, Output, Part
+from tests.bench._smollm2 import beside_llama_cpp
 from tests.engines.tiny_gguf import gguf_manifest, write_gguf
 from wire.content import ContentId
 from wire.generation import Ending, Generation, read_frames
@@ -155,6 +158,8 @@ def run(arguments: list[str]) -> dict[str, Any]:
         at = arguments.index("--llama-cpp")
         python = arguments[at + 1]
         arguments = arguments[:at] + arguments[at + 2 :]
+    if arguments == ["smollm2"]:
+        return beside_llama_cpp(python)
     if set(arguments) - set(SIZES):
         raise SystemExit(f"models: {', '.join(SIZES)}; not {json.dumps(arguments)}")
     found: dict[str, Any] = {}

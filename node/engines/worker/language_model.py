@@ -24,7 +24,7 @@ from node.engines.worker.pages import PagePool
 from node.engines.worker.panel_kernels import native
 from node.engines.worker.sequence import FAULTS, TokenSequence, refusal_of
 from node.engines.worker.slots import SlotRow, Slots
-from node.engines.worker.transformer import ANSWERING, READING, LanguageModel
+from node.engines.worker.transformer import ANSWERING, LanguageModel
 from wire.codec import Value
 from wire.errors import ModelRefused
 from wire.generation import Generation
@@ -58,7 +58,7 @@ class LoadedLanguageModel:
         self._slots = Slots(
             SLOTS,
             answering=max(ANSWERING),
-            reading=READING,
+            reading=language.reading,
             # Where longer passes give other bits, a prompt is always read in the same way.
             reuse=language.exact,
             pages=self._pages,
@@ -186,7 +186,8 @@ def load(manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> Loa
             model, pages, Matmul(blocked=Device.DEFAULT == "CPU"), place.progress
         )
     key = " ".join((str(manifest.id), place.versions, str(DEV.value), f"{pages} pages"))
-    sizes = (*ANSWERING, *READING) if language.exact else (max(ANSWERING), *READING)
+    answering = ANSWERING if language.exact else ANSWERING[-1:]
+    sizes = sorted({*answering, *language.reading})
     with place.progress.part(READ, 1.0):
         language.ready(GraphCache(place, key).collect(sizes, language.capture))
     return LoadedLanguageModel(manifest, table, language, sizes, place.progress)

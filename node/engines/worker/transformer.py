@@ -16,7 +16,7 @@ from tinygrad import Tensor, TinyJit
 from tinygrad.uop.ops import KernelInfo, UOp
 
 from node.engines.formats.architectures import LayerKind
-from node.engines.formats.gguf import GgufModel
+from node.engines.formats.gguf import FLOAT_BYTES, GgufModel
 from node.engines.formats.safetensors import Array
 from node.engines.worker.attention import BLOCKS, LANES, PAGE, Attention, RowPlaces
 from node.engines.worker.buffers import placed, reserved, write, zeros
@@ -25,12 +25,15 @@ from node.engines.worker.gguf import read_array, read_rows
 from node.engines.worker.graph_replay import replay
 from node.engines.worker.load_progress import LoadProgress
 from node.engines.worker.matmul import Matmul
+from node.engines.worker.panel_kernels import native
 from node.engines.worker.rope import angles
 from node.engines.worker.slots import SlotRow
 
 # Rows of passes that answer, and of passes that only read.
 ANSWERING = (1, 4, 8)
 READING = (32, 128)
+# Where attention is not one kernel, all scores of a pass are kept, and then as many shares.
+SCORES_BYTES_MAX = 512 << 20
 
 
 # What makes a graph another one; what comes after the last layer has no kind.
@@ -68,6 +71,14 @@ class LanguageModel:
         ]
         self._graphs: dict[int, Callable[[int], Any]] = {}
         self._inputs = {rows: self._input(rows) for rows in (*ANSWERING, *READING)}
+
+    @property
+    def reading(self) -> tuple[int, ...]:
+        """Of `READING` what the memory for scores allows; a pass that answers, if nothing else."""
+        if native():
+            return READING
+        most = SCORES_BYTES_MAX // (2 * FLOAT_BYTES * self.model.heads * self._reach)
+        return tuple(rows for rows in READING if rows <= most) or ANSWERING[-1:]
 
     @property
     def exact(self) -> bool:

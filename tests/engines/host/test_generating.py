@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from node.engines.formats.gguf import describe
 from node.engines.host.engine import TinygradEngine
 from node.engines.host.generating import AHEAD_MAX
 from node.engines.interface import Job, Part
@@ -304,3 +305,47 @@ async def test_a_template_that_never_ends_is_refused_and_no_worker_ends(
         plain = replace(asking(file, tokens=4), model=model)
         assert (await engine.infer(plain)).units == 4
         assert engine.statistics().restarts == 0
+
+
+# It compiles a model of its own.
+@pytest.mark.soak
+async def test_a_conversation_beyond_the_memory_is_refused_with_both_numbers(
+    open_engine, tmp_path: Path
+) -> None:
+    long = write_gguf(tmp_path / "long.gguf", seed=7, context=9000, sizes=(32, 1, 32, 2, 1, 300))
+    manifest, files = gguf_manifest(long, "long")
+    manifest = replace(manifest, parameters={"context": 9000})
+    model = describe(long)
+    # As old manifests say nothing, their context is 4,096.
+    assert replace(model, context_max=4096).context == 4096
+    fewer = model.memory_bytes - (model.pages - 40) * model.page_bytes
+    asked = replace(asking(long, "Once", tokens=20), model=manifest.id)
+    async with open_engine(memory_bytes_max=fewer) as engine:
+        await engine.load(manifest, files)
+        with pytest.raises(ModelRefused, match=r"answer may have 6000; .* memory for 5120 of both"):
+            await engine.infer(replace(asked, parameters={"tokens": 6000}))
+        assert (await engine.infer(asked)).units == 20
+        assert engine.statistics().pages[manifest.id] == (0, 40)
+        tokens = tuple(3 + at % 200 for at in range(4500))
+        prompt = Generation(
+            prompt="", messages="", tools="", schema="", stop=(), prompt_tokens=tokens
+        )
+        _, ending = read((await engine.infer(replace(asked, input=prompt.to_bytes()))).data)
+        assert (ending.prompt_tokens, ending.tokens) == (4500, 20)
+
+
+@pytest.mark.parametrize(("length", "made"), [(255, 1), (254, 2)])
+async def test_a_prompt_as_long_as_the_context_leaves_room_for_what_is_left(
+    open_engine, file: Path, length: int, made: int
+) -> None:
+    tokens = tuple(3 + at % 200 for at in range(length))
+    asked = Generation(prompt="", messages="", tools="", schema="", stop=(), prompt_tokens=tokens)
+    job = replace(asking(file, tokens=9, ignore_eos=1), input=asked.to_bytes())
+    async with open_engine() as engine:
+        await engine.load(*gguf_manifest(file))
+        _, ending = read((await engine.infer(job)).data)
+        assert (ending.prompt_tokens, ending.tokens) == (length, made)
+        full = replace(asked, prompt_tokens=(*tokens, 3, 3)[:256])
+        if len(full.prompt_tokens) == 256:
+            with pytest.raises(ModelRefused, match="has 256 tokens; the context has 256"):
+                await engine.infer(replace(job, input=full.to_bytes()))
