@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from node.asking.answers import Answers
+from node.asking.background_checks import BackgroundChecks
 from node.asking.copies import Copying
 from node.asking.rechecking import Rechecking
 from node.asking.tasks import TaskRunner
@@ -83,6 +84,7 @@ class Node:
     tasks: TaskRunner
     probing: Probing
     rechecking: Rechecking
+    background_checks: BackgroundChecks
     loader: ModelLoader
     started_at_s: float
     log: deque[str]
@@ -152,6 +154,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         nursery.start_soon(node.leg_server.finishing.run)
         nursery.start_soon(_remember_forever, node)
         nursery.start_soon(node.rechecking.run)
+        nursery.start_soon(node.background_checks.run)
         nursery.start_soon(node.keep_role.run)
         await node.tasks.resume()
         try:
@@ -204,6 +207,7 @@ def _assembled(
         lines.append(line)
         peers.advertiser.changed()
 
+    rechecking = Rechecking(dependencies.store, checking, answers, tasks)
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
     probing = Probing(peers.me, dependencies.engine, infer, changed)
     return Node(
@@ -226,7 +230,14 @@ def _assembled(
         copying=Copying(blobs),
         tasks=tasks,
         probing=probing,
-        rechecking=Rechecking(dependencies.store, checking, answers, tasks),
+        rechecking=rechecking,
+        background_checks=BackgroundChecks(
+            checking,
+            answers,
+            rechecking,
+            share=config.background_checks,
+            secret=dependencies.environment.entropy(32) if config.background_checks else b"",
+        ),
         loader=ModelLoader(models, probing, nursery),
         started_at_s=trio.current_time(),
         log=lines,

@@ -56,6 +56,7 @@ def _status(found: Mapping[str, Any]) -> None:
         f" {tasks['failed']} failed, {tasks['under_way']} under way"
     )
     console.print(f"  here: {found['legs_done']} legs done, {found['checks_done']} checks made")
+    console.print(_background_line(found["background_checks"]))
     store = found["store"]
     console.print(
         f"  store: {size(store['used_bytes'])} of {size(store['quota_bytes'])}, models included;"
@@ -74,6 +75,18 @@ def _status(found: Mapping[str, Any]) -> None:
         console.print(f"  [yellow]engine: {safe(found['engine']['last_failure'])}[/yellow]")
     for problem in found["problems"]:
         console.print(f"  [dim]{safe(problem)}[/dim]")
+
+
+def _background_line(checks: Mapping[str, Any]) -> str:
+    """What came of checking answers afterwards that nobody had checked."""
+    if not checks["share"]:
+        return "  no unchecked answer is checked afterwards (--background-checks)"
+    wrong = f"[red]{checks['wrong']} wrong[/red]" if checks["wrong"] else "none wrong"
+    open_ones = checks["undecided"] + checks["left_out"]
+    return (
+        f"  of unchecked answers {checks['share']:.0%} are checked afterwards, more of peers seldom"
+        f" checked: {checks['held']} held, {wrong}, {open_ones} could not be checked"
+    )
 
 
 def _http_line(http: Mapping[str, Any]) -> str:
