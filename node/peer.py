@@ -170,11 +170,7 @@ def _assembled(
     blobs = Blobs(dependencies.store, peers)
     dispatcher = Dispatcher(PeerDirectory(peers, nursery, orders=Orders(peers, nursery)))
     infer = InferRole(dependencies.engine, blobs, IndexCache(blobs))
-    roles: dict[Role, LegRole] = {}
-    if Role.DATA in config.roles:
-        roles[Role.DATA] = DataRole(dependencies.sources, dependencies.store)
-    if Role.INFER in config.roles:
-        roles[Role.INFER] = infer
+    roles = _roles(config, dependencies, infer)
     lines: deque[str] = deque(maxlen=LINES_KEPT)
 
     def watch(event: Event) -> None:
@@ -231,17 +227,28 @@ def _assembled(
         tasks=tasks,
         probing=probing,
         rechecking=rechecking,
-        background_checks=BackgroundChecks(
-            checking,
-            answers,
-            rechecking,
-            share=config.background_checks,
-            secret=dependencies.environment.entropy(32) if config.background_checks else b"",
-        ),
+        background_checks=_background_checks(config, dependencies, rechecking),
         loader=ModelLoader(models, probing, nursery),
         started_at_s=trio.current_time(),
         log=lines,
     )
+
+
+def _roles(config: NodeConfig, dependencies: Dependencies, infer: InferRole) -> dict[Role, LegRole]:
+    roles: dict[Role, LegRole] = {}
+    if Role.DATA in config.roles:
+        roles[Role.DATA] = DataRole(dependencies.sources, dependencies.store)
+    if Role.INFER in config.roles:
+        roles[Role.INFER] = infer
+    return roles
+
+
+def _background_checks(
+    config: NodeConfig, dependencies: Dependencies, rechecking: Rechecking
+) -> BackgroundChecks:
+    share = config.background_checks
+    secret = dependencies.environment.entropy(32) if share else b""
+    return BackgroundChecks(rechecking.checking, rechecking.answers, rechecking, share, secret)
 
 
 @dataclass(slots=True)
