@@ -56,7 +56,13 @@ def _status(found: Mapping[str, Any]) -> None:
         f" {tasks['failed']} failed, {tasks['under_way']} under way"
     )
     console.print(f"  here: {found['legs_done']} legs done, {found['checks_done']} checks made")
-    console.print(_background_line(found["background_checks"]))
+    if "background_checks" in found:
+        console.print(_background_line(found["background_checks"]))
+    for side, whose in (("asking", "at others"), ("serving", "of others here")):
+        # A peer of an earlier version tells nothing of them.
+        order = found.get("orders", {}).get(side)
+        if order and order["open"]:
+            console.print(_orders_line(order, whose))
     store = found["store"]
     console.print(
         f"  store: {size(store['used_bytes'])} of {size(store['quota_bytes'])}, models included;"
@@ -86,6 +92,15 @@ def _background_line(checks: Mapping[str, Any]) -> str:
     return (
         f"  of unchecked answers {checks['share']:.0%} are checked afterwards, more of peers seldom"
         f" checked: {checks['held']} held, {wrong}, {open_ones} could not be checked"
+    )
+
+
+def _orders_line(orders: Mapping[str, Any], whose: str) -> str:
+    """The standing orders of one side, in one line."""
+    places = orders["places_in_use"] + orders["places_free"]
+    return (
+        f"  standing orders {whose}: {orders['open']}, {orders['tasks_per_bundle']:.1f} tasks in a"
+        f" bundle, {orders['places_in_use']} of {places} places in use"
     )
 
 
