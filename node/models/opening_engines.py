@@ -17,7 +17,7 @@ from node.models.on_demand import open_on_demand
 from wire.errors import EngineMissing
 from wire.kinds import Role
 
-TINYGRAD_FORMATS = ("bert-safetensors", "gguf", "onnx")
+TINYGRAD_FORMATS = ("bert-first-safetensors", "bert-safetensors", "gguf", "onnx")
 # An owner who sets limits wants the machine to stay fast for other programs.
 NICENESS = 10
 
