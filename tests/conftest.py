@@ -24,6 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "soak: a proof that takes its time; runs with --soak")
+    config.addinivalue_line("markers", "on_opencl: runs models on OpenCL always, not with --soak")
+    config.addinivalue_line("markers", "own_device: about one device, or chooses devices itself")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
