@@ -7,7 +7,6 @@ import gc
 import json
 import logging
 import os
-import random as random_library
 import resource
 import secrets
 import sys
@@ -100,8 +99,6 @@ def _runtime() -> object:
             cpu_s=time.process_time,
             used_bytes=_used_bytes,
             free_bytes=_free_bytes,
-            # libp2p draws from the library's own generator.
-            seed_library=random_library.seed,
             collect_seldom=lambda: gc.set_threshold(1_000_000, 1000, 1000),
         ),
     )

@@ -211,7 +211,7 @@ class Neighbours(Handshake):
         # Keys that all call us, and stay in talk, would else have us to themselves.
         kept = [*islice((it for it in self._ours if it in connected), OURS_KEPT)]
         others = [it for it in connected if it not in kept and it not in self._parting]
-        others.sort(key=lambda it: (rpc.talking[it] > 0, rpc.used_at_s.get(it, 0.0)))
+        others.sort(key=lambda it: (rpc.in_calls[it] > 0, rpc.used_at_s.get(it, 0.0)))
         return others[: len(connected) - CONNECTIONS_KEPT]
 
     async def part(self, peer: PeerId, *, leaving: bool = False) -> None:

@@ -58,7 +58,7 @@ class PeerRpc:
     streams: Streams = field(init=False)
     problems: Latest[str, str] = field(default_factory=lambda: Latest(PROBLEMS_KEPT))
     # Conversations under way with each, and when the last one began or ended.
-    talking: Counter[PeerId] = field(default_factory=Counter)
+    in_calls: Counter[PeerId] = field(default_factory=Counter)
     used_at_s: dict[PeerId, float] = field(default_factory=dict)
     served: int = 0
     failed: int = 0
@@ -167,7 +167,7 @@ class PeerRpc:
 
     @contextmanager
     def _in_use(self, peer: PeerId) -> Iterator[None]:
-        with counted(self.talking, peer):
+        with counted(self.in_calls, peer):
             try:
                 yield
             finally:

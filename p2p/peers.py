@@ -46,8 +46,8 @@ class PeersStatistics:
 
     adverts_heard: int
     adverts_refused: Mapping[str, int]
-    talks_served: int
-    talks_failed: int
+    calls_served: int
+    calls_failed: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,8 +92,8 @@ class Peers(PeerRpc):
         return PeersStatistics(
             adverts_heard=self.advertiser.heard,
             adverts_refused=dict(self.advertiser.refused),
-            talks_served=self.served,
-            talks_failed=self.failed,
+            calls_served=self.served,
+            calls_failed=self.failed,
         )
 
     def answered_last_minute(self) -> tuple[int, int]:

@@ -1,10 +1,11 @@
 """A mapping that keeps the latest N items: every table that other peers can fill is one. Pure."""
 
 from collections.abc import Iterator, MutableMapping
-from typing import TypeVar
+from typing import TypeVar, overload
 
 K = TypeVar("K")
 V = TypeVar("V")
+T = TypeVar("T")
 
 
 class Latest(MutableMapping[K, V]):
@@ -27,6 +28,15 @@ class Latest(MutableMapping[K, V]):
 
     def __getitem__(self, key: K) -> V:
         return self._kept[key]
+
+    @overload
+    def get(self, key: K, /) -> V | None: ...
+    @overload
+    def get(self, key: K, /, default: V | T) -> V | T: ...
+
+    def get(self, key: K, /, default: object = None) -> object:
+        """As of every mapping; that of the base class raises and catches a KeyError for it."""
+        return self._kept.get(key, default)
 
     def __delitem__(self, key: K) -> None:
         del self._kept[key]

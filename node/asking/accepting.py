@@ -10,6 +10,7 @@ import trio
 
 from node.asking.answers import journal_pins
 from node.asking.direct import DirectTasks, Plan
+from node.asking.following import Follower
 from node.asking.run import TaskRequest, TaskState, journal_entry, nobody_can, record_of
 from node.dispatch.directory import PeerDirectory
 from node.task.flushing import Flushing, in_parts, keep_each
@@ -45,12 +46,15 @@ async def somebody_can(directory: PeerDirectory, stages: Sequence[Stage]) -> Non
 
 @dataclass(slots=True, eq=False)
 class AskedTask:
-    """A task that is not accepted yet."""
+    """A task that is not accepted yet. `settled` is called once it is, or cannot be."""
 
     request: TaskRequest
+    settled: Callable[[], None]
+    follower: Follower | None = None
     run: TaskState | None = None
     error: BatonError | None = None
-    ended: trio.Event = field(default_factory=trio.Event)
+    # Whether its follower is gone.
+    is_abandoned: bool = False
 
     @property
     def size_bytes(self) -> int:
@@ -69,6 +73,8 @@ class Accepting:
     journaled: Callable[[TaskState], None]
     # Called for a task that cannot be journaled: it was begun and must not end.
     refused: Callable[[TaskState], None]
+    # Called for a task that was accepted when its follower was gone.
+    abandoned: Callable[[TaskState], None]
     nursery: trio.Nursery
     _asked: Flushing[AskedTask] = field(init=False)
 
@@ -82,15 +88,25 @@ class Accepting:
 
     async def accept(self, request: TaskRequest) -> TaskState:
         """A task that is journaled; StoreError or WireError if it cannot be."""
-        asked = AskedTask(request)
+        ended = trio.Event()
+        asked = AskedTask(request, ended.set)
         self._asked.add(asked)
-        await asked.ended.wait()
+        await ended.wait()
         if asked.error is not None:
             raise asked.error
         assert asked.run is not None
         return asked.run
 
+    def ask(self, request: TaskRequest, follower: Follower) -> AskedTask:
+        """Have a task accepted for a follower, who is woken where it cannot be."""
+        asked = AskedTask(request, follower.woken.set, follower)
+        self._asked.add(asked)
+        return asked
+
     async def _flush(self, asked: list[AskedTask]) -> None:
+        asked = [it for it in asked if not it.is_abandoned]
+        if not asked:
+            return
         plans = self.direct.plans([it.request for it in asked])
         seeds = [self.environment.entropy(32) for _ in asked]
         tasks = self._signed(asked, seeds, plans)
@@ -131,10 +147,15 @@ class Accepting:
 
     def _journaled(self, asked: AskedTask, run: TaskState) -> None:
         self.journaled(run)
-        asked.ended.set()
+        if asked.follower is None:
+            asked.settled()
+        elif asked.is_abandoned:
+            self.abandoned(run)
+        else:
+            asked.follower.follow(run)
 
     def _failed(self, asked: AskedTask, error: BatonError) -> None:
         assert asked.run is not None
         asked.error = error
         self.refused(asked.run)
-        asked.ended.set()
+        asked.settled()

@@ -121,7 +121,6 @@ class DirectTasks:
             # It ended since the task was planned.
             self._leave(direct, Begun(drawn=plan.drawn))
             return
-        run.shown.begin()
         direct.ordered = order.put(handoff, deadline_at_s, direct.heard)
         if not self._looking:
             self._looking = True

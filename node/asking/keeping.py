@@ -70,7 +70,7 @@ class AnswerKeeping:
             found.append(one)
             done.set()
 
-        await run.journaled.wait()
+        await run.until_journaled()
         self._tasks.add(EndedTask(run, delivered, counted, output, ended))
         await done.wait()
         if isinstance(found[0], BatonError):
@@ -80,7 +80,7 @@ class AnswerKeeping:
     def keep_soon(self, run: TaskState, delivered: LegResult, output: bytes, ended: Ended) -> None:
         """As `keep`, of a task that nobody checks and nobody waits for: `ended` is told."""
         task = EndedTask(run, delivered, {}, output, ended)
-        if run.journaled.is_set():
+        if run.is_journaled:
             self._tasks.add(task)
         else:
             run.when_journaled = partial(self._tasks.add, task)

@@ -87,19 +87,38 @@ class TaskState:
     owner: bytes = b""
     # The input, where it is small and the task was begun here: it need not be read back.
     inline: bytes | None = None
-    shown: StreamProgress = field(default_factory=StreamProgress)
     # Peers that did not do their part, in any attempt.
     failed: set[PeerId] = field(default_factory=set)
     events: list[Event] = field(default_factory=list)
     watchers: list[EventSink] = field(default_factory=list)
-    journaled: trio.Event = field(default_factory=trio.Event)
-    finished: trio.Event = field(default_factory=trio.Event)
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     outcome: Outcome = Wanted.UNDER_WAY
+    is_journaled: bool = False
     # What was done of it before it got its own path.
     begun: Begun | None = None
     # Called once the journal has it.
     when_journaled: Callable[[], None] | None = None
+    # Whether there is an outcome, and everybody may hear of it; who waits for that alone.
+    has_ended: bool = False
+    waked: trio.Event | None = None
+    # What most tasks need none of is made when it is asked for.
+    _shown: StreamProgress | None = None
+    _journaled: trio.Event | None = None
+    _ended: trio.Event | None = None
+    _scope: trio.CancelScope | None = None
+    # Whether its own path, if it gets one, ends at once.
+    _stopped: bool = False
+
+    @property
+    def shown(self) -> StreamProgress:
+        """How far it was streamed."""
+        if self._shown is None:
+            self._shown = StreamProgress()
+        return self._shown
+
+    @property
+    def was_streamed(self) -> bool:
+        """Whether a piece of it was shown."""
+        return self._shown is not None and self._shown.units > 0
 
     def on_event(self, event: Event) -> None:
         """Keep what happened, up to `EVENTS_MAX` events, and tell whoever watches the task."""
@@ -109,18 +128,54 @@ class TaskState:
         for watcher in self.watchers:
             watcher(event)
 
-    def is_journaled(self) -> None:
+    def now_journaled(self) -> None:
         """Note that the journal has the task: from now on it ends with an answer or an error."""
         self.events.insert(0, Accepted(self.task.id))
-        self.journaled.set()
+        self.is_journaled = True
+        if self._journaled is not None:
+            self._journaled.set()
         if self.when_journaled is not None:
             self.when_journaled()
+
+    async def until_journaled(self) -> None:
+        """Wait until the journal has the task."""
+        if not self.is_journaled:
+            if self._journaled is None:
+                self._journaled = trio.Event()
+            await self._journaled.wait()
+
+    def end(self) -> None:
+        """Let everybody hear of the outcome."""
+        self.has_ended = True
+        for event in (self._ended, self.waked):
+            if event is not None:
+                event.set()
+
+    async def until_ended(self) -> None:
+        """Wait for the outcome."""
+        if not self.has_ended:
+            if self._ended is None:
+                self._ended = trio.Event()
+            await self._ended.wait()
 
     def cancel(self) -> None:
         """End the task, because its client no longer wants it."""
         if self.outcome is Wanted.UNDER_WAY:
             self.outcome = Wanted.CANCELLED
-        self.scope.cancel()
+        self.stop()
+
+    def stop(self) -> None:
+        """End its own path, now or as soon as it gets one."""
+        self._stopped = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def own_path(self) -> trio.CancelScope:
+        """What its own path runs in."""
+        self._scope = trio.CancelScope()
+        if self._stopped:
+            self._scope.cancel()
+        return self._scope
 
     @property
     def cancelled(self) -> bool:

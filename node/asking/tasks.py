@@ -1,18 +1,19 @@
 """The asker's own tasks: journaled, handed on, checked, kept. Read this file from top to bottom.
 
 An accepted task is finished, also after a crash of this peer: the journal is read at the start, and
-unfinished tasks continue. An answer that the verdicts reject is never returned; the task goes to
-another peer, and the standing of the peer that signed the answer falls.
+unfinished tasks continue. Most tasks are done without a path of their own (`node.asking.direct`);
+what a task's own path is stands in `node.asking.attempts`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import trio
 
-from node.asking.accepting import Accepting, somebody_can
+from node.asking.accepting import Accepting, AskedTask, somebody_can
 from node.asking.answers import Answered, Answers, journal_pins
+from node.asking.attempts import Attempts
 from node.asking.direct import DirectTasks, Plan
+from node.asking.following import Follower
 from node.asking.keeping import AnswerKeeping
 from node.asking.run import (
     GaveUp,
@@ -20,34 +21,26 @@ from node.asking.run import (
     TaskRequest,
     TaskState,
     TaskStatistics,
-    journal_entry,
 )
-from node.checking.quorum import Checking, CheckRequest, Tally
+from node.checking.quorum import Checking
 from node.dispatch.begun import Begun
 from node.dispatch.dispatcher import Dispatcher
-from node.dispatch.handoff import Handoff, LegResult
-from node.serving.role import nowhere
-from node.task.events import EventSink, Failed
-from node.task.units import units_of
+from node.dispatch.handoff import LegResult
+from node.task.events import EventSink
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
-from p2p.score import Offence
 from store import Row, Store, Table, Write
 from wire import limits
-from wire.chain import legs_to_check
 from wire.codec import unpack
-from wire.content import ContentId, PeerId
-from wire.errors import BatonError, Missing, Refused, StoreError, TaskFailed, TooSlow, WireError
-from wire.kinds import Level, Role
+from wire.content import ContentId
+from wire.errors import BatonError, Refused, StoreError, TaskFailed, WireError
 from wire.latest import Latest
-from wire.lottery import secret_of
 from wire.operations import COMPLETE
-from wire.signed import Signed, open_signed
+from wire.signed import open_signed
 from wire.signing import SigningKey
 from wire.task import Task
 
 TASKS_UNDER_WAY_MAX = 256
-OUTPUT_BYTES_MAX = 64 << 20
 WATCHERS_MAX = 16
 # So many tasks that ended can still be watched from their first event.
 ENDED_KEPT = 256
@@ -68,12 +61,12 @@ class TaskRunner:
     _accepting: Accepting = field(init=False)
     _keeping: AnswerKeeping = field(init=False)
     _direct: DirectTasks = field(init=False)
+    _attempts: Attempts = field(init=False)
     _ended: Latest[ContentId, TaskState] = field(default_factory=lambda: Latest(ENDED_KEPT))
     _runs: dict[ContentId, TaskState] = field(default_factory=dict)
     _accepted: int = 0
     _answered: int = 0
     _failed: int = 0
-    _retried: int = 0
 
     def __post_init__(self) -> None:
         key, environment, nursery = self.key, self.environment, self.nursery
@@ -88,9 +81,13 @@ class TaskRunner:
             self._begin,
             self._journaled,
             self._not_journaled,
+            self._cancel,
             nursery,
         )
         self._keeping = AnswerKeeping(key, environment, self.answers, nursery)
+        self._attempts = Attempts(
+            environment, self.store, self.blobs, self.dispatcher, self.checking, self.answers
+        )
 
     def statistics(self) -> TaskStatistics:
         """How many tasks were accepted, answered, failed and retried, and how many run now."""
@@ -98,7 +95,7 @@ class TaskRunner:
             accepted=self._accepted,
             answered=self._answered,
             failed=self._failed,
-            retried=self._retried,
+            retried=self._attempts.retried,
             under_way=len(self._runs),
         )
 
@@ -109,12 +106,45 @@ class TaskRunner:
 
         Refused if too many tasks are running here, InputError if no known peer could do it.
         """
-        count = len(self._runs) + self._accepting.waiting
-        if count >= TASKS_UNDER_WAY_MAX:
-            raise Refused(f"{count} tasks are under way here", retry_after_s=1.0)
+        self._check_room()
         await somebody_can(self.dispatcher.directory, request.stages)
         run = await self._accepting.accept(request)
         return run.task.id
+
+    def _check_room(self) -> None:
+        count = len(self._runs) + self._accepting.waiting
+        if count >= TASKS_UNDER_WAY_MAX:
+            raise Refused(f"{count} tasks are under way here", retry_after_s=1.0)
+
+    async def ask(self, request: TaskRequest, follower: Follower) -> Answered | None:
+        """As `submit`, and `watch` until the end; None once the follower waits no longer.
+
+        Until `follower.accepted` is called, errors are those of `submit`, and then those of
+        `watch`. A task whose follower does not wait for its end is cancelled.
+        """
+        self._check_room()
+        await somebody_can(self.dispatcher.directory, request.stages)
+        asked = self._accepting.ask(request, follower)
+        try:
+            await follower.woken.wait()
+            if asked.error is not None:
+                raise asked.error
+            assert asked.run is not None
+            if not await follower.sees_end_of(asked.run):
+                return None
+            return await self._outcome(asked.run)
+        finally:
+            self._left(asked, follower)
+
+    def _left(self, asked: AskedTask, follower: Follower) -> None:
+        """Note that a task's follower waits no longer."""
+        asked.is_abandoned = True
+        run = asked.run
+        # One that is not journaled yet is cancelled once it is.
+        if run is not None and run.is_journaled:
+            follower.leave(run)
+            if not run.has_ended:
+                self._cancel(run)
 
     def under_way(self, task_id: ContentId) -> bool:
         """Whether the task with this id is running now."""
@@ -129,8 +159,11 @@ class TaskRunner:
         """End a task that its client no longer wants, here and at the peers that work on it."""
         run = self._runs.get(task_id)
         if run is not None:
-            run.cancel()
-            self._direct.stop(run)
+            self._cancel(run)
+
+    def _cancel(self, run: TaskState) -> None:
+        run.cancel()
+        self._direct.stop(run)
 
     async def resume(self) -> int:
         """Continue the journaled tasks that were running when this peer stopped; how many."""
@@ -156,7 +189,7 @@ class TaskRunner:
         self.nursery.start_soon(self._run, run)
 
     def _not_journaled(self, run: TaskState) -> None:
-        run.scope.cancel()
+        run.stop()
         if run.when_journaled is not None:
             # It was done already, and must not end.
             run.when_journaled = None
@@ -166,7 +199,7 @@ class TaskRunner:
 
     def _journaled(self, run: TaskState) -> None:
         self._accepted += 1
-        run.is_journaled()
+        run.now_journaled()
 
     # Watching
 
@@ -181,16 +214,20 @@ class TaskRunner:
             on_event(event)
         run.watchers.append(on_event)
         try:
-            await run.finished.wait()
+            await run.until_ended()
         finally:
             run.watchers.remove(on_event)
+        return await self._outcome(run)
+
+    async def _outcome(self, run: TaskState) -> Answered:
+        """What a task that has ended came to."""
         match run.outcome:
             case GaveUp(error):
                 raise error
             case Succeeded(Answered() as answered):
                 return answered
             case _:
-                return replace(await self.answers.of_task(task_id), kept_before=False)
+                return replace(await self.answers.of_task(run.task.id), kept_before=False)
 
     # 2. Run
 
@@ -203,8 +240,11 @@ class TaskRunner:
 
     async def _run(self, run: TaskState) -> None:
         try:
-            with run.scope:
-                self._succeeded(run, await self._attempts(run, self._deadline_at_s(run)))
+            with run.own_path():
+                done = await self._attempts.until_accepted(run, self._deadline_at_s(run))
+                _show_the_rest(run, done.delivered, done.output)
+                kept = await self._keeping.keep(run, done.delivered, done.counted, done.output)
+                self._succeeded(run, kept)
             if run.cancelled:
                 raise TaskFailed("its client cancelled it")
         except (TaskFailed, StoreError, WireError) as error:
@@ -226,10 +266,10 @@ class TaskRunner:
 
     def _end(self, run: TaskState) -> None:
         del self._runs[run.task.id]
-        if run.journaled.is_set():
+        if run.is_journaled:
             self._ended[run.task.id] = run
         run.inline = None
-        run.finished.set()
+        run.end()
 
     def _done_directly(self, run: TaskState, delivered: LegResult) -> None:
         """Keep what came of a task without a path of its own."""
@@ -252,146 +292,11 @@ class TaskRunner:
         finally:
             self._end(run)
 
-    async def _attempts(self, run: TaskState, deadline_at_s: float) -> Answered:
-        task = run.task
-        inline = await self._inline_input(run)
-        avoid: frozenset[PeerId] = frozenset()
-        while run.attempt <= limits.ATTEMPTS_MAX:
-            units = units_of(task.record.stages[0], inline)
-            handoff = Handoff(task=task, input=inline, units=units, avoid=avoid)
-            begun, run.begun = run.begun, None
-            if begun is not None and begun.delivered is not None:
-                delivered = begun.delivered
-            else:
-                delivered = await self.dispatcher.hand_on(
-                    handoff,
-                    run.on_event,
-                    nowhere,
-                    deadline_at_s=deadline_at_s,
-                    shown=run.shown,
-                    failed=run.failed,
-                    begun=begun,
-                )
-            output = await self._output(run, delivered, deadline_at_s)
-            if output is None:
-                guilty = frozenset((delivered.receipts[-1].signer,))
-            else:
-                guilty, counted = await self._check(run, delivered, inline, output, deadline_at_s)
-                if not guilty:
-                    _show_the_rest(run, delivered, output)
-                    return await self._keeping.keep(run, delivered, counted, output)
-            self._retried += 1
-            avoid |= self._avoidable(task, guilty, avoid)
-            run.attempt += 1
-            # The attempt is durable before its secret is revealed: no secret is used twice.
-            await run.journaled.wait()
-            await self.store.commit(Write(rows=(journal_entry(run),)))
-        raise TaskFailed(
-            f"{limits.ATTEMPTS_MAX} attempts gave no answer that was accepted",
-            todo="see who: python -m node peers",
-        )
-
-    def _avoidable(
-        self, task: Signed[Task], guilty: frozenset[PeerId], avoid: frozenset[PeerId]
-    ) -> frozenset[PeerId]:
-        """The guilty peers, except a data peer that no other can replace."""
-        data = task.record.stages[0]
-        if data.role is Role.DATA and not self.dispatcher.directory.able(data, avoid | guilty):
-            return guilty - frozenset(self.dispatcher.directory.able(data, avoid))
-        return guilty
-
-    async def _inline_input(self, run: TaskState) -> bytes | None:
-        source = run.task.record.input
-        if source is None or run.inline is not None:
-            return run.inline
-        if not self.store.has(source):
-            # The journal's own commit is still running, and stores the input.
-            await run.journaled.wait()
-        data = await self.store.get(source)
-        return data if len(data) <= limits.INLINE_BYTES_MAX else None
-
-    async def _output(
-        self, run: TaskState, delivered: LegResult, deadline_at_s: float
-    ) -> bytes | None:
-        """The output, fetched from its signer if needed; None if it is withheld."""
-        if delivered.output is not None:
-            return delivered.output
-        receipt = delivered.receipts[-1]
-        holders = [it.signer for it in reversed(delivered.receipts)]
-        try:
-            return await self.blobs.get(
-                receipt.record.output,
-                holders,
-                deadline_s=max(0.1, deadline_at_s - trio.current_time()),
-                size_bytes_max=OUTPUT_BYTES_MAX,
-            )
-        except (Missing, TooSlow, WireError) as error:
-            # The output is withheld, too large, or no valid tree, and this peer signed for it.
-            lies = isinstance(error, WireError)
-            offence = Offence.MALFORMED if lies else Offence.UNANSWERED
-            self.checking.peers.offended(receipt.signer, offence)
-            run.on_event(Failed("infer", receipt.signer, error.message))
-            return None
-
-    # 3. Check
-
-    async def _check(
-        self,
-        run: TaskState,
-        delivered: LegResult,
-        inline: bytes | None,
-        output: bytes,
-        deadline_at_s: float,
-    ) -> tuple[frozenset[PeerId], Mapping[int, Tally]]:
-        """Have every leg that ran a model checked; returns the peers that may be at fault."""
-        counted: dict[int, Tally] = {}
-        nobody: frozenset[PeerId] = frozenset()
-        if run.task.record.checking.level is Level.SIGNED:
-            return nobody, counted
-        last = len(delivered.receipts) - 1
-        for stage in legs_to_check(delivered.receipts):
-            small = stage == last and len(output) <= limits.INLINE_BYTES_MAX
-            claimed = CheckRequest(
-                task=run.task,
-                receipts=delivered.receipts[: stage + 1],
-                secret=secret_of(run.seed, run.attempt),
-                input=inline if stage == 0 else delivered.source if stage == last else None,
-                output=output if small else None,
-            )
-            votes = await self.checking.check(claimed, run.on_event, deadline_at_s=deadline_at_s)
-            counted[stage] = votes
-            if votes.agreed is None:
-                raise TaskFailed(
-                    f"the answer came, but {votes.agreeing} of the verdicts agree and"
-                    f" {run.task.record.checking.needed} have to",
-                    todo="give it more time (--deadline), ask for fewer (--verdicts 1/1), or"
-                    " wait until more verifiers are there: python -m node peers",
-                )
-            if not votes.agreed:
-                return self._rejected(run, claimed, votes), counted
-        return nobody, counted
-
-    def _rejected(self, run: TaskState, claimed: CheckRequest, votes: Tally) -> frozenset[PeerId]:
-        """The peers not to ask again for this task, after verdicts against an answer."""
-        signer = claimed.receipt.signer
-        reasons = {it.record.reason for it in votes.verdicts if it.record.reason}
-        why = "; ".join(sorted(reasons)) or "the numbers differ"
-        run.on_event(Failed("answer rejected", signer, why))
-        wrong = sum(it.record.could_check and not it.record.agrees for it in votes.verdicts)
-        if wrong > run.task.record.checking.verifiers - run.task.record.checking.needed:
-            self.checking.peers.offended(signer, Offence.WRONG_ANSWER)
-            # Its earlier answers that were not checked are no longer trusted.
-            self.answers.accuse(signer, int(self.environment.wall_s() * 1000))
-            return frozenset((signer,))
-        # Something was withheld from the verifiers, and it is not known by whom: this chain of
-        # peers is not used again, but none of them is blamed.
-        return frozenset(it.signer for it in claimed.receipts)
-
 
 def _show_the_rest(run: TaskState, delivered: LegResult, output: bytes) -> None:
     """Send watchers of the stream its last events, so that they have exactly the output."""
     streams = run.task.record.stages[-1].operation == COMPLETE
-    if streams or run.shown.units:
+    if streams or run.was_streamed:
         for event in run.shown.remainder(
             output, delivered.receipts[-1].record.units if streams else 0
         ):

@@ -50,7 +50,7 @@ class FaultyNetwork(MemoryNetwork):
         # When the last packet of a pair of hosts is due: no later packet overtakes it.
         self._due_tick: dict[tuple[str, str], int] = {}
         self._ticks: list[int] = []
-        self._parcels: dict[int, list[tuple[str, str, Deliver]]] = {}
+        self._by_tick: dict[int, list[tuple[str, str, Deliver]]] = {}
         self._earlier = trio.Event()
         self._frozen: set[str] = set()
         self._vanished: set[str] = set()
@@ -72,11 +72,11 @@ class FaultyNetwork(MemoryNetwork):
         pair = (source, target)
         tick = max(tick, self._due_tick.get(pair, 0))
         self._due_tick[pair] = tick
-        packets = self._parcels.get(tick)
+        packets = self._by_tick.get(tick)
         if packets is not None:
             packets.append((source, target, deliver))
             return
-        self._parcels[tick] = [(source, target, deliver)]
+        self._by_tick[tick] = [(source, target, deliver)]
         heapq.heappush(self._ticks, tick)
         if self._ticks[0] == tick:
             self._earlier.set()
@@ -96,7 +96,7 @@ class FaultyNetwork(MemoryNetwork):
                 await self._earlier.wait()
             now_tick = math.floor(trio.current_time() / TICK_S + 1e-6)
             while self._ticks and self._ticks[0] <= now_tick:
-                for source, target, deliver in self._parcels.pop(heapq.heappop(self._ticks)):
+                for source, target, deliver in self._by_tick.pop(heapq.heappop(self._ticks)):
                     self._arrive(source, target, deliver)
             if len(self._due_tick) > 500_000:
                 self._due_tick = {

@@ -15,15 +15,14 @@ PROCESS_BYTES = 200 << 20
 class Machine:
     """The machine, as `node.__main__` or a test gives it.
 
-    `seed_library` seeds what libp2p draws by itself. `collect_seldom` makes Python's garbage
-    collection rare: with so many objects it took a quarter of all processor time.
+    `collect_seldom` makes Python's garbage collection rare: with so many objects it took a quarter
+    of all processor time.
     """
 
     monotonic_s: Callable[[], float]
     cpu_s: Callable[[], float]
     used_bytes: Callable[[], int]
     free_bytes: Callable[[], int]
-    seed_library: Callable[[int], None]
     collect_seldom: Callable[[], None]
 
 

@@ -214,7 +214,6 @@ async def open_devnet(
     machine lacks memory. `watch` is called with the network before its peers start.
     """
     check_memory(config.peers, machine)
-    machine.seed_library(config.seed)
     machine.collect_seldom()
     tasks_before = trio.lowlevel.current_statistics().tasks_living
     accounting = Accounting(machine.monotonic_s, machine.cpu_s)

@@ -120,7 +120,7 @@ def report_of(net: Devnet) -> DevnetReport:
             "gossip_bytes_per_peer_s": gossip_bytes / peer_seconds,
             "rss_bytes": net.machine.used_bytes(),
             "cpu_s": net.machine.cpu_s(),
-            "parcels": around.network.packets,
+            "packets": around.network.packets,
             "invariants_violated": net.violations.count,
             "replay": net.config.replay_line(),
             "violations": [str(it) for it in net.violations.found],

@@ -2,11 +2,14 @@
 
 `virtual_time` is trio's clock that jumps, and stands while a thread works for the loop.
 `repeatable` takes out of a run what differs from one run to the next: trio's choice of which task
-goes first, and the system's time where libp2p asks for it. Hashes of text are the third thing: they
-differ between two processes unless Python is started with PYTHONHASHSEED, as `devnet` does.
+goes first, and the system's time and chance where libp2p asks for them. Hashes of text are the
+fourth thing: they differ between two processes unless Python is started with PYTHONHASHSEED, as
+`devnet` does.
 """
 
 import math
+import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +18,7 @@ import trio
 from trio._core import _run as scheduler
 from trio.testing import MockClock
 
-from p2p.over_libp2p.repeatable import repeatable_library
+from p2p.over_libp2p.repeatable import ForThisThread, repeatable_library
 from store.group_commit import AtWork, Committer
 
 
@@ -25,8 +28,12 @@ class _Holds(AtWork):
     def __init__(self, clock: MockClock) -> None:
         self._clock = clock
         self._at_work = 0
+        self._thread = threading.get_ident()
 
     def changed(self, change: int) -> None:
+        # Another thread may run a loop of its own, by the clock of the system.
+        if threading.get_ident() != self._thread:
+            return
         self._at_work += change
         self._clock.autojump_threshold = math.inf if self._at_work else 0
 
@@ -69,12 +76,12 @@ def repeatable(seed: int, wall_s: Callable[[], float]) -> Iterator[None]:
     """
     # Trio has no public name for this. It is what trio itself does for Hypothesis, whose examples
     # have to be the same each time; a test fails once trio does it otherwise.
-    before = scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r.getstate()
+    before = scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r
     scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
-    scheduler._r.seed(seed)
+    # A loop in another thread draws too, whenever it wakes.
+    scheduler._r = ForThisThread(random.Random(seed), scheduler._r)  # type: ignore[assignment]
     try:
-        with repeatable_library(wall_s):
+        with repeatable_library(wall_s, seed):
             yield
     finally:
-        scheduler._ALLOW_DETERMINISTIC_SCHEDULING = before[0]  # type: ignore[misc]
-        scheduler._r.setstate(before[1])
+        scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r = before  # type: ignore[misc]

@@ -20,6 +20,7 @@ from node.gateway.asgi import run_asgi
 from node.gateway.browser_policy import ALWAYS, page_access
 from node.gateway.errors import ErrorDetail, body_of, fault_of
 from node.gateway.front import LENIENT
+from node.gateway.hot_posts import HotPosts
 from node.gateway.http_exchange import Exchange, RequestRefused
 from node.gateway.json_body import is_too_deep
 from node.gateway.keys import Keyring
@@ -29,6 +30,7 @@ from node.gateway.shares import Shares
 from node.gateway.tensors import HEAD_BYTES_MAX, NPY_TYPE, SAFETENSORS_TYPE
 from node.gateway_config import GatewayConfig
 from p2p import timeouts
+from p2p.adverts import Environment
 from wire import limits
 from wire.errors import BatonError
 from wire.latest import Latest
@@ -41,6 +43,7 @@ HOSTS_KEPT = 64
 OPEN_PATHS = frozenset({b"/healthz", b"/health", b"/livez", b"/ready", b"/readyz", b"/version"})
 # Whose tasks those are that came without a key: they belong to the owner of this peer.
 NOBODY = b""
+REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _HOST = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::\d{1,5})?")
 # What a page may send without asking first is none of these.
 _JSON_TYPE = re.compile(r"application/(?:[^\s/;+]+\+)?json")
@@ -60,21 +63,29 @@ def _turned(status: int, message: str, code: str, wait_s: float | None = None) -
 
 @dataclass(slots=True)
 class AccessMiddleware:
-    """What the server gives each request to; `inner` are the endpoints."""
+    """What the server gives each request to.
 
+    `hot` answers some requests; for all others `inner` are the endpoints.
+    """
+
+    hot: HotPosts
     inner: ASGIApp
+    environment: Environment
     config: GatewayConfig
     keyring: Keyring
     allowance: Allowance = field(default_factory=Allowance)
     # Of the requests at work, and of the memory for bodies.
     places: Shares = field(init=False)
     bodies: Shares = field(init=False)
+    # Whether only this machine's own programs can come in.
+    _loopback: bool = field(init=False)
     # The Host headers that were seen last, and whether they name this gateway.
     _hosts: Latest[str, bool] = field(default_factory=lambda: Latest(HOSTS_KEPT))
 
     def __post_init__(self) -> None:
         self.places = Shares(self.config.requests_max, self.keyring.is_for_one)
         self.bodies = Shares(BODIES_BYTES_MAX, self.keyring.is_for_one)
+        self._loopback = self.config.loopback
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request, by an endpoint or by saying why not."""
@@ -125,7 +136,7 @@ class AccessMiddleware:
         """Whose request this is, by its key where keys are needed; it counts against its rate."""
         now_at_s = trio.current_time()
         keys = self.keyring.keys(now_at_s)
-        if not keys and self.config.loopback:
+        if not keys and self._loopback:
             return NOBODY
         secret = _secret_of(headers)
         key = self.keyring.holder(secret, now_at_s) if secret else None
@@ -165,7 +176,17 @@ class AccessMiddleware:
             reading.forget()
 
     async def _run(self, exchange: Exchange, owner: bytes, body: bytes) -> None:
-        await run_asgi(self.inner, exchange, body, {"owner": owner})
+        request_id = self._request_id(exchange.request.head)
+        exchange.extra_headers = [(b"x-request-id", request_id), *exchange.extra_headers]
+        if not await self.hot.answer(exchange, owner, body):
+            await run_asgi(self.inner, exchange, body, {"owner": owner})
+
+    def _request_id(self, head: RequestHead) -> bytes:
+        """The id that the client gave a request, if it can be said again; else one made here."""
+        given = next((value for name, value in head.headers if name == b"x-request-id"), b"")
+        if given and REQUEST_ID.fullmatch(given):
+            return given
+        return b"req_" + self.environment.entropy(12).hex().encode()
 
 
 @dataclass(slots=True)

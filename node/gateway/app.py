@@ -8,14 +8,14 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from node.gateway.access import OPEN_PATHS, AccessMiddleware
 from node.gateway.anthropic_api import messages_router
 from node.gateway.chat import chat_answer, chat_router
 from node.gateway.completions import completion_answer, completions_router
 from node.gateway.embeddings import embeddings_answer, embeddings_router
-from node.gateway.errors import TYPES, ErrorDetail, HttpError, body_of, fault_of
+from node.gateway.errors import BUG, TYPES, ErrorDetail, HttpError, fault_of, fault_response
 from node.gateway.front import Front
 from node.gateway.health import health_router
 from node.gateway.hot_posts import HotPost, HotPosts
@@ -42,7 +42,6 @@ from node.peer import Node
 from wire.errors import BatonError
 
 E = TypeVar("E", bound=Exception)
-BUG = ErrorDetail(status=500, message="a bug in Baton: its log says more", code="bug")
 DESCRIPTION = """A peer of a Baton network, as OpenAI's clients know an API. Each answer carries
 the ids of its tasks (`x-baton-task`) and of their receipts (`x-baton-receipt`)."""
 
@@ -78,28 +77,25 @@ def gateway_app(node: Node, config: GatewayConfig) -> AccessMiddleware:
     _handle(app, RequestValidationError, _of_validation)
     _handle(app, Exception, lambda _: BUG)
     _document(app, config)
-    front = Front(_hot_posts(app, service), node.dependencies.environment)
-    return AccessMiddleware(front, config, keyring)
+    environment = node.dependencies.environment
+    return AccessMiddleware(_hot_posts(service), Front(app), environment, config, keyring)
 
 
-def _hot_posts(app: FastAPI, service: TaskService) -> HotPosts:
+def _hot_posts(service: TaskService) -> HotPosts:
     posts = {
-        "/v1/chat/completions": HotPost(ChatRequest, partial(chat_answer, service)),
-        "/v1/completions": HotPost(CompletionRequest, partial(completion_answer, service)),
-        "/v1/embeddings": HotPost(EmbeddingsRequest, partial(embeddings_answer, service)),
-        "/v1/infer": HotPost(None, lambda _, request: infer_answer(service, request)),
+        b"/v1/chat/completions": HotPost(ChatRequest, partial(chat_answer, service)),
+        b"/v1/completions": HotPost(CompletionRequest, partial(completion_answer, service)),
+        b"/v1/embeddings": HotPost(EmbeddingsRequest, partial(embeddings_answer, service)),
+        b"/v1/infer": HotPost(None, lambda _, request: infer_answer(service, request)),
     }
-    return HotPosts(app, posts)
+    return HotPosts(posts)
 
 
 def _handle(app: FastAPI, kind: type[E], fault_of_one: Callable[[E], ErrorDetail]) -> None:
     async def handler(request: Request, error: Exception) -> Response:
         assert isinstance(error, kind)
-        fault = fault_of_one(error)
-        headers = fault.all_headers
-        if isinstance(error, HTTPException) and error.headers:
-            headers |= dict(error.headers)
-        return JSONResponse(body_of(fault, request.url.path), fault.status, headers)
+        headers = error.headers if isinstance(error, HTTPException) else None
+        return fault_response(fault_of_one(error), request.url.path, headers)
 
     known: Callable[[Request, Exception], Awaitable[Response]] = handler
     app.add_exception_handler(kind, known)

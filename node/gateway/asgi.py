@@ -7,7 +7,7 @@ A client that goes away has the application cancelled, as trio cancels, instead 
 from urllib.parse import unquote
 
 import trio
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp, Message, Scope, Send
 
 from node.gateway.http_exchange import Exchange
 
@@ -23,6 +23,12 @@ async def run_asgi(app: ASGIApp, exchange: Exchange, body: bytes, state: dict[st
         given = True
         return {"type": "http.request", "body": body, "more_body": False}
 
+    await app(scope_of(exchange, state), receive, sender_to(exchange))
+
+
+def sender_to(exchange: Exchange) -> Send:
+    """Where an application sends its answer."""
+
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
             exchange.start(message["status"], list(message.get("headers", ())))
@@ -30,7 +36,7 @@ async def run_asgi(app: ASGIApp, exchange: Exchange, body: bytes, state: dict[st
             more = message.get("more_body", False)
             await exchange.send(message.get("body", b""), more=more)
 
-    await app(scope_of(exchange, state), receive, send)
+    return send
 
 
 def scope_of(exchange: Exchange, state: dict[str, object]) -> Scope:

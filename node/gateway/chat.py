@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from node.gateway.catalogue import fingerprint_of
+from node.gateway.client_request import ClientRequest
 from node.gateway.generating import Choice, GenerationTasks
 from node.gateway.openapi import answers
 from node.gateway.reading import Fresh, Reader
@@ -160,13 +161,15 @@ def chat_router(service: TaskService) -> APIRouter:
     return router
 
 
-async def chat_answer(service: TaskService, asked: ChatRequest, request: Request) -> Response:
+async def chat_answer(service: TaskService, asked: ChatRequest, request: ClientRequest) -> Response:
     """The answer to a chat, whole or streamed."""
     generating = await chat_tasks(service, asked, request)
     return await generating.respond(asked)
 
 
-async def chat_tasks(service: TaskService, asked: ChatRequest, request: Request) -> GenerationTasks:
+async def chat_tasks(
+    service: TaskService, asked: ChatRequest, request: ClientRequest
+) -> GenerationTasks:
     """The choices of a chat, not begun yet: what every dialect of a conversation comes to."""
     terms = service.terms(request)
     row = service.catalogue.find(asked.model)

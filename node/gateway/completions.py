@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from node.gateway.catalogue import fingerprint_of
 from node.gateway.chat import LOGPROB_UNKNOWN
+from node.gateway.client_request import ClientRequest
 from node.gateway.errors import bad
 from node.gateway.generating import Choice, GenerationTasks
 from node.gateway.openapi import answers
@@ -156,7 +157,7 @@ def completions_router(service: TaskService) -> APIRouter:
 
 
 async def completion_answer(
-    service: TaskService, asked: CompletionRequest, request: Request
+    service: TaskService, asked: CompletionRequest, request: ClientRequest
 ) -> Response:
     """The answer to a prompt, whole or streamed."""
     generating = await completion_tasks(service, asked, request)
@@ -164,7 +165,7 @@ async def completion_answer(
 
 
 async def completion_tasks(
-    service: TaskService, asked: CompletionRequest, request: Request
+    service: TaskService, asked: CompletionRequest, request: ClientRequest
 ) -> GenerationTasks:
     """The choices of a completion, not begun yet."""
     terms = service.terms(request)

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from node.engines.interface import TOKEN_COUNTS, TOKEN_IDS
+from node.gateway.client_request import ClientRequest
 from node.gateway.errors import ErrorDetail, HttpError, bad
 from node.gateway.gather import Finished, all_done, headers_of, ids_of
+from node.gateway.json_response import JsonResponse
 from node.gateway.openapi import answers
 from node.gateway.requests import EmbeddingsRequest
 from node.gateway.responses import Embeddings, ErrorResponse
@@ -48,7 +50,7 @@ def embeddings_router(service: TaskService) -> APIRouter:
 
 
 async def embeddings_answer(
-    service: TaskService, asked: EmbeddingsRequest, request: Request
+    service: TaskService, asked: EmbeddingsRequest, request: ClientRequest
 ) -> Response:
     """The vectors of the texts that were asked for."""
     terms = service.terms(request)
@@ -74,7 +76,7 @@ async def embeddings_answer(
         "usage": usage_of(finished),
         "x_baton": ids_of(finished),
     }
-    return JSONResponse(body, headers=headers_of(finished))
+    return JsonResponse(body, headers=headers_of(finished))
 
 
 def inputs_of(

@@ -7,6 +7,7 @@ from math import ceil
 from typing import Any
 
 from fastapi import HTTPException
+from starlette.responses import JSONResponse, Response
 
 from node.task.refusals import CONSEQUENCES
 from wire.errors import BatonError, Refused, TaskFailed
@@ -62,6 +63,7 @@ class ErrorDetail:
         return found
 
 
+BUG = ErrorDetail(status=500, message="a bug in Baton: its log says more", code="bug")
 CONTEXT_WORDS = re.compile(r"the prompt has \d+ tokens; the context has|a prompt of \d+ tokens")
 
 
@@ -121,6 +123,14 @@ def detail_of(
         code=code_of(message, follows.code),
         retry_after_s=retry_after_s,
     )
+
+
+def fault_response(
+    fault: ErrorDetail, path: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A fault as the clients of the endpoint at `path` are told it, with `headers` besides."""
+    told = {**fault.all_headers, **(headers or {})}
+    return JSONResponse(body_of(fault, path), fault.status, told)
 
 
 def body_of(fault: ErrorDetail, path: str) -> dict[str, Any]:

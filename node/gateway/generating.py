@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import trio
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.gateway.errors import ErrorDetail, HttpError
+from node.gateway.json_response import JsonResponse
 from node.gateway.reading import Fresh, Reader
 from node.gateway.requests import SamplingFields
 from node.gateway.task_service import TaskService
@@ -92,7 +93,8 @@ class GenerationTasks:
     # Which model of which precision answers.
     fingerprint: str | None = None
     created: int = field(init=False)
-    changed: trio.Event = field(default_factory=trio.Event)
+    # Set at the next change, where somebody waits for it.
+    _changed: trio.Event | None = None
 
     def __post_init__(self) -> None:
         self.created = int(self.service.node.dependencies.environment.wall_s())
@@ -108,7 +110,7 @@ class GenerationTasks:
     async def answer(self) -> Response:
         """All choices, whole; HttpError if one of them failed."""
         told = await self.answer_map()
-        return JSONResponse(told, headers=_headers(told["x_baton"]))
+        return JsonResponse(told, headers=_headers(told["x_baton"]))
 
     async def answer_map(self) -> dict[str, Any]:
         """As `answer`, as a map."""
@@ -158,8 +160,15 @@ class GenerationTasks:
         self._moved()
 
     def _moved(self) -> None:
-        self.changed.set()
-        self.changed = trio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    def next_change(self) -> trio.Event:
+        """Set once there is more of a choice, or one has ended."""
+        if self._changed is None:
+            self._changed = trio.Event()
+        return self._changed
 
     def head(self, kind: str) -> dict[str, Any]:
         task = self.choices[0].task
@@ -249,7 +258,7 @@ class TokenStream(Response):
         """Everything there is to say; what went wrong, if that was before the first word."""
         choices, started = self.generating.choices, False
         while not all(it.closed for it in choices):
-            changed = self.generating.changed
+            changed = self.generating.next_change()
             pieces = [piece for it in choices for piece in self._pieces(it)]
             fault = next((it.fault for it in choices if it.fault is not None), None)
             if fault is not None and not started:

@@ -1,30 +1,38 @@
-"""The POSTs that are asked for most, answered without the framework's machinery.
+"""The POSTs that are asked for most, answered from the exchange, without the framework.
 
 Who may come in was asked before, as for every request. A body that reads as its endpoint wants it
 is answered by the very function that the framework would call; any other goes to the framework,
-which says what is wrong with it. What goes wrong later, the framework's own handlers put in words.
+which says what is wrong with it. What goes wrong later is told in the words of the framework's
+handlers.
 """
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
-from fastapi import FastAPI
+import trio
 from pydantic import ValidationError
-from starlette.exceptions import HTTPException
-from starlette.middleware.errors import ServerErrorMiddleware
-from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message
 
+from node.gateway.asgi import sender_to
+from node.gateway.client_request import (
+    ClientRequest,
+    DirectRequest,
+    RawHeaders,
+    RequestState,
+)
+from node.gateway.errors import BUG, ErrorDetail, HttpError, fault_of, fault_response
+from node.gateway.http_exchange import Exchange, Headers
+from node.gateway.json_response import JsonResponse
 from node.gateway.requests import RequestBody
+from wire.errors import BatonError
 
-_READ, _SAID = "baton.read", "baton.said"
 _JSON = b"application/json"
 # What is sent whole, and cannot fail.
-_PLAIN = frozenset({Response, JSONResponse})
+_PLAIN = frozenset({Response, JSONResponse, JsonResponse})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,81 +40,86 @@ class HotPost:
     """An endpoint. `answer` is given what `kind` made of the body; None, where it reads that."""
 
     kind: type[RequestBody] | None
-    answer: Callable[[Any, Request], Awaitable[Response]]
-
-
-@dataclass(slots=True)
-class HotPosts:
-    """An ASGI application; `posts` are those of `framework` that it answers itself, by path."""
-
-    framework: FastAPI
-    posts: Mapping[str, HotPost]
-    _guarded: ASGIApp = field(init=False)
-    # Has the framework's handlers put exceptions in words; and the kinds that they know.
-    _worded: ASGIApp = field(init=False)
-    _known: tuple[type[Exception], ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        # What a client is told of an exception is what the framework tells.
-        handlers = dict(self.framework.exception_handlers)
-        of_bugs: Any = handlers.pop(Exception)
-        self._known = (HTTPException, *[it for it in handlers if isinstance(it, type)])
-        self._worded = ExceptionMiddleware(_say, handlers)
-        self._guarded = ServerErrorMiddleware(self._answer, handler=of_bugs)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        post = self.posts.get(scope["path"])
-        if post is None or scope["method"] != "POST" or scope["query_string"]:
-            await self.framework(scope, receive, send)
-            return
-        message = await receive()
-
-        async def again() -> Message:
-            return message
-
-        if not _is_json(scope) or not (read := _Read.of(post, message["body"])):
-            await self.framework(scope, again, send)
-        else:
-            await self._guarded({**scope, _READ: read}, again, send)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        read: _Read = scope[_READ]
-        try:
-            response = await read.post.answer(read.asked, Request(scope, receive))
-        except self._known as error:
-            await self._worded({**scope, _SAID: error}, receive, send)
-            return
-        if type(response) in _PLAIN:
-            await response(scope, receive, send)
-        else:
-            # What streams may still fail before its first word.
-            await self._worded({**scope, _SAID: response}, receive, send)
+    answer: Callable[[Any, ClientRequest], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """A request whose body was read, and what answers it."""
+class HotPosts:
+    """The endpoints, each by its target as it stands in a request's first line."""
 
-    post: HotPost
-    asked: RequestBody | None
+    posts: Mapping[bytes, HotPost]
 
-    @classmethod
-    def of(cls, post: HotPost, body: bytes) -> "_Read | None":
-        if post.kind is None:
-            return cls(post, None)
-        try:
-            return cls(post, post.kind.model_validate(json.loads(body)))
-        except (ValidationError, ValueError, RecursionError):
-            return None
+    async def answer(self, exchange: Exchange, owner: bytes, body: bytes) -> bool:
+        """Answer a request; False, with nothing done, if the framework has to."""
+        head = exchange.request.head
+        post = self.posts.get(head.target)
+        if post is None or head.method != "POST" or not _is_json(head.headers):
+            return False
+        asked = None
+        if post.kind is not None:
+            try:
+                asked = post.kind.model_validate(json.loads(body))
+            except (ValidationError, ValueError, RecursionError):
+                return False
+        request = DirectRequest(RawHeaders(head.headers), RequestState(owner), body)
+        async with _BugsTold(exchange):
+            await _say(exchange, post, asked, request)
+        return True
 
 
-async def _say(scope: Scope, receive: Receive, send: Send) -> None:
-    said: Response | Exception = scope[_SAID]
-    if isinstance(said, Exception):
-        raise said
-    await said(scope, receive, send)
+async def _say(
+    exchange: Exchange, post: HotPost, asked: RequestBody | None, request: DirectRequest
+) -> None:
+    try:
+        response = await post.answer(asked, request)
+        if type(response) not in _PLAIN:
+            # What streams may still fail before its first word.
+            await response({}, _nothing_more, sender_to(exchange))
+            return
+    except HttpError as error:
+        response = _worded(exchange, error, error.fault)
+    except BatonError as error:
+        response = _worded(exchange, error, fault_of(error))
+    await _respond(exchange, response)
 
 
-def _is_json(scope: Scope) -> bool:
-    sent = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-    return bool(sent.partition(b";")[0].strip().lower() == _JSON)
+def _worded(exchange: Exchange, error: Exception, fault: ErrorDetail) -> Response:
+    if exchange.is_begun:
+        raise RuntimeError("an answer that had begun failed") from error
+    return fault_response(fault, exchange.request.head.target.decode("ascii"))
+
+
+async def _respond(exchange: Exchange, response: Response) -> None:
+    await exchange.respond(response.status_code, response.raw_headers, bytes(response.body))
+
+
+async def _nothing_more() -> Message:
+    # A client that goes away has its request cancelled.
+    await trio.sleep_forever()
+
+
+@dataclass(frozen=True, slots=True)
+class _BugsTold:
+    """Tells the client of an exception that nobody expected; it goes on, and is counted."""
+
+    exchange: Exchange
+
+    async def __aenter__(self) -> None:
+        """Nothing is done before."""
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # That a request is cancelled is no `Exception`.
+        if isinstance(error, Exception) and not self.exchange.is_begun:
+            await _respond(self.exchange, _worded(self.exchange, error, BUG))
+
+
+def _is_json(headers: Headers) -> bool:
+    for name, value in headers:
+        if name == b"content-type":
+            return value == _JSON or value.partition(b";")[0].strip().lower() == _JSON
+    return False

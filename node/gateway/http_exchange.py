@@ -63,6 +63,11 @@ class Exchange:
     _left_bytes: int | None = None
     _continued: bool = False
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether an answer was begun."""
+        return self._head is not None
+
     async def body_part(self) -> bytes:
         """The next piece of the body, `b""` at its end; RequestRefused if it breaks off."""
         request = self.request

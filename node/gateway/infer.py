@@ -4,11 +4,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from node.gateway.client_request import ClientRequest
 from node.gateway.errors import bad, unavailable
 from node.gateway.gather import all_done, headers_of, ids_of
 from node.gateway.json_body import json_body_of, words_of
+from node.gateway.json_response import JsonResponse
 from node.gateway.openapi import answers
 from node.gateway.requests import InferRequest
 from node.gateway.responses import ErrorResponse, InferResponse
@@ -66,7 +68,7 @@ def infer_router(service: TaskService) -> APIRouter:
 
 
 async def infer_answer(
-    service: TaskService, request: Request, model: str | None = None, name: str = "input"
+    service: TaskService, request: ClientRequest, model: str | None = None, name: str = "input"
 ) -> Response:
     """What the model makes of the tensors in the request's body."""
     terms = service.terms(request)
@@ -94,11 +96,11 @@ async def infer_answer(
                 "outputs": [to_json(it) for it in outputs],
                 "x_baton": ids_of(finished),
             }
-            return JSONResponse(body, headers=headers)
+            return JsonResponse(body, headers=headers)
 
 
 async def _read(
-    request: Request, sent: str, model: str | None, name: str
+    request: ClientRequest, sent: str, model: str | None, name: str
 ) -> tuple[str, list[Tensor]]:
     """The model and the tensors a client sent, in whichever form."""
     data = await request.body()
@@ -122,7 +124,7 @@ async def _read(
     return model, [from_npy(name, data)] if sent == NPY_TYPE else from_safetensors(data)
 
 
-def _wanted(request: Request, sent: str) -> str:
+def _wanted(request: ClientRequest, sent: str) -> str:
     accept = request.headers.get("accept", "")
     for kind in ("application/json", NPY_TYPE, SAFETENSORS_TYPE):
         if kind in accept:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import trio
-from starlette.requests import HTTPConnection
 
 from node.asking.answers import Answered
+from node.asking.following import Follower
 from node.asking.run import TaskRequest
 from node.asking.tasks import TASKS_UNDER_WAY_MAX
 from node.engines.interface import LOADING_RETRY_S, loading_words
 from node.gateway.catalogue import Catalogue
+from node.gateway.client_request import ClientRequest
 from node.gateway.errors import (
     ErrorDetail,
     HttpError,
@@ -86,7 +87,7 @@ class TaskService:
         self._task_shares = Shares(TASKS_MAX, self.is_sole)
         self._unattended_shares = Shares(UNATTENDED_MAX, self.is_sole)
 
-    def terms(self, asked: HTTPConnection) -> Terms:
+    def terms(self, asked: ClientRequest) -> Terms:
         """The gateway's own, but for what the client's headers ask for."""
         headers, terms = asked.headers, self.own_terms(asked)
         if (text := headers.get("x-baton-verdicts")) is not None:
@@ -100,7 +101,7 @@ class TaskService:
             terms = replace(terms, deadline_s=int(text))
         return terms
 
-    def own_terms(self, asked: HTTPConnection) -> Terms:
+    def own_terms(self, asked: ClientRequest) -> Terms:
         """The gateway's own, for a task of whoever asked."""
         return Terms(
             needed=self.config.needed,
@@ -109,28 +110,10 @@ class TaskService:
             owner=asked.state.owner,
         )
 
-    def check_owns(self, asked: HTTPConnection, task: ContentId) -> None:
+    def check_owns(self, asked: ClientRequest, task: ContentId) -> None:
         """HttpError for a task of another, the same as for one that never was."""
         if self.node.tasks.owner_of(task) != asked.state.owner:
             raise not_found(f"no answer to the task {task} is kept here")
-
-    async def _submit(self, request: TaskRequest) -> ContentId:
-        """The id of a task that was accepted, and counts as its key's; HttpError if it was not."""
-        if not self._has_room(request.owner):
-            raise unavailable(
-                f"no room for another task; {self._task_shares.held_by(request.owner)} of yours are"
-                " under way",
-                code="busy",
-                retry_after_s=RETRY_AFTER_S,
-            )
-        accepted = False
-        try:
-            task = await self._accepted(request)
-            accepted = True
-            return task
-        finally:
-            if not accepted:
-                self._task_shares.give_back(request.owner)
 
     def _has_room(self, owner: bytes) -> bool:
         if self._task_shares.take(owner):
@@ -145,19 +128,22 @@ class TaskService:
             self._task_shares.give_back(owner)
             self._unattended_shares.give_back(owner)
 
-    async def _accepted(self, request: TaskRequest) -> ContentId:
-        await self._somebody_checks(request)
-        try:
-            # Cut short, it would leave a task that nobody knows the id of.
-            with trio.CancelScope(shield=True):
-                return await self.node.tasks.submit(request)
-        except InputError as error:
-            self._check_loading(request)
+    def _take_room(self, owner: bytes) -> None:
+        """Count a task as its key's; HttpError where there is no room."""
+        if not self._has_room(owner):
             raise unavailable(
-                str(error), code="model_not_served", retry_after_s=RETRY_AFTER_S
-            ) from error
-        except BatonError as error:
-            raise HttpError(fault_of(error)) from error
+                f"no room for another task; {self._task_shares.held_by(owner)} of yours are"
+                " under way",
+                code="busy",
+                retry_after_s=RETRY_AFTER_S,
+            )
+
+    def _not_accepted(self, request: TaskRequest, error: BatonError) -> HttpError:
+        """Why a task was not accepted, as its client is told."""
+        if not isinstance(error, InputError):
+            return HttpError(fault_of(error))
+        self._check_loading(request)
+        return unavailable(str(error), code="model_not_served", retry_after_s=RETRY_AFTER_S)
 
     def _check_loading(self, request: TaskRequest) -> None:
         """HttpError if this peer is about to run the model that nobody runs yet."""
@@ -184,12 +170,26 @@ class TaskService:
             )
         task = None
         try:
-            task = await self._submit(request)
+            self._take_room(request.owner)
+            try:
+                task = await self._submitted(request)
+            finally:
+                if task is None:
+                    self._task_shares.give_back(request.owner)
             self._left[task] = request.owner
             return task
         finally:
             if task is None:
                 self._unattended_shares.give_back(request.owner)
+
+    async def _submitted(self, request: TaskRequest) -> ContentId:
+        await self._somebody_checks(request)
+        try:
+            # Cut short, it would leave a task that nobody knows the id of.
+            with trio.CancelScope(shield=True):
+                return await self.node.tasks.submit(request)
+        except BatonError as error:
+            raise self._not_accepted(request, error) from error
 
     async def _somebody_checks(self, request: TaskRequest) -> None:
         """HttpError at once where the verdicts asked for cannot come: nobody waits for those."""
@@ -212,20 +212,21 @@ class TaskService:
     ) -> Answered:
         """A task's answer; HttpError if there is none. Left early, the task is cancelled."""
         started_at_s = trio.current_time()
-        task = await self._submit(request)
-        headers = {"x-baton-task": str(task)}
-        accepted(task)
-        watch = _Watch(on_event)
+        self._take_room(request.owner)
+        watch = _Watch(on_event, accepted)
         try:
-            with watch.patience:
-                return await self.node.tasks.watch(task, watch.on_event)
-            raise HttpError(replace(watch.fault, headers=headers))
+            await self._somebody_checks(request)
+            answered = await self.node.tasks.ask(request, watch.follower)
         except BatonError as error:
+            if watch.task is None:
+                raise self._not_accepted(request, error) from error
             late = trio.current_time() - started_at_s >= request.deadline_s - 1
-            raise HttpError(replace(fault_of(error, late=late), headers=headers)) from error
+            raise watch.failed(fault_of(error, late=late)) from error
         finally:
             self._task_shares.give_back(request.owner)
-            self.node.tasks.cancel(task)
+        if answered is None:
+            raise watch.failed(watch.fault)
+        return answered
 
 
 @dataclass(slots=True)
@@ -233,23 +234,36 @@ class _Watch:
     """Hears what happens to one task, and notices that it is asked for what does not work."""
 
     forward: EventSink
+    accepted: Callable[[ContentId], None]
+    follower: Follower = field(init=False)
+    task: ContentId | None = None
     why: str = ""
     code: RefusalCode = RefusalCode.OTHER
-    patience: trio.CancelScope = field(default_factory=trio.CancelScope)
     _taken: bool = False
+
+    def __post_init__(self) -> None:
+        self.follower = Follower(self.on_accepted, self.on_event)
 
     @property
     def fault(self) -> ErrorDetail:
         return detail_of(self.code, self.why)
 
+    def failed(self, fault: ErrorDetail) -> HttpError:
+        """A fault of the task, as its client is told."""
+        return HttpError(replace(fault, headers={"x-baton-task": str(self.task)}))
+
+    def on_accepted(self, task: ContentId) -> None:
+        self.task = task
+        self.accepted(task)
+
     def on_event(self, event: Event) -> None:
         match event:
             case Offered():
                 self._taken = True
-                self.patience.deadline = math.inf
+                self.follower.wait_until(math.inf)
             case Failed(for_good=True) if self._taken:
                 self.why, self.code = event.why, event.code or RefusalCode.OTHER
-                self.patience.deadline = trio.current_time() + SECOND_OPINION_S
+                self.follower.wait_until(trio.current_time() + SECOND_OPINION_S)
             case _:
                 pass
         self.forward(event)

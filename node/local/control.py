@@ -91,7 +91,7 @@ async def _exactly(stream: trio.abc.ReceiveStream, size_bytes: int) -> bytes:
 
 
 @dataclass(slots=True)
-class _Door:
+class _ControlServer:
     commands: Mapping[str, Command]
     clients: int = 0
 
@@ -180,8 +180,8 @@ async def open_control(path: Path, commands: Mapping[str, Command]) -> AsyncIter
         listening.listen(CLIENTS_MAX)
         async with trio.open_nursery() as nursery:
             listener = trio.SocketListener(listening)
-            door = _Door(commands)
-            nursery.start_soon(trio.serve_listeners, door.serve, [listener])
+            server = _ControlServer(commands)
+            nursery.start_soon(trio.serve_listeners, server.serve, [listener])
             try:
                 yield
             finally:

@@ -1,12 +1,18 @@
-"""What makes two runs of libp2p differ, taken out: the system's time, and the order of addresses.
+"""What makes two runs of libp2p differ, taken out: time, chance, and the order of addresses.
 
 libp2p measures by the system's clock how long ago a neighbour was pruned from the mesh. In virtual
 time minutes pass in a moment of it, and every neighbour that comes back would look like a flood.
 And it keeps a connection's streams in a set of objects: they end in the order of their addresses in
 memory, one after the other.
+
+Only the thread that asks for it is meant: another may run a network of its own in real time, and
+what that draws must not change what comes next here.
 """
 
+import random
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, MutableSet
 from contextlib import contextmanager
 from types import ModuleType
@@ -14,16 +20,27 @@ from typing import Any
 
 from libp2p.network.connection import swarm_connection
 from libp2p.network.connection.swarm_connection import SwarmConn
-from libp2p.peer.id import ID
 
 _LIBRARY = "libp2p"
 
 
-class _Time(ModuleType):
-    """Stands for the module `time` in libp2p's modules; what else that has, this lacks."""
+class ForThisThread(ModuleType):
+    """Stands for a module or an object: `mine` in the thread that made it, `theirs` elsewhere."""
+
+    def __init__(self, mine: object, theirs: object) -> None:
+        super().__init__(type(self).__name__)
+        self._mine, self._theirs = mine, theirs
+        self._thread = threading.get_ident()
+
+    def __getattr__(self, name: str) -> Any:
+        mine = threading.get_ident() == self._thread
+        return getattr(self._mine if mine else self._theirs, name)
+
+
+class _Time:
+    """What libp2p's modules use of `time`; what else that has, this lacks."""
 
     def __init__(self, wall_s: Callable[[], float]) -> None:
-        super().__init__("time")
         self.time = self.monotonic = self.perf_counter = wall_s
         self.time_ns = lambda: int(wall_s() * 1e9)
 
@@ -61,29 +78,29 @@ class _OrderedConnection(SwarmConn):  # type: ignore[misc]
         self.streams = _InOrder()
 
 
-def _same_hash(who: ID) -> int:
-    """Python's own hash of bytes is another in each process, and with it the order of a set."""
-    return int.from_bytes(who.to_bytes()[-8:])
-
-
 @contextmanager
-def repeatable_library(wall_s: Callable[[], float]) -> Iterator[None]:
-    """Have libp2p read `wall_s` and keep its order while the block runs, in this whole process."""
-    told, system = _Time(wall_s), sys.modules["time"]
+def repeatable_library(wall_s: Callable[[], float], seed: int) -> Iterator[None]:
+    """Have libp2p read `wall_s`, draw from `seed` and keep its order while the block runs.
+
+    Time and chance are those of this thread alone; the rest holds for the whole process.
+    """
+    instead = {
+        "time": (time, ForThisThread(_Time(wall_s), time)),
+        "random": (random, ForThisThread(random.Random(seed), random)),  # noqa: S311
+    }
     readers = [
-        module
-        for name, module in sys.modules.items()
-        if name.partition(".")[0] == _LIBRARY and getattr(module, "time", None) is system
+        (module, name)
+        for its_name, module in sys.modules.items()
+        for name, (system, _) in instead.items()
+        if its_name.partition(".")[0] == _LIBRARY and getattr(module, name, None) is system
     ]
-    for module in readers:
-        module.time = told  # type: ignore[attr-defined]
+    for module, name in readers:
+        setattr(module, name, instead[name][1])
     # The swarm looks the class up there for each connection.
     swarm_connection.SwarmConn = _OrderedConnection
-    hash_before, ID.__hash__ = ID.__hash__, _same_hash
     try:
         yield
     finally:
         swarm_connection.SwarmConn = SwarmConn
-        ID.__hash__ = hash_before
-        for module in readers:
-            module.time = system  # type: ignore[attr-defined]
+        for module, name in readers:
+            setattr(module, name, instead[name][0])

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import trio
 
+from node.asking.following import Follower
 from node.asking.run import TaskRequest
 from node.engines.hash_engine import HashEngine, hash_manifest
 from node.engines.interface import Job
@@ -50,6 +51,14 @@ class DirectTasks:
         )
         output = await self.engine.infer(job)
         return SimpleNamespace(answer=SimpleNamespace(id=task), output=output.data)
+
+    async def ask(self, request: TaskRequest, follower: Follower) -> Any:
+        task = await self.submit(request)
+        follower.accepted(task)
+        try:
+            return await self.watch(task, follower.on_event)
+        finally:
+            self.cancel(task)
 
     def cancel(self, task: ContentId) -> None:
         self._requests.pop(task, None)

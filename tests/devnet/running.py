@@ -1,6 +1,5 @@
 """A small devnet for the tests, opened as in a user's own experiment."""
 
-import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +18,6 @@ def machine(free_bytes: int = 8 << 30) -> Machine:
         cpu_s=time.process_time,
         used_bytes=lambda: 1,
         free_bytes=lambda: free_bytes,
-        seed_library=random.seed,
         collect_seldom=lambda: None,
     )
 

@@ -25,7 +25,7 @@ def send(network: FaultyNetwork, arrived: list[tuple[float, int]], count: int = 
         network.carry("a", "b", 100, lambda it=number: arrived.append((trio.current_time(), it)))
 
 
-async def test_a_parcel_takes_the_time_of_its_distance_both_ways_alike(
+async def test_a_packet_takes_the_time_of_its_distance_both_ways_alike(
     autojump_clock: MockClock,
 ) -> None:
     async with running() as (network, arrived):
@@ -37,7 +37,7 @@ async def test_a_parcel_takes_the_time_of_its_distance_both_ways_alike(
         assert 0 <= arrived[0][0] - sent_s - there <= 2 * TICK_S
 
 
-async def test_parcels_of_a_pair_stay_in_order_whatever_happens_to_them(
+async def test_packets_of_a_pair_stay_in_order_whatever_happens_to_them(
     autojump_clock: MockClock,
 ) -> None:
     async with running() as (network, arrived):

@@ -1,12 +1,15 @@
 """Two runs of one seed are the same run, whatever the machine is doing meanwhile."""
 
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import trio
+from libp2p.pubsub import gossipsub
 from trio._core import _run as scheduler
 
 from node.devnet.config import DevnetConfig
@@ -22,6 +25,28 @@ FAULTS = "kill=0.2@0.5,restart=0.1@0.5+1,loss=0.05,garbage=0.1,truncator=0.1"
 
 class Place:
     """Takes up a place in memory."""
+
+
+@contextmanager
+def another_loop() -> Iterator[None]:
+    """Another thread with a loop of its own, in real time, that draws whenever it may."""
+    ended = threading.Event()
+
+    async def draw() -> None:
+        while not ended.is_set():
+            gossipsub.random.random()
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(trio.to_thread.run_sync, int)
+                    nursery.start_soon(trio.sleep, 0.002)
+
+    thread = threading.Thread(target=trio.run, args=(draw,))
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def logged(
@@ -56,7 +81,8 @@ def test_one_seed_is_one_run_also_on_a_slow_machine(
     first = logged(tmp_path, wanted, monkeypatch, 0.0)
     # Memory is laid out otherwise, and collected at other moments.
     kept = [Place() for _ in range(10_000)]
-    second = logged(tmp_path, wanted, monkeypatch, 0.01)
+    with another_loop():
+        second = logged(tmp_path, wanted, monkeypatch, 0.01)
     differing = next((it for it in zip(first, second, strict=False) if it[0] != it[1]), None)
     assert differing is None
     assert len(first) == len(second) > 1000
@@ -83,9 +109,7 @@ def test_another_seed_is_another_order_of_tasks() -> None:
 
 
 def test_libp2p_reads_the_time_of_the_simulation() -> None:
-    from libp2p.pubsub import gossipsub
-
-    with repeatable_library(lambda: 1234.5):
+    with repeatable_library(lambda: 1234.5, 7):
         assert gossipsub.time.time() == gossipsub.time.monotonic() == 1234.5
         assert gossipsub.time.time_ns() == 1234_500_000_000
         # What was loaded later, or keeps the function instead of the module, would slip through.

@@ -139,6 +139,6 @@ def test_a_demo_that_is_ended_leaves_no_peer_behind(tmp_path: Path, number: sign
     until((folder / "data" / "control.sock").exists)
     process.send_signal(number)
     done = ended(process)
-    until(lambda: not peers_on(folder), 30.0)
+    until(lambda: not peers_on(folder), DEADLINE_S)
     if number is signal.SIGINT:
         assert (done.code, done.err.strip()) == (INTERRUPTED, "")

@@ -52,7 +52,7 @@ async def test_a_peer_alone_does_its_own_legs_and_signs_for_them(
         assert nothing_left(alone)
         # It blames itself for nothing, and keeps no conversation with itself.
         assert not alone.peers.problems
-        assert not alone.peers.talking
+        assert not alone.peers.in_calls
 
 
 async def test_what_it_cannot_do_itself_another_does(

@@ -66,7 +66,7 @@ async def test_a_swap_that_is_never_finished_is_given_up(
         await call.send(Swap(instance=b"instance", digest=b""))
         await call.expect(Newer)
         await trio.sleep(10)
-        assert victim.peers.talking[rogue.me] == 0
+        assert victim.peers.in_calls[rogue.me] == 0
 
 
 async def test_swaps_come_no_faster_than_they_are_of_use(

@@ -99,7 +99,7 @@ async def test_a_message_out_of_turn_is_the_fault_of_who_sent_it(
             await typed_call.receive()
     await until(lambda: honest.standing_of(rude) is not Standing.GOOD)
     assert str(rude.me) in honest.peers.problems
-    assert honest.peers.statistics().talks_failed > 0
+    assert honest.peers.statistics().calls_failed > 0
 
 
 async def test_an_answer_out_of_turn_is_the_fault_of_who_answered(
@@ -595,4 +595,4 @@ async def test_who_was_not_heard_lately_is_asked_when_somebody_wants_to_know(
     assert first.peers.answered_last_minute() == (0, 1)
     await first.peers.neighbours.ask_around()
     assert first.peers.answered_last_minute() == (1, 1)
-    assert second.peers.statistics().talks_failed == 0
+    assert second.peers.statistics().calls_failed == 0

@@ -279,6 +279,9 @@ class ModelWorker:
         async with open_worker(launch) as worker:
             task_status.started(worker)
             await worker.wait()
+            if not worker.killed:
+                # It may have had nothing to do: then nobody else hears why it ended.
+                self._shared.last_failure = str(await worker.failure())
         self.wake()
 
     async def _load(self, worker: WorkerProcess) -> Loaded:

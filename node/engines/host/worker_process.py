@@ -117,7 +117,7 @@ class WorkerProcess:
                 ) from error
             raise EngineFailed(f"the worker did not answer within {timeout_s:g} s") from error
         except (trio.BrokenResourceError, trio.ClosedResourceError, WireError) as error:
-            raise await self._failed() from error
+            raise await self.failure() from error
         except trio.Cancelled:
             # Half a question or half an answer is in the pipe: nobody could go on from here.
             self.kill()
@@ -146,7 +146,12 @@ class WorkerProcess:
             data += part
         return bytes(data)
 
-    async def _failed(self) -> EngineFailed:
+    @property
+    def killed(self) -> bool:
+        """Whether it ended because this peer ended it."""
+        return self._killed
+
+    async def failure(self) -> EngineFailed:
         """What to say of a worker that died; it is killed if it only stopped talking."""
         with timeouts.move_on_after(LAST_WORDS_S):
             await self._process.wait()

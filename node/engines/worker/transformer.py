@@ -1,17 +1,18 @@
 """A transformer of the llama and qwen families in tinygrad. Runs in the worker only.
 
 A pass takes rows, each one token at one place of one slot (see `tinygrad_attention`), so reading a
-prompt and going on with many answers are the same graph. There is a graph for each number of rows;
-those of few rows give the logits of every row, those of many only keep keys and values: a prompt's
-last token goes through one of the former.
+prompt and going on with many answers are the same graph. There are two graphs for each number of
+rows: one layer, which is run for all of them with each one's weights, and what comes after the last
+layer. Passes of few rows give the logits of every row; those of many only keep keys and values,
+and end with the layers: a prompt's last token goes through one of the former.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from tinygrad import Tensor, TinyJit
-from tinygrad.uop.ops import UOp
+from tinygrad.uop.ops import KernelInfo, UOp
 
 from node.engines.formats.gguf import GgufModel
 from node.engines.formats.safetensors import Array
@@ -42,16 +43,16 @@ class LanguageModel:
         self._attention = Attention(self.context, blocked=products.blocked)
         self._table = read_array(model, "token_embd.weight")
         self._angles = _angles(model, self.context)
-        # In the order `_graph` takes them: inputs of all captured graphs, which so share them.
-        self._weights = list(self._read_weights())
+        # In the order `_layer` and `_ending` take them: inputs of all graphs, which so share them.
+        self._layers = [list(self._layer_weights(number)) for number in range(model.layers)]
+        self._last = list(self._last_weights())
         shape = (slots, model.kv_heads)
         size = model.head_size
         self._kept = [
-            zeros(*shape, *form)
+            [zeros(*shape, *form) for form in ((size, self.context), (self.context, size))]
             for _ in range(model.layers)
-            for form in ((size, self.context), (self.context, size))
         ]
-        self._graphs: dict[int, Any] = {}
+        self._graphs: dict[int, Callable[[int], Any]] = {}
         self._inputs = {rows: self._input(rows) for rows in (*ANSWERING, *READING)}
 
     @property
@@ -62,64 +63,91 @@ class LanguageModel:
     def _input(self, rows: int) -> tuple[Tensor, ...]:
         half = self.model.head_size // 2
         return (
+            # Each layer reads one of these and writes the other.
+            zeros(rows, self.model.hidden),
             zeros(rows, self.model.hidden),
             zeros(rows, 1, half),
             zeros(rows, 1, half),
             zeros(rows, kind="int32"),
         )
 
-    def _read_weights(self) -> Any:
-        model, products = self.model, self._products
+    def _vector(self, name: str) -> Tensor:
+        return placed(read_array(self.model, name))
 
-        def vector(name: str) -> Tensor:
-            return placed(read_array(model, name))
+    def _matrices(self, at: str, names: str, *, biases: bool = False) -> list[Tensor]:
+        """One weight of several that have the same input, and its bias."""
+        model = self.model
+        parts = [read_array(model, f"{at}{name}.weight") for name in names.split()]
+        matrix = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        bias = np.zeros(len(matrix), np.float32)
+        if biases:
+            bias = np.concatenate([read_array(model, f"{at}{it}.bias") for it in names.split()])
+        return [self._products.weight(matrix), placed(bias)]
 
-        def matrices(names: str, biases: str = "") -> list[Tensor]:
-            parts = [read_array(model, f"{at}{name}.weight") for name in names.split()]
-            matrix = np.concatenate(parts) if len(parts) > 1 else parts[0]
-            bias = np.zeros(len(matrix), np.float32)
-            if biases:
-                bias = np.concatenate([read_array(model, f"{at}{n}.bias") for n in names.split()])
-            return [products.weight(matrix), placed(bias)]
+    def _layer_weights(self, number: int) -> Iterator[Tensor]:
+        # Keys and values, which are written after them, take about as long.
+        self._progress.at(0.6 * number / self.model.layers)
+        at = f"blk.{number}."
+        yield self._vector(f"{at}attn_norm.weight")
+        yield from self._matrices(at, "attn_q attn_k attn_v", biases=self.model.biases)
+        if self.model.norms:
+            yield self._vector(f"{at}attn_q_norm.weight")
+            yield self._vector(f"{at}attn_k_norm.weight")
+        yield from self._matrices(at, "attn_output")
+        yield self._vector(f"{at}ffn_norm.weight")
+        yield from self._matrices(at, "ffn_gate ffn_up")
+        yield from self._matrices(at, "ffn_down")
 
-        for number in range(model.layers):
-            # Keys and values, which are written after them, take about as long.
-            self._progress.at(0.6 * number / model.layers)
-            at = f"blk.{number}."
-            yield vector(f"{at}attn_norm.weight")
-            yield from matrices("attn_q attn_k attn_v", "all" if model.biases else "")
-            if model.norms:
-                yield vector(f"{at}attn_q_norm.weight")
-                yield vector(f"{at}attn_k_norm.weight")
-            yield from matrices("attn_output")
-            yield vector(f"{at}ffn_norm.weight")
-            yield from matrices("ffn_gate ffn_up")
-            yield from matrices("ffn_down")
-        yield vector("output_norm.weight")
-        last = self._table if model.tied else read_array(model, "output.weight")
+    def _last_weights(self) -> Iterator[Tensor]:
+        yield self._vector("output_norm.weight")
+        last = self._table if self.model.tied else read_array(self.model, "output.weight")
         # Words that are no multiple of a block have rows of nothing after them.
-        spare = np.zeros((-len(last) % LANES, model.hidden), np.float32)
-        yield products.weight(np.concatenate([last, spare]) if len(spare) else last)
+        spare = np.zeros((-len(last) % LANES, self.model.hidden), np.float32)
+        yield self._products.weight(np.concatenate([last, spare]) if len(spare) else last)
         yield zeros(len(last) + len(spare))
 
-    def capture(self, rows: int) -> Any:
-        """Compile the graph of a pass of so many rows: seconds."""
-        captured = TinyJit(self._graph)
-        # The first call would run everything eagerly and throw it away.
-        captured.cnt = 1
+    def capture(self, rows: int) -> tuple[Any, ...]:
+        """Compile the graphs of a pass of so many rows: a second or two."""
+        graphs: list[Callable[..., Tensor]] = [self._layer]
+        if rows in ANSWERING:
+            graphs.append(self._ending)
         blocks = UOp.variable(BLOCKS, 1, self.context // LANES).bind(1)
-        captured(blocks, self._inputs[rows], self._weights, self._kept)
-        return captured
+        captured = []
+        for graph, inputs in zip(graphs, self._inputs_of(rows), strict=True):
+            jit = TinyJit(graph)
+            # The first call would run everything eagerly and throw it away.
+            jit.cnt = 1
+            jit(blocks, *inputs[0])
+            captured.append(jit)
+        return tuple(captured)
+
+    def _inputs_of(self, rows: int) -> list[list[tuple[Sequence[Tensor], ...]]]:
+        """What each graph of a pass takes, for each time that it is run in the pass."""
+        one, other, *where = self._inputs[rows]
+        layers: list[tuple[Sequence[Tensor], ...]] = []
+        for own in zip(self._layers, self._kept, strict=True):
+            layers.append(((one, other, *where), *own))
+            one, other = other, one
+        return [layers, [([one], self._last)]] if rows in ANSWERING else [layers]
 
     def ready(self, graphs: dict[int, Any]) -> None:
         """Take the graphs that `run` uses: all of them linked, and run once."""
-        self._graphs = {
-            rows: replay(graph.captured, self._uops(rows), BLOCKS)
-            for rows, graph in sorted(graphs.items())
-        }
+        self._graphs = {rows: self._linked(rows, found) for rows, found in sorted(graphs.items())}
 
-    def _uops(self, rows: int) -> list[Any]:
-        return [it.uop.base for it in (*self._inputs[rows], *self._weights, *self._kept)]
+    def _linked(self, rows: int, graphs: tuple[Any, ...]) -> Callable[[int], Any]:
+        parts = [
+            replay(
+                graph.captured,
+                [[it.uop.base for some in inputs for it in some] for inputs in each],
+                BLOCKS,
+            )
+            for graph, each in zip(graphs, self._inputs_of(rows), strict=True)
+        ]
+
+        def run(blocks: int) -> Any:
+            return [part(blocks) for part in parts][-1]
+
+        return run
 
     def run(self, rows: Sequence[SlotRow]) -> Array | None:
         """One pass; the logits of every row, [rows, words], if they are few enough to answer."""
@@ -133,7 +161,8 @@ class LanguageModel:
             self._angles[1][positions],
             np.array([row.slot * self.context + row.position for row in filled], np.int32),
         )
-        sources = self._inputs[size]
+        first, _, *others = self._inputs[size]
+        sources = (first, *others)
         for source, array in zip(sources, arrays, strict=True):
             write(source.uop.base.realized, array)
         result = self._graphs[size](max(positions) // LANES + 1)
@@ -143,31 +172,20 @@ class LanguageModel:
         # The next pass writes over the graph's own buffer.
         return logits.reshape(size, -1)[: len(rows), : self.model.vocabulary].copy()
 
-    def _graph(
-        self, blocks: Any, inputs: tuple[Tensor, ...], weights: list[Tensor], kept: list[Tensor]
-    ) -> Tensor:
-        rows, cosines, sines, at = inputs
-        left, stores = iter(weights), list(kept)
-        written: list[Tensor] = []
-        for number in range(self.model.layers):
-            keys, values = stores[2 * number : 2 * number + 2]
-            rows = self._layer(rows, (cosines, sines, at), (keys, values), left, written)
-        if int(rows.shape[0]) not in ANSWERING:
-            return rows.realize(*written)
-        last = self._norm(rows, next(left)).contiguous()
-        return self._products.linear(last, next(left), next(left)).realize(*written)
+    def _ending(self, _blocks: Any, inputs: Sequence[Tensor], weights: list[Tensor]) -> Tensor:
+        """The logits of every row."""
+        norm, head, bias = weights
+        last = self._norm(inputs[0], norm).contiguous()
+        return self._products.linear(last, head, bias).realize()
 
     def _layer(
-        self,
-        rows: Tensor,
-        where: tuple[Tensor, Tensor, Tensor],
-        kept: tuple[Tensor, Tensor],
-        left: Any,
-        written: list[Tensor],
+        self, _blocks: Any, inputs: Sequence[Tensor], weights: list[Tensor], kept: list[Tensor]
     ) -> Tensor:
+        """One layer, from the first of its inputs into the second."""
+        rows, after, cosines, sines, at = inputs
+        left = iter(weights)
         model, linear = self.model, self._products.linear
         count, size = int(rows.shape[0]), model.head_size
-        cosines, sines, at = where
         all_three = linear(self._norm(rows, next(left)), next(left), next(left))
         parts = all_three.reshape(count, -1, size)
         query = parts[:, : model.heads]
@@ -176,13 +194,13 @@ class LanguageModel:
         if model.norms:
             query, key = self._norm_heads(query, next(left)), self._norm_heads(key, next(left))
         query, key = _turned(query, cosines, sines), _turned(key, cosines, sines)
-        keys, values = self._attention.keep(*kept, (key, value), at)
-        written += [keys, values]
+        keys, values = self._attention.keep(kept[0], kept[1], (key, value), at)
         mixed = self._attention.mixed(query, keys, values, at).reshape(count, -1)
         rows = (linear(mixed, next(left), next(left)) + rows).contiguous()
         both = linear(self._norm(rows, next(left)), next(left), next(left))
         gate, up = both[:, : model.inner], both[:, model.inner :]
-        return (linear(gate.silu() * up, next(left), next(left)) + rows).contiguous()
+        more = linear(gate.silu() * up, next(left), next(left))
+        return Tensor.custom_kernel(after, more, rows, fxn=_sum_kernel)[0].realize(keys, values)
 
     def _norm(self, rows: Tensor, weight: Tensor) -> Tensor:
         mean = squares(rows, blocked=self._products.blocked) * (1 / int(rows.shape[1]))
@@ -192,6 +210,12 @@ class LanguageModel:
         count, heads, size = (int(n) for n in parts.shape)
         rows = parts.reshape(count * heads, size).contiguous()
         return self._norm(rows, weight).reshape(count, heads, size)
+
+
+def _sum_kernel(out: Any, one: Any, other: Any) -> Any:
+    row, column = ranges = UOp.range(out.shape[0], 0), UOp.range(out.shape[1], 1)
+    stored = out[row, column].store(one[row, column] + other[row, column])
+    return stored.end(*ranges).sink(arg=KernelInfo(name="add_rows"))
 
 
 def _turned(parts: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:

@@ -71,6 +71,7 @@ async def test_a_worker_that_dies_idle_is_back_before_the_next_job(open_engine, 
             while engine.worker_ids.get(manifest.id) in (first, None):
                 await trio.sleep(0.01)
         assert (await engine.infer(job(manifest.id, "a"))).units == 1
+        assert "signal 9" in engine.statistics().last_failure
 
 
 async def test_nothing_outlives_the_block(open_engine, tmp_path) -> None:

@@ -1,0 +1,189 @@
+"""A task's own path: attempts to have it done, each checked, until one answer is accepted.
+
+An answer that the verdicts reject is never returned; the task goes to another peer, and the
+standing of the peer that signed the answer falls.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import trio
+
+from node.asking.answers import Answers
+from node.asking.run import TaskState, journal_entry
+from node.checking.quorum import Checking, CheckRequest, Tally
+from node.dispatch.dispatcher import Dispatcher
+from node.dispatch.handoff import Handoff, LegResult
+from node.serving.role import nowhere
+from node.task.events import Failed
+from node.task.units import units_of
+from p2p.adverts import Environment
+from p2p.blobs import Blobs
+from p2p.score import Offence
+from store import Store, Write
+from wire import limits
+from wire.chain import legs_to_check
+from wire.content import PeerId
+from wire.errors import Missing, TaskFailed, TooSlow, WireError
+from wire.kinds import Level, Role
+from wire.lottery import secret_of
+from wire.signed import Signed
+from wire.task import Task
+
+OUTPUT_BYTES_MAX = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedAnswer:
+    """What came of a task, with the verdicts on each leg, and is not kept yet."""
+
+    delivered: LegResult
+    counted: Mapping[int, Tally]
+    output: bytes
+
+
+@dataclass(slots=True)
+class Attempts:
+    """Has tasks of one peer's own clients done, each on a path of its own."""
+
+    environment: Environment
+    store: Store
+    blobs: Blobs
+    dispatcher: Dispatcher
+    checking: Checking
+    answers: Answers
+    # Answers that were not accepted.
+    retried: int = 0
+
+    async def until_accepted(self, run: TaskState, deadline_at_s: float) -> AcceptedAnswer:
+        """Hand a task on, and again, until its answer is accepted; TaskFailed if none is."""
+        task = run.task
+        inline = await self._inline_input(run)
+        avoid: frozenset[PeerId] = frozenset()
+        while run.attempt <= limits.ATTEMPTS_MAX:
+            units = units_of(task.record.stages[0], inline)
+            handoff = Handoff(task=task, input=inline, units=units, avoid=avoid)
+            begun, run.begun = run.begun, None
+            if begun is not None and begun.delivered is not None:
+                delivered = begun.delivered
+            else:
+                delivered = await self.dispatcher.hand_on(
+                    handoff,
+                    run.on_event,
+                    nowhere,
+                    deadline_at_s=deadline_at_s,
+                    shown=run.shown,
+                    failed=run.failed,
+                    begun=begun,
+                )
+            output = await self._output(run, delivered, deadline_at_s)
+            if output is None:
+                guilty = frozenset((delivered.receipts[-1].signer,))
+            else:
+                guilty, counted = await self._check(run, delivered, inline, output, deadline_at_s)
+                if not guilty:
+                    return AcceptedAnswer(delivered, counted, output)
+            self.retried += 1
+            avoid |= self._avoidable(task, guilty, avoid)
+            run.attempt += 1
+            # The attempt is durable before its secret is revealed: no secret is used twice.
+            await run.until_journaled()
+            await self.store.commit(Write(rows=(journal_entry(run),)))
+        raise TaskFailed(
+            f"{limits.ATTEMPTS_MAX} attempts gave no answer that was accepted",
+            todo="see who: python -m node peers",
+        )
+
+    def _avoidable(
+        self, task: Signed[Task], guilty: frozenset[PeerId], avoid: frozenset[PeerId]
+    ) -> frozenset[PeerId]:
+        """The guilty peers, except a data peer that no other can replace."""
+        data = task.record.stages[0]
+        if data.role is Role.DATA and not self.dispatcher.directory.able(data, avoid | guilty):
+            return guilty - frozenset(self.dispatcher.directory.able(data, avoid))
+        return guilty
+
+    async def _inline_input(self, run: TaskState) -> bytes | None:
+        source = run.task.record.input
+        if source is None or run.inline is not None:
+            return run.inline
+        if not self.store.has(source):
+            # The journal's own commit is still running, and stores the input.
+            await run.until_journaled()
+        data = await self.store.get(source)
+        return data if len(data) <= limits.INLINE_BYTES_MAX else None
+
+    async def _output(
+        self, run: TaskState, delivered: LegResult, deadline_at_s: float
+    ) -> bytes | None:
+        """The output, fetched from its signer if needed; None if it is withheld."""
+        if delivered.output is not None:
+            return delivered.output
+        receipt = delivered.receipts[-1]
+        holders = [it.signer for it in reversed(delivered.receipts)]
+        try:
+            return await self.blobs.get(
+                receipt.record.output,
+                holders,
+                deadline_s=max(0.1, deadline_at_s - trio.current_time()),
+                size_bytes_max=OUTPUT_BYTES_MAX,
+            )
+        except (Missing, TooSlow, WireError) as error:
+            # The output is withheld, too large, or no valid tree, and this peer signed for it.
+            lies = isinstance(error, WireError)
+            offence = Offence.MALFORMED if lies else Offence.UNANSWERED
+            self.checking.peers.offended(receipt.signer, offence)
+            run.on_event(Failed("infer", receipt.signer, error.message))
+            return None
+
+    async def _check(
+        self,
+        run: TaskState,
+        delivered: LegResult,
+        inline: bytes | None,
+        output: bytes,
+        deadline_at_s: float,
+    ) -> tuple[frozenset[PeerId], Mapping[int, Tally]]:
+        """Have every leg that ran a model checked; returns the peers that may be at fault."""
+        counted: dict[int, Tally] = {}
+        nobody: frozenset[PeerId] = frozenset()
+        if run.task.record.checking.level is Level.SIGNED:
+            return nobody, counted
+        last = len(delivered.receipts) - 1
+        for stage in legs_to_check(delivered.receipts):
+            small = stage == last and len(output) <= limits.INLINE_BYTES_MAX
+            claimed = CheckRequest(
+                task=run.task,
+                receipts=delivered.receipts[: stage + 1],
+                secret=secret_of(run.seed, run.attempt),
+                input=inline if stage == 0 else delivered.source if stage == last else None,
+                output=output if small else None,
+            )
+            votes = await self.checking.check(claimed, run.on_event, deadline_at_s=deadline_at_s)
+            counted[stage] = votes
+            if votes.agreed is None:
+                raise TaskFailed(
+                    f"the answer came, but {votes.agreeing} of the verdicts agree and"
+                    f" {run.task.record.checking.needed} have to",
+                    todo="give it more time (--deadline), ask for fewer (--verdicts 1/1), or"
+                    " wait until more verifiers are there: python -m node peers",
+                )
+            if not votes.agreed:
+                return self._rejected(run, claimed, votes), counted
+        return nobody, counted
+
+    def _rejected(self, run: TaskState, claimed: CheckRequest, votes: Tally) -> frozenset[PeerId]:
+        """The peers not to ask again for this task, after verdicts against an answer."""
+        signer = claimed.receipt.signer
+        reasons = {it.record.reason for it in votes.verdicts if it.record.reason}
+        why = "; ".join(sorted(reasons)) or "the numbers differ"
+        run.on_event(Failed("answer rejected", signer, why))
+        wrong = sum(it.record.could_check and not it.record.agrees for it in votes.verdicts)
+        if wrong > run.task.record.checking.verifiers - run.task.record.checking.needed:
+            self.checking.peers.offended(signer, Offence.WRONG_ANSWER)
+            # Its earlier answers that were not checked are no longer trusted.
+            self.answers.accuse(signer, int(self.environment.wall_s() * 1000))
+            return frozenset((signer,))
+        # Something was withheld from the verifiers, and it is not known by whom: this chain of
+        # peers is not used again, but none of them is blamed.
+        return frozenset(it.signer for it in claimed.receipts)
