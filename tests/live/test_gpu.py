@@ -14,6 +14,8 @@ SIZES = (64, 1, 128, 4, 2, 512)
 # Each kernel is compiled by the driver, on a machine that may be busy with other tests.
 READY_DEADLINE_S = 240.0
 TOKENS = 12
+# So short that few graphs are compiled.
+CONTEXT = 64
 
 
 def ready(peer: Peer) -> dict[str, Any]:
@@ -31,7 +33,9 @@ def ready(peer: Peer) -> dict[str, Any]:
 @pytest.mark.timeout(300)
 def test_a_peer_on_opencl_serves_a_stream(state: Path, tmp_path: Path) -> None:
     need_opencl()
-    file = write_gguf(tmp_path / "small.gguf", "qwen3", "q8_0", sizes=SIZES, seed=10)
+    file = write_gguf(
+        tmp_path / "small.gguf", "qwen3", "q8_0", sizes=SIZES, context=CONTEXT, seed=10
+    )
     serves = ("--role", "infer", "--role", "store", "--model", file)
     own = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     with joined(state, "--device", "cl", "--vram", "4MB", *serves, extra=own) as peer:

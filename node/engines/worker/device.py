@@ -26,6 +26,7 @@ class OpenedDevice:
     free_bytes: int = 0
 
     def to_plain(self) -> dict[str, Value]:
+        """What the engine is told; `note` names a better compiler that is missing, if one is."""
         return {
             "name": self.name,
             "compiler": self.compiler,

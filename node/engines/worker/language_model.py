@@ -53,7 +53,7 @@ class LoadedLanguageModel:
         self._slots = Slots(
             language.slots,
             answering=max(ANSWERING),
-            reading=READING,
+            reading=tuple(size for size in sizes if size not in ANSWERING),
             # Where longer passes give other bits, a prompt is always read in the same way.
             reuse=language.exact,
         )
@@ -172,7 +172,9 @@ def load(manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> Loa
             model, slots, Matmul(blocked=Device.DEFAULT == "CPU"), place.progress
         )
     key = " ".join((str(manifest.id), place.versions, str(DEV.value), f"{slots} slots"))
-    sizes = (*ANSWERING, *READING) if language.exact else (max(ANSWERING), *READING)
+    # A pass longer than the context would never be full.
+    reading = tuple(it for it in READING if it <= language.context) or READING[:1]
+    sizes = (*ANSWERING, *reading) if language.exact else (max(ANSWERING), *reading)
     with place.progress.part(READ, 1.0):
         language.ready(GraphCache(place, key).collect(sizes, language.capture))
     return LoadedLanguageModel(manifest, table, language, sizes, place.progress)
