@@ -9,8 +9,10 @@ CODES_VERSION = 2
 ORDERS_VERSION = 3
 # From this version on a peer may be asked to keep content for others.
 KEEPS_VERSION = 4
+# From this version on the records of a bundle may travel under one signature, and have lanes.
+BUNDLES_VERSION = 5
 # The version that a Welcome says.
-SPOKEN_VERSION = 4
+SPOKEN_VERSION = 5
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -71,6 +73,8 @@ TENSORS_BYTES_MAX = 8 << 20
 BATCH_RECORDS_MAX = 4096
 ENVELOPE_BYTES_MAX = 512
 # Tasks, outcomes or tags in one message of a standing order, and the places of one order at most.
+# A lane of an order: bytes that say nothing but which tasks of an asker belong together.
+LANE_BYTES_MAX = 8
 # A message of many is cut so that it is never closed to free unread bytes (see UNREAD_FREE_BYTES).
 BUNDLE_ITEMS_MAX = 256
 BUNDLE_BYTES_MAX = 160 << 10

@@ -7,7 +7,7 @@ from the index and the count it follows how long a path is, and a proof has one 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from wire import limits
 from wire.errors import BadSignature
@@ -60,3 +60,61 @@ def root_of(leaf: bytes, index: int, count: int, path: bytes) -> bytes:
     if at != len(path):
         raise BadSignature(f"a proof's path has {at} bytes here, not {len(path)}")
     return node
+
+
+def beside(paths: Mapping[int, bytes], count: int) -> bytes:
+    """What the leaves at these indexes need besides themselves to give the root of `count`.
+
+    The siblings that they do not give, level by level from the leaves up, from left to right.
+    `paths` are the paths of the leaves, as `path_of` gives them.
+    """
+    found = []
+    # Of each node that is known: a path that leads on from it, and how much of it is used.
+    known = {index: (paths[index], 0) for index in sorted(paths)}
+    width = count
+    while width > 1:
+        above: dict[int, tuple[bytes, int]] = {}
+        for index, (path, at) in known.items():
+            sibling, used = index ^ 1, at
+            if sibling < width:
+                used += HASH_BYTES
+                if sibling not in known:
+                    found.append(path[at:used])
+            above.setdefault(index >> 1, (path, used))
+        known, width = above, (width + 1) >> 1
+    return b"".join(found)
+
+
+def paths_of(leaves: Mapping[int, bytes], count: int, beside: bytes) -> tuple[bytes, list[bytes]]:
+    """The root of `count` leaves of which some are given, and the path of each of those, in order.
+
+    BadSignature unless they are leaves of such a tree, and `beside` is exactly what they need.
+    """
+    if not 2 <= count <= limits.BATCH_RECORDS_MAX or not leaves or max(leaves) >= count:
+        raise BadSignature(
+            f"leaves of {count}: there are 2 to {limits.BATCH_RECORDS_MAX}, numbered from 0"
+        )
+    level = {index: leaves[index] for index in sorted(leaves)}
+    places, paths = list(leaves), [b""] * len(leaves)
+    width, used = count, 0
+    while width > 1:
+        above: dict[int, bytes] = {}
+        for index in list(level):
+            sibling = index ^ 1
+            if sibling >= width:
+                above[index >> 1] = level[index]
+                continue
+            if sibling not in level:
+                level[sibling] = beside[used : used + HASH_BYTES]
+                used += HASH_BYTES
+            if index >> 1 not in above:
+                pair = level[index & ~1] + level[index | 1]
+                above[index >> 1] = hashlib.sha256(b"\1" + pair).digest()
+        for at, index in enumerate(places):
+            if index ^ 1 < width:
+                paths[at] += level[index ^ 1]
+            places[at] = index >> 1
+        level, width = above, (width + 1) >> 1
+    if used != len(beside):
+        raise BadSignature(f"these leaves need {used} bytes of hashes besides, not {len(beside)}")
+    return level[0], paths

@@ -4,32 +4,43 @@ An asker opens an order at a peer to which it gives many tasks. Each task has a 
 the order, and exactly one outcome. Places are credit: each task takes one, and the peer gives it
 back with the outcome, or later. Tasks and outcomes travel in bundles, as many as are ready.
 
-Each record in a bundle is an envelope of its own: one that does not hold spoils no other. Of those
-that were signed together, the one signature is checked once (`wire.proof`).
+Each record in a bundle is an envelope of its own, or, between peers that know it, a body of which
+the signature comes once for all that were signed together (`wire.compact`). One that cannot be read
+spoils no other; a signature that does not hold for the bodies under it ends the order.
 """
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from wire import limits
+from wire.compact import BatchRoot, Travelling, check_places
 from wire.errors import Malformed
 from wire.kinds import Kind, RefusalCode
 from wire.message_base import Message
 from wire.receipt import Envelope
-from wire.schema import Between, Inline, Int, Reason, Record
+from wire.schema import Between, Inline, Int, Omitted, Reason, Record
 
 Tag = Int
 Tags = Annotated[tuple[Tag, ...], Between(1, limits.BUNDLE_ITEMS_MAX)]
 PlaceCount = Annotated[int, Between(1, limits.ORDER_PLACES_MAX)]
+# Which root of its message a record is under, from 1, and its leaf; 0 and 0 for an envelope.
+RootNumber = Annotated[int, Between(0, limits.BUNDLE_ITEMS_MAX), Omitted(0)]
+LeafNumber = Annotated[int, Between(0, limits.BATCH_RECORDS_MAX - 1), Omitted(0)]
+Roots = Annotated[tuple[BatchRoot, ...], Between(0, limits.BUNDLE_ITEMS_MAX), Omitted(())]
+Lane = Annotated[bytes, Between(0, limits.LANE_BYTES_MAX), Omitted(b"")]
 TaskBytes = Annotated[bytes, Between(1, limits.TASK_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Open(Message):
-    """An asker would like to give many tasks; `wanted` is how many at once it could use."""
+    """An asker would like to give many tasks; `wanted` is how many at once it could use.
+
+    `speaks` is the version that it speaks, from BUNDLES_VERSION on; else 0.
+    """
 
     KIND: ClassVar[Kind] = Kind.OPEN
     wanted: PlaceCount
+    speaks: Annotated[int, Between(0, 2**16), Omitted(0)] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +53,19 @@ class Opened(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderItem(Record):
-    """One task of one leg: as in an Offer, `deadline_ms` is the time left, `units` a guess."""
+    """One task of one leg: as in an Offer, `deadline_ms` is the time left, `units` a guess.
+
+    Tasks of one `lane` take turns with those of the asker's other lanes.
+    """
 
     tag: Tag
     task: TaskBytes
     input: Inline | None
     deadline_ms: Annotated[int, Between(1, limits.DEADLINE_S_MAX * 1000)]
     units: Int
+    root: RootNumber = 0
+    leaf: LeafNumber = 0
+    lane: Lane = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +74,18 @@ class Bundle(Message):
 
     KIND: ClassVar[Kind] = Kind.BUNDLE
     items: Annotated[tuple[OrderItem, ...], Between(1, limits.BUNDLE_ITEMS_MAX)]
+    roots: Roots = ()
 
     def check(self) -> None:
-        """Malformed if two tasks have one tag."""
+        """Malformed if two tasks have one tag, or one is under a root that is not here."""
         _each_once([it.tag for it in self.items])
+        if self.roots or any(it.root or it.leaf for it in self.items):
+            check_places(self.roots, self.travelling)
+
+    @property
+    def travelling(self) -> list[Travelling]:
+        """The tasks, as they travel."""
+        return [Travelling(it.task, it.root, it.leaf) for it in self.items]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +110,8 @@ class TaskOutcome(Record):
     receipt: Envelope | None
     output: Inline | None
     refusal: OrderRefusal | None
+    root: RootNumber = 0
+    leaf: LeafNumber = 0
 
     def check(self) -> None:
         """Malformed unless it is either a receipt or a refusal."""
@@ -92,6 +119,8 @@ class TaskOutcome(Record):
             raise Malformed("an outcome is either a receipt or a refusal")
         if self.receipt is None and self.output is not None:
             raise Malformed("an output without a receipt")
+        if self.receipt is None and self.root:
+            raise Malformed("a root without a receipt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,12 +144,22 @@ class Outcomes(Message):
     items: Annotated[tuple[TaskOutcome, ...], Between(0, limits.BUNDLE_ITEMS_MAX)]
     pieces: Annotated[tuple[OrderPiece, ...], Between(0, limits.BUNDLE_ITEMS_MAX)]
     places: Annotated[int, Between(0, limits.ORDER_PLACES_MAX)]
+    roots: Roots = ()
 
     def check(self) -> None:
-        """Malformed if a task ends twice, or if nothing is told."""
+        """Malformed if a task ends twice, if nothing is told, or if a root is not here."""
         _each_once([it.tag for it in self.items])
         if not self.items and not self.pieces:
             raise Malformed("outcomes of nothing")
+        if self.roots or any(it.root or it.leaf for it in self.items):
+            check_places(self.roots, self.travelling)
+
+    @property
+    def travelling(self) -> list[Travelling]:
+        """The receipts of those that have one, in order, as they travel."""
+        return [
+            Travelling(it.receipt, it.root, it.leaf) for it in self.items if it.receipt is not None
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

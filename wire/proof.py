@@ -11,7 +11,7 @@ nothing about the others.
 
 import functools
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wire import limits, merkle
@@ -69,6 +69,35 @@ def recover(items: Sequence[tuple[str, bytes]], peer: PeerId, signature: bytes) 
     levels = _levels(items)
     _check_root(peer, levels[-1][0], len(items), signature)
     return _proofs(levels, signature)
+
+
+def recover_some(
+    domain: str,
+    bodies: Mapping[int, bytes],
+    count: int,
+    beside: bytes,
+    peer: PeerId,
+    signature: bytes,
+) -> dict[int, bytes]:
+    """As `recover`, of some of `count` items, by their indexes; `beside` as in `wire.merkle`.
+
+    BadSignature unless `peer` signed `count` items at once, these among them at these places.
+    """
+    leaves = {at: merkle.leaf(separated(domain, body)) for at, body in bodies.items()}
+    root, paths = merkle.paths_of(leaves, count, beside)
+    _check_root(peer, root, count, signature)
+    return {
+        at: signature + _PLACE.pack(at, count) + path
+        for at, path in zip(leaves, paths, strict=True)
+    }
+
+
+def place_of(proof: bytes) -> tuple[bytes, int, int, bytes] | None:
+    """The root's signature, index, count and path in a proof; None in a signature."""
+    if len(proof) <= SIGNATURE_BYTES + _PLACE.size:
+        return None
+    index, count = _PLACE.unpack_from(proof, SIGNATURE_BYTES)
+    return proof[:SIGNATURE_BYTES], index, count, proof[SIGNATURE_BYTES + _PLACE.size :]
 
 
 def check_proof(peer: PeerId, domain: str, body: bytes, proof: bytes) -> None:

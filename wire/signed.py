@@ -60,9 +60,9 @@ def sign(record: R, key: SigningKey) -> Signed[R]:
 def sign_many(records: Sequence[R], key: SigningKey) -> SignedBatch[R]:
     """Sign 1 to BATCH_RECORDS_MAX records, of any kinds, with one signature."""
     bodies = tuple([record.to_bytes() for record in records])
-    proofs = prove([(_domain(it), body) for it, body in zip(records, bodies, strict=True)], key)
+    proofs = prove([(domain_of(it), body) for it, body in zip(records, bodies, strict=True)], key)
     signed = tuple(
-        _sealed(record, key.peer, body, proof)
+        sealed(record, key.peer, body, proof)
         for record, body, proof in zip(records, bodies, proofs.each, strict=True)
     )
     return SignedBatch(signed, bodies, proofs.signature)
@@ -76,22 +76,24 @@ def open_many(
     A body that is no `kind` is its own error, in its place, and spoils no other. BadSignature if
     `signer` did not sign exactly these bodies in this order; Malformed for none or too many.
     """
-    proofs = recover([(_domain(kind), body) for body in bodies], signer, signature)
+    proofs = recover([(domain_of(kind), body) for body in bodies], signer, signature)
     found: list[Signed[R] | WireError] = []
     for at, (body, proof) in enumerate(zip(bodies, proofs.each, strict=True)):
         try:
-            found.append(_sealed(kind.from_bytes(body), signer, body, proof))
+            found.append(sealed(kind.from_bytes(body), signer, body, proof))
         except WireError as error:
             error.add_note(f"record {at} of {len(bodies)} under one signature")
             found.append(error)
     return found
 
 
-def _domain(record: SignedRecord | type[SignedRecord]) -> str:
+def domain_of(record: SignedRecord | type[SignedRecord]) -> str:
+    """The domain in which records of this kind are signed."""
     return record.KIND.name.lower()
 
 
-def _sealed(record: R, signer: PeerId, body: bytes, proof: bytes) -> Signed[R]:
+def sealed(record: R, signer: PeerId, body: bytes, proof: bytes) -> Signed[R]:
+    """A record with its envelope; the caller knows that `proof` holds for `body`."""
     raw = pack_plain([int(record.KIND), body, signer, proof])
     return Signed(record, signer, raw, ContentId.of(raw))
 
@@ -127,7 +129,7 @@ class Envelope(Generic[R]):
 
     def checked(self, claimed: R | None = None) -> Signed[R]:
         """The record, with its signature checked; `claimed` is the record if it was read before."""
-        check_proof(self.signer, _domain(self.kind), self.body, self.proof)
+        check_proof(self.signer, domain_of(self.kind), self.body, self.proof)
         record = self.claimed() if claimed is None else claimed
         return Signed(record, self.signer, self.raw, ContentId.of(self.raw))
 

@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 
 import trio
 
-from node.asking.answers import journal_pins
 from node.asking.direct import DirectTasks, Plan
 from node.asking.following import Follower
-from node.asking.run import TaskRequest, TaskState, journal_entry, nobody_can, record_of
+from node.asking.journal import Journal, Journaled
+from node.asking.run import TaskRequest, TaskState, nobody_can, record_of
 from node.dispatch.directory import PeerDirectory
 from node.task.flushing import Flushing, in_parts, keep_each
 from p2p.adverts import Environment
 from p2p.timeouts import stretched
-from store import Store, Write
 from wire.errors import BatonError
 from wire.signed import Signed, sign, sign_many
 from wire.signing import SigningKey
@@ -67,7 +66,7 @@ class Accepting:
 
     key: SigningKey
     environment: Environment
-    store: Store
+    journal: Journal
     direct: DirectTasks
     begin: Callable[[TaskState, Plan | None], None]
     journaled: Callable[[TaskState], None]
@@ -136,13 +135,8 @@ class Accepting:
 
     async def _journal(self, asked: list[AskedTask]) -> list[TaskState]:
         runs = [it.run for it in asked if it.run is not None]
-        await self.store.commit(
-            Write(
-                rows=tuple(map(journal_entry, runs)),
-                blobs=tuple(it.request.input for it in asked if it.request.input is not None),
-                pins=tuple(pin for it in runs for pin in journal_pins(it.task)),
-            )
-        )
+        tasks = zip(runs, asked, strict=True)
+        await self.journal.add([Journaled(run, it.request.input) for run, it in tasks])
         return runs
 
     def _journaled(self, asked: AskedTask, run: TaskState) -> None:

@@ -47,6 +47,8 @@ class KeptAnswer:
     output: bytes
     output_id: ContentId
     owner: bytes = b""
+    # The task's input, where it is small.
+    source: bytes | None = None
 
 
 class Later(StrEnum):
@@ -151,8 +153,16 @@ class Answers:
                 continue
         return found
 
-    async def keep(self, kept: Sequence[KeptAnswer]) -> None:
-        """Keep answers and their outputs, and delete their journal rows, in one step."""
+    async def keep(
+        self,
+        kept: Sequence[KeptAnswer],
+        other_rows: Sequence[Row] = (),
+        unpins: Sequence[Pin] = (),
+    ) -> None:
+        """Keep answers and their outputs, and write what is to be written with them, in one step.
+
+        A task's input is kept too, and is the first to go.
+        """
         rows, old_pins = await let_go(self.store, len(kept))
         blobs, pins = dict[bytes, None](), list[Pin]()
         for one in kept:
@@ -163,9 +173,11 @@ class Answers:
                 blobs[one.output] = None
             else:
                 await self.store.put(one.output, pin="answer")
-        unpins = tuple(pin for one in kept for pin in journal_pins(one.task))
+            if one.source is not None:
+                blobs[one.source] = None
+        rows += other_rows
         await self.store.commit(
-            Write(rows=tuple(rows), blobs=tuple(blobs), pins=tuple(pins), unpins=unpins)
+            Write(rows=tuple(rows), blobs=tuple(blobs), pins=tuple(pins), unpins=tuple(unpins))
         )
         if old_pins:
             # Afterwards, so that what a new answer holds too is not taken from it.
@@ -174,16 +186,10 @@ class Answers:
             await self.store.commit(Write(unpins=tuple(old_pins)))
 
 
-def journal_pins(task: Signed[Task]) -> tuple[Pin, ...]:
-    """The pins by which the journal holds what a task needs."""
-    return () if task.record.input is None else (Pin(task.record.input, "journal"),)
-
-
 def _rows_of(one: KeptAnswer) -> list[Row]:
     task, answer = one.task, one.answer
     at = answer.record.answered_at_ms.to_bytes(8, "big")
     rows = [
-        Row(Table.JOURNAL, task.id, None),
         Row(Table.ANSWERS, BY_TASK + task.id, answer.id + one.owner),
         Row(Table.ANSWERS, BY_TIME + at + answer.id.digest, answer.id),
     ]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import trio
 
 from node.asking.answers import Answers
-from node.asking.run import TaskState, journal_entry
+from node.asking.journal import Journal
+from node.asking.run import TaskState
 from node.checking.quorum import Checking, CheckRequest, Tally
 from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.handoff import Handoff, LegResult
@@ -20,7 +21,7 @@ from node.task.units import units_of
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
 from p2p.score import Offence
-from store import Store, Write
+from store import Store
 from wire import limits
 from wire.chain import legs_to_check
 from wire.content import PeerId
@@ -48,6 +49,7 @@ class Attempts:
 
     environment: Environment
     store: Store
+    journal: Journal
     blobs: Blobs
     dispatcher: Dispatcher
     checking: Checking
@@ -88,7 +90,7 @@ class Attempts:
             run.attempt += 1
             # The attempt is durable before its secret is revealed: no secret is used twice.
             await run.until_journaled()
-            await self.store.commit(Write(rows=(journal_entry(run),)))
+            await self.journal.renew(run)
         raise TaskFailed(
             f"{limits.ATTEMPTS_MAX} attempts gave no answer that was accepted",
             todo="see who: python -m node peers",
@@ -108,7 +110,7 @@ class Attempts:
         if source is None or run.inline is not None:
             return run.inline
         if not self.store.has(source):
-            # The journal's own commit is still running, and stores the input.
+            # The journal's own commit is still running, and stores what is no part of its row.
             await run.until_journaled()
         data = await self.store.get(source)
         return data if len(data) <= limits.INLINE_BYTES_MAX else None

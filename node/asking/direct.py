@@ -16,7 +16,7 @@ from node.dispatch.directory import PeerDirectory
 from node.dispatch.failover import WORTH_ASKING_S
 from node.dispatch.handoff import Handoff, LegResult
 from node.dispatch.offer import checked_result, note_delivered
-from node.dispatch.order import TASK_S_MAX, Heard, Order, OrderedTask
+from node.dispatch.order import TASK_S_MAX, Heard, Order, OrderedTask, OrderOutcome
 from node.dispatch.route import Candidate
 from node.engines.interface import Part
 from node.task.events import Offered
@@ -27,7 +27,7 @@ from wire.content import ContentId
 from wire.counting import count_down, count_up
 from wire.errors import BatonError, RemoteProtocolError, WireError
 from wire.kinds import Level, Role
-from wire.order import OrderPiece, TaskOutcome
+from wire.order import OrderPiece
 
 # A task that took so long goes to its own path, where it can be given to a second peer. No task of
 # a peer that delivered before is hedged sooner (`node.dispatch.hedging`).
@@ -139,7 +139,7 @@ class DirectTasks:
         if isinstance(heard, BatonError):
             self._failed(direct, heard)
             return
-        if isinstance(heard, TaskOutcome) and heard.refusal is not None:
+        if isinstance(heard, OrderOutcome) and heard.refusal is not None:
             self._failed(direct, refused(heard.refusal))
             return
         run, peer = direct.run, direct.order.peer
@@ -149,7 +149,7 @@ class DirectTasks:
         try:
             if isinstance(heard, OrderPiece):
                 self._show(direct, Part(heard.position, heard.units, heard.data))
-            elif isinstance(heard, TaskOutcome):
+            elif isinstance(heard, OrderOutcome):
                 receipts = () if heard.receipt is None else (heard.receipt,)
                 found = checked_result(direct.handoff, peer, receipts, heard.output, None)
                 self._delivered(direct, found)

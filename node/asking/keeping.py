@@ -7,6 +7,7 @@ from functools import partial
 import trio
 
 from node.asking.answers import Answered, Answers, KeptAnswer
+from node.asking.journal import Journal
 from node.asking.run import TaskState
 from node.checking.quorum import Tally
 from node.dispatch.handoff import LegResult
@@ -39,7 +40,7 @@ class EndedTask:
 
     @property
     def size_bytes(self) -> int:
-        return len(self.output)
+        return len(self.output) + len(self.run.inline or b"")
 
 
 @dataclass(slots=True)
@@ -49,6 +50,7 @@ class AnswerKeeping:
     key: SigningKey
     environment: Environment
     answers: Answers
+    journal: Journal
     nursery: trio.Nursery
     _tasks: Flushing[EndedTask] = field(init=False)
 
@@ -100,10 +102,12 @@ class AnswerKeeping:
                 it.output,
                 it.delivered.receipts[-1].record.output,
                 it.run.owner,
+                it.run.inline,
             )
             for it, answer in zip(tasks, sign_many(records, self.key).signed, strict=True)
         ]
-        await self.answers.keep(kept)
+        async with self.journal.ending([it.run.task.id for it in tasks]) as ending:
+            await self.answers.keep(kept, ending.rows, ending.unpins)
         return kept
 
 

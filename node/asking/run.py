@@ -11,9 +11,7 @@ from node.dispatch.begun import Begun
 from node.dispatch.progress import StreamProgress
 from node.task.events import Accepted, Event, EventSink, Restarted, Streamed
 from p2p.adverts import Environment
-from store import Row, Table
 from wire import limits
-from wire.codec import pack
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError, InputError
 from wire.kinds import Level, Role
@@ -93,6 +91,8 @@ class TaskState:
     watchers: list[EventSink] = field(default_factory=list)
     outcome: Outcome = Wanted.UNDER_WAY
     is_journaled: bool = False
+    # It could not be journaled.
+    is_refused: bool = False
     # What was done of it before it got its own path.
     begun: Begun | None = None
     # Called once the journal has it.
@@ -137,9 +137,17 @@ class TaskState:
         if self.when_journaled is not None:
             self.when_journaled()
 
+    def now_refused(self) -> None:
+        """Note that the journal will not have the task: nothing may come of it."""
+        self.is_refused = True
+        # This comes first: what waits for the journal, to go on with the task, is cancelled.
+        self.stop()
+        if self._journaled is not None:
+            self._journaled.set()
+
     async def until_journaled(self) -> None:
-        """Wait until the journal has the task."""
-        if not self.is_journaled:
+        """Wait until the journal has the task, or is known not to get it."""
+        if not self.is_journaled and not self.is_refused:
             if self._journaled is None:
                 self._journaled = trio.Event()
             await self._journaled.wait()
@@ -216,12 +224,6 @@ def record_of(request: TaskRequest, seed: bytes, environment: Environment) -> Ta
         price_max=0,
         nonce=environment.entropy(16),
     )
-
-
-def journal_entry(run: TaskState) -> Row:
-    """What the journal keeps of a task until it ends."""
-    owner = [run.owner] if run.owner else []
-    return Row(Table.JOURNAL, run.task.id, pack([run.task.raw, run.seed, run.attempt, *owner]))
 
 
 def nobody_can(stage: Stage) -> InputError:

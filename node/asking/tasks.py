@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from node.asking.accepting import Accepting, AskedTask, somebody_can
-from node.asking.answers import Answered, Answers, journal_pins
+from node.asking.answers import Answered, Answers
 from node.asking.attempts import Attempts
 from node.asking.direct import DirectTasks, Plan
 from node.asking.following import Follower
+from node.asking.journal import Journal
 from node.asking.keeping import AnswerKeeping
 from node.asking.run import (
     GaveUp,
@@ -29,16 +30,13 @@ from node.dispatch.handoff import LegResult
 from node.task.events import EventSink
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
-from store import Row, Store, Table, Write
+from store import Store, Write
 from wire import limits
-from wire.codec import unpack
 from wire.content import ContentId
 from wire.errors import BatonError, Refused, StoreError, TaskFailed, WireError
 from wire.latest import Latest
 from wire.operations import COMPLETE
-from wire.signed import open_signed
 from wire.signing import SigningKey
-from wire.task import Task
 
 TASKS_UNDER_WAY_MAX = 256
 WATCHERS_MAX = 16
@@ -58,6 +56,7 @@ class TaskRunner:
     checking: Checking
     answers: Answers
     nursery: trio.Nursery
+    _journal: Journal = field(init=False)
     _accepting: Accepting = field(init=False)
     _keeping: AnswerKeeping = field(init=False)
     _direct: DirectTasks = field(init=False)
@@ -70,13 +69,14 @@ class TaskRunner:
 
     def __post_init__(self) -> None:
         key, environment, nursery = self.key, self.environment, self.nursery
+        self._journal = Journal(self.store)
         self._direct = DirectTasks(
             self.dispatcher.directory, nursery, self._done_directly, self._own_path
         )
         self._accepting = Accepting(
             key,
             environment,
-            self.store,
+            self._journal,
             self._direct,
             self._begin,
             self._journaled,
@@ -84,9 +84,15 @@ class TaskRunner:
             self._cancel,
             nursery,
         )
-        self._keeping = AnswerKeeping(key, environment, self.answers, nursery)
+        self._keeping = AnswerKeeping(key, environment, self.answers, self._journal, nursery)
         self._attempts = Attempts(
-            environment, self.store, self.blobs, self.dispatcher, self.checking, self.answers
+            environment,
+            self.store,
+            self._journal,
+            self.blobs,
+            self.dispatcher,
+            self.checking,
+            self.answers,
         )
 
     def statistics(self) -> TaskStatistics:
@@ -167,15 +173,14 @@ class TaskRunner:
 
     async def resume(self) -> int:
         """Continue the journaled tasks that were running when this peer stopped; how many."""
-        rows = self.store.scan(Table.JOURNAL, limit=TASKS_UNDER_WAY_MAX)
-        for _, entry in rows:
-            raw, seed, attempt, *owner = unpack(entry)
+        entries = self._journal.read(TASKS_UNDER_WAY_MAX)
+        for it in entries:
             # The secret of its last attempt may be known: the next attempt uses another.
-            run = TaskState(open_signed(raw, Task), seed, trio.current_time(), attempt + 1)
-            run.owner = owner[0] if owner else b""
+            now_at_s, attempt = trio.current_time(), it.attempt + 1
+            run = TaskState(it.task, it.seed, now_at_s, attempt, owner=it.owner, inline=it.input)
             self._begin(run, None)
             self._journaled(run)
-        return len(rows)
+        return len(entries)
 
     def _begin(self, run: TaskState, plan: Plan | None) -> None:
         self._runs[run.task.id] = run
@@ -189,7 +194,7 @@ class TaskRunner:
         self.nursery.start_soon(self._run, run)
 
     def _not_journaled(self, run: TaskState) -> None:
-        run.stop()
+        run.now_refused()
         if run.when_journaled is not None:
             # It was done already, and must not end.
             run.when_journaled = None
@@ -261,8 +266,11 @@ class TaskRunner:
     async def _give_up(self, run: TaskState, error: BatonError) -> None:
         run.outcome = GaveUp(error)
         self._failed += 1
-        row = Row(Table.JOURNAL, run.task.id, None)
-        await self.store.commit(Write(rows=(row,), unpins=journal_pins(run.task)))
+        # It may have failed while the journal's commit was still running.
+        await run.until_journaled()
+        if run.is_journaled:
+            async with self._journal.ending([run.task.id]) as ending:
+                await self.store.commit(Write(rows=ending.rows, unpins=ending.unpins))
 
     def _end(self, run: TaskState) -> None:
         del self._runs[run.task.id]

@@ -7,20 +7,22 @@ import trio
 from node.dispatch.begun import Begun
 from node.dispatch.directory import PeerDirectory
 from node.dispatch.handoff import Handoff, LegResult
-from node.dispatch.order import ACCEPT_DEADLINE_S, Order, OrderedTask
+from node.dispatch.order import ACCEPT_DEADLINE_S, Order, OrderedTask, OrderOutcome
 from node.engines.interface import Part
 from node.task.events import EventSink, LegDone, Offered
 from p2p import timeouts
 from p2p.score import Offence
 from p2p.typed_call import refused
 from wire import limits
-from wire.chain import open_receipts
+from wire.chain import check_chain
 from wire.content import PeerId
 from wire.counting import counted
 from wire.errors import Malformed, Refused, RemoteProtocolError, WireError
 from wire.kinds import RefusalCode
 from wire.message import Accept, Offer, Piece, Progress, Refuse, Result
-from wire.order import OrderPiece, TaskOutcome
+from wire.order import OrderPiece
+from wire.receipt import Receipt
+from wire.signed import Signed, open_signed
 from wire.tree import name_of
 
 
@@ -152,7 +154,7 @@ async def _by_order(
     try:
         while True:
             heard = await task.hear()
-            if isinstance(heard, TaskOutcome) and heard.refusal is not None:
+            if isinstance(heard, OrderOutcome) and heard.refusal is not None:
                 raise refused(heard.refusal)
             if not offered:
                 offered = True
@@ -160,7 +162,7 @@ async def _by_order(
             try:
                 if isinstance(heard, OrderPiece):
                     await take(Part(heard.position, heard.units, heard.data))
-                elif isinstance(heard, TaskOutcome):
+                elif isinstance(heard, OrderOutcome):
                     receipts = () if heard.receipt is None else (heard.receipt,)
                     return checked_result(handoff, order.peer, receipts, heard.output, None)
             except (WireError, RemoteProtocolError):
@@ -174,12 +176,16 @@ async def _by_order(
 def checked_result(
     handoff: Handoff,
     peer: PeerId,
-    envelopes: Sequence[bytes],
+    envelopes: Sequence[bytes | Signed[Receipt]],
     output: bytes | None,
     source: bytes | None,
 ) -> LegResult:
-    """The result, checked against the handoff; WireError if it does not fit."""
-    receipts = open_receipts(handoff.task, envelopes)
+    """The result, checked against the handoff; WireError if it does not fit.
+
+    Receipts that were opened before are not opened again.
+    """
+    receipts = [it if isinstance(it, Signed) else open_signed(it, Receipt) for it in envelopes]
+    check_chain(handoff.task, receipts)
     if len(receipts) != len(handoff.task.record.stages):
         raise Malformed(f"{len(receipts)} receipts for {len(handoff.task.record.stages)} legs")
     if tuple(receipts[: handoff.stage]) != handoff.receipts:

@@ -19,6 +19,7 @@ from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall, refused
 from wire import limits
 from wire.bundling import cut
+from wire.compact import compact, opened
 from wire.content import PeerId
 from wire.errors import (
     BatonError,
@@ -38,12 +39,14 @@ from wire.order import (
     Opened,
     OrderItem,
     OrderPiece,
+    OrderRefusal,
     Outcomes,
     Places,
     Taken,
-    TaskOutcome,
     Withdraw,
 )
+from wire.receipt import Receipt
+from wire.signed import Signed
 
 # A peer that neither takes nor refuses a task within this is passed over.
 ACCEPT_DEADLINE_S = 5.0
@@ -57,12 +60,21 @@ LOOK_EVERY_S = 1.0
 WANTED = 256
 
 
+@dataclass(frozen=True, slots=True)
+class OrderOutcome:
+    """How a task ended: with its receipt, and the output when small; or refused."""
+
+    receipt: Signed[Receipt] | None
+    output: bytes | None
+    refusal: OrderRefusal | None
+
+
 class _TakenNow:
     """What a task hears when the peer says that it took it."""
 
 
 TAKEN = _TakenNow()
-Heard = _TakenNow | OrderPiece | TaskOutcome
+Heard = _TakenNow | OrderPiece | OrderOutcome
 
 
 @dataclass(slots=True, eq=False)
@@ -114,6 +126,8 @@ class Order:
 
     peers: Peers
     peer: PeerId
+    # The version that the peer speaks: what it reads in a bundle.
+    version: int = limits.ORDERS_VERSION
     # Set once it stands, or will not.
     settled: trio.Event = field(default_factory=trio.Event)
     stands: bool = False
@@ -134,6 +148,11 @@ class Order:
     def takes(self) -> bool:
         """Whether a task may be put on it now."""
         return self.stands and not self.closing
+
+    @property
+    def compact(self) -> bool:
+        """Whether records that were signed together travel under one signature."""
+        return self.version >= limits.BUNDLES_VERSION
 
     @property
     def sent(self) -> int:
@@ -174,10 +193,11 @@ class Order:
                 async with self.peers.call(
                     self.peer, deadline_s=RENEW_AFTER_S + 2 * TASK_S_MAX
                 ) as call:
-                    await call.send(Open(wanted=WANTED))
-                    opened = await call.expect(Opened)
+                    speaks = limits.SPOKEN_VERSION if self.compact else 0
+                    await call.send(Open(wanted=WANTED, speaks=speaks))
+                    places = (await call.expect(Opened)).places
                     opening.deadline = float("inf")
-                    self._tags.credited(opened.places)
+                    self._tags.credited(places)
                     self._begin()
                     await self._converse(call)
             if opening.cancelled_caught:
@@ -275,23 +295,34 @@ class Order:
 
     def _bundles(self) -> Iterator[Bundle]:
         now_at_s = trio.current_time()
-        items = []
+        tasks = []
         while self._home and self._tags.credit:
             task = next(iter(self._home))
             del self._home[task]
             task.tag, task.since_at_s = self._tags.give(task), now_at_s
-            handoff = task.handoff
-            items.append(
-                OrderItem(
-                    tag=task.tag,
-                    task=handoff.task.raw,
-                    input=handoff.input,
-                    deadline_ms=max(1, int((task.deadline_at_s - now_at_s) * 1000)),
-                    units=handoff.units,
-                )
+            tasks.append(task)
+        # As envelopes they are not smaller.
+        sized = ((it, len(it.handoff.task.raw) + len(it.handoff.input or b"")) for it in tasks)
+        for some in cut(sized):
+            yield self._bundle(some, now_at_s)
+
+    def _bundle(self, tasks: list[OrderedTask], now_at_s: float) -> Bundle:
+        signed = [it.handoff.task for it in tasks]
+        signer = self.peers.me if self.compact else None
+        roots, travelling = compact(signed, signer)
+        items = [
+            OrderItem(
+                tag=task.tag or 0,
+                task=one.data,
+                input=task.handoff.input,
+                deadline_ms=max(1, int((task.deadline_at_s - now_at_s) * 1000)),
+                units=task.handoff.units,
+                root=one.root,
+                leaf=one.leaf,
             )
-        for some in cut((it, len(it.task) + len(it.input or b"")) for it in items):
-            yield Bundle(items=tuple(some))
+            for task, one in zip(tasks, travelling, strict=True)
+        ]
+        return Bundle(items=tuple(items), roots=roots)
 
     # Hearing
 
@@ -320,9 +351,17 @@ class Order:
         for piece in message.pieces:
             if (task := self._tags.task_of(piece.tag)) is not None:
                 task.told(piece)
+        receipts = iter(opened(message.roots, message.travelling, Receipt, self.peer))
         for outcome in message.items:
-            if (task := self._tags.ended(outcome.tag)) is not None:
-                task.told(outcome)
+            receipt = next(receipts) if outcome.receipt is not None else None
+            if (task := self._tags.ended(outcome.tag)) is None:
+                continue
+            if isinstance(receipt, WireError):
+                # It is what the peer says of this task that does not fit; others go on.
+                self.peers.offended(self.peer, Offence.MALFORMED)
+                task.give_back(receipt)
+            else:
+                task.told(OrderOutcome(receipt, outcome.output, outcome.refusal))
         if message.places:
             self._credited(message.places)
 

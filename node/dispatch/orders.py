@@ -83,7 +83,8 @@ class Orders:
     async def _run(self, order: Order) -> None:
         peer = order.peer
         try:
-            if await self._knows_orders(peer):
+            order.version = await self._version_of(peer)
+            if order.version >= limits.ORDERS_VERSION:
                 await order.run()
         finally:
             order.closing = True
@@ -96,11 +97,10 @@ class Orders:
             if self._orders.get(peer) is order:
                 del self._orders[peer]
 
-    async def _knows_orders(self, peer: PeerId) -> bool:
+    async def _version_of(self, peer: PeerId) -> int:
         try:
-            version = await self.peers.neighbours.version_of(
+            return await self.peers.neighbours.version_of(
                 peer, deadline_s=stretched(OPEN_DEADLINE_S)
             )
         except TROUBLES:
-            return False
-        return version >= limits.ORDERS_VERSION
+            return limits.PROTOCOL_VERSION

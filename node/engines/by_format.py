@@ -5,7 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from node.engines.interface import Emit, Engine, EngineStatistics, Job, Loaded, Output, together
+from node.engines.interface import (
+    Emit,
+    Engine,
+    EngineStatistics,
+    Found,
+    Job,
+    Loaded,
+    Output,
+    together,
+)
 from wire.content import ContentId
 from wire.errors import ModelNotLoaded, ModelRefused
 from wire.model import Manifest
@@ -73,10 +82,20 @@ class EnginesByFormat:
         return next(filter(None, (engine.ready(model) for engine in self.each)), None)
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
+        return await self._with(job.model).infer(job, emit)
+
+    async def infer_many(self, jobs: Sequence[Job]) -> list[Found]:
+        try:
+            engine = self._with(jobs[0].model)
+        except ModelNotLoaded as error:
+            return [type(error)(error.message, todo=error.todo) for _ in jobs]
+        return await engine.infer_many(jobs)
+
+    def _with(self, model: ContentId) -> Engine:
         for engine in self.each:
-            if engine.ready(job.model) is not None:
-                return await engine.infer(job, emit)
-        raise ModelNotLoaded(f"model {job.model.short} is not loaded here", todo="load it first")
+            if engine.ready(model) is not None:
+                return engine
+        raise ModelNotLoaded(f"model {model.short} is not loaded here", todo="load it first")
 
     def statistics(self) -> EngineStatistics:
         parts = [engine.statistics() for engine in self.each]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from wire.content import ContentId
-from wire.errors import ModelNotLoaded, ModelRefused
+from wire.errors import BatonError, ModelNotLoaded, ModelRefused
 from wire.kinds import RefusalCode
 from wire.message import Progress
 from wire.model import Manifest
@@ -154,8 +154,19 @@ class Engine(Protocol):
         EngineFailed, WireError (the input is not what the operation reads).
         """
 
+    async def infer_many(self, jobs: Sequence[Job]) -> "list[Found]":
+        """Do many jobs of one model and one operation, each as `infer` does it, without pieces.
+
+        What came of each, in order: the error of one is no matter of the others. Every
+        `deadline_s` counts from this call. Cancelling this call cancels all of the work.
+        """
+
     def statistics(self) -> EngineStatistics:
         """Counts and the last failure."""
+
+
+# What came of one job of many.
+Found = Output | BatonError
 
 
 def loading_words(share: float) -> str:

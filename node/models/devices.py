@@ -4,7 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.engines.interface import Emit, Engine, EngineStatistics, Job, Loaded, Output, together
+import trio
+
+from node.engines.interface import (
+    Emit,
+    Engine,
+    EngineStatistics,
+    Found,
+    Job,
+    Loaded,
+    Output,
+    together,
+)
 from wire.content import ContentId
 from wire.errors import ModelNotLoaded, ModelRefused
 from wire.model import Manifest
@@ -61,14 +72,32 @@ class Devices:
         return next(filter(None, found), None)
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
-        able = [it for it in self.engines if it.ready(job.model) is not None]
+        able = self._able(job.model)
         if not able:
-            raise ModelNotLoaded(
-                f"model {job.model.short} is not loaded here", todo="load it first"
-            )
-        # Devices with room come first, then those where the job waits least.
-        best = min(able, key=lambda it: (not it.free_slots, it.queue_s))
-        return await best.infer(job, emit)
+            raise _not_loaded(job.model)
+        return await able[0].infer(job, emit)
+
+    async def infer_many(self, jobs: Sequence[Job]) -> list[Found]:
+        """Each device that has the model has an equal share of them."""
+        able = self._able(jobs[0].model)
+        if not able:
+            return [_not_loaded(it.model) for it in jobs]
+        found: dict[int, Found] = {}
+
+        async def share(engine: Engine, places: range) -> None:
+            done = await engine.infer_many([jobs[at] for at in places])
+            found.update(zip(places, done, strict=True))
+
+        async with trio.open_nursery() as nursery:
+            for number, engine in enumerate(able):
+                if places := range(number, len(jobs), len(able)):
+                    nursery.start_soon(share, engine, places)
+        return [found[at] for at in range(len(jobs))]
+
+    def _able(self, model: ContentId) -> list[Engine]:
+        """The devices that have a model: with room first, then where a job waits least."""
+        able = [it for it in self.engines if it.ready(model) is not None]
+        return sorted(able, key=lambda it: (not it.free_slots, it.queue_s))
 
     def statistics(self) -> EngineStatistics:
         parts = [engine.statistics() for engine in self.engines]
@@ -78,3 +107,7 @@ class Devices:
             key: why for key, why in quarantine[0].items() if all(key in it for it in quarantine)
         }
         return together(parts, quarantined)
+
+
+def _not_loaded(model: ContentId) -> ModelNotLoaded:
+    return ModelNotLoaded(f"model {model.short} is not loaded here", todo="load it first")

@@ -6,7 +6,7 @@ computed from its files before it is loaded; a model that can never fit is refus
 loaded, its measured memory counts if that is more.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +14,13 @@ from pathlib import Path
 import trio
 
 from node.engines.by_format import formats_of
+from node.engines.each_alone import each_alone
 from node.engines.interface import (
     LOADING_RETRY_S,
     Emit,
     Engine,
     EngineStatistics,
+    Found,
     Job,
     Loaded,
     Output,
@@ -184,6 +186,19 @@ class OnDemand:
             return await self.engine.infer(job, emit)
         finally:
             known.jobs -= 1
+            known.used_at_s = trio.current_time()
+            self._wake()
+
+    async def infer_many(self, jobs: Sequence[Job]) -> list[Found]:
+        known = self._known.get(jobs[0].model)
+        if known is None or not self._room.is_set() or not self._is_there(known):
+            # Each waits for the model for as long as its own deadline allows.
+            return await each_alone(self.infer, jobs)
+        known.jobs += len(jobs)
+        try:
+            return await self.engine.infer_many(jobs)
+        finally:
+            known.jobs -= len(jobs)
             known.used_at_s = trio.current_time()
             self._wake()
 

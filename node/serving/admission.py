@@ -9,6 +9,7 @@ jobs loses its last one to an asker with fewer (McKenney: "Stochastic Fairness Q
 also counted by the holder that offered them.
 """
 
+import math
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Callable
@@ -31,6 +32,9 @@ HOLDER_PLACES_MIN = 4
 ASKERS_MAX = 1024
 # A job this long is taken only while no other asker waits, and one at a time for each holder.
 LONG_S = 60.0
+# Work that takes no longer than this together is given to the engine at once: it can make a batch
+# of it, and no other asker waits noticeably longer for a turn.
+AT_ONCE_S = 0.005
 # Time of a leg besides the engine's work: its input travels, its receipt is stored.
 OVERHEAD_S = 0.05
 OVERHEAD_SHARE = 0.05
@@ -261,9 +265,9 @@ class Admission:
     def next(self, now: Now) -> tuple[list[QueueSlot], list[QueueSlot]]:
         """The places that begin now, and those given up because their deadline is too near."""
         begun, given_up, busy_s = [], [], now.busy_s
-        while sum(it.units for it in self.running) < self.units_at_once:
-            place = next((it for it in self._turns if it.ready), None)
-            if place is None:
+        units, running_s = sum(it.units for it in self.running), sum(map(_known_s, self.running))
+        while place := next((it for it in self._turns if it.ready), None):
+            if units >= self.units_at_once and running_s + _known_s(place) > AT_ONCE_S:
                 break
             if now.now_at_s + busy_s + place.least_s > place.until_at_s:
                 given_up.append(self._give_up(place, "its deadline is too near", now))
@@ -273,6 +277,7 @@ class Admission:
             place.stage = SlotStage.BEGUN
             self._virtual = max(self._virtual, place.start)
             busy_s += place.cost_s
+            units, running_s = units + place.units, running_s + _known_s(place)
             begun.append(place)
         return begun, given_up
 
@@ -367,6 +372,11 @@ def _count_down(counts: Counter[K], key: K) -> None:
 
 def _order(place: QueueSlot) -> tuple[float, int]:
     return place.order
+
+
+def _known_s(place: QueueSlot) -> float:
+    """What a job costs; more than anything where that was not measured."""
+    return place.cost_s or math.inf
 
 
 def _start(place: QueueSlot) -> float:

@@ -1,6 +1,6 @@
 """The queue before the engine: the shell around `node.serving.admission`; jobs wait here."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import trio
@@ -16,7 +16,8 @@ class FairQueue:
 
     engine: Engine
     _admission: Admission = field(init=False)
-    _moved: dict[QueueSlot, trio.Event] = field(default_factory=dict, init=False)
+    # Who is told once a job that waits only for the engine has begun, or was given up.
+    _moved: dict[QueueSlot, Callable[[QueueSlot], None]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._admission = Admission(self.engine.units_at_once)
@@ -61,8 +62,27 @@ class FairQueue:
 
     def dequeue(self, place: QueueSlot) -> None:
         """Give a slot back, or leave the queue; the next in turn goes on."""
-        if self._admission.dequeue(place):
+        self.dequeue_all((place,))
+
+    def dequeue_all(self, places: Iterable[QueueSlot]) -> None:
+        """As `dequeue`, of many at once."""
+        there = False
+        for place in places:
+            self._moved.pop(place, None)
+            there = self._admission.dequeue(place) or there
+        if there:
             self._go_on()
+
+    def ready(self, places: Iterable[QueueSlot], moved: Callable[[QueueSlot], None]) -> None:
+        """Say that jobs wait only for the engine. Call once for each place, as with `turn`.
+
+        `moved` is told of each place when it has begun, or is given up.
+        """
+        for place in places:
+            if place.refusal is None:
+                place.stage = SlotStage.READY
+                self._moved[place] = moved
+        self._go_on()
 
     async def turn(self, place: QueueSlot, wanted: QueuedJob) -> None:
         """Wait for the engine; Refused if the place was given up. Call once for each place.
@@ -74,7 +94,8 @@ class FairQueue:
             place.stage = SlotStage.READY
             self._go_on()
             if place.ready:
-                moved = self._moved[place] = trio.Event()
+                moved = trio.Event()
+                self._moved[place] = lambda _: moved.set()
                 try:
                     await moved.wait()
                 finally:
@@ -89,7 +110,7 @@ class FairQueue:
     def _move(self, places: Iterable[QueueSlot]) -> None:
         for place in places:
             if (moved := self._moved.pop(place, None)) is not None:
-                moved.set()
+                moved(place)
             if place.refusal is not None and place.on_refusal is not None:
                 place.on_refusal()
 

@@ -6,19 +6,24 @@ signature of its own, which peers of every version can read.
 """
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
 
+from node.dispatch.handoff import Handoff
 from node.serving.done_legs import DoneLegs
+from node.serving.role import Done
 from node.task.flushing import grown, in_parts, keep_each
 from store import Row, Store, Table, Write
+from wire.chain import source_of
 from wire.codec import pack
 from wire.errors import BatonError
-from wire.kinds import Role
+from wire.kinds import Level, Role
 from wire.receipt import Receipt
 from wire.signed import Signed, sign, sign_many
 from wire.signing import SigningKey
+from wire.tree import name_of
 
 # Bounds of one commit.
 LEGS_MAX = 256
@@ -35,6 +40,8 @@ class FinishedLeg:
     blobs: tuple[bytes, ...]
     # Whether its signature may be one of many.
     shares: bool
+    # Who is told what came of it, if nobody waits.
+    told: Callable[[Signed[Receipt] | BatonError], None] | None = None
     _signed: Signed[Receipt] | None = None
     _error: BatonError | None = None
     _ended: trio.Event = field(default_factory=trio.Event)
@@ -58,6 +65,38 @@ class FinishedLeg:
         else:
             self._signed = found
         self._ended.set()
+        if self.told is not None:
+            self.told(found)
+
+
+def receipt_of(
+    handoff: Handoff, done: Done, *, began_wall_s: float, took_s: float, reused: bool = False
+) -> Receipt:
+    """What this peer says of the next leg of a handoff, once it has done it."""
+    return Receipt(
+        task=handoff.task.id,
+        stage=handoff.stage,
+        role=handoff.leg.role,
+        operation=handoff.leg.operation,
+        model=handoff.leg.model,
+        input=source_of(handoff.task, handoff.receipts, handoff.stage),
+        output=name_of(done.data),
+        output_size_bytes=len(done.data),
+        units=done.units,
+        started_at_ms=int(began_wall_s * 1000),
+        duration_ms=int(took_s * 1000),
+        profile=done.profile,
+        previous=handoff.receipts[-1].id if handoff.receipts else None,
+        reused=reused,
+    )
+
+
+def shares_signature(handoff: Handoff) -> bool:
+    """Whether the receipt of a leg that its own asker offered may be signed with others.
+
+    Verifiers read the receipts of a task that is checked, and may be of an older version.
+    """
+    return handoff.task.record.checking.level is Level.SIGNED
 
 
 @dataclass(slots=True)
@@ -71,10 +110,14 @@ class Finishing:
     _legs: deque[FinishedLeg] = field(default_factory=deque)
     _came: trio.Event = field(default_factory=trio.Event)
 
+    def finish_soon(self, legs: Sequence[FinishedLeg]) -> None:
+        """As `finish`, of legs that nobody waits for: `FinishedLeg.told` is called with each."""
+        self._legs.extend(legs)
+        self._came.set()
+
     async def finish(self, leg: FinishedLeg) -> Signed[Receipt]:
         """The signed receipt of a leg, once it and the output are durable."""
-        self._legs.append(leg)
-        self._came.set()
+        self.finish_soon((leg,))
         return await leg.durable()
 
     async def run(self) -> None:

@@ -1,6 +1,6 @@
 """The inference role: runs models that are loaded here, on input that may be at other peers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -12,13 +12,13 @@ from node.serving.admission import QueuedJob, QueueSlot
 from node.serving.fair_queue import FairQueue
 from node.serving.nearest import IndexCache, LoadedIndex
 from node.serving.role import Done, Emit, LegInput, LegWork
-from node.task.units import units_of
+from node.task.units import streamed_max, units_of
 from p2p.blobs import Blobs
 from p2p.gather import gather
 from p2p.timeouts import stretched
 from wire import limits, operations
 from wire.content import ContentId, PeerId
-from wire.errors import Malformed, Missing, Refused, WireError
+from wire.errors import BatonError, Malformed, Missing, Refused, WireError
 from wire.kinds import RefusalCode
 from wire.operations import GENERATE, OPERATIONS
 from wire.payload import Passages, Question, Texts, Vectors
@@ -26,6 +26,8 @@ from wire.task import Stage
 
 # The peer with a passage may be dead, and then the asker needs the time for another peer.
 PASSAGE_S_MAX = 20.0
+# A leg that takes longer is done by itself: it may be given up while the engine works on it.
+SHARED_S_MAX = 0.1
 
 
 @dataclass(slots=True)
@@ -154,6 +156,34 @@ class InferRole:
         profile = loaded.profile if loaded is not None else ""
         return Done(data=output.data, units=output.units, profile=profile)
 
+    def shares(self, stage: Stage, place: QueueSlot) -> bool:
+        """Whether a leg is small, needs nothing but its input, and may be done with others.
+
+        Its output is not streamed, or is one piece.
+        """
+        operation = OPERATIONS.get(stage.operation)
+        direct = operation is not None and operation.engine == stage.operation
+        return direct and 0.0 < place.cost_s <= SHARED_S_MAX and streamed_max(stage) <= 1
+
+    async def do_many(self, works: Sequence[tuple[Stage, LegInput]]) -> list[Done | BatonError]:
+        """Do legs whose turn it is, of one model and operation; what came of each, in order."""
+        stage, _ = works[0]
+        assert stage.model is not None
+        loaded = self.engine.ready(stage.model)
+        profile = loaded.profile if loaded is not None else ""
+        found = await self.engine.infer_many([_job(of, source) for of, source in works])
+        done: list[Done | BatonError] = []
+        for output in found:
+            if isinstance(output, WireError):
+                done.append(_malformed(stage, output))
+            elif isinstance(output, BatonError):
+                done.append(output)
+            else:
+                if stage.operation == GENERATE:
+                    self.lengths.learn(stage.model, output.units)
+                done.append(Done(data=output.data, units=output.units, profile=profile))
+        return done
+
     async def texts_of(self, passages: Passages, source: LegInput) -> Texts:
         """The passages' texts, fetched from the peers that have them."""
         texts: dict[ContentId, str] = {}
@@ -200,6 +230,22 @@ def _input_of(stage: Stage) -> Iterator[None]:
     try:
         yield
     except WireError as error:
-        raise Refused(
-            f"the input of {stage.operation} cannot be read: {error}", code=RefusalCode.MALFORMED
-        ) from error
+        raise _malformed(stage, error) from error
+
+
+def _malformed(stage: Stage, error: WireError) -> Refused:
+    return Refused(
+        f"the input of {stage.operation} cannot be read: {error}", code=RefusalCode.MALFORMED
+    )
+
+
+def _job(stage: Stage, source: LegInput) -> Job:
+    assert stage.model is not None
+    assert source.data is not None
+    return Job(
+        model=stage.model,
+        operation=stage.operation,
+        input=source.data,
+        parameters=stage.parameters,
+        deadline_s=source.deadline_s,
+    )

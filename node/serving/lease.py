@@ -63,6 +63,13 @@ class LegLease:
         self.place = self.role.admit(work)
         self.place.on_refusal = self._stop
 
+    def watched_by(self, stop: Callable[[], None]) -> None:
+        """Have `stop` called once when its place is given up, by whomever."""
+        assert self.place is not None
+        self._stop = self.place.on_refusal = stop
+        if self.place.refusal is not None:
+            stop()
+
     async def unless_abandoned(
         self, holder: Holder, deadline_at_s: float, work: Callable[[], Awaitable[T]]
     ) -> T:

@@ -15,7 +15,7 @@ from node.dispatch.handoff import Handoff, Relay
 from node.dispatch.progress import StreamProgress
 from node.engines.interface import Part
 from node.serving.done_legs import DoneLeg, DoneLegs, job_key_of, leg_key_of
-from node.serving.finishing import FinishedLeg, Finishing
+from node.serving.finishing import FinishedLeg, Finishing, receipt_of, shares_signature
 from node.serving.lease import Holder, LegLease
 from node.serving.role import Done, LegInput, LegRole, LegWork, nowhere
 from node.task.events import EventSink
@@ -39,9 +39,8 @@ from wire.errors import (
     TransportError,
     WireError,
 )
-from wire.kinds import Level, RefusalCode, Role
+from wire.kinds import RefusalCode, Role
 from wire.message import Accept, Message, Offer, Piece, Quote, Quoted, Result
-from wire.receipt import Receipt
 from wire.signed import open_signed
 from wire.signing import SigningKey
 from wire.task import Stage, Task
@@ -77,15 +76,16 @@ class LegServer:
     # Why no legs are taken for now, in words; empty unless the machine's owner needs it.
     paused: str = ""
     done: int = 0
-    _under_way: dict[bytes, trio.Event] = field(default_factory=dict)
+    # By leg key: legs that are being done, and when that has ended.
+    running: dict[bytes, trio.Event] = field(default_factory=dict)
     # Legs under way of each holder.
     holders: Counter[PeerId] = field(default_factory=Counter)
-    _before: DoneLegs = field(init=False)
+    before: DoneLegs = field(init=False)
     finishing: Finishing = field(init=False)
 
     def __post_init__(self) -> None:
-        self._before = DoneLegs(self.store)
-        self.finishing = Finishing(self.key, self.store, self._before)
+        self.before = DoneLegs(self.store)
+        self.finishing = Finishing(self.key, self.store, self.before)
 
     @property
     def under_way(self) -> int:
@@ -199,7 +199,7 @@ class LegServer:
                 f"this peer does not play the role {kind.name.lower()}",
                 code=RefusalCode.NOT_WILLING,
             )
-        if len(self._under_way) >= LEGS_AT_ONCE:
+        if len(self.running) >= LEGS_AT_ONCE:
             raise Refused("too many legs under way", retry_after_s=0.5)
         return role
 
@@ -207,7 +207,7 @@ class LegServer:
         """Take a leg, with a place in its role's queue if there is work to do; Refused if not."""
         leg_key, job_key = leg_key_of(handoff), job_key_of(handoff)
         lease = LegLease(self._role(handoff), leg_key, job_key)
-        known = leg_key in self._under_way or self._before.knows(handoff, leg_key, job_key)
+        known = leg_key in self.running or self.before.knows(handoff, leg_key, job_key)
         if not known:
             lease.admit(handoff, by, deadline_at_s)
         return lease
@@ -267,23 +267,23 @@ class LegServer:
     ) -> DoneLeg:
         """Do the leg, or wait for it if it is running, or find it done."""
         leg_key = lease.leg_key
-        if leg_key in self._under_way:
+        if leg_key in self.running:
             lease.fresh = False
             with trio.move_on_at(deadline_at_s) as scope:
-                while (running := self._under_way.get(leg_key)) is not None:
+                while (running := self.running.get(leg_key)) is not None:
                     await running.wait()
             if scope.cancelled_caught:
                 raise Refused(
                     "the deadline passed while the leg was under way for another holder",
                     code=RefusalCode.LATE,
                 )
-        if not lease.fresh and (found := await self._before.found(handoff)) is not None:
+        if not lease.fresh and (found := await self.before.found(handoff)) is not None:
             return found
-        self._under_way[leg_key] = trio.Event()
+        self.running[leg_key] = trio.Event()
         try:
             return await self._do(handoff, lease, holder, relay, deadline_at_s)
         finally:
-            self._under_way.pop(leg_key).set()
+            self.running.pop(leg_key).set()
 
     async def _do(
         self,
@@ -308,7 +308,7 @@ class LegServer:
             nonlocal reused
             data = await self._input(handoff, source_id, holders, left_s)
             if handoff.leg.role is Role.INFER and not lease.fresh:
-                reused = await self._before.reusable(lease.job_key)
+                reused = await self.before.reusable(lease.job_key)
                 if reused is not None:
                     return reused
             if lease.place is None:
@@ -325,24 +325,14 @@ class LegServer:
             return await lease.role.do(handoff.leg, source, relay)
 
         done = await lease.unless_abandoned(holder, deadline_at_s, work)
-        receipt = Receipt(
-            task=handoff.task.id,
-            stage=handoff.stage,
-            role=handoff.leg.role,
-            operation=handoff.leg.operation,
-            model=handoff.leg.model,
-            input=source_id,
-            output=name_of(done.data),
-            output_size_bytes=len(done.data),
-            units=done.units,
-            started_at_ms=int(started_wall_s * 1000),
-            duration_ms=int((trio.current_time() - started_at_s) * 1000),
-            profile=done.profile,
-            previous=handoff.receipts[-1].id if handoff.receipts else None,
+        receipt = receipt_of(
+            handoff,
+            done,
+            began_wall_s=started_wall_s,
+            took_s=trio.current_time() - started_at_s,
             reused=reused is not None,
         )
-        # Verifiers read the receipts of a task that is checked, and may be of an older version.
-        shares = holder.call is None and handoff.task.record.checking.level is Level.SIGNED
+        shares = holder.call is None and shares_signature(handoff)
         blobs = (done.data, *done.blobs)
         # A receipt is stored before it is sent: a leg has one receipt.
         signed = await self.finishing.finish(

@@ -10,18 +10,41 @@ from dataclasses import dataclass, field
 from node.engines.interface import Part
 from wire import limits
 from wire.bundling import cut
+from wire.compact import compact
+from wire.content import PeerId
 from wire.message import Message
-from wire.order import OrderPiece, Outcomes, Places, Taken, TaskOutcome
+from wire.order import OrderPiece, OrderRefusal, Outcomes, Places, Taken, TaskOutcome
+from wire.receipt import Receipt
+from wire.signed import Signed
 
 # Untold pieces of all tasks of one order; above this, whoever makes them waits.
 PIECES_BYTES_MAX = 256 << 10
 
 
+@dataclass(frozen=True, slots=True)
+class EndedLeg:
+    """How the task under a tag ended: with its receipt, and the output when small; or refused."""
+
+    tag: int
+    receipt: Signed[Receipt] | None
+    output: bytes | None
+    refusal: OrderRefusal | None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in a message, at most."""
+        return (0 if self.receipt is None else len(self.receipt.raw)) + len(self.output or b"")
+
+
 @dataclass(slots=True)
 class OrderOutbox:
-    """Outcomes, pieces and tags of taken tasks that were not sent yet, in order."""
+    """Outcomes, pieces and tags of taken tasks that were not sent yet, in order.
 
-    _outcomes: deque[TaskOutcome] = field(default_factory=deque)
+    `signer` is this peer, if receipts may travel under one signature.
+    """
+
+    signer: PeerId | None = None
+    _outcomes: deque[EndedLeg] = field(default_factory=deque)
     # By tag: the pieces of one task, joined where one continues the other.
     _pieces: dict[int, list[Part]] = field(default_factory=dict)
     _taken: dict[int, None] = field(default_factory=dict)
@@ -53,7 +76,7 @@ class OrderOutbox:
         else:
             parts.append(part)
 
-    def ended(self, outcome: TaskOutcome) -> None:
+    def ended(self, outcome: EndedLeg) -> None:
         """Tell how a task ended."""
         self._taken.pop(outcome.tag, None)
         if outcome.refusal is None and outcome.output is not None:
@@ -77,12 +100,27 @@ class OrderOutbox:
             yield Outcomes(items=(), pieces=tuple(some), places=0)
         outcomes = list(self._outcomes)
         self._outcomes.clear()
-        for ended in cut((it, _size(it)) for it in outcomes):
-            yield Outcomes(items=tuple(ended), pieces=(), places=places)
+        for ended in cut((it, it.size_bytes) for it in outcomes):
+            yield self._outcomes_of(ended, places)
             places = 0
         if places:
             yield Places(more=places)
 
-
-def _size(outcome: TaskOutcome) -> int:
-    return len(outcome.receipt or b"") + len(outcome.output or b"")
+    def _outcomes_of(self, ended: list[EndedLeg], places: int) -> Outcomes:
+        receipts = [it.receipt for it in ended if it.receipt is not None]
+        roots, travelling = compact(receipts, self.signer)
+        of = iter(travelling)
+        items = []
+        for one in ended:
+            data, root, leaf = next(of) if one.receipt is not None else (None, 0, 0)
+            items.append(
+                TaskOutcome(
+                    tag=one.tag,
+                    receipt=data,
+                    output=one.output,
+                    refusal=one.refusal,
+                    root=root,
+                    leaf=leaf,
+                )
+            )
+        return Outcomes(items=tuple(items), pieces=(), places=places, roots=roots)

@@ -5,19 +5,24 @@ that cannot be read or taken is refused by itself, and the others go on.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
 from node.dispatch.handoff import Handoff
 from node.engines.interface import Part
+from node.serving.done_legs import DoneLeg
+from node.serving.infer_role import InferRole
 from node.serving.lease import Holder, LegLease
+from node.serving.leg_bundle import LegBundle, may_share
 from node.serving.leg_server import LegServer
-from node.serving.order_outbox import OrderOutbox
+from node.serving.order_outbox import EndedLeg, OrderOutbox
 from node.task.flushing import grown
 from node.task.units import streamed_max
 from p2p.score import Offence, Standing
 from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
+from wire.compact import opened
 from wire.content import PeerId
 from wire.counting import count_down, count_up
 from wire.errors import (
@@ -37,12 +42,10 @@ from wire.order import (
     Close,
     Open,
     Opened,
-    OrderItem,
     OrderRefusal,
-    TaskOutcome,
     Withdraw,
 )
-from wire.signed import Signed, open_signed
+from wire.signed import Signed
 from wire.task import Task
 
 # Places of all orders together, and of one order: below the bound on the waiting jobs of one asker,
@@ -98,7 +101,9 @@ class OrderServer:
         except Refused as error:
             await call.send(refusal_of(error))
             return
-        order = _ServedOrder(self, call)
+        # Receipts may travel under one signature if the asker says that it reads them so.
+        signer = self.legs.key.peer if message.speaks >= limits.BUNDLES_VERSION else None
+        order = _ServedOrder(self, call, OrderOutbox(signer))
         self._orders.append(order)
         self._share()
         try:
@@ -126,8 +131,8 @@ class _ServedOrder:
 
     server: OrderServer
     call: TypedCall
+    _out: OrderOutbox
     to_write: trio.Event = field(default_factory=trio.Event)
-    _out: OrderOutbox = field(default_factory=OrderOutbox)
     _legs: dict[int, _Leg] = field(default_factory=dict)
     # Tasks that the asker may still send, and how many it sent so far.
     _credit: int = 0
@@ -215,11 +220,14 @@ class _ServedOrder:
             raise RemoteProtocolError("more tasks were sent than there were places")
         self._credit -= len(bundle.items)
         self._tasks += len(bundle.items)
-        for item in bundle.items:
+        # By role: those that can be done together.
+        together: dict[int, LegBundle] = {}
+        tasks = opened(bundle.roots, bundle.travelling, Task, self.call.peer)
+        for item, found in zip(bundle.items, tasks, strict=True):
             if item.tag in self._legs:
                 raise RemoteProtocolError("a task has the tag of another one")
             try:
-                task = self._read_task(item)
+                task = self._checked(found)
                 handoff = Handoff(task=task, input=item.input, units=item.units)
                 deadline_at_s = trio.current_time() + item.deadline_ms / 1000
                 lease = self.server.legs.take(handoff, self.call.peer, deadline_at_s)
@@ -228,11 +236,29 @@ class _ServedOrder:
                 self._refuse(item.tag, error)
                 continue
             self._legs[item.tag] = leg = _Leg(lease)
-            nursery.start_soon(self._do, item.tag, leg, handoff, deadline_at_s)
+            role = lease.role
+            if isinstance(role, InferRole) and may_share(handoff, lease):
+                some = together.get(id(role))
+                if some is None:
+                    some = LegBundle(self.server.legs, self.call.peer, role)
+                    together[id(role)] = some
+                some.add(handoff, lease, deadline_at_s, partial(self._ended_leg, item.tag))
+            else:
+                nursery.start_soon(self._do, item.tag, leg, handoff, deadline_at_s)
+        for some in together.values():
+            nursery.start_soon(some.run)
         self._untold.set()
 
-    def _read_task(self, item: OrderItem) -> Signed[Task]:
-        task = open_signed(item.task, Task)
+    def _ended_leg(self, tag: int, found: DoneLeg | BatonError) -> None:
+        del self._legs[tag]
+        if isinstance(found, BatonError):
+            self._refuse(tag, found)
+        else:
+            self._tell(_outcome_of(tag, found))
+
+    def _checked(self, task: Signed[Task] | WireError) -> Signed[Task]:
+        if isinstance(task, WireError):
+            raise task
         if task.signer != self.call.peer:
             raise Refused(
                 "a standing order takes the tasks of its own asker", code=RefusalCode.NOT_WILLING
@@ -269,12 +295,9 @@ class _ServedOrder:
             *(Refused, EngineError, StoreError, TaskFailed),
             *(TransportError, WireError, RemoteProtocolError),
         ) as error:
-            del self._legs[tag]
-            self._refuse(tag, error)
+            self._ended_leg(tag, error)
         else:
-            del self._legs[tag]
-            inline = done.output if len(done.output) <= limits.INLINE_BYTES_MAX else None
-            self._tell(TaskOutcome(tag=tag, receipt=done.receipt.raw, output=inline, refusal=None))
+            self._ended_leg(tag, done)
         finally:
             count_down(legs.holders, peer)
             leg.lease.release()
@@ -287,9 +310,9 @@ class _ServedOrder:
         refusal = OrderRefusal(
             code=said.code, reason=said.reason, retry_after_ms=said.retry_after_ms
         )
-        self._tell(TaskOutcome(tag=tag, receipt=None, output=None, refusal=refusal))
+        self._tell(EndedLeg(tag, None, None, refusal))
 
-    def _tell(self, outcome: TaskOutcome) -> None:
+    def _tell(self, outcome: EndedLeg) -> None:
         if not self._ended:
             self._out.ended(outcome)
             self.to_write.set()
@@ -329,3 +352,8 @@ class _ServedOrder:
                     leg.told = True
                     self._out.took(tag)
                     self.to_write.set()
+
+
+def _outcome_of(tag: int, done: DoneLeg) -> EndedLeg:
+    inline = done.output if len(done.output) <= limits.INLINE_BYTES_MAX else None
+    return EndedLeg(tag, done.receipt, inline, None)

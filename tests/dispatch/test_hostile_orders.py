@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from node.dispatch.handoff import Handoff
 from node.dispatch.offer import offer_leg
-from node.dispatch.order import ACCEPT_DEADLINE_S, IDLE_S, Order
+from node.dispatch.order import ACCEPT_DEADLINE_S, IDLE_S, Order, OrderOutcome
 from node.dispatch.orders import Orders
 from node.engines.interface import Part
 from node.peer import Node
@@ -21,6 +21,7 @@ from p2p.typed_call import TypedCall
 from tests.node.asking import TEXTS, VECTORS, complete, receipt_of, task_of
 from tests.node.network import I, Outsider, S, open_network
 from wire import limits
+from wire.compact import compact
 from wire.errors import BatonError, Disconnected, Malformed, Refused, RemoteProtocolError
 from wire.kinds import RefusalCode
 from wire.message import Message, Refuse
@@ -38,7 +39,8 @@ from wire.order import (
     TaskOutcome,
     Withdraw,
 )
-from wire.signed import open_signed
+from wire.receipt import Receipt
+from wire.signed import open_signed, sign_many
 from wire.task import Stage, Task
 
 Script = Callable[["Serving"], Awaitable[None]]
@@ -221,6 +223,23 @@ async def credit_that_goes_back(serving: Serving) -> None:
     await trio.sleep_forever()
 
 
+async def a_root_that_does_not_hold(serving: Serving) -> None:
+    await serving.take(3)
+    await serving.tell(serving.done(serving.items[0]))
+    others = [serving.done(it) for it in serving.items[1:]]
+    records = [open_signed(it.receipt or b"", Receipt).record for it in others]
+    roots, travelling = compact(
+        sign_many(records, serving.there.key).signed, serving.there.key.peer
+    )
+    told = [
+        replace(it, receipt=one.data, root=one.root, leaf=one.leaf)
+        for it, one in zip(others, travelling, strict=True)
+    ]
+    root = replace(roots[0], signature=bytes(64))
+    await serving.call.send(Outcomes(items=tuple(told), pieces=(), places=0, roots=(root,)))
+    await trio.sleep_forever()
+
+
 async def hanging_up(serving: Serving) -> None:
     await serving.take(3)
     await serving.tell(serving.done(serving.items[0]))
@@ -236,6 +255,7 @@ async def hanging_up(serving: Serving) -> None:
         (taken_that_never_was, 1),
         (credit_that_overflows, 1),
         (credit_that_goes_back, 1),
+        (a_root_that_does_not_hold, 1),
         (bytes_that_are_no_message, 1),
         (hanging_up, 1),
     ],
@@ -419,7 +439,7 @@ async def test_many_large_tasks_are_cut_into_messages(
             for number in range(30)
         ]
         for task in tasks:
-            assert isinstance(await task.hear(), TaskOutcome)
+            assert isinstance(await task.hear(), OrderOutcome)
             order.leave(task)
         assert order.bundles >= 15
 

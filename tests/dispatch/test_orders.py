@@ -12,6 +12,7 @@ from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.peer import Node
 from node.task.events import Event, Restarted, Streamed, ignore_event
+from p2p.peers import Handler
 from p2p.typed_call import TypedCall
 from tests.node.asking import (
     asked,
@@ -29,7 +30,7 @@ from wire.content import PeerId
 from wire.errors import BatonError, Malformed
 from wire.kinds import Level
 from wire.message import Message
-from wire.order import Open
+from wire.order import Bundle, Open, Outcomes
 
 
 async def all_asked(asker: Node, wanted: Sequence[TaskRequest]) -> list[Answered | BatonError]:
@@ -144,6 +145,62 @@ async def test_peers_that_know_no_orders_are_asked_and_served_as_ever(
         assert not opened
         # And the old one asks the new one as it always did.
         assert not is_error((await all_asked(old, [request(level=Level.SIGNED)]))[0])
+
+
+async def test_each_peer_is_sent_bundles_in_the_form_that_it_reads(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        peers = [await network.start(I, S, engine=Counted(unit_s=0.0)) for _ in range(2)]
+        old, new = peers
+        # What a peer says of itself that knows orders, and no roots.
+        old.peers.neighbours.speaks = limits.KEEPS_VERSION
+        asker.peers.neighbours._versions.clear()
+        seen: dict[PeerId, list[Message]] = {it.peers.me: [] for it in peers}
+        for peer in peers:
+            peer.peers.handlers[Open] = watched_order(peer, seen[peer.peers.me])
+        await network.settled()
+        for turn in range(3):
+            texts = [f"{turn} {number}" for number in range(20)]
+            wanted = [request(data=texts_of(it), level=Level.SIGNED) for it in texts]
+            for answered in await all_asked(asker, wanted):
+                assert isinstance(answered, Answered)
+                assert signers(answered)[0] in seen
+        for peer, roots in ((old, False), (new, True)):
+            heard = seen[peer.peers.me]
+            bundles = [it for it in heard if isinstance(it, Bundle)]
+            outcomes = [it for it in heard if isinstance(it, Outcomes)]
+            assert len(bundles) > 1
+            assert any(it.roots for it in bundles) is roots
+            assert any(it.roots for it in outcomes) is roots
+            assert not peer.peers.scores.cost(asker.peers.me, trio.current_time())
+            assert not asker.peers.scores.cost(peer.peers.me, trio.current_time())
+
+
+def watched_order(peer: Node, heard: list[Message]) -> Handler:
+    """The peer's own handler of orders, which also notes all that is said in one."""
+    honest = peer.peers.handlers[Open]
+
+    async def watch(call: TypedCall, message: Message) -> None:
+        heard.append(message)
+        send, receive = call.send, call.receive
+
+        class Watched:
+            peer = call.peer
+
+            async def send(self, message: Message) -> None:
+                heard.append(message)
+                await send(message)
+
+            async def receive(self) -> Message:
+                message = await receive()
+                heard.append(message)
+                return message
+
+        await honest(Watched(), message)  # type: ignore[arg-type]
+
+    return watch
 
 
 async def test_streams_of_an_order_show_every_token_once(

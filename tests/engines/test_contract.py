@@ -9,11 +9,11 @@ import pytest
 import trio
 
 from node.engines.hash_engine import HashEngine, hash_manifest
-from node.engines.interface import Engine, Job
+from node.engines.interface import Engine, Found, Job, Output
 from tests.engines.opencl import CL, need_opencl
 from tests.engines.tiny import texts, write_tiny
 from wire.content import ContentId
-from wire.errors import Malformed, ModelRefused, Refused, TooSlow
+from wire.errors import Malformed, ModelNotLoaded, ModelRefused, Refused, TooSlow
 from wire.model import Manifest
 from wire.payload import Vectors
 
@@ -186,3 +186,44 @@ async def test_done_units_are_counted(ready: Bench) -> None:
     before = ready.engine.statistics().units_done
     await ready.embed("a", "b", "c")
     assert ready.engine.statistics().units_done == before + 3
+
+
+def rows_of(found: Found) -> int:
+    assert isinstance(found, Output)
+    return Vectors.from_bytes(found.data).rows
+
+
+async def test_many_jobs_are_answered_in_order_as_each_alone(ready: Bench) -> None:
+    jobs = [ready.job(*lines) for lines in (("a",), ("b", "c"), ("a", "d", "e"))]
+    alone = [await ready.engine.infer(it) for it in jobs]
+    before = ready.engine.statistics().units_done
+    found = await ready.engine.infer_many(jobs)
+    assert [it.data for it in found if isinstance(it, Output)] == [it.data for it in alone]
+    assert [rows_of(it) for it in found] == [1, 2, 3]
+    assert ready.engine.statistics().units_done == before + 6
+    assert ready.engine.free_slots == JOBS_MAX
+
+
+async def test_one_bad_job_of_many_is_its_own_error(ready: Bench) -> None:
+    good, bad = ready.job("a"), ready.job("a", input=b"\x00")
+    late = ready.job("b", deadline_s=0.0)
+    found = await ready.engine.infer_many([good, bad, late, good])
+    assert rows_of(found[0]) == rows_of(found[3]) == 1
+    assert isinstance(found[1], Malformed)
+    assert isinstance(found[2], TooSlow)
+    assert ready.engine.statistics().jobs_queued == 0
+    assert ready.engine.queue_s == 0
+
+
+async def test_many_jobs_of_a_model_that_is_not_loaded_have_an_error_each(bench: Bench) -> None:
+    found = await bench.engine.infer_many([bench.job("a"), bench.job("b")])
+    assert [type(it) for it in found] == [ModelNotLoaded] * 2
+    assert found[0] is not found[1]
+
+
+async def test_many_jobs_that_are_cancelled_leave_no_work(ready: Bench) -> None:
+    with trio.move_on_after(0) as scope:
+        await ready.engine.infer_many([ready.job("a"), ready.job("b")])
+    assert scope.cancelled_caught
+    assert ready.engine.statistics().jobs_queued == 0
+    assert ready.engine.free_slots == JOBS_MAX

@@ -5,7 +5,7 @@
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import trio
 
+from node.engines.each_alone import each_alone
 from node.engines.hash_engine import HashEngine, hash_manifest
-from node.engines.interface import Emit, Job, Loaded, Output, Part
+from node.engines.interface import Emit, Found, Job, Loaded, Output, Part
 from wire.content import ContentId
 from wire.errors import EngineFailed, ModelRefused
 from wire.generation import Alternative, Ending, Generation, PromptToken, Token, to_frame
@@ -119,6 +120,9 @@ class SpeakingEngine:
             raise
         finally:
             self.under_way -= 1
+
+    async def infer_many(self, jobs: Sequence[Job]) -> list[Found]:
+        return await each_alone(self.infer, jobs)
 
     async def _speak(self, job: Job, emit: Emit | None) -> Output:
         asked = Generation.from_bytes(job.input)

@@ -7,6 +7,7 @@ from typing import Any
 import trio
 
 from node.asking.answers import Answered
+from node.asking.journal import JournalEntry, entries_of
 from node.asking.run import TaskRequest
 from node.engines.hash_engine import hash_manifest, hash_vector
 from node.peer import Node
@@ -71,8 +72,10 @@ def failures(events: Sequence[Event], what: str = "") -> list[Failed]:
     return [it for it in events if isinstance(it, Failed) and what in ("", it.what)]
 
 
-def journal_of(node: Node) -> list[tuple[bytes, bytes]]:
-    return node.dependencies.store.scan(Table.JOURNAL)
+def journal_of(node: Node) -> list[JournalEntry]:
+    """The tasks that the journal has, of all of its rows."""
+    rows = node.dependencies.store.scan(Table.JOURNAL)
+    return [entry for _, row in rows for entry in entries_of(row)]
 
 
 def nothing_left(node: Node) -> bool:

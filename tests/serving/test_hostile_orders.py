@@ -20,15 +20,18 @@ from node.serving.order_server import (
 )
 from p2p.score import Offence
 from p2p.typed_call import TypedCall
+from store import Table
 from tests.node.asking import EMBED, EMBED_PASSAGES, FETCH, TEXTS, complete, task_of, texts_of
 from tests.node.engines import Counted
 from tests.node.network import I, Network, Outsider, S, open_network
 from wire import limits
 from wire.codec import pack, unpack
+from wire.compact import BatchRoot, compact
+from wire.compact import opened as open_all
 from wire.content import PeerId
 from wire.errors import Disconnected, RemoteProtocolError, TransportError
-from wire.kinds import Kind, RefusalCode
-from wire.message import Message, Offer, Refuse, Result
+from wire.kinds import Kind, Level, RefusalCode
+from wire.message import Message, Offer, Refuse, Result, encode
 from wire.order import (
     Bundle,
     Close,
@@ -41,10 +44,11 @@ from wire.order import (
     TaskOutcome,
     Withdraw,
 )
+from wire.proof import prove
 from wire.receipt import Receipt
-from wire.signed import Signed, open_signed
+from wire.signed import Signed, open_signed, sign_many
 from wire.signing import SigningKey
-from wire.task import Stage, Task
+from wire.task import CheckPolicy, Stage, Task
 from wire.tree import name_of
 
 
@@ -63,24 +67,41 @@ class Scene:
         wall_s = self.asker.peers.environment.wall_s()
         return task_of(key or self.asker.key, wall_s, *stages, **({"nonce": nonce} | changes))
 
-    def item(self, tag: int, task: Signed[Task] | None = None, **changes: Any) -> OrderItem:
+    def item(self, tag: int, signed: Signed[Task] | None = None, **changes: Any) -> OrderItem:
         fields: dict[str, Any] = {
             "tag": tag,
-            "task": (task or self.task()).raw,
+            "task": b"" if "task" in changes else (signed or self.task()).raw,
             "input": TEXTS,
             "deadline_ms": 30_000,
             "units": 3,
         }
         return OrderItem(**(fields | changes))
 
+    def batch(self, count: int) -> list[Signed[Task]]:
+        """Tasks of the asker under one signature, which nobody checks."""
+        unchecked = CheckPolicy(level=Level.SIGNED, verifiers=0, needed=0, secret_hash=bytes(32))
+        records = [self.task(checking=unchecked).record for _ in range(count)]
+        return list(sign_many(records, self.asker.key).signed)
+
+    def compact(self, tasks: list[Signed[Task]], signer: PeerId | None = None) -> Bundle:
+        """A bundle of tasks as peers send it that know roots."""
+        roots, travelling = compact(tasks, signer or self.asker.key.peer)
+        items = [
+            self.item(at, task=it.data, root=it.root, leaf=it.leaf)
+            for at, it in enumerate(travelling)
+        ]
+        return Bundle(items=tuple(items), roots=roots)
+
     @asynccontextmanager
-    async def order(self, there: Outsider | None = None) -> AsyncIterator["Opener"]:
+    async def order(
+        self, there: Outsider | None = None, speaks: int = 0
+    ) -> AsyncIterator["Opener"]:
         """An order that stands until it is left, which resets it."""
         peers = (there or self.asker).peers
         left = Disconnected("the test is over")
         try:
             async with peers.call(self.worker.peers.me, deadline_s=300) as call:
-                await call.send(Open(wanted=10))
+                await call.send(Open(wanted=10, speaks=speaks))
                 yield Opener(call, (await call.expect(Opened)).places)
                 raise left
         except Disconnected as error:
@@ -128,9 +149,11 @@ class Opener:
 
 
 @asynccontextmanager
-async def opened(tmp_path: Path, unit_s: float = 0.01) -> AsyncIterator[Scene]:
+async def opened(
+    tmp_path: Path, unit_s: float = 0.01, engine: Counted | None = None
+) -> AsyncIterator[Scene]:
     async with open_network(tmp_path) as network:
-        worker = await network.start(I, S, engine=Counted(unit_s=unit_s))
+        worker = await network.start(I, S, engine=engine or Counted(unit_s=unit_s))
         await network.settled()
         while not worker.probing.offered():
             await trio.sleep(0.1)
@@ -195,6 +218,77 @@ def raw_bundle(items: list[OrderItem]) -> bytes:
     return pack([int(Kind.BUNDLE), {"items": [it.to_fields() for it in items]}])
 
 
+@pytest.mark.parametrize("speaks", [0, limits.KEEPS_VERSION, limits.BUNDLES_VERSION, 99])
+async def test_an_asker_is_told_in_the_form_that_it_reads(
+    speaks: int, autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with opened(tmp_path, unit_s=0.0) as scene, scene.order(speaks=speaks) as order:
+        tasks = scene.batch(5)
+        # What is sent is read in either form.
+        if speaks >= limits.BUNDLES_VERSION:
+            await order.call.send(scene.compact(tasks))
+        else:
+            await order.give(*[scene.item(at, it) for at, it in enumerate(tasks)])
+        found = await order.outcomes(5)
+        told = [it for it in order.heard if isinstance(it, Outcomes)]
+        together = [it for it in found.values() if it.root]
+        if speaks < limits.BUNDLES_VERSION:
+            assert not together
+            assert not any(it.roots for it in told)
+            assert {signer_of(it) for it in found.values()} == {scene.worker.peers.me}
+            return
+        assert len(together) == 5
+        receipts = {
+            it.record.task: it
+            for message in told
+            for it in open_all(message.roots, message.travelling, Receipt, scene.worker.peers.me)
+            if isinstance(it, Signed)
+        }
+        assert receipts.keys() == {it.id for it in tasks}
+        # What was kept there are the very bytes that are built here.
+        for task in tasks:
+            kept = scene.worker.dependencies.store.read(Table.RECEIPTS, task.id.digest + b"\0")
+            assert kept == receipts[task.id].raw
+        assert not scene.cost()
+
+
+async def test_a_body_that_is_no_task_is_refused_by_itself(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with opened(tmp_path) as scene, scene.order(speaks=5) as order:
+        bodies = [scene.task().record.to_bytes(), b"\xc1", scene.task().record.to_bytes()]
+        proofs = prove([("task", it) for it in bodies], scene.asker.key)
+        items = [scene.item(at, task=it, root=1, leaf=at) for at, it in enumerate(bodies)]
+        root = BatchRoot(signature=proofs.signature, count=3, beside=b"")
+        await order.call.send(Bundle(items=tuple(items), roots=(root,)))
+        found = await order.outcomes(3)
+        assert code_of(found[1]) is RefusalCode.MALFORMED
+        assert [it.refusal is None for it in (found[0], found[2])] == [True, True]
+        assert Offence.MALFORMED - 1 < scene.cost() < Offence.MALFORMED + 1
+
+
+def altered_root(scene: Scene, **changes: Any) -> bytes:
+    """The bytes of a bundle of three tasks under one root, with another root."""
+    fields = scene.compact(scene.batch(3)).to_fields()
+    if changes.pop("items", None) is not None:
+        fields["items"] = [scene.item(7).to_fields()]
+    fields["roots"][0] |= changes
+    return pack([int(Kind.BUNDLE), fields])
+
+
+def altered_item(scene: Scene, **changes: Any) -> bytes:
+    """The bytes of a bundle of three tasks under one root, the last of them at another place."""
+    fields = scene.compact(scene.batch(3)).to_fields()
+    fields["items"][2] |= changes
+    return pack([int(Kind.BUNDLE), fields])
+
+
+def another_s_root(scene: Scene) -> bytes:
+    other = SigningKey(bytes(32))
+    tasks = sign_many([scene.task(key=other).record for _ in range(3)], other).signed
+    return encode(scene.compact(list(tasks), other.peer))
+
+
 BREAKING: dict[str, Callable[[Scene], bytes]] = {
     "ten thousand items": lambda _: raw_bundle(
         [OrderItem(tag=it, task=b"t", input=None, deadline_ms=1, units=1) for it in range(10_000)]
@@ -211,6 +305,20 @@ BREAKING: dict[str, Callable[[Scene], bytes]] = {
     "a second opening": lambda _: pack([int(Kind.OPEN), {"wanted": 3}]),
     "the end before the end": lambda _: pack([int(Kind.CLOSE), {"tasks": 7}]),
     "nothing that can be read": lambda _: b"\xc1",
+    "a root that does not hold": lambda scene: altered_root(scene, signature=bytes(64)),
+    "a root of more than there are": lambda scene: altered_root(scene, count=4),
+    "hashes of a root too many": lambda scene: altered_root(scene, beside=bytes(32)),
+    "a root signed for another purpose": lambda scene: altered_root(
+        scene, signature=prove([("receipt", b"a"), ("receipt", b"b")], scene.asker.key).signature
+    ),
+    "a root of nobody": lambda scene: altered_root(scene, count=0),
+    "a root of one": lambda scene: altered_root(scene, count=1),
+    "a root of 4,097": lambda scene: altered_root(scene, count=limits.BATCH_RECORDS_MAX + 1),
+    "a leaf that no root has": lambda scene: altered_item(scene, leaf=3),
+    "a leaf twice": lambda scene: altered_item(scene, leaf=1),
+    "a root that is not there": lambda scene: altered_item(scene, root=2),
+    "a root of nothing that is there": lambda scene: altered_root(scene, items=[]),
+    "another asker's root": another_s_root,
 }
 
 

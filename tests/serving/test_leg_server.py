@@ -433,7 +433,7 @@ async def test_more_legs_than_a_peer_takes_are_refused_with_a_moment_to_wait(
     engine = Counted(unit_s=0.2, jobs_max=1000)
     async with scene(tmp_path, engine=engine) as there:
         # As many talks at once as one peer may have: the legs of others fill the rest.
-        there.worker.leg_server._under_way |= {
+        there.worker.leg_server.running |= {
             number.to_bytes(4, "big"): trio.Event() for number in range(LEGS_AT_ONCE)
         }
         refused = await there.refusal(there.task())

@@ -10,6 +10,7 @@ from typing import Any
 
 import wire
 from wire.advert import Advert, ModelOffer
+from wire.compact import BatchRoot
 from wire.content import ContentId
 from wire.generation import Alternative, Ending, Generation, PromptToken, Token, TokenBias
 from wire.kinds import Level, RefusalCode, Role
@@ -85,8 +86,18 @@ EMBED = Stage(role=Role.INFER, operation="embed", model=MODEL, parameters={"scal
 CHECKING = CheckPolicy(level=Level.REPLAYED, verifiers=3, needed=2, secret_hash=bytes(32))
 PART = IndexPart(passages=BLOCK, vectors=TREE)
 PROGRESS = Progress(units=2, data=b"streamed")
-ITEM = OrderItem(tag=7, task=b"task", input=b"input", deadline_ms=30_000, units=16)
-DONE = TaskOutcome(tag=7, receipt=b"receipt", output=b"output", refusal=None)
+ITEM = OrderItem(
+    tag=7,
+    task=b"task",
+    input=b"input",
+    deadline_ms=30_000,
+    units=16,
+    root=1,
+    leaf=3,
+    lane=b"lane",
+)
+ROOT = BatchRoot(signature=bytes(range(64)), count=9, beside=bytes(range(32, 96)))
+DONE = TaskOutcome(tag=7, receipt=b"receipt", output=b"output", refusal=None, root=1, leaf=8)
 NOT_DONE = OrderRefusal(code=RefusalCode.BUSY, reason="the queue is full", retry_after_ms=1000)
 FAILED = TaskOutcome(tag=8, receipt=None, output=None, refusal=NOT_DONE)
 PART_OF_IT = OrderPiece(tag=9, position=2, units=1, data=b"piece")
@@ -245,14 +256,15 @@ SAMPLES: tuple[Record, ...] = (
     BlockReply(data=b"block"),
     Keep(content=TREE, size_bytes=300_000, keep_s=604_800, deadline_ms=60_000),
     Keeping(keep_s=86_400),
-    Open(wanted=48),
+    Open(wanted=48, speaks=5),
     Opened(places=40),
     ITEM,
-    Bundle(items=(ITEM,)),
+    ROOT,
+    Bundle(items=(ITEM,), roots=(ROOT,)),
     NOT_DONE,
     DONE,
     PART_OF_IT,
-    Outcomes(items=(DONE, FAILED), pieces=(PART_OF_IT,), places=2),
+    Outcomes(items=(DONE, FAILED), pieces=(PART_OF_IT,), places=2, roots=(ROOT,)),
     Places(more=3),
     Taken(tags=(7, 9)),
     Withdraw(unwanted=(9,)),

@@ -11,8 +11,11 @@ import pytest
 from tests.wire.samples import (
     BLOCK,
     BY_NAME,
+    DONE,
     EMBED,
+    FAILED,
     FETCH,
+    ITEM,
     KEY,
     MESSAGES,
     MODEL,
@@ -31,9 +34,16 @@ from wire.signed import SignedRecord, open_signed, sign, sign_many
 from wire.tree import TreeNode
 
 # Fields that were added later, at the values with which they are left out.
+PLAIN_ITEM = replace(ITEM, root=0, leaf=0, lane=b"")
+PLAIN_DONE = replace(DONE, root=0, leaf=0)
 WITHOUT_LATER: dict[str, dict[str, Any]] = {
     "Generation": {"template": "", "bias": ()},
     "Vectors": {"tokens": ()},
+    "Open": {"speaks": 0},
+    "OrderItem": {"root": 0, "leaf": 0, "lane": b""},
+    "TaskOutcome": {"root": 0, "leaf": 0},
+    "Bundle": {"items": (PLAIN_ITEM,), "roots": ()},
+    "Outcomes": {"items": (PLAIN_DONE, FAILED), "roots": ()},
 }
 # Records with their later fields.
 WITH_LATER = {
@@ -45,9 +55,47 @@ WITH_LATER = {
     "Vectors": """
         84a464617461c4080001020304050607aa64696d656e73696f6e7302a4726f777301a6746f6b656e739103
     """,
+    "OrderItem": """
+        88ab646561646c696e655f6d73cd7530a5696e707574c405696e707574a46c616e65c4046c616e65a46c65616603
+        a4726f6f7401a374616707a47461736bc4047461736ba5756e69747310
+    """,
+    "TaskOutcome": """
+        86a46c65616608a66f7574707574c4066f7574707574a772656365697074c40772656365697074a7726566757361
+        6cc0a4726f6f7401a374616707
+    """,
+}
+# The same of messages: the kind, and the fields.
+MESSAGE_WITH_LATER = {
+    "Open": """
+        922882a6737065616b7305a677616e74656430
+    """,
+    "Bundle": """
+        922a82a56974656d739188ab646561646c696e655f6d73cd7530a5696e707574c405696e707574a46c616e65c404
+        6c616e65a46c65616603a4726f6f7401a374616707a47461736bc4047461736ba5756e69747310a5726f6f747391
+        83a6626573696465c440202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f40414243
+        4445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5fa5636f756e7409a97369676e6174757265c4
+        40000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c
+        2d2e2f303132333435363738393a3b3c3d3e3f
+    """,
+    "Outcomes": """
+        922b84a56974656d739286a46c65616608a66f7574707574c4066f7574707574a772656365697074c40772656365
+        697074a77265667573616cc0a4726f6f7401a37461670784a66f7574707574c0a772656365697074c0a772656675
+        73616c83a4636f646501a6726561736f6eb17468652071756575652069732066756c6cae72657472795f61667465
+        725f6d73cd03e8a374616708a67069656365739184a464617461c4057069656365a8706f736974696f6e02a37461
+        6709a5756e69747301a6706c6163657302a5726f6f74739183a6626573696465c440202122232425262728292a2b
+        2c2d2e2f303132333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d4e4f50515253545556575859
+        5a5b5c5d5e5fa5636f756e7409a97369676e6174757265c440000102030405060708090a0b0c0d0e0f1011121314
+        15161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f
+    """,
 }
 # Each record by itself: a map, its keys in order.
 RECORD_BYTES = {
+    "BatchRoot": """
+        83a6626573696465c440202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f40414243
+        4445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5fa5636f756e7409a97369676e6174757265c4
+        40000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c
+        2d2e2f303132333435363738393a3b3c3d3e3f
+    """,
     "ModelOffer": """
         83a56d6f64656cc424015512209372c470eeadd5ecd9c3c74c2b3cb633f8e2f2fad799250a0f70d652b6b825e4
         a46e616d65a66d696e696c6dab756e6974735f7065725f73cb4089640000000000
@@ -441,7 +489,17 @@ def test_a_record_has_the_bytes_it_always_had(name: str) -> None:
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
 def test_a_message_has_the_bytes_it_always_had(message: Message) -> None:
-    golden = bytes_of(MESSAGE_BYTES[type(message).__name__])
+    name = type(message).__name__
+    golden = bytes_of(MESSAGE_BYTES[name])
+    without = replace(message, **WITHOUT_LATER.get(name, {}))
+    assert encode(without) == golden
+    assert decode(golden) == without
+
+
+@pytest.mark.parametrize("name", MESSAGE_WITH_LATER)
+def test_a_message_with_its_later_fields_has_the_bytes_it_always_had(name: str) -> None:
+    golden, message = bytes_of(MESSAGE_WITH_LATER[name]), BY_NAME[name]
+    assert isinstance(message, Message)
     assert encode(message) == golden
     assert decode(golden) == message
 

@@ -31,7 +31,7 @@ TIED_TO_OTHERS = {
     *("Vectors.dimensions", "Vectors.rows"),
     *("Generation.prompt", "Generation.messages", "Generation.prompt_tokens", "Generation.bias"),
     *("Vectors.tokens",),
-    *("Bundle.items", "Outcomes.items"),
+    *("Bundle.items", "Outcomes.items", "Bundle.roots", "Outcomes.roots"),
     *("Tensor.kind", "Tensor.shape", "Tensor.shape[]", "Tensors.tensors"),
 }
 
@@ -170,7 +170,8 @@ def test_an_optional_field_may_be_absent_but_not_left_out(field: Field) -> None:
     if field.name == "model" and field.record == "Stage":
         record = altered("Stage", model=None, role=Role.DATA)
     elif field.name == "receipt" and field.record == "TaskOutcome":
-        record = altered("TaskOutcome", receipt=None, output=None, refusal=BY_NAME["OrderRefusal"])
+        refused = {"output": None, "refusal": BY_NAME["OrderRefusal"], "root": 0, "leaf": 0}
+        record = altered("TaskOutcome", receipt=None, **refused)
     else:
         record = altered(field.record, **{field.name: None})
     fields = record.to_fields()

@@ -6,15 +6,15 @@ goes anywhere. The queue is bounded by the engine.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from node.engines.formats.onnx_wire import Signature, answer
-from node.engines.host.format_queue import check_files, within
+from node.engines.host.format_queue import all_over, check_files, within
 from node.engines.host.pending import PendingJob, fail_all
-from node.engines.interface import Emit, Job, Loaded, Output
+from node.engines.interface import Emit, Found, Job, Loaded, Output
 from wire.codec import Value
 from wire.content import ContentId
 from wire.errors import BatonError, EngineError, EngineFailed, Malformed, WireError
@@ -195,22 +195,39 @@ class CallScheduler:
 
     async def infer(self, job: Job, ready: Loaded, emit: Emit | None) -> Output:
         """Give `Tensors` to the model and have its answer as `Tensors`; nothing before the end."""
+        pending = self._begin(job)
+        try:
+            with within(job.deadline_s):
+                await pending.ended.wait()
+        finally:
+            self._drop(pending)
+        if pending.failure is not None:
+            raise pending.failure
+        return Output(data=pending.answer(), units=1)
+
+    async def infer_many(self, jobs: Sequence[Job], ready: Loaded) -> list[Found]:
+        """As `infer` does each, without pieces; what came of each, in order."""
+        pending = [self._begin(it) for it in jobs]
+        try:
+            await all_over(list(zip(jobs, pending, strict=True)))
+        finally:
+            for one in pending:
+                self._drop(one)
+        return [it.failure or Output(data=it.answer(), units=1) for it in pending]
+
+    def _begin(self, job: Job) -> CallJob:
         pending = CallJob(model=job.model, data=job.input)
         if job.model in self._signatures:
             pending.read(self._signatures[job.model])
         self._pending_jobs.append(pending)
         self._wake()
-        try:
-            with within(job.deadline_s):
-                await pending.ended.wait()
-        finally:
-            # Nobody waits for it any more: what is under way of it counts for nothing.
-            pending.waiting.clear()
-            pending.ended.set()
-            self._pending_jobs.remove(pending)
-        if pending.failure is not None:
-            raise pending.failure
-        return Output(data=pending.answer(), units=1)
+        return pending
+
+    def _drop(self, pending: CallJob) -> None:
+        # Nobody waits for it any more: what is under way of it counts for nothing.
+        pending.waiting.clear()
+        pending.ended.set()
+        self._pending_jobs.remove(pending)
 
     def _waits(self, pending: CallJob) -> bool:
         return bool(pending.waiting) or (not pending.tensors and not pending.ended.is_set())

@@ -7,20 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from node.engines.host import batching
-from node.engines.host.batching import Queue
-from node.engines.host.format_queue import check_files, within
+from node.engines.host.batching import EmbeddingJob, Queue
+from node.engines.host.format_queue import all_over, check_files, within
 from node.engines.interface import (
     OFFER_TEXTS_MAX,
     TOKEN_COUNTS,
     TOKEN_IDS,
     Emit,
+    Found,
     Job,
     Loaded,
     Output,
 )
 from wire.codec import Value
 from wire.content import ContentId
-from wire.errors import BatonError, EngineError, EngineFailed, ModelRefused
+from wire.errors import (
+    BatonError,
+    EngineError,
+    EngineFailed,
+    ModelRefused,
+    Refused,
+    WireError,
+)
 from wire.model import Manifest
 from wire.operations import EMBED
 from wire.payload import Texts, Vectors
@@ -116,13 +124,7 @@ class EmbeddingScheduler:
 
     async def infer(self, job: Job, ready: Loaded, emit: Emit | None) -> Output:
         """Embed `Texts` into `Vectors`, each of length one; nothing is emitted before the end."""
-        texts = Texts.from_bytes(job.input).texts
-        tokens = ready.manifest.parameters["tokens_max"]
-        assert isinstance(tokens, int), "the worker checked it"
-        self._pass_tokens = max(self._pass_tokens, tokens)
-        ids = _token_ids(texts) if job.parameters.get(TOKEN_IDS) else ()
-        pending = self._queue.put(job.model, texts, self.units / ready.units_per_s, ids)
-        self._wake()
+        pending = self._begin(job, ready)
         try:
             with within(job.deadline_s):
                 await pending.ended.wait()
@@ -130,15 +132,49 @@ class EmbeddingScheduler:
             self._queue.drop(pending)
         if pending.failure is not None:
             raise pending.failure
-        data = b"".join(row for row in pending.rows if row is not None)
-        counted = bool(job.parameters.get(TOKEN_COUNTS))
-        vectors = Vectors(
-            dimensions=len(data) // (4 * len(texts)),
-            rows=len(texts),
-            data=data,
-            tokens=tuple(pending.tokens) if counted else (),
-        )
-        return Output(data=vectors.to_bytes(), units=len(texts))
+        return _output(job, pending)
+
+    async def infer_many(self, jobs: Sequence[Job], ready: Loaded) -> list[Found]:
+        """As `infer` does each, without pieces; what came of each, in order."""
+        begun = [self._begun(it, ready) for it in jobs]
+        both = list(zip(jobs, begun, strict=True))
+        try:
+            await all_over([(job, it) for job, it in both if isinstance(it, EmbeddingJob)])
+        finally:
+            for one in begun:
+                if isinstance(one, EmbeddingJob):
+                    self._queue.drop(one)
+        return [
+            it if isinstance(it, BatonError) else it.failure or _output(job, it) for job, it in both
+        ]
+
+    def _begun(self, job: Job, ready: Loaded) -> EmbeddingJob | BatonError:
+        try:
+            return self._begin(job, ready)
+        except (WireError, EngineError, Refused) as error:
+            return error
+
+    def _begin(self, job: Job, ready: Loaded) -> EmbeddingJob:
+        texts = Texts.from_bytes(job.input).texts
+        tokens = ready.manifest.parameters["tokens_max"]
+        assert isinstance(tokens, int), "the worker checked it"
+        self._pass_tokens = max(self._pass_tokens, tokens)
+        ids = _token_ids(texts) if job.parameters.get(TOKEN_IDS) else ()
+        pending = self._queue.put(job.model, texts, self.units / ready.units_per_s, ids)
+        self._wake()
+        return pending
+
+
+def _output(job: Job, pending: EmbeddingJob) -> Output:
+    data = b"".join(row for row in pending.rows if row is not None)
+    counted = bool(job.parameters.get(TOKEN_COUNTS))
+    vectors = Vectors(
+        dimensions=len(data) // (4 * len(pending.texts)),
+        rows=len(pending.texts),
+        data=data,
+        tokens=tuple(pending.tokens) if counted else (),
+    )
+    return Output(data=vectors.to_bytes(), units=len(pending.texts))
 
 
 def _token_ids(texts: Sequence[str]) -> tuple[list[int], ...]:

@@ -6,7 +6,7 @@ format: that is its `FormatScheduler`
 (`node.engines.host.format_queue`).
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,11 +14,20 @@ import trio
 
 from node.engines.host import calls as onnx_calls
 from node.engines.host import embedding, generating
+from node.engines.host.format_queue import FormatScheduler
 from node.engines.host.launch import EngineConfig, tinygrad_version
 from node.engines.host.model_worker import MakeScheduler, ModelWorker, SharedState
-from node.engines.interface import Emit, EngineStatistics, Job, Loaded, Output, ready_model
+from node.engines.interface import (
+    Emit,
+    EngineStatistics,
+    Found,
+    Job,
+    Loaded,
+    Output,
+    ready_model,
+)
 from wire.content import ContentId
-from wire.errors import ModelRefused, Refused
+from wire.errors import EngineError, ModelRefused, Refused
 from wire.model import Manifest
 
 SCHEDULERS: Mapping[str, MakeScheduler] = {
@@ -123,18 +132,35 @@ class TinygradEngine:
             await self._end(model, worker)
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
+        scheduler, ready = self._able(job)
+        if not self.free_slots:
+            raise self._full()
+        return await scheduler.infer(job, ready, emit)
+
+    async def infer_many(self, jobs: Sequence[Job]) -> list[Found]:
+        try:
+            scheduler, ready = self._able(jobs[0])
+        except EngineError as error:
+            return [type(error)(error.message, todo=error.todo, code=error.code) for _ in jobs]
+        room = self.free_slots
+        done = await scheduler.infer_many(jobs[:room], ready) if room else []
+        return [*done, *(self._full() for _ in jobs[room:])]
+
+    def _able(self, job: Job) -> tuple[FormatScheduler, Loaded]:
+        """Who does such a job, and the model it has; ModelRefused if nobody does."""
         worker = self._workers.get(job.model)
         if worker is not None:
             worker.refuse_aside()
         able = worker.scheduler.operations if worker is not None else frozenset[str]()
         ready = ready_model(self.ready(job.model), job, able)
         assert worker is not None, "it is loaded"
-        if not self.free_slots:
-            raise Refused(
-                f"the engine's queue is full ({self._shared.config.jobs_max} jobs)",
-                retry_after_s=self.queue_s,
-            )
-        return await worker.scheduler.infer(job, ready, emit)
+        return worker.scheduler, ready
+
+    def _full(self) -> Refused:
+        return Refused(
+            f"the engine's queue is full ({self._shared.config.jobs_max} jobs)",
+            retry_after_s=self.queue_s,
+        )
 
     async def _end(self, model: ContentId, worker: ModelWorker) -> None:
         if self._workers.get(model) is worker:

@@ -4,14 +4,15 @@ The engine keeps the worker's life and asks one work after the other for its nex
 keeps its jobs, never the worker: it does no IO and waits only for its own jobs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import trio
 
-from node.engines.interface import Emit, Job, Loaded, Output
+from node.engines.host.pending import PendingJob
+from node.engines.interface import Emit, Found, Job, Loaded, Output
 from wire.codec import Value
 from wire.content import ContentId
 from wire.errors import BatonError, EngineError, ModelRefused, TooSlow
@@ -79,6 +80,9 @@ class FormatScheduler(Protocol):
     async def infer(self, job: Job, ready: Loaded, emit: Emit | None) -> Output:
         """Queue a job and wait for its end; cancelling takes it out of the queue."""
 
+    async def infer_many(self, jobs: Sequence[Job], ready: Loaded) -> list[Found]:
+        """Queue jobs at once and wait for all; cancelling takes them out of the queue."""
+
 
 @contextmanager
 def within(deadline_s: float) -> Iterator[None]:
@@ -88,6 +92,17 @@ def within(deadline_s: float) -> Iterator[None]:
             yield
     except trio.TooSlowError as error:
         raise TooSlow(f"not done within {deadline_s:g} s") from error
+
+
+async def all_over(waiting: Sequence[tuple[Job, PendingJob]]) -> None:
+    """Wait until every job has ended; TooSlow is the failure of one that took too long."""
+    began_at_s = trio.current_time()
+    for job, pending in sorted(waiting, key=lambda it: it[0].deadline_s):
+        if not pending.over:
+            with trio.move_on_at(began_at_s + job.deadline_s):
+                await pending.ended.wait()
+        if not pending.over:
+            pending.fail(TooSlow(f"not done within {job.deadline_s:g} s"))
 
 
 def check_files(manifest: Manifest, files: Mapping[str, Path], names: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ it holds up nobody else.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from typing import Any
 import trio
 
 from node.engines.answer_lengths import AnswerLengths
+from node.engines.each_alone import each_alone
 from node.engines.formats.gguf import FILE, FORMAT, SLOTS
 from node.engines.host.format_queue import check_files, within
 from node.engines.host.pending import PendingJob, fail_all
-from node.engines.interface import Emit, Job, Loaded, Output, Part
+from node.engines.interface import Emit, Found, Job, Loaded, Output, Part
 from node.engines.sampler import Sampling
 from wire import limits
 from wire.codec import Value
@@ -244,6 +245,14 @@ class GenerationScheduler:
             self._drop(pending)
         self._lengths.learn(job.model, len(pending.frames))
         return Output(data=b"".join(pending.frames), units=len(pending.frames))
+
+    async def infer_many(self, jobs: Sequence[Job], ready: Loaded) -> list[Found]:
+        """As `infer` does each, without pieces; what came of each, in order."""
+
+        async def infer(job: Job) -> Output:
+            return await self.infer(job, ready, None)
+
+        return await each_alone(infer, jobs)
 
     async def _follow(self, pending: GenerationJob, emit: Emit | None) -> None:
         """Emit what is new until all is there; its failure otherwise."""
