@@ -18,8 +18,9 @@ def main(receipt: str) -> int:
     right = ContentId.of(data) == ContentId.parse(receipt)
     for point in report.points:
         print(f"{point.status.value:16} {point.what}")
-    wrong = [it.what for it in report.points if it.status is Status.FAILS]
-    holds = right and not wrong
+    bad = (Status.FAILS, Status.DISPUTED)
+    wrong = [it.what for it in report.points if it.status in bad]
+    holds = right and report.holds
     print("holds" if holds else f"does not hold: {', '.join(wrong) or 'it is another receipt'}")
     return 0 if holds else 1
 

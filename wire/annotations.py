@@ -29,6 +29,8 @@ class Omitted:
     value: Any
 
 
+# A row of a leg, by number.
+Row = Annotated[int, Between(0, limits.PASSAGES_MAX - 1)]
 Int = Annotated[int, Between(0, 2**62)]
 Name = Annotated[str, Between(1, limits.NAME_BYTES_MAX)]
 Reason = Annotated[str, Between(0, limits.REASON_BYTES_MAX)]

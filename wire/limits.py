@@ -11,8 +11,11 @@ ORDERS_VERSION = 3
 KEEPS_VERSION = 4
 # From this version on the records of a bundle may travel under one signature, and have lanes.
 BUNDLES_VERSION = 5
+# From this version on a verifier is told which part of the rows is its own, and which rows somebody
+# disputes.
+PARTS_VERSION = 6
 # The version that a Welcome says.
-SPOKEN_VERSION = 5
+SPOKEN_VERSION = 6
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -53,7 +56,9 @@ RECEIPT_BYTES_MAX = 4096
 VERDICT_BYTES_MAX = 4096
 VERIFIERS_MAX = 16
 CANDIDATES_MAX = 512
-SAMPLE_MAX = 64
+SAMPLE_MAX = 256
+# Of the rows that a verdict against an answer names, so many are recomputed by others.
+DISPUTED_ROWS_MAX = 8
 AVOID_MAX = 64
 ATTEMPTS_MAX = 8
 
@@ -122,5 +127,7 @@ assert TREE_CHILDREN_MAX * 48 <= BLOCK_BYTES_MAX
 # A full tree reaches the largest blob.
 assert BLOCK_BYTES_MAX * TREE_CHILDREN_MAX**TREE_DEPTH_MAX > BLOB_BYTES_MAX
 assert TEXT_BYTES_MAX <= INLINE_BYTES_MAX
+# One verifier may have to recompute every row of a leg.
+assert SAMPLE_MAX >= PASSAGES_MAX
 # py-libp2p blocks without limit at its 257th stream on one connection.
 assert STREAMS_PER_PEER_MAX + STREAMS_IN_PER_PEER_MAX < 256

@@ -7,11 +7,15 @@ so neither can steer the draw alone.
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from wire import limits
 from wire.content import ContentId, PeerId
 
 _ROWS = b"baton/1/rows\0"
+_PARTS = b"baton/1/parts\0"
+# A verifier recomputes at least so many rows, or all where there are fewer.
+ROWS_MIN = 4
 
 
 def secret_hash_of(seed: bytes) -> bytes:
@@ -56,7 +60,11 @@ def draw(secret: bytes, receipt: ContentId, candidates: Iterable[PeerId]) -> lis
 def rows_to_check(
     secret: bytes, receipt: ContentId, verifier: PeerId, rows: int, count: int
 ) -> tuple[int, ...]:
-    """`count` of `rows` row numbers, in order; each verifier gets different ones."""
+    """`count` of `rows` row numbers, in order; each verifier gets different ones.
+
+    Peers that speak no version with parts (`rows_of_part`) draw so, and receipts of theirs are
+    kept.
+    """
     seed = hashlib.sha256(_ROWS + rank(secret, receipt, verifier)).digest()
     by_hash = sorted(
         range(rows), key=lambda row: hashlib.sha256(seed + row.to_bytes(4, "big")).digest()
@@ -65,5 +73,52 @@ def rows_to_check(
 
 
 def rows_due(rows: int) -> int:
-    """How many rows a verifier recomputes: an eighth, at least four, all where there are fewer."""
-    return min(rows, max(4, -(-rows // 8)), 64)
+    """How many rows a verifier without a part recomputes: an eighth, at least `ROWS_MIN`."""
+    return min(rows, max(ROWS_MIN, -(-rows // 8)), 64)
+
+
+def rows_of_part(
+    secret: bytes, receipt: ContentId, rows: int, part: int, parts: int
+) -> tuple[int, ...]:
+    """The row numbers of part `part` of `parts`, counted from 1, in order; all parts are all rows.
+
+    Verifiers that take different parts find every wrong row, where as many rows drawn by each for
+    itself overlap. If some of them lie, either way only what the honest ones look at is found: a
+    part is as large as such a draw, and its rows are as little known to whoever signed the receipt.
+    """
+    seed = hashlib.sha256(_PARTS + secret + receipt).digest()
+    shuffled = sorted(
+        range(rows), key=lambda row: hashlib.sha256(seed + row.to_bytes(4, "big")).digest()
+    )
+    begin = (part - 1) * rows // parts
+    count = part_size(rows, parts)
+    return tuple(sorted(shuffled[(begin + at) % rows] for at in range(count)))
+
+
+def part_size(rows: int, parts: int) -> int:
+    """How many rows one part of `parts` has: its share rounded up, and at least `ROWS_MIN`."""
+    return min(rows, max(ROWS_MIN, -(-rows // parts)))
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one verifier has to recompute of a leg: a part of the rows, and rows in dispute.
+
+    With no parts its own key draws an eighth of the rows, as all peers did before there were parts.
+    """
+
+    part: int = 0
+    parts: int = 0
+    rows: frozenset[int] = frozenset()
+
+    def due(
+        self, secret: bytes, receipt: ContentId, verifier: PeerId, rows: int
+    ) -> tuple[int, ...]:
+        """The row numbers, in order; `rows` is how many the leg has, at most PASSAGES_MAX."""
+        if not self.parts:
+            return rows_to_check(secret, receipt, verifier, rows, rows_due(rows))
+        own = rows_of_part(secret, receipt, rows, self.part, self.parts)
+        return tuple(sorted({*own, *self.rows}))
+
+
+OWN_DRAW = Share()

@@ -12,7 +12,7 @@ from wire.kinds import Kind, RefusalCode, Role
 from wire.message_base import Message as Message
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, TaskBytes, Withdraw
 from wire.receipt import Envelope
-from wire.schema import Between, Digest, Inline, Int, Name, Reason, Record, items_max
+from wire.schema import Between, Digest, Inline, Int, Name, Omitted, Reason, Record, Row, items_max
 
 Instance = Annotated[bytes, Between(8, 8)]
 AdvertBytes = Annotated[bytes, Between(1, limits.ADVERT_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
@@ -240,7 +240,12 @@ class Result(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check(Message):
-    """The client asks a verifier it has drawn: here is the secret, check this receipt."""
+    """The client asks a verifier it has drawn: here is the secret, check this receipt.
+
+    `part` of `parts`, counted from 1, is what the verifier recomputes (`wire.lottery`), and `rows`
+    besides, because another verdict disputes them. With no parts, as peers before PARTS_VERSION
+    ask, the verifier's own key draws its rows.
+    """
 
     KIND: ClassVar[Kind] = Kind.CHECK
     task: TaskBytes
@@ -249,6 +254,16 @@ class Check(Message):
     input: Inline | None
     output: Inline | None
     deadline_ms: Annotated[int, Between(1, limits.DEADLINE_S_MAX * 1000)]
+    part: Annotated[int, Between(0, limits.VERIFIERS_MAX), Omitted(0)] = 0
+    parts: Annotated[int, Between(0, limits.VERIFIERS_MAX), Omitted(0)] = 0
+    rows: Annotated[tuple[Row, ...], Between(0, limits.SAMPLE_MAX), Omitted(())] = ()
+
+    def check(self) -> None:
+        """Malformed unless the part is one of the parts, and rows are in order, each once."""
+        if not min(1, self.parts) <= self.part <= self.parts:
+            raise Malformed(f"part {self.part} of {self.parts} is none")
+        if tuple(sorted(set(self.rows))) != self.rows or (self.rows and not self.parts):
+            raise Malformed("rows stand in order, each once, beside a part")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed
 from wire.kinds import Kind, Role
-from wire.schema import Between, Digest, Int, Name, Reason
+from wire.schema import Between, Digest, Int, Name, Reason, Row
 from wire.signed import SignedRecord
 
 _ENVELOPES = Between(1, limits.STAGES_MAX)
@@ -46,7 +46,8 @@ class Receipt(SignedRecord):
 class Verdict(SignedRecord):
     """A verifier's finding about one receipt.
 
-    `sampled` are the rows it recomputed, drawn from the revealed secret and its own key;
+    `sampled` are the rows it recomputed: its part, or what its own key drew, by the revealed
+    secret, and those in dispute;
     `worst_ppb` is, for each, the largest difference found, in parts per billion of the row's
     largest number; a verifier that did not compute cannot know it. `could_check` is False if the
     payload or the model was withheld, which counts as a failed check.
@@ -60,7 +61,7 @@ class Verdict(SignedRecord):
     agrees: bool
     could_check: bool
     rows: Int
-    sampled: Annotated[tuple[Int, ...], Between(0, limits.SAMPLE_MAX)]
+    sampled: Annotated[tuple[Row, ...], Between(0, limits.SAMPLE_MAX)]
     worst_ppb: Annotated[tuple[Int, ...], Between(0, limits.SAMPLE_MAX)]
     profile: Annotated[str, Between(0, 128)]
     reason: Reason

@@ -24,6 +24,7 @@ from wire.annotations import (
     Omitted,
     Parameters,
     Reason,
+    Row,
     Scalar,
 )
 from wire.codec import NotPlain, pack, pack_plain, unpack, unpack_plain
@@ -42,6 +43,7 @@ __all__ = [
     "Parameters",
     "Reason",
     "Record",
+    "Row",
     "Scalar",
 ]
 

@@ -179,6 +179,8 @@ class Attempts:
         signer = claimed.receipt.signer
         reasons = {it.record.reason for it in votes.verdicts if it.record.reason}
         why = "; ".join(sorted(reasons)) or "the numbers differ"
+        if votes.disputed:
+            why += ", and too few could look at the rows in dispute"
         run.on_event(Failed("answer rejected", signer, why))
         wrong = sum(it.record.could_check and not it.record.agrees for it in votes.verdicts)
         if wrong > run.task.record.checking.verifiers - run.task.record.checking.needed:
@@ -186,6 +188,6 @@ class Attempts:
             # Its earlier answers that were not checked are no longer trusted.
             self.answers.accuse(signer, int(self.environment.wall_s() * 1000))
             return frozenset((signer,))
-        # Something was withheld from the verifiers, and it is not known by whom: this chain of
-        # peers is not used again, but none of them is blamed.
+        # Something was withheld from the verifiers, and it is not known by whom, or a dispute could
+        # not be decided: this chain of peers is not used again, but none of them is blamed.
         return frozenset(it.signer for it in claimed.receipts)

@@ -193,6 +193,9 @@ class DirectTasks:
 
     def _forget(self, direct: _Direct) -> None:
         del self._tasks[direct.run.task.id]
+        if (ordered := direct.ordered) is not None:
+            # The two have each other, and only the garbage collector would part them.
+            direct.ordered = ordered.sink = None
         count_down(self.directory.under_way, direct.order.peer)
 
     async def _look(self) -> None:

@@ -1,30 +1,34 @@
 """One client that asks for one task and waits for its answer alone, in one wait."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import trio
 
 from node.asking.run import TaskState
-from node.task.events import EventSink
+from node.task.events import Event
 from wire.content import ContentId
 
 
-@dataclass(slots=True)
 class Follower:
-    """Who waits for a task. What it is given raises nothing.
+    """Who waits for a task. A subclass says what it does with what it is told; it raises nothing.
 
-    `accepted` is called with the task's id once it is journaled. From then on `on_event` hears all
-    that happened and happens to the task.
+    A class and no functions that are handed over: those would make a cycle for each task, which
+    only the garbage collector takes apart.
     """
 
-    accepted: Callable[[ContentId], None]
-    on_event: EventSink
-    # Set when the task has ended, was not accepted, or is not to be waited for without a limit.
-    woken: trio.Event = field(default_factory=trio.Event)
-    _until_at_s: float = math.inf
-    _scope: trio.CancelScope | None = None
+    __slots__ = ("_scope", "_until_at_s", "woken")
+
+    def __init__(self) -> None:
+        # Set when the task has ended, was not accepted, or is not to be waited for without a limit.
+        self.woken = trio.Event()
+        self._until_at_s = math.inf
+        self._scope: trio.CancelScope | None = None
+
+    def accepted(self, task: ContentId) -> None:
+        """Called with the task's id once it is journaled."""
+
+    def on_event(self, event: Event) -> None:
+        """Called, after `accepted`, with all that happened and happens to the task."""
 
     def wait_until(self, at_s: float) -> None:
         """Wait no longer than this, by trio's clock; `math.inf`: for as long as it takes."""

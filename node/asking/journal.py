@@ -131,7 +131,7 @@ class Journal:
             bundle.entries[run.task.id] = data
 
     @asynccontextmanager
-    async def ending(self, tasks: Sequence[ContentId]) -> AsyncIterator[JournalChange]:
+    async def ending_of(self, tasks: Sequence[ContentId]) -> AsyncIterator[JournalChange]:
         """In the block tasks that are journaled are made to end, in one commit with this."""
         async with self._changing:
             left: dict[_Bundle, dict[ContentId, bytes]] = {}

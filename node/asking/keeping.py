@@ -106,7 +106,7 @@ class AnswerKeeping:
             )
             for it, answer in zip(tasks, sign_many(records, self.key).signed, strict=True)
         ]
-        async with self.journal.ending([it.run.task.id for it in tasks]) as ending:
+        async with self.journal.ending_of([it.run.task.id for it in tasks]) as ending:
             await self.answers.keep(kept, ending.rows, ending.unpins)
         return kept
 

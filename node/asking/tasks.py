@@ -174,10 +174,10 @@ class TaskRunner:
     async def resume(self) -> int:
         """Continue the journaled tasks that were running when this peer stopped; how many."""
         entries = self._journal.read(TASKS_UNDER_WAY_MAX)
-        for it in entries:
+        for entry in entries:
             # The secret of its last attempt may be known: the next attempt uses another.
-            now_at_s, attempt = trio.current_time(), it.attempt + 1
-            run = TaskState(it.task, it.seed, now_at_s, attempt, owner=it.owner, inline=it.input)
+            run = TaskState(entry.task, entry.seed, trio.current_time(), entry.attempt + 1)
+            run.owner, run.inline = entry.owner, entry.input
             self._begin(run, None)
             self._journaled(run)
         return len(entries)
@@ -269,7 +269,7 @@ class TaskRunner:
         # It may have failed while the journal's commit was still running.
         await run.until_journaled()
         if run.is_journaled:
-            async with self._journal.ending([run.task.id]) as ending:
+            async with self._journal.ending_of([run.task.id]) as ending:
                 await self.store.commit(Write(rows=ending.rows, unpins=ending.unpins))
 
     def _end(self, run: TaskState) -> None:

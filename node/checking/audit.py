@@ -8,13 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from node.checking.verdict import check_verdict
+from node.checking.verdict import check_kept_verdict
+from node.checking.votes import Votes
 from wire import limits
 from wire.chain import check_chain, legs_to_check, source_of
-from wire.content import ContentId, PeerId
+from wire.content import ContentId
 from wire.errors import WireError
 from wire.kinds import Kind, Level
 from wire.lottery import attempt_of, draw
+from wire.operations import EMBED_PASSAGES, by_rows
+from wire.payload import Passages, Texts, Vectors
 from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import Signed, open_signed
 from wire.task import Task
@@ -28,6 +31,8 @@ class Status(Enum):
 
     HOLDS = "holds"
     FAILS = "fails"
+    # One verdict proves it wrong, and too few of the others looked at what it names.
+    DISPUTED = "disputed"
     UNKNOWN = "cannot be known"
 
 
@@ -52,8 +57,14 @@ class AuditReport:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing failed."""
-        return bool(self.points) and all(it.status is not Status.FAILS for it in self.points)
+        """Whether nothing failed, and nothing is disputed."""
+        bad = (Status.FAILS, Status.DISPUTED)
+        return bool(self.points) and all(it.status not in bad for it in self.points)
+
+    @property
+    def disputed(self) -> bool:
+        """Whether a verdict names a wrong row, and it is not decided."""
+        return any(it.status is Status.DISPUTED for it in self.points)
 
     def note(self, good: bool | None, what: str, detail: str = "") -> None:
         """Add a point: what it is about, and whether it holds; None if that cannot be known."""
@@ -168,30 +179,35 @@ def _check_votes(report: AuditReport, answer: Answer, task: Signed[Task], stage:
         return
     receipt = report.receipts[stage]
     doers = {it.signer for it in report.receipts} | {task.signer}
-    agree: set[PeerId] = set()
-    votes = [it for it in report.verdicts if it.record.receipt == receipt.id]
-    for verdict in votes:
+    votes = Votes(terms.needed, terms.verifiers)
+    heard = [it for it in report.verdicts if it.record.receipt == receipt.id]
+    parts = range(terms.needed, terms.verifiers + 1)
+    for verdict in heard:
         try:
-            check_verdict(receipt, answer.secret, verdict)
+            check_kept_verdict(receipt, answer.secret, verdict, parts)
         except WireError as error:
             report.note(False, f"the verdict of {verdict.signer.short} counts", str(error))
             continue
         if verdict.signer in doers:
             report.note(False, f"{verdict.signer.short} checked its own work")
-        elif verdict.record.agrees:
-            agree.add(verdict.signer)
+        else:
+            votes.add(verdict)
+    agree = {it.signer for it in votes.agreeing}
+    _check_disputes(report, votes, stage)
     report.note(
-        len(agree) >= terms.needed,
-        f"{len(agree)} of {terms.needed} needed verdicts agree on leg {stage + 1}",
-        _looked(votes),
+        len(agree) + len(votes.not_looked) >= terms.needed,
+        f"{len(agree) + len(votes.not_looked)} of {terms.needed} needed verdicts agree on leg"
+        f" {stage + 1}",
+        _looked(heard),
     )
+    _say_coverage(report, votes, receipt)
     order = draw(answer.secret, receipt.id, answer.candidates)
     strangers = [it for it in agree if it not in order]
     report.note(not strangers, "the verifiers were among the candidates")
     if not agree or strangers:
         return
     last = max(order.index(it) for it in agree)
-    silent = [it for it in order[:last] if it not in {vote.signer for vote in votes}]
+    silent = [it for it in order[:last] if it not in {vote.signer for vote in heard}]
     report.note(
         True if not silent else None,
         "the lottery drew these verifiers",
@@ -199,6 +215,50 @@ def _check_votes(report: AuditReport, answer: Answer, task: Signed[Task], stage:
         if not silent
         else f"{len(silent)} drawn before them gave no verdict: gone, or busy, or left out",
     )
+
+
+def _check_disputes(report: AuditReport, votes: Votes, stage: int) -> None:
+    """Say whether the rows that a verdict calls wrong were decided by who looked at them."""
+    disputed = sorted(votes.disputed)
+    if not disputed:
+        return
+    rows = ", ".join(map(str, disputed))
+    named = f"row{'s' * (len(disputed) > 1)} {rows} of leg {stage + 1}"
+    looked = len(votes.agreeing)
+    if looked >= votes.needed:
+        report.note(
+            True, f"a dispute about {named} was decided", f"{looked} looked at it and agree"
+        )
+        return
+    report.points.append(
+        Point(
+            Status.DISPUTED,
+            f"whether {named} may be believed",
+            f"a verdict calls it wrong, and {looked} of the {votes.needed} needed verifiers that"
+            " agree looked at it",
+        )
+    )
+
+
+def _say_coverage(report: AuditReport, votes: Votes, receipt: Signed[Receipt]) -> None:
+    """How much the verifiers that agree looked at together, and what they would have found."""
+    rows, agree = receipt.record.units, votes.agreeing
+    if not agree or not by_rows(receipt.record.operation) or not rows:
+        return
+    samples = [frozenset(it.record.sampled) for it in agree]
+    together = len(frozenset[int]().union(*samples))
+    without = [samples[:at] + samples[at + 1 :] for at in range(len(samples))]
+    lied = min(len(frozenset[int]().union(*it)) for it in without)
+    report.note(
+        None,
+        f"whether one wrong row of leg {receipt.record.stage + 1} would have been found",
+        f"with a probability of {_percent(together, rows)}: the verifiers looked at {together} of"
+        f" {rows} rows together; with {_percent(lied, rows)} if one of them lied",
+    )
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.0f} %"
 
 
 def _looked(votes: list[Signed[Verdict]]) -> str:
@@ -238,6 +298,40 @@ def _check_content(report: AuditReport, task: Signed[Task], have: Have) -> None:
                         f"the output of leg {stage + 1} is as long as was signed for",
                         f"{claimed_bytes} bytes",
                     )
+        _check_rows(report, task, receipt, have)
+
+
+def _check_rows(
+    report: AuditReport, task: Signed[Task], receipt: Signed[Receipt], have: Have
+) -> None:
+    """Whether the output has a row for each text of the input, and as many as were signed for."""
+    leg, stage = receipt.record, receipt.record.stage
+    output = _right(have, leg.output)
+    if not by_rows(leg.operation) or output is None:
+        return
+    source = _right(have, source_of(task, report.receipts, stage))
+    what = f"the output of leg {stage + 1} has a row for each text of its input"
+    try:
+        rows = Vectors.from_bytes(output).rows
+        texts = None
+        if source is not None:
+            by_name = leg.operation == EMBED_PASSAGES
+            texts = len(
+                Passages.from_bytes(source).passages if by_name else Texts.from_bytes(source).texts
+            )
+    except WireError as error:
+        report.note(False, what, str(error))
+        return
+    if rows != leg.units:
+        report.note(False, what, f"{rows} rows where {leg.units} were signed for")
+    elif texts is not None:
+        report.note(rows == texts, what, f"{rows} rows for {texts} texts")
+
+
+def _right(have: Have, content: ContentId | None) -> bytes | None:
+    """Content that is at hand and is what its id says."""
+    data = None if content is None else have(content)
+    return data if data is not None and name_of(data) == content else None
 
 
 def _say_limits(report: AuditReport, task: Signed[Task]) -> None:
@@ -248,7 +342,7 @@ def _say_limits(report: AuditReport, task: Signed[Task]) -> None:
         report.note(
             None,
             "whether every row is right",
-            "a sample was recomputed by verifiers; here the model was not run again",
+            "verifiers recomputed what each of them says above; here the model was not run again",
         )
     report.note(
         None,

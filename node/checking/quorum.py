@@ -1,14 +1,16 @@
 """Having a leg checked: draws the verifiers, asks them, and counts their verdicts.
 
 The lottery's secret is revealed only here, after the receipt was signed. `needed` verifiers are
-asked first; more, in the order of the draw, only when some disagree, refuse or fall silent.
+asked first, each for another part of the rows; more, in the order of the draw, only when some
+disagree, refuse or fall silent. A row that one of them finds wrong is recomputed by the others too.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
 from node.checking.verdict import check_verdict
+from node.checking.votes import Votes
 from node.dispatch.backoff import Backoff
 from node.task.events import Checked, EventSink, Failed
 from node.task.refusals import ask_again_s
@@ -23,19 +25,22 @@ from wire.errors import (
     TransportError,
     WireError,
 )
-from wire.kinds import Role
-from wire.lottery import draw
+from wire.kinds import RefusalCode, Role
+from wire.lottery import OWN_DRAW, Share, draw
 from wire.message import Check, VerdictReply
+from wire.operations import by_rows
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed
 from wire.task import CheckPolicy as Terms
 from wire.task import Task
 
-# A verifier recomputes an eighth of a leg that may have taken minutes.
+# A verifier recomputes a part of a leg that may have taken minutes.
 CHECK_DEADLINE_S = 60.0
 PAUSE_S = 0.25
 # A guess: a verifier that is running answers within this; after it, another is asked too.
 SLOW_AFTER_S = 5.0
+# A dispute that nobody is left to decide is given up after this: the task goes elsewhere.
+DISPUTE_LOST_AFTER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +60,15 @@ class CheckRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """The count of the verdicts. `agreed` is None while too few verifiers could be found."""
+    """The count of the verdicts. `agreed` is None while too few verifiers could be found.
+
+    `disputed`: a verdict names a wrong row, and too few could look at it for a decision.
+    """
 
     agreed: bool | None
     verdicts: tuple[Signed[Verdict], ...]
     candidates: tuple[PeerId, ...]
+    disputed: bool = False
 
     @property
     def agreeing(self) -> int:
@@ -68,28 +77,43 @@ class Tally:
 
 @dataclass(slots=True)
 class Quorum:
-    needed: int
-    verifiers: int
-    asked: set[PeerId] = field(default_factory=set)
-    verdicts: list[Signed[Verdict]] = field(default_factory=list)
-    agree: int = 0
-    differ: int = 0
-    under_way: dict[PeerId, float] = field(default_factory=dict)
+    """Who was asked what, who is being asked since when, and the votes."""
 
-    @property
-    def agreed(self) -> bool | None:
-        if self.agree >= self.needed:
-            return True
-        # So many differ that the others cannot reach `needed`.
-        if self.differ > self.verifiers - self.needed:
-            return False
-        return None
+    votes: Votes
+    asked: dict[PeerId, Share] = field(default_factory=dict)
+    under_way: dict[PeerId, float] = field(default_factory=dict)
 
     def wanted(self, slow_since_at_s: float) -> int:
         """How many more to ask now; verifiers asked before `slow_since_at_s` do not count."""
+        votes = self.votes
         awaited = sum(asked_at_s > slow_since_at_s for asked_at_s in self.under_way.values())
-        votes = self.agree + self.differ + awaited
-        return max(0, min(self.needed - self.agree - awaited, self.verifiers - votes))
+        heard = votes.counted + votes.against + awaited
+        wanted = min(votes.needed - votes.counted - awaited, votes.verifiers - heard)
+        return max(0, min(wanted, limits.VERIFIERS_MAX - len(votes.latest)))
+
+    def next_share(self, slow_since_at_s: float) -> Share:
+        """What the next verifier is asked for."""
+        taken = [
+            self.asked[it].part for it, at_s in self.under_way.items() if at_s > slow_since_at_s
+        ]
+        part = self.votes.part_wanted(taken)
+        return Share(part, self.votes.needed, self.votes.disputed)
+
+    def again(self) -> dict[PeerId, Share]:
+        """Who agreed without having looked at what is disputed now, and is to look at it."""
+        disputed = self.votes.disputed
+        return {
+            it: replace(self.asked[it], rows=disputed)
+            for it in self.votes.not_looked
+            if it not in self.under_way and not disputed <= self.asked[it].rows
+        }
+
+    def is_busy(self, verifier: PeerId) -> None:
+        """A verifier is to be asked again for what it was asked for now."""
+        if verifier in self.votes.latest:
+            self.asked[verifier] = replace(self.asked[verifier], rows=frozenset())
+        else:
+            del self.asked[verifier]
 
 
 @dataclass(slots=True)
@@ -123,79 +147,131 @@ class Checking:
         The task's own terms apply if no others are given.
         """
         terms = terms or claimed.task.record.checking
-        poll = Quorum(terms.needed, terms.verifiers)
-        known: set[PeerId] = set()
-        patience = Backoff()
-        wake = trio.Event()
+        quorum = Quorum(Votes(terms.needed, terms.verifiers))
+        return await _Check(self, claimed, on_event, deadline_at_s, quorum).run()
+
+
+@dataclass(slots=True)
+class _Check:
+    """One leg that is being checked."""
+
+    checking: Checking
+    claimed: CheckRequest
+    on_event: EventSink
+    deadline_at_s: float
+    quorum: Quorum
+    known: set[PeerId] = field(default_factory=set)
+    patience: Backoff = field(default_factory=Backoff)
+    wake: trio.Event = field(default_factory=trio.Event)
+    # Since when nobody is left who could decide a dispute.
+    lost_since_at_s: float | None = None
+
+    @property
+    def peers(self) -> Peers:
+        return self.checking.peers
+
+    @property
+    def slow_after_s(self) -> float:
         # A verifier recomputes a part of the leg, on a machine that may be half as fast.
-        slow_after_s = SLOW_AFTER_S + min(30.0, claimed.receipt.record.duration_ms / 1000)
+        return SLOW_AFTER_S + min(30.0, self.claimed.receipt.record.duration_ms / 1000)
 
-        async def ask(verifier: PeerId) -> None:
-            nonlocal wake
-            try:
-                verdict = await self._ask(claimed, verifier, deadline_at_s)
-            except Refused as error:
-                if (again_s := ask_again_s(error)) is not None:
-                    poll.asked.discard(verifier)
-                    patience.refused(verifier, again_s, trio.current_time())
-                on_event(Failed("verify", verifier, error.message, error.code))
-            except (TransportError, WireError, RemoteProtocolError) as error:
-                on_event(Failed("verify", verifier, error.message))
-            else:
-                self._count(poll, verdict, on_event)
-            del poll.under_way[verifier]
-            wake.set()
-            wake = trio.Event()
-
+    async def run(self) -> Tally:
+        votes = self.quorum.votes
         async with trio.open_nursery() as nursery:
-            while poll.agreed is None and trio.current_time() < deadline_at_s:
-                # Verifiers that become known during the wait are included: the draw is by key.
-                known.update(self.candidates(claimed))
+            while votes.accepted is None and trio.current_time() < self.deadline_at_s:
                 now_at_s = trio.current_time()
-                drawn = draw(claimed.secret, claimed.receipt.id, known)
-                # Peers that were silent before are asked last: waiting for them costs the most.
-                drawn.sort(key=lambda it: self.peers.standing(it) is Standing.UNWELCOME)
-                ready = patience.ready([it for it in drawn if it not in poll.asked], now_at_s)
-                wanted = poll.wanted(now_at_s - slow_after_s)
-                if wanted > len(ready):
-                    nursery.start_soon(self._look_further, claimed)
-                for verifier in ready[:wanted]:
-                    poll.asked.add(verifier)
-                    poll.under_way[verifier] = now_at_s
-                    nursery.start_soon(ask, verifier)
-                event = wake
-                with trio.move_on_at(min(deadline_at_s, now_at_s + PAUSE_S)):
+                self._ask_more(nursery, now_at_s)
+                if self._is_lost(now_at_s):
+                    break
+                event = self.wake
+                with trio.move_on_at(min(self.deadline_at_s, now_at_s + PAUSE_S)):
                     await event.wait()
-            slow_since_at_s = trio.current_time() - slow_after_s
-            for verifier, asked_at_s in poll.under_way.items():
+            slow_since_at_s = trio.current_time() - self.slow_after_s
+            for verifier, asked_at_s in self.quorum.under_way.items():
                 if asked_at_s <= slow_since_at_s:
                     self.peers.offended(verifier, Offence.SLOW)
             nursery.cancel_scope.cancel()
+        accepted = votes.accepted
+        is_open = accepted is None and bool(votes.disputed)
         return Tally(
-            agreed=poll.agreed,
-            verdicts=tuple(poll.verdicts),
-            candidates=tuple(sorted(known))[: limits.CANDIDATES_MAX],
+            # What nobody is left to decide is not accepted.
+            agreed=False if is_open and self.lost_since_at_s is not None else accepted,
+            verdicts=tuple(votes.in_order()),
+            candidates=tuple(sorted(self.known))[: limits.CANDIDATES_MAX],
+            disputed=is_open,
         )
 
-    async def _look_further(self, claimed: CheckRequest) -> None:
-        model = claimed.receipt.record.model
+    def _ask_more(self, nursery: trio.Nursery, now_at_s: float) -> None:
+        quorum, patience = self.quorum, self.patience
+
+        def begin(verifier: PeerId, share: Share) -> None:
+            quorum.asked[verifier] = share
+            quorum.under_way[verifier] = now_at_s
+            nursery.start_soon(self._ask, verifier, share)
+
+        # Who agreed without having looked at a row in dispute is asked to look.
+        again = quorum.again()
+        for verifier in patience.ready(list(again), now_at_s):
+            begin(verifier, again[verifier])
+        slow_since_at_s = now_at_s - self.slow_after_s
+        unasked = self._unasked()
+        ready = patience.ready(unasked, now_at_s)
+        wanted = quorum.wanted(slow_since_at_s)
+        if wanted > len(ready):
+            nursery.start_soon(self._look_further)
+        for verifier in ready[:wanted]:
+            begin(verifier, quorum.next_share(slow_since_at_s))
+        if quorum.under_way or again or (wanted and unasked) or not quorum.votes.disputed:
+            self.lost_since_at_s = None
+        elif self.lost_since_at_s is None:
+            self.lost_since_at_s = now_at_s
+
+    def _unasked(self) -> list[PeerId]:
+        """Who was not asked yet, in the order in which they are to be."""
+        # Verifiers that become known during the wait are included: the draw is by key.
+        self.known.update(self.checking.candidates(self.claimed))
+        drawn = draw(self.claimed.secret, self.claimed.receipt.id, self.known)
+        # Peers that were silent before are asked last: waiting for them costs the most.
+        drawn.sort(key=lambda it: self.peers.standing(it) is Standing.UNWELCOME)
+        return [it for it in drawn if it not in self.quorum.asked]
+
+    def _is_lost(self, now_at_s: float) -> bool:
+        since_at_s = self.lost_since_at_s
+        return since_at_s is not None and now_at_s - since_at_s >= DISPUTE_LOST_AFTER_S
+
+    async def _look_further(self) -> None:
+        model = self.claimed.receipt.record.model
         await self.peers.seek(Role.VERIFY, model, deadline_s=SLOW_AFTER_S)
 
-    def _count(self, poll: Quorum, verdict: Signed[Verdict], on_event: EventSink) -> None:
-        poll.verdicts.append(verdict)
-        self.peers.view.keep(verdict.signer)
-        on_event(Checked(verdict))
-        if verdict.record.agrees:
-            poll.agree += 1
+    async def _ask(self, verifier: PeerId, share: Share) -> None:
+        quorum, on_event = self.quorum, self.on_event
+        try:
+            verdict, share = await self._verdict(verifier, share)
+        except Refused as error:
+            if (again_s := ask_again_s(error)) is not None:
+                quorum.is_busy(verifier)
+                self.patience.refused(verifier, again_s, trio.current_time())
+            on_event(Failed("verify", verifier, error.message, error.code))
+        except (TransportError, WireError, RemoteProtocolError) as error:
+            on_event(Failed("verify", verifier, error.message))
         else:
-            # What could not be checked, because something was withheld, counts as a failed check.
-            poll.differ += 1
+            quorum.votes.add(verdict, share.part)
+            self.peers.view.keep(verdict.signer)
+            on_event(Checked(verdict))
+        del quorum.under_way[verifier]
+        self.wake.set()
+        self.wake = trio.Event()
 
-    async def _ask(
-        self, claimed: CheckRequest, verifier: PeerId, deadline_at_s: float
-    ) -> Signed[Verdict]:
+    async def _verdict(self, verifier: PeerId, share: Share) -> tuple[Signed[Verdict], Share]:
+        """A verifier's verdict, and what it is about: a part only where it knows parts."""
+        claimed, now_at_s = self.claimed, trio.current_time()
         # A silent verifier must leave time for another.
-        left_s = min(stretched(CHECK_DEADLINE_S), max(0.0, deadline_at_s - trio.current_time()) / 2)
+        left_s = min(stretched(CHECK_DEADLINE_S), max(0.0, self.deadline_at_s - now_at_s) / 2)
+        if not by_rows(claimed.receipt.record.operation):
+            # Everybody recomputes the whole.
+            share = OWN_DRAW
+        else:
+            share = await self._share_known_to(verifier, share, left_s)
         message = Check(
             task=claimed.task.raw,
             receipts=tuple(it.raw for it in claimed.receipts),
@@ -203,10 +279,24 @@ class Checking:
             input=claimed.input,
             output=claimed.output,
             deadline_ms=max(1, int(left_s * 1000)),
+            part=share.part,
+            parts=share.parts,
+            rows=tuple(sorted(share.rows)),
         )
         async with self.peers.call(verifier, deadline_s=left_s) as call:
             await call.send(message)
             finding = await call.expect(VerdictReply)
             verdict = open_signed(finding.verdict, Verdict)
-            check_verdict(claimed.receipt, claimed.secret, verdict, verifier)
-        return verdict
+            check_verdict(claimed.receipt, claimed.secret, verdict, verifier, share)
+        return verdict, share
+
+    async def _share_known_to(self, verifier: PeerId, share: Share, deadline_s: float) -> Share:
+        version = await self.peers.neighbours.version_of(verifier, deadline_s=deadline_s)
+        if version >= limits.PARTS_VERSION:
+            return share
+        if share.rows:
+            raise Refused(
+                f"it speaks version {version}, which cannot look at a row in dispute",
+                code=RefusalCode.UNSUPPORTED,
+            )
+        return OWN_DRAW

@@ -22,12 +22,14 @@ _WHERE = "receipt files lie in receipts/ of the state folder; see python -m node
 SHOWN_CHARS = 400
 _TITLES = {
     Status.FAILS: "What is wrong",
+    Status.DISPUTED: "What is disputed",
     Status.HOLDS: "What is proved",
     Status.UNKNOWN: "What nobody can know from this",
 }
 _MARK = {
     Status.HOLDS: "[green]✓[/green]",
     Status.FAILS: "[red]✗[/red]",
+    Status.DISPUTED: "[red]![/red]",
     Status.UNKNOWN: "[yellow]?[/yellow]",
 }
 
@@ -54,7 +56,13 @@ def verify(state: Path, receipt: str, content: tuple[Path, ...], *, as_json: boo
         show_json(_document(report, summary))
     else:
         show_page(report, summary)
-    failed = next((it for it in report.points if it.status is Status.FAILS), None)
+    bad = [it for it in report.points if it.status in (Status.FAILS, Status.DISPUTED)]
+    failed = min(bad, key=lambda it: it.status is Status.DISPUTED, default=None)
+    if failed is not None and failed.status is Status.DISPUTED:
+        raise InputError(
+            f"the receipt is disputed: {failed.what} ({failed.detail})",
+            todo="do not rely on it; have the task done again: python -m node ask … --fresh",
+        )
     if failed is not None:
         detail = f" ({failed.detail})" if failed.detail else ""
         raise InputError(
@@ -145,6 +153,7 @@ def _read(path: Path, size_bytes_max: int) -> bytes:
 def _document(report: AuditReport, summary: Summary | None) -> dict[str, object]:
     return {
         "holds": report.holds,
+        "disputed": report.disputed,
         "checked": summary is not None and summary.needed > 0 and report.holds,
         "receipt": None if report.answer is None else str(report.answer.id),
         **({} if summary is None else {"summary": _summary_document(summary)}),
@@ -216,6 +225,11 @@ def _beginning(text: str | None, what: str) -> str:
 
 def _conclusion(report: AuditReport, summary: Summary | None) -> str:
     """One sentence to take away. An answer that nobody checked is never just said to hold."""
+    if report.disputed:
+        return (
+            "[bold red]this answer is disputed[/bold red]: a verifier proved a row wrong, and too"
+            " few of those\nthat agree looked at that row. Do not rely on it."
+        )
     if not report.holds:
         return "[bold red]the receipt does not hold: do not rely on this answer[/bold red]"
     if summary is None or not summary.needed:

@@ -27,7 +27,7 @@ from wire.advert import Advert
 from wire.chain import open_receipts
 from wire.errors import Disconnected, Refused, StoreFull, TransportError
 from wire.kinds import RefusalCode
-from wire.lottery import rows_due, rows_to_check
+from wire.lottery import Share
 from wire.message import Accept, Check, Message, Offer, VerdictReply
 from wire.operations import COMPLETE, by_rows
 from wire.payload import Vectors
@@ -177,8 +177,8 @@ def _lazy(node: Node) -> Handler:
         rows = receipt.record.units
         sampled: tuple[int, ...] = (0,)
         if by_rows(receipt.record.operation):
-            me = node.peers.me
-            sampled = rows_to_check(message.secret, receipt.id, me, rows, rows_due(rows))
+            share = Share(message.part, message.parts, frozenset(message.rows))
+            sampled = share.due(message.secret, receipt.id, node.peers.me, rows)
         else:
             rows = 1
         verdict = Verdict(

@@ -21,6 +21,7 @@ from wire.model import Manifest
 # How long what adverts say is used before they are read again.
 FRESH_S = 0.5
 MANIFESTS_MAX = 256
+NAMES_FOUND_MAX = 256
 MANIFEST_DEADLINE_S = 3.0
 
 
@@ -72,6 +73,8 @@ class Catalogue:
 
     node: Node
     _rows: dict[str, CatalogueRow] = field(default_factory=dict)
+    # What names were found to mean since the last reading.
+    _found: Latest[str, CatalogueRow] = field(default_factory=lambda: Latest(NAMES_FOUND_MAX))
     _names: dict[str, ContentId] = field(default_factory=dict)
     _meant: Mapping[str, ContentId] = field(default_factory=dict)
     # When each model was first heard of here, by the wall clock.
@@ -87,6 +90,11 @@ class Catalogue:
     def find(self, name: str) -> CatalogueRow:
         """The model a client means; HttpError that names the nearest one."""
         self._read()
+        if (found := self._found.get(name)) is None:
+            found = self._found[name] = self._looked_up(name)
+        return found
+
+    def _looked_up(self, name: str) -> CatalogueRow:
         # What reads as an id means that model, whatever others call theirs.
         if (model := _id_of(name)) is not None:
             found = next((it for it in self._rows.values() if it.id == model), None)
@@ -141,6 +149,7 @@ class Catalogue:
         if now_at_s - self._read_at_s < FRESH_S:
             return
         self._read_at_s = now_at_s
+        self._found.clear()
         node = self.node
         self._names = {name: make().id for name, make in PINNED.items()}
         for model, manifest in node.models.known().items():

@@ -83,18 +83,19 @@ class Connection:
     _room: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     _at_work: IncomingRequest | None = None
     _awaited: str = "first byte"
+    # Until when the client has to be heard again. What waits for it is told when that comes sooner
+    # than it knew, and looks here when its time is up: most deadlines are moved before they come.
+    _until_at_s: float = math.inf
     _ahead_bytes: int = 0
     _lingering: bool = False
 
     async def run(self) -> None:
         """Serve the client until it is gone, is given up, or has had its last answer."""
-        self._patience.deadline = trio.current_time() + self.limits.first_byte_s
+        self._wait_until(trio.current_time() + self.limits.first_byte_s)
         with self.scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._answer_all)
-                with self._patience:
-                    await self._read_all()
-                if self._patience.cancelled_caught and not self._lingering:
+                if await self._ran_out_of_patience() and not self._lingering:
                     await self._give_up()
                 if self._at_work is not None:
                     self.statistics.abandoned += 1
@@ -106,6 +107,21 @@ class Connection:
         self._arrived.unpark_all()
 
     # Reading
+
+    async def _ran_out_of_patience(self) -> bool:
+        """Read until there is nothing more to read; whether the client was waited for in vain."""
+        while True:
+            self._patience = trio.CancelScope(deadline=self._until_at_s)
+            with self._patience:
+                await self._read_all()
+                return False
+            if trio.current_time() >= self._until_at_s:
+                return True
+
+    def _wait_until(self, at_s: float) -> None:
+        self._until_at_s = at_s
+        if at_s < self._patience.deadline:
+            self._patience.deadline = at_s
 
     async def _read_all(self) -> None:
         while True:
@@ -150,10 +166,10 @@ class Connection:
         """Set until when the client has to be heard again, where no request is at work."""
         if self.parser.requests or self.parser.refusal is not None:
             self._awaited = "nothing"
-            self._patience.deadline = math.inf
+            self._until_at_s = math.inf
         elif self._awaited != "head":
             self._awaited = "head" if self.parser.is_in_head else "next request"
-            self._patience.deadline = trio.current_time() + self.limits.idle_s
+            self._wait_until(trio.current_time() + self.limits.idle_s)
 
     async def _give_up(self) -> None:
         count(self.statistics.timed_out, self._awaited)
@@ -187,7 +203,7 @@ class Connection:
     async def _answer(self, request: IncomingRequest) -> bool:
         """Whether the connection may go on after it."""
         self._at_work, self._ahead_bytes = request, 0
-        self._awaited, self._patience.deadline = "nothing", math.inf
+        self._awaited, self._until_at_s = "nothing", math.inf
         self.statistics.requests += 1
         exchange = Exchange(request, self)
         await self.handler(exchange)
@@ -218,7 +234,7 @@ class Connection:
         self._lingering, self._ahead_bytes = True, 0
         receiving = self.parser.receiving is not None or self.parser.refusal is not None
         linger_s = max(LINGER_S, self.limits.body_s) if receiving else LINGER_S
-        self._patience.deadline = trio.current_time() + linger_s
+        self._wait_until(trio.current_time() + linger_s)
         self._room.unpark_all()
         try:
             self.socket.shutdown(socket.SHUT_WR)

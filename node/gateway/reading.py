@@ -13,6 +13,8 @@ from enum import Enum, auto
 from wire.errors import Malformed, WireError
 from wire.generation import Ending, PromptToken, Token, read_frames
 
+_Decoder = codecs.getincrementaldecoder("utf-8")
+
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
@@ -60,9 +62,7 @@ class Reader:
     # How far stop sequences were looked for, and where one was found.
     _searched: int = 0
     _stop_at: int | None = None
-    _decoder: codecs.IncrementalDecoder = field(
-        default_factory=lambda: codecs.getincrementaldecoder("utf-8")("ignore")
-    )
+    _decoder: codecs.IncrementalDecoder = field(default_factory=lambda: _Decoder("ignore"))
 
     @property
     def ending(self) -> Ending | None:

@@ -31,6 +31,8 @@ _PASSED_ON = (
     *("top_k", "min_tokens"),
 )
 _LITERAL = frozenset(("const", "enum", "default", "examples"))
+# Of one character.
+UTF8_BYTES_MAX = 4
 _WHOLE = frozenset(("top_k", "min_tokens"))
 
 
@@ -98,6 +100,8 @@ def generation_of(
     """The input of a generation; HttpError if there can be none such."""
     named = {"prompt": prompt, "messages": messages, "tools": tools}
     for name, text in {**named, "chat_template_kwargs": template}.items():
+        if len(text) * UTF8_BYTES_MAX <= limits.PROMPT_BYTES_MAX:
+            continue
         size_bytes = len(text.encode(errors="surrogatepass"))
         if size_bytes > limits.PROMPT_BYTES_MAX:
             raise bad(

@@ -216,7 +216,7 @@ class TaskService:
         watch = _Watch(on_event, accepted)
         try:
             await self._somebody_checks(request)
-            answered = await self.node.tasks.ask(request, watch.follower)
+            answered = await self.node.tasks.ask(request, watch)
         except BatonError as error:
             if watch.task is None:
                 raise self._not_accepted(request, error) from error
@@ -229,20 +229,18 @@ class TaskService:
         return answered
 
 
-@dataclass(slots=True)
-class _Watch:
+class _Watch(Follower):
     """Hears what happens to one task, and notices that it is asked for what does not work."""
 
-    forward: EventSink
-    accepted: Callable[[ContentId], None]
-    follower: Follower = field(init=False)
-    task: ContentId | None = None
-    why: str = ""
-    code: RefusalCode = RefusalCode.OTHER
-    _taken: bool = False
+    __slots__ = ("_forward", "_forward_accepted", "_taken", "code", "task", "why")
 
-    def __post_init__(self) -> None:
-        self.follower = Follower(self.on_accepted, self.on_event)
+    def __init__(self, forward: EventSink, forward_accepted: Callable[[ContentId], None]) -> None:
+        super().__init__()
+        self._forward = forward
+        self._forward_accepted = forward_accepted
+        self._taken = False
+        self.task: ContentId | None = None
+        self.why, self.code = "", RefusalCode.OTHER
 
     @property
     def fault(self) -> ErrorDetail:
@@ -252,21 +250,21 @@ class _Watch:
         """A fault of the task, as its client is told."""
         return HttpError(replace(fault, headers={"x-baton-task": str(self.task)}))
 
-    def on_accepted(self, task: ContentId) -> None:
+    def accepted(self, task: ContentId) -> None:
         self.task = task
-        self.accepted(task)
+        self._forward_accepted(task)
 
     def on_event(self, event: Event) -> None:
         match event:
             case Offered():
                 self._taken = True
-                self.follower.wait_until(math.inf)
+                self.wait_until(math.inf)
             case Failed(for_good=True) if self._taken:
                 self.why, self.code = event.why, event.code or RefusalCode.OTHER
-                self.follower.wait_until(trio.current_time() + SECOND_OPINION_S)
+                self.wait_until(trio.current_time() + SECOND_OPINION_S)
             case _:
                 pass
-        self.forward(event)
+        self._forward(event)
 
 
 def verdicts_asked(text: str, param: str) -> tuple[int, int]:

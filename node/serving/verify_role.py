@@ -1,4 +1,4 @@
-"""The verify role: recomputes a sample of a leg that another peer signed, and signs a verdict."""
+"""The verify role: recomputes a part of a leg that another peer signed, and signs a verdict."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -29,9 +29,9 @@ from wire.errors import (
     WireError,
 )
 from wire.kinds import RefusalCode, Role
-from wire.lottery import attempt_of, rows_due, rows_to_check
+from wire.lottery import Share, attempt_of
 from wire.message import Check, Message, VerdictReply
-from wire.operations import EMBED, EMBED_PASSAGES, NEAREST, OPERATIONS, Comparison
+from wire.operations import EMBED, EMBED_PASSAGES, NEAREST, OPERATIONS, Comparison, by_rows
 from wire.payload import Hits, Passages, Texts, Vectors
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed, sign
@@ -100,6 +100,11 @@ class VerifyRole:
             raise RemoteProtocolError("a check is of a leg that ran a model")
         if attempt_of(message.secret, task.record.checking.secret_hash) is None:
             raise RemoteProtocolError("the secret is not the one the task was signed with")
+        leg = receipts[-1].record
+        if message.parts and not by_rows(leg.operation):
+            raise RemoteProtocolError("a leg without rows has no parts")
+        if any(row >= leg.units for row in message.rows):
+            raise RemoteProtocolError("the leg has not the rows that are to be recomputed")
         try:
             self._check_willing(task, receipts[-1])
             verdict = await self._verdict(task, receipts, message, call.peer)
@@ -136,7 +141,7 @@ class VerifyRole:
             with trio.fail_after(deadline_s):
                 claim = await self._claim_and_place(task, receipts, check, asker)
                 try:
-                    found = await self._recompute(claim, check.secret)
+                    found = await self._recompute(claim, check)
                 finally:
                     self._places.dequeue(asker)
         except (trio.TooSlowError, TooSlow) as error:
@@ -239,14 +244,14 @@ class VerifyRole:
             await self.infer_role.bring_index(stage, source)
         return _Claim(stage=stage, receipt=receipt, source=source, output=output, texts=texts)
 
-    async def _recompute(self, claim: _Claim, secret: bytes) -> _Found:
+    async def _recompute(self, claim: _Claim, check: Check) -> _Found:
         claimed_bytes = claim.receipt.record.output_size_bytes
         if claimed_bytes != len(claim.output):
             return _wrong(1, f"the output has {len(claim.output)} bytes, not {claimed_bytes}")
         operation = OPERATIONS.get(claim.stage.operation)
         match None if operation is None else operation.comparison:
             case Comparison.ROWS:
-                return await self._recompute_rows(claim, secret)
+                return await self._recompute_rows(claim, check)
             case Comparison.HITS:
                 return await self._recompute_hits(claim)
             case _:
@@ -257,7 +262,7 @@ class VerifyRole:
                     return _wrong_units(1, done.units)
                 return _Found(rows=1, sampled=(0,), worst_ppb=(0,))
 
-    async def _recompute_rows(self, claim: _Claim, secret: bytes) -> _Found:
+    async def _recompute_rows(self, claim: _Claim, check: Check) -> _Found:
         data = claim.source.data
         assert data is not None
         claimed = Vectors.from_bytes(claim.output)
@@ -267,7 +272,8 @@ class VerifyRole:
             return _wrong(rows, f"{claimed.rows} rows for {rows} texts")
         if claim.receipt.record.units != rows:
             return _wrong(rows, f"{claim.receipt.record.units} units for {rows} texts")
-        sampled = rows_to_check(secret, claim.receipt.id, self.key.peer, rows, rows_due(rows))
+        share = Share(check.part, check.parts, frozenset(check.rows))
+        sampled = share.due(check.secret, claim.receipt.id, self.key.peer, rows)
         sample = Texts(texts=tuple(texts.texts[row] for row in sampled))
         stage = Stage(
             role=Role.INFER,

@@ -53,6 +53,22 @@ class Promised:
             (self.accepted if said[at : at + 1] == ACCEPTED else self.answered).add(task)
 
 
+class Speaker(Follower):
+    """Says at once that its task was accepted."""
+
+    def __init__(self, out: int) -> None:
+        super().__init__()
+        self.out = out
+        self.task = b""
+
+    def say(self, word: bytes) -> None:
+        os.write(self.out, word + self.task)
+
+    def accepted(self, task: ContentId) -> None:
+        self.task = task
+        self.say(ACCEPTED)
+
+
 def asked(number: int) -> TaskRequest:
     size_bytes = SIZES[number % len(SIZES)]
     data = (b"%d " % number) * (size_bytes // 5)
@@ -72,24 +88,16 @@ async def kept(asker: Node, promised: Promised) -> None:
 async def client(asker: Node, number: int, out: int) -> None:
     """Ask for ever, by one wait or by two, and say so only after the asker has said so."""
 
-    def say(word: bytes, task: ContentId) -> None:
-        os.write(out, word + task)
-
     while True:
         if number % 3:
-            tasks: list[ContentId] = []
-
-            def accepted(task: ContentId, tasks: list[ContentId] = tasks) -> None:
-                tasks.append(task)
-                say(ACCEPTED, task)
-
-            await asker.tasks.ask(asked(number), Follower(accepted, ignore_event))
-            say(ANSWERED, tasks[0])
+            speaker = Speaker(out)
+            await asker.tasks.ask(asked(number), speaker)
+            speaker.say(ANSWERED)
         else:
             task = await asker.tasks.submit(asked(number))
-            say(ACCEPTED, task)
+            os.write(out, ACCEPTED + task)
             await asker.tasks.watch(task, ignore_event)
-            say(ANSWERED, task)
+            os.write(out, ANSWERED + task)
         number += CLIENTS
 
 

@@ -28,7 +28,7 @@ def journaled(number: int, size_bytes: int = 30) -> Journaled:
 
 
 async def end(journal: Journal, store: Store, tasks: Sequence[ContentId]) -> None:
-    async with journal.ending(tasks) as ending:
+    async with journal.ending_of(tasks) as ending:
         await store.commit(Write(rows=ending.rows, unpins=ending.unpins))
 
 

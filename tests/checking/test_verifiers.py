@@ -31,7 +31,7 @@ from tests.p2p.transports import key_of
 from wire.content import ContentId
 from wire.errors import BadSignature, Malformed, Refused, RemoteProtocolError, TransportError
 from wire.kinds import RefusalCode
-from wire.lottery import draw, rows_due, rows_to_check
+from wire.lottery import OWN_DRAW, Share, draw
 from wire.message import Check, Message, Refuse, VerdictReply
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed, sign
@@ -45,7 +45,8 @@ def verdict_of(
     receipt: Signed[Receipt], secret: bytes, key: SigningKey, /, **changes: Any
 ) -> bytes:
     rows = receipt.record.units
-    sampled = rows_to_check(secret, receipt.id, key.peer, rows, rows_due(rows))
+    share = changes.pop("share", OWN_DRAW)
+    sampled = share.due(secret, receipt.id, key.peer, rows)
     fields: dict[str, Any] = {
         "receipt": receipt.id,
         "secret": secret,
@@ -64,7 +65,9 @@ def verdict_of(
 
 async def find(call: TypedCall, check: Check, key: SigningKey, **changes: Any) -> None:
     receipt = open_signed(check.receipts[-1], Receipt)
-    await call.send(VerdictReply(verdict=verdict_of(receipt, check.secret, key, **changes)))
+    share = Share(check.part, check.parts, frozenset(check.rows))
+    fields = {"share": share} | changes
+    await call.send(VerdictReply(verdict=verdict_of(receipt, check.secret, key, **fields)))
 
 
 async def always_no(call: TypedCall, check: Check, me: Outsider) -> None:

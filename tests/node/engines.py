@@ -94,6 +94,18 @@ def one_row(output: Output) -> Output:
     return _changed(output, lambda rows: rows[0].__imul__(-1.0))
 
 
+def some_rows(*wrong: int) -> Callable[[Output], Output]:
+    """Makes these rows wrong, where an output has them."""
+
+    def alter(output: Output) -> Output:
+        def change(rows: np.ndarray) -> None:
+            rows[[it for it in wrong if it < len(rows)]] *= -1.0
+
+        return _changed(output, change)
+
+    return alter
+
+
 def all_rows(output: Output) -> Output:
     return _changed(output, lambda rows: rows.__imul__(0.5))
 

@@ -29,6 +29,7 @@ TIED_TO_OTHERS = {
     *("Advert.models", "Manifest.files", "Answer.candidates", "Task.stages"),
     *("CheckPolicy.verifiers", "CheckPolicy.needed", "Verdict.sampled", "Verdict.worst_ppb"),
     *("Vectors.dimensions", "Vectors.rows"),
+    *("Check.part", "Check.parts", "Check.rows", "Check.rows[]"),
     *("Generation.prompt", "Generation.messages", "Generation.prompt_tokens", "Generation.bias"),
     *("Vectors.tokens",),
     *("Bundle.items", "Outcomes.items", "Bundle.roots", "Outcomes.roots"),
@@ -193,7 +194,7 @@ def later_of(record: Record) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", ["Generation", "Vectors"])
+@pytest.mark.parametrize("name", ["Generation", "Vectors", "Check"])
 def test_a_field_that_was_added_later_is_left_out_where_it_says_nothing(name: str) -> None:
     record = BY_NAME[name]
     for field, value in later_of(record).items():
@@ -357,6 +358,8 @@ def largest(kind: type[Record]) -> Record:
     if kind.__name__ == "Answer":
         count = limits.CANDIDATES_MAX
         values["candidates"] = tuple(PeerId(at.to_bytes(32, "big")) for at in range(count))
+    if kind.__name__ == "Check":
+        values["rows"] = tuple(range(limits.SAMPLE_MAX))
     return altered(kind.__name__, **values)
 
 

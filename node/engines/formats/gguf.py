@@ -3,18 +3,29 @@
 Pure Python: the model is described, and refused, before any library sees it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from node.engines.formats.architectures import (
+    ARCHITECTURES,
+    KEYS_NOT_RUN,
+    NOT_RUN,
+    WIDTH,
+    Architecture,
+    LayerKind,
+)
 from node.engines.formats.gguf_file import BLOCKS, GgufFile, GgufTensor, read_gguf
+from node.engines.formats.gguf_keys import GgufKeys
+from node.engines.formats.gguf_rope import LONG, Rope, read_places
 from node.engines.formats.model_memory import ModelMemory
+from node.engines.formats.pretokenizers import check_tokenizer
 from wire.errors import ModelRefused
 
 FORMAT = "gguf"
 FILE = "model.gguf"
-ARCHITECTURES = ("llama", "qwen2", "qwen3")
 # What is kept of a context: the model's own may need more memory than the rest of it.
 CONTEXT_MAX = 4096
 SLOTS = 8
@@ -32,10 +43,15 @@ BESIDES_BYTES = 400 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufModel:
-    """One model as its file describes it. `context` is what is served of `context_length`."""
+    """One model as its file describes it. `context` is what is served of `context_length`.
+
+    `family` says how its layers are built, `kinds` what differs from layer to layer; scores are
+    multiplied by `attention_scale`, what a layer adds by `residual_scale`.
+    """
 
     path: Path
     architecture: str
+    family: Architecture
     name: str
     context_length: int
     layers: int
@@ -46,10 +62,13 @@ class GgufModel:
     head_size: int
     vocabulary: int
     norm_eps: float
-    rope_base: float
-    rope_factor: float
-    # Whether attention's query and key are normed, and whether they have biases.
-    norms: bool
+    ropes: tuple[Rope, ...]
+    kinds: tuple[LayerKind, ...]
+    embedding_scale: float
+    attention_scale: float
+    residual_scale: float
+    logit_scale: float
+    # Whether query, key and value have biases.
     biases: bool
     tied: bool
     chat_template: str
@@ -114,93 +133,78 @@ class GgufModel:
 def describe(path: Path) -> GgufModel:
     """Read a file's head and work out what model it is; ModelRefused names what cannot be run."""
     file = read_gguf(path)
-    meta = _Keys(file)
-    architecture = meta.text("general.architecture")
-    if architecture not in ARCHITECTURES:
-        runs = ", ".join(ARCHITECTURES)
-        raise ModelRefused(
-            f"{path.name} is of the architecture {architecture[:40]!r}; run here: {runs}"
-        )
-    meta.prefix = architecture
-    if file.metadata.get(f"{architecture}.expert_count", 0):
+    keys = GgufKeys(file)
+    architecture = keys.text("general.architecture")
+    family = _family(path, architecture)
+    keys.prefix = architecture
+    if keys.get("expert_count"):
         raise ModelRefused(f"{path.name} is a mixture of experts, which is not run")
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise ModelRefused(f"{path.name} lacks the tensor token_embd.weight")
-    heads = meta.count("attention.head_count", WIDTH_MAX)
-    hidden = meta.count("embedding_length", WIDTH_MAX)
-    head_size = meta.count("attention.key_length", WIDTH_MAX, hidden // heads)
+    heads = keys.count("attention.head_count", WIDTH_MAX)
+    hidden = keys.count("embedding_length", WIDTH_MAX)
+    head_size = keys.count("attention.key_length", WIDTH_MAX, hidden // heads)
+    layers = keys.count("block_count", LAYERS_MAX)
+    places = read_places(keys, family, head_size, layers)
+    by_width = layers == family.scaled_by_width_layers
+    score_size = hidden / heads if by_width else head_size
     model = GgufModel(
         path=path,
         architecture=architecture,
-        name=meta.text("general.name", path.stem)[:64] or path.stem,
-        context_length=meta.count("context_length", 1 << 30),
-        layers=meta.count("block_count", LAYERS_MAX),
+        family=family,
+        name=keys.text("general.name", path.stem)[:64] or path.stem,
+        context_length=places.context_max,
+        layers=layers,
         hidden=hidden,
-        inner=meta.count("feed_forward_length", WIDTH_MAX * 8),
+        inner=keys.count("feed_forward_length", WIDTH_MAX * 8),
         heads=heads,
-        kv_heads=meta.count("attention.head_count_kv", WIDTH_MAX, heads),
+        kv_heads=keys.count("attention.head_count_kv", WIDTH_MAX, heads),
         head_size=head_size,
         vocabulary=embedding.shape[0],
-        norm_eps=meta.real("attention.layer_norm_rms_epsilon", 0.0, 1.0),
-        rope_base=meta.real("rope.freq_base", 1.0, 1e12, 10_000.0),
-        rope_factor=_rope_factor(meta),
-        norms="blk.0.attn_q_norm.weight" in file.tensors,
+        norm_eps=keys.real("attention.layer_norm_rms_epsilon", 0.0, 1.0),
+        ropes=places.ropes,
+        kinds=places.kinds,
+        **_multipliers(keys, family, 1 / math.sqrt(score_size), hidden),
         biases="blk.0.attn_q.bias" in file.tensors,
         tied="output.weight" not in file.tensors,
-        chat_template=meta.text("tokenizer.chat_template", ""),
+        chat_template=keys.text("tokenizer.chat_template", ""),
         quantisation=_quantisation(file),
         metadata=file.metadata,
         tensors=file.tensors,
     )
-    _check(model, meta)
+    _check(model, keys)
     return model
 
 
-class _Keys:
-    """The metadata, with every value checked where it is read."""
-
-    def __init__(self, file: GgufFile) -> None:
-        self._file = file
-        self.prefix = ""
-
-    def refused(self, name: str, found: Any) -> ModelRefused:
-        where = self._file.path.name
-        if found is None:
-            return ModelRefused(f"{where} lacks {name} in its metadata")
-        return ModelRefused(f"{where}: {name} is {str(found)[:60]!r}, which is not run")
-
-    def get(self, name: str) -> Any:
-        return self._file.metadata.get(f"{self.prefix}.{name}")
-
-    def text(self, name: str, default: str | None = None) -> str:
-        found = self._file.metadata.get(name, default)
-        if not isinstance(found, str):
-            raise self.refused(name, found)
-        return found
-
-    def count(self, name: str, most: int, default: int | None = None) -> int:
-        found = self.get(name)
-        found = default if found is None else found
-        if type(found) is not int or not 1 <= found <= most:
-            raise self.refused(f"{self.prefix}.{name}", found)
-        return found
-
-    def real(self, name: str, least: float, most: float, default: float | None = None) -> float:
-        found = self.get(name)
-        found = default if found is None else found
-        if not isinstance(found, float | int) or not least < found <= most:
-            raise self.refused(f"{self.prefix}.{name}", found)
-        return float(found)
+def _family(path: Path, architecture: str) -> Architecture:
+    family = ARCHITECTURES.get(architecture)
+    if family is None:
+        why = f": {NOT_RUN[architecture]}" if architecture in NOT_RUN else ""
+        raise ModelRefused(
+            f"{path.name} is of the architecture {architecture[:40]!r}{why};"
+            f" run here: {', '.join(ARCHITECTURES)}"
+        )
+    return family
 
 
-def _rope_factor(meta: _Keys) -> float:
-    kind = meta.get("rope.scaling.type")
-    if kind in (None, "none"):
-        return 1.0
-    if kind != "linear":
-        raise meta.refused(f"{meta.prefix}.rope.scaling.type", kind)
-    return meta.real("rope.scaling.factor", 0.0, 1e6)
+def _multipliers(
+    keys: GgufKeys, family: Architecture, attention_scale: float, hidden: int
+) -> dict[str, float]:
+    if not family.multipliers:
+        return {
+            "embedding_scale": math.sqrt(hidden) if family.scaled_embedding else 1.0,
+            "attention_scale": attention_scale,
+            "residual_scale": 1.0,
+            "logit_scale": 1.0,
+        }
+    return {
+        "embedding_scale": keys.real("embedding_scale", 0.0, 1e6, 1.0),
+        "attention_scale": keys.real("attention.scale", 0.0, 1e6, attention_scale),
+        "residual_scale": keys.real("residual_scale", 0.0, 1e6, 1.0),
+        # Files say by what logits are divided.
+        "logit_scale": 1 / keys.real("logit_scale", 0.0, 1e6),
+    }
 
 
 def _quantisation(file: GgufFile) -> str:
@@ -211,18 +215,20 @@ def _quantisation(file: GgufFile) -> str:
     return BLOCKS[max(items, key=lambda kind: items[kind])][0]
 
 
-def _check(model: GgufModel, meta: _Keys) -> None:
+def _check(model: GgufModel, keys: GgufKeys) -> None:
     """Whether widths fit each other and every tensor is there in its shape; ModelRefused."""
     where = model.path.name
-    rope = meta.count("rope.dimension_count", WIDTH_MAX, model.head_size)
-    if rope != model.head_size or model.head_size % (2 * BLOCK):
-        raise ModelRefused(
-            f"{where}: heads of {model.head_size}, of which {rope} turn, are not run"
-        )
+    if model.head_size % (2 * BLOCK):
+        raise ModelRefused(f"{where}: heads of {model.head_size} are not run")
     if model.heads % model.kv_heads:
         raise ModelRefused(f"{where}: {model.heads} heads do not share {model.kv_heads}")
-    if (size := meta.get("attention.value_length")) not in (None, model.head_size):
-        raise meta.refused("attention.value_length", size)
+    if (size := keys.get("attention.value_length")) not in (None, model.head_size):
+        raise keys.refused("attention.value_length", size)
+    for name in KEYS_NOT_RUN:
+        if found := keys.get(name):
+            raise keys.refused(f"{keys.prefix}.{name}", found)
+    if keys.get("attention.causal") is False:
+        raise keys.refused(f"{keys.prefix}.attention.causal", False)
     for name, width in (("width", model.hidden), ("inner width", model.inner)):
         if width % BLOCK:
             raise ModelRefused(f"{where}: {name} {width} is no multiple of {BLOCK}")
@@ -237,37 +243,50 @@ def _check(model: GgufModel, meta: _Keys) -> None:
             raise ModelRefused(f"{where}: {name} is {list(found.shape)}, expected {list(shape)}")
     if strange := sorted(set(model.tensors) - set(wanted)):
         raise ModelRefused(f"{where} has the tensor {strange[0][:80]}, which is not run")
+    check_tokenizer(where, model.metadata)
 
 
 def wanted_tensors(model: GgufModel) -> dict[str, tuple[int, ...]]:
     """Every tensor of such a model, and its shape."""
-    hidden, inner = model.hidden, model.inner
-    query, key = model.heads * model.head_size, model.kv_heads * model.head_size
+    hidden = model.hidden
     found: dict[str, tuple[int, ...]] = {
         "token_embd.weight": (model.vocabulary, hidden),
         "output_norm.weight": (hidden,),
     }
     if not model.tied:
         found["output.weight"] = (model.vocabulary, hidden)
-    if "rope_freqs.weight" in model.tensors:
-        found["rope_freqs.weight"] = (model.head_size // 2,)
+    for rope in model.ropes:
+        if rope.divisors:
+            found[rope.divisors] = (rope.turned // 2,)
+    if LONG in model.tensors:
+        found[LONG] = (model.ropes[0].turned // 2,)
     for number in range(model.layers):
-        at = f"blk.{number}."
-        found |= {
-            f"{at}attn_norm.weight": (hidden,),
-            f"{at}attn_q.weight": (query, hidden),
-            f"{at}attn_k.weight": (key, hidden),
-            f"{at}attn_v.weight": (key, hidden),
-            f"{at}attn_output.weight": (hidden, query),
-            f"{at}ffn_norm.weight": (hidden,),
-            f"{at}ffn_gate.weight": (inner, hidden),
-            f"{at}ffn_up.weight": (inner, hidden),
-            f"{at}ffn_down.weight": (hidden, inner),
-        }
-        if model.biases:
-            found |= {
-                f"{at}attn_{n}.bias": (s,) for n, s in zip("qkv", (query, key, key), strict=True)
-            }
-        if model.norms:
-            found |= {f"{at}attn_{n}_norm.weight": (model.head_size,) for n in "qk"}
+        found |= _layer_tensors(model, f"blk.{number}.")
     return found
+
+
+def _layer_tensors(model: GgufModel, at: str) -> dict[str, tuple[int, ...]]:
+    family, hidden, inner = model.family, model.hidden, model.inner
+    query, key = model.heads * model.head_size, model.kv_heads * model.head_size
+    found: dict[str, tuple[int, ...]] = {
+        "attn_output.weight": (hidden, query),
+        "ffn_down.weight": (hidden, inner),
+    }
+    if family.norms_before:
+        found |= {"attn_norm.weight": (hidden,), "ffn_norm.weight": (hidden,)}
+    if family.norms_after:
+        found |= {"post_attention_norm.weight": (hidden,), "post_ffw_norm.weight": (hidden,)}
+    if family.fused:
+        found["attn_qkv.weight"] = (query + 2 * key, hidden)
+        found["ffn_up.weight"] = (2 * inner, hidden)
+    else:
+        widths = {"q": query, "k": key, "v": key}
+        found |= {f"attn_{name}.weight": (width, hidden) for name, width in widths.items()}
+        if model.biases:
+            found |= {f"attn_{name}.bias": (width,) for name, width in widths.items()}
+        found |= {"ffn_gate.weight": (inner, hidden), "ffn_up.weight": (inner, hidden)}
+    if family.query_norms:
+        whole = family.query_norms == WIDTH
+        found["attn_q_norm.weight"] = (query if whole else model.head_size,)
+        found["attn_k_norm.weight"] = (key if whole else model.head_size,)
+    return {at + name: shape for name, shape in found.items()}

@@ -33,13 +33,26 @@ class Attention:
             self._run(self._keep_values, values, value, at),
         )
 
-    def mixed(self, query: Tensor, keys: Tensor, values: Tensor, at: Tensor) -> Tensor:
-        """[rows, heads, size] and what is kept -> [rows, heads, size]."""
+    def mixed(
+        self,
+        query: Tensor,
+        kept: tuple[Tensor, Tensor],
+        at: Tensor,
+        *,
+        scale: float,
+        window: int = 0,
+    ) -> Tensor:
+        """[rows, heads, size] and what is kept -> [rows, heads, size].
+
+        Scores are multiplied by `scale`; a row sees the last `window` tokens, 0: all.
+        """
+        keys, values = kept
         rows, heads, size = (int(n) for n in query.shape)
         shared = int(keys.shape[1])
         shape = (rows, shared, heads // shared)
         query = query.reshape(*shape, size).contiguous()
-        scores = self._run(self._scores, Tensor.empty(*shape, self._context), query, keys, at)
+        kernel = self._scores(scale, window)
+        scores = self._run(kernel, Tensor.empty(*shape, self._context), query, keys, at)
         top = self._run(self._tops, Tensor.empty(*shape, LANES), scores).max(-1).contiguous()
         shares = self._run(self._shares, Tensor.empty(*shape, self._context), scores, top)
         sums = self._run(self._sums, Tensor.empty(*shape, LANES), shares)
@@ -79,20 +92,27 @@ class Attention:
             .sink(arg=self._info("keep_values"))
         )
 
-    def _scores(self, out: Any, query: Any, keys: Any, at: Any) -> Any:
-        rows, shared, group, size = query.shape
-        ranges = row, head, block, one, lane = self._ranges(
-            2, rows, shared, self._blocks(), group, LANES
-        )
-        term = UOp.range(size, len(ranges), AxisType.REDUCE)
-        place, seen = at[row], block * LANES + lane
-        key = keys[place // self._context, head, term, seen]
-        total = (query[row, head, one, term] * key).reduce(term, arg=Ops.ADD)
-        scaled = total * UOp.const(1 / math.sqrt(size), dtypes.float)
-        nothing = UOp.const(-math.inf, dtypes.float)
-        kept = (seen <= place % self._context).where(scaled, nothing)
-        info = self._info("scores")
-        return out[row, head, one, seen].store(kept).end(*_real(ranges)).sink(arg=info)
+    def _scores(self, scale: float, window: int) -> Callable[..., Any]:
+        def kernel(out: Any, query: Any, keys: Any, at: Any) -> Any:
+            rows, shared, group, size = query.shape
+            ranges = row, head, block, one, lane = self._ranges(
+                2, rows, shared, self._blocks(), group, LANES
+            )
+            term = UOp.range(size, len(ranges), AxisType.REDUCE)
+            place, seen = at[row], block * LANES + lane
+            key = keys[place // self._context, head, term, seen]
+            total = (query[row, head, one, term] * key).reduce(term, arg=Ops.ADD)
+            scaled = total * UOp.const(scale, dtypes.float)
+            nothing = UOp.const(-math.inf, dtypes.float)
+            last = place % self._context
+            sees = seen <= last
+            if window and window < self._context:
+                sees = sees & (last - seen < window)
+            info = self._info("scores")
+            stored = out[row, head, one, seen].store(sees.where(scaled, nothing))
+            return stored.end(*_real(ranges)).sink(arg=info)
+
+        return kernel
 
     def _tops(self, out: Any, scores: Any) -> Any:
         return self._over_blocks("tops", Ops.MAX, out, scores)

@@ -16,9 +16,9 @@ Q8_0_BLOCK = np.dtype([("scale", "<f2"), ("numbers", "i1", 32)])
 
 
 def read_array(model: GgufModel, name: str) -> Array:
-    """One tensor, unpacked; heads of the llama family with the pairs that turn put apart.
+    """One tensor, unpacked; heads with the pairs that turn put half a head apart.
 
-    Their file has the two numbers of a pair side by side, the others' half a head apart.
+    Files of some families have the two numbers of a pair side by side.
     """
     tensor = model.tensors[name]
     with model.path.open("rb") as file:
@@ -40,7 +40,7 @@ def read_array(model: GgufModel, name: str) -> Array:
     if not np.isfinite(found).all():
         raise ModelRefused(f"{name} holds numbers that are not finite")
     array = found.reshape(tensor.shape)
-    if model.architecture == "llama" and (".attn_q." in name or ".attn_k." in name):
+    if model.family.interleaved and (".attn_q." in name or ".attn_k." in name):
         rest = tensor.shape[1:]
         pairs = array.reshape(-1, model.head_size // 2, 2, *rest)
         array = np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(-1, *rest)

@@ -13,23 +13,12 @@ from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
 from node.engines.formats.gguf import GgufModel
+from node.engines.formats.pretokenizers import PIECES, PRE_TOKENIZERS, check_tokenizer
 from wire.errors import ModelRefused
 
 TOKEN_BYTES_MAX = 256
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)
 SPACE = "\u2581"
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_LLAMA3 = _WORDS + r"\p{N}{1,3}" + _REST
-_QWEN2 = _WORDS + r"\p{N}" + _REST
-# How a text is cut before pairs are joined, by `tokenizer.ggml.pre`.
-CUTS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), (_LLAMA3,)),
-    **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), (_QWEN2,)),
-    "gpt-2": (_GPT2,),
-    "smollm": (r"\p{N}", _GPT2),
-}
 # Files name one end only, and some another than that of a turn: it is found by its name.
 ENDS = frozenset(
     (
@@ -121,13 +110,9 @@ def read_table(model: GgufModel) -> TokenTable:
     kinds = _kinds(model, names)
     if len(set(names)) != count:
         raise ModelRefused(f"{where}: a token occurs twice in its table")
-    kind = model.metadata.get("tokenizer.ggml.model")
-    if kind == "gpt2":
-        pairs, texts = _byte_level(model, names, kinds)
-    elif kind == "llama":
-        pairs, texts = _pieces(model, names, kinds)
-    else:
-        raise ModelRefused(f"{where}: a tokenizer of the kind {str(kind)[:40]!r} is not run")
+    check_tokenizer(where, model.metadata)
+    kind = model.metadata["tokenizer.ggml.model"]
+    pairs, texts = (_pieces if kind == PIECES else _byte_level)(model, names, kinds)
     special = frozenset(at for at, it in enumerate(kinds) if it in (UNKNOWN, CONTROL, UNUSED))
     texts = [b"" if at in special else text for at, text in enumerate(texts)]
     if max(map(len, texts)) > TOKEN_BYTES_MAX:
@@ -180,12 +165,7 @@ def _kinds(model: GgufModel, names: list[str]) -> list[int]:
 def _byte_level(
     model: GgufModel, names: list[str], kinds: list[int]
 ) -> tuple[Tokenizer, list[bytes]]:
-    cut = model.metadata.get("tokenizer.ggml.pre")
-    if cut not in CUTS:
-        known = ", ".join(sorted(CUTS))
-        raise ModelRefused(
-            f"{model.path.name}: texts are cut as {str(cut)[:40]!r}; run here: {known}"
-        )
+    cut = PRE_TOKENIZERS[model.metadata["tokenizer.ggml.pre"]]
     numbers = {name: at for at, name in enumerate(names)}
     merges = []
     for line in _list(model, "merges", str, 0, 1 << 20):
@@ -194,10 +174,10 @@ def _byte_level(
             raise ModelRefused(f"{model.path.name}: the pair {line[:40]!r} is not in its table")
         merges.append((left, right))
     # Where a whole word is a token it is taken as it is, by the same file format's own program.
-    pairs = Tokenizer(BPE(numbers, merges, ignore_merges=cut.startswith("llama")))
+    pairs = Tokenizer(BPE(numbers, merges, ignore_merges=cut.whole_words))
     pairs.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            *(pre_tokenizers.Split(Regex(it), "isolated") for it in CUTS[cut]),
+            *(pre_tokenizers.Split(Regex(it), "isolated") for it in cut.cuts),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -273,5 +253,4 @@ def _begins(model: GgufModel, kind: str) -> bool:
     said = model.metadata.get("tokenizer.ggml.add_bos_token")
     if isinstance(said, bool):
         return said
-    cut = str(model.metadata.get("tokenizer.ggml.pre"))
-    return kind == "llama" or cut.startswith("llama")
+    return kind == PIECES or PRE_TOKENIZERS[model.metadata["tokenizer.ggml.pre"]].begins

@@ -1,12 +1,14 @@
-"""A transformer of the llama and qwen families in tinygrad. Runs in the worker only.
+"""A transformer of any family in the table of architectures. Runs in the worker only.
 
 A pass takes rows, each one token at one place of one slot (see `tinygrad_attention`), so reading a
-prompt and going on with many answers are the same graph. There are two graphs for each number of
-rows: one layer, which is run for all of them with each one's weights, and what comes after the last
-layer. Passes of few rows give the logits of every row; those of many only keep keys and values,
-and end with the layers: a prompt's last token goes through one of the former.
+prompt and going on with many answers are the same graph. There are a few graphs for each number of
+rows: one layer of each kind, which is run for all of that kind with each one's weights, and what
+comes after the last layer. Passes of few rows give the logits of every row; those of many only keep
+keys and values, and end with the layers: a prompt's last token goes through one of the former.
 """
 
+import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,14 +16,17 @@ import numpy as np
 from tinygrad import Tensor, TinyJit
 from tinygrad.uop.ops import KernelInfo, UOp
 
+from node.engines.formats.architectures import LayerKind
 from node.engines.formats.gguf import GgufModel
 from node.engines.formats.safetensors import Array
-from node.engines.worker.attention import BLOCKS, LANES, Attention, squares
+from node.engines.worker.attention import BLOCKS, LANES, Attention
 from node.engines.worker.buffers import placed, write, zeros
+from node.engines.worker.decoder_layer import DecoderLayer, norm
 from node.engines.worker.gguf import read_array
 from node.engines.worker.graph_replay import replay
 from node.engines.worker.load_progress import LoadProgress
 from node.engines.worker.matmul import Matmul
+from node.engines.worker.rope import angles
 from node.engines.worker.slots import SlotRow
 
 # Rows of passes that answer, and of passes that only read.
@@ -40,9 +45,11 @@ class LanguageModel:
         self.slots = slots
         self.context = model.context // LANES * LANES
         self._products = products
-        self._attention = Attention(self.context, blocked=products.blocked)
+        attention = Attention(self.context, blocked=products.blocked)
+        self._layer = DecoderLayer(model, products, attention)
         self._table = read_array(model, "token_embd.weight")
-        self._angles = _angles(model, self.context)
+        # Cosines and sines of one turning after the other.
+        self._angles = list(self._read_angles())
         # In the order `_layer` and `_ending` take them: inputs of all graphs, which so share them.
         self._layers = [list(self._layer_weights(number)) for number in range(model.layers)]
         self._last = list(self._last_weights())
@@ -61,45 +68,28 @@ class LanguageModel:
         return self._products.blocked
 
     def _input(self, rows: int) -> tuple[Tensor, ...]:
-        half = self.model.head_size // 2
         return (
             # Each layer reads one of these and writes the other.
             zeros(rows, self.model.hidden),
             zeros(rows, self.model.hidden),
-            zeros(rows, 1, half),
-            zeros(rows, 1, half),
+            *(zeros(rows, *part.shape[1:]) for part in self._angles),
             zeros(rows, kind="int32"),
         )
 
-    def _vector(self, name: str) -> Tensor:
-        return placed(read_array(self.model, name))
-
-    def _matrices(self, at: str, names: str, *, biases: bool = False) -> list[Tensor]:
-        """One weight of several that have the same input, and its bias."""
-        model = self.model
-        parts = [read_array(model, f"{at}{name}.weight") for name in names.split()]
-        matrix = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        bias = np.zeros(len(matrix), np.float32)
-        if biases:
-            bias = np.concatenate([read_array(model, f"{at}{it}.bias") for it in names.split()])
-        return [self._products.weight(matrix), placed(bias)]
+    def _read_angles(self) -> Iterator[Array]:
+        for rope in self.model.ropes:
+            divisors = read_array(self.model, rope.divisors) if rope.divisors else None
+            yield from angles(rope, self.context, divisors)
 
     def _layer_weights(self, number: int) -> Iterator[Tensor]:
         # Keys and values, which are written after them, take about as long.
         self._progress.at(0.6 * number / self.model.layers)
-        at = f"blk.{number}."
-        yield self._vector(f"{at}attn_norm.weight")
-        yield from self._matrices(at, "attn_q attn_k attn_v", biases=self.model.biases)
-        if self.model.norms:
-            yield self._vector(f"{at}attn_q_norm.weight")
-            yield self._vector(f"{at}attn_k_norm.weight")
-        yield from self._matrices(at, "attn_output")
-        yield self._vector(f"{at}ffn_norm.weight")
-        yield from self._matrices(at, "ffn_gate ffn_up")
-        yield from self._matrices(at, "ffn_down")
+        return self._layer.weights(number)
 
     def _last_weights(self) -> Iterator[Tensor]:
-        yield self._vector("output_norm.weight")
+        # What logits are multiplied by, the rows that they are made of may be as well.
+        weight = read_array(self.model, "output_norm.weight") * np.float32(self.model.logit_scale)
+        yield placed(weight)
         last = self._table if self.model.tied else read_array(self.model, "output.weight")
         # Words that are no multiple of a block have rows of nothing after them.
         spare = np.zeros((-len(last) % LANES, self.model.hidden), np.float32)
@@ -108,40 +98,65 @@ class LanguageModel:
 
     def capture(self, rows: int) -> tuple[Any, ...]:
         """Compile the graphs of a pass of so many rows: a second or two."""
-        graphs: list[Callable[..., Tensor]] = [self._layer]
+        graphs: list[Callable[..., Tensor]] = [
+            functools.partial(self._layer_graph, kind) for kind in self._kinds
+        ]
         if rows in ANSWERING:
             graphs.append(self._ending)
         blocks = UOp.variable(BLOCKS, 1, self.context // LANES).bind(1)
         captured = []
-        for graph, inputs in zip(graphs, self._inputs_of(rows), strict=True):
+        for graph, inputs in zip(graphs, self._first_inputs(rows), strict=True):
             jit = TinyJit(graph)
             # The first call would run everything eagerly and throw it away.
             jit.cnt = 1
-            jit(blocks, *inputs[0])
+            jit(blocks, *inputs)
             captured.append(jit)
         return tuple(captured)
 
-    def _inputs_of(self, rows: int) -> list[list[tuple[Sequence[Tensor], ...]]]:
-        """What each graph of a pass takes, for each time that it is run in the pass."""
-        one, other, *where = self._inputs[rows]
+    @property
+    def _kinds(self) -> tuple[LayerKind, ...]:
+        return tuple(dict.fromkeys(self.model.kinds))
+
+    def _layer_inputs(self, rows: int) -> list[tuple[Sequence[Tensor], ...]]:
+        """What each layer's graph takes."""
+        one, other, *parts, at = self._inputs[rows]
         layers: list[tuple[Sequence[Tensor], ...]] = []
-        for own in zip(self._layers, self._kept, strict=True):
-            layers.append(((one, other, *where), *own))
+        for kind, *own in zip(self.model.kinds, self._layers, self._kept, strict=True):
+            turning = [] if kind.rope is None else parts[2 * kind.rope : 2 * kind.rope + 2]
+            layers.append(((one, other, *turning, at), *own))
             one, other = other, one
-        return [layers, [([one], self._last)]] if rows in ANSWERING else [layers]
+        return layers
+
+    def _ending_inputs(self, rows: int) -> tuple[Sequence[Tensor], ...]:
+        return [self._inputs[rows][self.model.layers % 2]], self._last
+
+    def _first_inputs(self, rows: int) -> list[tuple[Sequence[Tensor], ...]]:
+        """What each graph of a pass takes when it is run for the first time in it."""
+        layers = self._layer_inputs(rows)
+        found = [layers[self.model.kinds.index(kind)] for kind in self._kinds]
+        return [*found, self._ending_inputs(rows)] if rows in ANSWERING else found
 
     def ready(self, graphs: dict[int, Any]) -> None:
         """Take the graphs that `run` uses: all of them linked, and run once."""
         self._graphs = {rows: self._linked(rows, found) for rows, found in sorted(graphs.items())}
 
     def _linked(self, rows: int, graphs: tuple[Any, ...]) -> Callable[[int], Any]:
+        of_kind = dict(zip(self._kinds, graphs, strict=False))
+        layers = zip(self.model.kinds, self._layer_inputs(rows), strict=True)
+        # Layers of one kind that follow each other are one graph run again and again.
+        runs = [
+            (of_kind[kind], [inputs for _, inputs in some])
+            for kind, some in itertools.groupby(layers, key=lambda it: it[0])
+        ]
+        if rows in ANSWERING:
+            runs.append((graphs[-1], [self._ending_inputs(rows)]))
         parts = [
             replay(
                 graph.captured,
                 [[it.uop.base for some in inputs for it in some] for inputs in each],
                 BLOCKS,
             )
-            for graph, each in zip(graphs, self._inputs_of(rows), strict=True)
+            for graph, each in runs
         ]
 
         def run(blocks: int) -> Any:
@@ -156,9 +171,8 @@ class LanguageModel:
         filled = [*rows, *[rows[0]] * (size - len(rows))]
         positions = [row.position for row in filled]
         arrays = (
-            self._table[[row.token for row in filled]],
-            self._angles[0][positions],
-            self._angles[1][positions],
+            self._table[[row.token for row in filled]] * np.float32(self.model.embedding_scale),
+            *(part[positions] for part in self._angles),
             np.array([row.slot * self.context + row.position for row in filled], np.int32),
         )
         first, _, *others = self._inputs[size]
@@ -174,63 +188,25 @@ class LanguageModel:
 
     def _ending(self, _blocks: Any, inputs: Sequence[Tensor], weights: list[Tensor]) -> Tensor:
         """The logits of every row."""
-        norm, head, bias = weights
-        last = self._norm(inputs[0], norm).contiguous()
-        return self._products.linear(last, head, bias).realize()
+        weight, head, bias = weights
+        last = norm(inputs[0], weight, self.model.norm_eps, blocked=self._products.blocked)
+        return self._products.linear(last.contiguous(), head, bias).realize()
 
-    def _layer(
-        self, _blocks: Any, inputs: Sequence[Tensor], weights: list[Tensor], kept: list[Tensor]
+    def _layer_graph(
+        self,
+        kind: LayerKind,
+        _blocks: Any,
+        inputs: Sequence[Tensor],
+        weights: Sequence[Tensor],
+        kept: Sequence[Tensor],
     ) -> Tensor:
         """One layer, from the first of its inputs into the second."""
-        rows, after, cosines, sines, at = inputs
-        left = iter(weights)
-        model, linear = self.model, self._products.linear
-        count, size = int(rows.shape[0]), model.head_size
-        all_three = linear(self._norm(rows, next(left)), next(left), next(left))
-        parts = all_three.reshape(count, -1, size)
-        query = parts[:, : model.heads]
-        key = parts[:, model.heads : model.heads + model.kv_heads]
-        value = parts[:, model.heads + model.kv_heads :]
-        if model.norms:
-            query, key = self._norm_heads(query, next(left)), self._norm_heads(key, next(left))
-        query, key = _turned(query, cosines, sines), _turned(key, cosines, sines)
-        keys, values = self._attention.keep(kept[0], kept[1], (key, value), at)
-        mixed = self._attention.mixed(query, keys, values, at).reshape(count, -1)
-        rows = (linear(mixed, next(left), next(left)) + rows).contiguous()
-        both = linear(self._norm(rows, next(left)), next(left), next(left))
-        gate, up = both[:, : model.inner], both[:, model.inner :]
-        more = linear(gate.silu() * up, next(left), next(left))
-        return Tensor.custom_kernel(after, more, rows, fxn=_sum_kernel)[0].realize(keys, values)
-
-    def _norm(self, rows: Tensor, weight: Tensor) -> Tensor:
-        mean = squares(rows, blocked=self._products.blocked) * (1 / int(rows.shape[1]))
-        return rows * (mean + self.model.norm_eps).rsqrt() * weight
-
-    def _norm_heads(self, parts: Tensor, weight: Tensor) -> Tensor:
-        count, heads, size = (int(n) for n in parts.shape)
-        rows = parts.reshape(count * heads, size).contiguous()
-        return self._norm(rows, weight).reshape(count, heads, size)
+        rows, after, *turning, at = inputs
+        more, rows, written = self._layer.graph(kind, rows, (turning, at), kept, iter(weights))
+        return Tensor.custom_kernel(after, more, rows, fxn=_sum_kernel)[0].realize(*written)
 
 
 def _sum_kernel(out: Any, one: Any, other: Any) -> Any:
     row, column = ranges = UOp.range(out.shape[0], 0), UOp.range(out.shape[1], 1)
     stored = out[row, column].store(one[row, column] + other[row, column])
     return stored.end(*ranges).sink(arg=KernelInfo(name="add_rows"))
-
-
-def _turned(parts: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Turn the pairs (i, i + half) of each head by the place's angles."""
-    half = int(parts.shape[-1]) // 2
-    one, other = parts[..., :half], parts[..., half:]
-    turned = one * cosines - other * sines, other * cosines + one * sines
-    return turned[0].cat(turned[1], dim=-1)
-
-
-def _angles(model: GgufModel, context: int) -> tuple[Array, Array]:
-    """Cosine and sine of each place's angles: [context, 1, half]."""
-    half = model.head_size // 2
-    speeds = model.rope_base ** (-np.arange(half, dtype=np.float64) / half) / model.rope_factor
-    if "rope_freqs.weight" in model.tensors:
-        speeds = speeds / read_array(model, "rope_freqs.weight").astype(np.float64)
-    angles = (np.arange(context, dtype=np.float64)[:, None] * speeds)[:, None, :]
-    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)

@@ -146,7 +146,7 @@ def test_a_good_file_is_described(good: Path) -> None:
     assert (model.hidden, model.layers, model.inner) == (HIDDEN, LAYERS, INNER)
     assert (model.heads, model.kv_heads, model.vocabulary) == (HEADS, KV_HEADS, WORDS)
     assert (model.context_length, model.quantisation) == (256, "Q8_0")
-    assert model.norms
+    assert model.family.query_norms == "heads"
     assert not model.biases
     assert "add_generation_prompt" in model.chat_template
     size = HIDDEN // HEADS
@@ -182,7 +182,12 @@ def made(path: Path, architecture: str = "llama", **changes: object) -> Path:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"architecture": "mamba"}, "architecture 'mamba'; run here: llama, qwen2, qwen3"),
+        ({"architecture": "mamba"}, "architecture 'mamba': it has layers with a state; run here: "),
+        ({"architecture": "gpt-oss"}, "mixture of experts"),
+        (
+            {"architecture": "no such"},
+            "'no such'; run here: gemma3, granite, llama, mistral3, olmo2",
+        ),
         ({"expert_count": 8}, "mixture of experts"),
         ({"block_count": None}, "lacks llama.block_count"),
         ({"block_count": 1 << 31}, "llama.block_count is '2147483648'"),
@@ -190,7 +195,25 @@ def made(path: Path, architecture: str = "llama", **changes: object) -> Path:
         ({"attention.head_count": 64}, "attention.key_length"),
         ({"attention.head_count": 4}, "heads of 8"),
         ({"attention.head_count_kv": 3}, "do not share"),
-        ({"rope.scaling.type": "yarn"}, "'yarn'"),
+        ({"rope.scaling.type": "dynamic"}, "llama.rope.scaling.type is 'dynamic'"),
+        ({"rope.scaling.type": "longrope"}, "llama.rope.scaling.type is 'longrope'"),
+        ({"rope.scaling.type": "yarn"}, "lacks llama.rope.scaling.factor"),
+        ({"rope.scaling.type": "linear"}, "lacks llama.rope.scaling.factor"),
+        (
+            {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0},
+            "lacks llama.rope.scaling.original_context_length",
+        ),
+        ({"rope.dimension_count": 8}, "llama.rope.dimension_count is '8'"),
+        ({"attn_logit_softcapping": 50.0}, "llama.attn_logit_softcapping is '50.0'"),
+        ({"attention.max_alibi_bias": 8.0}, "llama.attention.max_alibi_bias"),
+        ({"architecture": "granite"}, "lacks granite.logit_scale"),
+        ({"architecture": "mistral3", "attention.temperature_scale": 0.1}, "original_context"),
+        ({"architecture": "gemma3", "attention.sliding_window": 1 << 31}, "sliding_window"),
+        (
+            {"architecture": "gemma3", "attention.sliding_window": 4}
+            | {"attention.sliding_window_pattern": "all"},
+            "gemma3.attention.sliding_window_pattern is 'all'",
+        ),
         ({"attention.layer_norm_rms_epsilon": 0.0}, "epsilon"),
         ({}, "lacks the tensor"),
     ],
@@ -227,8 +250,8 @@ def test_every_way_of_cutting_is_that_of_llama_cpp(cut: str, tmp_path: Path) -> 
 
 
 def test_a_way_of_cutting_that_is_not_known_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelRefused, match="cut as 'tekken'"):
-        read_table(describe(write_gguf(tmp_path / "m.gguf", cut="tekken")))
+    with pytest.raises(ModelRefused, match="cut as 'no-such-cut'"):
+        read_table(describe(write_gguf(tmp_path / "m.gguf", cut="no-such-cut")))
 
 
 def test_pieces_with_scores_are_joined_best_first(tmp_path: Path) -> None:
