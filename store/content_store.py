@@ -4,7 +4,7 @@ A back end provides transactions and a thread for slow work. Everything else, fr
 to dropping a corrupt block, is here, and is the same for both.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -267,6 +267,10 @@ class ContentStore:
     def read(self, table: Table, key: bytes) -> bytes | None:
         with self._backend.reading() as rows:
             return rows.get(table, key)
+
+    def read_each(self, keys: Sequence[tuple[Table, bytes]]) -> list[bytes | None]:
+        with self._backend.reading() as rows:
+            return [rows.get(table, key) for table, key in keys]
 
     def scan(
         self, table: Table, *, start: bytes = b"", prefix: bytes = b"", limit: int = 1000

@@ -6,7 +6,7 @@ bytes that no longer hash to their id are never served. A store does not fetch: 
 Missing, and another peer may have it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -261,6 +261,10 @@ class Store(Protocol):
 
     def read(self, table: Table, key: bytes) -> bytes | None:
         """One record, or None."""
+        ...
+
+    def read_each(self, keys: Sequence[tuple[Table, bytes]]) -> list[bytes | None]:
+        """As `read`, of many records at once, in order: as they are at one moment."""
         ...
 
     def scan(

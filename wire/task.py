@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from wire import limits
-from wire.codec import pack
+from wire.codec import pack_plain
 from wire.content import ContentId
 from wire.errors import Malformed
 from wire.kinds import Kind, Level, Role
@@ -30,8 +30,10 @@ class Stage(Record):
 
     def job_key(self, source: ContentId | None) -> bytes:
         """The key of the output: legs with equal model, input and parameters have equal outputs."""
-        parts = [self.model, self.operation, source, dict(self.parameters)]
-        return hashlib.sha256(b"baton/1/job\0" + pack(parts)).digest()
+        parameters = {name: self.parameters[name] for name in sorted(self.parameters)}
+        # Names are in order, and no number of a record's parameters is other than finite.
+        packed = pack_plain([self.model, self.operation, source, parameters])
+        return hashlib.sha256(b"baton/1/job\0" + packed).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,8 @@ class Attempts:
         avoid: frozenset[PeerId] = frozenset()
         while run.attempt <= limits.ATTEMPTS_MAX:
             units = units_of(task.record.stages[0], inline)
-            handoff = Handoff(task=task, input=inline, units=units, avoid=avoid)
+            lane = self.dispatcher.directory.lanes.of(run.owner)
+            handoff = Handoff(task=task, input=inline, units=units, avoid=avoid, lane=lane)
             begun, run.begun = run.begun, None
             if begun is not None and begun.delivered is not None:
                 delivered = begun.delivered

@@ -113,7 +113,8 @@ class DirectTasks:
     def begin(self, run: TaskState, plan: Plan, order: Order, deadline_at_s: float) -> None:
         """Have a task done on an order that was planned for it."""
         peer = plan.drawn[0].peer
-        handoff = Handoff(task=run.task, input=run.inline, units=plan.units)
+        lane = self.directory.lanes.of(run.owner)
+        handoff = Handoff(task=run.task, input=run.inline, units=plan.units, lane=lane)
         at_once = self.directory.under_way[peer]
         direct = _Direct(self, run, plan, order, handoff, trio.current_time(), at_once)
         self._tasks[run.task.id] = direct

@@ -38,6 +38,8 @@ from wire.signing import SigningKey
 BAR_CELLS = 30
 # Whether output was lost is looked at this often; a note is for `status`, which nobody races.
 NOTE_EVERY_S = 2.0
+# Objects more than there were, at which the collector looks through the new ones.
+COLLECTED_OBJECTS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +95,22 @@ async def join(
                 look = MachineLook(runtime.environment.wall_s, config.guest.watched_gpus)
                 nursery.start_soon(watch_owner, node, OwnerPolicy(config.guest), look)
             life.up.set()
-            # What is there by now stays as long as this peer: a collection that goes through all
-            # of it takes a tenth of a second, in which nobody is answered.
-            gc.freeze()
+            _collect_seldom()
             await life.leave.wait()
             if not as_json:
                 console.print("leaving: finishing the work in hand …")
         nursery.cancel_scope.cancel()
+
+
+def _collect_seldom() -> None:
+    """Have garbage collected as fits a peer that is up.
+
+    What is there by now stays as long as the peer: a collection that goes through all of it takes
+    a tenth of a second, in which nobody is answered. And a bundle of tasks is some thousand objects
+    that are gone again without being collected.
+    """
+    gc.freeze()
+    gc.set_threshold(COLLECTED_OBJECTS, 10, 10)
 
 
 @asynccontextmanager

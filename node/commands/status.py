@@ -56,6 +56,11 @@ def _status(found: Mapping[str, Any]) -> None:
         f" {tasks['failed']} failed, {tasks['under_way']} under way"
     )
     console.print(f"  here: {found['legs_done']} legs done, {found['checks_done']} checks made")
+    for side, whose in (("asking", "at others"), ("serving", "of others here")):
+        # A peer of an earlier version tells nothing of them.
+        order = found.get("orders", {}).get(side)
+        if order and order["open"]:
+            console.print(_orders_line(order, whose))
     store = found["store"]
     console.print(
         f"  store: {size(store['used_bytes'])} of {size(store['quota_bytes'])}, models included;"
@@ -74,6 +79,15 @@ def _status(found: Mapping[str, Any]) -> None:
         console.print(f"  [yellow]engine: {safe(found['engine']['last_failure'])}[/yellow]")
     for problem in found["problems"]:
         console.print(f"  [dim]{safe(problem)}[/dim]")
+
+
+def _orders_line(orders: Mapping[str, Any], whose: str) -> str:
+    """The standing orders of one side, in one line."""
+    places = orders["places_in_use"] + orders["places_free"]
+    return (
+        f"  standing orders {whose}: {orders['open']}, {orders['tasks_per_bundle']:.1f} tasks in a"
+        f" bundle, {orders['places_in_use']} of {places} places in use"
+    )
 
 
 def _http_line(http: Mapping[str, Any]) -> str:

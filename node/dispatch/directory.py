@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import trio
 
 from node.dispatch.hedging import Hedging
+from node.dispatch.lanes import Lanes
 from node.dispatch.measured import Measured
 from node.dispatch.orders import Orders
 from node.dispatch.route import Candidate, Leg, PeerLoad, candidates, ranked
@@ -46,10 +47,14 @@ class PeerDirectory:
     sitting: Sitting = field(default_factory=Sitting)
     # None where every leg goes by a conversation of its own.
     orders: Orders | None = None
+    lanes: Lanes = field(init=False)
     # When somebody was last known for a role and a model.
     _found: Latest[tuple[Role, ContentId | None], float] = field(
         default_factory=lambda: Latest(FOUND_KEPT)
     )
+
+    def __post_init__(self) -> None:
+        self.lanes = Lanes(self.peers.environment.entropy)
 
     def able(self, stage: Stage, avoid: frozenset[PeerId] = frozenset()) -> list[PeerId]:
         """Peers that could do `stage`, best first, without those to avoid."""

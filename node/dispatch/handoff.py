@@ -22,6 +22,8 @@ class Handoff:
     # What another peer streamed of the last leg before it failed.
     resume: Progress | None = None
     avoid: frozenset[PeerId] = frozenset()
+    # Which of the asker's own tasks it takes turns with.
+    lane: bytes = b""
 
     @property
     def stage(self) -> int:

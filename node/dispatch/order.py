@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import trio
 
 from node.dispatch.handoff import Handoff
+from node.dispatch.lanes import LaneQueue
 from node.dispatch.order_tags import OrderTags
 from node.task.flushing import grown
 from p2p.peers import Peers
@@ -135,8 +136,8 @@ class Order:
     closing: bool = False
     bundles: int = 0
     _tags: OrderTags[OrderedTask] = field(default_factory=OrderTags)
-    # Tasks that wait for a place, in order.
-    _home: dict[OrderedTask, None] = field(default_factory=dict)
+    # Tasks that wait for a place.
+    _home: LaneQueue[OrderedTask] = field(default_factory=LaneQueue)
     _unwanted: list[int] = field(default_factory=list)
     _to_send: trio.Event = field(default_factory=trio.Event)
     _heard_at_s: float = 0.0
@@ -159,6 +160,11 @@ class Order:
         """Tasks that were sent on it so far."""
         return self._tags.sent
 
+    @property
+    def places(self) -> tuple[int, int]:
+        """Its places that have a task now, and those that have none."""
+        return self._tags.unended, self._tags.credit
+
     def put(
         self,
         handoff: Handoff,
@@ -171,14 +177,14 @@ class Order:
         """
         assert self.takes
         task = OrderedTask(handoff, deadline_at_s, trio.current_time(), sink)
-        self._home[task] = None
+        self._home.put(handoff.lane, task)
         if self._tags.credit:
             self._to_send.set()
         return task
 
     def leave(self, task: OrderedTask) -> None:
         """Wait for a task no longer; the peer is told unless it has ended."""
-        self._home.pop(task, None)
+        self._home.discard(task.handoff.lane, task)
         if task.tag is not None and self._tags.withdraw(task.tag):
             self._unwanted.append(task.tag)
             self._to_send.set()
@@ -297,8 +303,7 @@ class Order:
         now_at_s = trio.current_time()
         tasks = []
         while self._home and self._tags.credit:
-            task = next(iter(self._home))
-            del self._home[task]
+            task = self._home.pop()
             task.tag, task.since_at_s = self._tags.give(task), now_at_s
             tasks.append(task)
         # As envelopes they are not smaller.
@@ -319,6 +324,7 @@ class Order:
                 units=task.handoff.units,
                 root=one.root,
                 leaf=one.leaf,
+                lane=task.handoff.lane if self.compact else b"",
             )
             for task, one in zip(tasks, travelling, strict=True)
         ]

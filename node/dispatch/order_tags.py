@@ -12,6 +12,32 @@ from wire.errors import RemoteProtocolError
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderFigures:
+    """Standing orders at one moment: how many, what went by them, and how much credit is in use.
+
+    `tasks` were sent in `bundles` since the start; `in_use` of the places now have a task, and
+    `free` have none.
+    """
+
+    open: int
+    tasks: int
+    bundles: int
+    in_use: int
+    free: int
+
+    def as_map(self) -> dict[str, float]:
+        """The figures, and the tasks in a bundle on average; 0 where there was none."""
+        each = round(self.tasks / self.bundles, 1) if self.bundles else 0.0
+        return {
+            "open": self.open,
+            "tasks": self.tasks,
+            "tasks_per_bundle": each,
+            "places_in_use": self.in_use,
+            "places_free": self.free,
+        }
+
+
 @dataclass(slots=True)
 class OrderTags(Generic[T]):
     """The tags of one order. Each is given to one task, and ends once."""

@@ -10,6 +10,7 @@ import trio
 
 from node.dispatch.handoff import Handoff
 from node.dispatch.order import OPEN_DEADLINE_S, TASK_S_MAX, Order
+from node.dispatch.order_tags import OrderFigures
 from p2p.connect import TROUBLES
 from p2p.peers import Peers
 from p2p.timeouts import stretched
@@ -46,6 +47,18 @@ class Orders:
     def standing(self) -> int:
         """Orders that stand now."""
         return sum(it.stands for it in self._orders.values())
+
+    def figures(self) -> OrderFigures:
+        """What the orders of this peer at others are, and were."""
+        now = list(self._orders.values())
+        places = [it.places for it in now if it.stands]
+        return OrderFigures(
+            open=len(places),
+            tasks=self.sent + sum(it.sent for it in now),
+            bundles=self.bundles + sum(it.bundles for it in now),
+            in_use=sum(used for used, _ in places),
+            free=sum(free for _, free in places),
+        )
 
     async def at(self, peer: PeerId, handoff: Handoff, left_s: float, at_once: int) -> Order | None:
         """The order at `peer` that takes this leg; None if it has to go by itself.

@@ -52,6 +52,9 @@ class EnginesByFormat:
 
     @property
     def free_slots(self) -> int:
+        # It is asked for with every job, and mostly there is one engine.
+        if len(self.each) == 1:
+            return self.each[0].free_slots
         return min(engine.free_slots for engine in self.each)
 
     @property
@@ -60,6 +63,8 @@ class EnginesByFormat:
 
     @property
     def queue_s(self) -> float:
+        if len(self.each) == 1:
+            return self.each[0].queue_s
         return max(engine.queue_s for engine in self.each)
 
     async def load(self, manifest: Manifest, files: Mapping[str, Path]) -> Loaded:
@@ -79,7 +84,10 @@ class EnginesByFormat:
         return {key: it for engine in self.each for key, it in engine.loaded().items()}
 
     def ready(self, model: ContentId) -> Loaded | None:
-        return next(filter(None, (engine.ready(model) for engine in self.each)), None)
+        for engine in self.each:
+            if (found := engine.ready(model)) is not None:
+                return found
+        return None
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
         return await self._with(job.model).infer(job, emit)

@@ -61,13 +61,19 @@ def hash_piece(model: ContentId, data: bytes, position: int) -> bytes:
     return digest.encode()
 
 
-def hash_token(model: ContentId, data: bytes, position: int, count: int) -> bytes:
-    """The frame of the token at `position` of `count`; the ending comes with the last."""
+def hash_token(
+    model: ContentId, data: bytes, position: int, count: int, asked: Generation | None = None
+) -> bytes:
+    """The frame of the token at `position` of `count`; the ending comes with the last.
+
+    `asked` is what `data` says, if it was read before.
+    """
     number = int.from_bytes(hashlib.sha256(model + struct.pack("<I", position) + data).digest()[:4])
     token = Token(id=number, text=f"{number:08x} ".encode(), logprob_millionths=None, top=())
     if position < count - 1:
         return to_frame(token)
-    return to_frame(token) + to_frame(_ending(data, count, count * len(token.text)))
+    asked = asked or Generation.from_bytes(data)
+    return to_frame(token) + to_frame(_ending(asked, count, count * len(token.text)))
 
 
 def hash_nothing(data: bytes, parameters: Parameters) -> bytes:
@@ -83,11 +89,10 @@ def hash_nothing(data: bytes, parameters: Parameters) -> bytes:
             to_frame(PromptToken(id=number, text=text, logprob_millionths=None, top=()))
             for number, text in pieces
         )
-    return told + to_frame(_ending(data, 0, 0))
+    return told + to_frame(_ending(asked, 0, 0))
 
 
-def _ending(data: bytes, tokens: int, text_bytes: int) -> Ending:
-    asked = Generation.from_bytes(data)
+def _ending(asked: Generation, tokens: int, text_bytes: int) -> Ending:
     words = (asked.prompt or asked.messages).split()
     return Ending(
         reason="length",
@@ -95,6 +100,10 @@ def _ending(data: bytes, tokens: int, text_bytes: int) -> Ending:
         tokens=tokens,
         text_bytes=text_bytes,
     )
+
+
+# The texts of an embedding, or a generation, as far as that was read.
+_Asked = tuple[str, ...] | Generation | None
 
 
 @dataclass(slots=True)
@@ -158,11 +167,11 @@ class HashEngine:
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
         ready = ready_model(self.ready(job.model), job, ABLE)
-        texts, units = _read(job)
+        asked, units = _read(job)
         if not self.free_slots:
             raise Refused("the engine's queue is full", retry_after_s=self.queue_s)
         if self._is_free(job, units) and emit is None:
-            return await self._at_once(ready, texts, job, units)
+            return await self._at_once(ready, asked, job, units)
         self._counts.jobs += 1
         self._counts.units_queued += units
         left = units
@@ -178,7 +187,7 @@ class HashEngine:
                     for position in range(len(pieces), units):
                         if self.unit_s or position % FREE_UNITS_AT_ONCE == FREE_UNITS_AT_ONCE - 1:
                             await trio.sleep(self.unit_s)
-                        piece = _answer(ready, texts, job, position, units)
+                        piece = _answer(ready, asked, job, position, units)
                         if emit is not None and streams(job.operation):
                             await emit(Part(position, 1, piece))
                         pieces.append(piece)
@@ -197,13 +206,13 @@ class HashEngine:
         free = not self.unit_s and units < FREE_UNITS_AT_ONCE
         return free and job.resume is None and job.deadline_s > 0 and not self._turn.locked()
 
-    async def _at_once(self, ready: Loaded, texts: tuple[str, ...], job: Job, units: int) -> Output:
+    async def _at_once(self, ready: Loaded, asked: _Asked, job: Job, units: int) -> Output:
         self._counts.jobs += 1
         try:
             await trio.lowlevel.checkpoint()
         finally:
             self._counts.jobs -= 1
-        pieces = [_answer(ready, texts, job, at, units) for at in range(units)]
+        pieces = [_answer(ready, asked, job, at, units) for at in range(units)]
         self._counts.units_done += units
         return Output(data=_written(job, pieces), units=units)
 
@@ -233,31 +242,31 @@ class HashEngine:
         )
 
 
-def _read(job: Job) -> tuple[tuple[str, ...], int]:
-    """The texts of an embedding and the units of work; ModelRefused for a wrong parameter."""
+def _read(job: Job) -> tuple[_Asked, int]:
+    """What is asked, and the units of work; ModelRefused for a wrong parameter."""
     if job.operation == EMBED:
         texts = Texts.from_bytes(job.input).texts
         return texts, len(texts)
-    if job.operation == GENERATE:
-        Generation.from_bytes(job.input)
-        if job.parameters.get("tokens") == 0:
-            return (), 1
+    asked = Generation.from_bytes(job.input) if job.operation == GENERATE else None
+    if asked is not None and job.parameters.get("tokens") == 0:
+        return asked, 1
     tokens = job.parameters.get("tokens", 16)
     if type(tokens) is not int or not 1 <= tokens <= TOKENS_MAX:
         raise ModelRefused(f"'tokens' is a number from 1 to {TOKENS_MAX}")
-    return (), tokens
+    return asked, tokens
 
 
-def _answer(ready: Loaded, texts: tuple[str, ...], job: Job, position: int, count: int) -> bytes:
+def _answer(ready: Loaded, asked: _Asked, job: Job, position: int, count: int) -> bytes:
     if job.operation == GENERATE and job.parameters.get("tokens") == 0:
         return hash_nothing(job.input, job.parameters)
     if job.operation == GENERATE:
-        return hash_token(ready.model, job.input, position, count)
-    if not texts:
+        known = asked if isinstance(asked, Generation) else None
+        return hash_token(ready.model, job.input, position, count, known)
+    if not isinstance(asked, tuple):
         return hash_piece(ready.model, job.input, position)
     dimensions = ready.manifest.parameters["dimensions"]
     assert isinstance(dimensions, int), "load() checked it"
-    return hash_vector(ready.model, texts[position], dimensions)
+    return hash_vector(ready.model, asked[position], dimensions)
 
 
 def _agreed(ready: Loaded, job: Job, units: int) -> list[bytes]:
@@ -267,7 +276,7 @@ def _agreed(ready: Loaded, job: Job, units: int) -> list[bytes]:
         return pieces
     begun, size = job.resume.data, 0
     for position in range(min(units, job.resume.units)):
-        piece = _answer(ready, (), job, position, units)
+        piece = _answer(ready, None, job, position, units)
         if begun[size : size + len(piece)] != piece:
             return pieces
         pieces.append(piece)

@@ -26,6 +26,7 @@ EMBED_TOLERANCE = 1e-4
 CALL_TOLERANCE = 1e-5
 # How many inputs and outputs a manifest names; a model may have more.
 VALUES_TOLD = 8
+_MEAN, _FIRST = "pooling_mode_mean_tokens", "pooling_mode_cls_token"
 # Measured: a worker with a small model takes less (140 MiB), one with MiniLM 357 of 373 MiB.
 BESIDES_BYTES = 200 << 20
 
@@ -94,7 +95,7 @@ def check_runs(manifest: Manifest, files: Mapping[str, Path]) -> None:
                 gguf.describe(files[gguf.FILE])
             case onnx_calls.FORMAT:
                 onnx_file.describe(files[onnx_calls.FILES[0]])
-            case embedding.FORMAT:
+            case bert.MEAN_FORMAT | bert.FIRST_FORMAT:
                 shape = bert.BertShape.of(manifest)
                 bert.BertWeights.read(read_table(files[WEIGHTS]), shape)
     except KeyError as error:
@@ -169,7 +170,7 @@ def _bert(folder: Path, name: str) -> InspectedModel:
     parameters = _bert_parameters(folder)
     found = InspectedModel(
         name=name,
-        format=embedding.FORMAT,
+        format=_bert_format(folder),
         operations=(EMBED, NEAREST),
         parameters=parameters,
         tolerance=EMBED_TOLERANCE,
@@ -186,6 +187,21 @@ def _bert(folder: Path, name: str) -> InspectedModel:
     return found
 
 
+def _bert_format(folder: Path) -> str:
+    """By how the rows of a text's tokens become its vector."""
+    pooling = folder / "1_Pooling" / "config.json"
+    if not pooling.is_file():
+        return bert.MEAN_FORMAT
+    said = {_MEAN: True, **_json(pooling)}
+    modes = sorted(it for it in said if it.startswith("pooling_mode_") and said[it])
+    if modes not in ([_MEAN], [_FIRST]):
+        ways = ", ".join(it.removeprefix("pooling_mode_") for it in modes) or "nothing"
+        raise ModelRefused(
+            f"{folder.name}: pooling by {ways[:80]} is not run; mean_tokens and cls_token are"
+        )
+    return bert.MEAN_FORMAT if modes == [_MEAN] else bert.FIRST_FORMAT
+
+
 def _bert_parameters(folder: Path) -> dict[str, int | float]:
     config = _json(folder / "config.json")
     for key, wanted in (
@@ -195,9 +211,6 @@ def _bert_parameters(folder: Path) -> dict[str, int | float]:
     ):
         if (it := config.get(key, wanted)) != wanted:
             raise ModelRefused(f"{folder.name}: {key} is {str(it)[:40]!r}; {wanted} is supported")
-    pooling = folder / "1_Pooling" / "config.json"
-    if pooling.is_file() and not _json(pooling).get("pooling_mode_mean_tokens", True):
-        raise ModelRefused(f"{folder.name}: only pooling by the mean of its tokens is supported")
     tokens = config.get("max_position_embeddings")
     sentences = folder / "sentence_bert_config.json"
     if sentences.is_file():
@@ -258,6 +271,6 @@ def _bert_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
 _MEASURES: Mapping[str, Callable[[Mapping[str, Path], bool], ModelMemory]] = {
     gguf.FORMAT: _gguf_memory,
     onnx_calls.FORMAT: _onnx_memory,
-    embedding.FORMAT: _bert_memory,
+    **dict.fromkeys(embedding.FORMATS, _bert_memory),
 }
 NOTHING = ModelMemory(weights_bytes=0, besides_bytes=0)

@@ -12,11 +12,11 @@ also counted by the holder that offered them.
 import math
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import TypeVar
 
+from node.serving.lane_turns import LaneTurns
+from node.serving.queue_slot import GivenUp, Now, QueuedJob, QueueSlot, SlotStage
 from wire.content import PeerId
 from wire.errors import Refused
 from wire.kinds import RefusalCode
@@ -47,91 +47,6 @@ QUOTED_S_MAX = 2.0
 QUOTED_MAX = 256
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueuedJob:
-    """A job to be done for `asker`: its units, how long it takes, when it has to be done.
-
-    `cost_s` is the job's share of the time of an engine that does several jobs at once, `alone_s`
-    how long it takes on an engine with no other job. If the work is not known, both are estimates,
-    and `least` is the part of them that it takes at least: a job is refused for its deadline only
-    if not even this part fits.
-    """
-
-    asker: PeerId
-    units: int
-    cost_s: float
-    left_s: float
-    alone_s: float = 0.0
-    least: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Now:
-    """The engine at this moment: how long its queue takes, how many more jobs it accepts."""
-
-    busy_s: float
-    room: int
-    now_at_s: float
-
-
-class SlotStage(Enum):
-    """How far a job that was not given up has come."""
-
-    AWAITING_INPUT = auto()
-    # Everything it needs is here.
-    READY = auto()
-    BEGUN = auto()
-    # The result is fixed; the place is free once it is dequeued.
-    DONE = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class GivenUp:
-    """The job ended without a result, and why."""
-
-    refusal: Refused
-
-
-@dataclass(slots=True, eq=False)
-class QueueSlot:
-    """One job's place, from when it was taken until it is done. `until_at_s` is its deadline."""
-
-    asker: PeerId
-    units: int
-    cost_s: float
-    expected_s: float
-    until_at_s: float
-    # The part of its cost that has to fit before its deadline.
-    least: float = 1.0
-    # Its start tag in virtual time, and its number among all jobs that came.
-    start: float = 0.0
-    number: int = 0
-    # Who offered it.
-    by: PeerId | None = None
-    stage: SlotStage | GivenUp = SlotStage.AWAITING_INPUT
-    # Called when the job is given up.
-    on_refusal: Callable[[], None] | None = None
-
-    @property
-    def least_s(self) -> float:
-        """Seconds of the engine that the job takes at least."""
-        return self.cost_s * self.least
-
-    @property
-    def ready(self) -> bool:
-        """Whether the job waits only for the engine."""
-        return self.stage is SlotStage.READY
-
-    @property
-    def refusal(self) -> Refused | None:
-        """Why it was given up; None if it was not."""
-        return self.stage.refusal if isinstance(self.stage, GivenUp) else None
-
-    @property
-    def order(self) -> tuple[float, int]:
-        return self.start, self.number
-
-
 @dataclass(slots=True)
 class Admission:
     """The jobs that were taken; of those, as many are worked on as have `units_at_once`."""
@@ -146,6 +61,7 @@ class Admission:
     _waiting_s: float = 0.0
     _askers: Counter[PeerId] = field(default_factory=Counter)
     _holders: Counter[PeerId | None] = field(default_factory=Counter)
+    _lane_turns: LaneTurns = field(default_factory=LaneTurns)
     _virtual: float = 0.0
     _finish: dict[PeerId, float] = field(default_factory=dict)
     # No finish tag is below this: until then none has to be looked for.
@@ -232,6 +148,7 @@ class Admission:
             start,
             self._number,
             by,
+            self._lane_turns.came(wanted.asker, wanted.lane),
         )
         self._add(place)
         self._finish[wanted.asker] = finish = start + wanted.cost_s
@@ -266,13 +183,13 @@ class Admission:
         """The places that begin now, and those given up because their deadline is too near."""
         begun, given_up, busy_s = [], [], now.busy_s
         units, running_s = sum(it.units for it in self.running), sum(map(_known_s, self.running))
-        while place := next((it for it in self._turns if it.ready), None):
+        while place := self._next_in_turn():
             if units >= self.units_at_once and running_s + _known_s(place) > AT_ONCE_S:
                 break
             if now.now_at_s + busy_s + place.least_s > place.until_at_s:
                 given_up.append(self._give_up(place, "its deadline is too near", now))
                 continue
-            self._remove(place)
+            self._remove(place, place.cost_s)
             self.running.add(place)
             place.stage = SlotStage.BEGUN
             self._virtual = max(self._virtual, place.start)
@@ -354,7 +271,31 @@ class Admission:
         self._holders[place.by] += 1
         self._waiting_s += place.cost_s
 
-    def _remove(self, place: QueueSlot) -> None:
+    def _next_in_turn(self) -> QueueSlot | None:
+        """Whose turn it is, of those that are ready; its asker's lanes have turns within its own.
+
+        It is as if the asker had sent that job before its others: no other asker waits longer.
+        """
+        first = next((it for it in self._turns if it.ready), None)
+        if first is None or not self._lane_turns.has_several(first.asker):
+            return first
+        mine = [it for it in self._turns if it.asker == first.asker]
+        worked_s = self._lane_turns.order(first.asker)
+        best = min((it for it in mine if it.ready), key=lambda it: (worked_s(it.lane), it.order))
+        if best is not first:
+            before = mine[mine.index(first) : mine.index(best)]
+            turn_start = first.start
+            for place in (*before, best):
+                del self._turns[bisect_left(self._turns, place.order, key=_order)]
+            for place in before:
+                place.start += best.cost_s
+            best.start = turn_start
+            for place in (best, *before):
+                insort(self._turns, place, key=_order)
+        return best
+
+    def _remove(self, place: QueueSlot, worked_s: float = 0.0) -> None:
+        self._lane_turns.left(place.asker, place.lane, worked_s)
         self.waiting.remove(place)
         del self._turns[bisect_left(self._turns, place.order, key=_order)]
         self._numbers.remove(place.number)

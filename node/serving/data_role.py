@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from node.serving.admission import QueueSlot
+from node.serving.queue_slot import QueueSlot
 from node.serving.role import Done, Emit, LegInput, LegWork
 from node.serving.sources import NAME_BYTES_MAX, Source, cut
 from node.task.units import PASSAGES_PER_LEG

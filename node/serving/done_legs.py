@@ -46,9 +46,21 @@ class DoneLegs:
 
     def knows(self, handoff: Handoff, leg_key: bytes, job_key: bytes) -> bool:
         """Whether the leg seems to have been done before; no output is read."""
-        if self.store.read(Table.RECEIPTS, leg_key) is not None:
-            return True
-        return handoff.leg.role is Role.INFER and self.store.read(Table.JOBS, job_key) is not None
+        return self.know([(handoff, leg_key, job_key)])[0]
+
+    def know(self, legs: Sequence[tuple[Handoff, bytes, bytes]]) -> list[bool]:
+        """As `knows`, of many legs at once, each with its leg key and its job key."""
+        keys = [
+            it
+            for handoff, leg_key, job_key in legs
+            for it in ((Table.RECEIPTS, leg_key), (Table.JOBS, job_key))
+        ]
+        found = self.store.read_each(keys)
+        return [
+            found[2 * at] is not None
+            or (handoff.leg.role is Role.INFER and found[2 * at + 1] is not None)
+            for at, (handoff, _, _) in enumerate(legs)
+        ]
 
     async def found(self, handoff: Handoff) -> DoneLeg | None:
         """This very leg, if its output is still here."""
@@ -87,11 +99,14 @@ class DoneLegs:
         if self._kept is None:
             self._kept = int.from_bytes(self.store.read(Table.META, RING_NEXT) or b"", "big")
         rows = []
-        for leg_key, job_key in legs:
-            slot = RING + (self._kept % LEGS_KEPT).to_bytes(4, "big")
-            self._kept += 1
+        slots = [
+            RING + ((self._kept + at) % LEGS_KEPT).to_bytes(4, "big") for at in range(len(legs))
+        ]
+        self._kept += len(legs)
+        before = self.store.read_each([(Table.META, slot) for slot in slots])
+        for (leg_key, job_key), slot, old in zip(legs, slots, before, strict=True):
             rows.append(Row(Table.META, slot, leg_key + job_key))
-            if (old := self.store.read(Table.META, slot)) is not None:
+            if old is not None:
                 rows.append(Row(Table.RECEIPTS, old[: len(leg_key)], None))
                 rows.append(Row(Table.JOBS, old[len(leg_key) :], None))
         rows.append(Row(Table.META, RING_NEXT, self._kept.to_bytes(8, "big")))

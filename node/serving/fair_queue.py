@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import trio
 
-from node.engines.interface import Engine
-from node.serving.admission import Admission, Now, QueuedJob, QueueSlot, SlotStage
-from wire.content import ContentId, PeerId
+from node.engines.interface import Engine, Loaded
+from node.serving.admission import Admission
+from node.serving.queue_slot import Now, QueuedJob, QueueSlot, SlotStage
+from wire.content import PeerId
 
 
 @dataclass(slots=True)
@@ -32,13 +33,12 @@ class FairQueue:
         return max(0, self.engine.free_slots - len(self._admission.waiting))
 
     def wanted(
-        self, asker: PeerId, model: ContentId, units: int, left_s: float, units_least: int = 0
+        self, asker: PeerId, loaded: Loaded | None, units: int, left_s: float, units_least: int = 0
     ) -> QueuedJob:
-        """A job for the queue, with its cost by the model's measured speed.
+        """A job for the queue, with its cost by the measured speed of its model.
 
         If `units_least` is given, `units` is an estimate, and the job has at least `units_least`.
         """
-        loaded = self.engine.ready(model)
         if loaded is None or not loaded.units_per_s:
             return QueuedJob(asker=asker, units=units, cost_s=0.0, left_s=left_s)
         return QueuedJob(

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from node.engines.answer_lengths import UNITS_LEAST, AnswerLengths
-from node.engines.interface import LOADING_RETRY_S, Engine, Job, loading_words
-from node.serving.admission import QueuedJob, QueueSlot
+from node.engines.interface import LOADING_RETRY_S, Engine, Job, Loaded, loading_words
 from node.serving.fair_queue import FairQueue
 from node.serving.nearest import IndexCache, LoadedIndex
+from node.serving.queue_slot import QueuedJob, QueueSlot
 from node.serving.role import Done, Emit, LegInput, LegWork
 from node.task.units import streamed_max, units_of
 from p2p.blobs import Blobs
@@ -53,27 +53,29 @@ class InferRole:
         self.fair_queue.dequeue(place)
 
     def _wanted(self, work: LegWork) -> QueuedJob:
-        self.check_able(work.stage)
-        return self._queued(work.stage, work.asker, work.units, work.left_s)
+        loaded = self.check_able(work.stage)
+        wanted = self._queued(work.stage, work.asker, work.units, work.left_s, loaded)
+        return replace(wanted, lane=work.lane) if work.lane else wanted
 
-    def _queued(self, stage: Stage, asker: PeerId, units: int, left_s: float) -> QueuedJob:
+    def _queued(
+        self, stage: Stage, asker: PeerId, units: int, left_s: float, loaded: Loaded | None
+    ) -> QueuedJob:
         """A leg for the queue; an answer counts with its expected length, not its maximum."""
         assert stage.model is not None
         if stage.operation != GENERATE:
-            return self.fair_queue.wanted(asker, stage.model, units, left_s)
-        loaded = self.engine.ready(stage.model)
+            return self.fair_queue.wanted(asker, loaded, units, left_s)
         context = loaded.manifest.parameters.get("context") if loaded is not None else None
         most = min(units, context) if type(context) is int else units
         return self.fair_queue.wanted(
             asker,
-            stage.model,
+            loaded,
             self.lengths.expected(stage.model, most),
             left_s,
             units_least=min(most, UNITS_LEAST),
         )
 
-    def check_able(self, stage: Stage) -> None:
-        """Refused unless the stage's model is loaded here and does what is asked of it."""
+    def check_able(self, stage: Stage) -> Loaded:
+        """The stage's model; Refused unless it is loaded here and does what is asked of it."""
         assert stage.model is not None
         loaded = self.engine.ready(stage.model)
         if loaded is None:
@@ -94,6 +96,7 @@ class InferRole:
                 f"{loaded.manifest.name} does not do {stage.operation!r}, only {', '.join(known)}",
                 code=RefusalCode.UNSUPPORTED,
             )
+        return loaded
 
     async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:
         if source.data is None:
@@ -145,7 +148,7 @@ class InferRole:
             if stage.operation != operation.engine:
                 done = replace(stage, operation=operation.engine)
             units = units_of(done, data)
-            wanted = self._queued(stage, source.place.asker, units, source.deadline_s)
+            wanted = self._queued(stage, source.place.asker, units, source.deadline_s, loaded)
             try:
                 await self.fair_queue.turn(source.place, wanted)
                 output = await self.engine.infer(job, emit)

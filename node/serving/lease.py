@@ -8,7 +8,8 @@ from typing import TypeVar
 import trio
 
 from node.dispatch.handoff import Handoff
-from node.serving.admission import LONG_S, GivenUp, QueueSlot, SlotStage
+from node.serving.admission import LONG_S
+from node.serving.queue_slot import GivenUp, QueueSlot, SlotStage
 from node.serving.role import LegRole, LegWork
 from node.task.units import units_of
 from p2p.typed_call import TypedCall
@@ -58,6 +59,7 @@ class LegLease:
             # The whole leg counts: progress of another peer has not been checked yet.
             units=units_of(handoff.leg, handoff.input, handoff.units),
             left_s=deadline_at_s - trio.current_time(),
+            lane=handoff.lane,
         )
         self._generates = handoff.leg.operation == GENERATE
         self.place = self.role.admit(work)

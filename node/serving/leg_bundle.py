@@ -12,12 +12,12 @@ from functools import partial
 import trio
 
 from node.dispatch.handoff import Handoff
-from node.serving.admission import QueueSlot, SlotStage
 from node.serving.done_legs import DoneLeg
 from node.serving.finishing import FinishedLeg, receipt_of, shares_signature
 from node.serving.infer_role import InferRole
 from node.serving.lease import LegLease
 from node.serving.leg_server import LegServer
+from node.serving.queue_slot import QueueSlot, SlotStage
 from node.serving.role import Done, LegInput
 from wire.chain import source_of
 from wire.content import PeerId
@@ -31,10 +31,13 @@ from wire.tree import name_of
 Ended = Callable[[DoneLeg | BatonError], None]
 
 
-def may_share(handoff: Handoff, lease: LegLease) -> bool:
+def may_share(legs: LegServer, handoff: Handoff, lease: LegLease) -> bool:
     """Whether a leg that was taken in this moment can be done with others."""
     role, place = lease.role, lease.place
     if not lease.fresh or place is None or not isinstance(role, InferRole):
+        return False
+    if lease.leg_key in legs.running:
+        # It came twice.
         return False
     # What the handoff does not bring has to be fetched first.
     return handoff.input is not None and role.shares(handoff.leg, place)
@@ -97,20 +100,29 @@ class LegBundle:
             self.role.fair_queue.ready(list(self._waiting), self._moved)
             async with trio.open_nursery() as nursery:
                 while self._left:
-                    late_at_s = min(
-                        (it.deadline_at_s for it in self._waiting.values()), default=float("inf")
-                    )
-                    with trio.move_on_at(late_at_s):
-                        await self._changed.wait()
-                    self._changed = trio.Event()
-                    self._refuse_late()
+                    await self._some_moved()
                     begun, self._begun = self._begun, []
-                    for some in _by_kind(begun):
+                    kinds = _by_kind(begun)
+                    if len(kinds) == 1 and not self._waiting:
+                        await self._do(begun)
+                        continue
+                    for some in kinds:
                         nursery.start_soon(self._do, some)
         finally:
             # Only a peer that ends leaves some undone.
             for leg in self._legs:
                 self._end(leg, Disconnected("this peer ends"))
+
+    async def _some_moved(self) -> None:
+        """Wait until some have their turn or have ended, or the first deadline has passed."""
+        if self._waiting:
+            late_at_s = min(it.deadline_at_s for it in self._waiting.values())
+            with trio.move_on_at(late_at_s):
+                await self._changed.wait()
+            self._refuse_late()
+        else:
+            await self._changed.wait()
+        self._changed = trio.Event()
 
     # Turns
 

@@ -5,7 +5,7 @@ once, is done once and gives the same receipt, also after a restart.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import trio
@@ -206,9 +206,33 @@ class LegServer:
     def take(self, handoff: Handoff, by: PeerId, deadline_at_s: float) -> LegLease:
         """Take a leg, with a place in its role's queue if there is work to do; Refused if not."""
         leg_key, job_key = leg_key_of(handoff), job_key_of(handoff)
+        known = self.before.knows(handoff, leg_key, job_key)
+        return self._take(handoff, by, deadline_at_s, (leg_key, job_key, known))
+
+    def take_each(
+        self, offers: Sequence[tuple[Handoff, float]], by: PeerId
+    ) -> list[LegLease | Refused]:
+        """As `take`, of many legs with their deadlines, which begin in the same moment."""
+        legs = [(it, leg_key_of(it), job_key_of(it)) for it, _ in offers]
+        taken: list[LegLease | Refused] = []
+        for (handoff, deadline_at_s), (_, leg_key, job_key), known in zip(
+            offers, legs, self.before.know(legs), strict=True
+        ):
+            try:
+                lease = self._take(handoff, by, deadline_at_s, (leg_key, job_key, known))
+                lease.fresh = lease.place is not None
+                taken.append(lease)
+            except Refused as error:
+                taken.append(error)
+        return taken
+
+    def _take(
+        self, handoff: Handoff, by: PeerId, deadline_at_s: float, kept: tuple[bytes, bytes, bool]
+    ) -> LegLease:
+        """`kept`: the leg's keys, and whether something is kept under one of them."""
+        leg_key, job_key, known = kept
         lease = LegLease(self._role(handoff), leg_key, job_key)
-        known = leg_key in self.running or self.before.knows(handoff, leg_key, job_key)
-        if not known:
+        if not known and leg_key not in self.running:
             lease.admit(handoff, by, deadline_at_s)
         return lease
 

@@ -4,12 +4,14 @@ An order that breaks gives up its legs as conversations do: what began is finish
 that cannot be read or taken is refused by itself, and the others go on.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import trio
 
 from node.dispatch.handoff import Handoff
+from node.dispatch.order_tags import OrderFigures
 from node.engines.interface import Part
 from node.serving.done_legs import DoneLeg
 from node.serving.infer_role import InferRole
@@ -78,6 +80,9 @@ class OrderServer:
     """The standing orders of others at this peer. `on_open` answers an Open."""
 
     legs: LegServer
+    # Tasks that came by orders, in how many bundles.
+    tasks: int = 0
+    bundles: int = 0
     _orders: list["_ServedOrder"] = field(default_factory=list)
 
     @property
@@ -92,6 +97,16 @@ class OrderServer:
         if count <= 1:
             return PLACES_PER_ORDER
         return max(PLACES_MIN, min(PLACES_BESIDE_OTHERS, PLACES // count))
+
+    def figures(self) -> OrderFigures:
+        """What the orders of others here are, and were."""
+        return OrderFigures(
+            open=self.standing,
+            tasks=self.tasks,
+            bundles=self.bundles,
+            in_use=sum(it.in_use for it in self._orders),
+            free=sum(it.credit for it in self._orders),
+        )
 
     async def on_open(self, call: TypedCall, message: Message) -> None:
         """Serve one order until its asker closes it."""
@@ -135,7 +150,7 @@ class _ServedOrder:
     to_write: trio.Event = field(default_factory=trio.Event)
     _legs: dict[int, _Leg] = field(default_factory=dict)
     # Tasks that the asker may still send, and how many it sent so far.
-    _credit: int = 0
+    credit: int = 0
     _tasks: int = 0
     # Set while there are legs of which the asker has not heard.
     _untold: trio.Event = field(default_factory=trio.Event)
@@ -145,10 +160,15 @@ class _ServedOrder:
     _ended: bool = False
     _error: BatonError | None = None
 
+    @property
+    def in_use(self) -> int:
+        """Its tasks that were taken and have not ended."""
+        return len(self._legs)
+
     async def run(self) -> None:
         """Take tasks and tell outcomes; legs that began are finished before it returns."""
-        self._credit = self.server.places_each
-        await self.call.send(Opened(places=self._credit))
+        self.credit = self.server.places_each
+        await self.call.send(Opened(places=self.credit))
         talking = trio.CancelScope()
         async with trio.open_nursery() as nursery:
 
@@ -216,35 +236,50 @@ class _ServedOrder:
         await self.call.send(refusal_of(why))
 
     def _take(self, bundle: Bundle, nursery: trio.Nursery) -> None:
-        if len(bundle.items) > self._credit:
+        if len(bundle.items) > self.credit:
             raise RemoteProtocolError("more tasks were sent than there were places")
-        self._credit -= len(bundle.items)
+        self.credit -= len(bundle.items)
         self._tasks += len(bundle.items)
-        # By role: those that can be done together.
-        together: dict[int, LegBundle] = {}
-        tasks = opened(bundle.roots, bundle.travelling, Task, self.call.peer)
-        for item, found in zip(bundle.items, tasks, strict=True):
+        self.server.tasks += len(bundle.items)
+        self.server.bundles += 1
+        found = opened(bundle.roots, bundle.travelling, Task, self.call.peer)
+        now_at_s = trio.current_time()
+        given: list[tuple[int, Handoff, float]] = []
+        for item, task in zip(bundle.items, found, strict=True):
             if item.tag in self._legs:
                 raise RemoteProtocolError("a task has the tag of another one")
             try:
-                task = self._checked(found)
-                handoff = Handoff(task=task, input=item.input, units=item.units)
-                deadline_at_s = trio.current_time() + item.deadline_ms / 1000
-                lease = self.server.legs.take(handoff, self.call.peer, deadline_at_s)
-                lease.fresh = lease.place is not None
+                handoff = Handoff(
+                    task=_checked(task, self.call.peer),
+                    input=item.input,
+                    units=item.units,
+                    lane=item.lane,
+                )
             except (Refused, WireError) as error:
                 self._refuse(item.tag, error)
+            else:
+                given.append((item.tag, handoff, now_at_s + item.deadline_ms / 1000))
+        self._begin(given, nursery)
+
+    def _begin(self, given: Sequence[tuple[int, Handoff, float]], nursery: trio.Nursery) -> None:
+        """Have tasks done, each by its tag, with its deadline."""
+        legs = self.server.legs
+        # By role: those that can be done together.
+        together: dict[int, LegBundle] = {}
+        taken = legs.take_each([(handoff, at_s) for _, handoff, at_s in given], self.call.peer)
+        for (tag, handoff, deadline_at_s), lease in zip(given, taken, strict=True):
+            if isinstance(lease, Refused):
+                self._refuse(tag, lease)
                 continue
-            self._legs[item.tag] = leg = _Leg(lease)
+            self._legs[tag] = leg = _Leg(lease)
             role = lease.role
-            if isinstance(role, InferRole) and may_share(handoff, lease):
+            if isinstance(role, InferRole) and may_share(legs, handoff, lease):
                 some = together.get(id(role))
                 if some is None:
-                    some = LegBundle(self.server.legs, self.call.peer, role)
-                    together[id(role)] = some
-                some.add(handoff, lease, deadline_at_s, partial(self._ended_leg, item.tag))
+                    some = together[id(role)] = LegBundle(legs, self.call.peer, role)
+                some.add(handoff, lease, deadline_at_s, partial(self._ended_leg, tag))
             else:
-                nursery.start_soon(self._do, item.tag, leg, handoff, deadline_at_s)
+                nursery.start_soon(self._do, tag, leg, handoff, deadline_at_s)
         for some in together.values():
             nursery.start_soon(some.run)
         self._untold.set()
@@ -255,21 +290,6 @@ class _ServedOrder:
             self._refuse(tag, found)
         else:
             self._tell(_outcome_of(tag, found))
-
-    def _checked(self, task: Signed[Task] | WireError) -> Signed[Task]:
-        if isinstance(task, WireError):
-            raise task
-        if task.signer != self.call.peer:
-            raise Refused(
-                "a standing order takes the tasks of its own asker", code=RefusalCode.NOT_WILLING
-            )
-        stages = task.record.stages
-        if len(stages) != 1 or stages[0].role is not Role.INFER:
-            raise Refused(
-                "a standing order takes tasks of one leg that runs a model",
-                code=RefusalCode.UNSUPPORTED,
-            )
-        return task
 
     # Doing
 
@@ -337,8 +357,8 @@ class _ServedOrder:
             self._error = self._error or error
 
     def _places_back(self) -> int:
-        free = self.server.places_each - self._credit - len(self._legs)
-        self._credit += max(0, free)
+        free = self.server.places_each - self.credit - len(self._legs)
+        self.credit += max(0, free)
         return max(0, free)
 
     async def _acknowledge(self) -> None:
@@ -357,3 +377,20 @@ class _ServedOrder:
 def _outcome_of(tag: int, done: DoneLeg) -> EndedLeg:
     inline = done.output if len(done.output) <= limits.INLINE_BYTES_MAX else None
     return EndedLeg(tag, done.receipt, inline, None)
+
+
+def _checked(task: Signed[Task] | WireError, asker: PeerId) -> Signed[Task]:
+    """A task that may go by an order of `asker`; Refused or WireError for another."""
+    if isinstance(task, WireError):
+        raise task
+    if task.signer != asker:
+        raise Refused(
+            "a standing order takes the tasks of its own asker", code=RefusalCode.NOT_WILLING
+        )
+    stages = task.record.stages
+    if len(stages) != 1 or stages[0].role is not Role.INFER:
+        raise Refused(
+            "a standing order takes tasks of one leg that runs a model",
+            code=RefusalCode.UNSUPPORTED,
+        )
+    return task

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from node.engines.interface import Emit, Part
-from node.serving.admission import QueueSlot
+from node.serving.queue_slot import QueueSlot
 from wire.content import ContentId, PeerId
 from wire.message import Progress
 from wire.task import Stage
@@ -48,6 +48,8 @@ class LegWork:
     by: PeerId
     units: int
     left_s: float
+    # Which of the asker's own legs it takes turns with.
+    lane: bytes = b""
 
 
 class LegRole(Protocol):

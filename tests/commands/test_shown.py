@@ -6,7 +6,10 @@ import pytest
 from rich.console import Console
 
 from node.commands.ask import show_event
+from node.commands.output import console
+from node.commands.status import _orders_line
 from node.commands.top import picture_of
+from node.dispatch.order_tags import OrderFigures
 
 PEER = "12D3KooWAd8yoAf7nnAfu8ymrUg4nhgYNTrtFC1tbBcuWGUWc8Ps"
 LOOK: dict[str, Any] = {
@@ -56,3 +59,14 @@ def test_a_peer_that_loads_is_waited_for(capsys: pytest.CaptureFixture[str]) -> 
     assert f"waiting for …{PEER[-6:]}: the model is loading, 60 %" in capsys.readouterr().out
     show_event({**event, "code": "busy", "why": "busy"})
     assert "waiting" not in capsys.readouterr().out
+
+
+def test_standing_orders_have_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = OrderFigures(open=2, tasks=90, bundles=8, in_use=30, free=50)
+    quiet = OrderFigures(open=0, tasks=7, bundles=7, in_use=0, free=0)
+    assert quiet.as_map()["tasks_per_bundle"] == 1.0
+    console.print(_orders_line(figures.as_map(), "of others here"))
+    said = " ".join(capsys.readouterr().out.split())
+    assert said == (
+        "standing orders of others here: 2, 11.2 tasks in a bundle, 30 of 80 places in use"
+    )

@@ -10,7 +10,9 @@ from trio.testing import MockClock
 
 from node.asking.answers import Answered
 from node.asking.run import TaskRequest
+from node.local.commands import LocalCommands
 from node.peer import Node
+from node.serving.order_server import PLACES_PER_ORDER
 from node.task.events import Event, Restarted, Streamed, ignore_event
 from p2p.peers import Handler
 from p2p.typed_call import TypedCall
@@ -68,8 +70,16 @@ async def test_many_at_once_go_by_an_order(autojump_clock: MockClock, tmp_path: 
         orders = asker.tasks.dispatcher.directory.orders
         assert orders is not None
         assert orders.standing == 1
+        status = await LocalCommands(asker).status({}, emit=lambda _: None)
+        ours, theirs = status["orders"]["asking"], worker.order_server.figures().as_map()
+        assert (ours["open"], theirs["open"]) == (1, 1)
+        assert ours["tasks"] == theirs["tasks"] == orders.figures().tasks >= 90
+        assert ours["tasks_per_bundle"] == theirs["tasks_per_bundle"] > 1
+        assert ours["places_in_use"] == theirs["places_in_use"] == 0
+        assert ours["places_free"] == theirs["places_free"] == PLACES_PER_ORDER
         await trio.sleep(10)
         assert not orders.standing
+        assert orders.figures().as_map() == ours | {"open": 0, "places_free": 0}
         assert not worker.order_server.standing
         assert 90 <= orders.sent < 100
         assert orders.bundles < 90

@@ -1,7 +1,8 @@
 """How long answers are is learnt, and nobody is refused for what it merely allows."""
 
 from node.engines.answer_lengths import REMEMBERED, UNITS_FIRST, UNITS_LEAST, AnswerLengths
-from node.serving.admission import Admission, Now, QueuedJob
+from node.serving.admission import Admission
+from node.serving.queue_slot import Now, QueuedJob
 from wire.content import ContentId, PeerId
 
 MODEL, OTHER = ContentId.of(b"a"), ContentId.of(b"b")

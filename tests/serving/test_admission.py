@@ -15,12 +15,9 @@ from node.serving.admission import (
     RETRY_AFTER_S_MAX,
     WAITING_PER_ASKER_MAX,
     Admission,
-    Now,
-    QueuedJob,
-    QueueSlot,
-    SlotStage,
     _with_overhead,
 )
+from node.serving.queue_slot import Now, QueuedJob, QueueSlot, SlotStage
 from tests.p2p.transports import key_of
 from wire.content import PeerId
 from wire.errors import Refused

@@ -12,7 +12,8 @@ from random import Random
 from statistics import mean
 
 from node.dispatch.route import Leg, PeerLoad, candidates, drawn
-from node.serving.admission import Admission, Now, QueuedJob, QueueSlot, SlotStage
+from node.serving.admission import Admission
+from node.serving.queue_slot import Now, QueuedJob, QueueSlot, SlotStage
 from tests.sim.events import Loop
 from tests.sim.population import key_of, model_of
 from wire import limits

@@ -193,6 +193,9 @@ async def test_a_record_is_kept_replaced_and_forgotten(store: Store) -> None:
     await store.write(Table.JOBS, b"k", b"")
     assert store.read(Table.JOBS, b"k") == b""
     assert store.read(Table.PEERS, b"k") is None
+    several = [(Table.PEERS, b"k"), (Table.JOBS, b"k"), (Table.JOBS, b"l"), (Table.JOBS, b"k")]
+    assert store.read_each(several) == [None, b"", None, b""]
+    assert store.read_each([]) == []
     await store.write(Table.JOBS, b"k", None)
     await store.write(Table.JOBS, b"k", None)
     assert store.read(Table.JOBS, b"k") is None

@@ -24,6 +24,7 @@ from wire.model import Manifest
 
 # Each is `load(manifest, files, place) -> Model`, and may raise ModelRefused or EngineMissing.
 LOADERS = {
+    "bert-first-safetensors": "node.engines.worker.embedding:load",
     "bert-safetensors": "node.engines.worker.embedding:load",
     "gguf": "node.engines.worker.language_model:load",
     "onnx": "node.engines.worker.onnx:load",
