@@ -20,6 +20,7 @@ from node.engines.formats.architectures import (
 from node.engines.formats.gguf_file import BLOCKS, GgufFile, GgufTensor, read_gguf
 from node.engines.formats.gguf_keys import GgufKeys
 from node.engines.formats.gguf_rope import LONG, Rope, read_places
+from node.engines.formats.model_memory import ModelMemory
 from node.engines.formats.pretokenizers import check_tokenizer
 from wire.errors import ModelRefused
 
@@ -42,6 +43,11 @@ BLOCK = 8
 # of the types become floats.
 LARGE_BLOCK = 256
 KEPT_AS_IT_IS = dict.fromkeys((0, 1, 2, 3, 6, 7, 8, 14, 30), 0) | dict.fromkeys((12, 13), 4)
+# Rows of the passes that are kept ready on a GPU: of the one that answers, and of those that read.
+ANSWERING_ROWS = 8
+READING_ROWS = (32, 128)
+# There all scores of a pass are kept, and then as many shares.
+SCORES_BYTES_MAX = 512 << 20
 # Measured: what Python, tinygrad, the tables of tokens and captured graphs take besides.
 BESIDES_BYTES = 400 << 20
 
@@ -119,6 +125,45 @@ class GgufModel:
     def pages(self) -> int:
         """How many pages there are where memory allows it: for a whole context in any case."""
         return SLOTS * self.least_pages
+
+    @property
+    def slot_bytes(self) -> int:
+        """Keys and values of one conversation, of those that are counted with."""
+        return self.least_pages * self.page_bytes
+
+    @property
+    def gpu_reading(self) -> tuple[int, ...]:
+        """Of `READING_ROWS` those whose scores are not too many, or else those of answering."""
+        most = SCORES_BYTES_MAX // (2 * FLOAT_BYTES * self.heads * self.context)
+        return tuple(rows for rows in READING_ROWS if rows <= most) or (ANSWERING_ROWS,)
+
+    def memory(self, *, on_gpu: bool) -> ModelMemory:
+        """What running it takes of a worker's memory, or of a GPU's, worked out before loading."""
+        if on_gpu:
+            return self._gpu_memory()
+        return ModelMemory(
+            weights_bytes=self.weights_bytes,
+            besides_bytes=self.memory_bytes - self.weights_bytes - SLOTS * self.slot_bytes,
+            slot_bytes=self.slot_bytes,
+            slots_max=SLOTS,
+        )
+
+    def _gpu_memory(self) -> ModelMemory:
+        """Its weights as 32-bit floats; the table of embeddings stays with the worker."""
+        table = self.vocabulary * self.hidden
+        items = self.floats_bytes // FLOAT_BYTES
+        # What a layer makes of one row of a pass, and what its attention sees. Measured: a little
+        # less than this.
+        joined = (self.heads + 2 * self.kv_heads) * self.head_size
+        row = 14 * self.hidden + 8 * self.inner + 4 * joined + 2 * self.heads * self.context
+        rows = ANSWERING_ROWS + sum(self.gpu_reading)
+        work = rows * row + ANSWERING_ROWS * self.vocabulary
+        return ModelMemory(
+            weights_bytes=(items if self.tied else items - table) * FLOAT_BYTES,
+            besides_bytes=work * FLOAT_BYTES,
+            slot_bytes=self.slot_bytes,
+            slots_max=SLOTS,
+        )
 
     @property
     def memory_bytes(self) -> int:

@@ -21,7 +21,6 @@ from node.engines.worker.graph_cache import GraphCache
 from node.engines.worker.load_progress import LoadProgress
 from node.engines.worker.matmul import Matmul
 from node.engines.worker.pages import PagePool
-from node.engines.worker.panel_kernels import native
 from node.engines.worker.sequence import FAULTS, TokenSequence, refusal_of
 from node.engines.worker.slots import SlotRow, Slots
 from node.engines.worker.transformer import ANSWERING, LanguageModel
@@ -203,18 +202,19 @@ def _pages(model: GgufModel, place: WorkerDevice) -> int:
     """How many pages fit beside the weights; ModelRefused if not even a slot's do."""
     if not place.memory_bytes_max:
         return model.pages
-    besides = model.memory_bytes - model.pages * model.page_bytes
-    if not native():
-        besides += max(0, model.floats_bytes - model.weights_bytes)
-    fitting = (place.memory_bytes_max - besides) // model.page_bytes
-    if fitting < model.least_pages:
-        needed = besides + model.least_pages * model.page_bytes
-        raise ModelRefused(
-            f"{model.name} needs {needed >> 20} MiB of memory, of which {BESIDES_BYTES >> 20} MiB"
-            f" are the engine's; it may use {place.memory_bytes_max >> 20} MiB",
-            todo="allow more memory, or choose a smaller model",
-        )
-    return min(model.pages, fitting)
+    memory = model.memory(on_gpu=place.on_gpu)
+    rest_bytes = place.memory_bytes_max - memory.weights_bytes - memory.besides_bytes
+    if rest_bytes >= memory.slot_bytes:
+        return min(model.pages, rest_bytes // model.page_bytes)
+    engine = "" if place.on_gpu else f", of which {BESIDES_BYTES >> 20} MiB are the engine's"
+    raise ModelRefused(
+        f"{model.name} needs {memory.least_bytes >> 20} MiB of memory{engine};"
+        f" it may use {place.memory_bytes_max >> 20} MiB"
+        + (f": {place.memory_words}" if place.memory_words else ""),
+        todo="end other programs that use the GPU, or choose a smaller model"
+        if place.memory_words
+        else "allow more memory, or choose a smaller model",
+    )
 
 
 def _names(model: GgufModel, table: TokenTable) -> dict[str, str]:

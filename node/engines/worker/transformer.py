@@ -16,7 +16,7 @@ from tinygrad import Tensor, TinyJit
 from tinygrad.uop.ops import KernelInfo, UOp
 
 from node.engines.formats.architectures import LayerKind
-from node.engines.formats.gguf import FLOAT_BYTES, GgufModel
+from node.engines.formats.gguf import READING_ROWS, GgufModel
 from node.engines.formats.safetensors import Array
 from node.engines.worker.attention import BLOCKS, LANES, PAGE, Attention, RowPlaces
 from node.engines.worker.buffers import placed, reserved, write, zeros
@@ -31,9 +31,7 @@ from node.engines.worker.slots import SlotRow
 
 # Rows of passes that answer, and of passes that only read.
 ANSWERING = (1, 4, 8)
-READING = (32, 128)
-# Where attention is not one kernel, all scores of a pass are kept, and then as many shares.
-SCORES_BYTES_MAX = 512 << 20
+READING = READING_ROWS
 
 
 # What makes a graph another one; what comes after the last layer has no kind.
@@ -74,11 +72,9 @@ class LanguageModel:
 
     @property
     def reading(self) -> tuple[int, ...]:
-        """Of `READING` what the memory for scores allows; a pass that answers, if nothing else."""
-        if native():
-            return READING
-        most = SCORES_BYTES_MAX // (2 * FLOAT_BYTES * self.model.heads * self._reach)
-        return tuple(rows for rows in READING if rows <= most) or ANSWERING[-1:]
+        """The rows of passes that read: none that the context could never fill."""
+        found = READING if native() else self.model.gpu_reading
+        return tuple(rows for rows in found if rows <= self.context) or found[:1]
 
     @property
     def exact(self) -> bool:
