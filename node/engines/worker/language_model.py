@@ -203,9 +203,9 @@ def _pages(model: GgufModel, place: WorkerDevice) -> int:
     if not place.memory_bytes_max:
         return model.pages
     memory = model.memory(on_gpu=place.on_gpu)
-    rest_bytes = place.memory_bytes_max - memory.weights_bytes - memory.besides_bytes
-    if rest_bytes >= memory.slot_bytes:
-        return min(model.pages, rest_bytes // model.page_bytes)
+    # Whole conversations' pages: graphs depend on how many there are, and are kept on disk.
+    if slots := memory.slots(place.memory_bytes_max):
+        return slots * model.least_pages
     engine = "" if place.on_gpu else f", of which {BESIDES_BYTES >> 20} MiB are the engine's"
     raise ModelRefused(
         f"{model.name} needs {memory.least_bytes >> 20} MiB of memory{engine};"

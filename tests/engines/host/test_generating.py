@@ -320,14 +320,15 @@ async def test_a_conversation_beyond_the_memory_is_refused_with_both_numbers(
     model = describe(long)
     # As old manifests say nothing, their context is 4,096.
     assert replace(model, context_max=4096).context == 4096
-    fewer = model.memory_bytes - (model.pages - 40) * model.page_bytes
+    # Of the pages that fit, those of two conversations.
+    fewer = model.memory_bytes - (model.pages - 70) * model.page_bytes
     asked = replace(asking(long, "Once", tokens=20), model=manifest.id)
     async with open_engine(memory_bytes_max=fewer) as engine:
         await engine.load(manifest, files)
-        with pytest.raises(ModelRefused, match=r"answer may have 6000; .* memory for 5120 of both"):
-            await engine.infer(replace(asked, parameters={"tokens": 6000}))
+        with pytest.raises(ModelRefused, match=r"answer may have 8500; .* memory for 8192 of both"):
+            await engine.infer(replace(asked, parameters={"tokens": 8500}))
         assert (await engine.infer(asked)).units == 20
-        assert engine.statistics().pages[manifest.id] == (0, 40)
+        assert engine.statistics().pages[manifest.id] == (0, 64)
         tokens = tuple(3 + at % 200 for at in range(4500))
         prompt = Generation(
             prompt="", messages="", tools="", schema="", stop=(), prompt_tokens=tokens
