@@ -8,6 +8,7 @@ from pathlib import Path
 from node.config import NodeConfig
 from node.engines.by_format import EnginesByFormat
 from node.engines.hash_engine import HashEngine
+from node.engines.host import embedding
 from node.engines.host.engine import open_tinygrad_engine
 from node.engines.host.launch import EngineConfig
 from node.engines.interface import Engine
@@ -17,7 +18,7 @@ from node.models.on_demand import open_on_demand
 from wire.errors import EngineMissing
 from wire.kinds import Role
 
-TINYGRAD_FORMATS = ("bert-first-safetensors", "bert-safetensors", "gguf", "onnx")
+TINYGRAD_FORMATS = (*embedding.FORMATS, "gguf", "onnx")
 # An owner who sets limits wants the machine to stay fast for other programs.
 NICENESS = 10
 
