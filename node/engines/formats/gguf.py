@@ -48,6 +48,10 @@ ANSWERING_ROWS = 8
 READING_ROWS = (32, 128)
 # There all scores of a pass are kept, and then as many shares.
 SCORES_BYTES_MAX = 512 << 20
+# Bits of a weight on a GPU, with its share of scales and minima; of all other types 32.
+BITS_IN_WORDS = {8: 9, 2: 5, 3: 6, 6: 9, 7: 10, 12: 6, 13: 10, 14: 10}
+# Larger weights are not unpacked for passes of many rows.
+UNPACKED_BYTES_MAX = 64 << 20
 # Measured: what Python, tinygrad, the tables of tokens and captured graphs take besides.
 BESIDES_BYTES = 400 << 20
 
@@ -149,18 +153,22 @@ class GgufModel:
         )
 
     def _gpu_memory(self) -> ModelMemory:
-        """Its weights as 32-bit floats; the table of embeddings stays with the worker."""
-        table = self.vocabulary * self.hidden
-        items = self.floats_bytes // FLOAT_BYTES
+        """Quantised weights as words; the table of embeddings stays with the worker."""
+        weights = sum(map(words_bytes, self.tensors.values()))
+        if not self.tied:
+            weights -= words_bytes(self.tensors["token_embd.weight"])
         # What a layer makes of one row of a pass, and what its attention sees. Measured: a little
         # less than this.
         joined = (self.heads + 2 * self.kv_heads) * self.head_size
         row = 14 * self.hidden + 8 * self.inner + 4 * joined + 2 * self.heads * self.context
         rows = ANSWERING_ROWS + sum(self.gpu_reading)
         work = rows * row + ANSWERING_ROWS * self.vocabulary
+        # Each product of a layer, in each of the longer passes, has its weights as floats.
+        largest = self.hidden * max(2 * self.inner, joined) * FLOAT_BYTES
+        unpacked = 4 * len(self.gpu_reading) * min(largest, UNPACKED_BYTES_MAX)
         return ModelMemory(
-            weights_bytes=(items if self.tied else items - table) * FLOAT_BYTES,
-            besides_bytes=work * FLOAT_BYTES,
+            weights_bytes=weights,
+            besides_bytes=work * FLOAT_BYTES + unpacked,
             slot_bytes=self.slot_bytes,
             slots_max=SLOTS,
         )
@@ -180,6 +188,11 @@ def kept_bytes(tensor: GgufTensor) -> int:
     if tensor.kind not in KEPT_AS_IT_IS:
         return tensor.items * FLOAT_BYTES
     return tensor.end - tensor.begin + tensor.items * KEPT_AS_IT_IS[tensor.kind] // LARGE_BLOCK
+
+
+def words_bytes(tensor: GgufTensor) -> int:
+    """What a tensor takes as a GPU keeps it."""
+    return tensor.items * BITS_IN_WORDS.get(tensor.kind, 8 * FLOAT_BYTES) // 8
 
 
 def describe(path: Path) -> GgufModel:

@@ -11,22 +11,21 @@ from node.engines.formats.gguf import GgufModel
 from node.engines.worker.attention import Attention, RowPlaces, squares
 from node.engines.worker.buffers import placed
 from node.engines.worker.gguf import read_array, read_rows
-from node.engines.worker.matmul import Matmul
+from node.engines.worker.matmul import Matmul, WeightForm
 from node.engines.worker.rope import turned
-from node.engines.worker.weight_blocks import PanelForm
 
 # The forms of the weights of each product of a layer, which may be of several types.
-Forms = tuple[tuple[PanelForm, ...], ...]
+Forms = tuple[tuple[WeightForm, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class KeptWeights:
     """The weights of a layer in the order in which it takes them, and the forms of its products."""
 
-    forms: list[tuple[PanelForm, ...]]
+    forms: list[tuple[WeightForm, ...]]
     tensors: list[Tensor]
 
-    def add(self, forms: tuple[PanelForm, ...], tensors: list[Tensor]) -> None:
+    def add(self, forms: tuple[WeightForm, ...], tensors: list[Tensor]) -> None:
         """One product's."""
         self.forms.append(forms)
         self.tensors.extend(tensors)

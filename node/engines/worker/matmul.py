@@ -5,7 +5,7 @@ one core), and they choose by shape, so the order of a sum may change with the s
 Here every sum runs over its terms one after the other, whatever lies beside it: a text's numbers
 are the same to the bit alone and among others. Where clang compiles the kernels, weights stay in
 their files' own types, with the bits of the same weights in floats (`panel_kernels`). On other
-devices tinygrad chooses for itself, and all weights are 32-bit floats.
+devices quantised weights are words (`word_kernels`), and for all else tinygrad chooses for itself.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +20,10 @@ from node.engines.formats.bert import BLOCK
 from node.engines.formats.safetensors import Array
 from node.engines.worker.buffers import flat, placed, reserved
 from node.engines.worker.panel_kernels import native, product_kernel
-from node.engines.worker.weight_blocks import F32, BlockRows, PanelForm, joined
+from node.engines.worker.weight_blocks import BF16, F16, F32, BlockRows, PanelForm, joined
+from node.engines.worker.word_kernels import WordForm, packed_words, words_product
 
+WeightForm = PanelForm | WordForm
 # Rows that share one load of a block of the other matrix: four accumulators of eight floats.
 ROWS = 4
 
@@ -56,10 +58,12 @@ class Matmul:
 
     def packed(
         self, parts: Sequence[BlockRows], bias: Array
-    ) -> tuple[tuple[PanelForm, ...], list[Tensor]]:
+    ) -> tuple[tuple[WeightForm, ...], list[Tensor]]:
         """Weights that have the same input, as they are kept, and the tensors that `linear_of`
         takes; ModelRefused for numbers that are not finite.
         """
+        if not self.blocked:
+            return self._packed_for_gpu(joined(parts), bias)
         if not self._native:
             matrix = np.concatenate([part.floats() for part in parts])
             form = PanelForm(F32, *matrix.shape)
@@ -76,14 +80,36 @@ class Matmul:
             begin += form.rows
         return tuple(forms), tensors
 
+    def _packed_for_gpu(
+        self, parts: Sequence[BlockRows], bias: Array
+    ) -> tuple[tuple[WeightForm, ...], list[Tensor]]:
+        """Words of quantised weights; others are floats."""
+        forms: list[WeightForm] = []
+        tensors: list[Tensor] = []
+        begin = 0
+        for part in parts:
+            own = placed(bias[begin : begin + len(part.raw)])
+            begin += len(part.raw)
+            if part.kind in (F32, F16, BF16):
+                forms.append(PanelForm(F32, len(part.raw), part.columns))
+                tensors += [own, self.weight(part.floats())]
+            else:
+                form, words = packed_words(part)
+                forms.append(form)
+                tensors += [own, *words]
+        return tuple(forms), tensors
+
     def linear_of(
-        self, rows: Tensor, forms: Sequence[PanelForm], tensors: Iterator[Tensor]
+        self, rows: Tensor, forms: Sequence[WeightForm], tensors: Iterator[Tensor]
     ) -> Tensor:
         """[rows, in] -> [rows, out], with what `packed` gave; its tensors are taken one by one."""
         found = []
         for form in forms:
             bias = next(tensors)
-            if self._native:
+            if isinstance(form, WordForm):
+                weights = [next(tensors) for _ in range(form.tensors)]
+                found.append(words_product(form, rows, bias, weights))
+            elif self._native:
                 fields = [next(tensors) for _ in form.fields]
                 out = Tensor.empty(rows.shape[0], form.rows)
                 found.append(_run(product_kernel(form), out, rows.contiguous(), bias, *fields))

@@ -139,7 +139,7 @@ class BlockRows:
 
     def floats(self) -> Array:
         """All numbers: [rows, columns]. ModelRefused if one is not finite."""
-        numbers, scale, minimum = self._numbers()
+        numbers, scale, minimum = self.numbers()
         found = numbers.astype(np.float32)
         if scale is not None:
             # Scales for 32, or for 16 each.
@@ -184,8 +184,11 @@ class BlockRows:
                 raise ModelRefused(f"{self.name} has scales that are not finite")
         return {name: blocks[name] for name in parts}
 
-    def _numbers(self) -> tuple[Array, Any, Any]:
-        """The q of every number, [rows, blocks, 32], and 32-bit scales and minima, or None."""
+    def numbers(self) -> tuple[Array, Any, Any]:
+        """The q of every number, [rows, blocks, 32], and 32-bit scales and minima, or None.
+
+        Of each block there is one of them, or one for each half. ModelRefused.
+        """
         parts = self._split()
         rows = len(self.raw)
         if self.kind == BF16:
