@@ -56,6 +56,7 @@ async def embed(engine, *lines: str) -> np.ndarray:
     return np.frombuffer(vectors.data, "<f4").reshape(vectors.rows, -1)
 
 
+@pytest.mark.own_device
 async def test_the_numbers_are_right_and_the_same_bits_however_texts_are_batched(
     open_engine,
 ) -> None:
