@@ -348,11 +348,6 @@ class View:
         entry = self._entries.get(peer)
         return None if entry is None else entry.heard
 
-    def introducer_of(self, peer: PeerId) -> PeerId | None:
-        """Who told us of a peer; None where it spoke for itself, or the topic brought it."""
-        entry = self._entries.get(peer)
-        return None if entry is None else entry.introducer
-
     def living(self, wall_s: float) -> Iterator[Signed[Advert]]:
         """Adverts that hold now."""
         return (entry.heard for entry in self._entries.values() if entry.until_wall_s > wall_s)

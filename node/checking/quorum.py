@@ -141,13 +141,13 @@ class Checking:
 
     def ties(self, peers: Iterable[PeerId]) -> Ties:
         """What ties known peers to each other."""
-        view = self.peers.view
-        found = dict[PeerId, frozenset[str]]()
-        for peer in peers:
-            advert = view.advert_of(peer)
-            addresses = () if advert is None else advert.record.addresses
-            found[peer] = ties_of(view.introducer_of(peer), addresses)
-        return found
+        wanted = set(peers)
+        entries = self.peers.view.lasting(self.peers.environment.wall_s())
+        return {
+            it.heard.signer: ties_of(it.introducer, it.heard.record.addresses)
+            for it in entries
+            if it.heard.signer in wanted
+        }
 
     async def check(
         self,
