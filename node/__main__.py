@@ -76,7 +76,7 @@ def _runtime() -> object:
     """Made only by commands that are a peer themselves: the others start without these imports."""
     from node.commands.join import Runtime
     from node.devnet.machine import Machine
-    from node.engines.host.launch import EngineConfig
+    from node.engines.host.launch import DRIVER_VARIABLES, EngineConfig
     from p2p.adverts import Environment
     from p2p.over_libp2p import TcpTransport
 
@@ -88,7 +88,12 @@ def _runtime() -> object:
         transport=TcpTransport(wall_ns=time.time_ns),
         cache_folder=cache / "baton",
         # The compiler is found where a person's own shell would find it.
-        engine_config=EngineConfig(search_path=os.environ.get("PATH", os.defpath)),
+        engine_config=EngineConfig(
+            search_path=os.environ.get("PATH", os.defpath),
+            driver_environment={
+                name: os.environ[name] for name in DRIVER_VARIABLES if name in os.environ
+            },
+        ),
         machine=Machine(
             monotonic_s=time.monotonic,
             cpu_s=time.process_time,

@@ -14,6 +14,8 @@ from wire.kinds import Role
 ROLES_DEFAULT = frozenset({Role.DATA, Role.INFER, Role.VERIFY, Role.STORE})
 QUOTA_BYTES_DEFAULT = 20 << 30
 QUOTA_BYTES_MIN = 16 << 20
+# A peer that lies in one of ten answers is then found out after two hundred of them, on average.
+BACKGROUND_CHECKS_DEFAULT = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,8 @@ class NodeConfig:
     gateway: GatewayConfig | None = None
     # What the machine's owner lets Baton use.
     guest: GuestConfig = field(default_factory=GuestConfig)
+    # Which part of the answers that nobody checks is checked afterwards; 0 for none.
+    background_checks: float = BACKGROUND_CHECKS_DEFAULT
     # How long a leaving peer may take to finish its work.
     leave_s: float = 10.0
 
@@ -38,6 +42,11 @@ class NodeConfig:
             raise InputError(
                 f"a quota of {self.quota_bytes} bytes is too small",
                 todo=f"give at least {QUOTA_BYTES_MIN >> 20} MiB (--quota 20GB)",
+            )
+        if not 0 <= self.background_checks <= 1:
+            raise InputError(
+                f"{self.background_checks} is no part of the answers",
+                todo="give a number from 0 to 1 (--background-checks 0.05)",
             )
         if not 1 <= len(self.peers.network.encode()) <= limits.NAME_BYTES_MAX:
             raise InputError(

@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from node.asking.answers import Answers
+from node.asking.background_checks import BackgroundChecks
 from node.asking.copies import Copying
 from node.asking.rechecking import Rechecking
 from node.asking.tasks import TaskRunner
@@ -83,6 +84,7 @@ class Node:
     tasks: TaskRunner
     probing: Probing
     rechecking: Rechecking
+    background_checks: BackgroundChecks
     loader: ModelLoader
     started_at_s: float
     log: deque[str]
@@ -152,6 +154,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         nursery.start_soon(node.leg_server.finishing.run)
         nursery.start_soon(_remember_forever, node)
         nursery.start_soon(node.rechecking.run)
+        nursery.start_soon(node.background_checks.run)
         nursery.start_soon(node.keep_role.run)
         await node.tasks.resume()
         try:
@@ -167,11 +170,7 @@ def _assembled(
     blobs = Blobs(dependencies.store, peers)
     dispatcher = Dispatcher(PeerDirectory(peers, nursery, orders=Orders(peers, nursery)))
     infer = InferRole(dependencies.engine, blobs, IndexCache(blobs))
-    roles: dict[Role, LegRole] = {}
-    if Role.DATA in config.roles:
-        roles[Role.DATA] = DataRole(dependencies.sources, dependencies.store)
-    if Role.INFER in config.roles:
-        roles[Role.INFER] = infer
+    roles = _roles(config, dependencies, infer)
     lines: deque[str] = deque(maxlen=LINES_KEPT)
 
     def watch(event: Event) -> None:
@@ -204,6 +203,7 @@ def _assembled(
         lines.append(line)
         peers.advertiser.changed()
 
+    rechecking = Rechecking(dependencies.store, checking, answers, tasks)
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
     probing = Probing(peers.me, dependencies.engine, infer, changed)
     return Node(
@@ -226,11 +226,29 @@ def _assembled(
         copying=Copying(blobs),
         tasks=tasks,
         probing=probing,
-        rechecking=Rechecking(dependencies.store, checking, answers, tasks),
+        rechecking=rechecking,
+        background_checks=_background_checks(config, dependencies, rechecking),
         loader=ModelLoader(models, probing, nursery),
         started_at_s=trio.current_time(),
         log=lines,
     )
+
+
+def _roles(config: NodeConfig, dependencies: Dependencies, infer: InferRole) -> dict[Role, LegRole]:
+    roles: dict[Role, LegRole] = {}
+    if Role.DATA in config.roles:
+        roles[Role.DATA] = DataRole(dependencies.sources, dependencies.store)
+    if Role.INFER in config.roles:
+        roles[Role.INFER] = infer
+    return roles
+
+
+def _background_checks(
+    config: NodeConfig, dependencies: Dependencies, rechecking: Rechecking
+) -> BackgroundChecks:
+    share = config.background_checks
+    secret = dependencies.environment.entropy(32) if share else b""
+    return BackgroundChecks(rechecking.checking, rechecking.answers, rechecking, share, secret)
 
 
 @dataclass(slots=True)

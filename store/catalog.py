@@ -102,6 +102,35 @@ class Catalog:
         for block in blocks:
             self._add(block.id, block.data)
 
+    def put_pinned(self, blocks: Sequence[Block], pins: Sequence[Pin]) -> None:
+        """As `put`, and then `pin` for each: in half of the steps where both name a new block."""
+        if self.counters.used_bytes + sum(len(it.data) for it in blocks) > self._quota_bytes:
+            self.put(blocks)
+            blocks = ()
+        wanted, done = {pin.id: pin for pin in pins}, set[Pin]()
+        for block in blocks:
+            pin = wanted.get(block.id)
+            if pin is not None and self._add_pinned(block, pin):
+                done.add(pin)
+            else:
+                self._add(block.id, block.data)
+        for pin in [it for it in pins if it not in done]:
+            self.pin(pin)
+
+    def _add_pinned(self, block: Block, pin: Pin) -> bool:
+        """Whether a block was new and nothing held it; then it is kept, and held by this pin."""
+        unheld = not block.id.is_tree and self.hold_of(block.id) is None
+        if not unheld or not self.rows.insert(BLOCKS, block.id, block.data):
+            return False
+        self.counters.blocks += 1
+        self.counters.used_bytes += len(block.data)
+        self.counters.held_bytes += len(block.data)
+        self.counters.holds += 1
+        # It is not in the queue of what may be evicted, until it is released.
+        self.rows.put(HOLDS, block.id, _HOLD.pack(1, False))
+        self.rows.put(PINS, block.id + pin.why.encode(), b"")
+        return True
+
     def put_received(self, block: Block) -> None:
         """As `put`, for a block whose id another peer gave: the id is checked."""
         check_block(block)

@@ -283,10 +283,8 @@ class ContentStore:
         blobs = [list(split(blob)) for blob in batch.blobs]
 
         def keep(catalog: Catalog) -> None:
-            catalog.put([block for blocks in blobs for block in blocks])
+            catalog.put_pinned([block for blocks in blobs for block in blocks], batch.pins)
             catalog.write_many(batch.rows)
-            for pin in batch.pins:
-                catalog.pin(pin)
             for pin in batch.unpins:
                 catalog.unpin(pin)
 

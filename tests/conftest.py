@@ -1,5 +1,6 @@
 """What every test shares: its clock, hypothesis without a deadline, which tests take their time."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -7,10 +8,14 @@ from hypothesis import settings
 from trio.testing import MockClock
 
 from node.devnet.virtual_time import virtual_time
+from node.engines.host.launch import default_device
 
 # A busy machine is no reason for a property to fail; pytest's timeout ends what hangs.
 settings.register_profile("baton", deadline=None)
 settings.load_profile("baton")
+# Left to itself, tinygrad takes the first device that it finds, and a machine with an OpenCL driver
+# has more than its processor. What a test starts runs where the expected numbers were made.
+os.environ["DEV"] = default_device()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,6 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "soak: a proof that takes its time; runs with --soak")
+    config.addinivalue_line("markers", "on_opencl: runs models on OpenCL always, not with --soak")
+    config.addinivalue_line("markers", "own_device: about one device, or chooses devices itself")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

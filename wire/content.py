@@ -12,6 +12,7 @@ from typing import Self
 
 import base58
 
+from wire.base32 import base32
 from wire.errors import Malformed
 
 _RAW = bytes((0x01, 0x55, 0x12, 0x20))
@@ -83,10 +84,10 @@ class ContentId(bytes):
         return f"ContentId({self})"
 
 
-# An id is put into words several times while its task is under way, and base32 takes long.
+# An id is put into words several times while its task is under way.
 @lru_cache(maxsize=_TEXTS_KEPT)
 def _text_of_content(binary: bytes) -> str:
-    return "b" + base64.b32encode(binary).decode().lower().rstrip("=")
+    return "b" + base32(binary)
 
 
 # The identity multihash of a protobuf that holds an Ed25519 public key: libp2p's peer id.

@@ -1,6 +1,6 @@
 """Answers that were checked and kept: found again by task, by job, by time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -69,6 +69,8 @@ class Answers:
     accused: trio.Event = field(default_factory=trio.Event)
     # Who was caught, and when by the wall clock.
     liars: dict[PeerId, int] = field(default_factory=dict)
+    # Told of answers once they are durable; it does not wait.
+    on_kept: Callable[[Sequence[KeptAnswer]], None] | None = None
 
     def __post_init__(self) -> None:
         for key, value in self.store.scan(Table.VERDICTS, prefix=LIAR, limit=LIARS_MAX):
@@ -184,6 +186,8 @@ class Answers:
             new = {it.output_id for it in kept}
             old_pins = [it for it in old_pins if it.id not in new]
             await self.store.commit(Write(unpins=tuple(old_pins)))
+        if self.on_kept is not None:
+            self.on_kept(kept)
 
 
 def _rows_of(one: KeptAnswer) -> list[Row]:

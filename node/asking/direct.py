@@ -15,7 +15,7 @@ from node.dispatch.begun import Begun
 from node.dispatch.directory import PeerDirectory
 from node.dispatch.failover import WORTH_ASKING_S
 from node.dispatch.handoff import Handoff, LegResult
-from node.dispatch.offer import checked_result, note_delivered
+from node.dispatch.offer import note_delivered, ordered_result
 from node.dispatch.order import TASK_S_MAX, Heard, Order, OrderedTask, OrderOutcome
 from node.dispatch.route import Candidate
 from node.engines.interface import Part
@@ -151,9 +151,7 @@ class DirectTasks:
             if isinstance(heard, OrderPiece):
                 self._show(direct, Part(heard.position, heard.units, heard.data))
             elif isinstance(heard, OrderOutcome):
-                receipts = () if heard.receipt is None else (heard.receipt,)
-                found = checked_result(direct.handoff, peer, receipts, heard.output, None)
-                self._delivered(direct, found)
+                self._delivered(direct, ordered_result(direct.handoff, peer, heard))
         except (WireError, RemoteProtocolError) as error:
             # It is what the peer says of this task that does not fit; others go on.
             self.directory.peers.offended(peer, Offence.MALFORMED)

@@ -5,6 +5,7 @@ answer's own secret. One answer is checked at a time, after live tasks. Accusati
 do not count.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import trio
@@ -20,6 +21,7 @@ from wire import limits
 from wire.content import ContentId
 from wire.errors import Missing, StoreError
 from wire.kinds import Level
+from wire.operations import OPERATIONS, Comparison
 from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import Signed, open_signed
 from wire.task import CheckPolicy as Terms
@@ -53,7 +55,7 @@ class Rechecking:
             self.answers.accused = trio.Event()
             if self.answers.liars:
                 for answer in await self.suspects():
-                    await self._idle()
+                    await self.until_idle()
                     await self._recheck(answer)
             with trio.move_on_after(AGAIN_AFTER_S):
                 await self.answers.accused.wait()
@@ -64,21 +66,37 @@ class Rechecking:
         suspect = [it for it in latest if self.answers.later(it) is Later.SUSPECT]
         return suspect[:RECHECKED_MAX]
 
-    async def _idle(self) -> None:
+    async def until_idle(self) -> None:
+        """Wait until no task is under way here, or for `WAIT_FOR_IDLE_S`."""
         with trio.move_on_after(WAIT_FOR_IDLE_S):
             while self.tasks.statistics().under_way:
                 await trio.sleep(0.5)
 
     async def _recheck(self, answer: Signed[Answer]) -> None:
         verdicts: list[Signed[Verdict]] = []
+        found = await self.check(answer, self.answers.suspect_legs(answer), verdicts)
+        if found is Later.HELD:
+            await self.answers.judged(answer, Later.HELD, verdicts)
+
+    async def check(
+        self,
+        answer: Signed[Answer],
+        legs: Sequence[int],
+        verdicts: list[Signed[Verdict]] | None = None,
+    ) -> Later | None:
+        """Have these legs of a kept answer checked now: HELD, WRONG, or None if that is open.
+
+        Who signed a wrong one is banned, and this result is kept. `verdicts` is added to.
+        """
+        verdicts = [] if verdicts is None else verdicts
         decided = True
         deadline_at_s = trio.current_time() + stretched(RECHECK_DEADLINE_S)
-        for leg in self.answers.suspect_legs(answer):
+        for leg in legs:
             try:
                 claimed = await self._claimed(answer.record, leg)
             except StoreError:
                 # The input or the output is no longer kept: the leg cannot be checked any more.
-                return
+                return None
             terms = Terms(
                 level=Level.SPOT_CHECKED,
                 verifiers=VERIFIERS,
@@ -89,14 +107,15 @@ class Rechecking:
                 claimed, ignore_event, deadline_at_s=deadline_at_s, terms=terms
             )
             verdicts.extend(votes.verdicts)
-            if _wrong(votes):
+            if _wrong(claimed.receipt.record, votes):
                 self.found_wrong += 1
                 self.checking.peers.offended(claimed.receipt.signer, Offence.WRONG_ANSWER)
                 await self.answers.judged(answer, Later.WRONG, verdicts)
-                return
+                now_ms = int(self.checking.peers.environment.wall_s() * 1000)
+                self.answers.accuse(claimed.receipt.signer, now_ms)
+                return Later.WRONG
             decided = decided and votes.agreed is True
-        if decided:
-            await self.answers.judged(answer, Later.HELD, verdicts)
+        return Later.HELD if decided else None
 
     async def _claimed(self, answer: Answer, leg: int) -> CheckRequest:
         task = open_signed(answer.task, Task)
@@ -122,7 +141,18 @@ class Rechecking:
         return data if len(data) <= limits.INLINE_BYTES_MAX else None
 
 
-def _wrong(votes: Tally) -> bool:
-    """Whether so many verdicts say that the numbers differ that the others cannot outweigh them."""
-    against = sum(it.record.could_check and not it.record.agrees for it in votes.verdicts)
+def _wrong(receipt: Receipt, votes: Tally) -> bool:
+    """Whether so many verdicts say that the numbers differ that the others cannot outweigh them.
+
+    Where outputs are compared byte for byte, another kind of device may honestly give others: there
+    only verdicts of the receipt's own profile count.
+    """
+    operation = OPERATIONS.get(receipt.operation)
+    bytewise = operation is None or operation.comparison is Comparison.BYTES
+    against = sum(
+        it.record.could_check
+        and not it.record.agrees
+        and (not bytewise or it.record.profile == receipt.profile)
+        for it in votes.verdicts
+    )
     return votes.agreed is False and against > VERIFIERS - NEEDED_LATER

@@ -2,15 +2,18 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
 
 from node.commands.join import Runtime
-from node.commands.output import console, safe, show_json, size
+from node.commands.output import console, device_words, memory_words, safe, show_json, size
 from node.config import NodeConfig
-from node.models.inspect import describe, is_path
+from node.engines.host.device_check import FoundDevice
+from node.models.inspect import describe, is_path, memory_of
 from node.models.model_store import ModelStore
 from node.models.opening_engines import open_engine
 from node.models.pinned import PACKAGED, PINNED
@@ -28,16 +31,26 @@ QUOTA_BYTES = 1 << 60
 
 async def bench(config: NodeConfig, runtime: Runtime, seconds: float, *, as_json: bool) -> None:
     """Measure each rate for `seconds`, and show them; InputError, ModelRefused, EngineMissing."""
-    name = config.models[0]
-    async with (
-        _found(config.state, name) as (manifest, files),
-        open_engine(config, runtime.cache_folder, runtime.engine_config) as engine,
-    ):
-        figures = await measure(engine, manifest, files, seconds)
+    name, found = config.models[0], list[FoundDevice]()
+    async with _found(config.state, name) as (manifest, files):
+        memory = await _memory(manifest, files, on_gpu=config.guest.on_gpu)
+        if not as_json:
+            console.print(f"{safe(manifest.name)} needs {memory_words(memory)}")
+        async with open_engine(
+            config, runtime.cache_folder, runtime.engine_config, found.append
+        ) as engine:
+            figures = await measure(engine, manifest, files, seconds)
+    figures |= {"memory_needed": memory, "devices": [asdict(it) for it in found]}
     if as_json:
         show_json(figures)
     else:
         _show(figures)
+
+
+async def _memory(manifest: Manifest, files: Mapping[str, Path], *, on_gpu: bool) -> dict[str, int]:
+    """What running the model takes, worked out before it is loaded; ModelRefused."""
+    find = partial(memory_of, manifest.format, files, on_gpu=on_gpu)
+    return (await trio.to_thread.run_sync(find)).to_plain()
 
 
 @asynccontextmanager
@@ -90,6 +103,8 @@ def _content(name: str, path: Path) -> ModelFile:
 
 def _show(figures: Mapping[str, Any]) -> None:
     console.print(f"[bold]{safe(figures['name'])}[/bold] on {safe(figures['profile'])}")
+    for device in figures["devices"]:
+        console.print(f"  {device_words(device)}")
     console.print(f"  loaded in {figures['load_s']:.2f} s, {size(figures['memory_bytes'])}")
     if (found := figures.get("generate")) is not None:
         console.print(

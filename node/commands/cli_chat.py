@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from node.commands.command import Command
+from node.commands.guest_options import device_options, guest_of
 from node.commands.options import DEADLINE_S, state_option, text_of
 from node.gateway_config import verdicts_of
 
@@ -16,6 +17,7 @@ from node.gateway_config import verdicts_of
         "run smollm2",
         'run smollm2 --system "Answer in one sentence." --temperature 0',
         "run ./model.gguf",
+        "run ./model.gguf --device cuda --vram 8GB",
     ),
 )
 @click.argument("model")
@@ -42,6 +44,7 @@ from node.gateway_config import verdicts_of
     show_default=True,
     help="How many verdicts an answer needs, of how many verifiers; 0/0: none.",
 )
+@device_options
 @state_option
 def run_command(
     *,
@@ -52,6 +55,9 @@ def run_command(
     seed: int | None,
     deadline: int,
     verdicts: str,
+    device: str | None,
+    gpu: str | None,
+    vram: str | None,
     state: Path,
 ) -> int:
     """Talk with MODEL in the terminal.
@@ -65,6 +71,9 @@ def run_command(
 
     settings = {"tokens": max_tokens, "temperature": temperature, "seed": seed}
     needed, verifiers = verdicts_of(verdicts)
+    given = {"--device": device, "--gpu": gpu, "--vram": vram}
+    # Said again by the peer that is started; what makes no sense is said before.
+    guest_of(device=device, gpu=gpu, vram=vram)
     config = RunConfig(
         state=state.expanduser(),
         model=meant(model),
@@ -73,5 +82,8 @@ def run_command(
         deadline_s=deadline,
         needed=needed,
         verifiers=verifiers,
+        device=tuple(
+            word for name, text in given.items() if text is not None for word in (name, text)
+        ),
     )
     return run(config)

@@ -86,6 +86,13 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     show_default=True,
     help="How many verdicts an answer over HTTP needs, of how many verifiers; 0/0: none.",
 )
+@click.option(
+    "--background-checks",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="Which part of the answers that nobody checks is checked afterwards; 0: none.",
+)
 @guest_options
 @click.option("--with-parent", type=int, hidden=True, help="End when this parent process does.")
 @state_option
@@ -107,6 +114,7 @@ def join_command(
     http_names: tuple[str, ...],
     http_origins: tuple[str, ...],
     http_verdicts: str,
+    background_checks: float,
     with_parent: int | None,
     state: Path,
     as_json: bool,
@@ -143,6 +151,7 @@ def join_command(
         quota_bytes=bytes_of(quota),
         gateway=gateway,
         guest=guest_of(**guest),
+        background_checks=background_checks,
     )
     run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))
 

@@ -1,4 +1,4 @@
-"""Options of `join` and `bench` that limit what Baton takes of the machine."""
+"""Options of `join`, `bench` and `run` that say what Baton takes of the machine."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -6,21 +6,40 @@ from typing import Any, TypeVar
 import click
 
 from node.commands.options import bytes_of
-from node.guest.rules import GuestConfig, Schedule, gpus_of, share_of
+from node.guest.rules import DEVICES, GuestConfig, Schedule, device_of, gpus_of, share_of
+from wire.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def device_options(function: F) -> F:
+    """What models run on, in the order in which the options are shown."""
+    for option in reversed(
+        (
+            click.option(
+                "--device",
+                help=f"What models run on: {', '.join(DEVICES)}; cuda, amd and cl with a number"
+                " (cuda:1) where there are several. cl is OpenCL. Default: cpu.",
+            ),
+            click.option(
+                "--gpu", help="The numbers of the machine's GPUs to use, as 0,1. Default: the CPU."
+            ),
+            click.option(
+                "--vram",
+                help="How much memory of each GPU models may take at most, as 8GB. Default with"
+                " --device: 4GB.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
 
 
 def guest_options(function: F) -> F:
     """The options, in the order in which they are shown."""
     for option in reversed(
         (
-            click.option(
-                "--gpu", help="The numbers of the NVIDIA GPUs to use, as 0,1. Default: the CPU."
-            ),
-            click.option(
-                "--vram", help="How much memory of each GPU models may take at most, as 8GB."
-            ),
+            device_options,
             click.option(
                 "--memory", help="How much memory models may take at most, as 8GB. Default: 4GB."
             ),
@@ -44,18 +63,33 @@ def guest_options(function: F) -> F:
     return function
 
 
+def chosen_device(device: str | None, gpu: str | None) -> tuple[str, tuple[int, ...]]:
+    """The device's name, empty where none is given, and its numbers; InputError."""
+    name, numbers = ("", ()) if device is None else device_of(device)
+    if gpu is None:
+        return name, numbers
+    if numbers:
+        raise InputError(
+            "--device and --gpu both give a number", todo=f"leave out one: --device {name} --gpu 0"
+        )
+    return name, gpus_of(gpu)
+
+
 def guest_of(
     *,
+    device: str | None,
     gpu: str | None,
     vram: str | None,
-    memory: str | None,
-    cpu: str,
-    pause_when_busy: bool,
-    schedule: str | None,
+    memory: str | None = None,
+    cpu: str = "100%",
+    pause_when_busy: bool = False,
+    schedule: str | None = None,
 ) -> GuestConfig:
     """What the options say; InputError if they make no sense."""
+    name, numbers = chosen_device(device, gpu)
     return GuestConfig(
-        gpus=() if gpu is None else gpus_of(gpu),
+        device=name,
+        gpus=numbers,
         vram_bytes=None if vram is None else bytes_of(vram),
         memory_bytes=None if memory is None else bytes_of(memory),
         cpu_share=share_of(cpu),

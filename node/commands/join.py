@@ -3,18 +3,19 @@
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import trio
 from trio import TaskStatus  # type: ignore[attr-defined]
 
-from node.commands.output import clock_words, console, safe, show_json, size
+from node.commands.output import clock_words, console, device_words, safe, show_json, size
 from node.commands.standard_streams import streams
 from node.config import NodeConfig
 from node.devnet.machine import Machine
+from node.engines.host.device_check import FoundDevice
 from node.engines.host.launch import EngineConfig
 from node.guest.machine_use import GpuUse
 from node.guest.rules import OwnerPolicy
@@ -37,6 +38,8 @@ from wire.signing import SigningKey
 BAR_CELLS = 30
 # Whether output was lost is looked at this often; a note is for `status`, which nobody races.
 NOTE_EVERY_S = 2.0
+# Objects more than there were, at which the collector looks through the new ones.
+COLLECTED_OBJECTS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,28 +80,43 @@ async def join(
         await nursery.start(_hear_signals, life, nursery.cancel_scope)
         if with_parent is not None:
             nursery.start_soon(_follow_parent, with_parent, life, nursery.cancel_scope)
-        async with _open_peer(config, runtime) as node, _open_http(node) as url:
-            announce(node, url, as_json=as_json)
+        found: list[FoundDevice] = []
+        async with (
+            _open_peer(config, runtime, found.append) as node,
+            _open_http(node) as url,
+        ):
+            announce(node, url, found, as_json=as_json)
             nursery.start_soon(_note_lost_output, node)
             if not as_json:
                 nursery.start_soon(narrate, node)
-            if config.guest.gpus:
-                node.status_sources["gpus"] = GpuUse(config.guest.gpus).rows
+            if config.guest.watched_gpus:
+                node.status_sources["gpus"] = GpuUse(config.guest.watched_gpus).rows
             if config.guest.pauses:
-                look = MachineLook(runtime.environment.wall_s, config.guest.gpus)
+                look = MachineLook(runtime.environment.wall_s, config.guest.watched_gpus)
                 nursery.start_soon(watch_owner, node, OwnerPolicy(config.guest), look)
             life.up.set()
-            # What is there by now stays as long as this peer: a collection that goes through all
-            # of it takes a tenth of a second, in which nobody is answered.
-            gc.freeze()
+            _collect_seldom()
             await life.leave.wait()
             if not as_json:
                 console.print("leaving: finishing the work in hand …")
         nursery.cancel_scope.cancel()
 
 
+def _collect_seldom() -> None:
+    """Have garbage collected as fits a peer that is up.
+
+    What is there by now stays as long as the peer: a collection that goes through all of it takes
+    a tenth of a second, in which nobody is answered. And a bundle of tasks is some thousand objects
+    that are gone again without being collected.
+    """
+    gc.freeze()
+    gc.set_threshold(COLLECTED_OBJECTS, 10, 10)
+
+
 @asynccontextmanager
-async def _open_peer(config: NodeConfig, runtime: Runtime) -> AsyncIterator[Node]:
+async def _open_peer(
+    config: NodeConfig, runtime: Runtime, found: Callable[[FoundDevice], object]
+) -> AsyncIterator[Node]:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
             open_store(
@@ -114,7 +132,7 @@ async def _open_peer(config: NodeConfig, runtime: Runtime) -> AsyncIterator[Node
             transport=runtime.transport,
             store=store,
             engine=await stack.enter_async_context(
-                open_engine(config, runtime.cache_folder, runtime.engine_config)
+                open_engine(config, runtime.cache_folder, runtime.engine_config, found)
             ),
             sources=await trio.to_thread.run_sync(open_sources, config),
         )
@@ -181,7 +199,13 @@ def _stop(life: _Life, whole: trio.CancelScope) -> None:
     life.leave.set()
 
 
-def announce(node: Node, url: str | None = None, *, as_json: bool) -> None:
+def announce(
+    node: Node,
+    url: str | None = None,
+    devices: Sequence[FoundDevice] = (),
+    *,
+    as_json: bool,
+) -> None:
     addresses = node.peers.endpoint.addresses
     join_line = f"python -m node join {for_neighbours(addresses, outgoing_hosts())}"
     if as_json:
@@ -193,6 +217,7 @@ def announce(node: Node, url: str | None = None, *, as_json: bool) -> None:
                 "state": str(node.config.state),
                 **({"unmet": unmet} if (unmet := node.peers.neighbours.unmet) else {}),
                 **({} if url is None else {"http": url}),
+                **({"devices": [asdict(it) for it in devices]} if devices else {}),
             }
         )
         return
@@ -200,6 +225,8 @@ def announce(node: Node, url: str | None = None, *, as_json: bool) -> None:
     console.print(f"[bold]peer {node.peers.me}[/bold] is up: {roles}")
     if {Role.INFER, Role.VERIFY} & node.config.roles and not node.config.models:
         console.print("  it runs no model yet: give --model, or python -m node models add FILE")
+    for device in devices:
+        console.print(f"  models run {device_words(asdict(device))}")
     for address in addresses:
         console.print(f"  listening on {safe(address)}")
     if url is not None:

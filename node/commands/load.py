@@ -172,6 +172,8 @@ async def _own_peer(
         ),
         roles=frozenset({Role.STORE}),
         quota_bytes=QUOTA_BYTES,
+        # What is measured is the load that was asked for.
+        background_checks=0.0,
         leave_s=1.0,
     )
     async with open_store(state, quota_bytes=QUOTA_BYTES) as store:

@@ -10,7 +10,15 @@ import trio
 
 from node.commands.ask import SOCKET
 from node.commands.content import bar
-from node.commands.output import console, safe, show_json, show_table, size, state_words
+from node.commands.output import (
+    console,
+    memory_words,
+    safe,
+    show_json,
+    show_table,
+    size,
+    state_words,
+)
 from node.local.control import call, unheard
 from node.models.inspect import is_path
 from node.models.model_store import ModelStore, told
@@ -59,11 +67,12 @@ async def list_models(state: Path, *, as_json: bool) -> None:
             safe(it["format"]),
             size(it["size_bytes"]),
             "whole" if it["whole"] else "not whole yet",
+            memory_words(it["memory"]) if "memory" in it else "",
             it["id"],
         )
         for it in found["kept"]
     ]
-    show_table("kept here", ("name", "format", "size", "", "id"), kept)
+    show_table("kept here", ("name", "format", "size", "", "memory to run it", "id"), kept)
     there = [(safe(it["name"]), it["infer"], it["verify"], it["id"]) for it in found["network"]]
     if found["running"]:
         show_table("in the network", ("name", "run it", "check it", "id"), there)

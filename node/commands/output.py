@@ -86,6 +86,25 @@ def size(size_bytes: float) -> str:
     raise AssertionError
 
 
+def memory_words(memory: Mapping[str, int]) -> str:
+    """What running a model takes, as `ModelMemory.to_plain` has it."""
+    weights, besides = memory["weights_bytes"], memory["besides_bytes"]
+    words = f"{size(weights)} weights"
+    if memory["conversations"]:
+        each = memory["keys_and_values_bytes"] / memory["conversations"]
+        words += f" + {memory['conversations']} x {size(each)} keys and values"
+    return f"{words} + {size(besides)} besides"
+
+
+def device_words(device: Mapping[str, Any]) -> str:
+    """A GPU as its driver calls it, and how kernels for it are compiled, as text alone."""
+    there = device["size_bytes"]
+    words = f"on {safe(device['name'])} by {safe(device['compiler'])}"
+    if there:
+        words += f", {size(there)}"
+    return f"{words}; {safe(device['note'])}" if device["note"] else words
+
+
 def clock_words(others_ahead_s: float) -> str:
     """Where this machine's clock is if those of the others are ahead by so much: "9 s behind"."""
     return f"{abs(others_ahead_s):.0f} s {'behind' if others_ahead_s > 0 else 'ahead of'}"

@@ -16,8 +16,10 @@ LOG = "peer.log"
 
 
 @contextmanager
-def own_network(state: Path, model: str) -> Iterator[None]:
+def own_network(state: Path, model: str, device: Sequence[str] = ()) -> Iterator[None]:
     """Run a peer that serves `model` on the state folder until the block ends.
+
+    `device` are options of `join` that say what the model runs on.
 
     It is a process group of its own, so that Ctrl-C in the terminal does not reach it, and it ends
     by itself if this process is killed. BatonError says why it did not start.
@@ -26,7 +28,7 @@ def own_network(state: Path, model: str) -> Iterator[None]:
     log = state / LOG
     with log.open("wb") as errors:
         process = subprocess.Popen(  # noqa: S603
-            command_of(state, model),
+            [*command_of(state, model), *device],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -43,15 +43,19 @@ class RunConfig:
     deadline_s: int
     needed: int
     verifiers: int
+    # Options of the peer that is started where none runs: what the model runs on.
+    device: tuple[str, ...] = ()
 
 
 def run(config: RunConfig) -> int:
     """Talk until the end of the input; the exit code. BatonError says what could not be done."""
     with ExitStack() as stack:
-        if not fairly(lambda: is_running(config.state)):
+        if fairly(lambda: is_running(config.state)):
+            _check_no_device(config)
+        else:
             if sys.stdin.isatty():
                 console.print("[dim]no peer is running: starting a network of this machine[/dim]")
-            stack.enter_context(own_network(config.state, config.model))
+            stack.enter_context(own_network(config.state, config.model, config.device))
         model = fairly(lambda: _prepare(config))
         chat = Chat(config, model)
         if not sys.stdin.isatty():
@@ -61,6 +65,14 @@ def run(config: RunConfig) -> int:
             " [dim]Enter sends, Ctrl-C stops an answer, /help lists commands[/dim]"
         )
         return chat.talk(_terminal(config.state / HISTORY))
+
+
+def _check_no_device(config: RunConfig) -> None:
+    if config.device:
+        raise InputError(
+            f"a peer is running on {config.state}, and what its models run on was said by its join",
+            todo=f"leave out {' '.join(config.device)}, or end that peer first",
+        )
 
 
 async def _prepare(config: RunConfig) -> str:

@@ -56,6 +56,8 @@ def _status(found: Mapping[str, Any]) -> None:
         f" {tasks['failed']} failed, {tasks['under_way']} under way"
     )
     console.print(f"  here: {found['legs_done']} legs done, {found['checks_done']} checks made")
+    if "background_checks" in found:
+        console.print(_background_line(found["background_checks"]))
     for side, whose in (("asking", "at others"), ("serving", "of others here")):
         # A peer of an earlier version tells nothing of them.
         order = found.get("orders", {}).get(side)
@@ -79,6 +81,18 @@ def _status(found: Mapping[str, Any]) -> None:
         console.print(f"  [yellow]engine: {safe(found['engine']['last_failure'])}[/yellow]")
     for problem in found["problems"]:
         console.print(f"  [dim]{safe(problem)}[/dim]")
+
+
+def _background_line(checks: Mapping[str, Any]) -> str:
+    """What came of checking answers afterwards that nobody had checked."""
+    if not checks["share"]:
+        return "  no unchecked answer is checked afterwards (--background-checks)"
+    wrong = f"[red]{checks['wrong']} wrong[/red]" if checks["wrong"] else "none wrong"
+    open_ones = checks["undecided"] + checks["left_out"]
+    return (
+        f"  of unchecked answers {checks['share']:.0%} are checked afterwards, more of peers seldom"
+        f" checked: {checks['held']} held, {wrong}, {open_ones} could not be checked"
+    )
 
 
 def _orders_line(orders: Mapping[str, Any], whose: str) -> str:

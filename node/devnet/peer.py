@@ -160,6 +160,7 @@ class DevPeer:
             peers=PeersConfig(bootstraps=bootstraps, listen=(listen,)),
             roles=self.plan.roles,
             models=tuple(str(_MANIFESTS[it].id) for it in self.plan.models),
+            background_checks=0.0,
             leave_s=LEAVE_S,
         )
         number = int(environment.wall_s() * 1e9)

@@ -163,14 +163,19 @@ async def _by_order(
                 if isinstance(heard, OrderPiece):
                     await take(Part(heard.position, heard.units, heard.data))
                 elif isinstance(heard, OrderOutcome):
-                    receipts = () if heard.receipt is None else (heard.receipt,)
-                    return checked_result(handoff, order.peer, receipts, heard.output, None)
+                    return ordered_result(handoff, order.peer, heard)
             except (WireError, RemoteProtocolError):
                 # It is what the peer says of this task that does not fit; others go on.
                 directory.peers.offended(order.peer, Offence.MALFORMED)
                 raise
     finally:
         order.leave(task)
+
+
+def ordered_result(handoff: Handoff, peer: PeerId, outcome: OrderOutcome) -> LegResult:
+    """What a task on an order came to, checked; WireError if it does not fit."""
+    receipts = () if outcome.receipt is None else (outcome.receipt,)
+    return checked_result(handoff, peer, receipts, outcome.output, None)
 
 
 def checked_result(

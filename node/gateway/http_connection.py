@@ -253,7 +253,8 @@ class Connection:
         return self.date_now()
 
     def made_room(self) -> None:
-        self._room.unpark_all()
+        if self._room:
+            self._room.unpark_all()
 
     async def more_arrived(self) -> None:
         await self._arrived.park()

@@ -3,6 +3,8 @@
 What becomes of fields that are not listed `node.gateway.fields` says, and the OpenAPI document.
 """
 
+import functools
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
@@ -54,9 +56,12 @@ class RequestBody(BaseModel):
     @classmethod
     def _check_fields(cls, value: Any) -> Any:
         if isinstance(value, dict):
-            _check_type(cls.model_fields.get("type"), value)
-            done = [it.alias or name for name, it in cls.model_fields.items()]
+            done = _done_by(cls)
+            if "type" in value:
+                _check_type(cls.model_fields.get("type"), value)
             for name, given in value.items():
+                if name in done:
+                    continue
                 fault = fault_of_field(cls.__name__, done, name, given)
                 if fault is not None:
                     raise PydanticCustomError(
@@ -79,6 +84,12 @@ class RequestBody(BaseModel):
         schema["properties"] = {**schema.get("properties", {}), **ignored, **refused}
         schema["additionalProperties"] = False
         return found
+
+
+@functools.cache
+def _done_by(kind: type[RequestBody]) -> Mapping[str, None]:
+    """The fields that a request has, as clients write them, in their order."""
+    return {it.alias or name: None for name, it in kind.model_fields.items()}
 
 
 class StreamOptions(RequestBody):

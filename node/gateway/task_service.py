@@ -32,6 +32,7 @@ from wire import limits
 from wire.content import ContentId
 from wire.errors import BatonError, InputError
 from wire.kinds import Level, RefusalCode, Role
+from wire.latest import Latest
 from wire.task import Stage
 
 # A peer that took a leg and then refused it for good was asked for something that does not work.
@@ -42,6 +43,7 @@ RETRY_AFTER_S = 5.0
 TASKS_MAX = TASKS_UNDER_WAY_MAX - 16
 # Of their tasks at most so many are left alone: nobody waits for them at a connection.
 UNATTENDED_MAX = TASKS_UNDER_WAY_MAX // 2
+TERMS_KEPT = 256
 # How long verifiers are looked for beyond those that are known.
 SEEK_S = 2.0
 
@@ -79,6 +81,8 @@ class TaskService:
     # Each key has its share of the tasks under way, and of those that were left alone.
     _task_shares: Shares = field(init=False)
     _unattended_shares: Shares = field(init=False)
+    # The gateway's own terms, for whom it was asked last.
+    _terms: Latest[bytes, Terms] = field(default_factory=lambda: Latest(TERMS_KEPT))
     # Tasks that were left alone, some of which have ended, and whose they are.
     _left: dict[ContentId, bytes] = field(default_factory=dict)
 
@@ -103,12 +107,15 @@ class TaskService:
 
     def own_terms(self, asked: ClientRequest) -> Terms:
         """The gateway's own, for a task of whoever asked."""
-        return Terms(
-            needed=self.config.needed,
-            verifiers=self.config.verifiers,
-            deadline_s=self.config.deadline_s,
-            owner=asked.state.owner,
-        )
+        owner: bytes = asked.state.owner
+        if (terms := self._terms.get(owner)) is None:
+            terms = self._terms[owner] = Terms(
+                needed=self.config.needed,
+                verifiers=self.config.verifiers,
+                deadline_s=self.config.deadline_s,
+                owner=owner,
+            )
+        return terms
 
     def check_owns(self, asked: ClientRequest, task: ContentId) -> None:
         """HttpError for a task of another, the same as for one that never was."""

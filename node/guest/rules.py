@@ -17,6 +17,11 @@ BUSY_GPU = 0.1
 BUSY_S = 4.0
 CALM_S = 30.0
 GPUS_MAX = 16
+# What models can run on, by the names that people give; the driver numbers the last three.
+PROCESSOR = "cpu"
+DEVICES = (PROCESSOR, "cuda", "amd", "metal", "cl", "webgpu")
+# Of these a system has one: its driver offers no others.
+SINGLE = frozenset((PROCESSOR, "metal", "webgpu"))
 _SCHEDULE = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)-([01]?\d|2[0-4]):([0-5]\d)")
 _SHARE = re.compile(r"(\d{1,3})%?")
 
@@ -55,10 +60,12 @@ class Schedule:
 class GuestConfig:
     """What the owner of a machine allows.
 
-    `vram_bytes` limits each GPU, `memory_bytes` all models together, and `cpu_share` the one core
-    that a worker uses.
+    `device` is one of DEVICES, or empty where the machine's GPU is meant if `gpus` names one, and
+    the processor if not. `vram_bytes` limits each GPU, `memory_bytes` all models together, and
+    `cpu_share` the one core that a worker uses.
     """
 
+    device: str = ""
     gpus: tuple[int, ...] = ()
     vram_bytes: int | None = None
     memory_bytes: int | None = None
@@ -75,16 +82,38 @@ class GuestConfig:
             raise InputError(
                 "each GPU may be named once, and at most 16 may be", todo="for example --gpu 0,1"
             )
-        if self.vram_bytes is not None and not self.gpus:
+        if self.device in SINGLE and any(self.gpus):
+            raise InputError(
+                f"{self.device} has no device {max(self.gpus)}: there is one, without a number",
+                todo=f"--device {self.device} alone",
+            )
+        if self.device == PROCESSOR and self.gpus:
+            raise InputError(
+                "--gpu names a GPU, and --device the processor", todo="leave out one of the two"
+            )
+        self._check_vram()
+
+    def _check_vram(self) -> None:
+        if self.vram_bytes is not None and not self.on_gpu:
             raise InputError(
                 "--vram limits the memory of a GPU, and no GPU is used",
-                todo="name one with --gpu 0",
+                todo="name one with --gpu 0, or with --device",
             )
-        if self.gpus and self.vram_bytes is None:
+        if self.gpus and not self.device and self.vram_bytes is None:
             raise InputError(
                 "the limit for the GPU's memory is missing",
                 todo="for example --vram 8GB",
             )
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether models run on anything but the processor."""
+        return bool(self.gpus) if not self.device else self.device != PROCESSOR
+
+    @property
+    def watched_gpus(self) -> tuple[int, ...]:
+        """The GPUs of which their drivers tell how busy they are, by these numbers."""
+        return self.gpus if self.device in ("", "cuda", "amd") else ()
 
     @property
     def pauses(self) -> bool:
@@ -106,6 +135,18 @@ def gpus_of(text: str) -> tuple[int, ...]:
     if not all(it.strip().isdecimal() and len(it) < 4 for it in parts):
         raise InputError(f"{text[:40]!r} is not a list of GPUs", todo="for example --gpu 0,1")
     return tuple(int(it) for it in parts)
+
+
+def device_of(text: str) -> tuple[str, tuple[int, ...]]:
+    """`cuda:1` as the name of a device and its number, if there is one; InputError."""
+    name, colon, number = text.strip().lower().partition(":")
+    if name not in DEVICES:
+        raise InputError(
+            f"there is no device {text[:40]!r}", todo=f"use one of {', '.join(DEVICES)}"
+        )
+    numbers = gpus_of(number) if colon else ()
+    # Where there is one alone it may be called the first.
+    return name, () if name in SINGLE and numbers == (0,) else numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

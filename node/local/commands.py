@@ -4,7 +4,7 @@ Arguments come over the control socket from the peer's own user, and are checked
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import trio
@@ -87,6 +87,10 @@ class LocalCommands:
                 "failed": tasks.failed,
                 "retried": tasks.retried,
                 "under_way": tasks.under_way,
+            },
+            "background_checks": {
+                "share": node.config.background_checks,
+                **asdict(node.background_checks.statistics()),
             },
             "legs_done": node.leg_server.done,
             "legs_under_way": node.leg_server.under_way,

@@ -54,7 +54,7 @@ class ModelCommands:
         return {
             "running": True,
             "here": own_models(node),
-            "kept": await node.models.shelf.rows(),
+            "kept": await node.models.shelf.rows(on_gpu=node.config.guest.on_gpu),
             "network": list(offered.values()),
         }
 

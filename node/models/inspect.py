@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from node.engines.formats import bert, gguf, onnx_file, onnx_shapes
+from node.engines.formats.model_memory import ModelMemory
 from node.engines.formats.safetensors import read_table
 from node.engines.host import calls as onnx_calls
 from node.engines.host import embedding
@@ -25,6 +26,7 @@ EMBED_TOLERANCE = 1e-4
 CALL_TOLERANCE = 1e-5
 # How many inputs and outputs a manifest names; a model may have more.
 VALUES_TOLD = 8
+_MEAN, _FIRST = "pooling_mode_mean_tokens", "pooling_mode_cls_token"
 # Measured: a worker with a small model takes less (140 MiB), one with MiniLM 357 of 373 MiB.
 BESIDES_BYTES = 200 << 20
 
@@ -93,7 +95,7 @@ def check_runs(manifest: Manifest, files: Mapping[str, Path]) -> None:
                 gguf.describe(files[gguf.FILE])
             case onnx_calls.FORMAT:
                 onnx_file.describe(files[onnx_calls.FILES[0]])
-            case embedding.FORMAT:
+            case bert.MEAN_FORMAT | bert.FIRST_FORMAT:
                 shape = bert.BertShape.of(manifest)
                 bert.BertWeights.read(read_table(files[WEIGHTS]), shape)
     except KeyError as error:
@@ -102,8 +104,13 @@ def check_runs(manifest: Manifest, files: Mapping[str, Path]) -> None:
 
 def memory_bytes(manifest: Manifest, files: Mapping[str, Path]) -> int:
     """How much memory loading a model will take, computed beforehand; 0 if almost nothing."""
-    measure = _MEASURES.get(manifest.format)
-    return 0 if measure is None else measure(files)
+    return memory_of(manifest.format, files, on_gpu=False).most_bytes
+
+
+def memory_of(kind: str, files: Mapping[str, Path], *, on_gpu: bool) -> ModelMemory:
+    """What a model of a format takes of the memory it runs in, computed from its files."""
+    measure = _MEASURES.get(kind)
+    return measure(files, on_gpu) if measure is not None else NOTHING
 
 
 def _name(text: str) -> str:
@@ -147,7 +154,7 @@ def _onnx(path: Path, name: str) -> InspectedModel:
         parameters=told,
         tolerance=CALL_TOLERANCE,
         files={onnx_calls.FILES[0]: path},
-        memory_bytes=_onnx_bytes({onnx_calls.FILES[0]: path}),
+        memory_bytes=_onnx_memory({onnx_calls.FILES[0]: path}, False).most_bytes,
         what=f"{operators} kinds of operators, {model.weights} weights",
     )
 
@@ -163,12 +170,12 @@ def _bert(folder: Path, name: str) -> InspectedModel:
     parameters = _bert_parameters(folder)
     found = InspectedModel(
         name=name,
-        format=embedding.FORMAT,
+        format=_bert_format(folder),
         operations=(EMBED, NEAREST),
         parameters=parameters,
         tolerance=EMBED_TOLERANCE,
         files=files,
-        memory_bytes=_bert_bytes(files),
+        memory_bytes=_bert_memory(files, False).most_bytes,
         what=f"BERT of {parameters['layers']} layers, {parameters['dimensions']} dimensions",
     )
     # This manifest is never published: only its shape and its name are used.
@@ -180,6 +187,21 @@ def _bert(folder: Path, name: str) -> InspectedModel:
     return found
 
 
+def _bert_format(folder: Path) -> str:
+    """By how the rows of a text's tokens become its vector."""
+    pooling = folder / "1_Pooling" / "config.json"
+    if not pooling.is_file():
+        return bert.MEAN_FORMAT
+    said = {_MEAN: True, **_json(pooling)}
+    modes = sorted(it for it in said if it.startswith("pooling_mode_") and said[it])
+    if modes not in ([_MEAN], [_FIRST]):
+        ways = ", ".join(it.removeprefix("pooling_mode_") for it in modes) or "nothing"
+        raise ModelRefused(
+            f"{folder.name}: pooling by {ways[:80]} is not run; mean_tokens and cls_token are"
+        )
+    return bert.MEAN_FORMAT if modes == [_MEAN] else bert.FIRST_FORMAT
+
+
 def _bert_parameters(folder: Path) -> dict[str, int | float]:
     config = _json(folder / "config.json")
     for key, wanted in (
@@ -189,9 +211,6 @@ def _bert_parameters(folder: Path) -> dict[str, int | float]:
     ):
         if (it := config.get(key, wanted)) != wanted:
             raise ModelRefused(f"{folder.name}: {key} is {str(it)[:40]!r}; {wanted} is supported")
-    pooling = folder / "1_Pooling" / "config.json"
-    if pooling.is_file() and not _json(pooling).get("pooling_mode_mean_tokens", True):
-        raise ModelRefused(f"{folder.name}: only pooling by the mean of its tokens is supported")
     tokens = config.get("max_position_embeddings")
     sentences = folder / "sentence_bert_config.json"
     if sentences.is_file():
@@ -226,23 +245,32 @@ def _json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _gguf_bytes(files: Mapping[str, Path]) -> int:
-    return gguf.describe(files[gguf.FILE]).memory_bytes
+def _gguf_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
+    return gguf.describe(files[gguf.FILE]).memory(on_gpu=on_gpu)
 
 
-def _onnx_bytes(files: Mapping[str, Path]) -> int:
+def _onnx_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
     # The file stays mapped.
     path = files[onnx_calls.FILES[0]]
-    return BESIDES_BYTES + path.stat().st_size + onnx_shapes.memory_bytes(onnx_file.describe(path))
+    work_bytes = onnx_shapes.memory_bytes(onnx_file.describe(path))
+    return ModelMemory(
+        weights_bytes=path.stat().st_size,
+        besides_bytes=work_bytes + (0 if on_gpu else BESIDES_BYTES),
+    )
 
 
-def _bert_bytes(files: Mapping[str, Path]) -> int:
+def _bert_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
     # The file stays mapped, and its matrices are in memory a second time.
-    return BESIDES_BYTES + 2 * files[WEIGHTS].stat().st_size
+    size_bytes = files[WEIGHTS].stat().st_size
+    return ModelMemory(
+        weights_bytes=size_bytes if on_gpu else 2 * size_bytes,
+        besides_bytes=BESIDES_BYTES,
+    )
 
 
-_MEASURES: Mapping[str, Callable[[Mapping[str, Path]], int]] = {
-    gguf.FORMAT: _gguf_bytes,
-    onnx_calls.FORMAT: _onnx_bytes,
-    embedding.FORMAT: _bert_bytes,
+_MEASURES: Mapping[str, Callable[[Mapping[str, Path], bool], ModelMemory]] = {
+    gguf.FORMAT: _gguf_memory,
+    onnx_calls.FORMAT: _onnx_memory,
+    **dict.fromkeys(embedding.FORMATS, _bert_memory),
 }
+NOTHING = ModelMemory(weights_bytes=0, besides_bytes=0)

@@ -5,16 +5,18 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import trio
 
 from node.engines.formats.gguf_split import is_part, join, read_parts, whole_name
-from node.models.inspect import InspectedModel, describe
+from node.models.inspect import InspectedModel, describe, memory_of
 from node.models.pinned import PINNED
 from store import Store, Table
 from wire.content import ContentId
-from wire.errors import InputError, Malformed
+from wire.errors import InputError, Malformed, Missing, ModelRefused
 from wire.model import Manifest, ModelFile
 
 PIN = "model"
@@ -138,13 +140,27 @@ class ModelStore:
             await self.store.unpin(content, PIN)
             await self.store.forget_file(content)
 
-    async def rows(self) -> list[dict[str, str | int | bool]]:
-        """The models kept here, as people and scripts see them."""
-        found: list[dict[str, str | int | bool]] = []
+    async def rows(self, *, on_gpu: bool = False) -> list[dict[str, Any]]:
+        """The models kept here, as people and scripts see them.
+
+        `memory` of a whole one is what running it takes of the processor's memory, or of a GPU's.
+        """
+        found: list[dict[str, Any]] = []
         for manifest in self.known().values():
             missing = [it for it in manifest.files if await self.store.missing(it.content, limit=1)]
-            found.append({**told(manifest), "whole": not missing})
+            memory = {} if missing else await self._memory(manifest, on_gpu)
+            found.append({**told(manifest), "whole": not missing, **memory})
         return found
+
+    async def _memory(self, manifest: Manifest, on_gpu: bool) -> dict[str, dict[str, int]]:
+        """Nothing for a model that cannot be run here, or lost a file just now."""
+        try:
+            files = {it.name: await self.store.file_of(it.content) for it in manifest.files}
+            find = partial(memory_of, manifest.format, files, on_gpu=on_gpu)
+            memory = await trio.to_thread.run_sync(find)
+        except (Missing, ModelRefused, OSError):
+            return {}
+        return {"memory": memory.to_plain()}
 
 
 def told(manifest: Manifest) -> dict[str, str | int | bool]:

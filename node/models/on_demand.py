@@ -112,8 +112,8 @@ class OnDemand:
         size = await trio.to_thread.run_sync(self.estimate, manifest, files)
         if size > self.budget_bytes:
             raise ModelRefused(
-                f"{manifest.name} takes {size / 1e9:.1f} GB of memory,"
-                f" and models may take {self.budget_bytes / 1e9:.1f} GB here",
+                f"{manifest.name} takes {_size(size)} of memory,"
+                f" and models may take {_size(self.budget_bytes)} here",
                 todo="allow more with --memory (--vram on a GPU), if the machine has it",
             )
         model = manifest.id
@@ -322,6 +322,10 @@ class OnDemand:
     def _wake(self) -> None:
         self._freed.set()
         self._freed = trio.Event()
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
 
 
 @asynccontextmanager

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from node.engines.host.launch import default_device
+
 FOLDER = Path(__file__).parent
 
 
@@ -39,6 +41,9 @@ def main(words: list[str]) -> int:
         return 2
     name, arguments = words[0], words[1:]
     facts = machine()
+    # Whatever a bench starts runs on the processor, unless the bench says otherwise: tinygrad would
+    # take the first device that it finds.
+    os.environ["DEV"] = default_device()
     run = importlib.import_module(f"tests.bench.{name}").run
     measured = run(arguments) if inspect.signature(run).parameters else run()
     json.dump({"bench": name, "machine": facts, "measured": measured}, sys.stdout, indent=2)

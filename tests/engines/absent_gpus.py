@@ -12,6 +12,11 @@ _COMPILERS = {
     "NULL:CUDA:sm_120": ("NVRTC_PATH", "nvrtc"),
     "NULL:AMDLLVM:gfx1100": ("LLVM_PATH", "LLVM-21", "LLVM-20", "LLVM-19", "LLVM-18"),
 }
+# What brings a compiler that is not here.
+_PACKAGES = {
+    "NVRTC_PATH": "pip install --no-deps nvidia-cuda-nvrtc-cu12, NVRTC_PATH=.../libnvrtc.so.12",
+    "LLVM_PATH": "apt-get install libllvm19",
+}
 _VARIABLES = ("NVRTC_PATH", "LLVM_PATH", "LD_LIBRARY_PATH")
 
 
@@ -29,7 +34,10 @@ ABSENT_GPUS = [
     pytest.param(
         device,
         id=device.removeprefix("NULL:"),
-        marks=pytest.mark.skipif(not _is_here(names), reason=f"no {' or '.join(names)} here"),
+        marks=pytest.mark.skipif(
+            not _is_here(names),
+            reason=f"no compiler for {device} here: {_PACKAGES[names[0]]}" if names else "",
+        ),
     )
     for device, names in _COMPILERS.items()
 ]

@@ -54,9 +54,11 @@ class FakeWorker:
     # How many answers each step went on with.
     moved: list[int] = field(default_factory=list)
     _ended: trio.Event = field(default_factory=trio.Event)
+    # Whether its engine ended it, and not the scene.
+    killed: bool = False
 
     def kill(self) -> None:
-        self.running = False
+        self.running, self.killed = False, True
         self._ended.set()
 
     async def wait(self) -> None:

@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.commands.guest_options import chosen_device
 from node.engines.host import model_worker
 from node.engines.host.engine import open_tinygrad_engine
 from node.engines.host.launch import EngineConfig
@@ -23,11 +24,12 @@ from node.guest.rules import (
     OwnerPolicy,
     Schedule,
     Seen,
+    device_of,
     gpus_of,
     share_of,
 )
 from node.local.guest_watch import MachineLook, watch_owner
-from node.models.opening_engines import memory_budget_bytes, worker_configs
+from node.models.opening_engines import machines_gpu, memory_budget_bytes, worker_configs
 from tests.engines.tiny import texts, write_tiny
 from tests.node.asking import asked, request, texts_of
 from tests.node.engines import Counted
@@ -76,9 +78,29 @@ def test_options_that_make_no_sense_are_refused() -> None:
         {"gpus": (0, 0), "vram_bytes": 1},
         {"gpus": (0,)},
         {"vram_bytes": 1},
+        {"device": "cpu", "vram_bytes": 1},
+        {"device": "cpu", "gpus": (0,)},
+        {"device": "metal", "gpus": (1,)},
     ):
         with pytest.raises(InputError):
             GuestConfig(**wrong)
+
+
+def test_a_device_is_a_name_and_perhaps_a_number() -> None:
+    assert device_of("CUDA:1") == ("cuda", (1,))
+    assert device_of("cl") == ("cl", ())
+    assert device_of("cpu:0") == device_of("cpu") == ("cpu", ())
+    for text in ("", "tpu", "cuda:", "cuda:x", "cuda:-1", "cl:1:2"):
+        with pytest.raises(InputError):
+            device_of(text)
+    assert chosen_device("cuda", "0,1") == ("cuda", (0, 1))
+    assert chosen_device(None, "2") == ("", (2,))
+    with pytest.raises(InputError, match="both give a number"):
+        chosen_device("cuda:1", "0")
+    assert [GuestConfig(device=it).on_gpu for it in ("cpu", "cl", "")] == [False, True, False]
+    # Only of these do drivers tell how busy the card of that number is.
+    assert GuestConfig(device="amd", gpus=(1,)).watched_gpus == (1,)
+    assert GuestConfig(device="cl", gpus=(1,)).watched_gpus == ()
 
 
 def seen(cpu: float | None = 0.0, gpu: float | None = None, minute: int = 0) -> Seen:
@@ -253,11 +275,45 @@ def test_each_gpu_has_a_worker_that_sees_it_alone() -> None:
     assert one.environment["CUDA_VISIBLE_DEVICES"] == "0"
     assert two.environment["CUDA_VISIBLE_DEVICES"] == "3"
     assert memory_budget_bytes(GuestConfig(gpus=(0,), vram_bytes=8 << 30), base) == 8 << 30
+    # That much a model may take of it, and no more conversations than fit are begun.
+    assert one.memory_bytes_max == 8 << 30
     (small,) = worker_configs(GuestConfig(memory_bytes=1 << 30, cpu_share=0.5), base)
     assert (small.device, small.memory_bytes_max, small.share) == ("CPU", 1 << 30, 0.5)
     assert small.niceness > 0
     (as_ever,) = worker_configs(GuestConfig(), base)
     assert as_ever == base
+
+
+def test_every_device_is_what_tinygrad_calls_it() -> None:
+    base = EngineConfig(device="CPU")
+
+    def chosen(device: str, *numbers: int) -> list[tuple[str, int]]:
+        configs = worker_configs(GuestConfig(device=device, gpus=numbers), base)
+        return [(it.device, it.index) for it in configs]
+
+    assert chosen("cpu") == [("CPU", 0)]
+    assert chosen("cl") == [("CL", 0)]
+    assert chosen("cl", 0, 2) == [("CL", 0), ("CL", 2)]
+    assert chosen("webgpu") == [("WEBGPU", 0)]
+    assert chosen("metal") == [("METAL", 0)]
+    # AMD's cards are numbered by the way in to their driver, which is the only one taken.
+    assert chosen("amd", 1) == [("KFD:1+AMD", 0)]
+    assert chosen("amd") == [("KFD+AMD", 0)]
+    assert chosen("cuda") == [("CUDA", 0)]
+    (only,) = worker_configs(GuestConfig(device="cuda", gpus=(1,)), base)
+    assert only.environment == {"CUDA_VISIBLE_DEVICES": "1"}
+    # As with --memory, 4 GB unless more is allowed.
+    assert only.memory_bytes_max == base.memory_bytes_max
+
+
+def test_the_machines_gpu_is_the_one_whose_driver_is_there(tmp_path: Path) -> None:
+    nvidia, amd = tmp_path / "nvidia", tmp_path / "kfd"
+    assert machines_gpu(nvidia, amd, "linux") == "cuda"
+    assert machines_gpu(nvidia, amd, "darwin") == "metal"
+    amd.touch()
+    assert machines_gpu(nvidia, amd, "linux") == "amd"
+    nvidia.touch()
+    assert machines_gpu(nvidia, amd, "linux") == "cuda"
 
 
 @dataclass(slots=True)

@@ -78,8 +78,21 @@ def test_other_pooling_is_refused(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "encoder")
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": false}')
-    with pytest.raises(ModelRefused, match="mean"):
+    with pytest.raises(ModelRefused, match="pooling by nothing is not run; mean_tokens"):
         describe(folder)
+    modes = '{"pooling_mode_mean_tokens": false, "pooling_mode_max_tokens": true}'
+    (folder / "1_Pooling" / "config.json").write_text(modes)
+    with pytest.raises(ModelRefused, match="pooling by max_tokens is not run"):
+        describe(folder)
+
+
+def test_pooling_by_the_first_token_is_a_format_of_its_own(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "encoder")
+    (folder / "1_Pooling").mkdir()
+    modes = '{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}'
+    (folder / "1_Pooling" / "config.json").write_text(modes)
+    # A peer that pools by the mean alone does not know this name, so it never answers wrongly.
+    assert describe(folder).format == "bert-first-safetensors"
 
 
 @pytest.mark.parametrize(

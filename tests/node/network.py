@@ -98,6 +98,7 @@ class Network:
         number: int | None = None,
         environment: Environment | None = None,
         listen: tuple[str, ...] = ("/memory/0",),
+        background_checks: float = 0.0,
     ) -> AsyncIterator[Node]:
         if number is None:
             number = self.opened
@@ -108,6 +109,8 @@ class Network:
             peers=PeersConfig(bootstraps=bootstraps, listen=listen),
             roles=frozenset(roles),
             models=tuple(models) if {I, V} & set(roles) else (),
+            # A test that wants answers drawn says so.
+            background_checks=background_checks,
             leave_s=0.1,
         )
         async with AsyncExitStack() as own:

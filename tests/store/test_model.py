@@ -39,7 +39,7 @@ steps = st.one_of(
     st.tuples(st.just("pin"), numbers, reasons),
     st.tuples(st.just("unpin"), numbers, reasons),
     st.tuples(st.just("write"), st.sampled_from(KEYS), st.none() | st.binary(max_size=4)),
-    st.tuples(st.just("batch"), numbers, st.sampled_from(KEYS)),
+    st.tuples(st.just("batch"), numbers, st.sampled_from(KEYS), st.lists(reasons, max_size=3)),
     st.tuples(
         st.just("rows"),
         st.lists(st.tuples(st.sampled_from(KEYS), st.none() | st.binary(max_size=4)), max_size=6),
@@ -109,15 +109,17 @@ async def _step(store: Store, model: Model, step: tuple) -> None:
                 model.rows.pop(key, None)
                 if value is not None:
                     model.rows[key] = value
-        case ("batch", number, key):
+        case ("batch", number, key, whys):
             row = Row(Table.JOBS, key, b"batch")
+            pins = tuple(Pin(IDS[number], why) for why in whys)
             try:
-                await store.commit(Write(rows=(row,), blobs=(blob(number),)))
+                await store.commit(Write(rows=(row,), blobs=(blob(number),), pins=pins))
             except StoreFull:
                 model.forget_what_may_be_gone()
                 return
             model.forget_what_may_be_gone()
             model.whole.add(number)
+            model.pins |= {(number, why) for why in whys}
             model.rows[key] = b"batch"
         case ("check",):
             assert (await store.check()).repairs == ()

@@ -1,5 +1,6 @@
 """Content ids and peer ids are what the rest of the world says they are."""
 
+import base64
 import hashlib
 
 import cid
@@ -11,6 +12,7 @@ from libp2p.crypto.ed25519 import Ed25519PublicKey
 from libp2p.peer.id import ID
 
 from tests.wire.samples import BLOCK, KEY, OTHER_KEY, TREE
+from wire.base32 import base32
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed
 from wire.signing import SigningKey
@@ -23,6 +25,11 @@ def test_another_library_writes_the_same_content_id(data: bytes, codec: str) -> 
     theirs = cid.make_cid(1, codec, b"\x12\x20" + hashlib.sha256(data).digest())
     assert theirs.buffer == ours
     assert theirs.encode("base32").decode() == str(ours)
+
+
+@given(st.binary(max_size=40))
+def test_our_base32_is_everybodys(data: bytes) -> None:
+    assert base32(data) == base64.b32encode(data).decode().lower().rstrip("=")
 
 
 @pytest.mark.parametrize(("ours", "codec"), [(BLOCK, "raw"), (TREE, "messagepack")])

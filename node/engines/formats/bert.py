@@ -14,6 +14,8 @@ from node.engines.formats.safetensors import Array, TensorTable
 from wire.errors import ModelRefused
 from wire.model import Manifest
 
+# A text's vector is the mean of its tokens' rows, or the row of its first token.
+MEAN_FORMAT, FIRST_FORMAT = "bert-safetensors", "bert-first-safetensors"
 LAYERS_MAX = 48
 HIDDEN_MAX = 4096
 TOKENS_MAX = 512
@@ -31,6 +33,8 @@ class BertShape:
     hidden: int
     tokens_max: int
     layer_norm_eps: float
+    # Whether a text's vector is the row of its first token, not the mean of all.
+    first: bool = False
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
@@ -45,6 +49,7 @@ class BertShape:
             hidden=_count(manifest, "hidden", HIDDEN_MAX),
             tokens_max=_count(manifest, "tokens_max", TOKENS_MAX),
             layer_norm_eps=eps,
+            first=manifest.format == FIRST_FORMAT,
         )
         if shape.hidden % (shape.heads * BLOCK):
             raise ModelRefused(f"{manifest.name}: heads must have a multiple of {BLOCK} dimensions")

@@ -20,6 +20,7 @@ from node.engines.formats.architectures import (
 from node.engines.formats.gguf_file import BLOCKS, GgufFile, GgufTensor, read_gguf
 from node.engines.formats.gguf_keys import GgufKeys
 from node.engines.formats.gguf_rope import LONG, Rope, read_places
+from node.engines.formats.model_memory import ModelMemory
 from node.engines.formats.pretokenizers import check_tokenizer
 from wire.errors import ModelRefused
 
@@ -34,6 +35,8 @@ VOCABULARY_MAX = 1 << 20
 FLOAT_BYTES = 4
 # Every width is a multiple of it: the blocks that matrices are multiplied in.
 BLOCK = 8
+# Rows of all passes that are kept ready on a GPU, and of those among them that answer.
+PASS_ROWS, ANSWERING_ROWS = 8 + 32 + 128, 8
 # Measured: what Python, tinygrad, the tables of tokens and captured graphs take besides.
 BESIDES_BYTES = 400 << 20
 
@@ -89,6 +92,33 @@ class GgufModel:
         """Keys and values of one conversation of full length."""
         per_token = 2 * self.layers * self.kv_heads * self.head_size * FLOAT_BYTES
         return per_token * self.context
+
+    def memory(self, *, on_gpu: bool) -> ModelMemory:
+        """What running it takes of a worker's memory, or of a GPU's, worked out before loading."""
+        if on_gpu:
+            return self._gpu_memory()
+        return ModelMemory(
+            weights_bytes=self.weights_bytes,
+            besides_bytes=self.memory_bytes - self.weights_bytes - SLOTS * self.slot_bytes,
+            slot_bytes=self.slot_bytes,
+            slots_max=SLOTS,
+        )
+
+    def _gpu_memory(self) -> ModelMemory:
+        """Its weights as 32-bit floats; the table of embeddings stays with the worker."""
+        table = self.vocabulary * self.hidden
+        items = sum(tensor.items for tensor in self.tensors.values())
+        # What a layer makes of one row of a pass, and what its attention sees. Measured: a little
+        # less than this.
+        joined = (self.heads + 2 * self.kv_heads) * self.head_size
+        row = 14 * self.hidden + 8 * self.inner + 4 * joined + 2 * self.heads * self.context
+        work = PASS_ROWS * row + ANSWERING_ROWS * self.vocabulary
+        return ModelMemory(
+            weights_bytes=(items if self.tied else items - table) * FLOAT_BYTES,
+            besides_bytes=work * FLOAT_BYTES,
+            slot_bytes=self.slot_bytes,
+            slots_max=SLOTS,
+        )
 
     @property
     def memory_bytes(self) -> int:

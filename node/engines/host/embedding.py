@@ -1,4 +1,4 @@
-"""Texts to vectors: the work of the format `bert-safetensors`. Texts of all jobs share passes."""
+"""Texts to vectors: the work of the formats of BERT encoders. Texts of all jobs share passes."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from node.engines.formats.bert import FIRST_FORMAT, MEAN_FORMAT
 from node.engines.host import batching
 from node.engines.host.batching import EmbeddingJob, Queue
 from node.engines.host.format_queue import all_over, check_files, within
@@ -33,7 +34,7 @@ from wire.model import Manifest
 from wire.operations import EMBED
 from wire.payload import Texts, Vectors
 
-FORMAT = "bert-safetensors"
+FORMATS = (MEAN_FORMAT, FIRST_FORMAT)
 FILES = ("model.safetensors", "tokenizer.json")
 
 

@@ -31,7 +31,7 @@ from wire.errors import EngineError, ModelRefused, Refused
 from wire.model import Manifest
 
 SCHEDULERS: Mapping[str, MakeScheduler] = {
-    embedding.FORMAT: embedding.EmbeddingScheduler,
+    **dict.fromkeys(embedding.FORMATS, embedding.EmbeddingScheduler),
     generating.FORMAT: generating.GenerationScheduler,
     onnx_calls.FORMAT: lambda _jobs_max, wake: onnx_calls.CallScheduler(wake),
 }

@@ -22,6 +22,20 @@ from wire.errors import EngineMissing
 WORKER = "node.engines.worker.main"
 COMPILER_TIMEOUT_S = 30.0
 COMPILER_CHARS = 120
+# What drivers of GPUs, their loaders and tinygrad read of a person's environment: where libraries
+# and drivers lie, which devices may be seen, where compiled kernels are kept.
+DRIVER_VARIABLES = (
+    *("LD_LIBRARY_PATH", "ROCM_PATH", "LLVM_PATH"),
+    *("CUDA_PATH", "NVRTC_PATH", "NVJITLINK_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_CACHE_PATH"),
+    *("OPENCL_PATH", "OCL_ICD_VENDORS", "OCL_ICD_FILENAMES"),
+    *("POCL_CACHE_DIR", "POCL_DEVICES", "POCL_MAX_PTHREAD_COUNT", "POCL_MEMORY_LIMIT"),
+    *("WEBGPU_PATH", "WEBGPU_BACKEND", "VK_ICD_FILENAMES", "VK_DRIVER_FILES"),
+)
+# tinygrad reaches these through the system's own driver alone. The others it may take away from it,
+# as root, when that driver's own way in fails.
+SAFE_AS_ROOT = ("CPU", "CUDA", "CL", "WEBGPU")
+# The driver's own way in, which is asked for by name so that no other is tried.
+WAYS_IN = {"AMD": "KFD"}
 
 
 def default_device() -> str:
@@ -36,15 +50,19 @@ def default_device() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """`device` is tinygrad's DEV; `environment` is for what a device needs besides.
+    """`device` is tinygrad's DEV, `index` which one of its kind; `environment` is for the worker.
 
-    `memory_bytes_max` bounds the worker's address space on a CPU (0: no bound); a GPU's driver
-    reserves address space without using it, so there is no bound there.
+    `driver_environment` has what of the owner's environment a GPU's driver reads; workers on the
+    CPU do not get it. `memory_bytes_max` is what a model may take: it bounds the worker's address
+    space on a CPU (0: no bound), and the model's share of a GPU's memory on a GPU, whose driver
+    reserves address space without using it.
     """
 
     device: str = field(default_factory=default_device)
+    index: int = 0
     search_path: str = "/usr/local/bin:/usr/bin:/bin:/opt/homebrew/bin"
     environment: Mapping[str, str] = field(default_factory=dict)
+    driver_environment: Mapping[str, str] = field(default_factory=dict)
     # Measured: MiniLM's worker takes 0.4 GiB of address space. The rest is for larger models.
     memory_bytes_max: int = 4 << 30
     jobs_max: int = 64
@@ -66,6 +84,11 @@ class EngineConfig:
         """CPU, CUDA, AMD, ...: `device` without interface, renderer and architecture."""
         return self.device.split("+")[-1].split(":")[0].upper()
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether models run elsewhere than on the CPU."""
+        return self.kind != "CPU"
+
 
 def tinygrad_version() -> str:
     """The installed version, found without importing it; EngineMissing if there is none."""
@@ -79,22 +102,24 @@ def tinygrad_version() -> str:
 
 async def prepare(cache_folder: Path, config: EngineConfig) -> Launch:
     """Everything a worker is started with; EngineMissing says what this machine lacks."""
-    if os.geteuid() == 0 and config.kind not in ("CPU", "CUDA"):
-        # tinygrad as root takes a GPU away from its driver when the driver's own way fails.
+    if os.geteuid() == 0 and config.kind not in SAFE_AS_ROOT:
         raise EngineMissing(
             f"tinygrad on {config.kind} as root could unbind the GPU's driver",
-            todo="run the peer as an ordinary user, or choose CPU or CUDA",
+            todo="run the peer as an ordinary user, or choose cpu, cuda, cl or webgpu",
         )
     tinygrad = tinygrad_version()
     compiler = await _compiler(config)
     folder = cache_folder.absolute()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    memory_bytes_max = config.memory_bytes_max if config.kind == "CPU" else 0
+    address_bytes_max = 0 if config.on_gpu else config.memory_bytes_max
     # The kernel cache's own key leaves the compiler's version out.
     versions = f"tinygrad {tinygrad} {compiler}"
     kernels = "".join(char if char.isalnum() else "-" for char in versions)
     return Launch(
-        arguments=(WORKER, str(folder / "graphs"), versions, str(memory_bytes_max)),
+        arguments=(
+            *(WORKER, str(folder / "graphs"), versions, config.kind),
+            *map(str, (config.index, address_bytes_max, config.memory_bytes_max)),
+        ),
         folder=folder,
         environment={
             "PATH": config.search_path,
@@ -108,6 +133,7 @@ async def prepare(cache_folder: Path, config: EngineConfig) -> Launch:
             "PARALLEL": "0",
             "OPENBLAS_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",
+            **(config.driver_environment if config.on_gpu else {}),
             **config.environment,
         },
     )
@@ -115,7 +141,8 @@ async def prepare(cache_folder: Path, config: EngineConfig) -> Launch:
 
 async def _compiler(config: EngineConfig) -> str:
     """The version of the compiler tinygrad will call; on a GPU its driver brings one."""
-    if config.kind != "CPU":
+    if config.on_gpu:
+        # The worker adds which driver that is.
         return "of the driver"
     clang = shutil.which("clang", path=config.search_path)
     if clang is None:

@@ -66,7 +66,7 @@ class Attention:
         return Tensor.custom_kernel(out, *sources, fxn=kernel)[0]
 
     def _info(self, name: str) -> KernelInfo:
-        return KernelInfo(name=name, opts_to_apply=() if self._blocked else None)
+        return _info(name, blocked=self._blocked)
 
     def _ranges(self, unrolled: int, *shape: Any) -> tuple[Any, ...]:
         return _ranges(unrolled if self._blocked else 0, *shape)
@@ -159,7 +159,7 @@ def squares(rows: Tensor, *, blocked: bool) -> Tensor:
         block = UOp.range(rows.shape[1] // LANES, 2, AxisType.REDUCE)
         number = rows[row, block * LANES + lane]
         total = (number * number).reduce(block, arg=Ops.ADD)
-        info = KernelInfo(name="squares", opts_to_apply=() if blocked else None)
+        info = _info("squares", blocked=blocked)
         return out[row, lane].store(total).end(*_real(ranges)).sink(arg=info)
 
     parts = Tensor.custom_kernel(out, rows.contiguous(), fxn=kernel)[0]
@@ -181,6 +181,11 @@ def _ranges(unrolled: int, *shape: Any) -> tuple[Any, ...]:
         else UOp.range(size, axis, AxisType.WEAK if axis < first else AxisType.UPCAST)
         for axis, size in enumerate(shape)
     )
+
+
+def _info(name: str, *, blocked: bool) -> KernelInfo:
+    """A kernel's name begins with ours: languages of GPUs have functions called `mix` and `max`."""
+    return KernelInfo(name=f"baton_{name}", opts_to_apply=() if blocked else None)
 
 
 def _real(ranges: tuple[Any, ...]) -> tuple[Any, ...]:

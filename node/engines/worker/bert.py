@@ -88,9 +88,13 @@ class Encoder:
         for _ in range(self._shape.layers):
             rows = self._layer(rows, same, left)
         texts = Tensor.arange(slots(bucket)).reshape(-1, 1)
-        mine = (texts == owner.reshape(1, bucket)).float()
+        mine = texts == owner.reshape(1, bucket)
+        if self._shape.first:
+            # Texts lie one after the other: a text begins where another one was before.
+            before = Tensor.full((1,), NO_TEXT, dtype=owner.dtype).cat(owner[:-1])
+            mine = mine & (owner != before).reshape(1, bucket)
         # A mean over a text's tokens: only its direction is asked for, so the sum will do.
-        sums = self._products.product(mine.unsqueeze(0), rows.unsqueeze(0))[0]
+        sums = self._products.product(mine.float().unsqueeze(0), rows.unsqueeze(0))[0]
         return sums / sums.square().sum(-1, keepdim=True).sqrt().maximum(1e-12)
 
     def _layer(self, rows: Tensor, same: Tensor, left: Any) -> Tensor:

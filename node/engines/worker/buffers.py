@@ -29,5 +29,7 @@ def write(buffer: Any, array: Array) -> None:
         target = np.frombuffer(buffer.as_memoryview(force_zero_copy=True), array.dtype)
         target.reshape(array.shape)[...] = array
     else:
-        whole = np.ascontiguousarray(array)
+        # Drivers take the address of what they copy, which Python gives of writable memory alone;
+        # a weight may lie in a file that is mapped to be read.
+        whole = np.require(array, requirements=("C", "W"))
         buffer.allocator._copyin(buffer._buf, whole.data.cast("B"))

@@ -3,23 +3,76 @@
 import resource
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
+from node.engines.worker.driver_words import FALLBACKS
 from node.engines.worker.load_progress import LoadProgress
+from wire.codec import Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedDevice:
+    """A device that computes. `name` and sizes are as its driver tells them, 0 where it does not.
+
+    `versions` is what compiled kernels depend on: architecture, compiler, driver.
+    """
+
+    name: str
+    compiler: str
+    versions: str
+    size_bytes: int = 0
+    free_bytes: int = 0
+
+    def to_plain(self) -> dict[str, Value]:
+        """What the engine is told; `note` names a better compiler that is missing, if one is."""
+        return {
+            "name": self.name,
+            "compiler": self.compiler,
+            "note": FALLBACKS.get(self.compiler, ""),
+            "size_bytes": self.size_bytes,
+            "free_bytes": self.free_bytes,
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerDevice:
     """`cache` is the folder of captured graphs, `versions` what they depend on besides the model.
 
-    `memory_bytes_max` bounds the process's address space; 0: no bound. `progress` is of its load.
+    `memory_bytes_max` is what a model may take of the device's memory; 0: no bound; `memory_words`
+    says why it is less than the owner allowed. `progress` is of its load. `kind` is as in
+    tinygrad: CPU, CL, CUDA, ...
     """
 
     cache: Path
     versions: str
     memory_bytes_max: int
     progress: LoadProgress
+    kind: str = "CPU"
+    memory_words: str = ""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a model's memory is another one than this process's own."""
+        return self.kind != "CPU"
+
+    def opened(self, device: OpenedDevice) -> Self:
+        """The same with what is known once the GPU is open: no more memory than it has free."""
+        there_bytes = device.free_bytes or device.size_bytes
+        limit_bytes, words = self.memory_bytes_max, ""
+        if there_bytes and (there_bytes < limit_bytes or not limit_bytes):
+            limit_bytes = there_bytes
+            words = (
+                f"{there_bytes >> 20} of the {device.size_bytes >> 20} MiB of {device.name} are"
+                " free"
+            )
+        return replace(
+            self,
+            versions=f"{self.versions} {device.versions}",
+            memory_bytes_max=limit_bytes,
+            memory_words=words,
+        )
 
 
 def memory_bytes() -> int:

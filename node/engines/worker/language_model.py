@@ -53,7 +53,7 @@ class LoadedLanguageModel:
         self._slots = Slots(
             language.slots,
             answering=max(ANSWERING),
-            reading=READING,
+            reading=tuple(size for size in sizes if size not in ANSWERING),
             # Where longer passes give other bits, a prompt is always read in the same way.
             reuse=language.exact,
         )
@@ -172,7 +172,9 @@ def load(manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> Loa
             model, slots, Matmul(blocked=Device.DEFAULT == "CPU"), place.progress
         )
     key = " ".join((str(manifest.id), place.versions, str(DEV.value), f"{slots} slots"))
-    sizes = (*ANSWERING, *READING) if language.exact else (max(ANSWERING), *READING)
+    # A pass longer than the context would never be full.
+    reading = tuple(it for it in READING if it <= language.context) or READING[:1]
+    sizes = (*ANSWERING, *reading) if language.exact else (max(ANSWERING), *reading)
     with place.progress.part(READ, 1.0):
         language.ready(GraphCache(place, key).collect(sizes, language.capture))
     return LoadedLanguageModel(manifest, table, language, sizes, place.progress)
@@ -182,15 +184,18 @@ def _slots(model: GgufModel, place: WorkerDevice) -> int:
     """How many answers fit beside the weights; ModelRefused if not even one does."""
     if not place.memory_bytes_max:
         return SLOTS
-    rest = place.memory_bytes_max - (model.memory_bytes - SLOTS * model.slot_bytes)
-    if rest < model.slot_bytes:
-        needed = model.memory_bytes - (SLOTS - 1) * model.slot_bytes
-        raise ModelRefused(
-            f"{model.name} needs {needed >> 20} MiB of memory, of which {BESIDES_BYTES >> 20} MiB"
-            f" are the engine's; it may use {place.memory_bytes_max >> 20} MiB",
-            todo="allow more memory, or choose a smaller model",
-        )
-    return min(SLOTS, rest // model.slot_bytes)
+    memory = model.memory(on_gpu=place.on_gpu)
+    if slots := memory.slots(place.memory_bytes_max):
+        return slots
+    engine = "" if place.on_gpu else f", of which {BESIDES_BYTES >> 20} MiB are the engine's"
+    raise ModelRefused(
+        f"{model.name} needs {memory.least_bytes >> 20} MiB of memory{engine};"
+        f" it may use {place.memory_bytes_max >> 20} MiB"
+        + (f": {place.memory_words}" if place.memory_words else ""),
+        todo="end other programs that use the GPU, or choose a smaller model"
+        if place.memory_words
+        else "allow more memory, or choose a smaller model",
+    )
 
 
 def _names(model: GgufModel, table: TokenTable) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 Started by `node.engines.host.engine` as `python -m node.engines.worker.main`. A model's
 fault is answered; any other error ends this process with a traceback on its standard error, and
-the engine takes it from there. It also ends when its standard input does: with its parent.
+the engine takes it from there. It also ends when its standard input does: with its parent. A GPU's
+driver that fails is told of in words first: what it has of this process is no longer of use.
 """
 
 import functools
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO, Protocol
 
 from node.engines.frames import read_frame, to_frame
 from node.engines.worker.device import WorkerDevice
+from node.engines.worker.driver_words import running_advice
 from node.engines.worker.load_progress import LoadProgress
 from wire.codec import Value
 from wire.errors import EngineError
@@ -22,6 +24,7 @@ from wire.model import Manifest
 
 # Each is `load(manifest, files, place) -> Model`, and may raise ModelRefused or EngineMissing.
 LOADERS = {
+    "bert-first-safetensors": "node.engines.worker.embedding:load",
     "bert-safetensors": "node.engines.worker.embedding:load",
     "gguf": "node.engines.worker.language_model:load",
     "onnx": "node.engines.worker.onnx:load",
@@ -51,19 +54,24 @@ class LoadedModel(Protocol):
 class Worker:
     """Holds one model, and answers one message after the other."""
 
-    def __init__(self, place: WorkerDevice) -> None:
-        self._place = place
+    def __init__(self, place: WorkerDevice, index: int = 0) -> None:
+        self.place = place
+        self._index = index
         self._model: LoadedModel | None = None
 
     def answer(self, message: dict[str, Any]) -> dict[str, Value]:
         """Do what one message asks, and return the answer's fields; EngineError if it cannot."""
         match message["do"]:
+            case "device":
+                return self._opened()
             case "load":
+                if self.place.on_gpu:
+                    self._opened()
                 files = {name: Path(path) for name, path in message["files"].items()}
                 manifest = Manifest.from_bytes(message["manifest"])
-                with self._place.progress.part(0.0, LOADED):
+                with self.place.progress.part(0.0, LOADED):
                     model = self._load(manifest, files)
-                with self._place.progress.part(LOADED, 1.0):
+                with self.place.progress.part(LOADED, 1.0):
                     speed, alone = model.warm_up()
                 self._model = model
                 return {
@@ -75,40 +83,62 @@ class Worker:
                 assert self._model is not None, "the engine has loaded one"
                 return self._model.answer(message)
 
+    def _opened(self) -> dict[str, Value]:
+        """What the GPU is, once it is open; EngineMissing."""
+        # Imports what drives GPUs, which a worker on the processor does without.
+        from node.engines.worker.opened_device import choose, open_device
+
+        choose(self._index)
+        found = open_device()
+        self.place = self.place.opened(found)
+        return found.to_plain()
+
     def _load(self, manifest: Manifest, files: dict[str, Path]) -> LoadedModel:
         module, _, name = LOADERS[manifest.format].partition(":")
         model: LoadedModel = getattr(importlib.import_module(module), name)(
-            manifest, files, self._place
+            manifest, files, self.place
         )
         return model
 
 
 def serve(worker: Worker, source: BinaryIO, target: BinaryIO) -> None:
-    """Answer until the other side closes."""
+    """Answer until the other side closes, or until the GPU is lost."""
     for message in iter(functools.partial(read_frame, source), None):
+        lost = False
         try:
             reply = worker.answer(message)
         except EngineError as error:
             kind = type(error).__name__
             reply = {"error": kind, "message": error.message, "todo": error.todo}
+        except (MemoryError, OSError, RuntimeError) as error:
+            if not worker.place.on_gpu:
+                raise
+            advice = running_advice(worker.place.kind, error)
+            reply = {"error": "EngineFailed", "message": advice.message, "todo": advice.todo}
+            lost = True
         target.write(to_frame(reply))
         target.flush()
+        if lost:
+            return
 
 
-def main(cache: str, versions: str, memory_bytes_max: int) -> None:
+def main(
+    cache: str, versions: str, kind: str, index: int, address_bytes_max: int, memory_bytes_max: int
+) -> None:
+    """Serve one parent. `index` is which device of its kind; `address_bytes_max`: 0 is no bound."""
     # Whatever a library prints goes to standard error, never into the answers.
     target = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    if memory_bytes_max:
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes_max, memory_bytes_max))
+    if address_bytes_max:
+        resource.setrlimit(resource.RLIMIT_AS, (address_bytes_max, address_bytes_max))
 
     def report(millionths: int) -> None:
         target.write(to_frame({"progress": millionths}))
         target.flush()
 
-    place = WorkerDevice(Path(cache), versions, memory_bytes_max, LoadProgress(report))
-    serve(Worker(place), sys.stdin.buffer, target)
+    place = WorkerDevice(Path(cache), versions, memory_bytes_max, LoadProgress(report), kind)
+    serve(Worker(place, index), sys.stdin.buffer, target)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], sys.argv[3], *map(int, sys.argv[4:]))

@@ -68,7 +68,7 @@ def _linear_kernel(out: Any, rows: Any, weight: Any, bias: Any) -> Any:
     total = (rows[row, term] * weight[panel, term, lane]).reduce(term, arg=Ops.ADD)
     stored = out[row, column].store(total + bias[column])
     info = KernelInfo(
-        name=f"linear_{count}_{inner}_{weight.shape[0] * BLOCK}",
+        name=f"baton_linear_{count}_{inner}_{weight.shape[0] * BLOCK}",
         opts_to_apply=_side_by_side(count, weight.shape[0]),
     )
     ranges = (panel, row, lane) if count > 1 else (panel, lane)
@@ -96,7 +96,7 @@ def _product_kernel(out: Any, left: Any, right: Any) -> Any:
     total = (left[one, row, term] * right[one, term, column]).reduce(term, arg=Ops.ADD)
     stored = out[one, row, column].store(total)
     info = KernelInfo(
-        name=f"product_{stack}_{count}_{inner}_{columns}",
+        name=f"baton_product_{stack}_{count}_{inner}_{columns}",
         opts_to_apply=(
             Opt(OptOps.UPCAST, first + 1, BLOCK),
             Opt(OptOps.UPCAST, first, ROWS),

@@ -30,6 +30,7 @@ from node.engines.formats.onnx_operators import LEARNED
 from node.engines.formats.onnx_protobuf import Array
 from node.engines.formats.onnx_values import ELEMENTS_MAX
 from node.engines.worker.buffers import placed, write, zeros
+from node.engines.worker.driver_words import is_driver_fault
 from node.engines.worker.onnx_ops import OPERATORS, options
 from node.engines.worker.onnx_standard import STANDARD
 from wire.errors import ModelRefused
@@ -319,6 +320,9 @@ def _refused(what: str) -> Iterator[None]:
     try:
         yield
     except _FAULTS as error:
+        if is_driver_fault(error):
+            # The GPU is at fault, and what it had of this process is of no more use.
+            raise
         raise ModelRefused(f"{what} cannot be run: {str(error)[:200]}") from error
 
 

@@ -93,6 +93,7 @@ async def test_a_cancelled_load_ends_its_worker(open_engine, tmp_path) -> None:
         assert (await engine.load(manifest, files)).model == manifest.id
 
 
+@pytest.mark.own_device
 async def test_a_worker_short_of_memory_says_so_and_the_model_is_put_aside_at_the_third_time(
     open_engine, tmp_path
 ) -> None:
@@ -142,6 +143,7 @@ async def test_two_models_are_both_back_after_a_crash(open_engine, tmp_path) -> 
         assert Vectors.from_bytes(after[0].data).rows == 2
 
 
+@pytest.mark.own_device
 async def test_without_clang_the_reason_and_the_command_are_in_one_line(
     open_engine, tmp_path
 ) -> None:
@@ -154,6 +156,7 @@ async def test_without_clang_the_reason_and_the_command_are_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.own_device
 async def test_a_compiler_that_does_not_run_is_named(open_engine, tmp_path) -> None:
     manifest, files = write_tiny(tmp_path)
     (tmp_path / "clang").write_text("#!/bin/sh\nexit 3\n")
@@ -164,6 +167,7 @@ async def test_a_compiler_that_does_not_run_is_named(open_engine, tmp_path) -> N
 
 
 @pytest.mark.parametrize("device", ["AMD", "KFD+AMD", "NVK+NV", "METAL"])
+@pytest.mark.own_device
 async def test_as_root_no_driver_is_put_at_risk(open_engine, tmp_path, monkeypatch, device) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     manifest, files = write_tiny(tmp_path)
@@ -172,6 +176,7 @@ async def test_as_root_no_driver_is_put_at_risk(open_engine, tmp_path, monkeypat
             await engine.load(manifest, files)
 
 
+@pytest.mark.own_device
 async def test_the_profile_says_library_precision_and_device(open_engine) -> None:
     async with open_engine() as engine:
         assert engine.profile == f"tinygrad-0.14.0 f32 {default_device()}"

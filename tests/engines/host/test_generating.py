@@ -78,6 +78,7 @@ async def all_at_once(engine: TinygradEngine, jobs: list[Job]) -> list:
     return [found[at] for at in range(len(jobs))]
 
 
+@pytest.mark.own_device
 async def test_each_answer_is_the_same_alone_in_a_batch_and_after_a_crash(
     open_engine, file: Path
 ) -> None:
@@ -279,6 +280,7 @@ async def test_who_takes_no_tokens_holds_up_nobody_and_who_goes_leaves_the_slot(
         assert engine.statistics().jobs_queued == 0
 
 
+@pytest.mark.own_device
 async def test_a_model_beyond_the_memory_is_refused_before_it_is_read(
     open_engine, file: Path
 ) -> None:

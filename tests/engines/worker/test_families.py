@@ -66,3 +66,47 @@ def test_families_compute_what_their_makers_say(
             assert found["tokens"].tolist() == tokens, name
             difference = np.abs(found["logits"] - logits).max() / np.abs(logits).max()
         assert difference < NEARLY, f"{name}: {difference:.1e}"
+
+
+BITS = """
+import sys
+from pathlib import Path
+import numpy as np
+from node.engines.formats.gguf import describe
+from node.engines.worker.load_progress import LoadProgress
+from node.engines.worker.matmul import Matmul
+from node.engines.worker.slots import SlotRow
+from node.engines.worker.transformer import LanguageModel
+
+for path in Path(sys.argv[1]).glob("*.gguf"):
+    model = LanguageModel(describe(path), 3, Matmul(blocked=True), LoadProgress(lambda _: None))
+    model.ready({rows: model.capture(rows) for rows in (1, 4, 8, 32)})
+    tokens = [int(token) for token in sys.argv[2].split(",")]
+
+    def through(slot, *sizes):
+        found, at = [], 0
+        for size in sizes:
+            rows = [SlotRow(it, slot, at + n) for n, it in enumerate(tokens[at : at + size])]
+            found.append(model.run(rows))
+            at += size
+        return found
+
+    alone = np.concatenate(through(0, *[1] * 40))
+    eights, fours = np.concatenate(through(1, *[8] * 5)), np.concatenate(through(2, *[4] * 10))
+    last = through(1, 32, 8)[-1]
+    mixed = model.run([SlotRow(tokens[at], slot, at) for slot, at in enumerate((9, 39, 2))])
+    same = np.array_equal(alone, eights), np.array_equal(alone, fours)
+    same += np.array_equal(alone[32:], last), np.array_equal(alone[[9, 39, 2]], mixed)
+    print(path.stem, *same)
+"""
+
+
+@pytest.mark.soak
+def test_a_tokens_numbers_are_the_same_in_every_pass(tmp_path: Path, cache: Path) -> None:
+    for name in ALWAYS:
+        family = FAMILIES[name]
+        write_family(tmp_path / f"{name}.gguf", family, weights_of(family, seed=6))
+    tokens = [int(it) for it in np.random.default_rng(2).integers(0, WORDS - 3, 40)]
+    found = run(tmp_path, cache, ",".join(map(str, tokens)), program=BITS)
+    expected = [f"{name} True True True True" for name in ALWAYS]
+    assert sorted(found.splitlines()) == sorted(expected)

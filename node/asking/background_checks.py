@@ -1,0 +1,164 @@
+"""A share of the answers that nobody checked is checked later, so that liars are found there too.
+
+Nothing waits for these checks: an answer is drawn once it is kept, and checked when no task is
+under way, or after a while all the same. Which are drawn is decided by a secret of this peer, so
+nobody can tell by a task whether its answer will be looked at. Of peers that were not checked often
+more answers are drawn.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from node.asking.answers import Answers, KeptAnswer, Later
+from node.asking.rechecking import Rechecking
+from node.checking.quorum import Checking
+from wire.chain import legs_to_check
+from wire.content import PeerId
+from wire.kinds import Level
+from wire.latest import Latest
+from wire.operations import OPERATIONS
+from wire.receipt import Answer, Receipt
+from wire.signed import Envelope, Signed, open_signed
+
+# Of a peer with fewer checks that held, so many times the share is drawn.
+KNOWN_AFTER = 8
+STRANGER_TIMES = 4
+# With fewer verifiers than this, one that lies could have an honest peer banned.
+VERIFIERS_MIN = 2
+# Answers that wait; one more is let go unchecked.
+WAITING_MAX = 64
+AT_ONCE = 4
+PEERS_KNOWN_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackgroundStatistics:
+    """Counts since the start: answers drawn, and what came of their checks."""
+
+    drawn: int
+    held: int
+    wrong: int
+    undecided: int
+    # Let go unchecked: too many waited, or too few verifiers are known.
+    left_out: int
+
+
+@dataclass(slots=True)
+class BackgroundChecks:
+    """Draws answers of one peer's own tasks, and has them checked. `share` 0 switches it off."""
+
+    checking: Checking
+    answers: Answers
+    rechecking: Rechecking
+    share: float
+    secret: bytes
+    # How many checks held, by the peer that was checked.
+    _held: Latest[PeerId, int] = field(default_factory=lambda: Latest(PEERS_KNOWN_MAX))
+    _waiting: deque[Signed[Answer]] = field(default_factory=deque)
+    # Whose answers are being checked: one at a time of each.
+    _checked_now: set[PeerId] = field(default_factory=set)
+    _wake: trio.Event = field(default_factory=trio.Event)
+    _drawn: int = 0
+    _found_held: int = 0
+    _found_wrong: int = 0
+    _undecided: int = 0
+    _left_out: int = 0
+
+    def __post_init__(self) -> None:
+        if self.share > 0:
+            self.answers.on_kept = self.kept
+
+    def statistics(self) -> BackgroundStatistics:
+        """What was drawn and found since the start."""
+        return BackgroundStatistics(
+            drawn=self._drawn,
+            held=self._found_held,
+            wrong=self._found_wrong,
+            undecided=self._undecided,
+            left_out=self._left_out,
+        )
+
+    def kept(self, kept: Sequence[KeptAnswer]) -> None:
+        """Draw among answers that were kept just now."""
+        drawn = [
+            it.answer
+            for it in kept
+            if it.task.record.checking.level is Level.SIGNED and self._is_drawn(it.answer)
+        ]
+        if not drawn:
+            return
+        self._drawn += len(drawn)
+        room = WAITING_MAX - len(self._waiting)
+        self._left_out += max(0, len(drawn) - room)
+        self._waiting.extend(drawn[: max(0, room)])
+        self._wake.set()
+
+    def _is_drawn(self, answer: Signed[Answer]) -> bool:
+        ticket = hashlib.sha256(self.secret + answer.id).digest()
+        ticket_share = int.from_bytes(ticket[:8], "big") / 2**64
+        # Most answers are not drawn whoever gave them, and nothing of them is read.
+        if ticket_share >= self.share * STRANGER_TIMES:
+            return False
+        signer = Envelope.read(answer.record.receipts[-1], Receipt).signer
+        is_known = self._held.get(signer, 0) >= KNOWN_AFTER
+        return ticket_share < self.share * (1 if is_known else STRANGER_TIMES)
+
+    async def run(self) -> None:
+        """Check what was drawn, for as long as this peer runs."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._wake = trio.Event()
+                if len(self._checked_now) < AT_ONCE and (one := self._next()) is not None:
+                    answer, signer = one
+                    self._checked_now.add(signer)
+                    nursery.start_soon(self._check, answer, signer)
+                else:
+                    await self._wake.wait()
+
+    def _next(self) -> tuple[Signed[Answer], PeerId] | None:
+        """The first that waits for no other check of the same peer."""
+        for at, answer in enumerate(self._waiting):
+            signer = Envelope.read(answer.record.receipts[-1], Receipt).signer
+            if signer not in self._checked_now:
+                del self._waiting[at]
+                return answer, signer
+        return None
+
+    async def _check(self, answer: Signed[Answer], signer: PeerId) -> None:
+        try:
+            await self.rechecking.until_idle()
+            legs = self._legs(answer)
+            if not legs:
+                self._left_out += 1
+                return
+            match await self.rechecking.check(answer, legs):
+                case Later.HELD:
+                    self._found_held += 1
+                    self._held[signer] = self._held.get(signer, 0) + 1
+                case Later.WRONG:
+                    self._found_wrong += 1
+                    self._held.pop(signer, None)
+                case _:
+                    self._undecided += 1
+        finally:
+            self._checked_now.discard(signer)
+            self._wake.set()
+
+    def _legs(self, answer: Signed[Answer]) -> list[int]:
+        """The legs that known verifiers can check now; none where there are too few of them."""
+        receipts = [open_signed(raw, Receipt) for raw in answer.record.receipts]
+        doers = {it.signer for it in receipts} | {answer.signer}
+        found = []
+        for leg in legs_to_check(receipts):
+            one = receipts[leg].record
+            operation = OPERATIONS.get(one.operation)
+            able = self.checking.verifiers(one.model) - doers
+            if operation is not None and operation.comparison is not None:
+                if len(able) < VERIFIERS_MIN:
+                    return []
+                found.append(leg)
+        return found
