@@ -1,16 +1,15 @@
 """Finds what model a file or folder is, without running it; refuses models that cannot run."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from node.engines.formats import bert, gguf, onnx_file, onnx_shapes
 from node.engines.formats.model_memory import ModelMemory
 from node.engines.formats.safetensors import read_table
 from node.engines.host import calls as onnx_calls
 from node.engines.host import embedding
+from node.models.encoder_config import read_encoder
 from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError, ModelRefused
@@ -18,15 +17,12 @@ from wire.model import Manifest, ModelFile
 from wire.operations import CALL, EMBED, GENERATE, NEAREST
 
 WEIGHTS, TOKENIZER = embedding.FILES
-CONFIG_BYTES_MAX = 1 << 20
-# The bound for any file that a folder needs besides its weights.
 SUFFIXES = (".gguf", ".onnx", ".safetensors")
 # Measured: engines with and without fused multiply-add differ by up to 2e-6.
 EMBED_TOLERANCE = 1e-4
 CALL_TOLERANCE = 1e-5
 # How many inputs and outputs a manifest names; a model may have more.
 VALUES_TOLD = 8
-_MEAN, _FIRST = "pooling_mode_mean_tokens", "pooling_mode_cls_token"
 # Measured: a worker with a small model takes less (140 MiB), one with MiniLM 357 of 373 MiB.
 BESIDES_BYTES = 200 << 20
 
@@ -95,7 +91,7 @@ def check_runs(manifest: Manifest, files: Mapping[str, Path]) -> None:
                 gguf.describe(files[gguf.FILE])
             case onnx_calls.FORMAT:
                 onnx_file.describe(files[onnx_calls.FILES[0]])
-            case bert.MEAN_FORMAT | bert.FIRST_FORMAT:
+            case bert.MEAN_FORMAT | bert.FIRST_FORMAT | bert.NOMIC_FORMAT:
                 shape = bert.BertShape.of(manifest)
                 bert.BertWeights.read(read_table(files[WEIGHTS]), shape)
     except KeyError as error:
@@ -167,16 +163,17 @@ def _bert(folder: Path, name: str) -> InspectedModel:
                 f"{folder} is not a model folder: {path.name} is missing",
                 todo="it needs model.safetensors, tokenizer.json and config.json",
             )
-    parameters = _bert_parameters(folder)
+    encoder, parameters = read_encoder(folder)
     found = InspectedModel(
         name=name,
-        format=_bert_format(folder),
+        format=encoder,
         operations=(EMBED, NEAREST),
         parameters=parameters,
         tolerance=EMBED_TOLERANCE,
         files=files,
         memory_bytes=_bert_memory(files, False).most_bytes,
-        what=f"BERT of {parameters['layers']} layers, {parameters['dimensions']} dimensions",
+        what=f"{parameters['layers']} layers, {parameters['dimensions']} dimensions,"
+        f" {encoder.removesuffix('-safetensors')}",
     )
     # This manifest is never published: only its shape and its name are used.
     nothing = ContentId.of(b"")
@@ -184,64 +181,6 @@ def _bert(folder: Path, name: str) -> InspectedModel:
         found.manifest({it: ModelFile(name=it, content=nothing, size_bytes=0) for it in files})
     )
     bert.BertWeights.read(read_table(files[WEIGHTS]), shape)
-    return found
-
-
-def _bert_format(folder: Path) -> str:
-    """By how the rows of a text's tokens become its vector."""
-    pooling = folder / "1_Pooling" / "config.json"
-    if not pooling.is_file():
-        return bert.MEAN_FORMAT
-    said = {_MEAN: True, **_json(pooling)}
-    modes = sorted(it for it in said if it.startswith("pooling_mode_") and said[it])
-    if modes not in ([_MEAN], [_FIRST]):
-        ways = ", ".join(it.removeprefix("pooling_mode_") for it in modes) or "nothing"
-        raise ModelRefused(
-            f"{folder.name}: pooling by {ways[:80]} is not run; mean_tokens and cls_token are"
-        )
-    return bert.MEAN_FORMAT if modes == [_MEAN] else bert.FIRST_FORMAT
-
-
-def _bert_parameters(folder: Path) -> dict[str, int | float]:
-    config = _json(folder / "config.json")
-    for key, wanted in (
-        ("model_type", "bert"),
-        ("hidden_act", "gelu"),
-        ("position_embedding_type", "absolute"),
-    ):
-        if (it := config.get(key, wanted)) != wanted:
-            raise ModelRefused(f"{folder.name}: {key} is {str(it)[:40]!r}; {wanted} is supported")
-    tokens = config.get("max_position_embeddings")
-    sentences = folder / "sentence_bert_config.json"
-    if sentences.is_file():
-        tokens = _json(sentences).get("max_seq_length") or tokens
-    said = {
-        "layers": config.get("num_hidden_layers"),
-        "heads": config.get("num_attention_heads"),
-        "hidden": config.get("hidden_size"),
-        "dimensions": config.get("hidden_size"),
-        "tokens_max": tokens,
-    }
-    found: dict[str, int | float] = {}
-    for key, value in said.items():
-        if type(value) is not int:
-            raise ModelRefused(f"{folder.name}: config.json lacks {key}")
-        found[key] = min(value, bert.TOKENS_MAX) if key == "tokens_max" else value
-    eps = config.get("layer_norm_eps")
-    if type(eps) is not float:
-        raise ModelRefused(f"{folder.name}: config.json lacks layer_norm_eps")
-    return {**found, "layer_norm_eps": eps}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    with path.open("rb") as source:
-        data = source.read(CONFIG_BYTES_MAX + 1)
-    try:
-        found = json.loads(data) if len(data) <= CONFIG_BYTES_MAX else None
-    except (ValueError, RecursionError) as error:
-        raise ModelRefused(f"{path} is not JSON") from error
-    if not isinstance(found, dict):
-        raise ModelRefused(f"{path} is not a map of at most {CONFIG_BYTES_MAX >> 20} MiB")
     return found
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from node.config import NodeConfig
 from node.engines.by_format import EnginesByFormat
 from node.engines.hash_engine import HashEngine
+from node.engines.host import embedding
 from node.engines.host.device_check import FoundDevice, check_device
 from node.engines.host.engine import open_tinygrad_engine
 from node.engines.host.launch import WAYS_IN, EngineConfig
@@ -21,7 +22,7 @@ from wire.errors import EngineMissing
 from wire.kinds import Role
 from wire.model import Manifest
 
-TINYGRAD_FORMATS = ("bert-first-safetensors", "bert-safetensors", "gguf", "onnx")
+TINYGRAD_FORMATS = (*embedding.FORMATS, "gguf", "onnx")
 # What the drivers of these makers show where they run.
 NVIDIA, AMD = Path("/proc/driver/nvidia"), Path("/dev/kfd")
 # An owner who sets limits wants the machine to stay fast for other programs.

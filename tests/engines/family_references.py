@@ -63,6 +63,12 @@ def attend(q: Array, k: Array, v: Array, scale: float, window: int = 0) -> Array
     return mixed.transpose(1, 0, 2).reshape(tokens, -1)
 
 
+def attend_all(q: Array, k: Array, v: Array) -> Array:
+    """Every token sees every other: [heads, tokens, size] -> [tokens, heads * size]."""
+    mixed = softmax(q @ k.transpose(0, 2, 1) * q.shape[-1] ** -0.5) @ v
+    return mixed.transpose(1, 0, 2).reshape(q.shape[1], -1)
+
+
 def qkv(w: Weights, at: str, x: Array, c: Config) -> tuple[Array, Array, Array]:
     heads = {"q": c["heads"], "k": c["kv_heads"], "v": c["kv_heads"]}
     found = []

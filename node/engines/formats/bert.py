@@ -6,7 +6,7 @@ refused here, before any library sees it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from wire.model import Manifest
 
 # A text's vector is the mean of its tokens' rows, or the row of its first token.
 MEAN_FORMAT, FIRST_FORMAT = "bert-safetensors", "bert-first-safetensors"
+# Nomic's: queries and keys turn by their places, the inner layer has a gate, nothing has biases.
+NOMIC_FORMAT = "nomic-bert-safetensors"
+ROPE_BASE = 10_000.0
 LAYERS_MAX = 48
 HIDDEN_MAX = 4096
 TOKENS_MAX = 512
@@ -35,6 +38,8 @@ class BertShape:
     layer_norm_eps: float
     # Whether a text's vector is the row of its first token, not the mean of all.
     first: bool = False
+    # Of the turning of queries and keys; 0: places are in a table of embeddings.
+    rope_base: float = 0.0
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
@@ -43,6 +48,9 @@ class BertShape:
         eps = found.get("layer_norm_eps")
         if type(eps) is not float or not 0 < eps < 1:
             raise ModelRefused(f"{manifest.name}: layer_norm_eps is a small float")
+        base = found.get("rope_base") if manifest.format == NOMIC_FORMAT else 0.0
+        if type(base) is not float or (manifest.format == NOMIC_FORMAT and not 1 < base < 1e12):
+            raise ModelRefused(f"{manifest.name}: rope_base is a float above one")
         shape = cls(
             layers=_count(manifest, "layers", LAYERS_MAX),
             heads=_count(manifest, "heads", HIDDEN_MAX // BLOCK),
@@ -50,6 +58,7 @@ class BertShape:
             tokens_max=_count(manifest, "tokens_max", TOKENS_MAX),
             layer_norm_eps=eps,
             first=manifest.format == FIRST_FORMAT,
+            rope_base=base,
         )
         if shape.hidden % (shape.heads * BLOCK):
             raise ModelRefused(f"{manifest.name}: heads must have a multiple of {BLOCK} dimensions")
@@ -130,6 +139,8 @@ class BertWeights:
     @classmethod
     def read(cls, table: TensorTable, shape: BertShape) -> Self:
         """Take what the shape needs out of a file; ModelRefused names what is not there."""
+        if shape.rope_base:
+            return cls(**_nomic_weights(table, shape))
         hidden = shape.hidden
         words = _rows(table, "embeddings.word_embeddings.weight", VOCABULARY_MAX)
         positions = _rows(table, "embeddings.position_embeddings.weight", 1 << 16)
@@ -199,4 +210,57 @@ def _layer(found: dict[str, Array], prefix: str) -> Layer:
         inner=pair("intermediate.dense"),
         outer=pair("output.dense"),
         norm=pair("output.LayerNorm"),
+    )
+
+
+def _nomic_weights(table: TensorTable, shape: BertShape) -> dict[str, Any]:
+    hidden = shape.hidden
+    words = _rows(table, "embeddings.word_embeddings.weight", VOCABULARY_MAX)
+    kinds = _rows(table, "embeddings.token_type_embeddings.weight", 16)
+    inner = _rows(table, "encoder.layers.0.mlp.fc11.weight", 8 * HIDDEN_MAX)
+    if inner % BLOCK:
+        raise ModelRefused(f"an intermediate width of {inner} is no multiple of {BLOCK}")
+    wanted: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (words, hidden),
+        "embeddings.token_type_embeddings.weight": (kinds, hidden),
+        "emb_ln.weight": (hidden,),
+        "emb_ln.bias": (hidden,),
+    }
+    for number in range(shape.layers):
+        at = f"encoder.layers.{number}."
+        wanted |= {
+            f"{at}attn.Wqkv.weight": (3 * hidden, hidden),
+            f"{at}attn.out_proj.weight": (hidden, hidden),
+            f"{at}mlp.fc11.weight": (inner, hidden),
+            f"{at}mlp.fc12.weight": (inner, hidden),
+            f"{at}mlp.fc2.weight": (hidden, inner),
+        }
+        for name in ("norm1", "norm2"):
+            wanted |= {f"{at}{name}.{part}": (hidden,) for part in ("weight", "bias")}
+    found = table.floats(wanted)
+    return {
+        "words": found["embeddings.word_embeddings.weight"],
+        "positions": np.zeros((shape.tokens_max, hidden), np.float32),
+        "kind": found["embeddings.token_type_embeddings.weight"][0],
+        "norm": (found["emb_ln.weight"], found["emb_ln.bias"]),
+        "layers": tuple(_nomic_layer(found, f"encoder.layers.{n}.") for n in range(shape.layers)),
+    }
+
+
+def _nomic_layer(found: dict[str, Array], at: str) -> Layer:
+    def unbiased(*names: str) -> tuple[Array, Array]:
+        weight = np.concatenate([found[f"{at}{name}.weight"] for name in names])
+        return weight, np.zeros(len(weight), np.float32)
+
+    def norm(name: str) -> tuple[Array, Array]:
+        return found[f"{at}{name}.weight"], found[f"{at}{name}.bias"]
+
+    return Layer(
+        attention=unbiased("attn.Wqkv"),
+        attention_out=unbiased("attn.out_proj"),
+        attention_norm=norm("norm1"),
+        # The gate lies before what it opens.
+        inner=unbiased("mlp.fc12", "mlp.fc11"),
+        outer=unbiased("mlp.fc2"),
+        norm=norm("norm2"),
     )

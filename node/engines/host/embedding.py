@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from node.engines.formats.bert import FIRST_FORMAT, MEAN_FORMAT
+from node.engines.formats.bert import FIRST_FORMAT, MEAN_FORMAT, NOMIC_FORMAT
 from node.engines.host import batching
 from node.engines.host.batching import EmbeddingJob, Queue
 from node.engines.host.format_queue import all_over, check_files, within
@@ -34,7 +34,7 @@ from wire.model import Manifest
 from wire.operations import EMBED
 from wire.payload import Texts, Vectors
 
-FORMATS = (MEAN_FORMAT, FIRST_FORMAT)
+FORMATS = (MEAN_FORMAT, FIRST_FORMAT, NOMIC_FORMAT)
 FILES = ("model.safetensors", "tokenizer.json")
 
 

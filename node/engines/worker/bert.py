@@ -13,9 +13,11 @@ import numpy as np
 from tinygrad import Tensor, TinyJit
 
 from node.engines.formats.bert import BLOCK, BertShape, BertWeights, slots
+from node.engines.formats.gguf_rope import Rope
 from node.engines.formats.safetensors import Array
 from node.engines.worker.buffers import placed, write, zeros
 from node.engines.worker.matmul import Matmul
+from node.engines.worker.rope import angles, turned
 
 NO_TEXT = -1
 
@@ -27,6 +29,11 @@ class Encoder:
         self._shape = shape
         self._host = weights
         self._products = products
+        # Of each place of a text, where places turn queries and keys: [tokens, 1, half].
+        self._angles: tuple[Array, ...] = ()
+        if shape.rope_base:
+            rope = Rope(turned=shape.hidden // shape.heads, base=shape.rope_base)
+            self._angles = angles(rope, shape.tokens_max, None)
         # In the order `_graph` takes them: they are inputs of the captured graph, so that the
         # captures of all buckets, in memory and on disk, share one copy.
         self._weights = [placed(part) for part in weights.norm]
@@ -40,17 +47,18 @@ class Encoder:
             bucket: (
                 zeros(bucket, shape.hidden),
                 zeros(bucket, kind="int32"),
+                *(zeros(bucket, 1, part.shape[-1]) for part in self._angles),
             )
             for bucket in shape.buckets
         }
 
     def capture(self, bucket: int) -> Any:
         """Compile the graph of one bucket: seconds."""
-        captured = TinyJit(lambda rows, owner, weights: self._graph(rows, owner, weights).realize())
+        captured = TinyJit(lambda inputs, weights: self._graph(inputs, weights).realize())
         # The first call would run everything eagerly and throw it away. All inputs are realized
         # already, so the capture can begin at once: half the time.
         captured.cnt = 1
-        captured(*self._inputs[bucket], self._weights)
+        captured(self._inputs[bucket], self._weights)
         return captured
 
     def run(self, captured: Any, bucket: int, texts: Sequence[Sequence[int]]) -> Array:
@@ -71,8 +79,11 @@ class Encoder:
             at = end
         # What is left over sees itself only; any finite numbers will do.
         rows[at:] = host.words[0]
+        places = np.zeros(bucket, np.int64)
+        places[:at] = np.concatenate([np.arange(len(tokens)) for tokens in texts])
         sources = self._inputs[bucket]
-        for source, array in zip(sources, (rows, owner), strict=True):
+        arrays = (rows, owner, *(part[places] for part in self._angles))
+        for source, array in zip(sources, arrays, strict=True):
             write(source.uop.base.realized, array)
         inputs = [tensor.uop.base for tensor in (*sources, *self._weights)]
         result = captured.captured(inputs, {}).uop.base.realized.as_memoryview()
@@ -80,13 +91,14 @@ class Encoder:
         # The next pass writes over the graph's own buffer.
         return vectors[: len(texts)].copy()
 
-    def _graph(self, rows: Tensor, owner: Tensor, weights: list[Tensor]) -> Tensor:
+    def _graph(self, inputs: Sequence[Tensor], weights: list[Tensor]) -> Tensor:
+        rows, owner, *turning = inputs
         bucket = rows.shape[0]
         left = iter(weights)
         same = owner.reshape(1, bucket, 1) == owner.reshape(1, 1, bucket)
         rows = self._norm(rows, next(left), next(left)).contiguous()
         for _ in range(self._shape.layers):
-            rows = self._layer(rows, same, left)
+            rows = self._layer(rows, same, turning, left)
         texts = Tensor.arange(slots(bucket)).reshape(-1, 1)
         mine = texts == owner.reshape(1, bucket)
         if self._shape.first:
@@ -97,22 +109,32 @@ class Encoder:
         sums = self._products.product(mine.float().unsqueeze(0), rows.unsqueeze(0))[0]
         return sums / sums.square().sum(-1, keepdim=True).sqrt().maximum(1e-12)
 
-    def _layer(self, rows: Tensor, same: Tensor, left: Any) -> Tensor:
+    def _layer(self, rows: Tensor, same: Tensor, turning: list[Tensor], left: Any) -> Tensor:
         linear = self._products.linear
         both = linear(rows, next(left), next(left))
-        seen = linear(self._attention(both, same), next(left), next(left))
+        seen = linear(self._attention(both, same, turning), next(left), next(left))
         inner, outer = (next(left), next(left)), (next(left), next(left))
         rows = self._norm(seen + rows, next(left), next(left)).contiguous()
-        grown = linear(_gelu(linear(rows, *inner)), *outer)
+        grown = linear(self._opened(linear(rows, *inner)), *outer)
         return self._norm(grown + rows, next(left), next(left)).contiguous()
 
-    def _attention(self, both: Tensor, same: Tensor) -> Tensor:
+    def _opened(self, rows: Tensor) -> Tensor:
+        if not self._shape.rope_base:
+            return _gelu(rows)
+        gate, up = rows.chunk(2, dim=-1)
+        return gate.silu() * up
+
+    def _attention(self, both: Tensor, same: Tensor, turning: list[Tensor]) -> Tensor:
         """[tokens, query + key + value] -> [tokens, hidden]."""
         bucket, hidden = both.shape[0], self._shape.hidden
         heads = self._shape.heads
         size = hidden // heads
         parts = both.reshape(bucket, 3, heads, size)
-        query, key = parts[:, 0].transpose(0, 1), parts[:, 1].permute(1, 2, 0)
+        query, key = parts[:, 0], parts[:, 1]
+        if turning:
+            cosines, sines = turning
+            query, key = turned(query, cosines, sines), turned(key, cosines, sines)
+        query, key = query.transpose(0, 1), key.permute(1, 2, 0)
         scores = self._products.product(query, key)
         top = same.where(scores, -math.inf).max(-1, keepdim=True)
         shares = same.where(((scores - top) * (1 / math.sqrt(size))).exp(), 0)

@@ -11,6 +11,7 @@ from node.engines.worker.attention import Attention, squares
 from node.engines.worker.buffers import placed
 from node.engines.worker.gguf import read_array
 from node.engines.worker.matmul import Matmul
+from node.engines.worker.rope import turned
 
 
 class DecoderLayer:
@@ -102,7 +103,7 @@ class DecoderLayer:
             query, key = self._norm_parts(query, next(left)), self._norm_parts(key, next(left))
         if kind.rope is not None:
             cosines, sines = turning
-            query, key = _turned(query, cosines, sines), _turned(key, cosines, sines)
+            query, key = turned(query, cosines, sines), turned(key, cosines, sines)
         keys, values = kept
         keys, values = self._attention.keep(keys, values, (key, value), at)
         mixed = self._attention.mixed(
@@ -136,15 +137,3 @@ def norm(rows: Tensor, weight: Tensor, eps: float, *, blocked: bool) -> Tensor:
     """Rows over the root of their mean square, times `weight`: [rows, width]."""
     mean = squares(rows, blocked=blocked) * (1 / int(rows.shape[1]))
     return rows * (mean + eps).rsqrt() * weight
-
-
-def _turned(parts: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Turn the pairs (i, i + half) of each head by the place's angles; what lies after them stays.
-
-    The first two times as many numbers as there are angles turn.
-    """
-    half = int(cosines.shape[-1])
-    one, other, rest = parts[..., :half], parts[..., half : 2 * half], parts[..., 2 * half :]
-    turned = one * cosines - other * sines, other * cosines + one * sines
-    left = [rest] if int(rest.shape[-1]) else []
-    return turned[0].cat(turned[1], *left, dim=-1)

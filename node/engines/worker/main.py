@@ -27,6 +27,7 @@ LOADERS = {
     "bert-first-safetensors": "node.engines.worker.embedding:load",
     "bert-safetensors": "node.engines.worker.embedding:load",
     "gguf": "node.engines.worker.language_model:load",
+    "nomic-bert-safetensors": "node.engines.worker.embedding:load",
     "onnx": "node.engines.worker.onnx:load",
 }
 

@@ -1,9 +1,10 @@
-"""The angles by which a language model turns keys and queries at each place. Worker only."""
+"""How keys and queries are turned by their places. Worker only."""
 
 import math
 from typing import Any
 
 import numpy as np
+from tinygrad import Tensor
 
 from node.engines.formats.gguf_rope import Rope, Yarn
 from node.engines.formats.safetensors import Array
@@ -42,3 +43,15 @@ def _quick(rope: Rope, yarn: Yarn) -> DoubleArray:
     pairs = np.arange(rope.turned // 2, dtype=np.float64)
     ramp = (pairs - first) / max(RAMP_LEAST, last - first)
     return 1 - np.clip(ramp, 0.0, 1.0)
+
+
+def turned(parts: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Turn the pairs (i, i + half) of each head by the place's angles; what lies after them stays.
+
+    The first two times as many numbers as there are angles turn.
+    """
+    half = int(cosines.shape[-1])
+    one, other, rest = parts[..., :half], parts[..., half : 2 * half], parts[..., 2 * half :]
+    turned = one * cosines - other * sines, other * cosines + one * sines
+    left = [rest] if int(rest.shape[-1]) else []
+    return turned[0].cat(turned[1], *left, dim=-1)
