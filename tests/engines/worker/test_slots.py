@@ -192,6 +192,17 @@ def test_a_paused_answer_waits_and_an_ended_one_is_forgotten() -> None:
     assert held.free == 2
 
 
+def test_a_prompt_is_read_though_all_who_were_ready_are_paused() -> None:
+    held, model = slots(2), Successor()
+    held.begin(answer(1, [5], most=30))
+    held.step(model, frozenset())
+    late = answer(2, [7] * 33)
+    held.begin(late)
+    for _ in range(20):
+        assert 1 not in held.step(model, frozenset({1})).frames
+    assert late.made == expected(late.prompt, 6)
+
+
 def test_numbers_that_are_not_finite_end_their_answer_alone() -> None:
     held, model = slots(2), Successor()
     held.begin(answer(1, [1]))
