@@ -97,6 +97,8 @@ def unpack_plain(data: bytes, length_max: int, items_max: int) -> Any:
     NotPlain for what is no msgpack, or has a list of more than `length_max`. Large data is surveyed
     first, and WireError if it has more than `items_max` values in all.
     """
+    # Nothing has more items than bytes: small data has no long list, whatever it may have.
+    length_max = min(length_max, len(data))
     if len(data) > _UNSEEN_BYTES_MAX or length_max > _UNSEEN_LENGTH_MAX:
         # Each item is larger in memory than it is here, and msgpack makes room for a list as long
         # as its head says, at every level.
@@ -104,7 +106,7 @@ def unpack_plain(data: bytes, length_max: int, items_max: int) -> Any:
     try:
         return msgpack.unpackb(
             data,
-            max_array_len=min(length_max, len(data)),
+            max_array_len=length_max,
             max_map_len=limits.PARAMETERS_MAX,
         )
     except (ValueError, TypeError, msgpack.UnpackException) as error:

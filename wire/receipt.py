@@ -7,7 +7,7 @@ from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed
 from wire.kinds import Kind, Role
-from wire.schema import Between, Digest, Int, Name, Reason, Row
+from wire.schema import Between, Digest, Int, Name, Omitted, Reason, Row
 from wire.signed import SignedRecord
 
 _ENVELOPES = Between(1, limits.STAGES_MAX)
@@ -81,7 +81,8 @@ class Answer(SignedRecord):
     """Everything about one answered task, signed by the peer that asked: the file an auditor reads.
 
     `candidates` are the verifiers the asker knew when the lottery was drawn, in order of key; the
-    auditor redraws it.
+    auditor redraws it. `tied` is how many of those that agree on one leg have an introducer or an
+    address prefix in common with another, because too few others were known to the asker.
     """
 
     KIND: ClassVar[Kind] = Kind.ANSWER
@@ -94,6 +95,7 @@ class Answer(SignedRecord):
     attempts: Annotated[int, Between(1, limits.ATTEMPTS_MAX)]
     answered_at_ms: Int
     duration_ms: Int
+    tied: Annotated[int, Between(0, limits.VERIFIERS_MAX), Omitted(0)] = 0
 
     def check(self) -> None:
         """Malformed unless the candidates are in order and each is named once."""

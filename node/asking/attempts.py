@@ -162,7 +162,9 @@ class Attempts:
                 input=inline if stage == 0 else delivered.source if stage == last else None,
                 output=output if small else None,
             )
-            votes = await self.checking.check(claimed, run.on_event, deadline_at_s=deadline_at_s)
+            votes = await self.checking.check(
+                claimed, run.on_event, deadline_at_s=deadline_at_s, rejected=run.attempt - 1
+            )
             counted[stage] = votes
             if votes.agreed is None:
                 raise TaskFailed(

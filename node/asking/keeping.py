@@ -133,4 +133,5 @@ def _answer(task: EndedTask, now_ms: int, now_at_s: float) -> Answer:
         attempts=run.attempt,
         answered_at_ms=now_ms,
         duration_ms=int((now_at_s - run.started_at_s) * 1000),
+        tied=max((it.tied for it in counted.values()), default=0),
     )

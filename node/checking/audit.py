@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from node.checking.odds import odds_of_draw, odds_of_task
 from node.checking.verdict import check_kept_verdict
 from node.checking.votes import Votes
 from wire import limits
@@ -20,6 +21,7 @@ from wire.operations import EMBED_PASSAGES, by_rows
 from wire.payload import Passages, Texts, Vectors
 from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import Signed, open_signed
+from wire.task import CheckPolicy as Terms
 from wire.task import Task
 from wire.tree import name_of
 
@@ -181,7 +183,8 @@ def _check_votes(report: AuditReport, answer: Answer, task: Signed[Task], stage:
     doers = {it.signer for it in report.receipts} | {task.signer}
     votes = Votes(terms.needed, terms.verifiers)
     heard = [it for it in report.verdicts if it.record.receipt == receipt.id]
-    parts = range(terms.needed, terms.verifiers + 1)
+    # After each rejected attempt one verdict more is needed, so there is one part more.
+    parts = range(terms.needed, terms.needed + answer.attempts)
     for verdict in heard:
         try:
             check_kept_verdict(receipt, answer.secret, verdict, parts)
@@ -201,6 +204,7 @@ def _check_votes(report: AuditReport, answer: Answer, task: Signed[Task], stage:
         _looked(heard),
     )
     _say_coverage(report, votes, receipt)
+    _say_odds(report, answer, terms, stage)
     order = draw(answer.secret, receipt.id, answer.candidates)
     strangers = [it for it in agree if it not in order]
     report.note(not strangers, "the verifiers were among the candidates")
@@ -213,7 +217,8 @@ def _check_votes(report: AuditReport, answer: Answer, task: Signed[Task], stage:
         "the lottery drew these verifiers",
         ""
         if not silent
-        else f"{len(silent)} drawn before them gave no verdict: gone, or busy, or left out",
+        else f"{len(silent)} drawn before them gave no verdict: gone, or busy, or left out, or tied"
+        " to one of them",
     )
 
 
@@ -255,6 +260,33 @@ def _say_coverage(report: AuditReport, votes: Votes, receipt: Signed[Receipt]) -
         f"with a probability of {_percent(together, rows)}: the verifiers looked at {together} of"
         f" {rows} rows together; with {_percent(lied, rows)} if one of them lied",
     )
+
+
+def _say_odds(report: AuditReport, answer: Answer, terms: Terms, stage: int) -> None:
+    """How likely one owner had this draw, and one of these attempts, by how many it owns."""
+    count = len(answer.candidates)
+    if not count:
+        return
+    guesses = sorted({-(-count // 10), -(-count // 3), -(-count // 2)})
+    asked = (terms.needed, terms.verifiers)
+    told = [
+        f"{owned}: {odds_of_draw(owned, count, *asked):.1%}"
+        f" ({odds_of_task(owned, count, *asked, limits.ATTEMPTS_MAX):.1%} if it tries"
+        f" {limits.ATTEMPTS_MAX} times)"
+        for owned in guesses
+    ]
+    report.note(
+        None,
+        f"how many of the {count} candidates of leg {stage + 1} are one owner's",
+        f"one draw of {terms.verifiers} is won by who owns so many of them: {', '.join(told)}",
+    )
+    if answer.tied:
+        report.note(
+            None,
+            f"whether {answer.tied} of the verifiers that agree belong together",
+            "they came by one neighbour or sit at addresses side by side, or at private ones; the"
+            " asker knew too few others",
+        )
 
 
 def _percent(part: int, whole: int) -> str:

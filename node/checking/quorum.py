@@ -5,10 +5,13 @@ asked first, each for another part of the rows; more, in the order of the draw, 
 disagree, refuse or fall silent. A row that one of them finds wrong is recomputed by the others too.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import trio
 
+from node.checking.odds import raised_by
+from node.checking.ties import Ties, apart_first, tied_among, ties_of
 from node.checking.verdict import check_verdict
 from node.checking.votes import Votes
 from node.dispatch.backoff import Backoff
@@ -69,6 +72,8 @@ class Tally:
     verdicts: tuple[Signed[Verdict], ...]
     candidates: tuple[PeerId, ...]
     disputed: bool = False
+    # Of the verifiers that agree, how many may be one owner's for all this peer knows.
+    tied: int = 0
 
     @property
     def agreeing(self) -> int:
@@ -134,6 +139,16 @@ class Checking:
         standing = self.peers.standing
         return {it.signer for it in found if standing(it.signer) is not Standing.BANNED}
 
+    def ties(self, peers: Iterable[PeerId]) -> Ties:
+        """What ties known peers to each other."""
+        wanted = set(peers)
+        entries = self.peers.view.lasting(self.peers.environment.wall_s())
+        return {
+            it.heard.signer: ties_of(it.introducer, it.heard.record.addresses)
+            for it in entries
+            if it.heard.signer in wanted
+        }
+
     async def check(
         self,
         claimed: CheckRequest,
@@ -141,13 +156,17 @@ class Checking:
         *,
         deadline_at_s: float,
         terms: Terms | None = None,
+        rejected: int = 0,
     ) -> Tally:
         """Collect verdicts until enough agree, too many differ, or the deadline passes.
 
-        The task's own terms apply if no others are given.
+        The task's own terms apply if no others are given. After `rejected` attempts as many more
+        verdicts are needed, where so many more verifiers are known.
         """
         terms = terms or claimed.task.record.checking
-        quorum = Quorum(Votes(terms.needed, terms.verifiers))
+        more = raised_by(rejected, len(self.candidates(claimed)), terms.verifiers)
+        more = min(more, limits.VERIFIERS_MAX - terms.verifiers)
+        quorum = Quorum(Votes(terms.needed + more, terms.verifiers + more))
         return await _Check(self, claimed, on_event, deadline_at_s, quorum).run()
 
 
@@ -199,7 +218,12 @@ class _Check:
             verdicts=tuple(votes.in_order()),
             candidates=tuple(sorted(self.known))[: limits.CANDIDATES_MAX],
             disputed=is_open,
+            tied=self._tied(),
         )
+
+    def _tied(self) -> int:
+        agree = [it.signer for it in self.quorum.votes.agreeing]
+        return tied_among(agree, self.checking.ties(agree))
 
     def _ask_more(self, nursery: trio.Nursery, now_at_s: float) -> None:
         quorum, patience = self.quorum, self.patience
@@ -231,9 +255,14 @@ class _Check:
         # Verifiers that become known during the wait are included: the draw is by key.
         self.known.update(self.checking.candidates(self.claimed))
         drawn = draw(self.claimed.secret, self.claimed.receipt.id, self.known)
+        asked = self.quorum.asked
+        left = [it for it in drawn if it not in asked]
+        # Who said no, or nothing, leaves its place to whoever is next.
+        agree = {it.signer for it in self.quorum.votes.agreeing} | self.quorum.under_way.keys()
+        left = apart_first(left, agree, self.checking.ties(self.known))
         # Peers that were silent before are asked last: waiting for them costs the most.
-        drawn.sort(key=lambda it: self.peers.standing(it) is Standing.UNWELCOME)
-        return [it for it in drawn if it not in self.quorum.asked]
+        left.sort(key=lambda it: self.peers.standing(it) is Standing.UNWELCOME)
+        return left
 
     def _is_lost(self, now_at_s: float) -> bool:
         since_at_s = self.lost_since_at_s

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from trio.testing import MockClock
 
+from node.asking.answers import agreeing
 from node.checking.audit import Status, audit
 from node.checking.votes import Votes, disputed_by
 from p2p.score import Standing
 from p2p.typed_call import TypedCall
+from tests.bench.wrong_rows import measure
 from tests.checking.test_verifiers import checked_by, find, verdict_of
 from tests.node.asking import (
     SECRET,
@@ -369,3 +371,40 @@ def test_the_second_verdict_of_one_signer_adds_nothing() -> None:
     report = audit(sign(twice, key_of("asker")).raw, lambda _: None)
     assert not report.holds
     assert any("1 of 2 needed verdicts" in it.what for it in report.points)
+
+
+async def test_no_answer_with_a_few_wrong_rows_is_accepted_and_all_right_ones_are(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    found = await measure(tmp_path, 3)
+    assert {count: (one.accepted, one.rejected) for count, one in found.items()} == {
+        0: (3, 0),
+        1: (0, 3),
+        4: (0, 3),
+        8: (0, 3),
+        16: (0, 3),
+    }
+    # Who checks right answers recomputes each row once, all together.
+    assert found[0].work_share == 1.0
+
+
+async def test_where_a_verifier_lies_no_row_that_another_proved_wrong_is_accepted(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    found = await measure(tmp_path, 6, wrong=(1,), lying=1)
+    # What lies in the liar's own part is not found; a seed decides how often that is.
+    assert found[1].though_proved == 0
+    assert found[1].rejected > 0
+
+
+def test_a_kept_answer_with_a_dispute_that_nobody_decided_is_not_given_again() -> None:
+    answer = answer_of(vectors_of(*MANY), texts_of(*MANY), 64, "one", "two").record
+    assert agreeing(answer) == 2
+    receipt = open_signed(answer.receipts[0], Receipt)
+    looked = {it: open_signed(raw, Verdict) for it, raw in zip("ab", answer.verdicts, strict=True)}
+    row = looked["a"].record.sampled[0]
+    no = verdict_of(receipt, SECRET, key_of("no"), agrees=False, sampled=(row,), worst_ppb=(9,))
+    disputed = replace(answer, verdicts=(*answer.verdicts, no))
+    # The other one looked elsewhere.
+    assert row not in looked["b"].record.sampled
+    assert agreeing(disputed) == 1

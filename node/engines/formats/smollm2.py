@@ -10,7 +10,7 @@ from wire.model import Manifest, ModelFile
 
 # The root of the file's tree of blocks (wire.tree), not its plain hash.
 WEIGHTS = "bagaqierar6hx6wlpzaizgjq7iwuupj3sn7b6nhnlw6tsrx7datib67be7a6a"
-SMOLLM2_ID = ContentId.parse("bafkreic4q633ecw2zdcxg6a25iez6tcpoatmjbhrntqe2j3ixvyed6lkki")
+SMOLLM2_ID = ContentId.parse("bafkreigyhum3fnegdoywbub4nsmma5s6s5hzt5ks33xuhh7k5qjcxvzice")
 
 
 def smollm2_manifest() -> Manifest:
@@ -21,7 +21,7 @@ def smollm2_manifest() -> Manifest:
         profile="f32",
         operations=("generate",),
         files=(ModelFile(name=FILE, content=ContentId.parse(WEIGHTS), size_bytes=98_362_432),),
-        parameters={"architecture": "llama", "quantisation": "Q4_1", "context": 4096, "chat": True},
+        parameters={"architecture": "llama", "quantisation": "Q4_1", "context": 8192, "chat": True},
         tolerance=0.0,
     )
 

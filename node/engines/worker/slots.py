@@ -123,12 +123,15 @@ class Slots:
         self._steps += 1
         self._admit()
         made = Made()
-        room = self._read(forward, paused, made)
+        beside = self._read(forward, paused, made, beside=True)
         self._end_empty(made)
         rows, owners = self._rows(paused)
         if not rows:
+            if beside:
+                # Those who were ready found no room after all.
+                self._read(forward, paused, made, beside=False)
             return made
-        reader, part = self._beside(rows, paused) if room else (None, [])
+        reader, part = self._beside(rows, paused) if beside else (None, [])
         logits = forward([*rows, *part])
         if reader is not None:
             reader.kept += [row.token for row in part]
@@ -277,9 +280,23 @@ class Slots:
         ]
         return sorted(reading, key=lambda slot: slot.used)
 
-    def _read(self, forward: Forward, paused: frozenset[int], made: Made) -> bool:
-        """Read a piece in a pass of its own; whether it is to be read beside others instead."""
-        ready = sum(slot.left == 1 for slot in self._active())
+    def _ready(self, paused: frozenset[int]) -> list[Slot]:
+        """The slots whose next token is to be chosen."""
+        return [
+            slot
+            for slot in self._active()
+            if slot.left == 1
+            and slot.answer is not None
+            and slot.answer.id not in paused
+            and self._may_go_on(slot)
+        ]
+
+    def _read(self, forward: Forward, paused: frozenset[int], made: Made, *, beside: bool) -> bool:
+        """Read a piece in a pass of its own; whether it is to be read beside others instead.
+
+        `beside` says whether that may be.
+        """
+        ready = len(self._ready(paused))
         for slot in self._readers(paused):
             answer = slot.answer
             assert answer is not None, "a slot without an answer has nothing left"
@@ -289,7 +306,7 @@ class Slots:
             if answer.echoes:
                 # Only short passes say what they make of every token.
                 most = self._answering
-            elif self._reuse and 0 < ready <= self._answering // 2:
+            elif beside and self._reuse and 0 < ready <= self._answering // 2:
                 return True
             part = self._part(slot, most)
             if not part:
@@ -316,20 +333,18 @@ class Slots:
     ) -> tuple[Slot | None, list[SlotRow]]:
         """Who reads in the room that a pass of answers has left, and what."""
         going = {row.slot for row in rows}
+        room = self._answering - len(rows)
         for slot in self._readers(paused):
-            if slot.number not in going and slot.answer is not None and not slot.answer.echoes:
-                before = len(slot.pages)
-                tokens = min(len(slot.kept) + self._answering - len(rows), len(slot.tokens) - 1)
-                # Nobody who is in this pass makes way for it.
-                spare = self._pages.of(tokens) - before
-                if spare <= self._pages.count - self._in_use() and (
-                    part := self._part(slot, self._answering - len(rows))
-                ):
-                    return slot, part
+            if slot.number in going or slot.answer is None or slot.answer.echoes:
+                continue
+            # Nobody who is in this pass makes way for it.
+            tokens = min(len(slot.kept) + room, len(slot.tokens) - 1)
+            missing = self._pages.of(tokens) - len(slot.pages)
+            if missing <= self._within_reach(slot) - len(slot.pages) and (
+                part := self._part(slot, room)
+            ):
+                return slot, part
         return None, []
-
-    def _in_use(self) -> int:
-        return len({page for slot in self._active() for page in slot.pages})
 
     def _tell_prompt(
         self, slot: Slot, answer: TokenSequence, first: int, logits: Any, made: Made
@@ -349,14 +364,7 @@ class Slots:
 
     def _rows(self, paused: frozenset[int]) -> tuple[list[SlotRow], list[Slot]]:
         """The last token of every answer, and what another made of some, to be checked."""
-        ready = [
-            slot
-            for slot in self._active()
-            if slot.left == 1
-            and slot.answer is not None
-            and slot.answer.id not in paused
-            and self._may_go_on(slot)
-        ]
+        ready = self._ready(paused)
         rows: list[SlotRow] = []
         owners: list[Slot] = []
         room = self._answering - len(ready)

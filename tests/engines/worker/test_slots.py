@@ -1,5 +1,6 @@
 """Slots as a pure core: who reads, who goes on, what is read again, and what is not."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -192,6 +193,17 @@ def test_a_paused_answer_waits_and_an_ended_one_is_forgotten() -> None:
     assert held.free == 2
 
 
+def test_a_prompt_is_read_though_all_who_were_ready_are_paused() -> None:
+    held, model = slots(2), Successor()
+    held.begin(answer(1, [5], most=30))
+    held.step(model, frozenset())
+    late = answer(2, [7] * 33)
+    held.begin(late)
+    for _ in range(20):
+        assert 1 not in held.step(model, frozenset({1})).frames
+    assert late.made == expected(late.prompt, 6)
+
+
 def test_numbers_that_are_not_finite_end_their_answer_alone() -> None:
     held, model = slots(2), Successor()
     held.begin(answer(1, [1]))
@@ -335,3 +347,32 @@ def test_pages_come_back_and_those_that_are_only_kept_make_way() -> None:
         drain(held, model, steps=20)
         assert asked.made == expected(asked.prompt, 8)
         assert held.pages_used == 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whoever_comes_pauses_and_goes_all_others_end_as_they_do_alone(seed: int) -> None:
+    rng = random.Random(seed)
+    held, model = slots(rng.choice((2, 4, 8)), pages=rng.choice((9, 14, 30))), Successor()
+    beginnings = [[rng.randrange(1, WORDS) for _ in range(14)] for _ in range(3)]
+    asked: list[TokenSequence] = []
+    for number in range(30):
+        prompt = rng.choice(beginnings)[: rng.randrange(1, 14)]
+        prompt = [*prompt, *(rng.randrange(1, WORDS) for _ in range(rng.randrange(6)))]
+        most = rng.randrange(1, 17)
+        true = expected(prompt, most)
+        asked.append(answer(number, prompt, most, true[: rng.randrange(most)]))
+    gone: set[int] = set()
+    waiting = list(asked)
+    for _ in range(2000):
+        for _ in range(min(len(waiting), rng.choice((0, 0, 0, 2)))):
+            held.begin(waiting.pop(0))
+        paused = frozenset(rng.sample(range(30), rng.choice((0, 0, 3, 12))))
+        if rng.random() < 0.02:
+            gone.add(number := rng.randrange(30))
+            held.end(number)
+        assert not held.step(model, paused).refused
+        if not waiting and all(one.reason or one.id in gone for one in asked):
+            break
+    for one in asked:
+        assert one.id in gone or one.made == expected(one.prompt, one.most), one.id
+    assert held.pages_used == 0
