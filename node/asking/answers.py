@@ -7,6 +7,7 @@ from enum import StrEnum
 import trio
 
 from node.asking.old_answers import BY_JOB, BY_TASK, BY_TIME, latest_rows, let_go
+from node.checking.votes import Votes
 from store import Pin, Row, Store, Table, Write
 from wire import limits
 from wire.chain import legs_to_check
@@ -209,8 +210,13 @@ def agreeing(answer: Answer) -> int:
 
 
 def _agreeing_with(answer: Answer, receipt: ContentId) -> int:
-    verdicts = [open_signed(raw, Verdict) for raw in answer.verdicts]
-    return len({it.signer for it in verdicts if it.record.agrees and it.record.receipt == receipt})
+    votes = Votes(needed=1, verifiers=limits.VERIFIERS_MAX)
+    for raw in answer.verdicts:
+        verdict = open_signed(raw, Verdict)
+        if verdict.record.receipt == receipt:
+            votes.add(verdict)
+    # Where a row is in dispute, only who looked at it counts; earlier versions counted everybody.
+    return len(votes.agreeing)
 
 
 def output_of(answer: Answer) -> ContentId:

@@ -240,6 +240,6 @@ def _conclusion(report: AuditReport, summary: Summary | None) -> str:
         )
     return (
         f"[bold green]the receipt holds[/bold green]: verifiers, {summary.needed} drawn by lot,"
-        " recomputed a sample\nof this answer and found the same. Whether it is true is for you to"
+        " recomputed parts\nof this answer and found the same. Whether it is true is for you to"
         " judge: models can be wrong."
     )

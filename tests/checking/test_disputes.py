@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from trio.testing import MockClock
 
+from node.asking.answers import agreeing
 from node.checking.audit import Status, audit
 from node.checking.votes import Votes, disputed_by
 from p2p.score import Standing
@@ -394,3 +395,16 @@ async def test_where_a_verifier_lies_no_row_that_another_proved_wrong_is_accepte
     # What lies in the liar's own part is not found; a seed decides how often that is.
     assert found[1].though_proved == 0
     assert found[1].rejected > 0
+
+
+def test_a_kept_answer_with_a_dispute_that_nobody_decided_is_not_given_again() -> None:
+    answer = answer_of(vectors_of(*MANY), texts_of(*MANY), 64, "one", "two").record
+    assert agreeing(answer) == 2
+    receipt = open_signed(answer.receipts[0], Receipt)
+    looked = {it: open_signed(raw, Verdict) for it, raw in zip("ab", answer.verdicts, strict=True)}
+    row = looked["a"].record.sampled[0]
+    no = verdict_of(receipt, SECRET, key_of("no"), agrees=False, sampled=(row,), worst_ppb=(9,))
+    disputed = replace(answer, verdicts=(*answer.verdicts, no))
+    # The other one looked elsewhere.
+    assert row not in looked["b"].record.sampled
+    assert agreeing(disputed) == 1
