@@ -32,6 +32,8 @@ VERIFIERS_MIN = 2
 # Answers that wait; one more is let go unchecked.
 WAITING_MAX = 64
 AT_ONCE = 4
+# A busy gateway is never idle: what it has checked is bounded by AT_ONCE, not by its rest.
+WAIT_FOR_IDLE_S = 2.0
 PEERS_KNOWN_MAX = 1024
 
 
@@ -130,7 +132,7 @@ class BackgroundChecks:
 
     async def _check(self, answer: Signed[Answer], signer: PeerId) -> None:
         try:
-            await self.rechecking.until_idle()
+            await self.rechecking.until_idle(WAIT_FOR_IDLE_S)
             legs = self._legs(answer)
             if not legs:
                 self._left_out += 1

@@ -66,9 +66,9 @@ class Rechecking:
         suspect = [it for it in latest if self.answers.later(it) is Later.SUSPECT]
         return suspect[:RECHECKED_MAX]
 
-    async def until_idle(self) -> None:
-        """Wait until no task is under way here, or for `WAIT_FOR_IDLE_S`."""
-        with trio.move_on_after(WAIT_FOR_IDLE_S):
+    async def until_idle(self, at_most_s: float = WAIT_FOR_IDLE_S) -> None:
+        """Wait until no task is under way here, or for `at_most_s`."""
+        with trio.move_on_after(at_most_s):
             while self.tasks.statistics().under_way:
                 await trio.sleep(0.5)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from node.models.inspect import is_path
 from wire.errors import BatonError
 
 LEAVE_S = 10.0
@@ -17,7 +18,7 @@ LOG = "peer.log"
 
 @contextmanager
 def own_network(state: Path, model: str, device: Sequence[str] = ()) -> Iterator[None]:
-    """Run a peer that serves `model` on the state folder until the block ends.
+    """Run a peer on the state folder until the block ends; it serves `model`, if that is no file.
 
     `device` are options of `join` that say what the model runs on.
 
@@ -42,10 +43,15 @@ def own_network(state: Path, model: str, device: Sequence[str] = ()) -> Iterator
 
 
 def command_of(state: Path, model: str) -> Sequence[str]:
-    """The command line of the peer."""
+    """The command line of the peer.
+
+    A file is kept by whoever runs the command, once the peer is up: if both kept it, the second
+    copy would take the place of the first, which is being loaded.
+    """
+    served = () if is_path(model) else ("--model", model)
     return (
         *(sys.executable, "-m", "node", "join", "--json", "--with-parent", str(os.getpid())),
-        *("--state", str(state), "--role", "infer", "--role", "store", "--model", model),
+        *("--state", str(state), "--role", "infer", "--role", "store", *served),
         *("--listen", "/ip4/127.0.0.1/tcp/0"),
     )
 

@@ -19,6 +19,7 @@ from node.asking.rechecking import _wrong
 from node.checking.quorum import Tally
 from node.commands.cli_peer import join_command
 from node.config import BACKGROUND_CHECKS_DEFAULT, NodeConfig
+from node.engines.interface import Emit, Job, Output
 from node.peer import Node
 from p2p.score import Standing
 from p2p.typed_call import TypedCall
@@ -126,6 +127,28 @@ async def test_of_one_peer_one_answer_is_checked_at_a_time_and_none_waits_for_it
         found = await until(asker, checks=4)
         assert found.held == 4
         assert most == 1
+
+
+class LiesOrSits(Liar):
+    """Never finishes what is long, and lies about everything else."""
+
+    async def infer(self, job: Job, emit: Emit | None = None) -> Output:
+        if b"long" in job.input:
+            await trio.sleep_forever()
+        return await super().infer(job, emit)
+
+
+async def test_who_is_never_idle_has_answers_checked_all_the_same(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker, liar = await network_of(network, LiesOrSits(one_row))
+        await asker.tasks.submit(request(data=texts_of("long"), level=Level.SIGNED, deadline_s=600))
+        await unchecked(asker, 0)
+        with trio.fail_after(30.0):
+            while asker.peers.standing(liar.peers.me) is not Standing.BANNED:
+                await trio.sleep(0.5)
+        assert asker.tasks.statistics().under_way == 1
 
 
 async def test_with_one_verifier_nothing_is_checked_and_nobody_banned_on_its_word(

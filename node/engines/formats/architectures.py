@@ -72,8 +72,10 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 }
 # Known by name, so that a refusal can say what it met.
 NOT_RUN: Mapping[str, str] = {
+    "bert": "encoders are run from folders with model.safetensors",
     "deepseek2": "its attention keeps compressed keys and values",
     "falcon-h1": "it has layers with a state",
+    "gemma-embedding": "it makes vectors of texts",
     "gemma2": "it caps its scores",
     "gemma3n": "it has embeddings for each layer",
     "gpt-oss": "it is a mixture of experts with sinks",
@@ -81,6 +83,7 @@ NOT_RUN: Mapping[str, str] = {
     "lfm2": "it has convolutions with a state",
     "llama4": "it is a mixture of experts",
     "mamba": "it has layers with a state",
+    "nomic-bert": "encoders are run from folders with model.safetensors",
     "qwen2moe": "it is a mixture of experts",
     "qwen3moe": "it is a mixture of experts",
     "qwen35": "it has layers with a state",

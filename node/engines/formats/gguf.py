@@ -289,6 +289,11 @@ def _check(model: GgufModel, keys: GgufKeys) -> None:
         raise ModelRefused(f"{where}: {model.heads} heads do not share {model.kv_heads}")
     if (size := keys.get("attention.value_length")) not in (None, model.head_size):
         raise keys.refused("attention.value_length", size)
+    if pooling := keys.get("pooling_type"):
+        raise ModelRefused(
+            f"{where} makes a vector or a score of a text (pooling_type {str(pooling)[:20]}),"
+            " which is not run from GGUF files"
+        )
     for name in KEYS_NOT_RUN:
         if found := keys.get(name):
             raise keys.refused(f"{keys.prefix}.{name}", found)

@@ -189,6 +189,8 @@ def made(path: Path, architecture: str = "llama", **changes: object) -> Path:
     [
         ({"architecture": "mamba"}, "architecture 'mamba': it has layers with a state; run here: "),
         ({"architecture": "gpt-oss"}, "mixture of experts"),
+        ({"architecture": "nomic-bert"}, "folders with model.safetensors"),
+        ({"architecture": "qwen3", "pooling_type": 3}, "makes a vector or a score of a text"),
         (
             {"architecture": "no such"},
             "'no such'; run here: gemma3, granite, llama, mistral3, olmo2",
