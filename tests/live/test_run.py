@@ -47,6 +47,13 @@ def test_the_first_error_ends_a_pipe_in_one_line(asker: Peer, state: Path) -> No
     assert "there is no model 'nonsense'" in piped("hello\n", "nonsense", "--state", state).error
 
 
+def test_a_device_is_for_the_peer_that_run_starts(asker: Peer) -> None:
+    said = piped("hello\n", "hash", "--state", asker.state, "--device", "cl").error
+    assert "a peer is running" in said
+    assert "leave out --device cl" in said
+    assert "no device 'tpu'" in piped("hello\n", "hash", "--device", "tpu").error
+
+
 def test_without_a_peer_a_network_runs_for_the_time(state: Path) -> None:
     done = piped("hello\n", "hash", "--state", state, "--max-tokens", "2")
     assert (done.code, done.err, len(done.out.split())) == (0, "", 2)
