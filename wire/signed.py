@@ -57,9 +57,14 @@ def sign(record: R, key: SigningKey) -> Signed[R]:
     return sign_many([record], key).signed[0]
 
 
-def sign_many(records: Sequence[R], key: SigningKey) -> SignedBatch[R]:
-    """Sign 1 to BATCH_RECORDS_MAX records, of any kinds, with one signature."""
-    bodies = tuple([record.to_bytes() for record in records])
+def sign_many(
+    records: Sequence[R], key: SigningKey, bodies: Sequence[bytes] | None = None
+) -> SignedBatch[R]:
+    """Sign 1 to BATCH_RECORDS_MAX records, of any kinds, with one signature.
+
+    `bodies` are their bytes, if the caller has them already. WireError if a record has none.
+    """
+    bodies = tuple([it.to_bytes() for it in records] if bodies is None else bodies)
     proofs = prove([(domain_of(it), body) for it, body in zip(records, bodies, strict=True)], key)
     signed = tuple(
         sealed(record, key.peer, body, proof)

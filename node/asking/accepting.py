@@ -16,8 +16,8 @@ from node.dispatch.directory import PeerDirectory
 from node.task.flushing import Flushing, in_parts, keep_each
 from p2p.adverts import Environment
 from p2p.timeouts import stretched
-from wire.errors import BatonError
-from wire.signed import Signed, sign, sign_many
+from wire.errors import BatonError, StoreUnusable, WireError
+from wire.signed import Signed, sign_many
 from wire.signing import SigningKey
 from wire.task import Stage, Task
 
@@ -60,6 +60,16 @@ class AskedTask:
         return len(self.request.input or b"")
 
 
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A task that is not signed yet, as the bytes that will be."""
+
+    asked: AskedTask
+    seed: bytes
+    record: Task
+    body: bytes
+
+
 @dataclass(slots=True)
 class Accepting:
     """Makes tasks of requests. `begin` has one done as soon as it is signed."""
@@ -78,7 +88,7 @@ class Accepting:
     _asked: Flushing[AskedTask] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._asked = Flushing(self.nursery, self._flush, TASKS_MAX)
+        self._asked = Flushing(self.nursery, self._flush, TASKS_MAX, self._dropped)
 
     @property
     def waiting(self) -> int:
@@ -103,35 +113,52 @@ class Accepting:
         return asked
 
     async def _flush(self, asked: list[AskedTask]) -> None:
-        asked = [it for it in asked if not it.is_abandoned]
-        if not asked:
+        found = [self._drafted(it) for it in asked if not it.is_abandoned]
+        drafts = [it for it in found if it is not None]
+        if not drafts:
             return
-        plans = self.direct.plans([it.request for it in asked])
-        seeds = [self.environment.entropy(32) for _ in asked]
-        tasks = self._signed(asked, seeds, plans)
+        plans = self.direct.plans([it.asked.request for it in drafts])
+        tasks = self._signed(drafts, plans)
         now_at_s = trio.current_time()
-        for one, task, seed, plan in zip(asked, tasks, seeds, plans, strict=True):
-            request = one.request
-            one.run = TaskState(task, seed, now_at_s, owner=request.owner, inline=request.inline)
+        for draft, task, plan in zip(drafts, tasks, plans, strict=True):
+            one, request = draft.asked, draft.asked.request
+            one.run = TaskState(
+                task, draft.seed, now_at_s, owner=request.owner, inline=request.inline
+            )
             self.begin(one.run, plan)
-        for some in in_parts(asked, BYTES_MAX):
+        for some in in_parts([it.asked for it in drafts], BYTES_MAX):
             await keep_each(some, self._journal, self._journaled, self._failed)
 
-    def _signed(
-        self, asked: Sequence[AskedTask], seeds: Sequence[bytes], plans: Sequence[Plan | None]
-    ) -> list[Signed[Task]]:
+    def _drafted(self, asked: AskedTask) -> _Draft | None:
+        """The task that a request makes; None, and its asker is told, if it makes none.
+
+        Each part of a request is bounded, but not all of them together.
+        """
+        seed = self.environment.entropy(32)
+        try:
+            record = record_of(asked.request, seed, self.environment)
+            return _Draft(asked, seed, record, record.to_bytes())
+        except WireError as error:
+            asked.error = error
+            asked.settled()
+            return None
+
+    def _signed(self, drafts: Sequence[_Draft], plans: Sequence[Plan | None]) -> list[Signed[Task]]:
         """The tasks; those under one signature that only peers read which know such proofs."""
-        records = [
-            record_of(it.request, seed, self.environment)
-            for it, seed in zip(asked, seeds, strict=True)
-        ]
         shares = [plan is not None and plan.shares for plan in plans]
-        together = [it for it, shared in zip(records, shares, strict=True) if shared]
-        signed = iter(sign_many(together, self.key).signed if together else ())
+        together = [it for it, shared in zip(drafts, shares, strict=True) if shared]
+        records, bodies = [it.record for it in together], [it.body for it in together]
+        signed = iter(sign_many(records, self.key, bodies).signed if together else ())
         return [
-            next(signed) if shared else sign(record, self.key)
-            for record, shared in zip(records, shares, strict=True)
+            next(signed) if shared else sign_many([it.record], self.key, [it.body]).signed[0]
+            for it, shared in zip(drafts, shares, strict=True)
         ]
+
+    def _dropped(self, asked: AskedTask) -> None:
+        """Tell an asker whose task nobody will accept any more; it may wait behind a shield."""
+        if asked.run is None and asked.error is None:
+            asked.error = StoreUnusable("this peer is ending", todo="ask another peer")
+            asked.settled()
 
     async def _journal(self, asked: list[AskedTask]) -> list[TaskState]:
         runs = [it.run for it in asked if it.run is not None]

@@ -16,7 +16,6 @@ from node.gateway_config import verdicts_of
     examples=(
         "run smollm2",
         'run smollm2 --system "Answer in one sentence." --temperature 0',
-        "run ./model.gguf",
         "run ./model.gguf --device cuda --vram 8GB",
     ),
 )

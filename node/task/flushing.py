@@ -84,11 +84,13 @@ class Flushing(Generic[T]):
     """Gives `flush` what was added, as much at once as came together, one flush after the other.
 
     Whoever adds bounds how much may wait. A flush raises nothing: it tells each item its error.
+    `dropped` hears of what is never flushed, or was not to the end, because the nursery ended.
     """
 
     nursery: trio.Nursery
     flush: Callable[[list[T]], Awaitable[None]]
     items_max: int
+    dropped: Callable[[T], None] = lambda _item: None
     flushes: int = 0
     _waiting: deque[T] = field(default_factory=deque)
     _running: bool = False
@@ -104,11 +106,17 @@ class Flushing(Generic[T]):
             self.nursery.start_soon(self._run)
 
     async def _run(self) -> None:
+        items: list[T] = []
         try:
             while self._waiting:
                 await grown(self.__len__, self.items_max)
                 count = min(len(self._waiting), self.items_max)
                 self.flushes += 1
-                await self.flush([self._waiting.popleft() for _ in range(count)])
+                items = [self._waiting.popleft() for _ in range(count)]
+                await self.flush(items)
+                items = []
         finally:
             self._running = False
+            for item in [*items, *self._waiting]:
+                self.dropped(item)
+            self._waiting.clear()

@@ -1,5 +1,6 @@
 """Tasks that come together: one signature and one commit for many, and each its own task."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ from tests.node.engines import Counted
 from tests.node.network import I, S, open_network
 from wire import limits
 from wire.content import ContentId
-from wire.errors import StoreFull, TaskFailed
+from wire.errors import Oversize, StoreFull, TaskFailed
 from wire.kinds import Level
 from wire.receipt import Answer, Receipt
 from wire.signed import Envelope, open_signed
@@ -47,6 +48,25 @@ async def warmed(asker: Node) -> None:
     orders = asker.tasks.dispatcher.directory.orders
     assert orders is not None
     assert orders.standing
+
+
+async def test_a_request_that_makes_no_task_fails_alone(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        await network.start(I, engine=Counted())
+        await network.settled()
+        await warmed(asker)
+        wanted = [plain(f"text {it}") for it in range(5)]
+        # Each parameter is within its bounds; all of them together are not.
+        long = {f"p{it}": "x" * limits.PARAMETER_BYTES_MAX for it in range(16)}
+        stages = (replace(wanted[2].stages[0], parameters=long),)
+        wanted[2] = replace(wanted[2], stages=stages)
+        found = await all_asked(asker, wanted)
+        assert [isinstance(it, Answered) for it in found] == [True, True, False, True, True]
+        assert isinstance(found[2], Oversize)
+        assert nothing_left(asker)
 
 
 def proof_of(raw: bytes, kind: type[Task] | type[Answer]) -> bytes:

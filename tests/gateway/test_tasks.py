@@ -40,6 +40,15 @@ def events_of(http: httpx.Client, task: str) -> Iterator[dict[str, Any]]:
                 yield json.loads(line.removeprefix("data: "))
 
 
+def test_parameters_that_are_too_long_together_are_that_requests_error(http: httpx.Client) -> None:
+    long = {f"p{it}": "x" * 1020 for it in range(16)}
+    found = http.post("/v1/tasks", json={**EMBED, "parameters": long})
+    assert found.status_code == 400
+    assert "at most 16384" in found.json()["error"]["message"]
+    assert http.get("/healthz").status_code == 200
+    submitted(http, EMBED)
+
+
 def test_a_task_is_submitted_watched_and_fetched(http: httpx.Client) -> None:
     task = submitted(http, {**EMBED, "verdicts": "1/2"})
     events = list(events_of(http, task))

@@ -3,7 +3,7 @@
 import trio
 from trio.testing import MockClock
 
-from node.task.flushing import PASSES_MAX, grown
+from node.task.flushing import PASSES_MAX, Flushing, grown
 
 
 async def test_what_follows_from_what_came_is_waited_for(autojump_clock: MockClock) -> None:
@@ -38,3 +38,20 @@ async def test_who_never_stops_holds_no_flush_up(autojump_clock: MockClock) -> N
         await grown(lambda: len(came), len(came) + 5)
         assert len(came) < 3 * PASSES_MAX
         nursery.cancel_scope.cancel()
+
+
+async def test_what_is_never_flushed_is_dropped_aloud() -> None:
+    dropped: list[int] = []
+
+    async def flush(items: list[int]) -> None:
+        flushing.add(7)
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        flushing = Flushing(nursery, flush, 2, dropped.append)
+        for number in range(3):
+            flushing.add(number)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert dropped == [0, 1, 2, 7]
+    assert len(flushing) == 0
