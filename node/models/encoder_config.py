@@ -41,7 +41,7 @@ def read_encoder(folder: Path) -> tuple[str, dict[str, int | float]]:
     """The format and the parameters of its manifest; ModelRefused names what is not run."""
     config = _json(folder / "config.json")
     kind = config.get("model_type", "bert")
-    if kind not in _WANTED:
+    if type(kind) is not str or kind not in _WANTED:
         known = " and ".join(_WANTED)
         raise ModelRefused(f"{folder.name}: model_type is {str(kind)[:40]!r}; {known} are run")
     for key, wanted in _WANTED[kind].items():
@@ -55,7 +55,8 @@ def read_encoder(folder: Path) -> tuple[str, dict[str, int | float]]:
     if pooling != bert.MEAN_FORMAT:
         raise ModelRefused(f"{folder.name}: {kind} is run with pooling by the mean of its tokens")
     base = config.get("rotary_emb_base", bert.ROPE_BASE)
-    if type(base) not in (int, float):
+    # A larger integer is no float.
+    if type(base) not in (int, float) or not 1 < base < bert.ROPE_BASE_MAX:
         raise ModelRefused(f"{folder.name}: rotary_emb_base is {str(base)[:40]!r}")
     return bert.NOMIC_FORMAT, {**_parameters(folder, config, kind), "rope_base": float(base)}
 

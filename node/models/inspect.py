@@ -1,6 +1,7 @@
 """Finds what model a file or folder is, without running it; refuses models that cannot run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def is_path(name: str) -> bool:
 def describe(path: Path, name: str | None = None) -> InspectedModel:
     """Read enough of a file or folder to see what model it is; InputError, ModelRefused."""
     called = _name(name or path.absolute().stem)
-    try:
+    with _refusing(path.name), _readable(path):
         if path.is_dir():
             return _bert(path, called)
         if not path.is_file():
@@ -73,10 +74,6 @@ def describe(path: Path, name: str | None = None) -> InspectedModel:
                 return _onnx(path, called)
             case ".safetensors":
                 return _bert(path.parent, _name(name or path.absolute().parent.name))
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read: {error.strerror}", todo="check its permissions"
-        ) from error
     raise ModelRefused(
         f"{path} is no model that is known here: its name ends in {path.suffix or 'nothing'!r}",
         todo="give a .gguf, an .onnx, or a folder with model.safetensors and tokenizer.json",
@@ -85,17 +82,15 @@ def describe(path: Path, name: str | None = None) -> InspectedModel:
 
 def check_runs(manifest: Manifest, files: Mapping[str, Path]) -> None:
     """ModelRefused, with the reason, if a model from other peers cannot run here."""
-    try:
+    with _refusing(manifest.name):
         match manifest.format:
             case gguf.FORMAT:
-                gguf.describe(files[gguf.FILE])
+                gguf.describe(_file(files, gguf.FILE))
             case onnx_calls.FORMAT:
-                onnx_file.describe(files[onnx_calls.FILES[0]])
+                onnx_file.describe(_file(files, onnx_calls.FILES[0]))
             case bert.MEAN_FORMAT | bert.FIRST_FORMAT | bert.NOMIC_FORMAT:
                 shape = bert.BertShape.of(manifest)
-                bert.BertWeights.read(read_table(files[WEIGHTS]), shape)
-    except KeyError as error:
-        raise ModelRefused(f"{manifest.name} lacks {error}") from error
+                bert.BertWeights.read(read_table(_file(files, WEIGHTS)), shape)
 
 
 def memory_bytes(manifest: Manifest, files: Mapping[str, Path]) -> int:
@@ -104,9 +99,49 @@ def memory_bytes(manifest: Manifest, files: Mapping[str, Path]) -> int:
 
 
 def memory_of(kind: str, files: Mapping[str, Path], *, on_gpu: bool) -> ModelMemory:
-    """What a model of a format takes of the memory it runs in, computed from its files."""
+    """What a model of a format takes of the memory it runs in, computed from its files.
+
+    ModelRefused if a file is missing or cannot be described: both come from any peer.
+    """
     measure = _MEASURES.get(kind)
-    return measure(files, on_gpu) if measure is not None else NOTHING
+    if measure is None:
+        return NOTHING
+    with _refusing(f"the {kind} model"):
+        return measure(files, on_gpu)
+
+
+def _file(files: Mapping[str, Path], name: str) -> Path:
+    found = files.get(name)
+    if found is None:
+        there = ", ".join(sorted(files))[:80] or "none"
+        raise ModelRefused(
+            f"the model lacks the file {name}; it has: {there}",
+            todo="publish it again from its file or folder: baton models add",
+        )
+    return found
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """A description that fails in a way that no check foresaw is the model's fault too."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, ValueError) as error:
+        why = f"{type(error).__name__}: {error}"[:120]
+        raise ModelRefused(
+            f"{what[:80]} cannot be described ({why})",
+            todo="use another copy of the model; if this one is whole, report it",
+        ) from error
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}", todo="check its permissions"
+        ) from error
 
 
 def _name(text: str) -> str:
@@ -185,12 +220,12 @@ def _bert(folder: Path, name: str) -> InspectedModel:
 
 
 def _gguf_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
-    return gguf.describe(files[gguf.FILE]).memory(on_gpu=on_gpu)
+    return gguf.describe(_file(files, gguf.FILE)).memory(on_gpu=on_gpu)
 
 
 def _onnx_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
     # The file stays mapped.
-    path = files[onnx_calls.FILES[0]]
+    path = _file(files, onnx_calls.FILES[0])
     work_bytes = onnx_shapes.memory_bytes(onnx_file.describe(path))
     return ModelMemory(
         weights_bytes=path.stat().st_size,
@@ -200,7 +235,7 @@ def _onnx_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
 
 def _bert_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
     # The file stays mapped, and its matrices are in memory a second time.
-    size_bytes = files[WEIGHTS].stat().st_size
+    size_bytes = _file(files, WEIGHTS).stat().st_size
     return ModelMemory(
         weights_bytes=size_bytes if on_gpu else 2 * size_bytes,
         besides_bytes=BESIDES_BYTES,

@@ -1,19 +1,29 @@
 """Models from files: what each is, what is refused by name, what is kept and let go again."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+from trio.testing import MockClock
 
+from node.engines.formats import gguf
 from node.engines.formats.minilm import PACKAGE, minilm_files, minilm_manifest
-from node.models.inspect import check_runs, describe, is_path, memory_bytes
+from node.engines.hash_engine import HashEngine
+from node.engines.interface import Engine
+from node.models.inspect import check_runs, describe, is_path, memory_bytes, memory_of
+from node.models.loader import ModelLoader
 from node.models.model_store import ModelStore
+from node.models.on_demand import open_on_demand
 from store import open_memory_store
 from tests.engines.tiny import HIDDEN, TOKENS_MAX, write_tiny
-from tests.engines.tiny_gguf import write_gguf
+from tests.engines.tiny_gguf import gguf_manifest, write_gguf
 from wire.errors import InputError, Malformed, ModelRefused
+from wire.model import Manifest
 
 ONNX = Path(__file__).parents[1] / "engines" / "models" / "torch_mlp.onnx"
 CONFIG = {
@@ -61,6 +71,8 @@ def test_a_folder_with_safetensors_is_a_bert(tmp_path: Path) -> None:
     ("changed", "said"),
     [
         ({"model_type": "roberta"}, "model_type is 'roberta'"),
+        ({"model_type": ["bert"]}, "model_type is .*'bert'"),
+        ({"model_type": "nomic_bert", "rotary_emb_base": 10**400}, "rotary_emb_base is '1000"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
         ({"num_hidden_layers": 2}, "lacks the tensor encoder.layer.1"),
         ({"num_attention_heads": None}, "heads"),
@@ -189,3 +201,85 @@ def test_files_of_others_that_cannot_run_are_refused(tmp_path: Path) -> None:
     files["model.safetensors"].write_bytes(b"\x80\x04\x95" + b"cos\nsystem\n")
     with pytest.raises(ModelRefused, match="pickle"):
         check_runs(manifest, files)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("gguf", "model.gguf"),
+        ("onnx", "model.onnx"),
+        ("bert-safetensors", "model.safetensors"),
+        ("bert-first-safetensors", "model.safetensors"),
+        ("nomic-bert-safetensors", "model.safetensors"),
+    ],
+)
+def test_a_manifest_whose_files_have_other_names_is_refused(kind: str, name: str) -> None:
+    for on_gpu in (False, True):
+        with pytest.raises(ModelRefused, match=f"lacks the file {name}; it has: other.bin"):
+            memory_of(kind, {"other.bin": ONNX}, on_gpu=on_gpu)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, OverflowError, KeyError, ValueError])
+async def test_a_description_that_fails_refuses_the_model_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    file = write_gguf(tmp_path / "small.gguf")
+    async with open_memory_store(quota_bytes=1 << 30) as store:
+        shelf = ModelStore(store)
+        manifest = await shelf.add(file)
+
+        def fails(_path: Path) -> None:
+            raise error("a number")
+
+        monkeypatch.setattr(gguf, "describe", fails)
+        (row,) = await shelf.rows()
+        assert row["whole"]
+        assert "memory" not in row
+        files = {"model.gguf": file}
+        for call in (
+            lambda: memory_bytes(manifest, files),
+            lambda: check_runs(manifest, files),
+            lambda: describe(file),
+        ):
+            with pytest.raises(ModelRefused, match=f"cannot be described .{error.__name__}"):
+                call()
+
+
+async def test_a_model_of_others_that_is_at_fault_does_not_end_the_peer(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Its file has another name than its format reads: the loader notes it and goes on."""
+    manifest, files = gguf_manifest(write_gguf(tmp_path / "small.gguf"), "odd")
+    other = {"other.bin": files["model.gguf"]}
+    manifest = replace(manifest, files=(replace(manifest.files[0], name="other.bin"),))
+    async with (
+        open_on_demand(HashEngine(), 1 << 33, memory_bytes) as engine,
+        trio.open_nursery() as nursery,
+    ):
+        loader = ModelLoader(Brought(engine, manifest, other), NoProbes(), nursery)  # type: ignore[arg-type]
+        loader.start("odd")
+        with trio.fail_after(60):
+            while not loader.problems:
+                await trio.lowlevel.checkpoint()
+        assert "lacks the file model.gguf" in loader.problems["odd"]
+        nursery.cancel_scope.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """A collection whose one model is here already."""
+
+    engine: Engine
+    manifest: Manifest
+    files: Mapping[str, Path]
+
+    async def make_ready(self, _name: str) -> None:
+        await self.engine.load(self.manifest, self.files)
+
+
+class NoProbes:
+    async def run(self) -> None:
+        await trio.sleep_forever()
+
+    def look(self) -> None:
+        """Nothing is probed here."""

@@ -19,6 +19,7 @@ MEAN_FORMAT, FIRST_FORMAT = "bert-safetensors", "bert-first-safetensors"
 # Nomic's: queries and keys turn by their places, the inner layer has a gate, nothing has biases.
 NOMIC_FORMAT = "nomic-bert-safetensors"
 ROPE_BASE = 10_000.0
+ROPE_BASE_MAX = 1e12
 LAYERS_MAX = 48
 HIDDEN_MAX = 4096
 TOKENS_MAX = 512
@@ -49,7 +50,8 @@ class BertShape:
         if type(eps) is not float or not 0 < eps < 1:
             raise ModelRefused(f"{manifest.name}: layer_norm_eps is a small float")
         base = found.get("rope_base") if manifest.format == NOMIC_FORMAT else 0.0
-        if type(base) is not float or (manifest.format == NOMIC_FORMAT and not 1 < base < 1e12):
+        turned = manifest.format == NOMIC_FORMAT
+        if type(base) is not float or (turned and not 1 < base < ROPE_BASE_MAX):
             raise ModelRefused(f"{manifest.name}: rope_base is a float above one")
         shape = cls(
             layers=_count(manifest, "layers", LAYERS_MAX),

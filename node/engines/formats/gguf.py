@@ -36,7 +36,8 @@ LAYERS_MAX = 256
 WIDTH_MAX = 1 << 16
 VOCABULARY_MAX = 1 << 20
 FLOAT_BYTES = 4
-# Every width is a multiple of it: the blocks that matrices are multiplied in.
+# Every width is a multiple of it: the blocks that matrices are multiplied in. A context has at
+# least one.
 BLOCK = 8
 # Types of numbers that a CPU multiplies with as they are, and how many bytes a block of 256 has
 # more in memory than in the file: Q4_K and Q5_K have scales of six bits, kept in eight. The rest
@@ -92,6 +93,13 @@ class GgufModel:
     tensors: Mapping[str, GgufTensor] = field(repr=False)
     # A manifest may say less.
     context_max: int = CONTEXT_MAX
+
+    def __post_init__(self) -> None:
+        if self.context < BLOCK:
+            raise ModelRefused(
+                f"{self.path.name}: a context of {self.context} tokens is not run",
+                todo=f"have the file, and the model's manifest, say {BLOCK} or more",
+            )
 
     @property
     def context(self) -> int:

@@ -12,6 +12,8 @@ LONG, SHORT, FREQUENCIES = (
     "rope_freqs.weight",
 )
 WINDOW_MAX = 1 << 30
+# Fewer turns within a context make no ramp; of very few the length is infinite.
+BETA_LEAST = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,18 +119,28 @@ def _scaled(keys: GgufKeys, turned: int, base: float, context: int) -> tuple[Rop
             f"{keys.prefix}.rope.scaling.yarn_ext_factor", keys.get("rope.scaling.yarn_ext_factor")
         )
     yarn = Yarn(
-        quick=keys.real("rope.scaling.yarn_beta_fast", 0.0, 1e6, 32.0),
-        slow=keys.real("rope.scaling.yarn_beta_slow", 0.0, 1e6, 1.0),
+        quick=keys.real("rope.scaling.yarn_beta_fast", BETA_LEAST, 1e6, 32.0),
+        slow=keys.real("rope.scaling.yarn_beta_slow", BETA_LEAST, 1e6, 1.0),
         original_context=keys.count("rope.scaling.original_context_length", 1 << 30),
     )
-    # The attention's growth with the factor, over the part of it that scores have besides.
-    whole = 0.1 * math.log(max(1.0, factor)) + 1.0
-    besides = keys.real("rope.scaling.yarn_log_multiplier", -1.0, 1e3, 0.0)
-    magnitude = whole / (0.1 * besides * math.log(max(1.0, factor)) + 1.0)
-    magnitude *= keys.real("rope.scaling.yarn_attn_factor", 0.0, 1e3, 1.0)
-    magnitude *= keys.real("rope.scaling.attn_factor", 0.0, 1e3, 1.0)
+    magnitude = _magnitude(keys, factor)
     rope = Rope(turned=turned, base=base, factor=factor, yarn=yarn, magnitude=magnitude)
     return rope, context
+
+
+def _magnitude(keys: GgufKeys, factor: float) -> float:
+    """The attention's growth with yarn's factor, over the part of it that scores have besides."""
+    besides = keys.real("rope.scaling.yarn_log_multiplier", -1.0, 1e3, 0.0)
+    if besides < 0:
+        # The growth would be divided by a number that can be zero.
+        raise keys.refused(f"{keys.prefix}.rope.scaling.yarn_log_multiplier", besides)
+    growth = math.log(max(1.0, factor))
+    magnitude = (0.1 * growth + 1.0) / (0.1 * besides * growth + 1.0)
+    magnitude *= keys.real("rope.scaling.yarn_attn_factor", 0.0, 1e3, 1.0)
+    magnitude *= keys.real("rope.scaling.attn_factor", 0.0, 1e3, 1.0)
+    if not 0 < magnitude < math.inf:
+        raise keys.refused(f"{keys.prefix}.rope.scaling.attn_factor", magnitude)
+    return magnitude
 
 
 def _divisors(keys: GgufKeys) -> str:

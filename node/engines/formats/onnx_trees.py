@@ -51,7 +51,7 @@ def read_trees(node: GraphNode) -> Trees:
     count = len(tree)
     modes: list[str] = [str(it) for it in _list(given, "nodes_modes")]
     feature = _array(given, "nodes_featureids")
-    threshold = np.array(_list(given, "nodes_values"), np.float32)
+    threshold = _floats(given, "nodes_values")
     ways = [_array(given, f"nodes_{name}nodeids") for name in ("true", "false")]
     if not count or {len(modes), *map(len, (number, feature, threshold, *ways))} != {count}:
         raise _refuse("their lists are not of one length")
@@ -62,7 +62,7 @@ def read_trees(node: GraphNode) -> Trees:
     comparisons = set(modes) - {"LEAF"}
     if len(comparisons) > 1 or not comparisons <= COMPARISONS:
         raise _refuse(f"they branch by {', '.join(sorted(comparisons))[:80]}")
-    missing = np.array(_list(given, "nodes_missing_value_tracks_true"), np.int32)
+    missing = _array(given, "nodes_missing_value_tracks_true")
     if len(missing) not in (0, count):
         raise _refuse("their lists are not of one length")
     true, false = (_followed(tree, way, leaf, place) for way in ways)
@@ -99,7 +99,7 @@ def _weights(
     given: Mapping[str, Attribute], kind: str, targets: int, place: Mapping[tuple[int, int], int]
 ) -> tuple[Floats, int]:
     rows = [_array(given, f"{kind}_{name}") for name in ("treeids", "nodeids", "ids")]
-    values = np.array(_list(given, f"{kind}_weights"), np.float32)
+    values = _floats(given, f"{kind}_weights")
     if {len(it) for it in rows} != {len(values)} or not len(values):
         raise _refuse("their lists of weights are not of one length")
     weights = np.zeros((len(place), targets), np.float32)
@@ -150,6 +150,13 @@ def _array(given: Mapping[str, Attribute], name: str) -> Numbers:
         return np.array(_list(given, name), np.int32)
     except (OverflowError, TypeError, ValueError) as error:
         raise _refuse(f"{name} holds something else than small numbers") from error
+
+
+def _floats(given: Mapping[str, Attribute], name: str) -> Floats:
+    try:
+        return np.array(_list(given, name), np.float32)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise _refuse(f"{name} holds something else than numbers") from error
 
 
 def _count(value: Attribute) -> int:

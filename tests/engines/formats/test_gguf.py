@@ -1,6 +1,7 @@
 """A GGUF file that came from anybody is described, or refused in words."""
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -161,6 +162,14 @@ def test_a_good_file_is_described(good: Path) -> None:
     assert model.memory_bytes > model.weights_bytes + 16 * model.page_bytes
 
 
+# What a file with yarn says at least.
+YARN = {
+    "rope.scaling.type": "yarn",
+    "rope.scaling.factor": 160333.3125,
+    "rope.scaling.original_context_length": 128,
+}
+
+
 def made(path: Path, architecture: str = "llama", **changes: object) -> Path:
     """A file with a head alone, as a good one has it but for `changes`."""
     w = gguf.GGUFWriter(path, architecture)
@@ -175,7 +184,7 @@ def made(path: Path, architecture: str = "llama", **changes: object) -> Path:
     for name, value in (keys | changes).items():
         add = w.add_string if isinstance(value, str) else w.add_uint32
         if value is not None:
-            (w.add_float32 if isinstance(value, float) else add)(f"{architecture}.{name}", value)
+            (w.add_float64 if isinstance(value, float) else add)(f"{architecture}.{name}", value)
     w.add_tensor("token_embd.weight", np.zeros((32, 32), np.float32))
     w.write_header_to_file()
     w.write_kv_data_to_file()
@@ -210,6 +219,27 @@ def made(path: Path, architecture: str = "llama", **changes: object) -> Path:
             {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0},
             "lacks llama.rope.scaling.original_context_length",
         ),
+        # The attention's growth would be divided by zero, by almost zero, and by less.
+        *(
+            (
+                YARN | {"rope.scaling.yarn_log_multiplier": value},
+                f"llama.rope.scaling.yarn_log_multiplier is '{value}'",
+            )
+            for value in (-0.8343755984457982, -0.834375598, -1e-9)
+        ),
+        (
+            YARN | {"rope.scaling.attn_factor": 5e-324, "rope.scaling.yarn_attn_factor": 1e-3},
+            "llama.rope.scaling.attn_factor is '0.0'",
+        ),
+        (
+            YARN | {"rope.scaling.yarn_beta_fast": 5e-324},
+            "llama.rope.scaling.yarn_beta_fast is '5e-324'",
+        ),
+        (
+            YARN | {"rope.scaling.yarn_beta_slow": 5e-324},
+            "llama.rope.scaling.yarn_beta_slow is '5e-324'",
+        ),
+        ({"context_length": 7}, "a context of 7 tokens is not run"),
         ({"rope.dimension_count": 8}, "llama.rope.dimension_count is '8'"),
         ({"attn_logit_softcapping": 50.0}, "llama.attn_logit_softcapping is '50.0'"),
         ({"attention.max_alibi_bias": 8.0}, "llama.attention.max_alibi_bias"),
@@ -232,6 +262,13 @@ def test_a_model_that_is_not_run_is_refused_by_name(
     with pytest.raises(ModelRefused) as caught:
         describe(made(tmp_path / "model.gguf", **changes))
     assert reason in str(caught.value)
+
+
+def test_a_manifest_cannot_ask_for_less_context_than_is_run(good: Path) -> None:
+    model = describe(good)
+    assert replace(model, context_max=8).context == 8
+    with pytest.raises(ModelRefused, match="a context of 7 tokens is not run"):
+        replace(model, context_max=7)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3"])
