@@ -44,6 +44,8 @@ PAUSE_S = 0.25
 SLOW_AFTER_S = 5.0
 # A dispute that nobody is left to decide is given up after this: the task goes elsewhere.
 DISPUTE_LOST_AFTER_S = 5.0
+# A guess: for so long a verifier that says it is busy is waited for while rows are in dispute.
+BUSY_IN_DISPUTE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,9 @@ class Quorum:
     votes: Votes
     asked: dict[PeerId, Share] = field(default_factory=dict)
     under_way: dict[PeerId, float] = field(default_factory=dict)
+    # Since when each verifier says that it is busy; any other answer of it ends that.
+    busy_since_at_s: dict[PeerId, float] = field(default_factory=dict)
+    disputed_since_at_s: float | None = None
 
     def wanted(self, slow_since_at_s: float) -> int:
         """How many more to ask now; verifiers asked before `slow_since_at_s` do not count."""
@@ -113,12 +118,27 @@ class Quorum:
             if it not in self.under_way and not disputed <= self.asked[it].rows
         }
 
-    def is_busy(self, verifier: PeerId) -> None:
+    def is_busy(self, verifier: PeerId, now_at_s: float) -> None:
         """A verifier is to be asked again for what it was asked for now."""
+        self.busy_since_at_s.setdefault(verifier, now_at_s)
         if verifier in self.votes.latest:
             self.asked[verifier] = replace(self.asked[verifier], rows=frozenset())
         else:
             del self.asked[verifier]
+
+    def stalling(self, now_at_s: float) -> set[PeerId]:
+        """Who has been busy for too long in a dispute: it may still answer, but nobody waits."""
+        if not self.votes.disputed:
+            return set()
+        if self.disputed_since_at_s is None:
+            self.disputed_since_at_s = now_at_s
+        # Who began to look in time may take as long as any other.
+        return {
+            it
+            for it, since_at_s in self.busy_since_at_s.items()
+            if self.under_way.get(it, now_at_s) - max(since_at_s, self.disputed_since_at_s)
+            >= BUSY_IN_DISPUTE_S
+        }
 
 
 @dataclass(slots=True)
@@ -205,10 +225,11 @@ class _Check:
                 event = self.wake
                 with trio.move_on_at(min(self.deadline_at_s, now_at_s + PAUSE_S)):
                     await event.wait()
-            slow_since_at_s = trio.current_time() - self.slow_after_s
-            for verifier, asked_at_s in self.quorum.under_way.items():
-                if asked_at_s <= slow_since_at_s:
-                    self.peers.offended(verifier, Offence.SLOW)
+            now_at_s = trio.current_time()
+            under_way = self.quorum.under_way.items()
+            slow = {it for it, at_s in under_way if at_s <= now_at_s - self.slow_after_s}
+            for verifier in sorted(slow | self.quorum.stalling(now_at_s)):
+                self.peers.offended(verifier, Offence.SLOW)
             nursery.cancel_scope.cancel()
         accepted = votes.accepted
         is_open = accepted is None and bool(votes.disputed)
@@ -245,7 +266,9 @@ class _Check:
             nursery.start_soon(self._look_further)
         for verifier in ready[:wanted]:
             begin(verifier, quorum.next_share(slow_since_at_s))
-        if quorum.under_way or again or (wanted and unasked) or not quorum.votes.disputed:
+        # Who is busy for ever must not keep the task here until its deadline.
+        hoped_for = {*quorum.under_way, *again, *(unasked if wanted else ())}
+        if hoped_for - quorum.stalling(now_at_s) or not quorum.votes.disputed:
             self.lost_since_at_s = None
         elif self.lost_since_at_s is None:
             self.lost_since_at_s = now_at_s
@@ -274,11 +297,12 @@ class _Check:
 
     async def _ask(self, verifier: PeerId, share: Share) -> None:
         quorum, on_event = self.quorum, self.on_event
+        again_s: float | None = None
         try:
             verdict, share = await self._verdict(verifier, share)
         except Refused as error:
             if (again_s := ask_again_s(error)) is not None:
-                quorum.is_busy(verifier)
+                quorum.is_busy(verifier, trio.current_time())
                 self.patience.refused(verifier, again_s, trio.current_time())
             on_event(Failed("verify", verifier, error.message, error.code))
         except (TransportError, WireError, RemoteProtocolError) as error:
@@ -287,6 +311,8 @@ class _Check:
             quorum.votes.add(verdict, share.part)
             self.peers.view.keep(verdict.signer)
             on_event(Checked(verdict))
+        if again_s is None:
+            quorum.busy_since_at_s.pop(verifier, None)
         del quorum.under_way[verifier]
         self.wake.set()
         self.wake = trio.Event()
