@@ -135,7 +135,7 @@ async def test_vectors_are_those_of_the_makers_definition(open_engine, tmp_path:
         ({"rotary_emb_interleaved": True}, "rotary_emb_interleaved"),
         ({"rotary_emb_fraction": 0.5}, "rotary_emb_fraction is '0.5'"),
         ({"rotary_emb_base": "10"}, "rotary_emb_base is '10'"),
-        ({"rotary_emb_base": 0}, "rope_base is a float above one"),
+        ({"rotary_emb_base": 0}, "rotary_emb_base is '0'"),
         ({"n_layer": 3}, "lacks the tensor encoder.layers.2"),
         ({"n_head": None}, "lacks heads"),
     ],
