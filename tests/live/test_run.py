@@ -117,11 +117,11 @@ def terminal(*arguments: object) -> Iterator[tuple[Terminal, subprocess.Popen[by
 
 
 def test_ctrl_c_stops_an_answer_and_not_the_conversation(asker: Peer) -> None:
-    with terminal("hash", "--state", asker.state, "--max-tokens", "4096") as (screen, process):
+    with terminal("hash", "--state", asker.state, "--max-tokens", "100000") as (screen, process):
         screen.until_prompt()
         screen.type("hello\r")
         screen.until("\x1b[?2004l")
-        # Words come in. A terminal holds a few kilobytes, so the rest waits until we read on.
+        # Words come in, for far longer than it takes to type.
         screen.until(" ")
         screen.type("\x03")
         screen.until_prompt()
