@@ -308,6 +308,7 @@ def _peers(signed: list[Signed[Verdict]]) -> str:
 def _check_content(report: AuditReport, task: Signed[Task], have: Have) -> None:
     for receipt in report.receipts:
         stage = receipt.record.stage
+        right: dict[str, bytes] = {}
         for what, content in (
             ("input", source_of(task, report.receipts, stage)),
             ("output", receipt.record.output),
@@ -318,8 +319,10 @@ def _check_content(report: AuditReport, task: Signed[Task], have: Have) -> None:
             if data is None:
                 report.note(None, f"the {what} of leg {stage + 1}", f"not at hand: {content}")
             else:
+                if name_of(data) == content:
+                    right[what] = data
                 report.note(
-                    name_of(data) == content,
+                    what in right,
                     f"the {what} of leg {stage + 1} is the one that was signed for",
                     f"{len(data)} bytes",
                 )
@@ -330,19 +333,20 @@ def _check_content(report: AuditReport, task: Signed[Task], have: Have) -> None:
                         f"the output of leg {stage + 1} is as long as was signed for",
                         f"{claimed_bytes} bytes",
                     )
-        _check_rows(report, task, receipt, have)
+        _check_rows(report, receipt, right.get("input"), right.get("output"))
 
 
 def _check_rows(
-    report: AuditReport, task: Signed[Task], receipt: Signed[Receipt], have: Have
+    report: AuditReport, receipt: Signed[Receipt], source: bytes | None, output: bytes | None
 ) -> None:
-    """Whether the output has a row for each text of the input, and as many as were signed for."""
-    leg, stage = receipt.record, receipt.record.stage
-    output = _right(have, leg.output)
+    """Whether the output has a row for each text of the input, and as many as were signed for.
+
+    `source` and `output` are what was signed for, where that is at hand.
+    """
+    leg = receipt.record
     if not by_rows(leg.operation) or output is None:
         return
-    source = _right(have, source_of(task, report.receipts, stage))
-    what = f"the output of leg {stage + 1} has a row for each text of its input"
+    what = f"the output of leg {leg.stage + 1} has a row for each text of its input"
     try:
         rows = Vectors.from_bytes(output).rows
         texts = None
@@ -358,12 +362,6 @@ def _check_rows(
         report.note(False, what, f"{rows} rows where {leg.units} were signed for")
     elif texts is not None:
         report.note(rows == texts, what, f"{rows} rows for {texts} texts")
-
-
-def _right(have: Have, content: ContentId | None) -> bytes | None:
-    """Content that is at hand and is what its id says."""
-    data = None if content is None else have(content)
-    return data if data is not None and name_of(data) == content else None
 
 
 def _say_limits(report: AuditReport, task: Signed[Task]) -> None:
