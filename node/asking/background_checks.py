@@ -60,7 +60,8 @@ class BackgroundChecks:
     secret: bytes
     # How many checks held, by the peer that was checked.
     _held: Latest[PeerId, int] = field(default_factory=lambda: Latest(PEERS_KNOWN_MAX))
-    _waiting: deque[Signed[Answer]] = field(default_factory=deque)
+    # With who gave each.
+    _waiting: deque[tuple[Signed[Answer], PeerId]] = field(default_factory=deque)
     # Whose answers are being checked: one at a time of each.
     _checked_now: set[PeerId] = field(default_factory=set)
     _wake: trio.Event = field(default_factory=trio.Event)
@@ -87,9 +88,10 @@ class BackgroundChecks:
     def kept(self, kept: Sequence[KeptAnswer]) -> None:
         """Draw among answers that were kept just now."""
         drawn = [
-            it.answer
+            (it.answer, signer)
             for it in kept
-            if it.task.record.checking.level is Level.SIGNED and self._is_drawn(it.answer)
+            if it.task.record.checking.level is Level.SIGNED
+            and (signer := self._drawn_signer(it.answer)) is not None
         ]
         if not drawn:
             return
@@ -99,15 +101,16 @@ class BackgroundChecks:
         self._waiting.extend(drawn[: max(0, room)])
         self._wake.set()
 
-    def _is_drawn(self, answer: Signed[Answer]) -> bool:
+    def _drawn_signer(self, answer: Signed[Answer]) -> PeerId | None:
+        """Who gave an answer that is drawn; None if it is not."""
         ticket = hashlib.sha256(self.secret + answer.id).digest()
         ticket_share = int.from_bytes(ticket[:8], "big") / 2**64
         # Most answers are not drawn whoever gave them, and nothing of them is read.
         if ticket_share >= self.share * STRANGER_TIMES:
-            return False
+            return None
         signer = Envelope.read(answer.record.receipts[-1], Receipt).signer
         is_known = self._held.get(signer, 0) >= KNOWN_AFTER
-        return ticket_share < self.share * (1 if is_known else STRANGER_TIMES)
+        return signer if ticket_share < self.share * (1 if is_known else STRANGER_TIMES) else None
 
     async def run(self) -> None:
         """Check what was drawn, for as long as this peer runs."""
@@ -123,8 +126,7 @@ class BackgroundChecks:
 
     def _next(self) -> tuple[Signed[Answer], PeerId] | None:
         """The first that waits for no other check of the same peer."""
-        for at, answer in enumerate(self._waiting):
-            signer = Envelope.read(answer.record.receipts[-1], Receipt).signer
+        for at, (answer, signer) in enumerate(self._waiting):
             if signer not in self._checked_now:
                 del self._waiting[at]
                 return answer, signer
