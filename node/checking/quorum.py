@@ -259,15 +259,18 @@ class _Check:
         for verifier in patience.ready(list(again), now_at_s):
             begin(verifier, again[verifier])
         slow_since_at_s = now_at_s - self.slow_after_s
-        unasked = self._unasked()
-        ready = patience.ready(unasked, now_at_s)
+        # Verifiers that become known during the wait are included: the draw is by key.
+        self.known.update(self.checking.candidates(self.claimed))
         wanted = quorum.wanted(slow_since_at_s)
+        # Their order takes a walk of the view, and most times nobody more is wanted.
+        unasked = self._unasked() if wanted else []
+        ready = patience.ready(unasked, now_at_s)
         if wanted > len(ready):
             nursery.start_soon(self._look_further)
         for verifier in ready[:wanted]:
             begin(verifier, quorum.next_share(slow_since_at_s))
         # Who is busy for ever must not keep the task here until its deadline.
-        hoped_for = {*quorum.under_way, *again, *(unasked if wanted else ())}
+        hoped_for = {*quorum.under_way, *again, *unasked}
         if hoped_for - quorum.stalling(now_at_s) or not quorum.votes.disputed:
             self.lost_since_at_s = None
         elif self.lost_since_at_s is None:
@@ -275,8 +278,6 @@ class _Check:
 
     def _unasked(self) -> list[PeerId]:
         """Who was not asked yet, in the order in which they are to be."""
-        # Verifiers that become known during the wait are included: the draw is by key.
-        self.known.update(self.checking.candidates(self.claimed))
         drawn = draw(self.claimed.secret, self.claimed.receipt.id, self.known)
         asked = self.quorum.asked
         left = [it for it in drawn if it not in asked]
