@@ -20,9 +20,8 @@ from node.asking.run import TaskRequest
 from node.engines.hash_engine import hash_manifest
 from node.peer import Node
 from node.task.events import ignore_event
-from p2p.over_libp2p import TcpTransport
-from store import open_store
-from tests.node.network import I, Network, S, V, replace
+from tests.bench._tcp_network import first_of
+from tests.node.network import I, S, V
 from wire.kinds import Level, Role
 from wire.task import Stage
 
@@ -30,6 +29,8 @@ CLIENTS = 64
 SECONDS = 6.0
 WARM_UP_S = 2.0
 ROUNDS = 2
+
+ROLES = ((S,), (I, S), (V,), (V,), (V,))
 
 
 def run(arguments: list[str]) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
 async def _compare(folder: Path, seconds: float) -> dict[str, Any]:
     found: dict[str, list[dict[str, float]]] = {"unchecked": [], "checked_2_of_3": []}
     async with AsyncExitStack() as stack:
-        asker = await _network(folder, stack)
+        asker = await first_of(folder, stack, ROLES)
         for turn in range(ROUNDS):
             for name, figures in found.items():
                 figures.append(await _load(asker, f"{turn} {name}", seconds, name != "unchecked"))
@@ -56,22 +57,6 @@ async def _compare(folder: Path, seconds: float) -> dict[str, Any]:
         "checked_to_unchecked_per_core": round(ratio, 2),
         "aim": ">= 0.5",
     }
-
-
-async def _network(folder: Path, stack: AsyncExitStack) -> Node:
-    network = Network(stack, folder)
-    tcp = TcpTransport(wall_ns=lambda: 1)
-    for roles in ((S,), (I, S), (V,), (V,), (V,)):
-        place = folder / f"store-{len(network.nodes)}"
-        store = await stack.enter_async_context(open_store(place, quota_bytes=1 << 30))
-        await network.add(
-            *roles,
-            store=store,
-            listen=("/ip4/127.0.0.1/tcp/0",),
-            alter=lambda parts: replace(parts, transport=tcp),
-        )
-    await network.settled()
-    return network.nodes[0]
 
 
 async def _load(asker: Node, name: str, seconds: float, checked: bool) -> dict[str, float]:

@@ -23,9 +23,8 @@ from node.asking.run import TaskRequest
 from node.engines.hash_engine import hash_manifest
 from node.peer import Node
 from node.task.events import ignore_event
-from p2p.over_libp2p import TcpTransport
-from store import open_store
-from tests.node.network import D, I, Network, S, V, replace
+from tests.bench._tcp_network import first_of
+from tests.node.network import D, I, S, V
 from wire.kinds import Role
 from wire.task import Stage
 
@@ -34,6 +33,8 @@ WARM_UP = 30
 ECHO = TProtocol("/bench/echo/1")
 # The bytes that the legs of one task send, in both directions, with all receipts: measured below.
 ECHO_BYTES = 2048
+
+ROLES = ((S,), (D, S), (I, S), (V, S), (V, S), (V, S))
 
 
 def run(arguments: list[str]) -> dict[str, Any]:
@@ -47,7 +48,7 @@ async def _compare(folder: Path, tasks: int) -> dict[str, Any]:
     ours: list[float] = []
     bare: list[float] = []
     async with AsyncExitStack() as stack:
-        asker = await _network(folder, stack)
+        asker = await first_of(folder, stack, ROLES)
         echo = await stack.enter_async_context(_bare_echo())
         for number in range(WARM_UP + tasks):
             began_at_s = trio.current_time()
@@ -67,22 +68,6 @@ async def _compare(folder: Path, tasks: int) -> dict[str, Any]:
         "ratio_p50": round(path["p50"] / echoes["p50"], 2),
         "aim": "p50 <= 15 ms and <= 3 x the echoes",
     }
-
-
-async def _network(folder: Path, stack: AsyncExitStack) -> Node:
-    network = Network(stack, folder)
-    tcp = TcpTransport(wall_ns=lambda: 1)
-    for roles in ((S,), (D, S), (I, S), (V, S), (V, S), (V, S)):
-        place = folder / f"store-{len(network.nodes)}"
-        store = await stack.enter_async_context(open_store(place, quota_bytes=1 << 30))
-        await network.add(
-            *roles,
-            store=store,
-            listen=("/ip4/127.0.0.1/tcp/0",),
-            alter=lambda parts: replace(parts, transport=tcp),
-        )
-    await network.settled()
-    return network.nodes[0]
 
 
 async def _one_task(asker: Node, number: int) -> None:

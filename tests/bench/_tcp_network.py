@@ -1,0 +1,29 @@
+"""Whole peers in this process, over TCP and noise, each with its own LMDB store."""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from node.peer import Node
+from p2p.over_libp2p import TcpTransport
+from store import open_store
+from tests.node.network import Network, replace
+from wire.kinds import Role
+
+QUOTA_BYTES = 1 << 30
+
+
+async def first_of(folder: Path, stack: AsyncExitStack, roles: Sequence[tuple[Role, ...]]) -> Node:
+    """The first of a network that is settled, of one peer for each entry of `roles`."""
+    network = Network(stack, folder)
+    tcp = TcpTransport(wall_ns=lambda: 1)
+    for mine in roles:
+        place = folder / f"store-{len(network.nodes)}"
+        await network.add(
+            *mine,
+            store=await stack.enter_async_context(open_store(place, quota_bytes=QUOTA_BYTES)),
+            listen=("/ip4/127.0.0.1/tcp/0",),
+            alter=lambda parts: replace(parts, transport=tcp),
+        )
+    await network.settled()
+    return network.nodes[0]
