@@ -11,6 +11,7 @@ import trio
 
 from node.asking import as_maps
 from node.asking.answers import Answered
+from node.asking.following import Follower
 from node.asking.run import TaskRequest
 from node.gateway.reading import Reader
 from node.local import questions
@@ -39,6 +40,19 @@ GET_DEADLINE_S = 3600
 # An index is one block, and the peer that made the index keeps it.
 INDEX_DEADLINE_S = 20.0
 PASSAGE_DEADLINE_S = 30.0
+
+
+class _Attending(Follower):
+    """A client that wants its task for as long as it is there itself."""
+
+    __slots__ = ("_sink",)
+
+    def __init__(self, sink: EventSink) -> None:
+        super().__init__()
+        self._sink = sink
+
+    def on_event(self, event: Event) -> None:
+        self._sink(event)
 
 
 @dataclass(slots=True)
@@ -269,12 +283,13 @@ class LocalCommands:
             emit(as_maps.event_map(event))
             then(event)
 
-        task = await self.node.tasks.submit(request)
-        try:
-            return await self.node.tasks.watch(task, on_event)
-        finally:
-            if attended:
-                self.node.tasks.cancel(task)
+        tasks = self.node.tasks
+        if attended:
+            answered = await tasks.ask(request, _Attending(on_event))
+            # It waits without a limit.
+            assert answered is not None
+            return answered
+        return await tasks.watch(await tasks.submit(request), on_event)
 
     async def _readable(self, operation: str, answered: Answered) -> dict[str, Any]:
         """The output in a form that a person, or a script, can use."""

@@ -5,11 +5,12 @@ answer is any number of events, then one result or one error.
 """
 
 import os
+import select
 import socket
 import stat
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ CLIENTS_MAX = 64
 EVENTS_MAX = 4096
 # How long a client may take to send its command: clients are programs, nobody types here.
 REQUEST_DEADLINE_S = 10.0
+# How often a client that will write nothing more is looked at.
+LOOK_S = 1.0
 # The kernel's limit on a Unix socket's path.
 PATH_BYTES_MAX = 107
 # Process, user and group at the other end of a Unix socket.
@@ -122,6 +125,7 @@ class _ControlServer:
                 return
 
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(_until_gone, stream, nursery.cancel_scope)
             nursery.start_soon(_forward, inbox, stream, nursery.cancel_scope)
             async with outbox:
                 await outbox.send(await self._answer(request, emit))
@@ -142,12 +146,29 @@ def _told(error: BatonError) -> dict[str, Any]:
     return {"error": {"kind": kind, "message": error.message, "todo": error.todo}}
 
 
+async def _until_gone(stream: trio.SocketStream, serving: trio.CancelScope) -> None:
+    """End a command whose client went away, also while there is nothing to send."""
+    # A client says nothing after its command, but may say at once that nothing more will come.
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        if not await stream.receive_some(1):
+            while not _hung_up(stream):
+                await trio.sleep(LOOK_S)
+    serving.cancel()
+
+
+def _hung_up(stream: trio.SocketStream) -> bool:
+    """Whether the other side neither writes nor reads any more."""
+    looking = select.poll()
+    looking.register(stream.socket.fileno(), 0)
+    return any(event & select.POLLHUP for _, event in looking.poll(0))
+
+
 async def _forward(
     inbox: trio.MemoryReceiveChannel[Mapping[str, Any]],
     stream: trio.SocketStream,
     serving: trio.CancelScope,
 ) -> None:
-    """Send events and the result. A client that went away ends only the task that serves it."""
+    """Send events and the result, which ends the command; so does a client that went away."""
     try:
         async for value in inbox:
             try:
@@ -155,7 +176,9 @@ async def _forward(
             except WireError as error:
                 await send(stream, _told(error))
     except Disconnected:
-        serving.cancel()
+        pass
+    # The result was the last.
+    serving.cancel()
 
 
 def check_socket_path(path: Path) -> None:
