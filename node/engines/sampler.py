@@ -125,6 +125,14 @@ class LogitRules:
 NO_RULES = LogitRules()
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A token that somebody says is next; `slack` is how far logits may honestly differ there."""
+
+    token: int
+    slack: float = 0.0
+
+
 def choose(
     logits: Any,
     sampling: Sampling,
@@ -152,18 +160,16 @@ def margin(
     model: bytes,
     position: int,
     counts: Mapping[int, int],
-    claimed: int,
+    claim: Claim,
     allowed: Any = None,
     rules: LogitRules = NO_RULES,
-    *,
-    slack: float = 0.0,
 ) -> float:
-    """By how much of a logit `claimed` misses being the token at `position`; 0.0 if it is.
+    """By how much of a logit a token misses being the one at `position`; 0.0 if it is.
 
-    `MARGIN_MAX` for a token that cannot be. `slack` is how far logits may differ where they were
-    claimed: a token so near to a cut (step 4) that it may be kept there counts as kept, and one so
-    near that it may be cut there is not the one that `claimed` has to reach.
+    `MARGIN_MAX` for a token that cannot be. A token so near to a cut (step 4) that the slack may
+    keep it counts as kept; one that the slack may cut is not what the claimed one has to reach.
     """
+    claimed, slack = claim.token, claim.slack
     z = _adjusted(logits, sampling, position, counts, allowed, rules)
     if not 0 <= claimed < len(z) or z[claimed] == -np.inf:
         return MARGIN_MAX

@@ -9,6 +9,7 @@ from node.engines.sampler import (
     LIKELY,
     MARGIN_MAX,
     RANKED,
+    Claim,
     LogitRules,
     Sampling,
     choose,
@@ -69,8 +70,9 @@ class Case:
 
     def margin(self, token: int, *, logits=None, slack: float = 0.0) -> float:
         logits = self.logits if logits is None else logits
-        where = (MODEL, self.position, self.counts, token, self.allowed, self.rules)
-        return margin(logits, self.sampling, *where, slack=slack)
+        claim = Claim(token, slack)
+        where = (MODEL, self.position, self.counts, claim, self.allowed, self.rules)
+        return margin(logits, self.sampling, *where)
 
 
 @pytest.mark.parametrize("cut", CUTS, ids=str)
@@ -95,7 +97,7 @@ def test_a_margin_says_how_much_of_a_logit_was_missing(temperature: float) -> No
     sampling = Sampling(temperature=temperature, seed=1)
     chosen = choose(logits, sampling, MODEL, 0, {})
     for other in (chosen - 1, chosen + 1):
-        missing = margin(logits, sampling, MODEL, 0, {}, other)
+        missing = margin(logits, sampling, MODEL, 0, {}, Claim(other))
         assert missing > 0
         for share, expected in ((0.999, chosen), (1.001, other)):
             nearer = logits.copy()
@@ -107,12 +109,12 @@ def test_what_cannot_be_has_the_greatest_margin() -> None:
     logits = np.log([0.5, 0.3, 0.15, 0.05])
     for cut in ({"top_k": 2}, {"top_p": 0.7}, {"min_p": 0.5}):
         sampling = Sampling(temperature=1.0, **cut)
-        assert margin(logits, sampling, MODEL, 0, {}, 3) == MARGIN_MAX
-        assert margin(logits, sampling, MODEL, 0, {}, 3, slack=0.01) == MARGIN_MAX
+        assert margin(logits, sampling, MODEL, 0, {}, Claim(3)) == MARGIN_MAX
+        assert margin(logits, sampling, MODEL, 0, {}, Claim(3, 0.01)) == MARGIN_MAX
     for token in (-1, 4):
-        assert margin(logits, Sampling(), MODEL, 0, {}, token) == MARGIN_MAX
+        assert margin(logits, Sampling(), MODEL, 0, {}, Claim(token)) == MARGIN_MAX
     allowed = np.array([True, True, False, True])
-    assert margin(logits, Sampling(), MODEL, 0, {}, 2, allowed) == MARGIN_MAX
+    assert margin(logits, Sampling(), MODEL, 0, {}, Claim(2), allowed) == MARGIN_MAX
 
 
 @pytest.mark.parametrize("cut", CUTS, ids=str)
@@ -130,6 +132,6 @@ def test_a_cut_far_from_the_slack_still_cuts() -> None:
     logits = np.array([3.0, 2.0, 1.9, -2.0])
     sampling = Sampling(temperature=1.0, top_k=2)
     # The third is so near to the second that it may be the one that is kept.
-    assert margin(logits, sampling, MODEL, 0, {}, 2, slack=0.2) < MARGIN_MAX
-    assert margin(logits, sampling, MODEL, 0, {}, 2, slack=0.05) == MARGIN_MAX
-    assert margin(logits, sampling, MODEL, 0, {}, 3, slack=0.2) == MARGIN_MAX
+    assert margin(logits, sampling, MODEL, 0, {}, Claim(2, 0.2)) < MARGIN_MAX
+    assert margin(logits, sampling, MODEL, 0, {}, Claim(2, 0.05)) == MARGIN_MAX
+    assert margin(logits, sampling, MODEL, 0, {}, Claim(3, 0.2)) == MARGIN_MAX
