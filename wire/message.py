@@ -257,6 +257,8 @@ class Check(Message):
     part: Annotated[int, Between(0, limits.VERIFIERS_MAX), Omitted(0)] = 0
     parts: Annotated[int, Between(0, limits.VERIFIERS_MAX), Omitted(0)] = 0
     rows: Annotated[tuple[Row, ...], Between(0, limits.SAMPLE_MAX), Omitted(())] = ()
+    # Whether the verdict is to tell what was measured, where that is more than rows.
+    statistics: Annotated[bool, Omitted(False)] = False
 
     def check(self) -> None:
         """Malformed unless the part is one of the parts, and rows are in order, each once."""

@@ -7,7 +7,7 @@ from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed
 from wire.kinds import Kind, Role
-from wire.schema import Between, Digest, Int, Name, Omitted, Reason, Row
+from wire.schema import Between, Digest, Int, Name, Omitted, Reason, Record, Row
 from wire.signed import SignedRecord
 
 _ENVELOPES = Between(1, limits.STAGES_MAX)
@@ -43,6 +43,22 @@ class Receipt(SignedRecord):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayStatistics(Record):
+    """How far the tokens of an answer were from those that the verifier would have drawn.
+
+    Of `positions` tokens so many did not match, the first at `first`. Margins are of a logit:
+    their sum counts each up to a quarter. `table` is the calibration that they were judged by.
+    """
+
+    positions: Int
+    mismatches: Int
+    first: Int
+    sum_millionths: Int
+    greatest_millionths: Int
+    table: ContentId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict(SignedRecord):
     """A verifier's finding about one receipt.
 
@@ -67,6 +83,8 @@ class Verdict(SignedRecord):
     reason: Reason
     checked_at_ms: Int
     duration_ms: Int
+    # Of a language model's answer, and for who asks for it: askers before REPLAY_VERSION do not.
+    replay: Annotated[ReplayStatistics | None, Omitted(None)] = None
 
     def check(self) -> None:
         """Malformed if rows and differences do not match, or if it agrees but could not check."""

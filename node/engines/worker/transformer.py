@@ -32,6 +32,8 @@ from node.engines.worker.slots import SlotRow
 # Rows of passes that answer, and of passes that only read.
 ANSWERING = (1, 4, 8)
 READING = READING_ROWS
+# Logits of longer passes are made so many rows at a time.
+HEAD_ROWS = ANSWERING[-1]
 
 
 # What makes a graph another one; what comes after the last layer has no kind.
@@ -68,6 +70,8 @@ class LanguageModel:
             for _ in range(model.layers)
         ]
         self._graphs: dict[int, Callable[[int], Any]] = {}
+        # What comes after the last layer, in passes of the most rows that answer.
+        self._head: Callable[[int], Any] | None = None
         self._inputs = {rows: self._input(rows) for rows in (*ANSWERING, *READING)}
 
     @property
@@ -150,20 +154,66 @@ class LanguageModel:
     def ready(self, graphs: dict[int, Any]) -> None:
         """Take the graphs that `run` uses: all of them linked, and run once."""
         self._graphs = {rows: self._linked(rows, found) for rows, found in sorted(graphs.items())}
+        _, inputs = self._runs_of(HEAD_ROWS)[-1]
+        self._head = self._replayed([(graphs[HEAD_ROWS][-1], inputs)])
 
     def _linked(self, rows: int, graphs: tuple[Any, ...]) -> Callable[[int], Any]:
         runs = self._runs_of(rows)
         captured = dict(zip(dict.fromkeys(name for name, _ in runs), graphs, strict=True))
+        return self._replayed([(captured[name], inputs) for name, inputs in runs])
+
+    def _replayed(
+        self, runs: Sequence[tuple[Any, tuple[Sequence[Tensor], ...]]]
+    ) -> Callable[[int], Any]:
         return replay(
             [
-                (captured[name].captured, [it.uop.base for some in inputs for it in some])
-                for name, inputs in runs
+                (graph.captured, [it.uop.base for some in inputs for it in some])
+                for graph, inputs in runs
             ],
             BLOCKS,
         )
 
     def run(self, rows: Sequence[SlotRow]) -> Array | None:
         """One pass; the logits of every row, [rows, words], if they are few enough to answer."""
+        size, result = self._passed(rows)
+        return self._logits(result, size, len(rows)) if size in ANSWERING else None
+
+    def lines(self, rows: Sequence[SlotRow], first: int) -> Iterator[Array]:
+        """One pass of any size, and then the logits of its rows from `first` on, one by one.
+
+        They are made a few rows at a time, while they are taken.
+        """
+        size, result = self._passed(rows)
+        if size in ANSWERING:
+            return iter(self._logits(result, size, len(rows))[first:])
+        return self._blocks(self._states(size)[first : len(rows)])
+
+    def _blocks(self, states: Array) -> Iterator[Array]:
+        assert self._head is not None, "it is ready"
+        target = self._last_states(HEAD_ROWS)
+        for at in range(0, len(states), HEAD_ROWS):
+            block = states[at : at + HEAD_ROWS]
+            filled = np.zeros(target.shape, np.float32)
+            filled[: len(block)] = block
+            write(target.uop.base.realized, filled)
+            yield from self._logits(self._head(1), HEAD_ROWS, len(block))
+
+    def _last_states(self, size: int) -> Tensor:
+        """What the last layer writes into: each reads what the one before it wrote."""
+        return self._inputs[size][len(self._layers) % 2]
+
+    def _states(self, size: int) -> Array:
+        """A copy of what the last layer made of every row, [rows, hidden]."""
+        memory = self._last_states(size).uop.base.realized.as_memoryview()
+        return np.frombuffer(memory, np.float32).reshape(size, -1).copy()
+
+    def _logits(self, result: Any, size: int, rows: int) -> Array:
+        logits = np.frombuffer(result.uop.base.realized.as_memoryview(), np.float32)
+        # The next pass writes over the graph's own buffer.
+        return logits.reshape(size, -1)[:rows, : self.model.vocabulary].copy()
+
+    def _passed(self, rows: Sequence[SlotRow]) -> tuple[int, Any]:
+        """Run the graphs of the least size that takes these rows: that size, and their result."""
         size = next(size for size in self._graphs if size >= len(rows))
         # A row that is there twice writes the same numbers to the same place twice.
         filled = [*rows, *[rows[0]] * (size - len(rows))]
@@ -177,12 +227,7 @@ class LanguageModel:
         sources = (first, *others)
         for source, array in zip(sources, arrays, strict=True):
             write(source.uop.base.realized, array)
-        result = self._graphs[size](max(positions) // LANES + 1)
-        if size not in ANSWERING:
-            return None
-        logits = np.frombuffer(result.uop.base.realized.as_memoryview(), np.float32)
-        # The next pass writes over the graph's own buffer.
-        return logits.reshape(size, -1)[: len(rows), : self.model.vocabulary].copy()
+        return size, self._graphs[size](max(positions) // LANES + 1)
 
     def _embedded(self, tokens: list[int]) -> Any:
         return self._table.taken(tokens).floats() * np.float32(self.model.embedding_scale)
