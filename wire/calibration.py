@@ -46,11 +46,9 @@ class Calibration(Record):
     made_at_ms: Int
 
     def check(self) -> None:
-        """Malformed unless the margins are in order, and no more than the tokens."""
+        """Malformed unless the margins are in order."""
         if tuple(sorted(self.margins_millionths)) != self.margins_millionths:
             raise Malformed("the margins of a calibration are not in order")
-        if len(self.margins_millionths) > self.tokens:
-            raise Malformed("a calibration has more margins than tokens")
 
     @property
     def id(self) -> ContentId:

@@ -11,7 +11,7 @@ from wire.errors import Malformed, WireError
 from wire.kinds import Kind, RefusalCode, Role
 from wire.message_base import Message as Message
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, TaskBytes, Withdraw
-from wire.receipt import Envelope
+from wire.receipt import Envelope, VerdictEnvelope
 from wire.schema import Between, Digest, Inline, Int, Name, Omitted, Reason, Record, Row, items_max
 
 Instance = Annotated[bytes, Between(8, 8)]
@@ -273,7 +273,7 @@ class VerdictReply(Message):
     """The verifier's signed verdict."""
 
     KIND: ClassVar[Kind] = Kind.FINDING
-    verdict: Envelope
+    verdict: VerdictEnvelope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from wire.signed import SignedRecord
 
 _ENVELOPES = Between(1, limits.STAGES_MAX)
 Envelope = Annotated[bytes, Between(1, limits.RECEIPT_BYTES_MAX)]
+VerdictEnvelope = Annotated[bytes, Between(1, limits.VERDICT_BYTES_MAX)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +84,8 @@ class Verdict(SignedRecord):
     reason: Reason
     checked_at_ms: Int
     duration_ms: Int
-    # Of a language model's answer, and for who asks for it: askers before REPLAY_VERSION do not.
-    replay: Annotated[ReplayStatistics | None, Omitted(None)] = None
+    # One, of a language model's answer, for who asks for it: askers before REPLAY_VERSION do not.
+    replay: Annotated[tuple[ReplayStatistics, ...], Between(0, 1), Omitted(())] = ()
 
     def check(self) -> None:
         """Malformed if rows and differences do not match, or if it agrees but could not check."""
@@ -109,7 +110,7 @@ class Answer(SignedRecord):
     receipts: Annotated[tuple[Envelope, ...], _ENVELOPES]
     secret: Digest
     candidates: Annotated[tuple[PeerId, ...], Between(0, limits.CANDIDATES_MAX)]
-    verdicts: Annotated[tuple[Envelope, ...], Between(0, limits.VERIFIERS_MAX)]
+    verdicts: Annotated[tuple[VerdictEnvelope, ...], Between(0, limits.VERIFIERS_MAX)]
     attempts: Annotated[int, Between(1, limits.ATTEMPTS_MAX)]
     answered_at_ms: Int
     duration_ms: Int

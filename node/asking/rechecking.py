@@ -153,7 +153,7 @@ def _wrong(receipt: Receipt, votes: Tally) -> bool:
         it.record.could_check
         and not it.record.agrees
         # Who measured no margins compared bytes.
-        and (not streams or it.record.replay is not None or it.record.profile == receipt.profile)
+        and (not streams or bool(it.record.replay) or it.record.profile == receipt.profile)
         for it in votes.verdicts
     )
     return votes.agreed is False and against > VERIFIERS - NEEDED_LATER

@@ -76,7 +76,7 @@ def limits_of(table: Calibration, tokens: int) -> Limits:
     """The limits for an answer of so many tokens, by a calibration."""
     margins = np.array(table.margins_millionths, np.float64) / MILLION
     count = len(margins)
-    rate = (count + 3 + 2 * math.sqrt(count)) / table.tokens
+    rate = min(1.0, (count + 3 + 2 * math.sqrt(count)) / table.tokens)
     jumps = np.minimum(margins * WIDER, CLIP) if count else np.array([ASSUMED * WIDER])
     greatest = float(margins[-1]) if count else ASSUMED
     return Limits(

@@ -101,7 +101,7 @@ def told_otherwise(claimed: bytes, found: Replayed) -> str:
     if len(prompt) != len(read):
         return f"{len(prompt)} tokens of the prompt are told, not {len(read)}"
     for at, (said, own) in enumerate(zip(prompt, read, strict=True)):
-        if difference := "it is another one" if said.id != own.id else _differ(said, own):
+        if difference := _differ(said, own):
             return f"token {at} of the prompt: {difference}"
     if theirs != [*tokens, *prompt, theirs[-1]]:
         return "the output's frames are in another order"
@@ -117,6 +117,8 @@ def _only(
 
 
 def _differ(one: Token | PromptToken, other: Token | PromptToken) -> str:
+    if one.id != other.id:
+        return "it is another one"
     if one.text != other.text:
         return "its text is another"
     if not _alike(one.logprob_millionths, other.logprob_millionths):

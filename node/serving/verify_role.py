@@ -65,7 +65,7 @@ class _Found:
     sampled: tuple[int, ...] = ()
     worst_ppb: tuple[int, ...] = ()
     reason: str = ""
-    replay: ReplayStatistics | None = None
+    replay: tuple[ReplayStatistics, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +179,7 @@ class VerifyRole:
                 reason=reason,
                 checked_at_ms=int(self.environment.wall_s() * 1000),
                 duration_ms=int((trio.current_time() - started_at_s) * 1000),
-                replay=found.replay if check.statistics else None,
+                replay=found.replay if check.statistics else (),
             ),
             self.key,
         )
@@ -297,8 +297,8 @@ class VerifyRole:
         if not reason and claim.receipt.record.units != units:
             reason = f"the work was {units} units"
         if reason:
-            return replace(_wrong(1, reason), replay=found)
-        return _Found(rows=1, sampled=(0,), worst_ppb=(0,), replay=found)
+            return replace(_wrong(1, reason), replay=(found,))
+        return _Found(rows=1, sampled=(0,), worst_ppb=(0,), replay=(found,))
 
     async def _recompute_rows(self, claim: _Claim, check: Check) -> _Found:
         data = claim.source.data
