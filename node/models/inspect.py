@@ -16,7 +16,7 @@ from node.engines.host import embedding
 from node.models.encoder_config import read_encoder
 from wire import limits
 from wire.content import ContentId
-from wire.errors import InputError, ModelRefused
+from wire.errors import EngineError, InputError, ModelRefused
 from wire.model import Manifest, ModelFile
 from wire.operations import CALL, EMBED, GENERATE, NEAREST
 
@@ -90,7 +90,7 @@ def describe(path: Path, name: str | None = None) -> InspectedModel:
 
 def check_runs(manifest: Manifest, files: Mapping[str, Path]) -> None:
     """ModelRefused, with the reason, if a model from other peers cannot run here."""
-    with _refusing(manifest.name):
+    with _refusing(manifest.name), _kept(manifest.name):
         match manifest.format:
             case gguf.FORMAT:
                 gguf.describe(_file(files, gguf.FILE))
@@ -111,12 +111,13 @@ def memory_bytes(manifest: Manifest, files: Mapping[str, Path]) -> int:
 def memory_of(kind: str, files: Mapping[str, Path], *, on_gpu: bool) -> ModelMemory:
     """What a model of a format takes of the memory it runs in, computed from its files.
 
-    ModelRefused if a file is missing or cannot be described: both come from any peer.
+    ModelRefused if a file is missing or cannot be described: both come from any peer. EngineError
+    if one cannot be read: kept files may be deleted, or replaced, at any time.
     """
     measure = _MEASURES.get(kind)
     if measure is None:
         return NOTHING
-    with _refusing(f"the {kind} model"):
+    with _refusing(f"the {kind} model"), _kept(f"the {kind} model"):
         return measure(files, on_gpu)
 
 
@@ -141,6 +142,17 @@ def _refusing(what: str) -> Iterator[None]:
         raise ModelRefused(
             f"{what[:80]} cannot be described ({why})",
             todo="use another copy of the model; if this one is whole, report it",
+        ) from error
+
+
+@contextmanager
+def _kept(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EngineError(
+            f"a file of {what[:80]} cannot be read: {error.strerror}",
+            todo="it is tried again; add the model again if this goes on",
         ) from error
 
 
