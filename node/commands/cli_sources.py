@@ -105,10 +105,11 @@ def test_command(
 @state_option
 @json_option
 def fetch_command(*, what: str, deadline: int, state: Path, as_json: bool) -> None:
-    """Have a data peer fetch a source, and keep its receipt with what came.
+    """Have a data peer fetch a source, and keep its receipt.
 
-    The running peer of --state asks. WHAT is a source's name at data peers, or a TOML file, which
-    is sent to a data peer whose owner lets others fetch from its host.
+    The running peer of --state asks, and what came is kept beside the receipt. WHAT is a source's
+    name at data peers, or a TOML file, which is sent to a data peer whose owner lets others fetch
+    from its host.
     """
     from node.commands.sources import fetch
 
