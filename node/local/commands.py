@@ -19,6 +19,7 @@ from node.local.arguments import read_content_id, read_number, read_text
 from node.local.content_commands import ContentCommands
 from node.local.control import Command, Emit, unheard
 from node.local.indexing import Indexing, list_sources
+from node.local.ledger_commands import LedgerCommands
 from node.local.model_commands import ModelCommands, named_as, own_models, until_ready
 from node.local.views import Views
 from node.peer import Node
@@ -72,6 +73,7 @@ class LocalCommands:
             "embed": self.embed,
             "sources": self.sources,
             **ContentCommands(self.node).commands(),
+            **LedgerCommands(self.node).commands(),
         }
 
     # Looking
