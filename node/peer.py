@@ -22,7 +22,7 @@ from node.dispatch.directory import PeerDirectory
 from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.orders import Orders
 from node.engines.interface import Engine
-from node.ledger.ledger import Ledger, open_ledger
+from node.ledger.peer_ledger import PeerLedger, open_ledger
 from node.models.collection import Models
 from node.models.loader import ModelLoader
 from node.models.probing import Probing
@@ -90,7 +90,7 @@ class Node:
     started_at_s: float
     log: deque[str]
     # None in a network without a genesis.
-    ledger: Ledger | None = None
+    ledger: PeerLedger | None = None
     # What is built on a peer, such as its gateway, adds its own part to `status` under a name.
     status_sources: dict[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
 

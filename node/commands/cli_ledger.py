@@ -1,6 +1,7 @@
 """`network`, `wallet`, `ledger`: a network with credits, one's account in it, and all accounts."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -58,14 +59,10 @@ def new_command(
     assembly: Assembly,
     /,
     *,
-    name: str,
-    members: tuple[str, ...],
-    grants: tuple[str, ...],
-    supply: str,
-    epoch: str,
     out: Path | None,
     state: Path,
     as_json: bool,
+    **typed: Any,
 ) -> None:
     """Write the genesis file of a network called NAME.
 
@@ -73,7 +70,7 @@ def new_command(
     """
     from node.commands.ledger import Beginning, begin_network
 
-    wanted = Beginning(name, members, grants, supply, epoch)
+    wanted = Beginning(**typed)
     begin_network(wanted, state.expanduser(), out, assembly.entropy, as_json=as_json)
 
 

@@ -25,7 +25,7 @@ ROUNDS_AHEAD_MAX = 1000
 PROPOSE_S, VOTE_S, LONGER_EACH_ROUND_S = 3.0, 1.0, 0.5
 
 
-class Step(IntEnum):
+class RoundStep(IntEnum):
     """Where a member is in a round."""
 
     PROPOSING = 0
@@ -55,7 +55,7 @@ class Cast:
 class Wait:
     """Come back with `on_timeout` after so many seconds."""
 
-    step: Step
+    step: RoundStep
     round: int
     delay_s: float
 
@@ -83,7 +83,7 @@ class Agreement:
     # Who leads the first round.
     first: int
     round: int = -1
-    step: Step = Step.PROPOSING
+    step: RoundStep = RoundStep.PROPOSING
     locked: ContentId | None = None
     locked_round: int = -1
     valid: ContentId | None = None
@@ -95,7 +95,7 @@ class Agreement:
     )
     _heard: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     _cast: set[tuple[AgreementPhase, int]] = field(default_factory=set)
-    _waits: set[tuple[Step, int]] = field(default_factory=set)
+    _waits: set[tuple[RoundStep, int]] = field(default_factory=set)
     _polka: set[int] = field(default_factory=set)
 
     def leader(self, number: int) -> int:
@@ -108,7 +108,7 @@ class Agreement:
         self._note(self.place, phase, number, value)
         if number >= self.round:
             self.round = number
-            self.step = Step.PREVOTED if phase is PREVOTE else Step.PRECOMMITTED
+            self.step = RoundStep.PREVOTED if phase is PREVOTE else RoundStep.PRECOMMITTED
         if phase is PRECOMMIT and value is not None and number >= self.locked_round:
             self.locked = self.valid = value
             self.locked_round = self.valid_round = number
@@ -117,7 +117,7 @@ class Agreement:
         """Take part from now on."""
         if self.round < 0:
             return [*self._start(0), *self._advance()]
-        step = Step.PROPOSING if self.step is Step.PROPOSING else self.step
+        step = RoundStep.PROPOSING if self.step is RoundStep.PROPOSING else self.step
         return [Wait(step, self.round, self._delay_s(step, self.round)), *self._advance()]
 
     def on_proposal(
@@ -150,15 +150,15 @@ class Agreement:
         self._note(member, phase, number, value)
         return self._advance()
 
-    def on_timeout(self, step: Step, number: int) -> list[Action]:
+    def on_timeout(self, step: RoundStep, number: int) -> list[Action]:
         """A wait is over."""
         if self.decided is not None or number != self.round:
             return []
         found: list[Action] = []
-        if step is Step.PRECOMMITTED:
+        if step is RoundStep.PRECOMMITTED:
             found += self._start(number + 1)
         elif step is self.step:
-            found += self._vote(PREVOTE if step is Step.PROPOSING else PRECOMMIT, None)
+            found += self._vote(PREVOTE if step is RoundStep.PROPOSING else PRECOMMIT, None)
         return [*found, *self._advance()]
 
     def voters(self, phase: AgreementPhase, number: int, value: ContentId | None) -> list[int]:
@@ -173,18 +173,18 @@ class Agreement:
         self._votes[phase, number].setdefault(value, set()).add(member)
         self._heard[number].add(member)
 
-    def _delay_s(self, step: Step, number: int) -> float:
-        return (PROPOSE_S if step is Step.PROPOSING else VOTE_S) + LONGER_EACH_ROUND_S * number
+    def _delay_s(self, step: RoundStep, number: int) -> float:
+        return (PROPOSE_S if step is RoundStep.PROPOSING else VOTE_S) + LONGER_EACH_ROUND_S * number
 
     def _start(self, number: int) -> Iterator[Action]:
-        self.round, self.step = number, Step.PROPOSING
+        self.round, self.step = number, RoundStep.PROPOSING
         if self.leader(number) == self.place:
             earlier = self.valid_round if self.valid is not None else None
             yield Propose(number, self.valid, earlier)
-        yield Wait(Step.PROPOSING, number, self._delay_s(Step.PROPOSING, number))
+        yield Wait(RoundStep.PROPOSING, number, self._delay_s(RoundStep.PROPOSING, number))
 
     def _vote(self, phase: AgreementPhase, value: ContentId | None) -> Iterator[Action]:
-        self.step = Step.PREVOTED if phase is PREVOTE else Step.PRECOMMITTED
+        self.step = RoundStep.PREVOTED if phase is PREVOTE else RoundStep.PRECOMMITTED
         if (phase, self.round) not in self._cast:
             self._cast.add((phase, self.round))
             yield Cast(phase, self.round, value)
@@ -196,7 +196,7 @@ class Agreement:
         votes = self._votes.get((phase, number), {})
         return self.committee.is_quorum(set().union(*votes.values()))
 
-    def _wait_once(self, step: Step) -> Iterator[Action]:
+    def _wait_once(self, step: RoundStep) -> Iterator[Action]:
         if (step, self.round) not in self._waits:
             self._waits.add((step, self.round))
             yield Wait(step, self.round, self._delay_s(step, self.round))
@@ -212,7 +212,7 @@ class Agreement:
             return []
         found = [*self._prevote(), *self._precommit()]
         if self._any_quorum(PRECOMMIT, self.round):
-            found += self._wait_once(Step.PRECOMMITTED)
+            found += self._wait_once(RoundStep.PRECOMMITTED)
         later = [
             number
             for number, members in self._heard.items()
@@ -231,7 +231,10 @@ class Agreement:
         return None
 
     def _prevote(self) -> Iterator[Action]:
-        if self.step is not Step.PROPOSING or (at_hand := self._proposals.get(self.round)) is None:
+        if (
+            self.step is not RoundStep.PROPOSING
+            or (at_hand := self._proposals.get(self.round)) is None
+        ):
             return
         value, earlier, good = at_hand
         free = self.locked is None or self.locked == value or self.locked_round <= earlier
@@ -241,16 +244,16 @@ class Agreement:
 
     def _precommit(self) -> Iterator[Action]:
         number = self.round
-        if self.step is Step.PREVOTED and self._any_quorum(PREVOTE, number):
-            yield from self._wait_once(Step.PREVOTED)
+        if self.step is RoundStep.PREVOTED and self._any_quorum(PREVOTE, number):
+            yield from self._wait_once(RoundStep.PREVOTED)
         at_hand = self._proposals.get(number)
-        if at_hand is not None and at_hand[2] and self.step is not Step.PROPOSING:
+        if at_hand is not None and at_hand[2] and self.step is not RoundStep.PROPOSING:
             value = at_hand[0]
             if number not in self._polka and self._quorum(PREVOTE, number, value):
                 self._polka.add(number)
-                if self.step is Step.PREVOTED:
+                if self.step is RoundStep.PREVOTED:
                     self.locked, self.locked_round = value, number
                     yield from self._vote(PRECOMMIT, value)
                 self.valid, self.valid_round = value, number
-        if self.step is Step.PREVOTED and self._quorum(PREVOTE, number, None):
+        if self.step is RoundStep.PREVOTED and self._quorum(PREVOTE, number, None):
             yield from self._vote(PRECOMMIT, None)

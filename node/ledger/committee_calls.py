@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Answered:
+class MemberReplies:
     """What members answered, by their places, and why others refused."""
 
     proofs: dict[int, bytes] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class CommitteeCalls:
             )
         return view
 
-    async def votes(self, order: Signed[AccountOrder], *, deadline_s: float) -> Answered:
+    async def votes(self, order: Signed[AccountOrder], *, deadline_s: float) -> MemberReplies:
         """Votes for an order, until a quorum has voted or cannot any more."""
         record = order.record
         vote = Vote(
@@ -103,7 +103,7 @@ class CommitteeCalls:
 
     async def acknowledgements(
         self, order: Signed[AccountOrder], certificate: bytes, *, deadline_s: float
-    ) -> Answered:
+    ) -> MemberReplies:
         """Acknowledgements of a certificate, until a quorum has given them or cannot any more."""
         record = Acknowledgement(
             network=self.network, epoch=order.record.epoch, order=order_digest(order)
@@ -122,9 +122,9 @@ class CommitteeCalls:
         record: SignedRecord,
         ask: Callable[[PeerId], Awaitable[Signed[Vote] | Signed[Acknowledgement]]],
         deadline_s: float,
-    ) -> Answered:
+    ) -> MemberReplies:
         """The members' signatures over exactly `record`."""
-        answered = Answered()
+        answered = MemberReplies()
 
         async def one(place: int, member: PeerId, enough: trio.CancelScope) -> None:
             while True:
@@ -167,18 +167,15 @@ class CommitteeCalls:
 
     async def _find(self) -> None:
         """Look further than the view if too few members are in it to make a quorum."""
-        known = [
-            place
-            for place, member in enumerate(self.committee.members)
-            if member.key == self.peers.me
-            or self.peers.endpoint.is_connected(member.key)
-            or self.peers.view.advert_of(member.key) is not None
-        ]
+        wall_s = self.peers.environment.wall_s()
+        seen = {it.signer for it in self.peers.view.candidates(Role.LEDGER, None, wall_s)}
+        seen |= {self.peers.me, *self.peers.connected()}
+        known = [at for at, it in enumerate(self.committee.members) if it.key in seen]
         if not self.committee.is_quorum(known):
             await self.peers.seek(Role.LEDGER, None, deadline_s=SEEK_DEADLINE_S)
 
 
-def epoch_is_over(answered: Answered) -> bool:
+def epoch_is_over(answered: MemberReplies) -> bool:
     """Whether members refused because another epoch runs, for good."""
     return any(
         it.code is RefusalCode.OTHER_EPOCH and it.retry_after_s is None

@@ -17,7 +17,7 @@ from node.ledger.agreement import (
     Cast,
     Decide,
     Propose,
-    Step,
+    RoundStep,
     Wait,
 )
 from node.ledger.committee import Committee, collected, places_in, proof_of
@@ -141,7 +141,7 @@ class EpochEnd:
                 raise AssertionError(signed.record)
         self.advance()
 
-    def on_timeout(self, step: Step, number: int) -> None:
+    def on_timeout(self, step: RoundStep, number: int) -> None:
         """A wait is over."""
         if self.agreement is not None:
             self._do(self.agreement.on_timeout(step, number))

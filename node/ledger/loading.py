@@ -32,7 +32,7 @@ Scan = Callable[[bytes], list[tuple[bytes, bytes]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedReplica:
     """What a start found."""
 
     replica: Replica
@@ -48,7 +48,7 @@ def first_rows(genesis: Genesis) -> list[RowChange]:
     return rows_of(Changes(accounts=accounts))
 
 
-def load(genesis: Genesis, key: SigningKey, scan: Scan) -> Loaded:
+def load(genesis: Genesis, key: SigningKey, scan: Scan) -> LoadedReplica:
     """The replica that these rows are; Corrupt if they do not sum up to what was signed."""
     books = Books(genesis.fund, genesis.account_min)
     read_books(books, scan(ACCOUNTS), scan(CHANNELS))
@@ -72,4 +72,4 @@ def load(genesis: Genesis, key: SigningKey, scan: Scan) -> Loaded:
     end.restore(signed)
     if replica.seal is not None:
         signed.insert(0, replica.seal.raw)
-    return Loaded(replica, end, signed)
+    return LoadedReplica(replica, end, signed)

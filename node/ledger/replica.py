@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from node.ledger.books import Books, Draft, applied_all, put
+from node.ledger.books import Books, Draft, put
 from node.ledger.committee import Committee
+from node.ledger.epoch_outcome import EpochOutcome, outcome_of
 from node.ledger.judging import judge
 from node.ledger.order_lists import OrderLists, Resolved
 from node.ledger.rows import (
@@ -54,15 +55,6 @@ WAITING_MAX = 4096
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What a set of orders makes of the books, and the header that says so."""
-
-    header: CheckpointHeader
-    draft: Draft
-    orders: tuple[bytes, ...]
-
-
-@dataclass(slots=True)
 class Replica:
     """The ledger at one member, or at a peer that follows it."""
 
@@ -91,7 +83,7 @@ class Replica:
     lists: OrderLists = field(default_factory=OrderLists)
     # How full the buckets are.
     _filled: list[int] = field(default_factory=lambda: [0] * ORDER_BUCKETS)
-    _outcomes: dict[bytes, Outcome] = field(default_factory=dict)
+    _outcomes: dict[bytes, EpochOutcome] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.network = self.genesis.id
@@ -318,7 +310,7 @@ class Replica:
         """What is known of the orders that hash to these buckets."""
         return self.lists.resolve(buckets, self.applied, self.orders)
 
-    def outcome(self, orders: Iterable[bytes]) -> Outcome:
+    def outcome(self, orders: Iterable[bytes]) -> EpochOutcome:
         """What these orders of this epoch, which are all known, make of the books.
 
         Malformed if they are not complete: one is missing that another rests on.
@@ -327,27 +319,12 @@ class Replica:
         buckets = buckets_of(chosen)
         if (made := self._outcomes.get(buckets)) is not None:
             return made
-        draft = Draft(self.books, self.epoch)
-        left = applied_all(draft, [self.orders[it] for it in chosen])
-        if left or draft.overdrawn():
-            raise Malformed("the orders of the epoch are not complete")
-        balances, deposits = draft.sums()
-        if balances + deposits + self.books.fund != self.genesis.supply:
+        found = outcome_of(self.draft, self.tip, self.genesis, [self.orders[it] for it in chosen])
+        sums = found.header.balances + found.header.deposits + found.header.fund
+        if sums != self.genesis.supply:
             self.broken = "its books do not sum up to the supply of the network"
             raise Malformed(self.broken)
-        header = CheckpointHeader(
-            network=self.network,
-            epoch=self.epoch,
-            previous=None if self.tip is None else self.tip.id,
-            count=len(chosen),
-            buckets=buckets,
-            state=draft.digest(),
-            balances=balances,
-            deposits=deposits,
-            fund=self.books.fund,
-            members=self.tip.members if self.tip is not None else self.genesis.members,
-        )
-        self._outcomes[buckets] = Outcome(header, draft, chosen)
+        self._outcomes[buckets] = found
         return self._outcomes[buckets]
 
     def check_checkpoint(self, checkpoint: Checkpoint) -> CheckpointHeader:

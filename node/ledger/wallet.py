@@ -114,16 +114,18 @@ class Wallet:
     genesis: Genesis
     key: SigningKey
     committee: Committee = field(init=False)
-    asking: CommitteeCalls = field(init=False)
+    committee_calls: CommitteeCalls = field(init=False)
     _busy: trio.Lock = field(default_factory=trio.Lock)
 
     def __post_init__(self) -> None:
         self.committee = Committee(self.genesis.members)
-        self.asking = CommitteeCalls(self.peers, self.committee, self.genesis.id)
+        self.committee_calls = CommitteeCalls(self.peers, self.committee, self.genesis.id)
 
     async def look(self, account: PeerId | None = None) -> AccountView:
         """How an account stands, ours if none is named; Unreachable if too few members answer."""
-        return await self.asking.account(account or self.key.peer, deadline_s=LOOK_DEADLINE_S)
+        return await self.committee_calls.account(
+            account or self.key.peer, deadline_s=LOOK_DEADLINE_S
+        )
 
     def log(self) -> list[Ordered]:
         """The orders of this account, the latest first."""
@@ -206,7 +208,7 @@ class Wallet:
     async def _in_its_epoch(self, ordered: Ordered, emit: Emit) -> Ordered | None:
         """Votes, a certificate, acknowledgements; None if the epoch ends before."""
         if ordered.state is OrderState.SIGNED:
-            answered = await self.asking.votes(ordered.order, deadline_s=PAY_DEADLINE_S)
+            answered = await self.committee_calls.votes(ordered.order, deadline_s=PAY_DEADLINE_S)
             if not self.committee.is_quorum(answered.proofs):
                 if epoch_is_over(answered):
                     return None
@@ -227,7 +229,7 @@ class Wallet:
             ordered = replace(ordered, state=OrderState.CERTIFIED, certificate=certificate)
             await self._keep(ordered)
             emit({"event": "certified", "votes": len(answered.proofs)})
-        answered = await self.asking.acknowledgements(
+        answered = await self.committee_calls.acknowledgements(
             ordered.order, ordered.certificate, deadline_s=PAY_DEADLINE_S
         )
         if not self.committee.is_quorum(answered.proofs):

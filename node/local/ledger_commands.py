@@ -7,7 +7,7 @@ from typing import Any
 import trio
 
 from node.ledger.exporting import export_ledger
-from node.ledger.ledger import Ledger
+from node.ledger.peer_ledger import PeerLedger
 from node.local.arguments import read_number, read_path, read_text
 from node.local.control import Command, Emit
 from node.peer import Node
@@ -32,7 +32,7 @@ class LedgerCommands:
         }
 
     @property
-    def _ledger(self) -> Ledger:
+    def _ledger(self) -> PeerLedger:
         if self.node.ledger is None:
             raise InputError(
                 "this network has no ledger: everything in it is free",

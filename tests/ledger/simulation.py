@@ -12,11 +12,10 @@ from random import Random
 from typing import Any
 
 from node.ledger.committee import Committee, collected, proof_of
-from node.ledger.loading import Loaded, first_rows, load
+from node.ledger.loading import LoadedReplica, first_rows, load
 from node.ledger.order_lists import in_bucket
 from node.ledger.rows import ROUNDS, RowChange, of_epoch
 from wire.checkpoint import (
-    ORDER_BUCKETS,
     AgreementPhase,
     AgreementVote,
     CheckpointHeader,
@@ -189,11 +188,13 @@ class SimulatedMember:
         self.disk = Disk(forgets=world.plan.forgets)
         self.disk.write(first_rows(world.genesis))
         self.life = 0
+        self._buckets: tuple[tuple[int, int], bytes] = ((-1, -1), b"")
         self.load()
 
     def load(self) -> None:
         self.life += 1
-        found: Loaded = load(self.world.genesis, self.key, self.disk.scan)
+        self._buckets = ((-1, -1), b"")
+        found: LoadedReplica = load(self.world.genesis, self.key, self.disk.scan)
         self.replica, self.end, self.told = found.replica, found.end, found.signed
         # Which epoch runs is what others say: here they say it at once.
         self.replica.sure = True
@@ -306,8 +307,8 @@ class SimulatedMember:
             return
         if other.replica.epoch < self.replica.epoch:
             return
-        for buckets in [*self.end.unresolved(), buckets_of(other.replica.applied)]:
-            for number in range(ORDER_BUCKETS):
+        for buckets in [*self.end.unresolved(), other.buckets()]:
+            for number in self.replica.resolve(buckets).buckets:
                 self.replica.lists.note(in_bucket(other.replica.applied, number))
             for digest in self.replica.resolve(buckets).missing:
                 if (raw := other.replica.certificate_of(digest)) is not None:
@@ -316,6 +317,13 @@ class SimulatedMember:
         if rows and not self.write(rows):
             return
         self.end.advance()
+
+    def buckets(self) -> bytes:
+        """What is applied, worked out again only if it has changed."""
+        now = (self.replica.epoch, len(self.replica.applied))
+        if self._buckets[0] != now:
+            self._buckets = (now, buckets_of(self.replica.applied))
+        return self._buckets[1]
 
     def follow(self, other: "SimulatedMember") -> None:
         """End the epoch as another has: by its checkpoint and the certificates."""

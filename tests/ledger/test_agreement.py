@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from node.ledger.agreement import Action, Agreement, Cast, Decide, Propose, Step, Wait
+from node.ledger.agreement import Action, Agreement, Cast, Decide, Propose, RoundStep, Wait
 from node.ledger.committee import Committee
 from tests.ledger.simulation import KEYS
 from wire.checkpoint import AgreementPhase
@@ -158,7 +158,7 @@ def ends(seed: int, count: int, bad: int, *, split: bool = False) -> int:
 
 
 @pytest.mark.parametrize(
-    ("count", "bad", "runs"), [(1, 0, 3), (4, 1, 100), (7, 2, 40), (10, 3, 15)]
+    ("count", "bad", "runs"), [(1, 0, 3), (4, 1, 200), (7, 2, 60), (10, 3, 20)]
 )
 def test_it_ends_alike_for_all(count: int, bad: int, runs: int) -> None:
     rounds = [ends(seed, count, bad, split=seed % 3 == 0) for seed in range(runs)]
@@ -189,7 +189,7 @@ def test_what_was_voted_before_a_stop_is_not_voted_otherwise_after_it() -> None:
     again.restore(AgreementPhase.PREVOTE, 0, RIGHT[0])
     again.restore(AgreementPhase.PRECOMMIT, 0, RIGHT[0])
     assert not [it for it in again.begin() if isinstance(it, Cast)]
-    later = again.on_timeout(Step.PRECOMMITTED, 0)
+    later = again.on_timeout(RoundStep.PRECOMMITTED, 0)
     assert [it for it in later if isinstance(it, Propose)] == [Propose(1, RIGHT[0], 0)]
     # Locked on one, it does not prevote for another.
     voted = again.on_proposal(1, RIGHT[1], None, good=True)

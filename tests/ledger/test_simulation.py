@@ -10,7 +10,7 @@ from tests.ledger.simulation import Found, Plan, Simulation
 
 EPOCHS = 3
 # Members, bad members, and how many runs there are without and with --soak.
-SIZES = [(4, 1, 14, 6000), (7, 2, 4, 2500), (10, 3, 2, 1500)]
+SIZES = [(4, 1, 16, 6000), (7, 2, 3, 2500), (10, 3, 1, 1500)]
 
 
 def held(plan: Plan) -> tuple[Simulation, Found]:

@@ -19,7 +19,7 @@ RESUME_AGAIN_S = 10.0
 
 
 @dataclass(slots=True)
-class Ledger:
+class PeerLedger:
     """Made by `open_ledger`. `member` is None at a peer that is none."""
 
     genesis: Genesis
@@ -73,14 +73,14 @@ async def pin(store: Store, genesis: Genesis) -> None:
 
 async def open_ledger(
     peers: Peers, store: Store, genesis: Genesis, nursery: trio.Nursery
-) -> Ledger:
+) -> PeerLedger:
     """The wallet of this peer; if it is a member, it takes part from now on."""
     wallet = Wallet(peers, store, genesis, peers.key)
     member = None
     if peers.me in {it.key for it in genesis.members}:
         member = await open_member(peers, store, genesis, nursery)
     nursery.start_soon(_resume, wallet)
-    return Ledger(genesis, wallet, member)
+    return PeerLedger(genesis, wallet, member)
 
 
 async def _resume(wallet: Wallet) -> None:
