@@ -15,22 +15,22 @@ def test_credits_are_paid_and_the_whole_ledger_is_checked_offline(tmp_path: Path
     made = baton("network", "new", "home", *options, "--json").document
     assert (len(made["members"]), made["tolerates"]) == (1, 0)
     assert "is there already" in baton("network", "new", "home", *options).error
-    with joined(first, "--role", "store", "--genesis", genesis) as member:
-        with joined(second, member.address, "--role", "store", "--genesis", genesis) as other:
-            paid = member.ask("wallet", "pay", other.id, "2.5", "--json").document
-            assert paid["state"] == "settled"
-            assert other.ask("wallet", "--json").document["balance"] == 2_500_000
-            assert "are more" in other.ask("wallet", "pay", member.id, "3").error
-            assert "not an amount" in other.ask("wallet", "pay", member.id, "1e3").error
-            assert member.ask("wallet", "log", "--json").document["orders"][0]["spent"] == 2_500_000
-            status = member.ask("status", "--json").document
-            assert status["ledger"]["tolerates"] == 0
-            assert "ledger" in status["roles"]
-            deadline_at_s = time.monotonic() + DEADLINE_S
-            while other.ask("ledger", "export", ledger, "--json").document["orders"] < 1:
-                assert time.monotonic() < deadline_at_s
-            shown = other.ask("ledger", "show", member.id, "--json").document
-            assert shown["balance"] == 7_500_000
+    role = ("--role", "store", "--genesis", genesis)
+    with joined(first, *role) as member, joined(second, member.address, *role) as other:
+        paid = member.ask("wallet", "pay", other.id, "2.5", "--json").document
+        assert paid["state"] == "settled"
+        assert other.ask("wallet", "--json").document["balance"] == 2_500_000
+        assert "are more" in other.ask("wallet", "pay", member.id, "3").error
+        assert "not an amount" in other.ask("wallet", "pay", member.id, "1e3").error
+        assert member.ask("wallet", "log", "--json").document["orders"][0]["spent"] == 2_500_000
+        status = member.ask("status", "--json").document
+        assert status["ledger"]["tolerates"] == 0
+        assert "ledger" in status["roles"]
+        deadline_at_s = time.monotonic() + DEADLINE_S
+        while other.ask("ledger", "export", ledger, "--json").document["orders"] < 1:
+            assert time.monotonic() < deadline_at_s
+        shown = other.ask("ledger", "show", member.id, "--json").document
+        assert shown["balance"] == 7_500_000
     checks = ("ledger", "check", ledger, "--genesis", genesis, "--account", paid["pay"][0]["to"])
     checked = baton(*checks, "--json").document
     assert (checked["orders"], checked["balance"]) == (1, 2_500_000)
