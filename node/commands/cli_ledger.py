@@ -97,7 +97,7 @@ def wallet_group(context: click.Context, /, *, state: Path, as_json: bool) -> No
 @state_option
 @json_option
 def pay_command(*, key: str, amount: str, state: Path, as_json: bool) -> None:
-    """Pay AMOUNT credits to the account KEY, and wait until it is settled."""
+    """Pay AMOUNT credits to KEY, and wait until it is settled."""
     from node.commands.ledger import pay
 
     run(lambda: pay(state.expanduser(), key, amount, as_json=as_json))
@@ -123,7 +123,10 @@ def ledger_group() -> None:
 @state_option
 @json_option
 def show_command(*, account: str, state: Path, as_json: bool) -> None:
-    """Show how ACCOUNT stands, as more than two thirds of the members say."""
+    """Show how ACCOUNT stands.
+
+    It is what more than two thirds of the members say.
+    """
     from node.commands.ledger import show_account
 
     run(lambda: show_account(state.expanduser(), account, as_json=as_json))
@@ -134,7 +137,7 @@ def show_command(*, account: str, state: Path, as_json: bool) -> None:
 @state_option
 @json_option
 def export_command(*, file: Path, state: Path, as_json: bool) -> None:
-    """Write the whole ledger, from genesis to the last checkpoint, to FILE."""
+    """Write the whole ledger, up to the last checkpoint, to FILE."""
     from node.commands.ledger import export
 
     run(lambda: export(state.expanduser(), file, as_json=as_json))
