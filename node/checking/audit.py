@@ -298,11 +298,9 @@ def not_replayed(why: str) -> Replay:
     """What stands for a replay where there is none: it says so, and why."""
 
     def note(report: AuditReport) -> None:
-        checked = report.level is not Level.SIGNED
-        seen = (
-            "only what verifiers say of it" if checked else "and nobody else looked: level signed"
-        )
+        is_checked = report.level is not Level.SIGNED
+        rest = "it rests on what verifiers say" if is_checked else "nobody looked: level signed"
         what = "whether the model gives this output"
-        report.note(ReceiptPart.REPLAY, None, what, f"not replayed here: {why}; {seen}")
+        report.note(ReceiptPart.REPLAY, None, what, f"not replayed here: {why}; {rest}")
 
     return note

@@ -5,6 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.engines.exact import model as exact
+from node.engines.exact.file import read_file
+from node.engines.exact.overflow import memory_elements
 from node.engines.formats import bert, gguf, onnx_file, onnx_shapes
 from node.engines.formats.model_memory import ModelMemory
 from node.engines.formats.safetensors import read_table
@@ -18,7 +21,7 @@ from wire.model import Manifest, ModelFile
 from wire.operations import CALL, EMBED, GENERATE, NEAREST
 
 WEIGHTS, TOKENIZER = embedding.FILES
-SUFFIXES = (".gguf", ".onnx", ".safetensors")
+SUFFIXES = (".exact", ".gguf", ".onnx", ".safetensors")
 # Measured: engines with and without fused multiply-add differ by up to 2e-6.
 EMBED_TOLERANCE = 1e-4
 CALL_TOLERANCE = 1e-5
@@ -26,6 +29,8 @@ CALL_TOLERANCE = 1e-5
 VALUES_TOLD = 8
 # Measured: a worker with a small model takes less (140 MiB), one with MiniLM 357 of 373 MiB.
 BESIDES_BYTES = 200 << 20
+# Numbers that an integer model has in memory while its rows are computed, for a small one.
+EXACT_PASS_ELEMENTS = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +45,14 @@ class InspectedModel:
     files: Mapping[str, Path]
     memory_bytes: int
     what: str
+    profile: str = "f32"
 
     def manifest(self, contents: Mapping[str, ModelFile]) -> Manifest:
         """The manifest to publish, once the content id of each file is known."""
         return Manifest(
             name=self.name,
             format=self.format,
-            profile="f32",
+            profile=self.profile,
             operations=self.operations,
             files=tuple(contents[name] for name in self.files),
             parameters=self.parameters,
@@ -72,11 +78,13 @@ def describe(path: Path, name: str | None = None) -> InspectedModel:
                 return _gguf(path, called)
             case ".onnx":
                 return _onnx(path, called)
+            case ".exact":
+                return _exact(path, called)
             case ".safetensors":
                 return _bert(path.parent, _name(name or path.absolute().parent.name))
     raise ModelRefused(
         f"{path} is no model that is known here: its name ends in {path.suffix or 'nothing'!r}",
-        todo="give a .gguf, an .onnx, or a folder with model.safetensors and tokenizer.json",
+        todo="give a .gguf, .onnx or .exact, or a folder with model.safetensors and tokenizer.json",
     )
 
 
@@ -88,6 +96,8 @@ def check_runs(manifest: Manifest, files: Mapping[str, Path]) -> None:
                 gguf.describe(_file(files, gguf.FILE))
             case onnx_calls.FORMAT:
                 onnx_file.describe(_file(files, onnx_calls.FILES[0]))
+            case exact.FORMAT:
+                read_file(_file(files, exact.FILE))
             case bert.MEAN_FORMAT | bert.FIRST_FORMAT | bert.NOMIC_FORMAT:
                 shape = bert.BertShape.of(manifest)
                 bert.BertWeights.read(read_table(_file(files, WEIGHTS)), shape)
@@ -202,6 +212,27 @@ def _onnx(path: Path, name: str) -> InspectedModel:
     )
 
 
+def _exact(path: Path, name: str) -> InspectedModel:
+    model = read_file(path)
+    told: dict[str, bool | int | float | str | bytes] = {"exact": True}
+    told |= {
+        f"input {at}": f"{it.name}: float32[any, {', '.join(map(str, it.shape))}]"
+        for at, it in enumerate(model.inputs)
+    }
+    told |= {f"output {at}": f"{it.name}: {it.kind}" for at, it in enumerate(model.outputs)}
+    return InspectedModel(
+        name=name,
+        format=exact.FORMAT,
+        operations=(CALL,),
+        parameters=dict(list(told.items())[: limits.PARAMETERS_MAX]),
+        tolerance=0.0,
+        files={exact.FILE: path},
+        memory_bytes=_exact_memory({exact.FILE: path}, False).most_bytes,
+        what=f"{len(model.layers)} layers in whole numbers",
+        profile=exact.FORMAT,
+    )
+
+
 def _bert(folder: Path, name: str) -> InspectedModel:
     files = {it: folder / it for it in embedding.FILES}
     for path in (*files.values(), folder / "config.json"):
@@ -245,6 +276,16 @@ def _onnx_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
     )
 
 
+def _exact_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
+    path = _file(files, exact.FILE)
+    # Rows of one pass, in 32-bit integers, and a few copies of them on the way.
+    work_bytes = 16 * max(EXACT_PASS_ELEMENTS, memory_elements(read_file(path)))
+    return ModelMemory(
+        weights_bytes=2 * path.stat().st_size,
+        besides_bytes=work_bytes + (0 if on_gpu else BESIDES_BYTES),
+    )
+
+
 def _bert_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
     # The file stays mapped, and its matrices are in memory a second time.
     size_bytes = _file(files, WEIGHTS).stat().st_size
@@ -257,6 +298,7 @@ def _bert_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
 _MEASURES: Mapping[str, Callable[[Mapping[str, Path], bool], ModelMemory]] = {
     gguf.FORMAT: _gguf_memory,
     onnx_calls.FORMAT: _onnx_memory,
+    exact.FORMAT: _exact_memory,
     **dict.fromkeys(embedding.FORMATS, _bert_memory),
 }
 NOTHING = ModelMemory(weights_bytes=0, besides_bytes=0)
