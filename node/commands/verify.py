@@ -2,18 +2,23 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from node.checking.audit import audit
 from node.checking.report import AuditReport, ReceiptPart, Status
 from node.checking.summary import Summary, summary_of
+from node.commands.command import run
+from node.commands.fetched import check_fetches
 from node.commands.output import console, safe, show_json
 from node.commands.receipt_file import FoundReceipt, read_receipt
 from node.commands.verify_model import check_model, replay_with
+from node.ingest.extractor import Extractor
 from node.models.pinned import PINNED
 from wire.chain import source_of
 from wire.content import ContentId
 from wire.errors import InputError
+from wire.operations import FETCH
 
 # Of a question or an answer so much is shown.
 SHOWN_CHARS = 400
@@ -103,7 +108,12 @@ def _check_expected(report: AuditReport, found: FoundReceipt, expected: Expected
         what = "it was answered by the peer that was named"
         right = expected.answered_by in doers
         report.note(ReceiptPart.SIGNATURES, right, what, f"by {', '.join(doers)}")
+    if not report.is_chain:
+        # It is said above that it does not hold, and what it names is not known.
+        return
     signed_for = _signed_for(report)
+    if any(it.record.operation == FETCH for it in report.receipts):
+        signed_for |= run(partial(check_fetches, report, found.have, Extractor().extract))
     for called, name in found.files.items():
         if name not in signed_for:
             what = f"{called} is an input or an output of this task"
@@ -112,8 +122,7 @@ def _check_expected(report: AuditReport, found: FoundReceipt, expected: Expected
 
 def _signed_for(report: AuditReport) -> set[ContentId | None]:
     """Every input and output that the receipt names."""
-    if report.task is None or not report.is_chain:
-        return set()
+    assert report.task is not None
     stages = range(len(report.receipts))
     inputs = {source_of(report.task, report.receipts, stage) for stage in stages}
     return inputs | {it.record.output for it in report.receipts}
