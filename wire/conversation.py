@@ -32,6 +32,7 @@ from wire.message import (
     Welcome,
 )
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, Withdraw
+from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed
 
 
 class Speaker(Enum):
@@ -58,6 +59,8 @@ class CallState(Enum):
     KEEPING = auto()
     OPENING = auto()
     STANDING = auto()
+    STAGE_OPENING = auto()
+    STAGED = auto()
     DONE = auto()
 
 
@@ -117,6 +120,15 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.STANDING, Speaker.ANSWERER, Taken): CallState.STANDING,
     # The peer ends the order; what it has not told is not done.
     (CallState.STANDING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, StageOpen): CallState.STAGE_OPENING,
+    (CallState.STAGE_OPENING, Speaker.ANSWERER, StageOpened): CallState.STAGED,
+    (CallState.STAGE_OPENING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    # Passes may be on their way to the peer while it answers earlier ones.
+    (CallState.STAGED, Speaker.ASKER, StagePass): CallState.STAGED,
+    (CallState.STAGED, Speaker.ASKER, StageClose): CallState.DONE,
+    (CallState.STAGED, Speaker.ANSWERER, StagePassed): CallState.STAGED,
+    (CallState.STAGED, Speaker.ANSWERER, Refuse): CallState.DONE,
 }
 
 

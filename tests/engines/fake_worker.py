@@ -124,6 +124,7 @@ class FakeWorker:
             "free": self.slots - len(answers),
             "slots": self.slots,
             "pages": [len(answers), self.slots],
+            "lost": [],
         }
 
 

@@ -353,6 +353,24 @@ MESSAGE_BYTES = {
     "Close": """
         922f81a57461736b730c
     """,
+    "StageOpen": """
+        923284a5666972737412a46c6173741da56d6f64656cc424015512209372c470eeadd5ecd9c3c74c2b
+        3cb633f8e2f2fad799250a0f70d652b6b825e4a57061676573cd0100
+    """,
+    "StageOpened": """
+        923381a57061676573cd0100
+    """,
+    "StagePass": """
+        923482a66e756d62657207a4726f777384a464617461c410000102030405060708090a0b0c0d0e0fa6
+        6f776e657273c4020100a6706c61636573c4080500000081000000a67461626c657392c40403000100
+        c4020000
+    """,
+    "StagePassed": """
+        923582a464617461c410000102030405060708090a0b0c0d0e0fa66e756d62657207
+    """,
+    "StageClose": """
+        923681a670617373657308
+    """,
 }
 
 # Each signed record as it is kept: its kind, body, key and signature.
