@@ -84,9 +84,9 @@ class LayerChain:
         except TROUBLES as error:
             if self.error is None:
                 self.failed, self.error = link.peer, error
+                self.ended.set()
                 for it in self.links:
                     it.close()
-                self.ended.set()
 
     async def through(self, rows: StageRows, *, wait: bool) -> bytes:
         """Have rows go through; what comes back if somebody waits for it. BatonError."""

@@ -78,8 +78,9 @@ class LayerLink:
         await self._to_send.send(passage)
 
     def close(self) -> None:
-        """Say that nothing more comes."""
+        """Say that nothing more comes; nobody waits for its opening any more."""
         self._closing.set()
+        self.opened.set()
 
     async def run(self, pages: int, after: "LayerLink | None") -> None:
         """Open it and pass on rows until it is closed.

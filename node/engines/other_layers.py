@@ -11,6 +11,10 @@ from typing import Protocol
 from wire.content import ContentId
 from wire.layers import LayerRange
 
+# Parameters of a job `stage`: whose pass it is; how many pages a session begins with, of which the
+# output says how many it got, in four bytes; 1 where it ends.
+SESSION, BEGIN, END = "session", "begin", "end"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerPass:

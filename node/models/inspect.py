@@ -107,7 +107,8 @@ def memory_of(
 ) -> ModelMemory:
     """What a model of a format takes of the memory it runs in, computed from its files.
 
-    `layers` are the first and the last that are held of a language model; None: all. ModelRefused if a file is missing or cannot be described: both come from any peer.
+    `layers` are the first and the last that are held of a language model; None: all. ModelRefused
+    if a file is missing or cannot be described: both come from any peer.
     """
     measure = _MEASURES.get(kind)
     if measure is None:

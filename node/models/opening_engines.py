@@ -40,8 +40,9 @@ async def open_engine(
 ) -> AsyncIterator[Engine]:
     """The engines that this peer's models need; a worker process starts with its first model.
 
-    `others` have the layers that this peer does not hold. `found` is told of each GPU that is used, as its driver calls it. EngineMissing says why a GPU
-    cannot be: nothing is run on the processor instead.
+    `others` have the layers that this peer does not hold. `found` is told of each GPU that is used,
+    as its driver calls it. EngineMissing says why a GPU cannot be: nothing is run on the processor
+    instead.
     """
     engines: dict[str, Engine] = {}
     async with AsyncExitStack() as stack:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import trio
 
-from node.engines.host.stage import BEGIN, END, SESSION
 from node.engines.interface import Engine, Job
+from node.engines.other_layers import BEGIN, END, SESSION
 from node.serving.leg_server import LegServer
 from p2p import timeouts
 from p2p.typed_call import TypedCall, refusal_of

@@ -15,15 +15,13 @@ from node.engines.formats.gguf import FILE
 from node.engines.host.format_queue import check_files, within
 from node.engines.host.pending import PendingJob, fail_all
 from node.engines.interface import Emit, Found, Job, Loaded, Output
+from node.engines.other_layers import BEGIN, END, SESSION
 from wire.codec import Value
 from wire.content import ContentId
 from wire.errors import BatonError, EngineError, EngineFailed
 from wire.model import Manifest
 from wire.operations import STAGE
 from wire.stage import ROWS_MAX, StageRows
-
-# Parameters of a job: whose pass it is; how many pages a session begins with; 1 where it ends.
-SESSION, BEGIN, END = "session", "begin", "end"
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

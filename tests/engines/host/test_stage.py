@@ -2,32 +2,32 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from node.engines.formats.gguf import describe, kept_bytes
 from node.engines.host.engine import TinygradEngine, open_tinygrad_engine
 from node.engines.host.launch import EngineConfig
-from node.engines.host.stage import BEGIN, END, SESSION
 from node.engines.interface import Job
-from node.engines.other_layers import LayerPass, LayersLost
+from node.engines.other_layers import BEGIN, END, SESSION, LayerPass, LayersLost
 from tests.engines.tiny_gguf import gguf_manifest, write_gguf
 from wire.content import ContentId
+from wire.errors import EngineFailed, ModelRefused
 from wire.generation import Generation
 from wire.layers import LayerRange
 from wire.stage import StageRows
 
-# hidden, layers, inner, heads, heads of keys, words
-SIZES = (64, 3, 128, 4, 2, 512)
 TOKENS = 24
 PROMPT = "Once upon a time there was a peer that had but two of the layers " * 2
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_gguf(tmp_path_factory.mktemp("lm") / "m.gguf", "qwen3", "q8_0", sizes=SIZES)
+    # The model of `test_generating`: what is compiled of it is compiled once.
+    return write_gguf(tmp_path_factory.mktemp("lm") / "model.gguf", "qwen3", "q8_0", seed=7)
 
 
 def asking(model: ContentId, prompt: str = PROMPT, tokens: int = TOKENS) -> Job:
@@ -129,9 +129,9 @@ async def test_two_engines_say_what_one_says_and_say_it_again_when_one_forgets(
     async with open_tinygrad_engine(cache, config=EngineConfig()) as whole:
         alone = await whole.load(manifest, files)
         expected = await whole.infer(asking(manifest.id))
-    async with chain(cache, file, (0, 0), (1, 2)) as (driver, following):
+    async with chain(cache, file, (0, 0), (1, 1)) as (driver, following):
         loaded = driver.loaded()[manifest.id]
-        assert (loaded.model, loaded.layers) == (alone.model, LayerRange(0, 0, 3))
+        assert (loaded.model, loaded.layers) == (alone.model, LayerRange(0, 0, 2))
         assert loaded.memory_bytes < alone.memory_bytes
         assert await driver.infer(asking(manifest.id)) == expected
         assert following.sessions == 1
@@ -146,3 +146,79 @@ async def test_two_engines_say_what_one_says_and_say_it_again_when_one_forgets(
             lost_at = {following.passes + first, following.passes + first + 7}
             assert await driver.infer(asking(manifest.id)) == expected
         assert following.sessions == 7
+
+        def gone(_: int) -> None:
+            raise LayersLost("nobody has the rest", final=True)
+
+        following.before = gone
+        with pytest.raises(EngineFailed, match="nobody has the rest"):
+            await driver.infer(asking(manifest.id))
+        assert driver.statistics().restarts == 0
+        # Whoever comes back goes on.
+        following.before = lambda _: None
+        assert await driver.infer(asking(manifest.id)) == expected
+        await _stage_keeps_its_promises(following.engines[0], manifest.id)
+
+
+async def _stage_keeps_its_promises(engine: TinygradEngine, model: ContentId) -> None:
+    """What nobody may do with a range of layers, and that it goes on afterwards."""
+    loaded = engine.ready(model)
+    assert loaded is not None
+    assert (loaded.layers, loaded.middle) == (LayerRange(1, 1, 2), LayerRange(1, 1, 2))
+    with pytest.raises(ModelRefused, match="generate"):
+        await engine.infer(asking(model))
+
+    async def through(some: StageRows, session: int = 50) -> bytes:
+        return (await engine.infer(staged(model, some.to_bytes(), **{SESSION: session}))).data
+
+    with pytest.raises(ModelRefused, match="begin again"):
+        await through(rows())
+    granted = int.from_bytes(
+        (await engine.infer(staged(model, **{SESSION: 50, BEGIN: 99}))).data, "little"
+    )
+    assert 2 <= granted < 16
+    for wrong, words in (
+        (rows(hidden=32), "the layers take 64"),
+        (rows(value=float("nan")), "no layer gives"),
+        (rows(value=1e30), "no layer gives"),
+        (rows(first=300), "no page"),
+        (replace(rows(), tables=(granted.to_bytes(2, "little"),)), "not theirs"),
+        (rows(200), "at most 128"),
+    ):
+        with pytest.raises(ModelRefused, match=words):
+            await through(wrong)
+    # A row has the same bits alone and among others, and the others' pages are not looked at.
+    together = await through(rows(4))
+    await engine.infer(staged(model, **{SESSION: 51, BEGIN: 2}))
+    alone = b"".join([await through(rows(1, first=at), 51) for at in range(4)])
+    assert together == alone
+    assert len(together) == 4 * 64 * 4
+    for session in (50, 51):
+        await engine.infer(staged(model, **{SESSION: session, END: 1}))
+    with pytest.raises(ModelRefused, match="begin again"):
+        await through(rows())
+    assert engine.statistics().restarts == 0
+
+
+@pytest.mark.own_device
+async def test_a_range_that_the_model_has_not_is_refused_in_words(cache: Path, file: Path) -> None:
+    config = EngineConfig(layers=(5, 99))
+    async with open_tinygrad_engine(cache, config=config) as engine:
+        with pytest.raises(ModelRefused, match="has the layers 0 to 1, not 5 to 99"):
+            await engine.load(*gguf_manifest(file))
+    config = EngineConfig(layers=(0, 0))
+    async with open_tinygrad_engine(cache, config=config) as engine:
+        with pytest.raises(ModelRefused, match="layers 0-0 of 2 are not a whole model"):
+            await engine.load(*gguf_manifest(file))
+
+
+def test_a_part_of_a_model_takes_its_part_of_the_memory(file: Path) -> None:
+    model = describe(file)
+    parts = [model.holding(0, 0), model.holding(1, 1)]
+    ends = sum(kept_bytes(it) for name, it in model.tensors.items() if not name.startswith("blk."))
+    assert sum(it.page_bytes for it in parts) == model.page_bytes
+    assert sum(it.weights_bytes for it in parts) == model.weights_bytes
+    assert parts[1].weights_bytes < model.weights_bytes - ends / 2
+    for on_gpu in (False, True):
+        assert parts[1].memory(on_gpu=on_gpu).most_bytes < model.memory(on_gpu=on_gpu).most_bytes
+    assert model.holding(0, 1) == model
