@@ -223,9 +223,7 @@ def _assembled(
         models=models,
         leg_server=leg_server,
         order_server=OrderServer(leg_server),
-        stage_server=StageServer(
-            dependencies.engine, leg_server, willing=Role.INFER in config.roles
-        ),
+        stage_server=StageServer(dependencies.engine, leg_server),
         verify_role=VerifyRole(
             dependencies.key,
             dependencies.environment,

@@ -17,7 +17,7 @@ from p2p.typed_call import TypedCall, refusal_of
 from wire.content import ContentId, PeerId
 from wire.counting import counted
 from wire.errors import EngineError, Refused, RemoteProtocolError
-from wire.kinds import RefusalCode
+from wire.kinds import RefusalCode, Role
 from wire.message import Message
 from wire.operations import STAGE
 from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed
@@ -36,7 +36,6 @@ class StageServer:
 
     engine: Engine
     legs: LegServer
-    willing: bool
     passes: int = 0
     rows: int = 0
     _numbers: int = 0
@@ -95,7 +94,8 @@ class StageServer:
             raise Refused("this peer is leaving", code=RefusalCode.LEAVING)
         if self.legs.paused:
             raise Refused(f"this peer is paused: {self.legs.paused}", code=RefusalCode.PAUSED)
-        ready = self.engine.ready(opening.model) if self.willing else None
+        willing = Role.INFER in self.legs.roles
+        ready = self.engine.ready(opening.model) if willing else None
         layers = None if ready is None else ready.middle
         if layers is None:
             raise Refused(

@@ -76,7 +76,7 @@ async def test_rows_go_through_every_range_in_order(
     await scene.stage(3, 5)
     await scene.stage(6, 8)
     found = [await scene.driver.token() for _ in range(12)]
-    assert found == expected(12, HERE)
+    assert found == expected(12, COUNT)
     # Others may want pages: each gave half of its own, which is said once.
     assert scene.driver.losses == ["the other layers are begun anew"]
     assert scene.driver.pages == PAGES // 2
@@ -98,7 +98,7 @@ async def test_where_layers_are_missing_it_is_said_which_and_they_are_waited_for
             await scene.stage(6, 8)
 
         nursery.start_soon(come)
-        assert await scene.driver.token() == expected(1, HERE)[0]
+        assert await scene.driver.token() == expected(1, COUNT)[0]
     assert chains.missing(MODEL, HERE) == ""
 
 
@@ -116,7 +116,7 @@ async def test_a_peer_that_dies_is_replaced_and_nothing_is_lost_or_doubled(
             ((peer, _),) = chains.peers_of(MODEL)
             scene.network.kill(nodes.pop(peer))
         found.append(await driver.token())
-    assert found == expected(12, HERE)
+    assert found == expected(12, COUNT)
     assert chains.broken == 2
     assert len(nodes) == 1
 
@@ -132,7 +132,7 @@ async def test_whoever_is_alone_and_dies_is_missed_in_words(
     # Another one that comes goes on where that was.
     await scene.stage(3, 8)
     found = [*scene.driver.out, await scene.driver.token()]
-    assert found == expected(2, HERE)
+    assert found == expected(2, COUNT)
 
 
 async def test_a_peer_that_pauses_or_leaves_is_gone_round(
@@ -144,7 +144,7 @@ async def test_a_peer_that_pauses_or_leaves_is_gone_round(
     ((peer, _),) = chains.peers_of(MODEL)
     next(it for it in nodes if it.peers.me == peer).pause("the owner is there")
     found = [*driver.out, *[await driver.token() for _ in range(3)]]
-    assert found == expected(4, HERE)
+    assert found == expected(4, COUNT)
     assert any("paused" in it for it in driver.losses)
 
 
@@ -222,7 +222,7 @@ async def test_a_peer_that_answers_what_are_no_rows_is_gone_round(
     found = [await driver.token() for _ in range(after)]
     good = await scene.stage(3, 8)
     found += [await driver.token() for _ in range(6 - after)]
-    assert found == expected(6, HERE)
+    assert found == expected(6, COUNT)
     if chains.broken:
         assert [it for it, _ in chains.peers_of(MODEL)] == [good.peers.me]
     if after:
@@ -275,7 +275,7 @@ async def test_an_asker_that_sends_nonsense_ends_its_own_session_alone(
             assert isinstance(await call.receive(), Refuse)
     assert len(engine.sessions) == node.stage_server.sessions == 1
     found = [*scene.driver.out, await scene.driver.token()]
-    assert found == expected(2, HERE)
+    assert found == expected(2, COUNT)
     assert scene.driver.losses == ["the other layers are begun anew"]
 
 

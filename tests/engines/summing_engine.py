@@ -4,6 +4,7 @@ Each layer makes of a row the sum of all rows of its slot up to itself, and of t
 it depends on what was kept, as attention does, and on nothing else.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,9 +47,9 @@ def summing_manifest() -> Manifest:
     )
 
 
-def state(position: int, before: float) -> np.ndarray:
-    """The row of the token at a position, which follows from what came out before it."""
-    return np.full(HIDDEN, 1.0 + position + before % 7, "<f4")
+def state(position: int, before: float) -> float:
+    """The number of the token at a position, which follows from what came out before it."""
+    return 1.0 + position + before % 7
 
 
 def layer(number: int, total: float) -> float:
@@ -56,14 +57,14 @@ def layer(number: int, total: float) -> float:
     return (total + number) % 97 + 1
 
 
-def expected(count: int, layers: LayerRange) -> list[float]:
-    """What comes out of the layers after these, where nothing goes wrong."""
+def expected(count: int, layers: int) -> list[float]:
+    """What comes out of so many layers, where nothing goes wrong."""
     rows: list[float] = []
     out: list[float] = []
     for position in range(count):
-        rows.append(float(state(position, out[-1] if out else 0.0)[0]))
+        rows.append(state(position, out[-1] if out else 0.0))
         through = rows
-        for number in range(layers.last + 1, layers.count):
+        for number in range(layers):
             through = [layer(number, sum(through[: at + 1])) for at in range(len(through))]
         out.append(through[-1])
     return out
@@ -86,7 +87,8 @@ class Reading:
     others: OtherLayers
     model: ContentId
     here: LayerRange
-    # What each token was made of, and what came out.
+    # What went into each layer here; the rows of each token after them, and what came out.
+    own: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
     rows: list[np.ndarray] = field(default_factory=list)
     out: list[float] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
@@ -113,8 +115,12 @@ class Reading:
 
     async def token(self) -> float:
         """One more token; LayersLost if there is nobody to make it."""
-        self.rows.append(state(len(self.rows), self.out[-1] if self.out else 0.0))
-        last = len(self.rows) - 1
+        last = len(self.out)
+        value = state(last, self.out[-1] if self.out else 0.0)
+        for number in range(self.here.last + 1):
+            self.own[number][last:] = [value]
+            value = layer(number, sum(self.own[number]))
+        self.rows[last:] = [np.full(HIDDEN, value, "<f4")]
         read = last
         while True:
             try:
@@ -125,7 +131,6 @@ class Reading:
                 data = await self._pass(last, 1, wait=True)
             except LayersLost as lost:
                 if lost.final:
-                    self.rows.pop()
                     raise
                 self.losses.append(str(lost))
                 assert len(self.losses) < 20
