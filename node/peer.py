@@ -23,6 +23,7 @@ from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.layer_chain import LayerChains
 from node.dispatch.orders import Orders
 from node.engines.interface import Engine, Loaded
+from node.ingest.bring import Ingest
 from node.models.collection import Models
 from node.models.loader import ModelLoader
 from node.models.probing import Probing
@@ -71,6 +72,8 @@ class Dependencies:
     sources: Source
     # What the engine asks for layers that it does not have.
     chains: LayerChains = field(default_factory=LayerChains)
+    # Brings in outside data; None where the peer brings in only `sources`.
+    ingest: Ingest | None = None
 
 
 @dataclass(slots=True)
@@ -247,7 +250,7 @@ def _assembled(
 def _roles(config: NodeConfig, dependencies: Dependencies, infer: InferRole) -> dict[Role, LegRole]:
     roles: dict[Role, LegRole] = {}
     if Role.DATA in config.roles:
-        roles[Role.DATA] = DataRole(dependencies.sources, dependencies.store)
+        roles[Role.DATA] = DataRole(dependencies.sources, dependencies.store, dependencies.ingest)
     if Role.INFER in config.roles:
         roles[Role.INFER] = infer
     return roles

@@ -178,7 +178,7 @@ class Chat:
         return True
 
     def _answer(self, question: str) -> None:
-        shown = StreamedAnswer(self._show, _tell)
+        shown = StreamedAnswer(self._show, show_event, _is_told)
         result = fairly(lambda: self._asked(self.conversation.asked(question), shown))
         if result is None:
             # Stopped: what was said counts, so that "go on" makes sense.
@@ -273,7 +273,6 @@ class Chat:
         console.print(f"[dim]saved in {safe(path)}[/dim]")
 
 
-def _tell(event: Mapping[str, Any]) -> None:
+def _is_told(event: Mapping[str, Any]) -> bool:
     """Of what happens on the way only that a peer failed is worth a line in a conversation."""
-    if event["event"] == "failed" and event.get("code") != "loading":
-        show_event(event)
+    return event["event"] == "failed" and event.get("code") != "loading"

@@ -17,11 +17,12 @@ CORRECTED = "[what stands above was wrong; the right answer is]"
 class StreamedAnswer:
     """Writes the text of one answer while it is made; other lines may come in between.
 
-    `write` takes text that is safe to show, `tell` one event of another kind.
+    `write` takes text that is safe to show, `tell` one event of another kind, if it `is_told`.
     """
 
     write: Write
     tell: Callable[[Mapping[str, Any]], None]
+    is_told: Callable[[Mapping[str, Any]], bool] = lambda _: True
     reader: Reader = field(default_factory=Reader)
     # What was written of the answer itself, and whether a line is under way.
     said: str = ""
@@ -34,7 +35,7 @@ class StreamedAnswer:
                 self._take(event)
             case "restarted":
                 self.reader.restart(event["position"])
-            case _:
+            case _ if self.is_told(event):
                 self.end_line()
                 self.tell(event)
 

@@ -63,6 +63,17 @@ def test_each_token_is_shown_once_and_what_was_lost_on_the_way_comes_at_the_end(
     assert told == [{"event": "failed", "what": "leg"}]
 
 
+def test_what_is_not_told_breaks_no_line() -> None:
+    screen: list[str] = []
+    told: list[object] = []
+    answer = StreamedAnswer(screen.append, told.append, lambda event: event["event"] == "failed")
+    answer.on_event(piece(0, b"one "))
+    answer.on_event({"event": "leg"})
+    answer.finish({"text": "one two"})
+    assert "".join(screen) == "one two\n"
+    assert told == []
+
+
 def test_an_answer_that_takes_back_what_was_shown_says_so() -> None:
     screen: list[str] = []
     answer = StreamedAnswer(screen.append, lambda _: None)
