@@ -18,6 +18,8 @@ from wire.tree import name_of
 
 PAYLOAD_BYTES_MAX = 256 << 20
 _HEAD_BYTES = 16
+# What lies beside a receipt; the last three where a source was fetched.
+BESIDE = (".input", ".output", ".fetch", ".body", ".extracted")
 _WHERE = "receipt files lie in receipts/ of the state folder; see python -m node receipts"
 
 
@@ -75,7 +77,7 @@ def read_receipt(state: Path, receipt: str) -> FoundReceipt:
     if not begins_as_receipt(raw):
         raise _no_receipt(path, raw)
     found = FoundReceipt(raw, wanted)
-    for beside in (path.with_suffix(it) for it in (".input", ".output")):
+    for beside in map(path.with_suffix, BESIDE):
         if beside.exists():
             found.add_file(beside)
     return found

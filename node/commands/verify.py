@@ -1,16 +1,21 @@
 """`verify`: a receipt checked offline, as a page for people or as JSON."""
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from node.checking.audit import AuditReport, Status, audit
 from node.checking.summary import Summary, summary_of
+from node.commands.command import run
+from node.commands.fetched import check_fetches
 from node.commands.output import console, safe, show_json
 from node.commands.receipt_file import read_receipt
+from node.ingest.extractor import Extractor
 from node.models.pinned import PINNED
 from wire.chain import source_of
 from wire.content import ContentId
 from wire.errors import InputError
+from wire.operations import FETCH
 
 # Of a question or an answer so much is shown.
 SHOWN_CHARS = 400
@@ -41,6 +46,8 @@ def verify(state: Path, receipt: str, content: tuple[Path, ...], *, as_json: boo
         right = report.answer.id == found.wanted
         report.note(right, "it is the receipt that was named", f"{found.wanted}")
     signed_for = _signed_for(report)
+    if any(it.record.operation == FETCH for it in report.receipts):
+        signed_for |= run(partial(check_fetches, report, found.have, Extractor().extract))
     for called, name in found.files.items():
         if report.answer is not None and name not in signed_for:
             report.note(False, f"{called} is an input or an output of this task", str(name))
