@@ -278,6 +278,10 @@ RECORD_BYTES = {
     "OrderPiece": """
         84a464617461c4057069656365a8706f736974696f6e02a374616709a5756e69747301
     """,
+    "StageRows": """
+        84a464617461c410000102030405060708090a0b0c0d0e0fa66f776e657273c4020100a6706c616365
+        73c4080500000081000000a67461626c657392c40403000100c4020000
+    """,
 }
 
 # Each message as it travels: its kind and its fields.
@@ -613,7 +617,8 @@ def test_the_numbers_of_the_protocol_are_append_only() -> None:
     kinds += "HELLO=10 WELCOME=11 PING=12 PONG=13 "
     kinds += "SWAP=14 NEWER=15 SEEK=16 PART=17 OFFER=20 ACCEPT=21 REFUSE=22 PIECE=23 RESULT=24 "
     kinds += "CHECK=25 FINDING=26 QUOTE=27 QUOTED=28 WANT=30 BLOCK=31 KEEP=32 KEEPING=33 "
-    kinds += "OPEN=40 OPENED=41 BUNDLE=42 OUTCOMES=43 PLACES=44 TAKEN=45 WITHDRAW=46 CLOSE=47"
+    kinds += "OPEN=40 OPENED=41 BUNDLE=42 OUTCOMES=43 PLACES=44 TAKEN=45 WITHDRAW=46 CLOSE=47 "
+    kinds += "STAGE_OPEN=50 STAGE_OPENED=51 STAGE_PASS=52 STAGE_PASSED=53 STAGE_CLOSE=54"
     levels = "SIGNED=0 SPOT_CHECKED=1 REPLAYED=2 EXACT=3 ZERO_KNOWLEDGE=4"
     assert " ".join(f"{kind.name}={kind}" for kind in Kind) == kinds
     assert " ".join(f"{role.name}={role}" for role in Role) == (
