@@ -46,6 +46,20 @@ DIALOGUES = [
     "StageOpen StageOpened asker:StageClose",
     "StageOpen StageOpened asker:StagePass asker:StagePass StagePassed asker:StageClose",
     "StageOpen StageOpened asker:StagePass Refuse",
+    "SubmitOrder Voted",
+    "SubmitOrder Refuse",
+    "Confirm Acknowledged",
+    "Confirm Refuse",
+    "AskAccount AccountState",
+    "AskAccount Refuse",
+    "EpochNews EpochNews",
+    "EpochNews Refuse",
+    "AskBucket BucketOrders",
+    "AskBucket Refuse",
+    "AskCertificates Certificates",
+    "AskCertificates Refuse",
+    "AskCheckpoint CheckpointReply",
+    "AskCheckpoint Refuse",
 ]
 
 every_moment = pytest.mark.parametrize(
