@@ -7,7 +7,7 @@ it holds up nobody else.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ __all__ = ["FORMAT", "GenerationScheduler"]
 INPUT_BYTES_MAX = limits.FRAME_BYTES_MAX // 2
 # One that each time gets a little further before the worker dies again is not tried for ever.
 DEATHS_MAX = 4
+LOSSES_MAX = 8
 # Guessed length of an answer: so many of them are let in at once.
 ANSWER_TOKENS = 256
 
@@ -135,7 +136,17 @@ class GenerationScheduler:
         for number, message, todo in reply["refused"]:
             if number in known:
                 known[number].fail(ModelRefused(message, todo=todo))
+        if reply["lost"]:
+            self._lost(place, known.values(), *reply["lost"])
         return new
+
+    def _lost(self, place: _Place, jobs: Iterable[GenerationJob], words: str, final: bool) -> None:
+        """Other peers lost what they kept of answers: the worker reads it once more, or ends."""
+        for pending in jobs:
+            pending.losses += 1
+            if not pending.over and (final or pending.losses >= LOSSES_MAX):
+                pending.fail(EngineFailed(words))
+                place.forgotten.append(pending.number)
 
     def tells_speed(self, offer: Step, units: int) -> bool:
         # All slots went on, and nobody's prompt was read meanwhile.

@@ -22,8 +22,9 @@ AHEAD_MAX = 64
 class GenerationJob(PendingJob):
     """One answer: its frames as far as known, and how many of them the worker made itself.
 
-    `tries` came to nothing since its last new token; `deaths` are of workers, since it began;
-    it ends with its last token, which may not have been emitted by then.
+    `tries` came to nothing since its last new token; `deaths` are of workers, and `losses` of what
+    other peers kept of it, since it began; it ends with its last token, which may not have been
+    emitted by then.
     """
 
     number: int
@@ -36,6 +37,7 @@ class GenerationJob(PendingJob):
     prompt: bytes = b""
     under_way: bool = False
     deaths: int = 0
+    losses: int = 0
     moved: trio.Event = field(default_factory=trio.Event)
     # What is asked about an answer that somebody claims, and the margins of its tokens so far.
     claim: ReplayRequest | None = None
