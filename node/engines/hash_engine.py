@@ -26,7 +26,7 @@ from node.engines.interface import (
     Part,
     ready_model,
 )
-from node.engines.replay import Replayed, ReplayRequest
+from node.engines.replay import JudgedAnswer, ReplayRequest
 from node.engines.sampler import MARGIN_MAX
 from wire.content import ContentId
 from wire.errors import BatonError, ModelNotLoaded, ModelRefused, Refused, TooSlow
@@ -232,7 +232,7 @@ class HashEngine:
             0.0 if one == other.id else MARGIN_MAX
             for one, other in zip(claimed, tokens, strict=False)
         ]
-        told = Replayed(
+        told = JudgedAnswer(
             margins=np.array(missing, "<f4").tobytes(),
             output=b"".join(pieces),
             positions=len(missing),

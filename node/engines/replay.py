@@ -1,6 +1,6 @@
 """The operation `replay`: what an engine makes of an answer that somebody claims. Pure.
 
-A job's input is a `ReplayRequest`, its output a `Replayed`: how far each claimed token is from the
+A job's input is a `ReplayRequest`, its output a `JudgedAnswer`: how far each claimed token is from the
 one that this engine would have drawn there, and the answer's frames as this engine would have told
 them with those tokens. It is asked by a verifier, of its own engine alone: no stage names it.
 """
@@ -47,7 +47,7 @@ class ReplayRequest(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replayed(Record):
+class JudgedAnswer(Record):
     """`margins` are floats of 4 bytes, of each token that was judged; `output` is the answer told.
 
     Fewer margins than claimed tokens: the answer would have ended before, or there is no such
@@ -82,7 +82,7 @@ def request(asked: bytes, output: bytes, slack: float) -> ReplayRequest:
     return ReplayRequest(asked=asked, claimed=as_bytes(tokens), slack_millionths=round(slack * 1e6))
 
 
-def told_otherwise(claimed: bytes, found: Replayed) -> str:
+def told_otherwise(claimed: bytes, found: JudgedAnswer) -> str:
     """What an output tells otherwise than the model would with the same tokens; empty if nothing.
 
     Texts and the ending have to be the same, logarithms of probabilities alike. WireError if the

@@ -9,7 +9,7 @@ import trio
 from node.engines.compare import worst_differences
 from node.engines.interface import REPLAY, Engine, Job
 from node.engines.margins import EXACT, limits_of, statistics_of, too_far
-from node.engines.replay import Replayed, request, told_otherwise
+from node.engines.replay import JudgedAnswer, request, told_otherwise
 from node.serving.fair_semaphore import FairSemaphore
 from node.serving.infer_role import InferRole
 from node.serving.role import LegInput, nowhere
@@ -289,7 +289,7 @@ class VerifyRole:
             parameters=stage.parameters,
             deadline_s=max(0.0, left_s),
         )
-        told = Replayed.from_bytes((await self.engine.infer(job)).data)
+        told = JudgedAnswer.from_bytes((await self.engine.infer(job)).data)
         found = statistics_of(told.each, table)
         bounds = EXACT if is_exact else limits_of(table, len(asked.tokens))
         reason = too_far(found, bounds) or told_otherwise(claim.output, told)

@@ -15,7 +15,7 @@ from node.engines.formats.smollm2 import SMOLLM2
 from node.engines.host.engine import TinygradEngine, open_tinygrad_engine
 from node.engines.host.launch import EngineConfig
 from node.engines.interface import REPLAY, Job
-from node.engines.replay import Replayed, request, told_otherwise
+from node.engines.replay import JudgedAnswer, request, told_otherwise
 from tests.bench._smollm2 import asking, cpu_s
 
 PROMPT = 64
@@ -54,7 +54,7 @@ async def judged(
     worker = engine.worker_ids[jobs[0].model]
     began_s, wrong = cpu_s(worker), 0
     for job, output in zip(jobs, outputs, strict=True):
-        found = Replayed.from_bytes((await engine.infer(judging(job, output))).data)
+        found = JudgedAnswer.from_bytes((await engine.infer(judging(job, output))).data)
         wrong += sum(it > 0 for it in found.each) + bool(told_otherwise(output, found))
     return cpu_s(worker) - began_s, wrong
 

@@ -14,7 +14,7 @@ from node.checking.quorum import Tally
 from node.engines.hash_engine import HashEngine, hash_token
 from node.engines.interface import REPLAY, Emit, Job, Loaded, Output
 from node.engines.margins import statistics_of
-from node.engines.replay import Replayed
+from node.engines.replay import JudgedAnswer
 from p2p.score import Standing
 from tests.checking.test_verifiers import checked_by, verdict_of
 from tests.node.asking import MODEL, SECRET, asked, receipt_of, request, signers, task_of
@@ -54,7 +54,7 @@ class OtherDevice(HashEngine):
         output = await HashEngine.infer(self, job, emit)
         if job.operation != REPLAY:
             return output
-        told = Replayed.from_bytes(output.data)
+        told = JudgedAnswer.from_bytes(output.data)
         margins = np.array(told.each, "<f4")
         for at, margin in dict(self.margins).items():
             margins[at] = max(margins[at], margin)

@@ -9,7 +9,7 @@ import pytest
 
 from node.engines.hash_engine import HashEngine, hash_manifest
 from node.engines.interface import REPLAY, Engine, Job
-from node.engines.replay import Replayed, request, told_otherwise
+from node.engines.replay import JudgedAnswer, request, told_otherwise
 from node.engines.sampler import MARGIN_MAX
 from tests.engines.opencl import CL, need_opencl
 from tests.engines.tiny_gguf import gguf_manifest, write_gguf
@@ -45,7 +45,7 @@ class Bench:
 
     async def judged(self, output: bytes) -> tuple[list[float], str]:
         done = await self.engine.infer(self.judging(output))
-        found = Replayed.from_bytes(done.data)
+        found = JudgedAnswer.from_bytes(done.data)
         assert done.units == found.positions == len(found.each)
         return found.each, told_otherwise(output, found)
 

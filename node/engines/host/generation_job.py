@@ -7,7 +7,7 @@ import trio
 
 from node.engines.host.pending import PendingJob
 from node.engines.interface import Job, Output
-from node.engines.replay import Replayed, ReplayRequest
+from node.engines.replay import JudgedAnswer, ReplayRequest
 from wire import limits
 from wire.codec import Value
 from wire.errors import BatonError, WireError
@@ -99,7 +99,7 @@ class GenerationJob(PendingJob):
 
     def replayed(self) -> Output:
         """What came of a claim."""
-        told = Replayed(
+        told = JudgedAnswer(
             margins=self.margins,
             output=b"".join(self.frames),
             positions=len(self.margins) // 4,

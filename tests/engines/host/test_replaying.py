@@ -9,7 +9,7 @@ import trio
 
 from node.engines.host.engine import TinygradEngine
 from node.engines.interface import REPLAY, Job
-from node.engines.replay import Replayed, request, told_otherwise
+from node.engines.replay import JudgedAnswer, request, told_otherwise
 from node.engines.sampler import MARGIN_MAX
 from tests.engines.host.test_generating import END, MESSAGES, SCHEMA, asking, many, read
 from tests.engines.tiny_gguf import gguf_manifest, write_gguf
@@ -31,7 +31,7 @@ def judging(job: Job, output: bytes, slack: float = 0.0) -> Job:
 
 async def judged(engine: TinygradEngine, job: Job, output: bytes) -> tuple[list[float], str]:
     """The margins of an output's tokens, and what it tells otherwise than the model."""
-    found = Replayed.from_bytes((await engine.infer(judging(job, output))).data)
+    found = JudgedAnswer.from_bytes((await engine.infer(judging(job, output))).data)
     return found.each, told_otherwise(output, found)
 
 
