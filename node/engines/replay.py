@@ -1,8 +1,8 @@
 """The operation `replay`: what an engine makes of an answer that somebody claims. Pure.
 
-A job's input is a `ReplayRequest`, its output a `JudgedAnswer`: how far each claimed token is from the
-one that this engine would have drawn there, and the answer's frames as this engine would have told
-them with those tokens. It is asked by a verifier, of its own engine alone: no stage names it.
+A job's input is a `ReplayRequest`, its output a `JudgedAnswer`: how far each claimed token is from
+the one that this engine would have drawn there, and the answer's frames as this engine would have
+told them with those tokens. It is asked by a verifier, of its own engine alone: no stage names it.
 """
 
 from collections.abc import Sequence
