@@ -179,6 +179,11 @@ def verify_command(*, receipt: str, content: tuple[Path, ...], state: Path, as_j
     What was asked and answered is printed, then what is proved, what is wrong and what cannot be
     known. No network is needed. An input and an output that lie beside a file are checked with it.
     """
+    if receipt.endswith(".agreement"):
+        from node.commands.agreed import verify_agreement
+
+        verify_agreement(state.expanduser(), Path(receipt).expanduser(), as_json=as_json)
+        return
     from node.commands.verify import verify
 
     verify(state.expanduser(), receipt, content, as_json=as_json)

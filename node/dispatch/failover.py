@@ -94,7 +94,10 @@ class Failover:
             choices = self._ready(able)
             if not choices:
                 waited_s = now_at_s - nobody_since_at_s
-                if self.failed and self._declined and not able and waited_s > NEWCOMER_S:
+                # Where only some may be asked, no newcomer helps.
+                wait_s = -1.0 if self.handoff.only else NEWCOMER_S
+                declined = self._declined or bool(self.handoff.only)
+                if self.failed and declined and not able and waited_s > wait_s:
                     # All peers refused for good: more time changes nothing.
                     raise TaskFailed(
                         self._nobody(),
@@ -137,7 +140,9 @@ class Failover:
         if not self.handoff.is_own:
             # A stranger's leg that we would refuse must not come to us in our own name.
             avoid |= {self.directory.peers.me}
-        return self.directory.candidates(self.handoff.leg, self._units(), avoid)
+        able = self.directory.candidates(self.handoff.leg, self._units(), avoid)
+        only = self.handoff.only
+        return [it for it in able if it.peer in only] if only else able
 
     def _ready(self, able: Sequence[Candidate]) -> list[Candidate]:
         """Of the able peers, those to choose from now."""

@@ -24,6 +24,8 @@ class Handoff:
     avoid: frozenset[PeerId] = frozenset()
     # Which of the asker's own tasks it takes turns with.
     lane: bytes = b""
+    # The only peers that may be asked for its first leg; empty for any. It is not sent on.
+    only: frozenset[PeerId] = frozenset()
 
     @property
     def stage(self) -> int:

@@ -12,7 +12,7 @@ import wire
 from wire.advert import Advert, ModelOffer
 from wire.compact import BatchRoot
 from wire.content import ContentId
-from wire.fetch import AttestedFetch, Column, Extraction, HeaderField, SourceRecord
+from wire.fetch import Agreement, AttestedFetch, Column, Extraction, HeaderField, SourceRecord
 from wire.generation import Alternative, Ending, Generation, PromptToken, Token, TokenBias
 from wire.kinds import Level, RefusalCode, Role
 from wire.message import (
@@ -193,6 +193,16 @@ SAMPLES: tuple[Record, ...] = (
         total=300,
         passages=(BLOCK, TREE),
         attested=(BLOCK,),
+    ),
+    Agreement(
+        source=BLOCK,
+        quorum=3,
+        agree="median 0.5%",
+        round=bytes(range(16)),
+        answers=(BLOCK, BLOCK, BLOCK),
+        agreeing=(KEY.peer,),
+        outliers=(KEY.peer,),
+        output=BLOCK,
     ),
     COLUMN,
     HEADER,
