@@ -101,7 +101,7 @@ class AttestedFetch(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement(Record):
+class FetchAgreement(Record):
     """Several fetches of one source that agree: what the asker counted, for whoever recounts it.
 
     Each of the tasks, whose `answers` are named, was signed with the terms (`quorum`, `agree`) and

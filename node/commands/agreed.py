@@ -15,7 +15,7 @@ from node.ingest.agreement import AgreementTerms, agree
 from node.ingest.extractor import Extractor
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError, InputError, WireError
-from wire.fetch import Agreement, AttestedFetch
+from wire.fetch import AttestedFetch, FetchAgreement
 from wire.operations import FETCH
 from wire.payload import Passages
 from wire.tree import name_of
@@ -47,7 +47,7 @@ def verify_agreement(
     InputError names the first point that fails. `extract` makes an output of a body.
     """
     try:
-        record = Agreement.from_bytes(read_file(path, RECORD_BYTES_MAX))
+        record = FetchAgreement.from_bytes(read_file(path, RECORD_BYTES_MAX))
     except WireError as error:
         raise InputError(f"{path} is not an agreement: {error.message}") from error
     report = _Recount()
@@ -73,7 +73,7 @@ def verify_agreement(
         )
 
 
-def _document(report: _Recount, record: Agreement) -> dict[str, Any]:
+def _document(report: _Recount, record: FetchAgreement) -> dict[str, Any]:
     return {
         "holds": report.failed is None,
         "agreement": str(ContentId.of(record.to_bytes())),
@@ -88,7 +88,7 @@ def _document(report: _Recount, record: Agreement) -> dict[str, Any]:
     }
 
 
-def _show(report: _Recount, record: Agreement) -> None:
+def _show(report: _Recount, record: FetchAgreement) -> None:
     console.print(f"[bold]agreed[/bold]   {record.agree}, of {record.quorum} data peers")
     console.print(f"[bold]source[/bold]   {record.source}")
     for good, what, detail in report.points:
@@ -114,7 +114,7 @@ class _Beside:
 
 
 def _one(
-    report: _Recount, beside: _Beside, answer: ContentId, agreement: Agreement
+    report: _Recount, beside: _Beside, answer: ContentId, agreement: FetchAgreement
 ) -> _Fetch | None:
     """Who fetched, when, and the output, of one receipt; None, and a point, if it is not sound."""
     file = beside.path.with_name(f"{answer}.receipt")
@@ -160,7 +160,7 @@ def _fetch_of(one: AuditReport, found: FoundReceipt) -> _Fetch | None:
 
 
 def _check_terms(
-    report: _Recount, one: AuditReport, agreement: Agreement, answer: ContentId
+    report: _Recount, one: AuditReport, agreement: FetchAgreement, answer: ContentId
 ) -> None:
     """Whether the task was signed for this agreement: its source, its terms and its round."""
     assert one.task is not None
@@ -171,7 +171,7 @@ def _check_terms(
     report.note(signed == meant, f"the task of {answer.short} was signed with these terms")
 
 
-def _recount(report: _Recount, record: Agreement, found: list[_Fetch]) -> None:
+def _recount(report: _Recount, record: FetchAgreement, found: list[_Fetch]) -> None:
     peers = [it[0] for it in found]
     report.note(len(set(peers)) == record.quorum, "each fetch is another data peer's")
     what = "the count, repeated, gives the same peers and the same output"

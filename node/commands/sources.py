@@ -17,7 +17,7 @@ from node.ingest.table import DataTable
 from node.local.control import call, unheard
 from wire.content import ContentId
 from wire.errors import InputError, StoreUnusable
-from wire.fetch import Agreement, AttestedFetch, Extraction, SourceRecord
+from wire.fetch import AttestedFetch, Extraction, FetchAgreement, SourceRecord
 
 CELL_CHARS = 60
 ROWS_SHOWN = 10
@@ -144,7 +144,7 @@ async def _keep_agreement(state: Path, result: dict[str, Any], *, as_json: bool)
     """Write every receipt of an agreement, and the agreement beside them; show what was agreed."""
     for one in result["fetches"]:
         await _keep_beside(state, {**one, "input_payload": result["input_payload"]})
-    record = Agreement.from_bytes(result["agreement"])
+    record = FetchAgreement.from_bytes(result["agreement"])
     name = ContentId.of(result["agreement"])
     saved = state / "receipts" / f"{name}{AGREEMENT_SUFFIX}"
     saved.write_bytes(result["agreement"])

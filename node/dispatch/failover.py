@@ -52,8 +52,7 @@ REASONS_KEPT = 4
 SEEK_S = 3.0
 # How long to wait for a new peer when all known peers have refused for good.
 NEWCOMER_S = 10.0
-# A peer that took a leg and needs so much longer than expected is given up while there is another
-# peer: it may have taken the leg without meaning to do it.
+# While there is another, a peer so much later than expected is given up: it may mean to stall.
 OVERDUE_S = 10.0
 OVERDUE_TIMES = 5.0
 # Quotes cost a round trip to two peers; a shorter leg is offered at once to the better candidate.
@@ -96,10 +95,7 @@ class Failover:
             choices = self._ready(able)
             if not choices:
                 waited_s = now_at_s - nobody_since_at_s
-                # Where only some may be asked, no newcomer helps.
-                wait_s = -1.0 if self.handoff.only else NEWCOMER_S
-                declined = self._declined or bool(self.handoff.only)
-                if self.failed and declined and not able and waited_s > wait_s:
+                if self.failed and self._declined and not able and waited_s > NEWCOMER_S:
                     # All peers refused for good: more time changes nothing.
                     raise TaskFailed(
                         self._nobody(),
@@ -143,8 +139,7 @@ class Failover:
             # A stranger's leg that we would refuse must not come to us in our own name.
             avoid |= {self.directory.peers.me}
         able = self.directory.candidates(self.handoff.leg, self._units(), avoid)
-        only = self.handoff.only
-        return [it for it in able if it.peer in only] if only else able
+        return [it for it in able if self.handoff.may_go_to(it.peer)]
 
     def _ready(self, able: Sequence[Candidate]) -> list[Candidate]:
         """Of the able peers, those to choose from now."""

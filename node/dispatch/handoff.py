@@ -27,6 +27,10 @@ class Handoff:
     # The only peers that may be asked for its first leg; empty for any. It is not sent on.
     only: frozenset[PeerId] = frozenset()
 
+    def may_go_to(self, peer: PeerId) -> bool:
+        """Whether a peer is one of those that may be asked."""
+        return not self.only or peer in self.only
+
     @property
     def stage(self) -> int:
         return len(self.receipts)

@@ -20,7 +20,7 @@ from node.task.units import PASSAGES_PER_LEG
 from p2p.score import Offence
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError, TaskFailed
-from wire.fetch import Agreement, AttestedFetch, SourceRecord
+from wire.fetch import AttestedFetch, FetchAgreement, SourceRecord
 from wire.kinds import Role
 from wire.operations import FETCH
 from wire.schema import Parameters
@@ -82,7 +82,12 @@ class Agreeing:
             "agree": self.agree,
             "round": round_id,
         }
-        asked = replace(request, stages=(replace(stage, parameters=parameters),))
+        asked = replace(
+            request,
+            stages=(replace(stage, parameters=parameters),),
+            # So that one that falls silent leaves time for others.
+            deadline_s=max(1, request.deadline_s // TRIES_MAX),
+        )
         drawn = self._drawn(stage)
         if len(drawn) < self.quorum:
             raise TaskFailed(
@@ -138,7 +143,7 @@ class Agreeing:
             # A server may tell somebody something else once: that alone bans nobody.
             self.node.tasks.checking.peers.offended(peer, Offence.MALFORMED)
         output = counted.output
-        record = Agreement(
+        record = FetchAgreement(
             source=self.source.id,
             quorum=self.quorum,
             agree=self.agree,

@@ -20,7 +20,7 @@ from tests.ingest.test_bring import InProcess
 from tests.node.network import S, open_network
 from wire.content import ContentId
 from wire.errors import InputError
-from wire.fetch import Agreement
+from wire.fetch import FetchAgreement
 
 
 async def kept(asker: Node, found: dict[str, Any], state: Path) -> Path:
@@ -38,7 +38,7 @@ async def kept(asker: Node, found: dict[str, Any], state: Path) -> Path:
 
 
 def altered(path: Path, **changes: Any) -> None:
-    record = Agreement.from_bytes(path.read_bytes())
+    record = FetchAgreement.from_bytes(path.read_bytes())
     path.write_bytes(replace(record, **changes).to_bytes())
 
 
@@ -52,7 +52,7 @@ def another_body(path: Path) -> None:
 
 
 def swapped(path: Path) -> None:
-    record = Agreement.from_bytes(path.read_bytes())
+    record = FetchAgreement.from_bytes(path.read_bytes())
     altered(path, agreeing=record.outliers, outliers=record.agreeing)
 
 
@@ -70,7 +70,7 @@ TRICKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a receipt gone": (lambda path: beside(path, ".receipt").unlink(), "the fetch of receipt"),
     "an answer twice": (
         lambda path: altered(
-            path, answers=(Agreement.from_bytes(path.read_bytes()).answers[0],) * 3
+            path, answers=(FetchAgreement.from_bytes(path.read_bytes()).answers[0],) * 3
         ),
         "another data peer",
     ),

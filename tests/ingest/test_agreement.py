@@ -19,7 +19,7 @@ from tests.ingest.test_attested import PRICES, TABLE, LyingIngest, data_peer, fe
 from tests.node.network import S, open_network
 from wire.content import ContentId
 from wire.errors import InputError, TaskFailed
-from wire.fetch import Agreement
+from wire.fetch import FetchAgreement
 
 NOW_MS = 1_800_000_000_000
 
@@ -137,7 +137,7 @@ async def test_a_liar_among_three_is_named_and_loses_standing(
         liar = await data_peer(network, strangers="*", kind=LyingIngest)
         await network.settled()
         found = await agreed(asker)
-        record = Agreement.from_bytes(found["agreement"])  # type: ignore[arg-type]
+        record = FetchAgreement.from_bytes(found["agreement"])  # type: ignore[arg-type]
         assert set(record.agreeing) == {it.peers.me for it in honest}
         assert record.outliers == (liar.peers.me,)
         assert asker.peers.standing(liar.peers.me) is Standing.UNWELCOME
@@ -182,7 +182,7 @@ async def test_a_peer_that_refuses_is_replaced_by_another(
             await data_peer(network, strangers="other.org")
         await network.settled()
         found = await agreed(asker, "exact")
-        record = Agreement.from_bytes(found["agreement"])  # type: ignore[arg-type]
+        record = FetchAgreement.from_bytes(found["agreement"])  # type: ignore[arg-type]
         assert set(record.agreeing) == {it.peers.me for it in able}
 
 

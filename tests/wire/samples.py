@@ -21,7 +21,7 @@ from wire.checkpoint import (
 )
 from wire.compact import BatchRoot
 from wire.content import ContentId
-from wire.fetch import Agreement, AttestedFetch, Column, Extraction, HeaderField, SourceRecord
+from wire.fetch import AttestedFetch, Column, Extraction, FetchAgreement, HeaderField, SourceRecord
 from wire.generation import Alternative, Ending, Generation, PromptToken, Token, TokenBias
 from wire.kinds import Level, RefusalCode, Role
 from wire.ledger import (
@@ -244,7 +244,7 @@ SAMPLES: tuple[Record, ...] = (
         passages=(BLOCK, TREE),
         attested=(BLOCK,),
     ),
-    Agreement(
+    FetchAgreement(
         source=BLOCK,
         quorum=3,
         agree="median 0.5%",
