@@ -43,6 +43,20 @@ def is_name(address: str) -> bool:
     return address.startswith(("/dns/", "/dns4/", "/dns6/"))
 
 
+def is_public(host: str) -> bool:
+    """Whether `host` is an IP address of the open internet."""
+    return _parsed(host) is not None and scope_of(host) is Scope.GLOBAL
+
+
+def network_of(host: str) -> str:
+    """The large network that `host` is of, /16 or /32: one company has most of one."""
+    address = _parsed(host)
+    if address is None:
+        return host
+    bits = 16 if address.version == 4 else 32
+    return str(ipaddress.ip_network(f"{address}/{bits}", strict=False))
+
+
 def is_loopback(host: str) -> bool:
     address = _parsed(host)
     return address is not None and address.is_loopback

@@ -8,12 +8,14 @@ import trio
 
 from p2p.adverts import Advertiser, Capacity, Environment
 from p2p.anti_entropy import AntiEntropy
+from p2p.dial_back import DialingBack
 from p2p.dialing import Dialing
 from p2p.discovery import Discovery
 from p2p.gossip_rate import GossipRateConfig, GossipRateLimit
 from p2p.handshake_log import HandshakeLog
 from p2p.neighbours import Neighbours
 from p2p.peer_rpc import Handler, PeerRpc
+from p2p.reachability import Reachability
 from p2p.streams import open_streams
 from p2p.transport import Transport
 from p2p.view import View
@@ -21,6 +23,7 @@ from wire.advert import Advert
 from wire.content import ContentId, PeerId
 from wire.kinds import Role
 from wire.message import Goodbye, Hello, Ping, Seek, Swap
+from wire.reach import DialBack
 from wire.signed import Signed
 from wire.signing import SigningKey
 
@@ -60,6 +63,7 @@ class Peers(PeerRpc):
     anti_entropy: AntiEntropy
     neighbours: Neighbours = field(init=False)
     discovery: Discovery = field(init=False)
+    dialing_back: DialingBack = field(init=False)
 
     def __post_init__(self) -> None:
         # They call through this peer's own streams, so they are made with it.
@@ -72,6 +76,9 @@ class Peers(PeerRpc):
             keep_calling=self.config.keep_calling,
         )
         self.discovery = Discovery(self, self.advertiser)
+        reachability = Reachability(self.me, self.environment.random)
+        self.dialing_back = DialingBack(self, self.neighbours, self.advertiser, reachability)
+        self.advertiser.announced = self.dialing_back.announced
         self.advertiser.problem = self.blame
         self.advertiser.same_key = self.neighbours.on_same_key
         self.advertiser.from_future = self._note_clock
@@ -81,6 +88,7 @@ class Peers(PeerRpc):
             Swap: self.neighbours.on_swap,
             Goodbye: self.neighbours.on_part,
             Seek: self.discovery.on_seek,
+            DialBack: self.dialing_back.on_dial_back,
         }
 
     def _note_clock(self, peer: PeerId, ahead_s: float) -> None:
@@ -130,11 +138,13 @@ async def open_peers(
     async with open_streams(transport, key, config.listen, serve=peers.serve) as streams:
         peers.streams = streams
         streams.endpoint.watch(neighbours.on_connection)
+        streams.endpoint.watch(peers.dialing_back.on_connection)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(advertiser.listen_forever, streams.endpoint)
             nursery.start_soon(advertiser.speak_forever, streams.endpoint)
             nursery.start_soon(neighbours.keep_up_forever)
             nursery.start_soon(neighbours.swap_forever)
+            nursery.start_soon(peers.dialing_back.ask_forever)
             try:
                 yield peers
                 await neighbours.leave()

@@ -153,6 +153,14 @@ class Endpoint(Protocol):
         """Try the addresses in turn until `peer` answers at one. Raises as `connect` does."""
         ...
 
+    async def knock(self, address: str, *, deadline_s: float) -> None:
+        """Find out by a new connection whether the peer of a full multiaddr answers there.
+
+        The connection is closed at once, and those that are open do not count. Raises as
+        `connect` does.
+        """
+        ...
+
     async def open_stream(self, peer: PeerId, *, deadline_s: float) -> ByteStream:
         """A new stream on an open connection.
 
@@ -169,6 +177,9 @@ class Endpoint(Protocol):
         """The peers to which at least one connection is open."""
 
     def is_connected(self, peer: PeerId) -> bool: ...
+
+    def is_relayed(self, peer: PeerId) -> bool:
+        """Whether every connection to `peer` is passed on by another peer."""
 
     def remote_address(self, peer: PeerId) -> str | None:
         """The multiaddr, without the id, at the other end of the oldest connection."""

@@ -32,6 +32,7 @@ from wire.message import (
     Welcome,
 )
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, Withdraw
+from wire.reach import DialBack, DialedBack
 
 
 class Speaker(Enum):
@@ -58,6 +59,7 @@ class CallState(Enum):
     KEEPING = auto()
     OPENING = auto()
     STANDING = auto()
+    DIALING_BACK = auto()
     DONE = auto()
 
 
@@ -117,6 +119,10 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.STANDING, Speaker.ANSWERER, Taken): CallState.STANDING,
     # The peer ends the order; what it has not told is not done.
     (CallState.STANDING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, DialBack): CallState.DIALING_BACK,
+    (CallState.DIALING_BACK, Speaker.ANSWERER, DialedBack): CallState.DONE,
+    (CallState.DIALING_BACK, Speaker.ANSWERER, Refuse): CallState.DONE,
 }
 
 

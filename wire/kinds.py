@@ -50,6 +50,9 @@ class Kind(IntEnum):
     TAKEN = 45
     WITHDRAW = 46
     CLOSE = 47
+    # Where a peer can be called.
+    DIAL_BACK = 80
+    DIALED_BACK = 81
 
 
 class Role(IntEnum):

@@ -18,7 +18,7 @@ from wire.errors import InputError, Malformed
 _GOOD = "/ip4/192.0.2.7/tcp/4710/p2p/12D3KooW…"
 _DIAL_TCP = (("ip4", "tcp"), ("ip6", "tcp"), ("dns", "tcp"), ("dns4", "tcp"), ("dns6", "tcp"))
 _LISTEN_TCP = (("ip4", "tcp"), ("ip6", "tcp"))
-_MEMORY = (("memory",),)
+_MEMORY = (("memory",), ("ip4", "tcp"))
 # Only protocols that we use reach libp2p's parser: it accepts others (ip6zone, for one) and fails
 # when they are read, and anybody may send an address.
 _OURS = re.compile(r"(?:/(?:ip4|ip6|dns|dns4|dns6|tcp|memory)/[!-.0-~]+)+(?:/p2p/[0-9A-Za-z]+)?")

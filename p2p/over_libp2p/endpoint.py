@@ -230,6 +230,11 @@ class LibEndpoint:
             finally:
                 self._dials.pop(peer).set()
 
+    async def knock(self, address: str, *, deadline_s: float) -> None:
+        target = read_dialable(address, self._forms)
+        with dialing(str(target.where), deadline_s), trio.fail_after(deadline_s):
+            await self._swarm.knock(target.where, libp2p_id(target.peer))
+
     async def open_stream(self, peer: PeerId, *, deadline_s: float) -> LibStream:
         if not self._connections(peer):
             raise Disconnected(f"not connected to {peer.short}", todo="connect first")
@@ -257,6 +262,10 @@ class LibEndpoint:
     def is_connected(self, peer: PeerId) -> bool:
         """Whether at least one connection to the peer is open."""
         return bool(self._connections(peer))
+
+    def is_relayed(self, peer: PeerId) -> bool:
+        """Whether every connection to the peer is passed on by another peer."""
+        return False
 
     def remote_address(self, peer: PeerId) -> str | None:
         for connection in self._connections(peer):

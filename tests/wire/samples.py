@@ -55,6 +55,7 @@ from wire.order import (
     Withdraw,
 )
 from wire.payload import Hit, Hits, Index, IndexPart, Passages, Question, Texts, Vectors
+from wire.reach import DialBack, DialedBack
 from wire.receipt import Answer, Receipt, Verdict
 from wire.schema import Record
 from wire.signed import SignedRecord
@@ -256,6 +257,8 @@ SAMPLES: tuple[Record, ...] = (
     BlockReply(data=b"block"),
     Keep(content=TREE, size_bytes=300_000, keep_s=604_800, deadline_ms=60_000),
     Keeping(keep_s=86_400),
+    DialBack(port=4747),
+    DialedBack(host="203.0.113.7", reached=True),
     Open(wanted=48, speaks=5),
     Opened(places=40),
     ITEM,

@@ -36,6 +36,8 @@ DIALOGUES = [
     "Want Refuse",
     "Keep Keeping",
     "Keep Refuse",
+    "DialBack DialedBack",
+    "DialBack Refuse",
     "Open Refuse",
     "Open Opened asker:Close",
     "Open Opened Refuse",

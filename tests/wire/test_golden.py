@@ -324,6 +324,12 @@ MESSAGE_BYTES = {
     "Keeping": """
         922181a66b6565705f73ce00015180
     """,
+    "DialBack": """
+        925081a4706f7274cd128b
+    """,
+    "DialedBack": """
+        925182a4686f7374ab3230332e302e3131332e37a772656163686564c3
+    """,
     "Open": """
         922881a677616e74656430
     """,
@@ -557,7 +563,8 @@ def test_the_numbers_of_the_protocol_are_append_only() -> None:
     kinds += "HELLO=10 WELCOME=11 PING=12 PONG=13 "
     kinds += "SWAP=14 NEWER=15 SEEK=16 PART=17 OFFER=20 ACCEPT=21 REFUSE=22 PIECE=23 RESULT=24 "
     kinds += "CHECK=25 FINDING=26 QUOTE=27 QUOTED=28 WANT=30 BLOCK=31 KEEP=32 KEEPING=33 "
-    kinds += "OPEN=40 OPENED=41 BUNDLE=42 OUTCOMES=43 PLACES=44 TAKEN=45 WITHDRAW=46 CLOSE=47"
+    kinds += "OPEN=40 OPENED=41 BUNDLE=42 OUTCOMES=43 PLACES=44 TAKEN=45 WITHDRAW=46 CLOSE=47 "
+    kinds += "DIAL_BACK=80 DIALED_BACK=81"
     levels = "SIGNED=0 SPOT_CHECKED=1 REPLAYED=2 EXACT=3 ZERO_KNOWLEDGE=4"
     assert " ".join(f"{kind.name}={kind}" for kind in Kind) == kinds
     assert " ".join(f"{role.name}={role}" for role in Role) == (
