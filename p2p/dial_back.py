@@ -15,7 +15,7 @@ from p2p.connect import TROUBLES
 from p2p.handshake import Handshake
 from p2p.ip_address import host_of, is_public, prefix_of
 from p2p.peer_rpc import PeerRpc
-from p2p.reachability import Answer, Reach, Reachability, Stranger
+from p2p.reachability import CallBack, Reach, Reachability, Stranger
 from p2p.score import Standing
 from p2p.timeouts import stretched
 from p2p.token_bucket import TokenBucket, TokenBuckets
@@ -119,7 +119,7 @@ class DialingBack:
     async def _ask(self, asked: tuple[Stranger, ...]) -> None:
         port = self.reachability.port()
         assert port is not None, "without a port nobody is asked"
-        answers: list[Answer] = []
+        answers: list[CallBack] = []
         async with trio.open_nursery() as nursery:
             for stranger in asked:
                 nursery.start_soon(self._ask_one, stranger, port, answers)
@@ -128,7 +128,7 @@ class DialingBack:
         if self.reachability.confirmed != before:
             self.advertiser.changed()
 
-    async def _ask_one(self, stranger: Stranger, port: int, answers: list[Answer]) -> None:
+    async def _ask_one(self, stranger: Stranger, port: int, answers: list[CallBack]) -> None:
         peer = stranger.peer
         deadline_s = stretched(ASK_DEADLINE_S)
         try:
@@ -148,7 +148,7 @@ class DialingBack:
             self.rpc.note_problem(str(peer), str(error))
         else:
             if is_public(answer.host):
-                answers.append(Answer(stranger, answer.host, answer.reached))
+                answers.append(CallBack(stranger, answer.host, answer.reached))
 
     # Being asked
 

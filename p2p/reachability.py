@@ -53,7 +53,7 @@ class Stranger:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CallBack:
     """What `stranger` found at `host`, where it sees us."""
 
     stranger: Stranger
@@ -81,7 +81,7 @@ class Reachability:
     _listening: tuple[str, ...] = ()
     # When each was asked, the latest last; and the latest answer of each network.
     _asked_at_s: Latest[PeerId, float] = field(default_factory=lambda: Latest(ASKED_KEPT))
-    _found: dict[str, tuple[float, Answer]] = field(default_factory=dict)
+    _found: dict[str, tuple[float, CallBack]] = field(default_factory=dict)
 
     def port(self) -> int | None:
         """The TCP port on which others would call; None where this machine alone could."""
@@ -119,7 +119,7 @@ class Reachability:
             self._asked_at_s[stranger.peer] = now_at_s
         return asked
 
-    def judge(self, answers: Sequence[Answer], now_at_s: float) -> None:
+    def judge(self, answers: Sequence[CallBack], now_at_s: float) -> None:
         """Take what those who were asked found; without any answer nothing changes."""
         for answer in answers:
             network = network_of(answer.stranger.host)

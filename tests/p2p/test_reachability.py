@@ -8,7 +8,7 @@ from p2p.reachability import (
     FOUND_S,
     SETTLE_S,
     SOON_S,
-    Answer,
+    CallBack,
     Reach,
     Reachability,
     Stranger,
@@ -28,8 +28,8 @@ def core(listening: tuple[str, ...] = LISTENING) -> Reachability:
     return found
 
 
-def answers(*reached: bool, host: str = HOST) -> list[Answer]:
-    return [Answer(STRANGERS[at], host, yes) for at, yes in enumerate(reached)]
+def answers(*reached: bool, host: str = HOST) -> list[CallBack]:
+    return [CallBack(STRANGERS[at], host, yes) for at, yes in enumerate(reached)]
 
 
 def test_two_of_three_confirm() -> None:
@@ -51,9 +51,9 @@ def test_two_of_three_confirm() -> None:
 
 def test_one_liar_names_no_address_of_another() -> None:
     found = core()
-    found.judge([*answers(True, True), Answer(STRANGERS[2], "45.66.0.1", True)], 0.0)
+    found.judge([*answers(True, True), CallBack(STRANGERS[2], "45.66.0.1", True)], 0.0)
     assert list(found.confirmed) == [f"/ip4/{HOST}/tcp/4747"]
-    found.judge([*answers(False, False), Answer(STRANGERS[2], "45.66.0.1", True)], 0.0)
+    found.judge([*answers(False, False), CallBack(STRANGERS[2], "45.66.0.1", True)], 0.0)
     assert not found.confirmed
 
 
@@ -67,7 +67,7 @@ def test_strangers_of_one_network_are_asked_once() -> None:
 def test_others_are_asked_the_next_time() -> None:
     found = core()
     first = found.to_ask(STRANGERS, LISTENING, 0.0)
-    found.judge([Answer(it, HOST, True) for it in first], 0.0)
+    found.judge([CallBack(it, HOST, True) for it in first], 0.0)
     assert not found.to_ask(STRANGERS, LISTENING, AGAIN_S - 1)
     second = found.to_ask(STRANGERS, LISTENING, 2 * AGAIN_S)
     assert len({*first} & {*second}) == 1
@@ -83,7 +83,7 @@ def test_it_waits_a_moment_for_three_and_asks_again_soon_when_they_were_fewer() 
     # Nobody is asked twice within a minute, but others are, and all their answers count.
     others = found.to_ask(STRANGERS[:3], LISTENING, SETTLE_S + 2 * SOON_S)
     assert {*others} == {*STRANGERS[1:3]}
-    found.judge([Answer(it, HOST, False) for it in others], SETTLE_S + 2 * SOON_S)
+    found.judge([CallBack(it, HOST, False) for it in others], SETTLE_S + 2 * SOON_S)
     assert not found.confirmed
     assert not found.to_ask(STRANGERS, LISTENING, SETTLE_S + AGAIN_S)
 
@@ -91,7 +91,7 @@ def test_it_waits_a_moment_for_three_and_asks_again_soon_when_they_were_fewer() 
 def test_what_was_found_long_ago_counts_no_more() -> None:
     found = core()
     found.judge(answers(True, True), 0.0)
-    found.judge([Answer(STRANGERS[2], HOST, False)], FOUND_S + 1)
+    found.judge([CallBack(STRANGERS[2], HOST, False)], FOUND_S + 1)
     assert not found.confirmed
 
 
