@@ -16,6 +16,7 @@ from p2p.handshake_log import HandshakeLog
 from p2p.neighbours import Neighbours
 from p2p.peer_rpc import Handler, PeerRpc
 from p2p.reachability import Reachability
+from p2p.relaying import Relaying
 from p2p.streams import open_streams
 from p2p.transport import Transport
 from p2p.view import View
@@ -23,7 +24,7 @@ from wire.advert import Advert
 from wire.content import ContentId, PeerId
 from wire.kinds import Role
 from wire.message import Goodbye, Hello, Ping, Seek, Swap
-from wire.reach import DialBack
+from wire.reach import DialBack, Reserve
 from wire.signed import Signed
 from wire.signing import SigningKey
 
@@ -41,6 +42,8 @@ class PeersConfig:
     dial_deadline_s: float = 8.0
     # Whether a start at which no bootstrap answers goes on, and calls them for ever.
     keep_calling: bool = False
+    # Whether this peer passes calls on to peers behind routers, once it is open itself.
+    relays: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,7 @@ class Peers(PeerRpc):
     neighbours: Neighbours = field(init=False)
     discovery: Discovery = field(init=False)
     dialing_back: DialingBack = field(init=False)
+    relaying: Relaying = field(init=False)
 
     def __post_init__(self) -> None:
         # They call through this peer's own streams, so they are made with it.
@@ -78,6 +82,10 @@ class Peers(PeerRpc):
         self.discovery = Discovery(self, self.advertiser)
         reachability = Reachability(self.me, self.environment.random)
         self.dialing_back = DialingBack(self, self.neighbours, self.advertiser, reachability)
+        self.relaying = Relaying(self, self.neighbours, self.advertiser, self.dialing_back)
+        self.relaying.willing = self.config.relays
+        self.dialing_back.kept = self.relaying.addresses
+        self.neighbours.held = self.relaying.held
         self.advertiser.announced = self.dialing_back.announced
         self.advertiser.problem = self.blame
         self.advertiser.same_key = self.neighbours.on_same_key
@@ -89,6 +97,7 @@ class Peers(PeerRpc):
             Goodbye: self.neighbours.on_part,
             Seek: self.discovery.on_seek,
             DialBack: self.dialing_back.on_dial_back,
+            Reserve: self.relaying.on_reserve,
         }
 
     def _note_clock(self, peer: PeerId, ahead_s: float) -> None:
@@ -139,12 +148,15 @@ async def open_peers(
         peers.streams = streams
         streams.endpoint.watch(neighbours.on_connection)
         streams.endpoint.watch(peers.dialing_back.on_connection)
+        streams.endpoint.watch(peers.relaying.on_connection)
+        streams.endpoint.set_relay_rules(peers.relaying)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(advertiser.listen_forever, streams.endpoint)
             nursery.start_soon(advertiser.speak_forever, streams.endpoint)
             nursery.start_soon(neighbours.keep_up_forever)
             nursery.start_soon(neighbours.swap_forever)
             nursery.start_soon(peers.dialing_back.ask_forever)
+            nursery.start_soon(peers.relaying.keep_up_forever)
             try:
                 yield peers
                 await neighbours.leave()

@@ -32,7 +32,7 @@ from wire.message import (
     Welcome,
 )
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, Withdraw
-from wire.reach import DialBack, DialedBack
+from wire.reach import DialBack, DialedBack, Reserve, Reserved
 
 
 class Speaker(Enum):
@@ -60,6 +60,7 @@ class CallState(Enum):
     OPENING = auto()
     STANDING = auto()
     DIALING_BACK = auto()
+    RESERVING = auto()
     DONE = auto()
 
 
@@ -123,6 +124,10 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.IDLE, Speaker.ASKER, DialBack): CallState.DIALING_BACK,
     (CallState.DIALING_BACK, Speaker.ANSWERER, DialedBack): CallState.DONE,
     (CallState.DIALING_BACK, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, Reserve): CallState.RESERVING,
+    (CallState.RESERVING, Speaker.ANSWERER, Reserved): CallState.DONE,
+    (CallState.RESERVING, Speaker.ANSWERER, Refuse): CallState.DONE,
 }
 
 

@@ -53,6 +53,10 @@ class Kind(IntEnum):
     # Where a peer can be called.
     DIAL_BACK = 80
     DIALED_BACK = 81
+    RESERVE = 82
+    RESERVED = 83
+    # A record, signed by a relay.
+    RESERVATION = 84
 
 
 class Role(IntEnum):

@@ -11,7 +11,7 @@ from wire.errors import Malformed, WireError
 from wire.kinds import Kind, RefusalCode, Role
 from wire.message_base import Message as Message
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, TaskBytes, Withdraw
-from wire.reach import DialBack, DialedBack
+from wire.reach import DialBack, DialedBack, Reserve, Reserved
 from wire.receipt import Envelope
 from wire.schema import Between, Digest, Inline, Int, Name, Omitted, Reason, Record, Row, items_max
 
@@ -326,7 +326,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(Check, VerdictReply),
         *(Want, BlockReply, Keep, Keeping),
         *(Open, Opened, Bundle, Outcomes, Places, Taken, Withdraw, Close),
-        *(DialBack, DialedBack),
+        *(DialBack, DialedBack, Reserve, Reserved),
     )
 }
 

@@ -38,6 +38,8 @@ DIALOGUES = [
     "Keep Refuse",
     "DialBack DialedBack",
     "DialBack Refuse",
+    "Reserve Reserved",
+    "Reserve Refuse",
     "Open Refuse",
     "Open Opened asker:Close",
     "Open Opened Refuse",

@@ -90,6 +90,11 @@ MESSAGE_WITH_LATER = {
 }
 # Each record by itself: a map, its keys in order.
 RECORD_BYTES = {
+    "Reservation": """
+        85ab62797465735f7065725f73ce001e8480ab6973737565645f61745f73ce6553f100a46b657074c42003a107bf
+        f3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8a76c656173655f73cd0708a96c696e65735f
+        6d617810
+    """,
     "BatchRoot": """
         83a6626573696465c440202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f40414243
         4445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5fa5636f756e7409a97369676e6174757265c4
@@ -330,6 +335,12 @@ MESSAGE_BYTES = {
     "DialedBack": """
         925182a4686f7374ab3230332e302e3131332e37a772656163686564c3
     """,
+    "Reserve": """
+        925281a76c656173655f73cd0708
+    """,
+    "Reserved": """
+        925381ab7265736572766174696f6ec40b7265736572766174696f6e
+    """,
     "Open": """
         922881a677616e74656430
     """,
@@ -564,7 +575,7 @@ def test_the_numbers_of_the_protocol_are_append_only() -> None:
     kinds += "SWAP=14 NEWER=15 SEEK=16 PART=17 OFFER=20 ACCEPT=21 REFUSE=22 PIECE=23 RESULT=24 "
     kinds += "CHECK=25 FINDING=26 QUOTE=27 QUOTED=28 WANT=30 BLOCK=31 KEEP=32 KEEPING=33 "
     kinds += "OPEN=40 OPENED=41 BUNDLE=42 OUTCOMES=43 PLACES=44 TAKEN=45 WITHDRAW=46 CLOSE=47 "
-    kinds += "DIAL_BACK=80 DIALED_BACK=81"
+    kinds += "DIAL_BACK=80 DIALED_BACK=81 RESERVE=82 RESERVED=83 RESERVATION=84"
     levels = "SIGNED=0 SPOT_CHECKED=1 REPLAYED=2 EXACT=3 ZERO_KNOWLEDGE=4"
     assert " ".join(f"{kind.name}={kind}" for kind in Kind) == kinds
     assert " ".join(f"{role.name}={role}" for role in Role) == (
