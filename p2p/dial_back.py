@@ -102,13 +102,13 @@ class DialingBack:
             listening = self.rpc.endpoint.addresses
             if asked := self.reachability.to_ask(able, listening, now_at_s):
                 await self._ask(asked)
-            self.settle()
+            self.conclude()
             await trio.sleep(LOOK_S)
 
-    def settle(self) -> None:
+    def conclude(self) -> None:
         """What is known has changed: say so in the advert."""
         strangers, kept = bool(self.strangers()), bool(self.kept())
-        if self.reachability.settle(strangers, kept, trio.current_time()):
+        if self.reachability.conclude(strangers, kept, trio.current_time()):
             self.advertiser.changed()
 
     def _may_ask(self, peer: PeerId) -> bool:

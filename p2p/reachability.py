@@ -141,7 +141,7 @@ class Reachability:
         self.confirmed = found
         self.seen_hosts = tuple(dict.fromkeys(it.host for it in recent))
 
-    def settle(self, strangers: bool, kept: bool, now_at_s: float) -> bool:
+    def conclude(self, strangers: bool, kept: bool, now_at_s: float) -> bool:
         """Say how others reach us now; returns whether that has changed."""
         own = {host_of(it) for it in self._listening}
         if self.confirmed:

@@ -105,7 +105,7 @@ class Relaying:
         return self.dialing_back.reachability.reach in (Reach.ALONE, Reach.KEPT)
 
     def _changed(self) -> None:
-        self.dialing_back.settle()
+        self.dialing_back.conclude()
         self.advertiser.changed()
 
     def _candidate(self, now_at_s: float) -> tuple[PeerId, str] | None:

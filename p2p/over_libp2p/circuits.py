@@ -52,6 +52,7 @@ class Line:
         self._closed = trio.CancelScope()
 
     async def read(self, n: int | None = None) -> bytes:
+        """As libp2p's sockets read; ConnectionClosedError once the line is gone."""
         if self._closed.cancel_called:
             raise ConnectionClosedError("the line is closed", transport="relay")
         reading = self._closed = trio.CancelScope()
@@ -63,12 +64,14 @@ class Line:
         raise ConnectionClosedError("the line is closed", transport="relay")
 
     async def write(self, data: bytes) -> None:
+        """Send all of `data`; ConnectionClosedError once the line is gone."""
         try:
             await self._stream.write(data)
         except Disconnected as error:
             raise ConnectionClosedError(str(error), transport="relay") from error
 
     async def close(self) -> None:
+        """End the line here; a read that waits ends too."""
         self._closed.cancel()
         with contained("closing a line"):
             await self._stream.close()

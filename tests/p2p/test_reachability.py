@@ -45,7 +45,7 @@ def test_two_of_three_confirm() -> None:
         found = core()
         found.judge(answers(*said), 0.0)
         assert bool(found.confirmed) is confirmed, said
-        found.settle(True, False, 1.0)
+        found.conclude(True, False, 1.0)
         assert found.reach is (Reach.OPEN if confirmed else Reach.ALONE)
 
 
@@ -110,7 +110,7 @@ def test_where_nothing_but_this_machine_could_call_nobody_is_asked() -> None:
 def test_an_address_that_is_no_interface_of_ours_is_mapped() -> None:
     found = core(AT_HOME)
     found.judge(answers(True, True, False), 0.0)
-    found.settle(True, False, 1.0)
+    found.conclude(True, False, 1.0)
     assert found.reach is Reach.MAPPED
 
 
