@@ -18,8 +18,10 @@ from node.local import questions
 from node.local.arguments import read_content_id, read_number, read_text
 from node.local.content_commands import ContentCommands
 from node.local.control import Command, Emit, unheard
+from node.local.fetch_commands import FetchCommands
 from node.local.indexing import Indexing, list_sources
 from node.local.model_commands import ModelCommands, named_as, own_models, until_ready
+from node.local.receipt_commands import ReceiptCommands
 from node.local.views import Views
 from node.peer import Node
 from node.serving.nearest import INDEX_BYTES_MAX
@@ -68,10 +70,12 @@ class LocalCommands:
             "peers": self.peers,
             **ModelCommands(self.node).commands(),
             **Views(self.node).commands(),
+            **ReceiptCommands(self.node).commands(),
             "ask": self.ask,
             "embed": self.embed,
             "sources": self.sources,
             **ContentCommands(self.node).commands(),
+            **FetchCommands(self.node).commands(),
         }
 
     # Looking
