@@ -222,7 +222,9 @@ class Endpoint(Protocol):
     def connected(self) -> frozenset[PeerId]:
         """The peers to which at least one connection is open."""
 
-    def is_connected(self, peer: PeerId) -> bool: ...
+    def is_connected(self, peer: PeerId) -> bool:
+        """Whether a connection to the peer stands."""
+        ...
 
     def is_relayed(self, peer: PeerId) -> bool:
         """Whether every connection to `peer` is passed on by another peer."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from node.checking.audit import begins_as_receipt
 from node.commands.command import run
+from node.commands.verify_model import manifest_of
 from node.gateway_config import HTTP_DEFAULT
 from node.local.bundles import BUNDLE_SUFFIX, open_bundle
 from wire import limits
@@ -42,8 +43,10 @@ class FoundReceipt:
 
     def have(self, content_id: ContentId) -> bytes | None:
         """Content that is at hand; None where it is not."""
-        data = self.at_hand.get(content_id)
-        return self.bundled(content_id) if data is None else data
+        for source in (self.at_hand.get, self.bundled, manifest_of):
+            if (data := source(content_id)) is not None:
+                return data
+        return None
 
     def add_file(self, path: Path) -> None:
         """Take a file as content; InputError if it cannot be read."""

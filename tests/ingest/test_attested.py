@@ -9,7 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.checking.audit import AuditReport, Status, audit
+from node.checking.audit import audit
+from node.checking.report import AuditReport, Status
 from node.commands.fetched import check_fetches
 from node.ingest.bring import Brought, Ingest
 from node.ingest.source_file import read_source
