@@ -336,8 +336,7 @@ MESSAGES: dict[Kind, type[Message]] = {
     kind.KIND: kind
     for kind in (
         *(Hello, Welcome, Ping, Pong),
-        *(Swap, Newer, Seek, Goodbye),
-        *(Quote, Quoted),
+        *(Swap, Newer, Seek, Goodbye, Quote, Quoted),
         *(Offer, Accept, Refuse, Piece, Result),
         *(Check, VerdictReply),
         *(Want, BlockReply, Keep, Keeping),
