@@ -40,6 +40,8 @@ TIED_TO_OTHERS = {
     *("AccountOrder.reclaim", "CheckpointHeader.epoch", "Proposal.round", "Proposal.valid_round"),
     *("Genesis.fund", "Genesis.grants", "Genesis.members"),
     *("Signatures.members", "Signatures.proofs"),
+    *("StageRows.tables", "StageRows.tables[]", "StageRows.owners", "StageRows.places"),
+    "StageRows.data",
 }
 
 
@@ -350,7 +352,7 @@ def test_other_parameters_are_never_born(parameters: Any) -> None:
 # Bounded as a whole, for their fields at their bounds together would be more than they are for.
 BOUNDED_AS_A_WHOLE = {
     *("Advert", "Manifest", "Stage", "Task", "Texts", "Vectors"),
-    *("Generation", "Tensor", "Tensors", "Bundle", "Outcomes", "Certificates"),
+    *("Generation", "Tensor", "Tensors", "Bundle", "Outcomes", "StageRows", "Certificates"),
 }
 
 
