@@ -26,6 +26,7 @@ from wire.ledger_message import (
 )
 from wire.message_base import Message as Message
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, TaskBytes, Withdraw
+from wire.reach import DialBack, DialedBack, Reserve, Reserved
 from wire.receipt import Envelope
 from wire.schema import Between, Digest, Inline, Int, Name, Omitted, Reason, Record, Row, items_max
 from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed
@@ -335,8 +336,7 @@ MESSAGES: dict[Kind, type[Message]] = {
     kind.KIND: kind
     for kind in (
         *(Hello, Welcome, Ping, Pong),
-        *(Swap, Newer, Seek, Goodbye),
-        *(Quote, Quoted),
+        *(Swap, Newer, Seek, Goodbye, Quote, Quoted),
         *(Offer, Accept, Refuse, Piece, Result),
         *(Check, VerdictReply),
         *(Want, BlockReply, Keep, Keeping),
@@ -344,6 +344,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(StageOpen, StageOpened, StagePass, StagePassed, StageClose),
         *(SubmitOrder, Voted, Confirm, Acknowledged, AskAccount, AccountState, EpochNews),
         *(AskBucket, BucketOrders, AskCertificates, Certificates, AskCheckpoint, CheckpointReply),
+        *(DialBack, DialedBack, Reserve, Reserved),
     )
 }
 
