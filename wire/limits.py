@@ -57,6 +57,8 @@ VERDICT_BYTES_MAX = 4096
 VERIFIERS_MAX = 16
 CANDIDATES_MAX = 512
 SAMPLE_MAX = 256
+# At the level spot one answer in so many is checked.
+SPOT_ONE_IN = 4
 # Of the rows that a verdict against an answer names, so many are recomputed by others.
 DISPUTED_ROWS_MAX = 8
 AVOID_MAX = 64

@@ -27,7 +27,7 @@ from wire.chain import legs_to_check
 from wire.content import PeerId
 from wire.errors import Missing, TaskFailed, TooSlow, WireError
 from wire.kinds import Level, Role
-from wire.lottery import secret_of
+from wire.lottery import is_drawn, secret_of
 from wire.signed import Signed
 from wire.task import Task
 
@@ -150,7 +150,10 @@ class Attempts:
         """Have every leg that ran a model checked; returns the peers that may be at fault."""
         counted: dict[int, Tally] = {}
         nobody: frozenset[PeerId] = frozenset()
-        if run.task.record.checking.level is Level.SIGNED:
+        level, secret = run.task.record.checking.level, secret_of(run.seed, run.attempt)
+        if level is Level.SIGNED:
+            return nobody, counted
+        if level is Level.SPOT_CHECKED and not is_drawn(secret, delivered.receipts[-1].id):
             return nobody, counted
         last = len(delivered.receipts) - 1
         for stage in legs_to_check(delivered.receipts):
@@ -158,7 +161,7 @@ class Attempts:
             claimed = CheckRequest(
                 task=run.task,
                 receipts=delivered.receipts[: stage + 1],
-                secret=secret_of(run.seed, run.attempt),
+                secret=secret,
                 input=inline if stage == 0 else delivered.source if stage == last else None,
                 output=output if small else None,
             )

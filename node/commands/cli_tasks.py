@@ -12,9 +12,9 @@ from node.commands.options import (
     json_option,
     state_option,
     text_of,
-    verdicts_option,
 )
-from node.gateway_config import verdicts_of
+from node.task.levels import NEEDED_DEFAULT, VERIFIERS_DEFAULT, terms_of, terms_of_numbers
+from wire import limits
 from wire.errors import InputError
 
 CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"
@@ -83,7 +83,16 @@ CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"
     type=DEADLINE_S,
     help="After how many seconds the task has failed.",
 )
-@verdicts_option
+@click.option(
+    "--level",
+    help="How the answer is checked. signed: not at all; spot: one answer in"
+    f" {limits.SPOT_ONE_IN}, drawn after it was signed; replayed: always, the default.",
+)
+@click.option(
+    "--verdicts",
+    help="How many verdicts an answer that is checked needs, of how many verifiers; 0/0: it is not"
+    " checked. Default: 2/3.",
+)
 @click.option(
     "--fresh", is_flag=True, help="Do not reuse an answer that was kept for the same question."
 )
@@ -107,7 +116,8 @@ def ask_command(
     seed: int | None,
     image: str | None,
     deadline: int,
-    verdicts: str,
+    level: str | None,
+    verdicts: str | None,
     fresh: bool,
     state: Path,
     as_json: bool,
@@ -136,7 +146,7 @@ def ask_command(
             "one thing is asked at a time",
             todo="give one of --text, --file or --source, or a conversation with --messages",
         )
-    needed, verifiers = verdicts_of(verdicts)
+    check = terms_of(level, verdicts, terms_of_numbers(NEEDED_DEFAULT, VERIFIERS_DEFAULT))
     settings = {"tokens": tokens, "temperature": temperature, "seed": seed}
     arguments = {
         "model": model,
@@ -150,8 +160,9 @@ def ask_command(
         "operation": operation,
         "parameters": {key: value for key, value in settings.items() if value is not None},
         "deadline_s": deadline,
-        "needed": needed,
-        "verifiers": verifiers,
+        "level": check.level.word,
+        "needed": check.needed,
+        "verifiers": check.verifiers,
         "fresh": fresh,
     }
     run(lambda: ask(state.expanduser(), arguments, as_json=as_json))

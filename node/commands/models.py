@@ -56,11 +56,17 @@ async def list_models(state: Path, *, as_json: bool) -> None:
     if not found["running"]:
         console.print(f"no peer is running on {safe(state)}: this is what its folder keeps")
     rows = [
-        (safe(it["name"]), state_words(it), it.get("id", ""), safe(it["problem"]))
+        (
+            safe(it["name"]),
+            state_words(it),
+            " ".join(it.get("levels", ())),
+            it.get("id", ""),
+            safe(it["problem"]),
+        )
         for it in found["here"]
     ]
     if found["running"]:
-        show_table("served here", ("name", "state", "id", ""), rows)
+        show_table("served here", ("name", "state", "levels", "id", ""), rows)
     kept = [
         (
             safe(it["name"]),

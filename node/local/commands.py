@@ -26,6 +26,7 @@ from node.local.views import Views
 from node.peer import Node
 from node.serving.nearest import INDEX_BYTES_MAX
 from node.task.events import Event, EventSink, LegDone, ignore_event
+from node.task.levels import terms_of, terms_of_numbers
 from p2p.timeouts import stretched
 from store import disk_bytes
 from wire import limits
@@ -270,7 +271,7 @@ class LocalCommands:
                 return
             verifiers = self.node.tasks.checking.verifiers(event.receipt.record.model)
             known = len(verifiers - {event.receipt.signer, self.node.peers.me})
-            if known < request.needed:
+            if known < request.needed and request.level is not Level.SPOT_CHECKED:
                 emit({"event": "few_verifiers", "known": known, "needed": request.needed})
 
         return on_event
@@ -344,11 +345,9 @@ def _request(
     stages: tuple[Stage, ...], data: bytes | None, arguments: Mapping[str, Any]
 ) -> TaskRequest:
     needed, verifiers = read_number(arguments, "needed", 2), read_number(arguments, "verifiers", 3)
-    if not 0 <= needed <= verifiers <= limits.VERIFIERS_MAX or (verifiers and not needed):
-        raise InputError(
-            f"{needed} of {verifiers} verdicts is not a possible quorum",
-            todo="for example --verdicts 2/3, or 0/0 for an answer that nobody checks",
-        )
+    terms = terms_of_numbers(needed, verifiers)
+    if (word := arguments.get("level")) is not None:
+        terms = terms_of(str(word), f"{needed}/{verifiers}", terms)
     deadline_s = read_number(arguments, "deadline_s", 120)
     if not 1 <= deadline_s <= limits.DEADLINE_S_MAX:
         raise InputError(
@@ -359,7 +358,7 @@ def _request(
         stages=stages,
         input=data,
         deadline_s=deadline_s,
-        level=Level.SPOT_CHECKED if verifiers else Level.SIGNED,
+        level=terms.level,
         verifiers=verifiers,
         needed=needed,
     )
