@@ -50,6 +50,28 @@ class Kind(IntEnum):
     TAKEN = 45
     WITHDRAW = 46
     CLOSE = 47
+    # Records of the ledger that are signed.
+    ACCOUNT_ORDER = 60
+    VOTE = 61
+    ACKNOWLEDGEMENT = 62
+    SEAL = 63
+    PROPOSAL = 64
+    AGREEMENT_VOTE = 65
+    VOUCHER = 66
+    # Conversations about the ledger.
+    SUBMIT_ORDER = 80
+    VOTED = 81
+    CONFIRM = 82
+    ACKNOWLEDGED = 83
+    ASK_ACCOUNT = 84
+    ACCOUNT_STATE = 85
+    EPOCH_NEWS = 86
+    ASK_BUCKET = 87
+    BUCKET_ORDERS = 88
+    ASK_CERTIFICATES = 89
+    CERTIFICATES = 90
+    ASK_CHECKPOINT = 91
+    CHECKPOINT_REPLY = 92
 
 
 class Role(IntEnum):
@@ -60,6 +82,8 @@ class Role(IntEnum):
     VERIFY = 2
     STORE = 3
     GATEWAY = 4
+    # It is a member of the network's ledger.
+    LEDGER = 5
 
 
 class RefusalCode(IntEnum):
@@ -103,6 +127,10 @@ class RefusalCode(IntEnum):
     STRANGER = 16
     # A later leg failed at another peer, or something failed here through no fault of the request.
     FAILED = 17
+    # The order does not fit the account: funds, sequence, another order before it.
+    NOT_COVERED = 18
+    # The order is of another epoch, or this one is ending.
+    OTHER_EPOCH = 19
 
     @classmethod
     def read(cls, number: int) -> "RefusalCode":

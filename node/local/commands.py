@@ -20,6 +20,7 @@ from node.local.content_commands import ContentCommands
 from node.local.control import Command, Emit, unheard
 from node.local.fetch_commands import FetchCommands
 from node.local.indexing import Indexing, list_sources
+from node.local.ledger_commands import LedgerCommands
 from node.local.model_commands import ModelCommands, named_as, own_models, until_ready
 from node.local.receipt_commands import ReceiptCommands
 from node.local.views import Views
@@ -76,6 +77,7 @@ class LocalCommands:
             "embed": self.embed,
             "sources": self.sources,
             **ContentCommands(self.node).commands(),
+            **LedgerCommands(self.node).commands(),
             **FetchCommands(self.node).commands(),
         }
 

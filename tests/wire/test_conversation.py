@@ -42,6 +42,20 @@ DIALOGUES = [
     "Open Opened Places asker:Bundle asker:Bundle Taken Outcomes asker:Close",
     "Open Opened asker:Bundle asker:Withdraw Outcomes asker:Close",
     "Open Opened asker:Bundle Outcomes Refuse",
+    "SubmitOrder Voted",
+    "SubmitOrder Refuse",
+    "Confirm Acknowledged",
+    "Confirm Refuse",
+    "AskAccount AccountState",
+    "AskAccount Refuse",
+    "EpochNews EpochNews",
+    "EpochNews Refuse",
+    "AskBucket BucketOrders",
+    "AskBucket Refuse",
+    "AskCertificates Certificates",
+    "AskCertificates Refuse",
+    "AskCheckpoint CheckpointReply",
+    "AskCheckpoint Refuse",
 ]
 
 every_moment = pytest.mark.parametrize(
