@@ -53,7 +53,7 @@ SEEK_S = 2.0
 class Terms:
     """How long a task may take, and how many verdicts its answer needs."""
 
-    check: CheckTerms
+    check_terms: CheckTerms
     deadline_s: int
     owner: bytes
 
@@ -62,9 +62,9 @@ class Terms:
             stages=(stage,),
             input=data,
             deadline_s=self.deadline_s,
-            level=self.check.level,
-            verifiers=self.check.verifiers,
-            needed=self.check.needed,
+            level=self.check_terms.level,
+            verifiers=self.check_terms.verifiers,
+            needed=self.check_terms.needed,
             owner=self.owner,
         )
 
@@ -97,7 +97,9 @@ class TaskService:
         word, verdicts = headers.get("x-baton-level"), headers.get("x-baton-verdicts")
         if word is not None or verdicts is not None:
             param = "x-baton-verdicts" if word is None else "x-baton-level"
-            terms = replace(terms, check=check_asked(word, verdicts, terms.check, param))
+            terms = replace(
+                terms, check_terms=check_asked(word, verdicts, terms.check_terms, param)
+            )
         if (text := headers.get("x-baton-deadline")) is not None:
             if not re.fullmatch(r"\d{1,6}", text) or not 1 <= int(text) <= limits.DEADLINE_S_MAX:
                 raise bad(
@@ -111,7 +113,7 @@ class TaskService:
         owner: bytes = asked.state.owner
         if (terms := self._terms.get(owner)) is None:
             terms = self._terms[owner] = Terms(
-                check=terms_of_numbers(self.config.needed, self.config.verifiers),
+                check_terms=terms_of_numbers(self.config.needed, self.config.verifiers),
                 deadline_s=self.config.deadline_s,
                 owner=owner,
             )

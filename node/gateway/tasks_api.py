@@ -57,8 +57,8 @@ def _tasks(router: APIRouter, service: TaskService) -> None:
         terms = service.own_terms(request)
         if asked.level is not None or asked.verdicts is not None:
             param = "verdicts" if asked.level is None else "level"
-            check = check_asked(asked.level, asked.verdicts, terms.check, param)
-            terms = replace(terms, check=check)
+            check = check_asked(asked.level, asked.verdicts, terms.check_terms, param)
+            terms = replace(terms, check_terms=check)
         if asked.deadline_s is not None:
             terms = replace(terms, deadline_s=asked.deadline_s)
         task = await service.leave(terms.request(_stage(asked, row.id), _input(asked)))
