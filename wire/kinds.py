@@ -50,6 +50,12 @@ class Kind(IntEnum):
     TAKEN = 45
     WITHDRAW = 46
     CLOSE = 47
+    # Layers of a model that another peer runs.
+    STAGE_OPEN = 50
+    STAGE_OPENED = 51
+    STAGE_PASS = 52
+    STAGE_PASSED = 53
+    STAGE_CLOSE = 54
     # Records of the ledger that are signed.
     ACCOUNT_ORDER = 60
     VOTE = 61

@@ -28,6 +28,7 @@ from wire.message_base import Message as Message
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, TaskBytes, Withdraw
 from wire.receipt import Envelope
 from wire.schema import Between, Digest, Inline, Int, Name, Omitted, Reason, Record, Row, items_max
+from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed
 
 Instance = Annotated[bytes, Between(8, 8)]
 AdvertBytes = Annotated[bytes, Between(1, limits.ADVERT_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
@@ -340,6 +341,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(Check, VerdictReply),
         *(Want, BlockReply, Keep, Keeping),
         *(Open, Opened, Bundle, Outcomes, Places, Taken, Withdraw, Close),
+        *(StageOpen, StageOpened, StagePass, StagePassed, StageClose),
         *(SubmitOrder, Voted, Confirm, Acknowledged, AskAccount, AccountState, EpochNews),
         *(AskBucket, BucketOrders, AskCertificates, Certificates, AskCheckpoint, CheckpointReply),
     )

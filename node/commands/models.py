@@ -57,7 +57,7 @@ async def list_models(state: Path, *, as_json: bool) -> None:
         console.print(f"no peer is running on {safe(state)}: this is what its folder keeps")
     rows = [
         (
-            safe(it["name"]),
+            safe(", ".join((it["name"], *filter(None, [it.get("layers")])))),
             state_words(it),
             " ".join(it.get("levels", ())),
             it.get("id", ""),

@@ -100,6 +100,7 @@ from wire.receipt import Answer, Receipt, Verdict
 from wire.schema import Record
 from wire.signed import SignedRecord
 from wire.signing import SigningKey
+from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed, StageRows
 from wire.task import CheckPolicy, Stage, Task
 from wire.tensors import Tensor, Tensors
 
@@ -142,6 +143,12 @@ DONE = TaskOutcome(tag=7, receipt=b"receipt", output=b"output", refusal=None, ro
 NOT_DONE = OrderRefusal(code=RefusalCode.BUSY, reason="the queue is full", retry_after_ms=1000)
 FAILED = TaskOutcome(tag=8, receipt=None, output=None, refusal=NOT_DONE)
 PART_OF_IT = OrderPiece(tag=9, position=2, units=1, data=b"piece")
+ROWS = StageRows(
+    tables=(b"\x03\x00\x01\x00", b"\x00\x00"),
+    owners=b"\x01\x00",
+    places=b"\x05\x00\x00\x00\x81\x00\x00\x00",
+    data=bytes(range(16)),
+)
 HIT = Hit(passage=BLOCK, row=7, score=0.75)
 
 DIGEST = bytes(range(32))
@@ -354,6 +361,12 @@ SAMPLES: tuple[Record, ...] = (
     Taken(tags=(7, 9)),
     Withdraw(unwanted=(9,)),
     Close(tasks=12),
+    ROWS,
+    StageOpen(model=MODEL, first=18, last=29, pages=256),
+    StageOpened(pages=256),
+    StagePass(number=7, rows=ROWS),
+    StagePassed(number=7, data=bytes(range(16))),
+    StageClose(passes=8),
     *MEMBERS[:1],
     GRANT,
     Genesis(

@@ -34,6 +34,8 @@ TIED_TO_OTHERS = {
     *("Vectors.tokens",),
     *("Bundle.items", "Outcomes.items", "Bundle.roots", "Outcomes.roots"),
     *("Tensor.kind", "Tensor.shape", "Tensor.shape[]", "Tensors.tensors"),
+    *("StageRows.tables", "StageRows.tables[]", "StageRows.owners", "StageRows.places"),
+    "StageRows.data",
 }
 
 
@@ -340,7 +342,7 @@ def test_other_parameters_are_never_born(parameters: Any) -> None:
 # Bounded as a whole, for their fields at their bounds together would be more than they are for.
 BOUNDED_AS_A_WHOLE = {
     *("Advert", "Manifest", "Stage", "Task", "Texts", "Vectors"),
-    *("Generation", "Tensor", "Tensors", "Bundle", "Outcomes"),
+    *("Generation", "Tensor", "Tensors", "Bundle", "Outcomes", "StageRows"),
 }
 
 
