@@ -14,17 +14,21 @@ import trio
 from node.asking.answers import Answers
 from node.asking.background_checks import BackgroundChecks
 from node.asking.copies import Copying
+from node.asking.disputing import Disputing
 from node.asking.rechecking import Rechecking
 from node.asking.tasks import TaskRunner
 from node.checking.quorum import Checking
+from node.checking.settling import Settling
 from node.config import NodeConfig
 from node.dispatch.directory import PeerDirectory
 from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.orders import Orders
 from node.engines.interface import Engine
 from node.models.collection import Models
+from node.models.exact_files import ExactFiles
 from node.models.loader import ModelLoader
 from node.models.probing import Probing
+from node.serving.contest_role import ContestRole
 from node.serving.data_role import DataRole
 from node.serving.infer_role import InferRole
 from node.serving.keep_role import KeepRole
@@ -43,6 +47,7 @@ from store import Row, Store, Table, Write
 from wire.advert import ModelOffer
 from wire.codec import pack, unpack
 from wire.content import PeerId
+from wire.dispute import Contest
 from wire.errors import ModelRefused, StoreError
 from wire.kinds import Role
 from wire.message import Check, Keep, Offer, Quote, Want
@@ -79,6 +84,7 @@ class Node:
     leg_server: LegServer
     order_server: OrderServer
     verify_role: VerifyRole
+    contest_role: ContestRole
     keep_role: KeepRole
     copying: Copying
     tasks: TaskRunner
@@ -143,6 +149,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Quote] = node.leg_server.on_quote
         peers.handlers[Want] = node.blobs.on_want
         peers.handlers[Check] = node.verify_role.on_check
+        peers.handlers[Contest] = node.contest_role.on_contest
         peers.handlers[Keep] = node.keep_role.on_keep
         for peer, addresses in _remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
@@ -188,6 +195,8 @@ def _assembled(
         peers.handshake_log.whose_clock,
     )
     checking, answers = Checking(peers), Answers(dependencies.store)
+    models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
+    exact_files = ExactFiles(models)
     tasks = TaskRunner(
         dependencies.key,
         dependencies.environment,
@@ -197,6 +206,7 @@ def _assembled(
         checking,
         answers,
         nursery,
+        Disputing(Settling(peers), dependencies.store, blobs, exact_files.get),
     )
 
     def changed(line: str) -> None:
@@ -204,7 +214,6 @@ def _assembled(
         peers.advertiser.changed()
 
     rechecking = Rechecking(dependencies.store, checking, answers, tasks)
-    models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
     probing = Probing(peers.me, dependencies.engine, infer, changed)
     return Node(
         config=config,
@@ -221,6 +230,9 @@ def _assembled(
             infer,
             blobs,
             willing=Role.VERIFY in config.roles,
+        ),
+        contest_role=ContestRole(
+            dependencies.key, blobs, exact_files.get, verifies=Role.VERIFY in config.roles
         ),
         keep_role=KeepRole(blobs, willing=Role.STORE in config.roles),
         copying=Copying(blobs),

@@ -6,6 +6,7 @@ not know which side it is on: the shell says who spoke.
 
 from enum import Enum, auto
 
+from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
 from wire.errors import LocalProtocolError, RemoteProtocolError
 from wire.message import (
     Accept,
@@ -58,6 +59,10 @@ class CallState(Enum):
     KEEPING = auto()
     OPENING = auto()
     STANDING = auto()
+    CONTESTED = auto()
+    COMMITTED = auto()
+    DESCENDING = auto()
+    REVEALING = auto()
     DONE = auto()
 
 
@@ -117,6 +122,17 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.STANDING, Speaker.ANSWERER, Taken): CallState.STANDING,
     # The peer ends the order; what it has not told is not done.
     (CallState.STANDING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, Contest): CallState.CONTESTED,
+    (CallState.CONTESTED, Speaker.ANSWERER, Committed): CallState.COMMITTED,
+    (CallState.CONTESTED, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.COMMITTED, Speaker.ASKER, Descend): CallState.DESCENDING,
+    (CallState.DESCENDING, Speaker.ANSWERER, Children): CallState.COMMITTED,
+    (CallState.DESCENDING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.COMMITTED, Speaker.ASKER, Reveal): CallState.REVEALING,
+    (CallState.REVEALING, Speaker.ANSWERER, Revealed): CallState.COMMITTED,
+    (CallState.REVEALING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.COMMITTED, Speaker.ASKER, Settled): CallState.DONE,
 }
 
 

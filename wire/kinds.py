@@ -50,6 +50,16 @@ class Kind(IntEnum):
     TAKEN = 45
     WITHDRAW = 46
     CLOSE = 47
+    # A disagreement about one row of an integer model: its record, and what is said to settle it.
+    DISPUTE = 80
+    COMMITMENT = 81
+    CONTEST = 82
+    COMMITTED = 83
+    DESCEND = 84
+    CHILDREN = 85
+    REVEAL = 86
+    REVEALED = 87
+    SETTLED = 88
 
 
 class Role(IntEnum):

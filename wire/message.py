@@ -7,6 +7,7 @@ from wire import limits
 from wire.codec import NotPlain, pack, pack_plain, unpack, unpack_plain
 from wire.compiled import compiled
 from wire.content import ContentId, PeerId
+from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
 from wire.errors import Malformed, WireError
 from wire.kinds import Kind, RefusalCode, Role
 from wire.message_base import Message as Message
@@ -325,6 +326,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(Check, VerdictReply),
         *(Want, BlockReply, Keep, Keeping),
         *(Open, Opened, Bundle, Outcomes, Places, Taken, Withdraw, Close),
+        *(Contest, Committed, Descend, Children, Reveal, Revealed, Settled),
     )
 }
 

@@ -162,6 +162,7 @@ def ask_command(
     examples=(
         f"verify ~/.baton/receipts/{CONTENT_ID}.receipt",
         "verify answer.receipt --content answer.txt --json",
+        "verify layer.dispute --model digits.exact",
     ),
 )
 @click.argument("receipt", metavar="FILE|ID")
@@ -171,17 +172,29 @@ def ask_command(
     type=click.Path(path_type=Path),
     help="A file with an input or an output of the task, to be checked against the receipt.",
 )
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="The model's file, for the record of a dispute about an integer model.",
+)
 @state_option
 @json_option
-def verify_command(*, receipt: str, content: tuple[Path, ...], state: Path, as_json: bool) -> None:
-    """Check a receipt file, or a kept answer by its id.
+def verify_command(
+    *, receipt: str, content: tuple[Path, ...], model: Path | None, state: Path, as_json: bool
+) -> None:
+    """Check a receipt file, or a kept answer by its id; or the record of a dispute.
 
     What was asked and answered is printed, then what is proved, what is wrong and what cannot be
     known. No network is needed. An input and an output that lie beside a file are checked with it.
     """
     from node.commands.verify import verify
+    from node.commands.verify_dispute import is_dispute, verify_dispute
 
-    verify(state.expanduser(), receipt, content, as_json=as_json)
+    file = Path(receipt).expanduser()
+    if is_dispute(file):
+        verify_dispute(file, content, model, as_json=as_json)
+    else:
+        verify(state.expanduser(), receipt, content, as_json=as_json)
 
 
 @click.command("put", cls=Command, examples=("put ./report.txt", "put ./report.txt --copies 3"))

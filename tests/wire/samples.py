@@ -12,6 +12,19 @@ import wire
 from wire.advert import Advert, ModelOffer
 from wire.compact import BatchRoot
 from wire.content import ContentId
+from wire.dispute import (
+    Children,
+    Commitment,
+    Committed,
+    Contest,
+    Descend,
+    Descent,
+    Dispute,
+    Opening,
+    Reveal,
+    Revealed,
+    Settled,
+)
 from wire.generation import Alternative, Ending, Generation, PromptToken, Token, TokenBias
 from wire.kinds import Level, RefusalCode, Role
 from wire.message import (
@@ -101,6 +114,13 @@ DONE = TaskOutcome(tag=7, receipt=b"receipt", output=b"output", refusal=None, ro
 NOT_DONE = OrderRefusal(code=RefusalCode.BUSY, reason="the queue is full", retry_after_ms=1000)
 FAILED = TaskOutcome(tag=8, receipt=None, output=None, refusal=NOT_DONE)
 PART_OF_IT = OrderPiece(tag=9, position=2, units=1, data=b"piece")
+OPENING = Opening(layer=7, state=b"state", path=bytes(range(64)))
+DESCENT = Descent(
+    prover_left=bytes(range(32)),
+    prover_right=bytes(range(1, 33)),
+    challenger_left=bytes(range(2, 34)),
+    challenger_right=bytes(range(3, 35)),
+)
 HIT = Hit(passage=BLOCK, row=7, score=0.75)
 
 SAMPLES: tuple[Record, ...] = (
@@ -269,6 +289,38 @@ SAMPLES: tuple[Record, ...] = (
     Taken(tags=(7, 9)),
     Withdraw(unwanted=(9,)),
     Close(tasks=12),
+    Commitment(receipt=BLOCK, row=3, layers=12, root=bytes(range(32))),
+    OPENING,
+    DESCENT,
+    Dispute(
+        manifest=b"manifest",
+        receipt=b"receipt",
+        verdict=b"verdict",
+        input=b"input",
+        output=None,
+        prover=b"commitment",
+        challenger=b"commitment",
+        outputs=(OPENING,),
+        steps=(DESCENT,),
+        sources=(OPENING,),
+        prover_silent=False,
+        challenger_silent=True,
+        settled_at_ms=1_700_000_003_000,
+    ),
+    Contest(
+        task=b"task",
+        receipts=(b"receipt",),
+        input=b"input",
+        output=None,
+        row=3,
+        deadline_ms=30_000,
+    ),
+    Committed(commitment=b"commitment"),
+    Descend(level=2, index=1),
+    Children(left=bytes(range(32)), right=bytes(range(1, 33))),
+    Reveal(layer=7),
+    Revealed(state=b"state", path=bytes(64)),
+    Settled(lost=True),
 )
 
 
