@@ -155,7 +155,7 @@ class Revealed(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled(Message):
-    """The asker knows enough. `lost`: whether this side is found wrong."""
+    """The asker knows enough. `lost`: this side is wrong, for all that was said."""
 
     KIND: ClassVar[Kind] = Kind.SETTLED
     lost: bool

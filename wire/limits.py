@@ -14,8 +14,10 @@ BUNDLES_VERSION = 5
 # From this version on a verifier is told which part of the rows is its own, and which rows somebody
 # disputes.
 PARTS_VERSION = 6
+# From this version on a peer answers for its receipts and verdicts in disputes.
+DISPUTES_VERSION = 7
 # The version that a Welcome says.
-SPOKEN_VERSION = 6
+SPOKEN_VERSION = 7
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 

@@ -175,7 +175,7 @@ def contradicts_itself(grounds: Grounds, outputs: Sequence[Opening], row: int) -
     try:
         return any(
             answered_by(model, it.layer, it.state)
-            != output_row(model, it.layer, grounds.output, row)
+            != output_row(model, it.layer, grounds.output, row, len(grounds.inputs[0]))
             for it in outputs
         )
     except Malformed:

@@ -58,17 +58,17 @@ def inputs_of(model: ExactModel, data: bytes) -> list[Array]:
     return found
 
 
-def output_row(model: ExactModel, layer: int, data: bytes, row: int) -> bytes:
+def output_row(model: ExactModel, layer: int, data: bytes, row: int, rows: int) -> bytes:
     """What a call's answer says of the outputs of one layer for one row, name by name.
 
-    Malformed unless the answer is one that the model could give.
+    Malformed unless the answer is one that the model could give to so many rows.
     """
     tensors = Tensors.from_bytes(data).tensors
     if [(it.name, it.kind) for it in tensors] != [(it.name, it.kind) for it in model.outputs]:
         raise Malformed("the answer is not made of the model's outputs")
     found = b""
     for tensor, output in zip(tensors, model.outputs, strict=True):
-        if tensor.shape[1:] != model.layers[output.layer].shape or row >= tensor.shape[0]:
+        if tensor.shape != (rows, *model.layers[output.layer].shape):
             raise Malformed(f"the answer's {output.name} has another shape than the model gives")
         if output.layer == layer:
             found += _array(tensor)[row].tobytes()
@@ -117,7 +117,7 @@ def first_wrong_row(model: ExactModel, inputs: Sequence[Array], answer: bytes) -
     try:
         claimed = [_array(it) for it in Tensors.from_bytes(answer).tensors]
         for output in model.outputs:
-            output_row(model, output.layer, answer, len(inputs[0]) - 1)
+            output_row(model, output.layer, answer, 0, len(inputs[0]))
     except Malformed:
         return 0
     wrong = np.zeros(len(inputs[0]), bool)
