@@ -128,3 +128,22 @@ class Level(IntEnum):
     REPLAYED = 2
     EXACT = 3
     ZERO_KNOWLEDGE = 4
+
+    @property
+    def word(self) -> str:
+        """What people call it."""
+        return _LEVEL_WORDS[self]
+
+    @classmethod
+    def of_word(cls, word: str) -> "Level | None":
+        """The level that people call so; None if there is none."""
+        return next((level for level, called in _LEVEL_WORDS.items() if called == word), None)
+
+
+_LEVEL_WORDS = {
+    Level.SIGNED: "signed",
+    Level.SPOT_CHECKED: "spot",
+    Level.REPLAYED: "replayed",
+    Level.EXACT: "exact",
+    Level.ZERO_KNOWLEDGE: "zk",
+}

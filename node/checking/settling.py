@@ -116,8 +116,6 @@ class Settling:
 
     async def _check_version(self, peer: PeerId) -> None:
         """Refused for a peer that knows no disputes: it must not lose for being silent."""
-        if peer == self.peers.me:
-            return
         version = await self.peers.neighbours.version_of(peer, deadline_s=stretched(VERSION_S))
         if version < limits.DISPUTES_VERSION:
             raise Refused(

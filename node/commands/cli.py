@@ -18,6 +18,7 @@ from node.commands.cli_owner import (
 )
 from node.commands.cli_peer import join_command, peers_command, status_command
 from node.commands.cli_receipts import receipts_group
+from node.commands.cli_sources import sources
 from node.commands.cli_tasks import ask_command, get_command, put_command, verify_command
 from node.commands.cli_versions import versions_command
 from node.commands.command import Group
@@ -39,6 +40,7 @@ COMMANDS: tuple[click.Command, ...] = (
     logs_command,
     config_group,
     models,
+    sources,
     bench_command,
     keys,
     devnet_command,

@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-from node.commands.command import Command, run
+from node.commands.command import Assembly, Command, run
 from node.commands.options import (
     DEADLINE_S,
     json_option,
@@ -161,6 +162,7 @@ def ask_command(
     cls=Command,
     examples=(
         f"verify ~/.baton/receipts/{CONTENT_ID}.receipt",
+        "verify answer.car --model ./model.gguf",
         "verify answer.receipt --content answer.txt --json",
         "verify layer.dispute --model digits.exact",
     ),
@@ -174,27 +176,34 @@ def ask_command(
 )
 @click.option(
     "--model",
-    type=click.Path(path_type=Path),
-    help="The model's file, for the record of a dispute about an integer model.",
+    metavar="FILE|FOLDER|NAME",
+    help="The model: its files are compared with those that the receipt names.",
 )
+@click.option("--task", metavar="ID", help="The task that it has to be a receipt of.")
+@click.option("--asked-by", metavar="PEER", help="The peer that has to have asked.")
+@click.option("--answered-by", metavar="PEER", help="The peer that has to have done a leg.")
 @state_option
 @json_option
+@click.pass_obj
 def verify_command(
-    *, receipt: str, content: tuple[Path, ...], model: Path | None, state: Path, as_json: bool
+    assembly: Assembly, /, *, receipt: str, state: Path, as_json: bool, **expected: Any
 ) -> None:
-    """Check a receipt file, or a kept answer by its id; or the record of a dispute.
+    """Check a receipt file, a bundle, or a kept answer by its id; or the record of a dispute.
 
     What was asked and answered is printed, then what is proved, what is wrong and what cannot be
-    known. No network is needed. An input and an output that lie beside a file are checked with it.
+    known, part by part. No network is needed. An input and an output that lie beside a file are
+    checked with it. The exit code is 0 only if all holds that the answer's level promises.
     """
-    from node.commands.verify import verify
+    from node.commands.verify import Expected, verify
     from node.commands.verify_dispute import is_dispute, verify_dispute
 
     file = Path(receipt).expanduser()
     if is_dispute(file):
-        verify_dispute(file, content, model, as_json=as_json)
-    else:
-        verify(state.expanduser(), receipt, content, as_json=as_json)
+        model = expected["model"]
+        verify_dispute(file, expected["content"], model and Path(model), as_json=as_json)
+        return
+    now_ms = int(assembly.wall_s() * 1000)
+    verify(state.expanduser(), receipt, Expected(**expected), now_ms, as_json=as_json)
 
 
 @click.command("put", cls=Command, examples=("put ./report.txt", "put ./report.txt --copies 3"))
