@@ -200,6 +200,7 @@ def _assembled(
     checking, answers = Checking(peers), Answers(dependencies.store)
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
     exact_files = ExactFiles(models)
+    disputing = Disputing(Settling(peers), dependencies.store, blobs, exact_files.get)
     tasks = TaskRunner(
         dependencies.key,
         dependencies.environment,
@@ -209,7 +210,7 @@ def _assembled(
         checking,
         answers,
         nursery,
-        Disputing(Settling(peers), dependencies.store, blobs, exact_files.get),
+        disputing,
     )
 
     def changed(line: str) -> None:
@@ -226,17 +227,8 @@ def _assembled(
         models=models,
         leg_server=leg_server,
         order_server=OrderServer(leg_server),
-        verify_role=VerifyRole(
-            dependencies.key,
-            dependencies.environment,
-            dependencies.engine,
-            infer,
-            blobs,
-            willing=Role.VERIFY in config.roles,
-        ),
-        contest_role=ContestRole(
-            dependencies.key, blobs, exact_files.get, verifies=Role.VERIFY in config.roles
-        ),
+        verify_role=_verify_role(config, dependencies, infer, blobs),
+        contest_role=_contest_role(config, dependencies, blobs, exact_files),
         keep_role=KeepRole(blobs, willing=Role.STORE in config.roles),
         copying=Copying(blobs),
         tasks=tasks,
@@ -256,6 +248,26 @@ def _roles(config: NodeConfig, dependencies: Dependencies, infer: InferRole) -> 
     if Role.INFER in config.roles:
         roles[Role.INFER] = infer
     return roles
+
+
+def _verify_role(
+    config: NodeConfig, dependencies: Dependencies, infer: InferRole, blobs: Blobs
+) -> VerifyRole:
+    return VerifyRole(
+        dependencies.key,
+        dependencies.environment,
+        dependencies.engine,
+        infer,
+        blobs,
+        willing=Role.VERIFY in config.roles,
+    )
+
+
+def _contest_role(
+    config: NodeConfig, dependencies: Dependencies, blobs: Blobs, files: ExactFiles
+) -> ContestRole:
+    verifies = Role.VERIFY in config.roles
+    return ContestRole(dependencies.key, blobs, files.get, verifies=verifies)
 
 
 def _background_checks(

@@ -29,7 +29,7 @@ INPUT_S = 10.0
 PIN = "dispute"
 
 
-class ExactFile(Protocol):
+class DisputedModel(Protocol):
     """What a reader of integer models gives."""
 
     @property
@@ -55,7 +55,7 @@ class Disputing:
     settling: Settling
     store: Store
     blobs: Blobs
-    read: Callable[[ContentId], Awaitable[ExactFile | None]]
+    read: Callable[[ContentId], Awaitable[DisputedModel | None]]
     kept: Latest[ContentId, None] = field(default_factory=lambda: Latest(DISPUTES_KEPT))
 
     async def rule(
@@ -91,7 +91,7 @@ class Disputing:
         return Ruling(void=frozenset(void))
 
     async def _settle(self, contested: Contested, on_event: EventSink) -> Judgement:
-        signed, found = await self.settling.settle(contested)
+        signed, found = await self.settling.run_dispute(contested)
         await self.store.put(signed.raw, pin=PIN)
         self.kept[signed.id] = None
         for peer in sorted(found.lost):

@@ -65,7 +65,7 @@ class Descending:
         """The first layer at which both differ; None while that is not known."""
         return None if self.level else self.index
 
-    def step(self, prover: tuple[bytes, bytes], challenger: tuple[bytes, bytes]) -> None:
+    def go_down(self, prover: tuple[bytes, bytes], challenger: tuple[bytes, bytes]) -> None:
         """Go down to the first of two nodes that differs; UnfitError for wrong nodes."""
         for side, (left, right) in enumerate((prover, challenger)):
             if hashlib.sha256(b"\1" + left + right).digest() != self.nodes[side]:
@@ -256,7 +256,7 @@ def _descended(record: Dispute, said: "_Said", place: Descending, root: bytes) -
     for step in record.steps:
         if place.layer is not None:
             raise Malformed("the record goes on below the leaves")
-        place.step(*pairs_of(step))
+        place.go_down(*pairs_of(step))
     if place.layer is None:
         if record.sources:
             raise Malformed("the record shows inputs of a layer that is not known yet")

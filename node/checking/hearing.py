@@ -25,7 +25,7 @@ class Side(Protocol):
     async def commit(self, row: int | None) -> bytes:
         """Its signed commitment to the states of a row; None: of the first that it finds wrong."""
 
-    async def children(self, level: int, index: int) -> tuple[bytes, bytes]:
+    async def nodes_below(self, level: int, index: int) -> tuple[bytes, bytes]:
         """The two nodes below one node of its tree."""
 
     async def reveal(self, layer: int) -> tuple[bytes, bytes]:
@@ -33,7 +33,7 @@ class Side(Protocol):
 
 
 @dataclass(slots=True)
-class Hearing:
+class DisputeHearing:
     """One dispute while it goes on; `sides` are the prover and the challenger."""
 
     grounds: Grounds
@@ -80,10 +80,10 @@ class Hearing:
         place = Descending.begin(prover.layers, (root, challenger.root))
         while place.layer is None:
             one, other = [
-                await self._ask(side, self.sides[side].children(place.level, place.index))
+                await self._ask(side, self.sides[side].nodes_below(place.level, place.index))
                 for side in (PROVER, CHALLENGER)
             ]
-            place.step(one, other)
+            place.go_down(one, other)
             step = Descent(
                 prover_left=one[0],
                 prover_right=one[1],

@@ -11,7 +11,7 @@ import trio
 
 from node.checking import disputes
 from node.checking.disputes import Judgement
-from node.checking.hearing import Hearing, SilentError
+from node.checking.hearing import DisputeHearing, SilentError
 from node.checking.quorum import CheckRequest
 from p2p.peers import Peers
 from p2p.timeouts import stretched
@@ -79,7 +79,7 @@ class Settling:
 
     peers: Peers
 
-    async def settle(self, contested: Contested) -> tuple[Signed[Dispute], Judgement]:
+    async def run_dispute(self, contested: Contested) -> tuple[Signed[Dispute], Judgement]:
         """Hear both sides. WireError or ModelRefused if there is nothing to dispute.
 
         Refused, or TransportError, if one of them is not known to know disputes.
@@ -103,7 +103,7 @@ class Settling:
                 _Called(self.peers, peer, contested, stack, deadline_at_s)
                 for peer in (receipt.signer, contested.verdict.signer)
             ]
-            record = await Hearing(grounds, record, sides).hear()
+            record = await DisputeHearing(grounds, record, sides).hear()
             settled_at_ms = int(self.peers.environment.wall_s() * 1000)
             signed = sign(replace(record, settled_at_ms=settled_at_ms), self.peers.key)
             # The record is what counts, not what is remembered here.
@@ -165,7 +165,7 @@ class _Called:
         self.call = call
         return found
 
-    async def children(self, level: int, index: int) -> tuple[bytes, bytes]:
+    async def nodes_below(self, level: int, index: int) -> tuple[bytes, bytes]:
         """See `node.checking.hearing.Side`."""
         found = await self._ask(Descend(level=level, index=index), Children)
         return found.left, found.right

@@ -21,10 +21,12 @@ def replay_exact(path: Path, have: Have) -> Replay:
     """Runs every call of the receipt again, by the reference, on whatever machine this is."""
 
     def replay(report: AuditReport) -> None:
-        for receipt in report.receipts:
-            leg = receipt.record
-            if leg.operation == CALL:
-                _replay_leg(report, path, leg, have)
+        legs = [it.record for it in report.receipts if it.record.operation == CALL]
+        if not legs:
+            why = "no leg calls an integer model"
+            report.note(ReceiptPart.REPLAY, None, "the model runs again", why)
+        for leg in legs:
+            _replay_leg(report, path, leg, have)
 
     return replay
 

@@ -40,7 +40,7 @@ def files_at(model: str) -> dict[str, Path]:
 
 
 def replay_with(model: str | None, have: Have) -> Replay:
-    """What runs a model again for an audit. Of others than integer models the report says why not."""
+    """What runs a model again for an audit. Of most the report says why not."""
     if model is None:
         return not_replayed("no model was given, see --model")
     if is_exact(model):

@@ -176,7 +176,7 @@ def _shown(states: RowStates, question: Message) -> Children | Revealed:
     try:
         match question:
             case Descend():
-                left, right = states.children(question.level, question.index)
+                left, right = states.nodes_below(question.level, question.index)
                 return Children(left=left, right=right)
             case Reveal() if question.layer < len(states.states):
                 at = question.layer

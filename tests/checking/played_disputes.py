@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from node.checking.disputes import Grounds, check_grounds
-from node.checking.hearing import Hearing, SilentError
+from node.checking.hearing import DisputeHearing, SilentError
 from node.engines.exact.model import FILE, ExactModel
 from node.engines.exact.states import RowStates, first_wrong_row, states_of
 from tests.checking.exact_peers import answer_of, asked_of
@@ -87,9 +87,9 @@ class Played:
         self._count(encode(contest), encode(Committed(commitment=raw)))
         return raw
 
-    async def children(self, level: int, index: int) -> tuple[bytes, bytes]:
+    async def nodes_below(self, level: int, index: int) -> tuple[bytes, bytes]:
         assert self.states is not None
-        left, right = self.states.children(level, index)
+        left, right = self.states.nodes_below(level, index)
         question = encode(Descend(level=level, index=index))
         self._count(question, encode(Children(left=left, right=right)))
         return left, right
@@ -191,4 +191,4 @@ class Stage:
             challenger_silent=False,
             settled_at_ms=1_800_000_000_000,
         )
-        return sign(await Hearing(grounds, record, self.sides).hear(), REFEREE)
+        return sign(await DisputeHearing(grounds, record, self.sides).hear(), REFEREE)

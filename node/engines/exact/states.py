@@ -35,7 +35,7 @@ class RowStates:
         """The path from a layer's leaf to the root."""
         return merkle.path_of(self.levels, layer)
 
-    def children(self, level: int, index: int) -> tuple[bytes, bytes]:
+    def nodes_below(self, level: int, index: int) -> tuple[bytes, bytes]:
         """The two nodes below one; Malformed where there are not two."""
         below = self.levels[level - 1] if 1 <= level < len(self.levels) else []
         if 2 * index + 1 >= len(below):
