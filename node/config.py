@@ -9,6 +9,7 @@ from p2p.peers import PeersConfig
 from wire import limits
 from wire.errors import InputError
 from wire.kinds import Role
+from wire.ledger import Genesis
 
 # The default roles. A gateway serves clients, so its role has to be asked for.
 ROLES_DEFAULT = frozenset({Role.DATA, Role.INFER, Role.VERIFY, Role.STORE})
@@ -26,6 +27,8 @@ class NodeConfig:
     peers: PeersConfig = field(default_factory=PeersConfig)
     roles: frozenset[Role] = ROLES_DEFAULT
     models: tuple[str, ...] = ()
+    # The first and the last layer of the language model that this peer holds; None: all.
+    layers: tuple[int, int] | None = None
     files: tuple[Path, ...] = ()
     quota_bytes: int = QUOTA_BYTES_DEFAULT
     # The gateway's HTTP settings; None without a gateway.
@@ -34,6 +37,8 @@ class NodeConfig:
     guest: GuestConfig = field(default_factory=GuestConfig)
     # Which part of the answers that nobody checks is checked afterwards; 0 for none.
     background_checks: float = BACKGROUND_CHECKS_DEFAULT
+    # The network's ledger; None in a network without one, where everything is free.
+    genesis: Genesis | None = None
     # How long a leaving peer may take to finish its work.
     leave_s: float = 10.0
 
@@ -47,6 +52,11 @@ class NodeConfig:
             raise InputError(
                 f"{self.background_checks} is no part of the answers",
                 todo="give a number from 0 to 1 (--background-checks 0.05)",
+            )
+        if self.layers is not None and len(self.models) != 1:
+            raise InputError(
+                f"layers are of one model, and there are {len(self.models)}",
+                todo="give one --model with --layers, and a peer of its own to each further one",
             )
         if not 1 <= len(self.peers.network.encode()) <= limits.NAME_BYTES_MAX:
             raise InputError(

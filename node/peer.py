@@ -22,9 +22,11 @@ from node.checking.settling import Settling
 from node.config import NodeConfig
 from node.dispatch.directory import PeerDirectory
 from node.dispatch.dispatcher import Dispatcher
+from node.dispatch.layer_chain import LayerChains
 from node.dispatch.orders import Orders
-from node.engines.interface import Engine
+from node.engines.interface import Engine, Loaded
 from node.ingest.bring import Ingest
+from node.ledger.peer_ledger import PeerLedger, open_ledger
 from node.models.collection import Models
 from node.models.exact_files import ExactFiles
 from node.models.loader import ModelLoader
@@ -38,6 +40,7 @@ from node.serving.nearest import IndexCache
 from node.serving.order_server import OrderServer
 from node.serving.role import LegRole
 from node.serving.sources import Source
+from node.serving.stage_server import StageServer
 from node.serving.verify_role import VerifyRole
 from node.task.events import Event, Failed
 from p2p.adverts import Capacity, Environment
@@ -51,9 +54,11 @@ from wire.content import PeerId
 from wire.dispute import Contest
 from wire.errors import ModelRefused, StoreError
 from wire.kinds import Role
+from wire.layers import layers_id
 from wire.message import Check, Keep, Offer, Quote, Want
 from wire.order import Open
 from wire.signing import SigningKey
+from wire.stage import StageOpen
 
 KNOWN_PEERS_KEPT = 256
 SAVE_PEERS_EVERY_S = 1.0
@@ -71,6 +76,8 @@ class Dependencies:
     store: Store
     engine: Engine
     sources: Source
+    # What the engine asks for layers that it does not have.
+    chains: LayerChains = field(default_factory=LayerChains)
     # Brings in outside data; None where the peer brings in only `sources`.
     ingest: Ingest | None = None
 
@@ -86,6 +93,7 @@ class Node:
     models: Models
     leg_server: LegServer
     order_server: OrderServer
+    stage_server: StageServer
     verify_role: VerifyRole
     contest_role: ContestRole
     keep_role: KeepRole
@@ -97,6 +105,8 @@ class Node:
     loader: ModelLoader
     started_at_s: float
     log: deque[str]
+    # None in a network without a genesis.
+    ledger: PeerLedger | None = None
     # What is built on a peer, such as its gateway, adds its own part to `status` under a name.
     status_sources: dict[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
 
@@ -145,7 +155,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             # An unknown model name is refused before this peer connects to others. A file that
             # cannot be run is reported, and the other models are served.
             with suppress(ModelRefused):
-                await node.models.check_meant(name)
+                await node.models.check_meant(name, config.layers)
         capacity.node = node
         peers.handlers[Offer] = node.leg_server.on_offer
         peers.handlers[Open] = node.order_server.on_open
@@ -154,9 +164,14 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Check] = node.verify_role.on_check
         peers.handlers[Contest] = node.contest_role.on_contest
         peers.handlers[Keep] = node.keep_role.on_keep
+        peers.handlers[StageOpen] = node.stage_server.on_open
+        dependencies.chains.attach(peers, nursery)
         for peer, addresses in _remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
         await peers.join()
+        if config.genesis is not None:
+            node.ledger = await open_ledger(peers, dependencies.store, config.genesis, nursery)
+            node.status_sources["ledger"] = node.ledger.statistics
         if config.gateway is None and config.roles <= {Role.INFER, Role.VERIFY}:
             node.loader.needed = set(config.models)
         for name in config.models:
@@ -218,7 +233,7 @@ def _assembled(
         peers.advertiser.changed()
 
     rechecking = Rechecking(dependencies.store, checking, answers, tasks)
-    probing = Probing(peers.me, dependencies.engine, infer, changed)
+    probing = Probing(peers.me, dependencies.engine, infer, changed, dependencies.chains)
     return Node(
         config=config,
         dependencies=dependencies,
@@ -227,6 +242,7 @@ def _assembled(
         models=models,
         leg_server=leg_server,
         order_server=OrderServer(leg_server),
+        stage_server=StageServer(dependencies.engine, leg_server),
         verify_role=_verify_role(config, dependencies, infer, blobs),
         contest_role=_contest_role(config, dependencies, blobs, exact_files),
         keep_role=KeepRole(blobs, willing=Role.STORE in config.roles),
@@ -292,14 +308,7 @@ class _Capacity:
             return Capacity(roles=self.config.role_bits, models=(), free_slots=0, queue_s=0.0)
         taking = node.leg_server.taking and not node.leg_server.paused
         fair_queue = node.verify_role.infer_role.fair_queue
-        models = tuple(
-            ModelOffer(
-                model=it.model,
-                name=it.manifest.name,
-                units_per_s=min(it.units_per_s, 1e9),
-            )
-            for it in (node.probing.offered() if taking else ())
-        )
+        models = tuple(map(_offer, node.probing.offered() if taking else ()))
         return Capacity(
             roles=self.config.role_bits if taking else 0,
             models=models,
@@ -307,6 +316,16 @@ class _Capacity:
             free_slots=max(0, min(fair_queue.free_slots, 65_535)) if taking else 0,
             queue_s=min(fair_queue.queue_s, 1e6),
         )
+
+
+def _offer(loaded: Loaded) -> ModelOffer:
+    """What an advert says of a model, or of the layers of one."""
+    layers = loaded.middle
+    return ModelOffer(
+        model=loaded.model if layers is None else layers_id(loaded.model),
+        name=loaded.manifest.name if layers is None else str(layers),
+        units_per_s=min(loaded.units_per_s, 1e9),
+    )
 
 
 def _remembered(store: Store) -> list[tuple[PeerId, tuple[str, ...]]]:

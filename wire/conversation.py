@@ -8,6 +8,21 @@ from enum import Enum, auto
 
 from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
 from wire.errors import LocalProtocolError, RemoteProtocolError
+from wire.ledger_message import (
+    AccountState,
+    Acknowledged,
+    AskAccount,
+    AskBucket,
+    AskCertificates,
+    AskCheckpoint,
+    BucketOrders,
+    Certificates,
+    CheckpointReply,
+    Confirm,
+    EpochNews,
+    SubmitOrder,
+    Voted,
+)
 from wire.message import (
     Accept,
     BlockReply,
@@ -33,6 +48,8 @@ from wire.message import (
     Welcome,
 )
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, Withdraw
+from wire.reach import DialBack, DialedBack, Reserve, Reserved
+from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed
 
 
 class Speaker(Enum):
@@ -59,6 +76,17 @@ class CallState(Enum):
     KEEPING = auto()
     OPENING = auto()
     STANDING = auto()
+    STAGE_OPENING = auto()
+    STAGED = auto()
+    VOTING = auto()
+    CONFIRMING = auto()
+    ACCOUNTING = auto()
+    ENDING = auto()
+    LISTING = auto()
+    CERTIFYING = auto()
+    LOOKING_BACK = auto()
+    DIALING_BACK = auto()
+    RESERVING = auto()
     CONTESTED = auto()
     COMMITTED = auto()
     DESCENDING = auto()
@@ -122,6 +150,44 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.STANDING, Speaker.ANSWERER, Taken): CallState.STANDING,
     # The peer ends the order; what it has not told is not done.
     (CallState.STANDING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, StageOpen): CallState.STAGE_OPENING,
+    (CallState.STAGE_OPENING, Speaker.ANSWERER, StageOpened): CallState.STAGED,
+    (CallState.STAGE_OPENING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    # Passes may be on their way to the peer while it answers earlier ones.
+    (CallState.STAGED, Speaker.ASKER, StagePass): CallState.STAGED,
+    (CallState.STAGED, Speaker.ASKER, StageClose): CallState.DONE,
+    (CallState.STAGED, Speaker.ANSWERER, StagePassed): CallState.STAGED,
+    (CallState.STAGED, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, SubmitOrder): CallState.VOTING,
+    (CallState.VOTING, Speaker.ANSWERER, Voted): CallState.DONE,
+    (CallState.VOTING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, Confirm): CallState.CONFIRMING,
+    (CallState.CONFIRMING, Speaker.ANSWERER, Acknowledged): CallState.DONE,
+    (CallState.CONFIRMING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, AskAccount): CallState.ACCOUNTING,
+    (CallState.ACCOUNTING, Speaker.ANSWERER, AccountState): CallState.DONE,
+    (CallState.ACCOUNTING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, EpochNews): CallState.ENDING,
+    (CallState.ENDING, Speaker.ANSWERER, EpochNews): CallState.DONE,
+    (CallState.ENDING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, AskBucket): CallState.LISTING,
+    (CallState.LISTING, Speaker.ANSWERER, BucketOrders): CallState.DONE,
+    (CallState.LISTING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, AskCertificates): CallState.CERTIFYING,
+    (CallState.CERTIFYING, Speaker.ANSWERER, Certificates): CallState.DONE,
+    (CallState.CERTIFYING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, AskCheckpoint): CallState.LOOKING_BACK,
+    (CallState.LOOKING_BACK, Speaker.ANSWERER, CheckpointReply): CallState.DONE,
+    (CallState.LOOKING_BACK, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, DialBack): CallState.DIALING_BACK,
+    (CallState.DIALING_BACK, Speaker.ANSWERER, DialedBack): CallState.DONE,
+    (CallState.DIALING_BACK, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, Reserve): CallState.RESERVING,
+    (CallState.RESERVING, Speaker.ANSWERER, Reserved): CallState.DONE,
+    (CallState.RESERVING, Speaker.ANSWERER, Refuse): CallState.DONE,
     #
     (CallState.IDLE, Speaker.ASKER, Contest): CallState.CONTESTED,
     (CallState.CONTESTED, Speaker.ANSWERER, Committed): CallState.COMMITTED,

@@ -47,7 +47,7 @@ class Commitment(SignedRecord):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opening(Record):
+class StateOpening(Record):
     """A layer's state, and the path from its leaf to a root."""
 
     layer: Layer
@@ -86,9 +86,9 @@ class Dispute(SignedRecord):
     output: Inline | None
     prover: Envelope | None
     challenger: Envelope | None
-    outputs: Annotated[tuple[Opening, ...], Between(0, 8)]
+    outputs: Annotated[tuple[StateOpening, ...], Between(0, 8)]
     steps: Annotated[tuple[Descent, ...], Between(0, LEVELS_MAX)]
-    sources: Annotated[tuple[Opening, ...], Between(0, 2)]
+    sources: Annotated[tuple[StateOpening, ...], Between(0, 2)]
     prover_silent: bool
     challenger_silent: bool
     settled_at_ms: Int

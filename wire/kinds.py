@@ -50,16 +50,51 @@ class Kind(IntEnum):
     TAKEN = 45
     WITHDRAW = 46
     CLOSE = 47
+    # Layers of a model that another peer runs.
+    STAGE_OPEN = 50
+    STAGE_OPENED = 51
+    STAGE_PASS = 52
+    STAGE_PASSED = 53
+    STAGE_CLOSE = 54
+    # Records of the ledger that are signed.
+    ACCOUNT_ORDER = 60
+    VOTE = 61
+    ACKNOWLEDGEMENT = 62
+    SEAL = 63
+    PROPOSAL = 64
+    AGREEMENT_VOTE = 65
+    VOUCHER = 66
+    # Conversations about the ledger.
+    SUBMIT_ORDER = 80
+    VOTED = 81
+    CONFIRM = 82
+    ACKNOWLEDGED = 83
+    ASK_ACCOUNT = 84
+    ACCOUNT_STATE = 85
+    EPOCH_NEWS = 86
+    ASK_BUCKET = 87
+    BUCKET_ORDERS = 88
+    ASK_CERTIFICATES = 89
+    CERTIFICATES = 90
+    ASK_CHECKPOINT = 91
+    CHECKPOINT_REPLY = 92
+    # Where a peer can be called.
+    DIAL_BACK = 100
+    DIALED_BACK = 101
+    RESERVE = 102
+    RESERVED = 103
+    # A record, signed by a relay.
+    RESERVATION = 104
     # A disagreement about one row of an integer model: its record, and what is said to settle it.
-    DISPUTE = 80
-    COMMITMENT = 81
-    CONTEST = 82
-    COMMITTED = 83
-    DESCEND = 84
-    CHILDREN = 85
-    REVEAL = 86
-    REVEALED = 87
-    SETTLED = 88
+    DISPUTE = 110
+    COMMITMENT = 111
+    CONTEST = 112
+    COMMITTED = 113
+    DESCEND = 114
+    CHILDREN = 115
+    REVEAL = 116
+    REVEALED = 117
+    SETTLED = 118
 
 
 class Role(IntEnum):
@@ -70,6 +105,8 @@ class Role(IntEnum):
     VERIFY = 2
     STORE = 3
     GATEWAY = 4
+    # It is a member of the network's ledger.
+    LEDGER = 5
 
 
 class RefusalCode(IntEnum):
@@ -113,6 +150,10 @@ class RefusalCode(IntEnum):
     STRANGER = 16
     # A later leg failed at another peer, or something failed here through no fault of the request.
     FAILED = 17
+    # The order does not fit the account: funds, sequence, another order before it.
+    NOT_COVERED = 18
+    # The order is of another epoch, or this one is ending.
+    OTHER_EPOCH = 19
 
     @classmethod
     def read(cls, number: int) -> "RefusalCode":

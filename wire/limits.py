@@ -14,10 +14,12 @@ BUNDLES_VERSION = 5
 # From this version on a verifier is told which part of the rows is its own, and which rows somebody
 # disputes.
 PARTS_VERSION = 6
+# From this version on a peer may be asked to call back.
+REACH_VERSION = 7
 # From this version on a peer answers for its receipts and verdicts in disputes.
-DISPUTES_VERSION = 7
+DISPUTES_VERSION = 8
 # The version that a Welcome says.
-SPOKEN_VERSION = 7
+SPOKEN_VERSION = 8
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -43,6 +45,9 @@ ADVERT_TTL_S_MAX = 1800
 ADVERT_MODELS_MAX = 12
 ADVERT_ADDRESSES_MAX = 4
 ADDRESS_BYTES_MAX = 192
+HOST_BYTES_MAX = 64
+RESERVATION_BYTES_MAX = 256
+LEASE_S_MAX = 24 * 3600
 NAME_BYTES_MAX = 64
 REASON_BYTES_MAX = 400
 
@@ -93,6 +98,25 @@ BUNDLE_ITEMS_MAX = 256
 BUNDLE_BYTES_MAX = 160 << 10
 ORDER_PLACES_MAX = 1024
 
+# The ledger: members of a network, actions of one order, and how large its records may be.
+LEDGER_MEMBERS_MAX = 32
+GRANTS_MAX = 1024
+GENESIS_BYTES_MAX = 128 << 10
+ACTIONS_MAX = 64
+VOUCHER_BYTES_MAX = 768
+ACCOUNT_ORDER_BYTES_MAX = 56 << 10
+CERTIFICATE_BYTES_MAX = ACCOUNT_ORDER_BYTES_MAX + (LEDGER_MEMBERS_MAX + 2) * ENVELOPE_BYTES_MAX
+SETTLEMENT_BYTES_MAX = CERTIFICATE_BYTES_MAX + (LEDGER_MEMBERS_MAX + 1) * ENVELOPE_BYTES_MAX
+SEAL_BYTES_MAX = 1280
+CHECKPOINT_HEADER_BYTES_MAX = 4096
+CHECKPOINT_BYTES_MAX = CHECKPOINT_HEADER_BYTES_MAX + (LEDGER_MEMBERS_MAX + 1) * ENVELOPE_BYTES_MAX
+PROPOSAL_BYTES_MAX = CHECKPOINT_BYTES_MAX + (LEDGER_MEMBERS_MAX + 1) * SEAL_BYTES_MAX
+# What a member signs about the end of an epoch that travels in one message.
+EPOCH_NEWS_MAX = 8
+# Orders of one bucket of an epoch; their digests fit a frame.
+BUCKET_ORDERS_MAX = 30_000
+CERTIFICATES_ASKED_MAX = 256
+CERTIFICATES_BYTES_MAX = 512 << 10
 
 # Clocks may differ by this much before a peer's times are refused.
 CLOCK_SKEW_S_MAX = 300
@@ -141,3 +165,9 @@ assert TEXT_BYTES_MAX <= INLINE_BYTES_MAX
 assert SAMPLE_MAX >= PASSAGES_MAX
 # py-libp2p blocks without limit at its 257th stream on one connection.
 assert STREAMS_PER_PEER_MAX + STREAMS_IN_PER_PEER_MAX < 256
+# Vouchers of all actions, their channels, and the order around them.
+assert ACTIONS_MAX * (VOUCHER_BYTES_MAX + 64) + 1024 < ACCOUNT_ORDER_BYTES_MAX
+# What members tell each other fits a frame: proposals, lists of orders, and certificates.
+assert EPOCH_NEWS_MAX * PROPOSAL_BYTES_MAX < FRAME_BYTES_MAX
+assert BUCKET_ORDERS_MAX * 32 + 64 < FRAME_BYTES_MAX
+assert CERTIFICATES_BYTES_MAX + CERTIFICATE_BYTES_MAX < FRAME_BYTES_MAX

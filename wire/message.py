@@ -10,10 +10,27 @@ from wire.content import ContentId, PeerId
 from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
 from wire.errors import Malformed, WireError
 from wire.kinds import Kind, RefusalCode, Role
+from wire.ledger_message import (
+    AccountState,
+    Acknowledged,
+    AskAccount,
+    AskBucket,
+    AskCertificates,
+    AskCheckpoint,
+    BucketOrders,
+    Certificates,
+    CheckpointReply,
+    Confirm,
+    EpochNews,
+    SubmitOrder,
+    Voted,
+)
 from wire.message_base import Message as Message
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, TaskBytes, Withdraw
+from wire.reach import DialBack, DialedBack, Reserve, Reserved
 from wire.receipt import Envelope
 from wire.schema import Between, Digest, Inline, Int, Name, Omitted, Reason, Record, Row, items_max
+from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed
 
 Instance = Annotated[bytes, Between(8, 8)]
 AdvertBytes = Annotated[bytes, Between(1, limits.ADVERT_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
@@ -320,12 +337,15 @@ MESSAGES: dict[Kind, type[Message]] = {
     kind.KIND: kind
     for kind in (
         *(Hello, Welcome, Ping, Pong),
-        *(Swap, Newer, Seek, Goodbye),
-        *(Quote, Quoted),
+        *(Swap, Newer, Seek, Goodbye, Quote, Quoted),
         *(Offer, Accept, Refuse, Piece, Result),
         *(Check, VerdictReply),
         *(Want, BlockReply, Keep, Keeping),
         *(Open, Opened, Bundle, Outcomes, Places, Taken, Withdraw, Close),
+        *(StageOpen, StageOpened, StagePass, StagePassed, StageClose),
+        *(SubmitOrder, Voted, Confirm, Acknowledged, AskAccount, AccountState, EpochNews),
+        *(AskBucket, BucketOrders, AskCertificates, Certificates, AskCheckpoint, CheckpointReply),
+        *(DialBack, DialedBack, Reserve, Reserved),
         *(Contest, Committed, Descend, Children, Reveal, Revealed, Settled),
     )
 }

@@ -20,7 +20,7 @@ from wire.dispute import (
     Commitment,
     Descent,
     Dispute,
-    Opening,
+    StateOpening,
     state_leaf,
 )
 from wire.errors import BadSignature, Malformed
@@ -153,7 +153,7 @@ def open_commitment(raw: bytes, side: int, grounds: Grounds, row: int | None) ->
     return found
 
 
-def check_opening(opening: Opening, layer: int, root: bytes, layers: int, side: int) -> None:
+def check_opening(opening: StateOpening, layer: int, root: bytes, layers: int, side: int) -> None:
     """UnfitError unless the layer's state lies under the root that this side committed to."""
     try:
         leaf = state_leaf(opening.layer, opening.state)
@@ -169,7 +169,7 @@ def output_layers(model: ExactModel) -> list[int]:
     return sorted({it.layer for it in model.outputs})
 
 
-def contradicts_itself(grounds: Grounds, outputs: Sequence[Opening], row: int) -> bool:
+def contradicts_itself(grounds: Grounds, outputs: Sequence[StateOpening], row: int) -> bool:
     """Whether the answer that the prover signed is not what its own states give."""
     model = grounds.model
     try:
@@ -183,7 +183,7 @@ def contradicts_itself(grounds: Grounds, outputs: Sequence[Opening], row: int) -
         return True
 
 
-def rerun(grounds: Grounds, layer: int, row: int, sources: Sequence[Opening]) -> bytes:
+def rerun(grounds: Grounds, layer: int, row: int, sources: Sequence[StateOpening]) -> bytes:
     """The leaf of what the layer really gives; Malformed if what it reads cannot be."""
     states = [it.state for it in sources]
     found = run_one_layer(grounds.model, layer, grounds.inputs, row, states)
@@ -295,7 +295,7 @@ class _Said:
             row=self.row,
         )
 
-    def at_layer(self, place: Descending, sources: Sequence[Opening]) -> Judgement:
+    def at_layer(self, place: Descending, sources: Sequence[StateOpening]) -> Judgement:
         """The one layer is computed: whoever said something else of it is wrong."""
         assert place.layer is not None, "the descent is over"
         prover, challenger = self.grounds.receipt.signer, self.grounds.verdict.signer

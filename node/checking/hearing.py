@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from node.checking import disputes
 from node.checking.disputes import Descending, Grounds, UnfitError
-from wire.dispute import CHALLENGER, PROVER, Commitment, Descent, Dispute, Opening
+from wire.dispute import CHALLENGER, PROVER, Commitment, Descent, Dispute, StateOpening
 from wire.signed import Signed
 
 T = TypeVar("T")
@@ -96,9 +96,9 @@ class DisputeHearing:
             opening = await self._revealed(layer, root)
             self.record = replace(self.record, sources=(*self.record.sources, opening))
 
-    async def _revealed(self, layer: int, root: bytes) -> Opening:
+    async def _revealed(self, layer: int, root: bytes) -> StateOpening:
         state, path = await self._ask(PROVER, self.sides[PROVER].reveal(layer))
-        opening = Opening(layer=layer, state=state, path=path)
+        opening = StateOpening(layer=layer, state=state, path=path)
         layers = len(self.grounds.model.layers)
         disputes.check_opening(opening, layer, root, layers, PROVER)
         return opening

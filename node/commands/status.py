@@ -16,6 +16,7 @@ from node.commands.output import (
     state_words,
 )
 from node.local.control import call, unheard
+from wire.amount import show_credits
 
 DEADLINE_S = 30.0
 
@@ -42,12 +43,14 @@ def _status(found: Mapping[str, Any]) -> None:
         console.print(f"  [yellow]paused: {safe(found['paused'])}[/yellow]")
     for address in found["addresses"]:
         console.print(f"  listening on {address}")
+    if (reach := found.get("reach")) is not None:
+        console.print(f"  {_reach_line(reach)}")
     for model in found["models"]:
         problem = f" [yellow]{safe(model['problem'])}[/yellow]" if model["problem"] else ""
         speed = f", {model['units_per_s']:.1f}/s" if "units_per_s" in model else ""
         if model.get("pages"):
             speed += f", {model['pages_used']} of {model['pages']} pages"
-        state = state_words(model)
+        state = ", ".join(filter(None, (model.get("layers", ""), state_words(model))))
         console.print(f"  model {safe(model['name'])}: {state}{speed}{problem}")
     tasks = found["tasks"]
     console.print(
@@ -67,6 +70,9 @@ def _status(found: Mapping[str, Any]) -> None:
         f"  store: {size(store['used_bytes'])} of {size(store['quota_bytes'])}, models included;"
         f" on the disk {size(store['disk_bytes'])} and {size(store['files_disk_bytes'])} in files"
     )
+    if "ledger" in found:
+        for line in _ledger_lines(found["ledger"]):
+            console.print(line)
     if "http" in found:
         console.print(_http_line(found["http"]))
     if found["same_key_elsewhere"]:
@@ -80,6 +86,19 @@ def _status(found: Mapping[str, Any]) -> None:
         console.print(f"  [yellow]engine: {safe(found['engine']['last_failure'])}[/yellow]")
     for problem in found["problems"]:
         console.print(f"  [dim]{safe(problem)}[/dim]")
+
+
+def _reach_line(reach: Mapping[str, Any]) -> str:
+    """How others reach this peer, in one line: how, since when, and who confirmed it."""
+    words = safe(_REACHED[reach["how"]])
+    if reach["how"] == "kept":
+        words += f" by {', '.join(short(it) for it in reach['keepers'])}"
+    line = f"reached: {words}, for {reach['since_s']:.0f} s"
+    if reach["confirmed_by"]:
+        line += f"; confirmed by {', '.join(short(it) for it in reach['confirmed_by'])}"
+    elif reach["seen_at"]:
+        line += f"; called at {', '.join(safe(it) for it in reach['seen_at'])}, nobody got through"
+    return f"[yellow]{line}[/yellow]" if reach["how"] == "alone" else line
 
 
 def _background_line(checks: Mapping[str, Any]) -> str:
@@ -101,6 +120,22 @@ def _orders_line(orders: Mapping[str, Any], whose: str) -> str:
         f"  standing orders {whose}: {orders['open']}, {orders['tasks_per_bundle']:.1f} tasks in a"
         f" bundle, {orders['places_in_use']} of {places} places in use"
     )
+
+
+def _ledger_lines(ledger: Mapping[str, Any]) -> list[str]:
+    """The ledger, and how this peer stands in it."""
+    count = ledger["members"]
+    bad = f"tolerates {ledger['tolerates']} bad members" if count > 1 else "tolerates none bad"
+    lines = [f"  ledger of {safe(ledger['name'])}: {count} members, {bad}"]
+    if ledger["member"]:
+        doing = "ending" if ledger["sealed"] else "sat out" if ledger["sits_out"] else "running"
+        lines.append(
+            f"  a member: epoch {ledger['epoch']} is {doing}, {ledger['orders']} orders so far;"
+            f" supply {show_credits(ledger['supply'])} credits"
+        )
+    if ledger.get("problem"):
+        lines.append(f"  [yellow]ledger: {safe(ledger['problem'])}[/yellow]")
+    return lines
 
 
 def _http_line(http: Mapping[str, Any]) -> str:
@@ -134,4 +169,12 @@ def _peers(found: Mapping[str, Any]) -> None:
     show_table(f"{len(rows)} peers besides {short(found['me'])}", columns, rows)
 
 
+_REACHED = {
+    "nearby": "from this machine and its network alone",
+    "asking": "others are asked to call back",
+    "open": "open",
+    "mapped": "mapped, its router passes calls on",
+    "kept": "kept",
+    "alone": "alone, only those that it calls itself talk to it",
+}
 _SHOW = {"status": _status, "peers": _peers}

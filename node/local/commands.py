@@ -20,6 +20,7 @@ from node.local.content_commands import ContentCommands
 from node.local.control import Command, Emit, unheard
 from node.local.fetch_commands import FetchCommands
 from node.local.indexing import Indexing, list_sources
+from node.local.ledger_commands import LedgerCommands
 from node.local.model_commands import ModelCommands, named_as, own_models, until_ready
 from node.local.receipt_commands import ReceiptCommands
 from node.local.views import Views
@@ -75,6 +76,7 @@ class LocalCommands:
             "embed": self.embed,
             "sources": self.sources,
             **ContentCommands(self.node).commands(),
+            **LedgerCommands(self.node).commands(),
             **FetchCommands(self.node).commands(),
         }
 
@@ -138,6 +140,7 @@ class LocalCommands:
             **{name: dict(status()) for name, status in node.status_sources.items()},
             "same_key_elsewhere": node.peers.handshake_log.same_key,
             "clock_wrong_s": node.peers.handshake_log.clock_wrong_s(),
+            "reach": node.peers.dialing_back.as_map() | node.peers.relaying.as_map(),
             "unmet": node.peers.neighbours.unmet,
             "problems": [
                 *([f"store: {store.problem}"] if store.problem else []),

@@ -93,7 +93,10 @@ def test_every_example_is_understood(example: str, no_work: None) -> None:
             added = ["sources", "add", words[2], "prices.toml"]
             cli.main(added, standalone_mode=False, obj=assembly)
         cli.main(words, standalone_mode=False, obj=assembly)
-    elif words[0] in ("keys", "completion", "versions"):
+    elif words[:2] == ["ledger", "check"]:
+        with pytest.raises(InputError, match="cannot be read"):
+            cli.main(words, standalone_mode=False, obj=assembly)
+    elif words[0] in ("keys", "completion", "versions", "network"):
         cli.main(words, standalone_mode=False, obj=assembly)
     else:
         with pytest.raises(Reached):

@@ -10,6 +10,15 @@ from typing import Any
 
 import wire
 from wire.advert import Advert, ModelOffer
+from wire.checkpoint import (
+    AgreementPhase,
+    AgreementVote,
+    Checkpoint,
+    CheckpointHeader,
+    Proposal,
+    Seal,
+    buckets_of,
+)
 from wire.compact import BatchRoot
 from wire.content import ContentId
 from wire.dispute import (
@@ -20,14 +29,45 @@ from wire.dispute import (
     Descend,
     Descent,
     Dispute,
-    Opening,
     Reveal,
     Revealed,
     Settled,
+    StateOpening,
 )
-from wire.fetch import AttestedFetch, Column, Extraction, HeaderField, SourceRecord
+from wire.fetch import AttestedFetch, Column, Extraction, FetchAgreement, HeaderField, SourceRecord
 from wire.generation import Alternative, Ending, Generation, PromptToken, Token, TokenBias
 from wire.kinds import Level, RefusalCode, Role
+from wire.ledger import (
+    AccountOrder,
+    Acknowledgement,
+    Certificate,
+    Genesis,
+    Grant,
+    Member,
+    Opening,
+    Payment,
+    Redemption,
+    Settlement,
+    Signatures,
+    TopUp,
+    Vote,
+    Voucher,
+)
+from wire.ledger_message import (
+    AccountState,
+    Acknowledged,
+    AskAccount,
+    AskBucket,
+    AskCertificates,
+    AskCheckpoint,
+    BucketOrders,
+    Certificates,
+    CheckpointReply,
+    Confirm,
+    EpochNews,
+    SubmitOrder,
+    Voted,
+)
 from wire.message import (
     Accept,
     BlockReply,
@@ -69,10 +109,12 @@ from wire.order import (
     Withdraw,
 )
 from wire.payload import Hit, Hits, Index, IndexPart, Passages, Question, Texts, Vectors
+from wire.reach import DialBack, DialedBack, Reservation, Reserve, Reserved
 from wire.receipt import Answer, Receipt, Verdict
 from wire.schema import Record
 from wire.signed import SignedRecord
 from wire.signing import SigningKey
+from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed, StageRows
 from wire.task import CheckPolicy, Stage, Task
 from wire.tensors import Tensor, Tensors
 
@@ -115,7 +157,13 @@ DONE = TaskOutcome(tag=7, receipt=b"receipt", output=b"output", refusal=None, ro
 NOT_DONE = OrderRefusal(code=RefusalCode.BUSY, reason="the queue is full", retry_after_ms=1000)
 FAILED = TaskOutcome(tag=8, receipt=None, output=None, refusal=NOT_DONE)
 PART_OF_IT = OrderPiece(tag=9, position=2, units=1, data=b"piece")
-OPENING = Opening(layer=7, state=b"state", path=bytes(range(64)))
+ROWS = StageRows(
+    tables=(b"\x03\x00\x01\x00", b"\x00\x00"),
+    owners=b"\x01\x00",
+    places=b"\x05\x00\x00\x00\x81\x00\x00\x00",
+    data=bytes(range(16)),
+)
+STATE_OPENING = StateOpening(layer=7, state=b"state", path=bytes(range(64)))
 DESCENT = Descent(
     prover_left=bytes(range(32)),
     prover_right=bytes(range(1, 33)),
@@ -123,6 +171,16 @@ DESCENT = Descent(
     challenger_right=bytes(range(3, 35)),
 )
 HIT = Hit(passage=BLOCK, row=7, score=0.75)
+
+DIGEST = bytes(range(32))
+BUCKETS = buckets_of((DIGEST,))
+MEMBERS = tuple(Member(key=key, weight=number) for number, key in enumerate(PEERS, start=1))
+GRANT = Grant(account=KEY.peer, amount=5_000_000)
+PAYMENT = Payment(to=OTHER_KEY.peer, amount=20_000)
+OPENING = Opening(payee=OTHER_KEY.peer, deposit=1_000_000, expiry=168)
+TOP_UP = TopUp(channel=DIGEST, amount=2_000_000, expiry=200)
+REDEMPTION = Redemption(channel=DIGEST, voucher=b"voucher", release=True)
+SIGNATURES = Signatures(members=0b101, proofs=(bytes(64), bytes(range(64))))
 
 COLUMN = Column(name="price", select="last.price")
 HEADER = HeaderField(name="accept", value="application/json")
@@ -213,6 +271,16 @@ SAMPLES: tuple[Record, ...] = (
         total=300,
         passages=(BLOCK, TREE),
         attested=(BLOCK,),
+    ),
+    FetchAgreement(
+        source=BLOCK,
+        quorum=3,
+        agree="median 0.5%",
+        round=bytes(range(16)),
+        answers=(BLOCK, BLOCK, BLOCK),
+        agreeing=(KEY.peer,),
+        outliers=(KEY.peer,),
+        output=BLOCK,
     ),
     COLUMN,
     HEADER,
@@ -311,6 +379,17 @@ SAMPLES: tuple[Record, ...] = (
     BlockReply(data=b"block"),
     Keep(content=TREE, size_bytes=300_000, keep_s=604_800, deadline_ms=60_000),
     Keeping(keep_s=86_400),
+    DialBack(port=4747),
+    DialedBack(host="203.0.113.7", reached=True),
+    Reservation(
+        kept=KEY.peer,
+        issued_at_s=1_700_000_000,
+        lease_s=1800,
+        lines_max=16,
+        bytes_per_s=2_000_000,
+    ),
+    Reserve(lease_s=1800),
+    Reserved(reservation=b"reservation"),
     Open(wanted=48, speaks=5),
     Opened(places=40),
     ITEM,
@@ -324,8 +403,74 @@ SAMPLES: tuple[Record, ...] = (
     Taken(tags=(7, 9)),
     Withdraw(unwanted=(9,)),
     Close(tasks=12),
-    Commitment(receipt=BLOCK, row=3, layers=12, root=bytes(range(32))),
+    ROWS,
+    StageOpen(model=MODEL, first=18, last=29, pages=256),
+    StageOpened(pages=256),
+    StagePass(number=7, rows=ROWS),
+    StagePassed(number=7, data=bytes(range(16))),
+    StageClose(passes=8),
+    *MEMBERS[:1],
+    GRANT,
+    Genesis(
+        version=1,
+        name="home",
+        nonce=bytes(range(16)),
+        epoch_s=3600,
+        account_min=1000,
+        fund=995_000_000,
+        grants=(GRANT,),
+        members=MEMBERS,
+    ),
+    PAYMENT,
     OPENING,
+    TOP_UP,
+    REDEMPTION,
+    AccountOrder(network=BLOCK, epoch=7, sequence=3, pay=(PAYMENT,)),
+    Vote(network=BLOCK, epoch=7, account=KEY.peer, sequence=3, order=DIGEST),
+    Acknowledgement(network=BLOCK, epoch=7, order=DIGEST),
+    SIGNATURES,
+    Certificate(order=b"order", votes=SIGNATURES),
+    Settlement(certificate=b"certificate", acknowledgements=SIGNATURES),
+    Voucher(network=BLOCK, channel=DIGEST, total=300_000, tasks=12, receipt=TREE),
+    Seal(network=BLOCK, epoch=7, count=1, buckets=BUCKETS),
+    CheckpointHeader(
+        network=BLOCK,
+        epoch=7,
+        previous=BLOCK,
+        count=1,
+        buckets=BUCKETS,
+        state=DIGEST,
+        balances=4_000_000,
+        deposits=1_000_000,
+        fund=995_000_000,
+        members=MEMBERS,
+    ),
+    AgreementVote(network=BLOCK, epoch=7, round=2, phase=AgreementPhase.PRECOMMIT, header=BLOCK),
+    Proposal(
+        network=BLOCK,
+        epoch=7,
+        round=2,
+        header=b"header",
+        seals=(b"seal", b"another"),
+        valid_round=1,
+        prevotes=SIGNATURES,
+    ),
+    Checkpoint(header=b"header", round=2, signatures=SIGNATURES),
+    SubmitOrder(order=b"order"),
+    Voted(vote=b"vote"),
+    Confirm(certificate=b"certificate"),
+    Acknowledged(acknowledgement=b"acknowledgement"),
+    AskAccount(account=KEY.peer),
+    AccountState(epoch=7, sequence=3, balance=4_000_000, deposits=1_000_000, channels=1),
+    EpochNews(epoch=7, buckets=BUCKETS, signed=(b"seal",)),
+    AskBucket(epoch=7, bucket=15),
+    BucketOrders(orders=DIGEST),
+    AskCertificates(epoch=7, orders=DIGEST),
+    Certificates(certificates=(b"certificate",)),
+    AskCheckpoint(epoch=7),
+    CheckpointReply(epoch=8, checkpoint=b"checkpoint"),
+    Commitment(receipt=BLOCK, row=3, layers=12, root=bytes(range(32))),
+    STATE_OPENING,
     DESCENT,
     Dispute(
         manifest=b"manifest",
@@ -335,9 +480,9 @@ SAMPLES: tuple[Record, ...] = (
         output=None,
         prover=b"commitment",
         challenger=b"commitment",
-        outputs=(OPENING,),
+        outputs=(STATE_OPENING,),
         steps=(DESCENT,),
-        sources=(OPENING,),
+        sources=(STATE_OPENING,),
         prover_silent=False,
         challenger_silent=True,
         settled_at_ms=1_700_000_003_000,

@@ -36,6 +36,10 @@ DIALOGUES = [
     "Want Refuse",
     "Keep Keeping",
     "Keep Refuse",
+    "DialBack DialedBack",
+    "DialBack Refuse",
+    "Reserve Reserved",
+    "Reserve Refuse",
     "Contest Refuse",
     "Contest Committed asker:Settled",
     "Contest Committed asker:Descend Refuse",
@@ -47,6 +51,24 @@ DIALOGUES = [
     "Open Opened Places asker:Bundle asker:Bundle Taken Outcomes asker:Close",
     "Open Opened asker:Bundle asker:Withdraw Outcomes asker:Close",
     "Open Opened asker:Bundle Outcomes Refuse",
+    "StageOpen Refuse",
+    "StageOpen StageOpened asker:StageClose",
+    "StageOpen StageOpened asker:StagePass asker:StagePass StagePassed asker:StageClose",
+    "StageOpen StageOpened asker:StagePass Refuse",
+    "SubmitOrder Voted",
+    "SubmitOrder Refuse",
+    "Confirm Acknowledged",
+    "Confirm Refuse",
+    "AskAccount AccountState",
+    "AskAccount Refuse",
+    "EpochNews EpochNews",
+    "EpochNews Refuse",
+    "AskBucket BucketOrders",
+    "AskBucket Refuse",
+    "AskCertificates Certificates",
+    "AskCertificates Refuse",
+    "AskCheckpoint CheckpointReply",
+    "AskCheckpoint Refuse",
 ]
 
 every_moment = pytest.mark.parametrize(
@@ -141,8 +163,8 @@ def test_only_the_asker_opens_and_but_for_the_end_of_a_swap_only_the_answerer_go
     # In a dispute the asker asks one question after the other.
     askers_turn = {CallState.IDLE, CallState.SWAPPING, CallState.COMMITTED}
     for state, speaker, _ in TRANSITIONS:
-        if state is CallState.STANDING:
-            # In a standing order both sides speak when they have something to say.
+        if state in (CallState.STANDING, CallState.STAGED):
+            # In these both sides speak when they have something to say.
             continue
         assert speaker is (ASKER if state in askers_turn else ANSWERER)
 
