@@ -7,7 +7,7 @@ from wire import limits
 from wire.codec import NotPlain, pack, pack_plain, unpack, unpack_plain
 from wire.compiled import compiled
 from wire.content import ContentId, PeerId
-from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
+from wire.dispute import DISPUTE_MESSAGES
 from wire.errors import Malformed, WireError
 from wire.kinds import Kind, RefusalCode, Role
 from wire.ledger_message import (
@@ -346,7 +346,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(SubmitOrder, Voted, Confirm, Acknowledged, AskAccount, AccountState, EpochNews),
         *(AskBucket, BucketOrders, AskCertificates, Certificates, AskCheckpoint, CheckpointReply),
         *(DialBack, DialedBack, Reserve, Reserved),
-        *(Contest, Committed, Descend, Children, Reveal, Revealed, Settled),
+        *DISPUTE_MESSAGES,
     )
 }
 
