@@ -159,9 +159,3 @@ class Settled(Message):
 
     KIND: ClassVar[Kind] = Kind.SETTLED
     lost: bool
-
-
-DISPUTE_MESSAGES: tuple[type[Message], ...] = (
-    *(Contest, Committed, Descend, Children),
-    *(Reveal, Revealed, Settled),
-)
