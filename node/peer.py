@@ -14,9 +14,11 @@ import trio
 from node.asking.answers import Answers
 from node.asking.background_checks import BackgroundChecks
 from node.asking.copies import Copying
+from node.asking.disputing import Disputing
 from node.asking.rechecking import Rechecking
 from node.asking.tasks import TaskRunner
 from node.checking.quorum import Checking
+from node.checking.settling import Settling
 from node.config import NodeConfig
 from node.dispatch.directory import PeerDirectory
 from node.dispatch.dispatcher import Dispatcher
@@ -26,8 +28,10 @@ from node.engines.interface import Engine, Loaded
 from node.ingest.bring import Ingest
 from node.ledger.peer_ledger import PeerLedger, open_ledger
 from node.models.collection import Models
+from node.models.exact_files import ExactFiles
 from node.models.loader import ModelLoader
 from node.models.probing import Probing
+from node.serving.contest_role import ContestRole
 from node.serving.data_role import DataRole
 from node.serving.infer_role import InferRole
 from node.serving.keep_role import KeepRole
@@ -47,6 +51,7 @@ from store import Row, Store, Table, Write
 from wire.advert import ModelOffer
 from wire.codec import pack, unpack
 from wire.content import PeerId
+from wire.dispute import Contest
 from wire.errors import ModelRefused, StoreError
 from wire.kinds import Role
 from wire.layers import layers_id
@@ -90,6 +95,7 @@ class Node:
     order_server: OrderServer
     stage_server: StageServer
     verify_role: VerifyRole
+    contest_role: ContestRole
     keep_role: KeepRole
     copying: Copying
     tasks: TaskRunner
@@ -156,6 +162,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Quote] = node.leg_server.on_quote
         peers.handlers[Want] = node.blobs.on_want
         peers.handlers[Check] = node.verify_role.on_check
+        peers.handlers[Contest] = node.contest_role.on_contest
         peers.handlers[Keep] = node.keep_role.on_keep
         peers.handlers[StageOpen] = node.stage_server.on_open
         dependencies.chains.attach(peers, nursery)
@@ -179,6 +186,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             yield node
             await node.leave()
         finally:
+            dependencies.chains.detach()
             nursery.cancel_scope.cancel()
 
 
@@ -206,6 +214,9 @@ def _assembled(
         peers.handshake_log.whose_clock,
     )
     checking, answers = Checking(peers), Answers(dependencies.store)
+    models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
+    exact_files = ExactFiles(models)
+    disputing = Disputing(Settling(peers), dependencies.store, blobs, exact_files.get)
     tasks = TaskRunner(
         dependencies.key,
         dependencies.environment,
@@ -215,6 +226,7 @@ def _assembled(
         checking,
         answers,
         nursery,
+        disputing,
     )
 
     def changed(line: str) -> None:
@@ -222,7 +234,6 @@ def _assembled(
         peers.advertiser.changed()
 
     rechecking = Rechecking(dependencies.store, checking, answers, tasks)
-    models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
     probing = Probing(peers.me, dependencies.engine, infer, changed, dependencies.chains)
     return Node(
         config=config,
@@ -233,14 +244,8 @@ def _assembled(
         leg_server=leg_server,
         order_server=OrderServer(leg_server),
         stage_server=StageServer(dependencies.engine, leg_server),
-        verify_role=VerifyRole(
-            dependencies.key,
-            dependencies.environment,
-            dependencies.engine,
-            infer,
-            blobs,
-            willing=Role.VERIFY in config.roles,
-        ),
+        verify_role=_verify_role(config, dependencies, infer, blobs),
+        contest_role=_contest_role(config, dependencies, blobs, exact_files),
         keep_role=KeepRole(blobs, willing=Role.STORE in config.roles),
         copying=Copying(blobs),
         tasks=tasks,
@@ -260,6 +265,26 @@ def _roles(config: NodeConfig, dependencies: Dependencies, infer: InferRole) -> 
     if Role.INFER in config.roles:
         roles[Role.INFER] = infer
     return roles
+
+
+def _verify_role(
+    config: NodeConfig, dependencies: Dependencies, infer: InferRole, blobs: Blobs
+) -> VerifyRole:
+    return VerifyRole(
+        dependencies.key,
+        dependencies.environment,
+        dependencies.engine,
+        infer,
+        blobs,
+        willing=Role.VERIFY in config.roles,
+    )
+
+
+def _contest_role(
+    config: NodeConfig, dependencies: Dependencies, blobs: Blobs, files: ExactFiles
+) -> ContestRole:
+    verifies = Role.VERIFY in config.roles
+    return ContestRole(dependencies.key, blobs, files.get, verifies=verifies)
 
 
 def _background_checks(

@@ -6,6 +6,7 @@ not know which side it is on: the shell says who spoke.
 
 from enum import Enum, auto
 
+from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
 from wire.errors import LocalProtocolError, RemoteProtocolError
 from wire.ledger_message import (
     AccountState,
@@ -47,6 +48,7 @@ from wire.message import (
     Welcome,
 )
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, Withdraw
+from wire.reach import DialBack, DialedBack, Reserve, Reserved
 from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed
 
 
@@ -83,6 +85,12 @@ class CallState(Enum):
     LISTING = auto()
     CERTIFYING = auto()
     LOOKING_BACK = auto()
+    DIALING_BACK = auto()
+    RESERVING = auto()
+    CONTESTED = auto()
+    COMMITTED = auto()
+    DESCENDING = auto()
+    REVEALING = auto()
     DONE = auto()
 
 
@@ -172,6 +180,25 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.IDLE, Speaker.ASKER, AskCheckpoint): CallState.LOOKING_BACK,
     (CallState.LOOKING_BACK, Speaker.ANSWERER, CheckpointReply): CallState.DONE,
     (CallState.LOOKING_BACK, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, DialBack): CallState.DIALING_BACK,
+    (CallState.DIALING_BACK, Speaker.ANSWERER, DialedBack): CallState.DONE,
+    (CallState.DIALING_BACK, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, Reserve): CallState.RESERVING,
+    (CallState.RESERVING, Speaker.ANSWERER, Reserved): CallState.DONE,
+    (CallState.RESERVING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, Contest): CallState.CONTESTED,
+    (CallState.CONTESTED, Speaker.ANSWERER, Committed): CallState.COMMITTED,
+    (CallState.CONTESTED, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.COMMITTED, Speaker.ASKER, Descend): CallState.DESCENDING,
+    (CallState.DESCENDING, Speaker.ANSWERER, Children): CallState.COMMITTED,
+    (CallState.DESCENDING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.COMMITTED, Speaker.ASKER, Reveal): CallState.REVEALING,
+    (CallState.REVEALING, Speaker.ANSWERER, Revealed): CallState.COMMITTED,
+    (CallState.REVEALING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.COMMITTED, Speaker.ASKER, Settled): CallState.DONE,
 }
 
 

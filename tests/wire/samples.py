@@ -10,6 +10,7 @@ from typing import Any
 
 import wire
 from wire.advert import Advert, ModelOffer
+from wire.calibration import Calibration, HeldOut
 from wire.checkpoint import (
     AgreementPhase,
     AgreementVote,
@@ -21,7 +22,20 @@ from wire.checkpoint import (
 )
 from wire.compact import BatchRoot
 from wire.content import ContentId
-from wire.fetch import AttestedFetch, Column, Extraction, HeaderField, SourceRecord
+from wire.dispute import (
+    Children,
+    Commitment,
+    Committed,
+    Contest,
+    Descend,
+    Descent,
+    Dispute,
+    Reveal,
+    Revealed,
+    Settled,
+    StateOpening,
+)
+from wire.fetch import AttestedFetch, Column, Extraction, FetchAgreement, HeaderField, SourceRecord
 from wire.generation import Alternative, Ending, Generation, PromptToken, Token, TokenBias
 from wire.kinds import Level, RefusalCode, Role
 from wire.ledger import (
@@ -96,7 +110,8 @@ from wire.order import (
     Withdraw,
 )
 from wire.payload import Hit, Hits, Index, IndexPart, Passages, Question, Texts, Vectors
-from wire.receipt import Answer, Receipt, Verdict
+from wire.reach import DialBack, DialedBack, Reservation, Reserve, Reserved
+from wire.receipt import Answer, Receipt, ReplayStatistics, Verdict
 from wire.schema import Record
 from wire.signed import SignedRecord
 from wire.signing import SigningKey
@@ -115,6 +130,15 @@ SECRET = bytes(32)
 
 OFFER = ModelOffer(model=MODEL, name="minilm", units_per_s=812.5)
 FILE = ModelFile(name="model.safetensors", content=TREE, size_bytes=90_868_376)
+REPLAY = ReplayStatistics(
+    positions=256,
+    mismatches=2,
+    first=17,
+    sum_millionths=31_020,
+    greatest_millionths=31_000,
+    table=BLOCK,
+)
+HELD_OUT = HeldOut(tokens=128, answers=40, alarms=1)
 BIAS = TokenBias(token=5, millionths=-100_000_000)
 ALTERNATIVE = Alternative(text=b" a", logprob_millionths=-1_500_000)
 TENSOR = Tensor(name="x", kind="float32", shape=(1, 2), data=bytes(range(8)))
@@ -148,6 +172,13 @@ ROWS = StageRows(
     owners=b"\x01\x00",
     places=b"\x05\x00\x00\x00\x81\x00\x00\x00",
     data=bytes(range(16)),
+)
+STATE_OPENING = StateOpening(layer=7, state=b"state", path=bytes(range(64)))
+DESCENT = Descent(
+    prover_left=bytes(range(32)),
+    prover_right=bytes(range(1, 33)),
+    challenger_left=bytes(range(2, 34)),
+    challenger_right=bytes(range(3, 35)),
 )
 HIT = Hit(passage=BLOCK, row=7, score=0.75)
 
@@ -222,6 +253,7 @@ SAMPLES: tuple[Record, ...] = (
         reason="within tolerance",
         checked_at_ms=1_700_000_001_000,
         duration_ms=9,
+        replay=(REPLAY,),
     ),
     Answer(
         task=b"task",
@@ -250,6 +282,16 @@ SAMPLES: tuple[Record, ...] = (
         total=300,
         passages=(BLOCK, TREE),
         attested=(BLOCK,),
+    ),
+    FetchAgreement(
+        source=BLOCK,
+        quorum=3,
+        agree="median 0.5%",
+        round=bytes(range(16)),
+        answers=(BLOCK, BLOCK, BLOCK),
+        agreeing=(KEY.peer,),
+        outliers=(KEY.peer,),
+        output=BLOCK,
     ),
     COLUMN,
     HEADER,
@@ -294,6 +336,17 @@ SAMPLES: tuple[Record, ...] = (
     ALTERNATIVE,
     Token(id=7, text=b" upon", logprob_millionths=-250_000, top=(ALTERNATIVE,)),
     Ending(reason="stop", prompt_tokens=3, tokens=2, text_bytes=9),
+    HELD_OUT,
+    Calibration(
+        model=BLOCK,
+        profiles=("tinygrad f32 CPU", "tinygrad f32 CL"),
+        tokens=5020,
+        margins_millionths=(20, 31_000),
+        slack_millionths=62_000,
+        held_out=(HELD_OUT,),
+        made_at_ms=1_700_000_000_000,
+    ),
+    REPLAY,
     TENSOR,
     Tensors(tensors=(TENSOR,)),
     Hello(
@@ -348,6 +401,17 @@ SAMPLES: tuple[Record, ...] = (
     BlockReply(data=b"block"),
     Keep(content=TREE, size_bytes=300_000, keep_s=604_800, deadline_ms=60_000),
     Keeping(keep_s=86_400),
+    DialBack(port=4747),
+    DialedBack(host="203.0.113.7", reached=True),
+    Reservation(
+        kept=KEY.peer,
+        issued_at_s=1_700_000_000,
+        lease_s=1800,
+        lines_max=16,
+        bytes_per_s=2_000_000,
+    ),
+    Reserve(lease_s=1800),
+    Reserved(reservation=b"reservation"),
     Open(wanted=48, speaks=5),
     Opened(places=40),
     ITEM,
@@ -427,6 +491,38 @@ SAMPLES: tuple[Record, ...] = (
     Certificates(certificates=(b"certificate",)),
     AskCheckpoint(epoch=7),
     CheckpointReply(epoch=8, checkpoint=b"checkpoint"),
+    Commitment(receipt=BLOCK, row=3, layers=12, root=bytes(range(32))),
+    STATE_OPENING,
+    DESCENT,
+    Dispute(
+        manifest=b"manifest",
+        receipt=b"receipt",
+        verdict=b"verdict",
+        input=b"input",
+        output=None,
+        prover=b"commitment",
+        challenger=b"commitment",
+        outputs=(STATE_OPENING,),
+        steps=(DESCENT,),
+        sources=(STATE_OPENING,),
+        prover_silent=False,
+        challenger_silent=True,
+        settled_at_ms=1_700_000_003_000,
+    ),
+    Contest(
+        task=b"task",
+        receipts=(b"receipt",),
+        input=b"input",
+        output=None,
+        row=3,
+        deadline_ms=30_000,
+    ),
+    Committed(commitment=b"commitment"),
+    Descend(level=2, index=1),
+    Children(left=bytes(range(32)), right=bytes(range(1, 33))),
+    Reveal(layer=7),
+    Revealed(state=b"state", path=bytes(64)),
+    Settled(lost=True),
 )
 
 
