@@ -174,7 +174,6 @@ def ask_command(
     examples=(
         f"verify ~/.baton/receipts/{CONTENT_ID}.receipt",
         "verify answer.car --model ./model.gguf",
-        "verify answer.receipt --content answer.txt --json",
         "verify layer.dispute --model digits.exact",
     ),
 )
@@ -199,9 +198,9 @@ def ask_command(
 def verify_command(
     assembly: Assembly, /, *, receipt: str, state: Path, as_json: bool, **expected: Any
 ) -> None:
-    """Check a receipt file, a bundle, or a kept answer by its id; or the record of a dispute.
+    """Check a receipt, a bundle, or the record of a dispute.
 
-    What was asked and answered is printed, then what is proved, what is wrong and what cannot be
+    It is a file, or for a kept answer its id. What was asked and answered is printed, then what is proved, what is wrong and what cannot be
     known, part by part. No network is needed. An input and an output that lie beside a file are
     checked with it. The exit code is 0 only if all holds that the answer's level promises.
     """
