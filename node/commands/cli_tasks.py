@@ -200,9 +200,10 @@ def verify_command(
 ) -> None:
     """Check a receipt, a bundle, or the record of a dispute.
 
-    It is a file, or for a kept answer its id. What was asked and answered is printed, then what is proved, what is wrong and what cannot be
-    known, part by part. No network is needed. An input and an output that lie beside a file are
-    checked with it. The exit code is 0 only if all holds that the answer's level promises.
+    It is a file, or for a kept answer its id. What was asked and answered is printed, then what is
+    proved, what is wrong and what cannot be known, part by part. No network is needed. An input and
+    an output that lie beside a file are checked with it. The exit code is 0 only if all holds that
+    the answer's level promises.
     """
     if receipt.endswith(".agreement"):
         from node.commands.agreed import verify_agreement
