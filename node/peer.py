@@ -213,7 +213,7 @@ def _assembled(
         blobs=blobs,
         models=models,
         leg_server=leg_server,
-        order_server=OrderServer(leg_server),
+        order_server=OrderServer(legs=leg_server),
         verify_role=VerifyRole(
             dependencies.key,
             dependencies.environment,

@@ -50,6 +50,10 @@ class Kind(IntEnum):
     TAKEN = 45
     WITHDRAW = 46
     CLOSE = 47
+    # A standing order of many checks.
+    OPEN_CHECKS = 50
+    CHECKS = 51
+    VERDICTS = 52
 
 
 class Role(IntEnum):

@@ -14,8 +14,10 @@ BUNDLES_VERSION = 5
 # From this version on a verifier is told which part of the rows is its own, and which rows somebody
 # disputes.
 PARTS_VERSION = 6
+# From this version on a verifier takes standing orders of checks.
+CHECKS_VERSION = 7
 # The version that a Welcome says.
-SPOKEN_VERSION = 6
+SPOKEN_VERSION = 7
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -120,6 +122,10 @@ assert UNREAD_FREE_BYTES < FRAME_BYTES_MAX
 assert 10 + 32 + 64 + 8 + 32 * (BATCH_RECORDS_MAX - 1).bit_length() <= ENVELOPE_BYTES_MAX
 # So does one item of a bundle, and a bundle that is cut.
 assert TASK_BYTES_MAX + INLINE_BYTES_MAX + 1024 < BUNDLE_BYTES_MAX < UNREAD_FREE_BYTES
+# The largest check, which travels alone, is never closed to free unread bytes either.
+_CHAIN_BYTES_MAX = STAGES_MAX * (RECEIPT_BYTES_MAX + ENVELOPE_BYTES_MAX)
+_SIGNED_BYTES_MAX = TASK_BYTES_MAX + ENVELOPE_BYTES_MAX + _CHAIN_BYTES_MAX
+assert _SIGNED_BYTES_MAX + 2 * INLINE_BYTES_MAX + 4096 < UNREAD_FREE_BYTES
 # A digest beside a message's adverts fits one frame.
 assert DIGEST_BYTES_MAX + ADVERT_BYTES_MAX * ADVERTS_PER_MESSAGE_MAX < FRAME_BYTES_MAX
 # A full tree node fits one block.

@@ -16,8 +16,9 @@ from node.dispatch.directory import PeerDirectory
 from node.dispatch.failover import WORTH_ASKING_S
 from node.dispatch.handoff import Handoff, LegResult
 from node.dispatch.offer import note_delivered, ordered_result
-from node.dispatch.order import TASK_S_MAX, Heard, Order, OrderedTask, OrderOutcome
+from node.dispatch.order import Heard, Order, OrderedTask, OrderOutcome
 from node.dispatch.route import Candidate
+from node.dispatch.standing_order import TASK_S_MAX
 from node.engines.interface import Part
 from node.task.events import Offered
 from node.task.units import streamed_max, units_of

@@ -10,6 +10,7 @@ from typing import Any
 
 import wire
 from wire.advert import Advert, ModelOffer
+from wire.checks import CheckOutcome, Checks, OpenChecks, OrderedCheck, Verdicts
 from wire.compact import BatchRoot
 from wire.content import ContentId
 from wire.generation import Alternative, Ending, Generation, PromptToken, Token, TokenBias
@@ -101,6 +102,17 @@ DONE = TaskOutcome(tag=7, receipt=b"receipt", output=b"output", refusal=None, ro
 NOT_DONE = OrderRefusal(code=RefusalCode.BUSY, reason="the queue is full", retry_after_ms=1000)
 FAILED = TaskOutcome(tag=8, receipt=None, output=None, refusal=NOT_DONE)
 PART_OF_IT = OrderPiece(tag=9, position=2, units=1, data=b"piece")
+CHECK = Check(
+    task=b"task",
+    receipts=(b"receipt",),
+    secret=SECRET,
+    input=None,
+    output=b"output",
+    deadline_ms=30_000,
+)
+CHECK_ON_ORDER = OrderedCheck(tag=7, asked=CHECK)
+CHECKED = CheckOutcome(tag=7, verdict=b"verdict", refusal=None)
+NOT_CHECKED = CheckOutcome(tag=8, verdict=None, refusal=NOT_DONE)
 HIT = Hit(passage=BLOCK, row=7, score=0.75)
 
 SAMPLES: tuple[Record, ...] = (
@@ -243,14 +255,7 @@ SAMPLES: tuple[Record, ...] = (
     Refuse(code=RefusalCode.BUSY, reason="the queue is full", retry_after_ms=1000),
     Piece(position=2, units=1, data=b"piece"),
     Result(receipts=(b"receipt",), output=b"output", source=b"source"),
-    Check(
-        task=b"task",
-        receipts=(b"receipt",),
-        secret=SECRET,
-        input=None,
-        output=b"output",
-        deadline_ms=30_000,
-    ),
+    CHECK,
     VerdictReply(verdict=b"verdict"),
     Want(block=BLOCK),
     BlockReply(data=b"block"),
@@ -269,6 +274,11 @@ SAMPLES: tuple[Record, ...] = (
     Taken(tags=(7, 9)),
     Withdraw(unwanted=(9,)),
     Close(tasks=12),
+    OpenChecks(wanted=48),
+    CHECK_ON_ORDER,
+    Checks(items=(CHECK_ON_ORDER,)),
+    CHECKED,
+    Verdicts(items=(CHECKED, NOT_CHECKED), places=2),
 )
 
 

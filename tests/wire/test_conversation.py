@@ -42,6 +42,10 @@ DIALOGUES = [
     "Open Opened Places asker:Bundle asker:Bundle Taken Outcomes asker:Close",
     "Open Opened asker:Bundle asker:Withdraw Outcomes asker:Close",
     "Open Opened asker:Bundle Outcomes Refuse",
+    "OpenChecks Refuse",
+    "OpenChecks Opened asker:Close",
+    "OpenChecks Opened Refuse",
+    "OpenChecks Opened Places asker:Checks asker:Withdraw Verdicts asker:Checks asker:Close",
 ]
 
 every_moment = pytest.mark.parametrize(
@@ -135,7 +139,7 @@ def test_every_message_has_its_place_and_every_state_is_left_but_the_last() -> N
 def test_only_the_asker_opens_and_but_for_the_end_of_a_swap_only_the_answerer_goes_on() -> None:
     askers_turn = {CallState.IDLE, CallState.SWAPPING}
     for state, speaker, _ in TRANSITIONS:
-        if state is CallState.STANDING:
+        if state in {CallState.STANDING, CallState.CHECKS_STANDING}:
             # In a standing order both sides speak when they have something to say.
             continue
         assert speaker is (ASKER if state in askers_turn else ANSWERER)
