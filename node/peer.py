@@ -16,6 +16,7 @@ from node.asking.background_checks import BackgroundChecks
 from node.asking.copies import Copying
 from node.asking.rechecking import Rechecking
 from node.asking.tasks import TaskRunner
+from node.checking.check_order import CheckOrders
 from node.checking.quorum import Checking
 from node.config import NodeConfig
 from node.dispatch.directory import PeerDirectory
@@ -25,6 +26,7 @@ from node.engines.interface import Engine
 from node.models.collection import Models
 from node.models.loader import ModelLoader
 from node.models.probing import Probing
+from node.serving.check_server import CheckServer
 from node.serving.data_role import DataRole
 from node.serving.infer_role import InferRole
 from node.serving.keep_role import KeepRole
@@ -41,11 +43,12 @@ from p2p.peers import Peers, open_peers
 from p2p.transport import Transport
 from store import Row, Store, Table, Write
 from wire.advert import ModelOffer
+from wire.checks import Check, OpenChecks
 from wire.codec import pack, unpack
 from wire.content import PeerId
 from wire.errors import ModelRefused, StoreError
 from wire.kinds import Role
-from wire.message import Check, Keep, Offer, Quote, Want
+from wire.message import Keep, Offer, Quote, Want
 from wire.order import Open
 from wire.signing import SigningKey
 
@@ -79,6 +82,7 @@ class Node:
     leg_server: LegServer
     order_server: OrderServer
     verify_role: VerifyRole
+    check_server: CheckServer
     keep_role: KeepRole
     copying: Copying
     tasks: TaskRunner
@@ -143,6 +147,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Quote] = node.leg_server.on_quote
         peers.handlers[Want] = node.blobs.on_want
         peers.handlers[Check] = node.verify_role.on_check
+        peers.handlers[OpenChecks] = node.check_server.on_open
         peers.handlers[Keep] = node.keep_role.on_keep
         for peer, addresses in _remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
@@ -187,7 +192,7 @@ def _assembled(
         watch,
         peers.handshake_log.whose_clock,
     )
-    checking, answers = Checking(peers), Answers(dependencies.store)
+    checking, answers = Checking(peers, CheckOrders(peers, nursery)), Answers(dependencies.store)
     tasks = TaskRunner(
         dependencies.key,
         dependencies.environment,
@@ -203,6 +208,14 @@ def _assembled(
         lines.append(line)
         peers.advertiser.changed()
 
+    verify_role = VerifyRole(
+        dependencies.key,
+        dependencies.environment,
+        dependencies.engine,
+        infer,
+        blobs,
+        willing=Role.VERIFY in config.roles,
+    )
     rechecking = Rechecking(dependencies.store, checking, answers, tasks)
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
     probing = Probing(peers.me, dependencies.engine, infer, changed)
@@ -214,14 +227,8 @@ def _assembled(
         models=models,
         leg_server=leg_server,
         order_server=OrderServer(legs=leg_server),
-        verify_role=VerifyRole(
-            dependencies.key,
-            dependencies.environment,
-            dependencies.engine,
-            infer,
-            blobs,
-            willing=Role.VERIFY in config.roles,
-        ),
+        verify_role=verify_role,
+        check_server=CheckServer(verify_role=verify_role, peers=peers),
         keep_role=KeepRole(blobs, willing=Role.STORE in config.roles),
         copying=Copying(blobs),
         tasks=tasks,

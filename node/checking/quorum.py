@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
+from node.checking.check_order import CheckOrders
 from node.checking.odds import raised_by
 from node.checking.ties import Ties, apart_first, tied_among, ties_of
 from node.checking.verdict import check_verdict
@@ -22,6 +23,7 @@ from p2p.score import Offence, Standing
 from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId, PeerId
+from wire.counting import counted
 from wire.errors import (
     Refused,
     RemoteProtocolError,
@@ -146,6 +148,10 @@ class Checking:
     """Asks verifiers for one peer."""
 
     peers: Peers
+    # None where every check goes by a conversation of its own.
+    orders: CheckOrders | None = None
+    # Checks that each verifier does for us now.
+    under_way: dict[PeerId, int] = field(default_factory=dict)
 
     def candidates(self, claimed: CheckRequest) -> list[PeerId]:
         """The known verifiers that run the leg's model, without the peers that did the task."""
@@ -339,12 +345,33 @@ class _Check:
             parts=share.parts,
             rows=tuple(sorted(share.rows)),
         )
+        with counted(self.checking.under_way, verifier) as at_once:
+            order, orders = None, self.checking.orders
+            if orders is not None and message.input is not None and message.output is not None:
+                # What has to be fetched may take long, and goes by itself.
+                order = await orders.at(verifier, left_s, at_once)
+            if order is None:
+                return await self._by_conversation(verifier, message, left_s, share), share
+            verdict = await order.verdict_on(message, left_s)
+            try:
+                check_verdict(claimed.receipt, claimed.secret, verdict, verifier, share)
+            except WireError:
+                # It is what the verifier says of this leg that does not fit; others go on.
+                self.peers.offended(verifier, Offence.MALFORMED)
+                raise
+            return verdict, share
+
+    async def _by_conversation(
+        self, verifier: PeerId, message: Check, left_s: float, share: Share
+    ) -> Signed[Verdict]:
+        """The verdict on one leg, asked for in a conversation of its own."""
+        claimed = self.claimed
         async with self.peers.call(verifier, deadline_s=left_s) as call:
             await call.send(message)
             finding = await call.expect(VerdictReply)
             verdict = open_signed(finding.verdict, Verdict)
             check_verdict(claimed.receipt, claimed.secret, verdict, verifier, share)
-        return verdict, share
+        return verdict
 
     async def _share_known_to(self, verifier: PeerId, share: Share, deadline_s: float) -> Share:
         version = await self.peers.neighbours.version_of(verifier, deadline_s=deadline_s)
