@@ -82,7 +82,7 @@ class _ServedChecks(ServedOrder):
         try:
             asked = read_check(item.asked)
             role.check_willing(asked)
-        except (Refused, WireError, RemoteProtocolError) as error:
+        except (Refused, WireError) as error:
             self._tell(tag, None, self._refusal_of(error))
             return
         small = small_check(role, asked, asker, partial(self._ended_small, tag))

@@ -22,9 +22,9 @@ from wire.content import ContentId, PeerId
 from wire.counting import counted
 from wire.errors import (
     EngineError,
+    Malformed,
     Missing,
     Refused,
-    RemoteProtocolError,
     StoreError,
     TooSlow,
     TransportError,
@@ -325,18 +325,18 @@ class VerifyRole:
 
 
 def read_check(check: Check) -> Asked:
-    """Read and check what an asker sent; WireError or RemoteProtocolError says what is wrong."""
+    """Read and check what an asker sent; WireError says what is wrong."""
     task = open_signed(check.task, Task)
     receipts = open_receipts(task, check.receipts)
     if not receipts or receipts[-1].record.role is not Role.INFER:
-        raise RemoteProtocolError("a check is of a leg that ran a model")
+        raise Malformed("a check is of a leg that ran a model")
     if attempt_of(check.secret, task.record.checking.secret_hash) is None:
-        raise RemoteProtocolError("the secret is not the one the task was signed with")
+        raise Malformed("the secret is not the one the task was signed with")
     leg = receipts[-1].record
     if check.parts and not by_rows(leg.operation):
-        raise RemoteProtocolError("a leg without rows has no parts")
+        raise Malformed("a leg without rows has no parts")
     if any(row >= leg.units for row in check.rows):
-        raise RemoteProtocolError("the leg has not the rows that are to be recomputed")
+        raise Malformed("the leg has not the rows that are to be recomputed")
     return Asked(task=task, receipts=receipts, check=check)
 
 
