@@ -35,7 +35,7 @@ from wire.lottery import OWN_DRAW, Share, draw
 from wire.message import Check, VerdictReply
 from wire.operations import by_rows
 from wire.receipt import Receipt, Verdict
-from wire.signed import Signed, open_signed
+from wire.signed import Signed, is_of_many, open_signed
 from wire.task import CheckPolicy as Terms
 from wire.task import Task
 
@@ -329,11 +329,7 @@ class _Check:
         claimed, now_at_s = self.claimed, trio.current_time()
         # A silent verifier must leave time for another.
         left_s = min(stretched(CHECK_DEADLINE_S), max(0.0, self.deadline_at_s - now_at_s) / 2)
-        if not by_rows(claimed.receipt.record.operation):
-            # Everybody recomputes the whole.
-            share = OWN_DRAW
-        else:
-            share = await self._share_known_to(verifier, share, left_s)
+        share = await self._share_known_to(verifier, share, left_s)
         message = Check(
             task=claimed.task.raw,
             receipts=tuple(it.raw for it in claimed.receipts),
@@ -374,12 +370,22 @@ class _Check:
         return verdict
 
     async def _share_known_to(self, verifier: PeerId, share: Share, deadline_s: float) -> Share:
+        """What the verifier is asked for; Refused if it is too old to read what it would get."""
+        claimed = self.claimed
+        in_rows = by_rows(claimed.receipt.record.operation)
+        of_many = is_of_many(claimed.task) or any(map(is_of_many, claimed.receipts))
+        if not in_rows and not of_many:
+            # Everybody recomputes the whole.
+            return OWN_DRAW
         version = await self.peers.neighbours.version_of(verifier, deadline_s=deadline_s)
-        if version >= limits.PARTS_VERSION:
-            return share
-        if share.rows:
+        lacks = ""
+        if of_many and version < limits.BUNDLES_VERSION:
+            lacks = "read what was signed with others"
+        elif share.rows and version < limits.PARTS_VERSION:
+            lacks = "look at a row in dispute"
+        if lacks:
             raise Refused(
-                f"it speaks version {version}, which cannot look at a row in dispute",
+                f"it speaks version {version}, which cannot {lacks}",
                 code=RefusalCode.UNSUPPORTED,
             )
-        return OWN_DRAW
+        return share if in_rows and version >= limits.PARTS_VERSION else OWN_DRAW

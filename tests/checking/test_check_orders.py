@@ -8,14 +8,28 @@ import trio
 from trio.testing import MockClock
 
 from node.asking.answers import Answered
+from node.checking.quorum import CheckRequest
 from node.peer import Node
+from node.task.events import Event
 from p2p.score import Standing
 from p2p.typed_call import TypedCall
 from tests.checking.test_verifiers import verdict_of
 from tests.dispatch.test_orders import all_asked
-from tests.node.asking import request, signers, texts_of, vectors_of
+from tests.node.asking import (
+    SECRET,
+    TEXTS,
+    VECTORS,
+    failures,
+    receipt_of,
+    request,
+    signers,
+    task_of,
+    texts_of,
+    vectors_of,
+)
 from tests.node.engines import Counted, Liar, one_row
 from tests.node.network import I, Network, Outsider, S, V, open_network
+from tests.p2p.transports import key_of
 from wire import limits
 from wire.checks import Check, CheckOutcome, Checks, OpenChecks, Verdicts
 from wire.content import PeerId
@@ -24,7 +38,8 @@ from wire.message import Message
 from wire.order import Opened
 from wire.proof import place_of
 from wire.receipt import Receipt, Verdict
-from wire.signed import Envelope, open_signed
+from wire.signed import Envelope, is_of_many, open_signed, sign_many
+from wire.task import Task
 
 COUNT = 24
 
@@ -198,3 +213,59 @@ async def test_a_verifier_that_is_silent_in_its_order_is_passed_over_and_blamed(
             assert asker.peers.scores.cost(bad.key.peer, trio.current_time()) > 4
             checked: set[PeerId] = {it.signer for one in answers for it in verdicts_of(one)}
             assert bad.key.peer not in checked
+
+
+async def test_checked_tasks_and_receipts_share_signatures_where_every_verifier_reads_them(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker, _, _ = await network_of_verifiers(network)
+        await ask_all(asker, texts_asked())
+        answers = await ask_all(asker, [f"again {it}" for it in texts_asked()])
+        assert (
+            sum(is_of_many(open_signed(it.answer.record.task, Task)) for it in answers) > COUNT / 2
+        )
+        receipts = [open_signed(it.answer.record.receipts[0], Receipt) for it in answers]
+        assert sum(map(is_of_many, receipts)) > COUNT / 2
+
+
+async def test_with_one_old_verifier_every_checked_task_has_a_signature_of_its_own(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker, _, verifiers = await network_of_verifiers(network)
+        neighbours = asker.peers.neighbours
+        await ask_all(asker, texts_asked())
+        old = verifiers[0].peers.me
+        neighbours._versions[old] = (bytes(8), limits.BUNDLES_VERSION - 1)
+        answers = await ask_all(asker, [f"again {it}" for it in texts_asked()])
+        for answered in answers:
+            assert not is_of_many(open_signed(answered.answer.record.task, Task))
+            assert not is_of_many(open_signed(answered.answer.record.receipts[0], Receipt))
+
+
+async def test_a_verifier_that_came_too_late_to_read_a_task_is_passed_over(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker, _, verifiers = await network_of_verifiers(network)
+        old = verifiers[0].peers.me
+        asker.peers.neighbours._versions[old] = (bytes(8), limits.BUNDLES_VERSION - 1)
+        wall_s = asker.peers.environment.wall_s()
+        records = [
+            task_of(asker.dependencies.key, wall_s, nonce=bytes([it] * 16)).record for it in (1, 2)
+        ]
+        task, _ = sign_many(records, asker.dependencies.key).signed
+        receipt = receipt_of(task, key_of("worker"), VECTORS)
+        claimed = CheckRequest(
+            task=task, receipts=(receipt,), secret=SECRET, input=TEXTS, output=VECTORS
+        )
+        events: list[Event] = []
+        tally = await asker.tasks.checking.check(
+            claimed, events.append, deadline_at_s=trio.current_time() + 60
+        )
+        assert tally.agreed
+        assert old not in {it.signer for it in tally.verdicts}
+        for failed in failures(events):
+            assert failed.peer == old
+            assert "cannot read what was signed with others" in failed.why
