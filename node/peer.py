@@ -23,6 +23,7 @@ from node.dispatch.directory import PeerDirectory
 from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.orders import Orders
 from node.engines.interface import Engine
+from node.ingest.bring import Ingest
 from node.models.collection import Models
 from node.models.loader import ModelLoader
 from node.models.probing import Probing
@@ -68,6 +69,8 @@ class Dependencies:
     store: Store
     engine: Engine
     sources: Source
+    # Brings in outside data; None where the peer brings in only `sources`.
+    ingest: Ingest | None = None
 
 
 @dataclass(slots=True)
@@ -244,7 +247,7 @@ def _assembled(
 def _roles(config: NodeConfig, dependencies: Dependencies, infer: InferRole) -> dict[Role, LegRole]:
     roles: dict[Role, LegRole] = {}
     if Role.DATA in config.roles:
-        roles[Role.DATA] = DataRole(dependencies.sources, dependencies.store)
+        roles[Role.DATA] = DataRole(dependencies.sources, dependencies.store, dependencies.ingest)
     if Role.INFER in config.roles:
         roles[Role.INFER] = infer
     return roles

@@ -25,13 +25,15 @@ class Passages(Record):
     """Passages brought in by a data peer: each a block of UTF-8 text, named by content.
 
     `source` says where they were fetched from. The source was cut into `total` passages; these
-    begin at number `first`.
+    begin at number `first`. `attested` is the record of the fetch (`wire.fetch`),
+    where there is one.
     """
 
     source: Annotated[str, Between(1, 256)]
     first: Int
     total: Int
     passages: Annotated[tuple[ContentId, ...], Between(1, limits.PASSAGES_MAX)]
+    attested: Annotated[tuple[ContentId, ...], Between(0, 1), Omitted(())] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,9 @@ from node.commands.cli_owner import (
     logs_command,
     top_command,
 )
-from node.commands.cli_peer import join_command, peers_command, receipts_command, status_command
+from node.commands.cli_peer import join_command, peers_command, status_command
+from node.commands.cli_receipts import receipts_group
+from node.commands.cli_sources import sources
 from node.commands.cli_tasks import ask_command, get_command, put_command, verify_command
 from node.commands.cli_versions import versions_command
 from node.commands.command import Group
@@ -33,11 +35,12 @@ COMMANDS: tuple[click.Command, ...] = (
     get_command,
     status_command,
     peers_command,
-    receipts_command,
+    receipts_group,
     top_command,
     logs_command,
     config_group,
     models,
+    sources,
     bench_command,
     keys,
     devnet_command,

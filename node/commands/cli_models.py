@@ -79,6 +79,37 @@ def pull_command(*, what: str, state: Path, as_json: bool) -> None:
     run(lambda: change_models(state.expanduser(), "pull", {"what": what}, as_json=as_json))
 
 
+@models.command(
+    "quantize",
+    cls=Command,
+    examples=(
+        "models quantize --exact ./digits.onnx ./digits.exact --calibration rows.npz",
+        "models quantize --exact ./digits.onnx ./digits.exact",
+    ),
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--exact", is_flag=True, required=True, help="Whole numbers only: equal everywhere.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="Rows to measure scales with: a .npz with an array for each input, and labels if known.",
+)
+@json_option
+def quantize_command(
+    *, model: Path, out: Path, exact: bool, calibration: Path | None, as_json: bool
+) -> None:
+    """Make a model whose answers are equal to the bit on every machine.
+
+    MODEL is an .onnx of fully connected layers, convolutions and pools; OUT is the file to write,
+    which ends in .exact. Half of the rows measure scales, the other half what it costs.
+    """
+    from node.commands.quantize import quantize
+
+    assert exact, "the option is required"
+    run(lambda: quantize(model.expanduser(), out.expanduser(), calibration, as_json=as_json))
+
+
 @click.command(
     "bench", cls=Command, examples=("bench minilm", "bench ./model.gguf --seconds 10 --json")
 )

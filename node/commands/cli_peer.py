@@ -1,4 +1,4 @@
-"""`join`, `status`, `peers`, `receipts`: a peer, and what it says of itself."""
+"""`join`, `status`, `peers`: a peer, and what it says of itself."""
 
 import socket
 from pathlib import Path
@@ -188,9 +188,4 @@ status_command = _view_command(
 )
 peers_command = _view_command(
     "peers", "List the peers that the running peer knows.", "peers --state ~/second-peer"
-)
-receipts_command = _view_command(
-    "receipts",
-    "List the answers that the running peer has kept, latest first.",
-    "receipts --json",
 )

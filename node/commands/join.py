@@ -19,6 +19,7 @@ from node.engines.host.device_check import FoundDevice
 from node.engines.host.launch import EngineConfig
 from node.guest.machine_use import GpuUse
 from node.guest.rules import OwnerPolicy
+from node.ingest.opening import open_ingest
 from node.local.commands import LocalCommands
 from node.local.control import check_socket_path, open_control
 from node.local.guest_watch import MachineLook, watch_owner
@@ -135,6 +136,11 @@ async def _open_peer(
                 open_engine(config, runtime.cache_folder, runtime.engine_config, found)
             ),
             sources=await trio.to_thread.run_sync(open_sources, config),
+            ingest=await trio.to_thread.run_sync(
+                open_ingest, config.state, runtime.environment.wall_s
+            )
+            if Role.DATA in config.roles
+            else None,
         )
         node = await stack.enter_async_context(open_node(config, dependencies))
         await stack.enter_async_context(open_control(config.socket, LocalCommands(node).commands()))

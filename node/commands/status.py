@@ -1,7 +1,6 @@
-"""`status`, `peers`, `receipts`: what the running peer knows."""
+"""`status`, `peers`: what the running peer knows."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,6 @@ from node.commands.output import (
 from node.local.control import call, unheard
 
 DEADLINE_S = 30.0
-# Names are shorter than that, content ids are not.
-ID_CHARS = 50
 
 
 async def look(state: Path, what: str, *, as_json: bool) -> None:
@@ -137,39 +134,4 @@ def _peers(found: Mapping[str, Any]) -> None:
     show_table(f"{len(rows)} peers besides {short(found['me'])}", columns, rows)
 
 
-def _receipts(found: Mapping[str, Any]) -> None:
-    rows = [
-        (
-            datetime.fromtimestamp(it["answered_at_ms"] / 1000, UTC).strftime("%m-%d %H:%M:%S"),
-            safe(_name(it["model_name"])),
-            it["route"][-1]["operation"],
-            _verdict(it),
-            "free" if not it["price_max"] else f"at most {it['price_max']}",
-            f"{it['duration_ms'] / 1000:.2f} s",
-            it["receipt"],
-        )
-        for it in found["receipts"]
-    ]
-    columns = ("time (UTC)", "model", "operation", "verdict", "price", "took", "receipt")
-    more = f", and {found['left_out']} more" if found["left_out"] else ""
-    show_table(f"{len(rows)} answers, latest first{more}", columns, rows)
-
-
-def _name(called: str) -> str:
-    """A model's name as it is, or the end of its id."""
-    return called if len(called) < ID_CHARS else short(called)
-
-
-def _verdict(row: Mapping[str, Any]) -> str:
-    """Whether an answer was checked, and what is thought of it since."""
-    agree = sum(it["agrees"] for it in row["verdicts"])
-    first = f"{agree} of {len(row['verdicts'])} agree" if row["needed"] else "not checked"
-    return first + _LATER.get(row["later"], "")
-
-
-_LATER = {
-    "wrong": "; doubtful: found wrong later by 2 of 3",
-    "suspect": "; doubtful: its peer was found lying later",
-    "held": "; confirmed when checked again",
-}
-_SHOW = {"status": _status, "peers": _peers, "receipts": _receipts}
+_SHOW = {"status": _status, "peers": _peers}

@@ -1,23 +1,17 @@
 """`verify`: a receipt checked offline, as a page for people or as JSON."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from node.checking.audit import AuditReport, Status, audit, begins_as_receipt
+from node.checking.audit import AuditReport, Status, audit
 from node.checking.summary import Summary, summary_of
-from node.commands.command import run
 from node.commands.output import console, safe, show_json
-from node.gateway_config import HTTP_DEFAULT
+from node.commands.receipt_file import read_receipt
 from node.models.pinned import PINNED
-from wire import limits
 from wire.chain import source_of
 from wire.content import ContentId
-from wire.errors import InputError, Malformed
-from wire.tree import name_of
+from wire.errors import InputError
 
-PAYLOAD_BYTES_MAX = 256 << 20
-_WHERE = "receipt files lie in receipts/ of the state folder; see python -m node receipts"
 # Of a question or an answer so much is shown.
 SHOWN_CHARS = 400
 _TITLES = {
@@ -37,21 +31,22 @@ _MARK = {
 def verify(state: Path, receipt: str, content: tuple[Path, ...], *, as_json: bool) -> None:
     """Check a receipt and show a page about it; InputError names the first point that fails.
 
-    `receipt` is a file, or the id of an answer that is kept in the state folder.
+    `receipt` is a file, a bundle, or the id of an answer that is kept in the state folder.
     """
-    raw, at_hand, names = _found(state, receipt)
+    found = read_receipt(state, receipt)
     for path in content:
-        data = _read(path, PAYLOAD_BYTES_MAX)
-        names[path.name] = name_of(data)
-        at_hand[names[path.name]] = data
-    report = audit(raw, at_hand.get)
+        found.add_file(path)
+    report = audit(found.answer, found.have)
+    if found.wanted is not None and report.answer is not None:
+        right = report.answer.id == found.wanted
+        report.note(right, "it is the receipt that was named", f"{found.wanted}")
     signed_for = _signed_for(report)
-    for called, name in names.items():
+    for called, name in found.files.items():
         if report.answer is not None and name not in signed_for:
             report.note(False, f"{called} is an input or an output of this task", str(name))
     summary = None
     if report.answer is not None and report.task is not None and report.receipts:
-        summary = summary_of(report.answer, report.task, report.receipts, at_hand.get)
+        summary = summary_of(report.answer, report.task, report.receipts, found.have)
     if as_json:
         show_json(_document(report, summary))
     else:
@@ -71,61 +66,6 @@ def verify(state: Path, receipt: str, content: tuple[Path, ...], *, as_json: boo
         )
 
 
-Found = tuple[bytes, dict[ContentId, bytes], dict[str, ContentId]]
-
-
-def _found(state: Path, receipt: str) -> Found:
-    """The receipt, and the input and output that are kept with it."""
-    path = Path(receipt).expanduser()
-    if not path.exists() and (answer_id := _parsed(receipt)) is not None:
-        path = state / "receipts" / f"{answer_id}.receipt"
-        if not path.exists():
-            # Only this needs a store or a running peer: a file is checked at once.
-            from node.commands.kept import kept_answer
-
-            kept = run(lambda: kept_answer(state, answer_id))
-            at_hand = {name_of(it): it for it in (kept["input"], kept["output"]) if it}
-            return kept["answer"], at_hand, {}
-    raw = _read(path, limits.FRAME_BYTES_MAX)
-    if not begins_as_receipt(raw):
-        raise _no_receipt(path, raw)
-    at_hand, names = {}, {}
-    for beside in (path.with_suffix(it) for it in (".input", ".output")):
-        if beside.exists():
-            data = _read(beside, PAYLOAD_BYTES_MAX)
-            names[beside.name] = name_of(data)
-            at_hand[names[beside.name]] = data
-    return raw, at_hand, names
-
-
-def _no_receipt(path: Path, raw: bytes) -> InputError:
-    """What to say of a file that is something else altogether."""
-    try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError):
-        document = None
-    # In words as a gateway gives it (`id`), or as `ask --json` does.
-    if isinstance(document, dict) and {"route", "verdicts"} <= document.keys():
-        name = _id_of(document.get("id") or document.get("receipt"))
-        return InputError(
-            f"{path} is not a receipt file: it is the receipt as JSON, which is not signed",
-            todo="fetch the file with: curl -H 'accept: application/octet-stream'"
-            f" -o {name}.receipt http://{HTTP_DEFAULT}/v1/receipts/{name}",
-        )
-    return InputError(f"{path} is not a receipt file", todo=_WHERE)
-
-
-def _id_of(text: object) -> str:
-    return str(_parsed(text) or "ID")
-
-
-def _parsed(text: object) -> ContentId | None:
-    try:
-        return ContentId.parse(str(text))
-    except Malformed:
-        return None
-
-
 def _signed_for(report: AuditReport) -> set[ContentId | None]:
     """Every input and output that the receipt names."""
     if report.task is None:
@@ -133,21 +73,6 @@ def _signed_for(report: AuditReport) -> set[ContentId | None]:
     stages = range(len(report.receipts))
     inputs = {source_of(report.task, report.receipts, stage) for stage in stages}
     return inputs | {it.record.output for it in report.receipts}
-
-
-def _read(path: Path, size_bytes_max: int) -> bytes:
-    try:
-        if path.stat().st_size > size_bytes_max:
-            raise InputError(
-                f"{path} is larger than {size_bytes_max} bytes",
-                todo="name the .receipt file, and its content with --content",
-            )
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read: {error.strerror}",
-            todo=_WHERE,
-        ) from error
 
 
 def _document(report: AuditReport, summary: Summary | None) -> dict[str, object]:

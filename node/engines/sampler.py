@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from wire import limits
 from wire.errors import ModelRefused
@@ -39,16 +40,18 @@ Words = np.ndarray[Any, np.dtype[np.uint32]]
 TOKENS_DEFAULT = 16
 TOKENS_MAX = 1 << 20
 WORD_BITS = 32
-BLOCK_WORDS = 16
-ROUNDS = 20
-# The greatest g and the least differ by less than this: what lies further behind cannot win.
 # Below it the best one is taken: divided by less, numbers leave the range of floats.
 TEMPERATURE_MIN = 1e-6
-NOISE_SPAN = 26.1
+# So many tokens of the greatest z are looked at first.
+LIKELY = 512
+# So many are put in order first where some are cut off.
+RANKED = 2048
+# Sums that are further apart than this are in the same order whatever order they were added in.
+SURE = 1e-9
+# The margin of a token that cannot be; no smaller one is as great.
+MARGIN_MAX = 1000.0
 MILLION = 1_000_000
 LOGPROB_LEAST = -(10**9)
-_CONSTANT = b"expand 32-byte k"
-_TURNED = [[(at + by) % 4 for at in range(4)] for by in range(4)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,11 @@ class Sampling:
     ignore_eos: int = 0
     # Whether the prompt's tokens are told too.
     echo: int = 0
+
+    @property
+    def cuts(self) -> bool:
+        """Whether some tokens are cut off before one is drawn."""
+        return bool(self.top_k or self.min_p or self.top_p < 1)
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> Self:
@@ -117,6 +125,14 @@ class LogitRules:
 NO_RULES = LogitRules()
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A token that somebody says is next; `slack` is how far logits may honestly differ there."""
+
+    token: int
+    slack: float = 0.0
+
+
 def choose(
     logits: Any,
     sampling: Sampling,
@@ -127,6 +143,64 @@ def choose(
     rules: LogitRules = NO_RULES,
 ) -> int:
     """The token at `position`; `counts` are of the answer so far, `allowed` is a mask or None."""
+    z = _adjusted(logits, sampling, position, counts, allowed, rules)
+    if sampling.temperature < TEMPERATURE_MIN:
+        return int(np.argmax(z))
+    z = z / sampling.temperature
+    words = _words(sampling, model, position, len(z))
+    if sampling.cuts:
+        # In the order of their numbers, so that the lower one wins a tie.
+        return _best_of(z, words, np.sort(_kept(z, sampling)))[0]
+    return _best(z, words)[0]
+
+
+def margin(
+    logits: Any,
+    sampling: Sampling,
+    model: bytes,
+    position: int,
+    counts: Mapping[int, int],
+    claim: Claim,
+    allowed: Any = None,
+    rules: LogitRules = NO_RULES,
+) -> float:
+    """By how much of a logit a token misses being the one at `position`; 0.0 if it is.
+
+    `MARGIN_MAX` for a token that cannot be. A token so near to a cut (step 4) that the slack may
+    keep it counts as kept; one that the slack may cut is not what the claimed one has to reach.
+    """
+    claimed, slack = claim.token, claim.slack
+    z = _adjusted(logits, sampling, position, counts, allowed, rules)
+    if not 0 <= claimed < len(z) or z[claimed] == -np.inf:
+        return MARGIN_MAX
+    # What the penalty multiplies is as much less exact.
+    unit = 1.0 / max(1.0, sampling.repetition_penalty, 1.0 / sampling.repetition_penalty)
+    if sampling.temperature < TEMPERATURE_MIN:
+        return min(MARGIN_MAX, float(z.max() - z[claimed]) * unit)
+    z = z / sampling.temperature
+    words = _words(sampling, model, position, len(z))
+    score = z[claimed] + noise(words[claimed : claimed + 1])[0]
+    if sampling.cuts:
+        clear, wide = _about_cut(z, sampling, slack / sampling.temperature / unit)
+        if not wide[claimed]:
+            return MARGIN_MAX
+        if not len(clear):
+            return 0.0
+        _, best = _best_of(z, words, clear)
+    else:
+        _, best = _best(z, words)
+    return min(MARGIN_MAX, max(0.0, float(best - score)) * sampling.temperature * unit)
+
+
+def _adjusted(
+    logits: Any,
+    sampling: Sampling,
+    position: int,
+    counts: Mapping[int, int],
+    allowed: Any,
+    rules: LogitRules,
+) -> Floats:
+    """The logits after steps 0 to 2."""
     z: Floats = _ruled(np.asarray(logits, np.float64), sampling, counts, rules)
     if counts and (sampling.frequency_penalty or sampling.presence_penalty):
         z = z.copy()
@@ -136,15 +210,7 @@ def choose(
         z = np.where(allowed, z, -np.inf)
     if sampling.ignore_eos or position < sampling.min_tokens:
         z = _going_on(z, rules.ends)
-    if sampling.temperature < TEMPERATURE_MIN:
-        return int(np.argmax(z))
-    z = z / sampling.temperature
-    kept = _kept(z, sampling)
-    kept = kept[z[kept] >= z[kept].max() - NOISE_SPAN]
-    # In the order of their numbers, so that the lower one wins a tie.
-    kept = np.sort(kept)
-    key = hashlib.sha256(sampling.seed.to_bytes(8, "little") + model).digest()
-    return int(kept[np.argmax(z[kept] + noise(key, position, kept))])
+    return z
 
 
 def _ruled(z: Floats, sampling: Sampling, counts: Mapping[int, int], rules: LogitRules) -> Floats:
@@ -172,63 +238,136 @@ def _going_on(z: Floats, ends: frozenset[int]) -> Floats:
 
 
 def _kept(z: Floats, sampling: Sampling) -> Any:
-    """The tokens that steps 4 leaves, by their ranks; all where nothing is cut."""
+    """The tokens that step 4 leaves, by their ranks."""
+    if (likely := _likely_ranks(z, sampling)) is not None and (
+        kept := _certainly_kept(z, likely, sampling)
+    ) is not None:
+        return kept
     possible = np.flatnonzero(z > -np.inf)
-    if not sampling.top_k and not sampling.min_p and sampling.top_p >= 1:
-        return possible
     ranks = possible[np.argsort(-z[possible], kind="stable")]
     if sampling.top_k:
         ranks = ranks[: sampling.top_k]
     p = np.exp(z[ranks] - z[ranks[0]])
     p /= p.sum()
-    keep = len(ranks)
+    return ranks[: _count_kept(p, sampling)]
+
+
+def _count_kept(p: Floats, sampling: Sampling) -> int:
+    """How many of the first ranks are kept, by their probabilities."""
+    keep = len(p)
     if sampling.min_p:
         keep = min(keep, int(np.count_nonzero(p >= sampling.min_p * p[0])))
     if sampling.top_p < 1:
         keep = min(keep, int(np.searchsorted(np.cumsum(p), sampling.top_p)) + 1)
-    return ranks[: max(1, keep)]
+    return max(1, keep)
 
 
-def noise(key: bytes, position: int, tokens: Any) -> Floats:
-    """g of each token, as specified above."""
-    blocks, at = np.unique(tokens // BLOCK_WORDS, return_inverse=True)
-    words = keystream(key, position.to_bytes(12, "little"), blocks)
-    k = words[at, tokens % BLOCK_WORDS].astype(np.float64)
-    noise: Floats = -np.log(-np.log((k + 0.5) / 2**WORD_BITS))
-    return noise
+def _likely_ranks(z: Floats, sampling: Sampling) -> Any:
+    """The first ranks, in order; None where they may lack one of `top_k`."""
+    if not max(1, sampling.top_k) <= RANKED < len(z):
+        return None
+    # All that are as great as the last one, so that the lower of equal ones is among them.
+    least = np.partition(z, len(z) - RANKED)[len(z) - RANKED]
+    if least == -np.inf:
+        return None
+    likely = np.flatnonzero(z >= least)
+    ranks = likely[np.argsort(-z[likely], kind="stable")]
+    return ranks[: sampling.top_k] if sampling.top_k else ranks
 
 
-def keystream(key: bytes, nonce: bytes, counters: Any) -> Words:
-    """ChaCha20's blocks number `counters`: [counters, 16] words."""
-    state = np.empty((4, 4, len(counters)), np.uint32)
-    fixed = np.frombuffer(_CONSTANT + key, "<u4").reshape(3, 4, 1)
-    state[:3] = fixed
-    state[3, 0] = np.asarray(counters, np.uint32)
-    state[3, 1:] = np.frombuffer(nonce, "<u4").reshape(3, 1)
-    a, b, c, d = (state[row].copy() for row in range(4))
-    for _ in range(ROUNDS // 2):
-        # Four columns at once, then four diagonals, which are columns once the rows are turned.
-        a, b, c, d = _quarters(a, b, c, d)
-        b, c, d = b[_TURNED[1]], c[_TURNED[2]], d[_TURNED[3]]
-        a, b, c, d = _quarters(a, b, c, d)
-        b, c, d = b[_TURNED[3]], c[_TURNED[2]], d[_TURNED[1]]
-    found: Words = (np.stack([a, b, c, d]) + state).reshape(BLOCK_WORDS, -1).T
+def _certainly_kept(z: Floats, ranks: Any, sampling: Sampling) -> Any:
+    """What is kept of these first ranks, unless rounding or a later rank could change it: None."""
+    p = np.exp(z[ranks] - z[ranks[0]])
+    if sampling.top_k:
+        # These are all that there are: as in the whole computation.
+        p /= p.sum()
+        return ranks[: _count_kept(p, sampling)]
+    p /= np.exp(z - z[ranks[0]]).sum()
+    apart = [np.inf]
+    if sampling.min_p:
+        apart.append(float(np.abs(p / p[0] - sampling.min_p).min()))
+    if sampling.top_p < 1:
+        apart.append(float(np.abs(np.cumsum(p) - sampling.top_p).min()))
+    keep = _count_kept(p, sampling)
+    return ranks[:keep] if keep < len(ranks) and min(apart) > SURE else None
+
+
+def _about_cut(z: Floats, sampling: Sampling, slack: float) -> tuple[Any, Any]:
+    """What step 4 keeps though numbers differ by `slack`, in order; a mask of what it may keep."""
+    possible = np.flatnonzero(z > -np.inf)
+    ranks = possible[np.argsort(-z[possible], kind="stable")]
+    ordered = z[ranks]
+    least, most = np.inf, -np.inf
+    if sampling.top_k and sampling.top_k < len(ranks):
+        most = max(most, ordered[sampling.top_k])
+        least = min(least, ordered[sampling.top_k - 1])
+        ranks, ordered = ranks[: sampling.top_k], ordered[: sampling.top_k]
+    # The floors of what is surely kept, and of what may be.
+    sure, maybe = most + slack, least - slack if least < np.inf else -np.inf
+    if sampling.min_p:
+        floor = ordered[0] + math.log(sampling.min_p)
+        sure, maybe = max(sure, floor + slack), max(maybe, floor - slack)
+    if sampling.top_p < 1:
+        sums = np.cumsum(np.exp(ordered - ordered[0]))
+        sums /= sums[-1]
+        # If what is kept is all too great and the rest all too small, the sum moves so much.
+        drift = slack * sampling.top_p * (1 - sampling.top_p)
+        first, last = (
+            min(len(ranks) - 1, int(np.searchsorted(sums, sampling.top_p + by)))
+            for by in (-drift, drift)
+        )
+        maybe = max(maybe, ordered[last] - slack)
+        if first + 1 < len(ranks):
+            sure = max(sure, ordered[first + 1] + slack)
+    return np.sort(ranks[ordered > sure]), z >= maybe
+
+
+def _best_of(z: Floats, words: Words, kept: Any) -> tuple[int, float]:
+    """The token of the greatest z + g among those of `kept`, which are in order; and that sum."""
+    scores = z[kept] + noise(words[kept])
+    at = int(np.argmax(scores))
+    return int(kept[at]), float(scores[at])
+
+
+def _best(z: Floats, words: Words) -> tuple[int, float]:
+    """The token of the greatest z + g among all, and that sum; few of them are looked at."""
+    if len(z) <= LIKELY:
+        kept = np.flatnonzero(z > -np.inf)
+    else:
+        likely = np.argpartition(z, len(z) - LIKELY)[-LIKELY:]
+        found = z[likely]
+        # What the others would have to be given to reach the best of these.
+        lacking = float((found + noise(words[likely])).max() - found.min())
+        others = np.flatnonzero(words >= _least_word(lacking))
+        # One that is there twice changes nothing.
+        kept = np.sort(np.concatenate([likely, others]))
+        kept = kept[z[kept] > -np.inf]
+    return _best_of(z, words, kept)
+
+
+def _least_word(gumbel: float) -> int:
+    """A word below which every g is less than this."""
+    share = math.exp(-math.exp(min(700.0, -gumbel)))
+    # One less for the half, and one for what rounding may do.
+    return max(0, min((1 << WORD_BITS) - 1, int(share * 2**WORD_BITS) - 2))
+
+
+def _words(sampling: Sampling, model: bytes, position: int, count: int) -> Words:
+    key = hashlib.sha256(sampling.seed.to_bytes(8, "little") + model).digest()
+    return keystream(key, position.to_bytes(12, "little"), count)
+
+
+def noise(words: Words) -> Floats:
+    """g of tokens, by their words."""
+    found: Floats = -np.log(-np.log((words.astype(np.float64) + 0.5) / 2**WORD_BITS))
     return found
 
 
-def _quarters(a: Words, b: Words, c: Words, d: Words) -> tuple[Words, Words, Words, Words]:
-    a += b
-    d = _rotated(d ^ a, 16)
-    c += d
-    b = _rotated(b ^ c, 12)
-    a += b
-    d = _rotated(d ^ a, 8)
-    c += d
-    return a, _rotated(b ^ c, 7), c, d
-
-
-def _rotated(words: Words, by: int) -> Words:
-    return (words << np.uint32(by)) | (words >> np.uint32(WORD_BITS - by))
+def keystream(key: bytes, nonce: bytes, count: int) -> Words:
+    """The first `count` words of ChaCha20's keystream, its block counter beginning at 0."""
+    # What this library calls the nonce begins with the counter.
+    cipher = Cipher(algorithms.ChaCha20(key, bytes(4) + nonce), mode=None)
+    return np.frombuffer(cipher.encryptor().update(bytes(4 * count)), "<u4")
 
 
 def log_probabilities(logits: Any) -> Floats:

@@ -20,6 +20,7 @@ from node.local.content_commands import ContentCommands
 from node.local.control import Command, Emit, unheard
 from node.local.indexing import Indexing, list_sources
 from node.local.model_commands import ModelCommands, named_as, own_models, until_ready
+from node.local.receipt_commands import ReceiptCommands
 from node.local.views import Views
 from node.peer import Node
 from node.serving.nearest import INDEX_BYTES_MAX
@@ -68,6 +69,7 @@ class LocalCommands:
             "peers": self.peers,
             **ModelCommands(self.node).commands(),
             **Views(self.node).commands(),
+            **ReceiptCommands(self.node).commands(),
             "ask": self.ask,
             "embed": self.embed,
             "sources": self.sources,

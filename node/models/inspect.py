@@ -5,6 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.engines.exact import model as exact
+from node.engines.exact.file import read_file
+from node.engines.exact.overflow import memory_elements
 from node.engines.formats import bert, gguf, onnx_file, onnx_shapes
 from node.engines.formats.model_memory import ModelMemory
 from node.engines.formats.safetensors import read_table
@@ -13,12 +16,12 @@ from node.engines.host import embedding
 from node.models.encoder_config import read_encoder
 from wire import limits
 from wire.content import ContentId
-from wire.errors import InputError, ModelRefused
+from wire.errors import EngineError, InputError, ModelRefused
 from wire.model import Manifest, ModelFile
 from wire.operations import CALL, EMBED, GENERATE, NEAREST
 
 WEIGHTS, TOKENIZER = embedding.FILES
-SUFFIXES = (".gguf", ".onnx", ".safetensors")
+SUFFIXES = (".exact", ".gguf", ".onnx", ".safetensors")
 # Measured: engines with and without fused multiply-add differ by up to 2e-6.
 EMBED_TOLERANCE = 1e-4
 CALL_TOLERANCE = 1e-5
@@ -26,6 +29,8 @@ CALL_TOLERANCE = 1e-5
 VALUES_TOLD = 8
 # Measured: a worker with a small model takes less (140 MiB), one with MiniLM 357 of 373 MiB.
 BESIDES_BYTES = 200 << 20
+# Numbers that an integer model has in memory while its rows are computed, for a small one.
+EXACT_PASS_ELEMENTS = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +45,14 @@ class InspectedModel:
     files: Mapping[str, Path]
     memory_bytes: int
     what: str
+    profile: str = "f32"
 
     def manifest(self, contents: Mapping[str, ModelFile]) -> Manifest:
         """The manifest to publish, once the content id of each file is known."""
         return Manifest(
             name=self.name,
             format=self.format,
-            profile="f32",
+            profile=self.profile,
             operations=self.operations,
             files=tuple(contents[name] for name in self.files),
             parameters=self.parameters,
@@ -72,22 +78,26 @@ def describe(path: Path, name: str | None = None) -> InspectedModel:
                 return _gguf(path, called)
             case ".onnx":
                 return _onnx(path, called)
+            case ".exact":
+                return _exact(path, called)
             case ".safetensors":
                 return _bert(path.parent, _name(name or path.absolute().parent.name))
     raise ModelRefused(
         f"{path} is no model that is known here: its name ends in {path.suffix or 'nothing'!r}",
-        todo="give a .gguf, an .onnx, or a folder with model.safetensors and tokenizer.json",
+        todo="give a .gguf, .onnx or .exact, or a folder with model.safetensors and tokenizer.json",
     )
 
 
 def check_runs(manifest: Manifest, files: Mapping[str, Path]) -> None:
     """ModelRefused, with the reason, if a model from other peers cannot run here."""
-    with _refusing(manifest.name):
+    with _refusing(manifest.name), _kept(manifest.name):
         match manifest.format:
             case gguf.FORMAT:
                 gguf.describe(_file(files, gguf.FILE))
             case onnx_calls.FORMAT:
                 onnx_file.describe(_file(files, onnx_calls.FILES[0]))
+            case exact.FORMAT:
+                read_file(_file(files, exact.FILE))
             case bert.MEAN_FORMAT | bert.FIRST_FORMAT | bert.NOMIC_FORMAT:
                 shape = bert.BertShape.of(manifest)
                 bert.BertWeights.read(read_table(_file(files, WEIGHTS)), shape)
@@ -101,12 +111,13 @@ def memory_bytes(manifest: Manifest, files: Mapping[str, Path]) -> int:
 def memory_of(kind: str, files: Mapping[str, Path], *, on_gpu: bool) -> ModelMemory:
     """What a model of a format takes of the memory it runs in, computed from its files.
 
-    ModelRefused if a file is missing or cannot be described: both come from any peer.
+    ModelRefused if a file is missing or cannot be described: both come from any peer. EngineError
+    if one cannot be read: kept files may be deleted, or replaced, at any time.
     """
     measure = _MEASURES.get(kind)
     if measure is None:
         return NOTHING
-    with _refusing(f"the {kind} model"):
+    with _refusing(f"the {kind} model"), _kept(f"the {kind} model"):
         return measure(files, on_gpu)
 
 
@@ -131,6 +142,17 @@ def _refusing(what: str) -> Iterator[None]:
         raise ModelRefused(
             f"{what[:80]} cannot be described ({why})",
             todo="use another copy of the model; if this one is whole, report it",
+        ) from error
+
+
+@contextmanager
+def _kept(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EngineError(
+            f"a file of {what[:80]} cannot be read: {error.strerror}",
+            todo="it is tried again; add the model again if this goes on",
         ) from error
 
 
@@ -190,6 +212,27 @@ def _onnx(path: Path, name: str) -> InspectedModel:
     )
 
 
+def _exact(path: Path, name: str) -> InspectedModel:
+    model = read_file(path)
+    told: dict[str, bool | int | float | str | bytes] = {"exact": True}
+    told |= {
+        f"input {at}": f"{it.name}: float32[any, {', '.join(map(str, it.shape))}]"
+        for at, it in enumerate(model.inputs)
+    }
+    told |= {f"output {at}": f"{it.name}: {it.kind}" for at, it in enumerate(model.outputs)}
+    return InspectedModel(
+        name=name,
+        format=exact.FORMAT,
+        operations=(CALL,),
+        parameters=dict(list(told.items())[: limits.PARAMETERS_MAX]),
+        tolerance=0.0,
+        files={exact.FILE: path},
+        memory_bytes=_exact_memory({exact.FILE: path}, False).most_bytes,
+        what=f"{len(model.layers)} layers in whole numbers",
+        profile=exact.FORMAT,
+    )
+
+
 def _bert(folder: Path, name: str) -> InspectedModel:
     files = {it: folder / it for it in embedding.FILES}
     for path in (*files.values(), folder / "config.json"):
@@ -233,6 +276,16 @@ def _onnx_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
     )
 
 
+def _exact_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
+    path = _file(files, exact.FILE)
+    # Rows of one pass, in 32-bit integers, and a few copies of them on the way.
+    work_bytes = 16 * max(EXACT_PASS_ELEMENTS, memory_elements(read_file(path)))
+    return ModelMemory(
+        weights_bytes=2 * path.stat().st_size,
+        besides_bytes=work_bytes + (0 if on_gpu else BESIDES_BYTES),
+    )
+
+
 def _bert_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
     # The file stays mapped, and its matrices are in memory a second time.
     size_bytes = _file(files, WEIGHTS).stat().st_size
@@ -245,6 +298,7 @@ def _bert_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
 _MEASURES: Mapping[str, Callable[[Mapping[str, Path], bool], ModelMemory]] = {
     gguf.FORMAT: _gguf_memory,
     onnx_calls.FORMAT: _onnx_memory,
+    exact.FORMAT: _exact_memory,
     **dict.fromkeys(embedding.FORMATS, _bert_memory),
 }
 NOTHING = ModelMemory(weights_bytes=0, besides_bytes=0)

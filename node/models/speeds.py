@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import trio
 
+from node.engines.exact import model as exact
+from node.engines.exact.file import read_file
 from node.engines.formats import onnx_file
 from node.engines.interface import Engine, Job, Part
 from wire.content import ContentId
@@ -186,12 +188,7 @@ async def _calling(
     engine: Engine, manifest: Manifest, files: Mapping[str, Path], seconds: float
 ) -> Figures:
     """Measure calls of one row of zeros, with the inputs that the model's file names."""
-    path = files.get("model.onnx")
-    if path is None:
-        raise ModelRefused(f"the inputs of {manifest.name} are not known here")
-    described = await trio.to_thread.run_sync(onnx_file.describe, path)
-    inputs = [_zeros(it.name, it.kind, it.shape or ()) for it in described.inputs]
-    data = Tensors(tensors=tuple(inputs)).to_bytes()
+    data = await trio.to_thread.run_sync(_row_of_zeros, manifest, files)
 
     def make(_: int) -> Job:
         return _job(manifest.id, CALL, data, {})
@@ -201,6 +198,18 @@ async def _calling(
             str(callers): await _rate(engine, make, callers, seconds) for callers in CALLERS
         }
     }
+
+
+def _row_of_zeros(manifest: Manifest, files: Mapping[str, Path]) -> bytes:
+    """A call of a model, as its file says what goes into it; ModelRefused."""
+    if (path := files.get(exact.FILE)) is not None:
+        inputs = [_zeros(it.name, "float32", (1, *it.shape)) for it in read_file(path).inputs]
+    elif (path := files.get("model.onnx")) is not None:
+        described = onnx_file.describe(path)
+        inputs = [_zeros(it.name, it.kind, it.shape or ()) for it in described.inputs]
+    else:
+        raise ModelRefused(f"the inputs of {manifest.name} are not known here")
+    return Tensors(tensors=tuple(inputs)).to_bytes()
 
 
 def _zeros(name: str, kind: str, shape: tuple[object, ...]) -> Tensor:

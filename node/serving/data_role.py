@@ -1,4 +1,4 @@
-"""The data role: reads text from outside, cut into passages, each kept by content id."""
+"""The data role: brings in text from outside, cut into passages, each kept by content id."""
 
 import math
 from collections.abc import Sequence
@@ -6,14 +6,17 @@ from dataclasses import dataclass, field
 
 import trio
 
+from node.ingest.bring import Ingest
+from node.ingest.local_files import NAME_BYTES_MAX
 from node.serving.queue_slot import QueueSlot
 from node.serving.role import Done, Emit, LegInput, LegWork
-from node.serving.sources import NAME_BYTES_MAX, Source, cut
+from node.serving.sources import Source, cut, passages_of
 from node.task.units import PASSAGES_PER_LEG
 from store import Store
 from wire import limits
 from wire.content import ContentId
-from wire.errors import Refused, WireError
+from wire.errors import InputError, Refused, TransportError, WireError
+from wire.fetch import SourceRecord
 from wire.kinds import RefusalCode
 from wire.latest import Latest
 from wire.operations import FETCH, LIST
@@ -35,11 +38,22 @@ class _Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class _Found:
+    """The passages of one source, and the record of its fetch where there is one."""
+
+    name: str
+    passages: Sequence[str]
+    attested: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DataRole:
     """Answers `list` (names of sources) and `fetch` (passages of one source)."""
 
     sources: Source
     store: Store
+    # Brings in the owner's own sources, and those that other peers send.
+    ingest: Ingest | None = None
     _cuts: Latest[str, _Cut] = field(default_factory=lambda: Latest(CUTS_KEPT))
 
     def check(self, stage: Stage) -> None:
@@ -64,39 +78,76 @@ class DataRole:
 
     async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:
         if stage.operation == LIST:
-            return self._list(stage.parameters)
-        return await self._fetch(stage.parameters)
+            return await self._list(stage.parameters)
+        first, count = _window(stage.parameters, PASSAGES_PER_LEG)
+        found = await self._found(_source_of(stage.parameters), source)
+        return self._done(found, first, count)
 
-    def _list(self, parameters: Parameters) -> Done:
+    async def _list(self, parameters: Parameters) -> Done:
         first, count = _window(parameters, limits.PASSAGES_MAX)
-        names = self.sources.names()[first : first + count]
+        owned = () if self.ingest is None else await self.ingest.names()
+        names = (*self.sources.names(), *owned)[first : first + count]
         if not names:
             raise Refused(f"there is no source number {first} here", code=RefusalCode.NOT_FOUND)
         return Done(data=Texts(texts=names).to_bytes(), units=len(names), profile="text")
 
-    async def _fetch(self, parameters: Parameters) -> Done:
-        name = parameters.get("source")
-        if not isinstance(name, str) or not 0 < len(name.encode()) <= NAME_BYTES_MAX:
+    async def _found(self, name: str, source: LegInput) -> _Found:
+        """The whole of what a leg asks for; Refused if it cannot be brought in."""
+        asker = None if source.place is None else source.place.asker
+        if self.ingest is None and source.data is not None:
             raise Refused(
-                f"a fetch names its source, in at most {NAME_BYTES_MAX} bytes",
-                code=RefusalCode.MALFORMED,
+                "this peer brings in no sources that others send", code=RefusalCode.NOT_WILLING
             )
-        first, count = _window(parameters, PASSAGES_PER_LEG)
-        passages = await self._passages(name)
+        if self.ingest is None or not (source.data is not None or await self.ingest.has(name)):
+            return _Found(name, await self._passages(name))
+        try:
+            if source.data is None:
+                brought = await self.ingest.named(name, asker)
+            else:
+                brought = await self.ingest.given(SourceRecord.from_bytes(source.data), asker)
+            # Kept by themselves: together they may be too much for one commit.
+            for content, data in (
+                (brought.record.body, brought.body),
+                (brought.record.output, brought.output),
+            ):
+                if not self.store.has(content):
+                    await self.store.put(data)
+            extraction = brought.record.extraction
+            passages = await trio.to_thread.run_sync(passages_of, extraction, brought.output)
+        except (InputError, WireError, TransportError) as error:
+            raise Refused(
+                f"{name} is not brought in: {error.message}",
+                code=RefusalCode.NOT_WILLING
+                if isinstance(error, InputError)
+                else RefusalCode.FAILED,
+            ) from error
+        return _Found(name, passages, brought.record.to_bytes())
+
+    def _done(self, found: _Found, first: int, count: int) -> Done:
+        name, passages = found.name, found.passages
         wanted = tuple(it.encode() for it in passages[first : first + count])
         if not wanted:
             raise Refused(
                 f"{name} has {len(passages)} passages, none from number {first} on",
                 code=RefusalCode.NOT_FOUND,
             )
+        attested = () if found.attested is None else (found.attested,)
         ids = tuple(ContentId.of(it) for it in wanted)
         try:
-            found = Passages(source=name, first=first, total=len(passages), passages=ids)
+            record = Passages(
+                source=name,
+                first=first,
+                total=len(passages),
+                passages=ids,
+                attested=tuple(map(ContentId.of, attested)),
+            )
         except WireError as error:
             raise Refused(
                 f"{name} cannot be passed on: {error}", code=RefusalCode.FAILED
             ) from error
-        return Done(data=found.to_bytes(), units=len(ids), profile="text", blobs=wanted)
+        return Done(
+            data=record.to_bytes(), units=len(ids), profile="text", blobs=(*wanted, *attested)
+        )
 
     async def _passages(self, name: str) -> Sequence[str]:
         """Every passage of a source. Long texts are cut once for all the legs that read them."""
@@ -108,6 +159,16 @@ class DataRole:
             kept = _Cut(text, tuple(await trio.to_thread.run_sync(cut, text)))
             self._cuts[name] = kept
         return kept.passages
+
+
+def _source_of(parameters: Parameters) -> str:
+    name = parameters.get("source")
+    if not isinstance(name, str) or not 0 < len(name.encode()) <= NAME_BYTES_MAX:
+        raise Refused(
+            f"a fetch names its source, in at most {NAME_BYTES_MAX} bytes",
+            code=RefusalCode.MALFORMED,
+        )
+    return name
 
 
 def _window(parameters: Parameters, count_max: int) -> tuple[int, int]:

@@ -5,7 +5,6 @@ when it starts, and no name that comes over the network reaches beyond that.
 """
 
 import importlib
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,16 +12,15 @@ from typing import Protocol
 
 import trio
 
+from node.ingest.local_files import FILE_BYTES_MAX, files_below, read_file
+from node.ingest.table import DataTable
 from wire import limits
-from wire.errors import Refused
+from wire.errors import Malformed, Refused
+from wire.fetch import Extraction
 from wire.kinds import RefusalCode
 
 # all-MiniLM-L6-v2 reads 256 tokens, about a thousand characters of English.
 PASSAGE_CHARS = 700
-FILE_BYTES_MAX = 4 << 20
-FILES_MAX = 10_000
-# The longest name that fits a record of passages.
-NAME_BYTES_MAX = 256
 
 
 class Source(Protocol):
@@ -71,11 +69,7 @@ class FolderSource:
 
     def scan(self) -> None:
         """Walk the folder once; call it off the loop."""
-        if self.root.is_file():
-            self._files = {f"files:{self.root.name}": self.root.resolve()}
-            return
-        found = sorted(path for path in self.root.rglob("*") if _readable(path, self.root))
-        self._files = {f"files:{path.relative_to(self.root)}": path for path in found[:FILES_MAX]}
+        self._files = files_below(self.root, "files:")
 
     def names(self) -> tuple[str, ...]:
         return tuple(self._files)
@@ -85,7 +79,7 @@ class FolderSource:
         if path is None:
             raise Refused(f"there is no file {name!r} here", code=RefusalCode.NOT_FOUND)
         try:
-            data = await trio.to_thread.run_sync(_read, path)
+            data = await trio.to_thread.run_sync(read_file, path)
             if len(data) > FILE_BYTES_MAX:
                 raise Refused(
                     f"{name} is larger than {FILE_BYTES_MAX} bytes", code=RefusalCode.NOT_FOUND
@@ -99,34 +93,6 @@ class FolderSource:
             raise Refused(
                 f"{name} cannot be read: {error.strerror}", code=RefusalCode.NOT_FOUND
             ) from error
-
-
-def _read(path: Path) -> bytes:
-    # The file may have been replaced since it was listed: by a link, a pipe, an endless device.
-    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(file, "rb") as opened:
-        return opened.read(FILE_BYTES_MAX + 1)
-
-
-def _readable(path: Path, root: Path) -> bool:
-    relative = path.relative_to(root)
-    hidden = any(part.startswith(".") for part in relative.parts)
-    # A link could lead out of the folder that its owner meant to share.
-    return (
-        _has_a_name(f"files:{relative}")
-        and path.is_file()
-        and not path.is_symlink()
-        and not hidden
-        and path.stat().st_size <= FILE_BYTES_MAX
-    )
-
-
-def _has_a_name(name: str) -> bool:
-    """Whether other peers can ask for this name: it must be text, and not too long."""
-    try:
-        return len(name.encode()) <= NAME_BYTES_MAX
-    except UnicodeEncodeError:
-        return False
 
 
 class Sources:
@@ -146,6 +112,19 @@ class Sources:
                 f"no source {name[:80]!r} here (known: {known})", code=RefusalCode.NOT_FOUND
             )
         return await source.fetch(name)
+
+
+def passages_of(extraction: Extraction, output: bytes) -> list[str]:
+    """The passages that a fetch is passed on as: each row of a table is one, and texts are cut.
+
+    Malformed if the output has no words.
+    """
+    if extraction.format == "binary":
+        raise Malformed("a binary source has no text to pass on")
+    if not extraction.is_table:
+        return cut(output.decode())
+    rows = DataTable.from_bytes(output).words()
+    return [part for row in rows for part in ([row] if len(row) <= PASSAGE_CHARS else cut(row))]
 
 
 # A heading: a line of words above a line of one repeated sign.

@@ -40,7 +40,7 @@ def memory_mib(worker: int) -> dict[str, int]:
     return {"now": int(kept["VmRSS"]) >> 10, "most": int(kept["VmHWM"]) >> 10}
 
 
-def asking(first: int, prompt: int, tokens: int) -> Job:
+def asking(first: int, prompt: int, tokens: int, temperature: float = 0.0) -> Job:
     """A prompt of so many tokens, each another one for another `first`, and an answer."""
     words = tuple((first * 7919 + at * 104_729) % 40_000 + 100 for at in range(prompt))
     asked = Generation(prompt="", messages="", tools="", schema="", stop=(), prompt_tokens=words)
@@ -48,7 +48,7 @@ def asking(first: int, prompt: int, tokens: int) -> Job:
         model=SMOLLM2.manifest().id,
         operation="generate",
         input=asked.to_bytes(),
-        parameters={"tokens": tokens, "ignore_eos": 1},
+        parameters={"tokens": tokens, "ignore_eos": 1, "temperature": temperature, "seed": first},
         deadline_s=DEADLINE_S,
     )
 
@@ -75,6 +75,8 @@ async def _speeds(engine: TinygradEngine, model: ContentId, found: dict[str, Any
     for count in STREAMS:
         jobs = [asking(900 + count * 10 + at, 1, TOKENS) for at in range(count)]
         found[f"decode_{count}"] = await _rate(engine, model, jobs)
+        drawn = [asking(700 + count * 10 + at, 1, TOKENS, 1.0) for at in range(count)]
+        found[f"decode_{count}_drawn"] = await _rate(engine, model, drawn)
 
 
 async def _rate(engine: TinygradEngine, model: ContentId, jobs: list[Job]) -> dict[str, float]:

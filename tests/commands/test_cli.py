@@ -79,13 +79,19 @@ def test_every_example_is_understood(example: str, no_work: None) -> None:
     words = [
         str(Path(word).expanduser()) if word[0] == "~" else word for word in shlex.split(example)
     ]
-    if words[0] == "verify" or "--replay" in words:
+    if words[0] == "verify" or words[:2] == ["receipts", "show"] or "--replay" in words:
         # They read the file that is named, which is no receipt and no report.
         shutil.copy("report.txt", "answer.receipt")
         with pytest.raises(InputError, match=r"cannot be read|not a receipt"):
             cli.main(words, standalone_mode=False, obj=assembly)
     elif words[:2] == ["keys", "rm"]:
         cli.main(["keys", "add", words[2]], standalone_mode=False, obj=assembly)
+        cli.main(words, standalone_mode=False, obj=assembly)
+    elif words[0] == "sources" and words[1] != "test":
+        Path("prices.toml").write_text('kind = "http"\nurl = "https://example.org/"\n')
+        if words[1] == "rm":
+            added = ["sources", "add", words[2], "prices.toml"]
+            cli.main(added, standalone_mode=False, obj=assembly)
         cli.main(words, standalone_mode=False, obj=assembly)
     elif words[0] in ("keys", "completion", "versions"):
         cli.main(words, standalone_mode=False, obj=assembly)

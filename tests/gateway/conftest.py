@@ -103,5 +103,5 @@ def client(served: Served) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture(scope="session")
 def http(served: Served) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served.url, timeout=20) as found:
+    with httpx.Client(base_url=served.url, timeout=60) as found:
         yield found

@@ -51,7 +51,7 @@ def test_a_post_that_needs_no_preflight_never_runs_a_task(
     before = tasks_of(open_to_one)
     sent = headers if origin is None else {**headers, "origin": origin}
     content = json.dumps({**CHAT, "operation": "embed", "texts": ["x"]}).encode()
-    found = httpx.post(f"{open_to_one.url}{path}", content=content, headers=sent, timeout=20)
+    found = httpx.post(f"{open_to_one.url}{path}", content=content, headers=sent, timeout=60)
     assert found.status_code == (400 if origin in (FRIEND, None) else 403), found.text
     assert tasks_of(open_to_one) == before
 
@@ -61,7 +61,7 @@ def test_a_page_of_another_site_is_refused_whatever_it_asks(
     open_to_one: Served, origin: str
 ) -> None:
     before = tasks_of(open_to_one)
-    with httpx.Client(base_url=open_to_one.url, headers={"origin": origin}, timeout=20) as page:
+    with httpx.Client(base_url=open_to_one.url, headers={"origin": origin}, timeout=60) as page:
         asked = {"access-control-request-method": "POST"}
         for found in (
             page.get("/v1/models"),
@@ -87,7 +87,7 @@ def test_what_a_page_loads_without_an_origin_is_refused_too(open_to_one: Served)
 
 
 def test_a_page_that_was_allowed_may_ask_and_read(open_to_one: Served) -> None:
-    with httpx.Client(base_url=open_to_one.url, headers={"origin": FRIEND}, timeout=20) as page:
+    with httpx.Client(base_url=open_to_one.url, headers={"origin": FRIEND}, timeout=60) as page:
         asked = page.options(
             "/v1/chat/completions",
             headers={

@@ -68,7 +68,7 @@ def bob(keyed: tuple[Served, dict[str, str]]) -> Iterator[httpx.Client]:
 def _client(keyed: tuple[Served, dict[str, str]], name: str) -> Iterator[httpx.Client]:
     served, secrets = keyed
     headers = {"authorization": f"Bearer {secrets[name]}"}
-    with httpx.Client(base_url=served.url, timeout=20, headers=headers) as found:
+    with httpx.Client(base_url=served.url, timeout=60, headers=headers) as found:
         yield found
 
 
@@ -182,13 +182,13 @@ def test_one_key_cannot_take_all_places_of_requests(ada: httpx.Client, bob: http
 
 
 def test_without_keys_the_tasks_of_a_key_that_was_removed_stay_hidden(tmp_path: Path) -> None:
-    with serving(tmp_path) as served, httpx.Client(base_url=served.url, timeout=20) as nobody:
+    with serving(tmp_path) as served, httpx.Client(base_url=served.url, timeout=60) as nobody:
         anonymous = answered(nobody)
         file = keys_file(served.node.config.state)
         secret = add_key(file, "ada", 1000, Random(3).randbytes, 0.0)
         until(lambda: nobody.get("/v1/models").status_code == 401)
         headers = {"authorization": f"Bearer {secret}"}
-        with httpx.Client(base_url=served.url, timeout=20, headers=headers) as ada:
+        with httpx.Client(base_url=served.url, timeout=60, headers=headers) as ada:
             mine = answered(ada)
             assert ada.get(f"/v1/tasks/{anonymous['id']}").status_code == 404
         remove_key(file, "ada")

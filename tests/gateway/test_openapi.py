@@ -127,7 +127,7 @@ def test_every_answer_is_documented_and_none_is_a_bug_of_ours(
                 case.body["stream"] = stream
             if path == "/api/chat":
                 case.body["options"] = {"num_predict": 2}
-        answer = case.call(base_url=served.url, timeout=20)
+        answer = case.call(base_url=served.url, timeout=60)
         statuses[answer.status_code] += 1
         assert answer.status_code < 500 or answer.status_code == 503, answer.text
         # What is too large is not looked at further.

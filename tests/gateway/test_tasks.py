@@ -101,7 +101,7 @@ def test_a_task_is_cancelled(http: httpx.Client, served: Served) -> None:
     assert found["status"] == "failed"
     assert "cancelled" in found["error"]["message"]
     assert (list(events) or [{}])[-1].get("status") == "failed"
-    freed_by_s = time.monotonic() + 5
+    freed_by_s = time.monotonic() + 60
     while served.engine.under_way:
         assert time.monotonic() < freed_by_s
         time.sleep(0.02)
@@ -140,7 +140,7 @@ def test_tasks_that_are_left_alone_leave_room_for_others(
 ) -> None:
     monkeypatch.setattr("node.gateway.task_service.UNATTENDED_MAX", 2)
     body = {"model": "hash", "operation": "generate", "input_base64": generation(SLOW)}
-    with serving(tmp_path) as served, httpx.Client(base_url=served.url, timeout=20) as http:
+    with serving(tmp_path) as served, httpx.Client(base_url=served.url, timeout=60) as http:
         left = [submitted(http, body) for _ in range(2)]
         assert http.post("/v1/tasks", json=body).status_code == 503
         assert http.post("/v1/embeddings", json={"model": "hash", "input": "x"}).status_code == 200

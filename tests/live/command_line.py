@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 40.0
-START_DEADLINE_S = 30.0
+DEADLINE_S = 80.0
+START_DEADLINE_S = 60.0
 LOOPBACK = ("--listen", "/ip4/127.0.0.1/tcp/0")
 
 

@@ -29,7 +29,7 @@ def told(state: Path, data: bytes) -> bytes:
     with closing(socket.socket(socket.AF_UNIX)) as caller:
         # Waits for its turn where many have called.
         caller.connect(str(state / "control.sock"))
-        caller.settimeout(20)
+        caller.settimeout(60)
         answer = b""
         try:
             caller.sendall(data)

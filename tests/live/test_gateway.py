@@ -12,7 +12,7 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 
 def client_of(gateway: Peer, key: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0, timeout=20)
+    return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0, timeout=60)
 
 
 def test_openais_client_works_against_a_gateway_that_was_just_started(

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from node.checking.audit import AuditReport, Status, audit, begins_as_receipt
+from store.car_file import open_car
 from tests.live.command_line import Peer, at_once, baton
+from wire.car import header_of, section_of
 from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import open_signed, sign
 from wire.signing import SigningKey
 from wire.task import Task
+from wire.tree import Block
 
 ASK = ("ask", "hash", "--json", "--fresh", "--verdicts", "2/2")
 
@@ -207,3 +210,66 @@ def test_content_that_is_not_the_receipts_own_fails(kept: Path, tmp_path: Path) 
     beside, given = at_once([("verify", receipt), ("verify", kept, "--content", stranger)])
     assert f"{kept.stem}.output is an input or an output" in beside.error
     assert "stranger is an input or an output" in given.error
+
+
+def test_a_bundle_goes_from_a_peer_to_a_folder_and_is_checked_with_nothing_else(
+    network: dict[str, Peer], kept: Path, state: Path, tmp_path: Path
+) -> None:
+    asker, bundle = network["asker"], tmp_path / "x.car"
+    told = asker.ask("receipts", "export", kept.stem, "--output", bundle, "--json").document
+    assert told["blobs"] == 2
+    shown, checked, took = at_once(
+        [
+            ("receipts", "show", bundle, "--json"),
+            ("verify", bundle, "--json"),
+            ("receipts", "import", bundle, "--state", state, "--json"),
+        ]
+    )
+    assert shown.document["receipt"] == kept.stem
+    assert checked.document["holds"]
+    assert not [it for it in checked.document["points"] if "not at hand" in it["detail"]]
+    assert took.document["receipt"] == kept.stem
+    # One after the other: each has the folder to itself.
+    (row,) = baton("receipts", "--state", state, "--json").document["receipts"]
+    assert row["imported"]
+    assert row["model_name"] == "hash"
+    assert "the receipt holds" in baton("verify", kept.stem, "--state", state).out
+
+
+def test_archives_that_are_not_right_are_refused_in_one_line(
+    network: dict[str, Peer], kept: Path, state: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "x.car"
+    assert network["asker"].ask("receipts", "export", kept.stem, "--output", bundle).code == 0
+    car = open_car(bundle)
+    blocks = [Block(it, car.block(it)) for it in car.places]
+    sections = [*map(section_of, blocks)]
+    head = header_of(car.root)
+    files = {
+        "twice.car": (head + b"".join([*sections, sections[0]]), "is there twice"),
+        "less.car": (head + b"".join(sections[:-1]), "is not whole"),
+        "huge.car": (head + bytes.fromhex("80c8afa025"), "claims 10000000000 bytes"),
+        "other.car": (kept.read_bytes(), "header"),
+        "empty.car": (b"", "empty"),
+    }
+    commands: list[tuple[Any, ...]] = []
+    for name, (data, _) in files.items():
+        (tmp_path / name).write_bytes(data)
+        commands.append(("verify", tmp_path / name))
+        commands.append(("receipts", "import", tmp_path / name, "--state", state / name))
+    done = at_once(commands)
+    for place, (name, (_, words)) in enumerate(files.items()):
+        assert words in done[2 * place].error, name
+        assert words in done[2 * place + 1].error, name
+
+
+def test_a_receipt_that_is_called_after_another_does_not_pass_for_it(
+    kept: Path, other: Path, tmp_path: Path
+) -> None:
+    renamed, free = tmp_path / kept.name, tmp_path / "any.receipt"
+    shutil.copy(other, renamed)
+    shutil.copy(other, free)
+    wrong, right = at_once([("verify", renamed), ("verify", free)])
+    assert "it is the receipt that was named" in wrong.error
+    assert kept.stem in wrong.error
+    assert right.code == 0

@@ -22,7 +22,7 @@ from node.models.on_demand import open_on_demand
 from store import open_memory_store
 from tests.engines.tiny import HIDDEN, TOKENS_MAX, write_tiny
 from tests.engines.tiny_gguf import gguf_manifest, write_gguf
-from wire.errors import InputError, Malformed, ModelRefused
+from wire.errors import EngineError, InputError, Malformed, ModelRefused
 from wire.model import Manifest
 
 ONNX = Path(__file__).parents[1] / "engines" / "models" / "torch_mlp.onnx"
@@ -217,6 +217,14 @@ def test_a_manifest_whose_files_have_other_names_is_refused(kind: str, name: str
     for on_gpu in (False, True):
         with pytest.raises(ModelRefused, match=f"lacks the file {name}; it has: other.bin"):
             memory_of(kind, {"other.bin": ONNX}, on_gpu=on_gpu)
+
+
+@pytest.mark.parametrize("kind", ["gguf", "onnx", "bert-safetensors"])
+def test_a_kept_file_that_is_gone_is_an_error_to_try_again_after(tmp_path: Path, kind: str) -> None:
+    names = ("model.gguf", "model.onnx", "model.safetensors", "tokenizer.json")
+    files = {name: tmp_path / name for name in names}
+    with pytest.raises(EngineError, match="cannot be read: No such file"):
+        memory_of(kind, files, on_gpu=False)
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, OverflowError, KeyError, ValueError])

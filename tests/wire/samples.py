@@ -13,6 +13,7 @@ from wire.advert import Advert, ModelOffer
 from wire.checks import CheckOutcome, Checks, OpenChecks, OrderedCheck, Verdicts
 from wire.compact import BatchRoot
 from wire.content import ContentId
+from wire.fetch import AttestedFetch, Column, Extraction, HeaderField, SourceRecord
 from wire.generation import Alternative, Ending, Generation, PromptToken, Token, TokenBias
 from wire.kinds import Level, RefusalCode, Role
 from wire.message import (
@@ -115,6 +116,11 @@ CHECKED = CheckOutcome(tag=7, verdict=b"verdict", refusal=None)
 NOT_CHECKED = CheckOutcome(tag=8, verdict=None, refusal=NOT_DONE)
 HIT = Hit(passage=BLOCK, row=7, score=0.75)
 
+COLUMN = Column(name="price", select="last.price")
+HEADER = HeaderField(name="accept", value="application/json")
+EXTRACTION = Extraction(
+    format="json", select="data", columns=(COLUMN,), encoding="", delimiter="", heading=True
+)
 SAMPLES: tuple[Record, ...] = (
     OFFER,
     Advert(
@@ -193,7 +199,36 @@ SAMPLES: tuple[Record, ...] = (
         tolerance=0.0005,
     ),
     Texts(texts=("one", "zwei", "три")),
-    Passages(source="https://example.org", first=256, total=300, passages=(BLOCK, TREE)),
+    Passages(
+        source="https://example.org",
+        first=256,
+        total=300,
+        passages=(BLOCK, TREE),
+        attested=(BLOCK,),
+    ),
+    COLUMN,
+    HEADER,
+    EXTRACTION,
+    SourceRecord(
+        kind="http",
+        place="https://example.org/prices",
+        glob="",
+        extraction=EXTRACTION,
+        headers=(HEADER,),
+        kept_headers=("date",),
+    ),
+    AttestedFetch(
+        source=BLOCK,
+        urls=("https://example.org/prices", "https://example.org/v2/prices"),
+        fetched_at_ms=1_700_000_000_500,
+        status=200,
+        headers=(HEADER,),
+        certificates=bytes(range(32)),
+        body=TREE,
+        body_size_bytes=300_000,
+        extraction=EXTRACTION,
+        output=BLOCK,
+    ),
     Vectors(dimensions=2, rows=1, data=bytes(range(8)), tokens=(3,)),
     PART,
     Index(model=MODEL, parts=(PART,)),

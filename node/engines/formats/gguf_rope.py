@@ -14,6 +14,8 @@ LONG, SHORT, FREQUENCIES = (
 WINDOW_MAX = 1 << 30
 # Fewer turns within a context make no ramp; of very few the length is infinite.
 BETA_LEAST = 1e-3
+# Places are divided by it, and have to stay numbers.
+FACTOR_LEAST = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +111,7 @@ def _scaled(keys: GgufKeys, turned: int, base: float, context: int) -> tuple[Rop
         return plain, context
     if kind not in ("linear", "yarn"):
         raise keys.refused(f"{keys.prefix}.rope.scaling.type", kind)
-    factor = keys.real("rope.scaling.factor", 0.0, 1e6)
+    factor = keys.real("rope.scaling.factor", FACTOR_LEAST, 1e6)
     if kind == "linear":
         return Rope(turned=turned, base=base, factor=factor, divisors=plain.divisors), context
     if plain.divisors:

@@ -1,4 +1,4 @@
-"""Calls of ONNX models: the work of the format `onnx`. Rows of many calls share a run.
+"""Calls of models: the work of the formats `onnx` and `exact`. Rows of many calls share a run.
 
 Calls take turns, so that a short one is not stuck behind a long one; a long one is done in several
 runs. What a model reads, its worker is asked once; what does not fit is refused in words before it
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from node.engines.exact import model as exact
 from node.engines.formats.onnx_wire import Signature, answer
 from node.engines.host.format_queue import all_over, check_files, within
 from node.engines.host.pending import PendingJob, fail_all
@@ -24,6 +25,8 @@ from wire.tensors import Tensor
 
 FORMAT = "onnx"
 FILES = ("model.onnx",)
+# The formats whose models are called: the files each comes in, and the precision it is defined in.
+CALLED = {FORMAT: (FILES, "f32"), exact.FORMAT: ((exact.FILE,), exact.FORMAT)}
 ROWS_MAX = 64
 
 
@@ -110,8 +113,9 @@ class CallScheduler:
         return len(self._pending_jobs)
 
     def check(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
-        """ModelRefused unless the manifest's files are those that an ONNX model has."""
-        check_files(manifest, files, FILES)
+        """ModelRefused unless the manifest's files are those that a model of its format has."""
+        names, profile = CALLED[manifest.format]
+        check_files(manifest, files, names, profile)
 
     def offer(self) -> CallRun | None:
         """The next run; None when nothing waits. The next one begins with somebody else."""

@@ -33,7 +33,7 @@ from wire.model import Manifest
 SCHEDULERS: Mapping[str, MakeScheduler] = {
     **dict.fromkeys(embedding.FORMATS, embedding.EmbeddingScheduler),
     generating.FORMAT: generating.GenerationScheduler,
-    onnx_calls.FORMAT: lambda _jobs_max, wake: onnx_calls.CallScheduler(wake),
+    **dict.fromkeys(onnx_calls.CALLED, lambda _jobs_max, wake: onnx_calls.CallScheduler(wake)),
 }
 # Of any model, while none is loaded.
 UNITS_AT_ONCE = max(

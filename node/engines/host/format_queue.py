@@ -105,10 +105,14 @@ async def all_over(waiting: Sequence[tuple[Job, PendingJob]]) -> None:
             pending.fail(TooSlow(f"not done within {job.deadline_s:g} s"))
 
 
-def check_files(manifest: Manifest, files: Mapping[str, Path], names: tuple[str, ...]) -> None:
-    """Whether the files a format needs are there, in 32-bit floats and whole; ModelRefused."""
-    if manifest.profile != "f32":
-        raise ModelRefused(f"{manifest.name} is defined in {manifest.profile[:40]}, not in f32")
+def check_files(
+    manifest: Manifest, files: Mapping[str, Path], names: tuple[str, ...], profile: str = "f32"
+) -> None:
+    """Whether the files a format needs are there, in its precision and whole; ModelRefused."""
+    if manifest.profile != profile:
+        raise ModelRefused(
+            f"{manifest.name} is defined in {manifest.profile[:40]}, not in {profile}"
+        )
     sizes = {file.name: file.size_bytes for file in manifest.files}
     for name in names:
         if name not in sizes or name not in files:

@@ -219,6 +219,14 @@ def made(path: Path, architecture: str = "llama", **changes: object) -> Path:
             {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0},
             "lacks llama.rope.scaling.original_context_length",
         ),
+        *(
+            (
+                {"rope.scaling.type": kind, "rope.scaling.factor": value},
+                f"llama.rope.scaling.factor is '{value}'",
+            )
+            for kind in ("linear", "yarn")
+            for value in (5e-324, 1e-4, -1.0)
+        ),
         # The attention's growth would be divided by zero, by almost zero, and by less.
         *(
             (

@@ -1,0 +1,130 @@
+"""Receipts as a person names them: a file, a bundle, or the id of an answer that is kept."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from node.checking.audit import begins_as_receipt
+from node.commands.command import run
+from node.gateway_config import HTTP_DEFAULT
+from node.local.bundles import BUNDLE_SUFFIX, open_bundle
+from wire import limits
+from wire.car import begins_as_car
+from wire.content import ContentId
+from wire.errors import InputError, Malformed
+from wire.tree import name_of
+
+PAYLOAD_BYTES_MAX = 256 << 20
+_HEAD_BYTES = 16
+_WHERE = "receipt files lie in receipts/ of the state folder; see python -m node receipts"
+
+
+def _nothing(_: ContentId) -> bytes | None:
+    return None
+
+
+@dataclass(slots=True)
+class FoundReceipt:
+    """A receipt as it was found, and the content that is at hand for it."""
+
+    answer: bytes
+    # Which receipt it is said to be, by whoever asked for it or called a file so.
+    wanted: ContentId | None = None
+    at_hand: dict[ContentId, bytes] = field(default_factory=dict)
+    # What files beside it, or given, hold.
+    files: dict[str, ContentId] = field(default_factory=dict)
+    # What came in the same bundle.
+    bundled: Callable[[ContentId], bytes | None] = _nothing
+
+    def have(self, content_id: ContentId) -> bytes | None:
+        """Content that is at hand; None where it is not."""
+        data = self.at_hand.get(content_id)
+        return self.bundled(content_id) if data is None else data
+
+    def add_file(self, path: Path) -> None:
+        """Take a file as content; InputError if it cannot be read."""
+        data = read_file(path, PAYLOAD_BYTES_MAX)
+        content_id = name_of(data)
+        self.files[path.name] = content_id
+        self.at_hand[content_id] = data
+
+
+def read_receipt(state: Path, receipt: str) -> FoundReceipt:
+    """The receipt, and what is kept with it; InputError if there is none, or it is none.
+
+    `receipt` is a file, or the id of an answer that is kept in the state folder.
+    """
+    path = Path(receipt).expanduser()
+    wanted = _parsed(receipt)
+    if not path.exists() and wanted is not None:
+        path = state / "receipts" / f"{wanted}.receipt"
+        if not path.exists():
+            # Only this needs a store or a running peer: a file is checked at once.
+            from node.commands.kept import kept_answer
+
+            kept = run(partial(kept_answer, state, wanted))
+            at_hand = {name_of(it): it for it in (kept["input"], kept["output"]) if it}
+            return FoundReceipt(kept["answer"], wanted, at_hand)
+    wanted = wanted or _parsed(path.stem)
+    if path.suffix == BUNDLE_SUFFIX or begins_as_car(_head(path)):
+        bundle = open_bundle(path)
+        return FoundReceipt(bundle.answer, wanted, bundled=bundle.have)
+    raw = read_file(path, limits.FRAME_BYTES_MAX)
+    if not begins_as_receipt(raw):
+        raise _no_receipt(path, raw)
+    found = FoundReceipt(raw, wanted)
+    for beside in (path.with_suffix(it) for it in (".input", ".output")):
+        if beside.exists():
+            found.add_file(beside)
+    return found
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def read_file(path: Path, size_bytes_max: int) -> bytes:
+    """A whole file; InputError if it is too large or cannot be read."""
+    try:
+        if path.stat().st_size > size_bytes_max:
+            raise InputError(
+                f"{path} is larger than {size_bytes_max} bytes",
+                todo="name the .receipt file, and its content with --content",
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path} cannot be read: {error.strerror}", todo=_WHERE)
+
+
+def _no_receipt(path: Path, raw: bytes) -> InputError:
+    """What to say of a file that is something else altogether."""
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError):
+        document = None
+    # In words as a gateway gives it (`id`), or as `ask --json` does.
+    if isinstance(document, dict) and {"route", "verdicts"} <= document.keys():
+        name = str(_parsed(document.get("id") or document.get("receipt")) or "ID")
+        return InputError(
+            f"{path} is not a receipt file: it is the receipt as JSON, which is not signed",
+            todo="fetch the file with: curl -H 'accept: application/octet-stream'"
+            f" -o {name}.receipt http://{HTTP_DEFAULT}/v1/receipts/{name}",
+        )
+    return InputError(f"{path} is not a receipt file", todo=_WHERE)
+
+
+def _parsed(text: object) -> ContentId | None:
+    try:
+        return ContentId.parse(str(text))
+    except Malformed:
+        return None

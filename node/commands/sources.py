@@ -1,0 +1,161 @@
+"""What `sources` does: the owner's sources kept, listed and tried."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from node.commands.output import console, plain_text, safe, show_json, show_table
+from node.ingest.bring import Brought
+from node.ingest.opening import open_ingest
+from node.ingest.owned import OwnedSources
+from node.ingest.source_file import FILE_BYTES_MAX, read_source
+from node.ingest.table import DataTable
+from wire.errors import InputError, StoreUnusable
+from wire.fetch import SourceRecord
+
+CELL_CHARS = 60
+
+
+def add(state: Path, name: str, file: Path, *, allow_host: bool, as_json: bool) -> None:
+    """Keep a source under a name; InputError if it is not sound."""
+    owned, text = OwnedSources(state), _text_of(file)
+    record = owned.add(name, text)
+    allowed = owned.allow(record) if allow_host else None
+    if as_json:
+        show_json({"name": name, "id": str(record.id), "allowed": allowed})
+        return
+    console.print(f"kept the source [bold]{safe(name)}[/bold] as\n{record.id}")
+    if allowed:
+        console.print(f"this peer may reach {safe(allowed)}, wherever that is")
+    console.print(f"see what comes out: python -m node sources test {safe(name)}")
+
+
+def list_sources(state: Path, *, as_json: bool) -> None:
+    """Show the owner's sources; one whose file is damaged says so."""
+    owned = OwnedSources(state)
+    rows = []
+    for name in owned.names():
+        row = {"name": name, "kind": "", "place": "", "format": "", "id": "", "problem": ""}
+        try:
+            record = owned.get(name)
+        except (InputError, StoreUnusable) as error:
+            row["problem"] = error.message
+        else:
+            row |= {"kind": record.kind, "place": record.place, "id": str(record.id)}
+            row["format"] = record.extraction.format
+        rows.append(row)
+    if as_json:
+        show_json({"sources": rows})
+        return
+    if not rows:
+        console.print("no sources yet; add one: python -m node sources add NAME FILE.toml")
+        return
+    columns = ("name", "kind", "place", "format", "id")
+    table = [[safe(it[column]) for column in columns] for it in rows]
+    show_table("sources", columns, table)
+    for row in rows:
+        if row["problem"]:
+            console.print(f"[yellow]{safe(row['name'])}: {safe(row['problem'])}[/yellow]")
+
+
+def remove(state: Path, name: str, *, as_json: bool) -> None:
+    """Forget a source; InputError if there is none."""
+    OwnedSources(state).remove(name)
+    if as_json:
+        show_json({"name": name})
+    else:
+        console.print(f"{safe(name)} is no longer a source here")
+
+
+async def test(
+    state: Path, what: str, rows: int, wall_s: Callable[[], float], *, as_json: bool
+) -> None:
+    """Fetch a source from here, and show it; the error says what is wrong with it."""
+    ingest = open_ingest(state, wall_s)
+    if (source := _given(what)) is not None:
+        brought = await ingest.owners(source)
+    else:
+        brought = await ingest.named(what, None)
+    if as_json:
+        show_json(_document(brought, rows))
+        return
+    show_brought(brought, rows)
+
+
+def show_brought(brought: Brought, rows: int) -> None:
+    """The output as a table, or the beginning of a text, and where it came from."""
+    record = brought.record
+    if record.extraction.is_table:
+        table = DataTable.from_bytes(brought.output)
+        shown = [[safe(_short(cell)) for cell in row] for row in table.rows[:rows]]
+        show_table(f"{len(table.rows)} rows", [safe(it) for it in table.columns], shown)
+    elif record.extraction.format != "binary":
+        lines = brought.output.decode().splitlines()
+        console.print("\n".join(safe(it) for it in lines[:rows]))
+        if len(lines) > rows:
+            console.print(f"… {len(lines) - rows} lines more")
+    for name, value in _facts(brought):
+        console.print(f"[dim]{name:<12}{safe(value)}[/dim]")
+
+
+def _facts(brought: Brought) -> list[tuple[str, str]]:
+    record = brought.record
+    certificates = [] if record.certificates is None else [record.certificates.hex()]
+    return [
+        ("from", " → ".join(record.urls)),
+        *([("status", str(record.status))] if record.status else []),
+        *((it.name, it.value) for it in record.headers),
+        *(("certificates", it) for it in certificates),
+        ("source", str(record.source)),
+        ("body", f"{record.body} ({record.body_size_bytes} bytes)"),
+        ("output", f"{record.output} ({len(brought.output)} bytes)"),
+    ]
+
+
+def _document(brought: Brought, rows: int) -> dict[str, Any]:
+    record = brought.record
+    found: dict[str, Any] = {
+        "source": str(record.source),
+        "urls": list(record.urls),
+        "fetched_at_ms": record.fetched_at_ms,
+        "status": record.status,
+        "headers": {it.name: it.value for it in record.headers},
+        "certificates": None if record.certificates is None else record.certificates.hex(),
+        "body": str(record.body),
+        "body_size_bytes": record.body_size_bytes,
+        "output": str(record.output),
+    }
+    if record.extraction.is_table:
+        table = DataTable.from_bytes(brought.output)
+        found["columns"] = list(table.columns)
+        found["rows"] = [list(it) for it in table.rows[:rows]]
+        found["rows_in_all"] = len(table.rows)
+    elif record.extraction.format != "binary":
+        found["text"] = brought.output.decode()
+    return found
+
+
+def _given(what: str) -> SourceRecord | None:
+    """The source in a TOML file, if `what` is one."""
+    path = Path(what).expanduser()
+    if path.suffix == ".toml" or "/" in what.partition(":")[0]:
+        return read_source(_text_of(path))
+    return None
+
+
+def _text_of(path: Path) -> str:
+    try:
+        with path.expanduser().open("rb") as opened:
+            data = opened.read(FILE_BYTES_MAX + 1)
+        if len(data) > FILE_BYTES_MAX:
+            raise InputError(f"{path} has more than {FILE_BYTES_MAX} bytes")
+        return data.decode()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text") from error
+
+
+def _short(cell: object) -> str:
+    text = " ".join(plain_text("" if cell is None else cell).split())
+    return text if len(text) <= CELL_CHARS else text[: CELL_CHARS - 1] + "…"

@@ -1,0 +1,1 @@
+"""Outside data: sources as records, fetched under guard, parsed apart, and attested."""

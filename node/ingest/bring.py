@@ -1,0 +1,215 @@
+"""Bringing outside data in: a source is fetched, what came is parsed, and the record says so.
+
+Read from top to bottom: by name (the owner's sources), by record (another peer's), then what both
+share. What was fetched is kept for a moment, so that the legs of one index read one document.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from node.ingest.budget import FetchBudget
+from node.ingest.extractor import Extractor
+from node.ingest.http_fetch import HttpFetcher, Request
+from node.ingest.local_files import FILE_BYTES_MAX, files_below, read_file
+from node.ingest.location import read_url
+from node.ingest.owned import OwnedSources, is_free
+from node.ingest.robots import Robots
+from node.ingest.source_file import check_strange, credentials_of
+from wire.content import ContentId, PeerId
+from wire.errors import InputError, Oversize
+from wire.fetch import AttestedFetch, HeaderField, SourceRecord
+from wire.latest import Latest
+from wire.tree import name_of
+
+KEPT_S = 30.0
+FETCHES_KEPT = 8
+HEADER_CHARS_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """One fetch: its record, what came, and what was made of it."""
+
+    record: AttestedFetch
+    body: bytes
+    output: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    brought: Brought
+    until_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Came:
+    """What a source gave, before anything is made of it."""
+
+    urls: tuple[str, ...]
+    status: int
+    headers: tuple[HeaderField, ...]
+    certificates: bytes | None
+    body: bytes
+
+
+@dataclass(slots=True)
+class Ingest:
+    """Brings in the sources of one peer's owner, and those of other peers that the owner lets."""
+
+    owned: OwnedSources
+    fetcher: HttpFetcher
+    extractor: Extractor
+    wall_s: Callable[[], float]
+    budget: FetchBudget = field(default_factory=FetchBudget)
+    robots: Robots = field(init=False)
+    _under_way: dict[tuple[ContentId, str], trio.Event] = field(default_factory=dict)
+    _kept: Latest[tuple[ContentId, str], _Kept] = field(
+        default_factory=lambda: Latest(FETCHES_KEPT)
+    )
+
+    def __post_init__(self) -> None:
+        self.robots = Robots(self.fetcher)
+
+    async def names(self) -> list[str]:
+        """Every name that `named` takes: a source, or one of its files."""
+        return await trio.to_thread.run_sync(self._names)
+
+    async def has(self, name: str) -> bool:
+        """Whether a name is of one of the owner's sources."""
+        scheme = name.partition(":")[0]
+        return is_free(scheme) and await trio.to_thread.run_sync(self.owned.has, scheme)
+
+    async def named(self, name: str, asker: PeerId | None) -> Brought:
+        """Fetch one of the owner's sources, `NAME` or `NAME:FILE`; a BatonError if it fails.
+
+        Without an asker it is the owner itself that asks.
+        """
+        source = await trio.to_thread.run_sync(self.owned.get, name.partition(":")[0])
+        return await self._once(source, name.partition(":")[2], asker, strange=False)
+
+    async def owners(self, source: SourceRecord) -> Brought:
+        """Fetch a source that the owner has at hand and did not add yet."""
+        return await self._once(source, "", None, strange=False)
+
+    async def given(self, source: SourceRecord, asker: PeerId | None) -> Brought:
+        """Fetch a source that another peer sent, as the owner's rules for strangers let.
+
+        If it is one of the owner's own, those rules do not matter.
+        """
+        known = await trio.to_thread.run_sync(self.owned.by_id, source.id)
+        if known is None:
+            check_strange(source)
+            # Also before what the owner itself had fetched a moment ago is shown.
+            rules = await trio.to_thread.run_sync(self.owned.rules)
+            rules.check(read_url(source.place), strange=True)
+        return await self._once(source, "", asker, strange=known is None)
+
+    async def _once(
+        self, source: SourceRecord, file: str, asker: PeerId | None, *, strange: bool
+    ) -> Brought:
+        key = (source.id, file)
+        # Whoever asks for the same meanwhile waits, and finds it kept.
+        while (under_way := self._under_way.get(key)) is not None:
+            await under_way.wait()
+        kept = self._kept.get(key)
+        if kept is not None and kept.until_at_s > trio.current_time():
+            return kept.brought
+        self._under_way[key] = trio.Event()
+        try:
+            brought = await self._fetch(source, file, asker, strange=strange)
+        finally:
+            self._under_way.pop(key).set()
+        self._kept[key] = _Kept(brought, trio.current_time() + KEPT_S)
+        return brought
+
+    async def _fetch(
+        self, source: SourceRecord, file: str, asker: PeerId | None, *, strange: bool
+    ) -> Brought:
+        if source.kind == "files":
+            came = await trio.to_thread.run_sync(_read_file, source, file)
+        else:
+            came = await self._over_http(source, asker, strange=strange)
+        fetched_at_ms = int(self.wall_s() * 1000)
+        output = await self.extractor.extract(source.extraction, came.body)
+        record = AttestedFetch(
+            source=source.id,
+            urls=came.urls,
+            fetched_at_ms=fetched_at_ms,
+            status=came.status,
+            headers=came.headers,
+            certificates=came.certificates,
+            body=name_of(came.body),
+            body_size_bytes=len(came.body),
+            extraction=source.extraction,
+            output=name_of(output),
+        )
+        return Brought(record, came.body, output)
+
+    async def _over_http(
+        self, source: SourceRecord, asker: PeerId | None, *, strange: bool
+    ) -> _Came:
+        location = read_url(source.place)
+        rules = await trio.to_thread.run_sync(self.owned.rules)
+        secret = await trio.to_thread.run_sync(self.owned.secrets_of, source)
+        rules.check(location, strange=strange)
+        self.budget.take(location.host, asker, trio.current_time())
+        await self.robots.check(location, rules, strange=strange)
+        named = credentials_of(source)
+        request = Request(
+            location=location,
+            headers={it.name: it.value for it in source.headers if it.name not in named},
+            secret=secret,
+            strange=strange,
+        )
+        found = await self.fetcher.get(request, rules)
+        headers = tuple(
+            HeaderField(
+                name=name, value=value[:HEADER_CHARS_MAX].encode("ascii", "replace").decode()
+            )
+            for name, value in dict(found.headers).items()
+            if name in source.kept_headers
+        )
+        return _Came(found.urls, found.status, headers, found.certificates, found.body)
+
+    def _names(self) -> list[str]:
+        names = []
+        for name in self.owned.names():
+            try:
+                source = self.owned.get(name)
+            except InputError:
+                # `sources list` names it; a damaged file takes nothing from the others.
+                continue
+            if source.kind == "files":
+                names += list(_files_of(source, f"{name}:"))
+            else:
+                names.append(name)
+        return names
+
+
+def _files_of(source: SourceRecord, prefix: str) -> dict[str, Path]:
+    return files_below(Path(source.place).expanduser(), prefix, source.glob)
+
+
+def _read_file(source: SourceRecord, file: str) -> _Came:
+    """One file of a source; the only one may go without its name. InputError."""
+    files = _files_of(source, "")
+    if not file and len(files) == 1:
+        file = next(iter(files))
+    if file not in files:
+        some = ", ".join(list(files)[:10]) or "none"
+        raise InputError(
+            f"there is no file {file[:80]!r} in this source (there are: {some})"
+            if file
+            else f"this source has {len(files)} files: {some}",
+            todo="name one, as SOURCE:FILE",
+        )
+    try:
+        body = read_file(files[file])
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
+    if len(body) > FILE_BYTES_MAX:
+        raise Oversize(f"{file} has more than {FILE_BYTES_MAX} bytes")
+    return _Came((file,), 0, (), None, body)

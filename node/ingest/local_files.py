@@ -1,0 +1,49 @@
+"""Files of the owner that a data peer brings in: below one folder, nothing beside it."""
+
+import os
+from pathlib import Path
+
+FILE_BYTES_MAX = 4 << 20
+FILES_MAX = 10_000
+# The longest name that fits a record of passages.
+NAME_BYTES_MAX = 256
+
+
+def files_below(root: Path, prefix: str, pattern: str = "**/*") -> dict[str, Path]:
+    """The readable files below a folder that fit a pattern, or one file, by `prefix` and path."""
+    if root.is_file():
+        return {f"{prefix}{root.name}": root.resolve()}
+    found = sorted(path for path in root.glob(pattern) if _is_readable(path, root, prefix))
+    return {f"{prefix}{path.relative_to(root)}": path for path in found[:FILES_MAX]}
+
+
+def read_file(path: Path) -> bytes:
+    """Up to one byte more than `FILE_BYTES_MAX` of a file; OSError."""
+    # The file may have been replaced since it was listed: by a link, a pipe, an endless device.
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(file, "rb") as opened:
+        return opened.read(FILE_BYTES_MAX + 1)
+
+
+def _is_readable(path: Path, root: Path, prefix: str) -> bool:
+    if not path.is_relative_to(root) or ".." in path.parts:
+        return False
+    relative = path.relative_to(root)
+    hidden = any(part.startswith(".") for part in relative.parts)
+    # A link could lead out of the folder that its owner meant to share.
+    return (
+        _has_a_name(f"{prefix}{relative}")
+        and path.is_file()
+        and not path.is_symlink()
+        and not hidden
+        and path.resolve().is_relative_to(root.resolve())
+        and path.stat().st_size <= FILE_BYTES_MAX
+    )
+
+
+def _has_a_name(name: str) -> bool:
+    """Whether other peers can ask for this name: it must be text, and not too long."""
+    try:
+        return len(name.encode()) <= NAME_BYTES_MAX
+    except UnicodeEncodeError:
+        return False

@@ -1,0 +1,17 @@
+"""Outside data on this machine: the system's names, its network, and the authorities it trusts."""
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+from node.ingest.bring import Ingest
+from node.ingest.extractor import Extractor
+from node.ingest.guard import real_network
+from node.ingest.http_fetch import HttpFetcher
+from node.ingest.owned import OwnedSources
+
+
+def open_ingest(state: Path, wall_s: Callable[[], float]) -> Ingest:
+    """What brings in the sources of the peer with this state folder. It reads the disk."""
+    fetcher = HttpFetcher(real_network(), ssl.create_default_context())
+    return Ingest(OwnedSources(state), fetcher, Extractor(), wall_s)

@@ -1,0 +1,161 @@
+"""Sources as people write them: a small TOML file becomes a record, and its content id names it."""
+
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from node.ingest.location import read_url
+from wire.errors import InputError, WireError
+from wire.fetch import Column, Extraction, HeaderField, SourceRecord
+
+FILE_BYTES_MAX = 16 << 10
+CREDENTIAL = "credential:"
+FORMATS = ("json", "csv", "text", "html", "binary")
+# What a source may not say: these belong to the connection, or to whoever fetches.
+_OWN_HEADERS = frozenset(
+    (
+        *("host", "connection", "content-length", "transfer-encoding", "accept-encoding", "te"),
+        *("upgrade", "trailer", "expect", "keep-alive", "proxy-authorization", "cookie", "range"),
+        *("proxy-connection", "user-agent", "content-encoding", "content-type"),
+    )
+)
+_PARSED = ("format", "select", "columns", "encoding", "delimiter", "heading")
+_KEYS = {
+    "http": ("kind", "url", *_PARSED, "headers", "keep_headers"),
+    "files": ("kind", "path", "glob", *_PARSED),
+}
+_EXAMPLE = 'for example: kind = "http", url = "https://…", format = "json"'
+
+
+def read_source(text: str) -> SourceRecord:
+    """The record that a TOML file describes; InputError says which line or key is wrong."""
+    try:
+        keys = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"the source is not TOML: {error}", todo=_EXAMPLE) from error
+    kind = keys.get("kind")
+    if kind not in _KEYS:
+        raise InputError(
+            f"kind is {kind!r}, and a source is one of {', '.join(_KEYS)}", todo=_EXAMPLE
+        )
+    if unknown := sorted(keys.keys() - set(_KEYS[kind])):
+        raise InputError(
+            f"a source of the kind {kind} has no {unknown[0]!r}",
+            todo=f"it may have {', '.join(_KEYS[kind])}",
+        )
+    try:
+        source = SourceRecord(
+            kind=kind,
+            place=_place(kind, keys),
+            glob=_text(keys, "glob", "**/*" if kind == "files" else ""),
+            extraction=_extraction(keys),
+            headers=tuple(_headers(keys)),
+            kept_headers=tuple(it.lower() for it in _texts(keys, "keep_headers")),
+        )
+    except WireError as error:
+        raise InputError(f"the source is refused: {error.message}") from error
+    _check_extraction(source.extraction)
+    return source
+
+
+def credentials_of(source: SourceRecord) -> dict[str, str]:
+    """Which headers stand for a credential, and its name."""
+    return {
+        it.name: it.value.removeprefix(CREDENTIAL)
+        for it in source.headers
+        if it.value.startswith(CREDENTIAL)
+    }
+
+
+def check_strange(source: SourceRecord) -> None:
+    """InputError if a source of another peer asks for what only the owner's own may have."""
+    if source.kind != "http":
+        raise InputError("a source that a peer sends is of the kind http")
+    _check_extraction(source.extraction)
+    if credentials_of(source):
+        raise InputError("a source that a peer sends uses no credential of this peer's owner")
+    _check_headers(source.headers)
+
+
+def _place(kind: str, keys: Mapping[str, Any]) -> str:
+    if kind == "files":
+        glob = _text(keys, "glob", "")
+        if glob.startswith(("/", "~")) or ".." in glob.split("/"):
+            raise InputError(f"glob is {glob!r}, and a pattern stays below the folder")
+        return _text(keys, "path")
+    url = _text(keys, "url")
+    read_url(url)
+    return url
+
+
+def _extraction(keys: Mapping[str, Any]) -> Extraction:
+    heading = keys.get("heading", True)
+    if not isinstance(heading, bool):
+        raise InputError(f"heading is true or false, not {heading!r}")
+    return Extraction(
+        format=_text(keys, "format", "text"),
+        select=_text(keys, "select", ""),
+        columns=tuple(_columns(keys.get("columns", []))),
+        encoding=_text(keys, "encoding", ""),
+        delimiter=_text(keys, "delimiter", ""),
+        heading=heading,
+    )
+
+
+def _check_extraction(extraction: Extraction) -> None:
+    """InputError for a format that is not known, or for what belongs to another one."""
+    kind = extraction.format
+    if kind not in FORMATS:
+        raise InputError(f"the format {kind!r} is none of {', '.join(FORMATS)}")
+    if extraction.select and kind not in ("json", "html"):
+        raise InputError(f"{kind} has no rows to select")
+    if extraction.columns and not extraction.is_table:
+        raise InputError(f"{kind} has no columns")
+    names = [it.name for it in extraction.columns]
+    if len(set(names)) != len(names):
+        raise InputError("two columns have one name")
+
+
+def _columns(found: Any) -> list[Column]:
+    if isinstance(found, list):
+        found = {it: it for it in found}
+    if not isinstance(found, dict) or not all(
+        isinstance(it, str) for pair in found.items() for it in pair
+    ):
+        raise InputError('columns is a list of names, or a table: {price = "data.last"}')
+    return [Column(name=name, select=select) for name, select in found.items()]
+
+
+def _headers(keys: Mapping[str, Any]) -> list[HeaderField]:
+    found = keys.get("headers", {})
+    if not isinstance(found, dict) or not all(isinstance(it, str) for it in found.values()):
+        raise InputError('headers is a table of texts: {accept = "application/json"}')
+    headers = [HeaderField(name=name.lower(), value=value) for name, value in found.items()]
+    _check_headers(tuple(headers))
+    return headers
+
+
+def _check_headers(headers: tuple[HeaderField, ...]) -> None:
+    """InputError for a header that is not a source's to send, or that would end its line."""
+    for header in headers:
+        name = header.name
+        if name in _OWN_HEADERS or not name.replace("-", "").replace("_", "").isalnum():
+            raise InputError(f"a source does not send the header {name!r}")
+        if not (name + header.value).isascii() or not header.value.isprintable():
+            raise InputError(f"the header {name!r} has more than printable ASCII in it")
+
+
+def _text(keys: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    found = keys.get(name, default)
+    if found is None:
+        raise InputError(f"the source has no {name!r}", todo=_EXAMPLE)
+    if not isinstance(found, str):
+        raise InputError(f"{name} is a text, not {found!r}")
+    return found
+
+
+def _texts(keys: Mapping[str, Any], name: str) -> list[str]:
+    found = keys.get(name, [])
+    if not isinstance(found, list) or not all(isinstance(it, str) for it in found):
+        raise InputError(f"{name} is a list of texts")
+    return [str(it) for it in found]

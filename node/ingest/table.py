@@ -1,0 +1,45 @@
+"""An output that is a table, read back: the names of its columns, and its rows. Pure."""
+
+import json
+from dataclasses import dataclass
+
+from node.ingest.parsing import Cell
+from wire.errors import Malformed
+
+
+@dataclass(frozen=True, slots=True)
+class DataTable:
+    """Rows of cells, one for each column."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    @classmethod
+    def from_bytes(cls, output: bytes) -> "DataTable":
+        """Read the lines of JSON that `parsing.to_lines` writes; Malformed for others."""
+        try:
+            lines = [json.loads(it) for it in output.splitlines()]
+        except (ValueError, RecursionError) as error:
+            raise Malformed(f"not a table: {error}") from error
+        if not lines or not all(isinstance(it, list) and len(it) == len(lines[0]) for it in lines):
+            raise Malformed("not a table: its lines are not of one length")
+        if not all(isinstance(it, str) for it in lines[0]):
+            raise Malformed("not a table: its first line has the names of the columns")
+        return cls(tuple(lines[0]), tuple(map(tuple, lines[1:])))
+
+    def words(self) -> list[str]:
+        """Each row as text for a model: its only cell, or a line for each cell that has a value."""
+        if len(self.columns) == 1:
+            return [_word(row[0]) for row in self.rows]
+        return [
+            "\n".join(
+                f"{name}: {_word(cell)}"
+                for name, cell in zip(self.columns, row, strict=True)
+                if cell is not None
+            )
+            for row in self.rows
+        ]
+
+
+def _word(cell: Cell) -> str:
+    return cell if isinstance(cell, str) else "" if cell is None else json.dumps(cell)

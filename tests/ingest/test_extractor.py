@@ -1,0 +1,30 @@
+"""The parser's process: what kills it is that one fetch's error, and the next body is parsed."""
+
+import pytest
+
+from node.ingest import extractor as extractor_file
+from node.ingest.extractor import Extractor
+from tests.ingest.test_parsing import extraction
+from wire.errors import Malformed
+
+
+async def test_a_body_is_parsed_in_a_process_of_its_own() -> None:
+    output = await Extractor().extract(extraction("json", select="a"), b'{"a": [1, 2]}')
+    assert output == b'["value"]\n[1]\n[2]\n'
+
+
+async def test_what_is_wrong_with_a_body_comes_back_in_words() -> None:
+    with pytest.raises(Malformed, match="not JSON"):
+        await Extractor().extract(extraction("json"), b"{")
+
+
+async def test_an_expression_without_end_costs_that_fetch_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(extractor_file, "PARSE_S_MAX", 1)
+    # Each part multiplies the list by its own length.
+    explodes = "@" + "|[].[@,@,@,@,@,@,@,@][]" * 12
+    body = b"[" + b",".join([b"[1,2,3,4,5,6,7,8]"] * 2000) + b"]"
+    with pytest.raises(Malformed, match="its parser gave up"):
+        await Extractor().extract(extraction("json", select=explodes), body)
+    assert await Extractor().extract(extraction("text"), b"words") == b"words"

@@ -1,0 +1,99 @@
+"""Outside data: where it comes from, what is made of it, and what a data peer signs for it."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from wire.content import ContentId
+from wire.schema import Between, Digest, Int, Name, Record
+
+COLUMNS_MAX = 64
+HEADERS_MAX = 16
+URLS_MAX = 8
+URL_BYTES_MAX = 2048
+
+Expression = Annotated[str, Between(0, 512)]
+Url = Annotated[str, Between(1, URL_BYTES_MAX)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderField(Record):
+    """One header of HTTP, its name in lower case."""
+
+    name: Name
+    value: Annotated[str, Between(0, 1024)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column(Record):
+    """One column of a table: what it is called, and where a row has it."""
+
+    name: Name
+    select: Annotated[str, Between(1, 512)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extraction(Record):
+    """What is made of a body: text, or a table of rows.
+
+    `format` is json, csv, text, html or binary; whoever does not know a format refuses it.
+    `select` is JMESPath to the rows of JSON, or XPath to the parts of HTML; empty for all of it.
+    A column's `select` is JMESPath within a row, or the heading of a column of CSV (its number,
+    from 1 on, where `heading` is False). Without columns all are taken. `encoding` is empty for
+    UTF-8, or for what HTML itself says; `delimiter` is empty for a comma.
+    """
+
+    format: Name
+    select: Expression
+    columns: Annotated[tuple[Column, ...], Between(0, COLUMNS_MAX)]
+    encoding: Annotated[str, Between(0, 32)]
+    delimiter: Annotated[str, Between(0, 4)]
+    heading: bool
+
+    @property
+    def is_table(self) -> bool:
+        return self.format in ("json", "csv")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRecord(Record):
+    """A source, as its content id names it.
+
+    `kind` is `http`, with a URL for `place`, or `files`, with a folder or a file for it, of which
+    `glob` says which. `headers` are sent: a value `credential:NAME` stands for a credential of
+    whoever fetches, and is never the credential itself. `kept_headers` are those of the answer
+    that are attested.
+    """
+
+    kind: Name
+    place: Url
+    glob: Annotated[str, Between(0, 256)]
+    extraction: Extraction
+    headers: Annotated[tuple[HeaderField, ...], Between(0, HEADERS_MAX)]
+    kept_headers: Annotated[tuple[Name, ...], Between(0, HEADERS_MAX)]
+
+    @property
+    def id(self) -> ContentId:
+        """What it is named by everywhere."""
+        return ContentId.of(self.to_bytes())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttestedFetch(Record):
+    """What a data peer says of one fetch; its leg's output commits to this record.
+
+    `urls` are those asked, first to last (redirects); of a file, its name. `status` is 0 where no
+    server was asked. `certificates` is the hash of the chain that the server showed. `body` is
+    what came, without its compression, and `output` what `extraction` made of it: UTF-8 text, or a
+    table as lines of JSON, the names of its columns first.
+    """
+
+    source: ContentId
+    urls: Annotated[tuple[Url, ...], Between(1, URLS_MAX)]
+    fetched_at_ms: Int
+    status: Annotated[int, Between(0, 599)]
+    headers: Annotated[tuple[HeaderField, ...], Between(0, HEADERS_MAX)]
+    certificates: Digest | None
+    body: ContentId
+    body_size_bytes: Int
+    extraction: Extraction
+    output: ContentId
