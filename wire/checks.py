@@ -58,10 +58,10 @@ class VerdictReply(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenChecks(Message):
-    """An asker would like to have many legs checked; `wanted` is how many at once it could use."""
+    """An asker would like to have many legs checked; `checks` is how many at once it could use."""
 
     KIND: ClassVar[Kind] = Kind.OPEN_CHECKS
-    wanted: PlaceCount
+    checks: PlaceCount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class Checks(Message):
     """Legs for the verifier to check, each for one place."""
 
     KIND: ClassVar[Kind] = Kind.CHECKS
-    items: Annotated[tuple[OrderedCheck, ...], Between(1, limits.BUNDLE_ITEMS_MAX)]
+    items: Annotated[tuple[OrderedCheck, ...], Between(1, limits.CHECKS_PER_MESSAGE_MAX)]
 
     def check(self) -> None:
         """Malformed if two checks have one tag."""

@@ -86,6 +86,8 @@ LANE_BYTES_MAX = 8
 BUNDLE_ITEMS_MAX = 256
 BUNDLE_BYTES_MAX = 160 << 10
 ORDER_PLACES_MAX = 1024
+# A check may name many rows, and a message of many checks is bounded in values as others are.
+CHECKS_PER_MESSAGE_MAX = 32
 
 
 # Clocks may differ by this much before a peer's times are refused.

@@ -59,6 +59,8 @@ class CheckOnOrder:
 class CheckOrder(StandingOrder[CheckOnOrder]):
     """See the head of this file."""
 
+    BUNDLE_MAX: ClassVar[int] = limits.CHECKS_PER_MESSAGE_MAX
+
     async def verdict_on(self, check: Check, left_s: float) -> Signed[Verdict]:
         """What the verifier says; Refused if it refuses, one of TROUBLES if nothing comes of it."""
         one = CheckOnOrder(check, trio.current_time())
@@ -82,7 +84,7 @@ class CheckOrder(StandingOrder[CheckOnOrder]):
     # What travels
 
     def _opening(self) -> Message:
-        return OpenChecks(wanted=WANTED)
+        return OpenChecks(checks=WANTED)
 
     def _bundle(self, items: list[CheckOnOrder], now_at_s: float) -> Message:
         return Checks(items=tuple(OrderedCheck(tag=it.tag or 0, asked=it.check) for it in items))

@@ -8,7 +8,7 @@ comes to is no matter of the others.
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import trio
 
@@ -75,6 +75,9 @@ T = TypeVar("T", bound=OnOrder)
 @dataclass(slots=True, eq=False)
 class StandingOrder(Generic[T]):
     """See the head of this file. `run` is its life; items are put on it while it stands."""
+
+    # Items in one message, at most.
+    BUNDLE_MAX: ClassVar[int] = limits.BUNDLE_ITEMS_MAX
 
     peers: Peers
     peer: PeerId
@@ -254,7 +257,7 @@ class StandingOrder(Generic[T]):
             item = self._home.pop()
             item.tag, item.since_at_s = self._tags.give(item), now_at_s
             items.append(item)
-        for some in cut((it, it.size_bytes) for it in items):
+        for some in cut(((it, it.size_bytes) for it in items), self.BUNDLE_MAX):
             yield self._bundle(some, now_at_s)
 
     # Hearing

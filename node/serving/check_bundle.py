@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import trio
 
 from node.serving.role import Done, LegInput
-from node.serving.verify_role import Again, Asked, Claim, Found, VerifyRole, wrong
+from node.serving.verify_role import Again, Asked, ClaimedLeg, Found, VerifyRole, wrong
 from wire.chain import source_of
 from wire.content import PeerId
 from wire.errors import BatonError, Refused, WireError
@@ -56,7 +56,7 @@ def small_check(
         # What did not come with the check is fetched.
         return None
     left_s = check.deadline_ms / 1000
-    claim = Claim(
+    claim = ClaimedLeg(
         stage=stage,
         receipt=receipt,
         source=LegInput(id=input_id, data=source, holders=(), deadline_s=left_s),

@@ -85,7 +85,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class ClaimedLeg:
     """A leg that another peer signed, with its input and output at hand."""
 
     stage: Stage
@@ -194,7 +194,7 @@ class VerifyRole:
             duration_ms=int((trio.current_time() - started_at_s) * 1000),
         )
 
-    async def _claim_and_place(self, asked: Asked, asker: PeerId) -> Claim:
+    async def _claim_and_place(self, asked: Asked, asker: PeerId) -> ClaimedLeg:
         """Fetch the claim, then take a place: a place is never held while fetching."""
         if self._waiting[asker] >= WAITING_PER_ASKER_MAX:
             raise Refused("this peer is already checking legs of yours", retry_after_s=0.5)
@@ -205,7 +205,7 @@ class VerifyRole:
             await self.places.enqueue(asker)
         return claim
 
-    async def _brought(self, asked: Asked, asker: PeerId) -> Claim:
+    async def _brought(self, asked: Asked, asker: PeerId) -> ClaimedLeg:
         # The peer that has the content may be dead: then the asker needs time for another.
         deadline_s = min(asked.check.deadline_ms / 3000, stretched(BRING_S_MAX))
         try:
@@ -216,7 +216,7 @@ class VerifyRole:
             # There was time to ask the holders; not every store peer can be asked.
             raise Missing(error.message) from error
 
-    async def _claim(self, asked: Asked, asker: PeerId, deadline_s: float) -> Claim:
+    async def _claim(self, asked: Asked, asker: PeerId, deadline_s: float) -> ClaimedLeg:
         receipts, receipt = asked.receipts, asked.receipt
         stage, check = asked.stage, asked.check
         doers = [it.signer for it in reversed(receipts)]
@@ -249,9 +249,9 @@ class VerifyRole:
             texts = await self.infer_role.texts_of(Passages.from_bytes(source.data), source)
         elif stage.operation == NEAREST:
             await self.infer_role.bring_index(stage, source)
-        return Claim(stage=stage, receipt=receipt, source=source, output=output, texts=texts)
+        return ClaimedLeg(stage=stage, receipt=receipt, source=source, output=output, texts=texts)
 
-    async def _recompute(self, claim: Claim, check: Check) -> Found:
+    async def _recompute(self, claim: ClaimedLeg, check: Check) -> Found:
         again = self.again(claim, check)
         if isinstance(again, Found):
             return again
@@ -259,7 +259,7 @@ class VerifyRole:
             return await self._recompute_hits(claim)
         return again.judge(await self.infer_role.do(again.stage, again.source, nowhere))
 
-    def again(self, claim: Claim, check: Check) -> Again | Found | None:
+    def again(self, claim: ClaimedLeg, check: Check) -> Again | Found | None:
         """What is to be recomputed, or what is found without it; None for a search.
 
         WireError if the output cannot be read.
@@ -276,7 +276,7 @@ class VerifyRole:
             case _:
                 return Again(claim.stage, claim.source, partial(_same, claim))
 
-    def _rows_again(self, claim: Claim, check: Check) -> Again | Found:
+    def _rows_again(self, claim: ClaimedLeg, check: Check) -> Again | Found:
         data = claim.source.data
         assert data is not None
         claimed = Vectors.from_bytes(claim.output)
@@ -308,7 +308,7 @@ class VerifyRole:
 
         return Again(stage, again, judge)
 
-    async def _recompute_hits(self, claim: Claim) -> Found:
+    async def _recompute_hits(self, claim: ClaimedLeg) -> Found:
         assert claim.stage.operation == NEAREST
         claimed = Hits.from_bytes(claim.output).hits
         done = await self.infer_role.do(claim.stage, claim.source, nowhere)
@@ -340,7 +340,7 @@ def read_check(check: Check) -> Asked:
     return Asked(task=task, receipts=receipts, check=check)
 
 
-def _same(claim: Claim, done: Done) -> Found:
+def _same(claim: ClaimedLeg, done: Done) -> Found:
     if done.data != claim.output:
         return wrong(1, "the output differs")
     if done.units != claim.receipt.record.units:

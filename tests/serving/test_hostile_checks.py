@@ -18,6 +18,7 @@ from tests.node.asking import SECRET, TEXTS, VECTORS, complete, receipt_of, task
 from tests.node.engines import Counted
 from tests.node.network import I, Network, Outsider, S, V, open_network
 from tests.p2p.transports import key_of
+from wire import limits
 from wire.checks import Check, CheckOutcome, Checks, OpenChecks, OrderedCheck, Verdicts
 from wire.errors import Disconnected, RemoteProtocolError, TransportError
 from wire.message import Message, Refuse, Want
@@ -67,7 +68,7 @@ class Scene:
         left = Disconnected("the test is over")
         try:
             async with self.asker.peers.call(self.verifier.peers.me, deadline_s=300) as call:
-                await call.send(OpenChecks(wanted=10))
+                await call.send(OpenChecks(checks=10))
                 yield Opener(call, (await call.expect(Opened)).places)
                 raise left
         except Disconnected as error:
@@ -88,7 +89,9 @@ class Opener:
 
     async def give(self, checks: Sequence[Check], first: int = 0) -> None:
         items = [OrderedCheck(tag=first + at, asked=it) for at, it in enumerate(checks)]
-        await self.call.send(Checks(items=tuple(items)))
+        for at in range(0, len(items), limits.CHECKS_PER_MESSAGE_MAX):
+            some = items[at : at + limits.CHECKS_PER_MESSAGE_MAX]
+            await self.call.send(Checks(items=tuple(some)))
 
     async def outcomes(self, count: int) -> dict[int, CheckOutcome]:
         """The next outcomes, by tag; none comes twice."""
@@ -287,7 +290,7 @@ async def test_orders_of_checks_are_few_and_only_where_somebody_verifies(
 ) -> None:
     async with opened(tmp_path) as scene, scene.order(), scene.order():
         async with scene.asker.peers.call(scene.verifier.peers.me, deadline_s=30) as call:
-            await call.send(OpenChecks(wanted=1))
+            await call.send(OpenChecks(checks=1))
             assert isinstance(await call.receive(), Refuse)
         assert scene.verifier.check_server.standing == ORDERS_PER_ASKER
 
@@ -299,7 +302,7 @@ async def test_who_does_not_verify_opens_no_order_of_checks(
         opened(tmp_path, 0.01, I, S) as scene,
         scene.asker.peers.call(scene.verifier.peers.me, deadline_s=30) as call,
     ):
-        await call.send(OpenChecks(wanted=1))
+        await call.send(OpenChecks(checks=1))
         said = await call.receive()
         assert isinstance(said, Refuse)
         assert said.cause.name == "NOT_WILLING"

@@ -309,7 +309,7 @@ SAMPLES: tuple[Record, ...] = (
     Taken(tags=(7, 9)),
     Withdraw(unwanted=(9,)),
     Close(tasks=12),
-    OpenChecks(wanted=48),
+    OpenChecks(checks=48),
     CHECK_ON_ORDER,
     Checks(items=(CHECK_ON_ORDER,)),
     CHECKED,
