@@ -9,6 +9,7 @@ from p2p.peers import PeersConfig
 from wire import limits
 from wire.errors import InputError
 from wire.kinds import Role
+from wire.ledger import Genesis
 
 # The default roles. A gateway serves clients, so its role has to be asked for.
 ROLES_DEFAULT = frozenset({Role.DATA, Role.INFER, Role.VERIFY, Role.STORE})
@@ -34,6 +35,8 @@ class NodeConfig:
     guest: GuestConfig = field(default_factory=GuestConfig)
     # Which part of the answers that nobody checks is checked afterwards; 0 for none.
     background_checks: float = BACKGROUND_CHECKS_DEFAULT
+    # The network's ledger; None in a network without one, where everything is free.
+    genesis: Genesis | None = None
     # How long a leaving peer may take to finish its work.
     leave_s: float = 10.0
 

@@ -24,6 +24,7 @@ from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.orders import Orders
 from node.engines.interface import Engine
 from node.ingest.bring import Ingest
+from node.ledger.peer_ledger import PeerLedger, open_ledger
 from node.models.collection import Models
 from node.models.loader import ModelLoader
 from node.models.probing import Probing
@@ -95,6 +96,8 @@ class Node:
     loader: ModelLoader
     started_at_s: float
     log: deque[str]
+    # None in a network without a genesis.
+    ledger: PeerLedger | None = None
     # What is built on a peer, such as its gateway, adds its own part to `status` under a name.
     status_sources: dict[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
 
@@ -155,6 +158,9 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         for peer, addresses in _remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
         await peers.join()
+        if config.genesis is not None:
+            node.ledger = await open_ledger(peers, dependencies.store, config.genesis, nursery)
+            node.status_sources["ledger"] = node.ledger.statistics
         if config.gateway is None and config.roles <= {Role.INFER, Role.VERIFY}:
             node.loader.needed = set(config.models)
         for name in config.models:

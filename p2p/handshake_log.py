@@ -136,7 +136,8 @@ def not_met(troubles: Sequence[BatonError]) -> Unreachable:
     if all(isinstance(it, Refused) for it in troubles):
         return Unreachable(
             f"the network does not take this peer: {why}",
-            todo="give that network's name with --network, and run the same version of Baton",
+            todo="give that network's name with --network or its file with --genesis, and run the"
+            " same version of Baton",
         )
     return Unreachable(
         f"no bootstrap answers: {why}",

@@ -168,7 +168,9 @@ class Endpoint(Protocol):
     def connected(self) -> frozenset[PeerId]:
         """The peers to which at least one connection is open."""
 
-    def is_connected(self, peer: PeerId) -> bool: ...
+    def is_connected(self, peer: PeerId) -> bool:
+        """Whether a connection to the peer stands."""
+        ...
 
     def remote_address(self, peer: PeerId) -> str | None:
         """The multiaddr, without the id, at the other end of the oldest connection."""

@@ -6,6 +6,7 @@ The store fetches nothing. Bytes are checked against their id on the way in and 
 from store.files import disk_bytes
 from store.folder import key_seed, open_folder
 from store.in_memory import open_memory_store
+from store.kept_files import id_of_file
 from store.on_lmdb import open_store
 from store.seam import CheckReport, Pin, Row, Statistics, Store, Table, Write
 
@@ -18,6 +19,7 @@ __all__ = [
     "Table",
     "Write",
     "disk_bytes",
+    "id_of_file",
     "key_seed",
     "open_folder",
     "open_memory_store",

@@ -101,7 +101,7 @@ class KeptFiles:
         now = await self._backend.run_in_thread(lambda: _said_of(path))
         if now == file:
             return path
-        found = await self._backend.run_in_thread(lambda: None if now is None else _id_of(path))
+        found = await self._backend.run_in_thread(lambda: None if now is None else id_of_file(path))
         if now is not None and found == content_id:
             # The file has a new time but the same content: the new time is noted.
             await self._backend.commit(lambda catalog: catalog.keep_file(content_id, now))
@@ -186,7 +186,8 @@ def _said_of(path: Path) -> KeptFile | None:
         return None
 
 
-def _id_of(path: Path) -> ContentId | None:
+def id_of_file(path: Path) -> ContentId:
+    """The content id of a whole file, read piece by piece; InputError if it cannot be read."""
     builder = TreeBuilder()
     pieces = _pieces(path)
     while builder.root is None:

@@ -43,6 +43,8 @@ class Table(StrEnum):
     SOURCES = "sources"
     ANSWERS = "answers"
     KEPT = "kept"
+    LEDGER = "ledger"
+    WALLET = "wallet"
 
 
 @dataclass(frozen=True, slots=True)

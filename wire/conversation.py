@@ -8,6 +8,21 @@ from enum import Enum, auto
 
 from wire.checks import Checks, OpenChecks, Verdicts
 from wire.errors import LocalProtocolError, RemoteProtocolError
+from wire.ledger_message import (
+    AccountState,
+    Acknowledged,
+    AskAccount,
+    AskBucket,
+    AskCertificates,
+    AskCheckpoint,
+    BucketOrders,
+    Certificates,
+    CheckpointReply,
+    Confirm,
+    EpochNews,
+    SubmitOrder,
+    Voted,
+)
 from wire.message import (
     Accept,
     BlockReply,
@@ -61,6 +76,13 @@ class CallState(Enum):
     STANDING = auto()
     CHECKS_OPENING = auto()
     CHECKS_STANDING = auto()
+    VOTING = auto()
+    CONFIRMING = auto()
+    ACCOUNTING = auto()
+    ENDING = auto()
+    LISTING = auto()
+    CERTIFYING = auto()
+    LOOKING_BACK = auto()
     DONE = auto()
 
 
@@ -130,6 +152,27 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.CHECKS_STANDING, Speaker.ANSWERER, Verdicts): CallState.CHECKS_STANDING,
     (CallState.CHECKS_STANDING, Speaker.ANSWERER, Places): CallState.CHECKS_STANDING,
     (CallState.CHECKS_STANDING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, SubmitOrder): CallState.VOTING,
+    (CallState.VOTING, Speaker.ANSWERER, Voted): CallState.DONE,
+    (CallState.VOTING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, Confirm): CallState.CONFIRMING,
+    (CallState.CONFIRMING, Speaker.ANSWERER, Acknowledged): CallState.DONE,
+    (CallState.CONFIRMING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, AskAccount): CallState.ACCOUNTING,
+    (CallState.ACCOUNTING, Speaker.ANSWERER, AccountState): CallState.DONE,
+    (CallState.ACCOUNTING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, EpochNews): CallState.ENDING,
+    (CallState.ENDING, Speaker.ANSWERER, EpochNews): CallState.DONE,
+    (CallState.ENDING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, AskBucket): CallState.LISTING,
+    (CallState.LISTING, Speaker.ANSWERER, BucketOrders): CallState.DONE,
+    (CallState.LISTING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, AskCertificates): CallState.CERTIFYING,
+    (CallState.CERTIFYING, Speaker.ANSWERER, Certificates): CallState.DONE,
+    (CallState.CERTIFYING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, AskCheckpoint): CallState.LOOKING_BACK,
+    (CallState.LOOKING_BACK, Speaker.ANSWERER, CheckpointReply): CallState.DONE,
+    (CallState.LOOKING_BACK, Speaker.ANSWERER, Refuse): CallState.DONE,
 }
 
 

@@ -54,6 +54,28 @@ class Kind(IntEnum):
     OPEN_CHECKS = 50
     CHECKS = 51
     VERDICTS = 52
+    # Records of the ledger that are signed.
+    ACCOUNT_ORDER = 60
+    VOTE = 61
+    ACKNOWLEDGEMENT = 62
+    SEAL = 63
+    PROPOSAL = 64
+    AGREEMENT_VOTE = 65
+    VOUCHER = 66
+    # Conversations about the ledger.
+    SUBMIT_ORDER = 80
+    VOTED = 81
+    CONFIRM = 82
+    ACKNOWLEDGED = 83
+    ASK_ACCOUNT = 84
+    ACCOUNT_STATE = 85
+    EPOCH_NEWS = 86
+    ASK_BUCKET = 87
+    BUCKET_ORDERS = 88
+    ASK_CERTIFICATES = 89
+    CERTIFICATES = 90
+    ASK_CHECKPOINT = 91
+    CHECKPOINT_REPLY = 92
 
 
 class Role(IntEnum):
@@ -64,6 +86,8 @@ class Role(IntEnum):
     VERIFY = 2
     STORE = 3
     GATEWAY = 4
+    # It is a member of the network's ledger.
+    LEDGER = 5
 
 
 class RefusalCode(IntEnum):
@@ -107,6 +131,10 @@ class RefusalCode(IntEnum):
     STRANGER = 16
     # A later leg failed at another peer, or something failed here through no fault of the request.
     FAILED = 17
+    # The order does not fit the account: funds, sequence, another order before it.
+    NOT_COVERED = 18
+    # The order is of another epoch, or this one is ending.
+    OTHER_EPOCH = 19
 
     @classmethod
     def read(cls, number: int) -> "RefusalCode":
@@ -122,3 +150,22 @@ class Level(IntEnum):
     REPLAYED = 2
     EXACT = 3
     ZERO_KNOWLEDGE = 4
+
+    @property
+    def word(self) -> str:
+        """What people call it."""
+        return _LEVEL_WORDS[self]
+
+    @classmethod
+    def of_word(cls, word: str) -> "Level | None":
+        """The level that people call so; None if there is none."""
+        return next((level for level, called in _LEVEL_WORDS.items() if called == word), None)
+
+
+_LEVEL_WORDS = {
+    Level.SIGNED: "signed",
+    Level.SPOT_CHECKED: "spot",
+    Level.REPLAYED: "replayed",
+    Level.EXACT: "exact",
+    Level.ZERO_KNOWLEDGE: "zk",
+}

@@ -89,6 +89,25 @@ ORDER_PLACES_MAX = 1024
 # A check may name many rows, and a message of many checks is bounded in values as others are.
 CHECKS_PER_MESSAGE_MAX = 32
 
+# The ledger: members of a network, actions of one order, and how large its records may be.
+LEDGER_MEMBERS_MAX = 32
+GRANTS_MAX = 1024
+GENESIS_BYTES_MAX = 128 << 10
+ACTIONS_MAX = 64
+VOUCHER_BYTES_MAX = 768
+ACCOUNT_ORDER_BYTES_MAX = 56 << 10
+CERTIFICATE_BYTES_MAX = ACCOUNT_ORDER_BYTES_MAX + (LEDGER_MEMBERS_MAX + 2) * ENVELOPE_BYTES_MAX
+SETTLEMENT_BYTES_MAX = CERTIFICATE_BYTES_MAX + (LEDGER_MEMBERS_MAX + 1) * ENVELOPE_BYTES_MAX
+SEAL_BYTES_MAX = 1280
+CHECKPOINT_HEADER_BYTES_MAX = 4096
+CHECKPOINT_BYTES_MAX = CHECKPOINT_HEADER_BYTES_MAX + (LEDGER_MEMBERS_MAX + 1) * ENVELOPE_BYTES_MAX
+PROPOSAL_BYTES_MAX = CHECKPOINT_BYTES_MAX + (LEDGER_MEMBERS_MAX + 1) * SEAL_BYTES_MAX
+# What a member signs about the end of an epoch that travels in one message.
+EPOCH_NEWS_MAX = 8
+# Orders of one bucket of an epoch; their digests fit a frame.
+BUCKET_ORDERS_MAX = 30_000
+CERTIFICATES_ASKED_MAX = 256
+CERTIFICATES_BYTES_MAX = 512 << 10
 
 # Clocks may differ by this much before a peer's times are refused.
 CLOCK_SKEW_S_MAX = 300
@@ -139,3 +158,9 @@ assert TEXT_BYTES_MAX <= INLINE_BYTES_MAX
 assert SAMPLE_MAX >= PASSAGES_MAX
 # py-libp2p blocks without limit at its 257th stream on one connection.
 assert STREAMS_PER_PEER_MAX + STREAMS_IN_PER_PEER_MAX < 256
+# Vouchers of all actions, their channels, and the order around them.
+assert ACTIONS_MAX * (VOUCHER_BYTES_MAX + 64) + 1024 < ACCOUNT_ORDER_BYTES_MAX
+# What members tell each other fits a frame: proposals, lists of orders, and certificates.
+assert EPOCH_NEWS_MAX * PROPOSAL_BYTES_MAX < FRAME_BYTES_MAX
+assert BUCKET_ORDERS_MAX * 32 + 64 < FRAME_BYTES_MAX
+assert CERTIFICATES_BYTES_MAX + CERTIFICATE_BYTES_MAX < FRAME_BYTES_MAX

@@ -12,6 +12,21 @@ from wire.compiled import compiled
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, WireError
 from wire.kinds import Kind, RefusalCode, Role
+from wire.ledger_message import (
+    AccountState,
+    Acknowledged,
+    AskAccount,
+    AskBucket,
+    AskCertificates,
+    AskCheckpoint,
+    BucketOrders,
+    Certificates,
+    CheckpointReply,
+    Confirm,
+    EpochNews,
+    SubmitOrder,
+    Voted,
+)
 from wire.message_base import Message as Message
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, TaskBytes, Withdraw
 from wire.schema import Between, Inline, Int, Name, Reason, Record, items_max
@@ -290,6 +305,8 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(Check, VerdictReply, OpenChecks, Checks, Verdicts),
         *(Want, BlockReply, Keep, Keeping),
         *(Open, Opened, Bundle, Outcomes, Places, Taken, Withdraw, Close),
+        *(SubmitOrder, Voted, Confirm, Acknowledged, AskAccount, AccountState, EpochNews),
+        *(AskBucket, BucketOrders, AskCertificates, Certificates, AskCheckpoint, CheckpointReply),
     )
 }
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
     Ed25519PublicKey,
 )
-from nacl.bindings import crypto_sign, crypto_sign_open
+from nacl.bindings import crypto_core_ed25519_is_valid_point, crypto_sign, crypto_sign_open
 from nacl.exceptions import CryptoError
 
 from wire.content import PeerId
@@ -79,6 +79,11 @@ def libsodium_accepts(key: bytes, words: bytes, signature: bytes) -> bool:
     except (CryptoError, ValueError):
         return False
     return True
+
+
+def is_key(key: PeerId) -> bool:
+    """Whether somebody can have the private key: it is a point of the main subgroup."""
+    return bool(crypto_core_ed25519_is_valid_point(bytes(key)))
 
 
 # Made with knowledge of the key: R has a part of order two. It satisfies the equation times eight,

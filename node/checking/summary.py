@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from wire.content import ContentId, PeerId
 from wire.errors import WireError
+from wire.fetch import SourceRecord
 from wire.generation import Ending, Generation, Token, read_frames
 from wire.kinds import Level
-from wire.payload import Hits, Question, Texts, Vectors
+from wire.payload import Hits, Passages, Question, Texts, Vectors
 from wire.receipt import Answer, Receipt
 from wire.schema import Scalar
 from wire.signed import Signed
@@ -84,6 +85,8 @@ def _question(operation: str, data: bytes | None) -> str | None:
         match operation:
             case "generate":
                 return _last_said(Generation.from_bytes(data))
+            case "fetch":
+                return f"the source {SourceRecord.from_bytes(data).place}"
             case "embed":
                 return " / ".join(Texts.from_bytes(data).texts)
             case "nearest":
@@ -116,6 +119,8 @@ def _answer(operation: str, data: bytes | None) -> str | None:
                 return _generated(data)
             case "embed" | "embed-passages":
                 return _numbers(Vectors.from_bytes(data))
+            case "fetch":
+                return _brought(Passages.from_bytes(data))
             case "nearest":
                 hits = Hits.from_bytes(data).hits
                 return f"{len(hits)} passages, the nearest with {hits[0].score:.3f}" if hits else ""
@@ -125,6 +130,10 @@ def _answer(operation: str, data: bytes | None) -> str | None:
                 return f"{len(data)} bytes of output"
     except WireError:
         return "an output that cannot be read"
+
+
+def _brought(passages: Passages) -> str:
+    return f"{len(passages.passages)} of the {passages.total} passages of {passages.source}"
 
 
 def _generated(data: bytes) -> str:

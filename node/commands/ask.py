@@ -77,7 +77,8 @@ def save_receipt(state: Path, result: Mapping[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{result['receipt']}.receipt"
     path.write_bytes(result["answer"])
-    path.with_suffix(".input").write_bytes(result["input_payload"])
+    if result["input_payload"]:
+        path.with_suffix(".input").write_bytes(result["input_payload"])
     if result["payload"]:
         path.with_suffix(".output").write_bytes(result["payload"])
     return path

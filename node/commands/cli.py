@@ -8,6 +8,7 @@ import click
 
 from node.commands.cli_chat import run_command
 from node.commands.cli_keys import keys
+from node.commands.cli_ledger import ledger_group, network_group, wallet_group
 from node.commands.cli_models import bench_command, models
 from node.commands.cli_networks import demo_command, devnet_command, load_command
 from node.commands.cli_owner import (
@@ -43,6 +44,9 @@ COMMANDS: tuple[click.Command, ...] = (
     sources,
     bench_command,
     keys,
+    network_group,
+    wallet_group,
+    ledger_group,
     devnet_command,
     load_command,
     completion_command,

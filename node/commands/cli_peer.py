@@ -36,8 +36,8 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     "--role",
     "roles",
     multiple=True,
-    help="What this peer does: data, infer, verify, store or gateway. May be given several times."
-    " Default: all of them but gateway.",
+    help="What this peer does: data, infer, verify, store or gateway; ledger, if it is a member."
+    " May be given several times. Default: all of them but gateway.",
 )
 @click.option(
     "--model",
@@ -60,6 +60,12 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
 )
 @click.option("--listen", multiple=True, help="A multiaddr to listen on, instead of --port.")
 @network_option
+@click.option(
+    "--genesis",
+    type=click.Path(path_type=Path),
+    help="The genesis file of a network with a ledger, as `network new` wrote it. A state folder"
+    " that has joined it once needs it no more.",
+)
 @click.option(
     "--quota", default="20GB", show_default=True, help="How much disk the store may take at most."
 )
@@ -109,6 +115,7 @@ def join_command(
     port: int | None,
     listen: tuple[str, ...],
     network: str,
+    genesis: Path | None,
     quota: str,
     http: str | None,
     http_names: tuple[str, ...],
@@ -125,6 +132,7 @@ def join_command(
     BOOTSTRAP is the address of a peer in the network, as its own `join` printed it. Without one a
     new network starts, and the command with which others join it is printed.
     """
+    from node.commands.genesis import read_genesis
     from node.commands.join import join
     from node.commands.models import meant
     from node.config import ROLES_DEFAULT, NodeConfig
@@ -151,6 +159,7 @@ def join_command(
         quota_bytes=bytes_of(quota),
         gateway=gateway,
         guest=guest_of(**guest),
+        genesis=None if genesis is None else read_genesis(genesis),
         background_checks=background_checks,
     )
     run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from node.commands.command import Assembly, Command, Group, run
-from node.commands.options import json_option, state_option
+from node.commands.options import DEADLINE_S, json_option, state_option
 
 EXAMPLE = "prices.toml"
 
@@ -89,3 +89,28 @@ def test_command(
     from node.commands.sources import test
 
     run(lambda: test(state.expanduser(), what, rows, assembly.wall_s, as_json=as_json))
+
+
+@sources.command(
+    "fetch", cls=Command, examples=("sources fetch prices", f"sources fetch ./{EXAMPLE}")
+)
+@click.argument("what", metavar="NAME|FILE")
+@click.option(
+    "--deadline",
+    default=60,
+    show_default=True,
+    type=DEADLINE_S,
+    help="After how many seconds the task has failed.",
+)
+@state_option
+@json_option
+def fetch_command(*, what: str, deadline: int, state: Path, as_json: bool) -> None:
+    """Have a data peer fetch a source, and keep its receipt.
+
+    The running peer of --state asks, and what came is kept beside the receipt. WHAT is a source's
+    name at data peers, or a TOML file, which is sent to a data peer whose owner lets others fetch
+    from its host.
+    """
+    from node.commands.sources import fetch
+
+    run(lambda: fetch(state.expanduser(), what, deadline, as_json=as_json))

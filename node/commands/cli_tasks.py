@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-from node.commands.command import Command, run
+from node.commands.command import Assembly, Command, run
 from node.commands.options import (
     DEADLINE_S,
     json_option,
@@ -161,6 +162,7 @@ def ask_command(
     cls=Command,
     examples=(
         f"verify ~/.baton/receipts/{CONTENT_ID}.receipt",
+        "verify answer.car --model ./model.gguf",
         "verify answer.receipt --content answer.txt --json",
     ),
 )
@@ -171,17 +173,30 @@ def ask_command(
     type=click.Path(path_type=Path),
     help="A file with an input or an output of the task, to be checked against the receipt.",
 )
+@click.option(
+    "--model",
+    metavar="FILE|FOLDER|NAME",
+    help="The model: its files are compared with those that the receipt names.",
+)
+@click.option("--task", metavar="ID", help="The task that it has to be a receipt of.")
+@click.option("--asked-by", metavar="PEER", help="The peer that has to have asked.")
+@click.option("--answered-by", metavar="PEER", help="The peer that has to have done a leg.")
 @state_option
 @json_option
-def verify_command(*, receipt: str, content: tuple[Path, ...], state: Path, as_json: bool) -> None:
-    """Check a receipt file, or a kept answer by its id.
+@click.pass_obj
+def verify_command(
+    assembly: Assembly, /, *, receipt: str, state: Path, as_json: bool, **expected: Any
+) -> None:
+    """Check a receipt file, a bundle, or a kept answer by its id.
 
     What was asked and answered is printed, then what is proved, what is wrong and what cannot be
-    known. No network is needed. An input and an output that lie beside a file are checked with it.
+    known, part by part. No network is needed. An input and an output that lie beside a file are
+    checked with it. The exit code is 0 only if all holds that the answer's level promises.
     """
-    from node.commands.verify import verify
+    from node.commands.verify import Expected, verify
 
-    verify(state.expanduser(), receipt, content, as_json=as_json)
+    now_ms = int(assembly.wall_s() * 1000)
+    verify(state.expanduser(), receipt, Expected(**expected), now_ms, as_json=as_json)
 
 
 @click.command("put", cls=Command, examples=("put ./report.txt", "put ./report.txt --copies 3"))

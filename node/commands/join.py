@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import trio
@@ -20,6 +20,7 @@ from node.engines.host.launch import EngineConfig
 from node.guest.machine_use import GpuUse
 from node.guest.rules import OwnerPolicy
 from node.ingest.opening import open_ingest
+from node.ledger.peer_ledger import pin, pinned
 from node.local.commands import LocalCommands
 from node.local.control import check_socket_path, open_control
 from node.local.guest_watch import MachineLook, watch_owner
@@ -32,7 +33,8 @@ from p2p.adverts import Environment
 from p2p.ip_address import for_neighbours
 from p2p.routes import outgoing_hosts
 from p2p.transport import Transport
-from store import key_seed, open_store
+from store import Store, key_seed, open_store
+from wire.errors import InputError
 from wire.kinds import Role
 from wire.signing import SigningKey
 
@@ -142,9 +144,38 @@ async def _open_peer(
             if Role.DATA in config.roles
             else None,
         )
+        config = await _with_ledger(config, key, store)
         node = await stack.enter_async_context(open_node(config, dependencies))
         await stack.enter_async_context(open_control(config.socket, LocalCommands(node).commands()))
         yield node
+
+
+async def _with_ledger(config: NodeConfig, key: SigningKey, store: Store) -> NodeConfig:
+    """The configuration in the network that is named, or that this folder belongs to.
+
+    InputError if these are two, or if the role of a member is asked for and is not this peer's.
+    """
+    genesis = config.genesis or pinned(store)
+    if genesis is None:
+        if Role.LEDGER in config.roles:
+            raise InputError(
+                "a network without a genesis has no ledger",
+                todo="make one with: python -m node network new NAME, and give --genesis FILE",
+            )
+        return config
+    is_member = key.peer in {it.key for it in genesis.members}
+    if Role.LEDGER in config.roles and not is_member:
+        raise InputError(
+            f"{key.peer} is no member of the ledger of {genesis.name!r}",
+            todo="leave out --role ledger, or begin a network that names this key with --member",
+        )
+    await pin(store, genesis)
+    return replace(
+        config,
+        genesis=genesis,
+        roles=config.roles | ({Role.LEDGER} if is_member else set()),
+        peers=replace(config.peers, network=str(genesis.id)),
+    )
 
 
 @asynccontextmanager
@@ -214,6 +245,8 @@ def announce(
 ) -> None:
     addresses = node.peers.endpoint.addresses
     join_line = f"python -m node join {for_neighbours(addresses, outgoing_hosts())}"
+    if node.ledger is not None:
+        join_line += " --genesis FILE"
     if as_json:
         show_json(
             {
@@ -223,6 +256,7 @@ def announce(
                 "state": str(node.config.state),
                 **({"unmet": unmet} if (unmet := node.peers.neighbours.unmet) else {}),
                 **({} if url is None else {"http": url}),
+                **({} if node.ledger is None else {"ledger": str(node.ledger.genesis.id)}),
                 **({"devices": [asdict(it) for it in devices]} if devices else {}),
             }
         )
@@ -231,6 +265,10 @@ def announce(
     console.print(f"[bold]peer {node.peers.me}[/bold] is up: {roles}")
     if {Role.INFER, Role.VERIFY} & node.config.roles and not node.config.models:
         console.print("  it runs no model yet: give --model, or python -m node models add FILE")
+    if (ledger := node.ledger) is not None:
+        name, genesis_id = safe(ledger.genesis.name), ledger.genesis.id
+        keeps = "this peer keeps its ledger" if ledger.member else "with a ledger"
+        console.print(f"  in the network {name} ({genesis_id}), {keeps}")
     for device in devices:
         console.print(f"  models run {device_words(asdict(device))}")
     for address in addresses:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from node.checking.audit import begins_as_receipt
 from node.commands.command import run
+from node.commands.verify_model import manifest_of
 from node.gateway_config import HTTP_DEFAULT
 from node.local.bundles import BUNDLE_SUFFIX, open_bundle
 from wire import limits
@@ -18,6 +19,8 @@ from wire.tree import name_of
 
 PAYLOAD_BYTES_MAX = 256 << 20
 _HEAD_BYTES = 16
+# What lies beside a receipt; the last three where a source was fetched.
+BESIDE = (".input", ".output", ".fetch", ".body", ".extracted")
 _WHERE = "receipt files lie in receipts/ of the state folder; see python -m node receipts"
 
 
@@ -40,8 +43,10 @@ class FoundReceipt:
 
     def have(self, content_id: ContentId) -> bytes | None:
         """Content that is at hand; None where it is not."""
-        data = self.at_hand.get(content_id)
-        return self.bundled(content_id) if data is None else data
+        for source in (self.at_hand.get, self.bundled, manifest_of):
+            if (data := source(content_id)) is not None:
+                return data
+        return None
 
     def add_file(self, path: Path) -> None:
         """Take a file as content; InputError if it cannot be read."""
@@ -75,7 +80,7 @@ def read_receipt(state: Path, receipt: str) -> FoundReceipt:
     if not begins_as_receipt(raw):
         raise _no_receipt(path, raw)
     found = FoundReceipt(raw, wanted)
-    for beside in (path.with_suffix(it) for it in (".input", ".output")):
+    for beside in map(path.with_suffix, BESIDE):
         if beside.exists():
             found.add_file(beside)
     return found

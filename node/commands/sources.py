@@ -1,19 +1,29 @@
-"""What `sources` does: the owner's sources kept, listed and tried."""
+"""What `sources` does: the owner's sources kept and tried, and fetched by others with a receipt."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import trio
+
+from node.commands.ask import SOCKET, save_receipt, show_event, show_route
 from node.commands.output import console, plain_text, safe, show_json, show_table
 from node.ingest.bring import Brought
 from node.ingest.opening import open_ingest
 from node.ingest.owned import OwnedSources
 from node.ingest.source_file import FILE_BYTES_MAX, read_source
 from node.ingest.table import DataTable
+from node.local.control import call, unheard
 from wire.errors import InputError, StoreUnusable
-from wire.fetch import SourceRecord
+from wire.fetch import AttestedFetch, SourceRecord
 
 CELL_CHARS = 60
+ROWS_SHOWN = 10
+ALL = 1 << 30
+# How long content may take that a running peer has by then.
+CONTENT_S = 120.0
+# What lies beside a receipt, and which content it is.
+_BESIDE = {".fetch": "record", ".body": "body", ".extracted": "extracted"}
 
 
 def add(state: Path, name: str, file: Path, *, allow_host: bool, as_json: bool) -> None:
@@ -80,6 +90,37 @@ async def test(
         show_json(_document(brought, rows))
         return
     show_brought(brought, rows)
+
+
+async def fetch(state: Path, what: str, deadline_s: int, *, as_json: bool) -> None:
+    """Have a data peer fetch a source; keep the receipt, the record, and what came beside it."""
+    source = _given(what)
+    arguments = {
+        "name": what if source is None else Path(what).stem[:64],
+        "record": None if source is None else source.to_bytes(),
+        "deadline_s": deadline_s,
+    }
+    tell = unheard if as_json else show_event
+    wait_s = float(deadline_s) + CONTENT_S
+    result = await call(state / SOCKET, "fetch", arguments, tell, deadline_s=wait_s)
+    saved = await trio.to_thread.run_sync(save_receipt, state, result)
+    for suffix, content in _BESIDE.items():
+        asked = {"id": result[content], "path": str(saved.with_suffix(suffix).absolute())}
+        await call(state / SOCKET, "get", asked, unheard, deadline_s=CONTENT_S)
+    brought = await trio.to_thread.run_sync(_read_beside, saved)
+    if as_json:
+        show_json(
+            {"receipt": result["receipt"], "receipt_file": str(saved), **_document(brought, ALL)}
+        )
+        return
+    show_brought(brought, ROWS_SHOWN)
+    show_route(result)
+    console.print(f"receipt {result['receipt']}\n  check it: python -m node verify {saved}")
+
+
+def _read_beside(saved: Path) -> Brought:
+    record, body, output = (saved.with_suffix(it).read_bytes() for it in _BESIDE)
+    return Brought(AttestedFetch.from_bytes(record), body, output)
 
 
 def show_brought(brought: Brought, rows: int) -> None:

@@ -16,6 +16,7 @@ from node.commands.output import (
     state_words,
 )
 from node.local.control import call, unheard
+from wire.amount import show_credits
 
 DEADLINE_S = 30.0
 
@@ -67,6 +68,9 @@ def _status(found: Mapping[str, Any]) -> None:
         f"  store: {size(store['used_bytes'])} of {size(store['quota_bytes'])}, models included;"
         f" on the disk {size(store['disk_bytes'])} and {size(store['files_disk_bytes'])} in files"
     )
+    if "ledger" in found:
+        for line in _ledger_lines(found["ledger"]):
+            console.print(line)
     if "http" in found:
         console.print(_http_line(found["http"]))
     if found["same_key_elsewhere"]:
@@ -101,6 +105,22 @@ def _orders_line(orders: Mapping[str, Any], whose: str) -> str:
         f"  standing orders {whose}: {orders['open']}, {orders['tasks_per_bundle']:.1f} tasks in a"
         f" bundle, {orders['places_in_use']} of {places} places in use"
     )
+
+
+def _ledger_lines(ledger: Mapping[str, Any]) -> list[str]:
+    """The ledger, and how this peer stands in it."""
+    count = ledger["members"]
+    bad = f"tolerates {ledger['tolerates']} bad members" if count > 1 else "tolerates none bad"
+    lines = [f"  ledger of {safe(ledger['name'])}: {count} members, {bad}"]
+    if ledger["member"]:
+        doing = "ending" if ledger["sealed"] else "sat out" if ledger["sits_out"] else "running"
+        lines.append(
+            f"  a member: epoch {ledger['epoch']} is {doing}, {ledger['orders']} orders so far;"
+            f" supply {show_credits(ledger['supply'])} credits"
+        )
+    if ledger.get("problem"):
+        lines.append(f"  [yellow]ledger: {safe(ledger['problem'])}[/yellow]")
+    return lines
 
 
 def _http_line(http: Mapping[str, Any]) -> str:

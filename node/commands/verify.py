@@ -1,24 +1,33 @@
 """`verify`: a receipt checked offline, as a page for people or as JSON."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from node.checking.audit import AuditReport, Status, audit
+from node.checking.audit import audit
+from node.checking.report import AuditReport, ReceiptPart, Status
 from node.checking.summary import Summary, summary_of
+from node.commands.command import run
+from node.commands.fetched import check_fetches
 from node.commands.output import console, safe, show_json
-from node.commands.receipt_file import read_receipt
+from node.commands.receipt_file import FoundReceipt, read_receipt
+from node.commands.verify_model import check_model, replay_with
+from node.ingest.extractor import Extractor
 from node.models.pinned import PINNED
 from wire.chain import source_of
 from wire.content import ContentId
 from wire.errors import InputError
+from wire.operations import FETCH
 
 # Of a question or an answer so much is shown.
 SHOWN_CHARS = 400
 _TITLES = {
-    Status.FAILS: "What is wrong",
-    Status.DISPUTED: "What is disputed",
-    Status.HOLDS: "What is proved",
-    Status.UNKNOWN: "What nobody can know from this",
+    (Status.FAILS, False): "What is wrong",
+    (Status.DISPUTED, False): "What is disputed",
+    (Status.HOLDS, False): "What is proved",
+    (Status.UNKNOWN, False): "What cannot be known from what is at hand",
+    (Status.UNKNOWN, True): "What nobody can know from a receipt",
 }
 _MARK = {
     Status.HOLDS: "[green]✓[/green]",
@@ -28,62 +37,118 @@ _MARK = {
 }
 
 
-def verify(state: Path, receipt: str, content: tuple[Path, ...], *, as_json: bool) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What whoever checks knows already; a receipt of something else does not pass for it."""
+
+    task: str | None = None
+    asked_by: str | None = None
+    answered_by: str | None = None
+    # A file, a folder, or the name of a packaged model.
+    model: str | None = None
+    content: tuple[Path, ...] = ()
+
+
+def verify(state: Path, receipt: str, expected: Expected, now_ms: int, *, as_json: bool) -> None:
     """Check a receipt and show a page about it; InputError names the first point that fails.
 
     `receipt` is a file, a bundle, or the id of an answer that is kept in the state folder.
     """
     found = read_receipt(state, receipt)
-    for path in content:
+    for path in expected.content:
         found.add_file(path)
-    report = audit(found.answer, found.have)
-    if found.wanted is not None and report.answer is not None:
-        right = report.answer.id == found.wanted
-        report.note(right, "it is the receipt that was named", f"{found.wanted}")
-    signed_for = _signed_for(report)
-    for called, name in found.files.items():
-        if report.answer is not None and name not in signed_for:
-            report.note(False, f"{called} is an input or an output of this task", str(name))
+    report = audit(found.answer, found.have, now_ms=now_ms, replay=replay_with(expected.model))
+    check_model(report, expected.model, found.have)
+    _check_expected(report, found, expected)
     summary = None
-    if report.answer is not None and report.task is not None and report.receipts:
+    if report.answer is not None and report.task is not None and report.is_chain:
         summary = summary_of(report.answer, report.task, report.receipts, found.have)
     if as_json:
         show_json(_document(report, summary))
     else:
         show_page(report, summary)
-    bad = [it for it in report.points if it.status in (Status.FAILS, Status.DISPUTED)]
-    failed = min(bad, key=lambda it: it.status is Status.DISPUTED, default=None)
-    if failed is not None and failed.status is Status.DISPUTED:
+    bad = report.first_bad
+    if bad is not None:
+        detail = f" ({bad.detail})" if bad.detail else ""
         raise InputError(
-            f"the receipt is disputed: {failed.what} ({failed.detail})",
+            _FAILURES[bad.status].format(part=bad.part, what=bad.what, detail=detail),
             todo="do not rely on it; have the task done again: python -m node ask … --fresh",
         )
-    if failed is not None:
-        detail = f" ({failed.detail})" if failed.detail else ""
-        raise InputError(
-            f"the receipt does not hold; what fails is {failed.what!r}{detail}",
-            todo="do not rely on it; have the task done again: python -m node ask … --fresh",
+
+
+_FAILURES = {
+    Status.FAILS: "the receipt does not hold; what fails is {part}, {what!r}{detail}",
+    Status.DISPUTED: "the receipt is disputed: {what}{detail}",
+    Status.UNKNOWN: "the receipt does not show what its level promises; what cannot be known is"
+    " {part}, {what!r}{detail}",
+}
+
+
+def _check_expected(report: AuditReport, found: FoundReceipt, expected: Expected) -> None:
+    """Compare with what is known beforehand."""
+    answer, task = report.answer, report.task
+    if answer is None or task is None:
+        return
+    if found.wanted is not None:
+        right = answer.id == found.wanted
+        report.note(
+            ReceiptPart.REQUEST, right, "it is the receipt that was named", str(found.wanted)
         )
+    if expected.task is not None:
+        what = "it is of the task that was named"
+        report.note(
+            ReceiptPart.REQUEST, str(task.id) == expected.task, what, f"its task is {task.id}"
+        )
+    if expected.asked_by is not None:
+        what = "it was asked by the peer that was named"
+        right = str(task.signer) == expected.asked_by
+        report.note(ReceiptPart.SIGNATURES, right, what, f"by {task.signer}")
+    if expected.answered_by is not None:
+        doers = [str(it.signer) for it in report.receipts]
+        what = "it was answered by the peer that was named"
+        right = expected.answered_by in doers
+        report.note(ReceiptPart.SIGNATURES, right, what, f"by {', '.join(doers)}")
+    if not report.is_chain:
+        # It is said above that it does not hold, and what it names is not known.
+        return
+    signed_for = _signed_for(report)
+    if any(it.record.operation == FETCH for it in report.receipts):
+        signed_for |= run(partial(check_fetches, report, found.have, Extractor().extract))
+    for called, name in found.files.items():
+        if name not in signed_for:
+            what = f"{called} is an input or an output of this task"
+            report.note(ReceiptPart.OUTPUT, False, what, str(name))
 
 
 def _signed_for(report: AuditReport) -> set[ContentId | None]:
     """Every input and output that the receipt names."""
-    if report.task is None:
-        return set()
+    assert report.task is not None
     stages = range(len(report.receipts))
     inputs = {source_of(report.task, report.receipts, stage) for stage in stages}
     return inputs | {it.record.output for it in report.receipts}
 
 
 def _document(report: AuditReport, summary: Summary | None) -> dict[str, object]:
+    results = {part: report.of_part(part) for part in ReceiptPart}
     return {
         "holds": report.holds,
         "disputed": report.disputed,
         "checked": summary is not None and summary.needed > 0 and report.holds,
+        "level": None if report.level is None else report.level.word,
+        "promised": [part.value for part in ReceiptPart if part in report.promised],
         "receipt": None if report.answer is None else str(report.answer.id),
         **({} if summary is None else {"summary": _summary_document(summary)}),
+        "parts": {
+            part.value: {"status": it.status.value, "why": it.why} for part, it in results.items()
+        },
         "points": [
-            {"status": it.status.value, "what": it.what, "detail": it.detail}
+            {
+                "part": it.part.value,
+                "status": it.status.value,
+                "what": it.what,
+                "detail": it.detail,
+                "is_limit": it.is_limit,
+            }
             for it in report.points
         ],
     }
@@ -106,14 +171,26 @@ def show_page(report: AuditReport, summary: Summary | None) -> None:
     """What the receipt is about, what it proves, what is wrong with it, what nobody can know."""
     if summary is not None:
         _show_summary(summary)
-    for status, title in _TITLES.items():
-        points = [it for it in report.points if it.status is status]
+    _show_parts(report)
+    for (status, is_limit), title in _TITLES.items():
+        points = [it for it in report.points if (it.status, it.is_limit) == (status, is_limit)]
         if points:
             console.print(f"\n[bold]{title}[/bold]")
         for point in points:
             detail = f"  [dim]{safe(point.detail)}[/dim]" if point.detail else ""
             console.print(f" {_MARK[status]} {safe(point.what)}{detail}")
     console.print("\n" + _conclusion(report, summary))
+
+
+def _show_parts(report: AuditReport) -> None:
+    """Each part with its result, in one line."""
+    level = "a level that cannot be read" if report.level is None else report.level.word
+    promised = ", ".join(part for part in ReceiptPart if part in report.promised)
+    console.print(f"\n[bold]Part by part[/bold]  (level {level} promises: {promised})")
+    for part in ReceiptPart:
+        result = report.of_part(part)
+        words = "holds" if result.status is Status.HOLDS else f"{result.status.value}: {result.why}"
+        console.print(f" {_MARK[result.status]} {part:<10} {safe(words)}")
 
 
 def _show_summary(summary: Summary) -> None:

@@ -45,6 +45,8 @@ from wire.task import Stage
 
 # Pause before the next try when no peer can take the leg now.
 PAUSE_S = 0.25
+# How often somebody else is looked for while the only peer that is known is overdue.
+LOOK_S = 2.0
 REASONS_KEPT = 4
 # Time for a search: it goes from neighbour to neighbour, with a round trip for each.
 SEEK_S = 3.0
@@ -208,7 +210,13 @@ class Failover:
 
     async def _have_done(self, first: Candidate, others: bool) -> LegResult | None:
         """The result of the first peer, or of one hedged with; None if all failed."""
-        if not others or not self._may_hedge(first):
+        if not others:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._until_another, first)
+                delivered = await self._hand_to(first, others)
+                nursery.cancel_scope.cancel()
+            return delivered
+        if not self._may_hedge(first):
             return await self._hand_to(first, others)
         trials, won = self.directory.trials, list[LegResult]()
         trials.under_way += not first.delivered
@@ -231,6 +239,14 @@ class Failover:
         finally:
             trials.under_way -= not first.delivered
         return won[0] if won else None
+
+    async def _until_another(self, first: Candidate) -> None:
+        """Take the leg from a peer that is overdue, once there is another."""
+        await trio.sleep(self._overdue_s(first))
+        while not self._ready(self._able()):
+            await trio.sleep(LOOK_S)
+        if (scope := self._running.get(first.peer)) is not None:
+            scope.deadline = trio.current_time()
 
     async def _hedge(self, first: Candidate, give: Callable[[Candidate], None]) -> None:
         """Give the leg to one more peer when it takes longer than 99 % of legs do.
@@ -276,12 +292,14 @@ class Failover:
         # What is begun at this peer goes on as it is.
         begun = self.begun if one is self.begun.candidate else None
         began_at_s = trio.current_time() if begun is None else begun.began_at_s
-        until_at_s = began_at_s + _share(self.handoff, others) * (self.deadline_at_s - began_at_s)
-        overdue_s = self._overdue_s(one) if others else math.inf
+        until_at_s = began_at_s + self.handoff.share_of_time(others=others) * (
+            self.deadline_at_s - began_at_s
+        )
+        overdue_s = self._overdue_s(one)
         resume = self.shown.begin() if begun is None else None
         # Pieces do not extend the time: one deadline holds for the whole leg.
         scope = self._running[one.peer] = trio.CancelScope(
-            deadline=min(until_at_s, began_at_s + overdue_s)
+            deadline=min(until_at_s, began_at_s + (overdue_s if others else math.inf))
         )
         units_max = streamed_max(self.handoff.task.record.stages[-1])
 
@@ -380,13 +398,3 @@ class Failover:
     def _nobody(self) -> str:
         tried = f" ({'; '.join(self._reasons)})" if self._reasons else ""
         return f"no peer finished the {self.handoff.leg.role.name.lower()} leg{tried}"
-
-
-def _share(handoff: Handoff, others: bool) -> float:
-    """The share of the remaining time that one peer may take.
-
-    A peer that takes a leg and falls silent must leave time for another, if there is one; the more
-    legs are left, the longer its own failovers may take.
-    """
-    legs = len(handoff.task.record.stages) - handoff.stage
-    return legs / (legs + 1) if others else 1.0

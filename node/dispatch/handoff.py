@@ -42,6 +42,15 @@ class Handoff:
     def leg(self) -> Stage:
         return self.task.record.stages[self.stage]
 
+    def share_of_time(self, *, others: bool) -> float:
+        """The share of the remaining time that one peer may take.
+
+        A peer that takes a leg and falls silent must leave time for another, if there is one; the
+        more legs are left, the longer its own failovers may take.
+        """
+        legs = len(self.task.record.stages) - self.stage
+        return legs / (legs + 1) if others else 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LegResult:

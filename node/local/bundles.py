@@ -12,8 +12,9 @@ from typing import Any
 
 import trio
 
-from node.checking.audit import Status, audit
+from node.checking.audit import audit
 from node.checking.named import named_by
+from node.checking.report import Status
 from node.local.receipts import BY_IMPORT, IMPORTED_MAX, Imported, imported, read_kept
 from node.models.model_store import ModelStore
 from store import Row, Store, Table, Write
@@ -137,10 +138,11 @@ def open_bundle(path: Path) -> ReceiptBundle:
 async def import_receipt(store: Store, path: Path, now_ms: int) -> dict[str, Any]:
     """Keep the receipt in `path`, and what comes with it; InputError if it does not hold."""
     bundle = await trio.to_thread.run_sync(_read, path)
-    report = await trio.to_thread.run_sync(audit, bundle.answer, bundle.have)
-    failed = next((it for it in report.points if it.status is Status.FAILS), None)
-    if failed is not None or report.answer is None:
-        what = "it cannot be read" if failed is None else failed.what
+    judge = partial(audit, bundle.answer, bundle.have, now_ms=now_ms)
+    report = await trio.to_thread.run_sync(judge)
+    bad = report.first_bad
+    if report.answer is None or (bad is not None and bad.status is not Status.DISPUTED):
+        what = "it cannot be read" if bad is None else bad.what
         raise InputError(
             f"{path} is not imported, because it does not hold: {what!r} fails",
             todo=f"see all that is wrong with it: python -m node verify {path}",

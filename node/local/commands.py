@@ -18,7 +18,9 @@ from node.local import questions
 from node.local.arguments import read_content_id, read_number, read_text
 from node.local.content_commands import ContentCommands
 from node.local.control import Command, Emit, unheard
+from node.local.fetch_commands import FetchCommands
 from node.local.indexing import Indexing, list_sources
+from node.local.ledger_commands import LedgerCommands
 from node.local.model_commands import ModelCommands, named_as, own_models, until_ready
 from node.local.receipt_commands import ReceiptCommands
 from node.local.views import Views
@@ -74,6 +76,8 @@ class LocalCommands:
             "embed": self.embed,
             "sources": self.sources,
             **ContentCommands(self.node).commands(),
+            **LedgerCommands(self.node).commands(),
+            **FetchCommands(self.node).commands(),
         }
 
     # Looking

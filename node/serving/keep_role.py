@@ -32,14 +32,14 @@ class KeepRole:
     # Why nothing new is kept for now, in words; empty if it is.
     paused: str = ""
     store: Store = field(init=False)
-    ledger: KeptForOthers = field(init=False)
+    kept_items: KeptForOthers = field(init=False)
 
     def __post_init__(self) -> None:
         self.store = self.blobs.store
-        self.ledger = KeptForOthers(self.store.statistics().quota_bytes)
+        self.kept_items = KeptForOthers(self.store.statistics().quota_bytes)
         for key, value in self.store.scan(Table.KEPT, limit=ITEMS_MAX):
             with suppress(WireError):
-                self.ledger.items[ContentId(key)] = KeptItem.from_bytes(value)
+                self.kept_items.items[ContentId(key)] = KeptItem.from_bytes(value)
 
     async def on_keep(self, call: TypedCall, message: Message) -> None:
         """Fetch the content and say that it is kept, or refuse."""
@@ -58,7 +58,7 @@ class KeepRole:
             raise Refused(f"this peer is paused: {self.paused}", code=RefusalCode.PAUSED)
         content, wall_s = wanted.content, self.blobs.peers.environment.wall_s()
         until_wall_s = wall_s + wanted.keep_s
-        known = self.ledger.items.get(content)
+        known = self.kept_items.items.get(content)
         if (
             known is not None
             and known.size_bytes == wanted.size_bytes
@@ -67,14 +67,14 @@ class KeepRole:
         ):
             return max(1, int(min(known.until_wall_s - wall_s, wanted.keep_s)))
         held_bytes = self.store.statistics().held_bytes
-        deadline_s = self.ledger.begin(asker, content, wanted.size_bytes, held_bytes, wall_s)
+        deadline_s = self.kept_items.begin(asker, content, wanted.size_bytes, held_bytes, wall_s)
         try:
             await self._bring(asker, wanted, min(deadline_s, wanted.deadline_ms / 1000))
-            item = self.ledger.done(asker, content, wanted.size_bytes, until_wall_s)
+            item = self.kept_items.done(asker, content, wanted.size_bytes, until_wall_s)
             await self.store.write(Table.KEPT, content, item.to_bytes())
         finally:
-            self.ledger.ended(asker, content, self.blobs.peers.environment.wall_s())
-            if content not in self.ledger.items:
+            self.kept_items.ended(asker, content, self.blobs.peers.environment.wall_s())
+            if content not in self.kept_items.items:
                 self.store.soft_unpin(content)
         return wanted.keep_s
 
@@ -95,22 +95,22 @@ class KeepRole:
 
     async def run(self) -> None:
         """Pin again what is kept since before this start, then let go of what is over, for ever."""
-        for content in list(self.ledger.items):
+        for content in list(self.kept_items.items):
             try:
                 await self.store.soft_pin(content)
             except (StoreError, WireError):
                 # Damaged meanwhile: what is left of it is evicted like anything else.
                 continue
         while True:
-            gone = self.ledger.expire(self.blobs.peers.environment.wall_s())
+            gone = self.kept_items.expire(self.blobs.peers.environment.wall_s())
             # What the owner's content has displaced is not counted any longer.
-            gone += [it for it in self.ledger.items if not self.store.has(it)]
+            gone += [it for it in self.kept_items.items if not self.store.has(it)]
             await self._forget(gone)
             await trio.sleep(EXPIRE_EVERY_S)
 
     async def _forget(self, gone: list[ContentId]) -> None:
         for content in gone:
-            self.ledger.items.pop(content, None)
+            self.kept_items.items.pop(content, None)
             self.store.soft_unpin(content)
         if not gone:
             return

@@ -8,7 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from node.checking.audit import Status, audit
+from node.checking.audit import audit
+from node.checking.report import Status
 from node.peer import Node
 from node.serving.fair_semaphore import FairSemaphore
 from node.serving.role import LegInput

@@ -8,7 +8,8 @@ import pytest
 from trio.testing import MockClock
 
 from node.asking.answers import agreeing
-from node.checking.audit import Status, audit
+from node.checking.audit import audit
+from node.checking.report import Status
 from node.checking.votes import Votes, disputed_by
 from p2p.score import Standing
 from p2p.typed_call import TypedCall

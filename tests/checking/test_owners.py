@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from trio.testing import MockClock
 
-from node.checking.audit import Status, audit
+from node.checking.audit import audit
 from node.checking.odds import odds_of_draw, odds_of_task, raised_by
 from node.checking.quorum import Checking
+from node.checking.report import Status
 from node.checking.ties import NEAR, Ties, apart_first, tied_among, ties_of
 from p2p.score import Standing
 from tests.checking.test_disputes import answer_of

@@ -2,7 +2,8 @@
 
 import pytest
 
-from node.checking.audit import Point, Status, audit
+from node.checking.audit import audit
+from node.checking.report import Point, Status
 from tests.node.asking import SECRET, VECTORS, receipt_of, task_of
 from tests.p2p.transports import key_of
 from wire.receipt import Answer, Verdict

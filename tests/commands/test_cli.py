@@ -87,13 +87,16 @@ def test_every_example_is_understood(example: str, no_work: None) -> None:
     elif words[:2] == ["keys", "rm"]:
         cli.main(["keys", "add", words[2]], standalone_mode=False, obj=assembly)
         cli.main(words, standalone_mode=False, obj=assembly)
-    elif words[0] == "sources" and words[1] != "test":
+    elif words[0] == "sources" and words[1] in ("add", "list", "rm"):
         Path("prices.toml").write_text('kind = "http"\nurl = "https://example.org/"\n')
         if words[1] == "rm":
             added = ["sources", "add", words[2], "prices.toml"]
             cli.main(added, standalone_mode=False, obj=assembly)
         cli.main(words, standalone_mode=False, obj=assembly)
-    elif words[0] in ("keys", "completion", "versions"):
+    elif words[:2] == ["ledger", "check"]:
+        with pytest.raises(InputError, match="cannot be read"):
+            cli.main(words, standalone_mode=False, obj=assembly)
+    elif words[0] in ("keys", "completion", "versions", "network"):
         cli.main(words, standalone_mode=False, obj=assembly)
     else:
         with pytest.raises(Reached):

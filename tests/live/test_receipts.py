@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from node.checking.audit import AuditReport, Status, audit, begins_as_receipt
+from node.checking.audit import audit, begins_as_receipt
+from node.checking.report import AuditReport, Status
 from store.car_file import open_car
 from tests.live.command_line import Peer, at_once, baton
 from wire.car import header_of, section_of

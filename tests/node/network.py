@@ -26,6 +26,7 @@ from store import Store, open_memory_store
 from wire.advert import ModelOffer
 from wire.content import PeerId
 from wire.kinds import Role
+from wire.ledger import Genesis
 from wire.message import Message, Want
 from wire.signing import SigningKey
 
@@ -99,6 +100,7 @@ class Network:
         environment: Environment | None = None,
         listen: tuple[str, ...] = ("/memory/0",),
         background_checks: float = 0.0,
+        genesis: Genesis | None = None,
     ) -> AsyncIterator[Node]:
         if number is None:
             number = self.opened
@@ -106,12 +108,17 @@ class Network:
         bootstraps = self.nodes[0].peers.endpoint.addresses[:1] if self.nodes else ()
         config = NodeConfig(
             state=self.folder / str(number),
-            peers=PeersConfig(bootstraps=bootstraps, listen=listen),
+            peers=PeersConfig(
+                bootstraps=bootstraps,
+                listen=listen,
+                network="baton" if genesis is None else str(genesis.id),
+            ),
             roles=frozenset(roles),
             models=tuple(models) if {I, V} & set(roles) else (),
             # A test that wants answers drawn says so.
             background_checks=background_checks,
             leave_s=0.1,
+            genesis=genesis,
         )
         async with AsyncExitStack() as own:
             if store is None:

@@ -68,11 +68,11 @@ async def test_what_is_asked_for_is_kept_over_a_restart_and_until_it_is_over(
         store.soft_unpin(NAME)
         again = await network.start(S, store=store, number=7)
         await trio.sleep(1)
-        assert list(again.keep_role.ledger.items) == [NAME]
+        assert list(again.keep_role.kept_items.items) == [NAME]
         await fill(store, 2)
         assert await store.get(NAME) == BLOB
         await trio.sleep(120 + EXPIRE_EVERY_S)
-        assert not again.keep_role.ledger.items
+        assert not again.keep_role.kept_items.items
         assert store.read(Table.KEPT, NAME) is None
         # Twice: what was read lately is spared once.
         await fill(store, 3)
@@ -107,7 +107,7 @@ async def test_ten_gigabytes_are_refused_before_a_byte_is_fetched(
         assert "at most 1000 are allowed" in refused.message
         assert len(asker.asked) == 1
         assert store.statistics().blocks == 0
-        assert not keeper.keep_role.ledger.items
+        assert not keeper.keep_role.kept_items.items
 
 
 async def test_the_same_a_thousand_times_is_fetched_and_written_once(
@@ -123,7 +123,7 @@ async def test_the_same_a_thousand_times_is_fetched_and_written_once(
         assert len(asker.asked) == wants
         # The addresses of known peers are written now and then.
         assert store.statistics().commits <= commits + 5
-        assert keeper.keep_role.ledger.used_bytes == len(BLOB)
+        assert keeper.keep_role.kept_items.used_bytes == len(BLOB)
         # Hundreds at once are answered too: kept, or asked to come again.
         other = b"another"
         await asker.store.put(other)
@@ -164,7 +164,7 @@ async def test_content_that_does_not_come_is_not_kept_and_the_fetch_counts_for_a
         assert store.statistics().blocks == 0
         # What one peer must not send, and how long it may be silent, is as in every conversation.
         assert keeper.peers.scores.cost(asker.peers.me, trio.current_time()) > 0
-        assert not keeper.keep_role.ledger.items
+        assert not keeper.keep_role.kept_items.items
         # Nothing else is fetched for it for a while. Others are not concerned.
         other = ContentId.of(b"other")
         assert (await refusal(asker, keeper, other, 5)).code is RefusalCode.BUSY
@@ -185,10 +185,10 @@ async def test_a_fetch_for_others_holds_up_nobody_who_wants_the_same(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(refusal, asker, keeper, NAME, EACH)
             await trio.sleep(0.5)
-            assert keeper.keep_role.ledger.used_bytes == EACH
+            assert keeper.keep_role.kept_items.used_bytes == EACH
             # The silent peer is asked beside the other, and given up before its own fetch is.
             await keeper.blobs.fetch(NAME, [holder.peers.me], deadline_s=40)
-            assert keeper.keep_role.ledger.used_bytes == EACH
+            assert keeper.keep_role.kept_items.used_bytes == EACH
 
 
 async def test_nobody_but_who_asks_is_asked_for_the_content(
@@ -233,7 +233,7 @@ async def test_the_owner_has_its_room_whatever_others_had_kept(
         await trio.sleep(EXPIRE_EVERY_S)
         with pytest.raises(Missing):
             await store.get(NAME)
-        assert not keeper.keep_role.ledger.items
+        assert not keeper.keep_role.kept_items.items
         assert "the owner" in (await refusal(asker, keeper, NAME, len(BLOB))).message
 
 

@@ -176,6 +176,36 @@ async def test_a_piece_now_and_then_buys_no_time(autojump_clock: MockClock, tmp_
             assert cost > Offence.UNANSWERED - 1
 
 
+async def test_a_newcomer_gets_what_a_peer_sat_on_that_was_alone(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        async with network.outsider(I) as sitter:
+
+            async def sit(call: TypedCall, message: Message) -> None:
+                await call.send(Accept(expected_ms=0))
+                await trio.sleep_forever()
+
+            sitter.answer(Offer, sit)
+            began_at_s = trio.current_time()
+            newcomer: list[Node] = []
+
+            async def come_later() -> None:
+                await trio.sleep(2 * OVERDUE_S)
+                newcomer.append(await ready_worker(network, 0.1))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(come_later)
+                wanted = request(complete(5), data=PROMPT, level=Level.SIGNED, deadline_s=300)
+                answered, _ = await asked(asker, wanted)
+            assert sitter.asked
+            assert signers(answered) == [newcomer[0].peers.me]
+            assert trio.current_time() - began_at_s < 2 * OVERDUE_S + 10
+            cost = asker.peers.scores.cost(sitter.key.peer, trio.current_time())
+            assert cost > Offence.UNANSWERED - 1
+
+
 async def test_long_legs_of_who_hangs_up_keep_the_engine_from_nobody(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:

@@ -10,12 +10,52 @@ from typing import Any
 
 import wire
 from wire.advert import Advert, ModelOffer
+from wire.checkpoint import (
+    AgreementPhase,
+    AgreementVote,
+    Checkpoint,
+    CheckpointHeader,
+    Proposal,
+    Seal,
+    buckets_of,
+)
 from wire.checks import CheckOutcome, Checks, OpenChecks, OrderedCheck, Verdicts
 from wire.compact import BatchRoot
 from wire.content import ContentId
 from wire.fetch import AttestedFetch, Column, Extraction, HeaderField, SourceRecord
 from wire.generation import Alternative, Ending, Generation, PromptToken, Token, TokenBias
 from wire.kinds import Level, RefusalCode, Role
+from wire.ledger import (
+    AccountOrder,
+    Acknowledgement,
+    Certificate,
+    Genesis,
+    Grant,
+    Member,
+    Opening,
+    Payment,
+    Redemption,
+    Settlement,
+    Signatures,
+    TopUp,
+    Vote,
+    Voucher,
+)
+from wire.ledger_message import (
+    AccountState,
+    Acknowledged,
+    AskAccount,
+    AskBucket,
+    AskCertificates,
+    AskCheckpoint,
+    BucketOrders,
+    Certificates,
+    CheckpointReply,
+    Confirm,
+    EpochNews,
+    SubmitOrder,
+    Voted,
+)
 from wire.message import (
     Accept,
     BlockReply,
@@ -115,6 +155,16 @@ CHECK_ON_ORDER = OrderedCheck(tag=7, asked=CHECK)
 CHECKED = CheckOutcome(tag=7, verdict=b"verdict", refusal=None)
 NOT_CHECKED = CheckOutcome(tag=8, verdict=None, refusal=NOT_DONE)
 HIT = Hit(passage=BLOCK, row=7, score=0.75)
+
+DIGEST = bytes(range(32))
+BUCKETS = buckets_of((DIGEST,))
+MEMBERS = tuple(Member(key=key, weight=number) for number, key in enumerate(PEERS, start=1))
+GRANT = Grant(account=KEY.peer, amount=5_000_000)
+PAYMENT = Payment(to=OTHER_KEY.peer, amount=20_000)
+OPENING = Opening(payee=OTHER_KEY.peer, deposit=1_000_000, expiry=168)
+TOP_UP = TopUp(channel=DIGEST, amount=2_000_000, expiry=200)
+REDEMPTION = Redemption(channel=DIGEST, voucher=b"voucher", release=True)
+SIGNATURES = Signatures(members=0b101, proofs=(bytes(64), bytes(range(64))))
 
 COLUMN = Column(name="price", select="last.price")
 HEADER = HeaderField(name="accept", value="application/json")
@@ -314,6 +364,66 @@ SAMPLES: tuple[Record, ...] = (
     Checks(items=(CHECK_ON_ORDER,)),
     CHECKED,
     Verdicts(items=(CHECKED, NOT_CHECKED), places=2),
+    *MEMBERS[:1],
+    GRANT,
+    Genesis(
+        version=1,
+        name="home",
+        nonce=bytes(range(16)),
+        epoch_s=3600,
+        account_min=1000,
+        fund=995_000_000,
+        grants=(GRANT,),
+        members=MEMBERS,
+    ),
+    PAYMENT,
+    OPENING,
+    TOP_UP,
+    REDEMPTION,
+    AccountOrder(network=BLOCK, epoch=7, sequence=3, pay=(PAYMENT,)),
+    Vote(network=BLOCK, epoch=7, account=KEY.peer, sequence=3, order=DIGEST),
+    Acknowledgement(network=BLOCK, epoch=7, order=DIGEST),
+    SIGNATURES,
+    Certificate(order=b"order", votes=SIGNATURES),
+    Settlement(certificate=b"certificate", acknowledgements=SIGNATURES),
+    Voucher(network=BLOCK, channel=DIGEST, total=300_000, tasks=12, receipt=TREE),
+    Seal(network=BLOCK, epoch=7, count=1, buckets=BUCKETS),
+    CheckpointHeader(
+        network=BLOCK,
+        epoch=7,
+        previous=BLOCK,
+        count=1,
+        buckets=BUCKETS,
+        state=DIGEST,
+        balances=4_000_000,
+        deposits=1_000_000,
+        fund=995_000_000,
+        members=MEMBERS,
+    ),
+    AgreementVote(network=BLOCK, epoch=7, round=2, phase=AgreementPhase.PRECOMMIT, header=BLOCK),
+    Proposal(
+        network=BLOCK,
+        epoch=7,
+        round=2,
+        header=b"header",
+        seals=(b"seal", b"another"),
+        valid_round=1,
+        prevotes=SIGNATURES,
+    ),
+    Checkpoint(header=b"header", round=2, signatures=SIGNATURES),
+    SubmitOrder(order=b"order"),
+    Voted(vote=b"vote"),
+    Confirm(certificate=b"certificate"),
+    Acknowledged(acknowledgement=b"acknowledgement"),
+    AskAccount(account=KEY.peer),
+    AccountState(epoch=7, sequence=3, balance=4_000_000, deposits=1_000_000, channels=1),
+    EpochNews(epoch=7, buckets=BUCKETS, signed=(b"seal",)),
+    AskBucket(epoch=7, bucket=15),
+    BucketOrders(orders=DIGEST),
+    AskCertificates(epoch=7, orders=DIGEST),
+    Certificates(certificates=(b"certificate",)),
+    AskCheckpoint(epoch=7),
+    CheckpointReply(epoch=8, checkpoint=b"checkpoint"),
 )
 
 

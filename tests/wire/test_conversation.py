@@ -46,6 +46,20 @@ DIALOGUES = [
     "OpenChecks Opened asker:Close",
     "OpenChecks Opened Refuse",
     "OpenChecks Opened Places asker:Checks asker:Withdraw Verdicts asker:Checks asker:Close",
+    "SubmitOrder Voted",
+    "SubmitOrder Refuse",
+    "Confirm Acknowledged",
+    "Confirm Refuse",
+    "AskAccount AccountState",
+    "AskAccount Refuse",
+    "EpochNews EpochNews",
+    "EpochNews Refuse",
+    "AskBucket BucketOrders",
+    "AskBucket Refuse",
+    "AskCertificates Certificates",
+    "AskCertificates Refuse",
+    "AskCheckpoint CheckpointReply",
+    "AskCheckpoint Refuse",
 ]
 
 every_moment = pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_an_advert_says_which_roles_its_peer_plays() -> None:
     found = advert(roles=1 << Role.DATA | 1 << Role.GATEWAY)
     assert [role for role in Role if found.plays(role)] == [Role.DATA, Role.GATEWAY]
     assert not any(map(advert(roles=0).plays, Role))
-    assert all(map(advert(roles=0b11111).plays, Role))
+    assert all(map(advert(roles=0b111111).plays, Role))
 
 
 def test_an_advert_finds_its_offer_of_a_model() -> None:

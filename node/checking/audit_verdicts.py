@@ -1,0 +1,178 @@
+"""The part of an audit that is about who checked a leg: the draw, the verdicts, and their worth.
+
+Pure.
+"""
+
+from node.checking.odds import odds_of_draw, odds_of_task
+from node.checking.report import AuditReport, ReceiptPart
+from node.checking.verdict import check_kept_verdict
+from node.checking.votes import Votes
+from wire import limits
+from wire.chain import legs_to_check
+from wire.errors import WireError
+from wire.kinds import Level
+from wire.lottery import attempt_of, draw
+from wire.operations import by_rows
+from wire.receipt import Answer, Receipt, Verdict
+from wire.signed import Signed
+from wire.task import CheckPolicy, Task
+
+
+def check_selection_and_verdicts(
+    report: AuditReport, answer: Signed[Answer], task: Signed[Task]
+) -> None:
+    """Say whether those who checked were drawn as the task demands, and whether they agree."""
+    if task.record.checking.level is Level.SIGNED:
+        report.note(
+            ReceiptPart.SELECTION, None, "who checked", "nobody was to: the level is signed"
+        )
+        report.note(
+            ReceiptPart.VERDICTS, None, "what checks found", "nobody was to: the level is signed"
+        )
+        return
+    attempt = attempt_of(answer.record.secret, task.record.checking.secret_hash)
+    report.note(
+        ReceiptPart.SELECTION,
+        attempt == answer.record.attempts,
+        "the lottery's secret is the one the task was signed with",
+    )
+    if not report.is_chain:
+        report.note(
+            ReceiptPart.VERDICTS, None, "what checks found", "the receipts are not the task's own"
+        )
+        return
+    legs = legs_to_check(report.receipts)
+    if not legs:
+        report.note(ReceiptPart.VERDICTS, True, "no leg ran a model that could be checked")
+    for stage in legs:
+        _check_votes(report, answer.record, task, stage)
+    report.note_limit(
+        ReceiptPart.SELECTION,
+        "whether the verifiers belong to one owner, and whether the candidates were all there were",
+        "a signature names a key, not a person",
+    )
+
+
+def _check_votes(report: AuditReport, answer: Answer, task: Signed[Task], stage: int) -> None:
+    terms = task.record.checking
+    receipt = report.receipts[stage]
+    doers = {it.signer for it in report.receipts} | {task.signer}
+    votes = Votes(terms.needed, terms.verifiers)
+    heard = [it for it in report.verdicts if it.record.receipt == receipt.id]
+    # After each rejected attempt one verdict more is needed, so there is one part more.
+    parts = range(terms.needed, terms.needed + answer.attempts)
+    for verdict in heard:
+        try:
+            check_kept_verdict(receipt, answer.secret, verdict, parts)
+        except WireError as error:
+            counts = f"the verdict of {verdict.signer.short} counts"
+            report.note(ReceiptPart.VERDICTS, False, counts, str(error))
+            continue
+        if verdict.signer in doers:
+            report.note(
+                ReceiptPart.SELECTION, False, f"{verdict.signer.short} did not check its own work"
+            )
+        else:
+            votes.add(verdict)
+    agree = {it.signer for it in votes.agreeing}
+    _check_disputes(report, votes, stage)
+    report.note(
+        ReceiptPart.VERDICTS,
+        len(agree) + len(votes.not_looked) >= terms.needed,
+        f"{len(agree) + len(votes.not_looked)} of {terms.needed} needed verdicts agree on leg"
+        f" {stage + 1}",
+        _looked(heard),
+    )
+    _say_coverage(report, votes, receipt)
+    _say_odds(report, answer, terms, stage)
+    order = draw(answer.secret, receipt.id, answer.candidates)
+    strangers = [it for it in agree if it not in order]
+    report.note(ReceiptPart.SELECTION, not strangers, "the verifiers were among the candidates")
+    if not agree or strangers:
+        return
+    last = max(order.index(it) for it in agree)
+    silent = [it for it in order[:last] if it not in {vote.signer for vote in heard}]
+    report.note(
+        ReceiptPart.SELECTION, True, "the verifiers stand in the order that the lottery drew"
+    )
+    if silent:
+        report.note_limit(
+            ReceiptPart.SELECTION,
+            f"why {len(silent)} drawn before them gave no verdict on leg {stage + 1}",
+            "gone, or busy, or left out, or tied to one of them",
+        )
+
+
+def _check_disputes(report: AuditReport, votes: Votes, stage: int) -> None:
+    """Say whether the rows that a verdict calls wrong were decided by who looked at them."""
+    disputed = sorted(votes.disputed)
+    if not disputed:
+        return
+    rows = ", ".join(map(str, disputed))
+    named = f"row{'s' * (len(disputed) > 1)} {rows} of leg {stage + 1}"
+    looked = len(votes.agreeing)
+    if looked >= votes.needed:
+        decided = f"a dispute about {named} was decided"
+        report.note(ReceiptPart.VERDICTS, True, decided, f"{looked} looked at it and agree")
+        return
+    report.note_dispute(
+        f"whether {named} may be believed",
+        f"a verdict calls it wrong, and {looked} of the {votes.needed} needed verifiers that"
+        " agree looked at it",
+    )
+
+
+def _say_coverage(report: AuditReport, votes: Votes, receipt: Signed[Receipt]) -> None:
+    """How much the verifiers that agree looked at together, and what they would have found."""
+    rows, agree = receipt.record.units, votes.agreeing
+    if not agree or not by_rows(receipt.record.operation) or not rows:
+        return
+    samples = [frozenset(it.record.sampled) for it in agree]
+    together = len(frozenset[int]().union(*samples))
+    without = [samples[:at] + samples[at + 1 :] for at in range(len(samples))]
+    lied = min(len(frozenset[int]().union(*it)) for it in without)
+    report.note_limit(
+        ReceiptPart.VERDICTS,
+        f"whether one wrong row of leg {receipt.record.stage + 1} would have been found",
+        f"with a probability of {_percent(together, rows)}: the verifiers looked at {together} of"
+        f" {rows} rows together; with {_percent(lied, rows)} if one of them lied",
+    )
+
+
+def _say_odds(report: AuditReport, answer: Answer, terms: CheckPolicy, stage: int) -> None:
+    """How likely one owner had this draw, and one of these attempts, by how many it owns."""
+    count = len(answer.candidates)
+    if not count:
+        return
+    guesses = sorted({-(-count // 10), -(-count // 3), -(-count // 2)})
+    asked = (terms.needed, terms.verifiers)
+    told = [
+        f"{owned}: {odds_of_draw(owned, count, *asked):.1%}"
+        f" ({odds_of_task(owned, count, *asked, limits.ATTEMPTS_MAX):.1%} if it tries"
+        f" {limits.ATTEMPTS_MAX} times)"
+        for owned in guesses
+    ]
+    report.note_limit(
+        ReceiptPart.SELECTION,
+        f"how many of the {count} candidates of leg {stage + 1} are one owner's",
+        f"one draw of {terms.verifiers} is won by who owns so many of them: {', '.join(told)}",
+    )
+    if answer.tied:
+        report.note_limit(
+            ReceiptPart.SELECTION,
+            f"whether {answer.tied} of the verifiers that agree belong together",
+            "they came by one neighbour or sit at addresses side by side, or at private ones; the"
+            " asker knew too few others",
+        )
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.0f} %"
+
+
+def _looked(votes: list[Signed[Verdict]]) -> str:
+    return "; ".join(
+        f"{it.signer.short} recomputed {len(it.record.sampled)} of {it.record.rows}"
+        f" rows, worst {max(it.record.worst_ppb, default=0) / 1e9:.1e}"
+        for it in votes
+    )

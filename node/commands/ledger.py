@@ -1,0 +1,213 @@
+"""What `network`, `wallet` and `ledger` do, and how they show it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from node.commands.ask import SOCKET
+from node.commands.genesis import GenesisRequest, make_genesis, read_genesis, read_key
+from node.commands.output import console, safe, short, show_aside, show_json, show_table
+from node.ledger.chain_file import read_parts, replay
+from node.ledger.committee import Committee
+from node.local.control import call, unheard
+from store import key_seed
+from wire.amount import read_credits, show_credits
+from wire.errors import InputError, WireError
+from wire.signing import SigningKey
+
+LOOK_DEADLINE_S = 30.0
+PAY_DEADLINE_S = 90.0
+EXPORT_DEADLINE_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What was typed for `network new`."""
+
+    name: str
+    members: tuple[str, ...]
+    grants: tuple[str, ...]
+    supply: str
+    epoch: str
+
+
+def begin_network(
+    typed: Beginning,
+    state: Path,
+    out: Path | None,
+    entropy: Callable[[int], bytes],
+    *,
+    as_json: bool,
+) -> None:
+    """Write a genesis file that does not exist yet; this peer's key is made if there is none."""
+    own = SigningKey(key_seed(state, lambda: entropy(32))).peer
+    wanted = GenesisRequest(
+        name=typed.name,
+        members=typed.members,
+        grants=typed.grants,
+        supply=typed.supply,
+        epoch=typed.epoch,
+        own=own,
+    )
+    genesis = make_genesis(wanted, entropy)
+    path = Path(f"{typed.name}.genesis") if out is None else out
+    try:
+        with path.open("xb") as file:
+            file.write(genesis.to_bytes())
+    except FileExistsError as error:
+        raise InputError(f"{path} is there already", todo="name another file with --out") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    tolerates = Committee(genesis.members).tolerates
+    if as_json:
+        show_json(
+            {
+                "network": str(genesis.id),
+                "name": genesis.name,
+                "file": str(path),
+                "members": [str(it.key) for it in genesis.members],
+                "tolerates": tolerates,
+                "epoch_s": genesis.epoch_s,
+                "supply": genesis.supply,
+                "fund": genesis.fund,
+                "own": str(own),
+            }
+        )
+        return
+    console.print(f"the network [bold]{safe(genesis.name)}[/bold] is\n{genesis.id}")
+    console.print(
+        f"  {len(genesis.members)} members, tolerates {tolerates} bad;"
+        f" {show_credits(genesis.supply)} credits, {show_credits(genesis.fund)} in the fund"
+    )
+    console.print(f"written to {safe(path)}; every peer of it starts with\n")
+    console.print(f"  [bold green]python -m node join --genesis {safe(path)}[/bold green]\n")
+
+
+async def show_account(state: Path, account: str | None, *, as_json: bool) -> None:
+    """What an account has."""
+    arguments = {} if account is None else {"account": str(read_key(account))}
+    found = await call(state / SOCKET, "wallet", arguments, unheard, deadline_s=LOOK_DEADLINE_S)
+    if as_json:
+        show_json(found)
+        return
+    console.print(f"account {found['account']} in {safe(found['name'])}")
+    console.print(f"  [bold]{show_credits(found['balance'])} credits[/bold]")
+    if found["channels"]:
+        locked = show_credits(found["deposits"])
+        console.print(f"  and {locked} in {found['channels']} channels")
+    if not found["agreed"]:
+        console.print("  [yellow]members are not in step yet: it may be more[/yellow]")
+    for order in found["unsettled"]:
+        console.print(f"  not settled yet: {_order_words(order)}")
+
+
+async def pay(state: Path, key: str, amount: str, *, as_json: bool) -> None:
+    """Pay, and say when it is settled."""
+    arguments = {"to": str(read_key(key)), "amount": read_credits(amount)}
+
+    def tell(event: Mapping[str, Any]) -> None:
+        if not as_json and event["event"] == "earlier":
+            show_aside(f"first an earlier payment: {_order_words(event['order'])}")
+        elif not as_json and event["event"] == "renewed":
+            show_aside("the epoch has ended before it was settled: it is signed again")
+
+    found = await call(state / SOCKET, "pay", arguments, tell, deadline_s=PAY_DEADLINE_S)
+    if as_json:
+        show_json(found)
+    else:
+        console.print(f"[green]settled[/green]: {_order_words(found)}")
+
+
+async def show_log(state: Path, *, as_json: bool) -> None:
+    """The payments of this peer's account."""
+    found = await call(state / SOCKET, "wallet_log", {}, unheard, deadline_s=LOOK_DEADLINE_S)
+    if as_json:
+        show_json(found)
+        return
+    rows = [
+        (
+            datetime.fromtimestamp(it["at_ms"] / 1000, UTC).strftime("%m-%d %H:%M:%S"),
+            it["epoch"],
+            it["sequence"],
+            show_credits(it["spent"]),
+            " ".join(short(payment["to"]) for payment in it["pay"]),
+            it["state"] + (f": {safe(it['why'])}" if it["why"] else ""),
+        )
+        for it in found["orders"]
+    ]
+    columns = ("time (UTC)", "epoch", "number", "credits", "to", "state")
+    show_table(f"{len(rows)} payments of {short(found['account'])}", columns, rows)
+
+
+async def export(state: Path, file: Path, *, as_json: bool) -> None:
+    """Have the running peer write the ledger to a file."""
+    arguments = {"path": str(file.absolute())}
+    found = await call(
+        state / SOCKET, "ledger_export", arguments, unheard, deadline_s=EXPORT_DEADLINE_S
+    )
+    if as_json:
+        show_json(found)
+    else:
+        console.print(
+            f"{found['epochs']} epochs with {found['orders']} orders in {safe(found['path'])}"
+        )
+
+
+def check(file: Path, genesis: Path | None, account: str | None, *, as_json: bool) -> None:
+    """Go through a whole ledger; InputError says what does not hold."""
+    key = None if account is None else read_key(account)
+    expected = None if genesis is None else read_genesis(genesis)
+    try:
+        with file.open("rb") as source:
+            found = replay(read_parts(source))
+    except OSError as error:
+        raise InputError(
+            f"{file} cannot be read: {error.strerror}", todo="check the name"
+        ) from error
+    except WireError as error:
+        raise InputError(f"this ledger does not hold: {error.message}") from error
+    if expected is not None and expected != found.genesis:
+        raise InputError(
+            f"this is the ledger of {found.genesis.id}, not of {expected.id}",
+            todo="export that of the other network",
+        )
+    document = {
+        "network": str(found.genesis.id),
+        "name": found.genesis.name,
+        "epochs": found.epochs,
+        "orders": found.orders,
+        "signatures": found.signatures,
+        "accounts": sum(map(len, found.books.accounts)),
+        "channels": sum(map(len, found.books.channels)),
+        "balances": found.books.balances,
+        "deposits": found.books.deposits,
+        "fund": found.books.fund,
+        "supply": found.books.supply,
+        "tip": None if found.tip is None else str(found.tip.id),
+    }
+    if key is not None:
+        document["balance"] = found.account(key).balance
+    if as_json:
+        show_json(document)
+        return
+    console.print(
+        f"[green]this ledger holds[/green]: {safe(found.genesis.name)}, {found.genesis.id}"
+    )
+    console.print(
+        f"  {found.epochs} epochs, {found.orders} orders, {found.signatures} signatures checked"
+    )
+    books = found.books
+    console.print(
+        f"  {document['accounts']} accounts have {show_credits(books.balances)} credits,"
+        f" channels {show_credits(books.deposits)}, the fund {show_credits(books.fund)}:"
+        f" {show_credits(books.supply)}, as at the beginning"
+    )
+    if key is not None:
+        console.print(f"  {key} has {show_credits(found.account(key).balance)} credits")
+
+
+def _order_words(order: Mapping[str, Any]) -> str:
+    to = ", ".join(f"{show_credits(it['amount'])} to {it['to']}" for it in order["pay"])
+    return f"{to} ({order['state']})"

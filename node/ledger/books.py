@@ -1,0 +1,307 @@
+"""Accounts and channels, and what an order does to them. Pure.
+
+`Books` are those of the last checkpoint. A `Draft` is what the orders of an epoch make of them: it
+is thrown away, or becomes the books, when the epoch ends. Orders of different accounts commute, so
+members that have applied the same have the same draft, in whatever order they heard of them.
+"""
+
+import hashlib
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from wire.content import PeerId
+from wire.ledger import AccountOrder, Genesis, Redemption, Voucher, order_digest
+from wire.signed import Signed, open_signed
+
+SHELVES = 256
+# Of one epoch: what changed is written in one commit when it ends.
+CHANGED_MAX = 80_000
+
+
+class Account(NamedTuple):
+    """What an account has, in millionths, and the sequence number of its next order."""
+
+    balance: int = 0
+    sequence: int = 0
+
+
+class PaymentChannel(NamedTuple):
+    """A deposit that only `payee` may take from, up to the end of the epoch `expiry`.
+
+    One that is closed stays until the epoch ends: an order that topped it up may still be on its
+    way to some members, and has to mean the same to all.
+    """
+
+    payer: PeerId
+    payee: PeerId
+    deposit: int
+    paid: int
+    expiry: int
+    closed: bool = False
+
+    @property
+    def locked(self) -> int:
+        """What is in it, for the payee to redeem or the payer to have back."""
+        return 0 if self.closed else self.deposit - self.paid
+
+
+_ACCOUNT_ROW = struct.Struct(">32sQQ")
+_CHANNEL_ROW = struct.Struct(">32s32s32sQQQ")
+
+
+def channel_name(order: bytes, number: int) -> bytes:
+    """The 32 bytes that name the channel which the opening `number` of an order makes."""
+    return hashlib.sha256(b"baton/1/channel\0" + order + bytes((number,))).digest()
+
+
+@dataclass(slots=True)
+class Books:
+    """All accounts and channels of the last checkpoint, on shelves by their first byte."""
+
+    fund: int
+    account_min: int
+    accounts: list[dict[bytes, Account]] = field(
+        default_factory=lambda: [{} for _ in range(SHELVES)]
+    )
+    channels: list[dict[bytes, PaymentChannel]] = field(
+        default_factory=lambda: [{} for _ in range(SHELVES)]
+    )
+    balances: int = 0
+    deposits: int = 0
+    # Digests of shelves that have not changed since.
+    _digests: dict[tuple[str, int], bytes] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, genesis: Genesis) -> "Books":
+        """The books of a network that begins."""
+        books = cls(genesis.fund, genesis.account_min)
+        for grant in genesis.grants:
+            books.put_account(grant.account, Account(grant.amount))
+        return books
+
+    def put_account(self, key: bytes, account: Account) -> None:
+        """Set an account, in place of what was there."""
+        shelf = self.accounts[key[0]]
+        self.balances += account.balance - shelf.get(key, Account()).balance
+        shelf[key] = account
+        self._digests.pop(("accounts", key[0]), None)
+
+    def put_channel(self, name: bytes, channel: PaymentChannel | None) -> None:
+        """Set a channel, in place of what was there; None for one that is no more."""
+        shelf = self.channels[name[0]]
+        before = shelf.pop(name, None)
+        self.deposits -= before.locked if before is not None else 0
+        if channel is not None:
+            shelf[name] = channel
+            self.deposits += channel.locked
+        self._digests.pop(("channels", name[0]), None)
+
+    @property
+    def supply(self) -> int:
+        """All credits there are."""
+        return self.fund + self.balances + self.deposits
+
+    def digest(self) -> bytes:
+        """32 bytes that all this hashes to."""
+        whole = hashlib.sha256(b"baton/1/ledger_state\0" + self.fund.to_bytes(8, "big"))
+        for shelf in range(SHELVES):
+            whole.update(self._shelf_digest("accounts", shelf))
+        for shelf in range(SHELVES):
+            whole.update(self._shelf_digest("channels", shelf))
+        return whole.digest()
+
+    def _shelf_digest(self, kind: str, shelf: int) -> bytes:
+        found = self._digests.get((kind, shelf))
+        if found is None:
+            if kind == "accounts":
+                rows = [
+                    _ACCOUNT_ROW.pack(key, it.balance, it.sequence)
+                    for key, it in sorted(self.accounts[shelf].items())
+                ]
+            else:
+                rows = [
+                    _CHANNEL_ROW.pack(name, it.payer, it.payee, it.deposit, it.paid, it.expiry)
+                    for name, it in sorted(self.channels[shelf].items())
+                ]
+            found = hashlib.sha256(b"".join(rows)).digest()
+            self._digests[kind, shelf] = found
+        return found
+
+
+@dataclass(slots=True)
+class Changes:
+    """What an epoch changes in the books: accounts, and channels, None for those that are gone."""
+
+    accounts: dict[bytes, Account] = field(default_factory=dict)
+    channels: dict[bytes, PaymentChannel | None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Draft:
+    """The books after some orders of one epoch; a balance may be below zero for a while.
+
+    A member that has not yet seen what an account received may already see it spent. A set of
+    orders that is complete leaves no balance below zero.
+    """
+
+    books: Books
+    epoch: int
+    accounts: dict[bytes, Account] = field(default_factory=dict)
+    channels: dict[bytes, PaymentChannel] = field(default_factory=dict)
+
+    def account(self, key: bytes) -> Account:
+        """An account as it is now; one that nobody has paid yet is empty."""
+        found = self.accounts.get(key) or self.books.accounts[key[0]].get(key)
+        return found or Account()
+
+    def exists(self, key: bytes) -> bool:
+        """Whether the account was opened."""
+        return key in self.accounts or key in self.books.accounts[key[0]]
+
+    def channel(self, name: bytes) -> PaymentChannel | None:
+        """A channel as it is now."""
+        return self.channels.get(name) or self.books.channels[name[0]].get(name)
+
+    def channels_of(self, payer: PeerId) -> list[PaymentChannel]:
+        """The open channels of one payer: all of them are looked through."""
+        kept = {name: it for shelf in self.books.channels for name, it in shelf.items()}
+        every = {**kept, **self.channels}
+        return [it for it in every.values() if it.payer == payer and not it.closed]
+
+    @property
+    def full(self) -> bool:
+        """Whether so much has changed that this epoch takes no further orders."""
+        return len(self.accounts) + len(self.channels) >= CHANGED_MAX
+
+    # What it does
+
+    def awaits(self, order: Signed[AccountOrder]) -> bool:
+        """Whether an order before this one has to be applied first."""
+        record = order.record
+        return record.sequence > self.account(order.signer).sequence or any(
+            self.channel(name) is None for name in record.channels
+        )
+
+    def apply(self, order: Signed[AccountOrder]) -> None:
+        """Do what an order says, which a quorum has judged; `awaits` says that it can be done."""
+        owner, record = order.signer, order.record
+        account = self.account(owner)
+        self.accounts[owner] = Account(account.balance - record.spent, record.sequence + 1)
+        for payment in record.pay:
+            self._credit(payment.to, payment.amount)
+        for number, opening in enumerate(record.open):
+            name = channel_name(order_digest(order), number)
+            self.channels[name] = PaymentChannel(
+                owner, opening.payee, opening.deposit, 0, opening.expiry
+            )
+        for top_up in record.top_up:
+            channel = self._there(top_up.channel)
+            if channel.closed:
+                self._credit(owner, top_up.amount)
+            else:
+                self.channels[top_up.channel] = channel._replace(
+                    deposit=channel.deposit + top_up.amount,
+                    expiry=max(channel.expiry, top_up.expiry),
+                )
+        for redemption in record.redeem:
+            self._redeem(redemption)
+        for name in record.reclaim:
+            self._close(name)
+
+    def _redeem(self, redemption: Redemption) -> None:
+        channel = self._there(redemption.channel)
+        if redemption.voucher is not None:
+            total = open_signed(redemption.voucher, Voucher).record.total
+            self._credit(channel.payee, total - channel.paid)
+            self.channels[redemption.channel] = channel._replace(paid=total)
+        if redemption.release:
+            self._close(redemption.channel)
+
+    def _close(self, name: bytes) -> None:
+        channel = self._there(name)
+        self._credit(channel.payer, channel.locked)
+        self.channels[name] = channel._replace(closed=True)
+
+    def _there(self, name: bytes) -> PaymentChannel:
+        channel = self.channel(name)
+        assert channel is not None
+        return channel
+
+    def _credit(self, key: bytes, amount: int) -> None:
+        account = self.account(key)
+        self.accounts[key] = account._replace(balance=account.balance + amount)
+
+    # The end of the epoch
+
+    def sums(self) -> tuple[int, int]:
+        """All balances and all deposits after these orders."""
+        balances = self.books.balances + sum(
+            it.balance - self.books.accounts[key[0]].get(key, Account()).balance
+            for key, it in self.accounts.items()
+        )
+        deposits = self.books.deposits
+        for name, channel in self.channels.items():
+            before = self.books.channels[name[0]].get(name)
+            deposits += channel.locked - (before.locked if before is not None else 0)
+        return balances, deposits
+
+    def overdrawn(self) -> list[bytes]:
+        """Accounts below zero: none, if the orders are complete."""
+        return [key for key, it in self.accounts.items() if it.balance < 0]
+
+    def changes(self) -> Changes:
+        """What becomes of the books; a closed channel is gone."""
+        return Changes(
+            dict(self.accounts),
+            {name: None if it.closed else it for name, it in self.channels.items()},
+        )
+
+    def digest(self) -> bytes:
+        """The digest that the books will have."""
+        before = self.undo()
+        put(self.books, self.changes())
+        found = self.books.digest()
+        put(self.books, before)
+        return found
+
+    def undo(self) -> Changes:
+        """What puts the books back as they are now."""
+        return Changes(
+            {key: self.books.accounts[key[0]].get(key, GONE) for key in self.accounts},
+            {name: self.books.channels[name[0]].get(name) for name in self.channels},
+        )
+
+
+# Stands for an account that was never opened.
+GONE = Account(0, -1)
+
+
+def put(books: Books, changes: Changes) -> None:
+    """Make changes in the books."""
+    for key, account in changes.accounts.items():
+        if account == GONE:
+            shelf = books.accounts[key[0]]
+            books.put_account(key, Account())
+            del shelf[key]
+        else:
+            books.put_account(key, account)
+    for name, channel in changes.channels.items():
+        books.put_channel(name, channel)
+
+
+def applied_all(draft: Draft, orders: Iterable[Signed[AccountOrder]]) -> list[Signed[AccountOrder]]:
+    """Apply orders, each once those that it awaits are applied; those that are left over."""
+    left = sorted(orders, key=lambda it: it.record.sequence)
+    while left:
+        later = []
+        for order in left:
+            if draft.awaits(order):
+                later.append(order)
+            else:
+                draft.apply(order)
+        if len(later) == len(left):
+            return later
+        left = later
+    return []

@@ -1,0 +1,108 @@
+"""What the owner of an account may order, as the books are now. Pure."""
+
+from node.ledger.books import Draft, PaymentChannel
+from wire.amount import show_credits
+from wire.content import PeerId
+from wire.errors import Refused
+from wire.kinds import RefusalCode
+from wire.ledger import AccountOrder, Redemption, Voucher
+from wire.signed import Signed, open_signed
+from wire.signing import is_key
+
+# A channel is opened for at most so many epochs ahead.
+EXPIRY_EPOCHS_MAX = 100_000
+
+
+def judge(draft: Draft, order: Signed[AccountOrder]) -> None:
+    """Refused unless the owner may order this now."""
+    owner, record = order.signer, order.record
+    account = draft.account(owner)
+    if record.sequence != account.sequence:
+        raise Refused(
+            f"the next order of this account has the sequence number {account.sequence},"
+            f" not {record.sequence}",
+            code=RefusalCode.NOT_COVERED,
+            retry_after_s=1.0 if record.sequence > account.sequence else None,
+        )
+    if record.spent > account.balance:
+        raise Refused(
+            f"the order takes {show_credits(record.spent)} credits,"
+            f" and the account has {show_credits(account.balance)}",
+            code=RefusalCode.NOT_COVERED,
+            retry_after_s=1.0,
+        )
+    for payment in record.pay:
+        _judge_receiver(draft, owner, payment.to, payment.amount)
+    for opening in record.open:
+        _judge_receiver(draft, owner, opening.payee, opening.deposit)
+        if opening.deposit < draft.books.account_min:
+            raise _never(f"a channel has at least {show_credits(draft.books.account_min)}")
+        _judge_expiry(draft, opening.expiry)
+    for top_up in record.top_up:
+        channel = _own(draft, top_up.channel, owner, "payer")
+        _judge_expiry(draft, top_up.expiry)
+        if channel.expiry < draft.epoch or top_up.expiry < channel.expiry:
+            raise _never(f"the channel ends with epoch {channel.expiry}")
+    for redemption in record.redeem:
+        _judge_redemption(draft, owner, redemption, order.record)
+    for name in record.reclaim:
+        channel = _own(draft, name, owner, "payer")
+        if channel.expiry >= draft.epoch:
+            raise _never(f"the channel is its payee's until the end of epoch {channel.expiry}")
+
+
+def _judge_receiver(draft: Draft, owner: PeerId, to: PeerId, amount: int) -> None:
+    if to == owner:
+        raise _never("an account does not pay itself")
+    if draft.exists(to):
+        return
+    if amount < draft.books.account_min:
+        raise _never(
+            f"a new account is opened with at least {show_credits(draft.books.account_min)}"
+        )
+    if not is_key(to):
+        raise _never("nobody can have the key that is to be paid")
+
+
+def _judge_expiry(draft: Draft, expiry: int) -> None:
+    if not draft.epoch <= expiry <= draft.epoch + EXPIRY_EPOCHS_MAX:
+        raise _never(
+            f"a channel ends with an epoch from {draft.epoch} to"
+            f" {draft.epoch + EXPIRY_EPOCHS_MAX}, not {expiry}"
+        )
+
+
+def _judge_redemption(
+    draft: Draft, owner: PeerId, redemption: Redemption, order: AccountOrder
+) -> None:
+    channel = _own(draft, redemption.channel, owner, "payee")
+    if channel.expiry < draft.epoch:
+        raise _never(f"the channel ended with epoch {channel.expiry}")
+    if redemption.voucher is None:
+        return
+    voucher = open_signed(redemption.voucher, Voucher)
+    if voucher.signer != channel.payer:
+        raise _never("the voucher is not signed by the channel's payer")
+    if (voucher.record.network, voucher.record.channel) != (order.network, redemption.channel):
+        raise _never("the voucher is of another channel")
+    if not channel.paid < voucher.record.total <= channel.deposit:
+        raise Refused(
+            f"the voucher says {show_credits(voucher.record.total)}: more than"
+            f" {show_credits(channel.paid)}, which is paid, and at most"
+            f" {show_credits(channel.deposit)} can be redeemed",
+            code=RefusalCode.NOT_COVERED,
+            retry_after_s=1.0 if voucher.record.total > channel.deposit else None,
+        )
+
+
+def _own(draft: Draft, name: bytes, owner: PeerId, side: str) -> PaymentChannel:
+    channel = draft.channel(name)
+    if channel is None or channel.closed:
+        raise Refused("there is no such channel", code=RefusalCode.NOT_COVERED, retry_after_s=1.0)
+    if getattr(channel, side) != owner:
+        raise _never(f"the channel has another {side}")
+    return channel
+
+
+def _never(why: str) -> Refused:
+    return Refused(why, code=RefusalCode.MALFORMED)

@@ -1,0 +1,150 @@
+"""What a member answers to owners, and to whoever follows the ledger."""
+
+from dataclasses import dataclass
+
+from node.ledger.group_signing import GroupSigning
+from node.ledger.order_lists import in_bucket
+from node.ledger.replica import Replica
+from node.ledger.rows import CERTIFICATES, CHECKPOINTS, of_epoch
+from node.ledger.sync import digests_in
+from p2p.peer_rpc import Handler
+from p2p.typed_call import TypedCall, refusal_of
+from store import Store, Table
+from wire import limits
+from wire.checkpoint import ORDER_BUCKETS
+from wire.errors import Refused, StoreError
+from wire.kinds import RefusalCode
+from wire.ledger import AccountOrder
+from wire.ledger_message import (
+    AccountState,
+    Acknowledged,
+    AskAccount,
+    AskBucket,
+    AskCertificates,
+    AskCheckpoint,
+    BucketOrders,
+    Certificates,
+    CheckpointReply,
+    Confirm,
+    SubmitOrder,
+    Voted,
+)
+from wire.message import Message
+from wire.signed import Envelope
+
+
+@dataclass(slots=True)
+class MemberAnswers:
+    """One conversation each: a question, and its answer or a refusal."""
+
+    replica: Replica
+    store: Store
+    signing: GroupSigning
+    votes: int = 0
+    confirmed: int = 0
+
+    def handlers(self) -> dict[type[Message], Handler]:
+        """What answers each message."""
+        return {
+            SubmitOrder: self.on_submit,
+            Confirm: self.on_confirm,
+            AskAccount: self.on_account,
+            AskBucket: self.on_bucket,
+            AskCertificates: self.on_certificates,
+            AskCheckpoint: self.on_checkpoint,
+        }
+
+    async def on_submit(self, call: TypedCall, message: Message) -> None:
+        """Vote for an order, or refuse."""
+        assert isinstance(message, SubmitOrder)
+        envelope = Envelope.read(message.order, AccountOrder)
+        claimed = envelope.claimed()
+        try:
+            # What cannot hold costs no look at its signature.
+            self.replica.consider(claimed.epoch, claimed.network)
+            vote, row = self.replica.vote(envelope.checked(claimed))
+            raw = await self.signing.signed(vote, [row])
+        except (Refused, StoreError) as error:
+            await call.send(refusal_of(error))
+            return
+        self.votes += 1
+        await call.send(Voted(vote=raw))
+
+    async def on_confirm(self, call: TypedCall, message: Message) -> None:
+        """Apply a certificate and acknowledge it, or refuse."""
+        assert isinstance(message, Confirm)
+        try:
+            acknowledgement, rows = self.replica.confirm(message.certificate)
+            raw = await self.signing.signed(acknowledgement, rows)
+        except (Refused, StoreError) as error:
+            await call.send(refusal_of(error))
+            return
+        self.confirmed += 1
+        await call.send(Acknowledged(acknowledgement=raw))
+
+    async def on_account(self, call: TypedCall, message: Message) -> None:
+        """How an account stands here."""
+        assert isinstance(message, AskAccount)
+        draft = self.replica.draft
+        account = draft.account(message.account)
+        channels = draft.channels_of(message.account)
+        await call.send(
+            AccountState(
+                epoch=self.replica.epoch,
+                sequence=account.sequence,
+                balance=max(0, account.balance),
+                deposits=max(0, sum(it.locked for it in channels)),
+                channels=len(channels),
+            )
+        )
+
+    async def on_bucket(self, call: TypedCall, message: Message) -> None:
+        """Which orders of an epoch lie in one bucket."""
+        assert isinstance(message, AskBucket)
+        if message.epoch == self.replica.epoch:
+            orders = in_bucket(self.replica.applied, message.bucket)
+        else:
+            orders = self._kept_in(message.epoch, message.bucket)
+        await call.send(BucketOrders(orders=b"".join(orders[: limits.BUCKET_ORDERS_MAX])))
+
+    def _kept_in(self, epoch: int, bucket: int) -> list[bytes]:
+        """Of an epoch that has ended: the orders of a bucket, which is a run of keys."""
+        prefix = of_epoch(CERTIFICATES, epoch)
+        first = bucket * 256 // ORDER_BUCKETS
+        found: list[bytes] = []
+        for byte in range(first, first + 256 // ORDER_BUCKETS):
+            rows = self.store.scan(Table.LEDGER, prefix=prefix + bytes((byte,)), limit=10_000)
+            found += [key[len(prefix) :] for key, _ in rows]
+        return found
+
+    async def on_certificates(self, call: TypedCall, message: Message) -> None:
+        """The certificates of some orders, as far as they fit."""
+        assert isinstance(message, AskCertificates)
+        found: list[bytes] = []
+        size_bytes = 0
+        for digest in digests_in(message.orders):
+            raw = self._certificate(message.epoch, digest)
+            # In order, up to the first that is not here, so that the asker knows which they are.
+            if raw is None or size_bytes > limits.CERTIFICATES_BYTES_MAX:
+                break
+            found.append(raw)
+            size_bytes += len(raw)
+        await call.send(Certificates(certificates=tuple(found)))
+
+    def _certificate(self, epoch: int, digest: bytes) -> bytes | None:
+        if epoch == self.replica.epoch:
+            return self.replica.certificate_of(digest)
+        return self.store.read(Table.LEDGER, of_epoch(CERTIFICATES, epoch) + digest)
+
+    async def on_checkpoint(self, call: TypedCall, message: Message) -> None:
+        """How an epoch has ended."""
+        assert isinstance(message, AskCheckpoint)
+        epoch = self.replica.epoch
+        if self.replica.broken:
+            refusal = Refused(self.replica.broken, code=RefusalCode.BUSY, retry_after_s=1.0)
+            await call.send(refusal_of(refusal))
+            return
+        raw = None
+        if message.epoch < epoch:
+            raw = self.store.read(Table.LEDGER, of_epoch(CHECKPOINTS, message.epoch))
+        await call.send(CheckpointReply(epoch=epoch, checkpoint=raw))

@@ -1,0 +1,321 @@
+"""A member of the ledger among peers: it answers owners, and ends epochs with the other members.
+
+The thin shell around `Replica` and `EpochEnd`: it writes before it tells, tells until it is heard,
+and fetches what they lack. Nothing here decides.
+"""
+
+from dataclasses import dataclass, field
+
+import trio
+
+from node.ledger.agreement import Wait
+from node.ledger.epoch_end import EpochEnd
+from node.ledger.group_signing import GroupSigning, as_write
+from node.ledger.loading import first_rows, load
+from node.ledger.member_answers import MemberAnswers
+from node.ledger.replica import Replica
+from node.ledger.rows import BEGUN, ROUNDS, RowChange, of_epoch
+from node.ledger.sync import LedgerCalls
+from p2p.peers import Peers
+from p2p.timeouts import stretched
+from p2p.typed_call import TypedCall, refusal_of
+from store import Store, Table
+from store.seam import SCAN_ROWS_MAX
+from wire import limits
+from wire.checkpoint import Checkpoint, buckets_of
+from wire.content import PeerId
+from wire.errors import (
+    Refused,
+    RemoteProtocolError,
+    StoreError,
+    TransportError,
+    WireError,
+)
+from wire.kinds import RefusalCode
+from wire.ledger import Genesis
+from wire.ledger_message import EpochNews
+from wire.message import Message
+
+TELL_EVERY_S = 5.0
+TELL_AGAIN_S = 1.0
+CALL_DEADLINE_S = 10.0
+DISK_AGAIN_S = 1.0
+_TROUBLES = (TransportError, WireError, RemoteProtocolError, Refused)
+
+
+def scan_all(store: Store, prefix: bytes) -> list[tuple[bytes, bytes]]:
+    """All rows of the ledger whose keys begin so, in order."""
+    found: list[tuple[bytes, bytes]] = []
+    start = b""
+    while True:
+        some = store.scan(Table.LEDGER, start=start, prefix=prefix, limit=SCAN_ROWS_MAX)
+        found += some
+        if len(some) < SCAN_ROWS_MAX:
+            return found
+        start = some[-1][0] + b"\0"
+
+
+@dataclass(slots=True)
+class LedgerMember:
+    """Made by `open_member`; `run` has to run meanwhile."""
+
+    peers: Peers
+    store: Store
+    replica: Replica
+    end: EpochEnd
+    # What this member has signed about the end of the epoch that runs, to be told to the others.
+    told: list[bytes]
+    nursery: trio.Nursery
+    begun_wall_s: float
+    signing: GroupSigning = field(init=False)
+    answers: MemberAnswers = field(init=False)
+    calls: LedgerCalls = field(init=False)
+    problem: str = ""
+    _acting: trio.Lock = field(default_factory=trio.Lock)
+    _fetching: set[PeerId] = field(default_factory=set)
+    _news: trio.Event = field(default_factory=trio.Event)
+    _turned: trio.Event = field(default_factory=trio.Event)
+    _buckets: tuple[int, int, bytes] = (-1, -1, b"")
+
+    def __post_init__(self) -> None:
+        self.signing = GroupSigning(self.replica.key, self.store)
+        self.answers = MemberAnswers(self.replica, self.store, self.signing)
+        self.calls = LedgerCalls(self.peers)
+        self.peers.handlers |= self.answers.handlers()
+        self.peers.handlers[EpochNews] = self.on_news
+
+    @property
+    def others(self) -> list[PeerId]:
+        """The members besides this one."""
+        members = (it.key for it in self.replica.committee.members)
+        return [it for it in members if it != self.peers.me]
+
+    async def run(self) -> None:
+        """Take part for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.signing.run)
+            nursery.start_soon(self._seal_in_time)
+            for other in self.others:
+                nursery.start_soon(self._tell, other)
+            self.end.advance()
+            await self._act()
+
+    # The end of an epoch
+
+    async def _seal_in_time(self) -> None:
+        """Seal every epoch when its time is over, by this machine's own clock."""
+        while True:
+            epoch, turned = self.replica.epoch, self._turned
+            passed_s = self.peers.environment.wall_s() - self.begun_wall_s
+            left_s = self.replica.genesis.epoch_s - max(0.0, passed_s)
+            with trio.move_on_after(max(0.0, left_s)):
+                await turned.wait()
+            if self.replica.epoch == epoch:
+                self.end.seal_now()
+                await self._act()
+                await turned.wait()
+
+    async def _act(self) -> None:
+        """Write what is to be written, then tell it; end the epoch if it is decided."""
+        async with self._acting:
+            while True:
+                to_do = self.end.take()
+                if to_do.rows:
+                    await self._write(to_do.rows)
+                if to_do.signed:
+                    self.told += to_do.signed
+                    self._wake()
+                for wait in to_do.waits:
+                    self.nursery.start_soon(self._come_back, wait, self.end)
+                if (checkpoint := self.end.checkpoint) is not None:
+                    orders = self.end.orders()
+                    if orders is not None:
+                        await self._turn(checkpoint, orders)
+                        self.end.advance()
+                        continue
+                if not (to_do.rows or to_do.signed):
+                    return
+
+    async def _come_back(self, wait: Wait, end: EpochEnd) -> None:
+        await trio.sleep(stretched(wait.delay_s))
+        if self.end is end:
+            end.on_timeout(wait.step, wait.round)
+            await self._act()
+
+    async def _write(self, rows: list[RowChange]) -> None:
+        """Write, however long the disk refuses: what is to be told is not told before."""
+        while True:
+            try:
+                await self.store.commit(as_write(rows))
+            except StoreError as error:
+                self.problem = f"the ledger cannot be written: {error.message}"
+                await trio.sleep(DISK_AGAIN_S)
+            else:
+                self.problem = ""
+                return
+
+    async def _turn(self, checkpoint: Checkpoint, orders: tuple[bytes, ...]) -> None:
+        ended = self.replica.epoch
+        rows = self.replica.turn(checkpoint, orders)
+        rows += [(key, None) for key, _ in scan_all(self.store, of_epoch(ROUNDS, ended))]
+        self.begun_wall_s = self.peers.environment.wall_s()
+        rows.append((BEGUN, int(self.begun_wall_s * 1000).to_bytes(8, "big")))
+        self.end, self.told = EpochEnd(self.replica), []
+        before, self.replica.broken = self.replica.broken, "the last epoch is being written"
+        await self._write(rows)
+        self.replica.broken = before
+        self._turned.set()
+        self._turned = trio.Event()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    # News
+
+    def _buckets_now(self) -> bytes:
+        """The digests of what is applied, worked out again only if it has changed."""
+        epoch, count = self.replica.epoch, len(self.replica.applied)
+        if self._buckets[:2] != (epoch, count):
+            self._buckets = (epoch, count, buckets_of(self.replica.applied))
+        return self._buckets[2]
+
+    def _word(self, signed: list[bytes]) -> EpochNews:
+        return EpochNews(
+            epoch=self.replica.epoch, buckets=self._buckets_now(), signed=tuple(signed)
+        )
+
+    async def _tell(self, other: PeerId) -> None:
+        """Tell one member what we sign, soon when there is news, and all again once in a while."""
+        end, told = self.end, 0
+        while True:
+            if self.end is not end:
+                end, told = self.end, 0
+            news = self._news
+            some = self.told[told : told + limits.EPOCH_NEWS_MAX]
+            try:
+                await self._call(other, some)
+            except (*_TROUBLES, StoreError):
+                await trio.sleep(TELL_AGAIN_S)
+                continue
+            told += len(some)
+            if self.end is not end or told < len(self.told):
+                continue
+            with trio.move_on_after(TELL_AGAIN_S if self.told else TELL_EVERY_S) as quiet:
+                await news.wait()
+            if quiet.cancelled_caught:
+                told = 0
+
+    async def _call(self, other: PeerId, some: list[bytes]) -> None:
+        async with self.peers.call(other, deadline_s=stretched(CALL_DEADLINE_S)) as call:
+            await call.send(self._word(some))
+            reply = await call.expect(EpochNews)
+        await self._hear(other, reply)
+
+    async def on_news(self, call: TypedCall, message: Message) -> None:
+        """Take in what another member has signed, and tell it the same of us."""
+        assert isinstance(message, EpochNews)
+        if call.peer not in self.replica.committee.index:
+            refusal = Refused("only members say how an epoch ends", code=RefusalCode.NOT_WILLING)
+            await call.send(refusal_of(refusal))
+            return
+        await call.send(self._word(self.told[-limits.EPOCH_NEWS_MAX :]))
+        self.nursery.start_soon(self._hear_quietly, call.peer, message)
+
+    async def _hear_quietly(self, other: PeerId, news: EpochNews) -> None:
+        try:
+            await self._hear(other, news)
+        except (*_TROUBLES, StoreError) as error:
+            self.peers.note_problem(f"ledger with {other}", str(error))
+
+    async def _hear(self, other: PeerId, news: EpochNews) -> None:
+        if news.epoch > self.replica.epoch:
+            await self._once(other, self._follow)
+        if news.epoch != self.replica.epoch:
+            return
+        self.replica.note_running(other, news.epoch)
+        for raw in news.signed:
+            try:
+                self.end.receive(raw)
+            except WireError as error:
+                # It is another's word that it passed on, or about an epoch that has just ended.
+                self.peers.note_problem(f"ledger with {other}", str(error))
+            if self.replica.epoch != news.epoch:
+                return
+        await self._act()
+        wanted = [*self.end.unresolved(), news.buckets]
+        for buckets in wanted:
+            if news.epoch == self.replica.epoch and buckets != self._buckets_now():
+                await self._once(other, self._gather, buckets)
+
+    async def _once(self, other: PeerId, fetch: object, *arguments: object) -> None:
+        """Fetch from one member, unless something is being fetched from it."""
+        if other in self._fetching:
+            return
+        self._fetching.add(other)
+        try:
+            await fetch(other, *arguments)  # type: ignore[operator]
+        finally:
+            self._fetching.discard(other)
+
+    async def _gather(self, other: PeerId, buckets: bytes) -> None:
+        """Know all orders that these buckets stand for, from one member."""
+        epoch, replica = self.replica.epoch, self.replica
+        listed: set[bytes] = set()
+        for number in replica.resolve(buckets).buckets:
+            orders = await self.calls.bucket(other, epoch, number)
+            if self.replica.epoch != epoch:
+                return
+            replica.lists.note(orders)
+            listed.update(orders)
+        missing = [it for it in listed if it not in replica.orders]
+        missing = list(dict.fromkeys([*replica.resolve(buckets).missing, *missing]))
+        async for raw in self.calls.certificates(other, epoch, missing):
+            if self.replica.epoch != epoch:
+                return
+            replica.learn(raw)
+        await self._apply()
+
+    async def _apply(self) -> None:
+        async with self._acting:
+            rows = self.replica.catch_up()
+            if rows:
+                await self._write(rows)
+            self.end.advance()
+        await self._act()
+
+    async def _follow(self, other: PeerId) -> None:
+        """End epochs as they have ended at another member, by their checkpoints."""
+        while True:
+            epoch = self.replica.epoch
+            running, checkpoint = await self.calls.checkpoint(other, epoch)
+            self.replica.note_running(other, running)
+            if checkpoint is None or self.replica.epoch != epoch:
+                return
+            header = self.replica.check_checkpoint(checkpoint)
+            await self._gather(other, header.buckets)
+            async with self._acting:
+                if self.replica.epoch != epoch:
+                    continue
+                orders = self.replica.resolve(header.buckets).orders
+                if orders is None:
+                    raise Refused("a member does not give the orders of its last checkpoint")
+                await self._turn(checkpoint, orders)
+
+
+async def open_member(
+    peers: Peers, store: Store, genesis: Genesis, nursery: trio.Nursery
+) -> LedgerMember:
+    """Begin or go on as a member; Corrupt if the rows are not what was signed."""
+    begun = store.read(Table.LEDGER, BEGUN)
+    if begun is None:
+        begun = int(peers.environment.wall_s() * 1000).to_bytes(8, "big")
+        await store.commit(as_write([*first_rows(genesis), (BEGUN, begun)]))
+    found = load(genesis, peers.key, lambda prefix: scan_all(store, prefix))
+    begun_wall_s = int.from_bytes(begun, "big") / 1000
+    member = LedgerMember(
+        peers, store, found.replica, found.end, found.signed, nursery, begun_wall_s
+    )
+    nursery.start_soon(member.run)
+    return member

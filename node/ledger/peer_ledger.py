@@ -1,0 +1,95 @@
+"""The ledger at one peer: its wallet, and what it does for others if it is a member."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from node.ledger.committee import Committee
+from node.ledger.member_role import LedgerMember, open_member
+from node.ledger.rows import GENESIS
+from node.ledger.wallet import Wallet
+from p2p.peers import Peers
+from store import Store, Table
+from wire.errors import BatonError, InputError
+from wire.ledger import Genesis
+
+RESUME_AGAIN_S = 10.0
+
+
+@dataclass(slots=True)
+class PeerLedger:
+    """Made by `open_ledger`. `member` is None at a peer that is none."""
+
+    genesis: Genesis
+    wallet: Wallet
+    member: LedgerMember | None
+
+    def statistics(self) -> Mapping[str, Any]:
+        """For `status`."""
+        committee = Committee(self.genesis.members)
+        found: dict[str, Any] = {
+            "network": str(self.genesis.id),
+            "name": self.genesis.name,
+            "members": len(committee.members),
+            "tolerates": committee.tolerates,
+            "member": self.member is not None,
+        }
+        if (member := self.member) is None:
+            return found
+        replica = member.replica
+        return found | {
+            "epoch": replica.epoch,
+            "epoch_s": self.genesis.epoch_s,
+            "sealed": replica.seal is not None,
+            "sits_out": replica.sits_out,
+            "orders": len(replica.applied),
+            "supply": replica.books.supply,
+            "votes": member.answers.votes,
+            "confirmed": member.answers.confirmed,
+            "problem": replica.broken or member.problem,
+        }
+
+
+def pinned(store: Store) -> Genesis | None:
+    """The network that this state folder belongs to, if it is one with a ledger."""
+    raw = store.read(Table.LEDGER, GENESIS)
+    return None if raw is None else Genesis.from_bytes(raw)
+
+
+async def pin(store: Store, genesis: Genesis) -> None:
+    """Remember for good which network this is; InputError if it is another already."""
+    before = pinned(store)
+    if before is None:
+        await store.write(Table.LEDGER, GENESIS, genesis.to_bytes())
+    elif before != genesis:
+        raise InputError(
+            f"this state folder belongs to the network {before.name!r} ({before.id.short}),"
+            f" not to {genesis.name!r} ({genesis.id.short})",
+            todo="give another folder with --state, or that network's genesis file",
+        )
+
+
+async def open_ledger(
+    peers: Peers, store: Store, genesis: Genesis, nursery: trio.Nursery
+) -> PeerLedger:
+    """The wallet of this peer; if it is a member, it takes part from now on."""
+    wallet = Wallet(peers, store, genesis, peers.key)
+    member = None
+    if peers.me in {it.key for it in genesis.members}:
+        member = await open_member(peers, store, genesis, nursery)
+    nursery.start_soon(_resume, wallet)
+    return PeerLedger(genesis, wallet, member)
+
+
+async def _resume(wallet: Wallet) -> None:
+    """Have settled what was not when this peer stopped, however long members are away."""
+    while True:
+        try:
+            await wallet.resume()
+        except BatonError as error:
+            wallet.peers.note_problem("wallet", str(error))
+            await trio.sleep(RESUME_AGAIN_S)
+        else:
+            return

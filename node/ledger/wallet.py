@@ -1,0 +1,278 @@
+"""The owner of an account: its orders, each durable before it is sent, until they are settled.
+
+There is one order at a time. One that was signed is never given up for another of the same epoch
+and sequence: two such orders would lock the account until the next epoch.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Any
+
+import trio
+
+from node.ledger.account_view import AccountView
+from node.ledger.committee import Committee, collected
+from node.ledger.committee_calls import CommitteeCalls, epoch_is_over
+from node.ledger.sync import LedgerCalls
+from p2p.peers import Peers
+from p2p.timeouts import stretched
+from store import Store, Table
+from wire.amount import show_credits
+from wire.codec import pack, unpack
+from wire.content import PeerId
+from wire.errors import InputError, Refused, RemoteProtocolError, TransportError, WireError
+from wire.ledger import AccountOrder, Certificate, Genesis, Payment, Settlement, order_digest
+from wire.signed import Signed, open_signed, sign
+from wire.signing import SigningKey
+
+LOOK_DEADLINE_S = 8.0
+PAY_DEADLINE_S = 60.0
+LOG_MAX = 1000
+_TROUBLES = (TransportError, WireError, RemoteProtocolError, Refused)
+Emit = Callable[[Mapping[str, Any]], None]
+
+
+class OrderState(IntEnum):
+    """How far an order is. They are kept: append only."""
+
+    SIGNED = 0
+    CERTIFIED = 1
+    SETTLED = 2
+    # Too many members refused it.
+    REFUSED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """An order of this peer's account, as it is kept: what there is by now besides."""
+
+    order: Signed[AccountOrder]
+    state: OrderState
+    ordered_at_ms: int
+    certificate: bytes = b""
+    # Empty if a checkpoint has settled it.
+    settlement: bytes = b""
+    why: str = ""
+    # How many members have voted for one that was refused.
+    votes: int = 0
+
+    def to_bytes(self) -> bytes:
+        """The row."""
+        return pack(
+            [
+                self.order.raw,
+                int(self.state),
+                self.ordered_at_ms,
+                self.certificate,
+                self.settlement,
+                self.why,
+                self.votes,
+            ]
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Ordered":
+        """WireError if a row is none."""
+        raw, state, ordered_at_ms, certificate, settlement, why, votes = unpack(data)
+        return cls(
+            open_signed(raw, AccountOrder),
+            OrderState(state),
+            ordered_at_ms,
+            certificate,
+            settlement,
+            why,
+            votes,
+        )
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether it is still on its way."""
+        return self.state in (OrderState.SIGNED, OrderState.CERTIFIED)
+
+    def to_map(self) -> dict[str, Any]:
+        """For people and programs."""
+        record = self.order.record
+        return {
+            "sequence": record.sequence,
+            "epoch": record.epoch,
+            "order": order_digest(self.order).hex(),
+            "state": self.state.name.lower(),
+            "at_ms": self.ordered_at_ms,
+            "pay": [{"to": str(it.to), "amount": it.amount} for it in record.pay],
+            "spent": record.spent,
+            "why": self.why,
+        }
+
+
+@dataclass(slots=True)
+class Wallet:
+    """The account of one peer's key in its network's ledger."""
+
+    peers: Peers
+    store: Store
+    genesis: Genesis
+    key: SigningKey
+    committee: Committee = field(init=False)
+    committee_calls: CommitteeCalls = field(init=False)
+    _busy: trio.Lock = field(default_factory=trio.Lock)
+
+    def __post_init__(self) -> None:
+        self.committee = Committee(self.genesis.members)
+        self.committee_calls = CommitteeCalls(self.peers, self.committee, self.genesis.id)
+
+    async def look(self, account: PeerId | None = None) -> AccountView:
+        """How an account stands, ours if none is named; Unreachable if too few members answer."""
+        return await self.committee_calls.account(
+            account or self.key.peer, deadline_s=LOOK_DEADLINE_S
+        )
+
+    def log(self) -> list[Ordered]:
+        """The orders of this account, the latest first."""
+        rows = self.store.scan(Table.WALLET, limit=10_000)
+        return [Ordered.from_bytes(value) for _, value in reversed(rows)][:LOG_MAX]
+
+    async def pay(self, to: PeerId, amount: int, emit: Emit) -> Ordered:
+        """Pay, and wait until it is settled.
+
+        InputError if the account does not have it, Refused if members refuse. What is not settled
+        in time goes on when this peer pays again or starts again.
+        """
+        if to == self.key.peer:
+            raise InputError("an account does not pay itself", todo="name another key")
+        async with self._busy:
+            await self._finish_earlier(emit)
+            view = await self.look()
+            if view.agreed and view.balance < amount:
+                raise InputError(
+                    f"this account has {show_credits(view.balance)} credits,"
+                    f" {show_credits(amount)} are more",
+                    todo="pay less, or have somebody pay this account first",
+                )
+            self._check_free(view)
+            ordered = await self._sign((Payment(to=to, amount=amount),), view)
+            return await self._settled(ordered, emit)
+
+    def _check_free(self, view: AccountView) -> None:
+        """InputError if an order of this epoch was refused for which some may have voted."""
+        for last in self.log()[:1]:
+            record = last.order.record
+            here = (record.epoch, record.sequence) == (view.epoch, view.sequence)
+            if here and last.state is OrderState.REFUSED and last.votes:
+                raise InputError(
+                    f"the last order of this account was refused ({last.why}), and some members"
+                    " voted for it: they vote for no other before the epoch ends",
+                    todo="pay in the next epoch; python -m node status says when",
+                )
+
+    async def resume(self) -> None:
+        """Go on with what was not settled when this peer stopped."""
+        async with self._busy:
+            await self._finish_earlier(lambda _: None)
+
+    async def _finish_earlier(self, emit: Emit) -> None:
+        for ordered in self.log()[:1]:
+            if ordered.unsettled:
+                emit({"event": "earlier", "order": ordered.to_map()})
+                await self._settled(ordered, emit)
+
+    async def _sign(self, payments: tuple[Payment, ...], view: AccountView) -> Ordered:
+        order = AccountOrder(
+            network=self.genesis.id, epoch=view.epoch, sequence=view.sequence, pay=payments
+        )
+        at_ms = int(self.peers.environment.wall_s() * 1000)
+        ordered = Ordered(sign(order, self.key), OrderState.SIGNED, at_ms)
+        await self._keep(ordered)
+        return ordered
+
+    async def _keep(self, ordered: Ordered) -> None:
+        key = ordered.order.record.sequence.to_bytes(8, "big")
+        await self.store.write(Table.WALLET, key, ordered.to_bytes())
+
+    async def _settled(self, ordered: Ordered, emit: Emit) -> Ordered:
+        """Have an order settled, in a later epoch if its own ends before."""
+        with trio.move_on_after(stretched(PAY_DEADLINE_S)):
+            while True:
+                ended = await self._in_its_epoch(ordered, emit)
+                if ended is not None:
+                    return ended
+                ordered = await self._after_its_epoch(self.log()[0], emit)
+                if ordered.state is OrderState.SETTLED:
+                    return ordered
+        raise Refused(
+            f"the payment is not settled after {PAY_DEADLINE_S:.0f} s, and goes on",
+            todo="look at it with: python -m node wallet log",
+            retry_after_s=1.0,
+        )
+
+    async def _in_its_epoch(self, ordered: Ordered, emit: Emit) -> Ordered | None:
+        """Votes, a certificate, acknowledgements; None if the epoch ends before."""
+        if ordered.state is OrderState.SIGNED:
+            answered = await self.committee_calls.votes(ordered.order, deadline_s=PAY_DEADLINE_S)
+            if not self.committee.is_quorum(answered.proofs):
+                if epoch_is_over(answered):
+                    return None
+                refused = replace(
+                    ordered,
+                    state=OrderState.REFUSED,
+                    why=answered.why(),
+                    votes=len(answered.proofs) + len(answered.unheard),
+                )
+                await self._keep(refused)
+                raise Refused(
+                    f"members of the ledger do not vote for this order: {answered.why()}",
+                    todo="look at the account: python -m node wallet",
+                )
+            certificate = Certificate(
+                order=ordered.order.raw, votes=collected(answered.proofs)
+            ).to_bytes()
+            ordered = replace(ordered, state=OrderState.CERTIFIED, certificate=certificate)
+            await self._keep(ordered)
+            emit({"event": "certified", "votes": len(answered.proofs)})
+        answered = await self.committee_calls.acknowledgements(
+            ordered.order, ordered.certificate, deadline_s=PAY_DEADLINE_S
+        )
+        if not self.committee.is_quorum(answered.proofs):
+            if epoch_is_over(answered):
+                return None
+            raise Refused(f"members do not apply the order: {answered.why()}", retry_after_s=1.0)
+        settlement = Settlement(
+            certificate=ordered.certificate, acknowledgements=collected(answered.proofs)
+        )
+        ordered = replace(ordered, state=OrderState.SETTLED, settlement=settlement.to_bytes())
+        await self._keep(ordered)
+        emit({"event": "settled", "acknowledged": len(answered.proofs)})
+        return ordered
+
+    async def _after_its_epoch(self, ordered: Ordered, emit: Emit) -> Ordered:
+        """The epoch has ended: with the order, which is settled; or without, and it is renewed."""
+        while True:
+            view = await self.look()
+            if view.epoch > ordered.order.record.epoch and view.agreed:
+                break
+            await trio.sleep(1.0)
+        if view.sequence > ordered.order.record.sequence:
+            await self._check_included(ordered)
+            ordered = replace(ordered, state=OrderState.SETTLED)
+            await self._keep(ordered)
+            emit({"event": "settled", "acknowledged": 0})
+            return ordered
+        emit({"event": "renewed", "epoch": view.epoch})
+        return await self._sign(ordered.order.record.pay, view)
+
+    async def _check_included(self, ordered: Ordered) -> None:
+        """Refused unless a member shows that it was this order which the epoch ended with."""
+        digest, epoch = order_digest(ordered.order), ordered.order.record.epoch
+        for member in self.committee.members:
+            try:
+                calls = LedgerCalls(self.peers)
+                async for raw in calls.certificates(member.key, epoch, [digest]):
+                    order = open_signed(Certificate.from_bytes(raw).order, AccountOrder)
+                    if order_digest(order) == digest:
+                        return
+            except _TROUBLES:
+                continue
+        raise Refused(
+            "another order of this account was applied in its place: its key is used elsewhere",
+            todo="look at the account with: python -m node wallet",
+        )

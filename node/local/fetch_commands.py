@@ -1,0 +1,131 @@
+"""`sources fetch` in the running peer: a data peer brings a source in and signs for it.
+
+What the data peer said of the fetch, what came, and what was made of it are brought here, as long
+as they are what it signed for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from node.asking import as_maps
+from node.asking.answers import Answered
+from node.asking.run import TaskRequest
+from node.ingest.http_fetch import BODY_BYTES_MAX
+from node.ingest.parsing import OUTPUT_BYTES_MAX
+from node.local.arguments import read_number, read_text
+from node.local.control import Command, Emit
+from node.peer import Node
+from node.task.units import PASSAGES_PER_LEG
+from p2p.timeouts import stretched
+from wire import limits
+from wire.content import ContentId, PeerId
+from wire.errors import InputError, Malformed
+from wire.fetch import AttestedFetch, SourceRecord
+from wire.kinds import Level, Role
+from wire.operations import FETCH
+from wire.payload import Passages
+from wire.receipt import Receipt
+from wire.schema import Parameters
+from wire.signed import open_signed
+from wire.task import Stage
+
+CONTENT_DEADLINE_S = 30.0
+RECORD_BYTES_MAX = 256 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedSource:
+    """A task's end, and the record that its output commits to."""
+
+    answered: Answered
+    record: AttestedFetch
+    record_id: ContentId
+    by: PeerId
+
+
+def fetch_stage(name: str) -> Stage:
+    """The one stage of a task that has a source fetched."""
+    parameters: Parameters = {"source": name, "first": 0, "count": PASSAGES_PER_LEG}
+    return Stage(role=Role.DATA, operation=FETCH, model=None, parameters=parameters)
+
+
+@dataclass(slots=True)
+class FetchCommands:
+    """The commands, by name, for one running peer."""
+
+    node: Node
+
+    def commands(self) -> dict[str, Command]:
+        """What the control socket serves, by name."""
+        return {"fetch": self.fetch}
+
+    async def fetch(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """One task: a source fetched, by its name at data peers or by the record `record`."""
+        source = _source_of(arguments)
+        name = read_text(arguments, "name")
+        request = TaskRequest(
+            stages=(fetch_stage(name),),
+            input=None if source is None else source.to_bytes(),
+            deadline_s=_deadline_of(arguments),
+            level=Level.SIGNED,
+        )
+        tasks = self.node.tasks
+        answered = await tasks.watch(
+            await tasks.submit(request), lambda event: emit(as_maps.event_map(event))
+        )
+        found = await self._found(answered, source)
+        return {
+            **as_maps.answer_map(answered),
+            "answer": answered.answer.raw,
+            "input_payload": request.input or b"",
+            "payload": answered.output,
+            "record": str(found.record_id),
+            "body": str(found.record.body),
+            "extracted": str(found.record.output),
+        }
+
+    async def _found(self, answered: Answered, source: SourceRecord | None) -> FetchedSource:
+        """The record of the fetch, with its contents brought here; Malformed if it does not fit."""
+        by = open_signed(answered.answer.record.receipts[0], Receipt).signer
+        attested = Passages.from_bytes(answered.output).attested
+        if not attested:
+            raise InputError(
+                "this source is text that a data peer has by itself, and nothing was fetched",
+                todo="embed it: python -m node ask minilm --source NAME",
+            )
+        record_id = attested[0]
+        record = AttestedFetch.from_bytes(await self._get(record_id, by, RECORD_BYTES_MAX))
+        if source is not None and record.source != source.id:
+            raise Malformed(f"{by.short} fetched another source than the one that it was sent")
+        await self._get(record.body, by, BODY_BYTES_MAX)
+        await self._get(record.output, by, OUTPUT_BYTES_MAX)
+        return FetchedSource(answered, record, record_id, by)
+
+    async def _get(self, content: ContentId, by: PeerId, size_bytes_max: int) -> bytes:
+        data = await self.node.blobs.get(
+            content,
+            [by],
+            deadline_s=stretched(CONTENT_DEADLINE_S),
+            size_bytes_max=size_bytes_max,
+        )
+        store = self.node.dependencies.store
+        if not store.has(content):
+            await store.put(data)
+        return data
+
+
+def _source_of(arguments: Mapping[str, Any]) -> SourceRecord | None:
+    data = arguments.get("record")
+    if data is None:
+        return None
+    if not isinstance(data, bytes):
+        raise InputError("the record of a source is bytes")
+    return SourceRecord.from_bytes(data)
+
+
+def _deadline_of(arguments: Mapping[str, Any]) -> int:
+    deadline_s = read_number(arguments, "deadline_s", 60)
+    if not 1 <= deadline_s <= limits.DEADLINE_S_MAX:
+        raise InputError(f"a deadline of {deadline_s} s is not possible")
+    return deadline_s

@@ -1,0 +1,87 @@
+"""`wallet` and `ledger` in the running peer: an account, payments, and the whole ledger."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import trio
+
+from node.ledger.exporting import export_ledger
+from node.ledger.peer_ledger import PeerLedger
+from node.local.arguments import read_number, read_path, read_text
+from node.local.control import Command, Emit
+from node.peer import Node
+from wire.amount import AMOUNT_MAX
+from wire.content import PeerId
+from wire.errors import InputError, Malformed
+
+
+@dataclass(slots=True)
+class LedgerCommands:
+    """The commands, by name, for one running peer."""
+
+    node: Node
+
+    def commands(self) -> dict[str, Command]:
+        """What the control socket serves, by name."""
+        return {
+            "wallet": self.wallet,
+            "pay": self.pay,
+            "wallet_log": self.log,
+            "ledger_export": self.export,
+        }
+
+    @property
+    def _ledger(self) -> PeerLedger:
+        if self.node.ledger is None:
+            raise InputError(
+                "this network has no ledger: everything in it is free",
+                todo="begin one with: python -m node network new NAME",
+            )
+        return self.node.ledger
+
+    async def wallet(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """How the account `account` stands, this peer's own if none is named."""
+        ledger = self._ledger
+        named = arguments.get("account")
+        account = self.node.peers.me if named is None else _key(str(named))
+        view = await ledger.wallet.look(account)
+        mine = account == self.node.peers.me
+        unsettled = [it.to_map() for it in ledger.wallet.log()[:1] if mine and it.unsettled]
+        return {
+            "account": str(account),
+            "network": str(ledger.genesis.id),
+            "name": ledger.genesis.name,
+            **asdict(view),
+            "members": len(ledger.genesis.members),
+            "unsettled": unsettled,
+        }
+
+    async def pay(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Pay `amount` millionths to the account `to`, and wait until it is settled."""
+        amount = read_number(arguments, "amount", 0)
+        if not 1 <= amount <= AMOUNT_MAX:
+            raise InputError(f"{amount} millionths cannot be paid", todo="give a positive amount")
+        to = _key(read_text(arguments, "to"))
+        return (await self._ledger.wallet.pay(to, amount, emit)).to_map()
+
+    async def log(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """This account's own orders, the latest first."""
+        found = [it.to_map() for it in self._ledger.wallet.log()[:200]]
+        return {"account": str(self.node.peers.me), "orders": found}
+
+    async def export(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Write the whole ledger to the file `path`."""
+        ledger = self._ledger
+        path = read_path(arguments)
+        done = await export_ledger(self.node.peers, ledger.genesis, trio.Path(path))
+        return {"path": str(path), "epochs": done.epochs, "orders": done.orders}
+
+
+def _key(text: str) -> PeerId:
+    try:
+        return PeerId.parse(text)
+    except Malformed as error:
+        raise InputError(
+            f"{text[:80]!r} is not a key", todo="keys begin with 12D3Koo: see python -m node status"
+        ) from error

@@ -1,0 +1,550 @@
+"""A network of members and owners in one process, by pure cores: time, disk and wire from a seed.
+
+Messages are late, lost, doubled and overtake each other. A member may crash at any write: what it
+wrote is there or is not, and what it was about to say is not said.
+"""
+
+import heapq
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from node.ledger.committee import Committee, collected, proof_of
+from node.ledger.loading import LoadedReplica, first_rows, load
+from node.ledger.order_lists import in_bucket
+from node.ledger.rows import ROUNDS, RowChange, of_epoch
+from wire.checkpoint import (
+    AgreementPhase,
+    AgreementVote,
+    CheckpointHeader,
+    Proposal,
+    Seal,
+    buckets_of,
+)
+from wire.content import ContentId, PeerId
+from wire.errors import BatonError, WireError
+from wire.ledger import (
+    AccountOrder,
+    Certificate,
+    Genesis,
+    Grant,
+    Member,
+    Payment,
+    Vote,
+    order_digest,
+)
+from wire.signed import Signed, open_signed, sign
+from wire.signing import SigningKey
+
+EPOCH_S = 100.0
+GRANT = 100_000_000
+KEYS = [SigningKey(bytes((40 + number,)) * 32) for number in range(31)]
+OWNERS = [SigningKey(bytes((100 + number,)) * 32) for number in range(6)]
+
+
+def genesis_of(members: int, *, epoch_s: int = 100, fund: int = 5) -> Genesis:
+    """A network of so many members of the same weight, in which every owner has a grant."""
+    return Genesis(
+        version=1,
+        name="test",
+        nonce=bytes(16),
+        epoch_s=epoch_s,
+        account_min=1000,
+        fund=fund,
+        grants=tuple(
+            Grant(account=it.peer, amount=GRANT) for it in sorted(OWNERS, key=lambda k: k.peer)
+        ),
+        members=tuple(
+            Member(key=it.peer, weight=1) for it in sorted(KEYS[:members], key=lambda k: k.peer)
+        ),
+    )
+
+
+@dataclass
+class Disk:
+    """Rows by their keys; `forgets` names tables whose writes are lost in a crash."""
+
+    rows: dict[bytes, bytes] = field(default_factory=dict)
+    forgets: bytes = b""
+
+    def write(self, rows: list[RowChange]) -> None:
+        for key, value in rows:
+            if key[:1] in self.forgets and self.forgets:
+                continue
+            if value is None:
+                self.rows.pop(key, None)
+            else:
+                self.rows[key] = value
+
+    def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        return sorted((key, it) for key, it in self.rows.items() if key.startswith(prefix))
+
+
+@dataclass
+class Plan:
+    """What goes wrong in a run."""
+
+    seed: int
+    members: int
+    bad: int
+    epochs: int = 3
+    loss: float = 0.1
+    crash: float = 0.02
+    forgets: bytes = b""
+    # How many acknowledgements an owner takes for settled; None: a quorum.
+    settled_by: int | None = None
+    cheats: int = 2
+
+
+@dataclass
+class Found:
+    """What a run came to."""
+
+    certified: dict[tuple[int, PeerId, int], set[bytes]] = field(
+        default_factory=lambda: defaultdict(set)
+    )
+    settled: dict[bytes, int] = field(default_factory=dict)
+    crashes: int = 0
+    epochs_ended: int = 0
+    rounds: int = 0
+
+    @property
+    def doubled(self) -> int:
+        """Accounts and sequences with certificates for two orders."""
+        return sum(len(orders) > 1 for orders in self.certified.values())
+
+
+class Simulation:
+    """One run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.random = Random(f"ledger:{plan.seed}:{plan.members}:{plan.bad}")
+        self.genesis = genesis_of(plan.members)
+        self.committee = Committee(self.genesis.members)
+        self.now_s = 0.0
+        self.count = 0
+        self.events: list[tuple[float, int, Callable[[], None]]] = []
+        self.found = Found()
+        keys = {it.peer: it for it in KEYS}
+        bad = set(self.random.sample(range(plan.members), plan.bad))
+        self.members: list[Any] = [
+            (BadMember if at in bad else SimulatedMember)(self, at, keys[it.key])
+            for at, it in enumerate(self.genesis.members)
+        ]
+        self.honest = [it for it in self.members if isinstance(it, SimulatedMember)]
+        self.owners = [Owner(self, key, number) for number, key in enumerate(OWNERS)]
+        # Of each epoch that has ended: its header and its orders, as the first member had them.
+        self.ended: dict[int, tuple[CheckpointHeader, frozenset[bytes]]] = {}
+
+    def later(self, delay_s: float, what: Callable[[], None]) -> None:
+        self.count += 1
+        heapq.heappush(self.events, (self.now_s + delay_s, self.count, what))
+
+    def send(self, what: Callable[[], None]) -> None:
+        """A message: late, perhaps lost, perhaps doubled."""
+        if self.random.random() < self.plan.loss:
+            return
+        self.later(self.random.expovariate(5.0), what)
+        if self.random.random() < 0.05:
+            self.later(self.random.expovariate(1.0), what)
+
+    def run(self) -> Found:
+        for member in self.members:
+            member.begin()
+        for owner in self.owners:
+            owner.begin()
+        until_s = EPOCH_S * (self.plan.epochs + 6)
+        while self.events and self.now_s < until_s:
+            if all(it.replica.epoch >= self.plan.epochs for it in self.honest):
+                break
+            self.now_s, _, what = heapq.heappop(self.events)
+            what()
+        self.found.epochs_ended = min(it.replica.epoch for it in self.honest)
+        return self.found
+
+    def note_end(self, header: CheckpointHeader, orders: frozenset[bytes]) -> None:
+        """A member has ended an epoch: all have to end it alike."""
+        before = self.ended.setdefault(header.epoch, (header, orders))
+        assert before == (header, orders), f"epoch {header.epoch} has two ends"
+        assert header.balances + header.deposits + header.fund == self.genesis.supply
+
+    def lost(self) -> list[bytes]:
+        """Settled orders of ended epochs that the checkpoint does not have."""
+        return [
+            order
+            for order, epoch in self.found.settled.items()
+            if epoch in self.ended and order not in self.ended[epoch][1]
+        ]
+
+
+class SimulatedMember:
+    """An honest member with a disk that it may crash at."""
+
+    def __init__(self, world: Simulation, place: int, key: SigningKey) -> None:
+        self.world, self.place, self.key = world, place, key
+        self.disk = Disk(forgets=world.plan.forgets)
+        self.disk.write(first_rows(world.genesis))
+        self.life = 0
+        self._buckets: tuple[tuple[int, int], bytes] = ((-1, -1), b"")
+        self.load()
+
+    def load(self) -> None:
+        self.life += 1
+        self._buckets = ((-1, -1), b"")
+        found: LoadedReplica = load(self.world.genesis, self.key, self.disk.scan)
+        self.replica, self.end, self.told = found.replica, found.end, found.signed
+        # Which epoch runs is what others say: here they say it at once.
+        self.replica.sure = True
+
+    def begin(self) -> None:
+        self.end.advance()
+        self.act()
+        self.wait_for_end()
+        self.gossip()
+
+    def wait_for_end(self) -> None:
+        life, epoch = self.life, self.replica.epoch
+        # Clocks differ.
+        delay_s = EPOCH_S * self.world.random.uniform(0.9, 1.1)
+
+        def over() -> None:
+            if self.life == life and self.replica.epoch == epoch:
+                self.end.seal_now()
+                self.act()
+
+        self.world.later(delay_s, over)
+
+    def write(self, rows: list[RowChange]) -> bool:
+        """Write; False if the member crashed there, and is another since."""
+        plan, random = self.world.plan, self.world.random
+        if random.random() >= plan.crash:
+            self.disk.write(rows)
+            return True
+        if random.random() < 0.5:
+            self.disk.write(rows)
+        self.world.found.crashes += 1
+        self.load()
+        self.begin()
+        return False
+
+    # What owners ask
+
+    def submit(self, order: Signed[AccountOrder], reply: Callable[[int, bytes], None]) -> None:
+        try:
+            vote, row = self.replica.vote(order)
+        except BatonError:
+            return
+        if self.write([row]):
+            raw = sign(vote, self.key).raw
+            self.world.send(lambda: reply(self.place, raw))
+
+    def confirm(self, raw: bytes, reply: Callable[[int], None]) -> None:
+        try:
+            _, rows = self.replica.confirm(raw)
+        except BatonError:
+            return
+        if self.write(rows):
+            self.world.send(lambda: reply(self.place))
+
+    # What members tell each other
+
+    def act(self) -> None:
+        to_do = self.end.take()
+        if to_do.rows and not self.write(to_do.rows):
+            return
+        self.told += to_do.signed
+        for raw in to_do.signed:
+            self.tell_all(raw)
+        life, epoch = self.life, self.replica.epoch
+        for wait in to_do.waits:
+
+            def over(wait: Any = wait) -> None:
+                if self.life == life and self.replica.epoch == epoch:
+                    self.end.on_timeout(wait.step, wait.round)
+                    self.act()
+
+            self.world.later(wait.delay_s, over)
+        self.turn_if_ended()
+
+    def tell_all(self, raw: bytes) -> None:
+        for other in self.world.members:
+            if other is not self:
+                self.world.send(lambda other=other: other.hear(self, raw))
+
+    def gossip(self) -> None:
+        """Every few seconds all is told again, and what others know is fetched."""
+        life = self.life
+
+        def again() -> None:
+            if self.life != life:
+                return
+            other = self.world.random.choice(self.world.members)
+            if other is not self:
+                for raw in self.told:
+                    self.world.send(lambda raw=raw: other.hear(self, raw))
+                self.world.send(lambda: self.fetch(other))
+            self.gossip()
+
+        self.world.later(self.world.random.uniform(1.0, 4.0), again)
+
+    def hear(self, other: Any, raw: bytes) -> None:
+        try:
+            self.end.receive(raw)
+        except WireError:
+            return
+        self.fetch(other)
+        self.act()
+
+    def fetch(self, other: Any) -> None:
+        """Lists and certificates that are lacking, and how the epoch has ended, from another."""
+        if not isinstance(other, SimulatedMember):
+            return
+        if other.replica.epoch > self.replica.epoch:
+            self.follow(other)
+            return
+        if other.replica.epoch < self.replica.epoch:
+            return
+        for buckets in [*self.end.unresolved(), other.buckets()]:
+            for number in self.replica.resolve(buckets).buckets:
+                self.replica.lists.note(in_bucket(other.replica.applied, number))
+            for digest in self.replica.resolve(buckets).missing:
+                if (raw := other.replica.certificate_of(digest)) is not None:
+                    self.replica.learn(raw)
+        rows = self.replica.catch_up()
+        if rows and not self.write(rows):
+            return
+        self.end.advance()
+
+    def buckets(self) -> bytes:
+        """What is applied, worked out again only if it has changed."""
+        now = (self.replica.epoch, len(self.replica.applied))
+        if self._buckets[0] != now:
+            self._buckets = (now, buckets_of(self.replica.applied))
+        return self._buckets[1]
+
+    def follow(self, other: "SimulatedMember") -> None:
+        """End the epoch as another has: by its checkpoint and the certificates."""
+        from node.ledger.rows import CERTIFICATES, CHECKPOINTS
+        from wire.checkpoint import Checkpoint
+
+        epoch = self.replica.epoch
+        raw = other.disk.rows.get(of_epoch(CHECKPOINTS, epoch))
+        if raw is None:
+            return
+        checkpoint = Checkpoint.from_bytes(raw)
+        self.replica.check_checkpoint(checkpoint)
+        prefix = of_epoch(CERTIFICATES, epoch)
+        orders = {key[len(prefix) :]: it for key, it in other.disk.scan(prefix)}
+        for certificate in orders.values():
+            self.replica.learn(certificate)
+        self.turn(checkpoint, orders)
+
+    def turn_if_ended(self) -> None:
+        if self.end.checkpoint is None:
+            return
+        orders = self.end.orders()
+        if orders is not None:
+            self.turn(self.end.checkpoint, orders)
+
+    def turn(self, checkpoint: Any, orders: Any) -> None:
+        from node.ledger.epoch_end import EpochEnd
+
+        ended = self.replica.epoch
+        chosen = frozenset(orders)
+        if self.end.agreement is not None:
+            self.world.found.rounds = max(self.world.found.rounds, self.end.agreement.round)
+        rows = self.replica.turn(checkpoint, orders)
+        rows += [(key, None) for key, _ in self.disk.scan(of_epoch(ROUNDS, ended))]
+        assert self.replica.tip is not None
+        self.world.note_end(self.replica.tip, chosen)
+        self.end, self.told = EpochEnd(self.replica), []
+        self.life += 1
+        if self.write(rows):
+            self.begin()
+
+
+class BadMember:
+    """Votes for every order, applies nothing, seals nothing, leads astray, votes for everything."""
+
+    def __init__(self, world: Simulation, place: int, key: SigningKey) -> None:
+        self.world, self.place, self.key = world, place, key
+        self.seen: list[ContentId | None] = [None]
+        self.rounds: set[tuple[int, int]] = set()
+
+    def begin(self) -> None:
+        self.epoch_end()
+
+    def submit(self, order: Signed[AccountOrder], reply: Callable[[int, bytes], None]) -> None:
+        record = order.record
+        vote = Vote(
+            network=record.network,
+            epoch=record.epoch,
+            account=order.signer,
+            sequence=record.sequence,
+            order=order_digest(order),
+        )
+        raw = sign(vote, self.key).raw
+        self.world.send(lambda: reply(self.place, raw))
+
+    def confirm(self, raw: bytes, reply: Callable[[int], None]) -> None:
+        self.world.send(lambda: reply(self.place))
+
+    def epoch_end(self) -> None:
+        """A seal without any order, to some."""
+        epoch = max(it.replica.epoch for it in self.world.honest) if self.world.now_s else 0
+        seal = Seal(network=self.world.genesis.id, epoch=epoch, count=0, buckets=buckets_of(()))
+        raw = sign(seal, self.key).raw
+        for other in self.world.members:
+            if self.world.random.random() < 0.5 and other is not self:
+                self.world.send(lambda other=other: other.hear(self, raw))
+        self.world.later(EPOCH_S / 2, self.epoch_end)
+
+    def hear(self, other: Any, raw: bytes) -> None:
+        if not isinstance(other, SimulatedMember):
+            return
+        for kind in (Proposal, AgreementVote):
+            try:
+                record = open_signed(raw, kind).record
+            except WireError:
+                continue
+            self.mislead(record)
+
+    def mislead(self, record: Any) -> None:
+        if isinstance(record, Proposal):
+            self.seen.append(ContentId.of(record.header))
+        elif record.header is not None:
+            self.seen.append(record.header)
+        moment = (record.epoch, record.round)
+        if moment in self.rounds:
+            return
+        self.rounds.add(moment)
+        random = self.world.random
+        for other in self.world.honest:
+            for phase in AgreementPhase:
+                vote = AgreementVote(
+                    network=self.world.genesis.id,
+                    epoch=record.epoch,
+                    round=record.round,
+                    phase=phase,
+                    header=random.choice(self.seen[-4:]),
+                )
+                raw = sign(vote, self.key).raw
+                self.world.send(lambda other=other, raw=raw: other.hear(self, raw))
+            if isinstance(record, Proposal) and random.random() < 0.5:
+                # Another's proposal as its own, for a round that it may lead.
+                own = Proposal(
+                    network=record.network,
+                    epoch=record.epoch,
+                    round=record.round + random.randint(0, 2),
+                    header=record.header,
+                    seals=record.seals[: random.randint(1, len(record.seals))],
+                    valid_round=None,
+                    prevotes=None,
+                )
+                raw = sign(own, self.key).raw
+                self.world.send(lambda other=other, raw=raw: other.hear(self, raw))
+
+
+class Owner:
+    """Pays others once an epoch; some sign two orders and send them to different members."""
+
+    def __init__(self, world: Simulation, key: SigningKey, number: int) -> None:
+        self.world, self.key = world, key
+        self.cheats = number < world.plan.cheats
+        # Of each epoch, whether the owner's first order was settled.
+        self.done: dict[int, bool] = {}
+
+    def begin(self) -> None:
+        self.world.later(self.world.random.uniform(0, EPOCH_S / 4), self.pay)
+
+    def pay(self) -> None:
+        world, random = self.world, self.world.random
+        member = random.choice(world.honest)
+        epoch = member.replica.epoch
+        # Next time in the next epoch, or a little later if it has not begun.
+        world.later(EPOCH_S / 3, self.pay)
+        if epoch in self.done or epoch >= world.plan.epochs:
+            return
+        self.done[epoch] = False
+        sequence = member.replica.draft.account(self.key.peer).sequence
+        cheats = self.cheats and epoch < world.plan.epochs - 1
+        others = [it.peer for it in OWNERS if it is not self.key]
+        payments = [(to, random.randint(1000, GRANT // 20)) for to in random.sample(others, 2)]
+        orders = [
+            sign(
+                AccountOrder(
+                    network=world.genesis.id,
+                    epoch=epoch,
+                    sequence=sequence,
+                    pay=(Payment(to=to, amount=amount),),
+                ),
+                self.key,
+            )
+            for to, amount in payments[: 1 + cheats]
+        ]
+        for order in orders:
+            Attempt(world, self, order, every=not cheats).step()
+
+
+class Attempt:
+    """One order on its way: votes, certificate, acknowledgements."""
+
+    def __init__(
+        self, world: Simulation, owner: Owner, order: Signed[AccountOrder], *, every: bool
+    ) -> None:
+        self.world, self.owner, self.order = world, owner, order
+        self.digest = order_digest(order)
+        share = 1.0 if every else 0.7
+        self.asked = [it for it in world.members if world.random.random() < share]
+        self.votes: dict[int, bytes] = {}
+        self.acknowledged: set[int] = set()
+        self.certificate: bytes | None = None
+        self.tries = 0
+
+    def step(self) -> None:
+        """Ask those that have not answered, again and again for a while."""
+        self.tries += 1
+        if self.tries > 12 or self.digest in self.world.found.settled:
+            return
+        for member in self.asked:
+            if self.certificate is None and member.place not in self.votes:
+                self.world.send(lambda member=member: member.submit(self.order, self.on_vote))
+            elif self.certificate is not None and member.place not in self.acknowledged:
+                self.confirm_at(member)
+        self.world.later(2.0, self.step)
+
+    def confirm_at(self, member: Any) -> None:
+        raw = self.certificate
+        assert raw is not None
+        if self.world.random.random() < 0.8:
+            self.world.send(lambda: member.confirm(raw, self.on_acknowledged))
+
+    def on_vote(self, place: int, raw: bytes) -> None:
+        vote = open_signed(raw, Vote)
+        assert vote.record.order == self.digest
+        self.votes[place] = proof_of(Vote, vote.raw)
+        if self.certificate is None and self.world.committee.is_quorum(self.votes):
+            self.certificate = Certificate(
+                order=self.order.raw, votes=collected(self.votes)
+            ).to_bytes()
+            record = self.order.record
+            key = (record.epoch, self.order.signer, record.sequence)
+            self.world.found.certified[key].add(self.digest)
+            self.asked = list(self.world.members)
+            for member in self.asked:
+                self.confirm_at(member)
+
+    def on_acknowledged(self, place: int) -> None:
+        self.acknowledged.add(place)
+        enough = (
+            self.world.committee.is_quorum(self.acknowledged)
+            if self.world.plan.settled_by is None
+            else len(self.acknowledged) >= self.world.plan.settled_by
+        )
+        if enough:
+            epoch = self.order.record.epoch
+            self.world.found.settled.setdefault(self.digest, epoch)
+            self.owner.done[epoch] = True

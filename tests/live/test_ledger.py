@@ -1,0 +1,62 @@
+"""A network with credits, typed: begin it, join it, pay, and check all of it offline."""
+
+import time
+from pathlib import Path
+
+from tests.live.command_line import baton, joined
+
+DEADLINE_S = 120.0
+
+
+def test_credits_are_paid_and_the_whole_ledger_is_checked_offline(tmp_path: Path) -> None:
+    genesis, ledger = tmp_path / "home.genesis", tmp_path / "all.ledger"
+    first, second = tmp_path / "first", tmp_path / "second"
+    options = ("--state", first, "--out", genesis, "--epoch", "3s", "--grant", "me=10")
+    made = baton("network", "new", "home", *options, "--json").document
+    assert (len(made["members"]), made["tolerates"]) == (1, 0)
+    assert "is there already" in baton("network", "new", "home", *options).error
+    role = ("--role", "store", "--genesis", genesis)
+    with joined(first, *role) as member, joined(second, member.address, *role) as other:
+        paid = member.ask("wallet", "pay", other.id, "2.5", "--json").document
+        assert paid["state"] == "settled"
+        assert other.ask("wallet", "--json").document["balance"] == 2_500_000
+        assert "are more" in other.ask("wallet", "pay", member.id, "3").error
+        assert "not an amount" in other.ask("wallet", "pay", member.id, "1e3").error
+        assert member.ask("wallet", "log", "--json").document["orders"][0]["spent"] == 2_500_000
+        status = member.ask("status", "--json").document
+        assert status["ledger"]["tolerates"] == 0
+        assert "ledger" in status["roles"]
+        deadline_at_s = time.monotonic() + DEADLINE_S
+        while other.ask("ledger", "export", ledger, "--json").document["orders"] < 1:
+            assert time.monotonic() < deadline_at_s
+        shown = other.ask("ledger", "show", member.id, "--json").document
+        assert shown["balance"] == 7_500_000
+    checks = ("ledger", "check", ledger, "--genesis", genesis, "--account", paid["pay"][0]["to"])
+    checked = baton(*checks, "--json").document
+    assert (checked["orders"], checked["balance"]) == (1, 2_500_000)
+    assert checked["supply"] == made["supply"]
+    altered = bytearray(ledger.read_bytes())
+    altered[-100] ^= 1
+    ledger.write_bytes(altered)
+    assert "does not hold" in baton(*checks).error
+
+
+def test_what_cannot_begin_or_be_joined_says_why(tmp_path: Path) -> None:
+    state = ("--state", tmp_path / "peer", "--out", tmp_path / "x.genesis")
+    for options, why in (
+        (("--epoch", "soon"), "not a time"),
+        (("--epoch", "0s"), "no such network"),
+        (("--member", "me"), "not a key"),
+        (("--grant", "me"), "no grant"),
+        (("--grant", "me=0"), "cannot be paid"),
+        (("--grant", "me=2", "--supply", "1"), "more than the supply"),
+    ):
+        assert why in baton("network", "new", "x", *options, *state).error
+    assert not (tmp_path / "x.genesis").exists()
+    nothing = tmp_path / "nothing"
+    nothing.write_bytes(b"no genesis")
+    for file, why in ((nothing, "no genesis file"), (tmp_path / "gone", "cannot be read")):
+        assert why in baton("join", "--genesis", file, "--state", tmp_path / "peer").error
+        assert baton("ledger", "check", file).error
+    no_ledger = baton("join", "--role", "ledger", "--state", tmp_path / "peer", "--port", "0")
+    assert "has no ledger" in no_ledger.error

@@ -1,0 +1,255 @@
+"""The ledger's records: genesis, orders of accounts, and what members sign about them.
+
+An account is a key, and only its owner's orders take from it. A member votes for one order of an
+account at a time. Votes of more than two thirds of the weight are a certificate; acknowledgements
+of as many, by members that have applied it, mean that it is settled. Everything that is signed
+names the network and the epoch; the kind of the record is its purpose.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from wire import limits
+from wire.amount import AMOUNT_MAX, Amount, Balance
+from wire.content import ContentId, PeerId
+from wire.errors import Malformed, Oversize
+from wire.kinds import Kind
+from wire.schema import Between, Digest, Int, Name, Omitted, Record
+from wire.signed import Signed, SignedRecord
+
+MEMBERS_MAX = limits.LEDGER_MEMBERS_MAX
+Epoch = Int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member(Record):
+    """A peer that keeps the ledger, and how much its signature weighs."""
+
+    key: PeerId
+    weight: Annotated[int, Between(1, 2**32)]
+
+
+Members = Annotated[tuple[Member, ...], Between(1, MEMBERS_MAX)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant(Record):
+    """What an account owns from the beginning."""
+
+    account: PeerId
+    amount: Amount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Genesis(Record):
+    """The beginning of a ledger. The content id of its bytes is the name of the network.
+
+    All credits there will ever be are the fund's and the grants'. `account_min` is the least that
+    an account is opened with, so that keys that cost nothing fill nobody's disk.
+    """
+
+    SIZE_BYTES_MAX: ClassVar[int] = limits.GENESIS_BYTES_MAX
+
+    version: Annotated[int, Between(1, 2**16)]
+    name: Name
+    nonce: Annotated[bytes, Between(16, 16)]
+    epoch_s: Annotated[int, Between(1, 7 * 24 * 3600)]
+    account_min: Amount
+    fund: Balance
+    grants: Annotated[tuple[Grant, ...], Between(0, limits.GRANTS_MAX)]
+    members: Members
+
+    def check(self) -> None:
+        """Malformed unless members and grants are in order of their keys, each key once."""
+        for what, keys in (
+            ("members", [it.key for it in self.members]),
+            ("grants", [it.account for it in self.grants]),
+        ):
+            if sorted(set(keys)) != keys:
+                raise Malformed(f"{what} stand in order of their keys, each once")
+        if not 1 <= self.supply <= AMOUNT_MAX:
+            raise Oversize(f"a supply of {self.supply} millionths, at most {AMOUNT_MAX}")
+
+    @property
+    def supply(self) -> int:
+        """All credits of the network, in millionths."""
+        return self.fund + sum(it.amount for it in self.grants)
+
+    @property
+    def id(self) -> ContentId:
+        """The network."""
+        return ContentId.of(self.to_bytes())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment(Record):
+    """So much to that account."""
+
+    to: PeerId
+    amount: Amount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening(Record):
+    """A channel to `payee`: the deposit is locked for it until the end of the epoch `expiry`."""
+
+    payee: PeerId
+    deposit: Amount
+    expiry: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopUp(Record):
+    """More for a channel of one's own, which may also last longer than before."""
+
+    channel: Digest
+    amount: Amount
+    expiry: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redemption(Record):
+    """What a payee takes from a channel: up to the total of the payer's voucher, if one is given.
+
+    With `release` the channel ends, and the rest goes back to the payer.
+    """
+
+    channel: Digest
+    voucher: Annotated[bytes, Between(1, limits.VOUCHER_BYTES_MAX)] | None
+    release: bool
+
+    def check(self) -> None:
+        if self.voucher is None and not self.release:
+            raise Malformed("a redemption has a voucher, or ends the channel, or both")
+
+
+_ACTION = Between(0, limits.ACTIONS_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountOrder(SignedRecord):
+    """What the owner of an account, who signs, orders; exactly one of the lists is not empty.
+
+    `sequence` counts the orders of an account from 0, over all epochs. An order holds in one epoch.
+    Orders of other kinds are further lists.
+    """
+
+    KIND: ClassVar[Kind] = Kind.ACCOUNT_ORDER
+    SIZE_BYTES_MAX: ClassVar[int] = limits.ACCOUNT_ORDER_BYTES_MAX
+
+    network: ContentId
+    epoch: Epoch
+    sequence: Int
+    pay: Annotated[tuple[Payment, ...], _ACTION, Omitted(())] = ()
+    open: Annotated[tuple[Opening, ...], _ACTION, Omitted(())] = ()
+    top_up: Annotated[tuple[TopUp, ...], _ACTION, Omitted(())] = ()
+    redeem: Annotated[tuple[Redemption, ...], _ACTION, Omitted(())] = ()
+    reclaim: Annotated[tuple[Digest, ...], _ACTION, Omitted(())] = ()
+
+    def check(self) -> None:
+        """Malformed unless it is of one kind; Oversize if its sum is no amount."""
+        actions = (self.pay, self.open, self.top_up, self.redeem, self.reclaim)
+        if sum(map(bool, actions)) != 1:
+            raise Malformed("an order pays, opens, tops up, redeems or reclaims: one of these")
+        if len(set(self.channels)) != len(self.channels):
+            raise Malformed("an order names a channel once")
+        if self.spent > AMOUNT_MAX:
+            raise Oversize(f"an order of {self.spent} millionths, at most {AMOUNT_MAX}")
+
+    @property
+    def channels(self) -> list[bytes]:
+        """The channels that it names; it opens others."""
+        redeemed = [it.channel for it in self.redeem]
+        return [it.channel for it in self.top_up] + redeemed + [*self.reclaim]
+
+    @property
+    def spent(self) -> int:
+        """What it takes from the account, in millionths."""
+        paid = sum(it.amount for it in self.pay) + sum(it.amount for it in self.top_up)
+        return paid + sum(it.deposit for it in self.open)
+
+
+def order_digest(order: Signed[AccountOrder]) -> bytes:
+    """32 bytes that name an order: of its account and its body, whatever its signature is."""
+    return ContentId.of(bytes(order.signer) + order.record.to_bytes()).digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vote(SignedRecord):
+    """A member's word that it votes for no other order of this account with this sequence."""
+
+    KIND: ClassVar[Kind] = Kind.VOTE
+    SIZE_BYTES_MAX: ClassVar[int] = 256
+
+    network: ContentId
+    epoch: Epoch
+    account: PeerId
+    sequence: Int
+    order: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledgement(SignedRecord):
+    """A member's word that it has applied an order, durably, and will name it in its seal."""
+
+    KIND: ClassVar[Kind] = Kind.ACKNOWLEDGEMENT
+    SIZE_BYTES_MAX: ClassVar[int] = 256
+
+    network: ContentId
+    epoch: Epoch
+    order: Digest
+
+
+Proof = Annotated[bytes, Between(64, limits.ENVELOPE_BYTES_MAX)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signatures(Record):
+    """Signatures of members over one record: bit i of `members` stands for member i of the epoch.
+
+    The proofs stand in the order of the bits.
+    """
+
+    members: Annotated[int, Between(1, 2**MEMBERS_MAX - 1)]
+    proofs: Annotated[tuple[Proof, ...], Between(1, MEMBERS_MAX)]
+
+    def check(self) -> None:
+        if self.members.bit_count() != len(self.proofs):
+            raise Malformed(f"{len(self.proofs)} signatures of {self.members.bit_count()} members")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate(Record):
+    """An order and the votes for it."""
+
+    SIZE_BYTES_MAX: ClassVar[int] = limits.CERTIFICATE_BYTES_MAX
+
+    order: Annotated[bytes, Between(1, limits.ACCOUNT_ORDER_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
+    votes: Signatures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement(Record):
+    """A certificate, and that members have applied it: it outlives the epoch."""
+
+    SIZE_BYTES_MAX: ClassVar[int] = limits.SETTLEMENT_BYTES_MAX
+
+    certificate: Annotated[bytes, Between(1, limits.CERTIFICATE_BYTES_MAX)]
+    acknowledgements: Signatures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voucher(SignedRecord):
+    """A payer's promise out of a channel's deposit. It is cumulative: the highest total counts.
+
+    `tasks` is how many tasks it has paid by then, and `receipt` the last of their receipts.
+    """
+
+    KIND: ClassVar[Kind] = Kind.VOUCHER
+    SIZE_BYTES_MAX: ClassVar[int] = limits.VOUCHER_BYTES_MAX - limits.ENVELOPE_BYTES_MAX
+
+    network: ContentId
+    channel: Digest
+    total: Amount
+    tasks: Int
+    receipt: ContentId | None
