@@ -27,6 +27,8 @@ class NodeConfig:
     peers: PeersConfig = field(default_factory=PeersConfig)
     roles: frozenset[Role] = ROLES_DEFAULT
     models: tuple[str, ...] = ()
+    # The first and the last layer of the language model that this peer holds; None: all.
+    layers: tuple[int, int] | None = None
     files: tuple[Path, ...] = ()
     quota_bytes: int = QUOTA_BYTES_DEFAULT
     # The gateway's HTTP settings; None without a gateway.
@@ -50,6 +52,11 @@ class NodeConfig:
             raise InputError(
                 f"{self.background_checks} is no part of the answers",
                 todo="give a number from 0 to 1 (--background-checks 0.05)",
+            )
+        if self.layers is not None and len(self.models) != 1:
+            raise InputError(
+                f"layers are of one model, and there are {len(self.models)}",
+                todo="give one --model with --layers, and a peer of its own to each further one",
             )
         if not 1 <= len(self.peers.network.encode()) <= limits.NAME_BYTES_MAX:
             raise InputError(

@@ -21,8 +21,9 @@ from node.checking.quorum import Checking
 from node.config import NodeConfig
 from node.dispatch.directory import PeerDirectory
 from node.dispatch.dispatcher import Dispatcher
+from node.dispatch.layer_chain import LayerChains
 from node.dispatch.orders import Orders
-from node.engines.interface import Engine
+from node.engines.interface import Engine, Loaded
 from node.ingest.bring import Ingest
 from node.ledger.peer_ledger import PeerLedger, open_ledger
 from node.models.collection import Models
@@ -37,6 +38,7 @@ from node.serving.nearest import IndexCache
 from node.serving.order_server import OrderServer
 from node.serving.role import LegRole
 from node.serving.sources import Source
+from node.serving.stage_server import StageServer
 from node.serving.verify_role import VerifyRole
 from node.task.events import Event, Failed
 from p2p.adverts import Capacity, Environment
@@ -50,9 +52,11 @@ from wire.codec import pack, unpack
 from wire.content import PeerId
 from wire.errors import ModelRefused, StoreError
 from wire.kinds import Role
+from wire.layers import layers_id
 from wire.message import Keep, Offer, Quote, Want
 from wire.order import Open
 from wire.signing import SigningKey
+from wire.stage import StageOpen
 
 KNOWN_PEERS_KEPT = 256
 SAVE_PEERS_EVERY_S = 1.0
@@ -70,6 +74,8 @@ class Dependencies:
     store: Store
     engine: Engine
     sources: Source
+    # What the engine asks for layers that it does not have.
+    chains: LayerChains = field(default_factory=LayerChains)
     # Brings in outside data; None where the peer brings in only `sources`.
     ingest: Ingest | None = None
 
@@ -85,6 +91,7 @@ class Node:
     models: Models
     leg_server: LegServer
     order_server: OrderServer
+    stage_server: StageServer
     verify_role: VerifyRole
     check_server: CheckServer
     keep_role: KeepRole
@@ -146,7 +153,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             # An unknown model name is refused before this peer connects to others. A file that
             # cannot be run is reported, and the other models are served.
             with suppress(ModelRefused):
-                await node.models.check_meant(name)
+                await node.models.check_meant(name, config.layers)
         capacity.node = node
         peers.handlers[Offer] = node.leg_server.on_offer
         peers.handlers[Open] = node.order_server.on_open
@@ -155,6 +162,8 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Check] = node.verify_role.on_check
         peers.handlers[OpenChecks] = node.check_server.on_open
         peers.handlers[Keep] = node.keep_role.on_keep
+        peers.handlers[StageOpen] = node.stage_server.on_open
+        dependencies.chains.attach(peers, nursery)
         for peer, addresses in _remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
         await peers.join()
@@ -217,17 +226,10 @@ def _assembled(
         lines.append(line)
         peers.advertiser.changed()
 
-    verify_role = VerifyRole(
-        dependencies.key,
-        dependencies.environment,
-        dependencies.engine,
-        infer,
-        blobs,
-        willing=Role.VERIFY in config.roles,
-    )
+    verify_role = _verify_role(config, dependencies, infer, blobs)
     rechecking = Rechecking(dependencies.store, checking, answers, tasks)
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
-    probing = Probing(peers.me, dependencies.engine, infer, changed)
+    probing = Probing(peers.me, dependencies.engine, infer, changed, dependencies.chains)
     return Node(
         config=config,
         dependencies=dependencies,
@@ -236,6 +238,7 @@ def _assembled(
         models=models,
         leg_server=leg_server,
         order_server=OrderServer(legs=leg_server),
+        stage_server=StageServer(dependencies.engine, leg_server),
         verify_role=verify_role,
         check_server=CheckServer(verify_role=verify_role, peers=peers),
         keep_role=KeepRole(blobs, willing=Role.STORE in config.roles),
@@ -247,6 +250,19 @@ def _assembled(
         loader=ModelLoader(models, probing, nursery),
         started_at_s=trio.current_time(),
         log=lines,
+    )
+
+
+def _verify_role(
+    config: NodeConfig, dependencies: Dependencies, infer: InferRole, blobs: Blobs
+) -> VerifyRole:
+    return VerifyRole(
+        dependencies.key,
+        dependencies.environment,
+        dependencies.engine,
+        infer,
+        blobs,
+        willing=Role.VERIFY in config.roles,
     )
 
 
@@ -281,14 +297,7 @@ class _Capacity:
             return Capacity(roles=self.config.role_bits, models=(), free_slots=0, queue_s=0.0)
         taking = node.leg_server.taking and not node.leg_server.paused
         fair_queue = node.verify_role.infer_role.fair_queue
-        models = tuple(
-            ModelOffer(
-                model=it.model,
-                name=it.manifest.name,
-                units_per_s=min(it.units_per_s, 1e9),
-            )
-            for it in (node.probing.offered() if taking else ())
-        )
+        models = tuple(map(_offer, node.probing.offered() if taking else ()))
         return Capacity(
             roles=self.config.role_bits if taking else 0,
             models=models,
@@ -296,6 +305,16 @@ class _Capacity:
             free_slots=max(0, min(fair_queue.free_slots, 65_535)) if taking else 0,
             queue_s=min(fair_queue.queue_s, 1e6),
         )
+
+
+def _offer(loaded: Loaded) -> ModelOffer:
+    """What an advert says of a model, or of the layers of one."""
+    layers = loaded.middle
+    return ModelOffer(
+        model=loaded.model if layers is None else layers_id(loaded.model),
+        name=loaded.manifest.name if layers is None else str(layers),
+        units_per_s=min(loaded.units_per_s, 1e9),
+    )
 
 
 def _remembered(store: Store) -> list[tuple[PeerId, tuple[str, ...]]]:

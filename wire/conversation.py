@@ -48,6 +48,7 @@ from wire.message import (
     Welcome,
 )
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, Withdraw
+from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed
 
 
 class Speaker(Enum):
@@ -76,6 +77,8 @@ class CallState(Enum):
     STANDING = auto()
     CHECKS_OPENING = auto()
     CHECKS_STANDING = auto()
+    STAGE_OPENING = auto()
+    STAGED = auto()
     VOTING = auto()
     CONFIRMING = auto()
     ACCOUNTING = auto()
@@ -152,6 +155,14 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.CHECKS_STANDING, Speaker.ANSWERER, Verdicts): CallState.CHECKS_STANDING,
     (CallState.CHECKS_STANDING, Speaker.ANSWERER, Places): CallState.CHECKS_STANDING,
     (CallState.CHECKS_STANDING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, StageOpen): CallState.STAGE_OPENING,
+    (CallState.STAGE_OPENING, Speaker.ANSWERER, StageOpened): CallState.STAGED,
+    (CallState.STAGE_OPENING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    # Passes may be on their way to the peer while it answers earlier ones.
+    (CallState.STAGED, Speaker.ASKER, StagePass): CallState.STAGED,
+    (CallState.STAGED, Speaker.ASKER, StageClose): CallState.DONE,
+    (CallState.STAGED, Speaker.ANSWERER, StagePassed): CallState.STAGED,
+    (CallState.STAGED, Speaker.ANSWERER, Refuse): CallState.DONE,
     (CallState.IDLE, Speaker.ASKER, SubmitOrder): CallState.VOTING,
     (CallState.VOTING, Speaker.ANSWERER, Voted): CallState.DONE,
     (CallState.VOTING, Speaker.ANSWERER, Refuse): CallState.DONE,

@@ -50,10 +50,12 @@ class Kind(IntEnum):
     TAKEN = 45
     WITHDRAW = 46
     CLOSE = 47
-    # A standing order of many checks.
-    OPEN_CHECKS = 50
-    CHECKS = 51
-    VERDICTS = 52
+    # Layers of a model that another peer runs.
+    STAGE_OPEN = 50
+    STAGE_OPENED = 51
+    STAGE_PASS = 52
+    STAGE_PASSED = 53
+    STAGE_CLOSE = 54
     # Records of the ledger that are signed.
     ACCOUNT_ORDER = 60
     VOTE = 61
@@ -62,6 +64,10 @@ class Kind(IntEnum):
     PROPOSAL = 64
     AGREEMENT_VOTE = 65
     VOUCHER = 66
+    # A standing order of many checks.
+    OPEN_CHECKS = 70
+    CHECKS = 71
+    VERDICTS = 72
     # Conversations about the ledger.
     SUBMIT_ORDER = 80
     VOTED = 81

@@ -30,6 +30,7 @@ from wire.ledger_message import (
 from wire.message_base import Message as Message
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, TaskBytes, Withdraw
 from wire.schema import Between, Inline, Int, Name, Reason, Record, items_max
+from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed
 
 Instance = Annotated[bytes, Between(8, 8)]
 AdvertBytes = Annotated[bytes, Between(1, limits.ADVERT_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
@@ -305,6 +306,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(Check, VerdictReply, OpenChecks, Checks, Verdicts),
         *(Want, BlockReply, Keep, Keeping),
         *(Open, Opened, Bundle, Outcomes, Places, Taken, Withdraw, Close),
+        *(StageOpen, StageOpened, StagePass, StagePassed, StageClose),
         *(SubmitOrder, Voted, Confirm, Acknowledged, AskAccount, AccountState, EpochNews),
         *(AskBucket, BucketOrders, AskCertificates, Certificates, AskCheckpoint, CheckpointReply),
     )

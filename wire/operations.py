@@ -21,6 +21,8 @@ NEAREST = "nearest"
 COMPLETE = "complete"
 GENERATE = "generate"
 CALL = "call"
+# Asked of an engine that has a part of a model's layers; no task has it, so it is not in the table.
+STAGE = "stage"
 
 
 class Unit(Enum):

@@ -12,6 +12,7 @@ from node.commands.options import (
     bytes_of,
     gateway_of,
     json_option,
+    layers_of,
     network_option,
     roles_of,
     state_option,
@@ -45,6 +46,11 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     multiple=True,
     help="A model to run or to check: minilm, a name, an id, a file or a folder. May be given"
     " several times.",
+)
+@click.option(
+    "--layers",
+    help="The layers of the model that this peer holds, as 0-17, where others hold the rest: who"
+    " holds the first answers questions, through the others. Default: all.",
 )
 @click.option(
     "--files",
@@ -111,6 +117,7 @@ def join_command(
     bootstrap: tuple[str, ...],
     roles: tuple[str, ...],
     names: tuple[str, ...],
+    layers: str | None,
     files: tuple[Path, ...],
     port: int | None,
     listen: tuple[str, ...],
@@ -155,6 +162,7 @@ def join_command(
         ),
         roles=chosen,
         models=tuple(map(meant, names)) if {Role.INFER, Role.VERIFY} & chosen else (),
+        layers=None if layers is None else layers_of(layers),
         files=files,
         quota_bytes=bytes_of(quota),
         gateway=gateway,

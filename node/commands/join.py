@@ -15,6 +15,7 @@ from node.commands.output import clock_words, console, device_words, safe, show_
 from node.commands.standard_streams import streams
 from node.config import NodeConfig
 from node.devnet.machine import Machine
+from node.dispatch.layer_chain import LayerChains
 from node.engines.host.device_check import FoundDevice
 from node.engines.host.launch import EngineConfig
 from node.guest.machine_use import GpuUse
@@ -129,15 +130,17 @@ async def _open_peer(
             )
         )
         key = SigningKey(key_seed(config.state, lambda: runtime.environment.entropy(32)))
+        chains = LayerChains()
         dependencies = Dependencies(
             key=key,
             environment=runtime.environment,
             transport=runtime.transport,
             store=store,
             engine=await stack.enter_async_context(
-                open_engine(config, runtime.cache_folder, runtime.engine_config, found)
+                open_engine(config, runtime.cache_folder, runtime.engine_config, found, chains)
             ),
             sources=await trio.to_thread.run_sync(open_sources, config),
+            chains=chains,
             ingest=await trio.to_thread.run_sync(
                 open_ingest, config.state, runtime.environment.wall_s
             )

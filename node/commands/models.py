@@ -56,7 +56,12 @@ async def list_models(state: Path, *, as_json: bool) -> None:
     if not found["running"]:
         console.print(f"no peer is running on {safe(state)}: this is what its folder keeps")
     rows = [
-        (safe(it["name"]), state_words(it), it.get("id", ""), safe(it["problem"]))
+        (
+            safe(", ".join((it["name"], *filter(None, [it.get("layers")])))),
+            state_words(it),
+            it.get("id", ""),
+            safe(it["problem"]),
+        )
         for it in found["here"]
     ]
     if found["running"]:

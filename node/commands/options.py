@@ -72,6 +72,16 @@ def bytes_of(text: str) -> int:
     return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
 
 
+def layers_of(text: str) -> tuple[int, int]:
+    """`0-17` as the first and the last layer; InputError for anything else."""
+    match = re.fullmatch(r"(\d{1,3})-(\d{1,3})", text.strip())
+    if match is None or int(match[1]) > int(match[2]):
+        raise InputError(
+            f"{text[:40]!r} is no range of layers", todo="give the first and the last, as 0-17"
+        )
+    return int(match[1]), int(match[2])
+
+
 def gateway_of(
     http: str | None, names: tuple[str, ...], origins: tuple[str, ...], verdicts: str
 ) -> GatewayConfig:

@@ -48,7 +48,7 @@ def _status(found: Mapping[str, Any]) -> None:
         speed = f", {model['units_per_s']:.1f}/s" if "units_per_s" in model else ""
         if model.get("pages"):
             speed += f", {model['pages_used']} of {model['pages']} pages"
-        state = state_words(model)
+        state = ", ".join(filter(None, (model.get("layers", ""), state_words(model))))
         console.print(f"  model {safe(model['name'])}: {state}{speed}{problem}")
     tasks = found["tasks"]
     console.print(

@@ -13,8 +13,10 @@ from typing import Protocol
 from wire.content import ContentId
 from wire.errors import BatonError, ModelNotLoaded, ModelRefused
 from wire.kinds import RefusalCode
+from wire.layers import LayerRange
 from wire.message import Progress
 from wire.model import Manifest
+from wire.operations import STAGE
 from wire.schema import Parameters
 
 # A pass of an embedding model takes at most this many texts; host and worker both count by it.
@@ -78,6 +80,18 @@ class Loaded:
     memory_bytes: int
     # Of one job that is alone, where an engine does more with several; 0 where that is the same.
     job_units_per_s: float = 0.0
+    # The layers that are here where others have the rest; None: all.
+    layers: LayerRange | None = None
+
+    @property
+    def middle(self) -> LayerRange | None:
+        """The layers that are here, if the first is not: then only rows go through them."""
+        return None if self.layers is None or self.layers.begins else self.layers
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """What may be asked of it here."""
+        return self.manifest.operations if self.middle is None else (STAGE,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +205,7 @@ def ready_model(ready: Loaded | None, job: Job, operations: frozenset[str]) -> L
     """The model a job names, if it is loaded and the engine can do what is asked of it."""
     if ready is None:
         raise ModelNotLoaded(f"model {job.model.short} is not loaded here", todo="load it first")
-    if job.operation not in ready.manifest.operations or job.operation not in operations:
+    if job.operation not in ready.operations or job.operation not in operations:
         raise ModelRefused(
             f"{ready.manifest.name} is not run for {job.operation[:40]!r} here",
             code=RefusalCode.UNSUPPORTED,

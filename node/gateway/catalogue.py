@@ -16,6 +16,7 @@ from wire.content import ContentId, PeerId
 from wire.errors import BatonError, Malformed
 from wire.kinds import Role
 from wire.latest import Latest
+from wire.layers import LayerRange
 from wire.model import Manifest
 
 # How long what adverts say is used before they are read again.
@@ -161,6 +162,9 @@ class Catalogue:
             if not heard.record.plays(Role.INFER):
                 continue
             for offer in heard.record.models:
+                if LayerRange.read(offer.name) is not None:
+                    # A part of a model answers nobody.
+                    continue
                 holders.setdefault(offer.model, []).append(heard.signer)
                 if offer.name.isprintable() and _id_of(offer.name) is None:
                     offered.setdefault(offer.name, set()).add(offer.model)

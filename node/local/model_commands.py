@@ -18,6 +18,7 @@ from node.peer import Node
 from wire.content import ContentId
 from wire.errors import BatonError, InputError, TaskFailed
 from wire.kinds import Role
+from wire.layers import LayerRange, layers_id
 from wire.model import Manifest
 
 # How often it is looked whether a model is ready.
@@ -43,12 +44,17 @@ class ModelCommands:
     async def models(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """The models that are served here, kept here, and offered by others."""
         node = self.node
-        offered: dict[ContentId, dict[str, Any]] = {}
+        # A range of a model's layers is offered under an id that all ranges of it share.
+        whole = {layers_id(it): (it, known.name) for it, known in node.models.known().items()}
+        offered: dict[tuple[ContentId, str], dict[str, Any]] = {}
         for heard in node.peers.view.living(node.dependencies.environment.wall_s()):
             for offer in heard.record.models:
+                model, name = offer.model, offer.name
+                if LayerRange.read(name) is not None and model in whole:
+                    model, name = whole[model][0], f"{whole[model][1]}, {name}"
                 row = offered.setdefault(
-                    offer.model,
-                    {"id": str(offer.model), "name": offer.name, "infer": 0, "verify": 0},
+                    (model, name if model != offer.model else ""),
+                    {"id": str(model), "name": name, "infer": 0, "verify": 0},
                 )
                 for role in (Role.INFER, Role.VERIFY):
                     row[role.name.lower()] += heard.record.plays(role)
@@ -198,6 +204,7 @@ def own_models(node: Node) -> list[dict[str, Any]]:
             "units_per_s": round(loaded.units_per_s, 2),
             "memory_bytes": loaded.memory_bytes,
             "profile": loaded.profile,
+            **({} if loaded.layers is None else {"layers": str(loaded.layers)}),
             **_pages(engine, loaded.model),
             "problem": problem,
         }

@@ -6,6 +6,7 @@ pins the name, or if this peer has the model itself: names that strangers give a
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import trio
 
 from node.engines.formats.packaged import PackagedModel
 from node.engines.interface import Engine, Loaded
-from node.models.inspect import is_path
+from node.models.inspect import check_layers, is_path
 from node.models.model_store import ModelStore, Progress
 from node.models.pinned import PACKAGED, PINNED
 from p2p.blobs import Blobs
@@ -24,6 +25,7 @@ from wire.advert import Advert, ModelOffer
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError, EngineMissing, InputError, Malformed, ModelRefused
 from wire.kinds import Role
+from wire.layers import layers_id
 from wire.model import Manifest
 
 # The size of the largest model that is fetched from other peers.
@@ -122,12 +124,24 @@ class Models:
         """A model's manifest, if this project pins the model or this peer keeps it."""
         return self.shelf.manifest_of(model_id)
 
-    async def check_meant(self, name: str) -> None:
-        """InputError or ModelRefused unless `name` means a model, or a file that can be run."""
+    async def check_meant(self, name: str, layers: tuple[int, int] | None = None) -> None:
+        """InputError or ModelRefused unless `name` means a model, or a file that can be run.
+
+        InputError too if it is not a language model that has these layers, as far as it is here.
+        """
         if is_path(name):
             await self.shelf.look(Path(name))
         else:
             self.resolve(name)
+        if layers is None:
+            return
+        if not is_path(name) and name not in PACKAGED:
+            # Whether it has them is seen once it is here.
+            return
+        with suppress(EngineMissing):
+            paths = [Path(name)] if is_path(name) else PACKAGED[name].files().values()
+            for path in paths:
+                await trio.to_thread.run_sync(check_layers, path, layers)
 
     async def make_ready(self, name: str) -> Loaded:
         """Fetch, check and load a model; errors say what is missing."""
@@ -252,7 +266,8 @@ class Models:
         """Peers that advertise the model, so they must have every file of it."""
         peers = self.blobs.peers
         wall_s = peers.environment.wall_s()
-        return [it.signer for it in peers.view.living(wall_s) if it.record.offer_of(model_id)]
+        ids = (model_id, layers_id(model_id))
+        return [it.signer for it in peers.view.living(wall_s) if any(map(it.record.offer_of, ids))]
 
     async def _files(self, manifest: Manifest, progress: Progress | None = None) -> dict[str, Path]:
         """Every file of the model as a path here, fetched and checked by its hash."""

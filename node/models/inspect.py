@@ -108,9 +108,16 @@ def memory_bytes(manifest: Manifest, files: Mapping[str, Path]) -> int:
     return memory_of(manifest.format, files, on_gpu=False).most_bytes
 
 
-def memory_of(kind: str, files: Mapping[str, Path], *, on_gpu: bool) -> ModelMemory:
+def memory_of(
+    kind: str,
+    files: Mapping[str, Path],
+    *,
+    on_gpu: bool,
+    layers: tuple[int, int] | None = None,
+) -> ModelMemory:
     """What a model of a format takes of the memory it runs in, computed from its files.
 
+    `layers` are the first and the last that are held of a language model; None: all.
     ModelRefused if a file is missing or cannot be described: both come from any peer. EngineError
     if one cannot be read: kept files may be deleted, or replaced, at any time.
     """
@@ -118,7 +125,25 @@ def memory_of(kind: str, files: Mapping[str, Path], *, on_gpu: bool) -> ModelMem
     if measure is None:
         return NOTHING
     with _refusing(f"the {kind} model"), _kept(f"the {kind} model"):
+        if layers is not None and kind == gguf.FORMAT:
+            model = gguf.describe(_file(files, gguf.FILE))
+            return model.holding(*layers).memory(on_gpu=on_gpu)
         return measure(files, on_gpu)
+
+
+def check_layers(path: Path, layers: tuple[int, int]) -> None:
+    """InputError unless the file is a language model's that has these layers; ModelRefused."""
+    if path.suffix.lower() != ".gguf":
+        raise InputError(
+            f"{path.name} is no GGUF file: only language models are held in part",
+            todo="leave --layers out",
+        )
+    with _refusing(path.name), _readable(path):
+        model = gguf.describe(path)
+    try:
+        model.holding(*layers)
+    except ModelRefused as error:
+        raise InputError(error.message, todo=error.todo) from error
 
 
 def _file(files: Mapping[str, Path], name: str) -> Path:

@@ -14,6 +14,7 @@ from node.engines.host.device_check import FoundDevice, check_device
 from node.engines.host.engine import open_tinygrad_engine
 from node.engines.host.launch import WAYS_IN, EngineConfig
 from node.engines.interface import Engine
+from node.engines.other_layers import OtherLayers
 from node.guest.rules import GuestConfig
 from node.models.devices import Devices
 from node.models.inspect import memory_of
@@ -35,11 +36,13 @@ async def open_engine(
     cache_folder: Path,
     base: EngineConfig,
     found: Callable[[FoundDevice], object] = lambda _: None,
+    others: OtherLayers | None = None,
 ) -> AsyncIterator[Engine]:
     """The engines that this peer's models need; a worker process starts with its first model.
 
-    `found` is told of each GPU that is used, as its driver calls it. EngineMissing says why a GPU
-    cannot be: nothing is run on the processor instead.
+    `others` have the layers that this peer does not hold. `found` is told of each GPU that is used,
+    as its driver calls it. EngineMissing says why a GPU cannot be: nothing is run on the processor
+    instead.
     """
     engines: dict[str, Engine] = {}
     async with AsyncExitStack() as stack:
@@ -47,11 +50,12 @@ async def open_engine(
         only_hash = set(config.models) == {"hash"}
         if {Role.INFER, Role.VERIFY} & config.roles and not only_hash:
             try:
+                base = replace(base, layers=config.layers)
                 configs = worker_configs(config.guest, base)
                 for device in configs:
                     if device.on_gpu:
                         found(await check_device(cache_folder, device))
-                opened = await _opened(stack, cache_folder, configs)
+                opened = await _opened(stack, cache_folder, configs, others)
             except EngineMissing:
                 # Who chose a device does not get the processor instead.
                 if config.models or config.guest.on_gpu:
@@ -63,7 +67,8 @@ async def open_engine(
         budget_bytes = memory_budget_bytes(config.guest, base)
 
         def estimate(manifest: Manifest, files: Mapping[str, Path]) -> int:
-            memory = memory_of(manifest.format, files, on_gpu=config.guest.on_gpu)
+            on_gpu = config.guest.on_gpu
+            memory = memory_of(manifest.format, files, on_gpu=on_gpu, layers=config.layers)
             # A worker takes as many conversations at once as the budget has room for.
             return memory.within(budget_bytes)
 
@@ -113,9 +118,14 @@ def memory_budget_bytes(guest: GuestConfig, base: EngineConfig) -> int:
     return allowed or base.memory_bytes_max
 
 
-async def _opened(stack: AsyncExitStack, cache: Path, configs: list[EngineConfig]) -> Engine:
+async def _opened(
+    stack: AsyncExitStack,
+    cache: Path,
+    configs: list[EngineConfig],
+    others: OtherLayers | None,
+) -> Engine:
     engines = [
-        await stack.enter_async_context(open_tinygrad_engine(cache, config=config))
+        await stack.enter_async_context(open_tinygrad_engine(cache, config=config, others=others))
         for config in configs
     ]
     return engines[0] if len(engines) == 1 else Devices(engines)

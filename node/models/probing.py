@@ -11,6 +11,7 @@ import trio
 
 from node.engines.compare import worst_differences
 from node.engines.interface import Engine, Loaded
+from node.engines.other_layers import OtherLayers
 from node.serving.infer_role import InferRole
 from node.serving.role import LegInput, LegWork, nowhere
 from p2p import timeouts
@@ -123,6 +124,13 @@ class Probes:
         )
         return news
 
+    def waits(self, model: ContentId, why: str, now_at_s: float) -> bool:
+        """Note why a model cannot be probed yet; returns whether it was offered until now."""
+        tried = self._tried.setdefault(model, _Tried())
+        news = tried.passed
+        self._tried[model] = _Tried(problem=why, due_at_s=now_at_s, at_s=now_at_s, urgent=False)
+        return news
+
     def put_off(self, model: ContentId, wait_s: float, now_at_s: float) -> None:
         """Note that the engine had no room for a probe, which says nothing of the model."""
         tried = self._tried.setdefault(model, _Tried())
@@ -137,6 +145,7 @@ class Probing:
     engine: Engine
     infer_role: InferRole
     changed: Callable[[str], None]
+    others: OtherLayers | None = None
     probes: Probes = field(default_factory=Probes)
     _wake: trio.Event = field(default_factory=trio.Event)
 
@@ -146,7 +155,14 @@ class Probing:
 
     def offered(self) -> list[Loaded]:
         """The models that an advert may name."""
-        return [it for it in self.engine.loaded().values() if self.probes.passed(it.model)]
+        passed = [it for it in self.engine.loaded().values() if self.probes.passed(it.model)]
+        return [it for it in passed if not self.missing(it)]
+
+    def missing(self, loaded: Loaded) -> str:
+        """Which layers nobody is known to have, in words; empty if the model is whole."""
+        if loaded.layers is None or loaded.middle is not None or self.others is None:
+            return ""
+        return self.others.missing(loaded.model, loaded.layers)
 
     async def run(self) -> None:
         """Probe the models that are due, until cancelled."""
@@ -156,6 +172,10 @@ class Probing:
             now_at_s = trio.current_time()
             for model in self.probes.saw(self.engine.loaded(), health, now_at_s):
                 self.changed(f"model {model.short} is not run here any more")
+            for loaded in self.engine.loaded().values():
+                why = self.missing(loaded)
+                if why and self.probes.waits(loaded.model, why, now_at_s):
+                    self.changed(f"model {loaded.manifest.name} is set aside: {why}")
             idle = self.infer_role.fair_queue.queue_s == 0
             for model in self.probes.due(now_at_s, idle=idle):
                 await self._try(model)
@@ -168,7 +188,7 @@ class Probing:
         if loaded is None:
             return
         name = loaded.manifest.name
-        if self._loads(model):
+        if self._loads(model) or self.missing(loaded):
             return
         try:
             with timeouts.fail_after(PROBE_DEADLINE_S):
@@ -240,6 +260,9 @@ def _smallest(loaded: Loaded) -> tuple[Stage, bytes] | None:
     We do not know its inputs; it was tried when it was loaded, with the shapes that its file has.
     """
     parameters: dict[str, Scalar] = {}
+    if loaded.middle is not None:
+        # Rows of its own went through when it was loaded.
+        return None
     if EMBED in loaded.manifest.operations:
         data, operation = Texts(texts=(PROBE_TEXT,)).to_bytes(), EMBED
     elif COMPLETE in loaded.manifest.operations:

@@ -90,6 +90,11 @@ class InferRole:
             raise Refused(
                 f"the model {stage.model.short} is not loaded here", code=RefusalCode.NO_SUCH_MODEL
             )
+        if loaded.middle is not None:
+            raise Refused(
+                f"of the model {loaded.manifest.name} only {loaded.middle} are here",
+                code=RefusalCode.NO_SUCH_MODEL,
+            )
         operation, able = OPERATIONS.get(stage.operation), loaded.manifest.operations
         if operation is None or operation.engine not in able:
             known = sorted(it.name for it in OPERATIONS.values() if it.engine in able)

@@ -13,6 +13,7 @@ from node.engines.formats.gguf import SLOTS
 from node.engines.host import model_worker
 from node.engines.host.engine import TinygradEngine
 from node.engines.host.launch import EngineConfig
+from node.engines.host.worker_process import Question
 from node.engines.interface import Job
 from tests.engines.tiny_gguf import gguf_manifest
 from wire.content import ContentId
@@ -70,6 +71,7 @@ class FakeWorker:
         *,
         timeout_s: float,
         on_progress: Callable[[int], None] | None = None,
+        on_question: Question | None = None,
     ) -> Message:
         await trio.lowlevel.checkpoint()
         if not self.running:
@@ -124,6 +126,7 @@ class FakeWorker:
             "free": self.slots - len(answers),
             "slots": self.slots,
             "pages": [len(answers), self.slots],
+            "lost": [],
         }
 
 

@@ -101,6 +101,7 @@ from wire.receipt import Answer, Receipt, Verdict
 from wire.schema import Record
 from wire.signed import SignedRecord
 from wire.signing import SigningKey
+from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed, StageRows
 from wire.task import CheckPolicy, Stage, Task
 from wire.tensors import Tensor, Tensors
 
@@ -154,6 +155,12 @@ CHECK = Check(
 CHECK_ON_ORDER = OrderedCheck(tag=7, asked=CHECK)
 CHECKED = CheckOutcome(tag=7, verdict=b"verdict", refusal=None)
 NOT_CHECKED = CheckOutcome(tag=8, verdict=None, refusal=NOT_DONE)
+ROWS = StageRows(
+    tables=(b"\x03\x00\x01\x00", b"\x00\x00"),
+    owners=b"\x01\x00",
+    places=b"\x05\x00\x00\x00\x81\x00\x00\x00",
+    data=bytes(range(16)),
+)
 HIT = Hit(passage=BLOCK, row=7, score=0.75)
 
 DIGEST = bytes(range(32))
@@ -364,6 +371,12 @@ SAMPLES: tuple[Record, ...] = (
     Checks(items=(CHECK_ON_ORDER,)),
     CHECKED,
     Verdicts(items=(CHECKED, NOT_CHECKED), places=2),
+    ROWS,
+    StageOpen(model=MODEL, first=18, last=29, pages=256),
+    StageOpened(pages=256),
+    StagePass(number=7, rows=ROWS),
+    StagePassed(number=7, data=bytes(range(16))),
+    StageClose(passes=8),
     *MEMBERS[:1],
     GRANT,
     Genesis(

@@ -46,6 +46,10 @@ DIALOGUES = [
     "OpenChecks Opened asker:Close",
     "OpenChecks Opened Refuse",
     "OpenChecks Opened Places asker:Checks asker:Withdraw Verdicts asker:Checks asker:Close",
+    "StageOpen Refuse",
+    "StageOpen StageOpened asker:StageClose",
+    "StageOpen StageOpened asker:StagePass asker:StagePass StagePassed asker:StageClose",
+    "StageOpen StageOpened asker:StagePass Refuse",
     "SubmitOrder Voted",
     "SubmitOrder Refuse",
     "Confirm Acknowledged",
@@ -153,8 +157,8 @@ def test_every_message_has_its_place_and_every_state_is_left_but_the_last() -> N
 def test_only_the_asker_opens_and_but_for_the_end_of_a_swap_only_the_answerer_goes_on() -> None:
     askers_turn = {CallState.IDLE, CallState.SWAPPING}
     for state, speaker, _ in TRANSITIONS:
-        if state in {CallState.STANDING, CallState.CHECKS_STANDING}:
-            # In a standing order both sides speak when they have something to say.
+        if state in {CallState.STANDING, CallState.CHECKS_STANDING, CallState.STAGED}:
+            # In these both sides speak when they have something to say.
             continue
         assert speaker is (ASKER if state in askers_turn else ANSWERER)
 

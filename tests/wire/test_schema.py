@@ -35,6 +35,8 @@ TIED_TO_OTHERS = {
     *("Bundle.items", "Outcomes.items", "Bundle.roots", "Outcomes.roots"),
     *("Checks.items", "Verdicts.items"),
     *("Tensor.kind", "Tensor.shape", "Tensor.shape[]", "Tensors.tensors"),
+    *("StageRows.tables", "StageRows.tables[]", "StageRows.owners", "StageRows.places"),
+    "StageRows.data",
 }
 
 
@@ -343,7 +345,7 @@ def test_other_parameters_are_never_born(parameters: Any) -> None:
 # Bounded as a whole, for their fields at their bounds together would be more than they are for.
 BOUNDED_AS_A_WHOLE = {
     *("Advert", "Manifest", "Stage", "Task", "Texts", "Vectors"),
-    *("Generation", "Tensor", "Tensors", "Bundle", "Outcomes", "Checks", "Verdicts"),
+    *("Generation", "Tensor", "Tensors", "Bundle", "Outcomes", "Checks", "Verdicts", "StageRows"),
 }
 
 

@@ -5,9 +5,9 @@ Pure Python: the model is described, and refused, before any library sees it.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from node.engines.formats.architectures import (
     ARCHITECTURES,
@@ -23,6 +23,7 @@ from node.engines.formats.gguf_rope import LONG, Rope, read_places
 from node.engines.formats.model_memory import ModelMemory
 from node.engines.formats.pretokenizers import check_tokenizer
 from wire.errors import ModelRefused
+from wire.layers import LayerRange
 
 FORMAT = "gguf"
 FILE = "model.gguf"
@@ -93,6 +94,8 @@ class GgufModel:
     tensors: Mapping[str, GgufTensor] = field(repr=False)
     # A manifest may say less.
     context_max: int = CONTEXT_MAX
+    # The layers that are kept here, where others keep the rest; None: all.
+    held: LayerRange | None = None
 
     def __post_init__(self) -> None:
         if self.context < BLOCK:
@@ -106,13 +109,38 @@ class GgufModel:
         return min(self.context_length, self.context_max, CONTEXT_MAX)
 
     @property
+    def here(self) -> LayerRange:
+        """The layers that are kept here."""
+        return self.held or LayerRange(0, self.layers - 1, self.layers)
+
+    def holding(self, first: int, last: int) -> Self:
+        """The same model with these layers alone; ModelRefused names those that it has."""
+        if not 0 <= first <= last < self.layers:
+            raise ModelRefused(
+                f"{self.path.name} has the layers 0 to {self.layers - 1}, not {first} to {last}",
+                todo=f"give a range of them (--layers 0-{self.layers - 1} is all)",
+            )
+        layers = LayerRange(first, last, self.layers)
+        return replace(self, held=None if layers.whole else layers)
+
+    @property
+    def _held_tensors(self) -> list[GgufTensor]:
+        """The tensors whose numbers are kept here: layers, and what comes before and after all."""
+        here = self.here
+        starts = tuple(f"blk.{number}." for number in range(here.first, here.last + 1))
+        ends = () if not here.begins else tuple(it for it in self.tensors if it[:4] != "blk.")
+        return [self.tensors[it] for it in self.tensors if it.startswith(starts) or it in ends]
+
+    @property
     def weights_bytes(self) -> int:
         """All weights as a CPU keeps them, and what the file has of the table of embeddings.
 
         Rows of that table are read from the file as they are needed.
         """
+        kept = sum(map(kept_bytes, self._held_tensors))
+        if not self.here.begins:
+            return kept
         table = self.tensors["token_embd.weight"]
-        kept = sum(map(kept_bytes, self.tensors.values()))
         if not self.tied:
             kept -= kept_bytes(table)
         return kept + table.end - table.begin
@@ -125,7 +153,7 @@ class GgufModel:
     @property
     def page_bytes(self) -> int:
         """Keys and values of a page of tokens."""
-        per_token = 2 * self.layers * self.kv_heads * self.head_size * FLOAT_BYTES
+        per_token = 2 * self.here.size * self.kv_heads * self.head_size * FLOAT_BYTES
         return per_token * PAGE_TOKENS
 
     @property
@@ -162,8 +190,8 @@ class GgufModel:
 
     def _gpu_memory(self) -> ModelMemory:
         """Quantised weights as words; the table of embeddings stays with the worker."""
-        weights = sum(map(words_bytes, self.tensors.values()))
-        if not self.tied:
+        weights = sum(map(words_bytes, self._held_tensors))
+        if self.here.begins and not self.tied:
             weights -= words_bytes(self.tensors["token_embd.weight"])
         # What a layer makes of one row of a pass, and what its attention sees. Measured: a little
         # less than this.
@@ -184,10 +212,11 @@ class GgufModel:
     @property
     def memory_bytes(self) -> int:
         """What a worker needs for this model with all pages, worked out before loading."""
-        largest = max(map(kept_bytes, self.tensors.values()))
+        held = self._held_tensors
+        largest = max(map(kept_bytes, held))
         # While a tensor is laid out it is there several times, and the file's pages are counted
         # as well.
-        work = 4 * largest + max(tensor.end for tensor in self.tensors.values())
+        work = 4 * largest + sum(tensor.end - tensor.begin for tensor in held)
         return BESIDES_BYTES + self.weights_bytes + self.pages * self.page_bytes + work
 
 

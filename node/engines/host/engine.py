@@ -12,11 +12,13 @@ from pathlib import Path
 
 import trio
 
+from node.engines.formats.gguf import FILE, describe
 from node.engines.host import calls as onnx_calls
 from node.engines.host import embedding, generating
-from node.engines.host.format_queue import FormatScheduler
+from node.engines.host.format_queue import FormatScheduler, check_files
 from node.engines.host.launch import EngineConfig, tinygrad_version
 from node.engines.host.model_worker import MakeScheduler, ModelWorker, SharedState
+from node.engines.host.stage import StageScheduler
 from node.engines.interface import (
     Emit,
     EngineStatistics,
@@ -26,8 +28,10 @@ from node.engines.interface import (
     Output,
     ready_model,
 )
+from node.engines.other_layers import OtherLayers
 from wire.content import ContentId
 from wire.errors import EngineError, ModelRefused, Refused
+from wire.layers import LayerRange
 from wire.model import Manifest
 
 SCHEDULERS: Mapping[str, MakeScheduler] = {
@@ -102,7 +106,7 @@ class TinygradEngine:
             pages={
                 model: it.scheduler.pages(model)
                 for model, it in workers.items()
-                if isinstance(it.scheduler, generating.GenerationScheduler)
+                if isinstance(it.scheduler, generating.GenerationScheduler | StageScheduler)
             },
         )
 
@@ -118,7 +122,10 @@ class TinygradEngine:
         async with self._turns.setdefault(manifest.id, trio.Lock()):
             worker = self._workers.get(manifest.id)
             if worker is None:
-                worker = ModelWorker(manifest, dict(files), self._shared, scheduler)
+                layers = await self._layers_of(manifest, files)
+                if layers is not None and not layers.begins:
+                    scheduler = StageScheduler
+                worker = ModelWorker(manifest, dict(files), self._shared, scheduler, layers)
             worker.scheduler.check(manifest, files)
             if manifest.id not in self._workers:
                 self._workers[manifest.id] = worker
@@ -130,6 +137,18 @@ class TinygradEngine:
                     # Nothing of it is kept but how often it failed.
                     with trio.CancelScope(shield=True):
                         await self._end(manifest.id, worker)
+
+    async def _layers_of(self, manifest: Manifest, files: Mapping[str, Path]) -> LayerRange | None:
+        """The layers of a language model that are loaded; None: all. ModelRefused."""
+        wanted = self._shared.config.layers
+        if wanted is None or manifest.format != generating.FORMAT:
+            return None
+        check_files(manifest, files, (FILE,))
+        model = await trio.to_thread.run_sync(describe, files[FILE])
+        layers = model.holding(*wanted).held
+        if layers is not None and layers.begins and self._shared.others is None:
+            raise ModelRefused(f"{layers} are not a whole model, and nobody has the rest")
+        return layers
 
     async def unload(self, model: ContentId) -> None:
         self._shared.quarantine.want(model, again=False)
@@ -175,16 +194,18 @@ class TinygradEngine:
 
 @asynccontextmanager
 async def open_tinygrad_engine(
-    cache_folder: Path, *, config: EngineConfig
+    cache_folder: Path, *, config: EngineConfig, others: OtherLayers | None = None
 ) -> AsyncIterator[TinygradEngine]:
     """An engine without models; each model's worker is started when it is loaded.
 
-    `cache_folder` keeps compiled models and must belong to this user alone.
+    `cache_folder` keeps compiled models and must belong to this user alone; `others` have the
+    layers that `config` does not have loaded.
     """
     shared = SharedState(
         cache_folder=cache_folder,
         profile=f"tinygrad-{tinygrad_version()} f32 {config.device}",
         config=config,
+        others=others,
     )
     async with trio.open_nursery() as nursery:
         try:

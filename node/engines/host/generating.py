@@ -7,7 +7,7 @@ it holds up nobody else.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ INPUT_BYTES_MAX = limits.FRAME_BYTES_MAX // 2
 AHEAD_MAX = 64
 # One that each time gets a little further before the worker dies again is not tried for ever.
 DEATHS_MAX = 4
+LOSSES_MAX = 8
 # Guessed length of an answer: so many of them are let in at once.
 ANSWER_TOKENS = 256
 
@@ -46,8 +47,9 @@ ANSWER_TOKENS = 256
 class GenerationJob(PendingJob):
     """One answer: its frames as far as known, and how many of them the worker made itself.
 
-    `tries` came to nothing since its last new token; `deaths` are of workers, since it began;
-    it ends with its last token, which may not have been emitted by then.
+    `tries` came to nothing since its last new token; `deaths` are of workers, and `losses` of what
+    other peers kept of it, since it began; it ends with its last token, which may not have been
+    emitted by then.
     """
 
     number: int
@@ -60,6 +62,7 @@ class GenerationJob(PendingJob):
     prompt: bytes = b""
     under_way: bool = False
     deaths: int = 0
+    losses: int = 0
     moved: trio.Event = field(default_factory=trio.Event)
 
     @property
@@ -197,7 +200,17 @@ class GenerationScheduler:
         for number, message, todo in reply["refused"]:
             if number in known:
                 known[number].fail(ModelRefused(message, todo=todo))
+        if reply["lost"]:
+            self._lost(place, known.values(), *reply["lost"])
         return new
+
+    def _lost(self, place: _Place, jobs: Iterable[GenerationJob], words: str, final: bool) -> None:
+        """Other peers lost what they kept of answers: the worker reads it once more, or ends."""
+        for pending in jobs:
+            pending.losses += 1
+            if not pending.over and (final or pending.losses >= LOSSES_MAX):
+                pending.fail(EngineFailed(words))
+                place.forgotten.append(pending.number)
 
     def tells_speed(self, offer: Step, units: int) -> bool:
         # All slots went on, and nobody's prompt was read meanwhile.

@@ -76,6 +76,8 @@ class EngineConfig:
     share: float = 1.0
     # How far the worker stands back behind the owner's own processes (nice, 0 to 19).
     niceness: int = 0
+    # The first and the last layer that is loaded of a language model; None: all of them.
+    layers: tuple[int, int] | None = None
     # Models are run side by side on so many cores, one each.
     cores: int = field(default_factory=lambda: os.cpu_count() or 1)
 

@@ -12,6 +12,7 @@ again.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import trio
 from trio import TaskStatus  # type: ignore[attr-defined]
@@ -21,6 +22,7 @@ from node.engines.host.launch import EngineConfig, prepare
 from node.engines.host.quarantine import FAILURES_MAX, Quarantine
 from node.engines.host.worker_process import Launch, WorkerProcess, open_worker
 from node.engines.interface import Loaded
+from node.engines.other_layers import LayerPass, LayersLost, OtherLayers
 from wire.codec import Value
 from wire.errors import (
     EngineError,
@@ -30,6 +32,7 @@ from wire.errors import (
     ModelQuarantined,
     ModelRefused,
 )
+from wire.layers import LayerRange
 from wire.model import Manifest
 
 # Jobs at most, and what to call when there is something to do.
@@ -47,6 +50,8 @@ class SharedState:
     cache_folder: Path
     profile: str
     config: EngineConfig
+    # Who has the layers that are not loaded here; None: nobody.
+    others: OtherLayers | None = None
     quarantine: Quarantine = field(default_factory=Quarantine)
     at_work: int = 0
     units_done: int = 0
@@ -63,8 +68,11 @@ class ModelWorker:
         files: Mapping[str, Path],
         shared: SharedState,
         make_scheduler: MakeScheduler,
+        layers: LayerRange | None = None,
     ) -> None:
+        """`layers` are those that are loaded of a language model; None: all."""
         self.manifest = manifest
+        self.layers = layers
         # It is worked out from all of the manifest, and asked for with each batch.
         self._model = manifest.id
         self.files = files
@@ -168,7 +176,10 @@ class ModelWorker:
         began_at_s = trio.current_time()
         try:
             reply = await worker.ask(
-                offer.message, timeout_s=shared.config.batch_timeout_s, on_progress=_compiles
+                offer.message,
+                timeout_s=shared.config.batch_timeout_s,
+                on_progress=_compiles,
+                on_question=self._asked,
             )
             if self._ended.is_set():
                 return
@@ -193,6 +204,17 @@ class ModelWorker:
             if shared.config.share < 1:
                 # All models that are at work have that share together.
                 await self._pause(took_s * (shared.at_work / shared.config.share - 1))
+
+    async def _asked(self, question: dict[str, Any]) -> dict[str, Value]:
+        """Have a pass go through the layers that others have; the worker waits for it."""
+        others = self._shared.others
+        assert others is not None, "layers are missing here only where others may have them"
+        assert self.layers is not None, "only of a part of the layers a pass goes on"
+        some = LayerPass(model=self._model, here=self.layers, **question)
+        try:
+            return {"data": await others.run(some)}
+        except LayersLost as lost:
+            return {"lost": str(lost), "final": lost.final, "pages": lost.pages}
 
     async def _pause(self, pause_s: float) -> None:
         with trio.move_on_after(pause_s):
@@ -293,6 +315,8 @@ class ModelWorker:
             "manifest": self.manifest.to_bytes(),
             "files": {name: str(path.absolute()) for name, path in self.files.items()},
         }
+        if self.layers is not None:
+            message["layers"] = [self.layers.first, self.layers.last]
         self.load_share = 0.0
         try:
             reply = await worker.ask(
@@ -303,10 +327,11 @@ class ModelWorker:
         return Loaded(
             model=self._model,
             manifest=self.manifest,
-            profile=self._shared.profile,
+            profile=", ".join(map(str, filter(None, (self._shared.profile, self.layers)))),
             units_per_s=reply["units_per_s"] * config.share,
             job_units_per_s=reply["job_units_per_s"] * config.share,
             memory_bytes=reply["memory_bytes"],
+            layers=self.layers,
         )
 
     def _progressed(self, millionths: int) -> None:

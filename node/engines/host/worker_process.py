@@ -7,7 +7,7 @@ worker is then dead: a worker that did not answer in time cannot be told from on
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from wire.errors import EngineError, EngineFailed, EngineMissing, ModelRefused, 
 TAIL_BYTES = 8192
 REASON_CHARS = 240
 LAST_WORDS_S = 1.0
+Question = Callable[[dict[str, Any]], Awaitable[dict[str, Value]]]
 # What Python, the system and its linker say when there is none left.
 _NO_MEMORY = ("MemoryError", "Cannot allocate memory", "failed to map segment")
 _ANSWERED_ERRORS: dict[str, type[EngineError]] = {
@@ -92,22 +93,26 @@ class WorkerProcess:
         *,
         timeout_s: float,
         on_progress: Callable[[int], None] | None = None,
+        on_question: Question | None = None,
     ) -> dict[str, Any]:
         """The worker's answer; EngineFailed if there is none, or what it refused with.
 
         With `on_progress` the worker may say before it answers how far it is, in millionths; then
-        `timeout_s` counts from the last time it did. When this raises EngineFailed or is cancelled,
-        the worker is dead.
+        `timeout_s` counts from the last time it did. With `on_question` it may ask something first,
+        and that takes as long as it takes. When this raises EngineFailed or is cancelled, the
+        worker is dead.
         """
         millionths = 0
         try:
             # A worker that is not let run is not one that hangs.
             with timeouts.fail_after(timeout_s, starved=Processes(lambda: (self.id,))):
                 reply = await self._exchange(to_frame(message))
+            reply = await self._past_questions(reply, on_question, timeout_s)
             while on_progress is not None and (step := reply.get("progress")) is not None:
                 on_progress(millionths := int(step))
                 with trio.fail_after(timeout_s):
                     reply = await self._reply()
+                reply = await self._past_questions(reply, on_question, timeout_s)
         except trio.TooSlowError as error:
             self.kill()
             if message["do"] == "load":
@@ -125,6 +130,16 @@ class WorkerProcess:
         if "error" in reply:
             kind = _ANSWERED_ERRORS.get(reply["error"], EngineFailed)
             raise kind(str(reply["message"]), todo=str(reply["todo"]))
+        return reply
+
+    async def _past_questions(
+        self, reply: dict[str, Any], on_question: Question | None, timeout_s: float
+    ) -> dict[str, Any]:
+        """What the worker says once it has no more questions."""
+        while on_question is not None and (question := reply.get("asks")) is not None:
+            told = to_frame(await on_question(question))
+            with timeouts.fail_after(timeout_s, starved=Processes(lambda: (self.id,))):
+                reply = await self._exchange(told)
         return reply
 
     async def _exchange(self, frame: bytes) -> dict[str, Any]:

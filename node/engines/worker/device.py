@@ -2,10 +2,11 @@
 
 import resource
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from node.engines.worker.driver_words import FALLBACKS
 from node.engines.worker.load_progress import LoadProgress
@@ -51,6 +52,10 @@ class WorkerDevice:
     progress: LoadProgress
     kind: str = "CPU"
     memory_words: str = ""
+    # The first and the last layer that a language model is loaded with; None: all.
+    layers: tuple[int, int] | None = None
+    # Asks the engine something in the middle of its question, and waits for what it says.
+    asking: Callable[[dict[str, Value]], dict[str, Any]] | None = None
 
     @property
     def on_gpu(self) -> bool:

@@ -21,9 +21,13 @@ def read_rows(model: GgufModel, name: str) -> BlockRows:
     numbers of a pair side by side.
     """
     tensor = model.tensors[name]
+    # Of a file that is larger than this machine's memory only this part takes address space.
+    skipped = tensor.begin // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
     with model.path.open("rb") as file:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    raw = np.frombuffer(data, np.uint8, tensor.end - tensor.begin, tensor.begin)
+        data = mmap.mmap(
+            file.fileno(), tensor.end - skipped, access=mmap.ACCESS_READ, offset=skipped
+        )
+    raw = np.frombuffer(data, np.uint8, tensor.end - tensor.begin, tensor.begin - skipped)
     kind, columns = tensor.kind, tensor.shape[-1]
     if kind not in FORMS:
         # The rest of the types are unpacked at once, and kept as floats.

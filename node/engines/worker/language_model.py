@@ -18,11 +18,13 @@ from node.engines.worker.device import WorkerDevice
 from node.engines.worker.gguf_tokens import TokenTable, read_table
 from node.engines.worker.grammar import Grammars
 from node.engines.worker.graph_cache import GraphCache
-from node.engines.worker.load_progress import LoadProgress
+from node.engines.worker.layer_stage import LayerStage
 from node.engines.worker.matmul import Matmul
 from node.engines.worker.pages import PagePool
+from node.engines.worker.passes import SlotRow
+from node.engines.worker.rest import OtherPeers
 from node.engines.worker.sequence import FAULTS, TokenSequence, refusal_of
-from node.engines.worker.slots import SlotRow, Slots
+from node.engines.worker.slots import Slots
 from node.engines.worker.transformer import ANSWERING, LanguageModel
 from wire.codec import Value
 from wire.errors import ModelRefused
@@ -32,6 +34,8 @@ from wire.model import Manifest
 WARM_UP_STEPS = 4
 # What is done of a load once all weights are read.
 READ = 0.3
+# And once the layers are compiled, or were found to be.
+ENDED = 0.9
 
 
 class LoadedLanguageModel:
@@ -43,10 +47,10 @@ class LoadedLanguageModel:
         table: TokenTable,
         language: LanguageModel,
         sizes: Sequence[int],
-        progress: LoadProgress,
+        place: WorkerDevice,
     ) -> None:
         self._id = manifest.id
-        self._progress = progress
+        self._progress = place.progress
         self._language = language
         self._sizes = sizes
         names = _names(language.model, table)
@@ -54,6 +58,8 @@ class LoadedLanguageModel:
         self._table = table.with_ending(self._chat.ending)
         self._grammars: Grammars | None = None
         self._pages = PagePool(language.pages, PAGE)
+        here = language.model.here
+        self._rest = None if here.whole else OtherPeers(here, place.asking, self._pages)
         self._slots = Slots(
             SLOTS,
             answering=max(ANSWERING),
@@ -111,7 +117,9 @@ class LoadedLanguageModel:
         refused |= made.refused
         read += [[number, data] for number, data in made.read.items()]
         made_of += [[number, list(frames)] for number, frames in made.frames.items()]
+        lost: list[Value] = [] if made.lost is None else [str(made.lost), made.lost.final]
         return {
+            "lost": lost,
             "read": read,
             "made": made_of,
             "refused": [[number, error.message, error.todo] for number, error in refused.items()],
@@ -121,7 +129,9 @@ class LoadedLanguageModel:
         }
 
     def _forward(self, rows: Sequence[SlotRow]) -> Any:
-        return self._language.run(rows)
+        if self._rest is not None:
+            self._rest.fresh = self._slots.fresh
+        return self._language.run(rows, self._rest)
 
     def _begun(self, job: dict[str, Any]) -> TokenSequence:
         """A job as an answer to begin with; ModelRefused with the reason."""
@@ -175,10 +185,14 @@ class LoadedLanguageModel:
         return list(asked.prompt_tokens)
 
 
-def load(manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> LoadedLanguageModel:
+def load(
+    manifest: Manifest, files: dict[str, Path], place: WorkerDevice
+) -> LoadedLanguageModel | LayerStage:
     """Check, read and compile (or find compiled) one model; ModelRefused, EngineMissing."""
     model = replace(describe(files[FILE]), context_max=_context_of(manifest))
-    table = read_table(model)
+    if place.layers is not None:
+        model = model.holding(*place.layers)
+    table = read_table(model) if model.here.begins else None
     pages = _pages(model, place)
     with place.progress.part(0.0, READ):
         language = LanguageModel(
@@ -187,9 +201,17 @@ def load(manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> Loa
     key = " ".join((str(manifest.id), place.versions, str(DEV.value), f"{pages} pages"))
     answering = ANSWERING if language.exact else ANSWERING[-1:]
     sizes = sorted({*answering, *language.reading})
-    with place.progress.part(READ, 1.0):
-        language.ready(GraphCache(place, key).collect(sizes, language.capture))
-    return LoadedLanguageModel(manifest, table, language, sizes, place.progress)
+    with place.progress.part(READ, ENDED):
+        cache = GraphCache(place, f"{key} {language.kinds_key}")
+        layers = cache.collect(sizes, language.capture_layers)
+    with place.progress.part(ENDED, 1.0):
+        ends = GraphCache(place, f"{key} ending").collect(
+            answering if model.here.begins else (), language.capture_ending
+        )
+    language.ready({rows: (*layers[rows], *ends.get(rows, ())) for rows in sizes})
+    if table is None:
+        return LayerStage(language, sizes)
+    return LoadedLanguageModel(manifest, table, language, sizes, place)
 
 
 def _context_of(manifest: Manifest) -> int:

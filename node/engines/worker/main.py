@@ -11,6 +11,7 @@ import importlib
 import os
 import resource
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -71,8 +72,11 @@ class Worker:
                     self._opened()
                 files = {name: Path(path) for name, path in message["files"].items()}
                 manifest = Manifest.from_bytes(message["manifest"])
+                place = replace(
+                    self.place, layers=tuple(message["layers"]) if "layers" in message else None
+                )
                 with self.place.progress.part(0.0, LOADED):
-                    model = self._load(manifest, files)
+                    model = self._load(manifest, files, place)
                 with self.place.progress.part(LOADED, 1.0):
                     speed, alone = model.warm_up()
                 self._model = model
@@ -95,11 +99,9 @@ class Worker:
         self.place = self.place.opened(found)
         return found.to_plain()
 
-    def _load(self, manifest: Manifest, files: dict[str, Path]) -> LoadedModel:
+    def _load(self, manifest: Manifest, files: dict[str, Path], place: WorkerDevice) -> LoadedModel:
         module, _, name = LOADERS[manifest.format].partition(":")
-        model: LoadedModel = getattr(importlib.import_module(module), name)(
-            manifest, files, self.place
-        )
+        model: LoadedModel = getattr(importlib.import_module(module), name)(manifest, files, place)
         return model
 
 
@@ -138,7 +140,18 @@ def main(
         target.write(to_frame({"progress": millionths}))
         target.flush()
 
-    place = WorkerDevice(Path(cache), versions, memory_bytes_max, LoadProgress(report), kind)
+    def ask(question: dict[str, Value]) -> dict[str, Any]:
+        target.write(to_frame({"asks": question}))
+        target.flush()
+        reply = read_frame(sys.stdin.buffer)
+        if reply is None:
+            # The parent is gone, and this process with it.
+            sys.exit()
+        return reply
+
+    place = WorkerDevice(
+        Path(cache), versions, memory_bytes_max, LoadProgress(report), kind, asking=ask
+    )
     serve(Worker(place, index), sys.stdin.buffer, target)
 
 

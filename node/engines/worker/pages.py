@@ -17,6 +17,17 @@ class PagePool:
         self._free = list(range(self.count))[::-1]
         self._owners = [0] * self.count
 
+    def resize(self, count: int) -> None:
+        """Have so many pages, while all of them are nobody's."""
+        assert len(self._free) == self.count, "somebody has a page"
+        self.count = count
+        self.__post_init__()
+
+    @property
+    def free(self) -> int:
+        """How many pages are nobody's."""
+        return len(self._free)
+
     def of(self, tokens: int) -> int:
         """How many pages so many tokens take."""
         return -(-tokens // self.tokens)

@@ -9,32 +9,16 @@ pages are shared between slots. Where pages run out the newest answer waits, and
 """
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from node.engines.worker.pages import PagePool
+from node.engines.worker.passes import Forward, RestLost, SlotRow
 from node.engines.worker.sequence import FAULTS, TokenSequence, refusal_of
 from wire.errors import ModelRefused
 
 # How many more slots than answers there are: the others keep what was read.
 KEEPING = 4
-
-
-@dataclass(frozen=True, slots=True)
-class SlotRow:
-    """One token at one place of a slot, whose pages these are."""
-
-    token: int
-    slot: int
-    position: int
-    pages: Sequence[int]
-
-
-class Forward(Protocol):
-    """Runs one pass; the logits of every row, unless the rows are too many to answer."""
-
-    def __call__(self, rows: Sequence[SlotRow]) -> Any: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -71,6 +55,7 @@ class Made:
     # The frames of prompts' tokens, where they are asked for.
     read: dict[int, bytes] = field(default_factory=dict)
     answered: int = 0
+    lost: RestLost | None = None
 
 
 class Slots:
@@ -103,6 +88,11 @@ class Slots:
         return self._count - len(self._active()) - len(self._waiting)
 
     @property
+    def fresh(self) -> bool:
+        """Whether nothing is kept."""
+        return not any(slot.kept for slot in self._slots)
+
+    @property
     def pages_used(self) -> int:
         """How many pages have tokens of answers that go on."""
         return len({page for slot in self._active() for page in slot.pages})
@@ -119,10 +109,35 @@ class Slots:
                 slot.answer = None
 
     def step(self, forward: Forward, paused: frozenset[int]) -> Made:
-        """Read a piece of a prompt if there is one to read, then go on with all who can."""
+        """Read a piece of a prompt if there is one to read, then go on with all who can.
+
+        Where what was kept is lost, everything is read once more; nobody loses what was made.
+        """
+        made = Made()
+        try:
+            self._step(forward, paused, made)
+        except RestLost as lost:
+            made.lost = lost
+            self._begin_again(lost.pages or self._pages.count, made)
+        return made
+
+    def _begin_again(self, pages: int, made: Made) -> None:
+        """Forget what is kept; there are so many pages now."""
+        for slot in self._slots:
+            self._cut(slot, 0)
+        self._pages.resize(pages)
+        answers = [*self._waiting, *(it.answer for it in self._active() if it.answer is not None)]
+        for answer in answers:
+            if self._pages.of(len(answer.prompt) + answer.most) > pages:
+                made.refused[answer.id] = ModelRefused(
+                    f"there is memory for {pages * self._pages.tokens} tokens at the peers that"
+                    " have the rest of the layers"
+                )
+                self.end(answer.id)
+
+    def _step(self, forward: Forward, paused: frozenset[int], made: Made) -> None:
         self._steps += 1
         self._admit()
-        made = Made()
         beside = self._read(forward, paused, made, beside=True)
         self._end_empty(made)
         rows, owners = self._rows(paused)
@@ -130,7 +145,7 @@ class Slots:
             if beside:
                 # Those who were ready found no room after all.
                 self._read(forward, paused, made, beside=False)
-            return made
+            return
         reader, part = self._beside(rows, paused) if beside else (None, [])
         logits = forward([*rows, *part])
         if reader is not None:
@@ -144,7 +159,6 @@ class Slots:
             slot.used = self._steps
             if self._take(slot, line, made):
                 stale.add(slot.number)
-        return made
 
     def _active(self) -> list[Slot]:
         """The slots with answers, the oldest first."""

@@ -5,11 +5,15 @@ prompt and going on with many answers are the same graph. There are a few graphs
 rows: one layer of each kind, which is run for all of that kind with each one's weights, and what
 comes after the last layer. Passes of few rows give the logits of every row; those of many only keep
 keys and values, and end with the layers: a prompt's last token goes through one of the former.
+
+Of a model whose layers lie at several peers one has the first of them, and what comes before and
+after all: it hands rows to the rest, and they come back. The others take rows and give rows.
 """
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from tinygrad import Tensor, TinyJit
@@ -19,15 +23,15 @@ from node.engines.formats.architectures import LayerKind
 from node.engines.formats.gguf import READING_ROWS, GgufModel
 from node.engines.formats.safetensors import Array
 from node.engines.worker.attention import BLOCKS, LANES, PAGE, Attention, RowPlaces
-from node.engines.worker.buffers import placed, reserved, write, zeros
+from node.engines.worker.buffers import flat, placed, reserved, write, zeros
 from node.engines.worker.decoder_layer import DecoderLayer, Forms, KeptWeights, WeightsLeft, norm
 from node.engines.worker.gguf import read_array, read_rows
 from node.engines.worker.graph_replay import replay
 from node.engines.worker.load_progress import LoadProgress
 from node.engines.worker.matmul import Matmul
 from node.engines.worker.panel_kernels import native
+from node.engines.worker.passes import SlotRow
 from node.engines.worker.rope import angles
-from node.engines.worker.slots import SlotRow
 
 # Rows of passes that answer, and of passes that only read.
 ANSWERING = (1, 4, 8)
@@ -36,6 +40,17 @@ READING = READING_ROWS
 
 # What makes a graph another one; what comes after the last layer has no kind.
 GraphName = tuple[LayerKind | None, Forms]
+Runs = list[tuple[GraphName, tuple[Sequence[Tensor], ...]]]
+
+
+class Rest(Protocol):
+    """The layers after those that are here, at other peers."""
+
+    def __call__(self, rows: Sequence[SlotRow], states: Array, *, wait: bool) -> Array | None:
+        """The rows' numbers after all layers, [rows, hidden]; None if nobody waits for them.
+
+        RestLost if what was kept of earlier rows is gone.
+        """
 
 
 class LanguageModel:
@@ -46,6 +61,7 @@ class LanguageModel:
     ) -> None:
         """`pages` of `PAGE` tokens are there for all that is kept."""
         self.model = model
+        self._here = model.here
         self._progress = progress
         self.pages = pages
         self.context = model.context // LANES * LANES
@@ -54,20 +70,22 @@ class LanguageModel:
         self._products = products
         attention = Attention(self._reach, blocked=products.blocked)
         self._layer = DecoderLayer(model, products, attention)
-        # Unpacked row by row, as it is used.
-        self._table = read_rows(model, "token_embd.weight").checked()
+        # Unpacked row by row, as it is used. Without the first layer nobody asks for tokens.
+        self._table = read_rows(model, "token_embd.weight").checked() if self._here.begins else None
         # Cosines and sines of one turning after the other.
         self._angles = list(self._read_angles())
         # In the order `_layer` and `_ending` take them: inputs of all graphs, which so share them.
-        self._layers = [self._layer_weights(number) for number in range(model.layers)]
-        self._last = self._last_weights()
+        numbers = range(self._here.first, self._here.last + 1)
+        self._layers = [self._layer_weights(number) for number in numbers]
+        self._last = self._last_weights() if self._here.begins else None
         shape = (pages, model.kv_heads)
         size = model.head_size
         self._kept = [
-            [reserved(*shape, *form) for form in ((size, PAGE), (PAGE, size))]
-            for _ in range(model.layers)
+            [reserved(*shape, *form) for form in ((size, PAGE), (PAGE, size))] for _ in numbers
         ]
+        # What runs the layers here, and what comes after all layers where those are not all.
         self._graphs: dict[int, Callable[[int], Any]] = {}
+        self._endings: dict[int, Callable[[int], Any]] = {}
         self._inputs = {rows: self._input(rows) for rows in (*ANSWERING, *READING)}
 
     @property
@@ -98,14 +116,15 @@ class LanguageModel:
             yield from angles(rope, self.context, divisors)
 
     def _layer_weights(self, number: int) -> KeptWeights:
-        self._progress.at(number / self.model.layers)
+        self._progress.at((number - self._here.first) / self._here.size)
         return self._layer.weights(number)
 
     def _last_weights(self) -> KeptWeights:
         # What logits are multiplied by, the rows that they are made of may be as well.
         weight = read_array(self.model, "output_norm.weight") * np.float32(self.model.logit_scale)
         found = KeptWeights([], [placed(weight)])
-        last = self._table if self.model.tied else read_rows(self.model, "output.weight")
+        tied = self._table if self.model.tied else None
+        last = read_rows(self.model, "output.weight") if tied is None else tied
         # Words that are no multiple of a block have rows of nothing after them.
         last = last.padded(LANES)
         found.add(*self._products.packed([last], np.zeros(len(last.raw), np.float32)))
@@ -113,9 +132,26 @@ class LanguageModel:
 
     def capture(self, rows: int) -> tuple[Any, ...]:
         """Compile the graphs of a pass of so many rows: a second or two."""
+        return *self.capture_layers(rows), *self.capture_ending(rows)
+
+    def capture_layers(self, rows: int) -> tuple[Any, ...]:
+        """The graphs of the layers here, one for each kind: the same wherever the kinds are."""
+        return self._captured(self._runs_of(rows)[: self._here.size])
+
+    def capture_ending(self, rows: int) -> tuple[Any, ...]:
+        """The graph of what comes after all layers; none where that is not run."""
+        return self._captured(self._runs_of(rows)[self._here.size :])
+
+    @property
+    def kinds_key(self) -> str:
+        """What the graphs of the layers here depend on besides the model."""
+        names = dict.fromkeys(name for name, _ in self._runs_of(READING[-1]))
+        return hashlib.sha256(repr(tuple(names)).encode()).hexdigest()
+
+    def _captured(self, runs: Runs) -> tuple[Any, ...]:
         blocks = UOp.variable(BLOCKS, 1, self._reach // LANES).bind(1)
         captured = {}
-        for graph, inputs in self._runs_of(rows):
+        for graph, inputs in runs:
             if graph in captured:
                 continue
             kind, forms = graph
@@ -130,30 +166,36 @@ class LanguageModel:
             captured[graph] = jit
         return tuple(captured.values())
 
-    def _runs_of(self, rows: int) -> list[tuple[GraphName, tuple[Sequence[Tensor], ...]]]:
+    def _runs_of(self, rows: int) -> Runs:
         """What a pass runs, one after the other: the graph, and what it takes.
 
         Layers of one kind whose weights have the same forms share a graph.
         """
         one, other, *parts = self._inputs[rows]
         angles, places = parts[:-3], parts[-3:]
-        found: list[tuple[GraphName, tuple[Sequence[Tensor], ...]]] = []
-        for kind, own, kept in zip(self.model.kinds, self._layers, self._kept, strict=True):
+        found: Runs = []
+        kinds = self.model.kinds[self._here.first : self._here.last + 1]
+        for kind, own, kept in zip(kinds, self._layers, self._kept, strict=True):
             turning = [] if kind.rope is None else angles[2 * kind.rope : 2 * kind.rope + 2]
             inputs = (one, other, *turning, *places)
             found.append(((kind, tuple(own.forms)), (inputs, own.tensors, kept)))
             one, other = other, one
-        if rows in ANSWERING:
+        if rows in ANSWERING and self._last is not None:
             found.append(((None, tuple(self._last.forms)), ([one], self._last.tensors)))
         return found
 
     def ready(self, graphs: dict[int, Any]) -> None:
-        """Take the graphs that `run` uses: all of them linked, and run once."""
-        self._graphs = {rows: self._linked(rows, found) for rows, found in sorted(graphs.items())}
+        """Take the graphs that `run` and `through` use: all of them linked, and run once."""
+        for rows, found in sorted(graphs.items()):
+            runs = self._runs_of(rows)
+            captured = dict(zip(dict.fromkeys(name for name, _ in runs), found, strict=True))
+            # Between the last layer here and what comes after all, others have their turn.
+            layers = self._here.size if not self._here.whole else len(runs)
+            self._graphs[rows] = self._linked(runs[:layers], captured)
+            if runs[layers:]:
+                self._endings[rows] = self._linked(runs[layers:], captured)
 
-    def _linked(self, rows: int, graphs: tuple[Any, ...]) -> Callable[[int], Any]:
-        runs = self._runs_of(rows)
-        captured = dict(zip(dict.fromkeys(name for name, _ in runs), graphs, strict=True))
+    def _linked(self, runs: Runs, captured: dict[GraphName, Any]) -> Callable[[int], Any]:
         return replay(
             [
                 (captured[name].captured, [it.uop.base for some in inputs for it in some])
@@ -162,14 +204,37 @@ class LanguageModel:
             BLOCKS,
         )
 
-    def run(self, rows: Sequence[SlotRow]) -> Array | None:
-        """One pass; the logits of every row, [rows, words], if they are few enough to answer."""
+    def run(self, rows: Sequence[SlotRow], rest: Rest | None = None) -> Array | None:
+        """One pass; the logits of every row, [rows, words], if they are few enough to answer.
+
+        `rest` runs the layers that are not here, which are left out without it; RestLost.
+        """
+        size, result = self._layers_of(rows, self._embedded([row.token for row in rows]))
+        if rest is not None:
+            states = rest(rows, self._states(size, len(rows)), wait=size in ANSWERING)
+            if states is not None:
+                write(self._last_rows(size), _filled(states, size))
+        if size not in ANSWERING:
+            return None
+        if size in self._endings:
+            result = self._endings[size](1)
+        logits = np.frombuffer(result.uop.base.realized.as_memoryview(), np.float32)
+        # The next pass writes over the graph's own buffer.
+        return logits.reshape(size, -1)[: len(rows), : self.model.vocabulary].copy()
+
+    def through(self, rows: Sequence[SlotRow], states: Array) -> Array:
+        """The rows' numbers, [rows, hidden], after the layers here; tokens are not looked at."""
+        size, _ = self._layers_of(rows, states)
+        return self._states(size, len(rows))
+
+    def _layers_of(self, rows: Sequence[SlotRow], states: Array) -> tuple[int, Any]:
+        """Run the layers here: which pass it was, and what its last graph gave."""
         size = next(size for size in self._graphs if size >= len(rows))
         # A row that is there twice writes the same numbers to the same place twice.
         filled = [*rows, *[rows[0]] * (size - len(rows))]
         positions = [row.position for row in filled]
         arrays = (
-            self._embedded([row.token for row in filled]),
+            _filled(states, size),
             *(part[positions] for part in self._angles),
             *self._places(filled),
         )
@@ -177,14 +242,26 @@ class LanguageModel:
         sources = (first, *others)
         for source, array in zip(sources, arrays, strict=True):
             write(source.uop.base.realized, array)
-        result = self._graphs[size](max(positions) // LANES + 1)
-        if size not in ANSWERING:
-            return None
-        logits = np.frombuffer(result.uop.base.realized.as_memoryview(), np.float32)
-        # The next pass writes over the graph's own buffer.
-        return logits.reshape(size, -1)[: len(rows), : self.model.vocabulary].copy()
+        return size, self._graphs[size](max(positions) // LANES + 1)
 
-    def _embedded(self, tokens: list[int]) -> Any:
+    def wipe(self, pages: Sequence[int]) -> bool:
+        """Put zeros where keys and values were no numbers; False where the device has no way."""
+        if not self.exact:
+            return False
+        for tensor in (it for kept in self._kept for it in kept):
+            flat(tensor).reshape(tensor.shape)[list(pages)] = 0
+        return True
+
+    def _last_rows(self, size: int) -> Any:
+        """The buffer that the last layer here writes its rows to."""
+        return self._inputs[size][self._here.size % 2].uop.base.realized
+
+    def _states(self, size: int, count: int) -> Array:
+        found = np.frombuffer(self._last_rows(size).as_memoryview(), np.float32)
+        return found.reshape(size, -1)[:count].copy()
+
+    def _embedded(self, tokens: list[int]) -> Array:
+        assert self._table is not None, "the first layer is here"
         return self._table.taken(tokens).floats() * np.float32(self.model.embedding_scale)
 
     def _places(self, rows: Sequence[SlotRow]) -> tuple[Any, Any, Any]:
@@ -222,6 +299,11 @@ class LanguageModel:
         where = turning[:-3], places
         more, rows, written = self._layer.graph(kind, rows, where, kept, left)
         return Tensor.custom_kernel(after, more, rows, fxn=_sum_kernel)[0].realize(*written)
+
+
+def _filled(states: Array, size: int) -> Array:
+    """As many rows as a pass has, the first one once more for each that is missing."""
+    return np.concatenate((states, np.repeat(states[:1], size - len(states), 0)))
 
 
 def _sum_kernel(out: Any, one: Any, other: Any) -> Any:

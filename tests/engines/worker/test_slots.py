@@ -9,6 +9,7 @@ import pytest
 
 from node.engines.sampler import Sampling
 from node.engines.worker.pages import PagePool
+from node.engines.worker.passes import RestLost
 from node.engines.worker.sequence import TokenSequence
 from node.engines.worker.slots import SlotRow, Slots
 from wire.errors import ModelRefused
@@ -376,3 +377,58 @@ def test_whoever_comes_pauses_and_goes_all_others_end_as_they_do_alone(seed: int
     for one in asked:
         assert one.id in gone or one.made == expected(one.prompt, one.most), one.id
     assert held.pages_used == 0
+
+
+class Forgetful(Successor):
+    """Loses everything that it kept, now and then: in a prompt, at the first token, twice."""
+
+    def __init__(self, chance: random.Random, pages: int) -> None:
+        super().__init__()
+        self._chance = chance
+        self._pages = pages
+        self.losses = 0
+
+    def __call__(self, rows: Sequence[SlotRow]) -> np.ndarray | None:
+        if self._chance.random() < 0.15:
+            self.kept.clear()
+            self.losses += 1
+            pages = self._chance.choice((0, self._pages, self._pages - 5))
+            raise RestLost("the peer left", final=False, pages=pages)
+        assert max(page for row in rows for page in row.pages) < self._pages
+        return super().__call__(rows)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_lost_elsewhere_is_read_once_more_and_no_token_is_lost_or_doubled(
+    seed: int,
+) -> None:
+    chance = random.Random(seed)
+    held, model = slots(3, pages=30), Forgetful(chance, 30)
+    prompts = [
+        [chance.randrange(1, WORDS) for _ in range(chance.randrange(1, 40))] for _ in "abcdef"
+    ]
+    asked = [answer(at, prompt, most=9) for at, prompt in enumerate(prompts)]
+    for one in asked:
+        held.begin(one)
+    made = drain(held, model, steps=400)
+    assert made == dict.fromkeys(range(6), 9)
+    assert [it.made for it in asked] == [expected(prompt, 9) for prompt in prompts]
+    assert model.losses > 5
+    assert held.free == 3
+
+
+def test_an_answer_that_no_longer_fits_elsewhere_is_refused_and_the_others_go_on() -> None:
+    held, lost = slots(2, pages=30), RestLost("the peer left", final=False, pages=4)
+    asked = [answer(1, [1] * 40), answer(2, [2] * 3)]
+    for one in asked:
+        held.begin(one)
+
+    def leave(_: Sequence[SlotRow]) -> None:
+        raise lost
+
+    made = held.step(leave, frozenset())
+    assert made.lost is lost
+    assert list(made.refused) == [1]
+    assert "16 tokens" in str(made.refused[1])
+    assert drain(held, Successor()) == {2: 6}
+    assert asked[1].made == expected([2] * 3, 6)

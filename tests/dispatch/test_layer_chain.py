@@ -1,0 +1,301 @@
+"""Chains of layers at peers of all kinds: rows come back right, or it is said that they do not."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trio
+from trio.testing import MockClock
+
+from node.dispatch.layer_link import PASS_S
+from node.engines.other_layers import LayersLost
+from node.peer import Node
+from p2p.score import Standing
+from p2p.typed_call import TypedCall
+from tests.engines.summing_engine import (
+    HIDDEN,
+    PAGE,
+    PAGES,
+    Reading,
+    SummingEngine,
+    expected,
+    summing_manifest,
+)
+from tests.node.network import D, I, Network, open_network
+from wire.kinds import RefusalCode
+from wire.layers import LayerRange
+from wire.message import Message, Refuse, encode
+from wire.stage import StageOpen, StageOpened, StagePass, StagePassed, StageRows
+
+MODEL = summing_manifest().id
+COUNT = 9
+HERE = LayerRange(0, 2, COUNT)
+Script = Callable[[TypedCall, StagePass], Awaitable[None]]
+
+
+@dataclass
+class Scene:
+    network: Network
+    node: Node
+    driver: Reading
+
+    async def stage(self, first: int, last: int) -> Node:
+        """A peer with this range, which the driver has heard of."""
+        engine = SummingEngine(LayerRange(first, last, COUNT))
+        node = await self.network.start(I, engine=engine, models=())
+        node.probing.probes.succeeded(MODEL, trio.current_time())
+        node.peers.advertiser.changed()
+        chains = self.node.dependencies.chains
+        with trio.fail_after(60):
+            while node.peers.me not in [
+                it for some in chains._offers(MODEL).values() for it in some
+            ]:
+                await trio.sleep(0.1)
+        return node
+
+
+@pytest.fixture
+async def scene(tmp_path: Path, autojump_clock: MockClock) -> AsyncIterator[Scene]:
+    async with opened(tmp_path) as found:
+        yield found
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[Scene]:
+    async with open_network(folder) as network:
+        node = await network.add(D)
+        yield Scene(network, node, Reading(node.dependencies.chains, MODEL, HERE))
+
+
+async def test_rows_go_through_every_range_in_order(
+    autojump_clock: MockClock, scene: Scene
+) -> None:
+    await scene.stage(3, 5)
+    await scene.stage(6, 8)
+    found = [await scene.driver.token() for _ in range(12)]
+    assert found == expected(12, COUNT)
+    # Others may want pages: each gave half of its own, which is said once.
+    assert scene.driver.losses == ["the other layers are begun anew"]
+    assert scene.driver.pages == PAGES // 2
+
+
+async def test_where_layers_are_missing_it_is_said_which_and_they_are_waited_for(
+    autojump_clock: MockClock,
+    scene: Scene,
+) -> None:
+    await scene.stage(3, 5)
+    chains = scene.node.dependencies.chains
+    assert chains.missing(MODEL, HERE) == "nobody known here offers layers 6-8 of 9"
+    with pytest.raises(LayersLost, match=r"layers 0-2 of 9 are here, and not the rest: .* 6-8"):
+        await scene.driver.token()
+    async with trio.open_nursery() as nursery:
+
+        async def come() -> None:
+            await trio.sleep(5)
+            await scene.stage(6, 8)
+
+        nursery.start_soon(come)
+        assert await scene.driver.token() == expected(1, COUNT)[0]
+    assert chains.missing(MODEL, HERE) == ""
+
+
+@pytest.mark.parametrize("at", [1, 2, 7])
+async def test_a_peer_that_dies_is_replaced_and_nothing_is_lost_or_doubled(
+    autojump_clock: MockClock, scene: Scene, at: int
+) -> None:
+    first = await scene.stage(3, 8)
+    others = [await scene.stage(3, 8) for _ in range(2)]
+    nodes = {it.peers.me: it for it in (first, *others)}
+    driver, chains = scene.driver, scene.node.dependencies.chains
+    found = []
+    for number in range(12):
+        if number in (at, at + 3):
+            ((peer, _),) = chains.peers_of(MODEL)
+            scene.network.kill(nodes.pop(peer))
+        found.append(await driver.token())
+    assert found == expected(12, COUNT)
+    assert chains.broken == 2
+    assert len(nodes) == 1
+
+
+async def test_whoever_is_alone_and_dies_is_missed_in_words(
+    autojump_clock: MockClock, scene: Scene
+) -> None:
+    node = await scene.stage(3, 8)
+    await scene.driver.token()
+    scene.network.kill(node)
+    with pytest.raises(LayersLost, match="layers 0-2 of 9 are here, and not the rest"):
+        await scene.driver.token()
+    # Another one that comes goes on where that was.
+    await scene.stage(3, 8)
+    found = [*scene.driver.out, await scene.driver.token()]
+    assert found == expected(2, COUNT)
+
+
+async def test_a_peer_that_pauses_or_leaves_is_gone_round(
+    autojump_clock: MockClock, scene: Scene
+) -> None:
+    nodes = [await scene.stage(3, 8) for _ in range(2)]
+    driver, chains = scene.driver, scene.node.dependencies.chains
+    await driver.token()
+    ((peer, _),) = chains.peers_of(MODEL)
+    next(it for it in nodes if it.peers.me == peer).pause("the owner is there")
+    found = [*driver.out, *[await driver.token() for _ in range(3)]]
+    assert found == expected(4, COUNT)
+    assert any("paused" in it for it in driver.losses)
+
+
+def rows_of(asked: StagePass, value: float = 1.0) -> bytes:
+    return np.full(len(asked.rows.data) // 4, value, "<f4").tobytes()
+
+
+async def _shape(call: TypedCall, asked: StagePass) -> None:
+    await call.send(StagePassed(number=asked.number, data=rows_of(asked) + b"more"))
+
+
+async def _no_numbers(call: TypedCall, asked: StagePass) -> None:
+    await call.send(StagePassed(number=asked.number, data=rows_of(asked, float("nan"))))
+
+
+async def _endless(call: TypedCall, asked: StagePass) -> None:
+    await call.send(StagePassed(number=asked.number, data=rows_of(asked, float("inf"))))
+
+
+async def _anothers(call: TypedCall, asked: StagePass) -> None:
+    await call.send(StagePassed(number=asked.number + 1, data=rows_of(asked)))
+
+
+async def _never(call: TypedCall, asked: StagePass) -> None:
+    await trio.sleep_forever()
+
+
+async def _late(call: TypedCall, asked: StagePass) -> None:
+    await trio.sleep(PASS_S + 1)
+    await call.send(StagePassed(number=asked.number, data=rows_of(asked)))
+
+
+async def _refusing(call: TypedCall, asked: StagePass) -> None:
+    await call.send(Refuse(code=RefusalCode.OTHER, reason="no", retry_after_ms=None))
+
+
+async def _out_of_turn(call: TypedCall, asked: StagePass) -> None:
+    await call.channel.send(encode(StageOpened(pages=1)))
+
+
+EVIL = (_shape, _no_numbers, _endless, _anothers, _never, _late, _refusing, _out_of_turn)
+
+
+@pytest.mark.parametrize(
+    ("script", "after"),
+    [*((it, 3) for it in EVIL), (_shape, 0), (_never, 0)],
+    ids=lambda it: getattr(it, "__name__", it),
+)
+async def test_a_peer_that_answers_what_are_no_rows_is_gone_round(
+    autojump_clock: MockClock, scene: Scene, script: Script, after: int
+) -> None:
+    bad = await scene.stage(3, 8)
+    engine = bad.dependencies.engine
+
+    async def on_open(call: TypedCall, message: Message) -> None:
+        assert isinstance(message, StageOpen)
+        engine.sessions[99] = {}
+        engine._granted[99] = 8
+        await call.send(StageOpened(pages=8))
+        passes = 0
+        while True:
+            asked = await call.receive()
+            if not isinstance(asked, StagePass):
+                return
+            if passes >= after:
+                await script(call, asked)
+                return
+            await call.send(StagePassed(number=passes, data=engine._through(99, asked.rows)))
+            passes += 1
+
+    bad.peers.handlers[StageOpen] = on_open
+    driver = scene.driver
+    chains = scene.node.dependencies.chains
+    # It is the only one at first, so that it is asked.
+    found = [await driver.token() for _ in range(after)]
+    good = await scene.stage(3, 8)
+    found += [await driver.token() for _ in range(6 - after)]
+    assert found == expected(6, COUNT)
+    if chains.broken:
+        assert [it for it, _ in chains.peers_of(MODEL)] == [good.peers.me]
+    if after:
+        assert chains.broken == 1
+    standing = scene.node.peers.standing(bad.peers.me)
+    assert standing is not Standing.BANNED
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"first": 4}, RefusalCode.UNSUPPORTED),
+        ({"last": 7}, RefusalCode.UNSUPPORTED),
+        ({"first": 8, "last": 3}, RefusalCode.UNSUPPORTED),
+        ({"model": summing_manifest().id.of(b"other")}, RefusalCode.NO_SUCH_MODEL),
+    ],
+)
+async def test_what_is_not_run_here_is_refused(
+    autojump_clock: MockClock, scene: Scene, changes: dict[str, object], code: RefusalCode
+) -> None:
+    node = await scene.stage(3, 8)
+    asked = StageOpen(model=MODEL, first=3, last=8, pages=4)
+    async with scene.node.peers.call(node.peers.me, deadline_s=30) as call:
+        await call.send(replace(asked, **changes))
+        answer = await call.receive()
+        assert isinstance(answer, Refuse)
+        assert answer.cause is code
+
+
+async def test_an_asker_that_sends_nonsense_ends_its_own_session_alone(
+    autojump_clock: MockClock, scene: Scene
+) -> None:
+    node = await scene.stage(3, 8)
+    await scene.driver.token()
+    peers, engine = scene.node.peers, node.dependencies.engine
+    whole = StageRows(
+        tables=(b"\0\0",), owners=b"\0", places=bytes(4), data=np.ones(HIDDEN, "<f4").tobytes()
+    )
+    wrong = (
+        replace(whole, tables=(b"\xff\0",)),
+        replace(whole, places=np.array([PAGE], "<u4").tobytes()),
+        replace(whole, data=np.ones(8, "<f4").tobytes()),
+        replace(whole, data=np.full(HIDDEN, np.nan, "<f4").tobytes()),
+    )
+    for rows in wrong:
+        async with peers.call(node.peers.me, deadline_s=30) as call:
+            await call.send(StageOpen(model=MODEL, first=3, last=8, pages=2))
+            await call.expect(StageOpened)
+            await call.send(StagePass(number=0, rows=rows))
+            assert isinstance(await call.receive(), Refuse)
+    assert len(engine.sessions) == node.stage_server.sessions == 1
+    found = [*scene.driver.out, await scene.driver.token()]
+    assert found == expected(2, COUNT)
+    assert scene.driver.losses == ["the other layers are begun anew"]
+
+
+async def test_one_asker_has_two_sessions_at_most_and_idle_ones_end(
+    autojump_clock: MockClock, scene: Scene
+) -> None:
+    node = await scene.stage(3, 8)
+    peers = scene.node.peers
+    async with trio.open_nursery() as nursery:
+
+        async def hold(wanted: type[Message]) -> None:
+            async with peers.call(node.peers.me, deadline_s=900) as call:
+                await call.send(StageOpen(model=MODEL, first=3, last=8, pages=2))
+                assert isinstance(await call.receive(), wanted)
+                if wanted is StageOpened:
+                    # Its asker says no more.
+                    assert isinstance(await call.receive(), Refuse)
+
+        for wanted in (StageOpened, StageOpened, Refuse):
+            nursery.start_soon(hold, wanted)
+            await trio.sleep(1)
+        assert node.stage_server.sessions == 2
+    assert node.stage_server.sessions == 0
