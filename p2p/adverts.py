@@ -70,6 +70,8 @@ class Advertiser:
     same_key: Callable[[Signed[Advert]], None] = lambda _advert: None
     # Told whose advert is from the future by more than clocks may differ, and by how many seconds.
     from_future: Callable[[PeerId, float], None] = lambda _peer, _ahead_s: None
+    # The addresses that are said; None for all that are listened on.
+    announced: Callable[[], tuple[str, ...]] | None = None
     duplicate_keys: DuplicateKeys = field(default_factory=DuplicateKeys)
     heard: int = 0
     told_all: int = 0
@@ -93,7 +95,7 @@ class Advertiser:
         mine = self._mine
         if (
             mine is None
-            or mine.record.addresses != endpoint.addresses[: limits.ADVERT_ADDRESSES_MAX]
+            or mine.record.addresses != self._addresses(endpoint)
             or self.environment.wall_s() >= mine.record.issued_at_s + mine.record.ttl_s / 3
         ):
             mine = self._mine = self.advert(endpoint)
@@ -110,7 +112,7 @@ class Advertiser:
             instance=self.instance,
             issued_at_s=int(wall_s),
             ttl_s=self.rate_limit.ttl_s(self.anti_entropy.peers()),
-            addresses=endpoint.addresses[: limits.ADVERT_ADDRESSES_MAX],
+            addresses=self._addresses(endpoint),
             roles=capacity.roles,
             models=capacity.models[: limits.ADVERT_MODELS_MAX],
             free_slots=capacity.free_slots,
@@ -119,6 +121,10 @@ class Advertiser:
             leaving=leaving,
         )
         return sign(_fitted(advert), self.key)
+
+    def _addresses(self, endpoint: Endpoint) -> tuple[str, ...]:
+        said = endpoint.addresses if self.announced is None else self.announced()
+        return said[: limits.ADVERT_ADDRESSES_MAX]
 
     async def speak_forever(self, endpoint: Endpoint) -> None:
         """Tell everybody what is urgent, as far as the network can bear it."""

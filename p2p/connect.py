@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from p2p.dialing import Dial
+from p2p.ip_address import is_relayed, relay_of
 from p2p.streams import StreamsInUse
 from p2p.timeouts import stretched
 from p2p.transport import Endpoint, WrongPeer
@@ -53,10 +54,13 @@ async def connect(
 ) -> None:
     """Connect to `peer` at the first address that answers; TransportError if none answers.
 
+    Addresses behind relays come last, and of these first those whose relay is connected.
     WrongPeer, with the address, is told before others: it says something of the address for good.
     """
     deadline_at_s = trio.current_time() + deadline_s
     trouble: TransportError = Unreachable(f"no address is known for {peer.short}")
+    near = {str(it) for it in endpoint.connected()} if any(map(is_relayed, addresses)) else set()
+    addresses = sorted(addresses, key=lambda it: (is_relayed(it), relay_of(it) not in near))
     for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
         share_s = max(0.0, deadline_at_s - trio.current_time()) / left
         try:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from p2p.ip_address import Scope, host_of, place_of, scope_of
+from p2p.ip_address import Scope, host_of, is_relayed, place_of, scope_of
 from p2p.token_bucket import TokenBucket
 from p2p.transport import WrongPeer
 from wire.content import PeerId
@@ -63,6 +63,10 @@ class _Target:
     # It was connected once, so it is more than somebody's word.
     proven: bool = False
     lost: bool = False
+
+    @property
+    def is_relayed(self) -> bool:
+        return all(is_relayed(it) for it in self.addresses)
 
 
 @dataclass(slots=True)
@@ -159,7 +163,7 @@ class Dialing:
         if dial.peer is None:
             self._bootstrap_peers[dial.addresses[0]] = peer
         self._ended(dial, failed=False, now_at_s=0.0)
-        if len(dial.addresses) == 1:
+        if len(dial.addresses) == 1 and not is_relayed(dial.addresses[0]):
             # Of several nobody says which it was, and the others may be somebody else's.
             self._failing.pop(place_of(dial.addresses[0]), None)
             self._failing.pop(host_of(dial.addresses[0]), None)
@@ -180,7 +184,7 @@ class Dialing:
                 continue
             self._note_failing(place_of(address), 0, now_at_s)
             host = host_of(address)
-            if host and scope_of(host) is not Scope.LOOPBACK:
+            if host and not is_relayed(address) and scope_of(host) is not Scope.LOOPBACK:
                 self._note_failing(host, self.config.host_failures, now_at_s)
 
     def _note_failing(self, where: str, free: int, now_at_s: float) -> None:
@@ -319,14 +323,17 @@ class Dialing:
         return [self.random.choice(lost + others)] if lost or others else []
 
     def _strangers(self, count: int, now_at_s: float) -> list[PeerId]:
-        """The least failed first, drawn among equals, so that no peer is everybody's neighbour."""
+        """The least failed first, drawn among equals, so that no peer is everybody's neighbour.
+
+        Whoever is behind a relay comes after the others: the relay carries all that is said.
+        """
         ready = [
             peer
             for peer, target in self._peers.items()
             if not target.dialing and now_at_s >= target.due_at_s and peer not in self._connected
         ]
         self.random.shuffle(ready)
-        ready.sort(key=lambda peer: self._peers[peer].failures)
+        ready.sort(key=lambda it: (self._peers[it].failures, self._peers[it].is_relayed))
         chosen: list[PeerId] = []
         for peer in ready:
             if len(chosen) == count:

@@ -14,6 +14,9 @@ from functools import lru_cache
 IPV4_PREFIX_BITS = 24
 IPV6_PREFIX_BITS = 56
 
+# Between the address of a relay and the peer that is behind it.
+CIRCUIT = "/p2p-circuit"
+
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # Of carriers that share one public address among their customers (RFC 6598); nobody's to dial.
 _SHARED = ipaddress.ip_network("100.64.0.0/10")
@@ -34,13 +37,41 @@ def host_of(address: str) -> str:
 
 
 def place_of(address: str) -> str:
-    """A multiaddr without the peer that is expected there: transport, host and port."""
-    return address.partition("/p2p/")[0]
+    """A multiaddr without the peer that is expected there: transport, host and port.
+
+    Behind a relay each peer is at a place of its own.
+    """
+    return address if is_relayed(address) else address.partition("/p2p/")[0]
+
+
+def is_relayed(address: str) -> bool:
+    """Whether a multiaddr is of a peer to which a relay passes calls on."""
+    return CIRCUIT in address
+
+
+def relay_of(address: str) -> str:
+    """The id of the relay in a multiaddr, in text; "" where there is none."""
+    at_relay, circuit, _ = address.partition(CIRCUIT)
+    return at_relay.rpartition("/p2p/")[2] if circuit else ""
 
 
 def is_name(address: str) -> bool:
     """Whether the host of this multiaddr has to be looked up."""
     return address.startswith(("/dns/", "/dns4/", "/dns6/"))
+
+
+def is_public(host: str) -> bool:
+    """Whether `host` is an IP address of the open internet."""
+    return _parsed(host) is not None and scope_of(host) is Scope.GLOBAL
+
+
+def network_of(host: str) -> str:
+    """The large network that `host` is of, /16 or /32: one company has most of one."""
+    address = _parsed(host)
+    if address is None:
+        return host
+    bits = 16 if address.version == 4 else 32
+    return str(ipaddress.ip_network(f"{address}/{bits}", strict=False))
 
 
 def is_loopback(host: str) -> bool:

@@ -7,6 +7,7 @@ is no candidate any more.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -36,6 +37,7 @@ KEEP_UP_S = 1.0
 # Calls for the sake of a task leave connections behind: above the one, down to the other.
 CONNECTIONS_MAX = 48
 CONNECTIONS_KEPT = 32
+RELAYED_IDLE_S = 60.0
 OURS_KEPT = 8
 PART_DEADLINE_S = 1.0
 # Who said that it parts, or was refused, and is still there after this is hung up on.
@@ -52,6 +54,8 @@ class Neighbours(Handshake):
     bootstraps: tuple[str, ...] = ()
     # Whether whoever meets nobody at first goes on all the same.
     keep_calling: bool = False
+    # Connections that are not parted from to make room.
+    held: Callable[[], frozenset[PeerId]] = frozenset
     swaps: int = 0
     # When each last began a swap with us.
     _swapped_at_s: dict[PeerId, float] = field(default_factory=dict)
@@ -114,6 +118,9 @@ class Neighbours(Handshake):
             # Two that banned each other would keep it up by asking and not answering.
             connected = sorted(self.view.connected - self._strange)
             able = [it for it in connected if self.rpc.standing(it) is not Standing.BANNED]
+            # What others say reaches us over them: no relay has to carry it.
+            direct = [it for it in able if not self.endpoint.is_relayed(it)]
+            able = direct or able
             if able:
                 quick = max(0, quick - 1)
                 await self._swap_quietly(
@@ -186,7 +193,7 @@ class Neighbours(Handshake):
                     expire_at_s = now_at_s + EXPIRE_EVERY_S
                 for dial in self.dialing.due(now_at_s):
                     calls.start_soon(self._call_quietly, dial)
-                for peer in self._superfluous():
+                for peer in self._superfluous(now_at_s):
                     calls.start_soon(self.part, peer)
                 for peer, at_s in self._parting.items():
                     # It was to hang up.
@@ -203,11 +210,23 @@ class Neighbours(Handshake):
             # Kept as a problem; dialing waits and tries again.
             return
 
-    def _superfluous(self) -> list[PeerId]:
-        """Whom to part from: of too many connections those that were of no use for longest."""
-        connected, rpc = self.view.connected, self.rpc
-        if len(connected) <= CONNECTIONS_MAX:
-            return []
+    def _superfluous(self, now_at_s: float) -> list[PeerId]:
+        """Whom to part from: of too many connections those that were of no use for longest.
+
+        What a relay passes on, and nobody uses, is parted from in any case: the relay is paying.
+        """
+        rpc, held = self.rpc, self.held()
+        connected = [it for it in self.view.connected if it not in held]
+        idle = [
+            it
+            for it in connected
+            if now_at_s > rpc.used_at_s.get(it, now_at_s) + RELAYED_IDLE_S
+            and not rpc.in_calls[it]
+            and it not in self._parting
+            and self.endpoint.is_relayed(it)
+        ]
+        if idle or len(connected) <= CONNECTIONS_MAX:
+            return idle
         # Keys that all call us, and stay in talk, would else have us to themselves.
         kept = [*islice((it for it in self._ours if it in connected), OURS_KEPT)]
         others = [it for it in connected if it not in kept and it not in self._parting]

@@ -98,8 +98,7 @@ class PeerRpc:
         call: TypedCall | None = None
         try:
             with self._in_use(peer):
-                if peer != self.me and not self.endpoint.is_connected(peer):
-                    await self._reach(peer, min(deadline_s, stretched(self.dial_deadline_s)))
+                await self.reach(peer, deadline_s=deadline_s)
                 async with self.streams.call(peer, deadline_s=deadline_s) as channel:
                     since_at_s = trio.current_time()
                     call = TypedCall(channel, CallProtocol(Speaker.ASKER))
@@ -112,6 +111,11 @@ class PeerRpc:
             if is_its_fault(error, trio.current_time() - since_at_s, heard=heard):
                 self.offended(peer, Offence.UNANSWERED)
             raise
+
+    async def reach(self, peer: PeerId, *, deadline_s: float) -> None:
+        """Have a connection to `peer`; TransportError if it is not reached."""
+        if peer != self.me and not self.endpoint.is_connected(peer):
+            await self._reach(peer, min(deadline_s, stretched(self.dial_deadline_s)))
 
     async def _reach(self, peer: PeerId, deadline_s: float) -> None:
         advert = self.view.advert_of(peer)

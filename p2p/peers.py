@@ -8,12 +8,15 @@ import trio
 
 from p2p.adverts import Advertiser, Capacity, Environment
 from p2p.anti_entropy import AntiEntropy
+from p2p.dial_back import DialingBack
 from p2p.dialing import Dialing
 from p2p.discovery import Discovery
 from p2p.gossip_rate import GossipRateConfig, GossipRateLimit
 from p2p.handshake_log import HandshakeLog
 from p2p.neighbours import Neighbours
 from p2p.peer_rpc import Handler, PeerRpc
+from p2p.reachability import Reachability
+from p2p.relaying import Relaying
 from p2p.streams import open_streams
 from p2p.transport import Transport
 from p2p.view import View
@@ -21,6 +24,7 @@ from wire.advert import Advert
 from wire.content import ContentId, PeerId
 from wire.kinds import Role
 from wire.message import Goodbye, Hello, Ping, Seek, Swap
+from wire.reach import DialBack, Reserve
 from wire.signed import Signed
 from wire.signing import SigningKey
 
@@ -38,6 +42,8 @@ class PeersConfig:
     dial_deadline_s: float = 8.0
     # Whether a start at which no bootstrap answers goes on, and calls them for ever.
     keep_calling: bool = False
+    # Whether this peer passes calls on to peers behind routers, once it is open itself.
+    relays: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +66,8 @@ class Peers(PeerRpc):
     anti_entropy: AntiEntropy
     neighbours: Neighbours = field(init=False)
     discovery: Discovery = field(init=False)
+    dialing_back: DialingBack = field(init=False)
+    relaying: Relaying = field(init=False)
 
     def __post_init__(self) -> None:
         # They call through this peer's own streams, so they are made with it.
@@ -72,6 +80,13 @@ class Peers(PeerRpc):
             keep_calling=self.config.keep_calling,
         )
         self.discovery = Discovery(self, self.advertiser)
+        reachability = Reachability(self.me, self.environment.random)
+        self.dialing_back = DialingBack(self, self.neighbours, self.advertiser, reachability)
+        self.relaying = Relaying(self, self.neighbours, self.advertiser, self.dialing_back)
+        self.relaying.willing = self.config.relays
+        self.dialing_back.kept = self.relaying.addresses
+        self.neighbours.held = self.relaying.held
+        self.advertiser.announced = self.dialing_back.announced
         self.advertiser.problem = self.blame
         self.advertiser.same_key = self.neighbours.on_same_key
         self.advertiser.from_future = self._note_clock
@@ -81,6 +96,8 @@ class Peers(PeerRpc):
             Swap: self.neighbours.on_swap,
             Goodbye: self.neighbours.on_part,
             Seek: self.discovery.on_seek,
+            DialBack: self.dialing_back.on_dial_back,
+            Reserve: self.relaying.on_reserve,
         }
 
     def _note_clock(self, peer: PeerId, ahead_s: float) -> None:
@@ -130,11 +147,16 @@ async def open_peers(
     async with open_streams(transport, key, config.listen, serve=peers.serve) as streams:
         peers.streams = streams
         streams.endpoint.watch(neighbours.on_connection)
+        streams.endpoint.watch(peers.dialing_back.on_connection)
+        streams.endpoint.watch(peers.relaying.on_connection)
+        streams.endpoint.set_relay_rules(peers.relaying)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(advertiser.listen_forever, streams.endpoint)
             nursery.start_soon(advertiser.speak_forever, streams.endpoint)
             nursery.start_soon(neighbours.keep_up_forever)
             nursery.start_soon(neighbours.swap_forever)
+            nursery.start_soon(peers.dialing_back.ask_forever)
+            nursery.start_soon(peers.relaying.keep_up_forever)
             try:
                 yield peers
                 await neighbours.leave()

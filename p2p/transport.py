@@ -11,6 +11,7 @@ Nothing here knows libp2p, and nothing here interprets a byte.
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol
 
 from wire.content import PeerId
@@ -128,6 +129,48 @@ class Subscription(Protocol):
         ...
 
 
+class RelayAnswer(IntEnum):
+    """What a relay says before it passes anything on. Append only."""
+
+    THROUGH = 0
+    # The peer that is wanted has no lease here.
+    NOT_KEPT = 1
+    FULL = 2
+    # That peer does not answer.
+    SILENT = 3
+
+    @classmethod
+    def words(cls, number: int) -> str:
+        """What an answer of a peer means, whatever number it sent."""
+        return _RELAY_WORDS.get(number, "it gave no reason")
+
+
+_RELAY_WORDS: dict[int, str] = {
+    RelayAnswer.NOT_KEPT: "it is not kept there",
+    RelayAnswer.FULL: "the relay has no room now",
+    RelayAnswer.SILENT: "it does not answer the relay",
+}
+
+
+class RelayRules(Protocol):
+    """Who may have a peer pass calls on, how fast, and through whom this peer is called."""
+
+    def admit(self, asker: PeerId, kept: PeerId) -> RelayAnswer:
+        """Whether `asker` gets a line to `kept` now; if THROUGH, `ended` follows."""
+
+    def ended(self, asker: PeerId, kept: PeerId) -> None:
+        """A line that was admitted has ended."""
+
+    def wait_s(self, asker: PeerId, kept: PeerId, size_bytes: int) -> float | None:
+        """How long so many bytes have to wait; None where no more are passed on."""
+
+    def takes(self, relay: PeerId) -> bool:
+        """Whether this peer lets itself be called through `relay` now; if so, `left` follows."""
+
+    def left(self, relay: PeerId) -> None:
+        """A call that was taken through `relay` has ended."""
+
+
 class Endpoint(Protocol):
     """One peer's connections, streams and topics, for as long as its block runs."""
 
@@ -153,6 +196,17 @@ class Endpoint(Protocol):
         """Try the addresses in turn until `peer` answers at one. Raises as `connect` does."""
         ...
 
+    def set_relay_rules(self, rules: RelayRules) -> None:
+        """Pass on for others, and be called through relays, as these rules say; before, nobody."""
+
+    async def knock(self, address: str, *, deadline_s: float) -> None:
+        """Find out by a new connection whether the peer of a full multiaddr answers there.
+
+        The connection is closed at once, and those that are open do not count. Raises as
+        `connect` does.
+        """
+        ...
+
     async def open_stream(self, peer: PeerId, *, deadline_s: float) -> ByteStream:
         """A new stream on an open connection.
 
@@ -171,6 +225,9 @@ class Endpoint(Protocol):
     def is_connected(self, peer: PeerId) -> bool:
         """Whether a connection to the peer stands."""
         ...
+
+    def is_relayed(self, peer: PeerId) -> bool:
+        """Whether every connection to `peer` is passed on by another peer."""
 
     def remote_address(self, peer: PeerId) -> str | None:
         """The multiaddr, without the id, at the other end of the oldest connection."""

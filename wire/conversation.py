@@ -48,6 +48,7 @@ from wire.message import (
     Welcome,
 )
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, Withdraw
+from wire.reach import DialBack, DialedBack, Reserve, Reserved
 from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed
 
 
@@ -86,6 +87,8 @@ class CallState(Enum):
     LISTING = auto()
     CERTIFYING = auto()
     LOOKING_BACK = auto()
+    DIALING_BACK = auto()
+    RESERVING = auto()
     DONE = auto()
 
 
@@ -184,6 +187,14 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.IDLE, Speaker.ASKER, AskCheckpoint): CallState.LOOKING_BACK,
     (CallState.LOOKING_BACK, Speaker.ANSWERER, CheckpointReply): CallState.DONE,
     (CallState.LOOKING_BACK, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, DialBack): CallState.DIALING_BACK,
+    (CallState.DIALING_BACK, Speaker.ANSWERER, DialedBack): CallState.DONE,
+    (CallState.DIALING_BACK, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, Reserve): CallState.RESERVING,
+    (CallState.RESERVING, Speaker.ANSWERER, Reserved): CallState.DONE,
+    (CallState.RESERVING, Speaker.ANSWERER, Refuse): CallState.DONE,
 }
 
 

@@ -82,6 +82,13 @@ class Kind(IntEnum):
     CERTIFICATES = 90
     ASK_CHECKPOINT = 91
     CHECKPOINT_REPLY = 92
+    # Where a peer can be called.
+    DIAL_BACK = 100
+    DIALED_BACK = 101
+    RESERVE = 102
+    RESERVED = 103
+    # A record, signed by a relay.
+    RESERVATION = 104
 
 
 class Role(IntEnum):

@@ -14,10 +14,12 @@ BUNDLES_VERSION = 5
 # From this version on a verifier is told which part of the rows is its own, and which rows somebody
 # disputes.
 PARTS_VERSION = 6
+# From this version on a peer may be asked to call back.
+REACH_VERSION = 7
 # From this version on a verifier takes standing orders of checks.
-CHECKS_VERSION = 7
+CHECKS_VERSION = 8
 # The version that a Welcome says.
-SPOKEN_VERSION = 7
+SPOKEN_VERSION = 8
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -43,6 +45,9 @@ ADVERT_TTL_S_MAX = 1800
 ADVERT_MODELS_MAX = 12
 ADVERT_ADDRESSES_MAX = 4
 ADDRESS_BYTES_MAX = 192
+HOST_BYTES_MAX = 64
+RESERVATION_BYTES_MAX = 256
+LEASE_S_MAX = 24 * 3600
 NAME_BYTES_MAX = 64
 REASON_BYTES_MAX = 400
 

@@ -29,6 +29,7 @@ from wire.ledger_message import (
 )
 from wire.message_base import Message as Message
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, TaskBytes, Withdraw
+from wire.reach import DialBack, DialedBack, Reserve, Reserved
 from wire.schema import Between, Inline, Int, Name, Reason, Record, items_max
 from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed
 
@@ -300,8 +301,7 @@ MESSAGES: dict[Kind, type[Message]] = {
     kind.KIND: kind
     for kind in (
         *(Hello, Welcome, Ping, Pong),
-        *(Swap, Newer, Seek, Goodbye),
-        *(Quote, Quoted),
+        *(Swap, Newer, Seek, Goodbye, Quote, Quoted),
         *(Offer, Accept, Refuse, Piece, Result),
         *(Check, VerdictReply, OpenChecks, Checks, Verdicts),
         *(Want, BlockReply, Keep, Keeping),
@@ -309,6 +309,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(StageOpen, StageOpened, StagePass, StagePassed, StageClose),
         *(SubmitOrder, Voted, Confirm, Acknowledged, AskAccount, AccountState, EpochNews),
         *(AskBucket, BucketOrders, AskCertificates, Certificates, AskCheckpoint, CheckpointReply),
+        *(DialBack, DialedBack, Reserve, Reserved),
     )
 }
 

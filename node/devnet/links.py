@@ -13,7 +13,7 @@ from random import Random
 
 import trio
 
-from p2p.over_libp2p import MemoryNetwork
+from p2p.over_libp2p import ListenerKey, MemoryNetwork
 
 # One way: from the next room to another continent.
 LATENCY_S_MIN = 0.005
@@ -81,11 +81,11 @@ class FaultyNetwork(MemoryNetwork):
         if self._ticks[0] == tick:
             self._earlier.set()
 
-    def release(self, number: str) -> None:
-        listener = self._listeners.get(number)
+    def release(self, key: ListenerKey) -> None:
+        listener = self._listeners.get(key)
         # A machine that is gone answers nothing; for a dead process the kernel refuses.
         if listener is None or str(listener.me) not in self._vanished:
-            super().release(number)
+            super().release(key)
 
     async def run(self) -> None:
         """Deliver packets when they are due, until cancelled."""

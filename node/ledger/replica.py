@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from node.ledger.books import Books, Draft, put
 from node.ledger.committee import Committee
 from node.ledger.epoch_outcome import EpochOutcome, outcome_of
-from node.ledger.judging import judge
+from node.ledger.judging import check_cover, judge
 from node.ledger.order_lists import OrderLists, Resolved
 from node.ledger.rows import (
     CERTIFICATES,
@@ -147,11 +147,12 @@ class Replica:
                 retry_after_s=1.0,
             )
 
-    def consider(self, epoch: int, network: ContentId) -> None:
+    def consider(self, owner: PeerId, record: AccountOrder) -> None:
         """Refused at once, before any signature is looked at, if an order cannot hold here."""
-        if network != self.network:
+        if record.network != self.network:
             raise Refused("the order is of another network", code=RefusalCode.STRANGER)
-        self._check_taking(epoch)
+        self._check_taking(record.epoch)
+        check_cover(self.draft, owner, record)
 
     def vote(self, order: Signed[AccountOrder]) -> tuple[Vote, RowChange]:
         """This member's vote for an order, and the row to write before it is signed.
@@ -159,7 +160,7 @@ class Replica:
         Refused if the owner may not order this, or this member votes for another order of it.
         """
         record, owner = order.record, order.signer
-        self.consider(record.epoch, record.network)
+        self.consider(owner, record)
         digest = order_digest(order)
         held = self.votes.get(owner)
         if held != (record.sequence, digest):

@@ -11,6 +11,7 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]
 from multiaddr.exceptions import Error as MultiaddrError  # type: ignore[import-untyped]
 from multiaddr.utils import get_thin_waist_addresses  # type: ignore[import-untyped]
 
+from p2p.ip_address import CIRCUIT
 from wire import limits
 from wire.content import PeerId
 from wire.errors import InputError, Malformed
@@ -18,7 +19,7 @@ from wire.errors import InputError, Malformed
 _GOOD = "/ip4/192.0.2.7/tcp/4710/p2p/12D3KooW…"
 _DIAL_TCP = (("ip4", "tcp"), ("ip6", "tcp"), ("dns", "tcp"), ("dns4", "tcp"), ("dns6", "tcp"))
 _LISTEN_TCP = (("ip4", "tcp"), ("ip6", "tcp"))
-_MEMORY = (("memory",),)
+_MEMORY = (("memory",), ("ip4", "tcp"))
 # Only protocols that we use reach libp2p's parser: it accepts others (ip6zone, for one) and fails
 # when they are read, and anybody may send an address.
 _OURS = re.compile(r"(?:/(?:ip4|ip6|dns|dns4|dns6|tcp|memory)/[!-.0-~]+)+(?:/p2p/[0-9A-Za-z]+)?")
@@ -26,10 +27,14 @@ _OURS = re.compile(r"(?:/(?:ip4|ip6|dns|dns4|dns6|tcp|memory)/[!-.0-~]+)+(?:/p2p
 
 @dataclass(frozen=True, slots=True)
 class Dialable:
-    """An address in two parts: the place, and the peer that is expected there."""
+    """An address in two parts: the place, and the peer that is expected there.
+
+    With `relay` the place is the relay's, and the relay passes calls on to the peer.
+    """
 
     where: Multiaddr
     peer: PeerId
+    relay: "Dialable | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,8 @@ MEMORY_FORMS = Forms(_MEMORY, _MEMORY, "/memory/0")
 
 def read_dialable(text: str, forms: Forms) -> Dialable:
     """InputError unless `text` names a place this transport dials and the peer expected there."""
+    if CIRCUIT in text and len(text) <= limits.ADDRESS_BYTES_MAX:
+        return _read_relayed(text, forms)
     read = _read(text, "of a kind this peer does not dial", f"an address looks like {_GOOD}")
     if read.who is None:
         raise InputError(
@@ -57,11 +64,27 @@ def read_dialable(text: str, forms: Forms) -> Dialable:
         raise InputError(
             f"{text} is of a kind this peer does not dial", todo=f"use one like {_GOOD}"
         )
+    return Dialable(read.where, _read_peer(read.who))
+
+
+def _read_relayed(text: str, forms: Forms) -> Dialable:
+    """The address of a peer behind a relay, which is the relay's own before CIRCUIT."""
+    at_relay, _, behind = text.partition(CIRCUIT)
+    head, _, who = behind.partition("/p2p/")
+    relay = read_dialable(at_relay, forms)
+    if head or not who:
+        raise InputError(
+            f"{text} does not name one relay and one peer behind it",
+            todo=f"use one like {_GOOD}{CIRCUIT}/p2p/12D3KooW…",
+        )
+    return Dialable(relay.where, _read_peer(who), relay)
+
+
+def _read_peer(text: str) -> PeerId:
     try:
-        peer = PeerId.parse(read.who)
+        return PeerId.parse(text)
     except Malformed as error:
         raise InputError(str(error), todo="copy the id from the other peer once more") from error
-    return Dialable(read.where, peer)
 
 
 def read_listenable(text: str, forms: Forms) -> Multiaddr:

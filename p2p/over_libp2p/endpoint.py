@@ -4,7 +4,7 @@ It decides nothing: the callers decide whom to dial, when to try again and what 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
 
 import trio
@@ -14,11 +14,13 @@ from libp2p.host.exceptions import StreamFailure
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
 
-from p2p.over_libp2p.addresses import Forms, reachable, read_dialable
-from p2p.over_libp2p.errors import contained, dialing, opening, streaming
+from p2p.over_libp2p.addresses import Dialable, Forms, reachable, read_dialable
+from p2p.over_libp2p.circuits import RELAY, RELAYED, Circuits, is_relayed
+from p2p.over_libp2p.errors import contained, dialing, opening
 from p2p.over_libp2p.gossip import SoundPubsub
 from p2p.over_libp2p.host import ADDRESSES_S, SoundHost, libp2p_id, peer_of
 from p2p.over_libp2p.names import LookUp, resolved
+from p2p.over_libp2p.stream import LibStream
 from p2p.transport import (
     GOSSIP_BYTES_MAX,
     TOPIC_BYTES_MAX,
@@ -28,6 +30,7 @@ from p2p.transport import (
     ConnectionUp,
     EndpointStatistics,
     Heard,
+    RelayRules,
 )
 from wire.content import PeerId
 from wire.errors import (
@@ -40,48 +43,6 @@ from wire.errors import (
 
 BATON = TProtocol("/baton/1")
 _INBOX_MAX = 128
-_RESET_DEADLINE_S = 1.0
-
-
-class LibStream:
-    """A libp2p stream as a `ByteStream`."""
-
-    def __init__(self, peer: PeerId, stream: Any) -> None:
-        self._peer = peer
-        self._stream = stream
-        # We skip libp2p's stream wrapper: it counts and locks, for a third of a round trip's cost.
-        self._muxed = stream.muxed_stream
-
-    @property
-    def peer(self) -> PeerId:
-        return self._peer
-
-    async def read(self, size_bytes_max: int) -> bytes:
-        with streaming(self._peer):
-            try:
-                data: bytes = await self._muxed.read(size_bytes_max)
-            except EOFError:
-                data = b""
-        # Yamux reports a reset, and a broken connection, like a normal end.
-        if not data and (self._muxed.reset_received or self._muxed.muxed_conn.is_closed):
-            raise Disconnected(f"the stream to {self._peer.short} was reset")
-        return data
-
-    async def write(self, data: bytes) -> None:
-        with streaming(self._peer):
-            await self._muxed.write(data)
-
-    async def close(self) -> None:
-        with streaming(self._peer):
-            await self._stream.close()
-
-    async def reset(self) -> None:
-        with (
-            contained("resetting a stream"),
-            trio.CancelScope(shield=True),
-            trio.move_on_after(_RESET_DEADLINE_S),
-        ):
-            await self._stream.reset()
 
 
 class Inbox:
@@ -146,6 +107,7 @@ class LibEndpoint:
         self._topics_lock = trio.Lock()
         self._watchers: list[Callable[[ConnectionEvent], None]] = []
         self._up: set[PeerId] = set()
+        self._circuits = Circuits(self._swarm, self._open)
         self._dials: dict[PeerId, trio.Event] = {}
         self._addresses: tuple[str, ...] = ()
         self._addresses_until_at_s = -math.inf
@@ -158,6 +120,8 @@ class LibEndpoint:
         self._pubsub = pubsub
         self._nursery = nursery
         self._host.set_stream_handler(BATON, self._on_stream)
+        self._host.set_stream_handler(RELAY, self._on_asked_to_relay)
+        self._host.set_stream_handler(RELAYED, self._on_relayed)
         self._swarm.register_notifee(_Changes(self._on_change))
         nursery.start_soon(self._swarm.watch_half_open)
 
@@ -181,6 +145,10 @@ class LibEndpoint:
             self._addresses = tuple(found)
             self._addresses_until_at_s = now_at_s + ADDRESSES_S if found else now_at_s
         return self._addresses
+
+    def set_relay_rules(self, rules: RelayRules) -> None:
+        """Pass on for others, and be called through relays, as these rules say."""
+        self._circuits.rules = rules
 
     async def connect(self, address: str, *, deadline_s: float) -> PeerId:
         target = read_dialable(address, self._forms)
@@ -211,31 +179,49 @@ class LibEndpoint:
             # A silent first address must leave time for the others.
             share_s = max(0.0, deadline_at_s - trio.current_time()) / left
             try:
-                await self._dial(peer, target.where, share_s)
+                await self._dial(target, share_s)
             except TransportError as error:
                 trouble = error
             else:
                 return
         raise trouble
 
-    async def _dial(self, peer: PeerId, where: Any, deadline_s: float) -> None:
-        with dialing(str(where), deadline_s), trio.fail_after(deadline_s):
+    async def _dial(self, target: Dialable, deadline_s: float) -> None:
+        peer, where = target.peer, str(target.where)
+        with dialing(where, deadline_s), trio.fail_after(deadline_s):
             while peer in self._dials:
                 await self._dials[peer].wait()
             if self._connections(peer):
                 return
             self._dials[peer] = trio.Event()
             try:
-                await self._swarm.dial_addr(where, libp2p_id(peer))
+                if target.relay is None:
+                    await self._swarm.dial_addr(target.where, libp2p_id(peer))
+                else:
+                    await self._dial_through(target.relay, peer, deadline_s)
             finally:
                 self._dials.pop(peer).set()
 
+    async def _dial_through(self, relay: Dialable, peer: PeerId, deadline_s: float) -> None:
+        if not self._connections(relay.peer):
+            address = f"{relay.where}/p2p/{relay.peer}"
+            await self.connect_peer(relay.peer, (address,), deadline_s=deadline_s)
+        await self._circuits.dial(relay.peer, peer, self._socket_of(relay.peer), self._nursery)
+
+    async def knock(self, address: str, *, deadline_s: float) -> None:
+        target = read_dialable(address, self._forms)
+        with dialing(str(target.where), deadline_s), trio.fail_after(deadline_s):
+            await self._swarm.knock(target.where, libp2p_id(target.peer))
+
     async def open_stream(self, peer: PeerId, *, deadline_s: float) -> LibStream:
+        return await self._open(peer, BATON, deadline_s)
+
+    async def _open(self, peer: PeerId, protocol: TProtocol, deadline_s: float) -> LibStream:
         if not self._connections(peer):
             raise Disconnected(f"not connected to {peer.short}", todo="connect first")
         with opening(peer, deadline_s), trio.fail_after(deadline_s):
             try:
-                stream = await self._host.new_stream(libp2p_id(peer), [BATON])
+                stream = await self._host.new_stream(libp2p_id(peer), [protocol])
             except StreamFailure as error:
                 if not self._connections(peer):
                     raise
@@ -258,14 +244,26 @@ class LibEndpoint:
         """Whether at least one connection to the peer is open."""
         return bool(self._connections(peer))
 
+    def is_relayed(self, peer: PeerId) -> bool:
+        """Whether every connection to the peer is passed on by another peer."""
+        several = self._connections(peer)
+        return bool(several) and all(is_relayed(one.muxed_conn) for one in several)
+
     def remote_address(self, peer: PeerId) -> str | None:
+        if (remote := self._socket_of(peer)) is not None:
+            family = "ip6" if ":" in remote[0] else "ip4"
+            return f"/{family}/{remote[0]}/tcp/{remote[1]}"
         for connection in self._connections(peer):
-            remote = connection.muxed_conn.get_remote_address()
-            if remote is not None:
-                family = "ip6" if ":" in remote[0] else "ip4"
-                return f"/{family}/{remote[0]}/tcp/{remote[1]}"
             for address in connection.get_transport_addresses():
                 return str(address).partition("/p2p/")[0]
+        return None
+
+    def _socket_of(self, peer: PeerId) -> tuple[str, int] | None:
+        """The IP address and port at the other end, or at the relay's end."""
+        for connection in self._connections(peer):
+            remote: tuple[str, int] | None = connection.muxed_conn.get_remote_address()
+            if remote is not None:
+                return remote
         return None
 
     def watch(self, callback: Callable[[ConnectionEvent], None]) -> None:
@@ -332,22 +330,23 @@ class LibEndpoint:
         return [one for one in several if not one.is_closed and not one.muxed_conn.is_closed]
 
     async def _on_stream(self, stream: Any) -> None:
+        await self._serve(stream, lambda it: self._accept(it.peer, it))
+
+    async def _on_asked_to_relay(self, stream: Any) -> None:
+        await self._serve(stream, self._circuits.pass_on)
+
+    async def _on_relayed(self, stream: Any) -> None:
+        await self._serve(stream, lambda it: self._circuits.take(it, self._socket_of(it.peer)))
+
+    async def _serve(self, stream: Any, handler: Callable[[LibStream], Awaitable[None]]) -> None:
         peer = peer_of(stream.muxed_conn.peer_id)
         if peer is None:
             await stream.reset()
             return
         # The handler runs in our own task, so that its exceptions are not lost in libp2p.
         finished = trio.Event()
-        self._nursery.start_soon(self._accept_one, LibStream(peer, stream), finished)
+        self._nursery.start_soon(_serve_one, LibStream(peer, stream), handler, finished)
         await finished.wait()
-
-    async def _accept_one(self, stream: LibStream, finished: trio.Event) -> None:
-        try:
-            await self._accept(stream.peer, stream)
-        except TransportError:
-            await stream.reset()
-        finally:
-            finished.set()
 
     def _on_change(self, who: ID) -> None:
         peer = peer_of(who)
@@ -381,6 +380,17 @@ class _Changes(INotifee):  # type: ignore[misc]
     async def listen(self, _network: Any, _multiaddr: Any) -> None: ...
 
     async def listen_close(self, _network: Any, _multiaddr: Any) -> None: ...
+
+
+async def _serve_one(
+    stream: LibStream, handler: Callable[[LibStream], Awaitable[None]], finished: trio.Event
+) -> None:
+    try:
+        await handler(stream)
+    except TransportError:
+        await stream.reset()
+    finally:
+        finished.set()
 
 
 def _check_topic(topic: str) -> None:

@@ -29,6 +29,7 @@ from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from libp2p.transport.exceptions import MuxerUpgradeFailure
 from libp2p.transport.upgrader import TransportUpgrader
+from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from p2p import timeouts
 from p2p.connection_limiter import ConnectionLimiter, HalfOpen, LoopClock
@@ -114,6 +115,17 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
             # The handshake is over: reads no longer go through `_Watched`.
             raw.stream = watched.stream
             return muxed
+
+    async def knock(self, where: Any, who: ID) -> None:
+        """Connect to `who` anew and part at once; raises whatever libp2p does where it fails."""
+        transport = self.transport_manager.transport_for_dialing(where)
+        raw = await transport.dial(Multiaddr(f"{where}/p2p/{who}"))
+        try:
+            if not isinstance(raw, IMuxedConn):
+                await self.upgrader.upgrade_security(raw, True, who)
+        finally:
+            with contained("a knock's end"), trio.CancelScope(shield=True):
+                await raw.close()
 
     def heard(self, place: HalfOpen) -> None:
         """Note that bytes arrived over a half-open connection."""

@@ -1,15 +1,13 @@
 """Many hosts in one process: a network of buffers instead of sockets.
 
-In a `MemoryNetwork` hosts listen under `/memory/<number>`. Connections are muxed from the start, so
-there is neither cipher nor yamux between two hosts; everything else is the real libp2p. All that
-one host sends to another passes through `MemoryNetwork.carry`: override that one method to simulate
-a bad network.
+Connections are muxed from the start, so there is neither cipher nor yamux between two hosts;
+everything else is the real libp2p. All that one host sends to another passes through
+`MemoryNetwork.carry`.
 
 Streams are bounded as yamux bounds them: a sender stops when the receiver's buffer is full. As with
 yamux, a silent connection is pinged, and dropped when no answer arrives.
 """
 
-import itertools
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -30,12 +28,12 @@ from libp2p.transport.exceptions import OpenConnectionError
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from p2p.over_libp2p.errors import WrongPeerThere, contained
+from p2p.over_libp2p.memory_network import ListenerKey, MemoryNetwork
 from p2p.over_libp2p.muxer import STREAMS_IN_MAX
 
 _WINDOW_BYTES = 256 << 10
 # As in yamux: further streams wait until one of these ends.
 _STREAMS_OUT_MAX = 256
-_FIRST_FREE = 1_000_000
 # A silent connection is pinged, and dropped within ten seconds, as over TCP. All connections are
 # checked at the same moments, so that a process with thousands of them wakes once for all.
 _LOOK_EVERY_S = 2.0
@@ -43,41 +41,6 @@ _PING_AFTER_S = 4.0
 _DROP_AFTER_S = 8.0
 
 Accepted = Callable[["MemoryConnection"], Awaitable[None]]
-
-
-class MemoryNetwork:
-    """The listeners by address. One object is one network; two networks share nothing."""
-
-    def __init__(self) -> None:
-        self._listeners: dict[str, MemoryListener] = {}
-        self._numbers = itertools.count(_FIRST_FREE)
-
-    def carry(self, source: str, target: str, size_bytes: int, deliver: Callable[[], None]) -> None:
-        """Carry one packet from one host to the other; both are libp2p peer ids in text.
-
-        `deliver` must be called at most once, and for one pair of hosts in the order of carrying.
-        A packet that never arrives leaves its connection hanging, as a cut wire would. Calls come
-        from within the loop, and must neither wait nor raise.
-        """
-        del source, target, size_bytes
-        deliver()
-
-    def bind(self, wanted: str, listener: "MemoryListener") -> str:
-        """Listen under a number; "0" means any free one. OpenConnectionError if it is taken."""
-        number = str(next(self._numbers)) if wanted == "0" else wanted
-        if number in self._listeners:
-            raise OpenConnectionError(f"/memory/{number} is taken")
-        self._listeners[number] = listener
-        return number
-
-    def release(self, number: str) -> None:
-        self._listeners.pop(number, None)
-
-    def listener_at(self, number: str) -> "MemoryListener":
-        listener = self._listeners.get(number)
-        if listener is None:
-            raise OpenConnectionError(f"nobody listens on /memory/{number}")
-        return listener
 
 
 class MemoryStream(IMuxedStream):  # type: ignore[misc]
@@ -324,26 +287,26 @@ class MemoryListener(IListener):  # type: ignore[misc]
         self.background_nursery: trio.Nursery | None = None
         self._network = network
         self._accepted = accepted
-        self._numbers: list[str] = []
+        self._places: dict[ListenerKey, Multiaddr] = {}
 
     async def listen(self, maddr: Multiaddr) -> None:
-        wanted = str(maddr.value_for_protocol("memory"))
-        self._numbers.append(self._network.bind(wanted, self))
+        key, place = self._network.bind(maddr, self)
+        self._places[key] = place
         await trio.lowlevel.checkpoint()
 
     def get_addrs(self) -> tuple[Multiaddr, ...]:
-        return tuple(Multiaddr(f"/memory/{number}") for number in self._numbers)
+        return tuple(self._places.values())
 
     async def close(self) -> None:
-        for number in self._numbers:
-            self._network.release(number)
-        self._numbers.clear()
+        for key in self._places:
+            self._network.release(key)
+        self._places.clear()
         await trio.lowlevel.checkpoint()
 
     def arrive(self, connection: MemoryConnection) -> None:
         """Take a connection that a peer dialled; drop it if the host or its nursery is closing."""
         try:
-            if self.background_nursery is None or not self._numbers:
+            if self.background_nursery is None or not self._places:
                 raise RuntimeError("not listening")
             self.background_nursery.start_soon(self._accept, connection)
             connection.carry(0, connection.other.answered.set)
@@ -366,13 +329,12 @@ class MemoryMuxedTransport(ITransport):  # type: ignore[misc]
         self._me = me
 
     async def dial(self, maddr: Multiaddr) -> MemoryConnection:
-        listener = self._network.listener_at(str(maddr.value_for_protocol("memory")))
+        listener, seen = await self._network.listener_at(self._me, maddr)
         if str(maddr.value_for_protocol("p2p")) != listener.me.to_base58():
             raise WrongPeerThere(f"peer ID mismatch: {listener.me} is at {maddr}")
         here = MemoryConnection(self._network, self._me, listener.me, maddr)
         here.is_initiator = True
-        # The dialling side has no address: over TCP, too, its port says nothing about the peer.
-        there = MemoryConnection(self._network, listener.me, self._me, Multiaddr("/memory/0"))
+        there = MemoryConnection(self._network, listener.me, self._me, seen)
         here.other, there.other = there, here
         here.carry(0, lambda: listener.arrive(there))
         try:
@@ -389,10 +351,10 @@ class MemoryMuxedTransport(ITransport):  # type: ignore[misc]
         return MemoryListener(self._network, self._me, handler_function)
 
     def can_dial(self, maddr: Multiaddr) -> bool:
-        return "memory" in maddr
+        return "memory" in maddr or "ip4" in maddr
 
     def can_listen(self, maddr: Multiaddr) -> bool:
-        return "memory" in maddr
+        return self.can_dial(maddr)
 
     def protocols(self) -> list[str]:
-        return ["memory"]
+        return ["memory", "tcp"]

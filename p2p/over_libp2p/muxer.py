@@ -192,6 +192,11 @@ class SoundYamux(Yamux):  # type: ignore[misc]
         self._negotiation_semaphore = trio.Semaphore(limits.STREAMS_PER_PEER_MAX)
         self._server_negotiation_semaphore = trio.Semaphore(_NEGOTIATED_AT_ONCE)
 
+    @property
+    def socket(self) -> Any:
+        """What the connection is over: a socket, or a line that a relay passes on."""
+        return self._messages.socket
+
     async def start(self) -> None:
         # An exception that left this task would end the service behind every connection.
         try:

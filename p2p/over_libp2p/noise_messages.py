@@ -48,6 +48,11 @@ class NoiseMessages:
         # From the socket, up to a message that is not whole yet.
         self._sealed = bytearray()
 
+    @property
+    def socket(self) -> Any:
+        """What carries the bytes."""
+        return self._raw.stream
+
     def __getattr__(self, name: str) -> Any:
         # What libp2p asks about the connection: whose it is, and its addresses.
         return getattr(self._session, name)

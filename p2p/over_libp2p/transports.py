@@ -21,7 +21,8 @@ from p2p.over_libp2p.endpoint import LibEndpoint
 from p2p.over_libp2p.errors import unwrapped
 from p2p.over_libp2p.gossip import SoundGossip, SoundPubsub
 from p2p.over_libp2p.host import SoundHost, build_host, note_address
-from p2p.over_libp2p.memory import MemoryMuxedTransport, MemoryNetwork
+from p2p.over_libp2p.memory import MemoryMuxedTransport
+from p2p.over_libp2p.memory_network import MemoryNetwork
 from p2p.over_libp2p.names import LookUp, look_up
 from p2p.transport import Accept, Endpoint
 from wire.errors import InputError

@@ -22,7 +22,7 @@ from wire.checkpoint import (
 from wire.checks import CheckOutcome, Checks, OpenChecks, OrderedCheck, Verdicts
 from wire.compact import BatchRoot
 from wire.content import ContentId
-from wire.fetch import AttestedFetch, Column, Extraction, HeaderField, SourceRecord
+from wire.fetch import AttestedFetch, Column, Extraction, FetchAgreement, HeaderField, SourceRecord
 from wire.generation import Alternative, Ending, Generation, PromptToken, Token, TokenBias
 from wire.kinds import Level, RefusalCode, Role
 from wire.ledger import (
@@ -97,6 +97,7 @@ from wire.order import (
     Withdraw,
 )
 from wire.payload import Hit, Hits, Index, IndexPart, Passages, Question, Texts, Vectors
+from wire.reach import DialBack, DialedBack, Reservation, Reserve, Reserved
 from wire.receipt import Answer, Receipt, Verdict
 from wire.schema import Record
 from wire.signed import SignedRecord
@@ -263,6 +264,16 @@ SAMPLES: tuple[Record, ...] = (
         passages=(BLOCK, TREE),
         attested=(BLOCK,),
     ),
+    FetchAgreement(
+        source=BLOCK,
+        quorum=3,
+        agree="median 0.5%",
+        round=bytes(range(16)),
+        answers=(BLOCK, BLOCK, BLOCK),
+        agreeing=(KEY.peer,),
+        outliers=(KEY.peer,),
+        output=BLOCK,
+    ),
     COLUMN,
     HEADER,
     EXTRACTION,
@@ -353,6 +364,17 @@ SAMPLES: tuple[Record, ...] = (
     BlockReply(data=b"block"),
     Keep(content=TREE, size_bytes=300_000, keep_s=604_800, deadline_ms=60_000),
     Keeping(keep_s=86_400),
+    DialBack(port=4747),
+    DialedBack(host="203.0.113.7", reached=True),
+    Reservation(
+        kept=KEY.peer,
+        issued_at_s=1_700_000_000,
+        lease_s=1800,
+        lines_max=16,
+        bytes_per_s=2_000_000,
+    ),
+    Reserve(lease_s=1800),
+    Reserved(reservation=b"reservation"),
     Open(wanted=48, speaks=5),
     Opened(places=40),
     ITEM,

@@ -1,0 +1,251 @@
+"""Connections that an open peer passes on to a peer behind a router: the copying of bytes.
+
+The asker opens a stream to the relay and names whom it wants; the relay opens one to that peer, on
+the connection that the peer keeps open to it; from then on bytes are copied both ways. The two ends
+make a connection of libp2p's over that stream, noise and yamux included, so the relay can neither
+read nor alter anything, and cannot answer for the peer.
+
+Who may ask for what is for the rules to say (`p2p.transport.RelayRules`).
+"""
+
+from collections.abc import Awaitable, Callable
+
+import trio
+from libp2p.abc import IMuxedConn
+from libp2p.custom_types import TProtocol
+from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.network.connection.raw_connection import RawConnection
+from multiaddr import Multiaddr  # type: ignore[import-untyped]
+
+from p2p import timeouts
+from p2p.over_libp2p.errors import contained
+from p2p.over_libp2p.host import HANDSHAKE_DEADLINE_S, SoundSwarm, libp2p_id
+from p2p.over_libp2p.muxer import SoundYamux
+from p2p.over_libp2p.stream import LibStream
+from p2p.transport import RelayAnswer, RelayRules
+from wire.content import PeerId
+from wire.errors import Disconnected, Malformed, TransportError, Unreachable
+
+# Asked of a relay; asked by a relay.
+RELAY = TProtocol("/baton/relay/1")
+RELAYED = TProtocol("/baton/relayed/1")
+
+_COPY_BYTES = 64 << 10
+_KEY_BYTES = 32
+# To say who is wanted, and to say whether it is there.
+_HEADER_S = 5.0
+_ONWARD_S = 8.0
+# Both ends ping each other every few seconds: a line without a byte for so long has no ends.
+_IDLE_S = 30.0
+# After one end has closed, the other has so long.
+_PARTING_S = 2.0
+
+OpenStream = Callable[[PeerId, TProtocol, float], Awaitable[LibStream]]
+
+
+class Line:
+    """A stream as the socket of a connection, as libp2p uses one."""
+
+    def __init__(self, stream: LibStream, remote: tuple[str, int] | None) -> None:
+        self._stream = stream
+        self._remote = remote
+        self._closed = trio.CancelScope()
+
+    async def read(self, n: int | None = None) -> bytes:
+        """As libp2p's sockets read; ConnectionClosedError once the line is gone."""
+        if self._closed.cancel_called:
+            raise ConnectionClosedError("the line is closed", transport="relay")
+        reading = self._closed = trio.CancelScope()
+        with reading:
+            try:
+                return await self._stream.read(n or _COPY_BYTES)
+            except Disconnected as error:
+                raise ConnectionClosedError(str(error), transport="relay") from error
+        raise ConnectionClosedError("the line is closed", transport="relay")
+
+    async def write(self, data: bytes) -> None:
+        """Send all of `data`; ConnectionClosedError once the line is gone."""
+        try:
+            await self._stream.write(data)
+        except Disconnected as error:
+            raise ConnectionClosedError(str(error), transport="relay") from error
+
+    async def close(self) -> None:
+        """End the line here; a read that waits ends too."""
+        self._closed.cancel()
+        with contained("closing a line"):
+            await self._stream.close()
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        return self._remote
+
+
+class Circuits:
+    """The relayed connections of one host, and what it passes on for others."""
+
+    def __init__(self, swarm: SoundSwarm, open_stream: OpenStream) -> None:
+        self.rules: RelayRules | None = None
+        self._swarm = swarm
+        self._open_stream = open_stream
+
+    # At the asker
+
+    async def dial(
+        self, relay: PeerId, peer: PeerId, remote: tuple[str, int] | None, nursery: trio.Nursery
+    ) -> None:
+        """Connect to `peer` through a relay that is connected; Unreachable says why not."""
+        stream = await self._open_stream(relay, RELAY, _HEADER_S)
+        connected = False
+        try:
+            await stream.write(peer)
+            code = await _exactly(stream, 1)
+            if code[0] != RelayAnswer.THROUGH:
+                raise Unreachable(
+                    f"{relay.short} does not pass calls on to {peer.short}:"
+                    f" {RelayAnswer.words(code[0])}"
+                )
+            raw = RawConnection(Line(stream, remote), True)
+            connection = await self._swarm.upgrade_outbound_raw_conn(raw, libp2p_id(peer))
+            connected = True
+        finally:
+            if not connected:
+                await stream.reset()
+        nursery.start_soon(self._hold, connection.muxed_conn, stream)
+
+    async def _hold(self, muxed: IMuxedConn, stream: LibStream) -> None:
+        """Wait for the end of a relayed connection; then leave nothing of its stream."""
+        try:
+            await muxed.event_closed.wait()
+            await trio.sleep(_PARTING_S)
+        finally:
+            await stream.reset()
+
+    # At the relay
+
+    async def pass_on(self, asking: LibStream) -> None:
+        """Serve one stream of an asker: find whom it wants, then copy until either end closes."""
+        rules = self.rules
+        wanted = await self._wanted(asking)
+        answer = RelayAnswer.NOT_KEPT if wanted is None else RelayAnswer.FULL
+        if rules is None or wanted is None:
+            await _say(asking, answer)
+            return
+        answer = rules.admit(asking.peer, wanted)
+        if answer is not RelayAnswer.THROUGH:
+            await _say(asking, answer)
+            return
+        onward: LibStream | None = None
+        try:
+            onward = await self._onward(asking.peer, wanted)
+            if onward is None:
+                await _say(asking, RelayAnswer.SILENT)
+                return
+            await asking.write(bytes([RelayAnswer.THROUGH]))
+            await self._copy_both(asking, onward, rules)
+        finally:
+            rules.ended(asking.peer, wanted)
+            for stream in (asking, onward):
+                if stream is not None:
+                    await stream.reset()
+
+    async def _wanted(self, asking: LibStream) -> PeerId | None:
+        with timeouts.move_on_after(_HEADER_S):
+            try:
+                return PeerId(await _exactly(asking, _KEY_BYTES))
+            except Malformed:
+                return None
+        return None
+
+    async def _onward(self, asker: PeerId, wanted: PeerId) -> LibStream | None:
+        onward = None
+        try:
+            with timeouts.move_on_after(_ONWARD_S):
+                onward = await self._open_stream(wanted, RELAYED, _ONWARD_S)
+                await onward.write(asker)
+                if await _exactly(onward, 1) == bytes([RelayAnswer.THROUGH]):
+                    return onward
+        except TransportError:
+            pass
+        if onward is not None:
+            await onward.reset()
+        return None
+
+    async def _copy_both(self, one: LibStream, other: LibStream, rules: RelayRules) -> None:
+        idle = trio.CancelScope()
+        # The one who asked for the line pays for all of it.
+        asker, kept = one.peer, other.peer
+
+        async def copy(source: LibStream, target: LibStream) -> None:
+            while data := await source.read(_COPY_BYTES):
+                idle.deadline = trio.current_time() + timeouts.stretched(_IDLE_S)
+                wait_s = rules.wait_s(asker, kept, len(data))
+                if wait_s is None:
+                    idle.cancel()
+                    return
+                if wait_s > 0.0:
+                    await trio.sleep(wait_s)
+                await target.write(data)
+            await target.close()
+            idle.deadline = trio.current_time() + _PARTING_S
+
+        async def guarded(source: LibStream, target: LibStream) -> None:
+            try:
+                await copy(source, target)
+            except TransportError:
+                idle.cancel()
+
+        idle.deadline = trio.current_time() + timeouts.stretched(_IDLE_S)
+        with idle:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(guarded, one, other)
+                await guarded(other, one)
+
+    # At the peer that is kept
+
+    async def take(self, stream: LibStream, remote: tuple[str, int] | None) -> None:
+        """Be called by the peer that a relay of ours names; until that connection ends."""
+        rules = self.rules
+        with timeouts.move_on_after(_HEADER_S):
+            await _exactly(stream, _KEY_BYTES)
+        if rules is None or not rules.takes(stream.peer):
+            await _say(stream, RelayAnswer.NOT_KEPT)
+            return
+        muxed = None
+        try:
+            await stream.write(bytes([RelayAnswer.THROUGH]))
+            # What the other end sends is anybody's.
+            with contained("a relayed handshake"), timeouts.move_on_after(HANDSHAKE_DEADLINE_S):
+                raw = RawConnection(Line(stream, remote), False)
+                muxed = await self._swarm.upgrade_inbound_raw_conn(raw, _NOWHERE)
+            if muxed is not None:
+                await self._hold(muxed, stream)
+        finally:
+            rules.left(stream.peer)
+            await stream.reset()
+
+
+def is_relayed(muxed: IMuxedConn) -> bool:
+    """Whether this connection is passed on by a relay."""
+    return isinstance(muxed, SoundYamux) and isinstance(muxed.socket, Line)
+
+
+_NOWHERE = Multiaddr("/memory/0")
+
+
+async def _exactly(stream: LibStream, size_bytes: int) -> bytes:
+    data = b""
+    while len(data) < size_bytes:
+        piece = await stream.read(size_bytes - len(data))
+        if not piece:
+            raise Disconnected(f"{stream.peer.short} closed a line that was being made")
+        data += piece
+    return data
+
+
+async def _say(stream: LibStream, answer: RelayAnswer) -> None:
+    """Tell why there is no line, and end."""
+    try:
+        await stream.write(bytes([answer]))
+        await stream.close()
+    except TransportError:
+        await stream.reset()
