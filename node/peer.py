@@ -47,7 +47,8 @@ from p2p.peers import Peers, open_peers
 from p2p.transport import Transport
 from store import Row, Store, Table, Write
 from wire.advert import ModelOffer
-from wire.checks import Check, OpenChecks
+from wire.check_message import Check
+from wire.checks import OpenChecks
 from wire.codec import pack, unpack
 from wire.content import PeerId
 from wire.errors import ModelRefused, StoreError

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from wire import limits
-from wire.checks import Check as Check
-from wire.checks import Checks, Envelopes, OpenChecks, Verdicts
-from wire.checks import VerdictReply as VerdictReply
+from wire.check_message import Check as Check
+from wire.check_message import Envelopes
+from wire.check_message import VerdictReply as VerdictReply
+from wire.checks import Checks, OpenChecks, Verdicts
 from wire.codec import NotPlain, pack, pack_plain, unpack, unpack_plain
 from wire.compiled import compiled
 from wire.content import ContentId, PeerId

@@ -14,7 +14,8 @@ from p2p.connect import is_its_fault
 from p2p.score import Offence
 from p2p.typed_call import refused
 from wire import limits
-from wire.checks import Check, Checks, OpenChecks, OrderedCheck, Verdicts
+from wire.check_message import Check
+from wire.checks import Checks, OpenChecks, OrderedCheck, Verdicts
 from wire.content import PeerId
 from wire.errors import BatonError, RemoteProtocolError, TooSlow, WireError
 from wire.message import Message

@@ -33,7 +33,7 @@ from wire.errors import (
 from wire.kinds import RefusalCode, Role
 from wire.lottery import OWN_DRAW, Share, draw
 from wire.message import Check, VerdictReply
-from wire.operations import by_rows
+from wire.operations import OPERATIONS, Comparison, by_rows
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, is_of_many, open_signed
 from wire.task import CheckPolicy as Terms
@@ -329,7 +329,18 @@ class _Check:
         claimed, now_at_s = self.claimed, trio.current_time()
         # A silent verifier must leave time for another.
         left_s = min(stretched(CHECK_DEADLINE_S), max(0.0, self.deadline_at_s - now_at_s) / 2)
-        share = await self._share_known_to(verifier, share, left_s)
+        operation = OPERATIONS.get(claimed.receipt.record.operation)
+        replayed = operation is not None and operation.comparison is Comparison.REPLAY
+        of_many = is_of_many(claimed.task) or any(map(is_of_many, claimed.receipts))
+        version = 0
+        if replayed or of_many or by_rows(claimed.receipt.record.operation):
+            version = await self.peers.neighbours.version_of(verifier, deadline_s=left_s)
+        if of_many and version < limits.BUNDLES_VERSION:
+            raise Refused(
+                f"it speaks version {version}, which cannot read what was signed with others",
+                code=RefusalCode.UNSUPPORTED,
+            )
+        share = _share_known_to(version, share, claimed.receipt.record.operation)
         message = Check(
             task=claimed.task.raw,
             receipts=tuple(it.raw for it in claimed.receipts),
@@ -340,6 +351,7 @@ class _Check:
             part=share.part,
             parts=share.parts,
             rows=tuple(sorted(share.rows)),
+            statistics=replayed and version >= limits.REPLAY_VERSION,
         )
         with counted(self.checking.under_way, verifier) as at_once:
             order, orders = None, self.checking.orders
@@ -369,23 +381,17 @@ class _Check:
             check_verdict(claimed.receipt, claimed.secret, verdict, verifier, share)
         return verdict
 
-    async def _share_known_to(self, verifier: PeerId, share: Share, deadline_s: float) -> Share:
-        """What the verifier is asked for; Refused if it is too old to read what it would get."""
-        claimed = self.claimed
-        in_rows = by_rows(claimed.receipt.record.operation)
-        of_many = is_of_many(claimed.task) or any(map(is_of_many, claimed.receipts))
-        if not in_rows and not of_many:
-            # Everybody recomputes the whole.
-            return OWN_DRAW
-        version = await self.peers.neighbours.version_of(verifier, deadline_s=deadline_s)
-        lacks = ""
-        if of_many and version < limits.BUNDLES_VERSION:
-            lacks = "read what was signed with others"
-        elif share.rows and version < limits.PARTS_VERSION:
-            lacks = "look at a row in dispute"
-        if lacks:
-            raise Refused(
-                f"it speaks version {version}, which cannot {lacks}",
-                code=RefusalCode.UNSUPPORTED,
-            )
-        return share if in_rows and version >= limits.PARTS_VERSION else OWN_DRAW
+
+def _share_known_to(version: int, share: Share, operation: str) -> Share:
+    """What a verifier of this version is asked for: a part only where it knows parts."""
+    if not by_rows(operation):
+        # Everybody recomputes the whole.
+        return OWN_DRAW
+    if version >= limits.PARTS_VERSION:
+        return share
+    if share.rows:
+        raise Refused(
+            f"it speaks version {version}, which cannot look at a row in dispute",
+            code=RefusalCode.UNSUPPORTED,
+        )
+    return OWN_DRAW

@@ -31,7 +31,8 @@ from tests.node.engines import Counted, Liar, one_row
 from tests.node.network import I, Network, Outsider, S, V, open_network
 from tests.p2p.transports import key_of
 from wire import limits
-from wire.checks import Check, CheckOutcome, Checks, OpenChecks, Verdicts
+from wire.check_message import Check
+from wire.checks import CheckOutcome, Checks, OpenChecks, Verdicts
 from wire.content import PeerId
 from wire.lottery import Share
 from wire.message import Message

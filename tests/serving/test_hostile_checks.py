@@ -19,7 +19,8 @@ from tests.node.engines import Counted
 from tests.node.network import I, Network, Outsider, S, V, open_network
 from tests.p2p.transports import key_of
 from wire import limits
-from wire.checks import Check, CheckOutcome, Checks, OpenChecks, OrderedCheck, Verdicts
+from wire.check_message import Check
+from wire.checks import CheckOutcome, Checks, OpenChecks, OrderedCheck, Verdicts
 from wire.errors import Disconnected, RemoteProtocolError, TransportError
 from wire.message import Message, Refuse, Want
 from wire.order import Close, Opened, Places, Withdraw

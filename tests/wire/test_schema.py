@@ -96,7 +96,8 @@ def _field(record: str, name: str, hint: Any, optional: bool, inside: bool) -> I
     bound = None
     if get_origin(hint) is Annotated:
         hint, *extras = get_args(hint)
-        (bound,) = (extra for extra in extras if isinstance(extra, Between))
+        # What may be left out and cannot grow has none.
+        bound = next((extra for extra in extras if isinstance(extra, Between)), None)
     if hint != Parameters and get_origin(hint) in (Union, types.UnionType):
         (inner,) = (option for option in get_args(hint) if option is not types.NoneType)
         yield from _field(record, name, inner, True, inside)
