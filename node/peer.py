@@ -14,10 +14,12 @@ import trio
 from node.asking.answers import Answers
 from node.asking.background_checks import BackgroundChecks
 from node.asking.copies import Copying
+from node.asking.disputing import Disputing
 from node.asking.rechecking import Rechecking
 from node.asking.tasks import TaskRunner
 from node.checking.check_order import CheckOrders
 from node.checking.quorum import Checking
+from node.checking.settling import Settling
 from node.config import NodeConfig
 from node.dispatch.directory import PeerDirectory
 from node.dispatch.dispatcher import Dispatcher
@@ -27,9 +29,11 @@ from node.engines.interface import Engine, Loaded
 from node.ingest.bring import Ingest
 from node.ledger.peer_ledger import PeerLedger, open_ledger
 from node.models.collection import Models
+from node.models.exact_files import ExactFiles
 from node.models.loader import ModelLoader
 from node.models.probing import Probing
 from node.serving.check_server import CheckServer
+from node.serving.contest_role import ContestRole
 from node.serving.data_role import DataRole
 from node.serving.infer_role import InferRole
 from node.serving.keep_role import KeepRole
@@ -51,6 +55,7 @@ from wire.check_message import Check
 from wire.checks import OpenChecks
 from wire.codec import pack, unpack
 from wire.content import PeerId
+from wire.dispute import Contest
 from wire.errors import ModelRefused, StoreError
 from wire.kinds import Role
 from wire.layers import layers_id
@@ -95,6 +100,7 @@ class Node:
     stage_server: StageServer
     verify_role: VerifyRole
     check_server: CheckServer
+    contest_role: ContestRole
     keep_role: KeepRole
     copying: Copying
     tasks: TaskRunner
@@ -162,6 +168,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Want] = node.blobs.on_want
         peers.handlers[Check] = node.verify_role.on_check
         peers.handlers[OpenChecks] = node.check_server.on_open
+        peers.handlers[Contest] = node.contest_role.on_contest
         peers.handlers[Keep] = node.keep_role.on_keep
         peers.handlers[StageOpen] = node.stage_server.on_open
         dependencies.chains.attach(peers, nursery)
@@ -213,6 +220,9 @@ def _assembled(
         peers.handshake_log.whose_clock,
     )
     checking, answers = Checking(peers, CheckOrders(peers, nursery)), Answers(dependencies.store)
+    models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
+    exact_files = ExactFiles(models)
+    disputing = Disputing(Settling(peers), dependencies.store, blobs, exact_files.get)
     tasks = TaskRunner(
         dependencies.key,
         dependencies.environment,
@@ -222,6 +232,7 @@ def _assembled(
         checking,
         answers,
         nursery,
+        disputing,
     )
 
     def changed(line: str) -> None:
@@ -230,7 +241,6 @@ def _assembled(
 
     verify_role = _verify_role(config, dependencies, infer, blobs)
     rechecking = Rechecking(dependencies.store, checking, answers, tasks)
-    models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
     probing = Probing(peers.me, dependencies.engine, infer, changed, dependencies.chains)
     return Node(
         config=config,
@@ -243,6 +253,7 @@ def _assembled(
         stage_server=StageServer(dependencies.engine, leg_server),
         verify_role=verify_role,
         check_server=CheckServer(verify_role=verify_role, peers=peers),
+        contest_role=_contest_role(config, dependencies, blobs, exact_files),
         keep_role=KeepRole(blobs, willing=Role.STORE in config.roles),
         copying=Copying(blobs),
         tasks=tasks,
@@ -253,6 +264,15 @@ def _assembled(
         started_at_s=trio.current_time(),
         log=lines,
     )
+
+
+def _roles(config: NodeConfig, dependencies: Dependencies, infer: InferRole) -> dict[Role, LegRole]:
+    roles: dict[Role, LegRole] = {}
+    if Role.DATA in config.roles:
+        roles[Role.DATA] = DataRole(dependencies.sources, dependencies.store, dependencies.ingest)
+    if Role.INFER in config.roles:
+        roles[Role.INFER] = infer
+    return roles
 
 
 def _verify_role(
@@ -268,13 +288,11 @@ def _verify_role(
     )
 
 
-def _roles(config: NodeConfig, dependencies: Dependencies, infer: InferRole) -> dict[Role, LegRole]:
-    roles: dict[Role, LegRole] = {}
-    if Role.DATA in config.roles:
-        roles[Role.DATA] = DataRole(dependencies.sources, dependencies.store, dependencies.ingest)
-    if Role.INFER in config.roles:
-        roles[Role.INFER] = infer
-    return roles
+def _contest_role(
+    config: NodeConfig, dependencies: Dependencies, blobs: Blobs, files: ExactFiles
+) -> ContestRole:
+    verifies = Role.VERIFY in config.roles
+    return ContestRole(dependencies.key, blobs, files.get, verifies=verifies)
 
 
 def _background_checks(

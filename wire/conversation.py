@@ -7,6 +7,7 @@ not know which side it is on: the shell says who spoke.
 from enum import Enum, auto
 
 from wire.checks import Checks, OpenChecks, Verdicts
+from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
 from wire.errors import LocalProtocolError, RemoteProtocolError
 from wire.ledger_message import (
     AccountState,
@@ -89,6 +90,10 @@ class CallState(Enum):
     LOOKING_BACK = auto()
     DIALING_BACK = auto()
     RESERVING = auto()
+    CONTESTED = auto()
+    COMMITTED = auto()
+    DESCENDING = auto()
+    REVEALING = auto()
     DONE = auto()
 
 
@@ -195,6 +200,17 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.IDLE, Speaker.ASKER, Reserve): CallState.RESERVING,
     (CallState.RESERVING, Speaker.ANSWERER, Reserved): CallState.DONE,
     (CallState.RESERVING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, Contest): CallState.CONTESTED,
+    (CallState.CONTESTED, Speaker.ANSWERER, Committed): CallState.COMMITTED,
+    (CallState.CONTESTED, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.COMMITTED, Speaker.ASKER, Descend): CallState.DESCENDING,
+    (CallState.DESCENDING, Speaker.ANSWERER, Children): CallState.COMMITTED,
+    (CallState.DESCENDING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.COMMITTED, Speaker.ASKER, Reveal): CallState.REVEALING,
+    (CallState.REVEALING, Speaker.ANSWERER, Revealed): CallState.COMMITTED,
+    (CallState.REVEALING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.COMMITTED, Speaker.ASKER, Settled): CallState.DONE,
 }
 
 

@@ -89,6 +89,16 @@ class Kind(IntEnum):
     RESERVED = 103
     # A record, signed by a relay.
     RESERVATION = 104
+    # A disagreement about one row of an integer model: its record, and what is said to settle it.
+    DISPUTE = 110
+    COMMITMENT = 111
+    CONTEST = 112
+    COMMITTED = 113
+    DESCEND = 114
+    CHILDREN = 115
+    REVEAL = 116
+    REVEALED = 117
+    SETTLED = 118
 
 
 class Role(IntEnum):

@@ -18,10 +18,12 @@ PARTS_VERSION = 6
 REACH_VERSION = 7
 # From this version on a verifier is asked what it measured of a language model's answer.
 REPLAY_VERSION = 8
+# From this version on a peer answers for its receipts and verdicts in disputes.
+DISPUTES_VERSION = 9
 # From this version on a verifier takes standing orders of checks.
-CHECKS_VERSION = 9
+CHECKS_VERSION = 10
 # The version that a Welcome says.
-SPOKEN_VERSION = 9
+SPOKEN_VERSION = 10
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -82,6 +84,12 @@ PROMPT_BYTES_MAX = 256 << 10
 LOGPROBS_MAX = 20
 # What one call of a model gives or is given: a picture of 640 x 640 in three colours takes 5 MB.
 TENSORS_BYTES_MAX = 8 << 20
+
+# Layers of an integer model, and the bytes of what one gives for one row: a referee is sent those.
+EXACT_LAYERS_MAX = 256
+STATE_BYTES_MAX = 512 << 10
+# Rows of one call.
+CALL_ROWS_MAX = 1 << 21
 
 # Records that one signature may cover, and what an envelope adds to a record at most: the kind, the
 # key, and a signature with the longest path to the root of that many records.
@@ -147,6 +155,8 @@ assert FRAME_BYTES_MAX < STREAM_CREDIT_BYTES
 # An offer carries the task, each leg's receipt, the inline input and what was streamed already.
 assert TASK_BYTES_MAX + STAGES_MAX * RECEIPT_BYTES_MAX + 2 * INLINE_BYTES_MAX < UNREAD_FREE_BYTES
 assert UNREAD_FREE_BYTES < FRAME_BYTES_MAX
+# A layer's state and the path to it fit one frame.
+assert STATE_BYTES_MAX + 1024 < FRAME_BYTES_MAX
 # Heads of at most 10 bytes, the key, and the signature, its place and its path.
 assert 10 + 32 + 64 + 8 + 32 * (BATCH_RECORDS_MAX - 1).bit_length() <= ENVELOPE_BYTES_MAX
 # So does one item of a bundle, and a bundle that is cut.

@@ -11,6 +11,7 @@ from wire.checks import Checks, OpenChecks, Verdicts
 from wire.codec import NotPlain, pack, pack_plain, unpack, unpack_plain
 from wire.compiled import compiled
 from wire.content import ContentId, PeerId
+from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
 from wire.errors import Malformed, WireError
 from wire.kinds import Kind, RefusalCode, Role
 from wire.ledger_message import (
@@ -301,8 +302,7 @@ class Keeping(Message):
 MESSAGES: dict[Kind, type[Message]] = {
     kind.KIND: kind
     for kind in (
-        *(Hello, Welcome, Ping, Pong),
-        *(Swap, Newer, Seek, Goodbye, Quote, Quoted),
+        *(Hello, Welcome, Ping, Pong, Swap, Newer, Seek, Goodbye, Quote, Quoted),
         *(Offer, Accept, Refuse, Piece, Result),
         *(Check, VerdictReply, OpenChecks, Checks, Verdicts),
         *(Want, BlockReply, Keep, Keeping),
@@ -311,6 +311,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(SubmitOrder, Voted, Confirm, Acknowledged, AskAccount, AccountState, EpochNews),
         *(AskBucket, BucketOrders, AskCertificates, Certificates, AskCheckpoint, CheckpointReply),
         *(DialBack, DialedBack, Reserve, Reserved),
+        *(Contest, Committed, Descend, Children, Reveal, Revealed, Settled),
     )
 }
 

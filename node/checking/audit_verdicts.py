@@ -171,8 +171,18 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _looked(votes: list[Signed[Verdict]]) -> str:
-    return "; ".join(
-        f"{it.signer.short} recomputed {len(it.record.sampled)} of {it.record.rows}"
-        f" rows, worst {max(it.record.worst_ppb, default=0) / 1e9:.1e}"
-        for it in votes
+    return "; ".join(f"{it.signer.short} {_measured(it.record)}" for it in votes)
+
+
+def _measured(verdict: Verdict) -> str:
+    if not verdict.replay:
+        return (
+            f"recomputed {len(verdict.sampled)} of {verdict.rows} rows,"
+            f" worst {max(verdict.worst_ppb, default=0) / 1e9:.1e}"
+        )
+    (found,) = verdict.replay
+    return (
+        f"judged {found.positions} tokens on {verdict.profile}: {found.mismatches} are others, by"
+        f" {found.greatest_millionths / 1e6:.2g} of a logit at most and"
+        f" {found.sum_millionths / 1e6:.2g} together, by table {found.table.short}"
     )

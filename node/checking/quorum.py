@@ -59,6 +59,8 @@ class CheckRequest:
     secret: bytes
     input: bytes | None
     output: bytes | None
+    # Whose verdicts on it do not count any more: they lost a dispute about it.
+    void: frozenset[PeerId] = frozenset()
 
     @property
     def receipt(self) -> Signed[Receipt]:
@@ -156,6 +158,7 @@ class Checking:
     def candidates(self, claimed: CheckRequest) -> list[PeerId]:
         """The known verifiers that run the leg's model, without the peers that did the task."""
         doers = {it.signer for it in claimed.receipts} | {claimed.task.signer, self.peers.me}
+        doers |= claimed.void
         known = self.verifiers(claimed.receipt.record.model) - doers
         return sorted(known)[: limits.CANDIDATES_MAX]
 

@@ -164,6 +164,7 @@ def ask_command(
         f"verify ~/.baton/receipts/{CONTENT_ID}.receipt",
         "verify answer.car --model ./model.gguf",
         "verify answer.receipt --content answer.txt --json",
+        "verify layer.dispute --model digits.exact",
     ),
 )
 @click.argument("receipt", metavar="FILE|ID")
@@ -187,7 +188,7 @@ def ask_command(
 def verify_command(
     assembly: Assembly, /, *, receipt: str, state: Path, as_json: bool, **expected: Any
 ) -> None:
-    """Check a receipt file, a bundle, or a kept answer by its id.
+    """Check a receipt file, a bundle, or a kept answer by its id; or the record of a dispute.
 
     What was asked and answered is printed, then what is proved, what is wrong and what cannot be
     known, part by part. No network is needed. An input and an output that lie beside a file are
@@ -199,7 +200,13 @@ def verify_command(
         verify_agreement(state.expanduser(), Path(receipt).expanduser(), as_json=as_json)
         return
     from node.commands.verify import Expected, verify
+    from node.commands.verify_dispute import is_dispute, verify_dispute
 
+    file = Path(receipt).expanduser()
+    if is_dispute(file):
+        model = expected["model"]
+        verify_dispute(file, expected["content"], model and Path(model), as_json=as_json)
+        return
     now_ms = int(assembly.wall_s() * 1000)
     verify(state.expanduser(), receipt, Expected(**expected), now_ms, as_json=as_json)
 

@@ -23,6 +23,19 @@ from wire.checkpoint import (
 from wire.checks import CheckOutcome, Checks, OpenChecks, OrderedCheck, Verdicts
 from wire.compact import BatchRoot
 from wire.content import ContentId
+from wire.dispute import (
+    Children,
+    Commitment,
+    Committed,
+    Contest,
+    Descend,
+    Descent,
+    Dispute,
+    Reveal,
+    Revealed,
+    Settled,
+    StateOpening,
+)
 from wire.fetch import AttestedFetch, Column, Extraction, FetchAgreement, HeaderField, SourceRecord
 from wire.generation import Alternative, Ending, Generation, PromptToken, Token, TokenBias
 from wire.kinds import Level, RefusalCode, Role
@@ -171,6 +184,13 @@ ROWS = StageRows(
     owners=b"\x01\x00",
     places=b"\x05\x00\x00\x00\x81\x00\x00\x00",
     data=bytes(range(16)),
+)
+STATE_OPENING = StateOpening(layer=7, state=b"state", path=bytes(range(64)))
+DESCENT = Descent(
+    prover_left=bytes(range(32)),
+    prover_right=bytes(range(1, 33)),
+    challenger_left=bytes(range(2, 34)),
+    challenger_right=bytes(range(3, 35)),
 )
 HIT = Hit(passage=BLOCK, row=7, score=0.75)
 
@@ -481,6 +501,38 @@ SAMPLES: tuple[Record, ...] = (
     Certificates(certificates=(b"certificate",)),
     AskCheckpoint(epoch=7),
     CheckpointReply(epoch=8, checkpoint=b"checkpoint"),
+    Commitment(receipt=BLOCK, row=3, layers=12, root=bytes(range(32))),
+    STATE_OPENING,
+    DESCENT,
+    Dispute(
+        manifest=b"manifest",
+        receipt=b"receipt",
+        verdict=b"verdict",
+        input=b"input",
+        output=None,
+        prover=b"commitment",
+        challenger=b"commitment",
+        outputs=(STATE_OPENING,),
+        steps=(DESCENT,),
+        sources=(STATE_OPENING,),
+        prover_silent=False,
+        challenger_silent=True,
+        settled_at_ms=1_700_000_003_000,
+    ),
+    Contest(
+        task=b"task",
+        receipts=(b"receipt",),
+        input=b"input",
+        output=None,
+        row=3,
+        deadline_ms=30_000,
+    ),
+    Committed(commitment=b"commitment"),
+    Descend(level=2, index=1),
+    Children(left=bytes(range(32)), right=bytes(range(1, 33))),
+    Reveal(layer=7),
+    Revealed(state=b"state", path=bytes(64)),
+    Settled(lost=True),
 )
 
 

@@ -40,6 +40,11 @@ DIALOGUES = [
     "DialBack Refuse",
     "Reserve Reserved",
     "Reserve Refuse",
+    "Contest Refuse",
+    "Contest Committed asker:Settled",
+    "Contest Committed asker:Descend Refuse",
+    "Contest Committed asker:Reveal Refuse",
+    "Contest Committed asker:Descend Children asker:Reveal Revealed asker:Settled",
     "Open Refuse",
     "Open Opened asker:Close",
     "Open Opened Refuse",
@@ -159,7 +164,8 @@ def test_every_message_has_its_place_and_every_state_is_left_but_the_last() -> N
 
 
 def test_only_the_asker_opens_and_but_for_the_end_of_a_swap_only_the_answerer_goes_on() -> None:
-    askers_turn = {CallState.IDLE, CallState.SWAPPING}
+    # In a dispute the asker asks one question after the other.
+    askers_turn = {CallState.IDLE, CallState.SWAPPING, CallState.COMMITTED}
     for state, speaker, _ in TRANSITIONS:
         if state in {CallState.STANDING, CallState.CHECKS_STANDING, CallState.STAGED}:
             # In these both sides speak when they have something to say.
