@@ -58,6 +58,11 @@ class NodeConfig:
                 f"layers are of one model, and there are {len(self.models)}",
                 todo="give one --model with --layers, and a peer of its own to each further one",
             )
+        if self.layers is not None and len(self.guest.gpus) > 1:
+            raise InputError(
+                "a range of layers is held on one GPU: what was read before is there",
+                todo="give one number with --gpu, and a range and a peer to each further GPU",
+            )
         if not 1 <= len(self.peers.network.encode()) <= limits.NAME_BYTES_MAX:
             raise InputError(
                 f"the name of a network must have 1 to {limits.NAME_BYTES_MAX} bytes,"

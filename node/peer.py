@@ -179,6 +179,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             yield node
             await node.leave()
         finally:
+            dependencies.chains.detach()
             nursery.cancel_scope.cancel()
 
 

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from wire.content import ContentId
+from wire.content import ContentId, PeerId
 from wire.schema import Between, Digest, Int, Name, Record
 
+QUORUM_MAX = 16
 COLUMNS_MAX = 64
 HEADERS_MAX = 16
 URLS_MAX = 8
@@ -96,4 +97,23 @@ class AttestedFetch(Record):
     body: ContentId
     body_size_bytes: Int
     extraction: Extraction
+    output: ContentId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchAgreement(Record):
+    """Several fetches of one source that agree: what the asker counted, for whoever recounts it.
+
+    Each of the tasks, whose `answers` are named, was signed with the terms (`quorum`, `agree`) and
+    with `round`, which no other agreement has. `agreeing` are the data peers that agree,
+    `outliers` the others; `output` is what was agreed on.
+    """
+
+    source: ContentId
+    quorum: Annotated[int, Between(1, QUORUM_MAX)]
+    agree: Annotated[str, Between(1, 64)]
+    round: Annotated[bytes, Between(16, 16)]
+    answers: Annotated[tuple[ContentId, ...], Between(1, QUORUM_MAX)]
+    agreeing: Annotated[tuple[PeerId, ...], Between(1, QUORUM_MAX)]
+    outliers: Annotated[tuple[PeerId, ...], Between(0, QUORUM_MAX)]
     output: ContentId

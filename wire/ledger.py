@@ -60,7 +60,7 @@ class Genesis(Record):
     members: Members
 
     def check(self) -> None:
-        """Malformed unless members and grants are in order of their keys, each key once."""
+        """Malformed unless keys are in order, each once, and the supply is an amount."""
         for what, keys in (
             ("members", [it.key for it in self.members]),
             ("grants", [it.account for it in self.grants]),
@@ -68,7 +68,7 @@ class Genesis(Record):
             if sorted(set(keys)) != keys:
                 raise Malformed(f"{what} stand in order of their keys, each once")
         if not 1 <= self.supply <= AMOUNT_MAX:
-            raise Oversize(f"a supply of {self.supply} millionths, at most {AMOUNT_MAX}")
+            raise Malformed(f"a supply of {self.supply} millionths, at most {AMOUNT_MAX}")
 
     @property
     def supply(self) -> int:

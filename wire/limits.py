@@ -16,8 +16,10 @@ BUNDLES_VERSION = 5
 PARTS_VERSION = 6
 # From this version on a peer may be asked to call back.
 REACH_VERSION = 7
+# From this version on a verifier is asked what it measured of a language model's answer.
+REPLAY_VERSION = 8
 # The version that a Welcome says.
-SPOKEN_VERSION = 7
+SPOKEN_VERSION = 8
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -58,7 +60,8 @@ PARAMETERS_MAX = 16
 PARAMETER_BYTES_MAX = 1024
 DEADLINE_S_MAX = 24 * 3600
 RECEIPT_BYTES_MAX = 4096
-VERDICT_BYTES_MAX = 4096
+# With what was measured, beside as many rows as there may be.
+VERDICT_BYTES_MAX = 4352
 VERIFIERS_MAX = 16
 CANDIDATES_MAX = 512
 SAMPLE_MAX = 256

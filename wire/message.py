@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from wire import limits
+from wire.check_message import Check as Check
+from wire.check_message import Envelopes
+from wire.check_message import VerdictReply as VerdictReply
 from wire.codec import NotPlain, pack, pack_plain, unpack, unpack_plain
 from wire.compiled import compiled
 from wire.content import ContentId, PeerId
@@ -27,14 +30,12 @@ from wire.ledger_message import (
 from wire.message_base import Message as Message
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, TaskBytes, Withdraw
 from wire.reach import DialBack, DialedBack, Reserve, Reserved
-from wire.receipt import Envelope
-from wire.schema import Between, Digest, Inline, Int, Name, Omitted, Reason, Record, Row, items_max
+from wire.schema import Between, Inline, Int, Name, Reason, Record, items_max
 from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed
 
 Instance = Annotated[bytes, Between(8, 8)]
 AdvertBytes = Annotated[bytes, Between(1, limits.ADVERT_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
 AdvertBatch = Annotated[tuple[AdvertBytes, ...], Between(0, limits.ADVERTS_PER_MESSAGE_MAX)]
-Envelopes = Annotated[tuple[Envelope, ...], Between(0, limits.STAGES_MAX)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,42 +254,6 @@ class Result(Message):
     receipts: Envelopes
     output: Inline | None
     source: Inline | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check(Message):
-    """The client asks a verifier it has drawn: here is the secret, check this receipt.
-
-    `part` of `parts`, counted from 1, is what the verifier recomputes (`wire.lottery`), and `rows`
-    besides, because another verdict disputes them. With no parts, as peers before PARTS_VERSION
-    ask, the verifier's own key draws its rows.
-    """
-
-    KIND: ClassVar[Kind] = Kind.CHECK
-    task: TaskBytes
-    receipts: Envelopes
-    secret: Digest
-    input: Inline | None
-    output: Inline | None
-    deadline_ms: Annotated[int, Between(1, limits.DEADLINE_S_MAX * 1000)]
-    part: Annotated[int, Between(0, limits.VERIFIERS_MAX), Omitted(0)] = 0
-    parts: Annotated[int, Between(0, limits.VERIFIERS_MAX), Omitted(0)] = 0
-    rows: Annotated[tuple[Row, ...], Between(0, limits.SAMPLE_MAX), Omitted(())] = ()
-
-    def check(self) -> None:
-        """Malformed unless the part is one of the parts, and rows are in order, each once."""
-        if not min(1, self.parts) <= self.part <= self.parts:
-            raise Malformed(f"part {self.part} of {self.parts} is none")
-        if tuple(sorted(set(self.rows))) != self.rows or (self.rows and not self.parts):
-            raise Malformed("rows stand in order, each once, beside a part")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerdictReply(Message):
-    """The verifier's signed verdict."""
-
-    KIND: ClassVar[Kind] = Kind.FINDING
-    verdict: Envelope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

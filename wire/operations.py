@@ -43,6 +43,9 @@ class Comparison(Enum):
     ROWS = auto()
     # All hits are compared: the same passages in the same order, scores within the tolerance.
     HITS = auto()
+    # The tokens are judged by how far they are from what the verifier would have drawn; their
+    # texts and the ending have to be the same.
+    REPLAY = auto()
     # The outputs are compared byte for byte.
     BYTES = auto()
 
@@ -95,7 +98,7 @@ OPERATIONS: Mapping[str, Operation] = {
         _infer(EMBED_PASSAGES, Unit.PASSAGE, Comparison.ROWS, EMBED),
         _infer(NEAREST, Unit.QUESTION, Comparison.HITS, EMBED),
         _infer(COMPLETE, Unit.TOKEN, Comparison.BYTES, COMPLETE, streams=True),
-        _infer(GENERATE, Unit.TOKEN, Comparison.BYTES, GENERATE, streams=True),
+        _infer(GENERATE, Unit.TOKEN, Comparison.REPLAY, GENERATE, streams=True),
         _infer(CALL, Unit.CALL, Comparison.BYTES, CALL),
     )
 }

@@ -7,11 +7,12 @@ from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed
 from wire.kinds import Kind, Role
-from wire.schema import Between, Digest, Int, Name, Omitted, Reason, Row
+from wire.schema import Between, Digest, Int, Name, Omitted, Reason, Record, Row
 from wire.signed import SignedRecord
 
 _ENVELOPES = Between(1, limits.STAGES_MAX)
 Envelope = Annotated[bytes, Between(1, limits.RECEIPT_BYTES_MAX)]
+VerdictEnvelope = Annotated[bytes, Between(1, limits.VERDICT_BYTES_MAX)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,22 @@ class Receipt(SignedRecord):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayStatistics(Record):
+    """How far the tokens of an answer were from those that the verifier would have drawn.
+
+    Of `positions` tokens so many did not match, the first at `first`. Margins are of a logit:
+    their sum counts each up to a quarter. `table` is the calibration that they were judged by.
+    """
+
+    positions: Int
+    mismatches: Int
+    first: Int
+    sum_millionths: Int
+    greatest_millionths: Int
+    table: ContentId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict(SignedRecord):
     """A verifier's finding about one receipt.
 
@@ -67,6 +84,8 @@ class Verdict(SignedRecord):
     reason: Reason
     checked_at_ms: Int
     duration_ms: Int
+    # One, of a language model's answer, for who asks for it: askers before REPLAY_VERSION do not.
+    replay: Annotated[tuple[ReplayStatistics, ...], Between(0, 1), Omitted(())] = ()
 
     def check(self) -> None:
         """Malformed if rows and differences do not match, or if it agrees but could not check."""
@@ -91,7 +110,7 @@ class Answer(SignedRecord):
     receipts: Annotated[tuple[Envelope, ...], _ENVELOPES]
     secret: Digest
     candidates: Annotated[tuple[PeerId, ...], Between(0, limits.CANDIDATES_MAX)]
-    verdicts: Annotated[tuple[Envelope, ...], Between(0, limits.VERIFIERS_MAX)]
+    verdicts: Annotated[tuple[VerdictEnvelope, ...], Between(0, limits.VERIFIERS_MAX)]
     attempts: Annotated[int, Between(1, limits.ATTEMPTS_MAX)]
     answered_at_ms: Int
     duration_ms: Int

@@ -123,7 +123,12 @@ class Accepting:
         for draft, task, plan in zip(drafts, tasks, plans, strict=True):
             one, request = draft.asked, draft.asked.request
             one.run = TaskState(
-                task, draft.seed, now_at_s, owner=request.owner, inline=request.inline
+                task,
+                draft.seed,
+                now_at_s,
+                owner=request.owner,
+                inline=request.inline,
+                only=request.only,
             )
             self.begin(one.run, plan)
         for some in in_parts([it.asked for it in drafts], BYTES_MAX):

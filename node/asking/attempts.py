@@ -65,7 +65,9 @@ class Attempts:
         while run.attempt <= limits.ATTEMPTS_MAX:
             units = units_of(task.record.stages[0], inline)
             lane = self.dispatcher.directory.lanes.of(run.owner)
-            handoff = Handoff(task=task, input=inline, units=units, avoid=avoid, lane=lane)
+            handoff = Handoff(
+                task=task, input=inline, units=units, avoid=avoid, lane=lane, only=run.only
+            )
             begun, run.begun = run.begun, None
             if begun is not None and begun.delivered is not None:
                 delivered = begun.delivered

@@ -144,15 +144,16 @@ class Rechecking:
 def _wrong(receipt: Receipt, votes: Tally) -> bool:
     """Whether so many verdicts say that the numbers differ that the others cannot outweigh them.
 
-    Where outputs are compared byte for byte, another kind of device may honestly give others: there
-    only verdicts of the receipt's own profile count.
+    Where outputs were compared byte for byte, another kind of device may honestly give others:
+    there only verdicts of the receipt's own profile count.
     """
     operation = OPERATIONS.get(receipt.operation)
-    bytewise = operation is None or operation.comparison is Comparison.BYTES
+    streams = operation is None or operation.comparison in (Comparison.BYTES, Comparison.REPLAY)
     against = sum(
         it.record.could_check
         and not it.record.agrees
-        and (not bytewise or it.record.profile == receipt.profile)
+        # Who measured no margins compared bytes.
+        and (not streams or bool(it.record.replay) or it.record.profile == receipt.profile)
         for it in votes.verdicts
     )
     return votes.agreed is False and against > VERIFIERS - NEEDED_LATER

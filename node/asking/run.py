@@ -36,6 +36,8 @@ class TaskRequest:
     needed: int = 2
     # Which of this peer's clients the task belongs to; empty for the peer's owner.
     owner: bytes = b""
+    # The only peers that may be asked for the first leg; empty for any.
+    only: frozenset[PeerId] = frozenset()
 
     @property
     def inline(self) -> bytes | None:
@@ -85,6 +87,7 @@ class TaskState:
     owner: bytes = b""
     # The input, where it is small and the task was begun here: it need not be read back.
     inline: bytes | None = None
+    only: frozenset[PeerId] = frozenset()
     # Peers that did not do their part, in any attempt.
     failed: set[PeerId] = field(default_factory=set)
     events: list[Event] = field(default_factory=list)

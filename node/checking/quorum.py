@@ -31,7 +31,7 @@ from wire.errors import (
 from wire.kinds import RefusalCode, Role
 from wire.lottery import OWN_DRAW, Share, draw
 from wire.message import Check, VerdictReply
-from wire.operations import by_rows
+from wire.operations import OPERATIONS, Comparison, by_rows
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed
 from wire.task import CheckPolicy as Terms
@@ -323,11 +323,12 @@ class _Check:
         claimed, now_at_s = self.claimed, trio.current_time()
         # A silent verifier must leave time for another.
         left_s = min(stretched(CHECK_DEADLINE_S), max(0.0, self.deadline_at_s - now_at_s) / 2)
-        if not by_rows(claimed.receipt.record.operation):
-            # Everybody recomputes the whole.
-            share = OWN_DRAW
-        else:
-            share = await self._share_known_to(verifier, share, left_s)
+        operation = OPERATIONS.get(claimed.receipt.record.operation)
+        replayed = operation is not None and operation.comparison is Comparison.REPLAY
+        version = 0
+        if replayed or by_rows(claimed.receipt.record.operation):
+            version = await self.peers.neighbours.version_of(verifier, deadline_s=left_s)
+        share = _share_known_to(version, share, claimed.receipt.record.operation)
         message = Check(
             task=claimed.task.raw,
             receipts=tuple(it.raw for it in claimed.receipts),
@@ -338,6 +339,7 @@ class _Check:
             part=share.part,
             parts=share.parts,
             rows=tuple(sorted(share.rows)),
+            statistics=replayed and version >= limits.REPLAY_VERSION,
         )
         async with self.peers.call(verifier, deadline_s=left_s) as call:
             await call.send(message)
@@ -346,13 +348,17 @@ class _Check:
             check_verdict(claimed.receipt, claimed.secret, verdict, verifier, share)
         return verdict, share
 
-    async def _share_known_to(self, verifier: PeerId, share: Share, deadline_s: float) -> Share:
-        version = await self.peers.neighbours.version_of(verifier, deadline_s=deadline_s)
-        if version >= limits.PARTS_VERSION:
-            return share
-        if share.rows:
-            raise Refused(
-                f"it speaks version {version}, which cannot look at a row in dispute",
-                code=RefusalCode.UNSUPPORTED,
-            )
+
+def _share_known_to(version: int, share: Share, operation: str) -> Share:
+    """What a verifier of this version is asked for: a part only where it knows parts."""
+    if not by_rows(operation):
+        # Everybody recomputes the whole.
         return OWN_DRAW
+    if version >= limits.PARTS_VERSION:
+        return share
+    if share.rows:
+        raise Refused(
+            f"it speaks version {version}, which cannot look at a row in dispute",
+            code=RefusalCode.UNSUPPORTED,
+        )
+    return OWN_DRAW

@@ -92,7 +92,13 @@ def test_command(
 
 
 @sources.command(
-    "fetch", cls=Command, examples=("sources fetch prices", f"sources fetch ./{EXAMPLE}")
+    "fetch",
+    cls=Command,
+    examples=(
+        "sources fetch prices",
+        f"sources fetch ./{EXAMPLE}",
+        f'sources fetch ./{EXAMPLE} --quorum 3 --agree "median 0.5%"',
+    ),
 )
 @click.argument("what", metavar="NAME|FILE")
 @click.option(
@@ -102,9 +108,25 @@ def test_command(
     type=DEADLINE_S,
     help="After how many seconds the task has failed.",
 )
+@click.option(
+    "--quorum",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 16),
+    help="How many data peers fetch it, each for itself. More than half of them have to agree.",
+)
+@click.option(
+    "--agree",
+    default="majority",
+    show_default=True,
+    help="When they agree: exact (all the same), majority (more than half the same), or median"
+    " 0.5% (numbers within that of their median). With within 30s: fetched in that time.",
+)
 @state_option
 @json_option
-def fetch_command(*, what: str, deadline: int, state: Path, as_json: bool) -> None:
+def fetch_command(
+    *, what: str, deadline: int, quorum: int, agree: str, state: Path, as_json: bool
+) -> None:
     """Have a data peer fetch a source, and keep its receipt.
 
     The running peer of --state asks, and what came is kept beside the receipt. WHAT is a source's
@@ -113,4 +135,5 @@ def fetch_command(*, what: str, deadline: int, state: Path, as_json: bool) -> No
     """
     from node.commands.sources import fetch
 
-    run(lambda: fetch(state.expanduser(), what, deadline, as_json=as_json))
+    terms = None if quorum == 1 else (quorum, agree)
+    run(lambda: fetch(state.expanduser(), what, deadline, terms, as_json=as_json))

@@ -193,6 +193,11 @@ def verify_command(
     known, part by part. No network is needed. An input and an output that lie beside a file are
     checked with it. The exit code is 0 only if all holds that the answer's level promises.
     """
+    if receipt.endswith(".agreement"):
+        from node.commands.agreed import verify_agreement
+
+        verify_agreement(state.expanduser(), Path(receipt).expanduser(), as_json=as_json)
+        return
     from node.commands.verify import Expected, verify
 
     now_ms = int(assembly.wall_s() * 1000)

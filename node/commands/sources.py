@@ -6,16 +6,18 @@ from typing import Any
 
 import trio
 
+from node.commands.agreed import AGREEMENT_SUFFIX
 from node.commands.ask import SOCKET, save_receipt, show_event, show_route
-from node.commands.output import console, plain_text, safe, show_json, show_table
+from node.commands.output import console, plain_text, safe, short, show_json, show_table
 from node.ingest.bring import Brought
 from node.ingest.opening import open_ingest
 from node.ingest.owned import OwnedSources
 from node.ingest.source_file import FILE_BYTES_MAX, read_source
 from node.ingest.table import DataTable
 from node.local.control import call, unheard
+from wire.content import ContentId
 from wire.errors import InputError, StoreUnusable
-from wire.fetch import AttestedFetch, SourceRecord
+from wire.fetch import AttestedFetch, Extraction, FetchAgreement, SourceRecord
 
 CELL_CHARS = 60
 ROWS_SHOWN = 10
@@ -92,21 +94,28 @@ async def test(
     show_brought(brought, rows)
 
 
-async def fetch(state: Path, what: str, deadline_s: int, *, as_json: bool) -> None:
-    """Have a data peer fetch a source; keep the receipt, the record, and what came beside it."""
+async def fetch(
+    state: Path, what: str, deadline_s: int, terms: tuple[int, str] | None, *, as_json: bool
+) -> None:
+    """Have a data peer fetch a source; keep the receipt, the record, and what came beside it.
+
+    With `terms` (how many, and when they agree) several fetch it, and what they agree on is kept.
+    """
     source = _given(what)
-    arguments = {
+    arguments: dict[str, Any] = {
         "name": what if source is None else Path(what).stem[:64],
         "record": None if source is None else source.to_bytes(),
         "deadline_s": deadline_s,
     }
+    if terms is not None:
+        arguments |= {"quorum": terms[0], "terms": terms[1]}
     tell = unheard if as_json else show_event
     wait_s = float(deadline_s) + CONTENT_S
     result = await call(state / SOCKET, "fetch", arguments, tell, deadline_s=wait_s)
-    saved = await trio.to_thread.run_sync(save_receipt, state, result)
-    for suffix, content in _BESIDE.items():
-        asked = {"id": result[content], "path": str(saved.with_suffix(suffix).absolute())}
-        await call(state / SOCKET, "get", asked, unheard, deadline_s=CONTENT_S)
+    if terms is not None:
+        await _keep_agreement(state, result, as_json=as_json)
+        return
+    saved = await _keep_beside(state, result)
     brought = await trio.to_thread.run_sync(_read_beside, saved)
     if as_json:
         show_json(
@@ -118,25 +127,74 @@ async def fetch(state: Path, what: str, deadline_s: int, *, as_json: bool) -> No
     console.print(f"receipt {result['receipt']}\n  check it: python -m node verify {saved}")
 
 
+async def _keep_beside(state: Path, result: dict[str, Any]) -> Path:
+    """Write a receipt, with what was fetched beside it."""
+    saved = await trio.to_thread.run_sync(save_receipt, state, result)
+    for suffix, content in _BESIDE.items():
+        await _get(state, result[content], saved.with_suffix(suffix))
+    return saved
+
+
+async def _get(state: Path, content: str, path: Path) -> None:
+    asked = {"id": content, "path": str(path.absolute())}
+    await call(state / SOCKET, "get", asked, unheard, deadline_s=CONTENT_S)
+
+
+async def _keep_agreement(state: Path, result: dict[str, Any], *, as_json: bool) -> None:
+    """Write every receipt of an agreement, and the agreement beside them; show what was agreed."""
+    for one in result["fetches"]:
+        await _keep_beside(state, {**one, "input_payload": result["input_payload"]})
+    record = FetchAgreement.from_bytes(result["agreement"])
+    name = ContentId.of(result["agreement"])
+    saved = state / "receipts" / f"{name}{AGREEMENT_SUFFIX}"
+    saved.write_bytes(result["agreement"])
+    await _get(state, result["output"], saved.with_suffix(".extracted"))
+    output = await trio.to_thread.run_sync(saved.with_suffix(".extracted").read_bytes)
+    source = SourceRecord.from_bytes(result["input_payload"])
+    if as_json:
+        show_json(
+            {
+                "agreement": str(name),
+                "agreement_file": str(saved),
+                "agreeing": result["agreeing"],
+                "outliers": result["outliers"],
+                "receipts": [it["receipt"] for it in result["fetches"]],
+                **_output_document(source.extraction, output, ALL),
+            }
+        )
+        return
+    show_output(source.extraction, output, ROWS_SHOWN)
+    agreeing = ", ".join(map(short, result["agreeing"]))
+    console.print(f"\n{len(record.agreeing)} of {record.quorum} agree ({record.agree}): {agreeing}")
+    if result["outliers"]:
+        named = ", ".join(map(short, result["outliers"]))
+        console.print(f"[yellow]outliers, which lose standing: {named}[/yellow]")
+    console.print(f"agreement {name}\n  check it: python -m node verify {saved}")
+
+
 def _read_beside(saved: Path) -> Brought:
     record, body, output = (saved.with_suffix(it).read_bytes() for it in _BESIDE)
     return Brought(AttestedFetch.from_bytes(record), body, output)
 
 
 def show_brought(brought: Brought, rows: int) -> None:
-    """The output as a table, or the beginning of a text, and where it came from."""
-    record = brought.record
-    if record.extraction.is_table:
-        table = DataTable.from_bytes(brought.output)
+    """The output, and where it came from."""
+    show_output(brought.record.extraction, brought.output, rows)
+    for name, value in _facts(brought):
+        console.print(f"[dim]{name:<12}{safe(value)}[/dim]")
+
+
+def show_output(extraction: Extraction, output: bytes, rows: int) -> None:
+    """The first rows of a table, or the beginning of a text."""
+    if extraction.is_table:
+        table = DataTable.from_bytes(output)
         shown = [[safe(_short(cell)) for cell in row] for row in table.rows[:rows]]
         show_table(f"{len(table.rows)} rows", [safe(it) for it in table.columns], shown)
-    elif record.extraction.format != "binary":
-        lines = brought.output.decode().splitlines()
+    elif extraction.format != "binary":
+        lines = output.decode().splitlines()
         console.print("\n".join(safe(it) for it in lines[:rows]))
         if len(lines) > rows:
             console.print(f"… {len(lines) - rows} lines more")
-    for name, value in _facts(brought):
-        console.print(f"[dim]{name:<12}{safe(value)}[/dim]")
 
 
 def _facts(brought: Brought) -> list[tuple[str, str]]:
@@ -166,14 +224,18 @@ def _document(brought: Brought, rows: int) -> dict[str, Any]:
         "body_size_bytes": record.body_size_bytes,
         "output": str(record.output),
     }
-    if record.extraction.is_table:
-        table = DataTable.from_bytes(brought.output)
-        found["columns"] = list(table.columns)
-        found["rows"] = [list(it) for it in table.rows[:rows]]
-        found["rows_in_all"] = len(table.rows)
-    elif record.extraction.format != "binary":
-        found["text"] = brought.output.decode()
-    return found
+    return {**found, **_output_document(record.extraction, brought.output, rows)}
+
+
+def _output_document(extraction: Extraction, output: bytes, rows: int) -> dict[str, Any]:
+    if extraction.is_table:
+        table = DataTable.from_bytes(output)
+        return {
+            "columns": list(table.columns),
+            "rows": [list(it) for it in table.rows[:rows]],
+            "rows_in_all": len(table.rows),
+        }
+    return {} if extraction.format == "binary" else {"text": output.decode()}
 
 
 def _given(what: str) -> SourceRecord | None:

@@ -52,8 +52,7 @@ REASONS_KEPT = 4
 SEEK_S = 3.0
 # How long to wait for a new peer when all known peers have refused for good.
 NEWCOMER_S = 10.0
-# A peer that took a leg and needs so much longer than expected is given up while there is another
-# peer: it may have taken the leg without meaning to do it.
+# While there is another, a peer so much later than expected is given up: it may mean to stall.
 OVERDUE_S = 10.0
 OVERDUE_TIMES = 5.0
 # Quotes cost a round trip to two peers; a shorter leg is offered at once to the better candidate.
@@ -139,7 +138,8 @@ class Failover:
         if not self.handoff.is_own:
             # A stranger's leg that we would refuse must not come to us in our own name.
             avoid |= {self.directory.peers.me}
-        return self.directory.candidates(self.handoff.leg, self._units(), avoid)
+        able = self.directory.candidates(self.handoff.leg, self._units(), avoid)
+        return [it for it in able if self.handoff.may_go_to(it.peer)]
 
     def _ready(self, able: Sequence[Candidate]) -> list[Candidate]:
         """Of the able peers, those to choose from now."""

@@ -24,6 +24,12 @@ class Handoff:
     avoid: frozenset[PeerId] = frozenset()
     # Which of the asker's own tasks it takes turns with.
     lane: bytes = b""
+    # The only peers that may be asked for its first leg; empty for any. It is not sent on.
+    only: frozenset[PeerId] = frozenset()
+
+    def may_go_to(self, peer: PeerId) -> bool:
+        """Whether a peer is one of those that may be asked."""
+        return not self.only or peer in self.only
 
     @property
     def stage(self) -> int:

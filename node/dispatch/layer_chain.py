@@ -125,6 +125,11 @@ class LayerChains:
         self._peers, self._nursery = peers, nursery
         nursery.start_soon(self._seek_forever, peers)
 
+    def detach(self) -> None:
+        """Use no peers any more: who asks is told so."""
+        self._peers = self._nursery = None
+        self._chains.clear()
+
     def missing(self, model: ContentId, here: LayerRange) -> str:
         self._sought[model] = here
         return missing_words(here, self._offers(model))
@@ -162,7 +167,7 @@ class LayerChains:
 
     async def _formed(self, some: LayerPass) -> LayerChain:
         """A chain that stands; LayersLost for good if there is none in time."""
-        words = "this peer has just started"
+        words = "this peer has just started, or is leaving"
         tries = 0
         late_at_s = trio.current_time() + stretched(FORM_S)
         while self._peers is not None and self._nursery is not None and tries < TRIES_MAX:
@@ -176,7 +181,7 @@ class LayerChains:
                 continue
             tries += 1
             chain = LayerChain(links)
-            self._nursery.start_soon(chain.run, some.pages)
+            self._nursery.start_soon(chain.run, some.pages_max)
             await chain.opened.wait()
             if not chain.ended.is_set():
                 self.opened += 1
@@ -184,6 +189,8 @@ class LayerChains:
                 return chain
             self._forget(some.model, chain)
             words = "" if chain.error is None else chain.error.message
+            # It may be that a peer does not know yet that we left.
+            await trio.sleep(LOOK_EVERY_S * tries)
         raise LayersLost(f"{some.here} are here, and not the rest: {words}", final=True)
 
     def _links(self, peers: Peers, some: LayerPass) -> list[LayerLink] | None:

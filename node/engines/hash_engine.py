@@ -15,6 +15,7 @@ import trio
 
 from node.engines.hash_model import hash_manifest as hash_manifest
 from node.engines.interface import (
+    REPLAY,
     TOKEN_COUNTS,
     Emit,
     EngineStatistics,
@@ -25,21 +26,25 @@ from node.engines.interface import (
     Part,
     ready_model,
 )
+from node.engines.replay import JudgedAnswer, ReplayRequest
+from node.engines.sampler import MARGIN_MAX
 from wire.content import ContentId
 from wire.errors import BatonError, ModelNotLoaded, ModelRefused, Refused, TooSlow
-from wire.generation import Ending, Generation, PromptToken, Token, to_frame
+from wire.generation import Ending, Generation, PromptToken, Token, read_frames, to_frame
 from wire.model import Manifest
 from wire.operations import COMPLETE, EMBED, GENERATE, streams
 from wire.payload import Texts, Vectors
 from wire.schema import Parameters
 
-ABLE = frozenset({EMBED, COMPLETE, GENERATE})
+ABLE = frozenset({EMBED, COMPLETE, GENERATE, REPLAY})
 TOKENS_MAX = 4096
 DIMENSIONS_MAX = 4096
 # What an engine without service time says of itself: a number, so that routing can divide by it.
 UNITS_PER_S_FREE = 10_000.0
 # Units that take no time are made so many at a time, before others have their turn.
 FREE_UNITS_AT_ONCE = 16
+# A claimed token is judged in so much of the time that making one takes: as language models do it.
+JUDGING_SHARE = 0.3
 
 
 def hash_vector(model: ContentId, text: str, dimensions: int) -> bytes:
@@ -152,6 +157,7 @@ class HashEngine:
             profile="hash-1 exact",
             units_per_s=1 / self.unit_s if self.unit_s else UNITS_PER_S_FREE,
             memory_bytes=0,
+            exact=True,
         )
         return self._loaded.setdefault(ready.model, ready)
 
@@ -167,6 +173,8 @@ class HashEngine:
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
         ready = ready_model(self.ready(job.model), job, ABLE)
+        if job.operation == REPLAY:
+            return await self._replay(ready, job)
         asked, units = _read(job)
         if not self.free_slots:
             raise Refused("the engine's queue is full", retry_after_s=self.queue_s)
@@ -200,6 +208,36 @@ class HashEngine:
             self._counts.jobs -= 1
             self._counts.units_queued -= left
         return Output(data=_written(job, pieces), units=units)
+
+    async def _replay(self, ready: Loaded, job: Job) -> Output:
+        claim = ReplayRequest.from_bytes(job.input)
+        asked = replace(job, operation=GENERATE, input=claim.asked, resume=None)
+        question, units = _read(asked)
+        pieces = [_answer(ready, question, asked, at, units) for at in range(units)]
+        tokens = [it for piece in pieces for it in read_frames(piece) if isinstance(it, Token)]
+        claimed = claim.tokens[: len(tokens)]
+        if not self.free_slots:
+            raise Refused("the engine's queue is full", retry_after_s=self.queue_s)
+        self._counts.jobs += 1
+        try:
+            with trio.fail_after(job.deadline_s):
+                async with self._turn:
+                    await trio.sleep(self.unit_s * JUDGING_SHARE * len(claimed))
+        except trio.TooSlowError as error:
+            raise TooSlow(f"not done within {job.deadline_s:g} s") from error
+        finally:
+            self._counts.jobs -= 1
+        self._counts.units_done += len(claimed)
+        missing = [
+            0.0 if one == other.id else MARGIN_MAX
+            for one, other in zip(claimed, tokens, strict=False)
+        ]
+        told = JudgedAnswer(
+            margins=np.array(missing, "<f4").tobytes(),
+            output=b"".join(pieces),
+            positions=len(missing),
+        )
+        return Output(data=told.to_bytes(), units=len(missing))
 
     def _is_free(self, job: Job, units: int) -> bool:
         """Whether a job takes no time, so that it needs no turn and no deadline."""

@@ -16,7 +16,7 @@ from wire.kinds import RefusalCode
 from wire.layers import LayerRange
 from wire.message import Progress
 from wire.model import Manifest
-from wire.operations import STAGE
+from wire.operations import GENERATE, STAGE
 from wire.schema import Parameters
 
 # A pass of an embedding model takes at most this many texts; host and worker both count by it.
@@ -36,6 +36,8 @@ class Part:
     data: bytes
 
 
+# What a verifier asks of its own engine alone.
+REPLAY = "replay"
 # To who asks for a model that is on its way for the first time.
 LOADING_RETRY_S = 5.0
 
@@ -45,6 +47,9 @@ Emit = Callable[[Part], Awaitable[None]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One leg's work. `deadline_s` counts from the moment `infer` is called.
+
+    An operation is one of `wire.operations`, or `REPLAY`, which what generates can do too: judge
+    an answer that somebody claims (`node.engines.replay`).
 
     `resume` is what another peer is said to have emitted of it. An engine that emits checks it
     against what it makes itself, and emits what comes after; from where it differs on, if it does.
@@ -80,6 +85,8 @@ class Loaded:
     memory_bytes: int
     # Of one job that is alone, where an engine does more with several; 0 where that is the same.
     job_units_per_s: float = 0.0
+    # Whether every engine of this profile has the same numbers to the bit.
+    exact: bool = False
     # The layers that are here where others have the rest; None: all.
     layers: LayerRange | None = None
 
@@ -205,7 +212,8 @@ def ready_model(ready: Loaded | None, job: Job, operations: frozenset[str]) -> L
     """The model a job names, if it is loaded and the engine can do what is asked of it."""
     if ready is None:
         raise ModelNotLoaded(f"model {job.model.short} is not loaded here", todo="load it first")
-    if job.operation not in ready.operations or job.operation not in operations:
+    asked = GENERATE if job.operation == REPLAY else job.operation
+    if asked not in ready.operations or job.operation not in operations:
         raise ModelRefused(
             f"{ready.manifest.name} is not run for {job.operation[:40]!r} here",
             code=RefusalCode.UNSUPPORTED,

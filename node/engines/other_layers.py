@@ -21,7 +21,8 @@ class LayerPass:
     """One pass of a model whose layers `here` it went through; `rows` is a `wire.stage.StageRows`.
 
     `wait` is whether the rows are to come back; `fresh` whether nothing went before that they
-    depend on; `pages` how many pages they may name, numbered from 0.
+    depend on; `pages` how many pages they may name, numbered from 0, and `pages_max` how many are
+    of use.
     """
 
     model: ContentId
@@ -30,6 +31,7 @@ class LayerPass:
     wait: bool
     fresh: bool
     pages: int
+    pages_max: int
 
 
 class LayersLost(Exception):

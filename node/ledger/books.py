@@ -70,6 +70,8 @@ class Books:
     )
     balances: int = 0
     deposits: int = 0
+    # The names of each payer's channels.
+    payers: dict[bytes, set[bytes]] = field(default_factory=dict)
     # Digests of shelves that have not changed since.
     _digests: dict[tuple[str, int], bytes] = field(default_factory=dict)
 
@@ -92,11 +94,20 @@ class Books:
         """Set a channel, in place of what was there; None for one that is no more."""
         shelf = self.channels[name[0]]
         before = shelf.pop(name, None)
-        self.deposits -= before.locked if before is not None else 0
+        if before is not None:
+            self.deposits -= before.locked
+            self._forget_payer(before.payer, name)
         if channel is not None:
+            self.payers.setdefault(channel.payer, set()).add(name)
             shelf[name] = channel
             self.deposits += channel.locked
         self._digests.pop(("channels", name[0]), None)
+
+    def _forget_payer(self, payer: PeerId, name: bytes) -> None:
+        names = self.payers[payer]
+        names.discard(name)
+        if not names:
+            del self.payers[payer]
 
     @property
     def supply(self) -> int:
@@ -150,6 +161,7 @@ class Draft:
     epoch: int
     accounts: dict[bytes, Account] = field(default_factory=dict)
     channels: dict[bytes, PaymentChannel] = field(default_factory=dict)
+    _opened: dict[bytes, list[bytes]] = field(default_factory=dict)
 
     def account(self, key: bytes) -> Account:
         """An account as it is now; one that nobody has paid yet is empty."""
@@ -165,10 +177,10 @@ class Draft:
         return self.channels.get(name) or self.books.channels[name[0]].get(name)
 
     def channels_of(self, payer: PeerId) -> list[PaymentChannel]:
-        """The open channels of one payer: all of them are looked through."""
-        kept = {name: it for shelf in self.books.channels for name, it in shelf.items()}
-        every = {**kept, **self.channels}
-        return [it for it in every.values() if it.payer == payer and not it.closed]
+        """The open channels of one payer."""
+        names = {*self.books.payers.get(payer, ()), *self._opened.get(payer, ())}
+        found = [self.channel(name) for name in names]
+        return [it for it in found if it is not None and not it.closed]
 
     @property
     def full(self) -> bool:
@@ -193,6 +205,7 @@ class Draft:
             self._credit(payment.to, payment.amount)
         for number, opening in enumerate(record.open):
             name = channel_name(order_digest(order), number)
+            self._opened.setdefault(owner, []).append(name)
             self.channels[name] = PaymentChannel(
                 owner, opening.payee, opening.deposit, 0, opening.expiry
             )

@@ -16,21 +16,7 @@ EXPIRY_EPOCHS_MAX = 100_000
 def judge(draft: Draft, order: Signed[AccountOrder]) -> None:
     """Refused unless the owner may order this now."""
     owner, record = order.signer, order.record
-    account = draft.account(owner)
-    if record.sequence != account.sequence:
-        raise Refused(
-            f"the next order of this account has the sequence number {account.sequence},"
-            f" not {record.sequence}",
-            code=RefusalCode.NOT_COVERED,
-            retry_after_s=1.0 if record.sequence > account.sequence else None,
-        )
-    if record.spent > account.balance:
-        raise Refused(
-            f"the order takes {show_credits(record.spent)} credits,"
-            f" and the account has {show_credits(account.balance)}",
-            code=RefusalCode.NOT_COVERED,
-            retry_after_s=1.0,
-        )
+    check_cover(draft, owner, record)
     for payment in record.pay:
         _judge_receiver(draft, owner, payment.to, payment.amount)
     for opening in record.open:
@@ -49,6 +35,25 @@ def judge(draft: Draft, order: Signed[AccountOrder]) -> None:
         channel = _own(draft, name, owner, "payer")
         if channel.expiry >= draft.epoch:
             raise _never(f"the channel is its payee's until the end of epoch {channel.expiry}")
+
+
+def check_cover(draft: Draft, owner: PeerId, record: AccountOrder) -> None:
+    """Refused unless this is the account's next order, and it has what the order takes."""
+    account = draft.account(owner)
+    if record.sequence != account.sequence:
+        raise Refused(
+            f"the next order of this account has the sequence number {account.sequence},"
+            f" not {record.sequence}",
+            code=RefusalCode.NOT_COVERED,
+            retry_after_s=1.0 if record.sequence > account.sequence else None,
+        )
+    if record.spent > account.balance:
+        raise Refused(
+            f"the order takes {show_credits(record.spent)} credits,"
+            f" and the account has {show_credits(account.balance)}",
+            code=RefusalCode.NOT_COVERED,
+            retry_after_s=1.0,
+        )
 
 
 def _judge_receiver(draft: Draft, owner: PeerId, to: PeerId, amount: int) -> None:

@@ -61,7 +61,7 @@ class MemberAnswers:
         claimed = envelope.claimed()
         try:
             # What cannot hold costs no look at its signature.
-            self.replica.consider(claimed.epoch, claimed.network)
+            self.replica.consider(envelope.signer, claimed)
             vote, row = self.replica.vote(envelope.checked(claimed))
             raw = await self.signing.signed(vote, [row])
         except (Refused, StoreError) as error:
@@ -102,6 +102,10 @@ class MemberAnswers:
         """Which orders of an epoch lie in one bucket."""
         assert isinstance(message, AskBucket)
         if message.epoch == self.replica.epoch:
+            if call.peer not in self.replica.committee.index:
+                refusal = Refused("only members ask for what is not settled yet")
+                await call.send(refusal_of(refusal))
+                return
             orders = in_bucket(self.replica.applied, message.bucket)
         else:
             orders = self._kept_in(message.epoch, message.bucket)

@@ -1,6 +1,6 @@
 """Which orders lie in a bucket of an epoch, as members tell each other. Pure."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass, field
 
 from wire.checkpoint import ORDER_BUCKETS, bucket_digest, bucket_of, digest_in
@@ -28,6 +28,8 @@ class OrderLists:
     """Lists of orders by what they hash to: nobody can tell a wrong one."""
 
     _lists: dict[bytes, tuple[bytes, ...]] = field(default_factory=lambda: {bucket_digest(()): ()})
+    # Of how many orders the own lists were made: they only become more.
+    _own: int = 0
 
     def note(self, orders: Iterable[bytes]) -> None:
         """Remember a list that a member told."""
@@ -35,16 +37,14 @@ class OrderLists:
         self._lists[bucket_digest(listed)] = listed
 
     def resolve(
-        self, buckets: bytes, applied: Iterable[bytes], known: Container[bytes]
+        self, buckets: bytes, applied: Collection[bytes], known: Container[bytes]
     ) -> Resolved:
         """The orders that these buckets stand for, from the lists and from what is applied here."""
         found: list[bytes] = []
         unknown = []
+        self._note_own(applied)
         for number in range(ORDER_BUCKETS):
-            digest = digest_in(buckets, number)
-            if digest not in self._lists:
-                self._note_own(applied, number)
-            listed = self._lists.get(digest)
+            listed = self._lists.get(digest_in(buckets, number))
             if listed is None:
                 unknown.append(number)
             else:
@@ -53,6 +53,12 @@ class OrderLists:
         whole = tuple(sorted(found)) if not unknown and not missing else None
         return Resolved(whole, unknown, missing)
 
-    def _note_own(self, applied: Iterable[bytes], number: int) -> None:
-        own = in_bucket(applied, number)
-        self._lists[bucket_digest(own)] = tuple(own)
+    def _note_own(self, applied: Collection[bytes]) -> None:
+        if len(applied) == self._own:
+            return
+        self._own = len(applied)
+        own: list[list[bytes]] = [[] for _ in range(ORDER_BUCKETS)]
+        for order in applied:
+            own[bucket_of(order)].append(order)
+        for orders in own:
+            self.note(orders)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from node.ledger.books import Books, Draft, put
 from node.ledger.committee import Committee
 from node.ledger.epoch_outcome import EpochOutcome, outcome_of
-from node.ledger.judging import judge
+from node.ledger.judging import check_cover, judge
 from node.ledger.order_lists import OrderLists, Resolved
 from node.ledger.rows import (
     CERTIFICATES,
@@ -72,6 +72,8 @@ class Replica:
     known: dict[bytes, bytes] = field(default_factory=dict)
     orders: dict[bytes, Signed[AccountOrder]] = field(default_factory=dict)
     waiting: dict[bytes, None] = field(default_factory=dict)
+    # Orders that were voted for, by their bytes: their signatures hold, and are not checked again.
+    _voted: dict[bytes, tuple[bytes, Signed[AccountOrder]]] = field(default_factory=dict)
     seal: Signed[Seal] | None = None
     sits_out: bool = False
     # A start knows what was written, and not whether others are further: members of a quorum have
@@ -93,7 +95,7 @@ class Replica:
         members = self.genesis.members if self.tip is None else self.tip.members
         self.committee = Committee(members)
         self.draft = Draft(self.books, self.epoch)
-        for kept in (self.votes, self.applied, self.known, self.orders, self.waiting):
+        for kept in (self.votes, self.applied, self.known, self.orders, self.waiting, self._voted):
             kept.clear()
         self.lists = OrderLists()
         self._filled = [0] * ORDER_BUCKETS
@@ -147,11 +149,12 @@ class Replica:
                 retry_after_s=1.0,
             )
 
-    def consider(self, epoch: int, network: ContentId) -> None:
+    def consider(self, owner: PeerId, record: AccountOrder) -> None:
         """Refused at once, before any signature is looked at, if an order cannot hold here."""
-        if network != self.network:
+        if record.network != self.network:
             raise Refused("the order is of another network", code=RefusalCode.STRANGER)
-        self._check_taking(epoch)
+        self._check_taking(record.epoch)
+        check_cover(self.draft, owner, record)
 
     def vote(self, order: Signed[AccountOrder]) -> tuple[Vote, RowChange]:
         """This member's vote for an order, and the row to write before it is signed.
@@ -159,7 +162,7 @@ class Replica:
         Refused if the owner may not order this, or this member votes for another order of it.
         """
         record, owner = order.record, order.signer
-        self.consider(record.epoch, record.network)
+        self.consider(owner, record)
         digest = order_digest(order)
         held = self.votes.get(owner)
         if held != (record.sequence, digest):
@@ -173,6 +176,7 @@ class Replica:
                 raise Refused("this epoch is full", code=RefusalCode.BUSY, retry_after_s=60.0)
             judge(self.draft, order)
             self.votes[owner] = (record.sequence, digest)
+            self._voted[order.raw] = (digest, order)
         return self._vote_of(order, digest), vote_row(self.epoch, owner, record.sequence, digest)
 
     def _vote_of(self, order: Signed[AccountOrder], digest: bytes) -> Vote:
@@ -214,11 +218,14 @@ class Replica:
         One that was checked before is not checked again.
         """
         certificate = Certificate.from_bytes(raw)
-        order = open_signed(certificate.order, AccountOrder)
+        if (voted := self._voted.get(certificate.order)) is not None:
+            digest, order = voted
+        else:
+            order = open_signed(certificate.order, AccountOrder)
+            digest = order_digest(order)
         record = order.record
         if record.network != self.network:
             raise Refused("the certificate is of another network", code=RefusalCode.STRANGER)
-        digest = order_digest(order)
         if digest in self.orders:
             return digest, order, certificate
         if record.epoch != self.epoch:
@@ -279,6 +286,7 @@ class Replica:
             return False
         self.draft.apply(order)
         self.applied[digest] = self.known.pop(digest)
+        self._voted.pop(order.raw, None)
         self._filled[bucket_of(digest)] += 1
         return True
 

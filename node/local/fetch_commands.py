@@ -9,45 +9,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from node.asking import as_maps
-from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.ingest.http_fetch import BODY_BYTES_MAX
 from node.ingest.parsing import OUTPUT_BYTES_MAX
+from node.local.agreeing import Agreeing, FetchedSource, fetch_stage
 from node.local.arguments import read_number, read_text
 from node.local.control import Command, Emit
 from node.peer import Node
-from node.task.units import PASSAGES_PER_LEG
 from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import InputError, Malformed
 from wire.fetch import AttestedFetch, SourceRecord
-from wire.kinds import Level, Role
-from wire.operations import FETCH
+from wire.kinds import Level
 from wire.payload import Passages
 from wire.receipt import Receipt
-from wire.schema import Parameters
 from wire.signed import open_signed
-from wire.task import Stage
 
 CONTENT_DEADLINE_S = 30.0
 RECORD_BYTES_MAX = 256 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class FetchedSource:
-    """A task's end, and the record that its output commits to."""
-
-    answered: Answered
-    record: AttestedFetch
-    record_id: ContentId
-    by: PeerId
-
-
-def fetch_stage(name: str) -> Stage:
-    """The one stage of a task that has a source fetched."""
-    parameters: Parameters = {"source": name, "first": 0, "count": PASSAGES_PER_LEG}
-    return Stage(role=Role.DATA, operation=FETCH, model=None, parameters=parameters)
 
 
 @dataclass(slots=True)
@@ -61,32 +41,38 @@ class FetchCommands:
         return {"fetch": self.fetch}
 
     async def fetch(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """One task: a source fetched, by its name at data peers or by the record `record`."""
+        """A source fetched, by its name at data peers or by the record `record`.
+
+        With `terms` several data peers fetch it, and the answer has what they agree on.
+        """
         source = _source_of(arguments)
-        name = read_text(arguments, "name")
+        terms = arguments.get("terms")
         request = TaskRequest(
-            stages=(fetch_stage(name),),
+            stages=(fetch_stage(read_text(arguments, "name")),),
             input=None if source is None else source.to_bytes(),
             deadline_s=_deadline_of(arguments),
             level=Level.SIGNED,
         )
+        if terms is None:
+            found = await self.fetch_one(request, source, emit)
+            return {**found.to_map(), "input_payload": request.input or b""}
+        if source is None:
+            raise InputError(
+                "what one peer calls by a name another may not: a quorum needs the source itself",
+                todo="name its TOML file: python -m node sources fetch ./prices.toml --quorum 3",
+            )
+        quorum = read_number(arguments, "quorum", 3)
+        agreeing = Agreeing(self.node, self.fetch_one, source, str(terms), quorum)
+        return await agreeing.run(request, emit)
+
+    async def fetch_one(
+        self, request: TaskRequest, source: SourceRecord | None, emit: Emit
+    ) -> FetchedSource:
+        """One task, with its contents brought here; Malformed if its record does not fit."""
         tasks = self.node.tasks
         answered = await tasks.watch(
             await tasks.submit(request), lambda event: emit(as_maps.event_map(event))
         )
-        found = await self._found(answered, source)
-        return {
-            **as_maps.answer_map(answered),
-            "answer": answered.answer.raw,
-            "input_payload": request.input or b"",
-            "payload": answered.output,
-            "record": str(found.record_id),
-            "body": str(found.record.body),
-            "extracted": str(found.record.output),
-        }
-
-    async def _found(self, answered: Answered, source: SourceRecord | None) -> FetchedSource:
-        """The record of the fetch, with its contents brought here; Malformed if it does not fit."""
         by = open_signed(answered.answer.record.receipts[0], Receipt).signer
         attested = Passages.from_bytes(answered.output).attested
         if not attested:
@@ -99,8 +85,8 @@ class FetchCommands:
         if source is not None and record.source != source.id:
             raise Malformed(f"{by.short} fetched another source than the one that it was sent")
         await self._get(record.body, by, BODY_BYTES_MAX)
-        await self._get(record.output, by, OUTPUT_BYTES_MAX)
-        return FetchedSource(answered, record, record_id, by)
+        output = await self._get(record.output, by, OUTPUT_BYTES_MAX)
+        return FetchedSource(answered, record, record_id, by, output)
 
     async def _get(self, content: ContentId, by: PeerId, size_bytes_max: int) -> bytes:
         data = await self.node.blobs.get(

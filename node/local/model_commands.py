@@ -61,7 +61,9 @@ class ModelCommands:
         return {
             "running": True,
             "here": own_models(node),
-            "kept": await node.models.shelf.rows(on_gpu=node.config.guest.on_gpu),
+            "kept": await node.models.shelf.rows(
+                on_gpu=node.config.guest.on_gpu, layers=node.config.layers
+            ),
             "network": list(offered.values()),
         }
 

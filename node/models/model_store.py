@@ -140,23 +140,28 @@ class ModelStore:
             await self.store.unpin(content, PIN)
             await self.store.forget_file(content)
 
-    async def rows(self, *, on_gpu: bool = False) -> list[dict[str, Any]]:
+    async def rows(
+        self, *, on_gpu: bool = False, layers: tuple[int, int] | None = None
+    ) -> list[dict[str, Any]]:
         """The models kept here, as people and scripts see them.
 
-        `memory` of a whole one is what running it takes of the processor's memory, or of a GPU's.
+        `memory` of a whole one is what running it takes of the processor's memory, or of a GPU's,
+        with these layers alone of a language model; None: all.
         """
         found: list[dict[str, Any]] = []
         for manifest in self.known().values():
             missing = [it for it in manifest.files if await self.store.missing(it.content, limit=1)]
-            memory = {} if missing else await self._memory(manifest, on_gpu)
+            memory = {} if missing else await self._memory(manifest, on_gpu, layers)
             found.append({**told(manifest), "whole": not missing, **memory})
         return found
 
-    async def _memory(self, manifest: Manifest, on_gpu: bool) -> dict[str, dict[str, int]]:
+    async def _memory(
+        self, manifest: Manifest, on_gpu: bool, layers: tuple[int, int] | None
+    ) -> dict[str, dict[str, int]]:
         """Nothing for a model that cannot be run here, or lost a file just now."""
         try:
             files = {it.name: await self.store.file_of(it.content) for it in manifest.files}
-            find = partial(memory_of, manifest.format, files, on_gpu=on_gpu)
+            find = partial(memory_of, manifest.format, files, on_gpu=on_gpu, layers=layers)
             memory = await trio.to_thread.run_sync(find)
         except (Missing, ModelRefused, OSError):
             return {}

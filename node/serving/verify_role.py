@@ -1,12 +1,15 @@
 """The verify role: recomputes a part of a leg that another peer signed, and signs a verdict."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import trio
 
 from node.engines.compare import worst_differences
-from node.engines.interface import Engine
+from node.engines.interface import REPLAY, Engine, Job
+from node.engines.margins import EXACT, limits_of, statistics_of, too_far
+from node.engines.replay import JudgedAnswer, request, told_otherwise
 from node.serving.fair_semaphore import FairSemaphore
 from node.serving.infer_role import InferRole
 from node.serving.role import LegInput, nowhere
@@ -15,6 +18,7 @@ from p2p.blobs import Blobs
 from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
+from wire.calibration import BUILT_IN, Calibration
 from wire.chain import open_receipts, source_of
 from wire.content import ContentId, PeerId
 from wire.counting import counted
@@ -33,7 +37,7 @@ from wire.lottery import Share, attempt_of
 from wire.message import Check, Message, VerdictReply
 from wire.operations import EMBED, EMBED_PASSAGES, NEAREST, OPERATIONS, Comparison, by_rows
 from wire.payload import Hits, Passages, Texts, Vectors
-from wire.receipt import Receipt, Verdict
+from wire.receipt import Receipt, ReplayStatistics, Verdict
 from wire.signed import Signed, open_signed, sign
 from wire.signing import SigningKey
 from wire.task import Stage, Task
@@ -61,6 +65,7 @@ class _Found:
     sampled: tuple[int, ...] = ()
     worst_ppb: tuple[int, ...] = ()
     reason: str = ""
+    replay: tuple[ReplayStatistics, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +93,8 @@ class VerifyRole:
     # Why no checks are done for now, in words; empty if they are.
     paused: str = ""
     checked: int = 0
+    # What honest engines differ by, of models that were calibrated here.
+    calibrations: Mapping[ContentId, Calibration] = field(default_factory=dict)
     _waiting: Counter[PeerId] = field(default_factory=Counter)
     _places: FairSemaphore = field(default_factory=lambda: FairSemaphore(CHECKS_AT_ONCE))
 
@@ -172,6 +179,7 @@ class VerifyRole:
                 reason=reason,
                 checked_at_ms=int(self.environment.wall_s() * 1000),
                 duration_ms=int((trio.current_time() - started_at_s) * 1000),
+                replay=found.replay if check.statistics else (),
             ),
             self.key,
         )
@@ -254,6 +262,8 @@ class VerifyRole:
                 return await self._recompute_rows(claim, check)
             case Comparison.HITS:
                 return await self._recompute_hits(claim)
+            case Comparison.REPLAY:
+                return await self._replay(claim)
             case _:
                 done = await self.infer_role.do(claim.stage, claim.source, nowhere)
                 if done.data != claim.output:
@@ -261,6 +271,34 @@ class VerifyRole:
                 if done.units != claim.receipt.record.units:
                     return _wrong_units(1, done.units)
                 return _Found(rows=1, sampled=(0,), worst_ppb=(0,))
+
+    async def _replay(self, claim: _Claim) -> _Found:
+        """Judge every token of an answer by how far it is from what would be drawn here."""
+        stage, data = claim.stage, claim.source.data
+        assert stage.model is not None
+        assert data is not None
+        loaded = self.infer_role.check_able(stage)
+        is_exact = loaded.exact and loaded.profile == claim.receipt.record.profile
+        table = self.calibrations.get(stage.model, BUILT_IN)
+        asked = request(data, claim.output, 0.0 if is_exact else table.slack_millionths / 1e6)
+        left_s = trio.current_effective_deadline() - trio.current_time()
+        job = Job(
+            model=stage.model,
+            operation=REPLAY,
+            input=asked.to_bytes(),
+            parameters=stage.parameters,
+            deadline_s=max(0.0, left_s),
+        )
+        told = JudgedAnswer.from_bytes((await self.engine.infer(job)).data)
+        found = statistics_of(told.each, table)
+        bounds = EXACT if is_exact else limits_of(table, len(asked.tokens))
+        reason = too_far(found, bounds) or told_otherwise(claim.output, told)
+        units = max(1, len(asked.tokens))
+        if not reason and claim.receipt.record.units != units:
+            reason = f"the work was {units} units"
+        if reason:
+            return replace(_wrong(1, reason), replay=(found,))
+        return _Found(rows=1, sampled=(0,), worst_ppb=(0,), replay=(found,))
 
     async def _recompute_rows(self, claim: _Claim, check: Check) -> _Found:
         data = claim.source.data

@@ -121,6 +121,7 @@ class FakeWorker:
         self.moved.append(len(made))
         return {
             "read": [],
+            "margins": [],
             "made": [[number, frames] for number, frames in made.items()],
             "refused": [],
             "free": self.slots - len(answers),

@@ -110,6 +110,7 @@ class Reading:
             wait=wait,
             fresh=fresh,
             pages=self.pages,
+            pages_max=PAGES,
         )
         return await self.others.run(some)
 

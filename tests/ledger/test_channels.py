@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from node.ledger.books import Draft, applied_all, channel_name
+from node.ledger.books import Changes, Draft, applied_all, channel_name, put
 from node.ledger.judging import judge
 from tests.ledger.made import ONE, THREE, TWO, Made
 from tests.ledger.simulation import GRANT
@@ -132,6 +132,22 @@ def test_a_closed_channel_is_gone_from_the_books_and_an_open_one_is_in_them() ->
     assert changes.channels[first] is None
     assert changes.channels[second] is not None
     assert made.replicas[0].draft.sums()[1] == DEPOSIT
+
+
+def test_a_payers_channels_are_found_in_the_epoch_and_after_it() -> None:
+    made = Made()
+    first, _ = opened(made, expiry=9, count=2)
+    draft = made.replicas[0].draft
+    assert len(draft.channels_of(ONE.peer)) == 2
+    made.done(made.order(TWO, redeem=(redemption(made, first, 4000, release=True),)))
+    assert [it.locked for it in draft.channels_of(ONE.peer)] == [DEPOSIT]
+    put(draft.books, draft.changes())
+    later = Draft(draft.books, 1)
+    assert [it.locked for it in later.channels_of(ONE.peer)] == [DEPOSIT]
+    assert later.channels_of(TWO.peer) == []
+    put(draft.books, Changes(channels=dict.fromkeys(draft.books.payers[ONE.peer].copy())))
+    assert draft.books.payers == {}
+    assert draft.books.deposits == 0
 
 
 def test_a_redemption_without_voucher_or_end_and_a_channel_named_twice_are_none() -> None:

@@ -1,6 +1,7 @@
 """A model whose layers lie at several peers, as its users see it: whole peers, from end to end."""
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import trio
 from trio.testing import MockClock
 
 from node.dispatch.layer_chain import LayerChains
+from node.engines.formats.smollm2 import SMOLLM2, SMOLLM2_ID
+from node.engines.host.engine import open_tinygrad_engine
+from node.engines.host.launch import EngineConfig
+from node.engines.interface import Job
 from node.peer import Dependencies, Node
 from node.task.events import Event, Streamed
 from tests.engines.summing_engine import SummingEngine, expected, frames, summing_manifest
@@ -148,3 +153,82 @@ async def test_verifiers_that_have_parts_too_check_the_whole_answer(
         assert signers(answered) == [driver.peers.me]
         assert len(answered.answer.record.verdicts) == 2
         assert [it.verify_role.checked for it in checkers] == [1, 1]
+
+
+async def smollm2(
+    network: Network, stack: AsyncExitStack, cache: Path, layers: tuple[int, int] | None
+) -> Node:
+    """A peer that has SmolLM2, or these layers of it."""
+    chains = LayerChains()
+    config = EngineConfig(layers=layers)
+    engine = await stack.enter_async_context(
+        open_tinygrad_engine(cache, config=config, others=chains)
+    )
+    await engine.load(SMOLLM2.manifest(), SMOLLM2.files())
+    node = await network.start(I, engine=engine, models=(), alter=with_chains(chains))
+    assert network.nursery is not None
+    network.nursery.start_soon(node.probing.run)
+    return node
+
+
+SMOLLM2_TOKENS = 64
+SMOLLM2_ASKED = Generation(
+    prompt="A relay race is", messages="", tools="", schema="", stop=()
+).to_bytes()
+SMOLLM2_STAGE = Stage(
+    role=Role.INFER,
+    operation="generate",
+    model=SMOLLM2_ID,
+    parameters={"tokens": SMOLLM2_TOKENS, "temperature": 0.0, "ignore_eos": 1},
+)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        ((0, 17), (18, 29)),
+        ((0, 9), (10, 19), (20, 29)),
+        ((0, 5), (6, 11), (12, 17), (18, 23), (24, 29)),
+    ],
+    ids=["2 peers", "3 peers", "5 peers"],
+)
+async def test_smollm2_over_several_peers_says_what_one_peer_says(
+    tmp_path: Path, ranges: tuple[tuple[int, int], ...]
+) -> None:
+    cache = tmp_path / "cache"
+    async with AsyncExitStack() as stack:
+        async with open_tinygrad_engine(cache, config=EngineConfig()) as whole:
+            await whole.load(SMOLLM2.manifest(), SMOLLM2.files())
+            job = Job(
+                model=SMOLLM2_ID,
+                operation="generate",
+                input=SMOLLM2_ASKED,
+                parameters=SMOLLM2_STAGE.parameters,
+                deadline_s=600,
+            )
+            alone = await whole.infer(job)
+        assert alone.units == SMOLLM2_TOKENS
+        network = await stack.enter_async_context(open_network(tmp_path))
+        asker = await network.start(D)
+        driver, *_ = [await smollm2(network, stack, cache, it) for it in ranges]
+        # Somebody who can stand in for the last range.
+        spare = await smollm2(network, stack, cache, ranges[-1])
+        await until(lambda: offers(asker, SMOLLM2_ID), 300)
+        watching = Watching()
+        wanted = request(SMOLLM2_STAGE, data=SMOLLM2_ASKED, level=Level.SIGNED, deadline_s=1200)
+        task = await asker.tasks.submit(wanted)
+
+        async def kill_the_last() -> None:
+            await watching.until(10)
+            peer, _ = driver.dependencies.chains.peers_of(SMOLLM2_ID)[-1]
+            network.kill(next(it for it in network.nodes if it.peers.me == peer))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kill_the_last)
+            answered = await asker.tasks.watch(task, watching.on_event)
+        assert answered.output == alone.data
+        assert driver.dependencies.chains.broken == 1
+        assert len(network.nodes) == len(ranges) + 1
+        assert spare.stage_server.passes or spare not in network.nodes

@@ -10,6 +10,7 @@ from typing import Any
 
 import wire
 from wire.advert import Advert, ModelOffer
+from wire.calibration import Calibration, HeldOut
 from wire.checkpoint import (
     AgreementPhase,
     AgreementVote,
@@ -21,7 +22,7 @@ from wire.checkpoint import (
 )
 from wire.compact import BatchRoot
 from wire.content import ContentId
-from wire.fetch import AttestedFetch, Column, Extraction, HeaderField, SourceRecord
+from wire.fetch import AttestedFetch, Column, Extraction, FetchAgreement, HeaderField, SourceRecord
 from wire.generation import Alternative, Ending, Generation, PromptToken, Token, TokenBias
 from wire.kinds import Level, RefusalCode, Role
 from wire.ledger import (
@@ -97,7 +98,7 @@ from wire.order import (
 )
 from wire.payload import Hit, Hits, Index, IndexPart, Passages, Question, Texts, Vectors
 from wire.reach import DialBack, DialedBack, Reservation, Reserve, Reserved
-from wire.receipt import Answer, Receipt, Verdict
+from wire.receipt import Answer, Receipt, ReplayStatistics, Verdict
 from wire.schema import Record
 from wire.signed import SignedRecord
 from wire.signing import SigningKey
@@ -116,6 +117,15 @@ SECRET = bytes(32)
 
 OFFER = ModelOffer(model=MODEL, name="minilm", units_per_s=812.5)
 FILE = ModelFile(name="model.safetensors", content=TREE, size_bytes=90_868_376)
+REPLAY = ReplayStatistics(
+    positions=256,
+    mismatches=2,
+    first=17,
+    sum_millionths=31_020,
+    greatest_millionths=31_000,
+    table=BLOCK,
+)
+HELD_OUT = HeldOut(tokens=128, answers=40, alarms=1)
 BIAS = TokenBias(token=5, millionths=-100_000_000)
 ALTERNATIVE = Alternative(text=b" a", logprob_millionths=-1_500_000)
 TENSOR = Tensor(name="x", kind="float32", shape=(1, 2), data=bytes(range(8)))
@@ -223,6 +233,7 @@ SAMPLES: tuple[Record, ...] = (
         reason="within tolerance",
         checked_at_ms=1_700_000_001_000,
         duration_ms=9,
+        replay=(REPLAY,),
     ),
     Answer(
         task=b"task",
@@ -251,6 +262,16 @@ SAMPLES: tuple[Record, ...] = (
         total=300,
         passages=(BLOCK, TREE),
         attested=(BLOCK,),
+    ),
+    FetchAgreement(
+        source=BLOCK,
+        quorum=3,
+        agree="median 0.5%",
+        round=bytes(range(16)),
+        answers=(BLOCK, BLOCK, BLOCK),
+        agreeing=(KEY.peer,),
+        outliers=(KEY.peer,),
+        output=BLOCK,
     ),
     COLUMN,
     HEADER,
@@ -295,6 +316,17 @@ SAMPLES: tuple[Record, ...] = (
     ALTERNATIVE,
     Token(id=7, text=b" upon", logprob_millionths=-250_000, top=(ALTERNATIVE,)),
     Ending(reason="stop", prompt_tokens=3, tokens=2, text_bytes=9),
+    HELD_OUT,
+    Calibration(
+        model=BLOCK,
+        profiles=("tinygrad f32 CPU", "tinygrad f32 CL"),
+        tokens=5020,
+        margins_millionths=(20, 31_000),
+        slack_millionths=62_000,
+        held_out=(HELD_OUT,),
+        made_at_ms=1_700_000_000_000,
+    ),
+    REPLAY,
     TENSOR,
     Tensors(tensors=(TENSOR,)),
     Hello(

@@ -21,7 +21,7 @@ def test_what_a_model_does_is_checked_and_what_brings_data_in_is_not(operation: 
     assert (operation.engine is not None) is runs_a_model
     # Tokens are what streams, and a stream is compared byte for byte: it was shown already.
     assert operation.streams is (operation.unit is Unit.TOKEN)
-    assert not operation.streams or operation.comparison is Comparison.BYTES
+    assert not operation.streams or operation.comparison in (Comparison.BYTES, Comparison.REPLAY)
 
 
 def test_an_engine_is_asked_for_operations_that_are_in_the_table() -> None:

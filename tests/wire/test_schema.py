@@ -15,9 +15,11 @@ import pytest
 
 from tests.wire.samples import BLOCK, BY_NAME, KEY, SAMPLES, altered, every_record_type, name_of
 from wire import limits
+from wire.amount import AMOUNT_MAX
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, Oversize, WireError
 from wire.kinds import Level, Role
+from wire.ledger import Grant, Member, Redemption
 from wire.schema import Between, Omitted, Parameters, Record
 from wire.task import Stage
 
@@ -34,6 +36,10 @@ TIED_TO_OTHERS = {
     *("Vectors.tokens",),
     *("Bundle.items", "Outcomes.items", "Bundle.roots", "Outcomes.roots"),
     *("Tensor.kind", "Tensor.shape", "Tensor.shape[]", "Tensors.tensors"),
+    *("AccountOrder.pay", "AccountOrder.open", "AccountOrder.top_up", "AccountOrder.redeem"),
+    *("AccountOrder.reclaim", "CheckpointHeader.epoch", "Proposal.round", "Proposal.valid_round"),
+    *("Genesis.fund", "Genesis.grants", "Genesis.members"),
+    *("Signatures.members", "Signatures.proofs"),
     *("StageRows.tables", "StageRows.tables[]", "StageRows.owners", "StageRows.places"),
     "StageRows.data",
 }
@@ -89,7 +95,8 @@ def _field(record: str, name: str, hint: Any, optional: bool, inside: bool) -> I
     bound = None
     if get_origin(hint) is Annotated:
         hint, *extras = get_args(hint)
-        (bound,) = (extra for extra in extras if isinstance(extra, Between))
+        # What may be left out and cannot grow has none.
+        bound = next((extra for extra in extras if isinstance(extra, Between)), None)
     if hint != Parameters and get_origin(hint) in (Union, types.UnionType):
         (inner,) = (option for option in get_args(hint) if option is not types.NoneType)
         yield from _field(record, name, inner, True, inside)
@@ -175,6 +182,10 @@ def test_an_optional_field_may_be_absent_but_not_left_out(field: Field) -> None:
     elif field.name == "receipt" and field.record == "TaskOutcome":
         refused = {"output": None, "refusal": BY_NAME["OrderRefusal"], "root": 0, "leaf": 0}
         record = altered("TaskOutcome", receipt=None, **refused)
+    elif field.record == "CheckpointHeader":
+        record = altered("CheckpointHeader", previous=None, epoch=0)
+    elif field.record == "Proposal":
+        record = altered("Proposal", valid_round=None, prevotes=None)
     else:
         record = altered(field.record, **{field.name: None})
     fields = record.to_fields()
@@ -256,7 +267,7 @@ def test_a_whole_number_may_stand_for_a_float_here_but_not_on_the_wire() -> None
         type(record).from_fields({**record.to_fields(), "queue_s": 2})
 
 
-@pytest.mark.parametrize("role", [-1, 5, 99, 2**40])
+@pytest.mark.parametrize("role", [-1, len(Role), 99, 2**40])
 def test_a_number_that_is_no_role_is_never_born_and_never_read(role: int) -> None:
     with pytest.raises(Malformed):
         altered("Receipt", role=role)
@@ -342,7 +353,7 @@ def test_other_parameters_are_never_born(parameters: Any) -> None:
 # Bounded as a whole, for their fields at their bounds together would be more than they are for.
 BOUNDED_AS_A_WHOLE = {
     *("Advert", "Manifest", "Stage", "Task", "Texts", "Vectors"),
-    *("Generation", "Tensor", "Tensors", "Bundle", "Outcomes", "StageRows"),
+    *("Generation", "Tensor", "Tensors", "Bundle", "Outcomes", "StageRows", "Certificates"),
 }
 
 
@@ -350,7 +361,7 @@ def largest(kind: type[Record]) -> Record:
     """The record with every field at its upper bound."""
     values: dict[str, Any] = {}
     for field in FIELDS:
-        if field.record != kind.__name__:
+        if field.record != kind.__name__ or field.name in largest_of_the_ledger(kind.__name__):
             continue
         if field.inside and field.kind in (str, bytes, int):
             assert field.bound
@@ -362,7 +373,33 @@ def largest(kind: type[Record]) -> Record:
         values["candidates"] = tuple(PeerId(at.to_bytes(32, "big")) for at in range(count))
     if kind.__name__ == "Check":
         values["rows"] = tuple(range(limits.SAMPLE_MAX))
-    return altered(kind.__name__, **values)
+    return altered(kind.__name__, **values | largest_of_the_ledger(kind.__name__))
+
+
+def largest_of_the_ledger(kind: str) -> dict[str, Any]:
+    """Fields of a record of the ledger that are tied to others, at their bounds together."""
+    digests = [at.to_bytes(32, "big") for at in range(limits.GRANTS_MAX)]
+    match kind:
+        case "Genesis":
+            keys = [PeerId(it) for it in digests]
+            members = keys[: limits.LEDGER_MEMBERS_MAX]
+            return {
+                "fund": AMOUNT_MAX - len(keys) * 2**40,
+                "grants": tuple(Grant(account=it, amount=2**40) for it in keys),
+                "members": tuple(Member(key=it, weight=2**32) for it in members),
+            }
+        case "AccountOrder":
+            # Vouchers are the largest of all actions.
+            voucher = bytes(limits.VOUCHER_BYTES_MAX)
+            redeem = tuple(
+                Redemption(channel=it, voucher=voucher, release=True)
+                for it in digests[: limits.ACTIONS_MAX]
+            )
+            return {"pay": (), "open": (), "top_up": (), "reclaim": (), "redeem": redeem}
+        case "Proposal":
+            return {"valid_round": 2**32 - 1}
+        case _:
+            return {}
 
 
 @pytest.mark.parametrize(

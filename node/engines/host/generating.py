@@ -7,26 +7,25 @@ it holds up nobody else.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import trio
 
 from node.engines.answer_lengths import AnswerLengths
 from node.engines.each_alone import each_alone
 from node.engines.formats.gguf import FILE, FORMAT, SLOTS
 from node.engines.host.format_queue import check_files, within
-from node.engines.host.pending import PendingJob, fail_all
-from node.engines.interface import Emit, Found, Job, Loaded, Output, Part
+from node.engines.host.generation_job import GenerationJob, shown_by
+from node.engines.host.pending import fail_all
+from node.engines.interface import REPLAY, Emit, Found, Job, Loaded, Output, Part
+from node.engines.replay import ReplayRequest
 from node.engines.sampler import Sampling
 from wire import limits
 from wire.codec import Value
 from wire.content import ContentId
 from wire.errors import BatonError, EngineError, EngineFailed, ModelRefused, WireError
-from wire.generation import Ending, Generation, Token, read_frames, to_frame
-from wire.message import Progress
+from wire.generation import Generation
 from wire.model import Manifest
 from wire.operations import GENERATE
 
@@ -34,77 +33,11 @@ __all__ = ["FORMAT", "GenerationScheduler"]
 
 # A frame to the worker has to hold a whole job.
 INPUT_BYTES_MAX = limits.FRAME_BYTES_MAX // 2
-# Tokens that are made before somebody takes them.
-AHEAD_MAX = 64
 # One that each time gets a little further before the worker dies again is not tried for ever.
 DEATHS_MAX = 4
 LOSSES_MAX = 8
 # Guessed length of an answer: so many of them are let in at once.
 ANSWER_TOKENS = 256
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class GenerationJob(PendingJob):
-    """One answer: its frames as far as known, and how many of them the worker made itself.
-
-    `tries` came to nothing since its last new token; `deaths` are of workers, and `losses` of what
-    other peers kept of it, since it began; it ends with its last token, which may not have been
-    emitted by then.
-    """
-
-    number: int
-    job: Job
-    most: int
-    frames: list[bytes]
-    emitted: int
-    made: int = 0
-    # The frames of the prompt's tokens, which are told before the ending.
-    prompt: bytes = b""
-    under_way: bool = False
-    deaths: int = 0
-    losses: int = 0
-    moved: trio.Event = field(default_factory=trio.Event)
-
-    @property
-    def paused(self) -> bool:
-        return self.made - self.emitted >= AHEAD_MAX
-
-    def move(self) -> None:
-        self.moved.set()
-        self.moved = trio.Event()
-
-    def fail(self, error: BatonError) -> None:
-        """End the job with this error, and wake whoever waits for its tokens."""
-        PendingJob.fail(self, error)
-        self.move()
-
-    def _with_prompt(self, frame: bytes) -> bytes:
-        if not self.prompt:
-            return frame
-        pieces = list(read_frames(frame))
-        if not isinstance(pieces[-1], Ending):
-            return frame
-        return b"".join(map(to_frame, pieces[:-1])) + self.prompt + to_frame(pieces[-1])
-
-    def take(self, frames: list[bytes]) -> int:
-        """Take in what the worker made next; how many tokens of it are new."""
-        new = 0
-        for raw in frames:
-            frame = self._with_prompt(raw)
-            if self.made < len(self.frames) and self.frames[self.made] != frame:
-                # From here on what was shown is not what this model says.
-                del self.frames[self.made :]
-                self.emitted = min(self.emitted, self.made)
-            if self.made >= len(self.frames):
-                self.frames.append(frame)
-                new += 1
-            self.made += 1
-        *_, last = read_frames(frames[-1])
-        if isinstance(last, Ending):
-            del self.frames[self.made :]
-            self.ended.set()
-        self.move()
-        return new
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +65,7 @@ class _Place:
 class GenerationScheduler:
     """See `node.engines.host.format_queue.FormatScheduler`."""
 
-    operations = frozenset({GENERATE})
+    operations = frozenset({GENERATE, REPLAY})
     units_at_once = 2 * SLOTS * ANSWER_TOKENS
 
     def __init__(self, jobs_max: int, wake: Callable[[], None]) -> None:
@@ -186,6 +119,9 @@ class GenerationScheduler:
         for number, data in reply["read"]:
             if number in known:
                 known[number].prompt += data
+        for number, margins in reply["margins"]:
+            if number in known:
+                known[number].margins += margins
         for number, frames in reply["made"]:
             if number not in known or not frames:
                 raise EngineFailed("the worker answered what it was not asked")
@@ -249,12 +185,18 @@ class GenerationScheduler:
             self._back(pending)
 
     async def infer(self, job: Job, ready: Loaded, emit: Emit | None) -> Output:
-        """Answer a `Generation`, token by token."""
+        """Answer a `Generation`, token by token; or judge an answer that somebody claims."""
+        claim = None
+        if job.operation == REPLAY:
+            claim = ReplayRequest.from_bytes(job.input)
+            job = replace(job, operation=GENERATE, input=claim.asked, resume=None)
         Generation.from_bytes(job.input)
         sampling = Sampling.of(job.parameters)
         if len(job.input) > INPUT_BYTES_MAX:
             raise ModelRefused(f"a prompt of {len(job.input)} bytes, at most {INPUT_BYTES_MAX}")
         pending = self._ticket(job, sampling.tokens)
+        if claim is not None:
+            pending.claim, pending.most = claim, max(1, len(claim.claimed) // 4)
         self._pending_jobs.append(pending)
         if job.model not in self._places:
             self._places[job.model] = _Place()
@@ -265,6 +207,8 @@ class GenerationScheduler:
                 await self._follow(pending, emit)
         finally:
             self._drop(pending)
+        if claim is not None:
+            return pending.replayed()
         self._lengths.learn(job.model, len(pending.frames))
         return Output(data=b"".join(pending.frames), units=len(pending.frames))
 
@@ -302,7 +246,7 @@ class GenerationScheduler:
 
     def _ticket(self, job: Job, most: int) -> GenerationJob:
         self._numbers += 1
-        frames = list(_shown(job.resume)) if job.resume is not None else []
+        frames = list(shown_by(job.resume)) if job.resume is not None else []
         return GenerationJob(
             model=job.model,
             number=self._numbers,
@@ -323,7 +267,7 @@ class GenerationScheduler:
         """Begin again with it; what is known of it is checked on the way."""
         pending.under_way = False
         pending.made = 0
-        pending.prompt = b""
+        pending.prompt = pending.margins = b""
 
     def _has_work(self, model: ContentId) -> bool:
         place = self._places[model]
@@ -360,39 +304,8 @@ class GenerationScheduler:
         message: dict[str, Value] = {
             "do": "step",
             "model": model,
-            "begin": [_job(pending) for pending in begun],
+            "begin": [pending.message() for pending in begun],
             "end": list(forgotten),
             "paused": [it.number for it in paused],
         }
         return Step(model, tuple(begun), tuple(going), tuple(paused), message)
-
-
-def _job(pending: GenerationJob) -> dict[str, Value]:
-    pieces = [piece for frame in pending.frames for piece in read_frames(frame)]
-    shown = [piece.id for piece in pieces if isinstance(piece, Token)]
-    return {
-        "id": pending.number,
-        "input": pending.job.input,
-        "parameters": dict(pending.job.parameters),
-        "shown": shown[: limits.ITEMS_MAX // 2],
-    }
-
-
-def _shown(resume: Progress) -> Iterator[bytes]:
-    """The frames that another peer emitted, as far as they are whole; the ending with its token."""
-    last = b""
-    try:
-        for piece in read_frames(resume.data):
-            if isinstance(piece, Token):
-                if last:
-                    yield last
-                last = to_frame(piece)
-            elif last:
-                last += to_frame(piece)
-    except WireError:
-        # What follows is made anew; what was whole is checked like the rest.
-        if last:
-            yield last
-        return
-    if last:
-        yield last

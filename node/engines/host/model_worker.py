@@ -331,6 +331,7 @@ class ModelWorker:
             units_per_s=reply["units_per_s"] * config.share,
             job_units_per_s=reply["job_units_per_s"] * config.share,
             memory_bytes=reply["memory_bytes"],
+            exact=not config.on_gpu,
             layers=self.layers,
         )
 

@@ -14,6 +14,7 @@ from node.engines.formats.gguf import BESIDES_BYTES, FILE, SLOT_TOKENS, SLOTS, G
 from node.engines.sampler import Sampling
 from node.engines.worker.attention import PAGE
 from node.engines.worker.chat import ChatTemplate
+from node.engines.worker.claimed_sequence import ClaimedSequence
 from node.engines.worker.device import WorkerDevice
 from node.engines.worker.gguf_tokens import TokenTable, read_table
 from node.engines.worker.grammar import Grammars
@@ -105,7 +106,9 @@ class LoadedLanguageModel:
                 if sequence.sampling.echo:
                     count = 1 if sequence.echoes else len(sequence.prompt)
                     read.append([sequence.id, sequence.told_prompt(count)])
-                if sequence.most or sequence.echoes:
+                if (claimed := self._claimed(job, sequence)) is not None:
+                    self._slots.begin(ClaimedSequence.of(sequence, *claimed))
+                elif sequence.most or sequence.echoes:
                     self._slots.begin(sequence)
                 else:
                     made_of.append([sequence.id, [sequence.nothing()]])
@@ -122,16 +125,21 @@ class LoadedLanguageModel:
             "lost": lost,
             "read": read,
             "made": made_of,
+            "margins": [
+                [number, np.array(found, "<f4").tobytes()] for number, found in made.margins.items()
+            ],
             "refused": [[number, error.message, error.todo] for number, error in refused.items()],
             "free": self._slots.free,
             "slots": SLOTS,
             "pages": [self._slots.pages_used, self._pages.count],
         }
 
-    def _forward(self, rows: Sequence[SlotRow]) -> Any:
+    def _forward(self, rows: Sequence[SlotRow], told: int | None = None) -> Any:
         if self._rest is not None:
             self._rest.fresh = self._slots.fresh
-        return self._language.run(rows, self._rest)
+        if told is None:
+            return self._language.run(rows, self._rest)
+        return self._language.lines(rows, told, self._rest)
 
     def _begun(self, job: dict[str, Any]) -> TokenSequence:
         """A job as an answer to begin with; ModelRefused with the reason."""
@@ -149,9 +157,10 @@ class LoadedLanguageModel:
             self._grammars = self._grammars or Grammars(self._table)
             grammar = self._grammars.of(asked.schema)
         most = min(sampling.tokens, context - len(tokens))
-        if self._pages.of(len(tokens) + most) > self._pages.count:
+        longest = most if job["claimed"] is None else min(most, len(job["claimed"]) // 4)
+        if self._pages.of(len(tokens) + longest) > self._pages.count:
             raise ModelRefused(
-                f"the prompt has {len(tokens)} tokens and its answer may have {most}; this peer"
+                f"the prompt has {len(tokens)} tokens and its answer may have {longest}; this peer"
                 f" has memory for {self._pages.count * PAGE} of both",
                 todo="ask for fewer tokens, or have the peer allow more memory",
             )
@@ -169,6 +178,17 @@ class LoadedLanguageModel:
             grammar=grammar,
             forced=forced[: max(0, most - 1)],
         )
+
+    def _claimed(
+        self, job: dict[str, Any], sequence: TokenSequence
+    ) -> tuple[Sequence[int], float] | None:
+        """The tokens of the answer that a job has judged, as far as they can be; and the slack."""
+        if job["claimed"] is None:
+            return None
+        words, tokens = len(self._table.names), np.frombuffer(job["claimed"], "<u4")
+        strange = np.flatnonzero(tokens >= words)
+        count = min(sequence.most, len(tokens), *map(int, strange[:1]))
+        return [int(it) for it in tokens[:count]], job["slack"]
 
     def _prompt_of(self, asked: Generation) -> list[int]:
         """The tokens to go on from."""

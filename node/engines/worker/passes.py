@@ -1,8 +1,13 @@
-"""What goes through a pass of a language model: rows, each one token at one place. Pure."""
+"""What goes through a pass of a language model, and what a step makes of it. Pure.
+
+A pass takes rows, each one token at one place.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from wire.errors import ModelRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,22 @@ class RestLost(Exception):
 
 
 class Forward(Protocol):
-    """Runs one pass; the logits of every row, unless the rows are too many to answer. RestLost."""
+    """Runs one pass; the logits of every row, unless the rows are too many to answer. RestLost.
 
-    def __call__(self, rows: Sequence[SlotRow]) -> Any: ...
+    With `told`, logits of the rows from that one on, one after the other, however many they are.
+    """
+
+    def __call__(self, rows: Sequence[SlotRow], told: int | None = None) -> Any: ...
+
+
+@dataclass(slots=True)
+class Made:
+    """What a step made: frames by answer, answers that cannot go on with the reason."""
+
+    frames: dict[int, list[bytes]] = field(default_factory=dict)
+    refused: dict[int, ModelRefused] = field(default_factory=dict)
+    # The frames of prompts' and of claimed tokens, where they are asked for; margins of the latter.
+    read: dict[int, bytes] = field(default_factory=dict)
+    margins: dict[int, list[float]] = field(default_factory=dict)
+    answered: int = 0
+    lost: RestLost | None = None

@@ -27,6 +27,7 @@ class OtherPeers:
             raise ModelRefused(f"{here} are not a whole model, and nobody has the rest")
         self._asking = asking
         self._pages = pages
+        self._pages_max = pages.count
         # Whether nothing was kept before the next pass, so that nothing can be lost.
         self.fresh = True
 
@@ -42,6 +43,7 @@ class OtherPeers:
                     "wait": wait,
                     "fresh": fresh and not first,
                     "pages": self._pages.count,
+                    "pages_max": self._pages_max,
                 }
             )
             if "lost" in reply:

@@ -4,18 +4,21 @@ Pure: logits go in, tokens and their frames come out.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from node.engines.sampler import (
+    MARGIN_MAX,
+    Claim,
     LogitRules,
     Sampling,
     best,
     choose,
     log_probabilities,
+    margin,
     millionths,
 )
 from node.engines.worker.gguf_tokens import TokenTable
@@ -28,6 +31,9 @@ FAULTS = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, Va
 
 
 def refusal_of(error: Exception) -> ModelRefused:
+    """What is said of the answer that this error ended."""
+    if isinstance(error, ModelRefused):
+        return error
     words = str(error)[:200]
     return ModelRefused(f"this cannot be answered: {type(error).__name__} {words}".rstrip())
 
@@ -67,7 +73,12 @@ class TokenSequence:
         """Whether the log probabilities of its prompt are asked for."""
         return bool(self.sampling.echo) and self.sampling.logprobs >= 0
 
-    def read(self, first: int, logits: Sequence[Any]) -> bytes:
+    @property
+    def unheard(self) -> int:
+        """Of how many of the prompt's first tokens nobody asks what the model makes of them."""
+        return 0 if self.echoes else len(self.prompt) - 1
+
+    def read(self, first: int, logits: Iterable[Any]) -> bytes:
         """The frames of the prompt's tokens that come after those from `first` on."""
         found = b""
         for at, line in enumerate(logits, first + 1):
@@ -113,14 +124,30 @@ class TokenSequence:
         )
         if self.grammar is not None:
             self.grammar.take(token)
-        self.made.append(token)
-        self._counts[token] += 1
         # From where another's answer differs from ours, it is not gone on with.
         self.forced = self.forced[1:] if self.forced[:1] == [token] else []
-        frame = to_frame(self._piece(token, logits))
-        if ending := self._ending(token):
-            frame += to_frame(ending)
-        return frame
+        piece, ending = self._added(token, logits)
+        return to_frame(piece) + (to_frame(ending) if ending else b"")
+
+    def judge(self, logits: Any, claim: Claim) -> tuple[float, Token, Ending | None]:
+        """Go on with a token that somebody claims: its margin, and what is told of it here."""
+        logits = self._finite(logits)
+        allowed = self.grammar.allowed() if self.grammar is not None else None
+        position = len(self.made)
+        missing = margin(
+            logits, self.sampling, self.model, position, self._counts, claim, allowed, self._rules
+        )
+        if missing >= MARGIN_MAX:
+            # It is decided, and what the schema says after such a token is no question.
+            self.grammar = None
+        elif self.grammar is not None:
+            self.grammar.take(claim.token)
+        return missing, *self._added(claim.token, logits)
+
+    def _added(self, token: int, logits: Any) -> tuple[Token, Ending | None]:
+        self.made.append(token)
+        self._counts[token] += 1
+        return self._piece(token, logits), self._ending(token)
 
     def _piece(self, token: int, logits: Any) -> Token:
         text = self._text(token)

@@ -8,17 +8,22 @@ free keeps what it read: an answer whose prompt begins alike does not read that 
 pages are shared between slots. Where pages run out the newest answer waits, and nobody is cut.
 """
 
+import itertools
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from node.engines.worker.claimed_sequence import ClaimedSequence
 from node.engines.worker.pages import PagePool
-from node.engines.worker.passes import Forward, RestLost, SlotRow
+from node.engines.worker.passes import Forward, Made, RestLost, SlotRow
 from node.engines.worker.sequence import FAULTS, TokenSequence, refusal_of
 from wire.errors import ModelRefused
 
 # How many more slots than answers there are: the others keep what was read.
 KEEPING = 4
+# A pass costs its size, and a smaller one more for each row: one is taken that is so full.
+FILLED = 0.75
 
 
 @dataclass(slots=True, eq=False)
@@ -44,18 +49,6 @@ class Slot:
         if self.answer is None:
             return 0
         return len(self.answer.prompt) + len(self.answer.made) - len(self.kept)
-
-
-@dataclass(slots=True)
-class Made:
-    """What a step made: frames by answer, answers that cannot go on with the reason."""
-
-    frames: dict[int, list[bytes]] = field(default_factory=dict)
-    refused: dict[int, ModelRefused] = field(default_factory=dict)
-    # The frames of prompts' tokens, where they are asked for.
-    read: dict[int, bytes] = field(default_factory=dict)
-    answered: int = 0
-    lost: RestLost | None = None
 
 
 class Slots:
@@ -172,11 +165,7 @@ class Slots:
         expected = answer.forced[:1]
         try:
             frame = answer.take(line)
-        except ModelRefused as error:
-            made.refused[answer.id] = error
-            slot.answer = None
-            return True
-        except FAULTS as error:
+        except (ModelRefused, *FAULTS) as error:
             # Of one answer's own wishes; the others go on.
             made.refused[answer.id] = refusal_of(error)
             slot.answer = None
@@ -204,10 +193,10 @@ class Slots:
         idle = [slot for slot in self._slots if slot.answer is None]
         slot = max(idle, key=lambda it: (self._alike(it, prompt), -it.used))
         # What is known of a prompt has no logits any more.
-        known = 0 if answer.echoes else self._alike(slot, prompt)
+        known = min(answer.unheard, self._alike(slot, prompt))
         best = max(self._slots, key=lambda it: self._alike(it, prompt))
-        shared = self._alike(best, prompt) // self._pages.tokens
-        if not answer.echoes and shared * self._pages.tokens > known:
+        shared = min(answer.unheard, self._alike(best, prompt)) // self._pages.tokens
+        if shared * self._pages.tokens > known:
             slot = min(idle, key=lambda it: it.used)
             pages = [self._pages.share(page) for page in best.pages[:shared]]
             self._cut(slot, 0)
@@ -314,25 +303,32 @@ class Slots:
         for slot in self._readers(paused):
             answer = slot.answer
             assert answer is not None, "a slot without an answer has nothing left"
-            most = self._reading[-1]
+            most = self._at_once(slot.left - 1)
             if ready:
                 most = self._answering if self._reuse else self._reading[0]
-            if answer.echoes:
-                # Only short passes say what they make of every token.
-                most = self._answering
-            elif beside and self._reuse and 0 < ready <= self._answering // 2:
+            if not answer.echoes and beside and self._reuse and 0 < ready <= self._answering // 2:
                 return True
             part = self._part(slot, most)
             if not part:
                 continue
-            logits = forward(part)
-            first = len(slot.kept)
+            first, heard = len(slot.kept), None
+            if answer.echoes and answer.told < first + len(part):
+                # What was read once more is not told once more.
+                heard = max(0, answer.told - first)
+            logits = forward(part) if heard is None else forward(part, heard)
             slot.kept += [row.token for row in part]
             slot.used = self._steps
-            if answer.echoes:
-                self._tell_prompt(slot, answer, first, logits, made)
+            if heard is not None:
+                self._tell_prompt(slot, first + heard, logits, made)
             return False
         return False
+
+    def _at_once(self, left: int) -> int:
+        """How many of so many tokens one pass reads: one of them that is mostly filled."""
+        if not self._reuse:
+            return self._reading[-1]
+        sizes = (self._answering, *self._reading)
+        return max((it for it in sizes if left >= it * FILLED), default=self._answering)
 
     def _part(self, slot: Slot, most: int) -> list[SlotRow]:
         """The next tokens that a slot reads, its last one apart; none where there are no pages."""
@@ -360,21 +356,20 @@ class Slots:
                 return slot, part
         return None, []
 
-    def _tell_prompt(
-        self, slot: Slot, answer: TokenSequence, first: int, logits: Any, made: Made
-    ) -> None:
-        # What was read once more is not told once more.
-        known = max(0, answer.told - first)
-        last = len(answer.prompt) - 1
-        lines = logits[known : max(0, last - first)]
-        if not len(lines):
-            return
+    def _tell_prompt(self, slot: Slot, first: int, logits: Iterable[Any], made: Made) -> None:
+        """Tell what follows the tokens from `first` on, by what was made of them."""
+        answer = slot.answer
+        assert answer is not None, "who is read has a slot"
+        lines = itertools.islice(logits, max(0, len(answer.prompt) - 1 - first))
         try:
-            made.read[answer.id] = answer.read(first + known, lines)
-            answer.told = first + known + len(lines)
-        except ModelRefused as error:
-            made.refused[answer.id] = error
+            made.read[answer.id] = answer.read(first, lines)
+        except (ModelRefused, *FAULTS) as error:
+            made.refused[answer.id] = refusal_of(error)
             slot.answer = None
+            return
+        answer.told = len(slot.kept)
+        if isinstance(answer, ClaimedSequence):
+            made.margins[answer.id] = answer.take_margins()
 
     def _rows(self, paused: frozenset[int]) -> tuple[list[SlotRow], list[Slot]]:
         """The last token of every answer, and what another made of some, to be checked."""

@@ -36,6 +36,8 @@ from node.engines.worker.rope import angles
 # Rows of passes that answer, and of passes that only read.
 ANSWERING = (1, 4, 8)
 READING = READING_ROWS
+# Logits of longer passes are made so many rows at a time.
+HEAD_ROWS = ANSWERING[-1]
 
 
 # What makes a graph another one; what comes after the last layer has no kind.
@@ -85,6 +87,8 @@ class LanguageModel:
         ]
         # What runs the layers here, and what comes after all layers where those are not all.
         self._graphs: dict[int, Callable[[int], Any]] = {}
+        # What comes after the last layer, in passes of the most rows that answer.
+        self._head: Callable[[int], Any] | None = None
         self._endings: dict[int, Callable[[int], Any]] = {}
         self._inputs = {rows: self._input(rows) for rows in (*ANSWERING, *READING)}
 
@@ -194,6 +198,8 @@ class LanguageModel:
             self._graphs[rows] = self._linked(runs[:layers], captured)
             if runs[layers:]:
                 self._endings[rows] = self._linked(runs[layers:], captured)
+            if rows == HEAD_ROWS and self._last is not None:
+                self._head = self._linked(runs[-1:], captured)
 
     def _linked(self, runs: Runs, captured: dict[GraphName, Any]) -> Callable[[int], Any]:
         return replay(
@@ -209,18 +215,46 @@ class LanguageModel:
 
         `rest` runs the layers that are not here, which are left out without it; RestLost.
         """
+        size, result = self._passed(rows, rest, told=False)
+        return self._logits(result, size, len(rows)) if size in ANSWERING else None
+
+    def lines(
+        self, rows: Sequence[SlotRow], first: int, rest: Rest | None = None
+    ) -> Iterator[Array]:
+        """One pass of any size, and then the logits of its rows from `first` on, one by one.
+
+        They are made a few rows at a time, while they are taken. RestLost.
+        """
+        size, result = self._passed(rows, rest, told=True)
+        if size in ANSWERING:
+            return iter(self._logits(result, size, len(rows))[first:])
+        return self._blocks(self._states(size, len(rows))[first:])
+
+    def _blocks(self, states: Array) -> Iterator[Array]:
+        assert self._head is not None, "what comes after all layers is here"
+        for at in range(0, len(states), HEAD_ROWS):
+            block = states[at : at + HEAD_ROWS]
+            write(self._last_rows(HEAD_ROWS), _filled(block, HEAD_ROWS))
+            yield from self._logits(self._head(1), HEAD_ROWS, len(block))
+
+    def _passed(self, rows: Sequence[SlotRow], rest: Rest | None, *, told: bool) -> tuple[int, Any]:
+        """All layers, and in a pass that answers what comes after them; its size, and the logits.
+
+        `told`: whether what the rows become is asked for, whatever the size is.
+        """
         size, result = self._layers_of(rows, self._embedded([row.token for row in rows]))
         if rest is not None:
-            states = rest(rows, self._states(size, len(rows)), wait=size in ANSWERING)
+            states = rest(rows, self._states(size, len(rows)), wait=told or size in ANSWERING)
             if states is not None:
                 write(self._last_rows(size), _filled(states, size))
-        if size not in ANSWERING:
-            return None
-        if size in self._endings:
+        if size in ANSWERING and size in self._endings:
             result = self._endings[size](1)
+        return size, result
+
+    def _logits(self, result: Any, size: int, rows: int) -> Array:
         logits = np.frombuffer(result.uop.base.realized.as_memoryview(), np.float32)
         # The next pass writes over the graph's own buffer.
-        return logits.reshape(size, -1)[: len(rows), : self.model.vocabulary].copy()
+        return logits.reshape(size, -1)[:rows, : self.model.vocabulary].copy()
 
     def through(self, rows: Sequence[SlotRow], states: Array) -> Array:
         """The rows' numbers, [rows, hidden], after the layers here; tokens are not looked at."""

@@ -11,7 +11,7 @@ import trio
 
 from node.engines.formats.gguf import describe
 from node.engines.host.engine import TinygradEngine
-from node.engines.host.generating import AHEAD_MAX
+from node.engines.host.generation_job import AHEAD_MAX
 from node.engines.interface import Job, Part
 from tests.engines.tiny_gguf import TINY, gguf_manifest, write_gguf
 from wire.errors import Malformed, ModelRefused, Refused, TooSlow

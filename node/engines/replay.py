@@ -1,0 +1,144 @@
+"""The operation `replay`: what an engine makes of an answer that somebody claims. Pure.
+
+A job's input is a `ReplayRequest`, its output a `JudgedAnswer`: how far each claimed token is from
+the one that this engine would have drawn there, and the answer's frames as this engine would have
+told them with those tokens. It is asked by a verifier, of its own engine alone: no stage names it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import numpy as np
+
+from wire.errors import Malformed
+from wire.generation import Alternative, Ending, Frame, PromptToken, Token, read_frames
+from wire.payload import Vectors
+from wire.schema import Between, Int, Record
+
+# The reason of an ending where the answer would go on.
+OPEN = "open"
+# Logarithms of probabilities may differ by this much, and by so much of themselves: other orders of
+# sums, and half precision, moved them by less than a tenth of it.
+LOGPROB_MILLIONTHS = 200_000
+LOGPROB_SHARE = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayRequest(Record):
+    """`asked` is the generation; `claimed` the ids of the answer's tokens, 4 bytes each.
+
+    `slack_millionths`: how far logits may honestly differ between the two engines.
+    """
+
+    SIZE_BYTES_MAX: ClassVar[int] = Vectors.SIZE_BYTES_MAX
+
+    asked: bytes
+    claimed: bytes
+    slack_millionths: Annotated[int, Between(0, 10**8)]
+
+    def check(self) -> None:
+        if len(self.claimed) % 4:
+            raise Malformed("claimed tokens have 4 bytes each")
+
+    @property
+    def tokens(self) -> list[int]:
+        return [int(it) for it in np.frombuffer(self.claimed, "<u4")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedAnswer(Record):
+    """`margins` are floats of 4 bytes, of each token that was judged; `output` is the answer told.
+
+    Fewer margins than claimed tokens: the answer would have ended before, or there is no such
+    token. `positions` is how many tokens were judged.
+    """
+
+    SIZE_BYTES_MAX: ClassVar[int] = Vectors.SIZE_BYTES_MAX
+
+    margins: bytes
+    output: bytes
+    positions: Int
+
+    def check(self) -> None:
+        if len(self.margins) != 4 * self.positions:
+            raise Malformed("margins have 4 bytes each")
+
+    @property
+    def each(self) -> list[float]:
+        return [float(it) for it in np.frombuffer(self.margins, "<f4")]
+
+
+def as_bytes(tokens: Sequence[int]) -> bytes:
+    """The ids of tokens, 4 bytes each; Malformed for one that no model has."""
+    if any(not 0 <= it < 1 << 32 for it in tokens):
+        raise Malformed("an answer has a token that no model has")
+    return np.array(tokens, "<u4").tobytes()
+
+
+def request(asked: bytes, output: bytes, slack: float) -> ReplayRequest:
+    """What an engine is asked about a claimed output; WireError if that is none."""
+    tokens = [it.id for it in read_frames(output) if isinstance(it, Token)]
+    return ReplayRequest(asked=asked, claimed=as_bytes(tokens), slack_millionths=round(slack * 1e6))
+
+
+def told_otherwise(claimed: bytes, found: JudgedAnswer) -> str:
+    """What an output tells otherwise than the model would with the same tokens; empty if nothing.
+
+    Texts and the ending have to be the same, logarithms of probabilities alike. WireError if the
+    output is none.
+    """
+    theirs, ours = list(read_frames(claimed)), list(read_frames(found.output))
+    if not theirs or not isinstance(theirs[-1], Ending):
+        return "the output has no ending"
+    tokens = [it for it in theirs if isinstance(it, Token)]
+    for at, (one, other) in enumerate(zip(tokens, _only(ours, Token), strict=False)):
+        if difference := _differ(one, other):
+            return f"token {at}: {difference}"
+    if found.positions < len(tokens):
+        return f"token {found.positions}: the answer cannot go on there"
+    prompt, read = _only(theirs, PromptToken), _only(ours, PromptToken)
+    if len(prompt) != len(read):
+        return f"{len(prompt)} tokens of the prompt are told, not {len(read)}"
+    for at, (said, own) in enumerate(zip(prompt, read, strict=True)):
+        if difference := _differ(said, own):
+            return f"token {at} of the prompt: {difference}"
+    if theirs != [*tokens, *prompt, theirs[-1]]:
+        return "the output's frames are in another order"
+    if theirs[-1] != ours[-1]:
+        return "the answer does not end there, or not so"
+    return ""
+
+
+def _only(
+    frames: Sequence[Frame], kind: type[Token] | type[PromptToken]
+) -> list[Token | PromptToken]:
+    return [it for it in frames if isinstance(it, kind)]
+
+
+def _differ(one: Token | PromptToken, other: Token | PromptToken) -> str:
+    if one.id != other.id:
+        return "it is another one"
+    if one.text != other.text:
+        return "its text is another"
+    if not _alike(one.logprob_millionths, other.logprob_millionths):
+        return "its probability is another"
+    if len(one.top) != len(other.top) or not _alternatives_alike(one.top, other.top):
+        return "its alternatives are others"
+    return ""
+
+
+def _alternatives_alike(claimed: Sequence[Alternative], own: Sequence[Alternative]) -> bool:
+    """Of those that are nearly as likely any may be first, or be missing at the end."""
+    known = {it.text: it.logprob_millionths for it in own}
+    return all(
+        _alike(one.logprob_millionths, other.logprob_millionths)
+        and _alike(one.logprob_millionths, known.get(one.text, own[-1].logprob_millionths))
+        for one, other in zip(claimed, own, strict=True)
+    )
+
+
+def _alike(one: int | None, other: int | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) <= LOGPROB_MILLIONTHS + LOGPROB_SHARE * abs(other)
