@@ -171,6 +171,7 @@ class LocalCommands:
                     "models": [it.name for it in advert.models],
                     "addresses": list(advert.addresses),
                     "connected": heard.signer in connected,
+                    "relayed": node.peers.endpoint.is_relayed(heard.signer),
                     "standing": node.peers.standing(heard.signer).name.lower(),
                     "free_slots": advert.free_slots,
                     "heard_s_ago": max(0, int(wall_s - advert.issued_at_s)),
