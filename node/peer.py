@@ -17,6 +17,7 @@ from node.asking.copies import Copying
 from node.asking.disputing import Disputing
 from node.asking.rechecking import Rechecking
 from node.asking.tasks import TaskRunner
+from node.checking.check_order import CheckOrders
 from node.checking.quorum import Checking
 from node.checking.settling import Settling
 from node.config import NodeConfig
@@ -31,6 +32,7 @@ from node.models.collection import Models
 from node.models.exact_files import ExactFiles
 from node.models.loader import ModelLoader
 from node.models.probing import Probing
+from node.serving.check_server import CheckServer
 from node.serving.contest_role import ContestRole
 from node.serving.data_role import DataRole
 from node.serving.infer_role import InferRole
@@ -49,13 +51,15 @@ from p2p.peers import Peers, open_peers
 from p2p.transport import Transport
 from store import Row, Store, Table, Write
 from wire.advert import ModelOffer
+from wire.check_message import Check
+from wire.checks import OpenChecks
 from wire.codec import pack, unpack
 from wire.content import PeerId
 from wire.dispute import Contest
 from wire.errors import ModelRefused, StoreError
 from wire.kinds import Role
 from wire.layers import layers_id
-from wire.message import Check, Keep, Offer, Quote, Want
+from wire.message import Keep, Offer, Quote, Want
 from wire.order import Open
 from wire.signing import SigningKey
 from wire.stage import StageOpen
@@ -95,6 +99,7 @@ class Node:
     order_server: OrderServer
     stage_server: StageServer
     verify_role: VerifyRole
+    check_server: CheckServer
     contest_role: ContestRole
     keep_role: KeepRole
     copying: Copying
@@ -162,6 +167,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Quote] = node.leg_server.on_quote
         peers.handlers[Want] = node.blobs.on_want
         peers.handlers[Check] = node.verify_role.on_check
+        peers.handlers[OpenChecks] = node.check_server.on_open
         peers.handlers[Contest] = node.contest_role.on_contest
         peers.handlers[Keep] = node.keep_role.on_keep
         peers.handlers[StageOpen] = node.stage_server.on_open
@@ -213,7 +219,7 @@ def _assembled(
         watch,
         peers.handshake_log.whose_clock,
     )
-    checking, answers = Checking(peers), Answers(dependencies.store)
+    checking, answers = Checking(peers, CheckOrders(peers, nursery)), Answers(dependencies.store)
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
     exact_files = ExactFiles(models)
     disputing = Disputing(Settling(peers), dependencies.store, blobs, exact_files.get)
@@ -233,6 +239,7 @@ def _assembled(
         lines.append(line)
         peers.advertiser.changed()
 
+    verify_role = _verify_role(config, dependencies, infer, blobs)
     rechecking = Rechecking(dependencies.store, checking, answers, tasks)
     probing = Probing(peers.me, dependencies.engine, infer, changed, dependencies.chains)
     return Node(
@@ -242,9 +249,10 @@ def _assembled(
         blobs=blobs,
         models=models,
         leg_server=leg_server,
-        order_server=OrderServer(leg_server),
+        order_server=OrderServer(legs=leg_server),
         stage_server=StageServer(dependencies.engine, leg_server),
-        verify_role=_verify_role(config, dependencies, infer, blobs),
+        verify_role=verify_role,
+        check_server=CheckServer(verify_role=verify_role, peers=peers),
         contest_role=_contest_role(config, dependencies, blobs, exact_files),
         keep_role=KeepRole(blobs, willing=Role.STORE in config.roles),
         copying=Copying(blobs),

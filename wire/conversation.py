@@ -6,6 +6,7 @@ not know which side it is on: the shell says who spoke.
 
 from enum import Enum, auto
 
+from wire.checks import Checks, OpenChecks, Verdicts
 from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
 from wire.errors import LocalProtocolError, RemoteProtocolError
 from wire.ledger_message import (
@@ -76,6 +77,8 @@ class CallState(Enum):
     KEEPING = auto()
     OPENING = auto()
     STANDING = auto()
+    CHECKS_OPENING = auto()
+    CHECKS_STANDING = auto()
     STAGE_OPENING = auto()
     STAGED = auto()
     VOTING = auto()
@@ -151,6 +154,15 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     # The peer ends the order; what it has not told is not done.
     (CallState.STANDING, Speaker.ANSWERER, Refuse): CallState.DONE,
     #
+    (CallState.IDLE, Speaker.ASKER, OpenChecks): CallState.CHECKS_OPENING,
+    (CallState.CHECKS_OPENING, Speaker.ANSWERER, Opened): CallState.CHECKS_STANDING,
+    (CallState.CHECKS_OPENING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.CHECKS_STANDING, Speaker.ASKER, Checks): CallState.CHECKS_STANDING,
+    (CallState.CHECKS_STANDING, Speaker.ASKER, Withdraw): CallState.CHECKS_STANDING,
+    (CallState.CHECKS_STANDING, Speaker.ASKER, Close): CallState.DONE,
+    (CallState.CHECKS_STANDING, Speaker.ANSWERER, Verdicts): CallState.CHECKS_STANDING,
+    (CallState.CHECKS_STANDING, Speaker.ANSWERER, Places): CallState.CHECKS_STANDING,
+    (CallState.CHECKS_STANDING, Speaker.ANSWERER, Refuse): CallState.DONE,
     (CallState.IDLE, Speaker.ASKER, StageOpen): CallState.STAGE_OPENING,
     (CallState.STAGE_OPENING, Speaker.ANSWERER, StageOpened): CallState.STAGED,
     (CallState.STAGE_OPENING, Speaker.ANSWERER, Refuse): CallState.DONE,

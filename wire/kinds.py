@@ -64,6 +64,10 @@ class Kind(IntEnum):
     PROPOSAL = 64
     AGREEMENT_VOTE = 65
     VOUCHER = 66
+    # A standing order of many checks.
+    OPEN_CHECKS = 70
+    CHECKS = 71
+    VERDICTS = 72
     # Conversations about the ledger.
     SUBMIT_ORDER = 80
     VOTED = 81

@@ -20,8 +20,10 @@ REACH_VERSION = 7
 REPLAY_VERSION = 8
 # From this version on a peer answers for its receipts and verdicts in disputes.
 DISPUTES_VERSION = 9
+# From this version on a verifier takes standing orders of checks.
+CHECKS_VERSION = 10
 # The version that a Welcome says.
-SPOKEN_VERSION = 9
+SPOKEN_VERSION = 10
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -102,6 +104,8 @@ LANE_BYTES_MAX = 8
 BUNDLE_ITEMS_MAX = 256
 BUNDLE_BYTES_MAX = 160 << 10
 ORDER_PLACES_MAX = 1024
+# A check may name many rows, and a message of many checks is bounded in values as others are.
+CHECKS_PER_MESSAGE_MAX = 32
 
 # The ledger: members of a network, actions of one order, and how large its records may be.
 LEDGER_MEMBERS_MAX = 32
@@ -159,6 +163,10 @@ assert STATE_BYTES_MAX + 1024 < FRAME_BYTES_MAX
 assert 10 + 32 + 64 + 8 + 32 * (BATCH_RECORDS_MAX - 1).bit_length() <= ENVELOPE_BYTES_MAX
 # So does one item of a bundle, and a bundle that is cut.
 assert TASK_BYTES_MAX + INLINE_BYTES_MAX + 1024 < BUNDLE_BYTES_MAX < UNREAD_FREE_BYTES
+# The largest check, which travels alone, is never closed to free unread bytes either.
+_CHAIN_BYTES_MAX = STAGES_MAX * (RECEIPT_BYTES_MAX + ENVELOPE_BYTES_MAX)
+_SIGNED_BYTES_MAX = TASK_BYTES_MAX + ENVELOPE_BYTES_MAX + _CHAIN_BYTES_MAX
+assert _SIGNED_BYTES_MAX + 2 * INLINE_BYTES_MAX + 4096 < UNREAD_FREE_BYTES
 # A digest beside a message's adverts fits one frame.
 assert DIGEST_BYTES_MAX + ADVERT_BYTES_MAX * ADVERTS_PER_MESSAGE_MAX < FRAME_BYTES_MAX
 # A full tree node fits one block.

@@ -7,6 +7,7 @@ from wire import limits
 from wire.check_message import Check as Check
 from wire.check_message import Envelopes
 from wire.check_message import VerdictReply as VerdictReply
+from wire.checks import Checks, OpenChecks, Verdicts
 from wire.codec import NotPlain, pack, pack_plain, unpack, unpack_plain
 from wire.compiled import compiled
 from wire.content import ContentId, PeerId
@@ -303,7 +304,8 @@ MESSAGES: dict[Kind, type[Message]] = {
     for kind in (
         *(Hello, Welcome, Ping, Pong, Swap, Newer, Seek, Goodbye, Quote, Quoted),
         *(Offer, Accept, Refuse, Piece, Result),
-        *(Check, VerdictReply, Want, BlockReply, Keep, Keeping),
+        *(Check, VerdictReply, OpenChecks, Checks, Verdicts),
+        *(Want, BlockReply, Keep, Keeping),
         *(Open, Opened, Bundle, Outcomes, Places, Taken, Withdraw, Close),
         *(StageOpen, StageOpened, StagePass, StagePassed, StageClose),
         *(SubmitOrder, Voted, Confirm, Acknowledged, AskAccount, AccountState, EpochNews),

@@ -90,6 +90,7 @@ class LocalCommands:
         tasks, store = node.tasks.statistics(), node.dependencies.store.statistics()
         engine = node.dependencies.engine.statistics()
         orders = node.leg_server.dispatcher.directory.orders
+        checks = node.tasks.checking.orders
         return {
             "peer": str(node.peers.me),
             "version": limits.PROTOCOL_VERSION,
@@ -115,10 +116,12 @@ class LocalCommands:
             },
             "legs_done": node.leg_server.done,
             "legs_under_way": node.leg_server.under_way,
-            # Standing orders: of this peer at others, and of others here.
+            # Standing orders, of tasks and of checks: of this peer at others, and of others here.
             "orders": {
                 "asking": orders.figures().as_map() if orders is not None else None,
                 "serving": node.order_server.figures().as_map(),
+                "asking_checks": checks.figures().as_map() if checks is not None else None,
+                "serving_checks": node.check_server.figures().as_map(),
             },
             "failed_over": node.leg_server.dispatcher.directory.failed_over,
             "checks_done": node.verify_role.checked,
@@ -169,6 +172,7 @@ class LocalCommands:
                     "models": [it.name for it in advert.models],
                     "addresses": list(advert.addresses),
                     "connected": heard.signer in connected,
+                    "relayed": node.peers.endpoint.is_relayed(heard.signer),
                     "standing": node.peers.standing(heard.signer).name.lower(),
                     "free_slots": advert.free_slots,
                     "heard_s_ago": max(0, int(wall_s - advert.issued_at_s)),

@@ -20,6 +20,7 @@ from wire.checkpoint import (
     Seal,
     buckets_of,
 )
+from wire.checks import CheckOutcome, Checks, OpenChecks, OrderedCheck, Verdicts
 from wire.compact import BatchRoot
 from wire.content import ContentId
 from wire.dispute import (
@@ -167,6 +168,17 @@ DONE = TaskOutcome(tag=7, receipt=b"receipt", output=b"output", refusal=None, ro
 NOT_DONE = OrderRefusal(code=RefusalCode.BUSY, reason="the queue is full", retry_after_ms=1000)
 FAILED = TaskOutcome(tag=8, receipt=None, output=None, refusal=NOT_DONE)
 PART_OF_IT = OrderPiece(tag=9, position=2, units=1, data=b"piece")
+CHECK = Check(
+    task=b"task",
+    receipts=(b"receipt",),
+    secret=SECRET,
+    input=None,
+    output=b"output",
+    deadline_ms=30_000,
+)
+CHECK_ON_ORDER = OrderedCheck(tag=7, asked=CHECK)
+CHECKED = CheckOutcome(tag=7, verdict=b"verdict", refusal=None)
+NOT_CHECKED = CheckOutcome(tag=8, verdict=None, refusal=NOT_DONE)
 ROWS = StageRows(
     tables=(b"\x03\x00\x01\x00", b"\x00\x00"),
     owners=b"\x01\x00",
@@ -388,14 +400,7 @@ SAMPLES: tuple[Record, ...] = (
     Refuse(code=RefusalCode.BUSY, reason="the queue is full", retry_after_ms=1000),
     Piece(position=2, units=1, data=b"piece"),
     Result(receipts=(b"receipt",), output=b"output", source=b"source"),
-    Check(
-        task=b"task",
-        receipts=(b"receipt",),
-        secret=SECRET,
-        input=None,
-        output=b"output",
-        deadline_ms=30_000,
-    ),
+    CHECK,
     VerdictReply(verdict=b"verdict"),
     Want(block=BLOCK),
     BlockReply(data=b"block"),
@@ -425,6 +430,11 @@ SAMPLES: tuple[Record, ...] = (
     Taken(tags=(7, 9)),
     Withdraw(unwanted=(9,)),
     Close(tasks=12),
+    OpenChecks(checks=48),
+    CHECK_ON_ORDER,
+    Checks(items=(CHECK_ON_ORDER,)),
+    CHECKED,
+    Verdicts(items=(CHECKED, NOT_CHECKED), places=2),
     ROWS,
     StageOpen(model=MODEL, first=18, last=29, pages=256),
     StageOpened(pages=256),
