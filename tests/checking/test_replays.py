@@ -10,6 +10,7 @@ import pytest
 from trio.testing import MockClock
 
 from node.asking.rechecking import _wrong
+from node.checking.audit import audit
 from node.checking.quorum import Tally
 from node.engines.hash_engine import HashEngine, hash_token
 from node.engines.interface import REPLAY, Emit, Job, Loaded, Output
@@ -176,6 +177,9 @@ async def test_an_answer_is_checked_on_another_device_and_old_verifiers_are_aske
         answered, _ = await asked(asker, request(GENERATE, data=ASKED))
         verdicts = [open_signed(it, Verdict).record for it in answered.answer.record.verdicts]
         assert [it.agrees for it in verdicts] == [True, True]
+        page = " ".join(it.detail for it in audit(answered.answer.raw, lambda _: None).points)
+        said = f"judged {TOKENS} tokens on {OTHER}: 1 are others, by 0.01 of a logit"
+        assert (said in page) is (version >= limits.REPLAY_VERSION)
         told = [bool(it.replay) for it in verdicts]
         assert told == [version >= limits.REPLAY_VERSION] * 2
 

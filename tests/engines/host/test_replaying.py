@@ -9,10 +9,13 @@ import trio
 
 from node.engines.host.engine import TinygradEngine
 from node.engines.interface import REPLAY, Job
+from node.engines.margins import limits_of, statistics_of, too_far
 from node.engines.replay import JudgedAnswer, request, told_otherwise
-from node.engines.sampler import MARGIN_MAX
+from node.engines.sampler import MARGIN_MAX, Sampling
 from tests.engines.host.test_generating import END, MESSAGES, SCHEMA, asking, many, read
+from tests.engines.opencl import CL, need_opencl
 from tests.engines.tiny_gguf import gguf_manifest, write_gguf
+from wire.calibration import BUILT_IN
 from wire.errors import Malformed, ModelRefused
 from wire.generation import Generation, Token, TokenBias, read_frames, to_frame
 
@@ -169,3 +172,30 @@ async def test_what_is_no_claim_is_refused_and_the_engine_goes_on(open_engine, f
         with pytest.raises(ModelRefused, match="top_p"):
             await engine.infer(replace(judging(job, output), parameters={"top_p": 7}))
         assert (await judged(engine, job, output))[1] == ""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("device", ["CL", "CPU:X86"])
+async def test_what_another_device_answered_is_no_false_alarm(
+    open_engine, file: Path, device: str
+) -> None:
+    if device == CL:
+        need_opencl()
+    jobs = [it for it in [*many(file), *odd(file)] if not Sampling.of(it.parameters).echo]
+    async with open_engine(device=device) as provider:
+        await provider.load(*gguf_manifest(file))
+        outputs = [(await provider.infer(job)).data for job in jobs]
+        profile = provider.ready(jobs[0].model).profile
+    tokens = 0
+    async with open_engine() as verifier:
+        await verifier.load(*gguf_manifest(file))
+        assert verifier.ready(jobs[0].model).profile != profile
+        for job, output in zip(jobs, outputs, strict=True):
+            slack = BUILT_IN.slack_millionths / 1e6
+            done = await verifier.infer(judging(job, output, slack))
+            found = JudgedAnswer.from_bytes(done.data)
+            tokens += found.positions
+            limits = limits_of(BUILT_IN, found.positions)
+            assert too_far(statistics_of(found.each, BUILT_IN), limits) == ""
+            assert told_otherwise(output, found) == ""
+    assert tokens > 200
