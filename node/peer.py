@@ -14,9 +14,12 @@ import trio
 from node.asking.answers import Answers
 from node.asking.background_checks import BackgroundChecks
 from node.asking.copies import Copying
+from node.asking.disputing import Disputing
 from node.asking.rechecking import Rechecking
 from node.asking.tasks import TaskRunner
+from node.checking.check_order import CheckOrders
 from node.checking.quorum import Checking
+from node.checking.settling import Settling
 from node.config import NodeConfig
 from node.dispatch.directory import PeerDirectory
 from node.dispatch.dispatcher import Dispatcher
@@ -26,8 +29,11 @@ from node.engines.interface import Engine, Loaded
 from node.ingest.bring import Ingest
 from node.ledger.peer_ledger import PeerLedger, open_ledger
 from node.models.collection import Models
+from node.models.exact_files import ExactFiles
 from node.models.loader import ModelLoader
 from node.models.probing import Probing
+from node.serving.check_server import CheckServer
+from node.serving.contest_role import ContestRole
 from node.serving.data_role import DataRole
 from node.serving.infer_role import InferRole
 from node.serving.keep_role import KeepRole
@@ -45,12 +51,15 @@ from p2p.peers import Peers, open_peers
 from p2p.transport import Transport
 from store import Row, Store, Table, Write
 from wire.advert import ModelOffer
+from wire.check_message import Check
+from wire.checks import OpenChecks
 from wire.codec import pack, unpack
 from wire.content import PeerId
+from wire.dispute import Contest
 from wire.errors import ModelRefused, StoreError
 from wire.kinds import Role
 from wire.layers import layers_id
-from wire.message import Check, Keep, Offer, Quote, Want
+from wire.message import Keep, Offer, Quote, Want
 from wire.order import Open
 from wire.signing import SigningKey
 from wire.stage import StageOpen
@@ -90,6 +99,8 @@ class Node:
     order_server: OrderServer
     stage_server: StageServer
     verify_role: VerifyRole
+    check_server: CheckServer
+    contest_role: ContestRole
     keep_role: KeepRole
     copying: Copying
     tasks: TaskRunner
@@ -156,6 +167,8 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Quote] = node.leg_server.on_quote
         peers.handlers[Want] = node.blobs.on_want
         peers.handlers[Check] = node.verify_role.on_check
+        peers.handlers[OpenChecks] = node.check_server.on_open
+        peers.handlers[Contest] = node.contest_role.on_contest
         peers.handlers[Keep] = node.keep_role.on_keep
         peers.handlers[StageOpen] = node.stage_server.on_open
         dependencies.chains.attach(peers, nursery)
@@ -206,7 +219,10 @@ def _assembled(
         watch,
         peers.handshake_log.whose_clock,
     )
-    checking, answers = Checking(peers), Answers(dependencies.store)
+    checking, answers = Checking(peers, CheckOrders(peers, nursery)), Answers(dependencies.store)
+    models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
+    exact_files = ExactFiles(models)
+    disputing = Disputing(Settling(peers), dependencies.store, blobs, exact_files.get)
     tasks = TaskRunner(
         dependencies.key,
         dependencies.environment,
@@ -216,14 +232,15 @@ def _assembled(
         checking,
         answers,
         nursery,
+        disputing,
     )
 
     def changed(line: str) -> None:
         lines.append(line)
         peers.advertiser.changed()
 
+    verify_role = _verify_role(config, dependencies, infer, blobs)
     rechecking = Rechecking(dependencies.store, checking, answers, tasks)
-    models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
     probing = Probing(peers.me, dependencies.engine, infer, changed, dependencies.chains)
     return Node(
         config=config,
@@ -232,16 +249,11 @@ def _assembled(
         blobs=blobs,
         models=models,
         leg_server=leg_server,
-        order_server=OrderServer(leg_server),
+        order_server=OrderServer(legs=leg_server),
         stage_server=StageServer(dependencies.engine, leg_server),
-        verify_role=VerifyRole(
-            dependencies.key,
-            dependencies.environment,
-            dependencies.engine,
-            infer,
-            blobs,
-            willing=Role.VERIFY in config.roles,
-        ),
+        verify_role=verify_role,
+        check_server=CheckServer(verify_role=verify_role, peers=peers),
+        contest_role=_contest_role(config, dependencies, blobs, exact_files),
         keep_role=KeepRole(blobs, willing=Role.STORE in config.roles),
         copying=Copying(blobs),
         tasks=tasks,
@@ -261,6 +273,26 @@ def _roles(config: NodeConfig, dependencies: Dependencies, infer: InferRole) -> 
     if Role.INFER in config.roles:
         roles[Role.INFER] = infer
     return roles
+
+
+def _verify_role(
+    config: NodeConfig, dependencies: Dependencies, infer: InferRole, blobs: Blobs
+) -> VerifyRole:
+    return VerifyRole(
+        dependencies.key,
+        dependencies.environment,
+        dependencies.engine,
+        infer,
+        blobs,
+        willing=Role.VERIFY in config.roles,
+    )
+
+
+def _contest_role(
+    config: NodeConfig, dependencies: Dependencies, blobs: Blobs, files: ExactFiles
+) -> ContestRole:
+    verifies = Role.VERIFY in config.roles
+    return ContestRole(dependencies.key, blobs, files.get, verifies=verifies)
 
 
 def _background_checks(

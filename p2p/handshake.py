@@ -166,6 +166,12 @@ class Handshake:
             await self._greet(peer, deadline_s)
         return self._versions[peer][1]
 
+    def known_version(self, peer: PeerId) -> int:
+        """The version that a peer is known to speak; the first one if it has not said."""
+        if peer == self.rpc.me:
+            return self.speaks
+        return self._versions.get(peer, (b"", limits.PROTOCOL_VERSION))[1]
+
     async def on_hello(self, typed_call: TypedCall, message: Message) -> None:
         assert isinstance(message, Hello)
         ours = limits.PROTOCOL_VERSION

@@ -11,16 +11,18 @@ T = TypeVar("T")
 ITEM_BYTES = 512
 
 
-def cut(sized: Iterable[tuple[T, int]]) -> Iterator[list[T]]:
+def cut(
+    sized: Iterable[tuple[T, int]], items_max: int = limits.BUNDLE_ITEMS_MAX
+) -> Iterator[list[T]]:
     """The items, each given with the size in bytes of what it carries, in runs that fit a message.
 
-    A run has at least one item, and no more than BUNDLE_ITEMS_MAX.
+    A run has at least one item, and no more than `items_max`.
     """
     run: list[T] = []
     run_bytes = 0
     for item, size_bytes in sized:
         cost_bytes = size_bytes + ITEM_BYTES
-        full = len(run) == limits.BUNDLE_ITEMS_MAX
+        full = len(run) == items_max
         if run and (full or run_bytes + cost_bytes > limits.BUNDLE_BYTES_MAX):
             yield run
             run, run_bytes = [], 0

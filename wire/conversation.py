@@ -6,6 +6,8 @@ not know which side it is on: the shell says who spoke.
 
 from enum import Enum, auto
 
+from wire.checks import Checks, OpenChecks, Verdicts
+from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
 from wire.errors import LocalProtocolError, RemoteProtocolError
 from wire.ledger_message import (
     AccountState,
@@ -75,6 +77,8 @@ class CallState(Enum):
     KEEPING = auto()
     OPENING = auto()
     STANDING = auto()
+    CHECKS_OPENING = auto()
+    CHECKS_STANDING = auto()
     STAGE_OPENING = auto()
     STAGED = auto()
     VOTING = auto()
@@ -86,6 +90,10 @@ class CallState(Enum):
     LOOKING_BACK = auto()
     DIALING_BACK = auto()
     RESERVING = auto()
+    CONTESTED = auto()
+    COMMITTED = auto()
+    DESCENDING = auto()
+    REVEALING = auto()
     DONE = auto()
 
 
@@ -146,6 +154,15 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     # The peer ends the order; what it has not told is not done.
     (CallState.STANDING, Speaker.ANSWERER, Refuse): CallState.DONE,
     #
+    (CallState.IDLE, Speaker.ASKER, OpenChecks): CallState.CHECKS_OPENING,
+    (CallState.CHECKS_OPENING, Speaker.ANSWERER, Opened): CallState.CHECKS_STANDING,
+    (CallState.CHECKS_OPENING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.CHECKS_STANDING, Speaker.ASKER, Checks): CallState.CHECKS_STANDING,
+    (CallState.CHECKS_STANDING, Speaker.ASKER, Withdraw): CallState.CHECKS_STANDING,
+    (CallState.CHECKS_STANDING, Speaker.ASKER, Close): CallState.DONE,
+    (CallState.CHECKS_STANDING, Speaker.ANSWERER, Verdicts): CallState.CHECKS_STANDING,
+    (CallState.CHECKS_STANDING, Speaker.ANSWERER, Places): CallState.CHECKS_STANDING,
+    (CallState.CHECKS_STANDING, Speaker.ANSWERER, Refuse): CallState.DONE,
     (CallState.IDLE, Speaker.ASKER, StageOpen): CallState.STAGE_OPENING,
     (CallState.STAGE_OPENING, Speaker.ANSWERER, StageOpened): CallState.STAGED,
     (CallState.STAGE_OPENING, Speaker.ANSWERER, Refuse): CallState.DONE,
@@ -183,6 +200,17 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.IDLE, Speaker.ASKER, Reserve): CallState.RESERVING,
     (CallState.RESERVING, Speaker.ANSWERER, Reserved): CallState.DONE,
     (CallState.RESERVING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, Contest): CallState.CONTESTED,
+    (CallState.CONTESTED, Speaker.ANSWERER, Committed): CallState.COMMITTED,
+    (CallState.CONTESTED, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.COMMITTED, Speaker.ASKER, Descend): CallState.DESCENDING,
+    (CallState.DESCENDING, Speaker.ANSWERER, Children): CallState.COMMITTED,
+    (CallState.DESCENDING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.COMMITTED, Speaker.ASKER, Reveal): CallState.REVEALING,
+    (CallState.REVEALING, Speaker.ANSWERER, Revealed): CallState.COMMITTED,
+    (CallState.REVEALING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.COMMITTED, Speaker.ASKER, Settled): CallState.DONE,
 }
 
 

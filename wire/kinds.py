@@ -64,6 +64,10 @@ class Kind(IntEnum):
     PROPOSAL = 64
     AGREEMENT_VOTE = 65
     VOUCHER = 66
+    # A standing order of many checks.
+    OPEN_CHECKS = 70
+    CHECKS = 71
+    VERDICTS = 72
     # Conversations about the ledger.
     SUBMIT_ORDER = 80
     VOTED = 81
@@ -85,6 +89,16 @@ class Kind(IntEnum):
     RESERVED = 103
     # A record, signed by a relay.
     RESERVATION = 104
+    # A disagreement about one row of an integer model: its record, and what is said to settle it.
+    DISPUTE = 110
+    COMMITMENT = 111
+    CONTEST = 112
+    COMMITTED = 113
+    DESCEND = 114
+    CHILDREN = 115
+    REVEAL = 116
+    REVEALED = 117
+    SETTLED = 118
 
 
 class Role(IntEnum):

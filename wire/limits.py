@@ -18,8 +18,12 @@ PARTS_VERSION = 6
 REACH_VERSION = 7
 # From this version on a verifier is asked what it measured of a language model's answer.
 REPLAY_VERSION = 8
+# From this version on a peer answers for its receipts and verdicts in disputes.
+DISPUTES_VERSION = 9
+# From this version on a verifier takes standing orders of checks.
+CHECKS_VERSION = 10
 # The version that a Welcome says.
-SPOKEN_VERSION = 8
+SPOKEN_VERSION = 10
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -65,6 +69,8 @@ VERDICT_BYTES_MAX = 4352
 VERIFIERS_MAX = 16
 CANDIDATES_MAX = 512
 SAMPLE_MAX = 256
+# At the level spot one answer in so many is checked.
+SPOT_ONE_IN = 4
 # Of the rows that a verdict against an answer names, so many are recomputed by others.
 DISPUTED_ROWS_MAX = 8
 AVOID_MAX = 64
@@ -81,6 +87,12 @@ LOGPROBS_MAX = 20
 # What one call of a model gives or is given: a picture of 640 x 640 in three colours takes 5 MB.
 TENSORS_BYTES_MAX = 8 << 20
 
+# Layers of an integer model, and the bytes of what one gives for one row: a referee is sent those.
+EXACT_LAYERS_MAX = 256
+STATE_BYTES_MAX = 512 << 10
+# Rows of one call.
+CALL_ROWS_MAX = 1 << 21
+
 # Records that one signature may cover, and what an envelope adds to a record at most: the kind, the
 # key, and a signature with the longest path to the root of that many records.
 BATCH_RECORDS_MAX = 4096
@@ -92,6 +104,8 @@ LANE_BYTES_MAX = 8
 BUNDLE_ITEMS_MAX = 256
 BUNDLE_BYTES_MAX = 160 << 10
 ORDER_PLACES_MAX = 1024
+# A check may name many rows, and a message of many checks is bounded in values as others are.
+CHECKS_PER_MESSAGE_MAX = 32
 
 # The ledger: members of a network, actions of one order, and how large its records may be.
 LEDGER_MEMBERS_MAX = 32
@@ -143,10 +157,16 @@ assert FRAME_BYTES_MAX < STREAM_CREDIT_BYTES
 # An offer carries the task, each leg's receipt, the inline input and what was streamed already.
 assert TASK_BYTES_MAX + STAGES_MAX * RECEIPT_BYTES_MAX + 2 * INLINE_BYTES_MAX < UNREAD_FREE_BYTES
 assert UNREAD_FREE_BYTES < FRAME_BYTES_MAX
+# A layer's state and the path to it fit one frame.
+assert STATE_BYTES_MAX + 1024 < FRAME_BYTES_MAX
 # Heads of at most 10 bytes, the key, and the signature, its place and its path.
 assert 10 + 32 + 64 + 8 + 32 * (BATCH_RECORDS_MAX - 1).bit_length() <= ENVELOPE_BYTES_MAX
 # So does one item of a bundle, and a bundle that is cut.
 assert TASK_BYTES_MAX + INLINE_BYTES_MAX + 1024 < BUNDLE_BYTES_MAX < UNREAD_FREE_BYTES
+# The largest check, which travels alone, is never closed to free unread bytes either.
+_CHAIN_BYTES_MAX = STAGES_MAX * (RECEIPT_BYTES_MAX + ENVELOPE_BYTES_MAX)
+_SIGNED_BYTES_MAX = TASK_BYTES_MAX + ENVELOPE_BYTES_MAX + _CHAIN_BYTES_MAX
+assert _SIGNED_BYTES_MAX + 2 * INLINE_BYTES_MAX + 4096 < UNREAD_FREE_BYTES
 # A digest beside a message's adverts fits one frame.
 assert DIGEST_BYTES_MAX + ADVERT_BYTES_MAX * ADVERTS_PER_MESSAGE_MAX < FRAME_BYTES_MAX
 # A full tree node fits one block.

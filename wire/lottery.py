@@ -14,6 +14,7 @@ from wire.content import ContentId, PeerId
 
 _ROWS = b"baton/1/rows\0"
 _PARTS = b"baton/1/parts\0"
+_SPOT = b"baton/1/spot\0"
 # A verifier recomputes at least so many rows, or all where there are fewer.
 ROWS_MIN = 4
 
@@ -46,6 +47,12 @@ def _hashed(secret: bytes, times: int) -> bytes:
     for _ in range(times):
         secret = hashlib.sha256(secret).digest()
     return secret
+
+
+def is_drawn(secret: bytes, receipt: ContentId) -> bool:
+    """Whether an answer at the level spot is checked, by its attempt's secret and last receipt."""
+    ticket = hashlib.sha256(_SPOT + secret + receipt).digest()
+    return int.from_bytes(ticket[:8], "big") % limits.SPOT_ONE_IN == 0
 
 
 def rank(secret: bytes, receipt: ContentId, peer: PeerId) -> bytes:

@@ -7,9 +7,11 @@ from wire import limits
 from wire.check_message import Check as Check
 from wire.check_message import Envelopes
 from wire.check_message import VerdictReply as VerdictReply
+from wire.checks import Checks, OpenChecks, Verdicts
 from wire.codec import NotPlain, pack, pack_plain, unpack, unpack_plain
 from wire.compiled import compiled
 from wire.content import ContentId, PeerId
+from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
 from wire.errors import Malformed, WireError
 from wire.kinds import Kind, RefusalCode, Role
 from wire.ledger_message import (
@@ -300,16 +302,16 @@ class Keeping(Message):
 MESSAGES: dict[Kind, type[Message]] = {
     kind.KIND: kind
     for kind in (
-        *(Hello, Welcome, Ping, Pong),
-        *(Swap, Newer, Seek, Goodbye, Quote, Quoted),
+        *(Hello, Welcome, Ping, Pong, Swap, Newer, Seek, Goodbye, Quote, Quoted),
         *(Offer, Accept, Refuse, Piece, Result),
-        *(Check, VerdictReply),
+        *(Check, VerdictReply, OpenChecks, Checks, Verdicts),
         *(Want, BlockReply, Keep, Keeping),
         *(Open, Opened, Bundle, Outcomes, Places, Taken, Withdraw, Close),
         *(StageOpen, StageOpened, StagePass, StagePassed, StageClose),
         *(SubmitOrder, Voted, Confirm, Acknowledged, AskAccount, AccountState, EpochNews),
         *(AskBucket, BucketOrders, AskCertificates, Certificates, AskCheckpoint, CheckpointReply),
         *(DialBack, DialedBack, Reserve, Reserved),
+        *(Contest, Committed, Descend, Children, Reveal, Revealed, Settled),
     )
 }
 

@@ -78,7 +78,7 @@ class Bundle(Message):
 
     def check(self) -> None:
         """Malformed if two tasks have one tag, or one is under a root that is not here."""
-        _each_once([it.tag for it in self.items])
+        each_once([it.tag for it in self.items])
         if self.roots or any(it.root or it.leaf for it in self.items):
             check_places(self.roots, self.travelling)
 
@@ -148,7 +148,7 @@ class Outcomes(Message):
 
     def check(self) -> None:
         """Malformed if a task ends twice, if nothing is told, or if a root is not here."""
-        _each_once([it.tag for it in self.items])
+        each_once([it.tag for it in self.items])
         if not self.items and not self.pieces:
             raise Malformed("outcomes of nothing")
         if self.roots or any(it.root or it.leaf for it in self.items):
@@ -194,6 +194,7 @@ class Close(Message):
     tasks: Int
 
 
-def _each_once(tags: list[int]) -> None:
+def each_once(tags: list[int]) -> None:
+    """Malformed if a tag is there twice."""
     if len(set(tags)) != len(tags):
         raise Malformed("a bundle names a tag twice")

@@ -9,7 +9,7 @@ from wire.codec import NotPlain, pack_plain, unpack, unpack_plain
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, Oversize, WireError
 from wire.kinds import Kind
-from wire.proof import check_proof, prove, recover
+from wire.proof import check_proof, place_of, prove, recover
 from wire.schema import Record
 from wire.signing import SigningKey
 
@@ -151,6 +151,12 @@ def _unpacked(raw: bytes) -> Any:
     except (NotPlain, TypeError):
         pass
     return unpack(raw, size_bytes_max=limits.FRAME_BYTES_MAX, items_max=_ENVELOPE_ITEMS)
+
+
+def is_of_many(record: Signed[Any]) -> bool:
+    """Whether a record was signed together with others: who reads it has to know such proofs."""
+    _, _, _, proof = unpack_plain(record.raw, _ENVELOPE_LENGTH, _ENVELOPE_ITEMS)
+    return place_of(proof) is not None
 
 
 def open_signed(raw: bytes, kind: type[R]) -> Signed[R]:

@@ -5,11 +5,12 @@ standing of the peer that signed the answer falls.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
 from node.asking.answers import Answers
+from node.asking.disputing import Disputing
 from node.asking.journal import Journal
 from node.asking.run import TaskState
 from node.checking.quorum import Checking, CheckRequest, Tally
@@ -27,11 +28,13 @@ from wire.chain import legs_to_check
 from wire.content import PeerId
 from wire.errors import Missing, TaskFailed, TooSlow, WireError
 from wire.kinds import Level, Role
-from wire.lottery import secret_of
+from wire.lottery import is_drawn, secret_of
 from wire.signed import Signed
 from wire.task import Task
 
 OUTPUT_BYTES_MAX = 64 << 20
+# Each round takes the verdicts of liars away; beyond that the votes decide.
+DISPUTE_ROUNDS_MAX = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Attempts:
     dispatcher: Dispatcher
     checking: Checking
     answers: Answers
+    disputing: Disputing
     # Answers that were not accepted.
     retried: int = 0
 
@@ -152,7 +156,10 @@ class Attempts:
         """Have every leg that ran a model checked; returns the peers that may be at fault."""
         counted: dict[int, Tally] = {}
         nobody: frozenset[PeerId] = frozenset()
-        if run.task.record.checking.level is Level.SIGNED:
+        level, secret = run.task.record.checking.level, secret_of(run.seed, run.attempt)
+        if level is Level.SIGNED:
+            return nobody, counted
+        if level is Level.SPOT_CHECKED and not is_drawn(secret, delivered.receipts[-1].id):
             return nobody, counted
         last = len(delivered.receipts) - 1
         for stage in legs_to_check(delivered.receipts):
@@ -160,14 +167,14 @@ class Attempts:
             claimed = CheckRequest(
                 task=run.task,
                 receipts=delivered.receipts[: stage + 1],
-                secret=secret_of(run.seed, run.attempt),
+                secret=secret,
                 input=inline if stage == 0 else delivered.source if stage == last else None,
                 output=output if small else None,
             )
-            votes = await self.checking.check(
-                claimed, run.on_event, deadline_at_s=deadline_at_s, rejected=run.attempt - 1
-            )
+            votes, is_lie = await self._counted(run, claimed, output, deadline_at_s)
             counted[stage] = votes
+            if is_lie:
+                return self._convicted(run, claimed), counted
             if votes.agreed is None:
                 raise TaskFailed(
                     f"the answer came, but {votes.agreeing} of the verdicts agree and"
@@ -178,6 +185,35 @@ class Attempts:
             if not votes.agreed:
                 return self._rejected(run, claimed, votes), counted
         return nobody, counted
+
+    async def _counted(
+        self, run: TaskState, claimed: CheckRequest, output: bytes, deadline_at_s: float
+    ) -> tuple[Tally, bool]:
+        """The verdicts on a leg, and whether a dispute showed that its signer is wrong.
+
+        Verdicts that were shown to be wrong are void, and others are asked for in their place.
+        """
+        for _ in range(DISPUTE_ROUNDS_MAX):
+            votes = await self.checking.check(
+                claimed, run.on_event, deadline_at_s=deadline_at_s, rejected=run.attempt - 1
+            )
+            ruling = await self.disputing.rule(claimed, votes, output, run.on_event)
+            if ruling.prover_lost:
+                if ruling.proven:
+                    self.answers.accuse(
+                        claimed.receipt.signer, int(self.environment.wall_s() * 1000)
+                    )
+                return votes, True
+            if votes.agreed or not ruling.void:
+                break
+            claimed = replace(claimed, void=claimed.void | ruling.void)
+        return votes, False
+
+    def _convicted(self, run: TaskState, claimed: CheckRequest) -> frozenset[PeerId]:
+        """The peer that lost a dispute about its answer; it was made to answer for that already."""
+        signer = claimed.receipt.signer
+        run.on_event(Failed("answer rejected", signer, "it lost a dispute about it"))
+        return frozenset((signer,))
 
     def _rejected(self, run: TaskState, claimed: CheckRequest, votes: Tally) -> frozenset[PeerId]:
         """The peers not to ask again for this task, after verdicts against an answer."""

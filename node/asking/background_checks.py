@@ -90,8 +90,7 @@ class BackgroundChecks:
         drawn = [
             (it.answer, signer)
             for it in kept
-            if it.task.record.checking.level is Level.SIGNED
-            and (signer := self._drawn_signer(it.answer)) is not None
+            if _nobody_checked(it) and (signer := self._drawn_signer(it.answer)) is not None
         ]
         if not drawn:
             return
@@ -166,3 +165,10 @@ class BackgroundChecks:
                     return []
                 found.append(leg)
         return found
+
+
+def _nobody_checked(kept: KeptAnswer) -> bool:
+    """Whether no verifier was to look at an answer, or the lottery of its level drew none."""
+    level = kept.task.record.checking.level
+    is_spared = level is Level.SPOT_CHECKED and not kept.answer.record.verdicts
+    return level is Level.SIGNED or is_spared

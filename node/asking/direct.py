@@ -1,8 +1,9 @@
-"""The common case of a task, without a path of its own: unchecked, one leg, small, on an order.
+"""The common case of a task, without a path of its own: one small leg, on a standing order.
 
-Such a task is put on a standing order at once, and its outcome is kept with others'. Nothing is
-decided here about trouble: whatever else happens, or takes long, goes to the task's own path
-(`node.dispatch.failover`), which goes on from there.
+Such a task is put on the order at once. The outcome of one that nobody checks is kept with others';
+one that is checked goes to its own path with it. Nothing is decided here about trouble: whatever
+else happens, or takes long, goes to the task's own path (`node.dispatch.failover`), which goes on
+from there.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,13 +17,15 @@ from node.dispatch.directory import PeerDirectory
 from node.dispatch.failover import WORTH_ASKING_S
 from node.dispatch.handoff import Handoff, LegResult
 from node.dispatch.offer import note_delivered, ordered_result
-from node.dispatch.order import TASK_S_MAX, Heard, Order, OrderedTask, OrderOutcome
+from node.dispatch.order import Heard, Order, OrderedTask, OrderOutcome
 from node.dispatch.route import Candidate
+from node.dispatch.standing_order import TASK_S_MAX
 from node.engines.interface import Part
 from node.task.events import Offered
 from node.task.units import streamed_max, units_of
 from p2p.score import Offence
 from p2p.typed_call import refused
+from wire import limits
 from wire.content import ContentId
 from wire.counting import count_down, count_up
 from wire.errors import BatonError, RemoteProtocolError, WireError
@@ -106,7 +109,16 @@ class DirectTasks:
         if order is not None:
             count_up(self.directory.under_way, two[0].peer)
         shares = all(orders.standing_at(it.peer) is not None for it in able)
+        if request.level is not Level.SIGNED:
+            shares = shares and self._verifiers_know_proofs(stage.model)
         return Plan(two, units, order, shares)
+
+    def _verifiers_know_proofs(self, model: ContentId | None) -> bool:
+        """Whether every verifier that is known now reads what was signed with others."""
+        peers = self.directory.peers
+        known = peers.view.candidates(Role.VERIFY, model, peers.environment.wall_s())
+        version_of = peers.neighbours.known_version
+        return all(version_of(it.signer) >= limits.BUNDLES_VERSION for it in known)
 
     # Life
 
@@ -171,8 +183,8 @@ class DirectTasks:
             self.directory, direct.handoff, one.peer, found, run.on_event, took_s, direct.at_once
         )
         self.directory.hedging.delivered(took_s, one.expected_s)
-        if found.output is None:
-            # It is large, and has to be fetched.
+        if found.output is None or run.task.record.checking.level is not Level.SIGNED:
+            # It is large, and has to be fetched; or it is checked.
             self._leave(direct, Begun(delivered=found))
             return
         self._forget(direct)
@@ -225,7 +237,6 @@ def _is_common(request: TaskRequest) -> bool:
     return (
         len(stages) == 1
         and stages[0].role is Role.INFER
-        and request.level is Level.SIGNED
         and request.inline is not None
         and request.deadline_s <= TASK_S_MAX
     )

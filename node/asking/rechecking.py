@@ -98,7 +98,7 @@ class Rechecking:
                 # The input or the output is no longer kept: the leg cannot be checked any more.
                 return None
             terms = Terms(
-                level=Level.SPOT_CHECKED,
+                level=Level.REPLAYED,
                 verifiers=VERIFIERS,
                 needed=NEEDED_LATER,
                 secret_hash=claimed.task.record.checking.secret_hash,

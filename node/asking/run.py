@@ -31,7 +31,7 @@ class TaskRequest:
     stages: tuple[Stage, ...]
     input: bytes | None
     deadline_s: int = 120
-    level: Level = Level.SPOT_CHECKED
+    level: Level = Level.REPLAYED
     verifiers: int = 3
     needed: int = 2
     # Which of this peer's clients the task belongs to; empty for the peer's owner.

@@ -13,6 +13,7 @@ from node.asking.accepting import Accepting, AskedTask, somebody_can
 from node.asking.answers import Answered, Answers
 from node.asking.attempts import Attempts
 from node.asking.direct import DirectTasks, Plan
+from node.asking.disputing import Disputing
 from node.asking.following import Follower
 from node.asking.journal import Journal
 from node.asking.keeping import AnswerKeeping
@@ -56,6 +57,7 @@ class TaskRunner:
     checking: Checking
     answers: Answers
     nursery: trio.Nursery
+    disputing: Disputing
     _journal: Journal = field(init=False)
     _accepting: Accepting = field(init=False)
     _keeping: AnswerKeeping = field(init=False)
@@ -93,6 +95,7 @@ class TaskRunner:
             self.dispatcher,
             self.checking,
             self.answers,
+            self.disputing,
         )
 
     def statistics(self) -> TaskStatistics:

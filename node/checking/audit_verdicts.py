@@ -11,7 +11,7 @@ from wire import limits
 from wire.chain import legs_to_check
 from wire.errors import WireError
 from wire.kinds import Level
-from wire.lottery import attempt_of, draw
+from wire.lottery import attempt_of, draw, is_drawn
 from wire.operations import by_rows
 from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import Signed
@@ -41,6 +41,9 @@ def check_selection_and_verdicts(
             ReceiptPart.VERDICTS, None, "what checks found", "the receipts are not the task's own"
         )
         return
+    if task.record.checking.level is Level.SPOT_CHECKED and not report.verdicts:
+        _check_spared(report, answer.record)
+        return
     legs = legs_to_check(report.receipts)
     if not legs:
         report.note(ReceiptPart.VERDICTS, True, "no leg ran a model that could be checked")
@@ -50,6 +53,21 @@ def check_selection_and_verdicts(
         ReceiptPart.SELECTION,
         "whether the verifiers belong to one owner, and whether the candidates were all there were",
         "a signature names a key, not a person",
+    )
+
+
+def _check_spared(report: AuditReport, answer: Answer) -> None:
+    """An answer of the level spot without verdicts: the lottery must not have drawn it."""
+    drawn = is_drawn(answer.secret, report.receipts[-1].id)
+    odds = f"one answer in {limits.SPOT_ONE_IN} is drawn, once it was signed"
+    what = "the lottery spared this answer, so it needs no verdict"
+    report.note(ReceiptPart.SELECTION, not drawn, what, odds)
+    found = "it was drawn, and there is no verdict" if drawn else "none were due"
+    report.note(ReceiptPart.VERDICTS, not drawn, "there are the verdicts that were due", found)
+    report.note_limit(
+        ReceiptPart.SELECTION,
+        "whether the asker knew beforehand that it would be spared",
+        "it made the secret; who answered could not know",
     )
 
 

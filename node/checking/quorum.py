@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
+from node.checking.check_order import CheckOrders
 from node.checking.odds import raised_by
 from node.checking.ties import Ties, apart_first, tied_among, ties_of
 from node.checking.verdict import check_verdict
@@ -22,6 +23,7 @@ from p2p.score import Offence, Standing
 from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId, PeerId
+from wire.counting import counted
 from wire.errors import (
     Refused,
     RemoteProtocolError,
@@ -33,7 +35,7 @@ from wire.lottery import OWN_DRAW, Share, draw
 from wire.message import Check, VerdictReply
 from wire.operations import OPERATIONS, Comparison, by_rows
 from wire.receipt import Receipt, Verdict
-from wire.signed import Signed, open_signed
+from wire.signed import Signed, is_of_many, open_signed
 from wire.task import CheckPolicy as Terms
 from wire.task import Task
 
@@ -57,6 +59,8 @@ class CheckRequest:
     secret: bytes
     input: bytes | None
     output: bytes | None
+    # Whose verdicts on it do not count any more: they lost a dispute about it.
+    void: frozenset[PeerId] = frozenset()
 
     @property
     def receipt(self) -> Signed[Receipt]:
@@ -146,10 +150,15 @@ class Checking:
     """Asks verifiers for one peer."""
 
     peers: Peers
+    # None where every check goes by a conversation of its own.
+    orders: CheckOrders | None = None
+    # Checks that each verifier does for us now.
+    under_way: dict[PeerId, int] = field(default_factory=dict)
 
     def candidates(self, claimed: CheckRequest) -> list[PeerId]:
         """The known verifiers that run the leg's model, without the peers that did the task."""
         doers = {it.signer for it in claimed.receipts} | {claimed.task.signer, self.peers.me}
+        doers |= claimed.void
         known = self.verifiers(claimed.receipt.record.model) - doers
         return sorted(known)[: limits.CANDIDATES_MAX]
 
@@ -325,9 +334,15 @@ class _Check:
         left_s = min(stretched(CHECK_DEADLINE_S), max(0.0, self.deadline_at_s - now_at_s) / 2)
         operation = OPERATIONS.get(claimed.receipt.record.operation)
         replayed = operation is not None and operation.comparison is Comparison.REPLAY
+        of_many = is_of_many(claimed.task) or any(map(is_of_many, claimed.receipts))
         version = 0
-        if replayed or by_rows(claimed.receipt.record.operation):
+        if replayed or of_many or by_rows(claimed.receipt.record.operation):
             version = await self.peers.neighbours.version_of(verifier, deadline_s=left_s)
+        if of_many and version < limits.BUNDLES_VERSION:
+            raise Refused(
+                f"it speaks version {version}, which cannot read what was signed with others",
+                code=RefusalCode.UNSUPPORTED,
+            )
         share = _share_known_to(version, share, claimed.receipt.record.operation)
         message = Check(
             task=claimed.task.raw,
@@ -341,12 +356,33 @@ class _Check:
             rows=tuple(sorted(share.rows)),
             statistics=replayed and version >= limits.REPLAY_VERSION,
         )
+        with counted(self.checking.under_way, verifier) as at_once:
+            order, orders = None, self.checking.orders
+            if orders is not None and message.input is not None and message.output is not None:
+                # What has to be fetched may take long, and goes by itself.
+                order = await orders.at(verifier, left_s, at_once)
+            if order is None:
+                return await self._by_conversation(verifier, message, left_s, share), share
+            verdict = await order.verdict_on(message, left_s)
+            try:
+                check_verdict(claimed.receipt, claimed.secret, verdict, verifier, share)
+            except WireError:
+                # It is what the verifier says of this leg that does not fit; others go on.
+                self.peers.offended(verifier, Offence.MALFORMED)
+                raise
+            return verdict, share
+
+    async def _by_conversation(
+        self, verifier: PeerId, message: Check, left_s: float, share: Share
+    ) -> Signed[Verdict]:
+        """The verdict on one leg, asked for in a conversation of its own."""
+        claimed = self.claimed
         async with self.peers.call(verifier, deadline_s=left_s) as call:
             await call.send(message)
             finding = await call.expect(VerdictReply)
             verdict = open_signed(finding.verdict, Verdict)
             check_verdict(claimed.receipt, claimed.secret, verdict, verifier, share)
-        return verdict, share
+        return verdict
 
 
 def _share_known_to(version: int, share: Share, operation: str) -> Share:

@@ -13,7 +13,6 @@ from wire.content import ContentId, PeerId
 from wire.errors import WireError
 from wire.fetch import SourceRecord
 from wire.generation import Ending, Generation, Token, read_frames
-from wire.kinds import Level
 from wire.payload import Hits, Passages, Question, Texts, Vectors
 from wire.receipt import Answer, Receipt
 from wire.schema import Scalar
@@ -65,7 +64,7 @@ def summary_of(
         asked_by=task.signer,
         answered_by=tuple(dict.fromkeys(it.signer for it in receipts)),
         answer=_answer(last.operation, given),
-        needed=0 if task.record.checking.level is Level.SIGNED else task.record.checking.needed,
+        needed=task.record.checking.needed if answer.record.verdicts else 0,
     )
 
 

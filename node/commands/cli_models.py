@@ -99,7 +99,7 @@ def pull_command(*, what: str, state: Path, as_json: bool) -> None:
 def quantize_command(
     *, model: Path, out: Path, exact: bool, calibration: Path | None, as_json: bool
 ) -> None:
-    """Make a model whose answers are equal to the bit on every machine.
+    """Make a model whose answers have equal bits on every machine.
 
     MODEL is an .onnx of fully connected layers, convolutions and pools; OUT is the file to write,
     which ends in .exact. Half of the rows measure scales, the other half what it costs.

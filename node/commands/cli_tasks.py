@@ -12,9 +12,9 @@ from node.commands.options import (
     json_option,
     state_option,
     text_of,
-    verdicts_option,
 )
-from node.gateway_config import verdicts_of
+from node.task.levels import NEEDED_DEFAULT, VERIFIERS_DEFAULT, terms_of, terms_of_numbers
+from wire import limits
 from wire.errors import InputError
 
 CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"
@@ -83,7 +83,16 @@ CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"
     type=DEADLINE_S,
     help="After how many seconds the task has failed.",
 )
-@verdicts_option
+@click.option(
+    "--level",
+    help="How the answer is checked. signed: not at all; spot: one answer in"
+    f" {limits.SPOT_ONE_IN}, drawn after it was signed; replayed: always, the default.",
+)
+@click.option(
+    "--verdicts",
+    help="How many verdicts an answer that is checked needs, of how many verifiers; 0/0: it is not"
+    " checked. Default: 2/3.",
+)
 @click.option(
     "--fresh", is_flag=True, help="Do not reuse an answer that was kept for the same question."
 )
@@ -107,7 +116,8 @@ def ask_command(
     seed: int | None,
     image: str | None,
     deadline: int,
-    verdicts: str,
+    level: str | None,
+    verdicts: str | None,
     fresh: bool,
     state: Path,
     as_json: bool,
@@ -136,7 +146,7 @@ def ask_command(
             "one thing is asked at a time",
             todo="give one of --text, --file or --source, or a conversation with --messages",
         )
-    needed, verifiers = verdicts_of(verdicts)
+    check = terms_of(level, verdicts, terms_of_numbers(NEEDED_DEFAULT, VERIFIERS_DEFAULT))
     settings = {"tokens": tokens, "temperature": temperature, "seed": seed}
     arguments = {
         "model": model,
@@ -150,8 +160,9 @@ def ask_command(
         "operation": operation,
         "parameters": {key: value for key, value in settings.items() if value is not None},
         "deadline_s": deadline,
-        "needed": needed,
-        "verifiers": verifiers,
+        "level": check.level.word,
+        "needed": check.needed,
+        "verifiers": check.verifiers,
         "fresh": fresh,
     }
     run(lambda: ask(state.expanduser(), arguments, as_json=as_json))
@@ -163,7 +174,7 @@ def ask_command(
     examples=(
         f"verify ~/.baton/receipts/{CONTENT_ID}.receipt",
         "verify answer.car --model ./model.gguf",
-        "verify answer.receipt --content answer.txt --json",
+        "verify layer.dispute --model digits.exact",
     ),
 )
 @click.argument("receipt", metavar="FILE|ID")
@@ -187,11 +198,12 @@ def ask_command(
 def verify_command(
     assembly: Assembly, /, *, receipt: str, state: Path, as_json: bool, **expected: Any
 ) -> None:
-    """Check a receipt file, a bundle, or a kept answer by its id.
+    """Check a receipt, a bundle, or the record of a dispute.
 
-    What was asked and answered is printed, then what is proved, what is wrong and what cannot be
-    known, part by part. No network is needed. An input and an output that lie beside a file are
-    checked with it. The exit code is 0 only if all holds that the answer's level promises.
+    It is a file, or for a kept answer its id. What was asked and answered is printed, then what is
+    proved, what is wrong and what cannot be known, part by part. No network is needed. An input and
+    an output that lie beside a file are checked with it. The exit code is 0 only if all holds that
+    the answer's level promises.
     """
     if receipt.endswith(".agreement"):
         from node.commands.agreed import verify_agreement
@@ -199,7 +211,13 @@ def verify_command(
         verify_agreement(state.expanduser(), Path(receipt).expanduser(), as_json=as_json)
         return
     from node.commands.verify import Expected, verify
+    from node.commands.verify_dispute import is_dispute, verify_dispute
 
+    file = Path(receipt).expanduser()
+    if is_dispute(file):
+        model = expected["model"]
+        verify_dispute(file, expected["content"], model and Path(model), as_json=as_json)
+        return
     now_ms = int(assembly.wall_s() * 1000)
     verify(state.expanduser(), receipt, Expected(**expected), now_ms, as_json=as_json)
 

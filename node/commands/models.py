@@ -59,13 +59,14 @@ async def list_models(state: Path, *, as_json: bool) -> None:
         (
             safe(", ".join((it["name"], *filter(None, [it.get("layers")])))),
             state_words(it),
+            " ".join(it.get("levels", ())),
             it.get("id", ""),
             safe(it["problem"]),
         )
         for it in found["here"]
     ]
     if found["running"]:
-        show_table("served here", ("name", "state", "id", ""), rows)
+        show_table("served here", ("name", "state", "levels", "id", ""), rows)
     kept = [
         (
             safe(it["name"]),

@@ -57,7 +57,9 @@ def verify(state: Path, receipt: str, expected: Expected, now_ms: int, *, as_jso
     found = read_receipt(state, receipt)
     for path in expected.content:
         found.add_file(path)
-    report = audit(found.answer, found.have, now_ms=now_ms, replay=replay_with(expected.model))
+    report = audit(
+        found.answer, found.have, now_ms=now_ms, replay=replay_with(expected.model, found.have)
+    )
     check_model(report, expected.model, found.have)
     _check_expected(report, found, expected)
     summary = None

@@ -49,6 +49,7 @@ WORK_KINDS = frozenset(
         *(Kind.OFFER, Kind.ACCEPT, Kind.REFUSE, Kind.PIECE, Kind.RESULT),
         *(Kind.CHECK, Kind.FINDING, Kind.QUOTE, Kind.QUOTED, Kind.WANT, Kind.BLOCK),
         *(Kind.KEEP, Kind.KEEPING),
+        *(Kind.OPEN_CHECKS, Kind.CHECKS, Kind.VERDICTS),
     )
 )
 

@@ -25,6 +25,7 @@ from store.recency import Recency
 from wire import limits
 from wire.advert import Advert
 from wire.chain import open_receipts
+from wire.checks import OpenChecks
 from wire.errors import Disconnected, Refused, StoreFull, TransportError
 from wire.kinds import RefusalCode
 from wire.lottery import Share
@@ -115,6 +116,8 @@ def misbehave(node: Node, adversary: str, random: Random) -> Callable[[], None]:
     match adversary:
         case "lazy_verifier":
             handlers[Check] = _lazy(node)
+            # Whoever has many legs to check asks it one by one.
+            del handlers[OpenChecks]
         case "garbage":
             for kind in honest:
                 handlers[kind] = _nonsense(random)

@@ -7,7 +7,8 @@ import trio
 from node.dispatch.begun import Begun
 from node.dispatch.directory import PeerDirectory
 from node.dispatch.handoff import Handoff, LegResult
-from node.dispatch.order import ACCEPT_DEADLINE_S, Order, OrderedTask, OrderOutcome
+from node.dispatch.order import Order, OrderedTask, OrderOutcome
+from node.dispatch.standing_order import ACCEPT_DEADLINE_S
 from node.engines.interface import Part
 from node.task.events import EventSink, LegDone, Offered
 from p2p import timeouts

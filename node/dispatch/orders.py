@@ -4,13 +4,16 @@ A leg alone goes by a conversation of its own, as with peers that know no orders
 under way at one peer, an order is opened, and is used until it has been idle for a while.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
 
 import trio
 
 from node.dispatch.handoff import Handoff
-from node.dispatch.order import OPEN_DEADLINE_S, TASK_S_MAX, Order
+from node.dispatch.order import Order
 from node.dispatch.order_tags import OrderFigures
+from node.dispatch.standing_order import OPEN_DEADLINE_S, TASK_S_MAX, StandingOrder
 from p2p.connect import TROUBLES
 from p2p.peers import Peers
 from p2p.timeouts import stretched
@@ -19,27 +22,32 @@ from wire.content import PeerId
 from wire.kinds import Role
 from wire.latest import Latest
 
-# Legs under way at one peer from which on an order is worth its conversation.
+# Items under way at one peer from which on an order is worth its conversation.
 WORTH_IT = 2
 ORDERS_MAX = 128
-# How long a leg waits for an order that is being opened; then it goes by itself.
+# How long an item waits for an order that is being opened; then it goes by itself.
 PATIENCE_S = 1.0
 # A peer that opened no order is asked again after so long.
 AGAIN_S = 30.0
 REFUSED_KEPT = 1024
 
+O = TypeVar("O", bound=StandingOrder[Any])  # noqa: E741
+
 
 @dataclass(slots=True)
-class Orders:
-    """Orders by peer; each runs in `nursery`."""
+class OrderBook(Generic[O]):
+    """Orders of one kind by peer; each runs in `nursery`."""
+
+    # The version from which on a peer takes such orders.
+    SINCE: ClassVar[int]
 
     peers: Peers
     nursery: trio.Nursery
-    # Orders that were used and have ended; the tasks that were sent on them, in how many bundles.
+    # Orders that were used and have ended; the items that were sent on them, in how many bundles.
     ended: int = 0
     sent: int = 0
     bundles: int = 0
-    _orders: dict[PeerId, Order] = field(default_factory=dict)
+    _orders: dict[PeerId, O] = field(default_factory=dict)
     # Peers that opened none, and when they may be asked again.
     _without: Latest[PeerId, float] = field(default_factory=lambda: Latest(REFUSED_KEPT))
 
@@ -60,14 +68,17 @@ class Orders:
             free=sum(free for _, free in places),
         )
 
-    async def at(self, peer: PeerId, handoff: Handoff, left_s: float, at_once: int) -> Order | None:
-        """The order at `peer` that takes this leg; None if it has to go by itself.
+    def standing_at(self, peer: PeerId) -> O | None:
+        """The order at `peer` that takes an item now, if there is one."""
+        order = self._orders.get(peer)
+        return order if order is not None and order.takes else None
 
-        `at_once` is how many legs are under way at the peer with this one.
-        """
-        stages = handoff.task.record.stages
-        if len(stages) != 1 or stages[0].role is not Role.INFER or left_s > TASK_S_MAX:
-            return None
+    @abstractmethod
+    def _made(self, peer: PeerId) -> O:
+        """An order that is not open yet."""
+
+    async def _settled_at(self, peer: PeerId, left_s: float, at_once: int) -> O | None:
+        """The order at `peer` that takes one more of `at_once` items; None if there is none."""
         order = self._orders.get(peer)
         if order is None or order.closing:
             if at_once < WORTH_IT or not self._may_open(peer):
@@ -78,26 +89,21 @@ class Orders:
                 await order.settled.wait()
         return order if order.takes else None
 
-    def standing_at(self, peer: PeerId) -> Order | None:
-        """The order at `peer` that takes a leg now, if there is one."""
-        order = self._orders.get(peer)
-        return order if order is not None and order.takes else None
-
     def _may_open(self, peer: PeerId) -> bool:
         if len(self._orders) >= ORDERS_MAX:
             return False
         return self._without.get(peer, 0.0) <= trio.current_time()
 
-    def _open(self, peer: PeerId) -> Order:
-        order = self._orders[peer] = Order(self.peers, peer)
+    def _open(self, peer: PeerId) -> O:
+        order = self._orders[peer] = self._made(peer)
         self.nursery.start_soon(self._run, order)
         return order
 
-    async def _run(self, order: Order) -> None:
+    async def _run(self, order: O) -> None:
         peer = order.peer
         try:
             order.version = await self._version_of(peer)
-            if order.version >= limits.ORDERS_VERSION:
+            if order.version >= self.SINCE:
                 await order.run()
         finally:
             order.closing = True
@@ -117,3 +123,23 @@ class Orders:
             )
         except TROUBLES:
             return limits.PROTOCOL_VERSION
+
+
+@dataclass(slots=True)
+class Orders(OrderBook[Order]):
+    """The orders of tasks."""
+
+    SINCE: ClassVar[int] = limits.ORDERS_VERSION
+
+    async def at(self, peer: PeerId, handoff: Handoff, left_s: float, at_once: int) -> Order | None:
+        """The order at `peer` that takes this leg; None if it has to go by itself.
+
+        `at_once` is how many legs are under way at the peer with this one.
+        """
+        stages = handoff.task.record.stages
+        if len(stages) != 1 or stages[0].role is not Role.INFER or left_s > TASK_S_MAX:
+            return None
+        return await self._settled_at(peer, left_s, at_once)
+
+    def _made(self, peer: PeerId) -> Order:
+        return Order(self.peers, peer)

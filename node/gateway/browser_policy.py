@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 METHODS = b"GET, POST, DELETE"
-HEADERS = b"authorization, content-type, x-baton-verdicts, x-baton-deadline"
+HEADERS = b"authorization, content-type, x-baton-verdicts, x-baton-level, x-baton-deadline"
 EXPOSED = b"x-baton-task, x-baton-receipt, retry-after"
 # How long a browser may remember the answer to its question, in seconds.
 REMEMBERED_S = b"600"

@@ -154,7 +154,8 @@ def chat_router(service: TaskService) -> APIRouter:
         """A model's answer to a conversation: whole, or streamed with `stream`.
 
         Headers: `x-baton-verdicts: 2/3` has the answer checked by others before it is told as
-        final; `x-baton-deadline` is how many seconds it may take.
+        final; `x-baton-level` is signed (nobody checks), spot (some answers are checked, by lot) or
+        replayed (all are); `x-baton-deadline` is how many seconds it may take.
         """
         return await chat_answer(service, asked, request)
 

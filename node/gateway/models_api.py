@@ -10,6 +10,7 @@ from node.gateway.catalogue import CatalogueRow
 from node.gateway.openapi import answers
 from node.gateway.responses import ModelList, ModelRow
 from node.gateway.task_service import TaskService
+from node.task.levels import levels_of
 
 
 def listing_router(service: TaskService) -> APIRouter:
@@ -48,6 +49,7 @@ def listing_router(service: TaskService) -> APIRouter:
             told["x_baton"] |= {
                 "format": manifest.format,
                 "operations": list(manifest.operations),
+                "levels": levels_of(manifest.operations),
                 "parameters": {
                     name: value
                     for name, value in manifest.parameters.items()

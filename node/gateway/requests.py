@@ -287,3 +287,5 @@ class SubmitRequest(RequestBody):
     input_base64: Annotated[str, Field(max_length=1 << 20)] | None = None
     deadline_s: Annotated[int, Field(ge=1, le=limits.DEADLINE_S_MAX)] | None = None
     verdicts: Annotated[str, Field(pattern=f"^{VERDICTS_PATTERN}$")] | None = None
+    # signed, spot or replayed; without verdicts of its own a level asks for 2/3.
+    level: Annotated[str, Field(min_length=1, max_length=40)] | None = None

@@ -24,9 +24,10 @@ from node.gateway.errors import (
     unavailable,
 )
 from node.gateway.shares import Shares
-from node.gateway_config import GatewayConfig, verdicts_of
+from node.gateway_config import GatewayConfig
 from node.peer import Node
 from node.task.events import Event, EventSink, Failed, Offered
+from node.task.levels import CheckTerms, terms_of, terms_of_numbers
 from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId
@@ -52,8 +53,7 @@ SEEK_S = 2.0
 class Terms:
     """How long a task may take, and how many verdicts its answer needs."""
 
-    needed: int
-    verifiers: int
+    check_terms: CheckTerms
     deadline_s: int
     owner: bytes
 
@@ -62,9 +62,9 @@ class Terms:
             stages=(stage,),
             input=data,
             deadline_s=self.deadline_s,
-            level=Level.SPOT_CHECKED if self.verifiers else Level.SIGNED,
-            verifiers=self.verifiers,
-            needed=self.needed,
+            level=self.check_terms.level,
+            verifiers=self.check_terms.verifiers,
+            needed=self.check_terms.needed,
             owner=self.owner,
         )
 
@@ -94,9 +94,12 @@ class TaskService:
     def terms(self, asked: ClientRequest) -> Terms:
         """The gateway's own, but for what the client's headers ask for."""
         headers, terms = asked.headers, self.own_terms(asked)
-        if (text := headers.get("x-baton-verdicts")) is not None:
-            needed, verifiers = verdicts_asked(text, "x-baton-verdicts")
-            terms = replace(terms, needed=needed, verifiers=verifiers)
+        word, verdicts = headers.get("x-baton-level"), headers.get("x-baton-verdicts")
+        if word is not None or verdicts is not None:
+            param = "x-baton-verdicts" if word is None else "x-baton-level"
+            terms = replace(
+                terms, check_terms=check_asked(word, verdicts, terms.check_terms, param)
+            )
         if (text := headers.get("x-baton-deadline")) is not None:
             if not re.fullmatch(r"\d{1,6}", text) or not 1 <= int(text) <= limits.DEADLINE_S_MAX:
                 raise bad(
@@ -110,8 +113,7 @@ class TaskService:
         owner: bytes = asked.state.owner
         if (terms := self._terms.get(owner)) is None:
             terms = self._terms[owner] = Terms(
-                needed=self.config.needed,
-                verifiers=self.config.verifiers,
+                check_terms=terms_of_numbers(self.config.needed, self.config.verifiers),
                 deadline_s=self.config.deadline_s,
                 owner=owner,
             )
@@ -274,9 +276,11 @@ class _Watch(Follower):
         self._forward(event)
 
 
-def verdicts_asked(text: str, param: str) -> tuple[int, int]:
-    """`2/3` as (needed, verifiers); HttpError for anything else."""
+def check_asked(
+    word: str | None, verdicts: str | None, default: CheckTerms, param: str
+) -> CheckTerms:
+    """What a level and `2/3` ask for together; HttpError for what cannot be done."""
     try:
-        return verdicts_of(text)
+        return terms_of(word, verdicts, default)
     except InputError as error:
         raise bad(str(error), param=param) from error

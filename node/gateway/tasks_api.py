@@ -21,7 +21,7 @@ from node.gateway.responses import (
     TaskAccepted,
     TaskResponse,
 )
-from node.gateway.task_service import TaskService, verdicts_asked
+from node.gateway.task_service import TaskService, check_asked
 from node.task.events import Event, ignore_event
 from wire.content import ContentId
 from wire.errors import BatonError, Malformed, Missing, Refused, StoreError, WireError
@@ -55,9 +55,10 @@ def _tasks(router: APIRouter, service: TaskService) -> None:
         row = service.catalogue.find(asked.model)
         await service.catalogue.check_does(row, asked.operation)
         terms = service.own_terms(request)
-        if asked.verdicts is not None:
-            needed, verifiers = verdicts_asked(asked.verdicts, "verdicts")
-            terms = replace(terms, needed=needed, verifiers=verifiers)
+        if asked.level is not None or asked.verdicts is not None:
+            param = "verdicts" if asked.level is None else "level"
+            check = check_asked(asked.level, asked.verdicts, terms.check_terms, param)
+            terms = replace(terms, check_terms=check)
         if asked.deadline_s is not None:
             terms = replace(terms, deadline_s=asked.deadline_s)
         task = await service.leave(terms.request(_stage(asked, row.id), _input(asked)))

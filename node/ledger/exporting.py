@@ -1,6 +1,5 @@
 """Bringing the whole ledger into a file: from this member's disk, or from members that have it."""
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import trio
@@ -8,7 +7,7 @@ import trio
 from node.ledger.chain_file import MAGIC, follower, framed
 from node.ledger.sync import LedgerCalls
 from p2p.peers import Peers
-from wire.checkpoint import ORDER_BUCKETS, Checkpoint
+from wire.checkpoint import ORDER_BUCKETS
 from wire.content import PeerId
 from wire.errors import BatonError, InputError, Malformed, Unreachable
 from wire.ledger import Genesis
@@ -52,14 +51,17 @@ async def _export_from(peers: Peers, genesis: Genesis, member: PeerId, path: tri
     async with await path.open("wb") as out:
         await out.write(MAGIC)
         await out.write(framed(genesis.to_bytes()))
-        async for checkpoint in _checkpoints(calls, member):
+        while True:
+            _, checkpoint = await calls.checkpoint(member, replica.epoch)
+            if checkpoint is None:
+                break
             header = replica.check_checkpoint(checkpoint)
             await out.write(framed(checkpoint.to_bytes()))
             listed: list[bytes] = []
             for number in range(ORDER_BUCKETS if header.count else 0):
                 listed += await calls.bucket(member, header.epoch, number)
             found = []
-            async for raw in calls.certificates(member, header.epoch, listed):
+            for raw in await calls.certificates(member, header.epoch, listed):
                 found.append(replica.learn(raw))
                 await out.write(framed(raw))
             if len(found) != header.count:
@@ -67,13 +69,3 @@ async def _export_from(peers: Peers, genesis: Genesis, member: PeerId, path: tri
             replica.turn(checkpoint, found)
             orders += header.count
     return Exported(replica.epoch, orders)
-
-
-async def _checkpoints(calls: LedgerCalls, member: PeerId) -> AsyncIterator[Checkpoint]:
-    epoch = 0
-    while True:
-        _, checkpoint = await calls.checkpoint(member, epoch)
-        if checkpoint is None:
-            return
-        yield checkpoint
-        epoch += 1

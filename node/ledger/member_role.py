@@ -271,10 +271,12 @@ class LedgerMember:
             listed.update(orders)
         missing = [it for it in listed if it not in replica.orders]
         missing = list(dict.fromkeys([*replica.resolve(buckets).missing, *missing]))
-        async for raw in self.calls.certificates(other, epoch, missing):
+        for raw in await self.calls.certificates(other, epoch, missing):
             if self.replica.epoch != epoch:
                 return
             replica.learn(raw)
+            # Each is some signatures to check: others are to have their turn.
+            await trio.lowlevel.checkpoint()
         await self._apply()
 
     async def _apply(self) -> None:

@@ -1,9 +1,6 @@
 """What members fetch from each other: lists of orders, certificates, and how epochs have ended."""
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
-
-import trio
 
 from p2p.peer_rpc import PeerRpc
 from p2p.timeouts import stretched
@@ -42,10 +39,9 @@ class LedgerCalls:
             await call.send(AskBucket(epoch=epoch, bucket=number))
             return digests_in((await call.expect(BucketOrders)).orders)
 
-    async def certificates(
-        self, member: PeerId, epoch: int, orders: list[bytes]
-    ) -> AsyncIterator[bytes]:
+    async def certificates(self, member: PeerId, epoch: int, orders: list[bytes]) -> list[bytes]:
         """Certificates of these orders, as many as the member has."""
+        found: list[bytes] = []
         left, lacking = orders, 0
         while left and lacking < LACKING_MAX:
             asked = left[: limits.CERTIFICATES_ASKED_MAX]
@@ -56,12 +52,10 @@ class LedgerCalls:
                 # It has not got the first of them.
                 lacking += 1
                 left = left[1:]
-            for raw in told:
-                yield raw
-                # Each is some signatures to check: others are to have their turn.
-                await trio.lowlevel.checkpoint()
+            found += told
             # An answer has at most so many bytes: what did not fit is asked for again.
             left = left[len(told) :]
+        return found
 
     async def checkpoint(self, member: PeerId, epoch: int) -> tuple[int, Checkpoint | None]:
         """Which epoch runs there, and how the one asked about has ended."""

@@ -266,7 +266,7 @@ class Wallet:
         for member in self.committee.members:
             try:
                 calls = LedgerCalls(self.peers)
-                async for raw in calls.certificates(member.key, epoch, [digest]):
+                for raw in await calls.certificates(member.key, epoch, [digest]):
                     order = open_signed(Certificate.from_bytes(raw).order, AccountOrder)
                     if order_digest(order) == digest:
                         return

@@ -27,6 +27,7 @@ from node.local.views import Views
 from node.peer import Node
 from node.serving.nearest import INDEX_BYTES_MAX
 from node.task.events import Event, EventSink, LegDone, ignore_event
+from node.task.levels import terms_of, terms_of_numbers
 from p2p.timeouts import stretched
 from store import disk_bytes
 from wire import limits
@@ -89,6 +90,7 @@ class LocalCommands:
         tasks, store = node.tasks.statistics(), node.dependencies.store.statistics()
         engine = node.dependencies.engine.statistics()
         orders = node.leg_server.dispatcher.directory.orders
+        checks = node.tasks.checking.orders
         return {
             "peer": str(node.peers.me),
             "version": limits.PROTOCOL_VERSION,
@@ -114,10 +116,12 @@ class LocalCommands:
             },
             "legs_done": node.leg_server.done,
             "legs_under_way": node.leg_server.under_way,
-            # Standing orders: of this peer at others, and of others here.
+            # Standing orders, of tasks and of checks: of this peer at others, and of others here.
             "orders": {
                 "asking": orders.figures().as_map() if orders is not None else None,
                 "serving": node.order_server.figures().as_map(),
+                "asking_checks": checks.figures().as_map() if checks is not None else None,
+                "serving_checks": node.check_server.figures().as_map(),
             },
             "failed_over": node.leg_server.dispatcher.directory.failed_over,
             "checks_done": node.verify_role.checked,
@@ -168,6 +172,7 @@ class LocalCommands:
                     "models": [it.name for it in advert.models],
                     "addresses": list(advert.addresses),
                     "connected": heard.signer in connected,
+                    "relayed": node.peers.endpoint.is_relayed(heard.signer),
                     "standing": node.peers.standing(heard.signer).name.lower(),
                     "free_slots": advert.free_slots,
                     "heard_s_ago": max(0, int(wall_s - advert.issued_at_s)),
@@ -273,7 +278,7 @@ class LocalCommands:
                 return
             verifiers = self.node.tasks.checking.verifiers(event.receipt.record.model)
             known = len(verifiers - {event.receipt.signer, self.node.peers.me})
-            if known < request.needed:
+            if known < request.needed and request.level is not Level.SPOT_CHECKED:
                 emit({"event": "few_verifiers", "known": known, "needed": request.needed})
 
         return on_event
@@ -347,11 +352,9 @@ def _request(
     stages: tuple[Stage, ...], data: bytes | None, arguments: Mapping[str, Any]
 ) -> TaskRequest:
     needed, verifiers = read_number(arguments, "needed", 2), read_number(arguments, "verifiers", 3)
-    if not 0 <= needed <= verifiers <= limits.VERIFIERS_MAX or (verifiers and not needed):
-        raise InputError(
-            f"{needed} of {verifiers} verdicts is not a possible quorum",
-            todo="for example --verdicts 2/3, or 0/0 for an answer that nobody checks",
-        )
+    terms = terms_of_numbers(needed, verifiers)
+    if (word := arguments.get("level")) is not None:
+        terms = terms_of(str(word), f"{needed}/{verifiers}", terms)
     deadline_s = read_number(arguments, "deadline_s", 120)
     if not 1 <= deadline_s <= limits.DEADLINE_S_MAX:
         raise InputError(
@@ -362,7 +365,7 @@ def _request(
         stages=stages,
         input=data,
         deadline_s=deadline_s,
-        level=Level.SPOT_CHECKED if verifiers else Level.SIGNED,
+        level=terms.level,
         verifiers=verifiers,
         needed=needed,
     )

@@ -100,7 +100,7 @@ class Models:
     async def learn(self, model_id: ContentId) -> Manifest | None:
         """A model's manifest, from here or from a peer that runs it; None if none comes in time."""
         found = self.manifest_of(model_id)
-        if found is not None or not (holders := self._holders(model_id)):
+        if found is not None or not (holders := self.holders(model_id)):
             return found
         try:
             data = await self.blobs.get(
@@ -244,7 +244,7 @@ class Models:
             return kept
         data = await self.blobs.get(
             model_id,
-            self._holders(model_id),
+            self.holders(model_id),
             deadline_s=stretched(MANIFEST_DEADLINE_S),
             size_bytes_max=limits.MANIFEST_BYTES_MAX,
         )
@@ -258,11 +258,11 @@ class Models:
     async def wait_for_holder(self, name: str) -> None:
         """Wait until a peer that did not offer the model before offers it."""
         model_id = self.resolve(name)
-        before = set(self._holders(model_id))
-        while not set(self._holders(model_id)) - before:
+        before = set(self.holders(model_id))
+        while not set(self.holders(model_id)) - before:
             await trio.sleep(0.2)
 
-    def _holders(self, model_id: ContentId) -> list[PeerId]:
+    def holders(self, model_id: ContentId) -> list[PeerId]:
         """Peers that advertise the model, so they must have every file of it."""
         peers = self.blobs.peers
         wall_s = peers.environment.wall_s()
@@ -285,7 +285,7 @@ class Models:
 
             await self.blobs.fetch(
                 file.content,
-                self._holders(manifest.id),
+                self.holders(manifest.id),
                 deadline_s=FETCH_DEADLINE_S,
                 size_bytes_max=file.size_bytes,
                 progress=show,

@@ -1,8 +1,8 @@
 """Signing for legs that are done: one signature and one commit for all that are done together.
 
-A receipt is durable before anybody hears of it. Legs whose receipts only their own asker reads are
-signed together, each with a proof that holds alone (`wire.proof`). Every other receipt has a
-signature of its own, which peers of every version can read.
+A receipt is durable before anybody hears of it. Legs whose receipts are read only
+by peers that know such proofs are signed together, each with one that holds alone (`wire.proof`).
+Every other receipt has a signature of its own, which peers of every version can read.
 """
 
 from collections import deque
@@ -21,7 +21,7 @@ from wire.codec import pack
 from wire.errors import BatonError
 from wire.kinds import Level, Role
 from wire.receipt import Receipt
-from wire.signed import Signed, sign, sign_many
+from wire.signed import Signed, is_of_many, sign, sign_many
 from wire.signing import SigningKey
 from wire.tree import name_of
 
@@ -94,9 +94,10 @@ def receipt_of(
 def shares_signature(handoff: Handoff) -> bool:
     """Whether the receipt of a leg that its own asker offered may be signed with others.
 
-    Verifiers read the receipts of a task that is checked, and may be of an older version.
+    Verifiers read the receipts of a task that is checked, and may be of an older version. But they
+    read the task too: an asker that signed it with others knows that they can.
     """
-    return handoff.task.record.checking.level is Level.SIGNED
+    return handoff.task.record.checking.level is Level.SIGNED or is_of_many(handoff.task)
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """The inference role: runs models that are loaded here, on input that may be at other peers."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -164,14 +165,20 @@ class InferRole:
         profile = loaded.profile if loaded is not None else ""
         return Done(data=output.data, units=output.units, profile=profile)
 
-    def shares(self, stage: Stage, place: QueueSlot) -> bool:
+    def shares(self, stage: Stage, cost_s: float) -> bool:
         """Whether a leg is small, needs nothing but its input, and may be done with others.
 
         Its output is not streamed, or is one piece.
         """
         operation = OPERATIONS.get(stage.operation)
         direct = operation is not None and operation.engine == stage.operation
-        return direct and 0.0 < place.cost_s <= SHARED_S_MAX and streamed_max(stage) <= 1
+        return direct and 0.0 < cost_s <= SHARED_S_MAX and streamed_max(stage) <= 1
+
+    def cost_s(self, stage: Stage, data: bytes, asker: PeerId) -> float:
+        """The share of the engine's time that a leg takes; 0 where its speed is not known."""
+        assert stage.model is not None
+        loaded = self.engine.ready(stage.model)
+        return self._queued(stage, asker, units_of(stage, data), math.inf, loaded).cost_s
 
     async def do_many(self, works: Sequence[tuple[Stage, LegInput]]) -> list[Done | BatonError]:
         """Do legs whose turn it is, of one model and operation; what came of each, in order."""

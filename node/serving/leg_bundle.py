@@ -40,7 +40,7 @@ def may_share(legs: LegServer, handoff: Handoff, lease: LegLease) -> bool:
         # It came twice.
         return False
     # What the handoff does not bring has to be fetched first.
-    return handoff.input is not None and role.shares(handoff.leg, place)
+    return handoff.input is not None and role.shares(handoff.leg, place.cost_s)
 
 
 @dataclass(slots=True, eq=False)

@@ -1,8 +1,9 @@
 """The verify role: recomputes a part of a leg that another peer signed, and signs a verdict."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import trio
 
@@ -12,7 +13,7 @@ from node.engines.margins import EXACT, limits_of, statistics_of, too_far
 from node.engines.replay import JudgedAnswer, request, told_otherwise
 from node.serving.fair_semaphore import FairSemaphore
 from node.serving.infer_role import InferRole
-from node.serving.role import LegInput, nowhere
+from node.serving.role import Done, LegInput, nowhere
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
 from p2p.timeouts import stretched
@@ -24,9 +25,9 @@ from wire.content import ContentId, PeerId
 from wire.counting import counted
 from wire.errors import (
     EngineError,
+    Malformed,
     Missing,
     Refused,
-    RemoteProtocolError,
     StoreError,
     TooSlow,
     TransportError,
@@ -58,7 +59,7 @@ OUTPUT_BYTES_MAX = Vectors.SIZE_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
+class Found:
     """What recomputing gave: for each sampled row, how far off the claim is."""
 
     rows: int
@@ -69,7 +70,26 @@ class _Found:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Claim:
+class Asked:
+    """A check that was read: signatures hold, and the secret is the task's."""
+
+    task: Signed[Task]
+    receipts: list[Signed[Receipt]]
+    check: Check
+
+    @property
+    def receipt(self) -> Signed[Receipt]:
+        """That of the leg to be checked."""
+        return self.receipts[-1]
+
+    @property
+    def stage(self) -> Stage:
+        """The leg, as the task has it."""
+        return self.task.record.stages[self.receipt.record.stage]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedLeg:
     """A leg that another peer signed, with its input and output at hand."""
 
     stage: Stage
@@ -78,6 +98,15 @@ class _Claim:
     output: bytes
     # The passages' texts, if the input names passages.
     texts: Texts | None
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A leg that is to be done again, or a part of it, and what its output says of the claim."""
+
+    stage: Stage
+    source: LegInput
+    judge: Callable[[Done], Found]
 
 
 @dataclass(slots=True)
@@ -93,133 +122,110 @@ class VerifyRole:
     # Why no checks are done for now, in words; empty if they are.
     paused: str = ""
     checked: int = 0
+    # Whoever recomputes has one of these.
+    places: FairSemaphore = field(default_factory=lambda: FairSemaphore(CHECKS_AT_ONCE))
     # What honest engines differ by, of models that were calibrated here.
     calibrations: Mapping[ContentId, Calibration] = field(default_factory=dict)
     _waiting: Counter[PeerId] = field(default_factory=Counter)
-    _places: FairSemaphore = field(default_factory=lambda: FairSemaphore(CHECKS_AT_ONCE))
 
     async def on_check(self, call: TypedCall, message: Message) -> None:
         """Answer a Check with a signed verdict, or refuse."""
         assert isinstance(message, Check)
-        task = open_signed(message.task, Task)
-        receipts = open_receipts(task, message.receipts)
-        if not receipts or receipts[-1].record.role is not Role.INFER:
-            raise RemoteProtocolError("a check is of a leg that ran a model")
-        if attempt_of(message.secret, task.record.checking.secret_hash) is None:
-            raise RemoteProtocolError("the secret is not the one the task was signed with")
-        leg = receipts[-1].record
-        if message.parts and not by_rows(leg.operation):
-            raise RemoteProtocolError("a leg without rows has no parts")
-        if any(row >= leg.units for row in message.rows):
-            raise RemoteProtocolError("the leg has not the rows that are to be recomputed")
+        asked = read_check(message)
         try:
-            self._check_willing(task, receipts[-1])
-            verdict = await self._verdict(task, receipts, message, call.peer)
+            self.check_willing(asked)
+            verdict = await self.verdict_on(asked, call.peer)
         except (Refused, EngineError, StoreError) as error:
             # A failure of this peer is refused: it must not become a verdict against another.
             await call.send(refusal_of(error))
             return
         self.checked += 1
-        await call.send(VerdictReply(verdict=verdict.raw))
+        await call.send(VerdictReply(verdict=sign(verdict, self.key).raw))
 
-    def _check_willing(self, task: Signed[Task], receipt: Signed[Receipt]) -> None:
+    def check_willing(self, asked: Asked) -> None:
+        """Refused if this peer does no such check now."""
         if not self.willing:
             raise Refused("this peer does not verify", code=RefusalCode.NOT_WILLING)
         if self.paused:
             raise Refused(f"this peer is paused: {self.paused}", code=RefusalCode.PAUSED)
-        if receipt.signer == self.key.peer:
+        if asked.receipt.signer == self.key.peer:
             raise Refused("nobody checks its own work", code=RefusalCode.NOT_WILLING)
         # The receipt is of this stage, so of its model and operation.
-        self.infer_role.check_able(task.record.stages[receipt.record.stage])
+        self.infer_role.check_able(asked.stage)
 
-    async def _verdict(
-        self,
-        task: Signed[Task],
-        receipts: list[Signed[Receipt]],
-        check: Check,
-        asker: PeerId,
-    ) -> Signed[Verdict]:
+    async def verdict_on(self, asked: Asked, asker: PeerId) -> Verdict:
+        """What this peer finds; Refused, EngineError or StoreError if it could not look."""
         started_at_s = trio.current_time()
-        receipt = receipts[-1]
-        stage = task.record.stages[receipt.record.stage]
-        deadline_s = min(check.deadline_ms / 1000, stretched(CHECK_S_MAX))
+        deadline_s = min(asked.check.deadline_ms / 1000, stretched(CHECK_S_MAX))
         could_check = True
         try:
             with trio.fail_after(deadline_s):
-                claim = await self._claim_and_place(task, receipts, check, asker)
+                claim = await self._claim_and_place(asked, asker)
                 try:
-                    found = await self._recompute(claim, check)
+                    found = await self._recompute(claim, asked.check)
                 finally:
-                    self._places.dequeue(asker)
+                    self.places.dequeue(asker)
         except (trio.TooSlowError, TooSlow) as error:
             raise Refused("no time left to check", code=RefusalCode.LATE) from error
         except (Missing, TransportError) as error:
             # The content was withheld from us: that counts as a failed check.
-            could_check, found = False, _Found(rows=0, reason=error.message)
+            could_check, found = False, Found(rows=0, reason=error.message)
         except WireError as error:
             # The leg's own output cannot be read: whoever signed for it is at fault.
-            found = _wrong(1, error.message)
-        assert stage.model is not None
-        loaded = self.engine.ready(stage.model)
+            found = wrong(1, error.message)
+        return self.verdict_of(asked, found, started_at_s, could_check=could_check)
+
+    def verdict_of(
+        self, asked: Asked, found: Found, started_at_s: float, *, could_check: bool = True
+    ) -> Verdict:
+        """The verdict that says what was found; Refused if the model is gone meanwhile."""
+        model = asked.stage.model
+        assert model is not None
+        loaded = self.engine.ready(model)
         if loaded is None:
             raise Refused("the model was unloaded meanwhile", code=RefusalCode.NO_SUCH_MODEL)
         tolerance_ppb = int(loaded.manifest.tolerance * PPB)
-        agrees = could_check and all(it <= tolerance_ppb for it in found.worst_ppb)
         reason = found.reason.encode()[: limits.REASON_BYTES_MAX].decode(errors="ignore")
-        return sign(
-            Verdict(
-                receipt=receipt.id,
-                secret=check.secret,
-                agrees=agrees,
-                could_check=could_check,
-                rows=found.rows,
-                sampled=found.sampled,
-                worst_ppb=found.worst_ppb,
-                profile=loaded.profile,
-                reason=reason,
-                checked_at_ms=int(self.environment.wall_s() * 1000),
-                duration_ms=int((trio.current_time() - started_at_s) * 1000),
-                replay=found.replay if check.statistics else (),
-            ),
-            self.key,
+        return Verdict(
+            receipt=asked.receipt.id,
+            secret=asked.check.secret,
+            agrees=could_check and all(it <= tolerance_ppb for it in found.worst_ppb),
+            could_check=could_check,
+            rows=found.rows,
+            sampled=found.sampled,
+            worst_ppb=found.worst_ppb,
+            profile=loaded.profile,
+            reason=reason,
+            checked_at_ms=int(self.environment.wall_s() * 1000),
+            duration_ms=int((trio.current_time() - started_at_s) * 1000),
+            replay=found.replay if asked.check.statistics else (),
         )
 
-    async def _claim_and_place(
-        self, task: Signed[Task], receipts: list[Signed[Receipt]], check: Check, asker: PeerId
-    ) -> _Claim:
+    async def _claim_and_place(self, asked: Asked, asker: PeerId) -> ClaimedLeg:
         """Fetch the claim, then take a place: a place is never held while fetching."""
         if self._waiting[asker] >= WAITING_PER_ASKER_MAX:
             raise Refused("this peer is already checking legs of yours", retry_after_s=0.5)
         if self._waiting.total() >= WAITING_MAX:
             raise Refused("this peer is already checking other legs", retry_after_s=0.5)
         with counted(self._waiting, asker):
-            claim = await self._brought(task, receipts, check, asker)
-            await self._places.enqueue(asker)
+            claim = await self._brought(asked, asker)
+            await self.places.enqueue(asker)
         return claim
 
-    async def _brought(
-        self, task: Signed[Task], receipts: list[Signed[Receipt]], check: Check, asker: PeerId
-    ) -> _Claim:
+    async def _brought(self, asked: Asked, asker: PeerId) -> ClaimedLeg:
         # The peer that has the content may be dead: then the asker needs time for another.
-        deadline_s = min(check.deadline_ms / 3000, stretched(BRING_S_MAX))
+        deadline_s = min(asked.check.deadline_ms / 3000, stretched(BRING_S_MAX))
         try:
-            return await self._claim(task, receipts, check, asker, deadline_s)
+            return await self._claim(asked, asker, deadline_s)
         except TooSlow as error:
             if deadline_s < BRING_S_MIN:
                 raise
             # There was time to ask the holders; not every store peer can be asked.
             raise Missing(error.message) from error
 
-    async def _claim(
-        self,
-        task: Signed[Task],
-        receipts: list[Signed[Receipt]],
-        check: Check,
-        asker: PeerId,
-        deadline_s: float,
-    ) -> _Claim:
-        receipt = receipts[-1]
-        stage = task.record.stages[receipt.record.stage]
+    async def _claim(self, asked: Asked, asker: PeerId, deadline_s: float) -> ClaimedLeg:
+        receipts, receipt = asked.receipts, asked.receipt
+        stage, check = asked.stage, asked.check
         doers = [it.signer for it in reversed(receipts)]
         passages = stage.operation == EMBED_PASSAGES
         # The peer that embedded passages has kept them, and is the one judged: it is asked before
@@ -235,7 +241,7 @@ class VerifyRole:
                 content, holders, deadline_s=deadline_s, size_bytes_max=OUTPUT_BYTES_MAX
             )
 
-        input_id = source_of(task, receipts, receipt.record.stage)
+        input_id = source_of(asked.task, receipts, receipt.record.stage)
         assert input_id is not None
         source = LegInput(
             id=input_id,
@@ -250,29 +256,38 @@ class VerifyRole:
             texts = await self.infer_role.texts_of(Passages.from_bytes(source.data), source)
         elif stage.operation == NEAREST:
             await self.infer_role.bring_index(stage, source)
-        return _Claim(stage=stage, receipt=receipt, source=source, output=output, texts=texts)
+        return ClaimedLeg(stage=stage, receipt=receipt, source=source, output=output, texts=texts)
 
-    async def _recompute(self, claim: _Claim, check: Check) -> _Found:
+    async def _recompute(self, claim: ClaimedLeg, check: Check) -> Found:
+        again = self.again(claim, check)
+        if isinstance(again, Found):
+            return again
+        if again is None:
+            if claim.stage.operation == NEAREST:
+                return await self._recompute_hits(claim)
+            return await self._replay(claim)
+        return again.judge(await self.infer_role.do(again.stage, again.source, nowhere))
+
+    def again(self, claim: ClaimedLeg, check: Check) -> Again | Found | None:
+        """What is to be recomputed, or what is found without it; None if it is no leg of its own.
+
+        WireError if the output cannot be read.
+        """
         claimed_bytes = claim.receipt.record.output_size_bytes
         if claimed_bytes != len(claim.output):
-            return _wrong(1, f"the output has {len(claim.output)} bytes, not {claimed_bytes}")
+            return wrong(1, f"the output has {len(claim.output)} bytes, not {claimed_bytes}")
         operation = OPERATIONS.get(claim.stage.operation)
         match None if operation is None else operation.comparison:
             case Comparison.ROWS:
-                return await self._recompute_rows(claim, check)
+                return self._rows_again(claim, check)
             case Comparison.HITS:
-                return await self._recompute_hits(claim)
+                return None
             case Comparison.REPLAY:
-                return await self._replay(claim)
+                return None
             case _:
-                done = await self.infer_role.do(claim.stage, claim.source, nowhere)
-                if done.data != claim.output:
-                    return _wrong(1, "the output differs")
-                if done.units != claim.receipt.record.units:
-                    return _wrong_units(1, done.units)
-                return _Found(rows=1, sampled=(0,), worst_ppb=(0,))
+                return Again(claim.stage, claim.source, partial(_same, claim))
 
-    async def _replay(self, claim: _Claim) -> _Found:
+    async def _replay(self, claim: ClaimedLeg) -> Found:
         """Judge every token of an answer by how far it is from what would be drawn here."""
         stage, data = claim.stage, claim.source.data
         assert stage.model is not None
@@ -297,19 +312,19 @@ class VerifyRole:
         if not reason and claim.receipt.record.units != units:
             reason = f"the work was {units} units"
         if reason:
-            return replace(_wrong(1, reason), replay=(found,))
-        return _Found(rows=1, sampled=(0,), worst_ppb=(0,), replay=(found,))
+            return replace(wrong(1, reason), replay=(found,))
+        return Found(rows=1, sampled=(0,), worst_ppb=(0,), replay=(found,))
 
-    async def _recompute_rows(self, claim: _Claim, check: Check) -> _Found:
+    def _rows_again(self, claim: ClaimedLeg, check: Check) -> Again | Found:
         data = claim.source.data
         assert data is not None
         claimed = Vectors.from_bytes(claim.output)
         texts = claim.texts or Texts.from_bytes(data)
         rows = len(texts.texts)
         if claimed.rows != rows:
-            return _wrong(rows, f"{claimed.rows} rows for {rows} texts")
+            return wrong(rows, f"{claimed.rows} rows for {rows} texts")
         if claim.receipt.record.units != rows:
-            return _wrong(rows, f"{claim.receipt.record.units} units for {rows} texts")
+            return wrong(rows, f"{claim.receipt.record.units} units for {rows} texts")
         share = Share(check.part, check.parts, frozenset(check.rows))
         sampled = share.due(check.secret, claim.receipt.id, self.key.peer, rows)
         sample = Texts(texts=tuple(texts.texts[row] for row in sampled))
@@ -325,12 +340,14 @@ class VerifyRole:
             holders=(),
             deadline_s=claim.source.deadline_s,
         )
-        done = await self.infer_role.do(stage, again, nowhere)
-        recomputed = Vectors.from_bytes(done.data)
-        worst = worst_differences(claimed, recomputed, sampled)
-        return _Found(rows=rows, sampled=sampled, worst_ppb=worst)
 
-    async def _recompute_hits(self, claim: _Claim) -> _Found:
+        def judge(done: Done) -> Found:
+            worst = worst_differences(claimed, Vectors.from_bytes(done.data), sampled)
+            return Found(rows=rows, sampled=sampled, worst_ppb=worst)
+
+        return Again(stage, again, judge)
+
+    async def _recompute_hits(self, claim: ClaimedLeg) -> Found:
         assert claim.stage.operation == NEAREST
         claimed = Hits.from_bytes(claim.output).hits
         done = await self.infer_role.do(claim.stage, claim.source, nowhere)
@@ -338,17 +355,42 @@ class VerifyRole:
         if done.units != claim.receipt.record.units:
             return _wrong_units(len(mine), done.units)
         if [(it.passage, it.row) for it in claimed] != [(it.passage, it.row) for it in mine]:
-            return _wrong(len(mine), "the nearest passages differ")
+            return wrong(len(mine), "the nearest passages differ")
         worst = tuple(
             min(PPB, int(abs(one.score - two.score) * PPB))
             for one, two in zip(claimed, mine, strict=True)
         )
-        return _Found(rows=len(mine), sampled=tuple(range(len(mine))), worst_ppb=worst)
+        return Found(rows=len(mine), sampled=tuple(range(len(mine))), worst_ppb=worst)
 
 
-def _wrong(rows: int, reason: str) -> _Found:
-    return _Found(rows=rows, sampled=(0,), worst_ppb=(PPB,), reason=reason)
+def read_check(check: Check) -> Asked:
+    """Read and check what an asker sent; WireError says what is wrong."""
+    task = open_signed(check.task, Task)
+    receipts = open_receipts(task, check.receipts)
+    if not receipts or receipts[-1].record.role is not Role.INFER:
+        raise Malformed("a check is of a leg that ran a model")
+    if attempt_of(check.secret, task.record.checking.secret_hash) is None:
+        raise Malformed("the secret is not the one the task was signed with")
+    leg = receipts[-1].record
+    if check.parts and not by_rows(leg.operation):
+        raise Malformed("a leg without rows has no parts")
+    if any(row >= leg.units for row in check.rows):
+        raise Malformed("the leg has not the rows that are to be recomputed")
+    return Asked(task=task, receipts=receipts, check=check)
 
 
-def _wrong_units(rows: int, units: int) -> _Found:
-    return _wrong(rows, f"the work was {units} units")
+def _same(claim: ClaimedLeg, done: Done) -> Found:
+    if done.data != claim.output:
+        return wrong(1, "the output differs")
+    if done.units != claim.receipt.record.units:
+        return _wrong_units(1, done.units)
+    return Found(rows=1, sampled=(0,), worst_ppb=(0,))
+
+
+def wrong(rows: int, reason: str) -> Found:
+    """What is found where the claim is false whatever the tolerance."""
+    return Found(rows=rows, sampled=(0,), worst_ppb=(PPB,), reason=reason)
+
+
+def _wrong_units(rows: int, units: int) -> Found:
+    return wrong(rows, f"the work was {units} units")

@@ -97,4 +97,4 @@ def _request(text: str, checked: bool) -> TaskRequest:
     data = text.encode()
     if not checked:
         return TaskRequest(stages=(stage,), input=data, level=Level.SIGNED, verifiers=0, needed=0)
-    return TaskRequest(stages=(stage,), input=data, level=Level.SPOT_CHECKED, verifiers=3, needed=2)
+    return TaskRequest(stages=(stage,), input=data, level=Level.REPLAYED, verifiers=3, needed=2)

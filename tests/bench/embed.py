@@ -43,7 +43,7 @@ async def _compare(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, level, verifiers in (
         ("unchecked", Level.SIGNED, 0),
-        ("checked", Level.SPOT_CHECKED, 3),
+        ("checked", Level.REPLAYED, 3),
     ):
         async with AsyncExitStack() as stack:
             place = folder / name

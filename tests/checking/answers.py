@@ -27,7 +27,7 @@ def have(content_id: ContentId) -> bytes | None:
     return CONTENT.get(content_id)
 
 
-def policy(level: Level = Level.SPOT_CHECKED, needed: int = 2, verifiers: int = 3) -> CheckPolicy:
+def policy(level: Level = Level.REPLAYED, needed: int = 2, verifiers: int = 3) -> CheckPolicy:
     secret_hash = hashlib.sha256(SECRET).digest()
     return CheckPolicy(level=level, verifiers=verifiers, needed=needed, secret_hash=secret_hash)
 

@@ -11,8 +11,9 @@ from trio.testing import MockClock
 
 from node.dispatch.handoff import Handoff
 from node.dispatch.offer import offer_leg
-from node.dispatch.order import ACCEPT_DEADLINE_S, IDLE_S, Order, OrderOutcome
+from node.dispatch.order import Order, OrderOutcome
 from node.dispatch.orders import Orders
+from node.dispatch.standing_order import ACCEPT_DEADLINE_S, IDLE_S
 from node.engines.interface import Part
 from node.peer import Node
 from node.task.events import Event, Offered

@@ -12,7 +12,7 @@ from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.local.commands import LocalCommands
 from node.peer import Node
-from node.serving.order_server import PLACES_PER_ORDER
+from node.serving.served_order import PLACES_PER_ORDER
 from node.task.events import Event, Restarted, Streamed, ignore_event
 from p2p.peers import Handler
 from p2p.typed_call import TypedCall

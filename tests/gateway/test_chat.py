@@ -236,12 +236,23 @@ def test_verdicts_are_asked_for_in_a_header(client: openai.OpenAI, served: Serve
     assert len(told["verdicts"]) == 2
 
 
+@pytest.mark.parametrize(("level", "verdicts"), [("replayed", 2), ("signed", 0)])
+def test_a_level_is_asked_for_in_a_header(client: openai.OpenAI, level: str, verdicts: int) -> None:
+    raw = client.chat.completions.with_raw_response.create(
+        model="hash", messages=said(f"level {level}"), extra_headers={"x-baton-level": level}
+    )
+    told = client.get(f"/receipts/{raw.headers['x-baton-receipt']}", cast_to=object)
+    assert isinstance(told, dict)
+    assert len(told["verdicts"]) == verdicts
+
+
 def test_models_are_listed_with_what_they_do(client: openai.OpenAI) -> None:
     names = [it.id for it in client.models.list()]
     assert names == ["doubling", "hash"]
     found = client.models.retrieve("hash")
     assert found.model_extra is not None
     assert "generate" in found.model_extra["x_baton"]["operations"]
+    assert found.model_extra["x_baton"]["levels"] == ["signed", "spot", "replayed"]
     # By its content id too.
     by_id = client.models.retrieve(found.model_extra["x_baton"]["model"])
     assert by_id.id == "hash"

@@ -39,6 +39,12 @@ def test_an_unknown_model_is_not_found_and_the_nearest_is_named(client: openai.O
         ({"response_format": {"type": "json_schema"}}, "response_format"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"extra_headers": {"x-baton-verdicts": "5/2"}}, "x-baton-verdicts"),
+        ({"extra_headers": {"x-baton-level": "exact"}}, "x-baton-level"),
+        ({"extra_headers": {"x-baton-level": "sure"}}, "x-baton-level"),
+        (
+            {"extra_headers": {"x-baton-level": "signed", "x-baton-verdicts": "2/3"}},
+            "x-baton-level",
+        ),
         ({"extra_headers": {"x-baton-deadline": "0"}}, "x-baton-deadline"),
     ],
     ids=str,

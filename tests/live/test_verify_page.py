@@ -31,6 +31,21 @@ def test_the_page_says_first_what_was_asked_and_never_just_that_it_holds(asker: 
     assert end.startswith("the receipt holds: verifiers, 2 drawn by lot")
 
 
+def test_a_level_is_chosen_by_its_word_and_refused_in_words(asker: Peer) -> None:
+    ask = ("ask", "hash", "--fresh", "--text", "hello", "--json")
+    spot = asker.ask(*ask, "--level", "spot", "--verdicts", "2/2").document
+    signed = asker.ask(*ask, "--level", "signed").document
+    assert signed["needed"] == 0
+    assert spot["needed"] == 2
+    found = [
+        baton("verify", it["receipt_file"], "--json").document["level"] for it in (spot, signed)
+    ]
+    assert found == ["spot", "signed"]
+    refused = asker.ask(*ask, "--level", "exact")
+    assert "at the level exact yet: use one of signed, spot, replayed" in refused.error
+    assert "has no verdicts" in asker.ask(*ask, "--level", "signed", "--verdicts", "2/2").error
+
+
 def test_an_answer_that_is_kept_is_found_by_its_id(state: Path) -> None:
     with joined(state, "--role", "infer", "--model", "hash") as peer:
         asked = peer.ask("ask", "hash", "--text", "hello", "--verdicts", "0/0", "--json").document

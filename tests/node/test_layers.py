@@ -145,7 +145,7 @@ async def test_verifiers_that_have_parts_too_check_the_whole_answer(
         wall_s = asker.dependencies.environment.wall_s
         await until(lambda: len(known.candidates(Role.VERIFY, MODEL, wall_s())) == 2)
         events: list[Event] = []
-        wanted = replace(WANTED, level=Level.SPOT_CHECKED, verifiers=2, needed=2)
+        wanted = replace(WANTED, level=Level.REPLAYED, verifiers=2, needed=2)
         task = await asker.tasks.submit(wanted)
         with trio.fail_after(300):
             answered = await asker.tasks.watch(task, events.append)

@@ -11,12 +11,12 @@ import trio
 from trio.testing import MockClock
 
 from node.peer import Node
-from node.serving.order_server import (
+from node.serving.order_server import TAKEN_AFTER_S
+from node.serving.served_order import (
     IDLE_S,
     ORDERS_PER_ASKER,
     PLACES_BESIDE_OTHERS,
     PLACES_PER_ORDER,
-    TAKEN_AFTER_S,
 )
 from p2p.score import Offence
 from p2p.typed_call import TypedCall

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from node.engines.interface import Emit, Found, Job, Output
 from node.serving.infer_role import SHARED_S_MAX
-from node.serving.order_server import PLACES_PER_ORDER
+from node.serving.served_order import PLACES_PER_ORDER
 from tests.node.asking import TEXTS, complete, task_of, texts_of
 from tests.node.engines import Counted
 from tests.serving.test_hostile_orders import Opener, Scene, code_of, opened

@@ -20,8 +20,22 @@ from wire.checkpoint import (
     Seal,
     buckets_of,
 )
+from wire.checks import CheckOutcome, Checks, OpenChecks, OrderedCheck, Verdicts
 from wire.compact import BatchRoot
 from wire.content import ContentId
+from wire.dispute import (
+    Children,
+    Commitment,
+    Committed,
+    Contest,
+    Descend,
+    Descent,
+    Dispute,
+    Reveal,
+    Revealed,
+    Settled,
+    StateOpening,
+)
 from wire.fetch import AttestedFetch, Column, Extraction, FetchAgreement, HeaderField, SourceRecord
 from wire.generation import Alternative, Ending, Generation, PromptToken, Token, TokenBias
 from wire.kinds import Level, RefusalCode, Role
@@ -154,11 +168,29 @@ DONE = TaskOutcome(tag=7, receipt=b"receipt", output=b"output", refusal=None, ro
 NOT_DONE = OrderRefusal(code=RefusalCode.BUSY, reason="the queue is full", retry_after_ms=1000)
 FAILED = TaskOutcome(tag=8, receipt=None, output=None, refusal=NOT_DONE)
 PART_OF_IT = OrderPiece(tag=9, position=2, units=1, data=b"piece")
+CHECK = Check(
+    task=b"task",
+    receipts=(b"receipt",),
+    secret=SECRET,
+    input=None,
+    output=b"output",
+    deadline_ms=30_000,
+)
+CHECK_ON_ORDER = OrderedCheck(tag=7, asked=CHECK)
+CHECKED = CheckOutcome(tag=7, verdict=b"verdict", refusal=None)
+NOT_CHECKED = CheckOutcome(tag=8, verdict=None, refusal=NOT_DONE)
 ROWS = StageRows(
     tables=(b"\x03\x00\x01\x00", b"\x00\x00"),
     owners=b"\x01\x00",
     places=b"\x05\x00\x00\x00\x81\x00\x00\x00",
     data=bytes(range(16)),
+)
+STATE_OPENING = StateOpening(layer=7, state=b"state", path=bytes(range(64)))
+DESCENT = Descent(
+    prover_left=bytes(range(32)),
+    prover_right=bytes(range(1, 33)),
+    challenger_left=bytes(range(2, 34)),
+    challenger_right=bytes(range(3, 35)),
 )
 HIT = Hit(passage=BLOCK, row=7, score=0.75)
 
@@ -368,14 +400,7 @@ SAMPLES: tuple[Record, ...] = (
     Refuse(code=RefusalCode.BUSY, reason="the queue is full", retry_after_ms=1000),
     Piece(position=2, units=1, data=b"piece"),
     Result(receipts=(b"receipt",), output=b"output", source=b"source"),
-    Check(
-        task=b"task",
-        receipts=(b"receipt",),
-        secret=SECRET,
-        input=None,
-        output=b"output",
-        deadline_ms=30_000,
-    ),
+    CHECK,
     VerdictReply(verdict=b"verdict"),
     Want(block=BLOCK),
     BlockReply(data=b"block"),
@@ -405,6 +430,11 @@ SAMPLES: tuple[Record, ...] = (
     Taken(tags=(7, 9)),
     Withdraw(unwanted=(9,)),
     Close(tasks=12),
+    OpenChecks(checks=48),
+    CHECK_ON_ORDER,
+    Checks(items=(CHECK_ON_ORDER,)),
+    CHECKED,
+    Verdicts(items=(CHECKED, NOT_CHECKED), places=2),
     ROWS,
     StageOpen(model=MODEL, first=18, last=29, pages=256),
     StageOpened(pages=256),
@@ -471,6 +501,38 @@ SAMPLES: tuple[Record, ...] = (
     Certificates(certificates=(b"certificate",)),
     AskCheckpoint(epoch=7),
     CheckpointReply(epoch=8, checkpoint=b"checkpoint"),
+    Commitment(receipt=BLOCK, row=3, layers=12, root=bytes(range(32))),
+    STATE_OPENING,
+    DESCENT,
+    Dispute(
+        manifest=b"manifest",
+        receipt=b"receipt",
+        verdict=b"verdict",
+        input=b"input",
+        output=None,
+        prover=b"commitment",
+        challenger=b"commitment",
+        outputs=(STATE_OPENING,),
+        steps=(DESCENT,),
+        sources=(STATE_OPENING,),
+        prover_silent=False,
+        challenger_silent=True,
+        settled_at_ms=1_700_000_003_000,
+    ),
+    Contest(
+        task=b"task",
+        receipts=(b"receipt",),
+        input=b"input",
+        output=None,
+        row=3,
+        deadline_ms=30_000,
+    ),
+    Committed(commitment=b"commitment"),
+    Descend(level=2, index=1),
+    Children(left=bytes(range(32)), right=bytes(range(1, 33))),
+    Reveal(layer=7),
+    Revealed(state=b"state", path=bytes(64)),
+    Settled(lost=True),
 )
 
 

@@ -40,12 +40,21 @@ DIALOGUES = [
     "DialBack Refuse",
     "Reserve Reserved",
     "Reserve Refuse",
+    "Contest Refuse",
+    "Contest Committed asker:Settled",
+    "Contest Committed asker:Descend Refuse",
+    "Contest Committed asker:Reveal Refuse",
+    "Contest Committed asker:Descend Children asker:Reveal Revealed asker:Settled",
     "Open Refuse",
     "Open Opened asker:Close",
     "Open Opened Refuse",
     "Open Opened Places asker:Bundle asker:Bundle Taken Outcomes asker:Close",
     "Open Opened asker:Bundle asker:Withdraw Outcomes asker:Close",
     "Open Opened asker:Bundle Outcomes Refuse",
+    "OpenChecks Refuse",
+    "OpenChecks Opened asker:Close",
+    "OpenChecks Opened Refuse",
+    "OpenChecks Opened Places asker:Checks asker:Withdraw Verdicts asker:Checks asker:Close",
     "StageOpen Refuse",
     "StageOpen StageOpened asker:StageClose",
     "StageOpen StageOpened asker:StagePass asker:StagePass StagePassed asker:StageClose",
@@ -155,9 +164,10 @@ def test_every_message_has_its_place_and_every_state_is_left_but_the_last() -> N
 
 
 def test_only_the_asker_opens_and_but_for_the_end_of_a_swap_only_the_answerer_goes_on() -> None:
-    askers_turn = {CallState.IDLE, CallState.SWAPPING}
+    # In a dispute the asker asks one question after the other.
+    askers_turn = {CallState.IDLE, CallState.SWAPPING, CallState.COMMITTED}
     for state, speaker, _ in TRANSITIONS:
-        if state in (CallState.STANDING, CallState.STAGED):
+        if state in {CallState.STANDING, CallState.CHECKS_STANDING, CallState.STAGED}:
             # In these both sides speak when they have something to say.
             continue
         assert speaker is (ASKER if state in askers_turn else ANSWERER)

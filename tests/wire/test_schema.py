@@ -35,6 +35,7 @@ TIED_TO_OTHERS = {
     *("Generation.prompt", "Generation.messages", "Generation.prompt_tokens", "Generation.bias"),
     *("Vectors.tokens",),
     *("Bundle.items", "Outcomes.items", "Bundle.roots", "Outcomes.roots"),
+    *("Checks.items", "Verdicts.items"),
     *("Tensor.kind", "Tensor.shape", "Tensor.shape[]", "Tensors.tensors"),
     *("AccountOrder.pay", "AccountOrder.open", "AccountOrder.top_up", "AccountOrder.redeem"),
     *("AccountOrder.reclaim", "CheckpointHeader.epoch", "Proposal.round", "Proposal.valid_round"),
@@ -182,6 +183,8 @@ def test_an_optional_field_may_be_absent_but_not_left_out(field: Field) -> None:
     elif field.name == "receipt" and field.record == "TaskOutcome":
         refused = {"output": None, "refusal": BY_NAME["OrderRefusal"], "root": 0, "leaf": 0}
         record = altered("TaskOutcome", receipt=None, **refused)
+    elif field.name == "verdict" and field.record == "CheckOutcome":
+        record = altered("CheckOutcome", verdict=None, refusal=BY_NAME["OrderRefusal"])
     elif field.record == "CheckpointHeader":
         record = altered("CheckpointHeader", previous=None, epoch=0)
     elif field.record == "Proposal":
@@ -353,7 +356,8 @@ def test_other_parameters_are_never_born(parameters: Any) -> None:
 # Bounded as a whole, for their fields at their bounds together would be more than they are for.
 BOUNDED_AS_A_WHOLE = {
     *("Advert", "Manifest", "Stage", "Task", "Texts", "Vectors"),
-    *("Generation", "Tensor", "Tensors", "Bundle", "Outcomes", "StageRows", "Certificates"),
+    *("Generation", "Tensor", "Tensors", "Bundle", "Outcomes", "Checks", "Verdicts", "StageRows"),
+    *("Certificates",),
 }
 
 

@@ -12,6 +12,7 @@ that works element by element are spread over the flat row: parameter `i // bloc
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from wire import limits
 from wire.annotations import Between, Name, Omitted, Parameters
 from wire.errors import Malformed
 from wire.schema import Record
@@ -20,7 +21,7 @@ FORMAT = "exact"
 FILE = "model.exact"
 VERSION = 1
 MODEL_BYTES_MAX = 64 << 20
-LAYERS_MAX = 256
+LAYERS_MAX = limits.EXACT_LAYERS_MAX
 SOURCES_MAX = 2
 RANK_MAX = 4
 # The most elements that one value has in one row: a referee is sent whole rows of a layer's inputs.

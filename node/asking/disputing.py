@@ -1,0 +1,113 @@
+"""Where verdicts on an integer model disagree, who is wrong is found out, not voted on."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from node.checking.disputes import Judgement
+from node.checking.quorum import CheckRequest, Tally
+from node.checking.settling import Contested, Settling
+from node.task.events import EventSink, Failed
+from p2p.blobs import Blobs
+from p2p.score import Offence
+from p2p.timeouts import stretched
+from store import Store
+from wire import limits
+from wire.chain import source_of
+from wire.content import ContentId, PeerId
+from wire.errors import BatonError
+from wire.kinds import Role
+from wire.latest import Latest
+from wire.model import Manifest
+from wire.operations import CALL
+
+# Of the verdicts against one answer so many are looked into: one that holds is enough.
+DISPUTES_PER_ANSWER_MAX = 2
+# Records that stay kept, the latest; an older one is what its owner made of it.
+DISPUTES_KEPT = 256
+INPUT_S = 10.0
+PIN = "dispute"
+
+
+class DisputedModel(Protocol):
+    """What a reader of integer models gives."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    @property
+    def data(self) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What disputes about one answer came to: is its signer wrong, and whose verdicts are void."""
+
+    prover_lost: bool = False
+    proven: bool = False
+    void: frozenset[PeerId] = frozenset()
+
+
+@dataclass(slots=True)
+class Disputing:
+    """Settles disputes about answers to this peer's own tasks, and keeps their records."""
+
+    settling: Settling
+    store: Store
+    blobs: Blobs
+    read: Callable[[ContentId], Awaitable[DisputedModel | None]]
+    kept: Latest[ContentId, None] = field(default_factory=lambda: Latest(DISPUTES_KEPT))
+
+    async def rule(
+        self, claimed: CheckRequest, votes: Tally, output: bytes, on_event: EventSink
+    ) -> Ruling:
+        """Look into the verdicts against an answer of an integer model; else nothing is ruled."""
+        leg = claimed.receipt.record
+        against = [it for it in votes.verdicts if not it.record.agrees and it.record.could_check]
+        if not against or leg.operation != CALL or leg.role is not Role.INFER or leg.model is None:
+            return Ruling()
+        void: set[PeerId] = set()
+        try:
+            model = await self.read(leg.model)
+            if model is None:
+                return Ruling()
+            source = await self._input(claimed)
+            for verdict in against[:DISPUTES_PER_ANSWER_MAX]:
+                contested = Contested(
+                    claimed=claimed,
+                    verdict=verdict,
+                    manifest=model.manifest.to_bytes(),
+                    model_data=model.data,
+                    input=source,
+                    output=output,
+                )
+                found = await self._settle(contested, on_event)
+                if found.prover in found.lost:
+                    return Ruling(prover_lost=True, proven=found.proven)
+                void |= found.lost
+        except BatonError as error:
+            # Then the votes alone decide, as for any other model.
+            on_event(Failed("dispute", claimed.receipt.signer, error.message))
+        return Ruling(void=frozenset(void))
+
+    async def _settle(self, contested: Contested, on_event: EventSink) -> Judgement:
+        signed, found = await self.settling.run_dispute(contested)
+        await self.store.put(signed.raw, pin=PIN)
+        self.kept[signed.id] = None
+        for peer in sorted(found.lost):
+            offence = Offence.WRONG_ANSWER if found.proven else Offence.UNANSWERED
+            self.settling.peers.offended(peer, offence)
+            on_event(Failed("dispute", peer, f"{found.why}; the record is {signed.id}"))
+        return found
+
+    async def _input(self, claimed: CheckRequest) -> bytes:
+        if claimed.input is not None:
+            return claimed.input
+        source = source_of(claimed.task, claimed.receipts, claimed.receipt.record.stage)
+        assert source is not None, "a call has an input"
+        return await self.blobs.get(
+            source,
+            tuple(it.signer for it in claimed.receipts),
+            deadline_s=stretched(INPUT_S),
+            size_bytes_max=limits.TENSORS_BYTES_MAX,
+        )

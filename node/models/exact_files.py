@@ -1,0 +1,55 @@
+"""Integer models by their id, read from here or from whoever has them, for checks and disputes."""
+
+from dataclasses import dataclass, field
+
+import trio
+
+from node.engines.exact.file import read_bytes
+from node.engines.exact.model import FILE, FORMAT, MODEL_BYTES_MAX, ExactModel
+from node.models.collection import Models
+from p2p.timeouts import stretched
+from wire.content import ContentId
+from wire.errors import BatonError
+from wire.latest import Latest
+from wire.model import Manifest
+
+# A dispute waits for the model no longer than this; a peer that runs it has it anyway.
+FETCH_S = 15.0
+MODELS_KEPT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ExactFile:
+    """An integer model: its manifest, its file's bytes, and what they say."""
+
+    manifest: Manifest
+    data: bytes = field(repr=False)
+    model: ExactModel = field(repr=False)
+
+
+@dataclass(slots=True)
+class ExactFiles:
+    """Reads integer models; the latest few stay read."""
+
+    models: Models
+    _latest: Latest[ContentId, ExactFile] = field(default_factory=lambda: Latest(MODELS_KEPT))
+
+    async def get(self, model: ContentId) -> ExactFile | None:
+        """The model of this id; None if it is no integer model, or cannot be had in time."""
+        if (found := self._latest.get(model)) is not None:
+            return found
+        manifest = await self.models.learn(model)
+        if manifest is None or manifest.format != FORMAT:
+            return None
+        try:
+            data = await self.models.blobs.get(
+                manifest.file(FILE).content,
+                self.models.holders(model),
+                deadline_s=stretched(FETCH_S),
+                size_bytes_max=MODEL_BYTES_MAX,
+            )
+            read = await trio.to_thread.run_sync(read_bytes, data, manifest.name)
+        except BatonError:
+            return None
+        self._latest[model] = ExactFile(manifest, data, read)
+        return self._latest[model]

@@ -1,0 +1,167 @@
+"""Small checks that came together are done together: one call of the engine, one signature.
+
+What each comes to is no matter of the others, and each verdict holds alone. A check that needs
+content which did not come with it, or much of the engine, goes by `VerifyRole.verdict_on`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from node.serving.role import Done, LegInput
+from node.serving.verify_role import Again, Asked, ClaimedLeg, Found, VerifyRole, wrong
+from wire.chain import source_of
+from wire.content import PeerId
+from wire.errors import BatonError, Refused, WireError
+from wire.kinds import RefusalCode
+from wire.operations import EMBED_PASSAGES, NEAREST
+from wire.receipt import Verdict
+from wire.signed import Signed, sign_many
+from wire.tree import name_of
+
+# What checks in one call of the engine take of its time together, and how many they are, at most.
+TOGETHER_S_MAX = 0.25
+TOGETHER_MAX = 64
+
+
+@dataclass(slots=True, eq=False)
+class SmallCheck:
+    """One of them. `ended` hears once what came of it."""
+
+    asked: Asked
+    # What is to be done again, or what was found without that.
+    again: Again | Found
+    cost_s: float
+    deadline_at_s: float
+    ended: Callable[[Signed[Verdict] | BatonError], None]
+    began_at_s: float = field(default_factory=trio.current_time)
+    # Whether nobody waits for it any more.
+    unwanted: bool = False
+
+
+def small_check(
+    role: VerifyRole,
+    asked: Asked,
+    asker: PeerId,
+    ended: Callable[[Signed[Verdict] | BatonError], None],
+) -> SmallCheck | None:
+    """The check as a small one, if it is."""
+    check, stage, receipt = asked.check, asked.stage, asked.receipt
+    source, output = check.input, check.output
+    if stage.operation in {EMBED_PASSAGES, NEAREST} or source is None or output is None:
+        return None
+    input_id = source_of(asked.task, asked.receipts, receipt.record.stage)
+    if input_id is None or name_of(source) != input_id or name_of(output) != receipt.record.output:
+        # What did not come with the check is fetched.
+        return None
+    left_s = check.deadline_ms / 1000
+    claim = ClaimedLeg(
+        stage=stage,
+        receipt=receipt,
+        source=LegInput(id=input_id, data=source, holders=(), deadline_s=left_s),
+        output=output,
+        texts=None,
+    )
+    cost_s = 0.0
+    try:
+        again = role.again(claim, check)
+    except WireError as error:
+        # The leg's own output cannot be read: whoever signed for it is at fault.
+        again = wrong(1, error.message)
+    if again is None:
+        return None
+    if isinstance(again, Again):
+        assert again.source.data is not None
+        cost_s = role.infer_role.cost_s(again.stage, again.source.data, asker)
+        if not role.infer_role.shares(again.stage, cost_s):
+            return None
+    return SmallCheck(asked, again, cost_s, trio.current_time() + left_s, ended)
+
+
+async def check_together(role: VerifyRole, checks: Iterable[SmallCheck], asker: PeerId) -> None:
+    """Do small checks of one asker, and tell each what came of it."""
+    for some in _cut(checks):
+        with trio.move_on_at(max(it.deadline_at_s for it in some)) as waiting:
+            await role.places.enqueue(asker)
+        if waiting.cancelled_caught:
+            _end_each(some, [_late()] * len(some))
+            continue
+        try:
+            found = await _found(role, some)
+        finally:
+            role.places.dequeue(asker)
+        _end_each(some, _signed(role, some, found))
+
+
+def _cut(checks: Iterable[SmallCheck]) -> Iterator[list[SmallCheck]]:
+    """The checks in runs that one call of the engine may have."""
+    run: list[SmallCheck] = []
+    run_s = 0.0
+    for one in checks:
+        if run and (run_s + one.cost_s > TOGETHER_S_MAX or len(run) == TOGETHER_MAX):
+            yield run
+            run, run_s = [], 0.0
+        run.append(one)
+        run_s += one.cost_s
+    if run:
+        yield run
+
+
+async def _found(role: VerifyRole, checks: Sequence[SmallCheck]) -> list[Found | BatonError]:
+    """What each is found to be, in order."""
+    found: dict[SmallCheck, Found | BatonError] = {}
+    # By what the engine does at once: a model and an operation.
+    kinds: dict[object, list[tuple[SmallCheck, Again]]] = {}
+    now_at_s = trio.current_time()
+    for one in checks:
+        if one.unwanted:
+            found[one] = Refused("given up: nobody waits for it", retry_after_s=1.0)
+        elif one.deadline_at_s <= now_at_s:
+            found[one] = _late()
+        elif isinstance(one.again, Found):
+            found[one] = one.again
+        else:
+            key = (one.again.stage.model, one.again.stage.operation)
+            kinds.setdefault(key, []).append((one, one.again))
+    for some in kinds.values():
+        works = [(again.stage, again.source) for _, again in some]
+        for (one, again), done in zip(some, await role.infer_role.do_many(works), strict=True):
+            found[one] = _judged(again, done)
+    return [found[it] for it in checks]
+
+
+def _judged(again: Again, done: Done | BatonError) -> Found | BatonError:
+    if isinstance(done, BatonError):
+        return done
+    try:
+        return again.judge(done)
+    except WireError as error:
+        return wrong(1, error.message)
+
+
+def _signed(
+    role: VerifyRole, checks: Sequence[SmallCheck], found: Sequence[Found | BatonError]
+) -> list[Signed[Verdict] | BatonError]:
+    verdicts: list[Verdict | BatonError] = []
+    for one, what in zip(checks, found, strict=True):
+        try:
+            if isinstance(what, Found):
+                verdicts.append(role.verdict_of(one.asked, what, one.began_at_s))
+            else:
+                verdicts.append(what)
+        except Refused as error:
+            verdicts.append(error)
+    records = [it for it in verdicts if isinstance(it, Verdict)]
+    role.checked += len(records)
+    signed = iter(sign_many(records, role.key).signed if records else ())
+    return [next(signed) if isinstance(it, Verdict) else it for it in verdicts]
+
+
+def _end_each(checks: Sequence[SmallCheck], found: Sequence[Signed[Verdict] | BatonError]) -> None:
+    for one, what in zip(checks, found, strict=True):
+        one.ended(what)
+
+
+def _late() -> Refused:
+    return Refused("no time left to check", code=RefusalCode.LATE)

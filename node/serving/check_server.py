@@ -1,0 +1,176 @@
+"""Serving standing orders of checks: many legs of one asker to be checked in one conversation.
+
+Each is a check as one that comes alone, with a deadline and an end of its own. One that cannot be
+read or done is refused by itself, and the others go on.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import trio
+
+from node.serving.check_bundle import SmallCheck, check_together, small_check
+from node.serving.served_order import ServedOrder, ServedOrders
+from node.serving.verify_role import Asked, VerifyRole, read_check
+from node.task.flushing import Flushing
+from p2p.peers import Peers
+from p2p.typed_call import TypedCall, refusal_of
+from wire.bundling import cut
+from wire.checks import CheckOutcome, Checks, OpenChecks, OrderedCheck, Verdicts
+from wire.errors import BatonError, Refused, RemoteProtocolError, WireError
+from wire.kinds import RefusalCode
+from wire.message import Message
+from wire.order import OrderRefusal, Places
+from wire.receipt import Verdict
+from wire.signed import Signed, sign
+
+# A flush takes what there is; `check_together` cuts it.
+CHECKS_MAX = 256
+_GIVEN_UP = "given up: nobody waits for it"
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class _ServedChecks(ServedOrder):
+    """One order of checks."""
+
+    server: "CheckServer"
+    # Checks that have not ended, by tag: those that are done alone, and small ones.
+    _alone: dict[int, trio.CancelScope] = field(default_factory=dict)
+    _small: dict[int, SmallCheck] = field(default_factory=dict)
+    _flushing: Flushing[SmallCheck] | None = None
+    _out: deque[CheckOutcome] = field(default_factory=deque)
+
+    @property
+    def in_use(self) -> int:
+        """Its checks that have not ended."""
+        return len(self._alone) + len(self._small)
+
+    def _abandon(self, tag: int) -> None:
+        if (scope := self._alone.get(tag)) is not None:
+            scope.cancel()
+        if (small := self._small.get(tag)) is not None:
+            small.unwanted = True
+
+    def _abandon_all(self) -> None:
+        for tag in [*self._alone, *self._small]:
+            self._abandon(tag)
+
+    async def _beside(self) -> None:
+        """Whoever asks knows by itself how long a check may take."""
+
+    # Taking
+
+    def _take(self, message: Message, nursery: trio.Nursery) -> None:
+        if not isinstance(message, Checks):
+            raise RemoteProtocolError("not what an asker says in an order of checks")
+        self._use_places(len(message.items))
+        self.server.tasks += len(message.items)
+        self.server.bundles += 1
+        if self._flushing is None:
+            self._flushing = Flushing(nursery, self._do, CHECKS_MAX, self._dropped)
+        for item in message.items:
+            if item.tag in self._alone or item.tag in self._small:
+                raise RemoteProtocolError("a check has the tag of another one")
+            self._begin(item, nursery, self._flushing)
+
+    def _begin(
+        self, item: OrderedCheck, nursery: trio.Nursery, flushing: Flushing[SmallCheck]
+    ) -> None:
+        role, tag, asker = self.server.verify_role, item.tag, self.call.peer
+        try:
+            asked = read_check(item.asked)
+            role.check_willing(asked)
+        except (Refused, WireError) as error:
+            self._tell(tag, None, self._refusal_of(error))
+            return
+        small = small_check(role, asked, asker, partial(self._ended_small, tag))
+        if small is None:
+            self._alone[tag] = scope = trio.CancelScope()
+            nursery.start_soon(self._do_alone, tag, asked, scope)
+        else:
+            self._small[tag] = small
+            flushing.add(small)
+
+    # Doing
+
+    async def _do(self, checks: list[SmallCheck]) -> None:
+        await check_together(self.server.verify_role, checks, self.call.peer)
+
+    def _dropped(self, small: SmallCheck) -> None:
+        """This peer ends: nobody is told."""
+
+    def _ended_small(self, tag: int, found: Signed[Verdict] | BatonError) -> None:
+        del self._small[tag]
+        self._ended_check(tag, found)
+
+    async def _do_alone(self, tag: int, asked: Asked, scope: trio.CancelScope) -> None:
+        role = self.server.verify_role
+        found: Signed[Verdict] | BatonError = Refused(_GIVEN_UP, retry_after_s=1.0)
+        try:
+            with scope:
+                found = sign(await role.verdict_on(asked, self.call.peer), role.key)
+                role.checked += 1
+        except BatonError as error:
+            # A failure of this peer is refused: it must not become a verdict against another.
+            found = error
+        del self._alone[tag]
+        self._ended_check(tag, found)
+
+    # Telling
+
+    def _ended_check(self, tag: int, found: Signed[Verdict] | BatonError) -> None:
+        if isinstance(found, BatonError):
+            said = refusal_of(found)
+            refusal = OrderRefusal(
+                code=said.code, reason=said.reason, retry_after_ms=said.retry_after_ms
+            )
+            self._tell(tag, None, refusal)
+        else:
+            self._tell(tag, found.raw, None)
+
+    def _tell(self, tag: int, verdict: bytes | None, refusal: OrderRefusal | None) -> None:
+        if not self._ended:
+            self._out.append(CheckOutcome(tag=tag, verdict=verdict, refusal=refusal))
+            self.to_write.set()
+
+    def _untold(self) -> int:
+        return len(self._out)
+
+    def _drain(self, places: int) -> Iterator[Message]:
+        outcomes = list(self._out)
+        self._out.clear()
+        for some in cut((it, len(it.verdict or b"")) for it in outcomes):
+            yield Verdicts(items=tuple(some), places=places)
+            places = 0
+        if places:
+            yield Places(more=places)
+
+
+@dataclass(slots=True, kw_only=True)
+class CheckServer(ServedOrders[_ServedChecks]):
+    """The standing orders of checks that others have here. `on_open` answers an OpenChecks."""
+
+    verify_role: VerifyRole
+    peers: Peers
+
+    async def on_open(self, call: TypedCall, message: Message) -> None:
+        """Serve one order until its asker closes it."""
+        assert isinstance(message, OpenChecks)
+        try:
+            if not self.verify_role.willing:
+                raise Refused("this peer does not verify", code=RefusalCode.NOT_WILLING)
+            self._check_room(call.peer)
+        except Refused as error:
+            await call.send(refusal_of(error))
+            return
+        await self._serve(
+            _ServedChecks(
+                call=call,
+                places=self.places_each,
+                offended=self.peers.offended,
+                standing=self.peers.standing,
+                server=self,
+            )
+        )

@@ -1,0 +1,186 @@
+"""One side of a dispute: shows the asker what each layer of an integer model gave for one row.
+
+Whoever signed the receipt is asked as the prover, whoever signed a verdict against it as the
+challenger. Both compute the row again, layer by layer, commit to all of it, and answer what the
+asker wants to see. What does not fit the commitment convicts them, so there is nothing to gain.
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import trio
+
+from node.engines.exact.model import ExactModel
+from node.engines.exact.states import RowStates, first_wrong_row, inputs_of, states_of
+from node.engines.formats.onnx_protobuf import Array
+from p2p.blobs import Blobs
+from p2p.timeouts import stretched
+from p2p.typed_call import TypedCall, refusal_of
+from wire import limits
+from wire.chain import open_receipts, source_of
+from wire.content import ContentId, PeerId
+from wire.counting import counted
+from wire.dispute import (
+    Children,
+    Commitment,
+    Committed,
+    Contest,
+    Descend,
+    Reveal,
+    Revealed,
+    Settled,
+)
+from wire.errors import (
+    EngineError,
+    Malformed,
+    Refused,
+    RemoteProtocolError,
+    StoreError,
+    TooSlow,
+    TransportError,
+)
+from wire.kinds import RefusalCode
+from wire.message import Message
+from wire.operations import CALL
+from wire.receipt import Receipt
+from wire.signed import Signed, open_signed, sign
+from wire.signing import SigningKey
+from wire.task import Task
+from wire.tree import name_of
+
+CONTESTS_MAX = 4
+CONTESTS_PER_ASKER_MAX = 2
+# A tree's levels, the outputs and two inputs of a layer: nobody needs to ask more often.
+QUESTIONS_MAX = 32
+CONTEST_S_MAX = 60.0
+PAYLOAD_BYTES_MAX = limits.TENSORS_BYTES_MAX
+
+
+class HasModel(Protocol):
+    """What a reader of integer models gives."""
+
+    @property
+    def model(self) -> ExactModel: ...
+
+
+ReadModel = Callable[[ContentId], Awaitable[HasModel | None]]
+# What each layer gives for one row of a call, whose inputs are in the model's order.
+TraceRow = Callable[[ExactModel, Sequence[Array], int], list[bytes]]
+
+
+@dataclass(slots=True)
+class ContestRole:
+    """Answers for the receipts and the verdicts of this peer."""
+
+    key: SigningKey
+    blobs: Blobs
+    read: ReadModel
+    # Whether this peer checks others, and so may be asked for its verdicts.
+    verifies: bool = False
+    trace: TraceRow = states_of
+    _under_way: Counter[PeerId] = field(default_factory=Counter)
+
+    async def on_contest(self, call: TypedCall, message: Message) -> None:
+        """Commit to one row's states and show what is asked for, or refuse."""
+        assert isinstance(message, Contest)
+        task = open_signed(message.task, Task)
+        receipts = open_receipts(task, message.receipts)
+        if task.signer != call.peer or receipts[-1].record.operation != CALL:
+            raise RemoteProtocolError("a contest is the asker's, and about a call of a model")
+        try:
+            with trio.fail_after(min(message.deadline_ms / 1000, stretched(CONTEST_S_MAX))):
+                await self._answer(call, message, task, receipts)
+        except trio.TooSlowError:
+            # The asker has stopped asking, or there was too little time: the stream just ends.
+            return
+
+    async def _answer(
+        self, call: TypedCall, contest: Contest, task: Signed[Task], receipts: list[Signed[Receipt]]
+    ) -> None:
+        asker, receipt = call.peer, receipts[-1]
+        try:
+            self._check_willing(receipt, asker)
+            with counted(self._under_way, asker):
+                states, row = await self._states(contest, task, receipts, asker)
+                commitment = Commitment(
+                    receipt=receipt.id, row=row, layers=len(states.states), root=states.root
+                )
+                signed = sign(commitment, self.key)
+                await call.send(Committed(commitment=signed.raw))
+                for _ in range(QUESTIONS_MAX):
+                    question = await call.receive()
+                    if isinstance(question, Settled):
+                        return
+                    await call.send(_shown(states, question))
+        except (Refused, EngineError, StoreError, TooSlow) as error:
+            await call.send(refusal_of(error))
+
+    def _check_willing(self, receipt: Signed[Receipt], asker: PeerId) -> None:
+        if receipt.signer != self.key.peer and not self.verifies:
+            raise Refused("this leg is another peer's", code=RefusalCode.NOT_WILLING)
+        full = self._under_way.total() >= CONTESTS_MAX
+        if full or self._under_way[asker] >= CONTESTS_PER_ASKER_MAX:
+            raise Refused("this peer is settling other disputes", retry_after_s=0.5)
+
+    async def _states(
+        self,
+        contest: Contest,
+        task: Signed[Task],
+        receipts: list[Signed[Receipt]],
+        asker: PeerId,
+    ) -> tuple[RowStates, int]:
+        """The states of the row in question; Refused if this peer cannot know them."""
+        receipt = receipts[-1]
+        assert receipt.record.model is not None, "a call is of a model"
+        found = await self.read(receipt.record.model)
+        if found is None:
+            raise Refused("this model is not had here", code=RefusalCode.NO_SUCH_MODEL)
+        input_id = source_of(task, receipts, receipt.record.stage)
+        assert input_id is not None, "a call has an input"
+        data = await self._bring(contest.input, input_id, receipt, asker)
+        try:
+            inputs = inputs_of(found.model, data)
+            row = contest.row
+            if row is None:
+                output_id = receipt.record.output
+                output = await self._bring(contest.output, output_id, receipt, asker)
+                first = await trio.to_thread.run_sync(first_wrong_row, found.model, inputs, output)
+                row = 0 if first is None else first
+            if row >= len(inputs[0]):
+                raise Malformed(f"the call has {len(inputs[0])} rows")
+        except Malformed as error:
+            raise Refused(error.message, code=RefusalCode.MALFORMED) from error
+        states = await trio.to_thread.run_sync(self.trace, found.model, inputs, row)
+        return RowStates.of(states), row
+
+    async def _bring(
+        self, inline: bytes | None, content: ContentId, receipt: Signed[Receipt], asker: PeerId
+    ) -> bytes:
+        if inline is not None and name_of(inline) == content:
+            return inline
+        try:
+            return await self.blobs.get(
+                content,
+                (asker, receipt.signer),
+                deadline_s=stretched(CONTEST_S_MAX / 4),
+                size_bytes_max=PAYLOAD_BYTES_MAX,
+            )
+        except TransportError as error:
+            raise Refused(error.message, code=RefusalCode.NOT_FOUND) from error
+
+
+def _shown(states: RowStates, question: Message) -> Children | Revealed:
+    """What is asked for; RemoteProtocolError for a node or a layer that is not there."""
+    try:
+        match question:
+            case Descend():
+                left, right = states.nodes_below(question.level, question.index)
+                return Children(left=left, right=right)
+            case Reveal() if question.layer < len(states.states):
+                at = question.layer
+                return Revealed(state=states.states[at], path=states.path(at))
+    except Malformed as error:
+        raise RemoteProtocolError(error.message) from error
+    raise RemoteProtocolError("there is no such layer")

@@ -1,0 +1,81 @@
+"""Levels of checking by their words: what each asks for, and what cannot be asked for yet. Pure.
+
+`signed`: nobody checks. `spot`: the lottery draws one answer in `limits.SPOT_ONE_IN`, after it was
+signed, and verifiers check that one. `replayed`: verifiers check every answer.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from node.gateway_config import check_verdicts, verdicts_of
+from wire.errors import InputError
+from wire.kinds import Level
+from wire.operations import OPERATIONS
+
+# Verdicts needed, and verifiers asked, where a level is named and their number is not.
+NEEDED_DEFAULT, VERIFIERS_DEFAULT = 2, 3
+CHECKED = (Level.SPOT_CHECKED, Level.REPLAYED)
+POSSIBLE = (Level.SIGNED, *CHECKED)
+WORDS = ", ".join(it.word for it in POSSIBLE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckTerms:
+    """A level, and how many verdicts an answer that is checked needs, of how many verifiers."""
+
+    level: Level
+    needed: int
+    verifiers: int
+
+
+def terms_of_numbers(needed: int, verifiers: int) -> CheckTerms:
+    """What numbers alone ask for: every answer is checked, or with 0 of 0 none."""
+    check_verdicts(needed, verifiers)
+    level = Level.REPLAYED if verifiers else Level.SIGNED
+    return CheckTerms(level=level, needed=needed, verifiers=verifiers)
+
+
+def terms_of(word: str | None, verdicts: str | None, default: CheckTerms) -> CheckTerms:
+    """What a level and a number of verdicts, as `2/3`, ask for together; `default` where neither
+    is given. InputError for what contradicts itself, or cannot be done yet.
+    """
+    if word is None:
+        return default if verdicts is None else terms_of_numbers(*verdicts_of(verdicts))
+    level = level_of(word)
+    if level is Level.SIGNED:
+        if verdicts is not None and verdicts_of(verdicts) != (0, 0):
+            raise InputError(
+                f"the level signed has no verdicts, and {verdicts} were asked for",
+                todo="ask for the level replayed, or leave one of the two out",
+            )
+        return CheckTerms(level=level, needed=0, verifiers=0)
+    needed, verifiers = NEEDED_DEFAULT, VERIFIERS_DEFAULT
+    if verdicts is not None:
+        needed, verifiers = verdicts_of(verdicts)
+    elif default.verifiers:
+        needed, verifiers = default.needed, default.verifiers
+    if not verifiers:
+        raise InputError(
+            f"the level {word} needs verdicts, and none were asked for",
+            todo="ask for some, as 2/3, or for the level signed",
+        )
+    return CheckTerms(level=level, needed=needed, verifiers=verifiers)
+
+
+def level_of(word: str) -> Level:
+    """A level by its word; InputError for one that there is not, or that nobody can do yet."""
+    level = Level.of_word(word)
+    if level is None:
+        raise InputError(f"there is no level {word[:40]!r}", todo=f"use one of {WORDS}")
+    if level not in POSSIBLE:
+        raise InputError(
+            f"no peer can check an answer at the level {word} yet", todo=f"use one of {WORDS}"
+        )
+    return level
+
+
+def levels_of(operations: Iterable[str]) -> list[str]:
+    """The words of the levels that a model with these operations can be asked at."""
+    known = [OPERATIONS[it] for it in operations if it in OPERATIONS]
+    can_check = any(it.comparison is not None for it in known)
+    return [it.word for it in POSSIBLE if it is Level.SIGNED or can_check]

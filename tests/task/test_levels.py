@@ -1,0 +1,60 @@
+"""Levels by their words: what they ask for, and what is refused."""
+
+import pytest
+
+from node.task.levels import CheckTerms, levels_of, terms_of, terms_of_numbers
+from wire.errors import InputError
+from wire.kinds import Level
+
+NOBODY, TWO = terms_of_numbers(0, 0), terms_of_numbers(2, 3)
+
+
+def terms(level: Level, needed: int, verifiers: int) -> CheckTerms:
+    return CheckTerms(level=level, needed=needed, verifiers=verifiers)
+
+
+@pytest.mark.parametrize(
+    ("word", "verdicts", "default", "found"),
+    [
+        (None, None, NOBODY, NOBODY),
+        (None, None, TWO, terms(Level.REPLAYED, 2, 3)),
+        (None, "0/0", TWO, terms(Level.SIGNED, 0, 0)),
+        (None, "3/5", NOBODY, terms(Level.REPLAYED, 3, 5)),
+        ("signed", None, TWO, terms(Level.SIGNED, 0, 0)),
+        ("signed", "0/0", TWO, terms(Level.SIGNED, 0, 0)),
+        ("spot", None, NOBODY, terms(Level.SPOT_CHECKED, 2, 3)),
+        ("spot", "1/1", TWO, terms(Level.SPOT_CHECKED, 1, 1)),
+        ("replayed", None, terms_of_numbers(3, 5), terms(Level.REPLAYED, 3, 5)),
+    ],
+)
+def test_a_level_and_verdicts_together_say_how_an_answer_is_checked(
+    word: str | None, verdicts: str | None, default: CheckTerms, found: CheckTerms
+) -> None:
+    assert terms_of(word, verdicts, default) == found
+
+
+@pytest.mark.parametrize(
+    ("word", "verdicts", "words"),
+    [
+        ("exact", None, "no peer can check an answer at the level exact yet"),
+        ("zk", "2/3", "no peer can check an answer at the level zk yet"),
+        ("sure", None, "there is no level 'sure': use one of signed, spot, replayed"),
+        ("signed", "2/3", "the level signed has no verdicts"),
+        ("replayed", "0/0", "the level replayed needs verdicts"),
+        ("spot", "3/2", "3 of 2 verdicts"),
+        (None, "many", "is not a number of verdicts"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_words(
+    word: str | None, verdicts: str | None, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        terms_of(word, verdicts, TWO)
+
+
+def test_a_model_is_offered_at_levels_at_which_somebody_can_check_it() -> None:
+    assert levels_of(["embed", "nearest"]) == ["signed", "spot", "replayed"]
+    assert levels_of(["generate", "of a later version"]) == ["signed", "spot", "replayed"]
+    assert levels_of(["of a later version"]) == ["signed"]
+    # No level is offered that does nothing.
+    assert "exact" not in levels_of(["generate"])
