@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 from node.asking.answers import Later
 from node.engines.interface import Output
-from node.local.views import Views
+from node.local.receipt_commands import ReceiptCommands
 from node.peer import Node
 from p2p.score import Offence, Standing
 from store import open_memory_store
@@ -39,7 +39,7 @@ async def verifiers(network: Network) -> None:
 
 
 async def later_of(node: Node, task_index: int) -> str | None:
-    found = await Views(node).receipts({}, [].append)
+    found = await ReceiptCommands(node).receipts({}, [].append)
     row: str | None = found["receipts"][task_index]["later"]
     return row
 
@@ -77,7 +77,7 @@ async def test_an_unchecked_answer_of_who_is_caught_later_is_checked_again(
 
 
 async def latest_task(node: Node) -> ContentId:
-    found = await Views(node).receipts({}, [].append)
+    found = await ReceiptCommands(node).receipts({}, [].append)
     return ContentId.parse(found["receipts"][-1]["task"])
 
 
