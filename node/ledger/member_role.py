@@ -267,7 +267,7 @@ class LedgerMember:
             orders = await self.calls.bucket(other, epoch, number)
             if self.replica.epoch != epoch:
                 return
-            replica.lists.note(orders)
+            replica.lists.note(orders, other)
             listed.update(orders)
         missing = [it for it in listed if it not in replica.orders]
         missing = list(dict.fromkeys([*replica.resolve(buckets).missing, *missing]))
