@@ -64,6 +64,19 @@ BAD_ANSWERS = {
         Malformed,
         "breaks off",
     ),
+    "more after gzip": (
+        reply(gzip.compress(b"a") + b"b" * 99, headers={"content-encoding": "gzip"}),
+        Malformed,
+        "after the end of its gzip",
+    ),
+    "gzip of nothing without end": (
+        reply(
+            gzip.compress(b"")[:10] + b"\0\0\0\xff\xff" * (BODY_BYTES_MAX // 5),
+            headers={"content-encoding": "gzip"},
+        ),
+        Oversize,
+        "more than",
+    ),
     "shorter than said": (
         b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc",
         Malformed,
