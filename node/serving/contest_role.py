@@ -41,7 +41,7 @@ from wire.errors import (
     TooSlow,
     TransportError,
 )
-from wire.kinds import RefusalCode
+from wire.kinds import RefusalCode, Role
 from wire.message import Message
 from wire.operations import CALL
 from wire.receipt import Receipt
@@ -87,7 +87,9 @@ class ContestRole:
         assert isinstance(message, Contest)
         task = open_signed(message.task, Task)
         receipts = open_receipts(task, message.receipts)
-        if task.signer != call.peer or receipts[-1].record.operation != CALL:
+        # A leg that brings data in may have any word for its operation, and has no model.
+        leg = receipts[-1].record
+        if task.signer != call.peer or leg.operation != CALL or leg.role is not Role.INFER:
             raise RemoteProtocolError("a contest is the asker's, and about a call of a model")
         try:
             with trio.fail_after(min(message.deadline_ms / 1000, stretched(CONTEST_S_MAX))):
