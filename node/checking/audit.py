@@ -15,7 +15,7 @@ from wire.content import ContentId
 from wire.errors import WireError
 from wire.kinds import Kind, Level
 from wire.model import Manifest
-from wire.operations import EMBED_PASSAGES, by_rows, streams
+from wire.operations import EMBED_PASSAGES, OPERATIONS, by_rows, streams
 from wire.payload import Passages, Texts, Vectors
 from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import Envelope, Signed, SignedRecord
@@ -209,10 +209,17 @@ def _check_models(report: AuditReport, have: Have) -> None:
         except WireError as error:
             report.note(ReceiptPart.MODEL, False, what, str(error))
             continue
-        right = ContentId.of(data) == model and leg.operation in manifest.operations
+        right = ContentId.of(data) == model and _can_do(manifest, leg.operation)
         detail = f"{manifest.name}, {manifest.format}, computed as {manifest.profile}"
         report.note(ReceiptPart.MODEL, right, what, detail)
     report.note_limit(ReceiptPart.MODEL, "on which device it ran, and who else saw the input")
+
+
+def _can_do(manifest: Manifest, operation: str) -> bool:
+    """Whether a model does it: by itself, or through what its engine is asked for."""
+    known = OPERATIONS.get(operation)
+    engine = None if known is None else known.engine
+    return operation in manifest.operations or engine in manifest.operations
 
 
 def _check_content(report: AuditReport, task: Signed[Task], have: Have) -> None:

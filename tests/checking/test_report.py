@@ -16,7 +16,7 @@ from tests.checking.answers import (
     changed,
     have,
 )
-from tests.node.asking import MANIFEST, MODEL, complete
+from tests.node.asking import EMBED_PASSAGES, MANIFEST, MODEL, complete
 from wire.content import ContentId
 from wire.kinds import Level, Role
 from wire.receipt import Answer, Receipt
@@ -219,6 +219,15 @@ def test_a_manifest_of_another_model_or_operation_fails() -> None:
 
     for source in (lying, broken):
         assert audit(ANSWER.raw, source).of_part(ReceiptPart.MODEL).status is Status.FAILS
+
+
+def test_a_model_that_embeds_texts_also_embeds_passages() -> None:
+    assert EMBED_PASSAGES.operation not in MANIFEST.operations
+    report = audit(answer_to(EMBED_PASSAGES).raw, {MODEL: MANIFEST.to_bytes()}.get)
+    assert report.of_part(ReceiptPart.MODEL).status is Status.HOLDS
+    call = replace(EMBED_PASSAGES, operation="call")
+    report = audit(answer_to(call).raw, {MODEL: MANIFEST.to_bytes()}.get)
+    assert report.of_part(ReceiptPart.MODEL).status is Status.FAILS
 
 
 def test_a_task_of_a_data_leg_alone_says_that_nothing_could_be_checked() -> None:
