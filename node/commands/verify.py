@@ -186,9 +186,11 @@ def show_page(report: AuditReport, summary: Summary | None) -> None:
 
 def _show_parts(report: AuditReport) -> None:
     """Each part with its result, in one line."""
-    level = "a level that cannot be read" if report.level is None else report.level.word
+    level = (
+        "its level, which cannot be read," if report.level is None else f"level {report.level.word}"
+    )
     promised = ", ".join(part for part in ReceiptPart if part in report.promised)
-    console.print(f"\n[bold]Part by part[/bold]  (level {level} promises: {promised})")
+    console.print(f"\n[bold]Part by part[/bold]  ({level} promises: {promised})")
     for part in ReceiptPart:
         result = report.of_part(part)
         words = "holds" if result.status is Status.HOLDS else f"{result.status.value}: {result.why}"

@@ -1,5 +1,6 @@
 """`verify --model MODEL.exact`: an integer model is run again, and has to give the same bytes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from node.checking.audit import Have, Replay
@@ -7,6 +8,7 @@ from node.checking.report import AuditReport, ReceiptPart
 from node.engines.exact.file import read_file
 from node.engines.exact.model import ExactModel
 from node.engines.exact.states import first_wrong_row, inputs_of
+from wire.content import ContentId
 from wire.errors import ModelRefused, WireError
 from wire.operations import CALL
 from wire.receipt import Receipt
@@ -17,8 +19,12 @@ def is_exact(model: str | None) -> bool:
     return model is not None and model.lower().endswith(".exact") and Path(model).is_file()
 
 
-def replay_exact(path: Path, have: Have) -> Replay:
-    """Runs every call of the receipt again, by the reference, on whatever machine this is."""
+def replay_exact(path: Path, have: Have, is_model: Callable[[ContentId | None], bool]) -> Replay:
+    """Runs every call of the receipt again, by the reference, on whatever machine this is.
+
+    `is_model` tells whether the file is known to be the model with an id: what another model
+    gives proves nothing against a receipt.
+    """
 
     def replay(report: AuditReport) -> None:
         legs = [it.record for it in report.receipts if it.record.operation == CALL]
@@ -26,12 +32,12 @@ def replay_exact(path: Path, have: Have) -> Replay:
             why = "no leg calls an integer model"
             report.note(ReceiptPart.REPLAY, None, "the model runs again", why)
         for leg in legs:
-            _replay_leg(report, path, leg, have)
+            _replay_leg(report, path, leg, have, known=is_model(leg.model))
 
     return replay
 
 
-def _replay_leg(report: AuditReport, path: Path, leg: Receipt, have: Have) -> None:
+def _replay_leg(report: AuditReport, path: Path, leg: Receipt, have: Have, *, known: bool) -> None:
     what = f"leg {leg.stage + 1} gives the same bytes again, in whole numbers"
     source = None if leg.input is None else have(leg.input)
     output = have(leg.output)
@@ -39,13 +45,15 @@ def _replay_leg(report: AuditReport, path: Path, leg: Receipt, have: Have) -> No
         why = "its input or its output is not at hand: --content FILE"
         report.note(ReceiptPart.REPLAY, None, what, why)
         return
+    wrong = False if known else None
+    doubt = "" if known else f"; whether {path.name} is the leg's model cannot be known here"
     try:
         model: ExactModel = read_file(path)
         inputs = inputs_of(model, source)
     except (ModelRefused, WireError) as error:
-        report.note(ReceiptPart.REPLAY, False, what, error.message)
+        report.note(ReceiptPart.REPLAY, wrong, what, error.message + doubt)
         return
     row = first_wrong_row(model, inputs, output)
     rows = len(inputs[0])
-    detail = f"all {rows} rows" if row is None else f"row {row} of {rows} is another one"
-    report.note(ReceiptPart.REPLAY, row is None, what, detail)
+    detail = f"all {rows} rows" if row is None else f"row {row} of {rows} is another one{doubt}"
+    report.note(ReceiptPart.REPLAY, True if row is None else wrong, what, detail)

@@ -3,14 +3,20 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from node.checking.named import named_by
 from node.commands.verify import Expected, verify
+from node.engines.exact.model import FILE
+from node.models.inspect import describe
 from store.car_file import write_car
 from tests.checking.answers import ASKER, NOW_MS, SIGNED_ONLY, WORKER, answer_to, have
+from tests.checking.exact_peers import answer_of, asked_of, one_step_off
+from tests.engines.exact.samples import kept_at, made
+from tests.engines.onnx_models import golden
 from tests.node.asking import EMBED, MANIFEST
 from wire.errors import InputError
 from wire.model import Manifest, ModelFile
@@ -94,6 +100,33 @@ def test_a_model_file_that_is_not_the_one_named_fails_by_name(
     assert run(bundle, capsys, model=str(folder))["parts"]["model"]["status"] == "fails"
     with pytest.raises(InputError, match="is no model"):
         verify(tmp_path, str(bundle), Expected(model="nowhere"), NOW_MS, as_json=True)
+
+
+def test_what_another_exact_model_gives_is_no_proof_against_a_receipt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, rows = made("sklearn_mlp"), golden("sklearn_mlp")[0]["X"][:6]
+    file, receipt = kept_at(tmp_path, model, "digits"), tmp_path / "x.receipt"
+    file.with_name("renamed.exact").write_bytes(file.read_bytes())
+    altered = (one_step_off(model, Random(seed))[0] for seed in range(100))
+    other = next(it for it in altered if answer_of(it, [rows]) != answer_of(model, [rows]))
+    kept_at(tmp_path, other, "other")
+    named = ModelFile(name=FILE, content=name_of(file.read_bytes()), size_bytes=file.stat().st_size)
+    stage = replace(EMBED, operation="call", model=describe(file).manifest({FILE: named}).id)
+    asked = asked_of(model, [rows])
+    for given_by, used, status in (
+        (model, "digits", "holds"),
+        (model, "renamed", "holds"),
+        (model, "other", "cannot be known"),
+        (other, "digits", "fails"),
+    ):
+        output = answer_of(given_by, [rows])
+        receipt.write_bytes(answer_to(stage, checking=SIGNED_ONLY, source=asked, output=output).raw)
+        receipt.with_suffix(".input").write_bytes(asked)
+        receipt.with_suffix(".output").write_bytes(output)
+        found = run(receipt, capsys, model=str(tmp_path / f"{used}.exact"))
+        assert found["parts"]["replay"]["status"] == status, used
+        assert bool(found["error"]) is (status == "fails")
 
 
 def test_a_receipt_of_another_task_or_peer_does_not_pass_for_the_one_that_is_meant(
