@@ -200,10 +200,12 @@ class DialingBack:
     def as_map(self) -> dict[str, object]:
         """How others reach this peer, for `status`."""
         found = self.reachability
+        now_at_s = trio.current_time()
+        since_at_s = now_at_s if found.since_at_s is None else found.since_at_s
         confirmed_by = dict.fromkeys(peer for by in found.confirmed.values() for peer in by)
         return {
             "how": found.reach.value,
-            "since_s": round(trio.current_time() - found.since_at_s, 1),
+            "since_s": round(now_at_s - since_at_s, 1),
             "addresses": list(self.announced()),
             "confirmed_by": [str(it) for it in confirmed_by],
             "seen_at": list(found.seen_hosts),

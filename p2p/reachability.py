@@ -72,7 +72,8 @@ class Reachability:
     random: Random
     confirmed: dict[str, tuple[PeerId, ...]] = field(default_factory=dict)
     reach: Reach = Reach.NEARBY
-    since_at_s: float = 0.0
+    # None until it was looked at once: trio's clock does not begin at zero.
+    since_at_s: float | None = None
     # Where strangers saw us last, confirmed or not.
     seen_hosts: tuple[str, ...] = ()
     judged: bool = False
@@ -153,10 +154,10 @@ class Reachability:
             reach = Reach.ALONE
         else:
             reach = Reach.ASKING if strangers else Reach.NEARBY
-        if reach is self.reach:
-            return False
-        self.reach, self.since_at_s = reach, now_at_s
-        return True
+        changed = reach is not self.reach
+        if changed or self.since_at_s is None:
+            self.reach, self.since_at_s = reach, now_at_s
+        return changed
 
     def announced(
         self, listening: Sequence[str], kept: Iterable[str], nearby: Iterable[Scope], far: bool

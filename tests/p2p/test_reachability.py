@@ -145,3 +145,14 @@ def test_what_is_public() -> None:
     assert is_public("2a01:4f8::1")
     for host in ("", "name.example", "127.0.0.1", "192.168.1.2", "100.64.0.2", "::1", "224.0.0.1"):
         assert not is_public(host), host
+
+
+def test_how_long_it_has_been_so_counts_from_the_first_look() -> None:
+    found = core()
+    assert found.since_at_s is None
+    assert not found.conclude(False, False, 5000.0)
+    assert (found.reach, found.since_at_s) == (Reach.NEARBY, 5000.0)
+    assert not found.conclude(False, False, 5010.0)
+    assert found.since_at_s == 5000.0
+    assert found.conclude(True, False, 5020.0)
+    assert (found.reach, found.since_at_s) == (Reach.ASKING, 5020.0)
