@@ -54,6 +54,11 @@ def make_exact(path: Path, out: Path, calibration: Path | None = None) -> ExactM
             f"{path} is no .onnx file: integer models are made from those",
             todo="export the model as ONNX first",
         )
+    if out.suffix.lower() != ".exact":
+        raise InputError(
+            f"{out} is no name for an integer model: peers know these by the ending .exact",
+            todo=f"name it {out.with_suffix('.exact').name}",
+        )
     model = describe(path)
     rows = _rows(model, calibration)
     one, other = rows.half(0), rows.half(1)

@@ -195,3 +195,6 @@ def test_rows_that_do_not_fit_are_refused(
     (tmp_path / "cut.npz").write_bytes((tmp_path / "rows.npz").read_bytes()[:-20])
     with pytest.raises(InputError):
         make_exact(FOLDER / "sklearn_mlp.onnx", tmp_path / "o.exact", tmp_path / "cut.npz")
+    with pytest.raises(InputError, match=r"o\.exact"):
+        make_exact(FOLDER / "sklearn_mlp.onnx", tmp_path / "o.model")
+    assert not (tmp_path / "o.model").exists()
