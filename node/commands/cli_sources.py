@@ -83,7 +83,7 @@ def test_command(
 ) -> None:
     """Fetch a source here and now, and show what comes out.
 
-    WHAT is a source of this peer, one of its files, or a TOML file that is not added yet. Nothing
+    It is a source of this peer, one of its files, or a TOML file that is not added yet. Nothing
     is sent to other peers, and nothing is kept.
     """
     from node.commands.sources import test
@@ -129,7 +129,7 @@ def fetch_command(
 ) -> None:
     """Have a data peer fetch a source, and keep its receipt.
 
-    The running peer of --state asks, and what came is kept beside the receipt. WHAT is a source's
+    The running peer of --state asks, and what came is kept beside the receipt. Give a source's
     name at data peers, or a TOML file, which is sent to a data peer whose owner lets others fetch
     from its host.
     """

@@ -21,6 +21,10 @@ _NOT_LOOKED_UP = ("onion", "i2p", "invalid", "test", "example", "alt")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 # As systems read numbers: decimal, octal and hexadecimal.
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*")
+_TO_ALLOW = (
+    "its owner can allow {}: python -m node sources add NAME FILE --allow-host, or under allow in"
+    " fetching.toml"
+)
 _PATTERN = re.compile(r"\*|(?:\*\.)?[a-z0-9._:\[\]-]+")
 
 
@@ -90,13 +94,12 @@ class HostRules:
         if why := _bad_host(location.host):
             raise InputError(
                 f"{location.place} is not fetched: {why}",
-                todo=f"its owner can name {location.place} under allow in fetching.toml",
+                todo=_TO_ALLOW.format(location.place),
             )
         if location.port not in PORTS.values():
             raise InputError(
                 f"{location.place} is not fetched: its port is neither 80 nor 443",
-                todo=f"the owner of this peer can name {location.place} under allow"
-                " in fetching.toml",
+                todo=_TO_ALLOW.format(location.place),
             )
 
 

@@ -81,15 +81,18 @@ class OwnedSources:
         return None
 
     def add(self, name: str, text: str) -> SourceRecord:
-        """Keep a source under a name that is free; InputError if it is not sound."""
+        """Keep a source under a name that is free, or its own; InputError if it is not sound."""
         check_name(name)
         record = read_source(text)
         for credential in credentials_of(record).values():
             self.credential(credential)
         path = self.folder / f"{name}.toml"
         if path.exists():
+            if self.written(name) == text:
+                return record
             raise InputError(
-                f"there is a source {name!r} already", todo=f"python -m node sources rm {name}"
+                f"there is another source {name!r} already",
+                todo=f"python -m node sources rm {name}",
             )
         if len(self.names()) >= SOURCES_MAX:
             raise InputError(f"there are {SOURCES_MAX} sources already")

@@ -77,8 +77,10 @@ def test_sources_are_kept_by_name(owned: OwnedSources) -> None:
     assert owned.names() == ["prices"]
     assert owned.get("prices") == record == owned.by_id(record.id)
     assert (owned.folder / "prices.toml").stat().st_mode & 0o777 == 0o600
+    # The same again changes nothing: so a host can be allowed afterwards.
+    assert owned.add("prices", PRICES) == record
     with pytest.raises(InputError, match="already"):
-        owned.add("prices", PRICES)
+        owned.add("prices", f"{PRICES}\n")
     owned.remove("prices")
     assert owned.names() == []
     assert owned.by_id(record.id) is None
