@@ -174,7 +174,8 @@ class DialingBack:
 
     def _admitted(self, asker: PeerId) -> str:
         """Where the asker is called; Refused if it is not."""
-        host = self._hosts.get(asker, "")
+        # As it is now: what was noted may be where a relay is, through which it came first.
+        host = host_of(self.rpc.endpoint.remote_address(asker) or "")
         if not is_public(host) or self.rpc.endpoint.is_relayed(asker):
             raise Refused(
                 "you are not seen across the internet from here", code=RefusalCode.NOT_WILLING

@@ -230,7 +230,10 @@ class Endpoint(Protocol):
         """Whether every connection to `peer` is passed on by another peer."""
 
     def remote_address(self, peer: PeerId) -> str | None:
-        """The multiaddr, without the id, at the other end of the oldest connection."""
+        """The multiaddr, without the id, at the other end of the oldest connection.
+
+        Of a peer that is connected directly and through a relay too, of the direct one.
+        """
         ...
 
     def watch(self, callback: Callable[[ConnectionEvent], None]) -> None:

@@ -192,6 +192,8 @@ class _Unpacking:
     def add(self, part: bytes) -> None:
         """Take a part; Oversize or Malformed if it is one too many, or cannot be unpacked."""
         self._came_bytes += len(part)
+        if self._came_bytes > BODY_BYTES_MAX:
+            raise Oversize(f"{self._place} sends more than {BODY_BYTES_MAX} bytes")
         rest = part
         while rest:
             room = BODY_BYTES_MAX + 1 - len(self._body)
@@ -203,6 +205,9 @@ class _Unpacking:
                     self._body += self._inflate.decompress(rest, room)
                 except zlib.error as error:
                     raise Malformed(f"{self._place} sends no sound gzip: {error}") from error
+                if self._inflate.unused_data:
+                    # The library would gather whatever follows, copying all of it for each part.
+                    raise Malformed(f"{self._place} sends more after the end of its gzip")
                 rest = self._inflate.unconsumed_tail
             if len(self._body) > BODY_BYTES_MAX:
                 raise Oversize(f"{self._place} sends more than {BODY_BYTES_MAX} bytes")

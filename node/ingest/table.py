@@ -1,10 +1,15 @@
 """An output that is a table, read back: the names of its columns, and its rows. Pure."""
 
 import json
+import math
+import re
 from dataclasses import dataclass
+from typing import Any
 
 from node.ingest.parsing import Cell
 from wire.errors import Malformed
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,8 @@ class DataTable:
             raise Malformed("not a table: its lines are not of one length")
         if not all(isinstance(it, str) for it in lines[0]):
             raise Malformed("not a table: its first line has the names of the columns")
+        if not all(_is_cell(cell) for line in lines for cell in line):
+            raise Malformed("not a table: a cell has text, a number, true, false or null")
         return cls(tuple(lines[0]), tuple(map(tuple, lines[1:])))
 
     def words(self) -> list[str]:
@@ -39,6 +46,15 @@ class DataTable:
             )
             for row in self.rows
         ]
+
+
+def _is_cell(value: Any) -> bool:
+    """Whether `parsing.to_lines` could have written this: anybody may have."""
+    if isinstance(value, str):
+        return _SURROGATE.search(value) is None
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, int)
 
 
 def _word(cell: Cell) -> str:

@@ -352,9 +352,14 @@ class EpochEnd:
         if not self.committee.is_quorum(usable):
             return None
         seals = tuple(usable[at].raw for at in sorted(usable))
-        orders = self._orders_of(seals)
-        assert orders is not None
-        return _Content(self.replica.outcome(orders).header.to_bytes(), seals, orders)
+        try:
+            orders = self._orders_of(seals)
+            assert orders is not None
+            header = self.replica.outcome(orders).header.to_bytes()
+        except WireError:
+            # Too many members are bad: what they sealed is not complete. More seals may mend it.
+            return None
+        return _Content(header, seals, orders)
 
     def _conclude(self, decision: Decide) -> None:
         """The checkpoint, if the header that was decided is known here."""

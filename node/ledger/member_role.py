@@ -129,8 +129,8 @@ class LedgerMember:
                     self.nursery.start_soon(self._come_back, wait, self.end)
                 if (checkpoint := self.end.checkpoint) is not None:
                     orders = self.end.orders()
-                    if orders is not None:
-                        await self._turn(checkpoint, orders)
+                    if orders is not None and not self.replica.broken:
+                        await self._turn_or_stop(checkpoint, orders)
                         self.end.advance()
                         continue
                 if not (to_do.rows or to_do.signed):
@@ -153,6 +153,13 @@ class LedgerMember:
             else:
                 self.problem = ""
                 return
+
+    async def _turn_or_stop(self, checkpoint: Checkpoint, orders: tuple[bytes, ...]) -> None:
+        """Turn; a quorum that has decided what cannot be ends this membership, and not the peer."""
+        try:
+            await self._turn(checkpoint, orders)
+        except WireError as error:
+            self.replica.broken = f"a quorum has decided what its orders do not lead to: {error}"
 
     async def _turn(self, checkpoint: Checkpoint, orders: tuple[bytes, ...]) -> None:
         ended = self.replica.epoch
@@ -267,7 +274,7 @@ class LedgerMember:
             orders = await self.calls.bucket(other, epoch, number)
             if self.replica.epoch != epoch:
                 return
-            replica.lists.note(orders)
+            replica.lists.note(orders, other)
             listed.update(orders)
         missing = [it for it in listed if it not in replica.orders]
         missing = list(dict.fromkeys([*replica.resolve(buckets).missing, *missing]))

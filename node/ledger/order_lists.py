@@ -1,9 +1,16 @@
 """Which orders lie in a bucket of an epoch, as members tell each other. Pure."""
 
+from collections import Counter, defaultdict
 from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass, field
 
+from wire import limits
 from wire.checkpoint import ORDER_BUCKETS, bucket_digest, bucket_of, digest_in
+from wire.content import PeerId
+
+# Of what one member told, lists of so many orders are kept together: those of a full epoch.
+TOLD_ORDERS_MAX = ORDER_BUCKETS * (limits.BUCKET_ORDERS_MAX + 1)
+_NOTHING = bucket_digest(())
 
 
 @dataclass(slots=True)
@@ -25,16 +32,40 @@ def in_bucket(orders: Iterable[bytes], bucket: int) -> list[bytes]:
 
 @dataclass(slots=True)
 class OrderLists:
-    """Lists of orders by what they hash to: nobody can tell a wrong one."""
+    """Lists of orders by what they hash to: nobody can tell a wrong one.
 
-    _lists: dict[bytes, tuple[bytes, ...]] = field(default_factory=lambda: {bucket_digest(()): ()})
+    Anybody can make up orders, though: of each member its latest lists are kept, and a list goes
+    once nobody is left whose it is. One that is needed after all is fetched again.
+    """
+
+    _lists: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
+    # Who told which lists, the latest last; how many told each; and how many orders each told.
+    _told: dict[PeerId | None, dict[bytes, None]] = field(default_factory=lambda: defaultdict(dict))
+    _tellers: Counter[bytes] = field(default_factory=Counter)
+    _sizes: Counter[PeerId | None] = field(default_factory=Counter)
     # Of how many orders the own lists were made: they only become more.
     _own: int = 0
 
-    def note(self, orders: Iterable[bytes]) -> None:
-        """Remember a list that a member told."""
+    def note(self, orders: Iterable[bytes], teller: PeerId | None) -> None:
+        """Remember a list that a member told; None for this member itself."""
         listed = tuple(sorted(orders))
-        self._lists[bucket_digest(listed)] = listed
+        digest, told = bucket_digest(listed), self._told[teller]
+        if digest in told:
+            told[digest] = told.pop(digest)
+            return
+        self._lists[digest] = listed
+        told[digest] = None
+        self._tellers[digest] += 1
+        self._sizes[teller] += _size_of(listed)
+        while self._sizes[teller] > TOLD_ORDERS_MAX:
+            self._forget(next(iter(told)), teller)
+
+    def _forget(self, digest: bytes, teller: PeerId | None) -> None:
+        del self._told[teller][digest]
+        self._sizes[teller] -= _size_of(self._lists[digest])
+        self._tellers[digest] -= 1
+        if not self._tellers[digest]:
+            del self._tellers[digest], self._lists[digest]
 
     def resolve(
         self, buckets: bytes, applied: Collection[bytes], known: Container[bytes]
@@ -44,7 +75,8 @@ class OrderLists:
         unknown = []
         self._note_own(applied)
         for number in range(ORDER_BUCKETS):
-            listed = self._lists.get(digest_in(buckets, number))
+            digest = digest_in(buckets, number)
+            listed = () if digest == _NOTHING else self._lists.get(digest)
             if listed is None:
                 unknown.append(number)
             else:
@@ -61,4 +93,9 @@ class OrderLists:
         for order in applied:
             own[bucket_of(order)].append(order)
         for orders in own:
-            self.note(orders)
+            self.note(orders, None)
+
+
+def _size_of(listed: tuple[bytes, ...]) -> int:
+    """What a list counts: one of none is kept too."""
+    return len(listed) + 1

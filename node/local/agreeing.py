@@ -106,7 +106,8 @@ class Agreeing:
             )
         outputs = [it.output for it in self._found]
         times_ms = [it.record.fetched_at_ms for it in self._found]
-        counted = agree(terms, outputs, times_ms)
+        # Sixteen large tables take seconds.
+        counted = await trio.to_thread.run_sync(agree, terms, outputs, times_ms)
         return await self._counted(counted, terms, round_id, asked)
 
     def _drawn(self, stage: Stage) -> list[PeerId]:

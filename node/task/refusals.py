@@ -44,6 +44,8 @@ CONSEQUENCES: Mapping[RefusalCode, Consequence] = {
     RefusalCode.NOT_FOUND: Consequence(404, "not_found"),
     RefusalCode.STRANGER: Consequence(503, "not_met", again=True),
     RefusalCode.FAILED: Consequence(503, "task_failed", again=True),
+    RefusalCode.NOT_COVERED: Consequence(503, "not_covered", again=True),
+    RefusalCode.OTHER_EPOCH: Consequence(503, "other_epoch", again=True),
 }
 
 

@@ -259,8 +259,9 @@ class LibEndpoint:
         return None
 
     def _socket_of(self, peer: PeerId) -> tuple[str, int] | None:
-        """The IP address and port at the other end, or at the relay's end."""
-        for connection in self._connections(peer):
+        """The IP address and port at the other end; at the relay's end if there is no other."""
+        several = self._connections(peer)
+        for connection in sorted(several, key=lambda it: is_relayed(it.muxed_conn)):
             remote: tuple[str, int] | None = connection.muxed_conn.get_remote_address()
             if remote is not None:
                 return remote

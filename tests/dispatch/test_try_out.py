@@ -33,7 +33,7 @@ async def boast(call: TypedCall, _: Message) -> None:
 async def took_s(asker: Node, data: bool, number: int) -> float:
     began_at_s = trio.current_time()
     if data:
-        await asked(asker, request(FETCH, EMBED_PASSAGES, level=Level.SIGNED))
+        await asked(asker, request(FETCH, EMBED_PASSAGES, data=None, level=Level.SIGNED))
     else:
         await asked(asker, request(complete(4), data=b"%d" % number, level=Level.SIGNED))
     ended_at_s = trio.current_time()

@@ -6,13 +6,14 @@ it depends on what was kept, as attention does, and on nothing else.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import trio
 
 from node.engines.interface import (
+    REPLAY,
     Emit,
     EngineStatistics,
     Found,
@@ -23,6 +24,8 @@ from node.engines.interface import (
     ready_model,
 )
 from node.engines.other_layers import BEGIN, END, SESSION, LayerPass, LayersLost, OtherLayers
+from node.engines.replay import ReplayRequest
+from tests.engines.judging import judged
 from wire.content import ContentId
 from wire.errors import EngineFailed, ModelRefused
 from wire.generation import Ending, Token, to_frame
@@ -195,7 +198,11 @@ class SummingEngine:
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
         await trio.lowlevel.checkpoint()
-        ready_model(self.ready(job.model), job, frozenset({STAGE, GENERATE}))
+        ready_model(self.ready(job.model), job, frozenset({STAGE, GENERATE, REPLAY}))
+        if job.operation == REPLAY:
+            claim = ReplayRequest.from_bytes(job.input)
+            again = replace(job, operation=GENERATE, input=claim.asked, resume=None)
+            return judged(claim, (await self.infer(again)).data)
         if job.operation == GENERATE:
             # All answers would have the same pages.
             async with self._turn:

@@ -15,10 +15,19 @@ import trio
 
 from node.engines.each_alone import each_alone
 from node.engines.hash_engine import HashEngine, hash_manifest
-from node.engines.interface import Emit, Found, Job, Loaded, Output, Part
+from node.engines.interface import REPLAY, Emit, Found, Job, Loaded, Output, Part
+from node.engines.replay import ReplayRequest
+from tests.engines.judging import judged
 from wire.content import ContentId
 from wire.errors import EngineFailed, ModelRefused
-from wire.generation import Alternative, Ending, Generation, PromptToken, Token, to_frame
+from wire.generation import (
+    Alternative,
+    Ending,
+    Generation,
+    PromptToken,
+    Token,
+    to_frame,
+)
 from wire.model import Manifest
 from wire.tensors import Tensors
 
@@ -108,6 +117,8 @@ class SpeakingEngine:
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
         if job.operation == "call":
             return _doubled(job)
+        if job.operation == REPLAY:
+            return await self._judge(job)
         if job.operation != "generate":
             return await self.inner.infer(job, emit)
         self.begun += 1
@@ -123,6 +134,11 @@ class SpeakingEngine:
 
     async def infer_many(self, jobs: Sequence[Job]) -> list[Found]:
         return await each_alone(self.infer, jobs)
+
+    async def _judge(self, job: Job) -> Output:
+        claim = ReplayRequest.from_bytes(job.input)
+        said = await self._speak(replace(job, operation="generate", input=claim.asked), None)
+        return judged(claim, said.data)
 
     async def _speak(self, job: Job, emit: Emit | None) -> Output:
         asked = Generation.from_bytes(job.input)

@@ -62,6 +62,15 @@ def test_who_agrees_and_on_what(
     assert counted(text, *outputs) == expected
 
 
+@pytest.mark.parametrize(
+    "cell", ["[1]", '{"a": 1}', "NaN", "Infinity", "1e999", '"\\ud800"', "[" * 99 + "]" * 99]
+)
+def test_what_is_no_cell_of_a_table_is_an_outlier_and_nothing_worse(cell: str) -> None:
+    assert counted("median 1%", price(cell), price(2), price(2)) == ((1, 2), price(2.0))
+    assert counted("median 1%", price(cell), price(cell), price(cell)) == ((), None)
+    assert counted("median 1%", price(1, "\\ud800"), price(1, "\\udfff")) == ((), None)
+
+
 def test_one_that_was_fetched_at_another_time_does_not_count() -> None:
     times = (NOW_MS, NOW_MS + 1000, NOW_MS + 20_000)
     assert counted("majority within 10s", b"a", b"a", b"a", times_ms=times) == ((0, 1), b"a")

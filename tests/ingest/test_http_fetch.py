@@ -64,6 +64,19 @@ BAD_ANSWERS = {
         Malformed,
         "breaks off",
     ),
+    "more after gzip": (
+        reply(gzip.compress(b"a") + b"b" * 99, headers={"content-encoding": "gzip"}),
+        Malformed,
+        "after the end of its gzip",
+    ),
+    "gzip of nothing without end": (
+        reply(
+            gzip.compress(b"")[:10] + b"\0\0\0\xff\xff" * (BODY_BYTES_MAX // 5),
+            headers={"content-encoding": "gzip"},
+        ),
+        Oversize,
+        "more than",
+    ),
     "shorter than said": (
         b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc",
         Malformed,
@@ -233,6 +246,15 @@ async def test_without_rules_all_is_allowed(status: int) -> None:
 
 @pytest.mark.parametrize("answer", [reply(status=503), reply(status=429), b"", b"SSH-2.0\r\n"])
 async def test_a_host_in_trouble_is_left_alone(answer: bytes) -> None:
+    with pytest.raises(Refused, match="does not say"):
+        await allowed(with_robots(answer), "/")
+
+
+@pytest.mark.parametrize(
+    "line", ["Disallow: //[", "Allow: //a℀b/", "Crawl-delay: ²", "Request-rate: ²/3"]
+)
+async def test_rules_that_nobody_can_read_leave_the_host_alone_and_end_no_peer(line: str) -> None:
+    answer = reply(f"User-agent: *\n{line}\n".encode())
     with pytest.raises(Refused, match="does not say"):
         await allowed(with_robots(answer), "/")
 

@@ -309,7 +309,7 @@ class SimulatedMember:
             return
         for buckets in [*self.end.unresolved(), other.buckets()]:
             for number in self.replica.resolve(buckets).buckets:
-                self.replica.lists.note(in_bucket(other.replica.applied, number))
+                self.replica.lists.note(in_bucket(other.replica.applied, number), other.key.peer)
             for digest in self.replica.resolve(buckets).missing:
                 if (raw := other.replica.certificate_of(digest)) is not None:
                     self.replica.learn(raw)

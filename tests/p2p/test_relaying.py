@@ -6,10 +6,12 @@ from functools import partial
 import pytest
 import trio
 from libp2p.network.connection.raw_connection import RawConnection
+from multiaddr import Multiaddr  # type: ignore[import-untyped]
 from trio.testing import MockClock
 
 from p2p.over_libp2p import Router, Site
 from p2p.over_libp2p.circuits import RELAY, RELAYED, Line
+from p2p.over_libp2p.host import libp2p_id
 from p2p.over_libp2p.stream import LibStream
 from p2p.peers import Peers
 from p2p.reachability import Reach
@@ -22,7 +24,7 @@ from tests.p2p.transports import key_of, until
 from wire.content import ContentId, PeerId
 from wire.errors import TransportError, Unreachable
 from wire.message import BlockReply, Message, Want
-from wire.reach import Reservation, Reserve, Reserved
+from wire.reach import DialBack, DialedBack, Reservation, Reserve, Reserved
 from wire.signed import open_signed, sign
 from wire.signing import SigningKey
 
@@ -300,3 +302,24 @@ async def test_a_line_that_nobody_uses_is_let_go(
     assert relay.relaying.counts.lines == 1
     await until(lambda: not relay.relaying.counts.lines, 200)
     assert await asks(asker, target.me) == b"here"
+
+
+async def test_who_came_through_a_relay_first_has_its_relay_called_by_nobody(
+    autojump_clock: MockClock, internet: Internet
+) -> None:
+    await servers(internet, 4)
+    target = await kept(internet, "target", home(1), 3)
+    asker = await internet.add("asker", server(9))
+    await hears(asker, target)
+    await alone(asker, target)
+    relayed = [it for it in target.mine().record.addresses if "p2p-circuit" in it]
+    await asker.endpoint.connect(relayed[0], deadline_s=8.0)
+    assert target.endpoint.is_relayed(asker.me)
+    await target.endpoint._swarm.dial_addr(  # type: ignore[attr-defined]
+        Multiaddr(asker.endpoint.addresses[0].partition("/p2p/")[0]), libp2p_id(asker.me)
+    )
+    assert not target.endpoint.is_relayed(asker.me)
+    async with asker.call(target.me, deadline_s=10.0) as call:
+        await call.send(DialBack(port=80))
+        found = await call.expect(DialedBack)
+    assert found == DialedBack(host="45.9.0.10", reached=False)

@@ -13,8 +13,9 @@ from node.config import NodeConfig
 from node.engines.formats.gguf import describe, kept_bytes
 from node.engines.host.engine import TinygradEngine, open_tinygrad_engine
 from node.engines.host.launch import EngineConfig
-from node.engines.interface import Job
+from node.engines.interface import REPLAY, Job
 from node.engines.other_layers import BEGIN, END, SESSION, LayerPass, LayersLost
+from node.engines.replay import JudgedAnswer, request, told_otherwise
 from node.guest.rules import GuestConfig
 from node.models.inspect import check_layers
 from tests.engines.tiny_gguf import gguf_manifest, write_gguf
@@ -138,6 +139,12 @@ async def test_two_engines_say_what_one_says_and_say_it_again_when_one_forgets(
         assert (loaded.model, loaded.layers) == (alone.model, LayerRange(0, 0, 2))
         assert loaded.memory_bytes < alone.memory_bytes
         assert await driver.infer(asking(manifest.id)) == expected
+        # A verifier that has a part judges the same by the rest.
+        claim = request(asking(manifest.id).input, expected.data, 0.0).to_bytes()
+        again = replace(asking(manifest.id), operation=REPLAY, input=claim)
+        found = JudgedAnswer.from_bytes((await driver.infer(again)).data)
+        assert found.each == [0.0] * TOKENS
+        assert told_otherwise(expected.data, found) == ""
         assert following.sessions == 1
 
         def forget(number: int) -> None:
