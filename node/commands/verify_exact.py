@@ -19,11 +19,10 @@ def is_exact(model: str | None) -> bool:
     return model is not None and model.lower().endswith(".exact") and Path(model).is_file()
 
 
-def replay_exact(path: Path, have: Have, is_model: Callable[[ContentId | None], bool]) -> Replay:
+def replay_exact(path: Path, have: Have, is_of: Callable[[ContentId], bool]) -> Replay:
     """Runs every call of the receipt again, by the reference, on whatever machine this is.
 
-    `is_model` tells whether the file is known to be the model with an id: what another model
-    gives proves nothing against a receipt.
+    `is_of` says whether a model id names the file at `path`: a call of another is not run.
     """
 
     def replay(report: AuditReport) -> None:
@@ -32,12 +31,17 @@ def replay_exact(path: Path, have: Have, is_model: Callable[[ContentId | None], 
             why = "no leg calls an integer model"
             report.note(ReceiptPart.REPLAY, None, "the model runs again", why)
         for leg in legs:
-            _replay_leg(report, path, leg, have, known=is_model(leg.model))
+            if leg.model is not None and is_of(leg.model):
+                _replay_leg(report, path, leg, have)
+            else:
+                what = f"leg {leg.stage + 1} gives the same bytes again, in whole numbers"
+                why = f"{path.name} is not known to be the model that it names"
+                report.note(ReceiptPart.REPLAY, None, what, why)
 
     return replay
 
 
-def _replay_leg(report: AuditReport, path: Path, leg: Receipt, have: Have, *, known: bool) -> None:
+def _replay_leg(report: AuditReport, path: Path, leg: Receipt, have: Have) -> None:
     what = f"leg {leg.stage + 1} gives the same bytes again, in whole numbers"
     source = None if leg.input is None else have(leg.input)
     output = have(leg.output)
@@ -45,15 +49,13 @@ def _replay_leg(report: AuditReport, path: Path, leg: Receipt, have: Have, *, kn
         why = "its input or its output is not at hand: --content FILE"
         report.note(ReceiptPart.REPLAY, None, what, why)
         return
-    wrong = False if known else None
-    doubt = "" if known else f"; whether {path.name} is the leg's model cannot be known here"
     try:
         model: ExactModel = read_file(path)
         inputs = inputs_of(model, source)
     except (ModelRefused, WireError) as error:
-        report.note(ReceiptPart.REPLAY, wrong, what, error.message + doubt)
+        report.note(ReceiptPart.REPLAY, False, what, error.message)
         return
     row = first_wrong_row(model, inputs, output)
     rows = len(inputs[0])
-    detail = f"all {rows} rows" if row is None else f"row {row} of {rows} is another one{doubt}"
-    report.note(ReceiptPart.REPLAY, True if row is None else wrong, what, detail)
+    detail = f"all {rows} rows" if row is None else f"row {row} of {rows} is another one"
+    report.note(ReceiptPart.REPLAY, row is None, what, detail)

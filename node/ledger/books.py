@@ -261,8 +261,9 @@ class Draft:
         return balances, deposits
 
     def overdrawn(self) -> list[bytes]:
-        """Accounts below zero: none, if the orders are complete."""
-        return [key for key, it in self.accounts.items() if it.balance < 0]
+        """Accounts and open channels below zero: none, if the orders are complete."""
+        found = [key for key, it in self.accounts.items() if it.balance < 0]
+        return found + [name for name, it in self.channels.items() if it.locked < 0]
 
     def changes(self) -> Changes:
         """What becomes of the books; a closed channel is gone."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from node.ledger.books import Account, Books
+from node.ledger.judging import check_authority
 from node.ledger.replica import Replica
 from wire import limits
 from wire.checkpoint import Checkpoint, CheckpointHeader
@@ -92,6 +93,9 @@ def _replay_epoch(
         digest = replica.learn(raw)
         found.signatures += 1 + len(Certificate.from_bytes(raw).votes.proofs)
         orders.append(digest)
+    draft = replica.outcome(orders).draft
+    for digest in orders:
+        check_authority(draft, replica.orders[digest])
     replica.turn(checkpoint, orders)
     found.epochs += 1
     found.orders += header.count

@@ -3,7 +3,7 @@
 from node.ledger.books import Draft, PaymentChannel
 from wire.amount import show_credits
 from wire.content import PeerId
-from wire.errors import Refused
+from wire.errors import Malformed, Refused
 from wire.kinds import RefusalCode
 from wire.ledger import AccountOrder, Redemption, Voucher
 from wire.signed import Signed, open_signed
@@ -54,6 +54,27 @@ def check_cover(draft: Draft, owner: PeerId, record: AccountOrder) -> None:
             code=RefusalCode.NOT_COVERED,
             retry_after_s=1.0,
         )
+
+
+def check_authority(draft: Draft, order: Signed[AccountOrder]) -> None:
+    """Malformed if an order that was applied took what was not its signer's to take.
+
+    Members judge more than this before they vote; this holds whatever a quorum of them says.
+    """
+    owner, record = order.signer, order.record
+    for name in record.channels:
+        channel = draft.channel(name)
+        side = channel and (channel.payee if record.redeem else channel.payer)
+        if side != owner:
+            raise Malformed("an order takes from a channel of others")
+    for redemption in record.redeem:
+        channel = draft.channel(redemption.channel)
+        if redemption.voucher is None or channel is None:
+            continue
+        voucher = open_signed(redemption.voucher, Voucher)
+        named = (voucher.signer, voucher.record.network, voucher.record.channel)
+        if named != (channel.payer, record.network, redemption.channel):
+            raise Malformed("a voucher is not that of the channel's payer for this channel")
 
 
 def _judge_receiver(draft: Draft, owner: PeerId, to: PeerId, amount: int) -> None:

@@ -3,25 +3,24 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
 
 from node.checking.named import named_by
 from node.commands.verify import Expected, verify
-from node.engines.exact.model import FILE
-from node.models.inspect import describe
 from store.car_file import write_car
-from tests.checking.answers import ASKER, NOW_MS, SIGNED_ONLY, WORKER, answer_to, have
-from tests.checking.exact_peers import answer_of, asked_of, one_step_off
+from tests.checking.answers import ASKER, NOW_MS, SIGNED_ONLY, WORKER, answer_to, changed, have
+from tests.checking.exact_peers import answer_of, asked_of
 from tests.engines.exact.samples import kept_at, made
+from tests.engines.exact.samples import manifest_of as manifest_of_exact
 from tests.engines.onnx_models import golden
-from tests.node.asking import EMBED, MANIFEST
+from tests.node.asking import EMBED, FETCH, MANIFEST
 from wire.errors import InputError
+from wire.kinds import Role
 from wire.model import Manifest, ModelFile
 from wire.signed import open_signed
-from wire.task import Task
+from wire.task import Stage, Task
 from wire.tree import name_of
 
 # More than one block.
@@ -102,33 +101,6 @@ def test_a_model_file_that_is_not_the_one_named_fails_by_name(
         verify(tmp_path, str(bundle), Expected(model="nowhere"), NOW_MS, as_json=True)
 
 
-def test_what_another_exact_model_gives_is_no_proof_against_a_receipt(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model, rows = made("sklearn_mlp"), golden("sklearn_mlp")[0]["X"][:6]
-    file, receipt = kept_at(tmp_path, model, "digits"), tmp_path / "x.receipt"
-    file.with_name("renamed.exact").write_bytes(file.read_bytes())
-    altered = (one_step_off(model, Random(seed))[0] for seed in range(100))
-    other = next(it for it in altered if answer_of(it, [rows]) != answer_of(model, [rows]))
-    kept_at(tmp_path, other, "other")
-    named = ModelFile(name=FILE, content=name_of(file.read_bytes()), size_bytes=file.stat().st_size)
-    stage = replace(EMBED, operation="call", model=describe(file).manifest({FILE: named}).id)
-    asked = asked_of(model, [rows])
-    for given_by, used, status in (
-        (model, "digits", "holds"),
-        (model, "renamed", "holds"),
-        (model, "other", "cannot be known"),
-        (other, "digits", "fails"),
-    ):
-        output = answer_of(given_by, [rows])
-        receipt.write_bytes(answer_to(stage, checking=SIGNED_ONLY, source=asked, output=output).raw)
-        receipt.with_suffix(".input").write_bytes(asked)
-        receipt.with_suffix(".output").write_bytes(output)
-        found = run(receipt, capsys, model=str(tmp_path / f"{used}.exact"))
-        assert found["parts"]["replay"]["status"] == status, used
-        assert bool(found["error"]) is (status == "fails")
-
-
 def test_a_receipt_of_another_task_or_peer_does_not_pass_for_the_one_that_is_meant(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,3 +150,39 @@ def test_a_page_has_a_line_for_each_part(bundle: Path, capsys: pytest.CaptureFix
         "log",
     ]
     assert all(it.split()[0] in ("✓", "?") for it in lines)
+
+
+def test_a_model_without_files_is_not_the_file_that_is_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever answered named a model of no files: it is not the one that is meant."""
+    rows = golden("sklearn_mlp")[0]["X"][:2]
+    exact = made("sklearn_mlp")
+    file = kept_at(tmp_path, exact, "digits")
+    right, _ = manifest_of_exact(file)
+    source, output = asked_of(exact, [rows]), answer_of(exact, [rows])
+    for manifest, part, replay in (
+        (right, "holds", "holds"),
+        (replace(right, files=()), "fails", "cannot be known"),
+    ):
+        call = Stage(role=Role.INFER, operation="call", model=manifest.id, parameters={})
+        answer = answer_to(call, source=source, output=output)
+        blobs = {answer.id: answer.raw, manifest.id: manifest.to_bytes()}
+        blobs |= {name_of(it): it for it in (source, output)}
+        path = tmp_path / "call.car"
+        write_car(path, answer.id, list(blobs), blobs.__getitem__)
+        found = run(path, capsys, model=str(file))
+        assert found["parts"]["model"]["status"] == part
+        assert found["parts"]["replay"]["status"] == replay
+        assert found["holds"] is (part == "holds")
+
+
+def test_verdicts_on_something_else_do_not_make_a_fetch_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No leg of it can be checked, so there is nobody who did, whatever lies beside it."""
+    path = tmp_path / "x.receipt"
+    path.write_bytes(changed(answer_to(FETCH), verdicts=ANSWER.record.verdicts).raw)
+    found = run(path, capsys)
+    assert found["holds"]
+    assert not found["checked"]

@@ -250,6 +250,15 @@ async def test_a_host_in_trouble_is_left_alone(answer: bytes) -> None:
         await allowed(with_robots(answer), "/")
 
 
+@pytest.mark.parametrize(
+    "line", ["Disallow: //[", "Allow: //a℀b/", "Crawl-delay: ²", "Request-rate: ²/3"]
+)
+async def test_rules_that_nobody_can_read_leave_the_host_alone_and_end_no_peer(line: str) -> None:
+    answer = reply(f"User-agent: *\n{line}\n".encode())
+    with pytest.raises(Refused, match="does not say"):
+        await allowed(with_robots(answer), "/")
+
+
 def test_the_bomb_is_one() -> None:
     assert len(zlib.decompress(BOMB, 31)) > 200 * len(BOMB)
     assert issubclass(Oversize, BatonError)

@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from node.ledger.books import channel_name
 from node.ledger.chain_file import MAGIC, framed, read_parts, replay
 from node.ledger.committee import collected, proof_of
+from node.ledger.judging import check_authority
 from tests.ledger.made import ONE, THREE, TWO, Made
 from tests.ledger.simulation import GRANT
 from wire.checkpoint import AgreementPhase, AgreementVote, Checkpoint
 from wire.errors import BatonError, Malformed
-from wire.ledger import Payment
+from wire.ledger import Opening, Payment, Redemption, TopUp, order_digest
 from wire.signed import sign
+from wire.signing import SigningKey
 
 
 def end_epoch(made: Made, signers: tuple[int, ...] = (0, 1, 2)) -> list[bytes]:
@@ -108,3 +111,48 @@ def test_a_part_of_a_gigabyte_is_not_read(tmp_path: Path) -> None:
     path.write_bytes(MAGIC + (1 << 30).to_bytes(4, "big") + bytes(1000))
     with path.open("rb") as source, pytest.raises(Malformed):
         replay(read_parts(source))
+
+
+@pytest.mark.parametrize("signer", [TWO, ONE])
+@pytest.mark.parametrize("total", [5000, 15_000, 2**62])
+def test_a_quorum_takes_nothing_that_the_payer_of_a_channel_did_not_promise(
+    signer: SigningKey, total: int
+) -> None:
+    made = Made()
+    opening = Opening(payee=TWO.peer, deposit=10_000, expiry=9)
+    order = made.order(ONE, open=(opening,) * 8)
+    made.done(order)
+    parts = [made.genesis.to_bytes(), *end_epoch(made)]
+    names = [channel_name(order_digest(order), number) for number in range(8)]
+    taken = made.order(
+        TWO,
+        redeem=tuple(
+            Redemption(channel=it, voucher=made.voucher(it, total, signer), release=False)
+            for it in (names[:1] if total < 2**62 else names)
+        ),
+    )
+    raw = made.certificate(taken)
+    for replica in made.replicas:
+        # Three of four members are bad: they vote for, and apply, whatever they like.
+        replica.votes[TWO.peer] = (taken.record.sequence, order_digest(taken))
+        replica.confirm(raw)
+    if signer is ONE and total == 5000:
+        assert replay(read_parts(io.BytesIO(file_of(parts + end_epoch(made))))).epochs == 2
+        return
+    with pytest.raises(BatonError):
+        replay(read_parts(io.BytesIO(file_of(parts + end_epoch(made)))))
+
+
+def test_nobody_takes_from_a_channel_of_others() -> None:
+    made = Made()
+    opening = Opening(payee=TWO.peer, deposit=10_000, expiry=9)
+    order = made.order(ONE, open=(opening,))
+    made.done(order)
+    name = channel_name(order_digest(order), 0)
+    for bad in (
+        made.order(THREE, reclaim=(name,)),
+        made.order(THREE, redeem=(Redemption(channel=name, voucher=None, release=True),)),
+        made.order(TWO, top_up=(TopUp(channel=name, amount=5, expiry=9),)),
+    ):
+        with pytest.raises(Malformed, match="channel of others"):
+            check_authority(made.replicas[0].draft, bad)
