@@ -149,7 +149,6 @@ def test_what_is_public() -> None:
 
 def test_how_long_it_has_been_so_counts_from_the_first_look() -> None:
     found = core()
-    assert found.since_at_s is None
     assert not found.conclude(False, False, 5000.0)
     assert (found.reach, found.since_at_s) == (Reach.NEARBY, 5000.0)
     assert not found.conclude(False, False, 5010.0)
