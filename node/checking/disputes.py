@@ -164,6 +164,17 @@ def check_opening(opening: StateOpening, layer: int, root: bytes, layers: int, s
         raise UnfitError(side, f"what it shows of layer {layer} is not what it committed to")
 
 
+def misstated(grounds: Grounds) -> str:
+    """What the receipt says falsely of its own leg, whatever the model gives; empty if nothing.
+
+    A verdict against such a receipt is right though every layer gives what was answered.
+    """
+    leg, size_bytes = grounds.receipt.record, len(grounds.output)
+    if leg.output_size_bytes != size_bytes:
+        return f"it signed for {leg.output_size_bytes} bytes, and the answer has {size_bytes}"
+    return "" if leg.units == 1 else f"it signed for {leg.units} units, and a call is one"
+
+
 def output_layers(model: ExactModel) -> list[int]:
     """The layers whose states are answers, each once, in order."""
     return sorted({it.layer for it in model.outputs})
@@ -218,7 +229,11 @@ def judge(
 
 def _judged(record: Dispute, grounds: Grounds) -> Judgement | None:
     """What the record proves; None if it ends before that."""
-    first = None
+    if why := misstated(grounds):
+        heard = (record.challenger, record.prover, *record.outputs, *record.steps, *record.sources)
+        if any(heard):
+            raise Malformed("the record goes on where the receipt alone decides")
+        return _Said(grounds, None).lost({grounds.receipt.signer}, why)
     if record.challenger is None:
         if record.prover is not None or record.outputs or record.steps or record.sources:
             raise Malformed("the record goes on without the challenger's commitment")
@@ -279,10 +294,10 @@ def pairs_of(step: Descent) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """Writes judgements about one row."""
+    """Writes judgements about one row, or about the receipt itself."""
 
     grounds: Grounds
-    row: int
+    row: int | None
 
     def lost(self, who: set[PeerId], why: str) -> Judgement:
         """A judgement without a layer."""
@@ -298,6 +313,7 @@ class _Said:
     def at_layer(self, place: Descending, sources: Sequence[StateOpening]) -> Judgement:
         """The one layer is computed: whoever said something else of it is wrong."""
         assert place.layer is not None, "the descent is over"
+        assert self.row is not None, "states are of a row"
         prover, challenger = self.grounds.receipt.signer, self.grounds.verdict.signer
         operator = self.grounds.model.layers[place.layer].operator
         try:

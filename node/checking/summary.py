@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from wire.chain import legs_to_check
 from wire.content import ContentId, PeerId
 from wire.errors import WireError
 from wire.fetch import SourceRecord
@@ -54,6 +55,8 @@ def summary_of(
     question = _question(stages[0].operation, asked)
     if question is None and source is None:
         question = f"the source {_shown(stages[0].parameters.get('source', ''))}"
+    # Verdicts on what is no leg of a model are none of this answer.
+    is_checked = bool(answer.record.verdicts) and bool(legs_to_check(receipts))
     return Summary(
         operation=last.operation,
         model=last.model,
@@ -64,7 +67,7 @@ def summary_of(
         asked_by=task.signer,
         answered_by=tuple(dict.fromkeys(it.signer for it in receipts)),
         answer=_answer(last.operation, given),
-        needed=task.record.checking.needed if answer.record.verdicts else 0,
+        needed=task.record.checking.needed if is_checked else 0,
     )
 
 

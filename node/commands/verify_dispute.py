@@ -112,7 +112,10 @@ def _show(dispute: Signed[Dispute], receipt: Signed[Receipt], found: Judgement) 
         ("model", str(receipt.record.model)),
         ("prover", f"{called(found.prover)}, who signed the receipt {receipt.id}"),
         ("challenger", f"{called(found.challenger)}, who signed a verdict against it"),
-        ("referee", f"{called(dispute.signer)}, who asked for the answer and signed this record"),
+        (
+            "referee",
+            f"{called(dispute.signer)}, who signed this record as the one who asked",
+        ),
     ]
     if found.row is not None:
         rows.append(("row", f"{found.row}, counted from 0"))

@@ -1,5 +1,6 @@
 """`verify --model MODEL.exact`: an integer model is run again, and has to give the same bytes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from node.checking.audit import Have, Replay
@@ -7,6 +8,7 @@ from node.checking.report import AuditReport, ReceiptPart
 from node.engines.exact.file import read_file
 from node.engines.exact.model import ExactModel
 from node.engines.exact.states import first_wrong_row, inputs_of
+from wire.content import ContentId
 from wire.errors import ModelRefused, WireError
 from wire.operations import CALL
 from wire.receipt import Receipt
@@ -17,8 +19,11 @@ def is_exact(model: str | None) -> bool:
     return model is not None and model.lower().endswith(".exact") and Path(model).is_file()
 
 
-def replay_exact(path: Path, have: Have) -> Replay:
-    """Runs every call of the receipt again, by the reference, on whatever machine this is."""
+def replay_exact(path: Path, have: Have, is_of: Callable[[ContentId], bool]) -> Replay:
+    """Runs every call of the receipt again, by the reference, on whatever machine this is.
+
+    `is_of` says whether a model id names the file at `path`: a call of another is not run.
+    """
 
     def replay(report: AuditReport) -> None:
         legs = [it.record for it in report.receipts if it.record.operation == CALL]
@@ -26,7 +31,12 @@ def replay_exact(path: Path, have: Have) -> Replay:
             why = "no leg calls an integer model"
             report.note(ReceiptPart.REPLAY, None, "the model runs again", why)
         for leg in legs:
-            _replay_leg(report, path, leg, have)
+            if leg.model is not None and is_of(leg.model):
+                _replay_leg(report, path, leg, have)
+            else:
+                what = f"leg {leg.stage + 1} gives the same bytes again, in whole numbers"
+                why = f"{path.name} is not known to be the model that it names"
+                report.note(ReceiptPart.REPLAY, None, what, why)
 
     return replay
 

@@ -1,6 +1,7 @@
 """`verify --model`: whether files are the model that a receipt names, byte for byte."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from node.checking.audit import Have, Replay, not_replayed
@@ -44,8 +45,16 @@ def replay_with(model: str | None, have: Have) -> Replay:
     if model is None:
         return not_replayed("no model was given, see --model")
     if is_exact(model):
-        return replay_exact(Path(model), have)
+        return replay_exact(Path(model), have, partial(_consists_of, model, have))
     return not_replayed("this version of verify does not run models")
+
+
+def _consists_of(model: str, have: Have, model_id: ContentId) -> bool:
+    """Whether a model is known to be the one in this file."""
+    contents = {name: id_of_file(path) for name, path in files_at(model).items()}
+    manifest = _manifest(model_id, model, contents, have)
+    named = set() if manifest is None else {it.content for it in manifest.files}
+    return bool(named) and named <= set(contents.values())
 
 
 def check_model(report: AuditReport, model: str | None, have: Have) -> None:
@@ -61,8 +70,11 @@ def check_model(report: AuditReport, model: str | None, have: Have) -> None:
         legs_of = [it.stage + 1 for it in legs if it.model == model_id]
         what = f"the files of the model of leg {', '.join(map(str, legs_of))}"
         manifest = _manifest(model_id, model, contents, have)
-        if manifest is not None and not manifest.files:
+        if manifest is not None and not manifest.files and (files is None or len(named) > 1):
             report.note(ReceiptPart.MODEL, True, f"{what}: it has none")
+        elif manifest is not None and not manifest.files:
+            why = f"{manifest.name} has no files, and {model} was given"
+            report.note(ReceiptPart.MODEL, False, f"{what} are those given", why)
         elif files is None:
             report.note(ReceiptPart.MODEL, None, what, "not given: --model FILE checks them")
         elif manifest is None:

@@ -8,6 +8,7 @@ asker wants to see. What does not fit the commitment convicts them, so there is 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -148,14 +149,21 @@ class ContestRole:
             if row is None:
                 output_id = receipt.record.output
                 output = await self._bring(contest.output, output_id, receipt, asker)
-                first = await trio.to_thread.run_sync(first_wrong_row, found.model, inputs, output)
+                # A call may have more rows than there is time for: it ends with the conversation.
+                looking = partial(
+                    first_wrong_row, found.model, inputs, output, trio.from_thread.check_cancelled
+                )
+                first = await trio.to_thread.run_sync(looking)
                 row = 0 if first is None else first
             if row >= len(inputs[0]):
                 raise Malformed(f"the call has {len(inputs[0])} rows")
         except Malformed as error:
             raise Refused(error.message, code=RefusalCode.MALFORMED) from error
-        states = await trio.to_thread.run_sync(self.trace, found.model, inputs, row)
-        return RowStates.of(states), row
+
+        def traced() -> RowStates:
+            return RowStates.of(self.trace(found.model, inputs, row))
+
+        return await trio.to_thread.run_sync(traced), row
 
     async def _bring(
         self, inline: bytes | None, content: ContentId, receipt: Signed[Receipt], asker: PeerId

@@ -1,7 +1,7 @@
 """Disputes without a network: each side answers at once, and what is said is counted in bytes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -112,6 +112,8 @@ class Stage:
     silent_after: dict[int, int] = field(default_factory=dict)
     # What the prover answered, if it is not what its model gives.
     answered: bytes | None = None
+    # What the receipt says besides, if it is not what is so.
+    receipt: dict[str, int] = field(default_factory=dict)
     sides: list[Played] = field(default_factory=list)
 
     @property
@@ -124,25 +126,23 @@ class Stage:
 
     def grounds(self) -> Grounds:
         manifest, output = manifest_for(self.model), self.output
-        receipt = sign(
-            Receipt(
-                task=ContentId.of(b"task"),
-                stage=0,
-                role=Role.INFER,
-                operation="call",
-                model=manifest.id,
-                input=name_of(self.source),
-                output=name_of(output),
-                output_size_bytes=len(output),
-                units=1,
-                started_at_ms=1,
-                duration_ms=1,
-                profile="",
-                previous=None,
-                reused=False,
-            ),
-            PROVER,
+        signed = Receipt(
+            task=ContentId.of(b"task"),
+            stage=0,
+            role=Role.INFER,
+            operation="call",
+            model=manifest.id,
+            input=name_of(self.source),
+            output=name_of(output),
+            output_size_bytes=len(output),
+            units=1,
+            started_at_ms=1,
+            duration_ms=1,
+            profile="",
+            previous=None,
+            reused=False,
         )
+        receipt = sign(replace(signed, **self.receipt), PROVER)
         verdict = sign(
             Verdict(
                 receipt=receipt.id,

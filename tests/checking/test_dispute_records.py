@@ -18,7 +18,7 @@ from tests.engines.exact.samples import made, random_model, random_rows
 from tests.engines.onnx_models import golden
 from wire.codec import pack, unpack
 from wire.dispute import Commitment, Dispute
-from wire.errors import ModelRefused, WireError
+from wire.errors import Malformed, ModelRefused, WireError
 from wire.signed import Signed, open_signed, sign
 
 MODEL = made("torch_cnn")
@@ -83,6 +83,22 @@ async def test_a_challenger_that_has_the_same_states_loses() -> None:
     found = judged(stage, await stage.play())
     assert found.lost == {CHALLENGER.peer}
     assert "committed to the states that give it" in found.why
+
+
+@pytest.mark.parametrize("said", [{"units": 2}, {"units": 0}, {"output_size_bytes": 7}])
+async def test_who_rejects_a_right_answer_under_a_false_receipt_is_not_blamed(
+    said: dict[str, int],
+) -> None:
+    stage = Stage(MODEL, MODEL, MODEL, ROWS, receipt=said)
+    record = await stage.play()
+    found = judged(stage, record)
+    assert (found.lost, found.proven, found.row) == ({PROVER.peer}, True, None)
+    assert "it signed for" in found.why
+    assert not any(it.answers for it in stage.sides)
+    asked = await stage.sides[1].commit(None)
+    more = sign(replace(record.record, challenger=asked), REFEREE)
+    with pytest.raises(Malformed, match="the receipt alone"):
+        judged(stage, more)
 
 
 async def test_an_answer_that_its_own_states_do_not_give_convicts_the_prover() -> None:

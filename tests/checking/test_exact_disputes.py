@@ -1,10 +1,11 @@
 """Verdicts on an integer model that disagree: who is wrong is computed, whatever most say."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from node.checking.disputes import judge
+from node.engines.exact import reference
 from node.engines.exact.model import FILE, ExactModel
 from node.engines.exact.reference import run_layers
 from node.models.inspect import describe
@@ -29,8 +31,9 @@ from tests.checking.exact_peers import (
 )
 from tests.engines.exact.samples import kept_at, made
 from tests.engines.onnx_models import golden
-from tests.node.asking import asked, failures, request, signers
+from tests.node.asking import asked, failures, receipt_of, request, signers, task_of
 from tests.node.network import I, Network, S, V, open_network
+from tests.p2p.transports import key_of
 from wire.content import ContentId, PeerId
 from wire.dispute import Commitment, Committed, Contest, Descend, Dispute, Reveal
 from wire.errors import Refused, TransportError
@@ -226,3 +229,42 @@ async def test_strangers_get_no_states_and_odd_questions_end_the_call(
             await channel.send(contest)
             with pytest.raises(TransportError):
                 await channel.receive()
+
+
+async def test_a_call_of_more_rows_than_there_is_time_for_is_given_up(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The asker made the call up, and its receipt: nothing but the deadline ends the search."""
+    rows = np.tile(ROWS, (40, 1))
+    source, output = asked_of(MODEL, [rows]), answer_of(MODEL, [rows])
+    async with parties(tmp_path) as (asker, opened):
+        verifier = await opened.add(V)
+        await opened.network.settled()
+        key = asker.dependencies.key
+        task = task_of(
+            key, asker.peers.environment.wall_s(), call(tmp_path), source=name_of(source)
+        )
+        contest = Contest(
+            task=task.raw,
+            receipts=(receipt_of(task, key_of("friend"), output).raw,),
+            input=source,
+            output=output,
+            row=None,
+            deadline_ms=5_000,
+        )
+        computed, token = reference.run_layers, trio.lowlevel.current_trio_token()
+
+        def slowly(model: ExactModel, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+            # Time passes, and the loop sees it.
+            for seconds in (10, 0, 0, 0):
+                trio.from_thread.run_sync(autojump_clock.jump, seconds, trio_token=token)
+            return computed(model, inputs)
+
+        passes = Mock(side_effect=slowly)
+        monkeypatch.setattr(reference, "PASS_ELEMENTS_MAX", 1)
+        monkeypatch.setattr(reference, "run_layers", passes)
+        async with asker.peers.call(verifier.peers.me, deadline_s=20) as channel:
+            await channel.send(contest)
+            with pytest.raises(TransportError):
+                await channel.receive()
+        assert passes.call_count == 1

@@ -10,12 +10,17 @@ import pytest
 from node.checking.named import named_by
 from node.commands.verify import Expected, verify
 from store.car_file import write_car
-from tests.checking.answers import ASKER, NOW_MS, SIGNED_ONLY, WORKER, answer_to, have
-from tests.node.asking import EMBED, MANIFEST
+from tests.checking.answers import ASKER, NOW_MS, SIGNED_ONLY, WORKER, answer_to, changed, have
+from tests.checking.exact_peers import answer_of, asked_of
+from tests.engines.exact.samples import kept_at, made
+from tests.engines.exact.samples import manifest_of as manifest_of_exact
+from tests.engines.onnx_models import golden
+from tests.node.asking import EMBED, FETCH, MANIFEST
 from wire.errors import InputError
+from wire.kinds import Role
 from wire.model import Manifest, ModelFile
 from wire.signed import open_signed
-from wire.task import Task
+from wire.task import Stage, Task
 from wire.tree import name_of
 
 # More than one block.
@@ -145,3 +150,39 @@ def test_a_page_has_a_line_for_each_part(bundle: Path, capsys: pytest.CaptureFix
         "log",
     ]
     assert all(it.split()[0] in ("✓", "?") for it in lines)
+
+
+def test_a_model_without_files_is_not_the_file_that_is_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever answered named a model of no files: it is not the one that is meant."""
+    rows = golden("sklearn_mlp")[0]["X"][:2]
+    exact = made("sklearn_mlp")
+    file = kept_at(tmp_path, exact, "digits")
+    right, _ = manifest_of_exact(file)
+    source, output = asked_of(exact, [rows]), answer_of(exact, [rows])
+    for manifest, part, replay in (
+        (right, "holds", "holds"),
+        (replace(right, files=()), "fails", "cannot be known"),
+    ):
+        call = Stage(role=Role.INFER, operation="call", model=manifest.id, parameters={})
+        answer = answer_to(call, source=source, output=output)
+        blobs = {answer.id: answer.raw, manifest.id: manifest.to_bytes()}
+        blobs |= {name_of(it): it for it in (source, output)}
+        path = tmp_path / "call.car"
+        write_car(path, answer.id, list(blobs), blobs.__getitem__)
+        found = run(path, capsys, model=str(file))
+        assert found["parts"]["model"]["status"] == part
+        assert found["parts"]["replay"]["status"] == replay
+        assert found["holds"] is (part == "holds")
+
+
+def test_verdicts_on_something_else_do_not_make_a_fetch_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No leg of it can be checked, so there is nobody who did, whatever lies beside it."""
+    path = tmp_path / "x.receipt"
+    path.write_bytes(changed(answer_to(FETCH), verdicts=ANSWER.record.verdicts).raw)
+    found = run(path, capsys)
+    assert found["holds"]
+    assert not found["checked"]

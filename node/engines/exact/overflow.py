@@ -18,7 +18,7 @@ SUM_MAX = 2**31 - 1
 # Of one row, in all layers: multiplications, or elements where there are none.
 WORK_MAX = 1 << 31
 TABLE_MAX = 1 << 16
-# What one layer has in memory for one row, in numbers.
+# What is in memory for one row, in numbers.
 MEMORY_ELEMENTS_MAX = 1 << 24
 BLOCK_LEAST = 16
 
@@ -71,7 +71,7 @@ def prove(model: ExactModel) -> int:
         values.append(found)
         work += cost
     if (most := memory_elements(model)) > MEMORY_ELEMENTS_MAX:
-        raise ModelRefused(f"a layer of this model takes {most} numbers in memory for one row")
+        raise ModelRefused(f"this model takes {most} numbers in memory for one row")
     if work > WORK_MAX:
         raise ModelRefused(f"a row takes {work} multiplications, at most {WORK_MAX} are run here")
     return work
@@ -97,9 +97,14 @@ def _judged(layer: ExactLayer, model: ExactModel, values: list[_Value]) -> tuple
     return _RULES[layer.operator](layer, layer_sources), _cost(layer)
 
 
+def work_of(model: ExactModel) -> int:
+    """How many multiplications one row takes, or elements where there are none; at least 1."""
+    return max(1, sum(map(_cost, model.layers)))
+
+
 def memory_elements(model: ExactModel) -> int:
-    """About how many numbers are in memory for one row of the largest layer."""
-    sizes = [1]
+    """About how many numbers are in memory for one row: of the largest layer, or of all states."""
+    sizes = [1, sum(math.prod(it.shape) for it in model.layers)]
     for layer in model.layers:
         size = math.prod(layer.shape)
         kernel = math.prod(layer.window[0].kernel) if layer.window else 1

@@ -5,12 +5,12 @@ shifts and look-ups, nothing else. `node.engines.exact.overflow` has proved that
 bits, so the order in which sums are made is of no matter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from node.engines.exact.model import SOFTMAX_BITS, ExactLayer, ExactModel, Window
-from node.engines.exact.overflow import memory_elements
+from node.engines.exact.overflow import WORK_MAX, memory_elements, work_of
 from node.engines.formats.onnx_protobuf import Array
 
 # Numbers of a call in one pass: more rows are done in several.
@@ -50,13 +50,24 @@ def run_layers(model: ExactModel, inputs: Sequence[Array]) -> list[Array]:
     return states
 
 
-def run(model: ExactModel, inputs: Sequence[Array]) -> list[Array]:
-    """The model's outputs for the rows of a call, some rows at a time."""
-    at_once = max(1, PASS_ELEMENTS_MAX // memory_elements(model))
-    parts = [
-        outputs_of(model, run_layers(model, [it[at : at + at_once] for it in inputs]))
-        for at in range(0, len(inputs[0]), at_once)
-    ]
+def _go_on() -> None:
+    """For who waits however long it takes."""
+
+
+def run(
+    model: ExactModel, inputs: Sequence[Array], before_pass: Callable[[], None] = _go_on
+) -> list[Array]:
+    """The model's outputs for the rows of a call, some rows at a time.
+
+    `before_pass` is called before each pass; what it raises ends the run.
+    """
+    rows = min(PASS_ELEMENTS_MAX // memory_elements(model), WORK_MAX // work_of(model))
+    at_once = max(1, rows)
+    parts = []
+    for at in range(0, len(inputs[0]), at_once):
+        before_pass()
+        some = [it[at : at + at_once] for it in inputs]
+        parts.append(outputs_of(model, run_layers(model, some)))
     return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 

@@ -1,6 +1,6 @@
 """What each layer of an integer model gives for one row, and the Merkle tree over that. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,8 +112,16 @@ def run_one_layer(
     return found
 
 
-def first_wrong_row(model: ExactModel, inputs: Sequence[Array], answer: bytes) -> int | None:
-    """The first row in which an answer is not what the model gives; None if it is all right."""
+def first_wrong_row(
+    model: ExactModel,
+    inputs: Sequence[Array],
+    answer: bytes,
+    before_pass: Callable[[], None] = lambda: None,
+) -> int | None:
+    """The first row in which an answer is not what the model gives; None if it is all right.
+
+    `before_pass` as in `reference.run`.
+    """
     try:
         claimed = [_array(it) for it in Tensors.from_bytes(answer).tensors]
         for output in model.outputs:
@@ -121,7 +129,7 @@ def first_wrong_row(model: ExactModel, inputs: Sequence[Array], answer: bytes) -
     except Malformed:
         return 0
     wrong = np.zeros(len(inputs[0]), bool)
-    for ours, theirs in zip(run(model, inputs), claimed, strict=True):
+    for ours, theirs in zip(run(model, inputs, before_pass), claimed, strict=True):
         if ours.shape != theirs.shape:
             return 0
         size = ours[0].nbytes

@@ -3,13 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
+from node.engines.exact import reference
 from node.engines.exact.file import read_bytes, read_file
-from node.engines.exact.model import LAYERS_MAX, ExactModel
-from node.engines.exact.overflow import prove
+from node.engines.exact.model import ELEMENTS_MAX, LAYERS_MAX, ExactInput, ExactModel
+from node.engines.exact.overflow import memory_elements, prove, work_of
 from node.engines.exact.reference import run
 from tests.engines.exact.samples import made, random_model, random_rows, raw
 from wire.codec import pack, unpack
@@ -153,3 +155,37 @@ def test_one_model_has_one_encoding() -> None:
     fields["layers"][1]["table"] = b""
     with pytest.raises(WireError, match="left out"):
         ExactModel.from_bytes(pack(fields))
+
+
+def test_states_that_are_too_many_together_are_refused() -> None:
+    """Each layer is of a size that it may have; all of them would fill the machine's memory."""
+    wide = ExactInput(name="x", shape=(ELEMENTS_MAX,))
+    first = replace(
+        MLP.layers[0], shape=wide.shape, block=ELEMENTS_MAX, multipliers=raw(np.ones(1))
+    )
+    numbers = {"operator": "reshape", "sources": (0,), "multipliers": b"", "shift": 0}
+    more = replace(first, **numbers)
+    model = replace(MLP, inputs=(wide,), layers=(first, *[more] * (LAYERS_MAX - 1)))
+    prove(replace(model, layers=model.layers[:100]))
+    with pytest.raises(ModelRefused, match="numbers in memory for one row"):
+        prove(model)
+
+
+def test_a_run_stops_between_passes_which_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what its rows take in memory, and by how much there is to multiply."""
+    rows = random_rows(MLP, 6, 1)
+    for name, most, passes in (
+        ("PASS_ELEMENTS_MAX", 2 * memory_elements(MLP), 3),
+        ("WORK_MAX", work_of(MLP), 6),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(reference, name, most)
+            begun = Mock()
+            run(MLP, rows, begun)
+            assert begun.call_count == passes
+
+    def stop() -> None:
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        run(MLP, rows, stop)
