@@ -18,7 +18,7 @@ from libp2p.network.connection.raw_connection import RawConnection
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from p2p import timeouts
-from p2p.over_libp2p.errors import contained
+from p2p.over_libp2p.errors import contained, shaking_hands
 from p2p.over_libp2p.host import HANDSHAKE_DEADLINE_S, SoundSwarm, libp2p_id
 from p2p.over_libp2p.muxer import SoundYamux
 from p2p.over_libp2p.stream import LibStream
@@ -105,7 +105,8 @@ class Circuits:
                     f" {RelayAnswer.words(code[0])}"
                 )
             raw = RawConnection(Line(stream, remote), True)
-            connection = await self._swarm.upgrade_outbound_raw_conn(raw, libp2p_id(peer))
+            with shaking_hands():
+                connection = await self._swarm.upgrade_outbound_raw_conn(raw, libp2p_id(peer))
             connected = True
         finally:
             if not connected:

@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import trio
 from libp2p.exceptions import BaseLibp2pError
@@ -36,16 +37,34 @@ class WrongPeerThere(BaseLibp2pError):  # type: ignore[misc]
     """The memory transport's error for what noise calls PeerIDMismatchesPubkey."""
 
 
+@dataclass(slots=True)
+class Contained:
+    """What a block raised, if anything."""
+
+    error: Exception | None = None
+
+
 @contextmanager
-def contained(what: str) -> Iterator[None]:
+def contained(what: str) -> Iterator[Contained]:
     """Keep a peer's bytes from ending a libp2p service; for calls into libp2p only.
 
     Cancellation is no `Exception` and passes through, alone or in a group.
     """
+    found = Contained()
     try:
-        yield
+        yield found
     except Exception as error:  # noqa: BLE001 - see the head of this file
         _log.debug("%s: %r", what, error)
+        found.error = error
+
+
+@contextmanager
+def shaking_hands() -> Iterator[None]:
+    """Around a handshake that libp2p does not wrap: whatever it raises becomes libp2p's error."""
+    with contained("a handshake of ours") as tried:
+        yield
+    if tried.error is not None:
+        raise BaseLibp2pError("the handshake failed") from tried.error
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from p2p import timeouts
 from p2p.connection_limiter import ConnectionLimiter, HalfOpen, LoopClock
-from p2p.over_libp2p.errors import contained
+from p2p.over_libp2p.errors import contained, shaking_hands
 from p2p.over_libp2p.muxer import SoundYamux
 from wire.content import PeerId
 from wire.errors import Malformed
@@ -122,7 +122,8 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
         raw = await transport.dial(Multiaddr(f"{where}/p2p/{who}"))
         try:
             if not isinstance(raw, IMuxedConn):
-                await self.upgrader.upgrade_security(raw, True, who)
+                with shaking_hands():
+                    await self.upgrader.upgrade_security(raw, True, who)
         finally:
             with contained("a knock's end"), trio.CancelScope(shield=True):
                 await raw.close()

@@ -9,10 +9,12 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
+from cryptography.exceptions import InvalidTag
 from libp2p import create_new_ed25519_key_pair, new_host
 from libp2p.crypto.x25519 import create_new_key_pair as create_x25519_key_pair
 from libp2p.exceptions import BaseLibp2pError
@@ -29,10 +31,11 @@ from multiaddr import Multiaddr
 from p2p.connection_limiter import ConnectionLimiter, ConnectionLimits
 from p2p.over_libp2p import host as hosts
 from p2p.over_libp2p import muxer
+from p2p.over_libp2p.errors import dialing, shaking_hands
 from p2p.token_bucket import TokenBucket
 from p2p.transport import Endpoint
-from tests.p2p.transports import Kind, answers, connect, echo, ignore, kind_of, until
-from wire.errors import Disconnected
+from tests.p2p.transports import Kind, answers, connect, echo, ignore, key_of, kind_of, until
+from wire.errors import Disconnected, Unreachable
 
 GOSSIP = "/meshsub/1.1.0"
 PING = "/ipfs/ping/1.0.0"
@@ -427,3 +430,38 @@ async def test_our_own_stream_to_a_hostile_peer_ends_and_says_so(kind: Kind) -> 
         with pytest.raises(Disconnected):
             await use_a_stream()
         assert await still_answers(kind, a)
+
+
+async def test_whoever_is_called_back_and_answers_garbage_is_not_reached_and_no_worse(
+    kind: Kind,
+) -> None:
+    async def garbage(stream: trio.SocketStream) -> None:
+        heard = b""
+        await stream.send_all(b"\x13/multistream/1.0.0\n")
+        while b"/noise\n" not in heard:
+            heard += await stream.receive_some(1000)
+        await stream.send_all(b"\x07/noise\n")
+        await stream.receive_some(1000)
+        # A key, and after it what nobody encrypted.
+        await stream.send_all((96).to_bytes(2, "big") + b"\x07" * 96)
+        await trio.sleep_forever()
+
+    async with (
+        kind.open("caller") as caller,
+        trio.open_nursery() as nursery,
+    ):
+        (listener,) = await nursery.start(partial(trio.serve_tcp, garbage, 0, host="127.0.0.1"))
+        port = listener.socket.getsockname()[1]
+        address = f"/ip4/127.0.0.1/tcp/{port}/p2p/{key_of('other').peer}"
+        with pytest.raises(Unreachable):
+            await caller.knock(address, deadline_s=60.0)
+        with pytest.raises(Unreachable):
+            await caller.connect(address, deadline_s=60.0)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("kind", [KeyError, InvalidTag, RuntimeError])
+def test_whatever_a_handshake_raises_means_that_nobody_was_reached(kind: type[Exception]) -> None:
+    # Through a relay too, where libp2p wraps nothing.
+    with pytest.raises(Unreachable), dialing("there", 1.0), shaking_hands():
+        raise kind
