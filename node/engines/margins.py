@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from node.engines.replay import JudgedAnswer, told_otherwise
 from wire.calibration import MARGIN_MILLIONTHS_MAX, Calibration
 from wire.receipt import ReplayStatistics
 
@@ -69,6 +70,19 @@ def too_far(found: ReplayStatistics, limits: Limits) -> str:
 
 # Of engines whose numbers are the same to the bit.
 EXACT = Limits(0.0, 0.0)
+
+
+def judged(
+    claimed: bytes, told: bytes, tokens: int, table: Calibration, is_exact: bool
+) -> tuple[ReplayStatistics, str]:
+    """What was measured of a claimed output, and why it is not an honest engine's; "" if it may be.
+
+    `told` is the `JudgedAnswer` as bytes, of so many tokens. WireError if the output is none.
+    """
+    answer = JudgedAnswer.from_bytes(told)
+    found = statistics_of(answer.each, table)
+    bounds = EXACT if is_exact else limits_of(table, tokens)
+    return found, too_far(found, bounds) or told_otherwise(claimed, answer)
 
 
 @functools.lru_cache(maxsize=256)

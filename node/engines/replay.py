@@ -11,13 +11,15 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from wire.errors import Malformed
+from wire.errors import Malformed, Oversize
 from wire.generation import Alternative, Ending, Frame, PromptToken, Token, read_frames
 from wire.payload import Vectors
 from wire.schema import Between, Int, Record
 
 # The reason of an ending where the answer would go on.
 OPEN = "open"
+# Pieces of an answer of a model that does not say how many tokens it reads.
+FRAMES_MAX = 1 << 17
 # Logarithms of probabilities may differ by this much, and by so much of themselves: other orders of
 # sums, and half precision, moved them by less than a tenth of it.
 LOGPROB_MILLIONTHS = 200_000
@@ -76,9 +78,26 @@ def as_bytes(tokens: Sequence[int]) -> bytes:
     return np.array(tokens, "<u4").tobytes()
 
 
-def request(asked: bytes, output: bytes, slack: float) -> ReplayRequest:
-    """What an engine is asked about a claimed output; WireError if that is none."""
-    tokens = [it.id for it in read_frames(output) if isinstance(it, Token)]
+def frames_max(context: object) -> int:
+    """How many pieces an answer has at most, by what its model says of its context.
+
+    Each is a token that fits the context, of the prompt or of the answer, or the end.
+    """
+    if type(context) is int and context > 0:
+        return min(FRAMES_MAX, context + 1)
+    return FRAMES_MAX
+
+
+def request(
+    asked: bytes, output: bytes, slack: float, frames_max: int = FRAMES_MAX
+) -> ReplayRequest:
+    """What an engine is asked about a claimed output; WireError if that is none, or too long."""
+    tokens = []
+    for number, frame in enumerate(read_frames(output)):
+        if number >= frames_max:
+            raise Oversize(f"the answer has more than {frames_max} pieces, which no model gives")
+        if isinstance(frame, Token):
+            tokens.append(frame.id)
     return ReplayRequest(asked=asked, claimed=as_bytes(tokens), slack_millionths=round(slack * 1e6))
 
 

@@ -1,5 +1,6 @@
 """A language model's answer is judged by margins: on any device, and no liar passes by another."""
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +13,12 @@ from trio.testing import MockClock
 from node.asking.rechecking import _wrong
 from node.checking.audit import audit
 from node.checking.quorum import Tally
+from node.engines import replay
 from node.engines.hash_engine import HashEngine, hash_token
 from node.engines.interface import REPLAY, Emit, Job, Loaded, Output
 from node.engines.margins import statistics_of
-from node.engines.replay import JudgedAnswer
+from node.engines.replay import JudgedAnswer, ReplayRequest
+from node.serving import verify_role
 from p2p.score import Standing
 from tests.checking.test_verifiers import checked_by, verdict_of
 from tests.node.asking import MODEL, SECRET, asked, receipt_of, request, signers, task_of
@@ -148,6 +151,28 @@ async def test_another_device_may_miss_a_token_by_little_and_an_equal_one_by_not
                 1e6 * max(margins.values(), default=0), abs=1
             )
             assert told.table == BUILT_IN.id
+
+
+async def test_an_answer_of_more_pieces_than_any_model_gives_is_wrong_and_read_beside_the_loop(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Megabytes of tokens take seconds to read; a peer that reads them on its loop seems dead."""
+
+    def reading(*claim: Any) -> ReplayRequest:
+        assert threading.current_thread() is not threading.main_thread()
+        return replay.request(*claim)
+
+    monkeypatch.setattr(verify_role, "request", reading)
+    monkeypatch.setattr(replay, "FRAMES_MAX", len(list(read_frames(HONEST))))
+    assert [replay.frames_max(it) for it in (7, 0, True, None)] == [8, 41, 41, 41]
+    async with open_network(tmp_path) as network:
+        await network.start(V, S)
+        await network.settled()
+        async with network.outsider() as asker:
+            assert (await verdict_on(network, asker)).record.agrees
+            found = (await verdict_on(network, asker, HONEST + HONEST)).record
+            assert not found.agrees
+            assert "pieces" in found.reason
 
 
 async def test_who_does_not_ask_for_statistics_has_a_verdict_as_ever(
