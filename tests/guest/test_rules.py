@@ -325,7 +325,12 @@ class OneSecondWorker:
     began_at_s: list[float] = field(default_factory=list)
 
     async def ask(
-        self, message: dict[str, Any], *, timeout_s: float, on_progress: object = None
+        self,
+        message: dict[str, Any],
+        *,
+        timeout_s: float,
+        on_progress: object = None,
+        on_question: object = None,
     ) -> dict[str, Any]:
         if message["do"] == "load":
             return {"memory_bytes": 1, "units_per_s": 8.0, "job_units_per_s": 8.0}

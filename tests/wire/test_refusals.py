@@ -32,7 +32,7 @@ def test_the_numbers_of_codes_are_the_protocol() -> None:
     assert [it.name for it in sorted(RefusalCode)] == [
         *("OTHER", "BUSY", "TOO_LONG", "NO_SUCH_MODEL", "MODEL_FAILED", "LOADING", "NOT_WILLING"),
         *("MALFORMED", "LATE", "PAUSED", "NOT_PAID", "BANNED", "LEAVING", "CLOCK", "UNSUPPORTED"),
-        *("NOT_FOUND", "STRANGER", "FAILED"),
+        *("NOT_FOUND", "STRANGER", "FAILED", "NOT_COVERED", "OTHER_EPOCH"),
     ]
     assert sorted(RefusalCode) == list(range(len(RefusalCode)))
 
