@@ -113,7 +113,9 @@ async def test_a_newcomers_first_task_among_sitters_is_soon_done(
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("others", [six_sitters, twenty_boasters])
+@pytest.mark.parametrize(
+    "others", [six_sitters, pytest.param(twenty_boasters, marks=pytest.mark.soak)]
+)
 async def test_a_newcomers_hundredth_task_takes_as_long_as_in_peace(
     autojump_clock: MockClock, tmp_path: Path, others: Others
 ) -> None:

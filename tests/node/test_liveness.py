@@ -81,7 +81,7 @@ async def test_a_silent_peer_is_routed_around_soon_and_nothing_is_lost(
         assert struck.peers.me not in asker.peers.connected()
 
 
-@pytest.mark.parametrize("slept_s", [60, 3600])
+@pytest.mark.parametrize("slept_s", [60, pytest.param(3600, marks=pytest.mark.soak)])
 async def test_a_peer_that_slept_comes_back_by_itself(
     autojump_clock: MockClock, tmp_path: Path, slept_s: int
 ) -> None:
