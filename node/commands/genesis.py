@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.local.arguments import read_key
 from wire import limits
 from wire.amount import read_credits
 from wire.content import PeerId
-from wire.errors import InputError, Malformed, WireError
+from wire.errors import InputError, WireError
 from wire.ledger import Genesis, Grant, Member
 
 VERSION = 1
@@ -57,16 +58,6 @@ def make_genesis(wanted: GenesisRequest, entropy: Callable[[int], bytes]) -> Gen
         )
     except WireError as error:
         raise InputError(f"there is no such network: {error.message}") from error
-
-
-def read_key(text: str) -> PeerId:
-    """A peer's key from its text; InputError if it is none."""
-    try:
-        return PeerId.parse(text)
-    except Malformed as error:
-        raise InputError(
-            f"{text[:80]!r} is not a key", todo="keys begin with 12D3Koo: see python -m node status"
-        ) from error
 
 
 def read_epoch_s(text: str) -> int:

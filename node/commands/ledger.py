@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from node.commands.ask import SOCKET
-from node.commands.genesis import GenesisRequest, make_genesis, read_genesis, read_key
+from node.commands.genesis import GenesisRequest, make_genesis, read_genesis
 from node.commands.output import console, safe, short, show_aside, show_json, show_table
 from node.ledger.chain_file import read_parts, replay
 from node.ledger.committee import Committee
+from node.local.arguments import read_key
 from node.local.control import call, unheard
 from store import key_seed
 from wire.amount import read_credits, show_credits

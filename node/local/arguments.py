@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wire.content import ContentId
+from wire.content import ContentId, PeerId
 from wire.errors import InputError, Malformed
 
 
@@ -41,4 +41,14 @@ def read_content_id(text: object) -> ContentId:
     except Malformed as error:
         raise InputError(
             f"{str(text)[:80]!r} is not a content id", todo="content ids begin with baf"
+        ) from error
+
+
+def read_key(text: str) -> PeerId:
+    """A peer's key from its text; InputError if it is none."""
+    try:
+        return PeerId.parse(text)
+    except Malformed as error:
+        raise InputError(
+            f"{text[:80]!r} is not a key", todo="keys begin with 12D3Koo: see python -m node status"
         ) from error

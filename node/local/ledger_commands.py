@@ -8,12 +8,11 @@ import trio
 
 from node.ledger.exporting import export_ledger
 from node.ledger.peer_ledger import PeerLedger
-from node.local.arguments import read_number, read_path, read_text
+from node.local.arguments import read_key, read_number, read_path, read_text
 from node.local.control import Command, Emit
 from node.peer import Node
 from wire.amount import AMOUNT_MAX
-from wire.content import PeerId
-from wire.errors import InputError, Malformed
+from wire.errors import InputError
 
 
 @dataclass(slots=True)
@@ -44,7 +43,7 @@ class LedgerCommands:
         """How the account `account` stands, this peer's own if none is named."""
         ledger = self._ledger
         named = arguments.get("account")
-        account = self.node.peers.me if named is None else _key(str(named))
+        account = self.node.peers.me if named is None else read_key(str(named))
         view = await ledger.wallet.look(account)
         mine = account == self.node.peers.me
         unsettled = [it.to_map() for it in ledger.wallet.log()[:1] if mine and it.unsettled]
@@ -62,7 +61,7 @@ class LedgerCommands:
         amount = read_number(arguments, "amount", 0)
         if not 1 <= amount <= AMOUNT_MAX:
             raise InputError(f"{amount} millionths cannot be paid", todo="give a positive amount")
-        to = _key(read_text(arguments, "to"))
+        to = read_key(read_text(arguments, "to"))
         return (await self._ledger.wallet.pay(to, amount, emit)).to_map()
 
     async def log(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
@@ -76,12 +75,3 @@ class LedgerCommands:
         path = read_path(arguments)
         done = await export_ledger(self.node.peers, ledger.genesis, trio.Path(path))
         return {"path": str(path), "epochs": done.epochs, "orders": done.orders}
-
-
-def _key(text: str) -> PeerId:
-    try:
-        return PeerId.parse(text)
-    except Malformed as error:
-        raise InputError(
-            f"{text[:80]!r} is not a key", todo="keys begin with 12D3Koo: see python -m node status"
-        ) from error
