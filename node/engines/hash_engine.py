@@ -26,11 +26,10 @@ from node.engines.interface import (
     Part,
     ready_model,
 )
-from node.engines.replay import JudgedAnswer, ReplayRequest
-from node.engines.sampler import MARGIN_MAX
+from node.engines.replay import ReplayRequest, beside_own
 from wire.content import ContentId
 from wire.errors import BatonError, ModelNotLoaded, ModelRefused, Refused, TooSlow
-from wire.generation import Ending, Generation, PromptToken, Token, read_frames, to_frame
+from wire.generation import Ending, Generation, PromptToken, Token, to_frame
 from wire.model import Manifest
 from wire.operations import COMPLETE, EMBED, GENERATE, streams
 from wire.payload import Texts, Vectors
@@ -213,31 +212,21 @@ class HashEngine:
         claim = ReplayRequest.from_bytes(job.input)
         asked = replace(job, operation=GENERATE, input=claim.asked, resume=None)
         question, units = _read(asked)
-        pieces = [_answer(ready, question, asked, at, units) for at in range(units)]
-        tokens = [it for piece in pieces for it in read_frames(piece) if isinstance(it, Token)]
-        claimed = claim.tokens[: len(tokens)]
+        told = b"".join(_answer(ready, question, asked, at, units) for at in range(units))
+        judged = beside_own(claim.tokens, told)
         if not self.free_slots:
             raise Refused("the engine's queue is full", retry_after_s=self.queue_s)
         self._counts.jobs += 1
         try:
             with trio.fail_after(job.deadline_s):
                 async with self._turn:
-                    await trio.sleep(self.unit_s * JUDGING_SHARE * len(claimed))
+                    await trio.sleep(self.unit_s * JUDGING_SHARE * judged.positions)
         except trio.TooSlowError as error:
             raise TooSlow(f"not done within {job.deadline_s:g} s") from error
         finally:
             self._counts.jobs -= 1
-        self._counts.units_done += len(claimed)
-        missing = [
-            0.0 if one == other.id else MARGIN_MAX
-            for one, other in zip(claimed, tokens, strict=False)
-        ]
-        told = JudgedAnswer(
-            margins=np.array(missing, "<f4").tobytes(),
-            output=b"".join(pieces),
-            positions=len(missing),
-        )
-        return Output(data=told.to_bytes(), units=len(missing))
+        self._counts.units_done += judged.positions
+        return Output(data=judged.to_bytes(), units=judged.positions)
 
     def _is_free(self, job: Job, units: int) -> bool:
         """Whether a job takes no time, so that it needs no turn and no deadline."""

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
+from node.engines.sampler import MARGIN_MAX
 from wire.errors import Malformed, Oversize
 from wire.generation import Alternative, Ending, Frame, PromptToken, Token, read_frames
 from wire.payload import Vectors
@@ -69,6 +70,15 @@ class JudgedAnswer(Record):
     @property
     def each(self) -> list[float]:
         return [float(it) for it in np.frombuffer(self.margins, "<f4")]
+
+
+def beside_own(claimed: Sequence[int], output: bytes) -> JudgedAnswer:
+    """A claim beside the only answer that an engine gives to its question, as it would tell it."""
+    own = [it.id for it in read_frames(output) if isinstance(it, Token)]
+    margins = [0.0 if a == b else MARGIN_MAX for a, b in zip(claimed, own, strict=False)]
+    return JudgedAnswer(
+        margins=np.array(margins, "<f4").tobytes(), output=output, positions=len(margins)
+    )
 
 
 def as_bytes(tokens: Sequence[int]) -> bytes:
