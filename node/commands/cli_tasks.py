@@ -139,19 +139,9 @@ def ask_command(
         )
     given = sum(it is not None for it in (words, text, file))
     text = words if text is None else text
-    others = bool(sources) + (messages is not None) + (index is not None)
-    check_table(table, given + others)
-    if given + bool(sources) + (messages is not None) + (table["rows"] is not None) == 0:
-        raise InputError(
-            "there is nothing to ask",
-            todo=f'give a text: python -m node ask {model} "…"; or one of --text, --file or'
-            " --source, or a conversation with --messages",
-        )
-    if given > 1 or (given and sources):
-        raise InputError(
-            "one thing is asked at a time",
-            todo="give one of --text, --file or --source, or a conversation with --messages",
-        )
+    check_table(table, given + bool(sources) + (messages is not None) + (index is not None))
+    if table["rows"] is None:
+        _check_asked(model, given, bool(sources), messages is not None)
     check = terms_of(level, verdicts, terms_of_numbers(NEEDED_DEFAULT, VERIFIERS_DEFAULT))
     settings = {"tokens": tokens, "temperature": temperature, "seed": seed}
     arguments = {
@@ -171,13 +161,28 @@ def ask_command(
         "verifiers": check.verifiers,
         "fresh": fresh,
     }
-    if table["rows"] is not None:
-        from node.commands.rows import ask_rows, rows_asked
-
-        asked = rows_asked(table, arguments)
-        run(lambda: ask_rows(state.expanduser(), asked, as_json=as_json))
+    if table["rows"] is None:
+        run(lambda: ask(state.expanduser(), arguments, as_json=as_json))
         return
-    run(lambda: ask(state.expanduser(), arguments, as_json=as_json))
+    from node.commands.rows import ask_rows, rows_asked
+
+    asked = rows_asked(table, arguments)
+    run(lambda: ask_rows(state.expanduser(), asked, as_json=as_json))
+
+
+def _check_asked(model: str, texts: int, sources: bool, messages: bool) -> None:
+    """InputError unless exactly one thing is asked; sources are, of several, one thing."""
+    if texts + sources + messages == 0:
+        raise InputError(
+            "there is nothing to ask",
+            todo=f'give a text: python -m node ask {model} "…"; or one of --text, --file or'
+            " --source, or a conversation with --messages",
+        )
+    if texts > 1 or (texts and sources):
+        raise InputError(
+            "one thing is asked at a time",
+            todo="give one of --text, --file or --source, or a conversation with --messages",
+        )
 
 
 @click.command(
@@ -222,12 +227,12 @@ def verify_command(
     as_json: bool,
     **expected: Any,
 ) -> None:
-    """Check a receipt, a bundle, the receipts of a table, or the record of a dispute.
+    """Check a receipt, a bundle, or the record of a dispute.
 
-    It is a file, or for a kept answer its id. What was asked and answered is printed, then what is
-    proved, what is wrong and what cannot be known, part by part. No network is needed. An input and
-    an output that lie beside a file are checked with it. The exit code is 0 only if all holds that
-    the answer's level promises.
+    It is a file, or for a kept answer its id. A table of answers has one file for all its receipts.
+    What was asked and answered is printed, then what is proved, what is wrong and what cannot be
+    known, part by part. No network is needed. An input and an output that lie beside a file are
+    checked with it. The exit code is 0 only if all holds that the answer's level promises.
     """
     if receipt.endswith(".agreement"):
         from node.commands.agreed import verify_agreement

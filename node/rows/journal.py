@@ -56,7 +56,7 @@ class RowJournal:
         if is_new:
             self._write(_MAGIC + _framed(pack(head)))
             return
-        found = self.head()
+        found = self.begun_as()
         for name, value in head.items():
             if found.get(name) != value:
                 raise InputError(
@@ -65,7 +65,7 @@ class RowJournal:
                     todo="give the same, or begin again: --force",
                 )
 
-    def head(self) -> dict[str, Any]:
+    def begun_as(self) -> dict[str, Any]:
         """What the job is; InputError if the file is no journal."""
         with closing(read_frames(self.path)) as frames:
             for value in frames:

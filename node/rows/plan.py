@@ -107,7 +107,7 @@ class RowPlan:
                     ) from error
                 text, problem = "", error.message[:_PROBLEM_CHARS]
             size_bytes = len(text.encode())
-            if cut.is_full(size_bytes, BUNDLE_ROWS[self.operation]):
+            if cut.has_no_room(size_bytes, BUNDLE_ROWS[self.operation]):
                 yield cut.take()
             cut.add(row.number, text, problem, size_bytes)
         if cut.rows:
@@ -154,7 +154,7 @@ class _Cut:
     _texts: list[str] = field(default_factory=list)
     _bad: list[tuple[int, str]] = field(default_factory=list)
 
-    def is_full(self, next_bytes: int, rows_max: int) -> bool:
+    def has_no_room(self, next_bytes: int, rows_max: int) -> bool:
         """Whether the next row, of so many bytes, belongs to the next bundle."""
         too_large = self.size_bytes + next_bytes > BUNDLE_BYTES_MAX
         return self.rows >= rows_max or (self.rows > 0 and too_large)
