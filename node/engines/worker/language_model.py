@@ -69,6 +69,8 @@ class LoadedLanguageModel:
             # Where longer passes give other bits, a prompt is always read in the same way.
             reuse=language.exact,
             pages=self._pages,
+            # Where a longer pass gives other bits, a guess would change what is answered.
+            guessing=ANSWERING if language.exact else (),
         )
 
     @property

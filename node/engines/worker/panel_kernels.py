@@ -122,7 +122,7 @@ def source(name: str, form: PanelForm, count: int) -> str:
     """The C function: every panel, in groups that share the loads of the rows."""
     panels = form.rows // LANES
     width = _width(form, count)
-    step, _ = _divided(form, count)
+    part_panels, _ = _divided(form, count)
     groups = []
     first = 0
     while first < panels:
@@ -145,8 +145,8 @@ def source(name: str, form: PanelForm, count: int) -> str:
         f" BLOCKS = {blocks} }};\n"
         f"void {name}(float* restrict out, const float* restrict rows,"
         f" const float* restrict bias{fields}, long part) {{\n"
-        f"const long begin = part ? (part - 1) * {step} : 0;\n"
-        f"const long end = part ? part * {step} : {panels};\n{loops}\n}}\n"
+        f"const long begin = part ? (part - 1) * {part_panels} : 0;\n"
+        f"const long end = part ? part * {part_panels} : {panels};\n{loops}\n}}\n"
     )
 
 

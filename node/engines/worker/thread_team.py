@@ -177,9 +177,9 @@ class ThreadTeam:
         if self._code is None:
             self._program = compiled_as("baton_run_kernels", SOURCE)
             self._code = self._program.fxn
-            self._state[GIVE_WAY] = ctypes.cast(
-                ctypes.CDLL(None).sched_yield, ctypes.c_void_p
-            ).value
+            give_way = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value
+            assert give_way is not None, "every system with threads has it"
+            self._state[GIVE_WAY] = give_way
         kernels.set(number)
         self._state[KERNELS] = kernels.kernels(threads)
         self._state[END] = kernels.count
