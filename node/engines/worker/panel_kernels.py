@@ -84,12 +84,12 @@ def program(name: str, text: str, buffers: Sequence[Any], outs: tuple[int, ...],
         ins=tuple(it for it in range(len(buffers)) if it not in outs),
         target=Device[Device.DEFAULT].renderer.target,
     )
-    parts = (
+    built = (
         UOp.sink(*buffers, arg=KernelInfo(name=name)),
         UOp(Ops.LINEAR, src=tuple(buffers)),
         UOp(Ops.SOURCE, arg=text),
     )
-    return UOp(Ops.PROGRAM, src=parts, arg=info)
+    return UOp(Ops.PROGRAM, src=built, arg=info)
 
 
 def product_kernel(form: PanelForm) -> Callable[..., Any]:
