@@ -99,6 +99,13 @@ class Kind(IntEnum):
     REVEAL = 116
     REVEALED = 117
     SETTLED = 118
+    # The log of a peer's receipts: its signed heads, two that contradict, and what is asked of it.
+    LOG_HEAD = 120
+    LOG_FORK = 121
+    ASK_PLACE = 122
+    LOG_PLACE = 123
+    ASK_HEADS = 124
+    LOG_NEWS = 125
 
 
 class Role(IntEnum):

@@ -198,7 +198,7 @@ def ask_command(
 def verify_command(
     assembly: Assembly, /, *, receipt: str, state: Path, as_json: bool, **expected: Any
 ) -> None:
-    """Check a receipt, a bundle, or the record of a dispute.
+    """Check a receipt, a bundle, or the record of a dispute or a fork.
 
     It is a file, or for a kept answer its id. What was asked and answered is printed, then what is
     proved, what is wrong and what cannot be known, part by part. No network is needed. An input and
@@ -212,8 +212,12 @@ def verify_command(
         return
     from node.commands.verify import Expected, verify
     from node.commands.verify_dispute import is_dispute, verify_dispute
+    from node.commands.verify_fork import is_fork, verify_fork
 
     file = Path(receipt).expanduser()
+    if is_fork(file):
+        verify_fork(file, as_json=as_json)
+        return
     if is_dispute(file):
         model = expected["model"]
         verify_dispute(file, expected["content"], model and Path(model), as_json=as_json)
