@@ -20,7 +20,6 @@ from node.asking.rechecking import Rechecking
 from node.asking.record_files import RecordFiles
 from node.asking.tasks import TaskRunner
 from node.checking.check_order import CheckOrders
-from node.checking.log_book import LogBook
 from node.checking.quorum import Checking
 from node.checking.settling import Settling
 from node.config import NodeConfig
@@ -41,6 +40,7 @@ from node.serving.data_role import DataRole
 from node.serving.infer_role import InferRole
 from node.serving.keep_role import KeepRole
 from node.serving.leg_server import LegServer
+from node.serving.log_book import LogBook
 from node.serving.log_role import LogRole
 from node.serving.nearest import IndexCache
 from node.serving.order_server import OrderServer

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from node.checking.log_book import LogBook
+from node.serving.log_book import LogBook
 from node.serving.receipt_log import ReceiptLog
 from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
