@@ -99,13 +99,15 @@ class Kind(IntEnum):
     REVEAL = 116
     REVEALED = 117
     SETTLED = 118
+    # Rows of a table that one task, or several, answered.
+    ROW_BUNDLE = 120
     # The log of a peer's receipts: its signed heads, two that contradict, and what is asked of it.
-    LOG_HEAD = 120
-    LOG_FORK = 121
-    ASK_PLACE = 122
-    LOG_PLACE = 123
-    ASK_HEADS = 124
-    LOG_NEWS = 125
+    LOG_HEAD = 130
+    LOG_FORK = 131
+    ASK_PLACE = 132
+    LOG_PLACE = 133
+    ASK_HEADS = 134
+    LOG_NEWS = 135
 
 
 class Role(IntEnum):
