@@ -102,12 +102,12 @@ class Kind(IntEnum):
     # Rows of a table that one task, or several, answered.
     ROW_BUNDLE = 120
     # The log of a peer's receipts: its signed heads, two that contradict, and what is asked of it.
-    LOG_HEAD = 130
-    LOG_FORK = 131
-    ASK_PLACE = 132
-    LOG_PLACE = 133
-    ASK_HEADS = 134
-    LOG_NEWS = 135
+    LOG_HEAD = 122
+    LOG_FORK = 123
+    ASK_PLACE = 124
+    LOG_PLACE = 125
+    ASK_HEADS = 126
+    LOG_NEWS = 127
 
 
 class Role(IntEnum):
