@@ -348,6 +348,11 @@ class View:
         entry = self._entries.get(peer)
         return None if entry is None else entry.heard
 
+    def entry_of(self, peer: PeerId, wall_s: float) -> Entry | None:
+        """What is kept of a peer's advert, if there is one and it holds now."""
+        entry = self._entries.get(peer)
+        return None if entry is None or entry.until_wall_s <= wall_s else entry
+
     def living(self, wall_s: float) -> Iterator[Signed[Advert]]:
         """Adverts that hold now."""
         return (entry.heard for entry in self._entries.values() if entry.until_wall_s > wall_s)
