@@ -36,7 +36,7 @@ from wire import limits
 from wire.content import ContentId
 from wire.errors import BatonError, Refused, StoreError, TaskFailed, WireError
 from wire.latest import Latest
-from wire.operations import COMPLETE
+from wire.operations import streams
 from wire.signing import SigningKey
 
 TASKS_UNDER_WAY_MAX = 256
@@ -306,9 +306,8 @@ class TaskRunner:
 
 def _show_the_rest(run: TaskState, delivered: LegResult, output: bytes) -> None:
     """Send watchers of the stream its last events, so that they have exactly the output."""
-    streams = run.task.record.stages[-1].operation == COMPLETE
-    if streams or run.was_streamed:
-        for event in run.shown.remainder(
-            output, delivered.receipts[-1].record.units if streams else 0
-        ):
+    by_unit = streams(run.task.record.stages[-1].operation)
+    if by_unit or run.was_streamed:
+        units = delivered.receipts[-1].record.units if by_unit else 0
+        for event in run.shown.remainder(output, units):
             run.on_event(event)

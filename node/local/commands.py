@@ -102,6 +102,7 @@ class LocalCommands:
             "connected": connected,
             "answered_last_minute": answered,
             "known": len(node.peers.view),
+            "neighbour_versions": node.peers.neighbours.told_versions(),
             "models": own_models(node),
             "tasks": {
                 "accepted": tasks.accepted,
