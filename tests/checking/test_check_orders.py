@@ -290,7 +290,7 @@ async def test_a_verifier_that_came_too_late_to_read_a_task_is_passed_over(
         records = [
             task_of(asker.dependencies.key, wall_s, nonce=bytes([it] * 16)).record for it in (1, 2)
         ]
-        task, _ = sign_many(records, asker.dependencies.key).signed
+        task, _ = sign_many(records, asker.dependencies.key)
         receipt = receipt_of(task, key_of("worker"), VECTORS)
         claimed = CheckRequest(
             task=task, receipts=(receipt,), secret=SECRET, input=TEXTS, output=VECTORS
