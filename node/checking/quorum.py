@@ -94,12 +94,12 @@ class Checking:
 
     def ties(self, peers: Iterable[PeerId]) -> Ties:
         """What ties known peers to each other."""
-        wall_s, entry_of = self.peers.environment.wall_s(), self.peers.view.entry_of
-        found = ((it, entry_of(it, wall_s)) for it in peers)
+        wall_s = self.peers.environment.wall_s()
+        found = map(self.peers.view.entry_of, peers)
         return {
-            it: ties_of(entry.introducer, entry.heard.record.addresses)
-            for it, entry in found
-            if entry is not None
+            it.heard.signer: ties_of(it.introducer, it.heard.record.addresses)
+            for it in found
+            if it is not None and it.until_wall_s > wall_s
         }
 
     async def check(
@@ -128,7 +128,7 @@ class _OnOrder:
     """A check that a verifier has on an order, until when it may take, and what it is about."""
 
     order: CheckOrder
-    check: CheckOnOrder
+    ordered: CheckOnOrder
     late_at_s: float
     share: Share
 
@@ -172,7 +172,7 @@ class _Check:
             self._blame_the_slow(trio.current_time())
         finally:
             for verifier, one in self._on_orders.items():
-                one.order.leave(one.check)
+                one.order.leave(one.ordered)
                 count_down(self.checking.under_way, verifier)
         votes = self.quorum.votes
         accepted = votes.accepted
@@ -286,14 +286,14 @@ class _Check:
         verifier, left_s = order.peer, self._left_s()
         message, share = self.claimed.message(order.version, share, left_s)
         count_up(self.checking.under_way, verifier)
-        check = order.put(message, partial(self._order_ended, verifier))
-        late_at_s = check.since_at_s + left_s
-        self._on_orders[verifier] = _OnOrder(order, check, late_at_s, share)
+        ordered = order.put(message, partial(self._order_ended, verifier))
+        late_at_s = ordered.since_at_s + left_s
+        self._on_orders[verifier] = _OnOrder(order, ordered, late_at_s, share)
 
     def _give_up_late(self, now_at_s: float) -> None:
         for verifier, one in list(self._on_orders.items()):
             if one.late_at_s <= now_at_s:
-                self._order_ended(verifier, one.order.give_up(one.check))
+                self._order_ended(verifier, one.order.give_up(one.ordered))
 
     def _order_ended(self, verifier: PeerId, found: Signed[Verdict] | BatonError) -> None:
         one = self._on_orders.pop(verifier)
