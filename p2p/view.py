@@ -341,8 +341,8 @@ class View:
         return gone is not None and seq <= gone[0]
 
     def advert_of(self, peer: PeerId) -> Signed[Advert] | None:
-        entry = self._entries.get(peer)
-        return None if entry is None else entry.heard
+        """The latest advert of a peer; None if it is not in the view."""
+        return None if (entry := self._entries.get(peer)) is None else entry.heard
 
     def entry_of(self, peer: PeerId) -> Entry | None:
         """What is kept of a peer's advert, which may end in this moment."""
