@@ -27,7 +27,7 @@ from node.local.views import Views
 from node.peer import Node
 from node.serving.nearest import INDEX_BYTES_MAX
 from node.task.events import Event, EventSink, LegDone, ignore_event
-from node.task.levels import terms_of, terms_of_numbers
+from node.task.levels import asked_at, terms_of, terms_of_numbers
 from p2p.timeouts import stretched
 from store import disk_bytes
 from wire import limits
@@ -362,7 +362,7 @@ def _request(
             todo=f"give --deadline 1 to {limits.DEADLINE_S_MAX} seconds",
         )
     return TaskRequest(
-        stages=stages,
+        stages=tuple(asked_at(terms.level, it) for it in stages),
         input=data,
         deadline_s=deadline_s,
         level=terms.level,
