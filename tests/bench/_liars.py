@@ -44,6 +44,12 @@ class Cheat:
     # What the notes say hides in the noise of a more lenient class of devices.
     hides: str = ""
 
+    @property
+    def forms(self) -> str:
+        """What its graphs are compiled for."""
+        said = self.write.keywords if isinstance(self.write, partial) else {}
+        return f"{said.get('kind', '')} {'head' in said}"
+
 
 def with_parameters(**changes: float) -> Question:
     def ask(job: Job) -> Job:

@@ -28,7 +28,7 @@ from node.engines.host import generating
 from node.engines.host.engine import open_tinygrad_engine
 from node.engines.host.launch import EngineConfig
 from node.engines.interface import Engine, Job
-from node.engines.margins import limits_of, statistics_of, too_far
+from node.engines.margins import MILLION, limits_of, statistics_of, too_far
 from node.models.calibrate import (
     TOKENS_EACH,
     WORDS_MAX,
@@ -85,35 +85,43 @@ async def lied(verifier: Engine, liar: Engine, cheat: Cheat, jobs: list[Job]) ->
 async def measure(folder: Path, file: Path, count: int, only: str) -> dict[str, Any]:
     """Have every cheat done that FILE does not have yet; the cost of what is honest."""
     manifest, jobs, cost = SMOLLM2.manifest(), questions(count), {}
-    done = {it.provider for it in read_measured(file, manifest.id)}
-    left = [it for it in CHEATS if it.name not in done and only in it.name]
+    done = {(it.provider, it.number) for it in read_measured(file, manifest.id)}
+
+    def left(name: str) -> list[Job]:
+        return [it for it in jobs if (name, it.parameters["seed"]) not in done]
+
     async with open_tinygrad_engine(folder / "graphs", config=EngineConfig()) as honest:
         await honest.load(manifest, SMOLLM2.files())
         worker = honest.worker_ids[manifest.id]
-        if HONEST not in done:
+        if asked := left(HONEST):
             began_s = cpu_s(worker)
-            outputs = await answered(honest, jobs)
+            outputs = await answered(honest, asked)
             made_s = cpu_s(worker)
             pair = Pair(provider=honest, verifier=honest, manifest=manifest, name=HONEST)
-            found = await judged(pair, jobs, outputs)
+            found = await judged(pair, asked, outputs)
             tokens = sum(it.tokens for it in found)
             cost = {
                 "made_ms_per_token": round((made_s - began_s) / tokens * 1e3, 2),
                 "judged_ms_per_token": round((cpu_s(worker) - made_s) / tokens * 1e3, 2),
             }
             write_measured(file, manifest.id, found)
-        for cheat in left:
+        for cheat in CHEATS:
+            asked = left(cheat.name) if only in cheat.name else []
+            if not asked:
+                continue
             if cheat.write is None:
-                write_measured(file, manifest.id, await lied(honest, honest, cheat, jobs))
+                write_measured(file, manifest.id, await lied(honest, honest, cheat, asked))
                 continue
             altered = await trio.to_thread.run_sync(
                 cheat.write, SMOLLM2.files()[FILE], folder / "altered.gguf"
             )
-            async with open_tinygrad_engine(folder / "graphs", config=EngineConfig()) as liar:
+            # Graphs are found by the id of the model that it says it runs.
+            graphs = folder / f"graphs {cheat.forms}"
+            async with open_tinygrad_engine(graphs, config=EngineConfig()) as liar:
                 # It says that it runs the true model: its file is nobody's to see.
                 with mock.patch.object(generating, "check_files"):
                     await liar.load(manifest, {FILE: altered})
-                write_measured(file, manifest.id, await lied(honest, liar, cheat, jobs))
+                write_measured(file, manifest.id, await lied(honest, liar, cheat, asked))
     return cost
 
 
@@ -153,6 +161,7 @@ def row_of(answers: Sequence[HonestAnswer], tables: dict[str, Calibration]) -> d
         "tokens": sum(it.tokens for it in answers),
         "mismatch_percent": round(100 * sum(mismatches) / len(mismatches), 2),
         "greatest_margin": round(max(margins, default=0.0), 4),
+        "sketch_off": sorted(round(it.sketch, 4) for it in answers),
         # A liar's signature is as good as any.
         "signed": 0.0,
     }
@@ -168,8 +177,10 @@ def row_of(answers: Sequence[HonestAnswer], tables: dict[str, Calibration]) -> d
 
 
 def _whole(answer: HonestAnswer, table: Calibration) -> str:
+    """Why a verifier calls it wrong: tokens, what is told besides, the sketch."""
     found = statistics_of(answer.within(0, answer.tokens), table)
-    return too_far(found, limits_of(table, answer.tokens)) or answer.otherwise
+    far = too_far(found, limits_of(table, answer.tokens)) or answer.otherwise
+    return far or ("states" if answer.sketch * MILLION > table.sketch_millionths else "")
 
 
 def honest_of(answers: Sequence[HonestAnswer], table: Calibration | None) -> dict[str, Any]:

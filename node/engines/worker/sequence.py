@@ -24,6 +24,7 @@ from node.engines.sampler import (
 from node.engines.sketch import Sketching
 from node.engines.worker.gguf_tokens import TokenTable
 from node.engines.worker.grammar import Grammar
+from node.engines.worker.repetition import Repetition
 from wire.errors import ModelRefused
 from wire.generation import (
     SKETCH_BYTES_MAX,
@@ -70,6 +71,7 @@ class TokenSequence:
     sketching: Sketching | None = None
     # How many numbers that has.
     hidden: int = 0
+    repetition: Repetition = field(default_factory=Repetition)
     _rules: LogitRules = field(init=False)
     _counts: Counter[int] = field(default_factory=Counter)
 
