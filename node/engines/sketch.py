@@ -44,7 +44,7 @@ def sketch_of(rows: Rows) -> bytes:
     found = signs(width)[:, : count * width] @ numbers / np.sqrt(np.float32(count * width))
     scale = np.float16(max(SCALE_MIN, float(np.abs(found).max()) / BYTE_MAX))
     each = np.clip(np.rint(found / np.float32(scale)), -BYTE_MAX, BYTE_MAX).astype(np.int8)
-    return scale.tobytes() + each.tobytes()
+    return bytes(scale.tobytes() + each.tobytes())
 
 
 def distances(one: bytes, other: bytes) -> list[float]:
