@@ -37,7 +37,15 @@ from wire.dispute import (
     StateOpening,
 )
 from wire.fetch import AttestedFetch, Column, Extraction, FetchAgreement, HeaderField, SourceRecord
-from wire.generation import Alternative, Ending, Generation, PromptToken, Token, TokenBias
+from wire.generation import (
+    Alternative,
+    Ending,
+    Generation,
+    PromptToken,
+    Sketch,
+    Token,
+    TokenBias,
+)
 from wire.kinds import Level, RefusalCode, Role
 from wire.ledger import (
     AccountOrder,
@@ -359,6 +367,7 @@ SAMPLES: tuple[Record, ...] = (
     PromptToken(id=7, text=b" upon", logprob_millionths=None, top=(ALTERNATIVE,)),
     ALTERNATIVE,
     Token(id=7, text=b" upon", logprob_millionths=-250_000, top=(ALTERNATIVE,)),
+    Sketch(chunks=bytes(range(34))),
     Ending(reason="stop", prompt_tokens=3, tokens=2, text_bytes=9),
     HELD_OUT,
     Calibration(
