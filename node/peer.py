@@ -32,6 +32,8 @@ from node.models.collection import Models
 from node.models.exact_files import ExactFiles
 from node.models.loader import ModelLoader
 from node.models.probing import Probing
+from node.paying.own_tariff import OwnTariff
+from node.paying.peer_paying import PeerPaying, open_paying
 from node.serving.check_server import CheckServer
 from node.serving.contest_role import ContestRole
 from node.serving.data_role import DataRole
@@ -112,6 +114,7 @@ class Node:
     log: deque[str]
     # None in a network without a genesis.
     ledger: PeerLedger | None = None
+    paying: PeerPaying | None = None
     # What is built on a peer, such as its gateway, adds its own part to `status` under a name.
     status_sources: dict[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
 
@@ -131,6 +134,13 @@ class Node:
         if bool(why) is not bool(before):
             self.note(f"paused: {why}" if why else "goes on: it is not paused any more")
             self.peers.advertiser.changed()
+
+    def begin_paying(self, paying: PeerPaying) -> None:
+        """Pay others from now on, and ask for what this peer's owner wants."""
+        self.paying = paying
+        self.leg_server.dispatcher.directory.payer = self.tasks.checking.payer = paying.payer
+        self.leg_server.till = self.verify_role.till = paying.till
+        self.peers.advertiser.changed()
 
     async def leave(self) -> None:
         """Take no new work, and finish what was taken, for at most `leave_s`."""
@@ -178,6 +188,10 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         if config.genesis is not None:
             node.ledger = await open_ledger(peers, dependencies.store, config.genesis, nursery)
             node.status_sources["ledger"] = node.ledger.statistics
+            own = OwnTariff(
+                peers, dependencies.store, config.genesis, config.prices, node.models.made_ready.get
+            )
+            node.begin_paying(await open_paying(node.blobs, own, nursery))
         if config.gateway is None and config.roles <= {Role.INFER, Role.VERIFY}:
             node.loader.needed = set(config.models)
         for name in config.models:
@@ -317,6 +331,7 @@ class _Capacity:
             return Capacity(roles=self.config.role_bits, models=(), free_slots=0, queue_s=0.0)
         taking = node.leg_server.taking and not node.leg_server.paused
         fair_queue = node.verify_role.infer_role.fair_queue
+        own = None if node.paying is None else node.paying.own
         models = tuple(map(_offer, node.probing.offered() if taking else ()))
         return Capacity(
             roles=self.config.role_bits if taking else 0,
@@ -324,6 +339,8 @@ class _Capacity:
             # The queue counts waiting jobs too.
             free_slots=max(0, min(fair_queue.free_slots, 65_535)) if taking else 0,
             queue_s=min(fair_queue.queue_s, 1e6),
+            tariff=None if own is None or own.now is None else own.now.id,
+            price=0 if own is None else own.price,
         )
 
 

@@ -7,7 +7,7 @@ from wire import limits
 from wire.content import ContentId
 from wire.errors import Malformed
 from wire.kinds import Kind, Role
-from wire.schema import Between, Int, Name, Record
+from wire.schema import Between, Int, Name, Omitted, Record
 from wire.signed import Signed, SignedRecord
 
 Address = Annotated[str, Between(1, limits.ADDRESS_BYTES_MAX)]
@@ -29,6 +29,8 @@ class Advert(SignedRecord):
     `seq` starts from the wall clock in milliseconds, so that the adverts of a peer that lost its
     disk still replace its earlier ones. `instance` is drawn at each start: if two instances are
     alive under one key, two machines use that key. With `leaving`, others forget the peer at once.
+    `tariff` names what the peer asks for its work (`wire.tariff`), and `price` is the most of its
+    models for UNITS units given and made; None and 0 where all of it is free.
     """
 
     KIND: ClassVar[Kind] = Kind.ADVERT
@@ -46,6 +48,7 @@ class Advert(SignedRecord):
     queue_s: Annotated[float, Between(0, 1e6)]
     price: Int
     leaving: bool
+    tariff: Annotated[ContentId | None, Omitted(None)] = None
 
     def check(self) -> None:
         """Malformed if a model is named twice."""

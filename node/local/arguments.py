@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wire.amount import AMOUNT_MAX
 from wire.content import ContentId, PeerId
 from wire.errors import InputError, Malformed
 
@@ -22,6 +23,14 @@ def read_number(arguments: Mapping[str, Any], name: str, default: int) -> int:
     if type(value) is not int:
         raise InputError(f"{name} is not a whole number", todo=f"for example {default}")
     return value
+
+
+def read_amount(arguments: Mapping[str, Any], name: str) -> int:
+    """Millionths of a credit; 0 if none are given, InputError for what is no amount."""
+    amount = read_number(arguments, name, 0)
+    if not 0 <= amount <= AMOUNT_MAX:
+        raise InputError(f"{amount} millionths cannot be paid", todo="give a positive amount")
+    return amount
 
 
 def read_path(arguments: Mapping[str, Any]) -> Path:

@@ -15,13 +15,14 @@ from node.asking.following import Follower
 from node.asking.run import TaskRequest
 from node.gateway.reading import Reader
 from node.local import questions
-from node.local.arguments import read_content_id, read_number, read_text
+from node.local.arguments import read_amount, read_content_id, read_number, read_text
 from node.local.content_commands import ContentCommands
 from node.local.control import Command, Emit, unheard
 from node.local.fetch_commands import FetchCommands
 from node.local.indexing import Indexing, list_sources
 from node.local.ledger_commands import LedgerCommands
 from node.local.model_commands import ModelCommands, named_as, own_models, until_ready
+from node.local.quoting import show_quote
 from node.local.receipt_commands import ReceiptCommands
 from node.local.views import Views
 from node.peer import Node
@@ -209,6 +210,7 @@ class LocalCommands:
         if answered is None:
             await until_ready(self.node, model)
             asked = replace(request, stages=(stage,), input=data)
+            await show_quote(self.node, asked, str(arguments["model"]), emit)
             left = bool(arguments.get("attended"))
             answered = await self._run(asked, emit, self._few_verifiers(asked, emit), attended=left)
         result = as_maps.answer_map(answered)
@@ -368,4 +370,5 @@ def _request(
         level=terms.level,
         verifiers=verifiers,
         needed=needed,
+        price_max=read_amount(arguments, "price_max"),
     )

@@ -14,6 +14,7 @@ from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.handoff import Handoff, Relay
 from node.dispatch.progress import StreamProgress
 from node.engines.interface import Part
+from node.paying.till import Till
 from node.serving.done_legs import DoneLeg, DoneLegs, job_key_of, leg_key_of
 from node.serving.finishing import FinishedLeg, Finishing, receipt_of, shares_signature
 from node.serving.lease import Holder, LegLease
@@ -71,6 +72,8 @@ class LegServer:
     on_event: EventSink
     # In words, whose clock is the odd one: how far theirs is ahead of ours, and what it is called.
     whose_clock: Callable[[float, str], str]
+    # What this peer asks for legs; None where they are free.
+    till: Till | None = None
     # False once the peer is leaving: running legs are finished, no new ones are taken.
     taking: bool = True
     # Why no legs are taken for now, in words; empty unless the machine's owner needs it.
@@ -231,6 +234,8 @@ class LegServer:
     ) -> LegLease:
         """`kept`: the leg's keys, and whether something is kept under one of them."""
         leg_key, job_key, known = kept
+        if self.till is not None:
+            self.till.check_leg(handoff.task, handoff.leg, handoff.input, handoff.units)
         lease = LegLease(self._role(handoff), leg_key, job_key)
         if not known and leg_key not in self.running:
             lease.admit(handoff, by, deadline_at_s)

@@ -11,6 +11,7 @@ from node.engines.compare import worst_differences
 from node.engines.interface import REPLAY, Engine, Job
 from node.engines.margins import judged
 from node.engines.replay import frames_max, request
+from node.paying.till import Till
 from node.serving.fair_semaphore import FairSemaphore
 from node.serving.infer_role import InferRole
 from node.serving.role import Done, LegInput, nowhere
@@ -122,6 +123,8 @@ class VerifyRole:
     # Why no checks are done for now, in words; empty if they are.
     paused: str = ""
     checked: int = 0
+    # What this peer asks for verdicts; None where they are free.
+    till: Till | None = None
     # Whoever recomputes has one of these.
     places: FairSemaphore = field(default_factory=lambda: FairSemaphore(CHECKS_AT_ONCE))
     # What honest engines differ by, of models that were calibrated here.
@@ -150,6 +153,8 @@ class VerifyRole:
             raise Refused(f"this peer is paused: {self.paused}", code=RefusalCode.PAUSED)
         if asked.receipt.signer == self.key.peer:
             raise Refused("nobody checks its own work", code=RefusalCode.NOT_WILLING)
+        if self.till is not None:
+            self.till.check_verdict(asked.task)
         # The receipt is of this stage, so of its model and operation.
         self.infer_role.check_able(asked.stage)
 

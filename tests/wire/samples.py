@@ -117,6 +117,7 @@ from wire.schema import Record
 from wire.signed import SignedRecord
 from wire.signing import SigningKey
 from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed, StageRows
+from wire.tariff import Charge, ChargeKind, ModelPrice, Tariff
 from wire.task import CheckPolicy, Stage, Task
 from wire.tensors import Tensor, Tensors
 
@@ -129,6 +130,8 @@ TREE = ContentId.of_tree(b"node")
 INSTANCE = b"instance"
 SECRET = bytes(32)
 
+PRICE = ModelPrice(model=BLOCK, base=1000, given=300_000_000, made=600_000_000)
+CHARGE = Charge(tariff=b"tariff", stage=1, kind=ChargeKind.PART, units=16, amount=12_000)
 OFFER = ModelOffer(model=MODEL, name="minilm", units_per_s=812.5)
 FILE = ModelFile(name="model.safetensors", content=TREE, size_bytes=90_868_376)
 REPLAY = ReplayStatistics(
@@ -224,6 +227,7 @@ SAMPLES: tuple[Record, ...] = (
         queue_s=1.5,
         price=5,
         leaving=False,
+        tariff=BLOCK,
     ),
     FETCH,
     CHECKING,
@@ -276,7 +280,11 @@ SAMPLES: tuple[Record, ...] = (
         attempts=1,
         answered_at_ms=1_700_000_002_000,
         duration_ms=1500,
+        charges=(CHARGE,),
     ),
+    PRICE,
+    Tariff(network=BLOCK, models=(PRICE,), verdict=1000, increment=900_000),
+    CHARGE,
     FILE,
     Manifest(
         name="minilm",

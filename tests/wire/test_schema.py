@@ -28,7 +28,7 @@ SIZED = (int, float, str, bytes, tuple)
 WITHOUT_BOUND = {"Vectors.data", "Tensor.data"}
 # Legal by itself at its bound, but a rule between fields then refuses the sample.
 TIED_TO_OTHERS = {
-    *("Advert.models", "Manifest.files", "Answer.candidates", "Task.stages"),
+    *("Advert.models", "Tariff.models", "Manifest.files", "Answer.candidates", "Task.stages"),
     *("CheckPolicy.verifiers", "CheckPolicy.needed", "Verdict.sampled", "Verdict.worst_ppb"),
     *("Vectors.dimensions", "Vectors.rows"),
     *("Check.part", "Check.parts", "Check.rows", "Check.rows[]"),

@@ -1,0 +1,36 @@
+"""What an answer is charged for once it is accepted: its legs, and the verdicts on them."""
+
+from collections.abc import Mapping
+
+from node.asking.run import TaskState
+from node.checking.quorum import Tally
+from node.dispatch.handoff import LegResult
+from node.paying.payer import Payer
+
+
+def charge(
+    payer: Payer | None,
+    run: TaskState,
+    delivered: LegResult,
+    output: bytes | None,
+    counted: Mapping[int, Tally],
+) -> None:
+    """Charge the legs and the verdicts of an accepted answer to its task's bill, if it has one."""
+    bill = run.bill
+    if bill is None or payer is None:
+        return
+    stages = run.task.record.stages
+    last = len(stages) - 1
+    for number, (stage, receipt) in enumerate(zip(stages, delivered.receipts, strict=True)):
+        source = run.inline if number == 0 else delivered.source if number == last else None
+        made = output if number == last else None
+        bill.leg(receipt.signer, stage, receipt.record, source, made)
+    for number, votes in counted.items():
+        payer.charge_checks(bill, [it.signer for it in votes.verdicts], number)
+
+
+def reject(run: TaskState, delivered: LegResult) -> None:
+    """An answer that is not accepted is not paid."""
+    if run.bill is not None:
+        for receipt in delivered.receipts:
+            run.bill.held.pop(receipt.signer, None)
