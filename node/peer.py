@@ -191,7 +191,8 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             own = OwnTariff(
                 peers, dependencies.store, config.genesis, config.prices, node.models.made_ready.get
             )
-            node.begin_paying(await open_paying(node.blobs, own, nursery))
+            node.begin_paying(await open_paying(node.blobs, own, node.ledger.wallet, nursery))
+            node.status_sources["paying"] = node.paying.statistics if node.paying else dict
         if config.gateway is None and config.roles <= {Role.INFER, Role.VERIFY}:
             node.loader.needed = set(config.models)
         for name in config.models:

@@ -122,7 +122,7 @@ class Advertiser:
             queue_s=capacity.queue_s,
             price=capacity.price,
             leaving=leaving,
-            tariff=capacity.tariff,
+            tariffs=() if capacity.tariff is None else (capacity.tariff,),
         )
         return sign(_fitted(advert), self.key)
 

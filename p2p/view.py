@@ -345,6 +345,7 @@ class View:
         return gone is not None and seq <= gone[0]
 
     def advert_of(self, peer: PeerId) -> Signed[Advert] | None:
+        """The latest advert of a peer; None if none is known."""
         entry = self._entries.get(peer)
         return None if entry is None else entry.heard
 

@@ -35,4 +35,7 @@ class Affording:
             return
         quote = await payer.quote(self.directory.playing(stage), stage, request.inline, units)
         check_affordable(quote, request.price_max, "it" if stage.model is None else "this model")
+        await payer.until_ready(
+            self.directory.playing(stage), stage, request.inline, units, request.price_max
+        )
         self._found[key] = now_at_s + KEPT_FOR_S

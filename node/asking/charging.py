@@ -21,16 +21,17 @@ def charge(
         return
     stages = run.task.record.stages
     last = len(stages) - 1
-    for number, (stage, receipt) in enumerate(zip(stages, delivered.receipts, strict=True)):
+    for number, receipt in enumerate(delivered.receipts):
         source = run.inline if number == 0 else delivered.source if number == last else None
         made = output if number == last else None
-        bill.leg(receipt.signer, stage, receipt.record, source, made)
+        bill.leg(receipt.signer, receipt.record, source, made)
     for number, votes in counted.items():
-        payer.charge_checks(bill, [it.signer for it in votes.verdicts], number)
+        voted = [it.signer for it in votes.verdicts]
+        payer.charge_checks(bill, voted, number, stages[number])
 
 
 def reject(run: TaskState, delivered: LegResult) -> None:
     """An answer that is not accepted is not paid."""
     if run.bill is not None:
         for receipt in delivered.receipts:
-            run.bill.held.pop(receipt.signer, None)
+            run.bill.drop(receipt.signer)

@@ -131,7 +131,7 @@ class DirectTasks:
             task=run.task, input=run.inline, units=plan.units, lane=lane, bill=run.bill
         )
         if run.bill is not None and self.directory.payer is not None:
-            self.directory.payer.hold(run.bill, peer, 0, handoff.leg)
+            self.directory.payer.hold(run.bill, peer, 0, handoff.leg, run.inline, 0)
         at_once = self.directory.under_way[peer]
         direct = _Direct(self, run, plan, order, handoff, trio.current_time(), at_once)
         self._tasks[run.task.id] = direct
@@ -201,8 +201,8 @@ class DirectTasks:
     def _failed(self, direct: _Direct, error: BatonError) -> None:
         if (bill := direct.run.bill) is not None:
             if isinstance(error, WireError | RemoteProtocolError):
-                bill.held.pop(direct.order.peer, None)
-            bill.part(direct.order.peer, direct.handoff.leg)
+                bill.drop(direct.order.peer)
+            bill.part(direct.order.peer)
         self._leave(direct, Begun(failures=((direct.order.peer, error),)))
 
     def _leave(self, direct: _Direct, begun: Begun) -> None:

@@ -288,6 +288,8 @@ class TaskRunner:
         if run.is_journaled:
             self._ended[run.task.id] = run
         run.inline = None
+        if run.bill is not None:
+            run.bill.close()
         run.end()
 
     def _done_directly(self, run: TaskState, delivered: LegResult) -> None:

@@ -45,7 +45,9 @@ async def offer_leg(
     began_at_s = trio.current_time() if begun is None else begun.began_at_s
     begun_units = resume.units if resume is not None else 0
     if handoff.bill is not None and begun is None and directory.payer is not None:
-        directory.payer.hold(handoff.bill, peer, handoff.stage, handoff.leg, begun_units)
+        directory.payer.hold(
+            handoff.bill, peer, handoff.stage, handoff.leg, handoff.input, begun_units
+        )
 
     async def show(part: Part) -> None:
         if handoff.bill is not None:
@@ -82,11 +84,11 @@ def _billed(handoff: Handoff, peer: PeerId) -> Iterator[None]:
         is_done = True
     except (WireError, RemoteProtocolError):
         if bill is not None:
-            bill.held.pop(peer, None)
+            bill.drop(peer)
         raise
     finally:
         if bill is not None and not is_done:
-            bill.part(peer, handoff.leg)
+            bill.part(peer)
 
 
 def note_delivered(

@@ -20,9 +20,10 @@ from wire.signed import Signed, sign
 from wire.tariff import UNITS, ModelPrice, Tariff
 
 LOOK_EVERY_S = 1.0
-# Neither side is owed more than this many times 1,000 units with the dearest model.
+# Neither side is owed more than this many units and tasks with the dearest model cost.
 INCREMENT_MIN = CREDIT // 100
 INCREMENT_UNITS = 1000
+INCREMENT_TASKS = 64
 PIN = "tariff"
 
 
@@ -41,10 +42,12 @@ class OwnTariff:
     def prices(self) -> Tariff | None:
         """What is asked for now; None if nothing is, or no priced model is known yet."""
         found: dict[ContentId, ModelPrice] = {}
-        for name, it in self.typed.models.items():
+        for name, typed in self.typed.models.items():
             if (model := self.resolve(name)) is None:
                 continue
-            found[model] = ModelPrice(model=model, base=it.base, given=it.given, made=it.made)
+            found[model] = ModelPrice(
+                model=model, base=typed.base, given=typed.given, made=typed.made
+            )
         if not found and not self.typed.check:
             return None
         models = tuple(found[it] for it in sorted(found)[: limits.ADVERT_MODELS_MAX])
@@ -53,7 +56,7 @@ class OwnTariff:
             network=self.genesis.id,
             models=models,
             verdict=self.typed.check,
-            increment=max(INCREMENT_MIN, dearest, self.typed.check),
+            increment=max(INCREMENT_MIN, dearest, self.typed.check * INCREMENT_TASKS),
         )
 
     @property
@@ -87,4 +90,4 @@ class OwnTariff:
 
 
 def _usual(price: ModelPrice) -> int:
-    return price.base + (price.given + price.made) * INCREMENT_UNITS // UNITS
+    return price.base * INCREMENT_TASKS + (price.given + price.made) * INCREMENT_UNITS // UNITS

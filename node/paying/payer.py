@@ -1,14 +1,16 @@
 """What this peer pays others for its own tasks: quotes before, and whom it can have work for it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import trio
 
-from node.paying.bill import Bill, Held
-from node.paying.pricing import LegUnits, cost, units_at_most
+from node.paying.bill import Bill, Booking, Held
+from node.paying.paying_channels import PayingChannels
+from node.paying.pricing import LegUnits, cost, need_of, units_at_most
 from node.paying.tariffs import Tariffs
 from p2p.peers import Peers
+from p2p.timeouts import stretched
 from wire.advert import Advert
 from wire.amount import show_credits
 from wire.content import PeerId
@@ -18,6 +20,9 @@ from wire.task import Stage, Task
 
 # Of what a task may cost, verifiers get this part at most.
 CHECKS_PART = 2
+# A task waits for its first channel at most so long before it is refused.
+READY_DEADLINE_S = 30.0
+LOOK_EVERY_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +50,7 @@ class Payer:
 
     peers: Peers
     tariffs: Tariffs
-    nursery: trio.Nursery
-    _learning: bool = False
-    _wanted: dict[PeerId, Signed[Advert]] = field(default_factory=dict)
+    channels: PayingChannels
 
     # Before a task
 
@@ -65,6 +68,30 @@ class Payer:
         await self.tariffs.learn(adverts)
         prices = sorted(it for heard in adverts if (it := self._check_price(heard)) is not None)
         return sum(prices[:needed])
+
+    async def until_ready(
+        self,
+        adverts: Sequence[Signed[Advert]],
+        stage: Stage,
+        data: bytes | None,
+        units: int,
+        price_max: int,
+    ) -> None:
+        """Wait until one of these peers can be paid; InputError says why none can."""
+        peers = [it.signer for it in adverts]
+        self.channels.trouble = None
+        with trio.move_on_after(stretched(READY_DEADLINE_S)):
+            while not any(
+                self.price_at(it, stage, data, units, price_max) is not None for it in peers
+            ):
+                if (why := self.channels.trouble) is not None:
+                    raise why
+                await trio.sleep(LOOK_EVERY_S)
+            return
+        raise InputError(
+            "no peer that runs this model could be paid in time: its channel is not open yet",
+            todo="ask again in a moment; see how it stands: python -m node wallet",
+        )
 
     def _cost(self, heard: Signed[Advert], stage: Stage, units: LegUnits) -> int | None:
         """What a peer asks for a leg; None as long as its prices are not known."""
@@ -88,61 +115,62 @@ class Payer:
         heard = self.peers.view.advert_of(peer)
         if heard is None or heard.record.tariff is None or peer == self.peers.me:
             return 0
-        price = self._cost(heard, stage, units_at_most(stage, data, units))
-        if price is None:
-            self._learn_soon(heard)
+        tariff = self.tariffs.of(heard)
+        if tariff is None:
+            self.tariffs.learn_soon(heard)
             return None
-        return price if price <= left else None
+        most = units_at_most(stage, data, units)
+        price = cost(tariff.record, stage, most)
+        if price > left:
+            return None
+        need = min(price, need_of(tariff.record, stage, most))
+        return price if not price or self.channels.ready(tariff, need) else None
 
-    def hold(self, bill: Bill, peer: PeerId, stage: int, leg: Stage, begun: int = 0) -> None:
+    def hold(
+        self, bill: Bill, peer: PeerId, number: int, stage: Stage, data: bytes | None, begun: int
+    ) -> None:
         """Note that a leg is given to a peer, by its prices as they are now."""
+        bill.book = self.book
         heard = self.peers.view.advert_of(peer)
         tariff = None if heard is None or peer == self.peers.me else self.tariffs.of(heard)
-        if tariff is not None and tariff.record.price_of(leg.model) is not None:
-            bill.held[peer] = Held(tariff, stage, begun)
+        if tariff is None or tariff.record.price_of(stage.model) is None:
+            return
+        need = need_of(tariff.record, stage, units_at_most(stage, data))
+        bill.hold(peer, Held(tariff, number, stage, min(need, bill.left), begun))
 
-    def check_tariff(self, verifier: PeerId) -> Signed[Advert] | None:
-        """The advert of a verifier that asks for something; None for others."""
-        heard = self.peers.view.advert_of(verifier)
-        return None if heard is None or heard.record.tariff is None else heard
+    def book(self, peer: PeerId, booking: Booking) -> None:
+        """Take in what a bill says of a peer's account."""
+        self.channels.book(peer, booking)
 
     def may_check(self, verifier: PeerId, price_max: int, needed: int) -> bool:
         """Whether a verifier's verdict can be paid, of so many that are needed."""
-        heard = self.check_tariff(verifier)
-        if heard is None:
+        heard = self.peers.view.advert_of(verifier)
+        if heard is None or heard.record.tariff is None:
             return True
-        price = self._check_price(heard)
-        if price is None:
-            self._learn_soon(heard)
+        tariff = self.tariffs.of(heard)
+        if tariff is None:
+            self.tariffs.learn_soon(heard)
             return False
-        return price * max(1, needed) * CHECKS_PART <= price_max
+        price = tariff.record.verdict
+        if price * max(1, needed) * CHECKS_PART > price_max:
+            return not price
+        return not price or self.channels.ready(tariff, price)
 
     def payable(self, verifiers: Iterable[PeerId], task: Task) -> set[PeerId]:
         """Those whose verdicts on a task can be paid, with those of as many as it needs."""
         needed = task.checking.needed
         return {it for it in verifiers if self.may_check(it, task.price_max, needed)}
 
-    def charge_checks(self, bill: Bill, verifiers: Iterable[PeerId], stage: int) -> None:
+    def charge_checks(
+        self, bill: Bill, verifiers: Iterable[PeerId], number: int, stage: Stage
+    ) -> None:
         """Charge the verdicts of these verifiers."""
+        bill.book = self.book
         for verifier in verifiers:
-            heard = self.check_tariff(verifier)
+            heard = self.peers.view.advert_of(verifier)
             tariff = None if heard is None else self.tariffs.of(heard)
             if tariff is not None:
-                bill.check(tariff, stage)
-
-    def _learn_soon(self, heard: Signed[Advert]) -> None:
-        self._wanted[heard.signer] = heard
-        if not self._learning:
-            self._learning = True
-            self.nursery.start_soon(self._learn)
-
-    async def _learn(self) -> None:
-        try:
-            while self._wanted:
-                wanted, self._wanted = list(self._wanted.values()), {}
-                await self.tariffs.learn(wanted)
-        finally:
-            self._learning = False
+                bill.check(tariff, number, stage)
 
 
 def check_affordable(quote: PriceQuote, price_max: int, model: str) -> None:

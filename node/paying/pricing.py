@@ -18,6 +18,8 @@ from wire.task import Stage
 
 # An output that was computed for an earlier task costs this part of it.
 REUSED_PART = 4
+# Tokens of a stream that are paid for before it begins; the others as it goes on.
+FIRST_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,11 @@ def cost(tariff: Tariff, stage: Stage, units: LegUnits) -> int:
         return 0
     by_units = units.given * price.given + units.made * price.made
     return min(AMOUNT_MAX, price.base + -(-by_units // UNITS))
+
+
+def need_of(tariff: Tariff, stage: Stage, most: LegUnits) -> int:
+    """What has to be promised before a leg begins: of a stream its prompt and first tokens."""
+    return cost(tariff, stage, LegUnits(most.given, min(most.made, FIRST_TOKENS)))
 
 
 def cost_of_part(tariff: Tariff, stage: Stage, shown: int) -> int:

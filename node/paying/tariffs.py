@@ -9,7 +9,7 @@ from p2p.blobs import Blobs
 from p2p.timeouts import stretched
 from wire import limits
 from wire.advert import Advert
-from wire.content import ContentId
+from wire.content import ContentId, PeerId
 from wire.errors import BatonError, Malformed
 from wire.latest import Latest
 from wire.signed import Signed, open_signed
@@ -29,7 +29,10 @@ class Tariffs:
 
     blobs: Blobs
     network: ContentId
+    nursery: trio.Nursery
     _known: Latest[ContentId, Signed[Tariff]] = field(default_factory=lambda: Latest(KEPT_MAX))
+    _wanted: dict[PeerId, Signed[Advert]] = field(default_factory=dict)
+    _learning: bool = False
     _withheld: Latest[ContentId, float] = field(default_factory=lambda: Latest(KEPT_MAX))
 
     def of(self, heard: Signed[Advert]) -> Signed[Tariff] | None:
@@ -41,6 +44,21 @@ class Tariffs:
     def know(self, tariff: Signed[Tariff]) -> None:
         """Keep one that was read and checked."""
         self._known[tariff.id] = tariff
+
+    def learn_soon(self, heard: Signed[Advert]) -> None:
+        """Fetch a peer's tariff in the background."""
+        self._wanted[heard.signer] = heard
+        if not self._learning:
+            self._learning = True
+            self.nursery.start_soon(self._learn_wanted)
+
+    async def _learn_wanted(self) -> None:
+        try:
+            while self._wanted:
+                wanted, self._wanted = list(self._wanted.values()), {}
+                await self.learn(wanted)
+        finally:
+            self._learning = False
 
     async def learn(self, adverts: Sequence[Signed[Advert]]) -> None:
         """Fetch those of these peers' tariffs that are not known yet, as far as they give them."""

@@ -18,21 +18,20 @@ from node.paying.till import Till
 from node.serving.done_legs import DoneLeg, DoneLegs, job_key_of, leg_key_of
 from node.serving.finishing import FinishedLeg, Finishing, receipt_of, shares_signature
 from node.serving.lease import Holder, LegLease
+from node.serving.leg_input import input_of
 from node.serving.role import Done, LegInput, LegRole, LegWork, nowhere
 from node.task.events import EventSink
 from node.task.units import streamed_max, units_of
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
-from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall, refusal_of
 from store import Store
 from wire import limits
 from wire.chain import open_receipts, source_of
-from wire.content import ContentId, PeerId
+from wire.content import PeerId
 from wire.counting import counted
 from wire.errors import (
     EngineError,
-    Malformed,
     Refused,
     RemoteProtocolError,
     StoreError,
@@ -45,16 +44,13 @@ from wire.message import Accept, Message, Offer, Piece, Quote, Quoted, Result
 from wire.signed import open_signed
 from wire.signing import SigningKey
 from wire.task import Stage, Task
-from wire.tree import name_of
 
 # Legs under way at once; the engine's own slots bound inference further.
 LEGS_AT_ONCE = 128
 # A holder in the middle that knows no peer for the next leg gives the handoff back after this.
 PATIENCE_S = 3.0
-INPUT_BYTES_MAX = 16 << 20
 # An owner who came back rarely leaves within 30 s: suggest no earlier retry.
 PAUSED_RETRY_S = 30.0
-INPUT_DEADLINE_S = 15.0
 # The most legs of one holder, so that there is room for other holders.
 LEGS_PER_HOLDER = 48
 
@@ -234,11 +230,17 @@ class LegServer:
     ) -> LegLease:
         """`kept`: the leg's keys, and whether something is kept under one of them."""
         leg_key, job_key, known = kept
-        if self.till is not None:
-            self.till.check_leg(handoff.task, handoff.leg, handoff.input, handoff.units)
         lease = LegLease(self._role(handoff), leg_key, job_key)
+        if self.till is not None:
+            begun = handoff.resume.units if handoff.resume is not None else 0
+            task, leg, data = handoff.task, handoff.leg, handoff.input
+            lease.seat = self.till.seat(task, leg, data, handoff.units, begun)
         if not known and leg_key not in self.running:
-            lease.admit(handoff, by, deadline_at_s)
+            try:
+                lease.admit(handoff, by, deadline_at_s)
+            except Refused:
+                lease.release()
+                raise
         return lease
 
     def _take_own(self, onward: Handoff, by: PeerId, deadline_at_s: float) -> LegLease | None:
@@ -335,7 +337,7 @@ class LegServer:
 
         async def work() -> Done:
             nonlocal reused
-            data = await self._input(handoff, source_id, holders, left_s)
+            data = await input_of(self.blobs, handoff, source_id, holders, left_s)
             if handoff.leg.role is Role.INFER and not lease.fresh:
                 reused = await self.before.reusable(lease.job_key)
                 if reused is not None:
@@ -351,7 +353,8 @@ class LegServer:
                 resume=handoff.resume if handoff.is_last else None,
                 place=lease.place,
             )
-            return await lease.role.do(handoff.leg, source, relay)
+            paced = relay if lease.seat is None else lease.seat.paced(relay)
+            return await lease.role.do(handoff.leg, source, paced)
 
         done = await lease.unless_abandoned(holder, deadline_at_s, work)
         receipt = receipt_of(
@@ -368,33 +371,9 @@ class LegServer:
             FinishedLeg(lease.leg_key, lease.job_key, receipt, blobs, shares=shares)
         )
         self.done += 1
+        if lease.seat is not None:
+            lease.seat.charge(receipt, handoff.input, done.data)
         return DoneLeg(signed, done.data)
-
-    async def _input(
-        self,
-        handoff: Handoff,
-        source_id: ContentId | None,
-        holders: tuple[PeerId, ...],
-        left_s: float,
-    ) -> bytes | None:
-        if source_id is None:
-            return None
-        if handoff.input is not None:
-            if name_of(handoff.input) != source_id:
-                raise Malformed("the input is not the one that the task or the last receipt names")
-            return handoff.input
-        try:
-            return await self.blobs.get(
-                source_id,
-                holders,
-                deadline_s=min(left_s, stretched(INPUT_DEADLINE_S)),
-                size_bytes_max=INPUT_BYTES_MAX,
-            )
-        except WireError as error:
-            # The content is too large or no tree: its signer is at fault, not who passes it on.
-            raise Refused(
-                f"the input cannot be had: {error.message}", code=RefusalCode.NOT_FOUND
-            ) from error
 
 
 def _stage_of(quote: Quote) -> Stage:

@@ -128,13 +128,14 @@ async def test_a_peer_takes_no_task_that_pays_less_than_it_asks(
         till = worker.leg_server.till
         assert till is not None
         wall_s = asker.dependencies.environment.wall_s()
+        await asked(asker, request(complete(1), level=Level.SIGNED, price_max=100))
         for price_max in (0, 99):
             task = task_of(asker.dependencies.key, wall_s, price_max=price_max)
             with pytest.raises(Refused) as refused:
-                till.check_leg(task, EMBED, TEXTS, 3)
+                till.seat(task, EMBED, TEXTS, 3)
             assert refused.value.code is RefusalCode.NOT_PAID
-        till.check_leg(task_of(asker.dependencies.key, wall_s, price_max=100), EMBED, TEXTS, 3)
-        till.check_leg(task_of(worker.dependencies.key, wall_s), EMBED, TEXTS, 3)
+        till.seat(task_of(asker.dependencies.key, wall_s, price_max=100), EMBED, TEXTS, 3)
+        till.seat(task_of(worker.dependencies.key, wall_s), EMBED, TEXTS, 3)
 
 
 async def test_every_verdict_is_paid_and_a_dear_verifier_is_not_asked(
@@ -158,3 +159,67 @@ async def test_every_verdict_is_paid_and_a_dear_verifier_is_not_asked(
         assert dear.verify_role.checked == 0
         assert cost_of(answered) is Status.HOLDS
         assert not [it for it in failures(events) if isinstance(it, Failed) and it.for_good]
+
+
+async def settled(asker: Node, worker: Node) -> tuple[Any, Any]:
+    """The two ends of a channel, once nothing is under way."""
+    assert asker.paying is not None
+    assert worker.paying is not None
+    await trio.sleep(2)
+    paid = asker.paying.payer.channels.by_peer[worker.peers.me]
+    earned = worker.paying.till.channels.of(asker.peers.me)
+    assert earned is not None
+    assert (paid.held, paid.shown, earned.held) == (0, 0, 0)
+    assert paid.signed <= paid.charged + paid.increment
+    assert earned.highest <= paid.signed
+    return paid, earned
+
+
+async def test_many_tasks_are_paid_by_few_vouchers_and_redeemed_by_one_order(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker, worker = await started(network, priced(base=100))
+        async with trio.open_nursery() as nursery:
+            for number in range(100):
+                wanted = request(
+                    complete(1), data=b"%d" % number, level=Level.SIGNED, price_max=100
+                )
+                nursery.start_soon(asked, asker, wanted)
+        paid, earned = await settled(asker, worker)
+        assert paid.charged == earned.charged == 10_000
+        assert paid.tasks == earned.tasks == 100
+        assert asker.paying is not None
+        assert asker.paying.payer.channels.vouchers <= 25
+        assert asker.paying.payer.channels.orders == 1
+        wallet = asker.ledger.wallet  # type: ignore[union-attr]
+        with trio.fail_after(120):
+            while (await wallet.look(worker.peers.me)).balance < earned.highest:
+                await trio.sleep(1)
+        assert earned.unredeemed == 0
+        assert worker.paying.till.channels.orders <= 2  # type: ignore[union-attr]
+
+
+async def test_a_stream_goes_on_as_it_is_paid(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with open_network(tmp_path) as network:
+        asker, worker = await started(network, priced(made=100))
+        wanted = request(complete(2000), data=b"go", level=Level.SIGNED, price_max=300_000)
+        answered, _ = await asked(asker, wanted)
+        paid, earned = await settled(asker, worker)
+        assert len(answered.output) > 0
+        assert paid.charged == earned.charged == 200_000
+        assert asker.paying.payer.channels.vouchers >= 2  # type: ignore[union-attr]
+
+
+async def test_an_account_without_credits_is_told_so_at_once(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker, worker = await started(network, priced(base=100))
+        poor = await network.start(S, models=(), number=50, genesis=asker.config.genesis)
+        await network.settled()
+        with trio.fail_after(60):
+            while not _said(poor, worker):
+                await trio.sleep(0.1)
+        with pytest.raises(InputError, match="has 0 credits"):
+            await poor.tasks.submit(request(level=Level.SIGNED, price_max=100))

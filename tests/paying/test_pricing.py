@@ -106,26 +106,26 @@ def test_tokens_that_another_peer_showed_are_its_own_and_a_base_is_charged_once(
     task, output = task_of(OTHER, 1e9, complete(8)), b"12345678"
     receipt = receipt_of(task, WORKER, output, units=8).record
     bill = Bill(1000)
-    bill.held[OTHER.peer] = Held(tariff, 0)
+    bill.hold(OTHER.peer, Held(tariff, 0, complete(8)))
     bill.show(OTHER.peer, 5)
-    assert bill.part(OTHER.peer, complete(8)) == 5 == cost_of_part(tariff.record, complete(8), 5)
-    bill.held[WORKER.peer] = Held(tariff, 0, begun=5)
-    assert bill.leg(WORKER.peer, complete(8), receipt, b"", output) == 10 + 3
+    assert bill.part(OTHER.peer) == 5 == cost_of_part(tariff.record, complete(8), 5)
+    bill.hold(WORKER.peer, Held(tariff, 0, complete(8), begun=5))
+    assert bill.leg(WORKER.peer, receipt, b"", output) == 10 + 3
     assert [(it.kind, it.units) for it in bill.charges] == [
         (ChargeKind.PART, 5),
         (ChargeKind.LEG, 5),
     ]
     # Nothing is charged twice, and nothing for what nobody was given.
-    assert bill.leg(WORKER.peer, complete(8), receipt, b"", output) == 0
-    assert bill.part(OTHER.peer, complete(8)) == 0
+    assert bill.leg(WORKER.peer, receipt, b"", output) == 0
+    assert bill.part(OTHER.peer) == 0
 
 
 def test_all_charges_together_stay_within_what_the_task_may_cost() -> None:
     tariff, bill = tariff_of(base=60, verdict=30), Bill(100)
     receipt = receipt_of(task_of(OTHER, 1e9), WORKER, b"v").record
-    bill.held[WORKER.peer] = Held(tariff, 0)
-    assert bill.leg(WORKER.peer, EMBED, receipt, TEXTS, b"v") == 60
-    assert [bill.check(tariff, 0) for _ in range(3)] == [30, 10, 0]
+    bill.hold(WORKER.peer, Held(tariff, 0, EMBED))
+    assert bill.leg(WORKER.peer, receipt, TEXTS, b"v") == 60
+    assert [bill.check(tariff, 0, EMBED) for _ in range(3)] == [30, 10, 0]
     assert (bill.charged, bill.left) == (100, 0)
 
 

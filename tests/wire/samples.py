@@ -111,6 +111,7 @@ from wire.order import (
     Withdraw,
 )
 from wire.payload import Hit, Hits, Index, IndexPart, Passages, Question, Texts, Vectors
+from wire.payment_message import Paid, Pay
 from wire.reach import DialBack, DialedBack, Reservation, Reserve, Reserved
 from wire.receipt import Answer, Receipt, ReplayStatistics, Verdict
 from wire.schema import Record
@@ -227,7 +228,7 @@ SAMPLES: tuple[Record, ...] = (
         queue_s=1.5,
         price=5,
         leaving=False,
-        tariff=BLOCK,
+        tariffs=(BLOCK,),
     ),
     FETCH,
     CHECKING,
@@ -471,6 +472,8 @@ SAMPLES: tuple[Record, ...] = (
     SIGNATURES,
     Certificate(order=b"order", votes=SIGNATURES),
     Settlement(certificate=b"certificate", acknowledgements=SIGNATURES),
+    Pay(channel=DIGEST, tariff=BLOCK, voucher=b"voucher", settlement=b"settlement"),
+    Paid(charged=40_000, voucher=b"voucher"),
     Voucher(network=BLOCK, channel=DIGEST, total=300_000, tasks=12, receipt=TREE),
     Seal(network=BLOCK, epoch=7, count=1, buckets=BUCKETS),
     CheckpointHeader(
