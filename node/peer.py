@@ -15,7 +15,9 @@ from node.asking.answers import Answers
 from node.asking.background_checks import BackgroundChecks
 from node.asking.copies import Copying
 from node.asking.disputing import Disputing
+from node.asking.log_watch import LogWatch
 from node.asking.rechecking import Rechecking
+from node.asking.record_files import RecordFiles
 from node.asking.tasks import TaskRunner
 from node.checking.check_order import CheckOrders
 from node.checking.quorum import Checking
@@ -40,6 +42,8 @@ from node.serving.data_role import DataRole
 from node.serving.infer_role import InferRole
 from node.serving.keep_role import KeepRole
 from node.serving.leg_server import LegServer
+from node.serving.log_book import LogBook
+from node.serving.log_role import LogRole
 from node.serving.nearest import IndexCache
 from node.serving.order_server import OrderServer
 from node.serving.role import LegRole
@@ -53,14 +57,16 @@ from p2p.peers import Peers, open_peers
 from p2p.transport import Transport
 from store import Row, Store, Table, Write
 from wire.advert import ModelOffer
+from wire.calibration import Calibration
 from wire.check_message import Check
 from wire.checks import OpenChecks
 from wire.codec import pack, unpack
-from wire.content import PeerId
+from wire.content import ContentId, PeerId
 from wire.dispute import Contest
 from wire.errors import ModelRefused, StoreError
 from wire.kinds import Role
 from wire.layers import layers_id
+from wire.log import AskHeads, AskPlace, LogNews
 from wire.message import Keep, Offer, Quote, Want
 from wire.order import Open
 from wire.signing import SigningKey
@@ -86,6 +92,8 @@ class Dependencies:
     chains: LayerChains = field(default_factory=LayerChains)
     # Brings in outside data; None where the peer brings in only `sources`.
     ingest: Ingest | None = None
+    # What honest engines differ by, where the owner had it measured.
+    calibrations: Mapping[ContentId, Calibration] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -109,6 +117,7 @@ class Node:
     probing: Probing
     rechecking: Rechecking
     background_checks: BackgroundChecks
+    log_watch: LogWatch
     loader: ModelLoader
     started_at_s: float
     log: deque[str]
@@ -181,6 +190,10 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Contest] = node.contest_role.on_contest
         peers.handlers[Keep] = node.keep_role.on_keep
         peers.handlers[StageOpen] = node.stage_server.on_open
+        log_role = node.log_watch.role
+        peers.handlers[AskPlace] = log_role.on_ask_place
+        peers.handlers[AskHeads] = log_role.on_ask_heads
+        peers.handlers[LogNews] = log_role.on_news
         dependencies.chains.attach(peers, nursery)
         for peer, addresses in _remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
@@ -202,6 +215,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         nursery.start_soon(node.rechecking.run)
         nursery.start_soon(node.background_checks.run)
         nursery.start_soon(node.keep_role.run)
+        nursery.start_soon(node.log_watch.run)
         await node.tasks.resume()
         try:
             yield node
@@ -275,6 +289,7 @@ def _assembled(
         probing=probing,
         rechecking=rechecking,
         background_checks=_background_checks(config, dependencies, rechecking),
+        log_watch=_log_watch(config, peers, leg_server, answers, nursery),
         loader=ModelLoader(models, probing, nursery),
         started_at_s=trio.current_time(),
         log=lines,
@@ -300,6 +315,7 @@ def _verify_role(
         infer,
         blobs,
         willing=Role.VERIFY in config.roles,
+        calibrations=dependencies.calibrations,
     )
 
 
@@ -308,6 +324,14 @@ def _contest_role(
 ) -> ContestRole:
     verifies = Role.VERIFY in config.roles
     return ContestRole(dependencies.key, blobs, files.get, verifies=verifies)
+
+
+def _log_watch(
+    config: NodeConfig, peers: Peers, server: LegServer, answers: Answers, nursery: trio.Nursery
+) -> LogWatch:
+    role = LogRole(server.finishing.log, LogBook(lambda it: peers.view.advert_of(it) is not None))
+    files = RecordFiles(config.state / "receipts")
+    return LogWatch(peers, role, answers, files, nursery, peers.environment.random)
 
 
 def _background_checks(

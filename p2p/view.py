@@ -345,9 +345,8 @@ class View:
         return gone is not None and seq <= gone[0]
 
     def advert_of(self, peer: PeerId) -> Signed[Advert] | None:
-        """The latest advert of a peer; None if none is known."""
-        entry = self._entries.get(peer)
-        return None if entry is None else entry.heard
+        """The latest advert of a peer; None if it is not in the view."""
+        return None if (entry := self._entries.get(peer)) is None else entry.heard
 
     def living(self, wall_s: float) -> Iterator[Signed[Advert]]:
         """Adverts that hold now."""

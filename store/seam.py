@@ -46,6 +46,7 @@ class Table(StrEnum):
     LEDGER = "ledger"
     WALLET = "wallet"
     CHANNELS = "channels"
+    LOG = "log"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,10 @@ REPLAY_VERSION = 8
 DISPUTES_VERSION = 9
 # From this version on a verifier takes standing orders of checks.
 CHECKS_VERSION = 10
+# From this version on a peer answers for the log of its receipts.
+LOG_VERSION = 11
 # The version that a Welcome says.
-SPOKEN_VERSION = 10
+SPOKEN_VERSION = 11
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -79,6 +81,8 @@ ATTEMPTS_MAX = 8
 # One embedding task: enough to fill an engine's batch, small enough to be retried.
 PASSAGES_MAX = 256
 PASSAGE_BYTES_MAX = 8192
+# Rows of a table that are answered together: no more than one embedding takes.
+BUNDLE_ROWS_MAX = 256
 TEXT_BYTES_MAX = 32 << 10
 
 # A conversation with a language model, in bytes, and how many alternatives a token has.
@@ -92,6 +96,13 @@ EXACT_LAYERS_MAX = 256
 STATE_BYTES_MAX = 512 << 10
 # Rows of one call.
 CALL_ROWS_MAX = 1 << 21
+
+# The log of a peer's receipts: how many there may be, and what travels of it.
+LOG_RECEIPTS_MAX = 1 << 40
+LOG_HEAD_BYTES_MAX = 256
+LOG_FORK_BYTES_MAX = 2048
+LOG_HEADS_PER_MESSAGE_MAX = 64
+LOG_FORKS_PER_MESSAGE_MAX = 8
 
 # Records that one signature may cover, and what an envelope adds to a record at most: the kind, the
 # key, and a signature with the longest path to the root of that many records.
@@ -160,6 +171,13 @@ assert FRAME_BYTES_MAX < STREAM_CREDIT_BYTES
 # An offer carries the task, each leg's receipt, the inline input and what was streamed already.
 assert TASK_BYTES_MAX + STAGES_MAX * RECEIPT_BYTES_MAX + 2 * INLINE_BYTES_MAX < UNREAD_FREE_BYTES
 assert UNREAD_FREE_BYTES < FRAME_BYTES_MAX
+# Two heads make a fork, and a message of heads and forks fits what is never closed to free bytes.
+assert 2 * (LOG_HEAD_BYTES_MAX + ENVELOPE_BYTES_MAX) + 64 < LOG_FORK_BYTES_MAX
+assert (
+    LOG_HEADS_PER_MESSAGE_MAX * (LOG_HEAD_BYTES_MAX + ENVELOPE_BYTES_MAX)
+    + LOG_FORKS_PER_MESSAGE_MAX * (LOG_FORK_BYTES_MAX + ENVELOPE_BYTES_MAX)
+    < UNREAD_FREE_BYTES
+)
 # A layer's state and the path to it fit one frame.
 assert STATE_BYTES_MAX + 1024 < FRAME_BYTES_MAX
 # Heads of at most 10 bytes, the key, and the signature, its place and its path.
@@ -177,6 +195,7 @@ assert TREE_CHILDREN_MAX * 48 <= BLOCK_BYTES_MAX
 # A full tree reaches the largest blob.
 assert BLOCK_BYTES_MAX * TREE_CHILDREN_MAX**TREE_DEPTH_MAX > BLOB_BYTES_MAX
 assert TEXT_BYTES_MAX <= INLINE_BYTES_MAX
+assert BUNDLE_ROWS_MAX <= PASSAGES_MAX
 # One verifier may have to recompute every row of a leg.
 assert SAMPLE_MAX >= PASSAGES_MAX
 # py-libp2p blocks without limit at its 257th stream on one connection.

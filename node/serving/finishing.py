@@ -13,6 +13,7 @@ import trio
 
 from node.dispatch.handoff import Handoff
 from node.serving.done_legs import DoneLegs
+from node.serving.receipt_log import ReceiptLog
 from node.serving.role import Done
 from node.task.flushing import grown, in_parts, keep_each
 from store import Row, Store, Table, Write
@@ -107,9 +108,15 @@ class Finishing:
     key: SigningKey
     store: Store
     before: DoneLegs
+    wall_s: Callable[[], float]
+    # The receipts that this peer signed.
+    log: ReceiptLog = field(init=False)
     commits: int = 0
     _legs: deque[FinishedLeg] = field(default_factory=deque)
     _came: trio.Event = field(default_factory=trio.Event)
+
+    def __post_init__(self) -> None:
+        self.log = ReceiptLog(self.key, self.store, self.wall_s)
 
     def finish_soon(self, legs: Sequence[FinishedLeg]) -> None:
         """As `finish`, of legs that nobody waits for: `FinishedLeg.told` is called with each."""
@@ -151,6 +158,8 @@ class Finishing:
             if leg.receipt.role is Role.INFER:
                 job = pack([leg.receipt.units, leg.receipt.profile, leg.receipt.output])
                 rows.append(Row(Table.JOBS, leg.job_key, job))
+        edge, log_rows = self.log.grown([it.id for it in signed])
         blobs = dict.fromkeys(blob for it in legs for blob in it.blobs)
-        await self.store.commit(Write(rows=tuple(rows), blobs=tuple(blobs)))
+        await self.store.commit(Write(rows=(*rows, *log_rows), blobs=tuple(blobs)))
+        self.log.committed(edge)
         self.commits += 1

@@ -84,7 +84,7 @@ class LegServer:
 
     def __post_init__(self) -> None:
         self.before = DoneLegs(self.store)
-        self.finishing = Finishing(self.key, self.store, self.before)
+        self.finishing = Finishing(self.key, self.store, self.before, self.environment.wall_s)
 
     @property
     def under_way(self) -> int:

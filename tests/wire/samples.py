@@ -70,6 +70,7 @@ from wire.ledger_message import (
     SubmitOrder,
     Voted,
 )
+from wire.log import AskHeads, AskPlace, LogFork, LogHead, LogNews, LogPlace, LogPlaces
 from wire.message import (
     Accept,
     BlockReply,
@@ -114,6 +115,7 @@ from wire.payload import Hit, Hits, Index, IndexPart, Passages, Question, Texts,
 from wire.payment_message import Paid, Pay
 from wire.reach import DialBack, DialedBack, Reservation, Reserve, Reserved
 from wire.receipt import Answer, Receipt, ReplayStatistics, Verdict
+from wire.rows import RowBundle
 from wire.schema import Record
 from wire.signed import SignedRecord
 from wire.signing import SigningKey
@@ -513,6 +515,7 @@ SAMPLES: tuple[Record, ...] = (
     AskCheckpoint(epoch=7),
     CheckpointReply(epoch=8, checkpoint=b"checkpoint"),
     Commitment(receipt=BLOCK, row=3, layers=12, root=bytes(range(32))),
+    RowBundle(model=BLOCK, first=512, last=767, rows=255, root=bytes(range(32)), answers=(BLOCK,)),
     STATE_OPENING,
     DESCENT,
     Dispute(
@@ -544,6 +547,20 @@ SAMPLES: tuple[Record, ...] = (
     Reveal(layer=7),
     Revealed(state=b"state", path=bytes(64)),
     Settled(lost=True),
+    LogHead(
+        began_at_ms=1_700_000_000_000,
+        number=7,
+        size=70_000,
+        root=bytes(range(32)),
+        previous=bytes(range(1, 33)),
+        signed_at_ms=1_700_000_004_000,
+    ),
+    LogFork(first=b"head", second=b"other head"),
+    AskPlace(receipt=b"receipt"),
+    LogPlace(head=b"head", index=69_999, path=bytes(range(64))),
+    AskHeads(number=5),
+    LogNews(heads=(b"head",), forks=(b"fork",)),
+    LogPlaces(places=(b"", b"place")),
 )
 
 

@@ -29,6 +29,7 @@ SIZED = (int, float, str, bytes, tuple)
 WITHOUT_BOUND = {"Vectors.data", "Tensor.data"}
 # Legal by itself at its bound, but a rule between fields then refuses the sample.
 TIED_TO_OTHERS = {
+    "LogHead.number",
     *("Advert.models", "Tariff.models", "Manifest.files", "Answer.candidates", "Task.stages"),
     *("CheckPolicy.verifiers", "CheckPolicy.needed", "Verdict.sampled", "Verdict.worst_ppb"),
     *("Vectors.dimensions", "Vectors.rows"),
@@ -44,6 +45,7 @@ TIED_TO_OTHERS = {
     *("Signatures.members", "Signatures.proofs"),
     *("StageRows.tables", "StageRows.tables[]", "StageRows.owners", "StageRows.places"),
     "StageRows.data",
+    *("RowBundle.first", "RowBundle.last", "RowBundle.rows", "RowBundle.answers"),
 }
 
 
