@@ -36,6 +36,7 @@ from node.models.loader import ModelLoader
 from node.models.probing import Probing
 from node.paying.own_tariff import OwnTariff
 from node.paying.peer_paying import PeerPaying, open_paying
+from node.remembering import remember_forever, remembered
 from node.serving.check_server import CheckServer
 from node.serving.contest_role import ContestRole
 from node.serving.data_role import DataRole
@@ -55,15 +56,14 @@ from p2p.adverts import Capacity, Environment
 from p2p.blobs import Blobs
 from p2p.peers import Peers, open_peers
 from p2p.transport import Transport
-from store import Row, Store, Table, Write
+from store import Store
 from wire.advert import ModelOffer
 from wire.calibration import Calibration
 from wire.check_message import Check
 from wire.checks import OpenChecks
-from wire.codec import pack, unpack
-from wire.content import ContentId, PeerId
+from wire.content import ContentId
 from wire.dispute import Contest
-from wire.errors import ModelRefused, StoreError
+from wire.errors import ModelRefused
 from wire.kinds import Role
 from wire.layers import layers_id
 from wire.log import AskHeads, AskPlace, LogNews
@@ -72,8 +72,6 @@ from wire.order import Open
 from wire.signing import SigningKey
 from wire.stage import StageOpen
 
-KNOWN_PEERS_KEPT = 256
-SAVE_PEERS_EVERY_S = 1.0
 # Lines of a peer's log that `status` shows.
 LINES_KEPT = 64
 
@@ -195,7 +193,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[AskHeads] = log_role.on_ask_heads
         peers.handlers[LogNews] = log_role.on_news
         dependencies.chains.attach(peers, nursery)
-        for peer, addresses in _remembered(dependencies.store):
+        for peer, addresses in remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
         await peers.join()
         if config.genesis is not None:
@@ -211,7 +209,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         for name in config.models:
             node.loader.start(name)
         nursery.start_soon(node.leg_server.finishing.run)
-        nursery.start_soon(_remember_forever, node)
+        nursery.start_soon(remember_forever, dependencies.store, peers.dialing, node.note)
         nursery.start_soon(node.rechecking.run)
         nursery.start_soon(node.background_checks.run)
         nursery.start_soon(node.keep_role.run)
@@ -377,35 +375,3 @@ def _offer(loaded: Loaded) -> ModelOffer:
         name=loaded.manifest.name if layers is None else str(layers),
         units_per_s=min(loaded.units_per_s, 1e9),
     )
-
-
-def _remembered(store: Store) -> list[tuple[PeerId, tuple[str, ...]]]:
-    rows = store.scan(Table.PEERS, limit=KNOWN_PEERS_KEPT)
-    return [(PeerId(key), tuple(unpack(value))) for key, value in rows]
-
-
-async def _remember_forever(node: Node) -> None:
-    """Store known peers and their addresses, so that a restart needs no bootstrap peer.
-
-    A peer is stored soon after it was met, so that it is still known after a power cut.
-    """
-    store = node.dependencies.store
-    kept: dict[PeerId, tuple[str, ...]] = dict(_remembered(store))
-    while True:
-        await trio.sleep(SAVE_PEERS_EVERY_S)
-        met = dict(list(node.peers.dialing.met().items())[-KNOWN_PEERS_KEPT:])
-        gone = [Row(Table.PEERS, peer, None) for peer in kept.keys() - met.keys()]
-        new = [
-            Row(Table.PEERS, peer, pack(list(addresses)))
-            for peer, addresses in met.items()
-            if kept.get(peer) != addresses
-        ]
-        if not gone and not new:
-            continue
-        try:
-            await store.commit(Write(rows=(*gone, *new)))
-        except StoreError as error:
-            # The next round tries again, with later changes included.
-            node.note(f"known peers could not be stored: {error.message}")
-        else:
-            kept = met

@@ -100,6 +100,9 @@ class Ordered:
             "state": self.state.name.lower(),
             "at_ms": self.ordered_at_ms,
             "pay": [{"to": str(it.to), "amount": it.amount} for it in record.pay],
+            "action": record.action,
+            "open": [{"to": str(it.payee), "amount": it.deposit} for it in record.open],
+            "redeemed": len(record.redeem),
             "spent": record.spent,
             "why": self.why,
         }

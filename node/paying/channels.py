@@ -61,8 +61,17 @@ class PaidChannel:
 
     def to_bytes(self) -> bytes:
         """What is kept of it."""
-        whose = [bytes(self.payee), self.deposit, self.expiry, self.settlement]
-        return pack([*whose, self.signed, self.charged, self.tasks])
+        return pack(
+            [
+                bytes(self.payee),
+                self.deposit,
+                self.expiry,
+                self.settlement,
+                self.signed,
+                self.charged,
+                self.tasks,
+            ]
+        )
 
     @classmethod
     def from_bytes(cls, name: bytes, data: bytes) -> "PaidChannel":
@@ -109,8 +118,18 @@ class EarningChannel:
 
     def to_bytes(self) -> bytes:
         """What is kept of it."""
-        whose = [bytes(self.payer), self.deposit, self.expiry, self.voucher, self.highest]
-        return pack([*whose, self.charged, self.tasks, self.redeemed])
+        return pack(
+            [
+                bytes(self.payer),
+                self.deposit,
+                self.expiry,
+                self.voucher,
+                self.highest,
+                self.charged,
+                self.tasks,
+                self.redeemed,
+            ]
+        )
 
     @classmethod
     def from_bytes(cls, name: bytes, data: bytes) -> "EarningChannel":

@@ -20,9 +20,11 @@ from p2p.score import Offence
 from p2p.typed_call import TypedCall, refusal_of
 from store import Store, Table
 from wire import limits
-from wire.content import PeerId
+from wire.codec import pack, unpack
+from wire.content import ContentId, PeerId
 from wire.errors import BatonError, Refused, WireError
 from wire.kinds import RefusalCode
+from wire.latest import Latest
 from wire.ledger import (
     AccountOrder,
     Acknowledgement,
@@ -38,7 +40,9 @@ from wire.message import Message
 from wire.payment_message import Paid, Pay
 from wire.signed import Signed, open_signed
 
-IN = b"in:"
+IN, SUM = b"in:", b"sum:"
+PEER_BYTES = 32
+SUMS_MAX = 10_000
 CHANNELS_MAX = 10_000
 # Of one payer: one that is used, and others that are used up.
 CHANNELS_PER_PAYER = 4
@@ -58,6 +62,10 @@ class EarningChannels:
     by_name: dict[bytes, EarningChannel] = field(default_factory=dict)
     vouchers: int = 0
     orders: int = 0
+    # Charged and tasks, by payer and model.
+    by_model: Latest[tuple[PeerId, ContentId | None], tuple[int, int]] = field(
+        default_factory=lambda: Latest(SUMS_MAX)
+    )
     _latest: dict[PeerId, EarningChannel] = field(default_factory=dict)
     _changed: dict[bytes, trio.Event] = field(default_factory=dict)
 
@@ -66,17 +74,39 @@ class EarningChannels:
         for key, value in self.store.scan(Table.CHANNELS, prefix=IN, limit=CHANNELS_MAX):
             channel = EarningChannel.from_bytes(key.removeprefix(IN), value)
             self.by_name[channel.name] = self._latest[channel.payer] = channel
+        for key, value in self.store.scan(Table.CHANNELS, prefix=SUM, limit=SUMS_MAX):
+            model, charged, tasks = unpack(value)
+            payer = PeerId(key.removeprefix(SUM)[:PEER_BYTES])
+            self.by_model[payer, None if model is None else ContentId(model)] = (charged, tasks)
 
     def of(self, payer: PeerId) -> EarningChannel | None:
         """The channel that a payer uses now."""
         return self._latest.get(payer)
 
-    def charge(self, channel: EarningChannel, amount: int) -> None:
-        """Note what work came to; it is kept with the next commit."""
-        if amount:
-            channel.charged += amount
-            channel.tasks += 1
-            self._keep_soon(channel)
+    def charge(self, channel: EarningChannel, amount: int, model: ContentId | None) -> None:
+        """Note what work with a model came to, or a verdict; it is kept with the next commit."""
+        if not amount:
+            return
+        channel.charged += amount
+        channel.tasks += 1
+        self._keep_soon(channel)
+        key = (channel.payer, model)
+        before, tasks = self.by_model.get(key, (0, 0))
+        self.by_model[key] = (before + amount, tasks + 1)
+        row = pack([None if model is None else bytes(model), before + amount, tasks + 1])
+        self.store.write_soon(Table.CHANNELS, SUM + channel.payer + (model or b""), row)
+
+    def sums(self) -> list[dict[str, Any]]:
+        """What each payer was charged for each model, and for verdicts, where there is no model."""
+        return [
+            {
+                "peer": str(payer),
+                "model": None if model is None else str(model),
+                "charged": charged,
+                "tasks": tasks,
+            }
+            for (payer, model), (charged, tasks) in self.by_model.items()
+        ]
 
     def rows(self) -> list[dict[str, Any]]:
         """What is kept of each, for people and programs."""

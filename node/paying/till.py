@@ -66,7 +66,7 @@ class Seat:
             return
         self._over = True
         self.channel.held -= self.held
-        self.channels.charge(self.channel, amount)
+        self.channels.charge(self.channel, amount, self.stage.model)
 
     def paced(self, relay: Relay) -> Relay:
         """A relay that passes on what is paid for, and waits for the next voucher before more."""
@@ -139,7 +139,7 @@ class Till:
         price = self._verdict_price(task)
         channel = self.channels.of(task.signer)
         if price and channel is not None:
-            self.channels.charge(channel, price)
+            self.channels.charge(channel, price, None)
 
     def _verdict_price(self, task: Signed[Task]) -> int:
         tariff = self.own.now

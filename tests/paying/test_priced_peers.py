@@ -15,12 +15,13 @@ from node.local.quoting import quote_of
 from node.paying_config import TypedPrice, TypedPrices
 from node.peer import Node
 from node.task.events import Failed
-from tests.ledger.test_members import genesis_of
+from tests.ledger.test_members import epoch, genesis_of
 from tests.node.asking import EMBED, TEXTS, asked, complete, failures, request, signers, task_of
 from tests.node.network import I, Network, S, V, open_network
 from wire.content import ContentId
 from wire.errors import InputError, Refused
 from wire.kinds import Level, RefusalCode, Role
+from wire.ledger import growth_of
 from wire.receipt import Answer
 from wire.signed import sign
 from wire.tariff import UNITS, ChargeKind
@@ -194,9 +195,17 @@ async def test_many_tasks_are_paid_by_few_vouchers_and_redeemed_by_one_order(
         assert asker.paying.payer.channels.orders == 1
         wallet = asker.ledger.wallet  # type: ignore[union-attr]
         with trio.fail_after(120):
-            while (await wallet.look(worker.peers.me)).balance < earned.highest:
+            while earned.unredeemed or not earned.redeemed:
                 await trio.sleep(1)
-        assert earned.unredeemed == 0
+        growth = growth_of(earned.redeemed)
+        assert growth == earned.redeemed // 20 > 0
+        balance = (await wallet.look(worker.peers.me)).balance
+        assert balance == earned.redeemed - growth
+        # The fund has the rest, and the supply is what it was.
+        await epoch(asker, 3)
+        books = asker.ledger.member.replica.books  # type: ignore[union-attr]
+        assert books.fund == asker.config.genesis.fund + growth  # type: ignore[union-attr]
+        assert books.supply == asker.config.genesis.supply  # type: ignore[union-attr]
         assert worker.paying.till.channels.orders <= 2  # type: ignore[union-attr]
 
 
