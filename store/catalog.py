@@ -305,7 +305,6 @@ class Catalog:
         return count, queued
 
     def hold(self, content_id: ContentId) -> None:
-        """Count one more reason to keep this content, and all that is below it."""
         # A list of work, not recursion: another peer may have chosen the depth of the tree.
         work = [content_id]
         while work:

@@ -131,7 +131,7 @@ class DirectTasks:
             task=run.task, input=run.inline, units=plan.units, lane=lane, bill=run.bill
         )
         if run.bill is not None and self.directory.payer is not None:
-            self.directory.payer.hold(run.bill, peer, 0, handoff.leg, run.inline, 0)
+            self.directory.payer.note_given(run.bill, peer, 0, handoff.leg, run.inline, 0)
         at_once = self.directory.under_way[peer]
         direct = _Direct(self, run, plan, order, handoff, trio.current_time(), at_once)
         self._tasks[run.task.id] = direct

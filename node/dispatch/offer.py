@@ -45,7 +45,7 @@ async def offer_leg(
     began_at_s = trio.current_time() if begun is None else begun.began_at_s
     begun_units = resume.units if resume is not None else 0
     if handoff.bill is not None and begun is None and directory.payer is not None:
-        directory.payer.hold(
+        directory.payer.note_given(
             handoff.bill, peer, handoff.stage, handoff.leg, handoff.input, begun_units
         )
 

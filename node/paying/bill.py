@@ -67,7 +67,7 @@ class Bill:
         """What further charges may come to."""
         return self.price_max - self.charged
 
-    def hold(self, peer: PeerId, held: Held) -> None:
+    def note_given(self, peer: PeerId, held: Held) -> None:
         """Note that a peer has a leg."""
         self.drop(peer)
         self._held[peer] = held

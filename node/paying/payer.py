@@ -126,7 +126,7 @@ class Payer:
         need = min(price, need_of(tariff.record, stage, most))
         return price if not price or self.channels.ready(tariff, need) else None
 
-    def hold(
+    def note_given(
         self, bill: Bill, peer: PeerId, number: int, stage: Stage, data: bytes | None, begun: int
     ) -> None:
         """Note that a leg is given to a peer, by its prices as they are now."""
@@ -136,7 +136,7 @@ class Payer:
         if tariff is None or tariff.record.price_of(stage.model) is None:
             return
         need = need_of(tariff.record, stage, units_at_most(stage, data))
-        bill.hold(peer, Held(tariff, number, stage, min(need, bill.left), begun))
+        bill.note_given(peer, Held(tariff, number, stage, min(need, bill.left), begun))
 
     def book(self, peer: PeerId, booking: Booking) -> None:
         """Take in what a bill says of a peer's account."""

@@ -106,10 +106,10 @@ def test_tokens_that_another_peer_showed_are_its_own_and_a_base_is_charged_once(
     task, output = task_of(OTHER, 1e9, complete(8)), b"12345678"
     receipt = receipt_of(task, WORKER, output, units=8).record
     bill = Bill(1000)
-    bill.hold(OTHER.peer, Held(tariff, 0, complete(8)))
+    bill.note_given(OTHER.peer, Held(tariff, 0, complete(8)))
     bill.show(OTHER.peer, 5)
     assert bill.part(OTHER.peer) == 5 == cost_of_part(tariff.record, complete(8), 5)
-    bill.hold(WORKER.peer, Held(tariff, 0, complete(8), begun=5))
+    bill.note_given(WORKER.peer, Held(tariff, 0, complete(8), begun=5))
     assert bill.leg(WORKER.peer, receipt, b"", output) == 10 + 3
     assert [(it.kind, it.units) for it in bill.charges] == [
         (ChargeKind.PART, 5),
@@ -123,7 +123,7 @@ def test_tokens_that_another_peer_showed_are_its_own_and_a_base_is_charged_once(
 def test_all_charges_together_stay_within_what_the_task_may_cost() -> None:
     tariff, bill = tariff_of(base=60, verdict=30), Bill(100)
     receipt = receipt_of(task_of(OTHER, 1e9), WORKER, b"v").record
-    bill.hold(WORKER.peer, Held(tariff, 0, EMBED))
+    bill.note_given(WORKER.peer, Held(tariff, 0, EMBED))
     assert bill.leg(WORKER.peer, receipt, TEXTS, b"v") == 60
     assert [bill.check(tariff, 0, EMBED) for _ in range(3)] == [30, 10, 0]
     assert (bill.charged, bill.left) == (100, 0)
