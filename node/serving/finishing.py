@@ -147,7 +147,7 @@ class Finishing:
 
     def _sign(self, legs: list[FinishedLeg]) -> list[Signed[Receipt]]:
         shared = [it for it in legs if it.shares]
-        together = sign_many([it.receipt for it in shared], self.key).signed if shared else ()
+        together = sign_many([it.receipt for it in shared], self.key) if shared else ()
         of = dict(zip(shared, together, strict=True))
         return [of[it] if it.shares else sign(it.receipt, self.key) for it in legs]
 

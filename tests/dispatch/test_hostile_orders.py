@@ -229,9 +229,7 @@ async def a_root_that_does_not_hold(serving: Serving) -> None:
     await serving.tell(serving.done(serving.items[0]))
     others = [serving.done(it) for it in serving.items[1:]]
     records = [open_signed(it.receipt or b"", Receipt).record for it in others]
-    roots, travelling = compact(
-        sign_many(records, serving.there.key).signed, serving.there.key.peer
-    )
+    roots, travelling = compact(sign_many(records, serving.there.key), serving.there.key.peer)
     told = [
         replace(it, receipt=one.data, root=one.root, leaf=one.leaf)
         for it, one in zip(others, travelling, strict=True)

@@ -1074,7 +1074,7 @@ def test_a_record_of_many_under_one_signature_has_the_bytes_it_always_had(name: 
         replace(BY_NAME[other], **WITHOUT_LATER.get(other, {}))  # type: ignore[misc]
         for other in TOGETHER
     ]
-    signed = sign_many(together, KEY).signed[TOGETHER.index(name)]
+    signed = sign_many(together, KEY)[TOGETHER.index(name)]
     assert signed.raw == golden
     assert open_signed(golden, type(signed.record)) == signed
     assert str(signed.id) == IDS_TOGETHER[name]
