@@ -121,7 +121,7 @@ class Network:
             background_checks=background_checks,
             leave_s=0.1,
             genesis=genesis,
-            prices=prices or TypedPrices(),
+            prices=prices if prices and {I, V} & set(roles) else TypedPrices(),
         )
         async with AsyncExitStack() as own:
             if store is None:
