@@ -108,14 +108,30 @@ class Till:
     unpaid: int = field(default=0)
 
     def seat(
-        self, task: Signed[Task], stage: Stage, data: bytes | None, units: int, begun: int = 0
+        self,
+        task: Signed[Task],
+        stage: Stage,
+        data: bytes | None,
+        units: int,
+        begun: int = 0,
+        *,
+        is_payer: bool = True,
     ) -> Seat | None:
-        """Hold what a leg needs; None if it is free, Refused if it is not paid for."""
+        """Hold what a leg needs; None if it is free, Refused if it is not paid for.
+
+        `is_payer`: whoever offers it signed the task, and it is the first leg. Nobody spends what
+        another has promised.
+        """
         tariff = self.own.now
         if tariff is None or task.signer == self.me:
             return None
         if tariff.record.price_of(stage.model) is None:
             return None
+        if not is_payer:
+            raise Refused(
+                "a leg that costs something is offered by who pays it",
+                code=RefusalCode.NOT_PAID,
+            )
         most, price_max = units_at_most(stage, data, units), task.record.price_max
         price = cost(tariff.record, stage, most)
         if price > price_max:
