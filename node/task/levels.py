@@ -72,8 +72,8 @@ def level_of(word: str) -> Level:
     if level not in POSSIBLE:
         raise InputError(
             f"no peer makes proofs in zero knowledge yet, so nothing is proved at the level {word}",
-            todo=f"use one of {WORDS}; exact is for models of models quantize --exact, which anybody"
-            " can compute again, bit for bit",
+            todo=f"use one of {WORDS}; exact is for what models quantize --exact made, which"
+            " anybody can compute again, bit for bit",
         )
     return level
 
