@@ -235,10 +235,8 @@ def _assembled(
     )
     checking, answers = Checking(peers, CheckOrders(peers, nursery)), Answers(dependencies.store)
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
-    exact_files = ExactFiles(models)
-    disputing = Disputing(
-        Settling(peers), dependencies.store, blobs, exact_files.get, _record_files(config)
-    )
+    exact_files, files = ExactFiles(models), _record_files(config)
+    disputing = Disputing(Settling(peers), dependencies.store, blobs, exact_files.get, files)
     tasks = TaskRunner(
         dependencies.key,
         dependencies.environment,

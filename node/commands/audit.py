@@ -51,11 +51,11 @@ def words(found: Mapping[str, Any]) -> list[str]:
         )
         if found["suspect"]:
             lines.append(f"  [yellow]doubtful, as its lies came later: {found['suspect']}[/yellow]")
-    for it in found["verifiers"]:
-        times = counted_words(it["against"], "time")
-        against = f", [red]{times} not[/red]" if it["against"] else ""
-        agreed = counted_words(it["agreed"], "time")
-        lines.append(f"  checked by {short(it['peer'])}: agreed {agreed}{against}")
+    for verifier in found["verifiers"]:
+        times = counted_words(verifier["against"], "time")
+        against = f", [red]{times} not[/red]" if verifier["against"] else ""
+        agreed = counted_words(verifier["agreed"], "time")
+        lines.append(f"  checked by {short(verifier['peer'])}: agreed {agreed}{against}")
     gave = found["gave"]
     if gave["agreed"] or gave["against"]:
         lines.append(
