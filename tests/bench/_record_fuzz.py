@@ -57,8 +57,6 @@ class Target:
     seeds: tuple[bytes, ...]
     # Whether the bytes hold; a BatonError says that they do not.
     holds: Callable[[bytes], bool]
-    # Whether altered bytes that are truly signed again may hold: then only crashes are looked for.
-    signed_again_may_hold: bool = True
     # Whether bytes of another value are as good: a table, or a record that nobody signed.
     any_value_holds: bool = False
 
@@ -119,8 +117,8 @@ def _try(name: str, target: Target, chance: Random, found: Found) -> None:
         found.wrong.append(f"{name}: {took_s:.1f} s: {raw[:200].hex()}")
     if holds and raw not in target.seeds:
         found.held[name] += 1
-        may = target.any_value_holds or (is_signed_again and target.signed_again_may_hold)
-        if not may:
+        # What is truly signed again may hold: there only crashes are looked for.
+        if not target.any_value_holds and not is_signed_again:
             found.wrong.append(f"{name}: altered, and it holds: {raw.hex()[:400]}")
 
 
