@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from node.asking.record_files import RecordFiles
+from node.checking.check_request import CheckRequest
 from node.checking.disputes import Judgement
-from node.checking.quorum import CheckRequest, Tally
+from node.checking.quorum import Tally
 from node.checking.settling import Contested, Settling
 from node.task.events import EventSink, Failed
 from node.task.levels import not_exact
