@@ -104,8 +104,8 @@ async def join(
                 look = MachineLook(runtime.environment.wall_s, config.guest.watched_gpus)
                 nursery.start_soon(watch_owner, node, OwnerPolicy(config.guest), look)
             life.up.set()
-            _collect_seldom()
             nursery.start_soon(keep_told, node, runtime.service_manager)
+            collect_seldom()
             await life.leave.wait()
             runtime.service_manager.tell(stopping=1)
             if not as_json:
@@ -113,7 +113,7 @@ async def join(
         nursery.cancel_scope.cancel()
 
 
-def _collect_seldom() -> None:
+def collect_seldom() -> None:
     """Have garbage collected as fits a peer that is up.
 
     What is there by now stays as long as the peer: a collection that goes through all of it takes

@@ -93,12 +93,15 @@ def receipt_of(
 
 
 def shares_signature(handoff: Handoff) -> bool:
-    """Whether the receipt of a leg that its own asker offered may be signed with others.
+    """Whether the receipt of a leg of a standing order may be signed with others.
 
-    Verifiers read the receipts of a task that is checked, and may be of an older version. But they
-    read the task too: an asker that signed it with others knows that they can.
+    Verifiers read the receipts of a task that is checked, and later peers those of a task of
+    several legs; they may be of an older version. But they read the task too: an asker that signed
+    it with others knows that they can.
     """
-    return handoff.task.record.checking.level is Level.SIGNED or is_of_many(handoff.task)
+    task = handoff.task.record
+    alone = task.checking.level is Level.SIGNED and len(task.stages) == 1
+    return alone or is_of_many(handoff.task)
 
 
 @dataclass(slots=True)
@@ -147,7 +150,7 @@ class Finishing:
 
     def _sign(self, legs: list[FinishedLeg]) -> list[Signed[Receipt]]:
         shared = [it for it in legs if it.shares]
-        together = sign_many([it.receipt for it in shared], self.key).signed if shared else ()
+        together = sign_many([it.receipt for it in shared], self.key) if shared else ()
         of = dict(zip(shared, together, strict=True))
         return [of[it] if it.shares else sign(it.receipt, self.key) for it in legs]
 
