@@ -43,6 +43,7 @@ from node.serving.leg_server import LegServer
 from node.serving.log_book import LogBook
 from node.serving.log_role import LogRole
 from node.serving.nearest import IndexCache
+from node.serving.offer_server import OfferServer
 from node.serving.order_server import OrderServer
 from node.serving.role import LegRole
 from node.serving.sources import Source
@@ -104,6 +105,7 @@ class Node:
     blobs: Blobs
     models: Models
     leg_server: LegServer
+    offer_server: OfferServer
     order_server: OrderServer
     stage_server: StageServer
     verify_role: VerifyRole
@@ -171,9 +173,9 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             with suppress(ModelRefused):
                 await node.models.check_meant(name, config.layers)
         capacity.node = node
-        peers.handlers[Offer] = node.leg_server.on_offer
+        peers.handlers[Offer] = node.offer_server.on_offer
         peers.handlers[Open] = node.order_server.on_open
-        peers.handlers[Quote] = node.leg_server.on_quote
+        peers.handlers[Quote] = node.offer_server.on_quote
         peers.handlers[Want] = node.blobs.on_want
         peers.handlers[Check] = node.verify_role.on_check
         peers.handlers[OpenChecks] = node.check_server.on_open
@@ -263,6 +265,7 @@ def _assembled(
         blobs=blobs,
         models=models,
         leg_server=leg_server,
+        offer_server=OfferServer(leg_server),
         order_server=OrderServer(legs=leg_server),
         stage_server=StageServer(dependencies.engine, leg_server),
         verify_role=verify_role,

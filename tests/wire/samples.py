@@ -172,9 +172,19 @@ ITEM = OrderItem(
     root=1,
     leaf=3,
     lane=b"lane",
+    receipts=(b"before",),
 )
 ROOT = BatchRoot(signature=bytes(range(64)), count=9, beside=bytes(range(32, 96)))
-DONE = TaskOutcome(tag=7, receipt=b"receipt", output=b"output", refusal=None, root=1, leaf=8)
+DONE = TaskOutcome(
+    tag=7,
+    receipt=b"receipt",
+    output=b"output",
+    refusal=None,
+    root=1,
+    leaf=8,
+    later=(b"later",),
+    source=b"source",
+)
 NOT_DONE = OrderRefusal(code=RefusalCode.BUSY, reason="the queue is full", retry_after_ms=1000)
 FAILED = TaskOutcome(tag=8, receipt=None, output=None, refusal=NOT_DONE)
 PART_OF_IT = OrderPiece(tag=9, position=2, units=1, data=b"piece")

@@ -34,18 +34,27 @@ from wire.signed import SignedRecord, open_signed, sign, sign_many
 from wire.tree import TreeNode
 
 # Fields that were added later, at the values with which they are left out.
-PLAIN_ITEM = replace(ITEM, root=0, leaf=0, lane=b"")
-PLAIN_DONE = replace(DONE, root=0, leaf=0)
+ITEM_ALONE = replace(ITEM, receipts=())
+DONE_ALONE = replace(DONE, later=(), source=b"")
+PLAIN_ITEM = replace(ITEM_ALONE, root=0, leaf=0, lane=b"")
+PLAIN_DONE = replace(DONE_ALONE, root=0, leaf=0)
 WITHOUT_LATER: dict[str, dict[str, Any]] = {
     "Generation": {"template": "", "bias": ()},
     "Passages": {"attested": ()},
     "Vectors": {"tokens": ()},
     "Verdict": {"replay": ()},
     "Open": {"speaks": 0},
-    "OrderItem": {"root": 0, "leaf": 0, "lane": b""},
-    "TaskOutcome": {"root": 0, "leaf": 0},
+    "OrderItem": {"root": 0, "leaf": 0, "lane": b"", "receipts": ()},
+    "TaskOutcome": {"root": 0, "leaf": 0, "later": (), "source": b""},
     "Bundle": {"items": (PLAIN_ITEM,), "roots": ()},
     "Outcomes": {"items": (PLAIN_DONE, FAILED), "roots": ()},
+}
+# Fields that were added after those.
+WITHOUT_LATEST: dict[str, dict[str, Any]] = {
+    "OrderItem": {"receipts": ()},
+    "TaskOutcome": {"later": (), "source": b""},
+    "Bundle": {"items": (ITEM_ALONE,)},
+    "Outcomes": {"items": (DONE_ALONE, FAILED)},
 }
 # Records with their later fields.
 WITH_LATER = {
@@ -105,6 +114,39 @@ MESSAGE_WITH_LATER = {
         2c2d2e2f303132333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d4e4f50515253545556575859
         5a5b5c5d5e5fa5636f756e7409a97369676e6174757265c440000102030405060708090a0b0c0d0e0f1011121314
         15161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f
+    """,
+}
+# Records, and messages, with the fields that were added after those.
+WITH_LATEST = {
+    "OrderItem": """
+        89ab646561646c696e655f6d73cd7530a5696e707574c405696e707574a46c616e65c4046c616e65a46c65616603
+        a8726563656970747391c4066265666f7265a4726f6f7401a374616707a47461736bc4047461736ba5756e697473
+        10
+    """,
+    "TaskOutcome": """
+        88a56c6174657291c4056c61746572a46c65616608a66f7574707574c4066f7574707574a772656365697074c407
+        72656365697074a77265667573616cc0a4726f6f7401a6736f75726365c406736f75726365a374616707
+    """,
+}
+MESSAGE_WITH_LATEST = {
+    "Bundle": """
+        922a82a56974656d739189ab646561646c696e655f6d73cd7530a5696e707574c405696e707574a46c616e65c404
+        6c616e65a46c65616603a8726563656970747391c4066265666f7265a4726f6f7401a374616707a47461736bc404
+        7461736ba5756e69747310a5726f6f74739183a6626573696465c440202122232425262728292a2b2c2d2e2f3031
+        32333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f
+        a5636f756e7409a97369676e6174757265c440000102030405060708090a0b0c0d0e0f101112131415161718191a
+        1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f
+    """,
+    "Outcomes": """
+        922b84a56974656d739288a56c6174657291c4056c61746572a46c65616608a66f7574707574c4066f7574707574
+        a772656365697074c40772656365697074a77265667573616cc0a4726f6f7401a6736f75726365c406736f757263
+        65a37461670784a66f7574707574c0a772656365697074c0a77265667573616c83a4636f646501a6726561736f6e
+        b17468652071756575652069732066756c6cae72657472795f61667465725f6d73cd03e8a374616708a670696563
+        65739184a464617461c4057069656365a8706f736974696f6e02a374616709a5756e69747301a6706c6163657302
+        a5726f6f74739183a6626573696465c440202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c
+        3d3e3f404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5fa5636f756e7409a9736967
+        6e6174757265c440000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425
+        262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f
     """,
 }
 # Each record by itself: a map, its keys in order.
@@ -981,6 +1023,14 @@ def test_every_record_that_wire_defines_has_golden_bytes() -> None:
 @pytest.mark.parametrize("name", WITH_LATER)
 def test_a_record_with_its_later_fields_has_the_bytes_it_always_had(name: str) -> None:
     golden = bytes_of(WITH_LATER[name])
+    record = replace(BY_NAME[name], **WITHOUT_LATEST.get(name, {}))
+    assert record.to_bytes() == golden
+    assert type(record).from_bytes(golden) == record
+
+
+@pytest.mark.parametrize("name", WITH_LATEST)
+def test_a_record_with_its_latest_fields_has_the_bytes_it_always_had(name: str) -> None:
+    golden = bytes_of(WITH_LATEST[name])
     assert BY_NAME[name].to_bytes() == golden
     assert type(BY_NAME[name]).from_bytes(golden) == BY_NAME[name]
 
@@ -1004,7 +1054,16 @@ def test_a_message_has_the_bytes_it_always_had(message: Message) -> None:
 
 @pytest.mark.parametrize("name", MESSAGE_WITH_LATER)
 def test_a_message_with_its_later_fields_has_the_bytes_it_always_had(name: str) -> None:
-    golden, message = bytes_of(MESSAGE_WITH_LATER[name]), BY_NAME[name]
+    golden = bytes_of(MESSAGE_WITH_LATER[name])
+    message = replace(BY_NAME[name], **WITHOUT_LATEST.get(name, {}))
+    assert isinstance(message, Message)
+    assert encode(message) == golden
+    assert decode(golden) == message
+
+
+@pytest.mark.parametrize("name", MESSAGE_WITH_LATEST)
+def test_a_message_with_its_latest_fields_has_the_bytes_it_always_had(name: str) -> None:
+    golden, message = bytes_of(MESSAGE_WITH_LATEST[name]), BY_NAME[name]
     assert isinstance(message, Message)
     assert encode(message) == golden
     assert decode(golden) == message
