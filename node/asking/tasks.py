@@ -121,6 +121,7 @@ class TaskRunner:
         Refused if too many tasks are running here, InputError if no known peer could do it.
         """
         self._check_room()
+        await self.disputing.check_level(request.level, request.stages)
         await somebody_can(self.dispatcher.directory, request.stages)
         await self._affording.check(request)
         run = await self._accepting.accept(request)
@@ -138,6 +139,7 @@ class TaskRunner:
         `watch`. A task whose follower does not wait for its end is cancelled.
         """
         self._check_room()
+        await self.disputing.check_level(request.level, request.stages)
         await somebody_can(self.dispatcher.directory, request.stages)
         await self._affording.check(request)
         asked = self._accepting.ask(request, follower)
