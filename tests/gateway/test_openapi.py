@@ -98,7 +98,11 @@ def test_the_document_has_every_operation_and_nothing_of_the_framework(
     ("method", "path", "mode"),
     [
         *((method, path, "positive") for method, path in OPERATIONS),
-        *((method, path, "negative") for method, path in OPERATIONS if method == "POST"),
+        *(
+            (method, path, "negative")
+            for method, path in OPERATIONS
+            if method == "POST" and "{" not in path
+        ),
     ],
 )
 def test_every_answer_is_documented_and_none_is_a_bug_of_ours(
