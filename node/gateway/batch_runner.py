@@ -57,7 +57,7 @@ class BatchRunner:
 
     def counts_of(self, batch: Found) -> dict[str, int]:
         """How far a batch is now."""
-        counts: dict[str, int] = self.counts.get(batch["id"], batch["request_counts"])
+        counts: dict[str, int] = self.counts.get(batch["id"]) or batch["request_counts"]
         return counts
 
     async def run(self) -> None:

@@ -54,7 +54,7 @@ class BatchStore:
         """Keep a file; StoreFull if this key has too many, or too much, already."""
         kept = self.files(owner)
         used_bytes = sum(it["bytes"] for it in kept)
-        found = {
+        found: Found = {
             "id": _FILE + stamp.name,
             "object": "file",
             "bytes": 0,

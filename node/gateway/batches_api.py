@@ -23,7 +23,9 @@ from wire.errors import StoreFull
 
 PURPOSE = "batch"
 PAGE_MAX = 100
-_LINES = {200: {"content": {"application/jsonl": {"schema": {"type": "string"}}}}}
+_LINES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/jsonl": {"schema": {"type": "string"}}}}
+}
 
 
 def files_router(store: BatchStore) -> APIRouter:
