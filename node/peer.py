@@ -237,8 +237,8 @@ def _assembled(
     )
     checking, answers = Checking(peers, CheckOrders(peers, nursery)), Answers(dependencies.store)
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
-    exact_files = ExactFiles(models)
-    disputing = Disputing(Settling(peers), dependencies.store, blobs, exact_files.get)
+    exact_files, files = ExactFiles(models), _record_files(config)
+    disputing = Disputing(Settling(peers), dependencies.store, blobs, exact_files.get, files)
     tasks = TaskRunner(
         dependencies.key,
         dependencies.environment,
@@ -318,8 +318,12 @@ def _log_watch(
     config: NodeConfig, peers: Peers, server: LegServer, answers: Answers, nursery: trio.Nursery
 ) -> LogWatch:
     role = LogRole(server.finishing.log, LogBook(lambda it: peers.view.advert_of(it) is not None))
-    files = RecordFiles(config.state / "receipts")
-    return LogWatch(peers, role, answers, files, nursery, peers.environment.random)
+    files, random = _record_files(config), peers.environment.random
+    return LogWatch(peers, role, answers, files, nursery, random)
+
+
+def _record_files(config: NodeConfig) -> RecordFiles:
+    return RecordFiles(config.state / "receipts")
 
 
 def _background_checks(

@@ -10,6 +10,7 @@ from typing import TypeVar
 from node.checking.audit_log import CheckLog, no_log
 from node.checking.audit_verdicts import check_selection_and_verdicts
 from node.checking.report import AuditReport, ReceiptPart, Status
+from node.task.levels import EXACT_FORMAT
 from wire import limits
 from wire.chain import check_chain, source_of
 from wire.content import ContentId
@@ -218,6 +219,9 @@ def _check_models(report: AuditReport, have: Have) -> None:
         right = ContentId.of(data) == model and _can_do(manifest, leg.operation)
         detail = f"{manifest.name}, {manifest.format}, computed as {manifest.profile}"
         report.note(ReceiptPart.MODEL, right, what, detail)
+        if report.level is Level.EXACT:
+            what = f"the model of leg {number} computes in whole numbers, as the level exact has it"
+            report.note(ReceiptPart.MODEL, manifest.format == EXACT_FORMAT, what, manifest.format)
     report.note_limit(ReceiptPart.MODEL, "on which device it ran, and who else saw the input")
 
 
