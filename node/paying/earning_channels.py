@@ -183,6 +183,10 @@ class EarningChannels:
                 retry_after_s=1.0,
             )
         opening = self._shown(payer, message.channel, message.settlement)
+        for name in [it.name for it in self.by_name.values() if it.payer == payer]:
+            # Its payer shows another in its place: of one that is redeemed nothing comes any more.
+            if not self.by_name[name].unredeemed and not self.by_name[name].held:
+                self._forget(name)
         if len(self.by_name) >= CHANNELS_MAX:
             raise Refused("no room for further channels", retry_after_s=60.0)
         if sum(it.payer == payer for it in self.by_name.values()) >= CHANNELS_PER_PAYER:
@@ -191,6 +195,12 @@ class EarningChannels:
         self.by_name[found.name] = self._latest[payer] = found
         self._keep_soon(found)
         return found
+
+    def _forget(self, name: bytes) -> None:
+        channel = self.by_name.pop(name)
+        if self._latest.get(channel.payer) is channel:
+            del self._latest[channel.payer]
+        self.store.write_soon(Table.CHANNELS, IN + name, None)
 
     def _shown(self, payer: PeerId, name: bytes, raw: bytes) -> Opening:
         """The opening of a channel in a settled order; WireError or Refused if it is none."""
@@ -264,6 +274,12 @@ class EarningChannels:
 
     async def redeem(self) -> int:
         """Redeem what is promised now, in one order; how much that was, in millionths."""
+        if not self.by_name:
+            return 0
+        epoch = (await self.wallet.look()).epoch
+        for channel in [it for it in self.by_name.values() if it.expiry < epoch]:
+            # From now on what is left in it is its payer's.
+            self._forget(channel.name)
         owing = sorted(
             (it for it in self.by_name.values() if it.unredeemed > 0),
             key=lambda it: it.expiry,
