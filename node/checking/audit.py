@@ -7,6 +7,7 @@ these bytes only, speaks of each `ReceiptPart`, and says last what no receipt ca
 from collections.abc import Callable
 from typing import TypeVar
 
+from node.checking.audit_charges import check_charges
 from node.checking.audit_log import CheckLog, no_log
 from node.checking.audit_verdicts import check_selection_and_verdicts
 from node.checking.report import AuditReport, ReceiptPart, Status
@@ -65,6 +66,7 @@ def audit(
     _check_request(report, answer, task, now_ms)
     _check_clocks(report, answer, task)
     check_selection_and_verdicts(report, answer, task)
+    check_charges(report, answer, task, have)
     if report.is_chain:
         _check_models(report, have)
         _check_content(report, task, have)

@@ -9,7 +9,12 @@ import click
 from node.commands.cli_chat import run_command
 from node.commands.cli_doctor import doctor_command
 from node.commands.cli_keys import keys
-from node.commands.cli_ledger import ledger_group, network_group, wallet_group
+from node.commands.cli_ledger import (
+    earnings_command,
+    ledger_group,
+    network_group,
+    wallet_group,
+)
 from node.commands.cli_models import bench_command, models
 from node.commands.cli_networks import demo_command, devnet_command, load_command
 from node.commands.cli_owner import (
@@ -51,6 +56,7 @@ COMMANDS: tuple[click.Command, ...] = (
     keys,
     network_group,
     wallet_group,
+    earnings_command,
     ledger_group,
     devnet_command,
     load_command,
