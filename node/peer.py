@@ -253,7 +253,7 @@ def _assembled(
         models=models,
         leg_server=leg_server,
         order_server=OrderServer(legs=leg_server),
-        stage_server=StageServer(dependencies.engine, leg_server),
+        stage_server=StageServer(dependencies.engine, leg_server, peers, dependencies.key),
         verify_role=verify_role,
         check_server=CheckServer(verify_role=verify_role, peers=peers),
         contest_role=_contest_role(config, dependencies, blobs, exact_files),

@@ -50,7 +50,15 @@ from wire.message import (
 )
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, Withdraw
 from wire.reach import DialBack, DialedBack, Reserve, Reserved
-from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed
+from wire.stage import (
+    StageClose,
+    StageOpen,
+    StageOpened,
+    StagePass,
+    StagePassed,
+    StageSign,
+    StageSigned,
+)
 
 
 class Speaker(Enum):
@@ -170,6 +178,8 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.STAGED, Speaker.ASKER, StagePass): CallState.STAGED,
     (CallState.STAGED, Speaker.ASKER, StageClose): CallState.DONE,
     (CallState.STAGED, Speaker.ANSWERER, StagePassed): CallState.STAGED,
+    (CallState.STAGED, Speaker.ASKER, StageSign): CallState.STAGED,
+    (CallState.STAGED, Speaker.ANSWERER, StageSigned): CallState.STAGED,
     (CallState.STAGED, Speaker.ANSWERER, Refuse): CallState.DONE,
     (CallState.IDLE, Speaker.ASKER, SubmitOrder): CallState.VOTING,
     (CallState.VOTING, Speaker.ANSWERER, Voted): CallState.DONE,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from node.checking.audit_verdicts import check_selection_and_verdicts
+from node.checking.layer_legs import check_layers
 from node.checking.report import AuditReport, ReceiptPart, Status
 from wire import limits
 from wire.chain import check_chain, source_of
@@ -59,6 +60,7 @@ def audit(
     check_selection_and_verdicts(report, answer, task)
     if report.is_chain:
         _check_models(report, have)
+        check_layers(report, report.receipts)
         _check_content(report, task, have)
         _say_sampler(report, task)
     (replay or not_replayed("no model was given"))(report)

@@ -15,7 +15,7 @@ from node.dispatch.handoff import Handoff, Relay
 from node.dispatch.progress import StreamProgress
 from node.engines.interface import Part
 from node.serving.done_legs import DoneLeg, DoneLegs, job_key_of, leg_key_of
-from node.serving.finishing import FinishedLeg, Finishing, receipt_of, shares_signature
+from node.serving.finishing import FinishedLeg, Finishing, readable, receipt_of, shares_signature
 from node.serving.lease import Holder, LegLease
 from node.serving.role import Done, LegInput, LegRole, LegWork, nowhere
 from node.task.events import EventSink
@@ -351,7 +351,7 @@ class LegServer:
         done = await lease.unless_abandoned(holder, deadline_at_s, work)
         receipt = receipt_of(
             handoff,
-            done,
+            await readable(done, self.dispatcher.directory.peers, holder.peer),
             began_wall_s=started_wall_s,
             took_s=trio.current_time() - started_at_s,
             reused=reused is not None,

@@ -154,6 +154,7 @@ class Slots:
         made.frames.setdefault(answer.id, []).append(frame)
         made.answered += 1
         if answer.reason:
+            made.ended[answer.id] = tuple(slot.pages), len(slot.kept)
             slot.answer = None
         answer.repetition.made(answer.made[-1] == following)
         return bool(answer.reason) or answer.made[-1] != following
