@@ -13,7 +13,8 @@ from node.asking.answers import Answers
 from node.asking.disputing import Disputing
 from node.asking.journal import Journal
 from node.asking.run import TaskState
-from node.checking.quorum import Checking, CheckRequest, Tally
+from node.checking.check_request import CheckRequest
+from node.checking.quorum import Checking, Tally
 from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.handoff import Handoff, LegResult
 from node.serving.role import nowhere

@@ -4,8 +4,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from node.checking.check_request import CheckRequest
 from node.checking.disputes import Judgement
-from node.checking.quorum import CheckRequest, Tally
+from node.checking.quorum import Tally
 from node.checking.settling import Contested, Settling
 from node.task.events import EventSink, Failed
 from p2p.blobs import Blobs

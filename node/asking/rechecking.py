@@ -12,7 +12,8 @@ import trio
 
 from node.asking.answers import NEEDED_LATER, Answers, Later
 from node.asking.tasks import TaskRunner
-from node.checking.quorum import Checking, CheckRequest, Tally
+from node.checking.check_request import CheckRequest
+from node.checking.quorum import Checking, Tally
 from node.task.events import ignore_event
 from p2p.score import Offence
 from p2p.timeouts import stretched

@@ -159,6 +159,19 @@ class TaskRunner:
         """Whether the task with this id is running now."""
         return task_id in self._runs
 
+    def under_way_as(self, request: TaskRequest, source: ContentId) -> ContentId | None:
+        """The running task that answers `request`, whose input is `source`, too; None if none does.
+
+        It is the peer's owner's, has the same stages and input, and is checked at least as much.
+        """
+        for task_id, run in self._runs.items():
+            task = run.task.record
+            same = task.input == source and task.stages == request.stages and not run.owner
+            enough = task.checking.level >= request.level
+            if same and enough and task.checking.needed >= request.needed and not run.cancelled:
+                return task_id
+        return None
+
     def owner_of(self, task_id: ContentId) -> bytes | None:
         """Whose task this is (see `TaskRequest.owner`); None if the task is not known here."""
         run = self._runs.get(task_id) or self._ended.get(task_id)

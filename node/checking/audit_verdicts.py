@@ -199,8 +199,11 @@ def _measured(verdict: Verdict) -> str:
             f" worst {max(verdict.worst_ppb, default=0) / 1e9:.1e}"
         )
     (found,) = verdict.replay
+    states = (
+        f"; states are {found.sketch_millionths / 1e6:.2g} off" if found.sketch_millionths else ""
+    )
     return (
         f"judged {found.positions} tokens on {verdict.profile}: {found.mismatches} are others, by"
         f" {found.greatest_millionths / 1e6:.2g} of a logit at most and"
-        f" {found.sum_millionths / 1e6:.2g} together, by table {found.table.short}"
+        f" {found.sum_millionths / 1e6:.2g} together, by table {found.table.short}{states}"
     )

@@ -102,14 +102,14 @@ async def join(
                 look = MachineLook(runtime.environment.wall_s, config.guest.watched_gpus)
                 nursery.start_soon(watch_owner, node, OwnerPolicy(config.guest), look)
             life.up.set()
-            _collect_seldom()
+            collect_seldom()
             await life.leave.wait()
             if not as_json:
                 console.print("leaving: finishing the work in hand …")
         nursery.cancel_scope.cancel()
 
 
-def _collect_seldom() -> None:
+def collect_seldom() -> None:
     """Have garbage collected as fits a peer that is up.
 
     What is there by now stays as long as the peer: a collection that goes through all of it takes

@@ -85,7 +85,8 @@ async def export(state: Path, receipt: str, output: Path | None, *, as_json: boo
         show_json(found)
         return
     beside = f", with {found['blobs']} inputs and outputs" if path.suffix == ".car" else ""
-    console.print(f"{size(found['size_bytes'])} in {safe(path)}{beside}")
+    log = ", with its place in a log" if found["log"] else ""
+    console.print(f"{size(found['size_bytes'])} in {safe(path)}{beside}{log}")
     console.print(f"check it: python -m node verify {safe(path)}")
 
 

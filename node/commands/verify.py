@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from node.checking.audit import audit
+from node.checking.audit_log import log_of
 from node.checking.report import AuditReport, ReceiptPart, Status
 from node.checking.summary import Summary, summary_of
 from node.commands.command import run
@@ -58,7 +59,11 @@ def verify(state: Path, receipt: str, expected: Expected, now_ms: int, *, as_jso
     for path in expected.content:
         found.add_file(path)
     report = audit(
-        found.answer, found.have, now_ms=now_ms, replay=replay_with(expected.model, found.have)
+        found.answer,
+        found.have,
+        now_ms=now_ms,
+        replay=replay_with(expected.model, found.have),
+        check_log=log_of(found.log),
     )
     check_model(report, expected.model, found.have)
     _check_expected(report, found, expected)

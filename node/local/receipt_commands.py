@@ -46,7 +46,9 @@ class ReceiptCommands:
         What is not kept here is asked of the peer that read it or made it, then of others.
         """
         store, path = self.node.dependencies.store, read_path(arguments)
-        return await export_receipt(store, _answer_id(arguments), path, self._fetch)
+        return await export_receipt(
+            store, _answer_id(arguments), path, self._fetch, self.node.log_watch.places_of
+        )
 
     async def take(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Keep the receipt in the file `path`, and what comes with it."""

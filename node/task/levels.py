@@ -5,12 +5,13 @@ signed, and verifiers check that one. `replayed`: verifiers check every answer.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from node.gateway_config import check_verdicts, verdicts_of
 from wire.errors import InputError
 from wire.kinds import Level
-from wire.operations import OPERATIONS
+from wire.operations import GENERATE, OPERATIONS
+from wire.task import Stage
 
 # Verdicts needed, and verifiers asked, where a level is named and their number is not.
 NEEDED_DEFAULT, VERIFIERS_DEFAULT = 2, 3
@@ -60,6 +61,16 @@ def terms_of(word: str | None, verdicts: str | None, default: CheckTerms) -> Che
             todo="ask for some, as 2/3, or for the level signed",
         )
     return CheckTerms(level=level, needed=needed, verifiers=verifiers)
+
+
+def asked_at(level: Level, stage: Stage) -> Stage:
+    """A stage as it is asked for at a level: what is checked tells of its states what shows more.
+
+    A generation has a sketch of them, which sees other weights where no token shows them.
+    """
+    if level not in CHECKED or stage.operation != GENERATE:
+        return stage
+    return replace(stage, parameters={**stage.parameters, "sketch": 1})
 
 
 def level_of(word: str) -> Level:

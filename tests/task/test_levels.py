@@ -1,11 +1,16 @@
 """Levels by their words: what they ask for, and what is refused."""
 
+from dataclasses import replace
+
 import pytest
 
-from node.task.levels import CheckTerms, levels_of, terms_of, terms_of_numbers
+from node.task.levels import CheckTerms, asked_at, levels_of, terms_of, terms_of_numbers
+from wire.content import ContentId
 from wire.errors import InputError
-from wire.kinds import Level
+from wire.kinds import Level, Role
+from wire.task import Stage
 
+MODEL = ContentId.of(b"a model")
 NOBODY, TWO = terms_of_numbers(0, 0), terms_of_numbers(2, 3)
 
 
@@ -58,3 +63,13 @@ def test_a_model_is_offered_at_levels_at_which_somebody_can_check_it() -> None:
     assert levels_of(["of a later version"]) == ["signed"]
     # No level is offered that does nothing.
     assert "exact" not in levels_of(["generate"])
+
+
+@pytest.mark.parametrize("level", list(Level))
+def test_a_generation_that_is_checked_is_asked_for_a_sketch(level: Level) -> None:
+    asked = Stage(role=Role.INFER, operation="generate", model=MODEL, parameters={"tokens": 3})
+    other = replace(asked, operation="embed")
+    checked = level in (Level.SPOT_CHECKED, Level.REPLAYED)
+    found = asked_at(level, asked)
+    assert found.parameters == {"tokens": 3} | ({"sketch": 1} if checked else {})
+    assert asked_at(level, other) == other

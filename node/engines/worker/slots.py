@@ -30,6 +30,7 @@ class Slots:
     """`answering` is how many rows a pass that answers takes, `reading` those of one that reads.
 
     `count` answers go on at the same time. No answer may have more tokens than all pages hold.
+    Passes that answer have as many rows as one of `guessing`, if guesses may fill them.
     """
 
     def __init__(
@@ -42,7 +43,6 @@ class Slots:
         pages: PagePool,
         guessing: tuple[int, ...] = (),
     ) -> None:
-        """`guessing`: of how many rows passes that answer are, if guesses may fill them."""
         self._count = count
         self._slots = [Slot(number) for number in range(count * KEEPING if reuse else count)]
         self._answering = answering
@@ -62,6 +62,11 @@ class Slots:
     def fresh(self) -> bool:
         """Whether nothing is kept."""
         return not any(slot.kept for slot in self._slots)
+
+    @property
+    def sketches(self) -> bool:
+        """Whether an answer asks for a sketch, so that rows are given what they are drawn from."""
+        return any(it.answer is not None and it.answer.sketches for it in self._slots)
 
     @property
     def pages_used(self) -> int:
@@ -138,10 +143,7 @@ class Slots:
         return sorted(active, key=lambda slot: slot.began)
 
     def _take(self, slot: Slot, line: Any, made: Made, following: int | None) -> bool:
-        """Whether what lies after this row in the slot is not to be looked at.
-
-        `following` is the token of the next row, if that is of the slot as well.
-        """
+        """Whether what comes after this row in the slot, `following`, is not to be looked at."""
         answer = slot.answer
         assert answer is not None, "only slots with answers have rows"
         try:

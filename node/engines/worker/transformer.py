@@ -218,32 +218,46 @@ class LanguageModel:
             self.team,
         )
 
-    def run(self, rows: Sequence[SlotRow], rest: Rest | None = None) -> Array | None:
+    def run(
+        self, rows: Sequence[SlotRow], rest: Rest | None = None, *, sketched: bool = False
+    ) -> Array | None:
         """One pass; the logits of every row, [rows, words], if they are few enough to answer.
 
-        `rest` runs the layers that are not here, which are left out without it; RestLost.
+        `rest` runs the layers that are not here, which are left out without it; RestLost. Where it
+        is `sketched`, what comes out of the last layer stands after them: [rows, words + hidden].
         """
         size, result = self._passed(rows, rest, told=False)
-        return self._logits(result, size, len(rows)) if size in ANSWERING else None
+        if size not in ANSWERING:
+            return None
+        logits = self._logits(result, size, len(rows))
+        return _beside(logits, self._states(size, len(rows))) if sketched else logits
 
     def lines(
-        self, rows: Sequence[SlotRow], first: int, rest: Rest | None = None
+        self,
+        rows: Sequence[SlotRow],
+        first: int,
+        rest: Rest | None = None,
+        *,
+        sketched: bool = False,
     ) -> Iterator[Array]:
         """One pass of any size, and then the logits of its rows from `first` on, one by one.
 
         They are made a few rows at a time, while they are taken. RestLost.
         """
         size, result = self._passed(rows, rest, told=True)
-        if size in ANSWERING:
-            return iter(self._logits(result, size, len(rows))[first:])
-        return self._blocks(self._states(size, len(rows))[first:])
+        states = self._states(size, len(rows))[first:]
+        if size not in ANSWERING:
+            return self._blocks(states, sketched=sketched)
+        logits = self._logits(result, size, len(rows))[first:]
+        return iter(_beside(logits, states) if sketched else logits)
 
-    def _blocks(self, states: Array) -> Iterator[Array]:
+    def _blocks(self, states: Array, *, sketched: bool) -> Iterator[Array]:
         assert self._head is not None, "what comes after all layers is here"
         for at in range(0, len(states), HEAD_ROWS):
             block = states[at : at + HEAD_ROWS]
             write(self._last_rows(HEAD_ROWS), _filled(block, HEAD_ROWS))
-            yield from self._logits(self._head(1), HEAD_ROWS, len(block))
+            logits = self._logits(self._head(1), HEAD_ROWS, len(block))
+            yield from _beside(logits, block) if sketched else logits
 
     def _passed(self, rows: Sequence[SlotRow], rest: Rest | None, *, told: bool) -> tuple[int, Any]:
         """All layers, and in a pass that answers what comes after them; its size, and the logits.
@@ -346,6 +360,11 @@ class LanguageModel:
 def _filled(states: Array, size: int) -> Array:
     """As many rows as a pass has, the first one once more for each that is missing."""
     return np.concatenate((states, np.repeat(states[:1], size - len(states), 0)))
+
+
+def _beside(logits: Array, states: Array) -> Array:
+    found: Array = np.concatenate((logits, states), axis=1)
+    return found
 
 
 def _sum_kernel(out: Any, one: Any, other: Any) -> Any:
