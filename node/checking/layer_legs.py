@@ -31,10 +31,11 @@ def check_layers(report: AuditReport, receipts: Sequence[Signed[Receipt]]) -> No
             what = f"who ran layers for leg {leg} is as it was signed"
             report.note(ReceiptPart.SIGNATURES, False, what, str(error))
             continue
-        for it in legs:
-            record = it.record
+        for signed in legs:
+            record = signed.record
             what = f"layers {record.first}-{record.last} of leg {leg} are signed for"
-            report.note(ReceiptPart.SIGNATURES, True, what, f"{record.rows} rows, by {it.signer}")
+            detail = f"{record.rows} rows, by {signed.signer}"
+            report.note(ReceiptPart.SIGNATURES, True, what, detail)
         wrong = _unfit(receipt, legs)
         what = f"the layers of leg {leg} are those of its model, in order"
         report.note(ReceiptPart.MODEL, not wrong, what, wrong or _who(receipt.signer, legs))
@@ -43,14 +44,16 @@ def check_layers(report: AuditReport, receipts: Sequence[Signed[Receipt]]) -> No
 def _unfit(receipt: Signed[Receipt], legs: Sequence[Signed[StageLeg]]) -> str:
     """Why these are not parts of one run of the leg's model; empty if they may be."""
     before: StageLeg | None = None
-    for it in legs:
-        record = it.record
+    for signed in legs:
+        record = signed.record
         if record.model != receipt.record.model:
-            return f"{it.signer.short} signed for another model, {record.model.short}"
+            return f"{signed.signer.short} signed for another model, {record.model.short}"
         if record.asker != receipt.signer:
-            return f"{it.signer.short} ran its layers for {record.asker.short}, who did not sign"
+            return (
+                f"{signed.signer.short} ran its layers for {record.asker.short}, who did not sign"
+            )
         if record.first == 0:
-            return f"{it.signer.short} signed for the first layers, which the leg's signer has"
+            return f"{signed.signer.short} signed for the first layers, which the leg's signer has"
         if before is not None and record.first <= before.last:
             return f"layers {before.first}-{before.last} come before {record.first}-{record.last}"
         # Between two that are further apart is a peer that does not sign.

@@ -386,8 +386,7 @@ class Slots:
         sizes = [it for it in self._guessing if it >= len(ready) > 0]
         if not sizes:
             return 0
-        answer = ready[0].answer
-        if len(ready) > 1 or answer is None:
+        if len(ready) > 1 or (answer := ready[0].answer) is None:
             return sizes[0] - len(ready)
         return sizes[: 3 if answer.repetition.trusted else 2][-1] - 1
 
