@@ -101,6 +101,10 @@ def _check_votes(report: AuditReport, answer: Answer, task: Signed[Task], stage:
         f" {stage + 1}",
         _looked(heard),
     )
+    if terms.level is Level.EXACT:
+        equal = all(it.record.sampled and not any(it.record.worst_ppb) for it in votes.agreeing)
+        what = f"the verdicts that agree found no difference at all in leg {stage + 1}"
+        report.note(ReceiptPart.VERDICTS, equal, what, "the level exact tolerates none")
     _say_coverage(report, votes, receipt)
     _say_odds(report, answer, terms, stage)
     order = draw(answer.secret, receipt.id, answer.candidates)

@@ -22,6 +22,7 @@ from node.local.fetch_commands import FetchCommands
 from node.local.indexing import Indexing, list_sources
 from node.local.ledger_commands import LedgerCommands
 from node.local.model_commands import ModelCommands, named_as, own_models, until_ready
+from node.local.quoting import show_quote
 from node.local.receipt_commands import ReceiptCommands
 from node.local.row_commands import RowCommands
 from node.local.views import Views
@@ -212,6 +213,7 @@ class LocalCommands:
         if answered is None:
             await until_ready(self.node, model)
             asked = replace(request, stages=(asked_at(request.level, stage),), input=data)
+            await show_quote(self.node, asked, str(arguments["model"]), emit)
             left = bool(arguments.get("attended"))
             answered = await self._run(asked, emit, self._few_verifiers(asked, emit), attended=left)
         result = as_maps.answer_map(answered)

@@ -119,26 +119,6 @@ def copied(outputs: Sequence[bytes]) -> list[bytes]:
 
 
 CHEATS = (
-    Cheat(
-        name="f16 weights",
-        write=partial(write_altered, kind=F16),
-        hides="class A: nearly every token is right",
-    ),
-    Cheat(name="bf16 weights", write=partial(write_altered, kind=F16, alter=bf16)),
-    Cheat(name="int8 weights, per 32", write=partial(write_altered, kind=Q8_0)),
-    Cheat(
-        name="int8 weights, per channel",
-        write=partial(write_altered, kind=F16, alter=int8_by_channel),
-    ),
-    Cheat(name="int8 output head", write=partial(write_altered, head=int8_by_channel)),
-    Cheat(name="int4 weights", write=partial(write_altered, kind=Q4_0)),
-    Cheat(name="weights 1 % off", write=partial(write_altered, kind=F16, alter=off_by(0.01))),
-    Cheat(
-        name="weights 3 % off (other checkpoint)",
-        write=partial(write_altered, kind=F16, alter=off_by(0.03)),
-    ),
-    Cheat(name="a layer skipped", write=partial(write_altered, left_out=range(15, 16))),
-    Cheat(name="smaller model (20 layers)", write=partial(write_altered, left_out=range(10, 20))),
     Cheat(name="prompt less 8 words", question=partial(truncated, words=8)),
     Cheat(name="prompt halved", question=partial(truncated, words=None)),
     Cheat(name="temperature 0.8 for 1", question=with_parameters(temperature=0.8)),
@@ -149,4 +129,24 @@ CHEATS = (
     Cheat(name="copied answer", answers=copied),
     Cheat(name="one token altered", answers=one_token_altered),
     Cheat(name="answer cut short", answers=ended_early),
+    Cheat(name="a layer skipped", write=partial(write_altered, left_out=range(15, 16))),
+    Cheat(name="smaller model (20 layers)", write=partial(write_altered, left_out=range(10, 20))),
+    Cheat(name="int8 weights, per 32", write=partial(write_altered, kind=Q8_0)),
+    Cheat(name="int4 weights", write=partial(write_altered, kind=Q4_0)),
+    Cheat(name="weights 1 % off", write=partial(write_altered, kind=F16, alter=off_by(0.01))),
+    Cheat(name="int8 output head", write=partial(write_altered, head=int8_by_channel)),
+    Cheat(
+        name="int8 weights, per channel",
+        write=partial(write_altered, kind=F16, alter=int8_by_channel),
+    ),
+    Cheat(
+        name="weights 3 % off (other checkpoint)",
+        write=partial(write_altered, kind=F16, alter=off_by(0.03)),
+    ),
+    Cheat(name="bf16 weights", write=partial(write_altered, kind=F16, alter=bf16)),
+    Cheat(
+        name="f16 weights",
+        write=partial(write_altered, kind=F16),
+        hides="class A: nearly every token is right",
+    ),
 )

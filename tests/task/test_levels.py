@@ -30,6 +30,8 @@ def terms(level: Level, needed: int, verifiers: int) -> CheckTerms:
         ("spot", None, NOBODY, terms(Level.SPOT_CHECKED, 2, 3)),
         ("spot", "1/1", TWO, terms(Level.SPOT_CHECKED, 1, 1)),
         ("replayed", None, terms_of_numbers(3, 5), terms(Level.REPLAYED, 3, 5)),
+        ("exact", None, TWO, terms(Level.EXACT, 2, 3)),
+        ("exact", "3/5", NOBODY, terms(Level.EXACT, 3, 5)),
     ],
 )
 def test_a_level_and_verdicts_together_say_how_an_answer_is_checked(
@@ -41,9 +43,9 @@ def test_a_level_and_verdicts_together_say_how_an_answer_is_checked(
 @pytest.mark.parametrize(
     ("word", "verdicts", "words"),
     [
-        ("exact", None, "no peer can check an answer at the level exact yet"),
-        ("zk", "2/3", "no peer can check an answer at the level zk yet"),
-        ("sure", None, "there is no level 'sure': use one of signed, spot, replayed"),
+        ("exact", "0/0", "the level exact needs verdicts"),
+        ("zk", "2/3", "no peer makes proofs in zero knowledge yet"),
+        ("sure", None, "there is no level 'sure': use one of signed, spot, replayed, exact"),
         ("signed", "2/3", "the level signed has no verdicts"),
         ("replayed", "0/0", "the level replayed needs verdicts"),
         ("spot", "3/2", "3 of 2 verdicts"),
@@ -58,11 +60,13 @@ def test_what_cannot_be_done_is_refused_in_words(
 
 
 def test_a_model_is_offered_at_levels_at_which_somebody_can_check_it() -> None:
-    assert levels_of(["embed", "nearest"]) == ["signed", "spot", "replayed"]
-    assert levels_of(["generate", "of a later version"]) == ["signed", "spot", "replayed"]
-    assert levels_of(["of a later version"]) == ["signed"]
-    # No level is offered that does nothing.
-    assert "exact" not in levels_of(["generate"])
+    assert levels_of(["embed", "nearest"], "onnx") == ["signed", "spot", "replayed"]
+    later = ["generate", "of a later version"]
+    assert levels_of(later, "gguf") == ["signed", "spot", "replayed"]
+    assert levels_of(["of a later version"], "exact") == ["signed"]
+    # Only a model in whole numbers can be asked for without tolerance.
+    assert levels_of(["call"], "exact") == ["signed", "spot", "replayed", "exact"]
+    assert levels_of(["call"], "onnx") == ["signed", "spot", "replayed"]
 
 
 @pytest.mark.parametrize("level", list(Level))

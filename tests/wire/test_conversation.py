@@ -75,6 +75,8 @@ DIALOGUES = [
     "AskCertificates Refuse",
     "AskCheckpoint CheckpointReply",
     "AskCheckpoint Refuse",
+    "Pay Paid",
+    "Pay Refuse",
     "AskPlace LogPlace",
     "AskPlace Refuse",
     "AskHeads LogNews",

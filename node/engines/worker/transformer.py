@@ -229,8 +229,8 @@ class LanguageModel:
         size, result = self._passed(rows, rest, told=False)
         if size not in ANSWERING:
             return None
-        logits = self._logits(result, size, len(rows))
-        return _beside(logits, self._states(size, len(rows))) if sketched else logits
+        states = self._states(size, len(rows)) if sketched else None
+        return self._logits(result, size, len(rows), states)
 
     def lines(
         self,
@@ -245,19 +245,18 @@ class LanguageModel:
         They are made a few rows at a time, while they are taken. RestLost.
         """
         size, result = self._passed(rows, rest, told=True)
-        states = self._states(size, len(rows))[first:]
+        states = self._states(size, len(rows))
         if size not in ANSWERING:
-            return self._blocks(states, sketched=sketched)
-        logits = self._logits(result, size, len(rows))[first:]
-        return iter(_beside(logits, states) if sketched else logits)
+            return self._blocks(states[first:], sketched=sketched)
+        return iter(self._logits(result, size, len(rows), states if sketched else None)[first:])
 
     def _blocks(self, states: Array, *, sketched: bool) -> Iterator[Array]:
         assert self._head is not None, "what comes after all layers is here"
         for at in range(0, len(states), HEAD_ROWS):
             block = states[at : at + HEAD_ROWS]
             write(self._last_rows(HEAD_ROWS), _filled(block, HEAD_ROWS))
-            logits = self._logits(self._head(1), HEAD_ROWS, len(block))
-            yield from _beside(logits, block) if sketched else logits
+            beside = block if sketched else None
+            yield from self._logits(self._head(1), HEAD_ROWS, len(block), beside)
 
     def _passed(self, rows: Sequence[SlotRow], rest: Rest | None, *, told: bool) -> tuple[int, Any]:
         """All layers, and in a pass that answers what comes after them; its size, and the logits.
@@ -273,10 +272,11 @@ class LanguageModel:
             result = self._endings[size](1)
         return size, result
 
-    def _logits(self, result: Any, size: int, rows: int) -> Array:
+    def _logits(self, result: Any, size: int, rows: int, beside: Array | None = None) -> Array:
         logits = np.frombuffer(result.uop.base.realized.as_memoryview(), np.float32)
-        # The next pass writes over the graph's own buffer.
-        return logits.reshape(size, -1)[:rows, : self.model.vocabulary].copy()
+        found = logits.reshape(size, -1)[:rows, : self.model.vocabulary]
+        # The next pass writes over the graph's own buffer: these are copies.
+        return found.copy() if beside is None else np.concatenate((found, beside), axis=1)
 
     def through(self, rows: Sequence[SlotRow], states: Array) -> Array:
         """The rows' numbers, [rows, hidden], after the layers here; tokens are not looked at."""
@@ -360,11 +360,6 @@ class LanguageModel:
 def _filled(states: Array, size: int) -> Array:
     """As many rows as a pass has, the first one once more for each that is missing."""
     return np.concatenate((states, np.repeat(states[:1], size - len(states), 0)))
-
-
-def _beside(logits: Array, states: Array) -> Array:
-    found: Array = np.concatenate((logits, states), axis=1)
-    return found
 
 
 def _sum_kernel(out: Any, one: Any, other: Any) -> Any:

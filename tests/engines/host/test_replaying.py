@@ -18,6 +18,7 @@ from tests.engines.tiny_gguf import gguf_manifest, write_gguf
 from wire.calibration import BUILT_IN
 from wire.errors import Malformed, ModelRefused
 from wire.generation import Generation, Sketch, Token, TokenBias, read_frames, to_frame
+from wire.message import Progress
 
 pytestmark = pytest.mark.own_device
 
@@ -232,3 +233,22 @@ async def test_a_sketch_is_the_same_from_generation_and_from_replay(
         output = (await engine.infer(plain)).data
         assert not [it for it in read_frames(output) if isinstance(it, Sketch)]
         assert (await judged(engine, plain, output))[1] == ""
+
+
+async def test_a_stream_that_another_went_on_with_is_judged_as_the_unbroken_one(
+    open_engine, file: Path
+) -> None:
+    job = asking(file, tokens=40, temperature=1.0, seed=5, sketch=1, ignore_eos=1)
+    async with open_engine() as engine:
+        await engine.load(*gguf_manifest(file))
+        whole = (await engine.infer(job)).data
+        tokens, _ = read(whole)
+        shown = b"".join(map(to_frame, tokens[:20]))
+        resumed = replace(job, resume=Progress(units=20, data=shown))
+        assert (await engine.infer(resumed)).data == whole
+        found = JudgedAnswer.from_bytes((await engine.infer(judging(job, whole))).data)
+        assert (sum(found.each), told_otherwise(whole, found, 1e-6)) == (0.0, "")
+        # What the first one showed falsely is not gone on with, so that nobody signs for it.
+        lie = [*tokens[:7], replace(tokens[7], id=tokens[8].id), *tokens[8:20]]
+        lied = replace(job, resume=Progress(units=20, data=b"".join(map(to_frame, lie))))
+        assert (await engine.infer(lied)).data == whole
