@@ -24,7 +24,6 @@ from node.engines.formats.model_memory import ModelMemory
 from node.engines.formats.pretokenizers import check_tokenizer
 from wire.errors import ModelRefused
 from wire.layers import LayerRange
-from wire.layers import LayerRange
 
 FORMAT = "gguf"
 FILE = "model.gguf"
@@ -95,8 +94,6 @@ class GgufModel:
     tensors: Mapping[str, GgufTensor] = field(repr=False)
     # A manifest may say less.
     context_max: int = CONTEXT_MAX
-    # The layers that are kept here, where others keep the rest; None: all.
-    held: LayerRange | None = None
     # The layers that are kept here, where others keep the rest; None: all.
     held: LayerRange | None = None
 
