@@ -46,7 +46,7 @@ class Handoff:
 
     @property
     def leg(self) -> Stage:
-        return self.task.record.stages[self.stage]
+        return self.task.record.stages[len(self.receipts)]
 
     def share_of_time(self, *, others: bool) -> float:
         """The share of the remaining time that one peer may take.
