@@ -64,6 +64,7 @@ class Kind(IntEnum):
     PROPOSAL = 64
     AGREEMENT_VOTE = 65
     VOUCHER = 66
+    TARIFF = 67
     # A standing order of many checks.
     OPEN_CHECKS = 70
     CHECKS = 71
@@ -82,6 +83,9 @@ class Kind(IntEnum):
     CERTIFICATES = 90
     ASK_CHECKPOINT = 91
     CHECKPOINT_REPLY = 92
+    # Payments between two peers, out of a channel.
+    PAY = 93
+    PAID = 94
     # Where a peer can be called.
     DIAL_BACK = 100
     DIALED_BACK = 101

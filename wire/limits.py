@@ -24,8 +24,10 @@ DISPUTES_VERSION = 9
 CHECKS_VERSION = 10
 # From this version on a peer answers for the log of its receipts.
 LOG_VERSION = 11
+# From this version on a standing order takes tasks of several legs, and of legs of every role.
+LEGS_VERSION = 12
 # The version that a Welcome says.
-SPOKEN_VERSION = 11
+SPOKEN_VERSION = 12
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -124,6 +126,9 @@ GRANTS_MAX = 1024
 GENESIS_BYTES_MAX = 128 << 10
 ACTIONS_MAX = 64
 VOUCHER_BYTES_MAX = 768
+TARIFF_BYTES_MAX = 2560
+# What an answer was charged for: its legs, verdicts, and parts of streams that broke.
+CHARGES_MAX = 32
 ACCOUNT_ORDER_BYTES_MAX = 56 << 10
 CERTIFICATE_BYTES_MAX = ACCOUNT_ORDER_BYTES_MAX + (LEDGER_MEMBERS_MAX + 2) * ENVELOPE_BYTES_MAX
 SETTLEMENT_BYTES_MAX = CERTIFICATE_BYTES_MAX + (LEDGER_MEMBERS_MAX + 1) * ENVELOPE_BYTES_MAX
@@ -179,8 +184,12 @@ assert (
 assert STATE_BYTES_MAX + 1024 < FRAME_BYTES_MAX
 # Heads of at most 10 bytes, the key, and the signature, its place and its path.
 assert 10 + 32 + 64 + 8 + 32 * (BATCH_RECORDS_MAX - 1).bit_length() <= ENVELOPE_BYTES_MAX
-# So does one item of a bundle, and a bundle that is cut.
-assert TASK_BYTES_MAX + INLINE_BYTES_MAX + 1024 < BUNDLE_BYTES_MAX < UNREAD_FREE_BYTES
+# So does one item of a bundle with the receipts before it, and one outcome with those after it and
+# the input of the last leg; and a bundle that is cut.
+_LATER_BYTES_MAX = (STAGES_MAX - 1) * RECEIPT_BYTES_MAX
+assert TASK_BYTES_MAX + _LATER_BYTES_MAX + INLINE_BYTES_MAX + 2048 < BUNDLE_BYTES_MAX
+assert RECEIPT_BYTES_MAX + _LATER_BYTES_MAX + 2 * INLINE_BYTES_MAX + 2048 < BUNDLE_BYTES_MAX
+assert BUNDLE_BYTES_MAX < UNREAD_FREE_BYTES
 # The largest check, which travels alone, is never closed to free unread bytes either.
 _CHAIN_BYTES_MAX = STAGES_MAX * (RECEIPT_BYTES_MAX + ENVELOPE_BYTES_MAX)
 _SIGNED_BYTES_MAX = TASK_BYTES_MAX + ENVELOPE_BYTES_MAX + _CHAIN_BYTES_MAX

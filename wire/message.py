@@ -32,6 +32,7 @@ from wire.ledger_message import (
 from wire.log import AskHeads, AskPlace, LogNews, LogPlace
 from wire.message_base import Message as Message
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, TaskBytes, Withdraw
+from wire.payment_message import Paid, Pay
 from wire.reach import DialBack, DialedBack, Reserve, Reserved
 from wire.schema import Between, Inline, Int, Name, Reason, Record, items_max
 from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed
@@ -311,6 +312,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(StageOpen, StageOpened, StagePass, StagePassed, StageClose),
         *(SubmitOrder, Voted, Confirm, Acknowledged, AskAccount, AccountState, EpochNews),
         *(AskBucket, BucketOrders, AskCertificates, Certificates, AskCheckpoint, CheckpointReply),
+        *(Pay, Paid),
         *(DialBack, DialedBack, Reserve, Reserved),
         *(Contest, Committed, Descend, Children, Reveal, Revealed, Settled),
         *(AskPlace, LogPlace, AskHeads, LogNews),

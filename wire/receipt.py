@@ -9,6 +9,7 @@ from wire.errors import Malformed
 from wire.kinds import Kind, Role
 from wire.schema import Between, Digest, Int, Name, Omitted, Reason, Record, Row
 from wire.signed import SignedRecord
+from wire.tariff import Charge
 
 _ENVELOPES = Between(1, limits.STAGES_MAX)
 Envelope = Annotated[bytes, Between(1, limits.RECEIPT_BYTES_MAX)]
@@ -57,6 +58,8 @@ class ReplayStatistics(Record):
     sum_millionths: Int
     greatest_millionths: Int
     table: ContentId
+    # How far the sketch of the states was off at most; 0 where none was asked for.
+    sketch_millionths: Annotated[Int, Omitted(0)] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +104,8 @@ class Answer(SignedRecord):
 
     `candidates` are the verifiers the asker knew when the lottery was drawn, in order of key; the
     auditor redraws it. `tied` is how many of those that agree on one leg have an introducer or an
-    address prefix in common with another, because too few others were known to the asker.
+    address prefix in common with another, because too few others were known to the asker. `charges`
+    is what it cost; empty for one that was free.
     """
 
     KIND: ClassVar[Kind] = Kind.ANSWER
@@ -115,6 +119,7 @@ class Answer(SignedRecord):
     answered_at_ms: Int
     duration_ms: Int
     tied: Annotated[int, Between(0, limits.VERIFIERS_MAX), Omitted(0)] = 0
+    charges: Annotated[tuple[Charge, ...], Between(0, limits.CHARGES_MAX), Omitted(())] = ()
 
     def check(self) -> None:
         """Malformed unless the candidates are in order and each is named once."""

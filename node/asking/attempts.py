@@ -6,10 +6,12 @@ standing of the peer that signed the answer falls.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import trio
 
 from node.asking.answers import Answers
+from node.asking.charging import charge, reject
 from node.asking.disputing import Disputing
 from node.asking.journal import Journal
 from node.asking.run import TaskState
@@ -34,8 +36,6 @@ from wire.signed import Signed
 from wire.task import Task
 
 OUTPUT_BYTES_MAX = 64 << 20
-# Each round takes the verdicts of liars away; beyond that the votes decide.
-DISPUTE_ROUNDS_MAX = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,13 @@ class Attempts:
             units = units_of(task.record.stages[0], inline)
             lane = self.dispatcher.directory.lanes.of(run.owner)
             handoff = Handoff(
-                task=task, input=inline, units=units, avoid=avoid, lane=lane, only=run.only
+                task=task,
+                input=inline,
+                units=units,
+                avoid=avoid,
+                lane=lane,
+                only=run.only,
+                bill=run.bill,
             )
             begun, run.begun = run.begun, None
             if begun is not None and begun.delivered is not None:
@@ -92,7 +98,9 @@ class Attempts:
             else:
                 guilty, counted = await self._check(run, delivered, inline, output, deadline_at_s)
                 if not guilty:
+                    charge(self.dispatcher.directory.payer, run, delivered, output, counted)
                     return AcceptedAnswer(delivered, counted, output)
+            reject(run, delivered)
             self.retried += 1
             avoid |= self._avoidable(task, guilty, avoid)
             run.attempt += 1
@@ -190,25 +198,21 @@ class Attempts:
     async def _counted(
         self, run: TaskState, claimed: CheckRequest, output: bytes, deadline_at_s: float
     ) -> tuple[Tally, bool]:
-        """The verdicts on a leg, and whether a dispute showed that its signer is wrong.
-
-        Verdicts that were shown to be wrong are void, and others are asked for in their place.
-        """
-        for _ in range(DISPUTE_ROUNDS_MAX):
-            votes = await self.checking.check(
-                claimed, run.on_event, deadline_at_s=deadline_at_s, rejected=run.attempt - 1
-            )
-            ruling = await self.disputing.rule(claimed, votes, output, run.on_event)
-            if ruling.prover_lost:
-                if ruling.proven:
-                    self.answers.accuse(
-                        claimed.receipt.signer, int(self.environment.wall_s() * 1000)
-                    )
-                return votes, True
-            if votes.agreed or not ruling.void:
-                break
-            claimed = replace(claimed, void=claimed.void | ruling.void)
-        return votes, False
+        """The verdicts on a leg, and whether a dispute showed that its signer is wrong."""
+        check = partial(
+            self.checking.check,
+            on_event=run.on_event,
+            deadline_at_s=deadline_at_s,
+            rejected=run.attempt - 1,
+        )
+        votes, ruling = await self.disputing.counted(check, claimed, output, run.on_event)
+        if ruling.proven:
+            self.answers.accuse(claimed.receipt.signer, int(self.environment.wall_s() * 1000))
+        level = run.task.record.checking.level
+        if level is Level.EXACT and votes.agreed and ruling.leaves_open(votes):
+            # Of whole numbers no two honest peers differ: somebody is wrong, and nobody knows who.
+            votes = replace(votes, agreed=False, disputed=True)
+        return votes, ruling.prover_lost
 
     def _convicted(self, run: TaskState, claimed: CheckRequest) -> frozenset[PeerId]:
         """The peer that lost a dispute about its answer; it was made to answer for that already."""

@@ -234,6 +234,12 @@ class LogWatch:
         return self.peers.standing(peer) is not Standing.BANNED
 
 
+def kept_fork(answers: Answers, peer: PeerId) -> LogFork | None:
+    """The proof that a peer showed two logs, if this peer has one."""
+    raw = answers.store.read(Table.VERDICTS, _FORK + peer)
+    return None if raw is None else LogFork.from_bytes(raw)
+
+
 def _fork_of(known: Signed[LogHead], other: Signed[LogHead]) -> LogFork | None:
     fork = LogFork(first=known.raw, second=other.raw)
     try:

@@ -7,9 +7,11 @@ these bytes only, speaks of each `ReceiptPart`, and says last what no receipt ca
 from collections.abc import Callable
 from typing import TypeVar
 
+from node.checking.audit_charges import check_charges
 from node.checking.audit_log import CheckLog, no_log
 from node.checking.audit_verdicts import check_selection_and_verdicts
 from node.checking.report import AuditReport, ReceiptPart, Status
+from node.task.levels import EXACT_FORMAT
 from wire import limits
 from wire.chain import check_chain, source_of
 from wire.content import ContentId
@@ -64,6 +66,7 @@ def audit(
     _check_request(report, answer, task, now_ms)
     _check_clocks(report, answer, task)
     check_selection_and_verdicts(report, answer, task)
+    check_charges(report, answer, task, have)
     if report.is_chain:
         _check_models(report, have)
         _check_content(report, task, have)
@@ -218,6 +221,9 @@ def _check_models(report: AuditReport, have: Have) -> None:
         right = ContentId.of(data) == model and _can_do(manifest, leg.operation)
         detail = f"{manifest.name}, {manifest.format}, computed as {manifest.profile}"
         report.note(ReceiptPart.MODEL, right, what, detail)
+        if report.level is Level.EXACT:
+            what = f"the model of leg {number} computes in whole numbers, as the level exact has it"
+            report.note(ReceiptPart.MODEL, manifest.format == EXACT_FORMAT, what, manifest.format)
     report.note_limit(ReceiptPart.MODEL, "on which device it ran, and who else saw the input")
 
 

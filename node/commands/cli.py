@@ -9,7 +9,12 @@ import click
 from node.commands.cli_chat import run_command
 from node.commands.cli_doctor import doctor_command
 from node.commands.cli_keys import keys
-from node.commands.cli_ledger import ledger_group, network_group, wallet_group
+from node.commands.cli_ledger import (
+    earnings_command,
+    ledger_group,
+    network_group,
+    wallet_group,
+)
 from node.commands.cli_models import bench_command, models
 from node.commands.cli_networks import demo_command, devnet_command, load_command
 from node.commands.cli_owner import (
@@ -19,7 +24,8 @@ from node.commands.cli_owner import (
     top_command,
 )
 from node.commands.cli_peer import join_command, peers_command, status_command
-from node.commands.cli_receipts import receipts_group
+from node.commands.cli_receipts import audit_command, receipts_group
+from node.commands.cli_service import service_group
 from node.commands.cli_sources import sources
 from node.commands.cli_tasks import ask_command, get_command, put_command, verify_command
 from node.commands.cli_versions import versions_command
@@ -38,7 +44,9 @@ COMMANDS: tuple[click.Command, ...] = (
     status_command,
     peers_command,
     doctor_command,
+    service_group,
     receipts_group,
+    audit_command,
     top_command,
     logs_command,
     config_group,
@@ -48,6 +56,7 @@ COMMANDS: tuple[click.Command, ...] = (
     keys,
     network_group,
     wallet_group,
+    earnings_command,
     ledger_group,
     devnet_command,
     load_command,

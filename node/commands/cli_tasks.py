@@ -17,6 +17,7 @@ from node.commands.options import (
 )
 from node.task.levels import NEEDED_DEFAULT, VERIFIERS_DEFAULT, terms_of, terms_of_numbers
 from wire import limits
+from wire.amount import read_credits
 from wire.errors import InputError
 
 CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"
@@ -96,6 +97,11 @@ CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"
     " checked. Default: 2/3.",
 )
 @click.option(
+    "--pay-max",
+    metavar="CREDITS",
+    help="What the answer may cost at most, as 0.02. Default: nothing.",
+)
+@click.option(
     "--fresh", is_flag=True, help="Do not reuse an answer that was kept for the same question."
 )
 @rows_options
@@ -121,6 +127,7 @@ def ask_command(
     deadline: int,
     level: str | None,
     verdicts: str | None,
+    pay_max: str | None,
     fresh: bool,
     state: Path,
     as_json: bool,
@@ -160,6 +167,7 @@ def ask_command(
         "needed": check.needed,
         "verifiers": check.verifiers,
         "fresh": fresh,
+        "price_max": 0 if pay_max is None else read_credits(pay_max),
     }
     if table["rows"] is None:
         run(lambda: ask(state.expanduser(), arguments, as_json=as_json))

@@ -25,6 +25,7 @@ from node.ledger.peer_ledger import pin, pinned
 from node.local.commands import LocalCommands
 from node.local.control import check_socket_path, open_control
 from node.local.guest_watch import MachineLook, watch_owner
+from node.local.service_manager import ServiceManager, keep_told
 from node.models.calibrations import PIN, kept_calibrations
 from node.models.collection import ModelProgress
 from node.models.opening_engines import open_engine
@@ -58,6 +59,7 @@ class Runtime:
     cache_folder: Path
     engine_config: EngineConfig
     machine: Machine
+    service_manager: ServiceManager
 
 
 def open_sources(config: NodeConfig) -> Source:
@@ -102,8 +104,10 @@ async def join(
                 look = MachineLook(runtime.environment.wall_s, config.guest.watched_gpus)
                 nursery.start_soon(watch_owner, node, OwnerPolicy(config.guest), look)
             life.up.set()
+            nursery.start_soon(keep_told, node, runtime.service_manager)
             collect_seldom()
             await life.leave.wait()
+            runtime.service_manager.tell(stopping=1)
             if not as_json:
                 console.print("leaving: finishing the work in hand …")
         nursery.cancel_scope.cancel()
@@ -181,6 +185,11 @@ async def _with_ledger(config: NodeConfig, key: SigningKey, store: Store) -> Nod
             raise InputError(
                 "a network without a genesis has no ledger",
                 todo="make one with: python -m node network new NAME, and give --genesis FILE",
+            )
+        if config.prices:
+            raise InputError(
+                "a network without a genesis has no credits to ask for",
+                todo="leave out --price and --price-check, or join one with --genesis FILE",
             )
         return config
     is_member = key.peer in {it.key for it in genesis.members}

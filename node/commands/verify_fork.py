@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from node.commands.output import console, safe, show_json
+from node.commands.output import console, counted_words, safe, show_json
 from node.commands.receipt_file import read_file
 from wire import limits
 from wire.errors import InputError, WireError
@@ -41,7 +41,8 @@ def verify_fork(path: Path, *, as_json: bool) -> None:
     console.print(f"[bold]found by[/bold]  {signed.signer}")
     for head in (found.first.record, found.second.record):
         console.print(
-            f"[bold]head {head.number}[/bold]    {head.size} receipts, root {head.root.hex()}"
+            f"[bold]head {head.number}[/bold]    {counted_words(head.size, 'receipt')}, root"
+            f" {head.root.hex()}"
         )
     console.print(
         f"\n[bold red]this peer showed two logs[/bold red]: {safe(found.why)}.\nBoth heads have its"

@@ -22,12 +22,14 @@ from node.local.fetch_commands import FetchCommands
 from node.local.indexing import Indexing, list_sources
 from node.local.ledger_commands import LedgerCommands
 from node.local.model_commands import ModelCommands, named_as, own_models, until_ready
+from node.local.quoting import show_quote
 from node.local.receipt_commands import ReceiptCommands
 from node.local.row_commands import RowCommands
 from node.local.views import Views
 from node.peer import Node
 from node.serving.nearest import INDEX_BYTES_MAX
 from node.task.events import Event, EventSink, LegDone, ignore_event
+from node.task.levels import asked_at
 from p2p.timeouts import stretched
 from store import disk_bytes
 from wire import limits
@@ -210,7 +212,8 @@ class LocalCommands:
             )
         if answered is None:
             await until_ready(self.node, model)
-            asked = replace(request, stages=(stage,), input=data)
+            asked = replace(request, stages=(asked_at(request.level, stage),), input=data)
+            await show_quote(self.node, asked, str(arguments["model"]), emit)
             left = bool(arguments.get("attended"))
             answered = await self._run(asked, emit, self._few_verifiers(asked, emit), attended=left)
         result = as_maps.answer_map(answered)

@@ -93,12 +93,15 @@ def receipt_of(
 
 
 def shares_signature(handoff: Handoff) -> bool:
-    """Whether the receipt of a leg that its own asker offered may be signed with others.
+    """Whether the receipt of a leg of a standing order may be signed with others.
 
-    Verifiers read the receipts of a task that is checked, and may be of an older version. But they
-    read the task too: an asker that signed it with others knows that they can.
+    Verifiers read the receipts of a task that is checked, and later peers those of a task of
+    several legs; they may be of an older version. But they read the task too: an asker that signed
+    it with others knows that they can.
     """
-    return handoff.task.record.checking.level is Level.SIGNED or is_of_many(handoff.task)
+    task = handoff.task.record
+    alone = task.checking.level is Level.SIGNED and len(task.stages) == 1
+    return alone or is_of_many(handoff.task)
 
 
 @dataclass(slots=True)

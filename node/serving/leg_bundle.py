@@ -166,7 +166,7 @@ class LegBundle:
     def _source(self, leg: _SmallLeg, left_s: float) -> LegInput:
         handoff = leg.handoff
         return LegInput(
-            id=handoff.task.record.input,
+            id=source_of(handoff.task, handoff.receipts, handoff.stage),
             data=handoff.input,
             holders=(),
             deadline_s=max(0.0, left_s),
@@ -194,6 +194,8 @@ class LegBundle:
             self._end(leg, found)
         else:
             self.legs.done += 1
+            if leg.lease.seat is not None:
+                leg.lease.seat.charge(found.record, leg.handoff.input, output)
             self._end(leg, DoneLeg(found, output))
 
     def _end(self, leg: _SmallLeg, found: DoneLeg | BatonError) -> None:

@@ -37,7 +37,15 @@ from wire.dispute import (
     StateOpening,
 )
 from wire.fetch import AttestedFetch, Column, Extraction, FetchAgreement, HeaderField, SourceRecord
-from wire.generation import Alternative, Ending, Generation, PromptToken, Token, TokenBias
+from wire.generation import (
+    Alternative,
+    Ending,
+    Generation,
+    PromptToken,
+    Sketch,
+    Token,
+    TokenBias,
+)
 from wire.kinds import Level, RefusalCode, Role
 from wire.ledger import (
     AccountOrder,
@@ -112,6 +120,7 @@ from wire.order import (
     Withdraw,
 )
 from wire.payload import Hit, Hits, Index, IndexPart, Passages, Question, Texts, Vectors
+from wire.payment_message import Paid, Pay
 from wire.reach import DialBack, DialedBack, Reservation, Reserve, Reserved
 from wire.receipt import Answer, Receipt, ReplayStatistics, Verdict
 from wire.rows import RowBundle
@@ -119,6 +128,7 @@ from wire.schema import Record
 from wire.signed import SignedRecord
 from wire.signing import SigningKey
 from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed, StageRows
+from wire.tariff import Charge, ChargeKind, ModelPrice, Tariff
 from wire.task import CheckPolicy, Stage, Task
 from wire.tensors import Tensor, Tensors
 
@@ -131,6 +141,8 @@ TREE = ContentId.of_tree(b"node")
 INSTANCE = b"instance"
 SECRET = bytes(32)
 
+PRICE = ModelPrice(model=BLOCK, base=1000, given=300_000_000, made=600_000_000)
+CHARGE = Charge(tariff=b"tariff", stage=1, kind=ChargeKind.PART, units=16, amount=12_000)
 OFFER = ModelOffer(model=MODEL, name="minilm", units_per_s=812.5)
 FILE = ModelFile(name="model.safetensors", content=TREE, size_bytes=90_868_376)
 REPLAY = ReplayStatistics(
@@ -164,9 +176,19 @@ ITEM = OrderItem(
     root=1,
     leaf=3,
     lane=b"lane",
+    receipts=(b"before",),
 )
 ROOT = BatchRoot(signature=bytes(range(64)), count=9, beside=bytes(range(32, 96)))
-DONE = TaskOutcome(tag=7, receipt=b"receipt", output=b"output", refusal=None, root=1, leaf=8)
+DONE = TaskOutcome(
+    tag=7,
+    receipt=b"receipt",
+    output=b"output",
+    refusal=None,
+    root=1,
+    leaf=8,
+    later=(b"later",),
+    source=b"source",
+)
 NOT_DONE = OrderRefusal(code=RefusalCode.BUSY, reason="the queue is full", retry_after_ms=1000)
 FAILED = TaskOutcome(tag=8, receipt=None, output=None, refusal=NOT_DONE)
 PART_OF_IT = OrderPiece(tag=9, position=2, units=1, data=b"piece")
@@ -226,6 +248,7 @@ SAMPLES: tuple[Record, ...] = (
         queue_s=1.5,
         price=5,
         leaving=False,
+        tariffs=(BLOCK,),
     ),
     FETCH,
     CHECKING,
@@ -278,7 +301,11 @@ SAMPLES: tuple[Record, ...] = (
         attempts=1,
         answered_at_ms=1_700_000_002_000,
         duration_ms=1500,
+        charges=(CHARGE,),
     ),
+    PRICE,
+    Tariff(network=BLOCK, models=(PRICE,), verdict=1000, increment=900_000),
+    CHARGE,
     FILE,
     Manifest(
         name="minilm",
@@ -349,6 +376,7 @@ SAMPLES: tuple[Record, ...] = (
     PromptToken(id=7, text=b" upon", logprob_millionths=None, top=(ALTERNATIVE,)),
     ALTERNATIVE,
     Token(id=7, text=b" upon", logprob_millionths=-250_000, top=(ALTERNATIVE,)),
+    Sketch(chunks=bytes(range(34))),
     Ending(reason="stop", prompt_tokens=3, tokens=2, text_bytes=9),
     HELD_OUT,
     Calibration(
@@ -465,6 +493,8 @@ SAMPLES: tuple[Record, ...] = (
     SIGNATURES,
     Certificate(order=b"order", votes=SIGNATURES),
     Settlement(certificate=b"certificate", acknowledgements=SIGNATURES),
+    Pay(channel=DIGEST, tariff=BLOCK, voucher=b"voucher", settlement=b"settlement"),
+    Paid(charged=40_000, voucher=b"voucher"),
     Voucher(network=BLOCK, channel=DIGEST, total=300_000, tasks=12, receipt=TREE),
     Seal(network=BLOCK, epoch=7, count=1, buckets=BUCKETS),
     CheckpointHeader(

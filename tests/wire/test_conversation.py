@@ -73,6 +73,8 @@ DIALOGUES = [
     "AskCertificates Refuse",
     "AskCheckpoint CheckpointReply",
     "AskCheckpoint Refuse",
+    "Pay Paid",
+    "Pay Refuse",
     "AskPlace LogPlace",
     "AskPlace Refuse",
     "AskHeads LogNews",

@@ -34,18 +34,29 @@ from wire.signed import SignedRecord, open_signed, sign, sign_many
 from wire.tree import TreeNode
 
 # Fields that were added later, at the values with which they are left out.
-PLAIN_ITEM = replace(ITEM, root=0, leaf=0, lane=b"")
-PLAIN_DONE = replace(DONE, root=0, leaf=0)
+ITEM_ALONE = replace(ITEM, receipts=())
+DONE_ALONE = replace(DONE, later=(), source=b"")
+PLAIN_ITEM = replace(ITEM_ALONE, root=0, leaf=0, lane=b"")
+PLAIN_DONE = replace(DONE_ALONE, root=0, leaf=0)
 WITHOUT_LATER: dict[str, dict[str, Any]] = {
+    "Advert": {"tariffs": ()},
+    "Answer": {"charges": ()},
     "Generation": {"template": "", "bias": ()},
     "Passages": {"attested": ()},
     "Vectors": {"tokens": ()},
     "Verdict": {"replay": ()},
     "Open": {"speaks": 0},
-    "OrderItem": {"root": 0, "leaf": 0, "lane": b""},
-    "TaskOutcome": {"root": 0, "leaf": 0},
+    "OrderItem": {"root": 0, "leaf": 0, "lane": b"", "receipts": ()},
+    "TaskOutcome": {"root": 0, "leaf": 0, "later": (), "source": b""},
     "Bundle": {"items": (PLAIN_ITEM,), "roots": ()},
     "Outcomes": {"items": (PLAIN_DONE, FAILED), "roots": ()},
+}
+# Fields that were added after those.
+WITHOUT_LATEST: dict[str, dict[str, Any]] = {
+    "OrderItem": {"receipts": ()},
+    "TaskOutcome": {"later": (), "source": b""},
+    "Bundle": {"items": (ITEM_ALONE,)},
+    "Outcomes": {"items": (DONE_ALONE, FAILED)},
 }
 # Records with their later fields.
 WITH_LATER = {
@@ -82,6 +93,23 @@ WITH_LATER = {
         86a46c65616608a66f7574707574c4066f7574707574a772656365697074c40772656365697074a7726566757361
         6cc0a4726f6f7401a374616707
     """,
+    "Advert": """
+        8da961646472657373657391b72f6970342f3132372e302e302e312f7463702f34303031aa667265655f736c6f74
+        7302a8696e7374616e6365c408696e7374616e6365ab6973737565645f61745f73ce6553f100a76c656176696e67
+        c2a66d6f64656c739183a56d6f64656cc424015512209372c470eeadd5ecd9c3c74c2b3cb633f8e2f2fad799250a
+        0f70d652b6b825e4a46e616d65a66d696e696c6dab756e6974735f7065725f73cb4089640000000000a570726963
+        6505a771756575655f73cb3ff8000000000000a5726f6c657307a3736571cf0000018bcfe5687ba7746172696666
+        7391c42401551220496aca80e4d8f29fb8e8cd816c3afb48d3f103970b3a2ee1600c08ca67326deea574746c5f73
+        5aa776657273696f6e01
+    """,
+    "Answer": """
+        89ae616e7377657265645f61745f6d73cf0000018bcfe56fd0a8617474656d70747301aa63616e64696461746573
+        92c42003a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8c42079b5562e8fe654f940
+        78b112e8a98ba7901f853ae695bed7e0e3910bad049664a7636861726765739185a6616d6f756e74cd2ee0a46b69
+        6e6402a5737461676501a6746172696666c406746172696666a5756e69747310ab6475726174696f6e5f6d73cd05
+        dca8726563656970747391c40772656365697074a6736563726574c4200000000000000000000000000000000000
+        000000000000000000000000000000a47461736bc4047461736ba8766572646963747391c40776657264696374
+    """,
 }
 # The same of messages: the kind, and the fields.
 MESSAGE_WITH_LATER = {
@@ -105,6 +133,39 @@ MESSAGE_WITH_LATER = {
         2c2d2e2f303132333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d4e4f50515253545556575859
         5a5b5c5d5e5fa5636f756e7409a97369676e6174757265c440000102030405060708090a0b0c0d0e0f1011121314
         15161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f
+    """,
+}
+# Records, and messages, with the fields that were added after those.
+WITH_LATEST = {
+    "OrderItem": """
+        89ab646561646c696e655f6d73cd7530a5696e707574c405696e707574a46c616e65c4046c616e65a46c65616603
+        a8726563656970747391c4066265666f7265a4726f6f7401a374616707a47461736bc4047461736ba5756e697473
+        10
+    """,
+    "TaskOutcome": """
+        88a56c6174657291c4056c61746572a46c65616608a66f7574707574c4066f7574707574a772656365697074c407
+        72656365697074a77265667573616cc0a4726f6f7401a6736f75726365c406736f75726365a374616707
+    """,
+}
+MESSAGE_WITH_LATEST = {
+    "Bundle": """
+        922a82a56974656d739189ab646561646c696e655f6d73cd7530a5696e707574c405696e707574a46c616e65c404
+        6c616e65a46c65616603a8726563656970747391c4066265666f7265a4726f6f7401a374616707a47461736bc404
+        7461736ba5756e69747310a5726f6f74739183a6626573696465c440202122232425262728292a2b2c2d2e2f3031
+        32333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f
+        a5636f756e7409a97369676e6174757265c440000102030405060708090a0b0c0d0e0f101112131415161718191a
+        1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f
+    """,
+    "Outcomes": """
+        922b84a56974656d739288a56c6174657291c4056c61746572a46c65616608a66f7574707574c4066f7574707574
+        a772656365697074c40772656365697074a77265667573616cc0a4726f6f7401a6736f75726365c406736f757263
+        65a37461670784a66f7574707574c0a772656365697074c0a77265667573616c83a4636f646501a6726561736f6e
+        b17468652071756575652069732066756c6cae72657472795f61667465725f6d73cd03e8a374616708a670696563
+        65739184a464617461c4057069656365a8706f736974696f6e02a374616709a5756e69747301a6706c6163657302
+        a5726f6f74739183a6626573696465c440202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c
+        3d3e3f404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5fa5636f756e7409a9736967
+        6e6174757265c440000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425
+        262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f
     """,
 }
 # Each record by itself: a map, its keys in order.
@@ -300,6 +361,9 @@ RECORD_BYTES = {
     "Token": """
         84a2696407b26c6f6770726f625f6d696c6c696f6e746873d2fffc2f70a474657874c4052075706f6ea3746f70
         9182b26c6f6770726f625f6d696c6c696f6e746873d2ffe91ca0a474657874c4022061
+    """,
+    "Sketch": """
+        81a66368756e6b73c422000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f2021
     """,
     "Ending": """
         84ad70726f6d70745f746f6b656e7303a6726561736f6ea473746f70aa746578745f627974657309a6746f6b65
@@ -506,6 +570,19 @@ RECORD_BYTES = {
     """,
     "LogFork": """
         82a56669727374c40468656164a67365636f6e64c40a6f746865722068656164
+    """,
+    "ModelPrice": """
+        84a462617365cd03e8a5676976656ece11e1a300a46d616465ce23c34600a56d6f64656cc42401551220496aca80
+        e4d8f29fb8e8cd816c3afb48d3f103970b3a2ee1600c08ca67326dee
+    """,
+    "Tariff": """
+        84a9696e6372656d656e74ce000dbba0a66d6f64656c739184a462617365cd03e8a5676976656ece11e1a300a46d
+        616465ce23c34600a56d6f64656cc42401551220496aca80e4d8f29fb8e8cd816c3afb48d3f103970b3a2ee1600c
+        08ca67326deea76e6574776f726bc42401551220496aca80e4d8f29fb8e8cd816c3afb48d3f103970b3a2ee1600c
+        08ca67326deea776657264696374cd03e8
+    """,
+    "Charge": """
+        85a6616d6f756e74cd2ee0a46b696e6402a5737461676501a6746172696666c406746172696666a5756e69747310
     """,
 }
 
@@ -739,6 +816,14 @@ MESSAGE_BYTES = {
     "LogNews": """
         927f82a5666f726b7391c404666f726ba5686561647391c40468656164
     """,
+    "Pay": """
+        925d84a76368616e6e656cc420000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1faa
+        736574746c656d656e74c40a736574746c656d656e74a6746172696666c42401551220496aca80e4d8f29fb8e8cd
+        816c3afb48d3f103970b3a2ee1600c08ca67326deea7766f7563686572c407766f7563686572
+    """,
+    "Paid": """
+        925e82a763686172676564cd9c40a7766f7563686572c407766f7563686572
+    """,
 }
 
 # Each signed record as it is kept: its kind, body, key and signature.
@@ -916,6 +1001,14 @@ ENVELOPE_BYTES = {
         1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8c44006aada0486b2dd797eb4d3ff55db3b8657e77dfa
         276eab44faf63491403926128a6df764c4efbd68ea687dcc94a88024113fa76e3b6e2a6999eb65eeb6009004
     """,
+    "Tariff": """
+        9443c49b84a9696e6372656d656e74ce000dbba0a66d6f64656c739184a462617365cd03e8a5676976656ece11e1
+        a300a46d616465ce23c34600a56d6f64656cc42401551220496aca80e4d8f29fb8e8cd816c3afb48d3f103970b3a
+        2ee1600c08ca67326deea76e6574776f726bc42401551220496aca80e4d8f29fb8e8cd816c3afb48d3f103970b3a
+        2ee1600c08ca67326deea776657264696374cd03e8c42003a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d
+        5f1ddc8664125531b8c44091a10cb60f8ce483317648e69b15ec9a24fb5fa9815da5ccabd74cb92a105b6e881558
+        a0290009890f8c1babd8fd211b568c712a579baeda531aba14cec82c03
+    """,
 }
 
 NODES = {
@@ -978,6 +1071,14 @@ def test_every_record_that_wire_defines_has_golden_bytes() -> None:
 @pytest.mark.parametrize("name", WITH_LATER)
 def test_a_record_with_its_later_fields_has_the_bytes_it_always_had(name: str) -> None:
     golden = bytes_of(WITH_LATER[name])
+    record = replace(BY_NAME[name], **WITHOUT_LATEST.get(name, {}))
+    assert record.to_bytes() == golden
+    assert type(record).from_bytes(golden) == record
+
+
+@pytest.mark.parametrize("name", WITH_LATEST)
+def test_a_record_with_its_latest_fields_has_the_bytes_it_always_had(name: str) -> None:
+    golden = bytes_of(WITH_LATEST[name])
     assert BY_NAME[name].to_bytes() == golden
     assert type(BY_NAME[name]).from_bytes(golden) == BY_NAME[name]
 
@@ -1001,7 +1102,16 @@ def test_a_message_has_the_bytes_it_always_had(message: Message) -> None:
 
 @pytest.mark.parametrize("name", MESSAGE_WITH_LATER)
 def test_a_message_with_its_later_fields_has_the_bytes_it_always_had(name: str) -> None:
-    golden, message = bytes_of(MESSAGE_WITH_LATER[name]), BY_NAME[name]
+    golden = bytes_of(MESSAGE_WITH_LATER[name])
+    message = replace(BY_NAME[name], **WITHOUT_LATEST.get(name, {}))
+    assert isinstance(message, Message)
+    assert encode(message) == golden
+    assert decode(golden) == message
+
+
+@pytest.mark.parametrize("name", MESSAGE_WITH_LATEST)
+def test_a_message_with_its_latest_fields_has_the_bytes_it_always_had(name: str) -> None:
+    golden, message = bytes_of(MESSAGE_WITH_LATEST[name]), BY_NAME[name]
     assert isinstance(message, Message)
     assert encode(message) == golden
     assert decode(golden) == message
@@ -1067,10 +1177,10 @@ def test_the_numbers_of_the_protocol_are_append_only() -> None:
     kinds += "OPEN=40 OPENED=41 BUNDLE=42 OUTCOMES=43 PLACES=44 TAKEN=45 WITHDRAW=46 CLOSE=47 "
     kinds += "STAGE_OPEN=50 STAGE_OPENED=51 STAGE_PASS=52 STAGE_PASSED=53 STAGE_CLOSE=54 "
     kinds += "ACCOUNT_ORDER=60 VOTE=61 ACKNOWLEDGEMENT=62 SEAL=63 PROPOSAL=64 AGREEMENT_VOTE=65 "
-    kinds += "VOUCHER=66 OPEN_CHECKS=70 CHECKS=71 VERDICTS=72 "
+    kinds += "VOUCHER=66 TARIFF=67 OPEN_CHECKS=70 CHECKS=71 VERDICTS=72 "
     kinds += "SUBMIT_ORDER=80 VOTED=81 CONFIRM=82 ACKNOWLEDGED=83 ASK_ACCOUNT=84 "
     kinds += "ACCOUNT_STATE=85 EPOCH_NEWS=86 ASK_BUCKET=87 BUCKET_ORDERS=88 ASK_CERTIFICATES=89 "
-    kinds += "CERTIFICATES=90 ASK_CHECKPOINT=91 CHECKPOINT_REPLY=92 "
+    kinds += "CERTIFICATES=90 ASK_CHECKPOINT=91 CHECKPOINT_REPLY=92 PAY=93 PAID=94 "
     kinds += "DIAL_BACK=100 DIALED_BACK=101 RESERVE=102 RESERVED=103 RESERVATION=104 "
     kinds += "DISPUTE=110 COMMITMENT=111 CONTEST=112 COMMITTED=113 DESCEND=114 CHILDREN=115 "
     kinds += "REVEAL=116 REVEALED=117 SETTLED=118 ROW_BUNDLE=120 LOG_HEAD=122 LOG_FORK=123 "
