@@ -280,7 +280,7 @@ def _assembled(
         leg_server=leg_server,
         offer_server=OfferServer(leg_server),
         order_server=OrderServer(legs=leg_server),
-        stage_server=StageServer(dependencies.engine, leg_server),
+        stage_server=StageServer(dependencies.engine, leg_server, peers, dependencies.key),
         verify_role=verify_role,
         check_server=CheckServer(verify_role=verify_role, peers=peers),
         contest_role=_contest_role(config, dependencies, blobs, exact_files),
@@ -324,7 +324,7 @@ def _contest_role(
     config: NodeConfig, dependencies: Dependencies, blobs: Blobs, files: ExactFiles
 ) -> ContestRole:
     verifies = Role.VERIFY in config.roles
-    return ContestRole(dependencies.key, blobs, files.get, verifies=verifies)
+    return ContestRole(dependencies.key, blobs, files.here, verifies=verifies)
 
 
 def _log_watch(

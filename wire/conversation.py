@@ -52,7 +52,15 @@ from wire.message import (
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, Withdraw
 from wire.payment_message import Paid, Pay
 from wire.reach import DialBack, DialedBack, Reserve, Reserved
-from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed
+from wire.stage import (
+    StageClose,
+    StageOpen,
+    StageOpened,
+    StagePass,
+    StagePassed,
+    StageSign,
+    StageSigned,
+)
 
 
 class Speaker(Enum):
@@ -176,6 +184,8 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.STAGED, Speaker.ASKER, StagePass): CallState.STAGED,
     (CallState.STAGED, Speaker.ASKER, StageClose): CallState.DONE,
     (CallState.STAGED, Speaker.ANSWERER, StagePassed): CallState.STAGED,
+    (CallState.STAGED, Speaker.ASKER, StageSign): CallState.STAGED,
+    (CallState.STAGED, Speaker.ANSWERER, StageSigned): CallState.STAGED,
     (CallState.STAGED, Speaker.ANSWERER, Refuse): CallState.DONE,
     (CallState.IDLE, Speaker.ASKER, SubmitOrder): CallState.VOTING,
     (CallState.VOTING, Speaker.ANSWERER, Voted): CallState.DONE,

@@ -56,6 +56,10 @@ class Kind(IntEnum):
     STAGE_PASS = 52
     STAGE_PASSED = 53
     STAGE_CLOSE = 54
+    STAGE_SIGN = 55
+    STAGE_SIGNED = 56
+    # A record: which layers somebody ran over which rows.
+    STAGE_LEG = 57
     # Records of the ledger that are signed.
     ACCOUNT_ORDER = 60
     VOTE = 61

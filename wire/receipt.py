@@ -9,6 +9,7 @@ from wire.errors import Malformed
 from wire.kinds import Kind, Role
 from wire.schema import Between, Digest, Int, Name, Omitted, Reason, Record, Row
 from wire.signed import SignedRecord
+from wire.stage import StageLegBytes
 from wire.tariff import Charge
 
 _ENVELOPES = Between(1, limits.STAGES_MAX)
@@ -42,6 +43,11 @@ class Receipt(SignedRecord):
     profile: Annotated[str, Between(0, 128)]
     previous: ContentId | None
     reused: bool
+    # A `wire.stage.StageLeg` of each peer that ran layers for it, in their order, where they did
+    # and signed it, for who reads them: askers before STAGE_LEGS_VERSION do not.
+    layers: Annotated[
+        tuple[StageLegBytes, ...], Between(0, limits.STAGE_LEGS_MAX), Omitted(())
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import TypeVar
 from node.checking.audit_charges import check_charges
 from node.checking.audit_log import CheckLog, no_log
 from node.checking.audit_verdicts import check_selection_and_verdicts
+from node.checking.layer_legs import check_layers
 from node.checking.report import AuditReport, ReceiptPart, Status
 from node.task.levels import EXACT_FORMAT
 from wire import limits
@@ -69,6 +70,7 @@ def audit(
     check_charges(report, answer, task, have)
     if report.is_chain:
         _check_models(report, have)
+        check_layers(report, report.receipts)
         _check_content(report, task, have)
         _say_sampler(report, task)
     (replay or not_replayed("no model was given"))(report)

@@ -15,7 +15,7 @@ from node.dispatch.handoff import Handoff, LegResult, Relay
 from node.dispatch.progress import StreamProgress
 from node.paying.till import Till
 from node.serving.done_legs import DoneLeg, DoneLegs, job_key_of, leg_key_of
-from node.serving.finishing import FinishedLeg, Finishing, receipt_of, shares_signature
+from node.serving.finishing import FinishedLeg, Finishing, readable, receipt_of, shares_signature
 from node.serving.lease import Holder, LegLease
 from node.serving.leg_input import input_of
 from node.serving.role import Done, LegInput, LegRole, nowhere
@@ -285,7 +285,7 @@ class LegServer:
         done = await lease.unless_abandoned(holder, deadline_at_s, work)
         receipt = receipt_of(
             handoff,
-            done,
+            await readable(done, self.dispatcher.directory.peers, holder.peer),
             began_wall_s=started_wall_s,
             took_s=trio.current_time() - started_at_s,
             reused=reused is not None,

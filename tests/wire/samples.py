@@ -127,7 +127,17 @@ from wire.rows import RowBundle
 from wire.schema import Record
 from wire.signed import SignedRecord
 from wire.signing import SigningKey
-from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed, StageRows
+from wire.stage import (
+    StageClose,
+    StageLeg,
+    StageOpen,
+    StageOpened,
+    StagePass,
+    StagePassed,
+    StageRows,
+    StageSign,
+    StageSigned,
+)
 from wire.tariff import Charge, ChargeKind, ModelPrice, Tariff
 from wire.task import CheckPolicy, Stage, Task
 from wire.tensors import Tensor, Tensors
@@ -471,6 +481,18 @@ SAMPLES: tuple[Record, ...] = (
     StagePass(number=7, rows=ROWS),
     StagePassed(number=7, data=bytes(range(16))),
     StageClose(passes=8),
+    StageSign(table=b"\x03\x00\x01\x00", rows=130),
+    StageSigned(leg=b"leg"),
+    StageLeg(
+        model=MODEL,
+        first=18,
+        last=29,
+        asker=KEY.peer,
+        rows=130,
+        input=DIGEST,
+        output=bytes(range(1, 33)),
+        signed_at_ms=1_700_000_000_000,
+    ),
     *MEMBERS[:1],
     GRANT,
     Genesis(

@@ -59,6 +59,8 @@ DIALOGUES = [
     "StageOpen StageOpened asker:StageClose",
     "StageOpen StageOpened asker:StagePass asker:StagePass StagePassed asker:StageClose",
     "StageOpen StageOpened asker:StagePass Refuse",
+    "StageOpen StageOpened asker:StagePass asker:StageSign StagePassed StageSigned Refuse",
+    "StageOpen StageOpened asker:StageSign Refuse",
     "SubmitOrder Voted",
     "SubmitOrder Refuse",
     "Confirm Acknowledged",

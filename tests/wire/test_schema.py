@@ -45,6 +45,7 @@ TIED_TO_OTHERS = {
     *("Signatures.members", "Signatures.proofs"),
     *("StageRows.tables", "StageRows.tables[]", "StageRows.owners", "StageRows.places"),
     "StageRows.data",
+    *("StageLeg.first", "StageLeg.last", "StageSign.table", "StageSign.rows", "Receipt.layers"),
     *("RowBundle.first", "RowBundle.last", "RowBundle.rows", "RowBundle.answers"),
 }
 
