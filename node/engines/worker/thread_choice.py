@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 # One pass of so many is run in the other way, to see whether it is better by now.
 TRIED_EVERY = 48
-# How much of what is known one more pass is.
+# How much of what is known one more pass is, where it took longer. One that took less is taken at
+# its word: what was slow before may have been the machine's other work.
 SHARE = 0.25
 
 
@@ -17,6 +18,8 @@ class ThreadChoice:
     """Of passes that take about the same time; each has a choice of its own."""
 
     _took_s: dict[int, float] = field(default_factory=dict)
+    # The ways that were begun with: the first pass finds nothing in the caches.
+    _begun: set[int] = field(default_factory=set)
     _passes: int = 0
 
     def next(self, most: int) -> int:
@@ -34,5 +37,8 @@ class ThreadChoice:
 
     def took(self, threads: int, seconds: float) -> None:
         """A pass of so many threads took so long."""
+        if threads not in self._begun:
+            self._begun.add(threads)
+            return
         before = self._took_s.get(threads, seconds)
-        self._took_s[threads] = before + SHARE * (seconds - before)
+        self._took_s[threads] = min(seconds, before + SHARE * (seconds - before))
