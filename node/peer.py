@@ -324,7 +324,7 @@ def _contest_role(
     config: NodeConfig, dependencies: Dependencies, blobs: Blobs, files: ExactFiles
 ) -> ContestRole:
     verifies = Role.VERIFY in config.roles
-    return ContestRole(dependencies.key, blobs, files.get, verifies=verifies)
+    return ContestRole(dependencies.key, blobs, files.here, verifies=verifies)
 
 
 def _log_watch(

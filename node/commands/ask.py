@@ -168,7 +168,7 @@ def show_event(event: Mapping[str, Any]) -> None:
         case "quote":
             least, most = show_credits(event["least"]), show_credits(event["most"])
             costs = least if least == most else f"{least} to {most}"
-            console.print(f"it costs at most {costs} credits, by what {event['peers']} peers ask")
+            console.print(f"it costs at most {costs} credits, by what the peers that can do it ask")
         case "offered":
             console.print(f"  {event['role']} leg taken by [cyan]{short(event['peer'])}[/cyan]")
         case "leg":

@@ -25,7 +25,7 @@ from node.commands.cli_owner import (
 )
 from node.commands.cli_peer import join_command, peers_command, status_command
 from node.commands.cli_receipts import audit_command, receipts_group
-from node.commands.cli_service import service_group
+from node.commands.cli_service import dashboard_command, service_group
 from node.commands.cli_sources import sources
 from node.commands.cli_tasks import ask_command, get_command, put_command, verify_command
 from node.commands.cli_versions import versions_command
@@ -45,6 +45,7 @@ COMMANDS: tuple[click.Command, ...] = (
     peers_command,
     doctor_command,
     service_group,
+    dashboard_command,
     receipts_group,
     audit_command,
     top_command,

@@ -89,7 +89,8 @@ CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"
 @click.option(
     "--level",
     help="How the answer is checked. signed: not at all; spot: one answer in"
-    f" {limits.SPOT_ONE_IN}, drawn after it was signed; replayed: always, the default.",
+    f" {limits.SPOT_ONE_IN}, drawn after it was signed; replayed: always, the default;"
+    " exact: always, without tolerance, for models of models quantize --exact.",
 )
 @click.option(
     "--verdicts",

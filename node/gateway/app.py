@@ -25,6 +25,7 @@ from node.gateway.hot_posts import HotPost, HotPosts
 from node.gateway.infer import infer_answer, infer_router
 from node.gateway.json_body import words_of
 from node.gateway.keys import Keyring, keys_file
+from node.gateway.metrics import GenerationMetrics, metrics_router, open_registry
 from node.gateway.models_api import listing_router
 from node.gateway.ollama_api import ollama_router
 from node.gateway.ollama_models import ollama_models_router
@@ -55,7 +56,8 @@ def gateway_app(node: Node, config: GatewayConfig) -> tuple[AccessMiddleware, Ba
     Nothing is done of a batch until its runner runs.
     """
     keyring = Keyring(keys_file(node.config.state))
-    service = TaskService(node, config, keyring.is_for_one)
+    registry = open_registry(node)
+    service = TaskService(node, config, keyring.is_for_one, GenerationMetrics(registry))
     # Its own pages would load scripts from elsewhere; the document alone is served.
     app = FastAPI(
         title="Baton gateway", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None
@@ -76,6 +78,7 @@ def gateway_app(node: Node, config: GatewayConfig) -> tuple[AccessMiddleware, Ba
         tokenize_router,
     ):
         app.include_router(make(service))
+    app.include_router(metrics_router(registry))
     environment = node.dependencies.environment
     folder = node.config.state / "batches"
     batches = BatchStore(folder, environment.entropy, environment.wall_s)

@@ -37,7 +37,7 @@ from wire.content import ContentId
 from wire.errors import InputError, WireError
 from wire.kinds import Level, Role
 from wire.model import Manifest
-from wire.operations import EMBED, GENERATE, NEAREST
+from wire.operations import CALL, EMBED, GENERATE, NEAREST
 from wire.payload import Hits, Index, Vectors
 from wire.schema import Scalar
 from wire.task import Stage
@@ -246,6 +246,12 @@ class LocalCommands:
             return questions.search_input(text, index_id, count), {}
         if operation == EMBED:
             return questions.embed_input(text), {}
+        if operation == CALL:
+            name = str(model) if manifest is None else manifest.name
+            raise InputError(
+                f"the model {name} is a function of tensors, and no text can be given to it",
+                todo="run a gateway (join --http) and give it tensors: POST /v1/infer",
+            )
         return questions.check_text(text, limits.TEXT_BYTES_MAX).encode(), dict(
             arguments.get("parameters") or {}
         )

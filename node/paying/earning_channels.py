@@ -48,6 +48,8 @@ CHANNELS_MAX = 10_000
 CHANNELS_PER_PAYER = 4
 # Redeemed at the latest after this part of an epoch, and no sooner than after so long.
 EPOCH_PART = 4
+# Charges are kept so often, for all tasks since the last time.
+KEEP_EVERY_S = 1.0
 REDEEM_S_MIN, REDEEM_S_MAX = 5.0, 600.0
 
 
@@ -66,6 +68,7 @@ class EarningChannels:
     by_model: Latest[tuple[PeerId, ContentId | None], tuple[int, int]] = field(
         default_factory=lambda: Latest(SUMS_MAX)
     )
+    _unkept: dict[tuple[bytes, ContentId | None], EarningChannel] = field(default_factory=dict)
     _latest: dict[PeerId, EarningChannel] = field(default_factory=dict)
     _changed: dict[bytes, trio.Event] = field(default_factory=dict)
 
@@ -84,17 +87,33 @@ class EarningChannels:
         return self._latest.get(payer)
 
     def charge(self, channel: EarningChannel, amount: int, model: ContentId | None) -> None:
-        """Note what work with a model came to, or a verdict; it is kept with the next commit."""
+        """Note what work with a model came to, or a verdict; it is kept before long.
+
+        What a crash forgets was charged out of what was promised: it is worked for once more.
+        """
         if not amount:
             return
         channel.charged += amount
         channel.tasks += 1
-        self._keep_soon(channel)
         key = (channel.payer, model)
         before, tasks = self.by_model.get(key, (0, 0))
         self.by_model[key] = (before + amount, tasks + 1)
-        row = pack([None if model is None else bytes(model), before + amount, tasks + 1])
-        self.store.write_soon(Table.CHANNELS, SUM + channel.payer + (model or b""), row)
+        self._unkept[channel.name, model] = channel
+
+    def keep_charges(self) -> None:
+        """Keep what was charged since the last time, with the next commit."""
+        unkept, self._unkept = self._unkept, {}
+        for (_, model), channel in unkept.items():
+            self._keep_soon(channel)
+            charged, tasks = self.by_model.get((channel.payer, model), (0, 0))
+            row = pack([None if model is None else bytes(model), charged, tasks])
+            self.store.write_soon(Table.CHANNELS, SUM + channel.payer + (model or b""), row)
+
+    async def keep_forever(self) -> None:
+        """Keep what is charged, every now and then."""
+        while True:
+            await trio.sleep(KEEP_EVERY_S)
+            self.keep_charges()
 
     def sums(self) -> list[dict[str, Any]]:
         """What each payer was charged for each model, and for verdicts, where there is no model."""
@@ -164,6 +183,10 @@ class EarningChannels:
                 retry_after_s=1.0,
             )
         opening = self._shown(payer, message.channel, message.settlement)
+        for name in [it.name for it in self.by_name.values() if it.payer == payer]:
+            # Its payer shows another in its place: of one that is redeemed nothing comes any more.
+            if not self.by_name[name].unredeemed and not self.by_name[name].held:
+                self._forget(name)
         if len(self.by_name) >= CHANNELS_MAX:
             raise Refused("no room for further channels", retry_after_s=60.0)
         if sum(it.payer == payer for it in self.by_name.values()) >= CHANNELS_PER_PAYER:
@@ -172,6 +195,12 @@ class EarningChannels:
         self.by_name[found.name] = self._latest[payer] = found
         self._keep_soon(found)
         return found
+
+    def _forget(self, name: bytes) -> None:
+        channel = self.by_name.pop(name)
+        if self._latest.get(channel.payer) is channel:
+            del self._latest[channel.payer]
+        self.store.write_soon(Table.CHANNELS, IN + name, None)
 
     def _shown(self, payer: PeerId, name: bytes, raw: bytes) -> Opening:
         """The opening of a channel in a settled order; WireError or Refused if it is none."""
@@ -245,6 +274,12 @@ class EarningChannels:
 
     async def redeem(self) -> int:
         """Redeem what is promised now, in one order; how much that was, in millionths."""
+        if not self.by_name:
+            return 0
+        epoch = (await self.wallet.look()).epoch
+        for channel in [it for it in self.by_name.values() if it.expiry < epoch]:
+            # From now on what is left in it is its payer's.
+            self._forget(channel.name)
         owing = sorted(
             (it for it in self.by_name.values() if it.unredeemed > 0),
             key=lambda it: it.expiry,

@@ -177,8 +177,9 @@ def check_affordable(quote: PriceQuote, price_max: int, model: str) -> None:
     """InputError if no peer would do it for as much as is to be paid."""
     if not quote.prices or quote.least <= price_max:
         return
+    allowed = f"at most {show_credits(price_max)} are" if price_max else "nothing is"
     raise InputError(
         f"this costs up to {show_credits(quote.least)} credits at the cheapest peer that runs"
-        f" {model}, and at most {show_credits(price_max)} are to be paid",
+        f" {model}, and {allowed} to be paid",
         todo=f"allow more: --pay-max {show_credits(quote.least)}; or ask for less (--max-tokens)",
     )

@@ -34,11 +34,14 @@ CHANNELS_MAX = 10_000
 GATHER_S = 0.05
 CALL_DEADLINE_S = 10.0
 # A deposit: so many increments, or this part of the balance among those that are opened together.
-DEPOSIT_INCREMENTS = 100
+DEPOSIT_INCREMENTS = 10
 BALANCE_PART = 4
 EXPIRY_EPOCHS = 24 * 7
 # After a failure a channel is tried again so much later.
 AGAIN_S = 2.0
+# Which channels have expired is looked up in this part of an epoch, within these bounds.
+EPOCH_PART = 4
+LOOK_S_MIN, LOOK_S_MAX = 5.0, 600.0
 
 
 @dataclass(slots=True)
@@ -50,6 +53,10 @@ class PayingChannels:
     wallet: Wallet
     nursery: trio.Nursery
     by_peer: dict[PeerId, PaidChannel] = field(default_factory=dict)
+    # Those in whose place another is used: what is left in them comes back when they have expired.
+    used_up: list[PaidChannel] = field(default_factory=list)
+    # The epoch that runs, as far as it was looked up.
+    epoch: int = 0
     # Why the last channels could not be opened; None once some were.
     trouble: InputError | None = None
     vouchers: int = 0
@@ -63,6 +70,11 @@ class PayingChannels:
         """Go on with the channels that are kept here."""
         for key, value in self.store.scan(Table.CHANNELS, prefix=OUT, limit=CHANNELS_MAX):
             channel = PaidChannel.from_bytes(key.removeprefix(OUT), value)
+            before = self.by_peer.get(channel.payee)
+            if before is not None:
+                # The one with more left is used, and the other is taken back once it has expired.
+                channel, worse = sorted((channel, before), key=_left, reverse=True)
+                self.used_up.append(worse)
             self.by_peer[channel.payee] = channel
 
     def rows(self) -> list[dict[str, Any]]:
@@ -77,7 +89,7 @@ class PayingChannels:
                 "tasks": it.tasks,
                 "expires_after_epoch": it.expiry,
             }
-            for it in self.by_peer.values()
+            for it in (*self.by_peer.values(), *self.used_up)
         ]
 
     # Whether work can be paid
@@ -86,6 +98,9 @@ class PayingChannels:
         """Whether a peer can be given work that needs so much; if not, it will be soon."""
         peer = tariff.signer
         channel = self.by_peer.get(peer)
+        if channel is not None and not channel.held and self._is_over(channel, need):
+            self.used_up.append(self.by_peer.pop(peer))
+            channel = None
         if channel is None:
             if len(self.by_peer) < CHANNELS_MAX:
                 self._lacking[peer] = tariff
@@ -98,6 +113,10 @@ class PayingChannels:
         if channel.wants(need):
             self._pay_soon(channel, tariff, need)
         return channel.available >= need
+
+    def _is_over(self, channel: PaidChannel, need: int) -> bool:
+        """Whether another channel has to take its place: little is left in it, or little time."""
+        return _left(channel) < need or channel.expiry <= self.epoch
 
     def book(self, peer: PeerId, booking: Booking) -> None:
         """Take in how the account of a peer changes."""
@@ -139,6 +158,7 @@ class PayingChannels:
 
     async def _open(self, some: Mapping[PeerId, Signed[Tariff]]) -> None:
         view = await self.wallet.look()
+        self.epoch = max(self.epoch, view.epoch)
         share, least = view.balance // (BALANCE_PART * len(some)), self.wallet.genesis.account_min
         if share < least:
             raise InputError(
@@ -171,6 +191,34 @@ class PayingChannels:
 
     async def _keep(self, channel: PaidChannel) -> None:
         await self.store.write(Table.CHANNELS, OUT + channel.name, channel.to_bytes())
+
+    # Taking back
+
+    async def reclaim_forever(self) -> None:
+        """Take back what is left in channels that have expired."""
+        every_s = min(LOOK_S_MAX, max(LOOK_S_MIN, self.wallet.genesis.epoch_s / EPOCH_PART))
+        while True:
+            await trio.sleep(every_s)
+            if not self.by_peer and not self.used_up:
+                continue
+            try:
+                self.epoch = max(self.epoch, (await self.wallet.look()).epoch)
+                await self._reclaim()
+            except BatonError as error:
+                self.peers.note_problem("channels", f"none was taken back: {error.message}")
+
+    async def _reclaim(self) -> None:
+        for peer, channel in list(self.by_peer.items()):
+            if channel.expiry < self.epoch and not channel.held:
+                self.used_up.append(self.by_peer.pop(peer))
+        expired = [it for it in self.used_up if it.expiry < self.epoch][: limits.ACTIONS_MAX]
+        if not expired:
+            return
+        await self.wallet.order(_unheard, reclaim=tuple(it.name for it in expired))
+        self.orders += 1
+        self.used_up = [it for it in self.used_up if it not in expired]
+        for channel in expired:
+            await self.store.write(Table.CHANNELS, OUT + channel.name, None)
 
     # Paying
 
@@ -252,6 +300,10 @@ class PayingChannels:
         self.peers.note_problem(
             f"channel {channel.payee.short}", f"it could not be paid: {error.message}"
         )
+
+
+def _left(channel: PaidChannel) -> int:
+    return channel.deposit - channel.charged
 
 
 def _unheard(_: Mapping[str, Any]) -> None:

@@ -57,4 +57,6 @@ async def open_paying(
     if own.typed:
         nursery.start_soon(own.run)
     nursery.start_soon(earning.redeem_forever)
+    nursery.start_soon(earning.keep_forever)
+    nursery.start_soon(paying.reclaim_forever)
     return PeerPaying(payer, Till(peers.me, own, earning), own)

@@ -38,6 +38,7 @@ OPERATIONS = [
     ("GET", "/v1/responses/{response}/input_items"),
     ("POST", "/api/embeddings"),
     *(("GET", f"/api/{it}") for it in ("tags", "ps", "version")),
+    ("GET", "/metrics"),
     ("POST", "/tokenize"),
     ("POST", "/detokenize"),
     ("POST", "/v1/chat/completions"),

@@ -12,10 +12,11 @@ from node.asking.answers import Answered
 from node.checking.audit import audit
 from node.checking.report import ReceiptPart, Status
 from node.local.quoting import quote_of
+from node.paying import paying_channels
 from node.paying_config import TypedPrice, TypedPrices
 from node.peer import Node
 from node.task.events import Failed
-from tests.ledger.test_members import epoch, genesis_of
+from tests.ledger.test_members import CREDIT, epoch, genesis_of
 from tests.node.asking import EMBED, TEXTS, asked, complete, failures, request, signers, task_of
 from tests.node.network import I, Network, S, V, open_network
 from wire.content import ContentId
@@ -48,12 +49,12 @@ async def started(network: Network, *prices: TypedPrices, verifiers: int = 0) ->
     ]
     await network.settled()
     with trio.fail_after(60):
-        while not all(_said(nodes[0], it) for it in nodes[1:]):
+        while not all(said_by(nodes[0], it) for it in nodes[1:]):
             await trio.sleep(0.1)
     return nodes
 
 
-def _said(asker: Node, other: Node) -> bool:
+def said_by(asker: Node, other: Node) -> bool:
     """Whether the asker has heard what the other asks for."""
     heard = asker.peers.view.advert_of(other.peers.me)
     asks = bool(other.config.prices.check or other.config.prices.models)
@@ -148,7 +149,7 @@ async def test_every_verdict_is_paid_and_a_dear_verifier_is_not_asked(
         dear = await network.start(V, number=9, prices=priced(check=5000), genesis=genesis)
         await network.settled()
         with trio.fail_after(60):
-            while not _said(asker, dear):
+            while not said_by(asker, dear):
                 await trio.sleep(0.1)
         wanted = request(price_max=1000, verifiers=3, needed=2)
         answered, events = await asked(asker, wanted)
@@ -228,7 +229,32 @@ async def test_an_account_without_credits_is_told_so_at_once(
         poor = await network.start(S, models=(), number=50, genesis=asker.config.genesis)
         await network.settled()
         with trio.fail_after(60):
-            while not _said(poor, worker):
+            while not said_by(poor, worker):
                 await trio.sleep(0.1)
         with pytest.raises(InputError, match="has 0 credits"):
             await poor.tasks.submit(request(level=Level.SIGNED, price_max=100))
+
+
+async def test_a_channel_that_is_used_up_or_has_expired_has_another_in_its_place(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paying_channels, "DEPOSIT_INCREMENTS", 1)
+    monkeypatch.setattr(paying_channels, "EXPIRY_EPOCHS", 2)
+    async with open_network(tmp_path) as network:
+        asker, worker = await started(network, priced(base=1000))
+        channels = asker.paying.payer.channels  # type: ignore[union-attr]
+        for number in range(100):
+            wanted = request(complete(1), data=b"%d" % number, level=Level.SIGNED, price_max=1000)
+            await asked(asker, wanted)
+        await settled(asker, worker)
+        assert channels.orders == 2
+        assert len(channels.used_up) == 1
+        await epoch(asker, 5)
+        await trio.sleep(60)
+        assert channels.rows() == []
+        view = await asker.ledger.wallet.look()  # type: ignore[union-attr]
+        assert view.deposits == 0
+        assert 100 * CREDIT - view.balance >= 100_000
+        assert 100 * CREDIT - view.balance <= 100_000 + 64_000
+        answered, _ = await asked(asker, request(level=Level.SIGNED, price_max=3000))
+        assert charges_of(answered) == [(ChargeKind.LEG, 1000)]
