@@ -165,4 +165,9 @@ CHEATS = (
         write=partial(write_altered, kind=F16, alter=bf16),
         hides="few tokens differ, and by little; its sketch is 0.008 to 0.011 off",
     ),
+    Cheat(
+        name="f16 weights",
+        write=partial(write_altered, kind=F16),
+        hides="nearly every token is right; its sketch is 0.003 to 0.006 off",
+    ),
 )
