@@ -51,10 +51,11 @@ from p2p.peers import Peers, open_peers
 from p2p.transport import Transport
 from store import Row, Store, Table, Write
 from wire.advert import ModelOffer
+from wire.calibration import Calibration
 from wire.check_message import Check
 from wire.checks import OpenChecks
 from wire.codec import pack, unpack
-from wire.content import PeerId
+from wire.content import ContentId, PeerId
 from wire.dispute import Contest
 from wire.errors import ModelRefused, StoreError
 from wire.kinds import Role
@@ -84,6 +85,8 @@ class Dependencies:
     chains: LayerChains = field(default_factory=LayerChains)
     # Brings in outside data; None where the peer brings in only `sources`.
     ingest: Ingest | None = None
+    # What honest engines differ by, where the owner had it measured.
+    calibrations: Mapping[ContentId, Calibration] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -285,6 +288,7 @@ def _verify_role(
         infer,
         blobs,
         willing=Role.VERIFY in config.roles,
+        calibrations=dependencies.calibrations,
     )
 
 

@@ -166,6 +166,11 @@ class Handshake:
             await self._greet(peer, deadline_s)
         return self._versions[peer][1]
 
+    def told_versions(self) -> list[int]:
+        """The versions that connected peers said they speak."""
+        told = (self._versions.get(it) for it in self.endpoint.connected())
+        return [it[1] for it in told if it is not None]
+
     def known_version(self, peer: PeerId) -> int:
         """The version that a peer is known to speak; the first one if it has not said."""
         if peer == self.rpc.me:

@@ -75,6 +75,7 @@ def network_of(host: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
+    """Whether `host` is an IP address of this machine alone."""
     address = _parsed(host)
     return address is not None and address.is_loopback
 

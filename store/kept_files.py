@@ -41,7 +41,12 @@ class KeptFiles:
                 return path
 
     async def take(self, path: Path, progress: Progress | None, pin: str | None) -> ContentId:
-        """Keep the content of `path` in a file here; returns its id."""
+        """Keep the content of `path` in a file here; returns its id.
+
+        Content that is here in a whole file stays in that one: an engine may be reading it.
+        """
+        if (there := await self._there(path, progress, pin)) is not None:
+            return there
         kept = self.new_path()
         await self._backend.run_in_thread(lambda: files.link_or_copy(path, kept))
         taken = False
@@ -53,6 +58,32 @@ class KeptFiles:
                 kept.unlink(missing_ok=True)
         if old is not None and old != kept.name:
             await self._unlink(old)
+        return root
+
+    async def _there(
+        self, path: Path, progress: Progress | None, pin: str | None
+    ) -> ContentId | None:
+        """The content of `path`, pinned, if a file here has it whole; None if none has."""
+        size_bytes = (await self._backend.run_in_thread(path.stat)).st_size
+        with self._backend.reading() as rows:
+            likely = rows.roots_of_size(size_bytes)
+        if not likely:
+            return None
+        root = await self._backend.run_in_thread(lambda: id_of_file(path))
+        if root not in likely or await self.find(root) is None:
+            return None
+
+        def keep(catalog: Catalog) -> bool:
+            if catalog.rows.file_of(root) is None:
+                return False
+            if pin is not None:
+                catalog.pin(Pin(root, pin))
+            return True
+
+        if not await self._backend.commit(keep):
+            return None
+        if progress is not None:
+            progress(size_bytes)
         return root
 
     async def adopt(self, content_id: ContentId, path: Path) -> Path:

@@ -133,6 +133,15 @@ class PlacedRows:
         value = self._rows.get(FILES, root) if self._folder else None
         return None if value is None else KeptFile.from_bytes(value)
 
+    def roots_of_size(self, size_bytes: int) -> set[ContentId]:
+        """The ids of all content in files that has so many bytes."""
+        found = self._rows.scan(FILES, b"", FILES_MAX) if self._folder else []
+        return {
+            ContentId(key)
+            for key, value in found
+            if KeptFile.from_bytes(value).size_bytes == size_bytes
+        }
+
     def root_of(self, name: str) -> ContentId | None:
         """The id of the content in the file of this name."""
         found = self._rows.scan(FILES, b"", FILES_MAX)

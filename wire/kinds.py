@@ -99,6 +99,8 @@ class Kind(IntEnum):
     REVEAL = 116
     REVEALED = 117
     SETTLED = 118
+    # Rows of a table that one task, or several, answered.
+    ROW_BUNDLE = 120
 
 
 class Role(IntEnum):

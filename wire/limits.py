@@ -79,6 +79,8 @@ ATTEMPTS_MAX = 8
 # One embedding task: enough to fill an engine's batch, small enough to be retried.
 PASSAGES_MAX = 256
 PASSAGE_BYTES_MAX = 8192
+# Rows of a table that are answered together: no more than one embedding takes.
+BUNDLE_ROWS_MAX = 256
 TEXT_BYTES_MAX = 32 << 10
 
 # A conversation with a language model, in bytes, and how many alternatives a token has.
@@ -174,6 +176,7 @@ assert TREE_CHILDREN_MAX * 48 <= BLOCK_BYTES_MAX
 # A full tree reaches the largest blob.
 assert BLOCK_BYTES_MAX * TREE_CHILDREN_MAX**TREE_DEPTH_MAX > BLOB_BYTES_MAX
 assert TEXT_BYTES_MAX <= INLINE_BYTES_MAX
+assert BUNDLE_ROWS_MAX <= PASSAGES_MAX
 # One verifier may have to recompute every row of a leg.
 assert SAMPLE_MAX >= PASSAGES_MAX
 # py-libp2p blocks without limit at its 257th stream on one connection.

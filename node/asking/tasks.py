@@ -36,7 +36,7 @@ from wire import limits
 from wire.content import ContentId
 from wire.errors import BatonError, Refused, StoreError, TaskFailed, WireError
 from wire.latest import Latest
-from wire.operations import COMPLETE
+from wire.operations import streams
 from wire.signing import SigningKey
 
 TASKS_UNDER_WAY_MAX = 256
@@ -158,6 +158,19 @@ class TaskRunner:
     def under_way(self, task_id: ContentId) -> bool:
         """Whether the task with this id is running now."""
         return task_id in self._runs
+
+    def under_way_as(self, request: TaskRequest, source: ContentId) -> ContentId | None:
+        """The running task that answers `request`, whose input is `source`, too; None if none does.
+
+        It is the peer's owner's, has the same stages and input, and is checked at least as much.
+        """
+        for task_id, run in self._runs.items():
+            task = run.task.record
+            same = task.input == source and task.stages == request.stages and not run.owner
+            enough = task.checking.level >= request.level
+            if same and enough and task.checking.needed >= request.needed and not run.cancelled:
+                return task_id
+        return None
 
     def owner_of(self, task_id: ContentId) -> bytes | None:
         """Whose task this is (see `TaskRequest.owner`); None if the task is not known here."""
@@ -306,9 +319,8 @@ class TaskRunner:
 
 def _show_the_rest(run: TaskState, delivered: LegResult, output: bytes) -> None:
     """Send watchers of the stream its last events, so that they have exactly the output."""
-    streams = run.task.record.stages[-1].operation == COMPLETE
-    if streams or run.was_streamed:
-        for event in run.shown.remainder(
-            output, delivered.receipts[-1].record.units if streams else 0
-        ):
+    by_unit = streams(run.task.record.stages[-1].operation)
+    if by_unit or run.was_streamed:
+        units = delivered.receipts[-1].record.units if by_unit else 0
+        for event in run.shown.remainder(output, units):
             run.on_event(event)

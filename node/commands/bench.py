@@ -32,7 +32,7 @@ QUOTA_BYTES = 1 << 60
 async def bench(config: NodeConfig, runtime: Runtime, seconds: float, *, as_json: bool) -> None:
     """Measure each rate for `seconds`, and show them; InputError, ModelRefused, EngineMissing."""
     name, found = config.models[0], list[FoundDevice]()
-    async with _found(config.state, name) as (manifest, files):
+    async with found_model(config.state, name) as (manifest, files):
         memory = await _memory(manifest, files, on_gpu=config.guest.on_gpu)
         if not as_json:
             console.print(f"{safe(manifest.name)} needs {memory_words(memory)}")
@@ -54,7 +54,7 @@ async def _memory(manifest: Manifest, files: Mapping[str, Path], *, on_gpu: bool
 
 
 @asynccontextmanager
-async def _found(state: Path, name: str) -> AsyncIterator[tuple[Manifest, Mapping[str, Path]]]:
+async def found_model(state: Path, name: str) -> AsyncIterator[tuple[Manifest, Mapping[str, Path]]]:
     """A model and where its files lie: InputError, ModelRefused, EngineMissing."""
     if is_path(name):
         yield await trio.to_thread.run_sync(_described, Path(name))

@@ -7,6 +7,7 @@ a command runs, so that `--help`, `--version` and a misspelt word are answered a
 import click
 
 from node.commands.cli_chat import run_command
+from node.commands.cli_doctor import doctor_command
 from node.commands.cli_keys import keys
 from node.commands.cli_ledger import ledger_group, network_group, wallet_group
 from node.commands.cli_models import bench_command, models
@@ -36,6 +37,7 @@ COMMANDS: tuple[click.Command, ...] = (
     get_command,
     status_command,
     peers_command,
+    doctor_command,
     receipts_group,
     top_command,
     logs_command,

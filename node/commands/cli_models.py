@@ -110,6 +110,60 @@ def quantize_command(
     run(lambda: quantize(model.expanduser(), out.expanduser(), calibration, as_json=as_json))
 
 
+@models.command(
+    "calibrate",
+    cls=Command,
+    examples=(
+        "models calibrate smollm2",
+        "models calibrate ./model.gguf --beside cl --tokens 40000 --json",
+    ),
+)
+@click.argument("model")
+@click.option(
+    "--beside",
+    multiple=True,
+    metavar="DEVICE",
+    help="Whose answers are judged: cpu, llvm, x86 (other compilers), cl, cuda, amd, metal, webgpu;"
+    " may be given again. Default: cpu, llvm and cl, as far as they work here.",
+)
+@click.option("--device", help="What this peer judges on, as it is given to join. Default: cpu.")
+@click.option(
+    "--tokens",
+    default=10_000,
+    show_default=True,
+    type=click.IntRange(512, 10_000_000),
+    help="How many tokens each device makes.",
+)
+@state_option
+@json_option
+@click.pass_obj
+def calibrate_command(
+    assembly: Assembly,
+    /,
+    *,
+    model: str,
+    beside: tuple[str, ...],
+    device: str | None,
+    tokens: int,
+    state: Path,
+    as_json: bool,
+) -> None:
+    """Measure how far honest engines are apart, for checks.
+
+    MODEL is a language model: a .gguf, or the name or content id of one that is kept here. A third
+    of the answers set the limits by which this peer judges those of others, from its next start on;
+    the others say how often the limits would blame an honest peer. What was measured is kept:
+    a measurement that was broken off goes on.
+    """
+    from node.commands.calibrate import calibrate
+    from node.commands.models import meant
+    from node.config import NodeConfig
+
+    guest = guest_of(device=device, gpu=None, vram=None)
+    config = NodeConfig(state=state.expanduser(), models=(meant(model),), guest=guest)
+    run(lambda: calibrate(config, assembly.runtime(), beside, tokens, as_json=as_json))
+
+
 @click.command(
     "bench", cls=Command, examples=("bench minilm", "bench ./model.gguf --seconds 10 --json")
 )

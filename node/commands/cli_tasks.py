@@ -9,7 +9,9 @@ import click
 from node.commands.command import Assembly, Command, run
 from node.commands.options import (
     DEADLINE_S,
+    check_table,
     json_option,
+    rows_options,
     state_option,
     text_of,
 )
@@ -25,8 +27,8 @@ CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"
     cls=Command,
     examples=(
         'ask smollm2 "What is a relay race?"',
-        "ask minilm --source pydoc:try",
         f'ask minilm --index {CONTENT_ID} --text "how do I open a file?"',
+        "ask minilm --rows data.parquet --column text --out results.parquet",
     ),
 )
 @click.argument("model")
@@ -96,6 +98,7 @@ CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"
 @click.option(
     "--fresh", is_flag=True, help="Do not reuse an answer that was kept for the same question."
 )
+@rows_options
 @state_option
 @json_option
 def ask_command(
@@ -121,11 +124,12 @@ def ask_command(
     fresh: bool,
     state: Path,
     as_json: bool,
+    **table: Any,
 ) -> None:
     """Submit a task, show its progress, and keep its receipt.
 
     The running peer of --state submits it. MODEL is a model's name or content id. TEXT is the same
-    as --text.
+    as --text. With --rows each row of a table is asked, and the answers become a table.
     """
     from node.commands.ask import ask, json_file
 
@@ -135,17 +139,9 @@ def ask_command(
         )
     given = sum(it is not None for it in (words, text, file))
     text = words if text is None else text
-    if given + bool(sources) + (messages is not None) == 0:
-        raise InputError(
-            "there is nothing to ask",
-            todo=f'give a text: python -m node ask {model} "…"; or one of --text, --file or'
-            " --source, or a conversation with --messages",
-        )
-    if given > 1 or (given and sources):
-        raise InputError(
-            "one thing is asked at a time",
-            todo="give one of --text, --file or --source, or a conversation with --messages",
-        )
+    check_table(table, given + bool(sources) + (messages is not None) + (index is not None))
+    if table["rows"] is None:
+        _check_asked(model, given, bool(sources), messages is not None)
     check = terms_of(level, verdicts, terms_of_numbers(NEEDED_DEFAULT, VERIFIERS_DEFAULT))
     settings = {"tokens": tokens, "temperature": temperature, "seed": seed}
     arguments = {
@@ -165,7 +161,28 @@ def ask_command(
         "verifiers": check.verifiers,
         "fresh": fresh,
     }
-    run(lambda: ask(state.expanduser(), arguments, as_json=as_json))
+    if table["rows"] is None:
+        run(lambda: ask(state.expanduser(), arguments, as_json=as_json))
+        return
+    from node.commands.rows import ask_rows, rows_asked
+
+    asked = rows_asked(table, arguments)
+    run(lambda: ask_rows(state.expanduser(), asked, as_json=as_json))
+
+
+def _check_asked(model: str, texts: int, sources: bool, messages: bool) -> None:
+    """InputError unless exactly one thing is asked; sources are, of several, one thing."""
+    if texts + sources + messages == 0:
+        raise InputError(
+            "there is nothing to ask",
+            todo=f'give a text: python -m node ask {model} "…"; or one of --text, --file or'
+            " --source, or a conversation with --messages",
+        )
+    if texts > 1 or (texts and sources):
+        raise InputError(
+            "one thing is asked at a time",
+            todo="give one of --text, --file or --source, or a conversation with --messages",
+        )
 
 
 @click.command(
@@ -192,28 +209,49 @@ def ask_command(
 @click.option("--task", metavar="ID", help="The task that it has to be a receipt of.")
 @click.option("--asked-by", metavar="PEER", help="The peer that has to have asked.")
 @click.option("--answered-by", metavar="PEER", help="The peer that has to have done a leg.")
+@click.option(
+    "--row",
+    type=click.IntRange(0, 1 << 62),
+    help="Of the receipts of a table, check this row alone, from 0.",
+)
 @state_option
 @json_option
 @click.pass_obj
 def verify_command(
-    assembly: Assembly, /, *, receipt: str, state: Path, as_json: bool, **expected: Any
+    assembly: Assembly,
+    /,
+    *,
+    receipt: str,
+    row: int | None,
+    state: Path,
+    as_json: bool,
+    **expected: Any,
 ) -> None:
     """Check a receipt, a bundle, or the record of a dispute.
 
-    It is a file, or for a kept answer its id. What was asked and answered is printed, then what is
-    proved, what is wrong and what cannot be known, part by part. No network is needed. An input and
-    an output that lie beside a file are checked with it. The exit code is 0 only if all holds that
-    the answer's level promises.
+    It is a file, or for a kept answer its id. A table of answers has one file for all its receipts.
+    What was asked and answered is printed, then what is proved, what is wrong and what cannot be
+    known, part by part. No network is needed. An input and an output that lie beside a file are
+    checked with it. The exit code is 0 only if all holds that the answer's level promises.
     """
     if receipt.endswith(".agreement"):
         from node.commands.agreed import verify_agreement
 
         verify_agreement(state.expanduser(), Path(receipt).expanduser(), as_json=as_json)
         return
+    file = Path(receipt).expanduser()
+    if receipt.endswith(".receipts"):
+        from node.commands.verify_rows import verify_rows
+
+        verify_rows(file, row, as_json=as_json)
+        return
+    if row is not None:
+        raise InputError(
+            f"{receipt[:80]} has no rows", todo="name the .receipts file beside a table of answers"
+        )
     from node.commands.verify import Expected, verify
     from node.commands.verify_dispute import is_dispute, verify_dispute
 
-    file = Path(receipt).expanduser()
     if is_dispute(file):
         model = expected["model"]
         verify_dispute(file, expected["content"], model and Path(model), as_json=as_json)

@@ -8,7 +8,14 @@ from typing import Any
 
 import trio
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TransferSpeedColumn,
+)
 
 from node.commands.ask import SOCKET
 from node.commands.output import console, safe, short, show_json, size
@@ -25,6 +32,13 @@ def bar() -> Progress:
     # Only for eyes: a script that reads standard error finds one line there, or none.
     hidden = not screen.is_terminal
     return Progress(*columns, TransferSpeedColumn(), console=screen, transient=True, disable=hidden)
+
+
+def counting() -> Progress:
+    """The same for what is no content, but counted."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    screen = Console(stderr=True)
+    return Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
 
 
 async def put(state: Path, path: Path, copies: int, *, as_json: bool) -> bool:

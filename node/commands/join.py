@@ -3,7 +3,7 @@
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from node.ledger.peer_ledger import pin, pinned
 from node.local.commands import LocalCommands
 from node.local.control import check_socket_path, open_control
 from node.local.guest_watch import MachineLook, watch_owner
+from node.models.calibrations import PIN, kept_calibrations
 from node.models.collection import ModelProgress
 from node.models.opening_engines import open_engine
 from node.peer import Dependencies, Node, open_node
@@ -35,6 +36,8 @@ from p2p.ip_address import for_neighbours
 from p2p.routes import outgoing_hosts
 from p2p.transport import Transport
 from store import Store, key_seed, open_store
+from wire.calibration import Calibration
+from wire.content import ContentId
 from wire.errors import InputError
 from wire.kinds import Role
 from wire.signing import SigningKey
@@ -131,6 +134,7 @@ async def _open_peer(
         )
         key = SigningKey(key_seed(config.state, lambda: runtime.environment.entropy(32)))
         chains = LayerChains()
+        calibrations, problems = await _calibrations(config, store)
         dependencies = Dependencies(
             key=key,
             environment=runtime.environment,
@@ -146,11 +150,24 @@ async def _open_peer(
             )
             if Role.DATA in config.roles
             else None,
+            calibrations=calibrations,
         )
         config = await _with_ledger(config, key, store)
         node = await stack.enter_async_context(open_node(config, dependencies))
+        for problem in problems:
+            node.note(problem)
         await stack.enter_async_context(open_control(config.socket, LocalCommands(node).commands()))
         yield node
+
+
+async def _calibrations(
+    config: NodeConfig, store: Store
+) -> tuple[Mapping[ContentId, Calibration], list[str]]:
+    """What the owner had measured, and what is wrong with it; who is judged by it may fetch it."""
+    kept, problems = await trio.to_thread.run_sync(kept_calibrations, config.state)
+    for table in kept.values():
+        await store.put(table.to_bytes(), pin=PIN)
+    return kept, problems
 
 
 async def _with_ledger(config: NodeConfig, key: SigningKey, store: Store) -> NodeConfig:

@@ -1,7 +1,7 @@
 """Options that several commands share, and how their text becomes what the node understands."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +51,63 @@ def verdicts_option(function: F) -> F:
         show_default=True,
         help="How many verdicts an answer needs, of how many verifiers; 0/0: none.",
     )(function)
+
+
+def rows_options(function: F) -> F:
+    """The options of `ask` that are about tables, as one map of their names."""
+    path = click.Path(path_type=Path)
+    for option in reversed(
+        (
+            click.option(
+                "--rows",
+                type=path,
+                help="A table whose rows are asked one by one: .csv, .tsv, .jsonl or .parquet.",
+            ),
+            click.option("--column", help="With --rows: the column with the text to ask."),
+            click.option(
+                "--out",
+                type=path,
+                help="With --rows: the table of answers to write, in any of these formats. Its"
+                " receipts lie beside it.",
+            ),
+            click.option(
+                "--resume", is_flag=True, help="With --rows: go on with a job that was cut short."
+            ),
+            click.option(
+                "--force", is_flag=True, help="With --rows: replace what is there, and begin again."
+            ),
+            click.option(
+                "--bad-rows",
+                type=click.Choice(("stop", "mark")),
+                default="stop",
+                show_default=True,
+                help="With --rows: what to do at a row without a text. stop: name it and end; mark:"
+                " leave its answer empty, and say why in the column error.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def check_table(table: Mapping[str, Any], others: int) -> None:
+    """InputError unless the options about tables go together; `others` are things asked besides."""
+    if table["rows"] is None:
+        for name in ("column", "out", "resume", "force"):
+            if table[name]:
+                raise InputError(
+                    f"--{name} says nothing without --rows", todo="give a table: --rows"
+                )
+        return
+    if others:
+        raise InputError(
+            "one thing is asked at a time", todo="give --rows, or a text, not both of them"
+        )
+    for name, example in (("column", "text"), ("out", "results.parquet")):
+        if not table[name]:
+            raise InputError(f"--rows needs --{name}", todo=f"for example --{name} {example}")
+    if table["resume"] and table["force"]:
+        raise InputError("--resume goes on and --force begins again", todo="give one of the two")
 
 
 def roles_of(names: tuple[str, ...]) -> frozenset[Role]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from node.engines.replay import JudgedAnswer, told_otherwise
-from wire.calibration import MARGIN_MILLIONTHS_MAX, Calibration
+from wire.calibration import BUILT_IN, MARGIN_MILLIONTHS_MAX, Calibration
 from wire.receipt import ReplayStatistics
 
 MILLION = 1_000_000
@@ -26,6 +26,9 @@ FALSE_ALARMS = 1e-4
 WIDER = 1.5
 GREATEST_TIMES = 4
 GREATEST_LEAST = 0.05
+# A greatest margin is known from so many margins, or where so many tokens had fewer.
+MARGINS_ENOUGH = 50
+TOKENS_ENOUGH = 20_000
 # The margin that is assumed where no token differed.
 ASSUMED = GREATEST_LEAST / GREATEST_TIMES
 # Sums are counted in steps, upwards.
@@ -85,6 +88,13 @@ def judged(
     return found, too_far(found, bounds) or told_otherwise(claimed, answer)
 
 
+def table_for(known: Calibration | None, *profiles: str) -> Calibration:
+    """What to judge an answer by: what was measured, if it was of engines of these profiles."""
+    if known is None or not set(profiles) <= set(known.profiles):
+        return BUILT_IN
+    return known
+
+
 @functools.lru_cache(maxsize=256)
 def limits_of(table: Calibration, tokens: int) -> Limits:
     """The limits for an answer of so many tokens, by a calibration."""
@@ -93,6 +103,8 @@ def limits_of(table: Calibration, tokens: int) -> Limits:
     rate = min(1.0, (count + 3 + 2 * math.sqrt(count)) / table.tokens)
     jumps = np.minimum(margins * WIDER, CLIP) if count else np.array([ASSUMED * WIDER])
     greatest = float(margins[-1]) if count else ASSUMED
+    if table is not BUILT_IN and count < MARGINS_ENOUGH and table.tokens < TOKENS_ENOUGH:
+        greatest = max(greatest, BUILT_IN.margins_millionths[-1] / MILLION)
     return Limits(
         margin_sum=_quantile(rate * tokens, jumps),
         greatest=max(GREATEST_LEAST, GREATEST_TIMES * greatest),

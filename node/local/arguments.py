@@ -4,8 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from node.asking.run import TaskRequest
+from node.task.levels import terms_of, terms_of_numbers
+from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import InputError, Malformed
+from wire.task import Stage
 
 
 def read_text(arguments: Mapping[str, Any], name: str) -> str:
@@ -52,3 +56,25 @@ def read_key(text: str) -> PeerId:
         raise InputError(
             f"{text[:80]!r} is not a key", todo="keys begin with 12D3Koo: see python -m node status"
         ) from error
+
+
+def read_request(stages: tuple[Stage, ...], arguments: Mapping[str, Any]) -> TaskRequest:
+    """A task of these stages, still without input, on the terms in the arguments; InputError."""
+    needed, verifiers = read_number(arguments, "needed", 2), read_number(arguments, "verifiers", 3)
+    terms = terms_of_numbers(needed, verifiers)
+    if (word := arguments.get("level")) is not None:
+        terms = terms_of(str(word), f"{needed}/{verifiers}", terms)
+    deadline_s = read_number(arguments, "deadline_s", 120)
+    if not 1 <= deadline_s <= limits.DEADLINE_S_MAX:
+        raise InputError(
+            f"a deadline of {deadline_s} s is not possible",
+            todo=f"give --deadline 1 to {limits.DEADLINE_S_MAX} seconds",
+        )
+    return TaskRequest(
+        stages=stages,
+        input=None,
+        deadline_s=deadline_s,
+        level=terms.level,
+        verifiers=verifiers,
+        needed=needed,
+    )

@@ -15,7 +15,7 @@ from node.asking.following import Follower
 from node.asking.run import TaskRequest
 from node.gateway.reading import Reader
 from node.local import questions
-from node.local.arguments import read_content_id, read_number, read_text
+from node.local.arguments import read_content_id, read_number, read_request, read_text
 from node.local.content_commands import ContentCommands
 from node.local.control import Command, Emit, unheard
 from node.local.fetch_commands import FetchCommands
@@ -23,11 +23,11 @@ from node.local.indexing import Indexing, list_sources
 from node.local.ledger_commands import LedgerCommands
 from node.local.model_commands import ModelCommands, named_as, own_models, until_ready
 from node.local.receipt_commands import ReceiptCommands
+from node.local.row_commands import RowCommands
 from node.local.views import Views
 from node.peer import Node
 from node.serving.nearest import INDEX_BYTES_MAX
 from node.task.events import Event, EventSink, LegDone, ignore_event
-from node.task.levels import terms_of, terms_of_numbers
 from p2p.timeouts import stretched
 from store import disk_bytes
 from wire import limits
@@ -79,6 +79,7 @@ class LocalCommands:
             **ContentCommands(self.node).commands(),
             **LedgerCommands(self.node).commands(),
             **FetchCommands(self.node).commands(),
+            **RowCommands(self.node).commands(),
         }
 
     # Looking
@@ -102,6 +103,7 @@ class LocalCommands:
             "connected": connected,
             "answered_last_minute": answered,
             "known": len(node.peers.view),
+            "neighbour_versions": node.peers.neighbours.told_versions(),
             "models": own_models(node),
             "tasks": {
                 "accepted": tasks.accepted,
@@ -195,7 +197,7 @@ class LocalCommands:
     async def _ask(
         self, model: ContentId, arguments: Mapping[str, Any], emit: Emit
     ) -> dict[str, Any]:
-        request = _request((), None, arguments)
+        request = read_request((), arguments)
         manifest = await self.node.models.learn(model)
         operation = questions.operation_of(arguments, manifest.operations if manifest else ())
         self._check_does(manifest, operation)
@@ -341,31 +343,8 @@ class LocalCommands:
         names = arguments.get("sources")
         if not isinstance(names, list) or not names:
             raise InputError("name at least one source", todo="for example --source pydoc:try")
-        terms = _request((), None, arguments)
+        terms = read_request((), arguments)
         indexing = Indexing(self._run, self.node.blobs, model, terms, emit)
         index = await indexing.of([str(it) for it in names])
         index_id = await self.node.dependencies.store.put(index.to_bytes(), pin="index")
         return {"index": str(index_id), **indexing.counts}
-
-
-def _request(
-    stages: tuple[Stage, ...], data: bytes | None, arguments: Mapping[str, Any]
-) -> TaskRequest:
-    needed, verifiers = read_number(arguments, "needed", 2), read_number(arguments, "verifiers", 3)
-    terms = terms_of_numbers(needed, verifiers)
-    if (word := arguments.get("level")) is not None:
-        terms = terms_of(str(word), f"{needed}/{verifiers}", terms)
-    deadline_s = read_number(arguments, "deadline_s", 120)
-    if not 1 <= deadline_s <= limits.DEADLINE_S_MAX:
-        raise InputError(
-            f"a deadline of {deadline_s} s is not possible",
-            todo=f"give --deadline 1 to {limits.DEADLINE_S_MAX} seconds",
-        )
-    return TaskRequest(
-        stages=stages,
-        input=data,
-        deadline_s=deadline_s,
-        level=terms.level,
-        verifiers=verifiers,
-        needed=needed,
-    )

@@ -9,7 +9,7 @@ import trio
 
 from node.engines.compare import worst_differences
 from node.engines.interface import REPLAY, Engine, Job
-from node.engines.margins import judged
+from node.engines.margins import judged, table_for
 from node.engines.replay import frames_max, request
 from node.serving.fair_semaphore import FairSemaphore
 from node.serving.infer_role import InferRole
@@ -19,7 +19,7 @@ from p2p.blobs import Blobs
 from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
-from wire.calibration import BUILT_IN, Calibration
+from wire.calibration import Calibration
 from wire.chain import open_receipts, source_of
 from wire.content import ContentId, PeerId
 from wire.counting import counted
@@ -124,7 +124,7 @@ class VerifyRole:
     checked: int = 0
     # Whoever recomputes has one of these.
     places: FairSemaphore = field(default_factory=lambda: FairSemaphore(CHECKS_AT_ONCE))
-    # What honest engines differ by, of models that were calibrated here.
+    # What honest engines differ by, of models that this peer's owner had calibrated.
     calibrations: Mapping[ContentId, Calibration] = field(default_factory=dict)
     _waiting: Counter[PeerId] = field(default_factory=Counter)
 
@@ -293,8 +293,9 @@ class VerifyRole:
         assert stage.model is not None
         assert data is not None
         loaded = self.infer_role.check_able(stage)
-        is_exact = loaded.exact and loaded.profile == claim.receipt.record.profile
-        table = self.calibrations.get(stage.model, BUILT_IN)
+        doer = claim.receipt.record.profile
+        is_exact = loaded.exact and loaded.profile == doer
+        table = table_for(self.calibrations.get(stage.model), doer, loaded.profile)
         slack = 0.0 if is_exact else table.slack_millionths / 1e6
         most = frames_max(loaded.manifest.parameters.get("context"))
         # Many pieces take seconds to read, and others are served meanwhile.

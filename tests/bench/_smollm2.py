@@ -1,7 +1,8 @@
 """SmolLM2 in its package's file, in processor seconds: memory, both loads, and tokens.
 
 The engine is called as a peer calls it. A shared machine's clock says little of it, so tokens are
-told by the second of the worker's processor time, and by the clock besides.
+told by the second of the worker's processor time, and by the clock besides. One stream on all cores
+can be told by the clock alone: the best of several tries, of both programs.
 """
 
 import os
@@ -24,6 +25,7 @@ TOKENS = 48
 STREAMS = (1, 8)
 PROMPTS = (128, 512)
 DEADLINE_S = 1200.0
+TRIES = 4
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -75,6 +77,9 @@ async def _speeds(engine: TinygradEngine, model: ContentId, found: dict[str, Any
     for count in STREAMS:
         jobs = [asking(900 + count * 10 + at, 1, TOKENS) for at in range(count)]
         found[f"decode_{count}"] = await _rate(engine, model, jobs)
+        if count == 1:
+            tried = [await _rate(engine, model, jobs) for _ in range(TRIES)]
+            found["decode_1_all_cores_tokens_per_s"] = max(it["tokens_per_s"] for it in tried)
         drawn = [asking(700 + count * 10 + at, 1, TOKENS, 1.0) for at in range(count)]
         found[f"decode_{count}_drawn"] = await _rate(engine, model, drawn)
 
@@ -99,10 +104,10 @@ async def _rate(engine: TinygradEngine, model: ContentId, jobs: list[Job]) -> di
     }
 
 
-# Prints tokens by processor second, in the order of `KINDS`. The C interface comes out of one
-# package, its description out of the other.
+# Prints tokens by processor second, in the order of `KINDS`, and at last one stream's by the clock,
+# with all cores. The C interface comes out of one package, its description out of the other.
 LLAMA_CPP = """
-import sys, time
+import os, sys, time
 from llama_cpp_py_sync._cffi_bindings import get_lib
 c = get_lib()
 c.llama_backend_init()
@@ -141,6 +146,16 @@ for count in (1, 8):
     for at in range(48):
         run([(200 + at, stream, 1 + at) for stream in range(count)], True)
     print(count * 48 / (time.process_time() - began_s))
+c.llama_set_n_threads(context, len(os.sched_getaffinity(0)), len(os.sched_getaffinity(0)))
+best = 0
+for _ in range(4):
+    clear()
+    run([(5, 0, 0)], True)
+    began_s = time.perf_counter()
+    for at in range(48):
+        run([(200 + at, 0, 1 + at)], True)
+    best = max(best, 48 / (time.perf_counter() - began_s))
+print(best)
 """
 KINDS = (*(f"prefill_{count}" for count in PROMPTS), *(f"decode_{count}" for count in STREAMS))
 
@@ -158,7 +173,10 @@ def beside_llama_cpp(python: str) -> dict[str, Any]:
     )
     if done.returncode:
         return found
-    theirs = dict(zip(KINDS, map(float, done.stdout.split()), strict=True))
+    *rates, all_cores = map(float, done.stdout.split())
+    theirs = dict(zip(KINDS, rates, strict=True))
+    found["llama_cpp_decode_1_all_cores_tokens_per_s"] = round(all_cores, 1)
+    found["all_cores_to_llama_cpp"] = round(found["decode_1_all_cores_tokens_per_s"] / all_cores, 2)
     found["llama_cpp_tokens_per_cpu_s"] = {kind: round(rate, 1) for kind, rate in theirs.items()}
     found["to_llama_cpp"] = {
         kind: round(found[kind]["tokens_per_cpu_s"] / rate, 2) for kind, rate in theirs.items()

@@ -242,3 +242,28 @@ def test_margins_count_against_an_answer_from_any_device_and_bytes_only_from_its
     assert _wrong(receipt.record, tally(replay=(statistics_of([0.0, 20.0], BUILT_IN),)))
     assert not _wrong(receipt.record, tally())
     assert _wrong(replace(receipt.record, profile="hash-1 exact"), tally())
+
+
+async def test_a_calibration_of_both_profiles_is_what_an_answer_is_judged_by(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    table = replace(
+        BUILT_IN,
+        model=MODEL,
+        profiles=("hash-1 exact", OTHER),
+        margins_millionths=(),
+        tokens=50_000,
+    )
+    async with open_network(tmp_path) as network:
+        verifier = await network.start(V, S, engine=OtherDevice(margins={5: 0.08}))
+        await network.settled()
+        async with network.outsider() as asker:
+            assert (await verdict_on(network, asker)).record.agrees
+            verifier.verify_role.calibrations = {MODEL: table}
+            judged = (await verdict_on(network, asker, claim={"profile": "hash-1 exact"})).record
+            assert not judged.agrees
+            assert judged.replay[0].table == table.id
+            # Who says that it is another device is judged as anybody is.
+            other = (await verdict_on(network, asker, claim={"profile": "another"})).record
+            assert other.agrees
+            assert other.replay[0].table == BUILT_IN.id

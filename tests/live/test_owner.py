@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +44,23 @@ def test_a_completion_script_asks_the_command_itself(shell: str) -> None:
             check=False,
         )
         assert b"verify" in asked.stdout
+
+
+def test_a_doctor_of_a_running_peer_finds_what_is_wrong_and_nothing_else(asker: Peer) -> None:
+    told = {it["name"]: it for it in asker.ask("doctor", "--json").document["findings"]}
+    for name in ("same-key", "folder-in-use", "folder-modes", "port-taken", "network-refuses"):
+        assert told[name]["state"] == "ok", told[name]
+    assert told["paused"]["seen"] == "the peer takes work"
+
+
+def test_a_doctor_says_what_keeps_a_peer_from_its_bootstrap(tmp_path: Path) -> None:
+    gone = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrnxiwGy1PP8iS"
+    (tmp_path / "state").mkdir(mode=0o755)
+    words = ("doctor", gone, "--state", str(tmp_path / "state"))
+    said = baton(*words)
+    assert said.code == 1
+    assert "bootstrap-refuses" in said.out
+    assert f"chmod 700 {tmp_path / 'state'}" in said.out
+    fixed = baton(*words, "--fix")
+    assert "folder-modes" not in fixed.out
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700

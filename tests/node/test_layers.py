@@ -15,7 +15,7 @@ from node.engines.host.engine import open_tinygrad_engine
 from node.engines.host.launch import EngineConfig
 from node.engines.interface import Job
 from node.peer import Dependencies, Node
-from node.task.events import Event, Streamed
+from node.task.events import Event, Restarted, Streamed
 from tests.engines.summing_engine import SummingEngine, expected, frames, summing_manifest
 from tests.node.asking import failures, request, signers
 from tests.node.network import D, I, Network, V, open_network
@@ -102,6 +102,7 @@ async def test_a_model_in_three_parts_answers_and_goes_on_when_parts_die(
         assert answered.output == right == b"".join(it.data for it in pieces)
         assert signers(answered) == [driver.peers.me]
         assert not failures(watching.events)
+        assert not [it for it in watching.events if isinstance(it, Restarted)]
         assert chains.broken == 3
         # The last one of a range goes: the model is not offered any more.
         network.kill(lasts.pop())

@@ -224,3 +224,35 @@ async def test_another_disk_gets_a_copy_and_a_full_one_is_said(
         (path,) = kept(tmp_path)
         assert path.stat().st_ino != model.stat().st_ino
         assert await store.get(root) == DATA
+
+
+async def test_a_file_that_is_read_stays_where_it_is_when_it_is_taken_in_again(
+    opening: Opening, model: Path, tmp_path: Path
+) -> None:
+    async with opening() as store:
+        root = await store.take_file(model, pin="model")
+        path = await store.file_of(root)
+        seen: list[int] = []
+        assert await store.take_file(model, seen.append, pin="again") == root
+        assert seen == [len(DATA)]
+        assert await store.file_of(root) == path
+        assert path.read_bytes() == DATA
+        assert kept(tmp_path) == [path]
+        await store.unpin(root, "model")
+        await store.forget_file(root)
+        # The second pin holds it.
+        assert path.exists()
+
+
+async def test_a_file_that_was_changed_is_taken_in_again(
+    opening: Opening, model: Path, tmp_path: Path
+) -> None:
+    original = tmp_path / "original"
+    original.write_bytes(DATA)
+    async with opening() as store:
+        root = await store.take_file(model, pin="model")
+        path = await store.file_of(root)
+        path.write_bytes(DATA[:-1] + bytes((DATA[-1] ^ 1,)))
+        os.utime(path, (1, 1))
+        assert await store.take_file(original, pin="model") == root
+        assert (await store.file_of(root)).read_bytes() == DATA

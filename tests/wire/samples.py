@@ -113,6 +113,7 @@ from wire.order import (
 from wire.payload import Hit, Hits, Index, IndexPart, Passages, Question, Texts, Vectors
 from wire.reach import DialBack, DialedBack, Reservation, Reserve, Reserved
 from wire.receipt import Answer, Receipt, ReplayStatistics, Verdict
+from wire.rows import RowBundle
 from wire.schema import Record
 from wire.signed import SignedRecord
 from wire.signing import SigningKey
@@ -502,6 +503,7 @@ SAMPLES: tuple[Record, ...] = (
     AskCheckpoint(epoch=7),
     CheckpointReply(epoch=8, checkpoint=b"checkpoint"),
     Commitment(receipt=BLOCK, row=3, layers=12, root=bytes(range(32))),
+    RowBundle(model=BLOCK, first=512, last=767, rows=255, root=bytes(range(32)), answers=(BLOCK,)),
     STATE_OPENING,
     DESCENT,
     Dispute(

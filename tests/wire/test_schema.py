@@ -43,6 +43,7 @@ TIED_TO_OTHERS = {
     *("Signatures.members", "Signatures.proofs"),
     *("StageRows.tables", "StageRows.tables[]", "StageRows.owners", "StageRows.places"),
     "StageRows.data",
+    *("RowBundle.first", "RowBundle.last", "RowBundle.rows", "RowBundle.answers"),
 }
 
 

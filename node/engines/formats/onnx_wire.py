@@ -23,25 +23,30 @@ CALL_BYTES_MAX = limits.TENSORS_BYTES_MAX - (64 << 10)
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a model reads and gives. `rows`: how many rows share a run; 0 where none do."""
+    """What a model reads and gives. `rows`: how many rows share a run; 0 where none do.
+
+    `runs` are how many full runs one message to the worker may bring.
+    """
 
     inputs: tuple[Value, ...]
     outputs: tuple[tuple[str, str], ...]
     rows: int
+    runs: int = 1
 
     def to_plain(self) -> dict[str, Plain]:
         """The signature as the frames of the worker's pipe carry it; `of` reads it."""
         inputs = [
             {"name": it.name, "kind": it.kind, "shape": list(it.shape or ())} for it in self.inputs
         ]
-        return {"inputs": inputs, "outputs": [list(it) for it in self.outputs], "rows": self.rows}
+        outputs = [list(it) for it in self.outputs]
+        return {"inputs": inputs, "outputs": outputs, "rows": self.rows, "runs": self.runs}
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> "Signature":
         """The signature that `to_plain` wrote; it comes from a worker of our own."""
         inputs = tuple(Value(it["name"], it["kind"], tuple(it["shape"])) for it in plain["inputs"])
         outputs = tuple((name, kind) for name, kind in plain["outputs"])
-        return cls(inputs, outputs, plain["rows"])
+        return cls(inputs, outputs, plain["rows"], plain["runs"])
 
     def read(self, data: bytes) -> tuple[tuple[Tensor, ...], int]:
         """The inputs of a call in the model's order, and its rows (1 where there are none).

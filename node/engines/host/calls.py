@@ -136,7 +136,7 @@ class CallScheduler:
                 "inputs": [it.data for it in first.tensors],
             }
             return CallRun(first.model, message, ((first, 0, 1),))
-        return _shared(first.model, self._sharing(first), signature.rows)
+        return _shared(first.model, self._sharing(first), signature.rows * signature.runs)
 
     def settle(self, offer: CallRun, reply: dict[str, Any]) -> int:
         """Take in what a run gave; how many rows were wanted. EngineFailed for an odd answer."""
@@ -173,7 +173,9 @@ class CallScheduler:
     def tells_speed(self, offer: CallRun, units: int) -> bool:
         # A run that was not full says nothing about it.
         signature = self._signatures.get(offer.model)
-        return bool(offer.items) and signature is not None and units >= signature.rows
+        if signature is None or not offer.items or not units:
+            return False
+        return not signature.rows or units % signature.rows == 0
 
     def give_back(self, offer: CallRun, error: EngineError) -> int:
         """A run came to nothing: its calls are tried once more, then they fail with the reason."""

@@ -59,6 +59,8 @@ class _Place:
     slots: int = SLOTS
     # Pages in use, and how many there are; unknown before the first answer.
     pages: tuple[int, int] = (0, 0)
+    # How many answers went on in the last step, each by one token or by several.
+    went_on: int = 0
     forgotten: list[int] = field(default_factory=list)
 
 
@@ -114,6 +116,7 @@ class GenerationScheduler:
         place.free, place.slots = reply["free"], reply["slots"]
         used, count = reply["pages"]
         place.pages = used, count
+        place.went_on = len(reply["made"])
         known = {it.number: it for it in (*offer.begun, *offer.going)}
         new = 0
         for number, data in reply["read"]:
@@ -150,7 +153,8 @@ class GenerationScheduler:
 
     def tells_speed(self, offer: Step, units: int) -> bool:
         # All slots went on, and nobody's prompt was read meanwhile.
-        return not offer.begun and units >= self._places[offer.model].slots
+        place = self._places[offer.model]
+        return not offer.begun and place.went_on >= place.slots
 
     def give_back(self, offer: Step, error: EngineError) -> int:
         """Queue a step that failed once more; how many of its jobs ended with the error."""

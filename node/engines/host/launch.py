@@ -38,6 +38,13 @@ SAFE_AS_ROOT = ("CPU", "CUDA", "CL", "WEBGPU")
 WAYS_IN = {"AMD": "KFD"}
 
 
+def cores_here() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def default_device() -> str:
     """One core of the CPU, with the instructions every x86-64 machine of the last ten years has.
 
@@ -78,8 +85,8 @@ class EngineConfig:
     niceness: int = 0
     # The first and the last layer that is loaded of a language model; None: all of them.
     layers: tuple[int, int] | None = None
-    # Models are run side by side on so many cores, one each.
-    cores: int = field(default_factory=lambda: os.cpu_count() or 1)
+    # Models are run side by side on so many cores; one that is alone uses several.
+    cores: int = field(default_factory=cores_here)
 
     @property
     def kind(self) -> str:
@@ -131,7 +138,7 @@ async def prepare(cache_folder: Path, config: EngineConfig) -> Launch:
             "XDG_CACHE_HOME": str(folder),
             "CACHEDB": str(folder / f"kernels-{kernels}.db"),
             "DEV": config.device,
-            # One worker, one core: neither pools of processes nor of threads.
+            # Whoever uses more than one core is told how many there are for it: no pools.
             "PARALLEL": "0",
             "OPENBLAS_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",

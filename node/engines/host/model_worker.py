@@ -58,6 +58,13 @@ class SharedState:
     restarts: int = 0
     last_failure: str = ""
 
+    @property
+    def threads(self) -> int:
+        """How many threads a model may use now: the cores are shared by those at work."""
+        if self.config.on_gpu or self.config.share < 1:
+            return 1
+        return max(1, self.config.cores // max(1, self.at_work))
+
 
 class ModelWorker:
     """`run` keeps it; `load` comes first, `close` last. Not used again after that."""
@@ -176,7 +183,7 @@ class ModelWorker:
         began_at_s = trio.current_time()
         try:
             reply = await worker.ask(
-                offer.message,
+                offer.message | {"threads": shared.threads},
                 timeout_s=shared.config.batch_timeout_s,
                 on_progress=_compiles,
                 on_question=self._asked,
@@ -314,6 +321,7 @@ class ModelWorker:
             "do": "load",
             "manifest": self.manifest.to_bytes(),
             "files": {name: str(path.absolute()) for name, path in self.files.items()},
+            "threads": self._shared.threads,
         }
         if self.layers is not None:
             message["layers"] = [self.layers.first, self.layers.last]

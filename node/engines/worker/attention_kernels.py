@@ -8,7 +8,7 @@ the order that `attention` gives it and the exponential is tinygrad's, so the bi
 from collections.abc import Callable
 from typing import Any
 
-from node.engines.worker.panel_kernels import HEAD, program
+from node.engines.worker.panel_kernels import HEAD, part_of, program
 
 # Blocks of eight tokens whose scores are summed at the same time, and terms of the mix.
 BLOCKS_AT_ONCE = 4
@@ -48,7 +48,7 @@ def keep_kernel(page: int) -> Callable[..., Any]:
         name = f"attention_keep_{rows}_{heads}_{size}"
         body = f"""
 void {name}(float* restrict keys, float* restrict values, const float* restrict key,
-            const float* restrict value, const int* restrict at) {{
+            const float* restrict value, const int* restrict at, long part) {{
   for (long row = 0; row < {rows}; row++) {{
     const long page = at[row] / {page}, token = at[row] % {page};
     for (long head = 0; head < {heads}; head++) {{
@@ -62,7 +62,7 @@ void {name}(float* restrict keys, float* restrict values, const float* restrict 
   }}
 }}
 """
-        return program(name, body, (keys, values, key, value, at), outs=(0, 1))
+        return program(name, body, (keys, values, key, value, at), outs=(0, 1), parts=1)
 
     return kernel
 
@@ -77,9 +77,16 @@ def mix_kernel(page: int, context: int, scale: float, window: int) -> Callable[.
         rows, shared, group, size = query.shape
         name = f"attention_mix_{rows}_{shared}_{group}_{size}_{context}_{window}"
         body = _source(name, (rows, shared, group, size), (page, context, window), scale)
-        return program(name, body, (out, query, keys, values, seen, table), outs=(0,))
+        parts = _divided((rows, shared, group, size), context)[1]
+        return program(name, body, (out, query, keys, values, seen, table), outs=(0,), parts=parts)
 
     return kernel
+
+
+def _divided(shape: tuple[int, ...], context: int) -> tuple[int, int]:
+    """How many heads of rows a part has, and how many parts there are."""
+    rows, shared, group, size = shape
+    return part_of(rows * shared * group, rows * shared * group * size * context)
 
 
 def _source(name: str, shape: tuple[int, ...], reach: tuple[int, int, int], scale: float) -> str:
@@ -88,7 +95,7 @@ def _source(name: str, shape: tuple[int, ...], reach: tuple[int, int, int], scal
     first, *others = EXPONENTIAL
     powers = "\n".join(f"  power = power * rest + {factor};" for factor in others)
     shares = _SHARES.replace("EXPONENTIAL_0", first).replace("POWERS", powers)
-    factor = scale.hex()
+    factor, (step, _) = scale.hex(), _divided(shape, context)
     return f"""{HEAD}
 {shares}
 enum {{ ROWS = {rows}, SHARED = {shared}, GROUP = {group}, SIZE = {size}, PAGE = {page},
@@ -102,41 +109,43 @@ static inline void mixed(float* restrict out, const float* restrict shares, floa
   long term = 0;
 {_mixes(8)}{_mixes(1)}}}
 void {name}(float* restrict out, const float* restrict query, const float* restrict keys,
-            const float* restrict values, const int* restrict seen, const int* restrict table) {{
+            const float* restrict values, const int* restrict seen, const int* restrict table,
+            long part) {{
   float scores[{context}] __attribute__((aligned(32)));
-  for (long row = 0; row < ROWS; row++)
-    for (long head = 0; head < SHARED; head++)
-      for (long one = 0; one < GROUP; one++) {{
-        const long place = (row * SHARED + head) * GROUP + one, tokens = seen[row] + 1;
-        const int* pages = table + row * PAGES;
-        const long begin = tokens > WINDOW ? tokens - WINDOW : 0, begin_page = begin / PAGE * PAGE;
-        for (long first = begin_page; first < tokens; first += PAGE) {{
-          const long left = (tokens - first + 7) / 8;
-          scored(scores + first, query + place * SIZE,
-                 keys + (pages[first / PAGE] * (long)SHARED + head) * SIZE * PAGE,
-                 first < begin ? (begin - first) / 8 : 0,
-                 left < PAGE_BLOCKS ? left : PAGE_BLOCKS);
-        }}
-        const long blocks = (tokens + 7) / 8;
-        for (long token = tokens; token < blocks * 8; token++) scores[token] = -__builtin_inff();
-        for (long token = begin / 8 * 8; token < begin; token++) scores[token] = -__builtin_inff();
-        floats tops = -__builtin_inff();
-        for (long block = begin / 8; block < blocks; block++) {{
-          const floats score = AT(floats, scores, block);
-          tops = score > tops ? score : tops;
-        }}
-        float top = tops[0];
-        for (long lane = 1; lane < 8; lane++) top = tops[lane] > top ? tops[lane] : top;
-        floats sums = 0;
-        for (long block = begin / 8; block < blocks; block++) {{
-          const floats share = share_of(AT(floats, scores, block), top);
-          PUT(scores, block) = share;
-          sums = sums + share;
-        }}
-        float total = sums[0];
-        for (long lane = 1; lane < 8; lane++) total = total + sums[lane];
-        mixed(out + place * SIZE, scores, total, values, pages, head, begin, tokens);
-      }}
+  const long all = ROWS * SHARED * GROUP, step = {step};
+  for (long place = part ? (part - 1) * step : 0;
+       place < (part && part * step < all ? part * step : all); place++) {{
+    const long row = place / (SHARED * GROUP), head = place / GROUP % SHARED;
+    const long tokens = seen[row] + 1;
+    const int* pages = table + row * PAGES;
+    const long begin = tokens > WINDOW ? tokens - WINDOW : 0, begin_page = begin / PAGE * PAGE;
+    for (long first = begin_page; first < tokens; first += PAGE) {{
+      const long left = (tokens - first + 7) / 8;
+      scored(scores + first, query + place * SIZE,
+             keys + (pages[first / PAGE] * (long)SHARED + head) * SIZE * PAGE,
+             first < begin ? (begin - first) / 8 : 0,
+             left < PAGE_BLOCKS ? left : PAGE_BLOCKS);
+    }}
+    const long blocks = (tokens + 7) / 8;
+    for (long token = tokens; token < blocks * 8; token++) scores[token] = -__builtin_inff();
+    for (long token = begin / 8 * 8; token < begin; token++) scores[token] = -__builtin_inff();
+    floats tops = -__builtin_inff();
+    for (long block = begin / 8; block < blocks; block++) {{
+      const floats score = AT(floats, scores, block);
+      tops = score > tops ? score : tops;
+    }}
+    float top = tops[0];
+    for (long lane = 1; lane < 8; lane++) top = tops[lane] > top ? tops[lane] : top;
+    floats sums = 0;
+    for (long block = begin / 8; block < blocks; block++) {{
+      const floats share = share_of(AT(floats, scores, block), top);
+      PUT(scores, block) = share;
+      sums = sums + share;
+    }}
+    float total = sums[0];
+    for (long lane = 1; lane < 8; lane++) total = total + sums[lane];
+    mixed(out + place * SIZE, scores, total, values, pages, head, begin, tokens);
+  }}
 }}
 """
 

@@ -54,6 +54,8 @@ class WorkerDevice:
     memory_words: str = ""
     # The first and the last layer that a language model is loaded with; None: all.
     layers: tuple[int, int] | None = None
+    # How many threads it may use while it is loaded.
+    threads: int = 1
     # Asks the engine something in the middle of its question, and waits for what it says.
     asking: Callable[[dict[str, Value]], dict[str, Any]] | None = None
 

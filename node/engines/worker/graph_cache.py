@@ -24,7 +24,7 @@ from node.engines.worker.load_progress import LoadProgress
 from wire.errors import EngineMissing
 
 # Changes whenever a graph or a kernel of ours does: old files are then not found.
-LAYOUT = 7
+LAYOUT = 8
 DIGEST_BYTES = 32
 FILE_BYTES_MAX = 1 << 30
 WAIT_S = 0.1

@@ -1,10 +1,9 @@
 """A captured graph run again, with other buffers for some: on a CPU kernels are called one by one.
 
 tinygrad works out each kernel's arguments anew for every run, which costs more than the kernels of
-a small model. Here they are worked out once. Worker only.
+a small model. Here they are worked out once, and the kernels go to a team of threads. Worker only.
 """
 
-import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -13,18 +12,22 @@ from tinygrad.engine.realize import get_call_arg_uops, get_runtime, resolve_para
 from tinygrad.runtime.ops_cpu import CPUProgram
 from tinygrad.uop.ops import Ops
 
+from node.engines.worker.panel_kernels import PART
+from node.engines.worker.thread_team import ARGUMENTS_MAX, KernelCall, KernelList, ThreadTeam
+
 ONCE = (1, 1, 1)
 # Two values of the variable: a kernel's number that differs between them is the variable itself.
 _PROBES = (1, 2)
 
 
-def replay(runs: Sequence[tuple[Any, Sequence[Any]]], variable: str) -> Callable[[int], Any]:
+def replay(
+    runs: Sequence[tuple[Any, Sequence[Any]]], variable: str, team: ThreadTeam
+) -> Callable[[int], Any]:
     """What runs graphs, each with its inputs, for a value of their one variable; the last's result.
 
     A graph may be there often, with other inputs. Between its runs nothing is kept but what it
     writes into them.
     """
-    value = ctypes.c_uint64(1)
 
     def plainly(number: int) -> Any:
         return [graph(list(inputs), {variable: number}) for graph, inputs in runs][-1]
@@ -36,20 +39,18 @@ def replay(runs: Sequence[tuple[Any, Sequence[Any]]], variable: str) -> Callable
     }
     if any(None in found for found in kernels.values()):
         return plainly
-    calls: list[tuple[Any, list[Any]]] = []
+    calls: list[KernelCall] = []
     for graph, inputs in runs:
         addresses = [_address(it.buffer) for it in inputs]
         calls += [
-            (kernel.function, kernel.arguments(tuple(inputs), addresses, value))
+            kernel.called(tuple(inputs), addresses)
             for kernel in kernels[id(graph)]
             if kernel is not None
         ]
-    last = runs[-1][0]
+    last, listed = runs[-1][0], KernelList(calls)
 
     def quickly(number: int) -> Any:
-        value.value = number
-        for function, arguments in calls:
-            function(*arguments)
+        team.run(listed, number)
         return last.ret
 
     return quickly
@@ -60,47 +61,54 @@ class _Kernel:
     """One kernel of a graph, which is called just once. `numbers` has None for the variable."""
 
     call: Any
-    function: Any
+    address: int
     sources: list[Any]
-    numbers: list[Any]
+    numbers: list[int | None]
     # The addresses of buffers that are the graph's own, for they are the same in every run.
-    own: dict[int, Any]
+    own: dict[int, int]
+    parts: int
 
     @classmethod
     def of(cls, call: Any, variable: str) -> Self | None:
-        """None if it is no kernel of the CPU, or runs in several parts."""
+        """None if it is no kernel of the CPU, or is not called just once."""
         program = call.src[0]
         if program.op is not Ops.PROGRAM or call.src[1].device != "CPU":
             return None
-        runtime = get_runtime("CPU", program)
+        runtime, variables = get_runtime("CPU", program), program.arg.vars
         sizes = [program.arg.launch_dims({variable: probe})[0] for probe in _PROBES]
-        if not isinstance(runtime, CPUProgram) or runtime.runtimevars or set(sizes) != {ONCE}:
+        divided = [at for at, it in enumerate(variables) if it.expr == PART]
+        if not isinstance(runtime, CPUProgram) or set(sizes) != {ONCE}:
+            return None
+        if divided not in ([], [len(variables) - 1]):
             return None
         one, two = (program.arg.vals({variable: probe}) for probe in _PROBES)
         numbers = [
-            ctypes.c_uint64(first) if first == second else None
+            (first or 0) if first == second else None
             for first, second in zip(one, two, strict=True)
         ]
         sources = [get_call_arg_uops(call)[number] for number in program.arg.globals]
+        if len(sources) + len(numbers) > ARGUMENTS_MAX:
+            return None
         own = {
-            at: ctypes.c_uint64(_address(source.buffer))
+            at: _address(source.buffer)
             for at, source in enumerate(sources)
             if not any(it.op is Ops.PARAM for it in source.toposort())
         }
-        return cls(call, runtime.fxn, sources, numbers, own)
+        parts = variables[-1].vmax + 1 if divided else 1
+        return cls(call, runtime.addr, sources, numbers, own, parts)
 
-    def arguments(self, inputs: tuple[Any, ...], addresses: list[int], value: Any) -> list[Any]:
-        """Its arguments in a run with these inputs, which lie at `addresses`."""
+    def called(self, inputs: tuple[Any, ...], addresses: list[int]) -> KernelCall:
+        """How it is called in a run with these inputs, which lie at `addresses`."""
         found = []
         for at, source in enumerate(self.sources):
             if at in self.own:
                 found.append(self.own[at])
             elif source.op is Ops.PARAM:
-                found.append(ctypes.c_uint64(addresses[source.arg.slot]))
+                found.append(addresses[source.arg.slot])
             else:
                 part = resolve_params(self.call, inputs)[self.call.src[0].arg.globals[at]]
-                found.append(ctypes.c_uint64(_address(part.buffer)))
-        return [*found, *(value if number is None else number for number in self.numbers)]
+                found.append(_address(part.buffer))
+        return KernelCall(self.address, [*found, *self.numbers], self.parts)
 
 
 def _address(buffer: Any) -> int:

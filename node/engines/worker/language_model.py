@@ -26,6 +26,7 @@ from node.engines.worker.passes import SlotRow
 from node.engines.worker.rest import OtherPeers
 from node.engines.worker.sequence import FAULTS, TokenSequence, refusal_of
 from node.engines.worker.slots import Slots
+from node.engines.worker.thread_team import ThreadTeam
 from node.engines.worker.transformer import ANSWERING, LanguageModel
 from wire.codec import Value
 from wire.errors import ModelRefused
@@ -68,6 +69,8 @@ class LoadedLanguageModel:
             # Where longer passes give other bits, a prompt is always read in the same way.
             reuse=language.exact,
             pages=self._pages,
+            # Where a longer pass gives other bits, a guess would change what is answered.
+            guessing=ANSWERING if language.exact else (),
         )
 
     @property
@@ -94,6 +97,7 @@ class LoadedLanguageModel:
 
     def answer(self, message: dict[str, Any]) -> dict[str, Value]:
         """End and begin answers, then one step; what it made, and how many slots are free."""
+        self._language.team.allow(message["threads"])
         refused: dict[int, ModelRefused] = {}
         read: list[Value] = []
         made_of: list[Value] = []
@@ -216,7 +220,11 @@ def load(
     pages = _pages(model, place)
     with place.progress.part(0.0, READ):
         language = LanguageModel(
-            model, pages, Matmul(blocked=Device.DEFAULT == "CPU"), place.progress
+            model,
+            pages,
+            Matmul(blocked=Device.DEFAULT == "CPU"),
+            place.progress,
+            ThreadTeam(place.threads),
         )
     key = " ".join((str(manifest.id), place.versions, str(DEV.value), f"{pages} pages"))
     answering = ANSWERING if language.exact else ANSWERING[-1:]

@@ -57,6 +57,7 @@ class LayerStage:
 
     def answer(self, message: dict[str, Any]) -> dict[str, Value]:
         """ModelRefused if the rows, or the session, are not what can be run here."""
+        self._language.team.allow(message["threads"])
         session = message["session"]
         data = b""
         if count := message["begin"]:

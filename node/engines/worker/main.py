@@ -73,7 +73,9 @@ class Worker:
                 files = {name: Path(path) for name, path in message["files"].items()}
                 manifest = Manifest.from_bytes(message["manifest"])
                 place = replace(
-                    self.place, layers=tuple(message["layers"]) if "layers" in message else None
+                    self.place,
+                    layers=tuple(message["layers"]) if "layers" in message else None,
+                    threads=message["threads"],
                 )
                 with self.place.progress.part(0.0, LOADED):
                     model = self._load(manifest, files, place)

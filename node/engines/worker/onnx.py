@@ -43,6 +43,10 @@ _GIVE_WHOLE_NUMBERS = frozenset(
 REPEATS = 4
 # What is said of a model's speed before the first call: little, so that nobody waits in vain.
 UNKNOWN_PER_S = 1.0
+# One message brings at most so many full runs, which take about so long: between two messages the
+# worker waits for its peer, and others' rows wait for the whole message.
+RUNS_MAX = 16
+MESSAGE_S = 0.01
 # What open sizes are tried with until a graph can be run: many are written for sizes of a kind.
 FILLS = (1, 32, 64, 256, 512)
 # Shapes, and the bytes of the inputs that decide what is computed.
@@ -70,6 +74,8 @@ class LoadedOnnx:
     buckets: dict[int, Ready]
     sample: list[Array]
     progress: LoadProgress
+    # How many full runs one message may bring, as far as is known.
+    runs: int = 1
     shapes: Latest[Wanted, Ready] = field(default_factory=lambda: Latest(SHAPES_MAX))
 
     @property
@@ -79,7 +85,7 @@ class LoadedOnnx:
     @property
     def signature(self) -> Signature:
         outputs = tuple((it.name, it.kind) for it in self.graph.model.outputs)
-        return Signature(self.graph.model.inputs, outputs, max(self.buckets, default=0))
+        return Signature(self.graph.model.inputs, outputs, max(self.buckets, default=0), self.runs)
 
     def warm_up(self) -> tuple[float, float]:
         """Rows in a second, of full runs; how long one row takes is no matter."""
@@ -96,7 +102,15 @@ class LoadedOnnx:
         for _ in range(REPEATS):
             self.graph.run(ready.jit, ready.sources, arrays)
         speed = rows * REPEATS / max(time.perf_counter() - began_at_s, 1e-6)
+        if self.buckets:
+            self.runs = self._runs_in(speed * MESSAGE_S / rows)
         return speed, speed
+
+    def _runs_in(self, runs: float) -> int:
+        """At most so many full runs, as many as fit a message and its answer."""
+        ready = self.buckets[max(self.buckets)]
+        run_bytes = max(sum(int(it.nbytes()) for it in ready.sources), _answer_bytes(ready))
+        return max(1, int(min(runs, RUNS_MAX, CALL_BYTES_MAX // run_bytes)))
 
     def answer(self, message: dict[str, Any]) -> dict[str, Plain]:
         match message["do"]:
@@ -110,18 +124,31 @@ class LoadedOnnx:
                 raise AssertionError(f"the engine asked for {other!r}")
 
     def _rows(self, rows: int, inputs: list[bytes]) -> dict[str, Plain]:
+        arrays = [
+            np.frombuffer(data, value.kind).reshape(rows, *_sizes(value)[1:])
+            for value, data in zip(self.graph.model.inputs, inputs, strict=True)
+        ]
+        most = max(self.buckets)
+        runs = [self._run([it[at : at + most] for it in arrays]) for at in range(0, rows, most)]
+        return {
+            "shapes": [list(it.shape[1:]) for it in runs[0]],
+            "outputs": [
+                b"".join(it.tobytes() for it in parts) for parts in zip(*runs, strict=True)
+            ],
+        }
+
+    def _run(self, arrays: Sequence[Array]) -> list[Array]:
+        """What the graph gives for rows of which one run takes all."""
+        rows = len(arrays[0])
         bucket = min(it for it in self.buckets if it >= rows)
         ready = self.buckets[bucket]
-        arrays = []
-        for value, data, source in zip(self.graph.model.inputs, inputs, ready.sources, strict=True):
-            array = np.zeros(source.shape, value.kind)
-            array[:rows] = np.frombuffer(data, value.kind).reshape(rows, *source.shape[1:])
-            arrays.append(array)
-        found = [it[:rows] for it in self.graph.run(ready.jit, ready.sources, arrays)]
-        return {
-            "shapes": [list(it.shape[1:]) for it in found],
-            "outputs": [it.tobytes() for it in found],
-        }
+        if rows < bucket:
+            empty = bucket - rows
+            arrays = [
+                np.concatenate([it, np.zeros((empty, *it.shape[1:]), it.dtype)]) for it in arrays
+            ]
+        found = self.graph.run(ready.jit, ready.sources, arrays)
+        return [it[:rows] for it in found] if rows < bucket else found
 
     def _call(self, shapes: list[list[int]], inputs: list[bytes]) -> dict[str, Plain]:
         values = self.graph.model.inputs

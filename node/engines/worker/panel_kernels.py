@@ -9,7 +9,7 @@ a panel is unpacked once for all of them.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tinygrad import Device
+from tinygrad import Device, dtypes
 from tinygrad.renderer.cstyle import ClangRenderer
 from tinygrad.uop.ops import KernelInfo, Ops, ProgramInfo, UOp
 
@@ -57,6 +57,13 @@ ROWS_OF_A_PANEL = 8
 # From so many rows on a panel is unpacked first, so many terms of it at a time.
 MANY_ROWS = 16
 UNPACKED_TERMS = 512
+# A kernel of so many multiplications or more can be run in parts, by several threads: in so many
+# at most, so that who has none left to do waits for little.
+DIVIDED_WORK = 1 << 16
+PARTS_MAX = 8
+# The last argument of a kernel that has parts: 0 for all of it, else which of them, from 1 on.
+# tinygrad, which knows it as the number of a thread, runs the one thread 0.
+PART = "core_id"
 
 
 def native() -> bool:
@@ -64,21 +71,25 @@ def native() -> bool:
     return isinstance(Device[Device.DEFAULT].renderer, ClangRenderer) and Device.DEFAULT == "CPU"
 
 
-def program(name: str, text: str, buffers: Sequence[Any], outs: tuple[int, ...]) -> Any:
-    """A C function of these buffers as a kernel; `outs` are the places of those it writes."""
+def program(name: str, text: str, buffers: Sequence[Any], outs: tuple[int, ...], parts: int) -> Any:
+    """A C function of these buffers as a kernel; `outs` are the places of those it writes.
+
+    After the buffers it takes `long part`: see `PART`. There are so many `parts`, 1: it has none.
+    """
     info = ProgramInfo(
         name=name,
+        vars=(UOp.variable(PART, 0, parts - 1, dtypes.int, param=True),),
         globals=tuple(range(len(buffers))),
         outs=outs,
         ins=tuple(it for it in range(len(buffers)) if it not in outs),
         target=Device[Device.DEFAULT].renderer.target,
     )
-    parts = (
+    built = (
         UOp.sink(*buffers, arg=KernelInfo(name=name)),
         UOp(Ops.LINEAR, src=tuple(buffers)),
         UOp(Ops.SOURCE, arg=text),
     )
-    return UOp(Ops.PROGRAM, src=parts, arg=info)
+    return UOp(Ops.PROGRAM, src=built, arg=info)
 
 
 def product_kernel(form: PanelForm) -> Callable[..., Any]:
@@ -87,15 +98,31 @@ def product_kernel(form: PanelForm) -> Callable[..., Any]:
     def kernel(*buffers: Any) -> Any:
         count = buffers[1].shape[0]
         name = f"product_{count}_{form.columns}_{form.rows}_of_kind_{form.kind}"
-        return program(name, source(name, form, count), buffers, outs=(0,))
+        _, parts = _divided(form, count)
+        return program(name, source(name, form, count), buffers, outs=(0,), parts=parts)
 
     return kernel
+
+
+def part_of(count: int, work: int) -> tuple[int, int]:
+    """How many of `count` things a part has, and how many parts there are."""
+    step = -(-count // PARTS_MAX) if work >= DIVIDED_WORK else count
+    return step, -(-count // step)
+
+
+def _divided(form: PanelForm, count: int) -> tuple[int, int]:
+    """How many panels a part has, and how many parts there are."""
+    width = _width(form, count)
+    groups = -(-(form.rows // LANES) // width)
+    step, parts = part_of(groups, count * form.rows * form.columns)
+    return step * width, parts
 
 
 def source(name: str, form: PanelForm, count: int) -> str:
     """The C function: every panel, in groups that share the loads of the rows."""
     panels = form.rows // LANES
     width = _width(form, count)
+    part_panels, _ = _divided(form, count)
     groups = []
     first = 0
     while first < panels:
@@ -107,7 +134,8 @@ def source(name: str, form: PanelForm, count: int) -> str:
     types = [(C_TYPES[dtype], field) for field, (dtype, _) in form.fields.items()]
     fields = "".join(f", const {kind}* restrict {field}" for kind, field in types)
     loops = "\n".join(
-        f"for (long panel = {begin}; panel < {end}; panel += {size}) {{\n"
+        f"for (long panel = begin > {begin} ? begin : {begin};"
+        f" panel < (end < {end} ? end : {end}); panel += {size}) {{\n"
         f"{body(form, count, size)}}}"
         for size, begin, end in groups
     )
@@ -116,7 +144,9 @@ def source(name: str, form: PanelForm, count: int) -> str:
         f"{HEAD}\nenum {{ ROWS = {count}, COLUMNS = {form.columns}, OUT = {form.rows},"
         f" BLOCKS = {blocks} }};\n"
         f"void {name}(float* restrict out, const float* restrict rows,"
-        f" const float* restrict bias{fields}) {{\n{loops}\n}}\n"
+        f" const float* restrict bias{fields}, long part) {{\n"
+        f"const long begin = part ? (part - 1) * {part_panels} : 0;\n"
+        f"const long end = part ? part * {part_panels} : {panels};\n{loops}\n}}\n"
     )
 
 

@@ -23,6 +23,7 @@ from node.engines.sampler import (
 )
 from node.engines.worker.gguf_tokens import TokenTable
 from node.engines.worker.grammar import Grammar
+from node.engines.worker.repetition import Repetition
 from wire.errors import ModelRefused
 from wire.generation import Alternative, Ending, PromptToken, Token, to_frame
 
@@ -57,6 +58,7 @@ class TokenSequence:
     bias: Mapping[int, float] = field(default_factory=dict)
     # Of how many of the prompt's tokens the next one's probabilities were told.
     told: int = 0
+    repetition: Repetition = field(default_factory=Repetition)
     _rules: LogitRules = field(init=False)
     _counts: Counter[int] = field(default_factory=Counter)
 

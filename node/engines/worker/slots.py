@@ -11,44 +11,19 @@ pages are shared between slots. Where pages run out the newest answer waits, and
 import itertools
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from node.engines.worker.claimed_sequence import ClaimedSequence
 from node.engines.worker.pages import PagePool
 from node.engines.worker.passes import Forward, Made, RestLost, SlotRow
 from node.engines.worker.sequence import FAULTS, TokenSequence, refusal_of
+from node.engines.worker.slot import Slot
 from wire.errors import ModelRefused
 
 # How many more slots than answers there are: the others keep what was read.
 KEEPING = 4
 # A pass costs its size, and a smaller one more for each row: one is taken that is so full.
 FILLED = 0.75
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """`kept` are the tokens whose keys and values its pages have."""
-
-    number: int
-    kept: list[int] = field(default_factory=list)
-    pages: list[int] = field(default_factory=list)
-    answer: TokenSequence | None = None
-    used: int = 0
-    # When its answer began, among all answers.
-    began: int = 0
-
-    @property
-    def tokens(self) -> list[int]:
-        """All tokens of its answer so far."""
-        return [] if self.answer is None else [*self.answer.prompt, *self.answer.made]
-
-    @property
-    def left(self) -> int:
-        """How many of its tokens have not been through a pass."""
-        if self.answer is None:
-            return 0
-        return len(self.answer.prompt) + len(self.answer.made) - len(self.kept)
 
 
 class Slots:
@@ -65,13 +40,16 @@ class Slots:
         reading: tuple[int, ...],
         reuse: bool,
         pages: PagePool,
+        guessing: tuple[int, ...] = (),
     ) -> None:
+        """`guessing`: of how many rows passes that answer are, if guesses may fill them."""
         self._count = count
         self._slots = [Slot(number) for number in range(count * KEEPING if reuse else count)]
         self._answering = answering
         self._reading = reading
         self._reuse = reuse
         self._pages = pages
+        self._guessing = guessing
         self._waiting: deque[TokenSequence] = deque()
         self._steps = 0
         self._begun = 0
@@ -133,7 +111,7 @@ class Slots:
         self._admit()
         beside = self._read(forward, paused, made, beside=True)
         self._end_empty(made)
-        rows, owners = self._rows(paused)
+        rows, owners = self._rows(paused, guess=not beside)
         if not rows:
             if beside:
                 # Those who were ready found no room after all.
@@ -145,12 +123,13 @@ class Slots:
             reader.kept += [row.token for row in part]
             reader.used = self._steps
         stale: set[int] = set()
-        for row, slot, line in zip(rows, owners, logits, strict=False):
+        for at, (slot, line) in enumerate(zip(owners, logits, strict=False)):
             if slot.number in stale:
                 continue
-            slot.kept.append(row.token)
+            slot.kept.append(rows[at].token)
             slot.used = self._steps
-            if self._take(slot, line, made):
+            following = rows[at + 1].token if owners[at + 1 : at + 2] == [slot] else None
+            if self._take(slot, line, made, following):
                 stale.add(slot.number)
 
     def _active(self) -> list[Slot]:
@@ -158,11 +137,13 @@ class Slots:
         active = [slot for slot in self._slots if slot.answer is not None]
         return sorted(active, key=lambda slot: slot.began)
 
-    def _take(self, slot: Slot, line: Any, made: Made) -> bool:
-        """Whether what lies after this row in the slot is not to be looked at."""
+    def _take(self, slot: Slot, line: Any, made: Made, following: int | None) -> bool:
+        """Whether what lies after this row in the slot is not to be looked at.
+
+        `following` is the token of the next row, if that is of the slot as well.
+        """
         answer = slot.answer
         assert answer is not None, "only slots with answers have rows"
-        expected = answer.forced[:1]
         try:
             frame = answer.take(line)
         except (ModelRefused, *FAULTS) as error:
@@ -174,7 +155,8 @@ class Slots:
         made.answered += 1
         if answer.reason:
             slot.answer = None
-        return bool(answer.reason) or answer.made[-1:] != expected
+        answer.repetition.made(answer.made[-1] == following)
+        return bool(answer.reason) or answer.made[-1] != following
 
     # Slots and their pages
 
@@ -371,9 +353,10 @@ class Slots:
         if isinstance(answer, ClaimedSequence):
             made.margins[answer.id] = answer.take_margins()
 
-    def _rows(self, paused: frozenset[int]) -> tuple[list[SlotRow], list[Slot]]:
-        """The last token of every answer, and what another made of some, to be checked."""
+    def _rows(self, paused: frozenset[int], *, guess: bool) -> tuple[list[SlotRow], list[Slot]]:
+        """The last token of every answer, and what may come after it, by another or by a guess."""
         ready = self._ready(paused)
+        spare = self._spare(ready) if guess else 0
         rows: list[SlotRow] = []
         owners: list[Slot] = []
         room = self._answering - len(ready)
@@ -385,9 +368,31 @@ class Slots:
             beyond = answer.forced[: max(0, room)]
             if not self._grown(slot, first + 1 + len(beyond)):
                 beyond = []
+            if spare and not answer.forced:
+                beyond = self._guessed(slot, spare)
+                spare -= len(beyond)
             room -= len(beyond)
             last = (answer.made or answer.prompt)[-1]
             for at, token in enumerate([last, *beyond]):
                 rows.append(SlotRow(token, slot.number, first + at, slot.pages))
                 owners.append(slot)
         return rows, owners
+
+    def _spare(self, ready: list[Slot]) -> int:
+        """How many guesses a pass has room for; only of who is alone it becomes a longer one."""
+        sizes = [it for it in self._guessing if it >= len(ready) > 0]
+        if not sizes:
+            return 0
+        answer = ready[0].answer
+        if len(ready) > 1 or answer is None:
+            return sizes[0] - len(ready)
+        return sizes[: 3 if answer.repetition.trusted else 2][-1] - 1
+
+    def _guessed(self, slot: Slot, most: int) -> list[int]:
+        """What may come next, at most so many tokens."""
+        answer = slot.answer
+        assert answer is not None, "only slots with answers have rows"
+        # Nobody makes way for guesses, and no token is beyond the last one.
+        within = len(slot.pages) * self._pages.tokens - len(slot.kept) - 1
+        most = min(most, within, answer.most - len(answer.made) - 1)
+        return answer.repetition.guess(slot.tokens, most)

@@ -32,6 +32,7 @@ from node.engines.worker.matmul import Matmul
 from node.engines.worker.panel_kernels import native
 from node.engines.worker.passes import SlotRow
 from node.engines.worker.rope import angles
+from node.engines.worker.thread_team import ThreadTeam
 
 # Rows of passes that answer, and of passes that only read.
 ANSWERING = (1, 4, 8)
@@ -59,10 +60,16 @@ class LanguageModel:
     """The weights and the kept keys and values on the device, and the graphs over them."""
 
     def __init__(
-        self, model: GgufModel, pages: int, products: Matmul, progress: LoadProgress
+        self,
+        model: GgufModel,
+        pages: int,
+        products: Matmul,
+        progress: LoadProgress,
+        team: ThreadTeam | None = None,
     ) -> None:
-        """`pages` of `PAGE` tokens are there for all that is kept."""
+        """`pages` of `PAGE` tokens are there for all that is kept; `team` runs kernels of a CPU."""
         self.model = model
+        self.team = team or ThreadTeam()
         self._here = model.here
         self._progress = progress
         self.pages = pages
@@ -208,6 +215,7 @@ class LanguageModel:
                 for name, inputs in runs
             ],
             BLOCKS,
+            self.team,
         )
 
     def run(self, rows: Sequence[SlotRow], rest: Rest | None = None) -> Array | None:

@@ -1,5 +1,6 @@
 """The queue of ONNX calls by itself: turns, shared runs, long calls, failures."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,33 @@ async def test_rows_of_many_calls_share_runs_and_a_long_call_keeps_nobody_waitin
     assert np.array_equal(answers["long"], 2 * rows(30)["x"])
     assert all(np.array_equal(answers[it], 2 * rows(1, it)["x"]) for it in range(3))
     assert (len(calls), calls.units, calls.offer()) == (0, 0, None)
+
+
+async def test_one_message_brings_as_many_full_runs_as_the_worker_says(
+    autojump_clock: MockClock,
+) -> None:
+    calls, answers = CallScheduler(lambda: None), {}
+    several = replace(SIGNATURE, runs=3)
+    assert Signature.of(several.to_plain()) == several
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asked, calls, answers, "long", rows(20))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(asked, calls, answers, "short", rows(9))
+        await trio.testing.wait_all_tasks_blocked()
+        calls.settle(calls.offer(), several.to_plain())
+        first = work(calls)
+        assert first.rows == 24
+        # Runs that were not full say nothing of the speed.
+        assert [calls.tells_speed(first, it) for it in (24, 16, 8, 7, 17, 0)] == [
+            *(True, True, True),
+            *(False, False, False),
+        ]
+        await trio.testing.wait_all_tasks_blocked()
+        # They had fair shares: the short one is whole.
+        assert set(answers) == {"short"}
+        assert work(calls).rows == 5
+    assert np.array_equal(answers["long"], 2 * rows(20)["x"])
+    assert np.array_equal(answers["short"], 2 * rows(9)["x"])
 
 
 async def test_who_was_there_when_a_worker_died_goes_alone_and_twice_at_most(

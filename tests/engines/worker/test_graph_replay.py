@@ -12,6 +12,7 @@ from tinygrad.uop.ops import UOp
 from node.engines.worker import graph_replay
 from node.engines.worker.attention import BLOCKS
 from node.engines.worker.buffers import placed, write
+from node.engines.worker.thread_team import ThreadTeam
 
 one, other = (placed(np.zeros(16, np.float32)) for _ in range(2))
 weights = [placed(np.full(16, at + 2, np.float32)) for at in range(3)]
@@ -35,9 +36,9 @@ runs = [
     (jit.captured, [it.uop.base for it in (*pair, weight, store)])
     for pair, weight, store in zip(pairs, weights, kept)
 ]
-quickly = graph_replay.replay(runs, BLOCKS)
+quickly = graph_replay.replay(runs, BLOCKS, ThreadTeam())
 graph_replay.CPUProgram = type(None)
-plainly = graph_replay.replay(runs, BLOCKS)
+plainly = graph_replay.replay(runs, BLOCKS, ThreadTeam())
 assert quickly.__name__ != plainly.__name__
 for way in (quickly, plainly):
     for blocks in (5, 7):

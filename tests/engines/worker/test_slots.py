@@ -35,6 +35,7 @@ class Successor:
     """
 
     def __init__(self) -> None:
+        self.page = PAGE
         self.kept: dict[int, int] = {}
         self.passes: list[list[SlotRow]] = []
 
@@ -42,10 +43,15 @@ class Successor:
         self.passes.append([replace(row, pages=tuple(row.pages)) for row in rows])
         for row in rows:
             assert len(set(row.pages)) == len(row.pages)
-            self.kept[row.pages[row.position // PAGE] * PAGE + row.position % PAGE] = row.token
+            self.kept[
+                row.pages[row.position // self.page] * self.page + row.position % self.page
+            ] = row.token
         found = []
         for row in rows:
-            places = [row.pages[at // PAGE] * PAGE + at % PAGE for at in range(row.position + 1)]
+            places = [
+                row.pages[at // self.page] * self.page + at % self.page
+                for at in range(row.position + 1)
+            ]
             logits = np.zeros(WORDS, np.float32)
             logits[following([self.kept[place] for place in places])] = 1
             found.append(logits)
@@ -434,3 +440,92 @@ def test_an_answer_that_no_longer_fits_elsewhere_is_refused_and_the_others_go_on
     assert "16 tokens" in str(made.refused[1])
     assert drain(held, Successor()) == {2: 6}
     assert asked[1].made == expected([2] * 3, 6)
+
+
+class Repeating(Successor):
+    """A model whose text repeats itself: after each token comes the same one every time."""
+
+    def __call__(self, rows: Sequence[SlotRow], told: int | None = None) -> object:
+        super().__call__(rows, told)
+        logits = np.zeros((len(rows), WORDS), np.float32)
+        for line, row in zip(logits, rows, strict=True):
+            line[1 + row.token * 5 % 7] = 1
+        return logits
+
+
+class Straying(Successor):
+    """A model that seems to repeat itself and never does: what follows three tokens changes."""
+
+    def __call__(self, rows: Sequence[SlotRow], told: int | None = None) -> object:
+        super().__call__(rows, told)
+        logits = np.zeros((len(rows), WORDS), np.float32)
+        for line, row in zip(logits, rows, strict=True):
+            line[row.position // 4 % 45 + 4 if row.position % 4 == 3 else row.position % 4 + 1] = 1
+        return logits
+
+
+def guessing(count: int = 2, pages: int = 100) -> Slots:
+    pool = PagePool(pages, PAGE * 16)
+    return Slots(count, answering=8, reading=(4, 16), reuse=True, pages=pool, guessing=(1, 4, 8))
+
+
+def made_by(model: Successor, held: Slots, asked: list[TokenSequence]) -> list[list[int]]:
+    """What was made of answers that begin together."""
+    model.page = PAGE * 16
+    for one in asked:
+        held.begin(one)
+    drain(held, model, steps=400)
+    return [one.made for one in asked]
+
+
+def without_guesses(count: int = 2) -> Slots:
+    return Slots(count, answering=8, reading=(4, 16), reuse=True, pages=PagePool(100, PAGE * 16))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("kind", [Successor, Repeating, Straying])
+def test_guesses_change_no_token(kind: type[Successor], count: int) -> None:
+    prompts = [[2 + at, 4, 6, 1, 3] for at in range(count)]
+    found = []
+    for held in (guessing(count), without_guesses(count)):
+        asked = [answer(at, prompt, most=120) for at, prompt in enumerate(prompts)]
+        found.append(made_by(kind(), held, asked))
+    assert found[0] == found[1]
+    assert [len(made) for made in found[0]] == [120] * count
+
+
+def test_a_text_that_repeats_itself_takes_a_fraction_of_the_passes() -> None:
+    model = Repeating()
+    made_by(model, guessing(1), [answer(1, [2, 4, 6], most=120)])
+    assert len(model.passes) < 120 / 4
+
+
+def test_guesses_that_are_wrong_become_rare() -> None:
+    model = Straying()
+    made_by(model, guessing(1), [answer(1, [1, 2, 3], most=240)])
+    longer = [rows for rows in model.passes if len(rows) > 1 and rows[0].position > 2]
+    assert 1 <= len(longer) <= 16
+    assert len(model.passes) >= 220
+
+
+def test_who_is_not_alone_guesses_only_where_a_pass_has_room() -> None:
+    for count, most in ((2, 4), (3, 4), (4, 4), (5, 8), (8, 8)):
+        model = Repeating()
+        made_by(model, guessing(8), [answer(at, [2 + at, 4, 6], most=60) for at in range(count)])
+        # None of them reads its prompt any more.
+        together = [
+            len(rows)
+            for rows in model.passes
+            if len({row.slot for row in rows}) == count and min(row.position for row in rows) > 3
+        ]
+        assert together
+        assert max(together) <= most
+
+
+def test_guesses_make_nobody_give_up_pages_and_end_with_the_answer() -> None:
+    model, held = Repeating(), guessing(2, pages=2)
+    asked = [answer(1, [2, 4, 6], most=40), answer(2, [3, 5, 1], most=40)]
+    found = made_by(model, held, asked)
+    assert [len(made) for made in found] == [40, 40]
+    last = max(row.position for rows in model.passes for row in rows)
+    assert last < 3 + 40

@@ -1,0 +1,141 @@
+"""`doctor`: looks at the machine, the peer and the way to others, and says what is wrong."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from node.commands.ask import SOCKET
+from node.commands.join import Runtime
+from node.commands.output import console, safe, show_json
+from node.gateway.keys import keys_file, read_keys
+from node.health.examining import examine, is_sound
+from node.health.facts import Facts
+from node.health.finding import Finding, State
+from node.health.local_look import LocalLook
+from node.health.network_look import NetworkLook, ask_router, call_all
+from node.local.control import call, unheard
+from wire.errors import BatonError
+from wire.signing import SigningKey
+
+PEER_DEADLINE_S = 10.0
+_COLOURS = {State.OK: "green", State.WARN: "yellow", State.BAD: "red", State.UNKNOWN: "dim"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patient:
+    """What is looked at: a state folder, a port, and bootstraps to call."""
+
+    state: Path
+    port: int
+    bootstraps: tuple[str, ...]
+
+
+async def doctor(
+    patient: Patient, runtime: Runtime, *, as_json: bool, fix: bool, everything: bool
+) -> int:
+    """Show what is wrong; returns 0 only if nothing is bad."""
+    fixed = await trio.to_thread.run_sync(_fix, patient.state) if fix else []
+    findings = examine(await look(patient, runtime))
+    if as_json:
+        rows = [asdict(it) | {"state": it.state.value} for it in findings]
+        show_json({"sound": is_sound(findings), "fixed": fixed, "findings": rows})
+    else:
+        _show(findings, fixed, everything=everything)
+    return 0 if is_sound(findings) else 1
+
+
+async def look(patient: Patient, runtime: Runtime) -> Facts:
+    """All facts, gathered side by side, each with its own deadline."""
+    here, network = LocalLook(patient.state), NetworkLook()
+    peer, peers, settings = await _peer(patient.state)
+    if settings is not None and (port := _port_of(peer)) is not None:
+        patient = replace(patient, port=port)
+    told = "" if settings is None else settings.get("peers.bootstraps", "")
+    bootstraps = patient.bootstraps or tuple(filter(None, told.split(", ")))
+    found: dict[str, Any] = {}
+
+    async def see(name: str, function: Callable[..., Any], *arguments: Any) -> None:
+        found[name] = await trio.to_thread.run_sync(function, *arguments)
+
+    async def ask() -> None:
+        router = network.gateway()
+        found["router"] = None if router is None else await ask_router(router)
+
+    async def dial() -> None:
+        key = SigningKey(runtime.environment.entropy(32))
+        found["calls"] = await call_all(runtime.transport, key, bootstraps) if bootstraps else ()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(see, "port", here.port, patient.port)
+        nursery.start_soon(see, "state", here.folder)
+        nursery.start_soon(see, "resources", here.resources)
+        nursery.start_soon(see, "tools", here.tools, runtime.engine_config.search_path)
+        nursery.start_soon(see, "service", here.service)
+        nursery.start_soon(see, "network", network.network, patient.port)
+        nursery.start_soon(see, "gateway_keys", _key_count, patient.state)
+        nursery.start_soon(ask)
+        nursery.start_soon(dial)
+    return Facts(peer=peer, peers=peers, settings=settings, **found)
+
+
+async def _peer(
+    state: Path,
+) -> tuple[dict[str, Any] | None, tuple[dict[str, Any], ...] | None, dict[str, str] | None]:
+    """What the running peer says of itself, of others and of its settings; None if none runs."""
+    try:
+        status = await call(state / SOCKET, "status", {}, unheard, deadline_s=PEER_DEADLINE_S)
+        peers = await call(state / SOCKET, "peers", {}, unheard, deadline_s=PEER_DEADLINE_S)
+        config = await call(state / SOCKET, "config", {}, unheard, deadline_s=PEER_DEADLINE_S)
+    except BatonError:
+        return None, None, None
+    return status, tuple(peers["peers"]), {it["name"]: it["value"] for it in config["settings"]}
+
+
+def _port_of(peer: Mapping[str, Any] | None) -> int | None:
+    """The port on which the running peer listens."""
+    for address in [] if peer is None else peer["addresses"]:
+        parts = address.split("/")
+        if len(parts) > 4 and parts[3] == "tcp":
+            return int(parts[4])
+    return None
+
+
+def _key_count(state: Path) -> int | None:
+    try:
+        return len(read_keys(keys_file(state)))
+    except BatonError:
+        return None
+
+
+def _fix(state: Path) -> list[str]:
+    """What needs no root and harms nobody: the modes of the state folder and of its key."""
+    fixed = []
+    for path, mode in ((state, 0o700), (state / "key", 0o600)):
+        try:
+            if path.stat().st_mode & 0o077:
+                path.chmod(mode)
+                fixed.append(f"chmod {mode:o} {path}")
+        except OSError:
+            # It is not there, or not ours: the findings say so.
+            continue
+    return fixed
+
+
+def _show(findings: Sequence[Finding], fixed: Sequence[str], *, everything: bool) -> None:
+    for line in fixed:
+        console.print(f"[green]did[/green] {safe(line)}")
+    for finding in findings:
+        if everything or finding.state in (State.WARN, State.BAD):
+            colour = _COLOURS[finding.state]
+            name = f"[{colour}]{finding.state.value:<11}[/{colour}] [bold]{finding.name}[/bold]"
+            console.print(f"{name}: {safe(finding.seen)}")
+            if finding.advice:
+                console.print(f"            → {safe(finding.advice)}")
+    counts = {state: sum(it.state is state for it in findings) for state in State}
+    told = ", ".join(f"{number} {state.value}" for state, number in counts.items() if number)
+    console.print(f"{len(findings)} causes looked at: {told}")
+    if not everything and (counts[State.OK] or counts[State.UNKNOWN]):
+        console.print("[dim]those that are ok or cannot be told: doctor --all[/dim]")

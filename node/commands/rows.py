@@ -1,0 +1,200 @@
+"""`ask --rows`: a whole table asked, row by row, with a bar, and a receipt for each bundle."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from node.commands.ask import SOCKET
+from node.commands.output import console, show_json
+from node.local import questions
+from node.local.control import call, unheard
+from node.rows.job import BundleAnswer, JobEnd, JobFiles, RowJob
+from node.rows.plan import RETRY_AFTER_S, ROOM_S, RowBatch, RowPlan
+from node.rows.reading import open_rows
+from wire.content import ContentId
+from wire.errors import Malformed
+from wire.operations import GENERATE
+
+MODEL_DEADLINE_S = 120.0
+TRIES = len(RETRY_AFTER_S) + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowsAsked:
+    """What was typed: the files, what is asked of each row, and the terms of each task."""
+
+    files: JobFiles
+    column: str
+    marks_bad: bool
+    resume: bool
+    force: bool
+    # As of `ask`: model, operation, system, schema, parameters, terms.
+    arguments: Mapping[str, Any]
+
+
+def rows_asked(table: Mapping[str, Any], arguments: Mapping[str, Any]) -> RowsAsked:
+    """What the options about tables say, beside the others of `ask`."""
+    return RowsAsked(
+        files=JobFiles(table["rows"].expanduser(), table["out"].expanduser()),
+        column=table["column"],
+        marks_bad=table["bad_rows"] == "mark",
+        resume=table["resume"],
+        force=table["force"],
+        arguments=arguments,
+    )
+
+
+async def ask_rows(state: Path, asked: RowsAsked, *, as_json: bool) -> None:
+    """Ask for every row of a table, and write what comes; BatonError, and --resume goes on."""
+    is_new = asked.files.check(resume=asked.resume, force=asked.force)
+    source = open_rows(asked.files.table, asked.column)
+    try:
+        plan = await _plan(state, asked)
+        with _bar() as progress:
+            shown = _Shown(progress, source.rows)
+            bundles = _Bundles(state, plan, asked.arguments)
+            job = RowJob(plan, asked.files, source, bundles.ask, shown.on_progress)
+            end = await job.run(is_new=is_new)
+    finally:
+        source.close()
+    _tell(asked.files, end, bundles.kept_before, as_json=as_json)
+
+
+async def _plan(state: Path, asked: RowsAsked) -> RowPlan:
+    given = asked.arguments
+    told = {name: given[name] for name in ("model", "operation", "system", "schema")}
+    model = await call(state / SOCKET, "rows-model", told, unheard, deadline_s=MODEL_DEADLINE_S)
+    operation = str(model["operation"])
+    parameters = questions.generate_parameters(given) if operation == GENERATE else {}
+    return RowPlan(
+        model=ContentId.parse(str(model["model"])),
+        operation=operation,
+        column=asked.column,
+        parameters=parameters,
+        chats=bool(model["chats"]),
+        system=given["system"] or "",
+        schema=given["schema"] or "",
+        marks_bad=asked.marks_bad,
+    )
+
+
+@dataclass(slots=True)
+class _Bundles:
+    """Has the running peer answer bundles."""
+
+    state: Path
+    plan: RowPlan
+    arguments: Mapping[str, Any]
+    # Tasks whose answers were there already.
+    kept_before: int = 0
+
+    async def ask(self, batch: RowBatch, inputs: list[bytes]) -> BundleAnswer:
+        """One bundle over the control socket; BatonError as the peer says it."""
+        arguments = {
+            "model": str(self.plan.model),
+            "operation": self.plan.operation,
+            "parameters": dict(self.plan.parameters),
+            "inputs": inputs,
+            "numbers": list(batch.numbers),
+            **{name: self.arguments[name] for name in ("level", "needed", "verifiers")},
+            "deadline_s": self.arguments["deadline_s"],
+        }
+        pieces = _Pieces(len(inputs))
+        deadline_s = TRIES * (float(self.arguments["deadline_s"]) + ROOM_S + 30)
+        result = await call(
+            self.state / SOCKET, "rows", arguments, pieces.on_event, deadline_s=deadline_s
+        )
+        self.kept_before += int(result["kept_before"])
+        return BundleAnswer(
+            tuple(map(bytes, pieces.parts["output"])),
+            bytes(result["signed"]),
+            tuple(map(bytes, pieces.parts["answer"])),
+        )
+
+
+class _Pieces:
+    """Outputs and receipts of a bundle as they come, piece by piece."""
+
+    def __init__(self, count: int) -> None:
+        self.parts = {name: [bytearray() for _ in range(count)] for name in ("output", "answer")}
+
+    def on_event(self, event: Mapping[str, Any]) -> None:
+        """Add a piece where it belongs; Malformed for one that belongs nowhere."""
+        parts = self.parts.get(str(event.get("event")), [])
+        place, data = event.get("place"), event.get("data")
+        if type(place) is not int or not 0 <= place < len(parts) or not isinstance(data, bytes):
+            raise Malformed("the peer sent a piece of an answer that nobody asked for")
+        parts[place] += data
+
+
+def _bar() -> Progress:
+    screen = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[rows]}"),
+        TextColumn("{task.fields[speed]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=screen,
+        transient=True,
+        # Only for eyes: a script that reads standard error finds one line there, or none.
+        disable=not screen.is_terminal,
+    )
+
+
+@dataclass(slots=True)
+class _Shown:
+    """The bar: rows that are kept, and of the file the part that they are."""
+
+    progress: Progress
+    rows_in_all: int | None
+    _task: Any = field(init=False)
+    _began: tuple[int, float] | None = None
+
+    def __post_init__(self) -> None:
+        self._task = self.progress.add_task("reading", total=1.0, rows="", speed="")
+
+    def on_progress(self, rows: int, share: float, again: bool) -> None:
+        """Show how far it is; rows that were done before do not count as speed."""
+        if not again and self._began is None:
+            self.progress.reset(self._task, description="asking")
+            (task,) = self.progress.tasks
+            self._began = (rows, task.get_time())
+        if self.rows_in_all:
+            share = rows / self.rows_in_all
+        speed = ""
+        if self._began is not None:
+            (task,) = self.progress.tasks
+            first, began_at_s = self._began
+            took_s = task.get_time() - began_at_s
+            speed = f"{(rows - first) / took_s:,.0f} rows/s" if took_s > 0 else ""
+        of = f" of {self.rows_in_all:,}" if self.rows_in_all else ""
+        words = f"{rows:,}{of} rows"
+        self.progress.update(self._task, completed=share, rows=words, speed=speed)
+
+
+def _tell(files: JobFiles, end: JobEnd, kept_before: int, *, as_json: bool) -> None:
+    if as_json:
+        show_json(
+            {
+                "out": str(files.out),
+                "receipts": str(files.receipts),
+                "rows": end.rows,
+                "rows_before": end.rows_before,
+                "bad_rows": end.bad_rows,
+                "bundles": end.bundles,
+                "tasks_kept_before": kept_before,
+            }
+        )
+        return
+    before = f", {end.rows_before:,} of them before" if end.rows_before else ""
+    console.print(f"{end.rows:,} rows in {files.out}{before}")
+    if end.bad_rows:
+        console.print(f"[yellow]{end.bad_rows:,} rows are marked: see the column error[/yellow]")
+    console.print(f"{end.bundles:,} bundles have receipts in {files.receipts}")
+    console.print(f"  check a row: python -m node verify {files.receipts} --row 0")

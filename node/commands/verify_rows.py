@@ -1,0 +1,194 @@
+"""`verify OUT.receipts`: the receipts of a table of answers, checked offline, or one row of it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from node.checking.audit import audit
+from node.checking.report import Status
+from node.commands.output import console, safe, show_json
+from node.rows.journal import read_frames
+from wire import limits
+from wire.content import ContentId, PeerId
+from wire.errors import BatonError, InputError, Malformed
+from wire.receipt import Answer, Receipt
+from wire.rows import (
+    RowBundle,
+    RowDigest,
+    check_row,
+    digests_of,
+    path_of_row,
+    root_of_rows,
+)
+from wire.signed import Signed, open_signed
+
+
+@dataclass(slots=True)
+class _Found:
+    """What was found, over all bundles."""
+
+    rows: int = 0
+    bad_rows: int = 0
+    bundles: int = 0
+    receipts: int = 0
+    signers: set[PeerId] = field(default_factory=set)
+    answered_by: set[PeerId] = field(default_factory=set)
+    # Of the one row that was asked for.
+    row: dict[str, Any] | None = None
+
+
+def verify_rows(path: Path, row: int | None, *, as_json: bool) -> None:
+    """Check all bundles, or the one with a row; InputError names the first that does not hold."""
+    found = _Found()
+    frames = _frames(path)
+    head, due = next(frames), 0
+    for frame in frames:
+        try:
+            first, last = int(frame["first"]), int(frame["last"])
+            if first != due:
+                raise Malformed(f"rows from {due} on are missing before them")
+            due = last + 1
+            if row is None or first <= row <= last:
+                _check(found, frame, head, row)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is damaged: a bundle is not as it should be") from error
+        except BatonError as error:
+            raise InputError(
+                f"rows {first} to {last} do not hold: {error.message}",
+                todo="do not rely on them; have them done again: --force",
+            ) from error
+    if row is not None and found.row is None:
+        raise InputError(f"{path} has no row {row}", todo="rows are numbered from 0")
+    _show(found, head, as_json=as_json)
+
+
+def _frames(path: Path) -> Iterator[Mapping[str, Any]]:
+    frames = read_frames(path)
+    head = next(frames, None)
+    if head is None or not {"model", "operation", "column"} <= head.keys():
+        raise InputError(f"{path} is not a file of receipts of a table")
+    yield head
+    yield from frames
+
+
+def _check(
+    found: _Found, frame: Mapping[str, Any], head: Mapping[str, Any], row: int | None
+) -> None:
+    """Everything about one bundle; BatonError for what does not hold."""
+    bad = {int(number): str(why) for number, why in frame["bad"]}
+    if not 0 <= frame["last"] - frame["first"] < limits.BUNDLE_ROWS_MAX:
+        raise Malformed(f"there are more than {limits.BUNDLE_ROWS_MAX}, or none")
+    numbers = [it for it in range(frame["first"], frame["last"] + 1) if it not in bad]
+    digests = digests_of(numbers, frame["rows"])
+    found.rows += len(digests)
+    found.bad_rows += len(bad)
+    if row is not None and row in bad:
+        found.row = {"row": row, "problem": bad[row]}
+    if not digests:
+        return
+    signed = open_signed(frame["signed"], RowBundle)
+    bundle = signed.record
+    if (bundle.first, bundle.last) != (digests[0].number, digests[-1].number):
+        raise Malformed("other rows were signed")
+    if (bundle.rows, bundle.root) != (len(digests), root_of_rows(digests)):
+        raise Malformed("the rows are not those that were signed")
+    if str(bundle.model) != head["model"]:
+        raise Malformed(f"they are of another model, {bundle.model}")
+    if tuple(map(ContentId.of, frame["answers"])) != bundle.answers:
+        raise Malformed("the receipts are not those that were signed")
+    answers = [_answer(found, it, signed, head) for it in frame["answers"]]
+    found.bundles += 1
+    found.signers.add(signed.signer)
+    if row is not None and row not in bad:
+        found.row = _one(digests, row, bundle, answers)
+
+
+def _answer(
+    found: _Found, raw: bytes, bundle: Signed[RowBundle], head: Mapping[str, Any]
+) -> Signed[Answer]:
+    """One receipt: it holds by itself, is of this model, and was asked by who signed the bundle."""
+    report = audit(raw, _nothing)
+    bad = next((it for it in report.points if it.status is Status.FAILS), None)
+    if bad is not None or report.answer is None or report.task is None:
+        what = "it cannot be read" if bad is None else bad.what
+        raise Malformed(f"a receipt does not hold; what fails is {what!r}")
+    stage = report.task.record.stages[-1]
+    if (stage.model, stage.operation) != (bundle.record.model, head["operation"]):
+        raise Malformed("a receipt is of another model or operation")
+    if report.task.signer != bundle.signer:
+        raise Malformed(f"a receipt was asked for by another peer, {report.task.signer}")
+    found.receipts += 1
+    found.answered_by.add(report.receipts[-1].signer)
+    return report.answer
+
+
+def _nothing(_: ContentId) -> bytes | None:
+    return None
+
+
+def _one(
+    digests: list[RowDigest], row: int, bundle: RowBundle, answers: list[Signed[Answer]]
+) -> dict[str, Any]:
+    """The proof of one row, which holds without the others."""
+    index = next(place for place, it in enumerate(digests) if it.number == row)
+    path = path_of_row(digests, index)
+    check_row(bundle, digests[index], index, path)
+    answer = answers[index if len(answers) > 1 else 0]
+    last = open_signed(answer.record.receipts[-1], Receipt)
+    # An output of one block is named by its own hash.
+    by_itself = len(answers) == bundle.rows > 1 and not last.record.output.is_tree
+    if by_itself and last.record.output.digest != digests[index].output:
+        raise Malformed(f"the receipt of row {row} is of another output")
+    return {
+        "row": row,
+        "index": index,
+        "rows_in_bundle": bundle.rows,
+        "source_sha256": digests[index].source.hex(),
+        "output_sha256": digests[index].output.hex(),
+        "path": [path[at : at + 32].hex() for at in range(0, len(path), 32)],
+        "root": bundle.root.hex(),
+        "receipt": str(answer.id),
+        "answered_by": str(last.signer),
+    }
+
+
+def _show(found: _Found, head: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        show_json(
+            {
+                "holds": True,
+                "model": head["model"],
+                "operation": head["operation"],
+                "rows": found.rows,
+                "bad_rows": found.bad_rows,
+                "bundles": found.bundles,
+                "receipts": found.receipts,
+                "asked_by": sorted(map(str, found.signers)),
+                "answered_by": sorted(map(str, found.answered_by)),
+                "row": found.row,
+            }
+        )
+        return
+    tell: Callable[[str], None] = console.print
+    if found.row is not None and "problem" in found.row:
+        tell(f"row {found.row['row']} was not asked: {safe(found.row['problem'])}")
+    elif found.row is not None:
+        one = found.row
+        tell(f"[green]✓[/green] row {one['row']} is one of {one['rows_in_bundle']} signed together")
+        tell(f"  question  sha256 {one['source_sha256']}")
+        tell(f"  answer    sha256 {one['output_sha256']}")
+        tell(f"  path      {len(one['path'])} hashes, to the root {one['root']}")
+        tell(f"  receipt   {one['receipt']}, by {one['answered_by']}")
+    else:
+        tell(
+            f"[green]✓[/green] {found.rows:,} rows in {found.bundles:,} bundles, with"
+            f" {found.receipts:,} receipts, hold"
+        )
+        if found.bad_rows:
+            tell(f"  {found.bad_rows:,} rows were marked as bad, and not asked")
+    tell(f"  asked by {', '.join(sorted(map(str, found.signers)))}")
+    tell(
+        "[yellow]?[/yellow] whether the table of answers beside it was changed since: the hashes"
+        " are of what the peers answered"
+    )

@@ -1,0 +1,1 @@
+"""How this machine and its peer are: facts in, findings out."""

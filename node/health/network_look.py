@@ -1,0 +1,221 @@
+"""Looks at the ways out: routes, firewalls, what the router says, and who answers a call."""
+
+import json
+import socket
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from node.health.facts import CallEnd, CallFacts, NetworkFacts, RouterFacts
+from node.health.local_look import LOOK_DEADLINE_S, said_by
+from p2p.ip_address import host_of, is_name
+from p2p.routes import outgoing_hosts
+from p2p.transport import ByteStream, Endpoint, Transport, WrongPeer
+from wire.content import PeerId
+from wire.errors import InputError, TransportError
+from wire.signing import SigningKey
+
+# The request of NAT-PMP for the address outside (RFC 6886, section 3.2): version 0, operation 0.
+_ASKS_ADDRESS = bytes(2)
+_TELLS_ADDRESS = struct.Struct(">BBHI4s")
+_NAT_PMP_PORT = 5351
+_ASKED_TIMES = 2
+CALLS_MAX = 16
+_RTF_GATEWAY = 0x2
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkLook:
+    """One machine's network, as its files and programs tell."""
+
+    root: Path = Path("/")
+    output_of: Callable[[Sequence[str]], str | None] = said_by
+    outgoing: Callable[[], tuple[str, ...]] = outgoing_hosts
+
+    def network(self, port: int) -> NetworkFacts:
+        """Routes, addresses, and whether a firewall bars `port`."""
+        return NetworkFacts(
+            default_interfaces=self._ways(),
+            addresses=self._addresses(),
+            outgoing=self.outgoing(),
+            barred_by=self._barred_by(port),
+        )
+
+    def _ways(self) -> tuple[str, ...] | None:
+        try:
+            rows = self._rows("proc/net/route")[1:]
+            found = [it[0] for it in rows if it[1] == it[7] == "00000000"]
+        except (OSError, IndexError):
+            return None
+        try:
+            for fields in self._rows("proc/net/ipv6_route"):
+                nowhere = fields[0] == "0" * 32 and fields[1] == "00"
+                if nowhere and fields[9] != "lo" and int(fields[8], 16) & _RTF_GATEWAY:
+                    found.append(fields[9])
+        except (OSError, IndexError, ValueError):
+            # A machine without IPv6.
+            pass
+        return tuple(dict.fromkeys(found))
+
+    def gateway(self) -> str | None:
+        """The router's IPv4 address by the default route; None without one."""
+        try:
+            for fields in self._rows("proc/net/route")[1:]:
+                if fields[1] == "00000000" and int(fields[3], 16) & _RTF_GATEWAY:
+                    return socket.inet_ntoa(struct.pack("<I", int(fields[2], 16)))
+        except (OSError, IndexError, ValueError):
+            return None
+        return None
+
+    def _rows(self, name: str) -> list[list[str]]:
+        text = (self.root / name).read_text(encoding="ascii", errors="replace")
+        return [it.split() for it in text.splitlines()]
+
+    def _addresses(self) -> dict[str, tuple[str, ...]]:
+        try:
+            rows = json.loads(self.output_of(["ip", "-j", "address"]) or "[]")
+            return {
+                str(row["ifname"]): tuple(str(it["local"]) for it in row["addr_info"])
+                for row in rows
+            }
+        except (ValueError, KeyError, TypeError):
+            return {}
+
+    def _barred_by(self, port: int) -> str | None:
+        """The firewall that bars the port, "" for none; None where its rules are not to be read."""
+        if (said := self.output_of(["ufw", "status"])) is not None and "Status: active" in said:
+            allowed = (it.split() for it in said.splitlines() if "ALLOW" in it)
+            return "" if any(it[0] in (str(port), f"{port}/tcp") for it in allowed) else "ufw"
+        if (said := self.output_of(["firewall-cmd", "--list-ports"])) is not None:
+            return "" if f"{port}/tcp" in said.split() else "firewalld"
+        if (said := self.output_of(["nft", "list", "ruleset"])) is not None:
+            return "nftables" if _drops(said, port) else ""
+        return None
+
+
+def _drops(rules: str, port: int) -> bool:
+    """Whether an input chain of nftables drops what no rule lets in, and none lets `port` in."""
+    inside, drops, accepts = False, False, False
+    for line in map(str.strip, rules.splitlines()):
+        if line.startswith("type filter hook input"):
+            inside, drops = True, drops or "policy drop" in line
+        elif line.startswith("chain ") or line == "}":
+            inside = False
+        elif inside and line.endswith("accept") and _names(line, port):
+            accepts = True
+    return drops and not accepts
+
+
+def _names(rule: str, port: int) -> bool:
+    _, dport, after = rule.partition("dport ")
+    if not dport:
+        # A rule for everything, such as a bare `accept`.
+        return rule == "accept"
+    return str(port) in after.replace("{", " ").replace("}", " ").replace(",", " ").split()
+
+
+async def ask_router(router: str, port: int = _NAT_PMP_PORT) -> RouterFacts:
+    """What the router says by NAT-PMP; it answers nothing if that is not on."""
+    with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            await asking.connect((router, port))
+            for _ in range(_ASKED_TIMES):
+                await asking.send(_ASKS_ADDRESS)
+                with trio.move_on_after(LOOK_DEADLINE_S / _ASKED_TIMES / 2):
+                    answer = await asking.recv(64)
+                    return _read_router(router, answer)
+        except OSError:
+            # A router that refuses the port says so by ICMP.
+            pass
+    return RouterFacts(asked=router, answers=False)
+
+
+def _read_router(router: str, answer: bytes) -> RouterFacts:
+    if len(answer) < _TELLS_ADDRESS.size:
+        return RouterFacts(asked=router, answers=False)
+    version, operation, result, _, address = _TELLS_ADDRESS.unpack_from(answer)
+    if (version, operation) != (0, 128) or result:
+        return RouterFacts(asked=router, answers=False)
+    return RouterFacts(asked=router, answers=True, external=socket.inet_ntoa(address))
+
+
+async def call_all(
+    transport: Transport, key: SigningKey, addresses: Sequence[str]
+) -> tuple[CallFacts, ...]:
+    """Call each address, at most `CALLS_MAX`, as a peer with a key of its own that nobody knows."""
+    addresses = addresses[:CALLS_MAX]
+    found: dict[str, CallFacts] = {}
+
+    async def accept(_peer: PeerId, stream: ByteStream) -> None:
+        await stream.reset()
+
+    async def one(address: str) -> None:
+        ended, words = await _called(address)
+        if ended is None:
+            # By a connection of its own: one that is open to this peer would hide who is there.
+            ended, words = await _greeted(endpoint, words)
+        found[address] = CallFacts(address=address, ended=ended, words=words)
+
+    async with (
+        transport.open(key, ("/ip4/127.0.0.1/tcp/0",), accept=accept) as endpoint,
+        trio.open_nursery() as nursery,
+    ):
+        for address in addresses:
+            nursery.start_soon(one, address)
+    return tuple(found[it] for it in addresses)
+
+
+async def _called(address: str) -> tuple[CallEnd | None, str]:
+    """How a call ended at which nobody listens, and why; else None, and the address without a name.
+
+    A name may lead to several places, of which the first that answers counts.
+    """
+    parts = address.split("/")
+    host, port = host_of(address), parts[4] if len(parts) > 4 else ""
+    if not host or not port.isdecimal():
+        return CallEnd.MALFORMED, "an address is /ip4/HOST/tcp/PORT/p2p/PEER"
+    try:
+        with trio.fail_after(LOOK_DEADLINE_S):
+            if is_name(address):
+                await trio.socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError, trio.TooSlowError) as error:
+        return CallEnd.NO_NAME, str(error)
+    try:
+        with trio.fail_after(LOOK_DEADLINE_S):
+            stream = await trio.open_tcp_stream(host, int(port))
+            there = str(stream.socket.getpeername()[0])
+            await stream.aclose()
+    except trio.TooSlowError:
+        return CallEnd.SILENT, f"nothing came back within {LOOK_DEADLINE_S:.0f} s"
+    except OSError as error:
+        refused = any(isinstance(it, ConnectionRefusedError) for it in _chain(error))
+        return CallEnd.REFUSED if refused else CallEnd.SILENT, str(error)
+    family = "ip6" if ":" in there else "ip4"
+    return None, "/".join(("", family, there, *parts[3:]))
+
+
+async def _greeted(endpoint: Endpoint, address: str) -> tuple[CallEnd, str]:
+    """Whether who listens there is the peer that the address names."""
+    try:
+        await endpoint.knock(address, deadline_s=LOOK_DEADLINE_S)
+    except InputError as error:
+        return CallEnd.MALFORMED, error.message
+    except WrongPeer as error:
+        return CallEnd.WRONG_PEER, error.message
+    except TransportError as error:
+        return CallEnd.NO_PEER, error.message
+    return CallEnd.ANSWERED, ""
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that led to it: trio gathers one for each address of a host."""
+    waiting: list[BaseException | None] = [error]
+    for _ in range(32):
+        one = waiting.pop() if waiting else None
+        if one is None:
+            return
+        yield one
+        waiting.extend(it for it in (one.__cause__, *getattr(one, "exceptions", ())) if it)

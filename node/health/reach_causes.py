@@ -1,0 +1,374 @@
+"""Causes that lie between this machine and the others: port, names, bootstraps, routers. Pure."""
+
+import ipaddress
+from collections.abc import Callable, Iterable
+
+from node.health.facts import CallEnd, CallFacts, Facts
+from node.health.finding import NOT_RUNNING, Cause, Judged, bad, ok, unknown, warn
+from p2p.ip_address import host_of, is_loopback, is_public, network_of
+
+_CARRIERS = ipaddress.ip_network("100.64.0.0/10")
+_BRIDGES = ("docker", "br-", "veth", "cni", "virbr", "podman", "lxc")
+_TUNNELS = ("tun", "tap", "wg", "tailscale", "ppp", "utun", "zt")
+# A peer that is up this long and that nobody answers has a problem.
+SETTLED_S = 60.0
+
+
+def _port_taken(facts: Facts) -> Judged:
+    port = facts.port
+    if port.taken is None:
+        return unknown(f"port {port.number} could not be tried")
+    if facts.peer is not None:
+        return ok(f"the peer listens on port {port.number}")
+    if not port.taken:
+        return ok(f"port {port.number} is free")
+    held_by = f"process {port.holder} ({port.command})" if port.holder else "another program"
+    stop = f"stop it (kill {port.holder}), or join" if port.holder else "join"
+    return bad(f"{held_by} has port {port.number}", f"{stop} with --port 0")
+
+
+def _no_route(facts: Facts) -> Judged:
+    ways = facts.network.default_interfaces
+    if ways is None:
+        return unknown("this system does not tell its routes")
+    if not ways:
+        return bad("this machine has no default route", "connect it to a network: ip route")
+    return ok(f"packets leave by {', '.join(ways)}")
+
+
+def _calls(facts: Facts, ended: CallEnd) -> list[CallFacts]:
+    return [it for it in facts.calls if it.ended is ended]
+
+
+def _addresses(calls: Iterable[CallFacts]) -> str:
+    return ", ".join(it.address for it in calls)
+
+
+def _called(ended: CallEnd, seen: str, advice: str) -> Callable[[Facts], Judged]:
+    """A judge of one way in which calls to bootstraps end."""
+
+    def judge(facts: Facts) -> Judged:
+        if not facts.calls:
+            return unknown("no bootstrap is known: name one, as doctor ADDRESS")
+        if wrong := _calls(facts, ended):
+            found = bad if len(wrong) == len(facts.calls) else warn
+            return found(seen.format(_addresses(wrong)), advice)
+        return ok(f"with none of the {len(facts.calls)} bootstraps")
+
+    return judge
+
+
+def _silent(facts: Facts) -> Judged:
+    if not facts.calls:
+        return unknown("no bootstrap is known: name one, as doctor ADDRESS")
+    silent = _calls(facts, CallEnd.SILENT)
+    if not silent:
+        return ok(f"with none of the {len(facts.calls)} bootstraps")
+    words = f"{_addresses(silent)} does not answer"
+    advice = "its firewall may drop calls: open its port there, and check that the machine is on"
+    if len(silent) < len(facts.calls):
+        return warn(words, advice)
+    return bad(words, advice)
+
+
+def _all_blocked(facts: Facts) -> Judged:
+    """Every call runs into silence, while the machine has a way out."""
+    if len(facts.calls) < 2:
+        return unknown("it takes two bootstraps to tell a blocked port from a peer that is off")
+    if len(_calls(facts, CallEnd.SILENT)) == len(facts.calls) and facts.network.default_interfaces:
+        ports = sorted(
+            {it.address.split("/")[4] for it in facts.calls if it.address.count("/") > 3}
+        )
+        return bad(
+            f"all {len(facts.calls)} bootstraps are silent, at port {', '.join(ports)}",
+            "this network may block these ports: use a peer that listens on 443",
+        )
+    return ok("calls get out")
+
+
+def _refused_by_network(facts: Facts) -> Judged:
+    if facts.peer is None:
+        return unknown(NOT_RUNNING)
+    if not facts.peer["unmet"]:
+        return ok("the network takes this peer")
+    return bad(
+        str(facts.peer["unmet"]),
+        "give that network's name (--network) or its file (--genesis), and run its version",
+    )
+
+
+def _behind_router(facts: Facts) -> Judged:
+    reach = facts.reach
+    if reach is None:
+        return unknown(NOT_RUNNING)
+    how = reach["how"]
+    if how in ("open", "mapped"):
+        return ok("strangers who called back reached this peer")
+    if how in ("nearby", "asking"):
+        return ok("no stranger could be asked yet to call back")
+    port = facts.port.number
+    lies = next((it for it in facts.network.outgoing if "." in it), "this machine")
+    advice = f"to be open yourself, have the router pass port {port}/tcp on to {lies}"
+    if how == "kept":
+        return ok(f"behind a router, and kept by others; {advice}")
+    return warn("strangers who called back did not get through, and nobody keeps it", advice)
+
+
+def _behind_carrier(facts: Facts) -> Judged:
+    router = facts.router
+    own = [it for it in facts.network.outgoing if _is_carriers(it)]
+    if own:
+        words = f"this machine's address {own[0]} is a carrier's, shared by many"
+    elif router is None or not router.external:
+        return unknown("the router does not tell its address outside")
+    elif _is_carriers(router.external):
+        words = f"the router's address outside, {router.external}, is a carrier's"
+    else:
+        return ok(f"the router's address outside is {router.external}")
+    return warn(words, "no port can be opened: ask the carrier for IPv6 or a public address")
+
+
+def _two_routers(facts: Facts) -> Judged:
+    router = facts.router
+    if router is None or not router.external:
+        return unknown("the router does not tell its address outside")
+    if is_public(router.external) or _is_carriers(router.external):
+        return ok(f"one router, {router.external} outside")
+    return warn(
+        f"the router's address outside, {router.external}, is private: another is before it",
+        "put the second router in bridge mode, or pass the port on in both",
+    )
+
+
+def _silent_router(facts: Facts) -> Judged:
+    router = facts.router
+    if router is None:
+        return unknown("there is no router to ask")
+    if any(is_public(it) for it in facts.network.outgoing):
+        return ok("this machine has a public address, no router is needed")
+    if router.answers:
+        return ok(f"the router at {router.asked} answers NAT-PMP")
+    if facts.reach is None or facts.reach["how"] != "alone":
+        return ok(f"the router at {router.asked} answers no NAT-PMP, which is not needed")
+    return warn(
+        f"the router at {router.asked} does not answer NAT-PMP",
+        f"switch it on in the router, or pass port {facts.port.number}/tcp on by hand",
+    )
+
+
+def _firewall(facts: Facts) -> Judged:
+    barred_by, port = facts.network.barred_by, facts.port.number
+    if barred_by is None:
+        return unknown("the rules of this machine's firewall cannot be read")
+    if not barred_by:
+        return ok("no firewall of this machine bars the port")
+    advice = {
+        "ufw": f"sudo ufw allow {port}/tcp",
+        "firewalld": f"sudo firewall-cmd --add-port={port}/tcp --permanent && sudo firewall-cmd"
+        " --reload",
+    }
+    rule = f"sudo nft insert rule inet filter input tcp dport {port} accept"
+    return warn(f"{barred_by} bars port {port}", advice.get(barred_by, rule))
+
+
+def _loopback_only(facts: Facts) -> Judged:
+    if facts.peer is None:
+        return unknown(NOT_RUNNING)
+    hosts = [host_of(it) for it in facts.peer["addresses"]]
+    if hosts and all(map(is_loopback, hosts)):
+        return warn(
+            "the peer listens for this machine alone",
+            f"join with --listen /ip4/0.0.0.0/tcp/{facts.port.number}",
+        )
+    return ok(f"it listens at {', '.join(dict.fromkeys(hosts))}")
+
+
+def _announced(facts: Facts) -> list[str]:
+    return [] if facts.reach is None else [host_of(it) for it in facts.reach["addresses"]]
+
+
+def _bridge_announced(facts: Facts) -> Judged:
+    if facts.peer is None:
+        return unknown(NOT_RUNNING)
+    bridges = {
+        host
+        for name, hosts in facts.network.addresses.items()
+        if name.startswith(_BRIDGES)
+        for host in hosts
+    }
+    if told := [it for it in _announced(facts) if it in bridges]:
+        return warn(
+            f"the advert says {told[0]}, the address of a bridge for containers",
+            "join with --listen on the address that others reach",
+        )
+    return ok("no bridge's address is announced")
+
+
+def _wrong_source(facts: Facts) -> Judged:
+    if facts.peer is None:
+        return unknown(NOT_RUNNING)
+    private = [it for it in _announced(facts) if it and not is_public(it) and "." in it]
+    outgoing = [it for it in facts.network.outgoing if "." in it]
+    if not private or not outgoing or any(map(is_loopback, private)):
+        return ok("nothing that differs from the way out is announced")
+    if set(private) & set(outgoing):
+        return ok(f"packets leave from {outgoing[0]}, which is announced")
+    return warn(
+        f"packets leave from {outgoing[0]}, and the advert says {', '.join(private)}",
+        f"join with --listen /ip4/{outgoing[0]}/tcp/{facts.port.number}",
+    )
+
+
+def _ipv6(facts: Facts) -> Judged:
+    reach = facts.reach
+    if reach is None:
+        return unknown(NOT_RUNNING)
+    seen = [it for it in reach["seen_at"] if ":" in it]
+    if not seen:
+        return ok("no stranger met this peer by IPv6")
+    if any(host in seen for host in _announced(facts)):
+        return ok("strangers got through by IPv6")
+    return warn(
+        f"strangers see {seen[0]}, and did not get through there",
+        f"let the router's IPv6 firewall pass port {facts.port.number}/tcp; it is not announced",
+    )
+
+
+def _tunnel(facts: Facts) -> Judged:
+    ways = facts.network.default_interfaces
+    if ways is None:
+        return unknown("this system does not tell its routes")
+    if tunnels := [it for it in ways if it.startswith(_TUNNELS)]:
+        return warn(
+            f"packets leave by {tunnels[0]}, a tunnel",
+            f"exclude port {facts.port.number}/tcp from it, or listen on its address (--listen)",
+        )
+    return ok("packets leave by no tunnel")
+
+
+def _no_keeper(facts: Facts) -> Judged:
+    reach = facts.reach
+    if reach is None:
+        return unknown(NOT_RUNNING)
+    if reach["how"] != "alone":
+        return ok("a keeper is not needed, or there is one")
+    return bad(
+        "no open peer keeps this one, and nobody gets through to it",
+        "name another bootstrap too: python -m node join ADDRESS ADDRESS",
+    )
+
+
+def _keepers_of_one(facts: Facts) -> Judged:
+    reach = facts.reach
+    if reach is None:
+        return unknown(NOT_RUNNING)
+    keepers = reach["keepers"]
+    if len(keepers) < 2:
+        return ok("there are not two keepers")
+    hosts = [_host_of_peer(facts, it) for it in keepers]
+    if any(not it for it in hosts):
+        return unknown("the keepers' addresses are not known")
+    if len({network_of(it) for it in hosts}) == 1:
+        return warn(
+            f"all {len(keepers)} keepers are in {network_of(hosts[0])}",
+            "nothing: another is chosen as soon as one is known",
+        )
+    return ok(f"{len(keepers)} keepers, in {len({network_of(it) for it in hosts})} networks")
+
+
+def _seen_by_nobody(facts: Facts) -> Judged:
+    if facts.peer is None:
+        return unknown(NOT_RUNNING)
+    answered, there = facts.peer["answered_last_minute"], facts.peer["connected"]
+    if answered:
+        return ok(f"{answered} of {there} connected peers answered in the last minute")
+    if facts.peer["uptime_s"] < SETTLED_S:
+        return ok("the peer was started less than a minute ago")
+    begun_alone = facts.settings is not None and not facts.settings.get("peers.bootstraps")
+    if not there and begun_alone:
+        return ok("this peer began a network, and nobody has joined it yet")
+    return bad(
+        f"0 of {there} connected peers answered in the last minute",
+        "see what the findings above say; else start it again: python -m node join",
+    )
+
+
+def _host_of_peer(facts: Facts, peer: str) -> str:
+    for row in facts.peers or ():
+        if row["peer"] == peer and row["addresses"]:
+            return host_of(str(row["addresses"][0]))
+    return ""
+
+
+def _is_carriers(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host) in _CARRIERS
+    except ValueError:
+        return False
+
+
+CAUSES: tuple[Cause, ...] = (
+    Cause("port-taken", "another program has the port", _port_taken),
+    Cause("no-route", "the machine is not connected", _no_route),
+    Cause(
+        "no-name",
+        "a bootstrap's name is not found",
+        _called(
+            CallEnd.NO_NAME,
+            "the name of {} is not found",
+            "resolvectl status; or give the address as /ip4/… too",
+        ),
+    ),
+    Cause(
+        "no-peer-there",
+        "something else answers at a bootstrap",
+        _called(
+            CallEnd.NO_PEER,
+            "what answers at {} is no Baton peer",
+            "log in to this network first if it asks for it, and check the address's port",
+        ),
+    ),
+    Cause(
+        "bootstrap-refuses",
+        "nobody listens at a bootstrap",
+        _called(
+            CallEnd.REFUSED,
+            "nobody listens at {}",
+            "ask its owner for a new line: no peer runs there now",
+        ),
+    ),
+    Cause(
+        "malformed-address",
+        "a bootstrap's address is none",
+        _called(
+            CallEnd.MALFORMED,
+            "{} is not the address of a peer",
+            "copy the whole line that `python -m node join` printed there",
+        ),
+    ),
+    Cause("bootstrap-silent", "a bootstrap does not answer", _silent),
+    Cause("port-blocked", "this network blocks the ports of others", _all_blocked),
+    Cause(
+        "wrong-key",
+        "another peer is at a bootstrap's address",
+        _called(
+            CallEnd.WRONG_PEER,
+            "at {} there is another peer than the address says",
+            "copy the line anew: that peer has another key now",
+        ),
+    ),
+    Cause("network-refuses", "another network, or another version", _refused_by_network),
+    Cause("behind-router", "calls from outside do not get through", _behind_router),
+    Cause("behind-carrier", "many customers share one public address", _behind_carrier),
+    Cause("two-routers", "a router is behind another", _two_routers),
+    Cause("silent-router", "the router opens no ports by itself", _silent_router),
+    Cause("firewall", "this machine's firewall bars the port", _firewall),
+    Cause("loopback-only", "the peer listens for this machine alone", _loopback_only),
+    Cause("bridge-announced", "an address of containers is announced", _bridge_announced),
+    Cause("wrong-source", "packets leave from another address", _wrong_source),
+    Cause("ipv6-barred", "IPv6 calls do not get through", _ipv6),
+    Cause("tunnel", "packets leave through a VPN", _tunnel),
+    Cause("no-keeper", "nobody passes calls on to this peer", _no_keeper),
+    Cause("keepers-of-one", "all keepers are in one network", _keepers_of_one),
+    Cause("seen-by-nobody", "no neighbour answers", _seen_by_nobody),
+)

@@ -1,0 +1,1 @@
+"""Tables: rows in, one answer for each row out."""

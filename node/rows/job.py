@@ -1,0 +1,300 @@
+"""A whole table answered, bundle by bundle: read, asked, kept in order, and written at the end.
+
+Some bundles are asked for at once, and what is done is kept in their order, so memory is bounded
+by the window however long the table is. The journal beside the output is all that a job knows: it
+goes on from there after any end.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from node.rows.journal import RowJournal, read_frames, write_frames
+from node.rows.plan import RowBatch, RowPlan, outputs_of, sources_of, value_of
+from node.rows.reading import RowSource, format_of
+from node.rows.writing import open_writer
+from store.files import appearing
+from wire.content import ContentId
+from wire.errors import BatonError, InputError, Malformed, StoreFull
+from wire.rows import RowBundle, RowDigest, root_of_rows
+from wire.signed import open_signed
+
+# Bundles that are asked for at once; what one of them holds is bounded.
+WINDOW = 8
+SYNC_S = 1.0
+JOURNAL_SUFFIX = ".job"
+RECEIPTS_SUFFIX = ".receipts"
+
+
+@dataclass(frozen=True, slots=True)
+class BundleAnswer:
+    """What came of a bundle: each task's output, the signed bundle, and the receipts it names."""
+
+    outputs: tuple[bytes, ...]
+    signed: bytes
+    answers: tuple[bytes, ...]
+
+
+# Asks for the rows of one bundle; BatonError if they cannot be answered.
+AskBundle = Callable[[RowBatch, list[bytes]], Awaitable[BundleAnswer]]
+# Rows that are done, how much of the table that is (0 to 1), and whether they are only read again.
+Progress = Callable[[int, float, bool], None]
+
+
+@dataclass(frozen=True, slots=True)
+class JobFiles:
+    """The files of one job: what is read, what is written, and what lies beside that."""
+
+    table: Path
+    out: Path
+
+    @property
+    def journal(self) -> Path:
+        return self.out.with_name(self.out.name + JOURNAL_SUFFIX)
+
+    @property
+    def receipts(self) -> Path:
+        return self.out.with_name(self.out.name + RECEIPTS_SUFFIX)
+
+    def check(self, *, resume: bool, force: bool) -> bool:
+        """Whether the job is a new one; InputError for files that would be lost."""
+        format_of(self.out)
+        if self.out.exists() and self.table.exists() and self.out.samefile(self.table):
+            raise InputError(
+                f"{self.out} is the table itself, and would be overwritten", todo="name another"
+            )
+        if not self.out.parent.is_dir():
+            raise InputError(f"there is no folder {self.out.parent}", todo="make it first")
+        if force:
+            for path in (self.journal, self.out, self.receipts):
+                path.unlink(missing_ok=True)
+            return True
+        if self.out.exists():
+            raise InputError(
+                f"{self.out} is there already", todo="name another file, or replace it: --force"
+            )
+        if self.journal.exists() and not resume:
+            raise InputError(
+                f"{self.out} was begun before and not finished",
+                todo="go on with it: --resume; or begin again: --force",
+            )
+        return not self.journal.exists()
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """What a job came to. `rows_before` were done when it went on."""
+
+    rows: int
+    rows_before: int
+    bad_rows: int
+    bundles: int
+
+
+@dataclass(slots=True)
+class RowJob:
+    """One job; `ask` is how a bundle is answered."""
+
+    plan: RowPlan
+    files: JobFiles
+    source: RowSource
+    ask: AskBundle
+    on_progress: Progress
+    window: int = WINDOW
+    _journal: RowJournal = field(init=False)
+    _rows: int = 0
+    _rows_before: int = 0
+    _bad_rows: int = 0
+    _bundles: int = 0
+    _synced_at_s: float = 0.0
+
+    async def run(self, *, is_new: bool) -> JobEnd:
+        """Do what is left, and write the output; BatonError, and then --resume goes on."""
+        self._journal = RowJournal(self.files.journal)
+        self._synced_at_s = trio.current_time()
+        batches = self.plan.batches(self.source)
+        await _in_thread(partial(self._journal.open, self.plan.as_map(), is_new=is_new))
+        try:
+            await self._skip_done(batches)
+            await self._do_rest(batches)
+            await _in_thread(self._journal.sync)
+            await _in_thread(self._write_out)
+        finally:
+            self._journal.close()
+        return JobEnd(self._rows, self._rows_before, self._bad_rows, self._bundles)
+
+    async def _skip_done(self, batches: Iterator[RowBatch]) -> None:
+        """Read again what is done already; InputError if the table is another one now."""
+        done = self._journal.done()
+        while (frame := await _in_thread(partial(next, done, None))) is not None:
+            batch = await _in_thread(partial(next, batches, None))
+            if batch is None or batch.digest != frame["read"]:
+                raise InputError(
+                    f"rows {frame['first']} to {frame['last']} of {self.files.table} are not what"
+                    " they were when the job was begun",
+                    todo="bring the table back as it was, or begin again: --force",
+                )
+            self._count(frame)
+            self.on_progress(self._rows, self.source.read_share, True)
+        self._rows_before = self._rows
+
+    async def _do_rest(self, batches: Iterator[RowBatch]) -> None:
+        """Ask for the bundles that are left, some at once; keep them in their order."""
+        send, receive = trio.open_memory_channel["_Asked"](self.window)
+        failed: list[BatonError] = []
+
+        async def read_on(nursery: trio.Nursery) -> None:
+            async with send:
+                while True:
+                    try:
+                        batch = await _in_thread(partial(next, batches, None))
+                    except BatonError as error:
+                        # What was read before it is answered first.
+                        await send.send(_Asked(None, error, self.source.read_share))
+                        return
+                    if batch is None:
+                        return
+                    asked = _Asked(batch, None, self.source.read_share)
+                    await send.send(asked)
+                    nursery.start_soon(self._ask, asked)
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read_on, nursery)
+                async for asked in receive:
+                    await asked.ended.wait()
+                    if asked.error is not None:
+                        failed.append(asked.error)
+                        nursery.cancel_scope.cancel()
+                        break
+                    await self._keep(asked)
+        except* BatonError as group:
+            failed += _leaves(group)
+        if failed:
+            raise failed[0]
+
+    async def _ask(self, asked: "_Asked") -> None:
+        assert asked.batch is not None
+        inputs = self.plan.inputs(asked.batch)
+        try:
+            if inputs:
+                asked.answer = await self.ask(asked.batch, inputs)
+                asked.frame = await _in_thread(partial(self._frame, asked, inputs))
+            else:
+                asked.frame = _frame_of(asked.batch, [], [], None)
+        except BatonError as error:
+            batch = asked.batch
+            error.message = f"rows {batch.first} to {batch.last}: {error.message}"
+            asked.error = error
+        asked.ended.set()
+
+    def _frame(self, asked: "_Asked", inputs: list[bytes]) -> dict[str, Any]:
+        batch, answer = asked.batch, asked.answer
+        assert batch is not None
+        assert answer is not None
+        operation, rows = self.plan.operation, len(batch.numbers)
+        outputs = outputs_of(operation, answer.outputs, rows)
+        sources = sources_of(operation, inputs)
+        digests = [
+            RowDigest.of(number, source, output)
+            for number, source, output in zip(batch.numbers, sources, outputs, strict=True)
+        ]
+        bundle = open_signed(answer.signed, RowBundle).record
+        receipts = tuple(map(ContentId.of, answer.answers))
+        if (bundle.root, bundle.answers) != (root_of_rows(digests), receipts):
+            raise Malformed("what the peer signed are not these rows and receipts")
+        return _frame_of(batch, outputs, digests, answer)
+
+    async def _keep(self, asked: "_Asked") -> None:
+        assert asked.frame is not None
+        frame = asked.frame
+        try:
+            await _in_thread(partial(self._journal.add, frame))
+            if trio.current_time() - self._synced_at_s >= SYNC_S:
+                self._synced_at_s = trio.current_time()
+                await _in_thread(self._journal.sync)
+        except StoreFull as error:
+            error.message += f" (at row {frame['first']}; {self._rows} rows are kept)"
+            raise
+        self._count(frame)
+        self.on_progress(self._rows, asked.share, False)
+
+    def _count(self, frame: dict[str, Any]) -> None:
+        self._rows += frame["last"] - frame["first"] + 1
+        self._bad_rows += len(frame["bad"])
+        self._bundles += bool(frame["signed"])
+
+    def _write_out(self) -> None:
+        """Make the output and the file of receipts of the journal, which then goes."""
+        plan, files = self.plan, self.files
+        with appearing(files.receipts) as file:
+            write_frames(file, map(_without_outputs, read_frames(files.journal)))
+        with appearing(files.out) as file:
+            writer = open_writer(files.out, file, plan.answer, marks=plan.marks_bad)
+            frames = read_frames(files.journal)
+            next(frames)
+            for frame in frames:
+                bad = dict(map(tuple, frame["bad"]))
+                outputs = iter(frame["outputs"])
+                for number in range(frame["first"], frame["last"] + 1):
+                    if number in bad:
+                        writer.write(number, None, bad[number])
+                    else:
+                        writer.write(number, value_of(plan.operation, next(outputs)), "")
+            writer.close()
+        files.journal.unlink()
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A bundle on its way: what was read, and what came of it."""
+
+    batch: RowBatch | None
+    error: BatonError | None
+    # How much of the table is read with this one.
+    share: float
+    answer: BundleAnswer | None = None
+    frame: dict[str, Any] | None = None
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    def __post_init__(self) -> None:
+        if self.error is not None:
+            self.ended.set()
+
+
+def _frame_of(
+    batch: RowBatch,
+    outputs: list[bytes],
+    digests: list[RowDigest],
+    answer: BundleAnswer | None,
+) -> dict[str, Any]:
+    """What the journal keeps of a bundle."""
+    return {
+        "first": batch.first,
+        "last": batch.last,
+        "read": batch.digest,
+        "bad": [list(it) for it in batch.bad],
+        "rows": b"".join(it.hashes for it in digests),
+        "outputs": outputs,
+        "signed": b"" if answer is None else answer.signed,
+        "answers": [] if answer is None else list(answer.answers),
+    }
+
+
+def _without_outputs(frame: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in frame.items() if name != "outputs"}
+
+
+def _leaves(group: BaseExceptionGroup[BatonError]) -> list[BatonError]:
+    found: list[BatonError] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+async def _in_thread(work: Callable[[], Any]) -> Any:
+    return await trio.to_thread.run_sync(work)

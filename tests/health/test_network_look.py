@@ -1,0 +1,160 @@
+"""What is read of a machine's network, and how calls to bootstraps end."""
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import trio
+
+from node.health.facts import CallEnd
+from node.health.network_look import NetworkLook, ask_router, call_all
+from p2p.over_libp2p import TcpTransport
+from tests.p2p.transports import ignore, key_of
+from wire.signing import SigningKey
+
+ROUTES = (
+    "Iface Destination Gateway Flags RefCnt Use Metric Mask\n"
+    "wg0 00000000 00000000 0001 0 0 0 00000000\n"
+    "eth0 00000000 0100000A 0003 0 0 0 00000000\n"
+    "eth0 0000000A 00000000 0001 0 0 0 00FFFFFF\n"
+)
+RULES = """table inet filter {
+    chain input {
+        type filter hook input priority filter; policy drop;
+        iif "lo" accept
+        tcp dport { 22, 4747 } accept
+    }
+    chain output {
+        type filter hook output priority filter; policy accept;
+    }
+}"""
+
+
+def look(root: Path, said: dict[str, str] | None = None) -> NetworkLook:
+    def say(words: Sequence[str]) -> str | None:
+        return (said or {}).get(words[0])
+
+    return NetworkLook(root, say, tuple)
+
+
+def with_routes(root: Path, text: str) -> Path:
+    (root / "proc/net").mkdir(parents=True)
+    (root / "proc/net/route").write_text(text)
+    return root
+
+
+def test_the_ways_out_and_the_router_are_read(tmp_path: Path) -> None:
+    found = look(with_routes(tmp_path, ROUTES))
+    assert found.network(4747).default_interfaces == ("wg0", "eth0")
+    assert found.gateway() == "10.0.0.1"
+
+
+def test_a_machine_without_routes_has_no_way_and_one_that_tells_none_has_none(
+    tmp_path: Path,
+) -> None:
+    assert look(tmp_path).network(1).default_interfaces is None
+    with_routes(tmp_path, ROUTES.splitlines()[0])
+    assert look(tmp_path).network(1).default_interfaces == ()
+    assert look(tmp_path).gateway() is None
+
+
+@pytest.mark.parametrize(
+    ("said", "port", "barred_by"),
+    [
+        ({}, 4747, None),
+        ({"nft": RULES}, 4747, ""),
+        ({"nft": RULES}, 4748, "nftables"),
+        ({"nft": RULES.replace("drop", "accept")}, 4748, ""),
+        ({"nft": ""}, 4748, ""),
+        ({"ufw": "Status: active\n4747/tcp ALLOW Anywhere\n"}, 4747, ""),
+        ({"ufw": "Status: active\n22/tcp ALLOW Anywhere\n"}, 4747, "ufw"),
+        ({"ufw": "Status: inactive\n"}, 4747, None),
+        ({"firewall-cmd": "22/tcp 4747/tcp\n"}, 4747, ""),
+        ({"firewall-cmd": "\n"}, 4747, "firewalld"),
+    ],
+)
+def test_a_firewall_that_bars_the_port_is_named(
+    tmp_path: Path, said: dict[str, str], port: int, barred_by: str | None
+) -> None:
+    assert look(tmp_path, said).network(port).barred_by == barred_by
+
+
+@pytest.mark.parametrize("said", ["", "{}", "[1]", '[{"ifname": "a"}]', "no JSON"])
+def test_odd_words_of_programs_are_no_trouble(tmp_path: Path, said: str) -> None:
+    assert look(tmp_path, {"ip": said}).network(1).addresses == {}
+
+
+async def answered(answer: bytes) -> tuple[bool, str]:
+    """What is read of a router that gives this answer."""
+    with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as router:
+        await router.bind(("127.0.0.1", 0))
+        port = router.getsockname()[1]
+
+        async def answer_once() -> None:
+            asked, asker = await router.recvfrom(64)
+            assert asked == b"\x00\x00"
+            await router.sendto(answer, asker)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer_once)
+            found = await ask_router("127.0.0.1", port)
+            nursery.cancel_scope.cancel()
+    return found.answers, found.external
+
+
+@pytest.mark.parametrize(
+    ("answer", "read"),
+    [
+        (bytes([0, 128, 0, 0, 0, 0, 0, 9, 45, 0, 0, 7]), (True, "45.0.0.7")),
+        # A router of another version, one that refuses, one that says too little, and noise.
+        (bytes([2, 128, 0, 1, 0, 0, 0, 9, 0, 0, 0, 0]), (False, "")),
+        (bytes([0, 128, 0, 3, 0, 0, 0, 9, 0, 0, 0, 0]), (False, "")),
+        (bytes([0, 128, 0]), (False, "")),
+        (b"x" * 64, (False, "")),
+    ],
+)
+async def test_a_routers_answer_is_read_or_left(answer: bytes, read: tuple[bool, str]) -> None:
+    assert await answered(answer) == read
+
+
+async def test_each_way_in_which_a_call_ends_is_told_apart() -> None:
+    transport, here = TcpTransport(wall_ns=lambda: 0), ("/ip4/127.0.0.1/tcp/0",)
+    caller, other, third = (key_of(it) for it in ("caller", "other", "third"))
+    with socket.socket() as nobody, socket.socket() as web:
+        nobody.bind(("127.0.0.1", 0))
+        web.bind(("127.0.0.1", 0))
+        web.listen()
+        async with (
+            transport.open(other, here, accept=ignore) as endpoint,
+            trio.open_nursery() as nursery,
+        ):
+            at = endpoint.addresses[0]
+            nursery.start_soon(_speak_http, web)
+            ways = {
+                at: CallEnd.ANSWERED,
+                at.replace(str(other.peer), str(third.peer)): CallEnd.WRONG_PEER,
+                _at(nobody, other): CallEnd.REFUSED,
+                _at(web, other): CallEnd.NO_PEER,
+                f"/dns4/no-such-name.invalid/tcp/1/p2p/{other.peer}": CallEnd.NO_NAME,
+                "somewhere": CallEnd.MALFORMED,
+                "/ip4/127.0.0.1/tcp/x": CallEnd.MALFORMED,
+            }
+            calls = await call_all(transport, caller, tuple(ways))
+            nursery.cancel_scope.cancel()
+    assert {it.address: it.ended for it in calls} == ways
+
+
+def _at(listening: socket.socket, key: SigningKey) -> str:
+    return f"/ip4/127.0.0.1/tcp/{listening.getsockname()[1]}/p2p/{key.peer}"
+
+
+async def _speak_http(listening: socket.socket) -> None:
+    """A program that is no peer: it answers with a page of the web, as a hotel's network does."""
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.receive_some(64)
+        await stream.send_all(b"HTTP/1.1 302 Found\r\nLocation: http://log-in/\r\n\r\n")
+
+    await trio.serve_listeners(answer, [listener])
