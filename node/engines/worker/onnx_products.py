@@ -16,7 +16,8 @@ from tinygrad.nn.onnx import onnx_ops
 
 from node.engines.formats.onnx_graph import Graph
 from node.engines.formats.onnx_shapes import CONV_PADDED_MAX
-from node.engines.worker.panel_kernels import HEAD, LANES, native, program
+from node.engines.worker.panel_kernels import HEAD, native, program
+from node.engines.worker.weight_blocks import LANES
 
 # Rows and panels of eight columns whose sums are kept in registers at once; and how many terms of
 # these panels lie packed in a processor's first cache.
@@ -210,7 +211,7 @@ def _run(product: Product, left: Tensor, right: Tensor) -> Tensor:
     out = Tensor.empty(product.stack, product.rows, product.wide)
 
     def kernel(*buffers: Any) -> Any:
-        return program(product.name, source(product), buffers, outs=(0,))
+        return program(product.name, source(product), buffers, outs=(0,), parts=1)
 
     found = Tensor.custom_kernel(out, left.contiguous(), right.contiguous(), fxn=kernel)[0]
     return found[:, :, : product.columns]
@@ -225,7 +226,7 @@ def source(product: Product) -> str:
         f"{HEAD}\nenum {{ ROWS = {product.rows}, TERMS = {product.terms},"
         f" COLUMNS = {product.columns}, WIDE = {product.wide} }};\n"
         f"void {product.name}(float* restrict outs, const float* restrict left,"
-        f" const float* restrict right) {{\n{_table(product)}"
+        f" const float* restrict right, long part) {{\n{_table(product)}"
         f"for (long stack = 0; stack < {product.stack}; stack++) {{\n"
         f"float* restrict out = outs + stack * ROWS * (long)WIDE;\n"
         f"const float* rows = {rows};\n"
