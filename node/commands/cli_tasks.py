@@ -35,6 +35,13 @@ CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"
 @click.argument("words", required=False, metavar="[TEXT]")
 @click.option("--text", help="The text to embed or to answer; with --index, the question.")
 @click.option("--file", "file", type=click.Path(path_type=Path), help="A UTF-8 file as the text.")
+@click.option(
+    "--document",
+    "documents",
+    multiple=True,
+    help="A text that a reranker scores by how well it answers the text. May be given several"
+    " times.",
+)
 @click.option("--index", help="The content id of an index in which the text is searched for.")
 @click.option(
     "--source",
@@ -107,6 +114,7 @@ def ask_command(
     words: str | None,
     text: str | None,
     file: Path | None,
+    documents: tuple[str, ...],
     index: str | None,
     sources: tuple[str, ...],
     count: int,
@@ -150,6 +158,7 @@ def ask_command(
         "messages": None if messages is None else json_file(messages, "--messages"),
         "system": text_of(system, None),
         "schema": None if schema is None else json.dumps(json_file(schema, "--schema")),
+        "documents": list(documents),
         "index": index,
         "sources": list(sources),
         "count": count,
