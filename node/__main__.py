@@ -77,6 +77,7 @@ def _runtime() -> object:
     from node.commands.join import Runtime
     from node.devnet.machine import Machine
     from node.engines.host.launch import DRIVER_VARIABLES, EngineConfig
+    from node.local.service_manager import ServiceManager
     from p2p.adverts import Environment
     from p2p.over_libp2p import TcpTransport
 
@@ -101,7 +102,16 @@ def _runtime() -> object:
             free_bytes=_free_bytes,
             collect_seldom=lambda: gc.set_threshold(1_000_000, 1000, 1000),
         ),
+        service_manager=ServiceManager(os.environ.get("NOTIFY_SOCKET", ""), _watchdog_s()),
     )
+
+
+def _watchdog_s() -> float:
+    """How long this process may be silent, as the service manager that started it says."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return 0.0
+    told = os.environ.get("WATCHDOG_USEC", "")
+    return int(told) / 1e6 if told.isdecimal() else 0.0
 
 
 def _used_bytes() -> int:

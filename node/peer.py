@@ -15,7 +15,9 @@ from node.asking.answers import Answers
 from node.asking.background_checks import BackgroundChecks
 from node.asking.copies import Copying
 from node.asking.disputing import Disputing
+from node.asking.log_watch import LogWatch
 from node.asking.rechecking import Rechecking
+from node.asking.record_files import RecordFiles
 from node.asking.tasks import TaskRunner
 from node.checking.check_order import CheckOrders
 from node.checking.quorum import Checking
@@ -38,7 +40,10 @@ from node.serving.data_role import DataRole
 from node.serving.infer_role import InferRole
 from node.serving.keep_role import KeepRole
 from node.serving.leg_server import LegServer
+from node.serving.log_book import LogBook
+from node.serving.log_role import LogRole
 from node.serving.nearest import IndexCache
+from node.serving.offer_server import OfferServer
 from node.serving.order_server import OrderServer
 from node.serving.role import LegRole
 from node.serving.sources import Source
@@ -60,6 +65,7 @@ from wire.dispute import Contest
 from wire.errors import ModelRefused, StoreError
 from wire.kinds import Role
 from wire.layers import layers_id
+from wire.log import AskHeads, AskPlace, LogNews
 from wire.message import Keep, Offer, Quote, Want
 from wire.order import Open
 from wire.signing import SigningKey
@@ -99,6 +105,7 @@ class Node:
     blobs: Blobs
     models: Models
     leg_server: LegServer
+    offer_server: OfferServer
     order_server: OrderServer
     stage_server: StageServer
     verify_role: VerifyRole
@@ -110,6 +117,7 @@ class Node:
     probing: Probing
     rechecking: Rechecking
     background_checks: BackgroundChecks
+    log_watch: LogWatch
     loader: ModelLoader
     started_at_s: float
     log: deque[str]
@@ -165,15 +173,19 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             with suppress(ModelRefused):
                 await node.models.check_meant(name, config.layers)
         capacity.node = node
-        peers.handlers[Offer] = node.leg_server.on_offer
+        peers.handlers[Offer] = node.offer_server.on_offer
         peers.handlers[Open] = node.order_server.on_open
-        peers.handlers[Quote] = node.leg_server.on_quote
+        peers.handlers[Quote] = node.offer_server.on_quote
         peers.handlers[Want] = node.blobs.on_want
         peers.handlers[Check] = node.verify_role.on_check
         peers.handlers[OpenChecks] = node.check_server.on_open
         peers.handlers[Contest] = node.contest_role.on_contest
         peers.handlers[Keep] = node.keep_role.on_keep
         peers.handlers[StageOpen] = node.stage_server.on_open
+        log_role = node.log_watch.role
+        peers.handlers[AskPlace] = log_role.on_ask_place
+        peers.handlers[AskHeads] = log_role.on_ask_heads
+        peers.handlers[LogNews] = log_role.on_news
         dependencies.chains.attach(peers, nursery)
         for peer, addresses in _remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
@@ -190,6 +202,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         nursery.start_soon(node.rechecking.run)
         nursery.start_soon(node.background_checks.run)
         nursery.start_soon(node.keep_role.run)
+        nursery.start_soon(node.log_watch.run)
         await node.tasks.resume()
         try:
             yield node
@@ -224,8 +237,8 @@ def _assembled(
     )
     checking, answers = Checking(peers, CheckOrders(peers, nursery)), Answers(dependencies.store)
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
-    exact_files = ExactFiles(models)
-    disputing = Disputing(Settling(peers), dependencies.store, blobs, exact_files.get)
+    exact_files, files = ExactFiles(models), _record_files(config)
+    disputing = Disputing(Settling(peers), dependencies.store, blobs, exact_files.get, files)
     tasks = TaskRunner(
         dependencies.key,
         dependencies.environment,
@@ -252,6 +265,7 @@ def _assembled(
         blobs=blobs,
         models=models,
         leg_server=leg_server,
+        offer_server=OfferServer(leg_server),
         order_server=OrderServer(legs=leg_server),
         stage_server=StageServer(dependencies.engine, leg_server),
         verify_role=verify_role,
@@ -263,6 +277,7 @@ def _assembled(
         probing=probing,
         rechecking=rechecking,
         background_checks=_background_checks(config, dependencies, rechecking),
+        log_watch=_log_watch(config, peers, leg_server, answers, nursery),
         loader=ModelLoader(models, probing, nursery),
         started_at_s=trio.current_time(),
         log=lines,
@@ -297,6 +312,18 @@ def _contest_role(
 ) -> ContestRole:
     verifies = Role.VERIFY in config.roles
     return ContestRole(dependencies.key, blobs, files.get, verifies=verifies)
+
+
+def _log_watch(
+    config: NodeConfig, peers: Peers, server: LegServer, answers: Answers, nursery: trio.Nursery
+) -> LogWatch:
+    role = LogRole(server.finishing.log, LogBook(lambda it: peers.view.advert_of(it) is not None))
+    files, random = _record_files(config), peers.environment.random
+    return LogWatch(peers, role, answers, files, nursery, random)
+
+
+def _record_files(config: NodeConfig) -> RecordFiles:
+    return RecordFiles(config.state / "receipts")
 
 
 def _background_checks(

@@ -150,7 +150,7 @@ class View:
                 self._quotas.count(known, -1)
             # Keys that were never here do not wash out those that were.
             if known is not None or len(self._gone) < self.config.remembered_max // 2:
-                self._remember_gone(key, (advert.seq, advert.issued_at_s + advert.ttl_s))
+                self._gone[key] = (advert.seq, advert.issued_at_s + advert.ttl_s)
             return Hearing.LEFT if known is not None else Hearing.OLD
         if advert.expired(wall_s):
             return Hearing.EXPIRED
@@ -171,7 +171,7 @@ class View:
                 self._quotas.count(before, -1)
                 if not self._within_quota(origin, parts.places, met=first_hand):
                     # It was let in as something else; its new places are taken.
-                    self._remember_gone(key, before.parts.displaced)
+                    self._gone[key] = before.parts.displaced
                     return Hearing.FULL
                 self._quotas.count(entry, 1)
             self._add(peer, entry)
@@ -272,7 +272,7 @@ class View:
         entry = self._entries[peer]
         self._drop(peer, entry)
         self._quotas.count(entry, -1)
-        self._remember_gone(entry.key, entry.parts.displaced)
+        self._gone[entry.key] = entry.parts.displaced
 
     def _oldest_of(self, group: dict[PeerId, None]) -> PeerId | None:
         return next((it for it in group if not self._stays(it)), None)
@@ -328,11 +328,7 @@ class View:
         if entry is not None:
             self._drop(peer, entry)
             self._quotas.count(entry, -1)
-            self._remember_gone(entry.key, entry.parts.ended)
-
-    def _remember_gone(self, key: bytes, gone: tuple[int, int]) -> None:
-        """What ends by itself is refused as that; until then we have to remember."""
-        self._gone[key] = gone
+            self._gone[entry.key] = entry.parts.ended
 
     def unheard(self, told: dict[bytes, int]) -> list[bytes]:
         """Of peers by key and number those that were not forgotten since."""
@@ -345,8 +341,12 @@ class View:
         return gone is not None and seq <= gone[0]
 
     def advert_of(self, peer: PeerId) -> Signed[Advert] | None:
-        entry = self._entries.get(peer)
-        return None if entry is None else entry.heard
+        """The latest advert of a peer; None if it is not in the view."""
+        return None if (entry := self._entries.get(peer)) is None else entry.heard
+
+    def entry_of(self, peer: PeerId) -> Entry | None:
+        """What is kept of a peer's advert, which may end in this moment."""
+        return self._entries.get(peer)
 
     def living(self, wall_s: float) -> Iterator[Signed[Advert]]:
         """Adverts that hold now."""

@@ -45,6 +45,7 @@ class Table(StrEnum):
     KEPT = "kept"
     LEDGER = "ledger"
     WALLET = "wallet"
+    LOG = "log"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from trio.testing import MockClock
 
 from node.devnet.virtual_time import virtual_time
 from node.engines.host.launch import default_device
+from tests.repeats import with_soak
 
 # A busy machine is no reason for a property to fail; pytest's timeout ends what hangs.
 settings.register_profile("baton", deadline=None)
@@ -23,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    with_soak(bool(config.getoption("--soak")))
     config.addinivalue_line("markers", "soak: a proof that takes its time; runs with --soak")
     config.addinivalue_line("markers", "on_opencl: runs models on OpenCL always, not with --soak")
     config.addinivalue_line("markers", "own_device: about one device, or chooses devices itself")

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from wire.content import ContentId
 from wire.errors import Malformed
-from wire.schema import Between, Int, Record
+from wire.schema import Between, Int, Omitted, Record
 
 MARGINS_MAX = 8192
 # The margin of a token that cannot be, and more than any other has.
@@ -44,6 +44,8 @@ class Calibration(Record):
     slack_millionths: Millionths
     held_out: Annotated[tuple[HeldOut, ...], Between(0, 16)]
     made_at_ms: Int
+    # How far a chunk of the sketch of an honest answer may be off.
+    sketch_millionths: Annotated[int, Between(0, MARGIN_MILLIONTHS_MAX), Omitted(18_000)] = 18_000
 
     def check(self) -> None:
         """Malformed unless the margins are in order."""

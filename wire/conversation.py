@@ -24,6 +24,7 @@ from wire.ledger_message import (
     SubmitOrder,
     Voted,
 )
+from wire.log import AskHeads, AskPlace, LogNews, LogPlace
 from wire.message import (
     Accept,
     BlockReply,
@@ -94,6 +95,9 @@ class CallState(Enum):
     COMMITTED = auto()
     DESCENDING = auto()
     REVEALING = auto()
+    PLACING = auto()
+    HEADS_ASKED = auto()
+    NEWS = auto()
     DONE = auto()
 
 
@@ -211,6 +215,16 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.REVEALING, Speaker.ANSWERER, Revealed): CallState.COMMITTED,
     (CallState.REVEALING, Speaker.ANSWERER, Refuse): CallState.DONE,
     (CallState.COMMITTED, Speaker.ASKER, Settled): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, AskPlace): CallState.PLACING,
+    (CallState.PLACING, Speaker.ANSWERER, LogPlace): CallState.DONE,
+    (CallState.PLACING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, AskHeads): CallState.HEADS_ASKED,
+    (CallState.HEADS_ASKED, Speaker.ANSWERER, LogNews): CallState.DONE,
+    (CallState.HEADS_ASKED, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, LogNews): CallState.NEWS,
+    (CallState.NEWS, Speaker.ANSWERER, LogNews): CallState.DONE,
+    (CallState.NEWS, Speaker.ANSWERER, Refuse): CallState.DONE,
 }
 
 

@@ -20,6 +20,10 @@ Logprob = Annotated[int, Between(-(10**9), 0)]
 TokenId = Annotated[int, Between(0, 2**32 - 1)]
 PROMPT_TOKENS_MAX = 16_384
 BIASES_MAX = 1024
+SKETCH_CHUNK_TOKENS = 32
+SKETCH_CHUNK_BYTES = 34
+# An answer that is longer has a sketch of its first tokens.
+SKETCH_BYTES_MAX = 1024 * SKETCH_CHUNK_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +107,32 @@ class Ending(Record):
     text_bytes: Int
 
 
-Frame = Token | PromptToken | Ending
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sketch(Record):
+    """What the model's last states were, in 34 bytes for each 32 tokens: `node.engines.sketch`.
+
+    It stands after the tokens, where the stage's parameters ask for it.
+    """
+
+    chunks: Annotated[bytes, Between(SKETCH_CHUNK_BYTES, SKETCH_BYTES_MAX)]
+
+    def check(self) -> None:
+        if len(self.chunks) % SKETCH_CHUNK_BYTES:
+            raise Malformed(f"each chunk of a sketch has {SKETCH_CHUNK_BYTES} bytes")
+
+
+Frame = Token | PromptToken | Sketch | Ending
 _HEAD_BYTES = 3
-_KINDS: dict[type[Frame], bytes] = {Token: b"t", PromptToken: b"p", Ending: b"e"}
+_KINDS: dict[type[Frame], bytes] = {
+    Token: b"t",
+    PromptToken: b"p",
+    Sketch: b"s",
+    Ending: b"e",
+}
 
 
 def to_frame(piece: Frame) -> bytes:
-    """One frame of an answer: `t`, `p` or `e`, a length of two bytes, the record.
+    """One frame of an answer: `t`, `p`, `s` or `e`, a length of two bytes, the record.
 
     The prompt's tokens stand between the last token and the ending, so that the streamed tokens
     before do not depend on them.
@@ -136,6 +159,8 @@ def read_frames(data: bytes) -> Iterator[Frame]:
                 yield Token.from_bytes(body)
             case b"p":
                 yield PromptToken.from_bytes(body)
+            case b"s":
+                yield Sketch.from_bytes(body)
             case b"e":
                 yield Ending.from_bytes(body)
             case _:

@@ -101,6 +101,13 @@ class Kind(IntEnum):
     SETTLED = 118
     # Rows of a table that one task, or several, answered.
     ROW_BUNDLE = 120
+    # The log of a peer's receipts: its signed heads, two that contradict, and what is asked of it.
+    LOG_HEAD = 122
+    LOG_FORK = 123
+    ASK_PLACE = 124
+    LOG_PLACE = 125
+    ASK_HEADS = 126
+    LOG_NEWS = 127
 
 
 class Role(IntEnum):

@@ -22,8 +22,12 @@ REPLAY_VERSION = 8
 DISPUTES_VERSION = 9
 # From this version on a verifier takes standing orders of checks.
 CHECKS_VERSION = 10
+# From this version on a peer answers for the log of its receipts.
+LOG_VERSION = 11
+# From this version on a standing order takes tasks of several legs, and of legs of every role.
+LEGS_VERSION = 12
 # The version that a Welcome says.
-SPOKEN_VERSION = 10
+SPOKEN_VERSION = 12
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -95,6 +99,13 @@ STATE_BYTES_MAX = 512 << 10
 # Rows of one call.
 CALL_ROWS_MAX = 1 << 21
 
+# The log of a peer's receipts: how many there may be, and what travels of it.
+LOG_RECEIPTS_MAX = 1 << 40
+LOG_HEAD_BYTES_MAX = 256
+LOG_FORK_BYTES_MAX = 2048
+LOG_HEADS_PER_MESSAGE_MAX = 64
+LOG_FORKS_PER_MESSAGE_MAX = 8
+
 # Records that one signature may cover, and what an envelope adds to a record at most: the kind, the
 # key, and a signature with the longest path to the root of that many records.
 BATCH_RECORDS_MAX = 4096
@@ -159,12 +170,23 @@ assert FRAME_BYTES_MAX < STREAM_CREDIT_BYTES
 # An offer carries the task, each leg's receipt, the inline input and what was streamed already.
 assert TASK_BYTES_MAX + STAGES_MAX * RECEIPT_BYTES_MAX + 2 * INLINE_BYTES_MAX < UNREAD_FREE_BYTES
 assert UNREAD_FREE_BYTES < FRAME_BYTES_MAX
+# Two heads make a fork, and a message of heads and forks fits what is never closed to free bytes.
+assert 2 * (LOG_HEAD_BYTES_MAX + ENVELOPE_BYTES_MAX) + 64 < LOG_FORK_BYTES_MAX
+assert (
+    LOG_HEADS_PER_MESSAGE_MAX * (LOG_HEAD_BYTES_MAX + ENVELOPE_BYTES_MAX)
+    + LOG_FORKS_PER_MESSAGE_MAX * (LOG_FORK_BYTES_MAX + ENVELOPE_BYTES_MAX)
+    < UNREAD_FREE_BYTES
+)
 # A layer's state and the path to it fit one frame.
 assert STATE_BYTES_MAX + 1024 < FRAME_BYTES_MAX
 # Heads of at most 10 bytes, the key, and the signature, its place and its path.
 assert 10 + 32 + 64 + 8 + 32 * (BATCH_RECORDS_MAX - 1).bit_length() <= ENVELOPE_BYTES_MAX
-# So does one item of a bundle, and a bundle that is cut.
-assert TASK_BYTES_MAX + INLINE_BYTES_MAX + 1024 < BUNDLE_BYTES_MAX < UNREAD_FREE_BYTES
+# So does one item of a bundle with the receipts before it, and one outcome with those after it and
+# the input of the last leg; and a bundle that is cut.
+_LATER_BYTES_MAX = (STAGES_MAX - 1) * RECEIPT_BYTES_MAX
+assert TASK_BYTES_MAX + _LATER_BYTES_MAX + INLINE_BYTES_MAX + 2048 < BUNDLE_BYTES_MAX
+assert RECEIPT_BYTES_MAX + _LATER_BYTES_MAX + 2 * INLINE_BYTES_MAX + 2048 < BUNDLE_BYTES_MAX
+assert BUNDLE_BYTES_MAX < UNREAD_FREE_BYTES
 # The largest check, which travels alone, is never closed to free unread bytes either.
 _CHAIN_BYTES_MAX = STAGES_MAX * (RECEIPT_BYTES_MAX + ENVELOPE_BYTES_MAX)
 _SIGNED_BYTES_MAX = TASK_BYTES_MAX + ENVELOPE_BYTES_MAX + _CHAIN_BYTES_MAX

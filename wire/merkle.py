@@ -49,6 +49,18 @@ def root_of(leaf: bytes, index: int, count: int, path: bytes) -> bytes:
             f"a proof for record {index} of {count}: there are 2 to {limits.BATCH_RECORDS_MAX},"
             " numbered from 0"
         )
+    return _climbed(leaf, index, count, path)
+
+
+def check_path(leaf: bytes, index: int, count: int, path: bytes, root: bytes) -> None:
+    """BadSignature unless `path` leads from a leaf at `index` of any number of leaves to `root`."""
+    if not 0 <= index < count:
+        raise BadSignature(f"there is no leaf {index} among {count}, numbered from 0")
+    if _climbed(leaf, index, count, path) != root:
+        raise BadSignature("the path does not lead to the root")
+
+
+def _climbed(leaf: bytes, index: int, count: int, path: bytes) -> bytes:
     node, at, width = leaf, 0, count
     while width > 1:
         if index ^ 1 < width:

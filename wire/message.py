@@ -29,6 +29,7 @@ from wire.ledger_message import (
     SubmitOrder,
     Voted,
 )
+from wire.log import AskHeads, AskPlace, LogNews, LogPlace
 from wire.message_base import Message as Message
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, TaskBytes, Withdraw
 from wire.reach import DialBack, DialedBack, Reserve, Reserved
@@ -312,6 +313,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(AskBucket, BucketOrders, AskCertificates, Certificates, AskCheckpoint, CheckpointReply),
         *(DialBack, DialedBack, Reserve, Reserved),
         *(Contest, Committed, Descend, Children, Reveal, Revealed, Settled),
+        *(AskPlace, LogPlace, AskHeads, LogNews),
     )
 }
 

@@ -29,6 +29,7 @@ LeafNumber = Annotated[int, Between(0, limits.BATCH_RECORDS_MAX - 1), Omitted(0)
 Roots = Annotated[tuple[BatchRoot, ...], Between(0, limits.BUNDLE_ITEMS_MAX), Omitted(())]
 Lane = Annotated[bytes, Between(0, limits.LANE_BYTES_MAX), Omitted(b"")]
 TaskBytes = Annotated[bytes, Between(1, limits.TASK_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
+OtherReceipts = Annotated[tuple[Envelope, ...], Between(0, limits.STAGES_MAX - 1), Omitted(())]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +54,12 @@ class Opened(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderItem(Record):
-    """One task of one leg: as in an Offer, `deadline_ms` is the time left, `units` a guess.
+    """One task: as in an Offer, `deadline_ms` is the time left, `units` a guess.
 
-    Tasks of one `lane` take turns with those of the asker's other lanes.
+    Tasks of one `lane` take turns with those of the asker's other lanes. `receipts` are those of
+    the legs that are done: the last of them is signed by who opened the order. Without any, the
+    task is its own. Only from LEGS_VERSION on has a task more than one leg, or one of another role
+    than INFER.
     """
 
     tag: Tag
@@ -66,6 +70,7 @@ class OrderItem(Record):
     root: RootNumber = 0
     leaf: LeafNumber = 0
     lane: Lane = b""
+    receipts: OtherReceipts = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +109,12 @@ class OrderRefusal(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOutcome(Record):
-    """The end of one task: its receipt, with the output inline when small; or a refusal."""
+    """The end of one task: its receipt, with the output inline when small; or a refusal.
+
+    Of a task of several legs, `receipt` is that of the leg that was given, `later` are those of the
+    legs after it, and `output` is the last one's; `source` is that one's input, as in a Result, and
+    empty if it is large or not known.
+    """
 
     tag: Tag
     receipt: Envelope | None
@@ -112,6 +122,8 @@ class TaskOutcome(Record):
     refusal: OrderRefusal | None
     root: RootNumber = 0
     leaf: LeafNumber = 0
+    later: OtherReceipts = ()
+    source: Annotated[bytes, Between(0, limits.INLINE_BYTES_MAX), Omitted(b"")] = b""
 
     def check(self) -> None:
         """Malformed unless it is either a receipt or a refusal."""
@@ -121,6 +133,8 @@ class TaskOutcome(Record):
             raise Malformed("an output without a receipt")
         if self.receipt is None and self.root:
             raise Malformed("a root without a receipt")
+        if (self.later or self.source) and self.receipt is None:
+            raise Malformed("what came after a leg without its receipt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,6 @@ nothing about the others.
 import functools
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from wire import limits, merkle
 from wire.content import PeerId
@@ -31,44 +30,26 @@ _PLACE = struct.Struct(">II")
 _COUNT = struct.Struct(">I")
 
 
-@dataclass(frozen=True, slots=True)
-class Proofs:
-    """What one signature made: itself, and for each record, in order, the proof that holds alone.
+def prove(items: Sequence[tuple[str, bytes]], key: SigningKey) -> tuple[bytes, ...]:
+    """Sign `items`, pairs of a domain and a body, at once: a proof for each, which holds alone.
 
-    The signature of one record is its proof; that of many is the signature of their root.
+    The signature of one record is its proof. Malformed for none or too many.
     """
-
-    signature: bytes
-    each: tuple[bytes, ...]
-
-
-def prove(items: Sequence[tuple[str, bytes]], key: SigningKey) -> Proofs:
-    """Sign `items`, pairs of a domain and a body, at once; Malformed for none or too many."""
-    _count_is_legal(len(items))
-    if len(items) == 1:
+    count = len(items)
+    if not 1 <= count <= limits.BATCH_RECORDS_MAX:
+        raise Malformed(
+            f"one signature covers 1 to {limits.BATCH_RECORDS_MAX} records, not {count}"
+        )
+    if count == 1:
         ((domain, body),) = items
-        signature = key.sign(domain, body)
-        return Proofs(signature, (signature,))
-    levels = _levels(items)
+        return (key.sign(domain, body),)
+    levels = merkle.levels_of([merkle.leaf(separated(domain, body)) for domain, body in items])
     (root,) = levels[-1]
-    return _proofs(levels, key.sign(BATCH_DOMAIN, _COUNT.pack(len(items)) + root))
-
-
-def recover(items: Sequence[tuple[str, bytes]], peer: PeerId, signature: bytes) -> Proofs:
-    """The proofs of `items` as `peer` made them, from what travels of them: one signature.
-
-    BadSignature unless it is that of exactly these, in this order; Malformed for none or too many.
-    """
-    _count_is_legal(len(items))
-    if len(signature) != SIGNATURE_BYTES:
-        raise BadSignature(f"a signature has {SIGNATURE_BYTES} bytes, not {len(signature)}")
-    if len(items) == 1:
-        ((domain, body),) = items
-        check_signature(peer, domain, body, signature)
-        return Proofs(signature, (signature,))
-    levels = _levels(items)
-    _check_root(peer, levels[-1][0], len(items), signature)
-    return _proofs(levels, signature)
+    signature = key.sign(BATCH_DOMAIN, _COUNT.pack(count) + root)
+    return tuple(
+        signature + _PLACE.pack(index, count) + merkle.path_of(levels, index)
+        for index in range(count)
+    )
 
 
 def recover_some(
@@ -79,7 +60,9 @@ def recover_some(
     peer: PeerId,
     signature: bytes,
 ) -> dict[int, bytes]:
-    """As `recover`, of some of `count` items, by their indexes; `beside` as in `wire.merkle`.
+    """The proofs of some of `count` items, by their indexes, from what travels of them.
+
+    `beside` are the hashes that they do not give, as in `wire.merkle`.
 
     BadSignature unless `peer` signed `count` items at once, these among them at these places.
     """
@@ -112,28 +95,6 @@ def check_proof(peer: PeerId, domain: str, body: bytes, proof: bytes) -> None:
     index, count = _PLACE.unpack_from(proof, SIGNATURE_BYTES)
     root = merkle.root_of(merkle.leaf(separated(domain, body)), index, count, path)
     _check_root(peer, root, count, proof[:SIGNATURE_BYTES])
-
-
-def _count_is_legal(count: int) -> None:
-    if not 1 <= count <= limits.BATCH_RECORDS_MAX:
-        raise Malformed(
-            f"one signature covers 1 to {limits.BATCH_RECORDS_MAX} records, not {count}"
-        )
-
-
-def _levels(items: Sequence[tuple[str, bytes]]) -> merkle.Levels:
-    return merkle.levels_of([merkle.leaf(separated(domain, body)) for domain, body in items])
-
-
-def _proofs(levels: merkle.Levels, signature: bytes) -> Proofs:
-    count = len(levels[0])
-    return Proofs(
-        signature,
-        tuple(
-            signature + _PLACE.pack(index, count) + merkle.path_of(levels, index)
-            for index in range(count)
-        ),
-    )
 
 
 # An error is not remembered: only what held is. A peer opens a receipt when it comes, and again for

@@ -57,6 +57,8 @@ class ReplayStatistics(Record):
     sum_millionths: Int
     greatest_millionths: Int
     table: ContentId
+    # How far the sketch of the states was off at most; 0 where none was asked for.
+    sketch_millionths: Annotated[Int, Omitted(0)] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 from wire import limits
 from wire.codec import NotPlain, pack_plain, unpack, unpack_plain
 from wire.content import ContentId, PeerId
-from wire.errors import Malformed, Oversize, WireError
+from wire.errors import Malformed, Oversize
 from wire.kinds import Kind
-from wire.proof import check_proof, place_of, prove, recover
+from wire.proof import check_proof, place_of, prove
 from wire.schema import Record
 from wire.signing import SigningKey
 
@@ -40,56 +40,24 @@ class Signed(Generic[R]):
     id: ContentId
 
 
-@dataclass(frozen=True, slots=True)
-class SignedBatch(Generic[R]):
-    """Records under one signature: each with a proof that holds alone, and what travels of them.
-
-    `bodies` and `signature` are enough for a receiver to build the same (`open_many`).
-    """
-
-    signed: tuple[Signed[R], ...]
-    bodies: tuple[bytes, ...]
-    signature: bytes
-
-
 def sign(record: R, key: SigningKey) -> Signed[R]:
     """Sign `record` as `key`'s peer."""
-    return sign_many([record], key).signed[0]
+    return sign_many([record], key)[0]
 
 
 def sign_many(
     records: Sequence[R], key: SigningKey, bodies: Sequence[bytes] | None = None
-) -> SignedBatch[R]:
+) -> tuple[Signed[R], ...]:
     """Sign 1 to BATCH_RECORDS_MAX records, of any kinds, with one signature.
 
     `bodies` are their bytes, if the caller has them already. WireError if a record has none.
     """
     bodies = tuple([it.to_bytes() for it in records] if bodies is None else bodies)
     proofs = prove([(domain_of(it), body) for it, body in zip(records, bodies, strict=True)], key)
-    signed = tuple(
+    return tuple(
         sealed(record, key.peer, body, proof)
-        for record, body, proof in zip(records, bodies, proofs.each, strict=True)
+        for record, body, proof in zip(records, bodies, proofs, strict=True)
     )
-    return SignedBatch(signed, bodies, proofs.signature)
-
-
-def open_many(
-    bodies: Sequence[bytes], kind: type[R], signer: PeerId, signature: bytes
-) -> list[Signed[R] | WireError]:
-    """The records of a batch that travelled without paths, all of one kind, in order.
-
-    A body that is no `kind` is its own error, in its place, and spoils no other. BadSignature if
-    `signer` did not sign exactly these bodies in this order; Malformed for none or too many.
-    """
-    proofs = recover([(domain_of(kind), body) for body in bodies], signer, signature)
-    found: list[Signed[R] | WireError] = []
-    for at, (body, proof) in enumerate(zip(bodies, proofs.each, strict=True)):
-        try:
-            found.append(sealed(kind.from_bytes(body), signer, body, proof))
-        except WireError as error:
-            error.add_note(f"record {at} of {len(bodies)} under one signature")
-            found.append(error)
-    return found
 
 
 def domain_of(record: SignedRecord | type[SignedRecord]) -> str:

@@ -153,9 +153,9 @@ class Accepting:
         shares = [plan is not None and plan.shares for plan in plans]
         together = [it for it, shared in zip(drafts, shares, strict=True) if shared]
         records, bodies = [it.record for it in together], [it.body for it in together]
-        signed = iter(sign_many(records, self.key, bodies).signed if together else ())
+        signed = iter(sign_many(records, self.key, bodies) if together else ())
         return [
-            next(signed) if shared else sign_many([it.record], self.key, [it.body]).signed[0]
+            next(signed) if shared else sign_many([it.record], self.key, [it.body])[0]
             for it, shared in zip(drafts, shares, strict=True)
         ]
 

@@ -6,6 +6,7 @@ standing of the peer that signed the answer falls.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import trio
 
@@ -13,7 +14,8 @@ from node.asking.answers import Answers
 from node.asking.disputing import Disputing
 from node.asking.journal import Journal
 from node.asking.run import TaskState
-from node.checking.quorum import Checking, CheckRequest, Tally
+from node.checking.check_request import CheckRequest
+from node.checking.quorum import Checking, Tally
 from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.handoff import Handoff, LegResult
 from node.serving.role import nowhere
@@ -33,8 +35,6 @@ from wire.signed import Signed
 from wire.task import Task
 
 OUTPUT_BYTES_MAX = 64 << 20
-# Each round takes the verdicts of liars away; beyond that the votes decide.
-DISPUTE_ROUNDS_MAX = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,25 +189,21 @@ class Attempts:
     async def _counted(
         self, run: TaskState, claimed: CheckRequest, output: bytes, deadline_at_s: float
     ) -> tuple[Tally, bool]:
-        """The verdicts on a leg, and whether a dispute showed that its signer is wrong.
-
-        Verdicts that were shown to be wrong are void, and others are asked for in their place.
-        """
-        for _ in range(DISPUTE_ROUNDS_MAX):
-            votes = await self.checking.check(
-                claimed, run.on_event, deadline_at_s=deadline_at_s, rejected=run.attempt - 1
-            )
-            ruling = await self.disputing.rule(claimed, votes, output, run.on_event)
-            if ruling.prover_lost:
-                if ruling.proven:
-                    self.answers.accuse(
-                        claimed.receipt.signer, int(self.environment.wall_s() * 1000)
-                    )
-                return votes, True
-            if votes.agreed or not ruling.void:
-                break
-            claimed = replace(claimed, void=claimed.void | ruling.void)
-        return votes, False
+        """The verdicts on a leg, and whether a dispute showed that its signer is wrong."""
+        check = partial(
+            self.checking.check,
+            on_event=run.on_event,
+            deadline_at_s=deadline_at_s,
+            rejected=run.attempt - 1,
+        )
+        votes, ruling = await self.disputing.counted(check, claimed, output, run.on_event)
+        if ruling.proven:
+            self.answers.accuse(claimed.receipt.signer, int(self.environment.wall_s() * 1000))
+        level = run.task.record.checking.level
+        if level is Level.EXACT and votes.agreed and ruling.leaves_open(votes):
+            # Of whole numbers no two honest peers differ: somebody is wrong, and nobody knows who.
+            votes = replace(votes, agreed=False, disputed=True)
+        return votes, ruling.prover_lost
 
     def _convicted(self, run: TaskState, claimed: CheckRequest) -> frozenset[PeerId]:
         """The peer that lost a dispute about its answer; it was made to answer for that already."""

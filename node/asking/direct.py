@@ -1,4 +1,5 @@
-"""The common case of a task, without a path of its own: one small leg, on a standing order.
+"""The common case of a task, without a path of its own: what it brings is small, and its first leg
+goes by a standing order.
 
 Such a task is put on the order at once. The outcome of one that nobody checks is kept with others';
 one that is checked goes to its own path with it. Nothing is decided here about trouble: whatever
@@ -18,6 +19,7 @@ from node.dispatch.failover import WORTH_ASKING_S
 from node.dispatch.handoff import Handoff, LegResult
 from node.dispatch.offer import note_delivered, ordered_result
 from node.dispatch.order import Heard, Order, OrderedTask, OrderOutcome
+from node.dispatch.orders import version_for
 from node.dispatch.route import Candidate
 from node.dispatch.standing_order import TASK_S_MAX
 from node.engines.interface import Part
@@ -86,17 +88,17 @@ class DirectTasks:
 
     def plans(self, requests: Sequence[TaskRequest]) -> list[Plan | None]:
         """Where each of them goes; None for those that have to find their own path."""
-        known: dict[tuple[ContentId | None, int], list[Candidate]] = {}
+        known: dict[tuple[Role, ContentId | None, int], list[Candidate]] = {}
         return [self._plan(it, known) for it in requests]
 
     def _plan(
-        self, request: TaskRequest, known: dict[tuple[ContentId | None, int], list[Candidate]]
+        self, request: TaskRequest, known: dict[tuple[Role, ContentId | None, int], list[Candidate]]
     ) -> Plan | None:
         orders, stage = self.directory.orders, request.stages[0]
         if orders is None or not _is_common(request):
             return None
         units = max(1, units_of(stage, request.inline))
-        key = (stage.model, units)
+        key = (stage.role, stage.model, units)
         able = known.get(key)
         if able is None or len(able) > 1:
             # Which of several is best depends on what each has been given by now.
@@ -104,11 +106,16 @@ class DirectTasks:
         if not able:
             return None
         two = self.directory.trials.to_ask(able, self.directory.peers.environment.random)
-        asks = len(two) > 1 and min(it.work_s for it in two) >= WORTH_ASKING_S
+        slight = stage.role is not Role.INFER
+        asks = not slight and len(two) > 1 and min(it.work_s for it in two) >= WORTH_ASKING_S
         order = orders.standing_at(two[0].peer) if two[0].delivered and not asks else None
+        if order is not None and order.version < version_for(request.stages):
+            order = None
         if order is not None:
             count_up(self.directory.under_way, two[0].peer)
-        shares = all(orders.standing_at(it.peer) is not None for it in able)
+        # The receipts of a leg are read by whoever does the next one, which is not known here.
+        alone = len(request.stages) == 1
+        shares = alone and all(orders.standing_at(it.peer) is not None for it in able)
         if request.level is not Level.SIGNED:
             shares = shares and self._verifiers_know_proofs(stage.model)
         return Plan(two, units, order, shares)
@@ -158,7 +165,7 @@ class DirectTasks:
         run, peer = direct.run, direct.order.peer
         if not direct.offered:
             direct.offered = True
-            run.on_event(Offered(0, Role.INFER, peer))
+            run.on_event(Offered(0, direct.handoff.leg.role, peer))
         try:
             if isinstance(heard, OrderPiece):
                 self._show(direct, Part(heard.position, heard.units, heard.data))
@@ -170,7 +177,7 @@ class DirectTasks:
             self._failed(direct, error)
 
     def _show(self, direct: _Direct, part: Part) -> None:
-        units_max = streamed_max(direct.handoff.leg)
+        units_max = streamed_max(direct.run.task.record.stages[-1])
         if part.position + part.units > units_max:
             raise RemoteProtocolError(f"a piece beyond the {units_max} units of the leg")
         for event in direct.run.shown.apply(part):
@@ -182,7 +189,8 @@ class DirectTasks:
         note_delivered(
             self.directory, direct.handoff, one.peer, found, run.on_event, took_s, direct.at_once
         )
-        self.directory.hedging.delivered(took_s, one.expected_s)
+        if direct.handoff.is_last:
+            self.directory.hedging.delivered(took_s, one.expected_s)
         if found.output is None or run.task.record.checking.level is not Level.SIGNED:
             # It is large, and has to be fetched; or it is checked.
             self._leave(direct, Begun(delivered=found))
@@ -233,10 +241,8 @@ class DirectTasks:
 
 
 def _is_common(request: TaskRequest) -> bool:
-    stages = request.stages
-    return (
-        len(stages) == 1
-        and stages[0].role is Role.INFER
-        and request.inline is not None
-        and request.deadline_s <= TASK_S_MAX
-    )
+    if request.only or request.deadline_s > TASK_S_MAX:
+        return False
+    # A data leg may have no input; what is large has to be fetched.
+    nothing = request.input is None and request.stages[0].role is Role.DATA
+    return nothing or request.inline is not None

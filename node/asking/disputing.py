@@ -1,13 +1,16 @@
 """Where verdicts on an integer model disagree, who is wrong is found out, not voted on."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from node.asking.record_files import RecordFiles
+from node.checking.check_request import CheckRequest
 from node.checking.disputes import Judgement
-from node.checking.quorum import CheckRequest, Tally
+from node.checking.quorum import Tally
 from node.checking.settling import Contested, Settling
 from node.task.events import EventSink, Failed
+from node.task.levels import not_exact
 from p2p.blobs import Blobs
 from p2p.score import Offence
 from p2p.timeouts import stretched
@@ -16,10 +19,11 @@ from wire import limits
 from wire.chain import source_of
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError
-from wire.kinds import Role
+from wire.kinds import Level, Role
 from wire.latest import Latest
 from wire.model import Manifest
 from wire.operations import CALL
+from wire.task import Stage
 
 # Of the verdicts against one answer so many are looked into: one that holds is enough.
 DISPUTES_PER_ANSWER_MAX = 2
@@ -27,6 +31,11 @@ DISPUTES_PER_ANSWER_MAX = 2
 DISPUTES_KEPT = 256
 INPUT_S = 10.0
 PIN = "dispute"
+DISPUTE_SUFFIX = ".dispute"
+# Each round takes the verdicts of liars away; beyond that the votes decide.
+ROUNDS_MAX = 3
+
+Check = Callable[[CheckRequest], Awaitable[Tally]]
 
 
 class DisputedModel(Protocol):
@@ -47,6 +56,13 @@ class Ruling:
     proven: bool = False
     void: frozenset[PeerId] = frozenset()
 
+    def leaves_open(self, votes: Tally) -> bool:
+        """Whether a verdict against the answer stands, of whose signer nothing was shown."""
+        return not self.prover_lost and any(
+            it.record.could_check and not it.record.agrees and it.signer not in self.void
+            for it in votes.verdicts
+        )
+
 
 @dataclass(slots=True)
 class Disputing:
@@ -56,7 +72,32 @@ class Disputing:
     store: Store
     blobs: Blobs
     read: Callable[[ContentId], Awaitable[DisputedModel | None]]
+    files: RecordFiles
     kept: Latest[ContentId, None] = field(default_factory=lambda: Latest(DISPUTES_KEPT))
+
+    async def check_level(self, level: Level, stages: Sequence[Stage]) -> None:
+        """InputError if the level exact is asked for of a model that is not in whole numbers."""
+        if level is not Level.EXACT:
+            return
+        for stage in stages:
+            if stage.model is not None and await self.read(stage.model) is None:
+                raise not_exact(f"the model {stage.model}")
+
+    async def counted(
+        self, check: Check, claimed: CheckRequest, output: bytes, on_event: EventSink
+    ) -> tuple[Tally, Ruling]:
+        """The verdicts on a leg, and what disputes about them came to.
+
+        Verdicts that were shown to be wrong are void, and others are asked for in their place.
+        """
+        void = claimed.void
+        for _ in range(ROUNDS_MAX):
+            votes = await check(replace(claimed, void=void))
+            ruling = await self.rule(claimed, votes, output, on_event)
+            if ruling.prover_lost or votes.agreed or not ruling.void:
+                break
+            void |= ruling.void
+        return votes, replace(ruling, void=ruling.void | void)
 
     async def rule(
         self, claimed: CheckRequest, votes: Tally, output: bytes, on_event: EventSink
@@ -94,6 +135,7 @@ class Disputing:
         signed, found = await self.settling.run_dispute(contested)
         await self.store.put(signed.raw, pin=PIN)
         self.kept[signed.id] = None
+        await self.files.write(f"{signed.id}{DISPUTE_SUFFIX}", signed.raw)
         for peer in sorted(found.lost):
             offence = Offence.WRONG_ANSWER if found.proven else Offence.UNANSWERED
             self.settling.peers.offended(peer, offence)

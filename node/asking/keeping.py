@@ -104,7 +104,7 @@ class AnswerKeeping:
                 it.run.owner,
                 it.run.inline,
             )
-            for it, answer in zip(tasks, sign_many(records, self.key).signed, strict=True)
+            for it, answer in zip(tasks, sign_many(records, self.key), strict=True)
         ]
         async with self.journal.ending_of([it.run.task.id for it in tasks]) as ending:
             await self.answers.keep(kept, ending.rows, ending.unpins)

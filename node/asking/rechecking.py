@@ -7,12 +7,14 @@ do not count.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
 from node.asking.answers import NEEDED_LATER, Answers, Later
 from node.asking.tasks import TaskRunner
-from node.checking.quorum import Checking, CheckRequest, Tally
+from node.checking.check_request import CheckRequest
+from node.checking.quorum import Checking, Tally
 from node.task.events import ignore_event
 from p2p.score import Offence
 from p2p.timeouts import stretched
@@ -21,7 +23,7 @@ from wire import limits
 from wire.content import ContentId
 from wire.errors import Missing, StoreError
 from wire.kinds import Level
-from wire.operations import OPERATIONS, Comparison
+from wire.operations import CALL, OPERATIONS, Comparison
 from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import Signed, open_signed
 from wire.task import CheckPolicy as Terms
@@ -103,11 +105,19 @@ class Rechecking:
                 needed=NEEDED_LATER,
                 secret_hash=claimed.task.record.checking.secret_hash,
             )
-            votes = await self.checking.check(
-                claimed, ignore_event, deadline_at_s=deadline_at_s, terms=terms
+            check = partial(
+                self.checking.check,
+                on_event=ignore_event,
+                deadline_at_s=deadline_at_s,
+                terms=terms,
             )
+            output = await self._output(claimed)
+            votes, ruling = await self.tasks.disputing.counted(check, claimed, output, ignore_event)
             verdicts.extend(votes.verdicts)
-            if _wrong(claimed.receipt.record, votes):
+            if ruling.prover_lost and not ruling.proven:
+                # It was silent, which is no proof of a lie, and cost it already.
+                return None
+            if ruling.proven or _wrong(claimed.receipt.record, votes):
                 self.found_wrong += 1
                 self.checking.peers.offended(claimed.receipt.signer, Offence.WRONG_ANSWER)
                 await self.answers.judged(answer, Later.WRONG, verdicts)
@@ -132,6 +142,13 @@ class Rechecking:
             input=data,
             output=await self._small(receipts[-1].record.output) if last else None,
         )
+
+    async def _output(self, claimed: CheckRequest) -> bytes:
+        """What the leg gave, for a dispute about it; only calls have one."""
+        leg = claimed.receipt.record
+        if leg.operation != CALL:
+            return b""
+        return claimed.output or await self.store.get(leg.output)
 
     async def _small(self, content: ContentId) -> bytes | None:
         """Small content, to be sent along; None if larger: verifiers fetch it. Missing if gone."""

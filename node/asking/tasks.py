@@ -116,6 +116,7 @@ class TaskRunner:
         Refused if too many tasks are running here, InputError if no known peer could do it.
         """
         self._check_room()
+        await self.disputing.check_level(request.level, request.stages)
         await somebody_can(self.dispatcher.directory, request.stages)
         run = await self._accepting.accept(request)
         return run.task.id
@@ -132,6 +133,7 @@ class TaskRunner:
         `watch`. A task whose follower does not wait for its end is cancelled.
         """
         self._check_room()
+        await self.disputing.check_level(request.level, request.stages)
         await somebody_can(self.dispatcher.directory, request.stages)
         asked = self._accepting.ask(request, follower)
         try:

@@ -7,8 +7,10 @@ these bytes only, speaks of each `ReceiptPart`, and says last what no receipt ca
 from collections.abc import Callable
 from typing import TypeVar
 
+from node.checking.audit_log import CheckLog, no_log
 from node.checking.audit_verdicts import check_selection_and_verdicts
 from node.checking.report import AuditReport, ReceiptPart, Status
+from node.task.levels import EXACT_FORMAT
 from wire import limits
 from wire.chain import check_chain, source_of
 from wire.content import ContentId
@@ -37,12 +39,18 @@ def begins_as_receipt(raw: bytes) -> bool:
 
 
 def audit(
-    raw: bytes, have: Have, *, now_ms: int | None = None, replay: Replay | None = None
+    raw: bytes,
+    have: Have,
+    *,
+    now_ms: int | None = None,
+    replay: Replay | None = None,
+    check_log: CheckLog = no_log,
 ) -> AuditReport:
     """Check a signed answer; `have` returns content that is at hand, or None.
 
     `now_ms` is the wall clock of who checks: no receipt is from later. None leaves that out.
-    `replay` runs the model again and notes what it finds, in the parts `replay` and `sampler`.
+    `replay` runs the model again and notes what it finds, in the parts `replay` and `sampler`;
+    `check_log` looks at the receipts' places in logs.
     """
     report = AuditReport()
     _read(report, raw)
@@ -62,8 +70,7 @@ def audit(
         _check_content(report, task, have)
         _say_sampler(report, task)
     (replay or not_replayed("no model was given"))(report)
-    in_logs = "whether the receipts are in their signers' logs"
-    report.note(ReceiptPart.LOG, None, in_logs, "no log is at hand: peers do not publish any yet")
+    check_log(report)
     return report
 
 
@@ -212,6 +219,9 @@ def _check_models(report: AuditReport, have: Have) -> None:
         right = ContentId.of(data) == model and _can_do(manifest, leg.operation)
         detail = f"{manifest.name}, {manifest.format}, computed as {manifest.profile}"
         report.note(ReceiptPart.MODEL, right, what, detail)
+        if report.level is Level.EXACT:
+            what = f"the model of leg {number} computes in whole numbers, as the level exact has it"
+            report.note(ReceiptPart.MODEL, manifest.format == EXACT_FORMAT, what, manifest.format)
     report.note_limit(ReceiptPart.MODEL, "on which device it ran, and who else saw the input")
 
 

@@ -101,6 +101,10 @@ def _check_votes(report: AuditReport, answer: Answer, task: Signed[Task], stage:
         f" {stage + 1}",
         _looked(heard),
     )
+    if terms.level is Level.EXACT:
+        equal = all(it.record.sampled and not any(it.record.worst_ppb) for it in votes.agreeing)
+        what = f"the verdicts that agree found no difference at all in leg {stage + 1}"
+        report.note(ReceiptPart.VERDICTS, equal, what, "the level exact tolerates none")
     _say_coverage(report, votes, receipt)
     _say_odds(report, answer, terms, stage)
     order = draw(answer.secret, receipt.id, answer.candidates)
@@ -199,8 +203,11 @@ def _measured(verdict: Verdict) -> str:
             f" worst {max(verdict.worst_ppb, default=0) / 1e9:.1e}"
         )
     (found,) = verdict.replay
+    states = (
+        f"; states are {found.sketch_millionths / 1e6:.2g} off" if found.sketch_millionths else ""
+    )
     return (
         f"judged {found.positions} tokens on {verdict.profile}: {found.mismatches} are others, by"
         f" {found.greatest_millionths / 1e6:.2g} of a logit at most and"
-        f" {found.sum_millionths / 1e6:.2g} together, by table {found.table.short}"
+        f" {found.sum_millionths / 1e6:.2g} together, by table {found.table.short}{states}"
     )

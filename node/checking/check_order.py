@@ -3,7 +3,8 @@
 What it has as every order is in `node.dispatch.standing_order`.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 import trio
@@ -29,14 +30,13 @@ class CheckOnOrder:
 
     check: Check
     since_at_s: float
+    # Hears once what came of it, and raises nothing.
+    sink: Callable[[Signed[Verdict] | BatonError], None]
     tag: int | None = None
     # How long a check may take is for who asks: nothing is expected before its end.
     taken: bool = True
     # Checks have no lanes: which task is checked next is the lottery's matter, not a client's.
     lane: bytes = b""
-    ended: trio.Event = field(default_factory=trio.Event)
-    verdict: Signed[Verdict] | None = None
-    error: BatonError | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -47,13 +47,7 @@ class CheckOnOrder:
 
     def give_back(self, error: BatonError) -> None:
         """Nothing more is heard of it here."""
-        self.error = error
-        self.ended.set()
-
-    def told(self, verdict: Signed[Verdict]) -> None:
-        """The verifier gave this verdict."""
-        self.verdict = verdict
-        self.ended.set()
+        self.sink(error)
 
 
 @dataclass(slots=True, eq=False)
@@ -62,25 +56,24 @@ class CheckOrder(StandingOrder[CheckOnOrder]):
 
     BUNDLE_MAX: ClassVar[int] = limits.CHECKS_PER_MESSAGE_MAX
 
-    async def verdict_on(self, check: Check, left_s: float) -> Signed[Verdict]:
-        """What the verifier says; Refused if it refuses, one of TROUBLES if nothing comes of it."""
-        one = CheckOnOrder(check, trio.current_time())
+    def put(
+        self, check: Check, sink: Callable[[Signed[Verdict] | BatonError], None]
+    ) -> CheckOnOrder:
+        """Have a leg checked. `sink` hears the verdict, as the verifier gives it; or Refused, or
+        one of TROUBLES. A check that takes too long is ended with `give_up`, by who put it here.
+        """
+        one = CheckOnOrder(check, trio.current_time(), sink)
         self._put(one)
-        try:
-            with trio.move_on_after(left_s) as waiting:
-                await one.ended.wait()
-        finally:
-            self.leave(one)
-        if waiting.cancelled_caught:
-            error = TooSlow(f"{self.peer.short} did not answer a check in time")
-            waited_s = trio.current_time() - one.since_at_s
-            if one.tag is not None and is_its_fault(error, waited_s, heard=False):
-                self.peers.offended(self.peer, Offence.UNANSWERED)
-            raise error
-        if one.error is not None:
-            raise one.error
-        assert one.verdict is not None
-        return one.verdict
+        return one
+
+    def give_up(self, one: CheckOnOrder) -> TooSlow:
+        """Wait no longer for a check that took too long; what is to be said of that."""
+        self.leave(one)
+        error = TooSlow(f"{self.peer.short} did not answer a check in time")
+        waited_s = trio.current_time() - one.since_at_s
+        if one.tag is not None and is_its_fault(error, waited_s, heard=False):
+            self.peers.offended(self.peer, Offence.UNANSWERED)
+        return error
 
     # What travels
 
@@ -101,11 +94,13 @@ class CheckOrder(StandingOrder[CheckOnOrder]):
                 continue
             assert outcome.verdict is not None
             try:
-                one.told(open_signed(outcome.verdict, Verdict))
+                verdict = open_signed(outcome.verdict, Verdict)
             except WireError as error:
                 # It is what the peer says of this check that does not fit; others go on.
                 self.peers.offended(self.peer, Offence.MALFORMED)
                 one.give_back(error)
+            else:
+                one.sink(verdict)
         if message.places:
             self._credited(message.places)
 

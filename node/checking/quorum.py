@@ -5,12 +5,15 @@ asked first, each for another part of the rows; more, in the order of the draw, 
 disagree, refuse or fall silent. A row that one of them finds wrong is recomputed by the others too.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
-from node.checking.check_order import CheckOrders
+from node.checking.asked_verifiers import Quorum
+from node.checking.check_order import CheckOnOrder, CheckOrder, CheckOrders
+from node.checking.check_request import CheckRequest
 from node.checking.odds import raised_by
 from node.checking.ties import Ties, apart_first, tied_among, ties_of
 from node.checking.verdict import check_verdict
@@ -23,21 +26,20 @@ from p2p.score import Offence, Standing
 from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId, PeerId
-from wire.counting import counted
+from wire.counting import count_down, count_up, counted
 from wire.errors import (
+    BatonError,
     Refused,
     RemoteProtocolError,
     TransportError,
     WireError,
 )
-from wire.kinds import RefusalCode, Role
-from wire.lottery import OWN_DRAW, Share, draw
-from wire.message import Check, VerdictReply
-from wire.operations import OPERATIONS, Comparison, by_rows
-from wire.receipt import Receipt, Verdict
-from wire.signed import Signed, is_of_many, open_signed
+from wire.kinds import Role
+from wire.lottery import Share, draw
+from wire.message import VerdictReply
+from wire.receipt import Verdict
+from wire.signed import Signed, open_signed
 from wire.task import CheckPolicy as Terms
-from wire.task import Task
 
 # A verifier recomputes a part of a leg that may have taken minutes.
 CHECK_DEADLINE_S = 60.0
@@ -46,25 +48,6 @@ PAUSE_S = 0.25
 SLOW_AFTER_S = 5.0
 # A dispute that nobody is left to decide is given up after this: the task goes elsewhere.
 DISPUTE_LOST_AFTER_S = 5.0
-# A guess: for so long a verifier that says it is busy is waited for while rows are in dispute.
-BUSY_IN_DISPUTE_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckRequest:
-    """A leg to be checked: the chain up to and with it, and small payloads at hand."""
-
-    task: Signed[Task]
-    receipts: tuple[Signed[Receipt], ...]
-    secret: bytes
-    input: bytes | None
-    output: bytes | None
-    # Whose verdicts on it do not count any more: they lost a dispute about it.
-    void: frozenset[PeerId] = frozenset()
-
-    @property
-    def receipt(self) -> Signed[Receipt]:
-        return self.receipts[-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,65 +67,6 @@ class Tally:
     @property
     def agreeing(self) -> int:
         return sum(it.record.agrees for it in self.verdicts)
-
-
-@dataclass(slots=True)
-class Quorum:
-    """Who was asked what, who is being asked since when, and the votes."""
-
-    votes: Votes
-    asked: dict[PeerId, Share] = field(default_factory=dict)
-    under_way: dict[PeerId, float] = field(default_factory=dict)
-    # Since when each verifier says that it is busy; any other answer of it ends that.
-    busy_since_at_s: dict[PeerId, float] = field(default_factory=dict)
-    disputed_since_at_s: float | None = None
-
-    def wanted(self, slow_since_at_s: float) -> int:
-        """How many more to ask now; verifiers asked before `slow_since_at_s` do not count."""
-        votes = self.votes
-        awaited = sum(asked_at_s > slow_since_at_s for asked_at_s in self.under_way.values())
-        heard = votes.counted + votes.against + awaited
-        wanted = min(votes.needed - votes.counted - awaited, votes.verifiers - heard)
-        return max(0, min(wanted, limits.VERIFIERS_MAX - len(votes.latest)))
-
-    def next_share(self, slow_since_at_s: float) -> Share:
-        """What the next verifier is asked for."""
-        taken = [
-            self.asked[it].part for it, at_s in self.under_way.items() if at_s > slow_since_at_s
-        ]
-        part = self.votes.part_wanted(taken)
-        return Share(part, self.votes.needed, self.votes.disputed)
-
-    def again(self) -> dict[PeerId, Share]:
-        """Who agreed without having looked at what is disputed now, and is to look at it."""
-        disputed = self.votes.disputed
-        return {
-            it: replace(self.asked[it], rows=disputed)
-            for it in self.votes.not_looked
-            if it not in self.under_way and not disputed <= self.asked[it].rows
-        }
-
-    def is_busy(self, verifier: PeerId, now_at_s: float) -> None:
-        """A verifier is to be asked again for what it was asked for now."""
-        self.busy_since_at_s.setdefault(verifier, now_at_s)
-        if verifier in self.votes.latest:
-            self.asked[verifier] = replace(self.asked[verifier], rows=frozenset())
-        else:
-            del self.asked[verifier]
-
-    def stalling(self, now_at_s: float) -> set[PeerId]:
-        """Who has been busy for too long in a dispute: it may still answer, but nobody waits."""
-        if not self.votes.disputed:
-            return set()
-        if self.disputed_since_at_s is None:
-            self.disputed_since_at_s = now_at_s
-        # Who began to look in time may take as long as any other.
-        return {
-            it
-            for it, since_at_s in self.busy_since_at_s.items()
-            if self.under_way.get(it, now_at_s) - max(since_at_s, self.disputed_since_at_s)
-            >= BUSY_IN_DISPUTE_S
-        }
 
 
 @dataclass(slots=True)
@@ -170,12 +94,12 @@ class Checking:
 
     def ties(self, peers: Iterable[PeerId]) -> Ties:
         """What ties known peers to each other."""
-        wanted = set(peers)
-        entries = self.peers.view.lasting(self.peers.environment.wall_s())
+        wall_s = self.peers.environment.wall_s()
+        found = map(self.peers.view.entry_of, peers)
         return {
             it.heard.signer: ties_of(it.introducer, it.heard.record.addresses)
-            for it in entries
-            if it.heard.signer in wanted
+            for it in found
+            if it is not None and it.until_wall_s > wall_s
         }
 
     async def check(
@@ -199,9 +123,22 @@ class Checking:
         return await _Check(self, claimed, on_event, deadline_at_s, quorum).run()
 
 
+@dataclass(frozen=True, slots=True)
+class _OnOrder:
+    """A check that a verifier has on an order, until when it may take, and what it is about."""
+
+    order: CheckOrder
+    ordered: CheckOnOrder
+    late_at_s: float
+    share: Share
+
+
 @dataclass(slots=True)
 class _Check:
-    """One leg that is being checked."""
+    """One leg that is being checked.
+
+    Verifiers at which an order stands are asked without a task for each; most checks need none.
+    """
 
     checking: Checking
     claimed: CheckRequest
@@ -213,6 +150,9 @@ class _Check:
     wake: trio.Event = field(default_factory=trio.Event)
     # Since when nobody is left who could decide a dispute.
     lost_since_at_s: float | None = None
+    _on_orders: dict[PeerId, _OnOrder] = field(default_factory=dict)
+    # What is to be done in tasks.
+    _to_start: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     @property
     def peers(self) -> Peers:
@@ -224,22 +164,17 @@ class _Check:
         return SLOW_AFTER_S + min(30.0, self.claimed.receipt.record.duration_ms / 1000)
 
     async def run(self) -> Tally:
+        try:
+            if not await self._until_decided(None):
+                async with trio.open_nursery() as nursery:
+                    await self._until_decided(nursery)
+                    nursery.cancel_scope.cancel()
+            self._blame_the_slow(trio.current_time())
+        finally:
+            for verifier, one in self._on_orders.items():
+                one.order.leave(one.ordered)
+                count_down(self.checking.under_way, verifier)
         votes = self.quorum.votes
-        async with trio.open_nursery() as nursery:
-            while votes.accepted is None and trio.current_time() < self.deadline_at_s:
-                now_at_s = trio.current_time()
-                self._ask_more(nursery, now_at_s)
-                if self._is_lost(now_at_s):
-                    break
-                event = self.wake
-                with trio.move_on_at(min(self.deadline_at_s, now_at_s + PAUSE_S)):
-                    await event.wait()
-            now_at_s = trio.current_time()
-            under_way = self.quorum.under_way.items()
-            slow = {it for it, at_s in under_way if at_s <= now_at_s - self.slow_after_s}
-            for verifier in sorted(slow | self.quorum.stalling(now_at_s)):
-                self.peers.offended(verifier, Offence.SLOW)
-            nursery.cancel_scope.cancel()
         accepted = votes.accepted
         is_open = accepted is None and bool(votes.disputed)
         return Tally(
@@ -251,42 +186,63 @@ class _Check:
             tied=self._tied(),
         )
 
+    async def _until_decided(self, nursery: trio.Nursery | None) -> bool:
+        """Ask until it is decided or time is up; False where that needs a nursery and has none."""
+        votes = self.quorum.votes
+        while votes.accepted is None and (now_at_s := trio.current_time()) < self.deadline_at_s:
+            self._give_up_late(now_at_s)
+            self._ask_more(now_at_s)
+            if self._is_lost(now_at_s):
+                break
+            for start in self._to_start:
+                if nursery is None:
+                    return False
+                nursery.start_soon(start)
+            self._to_start.clear()
+            event = self.wake
+            with trio.move_on_at(min(self.deadline_at_s, now_at_s + PAUSE_S)):
+                await event.wait()
+        return True
+
+    def _blame_the_slow(self, now_at_s: float) -> None:
+        under_way = self.quorum.under_way.items()
+        slow = {it for it, at_s in under_way if at_s <= now_at_s - self.slow_after_s}
+        for verifier in sorted(slow | self.quorum.stalling(now_at_s)):
+            self.peers.offended(verifier, Offence.SLOW)
+
     def _tied(self) -> int:
         agree = [it.signer for it in self.quorum.votes.agreeing]
         return tied_among(agree, self.checking.ties(agree))
 
-    def _ask_more(self, nursery: trio.Nursery, now_at_s: float) -> None:
+    # Asking
+
+    def _ask_more(self, now_at_s: float) -> None:
         quorum, patience = self.quorum, self.patience
-
-        def begin(verifier: PeerId, share: Share) -> None:
-            quorum.asked[verifier] = share
-            quorum.under_way[verifier] = now_at_s
-            nursery.start_soon(self._ask, verifier, share)
-
         # Who agreed without having looked at a row in dispute is asked to look.
         again = quorum.again()
         for verifier in patience.ready(list(again), now_at_s):
-            begin(verifier, again[verifier])
+            self._begin(verifier, again[verifier], now_at_s)
         slow_since_at_s = now_at_s - self.slow_after_s
-        # Verifiers that become known during the wait are included: the draw is by key.
-        self.known.update(self.checking.candidates(self.claimed))
         wanted = quorum.wanted(slow_since_at_s)
-        # Their order takes a walk of the view, and most times nobody more is wanted.
+        # Who is there, and their order, takes walks, and most times nobody more is wanted.
         unasked = self._unasked() if wanted else []
         ready = patience.ready(unasked, now_at_s)
         if wanted > len(ready):
-            nursery.start_soon(self._look_further)
+            self._to_start.append(self._look_further)
         for verifier in ready[:wanted]:
-            begin(verifier, quorum.next_share(slow_since_at_s))
+            self._begin(verifier, quorum.next_share(slow_since_at_s), now_at_s)
         # Who is busy for ever must not keep the task here until its deadline.
-        hoped_for = {*quorum.under_way, *again, *unasked}
-        if hoped_for - quorum.stalling(now_at_s) or not quorum.votes.disputed:
+        if not quorum.votes.disputed or {*quorum.under_way, *again, *unasked} - quorum.stalling(
+            now_at_s
+        ):
             self.lost_since_at_s = None
         elif self.lost_since_at_s is None:
             self.lost_since_at_s = now_at_s
 
     def _unasked(self) -> list[PeerId]:
         """Who was not asked yet, in the order in which they are to be."""
+        # Verifiers that became known during the wait are included: the draw is by key.
+        self.known.update(self.checking.candidates(self.claimed))
         drawn = draw(self.claimed.secret, self.claimed.receipt.id, self.known)
         asked = self.quorum.asked
         left = [it for it in drawn if it not in asked]
@@ -305,96 +261,105 @@ class _Check:
         model = self.claimed.receipt.record.model
         await self.peers.seek(Role.VERIFY, model, deadline_s=SLOW_AFTER_S)
 
-    async def _ask(self, verifier: PeerId, share: Share) -> None:
-        quorum, on_event = self.quorum, self.on_event
-        again_s: float | None = None
-        try:
-            verdict, share = await self._verdict(verifier, share)
-        except Refused as error:
-            if (again_s := ask_again_s(error)) is not None:
-                quorum.is_busy(verifier, trio.current_time())
-                self.patience.refused(verifier, again_s, trio.current_time())
-            on_event(Failed("verify", verifier, error.message, error.code))
-        except (TransportError, WireError, RemoteProtocolError) as error:
-            on_event(Failed("verify", verifier, error.message))
+    def _begin(self, verifier: PeerId, share: Share, now_at_s: float) -> None:
+        self.quorum.asked[verifier] = share
+        self.quorum.under_way[verifier] = now_at_s
+        orders = self.checking.orders
+        order = orders.standing_at(verifier) if orders is not None and self._is_at_hand else None
+        if order is None:
+            self._to_start.append(partial(self._ask, verifier, share))
         else:
-            quorum.votes.add(verdict, share.part)
-            self.peers.view.keep(verdict.signer)
-            on_event(Checked(verdict))
-        if again_s is None:
+            self._put_on(order, share)
+
+    @property
+    def _is_at_hand(self) -> bool:
+        # What has to be fetched may take long, and goes by itself.
+        return self.claimed.input is not None and self.claimed.output is not None
+
+    def _left_s(self) -> float:
+        """How long one verifier may take: a silent one must leave time for another."""
+        left_s = max(0.0, self.deadline_at_s - trio.current_time())
+        return min(stretched(CHECK_DEADLINE_S), left_s / 2)
+
+    def _put_on(self, order: CheckOrder, share: Share) -> None:
+        """Have the verifier of an order asked; `_order_ended` hears what came of it."""
+        verifier, left_s = order.peer, self._left_s()
+        message, share = self.claimed.message(order.version, share, left_s)
+        count_up(self.checking.under_way, verifier)
+        ordered = order.put(message, partial(self._order_ended, verifier))
+        late_at_s = ordered.since_at_s + left_s
+        self._on_orders[verifier] = _OnOrder(order, ordered, late_at_s, share)
+
+    def _give_up_late(self, now_at_s: float) -> None:
+        for verifier, one in list(self._on_orders.items()):
+            if one.late_at_s <= now_at_s:
+                self._order_ended(verifier, one.order.give_up(one.ordered))
+
+    def _order_ended(self, verifier: PeerId, found: Signed[Verdict] | BatonError) -> None:
+        one = self._on_orders.pop(verifier)
+        count_down(self.checking.under_way, verifier)
+        if isinstance(found, BatonError):
+            self._failed(verifier, found)
+            return
+        try:
+            check_verdict(self.claimed.receipt, self.claimed.secret, found, verifier, one.share)
+        except WireError as error:
+            # It is what the verifier says of this leg that does not fit; others go on.
+            self.peers.offended(verifier, Offence.MALFORMED)
+            self._failed(verifier, error)
+        else:
+            self._heard(found, one.share)
+
+    async def _ask(self, verifier: PeerId, share: Share) -> None:
+        """Ask a verifier at which no order stands."""
+        try:
+            await self._ask_alone(verifier, share)
+        except (Refused, TransportError, WireError, RemoteProtocolError) as error:
+            self._failed(verifier, error)
+
+    async def _ask_alone(self, verifier: PeerId, share: Share) -> None:
+        claimed, orders, version, left_s = self.claimed, self.checking.orders, 0, self._left_s()
+        if claimed.needs_version:
+            version = await self.peers.neighbours.version_of(verifier, deadline_s=left_s)
+        with counted(self.checking.under_way, verifier) as at_once:
+            order = None
+            if orders is not None and self._is_at_hand:
+                order = await orders.at(verifier, left_s, at_once)
+            if order is not None:
+                self._put_on(order, share)
+                return
+            message, share = claimed.message(version, share, left_s)
+            async with self.peers.call(verifier, deadline_s=left_s) as call:
+                await call.send(message)
+                finding = await call.expect(VerdictReply)
+                verdict = open_signed(finding.verdict, Verdict)
+                check_verdict(claimed.receipt, claimed.secret, verdict, verifier, share)
+        self._heard(verdict, share)
+
+    # Hearing
+
+    def _heard(self, verdict: Signed[Verdict], share: Share) -> None:
+        self.quorum.votes.add(verdict, share.part)
+        self.peers.view.keep(verdict.signer)
+        self.on_event(Checked(verdict))
+        self._has_answered(verdict.signer)
+
+    def _failed(self, verifier: PeerId, error: BatonError) -> None:
+        code, again_s = None, None
+        if isinstance(error, Refused):
+            code, again_s, now_at_s = error.code, ask_again_s(error), trio.current_time()
+            if again_s is not None:
+                self.quorum.is_busy(verifier, now_at_s)
+                self.patience.refused(verifier, again_s, now_at_s)
+        self.on_event(Failed("verify", verifier, error.message, code))
+        self._has_answered(verifier, is_busy=again_s is not None)
+
+    def _has_answered(self, verifier: PeerId, *, is_busy: bool = False) -> None:
+        quorum, votes = self.quorum, self.quorum.votes
+        if not is_busy:
             quorum.busy_since_at_s.pop(verifier, None)
         del quorum.under_way[verifier]
-        self.wake.set()
-        self.wake = trio.Event()
-
-    async def _verdict(self, verifier: PeerId, share: Share) -> tuple[Signed[Verdict], Share]:
-        """A verifier's verdict, and what it is about: a part only where it knows parts."""
-        claimed, now_at_s = self.claimed, trio.current_time()
-        # A silent verifier must leave time for another.
-        left_s = min(stretched(CHECK_DEADLINE_S), max(0.0, self.deadline_at_s - now_at_s) / 2)
-        operation = OPERATIONS.get(claimed.receipt.record.operation)
-        replayed = operation is not None and operation.comparison is Comparison.REPLAY
-        of_many = is_of_many(claimed.task) or any(map(is_of_many, claimed.receipts))
-        version = 0
-        if replayed or of_many or by_rows(claimed.receipt.record.operation):
-            version = await self.peers.neighbours.version_of(verifier, deadline_s=left_s)
-        if of_many and version < limits.BUNDLES_VERSION:
-            raise Refused(
-                f"it speaks version {version}, which cannot read what was signed with others",
-                code=RefusalCode.UNSUPPORTED,
-            )
-        share = _share_known_to(version, share, claimed.receipt.record.operation)
-        message = Check(
-            task=claimed.task.raw,
-            receipts=tuple(it.raw for it in claimed.receipts),
-            secret=claimed.secret,
-            input=claimed.input,
-            output=claimed.output,
-            deadline_ms=max(1, int(left_s * 1000)),
-            part=share.part,
-            parts=share.parts,
-            rows=tuple(sorted(share.rows)),
-            statistics=replayed and version >= limits.REPLAY_VERSION,
-        )
-        with counted(self.checking.under_way, verifier) as at_once:
-            order, orders = None, self.checking.orders
-            if orders is not None and message.input is not None and message.output is not None:
-                # What has to be fetched may take long, and goes by itself.
-                order = await orders.at(verifier, left_s, at_once)
-            if order is None:
-                return await self._by_conversation(verifier, message, left_s, share), share
-            verdict = await order.verdict_on(message, left_s)
-            try:
-                check_verdict(claimed.receipt, claimed.secret, verdict, verifier, share)
-            except WireError:
-                # It is what the verifier says of this leg that does not fit; others go on.
-                self.peers.offended(verifier, Offence.MALFORMED)
-                raise
-            return verdict, share
-
-    async def _by_conversation(
-        self, verifier: PeerId, message: Check, left_s: float, share: Share
-    ) -> Signed[Verdict]:
-        """The verdict on one leg, asked for in a conversation of its own."""
-        claimed = self.claimed
-        async with self.peers.call(verifier, deadline_s=left_s) as call:
-            await call.send(message)
-            finding = await call.expect(VerdictReply)
-            verdict = open_signed(finding.verdict, Verdict)
-            check_verdict(claimed.receipt, claimed.secret, verdict, verifier, share)
-        return verdict
-
-
-def _share_known_to(version: int, share: Share, operation: str) -> Share:
-    """What a verifier of this version is asked for: a part only where it knows parts."""
-    if not by_rows(operation):
-        # Everybody recomputes the whole.
-        return OWN_DRAW
-    if version >= limits.PARTS_VERSION:
-        return share
-    if share.rows:
-        raise Refused(
-            f"it speaks version {version}, which cannot look at a row in dispute",
-            code=RefusalCode.UNSUPPORTED,
-        )
-    return OWN_DRAW
+        slow_since_at_s = trio.current_time() - self.slow_after_s
+        if votes.accepted is not None or votes.disputed or quorum.wanted(slow_since_at_s):
+            self.wake.set()
+            self.wake = trio.Event()

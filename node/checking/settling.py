@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from node.checking import disputes
+from node.checking.check_request import CheckRequest
 from node.checking.disputes import Judgement
 from node.checking.hearing import DisputeHearing, SilentError
-from node.checking.quorum import CheckRequest
 from p2p.peers import Peers
 from p2p.timeouts import stretched
 from p2p.typed_call import M, TypedCall

@@ -37,6 +37,8 @@ class Votes:
     latest: dict[PeerId, Signed[Verdict]] = field(default_factory=dict)
     # Which part each was asked to recompute; 0 for who recomputed what it drew, or the whole.
     parts: dict[PeerId, int] = field(default_factory=dict)
+    # Every row that is in dispute.
+    disputed: frozenset[int] = frozenset()
 
     def add(self, verdict: Signed[Verdict], part: int = 0) -> None:
         """Count a verdict. A later one of the same signer replaces it, but none takes a no back."""
@@ -44,11 +46,8 @@ class Votes:
         if before is None or before.record.agrees:
             self.latest[verdict.signer] = verdict
             self.parts[verdict.signer] = part
-
-    @property
-    def disputed(self) -> frozenset[int]:
-        """Every row that is in dispute."""
-        return frozenset[int]().union(*(disputed_by(it.record) for it in self.latest.values()))
+            # One that is replaced agreed, and put nothing in dispute.
+            self.disputed |= disputed_by(verdict.record)
 
     @property
     def agreeing(self) -> list[Signed[Verdict]]:

@@ -19,7 +19,8 @@ from node.commands.cli_owner import (
     top_command,
 )
 from node.commands.cli_peer import join_command, peers_command, status_command
-from node.commands.cli_receipts import receipts_group
+from node.commands.cli_receipts import audit_command, receipts_group
+from node.commands.cli_service import service_group
 from node.commands.cli_sources import sources
 from node.commands.cli_tasks import ask_command, get_command, put_command, verify_command
 from node.commands.cli_versions import versions_command
@@ -38,7 +39,9 @@ COMMANDS: tuple[click.Command, ...] = (
     status_command,
     peers_command,
     doctor_command,
+    service_group,
     receipts_group,
+    audit_command,
     top_command,
     logs_command,
     config_group,

@@ -90,3 +90,22 @@ def import_command(assembly: Assembly, /, *, file: Path, state: Path, as_json: b
 
     now_ms = int(assembly.wall_s() * 1000)
     run(lambda: take(state.expanduser(), file, now_ms, as_json=as_json))
+
+
+@click.command(
+    "audit",
+    cls=Command,
+    examples=("audit minilm", "audit 12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrnxiwGy1PP8iS --json"),
+)
+@click.argument("whose", metavar="PEER|MODEL")
+@state_option
+@json_option
+def audit_command(*, whose: str, state: Path, as_json: bool) -> None:
+    """Show how much of a peer's or a model's work was checked.
+
+    It reads the answers that are kept here: how many legs were checked, by whom, at once or
+    afterwards, and what was found wrong. A model is its name or its id, a peer its whole id.
+    """
+    from node.commands.audit import audit
+
+    run(lambda: audit(state.expanduser(), whose, as_json=as_json))

@@ -236,7 +236,7 @@ def verify_command(
     as_json: bool,
     **expected: Any,
 ) -> None:
-    """Check a receipt, a bundle, or the record of a dispute.
+    """Check a receipt, a bundle, or the record of a dispute or a fork.
 
     It is a file, or for a kept answer its id. A table of answers has one file for all its receipts.
     What was asked and answered is printed, then what is proved, what is wrong and what cannot be
@@ -260,7 +260,11 @@ def verify_command(
         )
     from node.commands.verify import Expected, verify
     from node.commands.verify_dispute import is_dispute, verify_dispute
+    from node.commands.verify_fork import is_fork, verify_fork
 
+    if is_fork(file):
+        verify_fork(file, as_json=as_json)
+        return
     if is_dispute(file):
         model = expected["model"]
         verify_dispute(file, expected["content"], model and Path(model), as_json=as_json)

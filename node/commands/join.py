@@ -25,6 +25,7 @@ from node.ledger.peer_ledger import pin, pinned
 from node.local.commands import LocalCommands
 from node.local.control import check_socket_path, open_control
 from node.local.guest_watch import MachineLook, watch_owner
+from node.local.service_manager import ServiceManager, keep_told
 from node.models.calibrations import PIN, kept_calibrations
 from node.models.collection import ModelProgress
 from node.models.opening_engines import open_engine
@@ -58,6 +59,7 @@ class Runtime:
     cache_folder: Path
     engine_config: EngineConfig
     machine: Machine
+    service_manager: ServiceManager
 
 
 def open_sources(config: NodeConfig) -> Source:
@@ -102,14 +104,16 @@ async def join(
                 look = MachineLook(runtime.environment.wall_s, config.guest.watched_gpus)
                 nursery.start_soon(watch_owner, node, OwnerPolicy(config.guest), look)
             life.up.set()
-            _collect_seldom()
+            nursery.start_soon(keep_told, node, runtime.service_manager)
+            collect_seldom()
             await life.leave.wait()
+            runtime.service_manager.tell(stopping=1)
             if not as_json:
                 console.print("leaving: finishing the work in hand …")
         nursery.cancel_scope.cancel()
 
 
-def _collect_seldom() -> None:
+def collect_seldom() -> None:
     """Have garbage collected as fits a peer that is up.
 
     What is there by now stays as long as the peer: a collection that goes through all of it takes

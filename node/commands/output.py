@@ -78,6 +78,11 @@ def safe(text: object) -> str:
     return escape(plain_text(text))
 
 
+def counted_words(count: int, word: str) -> str:
+    """A count with its word: 1 answer, 2 answers."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
 def size(size_bytes: float) -> str:
     for unit in ("B", "KB", "MB", "GB"):
         if size_bytes < 1000 or unit == "GB":

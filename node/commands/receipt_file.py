@@ -10,11 +10,12 @@ from node.checking.audit import begins_as_receipt
 from node.commands.command import run
 from node.commands.verify_model import manifest_of
 from node.gateway_config import HTTP_DEFAULT
-from node.local.bundles import BUNDLE_SUFFIX, open_bundle
+from node.local.bundles import BUNDLE_SUFFIX, LOG_SUFFIX, open_bundle
 from wire import limits
 from wire.car import begins_as_car
 from wire.content import ContentId
 from wire.errors import InputError, Malformed
+from wire.log import LogPlaces
 from wire.tree import name_of
 
 PAYLOAD_BYTES_MAX = 256 << 20
@@ -36,6 +37,8 @@ class FoundReceipt:
     # Which receipt it is said to be, by whoever asked for it or called a file so.
     wanted: ContentId | None = None
     at_hand: dict[ContentId, bytes] = field(default_factory=dict)
+    # Where it is in its signers' logs.
+    log: bytes | None = None
     # What files beside it, or given, hold.
     files: dict[str, ContentId] = field(default_factory=dict)
     # What came in the same bundle.
@@ -75,11 +78,14 @@ def read_receipt(state: Path, receipt: str) -> FoundReceipt:
     wanted = wanted or _parsed(path.stem)
     if path.suffix == BUNDLE_SUFFIX or begins_as_car(_head(path)):
         bundle = open_bundle(path)
-        return FoundReceipt(bundle.answer, wanted, bundled=bundle.have)
+        return FoundReceipt(bundle.answer, wanted, log=bundle.log, bundled=bundle.have)
     raw = read_file(path, limits.FRAME_BYTES_MAX)
     if not begins_as_receipt(raw):
         raise _no_receipt(path, raw)
     found = FoundReceipt(raw, wanted)
+    places = path.with_suffix(LOG_SUFFIX)
+    if places.exists():
+        found.log = read_file(places, LogPlaces.SIZE_BYTES_MAX)
     for beside in map(path.with_suffix, BESIDE):
         if beside.exists():
             found.add_file(beside)

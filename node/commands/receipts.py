@@ -13,7 +13,7 @@ from node.asking import as_maps
 from node.asking.answers import Answered, Answers
 from node.commands.ask import SOCKET, show_route
 from node.commands.models import QUOTA_BYTES, is_running
-from node.commands.output import console, safe, short, show_json, show_table, size
+from node.commands.output import console, counted_words, safe, short, show_json, show_table, size
 from node.commands.receipt_file import read_receipt
 from node.local.bundles import export_receipt, import_receipt
 from node.local.control import call, unheard
@@ -36,7 +36,7 @@ async def list_kept(state: Path, *, as_json: bool) -> None:
     if await is_running(state):
         found = await call(state / SOCKET, "receipts", {}, unheard, deadline_s=LOOK_DEADLINE_S)
     else:
-        async with _store(state) as store:
+        async with open_kept(state) as store:
             found = await list_receipts(Answers(store), ModelStore(store).manifest_of)
     if as_json:
         show_json(found)
@@ -79,13 +79,14 @@ async def export(state: Path, receipt: str, output: Path | None, *, as_json: boo
             state / SOCKET, "receipts-export", arguments, unheard, deadline_s=COPY_DEADLINE_S
         )
     else:
-        async with _store(state) as store:
+        async with open_kept(state) as store:
             found = await export_receipt(store, answer_id, path)
     if as_json:
         show_json(found)
         return
     beside = f", with {found['blobs']} inputs and outputs" if path.suffix == ".car" else ""
-    console.print(f"{size(found['size_bytes'])} in {safe(path)}{beside}")
+    log = ", with its place in a log" if found["log"] else ""
+    console.print(f"{size(found['size_bytes'])} in {safe(path)}{beside}{log}")
     console.print(f"check it: python -m node verify {safe(path)}")
 
 
@@ -123,7 +124,8 @@ def _id_of(receipt: str) -> ContentId:
 
 
 @asynccontextmanager
-async def _store(state: Path) -> AsyncIterator[Store]:
+async def open_kept(state: Path) -> AsyncIterator[Store]:
+    """The store of a folder that no peer runs on; InputError if it is no peer's."""
     if not (state / "version").exists():
         raise InputError(
             f"{state} is no peer's folder", todo="name the folder of your peer with --state"
@@ -147,7 +149,7 @@ def _show_list(found: Mapping[str, Any]) -> None:
     ]
     columns = ("time (UTC)", "model", "operation", "verdict", "price", "took", "receipt")
     more = f", and {found['left_out']} more" if found["left_out"] else ""
-    show_table(f"{len(rows)} answers, latest first{more}", columns, rows)
+    show_table(f"{counted_words(len(rows), 'answer')}, latest first{more}", columns, rows)
 
 
 def _time(row: Mapping[str, Any]) -> str:

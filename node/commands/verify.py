@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from node.checking.audit import audit
+from node.checking.audit_log import log_of
 from node.checking.report import AuditReport, ReceiptPart, Status
 from node.checking.summary import Summary, summary_of
 from node.commands.command import run
@@ -58,7 +59,11 @@ def verify(state: Path, receipt: str, expected: Expected, now_ms: int, *, as_jso
     for path in expected.content:
         found.add_file(path)
     report = audit(
-        found.answer, found.have, now_ms=now_ms, replay=replay_with(expected.model, found.have)
+        found.answer,
+        found.have,
+        now_ms=now_ms,
+        replay=replay_with(expected.model, found.have),
+        check_log=log_of(found.log),
     )
     check_model(report, expected.model, found.have)
     _check_expected(report, found, expected)
@@ -241,7 +246,7 @@ def _conclusion(report: AuditReport, summary: Summary | None) -> str:
     if summary is None or not summary.needed:
         return (
             "[bold yellow]nobody checked this answer[/bold yellow]: it is proved who gave it, and"
-            " that nothing was\nchanged since; not that it is what the model says."
+            f" that nothing was\nchanged since; not that {_what_is_open(report)}."
             " To have one checked: ask --verdicts 2/3"
         )
     return (
@@ -249,3 +254,9 @@ def _conclusion(report: AuditReport, summary: Summary | None) -> str:
         " recomputed parts\nof this answer and found the same. Whether it is true is for you to"
         " judge: models can be wrong."
     )
+
+
+def _what_is_open(report: AuditReport) -> str:
+    """What nobody checked, in the words of what was done: a fetch has no model."""
+    ran_model = any(it.record.model is not None for it in report.receipts)
+    return "it is what the model says" if ran_model else "it is what the source says"

@@ -175,8 +175,10 @@ async def _by_order(
 
 def ordered_result(handoff: Handoff, peer: PeerId, outcome: OrderOutcome) -> LegResult:
     """What a task on an order came to, checked; WireError if it does not fit."""
-    receipts = () if outcome.receipt is None else (outcome.receipt,)
-    return checked_result(handoff, peer, receipts, outcome.output, None)
+    envelopes: list[bytes | Signed[Receipt]] = [*handoff.receipts]
+    if outcome.receipt is not None:
+        envelopes += [outcome.receipt, *outcome.later]
+    return checked_result(handoff, peer, envelopes, outcome.output, outcome.source)
 
 
 def checked_result(

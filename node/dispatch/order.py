@@ -16,18 +16,32 @@ from wire import limits
 from wire.compact import compact, opened
 from wire.errors import BatonError, RemoteProtocolError, WireError
 from wire.message import Message
-from wire.order import Bundle, Open, OrderItem, OrderPiece, OrderRefusal, Outcomes, Taken
+from wire.order import (
+    Bundle,
+    Open,
+    OrderItem,
+    OrderPiece,
+    OrderRefusal,
+    Outcomes,
+    Taken,
+    TaskOutcome,
+)
 from wire.receipt import Receipt
 from wire.signed import Signed
 
 
 @dataclass(frozen=True, slots=True)
 class OrderOutcome:
-    """How a task ended: with its receipt, and the output when small; or refused."""
+    """How a task ended: with its receipt, and the output when small; or refused.
+
+    `later` are the receipts of the legs after it, `source` the last one's input if small.
+    """
 
     receipt: Signed[Receipt] | None
     output: bytes | None
     refusal: OrderRefusal | None
+    later: tuple[bytes, ...] = ()
+    source: bytes | None = None
 
 
 class _TakenNow:
@@ -62,7 +76,8 @@ class OrderedTask:
     @property
     def size_bytes(self) -> int:
         """What it takes in a message, at most: as an envelope it is not smaller."""
-        return len(self.handoff.task.raw) + len(self.handoff.input or b"")
+        receipts_bytes = sum(len(it.raw) for it in self.handoff.receipts)
+        return len(self.handoff.task.raw) + len(self.handoff.input or b"") + receipts_bytes
 
     async def hear(self) -> Heard:
         """What the peer says next of this task; Refused or Disconnected if it is given back."""
@@ -133,6 +148,7 @@ class Order(StandingOrder[OrderedTask]):
                 root=one.root,
                 leaf=one.leaf,
                 lane=task.handoff.lane if self.compact else b"",
+                receipts=tuple(it.raw for it in task.handoff.receipts),
             )
             for task, one in zip(items, travelling, strict=True)
         ]
@@ -163,6 +179,16 @@ class Order(StandingOrder[OrderedTask]):
                 self.peers.offended(self.peer, Offence.MALFORMED)
                 task.give_back(receipt)
             else:
-                task.told(OrderOutcome(receipt, outcome.output, outcome.refusal))
+                task.told(_ended(outcome, receipt))
         if message.places:
             self._credited(message.places)
+
+
+def _ended(outcome: TaskOutcome, receipt: Signed[Receipt] | None) -> OrderOutcome:
+    return OrderOutcome(
+        receipt,
+        outcome.output,
+        outcome.refusal,
+        later=outcome.later,
+        source=outcome.source or None,
+    )

@@ -1,10 +1,13 @@
 """The standing orders of this peer at others: which leg goes by one, and when one is opened.
 
 A leg alone goes by a conversation of its own, as with peers that know no orders. Where two are
-under way at one peer, an order is opened, and is used until it has been idle for a while.
+under way at one peer, or one soon follows another, an order is opened, and is used until it has
+been idle for a while.
 """
 
+import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -13,7 +16,7 @@ import trio
 from node.dispatch.handoff import Handoff
 from node.dispatch.order import Order
 from node.dispatch.order_tags import OrderFigures
-from node.dispatch.standing_order import OPEN_DEADLINE_S, TASK_S_MAX, StandingOrder
+from node.dispatch.standing_order import IDLE_S, OPEN_DEADLINE_S, TASK_S_MAX, StandingOrder
 from p2p.connect import TROUBLES
 from p2p.peers import Peers
 from p2p.timeouts import stretched
@@ -21,6 +24,7 @@ from wire import limits
 from wire.content import PeerId
 from wire.kinds import Role
 from wire.latest import Latest
+from wire.task import Stage
 
 # Items under way at one peer from which on an order is worth its conversation.
 WORTH_IT = 2
@@ -29,7 +33,7 @@ ORDERS_MAX = 128
 PATIENCE_S = 1.0
 # A peer that opened no order is asked again after so long.
 AGAIN_S = 30.0
-REFUSED_KEPT = 1024
+PEERS_KEPT = 1024
 
 O = TypeVar("O", bound=StandingOrder[Any])  # noqa: E741
 
@@ -49,7 +53,9 @@ class OrderBook(Generic[O]):
     bundles: int = 0
     _orders: dict[PeerId, O] = field(default_factory=dict)
     # Peers that opened none, and when they may be asked again.
-    _without: Latest[PeerId, float] = field(default_factory=lambda: Latest(REFUSED_KEPT))
+    _without: Latest[PeerId, float] = field(default_factory=lambda: Latest(PEERS_KEPT))
+    # When the last item went to a peer.
+    _given_at_s: Latest[PeerId, float] = field(default_factory=lambda: Latest(PEERS_KEPT))
 
     @property
     def standing(self) -> int:
@@ -78,13 +84,19 @@ class OrderBook(Generic[O]):
         """An order that is not open yet."""
 
     async def _settled_at(self, peer: PeerId, left_s: float, at_once: int) -> O | None:
-        """The order at `peer` that takes one more of `at_once` items; None if there is none."""
-        order = self._orders.get(peer)
+        """The order at `peer` that takes one more of `at_once` items; None if there is none.
+
+        One that comes alone waits for no order that is being opened.
+        """
+        order, alone = self._orders.get(peer), at_once < WORTH_IT
+        now_at_s = trio.current_time()
+        follows = self._given_at_s.get(peer, -math.inf) >= now_at_s - IDLE_S
+        self._given_at_s[peer] = now_at_s
         if order is None or order.closing:
-            if at_once < WORTH_IT or not self._may_open(peer):
+            if (alone and not follows) or not self._may_open(peer):
                 return None
             order = self._open(peer)
-        if not order.settled.is_set():
+        if not order.settled.is_set() and not alone:
             with trio.move_on_after(min(stretched(PATIENCE_S), left_s)):
                 await order.settled.wait()
         return order if order.takes else None
@@ -125,6 +137,12 @@ class OrderBook(Generic[O]):
             return limits.PROTOCOL_VERSION
 
 
+def version_for(stages: Sequence[Stage]) -> int:
+    """The version from which on a peer takes a task of these stages on an order."""
+    one = len(stages) == 1 and stages[0].role is Role.INFER
+    return limits.ORDERS_VERSION if one else limits.LEGS_VERSION
+
+
 @dataclass(slots=True)
 class Orders(OrderBook[Order]):
     """The orders of tasks."""
@@ -136,10 +154,18 @@ class Orders(OrderBook[Order]):
 
         `at_once` is how many legs are under way at the peer with this one.
         """
-        stages = handoff.task.record.stages
-        if len(stages) != 1 or stages[0].role is not Role.INFER or left_s > TASK_S_MAX:
+        if left_s > TASK_S_MAX:
             return None
-        return await self._settled_at(peer, left_s, at_once)
+        least = version_for(handoff.task.record.stages)
+        known = self.peers.neighbours.known_version(peer)
+        # What a peer speaks that was never asked is found out as its order is opened.
+        if limits.PROTOCOL_VERSION < known < least:
+            return None
+        if handoff.avoid and not handoff.is_last:
+            # No item of an order says whom to avoid: that is rare.
+            return None
+        order = await self._settled_at(peer, left_s, at_once)
+        return order if order is not None and order.version >= least else None
 
     def _made(self, peer: PeerId) -> Order:
         return Order(self.peers, peer)

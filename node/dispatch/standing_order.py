@@ -116,6 +116,7 @@ class StandingOrder(Generic[T]):
 
     def _put(self, item: T) -> None:
         assert self.takes
+        self._busy_at_s = trio.current_time()
         self._home.put(item.lane, item)
         if self._tags.credit:
             self._to_send.set()

@@ -7,13 +7,22 @@ long the answers were.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from node.engines.margins import EXACT, MILLION, limits_of, statistics_of, too_far
+from node.engines.margins import (
+    EXACT,
+    MILLION,
+    SKETCH_LEAST,
+    limits_of,
+    statistics_of,
+    too_far,
+)
 from wire.calibration import MARGINS_MAX, Calibration, HeldOut
 from wire.content import ContentId
 from wire.errors import InputError
 
 # Rates are told for answers of these many tokens, and of as many as each had.
 LENGTHS = (32, 64, 128, 256)
+# Of how far sketches were off: the next one may be further.
+SKETCH_TIMES = 2
 CALIBRATING_ONE_IN = 3
 # Of the greatest difference of logarithms of probabilities: the next one may be greater.
 SLACK_TIMES = 4
@@ -36,6 +45,8 @@ class HonestAnswer:
     tokens: int
     margins: Mapping[int, float]
     drift: float = 0.0
+    # How far its sketch was off at most.
+    sketch: float = 0.0
     otherwise: str = ""
 
     @property
@@ -66,7 +77,8 @@ def calibration_of(
             " these engines do not run the same model",
             todo="measure the devices one by one: --beside cl",
         )
-    drift = max((it.drift for it in answers), default=0.0)
+    drift = max((it.drift for it in used), default=0.0)
+    sketch = max((it.sketch for it in used), default=0.0)
     table = Calibration(
         model=model,
         profiles=tuple(sorted({name for it in answers for name in (it.provider, it.verifier)})),
@@ -75,6 +87,7 @@ def calibration_of(
         slack_millionths=round(max(SLACK_LEAST, SLACK_TIMES * drift) * MILLION),
         held_out=(),
         made_at_ms=made_at_ms,
+        sketch_millionths=round(max(SKETCH_LEAST, SKETCH_TIMES * sketch) * MILLION),
     )
     held_out = [it for it in answers if it.is_held_out]
     longest = max((it.tokens for it in held_out), default=0)
@@ -91,5 +104,6 @@ def _rate(table: Calibration, answers: Iterable[HonestAnswer], tokens: int) -> H
             found = statistics_of(answer.within(first, tokens), table)
             pieces += 1
             # What is told otherwise is no matter of a piece: it fails the answer.
-            alarms += bool(answer.otherwise or too_far(found, limits))
+            sketched = answer.sketch * MILLION > table.sketch_millionths
+            alarms += bool(sketched or answer.otherwise or too_far(found, limits))
     return HeldOut(tokens=tokens, answers=pieces, alarms=alarms)

@@ -9,12 +9,12 @@ one of ten thousand answers of that length.
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from node.engines.replay import JudgedAnswer, told_otherwise
+from node.engines.replay import JudgedAnswer, sketch_distances, told_otherwise
 from wire.calibration import BUILT_IN, MARGIN_MILLIONTHS_MAX, Calibration
 from wire.receipt import ReplayStatistics
 
@@ -31,6 +31,8 @@ MARGINS_ENOUGH = 50
 TOKENS_ENOUGH = 20_000
 # The margin that is assumed where no token differed.
 ASSUMED = GREATEST_LEAST / GREATEST_TIMES
+# Rounding alone moves a sketch by less, by its size.
+SKETCH_LEAST = 0.004
 # Sums are counted in steps, upwards.
 STEP = 0.001
 STEPS = round(CLIP / STEP)
@@ -83,9 +85,15 @@ def judged(
     `told` is the `JudgedAnswer` as bytes, of so many tokens. WireError if the output is none.
     """
     answer = JudgedAnswer.from_bytes(told)
-    found = statistics_of(answer.each, table)
+    furthest = max(sketch_distances(claimed, answer), default=0.0)
+    found = replace(
+        statistics_of(answer.each, table),
+        sketch_millionths=min(MARGIN_MILLIONTHS_MAX, round(furthest * MILLION)),
+    )
     bounds = EXACT if is_exact else limits_of(table, tokens)
-    return found, too_far(found, bounds) or told_otherwise(claimed, answer)
+    # Sums outside of the model's own are not the same to the bit everywhere.
+    sketch_limit = SKETCH_LEAST if is_exact else table.sketch_millionths / MILLION
+    return found, too_far(found, bounds) or told_otherwise(claimed, answer, sketch_limit)
 
 
 def table_for(known: Calibration | None, *profiles: str) -> Calibration:

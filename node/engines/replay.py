@@ -12,8 +12,18 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from node.engines.sampler import MARGIN_MAX
+from node.engines.sketch import distances
 from wire.errors import Malformed, Oversize
-from wire.generation import Alternative, Ending, Frame, PromptToken, Token, read_frames
+from wire.generation import (
+    SKETCH_CHUNK_TOKENS,
+    Alternative,
+    Ending,
+    Frame,
+    PromptToken,
+    Sketch,
+    Token,
+    read_frames,
+)
 from wire.payload import Vectors
 from wire.schema import Between, Int, Record
 
@@ -25,6 +35,8 @@ FRAMES_MAX = 1 << 17
 # sums, and half precision, moved them by less than a tenth of it.
 LOGPROB_MILLIONTHS = 200_000
 LOGPROB_SHARE = 0.02
+# How far a chunk of a sketch may be off, by its size: half precision of the same weights is less.
+SKETCH_DISTANCE = 0.018
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +123,13 @@ def request(
     return ReplayRequest(asked=asked, claimed=as_bytes(tokens), slack_millionths=round(slack * 1e6))
 
 
-def told_otherwise(claimed: bytes, found: JudgedAnswer) -> str:
+def told_otherwise(
+    claimed: bytes, found: JudgedAnswer, sketch_distance: float = SKETCH_DISTANCE
+) -> str:
     """What an output tells otherwise than the model would with the same tokens; empty if nothing.
 
-    Texts and the ending have to be the same, logarithms of probabilities alike. WireError if the
-    output is none.
+    Texts and the ending have to be the same, logarithms of probabilities alike, and chunks of a
+    sketch no further apart than `sketch_distance`. WireError if the output is none.
     """
     theirs, ours = list(read_frames(claimed)), list(read_frames(found.output))
     if not theirs or not isinstance(theirs[-1], Ending):
@@ -132,10 +146,37 @@ def told_otherwise(claimed: bytes, found: JudgedAnswer) -> str:
     for at, (said, own) in enumerate(zip(prompt, read, strict=True)):
         if difference := _differ(said, own):
             return f"token {at} of the prompt: {difference}"
-    if theirs != [*tokens, *prompt, theirs[-1]]:
+    sketches = [it for it in theirs if isinstance(it, Sketch)]
+    if theirs != [*tokens, *sketches, *prompt, theirs[-1]]:
         return "the output's frames are in another order"
     if theirs[-1] != ours[-1]:
         return "the answer does not end there, or not so"
+    return _sketched_otherwise(sketches, ours, sketch_distance)
+
+
+def sketch_distances(claimed: bytes, found: JudgedAnswer) -> list[float]:
+    """How far the chunks of a claimed sketch are from those of the verifier, as far as both go."""
+    theirs, ours = (
+        b"".join(it.chunks for it in read_frames(side) if isinstance(it, Sketch))
+        for side in (claimed, found.output)
+    )
+    size = min(len(theirs), len(ours))
+    return distances(theirs[:size], ours[:size])
+
+
+def _sketched_otherwise(said: Sequence[Sketch], ours: Sequence[Frame], limit: float) -> str:
+    own = [it for it in ours if isinstance(it, Sketch)]
+    if len(said) != len(own):
+        return f"it has {len(said)} sketches of its states, not {len(own)}"
+    for one, other in zip(said, own, strict=True):
+        if len(one.chunks) != len(other.chunks):
+            return "the sketch of its states is of other tokens"
+        for at, distance in enumerate(distances(one.chunks, other.chunks)):
+            if distance > limit:
+                return (
+                    f"states of tokens {at * SKETCH_CHUNK_TOKENS} and on are {distance:.2g} off,"
+                    f" more than {limit:.2g}"
+                )
     return ""
 
 

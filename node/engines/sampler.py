@@ -72,6 +72,8 @@ class Sampling:
     ignore_eos: int = 0
     # Whether the prompt's tokens are told too.
     echo: int = 0
+    # Whether a sketch of the model's last states is told (`node.engines.sketch`).
+    sketch: int = 0
 
     @property
     def cuts(self) -> bool:
@@ -109,6 +111,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "min_tokens": (0, TOKENS_MAX),
     "ignore_eos": (0, 1),
     "echo": (0, 1),
+    "sketch": (0, 1),
 }
 
 

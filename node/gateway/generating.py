@@ -171,6 +171,7 @@ class GenerationTasks:
         return self._changed
 
     def head(self, kind: str) -> dict[str, Any]:
+        """What every object of this kind begins with: its id, kind, time and model."""
         task = self.choices[0].task
         return {
             "id": f"{self.form.id_prefix}-{task}",

@@ -49,7 +49,7 @@ def listing_router(service: TaskService) -> APIRouter:
             told["x_baton"] |= {
                 "format": manifest.format,
                 "operations": list(manifest.operations),
-                "levels": levels_of(manifest.operations),
+                "levels": levels_of(manifest.operations, manifest.format),
                 "parameters": {
                     name: value
                     for name, value in manifest.parameters.items()

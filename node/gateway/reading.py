@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from wire.errors import Malformed, WireError
-from wire.generation import Ending, PromptToken, Token, read_frames
+from wire.generation import Ending, PromptToken, Sketch, Token, read_frames
 
 _Decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -114,7 +114,9 @@ class Reader:
             raise Malformed("a generation without its ending")
         tokens = [it for it in frames[:-1] if isinstance(it, Token)]
         self.prompt = tuple(it for it in frames[:-1] if isinstance(it, PromptToken))
-        if len(tokens) + len(self.prompt) != len(frames) - 1:
+        # What the model's states were is no matter of who reads the text.
+        sketches = sum(isinstance(it, Sketch) for it in frames)
+        if len(tokens) + len(self.prompt) + sketches != len(frames) - 1:
             raise Malformed("a generation has tokens and one ending")
         if tokens != self._tokens:
             self.restart(0)

@@ -27,7 +27,7 @@ from node.gateway.shares import Shares
 from node.gateway_config import GatewayConfig
 from node.peer import Node
 from node.task.events import Event, EventSink, Failed, Offered
-from node.task.levels import CheckTerms, terms_of, terms_of_numbers
+from node.task.levels import CheckTerms, asked_at, terms_of, terms_of_numbers
 from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId
@@ -59,7 +59,7 @@ class Terms:
 
     def request(self, stage: Stage, data: bytes) -> TaskRequest:
         return TaskRequest(
-            stages=(stage,),
+            stages=(asked_at(self.check_terms.level, stage),),
             input=data,
             deadline_s=self.deadline_s,
             level=self.check_terms.level,

@@ -84,7 +84,7 @@ class GroupSigning:
         else:
             self.signatures += 1
             self.words += len(words)
-            for word, signed in zip(words, batch.signed, strict=True):
+            for word, signed in zip(words, batch, strict=True):
                 word.raw = signed.raw
         for word in words:
             word.ended.set()

@@ -13,6 +13,7 @@ from typing import Any
 import trio
 
 from node.checking.audit import audit
+from node.checking.audit_log import log_of
 from node.checking.named import named_by
 from node.checking.report import Status
 from node.local.receipts import BY_IMPORT, IMPORTED_MAX, Imported, imported, read_kept
@@ -24,15 +25,28 @@ from wire import limits
 from wire.codec import pack
 from wire.content import ContentId, PeerId
 from wire.errors import InputError, Missing, StoreError, TransportError, WireError
-from wire.receipt import Answer
-from wire.signed import open_signed
+from wire.log import LogPlaces
+from wire.receipt import Answer, Receipt
+from wire.signed import Signed, open_signed
 from wire.tree import Block, split
 
 CONTENT_BYTES_MAX = 64 << 20
 BUNDLE_SUFFIX = ".car"
+# A map of one, "places".
+_LOG_HEAD = b"\x81\xa6places"
 
 # Brings content into the store from whoever may have it; raises as `Blobs.fetch` does.
 Fetch = Callable[[ContentId, Sequence[PeerId]], Awaitable[None]]
+
+
+# Where receipts are in their signers' logs, as `wire.log.LogPlaces`; None if nobody shows any.
+PlacesOf = Callable[[Sequence[Signed[Receipt]]], Awaitable[bytes | None]]
+LOG_SUFFIX = ".log"
+
+
+async def no_places(_: Sequence[Signed[Receipt]]) -> None:
+    """For a folder without a running peer: no signer can be asked."""
+    return
 
 
 async def fetch_nothing(_: ContentId, __: Sequence[PeerId]) -> None:
@@ -41,23 +55,32 @@ async def fetch_nothing(_: ContentId, __: Sequence[PeerId]) -> None:
 
 
 async def export_receipt(
-    store: Store, answer_id: ContentId, path: Path, fetch: Fetch = fetch_nothing
+    store: Store,
+    answer_id: ContentId,
+    path: Path,
+    fetch: Fetch = fetch_nothing,
+    places_of: PlacesOf = no_places,
 ) -> dict[str, Any]:
     """Write a kept answer to `path`: a bundle where that ends in .car, else the answer alone.
 
     InputError if the answer is not kept here, or for a bundle if something that it names cannot be
-    had: a bundle is whole or is not written.
+    had: a bundle is whole or is not written. Where the receipts are in logs is put into the bundle,
+    or into a file beside the answer, if their signers show it.
     """
     answer = await read_kept(store, answer_id)
+    places = await places_of([open_signed(it, Receipt) for it in answer.record.receipts])
     if path.suffix != BUNDLE_SUFFIX:
         await trio.to_thread.run_sync(_write, path, answer.raw)
-        return {"path": str(path), "size_bytes": len(answer.raw), "blobs": 0, "models": 0}
+        if places is not None:
+            await trio.to_thread.run_sync(_write, path.with_suffix(LOG_SUFFIX), places)
+        counts = {"blobs": 0, "models": 0, "log": places is not None}
+        return {"path": str(path), "size_bytes": len(answer.raw), **counts}
     named = named_by(answer)
     for content_id, signer in named.blobs.items():
         await _bring(store, content_id, signer, fetch)
     shelf = ModelStore(store)
     manifests = [it.to_bytes() for it in map(shelf.manifest_of, named.models) if it is not None]
-    beside = {ContentId.of(it): it for it in manifests}
+    beside = {ContentId.of(it): it for it in (*manifests, *([] if places is None else [places]))}
 
     def read(block: ContentId) -> bytes:
         if (manifest := beside.get(block)) is not None:
@@ -71,6 +94,7 @@ async def export_receipt(
         "size_bytes": await trio.to_thread.run_sync(written),
         "blobs": len(named.blobs),
         "models": len(manifests),
+        "log": places is not None,
     }
 
 
@@ -105,6 +129,19 @@ class ReceiptBundle:
             return None
         return self.car.content(content_id, CONTENT_BYTES_MAX)
 
+    @property
+    def log(self) -> bytes | None:
+        """The places in logs that came with it; None if there are none."""
+        if self.car is None:
+            return None
+        for content_id, (_, size_bytes) in self.car.places.items():
+            if size_bytes > LogPlaces.SIZE_BYTES_MAX or content_id == self.car.root:
+                continue
+            data = self.car.block(content_id)
+            if data.startswith(_LOG_HEAD):
+                return data
+        return None
+
 
 def open_bundle(path: Path) -> ReceiptBundle:
     """Read an archive; InputError unless it has an answer and everything that the answer names.
@@ -138,7 +175,7 @@ def open_bundle(path: Path) -> ReceiptBundle:
 async def import_receipt(store: Store, path: Path, now_ms: int) -> dict[str, Any]:
     """Keep the receipt in `path`, and what comes with it; InputError if it does not hold."""
     bundle = await trio.to_thread.run_sync(_read, path)
-    judge = partial(audit, bundle.answer, bundle.have, now_ms=now_ms)
+    judge = partial(audit, bundle.answer, bundle.have, now_ms=now_ms, check_log=log_of(bundle.log))
     report = await trio.to_thread.run_sync(judge)
     bad = report.first_bad
     if report.answer is None or (bad is not None and bad.status is not Status.DISPUTED):

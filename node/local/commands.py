@@ -28,6 +28,7 @@ from node.local.views import Views
 from node.peer import Node
 from node.serving.nearest import INDEX_BYTES_MAX
 from node.task.events import Event, EventSink, LegDone, ignore_event
+from node.task.levels import asked_at
 from node.task.scores import ranked, relevances
 from p2p.timeouts import stretched
 from store import disk_bytes
@@ -211,7 +212,7 @@ class LocalCommands:
             )
         if answered is None:
             await until_ready(self.node, model)
-            asked = replace(request, stages=(stage,), input=data)
+            asked = replace(request, stages=(asked_at(request.level, stage),), input=data)
             left = bool(arguments.get("attended"))
             answered = await self._run(asked, emit, self._few_verifiers(asked, emit), attended=left)
         result = as_maps.answer_map(answered)

@@ -207,7 +207,7 @@ def own_models(node: Node) -> list[dict[str, Any]]:
             "units_per_s": round(loaded.units_per_s, 2),
             "memory_bytes": loaded.memory_bytes,
             "profile": loaded.profile,
-            "levels": levels_of(loaded.manifest.operations),
+            "levels": levels_of(loaded.manifest.operations, loaded.manifest.format),
             **({} if loaded.layers is None else {"layers": str(loaded.layers)}),
             **_pages(engine, loaded.model),
             "problem": problem,

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from node.local.arguments import read_path
+from node.local.arguments import read_path, read_text
 from node.local.bundles import export_receipt, import_receipt
 from node.local.control import Command, Emit
 from node.local.receipts import list_receipts, read_answer
+from node.local.track_records import audit_of
 from node.peer import Node
 from p2p.timeouts import stretched
 from wire.content import ContentId, PeerId
@@ -30,6 +31,7 @@ class ReceiptCommands:
             "receipt": self.receipt,
             "receipts-export": self.export,
             "receipts-import": self.take,
+            "audit": self.audit,
         }
 
     async def receipts(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
@@ -46,12 +48,19 @@ class ReceiptCommands:
         What is not kept here is asked of the peer that read it or made it, then of others.
         """
         store, path = self.node.dependencies.store, read_path(arguments)
-        return await export_receipt(store, _answer_id(arguments), path, self._fetch)
+        return await export_receipt(
+            store, _answer_id(arguments), path, self._fetch, self.node.log_watch.places_of
+        )
 
     async def take(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Keep the receipt in the file `path`, and what comes with it."""
         now_ms = int(self.node.dependencies.environment.wall_s() * 1000)
         return await import_receipt(self.node.dependencies.store, read_path(arguments), now_ms)
+
+    async def audit(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """What kept answers show of the peer or the model `whose`."""
+        whose = read_text(arguments, "whose")
+        return await audit_of(self.node.tasks.answers, whose, self.node.log_watch)
 
     async def _fetch(self, content_id: ContentId, sources: Sequence[PeerId]) -> None:
         deadline_s = stretched(FETCH_DEADLINE_S)

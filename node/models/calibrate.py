@@ -13,7 +13,7 @@ import trio
 
 from node.engines.calibrating import CALIBRATING_ONE_IN, SLACK_LEAST, HonestAnswer
 from node.engines.interface import REPLAY, Engine, Job
-from node.engines.replay import JudgedAnswer, request, told_otherwise
+from node.engines.replay import JudgedAnswer, request, sketch_distances, told_otherwise
 from wire.content import ContentId
 from wire.errors import BatonError, InputError
 from wire.generation import Generation, Token, read_frames
@@ -30,15 +30,21 @@ TEMPERATURES = (1.0, 1.0, 0.7, 0.0)
 # Of so many answers, one has the logarithms of its probabilities told.
 DRIFT_ONE_IN = 4
 FILE_BYTES_MAX = 64 << 20
+# How far a sketch is off is measured, not judged.
+SKETCH_ANY = float("inf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """Who answers, and who judges: both have the model ready."""
+    """Who answers, and who judges: both have the model ready.
+
+    `name` is whom the answers are said to be of; empty: the provider's profile.
+    """
 
     provider: Engine
     verifier: Engine
     manifest: Manifest
+    name: str = ""
 
     def profile_of(self, engine: Engine) -> str:
         """What the engine says it runs the model as."""
@@ -66,6 +72,7 @@ def job_of(manifest: Manifest, texts: Sequence[str], number: int) -> Job:
         "ignore_eos": 1,
         "temperature": TEMPERATURES[turn // 2 % len(TEMPERATURES)],
         "seed": number,
+        "sketch": 1,
     }
     if turn % DRIFT_ONE_IN == 0:
         parameters |= {"logprobs": 0, "top_p": 0.95}
@@ -99,37 +106,39 @@ async def measure(
             for first in range(0, len(numbers), AT_ONCE):
                 batch = numbers[first : first + AT_ONCE]
                 jobs = [job_of(pair.manifest, texts, it) for it in batch]
-                await send.send((jobs, await _all(pair.provider, jobs)))
+                await send.send((jobs, await answered(pair.provider, jobs)))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(answer)
         async with receive:
             async for jobs, outputs in receive:
-                heard(await _judged(pair, jobs, outputs))
+                heard(await judged(pair, jobs, outputs))
 
 
-async def _judged(pair: Pair, jobs: list[Job], outputs: list[bytes]) -> list[HonestAnswer]:
+async def judged(pair: Pair, jobs: list[Job], outputs: list[bytes]) -> list[HonestAnswer]:
+    """What the verifier of a pair finds of what somebody says are the outputs. EngineError."""
     asked = [
         replace(it, operation=REPLAY, input=request(it.input, output, SLACK_LEAST).to_bytes())
         for it, output in zip(jobs, outputs, strict=True)
     ]
-    found = await _all(pair.verifier, asked)
+    told = await answered(pair.verifier, asked)
     return [
-        _compared(pair, int(job.parameters["seed"]), output, JudgedAnswer.from_bytes(told))
-        for job, output, told in zip(jobs, outputs, found, strict=True)
+        _compared(pair, int(job.parameters["seed"]), output, JudgedAnswer.from_bytes(data))
+        for job, output, data in zip(jobs, outputs, told, strict=True)
     ]
 
 
-def _compared(pair: Pair, number: int, output: bytes, judged: JudgedAnswer) -> HonestAnswer:
-    pairs = zip(_logprobs(output), _logprobs(judged.output), strict=False)
+def _compared(pair: Pair, number: int, output: bytes, told: JudgedAnswer) -> HonestAnswer:
+    pairs = zip(_logprobs(output), _logprobs(told.output), strict=False)
     return HonestAnswer(
         number=number,
-        provider=pair.profile_of(pair.provider),
+        provider=pair.name or pair.profile_of(pair.provider),
         verifier=pair.profile_of(pair.verifier),
-        tokens=judged.positions,
-        margins={at: it for at, it in enumerate(judged.each) if it > 0},
+        tokens=told.positions,
+        margins={at: it for at, it in enumerate(told.each) if it > 0},
+        sketch=max(sketch_distances(output, told), default=0.0),
         drift=max((abs(one - other) for one, other in pairs), default=0.0),
-        otherwise=told_otherwise(output, judged),
+        otherwise=told_otherwise(output, told, SKETCH_ANY),
     )
 
 
@@ -142,7 +151,8 @@ def _logprobs(output: bytes) -> list[float]:
     ]
 
 
-async def _all(engine: Engine, jobs: list[Job]) -> list[bytes]:
+async def answered(engine: Engine, jobs: list[Job]) -> list[bytes]:
+    """The outputs of jobs that are done together, in order; EngineError if one fails."""
     found = []
     for done in await engine.infer_many(jobs):
         if isinstance(done, BatonError):

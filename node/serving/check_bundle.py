@@ -154,7 +154,7 @@ def _signed(
             verdicts.append(error)
     records = [it for it in verdicts if isinstance(it, Verdict)]
     role.checked += len(records)
-    signed = iter(sign_many(records, role.key).signed if records else ())
+    signed = iter(sign_many(records, role.key) if records else ())
     return [next(signed) if isinstance(it, Verdict) else it for it in verdicts]
 
 

@@ -13,6 +13,7 @@ import trio
 
 from node.dispatch.handoff import Handoff
 from node.serving.done_legs import DoneLegs
+from node.serving.receipt_log import ReceiptLog
 from node.serving.role import Done
 from node.task.flushing import grown, in_parts, keep_each
 from store import Row, Store, Table, Write
@@ -92,12 +93,15 @@ def receipt_of(
 
 
 def shares_signature(handoff: Handoff) -> bool:
-    """Whether the receipt of a leg that its own asker offered may be signed with others.
+    """Whether the receipt of a leg of a standing order may be signed with others.
 
-    Verifiers read the receipts of a task that is checked, and may be of an older version. But they
-    read the task too: an asker that signed it with others knows that they can.
+    Verifiers read the receipts of a task that is checked, and later peers those of a task of
+    several legs; they may be of an older version. But they read the task too: an asker that signed
+    it with others knows that they can.
     """
-    return handoff.task.record.checking.level is Level.SIGNED or is_of_many(handoff.task)
+    task = handoff.task.record
+    alone = task.checking.level is Level.SIGNED and len(task.stages) == 1
+    return alone or is_of_many(handoff.task)
 
 
 @dataclass(slots=True)
@@ -107,9 +111,15 @@ class Finishing:
     key: SigningKey
     store: Store
     before: DoneLegs
+    wall_s: Callable[[], float]
+    # The receipts that this peer signed.
+    log: ReceiptLog = field(init=False)
     commits: int = 0
     _legs: deque[FinishedLeg] = field(default_factory=deque)
     _came: trio.Event = field(default_factory=trio.Event)
+
+    def __post_init__(self) -> None:
+        self.log = ReceiptLog(self.key, self.store, self.wall_s)
 
     def finish_soon(self, legs: Sequence[FinishedLeg]) -> None:
         """As `finish`, of legs that nobody waits for: `FinishedLeg.told` is called with each."""
@@ -140,7 +150,7 @@ class Finishing:
 
     def _sign(self, legs: list[FinishedLeg]) -> list[Signed[Receipt]]:
         shared = [it for it in legs if it.shares]
-        together = sign_many([it.receipt for it in shared], self.key).signed if shared else ()
+        together = sign_many([it.receipt for it in shared], self.key) if shared else ()
         of = dict(zip(shared, together, strict=True))
         return [of[it] if it.shares else sign(it.receipt, self.key) for it in legs]
 
@@ -151,6 +161,8 @@ class Finishing:
             if leg.receipt.role is Role.INFER:
                 job = pack([leg.receipt.units, leg.receipt.profile, leg.receipt.output])
                 rows.append(Row(Table.JOBS, leg.job_key, job))
+        edge, log_rows = self.log.grown([it.id for it in signed])
         blobs = dict.fromkeys(blob for it in legs for blob in it.blobs)
-        await self.store.commit(Write(rows=tuple(rows), blobs=tuple(blobs)))
+        await self.store.commit(Write(rows=(*rows, *log_rows), blobs=tuple(blobs)))
+        self.log.committed(edge)
         self.commits += 1

@@ -21,15 +21,30 @@ from wire.operations import GENERATE
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Holder:
-    """Who offered a leg. The end of `call` gives the leg up.
+    """Who offered a task. The end of `call` gives the leg up that is under way.
 
-    None for a leg of a standing order, which has many: who serves it calls `LegLease.abandon`.
+    None for a task of a standing order, which has many: who serves it calls `abandon`.
     """
 
     peer: PeerId
     call: TypedCall | None = None
+    # Whether it waits no more, and what is told then.
+    gone: bool = False
+    _give_up: Callable[[], None] | None = None
+
+    def waits_for(self, give_up: Callable[[], None]) -> None:
+        """Note what is under way for it now: `give_up` is called if it waits no more."""
+        self._give_up = give_up
+        if self.gone:
+            give_up()
+
+    def abandon(self) -> None:
+        """The holder waits for its task no more."""
+        self.gone = True
+        if self._give_up is not None:
+            self._give_up()
 
 
 @dataclass(slots=True)

@@ -166,7 +166,7 @@ class LegBundle:
     def _source(self, leg: _SmallLeg, left_s: float) -> LegInput:
         handoff = leg.handoff
         return LegInput(
-            id=handoff.task.record.input,
+            id=source_of(handoff.task, handoff.receipts, handoff.stage),
             data=handoff.input,
             holders=(),
             deadline_s=max(0.0, left_s),

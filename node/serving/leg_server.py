@@ -11,39 +11,28 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from node.dispatch.dispatcher import Dispatcher
-from node.dispatch.handoff import Handoff, Relay
+from node.dispatch.handoff import Handoff, LegResult, Relay
 from node.dispatch.progress import StreamProgress
-from node.engines.interface import Part
 from node.serving.done_legs import DoneLeg, DoneLegs, job_key_of, leg_key_of
 from node.serving.finishing import FinishedLeg, Finishing, receipt_of, shares_signature
 from node.serving.lease import Holder, LegLease
-from node.serving.role import Done, LegInput, LegRole, LegWork, nowhere
+from node.serving.role import Done, LegInput, LegRole, nowhere
 from node.task.events import EventSink
-from node.task.units import streamed_max, units_of
+from node.task.units import units_of
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
 from p2p.timeouts import stretched
-from p2p.typed_call import TypedCall, refusal_of
 from store import Store
 from wire import limits
-from wire.chain import open_receipts, source_of
+from wire.chain import source_of
 from wire.content import ContentId, PeerId
-from wire.counting import counted
 from wire.errors import (
-    EngineError,
     Malformed,
     Refused,
-    RemoteProtocolError,
-    StoreError,
-    TaskFailed,
-    TransportError,
     WireError,
 )
 from wire.kinds import RefusalCode, Role
-from wire.message import Accept, Message, Offer, Piece, Quote, Quoted, Result
-from wire.signed import open_signed
 from wire.signing import SigningKey
-from wire.task import Stage, Task
 from wire.tree import name_of
 
 # Legs under way at once; the engine's own slots bound inference further.
@@ -54,8 +43,6 @@ INPUT_BYTES_MAX = 16 << 20
 # An owner who came back rarely leaves within 30 s: suggest no earlier retry.
 PAUSED_RETRY_S = 30.0
 INPUT_DEADLINE_S = 15.0
-# The most legs of one holder, so that there is room for other holders.
-LEGS_PER_HOLDER = 48
 
 
 @dataclass(slots=True)
@@ -85,84 +72,12 @@ class LegServer:
 
     def __post_init__(self) -> None:
         self.before = DoneLegs(self.store)
-        self.finishing = Finishing(self.key, self.store, self.before)
+        self.finishing = Finishing(self.key, self.store, self.before, self.environment.wall_s)
 
     @property
     def under_way(self) -> int:
         """Handoffs held: legs that are being done here, or by others for us."""
         return self.holders.total()
-
-    async def on_offer(self, call: TypedCall, message: Message) -> None:
-        """Answer an Offer: accept and deliver, or refuse."""
-        assert isinstance(message, Offer)
-        task = open_signed(message.task, Task)
-        receipts = open_receipts(task, message.receipts)
-        if len(receipts) != message.stage or message.stage >= len(task.record.stages):
-            raise RemoteProtocolError("the offer has not a receipt for each leg before it")
-        shown_units = message.resume.units if message.resume is not None else 0
-        if shown_units > streamed_max(task.record.stages[-1]):
-            raise RemoteProtocolError("more was shown than the last leg has")
-        handoff = Handoff(
-            task=task,
-            receipts=tuple(receipts),
-            input=message.input,
-            units=message.units,
-            resume=message.resume,
-            avoid=frozenset(message.avoid),
-        )
-        deadline_at_s = trio.current_time() + message.deadline_ms / 1000
-        try:
-            if self.holders[call.peer] >= LEGS_PER_HOLDER:
-                raise Refused("too many legs of yours under way", retry_after_s=0.5)
-            lease = self.take(handoff, call.peer, deadline_at_s)
-        except Refused as error:
-            await call.send(refusal_of(error))
-            return
-
-        there = True
-
-        async def relay(part: Part) -> None:
-            nonlocal there
-            try:
-                if there:
-                    piece = Piece(position=part.position, units=part.units, data=part.data)
-                    await call.send(piece)
-            except TransportError:
-                # The holder disconnected. The leg is still finished, in case the holder returns.
-                there = False
-
-        with counted(self.holders, call.peer):
-            try:
-                await call.send(Accept(expected_ms=int(lease.expected_s * 1000)))
-                holder = Holder(call.peer, call)
-                result = await self._serve(handoff, lease, holder, relay, deadline_at_s)
-            except (Refused, EngineError, StoreError, TaskFailed, TransportError) as error:
-                await call.send(refusal_of(error))
-                return
-            finally:
-                lease.release()
-        await call.send(result)
-
-    async def on_quote(self, call: TypedCall, message: Message) -> None:
-        """Answer a Quote: how long a leg would take if offered now, or the refusal it would get."""
-        assert isinstance(message, Quote)
-        try:
-            role = self._role_of(message.role)
-            if self.holders[call.peer] >= LEGS_PER_HOLDER:
-                raise Refused("too many legs of yours under way", retry_after_s=0.5)
-            stage = _stage_of(message)
-            work = LegWork(
-                stage=stage,
-                asker=call.peer,
-                by=call.peer,
-                units=max(1, message.units),
-                left_s=message.deadline_ms / 1000,
-            )
-            expected_s = role.quote(work)
-        except Refused as error:
-            await call.send(refusal_of(error))
-            return
-        await call.send(Quoted(expected_ms=int(expected_s * 1000)))
 
     def _role(self, handoff: Handoff) -> LegRole:
         """The role that will do this leg; Refused if none will."""
@@ -182,9 +97,10 @@ class LegServer:
             raise Refused(
                 f"the task's deadline passed {over_s:.0f} s ago; {clocks}", code=RefusalCode.LATE
             )
-        return self._role_of(handoff.leg.role)
+        return self.role_of(handoff.leg.role)
 
-    def _role_of(self, kind: Role) -> LegRole:
+    def role_of(self, kind: Role) -> LegRole:
+        """The role of this kind; Refused if none takes legs now."""
         if not self.taking:
             raise Refused("this peer is leaving", code=RefusalCode.LEAVING)
         if self.paused:
@@ -245,22 +161,28 @@ class LegServer:
         except Refused:
             return None
 
-    async def _serve(
+    async def serve(
         self, handoff: Handoff, lease: LegLease, holder: Holder, relay: Relay, deadline_at_s: float
-    ) -> Result:
+    ) -> LegResult:
+        """Do the leg, and have the legs after it done."""
+        holder.waits_for(lease.abandon)
         leg = await self.do_once(
             handoff, lease, holder, relay if handoff.is_last else nowhere, deadline_at_s
         )
         lease.release()
-        receipts = (*handoff.receipts, leg.receipt)
-        inline = leg.output if len(leg.output) <= limits.INLINE_BYTES_MAX else None
+        return await self.go_on(handoff, leg, holder, relay, deadline_at_s)
+
+    async def go_on(
+        self, handoff: Handoff, leg: DoneLeg, holder: Holder, relay: Relay, deadline_at_s: float
+    ) -> LegResult:
+        """What a task comes to after a leg that was done here: the legs after it are had done."""
+        here = result_of(handoff, leg)
         if handoff.is_last:
-            raws = tuple(it.raw for it in receipts)
-            return Result(receipts=raws, output=inline, source=None)
-        stages = handoff.task.record.stages
+            return here
+        inline, stages = here.output, handoff.task.record.stages
         onward = Handoff(
             task=handoff.task,
-            receipts=receipts,
+            receipts=here.receipts,
             input=inline,
             units=units_of(stages[handoff.stage + 1], inline, leg.receipt.record.units),
             resume=handoff.resume,
@@ -268,23 +190,27 @@ class LegServer:
         )
         if (own := self._take_own(onward, holder.peer, deadline_at_s)) is not None:
             try:
-                result = await self._serve(onward, own, holder, relay, deadline_at_s)
+                found = await self.serve(onward, own, holder, relay, deadline_at_s)
             finally:
                 own.release()
-            return replace(result, source=result.source or inline)
-        delivered = await self.dispatcher.hand_on(
-            onward,
-            self.on_event,
-            relay,
-            deadline_at_s=deadline_at_s,
-            patience_s=PATIENCE_S,
-            shown=StreamProgress.after(handoff.resume),
-        )
-        return Result(
-            receipts=tuple(it.raw for it in delivered.receipts),
-            output=delivered.output,
-            source=delivered.source or inline,
-        )
+        else:
+            found = await self._handed_on(onward, holder, relay, deadline_at_s)
+        return replace(found, source=inline) if onward.is_last else found
+
+    async def _handed_on(
+        self, onward: Handoff, holder: Holder, relay: Relay, deadline_at_s: float
+    ) -> LegResult:
+        with trio.CancelScope() as scope:
+            holder.waits_for(scope.cancel)
+            return await self.dispatcher.hand_on(
+                onward,
+                self.on_event,
+                relay,
+                deadline_at_s=deadline_at_s,
+                patience_s=PATIENCE_S,
+                shown=StreamProgress.after(onward.resume),
+            )
+        raise Refused("given up: nobody waits for it any more", retry_after_s=1.0)
 
     async def do_once(
         self, handoff: Handoff, lease: LegLease, holder: Holder, relay: Relay, deadline_at_s: float
@@ -392,9 +318,7 @@ class LegServer:
             ) from error
 
 
-def _stage_of(quote: Quote) -> Stage:
-    """The stage that is asked about; RemoteProtocolError if no such stage is legal."""
-    try:
-        return Stage(role=quote.role, operation=quote.operation, model=quote.model, parameters={})
-    except WireError as error:
-        raise RemoteProtocolError(f"a quote for no stage: {error.message}") from error
+def result_of(handoff: Handoff, leg: DoneLeg) -> LegResult:
+    """What a task came to so far with a leg that was done here; a large output is not in it."""
+    inline = leg.output if len(leg.output) <= limits.INLINE_BYTES_MAX else None
+    return LegResult(receipts=(*handoff.receipts, leg.receipt), output=inline, source=None)

@@ -23,17 +23,25 @@ PIECES_BYTES_MAX = 256 << 10
 
 @dataclass(frozen=True, slots=True)
 class EndedLeg:
-    """How the task under a tag ended: with its receipt, and the output when small; or refused."""
+    """How the task under a tag ended: with its receipt, and the output when small; or refused.
+
+    `later` are the receipts of the legs after the one that was given, `source` the last one's input
+    if it is small.
+    """
 
     tag: int
     receipt: Signed[Receipt] | None
     output: bytes | None
     refusal: OrderRefusal | None
+    later: tuple[Signed[Receipt], ...] = ()
+    source: bytes | None = None
 
     @property
     def size_bytes(self) -> int:
         """What it takes in a message, at most."""
-        return (0 if self.receipt is None else len(self.receipt.raw)) + len(self.output or b"")
+        receipts = () if self.receipt is None else (self.receipt, *self.later)
+        inline_bytes = len(self.output or b"") + len(self.source or b"")
+        return sum(len(it.raw) for it in receipts) + inline_bytes
 
 
 @dataclass(slots=True)
@@ -121,6 +129,8 @@ class OrderOutbox:
                     refusal=one.refusal,
                     root=root,
                     leaf=leaf,
+                    later=tuple(it.raw for it in one.later),
+                    source=one.source or b"",
                 )
             )
         return Outcomes(items=tuple(items), pieces=(), places=places, roots=roots)

@@ -4,30 +4,33 @@ An order that breaks gives up its legs as conversations do: what began is finish
 that cannot be read or taken is refused by itself, and the others go on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import trio
 
-from node.dispatch.handoff import Handoff
+from node.dispatch.handoff import Handoff, LegResult, Relay
+from node.dispatch.orders import version_for
 from node.engines.interface import Part
 from node.serving.done_legs import DoneLeg
 from node.serving.infer_role import InferRole
 from node.serving.lease import Holder, LegLease
 from node.serving.leg_bundle import LegBundle, may_share
-from node.serving.leg_server import LegServer
+from node.serving.leg_server import LegServer, result_of
 from node.serving.order_outbox import EndedLeg, OrderOutbox
 from node.serving.served_order import ServedOrder, ServedOrders
 from node.task.units import streamed_max
 from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
+from wire.chain import open_receipts
 from wire.compact import opened
 from wire.content import PeerId
 from wire.counting import count_down, count_up
 from wire.errors import (
     BatonError,
     EngineError,
+    Malformed,
     Refused,
     RemoteProtocolError,
     StoreError,
@@ -35,12 +38,9 @@ from wire.errors import (
     TransportError,
     WireError,
 )
-from wire.kinds import RefusalCode, Role
+from wire.kinds import RefusalCode
 from wire.message import Message
-from wire.order import (
-    Bundle,
-    Open,
-)
+from wire.order import Bundle, Open, OrderItem
 from wire.signed import Signed
 from wire.task import Task
 
@@ -52,7 +52,9 @@ TAKEN_AFTER_S = 0.05
 class _Leg:
     """One task of an order that was taken and has not ended."""
 
-    lease: LegLease
+    handoff: Handoff
+    deadline_at_s: float
+    holder: Holder
     # Whether the asker heard that it was taken.
     told: bool = False
 
@@ -62,6 +64,8 @@ class _ServedTasks(ServedOrder):
     """One order of tasks."""
 
     server: "OrderServer"
+    # The version that its asker says it speaks; 0 if it said none.
+    speaks: int
     _out: OrderOutbox
     # Tasks that were taken and have not ended, by tag.
     _legs: dict[int, _Leg] = field(default_factory=dict)
@@ -75,11 +79,11 @@ class _ServedTasks(ServedOrder):
 
     def _abandon(self, tag: int) -> None:
         if (leg := self._legs.get(tag)) is not None:
-            leg.lease.abandon()
+            leg.holder.abandon()
 
     def _abandon_all(self) -> None:
         for leg in list(self._legs.values()):
-            leg.lease.abandon()
+            leg.holder.abandon()
 
     # Taking
 
@@ -99,12 +103,7 @@ class _ServedTasks(ServedOrder):
             if item.tag in self._legs:
                 raise RemoteProtocolError("a task has the tag of another one")
             try:
-                handoff = Handoff(
-                    task=_checked(task, self.call.peer),
-                    input=item.input,
-                    units=item.units,
-                    lane=item.lane,
-                )
+                handoff = _handoff_of(item, task, self.call.peer, self.speaks)
             except (Refused, WireError) as error:
                 self._refuse(item.tag, error)
             else:
@@ -121,31 +120,75 @@ class _ServedTasks(ServedOrder):
             if isinstance(lease, Refused):
                 self._refuse(tag, lease)
                 continue
-            self._legs[tag] = leg = _Leg(lease)
+            self._legs[tag] = leg = _Leg(handoff, deadline_at_s, Holder(self.call.peer))
+            leg.holder.waits_for(lease.abandon)
             role = lease.role
             if isinstance(role, InferRole) and may_share(legs, handoff, lease):
                 some = together.get(id(role))
                 if some is None:
                     some = together[id(role)] = LegBundle(legs, self.call.peer, role)
-                some.add(handoff, lease, deadline_at_s, partial(self._ended_leg, tag))
+                some.add(handoff, lease, deadline_at_s, partial(self._done, nursery, tag, leg))
             else:
-                nursery.start_soon(self._do, tag, leg, handoff, deadline_at_s)
+                nursery.start_soon(self._do, tag, leg, lease)
         for some in together.values():
             nursery.start_soon(some.run)
         self._quiet.set()
 
-    def _ended_leg(self, tag: int, found: DoneLeg | BatonError) -> None:
+    def _done(
+        self, nursery: trio.Nursery, tag: int, leg: _Leg, found: DoneLeg | BatonError
+    ) -> None:
+        """Take in what came of a leg that was done with others."""
+        if isinstance(found, BatonError):
+            self._end_task(tag, leg, found)
+        elif leg.handoff.is_last:
+            self._end_task(tag, leg, result_of(leg.handoff, found))
+        else:
+            nursery.start_soon(self._go_on, tag, leg, found)
+
+    def _end_task(self, tag: int, leg: _Leg, found: LegResult | BatonError) -> None:
         del self._legs[tag]
         if isinstance(found, BatonError):
             self._refuse(tag, found)
-        else:
-            self._tell(_outcome_of(tag, found))
+            return
+        receipt, *later = found.receipts[leg.handoff.stage :]
+        self._tell(EndedLeg(tag, receipt, found.output, None, tuple(later), found.source))
 
     # Doing
 
-    async def _do(self, tag: int, leg: _Leg, handoff: Handoff, deadline_at_s: float) -> None:
-        legs, peer = self.server.legs, self.call.peer
-        units_max = streamed_max(handoff.leg)
+    async def _do(self, tag: int, leg: _Leg, lease: LegLease) -> None:
+        """Do a leg by itself, and have those after it done."""
+        legs, relay = self.server.legs, self._relay_of(tag, leg)
+        try:
+            await self._ended_by(
+                tag, leg, legs.serve(leg.handoff, lease, leg.holder, relay, leg.deadline_at_s)
+            )
+        finally:
+            lease.release()
+
+    async def _go_on(self, tag: int, leg: _Leg, done: DoneLeg) -> None:
+        """Have the legs done that come after one that is done."""
+        legs, relay = self.server.legs, self._relay_of(tag, leg)
+        await self._ended_by(
+            tag, leg, legs.go_on(leg.handoff, done, leg.holder, relay, leg.deadline_at_s)
+        )
+
+    async def _ended_by(self, tag: int, leg: _Leg, work: Awaitable[LegResult]) -> None:
+        holders, peer = self.server.legs.holders, self.call.peer
+        count_up(holders, peer)
+        try:
+            found = await work
+        except (
+            *(Refused, EngineError, StoreError, TaskFailed),
+            *(TransportError, WireError, RemoteProtocolError),
+        ) as error:
+            self._end_task(tag, leg, error)
+        else:
+            self._end_task(tag, leg, found)
+        finally:
+            count_down(holders, peer)
+
+    def _relay_of(self, tag: int, leg: _Leg) -> Relay:
+        units_max = streamed_max(leg.handoff.task.record.stages[-1])
 
         async def relay(part: Part) -> None:
             if part.position + part.units == units_max:
@@ -158,19 +201,7 @@ class _ServedTasks(ServedOrder):
                 self._out.add_piece(tag, part)
                 self.to_write.set()
 
-        count_up(legs.holders, peer)
-        try:
-            done = await legs.do_once(handoff, leg.lease, Holder(peer), relay, deadline_at_s)
-        except (
-            *(Refused, EngineError, StoreError, TaskFailed),
-            *(TransportError, WireError, RemoteProtocolError),
-        ) as error:
-            self._ended_leg(tag, error)
-        else:
-            self._ended_leg(tag, done)
-        finally:
-            count_down(legs.holders, peer)
-            leg.lease.release()
+        return relay
 
     def _refuse(self, tag: int, error: BatonError) -> None:
         self._tell(EndedLeg(tag, None, None, self._refusal_of(error)))
@@ -226,28 +257,38 @@ class OrderServer(ServedOrders[_ServedTasks]):
             offended=peers.offended,
             standing=peers.standing,
             server=self,
+            speaks=message.speaks,
             _out=OrderOutbox(signer),
         )
         await self._serve(order)
 
 
-def _outcome_of(tag: int, done: DoneLeg) -> EndedLeg:
-    inline = done.output if len(done.output) <= limits.INLINE_BYTES_MAX else None
-    return EndedLeg(tag, done.receipt, inline, None)
-
-
-def _checked(task: Signed[Task] | WireError, asker: PeerId) -> Signed[Task]:
-    """A task that may go by an order of `asker`; Refused or WireError for another."""
+def _handoff_of(
+    item: OrderItem, task: Signed[Task] | WireError, giver: PeerId, speaks: int
+) -> Handoff:
+    """A task that came by an order of `giver`; Refused or WireError if it may not."""
     if isinstance(task, WireError):
         raise task
-    if task.signer != asker:
+    before = open_receipts(task, item.receipts) if item.receipts else ()
+    if (before[-1] if before else task).signer != giver:
         raise Refused(
-            "a standing order takes the tasks of its own asker", code=RefusalCode.NOT_WILLING
+            "a standing order takes the tasks of who opened it, and those of which it did the leg"
+            " before",
+            code=RefusalCode.NOT_WILLING,
         )
     stages = task.record.stages
-    if len(stages) != 1 or stages[0].role is not Role.INFER:
+    if len(before) == len(stages):
+        raise Malformed("a task of which every leg is done")
+    if speaks < limits.LEGS_VERSION <= version_for(stages):
         raise Refused(
-            "a standing order takes tasks of one leg that runs a model",
+            "a standing order takes tasks of one leg that runs a model, unless who opened it"
+            f" speaks version {limits.LEGS_VERSION}",
             code=RefusalCode.UNSUPPORTED,
         )
-    return task
+    return Handoff(
+        task=task,
+        receipts=tuple(before),
+        input=item.input,
+        units=item.units,
+        lane=item.lane,
+    )

@@ -1,21 +1,24 @@
 """Levels of checking by their words: what each asks for, and what cannot be asked for yet. Pure.
 
 `signed`: nobody checks. `spot`: the lottery draws one answer in `limits.SPOT_ONE_IN`, after it was
-signed, and verifiers check that one. `replayed`: verifiers check every answer.
+signed, and verifiers check that one. `replayed`: verifiers check every answer. `exact`: they do
+that of a model in whole numbers: nothing is tolerated, and of two that differ one is proved wrong.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from node.gateway_config import check_verdicts, verdicts_of
 from wire.errors import InputError
 from wire.kinds import Level
-from wire.operations import OPERATIONS
+from wire.operations import GENERATE, OPERATIONS
+from wire.task import Stage
 
 # Verdicts needed, and verifiers asked, where a level is named and their number is not.
 NEEDED_DEFAULT, VERIFIERS_DEFAULT = 2, 3
 CHECKED = (Level.SPOT_CHECKED, Level.REPLAYED)
-POSSIBLE = (Level.SIGNED, *CHECKED)
+POSSIBLE = (Level.SIGNED, *CHECKED, Level.EXACT)
+EXACT_FORMAT = "exact"
 WORDS = ", ".join(it.word for it in POSSIBLE)
 
 
@@ -62,6 +65,16 @@ def terms_of(word: str | None, verdicts: str | None, default: CheckTerms) -> Che
     return CheckTerms(level=level, needed=needed, verifiers=verifiers)
 
 
+def asked_at(level: Level, stage: Stage) -> Stage:
+    """A stage as it is asked for at a level: what is checked tells of its states what shows more.
+
+    A generation has a sketch of them, which sees other weights where no token shows them.
+    """
+    if level not in CHECKED or stage.operation != GENERATE:
+        return stage
+    return replace(stage, parameters={**stage.parameters, "sketch": 1})
+
+
 def level_of(word: str) -> Level:
     """A level by its word; InputError for one that there is not, or that nobody can do yet."""
     level = Level.of_word(word)
@@ -69,13 +82,26 @@ def level_of(word: str) -> Level:
         raise InputError(f"there is no level {word[:40]!r}", todo=f"use one of {WORDS}")
     if level not in POSSIBLE:
         raise InputError(
-            f"no peer can check an answer at the level {word} yet", todo=f"use one of {WORDS}"
+            f"no peer makes proofs in zero knowledge yet, so nothing is proved at the level {word}",
+            todo=f"use one of {WORDS}; exact is for what models quantize --exact made, which"
+            " anybody can compute again, bit for bit",
         )
     return level
 
 
-def levels_of(operations: Iterable[str]) -> list[str]:
+def levels_of(operations: Iterable[str], model_format: str) -> list[str]:
     """The words of the levels that a model with these operations can be asked at."""
     known = [OPERATIONS[it] for it in operations if it in OPERATIONS]
     can_check = any(it.comparison is not None for it in known)
-    return [it.word for it in POSSIBLE if it is Level.SIGNED or can_check]
+    is_exact = can_check and model_format == EXACT_FORMAT
+    possible = {Level.SIGNED} | (set(CHECKED) if can_check else set())
+    possible |= {Level.EXACT} if is_exact else set()
+    return [it.word for it in POSSIBLE if it in possible]
+
+
+def not_exact(model: str) -> InputError:
+    """Why an answer of a model cannot be asked for at the level exact."""
+    return InputError(
+        f"the level exact is for models in whole numbers, and {model} is not known to be one",
+        todo="make one with models quantize --exact, or ask for the level replayed",
+    )

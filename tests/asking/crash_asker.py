@@ -1,8 +1,9 @@
 """An asker to be killed at any moment. Run as a program; see test_crash.py.
 
-`crash_asker.py FOLDER ROUNDS SEED` forks one child for each round: an asker whose store is on the
-disk, and a peer that works for it, in one process. The child first waits for all that earlier
-children accepted. Then clients ask without a pause, and the child says what was accepted and what
+`crash_asker.py FOLDER ROUNDS SEED` forks one child for each round: an asker, a data peer and a peer
+that runs models, in one process, with their stores on the disk. The child first waits for all that
+earlier children accepted, and sees that whoever signed a receipt of an answer has it still. Then
+clients ask without a pause, for one leg or for two, and the child says what was accepted and what
 was answered, until it is killed.
 """
 
@@ -12,6 +13,8 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,14 +26,18 @@ from node.asking.run import TaskRequest
 from node.peer import Node
 from node.task.events import ignore_event
 from p2p.adverts import Environment
-from store import Store, open_store
-from tests.node.asking import complete, journal_of, nothing_left, request
+from store import Store, Table, open_store
+from tests.node.asking import FETCH, complete, journal_of, nothing_left, request
 from tests.node.engines import Counted
-from tests.node.network import I, S, open_network
+from tests.node.network import D, I, S, open_network
 from wire.content import ContentId
 from wire.kinds import Level
+from wire.receipt import Receipt
+from wire.signed import open_signed
 
 QUOTA_BYTES = 1 << 30
+# Those of the asker, of the peer that runs models, and of the data peer.
+STORES = ("store", "store-infer", "store-data")
 CLIENTS = 24
 KILL_S_MAX = 0.12
 PATIENCE_S = 60.0
@@ -70,19 +77,32 @@ class Speaker(Follower):
 
 
 def asked(number: int) -> TaskRequest:
+    if number % 4 == 3:
+        # A data leg, and one that differs from all others.
+        stages = (FETCH, complete(1 + number % 9))
+        return request(*stages, data=None, level=Level.SIGNED, deadline_s=600)
     size_bytes = SIZES[number % len(SIZES)]
     data = (b"%d " % number) * (size_bytes // 5)
     return request(complete(1), data=data, level=Level.SIGNED, deadline_s=600)
 
 
-async def kept(asker: Node, promised: Promised) -> None:
-    """Raise unless all that was accepted ends with its answer, or has its answer kept."""
+async def kept(asker: Node, others: Sequence[Node], promised: Promised) -> None:
+    """Raise unless all that was accepted ends with its answer, or has its answer kept.
+
+    A receipt is durable before anybody hears of it, so those who signed one have it.
+    """
+    stores = {it.peers.me: it.dependencies.store for it in others}
     with trio.fail_after(PATIENCE_S):
         for task in promised.accepted:
             if task in promised.answered:
-                assert (await asker.tasks.answers.of_task(task)).output
+                answered = await asker.tasks.answers.of_task(task)
             else:
-                assert (await asker.tasks.watch(task, ignore_event)).output
+                answered = await asker.tasks.watch(task, ignore_event)
+            assert answered.output
+            for raw in answered.answer.record.receipts:
+                receipt = open_signed(raw, Receipt)
+                key = task.digest + bytes((receipt.record.stage,))
+                assert stores[receipt.signer].read(Table.RECEIPTS, key) == raw
 
 
 async def client(asker: Node, number: int, out: int) -> None:
@@ -101,14 +121,18 @@ async def client(asker: Node, number: int, out: int) -> None:
         number += CLIENTS
 
 
-async def life(folder: Path, store: Store, promised: Promised, out: int | None) -> None:
+async def life(folder: Path, stores: Sequence[Store], promised: Promised, out: int | None) -> None:
     sample = random.Random()
     async with open_network(folder) as network:
+        mine, *theirs = stores
         environment = Environment(wall_s=time.time, random=sample, entropy=os.urandom)
-        await network.start(I, S, engine=Counted(unit_s=0.001), environment=environment)
-        asker = await network.start(S, store=store, number=77, environment=environment)
+        worker = await network.start(
+            I, S, engine=Counted(unit_s=0.001), environment=environment, store=theirs[0]
+        )
+        data = await network.start(D, S, environment=environment, store=theirs[1])
+        asker = await network.start(S, store=mine, number=77, environment=environment)
         await network.settled()
-        await kept(asker, promised)
+        await kept(asker, (worker, data), promised)
         if out is None:
             while asker.tasks.statistics().under_way:
                 await trio.sleep(0.01)
@@ -121,10 +145,15 @@ async def life(folder: Path, store: Store, promised: Promised, out: int | None) 
 
 
 async def child(folder: Path, promised: Promised, out: int | None) -> None:
-    async with open_store(folder / "store", quota_bytes=QUOTA_BYTES) as store:
-        await life(folder, store, promised, out)
-        report = await store.check()
-        assert report.healthy, report
+    async with AsyncExitStack() as stack:
+        stores = [
+            await stack.enter_async_context(open_store(folder / it, quota_bytes=QUOTA_BYTES))
+            for it in STORES
+        ]
+        await life(folder, stores, promised, out)
+        for store in stores:
+            report = await store.check()
+            assert report.healthy, report
 
 
 def run_round(folder: Path, promised: Promised, seed: int) -> int:
@@ -153,7 +182,8 @@ def run_round(folder: Path, promised: Promised, seed: int) -> int:
 
 def main() -> None:
     folder, rounds, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    (folder / "store").mkdir()
+    for name in STORES:
+        (folder / name).mkdir()
     promised = Promised()
     cut = [run_round(folder, promised, seed + number) for number in range(rounds)]
     trio.run(partial(child, folder, promised, None))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from node.commands.join import collect_seldom
 from node.peer import Node
 from p2p.over_libp2p import TcpTransport
 from store import open_store
@@ -26,4 +27,6 @@ async def first_of(folder: Path, stack: AsyncExitStack, roles: Sequence[tuple[Ro
             alter=lambda parts: replace(parts, transport=tcp),
         )
     await network.settled()
+    # As `join` does: else a part of what is measured is garbage that is collected too often.
+    collect_seldom()
     return network.nodes[0]

@@ -108,7 +108,7 @@ class _Network:
         for place in range(self.quorum):
             for start in range(0, len(orders), group):
                 some = [self.vote(it) for it in orders[start : start + group]]
-                for at, signed in enumerate(sign_many(some, self.keys[place]).signed):
+                for at, signed in enumerate(sign_many(some, self.keys[place])):
                     proofs[start + at][place] = proof_of(Vote, signed.raw)
         raws = [
             Certificate(order=order.raw, votes=collected(found)).to_bytes()

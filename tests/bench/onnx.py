@@ -127,6 +127,7 @@ async def _clients(ask: Ask, rounds: int) -> dict[str, float]:
 
 async def _through_network(folder: Path, cache: Path, name: str) -> dict[str, Any]:
     from node.asking.run import TaskRequest
+    from node.commands.join import collect_seldom
     from node.task.events import ignore_event
     from p2p.over_libp2p import TcpTransport
     from store import open_store
@@ -157,6 +158,8 @@ async def _through_network(folder: Path, cache: Path, name: str) -> dict[str, An
             )
         with trio.fail_after(120):
             await network.settled(within_s=120)
+        # As `join` does: else a part of what is measured is garbage that is collected too often.
+        collect_seldom()
         asker = network.nodes[0]
         stage = Stage(role=Role.INFER, operation="call", model=manifest.id, parameters={})
         arrays, _ = golden(name)

@@ -103,7 +103,7 @@ class _Load:
 
     def _more(self) -> list[tuple[Signed[Task], bytes]]:
         inputs = [self._input() for _ in range(SIGNED_TOGETHER)]
-        tasks = sign_many([_task(it) for it in inputs], self.key).signed
+        tasks = sign_many([_task(it) for it in inputs], self.key)
         return list(zip(tasks, inputs, strict=True))
 
     def _input(self) -> bytes:

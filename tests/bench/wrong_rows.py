@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import trio
 
-from node.checking.quorum import CheckRequest
+from node.checking.check_request import CheckRequest
 from node.devnet.adversary import misbehave
 from node.devnet.virtual_time import virtual_time
 from node.engines.hash_engine import hash_manifest, hash_vector

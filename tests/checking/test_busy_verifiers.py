@@ -8,7 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.checking.quorum import BUSY_IN_DISPUTE_S, DISPUTE_LOST_AFTER_S
+from node.checking.asked_verifiers import BUSY_IN_DISPUTE_S
+from node.checking.quorum import DISPUTE_LOST_AFTER_S
 from p2p.score import Offence
 from p2p.typed_call import TypedCall
 from tests.checking.test_disputes import MANY, invents, verifiers, wanted

@@ -8,7 +8,8 @@ import trio
 from trio.testing import MockClock
 
 from node.asking.answers import Answered
-from node.checking.quorum import CheckRequest
+from node.checking import quorum
+from node.checking.check_request import CheckRequest
 from node.peer import Node
 from node.task.events import Event
 from p2p.score import Standing
@@ -96,6 +97,29 @@ async def test_many_checks_share_calls_and_signatures_and_each_holds_alone(
         await trio.sleep(10)
         assert not orders.standing
         assert not any(it.check_server.standing for it in verifiers)
+
+
+async def test_checks_on_orders_that_stand_need_no_tasks_of_their_own(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker, _, _ = await network_of_verifiers(network)
+        await ask_all(asker, texts_asked())
+        alone: list[PeerId] = []
+        ask = quorum._Check._ask
+
+        async def asked(self: quorum._Check, verifier: PeerId, share: Share) -> None:
+            alone.append(verifier)
+            await ask(self, verifier, share)
+
+        monkeypatch.setattr(quorum._Check, "_ask", asked)
+        await ask_all(asker, [f"again {it}" for it in texts_asked()])
+        assert not alone
+        assert not asker.tasks.checking.under_way
+        # Where none stands any more, each is asked in a task again.
+        await trio.sleep(10)
+        await ask_all(asker, ["one"])
+        assert len(alone) == 2
 
 
 async def test_a_verifier_of_an_earlier_version_is_asked_one_by_one(
@@ -266,7 +290,7 @@ async def test_a_verifier_that_came_too_late_to_read_a_task_is_passed_over(
         records = [
             task_of(asker.dependencies.key, wall_s, nonce=bytes([it] * 16)).record for it in (1, 2)
         ]
-        task, _ = sign_many(records, asker.dependencies.key).signed
+        task, _ = sign_many(records, asker.dependencies.key)
         receipt = receipt_of(task, key_of("worker"), VECTORS)
         claimed = CheckRequest(
             task=task, receipts=(receipt,), secret=SECRET, input=TEXTS, output=VECTORS

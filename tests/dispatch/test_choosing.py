@@ -65,7 +65,7 @@ async def test_a_leg_that_is_soon_done_or_that_one_alone_can_do_is_not_asked_abo
         def noting(worker: Node) -> Handler:
             async def note(call: TypedCall, message: Message) -> None:
                 quotes.append(worker.peers.me)
-                await worker.leg_server.on_quote(call, message)
+                await worker.offer_server.on_quote(call, message)
 
             return note
 

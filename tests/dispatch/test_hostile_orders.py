@@ -19,7 +19,15 @@ from node.peer import Node
 from node.task.events import Event, Offered
 from p2p.score import Offence
 from p2p.typed_call import TypedCall
-from tests.node.asking import TEXTS, VECTORS, complete, receipt_of, task_of
+from tests.node.asking import (
+    EMBED_PASSAGES,
+    FETCH,
+    TEXTS,
+    VECTORS,
+    complete,
+    receipt_of,
+    task_of,
+)
 from tests.node.network import I, Outsider, S, open_network
 from wire import limits
 from wire.compact import compact
@@ -41,10 +49,31 @@ from wire.order import (
     Withdraw,
 )
 from wire.receipt import Receipt
-from wire.signed import open_signed, sign_many
+from wire.signed import Signed, open_signed, sign_many
+from wire.signing import SigningKey
 from wire.task import Stage, Task
 
 Script = Callable[["Serving"], Awaitable[None]]
+# What goes from the first leg to the second, and who does that one.
+BETWEEN, NEXT = b"what the first leg gave", SigningKey(b"n" * 32)
+ONE_LEG, TWO_LEGS = (), (FETCH, EMBED_PASSAGES)
+each_way = pytest.mark.parametrize("stages", [ONE_LEG, TWO_LEGS], ids=["one leg", "two legs"])
+
+
+def next_receipt(
+    task: Signed[Task], first: Signed[Receipt], output: bytes, **changes: object
+) -> Signed[Receipt]:
+    """The receipt of a task's second leg, after the first one's."""
+    stage = task.record.stages[1]
+    fields = {
+        "stage": 1,
+        "role": stage.role,
+        "operation": stage.operation,
+        "model": stage.model,
+        "input": first.record.output,
+        "previous": first.id,
+    }
+    return receipt_of(task, NEXT, output, **(fields | changes))
 
 
 @dataclass(slots=True)
@@ -64,8 +93,20 @@ class Serving:
 
     def done(self, item: OrderItem, output: bytes = VECTORS, **changes: object) -> TaskOutcome:
         task = open_signed(item.task, Task)
-        receipt = receipt_of(task, self.there.key, output, **changes)
-        return TaskOutcome(tag=item.tag, receipt=receipt.raw, output=VECTORS, refusal=None)
+        stages = task.record.stages
+        if len(stages) == 1:
+            receipt = receipt_of(task, self.there.key, output, **changes)
+            return TaskOutcome(tag=item.tag, receipt=receipt.raw, output=VECTORS, refusal=None)
+        first = receipt_of(task, self.there.key, BETWEEN)
+        second = next_receipt(task, first, output, **changes)
+        return TaskOutcome(
+            tag=item.tag,
+            receipt=first.raw,
+            output=VECTORS,
+            refusal=None,
+            later=(second.raw,),
+            source=BETWEEN,
+        )
 
     async def tell(self, *outcomes: TaskOutcome, places: int = 0) -> None:
         await self.call.send(Outcomes(items=outcomes, pieces=(), places=places))
@@ -152,7 +193,10 @@ def delivered(results: list[object]) -> int:
     return sum(not isinstance(it, BatonError) and it != "given up" for it in results)
 
 
-async def test_an_honest_peer_s_order(autojump_clock: MockClock, tmp_path: Path) -> None:
+@each_way
+async def test_an_honest_peer_s_order(
+    stages: tuple[Stage, ...], autojump_clock: MockClock, tmp_path: Path
+) -> None:
     closed: list[int] = []
 
     async def honest(serving: Serving) -> None:
@@ -164,7 +208,7 @@ async def test_an_honest_peer_s_order(autojump_clock: MockClock, tmp_path: Path)
         closed.append(message.tasks)
 
     async with served_by(tmp_path, honest) as scene:
-        assert delivered(await scene.legs(3)) == 3
+        assert delivered(await scene.legs(3, *stages)) == 3
         assert sum(isinstance(it, Offered) for it in scene.events) == 3
         await trio.sleep(2 * IDLE_S)
         assert closed == [3]
@@ -229,9 +273,7 @@ async def a_root_that_does_not_hold(serving: Serving) -> None:
     await serving.tell(serving.done(serving.items[0]))
     others = [serving.done(it) for it in serving.items[1:]]
     records = [open_signed(it.receipt or b"", Receipt).record for it in others]
-    roots, travelling = compact(
-        sign_many(records, serving.there.key).signed, serving.there.key.peer
-    )
+    roots, travelling = compact(sign_many(records, serving.there.key), serving.there.key.peer)
     told = [
         replace(it, receipt=one.data, root=one.root, leaf=one.leaf)
         for it, one in zip(others, travelling, strict=True)
@@ -261,12 +303,17 @@ async def hanging_up(serving: Serving) -> None:
         (hanging_up, 1),
     ],
 )
+@each_way
 async def test_an_order_that_breaks_gives_its_tasks_back(
-    script: Script, done: int, autojump_clock: MockClock, tmp_path: Path
+    stages: tuple[Stage, ...],
+    script: Script,
+    done: int,
+    autojump_clock: MockClock,
+    tmp_path: Path,
 ) -> None:
     async with served_by(tmp_path, script) as scene:
         began_at_s = trio.current_time()
-        results = await scene.legs(3)
+        results = await scene.legs(3, *stages)
         assert delivered(results) == done
         assert sum(isinstance(it, Disconnected) for it in results) == 3 - done
         assert trio.current_time() - began_at_s < 1
@@ -323,6 +370,52 @@ async def test_what_does_not_fit_is_the_error_of_its_task(
         assert scene.opened == 1
 
 
+async def test_legs_that_do_not_fit_are_the_error_of_their_task(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async def some(serving: Serving) -> None:
+        await serving.take(9)
+        fits = [serving.done(it) for it in serving.items]
+        key = serving.there.key
+        task = open_signed(serving.items[7].task, Task)
+        mine = receipt_of(task, key, BETWEEN)
+        told = [
+            fits[0],
+            # Not every leg, and one too many.
+            replace(fits[1], later=()),
+            replace(fits[2], later=fits[2].later * 2),
+            # A leg of another task, no receipt, and a first leg that another peer signed.
+            replace(fits[3], later=fits[0].later),
+            replace(fits[4], later=(b"\xc1",)),
+            replace(fits[5], receipt=receipt_of(task_in(serving, 5), NEXT, BETWEEN).raw),
+            # Another output, another input of the last leg, and a link to another receipt.
+            replace(fits[6], output=b"another"),
+            replace(fits[7], receipt=mine.raw, source=b"another"),
+            replace(
+                fits[8],
+                later=(next_receipt(task_in(serving, 8), mine, VECTORS, previous=mine.id).raw,),
+            ),
+        ]
+        await serving.tell(*told, places=9)
+        await serving.take(10)
+        await serving.tell(serving.done(serving.items[9]))
+        await trio.sleep_forever()
+
+    async with served_by(tmp_path, some, places=12) as scene:
+        results = await scene.legs(9, *TWO_LEGS)
+        assert delivered(results) == 1
+        assert sum(isinstance(it, Malformed) for it in results) == 8
+        assert 8 * Offence.MALFORMED - 1 < scene.cost() < 8 * Offence.MALFORMED + 1
+        # The order stands, and what comes next is done by it.
+        await scene.leg(10, *TWO_LEGS)
+        assert delivered(results) == 2
+        assert scene.opened == 1
+
+
+def task_in(serving: Serving, at: int) -> Signed[Task]:
+    return open_signed(serving.items[at].task, Task)
+
+
 async def test_pieces_beyond_a_task_are_its_own_error(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
@@ -342,15 +435,16 @@ async def test_pieces_beyond_a_task_are_its_own_error(
         assert delivered(results) == 1
 
 
+@each_way
 async def test_who_takes_all_places_and_says_nothing_is_left_soon(
-    autojump_clock: MockClock, tmp_path: Path
+    stages: tuple[Stage, ...], autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async def silent(serving: Serving) -> None:
         await serving.take(99)
 
     async with served_by(tmp_path, silent) as scene:
         began_at_s = trio.current_time()
-        results = await scene.legs(12)
+        results = await scene.legs(12, *stages)
         # Eight were sent and four waited for a place.
         assert sum(isinstance(it, Refused) for it in results) == 12
         assert {it.code for it in results if isinstance(it, Refused)} == {
@@ -365,8 +459,9 @@ async def test_who_takes_all_places_and_says_nothing_is_left_soon(
         assert not scene.asker.tasks.dispatcher.directory.under_way
 
 
+@each_way
 async def test_who_takes_all_places_and_answers_nothing_keeps_no_order(
-    autojump_clock: MockClock, tmp_path: Path
+    stages: tuple[Stage, ...], autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     withdrawn: list[int] = []
 
@@ -383,7 +478,7 @@ async def test_who_takes_all_places_and_answers_nothing_keeps_no_order(
         async with trio.open_nursery() as nursery:
             for number in range(6):
                 # They are given up one after the other.
-                nursery.start_soon(lambda at=number: scene.leg(at, deadline_s=20 + at))
+                nursery.start_soon(lambda at=number: scene.leg(at, *stages, deadline_s=20 + at))
         assert scene.results == ["given up"] * 6
         await trio.sleep(5 * IDLE_S)
         assert not scene.orders.standing

@@ -16,8 +16,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.gateway.conftest import Served
+from tests.repeats import repeats
 
-EXAMPLES = 40
+EXAMPLES = repeats(20, soak=40)
 CHECKS = [
     status_code_conformance,
     content_type_conformance,

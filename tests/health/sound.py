@@ -56,7 +56,7 @@ def facts(**changed: Any) -> Facts:
     sound: dict[str, Any] = {
         "port": PortFacts(number=4747, taken=True, holder=7, command="python"),
         "state": StateFacts(
-            path="/home/me/.baton",
+            path="state",
             there=True,
             is_own=True,
             mode=0o700,

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import trio
 
+from node.commands.join import _calibrations
+from node.config import NodeConfig
 from node.engines.calibrating import HonestAnswer, calibration_of
 from node.engines.hash_engine import HashEngine
 from node.engines.hash_model import hash_manifest
@@ -23,6 +25,7 @@ from node.models.calibrate import (
     write_measured,
 )
 from node.models.calibrations import FOLDER, keep_calibration, kept_calibrations
+from store import open_store
 from wire.calibration import BUILT_IN, Calibration
 from wire.errors import InputError, Refused
 
@@ -152,3 +155,16 @@ def test_the_latest_table_of_a_model_is_used_and_what_is_none_is_told(tmp_path: 
     assert found == {MODEL.id: table(made_at_ms=6)}
     assert len(problems) == 6
     assert any("others may use it" in it for it in problems)
+
+
+async def test_a_peer_takes_up_what_its_owner_keeps_and_gives_it_to_who_is_judged_by_it(
+    tmp_path: Path,
+) -> None:
+    kept = table()
+    keep_calibration(tmp_path, kept)
+    (tmp_path / FOLDER / "other.calibration").write_bytes(b"")
+    async with open_store(tmp_path / "store", quota_bytes=1 << 24) as store:
+        found, problems = await _calibrations(NodeConfig(state=tmp_path), store)
+        assert found == {MODEL.id: kept}
+        assert len(problems) == 1
+        assert await store.get(kept.id) == kept.to_bytes()

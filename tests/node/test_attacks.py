@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.serving.leg_server import LEGS_PER_HOLDER
+from node.serving.offer_server import LEGS_PER_HOLDER
 from p2p.typed_call import TypedCall, refusal_of
 from store import Table
 from tests.checking.test_liars import all_rows

@@ -35,7 +35,7 @@ async def finishing(quota_bytes: int = 1 << 30) -> AsyncIterator[tuple[Finishing
         open_memory_store(quota_bytes=quota_bytes) as store,
         trio.open_nursery() as nursery,
     ):
-        found = Finishing(KEY, store, DoneLegs(store))
+        found = Finishing(KEY, store, DoneLegs(store), lambda: 1_800_000_000.0)
         nursery.start_soon(found.run)
         yield found, store
         nursery.cancel_scope.cancel()

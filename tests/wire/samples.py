@@ -37,7 +37,15 @@ from wire.dispute import (
     StateOpening,
 )
 from wire.fetch import AttestedFetch, Column, Extraction, FetchAgreement, HeaderField, SourceRecord
-from wire.generation import Alternative, Ending, Generation, PromptToken, Token, TokenBias
+from wire.generation import (
+    Alternative,
+    Ending,
+    Generation,
+    PromptToken,
+    Sketch,
+    Token,
+    TokenBias,
+)
 from wire.kinds import Level, RefusalCode, Role
 from wire.ledger import (
     AccountOrder,
@@ -70,6 +78,7 @@ from wire.ledger_message import (
     SubmitOrder,
     Voted,
 )
+from wire.log import AskHeads, AskPlace, LogFork, LogHead, LogNews, LogPlace, LogPlaces
 from wire.message import (
     Accept,
     BlockReply,
@@ -163,9 +172,19 @@ ITEM = OrderItem(
     root=1,
     leaf=3,
     lane=b"lane",
+    receipts=(b"before",),
 )
 ROOT = BatchRoot(signature=bytes(range(64)), count=9, beside=bytes(range(32, 96)))
-DONE = TaskOutcome(tag=7, receipt=b"receipt", output=b"output", refusal=None, root=1, leaf=8)
+DONE = TaskOutcome(
+    tag=7,
+    receipt=b"receipt",
+    output=b"output",
+    refusal=None,
+    root=1,
+    leaf=8,
+    later=(b"later",),
+    source=b"source",
+)
 NOT_DONE = OrderRefusal(code=RefusalCode.BUSY, reason="the queue is full", retry_after_ms=1000)
 FAILED = TaskOutcome(tag=8, receipt=None, output=None, refusal=NOT_DONE)
 PART_OF_IT = OrderPiece(tag=9, position=2, units=1, data=b"piece")
@@ -348,6 +367,7 @@ SAMPLES: tuple[Record, ...] = (
     PromptToken(id=7, text=b" upon", logprob_millionths=None, top=(ALTERNATIVE,)),
     ALTERNATIVE,
     Token(id=7, text=b" upon", logprob_millionths=-250_000, top=(ALTERNATIVE,)),
+    Sketch(chunks=bytes(range(34))),
     Ending(reason="stop", prompt_tokens=3, tokens=2, text_bytes=9),
     HELD_OUT,
     Calibration(
@@ -535,6 +555,20 @@ SAMPLES: tuple[Record, ...] = (
     Reveal(layer=7),
     Revealed(state=b"state", path=bytes(64)),
     Settled(lost=True),
+    LogHead(
+        began_at_ms=1_700_000_000_000,
+        number=7,
+        size=70_000,
+        root=bytes(range(32)),
+        previous=bytes(range(1, 33)),
+        signed_at_ms=1_700_000_004_000,
+    ),
+    LogFork(first=b"head", second=b"other head"),
+    AskPlace(receipt=b"receipt"),
+    LogPlace(head=b"head", index=69_999, path=bytes(range(64))),
+    AskHeads(number=5),
+    LogNews(heads=(b"head",), forks=(b"fork",)),
+    LogPlaces(places=(b"", b"place")),
 )
 
 

@@ -25,7 +25,7 @@ def tasks(count: int) -> list[Task]:
 
 
 def batch(count: int) -> list[Signed[Task]]:
-    return list(sign_many(tasks(count), KEY).signed)
+    return list(sign_many(tasks(count), KEY))
 
 
 def size_of(roots: tuple[BatchRoot, ...], travelling: list[Travelling]) -> int:
@@ -65,9 +65,9 @@ def test_a_whole_batch_needs_no_hashes_besides() -> None:
 
 def test_several_batches_and_envelopes_travel_together() -> None:
     first = BATCHES[5]
-    second = list(sign_many([altered("Task", nonce=bytes([it] * 16)) for it in (7, 8)], KEY).signed)
+    second = list(sign_many([altered("Task", nonce=bytes([it] * 16)) for it in (7, 8)], KEY))
     alone = sign(BY_NAME["Task"], KEY)
-    of_another = sign_many(tasks(2), OTHER_KEY).signed
+    of_another = sign_many(tasks(2), OTHER_KEY)
     records = [first[0], alone, second[1], of_another[0], first[4], second[0], of_another[1]]
     roots, travelling = compact(records, ME)
     assert [it.count for it in roots] == [5, 2]
@@ -91,7 +91,7 @@ def test_a_body_that_is_no_record_is_an_error_of_that_one() -> None:
     bodies = [it.to_bytes() for it in tasks(4)]
     bodies[2] = b"\xc1 no task"
     proofs = prove([("task", it) for it in bodies], KEY)
-    root = BatchRoot(signature=proofs.signature, count=4, beside=b"")
+    root = BatchRoot(signature=proofs[0][:64], count=4, beside=b"")
     travelling = [Travelling(it, 1, at) for at, it in enumerate(bodies)]
     found = opened((root,), [*travelling, Travelling(b"\xc1")], Task, ME)
     assert [isinstance(it, WireError) for it in found] == [False, False, True, False, True]
@@ -132,7 +132,7 @@ def test_a_root_signed_for_another_purpose_is_no_root() -> None:
     bodies = [it.to_bytes() for it in tasks(3)]
     travelling = [Travelling(it, 1, at) for at, it in enumerate(bodies)]
     # The same bodies, signed as receipts; and the signature of one of them alone.
-    as_receipts = prove([("receipt", it) for it in bodies], KEY).signature
+    as_receipts = prove([("receipt", it) for it in bodies], KEY)[0][:64]
     alone = KEY.sign("task", bodies[0])
     for signature in (as_receipts, alone):
         with pytest.raises(BadSignature):

@@ -73,6 +73,12 @@ DIALOGUES = [
     "AskCertificates Refuse",
     "AskCheckpoint CheckpointReply",
     "AskCheckpoint Refuse",
+    "AskPlace LogPlace",
+    "AskPlace Refuse",
+    "AskHeads LogNews",
+    "AskHeads Refuse",
+    "LogNews LogNews",
+    "LogNews Refuse",
 ]
 
 every_moment = pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.repeats import repeats
 from tests.wire.samples import BY_NAME, KEY, MESSAGES, MODEL, SAMPLES, SIGNED, TREE, name_of
 from wire.codec import pack, unpack
 from wire.errors import WireError
@@ -36,11 +37,13 @@ def read_whole(data: bytes, read: Callable[[bytes], Any], write: Callable[[Any],
 
 
 def flips(data: bytes) -> list[bytes]:
-    """`data` with bits of each byte flipped, and each of its first bytes set to all others.
+    """`data` with bits of each byte flipped, and each of its first bytes set to others.
 
     Three bits of a byte are enough: one that makes a number odd, one in the middle of a msgpack
-    tag, and the one that turns a small number into a tag.
+    tag, and the one that turns a small number into a tag. Of the others every seventh is set, and
+    with --soak all.
     """
+    step = repeats(7, soak=1)
     found = [
         data[:at] + bytes((data[at] ^ 1 << bit,)) + data[at + 1 :]
         for at in range(len(data))
@@ -49,7 +52,7 @@ def flips(data: bytes) -> list[bytes]:
     found += [
         data[:at] + bytes((value,)) + data[at + 1 :]
         for at in range(min(8, len(data)))
-        for value in range(256)
+        for value in range(at % step, 256, step)
         if value != data[at]
     ]
     return found
@@ -84,7 +87,7 @@ values = st.recursive(
 
 @every_record
 @given(st.binary(max_size=200))
-@settings(max_examples=30)
+@settings(max_examples=repeats(12, soak=30))
 def test_any_bytes_are_a_record_or_refused(record: Record, data: bytes) -> None:
     read_whole(data, type(record).from_bytes, Record.to_bytes)
 
@@ -98,7 +101,7 @@ def test_any_bytes_are_a_message_a_node_or_refused(data: bytes) -> None:
 
 @every_signed_record
 @given(st.binary(max_size=300))
-@settings(max_examples=30)
+@settings(max_examples=repeats(12, soak=30))
 def test_any_bytes_are_no_signed_record(record: SignedRecord, data: bytes) -> None:
     with pytest.raises(WireError):
         open_signed(data, type(record))
@@ -154,14 +157,14 @@ def test_a_message_with_anything_after_it_is_refused(message: Message) -> None:
 
 @every_record
 @given(st.data())
-@settings(max_examples=30)
+@settings(max_examples=repeats(12, soak=30))
 def test_a_mangled_record_is_refused_or_another_value(record: Record, data: st.DataObject) -> None:
     read_whole(data.draw(mangled(record.to_bytes())), type(record).from_bytes, Record.to_bytes)
 
 
 @every_signed_record
 @given(st.data())
-@settings(max_examples=100)
+@settings(max_examples=repeats(30, soak=100))
 def test_a_mangled_body_under_a_true_signature_is_refused_or_another_value(
     record: SignedRecord, data: st.DataObject
 ) -> None:
@@ -178,7 +181,7 @@ def test_a_mangled_body_under_a_true_signature_is_refused_or_another_value(
 
 @every_record
 @given(st.data())
-@settings(max_examples=30)
+@settings(max_examples=repeats(12, soak=30))
 def test_a_record_with_fields_of_any_value_is_refused_or_another_value(
     record: Record, data: st.DataObject
 ) -> None:

@@ -34,18 +34,27 @@ from wire.signed import SignedRecord, open_signed, sign, sign_many
 from wire.tree import TreeNode
 
 # Fields that were added later, at the values with which they are left out.
-PLAIN_ITEM = replace(ITEM, root=0, leaf=0, lane=b"")
-PLAIN_DONE = replace(DONE, root=0, leaf=0)
+ITEM_ALONE = replace(ITEM, receipts=())
+DONE_ALONE = replace(DONE, later=(), source=b"")
+PLAIN_ITEM = replace(ITEM_ALONE, root=0, leaf=0, lane=b"")
+PLAIN_DONE = replace(DONE_ALONE, root=0, leaf=0)
 WITHOUT_LATER: dict[str, dict[str, Any]] = {
     "Generation": {"template": "", "bias": ()},
     "Passages": {"attested": ()},
     "Vectors": {"tokens": ()},
     "Verdict": {"replay": ()},
     "Open": {"speaks": 0},
-    "OrderItem": {"root": 0, "leaf": 0, "lane": b""},
-    "TaskOutcome": {"root": 0, "leaf": 0},
+    "OrderItem": {"root": 0, "leaf": 0, "lane": b"", "receipts": ()},
+    "TaskOutcome": {"root": 0, "leaf": 0, "later": (), "source": b""},
     "Bundle": {"items": (PLAIN_ITEM,), "roots": ()},
     "Outcomes": {"items": (PLAIN_DONE, FAILED), "roots": ()},
+}
+# Fields that were added after those.
+WITHOUT_LATEST: dict[str, dict[str, Any]] = {
+    "OrderItem": {"receipts": ()},
+    "TaskOutcome": {"later": (), "source": b""},
+    "Bundle": {"items": (ITEM_ALONE,)},
+    "Outcomes": {"items": (DONE_ALONE, FAILED)},
 }
 # Records with their later fields.
 WITH_LATER = {
@@ -105,6 +114,39 @@ MESSAGE_WITH_LATER = {
         2c2d2e2f303132333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d4e4f50515253545556575859
         5a5b5c5d5e5fa5636f756e7409a97369676e6174757265c440000102030405060708090a0b0c0d0e0f1011121314
         15161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f
+    """,
+}
+# Records, and messages, with the fields that were added after those.
+WITH_LATEST = {
+    "OrderItem": """
+        89ab646561646c696e655f6d73cd7530a5696e707574c405696e707574a46c616e65c4046c616e65a46c65616603
+        a8726563656970747391c4066265666f7265a4726f6f7401a374616707a47461736bc4047461736ba5756e697473
+        10
+    """,
+    "TaskOutcome": """
+        88a56c6174657291c4056c61746572a46c65616608a66f7574707574c4066f7574707574a772656365697074c407
+        72656365697074a77265667573616cc0a4726f6f7401a6736f75726365c406736f75726365a374616707
+    """,
+}
+MESSAGE_WITH_LATEST = {
+    "Bundle": """
+        922a82a56974656d739189ab646561646c696e655f6d73cd7530a5696e707574c405696e707574a46c616e65c404
+        6c616e65a46c65616603a8726563656970747391c4066265666f7265a4726f6f7401a374616707a47461736bc404
+        7461736ba5756e69747310a5726f6f74739183a6626573696465c440202122232425262728292a2b2c2d2e2f3031
+        32333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f
+        a5636f756e7409a97369676e6174757265c440000102030405060708090a0b0c0d0e0f101112131415161718191a
+        1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f
+    """,
+    "Outcomes": """
+        922b84a56974656d739288a56c6174657291c4056c61746572a46c65616608a66f7574707574c4066f7574707574
+        a772656365697074c40772656365697074a77265667573616cc0a4726f6f7401a6736f75726365c406736f757263
+        65a37461670784a66f7574707574c0a772656365697074c0a77265667573616c83a4636f646501a6726561736f6e
+        b17468652071756575652069732066756c6cae72657472795f61667465725f6d73cd03e8a374616708a670696563
+        65739184a464617461c4057069656365a8706f736974696f6e02a374616709a5756e69747301a6706c6163657302
+        a5726f6f74739183a6626573696465c440202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c
+        3d3e3f404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5fa5636f756e7409a9736967
+        6e6174757265c440000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425
+        262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f
     """,
 }
 # Each record by itself: a map, its keys in order.
@@ -301,6 +343,9 @@ RECORD_BYTES = {
         84a2696407b26c6f6770726f625f6d696c6c696f6e746873d2fffc2f70a474657874c4052075706f6ea3746f70
         9182b26c6f6770726f625f6d696c6c696f6e746873d2ffe91ca0a474657874c4022061
     """,
+    "Sketch": """
+        81a66368756e6b73c422000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f2021
+    """,
     "Ending": """
         84ad70726f6d70745f746f6b656e7303a6726561736f6ea473746f70aa746578745f627974657309a6746f6b65
         6e7302
@@ -494,6 +539,18 @@ RECORD_BYTES = {
         1b1c1d1e1f202122ab70726f7665725f6c656674c420000102030405060708090a0b0c0d0e0f1011121314151617
         18191a1b1c1d1e1fac70726f7665725f7269676874c4200102030405060708090a0b0c0d0e0f1011121314151617
         18191a1b1c1d1e1f20a776657264696374c40776657264696374
+    """,
+    "LogPlaces": """
+        81a6706c6163657392c400c405706c616365
+    """,
+    "LogHead": """
+        86ab626567616e5f61745f6d73cf0000018bcfe56800a66e756d62657207a870726576696f7573c4200102030405
+        060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20a4726f6f74c420000102030405060708090a0b
+        0c0d0e0f101112131415161718191a1b1c1d1e1fac7369676e65645f61745f6d73cf0000018bcfe577a0a473697a
+        65ce00011170
+    """,
+    "LogFork": """
+        82a56669727374c40468656164a67365636f6e64c40a6f746865722068656164
     """,
 }
 
@@ -713,6 +770,20 @@ MESSAGE_BYTES = {
     "Settled": """
         927681a46c6f7374c3
     """,
+    "AskPlace": """
+        927c81a772656365697074c40772656365697074
+    """,
+    "LogPlace": """
+        927d83a468656164c40468656164a5696e646578ce0001116fa470617468c440000102030405060708090a0b0c0d
+        0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b
+        3c3d3e3f
+    """,
+    "AskHeads": """
+        927e81a66e756d62657205
+    """,
+    "LogNews": """
+        927f82a5666f726b7391c404666f726ba5686561647391c40468656164
+    """,
 }
 
 # Each signed record as it is kept: its kind, body, key and signature.
@@ -877,6 +948,19 @@ ENVELOPE_BYTES = {
         4bc09967e4d6309ba50d5f1ddc8664125531b8c4400f5de0617e68e4cae8ee619c157da8880f4f0df942babaf56e
         01514b9a69882cb4bc4c9f47021c0a0a42142728f251f424063be80bdec0c234a7c9420a1b320f
     """,
+    "LogHead": """
+        947ac49086ab626567616e5f61745f6d73cf0000018bcfe56800a66e756d62657207a870726576696f7573c42001
+        02030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20a4726f6f74c4200001020304050607
+        08090a0b0c0d0e0f101112131415161718191a1b1c1d1e1fac7369676e65645f61745f6d73cf0000018bcfe577a0
+        a473697a65ce00011170c42003a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8c440
+        19ba6a25623813caa55c52e6ff04116319189ee60276fb471d8c6045aa6b63744a83f54ae06eaeb611d361b07043
+        d683b0fe989087fb3dfab63485eccbd37d0f
+    """,
+    "LogFork": """
+        947bc42082a56669727374c40468656164a67365636f6e64c40a6f746865722068656164c42003a107bff3ce10be
+        1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8c44006aada0486b2dd797eb4d3ff55db3b8657e77dfa
+        276eab44faf63491403926128a6df764c4efbd68ea687dcc94a88024113fa76e3b6e2a6999eb65eeb6009004
+    """,
 }
 
 NODES = {
@@ -939,6 +1023,14 @@ def test_every_record_that_wire_defines_has_golden_bytes() -> None:
 @pytest.mark.parametrize("name", WITH_LATER)
 def test_a_record_with_its_later_fields_has_the_bytes_it_always_had(name: str) -> None:
     golden = bytes_of(WITH_LATER[name])
+    record = replace(BY_NAME[name], **WITHOUT_LATEST.get(name, {}))
+    assert record.to_bytes() == golden
+    assert type(record).from_bytes(golden) == record
+
+
+@pytest.mark.parametrize("name", WITH_LATEST)
+def test_a_record_with_its_latest_fields_has_the_bytes_it_always_had(name: str) -> None:
+    golden = bytes_of(WITH_LATEST[name])
     assert BY_NAME[name].to_bytes() == golden
     assert type(BY_NAME[name]).from_bytes(golden) == BY_NAME[name]
 
@@ -962,7 +1054,16 @@ def test_a_message_has_the_bytes_it_always_had(message: Message) -> None:
 
 @pytest.mark.parametrize("name", MESSAGE_WITH_LATER)
 def test_a_message_with_its_later_fields_has_the_bytes_it_always_had(name: str) -> None:
-    golden, message = bytes_of(MESSAGE_WITH_LATER[name]), BY_NAME[name]
+    golden = bytes_of(MESSAGE_WITH_LATER[name])
+    message = replace(BY_NAME[name], **WITHOUT_LATEST.get(name, {}))
+    assert isinstance(message, Message)
+    assert encode(message) == golden
+    assert decode(golden) == message
+
+
+@pytest.mark.parametrize("name", MESSAGE_WITH_LATEST)
+def test_a_message_with_its_latest_fields_has_the_bytes_it_always_had(name: str) -> None:
+    golden, message = bytes_of(MESSAGE_WITH_LATEST[name]), BY_NAME[name]
     assert isinstance(message, Message)
     assert encode(message) == golden
     assert decode(golden) == message
@@ -987,7 +1088,7 @@ def test_a_record_of_many_under_one_signature_has_the_bytes_it_always_had(name: 
         replace(BY_NAME[other], **WITHOUT_LATER.get(other, {}))  # type: ignore[misc]
         for other in TOGETHER
     ]
-    signed = sign_many(together, KEY).signed[TOGETHER.index(name)]
+    signed = sign_many(together, KEY)[TOGETHER.index(name)]
     assert signed.raw == golden
     assert open_signed(golden, type(signed.record)) == signed
     assert str(signed.id) == IDS_TOGETHER[name]
@@ -1034,7 +1135,8 @@ def test_the_numbers_of_the_protocol_are_append_only() -> None:
     kinds += "CERTIFICATES=90 ASK_CHECKPOINT=91 CHECKPOINT_REPLY=92 "
     kinds += "DIAL_BACK=100 DIALED_BACK=101 RESERVE=102 RESERVED=103 RESERVATION=104 "
     kinds += "DISPUTE=110 COMMITMENT=111 CONTEST=112 COMMITTED=113 DESCEND=114 CHILDREN=115 "
-    kinds += "REVEAL=116 REVEALED=117 SETTLED=118 ROW_BUNDLE=120"
+    kinds += "REVEAL=116 REVEALED=117 SETTLED=118 ROW_BUNDLE=120 LOG_HEAD=122 LOG_FORK=123 "
+    kinds += "ASK_PLACE=124 LOG_PLACE=125 ASK_HEADS=126 LOG_NEWS=127"
     levels = "SIGNED=0 SPOT_CHECKED=1 REPLAYED=2 EXACT=3 ZERO_KNOWLEDGE=4"
     assert " ".join(f"{kind.name}={kind}" for kind in Kind) == kinds
     assert " ".join(f"{role.name}={role}" for role in Role) == (

@@ -4,6 +4,7 @@ import hashlib
 import struct
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from tests.wire.samples import BY_NAME, KEY, MODEL, OTHER_KEY, SIGNED, altered, name_of
 from wire import limits, merkle, proof
 from wire.codec import pack, unpack
+from wire.compact import BatchRoot, Travelling, compact, opened
 from wire.errors import BadSignature, Malformed, Oversize, WireError
 from wire.kinds import Kind, Level, Role
-from wire.proof import check_proof, prove, recover
-from wire.signed import SignedRecord, open_many, open_signed, sign, sign_many
+from wire.proof import check_proof, prove, recover_some
+from wire.signed import SignedRecord, open_signed, sign, sign_many
 from wire.signing import separated
 from wire.task import Task
 
@@ -59,20 +61,20 @@ def refused(item: tuple[str, bytes], forged: bytes) -> bool:
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 9, 30, 33, 256])
 def test_each_record_of_many_holds_alone(count: int) -> None:
     batch = sign_many(tasks(count), KEY)
-    assert len({signed.id for signed in batch.signed}) == count
-    for task, signed in zip(tasks(count), batch.signed, strict=True):
+    assert len({signed.id for signed in batch}) == count
+    for task, signed in zip(tasks(count), batch, strict=True):
         assert open_signed(signed.raw, Task) == signed
         assert (signed.record, signed.signer) == (task, KEY.peer)
 
 
 def test_a_batch_of_one_is_a_plain_signature() -> None:
     (task,) = tasks(1)
-    assert sign_many([task], KEY).signed == (sign(task, KEY),)
+    assert sign_many([task], KEY) == (sign(task, KEY),)
     assert len(unpack(sign(task, KEY).raw)[3]) == 64
 
 
 def test_records_of_several_kinds_share_a_signature() -> None:
-    for record, signed in zip(SIGNED, sign_many(SIGNED, KEY).signed, strict=True):
+    for record, signed in zip(SIGNED, sign_many(SIGNED, KEY), strict=True):
         assert open_signed(signed.raw, type(record)) == signed
         assert signed.record == record
 
@@ -80,35 +82,45 @@ def test_records_of_several_kinds_share_a_signature() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 31])
 def test_what_travels_without_paths_is_the_same_where_it_arrives(count: int) -> None:
     batch = sign_many(tasks(count), KEY)
-    assert tuple(open_many(batch.bodies, Task, KEY.peer, batch.signature)) == batch.signed
+    roots, travelling = compact(batch, KEY.peer)
+    # One alone has no path, and travels as it is.
+    assert [it.beside for it in roots] == [b""] * (count > 1)
+    assert tuple(opened(roots, travelling, Task, KEY.peer)) == batch
+
+
+def travelling_of(bodies: Sequence[bytes]) -> list[Travelling]:
+    return [Travelling(body, 1, at) for at, body in enumerate(bodies)]
 
 
 def test_one_body_that_is_no_record_is_an_error_of_that_one() -> None:
     bodies = [task.to_bytes() for task in tasks(5)]
     bodies[3] = BY_NAME["Receipt"].to_bytes()
     proofs = prove([("task", body) for body in bodies], KEY)
-    found = open_many(bodies, Task, KEY.peer, proofs.signature)
+    root = BatchRoot(signature=proofs[0][:64], count=5, beside=b"")
+    found = opened([root], travelling_of(bodies), Task, KEY.peer)
     assert isinstance(found[3], Malformed)
-    assert found[3].__notes__ == ["record 3 of 5 under one signature"]
     assert [at for at, it in enumerate(found) if isinstance(it, WireError)] == [3]
 
 
 def test_bodies_that_were_not_signed_together_are_refused_as_a_whole() -> None:
-    batch = sign_many(tasks(5), KEY)
-    first, second, *rest = batch.bodies
+    (root,), travelling = compact(sign_many(tasks(5), KEY), KEY.peer)
+    first, second, *rest = [it.data for it in travelling]
     for bodies in (
         [second, first, *rest],
         [first, *rest],
         [first, second, *rest, rest[-1]],
         [first, second, *rest[:-1], BY_NAME["Task"].to_bytes()],
-        [first],
+        [first, second],
     ):
-        with pytest.raises(BadSignature):
-            open_many(bodies, Task, KEY.peer, batch.signature)
+        for count in {len(bodies), root.count}:
+            with pytest.raises(BadSignature):
+                opened([replace(root, count=count)], travelling_of(bodies), Task, KEY.peer)
     with pytest.raises(BadSignature):
-        open_many(batch.bodies, Task, OTHER_KEY.peer, batch.signature)
+        opened([root], travelling, Task, OTHER_KEY.peer)
+    # The signature of one alone is none of many.
+    alone = BatchRoot(signature=unpack(sign(tasks(1)[0], KEY).raw)[3], count=5, beside=b"")
     with pytest.raises(BadSignature):
-        open_many(batch.bodies, Task, KEY.peer, unpack(batch.signed[0].raw)[3])
+        opened([alone], travelling, Task, KEY.peer)
 
 
 @pytest.mark.parametrize("count", [0, MOST + 1, 10_000])
@@ -116,23 +128,23 @@ def test_none_and_too_many_are_neither_signed_nor_opened(count: int) -> None:
     items = bodies_of(count)
     with pytest.raises(Malformed, match=f"1 to {MOST}"):
         prove(items, KEY)
-    with pytest.raises(Malformed, match=f"1 to {MOST}"):
-        recover(items, KEY.peer, bytes(64))
+    with pytest.raises(BadSignature, match=f"2 to {MOST}"):
+        recover_some("task", {0: items[0][1] if items else b""}, count, b"", KEY.peer, bytes(64))
     # A proof cannot say so either: its count is bounded before anything is hashed.
-    whole = prove(bodies_of(2), KEY).each[0]
+    whole = prove(bodies_of(2), KEY)[0]
     with pytest.raises(BadSignature, match=f"2 to {MOST}"):
         check_proof(KEY.peer, *bodies_of(1)[0], placed(whole, 0, count))
 
 
 @pytest.mark.parametrize("count", [2**31, 2**32 - 1])
 def test_a_count_as_large_as_it_can_be_written_is_refused(count: int) -> None:
-    whole = prove(bodies_of(2), KEY).each[0]
+    whole = prove(bodies_of(2), KEY)[0]
     assert refused(bodies_of(1)[0], placed(whole, 0, count))
 
 
 def test_the_longest_path_fits_an_envelope() -> None:
     items = bodies_of(MOST)
-    whole = prove(items, KEY).each[MOST - 1]
+    whole = prove(items, KEY)[MOST - 1]
     assert len(whole) == 72 + 12 * 32
     check_proof(KEY.peer, *items[MOST - 1], whole)
     raw = pack([int(Kind.TASK), bytes(limits.TASK_BYTES_MAX), bytes(KEY.peer), whole])
@@ -165,7 +177,7 @@ def test_the_root_is_that_of_the_standard(count: int, data: st.DataObject) -> No
 @given(st.integers(2, 20), st.data())
 def test_a_proof_has_one_place_and_one_length(count: int, data: st.DataObject) -> None:
     items = bodies_of(count)
-    whole = prove(items, KEY).each
+    whole = prove(items, KEY)
     at = data.draw(st.integers(0, count - 1))
     other = data.draw(st.integers(0, count + 2))
     assert refused(items[at], placed(whole[at], other, count)) is (other != at)
@@ -189,7 +201,7 @@ def test_a_node_that_goes_up_as_it_is_is_not_doubled() -> None:
     # Of three records the third has no sibling. A tree that doubled it would have one root for
     # three records and for four.
     items = bodies_of(3)
-    whole = prove(items, KEY).each[2]
+    whole = prove(items, KEY)[2]
     leaves = [merkle.leaf(separated(*item)) for item in items]
     doubled = whole[:72] + leaves[2] + whole[72:]
     assert refused(items[2], placed(doubled, 2, 3))
@@ -201,7 +213,7 @@ def test_a_node_that_goes_up_as_it_is_is_not_doubled() -> None:
 def test_an_inner_node_is_not_a_leaf() -> None:
     # Without different first bytes, a "record" made of two hashes would have been signed as well.
     items = bodies_of(4)
-    whole = prove(items, KEY).each[0]
+    whole = prove(items, KEY)[0]
     left, right = [merkle.leaf(separated(*item)) for item in items[:2]]
     for body in (left + right, b"\1" + left + right, b"\0" + left + right):
         for domain in ("", "task"):
@@ -211,7 +223,7 @@ def test_an_inner_node_is_not_a_leaf() -> None:
 
 def test_a_root_signed_for_another_purpose_is_no_root() -> None:
     items = bodies_of(2)
-    whole = prove(items, KEY).each[0]
+    whole = prove(items, KEY)[0]
     root = merkle.levels_of([merkle.leaf(separated(*item)) for item in items])[-1][0]
     words = struct.pack(">I", 2) + root
     for domain, body in (
@@ -230,7 +242,7 @@ def test_a_root_signed_for_another_purpose_is_no_root() -> None:
 
 @every_signed_record
 def test_a_proof_with_any_byte_turned_is_refused(record: SignedRecord) -> None:
-    raw = sign_many([*tasks(2), record, *tasks(2)], KEY).signed[2].raw
+    raw = sign_many([*tasks(2), record, *tasks(2)], KEY)[2].raw
     for at in range(len(raw)):
         turned = raw[:at] + bytes((raw[at] ^ 1 << at % 8,)) + raw[at + 1 :]
         with pytest.raises(WireError):
@@ -261,7 +273,7 @@ def test_a_root_that_held_is_not_checked_again_and_one_that_did_not_is(
 
     monkeypatch.setattr(proof, "check_signature", counted)
     items = [("task", b"remembered %d" % at) for at in range(9)]
-    each = prove(items, KEY).each
+    each = prove(items, KEY)
     for item, whole in zip(items, each, strict=True):
         check_proof(KEY.peer, *item, whole)
     assert checks == ["batch"]
@@ -315,13 +327,13 @@ def test_the_file_of_an_answer_of_a_bundle_stays_small() -> None:
         altered("Task", stages=(stage,), checking=signed_only, nonce=at.to_bytes(16, "big"))
         for at in range(30)
     ]
-    together = sign_many(asked, KEY).signed
+    together = sign_many(asked, KEY)
     receipts = sign_many([altered("Receipt", task=it.id, stage=0) for it in together], OTHER_KEY)
     answers = [
         altered("Answer", task=task.raw, receipts=(receipt.raw,), candidates=(), verdicts=())
-        for task, receipt in zip(together, receipts.signed, strict=True)
+        for task, receipt in zip(together, receipts, strict=True)
     ]
-    files = sign_many(answers, KEY).signed
+    files = sign_many(answers, KEY)
     assert max(len(file.raw) for file in files) <= 1900
     # The same alone.
     task = sign(asked[0], KEY)

@@ -48,6 +48,11 @@ class ClaimedSequence(TokenSequence):
         return True
 
     @property
+    def sketches(self) -> bool:
+        assert self.answer is not None
+        return self.answer.sketches
+
+    @property
     def unheard(self) -> int:
         assert self.answer is not None
         return self.answer.unheard
@@ -73,7 +78,7 @@ class ClaimedSequence(TokenSequence):
         self.reason = OPEN
         if not self.answer.most:
             return self.answer.nothing()
-        return to_frame(
+        return self.answer.sketched() + to_frame(
             self.ending
             or Ending(
                 reason=OPEN,

@@ -12,6 +12,7 @@ from tinygrad.helpers import DEV
 
 from node.engines.formats.gguf import BESIDES_BYTES, FILE, SLOT_TOKENS, SLOTS, GgufModel, describe
 from node.engines.sampler import Sampling
+from node.engines.sketch import Sketching
 from node.engines.worker.attention import PAGE
 from node.engines.worker.chat import ChatTemplate
 from node.engines.worker.claimed_sequence import ClaimedSequence
@@ -142,8 +143,8 @@ class LoadedLanguageModel:
         if self._rest is not None:
             self._rest.fresh = self._slots.fresh
         if told is None:
-            return self._language.run(rows, self._rest)
-        return self._language.lines(rows, told, self._rest)
+            return self._language.run(rows, self._rest, sketched=self._slots.sketches)
+        return self._language.lines(rows, told, self._rest, sketched=self._slots.sketches)
 
     def _begun(self, job: dict[str, Any]) -> TokenSequence:
         """A job as an answer to begin with; ModelRefused with the reason."""
@@ -181,6 +182,8 @@ class LoadedLanguageModel:
             stops=tuple(stop.encode() for stop in asked.stop),
             grammar=grammar,
             forced=forced[: max(0, most - 1)],
+            sketching=Sketching() if sampling.sketch else None,
+            hidden=self._language.model.hidden,
         )
 
     def _claimed(

@@ -36,6 +36,7 @@ class Forward(Protocol):
     """Runs one pass; the logits of every row, unless the rows are too many to answer. RestLost.
 
     With `told`, logits of the rows from that one on, one after the other, however many they are.
+    Where an answer wants a sketch, the numbers that a row's logits are made of stand after them.
     """
 
     def __call__(self, rows: Sequence[SlotRow], told: int | None = None) -> Any: ...

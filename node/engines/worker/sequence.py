@@ -21,11 +21,20 @@ from node.engines.sampler import (
     margin,
     millionths,
 )
+from node.engines.sketch import Sketching
 from node.engines.worker.gguf_tokens import TokenTable
 from node.engines.worker.grammar import Grammar
 from node.engines.worker.repetition import Repetition
 from wire.errors import ModelRefused
-from wire.generation import Alternative, Ending, PromptToken, Token, to_frame
+from wire.generation import (
+    SKETCH_BYTES_MAX,
+    Alternative,
+    Ending,
+    PromptToken,
+    Sketch,
+    Token,
+    to_frame,
+)
 
 # What a strange wish may raise below us: it ends one answer, and not the worker with all others.
 FAULTS = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
@@ -58,6 +67,10 @@ class TokenSequence:
     bias: Mapping[int, float] = field(default_factory=dict)
     # Of how many of the prompt's tokens the next one's probabilities were told.
     told: int = 0
+    # Of its tokens, where it is asked for; what a row is drawn from stands after its logits.
+    sketching: Sketching | None = None
+    # How many numbers that has.
+    hidden: int = 0
     repetition: Repetition = field(default_factory=Repetition)
     _rules: LogitRules = field(init=False)
     _counts: Counter[int] = field(default_factory=Counter)
@@ -74,6 +87,11 @@ class TokenSequence:
     def echoes(self) -> bool:
         """Whether the log probabilities of its prompt are asked for."""
         return bool(self.sampling.echo) and self.sampling.logprobs >= 0
+
+    @property
+    def sketches(self) -> bool:
+        """Whether it needs what its tokens' logits are made of."""
+        return self.sketching is not None
 
     @property
     def unheard(self) -> int:
@@ -116,9 +134,9 @@ class TokenSequence:
             raise ModelRefused("the model answered with numbers that are not finite")
         return logits
 
-    def take(self, logits: Any) -> bytes:
+    def take(self, line: Any) -> bytes:
         """Choose the next token by its logits: its frame, with the ending if it is the last."""
-        logits = self._finite(logits)
+        logits = self._finite(line)
         allowed = self.grammar.allowed() if self.grammar is not None else None
         position = len(self.made)
         token = choose(
@@ -128,12 +146,24 @@ class TokenSequence:
             self.grammar.take(token)
         # From where another's answer differs from ours, it is not gone on with.
         self.forced = self.forced[1:] if self.forced[:1] == [token] else []
+        self._sketch(line)
         piece, ending = self._added(token, logits)
-        return to_frame(piece) + (to_frame(ending) if ending else b"")
+        return to_frame(piece) + (self.sketched() + to_frame(ending) if ending else b"")
 
-    def judge(self, logits: Any, claim: Claim) -> tuple[float, Token, Ending | None]:
+    def sketched(self) -> bytes:
+        """The frame with the sketch of all tokens so far; nothing where none is asked for."""
+        if self.sketching is None or not (chunks := self.sketching.whole()):
+            return b""
+        return to_frame(Sketch(chunks=chunks[:SKETCH_BYTES_MAX]))
+
+    def _sketch(self, line: Any) -> None:
+        if self.sketching is not None:
+            self.sketching.add(line[len(line) - self.hidden :])
+
+    def judge(self, line: Any, claim: Claim) -> tuple[float, Token, Ending | None]:
         """Go on with a token that somebody claims: its margin, and what is told of it here."""
-        logits = self._finite(logits)
+        logits = self._finite(line)
+        self._sketch(line)
         allowed = self.grammar.allowed() if self.grammar is not None else None
         position = len(self.made)
         missing = margin(

@@ -64,6 +64,11 @@ class Slots:
         return not any(slot.kept for slot in self._slots)
 
     @property
+    def sketches(self) -> bool:
+        """Whether an answer asks for a sketch, so that rows are given what they are drawn from."""
+        return any(it.answer is not None and it.answer.sketches for it in self._slots)
+
+    @property
     def pages_used(self) -> int:
         """How many pages have tokens of answers that go on."""
         return len({page for slot in self._active() for page in slot.pages})

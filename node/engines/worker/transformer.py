@@ -218,32 +218,45 @@ class LanguageModel:
             self.team,
         )
 
-    def run(self, rows: Sequence[SlotRow], rest: Rest | None = None) -> Array | None:
+    def run(
+        self, rows: Sequence[SlotRow], rest: Rest | None = None, *, sketched: bool = False
+    ) -> Array | None:
         """One pass; the logits of every row, [rows, words], if they are few enough to answer.
 
-        `rest` runs the layers that are not here, which are left out without it; RestLost.
+        `rest` runs the layers that are not here, which are left out without it; RestLost. Where it
+        is `sketched`, what comes out of the last layer stands after them: [rows, words + hidden].
         """
         size, result = self._passed(rows, rest, told=False)
-        return self._logits(result, size, len(rows)) if size in ANSWERING else None
+        if size not in ANSWERING:
+            return None
+        states = self._states(size, len(rows)) if sketched else None
+        return self._logits(result, size, len(rows), states)
 
     def lines(
-        self, rows: Sequence[SlotRow], first: int, rest: Rest | None = None
+        self,
+        rows: Sequence[SlotRow],
+        first: int,
+        rest: Rest | None = None,
+        *,
+        sketched: bool = False,
     ) -> Iterator[Array]:
         """One pass of any size, and then the logits of its rows from `first` on, one by one.
 
         They are made a few rows at a time, while they are taken. RestLost.
         """
         size, result = self._passed(rows, rest, told=True)
-        if size in ANSWERING:
-            return iter(self._logits(result, size, len(rows))[first:])
-        return self._blocks(self._states(size, len(rows))[first:])
+        states = self._states(size, len(rows))
+        if size not in ANSWERING:
+            return self._blocks(states[first:], sketched=sketched)
+        return iter(self._logits(result, size, len(rows), states if sketched else None)[first:])
 
-    def _blocks(self, states: Array) -> Iterator[Array]:
+    def _blocks(self, states: Array, *, sketched: bool) -> Iterator[Array]:
         assert self._head is not None, "what comes after all layers is here"
         for at in range(0, len(states), HEAD_ROWS):
             block = states[at : at + HEAD_ROWS]
             write(self._last_rows(HEAD_ROWS), _filled(block, HEAD_ROWS))
-            yield from self._logits(self._head(1), HEAD_ROWS, len(block))
+            beside = block if sketched else None
+            yield from self._logits(self._head(1), HEAD_ROWS, len(block), beside)
 
     def _passed(self, rows: Sequence[SlotRow], rest: Rest | None, *, told: bool) -> tuple[int, Any]:
         """All layers, and in a pass that answers what comes after them; its size, and the logits.
@@ -259,10 +272,11 @@ class LanguageModel:
             result = self._endings[size](1)
         return size, result
 
-    def _logits(self, result: Any, size: int, rows: int) -> Array:
+    def _logits(self, result: Any, size: int, rows: int, beside: Array | None = None) -> Array:
         logits = np.frombuffer(result.uop.base.realized.as_memoryview(), np.float32)
-        # The next pass writes over the graph's own buffer.
-        return logits.reshape(size, -1)[:rows, : self.model.vocabulary].copy()
+        found = logits.reshape(size, -1)[:rows, : self.model.vocabulary]
+        # The next pass writes over the graph's own buffer: these are copies.
+        return found.copy() if beside is None else np.concatenate((found, beside), axis=1)
 
     def through(self, rows: Sequence[SlotRow], states: Array) -> Array:
         """The rows' numbers, [rows, hidden], after the layers here; tokens are not looked at."""

@@ -10,14 +10,15 @@ import trio
 from node.engines.host.engine import TinygradEngine
 from node.engines.interface import REPLAY, Job
 from node.engines.margins import limits_of, statistics_of, too_far
-from node.engines.replay import JudgedAnswer, request, told_otherwise
+from node.engines.replay import JudgedAnswer, request, sketch_distances, told_otherwise
 from node.engines.sampler import MARGIN_MAX, Sampling
 from tests.engines.host.test_generating import END, MESSAGES, SCHEMA, asking, many, read
 from tests.engines.opencl import CL, need_opencl
 from tests.engines.tiny_gguf import gguf_manifest, write_gguf
 from wire.calibration import BUILT_IN
 from wire.errors import Malformed, ModelRefused
-from wire.generation import Generation, Token, TokenBias, read_frames, to_frame
+from wire.generation import Generation, Sketch, Token, TokenBias, read_frames, to_frame
+from wire.message import Progress
 
 pytestmark = pytest.mark.own_device
 
@@ -199,3 +200,55 @@ async def test_what_another_device_answered_is_no_false_alarm(
             assert too_far(statistics_of(found.each, BUILT_IN), limits) == ""
             assert told_otherwise(output, found) == ""
     assert tokens > 200
+
+
+async def test_a_sketch_is_the_same_from_generation_and_from_replay(
+    open_engine, file: Path
+) -> None:
+    jobs = [
+        asking(file, tokens=40, temperature=1.0, sketch=1, ignore_eos=1),
+        asking(file, tokens=6, sketch=1, echo=1, logprobs=1, ignore_eos=1),
+    ]
+    async with open_engine() as engine:
+        await engine.load(*gguf_manifest(file))
+        alone = [(await engine.infer(job)).data for job in jobs]
+        together: dict[int, bytes] = {}
+
+        async def one(at: int) -> None:
+            together[at] = (await engine.infer(jobs[at])).data
+
+        async with trio.open_nursery() as nursery:
+            for at in range(len(jobs)):
+                nursery.start_soon(one, at)
+        for at, (job, output) in enumerate(zip(jobs, alone, strict=True)):
+            assert together[at] == output
+            (sketch,) = [it for it in read_frames(output) if isinstance(it, Sketch)]
+            assert len(sketch.chunks) == (68, 34)[at]
+            found = JudgedAnswer.from_bytes((await engine.infer(judging(job, output))).data)
+            assert not any(found.each)
+            assert told_otherwise(output, found, 1e-6) == ""
+            assert sketch_distances(output, found) == [0.0] * (2, 1)[at]
+        # Whoever asks for none has none, also beside one who asks.
+        plain = replace(jobs[0], parameters=dict(jobs[0].parameters) | {"sketch": 0})
+        output = (await engine.infer(plain)).data
+        assert not [it for it in read_frames(output) if isinstance(it, Sketch)]
+        assert (await judged(engine, plain, output))[1] == ""
+
+
+async def test_a_stream_that_another_went_on_with_is_judged_as_the_unbroken_one(
+    open_engine, file: Path
+) -> None:
+    job = asking(file, tokens=40, temperature=1.0, seed=5, sketch=1, ignore_eos=1)
+    async with open_engine() as engine:
+        await engine.load(*gguf_manifest(file))
+        whole = (await engine.infer(job)).data
+        tokens, _ = read(whole)
+        shown = b"".join(map(to_frame, tokens[:20]))
+        resumed = replace(job, resume=Progress(units=20, data=shown))
+        assert (await engine.infer(resumed)).data == whole
+        found = JudgedAnswer.from_bytes((await engine.infer(judging(job, whole))).data)
+        assert (sum(found.each), told_otherwise(whole, found, 1e-6)) == (0.0, "")
+        # What the first one showed falsely is not gone on with, so that nobody signs for it.
+        lie = [*tokens[:7], replace(tokens[7], id=tokens[8].id), *tokens[8:20]]
+        lied = replace(job, resume=Progress(units=20, data=b"".join(map(to_frame, lie))))
+        assert (await engine.infer(lied)).data == whole

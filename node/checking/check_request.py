@@ -1,0 +1,87 @@
+"""What is to be checked, and how a verifier is asked to: by its version, what it can read. Pure."""
+
+from dataclasses import dataclass
+
+from wire import limits
+from wire.content import PeerId
+from wire.errors import Refused
+from wire.kinds import RefusalCode
+from wire.lottery import OWN_DRAW, Share
+from wire.message import Check
+from wire.operations import OPERATIONS, Comparison, by_rows
+from wire.receipt import Receipt
+from wire.signed import Signed, is_of_many
+from wire.task import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckRequest:
+    """A leg to be checked: the chain up to and with it, and small payloads at hand."""
+
+    task: Signed[Task]
+    receipts: tuple[Signed[Receipt], ...]
+    secret: bytes
+    input: bytes | None
+    output: bytes | None
+    # Whose verdicts on it do not count any more: they lost a dispute about it.
+    void: frozenset[PeerId] = frozenset()
+
+    @property
+    def receipt(self) -> Signed[Receipt]:
+        return self.receipts[-1]
+
+    @property
+    def of_many(self) -> bool:
+        """Whether it was signed with others."""
+        return is_of_many(self.task) or any(map(is_of_many, self.receipts))
+
+    @property
+    def replayed(self) -> bool:
+        """Whether a verifier is asked what it measured of a language model's answer."""
+        operation = OPERATIONS.get(self.receipt.record.operation)
+        return operation is not None and operation.comparison is Comparison.REPLAY
+
+    @property
+    def needs_version(self) -> bool:
+        """Whether how a verifier is asked depends on the version that it speaks."""
+        return self.replayed or by_rows(self.receipt.record.operation) or self.of_many
+
+    def message(self, version: int, share: Share, left_s: float) -> tuple[Check, Share]:
+        """What a verifier of this version is asked, and what its verdict will be about.
+
+        Refused if it cannot read that.
+        """
+        if version < limits.BUNDLES_VERSION and self.of_many:
+            raise Refused(
+                f"it speaks version {version}, which cannot read what was signed with others",
+                code=RefusalCode.UNSUPPORTED,
+            )
+        share = _share_known_to(version, share, self.receipt.record.operation)
+        message = Check(
+            task=self.task.raw,
+            receipts=tuple(it.raw for it in self.receipts),
+            secret=self.secret,
+            input=self.input,
+            output=self.output,
+            deadline_ms=max(1, int(left_s * 1000)),
+            part=share.part,
+            parts=share.parts,
+            rows=tuple(sorted(share.rows)),
+            statistics=version >= limits.REPLAY_VERSION and self.replayed,
+        )
+        return message, share
+
+
+def _share_known_to(version: int, share: Share, operation: str) -> Share:
+    """What a verifier of this version is asked for: a part only where it knows parts."""
+    if not by_rows(operation):
+        # Everybody recomputes the whole.
+        return OWN_DRAW
+    if version >= limits.PARTS_VERSION:
+        return share
+    if share.rows:
+        raise Refused(
+            f"it speaks version {version}, which cannot look at a row in dispute",
+            code=RefusalCode.UNSUPPORTED,
+        )
+    return OWN_DRAW

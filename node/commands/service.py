@@ -1,0 +1,227 @@
+"""`service`: the peer as a service of systemd, which starts it with the machine and keeps it up."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.commands.output import console, safe, show_json
+from wire.errors import BatonError, InputError
+
+UNIT = "baton.service"
+WATCHDOG_S = 120
+SYSTEM_STATE = Path("/var/lib/baton")
+_DEADLINE_S = 30.0
+# Devices of GPUs; without an option that names one, the service sees none.
+_GPU_OPTIONS = ("--gpu", "--device")
+_GPU_DEVICES = ("char-nvidia-frontend", "char-nvidia", "char-nvidia-uvm", "char-drm", "char-kfd")
+# The engine compiles while it runs, so memory may be written and then run; it reads all of /proc,
+# and makes its workers nicer than itself, so these two are left as they are.
+_HARDENED = (
+    "NoNewPrivileges=yes",
+    "CapabilityBoundingSet=",
+    "AmbientCapabilities=",
+    "ProtectSystem=strict",
+    "PrivateTmp=yes",
+    "PrivateUsers=yes",
+    "ProtectClock=yes",
+    "ProtectControlGroups=yes",
+    "ProtectHostname=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelTunables=yes",
+    "ProtectProc=invisible",
+    "RemoveIPC=yes",
+    "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK",
+    "RestrictNamespaces=yes",
+    "RestrictRealtime=yes",
+    "RestrictSUIDSGID=yes",
+    "LockPersonality=yes",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "SystemCallFilter=~@privileged",
+    "SystemCallErrorNumber=EPERM",
+    "UMask=0077",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The service of the machine, or of this user alone."""
+
+    for_user: bool
+
+    @property
+    def file(self) -> Path:
+        """Where its unit lies."""
+        if self.for_user:
+            return Path("~/.config/systemd/user").expanduser() / UNIT
+        return Path("/etc/systemd/system") / UNIT
+
+    def systemctl(self, *words: str) -> str:
+        """What systemctl says; BatonError if it fails."""
+        return _said("systemctl", *(("--user",) if self.for_user else ()), *words)
+
+    def unit(self, arguments: Sequence[str], prefix: Path) -> str:
+        """The unit's text; `arguments` are those of `join`, `prefix` where Python is installed."""
+        python = prefix / "bin" / "python"
+        state = () if self.for_user else ("--state", str(SYSTEM_STATE))
+        words = (str(python), "-m", "node", "join", *state, *arguments)
+        lines = [
+            "[Unit]",
+            "Description=Baton peer",
+            "Wants=network-online.target",
+            "After=network-online.target",
+            "StartLimitIntervalSec=0",
+            "",
+            "[Service]",
+            "Type=notify",
+            "NotifyAccess=main",
+            f"WatchdogSec={WATCHDOG_S}",
+            f"ExecStart={' '.join(map(_escaped, words))}",
+            "Restart=always",
+            "RestartSec=5",
+            "TimeoutStartSec=900",
+            "TimeoutStopSec=60",
+            "KillMode=mixed",
+            "LimitNOFILE=65536",
+            "TasksMax=4096",
+            *([] if self.for_user else self._confined(arguments, prefix)),
+            "",
+            "[Install]",
+            f"WantedBy={'default' if self.for_user else 'multi-user'}.target",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _confined(self, arguments: Sequence[str], prefix: Path) -> list[str]:
+        """What keeps a service of the machine from everything that it does not need."""
+        gpu = any(it.partition("=")[0] in _GPU_OPTIONS for it in arguments)
+        at_home = prefix.is_relative_to("/home")
+        return [
+            "DynamicUser=yes",
+            "StateDirectory=baton",
+            "StateDirectoryMode=0700",
+            "CacheDirectory=baton",
+            "WorkingDirectory=%S/baton",
+            "Environment=XDG_CACHE_HOME=%C",
+            f"ProtectHome={'read-only' if at_home else 'yes'}",
+            *(
+                ("DevicePolicy=closed", *(f"DeviceAllow={it} rw" for it in _GPU_DEVICES))
+                if gpu
+                else ("PrivateDevices=yes",)
+            ),
+            *_HARDENED,
+        ]
+
+
+def install(service: Service, arguments: Sequence[str], *, shown_only: bool) -> None:
+    """Write the unit and start it; InputError says what stands in the way."""
+    prefix = Path(sys.prefix)
+    unit = service.unit(arguments, prefix)
+    if shown_only:
+        console.print(unit, end="", markup=False)
+        return
+    _check_place(service, prefix)
+    try:
+        service.file.parent.mkdir(parents=True, exist_ok=True)
+        service.file.write_text(unit, encoding="utf-8")
+    except PermissionError as error:
+        raise InputError(
+            f"{service.file} may not be written by this user",
+            todo="run it with sudo, or install it for this user alone: --user",
+        ) from error
+    service.systemctl("daemon-reload")
+    service.systemctl("enable", "--now", UNIT)
+    user = "--user " if service.for_user else ""
+    console.print(f"[green]installed[/green] {safe(service.file)}: it runs, and starts again by")
+    console.print(f"itself. See it with: python -m node service status {user}".rstrip())
+    if service.for_user:
+        console.print("It ends when you log out, unless you run: loginctl enable-linger")
+
+
+def _check_place(service: Service, prefix: Path) -> None:
+    if not service.for_user and prefix.is_relative_to("/root"):
+        raise InputError(
+            f"Baton is installed in {prefix}, which a service's own user may not read",
+            todo="install it elsewhere, as /opt/baton, or as a service of root: --user",
+        )
+
+
+def show(service: Service, *, as_json: bool) -> int:
+    """Say how the service is; returns 0 only if it runs."""
+    names = ("LoadState", "ActiveState", "SubState", "UnitFileState", "NRestarts", "Result")
+    asked = (*names, "StatusText", "ActiveEnterTimestamp", "MemoryCurrent")
+    said = service.systemctl("show", UNIT, *(f"--property={it}" for it in asked))
+    told = dict(it.partition("=")[::2] for it in said.splitlines())
+    runs = told.get("ActiveState") == "active"
+    if as_json:
+        show_json({"runs": runs, "unit": str(service.file), "systemd": told})
+        return 0 if runs else 1
+    if told.get("LoadState") != "loaded":
+        raise InputError(
+            "the service is not installed", todo="install it: python -m node service install"
+        )
+    state = f"{told.get('ActiveState')} ({told.get('SubState')})"
+    since = told.get("ActiveEnterTimestamp") or "never"
+    console.print(f"[bold]{UNIT}[/bold] is {safe(state)} since {safe(since)}")
+    console.print(
+        f"  starts with the machine: {safe(told.get('UnitFileState', 'unknown'))};"
+        f" restarted {safe(told.get('NRestarts', '?'))} times; ended last by"
+        f" {safe(told.get('Result', '?'))}"
+    )
+    if text := told.get("StatusText"):
+        console.print(f"  {safe(text)}")
+    return 0 if runs else 1
+
+
+def logs(service: Service, lines: int) -> None:
+    """Show the last lines that the service wrote."""
+    user = ("--user",) if service.for_user else ()
+    text = _said("journalctl", *user, "-u", UNIT, "-n", str(lines), "--no-pager", "-o", "cat")
+    console.print(safe(text), end="")
+
+
+def remove(service: Service) -> None:
+    """Stop the service and delete its unit; the state folder stays."""
+    if not service.file.exists():
+        raise InputError(f"there is no {service.file}", todo="nothing has to be removed")
+    service.systemctl("disable", "--now", UNIT)
+    service.file.unlink()
+    service.systemctl("daemon-reload")
+    console.print(f"removed {safe(service.file)}; the peer's state folder stays")
+
+
+def _escaped(word: str) -> str:
+    """A word of ExecStart, in which systemd replaces % and $, and reads quotes."""
+    plain = word.replace("\\", "\\\\").replace("%", "%%").replace("$", "$$")
+    return '"' + plain.replace('"', '\\"') + '"' if shlex.quote(word) != word else plain
+
+
+def _said(program: str, *words: str) -> str:
+    found = shutil.which(program)
+    if found is None:
+        raise InputError(
+            f"this machine has no {program}: services are kept by systemd",
+            todo="have what supervises programs here run: python -m node join",
+        )
+    try:
+        done = subprocess.run(  # noqa: S603
+            [found, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=True,
+            timeout=_DEADLINE_S,
+            text=True,
+            errors="replace",
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BatonError(f"{program} did not answer within {_DEADLINE_S:.0f} s") from error
+    except subprocess.CalledProcessError as error:
+        why = " ".join(error.stderr.split()) or f"it ended with {error.returncode}"
+        todo = "run it with sudo, or for this user alone: --user" if os.getuid() else ""
+        raise BatonError(f"{program} {words[0]}: {why}", todo=todo) from error
+    return done.stdout
