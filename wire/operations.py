@@ -13,7 +13,7 @@ from wire.kinds import Role
 FETCH = "fetch"
 LIST = "list"
 # Asked of a model: vectors of texts, or of passages that are stored elsewhere; the passages of an
-# index nearest to a question; how well texts answer a query, as pairs (`wire.payload.Pair`); what
+# index nearest to a question; how well texts answer a query (`wire.payload.QueryText`); what
 # follows a text, as plain text; the answer to a `wire.generation.Generation`; a function of
 # `wire.tensors`.
 EMBED = "embed"

@@ -22,7 +22,7 @@ class Texts(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class QueryText:
     """A query and a text that may answer it. In `Texts` each pair is one text: a JSON array.
 
     Its score is a row of `Vectors`: the score, and a 1 beside it, so that scores near zero are
@@ -35,6 +35,7 @@ class Pair:
     COLUMNS: ClassVar[int] = 2
 
     def to_text(self) -> str:
+        """What `from_text` reads: a JSON array."""
         return json.dumps([self.query, self.text], ensure_ascii=False, separators=(",", ":"))
 
     @classmethod

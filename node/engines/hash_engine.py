@@ -32,7 +32,7 @@ from wire.errors import BatonError, ModelNotLoaded, ModelRefused, Refused, TooSl
 from wire.generation import Ending, Generation, PromptToken, Token, to_frame
 from wire.model import Manifest
 from wire.operations import COMPLETE, EMBED, GENERATE, RERANK, streams
-from wire.payload import Pair, Texts, Vectors
+from wire.payload import QueryText, Texts, Vectors
 from wire.schema import Parameters
 
 ABLE = frozenset({EMBED, RERANK, COMPLETE, GENERATE, REPLAY})
@@ -48,7 +48,7 @@ JUDGING_SHARE = 0.3
 
 def hash_score(text: str) -> bytes:
     """The score of a pair: how many words of the query its text has, less three."""
-    pair = Pair.from_text(text)
+    pair = QueryText.from_text(text)
     shared = set(pair.query.split()) & set(pair.text.split())
     return struct.pack("<2f", len(shared) - 3.0, 1.0)
 

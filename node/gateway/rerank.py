@@ -20,7 +20,7 @@ from node.gateway.task_service import TaskService
 from node.task.scores import ranked, relevances
 from wire.errors import WireError
 from wire.operations import EMBED, RERANK
-from wire.payload import Pair, Vectors
+from wire.payload import QueryText, Vectors
 
 Texts = Annotated[list[Text], Field(min_length=1, max_length=INPUTS_MAX)]
 
@@ -55,33 +55,37 @@ def cosines(one: "np.ndarray[Any, Any]", other: "np.ndarray[Any, Any]") -> list[
     return found
 
 
+async def _vectors(
+    service: TaskService, model: str, texts: list[str], request: Request
+) -> list[Finished]:
+    row = service.catalogue.find(model)
+    await service.catalogue.check_does(row, EMBED)
+    return await embedded(service, service.terms(request), row.id, texts)
+
+
+async def _scored(
+    service: TaskService, model: str, pairs: list[QueryText], request: Request
+) -> tuple[list[float], list[Finished]] | None:
+    """The scores of a model that scores pairs; None of another one."""
+    row = service.catalogue.find(model)
+    manifest = await service.catalogue.manifest(row)
+    if manifest is None or RERANK not in manifest.operations:
+        return None
+    terms, texts = service.terms(request), [it.to_text() for it in pairs]
+    finished = await embedded(service, terms, row.id, texts, RERANK)
+    try:
+        outputs = [it.answered.output for it in finished]
+        parts = [relevances(it, Vectors.from_bytes(it).rows) for it in outputs]
+    except WireError as error:
+        raise malformed() from error
+    scores = [score for part in parts for score in part]
+    if len(scores) != len(pairs):
+        raise malformed()
+    return scores, finished
+
+
 def rerank_router(service: TaskService) -> APIRouter:
     router = APIRouter(tags=["Baton"])
-
-    async def vectors(model: str, texts: list[str], request: Request) -> list[Finished]:
-        row = service.catalogue.find(model)
-        await service.catalogue.check_does(row, EMBED)
-        return await embedded(service, service.terms(request), row.id, texts)
-
-    async def scored(
-        model: str, pairs: list[Pair], request: Request
-    ) -> tuple[list[float], list[Finished]] | None:
-        """The scores of a model that scores pairs; None of another one."""
-        row = service.catalogue.find(model)
-        manifest = await service.catalogue.manifest(row)
-        if manifest is None or RERANK not in manifest.operations:
-            return None
-        terms, texts = service.terms(request), [it.to_text() for it in pairs]
-        finished = await embedded(service, terms, row.id, texts, RERANK)
-        try:
-            outputs = [it.answered.output for it in finished]
-            parts = [relevances(it, Vectors.from_bytes(it).rows) for it in outputs]
-        except WireError as error:
-            raise malformed() from error
-        scores = [score for part in parts for score in part]
-        if len(scores) != len(pairs):
-            raise malformed()
-        return scores, finished
 
     @router.post("/rerank", include_in_schema=False)
     @router.post("/v2/rerank", include_in_schema=False)
@@ -93,11 +97,11 @@ def rerank_router(service: TaskService) -> APIRouter:
         /v2/rerank and /rerank too, where some clients look for it.
         """
         texts = [it if isinstance(it, str) else it.text for it in asked.documents]
-        pairs = [Pair(asked.query, it) for it in texts]
-        if (both := await scored(asked.model, pairs, request)) is not None:
+        pairs = [QueryText(asked.query, it) for it in texts]
+        if (both := await _scored(service, asked.model, pairs, request)) is not None:
             scores, finished = both
         else:
-            finished = await vectors(asked.model, [asked.query, *texts], request)
+            finished = await _vectors(service, asked.model, [asked.query, *texts], request)
             rows = rows_of(finished)
             scores = cosines(rows[1:], np.repeat(rows[:1], len(texts), axis=0))
         ranks = ranked(scores)[: asked.top_n]
@@ -123,11 +127,11 @@ def rerank_router(service: TaskService) -> APIRouter:
         if len(one) not in (1, len(other)):
             raise bad("text_1 is one text, or as many as text_2 has", param="text_1")
         whole = one * len(other) if len(one) < len(other) else one
-        pairs = [Pair(first, second) for first, second in zip(whole, other, strict=True)]
-        if (both := await scored(asked.model, pairs, request)) is not None:
+        pairs = [QueryText(first, second) for first, second in zip(whole, other, strict=True)]
+        if (both := await _scored(service, asked.model, pairs, request)) is not None:
             scores, finished = both
         else:
-            finished = await vectors(asked.model, [*one, *other], request)
+            finished = await _vectors(service, asked.model, [*one, *other], request)
             rows = rows_of(finished)
             first = rows[: len(one)]
             if len(one) < len(other):

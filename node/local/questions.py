@@ -9,7 +9,7 @@ from wire.content import ContentId
 from wire.errors import InputError, WireError
 from wire.generation import Generation
 from wire.operations import EMBED, GENERATE, NEAREST, RERANK
-from wire.payload import Pair, Question, Texts
+from wire.payload import QueryText, Question, Texts
 from wire.schema import Scalar
 
 # What is generated at most where nobody says how much.
@@ -68,7 +68,7 @@ def rerank_input(query: str, documents: object) -> bytes:
             f"{len(documents)} documents are given, 1 to {limits.PASSAGES_MAX} are ranked",
             todo="give the texts that are to be ranked: --document",
         )
-    pairs = [Pair(query, it).to_text() for it in documents]
+    pairs = [QueryText(query, it).to_text() for it in documents]
     return Texts(texts=tuple(check_text(it, limits.TEXT_BYTES_MAX) for it in pairs)).to_bytes()
 
 

@@ -20,7 +20,7 @@ from wire.errors import EngineError, Refused, TooSlow, WireError
 from wire.generation import Generation
 from wire.kinds import Role
 from wire.operations import CALL, COMPLETE, EMBED, GENERATE, RERANK
-from wire.payload import Pair, Texts, Vectors
+from wire.payload import QueryText, Texts, Vectors
 from wire.schema import Scalar
 from wire.task import Stage
 
@@ -266,7 +266,7 @@ def _smallest(loaded: Loaded) -> tuple[Stage, bytes] | None:
     if EMBED in loaded.manifest.operations:
         data, operation = Texts(texts=(PROBE_TEXT,)).to_bytes(), EMBED
     elif RERANK in loaded.manifest.operations:
-        pair = Pair(PROBE_TEXT, PROBE_TEXT).to_text()
+        pair = QueryText(PROBE_TEXT, PROBE_TEXT).to_text()
         data, operation = Texts(texts=(pair,)).to_bytes(), RERANK
     elif COMPLETE in loaded.manifest.operations:
         data, operation, parameters = PROBE_TEXT.encode(), COMPLETE, {"tokens": 1}

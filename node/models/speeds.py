@@ -18,7 +18,7 @@ from wire.errors import ModelRefused
 from wire.generation import Ending, Generation, read_frames
 from wire.model import Manifest
 from wire.operations import CALL, EMBED, GENERATE, RERANK
-from wire.payload import Pair, Texts
+from wire.payload import QueryText, Texts
 from wire.tensors import Tensor, Tensors
 
 STREAMS = (1, 4, 16)
@@ -190,7 +190,7 @@ async def _reranking(engine: Engine, manifest: Manifest, seconds: float) -> Figu
     def make(turn: int) -> Job:
         query = _words(turn, PROMPT_WORDS)
         texts = (_words(turn + at, WORDS_PER_TEXT) for at in range(TEXTS_PER_JOB))
-        pairs = tuple(Pair(query, it).to_text() for it in texts)
+        pairs = tuple(QueryText(query, it).to_text() for it in texts)
         return _job(manifest.id, RERANK, Texts(texts=pairs).to_bytes(), {})
 
     return {

@@ -22,7 +22,7 @@ from wire.content import ContentId, PeerId
 from wire.errors import BatonError, Malformed, Missing, Refused, WireError
 from wire.kinds import RefusalCode
 from wire.operations import GENERATE, OPERATIONS
-from wire.payload import Pair, Passages, Question, Texts, Vectors
+from wire.payload import Passages, QueryText, Question, Texts, Vectors
 from wire.task import Stage
 
 # The peer with a passage may be dead, and then the asker needs the time for another peer.
@@ -131,7 +131,7 @@ class InferRole:
                 return await self._engine(stage, data, source, None)
             case operations.RERANK:
                 for text in Texts.from_bytes(data).texts:
-                    Pair.from_text(text)
+                    QueryText.from_text(text)
                 return await self._engine(stage, data, source, None)
             case _:
                 return await self._engine(stage, data, source, emit)

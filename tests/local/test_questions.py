@@ -16,7 +16,7 @@ from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError
 from wire.generation import Generation
-from wire.payload import Pair, Texts
+from wire.payload import QueryText, Texts
 
 HELLO = {"role": "user", "content": "hello"}
 
@@ -45,7 +45,10 @@ def test_a_model_does_what_it_does_unless_told_otherwise(
 
 def test_each_document_is_asked_about_together_with_the_query() -> None:
     pairs = Texts.from_bytes(rerank_input("a dog", ["a cat", '"'])).texts
-    assert [Pair.from_text(it) for it in pairs] == [Pair("a dog", "a cat"), Pair("a dog", '"')]
+    assert [QueryText.from_text(it) for it in pairs] == [
+        QueryText("a dog", "a cat"),
+        QueryText("a dog", '"'),
+    ]
     for documents in (None, [], [1], "a cat", ["x"] * (limits.PASSAGES_MAX + 1)):
         with pytest.raises(InputError, match="--document"):
             rerank_input("a dog", documents)

@@ -32,7 +32,7 @@ from wire.errors import (
 )
 from wire.model import Manifest
 from wire.operations import EMBED, RERANK
-from wire.payload import Pair, Texts, Vectors
+from wire.payload import QueryText, Texts, Vectors
 
 FORMATS = (MEAN_FORMAT, FIRST_FORMAT, NOMIC_FORMAT, RERANK_FORMAT)
 FILES = ("model.safetensors", "tokenizer.json")
@@ -165,7 +165,7 @@ class EmbeddingScheduler:
         self._pass_tokens = max(self._pass_tokens, tokens)
         parts: tuple[list[int] | list[str], ...] = ()
         if job.operation == RERANK:
-            pairs = map(Pair.from_text, texts)
+            pairs = map(QueryText.from_text, texts)
             parts = tuple([it.query, it.text] for it in pairs)
         elif job.parameters.get(TOKEN_IDS):
             parts = _token_ids(texts)

@@ -24,7 +24,7 @@ from node.engines.worker.tokenizer import Tokens, read_tokens
 from wire.codec import Value
 from wire.errors import ModelRefused
 from wire.model import Manifest
-from wire.payload import Pair
+from wire.payload import QueryText
 
 WARM_UP = ["A sentence of about the length that people ask about."] * OFFER_TEXTS_MAX
 
@@ -84,7 +84,7 @@ class LoadedEmbedder:
         chosen = [lines[it] for it in now.texts]
         parts = [[min(part, self.kinds - 1) for part in kinds[it]] for it in now.texts]
         rows = self.encoder.run(self.graphs[now.bucket], now.bucket, chosen, parts)
-        scores = np.ones((len(chosen), Pair.COLUMNS), "<f4")
+        scores = np.ones((len(chosen), QueryText.COLUMNS), "<f4")
         scores[:, 0] = [self.head.score(row) for row in rows]
         if not np.isfinite(scores).all():
             raise ModelRefused("the model answered with numbers that are not finite")

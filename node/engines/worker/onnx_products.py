@@ -36,7 +36,7 @@ Function = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class ConvWindow:
     """How a convolution goes over [images, high, wide, channels], which is padded already."""
 
     size: tuple[int, int, int, int]
@@ -65,7 +65,7 @@ class Product:
     terms: int
     columns: int
     shared: bool = True
-    window: Window | None = None
+    window: ConvWindow | None = None
 
     @property
     def wide(self) -> int:
@@ -163,7 +163,7 @@ def conv(x: Tensor, weights: Tensor, bias: Tensor | None = None, **given: Any) -
 
 def _window(
     x: Tensor, kernel: tuple[int, ...], given: Mapping[str, Any]
-) -> tuple[Window | None, tuple[tuple[int, int], tuple[int, int]]]:
+) -> tuple[ConvWindow | None, tuple[tuple[int, int], tuple[int, int]]]:
     """The window, and the pads of height and width; None where the padding is given by name."""
     axes = len(kernel)
     pads = list(given.get("pads") or [0] * 2 * axes)
@@ -180,7 +180,7 @@ def _window(
         sides, sizes = [(0, 0), *sides], [1, *sizes]
         kernel, strides, dilations = (1, *kernel), (1, *strides), (1, *dilations)
     high, wide = (size + sum(pad) for size, pad in zip(sizes, sides, strict=True))
-    window = Window(
+    window = ConvWindow(
         size=(int(x.shape[0]), high, wide, int(x.shape[1])),
         kernel=(kernel[0], kernel[1]),
         strides=(strides[0], strides[1]),
@@ -250,7 +250,7 @@ def _table(product: Product) -> str:
     )
 
 
-def _first_term(window: Window | None, row: str) -> str:
+def _first_term(window: ConvWindow | None, row: str) -> str:
     """Where the terms of a row begin."""
     if window is None:
         return f"rows + ({row}) * (long)TERMS"

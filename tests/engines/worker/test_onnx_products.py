@@ -7,7 +7,7 @@ from onnx import helper
 
 from node.engines.formats.onnx_file import describe
 from node.engines.formats.onnx_shapes import footprint
-from node.engines.worker.onnx_products import Product, Window
+from node.engines.worker.onnx_products import ConvWindow, Product
 from tests.engines.onnx_models import FLOAT, kept_at, made, value
 from tests.engines.worker.test_language_model import run
 
@@ -95,7 +95,7 @@ def test_products_are_right_and_rows_have_their_bits_alone(cache: Path) -> None:
 
 
 def test_a_window_fits_where_the_standard_says() -> None:
-    window = Window(size=(1, 9, 11, 3), kernel=(3, 2), strides=(2, 1), dilations=(1, 2))
+    window = ConvWindow(size=(1, 9, 11, 3), kernel=(3, 2), strides=(2, 1), dilations=(1, 2))
     assert window.places == (4, 9)
     product = Product(stack=1, rows=36, terms=18, columns=5, window=window)
     assert product.wide == 8

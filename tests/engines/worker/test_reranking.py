@@ -24,9 +24,9 @@ from tests.engines.tiny import (
 )
 from wire.errors import Malformed, ModelRefused
 from wire.model import Manifest
-from wire.payload import Pair, Vectors
+from wire.payload import QueryText, Vectors
 
-PAIRS = [Pair("a b c", it) for it in ("a b", "x", "", "q r s t u v w x y z " * 4, "c b a")]
+PAIRS = [QueryText("a b c", it) for it in ("a b", "x", "", "q r s t u v w x y z " * 4, "c b a")]
 # Of RoBERTa, which also tells no kinds of tokens apart.
 FIRST_PLACE = 2
 
@@ -100,13 +100,13 @@ async def test_scores_are_those_of_the_reference_alone_and_among_others(
     async with open_engine() as engine:
         await engine.load(manifest, files)
 
-        async def scored(*pairs: Pair) -> np.ndarray:
+        async def scored(*pairs: QueryText) -> np.ndarray:
             data = texts(*(it.to_text() for it in pairs))
             job = Job(
                 model=manifest.id, operation="rerank", input=data, parameters={}, deadline_s=60
             )
             found = Vectors.from_bytes((await engine.infer(job)).data)
-            return np.frombuffer(found.data, "<f4").reshape(found.rows, Pair.COLUMNS)
+            return np.frombuffer(found.data, "<f4").reshape(found.rows, QueryText.COLUMNS)
 
         found = await scored(*PAIRS)
         assert np.abs(found[:, 0] - wanted).max() < 1e-4
@@ -144,8 +144,8 @@ def test_robertas_places_begin_later_and_its_head_has_other_names(tmp_path: Path
 
 
 def test_a_pair_is_read_as_it_was_written() -> None:
-    for pair in (Pair("a", "b"), Pair('"', "\n"), Pair("", "ü\0")):
-        assert Pair.from_text(pair.to_text()) == pair
+    for pair in (QueryText("a", "b"), QueryText('"', "\n"), QueryText("", "ü\0")):
+        assert QueryText.from_text(pair.to_text()) == pair
     for bad in ("", "[]", '["a"]', '["a", 1]', '["a","b","c"]', '{"a": "b"}', "[" * 5000):
         with pytest.raises(Malformed):
-            Pair.from_text(bad)
+            QueryText.from_text(bad)
