@@ -5,6 +5,7 @@ from pathlib import Path
 
 from node.gateway_config import GatewayConfig
 from node.guest.rules import GuestConfig
+from node.paying_config import TypedPrices
 from p2p.peers import PeersConfig
 from wire import limits
 from wire.errors import InputError
@@ -39,6 +40,8 @@ class NodeConfig:
     background_checks: float = BACKGROUND_CHECKS_DEFAULT
     # The network's ledger; None in a network without one, where everything is free.
     genesis: Genesis | None = None
+    # What others pay for this peer's work; nothing unless it says so.
+    prices: TypedPrices = field(default_factory=TypedPrices)
     # How long a leaving peer may take to finish its work.
     leave_s: float = 10.0
 
@@ -53,6 +56,12 @@ class NodeConfig:
                 f"{self.background_checks} is no part of the answers",
                 todo="give a number from 0 to 1 (--background-checks 0.05)",
             )
+        for name in self.prices.models:
+            if name not in self.models:
+                raise InputError(
+                    f"there is a price for {name[:80]!r}, which is not served here",
+                    todo=f"serve it (--model {name[:80]}), or leave its --price out",
+                )
         if self.layers is not None and len(self.models) != 1:
             raise InputError(
                 f"layers are of one model, and there are {len(self.models)}",

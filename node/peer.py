@@ -34,6 +34,9 @@ from node.models.collection import Models
 from node.models.exact_files import ExactFiles
 from node.models.loader import ModelLoader
 from node.models.probing import Probing
+from node.paying.own_tariff import OwnTariff
+from node.paying.peer_paying import PeerPaying, open_paying
+from node.remembering import remember_forever, remembered
 from node.serving.check_server import CheckServer
 from node.serving.contest_role import ContestRole
 from node.serving.data_role import DataRole
@@ -54,15 +57,14 @@ from p2p.adverts import Capacity, Environment
 from p2p.blobs import Blobs
 from p2p.peers import Peers, open_peers
 from p2p.transport import Transport
-from store import Row, Store, Table, Write
+from store import Store
 from wire.advert import ModelOffer
 from wire.calibration import Calibration
 from wire.check_message import Check
 from wire.checks import OpenChecks
-from wire.codec import pack, unpack
-from wire.content import ContentId, PeerId
+from wire.content import ContentId
 from wire.dispute import Contest
-from wire.errors import ModelRefused, StoreError
+from wire.errors import ModelRefused
 from wire.kinds import Role
 from wire.layers import layers_id
 from wire.log import AskHeads, AskPlace, LogNews
@@ -71,8 +73,6 @@ from wire.order import Open
 from wire.signing import SigningKey
 from wire.stage import StageOpen
 
-KNOWN_PEERS_KEPT = 256
-SAVE_PEERS_EVERY_S = 1.0
 # Lines of a peer's log that `status` shows.
 LINES_KEPT = 64
 
@@ -123,6 +123,7 @@ class Node:
     log: deque[str]
     # None in a network without a genesis.
     ledger: PeerLedger | None = None
+    paying: PeerPaying | None = None
     # What is built on a peer, such as its gateway, adds its own part to `status` under a name.
     status_sources: dict[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
 
@@ -142,6 +143,13 @@ class Node:
         if bool(why) is not bool(before):
             self.note(f"paused: {why}" if why else "goes on: it is not paused any more")
             self.peers.advertiser.changed()
+
+    def begin_paying(self, paying: PeerPaying) -> None:
+        """Pay others from now on, and ask for what this peer's owner wants."""
+        self.paying = paying
+        self.leg_server.dispatcher.directory.payer = self.tasks.checking.payer = paying.payer
+        self.leg_server.till = self.verify_role.till = paying.till
+        self.peers.advertiser.changed()
 
     async def leave(self) -> None:
         """Take no new work, and finish what was taken, for at most `leave_s`."""
@@ -187,18 +195,23 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[AskHeads] = log_role.on_ask_heads
         peers.handlers[LogNews] = log_role.on_news
         dependencies.chains.attach(peers, nursery)
-        for peer, addresses in _remembered(dependencies.store):
+        for peer, addresses in remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
         await peers.join()
         if config.genesis is not None:
             node.ledger = await open_ledger(peers, dependencies.store, config.genesis, nursery)
             node.status_sources["ledger"] = node.ledger.statistics
+            own = OwnTariff(
+                peers, dependencies.store, config.genesis, config.prices, node.models.made_ready.get
+            )
+            node.begin_paying(await open_paying(node.blobs, own, node.ledger.wallet, nursery))
+            node.status_sources["paying"] = node.paying.statistics if node.paying else dict
         if config.gateway is None and config.roles <= {Role.INFER, Role.VERIFY}:
             node.loader.needed = set(config.models)
         for name in config.models:
             node.loader.start(name)
         nursery.start_soon(node.leg_server.finishing.run)
-        nursery.start_soon(_remember_forever, node)
+        nursery.start_soon(remember_forever, dependencies.store, peers.dialing, node.note)
         nursery.start_soon(node.rechecking.run)
         nursery.start_soon(node.background_checks.run)
         nursery.start_soon(node.keep_role.run)
@@ -267,7 +280,7 @@ def _assembled(
         leg_server=leg_server,
         offer_server=OfferServer(leg_server),
         order_server=OrderServer(legs=leg_server),
-        stage_server=StageServer(dependencies.engine, leg_server),
+        stage_server=StageServer(dependencies.engine, leg_server, peers, dependencies.key),
         verify_role=verify_role,
         check_server=CheckServer(verify_role=verify_role, peers=peers),
         contest_role=_contest_role(config, dependencies, blobs, exact_files),
@@ -311,7 +324,7 @@ def _contest_role(
     config: NodeConfig, dependencies: Dependencies, blobs: Blobs, files: ExactFiles
 ) -> ContestRole:
     verifies = Role.VERIFY in config.roles
-    return ContestRole(dependencies.key, blobs, files.get, verifies=verifies)
+    return ContestRole(dependencies.key, blobs, files.here, verifies=verifies)
 
 
 def _log_watch(
@@ -348,6 +361,7 @@ class _Capacity:
             return Capacity(roles=self.config.role_bits, models=(), free_slots=0, queue_s=0.0)
         taking = node.leg_server.taking and not node.leg_server.paused
         fair_queue = node.verify_role.infer_role.fair_queue
+        own = None if node.paying is None else node.paying.own
         models = tuple(map(_offer, node.probing.offered() if taking else ()))
         return Capacity(
             roles=self.config.role_bits if taking else 0,
@@ -355,6 +369,8 @@ class _Capacity:
             # The queue counts waiting jobs too.
             free_slots=max(0, min(fair_queue.free_slots, 65_535)) if taking else 0,
             queue_s=min(fair_queue.queue_s, 1e6),
+            tariff=None if own is None or own.now is None else own.now.id,
+            price=0 if own is None else own.price,
         )
 
 
@@ -366,35 +382,3 @@ def _offer(loaded: Loaded) -> ModelOffer:
         name=loaded.manifest.name if layers is None else str(layers),
         units_per_s=min(loaded.units_per_s, 1e9),
     )
-
-
-def _remembered(store: Store) -> list[tuple[PeerId, tuple[str, ...]]]:
-    rows = store.scan(Table.PEERS, limit=KNOWN_PEERS_KEPT)
-    return [(PeerId(key), tuple(unpack(value))) for key, value in rows]
-
-
-async def _remember_forever(node: Node) -> None:
-    """Store known peers and their addresses, so that a restart needs no bootstrap peer.
-
-    A peer is stored soon after it was met, so that it is still known after a power cut.
-    """
-    store = node.dependencies.store
-    kept: dict[PeerId, tuple[str, ...]] = dict(_remembered(store))
-    while True:
-        await trio.sleep(SAVE_PEERS_EVERY_S)
-        met = dict(list(node.peers.dialing.met().items())[-KNOWN_PEERS_KEPT:])
-        gone = [Row(Table.PEERS, peer, None) for peer in kept.keys() - met.keys()]
-        new = [
-            Row(Table.PEERS, peer, pack(list(addresses)))
-            for peer, addresses in met.items()
-            if kept.get(peer) != addresses
-        ]
-        if not gone and not new:
-            continue
-        try:
-            await store.commit(Write(rows=(*gone, *new)))
-        except StoreError as error:
-            # The next round tries again, with later changes included.
-            node.note(f"known peers could not be stored: {error.message}")
-        else:
-            kept = met

@@ -20,7 +20,7 @@ from p2p.transport import Endpoint
 from p2p.view import Hearing, View
 from wire import limits
 from wire.advert import Advert, ModelOffer
-from wire.content import PeerId
+from wire.content import ContentId, PeerId
 from wire.errors import Oversize, RemoteProtocolError, WireError
 from wire.signed import Envelope, Signed, sign
 from wire.signing import SigningKey
@@ -34,6 +34,9 @@ class Capacity:
     models: tuple[ModelOffer, ...] = ()
     free_slots: int = 0
     queue_s: float = 0.0
+    # What it asks for its work, and the most of its models; None and 0 where all is free.
+    tariff: ContentId | None = None
+    price: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +120,9 @@ class Advertiser:
             models=capacity.models[: limits.ADVERT_MODELS_MAX],
             free_slots=capacity.free_slots,
             queue_s=capacity.queue_s,
-            price=0,
+            price=capacity.price,
             leaving=leaving,
+            tariffs=() if capacity.tariff is None else (capacity.tariff,),
         )
         return sign(_fitted(advert), self.key)
 

@@ -118,6 +118,8 @@ class FramedStream:
         self._unread = unread or Unread()
         self._held_bytes = 0
         self._waiting: FramedCall | None = None
+        # Whether somebody waits for room in the outbox.
+        self._waits_to_send = False
         self._outbox: deque[bytes] = deque()
         self._outbox_bytes = 0
         self._to_write = trio.Event()
@@ -177,6 +179,7 @@ class FramedStream:
         cost = len(payload) + _FRAME_COST_BYTES
         await trio.lowlevel.checkpoint_if_cancelled()
         while self._must_wait(call, cost):
+            self._waits_to_send = True
             await self._wait(deadline_at_s, "took no more")
         call.credit_bytes -= cost
         self._queue(Frame(FrameKind.DATA, payload))
@@ -367,7 +370,10 @@ class FramedStream:
             await self._stream.write(batch[0] if len(batch) == 1 else b"".join(batch))
             self._sent_at_s = trio.current_time()
             self._outbox_bytes -= size
-            self._wake()
+            if self._waits_to_send:
+                # Who waits to receive hears nothing new: it is not woken for each frame sent.
+                self._waits_to_send = False
+                self._wake()
 
     async def _wait_to_write(self) -> None:
         self._to_write = trio.Event()

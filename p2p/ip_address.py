@@ -80,6 +80,7 @@ def is_loopback(host: str) -> bool:
     return address is not None and address.is_loopback
 
 
+@lru_cache(maxsize=1024)
 def scope_of(host: str) -> Scope:
     """How far `host` may be away. What is no IP address counts as global."""
     address = _parsed(host)

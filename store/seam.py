@@ -45,6 +45,7 @@ class Table(StrEnum):
     KEPT = "kept"
     LEDGER = "ledger"
     WALLET = "wallet"
+    CHANNELS = "channels"
     LOG = "log"
 
 

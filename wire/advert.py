@@ -7,7 +7,7 @@ from wire import limits
 from wire.content import ContentId
 from wire.errors import Malformed
 from wire.kinds import Kind, Role
-from wire.schema import Between, Int, Name, Record
+from wire.schema import Between, Int, Name, Omitted, Record
 from wire.signed import Signed, SignedRecord
 
 Address = Annotated[str, Between(1, limits.ADDRESS_BYTES_MAX)]
@@ -29,6 +29,8 @@ class Advert(SignedRecord):
     `seq` starts from the wall clock in milliseconds, so that the adverts of a peer that lost its
     disk still replace its earlier ones. `instance` is drawn at each start: if two instances are
     alive under one key, two machines use that key. With `leaving`, others forget the peer at once.
+    `tariffs` names what the peer asks for its work (`wire.tariff`), and `price` is the most of its
+    models for UNITS units given and made; nothing and 0 where all of it is free.
     """
 
     KIND: ClassVar[Kind] = Kind.ADVERT
@@ -46,11 +48,18 @@ class Advert(SignedRecord):
     queue_s: Annotated[float, Between(0, 1e6)]
     price: Int
     leaving: bool
+    # One, or none.
+    tariffs: Annotated[tuple[ContentId, ...], Between(0, 1), Omitted(())] = ()
 
     def check(self) -> None:
         """Malformed if a model is named twice."""
         if len({offer.model for offer in self.models}) != len(self.models):
             raise Malformed("an advert names a model twice")
+
+    @property
+    def tariff(self) -> ContentId | None:
+        """What it asks for its work; None where all of it is free."""
+        return self.tariffs[0] if self.tariffs else None
 
     def plays(self, role: Role) -> bool:
         """Whether the peer says that it plays this role."""

@@ -50,8 +50,17 @@ from wire.message import (
     Welcome,
 )
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, Withdraw
+from wire.payment_message import Paid, Pay
 from wire.reach import DialBack, DialedBack, Reserve, Reserved
-from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed
+from wire.stage import (
+    StageClose,
+    StageOpen,
+    StageOpened,
+    StagePass,
+    StagePassed,
+    StageSign,
+    StageSigned,
+)
 
 
 class Speaker(Enum):
@@ -89,6 +98,7 @@ class CallState(Enum):
     LISTING = auto()
     CERTIFYING = auto()
     LOOKING_BACK = auto()
+    PAYING = auto()
     DIALING_BACK = auto()
     RESERVING = auto()
     CONTESTED = auto()
@@ -174,6 +184,8 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.STAGED, Speaker.ASKER, StagePass): CallState.STAGED,
     (CallState.STAGED, Speaker.ASKER, StageClose): CallState.DONE,
     (CallState.STAGED, Speaker.ANSWERER, StagePassed): CallState.STAGED,
+    (CallState.STAGED, Speaker.ASKER, StageSign): CallState.STAGED,
+    (CallState.STAGED, Speaker.ANSWERER, StageSigned): CallState.STAGED,
     (CallState.STAGED, Speaker.ANSWERER, Refuse): CallState.DONE,
     (CallState.IDLE, Speaker.ASKER, SubmitOrder): CallState.VOTING,
     (CallState.VOTING, Speaker.ANSWERER, Voted): CallState.DONE,
@@ -196,6 +208,9 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.IDLE, Speaker.ASKER, AskCheckpoint): CallState.LOOKING_BACK,
     (CallState.LOOKING_BACK, Speaker.ANSWERER, CheckpointReply): CallState.DONE,
     (CallState.LOOKING_BACK, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, Pay): CallState.PAYING,
+    (CallState.PAYING, Speaker.ANSWERER, Paid): CallState.DONE,
+    (CallState.PAYING, Speaker.ANSWERER, Refuse): CallState.DONE,
     #
     (CallState.IDLE, Speaker.ASKER, DialBack): CallState.DIALING_BACK,
     (CallState.DIALING_BACK, Speaker.ANSWERER, DialedBack): CallState.DONE,

@@ -56,6 +56,10 @@ class Kind(IntEnum):
     STAGE_PASS = 52
     STAGE_PASSED = 53
     STAGE_CLOSE = 54
+    STAGE_SIGN = 55
+    STAGE_SIGNED = 56
+    # A record: which layers somebody ran over which rows.
+    STAGE_LEG = 57
     # Records of the ledger that are signed.
     ACCOUNT_ORDER = 60
     VOTE = 61
@@ -64,6 +68,7 @@ class Kind(IntEnum):
     PROPOSAL = 64
     AGREEMENT_VOTE = 65
     VOUCHER = 66
+    TARIFF = 67
     # A standing order of many checks.
     OPEN_CHECKS = 70
     CHECKS = 71
@@ -82,6 +87,9 @@ class Kind(IntEnum):
     CERTIFICATES = 90
     ASK_CHECKPOINT = 91
     CHECKPOINT_REPLY = 92
+    # Payments between two peers, out of a channel.
+    PAY = 93
+    PAID = 94
     # Where a peer can be called.
     DIAL_BACK = 100
     DIALED_BACK = 101

@@ -19,6 +19,8 @@ from wire.signed import Signed, SignedRecord
 
 MEMBERS_MAX = limits.LEDGER_MEMBERS_MAX
 Epoch = Int
+# Of each amount that is redeemed so much goes to the fund.
+GROWTH_MILLIONTHS = 50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +125,11 @@ class Redemption(Record):
             raise Malformed("a redemption has a voucher, or ends the channel, or both")
 
 
+def growth_of(redeemed: int) -> int:
+    """The part of what is redeemed that goes to the network's fund, for its growth."""
+    return redeemed * GROWTH_MILLIONTHS // 1_000_000
+
+
 _ACTION = Between(0, limits.ACTIONS_MAX)
 
 
@@ -155,6 +162,13 @@ class AccountOrder(SignedRecord):
             raise Malformed("an order names a channel once")
         if self.spent > AMOUNT_MAX:
             raise Oversize(f"an order of {self.spent} millionths, at most {AMOUNT_MAX}")
+
+    @property
+    def action(self) -> str:
+        """Which of its lists is not empty."""
+        return next(
+            it for it in ("pay", "open", "top_up", "redeem", "reclaim") if getattr(self, it)
+        )
 
     @property
     def channels(self) -> list[bytes]:

@@ -26,8 +26,11 @@ CHECKS_VERSION = 10
 LOG_VERSION = 11
 # From this version on a standing order takes tasks of several legs, and of legs of every role.
 LEGS_VERSION = 12
+# From this version on a peer signs which rows went through the layers that it runs for another, and
+# a receipt may hold what was signed so.
+STAGE_LEGS_VERSION = 13
 # The version that a Welcome says.
-SPOKEN_VERSION = 12
+SPOKEN_VERSION = 13
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -68,6 +71,9 @@ PARAMETERS_MAX = 16
 PARAMETER_BYTES_MAX = 1024
 DEADLINE_S_MAX = 24 * 3600
 RECEIPT_BYTES_MAX = 4096
+# What peers signed of the layers that they ran for one leg: so many at most are in its receipt.
+STAGE_LEG_BYTES_MAX = 512
+STAGE_LEGS_MAX = 5
 # With what was measured, beside as many rows as there may be.
 VERDICT_BYTES_MAX = 4352
 VERIFIERS_MAX = 16
@@ -126,6 +132,9 @@ GRANTS_MAX = 1024
 GENESIS_BYTES_MAX = 128 << 10
 ACTIONS_MAX = 64
 VOUCHER_BYTES_MAX = 768
+TARIFF_BYTES_MAX = 2560
+# What an answer was charged for: its legs, verdicts, and parts of streams that broke.
+CHARGES_MAX = 32
 ACCOUNT_ORDER_BYTES_MAX = 56 << 10
 CERTIFICATE_BYTES_MAX = ACCOUNT_ORDER_BYTES_MAX + (LEDGER_MEMBERS_MAX + 2) * ENVELOPE_BYTES_MAX
 SETTLEMENT_BYTES_MAX = CERTIFICATE_BYTES_MAX + (LEDGER_MEMBERS_MAX + 1) * ENVELOPE_BYTES_MAX

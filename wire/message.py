@@ -32,9 +32,18 @@ from wire.ledger_message import (
 from wire.log import AskHeads, AskPlace, LogNews, LogPlace
 from wire.message_base import Message as Message
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, TaskBytes, Withdraw
+from wire.payment_message import Paid, Pay
 from wire.reach import DialBack, DialedBack, Reserve, Reserved
 from wire.schema import Between, Inline, Int, Name, Reason, Record, items_max
-from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed
+from wire.stage import (
+    StageClose,
+    StageOpen,
+    StageOpened,
+    StagePass,
+    StagePassed,
+    StageSign,
+    StageSigned,
+)
 
 Instance = Annotated[bytes, Between(8, 8)]
 AdvertBytes = Annotated[bytes, Between(1, limits.ADVERT_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
@@ -309,8 +318,10 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(Want, BlockReply, Keep, Keeping),
         *(Open, Opened, Bundle, Outcomes, Places, Taken, Withdraw, Close),
         *(StageOpen, StageOpened, StagePass, StagePassed, StageClose),
+        *(StageSign, StageSigned),
         *(SubmitOrder, Voted, Confirm, Acknowledged, AskAccount, AccountState, EpochNews),
         *(AskBucket, BucketOrders, AskCertificates, Certificates, AskCheckpoint, CheckpointReply),
+        *(Pay, Paid),
         *(DialBack, DialedBack, Reserve, Reserved),
         *(Contest, Committed, Descend, Children, Reveal, Revealed, Settled),
         *(AskPlace, LogPlace, AskHeads, LogNews),

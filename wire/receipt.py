@@ -9,6 +9,8 @@ from wire.errors import Malformed
 from wire.kinds import Kind, Role
 from wire.schema import Between, Digest, Int, Name, Omitted, Reason, Record, Row
 from wire.signed import SignedRecord
+from wire.stage import StageLegBytes
+from wire.tariff import Charge
 
 _ENVELOPES = Between(1, limits.STAGES_MAX)
 Envelope = Annotated[bytes, Between(1, limits.RECEIPT_BYTES_MAX)]
@@ -41,6 +43,11 @@ class Receipt(SignedRecord):
     profile: Annotated[str, Between(0, 128)]
     previous: ContentId | None
     reused: bool
+    # A `wire.stage.StageLeg` of each peer that ran layers for it, in their order, where they did
+    # and signed it, for who reads them: askers before STAGE_LEGS_VERSION do not.
+    layers: Annotated[
+        tuple[StageLegBytes, ...], Between(0, limits.STAGE_LEGS_MAX), Omitted(())
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +110,8 @@ class Answer(SignedRecord):
 
     `candidates` are the verifiers the asker knew when the lottery was drawn, in order of key; the
     auditor redraws it. `tied` is how many of those that agree on one leg have an introducer or an
-    address prefix in common with another, because too few others were known to the asker.
+    address prefix in common with another, because too few others were known to the asker. `charges`
+    is what it cost; empty for one that was free.
     """
 
     KIND: ClassVar[Kind] = Kind.ANSWER
@@ -117,6 +125,7 @@ class Answer(SignedRecord):
     answered_at_ms: Int
     duration_ms: Int
     tied: Annotated[int, Between(0, limits.VERIFIERS_MAX), Omitted(0)] = 0
+    charges: Annotated[tuple[Charge, ...], Between(0, limits.CHARGES_MAX), Omitted(())] = ()
 
     def check(self) -> None:
         """Malformed unless the candidates are in order and each is named once."""

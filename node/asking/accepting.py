@@ -13,6 +13,7 @@ from node.asking.following import Follower
 from node.asking.journal import Journal, Journaled
 from node.asking.run import TaskRequest, TaskState, nobody_can, record_of
 from node.dispatch.directory import PeerDirectory
+from node.paying.bill import bill_of
 from node.task.flushing import Flushing, in_parts, keep_each
 from p2p.adverts import Environment
 from p2p.timeouts import stretched
@@ -129,6 +130,7 @@ class Accepting:
                 owner=request.owner,
                 inline=request.inline,
                 only=request.only,
+                bill=bill_of(request.price_max),
             )
             self.begin(one.run, plan)
         for some in in_parts([it.asked for it in drafts], BYTES_MAX):

@@ -9,6 +9,7 @@ from wire import limits
 from wire.codec import pack
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed
+from wire.tariff import Charge, Tariff
 from wire.task import Task
 
 
@@ -73,6 +74,18 @@ def verdict_map(verdict: Signed[Verdict]) -> dict[str, Any]:
     }
 
 
+def charge_map(charge: Charge) -> dict[str, Any]:
+    tariff = open_signed(charge.tariff, Tariff)
+    return {
+        "peer": str(tariff.signer),
+        "for": charge.kind.name.lower(),
+        "leg": charge.stage + 1,
+        "units": charge.units,
+        "amount": charge.amount,
+        "tariff": str(tariff.id),
+    }
+
+
 def answer_map(answered: Answered) -> dict[str, Any]:
     """Which peers did what for an answer, and the id of its receipt."""
     answer = answered.answer.record
@@ -88,6 +101,8 @@ def answer_map(answered: Answered) -> dict[str, Any]:
         "verified": sum(it.record.agrees for it in verdicts) >= task.record.checking.needed > 0,
         "needed": task.record.checking.needed,
         "price_max": task.record.price_max,
+        "charges": [charge_map(it) for it in answer.charges],
+        "charged": sum(it.amount for it in answer.charges),
         "attempts": answer.attempts,
         "answered_at_ms": answer.answered_at_ms,
         "duration_ms": answer.duration_ms,

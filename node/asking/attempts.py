@@ -11,6 +11,7 @@ from functools import partial
 import trio
 
 from node.asking.answers import Answers
+from node.asking.charging import charge, reject
 from node.asking.disputing import Disputing
 from node.asking.journal import Journal
 from node.asking.run import TaskState
@@ -70,7 +71,13 @@ class Attempts:
             units = units_of(task.record.stages[0], inline)
             lane = self.dispatcher.directory.lanes.of(run.owner)
             handoff = Handoff(
-                task=task, input=inline, units=units, avoid=avoid, lane=lane, only=run.only
+                task=task,
+                input=inline,
+                units=units,
+                avoid=avoid,
+                lane=lane,
+                only=run.only,
+                bill=run.bill,
             )
             begun, run.begun = run.begun, None
             if begun is not None and begun.delivered is not None:
@@ -91,7 +98,9 @@ class Attempts:
             else:
                 guilty, counted = await self._check(run, delivered, inline, output, deadline_at_s)
                 if not guilty:
+                    charge(self.dispatcher.directory.payer, run, delivered, output, counted)
                     return AcceptedAnswer(delivered, counted, output)
+            reject(run, delivered)
             self.retried += 1
             avoid |= self._avoidable(task, guilty, avoid)
             run.attempt += 1

@@ -103,6 +103,7 @@ class DirectTasks:
         if able is None or len(able) > 1:
             # Which of several is best depends on what each has been given by now.
             able = known[key] = self.directory.candidates(stage, units, frozenset())
+        able = self.directory.affordable(able, stage, request.inline, units, request.price_max)
         if not able:
             return None
         two = self.directory.trials.to_ask(able, self.directory.peers.environment.random)
@@ -133,7 +134,11 @@ class DirectTasks:
         """Have a task done on an order that was planned for it."""
         peer = plan.drawn[0].peer
         lane = self.directory.lanes.of(run.owner)
-        handoff = Handoff(task=run.task, input=run.inline, units=plan.units, lane=lane)
+        handoff = Handoff(
+            task=run.task, input=run.inline, units=plan.units, lane=lane, bill=run.bill
+        )
+        if run.bill is not None and self.directory.payer is not None:
+            self.directory.payer.note_given(run.bill, peer, 0, handoff.leg, run.inline, 0)
         at_once = self.directory.under_way[peer]
         direct = _Direct(self, run, plan, order, handoff, trio.current_time(), at_once)
         self._tasks[run.task.id] = direct
@@ -180,6 +185,8 @@ class DirectTasks:
         units_max = streamed_max(direct.run.task.record.stages[-1])
         if part.position + part.units > units_max:
             raise RemoteProtocolError(f"a piece beyond the {units_max} units of the leg")
+        if direct.run.bill is not None:
+            direct.run.bill.show(direct.order.peer, part.position + part.units)
         for event in direct.run.shown.apply(part):
             direct.run.on_event(event)
 
@@ -200,6 +207,10 @@ class DirectTasks:
         self.done(run, found)
 
     def _failed(self, direct: _Direct, error: BatonError) -> None:
+        if (bill := direct.run.bill) is not None:
+            if isinstance(error, WireError | RemoteProtocolError):
+                bill.drop(direct.order.peer)
+            bill.part(direct.order.peer)
         self._leave(direct, Begun(failures=((direct.order.peer, error),)))
 
     def _leave(self, direct: _Direct, begun: Begun) -> None:

@@ -134,4 +134,5 @@ def _answer(task: EndedTask, now_ms: int, now_at_s: float) -> Answer:
         answered_at_ms=now_ms,
         duration_ms=int((now_at_s - run.started_at_s) * 1000),
         tied=max((it.tied for it in counted.values()), default=0),
+        charges=() if run.bill is None else tuple(run.bill.charges),
     )

@@ -9,6 +9,7 @@ import trio
 from node.asking.answers import Answered
 from node.dispatch.begun import Begun
 from node.dispatch.progress import StreamProgress
+from node.paying.bill import Bill
 from node.task.events import Accepted, Event, EventSink, Restarted, Streamed
 from p2p.adverts import Environment
 from wire import limits
@@ -38,6 +39,8 @@ class TaskRequest:
     owner: bytes = b""
     # The only peers that may be asked for the first leg; empty for any.
     only: frozenset[PeerId] = frozenset()
+    # What it may cost in all, in millionths; with 0 only those are asked that ask for nothing.
+    price_max: int = 0
 
     @property
     def inline(self) -> bytes | None:
@@ -88,6 +91,8 @@ class TaskState:
     # The input, where it is small and the task was begun here: it need not be read back.
     inline: bytes | None = None
     only: frozenset[PeerId] = frozenset()
+    # What it costs; None where it may cost nothing.
+    bill: Bill | None = None
     # Peers that did not do their part, in any attempt.
     failed: set[PeerId] = field(default_factory=set)
     events: list[Event] = field(default_factory=list)
@@ -125,6 +130,8 @@ class TaskState:
 
     def on_event(self, event: Event) -> None:
         """Keep what happened, up to `EVENTS_MAX` events, and tell whoever watches the task."""
+        if isinstance(event, Restarted) and self.bill is not None:
+            self.bill.void_parts()
         # Pieces are large and provisional, so they are not kept: late watchers read the output.
         if len(self.events) < EVENTS_MAX and not isinstance(event, Streamed | Restarted):
             self.events.append(event)
@@ -224,7 +231,7 @@ def record_of(request: TaskRequest, seed: bytes, environment: Environment) -> Ta
         ),
         issued_at_ms=int(environment.wall_s() * 1000),
         deadline_s=request.deadline_s,
-        price_max=0,
+        price_max=request.price_max,
         nonce=environment.entropy(16),
     )
 

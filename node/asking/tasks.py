@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from node.asking.accepting import Accepting, AskedTask, somebody_can
+from node.asking.affording import Affording
 from node.asking.answers import Answered, Answers
 from node.asking.attempts import Attempts
+from node.asking.charging import charge
 from node.asking.direct import DirectTasks, Plan
 from node.asking.disputing import Disputing
 from node.asking.following import Follower
@@ -28,6 +30,7 @@ from node.checking.quorum import Checking
 from node.dispatch.begun import Begun
 from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.handoff import LegResult
+from node.paying.bill import bill_of
 from node.task.events import EventSink
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
@@ -63,6 +66,7 @@ class TaskRunner:
     _keeping: AnswerKeeping = field(init=False)
     _direct: DirectTasks = field(init=False)
     _attempts: Attempts = field(init=False)
+    _affording: Affording = field(init=False)
     _ended: Latest[ContentId, TaskState] = field(default_factory=lambda: Latest(ENDED_KEPT))
     _runs: dict[ContentId, TaskState] = field(default_factory=dict)
     _accepted: int = 0
@@ -72,6 +76,7 @@ class TaskRunner:
     def __post_init__(self) -> None:
         key, environment, nursery = self.key, self.environment, self.nursery
         self._journal = Journal(self.store)
+        self._affording = Affording(self.dispatcher.directory)
         self._direct = DirectTasks(
             self.dispatcher.directory, nursery, self._done_directly, self._own_path
         )
@@ -118,6 +123,7 @@ class TaskRunner:
         self._check_room()
         await self.disputing.check_level(request.level, request.stages)
         await somebody_can(self.dispatcher.directory, request.stages)
+        await self._affording.check(request)
         run = await self._accepting.accept(request)
         return run.task.id
 
@@ -135,6 +141,7 @@ class TaskRunner:
         self._check_room()
         await self.disputing.check_level(request.level, request.stages)
         await somebody_can(self.dispatcher.directory, request.stages)
+        await self._affording.check(request)
         asked = self._accepting.ask(request, follower)
         try:
             await follower.woken.wait()
@@ -196,6 +203,7 @@ class TaskRunner:
             # The secret of its last attempt may be known: the next attempt uses another.
             run = TaskState(entry.task, entry.seed, trio.current_time(), entry.attempt + 1)
             run.owner, run.inline = entry.owner, entry.input
+            run.bill = bill_of(entry.task.record.price_max)
             self._begin(run, None)
             self._journaled(run)
         return len(entries)
@@ -295,6 +303,8 @@ class TaskRunner:
         if run.is_journaled:
             self._ended[run.task.id] = run
         run.inline = None
+        if run.bill is not None:
+            run.bill.close()
         run.end()
 
     def _done_directly(self, run: TaskState, delivered: LegResult) -> None:
@@ -310,6 +320,7 @@ class TaskRunner:
                 self._end(run)
 
         _show_the_rest(run, delivered, output)
+        charge(self.dispatcher.directory.payer, run, delivered, output, {})
         self._keeping.keep_soon(run, delivered, output, ended)
 
     async def _lose(self, run: TaskState, error: BatonError) -> None:

@@ -7,8 +7,10 @@ these bytes only, speaks of each `ReceiptPart`, and says last what no receipt ca
 from collections.abc import Callable
 from typing import TypeVar
 
+from node.checking.audit_charges import check_charges
 from node.checking.audit_log import CheckLog, no_log
 from node.checking.audit_verdicts import check_selection_and_verdicts
+from node.checking.layer_legs import check_layers
 from node.checking.report import AuditReport, ReceiptPart, Status
 from node.task.levels import EXACT_FORMAT
 from wire import limits
@@ -65,8 +67,10 @@ def audit(
     _check_request(report, answer, task, now_ms)
     _check_clocks(report, answer, task)
     check_selection_and_verdicts(report, answer, task)
+    check_charges(report, answer, task, have)
     if report.is_chain:
         _check_models(report, have)
+        check_layers(report, report.receipts)
         _check_content(report, task, have)
         _say_sampler(report, task)
     (replay or not_replayed("no model was given"))(report)

@@ -19,6 +19,7 @@ from node.checking.ties import Ties, apart_first, tied_among, ties_of
 from node.checking.verdict import check_verdict
 from node.checking.votes import Votes
 from node.dispatch.backoff import Backoff
+from node.paying.payer import Payer
 from node.task.events import Checked, EventSink, Failed
 from node.task.refusals import ask_again_s
 from p2p.peers import Peers
@@ -76,6 +77,8 @@ class Checking:
     peers: Peers
     # None where every check goes by a conversation of its own.
     orders: CheckOrders | None = None
+    # None in a network without credits, where nobody asks for any.
+    payer: Payer | None = None
     # Checks that each verifier does for us now.
     under_way: dict[PeerId, int] = field(default_factory=dict)
 
@@ -84,6 +87,8 @@ class Checking:
         doers = {it.signer for it in claimed.receipts} | {claimed.task.signer, self.peers.me}
         doers |= claimed.void
         known = self.verifiers(claimed.receipt.record.model) - doers
+        if self.payer is not None:
+            known = self.payer.payable(known, claimed.task.record)
         return sorted(known)[: limits.CANDIDATES_MAX]
 
     def verifiers(self, model: ContentId | None) -> set[PeerId]:

@@ -32,6 +32,7 @@ class ReceiptPart(StrEnum):
     REPLAY = "replay"
     SELECTION = "selection"
     VERDICTS = "verdicts"
+    COST = "cost"
     LOG = "log"
 
 

@@ -13,6 +13,7 @@ from node.commands.output import console, safe, short, show_json
 from node.commands.streamed import StreamedAnswer
 from node.local.control import call
 from wire import limits
+from wire.amount import show_credits
 from wire.errors import InputError
 
 SOCKET = "control.sock"
@@ -139,6 +140,22 @@ def show_route(result: Mapping[str, Any], name: Callable[[str], str] = short) ->
         )
     for verdict in result["verdicts"]:
         console.print("  " + _verdict_words(verdict, name))
+    for charge in result["charges"]:
+        what = _CHARGED[charge["for"]].format(leg=charge["leg"])
+        console.print(
+            f"  paid   {show_credits(charge['amount'])} credits to"
+            f" [cyan]{name(charge['peer'])}[/cyan] for {what}"
+        )
+    if result["charges"]:
+        total, most = show_credits(result["charged"]), show_credits(result["price_max"])
+        console.print(f"  it cost [bold]{total} credits[/bold], of at most {most}")
+
+
+_CHARGED = {
+    "leg": "leg {leg}",
+    "check": "its verdict on leg {leg}",
+    "part": "what it showed of leg {leg}",
+}
 
 
 def _verdict_words(verdict: Mapping[str, Any], name: Callable[[str], str]) -> str:
@@ -156,6 +173,10 @@ def show_event(event: Mapping[str, Any]) -> None:
     match event["event"]:
         case "accepted":
             console.print(f"accepted: task {event['task']} is in the journal")
+        case "quote":
+            least, most = show_credits(event["least"]), show_credits(event["most"])
+            costs = least if least == most else f"{least} to {most}"
+            console.print(f"it costs at most {costs} credits, by what the peers that can do it ask")
         case "offered":
             console.print(f"  {event['role']} leg taken by [cyan]{short(event['peer'])}[/cyan]")
         case "leg":

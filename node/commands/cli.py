@@ -9,7 +9,12 @@ import click
 from node.commands.cli_chat import run_command
 from node.commands.cli_doctor import doctor_command
 from node.commands.cli_keys import keys
-from node.commands.cli_ledger import ledger_group, network_group, wallet_group
+from node.commands.cli_ledger import (
+    earnings_command,
+    ledger_group,
+    network_group,
+    wallet_group,
+)
 from node.commands.cli_models import bench_command, models
 from node.commands.cli_networks import demo_command, devnet_command, load_command
 from node.commands.cli_owner import (
@@ -20,7 +25,7 @@ from node.commands.cli_owner import (
 )
 from node.commands.cli_peer import join_command, peers_command, status_command
 from node.commands.cli_receipts import audit_command, receipts_group
-from node.commands.cli_service import service_group
+from node.commands.cli_service import dashboard_command, service_group
 from node.commands.cli_sources import sources
 from node.commands.cli_tasks import ask_command, get_command, put_command, verify_command
 from node.commands.cli_versions import versions_command
@@ -40,6 +45,7 @@ COMMANDS: tuple[click.Command, ...] = (
     peers_command,
     doctor_command,
     service_group,
+    dashboard_command,
     receipts_group,
     audit_command,
     top_command,
@@ -51,6 +57,7 @@ COMMANDS: tuple[click.Command, ...] = (
     keys,
     network_group,
     wallet_group,
+    earnings_command,
     ledger_group,
     devnet_command,
     load_command,

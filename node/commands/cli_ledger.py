@@ -113,6 +113,22 @@ def log_command(*, state: Path, as_json: bool) -> None:
     run(lambda: show_log(state.expanduser(), as_json=as_json))
 
 
+@click.command(
+    "earnings", cls=Command, examples=("earnings", "earnings --redeem", "earnings --json")
+)
+@click.option("--redeem", is_flag=True, help="Redeem what is promised now, instead of soon.")
+@state_option
+@json_option
+def earnings_command(*, redeem: bool, state: Path, as_json: bool) -> None:
+    """Show what others paid this peer, for which model.
+
+    What is promised is redeemed by itself, several times an epoch.
+    """
+    from node.commands.ledger import show_earnings
+
+    run(lambda: show_earnings(state.expanduser(), redeem=redeem, as_json=as_json))
+
+
 @click.group("ledger", cls=Group, examples=("ledger export all.ledger", "ledger check all.ledger"))
 def ledger_group() -> None:
     """Look at all accounts of a network."""

@@ -17,6 +17,7 @@ from node.commands.options import (
     roles_of,
     state_option,
 )
+from node.paying_config import TypedPrices, read_prices
 from wire.kinds import Role
 
 PORT_DEFAULT = 4747
@@ -105,6 +106,16 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     show_default=True,
     help="Which part of the answers that nobody checks is checked afterwards; 0: none.",
 )
+@click.option(
+    "--price",
+    "prices",
+    multiple=True,
+    metavar="MODEL=IN:OUT",
+    help="What others pay, in credits, for units given to a model and tokens that it makes, as"
+    " smollm2=0.3/1k:0.6/1k; +0.001 at the end is for each task. May be given several times."
+    " Default: free.",
+)
+@click.option("--price-check", help="What others pay, in credits, for each verdict. Default: free.")
 @guest_options
 @click.option("--with-parent", type=int, hidden=True, help="End when this parent process does.")
 @state_option
@@ -129,6 +140,8 @@ def join_command(
     http_origins: tuple[str, ...],
     http_verdicts: str,
     background_checks: float,
+    prices: tuple[str, ...],
+    price_check: str | None,
     with_parent: int | None,
     state: Path,
     as_json: bool,
@@ -169,8 +182,17 @@ def join_command(
         guest=guest_of(**guest),
         genesis=None if genesis is None else read_genesis(genesis),
         background_checks=background_checks,
+        prices=_priced(prices, price_check),
     )
     run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))
+
+
+def _priced(typed: tuple[str, ...], check: str | None) -> TypedPrices:
+    """The prices of models, by the names under which they are served."""
+    from node.commands.models import meant
+
+    found = read_prices(typed, check)
+    return TypedPrices({meant(name): it for name, it in found.models.items()}, found.check)
 
 
 def _free_or_any(port: int) -> int:

@@ -71,9 +71,11 @@ def show_command(*, receipt: str, state: Path, as_json: bool) -> None:
 @json_option
 def export_command(*, receipt: str, output: Path | None, state: Path, as_json: bool) -> None:
     """Write a kept answer to a file that `verify` reads anywhere."""
+    from node.commands.receipt_file import full_id
     from node.commands.receipts import export
 
-    run(lambda: export(state.expanduser(), receipt, output, as_json=as_json))
+    whole = full_id(state.expanduser(), receipt)
+    run(lambda: export(state.expanduser(), whole, output, as_json=as_json))
 
 
 @receipts_group.command("import", cls=Command, examples=("receipts import answer.car",))

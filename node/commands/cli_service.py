@@ -1,4 +1,4 @@
-"""`service`: the peer as a service that starts with the machine."""
+"""`service`, `dashboard`: the peer as a service that starts with the machine, and is watched."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -82,3 +82,17 @@ def remove_command(*, user: bool) -> None:
     from node.commands.service import Service, remove
 
     remove(Service(user))
+
+
+@click.command(
+    "dashboard", cls=Command, examples=("dashboard > baton.json", "dashboard --alerts > alerts.yml")
+)
+@click.option("--alerts", "only_alerts", is_flag=True, help="Print alerts for Prometheus instead.")
+def dashboard_command(*, only_alerts: bool) -> None:
+    """Print a dashboard for Grafana, over a gateway's /metrics.
+
+    Have Prometheus read http://ADDRESS:PORT/metrics, with an API key if there are any.
+    """
+    from node.commands.dashboard import show
+
+    show(only_alerts=only_alerts)

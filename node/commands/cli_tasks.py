@@ -17,6 +17,7 @@ from node.commands.options import (
 )
 from node.task.levels import NEEDED_DEFAULT, VERIFIERS_DEFAULT, terms_of, terms_of_numbers
 from wire import limits
+from wire.amount import read_credits
 from wire.errors import InputError
 
 CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"
@@ -95,12 +96,18 @@ CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"
 @click.option(
     "--level",
     help="How the answer is checked. signed: not at all; spot: one answer in"
-    f" {limits.SPOT_ONE_IN}, drawn after it was signed; replayed: always, the default.",
+    f" {limits.SPOT_ONE_IN}, drawn after it was signed; replayed: always, the default;"
+    " exact: always, without tolerance, for models of models quantize --exact.",
 )
 @click.option(
     "--verdicts",
     help="How many verdicts an answer that is checked needs, of how many verifiers; 0/0: it is not"
     " checked. Default: 2/3.",
+)
+@click.option(
+    "--pay-max",
+    metavar="CREDITS",
+    help="What the answer may cost at most, as 0.02. Default: nothing.",
 )
 @click.option(
     "--fresh", is_flag=True, help="Do not reuse an answer that was kept for the same question."
@@ -129,6 +136,7 @@ def ask_command(
     deadline: int,
     level: str | None,
     verdicts: str | None,
+    pay_max: str | None,
     fresh: bool,
     state: Path,
     as_json: bool,
@@ -169,6 +177,7 @@ def ask_command(
         "needed": check.needed,
         "verifiers": check.verifiers,
         "fresh": fresh,
+        "price_max": 0 if pay_max is None else read_credits(pay_max),
     }
     if table["rows"] is None:
         run(lambda: ask(state.expanduser(), arguments, as_json=as_json))

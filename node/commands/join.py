@@ -186,6 +186,11 @@ async def _with_ledger(config: NodeConfig, key: SigningKey, store: Store) -> Nod
                 "a network without a genesis has no ledger",
                 todo="make one with: python -m node network new NAME, and give --genesis FILE",
             )
+        if config.prices:
+            raise InputError(
+                "a network without a genesis has no credits to ask for",
+                todo="leave out --price and --price-check, or join one with --genesis FILE",
+            )
         return config
     is_member = key.peer in {it.key for it in genesis.members}
     if Role.LEDGER in config.roles and not is_member:

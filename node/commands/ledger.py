@@ -98,6 +98,15 @@ async def show_account(state: Path, account: str | None, *, as_json: bool) -> No
     if found["channels"]:
         locked = show_credits(found["deposits"])
         console.print(f"  and {locked} in {found['channels']} channels")
+    for channel in found["paying"]:
+        console.print(
+            f"  to [cyan]{short(channel['peer'])}[/cyan]: {show_credits(channel['charged'])} paid"
+            f" for {channel['tasks']} tasks, {show_credits(channel['promised'])} promised of"
+            f" {show_credits(channel['deposit'])}, until epoch {channel['expires_after_epoch']}"
+        )
+    owed = sum(it["unredeemed"] for it in found["earning"])
+    if owed:
+        console.print(f"  {show_credits(owed)} are promised to it and not redeemed yet")
     if not found["agreed"]:
         console.print("  [yellow]members are not in step yet: it may be more[/yellow]")
     for order in found["unsettled"]:
@@ -133,13 +142,42 @@ async def show_log(state: Path, *, as_json: bool) -> None:
             it["epoch"],
             it["sequence"],
             show_credits(it["spent"]),
-            " ".join(short(payment["to"]) for payment in it["pay"]),
+            it["action"],
+            " ".join(short(one["to"]) for one in (*it["pay"], *it["open"])),
             it["state"] + (f": {safe(it['why'])}" if it["why"] else ""),
         )
         for it in found["orders"]
     ]
-    columns = ("time (UTC)", "epoch", "number", "credits", "to", "state")
+    columns = ("time (UTC)", "epoch", "number", "credits", "action", "to", "state")
     show_table(f"{len(rows)} payments of {short(found['account'])}", columns, rows)
+
+
+async def show_earnings(state: Path, *, redeem: bool, as_json: bool) -> None:
+    """What others paid this peer, by payer and model."""
+    found = await call(
+        state / SOCKET, "earnings", {"redeem": redeem}, unheard, deadline_s=PAY_DEADLINE_S
+    )
+    if as_json:
+        show_json(found)
+        return
+    rows = [
+        (
+            short(it["peer"]),
+            "verdicts" if it["model"] is None else short(it["model"]),
+            it["tasks"],
+            show_credits(it["charged"]),
+        )
+        for it in found["sums"]
+    ]
+    show_table(
+        f"{show_credits(found['charged'])} credits earned",
+        ("from", "model", "tasks", "credits"),
+        rows,
+    )
+    console.print(
+        f"{show_credits(found['redeemed'])} redeemed, {show_credits(found['unredeemed'])} promised"
+        f" and not redeemed yet, {show_credits(found['lost'])} lost to who did not pay"
+    )
 
 
 async def export(state: Path, file: Path, *, as_json: bool) -> None:
@@ -210,5 +248,5 @@ def check(file: Path, genesis: Path | None, account: str | None, *, as_json: boo
 
 
 def _order_words(order: Mapping[str, Any]) -> str:
-    to = ", ".join(f"{show_credits(it['amount'])} to {it['to']}" for it in order["pay"])
-    return f"{to} ({order['state']})"
+    paid = [f"{show_credits(it['amount'])} to {it['to']}" for it in order["pay"]]
+    return f"{', '.join(paid) or order['action']} ({order['state']})"

@@ -1,6 +1,7 @@
 """Receipts as a person names them: a file, a bundle, or the id of an answer that is kept."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +21,8 @@ from wire.tree import name_of
 
 PAYLOAD_BYTES_MAX = 256 << 20
 _HEAD_BYTES = 16
+# Part of a content id, and not all of it: its beginning, or its end as lists show it.
+_PART_OF_ID = re.compile("[a-z2-7]{6,50}")
 # What lies beside a receipt; the last three where a source was fetched.
 BESIDE = (".input", ".output", ".fetch", ".body", ".extracted")
 _WHERE = "receipt files lie in receipts/ of the state folder; see python -m node receipts"
@@ -59,11 +62,34 @@ class FoundReceipt:
         self.at_hand[content_id] = data
 
 
+def full_id(state: Path, receipt: str) -> str:
+    """The id of the kept receipt that begins or ends so; what is no part of an id stays as it is.
+
+    InputError if several fit: the id was cut too short.
+    """
+    part = receipt.removeprefix("…")
+    if not _PART_OF_ID.fullmatch(part) or Path(receipt).exists():
+        return receipt
+    from node.commands.kept import kept_ids
+
+    files = [it.stem for it in (state / "receipts").glob("*.receipt")]
+    known = sorted({*files, *run(partial(kept_ids, state))})
+    fitting = [it for it in known if it.startswith(part) or it.endswith(part)]
+    if len(fitting) > 1:
+        raise InputError(
+            f"{len(fitting)} receipts are called {receipt!r}, such as …{fitting[0][-12:]} and"
+            f" …{fitting[1][-12:]}",
+            todo="give more of the id: python -m node receipts",
+        )
+    return fitting[0] if fitting else receipt
+
+
 def read_receipt(state: Path, receipt: str) -> FoundReceipt:
     """The receipt, and what is kept with it; InputError if there is none, or it is none.
 
-    `receipt` is a file, or the id of an answer that is kept in the state folder.
+    `receipt` is a file, or the id of an answer that is kept in the state folder, or a part of it.
     """
+    receipt = full_id(state, receipt)
     path = Path(receipt).expanduser()
     wanted = _parsed(receipt)
     if not path.exists() and wanted is not None:

@@ -20,6 +20,7 @@ from node.local.control import call, unheard
 from node.local.receipts import list_receipts
 from node.models.model_store import ModelStore
 from store import Store, open_store
+from wire.amount import show_credits
 from wire.content import ContentId
 from wire.errors import InputError, Malformed, WireError
 from wire.receipt import Answer
@@ -141,7 +142,7 @@ def _show_list(found: Mapping[str, Any]) -> None:
             safe(_name(it["model_name"])),
             it["route"][-1]["operation"],
             _verdict(it),
-            "free" if not it["price_max"] else f"at most {it['price_max']}",
+            "free" if not it["charged"] else show_credits(it["charged"]),
             f"{it['duration_ms'] / 1000:.2f} s",
             it["receipt"],
         )

@@ -102,6 +102,7 @@ class _Bundles:
             "numbers": list(batch.numbers),
             **{name: self.arguments[name] for name in ("level", "needed", "verifiers")},
             "deadline_s": self.arguments["deadline_s"],
+            "fresh": self.arguments["fresh"],
         }
         pieces = _Pieces(len(inputs))
         deadline_s = TRIES * (float(self.arguments["deadline_s"]) + ROOM_S + 30)

@@ -1,10 +1,12 @@
 """The peers that could do a leg, and what this peer learned about them by working with them."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import trio
 
+from node.dispatch.handoff import Handoff
 from node.dispatch.hedging import Hedging
 from node.dispatch.lanes import Lanes
 from node.dispatch.measured import Measured
@@ -12,6 +14,7 @@ from node.dispatch.orders import Orders
 from node.dispatch.route import Candidate, Leg, PeerLoad, candidates, ranked
 from node.dispatch.sitting import Sitting
 from node.dispatch.trials import Trials
+from node.paying.payer import Payer
 from p2p.peers import Peers
 from p2p.score import Standing
 from wire.advert import Advert
@@ -47,6 +50,8 @@ class PeerDirectory:
     sitting: Sitting = field(default_factory=Sitting)
     # None where every leg goes by a conversation of its own.
     orders: Orders | None = None
+    # None in a network without credits, where nobody asks for any.
+    payer: Payer | None = None
     lanes: Lanes = field(init=False)
     # When somebody was last known for a role and a model.
     _found: Latest[tuple[Role, ContentId | None], float] = field(
@@ -67,7 +72,7 @@ class PeerDirectory:
         if self._found.get(key, -math.inf) > now_at_s - FOUND_FOR_S:
             return True
         found = any(
-            self.peers.standing(it.signer) is not Standing.BANNED for it in self._playing(stage)
+            self.peers.standing(it.signer) is not Standing.BANNED for it in self.playing(stage)
         )
         if found:
             self._found[key] = now_at_s
@@ -78,11 +83,32 @@ class PeerDirectory:
         adverts, loads = self._known(stage, avoid)
         return candidates(adverts, Leg(stage.model, units), loads)
 
+    def able_for(self, handoff: Handoff, units: int, avoid: frozenset[PeerId]) -> list[Candidate]:
+        """The candidates for the next leg of a handoff, that may be asked and paid for it."""
+        able = self.candidates(handoff.leg, units, avoid)
+        able = [it for it in able if handoff.may_go_to(it.peer)]
+        if not handoff.is_own:
+            return able
+        return self.affordable(able, handoff.leg, handoff.input, units, handoff.price_left)
+
+    def affordable(
+        self, able: Sequence[Candidate], stage: Stage, data: bytes | None, units: int, left: int
+    ) -> list[Candidate]:
+        """Those that do the leg for at most `left` millionths, each with its price."""
+        if (payer := self.payer) is None:
+            return list(able)
+        found = []
+        for one in able:
+            price = payer.price_at(one.peer, stage, data, units, left)
+            if price is not None:
+                found.append(replace(one, price=price) if price else one)
+        return found
+
     def _known(
         self, stage: Stage, avoid: frozenset[PeerId]
     ) -> tuple[list[Signed[Advert]], dict[PeerId, PeerLoad]]:
         now_at_s = trio.current_time()
-        adverts = [it for it in self._playing(stage) if it.signer not in avoid]
+        adverts = [it for it in self.playing(stage) if it.signer not in avoid]
         loads = {
             it.signer: PeerLoad(
                 self.peers.standing(it.signer),
@@ -97,7 +123,7 @@ class PeerDirectory:
         }
         return adverts, loads
 
-    def _playing(self, stage: Stage) -> list[Signed[Advert]]:
+    def playing(self, stage: Stage) -> list[Signed[Advert]]:
         """The peers known to do such legs; this peer too if it does them."""
         found = self.peers.view.candidates(stage.role, stage.model, self.peers.environment.wall_s())
         mine = self.peers.mine()

@@ -138,8 +138,7 @@ class Failover:
         if not self.handoff.is_own:
             # A stranger's leg that we would refuse must not come to us in our own name.
             avoid |= {self.directory.peers.me}
-        able = self.directory.candidates(self.handoff.leg, self._units(), avoid)
-        return [it for it in able if self.handoff.may_go_to(it.peer)]
+        return self.directory.able_for(self.handoff, self._units(), avoid)
 
     def _ready(self, able: Sequence[Candidate]) -> list[Candidate]:
         """Of the able peers, those to choose from now."""
@@ -191,6 +190,7 @@ class Failover:
         directory, stage = self.directory, self.handoff.leg
         known = [it for it in choices if it.delivered and not it.unwelcome and not is_busy(it)]
         alone = chosen.delivered or not known or directory.background is None
+        alone = alone or self.handoff.bill is not None
         if alone or self.shown.units or not (self.handoff.is_last or stage.role is Role.DATA):
             return chosen
         if not directory.trials.spend():
@@ -216,7 +216,7 @@ class Failover:
                 delivered = await self._hand_to(first, others)
                 nursery.cancel_scope.cancel()
             return delivered
-        if not self._may_hedge(first):
+        if self.handoff.bill is not None or not self._may_hedge(first):
             return await self._hand_to(first, others)
         trials, won = self.directory.trials, list[LegResult]()
         trials.under_way += not first.delivered

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from node.engines.interface import Part
+from node.paying.bill import Bill
 from wire.content import PeerId
 from wire.message import Progress
 from wire.receipt import Receipt
@@ -26,6 +27,8 @@ class Handoff:
     lane: bytes = b""
     # The only peers that may be asked for its first leg; empty for any. It is not sent on.
     only: frozenset[PeerId] = frozenset()
+    # What its asker pays; None where nothing may be asked. It is not sent on.
+    bill: Bill | None = None
 
     def may_go_to(self, peer: PeerId) -> bool:
         """Whether a peer is one of those that may be asked."""
@@ -47,6 +50,11 @@ class Handoff:
     @property
     def leg(self) -> Stage:
         return self.task.record.stages[self.stage]
+
+    @property
+    def price_left(self) -> int:
+        """What a peer may ask for its first leg, which its asker pays."""
+        return 0 if self.bill is None else self.bill.left
 
     def share_of_time(self, *, others: bool) -> float:
         """The share of the remaining time that one peer may take.

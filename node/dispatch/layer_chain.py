@@ -3,6 +3,9 @@
 A chain has one peer for each range that follows ours. Whatever goes wrong with one of them ends the
 whole chain: the next pass opens another, with other peers where there are any, and whoever drives
 reads everything once more. Peers that failed a while ago are taken only if there is no other.
+
+When an answer has ended each peer signs what it gave for it. Of some answers, and of the first one
+of each peer, the rows of one peer are run again by others, before the answer is given out.
 """
 
 import math
@@ -11,18 +14,19 @@ from dataclasses import dataclass, field
 
 import trio
 
-from node.dispatch.layer_link import LIFE_S, TROUBLES, LayerLink, Passage
+from node.dispatch.layer_check import ROWS_LOOKED_MAX, LayerClaim, look_again
+from node.dispatch.layer_link import LIFE_S, TROUBLES, LayerLink, Passage, Signing
 from node.dispatch.layer_ranges import following, missing_words
-from node.engines.other_layers import LayerPass, LayersLost
+from node.engines.other_layers import EndedRows, LayerPass, LayersLied, LayersLost
 from p2p.peers import Peers
-from p2p.score import Standing
+from p2p.score import Offence, Standing
 from p2p.timeouts import stretched
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError, Disconnected
 from wire.kinds import Role
 from wire.latest import Latest
 from wire.layers import LayerRange, layers_id
-from wire.stage import StageRows
+from wire.stage import StageRows, StageSign
 
 # How long a chain is tried to be opened, and with how many choices of peers.
 FORM_S = 20.0
@@ -39,6 +43,10 @@ DOUBT_S = 60.0
 FAILED_KEPT = 256
 # Models of which the rest is sought at once.
 SOUGHT_MAX = 16
+# Of one in so many answers the rows of one peer are run again.
+LOOKED_ONE_IN = 16
+# Peers that are known to have given right rows once.
+LOOKED_MAX = 256
 
 
 @dataclass(slots=True, eq=False)
@@ -102,6 +110,22 @@ class LayerChain:
             raise self.error or Disconnected("the chain of layers was closed")
         return passage.rows.data if wait else b""
 
+    async def signed(self, ended: EndedRows) -> tuple[bytes, ...]:
+        """What each peer that signs signed of these rows. BatonError."""
+        self.used_at_s = trio.current_time()
+        wanted = StageSign(table=ended.table, rows=ended.rows)
+        signings = [(link, Signing(wanted)) for link in self.links if link.signs]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_at_end, nursery.cancel_scope)
+            for link, signing in signings:
+                await link.put(signing)
+            for _, signing in signings:
+                await signing.done.wait()
+            nursery.cancel_scope.cancel()
+        if not all(signing.leg for _, signing in signings):
+            raise self.error or Disconnected("the chain of layers was closed")
+        return tuple(signing.leg for _, signing in signings)
+
     async def _cancel_at_end(self, scope: trio.CancelScope) -> None:
         await self.ended.wait()
         scope.cancel()
@@ -114,11 +138,15 @@ class LayerChains:
     # How often a chain was opened, and how often one broke.
     opened: int = 0
     broken: int = 0
+    # How often rows were run again, and who was found to have given wrong ones.
+    looked: int = 0
+    named: Latest[PeerId, str] = field(default_factory=lambda: Latest(FAILED_KEPT))
     _peers: Peers | None = None
     _nursery: trio.Nursery | None = None
     _chains: dict[ContentId, LayerChain] = field(default_factory=dict)
     _failed_at_s: Latest[PeerId, float] = field(default_factory=lambda: Latest(FAILED_KEPT))
     _sought: Latest[ContentId, LayerRange] = field(default_factory=lambda: Latest(SOUGHT_MAX))
+    _right: Latest[PeerId, bool] = field(default_factory=lambda: Latest(LOOKED_MAX))
 
     def attach(self, peers: Peers, nursery: trio.Nursery) -> None:
         """Use these peers from now on; chains live in `nursery`."""
@@ -157,6 +185,51 @@ class LayerChains:
             self._forget(some.model, chain)
             words = f"{chain.failed.short}: {error.message}" if chain.failed else error.message
             raise LayersLost(words) from error
+
+    async def sign(self, ended: EndedRows) -> tuple[bytes, ...]:
+        chain = self._chains.get(ended.model)
+        if chain is None or chain.ended.is_set():
+            return ()
+        try:
+            legs = await chain.signed(ended)
+        except TROUBLES:
+            # The next pass finds out that the chain is gone.
+            legs = ()
+        for link in self._to_look_at(chain):
+            await self._look(chain, link, ended)
+        return legs
+
+    def _to_look_at(self, chain: LayerChain) -> list[LayerLink]:
+        """Whose rows are run again: of all that are new, else what nobody can foresee."""
+        if self._peers is None:
+            return []
+        random = self._peers.environment.random
+        if unknown := [it for it in chain.links if it.peer not in self._right]:
+            return unknown
+        return [] if random.randrange(LOOKED_ONE_IN) else [random.choice(chain.links)]
+
+    async def _look(self, chain: LayerChain, link: LayerLink, ended: EndedRows) -> None:
+        """Have others run one peer's rows; LayersLied if they show that those were wrong."""
+        rows = link.log.rows(ended.table, min(ended.rows, ROWS_LOOKED_MAX))
+        peers = self._peers
+        if not rows or peers is None:
+            return
+        others = [it for it in self._offers(ended.model)[link.layers] if it != link.peer]
+        peers.environment.random.shuffle(others)
+        self.looked += bool(others)
+        claim = LayerClaim(link.peer, ended.model, link.layers, rows)
+        found = await look_again(peers, claim, others)
+        for peer in found.agreeing:
+            self._right[peer] = True
+        for peer in found.wrong:
+            peers.offended(peer, Offence.WRONG_ANSWER)
+            self.named[peer] = str(link.layers)
+        if link.peer in found.wrong:
+            chain.failed, chain.error = link.peer, Disconnected("it gave wrong rows")
+            chain.ended.set()
+            self._forget(ended.model, chain)
+            agree = " and ".join(it.short for it in found.agreeing)
+            raise LayersLied(f"{link.peer.short} gave wrong rows of {link.layers}: {agree} agree")
 
     def _forget(self, model: ContentId, chain: LayerChain) -> None:
         if self._chains.get(model) is chain:

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import trio
 
+from node.dispatch.layer_log import RowLog
 from p2p import timeouts
 from p2p.peers import Peers
 from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall, refused
+from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import (
     BatonError,
@@ -26,8 +28,19 @@ from wire.errors import (
     WireError,
 )
 from wire.layers import LayerRange
-from wire.message import Refuse
-from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed, StageRows
+from wire.message import Message, Refuse
+from wire.signed import open_signed
+from wire.stage import (
+    StageClose,
+    StageLeg,
+    StageOpen,
+    StageOpened,
+    StagePass,
+    StagePassed,
+    StageRows,
+    StageSign,
+    StageSigned,
+)
 
 OPEN_S = 8.0
 # A pass through a range takes a fraction of a second, on a loaded machine a few.
@@ -41,6 +54,8 @@ TROUBLES = (Refused, TransportError, WireError, RemoteProtocolError)
 LIFE_S = 3000.0
 # What a layer gives is far below.
 NUMBER_MAX = 1e9
+# Rows of a conversation that are kept, so that somebody else can run them again.
+LOG_BYTES_MAX = 32 << 20
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +71,15 @@ class Passage:
         self.rows = StageRows(tables=rows.tables, owners=rows.owners, places=rows.places, data=data)
 
 
+@dataclass(slots=True, eq=False)
+class Signing:
+    """What a peer is to sign; `leg` is what it signed once it is `done`."""
+
+    asked: StageSign
+    leg: bytes = b""
+    done: trio.Event = field(default_factory=trio.Event)
+
+
 class LayerLink:
     """`run` is its life. Passages go in by `put`, and on to `after` in the same order."""
 
@@ -66,15 +90,18 @@ class LayerLink:
         self.pages = 0
         self.opened = trio.Event()
         self.passes = 0
+        self.log = RowLog(LOG_BYTES_MAX)
+        # Whether the peer knows how to sign what it ran.
+        self.signs = False
         self._peers = peers
         self._model = model
-        self._to_send, self._waiting = trio.open_memory_channel[Passage](WAITING_MAX)
-        self._note_sent, self._sent = trio.open_memory_channel[Passage](SENT_MAX)
+        self._to_send, self._waiting = trio.open_memory_channel[Passage | Signing](WAITING_MAX)
+        self._note_sent, self._sent = trio.open_memory_channel[Passage | Signing](SENT_MAX)
         self._closing = trio.Event()
         self._error: BatonError | None = None
 
-    async def put(self, passage: Passage) -> None:
-        """Have a passage go through; waits while there are too many."""
+    async def put(self, passage: Passage | Signing) -> None:
+        """Have a passage go through, or what went through signed; waits while there are many."""
         await self._to_send.send(passage)
 
     def close(self) -> None:
@@ -88,6 +115,8 @@ class LayerLink:
         Refused, TransportError, WireError or RemoteProtocolError if it came to nothing.
         """
         with trio.move_on_after(stretched(OPEN_S)) as opening:
+            version = await self._peers.neighbours.version_of(self.peer, deadline_s=OPEN_S)
+            self.signs = version >= limits.STAGE_LEGS_VERSION
             async with self._peers.call(self.peer, deadline_s=LIFE_S) as call:
                 first, last = self.layers.first, self.layers.last
                 await call.send(StageOpen(model=self._model, first=first, last=last, pages=pages))
@@ -117,22 +146,47 @@ class LayerLink:
 
     async def _send_forever(self, call: TypedCall) -> None:
         async for passage in self._waiting:
-            number, self.passes = self.passes, self.passes + 1
             # It is noted first: the answer may be here as soon as it is sent.
             await self._note_sent.send(passage)
+            if isinstance(passage, Signing):
+                await call.send(passage.asked)
+                continue
+            number, self.passes = self.passes, self.passes + 1
             await call.send(StagePass(number=number, rows=passage.rows))
 
     async def _receive_forever(self, call: TypedCall, after: "LayerLink | None") -> None:
         number = 0
         async for passage in self._sent:
-            passage.went_through(await self._answer(call, number, passage))
+            if isinstance(passage, Signing):
+                passage.leg = await self._signed(call, passage.asked)
+                passage.done.set()
+                continue
+            data = await self._answer(call, number, passage)
+            self.log.went_through(passage.rows, data)
+            passage.went_through(data)
             number += 1
             if after is not None:
                 await after.put(passage)
             else:
                 passage.done.set()
 
-    async def _answer(self, call: TypedCall, number: int, passage: Passage) -> bytes:
+    async def _signed(self, call: TypedCall, asked: StageSign) -> bytes:
+        """What the peer signed; RemoteProtocolError unless it is what it gave."""
+        message = await self._message(call)
+        if not isinstance(message, StageSigned):
+            raise RemoteProtocolError("not what was to be signed")
+        signed = open_signed(message.leg, StageLeg)
+        leg, layers = signed.record, self.layers
+        given = (leg.model, leg.first, leg.last, leg.asker, leg.rows, leg.input, leg.output)
+        right = (self._model, layers.first, layers.last, self._peers.me, asked.rows)
+        if signed.signer != self.peer or given != (
+            *right,
+            *self.log.digests(asked.table, asked.rows),
+        ):
+            raise RemoteProtocolError("it signed something else than the rows that it gave")
+        return message.leg
+
+    async def _message(self, call: TypedCall) -> Message:
         try:
             with timeouts.fail_after(PASS_S):
                 message = await call.receive()
@@ -140,6 +194,10 @@ class LayerLink:
             raise TooSlow(f"{self.peer.short} did not answer a pass within {PASS_S:g} s") from error
         if isinstance(message, Refuse):
             raise refused(message)
+        return message
+
+    async def _answer(self, call: TypedCall, number: int, passage: Passage) -> bytes:
+        message = await self._message(call)
         if not isinstance(message, StagePassed) or message.number != number:
             raise RemoteProtocolError(f"not the answer to pass {number}")
         if len(message.data) != len(passage.rows.data):

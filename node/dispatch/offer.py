@@ -1,6 +1,7 @@
 """One offer of a leg to one peer; its result is checked against the task."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import trio
 
@@ -42,7 +43,18 @@ async def offer_leg(
     A `begun` leg has this peer already, on an order.
     """
     began_at_s = trio.current_time() if begun is None else begun.began_at_s
-    with counted(directory.under_way, peer) as at_once:
+    begun_units = resume.units if resume is not None else 0
+    if handoff.bill is not None and begun is None and directory.payer is not None:
+        directory.payer.note_given(
+            handoff.bill, peer, handoff.stage, handoff.leg, handoff.input, begun_units
+        )
+
+    async def show(part: Part) -> None:
+        if handoff.bill is not None:
+            handoff.bill.show(peer, part.position + part.units)
+        await take(part)
+
+    with counted(directory.under_way, peer) as at_once, _billed(handoff, peer):
         order, ordered = None, None
         if begun is not None:
             order, ordered = begun.order, begun.ordered
@@ -51,17 +63,32 @@ async def offer_leg(
             order = await directory.orders.at(peer, handoff, left_s, at_once)
         if order is None:
             delivered = await _by_conversation(
-                directory, handoff, peer, on_event, take, resume, deadline_at_s
+                directory, handoff, peer, on_event, show, resume, deadline_at_s
             )
         else:
             if ordered is None:
                 ordered = order.put(handoff, deadline_at_s)
             offered = begun is not None and begun.offered
-            delivered = await _by_order(directory, order, ordered, on_event, take, offered=offered)
-    begun_units = resume.units if resume is not None else 0
+            delivered = await _by_order(directory, order, ordered, on_event, show, offered=offered)
     took_s = trio.current_time() - began_at_s
     note_delivered(directory, handoff, peer, delivered, on_event, took_s, at_once, begun_units)
     return delivered
+
+
+@contextmanager
+def _billed(handoff: Handoff, peer: PeerId) -> Iterator[None]:
+    """Charge what was shown of a leg that a peer does not finish; nothing if it broke the rules."""
+    bill, is_done = handoff.bill, False
+    try:
+        yield
+        is_done = True
+    except (WireError, RemoteProtocolError):
+        if bill is not None:
+            bill.drop(peer)
+        raise
+    finally:
+        if bill is not None and not is_done:
+            bill.part(peer)
 
 
 def note_delivered(

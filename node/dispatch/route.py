@@ -28,6 +28,8 @@ EAGERNESS = 1.5
 # The weight of a peer that said it is full: it may be idle by now, and would stay idle until its
 # next advert if nobody asked. Its quote costs little and is up to date.
 FULL_WEIGHT = 0.25
+# The dearest peer is drawn so much less often than one that asks for nothing and is as fast.
+PRICE_WEIGHT = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ class Candidate:
     observed: bool = False
     # It did such legs for us before.
     delivered: bool = False
+    # What it asks for the leg at most, in millionths.
+    price: int = 0
 
 
 def expected_s(advert: Advert, leg: Leg, load: PeerLoad, unit_s_min: float = 0.0) -> float:
@@ -151,8 +155,11 @@ def drawn(
     while left and len(taken) < count:
         # The weight is by speed and not by the advertised queue: that is old, and all askers would
         # choose the peers that were idle a while ago.
+        dearest = max(it.price for it in left)
         weights = [
-            (it.idle_s + DIFFERENCE_S) ** -eagerness * (FULL_WEIGHT if it.full else 1.0)
+            (it.idle_s + DIFFERENCE_S) ** -eagerness
+            * (FULL_WEIGHT if it.full else 1.0)
+            * (1 - PRICE_WEIGHT * it.price / dearest if dearest else 1.0)
             for it in left
         ]
         (one,) = random.choices(left, weights)

@@ -65,10 +65,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """What a job made. `units` are texts embedded, or tokens made."""
+    """What a job made. `units` are texts embedded, or tokens made.
+
+    `layers` is what other peers signed that ran layers for it (`wire.stage.StageLeg`).
+    """
 
     data: bytes
     units: int
+    layers: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

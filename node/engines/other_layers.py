@@ -46,6 +46,22 @@ class LayersLost(Exception):
         self.pages = pages
 
 
+@dataclass(frozen=True, slots=True)
+class EndedRows:
+    """The rows of an answer that has ended: those of the first `rows` places of its pages.
+
+    `table` is 16-bit numbers of pages, as in the passes.
+    """
+
+    model: ContentId
+    table: bytes
+    rows: int
+
+
+class LayersLied(Exception):
+    """A peer gave rows that its layers do not give: all answers are to be begun anew."""
+
+
 class OtherLayers(Protocol):
     """The layers that others have."""
 
@@ -53,6 +69,13 @@ class OtherLayers(Protocol):
         """The rows after all layers, 32-bit floats; empty at once where nobody waits for them.
 
         Passes go in the order of the calls. LayersLost.
+        """
+
+    async def sign(self, ended: EndedRows) -> tuple[bytes, ...]:
+        """What the peers signed of the rows of an answer, a `wire.stage.StageLeg` of each.
+
+        None of peers that do not sign. LayersLied if one of them is found to have lied; then the
+        next pass goes through others.
         """
 
     def missing(self, model: ContentId, here: LayerRange) -> str:

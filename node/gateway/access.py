@@ -36,6 +36,11 @@ from wire.errors import BatonError
 from wire.latest import Latest
 
 JSON_BYTES_MAX = 1 << 20
+# A file of requests, with what a form has around it.
+FILE_BYTES_MAX = 32 << 20
+FORM_TYPE, FORM_PATH = "multipart/form-data", b"/v1/files"
+# What is asked for without a body.
+CANCEL = b"/cancel"
 TENSOR_BYTES_MAX = limits.TENSORS_BYTES_MAX + HEAD_BYTES_MAX + 8
 # Bodies that are in memory, of all requests together.
 BODIES_BYTES_MAX = 256 << 20
@@ -205,7 +210,8 @@ class _Reading:
         sent = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         is_json = _JSON_TYPE.fullmatch(sent) is not None or self._is_lenient()
         is_tensors = sent in (NPY_TYPE, SAFETENSORS_TYPE)
-        most = TENSOR_BYTES_MAX if is_tensors else JSON_BYTES_MAX
+        is_file = sent == FORM_TYPE and head.target == FORM_PATH and not self._is_of_page()
+        most = TENSOR_BYTES_MAX if is_tensors else FILE_BYTES_MAX if is_file else JSON_BYTES_MAX
         if head.length_bytes is not None and head.length_bytes > most:
             raise _too_large(most)
         coding = self.headers.get("content-encoding", "identity").strip().lower()
@@ -217,7 +223,8 @@ class _Reading:
                     status=400, message=message, code="invalid_value", param="content-encoding"
                 )
             )
-        if head.method == "POST" and not (is_json or is_tensors):
+        is_bare = head.target.endswith(CANCEL) and not sent and not self._is_of_page()
+        if head.method == "POST" and not (is_json or is_tensors or is_file or is_bare):
             message = (
                 f"a body of {sent[:60]!r} is not read here, but application/json, and for"
                 f" tensors {NPY_TYPE} and {SAFETENSORS_TYPE}"
@@ -245,8 +252,12 @@ class _Reading:
         Each browser says where a POST comes from, by one of these headers.
         """
         path = self.exchange.request.head.target.decode("latin-1")
-        told = {"origin", "sec-fetch-site", "sec-fetch-mode", "referer"} & self.headers.keys()
-        return path.startswith(LENIENT) and not told
+        return path.startswith(LENIENT) and not self._is_of_page()
+
+    def _is_of_page(self) -> bool:
+        """Whether a browser says that a page sent it."""
+        told = {"origin", "sec-fetch-site", "sec-fetch-mode", "referer"}
+        return not told.isdisjoint(self.headers.keys())
 
     async def _read(self, most: int) -> None:
         while part := await self.exchange.body_part():

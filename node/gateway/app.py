@@ -12,6 +12,9 @@ from starlette.responses import Response
 
 from node.gateway.access import OPEN_PATHS, AccessMiddleware
 from node.gateway.anthropic_api import messages_router
+from node.gateway.batch_runner import BatchRunner
+from node.gateway.batch_store import BatchStore
+from node.gateway.batches_api import batches_router, files_router
 from node.gateway.chat import chat_answer, chat_router
 from node.gateway.completions import completion_answer, completions_router
 from node.gateway.embeddings import embeddings_answer, embeddings_router
@@ -22,6 +25,7 @@ from node.gateway.hot_posts import HotPost, HotPosts
 from node.gateway.infer import infer_answer, infer_router
 from node.gateway.json_body import words_of
 from node.gateway.keys import Keyring, keys_file
+from node.gateway.metrics import GenerationMetrics, metrics_router, open_registry
 from node.gateway.models_api import listing_router
 from node.gateway.ollama_api import ollama_router
 from node.gateway.ollama_models import ollama_models_router
@@ -46,10 +50,14 @@ DESCRIPTION = """A peer of a Baton network, as OpenAI's clients know an API. Eac
 the ids of its tasks (`x-baton-task`) and of their receipts (`x-baton-receipt`)."""
 
 
-def gateway_app(node: Node, config: GatewayConfig) -> AccessMiddleware:
-    """The whole application, and before it what every request has to pass."""
+def gateway_app(node: Node, config: GatewayConfig) -> tuple[AccessMiddleware, BatchRunner]:
+    """The whole application, with what every request has to pass before it; and the batches.
+
+    Nothing is done of a batch until its runner runs.
+    """
     keyring = Keyring(keys_file(node.config.state))
-    service = TaskService(node, config, keyring.is_for_one)
+    registry = open_registry(node)
+    service = TaskService(node, config, keyring.is_for_one, GenerationMetrics(registry))
     # Its own pages would load scripts from elsewhere; the document alone is served.
     app = FastAPI(
         title="Baton gateway", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None
@@ -70,6 +78,15 @@ def gateway_app(node: Node, config: GatewayConfig) -> AccessMiddleware:
         tokenize_router,
     ):
         app.include_router(make(service))
+    app.include_router(metrics_router(registry))
+    environment = node.dependencies.environment
+    folder = node.config.state / "batches"
+    batches = BatchStore(folder, environment.entropy, environment.wall_s)
+    hot = _hot_posts(service)
+    posts = {path.decode(): post for path, post in hot.posts.items() if post.kind is not None}
+    runner = BatchRunner(batches, posts)
+    app.include_router(files_router(batches))
+    app.include_router(batches_router(batches, runner))
     app.router.redirect_slashes = False
     _handle(app, HttpError, lambda error: error.fault)
     _handle(app, BatonError, fault_of)
@@ -77,8 +94,7 @@ def gateway_app(node: Node, config: GatewayConfig) -> AccessMiddleware:
     _handle(app, RequestValidationError, _of_validation)
     _handle(app, Exception, lambda _: BUG)
     _document(app, config)
-    environment = node.dependencies.environment
-    return AccessMiddleware(_hot_posts(service), Front(app), environment, config, keyring)
+    return AccessMiddleware(hot, Front(app), environment, config, keyring), runner
 
 
 def _hot_posts(service: TaskService) -> HotPosts:

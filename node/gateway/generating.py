@@ -149,8 +149,13 @@ class GenerationTasks:
             self._moved()
 
         try:
-            choice.answered = await self.service.done(choice.request, on_event, accepted)
-            choice.reader.finish(choice.answered.output)
+            with self.service.generations.watch(self.model) as watch:
+                if on_event is not ignore_event:
+                    on_event = watch.on_event(on_event)
+                choice.answered = await self.service.done(choice.request, on_event, accepted)
+                choice.reader.finish(choice.answered.output)
+                if (ending := choice.reader.ending) is not None:
+                    watch.ended(ending.reason, ending.prompt_tokens, ending.tokens)
         except HttpError as error:
             choice.fault = error.fault
         except WireError:

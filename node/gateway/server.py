@@ -25,8 +25,9 @@ async def open_gateway(node: Node, config: GatewayConfig) -> AsyncIterator[str]:
             f"{config.host} is reached from other machines, and there is no API key",
             todo="python -m node keys add NAME, or serve --http 127.0.0.1:8000",
         )
+    app, batches = gateway_app(node, config)
     server = HttpServer(
-        gateway_app(node, config).handle,
+        app.handle,
         HttpLimits(
             connections_max=config.connections_max,
             first_byte_s=config.first_byte_s,
@@ -47,6 +48,7 @@ async def open_gateway(node: Node, config: GatewayConfig) -> AsyncIterator[str]:
                     await server.accept_all(listening, nursery)
 
             nursery.start_soon(accept)
+            nursery.start_soon(batches.run)
             shown = f"[{config.host}]" if ":" in config.host else config.host
             try:
                 yield f"http://{shown}:{listening.getsockname()[1]}"

@@ -23,6 +23,7 @@ from node.gateway.errors import (
     not_found,
     unavailable,
 )
+from node.gateway.metrics import GenerationMetrics
 from node.gateway.shares import Shares
 from node.gateway_config import GatewayConfig
 from node.peer import Node
@@ -77,6 +78,7 @@ class TaskService:
     config: GatewayConfig
     # Whether all of its clients are one caller.
     is_sole: Callable[[], bool]
+    generations: GenerationMetrics
     catalogue: Catalogue = field(init=False)
     # Each key has its share of the tasks under way, and of those that were left alone.
     _task_shares: Shares = field(init=False)

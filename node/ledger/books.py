@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from wire.content import PeerId
-from wire.ledger import AccountOrder, Genesis, Redemption, Voucher, order_digest
+from wire.ledger import AccountOrder, Genesis, Redemption, Voucher, growth_of, order_digest
 from wire.signed import Signed, open_signed
 
 SHELVES = 256
@@ -143,10 +143,14 @@ class Books:
 
 @dataclass(slots=True)
 class Changes:
-    """What an epoch changes in the books: accounts, and channels, None for those that are gone."""
+    """What an epoch changes in the books: accounts, and channels, None for those that are gone.
+
+    `growth` is what the fund gets.
+    """
 
     accounts: dict[bytes, Account] = field(default_factory=dict)
     channels: dict[bytes, PaymentChannel | None] = field(default_factory=dict)
+    growth: int = 0
 
 
 @dataclass(slots=True)
@@ -161,6 +165,8 @@ class Draft:
     epoch: int
     accounts: dict[bytes, Account] = field(default_factory=dict)
     channels: dict[bytes, PaymentChannel] = field(default_factory=dict)
+    # What the fund has got of what was redeemed.
+    growth: int = 0
     _opened: dict[bytes, list[bytes]] = field(default_factory=dict)
 
     def account(self, key: bytes) -> Account:
@@ -227,7 +233,10 @@ class Draft:
         channel = self._there(redemption.channel)
         if redemption.voucher is not None:
             total = open_signed(redemption.voucher, Voucher).record.total
-            self._credit(channel.payee, total - channel.paid)
+            # It follows from the totals, so that it is the same however often a payee redeems.
+            growth = growth_of(total) - growth_of(channel.paid)
+            self.growth += growth
+            self._credit(channel.payee, total - channel.paid - growth)
             self.channels[redemption.channel] = channel._replace(paid=total)
         if redemption.release:
             self._close(redemption.channel)
@@ -270,6 +279,7 @@ class Draft:
         return Changes(
             dict(self.accounts),
             {name: None if it.closed else it for name, it in self.channels.items()},
+            self.growth,
         )
 
     def digest(self) -> bytes:
@@ -285,6 +295,7 @@ class Draft:
         return Changes(
             {key: self.books.accounts[key[0]].get(key, GONE) for key in self.accounts},
             {name: self.books.channels[name[0]].get(name) for name in self.channels},
+            -self.growth,
         )
 
 
@@ -294,6 +305,7 @@ GONE = Account(0, -1)
 
 def put(books: Books, changes: Changes) -> None:
     """Make changes in the books."""
+    books.fund += changes.growth
     for key, account in changes.accounts.items():
         if account == GONE:
             shelf = books.accounts[key[0]]

@@ -43,7 +43,7 @@ def outcome_of(
         state=draft.digest(),
         balances=balances,
         deposits=deposits,
-        fund=books.fund,
+        fund=books.fund + draft.growth,
         members=genesis.members if tip is None else tip.members,
     )
     return EpochOutcome(header, draft, digests)

@@ -57,6 +57,7 @@ def load(genesis: Genesis, key: SigningKey, scan: Scan) -> LoadedReplica:
     if checkpoints:
         header = Checkpoint.from_bytes(checkpoints[0][1]).header
         tip = CheckpointHeader.from_bytes(header)
+        books.fund = tip.fund
         if books.digest() != tip.state:
             raise Corrupt("the accounts on this disk are not those of the last checkpoint")
     replica = Replica(genesis, key, books, tip)

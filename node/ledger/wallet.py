@@ -100,6 +100,9 @@ class Ordered:
             "state": self.state.name.lower(),
             "at_ms": self.ordered_at_ms,
             "pay": [{"to": str(it.to), "amount": it.amount} for it in record.pay],
+            "action": record.action,
+            "open": [{"to": str(it.payee), "amount": it.deposit} for it in record.open],
+            "redeemed": len(record.redeem),
             "spent": record.spent,
             "why": self.why,
         }
@@ -150,8 +153,17 @@ class Wallet:
                     todo="pay less, or have somebody pay this account first",
                 )
             self._check_free(view)
-            ordered = await self._sign((Payment(to=to, amount=amount),), view)
-            return await self._settled(ordered, emit)
+            return await self._settled(
+                await self._sign(view, pay=(Payment(to=to, amount=amount),)), emit
+            )
+
+    async def order(self, emit: Emit, **action: Any) -> Ordered:
+        """Order one of the actions of an `AccountOrder`, and wait until it is settled, as `pay`."""
+        async with self._busy:
+            await self._finish_earlier(emit)
+            view = await self.look()
+            self._check_free(view)
+            return await self._settled(await self._sign(view, **action), emit)
 
     def _check_free(self, view: AccountView) -> None:
         """InputError if an order of this epoch was refused for which some may have voted."""
@@ -176,10 +188,13 @@ class Wallet:
                 emit({"event": "earlier", "order": ordered.to_map()})
                 await self._settled(ordered, emit)
 
-    async def _sign(self, payments: tuple[Payment, ...], view: AccountView) -> Ordered:
+    async def _sign(self, view: AccountView, **action: Any) -> Ordered:
         order = AccountOrder(
-            network=self.genesis.id, epoch=view.epoch, sequence=view.sequence, pay=payments
+            network=self.genesis.id, epoch=view.epoch, sequence=view.sequence, **action
         )
+        return await self._signed(order)
+
+    async def _signed(self, order: AccountOrder) -> Ordered:
         at_ms = int(self.peers.environment.wall_s() * 1000)
         ordered = Ordered(sign(order, self.key), OrderState.SIGNED, at_ms)
         await self._keep(ordered)
@@ -258,7 +273,8 @@ class Wallet:
             emit({"event": "settled", "acknowledged": 0})
             return ordered
         emit({"event": "renewed", "epoch": view.epoch})
-        return await self._sign(ordered.order.record.pay, view)
+        record = replace(ordered.order.record, epoch=view.epoch, sequence=view.sequence)
+        return await self._signed(record)
 
     async def _check_included(self, ordered: Ordered) -> None:
         """Refused unless a member shows that it was this order which the epoch ended with."""

@@ -7,6 +7,7 @@ from typing import Any
 from node.asking.run import TaskRequest
 from node.task.levels import terms_of, terms_of_numbers
 from wire import limits
+from wire.amount import AMOUNT_MAX
 from wire.content import ContentId, PeerId
 from wire.errors import InputError, Malformed
 from wire.task import Stage
@@ -26,6 +27,14 @@ def read_number(arguments: Mapping[str, Any], name: str, default: int) -> int:
     if type(value) is not int:
         raise InputError(f"{name} is not a whole number", todo=f"for example {default}")
     return value
+
+
+def read_amount(arguments: Mapping[str, Any], name: str) -> int:
+    """Millionths of a credit; 0 if none are given, InputError for what is no amount."""
+    amount = read_number(arguments, name, 0)
+    if not 0 <= amount <= AMOUNT_MAX:
+        raise InputError(f"{amount} millionths cannot be paid", todo="give a positive amount")
+    return amount
 
 
 def read_path(arguments: Mapping[str, Any]) -> Path:
@@ -77,4 +86,5 @@ def read_request(stages: tuple[Stage, ...], arguments: Mapping[str, Any]) -> Tas
         level=terms.level,
         verifiers=verifiers,
         needed=needed,
+        price_max=read_amount(arguments, "price_max"),
     )

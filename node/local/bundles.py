@@ -5,6 +5,7 @@ never taken for an answer to a task of this peer: whoever made it may have made 
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,11 @@ from wire import limits
 from wire.codec import pack
 from wire.content import ContentId, PeerId
 from wire.errors import InputError, Missing, StoreError, TransportError, WireError
+from wire.fetch import AttestedFetch
 from wire.log import LogPlaces
+from wire.model import Manifest
+from wire.operations import FETCH
+from wire.payload import Passages
 from wire.receipt import Answer, Receipt
 from wire.signed import Signed, open_signed
 from wire.tree import Block, split
@@ -39,6 +44,8 @@ _LOG_HEAD = b"\x81\xa6places"
 Fetch = Callable[[ContentId, Sequence[PeerId]], Awaitable[None]]
 
 
+# A model's manifest from whoever runs it; None if none can be had.
+Learn = Callable[[ContentId], Awaitable[Manifest | None]]
 # Where receipts are in their signers' logs, as `wire.log.LogPlaces`; None if nobody shows any.
 PlacesOf = Callable[[Sequence[Signed[Receipt]]], Awaitable[bytes | None]]
 LOG_SUFFIX = ".log"
@@ -46,6 +53,11 @@ LOG_SUFFIX = ".log"
 
 async def no_places(_: Sequence[Signed[Receipt]]) -> None:
     """For a folder without a running peer: no signer can be asked."""
+    return
+
+
+async def learn_nothing(_: ContentId) -> None:
+    """For a folder without a running peer: no other peer can be asked."""
     return
 
 
@@ -60,12 +72,14 @@ async def export_receipt(
     path: Path,
     fetch: Fetch = fetch_nothing,
     places_of: PlacesOf = no_places,
+    learn: Learn = learn_nothing,
 ) -> dict[str, Any]:
     """Write a kept answer to `path`: a bundle where that ends in .car, else the answer alone.
 
     InputError if the answer is not kept here, or for a bundle if something that it names cannot be
-    had: a bundle is whole or is not written. Where the receipts are in logs is put into the bundle,
-    or into a file beside the answer, if their signers show it.
+    had: a bundle is whole or is not written. What was fetched, and manifests of others' models, are
+    put into it if they can still be had. Where the receipts are in logs is put into the bundle, or
+    into a file beside the answer, if their signers show it.
     """
     answer = await read_kept(store, answer_id)
     places = await places_of([open_signed(it, Receipt) for it in answer.record.receipts])
@@ -78,8 +92,10 @@ async def export_receipt(
     named = named_by(answer)
     for content_id, signer in named.blobs.items():
         await _bring(store, content_id, signer, fetch)
+    fetched = await _bring_fetched(store, answer, fetch)
     shelf = ModelStore(store)
-    manifests = [it.to_bytes() for it in map(shelf.manifest_of, named.models) if it is not None]
+    found = [shelf.manifest_of(it) or await learn(it) for it in named.models]
+    manifests = [it.to_bytes() for it in found if it is not None]
     beside = {ContentId.of(it): it for it in (*manifests, *([] if places is None else [places]))}
 
     def read(block: ContentId) -> bytes:
@@ -87,22 +103,47 @@ async def export_receipt(
             return manifest
         return trio.from_thread.run(store.get_block, block)
 
-    blobs = [answer_id, *beside, *named.blobs]
+    blobs = list(dict.fromkeys([answer_id, *beside, *named.blobs, *fetched]))
     written = partial(write_car, path, answer_id, blobs, read)
     return {
         "path": str(path),
         "size_bytes": await trio.to_thread.run_sync(written),
-        "blobs": len(named.blobs),
+        "blobs": len({*named.blobs, *fetched}),
         "models": len(manifests),
         "log": places is not None,
     }
+
+
+async def _bring_fetched(store: Store, answer: Signed[Answer], fetch: Fetch) -> list[ContentId]:
+    """Of each fetch its record, what came, and what was made of that; what can be had, is here."""
+    wanted = []
+    for raw in answer.record.receipts:
+        receipt = open_signed(raw, Receipt)
+        if receipt.record.operation != FETCH:
+            continue
+        with suppress(StoreError, TransportError, WireError):
+            passages = Passages.from_bytes(await store.get(receipt.record.output))
+            for record_id in passages.attested:
+                await _bring_here(store, record_id, receipt.signer, fetch)
+                record = AttestedFetch.from_bytes(await store.get(record_id))
+                wanted.append(record_id)
+                rest = dict.fromkeys((record.output, *passages.passages, record.body))
+                for content_id in rest:
+                    await _bring_here(store, content_id, receipt.signer, fetch)
+                    wanted.append(content_id)
+    return wanted
+
+
+async def _bring_here(store: Store, content_id: ContentId, signer: PeerId, fetch: Fetch) -> None:
+    if await store.missing(content_id, limit=1):
+        await fetch(content_id, (signer,))
 
 
 async def _bring(store: Store, content_id: ContentId, signer: PeerId, fetch: Fetch) -> None:
     if not await store.missing(content_id, limit=1):
         return
     try:
-        await fetch(content_id, (signer,))
+        await _bring_here(store, content_id, signer, fetch)
     except (StoreError, TransportError) as error:
         raise InputError(
             f"a bundle cannot be made: {content_id}, which the receipt names, is not kept here any"

@@ -22,6 +22,7 @@ from node.local.fetch_commands import FetchCommands
 from node.local.indexing import Indexing, list_sources
 from node.local.ledger_commands import LedgerCommands
 from node.local.model_commands import ModelCommands, named_as, own_models, until_ready
+from node.local.quoting import show_quote
 from node.local.receipt_commands import ReceiptCommands
 from node.local.row_commands import RowCommands
 from node.local.views import Views
@@ -37,7 +38,7 @@ from wire.content import ContentId
 from wire.errors import InputError, WireError
 from wire.kinds import Level, Role
 from wire.model import Manifest
-from wire.operations import EMBED, GENERATE, NEAREST, RERANK
+from wire.operations import CALL, EMBED, GENERATE, NEAREST, RERANK
 from wire.payload import Hits, Index, Vectors
 from wire.schema import Scalar
 from wire.task import Stage
@@ -213,6 +214,7 @@ class LocalCommands:
         if answered is None:
             await until_ready(self.node, model)
             asked = replace(request, stages=(asked_at(request.level, stage),), input=data)
+            await show_quote(self.node, asked, str(arguments["model"]), emit)
             left = bool(arguments.get("attended"))
             answered = await self._run(asked, emit, self._few_verifiers(asked, emit), attended=left)
         result = as_maps.answer_map(answered)
@@ -247,6 +249,12 @@ class LocalCommands:
             return questions.embed_input(text), {}
         if operation == RERANK:
             return questions.rerank_input(text, arguments.get("documents")), {}
+        if operation == CALL:
+            name = str(model) if manifest is None else manifest.name
+            raise InputError(
+                f"the model {name} is a function of tensors, and no text can be given to it",
+                todo="run a gateway (join --http) and give it tensors: POST /v1/infer",
+            )
         return questions.check_text(text, limits.TEXT_BYTES_MAX).encode(), dict(
             arguments.get("parameters") or {}
         )

@@ -27,6 +27,7 @@ class LedgerCommands:
             "wallet": self.wallet,
             "pay": self.pay,
             "wallet_log": self.log,
+            "earnings": self.earnings,
             "ledger_export": self.export,
         }
 
@@ -54,6 +55,35 @@ class LedgerCommands:
             **asdict(view),
             "members": len(ledger.genesis.members),
             "unsettled": unsettled,
+            **(self._channels() if mine else {"paying": [], "earning": []}),
+        }
+
+    def _channels(self) -> dict[str, Any]:
+        """The channels that this peer pays from, and those it is paid from."""
+        paying = self.node.paying
+        if paying is None:
+            return {"paying": [], "earning": []}
+        return {
+            "paying": paying.payer.channels.rows(),
+            "earning": paying.till.channels.rows(),
+        }
+
+    async def earnings(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Who was charged what for which model, what is not redeemed, and what was lost to whom."""
+        self._ledger  # noqa: B018 - says that there is no ledger
+        assert self.node.paying is not None
+        channels = self.node.paying.till.channels
+        if arguments.get("redeem"):
+            await channels.redeem()
+        rows = channels.rows()
+        return {
+            "account": str(self.node.peers.me),
+            "sums": channels.sums(),
+            "channels": rows,
+            "charged": sum(it["charged"] for it in rows),
+            "redeemed": sum(it["redeemed"] for it in rows),
+            "unredeemed": sum(it["unredeemed"] for it in rows),
+            "lost": sum(it["lost"] for it in rows),
         }
 
     async def pay(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:

@@ -48,8 +48,9 @@ class ReceiptCommands:
         What is not kept here is asked of the peer that read it or made it, then of others.
         """
         store, path = self.node.dependencies.store, read_path(arguments)
+        places_of, learn = self.node.log_watch.places_of, self.node.models.learn
         return await export_receipt(
-            store, _answer_id(arguments), path, self._fetch, self.node.log_watch.places_of
+            store, _answer_id(arguments), path, self._fetch, places_of, learn
         )
 
     async def take(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:

@@ -67,10 +67,12 @@ class RowCommands:
         """Answer one bundle. Outputs and receipts come as pieces; the result is the signed bundle.
 
         `inputs` are those of its tasks, `numbers` those of its rows, `parameters` as of a task.
+        With `fresh` no answer of an earlier task will do.
         """
         stage = _stage(arguments)
         inputs, numbers = _inputs(arguments), _numbers(arguments)
-        answered = await self._answered(read_request((stage,), arguments), inputs)
+        request, fresh = read_request((stage,), arguments), bool(arguments.get("fresh"))
+        answered = await self._answered(request, inputs, fresh=fresh)
         outputs = [it.output for it in answered]
         sources = sources_of(stage.operation, inputs)
         if len(sources) != len(numbers):
@@ -98,23 +100,25 @@ class RowCommands:
             "kept_before": sum(it.kept_before for it in answered),
         }
 
-    async def _answered(self, request: TaskRequest, inputs: Sequence[bytes]) -> list[Answered]:
+    async def _answered(
+        self, request: TaskRequest, inputs: Sequence[bytes], *, fresh: bool
+    ) -> list[Answered]:
         found: dict[int, Answered] = {}
 
         async def one(place: int) -> None:
             asked = replace(request, input=inputs[place])
-            found[place] = await self._one(asked)
+            found[place] = await self._one(asked, fresh=fresh)
 
         await gather(one, range(len(inputs)), at_once=TASKS_AT_ONCE)
         return [found[place] for place in range(len(inputs))]
 
-    async def _one(self, request: TaskRequest) -> Answered:
+    async def _one(self, request: TaskRequest, *, fresh: bool) -> Answered:
         """An answer that is kept, or comes; a task that fails is tried again."""
         assert request.input is not None
         tasks, (stage,) = self.node.tasks, request.stages
         source = name_of(request.input)
         for wait_s in (*RETRY_AFTER_S, None):
-            kept = await tasks.answers.of_job(stage, source, request.needed)
+            kept = None if fresh else await tasks.answers.of_job(stage, source, request.needed)
             if kept is not None:
                 return kept
             try:

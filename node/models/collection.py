@@ -60,6 +60,8 @@ class Models:
     engine: Engine
     folder: Path
     progress: dict[str, ModelProgress] = field(default_factory=dict)
+    # What was loaded, by the name, the id or the path under which it was asked for.
+    made_ready: dict[str, ContentId] = field(default_factory=dict)
 
     @property
     def shelf(self) -> ModelStore:
@@ -150,6 +152,7 @@ class Models:
         size_bytes = sum(it.size_bytes for it in manifest.files)
         self._tell(manifest.name, "loading", 0, size_bytes, manifest.id)
         loaded = await self.engine.load(manifest, files)
+        self.made_ready[name] = model_id
         self._tell(manifest.name, "ready", 0, 0)
         return loaded
 

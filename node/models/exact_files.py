@@ -34,6 +34,16 @@ class ExactFiles:
     models: Models
     _latest: Latest[ContentId, ExactFile] = field(default_factory=lambda: Latest(MODELS_KEPT))
 
+    async def here(self, model: ContentId) -> ExactFile | None:
+        """As `get`, of a model that this peer has: a stranger's word makes it fetch none."""
+        manifest = self.models.manifest_of(model)
+        if manifest is None or manifest.format != FORMAT:
+            return None
+        content = manifest.file(FILE).content
+        if model not in self._latest and await self.models.blobs.store.missing(content, limit=1):
+            return None
+        return await self.get(model)
+
     async def get(self, model: ContentId) -> ExactFile | None:
         """The model of this id; None if it is no integer model, or cannot be had in time."""
         if (found := self._latest.get(model)) is not None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import trio
 
+from node.rows.in_order import in_order
 from node.rows.journal import RowJournal, read_frames, write_frames
 from node.rows.plan import RowBatch, RowPlan, outputs_of, sources_of, value_of
 from node.rows.reading import RowSource, format_of
@@ -144,58 +145,27 @@ class RowJob:
 
     async def _do_rest(self, batches: Iterator[RowBatch]) -> None:
         """Ask for the bundles that are left, some at once; keep them in their order."""
-        send, receive = trio.open_memory_channel["_Asked"](self.window)
-        failed: list[BatonError] = []
 
-        async def read_on(nursery: trio.Nursery) -> None:
-            async with send:
-                while True:
-                    try:
-                        batch = await _in_thread(partial(next, batches, None))
-                    except BatonError as error:
-                        # What was read before it is answered first.
-                        await send.send(_Asked(None, error, self.source.read_share))
-                        return
-                    if batch is None:
-                        return
-                    asked = _Asked(batch, None, self.source.read_share)
-                    await send.send(asked)
-                    nursery.start_soon(self._ask, asked)
+        def read() -> _Read | None:
+            batch = next(batches, None)
+            return None if batch is None else _Read(batch, self.source.read_share)
 
+        await in_order(read, self._ask, self._keep, window=self.window)
+
+    async def _ask(self, read: "_Read") -> dict[str, Any]:
+        batch = read.batch
+        inputs = self.plan.inputs(batch)
+        if not inputs:
+            return _frame_of(batch, [], [], None)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(read_on, nursery)
-                async for asked in receive:
-                    await asked.ended.wait()
-                    if asked.error is not None:
-                        failed.append(asked.error)
-                        nursery.cancel_scope.cancel()
-                        break
-                    await self._keep(asked)
-        except* BatonError as group:
-            failed += _leaves(group)
-        if failed:
-            raise failed[0]
-
-    async def _ask(self, asked: "_Asked") -> None:
-        assert asked.batch is not None
-        inputs = self.plan.inputs(asked.batch)
-        try:
-            if inputs:
-                asked.answer = await self.ask(asked.batch, inputs)
-                asked.frame = await _in_thread(partial(self._frame, asked, inputs))
-            else:
-                asked.frame = _frame_of(asked.batch, [], [], None)
+            answer = await self.ask(batch, inputs)
+            frame: dict[str, Any] = await _in_thread(partial(self._frame, batch, inputs, answer))
         except BatonError as error:
-            batch = asked.batch
             error.message = f"rows {batch.first} to {batch.last}: {error.message}"
-            asked.error = error
-        asked.ended.set()
+            raise
+        return frame
 
-    def _frame(self, asked: "_Asked", inputs: list[bytes]) -> dict[str, Any]:
-        batch, answer = asked.batch, asked.answer
-        assert batch is not None
-        assert answer is not None
+    def _frame(self, batch: RowBatch, inputs: list[bytes], answer: BundleAnswer) -> dict[str, Any]:
         operation, rows = self.plan.operation, len(batch.numbers)
         outputs = outputs_of(operation, answer.outputs, rows)
         sources = sources_of(operation, inputs)
@@ -209,9 +179,7 @@ class RowJob:
             raise Malformed("what the peer signed are not these rows and receipts")
         return _frame_of(batch, outputs, digests, answer)
 
-    async def _keep(self, asked: "_Asked") -> None:
-        assert asked.frame is not None
-        frame = asked.frame
+    async def _keep(self, read: "_Read", frame: dict[str, Any]) -> None:
         try:
             await _in_thread(partial(self._journal.add, frame))
             if trio.current_time() - self._synced_at_s >= SYNC_S:
@@ -221,7 +189,7 @@ class RowJob:
             error.message += f" (at row {frame['first']}; {self._rows} rows are kept)"
             raise
         self._count(frame)
-        self.on_progress(self._rows, asked.share, False)
+        self.on_progress(self._rows, read.share, False)
 
     def _count(self, frame: dict[str, Any]) -> None:
         self._rows += frame["last"] - frame["first"] + 1
@@ -249,21 +217,12 @@ class RowJob:
         files.journal.unlink()
 
 
-@dataclass(slots=True, eq=False)
-class _Asked:
-    """A bundle on its way: what was read, and what came of it."""
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A bundle, and how much of the table is read with it."""
 
-    batch: RowBatch | None
-    error: BatonError | None
-    # How much of the table is read with this one.
+    batch: RowBatch
     share: float
-    answer: BundleAnswer | None = None
-    frame: dict[str, Any] | None = None
-    ended: trio.Event = field(default_factory=trio.Event)
-
-    def __post_init__(self) -> None:
-        if self.error is not None:
-            self.ended.set()
 
 
 def _frame_of(
@@ -287,13 +246,6 @@ def _frame_of(
 
 def _without_outputs(frame: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in frame.items() if name != "outputs"}
-
-
-def _leaves(group: BaseExceptionGroup[BatonError]) -> list[BatonError]:
-    found: list[BatonError] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
 
 
 async def _in_thread(work: Callable[[], Any]) -> Any:

@@ -11,9 +11,10 @@ from functools import partial
 
 import trio
 
+from node.serving.asked_check import Asked, read_check
 from node.serving.check_bundle import SmallCheck, check_together, small_check
 from node.serving.served_order import ServedOrder, ServedOrders
-from node.serving.verify_role import Asked, VerifyRole, read_check
+from node.serving.verify_role import VerifyRole
 from node.task.flushing import Flushing
 from p2p.peers import Peers
 from p2p.typed_call import TypedCall, refusal_of

@@ -53,6 +53,8 @@ from wire.tree import name_of
 
 CONTESTS_MAX = 4
 CONTESTS_PER_ASKER_MAX = 2
+# Where all places are taken, who has asked nothing for so long makes room for somebody new.
+IDLE_S_MAX = 5.0
 # A tree's levels, the outputs and two inputs of a layer: nobody needs to ask more often.
 QUESTIONS_MAX = 32
 CONTEST_S_MAX = 60.0
@@ -82,6 +84,8 @@ class ContestRole:
     verifies: bool = False
     trace: TraceRow = states_of
     _under_way: Counter[PeerId] = field(default_factory=Counter)
+    # Contests that wait for their asker, and since when, the longest first.
+    _idle: dict[trio.CancelScope, float] = field(default_factory=dict)
 
     async def on_contest(self, call: TypedCall, message: Message) -> None:
         """Commit to one row's states and show what is asked for, or refuse."""
@@ -113,17 +117,36 @@ class ContestRole:
                 signed = sign(commitment, self.key)
                 await call.send(Committed(commitment=signed.raw))
                 for _ in range(QUESTIONS_MAX):
-                    question = await call.receive()
-                    if isinstance(question, Settled):
+                    question = await self._question(call)
+                    if question is None or isinstance(question, Settled):
                         return
                     await call.send(_shown(states, question))
         except (Refused, EngineError, StoreError, TooSlow) as error:
             await call.send(refusal_of(error))
 
+    async def _question(self, call: TypedCall) -> Message | None:
+        """What the asker says next; None if it waited for too long and others need the place."""
+        with trio.CancelScope() as scope:
+            self._idle[scope] = trio.current_time()
+            try:
+                return await call.receive()
+            finally:
+                del self._idle[scope]
+        return None
+
+    def _make_room(self) -> None:
+        """End the contest whose asker has been silent the longest, if it has been for long."""
+        for scope, since_at_s in self._idle.items():
+            if not scope.cancel_called and trio.current_time() - since_at_s >= IDLE_S_MAX:
+                scope.cancel()
+                return
+
     def _check_willing(self, receipt: Signed[Receipt], asker: PeerId) -> None:
         if receipt.signer != self.key.peer and not self.verifies:
             raise Refused("this leg is another peer's", code=RefusalCode.NOT_WILLING)
         full = self._under_way.total() >= CONTESTS_MAX
+        if full:
+            self._make_room()
         if full or self._under_way[asker] >= CONTESTS_PER_ASKER_MAX:
             raise Refused("this peer is settling other disputes", retry_after_s=0.5)
 

@@ -24,7 +24,7 @@ from wire.payload import Passages, Texts
 from wire.schema import Parameters
 from wire.task import Stage
 
-# A shorter text is cut in a few milliseconds; a longer one is cut in a thread, and kept a while.
+# A shorter text is cut in a few milliseconds; a longer one is cut in a thread.
 LONG_CHARS = 256 << 10
 CUTS_KEPT = 4
 
@@ -150,14 +150,15 @@ class DataRole:
         )
 
     async def _passages(self, name: str) -> Sequence[str]:
-        """Every passage of a source. Long texts are cut once for all the legs that read them."""
+        """Every passage of a source. A text is cut once for all the legs that soon read it."""
         text = await self.sources.fetch(name)
-        if len(text) < LONG_CHARS:
-            return cut(text)
         kept = self._cuts.get(name)
         if kept is None or kept.text != text:
-            kept = _Cut(text, tuple(await trio.to_thread.run_sync(cut, text)))
-            self._cuts[name] = kept
+            if len(text) < LONG_CHARS:
+                passages = cut(text)
+            else:
+                passages = await trio.to_thread.run_sync(cut, text)
+            kept = self._cuts[name] = _Cut(text, tuple(passages))
         return kept.passages
 
 

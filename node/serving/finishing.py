@@ -7,7 +7,7 @@ Every other receipt has a signature of its own, which peers of every version can
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -16,16 +16,22 @@ from node.serving.done_legs import DoneLegs
 from node.serving.receipt_log import ReceiptLog
 from node.serving.role import Done
 from node.task.flushing import grown, in_parts, keep_each
+from p2p.peers import Peers
+from p2p.timeouts import stretched
 from store import Row, Store, Table, Write
+from wire import limits
 from wire.chain import source_of
 from wire.codec import pack
-from wire.errors import BatonError
+from wire.content import PeerId
+from wire.errors import BatonError, Refused, RemoteProtocolError, TransportError, WireError
 from wire.kinds import Level, Role
 from wire.receipt import Receipt
 from wire.signed import Signed, is_of_many, sign, sign_many
 from wire.signing import SigningKey
 from wire.tree import name_of
 
+# Of the question for a version.
+VERSION_S = 5.0
 # Bounds of one commit.
 LEGS_MAX = 256
 BYTES_MAX = 4 << 20
@@ -89,7 +95,20 @@ def receipt_of(
         profile=done.profile,
         previous=handoff.receipts[-1].id if handoff.receipts else None,
         reused=reused,
+        layers=done.layers,
     )
+
+
+async def readable(done: Done, peers: Peers, holder: PeerId) -> Done:
+    """As the holder reads its receipt: older peers do not know who ran layers for it."""
+    if not done.layers:
+        return done
+    try:
+        version = await peers.neighbours.version_of(holder, deadline_s=stretched(VERSION_S))
+    except (Refused, TransportError, WireError, RemoteProtocolError):
+        version = 0
+    known = version >= limits.STAGE_LEGS_VERSION and len(done.layers) <= limits.STAGE_LEGS_MAX
+    return done if known else replace(done, layers=())
 
 
 def shares_signature(handoff: Handoff) -> bool:

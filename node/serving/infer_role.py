@@ -167,7 +167,7 @@ class InferRole:
         if stage.operation == GENERATE:
             self.lengths.learn(stage.model, output.units)
         profile = loaded.profile if loaded is not None else ""
-        return Done(data=output.data, units=output.units, profile=profile)
+        return Done(data=output.data, units=output.units, profile=profile, layers=output.layers)
 
     def shares(self, stage: Stage, cost_s: float) -> bool:
         """Whether a leg is small, needs nothing but its input, and may be done with others.

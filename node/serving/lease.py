@@ -8,6 +8,7 @@ from typing import TypeVar
 import trio
 
 from node.dispatch.handoff import Handoff
+from node.paying.till import Seat
 from node.serving.admission import LONG_S
 from node.serving.queue_slot import GivenUp, QueueSlot, SlotStage
 from node.serving.role import LegRole, LegWork
@@ -58,6 +59,8 @@ class LegLease:
     place: QueueSlot | None = None
     # Whether nothing can have been done of it since it was taken: it begins in the same moment.
     fresh: bool = False
+    # What is held for it, where it is paid for.
+    seat: Seat | None = None
     _stop: Callable[[], None] | None = None
     _generates: bool = False
 
@@ -153,5 +156,7 @@ class LegLease:
                 self._stop()
 
     def release(self) -> None:
+        if self.seat is not None:
+            self.seat.close()
         if self.place is not None:
             self.role.dequeue(self.place)

@@ -194,6 +194,8 @@ class LegBundle:
             self._end(leg, found)
         else:
             self.legs.done += 1
+            if leg.lease.seat is not None:
+                leg.lease.seat.charge(found.record, leg.handoff.input, output)
             self._end(leg, DoneLeg(found, output))
 
     def _end(self, leg: _SmallLeg, found: DoneLeg | BatonError) -> None:

@@ -13,36 +13,32 @@ import trio
 from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.handoff import Handoff, LegResult, Relay
 from node.dispatch.progress import StreamProgress
+from node.paying.till import Till
 from node.serving.done_legs import DoneLeg, DoneLegs, job_key_of, leg_key_of
-from node.serving.finishing import FinishedLeg, Finishing, receipt_of, shares_signature
+from node.serving.finishing import FinishedLeg, Finishing, readable, receipt_of, shares_signature
 from node.serving.lease import Holder, LegLease
+from node.serving.leg_input import input_of
 from node.serving.role import Done, LegInput, LegRole, nowhere
 from node.task.events import EventSink
 from node.task.units import units_of
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
-from p2p.timeouts import stretched
 from store import Store
 from wire import limits
 from wire.chain import source_of
-from wire.content import ContentId, PeerId
+from wire.content import PeerId
 from wire.errors import (
-    Malformed,
     Refused,
-    WireError,
 )
 from wire.kinds import RefusalCode, Role
 from wire.signing import SigningKey
-from wire.tree import name_of
 
 # Legs under way at once; the engine's own slots bound inference further.
 LEGS_AT_ONCE = 128
 # A holder in the middle that knows no peer for the next leg gives the handoff back after this.
 PATIENCE_S = 3.0
-INPUT_BYTES_MAX = 16 << 20
 # An owner who came back rarely leaves within 30 s: suggest no earlier retry.
 PAUSED_RETRY_S = 30.0
-INPUT_DEADLINE_S = 15.0
 
 
 @dataclass(slots=True)
@@ -58,6 +54,8 @@ class LegServer:
     on_event: EventSink
     # In words, whose clock is the odd one: how far theirs is ahead of ours, and what it is called.
     whose_clock: Callable[[float, str], str]
+    # What this peer asks for legs; None where they are free.
+    till: Till | None = None
     # False once the peer is leaving: running legs are finished, no new ones are taken.
     taking: bool = True
     # Why no legs are taken for now, in words; empty unless the machine's owner needs it.
@@ -148,8 +146,17 @@ class LegServer:
         """`kept`: the leg's keys, and whether something is kept under one of them."""
         leg_key, job_key, known = kept
         lease = LegLease(self._role(handoff), leg_key, job_key)
+        if self.till is not None:
+            begun = handoff.resume.units if handoff.resume is not None else 0
+            task, leg, data = handoff.task, handoff.leg, handoff.input
+            is_payer = by == task.signer and not handoff.receipts
+            lease.seat = self.till.seat(task, leg, data, handoff.units, begun, is_payer=is_payer)
         if not known and leg_key not in self.running:
-            lease.admit(handoff, by, deadline_at_s)
+            try:
+                lease.admit(handoff, by, deadline_at_s)
+            except Refused:
+                lease.release()
+                raise
         return lease
 
     def _take_own(self, onward: Handoff, by: PeerId, deadline_at_s: float) -> LegLease | None:
@@ -256,7 +263,7 @@ class LegServer:
 
         async def work() -> Done:
             nonlocal reused
-            data = await self._input(handoff, source_id, holders, left_s)
+            data = await input_of(self.blobs, handoff, source_id, holders, left_s)
             if handoff.leg.role is Role.INFER and not lease.fresh:
                 reused = await self.before.reusable(lease.job_key)
                 if reused is not None:
@@ -272,12 +279,13 @@ class LegServer:
                 resume=handoff.resume if handoff.is_last else None,
                 place=lease.place,
             )
-            return await lease.role.do(handoff.leg, source, relay)
+            paced = relay if lease.seat is None else lease.seat.paced(relay)
+            return await lease.role.do(handoff.leg, source, paced)
 
         done = await lease.unless_abandoned(holder, deadline_at_s, work)
         receipt = receipt_of(
             handoff,
-            done,
+            await readable(done, self.dispatcher.directory.peers, holder.peer),
             began_wall_s=started_wall_s,
             took_s=trio.current_time() - started_at_s,
             reused=reused is not None,
@@ -289,33 +297,9 @@ class LegServer:
             FinishedLeg(lease.leg_key, lease.job_key, receipt, blobs, shares=shares)
         )
         self.done += 1
+        if lease.seat is not None:
+            lease.seat.charge(receipt, handoff.input, done.data)
         return DoneLeg(signed, done.data)
-
-    async def _input(
-        self,
-        handoff: Handoff,
-        source_id: ContentId | None,
-        holders: tuple[PeerId, ...],
-        left_s: float,
-    ) -> bytes | None:
-        if source_id is None:
-            return None
-        if handoff.input is not None:
-            if name_of(handoff.input) != source_id:
-                raise Malformed("the input is not the one that the task or the last receipt names")
-            return handoff.input
-        try:
-            return await self.blobs.get(
-                source_id,
-                holders,
-                deadline_s=min(left_s, stretched(INPUT_DEADLINE_S)),
-                size_bytes_max=INPUT_BYTES_MAX,
-            )
-        except WireError as error:
-            # The content is too large or no tree: its signer is at fault, not who passes it on.
-            raise Refused(
-                f"the input cannot be had: {error.message}", code=RefusalCode.NOT_FOUND
-            ) from error
 
 
 def result_of(handoff: Handoff, leg: DoneLeg) -> LegResult:

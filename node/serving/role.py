@@ -15,12 +15,16 @@ __all__ = ["Done", "Emit", "LegInput", "LegRole", "LegWork", "nowhere"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """The output of a leg, and its cost; `blobs` are content that the output names."""
+    """The output of a leg, and its cost; `blobs` are content that the output names.
+
+    `layers` is what other peers signed that ran layers of the model for it.
+    """
 
     data: bytes
     units: int
     profile: str
     blobs: tuple[bytes, ...] = ()
+    layers: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,10 @@
 """Serving a range of a model's layers: rows of another peer's pass go through the engine, in order.
 
 Who opens has a session with pages of its own. What it sends wrong ends its session and nothing
-else; a peer that pauses or leaves says so at the next pass, and the asker goes elsewhere.
+else; a peer that pauses or leaves says so at the next pass, and the asker goes elsewhere. What went
+through is signed when the asker wants it.
 """
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 import trio
@@ -12,22 +12,43 @@ import trio
 from node.engines.interface import Engine, Job
 from node.engines.other_layers import BEGIN, END, SESSION
 from node.serving.leg_server import LegServer
+from node.serving.stage_sessions import StageSession, StageSessions
 from p2p import timeouts
+from p2p.peers import Peers
 from p2p.typed_call import TypedCall, refusal_of
-from wire.content import ContentId, PeerId
-from wire.counting import counted
+from wire.content import ContentId
 from wire.errors import EngineError, Refused, RemoteProtocolError
 from wire.kinds import RefusalCode, Role
 from wire.message import Message
 from wire.operations import STAGE
-from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed
+from wire.signed import sign
+from wire.signing import SigningKey
+from wire.stage import (
+    StageClose,
+    StageLeg,
+    StageOpen,
+    StageOpened,
+    StagePass,
+    StagePassed,
+    StageSign,
+    StageSigned,
+)
 
-# Sessions at once, and of one asker: one that stands, and one that it begins after a failure.
-SESSIONS_MAX = 16
-SESSIONS_PER_ASKER = 2
 PASS_S = 60.0
 # A session without a pass for so long is ended. Askers end theirs sooner.
 IDLE_S = 300.0
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """The wait for a session's next pass, which somebody else may end."""
+
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    ended: bool = False
+
+    def end(self) -> None:
+        self.ended = True
+        self.scope.cancel()
 
 
 @dataclass(slots=True)
@@ -36,57 +57,90 @@ class StageServer:
 
     engine: Engine
     legs: LegServer
+    peers: Peers
+    key: SigningKey
     passes: int = 0
     rows: int = 0
+    signed: int = 0
     _numbers: int = 0
-    _sessions: Counter[PeerId] = field(default_factory=Counter)
+    _sessions: StageSessions = field(default_factory=StageSessions)
 
     @property
     def sessions(self) -> int:
         """Sessions that stand now."""
-        return self._sessions.total()
+        return len(self._sessions)
 
     async def on_open(self, call: TypedCall, message: Message) -> None:
         """Serve one session until its asker closes it."""
         assert isinstance(message, StageOpen)
         self._numbers += 1
-        number = self._numbers
+        now_at_s, waiting = trio.current_time(), _Waiting()
+        prefix = self.peers.view.origins.of(call.peer, call.peer)
+        session = StageSession(self._numbers, call.peer, prefix, now_at_s, waiting.end)
         try:
             self._check_able(message)
-            self._check_room(call.peer)
+            self._sessions.make_room(call.peer, prefix, now_at_s)
         except Refused as error:
             await call.send(refusal_of(error))
             return
-        with counted(self._sessions, call.peer):
-            try:
-                await self._serve(call, message, number)
-            except (EngineError, Refused) as error:
-                await call.send(refusal_of(error))
-            finally:
-                with trio.CancelScope(shield=True), timeouts.move_on_after(PASS_S):
-                    await self._end(message.model, number)
+        self._sessions.add(session)
+        try:
+            await self._serve(call, message, session, waiting)
+        except (EngineError, Refused) as error:
+            await call.send(refusal_of(error))
+        finally:
+            self._sessions.remove(session)
+            with trio.CancelScope(shield=True), timeouts.move_on_after(PASS_S):
+                await self._end(message.model, session.number)
 
-    async def _serve(self, call: TypedCall, opening: StageOpen, session: int) -> None:
-        model = opening.model
-        granted = await self._do(model, {SESSION: session, BEGIN: opening.pages})
+    async def _serve(
+        self, call: TypedCall, opening: StageOpen, session: StageSession, waiting: _Waiting
+    ) -> None:
+        granted = await self._do(opening.model, {SESSION: session.number, BEGIN: opening.pages})
         await call.send(StageOpened(pages=int.from_bytes(granted, "little")))
         number = 0
         while True:
-            with trio.move_on_after(IDLE_S) as idle:
-                message = await call.receive()
-            if idle.cancelled_caught:
-                raise Refused(f"no pass for {IDLE_S:.0f} s", code=RefusalCode.LATE)
+            message = await self._next(call, waiting)
             if isinstance(message, StageClose):
                 return
+            if isinstance(message, StageSign):
+                await call.send(self._signed(opening, session, message))
+                continue
             assert isinstance(message, StagePass), "the table of conversations lets nothing else"
             if message.number != number:
                 raise RemoteProtocolError(f"pass {message.number} where {number} comes next")
             self._check_able(opening)
-            data = await self._do(model, {SESSION: session}, message.rows.to_bytes())
+            session.busy = True
+            data = await self._do(opening.model, {SESSION: session.number}, message.rows.to_bytes())
+            session.busy, session.used_at_s = False, trio.current_time()
+            session.log.went_through(message.rows, data)
             await call.send(StagePassed(number=number, data=data))
             self.passes += 1
             self.rows += len(message.rows.owners)
             number += 1
+
+    async def _next(self, call: TypedCall, waiting: _Waiting) -> Message:
+        """What the asker says next; Refused if it says nothing for long, or has to make room."""
+        with trio.move_on_after(IDLE_S) as waiting.scope:
+            return await call.receive()
+        if not waiting.ended:
+            raise Refused(f"no pass for {IDLE_S:.0f} s", code=RefusalCode.LATE)
+        raise Refused("others want these layers, and you have not used them", retry_after_s=1.0)
+
+    def _signed(self, opening: StageOpen, session: StageSession, asked: StageSign) -> StageSigned:
+        before, after = session.log.digests(asked.table, asked.rows)
+        leg = StageLeg(
+            model=opening.model,
+            first=opening.first,
+            last=opening.last,
+            asker=session.asker,
+            rows=asked.rows,
+            input=before,
+            output=after,
+            signed_at_ms=int(self.peers.environment.wall_s() * 1000),
+        )
+        self.signed += 1
+        return StageSigned(leg=sign(leg, self.key).raw)
 
     def _check_able(self, opening: StageOpen) -> None:
         """Refused unless such a session may begin, or go on, now."""
@@ -107,10 +161,6 @@ class StageServer:
                 f"{layers} are run here, not {opening.first}-{opening.last}",
                 code=RefusalCode.UNSUPPORTED,
             )
-
-    def _check_room(self, asker: PeerId) -> None:
-        if self._sessions[asker] >= SESSIONS_PER_ASKER or self.sessions >= SESSIONS_MAX:
-            raise Refused("too many others have these layers run here", retry_after_s=1.0)
 
     async def _do(self, model: ContentId, parameters: dict[str, int], data: bytes = b"") -> bytes:
         job = Job(

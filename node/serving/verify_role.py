@@ -11,6 +11,8 @@ from node.engines.compare import worst_differences
 from node.engines.interface import REPLAY, Engine, Job
 from node.engines.margins import judged, table_for
 from node.engines.replay import frames_max, request
+from node.paying.till import Till
+from node.serving.asked_check import Asked, read_check
 from node.serving.fair_semaphore import FairSemaphore
 from node.serving.infer_role import InferRole
 from node.serving.role import Done, LegInput, nowhere
@@ -20,12 +22,11 @@ from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
 from wire.calibration import Calibration
-from wire.chain import open_receipts, source_of
+from wire.chain import source_of
 from wire.content import ContentId, PeerId
 from wire.counting import counted
 from wire.errors import (
     EngineError,
-    Malformed,
     Missing,
     Refused,
     StoreError,
@@ -34,14 +35,14 @@ from wire.errors import (
     WireError,
 )
 from wire.kinds import RefusalCode, Role
-from wire.lottery import Share, attempt_of
+from wire.lottery import Share
 from wire.message import Check, Message, VerdictReply
-from wire.operations import EMBED, EMBED_PASSAGES, NEAREST, OPERATIONS, RERANK, Comparison, by_rows
+from wire.operations import EMBED, EMBED_PASSAGES, NEAREST, OPERATIONS, RERANK, Comparison
 from wire.payload import Hits, Passages, Texts, Vectors
 from wire.receipt import Receipt, ReplayStatistics, Verdict
-from wire.signed import Signed, open_signed, sign
+from wire.signed import Signed, sign
 from wire.signing import SigningKey
-from wire.task import Stage, Task
+from wire.task import Stage
 from wire.tree import name_of
 
 # Differences are reported in parts per billion; larger ones are reported as PPB.
@@ -67,25 +68,6 @@ class Found:
     worst_ppb: tuple[int, ...] = ()
     reason: str = ""
     replay: tuple[ReplayStatistics, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A check that was read: signatures hold, and the secret is the task's."""
-
-    task: Signed[Task]
-    receipts: list[Signed[Receipt]]
-    check: Check
-
-    @property
-    def receipt(self) -> Signed[Receipt]:
-        """That of the leg to be checked."""
-        return self.receipts[-1]
-
-    @property
-    def stage(self) -> Stage:
-        """The leg, as the task has it."""
-        return self.task.record.stages[self.receipt.record.stage]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +104,8 @@ class VerifyRole:
     # Why no checks are done for now, in words; empty if they are.
     paused: str = ""
     checked: int = 0
+    # What this peer asks for verdicts; None where they are free.
+    till: Till | None = None
     # Whoever recomputes has one of these.
     places: FairSemaphore = field(default_factory=lambda: FairSemaphore(CHECKS_AT_ONCE))
     # What honest engines differ by, of models that this peer's owner had calibrated.
@@ -150,6 +134,8 @@ class VerifyRole:
             raise Refused(f"this peer is paused: {self.paused}", code=RefusalCode.PAUSED)
         if asked.receipt.signer == self.key.peer:
             raise Refused("nobody checks its own work", code=RefusalCode.NOT_WILLING)
+        if self.till is not None:
+            self.till.check_verdict(asked.task)
         # The receipt is of this stage, so of its model and operation.
         self.infer_role.check_able(asked.stage)
 
@@ -184,6 +170,8 @@ class VerifyRole:
         loaded = self.engine.ready(model)
         if loaded is None:
             raise Refused("the model was unloaded meanwhile", code=RefusalCode.NO_SUCH_MODEL)
+        if self.till is not None:
+            self.till.charge_verdict(asked.task)
         tolerance_ppb = int(loaded.manifest.tolerance * PPB)
         reason = found.reason.encode()[: limits.REASON_BYTES_MAX].decode(errors="ignore")
         return Verdict(
@@ -364,22 +352,6 @@ class VerifyRole:
             for one, two in zip(claimed, mine, strict=True)
         )
         return Found(rows=len(mine), sampled=tuple(range(len(mine))), worst_ppb=worst)
-
-
-def read_check(check: Check) -> Asked:
-    """Read and check what an asker sent; WireError says what is wrong."""
-    task = open_signed(check.task, Task)
-    receipts = open_receipts(task, check.receipts)
-    if not receipts or receipts[-1].record.role is not Role.INFER:
-        raise Malformed("a check is of a leg that ran a model")
-    if attempt_of(check.secret, task.record.checking.secret_hash) is None:
-        raise Malformed("the secret is not the one the task was signed with")
-    leg = receipts[-1].record
-    if check.parts and not by_rows(leg.operation):
-        raise Malformed("a leg without rows has no parts")
-    if any(row >= leg.units for row in check.rows):
-        raise Malformed("the leg has not the rows that are to be recomputed")
-    return Asked(task=task, receipts=receipts, check=check)
 
 
 def _same(claim: ClaimedLeg, done: Done) -> Found:

@@ -25,6 +25,8 @@ R = TypeVar("R")
 # most passes that a flush waits. What is added takes some passes each from one to the next.
 QUIET_PASSES = 4
 PASSES_MAX = 64
+# While there is only one, it most likely comes alone, and each pass costs the loop as much as it.
+ALONE_PASSES = 2
 
 
 async def grown(size: Callable[[], int], enough: int) -> None:
@@ -33,11 +35,14 @@ async def grown(size: Callable[[], int], enough: int) -> None:
     It takes no time of the clock, and ends though they never stop.
     """
     quiet, before = 0, size()
+    enough_quiet = QUIET_PASSES if before > 1 else ALONE_PASSES
     for _ in range(PASSES_MAX):
         await trio.lowlevel.checkpoint()
         now = size()
-        quiet = 0 if now > before else quiet + 1
-        if quiet >= QUIET_PASSES or now >= enough:
+        quiet += 1
+        if now > before:
+            quiet, enough_quiet = 0, QUIET_PASSES
+        if quiet >= enough_quiet or now >= enough:
             return
         before = now
 

@@ -36,7 +36,7 @@ CONSEQUENCES: Mapping[RefusalCode, Consequence] = {
     RefusalCode.MALFORMED: Consequence(400, "invalid_value", of_request=True),
     RefusalCode.LATE: Consequence(408, "deadline_passed"),
     RefusalCode.PAUSED: Consequence(503, "paused", again=True),
-    RefusalCode.NOT_PAID: Consequence(503, "not_paid"),
+    RefusalCode.NOT_PAID: Consequence(503, "not_paid", again=True),
     RefusalCode.BANNED: Consequence(503, "banned"),
     RefusalCode.LEAVING: Consequence(503, "leaving"),
     RefusalCode.CLOCK: Consequence(503, "clocks_differ"),

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from libp2p.io.exceptions import ConnectionClosedError, IncompleteReadError
+from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.security.noise.io import (
     MAX_PLAINTEXT_LENGTH,
@@ -45,6 +46,9 @@ class NoiseMessages:
         self._noise = _checked(session.conn, NoiseTransportReadWriter)
         packets = _checked(self._noise.read_writer, NoisePacketReadWriter)
         self._raw = _checked(packets.read_write_closer, RawConnection)
+        if type(self._raw.stream) is TrioTCPStream:
+            # From here on one task alone reads it, and one alone writes.
+            self._raw.stream.read_lock = self._raw.stream.write_lock = _Alone()
         # From the socket, up to a message that is not whole yet.
         self._sealed = bytearray()
 
@@ -119,6 +123,16 @@ class NoiseMessages:
             raise ConnectionClosedError("an empty message")
         del sealed[:end]
         return message
+
+
+class _Alone:
+    """In place of a lock where nobody else comes: trio's lets the loop go round for each use."""
+
+    async def __aenter__(self) -> None:
+        """Go on at once."""
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nobody waits."""
 
 
 def _checked(found: Any, kind: type) -> Any:

@@ -285,7 +285,7 @@ async def fuzzed(count: int, seed: int, state: Path) -> dict[str, Any]:
     """`count` conversations with one gateway; `held`: nothing broke, and nothing leaked."""
     config = GatewayConfig(origins=frozenset({ORIGIN}))
     node = await direct_node(state)
-    access = gateway_app(node, config)
+    access, _ = gateway_app(node, config)
     server = HttpServer(access.handle, HttpLimits(), trio.current_time, node.note)
     random, next_number = Random(seed), iter(range(1, count + 1))
     async with trio.open_nursery() as nursery:

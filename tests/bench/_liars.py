@@ -16,7 +16,17 @@ from tests.bench._altered_models import (
     off_by,
     write_altered,
 )
-from wire.generation import Ending, Frame, Generation, Token, read_frames, to_frame
+from wire.generation import (
+    SKETCH_CHUNK_BYTES,
+    SKETCH_CHUNK_TOKENS,
+    Ending,
+    Frame,
+    Generation,
+    Sketch,
+    Token,
+    read_frames,
+    to_frame,
+)
 
 Write = Callable[[Path, Path], Path]
 # Of a question: what a liar has its own engine answer instead.
@@ -88,15 +98,21 @@ def one_token_altered(outputs: Sequence[bytes]) -> list[bytes]:
 
 
 def _altered(frames: list[Frame]) -> bytes:
-    tokens = [it for it in frames if isinstance(it, Token)]
-    (ending,) = [it for it in frames if isinstance(it, Ending)]
+    tokens, sketches, ending = _parts(frames)
     at = len(tokens) // 2
     other = next(it for it in tokens if it.id != tokens[at].id)
     lie = replace(tokens[at], id=other.id, text=other.text)
     more = len(other.text) - len(tokens[at].text)
-    told = [*tokens[:at], lie, *tokens[at + 1 :]]
+    told = [*tokens[:at], lie, *tokens[at + 1 :], *sketches]
     ended = replace(ending, text_bytes=ending.text_bytes + more)
     return b"".join(to_frame(it) for it in [*told, ended])
+
+
+def _parts(frames: list[Frame]) -> tuple[list[Token], list[Sketch], Ending]:
+    tokens = [it for it in frames if isinstance(it, Token)]
+    sketches = [it for it in frames if isinstance(it, Sketch)]
+    (ending,) = [it for it in frames if isinstance(it, Ending)]
+    return tokens, sketches, ending
 
 
 def ended_early(outputs: Sequence[bytes]) -> list[bytes]:
@@ -105,12 +121,13 @@ def ended_early(outputs: Sequence[bytes]) -> list[bytes]:
 
 
 def _cut(frames: list[Frame]) -> bytes:
-    tokens = [it for it in frames if isinstance(it, Token)]
-    (ending,) = [it for it in frames if isinstance(it, Ending)]
+    tokens, sketches, ending = _parts(frames)
     kept = tokens[: len(tokens) * 7 // 8]
     size_bytes = sum(len(it.text) for it in kept)
+    chunks = -(-len(kept) // SKETCH_CHUNK_TOKENS) * SKETCH_CHUNK_BYTES
+    sketched = [replace(it, chunks=it.chunks[:chunks]) for it in sketches]
     short = replace(ending, tokens=len(kept), text_bytes=size_bytes)
-    return b"".join(to_frame(it) for it in [*kept, short])
+    return b"".join(to_frame(it) for it in [*kept, *sketched, short])
 
 
 def copied(outputs: Sequence[bytes]) -> list[bytes]:

@@ -157,7 +157,7 @@ def signed_again(raw: bytes, chance: Random) -> bytes:
         case [int() as kind, bytes() as body, bytes() as key, bytes()] if key in KEYS:
             changed = packed(mutated(unpack(body), chance), body, chance)
             domain = Kind(kind).name.lower()
-            proof = prove([(domain, changed)], KEYS[PeerId(key)]).signature
+            (proof,) = prove([(domain, changed)], KEYS[PeerId(key)])
             return pack([kind, changed, key, proof])
     return packed(mutated(value, chance), raw, chance)
 

@@ -1,7 +1,7 @@
 """Verdicts on an integer model that disagree: who is wrong is computed, whatever most say."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -18,6 +18,7 @@ from node.engines.exact.model import FILE, ExactModel
 from node.engines.exact.reference import run_layers
 from node.models.inspect import describe
 from node.peer import Node
+from node.serving.contest_role import CONTESTS_MAX, IDLE_S_MAX
 from node.task.events import Failed
 from p2p.score import Scores, Standing
 from p2p.typed_call import TypedCall
@@ -32,7 +33,7 @@ from tests.checking.exact_peers import (
 from tests.engines.exact.samples import kept_at, made
 from tests.engines.onnx_models import golden
 from tests.node.asking import asked, failures, receipt_of, request, signers, task_of
-from tests.node.network import I, Network, S, V, open_network
+from tests.node.network import I, Network, Outsider, S, V, open_network
 from tests.p2p.transports import key_of
 from wire.content import ContentId, PeerId
 from wire.dispute import Commitment, Committed, Contest, Descend, Dispute, Reveal
@@ -268,3 +269,72 @@ async def test_a_call_of_more_rows_than_there_is_time_for_is_given_up(
             with pytest.raises(TransportError):
                 await channel.receive()
         assert passes.call_count == 1
+
+
+async def test_who_holds_places_without_asking_makes_room_for_others(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with parties(tmp_path) as (_, opened):
+        verifier = await opened.add(V)
+        await opened.network.settled()
+        source = asked_of(MODEL, [ROWS])
+
+        def contest_of(node: Outsider) -> Contest:
+            wall_s = node.peers.environment.wall_s()
+            task = task_of(node.key, wall_s, call(tmp_path), source=name_of(source))
+            receipt = receipt_of(task, key_of("friend"), RIGHT)
+            return Contest(
+                task=task.raw,
+                receipts=(receipt.raw,),
+                input=source,
+                output=None,
+                row=0,
+                deadline_ms=60_000,
+            )
+
+        async with AsyncExitStack() as stack:
+            strangers = [
+                await stack.enter_async_context(opened.network.outsider())
+                for _ in range(CONTESTS_MAX + 1)
+            ]
+            *silent, late = strangers
+            for node in silent:
+                open_call = node.peers.call(verifier.peers.me, deadline_s=60)
+                channel = await stack.enter_async_context(open_call)
+                await channel.send(contest_of(node))
+                await channel.expect(Committed)
+            with trio.fail_after(IDLE_S_MAX + 5):
+                while True:
+                    async with late.peers.call(verifier.peers.me, deadline_s=20) as channel:
+                        await channel.send(contest_of(late))
+                        try:
+                            await channel.expect(Committed)
+                        except Refused:
+                            await trio.sleep(0.5)
+                            continue
+                        break
+
+
+async def test_a_model_that_is_not_here_is_not_fetched_for_a_contest(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with parties(tmp_path) as (asker, opened):
+        await opened.add(I)
+        other = await opened.network.start(V, S)
+        await opened.network.settled()
+        source = asked_of(MODEL, [ROWS])
+        wall_s = asker.peers.environment.wall_s()
+        key = asker.dependencies.key
+        task = task_of(key, wall_s, call(tmp_path), source=name_of(source))
+        contest = Contest(
+            task=task.raw,
+            receipts=(receipt_of(task, key_of("friend"), RIGHT).raw,),
+            input=source,
+            output=None,
+            row=0,
+            deadline_ms=20_000,
+        )
+        async with asker.peers.call(other.peers.me, deadline_s=20) as channel:
+            await channel.send(contest)
+            with pytest.raises(Refused, match="not had here"):
+                await channel.expect(Committed)

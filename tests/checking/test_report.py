@@ -89,6 +89,7 @@ def test_every_part_of_a_checked_answer_is_spoken_of() -> None:
         "replay": "cannot be known",
         "selection": "holds",
         "verdicts": "holds",
+        "cost": "holds",
         "log": "cannot be known",
     }
 
@@ -105,6 +106,7 @@ def test_every_part_of_an_unchecked_answer_without_content_is_spoken_of() -> Non
         "replay": "cannot be known",
         "selection": "cannot be known",
         "verdicts": "cannot be known",
+        "cost": "holds",
         "log": "cannot be known",
     }
     assert all(

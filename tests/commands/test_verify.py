@@ -136,7 +136,7 @@ def test_a_page_has_a_line_for_each_part(bundle: Path, capsys: pytest.CaptureFix
     verify(bundle.parent, str(bundle), Expected(), NOW_MS + 2000, as_json=False)
     page = capsys.readouterr().out
     _, _, rest = page.partition("Part by part")
-    lines = rest.splitlines()[1:11]
+    lines = rest.splitlines()[1:12]
     assert [it.split()[1] for it in lines] == [
         "signatures",
         "request",
@@ -147,6 +147,7 @@ def test_a_page_has_a_line_for_each_part(bundle: Path, capsys: pytest.CaptureFix
         "replay",
         "selection",
         "verdicts",
+        "cost",
         "log",
     ]
     assert all(it.split()[0] in ("✓", "?") for it in lines)

@@ -4,31 +4,52 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import trio
 from trio.testing import MockClock
 
+from node.dispatch.layer_chain import LOOKED_ONE_IN
+from node.dispatch.layer_check import LayerClaim, look_again
 from node.dispatch.layer_link import PASS_S
-from node.engines.other_layers import LayersLost
+from node.engines.other_layers import EndedRows, LayersLied, LayersLost
 from node.peer import Node
+from node.serving import stage_sessions
+from node.serving.stage_server import StageServer
 from p2p.score import Standing
 from p2p.typed_call import TypedCall
 from tests.engines.summing_engine import (
     HIDDEN,
     PAGE,
     PAGES,
+    TABLE,
     Reading,
     SummingEngine,
     expected,
     summing_manifest,
 )
 from tests.node.network import D, I, Network, open_network
+from wire import limits
 from wire.kinds import RefusalCode
 from wire.layers import LayerRange
 from wire.message import Message, Refuse, encode
-from wire.stage import StageOpen, StageOpened, StagePass, StagePassed, StageRows
+from wire.signed import open_signed, sign
+from wire.signing import SigningKey
+from wire.stage import (
+    StageClose,
+    StageLeg,
+    StageOpen,
+    StageOpened,
+    StagePass,
+    StagePassed,
+    StageRows,
+    StageSign,
+    StageSigned,
+    row_digest,
+    rows_digest,
+)
 
 MODEL = summing_manifest().id
 COUNT = 9
@@ -299,3 +320,189 @@ async def test_one_asker_has_two_sessions_at_most_and_idle_ones_end(
             await trio.sleep(1)
         assert node.stage_server.sessions == 2
     assert node.stage_server.sessions == 0
+
+
+# What is signed, and looked at again
+
+
+def lying(node: Node, lie: float = 1.0) -> Node:
+    engine = node.dependencies.engine
+    assert isinstance(engine, SummingEngine)
+    engine.lie = lie
+    return node
+
+
+async def made(scene: Scene, count: int) -> EndedRows:
+    """So many tokens of an answer, which is then at an end."""
+    for _ in range(count):
+        await scene.driver.token()
+    return EndedRows(MODEL, TABLE, len(scene.driver.out))
+
+
+def digest(rows: list[np.ndarray]) -> bytes:
+    return rows_digest(row_digest(it.astype("<f4").tobytes()) for it in rows)
+
+
+async def test_each_stage_signs_what_went_in_and_what_came_out(
+    autojump_clock: MockClock, scene: Scene
+) -> None:
+    nodes = [await scene.stage(3, 5), await scene.stage(6, 8)]
+    ended = await made(scene, 6)
+    legs = [open_signed(it, StageLeg) for it in await scene.node.dependencies.chains.sign(ended)]
+    assert [it.signer for it in legs] == [it.peers.me for it in nodes]
+    first, last = (it.record for it in legs)
+    assert (first.first, first.last, last.first, last.last) == (3, 5, 6, 8)
+    assert {it.record.asker for it in legs} == {scene.node.peers.me}
+    assert {it.record.rows for it in legs} == {6}
+    # What one gave is what the next one took.
+    assert first.input == digest(scene.driver.rows)
+    assert first.output == last.input != first.input
+    assert last.output == digest([np.full(HIDDEN, it) for it in scene.driver.out])
+
+
+async def test_a_stage_that_gave_wrong_rows_is_named_and_banned_and_gone_round(
+    autojump_clock: MockClock, scene: Scene
+) -> None:
+    liar = lying(await scene.stage(3, 8))
+    await scene.driver.token()
+    honest = [await scene.stage(3, 8) for _ in range(2)]
+    chains, peers = scene.node.dependencies.chains, scene.node.peers
+    with pytest.raises(LayersLied, match=f"{liar.peers.me.short} gave wrong rows of layers 3-8"):
+        await chains.sign(await made(scene, 3))
+    assert dict(chains.named) == {liar.peers.me: "layers 3-8 of 9"}
+    assert peers.standing(liar.peers.me) is Standing.BANNED
+    assert {peers.standing(it.peers.me) for it in honest} == {Standing.GOOD}
+    scene.driver = Reading(chains, MODEL, HERE)
+    legs = await chains.sign(await made(scene, 4))
+    assert scene.driver.out == expected(4, COUNT)
+    assert open_signed(legs[0], StageLeg).signer in {it.peers.me for it in honest}
+
+
+async def test_who_lies_when_it_runs_others_rows_again_is_named_itself(
+    autojump_clock: MockClock, scene: Scene
+) -> None:
+    honest = await scene.stage(3, 8)
+    await scene.driver.token()
+    liar, other = lying(await scene.stage(3, 8)), await scene.stage(3, 8)
+    chains, peers = scene.node.dependencies.chains, scene.node.peers
+    claim = LayerClaim(
+        honest.peers.me,
+        MODEL,
+        LayerRange(3, 8, COUNT),
+        [
+            (row.tobytes(), np.full(HIDDEN, scene.driver.out[0], "<f4").tobytes())
+            for row in scene.driver.rows
+        ],
+    )
+    found = await look_again(peers, claim, [liar.peers.me, other.peers.me])
+    assert found.wrong == (liar.peers.me,)
+    assert set(found.agreeing) == {honest.peers.me, other.peers.me}
+    assert chains.broken == 0
+
+
+async def test_where_two_differ_nobody_is_blamed(autojump_clock: MockClock, scene: Scene) -> None:
+    nodes = [lying(await scene.stage(3, 8))]
+    await scene.driver.token()
+    nodes.append(await scene.stage(3, 8))
+    chains, peers = scene.node.dependencies.chains, scene.node.peers
+    assert len(await chains.sign(await made(scene, 2))) == 1
+    assert chains.looked == 1
+    assert {peers.standing(it.peers.me) for it in nodes} == {Standing.GOOD}
+
+
+async def test_who_is_known_is_looked_at_now_and_then_and_honest_answers_pass(
+    autojump_clock: MockClock, scene: Scene
+) -> None:
+    for _ in range(3):
+        await scene.stage(3, 8)
+    chains = scene.node.dependencies.chains
+    ended = await made(scene, 2)
+    for _ in range(8 * LOOKED_ONE_IN):
+        assert len(await chains.sign(ended)) == 1
+    assert 2 <= chains.looked <= 24
+    assert not chains.named
+    assert chains.broken == 0
+
+
+@pytest.mark.parametrize("field", ["input", "output", "rows", "asker", "first", "model", "key"])
+async def test_a_stage_that_signs_something_else_ends_the_chain(
+    autojump_clock: MockClock, scene: Scene, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await scene.stage(3, 8)
+    server, right = node.stage_server, StageServer._signed
+    other = {
+        "input": bytes(32),
+        "output": bytes(32),
+        "rows": 1,
+        "asker": node.peers.me,
+        "first": 2,
+        "model": MODEL.of(b"other"),
+    }
+
+    def signed(self: StageServer, *asked: Any) -> StageSigned:
+        leg = open_signed(right(self, *asked).leg, StageLeg).record
+        key = SigningKey(bytes(32)) if field == "key" else self.key
+        changed = {field: other[field]} if field in other else {}
+        return StageSigned(leg=sign(replace(leg, **changed), key).raw)
+
+    monkeypatch.setattr(StageServer, "_signed", signed)
+    chains = scene.node.dependencies.chains
+    assert await chains.sign(await made(scene, 3)) == ()
+    assert server.sessions <= 1
+    # The next token is made by a new chain.
+    assert [*scene.driver.out, await scene.driver.token()] == expected(4, COUNT)
+    assert chains.broken == 1
+
+
+async def test_rows_that_did_not_go_through_are_not_signed_for(
+    autojump_clock: MockClock, scene: Scene
+) -> None:
+    node = await scene.stage(3, 8)
+    rows = StageRows(
+        tables=(b"\0\0",), owners=b"\0", places=bytes(4), data=np.ones(HIDDEN, "<f4").tobytes()
+    )
+    for table, count, answer in ((b"\0\0", 1, StageSigned), (b"\1\0", 1, Refuse)):
+        async with scene.node.peers.call(node.peers.me, deadline_s=30) as call:
+            await call.send(StageOpen(model=MODEL, first=3, last=8, pages=2))
+            await call.expect(StageOpened)
+            await call.send(StagePass(number=0, rows=rows))
+            await call.expect(StagePassed)
+            await call.send(StageSign(table=table, rows=count))
+            assert isinstance(await call.receive(), answer)
+
+
+async def test_an_older_stage_is_not_asked_to_sign(autojump_clock: MockClock, scene: Scene) -> None:
+    old = await scene.stage(3, 5)
+    old.peers.neighbours.speaks = limits.STAGE_LEGS_VERSION - 1
+    new = await scene.stage(6, 8)
+    ended = await made(scene, 2)
+    (leg,) = await scene.node.dependencies.chains.sign(ended)
+    assert open_signed(leg, StageLeg).signer == new.peers.me
+    assert old.stage_server.signed == 0
+
+
+async def test_a_session_that_is_not_used_makes_room_for_another_asker(
+    autojump_clock: MockClock, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_sessions, "SESSIONS_MAX", 1)
+    node = await scene.stage(3, 8)
+    other = await scene.network.start(D)
+    with trio.fail_after(60):
+        while node.peers.me not in other.peers.connected():
+            await trio.sleep(0.1)
+    opening = StageOpen(model=MODEL, first=3, last=8, pages=2)
+    async with scene.node.peers.call(node.peers.me, deadline_s=600) as call:
+        await call.send(opening)
+        await call.expect(StageOpened)
+        async with other.peers.call(node.peers.me, deadline_s=600) as too_soon:
+            await too_soon.send(opening)
+            assert isinstance(await too_soon.receive(), Refuse)
+        await trio.sleep(stage_sessions.TAKEN_BACK_S + 1)
+        async with other.peers.call(node.peers.me, deadline_s=600) as later:
+            await later.send(opening)
+            await later.expect(StageOpened)
+            answer = await call.receive()
+            assert isinstance(answer, Refuse)
+            assert "you have not used them" in answer.reason
+            assert node.stage_server.sessions == 1
+            await later.send(StageClose(passes=0))

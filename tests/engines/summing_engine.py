@@ -23,7 +23,16 @@ from node.engines.interface import (
     Part,
     ready_model,
 )
-from node.engines.other_layers import BEGIN, END, SESSION, LayerPass, LayersLost, OtherLayers
+from node.engines.other_layers import (
+    BEGIN,
+    END,
+    SESSION,
+    EndedRows,
+    LayerPass,
+    LayersLied,
+    LayersLost,
+    OtherLayers,
+)
 from node.engines.replay import ReplayRequest
 from tests.engines.judging import judged
 from wire.content import ContentId
@@ -36,6 +45,8 @@ from wire.stage import StageRows
 
 HIDDEN = 64
 PAGE, PAGES, LEAST = 128, 16, 2
+# The pages of whatever is read.
+TABLE = b"\1\0\0\0"
 
 
 def summing_manifest() -> Manifest:
@@ -100,7 +111,7 @@ class Reading:
 
     async def _pass(self, first: int, count: int, *, wait: bool) -> bytes:
         rows = StageRows(
-            tables=(b"\1\0\0\0",),
+            tables=(TABLE,),
             owners=bytes(count),
             places=np.arange(first, first + count, dtype="<u4").tobytes(),
             data=np.concatenate(self.rows[first : first + count]).tobytes(),
@@ -163,6 +174,8 @@ class SummingEngine:
             memory_bytes=1,
             layers=layers,
         )
+        # What is added to the rows that it gives; and from which of its rows on.
+        self.lie, self.lies_from = 0.0, 0
         self.sessions: dict[int, dict[tuple[int, int], float]] = {}
         self._granted: dict[int, int] = {}
         self.rows = 0
@@ -220,6 +233,15 @@ class SummingEngine:
 
     async def _generate(self, job: Job, emit: Emit | None) -> Output:
         assert self.others is not None, "the first layers are of use with the others alone"
+        while True:
+            try:
+                return await self._told(job, emit)
+            except LayersLied:
+                # What was made of wrong rows is told again.
+                continue
+
+    async def _told(self, job: Job, emit: Emit | None) -> Output:
+        assert self.others is not None
         reading = Reading(self.others, job.model, self.layers)
         try:
             for position in range(int(job.parameters["tokens"])):
@@ -231,7 +253,9 @@ class SummingEngine:
                     await emit(Part(position, 1, frame))
         except LayersLost as lost:
             raise EngineFailed(str(lost)) from lost
-        return Output(data=b"".join(frames(reading.out)), units=len(reading.out))
+        ended = EndedRows(model=job.model, table=TABLE, rows=len(reading.out))
+        legs = await self.others.sign(ended)
+        return Output(data=b"".join(frames(reading.out)), units=len(reading.out), layers=legs)
 
     def _begin(self, session: int, asked: int) -> int:
         free = PAGES - sum(self._granted.values())
@@ -270,5 +294,6 @@ class SummingEngine:
                 kept[number, at(owner, place)] = value
                 total = sum(kept[number, at(owner, before)] for before in range(place + 1))
                 value = layer(number, total)
-            found.append(np.full(HIDDEN, value))
+            lie = self.lie if self.rows >= self.lies_from else 0.0
+            found.append(np.full(HIDDEN, value + lie))
         return np.array(found, "<f4").tobytes()

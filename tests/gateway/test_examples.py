@@ -65,6 +65,16 @@ def test_only_what_changed_in_a_folder_is_embedded_again(served: Served, tmp_pat
     assert sorted(it.split()[1] for it in found[:2]) == ["one.txt", "two.txt"]
 
 
+def test_a_table_is_classified_as_one_batch(served: Served, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    rows = [("good", "bad", "good ", "ugly")[it % 4] for it in range(40)]
+    table.write_text("id,text\n" + "".join(f"{n},SAY:{it}\n" for n, it in enumerate(rows)))
+    found = example(served, "classify.py", "hash", table, "good", "bad")
+    assert found[0] == "20 good"
+    assert sorted(found[1:3]) == ["10 bad", "10 something else"]
+    assert found[3].endswith(" receipts")
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda it: it.name)
 def test_every_example_is_named_where_people_look(path: Path) -> None:
     assert f"`{path.name}" in (EXAMPLES / "README.md").read_text()

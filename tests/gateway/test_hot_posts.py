@@ -209,7 +209,7 @@ def counted(access: AccessMiddleware, monkeypatch: pytest.MonkeyPatch) -> list[s
 
 
 async def gateway(folder: Path) -> AccessMiddleware:
-    return gateway_app(await direct_node(folder), GatewayConfig(port=0))
+    return gateway_app(await direct_node(folder), GatewayConfig(port=0))[0]
 
 
 @pytest.mark.parametrize("seed", range(3))

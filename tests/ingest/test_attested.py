@@ -1,6 +1,6 @@
 """An attested fetch from end to end: asked for, done by a data peer, and checked offline."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from node.checking.report import AuditReport, Status
 from node.commands.fetched import check_fetches
 from node.ingest.bring import Brought, Ingest
 from node.ingest.source_file import read_source
+from node.local.bundles import Fetch, export_receipt, open_bundle
 from node.local.commands import LocalCommands
 from node.peer import Node
 from tests.ingest.servers import MadeUpNetwork, answering, reply
 from tests.ingest.test_bring import InProcess, ingest_at
 from tests.node.network import D, Network, S, open_network
-from wire.content import ContentId
+from wire.content import ContentId, PeerId
 from wire.errors import BatonError, InputError, Malformed
 from wire.fetch import AttestedFetch
 from wire.tree import name_of
@@ -227,3 +228,32 @@ async def test_text_that_a_peer_has_by_itself_is_no_fetch(
             await fetched(asker, name="pydoc:try")
         with pytest.raises(BatonError, match="no source 'prices'"):
             await fetched(asker)
+
+
+async def test_a_bundle_has_the_record_of_a_fetch_and_what_came(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        await data_peer(network)
+        await network.settled()
+        result = await fetched(asker)
+        path = tmp_path / "fetch.car"
+        answer_id = ContentId.parse(result["receipt"])
+        told = await export_receipt(asker.dependencies.store, answer_id, path, asker_fetch(asker))
+        assert told["blobs"] >= 4
+        bundle = open_bundle(path)
+        report = audit(bundle.answer, bundle.have)
+        signed_for = await check_fetches(report, bundle.have, InProcess().extract)
+        assert ContentId.parse(result["record"]) in signed_for
+        assert report.holds
+        assert "not at hand" not in "\n".join(
+            it.detail for it in report.points if it.status is Status.UNKNOWN
+        )
+
+
+def asker_fetch(asker: Node) -> Fetch:
+    async def fetch(content_id: ContentId, sources: Sequence[PeerId]) -> None:
+        await asker.blobs.fetch(content_id, sources, deadline_s=20)
+
+    return fetch

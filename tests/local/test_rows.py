@@ -96,6 +96,8 @@ async def test_what_was_answered_or_is_under_way_is_not_done_again(
         assert engine.statistics().units_done - before == len(TEXTS)
         assert [it["kept_before"] for it in ended] == [0, 0, 1]
         assert commands.node.tasks.statistics().accepted == 1
+        assert (await rows(asked(fresh=True), Heard()))["kept_before"] == 0
+        assert commands.node.tasks.statistics().accepted == 2
 
 
 async def test_a_conversation_has_a_task_and_a_receipt_for_each_row(

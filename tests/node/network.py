@@ -15,6 +15,7 @@ import trio
 from node.config import NodeConfig
 from node.engines.hash_engine import HashEngine, hash_manifest
 from node.engines.interface import Engine
+from node.paying_config import TypedPrices
 from node.peer import Dependencies, Node, open_node
 from node.serving.sources import PydocSource, Source, Sources
 from p2p.adverts import Capacity, Environment
@@ -101,6 +102,7 @@ class Network:
         listen: tuple[str, ...] = ("/memory/0",),
         background_checks: float = 0.0,
         genesis: Genesis | None = None,
+        prices: TypedPrices | None = None,
     ) -> AsyncIterator[Node]:
         if number is None:
             number = self.opened
@@ -119,6 +121,7 @@ class Network:
             background_checks=background_checks,
             leave_s=0.1,
             genesis=genesis,
+            prices=prices if prices and {I, V} & set(roles) else TypedPrices(),
         )
         async with AsyncExitStack() as own:
             if store is None:

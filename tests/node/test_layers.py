@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.checking.audit import audit
 from node.dispatch.layer_chain import LayerChains
 from node.engines.formats.smollm2 import SMOLLM2, SMOLLM2_ID
 from node.engines.host.engine import open_tinygrad_engine
@@ -16,6 +17,7 @@ from node.engines.host.launch import EngineConfig
 from node.engines.interface import Job
 from node.peer import Dependencies, Node
 from node.task.events import Event, Restarted, Streamed
+from p2p.score import Standing
 from tests.engines.summing_engine import SummingEngine, expected, frames, summing_manifest
 from tests.node.asking import failures, request, signers
 from tests.node.network import D, I, Network, V, open_network
@@ -130,6 +132,45 @@ async def test_what_nobody_can_go_on_with_goes_to_another_driver_or_fails_in_wor
                 await asker.tasks.watch(task, watching.on_event)
         told = [it.why for it in failures(watching.events)]
         assert any("layers 0-2 of 9 are here, and not the rest" in it for it in told), told
+
+
+async def test_a_stage_that_lies_is_named_and_the_answer_is_right_and_shows_who_ran_what(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(D)
+        driver = await part(network, 0, 2)
+        middle = await part(network, 3, 5)
+        liar = await part(network, 6, 8)
+        await until(lambda: offers(asker, MODEL))
+        chains = driver.dependencies.chains
+        # It begins to lie once it is in the chain, and others come who could take its place.
+        engine = liar.dependencies.engine
+        assert isinstance(engine, SummingEngine)
+        engine.lie = 3.0
+        honest = [await part(network, 6, 8) for _ in range(2)]
+        others = {it.peers.me for it in honest}
+        await until(lambda: {it for some in chains._offers(MODEL).values() for it in some} > others)
+        watching = Watching()
+        task = await asker.tasks.submit(WANTED)
+        with trio.fail_after(400):
+            answered = await asker.tasks.watch(task, watching.on_event)
+        assert answered.output == b"".join(frames(expected(TOKENS, COUNT)))
+        assert watching.screen.data == answered.output
+        # Whether it was in the chain was drawn; if it was, it is named, and nobody else is.
+        assert set(chains.named) <= {liar.peers.me}
+        assert asker.peers.standing(driver.peers.me) is Standing.GOOD
+        for node in (middle, *honest):
+            assert driver.peers.standing(node.peers.me) is Standing.GOOD
+        if chains.named:
+            assert driver.peers.standing(liar.peers.me) is Standing.BANNED
+        report = audit(answered.answer.raw, lambda _: None)
+        assert report.holds
+        told = "\n".join(f"{it.what}: {it.detail}" for it in report.points)
+        assert f"layers 3-5 of leg 1 are signed for: {TOKENS} rows, by {middle.peers.me}" in told
+        assert "layers 6-8 of leg 1 are signed for" in told
+        assert str(liar.peers.me) not in told
+        assert f"0-2 at {driver.peers.me.short}, 3-5 at {middle.peers.me.short}" in told
 
 
 async def test_verifiers_that_have_parts_too_check_the_whole_answer(

@@ -9,6 +9,7 @@ from trio.testing import MockClock
 from node.dispatch.failover import Failover
 from node.dispatch.handoff import Handoff
 from node.dispatch.progress import StreamProgress
+from node.dispatch.standing_order import IDLE_S
 from node.serving.role import nowhere
 from node.task.events import Streamed
 from p2p.score import Offence, Standing
@@ -50,7 +51,8 @@ async def test_a_peer_alone_does_its_own_legs_and_signs_for_them(
         shown = b"".join(it.data for it in events if isinstance(it, Streamed))
         assert shown == streamed.output
         assert nothing_left(alone)
-        # It blames itself for nothing, and keeps no conversation with itself.
+        # It blames itself for nothing, and keeps no conversation with itself for long.
+        await trio.sleep(3 * IDLE_S)
         assert not alone.peers.problems
         assert not alone.peers.in_calls
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 import trio
 from libp2p.io.exceptions import ConnectionClosedError, IncompleteReadError
+from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH, NoiseTransportReadWriter
 from libp2p.security.secure_session import SecureSession
@@ -147,3 +148,36 @@ async def test_data_goes_straight_into_its_stream_and_in_few_writes() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(streams[0].write, large)
             assert await read_all(streams[0], len(large)) == large
+
+
+class Passes(trio.abc.Instrument):
+    """How often the loop went round."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
+async def test_a_tcp_stream_is_read_and_written_without_its_locks() -> None:
+    class Line:
+        """In place of trio's stream: it is always ready."""
+
+        async def send_all(self, data: bytes) -> None:
+            assert data
+
+        async def receive_some(self, _: int | None = None) -> bytes:
+            return b"\x00\x09hello" + TAG
+
+    tcp = TrioTCPStream(cast("Any", Line()))
+    assert type(tcp.read_lock) is type(tcp.write_lock) is trio.Lock
+    messages = messages_over(cast("Any", tcp))
+    passes = Passes()
+    trio.lowlevel.add_instrument(passes)
+    for _ in range(50):
+        await messages.write(b"word")
+        assert await messages.take(5) == b"hello"
+    trio.lowlevel.remove_instrument(passes)
+    # A lock would cost one for each use.
+    assert passes.count <= 2

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from node.dispatch.failover import OVERDUE_S
 from node.peer import Node
-from node.serving.leg_server import INPUT_DEADLINE_S
+from node.serving.leg_input import INPUT_DEADLINE_S
 from node.serving.offer_server import LEGS_PER_HOLDER
 from p2p.score import Offence
 from p2p.typed_call import TypedCall

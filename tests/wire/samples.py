@@ -120,13 +120,25 @@ from wire.order import (
     Withdraw,
 )
 from wire.payload import Hit, Hits, Index, IndexPart, Passages, Question, Texts, Vectors
+from wire.payment_message import Paid, Pay
 from wire.reach import DialBack, DialedBack, Reservation, Reserve, Reserved
 from wire.receipt import Answer, Receipt, ReplayStatistics, Verdict
 from wire.rows import RowBundle
 from wire.schema import Record
 from wire.signed import SignedRecord
 from wire.signing import SigningKey
-from wire.stage import StageClose, StageOpen, StageOpened, StagePass, StagePassed, StageRows
+from wire.stage import (
+    StageClose,
+    StageLeg,
+    StageOpen,
+    StageOpened,
+    StagePass,
+    StagePassed,
+    StageRows,
+    StageSign,
+    StageSigned,
+)
+from wire.tariff import Charge, ChargeKind, ModelPrice, Tariff
 from wire.task import CheckPolicy, Stage, Task
 from wire.tensors import Tensor, Tensors
 
@@ -139,6 +151,8 @@ TREE = ContentId.of_tree(b"node")
 INSTANCE = b"instance"
 SECRET = bytes(32)
 
+PRICE = ModelPrice(model=BLOCK, base=1000, given=300_000_000, made=600_000_000)
+CHARGE = Charge(tariff=b"tariff", stage=1, kind=ChargeKind.PART, units=16, amount=12_000)
 OFFER = ModelOffer(model=MODEL, name="minilm", units_per_s=812.5)
 FILE = ModelFile(name="model.safetensors", content=TREE, size_bytes=90_868_376)
 REPLAY = ReplayStatistics(
@@ -244,6 +258,7 @@ SAMPLES: tuple[Record, ...] = (
         queue_s=1.5,
         price=5,
         leaving=False,
+        tariffs=(BLOCK,),
     ),
     FETCH,
     CHECKING,
@@ -296,7 +311,11 @@ SAMPLES: tuple[Record, ...] = (
         attempts=1,
         answered_at_ms=1_700_000_002_000,
         duration_ms=1500,
+        charges=(CHARGE,),
     ),
+    PRICE,
+    Tariff(network=BLOCK, models=(PRICE,), verdict=1000, increment=900_000),
+    CHARGE,
     FILE,
     Manifest(
         name="minilm",
@@ -462,6 +481,18 @@ SAMPLES: tuple[Record, ...] = (
     StagePass(number=7, rows=ROWS),
     StagePassed(number=7, data=bytes(range(16))),
     StageClose(passes=8),
+    StageSign(table=b"\x03\x00\x01\x00", rows=130),
+    StageSigned(leg=b"leg"),
+    StageLeg(
+        model=MODEL,
+        first=18,
+        last=29,
+        asker=KEY.peer,
+        rows=130,
+        input=DIGEST,
+        output=bytes(range(1, 33)),
+        signed_at_ms=1_700_000_000_000,
+    ),
     *MEMBERS[:1],
     GRANT,
     Genesis(
@@ -484,6 +515,8 @@ SAMPLES: tuple[Record, ...] = (
     SIGNATURES,
     Certificate(order=b"order", votes=SIGNATURES),
     Settlement(certificate=b"certificate", acknowledgements=SIGNATURES),
+    Pay(channel=DIGEST, tariff=BLOCK, voucher=b"voucher", settlement=b"settlement"),
+    Paid(charged=40_000, voucher=b"voucher"),
     Voucher(network=BLOCK, channel=DIGEST, total=300_000, tasks=12, receipt=TREE),
     Seal(network=BLOCK, epoch=7, count=1, buckets=BUCKETS),
     CheckpointHeader(

@@ -21,6 +21,7 @@ from wire.errors import Malformed, Oversize, WireError
 from wire.kinds import Level, Role
 from wire.ledger import Grant, Member, Redemption
 from wire.schema import Between, Omitted, Parameters, Record
+from wire.tariff import ModelPrice
 from wire.task import Stage
 
 SIZED = (int, float, str, bytes, tuple)
@@ -29,7 +30,7 @@ WITHOUT_BOUND = {"Vectors.data", "Tensor.data"}
 # Legal by itself at its bound, but a rule between fields then refuses the sample.
 TIED_TO_OTHERS = {
     "LogHead.number",
-    *("Advert.models", "Manifest.files", "Answer.candidates", "Task.stages"),
+    *("Advert.models", "Tariff.models", "Manifest.files", "Answer.candidates", "Task.stages"),
     *("CheckPolicy.verifiers", "CheckPolicy.needed", "Verdict.sampled", "Verdict.worst_ppb"),
     *("Vectors.dimensions", "Vectors.rows"),
     *("Check.part", "Check.parts", "Check.rows", "Check.rows[]"),
@@ -44,6 +45,7 @@ TIED_TO_OTHERS = {
     *("Signatures.members", "Signatures.proofs"),
     *("StageRows.tables", "StageRows.tables[]", "StageRows.owners", "StageRows.places"),
     "StageRows.data",
+    *("StageLeg.first", "StageLeg.last", "StageSign.table", "StageSign.rows", "Receipt.layers"),
     *("RowBundle.first", "RowBundle.last", "RowBundle.rows", "RowBundle.answers"),
 }
 
@@ -411,6 +413,10 @@ def largest_of_the_ledger(kind: str) -> dict[str, Any]:
             return {"pay": (), "open": (), "top_up": (), "reclaim": (), "redeem": redeem}
         case "Proposal":
             return {"valid_round": 2**32 - 1}
+        case "Tariff":
+            models = sorted(ContentId.of(it) for it in digests[: limits.ADVERT_MODELS_MAX])
+            price = {"base": AMOUNT_MAX, "given": AMOUNT_MAX, "made": AMOUNT_MAX}
+            return {"models": tuple(ModelPrice(model=it, **price) for it in models)}
         case _:
             return {}
 

@@ -118,6 +118,12 @@ class GenerationScheduler:
         place.pages = used, count
         place.went_on = len(reply["made"])
         known = {it.number: it for it in (*offer.begun, *offer.going)}
+        if words := reply.get("lied"):
+            self._begun_anew(place, known.values(), words)
+            return 0
+        for number, legs in reply.get("legs", ()):
+            if number in known:
+                known[number].layers = tuple(legs)
         new = 0
         for number, data in reply["read"]:
             if number in known:
@@ -150,6 +156,15 @@ class GenerationScheduler:
             if not pending.over and (final or pending.losses >= LOSSES_MAX):
                 pending.fail(EngineFailed(words))
                 place.forgotten.append(pending.number)
+
+    def _begun_anew(self, place: _Place, jobs: Iterable[GenerationJob], words: str) -> None:
+        """What was made of these is not to be believed: all of it is made once more."""
+        for pending in jobs:
+            place.forgotten.append(pending.number)
+            self._back(pending)
+            pending.losses += 1
+            if not pending.over and pending.losses >= LOSSES_MAX:
+                pending.fail(EngineFailed(words))
 
     def tells_speed(self, offer: Step, units: int) -> bool:
         # All slots went on, and nobody's prompt was read meanwhile.
@@ -214,7 +229,9 @@ class GenerationScheduler:
         if claim is not None:
             return pending.replayed()
         self._lengths.learn(job.model, len(pending.frames))
-        return Output(data=b"".join(pending.frames), units=len(pending.frames))
+        return Output(
+            data=b"".join(pending.frames), units=len(pending.frames), layers=pending.layers
+        )
 
     async def infer_many(self, jobs: Sequence[Job], ready: Loaded) -> list[Found]:
         """As `infer` does each, without pieces; what came of each, in order."""

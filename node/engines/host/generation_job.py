@@ -41,6 +41,8 @@ class GenerationJob(PendingJob):
     moved: trio.Event = field(default_factory=trio.Event)
     # What is asked about an answer that somebody claims, and the margins of its tokens so far.
     claim: ReplayRequest | None = None
+    # What other peers signed that ran layers for it.
+    layers: tuple[bytes, ...] = ()
     margins: bytes = b""
 
     @property

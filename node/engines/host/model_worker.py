@@ -22,7 +22,7 @@ from node.engines.host.launch import EngineConfig, prepare
 from node.engines.host.quarantine import FAILURES_MAX, Quarantine
 from node.engines.host.worker_process import Launch, WorkerProcess, open_worker
 from node.engines.interface import Loaded
-from node.engines.other_layers import LayerPass, LayersLost, OtherLayers
+from node.engines.other_layers import EndedRows, LayerPass, LayersLied, LayersLost, OtherLayers
 from wire.codec import Value
 from wire.errors import (
     EngineError,
@@ -213,10 +213,16 @@ class ModelWorker:
                 await self._pause(took_s * (shared.at_work / shared.config.share - 1))
 
     async def _asked(self, question: dict[str, Any]) -> dict[str, Value]:
-        """Have a pass go through the layers that others have; the worker waits for it."""
+        """Have rows go through the layers that others have, or be signed; the worker waits."""
         others = self._shared.others
         assert others is not None, "layers are missing here only where others may have them"
         assert self.layers is not None, "only of a part of the layers a pass goes on"
+        if "signs" in question:
+            ended = EndedRows(self._model, question["table"], question["signs"])
+            try:
+                return {"legs": list(await others.sign(ended))}
+            except LayersLied as lied:
+                return {"lied": str(lied)}
         some = LayerPass(model=self._model, here=self.layers, **question)
         try:
             return {"data": await others.run(some)}

@@ -23,7 +23,7 @@ from node.engines.worker.graph_cache import GraphCache
 from node.engines.worker.layer_stage import LayerStage
 from node.engines.worker.matmul import Matmul
 from node.engines.worker.pages import PagePool
-from node.engines.worker.passes import SlotRow
+from node.engines.worker.passes import Made, RestLied, SlotRow
 from node.engines.worker.rest import OtherPeers
 from node.engines.worker.sequence import FAULTS, TokenSequence, refusal_of
 from node.engines.worker.slots import Slots
@@ -125,9 +125,12 @@ class LoadedLanguageModel:
         refused |= made.refused
         read += [[number, data] for number, data in made.read.items()]
         made_of += [[number, list(frames)] for number, frames in made.frames.items()]
+        legs, lied = self._signed(made)
         lost: list[Value] = [] if made.lost is None else [str(made.lost), made.lost.final]
         return {
             "lost": lost,
+            "legs": legs,
+            "lied": lied,
             "read": read,
             "made": made_of,
             "margins": [
@@ -138,6 +141,18 @@ class LoadedLanguageModel:
             "slots": SLOTS,
             "pages": [self._slots.pages_used, self._pages.count],
         }
+
+    def _signed(self, made: Made) -> tuple[list[Value], str]:
+        """What other peers signed of the answers that ended; and which of them lied, in words."""
+        legs: list[Value] = []
+        if self._rest is None or made.lost is not None:
+            return legs, ""
+        try:
+            for number, (pages, rows) in made.ended.items():
+                legs.append([number, list(self._rest.sign(pages, rows))])
+        except RestLied as lied:
+            return [], str(lied)
+        return legs, ""
 
     def _forward(self, rows: Sequence[SlotRow], told: int | None = None) -> Any:
         if self._rest is not None:

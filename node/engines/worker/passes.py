@@ -32,6 +32,10 @@ class RestLost(Exception):
         self.pages = pages
 
 
+class RestLied(Exception):
+    """Another peer gave rows that its layers do not give."""
+
+
 class Forward(Protocol):
     """Runs one pass; the logits of every row, unless the rows are too many to answer. RestLost.
 
@@ -51,5 +55,7 @@ class Made:
     # The frames of prompts' and of claimed tokens, where they are asked for; margins of the latter.
     read: dict[int, bytes] = field(default_factory=dict)
     margins: dict[int, list[float]] = field(default_factory=dict)
+    # Of answers that have ended: their pages, and how many of their tokens went through.
+    ended: dict[int, tuple[tuple[int, ...], int]] = field(default_factory=dict)
     answered: int = 0
     lost: RestLost | None = None

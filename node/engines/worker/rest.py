@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from node.engines.worker.pages import PagePool
-from node.engines.worker.passes import RestLost, SlotRow
+from node.engines.worker.passes import RestLied, RestLost, SlotRow
 from wire.codec import Value
 from wire.errors import ModelRefused
 from wire.layers import LayerRange
@@ -52,6 +52,13 @@ class OtherPeers:
             if wait:
                 found.append(np.frombuffer(reply["data"], "<f4").reshape(part.shape))
         return np.concatenate(found) if wait else None
+
+    def sign(self, pages: Sequence[int], rows: int) -> list[bytes]:
+        """What the peers signed of an answer's rows; RestLied if one of them gave wrong ones."""
+        reply = self._asking({"table": np.array(pages, "<u2").tobytes(), "signs": rows})
+        if "lied" in reply:
+            raise RestLied(str(reply["lied"]))
+        return list(reply["legs"])
 
 
 def _told(rows: Sequence[SlotRow], states: Array) -> StageRows:

@@ -30,6 +30,7 @@ class Slots:
     """`answering` is how many rows a pass that answers takes, `reading` those of one that reads.
 
     `count` answers go on at the same time. No answer may have more tokens than all pages hold.
+    Passes that answer have as many rows as one of `guessing`, if guesses may fill them.
     """
 
     def __init__(
@@ -42,7 +43,6 @@ class Slots:
         pages: PagePool,
         guessing: tuple[int, ...] = (),
     ) -> None:
-        """`guessing`: of how many rows passes that answer are, if guesses may fill them."""
         self._count = count
         self._slots = [Slot(number) for number in range(count * KEEPING if reuse else count)]
         self._answering = answering
@@ -143,10 +143,7 @@ class Slots:
         return sorted(active, key=lambda slot: slot.began)
 
     def _take(self, slot: Slot, line: Any, made: Made, following: int | None) -> bool:
-        """Whether what lies after this row in the slot is not to be looked at.
-
-        `following` is the token of the next row, if that is of the slot as well.
-        """
+        """Whether what comes after this row in the slot, `following`, is not to be looked at."""
         answer = slot.answer
         assert answer is not None, "only slots with answers have rows"
         try:
@@ -159,6 +156,7 @@ class Slots:
         made.frames.setdefault(answer.id, []).append(frame)
         made.answered += 1
         if answer.reason:
+            made.ended[answer.id] = tuple(slot.pages), len(slot.kept)
             slot.answer = None
         answer.repetition.made(answer.made[-1] == following)
         return bool(answer.reason) or answer.made[-1] != following
@@ -388,8 +386,7 @@ class Slots:
         sizes = [it for it in self._guessing if it >= len(ready) > 0]
         if not sizes:
             return 0
-        answer = ready[0].answer
-        if len(ready) > 1 or answer is None:
+        if len(ready) > 1 or (answer := ready[0].answer) is None:
             return sizes[0] - len(ready)
         return sizes[: 3 if answer.repetition.trusted else 2][-1] - 1
 

@@ -7,21 +7,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trio
 
 from node.commands.options import layers_of
 from node.config import NodeConfig
 from node.engines.formats.gguf import describe, kept_bytes
 from node.engines.host.engine import TinygradEngine, open_tinygrad_engine
 from node.engines.host.launch import EngineConfig
-from node.engines.interface import REPLAY, Job
-from node.engines.other_layers import BEGIN, END, SESSION, LayerPass, LayersLost
+from node.engines.interface import REPLAY, Job, Output, Part
+from node.engines.other_layers import (
+    BEGIN,
+    END,
+    SESSION,
+    EndedRows,
+    LayerPass,
+    LayersLied,
+    LayersLost,
+)
 from node.engines.replay import JudgedAnswer, request, told_otherwise
 from node.guest.rules import GuestConfig
 from node.models.inspect import check_layers
 from tests.engines.tiny_gguf import gguf_manifest, write_gguf
 from wire.content import ContentId
 from wire.errors import EngineFailed, InputError, ModelRefused
-from wire.generation import Generation
+from wire.generation import Ending, Generation, read_frames
 from wire.layers import LayerRange
 from wire.stage import StageRows
 
@@ -76,6 +85,17 @@ class Following:
     # What happens before a pass, by its number.
     before: Callable[[int], None] = lambda _: None
     sessions: int = 0
+    # What is signed of each answer, and what was asked to be; what is added to the rows.
+    legs: tuple[bytes, ...] = ()
+    ended: list[EndedRows] = field(default_factory=list)
+    lie: float = 0.0
+
+    async def sign(self, ended: EndedRows) -> tuple[bytes, ...]:
+        self.ended.append(ended)
+        if self.lie:
+            self.lie, self.opened = 0.0, False
+            raise LayersLied("it gave wrong rows")
+        return self.legs
 
     def missing(self, model: ContentId, here: LayerRange) -> str:
         return ""
@@ -104,7 +124,8 @@ class Following:
                 tables=asked.tables, owners=asked.owners, places=asked.places, data=output.data
             )
             data = asked.to_bytes()
-        return asked.data if some.wait else b""
+        told = (np.frombuffer(asked.data, "<f4") * (1 + self.lie)).astype("<f4").tobytes()
+        return told if some.wait else b""
 
 
 @asynccontextmanager
@@ -146,6 +167,7 @@ async def test_two_engines_say_what_one_says_and_say_it_again_when_one_forgets(
         assert found.each == [0.0] * TOKENS
         assert told_otherwise(expected.data, found) == ""
         assert following.sessions == 1
+        await _what_is_signed_is_told_and_lies_are_made_good(driver, following, expected)
 
         def forget(number: int) -> None:
             if number in lost_at:
@@ -156,7 +178,7 @@ async def test_two_engines_say_what_one_says_and_say_it_again_when_one_forgets(
             # In the prompt, at the first token, and twice.
             lost_at = {following.passes + first, following.passes + first + 7}
             assert await driver.infer(asking(manifest.id)) == expected
-        assert following.sessions == 5
+        assert following.sessions == 6
 
         def gone(_: int) -> None:
             raise LayersLost("nobody has the rest", final=True)
@@ -169,6 +191,32 @@ async def test_two_engines_say_what_one_says_and_say_it_again_when_one_forgets(
         following.before = lambda _: None
         assert await driver.infer(asking(manifest.id)) == expected
         await _stage_keeps_its_promises(following.engines[0], manifest.id)
+
+
+async def _what_is_signed_is_told_and_lies_are_made_good(
+    driver: TinygradEngine, following: Following, expected: Output
+) -> None:
+    """What comes of an answer whose rows others signed, and of one to which they lied."""
+    (model,) = driver.loaded()
+    following.legs = b"one", b"two"
+    for lie in (0.0, 0.5):
+        following.ended.clear()
+        following.lie = lie
+        shown: dict[int, bytes] = {}
+
+        async def emit(part: Part, shown: dict[int, bytes] = shown) -> None:
+            await trio.lowlevel.checkpoint()
+            shown[part.position] = part.data
+
+        output = await driver.infer(asking(model), emit)
+        assert output == replace(expected, layers=following.legs)
+        assert b"".join(shown[at] for at in range(TOKENS)) == expected.data
+        *_, ending = read_frames(expected.data)
+        assert isinstance(ending, Ending)
+        rows = ending.prompt_tokens + ending.tokens - 1
+        assert [it.rows for it in following.ended] == [rows] * (2 if lie else 1)
+        assert {len(it.table) for it in following.ended} == {2 * -(-rows // 128)}
+    following.legs = ()
 
 
 async def _stage_keeps_its_promises(engine: TinygradEngine, model: ContentId) -> None:

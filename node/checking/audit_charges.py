@@ -1,0 +1,88 @@
+"""What an answer cost, computed again from the tariffs and the receipts that it carries. Pure."""
+
+from collections.abc import Callable
+
+from node.checking.report import AuditReport, ReceiptPart
+from node.paying.pricing import charge_by
+from wire.amount import show_credits
+from wire.chain import source_of
+from wire.content import ContentId, PeerId
+from wire.errors import WireError
+from wire.receipt import Answer
+from wire.signed import Signed, open_signed
+from wire.tariff import Charge, ChargeKind, Tariff
+from wire.task import Task
+
+Have = Callable[[ContentId], bytes | None]
+WORDS = {
+    ChargeKind.LEG: "leg {leg}",
+    ChargeKind.CHECK: "a verdict on leg {leg}",
+    ChargeKind.PART: "what was shown of leg {leg}",
+}
+
+
+def check_charges(
+    report: AuditReport, answer: Signed[Answer], task: Signed[Task], have: Have
+) -> None:
+    """Note of each charge whether it is what its tariff says, and of all whether they fit."""
+    charges = answer.record.charges
+    if not charges:
+        report.note(ReceiptPart.COST, True, "it cost nothing")
+        return
+    total, most = sum(it.amount for it in charges), task.record.price_max
+    right = total <= most
+    detail = f"{show_credits(total)} of at most {show_credits(most)} credits"
+    report.note(ReceiptPart.COST, right, "it cost no more than was to be paid", detail)
+    for charge in charges:
+        _check_charge(report, charge, task, have, is_capped=total == most)
+
+
+def _check_charge(
+    report: AuditReport,
+    charge: Charge,
+    task: Signed[Task],
+    have: Have,
+    *,
+    is_capped: bool,
+) -> None:
+    what = WORDS[charge.kind].format(leg=charge.stage + 1)
+    says = f"the charge for {what} is what its peer's tariff says"
+    try:
+        tariff = open_signed(charge.tariff, Tariff)
+    except WireError as error:
+        report.note(ReceiptPart.COST, False, says, str(error))
+        return
+    if charge.stage >= len(report.receipts):
+        report.note(ReceiptPart.COST, False, says, "there is no such leg")
+        return
+    if not _did_it(report, charge, tariff.signer):
+        report.note(ReceiptPart.COST, False, says, f"{tariff.signer} did not do it")
+        return
+    stage, receipt = task.record.stages[charge.stage], report.receipts[charge.stage]
+    source = source_of(task, report.receipts, charge.stage)
+    found = charge_by(
+        charge,
+        tariff.record,
+        stage,
+        receipt.record,
+        None if source is None else have(source),
+        have(receipt.record.output),
+    )
+    right = charge.amount == found or (is_capped and charge.amount < found)
+    detail = f"{show_credits(charge.amount)} credits to {tariff.signer.short}"
+    if not right:
+        detail += f", and by the tariff it is {show_credits(found)}"
+    report.note(ReceiptPart.COST, right, says, detail)
+
+
+def _did_it(report: AuditReport, charge: Charge, peer: PeerId) -> bool:
+    receipt = report.receipts[charge.stage]
+    match charge.kind:
+        case ChargeKind.LEG:
+            return receipt.signer == peer
+        case ChargeKind.CHECK:
+            verdicts = report.verdicts
+            return any((it.signer, it.record.receipt) == (peer, receipt.id) for it in verdicts)
+        case ChargeKind.PART:
+            # Nobody signs for a leg that it did not finish.
+            return True

@@ -1,0 +1,1 @@
+"""Paying for work: prices, what a task is charged, channels and vouchers."""

@@ -1,0 +1,148 @@
+"""What one task costs its asker: what peers work on by which prices, and what was charged. Pure.
+
+All charges together are never more than the task's `price_max`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from node.paying.pricing import cost_of_leg, cost_of_part
+from wire import limits
+from wire.content import PeerId
+from wire.receipt import Receipt
+from wire.signed import Envelope, Signed
+from wire.tariff import Charge, ChargeKind, Tariff
+from wire.task import Stage
+
+
+@dataclass(slots=True)
+class Held:
+    """A leg at one peer: by which tariff, and how much of it was shown.
+
+    `begun` tokens were shown by others before it; `need` is held for it, in millionths.
+    """
+
+    tariff: Signed[Tariff]
+    number: int
+    stage: Stage
+    need: int = 0
+    begun: int = 0
+    shown: int = 0
+
+    @property
+    def shown_cost(self) -> int:
+        """What the tokens that were shown cost."""
+        return cost_of_part(self.tariff.record, self.stage, self.shown)
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """How an account with a peer changes: what is held, what was shown, what was charged."""
+
+    held: int = 0
+    shown: int = 0
+    charged: int = 0
+    tasks: int = 0
+
+
+Book = Callable[[PeerId, Booking], None]
+
+
+@dataclass(slots=True)
+class Bill:
+    """The bill of one task. `book` hears of every change."""
+
+    price_max: int
+    charges: list[Charge] = field(default_factory=list)
+    book: Book = lambda _peer, _booking: None
+    _held: dict[PeerId, Held] = field(default_factory=dict)
+
+    @property
+    def charged(self) -> int:
+        """All charges so far, in millionths."""
+        return sum(it.amount for it in self.charges)
+
+    @property
+    def left(self) -> int:
+        """What further charges may come to."""
+        return self.price_max - self.charged
+
+    def note_given(self, peer: PeerId, held: Held) -> None:
+        """Note that a peer has a leg."""
+        self.drop(peer)
+        self._held[peer] = held
+        self.book(peer, Booking(held=held.need))
+
+    def show(self, peer: PeerId, until: int) -> None:
+        """Note that a peer has streamed its leg up to this token."""
+        held = self._held.get(peer)
+        if held is None or until - held.begun <= held.shown:
+            return
+        before = held.shown_cost
+        held.shown = until - held.begun
+        more = held.shown_cost - before
+        self.book(peer, Booking(held=more, shown=more))
+
+    def drop(self, peer: PeerId) -> None:
+        """Pay a peer nothing for what it has of the task."""
+        self._charge(peer, self._held.pop(peer, None), ChargeKind.PART, 0, 0)
+
+    def part(self, peer: PeerId) -> int:
+        """Charge what a peer had shown of a leg that it did not finish; how much that is."""
+        held = self._held.pop(peer, None)
+        shown = 0 if held is None else held.shown
+        amount = 0 if held is None else held.shown_cost
+        return self._charge(peer, held, ChargeKind.PART, shown, amount)
+
+    def close(self) -> None:
+        """The task has ended: whoever still works on it is charged for what was shown."""
+        for peer in list(self._held):
+            self.part(peer)
+
+    def void_parts(self) -> None:
+        """What was streamed of a leg turned out wrong: nobody is charged for it."""
+        for charge in [it for it in self.charges if it.kind is ChargeKind.PART]:
+            self.charges.remove(charge)
+            self.book(payee_of(charge), Booking(charged=-charge.amount, tasks=-1))
+
+    def leg(
+        self, peer: PeerId, receipt: Receipt, source: bytes | None, output: bytes | None
+    ) -> int:
+        """Charge a leg whose answer was accepted; how much that is."""
+        held = self._held.pop(peer, None)
+        if held is None:
+            return 0
+        by, begun = held.tariff.record, held.begun
+        amount = cost_of_leg(by, held.stage, receipt, source, output, begun)
+        return self._charge(peer, held, ChargeKind.LEG, begun, amount)
+
+    def check(self, tariff: Signed[Tariff], number: int, stage: Stage) -> int:
+        """Charge a verdict, whichever way it went; how much that is."""
+        held = Held(tariff, number, stage)
+        return self._charge(tariff.signer, held, ChargeKind.CHECK, 0, tariff.record.verdict)
+
+    def _charge(
+        self, peer: PeerId, held: Held | None, kind: ChargeKind, units: int, amount: int
+    ) -> int:
+        if held is None:
+            return 0
+        shown = held.shown_cost
+        amount = min(amount, self.left)
+        if amount <= 0 or len(self.charges) >= limits.CHARGES_MAX:
+            self.book(peer, Booking(held=-held.need - shown, shown=-shown))
+            return 0
+        self.book(peer, Booking(-held.need - shown, -shown, amount, 1))
+        self.charges.append(
+            Charge(tariff=held.tariff.raw, stage=held.number, kind=kind, units=units, amount=amount)
+        )
+        return amount
+
+
+def payee_of(charge: Charge) -> PeerId:
+    """Whom a charge of our own is paid to: its tariff was checked when it came."""
+    return Envelope.read(charge.tariff, Tariff).signer
+
+
+def bill_of(price_max: int) -> Bill | None:
+    """The bill of a task that may cost so much; None for one that may cost nothing."""
+    return Bill(price_max) if price_max else None

@@ -1,0 +1,140 @@
+"""The two ends of a payment channel, as each side counts what is paid and charged. Pure.
+
+Amounts are in millionths. A voucher is cumulative, so that of all that were signed the highest
+counts, in whatever order they come. Work draws on what was paid and is not charged yet. The payer
+never promises more than one increment beyond what it was charged and shown, and the payee never
+works for more than was promised: neither risks more than one increment.
+"""
+
+from dataclasses import dataclass
+
+from wire.codec import pack, unpack
+from wire.content import ContentId, PeerId
+from wire.ledger import Voucher
+
+
+@dataclass(slots=True)
+class PaidChannel:
+    """The payer's end."""
+
+    payee: PeerId
+    name: bytes
+    deposit: int
+    expiry: int
+    # Shows the payee that the channel was opened.
+    settlement: bytes
+    # The total of the highest voucher that was signed, and of the highest that the payee has.
+    signed: int = 0
+    heard: int = 0
+    charged: int = 0
+    tasks: int = 0
+    # What the payee says that it has charged.
+    told: int = 0
+    # Of tasks under way: what is held for them, and what their shown tokens cost.
+    held: int = 0
+    shown: int = 0
+    # The tariff that both agreed on last, and its increment; None before the payee was asked.
+    tariff: ContentId | None = None
+    increment: int = 0
+    # How much was promised ahead the last time: it doubles, so that few vouchers pay for many.
+    ahead: int = 0
+
+    @property
+    def available(self) -> int:
+        """What further tasks can draw on at the payee now."""
+        return self.heard - max(self.charged, self.told) - self.held
+
+    @property
+    def most(self) -> int:
+        """The highest total that may be signed now."""
+        return min(self.deposit, self.charged + self.shown + self.increment)
+
+    def wants(self, need: int) -> bool:
+        """Whether another voucher is due, so that a task that needs so much does not wait."""
+        return self.available < max(need, self.ahead // 2) and self.most > self.signed
+
+    def next_total(self, need: int) -> int:
+        """The total of the next voucher."""
+        self.ahead = min(self.increment, max(need, 2 * self.ahead))
+        wanted = max(self.charged, self.told) + self.held + self.ahead
+        return max(self.signed, min(self.most, wanted))
+
+    def to_bytes(self) -> bytes:
+        """What is kept of it."""
+        return pack(
+            [
+                bytes(self.payee),
+                self.deposit,
+                self.expiry,
+                self.settlement,
+                self.signed,
+                self.charged,
+                self.tasks,
+            ]
+        )
+
+    @classmethod
+    def from_bytes(cls, name: bytes, data: bytes) -> "PaidChannel":
+        """WireError if a row is none."""
+        payee, deposit, expiry, settlement, signed, charged, tasks = unpack(data)
+        return cls(PeerId(payee), name, deposit, expiry, settlement, signed, 0, charged, tasks)
+
+
+@dataclass(slots=True)
+class EarningChannel:
+    """The payee's end."""
+
+    payer: PeerId
+    name: bytes
+    deposit: int
+    expiry: int
+    highest: int = 0
+    voucher: bytes = b""
+    charged: int = 0
+    tasks: int = 0
+    # Of work under way.
+    held: int = 0
+    # What was taken out of the channel by orders that are settled.
+    redeemed: int = 0
+    # The tariff that the payer agreed to last.
+    tariff: ContentId | None = None
+
+    @property
+    def available(self) -> int:
+        """What further work may come to."""
+        return self.highest - self.charged - self.held
+
+    @property
+    def unredeemed(self) -> int:
+        """What the highest voucher promises beyond what was redeemed."""
+        return self.highest - self.redeemed
+
+    def take(self, voucher: Voucher, raw: bytes) -> bool:
+        """Keep a voucher whose signature holds; whether it is higher than all before."""
+        if not self.highest < voucher.total <= self.deposit:
+            return False
+        self.highest, self.voucher = voucher.total, raw
+        return True
+
+    def to_bytes(self) -> bytes:
+        """What is kept of it."""
+        return pack(
+            [
+                bytes(self.payer),
+                self.deposit,
+                self.expiry,
+                self.voucher,
+                self.highest,
+                self.charged,
+                self.tasks,
+                self.redeemed,
+            ]
+        )
+
+    @classmethod
+    def from_bytes(cls, name: bytes, data: bytes) -> "EarningChannel":
+        """WireError if a row is none."""
+        payer, deposit, expiry, voucher, highest, charged, tasks, redeemed = unpack(data)
+        return cls(
+            PeerId(payer), name, deposit, expiry, highest, voucher, charged, tasks, 0, redeemed
+        )

@@ -1,0 +1,308 @@
+"""The channels out of which this peer is paid: shown, drawn on, and redeemed by itself.
+
+A payer shows that its channel is settled; from then on each higher voucher counts. What is promised
+is redeemed now and then, many channels by one order.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from node.ledger.books import channel_name
+from node.ledger.committee import Committee
+from node.ledger.wallet import OrderState, Wallet
+from node.paying.channels import EarningChannel
+from node.paying.own_tariff import OwnTariff
+from p2p.peers import Peers
+from p2p.score import Offence
+from p2p.typed_call import TypedCall, refusal_of
+from store import Store, Table
+from wire import limits
+from wire.codec import pack, unpack
+from wire.content import ContentId, PeerId
+from wire.errors import BatonError, Refused, WireError
+from wire.kinds import RefusalCode
+from wire.latest import Latest
+from wire.ledger import (
+    AccountOrder,
+    Acknowledgement,
+    Certificate,
+    Opening,
+    Redemption,
+    Settlement,
+    Vote,
+    Voucher,
+    order_digest,
+)
+from wire.message import Message
+from wire.payment_message import Paid, Pay
+from wire.signed import Signed, open_signed
+
+IN, SUM = b"in:", b"sum:"
+PEER_BYTES = 32
+SUMS_MAX = 10_000
+CHANNELS_MAX = 10_000
+# Of one payer: one that is used, and others that are used up.
+CHANNELS_PER_PAYER = 4
+# Redeemed at the latest after this part of an epoch, and no sooner than after so long.
+EPOCH_PART = 4
+# Charges are kept so often, for all tasks since the last time.
+KEEP_EVERY_S = 1.0
+REDEEM_S_MIN, REDEEM_S_MAX = 5.0, 600.0
+
+
+@dataclass(slots=True)
+class EarningChannels:
+    """The channels of others to this peer, by their names, and the latest of each payer."""
+
+    peers: Peers
+    store: Store
+    wallet: Wallet
+    own: OwnTariff
+    by_name: dict[bytes, EarningChannel] = field(default_factory=dict)
+    vouchers: int = 0
+    orders: int = 0
+    # Charged and tasks, by payer and model.
+    by_model: Latest[tuple[PeerId, ContentId | None], tuple[int, int]] = field(
+        default_factory=lambda: Latest(SUMS_MAX)
+    )
+    _unkept: dict[tuple[bytes, ContentId | None], EarningChannel] = field(default_factory=dict)
+    _latest: dict[PeerId, EarningChannel] = field(default_factory=dict)
+    _changed: dict[bytes, trio.Event] = field(default_factory=dict)
+
+    def load(self) -> None:
+        """Go on with the channels that are kept here."""
+        for key, value in self.store.scan(Table.CHANNELS, prefix=IN, limit=CHANNELS_MAX):
+            channel = EarningChannel.from_bytes(key.removeprefix(IN), value)
+            self.by_name[channel.name] = self._latest[channel.payer] = channel
+        for key, value in self.store.scan(Table.CHANNELS, prefix=SUM, limit=SUMS_MAX):
+            model, charged, tasks = unpack(value)
+            payer = PeerId(key.removeprefix(SUM)[:PEER_BYTES])
+            self.by_model[payer, None if model is None else ContentId(model)] = (charged, tasks)
+
+    def of(self, payer: PeerId) -> EarningChannel | None:
+        """The channel that a payer uses now."""
+        return self._latest.get(payer)
+
+    def charge(self, channel: EarningChannel, amount: int, model: ContentId | None) -> None:
+        """Note what work with a model came to, or a verdict; it is kept before long.
+
+        What a crash forgets was charged out of what was promised: it is worked for once more.
+        """
+        if not amount:
+            return
+        channel.charged += amount
+        channel.tasks += 1
+        key = (channel.payer, model)
+        before, tasks = self.by_model.get(key, (0, 0))
+        self.by_model[key] = (before + amount, tasks + 1)
+        self._unkept[channel.name, model] = channel
+
+    def keep_charges(self) -> None:
+        """Keep what was charged since the last time, with the next commit."""
+        unkept, self._unkept = self._unkept, {}
+        for (_, model), channel in unkept.items():
+            self._keep_soon(channel)
+            charged, tasks = self.by_model.get((channel.payer, model), (0, 0))
+            row = pack([None if model is None else bytes(model), charged, tasks])
+            self.store.write_soon(Table.CHANNELS, SUM + channel.payer + (model or b""), row)
+
+    async def keep_forever(self) -> None:
+        """Keep what is charged, every now and then."""
+        while True:
+            await trio.sleep(KEEP_EVERY_S)
+            self.keep_charges()
+
+    def sums(self) -> list[dict[str, Any]]:
+        """What each payer was charged for each model, and for verdicts, where there is no model."""
+        return [
+            {
+                "peer": str(payer),
+                "model": None if model is None else str(model),
+                "charged": charged,
+                "tasks": tasks,
+            }
+            for (payer, model), (charged, tasks) in self.by_model.items()
+        ]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What is kept of each, for people and programs."""
+        return [
+            {
+                "peer": str(it.payer),
+                "channel": it.name.hex(),
+                "deposit": it.deposit,
+                "promised": it.highest,
+                "charged": it.charged,
+                "redeemed": it.redeemed,
+                "unredeemed": it.unredeemed,
+                "lost": max(0, it.charged - it.highest),
+                "tasks": it.tasks,
+                "expires_after_epoch": it.expiry,
+            }
+            for it in self.by_name.values()
+        ]
+
+    async def changed(self, channel: EarningChannel) -> None:
+        """Wait for the next voucher of a channel."""
+        await self._changed.setdefault(channel.name, trio.Event()).wait()
+
+    def _keep_soon(self, channel: EarningChannel) -> None:
+        self.store.write_soon(Table.CHANNELS, IN + channel.name, channel.to_bytes())
+
+    # Vouchers
+
+    async def on_pay(self, call: TypedCall, message: Message) -> None:
+        """Answer a Pay with what is here of the channel, or refuse."""
+        assert isinstance(message, Pay)
+        try:
+            channel = self._channel(call.peer, message)
+            self._agree(channel, message)
+            self._take(channel, message.voucher)
+        except WireError as error:
+            self.peers.offended(call.peer, Offence.MALFORMED)
+            await call.send(refusal_of(error))
+        except Refused as error:
+            await call.send(refusal_of(error))
+        else:
+            voucher = channel.voucher or None
+            await call.send(Paid(charged=channel.charged, voucher=voucher))
+
+    def _channel(self, payer: PeerId, message: Pay) -> EarningChannel:
+        channel = self.by_name.get(message.channel)
+        if channel is not None:
+            if channel.payer != payer:
+                raise Refused("the channel is another's", code=RefusalCode.NOT_WILLING)
+            return channel
+        if message.settlement is None:
+            raise Refused(
+                "this channel is not known here: show its settlement",
+                code=RefusalCode.NOT_FOUND,
+                retry_after_s=1.0,
+            )
+        opening = self._shown(payer, message.channel, message.settlement)
+        for name in [it.name for it in self.by_name.values() if it.payer == payer]:
+            # Its payer shows another in its place: of one that is redeemed nothing comes any more.
+            if not self.by_name[name].unredeemed and not self.by_name[name].held:
+                self._forget(name)
+        if len(self.by_name) >= CHANNELS_MAX:
+            raise Refused("no room for further channels", retry_after_s=60.0)
+        if sum(it.payer == payer for it in self.by_name.values()) >= CHANNELS_PER_PAYER:
+            raise Refused("too many channels of yours", code=RefusalCode.NOT_WILLING)
+        found = EarningChannel(payer, message.channel, opening.deposit, opening.expiry)
+        self.by_name[found.name] = self._latest[payer] = found
+        self._keep_soon(found)
+        return found
+
+    def _forget(self, name: bytes) -> None:
+        channel = self.by_name.pop(name)
+        if self._latest.get(channel.payer) is channel:
+            del self._latest[channel.payer]
+        self.store.write_soon(Table.CHANNELS, IN + name, None)
+
+    def _shown(self, payer: PeerId, name: bytes, raw: bytes) -> Opening:
+        """The opening of a channel in a settled order; WireError or Refused if it is none."""
+        settlement = Settlement.from_bytes(raw)
+        certificate = Certificate.from_bytes(settlement.certificate)
+        order = open_signed(certificate.order, AccountOrder)
+        number = self._opened_by(order, name)
+        opening = None if number is None else order.record.open[number]
+        if order.signer != payer or opening is None or opening.payee != self.peers.me:
+            raise Refused(
+                "the order opens no such channel to this peer", code=RefusalCode.MALFORMED
+            )
+        network, epoch, digest = order.record.network, order.record.epoch, order_digest(order)
+        if network != self.wallet.genesis.id:
+            raise Refused("the order is of another network", code=RefusalCode.STRANGER)
+        committee = Committee(self.wallet.genesis.members)
+        vote = Vote(
+            network=network,
+            epoch=epoch,
+            account=payer,
+            sequence=order.record.sequence,
+            order=digest,
+        )
+        committee.check(vote, certificate.votes)
+        applied = Acknowledgement(network=network, epoch=epoch, order=digest)
+        committee.check(applied, settlement.acknowledgements)
+        return opening
+
+    def _opened_by(self, order: Signed[AccountOrder], name: bytes) -> int | None:
+        digest = order_digest(order)
+        numbers = range(len(order.record.open))
+        return next((it for it in numbers if channel_name(digest, it) == name), None)
+
+    def _agree(self, channel: EarningChannel, message: Pay) -> None:
+        now = self.own.now
+        if now is None or message.tariff != now.id:
+            raise Refused(
+                "the prices here have changed: read them again",
+                code=RefusalCode.NOT_PAID,
+                retry_after_s=1.0,
+            )
+        channel.tariff = now.id
+
+    def _take(self, channel: EarningChannel, raw: bytes | None) -> None:
+        """Keep a voucher if it is the highest; WireError for one that is none of this channel."""
+        if raw is None or raw == channel.voucher:
+            return
+        voucher = open_signed(raw, Voucher)
+        record = voucher.record
+        named = (voucher.signer, record.network, record.channel)
+        if named != (channel.payer, self.wallet.genesis.id, channel.name):
+            raise Refused("the voucher is not of this channel", code=RefusalCode.MALFORMED)
+        if record.total > channel.deposit:
+            raise Refused("the voucher is beyond the deposit", code=RefusalCode.NOT_COVERED)
+        if channel.take(record, raw):
+            self.vouchers += 1
+            self._keep_soon(channel)
+            self._changed.pop(channel.name, trio.Event()).set()
+
+    # Redeeming
+
+    async def redeem_forever(self) -> None:
+        """Take what was promised out of the channels, now and then."""
+        every_s = self.wallet.genesis.epoch_s / EPOCH_PART
+        while True:
+            await trio.sleep(min(REDEEM_S_MAX, max(REDEEM_S_MIN, every_s)))
+            try:
+                await self.redeem()
+            except BatonError as error:
+                self.peers.note_problem("redeeming", f"not redeemed yet: {error.message}")
+
+    async def redeem(self) -> int:
+        """Redeem what is promised now, in one order; how much that was, in millionths."""
+        if not self.by_name:
+            return 0
+        epoch = (await self.wallet.look()).epoch
+        for channel in [it for it in self.by_name.values() if it.expiry < epoch]:
+            # From now on what is left in it is its payer's.
+            self._forget(channel.name)
+        owing = sorted(
+            (it for it in self.by_name.values() if it.unredeemed > 0),
+            key=lambda it: it.expiry,
+        )[: limits.ACTIONS_MAX]
+        if not owing:
+            return 0
+        totals = {it.name: it.highest for it in owing}
+        ordered = await self.wallet.order(
+            _unheard,
+            redeem=tuple(
+                Redemption(channel=it.name, voucher=it.voucher, release=False) for it in owing
+            ),
+        )
+        if ordered.state is not OrderState.SETTLED:
+            return 0
+        self.orders += 1
+        taken = 0
+        for channel in owing:
+            taken += totals[channel.name] - channel.redeemed
+            channel.redeemed = totals[channel.name]
+            self._keep_soon(channel)
+        return taken
+
+
+def _unheard(_: Mapping[str, Any]) -> None:
+    """Nobody waits for the steps of an order that is made in the background."""

@@ -1,0 +1,185 @@
+"""What this peer pays others for its own tasks: quotes before, and whom it can have work for it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from node.paying.bill import Bill, Booking, Held
+from node.paying.paying_channels import PayingChannels
+from node.paying.pricing import LegUnits, cost, need_of, units_at_most
+from node.paying.tariffs import Tariffs
+from p2p.peers import Peers
+from p2p.timeouts import stretched
+from wire.advert import Advert
+from wire.amount import show_credits
+from wire.content import PeerId
+from wire.errors import InputError
+from wire.signed import Signed
+from wire.task import Stage, Task
+
+# Of what a task may cost, verifiers get this part at most.
+CHECKS_PART = 2
+# A task waits for its first channel at most so long before it is refused.
+READY_DEADLINE_S = 30.0
+LOOK_EVERY_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class PriceQuote:
+    """What a leg would cost at the peers that could do it, at most, in millionths."""
+
+    # Of each peer whose prices are known; 0 for those that ask for nothing.
+    prices: tuple[int, ...]
+    checks: int = 0
+
+    @property
+    def least(self) -> int:
+        """At the cheapest peer, with its checks."""
+        return min(self.prices, default=0) + self.checks
+
+    @property
+    def most(self) -> int:
+        """At the dearest one."""
+        return max(self.prices, default=0) + self.checks
+
+
+@dataclass(slots=True)
+class Payer:
+    """The paying side of one peer."""
+
+    peers: Peers
+    tariffs: Tariffs
+    channels: PayingChannels
+
+    # Before a task
+
+    async def quote(
+        self, adverts: Sequence[Signed[Advert]], stage: Stage, data: bytes | None, units: int
+    ) -> PriceQuote:
+        """What this leg would cost at most at each of these peers."""
+        await self.tariffs.learn(adverts)
+        most = units_at_most(stage, data, units)
+        prices = [self._cost(it, stage, most) for it in adverts]
+        return PriceQuote(tuple(it for it in prices if it is not None))
+
+    async def check_quote(self, adverts: Sequence[Signed[Advert]], needed: int) -> int:
+        """What so many verdicts cost at most, by the cheapest of these verifiers."""
+        await self.tariffs.learn(adverts)
+        prices = sorted(it for heard in adverts if (it := self._check_price(heard)) is not None)
+        return sum(prices[:needed])
+
+    async def until_ready(
+        self,
+        adverts: Sequence[Signed[Advert]],
+        stage: Stage,
+        data: bytes | None,
+        units: int,
+        price_max: int,
+    ) -> None:
+        """Wait until one of these peers can be paid; InputError says why none can."""
+        peers = [it.signer for it in adverts]
+        self.channels.trouble = None
+        with trio.move_on_after(stretched(READY_DEADLINE_S)):
+            while not any(
+                self.price_at(it, stage, data, units, price_max) is not None for it in peers
+            ):
+                if (why := self.channels.trouble) is not None:
+                    raise why
+                await trio.sleep(LOOK_EVERY_S)
+            return
+        raise InputError(
+            "no peer that runs this model could be paid in time: its channel is not open yet",
+            todo="ask again in a moment; see how it stands: python -m node wallet",
+        )
+
+    def _cost(self, heard: Signed[Advert], stage: Stage, units: LegUnits) -> int | None:
+        """What a peer asks for a leg; None as long as its prices are not known."""
+        if heard.record.tariff is None or heard.signer == self.peers.me:
+            return 0
+        tariff = self.tariffs.of(heard)
+        return None if tariff is None else cost(tariff.record, stage, units)
+
+    def _check_price(self, heard: Signed[Advert]) -> int | None:
+        if heard.record.tariff is None:
+            return 0
+        tariff = self.tariffs.of(heard)
+        return None if tariff is None else tariff.record.verdict
+
+    # While a task is on its way
+
+    def price_at(
+        self, peer: PeerId, stage: Stage, data: bytes | None, units: int, left: int
+    ) -> int | None:
+        """What a peer would ask for a leg at most; None if it cannot be asked for that now."""
+        heard = self.peers.view.advert_of(peer)
+        if heard is None or heard.record.tariff is None or peer == self.peers.me:
+            return 0
+        tariff = self.tariffs.of(heard)
+        if tariff is None:
+            self.tariffs.learn_soon(heard)
+            return None
+        most = units_at_most(stage, data, units)
+        price = cost(tariff.record, stage, most)
+        if price > left:
+            return None
+        need = min(price, need_of(tariff.record, stage, most))
+        return price if not price or self.channels.ready(tariff, need) else None
+
+    def note_given(
+        self, bill: Bill, peer: PeerId, number: int, stage: Stage, data: bytes | None, begun: int
+    ) -> None:
+        """Note that a leg is given to a peer, by its prices as they are now."""
+        bill.book = self.book
+        heard = self.peers.view.advert_of(peer)
+        tariff = None if heard is None or peer == self.peers.me else self.tariffs.of(heard)
+        if tariff is None or tariff.record.price_of(stage.model) is None:
+            return
+        need = need_of(tariff.record, stage, units_at_most(stage, data))
+        bill.note_given(peer, Held(tariff, number, stage, min(need, bill.left), begun))
+
+    def book(self, peer: PeerId, booking: Booking) -> None:
+        """Take in what a bill says of a peer's account."""
+        self.channels.book(peer, booking)
+
+    def may_check(self, verifier: PeerId, price_max: int, needed: int) -> bool:
+        """Whether a verifier's verdict can be paid, of so many that are needed."""
+        heard = self.peers.view.advert_of(verifier)
+        if heard is None or heard.record.tariff is None:
+            return True
+        tariff = self.tariffs.of(heard)
+        if tariff is None:
+            self.tariffs.learn_soon(heard)
+            return False
+        price = tariff.record.verdict
+        if price * max(1, needed) * CHECKS_PART > price_max:
+            return not price
+        return not price or self.channels.ready(tariff, price)
+
+    def payable(self, verifiers: Iterable[PeerId], task: Task) -> set[PeerId]:
+        """Those whose verdicts on a task can be paid, with those of as many as it needs."""
+        needed = task.checking.needed
+        return {it for it in verifiers if self.may_check(it, task.price_max, needed)}
+
+    def charge_checks(
+        self, bill: Bill, verifiers: Iterable[PeerId], number: int, stage: Stage
+    ) -> None:
+        """Charge the verdicts of these verifiers."""
+        bill.book = self.book
+        for verifier in verifiers:
+            heard = self.peers.view.advert_of(verifier)
+            tariff = None if heard is None else self.tariffs.of(heard)
+            if tariff is not None:
+                bill.check(tariff, number, stage)
+
+
+def check_affordable(quote: PriceQuote, price_max: int, model: str) -> None:
+    """InputError if no peer would do it for as much as is to be paid."""
+    if not quote.prices or quote.least <= price_max:
+        return
+    allowed = f"at most {show_credits(price_max)} are" if price_max else "nothing is"
+    raise InputError(
+        f"this costs up to {show_credits(quote.least)} credits at the cheapest peer that runs"
+        f" {model}, and {allowed} to be paid",
+        todo=f"allow more: --pay-max {show_credits(quote.least)}; or ask for less (--max-tokens)",
+    )

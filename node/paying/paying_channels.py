@@ -1,0 +1,310 @@
+"""The channels that this peer pays from: opened ahead of need, and filled up in the background.
+
+No task waits for one of its vouchers: the next is signed when half of what was promised ahead is
+used. Vouchers are cumulative, so one that is lost or late is made good by the next.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from node.ledger.books import channel_name
+from node.ledger.wallet import Wallet
+from node.paying.bill import Booking
+from node.paying.channels import PaidChannel
+from p2p.peers import Peers
+from p2p.score import Offence
+from p2p.timeouts import stretched
+from store import Store, Table
+from wire import limits
+from wire.amount import show_credits
+from wire.content import PeerId
+from wire.errors import BatonError, InputError, Malformed, RemoteProtocolError, WireError
+from wire.latest import Latest
+from wire.ledger import Opening, Voucher, order_digest
+from wire.payment_message import Paid, Pay
+from wire.signed import Signed, open_signed, sign
+from wire.tariff import Tariff
+
+OUT = b"out:"
+CHANNELS_MAX = 10_000
+# What wants a channel within this is opened by one order.
+GATHER_S = 0.05
+CALL_DEADLINE_S = 10.0
+# A deposit: so many increments, or this part of the balance among those that are opened together.
+DEPOSIT_INCREMENTS = 10
+BALANCE_PART = 4
+EXPIRY_EPOCHS = 24 * 7
+# After a failure a channel is tried again so much later.
+AGAIN_S = 2.0
+# Which channels have expired is looked up in this part of an epoch, within these bounds.
+EPOCH_PART = 4
+LOOK_S_MIN, LOOK_S_MAX = 5.0, 600.0
+
+
+@dataclass(slots=True)
+class PayingChannels:
+    """One channel for each peer that is paid."""
+
+    peers: Peers
+    store: Store
+    wallet: Wallet
+    nursery: trio.Nursery
+    by_peer: dict[PeerId, PaidChannel] = field(default_factory=dict)
+    # Those in whose place another is used: what is left in them comes back when they have expired.
+    used_up: list[PaidChannel] = field(default_factory=list)
+    # The epoch that runs, as far as it was looked up.
+    epoch: int = 0
+    # Why the last channels could not be opened; None once some were.
+    trouble: InputError | None = None
+    vouchers: int = 0
+    orders: int = 0
+    _lacking: dict[PeerId, Signed[Tariff]] = field(default_factory=dict)
+    _opening: bool = False
+    _paying: set[PeerId] = field(default_factory=set)
+    _not_before: Latest[PeerId, float] = field(default_factory=lambda: Latest(CHANNELS_MAX))
+
+    def load(self) -> None:
+        """Go on with the channels that are kept here."""
+        for key, value in self.store.scan(Table.CHANNELS, prefix=OUT, limit=CHANNELS_MAX):
+            channel = PaidChannel.from_bytes(key.removeprefix(OUT), value)
+            before = self.by_peer.get(channel.payee)
+            if before is not None:
+                # The one with more left is used, and the other is taken back once it has expired.
+                channel, worse = sorted((channel, before), key=_left, reverse=True)
+                self.used_up.append(worse)
+            self.by_peer[channel.payee] = channel
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What is kept of each, for people and programs."""
+        return [
+            {
+                "peer": str(it.payee),
+                "channel": it.name.hex(),
+                "deposit": it.deposit,
+                "promised": it.signed,
+                "charged": it.charged,
+                "tasks": it.tasks,
+                "expires_after_epoch": it.expiry,
+            }
+            for it in (*self.by_peer.values(), *self.used_up)
+        ]
+
+    # Whether work can be paid
+
+    def ready(self, tariff: Signed[Tariff], need: int) -> bool:
+        """Whether a peer can be given work that needs so much; if not, it will be soon."""
+        peer = tariff.signer
+        channel = self.by_peer.get(peer)
+        if channel is not None and not channel.held and self._is_over(channel, need):
+            self.used_up.append(self.by_peer.pop(peer))
+            channel = None
+        if channel is None:
+            if len(self.by_peer) < CHANNELS_MAX:
+                self._lacking[peer] = tariff
+                self._open_soon()
+            return False
+        if channel.tariff != tariff.id:
+            channel.increment = tariff.record.increment
+            self._pay_soon(channel, tariff, need)
+            return False
+        if channel.wants(need):
+            self._pay_soon(channel, tariff, need)
+        return channel.available >= need
+
+    def _is_over(self, channel: PaidChannel, need: int) -> bool:
+        """Whether another channel has to take its place: little is left in it, or little time."""
+        return _left(channel) < need or channel.expiry <= self.epoch
+
+    def book(self, peer: PeerId, booking: Booking) -> None:
+        """Take in how the account of a peer changes."""
+        channel = self.by_peer.get(peer)
+        if channel is None:
+            return
+        channel.held += booking.held
+        channel.shown += booking.shown
+        channel.charged += booking.charged
+        channel.tasks += booking.tasks
+        if channel.tariff is not None and channel.wants(1):
+            self._pay_soon(channel, None, 1)
+
+    # Opening
+
+    def _open_soon(self) -> None:
+        if not self._opening:
+            self._opening = True
+            self.nursery.start_soon(self._open_all)
+
+    async def _open_all(self) -> None:
+        try:
+            while self._lacking:
+                await trio.sleep(GATHER_S)
+                some = dict(list(self._lacking.items())[: limits.ACTIONS_MAX])
+                try:
+                    await self._open(some)
+                    self.trouble = None
+                except InputError as error:
+                    self.trouble = error
+                    await trio.sleep(AGAIN_S)
+                except BatonError as error:
+                    self.peers.note_problem("channels", f"none could be opened: {error.message}")
+                    await trio.sleep(AGAIN_S)
+                for peer in some:
+                    self._lacking.pop(peer, None)
+        finally:
+            self._opening = False
+
+    async def _open(self, some: Mapping[PeerId, Signed[Tariff]]) -> None:
+        view = await self.wallet.look()
+        self.epoch = max(self.epoch, view.epoch)
+        share, least = view.balance // (BALANCE_PART * len(some)), self.wallet.genesis.account_min
+        if share < least:
+            raise InputError(
+                f"this account has {show_credits(view.balance)} credits, too few to pay others",
+                todo="have somebody pay this account: python -m node wallet shows its key",
+            )
+        openings = tuple(
+            Opening(
+                payee=peer,
+                deposit=max(least, min(share, DEPOSIT_INCREMENTS * tariff.record.increment)),
+                expiry=view.epoch + EXPIRY_EPOCHS,
+            )
+            for peer, tariff in some.items()
+        )
+        ordered = await self.wallet.order(_unheard, open=openings)
+        self.orders += 1
+        if not ordered.settlement:
+            raise Malformed("the order was settled by a checkpoint, which shows others nothing")
+        digest = order_digest(ordered.order)
+        for number, opening in enumerate(openings):
+            channel = PaidChannel(
+                opening.payee,
+                channel_name(digest, number),
+                opening.deposit,
+                opening.expiry,
+                ordered.settlement,
+            )
+            self.by_peer[opening.payee] = channel
+            await self._keep(channel)
+
+    async def _keep(self, channel: PaidChannel) -> None:
+        await self.store.write(Table.CHANNELS, OUT + channel.name, channel.to_bytes())
+
+    # Taking back
+
+    async def reclaim_forever(self) -> None:
+        """Take back what is left in channels that have expired."""
+        every_s = min(LOOK_S_MAX, max(LOOK_S_MIN, self.wallet.genesis.epoch_s / EPOCH_PART))
+        while True:
+            await trio.sleep(every_s)
+            if not self.by_peer and not self.used_up:
+                continue
+            try:
+                self.epoch = max(self.epoch, (await self.wallet.look()).epoch)
+                await self._reclaim()
+            except BatonError as error:
+                self.peers.note_problem("channels", f"none was taken back: {error.message}")
+
+    async def _reclaim(self) -> None:
+        for peer, channel in list(self.by_peer.items()):
+            if channel.expiry < self.epoch and not channel.held:
+                self.used_up.append(self.by_peer.pop(peer))
+        expired = [it for it in self.used_up if it.expiry < self.epoch][: limits.ACTIONS_MAX]
+        if not expired:
+            return
+        await self.wallet.order(_unheard, reclaim=tuple(it.name for it in expired))
+        self.orders += 1
+        self.used_up = [it for it in self.used_up if it not in expired]
+        for channel in expired:
+            await self.store.write(Table.CHANNELS, OUT + channel.name, None)
+
+    # Paying
+
+    def _pay_soon(self, channel: PaidChannel, tariff: Signed[Tariff] | None, need: int) -> None:
+        peer = channel.payee
+        if peer in self._paying or self._not_before.get(peer, 0.0) > trio.current_time():
+            return
+        self._paying.add(peer)
+        self.nursery.start_soon(self._pay, channel, tariff, need)
+
+    async def _pay(self, channel: PaidChannel, tariff: Signed[Tariff] | None, need: int) -> None:
+        named = channel.tariff if tariff is None else tariff.id
+        assert named is not None
+        is_first = channel.tariff is None
+        try:
+            # Until the payee has said what it has, nothing is signed: a disk may have been lost.
+            voucher = None if is_first else self._voucher(channel, need)
+            paid = await self._call(channel, named, voucher, shows=is_first)
+            self._hear(channel, paid)
+            channel.tariff = named
+        except (WireError, RemoteProtocolError) as error:
+            self.peers.offended(channel.payee, Offence.MALFORMED)
+            self._failed(channel, error)
+        except BatonError as error:
+            self._failed(channel, error)
+        finally:
+            self._paying.discard(channel.payee)
+        if is_first and channel.tariff is not None and channel.wants(need):
+            self._pay_soon(channel, tariff, need)
+
+    def _voucher(self, channel: PaidChannel, need: int) -> bytes | None:
+        """The next voucher; it joins the next commit, and a lost one is told by the payee."""
+        channel.signed = channel.next_total(need)
+        if not channel.signed:
+            return None
+        record = Voucher(
+            network=self.wallet.genesis.id,
+            channel=channel.name,
+            total=channel.signed,
+            tasks=max(0, channel.tasks),
+            receipt=None,
+        )
+        self.store.write_soon(Table.CHANNELS, OUT + channel.name, channel.to_bytes())
+        self.vouchers += 1
+        return sign(record, self.wallet.key).raw
+
+    async def _call(
+        self, channel: PaidChannel, named: Any, voucher: bytes | None, *, shows: bool
+    ) -> Paid:
+        deadline_s = stretched(CALL_DEADLINE_S)
+        async with self.peers.call(channel.payee, deadline_s=deadline_s) as call:
+            await call.send(
+                Pay(
+                    channel=channel.name,
+                    tariff=named,
+                    voucher=voucher,
+                    settlement=channel.settlement if shows else None,
+                )
+            )
+            return await call.expect(Paid)
+
+    def _hear(self, channel: PaidChannel, paid: Paid) -> None:
+        """Take in what the payee has; WireError for a voucher that is not ours."""
+        channel.told = paid.charged
+        if paid.voucher is None:
+            return
+        found = open_signed(paid.voucher, Voucher)
+        named = (found.signer, found.record.network, found.record.channel)
+        if named != (self.wallet.key.peer, self.wallet.genesis.id, channel.name):
+            raise Malformed("a voucher that is not this peer's for this channel")
+        # After a loss of our disk only what we signed ourselves is believed.
+        channel.heard = max(channel.heard, found.record.total)
+        if found.record.total > channel.signed:
+            channel.signed = found.record.total
+            channel.charged = max(channel.charged, min(paid.charged, channel.signed))
+
+    def _failed(self, channel: PaidChannel, error: BatonError) -> None:
+        self._not_before[channel.payee] = trio.current_time() + AGAIN_S
+        self.peers.note_problem(
+            f"channel {channel.payee.short}", f"it could not be paid: {error.message}"
+        )
+
+
+def _left(channel: PaidChannel) -> int:
+    return channel.deposit - channel.charged
+
+
+def _unheard(_: Mapping[str, Any]) -> None:
+    """Nobody waits for the steps of an order that is made in the background."""

@@ -1,0 +1,62 @@
+"""Paying and being paid at one peer of a network with credits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from node.ledger.wallet import Wallet
+from node.paying.earning_channels import EarningChannels
+from node.paying.own_tariff import OwnTariff
+from node.paying.payer import Payer
+from node.paying.paying_channels import PayingChannels
+from node.paying.tariffs import Tariffs
+from node.paying.till import Till
+from p2p.blobs import Blobs
+from wire.payment_message import Pay
+
+
+@dataclass(slots=True)
+class PeerPaying:
+    """Made by `open_paying`."""
+
+    payer: Payer
+    till: Till
+    own: OwnTariff
+
+    def statistics(self) -> Mapping[str, Any]:
+        """For `status`."""
+        paying, earning = self.payer.channels, self.till.channels
+        return {
+            "channels": len(paying.by_peer),
+            "spent": sum(it.charged for it in paying.by_peer.values()),
+            "promised": sum(it.signed for it in paying.by_peer.values()),
+            "earning_channels": len(earning.by_name),
+            "earned": sum(min(it.charged, it.highest) for it in earning.by_name.values()),
+            "unredeemed": sum(it.unredeemed for it in earning.by_name.values()),
+            "vouchers_signed": paying.vouchers,
+            "vouchers_taken": earning.vouchers,
+            "orders": paying.orders + earning.orders,
+            "refused_unpaid": self.till.unpaid,
+        }
+
+
+async def open_paying(
+    blobs: Blobs, own: OwnTariff, wallet: Wallet, nursery: trio.Nursery
+) -> PeerPaying:
+    """The two sides of one peer; its own prices are known to it when this returns."""
+    peers = blobs.peers
+    paying = PayingChannels(peers, own.store, wallet, nursery)
+    paying.load()
+    earning = EarningChannels(peers, own.store, wallet, own)
+    earning.load()
+    payer = Payer(peers, Tariffs(blobs, own.genesis.id, nursery), paying)
+    peers.handlers[Pay] = earning.on_pay
+    await own.refresh()
+    if own.typed:
+        nursery.start_soon(own.run)
+    nursery.start_soon(earning.redeem_forever)
+    nursery.start_soon(earning.keep_forever)
+    nursery.start_soon(paying.reclaim_forever)
+    return PeerPaying(payer, Till(peers.me, own, earning), own)

@@ -1,0 +1,130 @@
+"""What a leg costs by a tariff: at most, before it is done, and exactly, by its receipt. Pure.
+
+Asker, worker and auditor compute the same number from the same bytes: the tariff, the stage, the
+signed receipt, and the input and the output that it names.
+"""
+
+from dataclasses import dataclass
+
+from node.task.units import TOKENS_MAX, streamed_max, units_of
+from wire import limits
+from wire.amount import AMOUNT_MAX
+from wire.errors import WireError
+from wire.generation import Ending, read_frames
+from wire.operations import GENERATE, streams
+from wire.receipt import Receipt
+from wire.tariff import UNITS, Charge, ChargeKind, Tariff
+from wire.task import Stage
+
+# An output that was computed for an earlier task costs this part of it.
+REUSED_PART = 4
+# Tokens of a stream that are paid for before it begins; the others as it goes on.
+FIRST_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class LegUnits:
+    """What a leg is charged for: units given to the model, and tokens that it made."""
+
+    given: int
+    made: int
+
+
+def units_at_most(stage: Stage, data: bytes | None, guess: int = 1) -> LegUnits:
+    """The most that a leg can be charged for; `data` is its input, where it is at hand."""
+    if not streams(stage.operation):
+        return LegUnits(units_of(stage, data, guess), 0)
+    return LegUnits(_prompt_max(stage, data), streamed_max(stage))
+
+
+def _prompt_max(stage: Stage, data: bytes | None) -> int:
+    """A token of a prompt has at least one byte of the input."""
+    if stage.operation != GENERATE:
+        return 0
+    return limits.PROMPT_BYTES_MAX if data is None else len(data)
+
+
+def units_counted(
+    stage: Stage, receipt: Receipt, source: bytes | None, output: bytes | None
+) -> LegUnits:
+    """What a leg is charged for by its receipt, as far as its input and its output bear it out.
+
+    Without the output the receipt's units count, up to what the task asked for.
+    """
+    if not streams(stage.operation):
+        given = receipt.units
+        return LegUnits(min(given, units_of(stage, source, given)), 0)
+    made = min(receipt.units, streamed_max(stage))
+    if stage.operation != GENERATE or output is None:
+        return LegUnits(0, made)
+    tokens, prompt_tokens = _counted_frames(output)
+    return LegUnits(min(prompt_tokens, _prompt_max(stage, source)), min(made, tokens))
+
+
+def _counted_frames(output: bytes) -> tuple[int, int]:
+    """The tokens that an answer has, and those of the prompt, by its frames; 0 for no answer."""
+    # Only the heads of frames are read: the last one says how long the prompt was.
+    at, tokens, last = 0, 0, 0
+    while at + 3 <= len(output):
+        tokens += output[at : at + 1] == b"t"
+        last = at
+        at += 3 + int.from_bytes(output[at + 1 : at + 3], "big")
+    try:
+        ending = next(iter(read_frames(output[last:])), None)
+    except WireError:
+        return tokens, 0
+    return tokens, ending.prompt_tokens if isinstance(ending, Ending) else 0
+
+
+def cost(tariff: Tariff, stage: Stage, units: LegUnits) -> int:
+    """What a leg with so many units costs, in millionths; 0 for what the tariff does not name."""
+    price = tariff.price_of(stage.model)
+    if price is None:
+        return 0
+    by_units = units.given * price.given + units.made * price.made
+    return min(AMOUNT_MAX, price.base + -(-by_units // UNITS))
+
+
+def need_of(tariff: Tariff, stage: Stage, most: LegUnits) -> int:
+    """What has to be promised before a leg begins: of a stream its prompt and first tokens."""
+    return cost(tariff, stage, LegUnits(most.given, min(most.made, FIRST_TOKENS)))
+
+
+def cost_of_part(tariff: Tariff, stage: Stage, shown: int) -> int:
+    """What `shown` tokens of a leg cost that another peer finished: no base, and no prompt."""
+    price = tariff.price_of(stage.model)
+    if price is None:
+        return 0
+    return min(AMOUNT_MAX, -(-min(shown, TOKENS_MAX) * price.made // UNITS))
+
+
+def cost_of_leg(
+    tariff: Tariff,
+    stage: Stage,
+    receipt: Receipt,
+    source: bytes | None,
+    output: bytes | None,
+    begun: int = 0,
+) -> int:
+    """What a leg is charged by its receipt; `begun` tokens of it were shown by others before."""
+    counted = units_counted(stage, receipt, source, output)
+    whole = cost(tariff, stage, LegUnits(counted.given, max(0, counted.made - begun)))
+    return -(-whole // REUSED_PART) if receipt.reused else whole
+
+
+def charge_by(
+    charge: Charge,
+    tariff: Tariff,
+    stage: Stage,
+    receipt: Receipt,
+    source: bytes | None,
+    output: bytes | None,
+) -> int:
+    """What a charge of an answer has to be at most, for whoever checks the answer."""
+    match charge.kind:
+        case ChargeKind.CHECK:
+            return tariff.verdict
+        case ChargeKind.PART:
+            return cost_of_part(tariff, stage, charge.units)
+        case ChargeKind.LEG:
+            return cost_of_leg(tariff, stage, receipt, source, output, charge.units)

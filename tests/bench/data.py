@@ -1,0 +1,126 @@
+"""Outside data by the bulk: rows of a table per second, and what they take in memory.
+
+    python -m tests.bench data rows [COUNT]    a Parquet table, on a model that hashes its texts
+
+One peer, which runs the model, and the command beside it, as a person would have them. Memory is
+the most that each of the two processes had in its own pages (`VmHWM`). Processor seconds are told
+beside, since on a machine that does other work too they say more than the clock.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from tests.live.command_line import ROOT, Peer, baton_in, environment, joined
+
+ROWS = 1_000_000
+# Rows that the table is made of at a time.
+_GROUP = 50_000
+
+
+def run(arguments: list[str]) -> dict[str, Any]:
+    """What each part measures; all parts where none is named."""
+    count = int(arguments[1]) if len(arguments) > 1 else ROWS
+    if arguments and arguments[0] != "rows":
+        raise SystemExit("which part? rows")
+    with tempfile.TemporaryDirectory(prefix="baton-bench-") as folder:
+        return {"rows": rows(Path(folder), count)}
+
+
+def rows(folder: Path, count: int) -> dict[str, Any]:
+    """A table of `count` rows asked of the hash model, from begin to end."""
+    table, out = folder / "data.parquet", folder / "results.parquet"
+    _write_table(table, count)
+    with joined(folder / "s", "--role", "infer", "--model", "hash") as peer:
+        _until_ready(peer)
+        before_s = _cpu_s(peer.process.pid)
+        began_s = time.monotonic()
+        words = ["ask", "hash", "--rows", table, "--column", "text", "--out", out]
+        words += ["--level", "signed", "--json", "--state", peer.state]
+        with _command(words) as command:
+            command_bytes, command_cpu_s = _watched(command)
+            assert command.stdout is not None
+            done = json.loads(command.stdout.read())
+        took_s = time.monotonic() - began_s
+        peer_bytes = _most_of(peer.process.pid)
+        peer_cpu_s = _cpu_s(peer.process.pid) - before_s
+    found = parquet.ParquetFile(out)
+    right = found.metadata.num_rows == done["rows"] == count
+    per_s, most_mb = count / took_s, max(command_bytes, peer_bytes) / 1e6
+    return {
+        "rows": count,
+        "seconds": round(took_s, 1),
+        "rows_per_s": round(per_s),
+        "command_cpu_s": round(command_cpu_s, 1),
+        "peer_cpu_s": round(peer_cpu_s, 1),
+        "command_peak_mb": round(command_bytes / 1e6),
+        "peer_peak_mb": round(peer_bytes / 1e6),
+        "right": right,
+        "aim": ">= 10,000 rows/s, <= 400 MB",
+        "met": right and per_s >= 10_000 and most_mb <= 400,
+    }
+
+
+def _write_table(path: Path, count: int) -> None:
+    schema = pa.schema([("id", pa.int64()), ("text", pa.string())])
+    with parquet.ParquetWriter(path, schema) as writer:
+        for first in range(0, count, _GROUP):
+            numbers = range(first, min(count, first + _GROUP))
+            texts = [f"row {it} of a table that has {count} of them" for it in numbers]
+            writer.write_table(pa.table({"id": list(numbers), "text": texts}, schema=schema))
+
+
+def _until_ready(peer: Peer) -> None:
+    """A first question, so that nothing is loaded while the clock runs."""
+    words = ("ask", "hash", "warm up", "--level", "signed", "--json", "--state", peer.state)
+    answer = baton_in({}, *words)
+    assert answer.code == 0, answer.err
+
+
+@contextmanager
+def _command(words: list[Any]) -> Iterator[Popen[bytes]]:
+    with Popen(
+        [sys.executable, "-m", "node", *map(str, words)],
+        stdin=DEVNULL,
+        stdout=PIPE,
+        env=environment({}),
+        cwd=ROOT,
+    ) as process:
+        yield process
+    assert process.returncode == 0
+
+
+def _watched(process: Popen[bytes]) -> tuple[int, float]:
+    """The peak of a process in bytes and its processor seconds, looked at until it ends."""
+    most, cpu_s = 0, 0.0
+    while process.poll() is None:
+        most, cpu_s = max(most, _most_of(process.pid)), max(cpu_s, _cpu_s(process.pid))
+        time.sleep(0.05)
+    return most, cpu_s
+
+
+def _cpu_s(process: int) -> float:
+    try:
+        words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _most_of(process: int) -> int:
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    found = [it.split()[1] for it in lines if it.startswith("VmHWM")]
+    return int(found[0]) * 1024 if found else 0

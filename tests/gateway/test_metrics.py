@@ -1,0 +1,75 @@
+"""What Prometheus reads of a gateway, and that each query of our dashboard finds it there."""
+
+import re
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from node.commands.dashboard import ALERTS, PANELS, alerts, dashboard
+from tests.gateway.conftest import Served
+
+QUERIES = [
+    *(query for panel in PANELS for _, query in panel.queries),
+    *(condition for _, condition, _, _ in ALERTS),
+]
+
+
+def figures(http: httpx.Client) -> dict[tuple[str, str], float]:
+    """Every figure, by its name and the model that it is of."""
+    answer = http.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return {
+        (sample.name, sample.labels.get("model_name", "")): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def names_in(query: str) -> set[str]:
+    return set(re.findall(r"(?:baton_|vllm:)\w+", query))
+
+
+@pytest.fixture(scope="module")
+def asked(served: Served) -> None:
+    """A streamed answer and a whole one."""
+    asking = served.client().completions
+    assert list(asking.create(model="hash", prompt="hi", stream=True, max_tokens=4))
+    assert asking.create(model="hash", prompt="hi", max_tokens=4)
+
+
+@pytest.mark.usefixtures("asked")
+def test_generations_are_told_by_the_names_of_vllm(http: httpx.Client) -> None:
+    told = figures(http)
+    assert told["vllm:e2e_request_latency_seconds_count", "hash"] >= 2
+    assert told["vllm:time_to_first_token_seconds_count", "hash"] >= 1
+    assert told["vllm:generation_tokens_total", "hash"] >= 2
+    assert told["vllm:num_requests_running", "hash"] >= 0
+    assert told["vllm:num_requests_waiting", "hash"] >= 0
+
+
+@pytest.mark.usefixtures("asked")
+@pytest.mark.parametrize("query", QUERIES)
+def test_each_query_of_the_dashboard_asks_for_what_is_there(http: httpx.Client, query: str) -> None:
+    told = {name for name, _ in figures(http)}
+    # The engine of these tests has no pages, so that family has no line.
+    told.add("vllm:kv_cache_usage_perc")
+    assert names_in(query)
+    assert names_in(query) <= told
+
+
+@pytest.mark.usefixtures("asked")
+def test_no_peer_and_no_task_is_a_label(http: httpx.Client, served: Served) -> None:
+    text = http.get("/metrics").text
+    assert str(served.node.peers.me) not in text
+    labels = set(re.findall(r"(\w+)=\"", text))
+    assert labels <= {"model_name", "le", "finished_reason", "kind"}
+
+
+def test_the_dashboard_has_a_picture_for_each_panel_and_the_alerts_a_rule_each() -> None:
+    page = dashboard()
+    assert [it["title"] for it in page["panels"]] == [it.title for it in PANELS]
+    assert all(it["targets"] for it in page["panels"])
+    (group,) = alerts()["groups"]
+    assert len(group["rules"]) == len(ALERTS)

@@ -1,0 +1,81 @@
+"""Tariffs: what a peer asks for its work, signed; its advert names the tariff by its content id."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Annotated, ClassVar
+
+from wire import limits
+from wire.amount import Amount, Balance
+from wire.content import ContentId
+from wire.errors import Malformed
+from wire.kinds import Kind
+from wire.schema import Between, Int, Record
+from wire.signed import SignedRecord
+
+# Prices of units are for so many of them, so that one unit may cost less than a millionth.
+UNITS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPrice(Record):
+    """What a leg with this model costs, in millionths.
+
+    `base` is for each leg, `given` for UNITS units of what is given to the model, `made` for as
+    many tokens that it makes.
+    """
+
+    model: ContentId
+    base: Balance
+    given: Balance
+    made: Balance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tariff(SignedRecord):
+    """The prices of one peer; what is not named is free. `verdict` is for each one.
+
+    `increment` is the most that either side may be owed by the other at any time, in millionths.
+    """
+
+    KIND: ClassVar[Kind] = Kind.TARIFF
+    SIZE_BYTES_MAX: ClassVar[int] = limits.TARIFF_BYTES_MAX - limits.ENVELOPE_BYTES_MAX
+
+    network: ContentId
+    models: Annotated[tuple[ModelPrice, ...], Between(0, limits.ADVERT_MODELS_MAX)]
+    verdict: Balance
+    increment: Amount
+
+    def check(self) -> None:
+        """Malformed unless each model is named once, in order."""
+        names = [it.model for it in self.models]
+        if sorted(set(names)) != names:
+            raise Malformed("the models of a tariff stand in order, each once")
+
+    def price_of(self, model: ContentId | None) -> ModelPrice | None:
+        """What this model costs; None if it is free."""
+        return next((it for it in self.models if it.model == model), None)
+
+
+class ChargeKind(IntEnum):
+    """What was paid for. Append only."""
+
+    LEG = 0
+    # A verdict, whichever way it went.
+    CHECK = 1
+    # What a peer had streamed of a leg that another finished.
+    PART = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge(Record):
+    """What one peer, the signer of `tariff`, was charged for in one answer, in millionths.
+
+    `units` are tokens that were shown: of a leg, those of others before it, which it is not paid
+    for; of a part, those that it is paid for.
+    """
+
+    tariff: Annotated[bytes, Between(1, limits.TARIFF_BYTES_MAX)]
+    stage: Annotated[int, Between(0, limits.STAGES_MAX - 1)]
+    kind: ChargeKind
+    units: Int
+    amount: Amount
