@@ -149,10 +149,7 @@ def ask_command(
     """
     from node.commands.ask import ask, json_file
 
-    if image is not None:
-        raise InputError(
-            "--image: models that look at images are not run", todo="describe it with --text"
-        )
+    _check_image(image)
     given = sum(it is not None for it in (words, text, file))
     text = words if text is None else text
     check_table(table, given + bool(sources) + (messages is not None) + (index is not None))
@@ -186,6 +183,13 @@ def ask_command(
 
     asked = rows_asked(table, arguments)
     run(lambda: ask_rows(state.expanduser(), asked, as_json=as_json))
+
+
+def _check_image(image: str | None) -> None:
+    if image is not None:
+        raise InputError(
+            "--image: models that look at images are not run", todo="describe it with --text"
+        )
 
 
 def _check_asked(model: str, texts: int, sources: bool, messages: bool) -> None:
