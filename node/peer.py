@@ -13,6 +13,7 @@ import trio
 
 from node.asking.answers import Answers
 from node.asking.background_checks import BackgroundChecks
+from node.asking.canaries import Canaries
 from node.asking.copies import Copying
 from node.asking.disputing import Disputing
 from node.asking.log_watch import LogWatch
@@ -344,7 +345,9 @@ def _background_checks(
 ) -> BackgroundChecks:
     share = config.background_checks
     secret = dependencies.environment.entropy(32) if share else b""
-    return BackgroundChecks(rechecking.checking, rechecking.answers, rechecking, share, secret)
+    checking = rechecking.checking
+    canaries = Canaries(checking)
+    return BackgroundChecks(checking, rechecking.answers, rechecking, share, secret, canaries)
 
 
 @dataclass(slots=True)

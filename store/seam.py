@@ -7,7 +7,7 @@ Missing, and another peer may have it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -91,18 +91,16 @@ class Write:
     blobs: tuple[bytes, ...] = ()
     pins: tuple[Pin, ...] = ()
     unpins: tuple[Pin, ...] = ()
+    size_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
+        rows_bytes = sum([len(row.key) + len(row.value or b"") for row in self.rows])
+        object.__setattr__(self, "size_bytes", rows_bytes + sum(map(len, self.blobs)))
         if self.size_bytes > WRITE_BYTES_MAX:
             raise Oversize(
                 f"one write of {self.size_bytes} bytes, at most {WRITE_BYTES_MAX} fit",
                 todo="put large blobs by themselves",
             )
-
-    @property
-    def size_bytes(self) -> int:
-        rows = sum(len(row.key) + len(row.value or b"") for row in self.rows)
-        return rows + sum(len(blob) for blob in self.blobs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,15 +9,18 @@ more answers are drawn.
 import hashlib
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
 
 from node.asking.answers import Answers, KeptAnswer, Later
+from node.asking.canaries import Canaries
 from node.asking.rechecking import Rechecking
 from node.checking.quorum import Checking
 from wire.chain import legs_to_check
 from wire.content import PeerId
+from wire.errors import StoreError
 from wire.kinds import Level
 from wire.latest import Latest
 from wire.operations import OPERATIONS
@@ -35,6 +38,8 @@ AT_ONCE = 4
 # A busy gateway is never idle: what it has checked is bounded by AT_ONCE, not by its rest.
 WAIT_FOR_IDLE_S = 2.0
 PEERS_KNOWN_MAX = 1024
+# Of the answers whose checks held, so many are sent once more with a row altered.
+CANARY_SHARE = 1 / 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +52,9 @@ class BackgroundStatistics:
     undecided: int
     # Let go unchecked: too many waited, or too few verifiers are known.
     left_out: int
+    # Receipts sent to verifiers that are wrong on purpose, and how many of them were agreed with.
+    canaries: int = 0
+    fooled: int = 0
 
 
 @dataclass(slots=True)
@@ -58,6 +66,7 @@ class BackgroundChecks:
     rechecking: Rechecking
     share: float
     secret: bytes
+    canaries: Canaries | None = None
     # How many checks held, by the peer that was checked.
     _held: Latest[PeerId, int] = field(default_factory=lambda: Latest(PEERS_KNOWN_MAX))
     # With who gave each.
@@ -83,6 +92,8 @@ class BackgroundChecks:
             wrong=self._found_wrong,
             undecided=self._undecided,
             left_out=self._left_out,
+            canaries=0 if self.canaries is None else self.canaries.sent,
+            fooled=0 if self.canaries is None else self.canaries.fooled,
         )
 
     def kept(self, kept: Sequence[KeptAnswer]) -> None:
@@ -142,6 +153,7 @@ class BackgroundChecks:
                 case Later.HELD:
                     self._found_held += 1
                     self._held[signer] = self._held.get(signer, 0) + 1
+                    await self._send_canary(answer)
                 case Later.WRONG:
                     self._found_wrong += 1
                     self._held.pop(signer, None)
@@ -150,6 +162,15 @@ class BackgroundChecks:
         finally:
             self._checked_now.discard(signer)
             self._wake.set()
+
+    async def _send_canary(self, answer: Signed[Answer]) -> None:
+        """Have a wrong copy of an answer checked, if the secret draws this one for it."""
+        ticket = hashlib.sha256(self.secret + b"canary" + answer.id).digest()
+        is_drawn = int.from_bytes(ticket[:8], "big") / 2**64 < CANARY_SHARE
+        if self.canaries is None or not is_drawn:
+            return
+        with suppress(StoreError):
+            await self.canaries.send(await self.rechecking.claimed(answer.record, 0))
 
     def _legs(self, answer: Signed[Answer]) -> list[int]:
         """The legs that known verifiers can check now; none where there are too few of them."""

@@ -95,7 +95,7 @@ class Rechecking:
         deadline_at_s = trio.current_time() + stretched(RECHECK_DEADLINE_S)
         for leg in legs:
             try:
-                claimed = await self._claimed(answer.record, leg)
+                claimed = await self.claimed(answer.record, leg)
             except StoreError:
                 # The input or the output is no longer kept: the leg cannot be checked any more.
                 return None
@@ -127,7 +127,8 @@ class Rechecking:
             decided = decided and votes.agreed is True
         return Later.HELD if decided else None
 
-    async def _claimed(self, answer: Answer, leg: int) -> CheckRequest:
+    async def claimed(self, answer: Answer, leg: int) -> CheckRequest:
+        """What a verifier is asked about one leg; Missing if its input or output is gone."""
         task = open_signed(answer.task, Task)
         receipts = tuple(open_signed(raw, Receipt) for raw in answer.receipts[: leg + 1])
         data = None

@@ -51,6 +51,12 @@ def check_selection_and_verdicts(
         _check_votes(report, answer.record, task, stage)
     report.note_limit(
         ReceiptPart.SELECTION,
+        "whether the asker made all of it up with friends",
+        "it chose the secret and the candidates, so this proves to the asker what it may not prove"
+        " to others: to be sure, run the model again, or ask yourself",
+    )
+    report.note_limit(
+        ReceiptPart.SELECTION,
         "whether the verifiers belong to one owner, and whether the candidates were all there were",
         "a signature names a key, not a person",
     )

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import click
 
 from node.commands.cli_peer import join_command
-from node.commands.command import Command, Group
+from node.commands.command import Command, Group, run
 from node.commands.options import json_option
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -42,25 +42,29 @@ def service_group() -> None:
 def install_command(
     context: click.Context, /, *, user: bool, shown_only: bool, join_options: tuple[str, ...]
 ) -> None:
-    """Install the service and start it; JOIN_OPTIONS are those of `join`."""
+    """Install the service and start it.
+
+    JOIN_OPTIONS are those of `join`.
+    """
     from node.commands.service import Service, install
 
     # What `join` would not take is said now, and not by a service that never starts.
     join_command.make_context("join", list(join_options), parent=context.find_root())
-    install(Service(user), join_options, shown_only=shown_only)
+    run(lambda: install(Service(user), join_options, shown_only=shown_only))
 
 
 @service_group.command("status", cls=Command, examples=("service status", "service status --user"))
 @_user_option
 @json_option
 def status_command(*, user: bool, as_json: bool) -> int:
-    """Show whether the service runs, since when, and how it ended last.
+    """Show whether the service runs, and how it ended last.
 
     Exits 0 only if it runs.
     """
     from node.commands.service import Service, show
 
-    return show(Service(user), as_json=as_json)
+    code: int = run(lambda: show(Service(user), as_json=as_json))
+    return code
 
 
 @service_group.command("logs", cls=Command, examples=("service logs --lines 200",))
@@ -72,7 +76,7 @@ def logs_command(*, user: bool, lines: int) -> None:
     """Show what the service wrote last."""
     from node.commands.service import Service, logs
 
-    logs(Service(user), lines)
+    run(lambda: logs(Service(user), lines))
 
 
 @service_group.command("remove", cls=Command, examples=("service remove",))
@@ -81,12 +85,10 @@ def remove_command(*, user: bool) -> None:
     """Stop the service and remove it; the state folder stays."""
     from node.commands.service import Service, remove
 
-    remove(Service(user))
+    run(lambda: remove(Service(user)))
 
 
-@click.command(
-    "dashboard", cls=Command, examples=("dashboard > baton.json", "dashboard --alerts > alerts.yml")
-)
+@click.command("dashboard", cls=Command, examples=("dashboard", "dashboard --alerts"))
 @click.option("--alerts", "only_alerts", is_flag=True, help="Print alerts for Prometheus instead.")
 def dashboard_command(*, only_alerts: bool) -> None:
     """Print a dashboard for Grafana, over a gateway's /metrics.

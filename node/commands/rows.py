@@ -57,7 +57,9 @@ async def ask_rows(state: Path, asked: RowsAsked, *, as_json: bool) -> None:
         with _bar() as progress:
             shown = _Shown(progress, source.rows)
             bundles = _Bundles(state, plan, asked.arguments)
-            job = RowJob(plan, asked.files, source, bundles.ask, shown.on_progress)
+            job = RowJob(
+                plan, asked.files, source, bundles.ask, shown.on_progress, shown.on_writing
+            )
             end = await job.run(is_new=is_new)
     finally:
         source.close()
@@ -177,6 +179,10 @@ class _Shown:
         of = f" of {self.rows_in_all:,}" if self.rows_in_all else ""
         words = f"{rows:,}{of} rows"
         self.progress.update(self._task, completed=share, rows=words, speed=speed)
+
+    def on_writing(self) -> None:
+        """Say that all is answered, and being written, which no share is known of."""
+        self.progress.update(self._task, description="writing the output", total=None)
 
 
 def _tell(files: JobFiles, end: JobEnd, kept_before: int, *, as_json: bool) -> None:

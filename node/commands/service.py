@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import trio
+
 from node.commands.output import console, safe, show_json
 from wire.errors import BatonError, InputError
 
@@ -62,9 +64,9 @@ class Service:
             return Path("~/.config/systemd/user").expanduser() / UNIT
         return Path("/etc/systemd/system") / UNIT
 
-    def systemctl(self, *words: str) -> str:
+    async def systemctl(self, *words: str) -> str:
         """What systemctl says; BatonError if it fails."""
-        return _said("systemctl", *(("--user",) if self.for_user else ()), *words)
+        return await _said("systemctl", *(("--user",) if self.for_user else ()), *words)
 
     def unit(self, arguments: Sequence[str], prefix: Path) -> str:
         """The unit's text; `arguments` are those of `join`, `prefix` where Python is installed."""
@@ -118,7 +120,7 @@ class Service:
         ]
 
 
-def install(service: Service, arguments: Sequence[str], *, shown_only: bool) -> None:
+async def install(service: Service, arguments: Sequence[str], *, shown_only: bool) -> None:
     """Write the unit and start it; InputError says what stands in the way."""
     prefix = Path(sys.prefix)
     unit = service.unit(arguments, prefix)
@@ -127,20 +129,24 @@ def install(service: Service, arguments: Sequence[str], *, shown_only: bool) -> 
         return
     _check_place(service, prefix)
     try:
-        service.file.parent.mkdir(parents=True, exist_ok=True)
-        service.file.write_text(unit, encoding="utf-8")
+        await trio.to_thread.run_sync(_write, service.file, unit)
     except PermissionError as error:
         raise InputError(
             f"{service.file} may not be written by this user",
             todo="run it with sudo, or install it for this user alone: --user",
         ) from error
-    service.systemctl("daemon-reload")
-    service.systemctl("enable", "--now", UNIT)
+    await service.systemctl("daemon-reload")
+    await service.systemctl("enable", "--now", UNIT)
     user = "--user " if service.for_user else ""
     console.print(f"[green]installed[/green] {safe(service.file)}: it runs, and starts again by")
     console.print(f"itself. See it with: python -m node service status {user}".rstrip())
     if service.for_user:
         console.print("It ends when you log out, unless you run: loginctl enable-linger")
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
 
 
 def _check_place(service: Service, prefix: Path) -> None:
@@ -151,11 +157,11 @@ def _check_place(service: Service, prefix: Path) -> None:
         )
 
 
-def show(service: Service, *, as_json: bool) -> int:
+async def show(service: Service, *, as_json: bool) -> int:
     """Say how the service is; returns 0 only if it runs."""
     names = ("LoadState", "ActiveState", "SubState", "UnitFileState", "NRestarts", "Result")
     asked = (*names, "StatusText", "ActiveEnterTimestamp", "MemoryCurrent")
-    said = service.systemctl("show", UNIT, *(f"--property={it}" for it in asked))
+    said = await service.systemctl("show", UNIT, *(f"--property={it}" for it in asked))
     told = dict(it.partition("=")[::2] for it in said.splitlines())
     runs = told.get("ActiveState") == "active"
     if as_json:
@@ -178,20 +184,20 @@ def show(service: Service, *, as_json: bool) -> int:
     return 0 if runs else 1
 
 
-def logs(service: Service, lines: int) -> None:
+async def logs(service: Service, lines: int) -> None:
     """Show the last lines that the service wrote."""
     user = ("--user",) if service.for_user else ()
-    text = _said("journalctl", *user, "-u", UNIT, "-n", str(lines), "--no-pager", "-o", "cat")
+    text = await _said("journalctl", *user, "-u", UNIT, "-n", str(lines), "--no-pager", "-o", "cat")
     console.print(safe(text), end="")
 
 
-def remove(service: Service) -> None:
+async def remove(service: Service) -> None:
     """Stop the service and delete its unit; the state folder stays."""
     if not service.file.exists():
         raise InputError(f"there is no {service.file}", todo="nothing has to be removed")
-    service.systemctl("disable", "--now", UNIT)
+    await service.systemctl("disable", "--now", UNIT)
     service.file.unlink()
-    service.systemctl("daemon-reload")
+    await service.systemctl("daemon-reload")
     console.print(f"removed {safe(service.file)}; the peer's state folder stays")
 
 
@@ -201,7 +207,7 @@ def _escaped(word: str) -> str:
     return '"' + plain.replace('"', '\\"') + '"' if shlex.quote(word) != word else plain
 
 
-def _said(program: str, *words: str) -> str:
+async def _said(program: str, *words: str) -> str:
     found = shutil.which(program)
     if found is None:
         raise InputError(
@@ -209,19 +215,19 @@ def _said(program: str, *words: str) -> str:
             todo="have what supervises programs here run: python -m node join",
         )
     try:
-        done = subprocess.run(  # noqa: S603
-            [found, *words],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=True,
-            timeout=_DEADLINE_S,
-            text=True,
-            errors="replace",
-        )
-    except subprocess.TimeoutExpired as error:
+        with trio.fail_after(_DEADLINE_S):
+            done = await trio.run_process(
+                [found, *words],
+                stdin=subprocess.DEVNULL,
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+    except trio.TooSlowError as error:
         raise BatonError(f"{program} did not answer within {_DEADLINE_S:.0f} s") from error
-    except subprocess.CalledProcessError as error:
-        why = " ".join(error.stderr.split()) or f"it ended with {error.returncode}"
+    if done.returncode:
+        told = done.stderr.decode(errors="replace")
+        why = " ".join(told.split()) or f"it ended with {done.returncode}"
         todo = "run it with sudo, or for this user alone: --user" if os.getuid() else ""
-        raise BatonError(f"{program} {words[0]}: {why}", todo=todo) from error
-    return done.stdout
+        raise BatonError(f"{program} {' '.join(words[:2])}: {why}", todo=todo)
+    return done.stdout.decode(errors="replace")

@@ -86,7 +86,9 @@ class Accounting(trio.abc.Instrument):
         # Tasks that run a handler now, and the handler's purpose.
         self._handling: dict[trio.lowlevel.Task, str] = {}
 
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+    def after_io_wait(self, timeout: float) -> None:
+        # What the scheduler does from here on counts for the task that is next: to be told before
+        # each step too takes as long as being told after it.
         self._since_at_s = self._clock()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:

@@ -49,7 +49,7 @@ class Handoff:
 
     @property
     def leg(self) -> Stage:
-        return self.task.record.stages[self.stage]
+        return self.task.record.stages[len(self.receipts)]
 
     @property
     def price_left(self) -> int:

@@ -14,7 +14,7 @@ import trio
 
 from node.dispatch.lanes import LaneQueue
 from node.dispatch.order_tags import OrderTags
-from node.task.flushing import grown
+from node.task.flushing import Gathering
 from p2p.peers import Peers
 from p2p.score import Offence
 from p2p.timeouts import stretched
@@ -98,6 +98,7 @@ class StandingOrder(Generic[T]):
     _busy_at_s: float = 0.0
     _opened_at_s: float = 0.0
     _error: BatonError | None = None
+    _gathering: Gathering = field(default_factory=Gathering)
 
     @property
     def takes(self) -> bool:
@@ -242,7 +243,9 @@ class StandingOrder(Generic[T]):
     async def _send_forever(self, call: TypedCall) -> None:
         while True:
             await self._to_send.wait()
-            await grown(lambda: min(len(self._home), self._tags.credit), limits.BUNDLE_ITEMS_MAX)
+            await self._gathering.grown(
+                lambda: min(len(self._home), self._tags.credit), limits.BUNDLE_ITEMS_MAX
+            )
             self._to_send = trio.Event()
             unwanted, self._unwanted = self._unwanted, []
             for some in cut((it, 0) for it in unwanted):

@@ -68,6 +68,7 @@ class ChatForm:
         return [*found, last]
 
     def whole(self, choice: Choice, fresh: Fresh) -> dict[str, Any]:
+        """One choice of a whole answer, as this dialect words it."""
         text = self._gate(choice).feed(fresh.text) if self.tools else fresh.text
         rest, calls, reason = self._end(choice)
         content = text + rest

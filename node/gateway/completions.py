@@ -69,6 +69,7 @@ class TextForm:
         return [self._piece(choice, "", None) | {"finish_reason": choice.reader.reason}]
 
     def whole(self, choice: Choice, fresh: Fresh) -> dict[str, Any]:
+        """One choice of a whole answer, as this dialect words it."""
         text = (self._prompt(choice) if self.echo else "") + fresh.text
         tokens: tuple[Told, ...] = fresh.tokens
         if self.echo:

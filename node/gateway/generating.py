@@ -79,7 +79,9 @@ class Form(Protocol):
 
     def ending(self, choice: Choice) -> list[dict[str, Any]]: ...
 
-    def whole(self, choice: Choice, fresh: Fresh) -> dict[str, Any]: ...
+    def whole(self, choice: Choice, fresh: Fresh) -> dict[str, Any]:
+        """One choice of a whole answer."""
+        ...
 
 
 @dataclass(slots=True)

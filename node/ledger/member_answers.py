@@ -1,6 +1,6 @@
 """What a member answers to owners, and to whoever follows the ledger."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from node.ledger.group_signing import GroupSigning
 from node.ledger.order_lists import in_bucket
@@ -14,6 +14,7 @@ from wire import limits
 from wire.checkpoint import ORDER_BUCKETS
 from wire.errors import Refused, StoreError
 from wire.kinds import RefusalCode
+from wire.latest import Latest
 from wire.ledger import AccountOrder
 from wire.ledger_message import (
     AccountState,
@@ -32,6 +33,9 @@ from wire.ledger_message import (
 from wire.message import Message
 from wire.signed import Envelope
 
+# A bucket has at most BUCKET_ORDERS_MAX orders of 32 bytes.
+ENDED_BUCKETS_KEPT = 32
+
 
 @dataclass(slots=True)
 class MemberAnswers:
@@ -42,6 +46,10 @@ class MemberAnswers:
     signing: GroupSigning
     votes: int = 0
     confirmed: int = 0
+    # The orders of buckets of epochs that have ended, those that were asked for last.
+    _ended: Latest[tuple[int, int], list[bytes]] = field(
+        default_factory=lambda: Latest(ENDED_BUCKETS_KEPT)
+    )
 
     def handlers(self) -> dict[type[Message], Handler]:
         """What answers each message."""
@@ -112,13 +120,20 @@ class MemberAnswers:
         await call.send(BucketOrders(orders=b"".join(orders[: limits.BUCKET_ORDERS_MAX])))
 
     def _kept_in(self, epoch: int, bucket: int) -> list[bytes]:
-        """Of an epoch that has ended: the orders of a bucket, which is a run of keys."""
+        """Of an epoch that has ended: the orders of a bucket, which is a run of keys.
+
+        Certificates are read with them, so what was read is remembered: it does not change.
+        """
+        if (known := self._ended.get((epoch, bucket))) is not None:
+            return known
         prefix = of_epoch(CERTIFICATES, epoch)
         first = bucket * 256 // ORDER_BUCKETS
         found: list[bytes] = []
         for byte in range(first, first + 256 // ORDER_BUCKETS):
             rows = self.store.scan(Table.LEDGER, prefix=prefix + bytes((byte,)), limit=10_000)
             found += [key[len(prefix) :] for key, _ in rows]
+        if epoch < self.replica.epoch:
+            self._ended[epoch, bucket] = found
         return found
 
     async def on_certificates(self, call: TypedCall, message: Message) -> None:

@@ -4,6 +4,7 @@ The thin shell around `Replica` and `EpochEnd`: it writes before it tells, tells
 and fetches what they lack. Nothing here decides.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import trio
@@ -40,6 +41,8 @@ TELL_EVERY_S = 5.0
 TELL_AGAIN_S = 1.0
 CALL_DEADLINE_S = 10.0
 DISK_AGAIN_S = 1.0
+# Of what one member says so much waits to be taken in; older words are told again.
+UNHEARD_MAX = 8
 _TROUBLES = (TransportError, WireError, RemoteProtocolError, Refused)
 
 
@@ -72,6 +75,8 @@ class LedgerMember:
     calls: LedgerCalls = field(init=False)
     problem: str = ""
     _acting: trio.Lock = field(default_factory=trio.Lock)
+    # What members said and was not taken in yet; of each the latest few.
+    _unheard: dict[PeerId, deque[EpochNews]] = field(default_factory=dict)
     _fetching: set[PeerId] = field(default_factory=set)
     _news: trio.Event = field(default_factory=trio.Event)
     _turned: trio.Event = field(default_factory=trio.Event)
@@ -228,13 +233,24 @@ class LedgerMember:
             await call.send(refusal_of(refusal))
             return
         await call.send(self._word(self.told[-limits.EPOCH_NEWS_MAX :]))
-        self.nursery.start_soon(self._hear_quietly, call.peer, message)
+        waiting = self._unheard.get(call.peer)
+        if waiting is None:
+            waiting = self._unheard[call.peer] = deque(maxlen=UNHEARD_MAX)
+            self.nursery.start_soon(self._hear_quietly, call.peer, waiting)
+        waiting.append(message)
 
-    async def _hear_quietly(self, other: PeerId, news: EpochNews) -> None:
+    async def _hear_quietly(self, other: PeerId, waiting: deque[EpochNews]) -> None:
+        """Take in what one member said, one word after the other: a flood is not more work."""
         try:
-            await self._hear(other, news)
-        except (*_TROUBLES, StoreError) as error:
-            self.peers.note_problem(f"ledger with {other}", str(error))
+            while waiting:
+                # Each may be some signatures to check: others are to have their turn.
+                await trio.lowlevel.checkpoint()
+                try:
+                    await self._hear(other, waiting.popleft())
+                except (*_TROUBLES, StoreError) as error:
+                    self.peers.note_problem(f"ledger with {other}", str(error))
+        finally:
+            del self._unheard[other]
 
     async def _hear(self, other: PeerId, news: EpochNews) -> None:
         if news.epoch > self.replica.epoch:

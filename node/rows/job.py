@@ -46,6 +46,10 @@ AskBundle = Callable[[RowBatch, list[bytes]], Awaitable[BundleAnswer]]
 Progress = Callable[[int, float, bool], None]
 
 
+def _say_nothing() -> None:
+    """Nobody looks."""
+
+
 @dataclass(frozen=True, slots=True)
 class JobFiles:
     """The files of one job: what is read, what is written, and what lies beside that."""
@@ -105,6 +109,8 @@ class RowJob:
     source: RowSource
     ask: AskBundle
     on_progress: Progress
+    # Told once everything is answered, and only the output is left to be written.
+    on_writing: Callable[[], None] = _say_nothing
     window: int = WINDOW
     _journal: RowJournal = field(init=False)
     _rows: int = 0
@@ -123,6 +129,7 @@ class RowJob:
             await self._skip_done(batches)
             await self._do_rest(batches)
             await _in_thread(self._journal.sync)
+            self.on_writing()
             await _in_thread(self._write_out)
         finally:
             self._journal.close()

@@ -15,7 +15,7 @@ from node.dispatch.handoff import Handoff
 from node.serving.done_legs import DoneLegs
 from node.serving.receipt_log import ReceiptLog
 from node.serving.role import Done
-from node.task.flushing import grown, in_parts, keep_each
+from node.task.flushing import Gathering, in_parts, keep_each
 from p2p.peers import Peers
 from p2p.timeouts import stretched
 from store import Row, Store, Table, Write
@@ -136,6 +136,7 @@ class Finishing:
     commits: int = 0
     _legs: deque[FinishedLeg] = field(default_factory=deque)
     _came: trio.Event = field(default_factory=trio.Event)
+    _gathering: Gathering = field(default_factory=Gathering)
 
     def __post_init__(self) -> None:
         self.log = ReceiptLog(self.key, self.store, self.wall_s)
@@ -154,7 +155,7 @@ class Finishing:
         """Make durable what is done, as much at once as there is."""
         while True:
             await self._came.wait()
-            await grown(lambda: len(self._legs), LEGS_MAX)
+            await self._gathering.grown(lambda: len(self._legs), LEGS_MAX)
             while self._legs:
                 count = min(len(self._legs), LEGS_MAX)
                 legs = [self._legs.popleft() for _ in range(count)]

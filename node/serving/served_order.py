@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import trio
 
 from node.dispatch.order_tags import OrderFigures
-from node.task.flushing import grown
+from node.task.flushing import Gathering
 from p2p.score import Offence, Standing
 from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
@@ -55,6 +55,7 @@ class ServedOrder:
     _closed: bool = False
     _ended: bool = False
     _error: BatonError | None = None
+    _gathering: Gathering = field(default_factory=Gathering)
 
     # What is done for it
 
@@ -170,7 +171,7 @@ class ServedOrder:
         try:
             while True:
                 await self.to_write.wait()
-                await grown(self._untold, limits.BUNDLE_ITEMS_MAX)
+                await self._gathering.grown(self._untold, limits.BUNDLE_ITEMS_MAX)
                 self.to_write = trio.Event()
                 for message in self._drain(self._places_back()):
                     if self._closed:

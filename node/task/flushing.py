@@ -25,17 +25,30 @@ R = TypeVar("R")
 # most passes that a flush waits. What is added takes some passes each from one to the next.
 QUIET_PASSES = 4
 PASSES_MAX = 64
-# While there is only one, it most likely comes alone, and each pass costs the loop as much as it.
+# As many where the last one came alone: this one most likely does too, and each pass costs the loop
+# as much as it.
 ALONE_PASSES = 2
 
 
-async def grown(size: Callable[[], int], enough: int) -> None:
+@dataclass(slots=True)
+class Gathering:
+    """The flushes of one place, which remembers whether the last one was of one item alone."""
+
+    was_alone: bool = False
+
+    async def grown(self, size: Callable[[], int], enough: int) -> None:
+        """As the function of this name, and not as patient with one that follows one alone."""
+        alone = self.was_alone and size() <= 1
+        await grown(size, enough, ALONE_PASSES if alone else QUIET_PASSES)
+        self.was_alone = size() <= 1
+
+
+async def grown(size: Callable[[], int], enough: int, enough_quiet: int = QUIET_PASSES) -> None:
     """Let everybody run who adds to something, while `size` grows and is less than `enough`.
 
     It takes no time of the clock, and ends though they never stop.
     """
     quiet, before = 0, size()
-    enough_quiet = QUIET_PASSES if before > 1 else ALONE_PASSES
     for _ in range(PASSES_MAX):
         await trio.lowlevel.checkpoint()
         now = size()
@@ -99,6 +112,7 @@ class Flushing(Generic[T]):
     flushes: int = 0
     _waiting: deque[T] = field(default_factory=deque)
     _running: bool = False
+    _gathering: Gathering = field(default_factory=Gathering)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -114,7 +128,7 @@ class Flushing(Generic[T]):
         items: list[T] = []
         try:
             while self._waiting:
-                await grown(self.__len__, self.items_max)
+                await self._gathering.grown(self.__len__, self.items_max)
                 count = min(len(self._waiting), self.items_max)
                 self.flushes += 1
                 items = [self._waiting.popleft() for _ in range(count)]

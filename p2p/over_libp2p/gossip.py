@@ -86,6 +86,9 @@ class SoundGossip(GossipSub):  # type: ignore[misc]
             eclipse_protection_enabled=False,
             prune_back_off=10,
         )
+        # No score has a weight here: all are zero and are kept for ever, and by them libp2p grafts
+        # two more neighbours at each heartbeat, until everybody sends all to twice as many.
+        self.scorer = None
 
     async def heartbeat(self) -> None:
         while True:

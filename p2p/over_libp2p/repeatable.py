@@ -13,18 +13,19 @@ import random
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator, MutableSet
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 from libp2p.network.connection import swarm_connection
 from libp2p.network.connection.swarm_connection import SwarmConn
 
 _LIBRARY = "libp2p"
+_FUNCTIONS = (types.BuiltinMethodType, types.FunctionType, types.MethodType)
 
 
-class ForThisThread(ModuleType):
+class ForThisThread(types.ModuleType):
     """Stands for a module or an object: `mine` in the thread that made it, `theirs` elsewhere."""
 
     def __init__(self, mine: object, theirs: object) -> None:
@@ -33,8 +34,23 @@ class ForThisThread(ModuleType):
         self._thread = threading.get_ident()
 
     def __getattr__(self, name: str) -> Any:
-        mine = threading.get_ident() == self._thread
-        return getattr(self._mine if mine else self._theirs, name)
+        if threading.get_ident() != self._thread:
+            return getattr(self._theirs, name)
+        mine = getattr(self._mine, name)
+        if isinstance(mine, _FUNCTIONS):
+            # It is asked for again and again: from now on it is found without this function.
+            vars(self)[name] = self._either(name, mine)
+        return mine
+
+    def _either(self, name: str, mine: Callable[..., Any]) -> Callable[..., Any]:
+        thread, theirs, this_thread = self._thread, self._theirs, threading.get_ident
+
+        def either(*arguments: Any, **options: Any) -> Any:
+            if this_thread() == thread:
+                return mine(*arguments, **options)
+            return getattr(theirs, name)(*arguments, **options)
+
+        return either
 
 
 class _Time:

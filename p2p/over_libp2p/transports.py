@@ -6,7 +6,6 @@ from typing import Any
 
 import trio
 from libp2p.peer.id import ID
-from libp2p.tools.anyio_service import background_trio_service
 from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
@@ -24,6 +23,7 @@ from p2p.over_libp2p.host import SoundHost, build_host, note_address
 from p2p.over_libp2p.memory import MemoryMuxedTransport
 from p2p.over_libp2p.memory_network import MemoryNetwork
 from p2p.over_libp2p.names import LookUp, look_up
+from p2p.over_libp2p.services import running
 from p2p.transport import Accept, Endpoint
 from wire.errors import InputError
 from wire.signing import SigningKey
@@ -95,9 +95,9 @@ async def _opened(
     pubsub = SoundPubsub(host, router, first_number=first_number, deliver=endpoint.deliver)
     with unwrapped():
         async with (
-            background_trio_service(swarm),
-            background_trio_service(pubsub),
-            background_trio_service(router),
+            running(swarm),
+            running(pubsub),
+            running(router),
         ):
             try:
                 await pubsub.wait_until_ready()

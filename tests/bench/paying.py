@@ -28,8 +28,8 @@ from wire.ledger import Genesis, Grant, Member
 from wire.task import Stage
 
 CLIENTS = 64
-TASKS_PER_ROUND = 1024
-ROUNDS = 8
+TASKS_PER_ROUND = 256
+ROUNDS = 12
 PRICE = 1000
 ROLES = ((S, Role.LEDGER), (I, S))
 THROUGHPUT_MIN, P50_MAX = 0.85, 1.1

@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from node.ledger.chain_file import read_parts, replay
 from node.ledger.exporting import export_ledger
+from node.ledger.member_role import UNHEARD_MAX
 from node.ledger.peer_ledger import PeerLedger, pin, pinned
 from node.ledger.rows import SITS_OUT
 from node.ledger.wallet import Ordered, OrderState
@@ -17,9 +18,13 @@ from node.local.ledger_commands import LedgerCommands
 from node.peer import Node
 from store import Table, open_memory_store
 from tests.node.network import Network, S, open_network
+from wire.checkpoint import ORDER_BUCKETS, buckets_of
+from wire.content import PeerId
 from wire.errors import InputError, StoreFull, Unreachable
 from wire.kinds import Role
 from wire.ledger import AccountOrder, Genesis, Grant, Member, Payment
+from wire.ledger_message import EpochNews
+from wire.message import Message
 from wire.signed import sign
 
 CREDIT = 1_000_000
@@ -265,3 +270,55 @@ async def test_nobody_pays_what_it_has_not_got_itself_or_nothing(
             with pytest.raises(InputError, match=why):
                 await pay(arguments, unheard)
         assert ledger_of(member).wallet.log() == []
+
+
+class _Said:
+    """A call in which one member says how an epoch ends."""
+
+    def __init__(self, peer: PeerId) -> None:
+        self.peer = peer
+        self.answered = 0
+
+    async def send(self, _: Message) -> None:
+        self.answered += 1
+
+
+async def test_a_member_that_floods_news_of_the_epoch_makes_no_more_work(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        genesis = genesis_of(network, members=4, granted=4)
+        members = [await start(network, genesis, number) for number in range(4)]
+        await trio.sleep(10)
+        member = ledger_of(members[0]).member
+        assert member is not None
+        tasks = len(member.nursery.child_tasks)
+        call = _Said(members[1].peers.me)
+        news = EpochNews(epoch=0, buckets=buckets_of([]), signed=(b"nothing",) * 8)
+        for _ in range(1000):
+            await member.on_news(call, news)  # type: ignore[arg-type]
+        assert call.answered == 1000
+        assert len(member.nursery.child_tasks) <= tasks + 1
+        assert all(len(it) <= UNHEARD_MAX for it in member._unheard.values())
+        await epoch(members[0], 1)
+        assert not member._unheard
+
+
+async def test_a_bucket_of_an_epoch_that_has_ended_is_read_once(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        genesis = genesis_of(network, members=1, granted=0)
+        member = await start(network, genesis, 0)
+        other = await start(network, genesis, 1)
+        await trio.sleep(10)
+        await ledger_of(member).wallet.pay(other.peers.me, CREDIT, unheard)
+        await epoch(member, 1)
+        answers = ledger_of(member).member.answers  # type: ignore[union-attr]
+        found = [answers._kept_in(0, bucket) for bucket in range(ORDER_BUCKETS)]
+        assert sum(map(len, found)) == 1
+        for bucket in range(ORDER_BUCKETS):
+            assert answers._kept_in(0, bucket) is found[bucket]
+        # What runs now, or is still to come, is not remembered.
+        assert answers._kept_in(9, 0) == []
+        assert (9, 0) not in answers._ended

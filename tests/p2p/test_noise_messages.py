@@ -6,15 +6,19 @@ from typing import Any, cast
 
 import pytest
 import trio
+import trio.testing
 from libp2p.io.exceptions import ConnectionClosedError, IncompleteReadError
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH, NoiseTransportReadWriter
 from libp2p.security.secure_session import SecureSession
+from libp2p.tools.anyio_service.trio_tasks import FunctionTask
 
 from p2p.over_libp2p.endpoint import LibEndpoint
+from p2p.over_libp2p.host import UNHEARD
 from p2p.over_libp2p.muxer import SoundYamux
 from p2p.over_libp2p.noise_messages import NoiseMessages
+from p2p.over_libp2p.services import ServiceTasks
 from tests.p2p.transports import connect, kind_of, read_all
 
 TAG = b"tag!"
@@ -148,6 +152,47 @@ async def test_data_goes_straight_into_its_stream_and_in_few_writes() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(streams[0].write, large)
             assert await read_all(streams[0], len(large)) == large
+
+
+async def test_nobody_listens_for_streams_so_libp2p_need_not_tell() -> None:
+    async with kind_of("memory").open("a") as endpoint:
+        swarm = cast("LibEndpoint", endpoint)._swarm
+        assert len(swarm.notifees) == 4
+        for notifee in swarm.notifees:
+            for method in UNHEARD:
+                # Whoever does something with the stream would fail, for there is none.
+                assert await getattr(notifee, method)(None, None) is None
+        told: list[str] = []
+
+        class Hearing:
+            """Hears whatever libp2p notifies of."""
+
+            def __getattr__(self, method: str) -> Any:
+                async def hear(*_: object) -> None:
+                    told.append(method)
+
+                return hear
+
+        swarm.register_notifee(cast("Any", Hearing()))
+        await swarm.notify_opened_stream(cast("Any", None))
+        assert not told
+        await swarm.notify_listen_close(cast("Any", None))
+        assert told == ["listen_close"]
+
+
+async def test_a_service_finds_who_started_a_task_as_libp2p_does() -> None:
+    kind = kind_of("memory")
+    async with kind.open("a") as a, kind.open("b") as b:
+        await connect(a, b)
+        await trio.testing.wait_all_tasks_blocked()
+        for service in (cast("LibEndpoint", a)._swarm, cast("LibEndpoint", a)._pubsub):
+            manager = service.manager
+            assert isinstance(manager, ServiceTasks)
+            tasks = list(FunctionTask.iterate_tasks(*manager._root_tasks))
+            assert len(tasks) > 2
+            assert [manager._find_parent_task(it.trio_task) for it in tasks] == tasks
+            assert set(manager._running.values()) == set(tasks)
+            assert manager._find_parent_task(trio.lowlevel.current_task()) is None
 
 
 class Passes(trio.abc.Instrument):

@@ -49,12 +49,12 @@ async def started(network: Network, *prices: TypedPrices, verifiers: int = 0) ->
     ]
     await network.settled()
     with trio.fail_after(60):
-        while not all(_said(nodes[0], it) for it in nodes[1:]):
+        while not all(said_by(nodes[0], it) for it in nodes[1:]):
             await trio.sleep(0.1)
     return nodes
 
 
-def _said(asker: Node, other: Node) -> bool:
+def said_by(asker: Node, other: Node) -> bool:
     """Whether the asker has heard what the other asks for."""
     heard = asker.peers.view.advert_of(other.peers.me)
     asks = bool(other.config.prices.check or other.config.prices.models)
@@ -149,7 +149,7 @@ async def test_every_verdict_is_paid_and_a_dear_verifier_is_not_asked(
         dear = await network.start(V, number=9, prices=priced(check=5000), genesis=genesis)
         await network.settled()
         with trio.fail_after(60):
-            while not _said(asker, dear):
+            while not said_by(asker, dear):
                 await trio.sleep(0.1)
         wanted = request(price_max=1000, verifiers=3, needed=2)
         answered, events = await asked(asker, wanted)
@@ -229,7 +229,7 @@ async def test_an_account_without_credits_is_told_so_at_once(
         poor = await network.start(S, models=(), number=50, genesis=asker.config.genesis)
         await network.settled()
         with trio.fail_after(60):
-            while not _said(poor, worker):
+            while not said_by(poor, worker):
                 await trio.sleep(0.1)
         with pytest.raises(InputError, match="has 0 credits"):
             await poor.tasks.submit(request(level=Level.SIGNED, price_max=100))

@@ -97,6 +97,7 @@ async def run_job(
     is_new = files.check(resume=resume, force=False)
     source = open_rows(path, "text")
     shares: list[float] = []
+    written: list[bool] = []
     try:
         job = RowJob(
             plan or plan_of(),
@@ -104,10 +105,12 @@ async def run_job(
             source,
             ask,  # type: ignore[arg-type]
             lambda _, share, __: shares.append(share),
+            lambda: written.append(out.exists()),
         )
         end = await job.run(is_new=is_new)
     finally:
         source.close()
+    assert written == [False]
     assert shares == sorted(shares)
     assert not shares or shares[-1] == 1.0
     return end

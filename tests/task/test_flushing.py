@@ -3,7 +3,14 @@
 import trio
 from trio.testing import MockClock
 
-from node.task.flushing import PASSES_MAX, Flushing, grown
+from node.task.flushing import (
+    ALONE_PASSES,
+    PASSES_MAX,
+    QUIET_PASSES,
+    Flushing,
+    Gathering,
+    grown,
+)
 
 
 async def test_what_follows_from_what_came_is_waited_for(autojump_clock: MockClock) -> None:
@@ -21,6 +28,40 @@ async def test_what_follows_from_what_came_is_waited_for(autojump_clock: MockClo
         await grown(lambda: len(came), 100)
         assert len(came) == 10
     assert trio.current_time() == 0
+
+
+async def test_one_that_follows_one_alone_waits_less_and_many_wait_as_before(
+    autojump_clock: MockClock,
+) -> None:
+    gathering, came = Gathering(), list[int]()
+
+    async def passes() -> int:
+        """How often the loop goes round until a flush takes what came."""
+        count, done = 0, False
+
+        async def counted() -> None:
+            nonlocal count
+            while not done:
+                await trio.lowlevel.checkpoint()
+                count += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(counted)
+            await gathering.grown(lambda: len(came), 100)
+            done = True
+        return count
+
+    came.append(1)
+    assert await passes() >= QUIET_PASSES - 1
+    # One after one alone, again and again.
+    for _ in range(3):
+        assert await passes() <= ALONE_PASSES + 1
+    # Where there are more, all that follows is waited for, and so it is the next time.
+    came.append(2)
+    assert await passes() >= QUIET_PASSES - 1
+    came.pop()
+    assert await passes() >= QUIET_PASSES - 1
+    assert await passes() <= ALONE_PASSES + 1
 
 
 async def test_who_never_stops_holds_no_flush_up(autojump_clock: MockClock) -> None:
