@@ -222,7 +222,7 @@ def _view_command(name: str, help_text: str, example: str) -> click.Command:
 
 status_command = _view_command(
     "status",
-    "Show the running peer's neighbours, models, tasks and problems.",
+    "Show the running peer's neighbours, models, tasks, problems.",
     "status --state ~/second-peer --json",
 )
 peers_command = _view_command(

@@ -249,7 +249,7 @@ def verify_command(
     as_json: bool,
     **expected: Any,
 ) -> None:
-    """Check a receipt, a bundle, or the record of a dispute or a fork.
+    """Check a receipt, a bundle, or a record of a dispute or a fork.
 
     It is a file, or for a kept answer its id. A table of answers has one file for all its receipts.
     What was asked and answered is printed, then what is proved, what is wrong and what cannot be

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from node.gateway_config import HTTP_DEFAULT, GatewayConfig, origin_of, place_of, verdicts_of
 from wire import limits
@@ -18,10 +19,25 @@ DEADLINE_S = click.IntRange(1, limits.DEADLINE_S_MAX)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", re.IGNORECASE)
 
 
+def _as_given_before(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """What was given to this command, else to the group before it: `wallet --state X pay …`.
+
+    A group's option that its command did not know would be dropped, and another peer would pay.
+    """
+    here: click.Context | None = context
+    name = str(parameter.name)
+    while here is not None:
+        if here.get_parameter_source(name) not in (None, ParameterSource.DEFAULT):
+            return here.params.get(name, value) if here is not context else value
+        here = here.parent
+    return value
+
+
 def state_option(function: F) -> F:
     """`--state`: which peer of this machine a command is about."""
     return click.option(
         "--state",
+        callback=_as_given_before,
         type=click.Path(path_type=Path, file_okay=False),
         default=STATE_DEFAULT,
         show_default=True,
@@ -32,7 +48,11 @@ def state_option(function: F) -> F:
 def json_option(function: F) -> F:
     """`--json`: for programs that read what a command prints."""
     return click.option(
-        "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
+        "--json",
+        "as_json",
+        is_flag=True,
+        callback=_as_given_before,
+        help="Print one JSON document instead of text.",
     )(function)
 
 

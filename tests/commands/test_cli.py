@@ -108,10 +108,37 @@ def test_every_command_and_option_says_what_it_is_for(words: tuple[str, ...]) ->
     command = COMMANDS[words]
     assert (command.help or "").rstrip().endswith(".")
     # What a list of commands shows is a whole sentence.
-    assert not command.get_short_help_str(64).endswith("...")
+    # At 80 columns it has 62, beside names of up to ten letters.
+    assert not command.get_short_help_str(62 if len(words) == 1 else 64).endswith("...")
     for option in command.params:
         if isinstance(option, click.Option):
             assert (option.help or "").endswith((".", "0.05.", "none.")), f"{words} {option.opts}"
+
+
+@pytest.mark.parametrize("place", ["before", "after", "both"])
+def test_what_a_group_is_given_is_its_commands_too(place: str, tmp_path: Path) -> None:
+    tried = 0
+    own = ["--state", str(tmp_path / "own"), "--json"]
+    for words, group in COMMANDS.items():
+        names = {it.name for it in group.params}
+        if not isinstance(group, click.Group) or "state" not in names:
+            continue
+        given = [] if place == "after" else ["--state", str(tmp_path / "groups"), "--json"]
+        above = group.make_context(words[-1], [*given, "x"])
+        for name, command in group.commands.items():
+            known = {it.name for it in command.params}
+            if "state" not in known:
+                continue
+            typed = [] if place == "before" else own if "as_json" in known else own[:2]
+            arguments = ["x" for it in command.params if isinstance(it, click.Argument)]
+            context = command.make_context(
+                name, [*typed, *arguments], parent=above, resilient_parsing=True
+            )
+            expected = tmp_path / ("groups" if place == "before" else "own")
+            assert context.params.get("state", expected) == expected, (*words, name)
+            assert context.params.get("as_json", True) is True, (*words, name)
+            tried += 1
+    assert tried >= 8
 
 
 @pytest.mark.parametrize(
