@@ -11,6 +11,7 @@ from pathlib import Path
 
 import trio
 
+from node.commands.models import meant
 from node.commands.output import console, safe, show_json
 from wire.errors import BatonError, InputError
 
@@ -18,6 +19,11 @@ UNIT = "baton.service"
 WATCHDOG_S = 120
 SYSTEM_STATE = Path("/var/lib/baton")
 _DEADLINE_S = 30.0
+# It is there while systemd runs the machine, as `sd_booted` has it.
+_BOOTED = Path("/run/systemd/system")
+# Folders of / of which a service of the machine sees nothing, or has its own.
+_NOT_SEEN = ("home", "root", "tmp")
+_PATH_OPTIONS = ("--model", "--files", "--genesis")
 # Devices of GPUs; without an option that names one, the service sees none.
 _GPU_OPTIONS = ("--gpu", "--device")
 _GPU_DEVICES = ("char-nvidia-frontend", "char-nvidia", "char-nvidia-uvm", "char-drm", "char-kfd")
@@ -123,11 +129,14 @@ class Service:
 async def install(service: Service, arguments: Sequence[str], *, shown_only: bool) -> None:
     """Write the unit and start it; InputError says what stands in the way."""
     prefix = Path(sys.prefix)
+    arguments = placed(arguments)
     unit = service.unit(arguments, prefix)
     if shown_only:
         console.print(unit, end="", markup=False)
         return
-    _check_place(service, prefix)
+    _check_place(service, prefix, arguments)
+    # Where systemd does not answer, no unit is left behind that it would start some day.
+    await service.systemctl("show", "--property=Version")
     try:
         await trio.to_thread.run_sync(_write, service.file, unit)
     except PermissionError as error:
@@ -149,12 +158,42 @@ def _write(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def _check_place(service: Service, prefix: Path) -> None:
-    if not service.for_user and prefix.is_relative_to("/root"):
+def placed(arguments: Sequence[str]) -> tuple[str, ...]:
+    """The options of `join` with whole paths: a service starts in another folder."""
+    words = []
+    option = ""
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        if option in _PATH_OPTIONS:
+            words.append(_whole(option, word))
+        elif equals and name in _PATH_OPTIONS:
+            words.append(f"{name}={_whole(name, value)}")
+        else:
+            words.append(word)
+        option = "" if option in _PATH_OPTIONS else word
+    return tuple(words)
+
+
+def _whole(option: str, value: str) -> str:
+    return meant(value) if option == "--model" else str(Path(value).expanduser().absolute())
+
+
+def _check_place(service: Service, prefix: Path, arguments: Sequence[str]) -> None:
+    if service.for_user:
+        return
+    if prefix.is_relative_to("/root"):
         raise InputError(
             f"Baton is installed in {prefix}, which a service's own user may not read",
             todo="install it elsewhere, as /opt/baton, or as a service of root: --user",
         )
+    for word in arguments:
+        path = Path(word.partition("=")[2] if word.startswith("--") else word)
+        at_home = path.is_relative_to("/home") and prefix.is_relative_to("/home")
+        if path.is_absolute() and path.parts[1:2] and path.parts[1] in _NOT_SEEN and not at_home:
+            raise InputError(
+                f"a service of the machine cannot see {path}",
+                todo="put it elsewhere, as into /srv, or install for this user alone: --user",
+            )
 
 
 async def show(service: Service, *, as_json: bool) -> int:
@@ -212,6 +251,11 @@ async def _said(program: str, *words: str) -> str:
     if found is None:
         raise InputError(
             f"this machine has no {program}: services are kept by systemd",
+            todo="have what supervises programs here run: python -m node join",
+        )
+    if not _BOOTED.exists():
+        raise InputError(
+            "systemd does not run this machine, so it can keep no service",
             todo="have what supervises programs here run: python -m node join",
         )
     try:

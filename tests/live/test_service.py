@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.command_line import baton, joined
+from tests.live.command_line import ROOT, baton, baton_in, joined
 
 EXPOSURE_MAX = 2.0
 # Far more than a start takes; a message that does not come fails the test.
@@ -23,10 +23,12 @@ def lines_of(*arguments: object) -> list[str]:
 
 
 def test_the_unit_starts_the_peer_with_the_options_that_were_given() -> None:
-    lines = lines_of("--role", "infer", "--model", 'a "b" $c 100%.gguf', "--port", "4747")
+    model = '/srv/a "b" $c 100%.gguf'
+    lines = lines_of("--role", "infer", "--model", model, "--port", "4747")
     (start,) = [it for it in lines if it.startswith("ExecStart=")]
     assert start.endswith(
-        'join --state /var/lib/baton --role infer --model "a \\"b\\" $$c 100%%.gguf" --port 4747'
+        "join --state /var/lib/baton --role infer"
+        ' --model "/srv/a \\"b\\" $$c 100%%.gguf" --port 4747'
     )
     assert "Type=notify" in lines
     assert "PrivateDevices=yes" in lines
@@ -44,6 +46,14 @@ def test_a_users_service_keeps_the_users_state_folder() -> None:
     lines = lines_of("--user", "--role", "store")
     assert not any("/var/lib" in it or it.startswith("DynamicUser") for it in lines)
     assert "WantedBy=default.target" in lines
+
+
+def test_a_path_is_whole_since_a_service_starts_in_another_folder() -> None:
+    typed = ("--model", "./a.gguf", "--model=b.gguf", "--model", "minilm", "--genesis", "c")
+    (start,) = [it for it in lines_of("--user", *typed) if it.startswith("ExecStart=")]
+    assert start.endswith(
+        f"join --model {ROOT}/a.gguf --model={ROOT}/b.gguf --model minilm --genesis {ROOT}/c"
+    )
 
 
 def test_what_join_would_not_take_is_said_at_once() -> None:
@@ -85,8 +95,13 @@ def test_the_service_manager_is_told_that_the_peer_is_up_lives_and_leaves(tmp_pa
             told = manager.recv(4096)
 
 
-def test_without_systemd_the_command_says_what_to_do_instead() -> None:
+def test_without_systemd_the_command_says_what_to_do_instead(tmp_path: Path) -> None:
     if Path("/run/systemd/system").exists():
         pytest.skip("systemd runs here")
-    assert baton("service", "status").error
+    for command in ("status", "logs"):
+        assert "python -m node join" in baton("service", command).error
+    # No unit is left behind, which systemd would start some day.
+    home = {"HOME": str(tmp_path)}
+    assert "systemd does not run" in baton_in(home, "service", "install", "--user").error
+    assert not [*tmp_path.rglob("*.service")]
     assert baton("service", "remove").error.startswith("there is no ")
