@@ -38,12 +38,18 @@ async def doctor(
 ) -> int:
     """Show what is wrong; returns 0 only if nothing is bad."""
     fixed = await trio.to_thread.run_sync(_fix, patient.state) if fix else []
-    findings = examine(await look(patient, runtime))
+    facts = await look(patient, runtime)
+    findings, runs = examine(facts), facts.peer is not None
     if as_json:
         rows = [asdict(it) | {"state": it.state.value} for it in findings]
-        show_json({"sound": is_sound(findings), "fixed": fixed, "findings": rows})
+        show_json({"sound": is_sound(findings), "runs": runs, "fixed": fixed, "findings": rows})
     else:
         _show(findings, fixed, everything=everything)
+        if not runs:
+            console.print(
+                f"no peer runs on {safe(patient.state)}: start one with python -m node join,"
+                " or name another with --state"
+            )
     return 0 if is_sound(findings) else 1
 
 

@@ -60,6 +60,7 @@ def test_a_doctor_says_what_keeps_a_peer_from_its_bootstrap(tmp_path: Path) -> N
     said = baton(*words)
     assert said.code == 1
     assert "bootstrap-refuses" in said.out
+    assert "no peer runs on" in said.out
     assert f"chmod 700 {tmp_path / 'state'}" in said.out
     fixed = baton(*words, "--fix")
     assert "folder-modes" not in fixed.out
