@@ -59,7 +59,7 @@ def verify_rows(path: Path, row: int | None, *, as_json: bool) -> None:
                 todo="do not rely on them; have them done again: --force",
             ) from error
     if row is not None and found.row is None:
-        raise InputError(f"{path} has no row {row}", todo="rows are numbered from 0")
+        raise InputError(f"{path} has no row {row}", todo=f"it has {due} rows, from 0 on")
     _show(found, head, as_json=as_json)
 
 

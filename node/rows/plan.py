@@ -80,7 +80,6 @@ class RowPlan:
             "chats": self.chats,
             "system": self.system,
             "schema": self.schema,
-            "marks_bad": self.marks_bad,
         }
 
     @property
@@ -103,7 +102,8 @@ class RowPlan:
                 if not self.marks_bad:
                     raise InputError(
                         f"row {row.number}: {error.message}",
-                        todo="correct the row, or have such rows marked: --bad-rows mark",
+                        todo="correct the row, or have such rows marked: --bad-rows mark;"
+                        " then go on: --resume",
                     ) from error
                 text, problem = "", error.message[:_PROBLEM_CHARS]
             size_bytes = len(text.encode())

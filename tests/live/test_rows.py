@@ -30,7 +30,7 @@ def test_a_table_is_asked_and_every_row_can_be_shown(asker: Peer, tmp_path: Path
     assert (page["rows"], page["bundles"], page["receipts"]) == (600, 3, 3)
     row = baton("verify", receipts, "--row", 300, "--json").document["row"]
     assert (row["row"], row["index"], row["rows_in_bundle"], len(row["path"])) == (300, 44, 256, 8)
-    assert "row 700" in baton("verify", receipts, "--row", 700).error
+    assert "row 700: it has 600 rows" in baton("verify", receipts, "--row", 700).error
     frames = list(read_frames(receipts))
     for name, value in (("rows", bytes(64 * 256)), ("answers", []), ("first", 1)):
         with receipts.open("wb") as file:
@@ -55,6 +55,9 @@ def test_words_that_do_not_go_together_are_said(asker: Peer, tmp_path: Path) -> 
     assert "has int64, not text" in asker.ask(*rows, "--column", "id", "--out", out).error
     assert "row 1: the column 'text' has no value" in asker.ask(*whole).error
     assert "was begun before" in asker.ask(*whole).error
+    # What the error says is what works.
+    marked = (*whole, "--bad-rows", "mark", "--resume", "--json")
+    assert asker.ask(*marked).document["bad_rows"] == 1
     assert asker.ask(*whole, "--force", "--bad-rows", "mark", "--json").document["bad_rows"] == 1
     assert "there already" in asker.ask(*whole).error
     assert "has no rows" in baton("verify", "some.receipt", "--row", 3).error

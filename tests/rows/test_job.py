@@ -175,6 +175,22 @@ async def test_what_failed_goes_on_and_nothing_is_asked_twice(
     assert (tmp_path / "other.csv").read_bytes() == whole
 
 
+async def test_a_job_that_met_a_bad_row_goes_on_with_such_rows_marked(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    path, out, asked = tmp_path / "a.jsonl", tmp_path / "out.csv", Asked()
+    good = "".join(f'{{"text": "row {it}"}}\n' for it in range(300))
+    path.write_text(good + '{"text": null}\n{"text": "de"}\n')
+    with pytest.raises(InputError, match=r"row 300: .* has no value") as refused:
+        await run_job(path, out, asked)
+    assert refused.value.todo is not None
+    assert "--bad-rows mark; then go on: --resume" in refused.value.todo
+    end = await run_job(path, out, asked, plan=plan_of(marks_bad=True), resume=True)
+    assert (end.rows, end.bad_rows) == (302, 1)
+    assert sorted(asked.numbers) == [*range(300), 301]
+    assert out.read_text().splitlines()[301] == "300,,the column 'text' has no value"
+
+
 async def test_a_table_or_a_question_that_changed_is_no_job_to_go_on_with(
     autojump_clock: object, tmp_path: Path
 ) -> None:
