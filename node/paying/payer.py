@@ -136,7 +136,8 @@ class Payer:
         if tariff is None or tariff.record.price_of(stage.model) is None:
             return
         need = need_of(tariff.record, stage, most)
-        bill.note_given(peer, Held(tariff, number, stage, min(need, bill.left), begun))
+        held = Held(tariff, number, stage, min(need, bill.left), begun, most=most)
+        bill.note_given(peer, held)
 
     def book(self, peer: PeerId, booking: Booking) -> None:
         """Take in what a bill says of a peer's account."""
