@@ -13,11 +13,13 @@ from wire.kinds import Role
 FETCH = "fetch"
 LIST = "list"
 # Asked of a model: vectors of texts, or of passages that are stored elsewhere; the passages of an
-# index nearest to a question; what follows a text, as plain text; the answer to a
-# `wire.generation.Generation`; a function of `wire.tensors`.
+# index nearest to a question; how well texts answer a query (`wire.payload.QueryText`); what
+# follows a text, as plain text; the answer to a `wire.generation.Generation`; a function of
+# `wire.tensors`.
 EMBED = "embed"
 EMBED_PASSAGES = "embed-passages"
 NEAREST = "nearest"
+RERANK = "rerank"
 COMPLETE = "complete"
 GENERATE = "generate"
 CALL = "call"
@@ -97,6 +99,7 @@ OPERATIONS: Mapping[str, Operation] = {
         _infer(EMBED, Unit.TEXT, Comparison.ROWS, EMBED),
         _infer(EMBED_PASSAGES, Unit.PASSAGE, Comparison.ROWS, EMBED),
         _infer(NEAREST, Unit.QUESTION, Comparison.HITS, EMBED),
+        _infer(RERANK, Unit.TEXT, Comparison.ROWS, RERANK),
         _infer(COMPLETE, Unit.TOKEN, Comparison.BYTES, COMPLETE, streams=True),
         _infer(GENERATE, Unit.TOKEN, Comparison.REPLAY, GENERATE, streams=True),
         _infer(CALL, Unit.CALL, Comparison.BYTES, CALL),

@@ -1,7 +1,8 @@
 """What the legs of a task read and write: passages, vectors, hits. All are canonical."""
 
+import json
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 from wire import limits
 from wire.content import ContentId
@@ -18,6 +19,35 @@ class Texts(Record):
     """Texts to be embedded, as they are."""
 
     texts: Annotated[tuple[Text, ...], Between(1, limits.PASSAGES_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryText:
+    """A query and a text that may answer it. In `Texts` each pair is one text: a JSON array.
+
+    Its score is a row of `Vectors`: the score, and a 1 beside it, so that scores near zero are
+    compared by how far they are apart, not by how many times one is the other.
+    """
+
+    query: str
+    text: str
+
+    COLUMNS: ClassVar[int] = 2
+
+    def to_text(self) -> str:
+        """What `from_text` reads: a JSON array."""
+        return json.dumps([self.query, self.text], ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_text(cls, data: str) -> Self:
+        """Malformed unless it is an array of two texts."""
+        try:
+            found = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise Malformed("a pair is a JSON array of a query and a text") from error
+        if not isinstance(found, list) or [type(it) for it in found] != [str, str]:
+            raise Malformed("a pair is a JSON array of a query and a text")
+        return cls(*found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,16 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reranked:
+    """The places of texts in the order in which they answer a query, and how well each does."""
+
+    places: tuple[int, ...]
+    scores: tuple[float, ...]
+    task: str
+    receipt: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inferred:
     """The named arrays that a model computed from named arrays."""
 

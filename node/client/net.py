@@ -16,7 +16,15 @@ from typing import Any
 import anyio
 import httpx
 
-from node.client.answers import Embedded, Inferred, ModelInfo, Pieces, ReceiptInfo, TaskResult
+from node.client.answers import (
+    Embedded,
+    Inferred,
+    ModelInfo,
+    Pieces,
+    ReceiptInfo,
+    Reranked,
+    TaskResult,
+)
 from node.client.http import (
     CONNECT_S,
     HttpCall,
@@ -100,6 +108,29 @@ class Net:
             if len(rows) != len(asked):
                 raise Malformed(f"the gateway sent {len(rows)} vectors for {len(asked)} texts")
             return Embedded(vectors=vectors_of(rows), **told["x_baton"])
+
+    async def rerank(
+        self,
+        model: str,
+        query: str,
+        texts: Sequence[str],
+        *,
+        top_n: int | None = None,
+        deadline_s: float | None = None,
+        verdicts: str | None = None,
+    ) -> Reranked:
+        """The texts by how well they answer a query, the best first; `top_n` of them."""
+        wait_s = self._wait_s(deadline_s)
+        body = {"model": model, "query": query, "documents": list(texts), "top_n": top_n}
+        body["return_documents"] = False
+        terms = terms_of(wait_s, verdicts)
+        told = await self._json(json_call("/v1/rerank", body, wait_s, headers=terms))
+        with _as_promised():
+            results = [(int(it["index"]), float(it["relevance_score"])) for it in told["results"]]
+            if not all(0 <= place < len(texts) for place, _ in results):
+                raise Malformed("the gateway sent a place of no text")
+            places, scores = (tuple(it) for it in zip(*results, strict=True))
+            return Reranked(places=places, scores=scores, **told["x_baton"])
 
     async def infer(
         self,

@@ -17,6 +17,8 @@ from wire.amount import show_credits
 from wire.errors import InputError
 
 SOCKET = "control.sock"
+# Of a document that was ranked.
+LINE_CHARS = 200
 
 
 async def ask(state: Path, arguments: dict[str, Any], *, as_json: bool) -> None:
@@ -42,6 +44,8 @@ async def ask(state: Path, arguments: dict[str, Any], *, as_json: bool) -> None:
         tell if as_json else streamed.on_event,
         deadline_s=deadline_s,
     )
+    for row in result["result"].get("ranked", ()):
+        row["text"] = arguments["documents"][row["index"]]
     if result["operation"] == "generate" and not as_json:
         streamed.finish(result["result"])
     saved = await trio.to_thread.run_sync(save_receipt, state, result)
@@ -102,6 +106,10 @@ def show_answer(result: Mapping[str, Any], saved: Path) -> None:
     found = result["result"]
     if "passages" in found:
         show_passages(found["passages"])
+    elif "ranked" in found:
+        console.print()
+        for row in found["ranked"]:
+            console.print(f"[bold]{row['score']:.4f}[/bold] {safe(row['text'])[:LINE_CHARS]}")
     elif "vector_f32" in found:
         data = found["vector_f32"]
         first = ", ".join(f"{it:+.4f}" for it in struct.unpack("<6f", data[:24]))

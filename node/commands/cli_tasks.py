@@ -37,6 +37,13 @@ FOLDER_ID = "bafybeiem7coag5mkjdmzv43ve2c4hwk27763sqd5vfqb5fold3iw3lmtgq"
 @click.argument("words", required=False, metavar="[TEXT]")
 @click.option("--text", help="The text to embed or to answer; with --index, the question.")
 @click.option("--file", "file", type=click.Path(path_type=Path), help="A UTF-8 file as the text.")
+@click.option(
+    "--document",
+    "documents",
+    multiple=True,
+    help="A text that a reranker scores by how well it answers the text. May be given several"
+    " times.",
+)
 @click.option("--index", help="The content id of an index in which the text is searched for.")
 @click.option(
     "--source",
@@ -115,6 +122,7 @@ def ask_command(
     words: str | None,
     text: str | None,
     file: Path | None,
+    documents: tuple[str, ...],
     index: str | None,
     sources: tuple[str, ...],
     count: int,
@@ -142,10 +150,7 @@ def ask_command(
     """
     from node.commands.ask import ask, json_file
 
-    if image is not None:
-        raise InputError(
-            "--image: models that look at images are not run", todo="describe it with --text"
-        )
+    _check_image(image)
     given = sum(it is not None for it in (words, text, file))
     text = words if text is None else text
     check_table(table, given + bool(sources) + (messages is not None) + (index is not None))
@@ -159,6 +164,7 @@ def ask_command(
         "messages": None if messages is None else json_file(messages, "--messages"),
         "system": text_of(system, None),
         "schema": None if schema is None else json.dumps(json_file(schema, "--schema")),
+        "documents": list(documents),
         "index": index,
         "sources": list(sources),
         "count": count,
@@ -178,6 +184,13 @@ def ask_command(
 
     asked = rows_asked(table, arguments)
     run(lambda: ask_rows(state.expanduser(), asked, as_json=as_json))
+
+
+def _check_image(image: str | None) -> None:
+    if image is not None:
+        raise InputError(
+            "--image: models that look at images are not run", todo="describe it with --text"
+        )
 
 
 def _check_asked(model: str, texts: int, sources: bool, messages: bool) -> None:

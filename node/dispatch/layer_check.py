@@ -1,7 +1,7 @@
 """Whether a peer gave the rows that its layers give: others run the same rows through their own.
 
 Whoever runs them again has an ordinary session, and cannot tell that it is a check. Two that agree
-decide; where all differ nobody is blamed.
+decide, unless they have one address prefix; where all differ nobody is blamed.
 """
 
 from collections.abc import Sequence
@@ -53,11 +53,17 @@ async def look_again(peers: Peers, claim: LayerClaim, others: Sequence[PeerId]) 
         except TROUBLES:
             continue
         like = [peer for peer, rows in told if alike(rows, found)]
-        if like:
+        if any(_apart(peers, peer, other) for peer in like):
             wrong = tuple(peer for peer, _ in told if peer not in like)
             return LayerFinding((*like, other), wrong)
         told.append((other, found))
     return LayerFinding()
+
+
+def _apart(peers: Peers, one: PeerId, other: PeerId) -> bool:
+    """Whether two peers do not show that they are one owner's."""
+    origin = peers.view.origins.of(one, one)
+    return not origin or origin != peers.view.origins.of(other, other)
 
 
 def alike(some: Sequence[bytes], others: Sequence[bytes]) -> bool:

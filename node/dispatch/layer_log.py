@@ -50,6 +50,9 @@ class RowLog:
         Refused if there was none at one of them.
         """
         try:
+            # Of what cannot be there nothing is looked for: a table may name many places.
+            if rows > len(self._digests):
+                raise KeyError(rows)
             found = [self._digests[_at(table, place)] for place in range(rows)]
         except KeyError as error:
             raise Refused(

@@ -31,11 +31,11 @@ from wire.content import ContentId
 from wire.errors import BatonError, ModelNotLoaded, ModelRefused, Refused, TooSlow
 from wire.generation import Ending, Generation, PromptToken, Token, to_frame
 from wire.model import Manifest
-from wire.operations import COMPLETE, EMBED, GENERATE, streams
-from wire.payload import Texts, Vectors
+from wire.operations import COMPLETE, EMBED, GENERATE, RERANK, streams
+from wire.payload import QueryText, Texts, Vectors
 from wire.schema import Parameters
 
-ABLE = frozenset({EMBED, COMPLETE, GENERATE, REPLAY})
+ABLE = frozenset({EMBED, RERANK, COMPLETE, GENERATE, REPLAY})
 TOKENS_MAX = 4096
 DIMENSIONS_MAX = 4096
 # What an engine without service time says of itself: a number, so that routing can divide by it.
@@ -44,6 +44,13 @@ UNITS_PER_S_FREE = 10_000.0
 FREE_UNITS_AT_ONCE = 16
 # A claimed token is judged in so much of the time that making one takes: as language models do it.
 JUDGING_SHARE = 0.3
+
+
+def hash_score(text: str) -> bytes:
+    """The score of a pair: how many words of the query its text has, less three."""
+    pair = QueryText.from_text(text)
+    shared = set(pair.query.split()) & set(pair.text.split())
+    return struct.pack("<2f", len(shared) - 3.0, 1.0)
 
 
 def hash_vector(model: ContentId, text: str, dimensions: int) -> bytes:
@@ -271,7 +278,7 @@ class HashEngine:
 
 def _read(job: Job) -> tuple[_Asked, int]:
     """What is asked, and the units of work; ModelRefused for a wrong parameter."""
-    if job.operation == EMBED:
+    if job.operation in (EMBED, RERANK):
         texts = Texts.from_bytes(job.input).texts
         return texts, len(texts)
     asked = Generation.from_bytes(job.input) if job.operation == GENERATE else None
@@ -291,6 +298,8 @@ def _answer(ready: Loaded, asked: _Asked, job: Job, position: int, count: int) -
         return hash_token(ready.model, job.input, position, count, known)
     if not isinstance(asked, tuple):
         return hash_piece(ready.model, job.input, position)
+    if job.operation == RERANK:
+        return hash_score(asked[position])
     dimensions = ready.manifest.parameters["dimensions"]
     assert isinstance(dimensions, int), "load() checked it"
     return hash_vector(ready.model, asked[position], dimensions)

@@ -59,7 +59,7 @@ async def embeddings_answer(
     finished = await embedded(service, terms, row.id, inputs_of(asked.input))
     rows, texts = rows_of(finished), inputs_of(asked.input)
     if len(rows) != len(texts):
-        raise _malformed()
+        raise malformed()
     if asked.dimensions is not None and asked.dimensions != rows.shape[1]:
         raise bad(
             f"{asked.model} gives {rows.shape[1]} dimensions and cannot be cut to"
@@ -93,14 +93,18 @@ def inputs_of(
 
 
 async def embedded(
-    service: TaskService, terms: Terms, model: ContentId, inputs: list[str] | list[list[int]]
+    service: TaskService,
+    terms: Terms,
+    model: ContentId,
+    inputs: list[str] | list[list[int]],
+    operation: str = EMBED,
 ) -> list[Finished]:
-    """The vectors of texts, as several tasks have them; HttpError if one fails."""
+    """The vectors of texts, as several tasks have them, or scores; HttpError if one fails."""
     parameters: dict[str, Scalar] = {TOKEN_COUNTS: 1}
     texts = [it if isinstance(it, str) else json.dumps(it) for it in inputs]
     if not isinstance(inputs[0], str):
         parameters[TOKEN_IDS] = 1
-    stage = Stage(role=Role.INFER, operation=EMBED, model=model, parameters=parameters)
+    stage = Stage(role=Role.INFER, operation=operation, model=model, parameters=parameters)
     requests = [terms.request(stage, it) for it in _inputs(texts)]
     return await all_done(service, requests)
 
@@ -148,17 +152,17 @@ def rows_of(finished: Sequence[Finished]) -> "np.ndarray[Any, Any]":
         try:
             vectors = Vectors.from_bytes(leg.answered.output)
         except WireError as error:
-            raise _malformed() from error
+            raise malformed() from error
         parts.append(np.frombuffer(vectors.data, "<f4").reshape(vectors.rows, vectors.dimensions))
     if len({it.shape[1] for it in parts}) != 1:
-        raise _malformed()
+        raise malformed()
     found = np.concatenate(parts)
     if not np.isfinite(found).all():
-        raise _malformed()
+        raise malformed()
     return found
 
 
-def _malformed() -> HttpError:
+def malformed() -> HttpError:
     return HttpError(
         ErrorDetail(
             status=503,

@@ -1,4 +1,8 @@
-"""POST /v1/rerank and /v1/score: how near texts are, by the vectors of an embedder."""
+"""POST /v1/rerank and /v1/score: how well texts answer a query, or how near texts are.
+
+A model that scores pairs reads the query and each text together. Of an embedder's vectors the
+cosines are told.
+"""
 
 from typing import Annotated, Any
 
@@ -7,13 +11,16 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from node.gateway.embeddings import embedded, rows_of, usage_of
+from node.gateway.embeddings import embedded, malformed, rows_of, usage_of
 from node.gateway.errors import bad
 from node.gateway.gather import Finished, headers_of, ids_of
 from node.gateway.openapi import answers
 from node.gateway.requests import INPUTS_MAX, Name, RequestBody, Text
 from node.gateway.task_service import TaskService
-from wire.operations import EMBED
+from node.task.scores import ranked, relevances
+from wire.errors import WireError
+from wire.operations import EMBED, RERANK
+from wire.payload import QueryText, Vectors
 
 Texts = Annotated[list[Text], Field(min_length=1, max_length=INPUTS_MAX)]
 
@@ -48,27 +55,56 @@ def cosines(one: "np.ndarray[Any, Any]", other: "np.ndarray[Any, Any]") -> list[
     return found
 
 
+async def _vectors(
+    service: TaskService, model: str, texts: list[str], request: Request
+) -> list[Finished]:
+    row = service.catalogue.find(model)
+    await service.catalogue.check_does(row, EMBED)
+    return await embedded(service, service.terms(request), row.id, texts)
+
+
+async def _scored(
+    service: TaskService, model: str, pairs: list[QueryText], request: Request
+) -> tuple[list[float], list[Finished]] | None:
+    """The scores of a model that scores pairs; None of another one."""
+    row = service.catalogue.find(model)
+    manifest = await service.catalogue.manifest(row)
+    if manifest is None or RERANK not in manifest.operations:
+        return None
+    terms, texts = service.terms(request), [it.to_text() for it in pairs]
+    finished = await embedded(service, terms, row.id, texts, RERANK)
+    try:
+        outputs = [it.answered.output for it in finished]
+        parts = [relevances(it, Vectors.from_bytes(it).rows) for it in outputs]
+    except WireError as error:
+        raise malformed() from error
+    scores = [score for part in parts for score in part]
+    if len(scores) != len(pairs):
+        raise malformed()
+    return scores, finished
+
+
 def rerank_router(service: TaskService) -> APIRouter:
     router = APIRouter(tags=["Baton"])
-
-    async def vectors(model: str, texts: list[str], request: Request) -> list[Finished]:
-        row = service.catalogue.find(model)
-        await service.catalogue.check_does(row, EMBED)
-        return await embedded(service, service.terms(request), row.id, texts)
 
     @router.post("/rerank", include_in_schema=False)
     @router.post("/v2/rerank", include_in_schema=False)
     @router.post("/v1/rerank", responses=answers(None), operation_id="rerank")
     async def rerank(asked: RerankRequest, request: Request) -> Response:
-        """The documents by how near they are to the query, the nearest first.
+        """The documents by how well they answer the query, the best first.
 
-        At /v2/rerank and /rerank too, where some clients look for it.
+        A reranker scores each from 0 to 1; of an embedder's vectors it is the cosine. At
+        /v2/rerank and /rerank too, where some clients look for it.
         """
         texts = [it if isinstance(it, str) else it.text for it in asked.documents]
-        finished = await vectors(asked.model, [asked.query, *texts], request)
-        rows = rows_of(finished)
-        scores = cosines(rows[1:], np.repeat(rows[:1], len(texts), axis=0))
-        ranks = sorted(range(len(texts)), key=lambda it: (-scores[it], it))[: asked.top_n]
+        pairs = [QueryText(asked.query, it) for it in texts]
+        if (both := await _scored(service, asked.model, pairs, request)) is not None:
+            scores, finished = both
+        else:
+            finished = await _vectors(service, asked.model, [asked.query, *texts], request)
+            rows = rows_of(finished)
+            scores = cosines(rows[1:], np.repeat(rows[:1], len(texts), axis=0))
+        ranks = ranked(scores)[: asked.top_n]
         results: list[dict[str, Any]] = [
             {"index": at, "relevance_score": scores[at]} for at in ranks
         ]
@@ -85,24 +121,27 @@ def rerank_router(service: TaskService) -> APIRouter:
 
     @router.post("/v1/score", responses=answers(None), operation_id="score")
     async def score(asked: ScoreRequest, request: Request) -> Response:
-        """How near texts are to each other: the cosine of their vectors."""
+        """How near texts are to each other: a reranker's scores, or the cosines of vectors."""
         one = [asked.text_1] if isinstance(asked.text_1, str) else asked.text_1
         other = [asked.text_2] if isinstance(asked.text_2, str) else asked.text_2
         if len(one) not in (1, len(other)):
             raise bad("text_1 is one text, or as many as text_2 has", param="text_1")
-        finished = await vectors(asked.model, [*one, *other], request)
-        rows = rows_of(finished)
-        first = rows[: len(one)]
-        if len(one) < len(other):
-            first = np.repeat(first, len(other), axis=0)
+        whole = one * len(other) if len(one) < len(other) else one
+        pairs = [QueryText(first, second) for first, second in zip(whole, other, strict=True)]
+        if (both := await _scored(service, asked.model, pairs, request)) is not None:
+            scores, finished = both
+        else:
+            finished = await _vectors(service, asked.model, [*one, *other], request)
+            rows = rows_of(finished)
+            first = rows[: len(one)]
+            if len(one) < len(other):
+                first = np.repeat(first, len(other), axis=0)
+            scores = cosines(first, rows[len(one) :])
         told = {
             "id": f"score-{finished[0].task}",
             "object": "list",
             "model": asked.model,
-            "data": [
-                {"index": at, "object": "score", "score": it}
-                for at, it in enumerate(cosines(first, rows[len(one) :]))
-            ],
+            "data": [{"index": at, "object": "score", "score": it} for at, it in enumerate(scores)],
             "usage": usage_of(finished),
             "x_baton": ids_of(finished),
         }

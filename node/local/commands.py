@@ -30,6 +30,7 @@ from node.peer import Node
 from node.serving.nearest import INDEX_BYTES_MAX
 from node.task.events import Event, EventSink, LegDone, ignore_event
 from node.task.levels import asked_at
+from node.task.scores import ranked, relevances
 from p2p.timeouts import stretched
 from store import disk_bytes
 from wire import limits
@@ -37,7 +38,7 @@ from wire.content import ContentId
 from wire.errors import InputError, WireError
 from wire.kinds import Level, Role
 from wire.model import Manifest
-from wire.operations import CALL, EMBED, GENERATE, NEAREST
+from wire.operations import CALL, EMBED, GENERATE, NEAREST, RERANK
 from wire.payload import Hits, Index, Vectors
 from wire.schema import Scalar
 from wire.task import Stage
@@ -246,6 +247,8 @@ class LocalCommands:
             return questions.search_input(text, index_id, count), {}
         if operation == EMBED:
             return questions.embed_input(text), {}
+        if operation == RERANK:
+            return questions.rerank_input(text, arguments.get("documents")), {}
         if operation == CALL:
             name = str(model) if manifest is None else manifest.name
             raise InputError(
@@ -319,6 +322,9 @@ class LocalCommands:
         if operation == EMBED:
             vectors = Vectors.from_bytes(answered.output)
             return {"dimensions": vectors.dimensions, "vector_f32": vectors.data}
+        if operation == RERANK:
+            scores = relevances(answered.output, Vectors.from_bytes(answered.output).rows)
+            return {"ranked": [{"index": at, "score": scores[at]} for at in ranked(scores)]}
         if operation == GENERATE:
             reader = Reader()
             reader.finish(answered.output)

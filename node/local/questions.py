@@ -8,8 +8,8 @@ from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError, WireError
 from wire.generation import Generation
-from wire.operations import EMBED, GENERATE, NEAREST
-from wire.payload import Question, Texts
+from wire.operations import EMBED, GENERATE, NEAREST, RERANK
+from wire.payload import QueryText, Question, Texts
 from wire.schema import Scalar
 
 # What is generated at most where nobody says how much.
@@ -29,6 +29,8 @@ def operation_of(arguments: Mapping[str, Any], operations: Sequence[str]) -> str
         return str(named)
     if arguments.get("index"):
         return NEAREST
+    if arguments.get("documents"):
+        return RERANK
     if any(arguments.get(it) for it in ("messages", "system", "schema")):
         return GENERATE
     if len(operations) == 1:
@@ -55,6 +57,19 @@ def search_input(text: str, index: ContentId, count: int) -> bytes:
 def embed_input(text: str) -> bytes:
     """One text to embed."""
     return Texts(texts=(check_text(text, limits.TEXT_BYTES_MAX),)).to_bytes()
+
+
+def rerank_input(query: str, documents: object) -> bytes:
+    """Each document together with the query; InputError."""
+    if not isinstance(documents, list) or not all(isinstance(it, str) for it in documents):
+        raise InputError("the documents are not a list of texts", todo="give texts: --document")
+    if not 1 <= len(documents) <= limits.PASSAGES_MAX:
+        raise InputError(
+            f"{len(documents)} documents are given, 1 to {limits.PASSAGES_MAX} are ranked",
+            todo="give the texts that are to be ranked: --document",
+        )
+    pairs = [QueryText(query, it).to_text() for it in documents]
+    return Texts(texts=tuple(check_text(it, limits.TEXT_BYTES_MAX) for it in pairs)).to_bytes()
 
 
 def generate_input(arguments: Mapping[str, Any], *, chats: bool) -> bytes:

@@ -14,6 +14,8 @@ _MEAN, _FIRST = "pooling_mode_mean_tokens", "pooling_mode_cls_token"
 # What must be said if it is said, by the kind of model.
 _WANTED: Mapping[str, Mapping[str, Any]] = {
     "bert": {"hidden_act": "gelu", "position_embedding_type": "absolute"},
+    "roberta": {"hidden_act": "gelu", "position_embedding_type": "absolute"},
+    "xlm-roberta": {"hidden_act": "gelu", "position_embedding_type": "absolute"},
     "nomic_bert": {
         "activation_function": "swiglu",
         "causal": False,
@@ -27,12 +29,18 @@ _WANTED: Mapping[str, Mapping[str, Any]] = {
         "use_rms_norm": False,
     },
 }
+# Where RoBERTa's places begin: after that of the token that pads, which is the number 1 there.
+_ROBERTA, _PADDING = ("roberta", "xlm-roberta"), 1
+_SCORES = "ForSequenceClassification"
+_BERT_NAMES = (
+    *("num_hidden_layers", "num_attention_heads", "hidden_size"),
+    *("max_position_embeddings", "layer_norm_eps"),
+)
 # Names in `config.json` of layers, heads, width and longest text, and of the norms' epsilon.
 _NAMES: Mapping[str, tuple[str, ...]] = {
-    "bert": (
-        *("num_hidden_layers", "num_attention_heads", "hidden_size"),
-        *("max_position_embeddings", "layer_norm_eps"),
-    ),
+    "bert": _BERT_NAMES,
+    "roberta": _BERT_NAMES,
+    "xlm-roberta": _BERT_NAMES,
     "nomic_bert": ("n_layer", "n_head", "n_embd", "n_positions", "layer_norm_epsilon"),
 }
 
@@ -49,8 +57,12 @@ def read_encoder(folder: Path) -> tuple[str, dict[str, int | float]]:
         said = config.get(key)
         if said is not None and said != wanted:
             raise ModelRefused(f"{folder.name}: {key} is {str(said)[:40]!r}; {wanted} is supported")
+    if _scores(folder, config):
+        if kind == "nomic_bert":
+            raise ModelRefused(f"{folder.name}: {kind} is run as an embedder, not with scores")
+        return bert.RERANK_FORMAT, _parameters(folder, config, kind)
     pooling = _format(folder)
-    if kind == "bert":
+    if kind != "nomic_bert":
         return pooling, _parameters(folder, config, kind)
     if pooling != bert.MEAN_FORMAT:
         raise ModelRefused(f"{folder.name}: {kind} is run with pooling by the mean of its tokens")
@@ -59,6 +71,21 @@ def read_encoder(folder: Path) -> tuple[str, dict[str, int | float]]:
     if type(base) not in (int, float) or not 1 < base < bert.ROPE_BASE_MAX:
         raise ModelRefused(f"{folder.name}: rotary_emb_base is {str(base)[:40]!r}")
     return bert.NOMIC_FORMAT, {**_parameters(folder, config, kind), "rope_base": float(base)}
+
+
+def _scores(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether it scores pairs of texts; ModelRefused for what tells classes apart."""
+    made = config.get("architectures")
+    if not isinstance(made, list) or not any(str(it).endswith(_SCORES) for it in made):
+        return False
+    labels = config.get("id2label")
+    count = len(labels) if isinstance(labels, dict) else config.get("num_labels", 2)
+    if count != 1:
+        raise ModelRefused(
+            f"{folder.name} tells {str(count)[:20]} classes apart; one score for each text is run",
+            todo="take a model that reranks: bge-reranker-base, ms-marco-MiniLM-L-6-v2",
+        )
+    return True
 
 
 def _format(folder: Path) -> str:
@@ -90,6 +117,14 @@ def _parameters(folder: Path, config: Mapping[str, Any], kind: str) -> dict[str,
         "tokens_max": tokens,
     }
     found: dict[str, int | float] = {}
+    if kind in _ROBERTA:
+        padding = config.get("pad_token_id", _PADDING)
+        if type(padding) is not int or not 0 <= padding < bert.FIRST_PLACE_MAX:
+            raise ModelRefused(f"{folder.name}: pad_token_id is {str(padding)[:20]}")
+        found["first_place"] = padding + 1
+        if type(tokens) is int and tokens == config.get(longest):
+            # The table has rows that no token ever has.
+            said["tokens_max"] = (tokens - padding - 1) // bert.BLOCK * bert.BLOCK
     for key, value in said.items():
         if type(value) is not int:
             raise ModelRefused(f"{folder.name}: config.json lacks {key}")

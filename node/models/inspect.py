@@ -18,7 +18,7 @@ from wire import limits
 from wire.content import ContentId
 from wire.errors import EngineError, InputError, ModelRefused
 from wire.model import Manifest, ModelFile
-from wire.operations import CALL, EMBED, GENERATE, NEAREST
+from wire.operations import CALL, EMBED, GENERATE, NEAREST, RERANK
 
 WEIGHTS, TOKENIZER = embedding.FILES
 SUFFIXES = (".exact", ".gguf", ".onnx", ".safetensors")
@@ -98,7 +98,7 @@ def check_runs(manifest: Manifest, files: Mapping[str, Path]) -> None:
                 onnx_file.describe(_file(files, onnx_calls.FILES[0]))
             case exact.FORMAT:
                 read_file(_file(files, exact.FILE))
-            case bert.MEAN_FORMAT | bert.FIRST_FORMAT | bert.NOMIC_FORMAT:
+            case bert.MEAN_FORMAT | bert.FIRST_FORMAT | bert.NOMIC_FORMAT | bert.RERANK_FORMAT:
                 shape = bert.BertShape.of(manifest)
                 bert.BertWeights.read(read_table(_file(files, WEIGHTS)), shape)
 
@@ -270,7 +270,7 @@ def _bert(folder: Path, name: str) -> InspectedModel:
     found = InspectedModel(
         name=name,
         format=encoder,
-        operations=(EMBED, NEAREST),
+        operations=(RERANK,) if encoder == bert.RERANK_FORMAT else (EMBED, NEAREST),
         parameters=parameters,
         tolerance=EMBED_TOLERANCE,
         files=files,

@@ -19,8 +19,8 @@ from wire.content import ContentId, PeerId
 from wire.errors import EngineError, Refused, TooSlow, WireError
 from wire.generation import Generation
 from wire.kinds import Role
-from wire.operations import CALL, COMPLETE, EMBED, GENERATE
-from wire.payload import Texts, Vectors
+from wire.operations import CALL, COMPLETE, EMBED, GENERATE, RERANK
+from wire.payload import QueryText, Texts, Vectors
 from wire.schema import Scalar
 from wire.task import Stage
 
@@ -243,7 +243,7 @@ async def probe(infer: InferRole, me: PeerId, loaded: Loaded) -> None:
             infer.dequeue(place)
         outputs.append(done.data)
     first, second = outputs
-    if stage.operation == EMBED:
+    if stage.operation in (EMBED, RERANK):
         vectors = Vectors.from_bytes(first)
         if vectors.rows != 1:
             raise ProbeFailed(f"it gave {vectors.rows} rows for one text")
@@ -265,6 +265,9 @@ def _smallest(loaded: Loaded) -> tuple[Stage, bytes] | None:
         return None
     if EMBED in loaded.manifest.operations:
         data, operation = Texts(texts=(PROBE_TEXT,)).to_bytes(), EMBED
+    elif RERANK in loaded.manifest.operations:
+        pair = QueryText(PROBE_TEXT, PROBE_TEXT).to_text()
+        data, operation = Texts(texts=(pair,)).to_bytes(), RERANK
     elif COMPLETE in loaded.manifest.operations:
         data, operation, parameters = PROBE_TEXT.encode(), COMPLETE, {"tokens": 1}
     elif GENERATE in loaded.manifest.operations:

@@ -17,8 +17,8 @@ from wire.content import ContentId
 from wire.errors import ModelRefused
 from wire.generation import Ending, Generation, read_frames
 from wire.model import Manifest
-from wire.operations import CALL, EMBED, GENERATE
-from wire.payload import Texts
+from wire.operations import CALL, EMBED, GENERATE, RERANK
+from wire.payload import QueryText, Texts
 from wire.tensors import Tensor, Tensors
 
 STREAMS = (1, 4, 16)
@@ -54,6 +54,8 @@ async def measure(
         found["generate"] = await _Generating(engine, manifest).measure(seconds)
     if EMBED in manifest.operations:
         found["embed"] = await _embedding(engine, manifest, seconds)
+    if RERANK in manifest.operations:
+        found["rerank"] = await _reranking(engine, manifest, seconds)
     if CALL in manifest.operations:
         found["call"] = await _calling(engine, manifest, files, seconds)
     # Routing divides by this speed: it is now that of the work above, and no longer of the warm-up.
@@ -181,6 +183,20 @@ async def _embedding(engine: Engine, manifest: Manifest, seconds: float) -> Figu
         "texts_per_job": TEXTS_PER_JOB,
         "embeddings_per_s": await _rate(engine, make, 2, seconds),
         "one_by_one_per_s": await _rate(engine, single, 1, seconds),
+    }
+
+
+async def _reranking(engine: Engine, manifest: Manifest, seconds: float) -> Figures:
+    def make(turn: int) -> Job:
+        query = _words(turn, PROMPT_WORDS)
+        texts = (_words(turn + at, WORDS_PER_TEXT) for at in range(TEXTS_PER_JOB))
+        pairs = tuple(QueryText(query, it).to_text() for it in texts)
+        return _job(manifest.id, RERANK, Texts(texts=pairs).to_bytes(), {})
+
+    return {
+        "words_per_text": WORDS_PER_TEXT,
+        "texts_per_job": TEXTS_PER_JOB,
+        "scores_per_s": await _rate(engine, make, 2, seconds),
     }
 
 

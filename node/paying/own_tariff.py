@@ -23,7 +23,8 @@ LOOK_EVERY_S = 1.0
 # Neither side is owed more than this many units and tasks with the dearest model cost.
 INCREMENT_MIN = CREDIT // 100
 INCREMENT_UNITS = 1000
-INCREMENT_TASKS = 64
+# Twice as many as one asker has under way here, so that those do not wait for the next voucher.
+INCREMENT_TASKS = 128
 PIN = "tariff"
 
 

@@ -34,7 +34,7 @@ CHANNELS_MAX = 10_000
 GATHER_S = 0.05
 CALL_DEADLINE_S = 10.0
 # A deposit: so many increments, or this part of the balance among those that are opened together.
-DEPOSIT_INCREMENTS = 10
+DEPOSIT_INCREMENTS = 50
 BALANCE_PART = 4
 EXPIRY_EPOCHS = 24 * 7
 # After a failure a channel is tried again so much later.

@@ -22,7 +22,7 @@ from wire.content import ContentId, PeerId
 from wire.errors import BatonError, Malformed, Missing, Refused, WireError
 from wire.kinds import RefusalCode
 from wire.operations import GENERATE, OPERATIONS
-from wire.payload import Passages, Question, Texts, Vectors
+from wire.payload import Passages, QueryText, Question, Texts, Vectors
 from wire.task import Stage
 
 # The peer with a passage may be dead, and then the asker needs the time for another peer.
@@ -128,6 +128,10 @@ class InferRole:
             case operations.EMBED:
                 # The input is checked here, so that bad input is not an error of the engine.
                 Texts.from_bytes(data)
+                return await self._engine(stage, data, source, None)
+            case operations.RERANK:
+                for text in Texts.from_bytes(data).texts:
+                    QueryText.from_text(text)
                 return await self._engine(stage, data, source, None)
             case _:
                 return await self._engine(stage, data, source, emit)

@@ -114,6 +114,7 @@ class StageServer:
             data = await self._do(opening.model, {SESSION: session.number}, message.rows.to_bytes())
             session.busy, session.used_at_s = False, trio.current_time()
             session.log.went_through(message.rows, data)
+            session.unsigned += 1
             await call.send(StagePassed(number=number, data=data))
             self.passes += 1
             self.rows += len(message.rows.owners)
@@ -128,6 +129,9 @@ class StageServer:
         raise Refused("others want these layers, and you have not used them", retry_after_s=1.0)
 
     def _signed(self, opening: StageOpen, session: StageSession, asked: StageSign) -> StageSigned:
+        if not session.unsigned:
+            raise Refused("nothing went through since this was signed", code=RefusalCode.MALFORMED)
+        session.unsigned -= 1
         before, after = session.log.digests(asked.table, asked.rows)
         leg = StageLeg(
             model=opening.model,

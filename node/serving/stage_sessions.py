@@ -32,6 +32,8 @@ class StageSession:
     end: Callable[[], None]
     # Whether a pass of it is being done.
     busy: bool = False
+    # Passes since what went through was signed.
+    unsigned: int = 0
     log: RowLog = field(default_factory=RowLog)
 
 

@@ -37,7 +37,7 @@ from wire.errors import (
 from wire.kinds import RefusalCode, Role
 from wire.lottery import Share
 from wire.message import Check, Message, VerdictReply
-from wire.operations import EMBED, EMBED_PASSAGES, NEAREST, OPERATIONS, Comparison
+from wire.operations import EMBED, EMBED_PASSAGES, NEAREST, OPERATIONS, RERANK, Comparison
 from wire.payload import Hits, Passages, Texts, Vectors
 from wire.receipt import Receipt, ReplayStatistics, Verdict
 from wire.signed import Signed, sign
@@ -321,7 +321,7 @@ class VerifyRole:
         sample = Texts(texts=tuple(texts.texts[row] for row in sampled))
         stage = Stage(
             role=Role.INFER,
-            operation=EMBED,
+            operation=RERANK if claim.stage.operation == RERANK else EMBED,
             model=claim.stage.model,
             parameters=claim.stage.parameters,
         )

@@ -160,10 +160,14 @@ CHEATS = (
         name="weights 3 % off (other checkpoint)",
         write=partial(write_altered, kind=F16, alter=off_by(0.03)),
     ),
-    Cheat(name="bf16 weights", write=partial(write_altered, kind=F16, alter=bf16)),
+    Cheat(
+        name="bf16 weights",
+        write=partial(write_altered, kind=F16, alter=bf16),
+        hides="few tokens differ, and by little; its sketch is 0.008 to 0.011 off",
+    ),
     Cheat(
         name="f16 weights",
         write=partial(write_altered, kind=F16),
-        hides="class A: nearly every token is right",
+        hides="nearly every token is right; its sketch is 0.003 to 0.006 off",
     ),
 )

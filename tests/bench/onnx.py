@@ -6,10 +6,14 @@ onnxruntime can be imported, they are also compared with it: one thread, a row a
 once. The network is an asking and an inference peer in this process, over TCP and noise, without
 checks; once with calls of one row, once with calls of 64.
 
-`python -m tests.bench onnx`; `--engine` leaves the network out.
+`python -m tests.bench onnx`; `--engine` leaves the network out. `--files` compares files that
+people have with onnxruntime instead, both in one process and on one thread, in its own time on the
+processor: `PYTHONPATH=FOLDER` has the packages of `tests/engines/onnx_real_files.py`.
 """
 
 import importlib.util
+import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +30,7 @@ from node.engines.host.engine import open_tinygrad_engine
 from node.engines.host.launch import EngineConfig, prepare
 from node.engines.interface import Job
 from tests.engines.onnx_models import FOLDER, golden, manifest_of, to_tensors
+from tests.engines.onnx_real_files import FILES
 from wire.model import Manifest
 
 MODELS = {"digits_mlp": "torch_mlp", "digits_cnn": "torch_cnn"}
@@ -38,6 +43,8 @@ Ask = Callable[[int, int], Awaitable[object]]
 
 def run(arguments: list[str]) -> dict[str, Any]:
     """Calls per second, and the median and 99th percentile of latency in milliseconds."""
+    if "--files" in arguments:
+        return _real_files()
     with tempfile.TemporaryDirectory(prefix="baton-bench-") as folder:
         return trio.run(_compare, Path(folder), "--engine" not in arguments)
 
@@ -204,13 +211,74 @@ def _onnxruntime(name: str) -> dict[str, float] | None:
     return figures
 
 
-def _repeated(do: Callable[[], object], seconds: float) -> float:
+def _real_files() -> dict[str, Any]:
+    """Milliseconds of each file that is here, and how many times as long as onnxruntime."""
+    found: dict[str, Any] = {}
+    for file in FILES:
+        path = None if file.refused else file.find()
+        if path is not None:
+            command = [sys.executable, "-m", "tests.bench.onnx", "beside", str(path)]
+            with tempfile.TemporaryDirectory(prefix="baton-bench-") as folder:
+                launch = trio.run(prepare, Path(folder), EngineConfig())
+                done = subprocess.run(
+                    command, env=dict(launch.environment), capture_output=True, check=False
+                )
+            found[file.name] = (
+                json.loads(done.stdout.splitlines()[-1])
+                if done.returncode == 0
+                else done.stderr.decode()[-400:]
+            )
+    return found | {"aim": "<= 3 x of onnxruntime for one row, <= 1 x for 64"}
+
+
+def beside(path: Path) -> dict[str, Any]:
+    """One file, run by a worker's own code and by onnxruntime, in this process."""
+    import onnxruntime
+
+    from node.engines.worker.device import WorkerDevice
+    from node.engines.worker.load_progress import LoadProgress
+    from node.engines.worker.onnx import load
+
+    (file,) = [it for it in FILES if it.name == path.stem and it.find() == path]
+    manifest, files = manifest_of(path)
+    progress = LoadProgress(lambda _: None)
+    with tempfile.TemporaryDirectory() as folder:
+        began_s = time.process_time()
+        made = load(manifest, files, WorkerDevice(Path(folder), "bench", 0, progress))
+        found: dict[str, Any] = {"cold_load_cpu_s": round(time.process_time() - began_s, 1)}
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    given = file.arrays({it.name: it.kind for it in made.graph.model.inputs})
+    for rows in (1, 64) if 64 in made.buckets else (1,):
+        feed = {key: np.repeat(it, rows, axis=0) if rows > 1 else it for key, it in given.items()}
+        arrays = [feed[it.name] for it in made.graph.model.inputs]
+        ready = made.buckets[rows] if made.buckets else made._ready_for(arrays)
+
+        def ours() -> object:
+            return made.graph.run(ready.jit, ready.sources, arrays)  # noqa: B023
+
+        def theirs() -> object:
+            return session.run(None, feed)  # noqa: B023
+
+        took = [1e3 / _repeated(do, 3.0, time.thread_time) for do in (ours, theirs)]
+        found[f"{rows}_rows"] = {
+            "ours_ms": round(took[0], 2),
+            "onnxruntime_ms": round(took[1], 2),
+            "times_as_long": round(took[0] / took[1], 2),
+        }
+    return found
+
+
+def _repeated(
+    do: Callable[[], object], seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> float:
     do()
-    began_at_s, count = time.perf_counter(), 0
-    while time.perf_counter() - began_at_s < seconds:
+    began_at_s, count = clock(), 0
+    while clock() - began_at_s < seconds:
         do()
         count += 1
-    return count / (time.perf_counter() - began_at_s)
+    return count / (clock() - began_at_s)
 
 
 def plain(form: str, name: str) -> float:
@@ -237,4 +305,7 @@ def plain(form: str, name: str) -> float:
 
 if __name__ == "__main__":
     assert len(sys.argv) == 3, "run it as: python -m tests.bench onnx"
-    print(plain(sys.argv[1], sys.argv[2]))
+    if sys.argv[1] == "beside":
+        print(json.dumps(beside(Path(sys.argv[2]))))
+    else:
+        print(plain(sys.argv[1], sys.argv[2]))

@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from node.dispatch.layer_chain import LOOKED_ONE_IN
-from node.dispatch.layer_check import LayerClaim, look_again
+from node.dispatch.layer_check import LayerClaim, LayerFinding, look_again
 from node.dispatch.layer_link import PASS_S
 from node.engines.other_layers import EndedRows, LayersLied, LayersLost
 from node.peer import Node
@@ -416,10 +416,10 @@ async def test_who_is_known_is_looked_at_now_and_then_and_honest_answers_pass(
     for _ in range(3):
         await scene.stage(3, 8)
     chains = scene.node.dependencies.chains
-    ended = await made(scene, 2)
-    for _ in range(8 * LOOKED_ONE_IN):
-        assert len(await chains.sign(ended)) == 1
-    assert 2 <= chains.looked <= 24
+    for _ in range(4 * LOOKED_ONE_IN):
+        scene.driver = Reading(chains, MODEL, HERE, fresh=False)
+        assert len(await chains.sign(await made(scene, 1))) == 1
+    assert 2 <= chains.looked <= 16
     assert not chains.named
     assert chains.broken == 0
 
@@ -461,7 +461,11 @@ async def test_rows_that_did_not_go_through_are_not_signed_for(
     rows = StageRows(
         tables=(b"\0\0",), owners=b"\0", places=bytes(4), data=np.ones(HIDDEN, "<f4").tobytes()
     )
-    for table, count, answer in ((b"\0\0", 1, StageSigned), (b"\1\0", 1, Refuse)):
+    for table, count, answer in (
+        (b"\0\0", 1, StageSigned),
+        (b"\1\0", 1, Refuse),
+        (b"\0\0", 2, Refuse),
+    ):
         async with scene.node.peers.call(node.peers.me, deadline_s=30) as call:
             await call.send(StageOpen(model=MODEL, first=3, last=8, pages=2))
             await call.expect(StageOpened)
@@ -469,6 +473,40 @@ async def test_rows_that_did_not_go_through_are_not_signed_for(
             await call.expect(StagePassed)
             await call.send(StageSign(table=table, rows=count))
             assert isinstance(await call.receive(), answer)
+
+
+async def test_what_was_signed_is_not_signed_again_and_again(
+    autojump_clock: MockClock, scene: Scene
+) -> None:
+    node = await scene.stage(3, 8)
+    rows = StageRows(
+        tables=(b"\0\0",), owners=b"\0", places=bytes(4), data=np.ones(HIDDEN, "<f4").tobytes()
+    )
+    async with scene.node.peers.call(node.peers.me, deadline_s=30) as call:
+        await call.send(StageOpen(model=MODEL, first=3, last=8, pages=2))
+        await call.expect(StageOpened)
+        await call.send(StagePass(number=0, rows=rows))
+        await call.expect(StagePassed)
+        for answer in (StageSigned, Refuse):
+            await call.send(StageSign(table=b"\0\0", rows=1))
+            assert isinstance(await call.receive(), answer)
+    assert node.stage_server.signed == 1
+
+
+async def test_two_of_one_address_prefix_blame_nobody(
+    autojump_clock: MockClock, scene: Scene
+) -> None:
+    accused = await scene.stage(3, 8)
+    await scene.driver.token()
+    liars = [lying(await scene.stage(3, 8)) for _ in range(2)]
+    peers = scene.node.peers
+    gave = np.full(HIDDEN, scene.driver.out[0], "<f4").tobytes()
+    pairs = [(row.tobytes(), gave) for row in scene.driver.rows]
+    claim = LayerClaim(accused.peers.me, MODEL, LayerRange(3, 8, COUNT), pairs)
+    for node in liars:
+        peers.view.origins.prefixes[node.peers.me] = "203.0.113.0/24"
+    found = await look_again(peers, claim, [it.peers.me for it in liars])
+    assert found == LayerFinding()
 
 
 async def test_an_older_stage_is_not_asked_to_sign(autojump_clock: MockClock, scene: Scene) -> None:

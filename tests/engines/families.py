@@ -248,10 +248,12 @@ def side_by_side(array: Array) -> Array:
     return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(array.shape)
 
 
-def write_family(path: Path, family: Family, weights: Mapping[str, Array]) -> Path:
+def write_family(
+    path: Path, family: Family, weights: Mapping[str, Array], context: int = CONTEXT
+) -> Path:
     """The model as a GGUF file, as converters write it."""
     w = gguf.GGUFWriter(path, family.architecture)
-    _write_keys(w, family)
+    _write_keys(w, family, context)
     _write_tokens(w, family.cut)
     offset = np.float32(family.norm_offset)
     w.add_tensor("token_embd.weight", weights["model.embed_tokens.weight"])
@@ -284,10 +286,10 @@ def write_family(path: Path, family: Family, weights: Mapping[str, Array]) -> Pa
     return path
 
 
-def _write_keys(w: Any, family: Family) -> None:
+def _write_keys(w: Any, family: Family, context: int) -> None:
     c = family.numbers
     keys: dict[str, Any] = {
-        "context_length": CONTEXT,
+        "context_length": context,
         "embedding_length": HIDDEN,
         "block_count": c["layers"],
         "feed_forward_length": INNER,

@@ -15,7 +15,7 @@ import trio
 from node.gateway.server import open_gateway
 from node.gateway_config import GatewayConfig
 from node.peer import Node
-from tests.gateway.engine import SpeakingEngine, calling_manifest
+from tests.gateway.engine import SpeakingEngine, calling_manifest, reranking_manifest
 from tests.node.network import I, S, V, open_network
 from wire.kinds import Role
 from wire.task import Stage
@@ -45,9 +45,15 @@ class Served:
 
 @contextmanager
 def serving(
-    folder: Path, config: GatewayConfig = QUICK, before: Callable[[Node], None] = lambda _: None
+    folder: Path,
+    config: GatewayConfig = QUICK,
+    before: Callable[[Node], None] = lambda _: None,
+    also: Stage | None = None,
 ) -> Iterator[Served]:
-    """A gateway, a peer that runs models and two that check, for as long as the block runs."""
+    """A gateway, a peer that runs models and two that check, for as long as the block runs.
+
+    `also` is asked of the model that reranks, which is there too then.
+    """
     up: Future[tuple[Served, trio.lowlevel.TrioToken, trio.CancelScope]] = Future()
 
     async def live() -> None:
@@ -60,9 +66,14 @@ def serving(
                     await network.add(V, engine=SpeakingEngine())
                 await worker.models.keep(calling_manifest())
                 await worker.models.make_ready("doubling")
+                if also is not None:
+                    await worker.models.keep(reranking_manifest())
+                    await worker.models.make_ready("reranker")
                 worker.probing.look()
                 await network.settled()
                 while not asker.tasks.dispatcher.directory.anybody(CALL_STAGE):
+                    await trio.sleep(0.05)
+                while also is not None and not asker.tasks.dispatcher.directory.anybody(also):
                     await trio.sleep(0.05)
                 before(asker)
                 async with open_gateway(asker, config) as url:

@@ -74,6 +74,10 @@ def calling_manifest() -> Manifest:
     return replace(hash_manifest("doubling"), operations=("call",))
 
 
+def reranking_manifest() -> Manifest:
+    return replace(hash_manifest("reranker"), operations=("rerank",))
+
+
 @dataclass(slots=True, eq=False)
 class SpeakingEngine:
     """Everything but what a generation says is the hash engine's."""

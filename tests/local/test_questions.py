@@ -9,12 +9,14 @@ from node.local.questions import (
     generate_input,
     generate_parameters,
     operation_of,
+    rerank_input,
     search_input,
 )
 from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError
 from wire.generation import Generation
+from wire.payload import QueryText, Texts
 
 HELLO = {"role": "user", "content": "hello"}
 
@@ -28,6 +30,8 @@ HELLO = {"role": "user", "content": "hello"}
         ({}, ("complete", "generate"), "generate"),
         ({}, (), "embed"),
         ({"index": "x"}, ("embed", "nearest"), "nearest"),
+        ({}, ("rerank",), "rerank"),
+        ({"documents": ["a"]}, ("embed",), "rerank"),
         ({"system": "x"}, ("embed", "nearest", "generate"), "generate"),
         ({"messages": [HELLO]}, (), "generate"),
         ({"operation": "fly", "index": "x"}, ("embed",), "fly"),
@@ -37,6 +41,19 @@ def test_a_model_does_what_it_does_unless_told_otherwise(
     arguments: dict[str, Any], operations: tuple[str, ...], operation: str
 ) -> None:
     assert operation_of(arguments, operations) == operation
+
+
+def test_each_document_is_asked_about_together_with_the_query() -> None:
+    pairs = Texts.from_bytes(rerank_input("a dog", ["a cat", '"'])).texts
+    assert [QueryText.from_text(it) for it in pairs] == [
+        QueryText("a dog", "a cat"),
+        QueryText("a dog", '"'),
+    ]
+    for documents in (None, [], [1], "a cat", ["x"] * (limits.PASSAGES_MAX + 1)):
+        with pytest.raises(InputError, match="--document"):
+            rerank_input("a dog", documents)
+    with pytest.raises(InputError, match="at most"):
+        rerank_input("a dog", ["x" * limits.TEXT_BYTES_MAX])
 
 
 def test_a_conversation_is_what_was_said_then_what_is_asked() -> None:

@@ -70,7 +70,12 @@ def test_a_folder_with_safetensors_is_a_bert(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"model_type": "roberta"}, "model_type is 'roberta'"),
+        ({"model_type": "deberta-v2"}, "model_type is 'deberta-v2'"),
+        ({"architectures": ["XForSequenceClassification"]}, "tells 2 classes apart"),
+        (
+            {"architectures": ["X", "BertForSequenceClassification"], "id2label": {"0": "good"}},
+            "lacks the tensor pooler.dense.weight",
+        ),
         ({"model_type": ["bert"]}, "model_type is .*'bert'"),
         ({"model_type": "nomic_bert", "rotary_emb_base": 10**400}, "rotary_emb_base is '1000"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu'"),

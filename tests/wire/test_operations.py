@@ -9,6 +9,7 @@ from wire.operations import OPERATIONS, Comparison, Operation, Unit, by_rows, st
 def test_the_names_are_the_protocol() -> None:
     assert sorted(OPERATIONS) == [
         *("call", "complete", "embed", "embed-passages", "fetch", "generate", "list", "nearest"),
+        "rerank",
     ]
     assert all(name == it.name for name, it in OPERATIONS.items())
 
@@ -26,12 +27,12 @@ def test_what_a_model_does_is_checked_and_what_brings_data_in_is_not(operation: 
 
 def test_an_engine_is_asked_for_operations_that_are_in_the_table() -> None:
     engines = {it.engine for it in OPERATIONS.values() if it.engine is not None}
-    assert engines == {"embed", "complete", "generate", "call"}
+    assert engines == {"embed", "rerank", "complete", "generate", "call"}
     assert all(OPERATIONS[it].engine == it for it in engines)
 
 
 def test_rows_are_drawn_of_embeddings_alone_and_an_unknown_operation_is_nothing() -> None:
-    assert {it for it in OPERATIONS if by_rows(it)} == {"embed", "embed-passages"}
+    assert {it for it in OPERATIONS if by_rows(it)} == {"embed", "embed-passages", "rerank"}
     assert {it for it in OPERATIONS if streams(it)} == {"complete", "generate"}
     assert not by_rows("invent")
     assert not streams("")

@@ -16,6 +16,8 @@ from wire.model import Manifest
 
 # A text's vector is the mean of its tokens' rows, or the row of its first token.
 MEAN_FORMAT, FIRST_FORMAT = "bert-safetensors", "bert-first-safetensors"
+# A cross-encoder: the row of the first token of a query and a text together becomes a score.
+RERANK_FORMAT = "bert-rerank-safetensors"
 # Nomic's: queries and keys turn by their places, the inner layer has a gate, nothing has biases.
 NOMIC_FORMAT = "nomic-bert-safetensors"
 ROPE_BASE = 10_000.0
@@ -24,6 +26,7 @@ LAYERS_MAX = 48
 HIDDEN_MAX = 4096
 TOKENS_MAX = 512
 VOCABULARY_MAX = 1 << 20
+FIRST_PLACE_MAX = 16
 # The blocks that matrices are multiplied in; every width must be a multiple of it.
 BLOCK = 8
 
@@ -41,6 +44,10 @@ class BertShape:
     first: bool = False
     # Of the turning of queries and keys; 0: places are in a table of embeddings.
     rope_base: float = 0.0
+    # Whether pairs of texts become scores.
+    scores: bool = False
+    # Where a text's first token is in the table of places: RoBERTa's begin later.
+    first_place: int = 0
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
@@ -59,8 +66,10 @@ class BertShape:
             hidden=_count(manifest, "hidden", HIDDEN_MAX),
             tokens_max=_count(manifest, "tokens_max", TOKENS_MAX),
             layer_norm_eps=eps,
-            first=manifest.format == FIRST_FORMAT,
+            first=manifest.format in (FIRST_FORMAT, RERANK_FORMAT),
             rope_base=base,
+            scores=manifest.format == RERANK_FORMAT,
+            first_place=_first_place(manifest),
         )
         if shape.hidden % (shape.heads * BLOCK):
             raise ModelRefused(f"{manifest.name}: heads must have a multiple of {BLOCK} dimensions")
@@ -109,6 +118,13 @@ def fill(lengths: Sequence[int], buckets: Sequence[int]) -> Pass:
     return Pass(tuple(chosen), fitting[0])
 
 
+def _first_place(manifest: Manifest) -> int:
+    value = manifest.parameters.get("first_place", 0)
+    if type(value) is not int or not 0 <= value <= FIRST_PLACE_MAX:
+        raise ModelRefused(f"{manifest.name}: first_place is 0 to {FIRST_PLACE_MAX}")
+    return value
+
+
 def _count(manifest: Manifest, name: str, most: int) -> int:
     value = manifest.parameters.get(name)
     if type(value) is not int or not 1 <= value <= most:
@@ -129,14 +145,37 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreHead:
+    """What makes a score of a text's row: a dense layer, tanh, and one sum."""
+
+    dense: tuple[Array, Array]
+    out: tuple[Array, Array]
+
+    def score(self, row: Array) -> float:
+        """Of one row, by itself: the same bits whichever rows are beside it."""
+        inner = np.tanh(self.dense[0] @ row + self.dense[1])
+        return float(self.out[0][0] @ inner + self.out[1][0])
+
+
+@dataclass(frozen=True, slots=True)
 class BertWeights:
-    """All weights; the tables of embeddings are views of the file and stay there."""
+    """All weights; the tables of embeddings are views of the file and stay there.
+
+    `positions` begin with a text's first place; `kinds` has a row for each part of a pair.
+    """
 
     words: Array
     positions: Array
-    kind: Array
+    kinds: Array
     norm: tuple[Array, Array]
     layers: tuple[Layer, ...]
+    head: ScoreHead | None = None
+
+    @property
+    def kind(self) -> Array:
+        """What is added to each token of a text that stands alone."""
+        first: Array = self.kinds[0]
+        return first
 
     @classmethod
     def read(cls, table: TensorTable, shape: BertShape) -> Self:
@@ -144,31 +183,54 @@ class BertWeights:
         if shape.rope_base:
             return cls(**_nomic_weights(table, shape))
         hidden = shape.hidden
-        words = _rows(table, "embeddings.word_embeddings.weight", VOCABULARY_MAX)
-        positions = _rows(table, "embeddings.position_embeddings.weight", 1 << 16)
-        kinds = _rows(table, "embeddings.token_type_embeddings.weight", 16)
-        inner = _rows(table, "encoder.layer.0.intermediate.dense.weight", 8 * HIDDEN_MAX)
-        if positions < shape.tokens_max:
+        at = _prefix(table)
+        words = _rows(table, f"{at}embeddings.word_embeddings.weight", VOCABULARY_MAX)
+        positions = _rows(table, f"{at}embeddings.position_embeddings.weight", 1 << 16)
+        kinds = _rows(table, f"{at}embeddings.token_type_embeddings.weight", 16)
+        inner = _rows(table, f"{at}encoder.layer.0.intermediate.dense.weight", 8 * HIDDEN_MAX)
+        if positions < shape.tokens_max + shape.first_place:
             raise ModelRefused(f"{positions} positions do not reach tokens_max={shape.tokens_max}")
         if inner % BLOCK:
             raise ModelRefused(f"an intermediate width of {inner} is no multiple of {BLOCK}")
         wanted: dict[str, tuple[int, ...]] = {
-            "embeddings.word_embeddings.weight": (words, hidden),
-            "embeddings.position_embeddings.weight": (positions, hidden),
-            "embeddings.token_type_embeddings.weight": (kinds, hidden),
-            "embeddings.LayerNorm.weight": (hidden,),
-            "embeddings.LayerNorm.bias": (hidden,),
+            f"{at}embeddings.word_embeddings.weight": (words, hidden),
+            f"{at}embeddings.position_embeddings.weight": (positions, hidden),
+            f"{at}embeddings.token_type_embeddings.weight": (kinds, hidden),
+            f"{at}embeddings.LayerNorm.weight": (hidden,),
+            f"{at}embeddings.LayerNorm.bias": (hidden,),
         }
         for number in range(shape.layers):
-            wanted |= _layer_shapes(f"encoder.layer.{number}.", hidden, inner)
+            wanted |= _layer_shapes(f"{at}encoder.layer.{number}.", hidden, inner)
+        dense, out = _head_names(table, at)
+        if shape.scores:
+            wanted |= {f"{dense}.weight": (hidden, hidden), f"{dense}.bias": (hidden,)}
+            wanted |= {f"{out}.weight": (1, hidden), f"{out}.bias": (1,)}
         found = table.floats(wanted)
+
+        def pair(name: str) -> tuple[Array, Array]:
+            return found[f"{name}.weight"], found[f"{name}.bias"]
+
         return cls(
-            words=found["embeddings.word_embeddings.weight"],
-            positions=found["embeddings.position_embeddings.weight"],
-            kind=found["embeddings.token_type_embeddings.weight"][0],
-            norm=(found["embeddings.LayerNorm.weight"], found["embeddings.LayerNorm.bias"]),
-            layers=tuple(_layer(found, f"encoder.layer.{n}.") for n in range(shape.layers)),
+            words=found[f"{at}embeddings.word_embeddings.weight"],
+            positions=found[f"{at}embeddings.position_embeddings.weight"][shape.first_place :],
+            kinds=found[f"{at}embeddings.token_type_embeddings.weight"],
+            norm=pair(f"{at}embeddings.LayerNorm"),
+            layers=tuple(_layer(found, f"{at}encoder.layer.{n}.") for n in range(shape.layers)),
+            head=ScoreHead(pair(dense), pair(out)) if shape.scores else None,
         )
+
+
+def _prefix(table: TensorTable) -> str:
+    """What stands before the encoder's names where a file has more than the encoder."""
+    word, known = "embeddings.word_embeddings.weight", ("", "bert.", "roberta.")
+    return next((it for it in known if f"{it}{word}" in table.tensors), "")
+
+
+def _head_names(table: TensorTable, at: str) -> tuple[str, str]:
+    """BERT's pooler is a part of the encoder; RoBERTa's head has both of its layers."""
+    if "classifier.out_proj.weight" in table.tensors:
+        return "classifier.dense", "classifier.out_proj"
+    return f"{at}pooler.dense", "classifier"
 
 
 def _rows(table: TensorTable, name: str, most: int) -> int:
@@ -243,7 +305,7 @@ def _nomic_weights(table: TensorTable, shape: BertShape) -> dict[str, Any]:
     return {
         "words": found["embeddings.word_embeddings.weight"],
         "positions": np.zeros((shape.tokens_max, hidden), np.float32),
-        "kind": found["embeddings.token_type_embeddings.weight"][0],
+        "kinds": found["embeddings.token_type_embeddings.weight"],
         "norm": (found["emb_ln.weight"], found["emb_ln.bias"]),
         "layers": tuple(_nomic_layer(found, f"encoder.layers.{n}.") for n in range(shape.layers)),
     }

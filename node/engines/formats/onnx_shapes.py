@@ -35,6 +35,12 @@ _IN_STEPS = frozenset(
         *("Softmax", "TopK"),
     )
 )
+_PRODUCTS = frozenset(("Conv", "Gemm", "MatMul"))
+# Columns of a product are computed so many at a time; and so many times what it is given a
+# convolution may take to pad it.
+PRODUCT_COLUMNS = 8
+CONV_PADDED_MAX = 2
+_NOTHING = Sized((0,), "float32")
 _REDUCE = "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare"
 _RULES: Mapping[str, Rule] = {
     **dict.fromkeys(ELEMENTWISE, rules.elementwise),
@@ -139,7 +145,8 @@ def footprint(
             if result.elements > ELEMENTS_MAX:
                 raise ModelRefused(f"{node.operator} gives {result.elements} numbers at once")
             live.add(name, result.size_bytes)
-        most = max(most, live.size_bytes + _meanwhile(node, results))
+        given = [_NOTHING if it in model.graph.constants else found.get(it) for it in node.inputs]
+        most = max(most, live.size_bytes + _meanwhile(node, given, results))
         for name in {*node.inputs, *node.outputs} - free:
             if last.get(name, -1) <= at:
                 live.drop(name)
@@ -188,8 +195,16 @@ class _Live:
         self.size_bytes -= self._sizes.pop(name, 0)
 
 
-def _meanwhile(node: GraphNode, results: Sequence[Sized]) -> int:
-    """What a node keeps of its own while it works: another result, where it has several steps."""
+def _meanwhile(node: GraphNode, given: Sequence[Sized | None], results: Sequence[Sized]) -> int:
+    """What a node keeps of its own while it works: another result, where it has several steps.
+
+    Products lay out what they are given as they read it, and write columns in blocks of eight.
+    """
+    if node.operator in _PRODUCTS and results and results[0].shape:
+        copies = sum(it.size_bytes for it in given[:2] if it is not None)
+        columns = results[0].shape[1 if node.operator == "Conv" else -1]
+        blocks = -(-max(1, columns) // PRODUCT_COLUMNS) * PRODUCT_COLUMNS
+        return copies * CONV_PADDED_MAX + results[0].size_bytes * blocks // max(1, columns)
     if node.operator == "Attention" and len(results) > 3:
         # Scores, and what each of them counts.
         return 2 * results[3].size_bytes

@@ -33,8 +33,9 @@ class EmbeddingJob(PendingJob):
     texts: tuple[str, ...]
     rows: list[bytes | None]
     waiting: deque[int]
-    # The texts as tokens, where they were given so; and how many tokens each text was.
-    token_ids: tuple[list[int], ...] = ()
+    # What the worker is given in place of a text: its tokens, or a query and a text.
+    in_parts: tuple[list[int] | list[str], ...] = ()
+    # How many tokens each text was.
     tokens: list[int] = field(default_factory=list)
 
     def fail(self, error: BatonError) -> None:
@@ -51,9 +52,9 @@ class BatchOffer:
     items: tuple[tuple[EmbeddingJob, int], ...]
 
     @property
-    def texts(self) -> list[str | list[int]]:
+    def texts(self) -> list[str | list[int] | list[str]]:
         return [
-            pending.token_ids[number] if pending.token_ids else pending.texts[number]
+            pending.in_parts[number] if pending.in_parts else pending.texts[number]
             for pending, number in self.items
         ]
 
@@ -83,7 +84,7 @@ class Queue:
         model: ContentId,
         texts: tuple[str, ...],
         retry_after_s: float,
-        token_ids: tuple[list[int], ...] = (),
+        in_parts: tuple[list[int] | list[str], ...] = (),
     ) -> EmbeddingJob:
         """A ticket for a job; Refused when the queue is full."""
         if len(self._pending_jobs) >= self.jobs_max:
@@ -95,7 +96,7 @@ class Queue:
             texts=texts,
             rows=[None] * len(texts),
             waiting=deque(range(len(texts))),
-            token_ids=token_ids,
+            in_parts=in_parts,
             tokens=[0] * len(texts),
         )
         self._pending_jobs.append(pending)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from node.engines.formats.bert import FIRST_FORMAT, MEAN_FORMAT, NOMIC_FORMAT
+from node.engines.formats.bert import FIRST_FORMAT, MEAN_FORMAT, NOMIC_FORMAT, RERANK_FORMAT
 from node.engines.host import batching
 from node.engines.host.batching import EmbeddingJob, Queue
 from node.engines.host.format_queue import all_over, check_files, within
@@ -31,10 +31,10 @@ from wire.errors import (
     WireError,
 )
 from wire.model import Manifest
-from wire.operations import EMBED
-from wire.payload import Texts, Vectors
+from wire.operations import EMBED, RERANK
+from wire.payload import QueryText, Texts, Vectors
 
-FORMATS = (MEAN_FORMAT, FIRST_FORMAT, NOMIC_FORMAT)
+FORMATS = (MEAN_FORMAT, FIRST_FORMAT, NOMIC_FORMAT, RERANK_FORMAT)
 FILES = ("model.safetensors", "tokenizer.json")
 
 
@@ -57,7 +57,7 @@ class Batch:
 class EmbeddingScheduler:
     """See `node.engines.host.format_queue.FormatScheduler`; `batching` is its queue."""
 
-    operations = frozenset({EMBED})
+    operations = frozenset({EMBED, RERANK})
     # One batch at work, and the next one ready when it is done.
     units_at_once = 2 * OFFER_TEXTS_MAX
 
@@ -124,7 +124,10 @@ class EmbeddingScheduler:
         """Nothing of a job stays in the worker between two offers."""
 
     async def infer(self, job: Job, ready: Loaded, emit: Emit | None) -> Output:
-        """Embed `Texts` into `Vectors`, each of length one; nothing is emitted before the end."""
+        """Embed `Texts` into `Vectors`, each of length one, or score pairs.
+
+        Nothing is emitted before the end.
+        """
         pending = self._begin(job, ready)
         try:
             with within(job.deadline_s):
@@ -160,8 +163,13 @@ class EmbeddingScheduler:
         tokens = ready.manifest.parameters["tokens_max"]
         assert isinstance(tokens, int), "the worker checked it"
         self._pass_tokens = max(self._pass_tokens, tokens)
-        ids = _token_ids(texts) if job.parameters.get(TOKEN_IDS) else ()
-        pending = self._queue.put(job.model, texts, self.units / ready.units_per_s, ids)
+        parts: tuple[list[int] | list[str], ...] = ()
+        if job.operation == RERANK:
+            pairs = map(QueryText.from_text, texts)
+            parts = tuple([it.query, it.text] for it in pairs)
+        elif job.parameters.get(TOKEN_IDS):
+            parts = _token_ids(texts)
+        pending = self._queue.put(job.model, texts, self.units / ready.units_per_s, parts)
         self._wake()
         return pending
 

@@ -61,8 +61,17 @@ class Encoder:
         captured(self._inputs[bucket], self._weights)
         return captured
 
-    def run(self, captured: Any, bucket: int, texts: Sequence[Sequence[int]]) -> Array:
+    def run(
+        self,
+        captured: Any,
+        bucket: int,
+        texts: Sequence[Sequence[int]],
+        kinds: Sequence[Sequence[int]] = (),
+    ) -> Array:
         """The vectors of `texts` (each its tokens, all of them at most `bucket`): [texts, hidden].
+
+        `kinds` says of each token in which part of a pair it is. Where pairs are scored, rows are
+        as the last layer gives them.
 
         Writes into the buffers the graph was captured with: making tensors anew costs more than
         a small graph itself.
@@ -74,7 +83,8 @@ class Encoder:
         host, at = self._host, 0
         for number, tokens in enumerate(texts):
             end = at + len(tokens)
-            rows[at:end] = host.words[list(tokens)] + host.positions[: len(tokens)] + host.kind
+            kind = host.kinds[list(kinds[number])] if kinds else host.kind
+            rows[at:end] = host.words[list(tokens)] + host.positions[: len(tokens)] + kind
             owner[at:end] = number
             at = end
         # What is left over sees itself only; any finite numbers will do.
@@ -107,6 +117,8 @@ class Encoder:
             mine = mine & (owner != before).reshape(1, bucket)
         # A mean over a text's tokens: only its direction is asked for, so the sum will do.
         sums = self._products.product(mine.float().unsqueeze(0), rows.unsqueeze(0))[0]
+        if self._shape.scores:
+            return sums
         return sums / sums.square().sum(-1, keepdim=True).sqrt().maximum(1e-12)
 
     def _layer(self, rows: Tensor, same: Tensor, turning: list[Tensor], left: Any) -> Tensor:

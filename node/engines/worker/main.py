@@ -27,6 +27,7 @@ from wire.model import Manifest
 LOADERS = {
     "bert-first-safetensors": "node.engines.worker.embedding:load",
     "bert-safetensors": "node.engines.worker.embedding:load",
+    "bert-rerank-safetensors": "node.engines.worker.embedding:load",
     "exact": "node.engines.worker.exact:load",
     "gguf": "node.engines.worker.language_model:load",
     "nomic-bert-safetensors": "node.engines.worker.embedding:load",

@@ -32,7 +32,7 @@ from wire.model import Manifest
 
 FILE = "model.onnx"
 # Changes whenever a graph is built in another way: old files are then not found.
-LAYOUT = 2
+LAYOUT = 3
 # Graphs for shapes and deciding integers that come with calls; each took time to compile and takes
 # memory.
 SHAPES_MAX = 16

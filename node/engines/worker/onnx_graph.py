@@ -32,6 +32,7 @@ from node.engines.formats.onnx_values import ELEMENTS_MAX
 from node.engines.worker.buffers import placed, write, zeros
 from node.engines.worker.driver_words import is_driver_fault
 from node.engines.worker.onnx_ops import OPERATORS, options
+from node.engines.worker.onnx_products import PRODUCTS, laid_out
 from node.engines.worker.onnx_standard import STANDARD
 from wire.errors import ModelRefused
 
@@ -76,7 +77,7 @@ class CompiledGraph:
         self.model = model
         self.deciding: tuple[str, ...] = ()
         self._constants: list[Tensor] = []
-        self._values = {name: self._place(it) for name, it in model.graph.constants.items()}
+        self._values = self._placed_constants(model.graph)
         self._nodes = tuple(self._node(node) for node in model.graph.nodes)
 
     def capture(
@@ -173,9 +174,20 @@ class CompiledGraph:
             return self._place(value)
         if not isinstance(value, Graph):
             return value
-        values = {name: self._place(it) for name, it in value.constants.items()}
+        values = self._placed_constants(value)
         nodes = tuple(self._node(it) for it in value.nodes)
         return _Branch(values, nodes, tuple(it.name for it in value.outputs), value)
+
+    def _placed_constants(self, graph: Graph) -> dict[str, Tensor]:
+        values = {}
+        for name, array in graph.constants.items():
+            axes = laid_out(name, graph)
+            if axes and array.size:
+                placed = self._place(np.ascontiguousarray(array.transpose(axes)))
+                values[name] = placed.permute(*(axes.index(at) for at in range(array.ndim)))
+            else:
+                values[name] = self._place(array)
+        return values
 
     def _place(self, array: Array) -> Tensor:
         if array.shape == ():
@@ -222,7 +234,7 @@ class _Runner(OnnxRunner):  # type: ignore[misc]
         )
         self.const_names = {*values, *(it.outputs[0] for it in nodes if it.op == "Constant")}
         self.variable_dims: dict[str, int] = {}
-        self.onnx_ops = {**onnx_ops, **STANDARD, **OPERATORS}
+        self.onnx_ops = {**onnx_ops, **STANDARD, **OPERATORS, **PRODUCTS}
         # Of the inputs that decide, their numbers.
         self._known = frozenset(known)
         self._python_const_cache = _plain_constants(model.graph) | _plain(known)

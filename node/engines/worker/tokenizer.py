@@ -33,6 +33,14 @@ class Tokens:
         found = iter(self._table.encode_batch([it for it in texts if isinstance(it, str)]))
         return [list(next(found).ids) if isinstance(it, str) else self._marked(it) for it in texts]
 
+    def of_pairs(self, pairs: Sequence[Sequence[str]]) -> tuple[list[list[int]], list[list[int]]]:
+        """The tokens of each query and text together, and of which of the two each token is.
+
+        Where both are too long for the model, the longer one is cut.
+        """
+        found = self._table.encode_batch([(query, text) for query, text in pairs])
+        return [list(it.ids) for it in found], [list(it.type_ids) for it in found]
+
     def _marked(self, tokens: list[int]) -> list[int]:
         room = self._tokens_max - len(self._before) - len(self._after)
         return [*self._before, *tokens[:room], *self._after]
