@@ -311,7 +311,8 @@ def put_command(*, file: Path, copies: int | None, state: Path, as_json: bool) -
     """
     from node.commands.content import put, put_folder
 
-    if file.is_dir():
+    whole = file.resolve()
+    if file.is_dir() and whole.parent != whole:
         if copies is not None:
             raise InputError(
                 "--copies is for single files",
@@ -320,7 +321,9 @@ def put_command(*, file: Path, copies: int | None, state: Path, as_json: bool) -
         run(lambda: put_folder(state.expanduser(), file, as_json=as_json))
         return 0
     if not file.is_file():
-        raise InputError(f"{file} is not a file", todo="name one file or folder that can be read")
+        raise InputError(
+            f"{file} is not a file", todo="name one file, or a folder, that can be read"
+        )
     enough = run(lambda: put(state.expanduser(), file, copies or 0, as_json=as_json))
     return 0 if enough else 1
 

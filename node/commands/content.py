@@ -117,7 +117,6 @@ async def get(
 
 async def put_folder(state: Path, folder: Path, *, as_json: bool) -> None:
     """Publish a folder under the id that IPFS tools compute; InputError for what cannot be."""
-    await trio.to_thread.run_sync(_check_folder, state, folder)
     arguments = {"path": str(folder.absolute())}
     found = await _moved(state, "put-folder", "keeping", arguments, DEADLINE_S)
     if as_json:
@@ -155,22 +154,6 @@ async def _moved(
             progress.update(task, completed=event["done_bytes"], total=total)
 
         return await call(state / SOCKET, command, arguments, tell, deadline_s=deadline_s)
-
-
-def _check_folder(state: Path, folder: Path) -> None:
-    """InputError for a folder with a peer's secret key in it: its state, or all of the machine."""
-    whole = folder.resolve()
-    if whole.parent == whole:
-        raise InputError(
-            f"{folder} is not a file, and no folder that is published: it is the whole machine",
-            todo="name a folder inside it",
-        )
-    own = state.resolve()
-    if own.is_relative_to(whole) or whole.is_relative_to(own):
-        raise InputError(
-            f"{folder} holds this peer's own folder {state}, with its secret key",
-            todo="publish another folder, or one inside it that does not hold that",
-        )
 
 
 def _pour(path: Path) -> None:

@@ -16,13 +16,13 @@ from typing import IO
 
 import trio
 
-from node.local.folder_plan import Entry, FolderPlan
+from node.local.folder_plan import FolderEntry, FolderPlan
 from p2p.blobs import Blobs
 from store import Store
 from store.files import NO_ROOM
 from wire import limits
 from wire.content import ContentId
-from wire.errors import BatonError, InputError, Malformed, StoreFull, TooSlow
+from wire.errors import BatonError, InputError, Malformed, Missing, StoreFull, TooSlow
 from wire.unixfs import UnixfsId
 
 # Pieces that are brought together: they have to fit the store beside what is pinned there.
@@ -32,7 +32,7 @@ _NODES_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Brought:
+class BroughtFolder:
     """What came of it; `kept_files` were there already, whole."""
 
     files: int
@@ -52,7 +52,7 @@ class _Folder:
     _file: IO[bytes] | None = None
     _made: list[Path] = field(default_factory=list)
 
-    def begin(self, entries: list[Entry], size_bytes: int) -> None:
+    def begin(self, entries: list[FolderEntry], size_bytes: int) -> None:
         """Make the folders; InputError where something else is there, StoreFull without room."""
         with _writing(self.top):
             free_bytes = shutil.disk_usage(self.top.parent).free
@@ -80,7 +80,7 @@ class _Folder:
                 raise _in_the_way(path)
         self._made.append(path)
 
-    def has(self, entry: Entry, leaves: Iterator[tuple[UnixfsId, int]]) -> bool:
+    def has(self, entry: FolderEntry, leaves: Iterator[tuple[UnixfsId, int]]) -> bool:
         """Whether the file is there, whole; InputError if something else is there."""
         path = self.top.joinpath(*entry.names)
         with _writing(path):
@@ -95,7 +95,7 @@ class _Folder:
                     raise _in_the_way(path)
         return True
 
-    def write(self, pieces: list[tuple[Entry, bytes]]) -> None:
+    def write(self, pieces: list[tuple[FolderEntry, bytes]]) -> None:
         """Add to files, in order; what is of another file than before ends the one before."""
         for entry, data in pieces:
             path = self.top.joinpath(*entry.names)
@@ -157,7 +157,7 @@ class FolderGet:
         progress: Callable[[int, int], None],
         *,
         deadline_s: float,
-    ) -> Brought:
+    ) -> BroughtFolder:
         """Bring the folder `root` to `place`; `progress` hears the bytes so far and in all.
 
         InputError if something else is there, Missing if nobody has a piece, WireError if the
@@ -176,6 +176,10 @@ class FolderGet:
                 f"the folder did not arrive within {deadline_s:.0f} s",
                 todo="get it again, to the same place: it goes on where it was",
             ) from error
+        except Missing as error:
+            raise Missing(
+                f"the folder {root} is not whole: {error.message}", todo=error.todo
+            ) from error
         finally:
             self._places.discard(place)
             folder.drop()
@@ -189,13 +193,13 @@ class _Bringing:
     root: UnixfsId
     folder: _Folder
     progress: Callable[[int, int], None]
-    _window: list[tuple[Entry, UnixfsId, int]] = field(default_factory=list)
+    _window: list[tuple[FolderEntry, UnixfsId, int]] = field(default_factory=list)
     _window_bytes: int = 0
     _done_bytes: int = 0
     _size_bytes: int = 0
     _received_bytes: int = 0
 
-    async def all(self) -> Brought:
+    async def all(self) -> BroughtFolder:
         """From the root's node to the last file."""
         plan = FolderPlan(self.root)
         while nodes := plan.next_nodes(_NODES_AT_ONCE):
@@ -216,9 +220,9 @@ class _Bringing:
             await self._write(entry, plan.leaves(entry))
         await self._flush()
         await trio.to_thread.run_sync(self.folder.end)
-        return Brought(len(files), kept, self._size_bytes, self._received_bytes)
+        return BroughtFolder(len(files), kept, self._size_bytes, self._received_bytes)
 
-    async def _write(self, entry: Entry, leaves: Iterator[tuple[UnixfsId, int]]) -> None:
+    async def _write(self, entry: FolderEntry, leaves: Iterator[tuple[UnixfsId, int]]) -> None:
         for leaf, size_bytes in leaves:
             self._window.append((entry, leaf, size_bytes))
             self._window_bytes += size_bytes

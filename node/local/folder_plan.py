@@ -17,7 +17,7 @@ _TODO = "nobody can use this folder; ask its maker to publish it again"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FolderEntry:
     """A file or a folder; `names` lead to it from the top, and none are the top itself."""
 
     names: tuple[str, ...]
@@ -58,7 +58,7 @@ class FolderPlan:
         for link in node.links:
             self._need(link.id)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[FolderEntry]:
         """Every folder before what is in it, and every file; WireError if one cannot be."""
         work = [self._entry((), self.root, 0)]
         count, size_bytes, leaves = 0, 0, 0
@@ -82,7 +82,7 @@ class FolderPlan:
                 )
             yield entry
 
-    def leaves(self, entry: Entry) -> Iterator[tuple[UnixfsId, int]]:
+    def leaves(self, entry: FolderEntry) -> Iterator[tuple[UnixfsId, int]]:
         """The pieces of a file in order, each with its bytes."""
         assert entry.size_bytes is not None
         work = [(entry.id, entry.size_bytes)]
@@ -101,7 +101,7 @@ class FolderPlan:
             self._known.add(child)
             self._waiting.append(child)
 
-    def _below(self, folder: Entry) -> list[Entry]:
+    def _below(self, folder: FolderEntry) -> list[FolderEntry]:
         if len(folder.names) == limits.FOLDER_DEPTH_MAX:
             raise Oversize(
                 f"more than {limits.FOLDER_DEPTH_MAX} folders inside each other", todo=_TODO
@@ -112,14 +112,14 @@ class FolderPlan:
             for link in links
         ]
 
-    def _entry(self, names: tuple[str, ...], child: UnixfsId, leaf_bytes: int) -> Entry:
+    def _entry(self, names: tuple[str, ...], child: UnixfsId, leaf_bytes: int) -> FolderEntry:
         if not child.is_node:
             if leaf_bytes > limits.BLOCK_BYTES_MAX:
                 raise _too_large(leaf_bytes)
-            return Entry(names, child, leaf_bytes)
+            return FolderEntry(names, child, leaf_bytes)
         if self._nodes[child].is_folder:
-            return Entry(names, child, None)
-        return Entry(names, child, self._measure(child, 0)[0])
+            return FolderEntry(names, child, None)
+        return FolderEntry(names, child, self._measure(child, 0)[0])
 
     def _measure(self, file: UnixfsId, depth: int) -> tuple[int, int]:
         """The bytes of a file's node and its leaves; Malformed if its parts are otherwise."""

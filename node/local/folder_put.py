@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from store import Pin, Store, Write
+from store import Pin, Store, Write, is_state_folder
 from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError, WireError
@@ -28,14 +28,14 @@ Blocks = Generator[UnixfsBlock, None, Link]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundPath:
     """A file, or a folder with its entries, as it was when the folder was looked through."""
 
     path: Path
     name: bytes
     size_bytes: int
     changed_ns: int
-    entries: tuple["Found", ...] | None
+    entries: tuple["FoundPath", ...] | None
 
     @property
     def files(self) -> int:
@@ -56,11 +56,11 @@ class Published:
     stored_bytes: int
 
 
-def look_through(folder: Path) -> Found:
+def look_through(folder: Path) -> FoundPath:
     """All of a folder; InputError that names what cannot be published. No link is followed."""
     left = limits.FOLDER_ENTRIES_MAX
 
-    def look(path: Path, name: bytes, depth: int) -> Found:
+    def look(path: Path, name: bytes, depth: int) -> FoundPath:
         nonlocal left
         left -= 1
         if left < 0:
@@ -71,7 +71,7 @@ def look_through(folder: Path) -> Found:
         with _reading(path):
             said = path.lstat()
         if stat.S_ISREG(said.st_mode):
-            return Found(path, name, said.st_size, said.st_mtime_ns, None)
+            return FoundPath(path, name, said.st_size, said.st_mtime_ns, None)
         if not stat.S_ISDIR(said.st_mode):
             kind = "a symbolic link" if stat.S_ISLNK(said.st_mode) else "no file and no folder"
             raise InputError(
@@ -85,17 +85,30 @@ def look_through(folder: Path) -> Found:
         entries = []
         with _reading(path), os.scandir(path) as found:
             names = sorted(os.fsencode(it.name) for it in found)
+        if is_state_folder([os.fsdecode(it) for it in names]):
+            raise InputError(
+                f"{path} is a peer's own folder, with its secret key",
+                todo="publish a folder that does not hold it",
+            )
         for below in names:
             inside = path / os.fsdecode(below)
             with _naming(inside):
                 check_name(below)
             entries.append(look(inside, below, depth + 1))
-        return Found(path, name, 0, said.st_mtime_ns, tuple(entries))
+        return FoundPath(path, name, 0, said.st_mtime_ns, tuple(entries))
 
+    folder = folder.resolve()
+    with _reading(folder):
+        is_folder = stat.S_ISDIR(folder.lstat().st_mode)
+    if not is_folder or folder.parent == folder:
+        raise InputError(
+            f"{folder} is {'the whole machine' if is_folder else 'not a folder'}",
+            todo="name a folder",
+        )
     return look(folder, b"", 0)
 
 
-def blocks_of(found: Found) -> Blocks:
+def blocks_of(found: FoundPath) -> Blocks:
     """Every block of a file or folder, what is below first; returns a link to it."""
     if found.entries is None:
         return (yield from _blocks_of_file(found))
@@ -109,7 +122,7 @@ def blocks_of(found: Found) -> Blocks:
     return link
 
 
-def _blocks_of_file(found: Found) -> Blocks:
+def _blocks_of_file(found: FoundPath) -> Blocks:
     builder = FileBuilder()
     with _reading(found.path):
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -127,7 +140,7 @@ def _blocks_of_file(found: Found) -> Blocks:
     return builder.root
 
 
-def _unchanged(found: Found, now: os.stat_result) -> None:
+def _unchanged(found: FoundPath, now: os.stat_result) -> None:
     same = (now.st_size, now.st_mtime_ns) == (found.size_bytes, found.changed_ns)
     if not same or not stat.S_ISREG(now.st_mode):
         raise _changed(found.path)
@@ -192,7 +205,7 @@ class FolderPut:
 
     async def _keep_all(
         self,
-        found: Found,
+        found: FoundPath,
         pinned: dict[ContentId, None],
         progress: Callable[[int, int], None],
     ) -> tuple[Link, int]:

@@ -160,6 +160,20 @@ async def test_what_is_no_file_is_refused_by_name(
         assert not peer.store.pins()
 
 
+async def test_what_is_no_folder_of_the_owner_s_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path / "in", {f"peer/{it}": b"x" for it in ("key", "lock", "version")})
+    (tmp_path / "file").touch()
+    async with alone(tmp_path) as peer:
+        for path, words in (
+            (tmp_path / "in", "secret key"),
+            (Path("/"), "whole machine"),
+            (tmp_path / "file", "not a folder"),
+            (tmp_path / "nothing", "cannot be read"),
+        ):
+            with pytest.raises(InputError, match=words):
+                await peer.put(path)
+
+
 async def test_folders_too_deep_are_refused(tmp_path: Path) -> None:
     deep = tmp_path / "in" / "/".join("d" * limits.FOLDER_DEPTH_MAX)
     deep.mkdir(parents=True)
@@ -215,7 +229,7 @@ async def _up(peer: Peer) -> UnixfsId:
 
 
 async def _absolute(peer: Peer) -> UnixfsId:
-    return await _named(peer, b"/tmp/outside")
+    return await _named(peer, b"/outside")
 
 
 async def _zero(peer: Peer) -> UnixfsId:
