@@ -80,10 +80,11 @@ class LogRole:
         own = await self.log.head()
         others = [it.raw for it in reversed(list(self.book.heads.values()))]
         heads = ([] if own is None else [own.raw]) + others
-        forks = [sign(it, self.log.key).raw for it in reversed(list(self.book.forks.values()))]
+        latest = list(self.book.forks.values())[: -limits.LOG_FORKS_PER_MESSAGE_MAX - 1 : -1]
+        forks = [sign(it, self.log.key).raw for it in latest]
         return LogNews(
             heads=tuple(heads[: limits.LOG_HEADS_PER_MESSAGE_MAX]),
-            forks=tuple(forks[: limits.LOG_FORKS_PER_MESSAGE_MAX]),
+            forks=tuple(forks),
         )
 
     def take(self, news: LogNews) -> None:
