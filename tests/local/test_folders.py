@@ -38,7 +38,7 @@ class Peer:
         return await self.commands.put_folder({"path": str(folder)}, heard)
 
     async def get(self, root: object, place: Path, heard: Event = unheard) -> dict[str, Any]:
-        arguments = {"id": str(root), "path": str(place), "deadline_s": 60}
+        arguments = {"id": str(root), "path": str(place), "deadline_s": 600}
         return await self.commands.get_folder(arguments, heard)
 
 
@@ -47,7 +47,7 @@ async def peers(folder: Path, count: int) -> AsyncIterator[list[Peer]]:
     """Peers that know each other, on the clock of this machine: folders are read in threads."""
     async with open_network(folder / "network") as network:
         nodes = [await network.add(S) for _ in range(count)]
-        await network.settled()
+        await network.settled(within_s=120)
         yield [Peer(it) for it in nodes]
 
 
