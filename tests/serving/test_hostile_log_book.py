@@ -3,14 +3,16 @@
 from pathlib import Path
 from random import Random
 
+import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from node.asking.log_watch import kept_fork
 from node.serving.log_book import FORKS_MAX, LogBook
 from store import Table
-from tests.node.network import open_network
+from tests.node.network import Outsider, open_network
 from wire.content import PeerId
-from wire.log import FIRST, LogFork, LogHead
+from wire.errors import Refused
+from wire.log import FIRST, LogFork, LogHead, LogNews
 from wire.signed import sign
 from wire.signing import SigningKey
 
@@ -67,3 +69,29 @@ async def test_as_many_forks_are_on_the_disk_as_are_known(
         assert len(rows) == 4
         kept = [it.peer for it in keys if kept_fork(watch.answers, it.peer) is not None]
         assert set(kept) == set(watch.role.book.forks) == {it.peer for it in keys[-4:]}
+
+
+async def test_one_peer_that_tells_news_all_the_time_leaves_room_for_others(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        node = await network.start()
+        await network.settled()
+
+        async def tells(peer: Outsider) -> bool:
+            async with peer.peers.call(node.peers.me, deadline_s=20) as call:
+                await call.send(LogNews(heads=(), forks=()))
+                try:
+                    await call.expect(LogNews)
+                except Refused:
+                    return False
+                return True
+
+        async with network.outsider() as loud, network.outsider() as other:
+            assert await tells(loud)
+            for _ in range(20):
+                await trio.sleep(0.5)
+                assert not await tells(loud)
+            assert await tells(other)
+            await trio.sleep(30)
+            assert await tells(loud)
