@@ -3,8 +3,9 @@
 One is made of an answer whose checks held: its input, and its output with one row another, as a
 task of its own, signed by this peer, and a receipt under a key that is used once. One verifier is
 drawn and asked as for any other check. An honest one recomputes every row, and says no; who agrees
-has not looked, or copied. Views are samples, so a signer that a verifier never heard of is nothing
-odd; one that knows every peer of a small network can tell.
+has not looked, or copied. One of an old version recomputes some rows: only if the wrong one is
+among them it should have said no. Views are samples, so a signer that a verifier never heard of is
+nothing odd; one that knows every peer of a small network can tell.
 """
 
 import struct
@@ -43,8 +44,10 @@ class Canaries:
 
     async def send(self, held: CheckRequest) -> PeerId | None:
         """Have a wrong copy of an answer that held checked; who agreed with it, if anybody."""
-        made = self._made(held)
-        if made is None:
+        environment = self.checking.peers.environment
+        altered = None if held.output is None else altered_row(held.output, environment.random)
+        made = None if altered is None else self._made(held, altered.output)
+        if altered is None or made is None:
             return None
         self.sent += 1
         terms = CheckPolicy(
@@ -58,7 +61,7 @@ class Canaries:
             made, ignore_event, deadline_at_s=deadline_at_s, terms=terms
         )
         for verdict in tally.verdicts:
-            if verdict.record.agrees:
+            if verdict.record.agrees and altered.row in verdict.record.sampled:
                 self.fooled += 1
                 peers = self.checking.peers
                 peers.offended(verdict.signer, Offence.WRONG_ANSWER)
@@ -67,16 +70,12 @@ class Canaries:
                 return verdict.signer
         return None
 
-    def _made(self, held: CheckRequest) -> CheckRequest | None:
+    def _made(self, held: CheckRequest, output: bytes) -> CheckRequest | None:
         """The wrong copy; None of what is not made of rows, or not at hand."""
         leg, stage = held.receipt.record, held.task.record.stages[0]
-        small = held.input is not None and held.output is not None
-        if leg.stage or not small or not by_rows(leg.operation) or held.output is None:
+        if leg.stage or held.input is None or not by_rows(leg.operation):
             return None
         environment = self.checking.peers.environment
-        output = altered_row(held.output, environment.random)
-        if output is None:
-            return None
         seed = environment.entropy(32)
         took_ms = held.task.record.issued_at_ms - leg.started_at_ms
         now_ms = int(environment.wall_s() * 1000)
@@ -110,8 +109,16 @@ class Canaries:
         )
 
 
-def altered_row(output: bytes, chance: Random) -> bytes | None:
-    """The output with one row's numbers negated; None if it has no rows, or that row is zero."""
+@dataclass(frozen=True, slots=True)
+class Altered:
+    """An output of which the numbers of one row are negated."""
+
+    output: bytes
+    row: int
+
+
+def altered_row(output: bytes, chance: Random) -> Altered | None:
+    """The output with one row altered; None if it has no rows, or that row is zero."""
     try:
         vectors = Vectors.from_bytes(output)
     except WireError:
@@ -123,4 +130,4 @@ def altered_row(output: bytes, chance: Random) -> bytes | None:
         return None
     after = struct.pack(f"<{vectors.dimensions}f", *(-it for it in numbers))
     data = vectors.data[: row * size] + after + vectors.data[(row + 1) * size :]
-    return replace(vectors, data=data).to_bytes()
+    return Altered(replace(vectors, data=data).to_bytes(), row)

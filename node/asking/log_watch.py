@@ -6,6 +6,7 @@ know that it was asked.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 
@@ -19,7 +20,7 @@ from p2p.connect import TROUBLES
 from p2p.peers import Peers
 from p2p.score import Offence, Standing
 from p2p.timeouts import stretched
-from store import Table
+from store import Row, Table, Write
 from wire import limits
 from wire.content import PeerId
 from wire.errors import Refused, StoreError, WireError
@@ -66,20 +67,26 @@ class LogWatch:
 
     def found(self, fork: LogFork) -> None:
         """Two heads contradict each other: their signer is banned, and the proof is kept."""
+        forks = self.role.book.forks
+        before = list(forks)
         try:
             culprit = self.role.book.take(fork)
         except WireError:
             return
         if culprit is None or culprit == self.peers.me:
             return
+        gone = [it for it in before if it not in forks]
         self._ban(culprit)
         self.peers.note_problem(f"log of {culprit}", judge(fork).why)
-        self.nursery.start_soon(self._keep, culprit, fork)
+        self.nursery.start_soon(self._keep, culprit, fork, gone)
 
-    async def _keep(self, culprit: PeerId, fork: LogFork) -> None:
+    async def _keep(self, culprit: PeerId, fork: LogFork, gone: Sequence[PeerId]) -> None:
         signed = sign(fork, self.peers.key)
+        # As many are on the disk as are known: keys, and forks of them, cost nothing to make.
+        rows = [Row(Table.VERDICTS, _FORK + it, None) for it in gone]
+        rows.append(Row(Table.VERDICTS, _FORK + culprit, fork.to_bytes()))
         try:
-            await self.answers.store.write(Table.VERDICTS, _FORK + culprit, fork.to_bytes())
+            await self.answers.store.commit(Write(rows=tuple(rows)))
         except StoreError:
             # The ban holds all the same, until the next start.
             return
@@ -95,9 +102,12 @@ class LogWatch:
         while True:
             await trio.sleep(NEWS_EVERY_S)
             for culprit in self.role.book.forks:
-                self._ban(culprit)
+                if culprit != self.peers.me:
+                    self._ban(culprit)
             await self.swap_news()
-            await self.look_for_one()
+            # A disk that cannot be read now is no reason to stop.
+            with suppress(StoreError):
+                await self.look_for_one()
 
     async def swap_news(self) -> None:
         """Tell one neighbour what is known here, and hear what it knows."""

@@ -84,7 +84,7 @@ def gateway_app(node: Node, config: GatewayConfig) -> tuple[AccessMiddleware, Ba
     batches = BatchStore(folder, environment.entropy, environment.wall_s)
     hot = _hot_posts(service)
     posts = {path.decode(): post for path, post in hot.posts.items() if post.kind is not None}
-    runner = BatchRunner(batches, posts)
+    runner = BatchRunner(batches, posts, keyring.is_for_one, node.note)
     app.include_router(files_router(batches))
     app.include_router(batches_router(batches, runner))
     app.router.redirect_slashes = False

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from node.gateway.errors import text_of
+from node.gateway.json_body import is_too_deep
+
 LINE_BYTES_MAX = 1 << 20
 LINES_MAX = 50_000
 ERRORS_MAX = 100
@@ -57,6 +60,8 @@ def _read(number: int, line: bytes, endpoint: str, seen: set[str]) -> BatchLine 
     if len(line) > LINE_BYTES_MAX:
         words = f"the line has more than {LINE_BYTES_MAX} bytes"
         return LineError(number, "line_too_long", words)
+    if is_too_deep(line):
+        return LineError(number, "invalid_json_line", "the JSON is nested too deeply")
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
@@ -65,7 +70,8 @@ def _read(number: int, line: bytes, endpoint: str, seen: set[str]) -> BatchLine 
         words = "a request has custom_id, method, url and body, and nothing else"
         return LineError(number, "invalid_request", words)
     custom_id, body = found["custom_id"], found["body"]
-    if not isinstance(custom_id, str) or not 0 < len(custom_id) <= _ID_CHARS_MAX:
+    is_text = isinstance(custom_id, str) and text_of(custom_id) == custom_id
+    if not is_text or not 0 < len(custom_id) <= _ID_CHARS_MAX:
         words = f"custom_id is a text of 1 to {_ID_CHARS_MAX} characters"
         return LineError(number, "invalid_custom_id", words)
     if custom_id in seen:

@@ -10,6 +10,7 @@ before they become names; what one key may keep is bounded.
 import json
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class BatchStore:
     ) -> Found:
         """Keep a file; StoreFull if this key has too many, or too much, already."""
         kept = self.files(owner)
-        used_bytes = sum(it["bytes"] for it in kept)
+        used_bytes = _sum_bytes(kept)
         found: Found = {
             "id": _FILE + stamp.name,
             "object": "file",
@@ -81,6 +82,10 @@ class BatchStore:
     def files(self, owner: bytes) -> list[Found]:
         """The files of a key, latest first."""
         return self._all(owner, _FILE)
+
+    def used_bytes(self, owner: bytes) -> int:
+        """What the files of a key have together."""
+        return _sum_bytes(self.files(owner))
 
     def file(self, owner: bytes, file: str) -> Found | None:
         """A file of this key; None if there is none of this id."""
@@ -135,7 +140,7 @@ class BatchStore:
     def under_way(self) -> list[tuple[bytes, str]]:
         """The batches of all keys that have work to do, oldest first: whose, and their ids."""
         found: list[tuple[int, bytes, str]] = []
-        for folder in self.folder.iterdir() if self.folder.is_dir() else ():
+        for folder in self.folder.glob("*"):
             owner = _owner_of(folder.name)
             for one in () if owner is None else self.batches(owner):
                 if one["status"] in UNDER_WAY:
@@ -178,8 +183,18 @@ class BatchStore:
         if not folder.is_dir():
             return []
         names = [it.stem for it in folder.glob(f"{kind}*.json")]
-        rows = [it for it in (self._one(owner, name, kind) for name in names) if it is not None]
+        rows = []
+        for name in names:
+            # One that is damaged on the disk is no reason to be without the others.
+            with suppress(StoreUnusable):
+                if (found := self._one(owner, name, kind)) is not None:
+                    rows.append(found)
         return sorted(rows, key=lambda it: (it["created_at"], it["id"]), reverse=True)
+
+
+def _sum_bytes(files: Iterable[Found]) -> int:
+    total: int = sum(it["bytes"] for it in files)
+    return total
 
 
 def _owner_of(name: str) -> bytes | None:

@@ -1,11 +1,13 @@
 """/v1/files and /v1/batches, as OpenAI's clients know them: many requests in a file, done later."""
 
+from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import trio
 from fastapi import APIRouter, File, Form, Request, UploadFile
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from node.gateway.batch_models import (
     BatchList,
@@ -23,6 +25,7 @@ from wire.errors import StoreFull
 
 PURPOSE = "batch"
 PAGE_MAX = 100
+PIECE_BYTES = 256 << 10
 _LINES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/jsonl": {"schema": {"type": "string"}}}}
 }
@@ -75,8 +78,12 @@ def files_router(store: BatchStore) -> APIRouter:
     async def content(file: str, request: Request) -> Response:
         """The bytes of a file."""
         kept = await found(request, file)
-        data = await _in_thread(partial(store.read_file, request.state.owner, kept["id"]))
-        return Response(data, media_type="application/jsonl")
+        # Piece by piece: results may be more than there is memory, and several may ask.
+        return StreamingResponse(
+            _pieces(store.data_of(request.state.owner, kept["id"])),
+            headers={"content-length": str(kept["bytes"])},
+            media_type="application/jsonl",
+        )
 
     @router.delete("/v1/files/{file}", responses=answers(FileDeleted), operation_id="deleteFile")
     async def delete(file: str, request: Request) -> Response:
@@ -105,8 +112,13 @@ def batches_router(store: BatchStore, runner: BatchRunner) -> APIRouter:
     async def create(asked: BatchRequest, request: Request) -> Response:
         """Have every request of a file done, within a day."""
         owner = request.state.owner
-        if await _in_thread(partial(store.file, owner, asked.input_file_id)) is None:
+        file: Found | None = await _in_thread(partial(store.file, owner, asked.input_file_id))
+        if file is None:
             raise not_found(f"there is no file {asked.input_file_id!r} here", param="input_file_id")
+        if file["purpose"] != PURPOSE:
+            # It may have half a gigabyte, and all of it is read at once.
+            words = f"a batch is of a file that was sent for the purpose {PURPOSE!r}"
+            raise bad(words, param="input_file_id")
         batch = await _kept(partial(store.new_batch, owner, store.stamp(), asked.model_dump()))
         runner.look()
         return JSONResponse(batch)
@@ -127,11 +139,12 @@ def batches_router(store: BatchStore, runner: BatchRunner) -> APIRouter:
     )
     async def cancel(batch: str, request: Request) -> Response:
         """End a batch; what was done of it is told in its files."""
-        kept = await found(request, batch)
-        if kept["status"] not in UNDER_WAY:
-            raise bad(f"the batch has ended already: it is {kept['status']}", param="batch_id")
-        kept |= {"status": "cancelling", "cancelling_at": int(store.wall_s())}
-        await _in_thread(partial(store.keep_batch, request.state.owner, kept))
+        async with runner.changing:
+            kept = await found(request, batch)
+            if kept["status"] not in UNDER_WAY:
+                raise bad(f"the batch has ended already: it is {kept['status']}", param="batch_id")
+            kept |= {"status": "cancelling", "cancelling_at": int(store.wall_s())}
+            await _in_thread(partial(store.keep_batch, request.state.owner, kept))
         runner.cancel(kept["id"])
         return JSONResponse(told(kept))
 
@@ -154,6 +167,12 @@ def _page(rows: list[Found], after: str | None, limit: int) -> dict[str, Any]:
         "last_id": data[-1]["id"] if data else None,
         "has_more": first + limit < len(rows),
     }
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    with await _in_thread(partial(path.open, "rb")) as file:
+        while piece := await _in_thread(partial(file.read, PIECE_BYTES)):
+            yield piece
 
 
 async def _kept(keep: Any) -> Any:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_v
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError
 
+from node.gateway.errors import text_of
 from node.gateway.fields import NAME_CHARACTERS_SHOWN, fault_of_field, table_of
 from node.gateway_config import VERDICTS_PATTERN
 from wire import limits
@@ -35,6 +36,12 @@ Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
 
 
+def _field_fault(words: str, field: str) -> PydanticCustomError:
+    # Half of a surrogate pair, in a name that a client chose, would be an error of its own.
+    context = {"words": text_of(words), "field": text_of(field)}
+    return PydanticCustomError(FIELD_FAULT, "{words}", context)
+
+
 def _check_type(known: FieldInfo | None, value: dict[str, Any]) -> None:
     """Of an object of another type than are done, that is what is wrong, and not its fields."""
     if known is None or "type" not in value:
@@ -44,7 +51,7 @@ def _check_type(known: FieldInfo | None, value: dict[str, Any]) -> None:
     if value["type"] not in kinds and not (value["type"] is None and type(None) in kinds):
         shown = repr(str(value["type"])[:NAME_CHARACTERS_SHOWN])
         words = f"{shown} is not done here, only {', '.join(told)}"
-        raise PydanticCustomError(FIELD_FAULT, "{words}", {"words": words, "field": "type"})
+        raise _field_fault(words, "type")
 
 
 class RequestBody(BaseModel):
@@ -64,9 +71,7 @@ class RequestBody(BaseModel):
                     continue
                 fault = fault_of_field(cls.__name__, done, name, given)
                 if fault is not None:
-                    raise PydanticCustomError(
-                        FIELD_FAULT, "{words}", {"words": fault, "field": name}
-                    )
+                    raise _field_fault(fault, name)
         return value
 
     @classmethod

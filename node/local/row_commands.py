@@ -17,16 +17,25 @@ from node.local.arguments import read_request, read_text
 from node.local.control import Command, Emit
 from node.local.model_commands import named_as, until_ready
 from node.peer import Node
-from node.rows.plan import BUNDLE_ROWS, RETRY_AFTER_S, ROOM_S, outputs_of, sources_of
+from node.rows.plan import (
+    BUNDLE_ROWS,
+    RETRY_AFTER_S,
+    ROOM_S,
+    can_be_read,
+    outputs_of,
+    sources_of,
+)
 from node.task.events import ignore_event
 from p2p.gather import gather
+from p2p.score import Offence
 from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError, Refused, TaskFailed
 from wire.kinds import Role
+from wire.receipt import Receipt
 from wire.rows import RowBundle, RowDigest, root_of_rows
-from wire.signed import sign
+from wire.signed import open_signed, sign
 from wire.task import Stage
 from wire.tree import name_of
 
@@ -72,11 +81,11 @@ class RowCommands:
         stage = _stage(arguments)
         inputs, numbers = _inputs(arguments), _numbers(arguments)
         request, fresh = read_request((stage,), arguments), bool(arguments.get("fresh"))
-        answered = await self._answered(request, inputs, fresh=fresh)
-        outputs = [it.output for it in answered]
         sources = sources_of(stage.operation, inputs)
         if len(sources) != len(numbers):
             raise InputError(f"{len(sources)} rows have {len(numbers)} numbers")
+        answered = await self._answered(request, inputs, fresh=fresh)
+        outputs = [it.output for it in answered]
         each = outputs_of(stage.operation, outputs, len(numbers))
         digests = [
             RowDigest.of(number, source, output)
@@ -113,22 +122,35 @@ class RowCommands:
         return [found[place] for place in range(len(inputs))]
 
     async def _one(self, request: TaskRequest, *, fresh: bool) -> Answered:
-        """An answer that is kept, or comes; a task that fails is tried again."""
+        """An answer that is kept, or comes; a task that fails is tried again.
+
+        So is one whose answer cannot be read: it is kept too, and would come back for ever.
+        """
         assert request.input is not None
         tasks, (stage,) = self.node.tasks, request.stages
         source = name_of(request.input)
         for wait_s in (*RETRY_AFTER_S, None):
             kept = None if fresh else await tasks.answers.of_job(stage, source, request.needed)
-            if kept is not None:
+            if kept is not None and can_be_read(stage.operation, request.input, kept.output):
                 return kept
             try:
                 task = tasks.under_way_as(request, source) or await self._submitted(request)
-                return await tasks.watch(task, ignore_event)
+                found = await tasks.watch(task, ignore_event)
+                if can_be_read(stage.operation, request.input, found.output):
+                    return found
+                self._blame(found)
+                raise TaskFailed("the peer's answer cannot be read")
             except TaskFailed:
                 if wait_s is None:
                     raise
                 await trio.sleep(wait_s)
         raise AssertionError
+
+    def _blame(self, answered: Answered) -> None:
+        """Have others asked before the peer whose answer cannot be read."""
+        signer = open_signed(answered.answer.record.receipts[-1], Receipt).signer
+        if signer != self.node.peers.me:
+            self.node.peers.offended(signer, Offence.MALFORMED)
 
     async def _submitted(self, request: TaskRequest) -> ContentId:
         with trio.move_on_after(stretched(ROOM_S)):

@@ -8,9 +8,14 @@ works for more than was promised: neither risks more than one increment.
 
 from dataclasses import dataclass
 
+from wire.amount import CREDIT
 from wire.codec import pack, unpack
 from wire.content import ContentId, PeerId
 from wire.ledger import Voucher
+
+# What a payee is promised ahead before it has done anything: so much, or so many tasks.
+RISKED_MIN = CREDIT // 100
+RISKED_TASKS = 16
 
 
 @dataclass(slots=True)
@@ -36,6 +41,8 @@ class PaidChannel:
     # The tariff that both agreed on last, and its increment; None before the payee was asked.
     tariff: ContentId | None = None
     increment: int = 0
+    # The most that a task needed before it began.
+    need: int = 0
     # How much was promised ahead the last time: it doubles, so that few vouchers pay for many.
     ahead: int = 0
 
@@ -47,7 +54,15 @@ class PaidChannel:
     @property
     def most(self) -> int:
         """The highest total that may be signed now."""
-        return min(self.deposit, self.charged + self.shown + self.increment)
+        return min(self.deposit, self.charged + self.shown + self.risked)
+
+    @property
+    def risked(self) -> int:
+        """How much is promised ahead at most, of the increment that the payee itself names.
+
+        Whoever has done little is promised little: some tasks like those here, or as much again.
+        """
+        return min(self.increment, max(RISKED_MIN, RISKED_TASKS * self.need, self.charged))
 
     def wants(self, need: int) -> bool:
         """Whether another voucher is due, so that a task that needs so much does not wait."""
@@ -55,7 +70,7 @@ class PaidChannel:
 
     def next_total(self, need: int) -> int:
         """The total of the next voucher."""
-        self.ahead = min(self.increment, max(need, 2 * self.ahead))
+        self.ahead = min(self.risked, max(need, 2 * self.ahead))
         wanted = max(self.charged, self.told) + self.held + self.ahead
         return max(self.signed, min(self.most, wanted))
 
@@ -105,6 +120,11 @@ class EarningChannel:
         return self.highest - self.charged - self.held
 
     @property
+    def left(self) -> int:
+        """What may still be charged."""
+        return self.deposit - self.charged
+
+    @property
     def unredeemed(self) -> int:
         """What the highest voucher promises beyond what was redeemed."""
         return self.highest - self.redeemed
@@ -128,13 +148,24 @@ class EarningChannel:
                 self.charged,
                 self.tasks,
                 self.redeemed,
+                None if self.tariff is None else bytes(self.tariff),
             ]
         )
 
     @classmethod
     def from_bytes(cls, name: bytes, data: bytes) -> "EarningChannel":
         """WireError if a row is none."""
-        payer, deposit, expiry, voucher, highest, charged, tasks, redeemed = unpack(data)
+        payer, deposit, expiry, voucher, highest, charged, tasks, redeemed, *agreed = unpack(data)
+        tariff = ContentId(agreed[0]) if agreed and agreed[0] is not None else None
         return cls(
-            PeerId(payer), name, deposit, expiry, highest, voucher, charged, tasks, 0, redeemed
+            PeerId(payer),
+            name,
+            deposit,
+            expiry,
+            highest,
+            voucher,
+            charged,
+            tasks,
+            redeemed=redeemed,
+            tariff=tariff,
         )

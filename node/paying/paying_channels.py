@@ -14,6 +14,7 @@ from node.ledger.books import channel_name
 from node.ledger.wallet import Wallet
 from node.paying.bill import Booking
 from node.paying.channels import PaidChannel
+from node.paying.own_tariff import INCREMENT_MIN, INCREMENT_TASKS
 from p2p.peers import Peers
 from p2p.score import Offence
 from p2p.timeouts import stretched
@@ -61,7 +62,8 @@ class PayingChannels:
     trouble: InputError | None = None
     vouchers: int = 0
     orders: int = 0
-    _lacking: dict[PeerId, Signed[Tariff]] = field(default_factory=dict)
+    # Peers that have no channel, by what tariff, and what a task there needs.
+    _lacking: dict[PeerId, tuple[Signed[Tariff], int]] = field(default_factory=dict)
     _opening: bool = False
     _paying: set[PeerId] = field(default_factory=set)
     _not_before: Latest[PeerId, float] = field(default_factory=lambda: Latest(CHANNELS_MAX))
@@ -103,9 +105,10 @@ class PayingChannels:
             channel = None
         if channel is None:
             if len(self.by_peer) < CHANNELS_MAX:
-                self._lacking[peer] = tariff
+                self._lacking[peer] = (tariff, need)
                 self._open_soon()
             return False
+        channel.need = max(channel.need, need)
         if channel.tariff != tariff.id:
             channel.increment = tariff.record.increment
             self._pay_soon(channel, tariff, need)
@@ -156,7 +159,7 @@ class PayingChannels:
         finally:
             self._opening = False
 
-    async def _open(self, some: Mapping[PeerId, Signed[Tariff]]) -> None:
+    async def _open(self, some: Mapping[PeerId, tuple[Signed[Tariff], int]]) -> None:
         view = await self.wallet.look()
         self.epoch = max(self.epoch, view.epoch)
         share, least = view.balance // (BALANCE_PART * len(some)), self.wallet.genesis.account_min
@@ -168,10 +171,10 @@ class PayingChannels:
         openings = tuple(
             Opening(
                 payee=peer,
-                deposit=max(least, min(share, DEPOSIT_INCREMENTS * tariff.record.increment)),
+                deposit=max(least, min(share, _deposit(tariff.record, need))),
                 expiry=view.epoch + EXPIRY_EPOCHS,
             )
-            for peer, tariff in some.items()
+            for peer, (tariff, need) in some.items()
         )
         ordered = await self.wallet.order(_unheard, open=openings)
         self.orders += 1
@@ -300,6 +303,11 @@ class PayingChannels:
         self.peers.note_problem(
             f"channel {channel.payee.short}", f"it could not be paid: {error.message}"
         )
+
+
+def _deposit(tariff: Tariff, need: int) -> int:
+    """What a channel is opened with: what its payee says, as far as such tasks bear it out."""
+    return DEPOSIT_INCREMENTS * min(tariff.increment, max(INCREMENT_MIN, INCREMENT_TASKS * need))
 
 
 def _left(channel: PaidChannel) -> int:

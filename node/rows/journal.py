@@ -89,6 +89,11 @@ class RowJournal:
         """Append a bundle; StoreFull if there is no room, and then the journal is as before."""
         self._write(_framed(pack(bundle)))
 
+    @property
+    def size_bytes(self) -> int:
+        """How long the file is."""
+        return self._size_bytes
+
     def sync(self) -> None:
         """Have everything survive a power cut."""
         assert self._file is not None

@@ -206,7 +206,19 @@ def outputs_of(operation: str, outputs: Sequence[bytes], rows: int) -> list[byte
             found += [vectors.data[at : at + wide] for at in range(0, len(vectors.data), wide)]
     if len(found) != rows:
         raise Malformed(f"a peer answered {len(found)} rows where {rows} were asked for")
+    for one in found if operation == GENERATE else ():
+        # What cannot be read is found now, and not when the whole table is written.
+        value_of(operation, one)
     return found
+
+
+def can_be_read(operation: str, asked: bytes, output: bytes) -> bool:
+    """Whether a peer's output is an answer to one task's input."""
+    try:
+        outputs_of(operation, [output], len(sources_of(operation, [asked])))
+    except WireError:
+        return False
+    return True
 
 
 def value_of(operation: str, output: bytes) -> bytes | str:

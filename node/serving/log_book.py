@@ -73,6 +73,11 @@ class LogBook:
         signer = judge(fork).first.signer
         if not self.knows(signer) and signer not in self.heads:
             return None
+        if len(self.forks) >= self.forks.items_max:
+            # Of who is gone by now first: keys that are made for it are soon gone.
+            gone = next((it for it in self.forks if not self.knows(it)), None)
+            if gone is not None:
+                del self.forks[gone]
         self.forks[signer] = fork
         return signer
 

@@ -14,6 +14,7 @@ from wire.content import PeerId
 from wire.counting import counted
 from wire.errors import Refused, StoreError, WireError
 from wire.kinds import RefusalCode
+from wire.latest import Latest
 from wire.log import AskHeads, AskPlace, LogFork, LogNews
 from wire.message import Message
 from wire.receipt import Receipt
@@ -23,6 +24,9 @@ PLACES_AT_ONCE = 4
 PLACES_PER_ASKER = 1
 # News cost a signature for each head that is new: they are read at most so often.
 NEWS_GAP_S = 0.5
+# One peer that has news all the time leaves room for the others.
+NEWS_GAP_EACH_S = 30.0
+TELLERS_KEPT = 1024
 
 
 @dataclass(slots=True)
@@ -34,6 +38,8 @@ class LogRole:
     on_fork: Callable[[LogFork], None] = lambda _fork: None
     _under_way: Counter[PeerId] = field(default_factory=Counter)
     _news_at_s: float | None = None
+    # When each of those that told news last was heard.
+    _heard_at_s: Latest[PeerId, float] = field(default_factory=lambda: Latest(TELLERS_KEPT))
 
     async def on_ask_place(self, call: TypedCall, message: Message) -> None:
         """Show where a receipt of this peer is in its log."""
@@ -62,11 +68,16 @@ class LogRole:
         """Hear heads and forks, and tell those that are known here."""
         assert isinstance(message, LogNews)
         now_at_s = trio.current_time()
+        heard_at_s = self._heard_at_s.get(call.peer)
+        if heard_at_s is not None and now_at_s < heard_at_s + NEWS_GAP_EACH_S:
+            refused = Refused("your news were heard just now", retry_after_s=NEWS_GAP_EACH_S)
+            await call.send(refusal_of(refused))
+            return
         if self._news_at_s is not None and now_at_s < self._news_at_s + NEWS_GAP_S:
             refused = Refused("this peer has heard news just now", retry_after_s=NEWS_GAP_S)
             await call.send(refusal_of(refused))
             return
-        self._news_at_s = now_at_s
+        self._news_at_s = self._heard_at_s[call.peer] = now_at_s
         try:
             told = await self.news()
         except StoreError as error:
@@ -80,10 +91,11 @@ class LogRole:
         own = await self.log.head()
         others = [it.raw for it in reversed(list(self.book.heads.values()))]
         heads = ([] if own is None else [own.raw]) + others
-        forks = [sign(it, self.log.key).raw for it in reversed(list(self.book.forks.values()))]
+        latest = list(self.book.forks.values())[: -limits.LOG_FORKS_PER_MESSAGE_MAX - 1 : -1]
+        forks = [sign(it, self.log.key).raw for it in latest]
         return LogNews(
             heads=tuple(heads[: limits.LOG_HEADS_PER_MESSAGE_MAX]),
-            forks=tuple(forks[: limits.LOG_FORKS_PER_MESSAGE_MAX]),
+            forks=tuple(forks),
         )
 
     def take(self, news: LogNews) -> None:

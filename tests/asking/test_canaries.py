@@ -13,9 +13,11 @@ from node.devnet.adversary import misbehave
 from node.peer import Node
 from p2p.score import Standing
 from tests.asking.test_background_checks import network_of, unchecked
-from tests.node.asking import VECTORS
+from tests.node.asking import VECTORS, asked, request, texts_of
 from tests.node.engines import Counted
 from tests.node.network import open_network
+from wire import limits
+from wire.kinds import Level
 from wire.payload import Vectors
 
 
@@ -50,6 +52,27 @@ async def test_honest_verifiers_say_no_to_every_canary(
         assert worker.peers.me not in asker.tasks.answers.liars
 
 
+async def test_an_honest_verifier_that_knows_no_parts_is_not_blamed_for_other_rows(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker, worker = await network_of(network, Counted())
+        verifiers = [it for it in network.nodes if it not in (asker, worker)]
+        for node in verifiers:
+            # It draws an eighth of the rows for itself.
+            node.peers.neighbours.speaks = limits.PARTS_VERSION - 1
+        number = 0
+        with trio.fail_after(600):
+            while asker.background_checks.statistics().canaries < 4:
+                number += 1
+                data = texts_of(*(f"{number} {it}" for it in range(64)))
+                await asked(asker, request(data=data, level=Level.SIGNED))
+                await trio.sleep(10)
+        assert asker.background_checks.statistics().fooled == 0
+        for node in verifiers:
+            assert asker.peers.standing(node.peers.me) is Standing.GOOD
+
+
 async def test_a_verifier_that_says_yes_to_everything_is_found(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
@@ -73,16 +96,16 @@ def test_one_row_is_another_and_the_rest_is_as_it_was() -> None:
     honest = Vectors.from_bytes(VECTORS)
     seen = set()
     for seed in range(20):
-        raw = altered_row(VECTORS, Random(seed))
-        assert raw is not None
-        found = Vectors.from_bytes(raw)
+        altered = altered_row(VECTORS, Random(seed))
+        assert altered is not None
+        found = Vectors.from_bytes(altered.output)
         size = 4 * honest.dimensions
         rows = [
             at
             for at in range(honest.rows)
             if found.data[at * size : (at + 1) * size] != honest.data[at * size : (at + 1) * size]
         ]
-        assert len(rows) == 1
+        assert rows == [altered.row]
         seen.add(rows[0])
     assert seen == {0, 1, 2}
     assert altered_row(b"no vectors", Random(1)) is None

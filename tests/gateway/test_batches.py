@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
@@ -24,7 +24,7 @@ from node.gateway.requests import EmbeddingsRequest
 from tests.gateway.conftest import Served
 from wire.errors import StoreFull
 
-URL = "/v1/embeddings"
+URL: Literal["/v1/embeddings"] = "/v1/embeddings"
 ENDED_S = 60.0
 
 
@@ -181,6 +181,8 @@ class Clocked:
         self.asked: list[str] = []
         self.refused = 0
         self.took_s = 1.0
+        # The input that meets a bug.
+        self.broken = ""
         self.runner = self.again()
 
     def again(self) -> BatchRunner:
@@ -189,7 +191,9 @@ class Clocked:
         return self.runner
 
     async def answer(self, asked: EmbeddingsRequest, request: ClientRequest) -> JSONResponse:
-        assert request.state.owner == b"me"
+        assert request.state.owner in (b"me", b"you")
+        if asked.input == self.broken:
+            raise RuntimeError("a bug")
         if self.refused:
             self.refused -= 1
             raise unavailable("later", retry_after_s=1.0)
@@ -197,13 +201,12 @@ class Clocked:
         self.asked.append(str(asked.input))
         return JSONResponse({"said": asked.input}, headers={"x-baton-task": "task"})
 
-    def batch(self, count: int) -> str:
+    def batch(self, count: int, owner: bytes = b"me") -> str:
         data = lines_of(*[line(f"r{it}") for it in range(count)])
-        file = self.store.keep_file(b"me", self.store.stamp(), "x", "batch", [data])
+        file = self.store.keep_file(owner, self.store.stamp(), "x", "batch", [data])
         wanted = {"input_file_id": file["id"], "endpoint": URL, "completion_window": "24h"}
-        found: str = self.store.new_batch(b"me", self.store.stamp(), {**wanted, "metadata": None})[
-            "id"
-        ]
+        asked = {**wanted, "metadata": None}
+        found: str = self.store.new_batch(owner, self.store.stamp(), asked)["id"]
         self.runner.look()
         return found
 

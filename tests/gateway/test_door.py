@@ -262,6 +262,8 @@ def test_a_hundred_megabytes_are_not_read(served: Served) -> None:
         json.dumps({**CHAT, "messages": [{"role": "user", "content": "\ud800"}]}).encode(),
         json.dumps({**CHAT, "stop": ["\ud800"]}).encode(),
         json.dumps({**CHAT, "response_format": {"type": "\udfff"}}).encode(),
+        json.dumps({**CHAT, "\ud800": 1}).encode(),
+        json.dumps({**CHAT, "messages": [{"role": "user", "\ud800": 1}]}).encode(),
     ],
     ids=lambda it: it[:40].decode(errors="replace"),
 )

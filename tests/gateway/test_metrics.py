@@ -4,9 +4,13 @@ import re
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
+from trio.testing import MockClock
 
 from node.commands.dashboard import ALERTS, PANELS, alerts, dashboard
+from node.gateway.metrics import GenerationMetrics
+from node.task.events import Streamed, ignore_event
 from tests.gateway.conftest import Served
 
 QUERIES = [
@@ -73,3 +77,13 @@ def test_the_dashboard_has_a_picture_for_each_panel_and_the_alerts_a_rule_each()
     assert all(it["targets"] for it in page["panels"])
     (group,) = alerts()["groups"]
     assert len(group["rules"]) == len(ALERTS)
+
+
+async def test_a_piece_of_very_many_tokens_takes_no_time(autojump_clock: MockClock) -> None:
+    metrics = GenerationMetrics(CollectorRegistry())
+    with metrics.watch("hash") as watch:
+        told = watch.on_event(ignore_event)
+        told(Streamed(0, 1, b"a"))
+        # A peer says how many; nobody has seen them.
+        told(Streamed(1, 1 << 30, b"b"))
+    assert watch.metrics.token.labels("hash")._sum.get() == 0

@@ -1,6 +1,7 @@
 """Rows for a command on this machine: answered in bundles, signed, and not done twice."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,14 @@ import trio
 from trio.testing import MockClock
 
 from node.engines.hash_engine import HashEngine, hash_manifest, hash_vector
+from node.engines.interface import Emit, Job, Output
 from node.local.commands import LocalCommands
 from node.local.row_commands import PIECE_BYTES
+from node.rows.plan import outputs_of
+from p2p.score import Standing
 from tests.node.network import I, Network, S, open_network
 from wire.content import ContentId
-from wire.errors import InputError
+from wire.errors import InputError, TaskFailed
 from wire.generation import Generation
 from wire.payload import Texts, Vectors
 from wire.rows import RowBundle, RowDigest, root_of_rows
@@ -120,6 +124,35 @@ async def test_a_conversation_has_a_task_and_a_receipt_for_each_row(
         bundle = open_signed(result["signed"], RowBundle).record
         assert bundle.answers == tuple(ContentId.of(heard.parts["answer", it]) for it in range(3))
         assert engine.statistics().units_done - before == 12
+
+
+class Garbling(HashEngine):
+    """Its generations are none."""
+
+    async def infer(self, job: Job, emit: Emit | None = None) -> Output:
+        found = await super().infer(job, emit)
+        return replace(found, data=b"nonsense") if job.operation == "generate" else found
+
+
+async def test_an_answer_that_cannot_be_read_is_not_taken_and_costs_its_peer(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        garbler = await network.start(I, S, engine=Garbling())
+        await trio.sleep(5)
+        rows = LocalCommands(asker).commands()["rows"]
+        data = Generation(prompt="hi", messages="", tools="", schema="", stop=()).to_bytes()
+        given = asked(operation="generate", inputs=[data], numbers=[0], parameters={"tokens": 4})
+        with pytest.raises(TaskFailed):
+            await rows(given, Heard())
+        assert asker.peers.standing(garbler.peers.me) is not Standing.GOOD
+        # Its answers are kept; all the same another peer is asked.
+        await network.start(I, S)
+        await trio.sleep(30)
+        heard = Heard()
+        await rows(given, heard)
+        assert outputs_of("generate", [heard.parts["output", 0]], 1)
 
 
 @pytest.mark.parametrize(

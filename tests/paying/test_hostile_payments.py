@@ -8,7 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.paying.channels import EarningChannel, PaidChannel
+from node.paying import own_tariff
+from node.paying.channels import RISKED_TASKS, EarningChannel, PaidChannel
 from node.paying.payer import Payer
 from node.paying.paying_channels import PayingChannels
 from node.peer import Node
@@ -239,3 +240,30 @@ async def test_a_payer_that_lost_its_disk_believes_its_own_signature_alone(
         assert not channels_of(payer).ready(tariff, 100)
         await trio.sleep(1)
         assert again.signed == again.heard == 0
+
+
+async def test_a_payee_that_names_a_huge_increment_is_promised_what_some_tasks_cost(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_tariff, "INCREMENT_MIN", 10**12)
+    async with open_network(tmp_path) as network:
+        payer, thief = await started(network, priced(base=1000))
+
+        async def take(call: TypedCall, message: Message) -> None:
+            """Say that all that was ever promised is used up, and a great deal more."""
+            assert isinstance(message, Pay)
+            await call.send(Paid(charged=2**40, voucher=message.voucher))
+
+        await asked(payer, paid_task())
+        paid = channels_of(payer).by_peer[thief.peers.me]
+        assert paid.increment == 10**12
+        # A task costs 1000: neither is much locked nor much promised.
+        assert paid.deposit <= 50 * 128 * 1000
+        thief.peers.handlers[Pay] = take
+        for number in range(2, 40):
+            with trio.move_on_after(5):
+                try:
+                    await asked(payer, paid_task(number, deadline_s=3))
+                except (TaskFailed, Refused):
+                    break
+        assert paid.signed <= paid.charged + max(RISKED_TASKS * 1000, paid.charged)

@@ -67,6 +67,10 @@ BROAD_EXCEPT = {
         "whatever a client's bytes cause, in a library or in our own code, ends its connection and"
         " nothing else; it is counted by kind and shown in `status`"
     ),
+    ("node/gateway/batch_runner.py", "_ask"): (
+        "whatever one line of a batch causes is the answer of that line, as a request's own is"
+        " over HTTP; else it would end the gateway, at each start again"
+    ),
     ("p2p/over_libp2p/errors.py", "contained"): (
         "hostile bytes surface from libp2p as any exception at all, and one that escapes a task of"
         " its services ends every connection of the process"

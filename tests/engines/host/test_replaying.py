@@ -176,7 +176,7 @@ async def test_what_is_no_claim_is_refused_and_the_engine_goes_on(open_engine, f
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("device", ["CL", "CPU:X86"])
+@pytest.mark.parametrize("device", ["CL", "CPU:X86", "CPU:LLVM"])
 async def test_what_another_device_answered_is_no_false_alarm(
     open_engine, file: Path, device: str
 ) -> None:
