@@ -6,7 +6,7 @@ with wrong sizes or depth ends the fetch: its maker lied, and no source is blame
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -52,7 +52,8 @@ class _Download:
     """One blob that is being fetched."""
 
     plan: FetchPlan
-    root: ContentId
+    # None where several blocks are brought, each by itself.
+    root: ContentId | None
     size_bytes_max: int
     progress: Progress | None
     failure: BatonError | None = None
@@ -139,6 +140,28 @@ class Blobs:
         except trio.TooSlowError as error:
             raise _late(content_id, deadline_s) from error
 
+    async def bring_blocks(
+        self, blocks: Mapping[ContentId, int | None], progress: Progress | None = None
+    ) -> int:
+        """Bring these blocks into the store, each with the size that it must have, if one is known.
+
+        The caller has a deadline. Returns the bytes that came from other peers. Raises Missing if
+        nobody has one of them, Malformed if one has another size.
+        """
+        download = _Download(FetchPlan(), None, limits.BLOB_BYTES_MAX, progress)
+        absent = [block for block in blocks if not self.store.has(block)]
+        for block in absent:
+            download.plan.need(block, Due(blocks[block], 0))
+        sources = self.likely_sources()
+        for at in range(0, len(sources), SOURCES_MAX):
+            if download.plan.done:
+                break
+            await self._ask(download, sources[at : at + SOURCES_MAX])
+        if not download.plan.done:
+            lacking = next((it for it in absent if not self.store.has(it)), absent[0])
+            raise nobody_has(lacking, len(sources))
+        return download.got_bytes
+
     async def holds(
         self, source: PeerId, blocks: Sequence[ContentId], *, deadline_s: float
     ) -> bool:
@@ -220,7 +243,7 @@ class Blobs:
         at = 0
         while missing := await self.store.missing(root):
             if not download.size_bytes and self.store.has(root):
-                self._learn_size(download, await self.store.get_block(root))
+                self._learn_size(download, root, await self.store.get_block(root))
                 download.got_bytes = download.size_bytes - sum(size for _, size in missing)
             for block, size_bytes in missing:
                 # The store checks the depth again, once this wave of blocks has arrived.
@@ -273,9 +296,9 @@ class Blobs:
                     plan.arrived(block)
             download.wake()
 
-    def _learn_size(self, download: _Download, root: bytes) -> None:
-        is_tree = download.root.is_tree
-        download.size_bytes = TreeNode.from_bytes(root).size_bytes if is_tree else len(root)
+    def _learn_size(self, download: _Download, root: ContentId, data: bytes) -> None:
+        size_bytes = TreeNode.from_bytes(data).size_bytes if root.is_tree else len(data)
+        download.size_bytes = size_bytes
         if download.size_bytes > download.size_bytes_max:
             raise Oversize(
                 f"content of {download.size_bytes} bytes,"
@@ -294,7 +317,7 @@ class Blobs:
             raise Corrupt(f"{block.short}: the bytes do not match this content id")
         children = below(block, data, download.plan.due(block))
         if block == download.root:
-            self._learn_size(download, data)
+            self._learn_size(download, block, data)
         await self.store.put_block(StoredBlock(block, data))
         if not block.is_tree:
             download.got_bytes += len(data)

@@ -4,7 +4,7 @@ The store fetches nothing. Bytes are checked against their id on the way in and 
 """
 
 from store.files import disk_bytes
-from store.folder import key_seed, open_folder
+from store.folder import is_state_folder, key_seed, open_folder
 from store.in_memory import open_memory_store
 from store.kept_files import id_of_file
 from store.on_lmdb import open_store
@@ -20,6 +20,7 @@ __all__ = [
     "Write",
     "disk_bytes",
     "id_of_file",
+    "is_state_folder",
     "key_seed",
     "open_folder",
     "open_memory_store",

@@ -6,7 +6,7 @@ guesses: a folder that is not as it should be is refused, and the error says wha
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +30,11 @@ _KEY_FILE = "key"
 _PID_BYTES_MAX = 32
 _READ_BYTES = 64
 _LOCKS = Path("/proc/locks")
+
+
+def is_state_folder(names: Collection[str]) -> bool:
+    """Whether a folder with these files in it is a peer's own: its secret key is one of them."""
+    return {_VERSION_FILE, _LOCK_FILE, _KEY_FILE} <= set(names)
 
 
 @contextmanager

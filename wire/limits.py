@@ -45,6 +45,15 @@ BLOCK_BYTES_MAX = 256 << 10
 TREE_CHILDREN_MAX = 4096
 TREE_DEPTH_MAX = 3
 BLOB_BYTES_MAX = 1 << 40
+# A folder that is published: the links of a file's node, as IPFS tools have them, the bytes of one
+# name, the folders inside each other, and the files and folders in all.
+FILE_LINKS_MAX = 174
+FILE_NAME_BYTES_MAX = 255
+FOLDER_DEPTH_MAX = 32
+FOLDER_ENTRIES_MAX = 200_000
+# The bytes of all its nodes, which a reader has in memory, and the pieces of all its files.
+FOLDER_NODE_BYTES_MAX = 64 << 20
+FOLDER_LEAVES_MAX = 1 << 22
 # How long a peer may be asked to keep content for another; it is asked again for more.
 KEEP_S_MAX = 7 * 24 * 3600
 

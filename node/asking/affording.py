@@ -28,7 +28,7 @@ class Affording:
         payer, stage = self.directory.payer, request.stages[0]
         if payer is None or len(request.stages) > 1:
             return
-        units = max(1, units_of(stage, request.inline))
+        units = max(1, units_of(stage, request.input))
         key = (stage.model, request.price_max, units_at_most(stage, request.inline, units))
         now_at_s = trio.current_time()
         if self._found.get(key, 0.0) > now_at_s:

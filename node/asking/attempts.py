@@ -65,10 +65,9 @@ class Attempts:
     async def until_accepted(self, run: TaskState, deadline_at_s: float) -> AcceptedAnswer:
         """Hand a task on, and again, until its answer is accepted; TaskFailed if none is."""
         task = run.task
-        inline = await self._inline_input(run)
+        inline, units = await self._input(run)
         avoid: frozenset[PeerId] = frozenset()
         while run.attempt <= limits.ATTEMPTS_MAX:
-            units = units_of(task.record.stages[0], inline)
             lane = self.dispatcher.directory.lanes.of(run.owner)
             handoff = Handoff(
                 task=task,
@@ -121,15 +120,17 @@ class Attempts:
             return guilty - frozenset(self.dispatcher.directory.able(data, avoid))
         return guilty
 
-    async def _inline_input(self, run: TaskState) -> bytes | None:
-        source = run.task.record.input
+    async def _input(self, run: TaskState) -> tuple[bytes | None, int]:
+        """The first leg's input, if it is small enough to travel with an offer; and its units."""
+        source, stage = run.task.record.input, run.task.record.stages[0]
         if source is None or run.inline is not None:
-            return run.inline
+            return run.inline, units_of(stage, run.inline)
         if not self.store.has(source):
             # The journal's own commit is still running, and stores what is no part of its row.
             await run.until_journaled()
         data = await self.store.get(source)
-        return data if len(data) <= limits.INLINE_BYTES_MAX else None
+        small = len(data) <= limits.INLINE_BYTES_MAX
+        return data if small else None, units_of(stage, data)
 
     async def _output(
         self, run: TaskState, delivered: LegResult, deadline_at_s: float

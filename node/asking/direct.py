@@ -23,6 +23,7 @@ from node.dispatch.orders import version_for
 from node.dispatch.route import Candidate
 from node.dispatch.standing_order import TASK_S_MAX
 from node.engines.interface import Part
+from node.paying.pricing import units_at_most
 from node.task.events import Offered
 from node.task.units import streamed_max, units_of
 from p2p.score import Offence
@@ -138,7 +139,8 @@ class DirectTasks:
             task=run.task, input=run.inline, units=plan.units, lane=lane, bill=run.bill
         )
         if run.bill is not None and self.directory.payer is not None:
-            self.directory.payer.note_given(run.bill, peer, 0, handoff.leg, run.inline, 0)
+            most = units_at_most(handoff.leg, run.inline)
+            self.directory.payer.note_given(run.bill, peer, 0, handoff.leg, most, 0)
         at_once = self.directory.under_way[peer]
         direct = _Direct(self, run, plan, order, handoff, trio.current_time(), at_once)
         self._tasks[run.task.id] = direct

@@ -131,7 +131,7 @@ class TaskState:
     def on_event(self, event: Event) -> None:
         """Keep what happened, up to `EVENTS_MAX` events, and tell whoever watches the task."""
         if isinstance(event, Restarted) and self.bill is not None:
-            self.bill.void_parts()
+            self.bill.void_parts(event.position)
         # Pieces are large and provisional, so they are not kept: late watchers read the output.
         if len(self.events) < EVENTS_MAX and not isinstance(event, Streamed | Restarted):
             self.events.append(event)

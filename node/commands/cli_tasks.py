@@ -21,6 +21,7 @@ from wire.amount import read_credits
 from wire.errors import InputError
 
 CONTENT_ID = "bafkr4igzw3drfqx7wgmvdn6ysdjn2dt7ceqmn5p5vkjjxxfxlrxcxqnnxi"
+FOLDER_ID = "bafybeiem7coag5mkjdmzv43ve2c4hwk27763sqd5vfqb5fold3iw3lmtgq"
 
 
 @click.command(
@@ -286,7 +287,11 @@ def verify_command(
     verify(state.expanduser(), receipt, Expected(**expected), now_ms, as_json=as_json)
 
 
-@click.command("put", cls=Command, examples=("put ./report.txt", "put ./report.txt --copies 3"))
+@click.command(
+    "put",
+    cls=Command,
+    examples=("put ./report.txt", "put ./report.txt --copies 3", "put ./photos"),
+)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--copies",
@@ -297,22 +302,43 @@ def verify_command(
 @state_option
 @json_option
 def put_command(*, file: Path, copies: int | None, state: Path, as_json: bool) -> int:
-    """Keep a file, and print its content id and its copies.
+    """Keep a file or a folder, and print its content id.
 
-    A peer counts if it gives blocks of the file, drawn at random, when it is asked for them.
+    A folder gets the id that IPFS tools compute: ipfs add -r --hidden --cid-version 1 --raw-leaves.
+    Names and contents are kept, modes and times are not; symbolic links are refused. Of a file, the
+    copies are printed too: a peer counts if it gives blocks of it, drawn at random, when it is
+    asked for them.
     """
-    from node.commands.content import put
+    from node.commands.content import put, put_folder
 
+    whole = file.resolve()
+    if file.is_dir() and whole.parent != whole:
+        if copies is not None:
+            raise InputError(
+                "--copies is for single files",
+                todo="get the folder at the other peers: they give it on from then",
+            )
+        run(lambda: put_folder(state.expanduser(), file, as_json=as_json))
+        return 0
     if not file.is_file():
-        raise InputError(f"{file} is not a file", todo="name one file that can be read")
+        raise InputError(
+            f"{file} is not a file", todo="name one file, or a folder, that can be read"
+        )
     enough = run(lambda: put(state.expanduser(), file, copies or 0, as_json=as_json))
     return 0 if enough else 1
 
 
 @click.command(
-    "get", cls=Command, examples=(f"get {CONTENT_ID}", f"get {CONTENT_ID} --output report.txt")
+    "get",
+    cls=Command,
+    examples=(
+        f"get {CONTENT_ID}",
+        f"get {CONTENT_ID} --output report.txt",
+        f"get {FOLDER_ID} ./photos",
+    ),
 )
 @click.argument("content_id")
+@click.argument("folder", required=False, metavar="[DIR]", type=click.Path(path_type=Path))
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -328,10 +354,34 @@ def put_command(*, file: Path, copies: int | None, state: Path, as_json: bool) -
 @state_option
 @json_option
 def get_command(
-    *, content_id: str, output: Path | None, deadline: int, state: Path, as_json: bool
+    *,
+    content_id: str,
+    folder: Path | None,
+    output: Path | None,
+    deadline: int,
+    state: Path,
+    as_json: bool,
 ) -> None:
-    """Fetch content by its id, from the store or from other peers."""
-    from node.commands.content import get
+    """Fetch content by its id, from the store or from other peers.
+
+    A folder is fetched into DIR, which is made. One that broke off goes on if it is fetched again
+    to the same place; whatever else is there is never overwritten.
+    """
+    from node.commands.content import get, get_folder
+    from wire.unixfs import names_node
 
     place = state.expanduser()
+    if names_node(content_id):
+        target = folder or output
+        if target is None or (folder is not None and output is not None):
+            raise InputError(
+                f"{content_id} is a folder", todo=f"name one to fetch it into: get {content_id} DIR"
+            )
+        run(lambda: get_folder(place, content_id, target, deadline_s=deadline, as_json=as_json))
+        return
+    if folder is not None:
+        raise InputError(
+            f"{content_id[:80]} is not the id of a folder, so nothing goes into {folder}",
+            todo="for a file's id name the file: --output FILE",
+        )
     run(lambda: get(place, content_id, output, deadline_s=deadline, as_json=as_json))

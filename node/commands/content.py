@@ -14,6 +14,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
+    TimeRemainingColumn,
     TransferSpeedColumn,
 )
 
@@ -31,7 +32,8 @@ def bar() -> Progress:
     screen = Console(stderr=True)
     # Only for eyes: a script that reads standard error finds one line there, or none.
     hidden = not screen.is_terminal
-    return Progress(*columns, TransferSpeedColumn(), console=screen, transient=True, disable=hidden)
+    rate = (TransferSpeedColumn(), TimeRemainingColumn())
+    return Progress(*columns, *rate, console=screen, transient=True, disable=hidden)
 
 
 def counting() -> Progress:
@@ -111,6 +113,47 @@ async def get(
         console.print(f"{size(found['size_bytes'])} in {path}")
     else:
         await trio.to_thread.run_sync(_pour, path)
+
+
+async def put_folder(state: Path, folder: Path, *, as_json: bool) -> None:
+    """Publish a folder under the id that IPFS tools compute; InputError for what cannot be."""
+    arguments = {"path": str(folder.absolute())}
+    found = await _moved(state, "put-folder", "keeping", arguments, DEADLINE_S)
+    if as_json:
+        show_json(found)
+        return
+    new = size(found["stored_bytes"])
+    console.print(f"kept {found['files']} files, {size(found['size_bytes'])}, {new} new, as")
+    console.print(found["id"])
+
+
+async def get_folder(
+    state: Path, content: str, place: Path, *, deadline_s: float, as_json: bool
+) -> None:
+    """Fetch a folder to `place`; what is there already of it is left and counted."""
+    arguments = {"id": content, "path": str(place.absolute()), "deadline_s": deadline_s}
+    found = await _moved(state, "get-folder", "fetching", arguments, deadline_s + 30)
+    if as_json:
+        show_json({**found, "path": str(place)})
+        return
+    before = found["files_there_before"]
+    there = f" ({before} were there)" if before else ""
+    console.print(
+        f"{found['files']} files{there}, {size(found['size_bytes'])} in {safe(str(place))}"
+    )
+
+
+async def _moved(
+    state: Path, command: str, word: str, arguments: Mapping[str, Any], deadline_s: float
+) -> Mapping[str, Any]:
+    with bar() as progress:
+        task = progress.add_task(word, total=None)
+
+        def tell(event: Mapping[str, Any]) -> None:
+            total = event["size_bytes"] or None
+            progress.update(task, completed=event["done_bytes"], total=total)
+
+        return await call(state / SOCKET, command, arguments, tell, deadline_s=deadline_s)
 
 
 def _pour(path: Path) -> None:

@@ -11,6 +11,7 @@ from node.dispatch.handoff import Handoff, LegResult
 from node.dispatch.order import Order, OrderedTask, OrderOutcome
 from node.dispatch.standing_order import ACCEPT_DEADLINE_S
 from node.engines.interface import Part
+from node.paying.pricing import units_at_most
 from node.task.events import EventSink, LegDone, Offered
 from p2p import timeouts
 from p2p.score import Offence
@@ -45,8 +46,9 @@ async def offer_leg(
     began_at_s = trio.current_time() if begun is None else begun.began_at_s
     begun_units = resume.units if resume is not None else 0
     if handoff.bill is not None and begun is None and directory.payer is not None:
+        most = units_at_most(handoff.leg, handoff.input, handoff.units)
         directory.payer.note_given(
-            handoff.bill, peer, handoff.stage, handoff.leg, handoff.input, begun_units
+            handoff.bill, peer, handoff.stage, handoff.leg, most, begun_units
         )
 
     async def show(part: Part) -> None:

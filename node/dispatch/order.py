@@ -14,7 +14,7 @@ from node.dispatch.standing_order import WANTED, StandingOrder
 from p2p.score import Offence
 from wire import limits
 from wire.compact import compact, opened
-from wire.errors import BatonError, RemoteProtocolError, WireError
+from wire.errors import BatonError, Refused, RemoteProtocolError, WireError
 from wire.message import Message
 from wire.order import (
     Bundle,
@@ -48,6 +48,9 @@ class _TakenNow:
     """What a task hears when the peer says that it took it."""
 
 
+# What a task was told and nobody has heard yet, with so much for each thing that is kept.
+UNHEARD_BYTES_MAX = 4 << 20
+THING_BYTES = 256
 TAKEN = _TakenNow()
 Heard = _TakenNow | OrderPiece | OrderOutcome
 
@@ -65,6 +68,7 @@ class OrderedTask:
     tag: int | None = None
     taken: bool = False
     _heard: deque[Heard] = field(default_factory=deque)
+    _unheard_bytes: int = 0
     _error: BatonError | None = None
     _changed: trio.Event = field(default_factory=trio.Event)
 
@@ -86,13 +90,23 @@ class OrderedTask:
                 raise self._error
             await self._changed.wait()
             self._changed = trio.Event()
-        return self._heard.popleft()
+        heard = self._heard.popleft()
+        self._unheard_bytes -= _size_bytes(heard)
+        return heard
 
     def told(self, heard: Heard) -> None:
         """Note what the peer said of it."""
-        self.taken = True
+        was_taken, self.taken = self.taken, True
         if self.sink is not None:
             self.sink(heard)
+            return
+        if self._error is not None or (was_taken and heard is TAKEN):
+            return
+        self._unheard_bytes += _size_bytes(heard)
+        if self._unheard_bytes > UNHEARD_BYTES_MAX:
+            # Whoever hears it passes it on to somebody who reads slowly, or not at all.
+            self._heard.clear()
+            self.give_back(Refused("more was streamed than could be passed on"))
             return
         self._heard.append(heard)
         self._changed.set()
@@ -104,6 +118,10 @@ class OrderedTask:
             return
         self._error = error
         self._changed.set()
+
+
+def _size_bytes(heard: Heard) -> int:
+    return THING_BYTES + (len(heard.data) if isinstance(heard, OrderPiece) else 0)
 
 
 @dataclass(slots=True, eq=False)

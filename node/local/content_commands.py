@@ -1,14 +1,17 @@
-"""`put` and `get` in the running peer: content in, with copies at other peers, and out."""
+"""`put` and `get` in the running peer: files and folders in, with copies at others, and out."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from node.asking.copies import COPIES_MAX
 from node.local.arguments import read_content_id, read_number, read_path
 from node.local.control import Command, Emit
+from node.local.folder_get import FolderGet
+from node.local.folder_put import FolderPut
 from node.peer import Node
-from wire.errors import InputError
+from wire.errors import InputError, Malformed
+from wire.unixfs import UnixfsId
 
 GET_DEADLINE_S = 3600
 
@@ -18,10 +21,22 @@ class ContentCommands:
     """The commands, by name, for one running peer."""
 
     node: Node
+    _folder_put: FolderPut = field(init=False)
+    _folder_get: FolderGet = field(init=False)
+
+    def __post_init__(self) -> None:
+        store = self.node.dependencies.store
+        self._folder_put = FolderPut(store)
+        self._folder_get = FolderGet(self.node.blobs, store)
 
     def commands(self) -> dict[str, Command]:
         """What the control socket serves, by name."""
-        return {"put": self.put, "get": self.get}
+        return {
+            "put": self.put,
+            "get": self.get,
+            "put-folder": self.put_folder,
+            "get-folder": self.get_folder,
+        }
 
     async def put(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Keep the file `path`, and see to it that there are `copies`, this peer's with them.
@@ -74,3 +89,39 @@ class ContentCommands:
         await self.node.blobs.fetch(content, deadline_s=deadline_s, progress=progress)
         size_bytes = await self.node.dependencies.store.export(content, path)
         return {"id": str(content), "size_bytes": size_bytes}
+
+    async def put_folder(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Keep all of the folder `path`; the answer has its `id`, and what was new in the store."""
+        published = await self._folder_put.publish(read_path(arguments), _telling(emit))
+        return {
+            "id": str(published.root),
+            "files": published.files,
+            "size_bytes": published.size_bytes,
+            "stored_bytes": published.stored_bytes,
+        }
+
+    async def get_folder(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Bring the folder `id` to `path`, from the store or from other peers."""
+        text, place = str(arguments.get("id")), read_path(arguments)
+        try:
+            root = UnixfsId.parse(text)
+        except Malformed as error:
+            raise InputError(
+                f"{text[:80]!r} is not the id of a folder", todo="ids of folders begin with bafy"
+            ) from error
+        deadline_s = read_number(arguments, "deadline_s", GET_DEADLINE_S)
+        brought = await self._folder_get.bring(root, place, _telling(emit), deadline_s=deadline_s)
+        return {
+            "id": text,
+            "files": brought.files,
+            "files_there_before": brought.kept_files,
+            "size_bytes": brought.size_bytes,
+            "received_bytes": brought.received_bytes,
+        }
+
+
+def _telling(emit: Emit) -> Callable[[int, int], None]:
+    def progress(done_bytes: int, size_bytes: int) -> None:
+        emit({"event": "progress", "done_bytes": done_bytes, "size_bytes": size_bytes})
+
+    return progress

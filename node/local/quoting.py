@@ -14,7 +14,7 @@ async def quote_of(node: Node, request: TaskRequest) -> PriceQuote | None:
         return None
     payer, stage = node.paying.payer, request.stages[0]
     directory = node.leg_server.dispatcher.directory
-    units = max(1, units_of(stage, request.inline))
+    units = max(1, units_of(stage, request.input))
     workers = directory.playing(stage)
     found = await payer.quote(workers, stage, request.inline, units)
     if request.level is Level.SIGNED:

@@ -6,7 +6,7 @@ All charges together are never more than the task's `price_max`.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from node.paying.pricing import cost_of_leg, cost_of_part
+from node.paying.pricing import LegUnits, cost, cost_of_leg, cost_of_part
 from wire import limits
 from wire.content import PeerId
 from wire.receipt import Receipt
@@ -28,6 +28,8 @@ class Held:
     need: int = 0
     begun: int = 0
     shown: int = 0
+    # What it may come to, by what was known of its input when it was given.
+    most: LegUnits | None = None
 
     @property
     def shown_cost(self) -> int:
@@ -99,8 +101,13 @@ class Bill:
         for peer in list(self._held):
             self.part(peer)
 
-    def void_parts(self) -> None:
-        """What was streamed of a leg turned out wrong: nobody is charged for it."""
+    def void_parts(self, since: int = 0) -> None:
+        """What was streamed of a leg turned out wrong: nobody is charged for it.
+
+        Whoever has the leg now makes its tokens from `since` on.
+        """
+        for held in self._held.values():
+            held.begun = min(held.begun, since)
         for charge in [it for it in self.charges if it.kind is ChargeKind.PART]:
             self.charges.remove(charge)
             self.book(payee_of(charge), Booking(charged=-charge.amount, tasks=-1))
@@ -114,6 +121,8 @@ class Bill:
             return 0
         by, begun = held.tariff.record, held.begun
         amount = cost_of_leg(by, held.stage, receipt, source, output, begun)
+        if held.most is not None:
+            amount = min(amount, cost(by, held.stage, held.most))
         return self._charge(peer, held, ChargeKind.LEG, begun, amount)
 
     def check(self, tariff: Signed[Tariff], number: int, stage: Stage) -> int:

@@ -105,6 +105,11 @@ class EarningChannel:
         return self.highest - self.charged - self.held
 
     @property
+    def left(self) -> int:
+        """What may still be charged."""
+        return self.deposit - self.charged
+
+    @property
     def unredeemed(self) -> int:
         """What the highest voucher promises beyond what was redeemed."""
         return self.highest - self.redeemed
@@ -128,13 +133,24 @@ class EarningChannel:
                 self.charged,
                 self.tasks,
                 self.redeemed,
+                None if self.tariff is None else bytes(self.tariff),
             ]
         )
 
     @classmethod
     def from_bytes(cls, name: bytes, data: bytes) -> "EarningChannel":
         """WireError if a row is none."""
-        payer, deposit, expiry, voucher, highest, charged, tasks, redeemed = unpack(data)
+        payer, deposit, expiry, voucher, highest, charged, tasks, redeemed, *agreed = unpack(data)
+        tariff = ContentId(agreed[0]) if agreed and agreed[0] is not None else None
         return cls(
-            PeerId(payer), name, deposit, expiry, highest, voucher, charged, tasks, 0, redeemed
+            PeerId(payer),
+            name,
+            deposit,
+            expiry,
+            highest,
+            voucher,
+            charged,
+            tasks,
+            redeemed=redeemed,
+            tariff=tariff,
         )

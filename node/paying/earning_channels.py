@@ -22,7 +22,7 @@ from store import Store, Table
 from wire import limits
 from wire.codec import pack, unpack
 from wire.content import ContentId, PeerId
-from wire.errors import BatonError, Refused, WireError
+from wire.errors import BatonError, Refused, StoreError, TransportError, WireError
 from wire.kinds import RefusalCode
 from wire.latest import Latest
 from wire.ledger import (
@@ -40,7 +40,8 @@ from wire.message import Message
 from wire.payment_message import Paid, Pay
 from wire.signed import Signed, open_signed
 
-IN, SUM = b"in:", b"sum:"
+# Channels that are used, what is charged, and channels in whose place another was shown.
+IN, SUM, OLD = b"in:", b"sum:", b"old:"
 PEER_BYTES = 32
 SUMS_MAX = 10_000
 CHANNELS_MAX = 10_000
@@ -51,6 +52,8 @@ EPOCH_PART = 4
 # Charges are kept so often, for all tasks since the last time.
 KEEP_EVERY_S = 1.0
 REDEEM_S_MIN, REDEEM_S_MAX = 5.0, 600.0
+# Which epoch runs is looked up so often at most, however many channels are shown.
+LOOK_EVERY_S = 5.0
 
 
 @dataclass(slots=True)
@@ -64,6 +67,8 @@ class EarningChannels:
     by_name: dict[bytes, EarningChannel] = field(default_factory=dict)
     vouchers: int = 0
     orders: int = 0
+    # The epoch that runs, as far as it was looked up, and when that was.
+    epoch: int = 0
     # Charged and tasks, by payer and model.
     by_model: Latest[tuple[PeerId, ContentId | None], tuple[int, int]] = field(
         default_factory=lambda: Latest(SUMS_MAX)
@@ -71,20 +76,28 @@ class EarningChannels:
     _unkept: dict[tuple[bytes, ContentId | None], EarningChannel] = field(default_factory=dict)
     _latest: dict[PeerId, EarningChannel] = field(default_factory=dict)
     _changed: dict[bytes, trio.Event] = field(default_factory=dict)
+    _looked_at_s: float = -LOOK_EVERY_S
+    _looking: trio.Lock = field(default_factory=trio.Lock)
+    _old: int = 0
 
     def load(self) -> None:
         """Go on with the channels that are kept here."""
         for key, value in self.store.scan(Table.CHANNELS, prefix=IN, limit=CHANNELS_MAX):
             channel = EarningChannel.from_bytes(key.removeprefix(IN), value)
-            self.by_name[channel.name] = self._latest[channel.payer] = channel
+            self.by_name[channel.name] = channel
+            before = self._latest.get(channel.payer)
+            if before is None or before.left < channel.left:
+                self._latest[channel.payer] = channel
+        self._old = len(self.store.scan(Table.CHANNELS, prefix=OLD, limit=CHANNELS_MAX))
         for key, value in self.store.scan(Table.CHANNELS, prefix=SUM, limit=SUMS_MAX):
             model, charged, tasks = unpack(value)
             payer = PeerId(key.removeprefix(SUM)[:PEER_BYTES])
             self.by_model[payer, None if model is None else ContentId(model)] = (charged, tasks)
 
     def of(self, payer: PeerId) -> EarningChannel | None:
-        """The channel that a payer uses now."""
-        return self._latest.get(payer)
+        """The channel that a payer uses now; None for one of which too little is left to redeem."""
+        found = self._latest.get(payer)
+        return found if found is not None and found.expiry > self.epoch else None
 
     def charge(self, channel: EarningChannel, amount: int, model: ContentId | None) -> None:
         """Note what work with a model came to, or a verdict; it is kept before long.
@@ -104,7 +117,8 @@ class EarningChannels:
         """Keep what was charged since the last time, with the next commit."""
         unkept, self._unkept = self._unkept, {}
         for (_, model), channel in unkept.items():
-            self._keep_soon(channel)
+            if self.by_name.get(channel.name) is channel:
+                self._keep_soon(channel)
             charged, tasks = self.by_model.get((channel.payer, model), (0, 0))
             row = pack([None if model is None else bytes(model), charged, tasks])
             self.store.write_soon(Table.CHANNELS, SUM + channel.payer + (model or b""), row)
@@ -158,24 +172,38 @@ class EarningChannels:
         """Answer a Pay with what is here of the channel, or refuse."""
         assert isinstance(message, Pay)
         try:
-            channel = self._channel(call.peer, message)
+            channel = await self._channel(call.peer, message)
             self._agree(channel, message)
             self._take(channel, message.voucher)
+            self._latest[call.peer] = channel
         except WireError as error:
             self.peers.offended(call.peer, Offence.MALFORMED)
             await call.send(refusal_of(error))
-        except Refused as error:
+        except (Refused, StoreError, TransportError) as error:
             await call.send(refusal_of(error))
         else:
             voucher = channel.voucher or None
             await call.send(Paid(charged=channel.charged, voucher=voucher))
 
-    def _channel(self, payer: PeerId, message: Pay) -> EarningChannel:
+    async def _channel(self, payer: PeerId, message: Pay) -> EarningChannel:
         channel = self.by_name.get(message.channel)
-        if channel is not None:
-            if channel.payer != payer:
-                raise Refused("the channel is another's", code=RefusalCode.NOT_WILLING)
-            return channel
+        if channel is None:
+            # One that was used before goes on as it was: what was charged stays charged.
+            row = self.store.read(Table.CHANNELS, OLD + message.channel)
+            found = None if row is None else EarningChannel.from_bytes(message.channel, row)
+            if found is None:
+                found = self._begun(payer, message)
+            await self._look()
+            channel = self.by_name.get(message.channel)
+            if channel is None and found.payer == payer:
+                await self._admit(found, kept=row is not None)
+                channel = self.by_name.setdefault(found.name, found)
+        if channel is None or channel.payer != payer:
+            raise Refused("the channel is another's", code=RefusalCode.NOT_WILLING)
+        return channel
+
+    def _begun(self, payer: PeerId, message: Pay) -> EarningChannel:
+        """A channel that is shown here for the first time."""
         if message.settlement is None:
             raise Refused(
                 "this channel is not known here: show its settlement",
@@ -183,24 +211,62 @@ class EarningChannels:
                 retry_after_s=1.0,
             )
         opening = self._shown(payer, message.channel, message.settlement)
-        for name in [it.name for it in self.by_name.values() if it.payer == payer]:
-            # Its payer shows another in its place: of one that is redeemed nothing comes any more.
-            if not self.by_name[name].unredeemed and not self.by_name[name].held:
-                self._forget(name)
-        if len(self.by_name) >= CHANNELS_MAX:
+        return EarningChannel(payer, message.channel, opening.deposit, opening.expiry)
+
+    async def _look(self) -> None:
+        """Know which epoch runs."""
+        async with self._looking:
+            if trio.current_time() >= self._looked_at_s + LOOK_EVERY_S:
+                self.epoch = max(self.epoch, (await self.wallet.look()).epoch)
+                self._looked_at_s = trio.current_time()
+
+    async def _admit(self, found: EarningChannel, *, kept: bool) -> None:
+        """Keep a channel in place of those of its payer that are used up; Refused without room."""
+        if found.expiry <= self.epoch:
+            raise Refused(
+                "the channel expires before all of it can be redeemed: open another one",
+                code=RefusalCode.NOT_WILLING,
+            )
+        own = [it for it in self.by_name.values() if it.payer == found.payer]
+        # Its payer shows another in its place: of one that is redeemed nothing comes any more.
+        over = [it for it in own if not it.unredeemed and not it.held]
+        if len(self.by_name) - len(over) >= CHANNELS_MAX or self._old >= CHANNELS_MAX:
             raise Refused("no room for further channels", retry_after_s=60.0)
-        if sum(it.payer == payer for it in self.by_name.values()) >= CHANNELS_PER_PAYER:
+        if len(own) - len(over) >= CHANNELS_PER_PAYER:
             raise Refused("too many channels of yours", code=RefusalCode.NOT_WILLING)
-        found = EarningChannel(payer, message.channel, opening.deposit, opening.expiry)
-        self.by_name[found.name] = self._latest[payer] = found
+        for channel in over:
+            await self._put_away(channel)
         self._keep_soon(found)
-        return found
+        if kept:
+            self._old -= 1
+            self.store.write_soon(Table.CHANNELS, OLD + found.name, None)
+
+    async def _put_away(self, channel: EarningChannel) -> None:
+        """Use a channel no more, and know what was charged to it until it has expired."""
+        row = channel.to_bytes()
+        if channel.highest:
+            await self.store.write(Table.CHANNELS, OLD + channel.name, row)
+            self._old += 1
+        if channel.to_bytes() == row and not channel.held:
+            # Otherwise its payer went on with it meanwhile.
+            self._forget(channel.name)
 
     def _forget(self, name: bytes) -> None:
-        channel = self.by_name.pop(name)
-        if self._latest.get(channel.payer) is channel:
+        channel = self.by_name.pop(name, None)
+        if channel is not None and self._latest.get(channel.payer) is channel:
             del self._latest[channel.payer]
         self.store.write_soon(Table.CHANNELS, IN + name, None)
+
+    def _forget_old(self) -> None:
+        """Forget the channels of which nothing can be shown any more: they have expired."""
+        rows = self.store.scan(Table.CHANNELS, prefix=OLD, limit=CHANNELS_MAX)
+        kept = 0
+        for key, row in rows:
+            if EarningChannel.from_bytes(key.removeprefix(OLD), row).expiry < self.epoch:
+                self.store.write_soon(Table.CHANNELS, key, None)
+            else:
+                kept += 1
+        self._old = kept
 
     def _shown(self, payer: PeerId, name: bytes, raw: bytes) -> Opening:
         """The opening of a channel in a settled order; WireError or Refused if it is none."""
@@ -242,7 +308,9 @@ class EarningChannels:
                 code=RefusalCode.NOT_PAID,
                 retry_after_s=1.0,
             )
-        channel.tariff = now.id
+        if channel.tariff != now.id:
+            channel.tariff = now.id
+            self._keep_soon(channel)
 
     def _take(self, channel: EarningChannel, raw: bytes | None) -> None:
         """Keep a voucher if it is the highest; WireError for one that is none of this channel."""
@@ -274,10 +342,12 @@ class EarningChannels:
 
     async def redeem(self) -> int:
         """Redeem what is promised now, in one order; how much that was, in millionths."""
-        if not self.by_name:
+        if not self.by_name and not self._old:
             return 0
-        epoch = (await self.wallet.look()).epoch
-        for channel in [it for it in self.by_name.values() if it.expiry < epoch]:
+        self.epoch = max(self.epoch, (await self.wallet.look()).epoch)
+        self._looked_at_s = trio.current_time()
+        self._forget_old()
+        for channel in [it for it in self.by_name.values() if it.expiry < self.epoch]:
             # From now on what is left in it is its payer's.
             self._forget(channel.name)
         owing = sorted(

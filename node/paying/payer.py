@@ -127,7 +127,7 @@ class Payer:
         return price if not price or self.channels.ready(tariff, need) else None
 
     def note_given(
-        self, bill: Bill, peer: PeerId, number: int, stage: Stage, data: bytes | None, begun: int
+        self, bill: Bill, peer: PeerId, number: int, stage: Stage, most: LegUnits, begun: int
     ) -> None:
         """Note that a leg is given to a peer, by its prices as they are now."""
         bill.book = self.book
@@ -135,8 +135,9 @@ class Payer:
         tariff = None if heard is None or peer == self.peers.me else self.tariffs.of(heard)
         if tariff is None or tariff.record.price_of(stage.model) is None:
             return
-        need = need_of(tariff.record, stage, units_at_most(stage, data))
-        bill.note_given(peer, Held(tariff, number, stage, min(need, bill.left), begun))
+        need = need_of(tariff.record, stage, most)
+        held = Held(tariff, number, stage, min(need, bill.left), begun, most=most)
+        bill.note_given(peer, held)
 
     def book(self, peer: PeerId, booking: Booking) -> None:
         """Take in what a bill says of a peer's account."""

@@ -52,6 +52,17 @@ class Seat:
     shown: int = 0
     _over: bool = False
 
+    def cover(self, data: bytes | None) -> None:
+        """The input is here: hold what it needs, not what was said of it; Refused if it is more."""
+        most = units_at_most(self.stage, data)
+        price = cost(self.tariff, self.stage, most)
+        if price > self.price_max:
+            raise _too_little("the leg", price, self.price_max)
+        need = min(price, need_of(self.tariff, self.stage, most))
+        if not self._hold(need):
+            raise _unpaid(need, "the input is more than was said, and that much is not promised")
+        self.given = most.given
+
     def charge(self, receipt: Receipt, source: bytes | None, output: bytes | None) -> None:
         """The leg is done and durable."""
         amount = cost_of_leg(self.tariff, self.stage, receipt, source, output, self.begun)
@@ -72,6 +83,8 @@ class Seat:
         """A relay that passes on what is paid for, and waits for the next voucher before more."""
 
         async def pass_on(part: Part) -> None:
+            # What others are said to have shown, and was made here all the same, is paid here.
+            self.begun = min(self.begun, part.position)
             await self._until_paid(part.position + part.units - self.begun)
             await relay(part)
             self.shown = max(self.shown, part.position + part.units - self.begun)
@@ -83,12 +96,7 @@ class Seat:
         units = LegUnits(self.given, max(0, shown))
         running = min(cost(self.tariff, self.stage, units), self.price_max)
         with trio.move_on_after(stretched(UNPAID_DEADLINE_S)):
-            while running > self.held:
-                more = running - self.held
-                if self.channel.available >= more:
-                    self.channel.held += more
-                    self.held = running
-                    return
+            while not self._hold(running):
                 await self.channels.changed(self.channel)
             return
         raise Refused(
@@ -96,6 +104,17 @@ class Seat:
             code=RefusalCode.NOT_PAID,
             retry_after_s=AGAIN_S,
         )
+
+    def _hold(self, amount: int) -> bool:
+        """Hold so much at least; whether it is promised."""
+        more = amount - self.held
+        if more <= 0:
+            return True
+        if self.channel.available < more:
+            return False
+        self.channel.held += more
+        self.held = amount
+        return True
 
 
 @dataclass(slots=True)
@@ -135,7 +154,9 @@ class Till:
         most, price_max = units_at_most(stage, data, units), task.record.price_max
         price = cost(tariff.record, stage, most)
         if price > price_max:
-            raise _too_little("the leg", price, task)
+            raise _too_little("the leg", price, price_max)
+        if not price:
+            return None
         need = min(price, need_of(tariff.record, stage, most))
         channel = self._channel(task.signer, need)
         channel.held += need
@@ -146,7 +167,7 @@ class Till:
         """Refused unless a verdict on this task is paid for."""
         price = self._verdict_price(task)
         if price > task.record.price_max:
-            raise _too_little("a verdict", price, task)
+            raise _too_little("a verdict", price, task.record.price_max)
         if price:
             self._channel(task.signer, price)
 
@@ -173,16 +194,20 @@ class Till:
             why = "the prices here are others than you agreed to"
             if channel.tariff == tariff.id:
                 why = f"{show_credits(max(0, channel.available))} credits are promised and not used"
-        raise Refused(
-            f"{show_credits(need)} credits are to be promised first: {why}",
-            code=RefusalCode.NOT_PAID,
-            retry_after_s=AGAIN_S,
-        )
+        raise _unpaid(need, why)
 
 
-def _too_little(what: str, price: int, task: Signed[Task]) -> Refused:
+def _unpaid(need: int, why: str) -> Refused:
+    return Refused(
+        f"{show_credits(need)} credits are to be promised first: {why}",
+        code=RefusalCode.NOT_PAID,
+        retry_after_s=AGAIN_S,
+    )
+
+
+def _too_little(what: str, price: int, price_max: int) -> Refused:
     return Refused(
         f"{what} costs up to {show_credits(price)} credits here, and the task pays at most"
-        f" {show_credits(task.record.price_max)}",
+        f" {show_credits(price_max)}",
         code=RefusalCode.NOT_PAID,
     )

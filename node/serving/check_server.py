@@ -162,7 +162,7 @@ class CheckServer(ServedOrders[_ServedChecks]):
         try:
             if not self.verify_role.willing:
                 raise Refused("this peer does not verify", code=RefusalCode.NOT_WILLING)
-            self._check_room(call.peer)
+            self._check_room(call.peer, self.peers.view.origins)
         except Refused as error:
             await call.send(refusal_of(error))
             return

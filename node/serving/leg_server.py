@@ -264,6 +264,8 @@ class LegServer:
         async def work() -> Done:
             nonlocal reused
             data = await input_of(self.blobs, handoff, source_id, holders, left_s)
+            if lease.seat is not None:
+                lease.seat.cover(data)
             if handoff.leg.role is Role.INFER and not lease.fresh:
                 reused = await self.before.reusable(lease.job_key)
                 if reused is not None:

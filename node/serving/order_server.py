@@ -241,16 +241,16 @@ class OrderServer(ServedOrders[_ServedTasks]):
     async def on_open(self, call: TypedCall, message: Message) -> None:
         """Serve one order until its asker closes it."""
         assert isinstance(message, Open)
+        peers = self.legs.dispatcher.directory.peers
         try:
             if not self.legs.taking:
                 raise Refused("this peer is leaving", code=RefusalCode.LEAVING)
-            self._check_room(call.peer)
+            self._check_room(call.peer, peers.view.origins)
         except Refused as error:
             await call.send(refusal_of(error))
             return
         # Receipts may travel under one signature if the asker says that it reads them so.
         signer = self.legs.key.peer if message.speaks >= limits.BUNDLES_VERSION else None
-        peers = self.legs.dispatcher.directory.peers
         order = _ServedTasks(
             call=call,
             places=self.places_each,

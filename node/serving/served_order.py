@@ -3,6 +3,7 @@
 What is done for one is in `node.serving.order_server` (tasks) and `node.serving.check_server`.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import trio
 
 from node.dispatch.order_tags import OrderFigures
 from node.task.flushing import Gathering
+from p2p.quotas import Origins
 from p2p.score import Offence, Standing
 from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
@@ -31,8 +33,12 @@ PLACES_BESIDE_OTHERS = 12
 # Orders at once, and of one asker: one that stands, and one whose asker reconnected or renews it.
 ORDERS_MAX = 64
 ORDERS_PER_ASKER = 2
+# And of askers of one address prefix: keys cost nothing.
+ORDERS_PER_PREFIX = 32
 # An order without an item for so long is ended. Askers end theirs sooner.
 IDLE_S = 30.0
+# One without an item for so long makes room where somebody else needs it.
+MAKES_ROOM_S = 10.0
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -56,6 +62,10 @@ class ServedOrder:
     _ended: bool = False
     _error: BatonError | None = None
     _gathering: Gathering = field(default_factory=Gathering)
+    # When the last item came, or was seen under way.
+    used_at_s: float = field(default_factory=trio.current_time)
+    _waiting: trio.CancelScope = field(default_factory=trio.CancelScope)
+    _makes_room: bool = False
 
     # What is done for it
 
@@ -134,10 +144,16 @@ class ServedOrder:
         """The asker's next message; None if the order is over, which the asker was told."""
         message = None
         while message is None:
-            with trio.move_on_after(IDLE_S):
+            # What brings no item does not keep an order open.
+            with trio.move_on_at(self.used_at_s + IDLE_S) as self._waiting:
                 message = await self.call.receive()
-            if message is None and not self.in_use:
-                await self._finish(Refused("no task came for a while", retry_after_s=0.0))
+            if message is None and self.in_use:
+                self.used_at_s = trio.current_time()
+            elif message is None:
+                why = "no task came for a while"
+                if self._makes_room:
+                    why += ", and others want an order here"
+                await self._finish(Refused(why, retry_after_s=0.0))
                 return None
         if self.standing(self.call.peer) is Standing.BANNED:
             why = "you are banned here for what you did"
@@ -155,6 +171,12 @@ class ServedOrder:
             raise RemoteProtocolError("more tasks were sent than there were places")
         self.credit -= count
         self.given += count
+        self.used_at_s = trio.current_time()
+
+    def make_room(self) -> None:
+        """End it: nothing is under way, and others want its place."""
+        self._makes_room, self.used_at_s = True, -math.inf
+        self._waiting.cancel()
 
     def _refusal_of(self, error: BatonError) -> OrderRefusal:
         """How an item is refused; what is malformed counts against the asker."""
@@ -223,11 +245,22 @@ class ServedOrders(Generic[O]):
             free=sum(it.credit for it in self._orders),
         )
 
-    def _check_room(self, asker: PeerId) -> None:
-        """Refused if this peer takes no further order of an asker."""
+    def _check_room(self, asker: PeerId, origins: Origins) -> None:
+        """Refused if this peer takes no further order of an asker. It may end an idle one."""
+        prefix = origins.of(asker, asker)
         own = sum(it.call.peer == asker for it in self._orders)
-        if own >= ORDERS_PER_ASKER or len(self._orders) >= ORDERS_MAX:
+        alike = sum(origins.of(it.call.peer, it.call.peer) == prefix for it in self._orders)
+        if own >= ORDERS_PER_ASKER or (prefix and alike >= ORDERS_PER_PREFIX):
             raise Refused("too many standing orders here", retry_after_s=1.0)
+        if len(self._orders) < ORDERS_MAX:
+            return
+        idle_at_s = trio.current_time() - MAKES_ROOM_S
+        idle = [it for it in self._orders if not it.in_use and it.used_at_s <= idle_at_s]
+        if not idle:
+            raise Refused("too many standing orders here", retry_after_s=1.0)
+        oldest = min(idle, key=lambda it: it.used_at_s)
+        self._orders.remove(oldest)
+        oldest.make_room()
 
     async def _serve(self, order: O) -> None:
         """Serve one order until its asker closes it."""
@@ -236,7 +269,8 @@ class ServedOrders(Generic[O]):
         try:
             await order.run()
         finally:
-            self._orders.remove(order)
+            if order in self._orders:
+                self._orders.remove(order)
             self._share()
 
     def _share(self) -> None:

@@ -17,7 +17,7 @@ from p2p import timeouts
 from p2p.peers import Peers
 from p2p.typed_call import TypedCall, refusal_of
 from wire.content import ContentId
-from wire.errors import EngineError, Refused, RemoteProtocolError
+from wire.errors import EngineError, ModelRefused, Refused, RemoteProtocolError
 from wire.kinds import RefusalCode, Role
 from wire.message import Message
 from wire.operations import STAGE
@@ -64,6 +64,8 @@ class StageServer:
     signed: int = 0
     _numbers: int = 0
     _sessions: StageSessions = field(default_factory=StageSessions)
+    # Set when a session has given its pages back.
+    _freed: trio.Event = field(default_factory=trio.Event)
 
     @property
     def sessions(self) -> int:
@@ -76,7 +78,9 @@ class StageServer:
         self._numbers += 1
         now_at_s, waiting = trio.current_time(), _Waiting()
         prefix = self.peers.view.origins.of(call.peer, call.peer)
-        session = StageSession(self._numbers, call.peer, prefix, now_at_s, waiting.end)
+        session = StageSession(
+            self._numbers, call.peer, prefix, now_at_s, waiting.end, message.model
+        )
         try:
             self._check_able(message)
             self._sessions.make_room(call.peer, prefix, now_at_s)
@@ -92,13 +96,14 @@ class StageServer:
             self._sessions.remove(session)
             with trio.CancelScope(shield=True), timeouts.move_on_after(PASS_S):
                 await self._end(message.model, session.number)
+            self._freed.set()
+            self._freed = trio.Event()
 
     async def _serve(
         self, call: TypedCall, opening: StageOpen, session: StageSession, waiting: _Waiting
     ) -> None:
-        granted = await self._do(opening.model, {SESSION: session.number, BEGIN: opening.pages})
-        await call.send(StageOpened(pages=int.from_bytes(granted, "little")))
-        number = 0
+        await call.send(StageOpened(pages=await self._begin(opening, session)))
+        session.used_at_s, number = trio.current_time(), 0
         while True:
             message = await self._next(call, waiting)
             if isinstance(message, StageClose):
@@ -119,6 +124,23 @@ class StageServer:
             self.passes += 1
             self.rows += len(message.rows.owners)
             number += 1
+
+    async def _begin(self, opening: StageOpen, session: StageSession) -> int:
+        """How many pages a session has; where none are free others that use none make room."""
+        session.busy = True
+        while True:
+            freed = self._freed
+            try:
+                wanted = {SESSION: session.number, BEGIN: opening.pages}
+                granted = await self._do(opening.model, wanted)
+            except ModelRefused:
+                if not self._sessions.take_back(opening.model, trio.current_time()):
+                    raise
+                with timeouts.move_on_after(PASS_S):
+                    await freed.wait()
+            else:
+                session.busy = False
+                return int.from_bytes(granted, "little")
 
     async def _next(self, call: TypedCall, waiting: _Waiting) -> Message:
         """What the asker says next; Refused if it says nothing for long, or has to make room."""

@@ -5,11 +5,11 @@ taken, whoever has used its own the longest ago makes room for a newcomer.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from node.dispatch.layer_log import RowLog
-from wire.content import PeerId
+from wire.content import ContentId, PeerId
 from wire.errors import Refused
 
 # Sessions at once; of one asker: one that stands, and one that it begins after a failure; and of
@@ -30,6 +30,7 @@ class StageSession:
     prefix: str
     used_at_s: float
     end: Callable[[], None]
+    model: ContentId | None = None
     # Whether a pass of it is being done.
     busy: bool = False
     # Passes since what went through was signed.
@@ -56,16 +57,22 @@ class StageSessions:
             raise self._full("others of your network have")
         if len(self._sessions) < SESSIONS_MAX:
             return
-        idle = [
-            it
-            for it in self._sessions.values()
-            if not it.busy and now_at_s - it.used_at_s >= TAKEN_BACK_S
-        ]
-        if not idle:
+        if not self._end_oldest(self._sessions.values(), now_at_s):
             raise self._full("too many others have")
+
+    def take_back(self, model: ContentId, now_at_s: float) -> bool:
+        """End a session that has pages of a model and does not use them; False if there is none."""
+        of_model = [it for it in self._sessions.values() if it.model == model]
+        return self._end_oldest(of_model, now_at_s)
+
+    def _end_oldest(self, some: Iterable[StageSession], now_at_s: float) -> bool:
+        idle = [it for it in some if not it.busy and now_at_s - it.used_at_s >= TAKEN_BACK_S]
+        if not idle:
+            return False
         oldest = min(idle, key=lambda it: it.used_at_s)
         del self._sessions[oldest.number]
         oldest.end()
+        return True
 
     def add(self, session: StageSession) -> None:
         self._sessions[session.number] = session

@@ -17,7 +17,7 @@ from node.commands.command import CALLED, Assembly, Command, Group
 from tests.tidy.tree import ROOT
 from wire.errors import InputError
 
-PATHS = ("report.txt", "model.gguf", "embedder/", "home/notes/")
+PATHS = ("report.txt", "model.gguf", "embedder/", "home/notes/", "photos/")
 
 
 def every_command(group: click.Group = cli, words: tuple[str, ...] = ()) -> Iterator[tuple]:

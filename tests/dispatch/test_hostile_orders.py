@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from node.dispatch.handoff import Handoff
 from node.dispatch.offer import offer_leg
-from node.dispatch.order import Order, OrderOutcome
+from node.dispatch.order import TAKEN, UNHEARD_BYTES_MAX, Order, OrderedTask, OrderOutcome
 from node.dispatch.orders import Orders
 from node.dispatch.standing_order import ACCEPT_DEADLINE_S, IDLE_S
 from node.engines.interface import Part
@@ -559,3 +559,24 @@ async def test_a_peer_that_never_opens_gets_conversations(
         await order.settled.wait()
         assert not order.stands
         assert not scene.orders._may_open(scene.there.peers.me)
+
+
+async def test_what_nobody_hears_of_a_stream_is_bounded(autojump_clock: MockClock) -> None:
+    signed = task_of(SigningKey(bytes(31) + b"\1"), 0.0, complete(1000))
+    ordered = OrderedTask(Handoff(task=signed, receipts=(), input=b"x", units=1), 10.0, 0.0)
+    for _ in range(100):
+        ordered.told(TAKEN)
+    assert await ordered.hear() is TAKEN
+    with trio.move_on_after(1) as nothing_more:
+        await ordered.hear()
+    assert nothing_more.cancelled_caught
+    piece = OrderPiece(tag=0, position=0, units=1, data=bytes(limits.INLINE_BYTES_MAX))
+    count = 2 * UNHEARD_BYTES_MAX // limits.INLINE_BYTES_MAX
+    for _ in range(count):
+        # Who hears in time is told everything.
+        ordered.told(piece)
+        assert await ordered.hear() == piece
+    for _ in range(count):
+        ordered.told(piece)
+    with pytest.raises(Refused, match="more was streamed"):
+        await ordered.hear()

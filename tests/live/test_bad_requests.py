@@ -12,8 +12,10 @@ from node.engines.hash_engine import hash_manifest
 from tests.live.command_line import Done, Peer, at_once, baton, numbers_in
 from wire import limits
 from wire.content import ContentId
+from wire.unixfs import UnixfsId
 
 NOWHERE = ContentId.of(b"content that nobody has")
+FOLDER = UnixfsId.of_node(b"a folder that nobody has")
 ASK = ("ask", "hash", "--json")
 HELLO = ("--text", "hello")
 
@@ -52,6 +54,13 @@ CASES: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "getting JSON and content": (("get", NOWHERE, "--json"), ("--output",)),
     "putting what is not there": (("put", "/nowhere/x", "--json"), ("/nowhere/x",)),
     "putting a folder": (("put", "/", "--json"), ("is not a file",)),
+    "copies of a folder": (("put", "/usr", "--copies", "2"), ("--copies", "other peers")),
+    "getting a folder to nowhere": (("get", FOLDER), (str(FOLDER), "DIR")),
+    "getting a folder nobody has": (
+        ("get", FOLDER, "out"),
+        (str(FOLDER), "nobody of", "try again"),
+    ),
+    "getting a file as a folder": (("get", NOWHERE, "o"), ("not the id of a folder", "--output")),
 }
 WITHOUT_PEER: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "looking without a peer": (("status", "--json"), ("no peer is running", "join")),
@@ -125,6 +134,27 @@ def test_content_that_cannot_be_written_is_still_kept(asker: Peer, tmp_path: Pat
     done = asker.ask("get", content, "--output", copy)
     assert (done.code, done.err) == (0, "")
     assert copy.read_bytes() == file.read_bytes()
+
+
+def test_a_folder_goes_from_one_peer_to_another(
+    network: dict[str, Peer], asker: Peer, tmp_path: Path
+) -> None:
+    folder, place = tmp_path / "in", tmp_path / "out"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.txt").write_text("just this")
+    (folder / "sub" / "large").write_bytes(bytes(range(256)) * 2000)
+    done = asker.ask("put", folder)
+    assert (done.code, done.err) == (0, "")
+    kept, root = done.out.splitlines()
+    assert kept.startswith("kept 2 files")
+    assert root.startswith("bafy")
+    found = network["verify"].ask("get", root, place)
+    assert (found.code, found.err) == (0, "")
+    assert (place / "a.txt").read_text() == "just this"
+    assert (place / "sub" / "large").read_bytes() == (folder / "sub" / "large").read_bytes()
+    assert "secret key" in asker.ask("put", asker.state).error
+    (folder / "link").symlink_to(folder / "a.txt")
+    assert str(folder / "link") in asker.ask("put", folder).error
 
 
 def test_content_goes_to_standard_output_as_it_is(asker: Peer, tmp_path: Path) -> None:

@@ -354,3 +354,27 @@ def test_the_megabytes_of_these_tests_are_a_tree_of_several_blocks() -> None:
     *_, root = split(MEGABYTES)
     assert root.id == NAME
     assert len(TreeNode.from_bytes(root.data).children) == LEAVES
+
+
+async def test_blocks_by_themselves_come_from_whoever_has_them_and_from_no_liar(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    pieces = [Random(it).randbytes(1000) for it in range(6)]
+    for name, part in (("a", pieces[:3]), ("b", pieces[3:])):
+        keeper, _ = await holding(hood, name, b"")
+        for piece in part:
+            await keeper.store.put(piece)
+    liar, _ = await lying(hood, "liar", garbage)
+    asker = await hood.add("asker")
+    await hood.acquainted()
+    wanted: dict[ContentId, int | None] = {ContentId.of(it): len(it) for it in pieces}
+    assert await asker.blobs.bring_blocks(wanted) == 6000
+    assert all([await asker.store.get(ContentId.of(it)) == it for it in pieces])
+    assert asker.standing_of(liar) is not Standing.GOOD
+    assert await asker.blobs.bring_blocks(wanted) == 0
+    with pytest.raises(Missing):
+        await asker.blobs.bring_blocks({**wanted, ContentId.of(b"nowhere"): None})
+    other = await hood.add("other")
+    await hood.acquainted()
+    with pytest.raises(Malformed, match="1000 bytes"):
+        await other.blobs.bring_blocks({ContentId.of(pieces[0]): 999})

@@ -120,6 +120,23 @@ def test_tokens_that_another_peer_showed_are_its_own_and_a_base_is_charged_once(
     assert bill.part(OTHER.peer) == 0
 
 
+def test_a_receipt_of_more_units_than_its_leg_has_costs_no_more_than_was_expected() -> None:
+    # The input is not at hand: it is too large for an offer, and its units are known.
+    tariff, bill = tariff_of(given=UNITS), Bill(10_000)
+    receipt = receipt_of(task_of(OTHER, 1e9), WORKER, b"v", units=4096).record
+    bill.note_given(WORKER.peer, Held(tariff, 0, EMBED, most=units_at_most(EMBED, None, 200)))
+    assert bill.leg(WORKER.peer, receipt, None, None) == 200
+
+
+def test_who_makes_again_what_others_showed_wrong_is_paid_for_it() -> None:
+    tariff = tariff_of(made=UNITS)
+    receipt = receipt_of(task_of(OTHER, 1e9, complete(8)), WORKER, b"12345678", units=8).record
+    bill = Bill(1000)
+    bill.note_given(WORKER.peer, Held(tariff, 0, complete(8), begun=5))
+    bill.void_parts(2)
+    assert bill.leg(WORKER.peer, receipt, b"", b"12345678") == 6
+
+
 def test_all_charges_together_stay_within_what_the_task_may_cost() -> None:
     tariff, bill = tariff_of(base=60, verdict=30), Bill(100)
     receipt = receipt_of(task_of(OTHER, 1e9), WORKER, b"v").record

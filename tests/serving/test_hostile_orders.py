@@ -11,9 +11,11 @@ import trio
 from trio.testing import MockClock
 
 from node.peer import Node
+from node.serving import served_order
 from node.serving.order_server import TAKEN_AFTER_S
 from node.serving.served_order import (
     IDLE_S,
+    MAKES_ROOM_S,
     ORDERS_PER_ASKER,
     PLACES_BESIDE_OTHERS,
     PLACES_PER_ORDER,
@@ -404,6 +406,48 @@ async def test_an_order_without_a_task_is_ended(autojump_clock: MockClock, tmp_p
         assert trio.current_time() - began_at_s == pytest.approx(IDLE_S, abs=1)
         await trio.sleep(0.1)
         assert not scene.worker.order_server.standing
+
+
+async def test_what_is_no_task_keeps_no_order_open(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with opened(tmp_path) as scene, scene.order() as order:
+        began_at_s = trio.current_time()
+
+        async def withdraw() -> None:
+            while True:
+                await order.call.send(Withdraw(unwanted=(7,)))
+                await trio.sleep(IDLE_S / 3)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(withdraw)
+            assert isinstance(await order.call.receive(), Refuse)
+            nursery.cancel_scope.cancel()
+        assert trio.current_time() - began_at_s == pytest.approx(IDLE_S, abs=1)
+
+
+async def test_orders_without_a_task_make_room_where_there_is_none(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served_order, "ORDERS_MAX", 2)
+    async with (
+        opened(tmp_path) as scene,
+        scene.network.outsider() as other,
+        scene.order() as first,
+        scene.order() as second,
+    ):
+        async with other.peers.call(scene.worker.peers.me, deadline_s=30) as call:
+            await call.send(Open(wanted=1))
+            assert isinstance(await call.receive(), Refuse)
+        await trio.sleep(MAKES_ROOM_S - 2)
+        await second.give(scene.item(1))
+        await second.outcomes(1)
+        await trio.sleep(2)
+        async with scene.order(other):
+            refused = await first.call.receive()
+            assert isinstance(refused, Refuse)
+            assert "others want" in refused.reason
+            assert scene.worker.order_server.standing == 2
 
 
 async def test_a_task_that_takes_long_is_said_to_be_taken_and_one_that_is_withdrawn_ends(

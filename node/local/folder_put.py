@@ -1,0 +1,260 @@
+"""A folder into the store, as IPFS tools would write it: what is there already is not stored again.
+
+Blocks are pinned for the time of publishing under a reason of their own, so that a publication that
+fails leaves nothing that could not be evicted; what it stored is found again by the next.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from store import Pin, Store, Write, is_state_folder
+from wire import limits
+from wire.content import ContentId
+from wire.errors import InputError, WireError
+from wire.unixfs import FileBuilder, Link, UnixfsBlock, UnixfsId, check_name, folder_block
+
+# What is kept in one commit.
+_BATCH_BYTES = 16 * limits.BLOCK_BYTES_MAX
+_BATCH_BLOCKS = 1024
+_PUBLISHING, _PUT = "publishing", "put"
+
+Blocks = Generator[UnixfsBlock, None, Link]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPath:
+    """A file, or a folder with its entries, as it was when the folder was looked through."""
+
+    path: Path
+    name: bytes
+    size_bytes: int
+    changed_ns: int
+    entries: tuple["FoundPath", ...] | None
+
+    @property
+    def files(self) -> int:
+        return 1 if self.entries is None else sum(it.files for it in self.entries)
+
+    @property
+    def all_bytes(self) -> int:
+        return self.size_bytes + sum(it.all_bytes for it in self.entries or ())
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What became of a folder; `stored_bytes` are those that were not in the store before."""
+
+    root: UnixfsId
+    files: int
+    size_bytes: int
+    stored_bytes: int
+
+
+def look_through(folder: Path) -> FoundPath:
+    """All of a folder; InputError that names what cannot be published. No link is followed."""
+    left = limits.FOLDER_ENTRIES_MAX
+
+    def look(path: Path, name: bytes, depth: int) -> FoundPath:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise InputError(
+                f"{folder} has more than {limits.FOLDER_ENTRIES_MAX} entries",
+                todo="publish it in parts",
+            )
+        with _reading(path):
+            said = path.lstat()
+        if stat.S_ISREG(said.st_mode):
+            return FoundPath(path, name, said.st_size, said.st_mtime_ns, None)
+        if not stat.S_ISDIR(said.st_mode):
+            kind = "a symbolic link" if stat.S_ISLNK(said.st_mode) else "no file and no folder"
+            raise InputError(
+                f"{path} is {kind}, which is not published", todo="move it out of the folder"
+            )
+        if depth == limits.FOLDER_DEPTH_MAX:
+            raise InputError(
+                f"{path}: more than {limits.FOLDER_DEPTH_MAX} folders inside each other",
+                todo="move it further up",
+            )
+        entries = []
+        with _reading(path), os.scandir(path) as found:
+            names = sorted(os.fsencode(it.name) for it in found)
+        if is_state_folder([os.fsdecode(it) for it in names]):
+            raise InputError(
+                f"{path} is a peer's own folder, with its secret key",
+                todo="publish a folder that does not hold it",
+            )
+        for below in names:
+            inside = path / os.fsdecode(below)
+            with _naming(inside):
+                check_name(below)
+            entries.append(look(inside, below, depth + 1))
+        return FoundPath(path, name, 0, said.st_mtime_ns, tuple(entries))
+
+    folder = folder.resolve()
+    with _reading(folder):
+        is_folder = stat.S_ISDIR(folder.lstat().st_mode)
+    if not is_folder or folder.parent == folder:
+        raise InputError(
+            f"{folder} is {'the whole machine' if is_folder else 'not a folder'}",
+            todo="name a folder",
+        )
+    return look(folder, b"", 0)
+
+
+def blocks_of(found: FoundPath) -> Blocks:
+    """Every block of a file or folder, what is below first; returns a link to it."""
+    if found.entries is None:
+        return (yield from _blocks_of_file(found))
+    links = []
+    for entry in found.entries:
+        link = yield from blocks_of(entry)
+        links.append(Link(entry.name, link.id, link.tree_bytes))
+    with _naming(found.path):
+        block, link = folder_block(links)
+    yield block
+    return link
+
+
+def _blocks_of_file(found: FoundPath) -> Blocks:
+    builder = FileBuilder()
+    with _reading(found.path):
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with os.fdopen(os.open(found.path, flags), "rb") as file:
+            _unchanged(found, os.fstat(file.fileno()))
+            for at in range(0, found.size_bytes, limits.BLOCK_BYTES_MAX):
+                wanted = min(limits.BLOCK_BYTES_MAX, found.size_bytes - at)
+                leaf = file.read(wanted)
+                if len(leaf) < wanted:
+                    raise _changed(found.path)
+                yield from builder.add(leaf)
+            _unchanged(found, os.fstat(file.fileno()))
+    yield from builder.finish()
+    assert builder.root is not None
+    return builder.root
+
+
+def _unchanged(found: FoundPath, now: os.stat_result) -> None:
+    same = (now.st_size, now.st_mtime_ns) == (found.size_bytes, found.changed_ns)
+    if not same or not stat.S_ISREG(now.st_mode):
+        raise _changed(found.path)
+
+
+def _changed(path: Path) -> InputError:
+    return InputError(
+        f"{path} changed while it was published",
+        todo="publish the folder again: what is unchanged is not stored again",
+    )
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}",
+            todo="check its permissions, or move it out of the folder",
+        ) from error
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except WireError as error:
+        raise InputError(
+            f"{str(path)!r} cannot be published: {error.message}", todo=error.todo or "rename it"
+        ) from error
+
+
+@dataclass(slots=True)
+class FolderPut:
+    """Publishes folders into one store, one at a time."""
+
+    store: Store
+    _one_at_a_time: trio.Lock = field(default_factory=trio.Lock)
+
+    async def publish(self, folder: Path, progress: Callable[[int, int], None]) -> Published:
+        """Keep all of a folder, pinned; `progress` hears the bytes so far and those in all.
+
+        InputError if something in it cannot be published or changes meanwhile, StoreFull.
+        """
+        found = await trio.to_thread.run_sync(look_through, folder)
+        if found.all_bytes > limits.BLOB_BYTES_MAX:
+            raise InputError(
+                f"{folder} has {found.all_bytes} bytes, at most {limits.BLOB_BYTES_MAX} are"
+                " possible",
+                todo="publish it in parts",
+            )
+        async with self._one_at_a_time:
+            pinned: dict[ContentId, None] = {}
+            try:
+                link, stored_bytes = await self._keep_all(found, pinned, progress)
+                await self._pin_for_good(list(pinned))
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._release(list(pinned))
+        return Published(link.id, found.files, found.all_bytes, stored_bytes)
+
+    async def _keep_all(
+        self,
+        found: FoundPath,
+        pinned: dict[ContentId, None],
+        progress: Callable[[int, int], None],
+    ) -> tuple[Link, int]:
+        done_bytes = stored_bytes = node_bytes = 0
+        with closing(blocks_of(found)) as blocks:
+            while True:
+                batch, link = await trio.to_thread.run_sync(_some, blocks)
+                node_bytes += sum(len(it.data) for it in batch if it.id.is_node)
+                if node_bytes > limits.FOLDER_NODE_BYTES_MAX:
+                    raise InputError(f"{found.path} is too large", todo="publish it in parts")
+                pinned.update(dict.fromkeys(it.id.block for it in batch))
+                stored_bytes += await self._keep(batch)
+                done_bytes += sum(len(it.data) for it in batch if not it.id.is_node)
+                progress(done_bytes, found.all_bytes)
+                if link is not None:
+                    return link, stored_bytes
+
+    async def _keep(self, batch: Sequence[UnixfsBlock]) -> int:
+        """Keep and pin these; the bytes of those that were not here."""
+        data = {it.id.block: it.data for it in batch}
+        new = [data[it] for it in data if not self.store.has(it)]
+        pins = tuple(Pin(it, _PUBLISHING) for it in data)
+        await self.store.commit(Write(blobs=tuple(new), pins=pins))
+        # One that was here may have been evicted just before it was pinned.
+        gone = tuple(data[it] for it in data if not self.store.has(it))
+        if gone:
+            await self.store.commit(Write(blobs=gone))
+        return sum(map(len, new))
+
+    async def _pin_for_good(self, blocks: Sequence[ContentId]) -> None:
+        for at in range(0, len(blocks), _BATCH_BLOCKS):
+            part = blocks[at : at + _BATCH_BLOCKS]
+            await self.store.commit(Write(pins=tuple(Pin(it, _PUT) for it in part)))
+
+    async def _release(self, blocks: Sequence[ContentId]) -> None:
+        for at in range(0, len(blocks), _BATCH_BLOCKS):
+            part = blocks[at : at + _BATCH_BLOCKS]
+            await self.store.commit(Write(unpins=tuple(Pin(it, _PUBLISHING) for it in part)))
+
+
+def _some(blocks: Blocks) -> tuple[list[UnixfsBlock], Link | None]:
+    """The next blocks, and at the end the link to the whole."""
+    batch: list[UnixfsBlock] = []
+    size_bytes = 0
+    while size_bytes < _BATCH_BYTES and len(batch) < _BATCH_BLOCKS:
+        try:
+            block = next(blocks)
+        except StopIteration as end:
+            return batch, end.value
+        batch.append(block)
+        size_bytes += len(block.data)
+    return batch, None

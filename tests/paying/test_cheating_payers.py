@@ -1,0 +1,171 @@
+"""Payers that say less than is so, or show again what is used up: they pay all the same."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from node.paying import paying_channels
+from node.paying.channels import EarningChannel
+from node.paying.earning_channels import EarningChannels
+from node.peer import Node
+from p2p.typed_call import TypedCall
+from store import Table
+from tests.ledger.test_members import epoch
+from tests.node.asking import EMBED, asked, complete, request, task_of, texts_of
+from tests.node.network import open_network
+from tests.paying.test_hostile_payments import channels_of, paid_task, say, voucher_of
+from tests.paying.test_priced_peers import charges_of, priced, settled, started
+from wire import limits
+from wire.content import ContentId
+from wire.errors import InputError, Refused
+from wire.kinds import Level, RefusalCode
+from wire.message import Message, Offer, Progress, Refuse, Result
+from wire.signed import Signed
+from wire.signing import SigningKey
+from wire.task import Stage, Task
+
+COUNT, PRICE = 200, 100
+LARGE = texts_of(*(f"{at:05}" * 100 for at in range(COUNT)))
+
+
+def earning(node: Node) -> EarningChannels:
+    assert node.paying is not None
+    return node.paying.till.channels
+
+
+def task(payer: Node, stage: Stage, **changes: Any) -> Signed[Task]:
+    return task_of(
+        payer.dependencies.key, payer.dependencies.environment.wall_s(), stage, **changes
+    )
+
+
+async def end_of(call: TypedCall) -> Message:
+    """The last message of an offer."""
+    with trio.fail_after(60):
+        while not isinstance(message := await call.receive(), Result | Refuse):
+            pass
+    return message
+
+
+async def offered(payer: Node, worker: Node, signed: Signed[Task], **changes: Any) -> Message:
+    """What comes of an offer that a payer makes by hand."""
+    fields: dict[str, Any] = {
+        "task": signed.raw,
+        "stage": 0,
+        "receipts": (),
+        "input": None,
+        "deadline_ms": 60_000,
+        "units": 1,
+        "resume": None,
+        "avoid": (),
+    }
+    async with payer.peers.call(worker.peers.me, deadline_s=100) as call:
+        await call.send(Offer(**(fields | changes)))
+        return await end_of(call)
+
+
+async def test_an_input_is_paid_as_it_is_and_not_as_its_payer_says(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    assert len(LARGE) > limits.INLINE_BYTES_MAX
+    async with open_network(tmp_path) as network:
+        payer, worker = await started(network, priced(given=PRICE))
+        await asked(payer, request(level=Level.SIGNED, price_max=1000))
+        paid, earned = await settled(payer, worker)
+        charged, done = earned.charged, worker.leg_server.done
+        source = await payer.dependencies.store.put(LARGE)
+        whole = PRICE * COUNT
+        cheap = task(payer, EMBED, input=source, price_max=PRICE)
+        dear = task(payer, EMBED, input=source, price_max=whole)
+        for signed, promised in ((cheap, 2 * whole), (dear, whole - 1)):
+            total = max(earned.highest, charged + promised)
+            await say(payer, worker, voucher=voucher_of(payer, paid, total))
+            earned.highest = charged + promised
+            refused = await offered(payer, worker, signed)
+            assert isinstance(refused, Refuse)
+            assert refused.cause is RefusalCode.NOT_PAID
+            assert (worker.leg_server.done, earned.held) == (done, 0)
+        earned.highest = charged + 2 * whole
+        assert isinstance(await offered(payer, worker, dear), Result)
+        assert earned.charged == charged + PRICE * COUNT
+        assert earned.held == 0
+
+
+async def test_a_payer_pays_for_an_input_that_is_too_large_for_an_offer(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        payer, _worker = await started(network, priced(given=PRICE))
+        with pytest.raises(InputError, match=r"0\.02 credits"):
+            await payer.tasks.submit(
+                request(EMBED, data=LARGE, level=Level.SIGNED, price_max=PRICE * COUNT - 1)
+            )
+        wanted = request(EMBED, data=LARGE, level=Level.SIGNED, price_max=PRICE * COUNT)
+        answered, _ = await asked(payer, wanted)
+        assert [amount for _, amount in charges_of(answered)] == [PRICE * COUNT]
+
+
+async def test_tokens_that_others_are_said_to_have_shown_are_paid_if_they_are_made_here(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        payer, worker = await started(network, priced(made=100))
+        await asked(payer, paid_task(price_max=5000))
+        paid, earned = await settled(payer, worker)
+        charged = earned.charged
+        await say(payer, worker, voucher=voucher_of(payer, paid, charged + 4000))
+        source = await payer.dependencies.store.put(b"go")
+        signed = task(payer, complete(20), input=source, price_max=5000)
+        resume = Progress(units=19, data=b"nothing like it")
+        found = await offered(payer, worker, signed, input=b"go", resume=resume)
+        assert isinstance(found, Result)
+        assert earned.charged == charged + 2000
+
+
+async def test_a_channel_that_is_used_up_is_none_when_it_is_shown_again(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paying_channels, "EXPIRY_EPOCHS", 4)
+    async with open_network(tmp_path) as network:
+        payer, worker = await started(network, priced(base=100))
+        await asked(payer, paid_task())
+        paid, earned = await settled(payer, worker)
+        await earning(worker).redeem()
+        assert not earned.unredeemed
+        # The payer uses another channel, so this one is put away.
+        channels_of(payer).by_peer.clear()
+        await asked(payer, paid_task(2))
+        assert paid.name not in earning(worker).by_name
+        mine = channels_of(payer).by_peer[worker.peers.me]
+        channels_of(payer).by_peer[worker.peers.me] = paid
+        told = await say(payer, worker, settlement=paid.settlement, voucher=earned.voucher)
+        assert told.charged == earned.charged == 100
+        assert earning(worker).of(payer.peers.me) == earned
+        # What is redeemed is not redeemed again: members would refuse the whole order.
+        assert not earning(worker).by_name[paid.name].unredeemed
+        await say(payer, worker, channel=mine.name)
+        assert earning(worker).of(payer.peers.me) is earning(worker).by_name[mine.name]
+        await epoch(payer, paid.expiry)
+        await trio.sleep(30)
+        for _ in range(2):
+            # Nothing is worked for out of what can hardly be redeemed any more.
+            assert earning(worker).of(payer.peers.me) is None
+            await epoch(payer, paid.expiry + 1)
+        await trio.sleep(60)
+        assert not earning(worker).by_name
+        assert not worker.dependencies.store.scan(Table.CHANNELS, prefix=b"old:")
+        channels_of(payer).by_peer[worker.peers.me] = paid
+        with pytest.raises(Refused, match="expires before"):
+            await say(payer, worker, settlement=paid.settlement, voucher=earned.voucher)
+
+
+def test_what_is_kept_of_a_channel_is_all_but_what_is_under_way() -> None:
+    payer = SigningKey(bytes(31) + b"\1").peer
+    for tariff in (None, ContentId.of(b"tariff")):
+        channel = EarningChannel(
+            payer, bytes(32), 1000, 7, 30, b"v", 20, 2, redeemed=10, tariff=tariff
+        )
+        assert EarningChannel.from_bytes(bytes(32), channel.to_bytes()) == channel
