@@ -8,7 +8,7 @@ from typing import Any
 from node.checking.audit import audit
 from node.checking.report import Status
 from node.commands.output import console, safe, show_json
-from node.rows.journal import read_frames
+from node.rows.journal import read_every_frame
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError, InputError, Malformed
@@ -64,7 +64,7 @@ def verify_rows(path: Path, row: int | None, *, as_json: bool) -> None:
 
 
 def _frames(path: Path) -> Iterator[Mapping[str, Any]]:
-    frames = read_frames(path)
+    frames = read_every_frame(path)
     head = next(frames, None)
     if head is None or not {"model", "operation", "column"} <= head.keys():
         raise InputError(f"{path} is not a file of receipts of a table")

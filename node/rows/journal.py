@@ -125,6 +125,21 @@ def read_frames(path: Path) -> Generator[dict[str, Any], None, None]:
         yield value
 
 
+def read_every_frame(path: Path) -> Generator[dict[str, Any], None, None]:
+    """As `read_frames`, of a file that has to be whole: InputError for what is left after them."""
+    read_bytes, frames = 0, 0
+    for value, end in _frames(path):
+        read_bytes, frames = end, frames + 1
+        yield value
+    with _named(path):
+        size_bytes = path.stat().st_size
+    if frames and read_bytes != size_bytes:
+        raise InputError(
+            f"{path} is damaged: what comes after {frames - 1} bundles cannot be read",
+            todo="ask whoever gave it to you for another copy",
+        )
+
+
 def _frames(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
     """Each frame, and where it ends."""
     with _named(path), path.open("rb") as file:

@@ -17,7 +17,7 @@ from trio.testing import MockClock
 from node.engines.hash_engine import hash_manifest
 from node.rows import journal
 from node.rows.job import BundleAnswer, JobEnd, JobFiles, RowJob
-from node.rows.journal import RowJournal, read_frames
+from node.rows.journal import RowJournal, read_every_frame, read_frames, write_frames
 from node.rows.plan import RowBatch, RowPlan, outputs_of, sources_of
 from node.rows.reading import open_rows
 from tests.live.command_line import ROOT, environment
@@ -384,3 +384,17 @@ def test_errors_of_the_disk_are_ours(tmp_path: Path) -> None:
         RowJournal(tmp_path / "no" / "a.job").open({}, is_new=True)
     with pytest.raises(BatonError):
         list(read_frames(tmp_path / "none"))
+
+
+def test_receipts_that_are_damaged_or_cut_are_not_read_as_fewer(tmp_path: Path) -> None:
+    path = tmp_path / "out.receipts"
+    with path.open("wb") as file:
+        write_frames(file, [{"model": "m"}, {"first": 0}, {"first": 1}])
+    raw = path.read_bytes()
+    assert len(list(read_every_frame(path))) == 3
+    for damaged in (raw[:-1], raw[:-1] + b"x", raw + b"\0"):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="is damaged: what comes after"):
+            list(read_every_frame(path))
+    path.write_bytes(b"another file")
+    assert not list(read_every_frame(path))
