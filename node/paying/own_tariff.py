@@ -20,7 +20,8 @@ from wire.signed import Signed, sign
 from wire.tariff import UNITS, ModelPrice, Tariff
 
 LOOK_EVERY_S = 1.0
-# Neither side is owed more than this many units and tasks with the dearest model cost.
+# Neither side is owed more than this many tokens and tasks, and the longest prompt, cost with the
+# dearest model.
 INCREMENT_MIN = CREDIT // 100
 INCREMENT_UNITS = 1000
 # Twice as many as one asker has under way here, so that those do not wait for the next voucher.
@@ -91,4 +92,6 @@ class OwnTariff:
 
 
 def _usual(price: ModelPrice) -> int:
-    return price.base * INCREMENT_TASKS + (price.given + price.made) * INCREMENT_UNITS // UNITS
+    # What a prompt needs is promised before it is read, so that less could never be paid.
+    by_units = price.given * limits.PROMPT_BYTES_MAX + price.made * INCREMENT_UNITS
+    return price.base * INCREMENT_TASKS + by_units // UNITS

@@ -13,19 +13,33 @@ from node.checking.audit import audit
 from node.checking.report import ReceiptPart, Status
 from node.local.quoting import quote_of
 from node.paying import paying_channels
+from node.paying.pricing import need_of, units_at_most
 from node.paying_config import TypedPrice, TypedPrices
 from node.peer import Node
 from node.task.events import Failed
 from tests.ledger.test_members import CREDIT, epoch, genesis_of
-from tests.node.asking import EMBED, TEXTS, asked, complete, failures, request, signers, task_of
+from tests.node.asking import (
+    EMBED,
+    MODEL,
+    TEXTS,
+    asked,
+    complete,
+    failures,
+    request,
+    signers,
+    task_of,
+)
 from tests.node.network import I, Network, S, V, open_network
+from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError, Refused
 from wire.kinds import Level, RefusalCode, Role
 from wire.ledger import growth_of
+from wire.operations import GENERATE
 from wire.receipt import Answer
 from wire.signed import sign
 from wire.tariff import UNITS, ChargeKind
+from wire.task import Stage
 
 FREE = TypedPrices()
 
@@ -138,6 +152,18 @@ async def test_a_peer_takes_no_task_that_pays_less_than_it_asks(
             assert refused.value.code is RefusalCode.NOT_PAID
         till.seat(task_of(asker.dependencies.key, wall_s, price_max=100), EMBED, TEXTS, 3)
         till.seat(task_of(worker.dependencies.key, wall_s), EMBED, TEXTS, 3)
+
+
+async def test_the_longest_prompt_can_be_paid(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with open_network(tmp_path) as network:
+        _, worker = await started(network, priced(base=1, given=1, made=3))
+        assert worker.paying is not None
+        tariff = worker.paying.own.now
+        assert tariff is not None
+        parameters = {"tokens": 4096}
+        stage = Stage(role=Role.INFER, operation=GENERATE, model=MODEL, parameters=parameters)
+        most = units_at_most(stage, bytes(limits.PROMPT_BYTES_MAX))
+        assert need_of(tariff.record, stage, most) <= tariff.record.increment
 
 
 async def test_every_verdict_is_paid_and_a_dear_verifier_is_not_asked(
