@@ -8,6 +8,7 @@ from node.commands.ask import SOCKET
 from node.commands.output import (
     clock_words,
     console,
+    counted_words,
     safe,
     short,
     show_json,
@@ -124,9 +125,9 @@ def _orders_line(orders: Mapping[str, Any], whose: str) -> str:
 
 def _ledger_lines(ledger: Mapping[str, Any]) -> list[str]:
     """The ledger, and how this peer stands in it."""
-    count = ledger["members"]
-    bad = f"tolerates {ledger['tolerates']} bad members" if count > 1 else "tolerates none bad"
-    lines = [f"  ledger of {safe(ledger['name'])}: {count} members, {bad}"]
+    bad = counted_words(ledger["tolerates"], "bad member")
+    members = counted_words(ledger["members"], "member")
+    lines = [f"  ledger of {safe(ledger['name'])}: {members}, tolerates {bad}"]
     if ledger["member"]:
         doing = "ending" if ledger["sealed"] else "sat out" if ledger["sits_out"] else "running"
         lines.append(

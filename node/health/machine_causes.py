@@ -12,6 +12,12 @@ TASKS_MIN = 256
 PRESSURE_SHARE = 0.20
 HOT_CELSIUS = 90.0
 _OTHERS = 0o077
+# What helps where programs wait for a resource.
+_REMEDIES = {
+    "cpu": "if it is Baton that takes it: join --cpu 50%, or --pause-when-busy",
+    "memory": "if it is Baton that takes it: join --memory N, or a smaller model",
+    "io": "if it is Baton that takes it: move the state folder to another disk, --state DIR",
+}
 
 
 def _locked(facts: Facts) -> Judged:
@@ -190,7 +196,7 @@ def _starved(facts: Facts) -> Judged:
     if share > PRESSURE_SHARE:
         return warn(
             f"for {share:.0%} of the last minute programs waited for {name}",
-            "give Baton less: join --cpu 50% --memory N",
+            _REMEDIES[name],
         )
     return ok(f"programs waited for {name} for {share:.0%} of the last minute, no longer")
 
