@@ -186,15 +186,23 @@ class Attempts:
             if is_lie:
                 return self._convicted(run, claimed), counted
             if votes.agreed is None:
-                raise TaskFailed(
-                    f"the answer came, but {votes.agreeing} of the verdicts agree and"
-                    f" {run.task.record.checking.needed} have to",
-                    todo="give it more time (--deadline), ask for fewer (--verdicts 1/1), or"
-                    " wait until more verifiers are there: python -m node peers",
-                )
+                raise self._unchecked(votes.agreeing, run.task.record.checking.needed)
             if not votes.agreed:
                 return self._rejected(run, claimed, votes), counted
         return nobody, counted
+
+    def _unchecked(self, agreeing: int, needed: int) -> TaskFailed:
+        """Why an answer that is there is not given out: too few verifiers have spoken."""
+        todo = (
+            "give it more time (--deadline), ask for fewer (--verdicts 1/1), or wait until more"
+            " verifiers are there: python -m node peers"
+        )
+        if self.dispatcher.directory.payer is not None:
+            todo += "; verifiers that ask for credits need --pay-max, and credits in the wallet"
+        return TaskFailed(
+            f"the answer came, but {agreeing} of the verdicts agree and {needed} have to",
+            todo=todo,
+        )
 
     async def _counted(
         self, run: TaskState, claimed: CheckRequest, output: bytes, deadline_at_s: float
