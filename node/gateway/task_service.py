@@ -28,7 +28,7 @@ from node.gateway.shares import Shares
 from node.gateway_config import GatewayConfig
 from node.peer import Node
 from node.task.events import Event, EventSink, Failed, Offered
-from node.task.levels import CheckTerms, asked_at, terms_of, terms_of_numbers
+from node.task.levels import CheckTerms, LevelImpossible, asked_at, terms_of, terms_of_numbers
 from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId
@@ -151,6 +151,8 @@ class TaskService:
 
     def _not_accepted(self, request: TaskRequest, error: BatonError) -> HttpError:
         """Why a task was not accepted, as its client is told."""
+        if isinstance(error, LevelImpossible):
+            return bad(str(error), param="x-baton-level")
         if not isinstance(error, InputError):
             return HttpError(fault_of(error))
         self._check_loading(request)

@@ -99,9 +99,13 @@ def levels_of(operations: Iterable[str], model_format: str) -> list[str]:
     return [it.word for it in POSSIBLE if it in possible]
 
 
-def not_exact(model: str) -> InputError:
+class LevelImpossible(InputError):
+    """A level that is there, asked for of a model that cannot be checked so."""
+
+
+def not_exact(model: str) -> LevelImpossible:
     """Why an answer of a model cannot be asked for at the level exact."""
-    return InputError(
+    return LevelImpossible(
         f"the level exact is for models in whole numbers, and {model} is not known to be one",
         todo="make one with models quantize --exact, or ask for the level replayed",
     )

@@ -24,7 +24,13 @@ def test_the_table_is_of_these_runs() -> None:
     assert set(BEFORE) == set(table.RUNS)
 
 
-@pytest.mark.parametrize("name", list(table.RUNS))
+# The largest of the runs takes half a minute.
+SLOWEST = "rare 300"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(it, marks=[pytest.mark.soak] * (it == SLOWEST)) for it in table.RUNS]
+)
 def test_no_figure_is_worse_than_it_was(name: str) -> None:
     found = table.worse(name, BEFORE[name], table.RUNS[name]())
     assert not found, "\n".join(found)
@@ -76,6 +82,7 @@ def test_one_seed_gives_one_digest_whatever_the_hashes() -> None:
     assert digest("8", "1") != first
 
 
+@pytest.mark.soak
 def test_a_swarm_that_begins_warm_is_one_that_has_run_and_says_so() -> None:
     plan = plan_of(400, 120, parse("kill=0.3@60"), 9, warm=True)
     first = swarm_at(plan, 0.5)
