@@ -13,6 +13,7 @@ from wire import limits
 from wire.content import ContentId
 from wire.errors import Malformed, Oversize
 from wire.tree import Block
+from wire.varint import varint_of
 
 # Reads so many bytes of an archive, fewer only at its end.
 Read = Callable[[int], bytes]
@@ -38,12 +39,12 @@ def begins_as_car(head: bytes) -> bool:
 def header_of(root: ContentId) -> bytes:
     """The first bytes of an archive whose one root is `root`."""
     body = b"".join((_BEFORE_ROOT, bytes((len(root) + 1, 0)), root, _AFTER_ROOT))
-    return _varint(len(body)) + body
+    return varint_of(len(body)) + body
 
 
 def section_of(block: Block) -> bytes:
     """A block as it stands in an archive."""
-    return _varint(len(block.id) + len(block.data)) + block.id + block.data
+    return varint_of(len(block.id) + len(block.data)) + block.id + block.data
 
 
 def read_header(read: Read) -> ContentId:
@@ -65,7 +66,7 @@ def read_header(read: Read) -> ContentId:
         found = ContentId(root)
     except Malformed as error:
         raise Malformed("the archive's header is not that of a CAR v1 with one root") from error
-    if header_of(found) != _varint(size_bytes) + body:
+    if header_of(found) != varint_of(size_bytes) + body:
         raise Malformed("the archive's header is not that of a CAR v1 with one root")
     return found
 
@@ -103,16 +104,6 @@ def _block_of(data: bytes, number: int) -> Block:
     if not block.id.matches(block.data):
         raise Malformed(f"block {number} of the archive is not the one that {block.id} names")
     return block
-
-
-def _varint(number: int) -> bytes:
-    """Seven bits to a byte, the lowest first, with the eighth bit where more follow."""
-    found = bytearray()
-    while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    found.append(number)
-    return bytes(found)
 
 
 def _read_varint(read: Read) -> int | None:

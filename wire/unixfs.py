@@ -15,6 +15,7 @@ from wire import limits
 from wire.base32 import base32
 from wire.content import ContentId
 from wire.errors import Malformed, Oversize
+from wire.varint import varint_of
 
 _LEAF = bytes((0x01, 0x55, 0x12, 0x20))
 _NODE = bytes((0x01, 0x70, 0x12, 0x20))
@@ -142,8 +143,8 @@ class UnixfsNode:
         out = [_field(_LINK, _link_bytes(link)) for link in self.links]
         said = _FOLDER
         if self.part_sizes is not None:
-            sizes = [bytes((_PART_SIZE,)) + _varint(size) for size in self.part_sizes]
-            said = b"".join([_FILE, _varint(self.size_bytes), *sizes])
+            sizes = [bytes((_PART_SIZE,)) + varint_of(size) for size in self.part_sizes]
+            said = b"".join([_FILE, varint_of(self.size_bytes), *sizes])
         return b"".join([*out, _field(_DATA, said)])
 
     @property
@@ -263,7 +264,7 @@ def _link(data: bytes) -> Link:
 
 
 def _link_bytes(link: Link) -> bytes:
-    size = bytes((_TREE_SIZE,)) + _varint(link.tree_bytes)
+    size = bytes((_TREE_SIZE,)) + varint_of(link.tree_bytes)
     return _field(_HASH, link.id) + _field(_NAME, link.name) + size
 
 
@@ -295,16 +296,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _field(field: int, data: bytes) -> bytes:
-    return bytes((field,)) + _varint(len(data)) + data
-
-
-def _varint(number: int) -> bytes:
-    found = bytearray()
-    while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    found.append(number)
-    return bytes(found)
+    return bytes((field,)) + varint_of(len(data)) + data
 
 
 def _shown(name: bytes) -> str:
