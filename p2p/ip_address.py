@@ -74,6 +74,12 @@ def network_of(host: str) -> str:
     return str(ipaddress.ip_network(f"{address}/{bits}", strict=False))
 
 
+def is_shared(host: str) -> bool:
+    """Whether `host` is an IP address that a carrier shares among its customers."""
+    address = _parsed(host)
+    return isinstance(address, ipaddress.IPv4Address) and address in _SHARED
+
+
 def is_loopback(host: str) -> bool:
     """Whether `host` is an IP address of this machine alone."""
     address = _parsed(host)
@@ -89,7 +95,7 @@ def scope_of(host: str) -> Scope:
     # Where nothing is meant, 0.0.0.0, systems dial their own loopback.
     if address.is_loopback or address.is_unspecified:
         return Scope.LOOPBACK
-    if isinstance(address, ipaddress.IPv4Address) and address in _SHARED:
+    if is_shared(host):
         return Scope.PRIVATE
     return Scope.GLOBAL if address.is_global and not address.is_multicast else Scope.PRIVATE
 

@@ -1,13 +1,11 @@
 """Causes that lie between this machine and the others: port, names, bootstraps, routers. Pure."""
 
-import ipaddress
 from collections.abc import Callable, Iterable
 
 from node.health.facts import CallEnd, CallFacts, Facts
 from node.health.finding import NOT_RUNNING, Cause, Judged, bad, ok, unknown, warn
-from p2p.ip_address import host_of, is_loopback, is_public, network_of
+from p2p.ip_address import host_of, is_loopback, is_public, is_shared, network_of
 
-_CARRIERS = ipaddress.ip_network("100.64.0.0/10")
 _BRIDGES = ("docker", "br-", "veth", "cni", "virbr", "podman", "lxc")
 _TUNNELS = ("tun", "tap", "wg", "tailscale", "ppp", "utun", "zt")
 # A peer that is up this long and that nobody answers has a problem.
@@ -116,12 +114,12 @@ def _behind_router(facts: Facts) -> Judged:
 
 def _behind_carrier(facts: Facts) -> Judged:
     router = facts.router
-    own = [it for it in facts.network.outgoing if _is_carriers(it)]
+    own = [it for it in facts.network.outgoing if is_shared(it)]
     if own:
         words = f"this machine's address {own[0]} is a carrier's, shared by many"
     elif router is None or not router.external:
         return unknown("the router does not tell its address outside")
-    elif _is_carriers(router.external):
+    elif is_shared(router.external):
         words = f"the router's address outside, {router.external}, is a carrier's"
     else:
         return ok(f"the router's address outside is {router.external}")
@@ -132,7 +130,7 @@ def _two_routers(facts: Facts) -> Judged:
     router = facts.router
     if router is None or not router.external:
         return unknown("the router does not tell its address outside")
-    if is_public(router.external) or _is_carriers(router.external):
+    if is_public(router.external) or is_shared(router.external):
         return ok(f"one router, {router.external} outside")
     return warn(
         f"the router's address outside, {router.external}, is private: another is before it",
@@ -298,13 +296,6 @@ def _host_of_peer(facts: Facts, peer: str) -> str:
         if row["peer"] == peer and row["addresses"]:
             return host_of(str(row["addresses"][0]))
     return ""
-
-
-def _is_carriers(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host) in _CARRIERS
-    except ValueError:
-        return False
 
 
 CAUSES: tuple[Cause, ...] = (
