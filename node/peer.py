@@ -40,7 +40,7 @@ from node.paying.peer_paying import PeerPaying, open_paying
 from node.remembering import remember_forever, remembered
 from node.serving.check_server import CheckServer
 from node.serving.contest_role import ContestRole
-from node.serving.data_role import DataRole
+from node.serving.data_role import DataRole, published_by
 from node.serving.infer_role import InferRole
 from node.serving.keep_role import KeepRole
 from node.serving.leg_server import LegServer
@@ -232,7 +232,7 @@ def _assembled(
     blobs = Blobs(dependencies.store, peers)
     dispatcher = Dispatcher(PeerDirectory(peers, nursery, orders=Orders(peers, nursery)))
     infer = InferRole(dependencies.engine, blobs, IndexCache(blobs))
-    roles = _roles(config, dependencies, infer)
+    roles = _roles(config, dependencies, infer, blobs)
     lines: deque[str] = deque(maxlen=LINES_KEPT)
 
     def watch(event: Event) -> None:
@@ -298,9 +298,13 @@ def _assembled(
     )
 
 
-def _roles(config: NodeConfig, dependencies: Dependencies, infer: InferRole) -> dict[Role, LegRole]:
+def _roles(
+    config: NodeConfig, dependencies: Dependencies, infer: InferRole, blobs: Blobs
+) -> dict[Role, LegRole]:
     roles: dict[Role, LegRole] = {}
     if Role.DATA in config.roles:
+        if dependencies.ingest is not None:
+            dependencies.ingest.get_content = published_by(blobs)
         roles[Role.DATA] = DataRole(dependencies.sources, dependencies.store, dependencies.ingest)
     if Role.INFER in config.roles:
         roles[Role.INFER] = infer
