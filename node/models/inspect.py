@@ -341,10 +341,12 @@ def _exact_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
 
 
 def _bert_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
-    # The file stays mapped, and its matrices are in memory a second time.
-    size_bytes = _file(files, WEIGHTS).stat().st_size
+    # The file stays mapped, and its matrices are in memory a second time, in 32-bit floats.
+    path = _file(files, WEIGHTS)
+    size_bytes, copied_bytes = path.stat().st_size, read_table(path).copied_bytes
+    laid_out_bytes = copied_bytes or size_bytes
     return ModelMemory(
-        weights_bytes=size_bytes if on_gpu else 2 * size_bytes,
+        weights_bytes=laid_out_bytes if on_gpu else size_bytes + copied_bytes + laid_out_bytes,
         besides_bytes=BESIDES_BYTES,
     )
 
