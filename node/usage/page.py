@@ -136,15 +136,16 @@ def _cohorts(report: Mapping[str, Any]) -> str:
     rows = "".join(
         f"<tr><td>{it['week']}</td><td>{it['raw'][0]}</td>"
         f"<td>{it['discounted'][0] if it['discounted'] else 0}</td>"
+        f"<td>{show_credits(it['paid'])}</td><td>{show_credits(it['cost'])}</td>"
         + "".join(_cell(it["discounted"], later) for later in range(1, most + 1))
-        + f"<td>{show_credits(it['paid'])}</td><td>{show_credits(it['cost'])}</td></tr>"
+        + "</tr>"
         for it in cohorts
     )
     return (
         "<h2>By the week of the first paid task</h2>"
         '<p class="quiet">Shares are discounted; the last week may not be over.</p>'
         '<div class="wide"><table><tr><th>week</th><th>accounts</th><th>owners</th>'
-        f"{head}<th>paid</th><th>cost to fake</th></tr>{rows}</table></div>"
+        f"<th>paid</th><th>cost to fake</th>{head}</tr>{rows}</table></div>"
     )
 
 
