@@ -40,6 +40,14 @@ FUSED = {
     "ffn_up": ("mlp.gate_up_proj", (2 * INNER, HIDDEN)),
     "ffn_down": MATRICES["ffn_down"],
 }
+EXPERTS = 8
+MIXTURE = {
+    **{name: MATRICES[name] for name in ("attn_q", "attn_k", "attn_v", "attn_output")},
+    "ffn_gate_inp": ("mlp.gate", (EXPERTS, HIDDEN)),
+    "ffn_gate_exps": ("mlp.experts.gate_proj", (EXPERTS, INNER // 2, HIDDEN)),
+    "ffn_up_exps": ("mlp.experts.up_proj", (EXPERTS, INNER // 2, HIDDEN)),
+    "ffn_down_exps": ("mlp.experts.down_proj", (EXPERTS, HIDDEN, INNER // 2)),
+}
 NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
 HEAD_NORMS = {"attn_q_norm": ("self_attn.q_norm", SIZE), "attn_k_norm": ("self_attn.k_norm", SIZE)}
 WIDE_NORMS = {"attn_q_norm": ("self_attn.q_norm", QUERY), "attn_k_norm": ("self_attn.k_norm", KEY)}
@@ -56,7 +64,7 @@ class Family:
     reference: Callable[[Any, list[int], Any], Array]
     config: Mapping[str, Any] = field(default_factory=dict)
     keys: Mapping[str, Any] = field(default_factory=dict)
-    matrices: Mapping[str, tuple[str, tuple[int, int]]] = field(default_factory=lambda: MATRICES)
+    matrices: Mapping[str, tuple[str, tuple[int, ...]]] = field(default_factory=lambda: MATRICES)
     norms: Mapping[str, str] = field(default_factory=lambda: NORMS)
     query_norms: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     # What files add to the weights of norms, and whether they put pairs that turn side by side.
@@ -212,6 +220,27 @@ FAMILIES = {
     ),
     "qwen 2": Family(architecture="qwen2", reference=references.qwen2, biases=True, tied=True),
     "qwen 3": Family(architecture="qwen3", reference=references.qwen3, query_norms=HEAD_NORMS),
+    "qwen 3 moe": Family(
+        architecture="qwen3moe",
+        reference=references.qwen3_moe,
+        config={"used": 3},
+        keys={
+            "expert_count": EXPERTS,
+            "expert_used_count": 3,
+            "expert_feed_forward_length": INNER // 2,
+        },
+        matrices=MIXTURE,
+        query_norms=HEAD_NORMS,
+    ),
+    "mixtral": Family(
+        architecture="llama",
+        reference=references.mixtral,
+        config={"used": 2},
+        keys={"expert_count": EXPERTS, "expert_used_count": 2, "feed_forward_length": INNER // 2},
+        matrices=MIXTURE,
+        interleaved=True,
+        cut="llama-bpe",
+    ),
 }
 
 
@@ -231,7 +260,7 @@ def weights_of(family: Family, seed: int) -> dict[str, Array]:
     for number in range(family.numbers["layers"]):
         at = f"model.layers.{number}."
         for name, shape in family.matrices.values():
-            normal(f"{at}{name}.weight", *shape, spread=2 * shape[1] ** -0.5)
+            normal(f"{at}{name}.weight", *shape, spread=2 * shape[-1] ** -0.5)
         for name in family.norms.values():
             normal(f"{at}{name}.weight", HIDDEN, spread=0.2, around=around)
         for name, width in family.query_norms.values():
