@@ -167,6 +167,13 @@ class DataRole:
         return kept.passages
 
 
+def data_role(sources: Source, ingest: Ingest | None, blobs: Blobs) -> DataRole:
+    """The role of a peer that runs, whose data sets come from its store or from other peers."""
+    if ingest is not None:
+        ingest.get_content = published_by(blobs)
+    return DataRole(sources, blobs.store, ingest)
+
+
 def published_by(blobs: Blobs) -> GetContent:
     """How a running peer finds published content: in its store, or at other peers."""
 

@@ -171,7 +171,7 @@ BAD = {
     "nothing said": (LINKED.replace('next = "links.next"', ""), "neither what is next"),
     "no step": (COUNTED + "step = 0", "neither what is next"),
     "CSV": (LINKED.replace("json", "csv").replace('select = "data"', ""), "only JSON"),
-    "a file": ('kind = "files"\npath = "/tmp"\n[paging]\nnext = "a"', "has no 'paging'"),
+    "a file": ('kind = "files"\npath = "data"\n[paging]\nnext = "a"', "has no 'paging'"),
 }
 
 
