@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from node.ledger.books import Draft, applied_all
+from node.ledger.slashing import end_stakes
 from wire.checkpoint import CheckpointHeader, buckets_of
 from wire.errors import Malformed
 from wire.ledger import AccountOrder, Genesis, order_digest
@@ -32,7 +33,9 @@ def outcome_of(
     books, draft = running.books, Draft(running.books, running.epoch)
     if applied_all(draft, orders) or draft.overdrawn():
         raise Malformed("the orders of the epoch are not complete")
+    end_stakes(draft)
     balances, deposits = draft.sums()
+    state, stake_table = draft.digests()
     digests = tuple(sorted(map(order_digest, orders)))
     header = CheckpointHeader(
         network=genesis.id,
@@ -40,10 +43,12 @@ def outcome_of(
         previous=None if tip is None else tip.id,
         count=len(digests),
         buckets=buckets_of(digests),
-        state=draft.digest(),
+        state=state,
         balances=balances,
         deposits=deposits,
         fund=books.fund + draft.growth,
         members=genesis.members if tip is None else tip.members,
+        stakes=draft.staked,
+        stake_table=stake_table,
     )
     return EpochOutcome(header, draft, digests)

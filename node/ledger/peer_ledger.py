@@ -9,6 +9,7 @@ import trio
 from node.ledger.committee import Committee
 from node.ledger.member_role import LedgerMember, open_member
 from node.ledger.rows import GENESIS
+from node.ledger.stake_table import StakeTable
 from node.ledger.wallet import Wallet
 from p2p.peers import Peers
 from store import Store, Table
@@ -25,6 +26,7 @@ class PeerLedger:
     genesis: Genesis
     wallet: Wallet
     member: LedgerMember | None
+    stakes: StakeTable
 
     def statistics(self) -> Mapping[str, Any]:
         """For `status`."""
@@ -35,6 +37,10 @@ class PeerLedger:
             "members": len(committee.members),
             "tolerates": committee.tolerates,
             "member": self.member is not None,
+            "staked": self.stakes.row(self.wallet.key.peer).bonded,
+            # The checkpoint by which stakes are known here.
+            "stakes_epoch": self.stakes.epoch,
+            "stakes_problem": self.stakes.problem,
         }
         if (member := self.member) is None:
             return found
@@ -80,7 +86,10 @@ async def open_ledger(
     if peers.me in {it.key for it in genesis.members}:
         member = await open_member(peers, store, genesis, nursery)
     nursery.start_soon(_resume, wallet)
-    return PeerLedger(genesis, wallet, member)
+    replica = None if member is None else member.replica
+    stakes = StakeTable(peers, store, genesis, replica, peers.advertiser.changed)
+    nursery.start_soon(stakes.follow)
+    return PeerLedger(genesis, wallet, member, stakes)
 
 
 async def _resume(wallet: Wallet) -> None:
