@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 from node.ledger.books import Draft, applied_all
 from node.ledger.slashing import end_stakes
+from node.ledger.use_lines import lines_of
 from wire.checkpoint import CheckpointHeader, buckets_of
 from wire.errors import Malformed
 from wire.ledger import AccountOrder, Genesis, order_digest
 from wire.signed import Signed
+from wire.usage import UseLine, lines_digest
 
 
 @dataclass(slots=True)
@@ -18,6 +20,7 @@ class EpochOutcome:
     header: CheckpointHeader
     draft: Draft
     orders: tuple[bytes, ...]
+    lines: tuple[UseLine, ...] = ()
 
 
 def outcome_of(
@@ -36,6 +39,7 @@ def outcome_of(
     end_stakes(draft)
     balances, deposits = draft.sums()
     state, stake_table = draft.digests()
+    lines = lines_of(draft)
     digests = tuple(sorted(map(order_digest, orders)))
     header = CheckpointHeader(
         network=genesis.id,
@@ -50,5 +54,6 @@ def outcome_of(
         members=genesis.members if tip is None else tip.members,
         stakes=draft.staked,
         stake_table=stake_table,
+        usage=lines_digest(lines),
     )
-    return EpochOutcome(header, draft, digests)
+    return EpochOutcome(header, draft, digests, lines)

@@ -7,6 +7,7 @@ from typing import Any
 import trio
 
 from node.ledger.committee import Committee
+from node.ledger.following import LedgerFollower
 from node.ledger.member_role import LedgerMember, open_member
 from node.ledger.rows import GENESIS
 from node.ledger.stake_table import StakeTable
@@ -27,6 +28,8 @@ class PeerLedger:
     wallet: Wallet
     member: LedgerMember | None
     stakes: StakeTable
+    # It follows once somebody here has it run.
+    follower: LedgerFollower
 
     def statistics(self) -> Mapping[str, Any]:
         """For `status`."""
@@ -89,7 +92,8 @@ async def open_ledger(
     replica = None if member is None else member.replica
     stakes = StakeTable(peers, store, genesis, replica, peers.advertiser.changed)
     nursery.start_soon(stakes.follow)
-    return PeerLedger(genesis, wallet, member, stakes)
+    follower = LedgerFollower(peers, genesis)
+    return PeerLedger(genesis, wallet, member, stakes, follower)
 
 
 async def _resume(wallet: Wallet) -> None:

@@ -142,6 +142,7 @@ from wire.stake import AskStakes, LeavingPart, StakePart, StakeRow, StakeRows
 from wire.tariff import Charge, ChargeKind, ModelPrice, Tariff
 from wire.task import CheckPolicy, Stage, Task
 from wire.tensors import Tensor, Tensors
+from wire.usage import UseLine
 
 KEY = SigningKey(bytes(range(32)))
 OTHER_KEY = SigningKey(bytes(range(1, 33)))
@@ -539,7 +540,9 @@ SAMPLES: tuple[Record, ...] = (
         members=MEMBERS,
         stakes=70_000_000,
         stake_table=DIGEST,
+        usage=DIGEST,
     ),
+    UseLine(payer=KEY.peer, payee=KEY.peer, paid=300_000, growth=15_000, tasks=12),
     AgreementVote(network=BLOCK, epoch=7, round=2, phase=AgreementPhase.PRECOMMIT, header=BLOCK),
     Proposal(
         network=BLOCK,

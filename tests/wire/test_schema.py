@@ -44,6 +44,7 @@ TIED_TO_OTHERS = {
     *("AccountOrder.stake", "AccountOrder.unbond", "StakeRow.parts", "StakeRow.leaving"),
     *("AccountState.stake", "AccountState.leaving"),
     *("AccountOrder.reclaim", "CheckpointHeader.epoch", "Proposal.round", "Proposal.valid_round"),
+    *("CheckpointHeader.usage", "UseLine.growth", "UseLine.paid"),
     *("Genesis.fund", "Genesis.grants", "Genesis.members"),
     *("Signatures.members", "Signatures.proofs"),
     *("StageRows.tables", "StageRows.tables[]", "StageRows.owners", "StageRows.places"),
