@@ -7,6 +7,12 @@ a command runs, so that `--help`, `--version` and a misspelt word are answered a
 import click
 
 from node.commands.cli_chat import run_command
+from node.commands.cli_console import (
+    leave_command,
+    open_command,
+    pause_command,
+    resume_command,
+)
 from node.commands.cli_doctor import doctor_command
 from node.commands.cli_keys import keys
 from node.commands.cli_ledger import (
@@ -45,6 +51,10 @@ COMMANDS: tuple[click.Command, ...] = (
     get_command,
     status_command,
     peers_command,
+    open_command,
+    pause_command,
+    resume_command,
+    leave_command,
     doctor_command,
     service_group,
     dashboard_command,
