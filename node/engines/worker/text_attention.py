@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from node.engines.worker.attention_kernels import share_source
-from node.engines.worker.panel_kernels import HEAD, LANES, program
+from node.engines.worker.panel_kernels import HEAD, program
+from node.engines.worker.weight_blocks import LANES
 
 
 def text_attention_kernel(heads: int) -> Callable[..., Any]:
