@@ -44,7 +44,9 @@ from wire.fetch import (
     FetchedPage,
     HeaderField,
     Paging,
+    Preparation,
     SourceRecord,
+    Step,
 )
 from wire.generation import (
     Alternative,
@@ -251,6 +253,8 @@ SIGNATURES = Signatures(members=0b101, proofs=(bytes(64), bytes(range(64))))
 
 COLUMN = Column(name="price", select="last.price")
 HEADER = HeaderField(name="accept", value="application/json")
+STEP = Step(name="stack", parameters={"columns": "open", "kind": "float32"})
+PREPARATION = Preparation(steps=(STEP,))
 EXTRACTION = Extraction(
     format="json",
     select="data",
@@ -259,6 +263,7 @@ EXTRACTION = Extraction(
     delimiter="",
     heading=True,
     paged=True,
+    prepare=(PREPARATION,),
 )
 PAGING = Paging(next="links.next", parameter="", start=1, step=1, pages_max=10)
 PAGE = FetchedPage(
@@ -387,6 +392,8 @@ SAMPLES: tuple[Record, ...] = (
     ),
     PAGING,
     PAGE,
+    STEP,
+    PREPARATION,
     AttestedFetch(
         source=BLOCK,
         urls=("https://example.org/prices", "https://example.org/v2/prices"),
