@@ -29,6 +29,7 @@ from node.gateway.metrics import GenerationMetrics, metrics_router, open_registr
 from node.gateway.models_api import listing_router
 from node.gateway.ollama_api import ollama_router
 from node.gateway.ollama_models import ollama_models_router
+from node.gateway.paywall import Paywall
 from node.gateway.requests import (
     FIELD_FAULT,
     ChatRequest,
@@ -38,6 +39,7 @@ from node.gateway.requests import (
 )
 from node.gateway.rerank import rerank_router
 from node.gateway.responses_api import responses_router
+from node.gateway.spending import Purses
 from node.gateway.task_service import TaskService
 from node.gateway.tasks_api import native_router
 from node.gateway.tokenize import tokenize_router
@@ -50,14 +52,21 @@ DESCRIPTION = """A peer of a Baton network, as OpenAI's clients know an API. Eac
 the ids of its tasks (`x-baton-task`) and of their receipts (`x-baton-receipt`)."""
 
 
-def gateway_app(node: Node, config: GatewayConfig) -> tuple[AccessMiddleware, BatchRunner]:
+def gateway_app(
+    node: Node, config: GatewayConfig, paywall: Paywall | None = None
+) -> tuple[AccessMiddleware, BatchRunner]:
     """The whole application, with what every request has to pass before it; and the batches.
 
     Nothing is done of a batch until its runner runs.
     """
     keyring = Keyring(keys_file(node.config.state))
     registry = open_registry(node)
-    service = TaskService(node, config, keyring.is_for_one, GenerationMetrics(registry))
+    purses = Purses() if paywall is None else paywall.purses
+
+    def is_for_one() -> bool:
+        return paywall is None and keyring.is_for_one()
+
+    service = TaskService(node, config, is_for_one, GenerationMetrics(registry), purses)
     # Its own pages would load scripts from elsewhere; the document alone is served.
     app = FastAPI(
         title="Baton gateway", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None
@@ -84,7 +93,7 @@ def gateway_app(node: Node, config: GatewayConfig) -> tuple[AccessMiddleware, Ba
     batches = BatchStore(folder, environment.entropy, environment.wall_s)
     hot = _hot_posts(service)
     posts = {path.decode(): post for path, post in hot.posts.items() if post.kind is not None}
-    runner = BatchRunner(batches, posts, keyring.is_for_one, node.note)
+    runner = BatchRunner(batches, posts, is_for_one, node.note)
     app.include_router(files_router(batches))
     app.include_router(batches_router(batches, runner))
     app.router.redirect_slashes = False
@@ -94,7 +103,7 @@ def gateway_app(node: Node, config: GatewayConfig) -> tuple[AccessMiddleware, Ba
     _handle(app, RequestValidationError, _of_validation)
     _handle(app, Exception, lambda _: BUG)
     _document(app, config)
-    return AccessMiddleware(hot, Front(app), environment, config, keyring), runner
+    return AccessMiddleware(hot, Front(app), environment, config, keyring, paywall), runner
 
 
 def _hot_posts(service: TaskService) -> HotPosts:
