@@ -24,12 +24,14 @@ from node.gateway.health import health_router
 from node.gateway.hot_posts import HotPost, HotPosts
 from node.gateway.infer import infer_answer, infer_router
 from node.gateway.json_body import words_of
+from node.gateway.key_budgets import KeyBudgets
 from node.gateway.keys import Keyring, keys_file
 from node.gateway.metrics import GenerationMetrics, metrics_router, open_registry
 from node.gateway.models_api import listing_router
 from node.gateway.ollama_api import ollama_router
 from node.gateway.ollama_models import ollama_models_router
 from node.gateway.paywall import Paywall
+from node.gateway.prices import FREE, HttpPrices
 from node.gateway.requests import (
     FIELD_FAULT,
     ChatRequest,
@@ -62,6 +64,10 @@ def gateway_app(
     keyring = Keyring(keys_file(node.config.state))
     registry = open_registry(node)
     purses = Purses() if paywall is None else paywall.purses
+    prices = HttpPrices(node, config.price or FREE)
+    budgets = KeyBudgets(keyring, node.dependencies.store, prices)
+    purses.of_key = budgets.of
+    node.status_sources["keys"] = budgets.status
 
     def is_for_one() -> bool:
         return paywall is None and keyring.is_for_one()

@@ -78,7 +78,7 @@ async def open_gateway(
                 with trio.CancelScope(shield=True):
                     await server.close(node.config.leave_s)
                 nursery.cancel_scope.cancel()
-                del node.status_sources["http"]
+                del node.status_sources["http"], node.status_sources["keys"]
 
 
 def open_paywall(node: Node, pay: HttpPay, network: Network, tls: ssl.SSLContext) -> Paywall:

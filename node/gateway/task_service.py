@@ -28,7 +28,7 @@ from node.gateway.shares import Shares
 from node.gateway.spending import PaidTask, Purse, Purses
 from node.gateway_config import GatewayConfig
 from node.peer import Node
-from node.task.events import Event, EventSink, Failed, Offered, Streamed
+from node.task.events import Event, EventSink, Failed, Offered, Streamed, ignore_event
 from node.task.levels import CheckTerms, LevelImpossible, asked_at, terms_of, terms_of_numbers
 from p2p.timeouts import stretched
 from wire import limits
@@ -191,19 +191,37 @@ class TaskService:
                 code="busy",
                 retry_after_s=RETRY_AFTER_S,
             )
-        task = None
+        task, purse, paid = None, self.purses.of(request.owner), None
         try:
             self._take_room(request.owner)
             try:
+                if purse is not None:
+                    paid = await purse.begin(request)
+                    request = paid.priced
                 task = await self._submitted(request)
             finally:
                 if task is None:
                     self._task_shares.give_back(request.owner)
             self._left[task] = request.owner
+            if purse is not None and paid is not None:
+                self.node.tasks.nursery.start_soon(self._pay_at_end, task, purse, paid)
             return task
         finally:
+            if task is None and purse is not None and paid is not None:
+                purse.end(paid, None)
             if task is None:
                 self._unattended_shares.give_back(request.owner)
+
+    async def _pay_at_end(self, task: ContentId, purse: Purse, paid: PaidTask) -> None:
+        """Have a task paid that no connection waits for, once it has ended."""
+        answered, paid.bill = None, self.node.tasks.bill_of(task)
+        try:
+            answered = await self.node.tasks.watch(task, ignore_event)
+        except BatonError:
+            # What its peers had shown of it is on its bill.
+            return
+        finally:
+            purse.end(paid, answered)
 
     async def _submitted(self, request: TaskRequest) -> ContentId:
         await self._somebody_checks(request)
