@@ -11,6 +11,7 @@ from node.commands.gateway_options import gateway_pay_options, http_pay_of
 from node.commands.guest_options import guest_of, guest_options
 from node.commands.options import (
     bytes_of,
+    console_of,
     gateway_of,
     json_option,
     layers_of,
@@ -18,6 +19,7 @@ from node.commands.options import (
     roles_of,
     state_option,
 )
+from node.console_config import CONSOLE_DEFAULT
 from node.paying_config import TypedPrices, read_prices
 from wire.errors import InputError
 from wire.kinds import Role
@@ -118,6 +120,15 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     " Default: free.",
 )
 @click.option("--price-check", help="What others pay, in credits, for each verdict. Default: free.")
+@click.option(
+    "--console",
+    is_flag=True,
+    help=f"Serve a page about this peer at http://{CONSOLE_DEFAULT}/; `open` prints the link.",
+)
+@click.option(
+    "--console-at",
+    help="Serve that page at this ADDRESS:PORT; from other machines only with an API key.",
+)
 @gateway_pay_options
 @guest_options
 @click.option("--with-parent", type=int, hidden=True, help="End when this parent process does.")
@@ -145,6 +156,8 @@ def join_command(
     background_checks: float,
     prices: tuple[str, ...],
     price_check: str | None,
+    console: bool,
+    console_at: str | None,
     with_parent: int | None,
     state: Path,
     as_json: bool,
@@ -184,6 +197,7 @@ def join_command(
         files=files,
         quota_bytes=bytes_of(quota),
         gateway=gateway,
+        console=console_of(console_at) if console or console_at else None,
         guest=guest_of(**more),
         genesis=None if genesis is None else read_genesis(genesis),
         background_checks=background_checks,

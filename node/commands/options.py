@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from node.console_config import CONSOLE_DEFAULT, ConsoleConfig
 from node.gateway_config import (
     HTTP_DEFAULT,
     GatewayConfig,
@@ -188,6 +189,12 @@ def gateway_of(
         price=None if price is None else read_price(price),
         pay=pay,
     )
+
+
+def console_of(place: str | None) -> ConsoleConfig:
+    """`--console-at` as an address and a port; InputError for anything else."""
+    host, port = place_of(place or CONSOLE_DEFAULT, "--console-at", CONSOLE_DEFAULT)
+    return ConsoleConfig(host=host, port=port)
 
 
 def text_of(text: str | None, file: Path | None) -> str | None:

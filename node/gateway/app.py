@@ -45,6 +45,7 @@ from node.gateway.spending import Purses
 from node.gateway.task_service import TaskService
 from node.gateway.tasks_api import native_router
 from node.gateway.tokenize import tokenize_router
+from node.gateway.usage_api import usage_router
 from node.gateway_config import GatewayConfig
 from node.peer import Node
 from wire.errors import BatonError
@@ -91,6 +92,7 @@ def gateway_app(
         ollama_models_router,
         rerank_router,
         tokenize_router,
+        usage_router,
     ):
         app.include_router(make(service))
     app.include_router(metrics_router(registry))

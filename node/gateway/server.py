@@ -70,6 +70,8 @@ async def open_gateway(
             nursery.start_soon(batches.run)
             if paywall is not None:
                 nursery.start_soon(paywall.run)
+            if node.ledger is not None:
+                nursery.start_soon(node.ledger.follower.run)
             shown = f"[{config.host}]" if ":" in config.host else config.host
             try:
                 yield f"http://{shown}:{listening.getsockname()[1]}"
