@@ -56,7 +56,15 @@ NOBODY = b""
 UNPAID = b"unpaid"
 UNKNOWN_PER_MINUTE = 600
 # What may be asked without a key where requests are paid for: what is on offer, and these.
-SHOWN_PATHS = frozenset({b"/v1/models", b"/openapi.json"})
+SHOWN = frozenset(
+    {
+        ("GET", b"/v1/models"),
+        ("GET", b"/openapi.json"),
+        ("GET", b"/x402/supported"),
+        ("POST", b"/x402/verify"),
+        ("POST", b"/x402/settle"),
+    }
+)
 PAID_PATHS = frozenset(
     f"/v1/{it}".encode()
     for it in (
@@ -176,7 +184,7 @@ class AccessMiddleware:
             words = f"without a key {UNKNOWN_PER_MINUTE} requests a minute are taken"
             raise _turned(429, words, "rate_limit_exceeded", wait_s)
         path = head.target.partition(b"?")[0]
-        if head.method == "GET" and path in SHOWN_PATHS:
+        if (head.method, path) in SHOWN:
             await self._with_place(exchange, headers, UNPAID)
         elif head.method != "POST" or path not in PAID_PATHS:
             raise _turned(

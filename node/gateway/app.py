@@ -46,6 +46,7 @@ from node.gateway.task_service import TaskService
 from node.gateway.tasks_api import native_router
 from node.gateway.tokenize import tokenize_router
 from node.gateway.usage_api import usage_router
+from node.gateway.x402_api import x402_router
 from node.gateway_config import GatewayConfig
 from node.peer import Node
 from wire.errors import BatonError
@@ -104,6 +105,8 @@ def gateway_app(
     runner = BatchRunner(batches, posts, is_for_one, node.note)
     app.include_router(files_router(batches))
     app.include_router(batches_router(batches, runner))
+    if paywall is not None and (means := paywall.means.get("baton")) is not None:
+        app.include_router(x402_router(paywall, means))
     app.router.redirect_slashes = False
     _handle(app, HttpError, lambda error: error.fault)
     _handle(app, BatonError, fault_of)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from node.gateway.app import gateway_app
+from node.gateway.credit_means import CreditMeans
 from node.gateway.evm_means import EvmMeans
 from node.gateway.facilitator import Facilitator, facilitator_at
 from node.gateway.http_connection import HttpLimits
@@ -89,6 +90,13 @@ def open_paywall(node: Node, pay: HttpPay, network: Network, tls: ssl.SSLContext
     if pay.evm is not None:
         facilitator = Facilitator(facilitator_at(pay.evm.facilitator), network, tls)
         means["eip155"] = EvmMeans(pay.evm, facilitator)
+    if pay.credits:
+        if node.ledger is None:
+            raise InputError(
+                "a network without a genesis has no credits to be paid in",
+                todo="leave credits out of --http-pay, or join one with --genesis FILE",
+            )
+        means["baton"] = CreditMeans(node.ledger.wallet)
     wall_s = node.dependencies.environment.wall_s
     journal = PaymentJournal(node.dependencies.store)
     journal.load(wall_s())

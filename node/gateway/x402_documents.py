@@ -118,9 +118,13 @@ def read_payment(headers: Mapping[str, str]) -> ClientPayment | None:
         raise Malformed("two payments in one request: send payment-signature, or x-payment")
     name = SIGNATURE if first is None else SIGNATURE_V1
     found = _decoded(name, second if first is None else first)
-    version = found.get("x402Version")
-    if version != (2 if name == SIGNATURE else 1) or isinstance(version, bool):
-        raise Malformed(f"{name} has another x402Version than the header is for")
+    return payment_in(found, name, 2 if name == SIGNATURE else 1)
+
+
+def payment_in(found: Mapping[str, Any], name: str, version: int) -> ClientPayment:
+    """The payment that an object of this version of x402 says; Malformed."""
+    if found.get("x402Version") != version or isinstance(found["x402Version"], bool):
+        raise Malformed(f"{name} has another x402Version than it has to have")
     accepted = found.get("accepted") if version == 2 else None
     if version == 2 and not isinstance(accepted, dict):
         raise Malformed(f"{name} does not say which of the offers was accepted")
