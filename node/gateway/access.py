@@ -26,7 +26,14 @@ from node.gateway.http_exchange import Exchange, RequestRefused
 from node.gateway.json_body import is_too_deep
 from node.gateway.keys import Keyring
 from node.gateway.paid_request import PaidRequest
-from node.gateway.paywall import Paywall, request_hash
+from node.gateway.paywall import (
+    PAID_PATHS,
+    SHOWN,
+    UNKNOWN_PER_MINUTE,
+    UNPAID,
+    Paywall,
+    request_hash,
+)
 from node.gateway.rate_limit import Allowance
 from node.gateway.request_parser import RequestHead
 from node.gateway.shares import Shares
@@ -52,31 +59,6 @@ HOSTS_KEPT = 64
 OPEN_PATHS = frozenset({b"/healthz", b"/health", b"/livez", b"/ready", b"/readyz", b"/version"})
 # Whose tasks those are that came without a key: they belong to the owner of this peer.
 NOBODY = b""
-# Whose requests those are that have no key, until they are paid for.
-UNPAID = b"unpaid"
-UNKNOWN_PER_MINUTE = 600
-# What may be asked without a key where requests are paid for: what is on offer, and these.
-SHOWN = frozenset(
-    {
-        ("GET", b"/v1/models"),
-        ("GET", b"/openapi.json"),
-        ("GET", b"/x402/supported"),
-        ("POST", b"/x402/verify"),
-        ("POST", b"/x402/settle"),
-    }
-)
-PAID_PATHS = frozenset(
-    f"/v1/{it}".encode()
-    for it in (
-        "chat/completions",
-        "completions",
-        "embeddings",
-        "rerank",
-        "score",
-        "infer",
-        "messages",
-    )
-)
 REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _HOST = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::\d{1,5})?")
 # What a page may send without asking first is none of these.

@@ -32,6 +32,31 @@ ANSWERS_KEPT, ANSWER_BYTES_MAX = 64, 256 << 10
 # Of one payer: requests under way that are not paid yet.
 UNPAID_MAX = 4
 PAYERS_KEPT = 4096
+# Whose requests those are that have no key, until they are paid for.
+UNPAID = b"unpaid"
+UNKNOWN_PER_MINUTE = 600
+# What may be asked without a key where requests are paid for: what is on offer, and these.
+SHOWN = frozenset(
+    {
+        ("GET", b"/v1/models"),
+        ("GET", b"/openapi.json"),
+        ("GET", b"/x402/supported"),
+        ("POST", b"/x402/verify"),
+        ("POST", b"/x402/settle"),
+    }
+)
+PAID_PATHS = frozenset(
+    f"/v1/{it}".encode()
+    for it in (
+        "chat/completions",
+        "completions",
+        "embeddings",
+        "rerank",
+        "score",
+        "infer",
+        "messages",
+    )
+)
 
 
 class PaymentMeans(Protocol):
