@@ -71,12 +71,13 @@ async def shop_in(folder: Path) -> AsyncIterator[Shop]:
         payer = await network.start(S, models=(), number=2, genesis=genesis)
         await network.settled()
         pay = HttpPay(price=read_price("0.01/1k:0.6/1k+0.001"), credits=True)
-        async with open_gateway(gateway, replace(QUICK, pay=pay, idle_s=60.0)) as url:
-            async with httpx.AsyncClient(base_url=url, timeout=60) as http:
-                payer.config.state.mkdir(parents=True, exist_ok=True)
-                commands = LocalCommands(payer).commands()
-                async with open_control(payer.config.socket, commands):
-                    yield Shop(gateway, payer, http, url)
+        payer.config.state.mkdir(parents=True, exist_ok=True)
+        async with (
+            open_gateway(gateway, replace(QUICK, pay=pay, idle_s=60.0)) as url,
+            httpx.AsyncClient(base_url=url, timeout=60) as http,
+            open_control(payer.config.socket, LocalCommands(payer).commands()),
+        ):
+            yield Shop(gateway, payer, http, url)
 
 
 async def test_our_client_pays_by_itself_within_its_cap(tmp_path: Path) -> None:
