@@ -1,4 +1,4 @@
-"""Requests that are paid for in credits: by our own client within a cap, and by what others show."""
+"""Requests that are paid for in credits: by our own client in a cap, and by what others show."""
 
 import base64
 import json
