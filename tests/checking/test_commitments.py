@@ -313,7 +313,7 @@ async def test_a_copied_verdict_is_told_from_its_original_and_who_copied_it_is_b
                 number += 1
                 await asked(asker, request(data=texts_of(str(number)), deadline_s=60))
                 assert number < 60
-            problem = asker.peers.rpc.problems[f"verdict of {copier.key.peer}"]
+            problem = asker.peers.problems[f"verdict of {copier.key.peer}"]
             assert problem == f"it copied the verdict of {original.key.peer}"
             assert asker.peers.standing(original.key.peer) is Standing.GOOD
 
