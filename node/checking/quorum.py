@@ -352,12 +352,12 @@ class _Check:
         return found[0]
 
     def _committed(self, verifier: PeerId, commitment: bytes, late_at_s: float, tell: Tell) -> None:
-        self.commitments.add(verifier, commitment, trio.current_time(), late_at_s, tell)
-        self._tell_if_due(trio.current_time())
+        now_at_s = trio.current_time()
+        self.commitments.add(verifier, commitment, now_at_s, late_at_s, tell)
+        self._tell_if_due(now_at_s)
 
     def _tell_if_due(self, now_at_s: float) -> None:
         slow_since_at_s, quorum = now_at_s - self.slow_after_s, self.quorum
-        # Who waits for others is not slow.
         quorum.under_way |= dict.fromkeys(self.commitments.held, now_at_s)
         asked = [it for it, at_s in quorum.under_way.items() if at_s > slow_since_at_s]
         # Who looks at a row in dispute was asked because of a verdict, and waits for nobody.
@@ -394,8 +394,8 @@ class _Check:
             quorum.busy_since_at_s.pop(verifier, None)
         del quorum.under_way[verifier]
         self.commitments.forget(verifier)
-        self._tell_if_due(trio.current_time())
-        slow_since_at_s = trio.current_time() - self.slow_after_s
+        self._tell_if_due(now_at_s := trio.current_time())
+        slow_since_at_s = now_at_s - self.slow_after_s
         if votes.accepted is not None or votes.disputed or quorum.wanted(slow_since_at_s):
             self.wake.set()
             self.wake = trio.Event()
