@@ -352,9 +352,8 @@ class _Check:
         return found[0]
 
     def _committed(self, verifier: PeerId, commitment: bytes, late_at_s: float, tell: Tell) -> None:
-        now_at_s = trio.current_time()
-        self.commitments.add(verifier, commitment, now_at_s, late_at_s, tell)
-        self._tell_if_due(now_at_s)
+        self.commitments.add(verifier, commitment, trio.current_time(), late_at_s, tell)
+        self._tell_if_due(trio.current_time())
 
     def _tell_if_due(self, now_at_s: float) -> None:
         slow_since_at_s, quorum = now_at_s - self.slow_after_s, self.quorum
