@@ -33,6 +33,8 @@ from wire.signed import sign, sign_many
 CHECKS_MAX = 256
 _GIVEN_UP = "given up: nobody waits for it"
 LOOK_EVERY_S = 1.0
+# Verdicts of one order that were committed to and wait to be told; more of them take places.
+HELD_PER_ORDER_MAX = 512
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -53,6 +55,13 @@ class _ServedChecks(ServedOrder):
     def in_use(self) -> int:
         """Its checks that have not ended."""
         return len(self._alone) + len(self._small) + len(self._held)
+
+    @property
+    def occupied(self) -> int:
+        """Its checks that are under way. What waits to be told takes no place of them, up to a bound:
+        else checks that wait for each other's verifiers would all wait in vain.
+        """
+        return len(self._alone) + len(self._small) + max(0, len(self._held) - HELD_PER_ORDER_MAX)
 
     def _abandon(self, tag: int) -> None:
         if (scope := self._alone.get(tag)) is not None:
