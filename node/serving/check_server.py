@@ -58,8 +58,8 @@ class _ServedChecks(ServedOrder):
 
     @property
     def occupied(self) -> int:
-        """Its checks that are under way. What waits to be told takes no place of them, up to a bound:
-        else checks that wait for each other's verifiers would all wait in vain.
+        """Its checks that are under way. Up to a bound what waits to be told takes no place: else
+        checks that wait for each other's verifiers would all wait in vain.
         """
         return len(self._alone) + len(self._small) + max(0, len(self._held) - HELD_PER_ORDER_MAX)
 
