@@ -1,6 +1,7 @@
 """Options of `join`, `bench` and `run` that say what Baton takes of the machine."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import click
@@ -120,6 +121,22 @@ def guest_of(
     vram: str | None,
     memory: str | None = None,
     cpu: str = "100%",
+    **manners: Any,
+) -> GuestConfig:
+    """What the options say; InputError if they make no sense."""
+    name, numbers = chosen_device(device, gpu)
+    return replace(
+        _manners_of(**manners),
+        device=name,
+        gpus=numbers,
+        vram_bytes=None if vram is None else bytes_of(vram),
+        memory_bytes=None if memory is None else bytes_of(memory),
+        cpu_share=share_of(cpu),
+    )
+
+
+def _manners_of(
+    *,
     pause_when_busy: bool = False,
     schedule: str | None = None,
     on_battery: str = "run",
@@ -129,20 +146,19 @@ def guest_of(
     down: str | None = None,
     per_month: str | None = None,
 ) -> GuestConfig:
-    """What the options say; InputError if they make no sense."""
-    name, numbers = chosen_device(device, gpu)
+    """When a peer pauses, and what it takes of the network."""
     return GuestConfig(
-        device=name,
-        gpus=numbers,
-        vram_bytes=None if vram is None else bytes_of(vram),
-        memory_bytes=None if memory is None else bytes_of(memory),
-        cpu_share=share_of(cpu),
         pause_when_busy=pause_when_busy,
         schedule=None if schedule is None else Schedule.parse(schedule),
         pause_on_battery=on_battery == PAUSE,
         celsius_max=None if max_temp is None else celsius_of(max_temp),
         pause_when_metered=metered == PAUSE,
-        up_bytes_per_s=None if up is None else bytes_of(up.strip().removesuffix("/s")),
-        down_bytes_per_s=None if down is None else bytes_of(down.strip().removesuffix("/s")),
+        up_bytes_per_s=None if up is None else _rate_of(up),
+        down_bytes_per_s=None if down is None else _rate_of(down),
         month_bytes_max=None if per_month is None else bytes_of(per_month),
     )
+
+
+def _rate_of(text: str) -> int:
+    """`2MB/s` in bytes a second; InputError for anything else."""
+    return bytes_of(text.strip().removesuffix("/s"))
