@@ -39,7 +39,7 @@ class Column(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step(Record):
+class PreparationStep(Record):
     """One step of preparation, of those that there are, with what it is told."""
 
     name: Name
@@ -50,7 +50,7 @@ class Step(Record):
 class Preparation(Record):
     """The steps of a preparation, in order."""
 
-    steps: Annotated[tuple[Step, ...], Between(1, STEPS_MAX)]
+    steps: Annotated[tuple[PreparationStep, ...], Between(1, STEPS_MAX)]
 
     @property
     def id(self) -> ContentId:

@@ -15,7 +15,7 @@ from node.ingest.passages import PASSAGE_CHARS, cut
 from node.ingest.table import DataTable
 from wire import limits
 from wire.errors import InputError, Malformed, Oversize, WireError
-from wire.fetch import STEPS_MAX, Extraction, Preparation, Step
+from wire.fetch import STEPS_MAX, Extraction, Preparation, PreparationStep
 from wire.schema import Parameters, Scalar
 from wire.tensors import Tensor, Tensors
 
@@ -116,7 +116,7 @@ def beginning_of(output: bytes) -> str:
     return ", ".join(f"{it:g}" for it in first) + ", …" * (len(first) == _SHOWN)
 
 
-def _step(found: Mapping[str, Any]) -> Step:
+def _step(found: Mapping[str, Any]) -> PreparationStep:
     told = dict(found)
     name = told.pop("step", None)
     if not isinstance(name, str) or name not in STEPS:
@@ -129,10 +129,10 @@ def _step(found: Mapping[str, Any]) -> Step:
         parameters[key] = scalar
     given = {**STEPS[name].parameters, **parameters}
     filled = {key: it for key, it in given.items() if it is not _NEEDED}
-    return Step(name=name, parameters=filled)  # type: ignore[arg-type]
+    return PreparationStep(name=name, parameters=filled)  # type: ignore[arg-type]
 
 
-def _checked(step: Step) -> tuple[_Kind, Parameters]:
+def _checked(step: PreparationStep) -> tuple[_Kind, Parameters]:
     kind = STEPS.get(step.name)
     if kind is None:
         raise Malformed(f"it is none of {', '.join(STEPS)}")

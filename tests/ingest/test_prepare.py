@@ -23,7 +23,7 @@ from tests.ingest.servers import MadeUpNetwork, answering, reply
 from tests.ingest.test_attested import data_peer_of, fetched, kept_of, points
 from tests.node.network import S, open_network
 from wire.errors import InputError, Malformed, WireError
-from wire.fetch import Extraction, Preparation, SourceRecord, Step
+from wire.fetch import Extraction, Preparation, PreparationStep, SourceRecord
 from wire.tensors import Tensors
 from wire.tree import name_of
 
@@ -231,9 +231,9 @@ async def test_it_is_done_in_the_process_that_parses() -> None:
 def test_a_peer_sends_no_steps_that_its_owner_could_not_write() -> None:
     good = source("stack")
     for steps in (
-        (Step(name="explode", parameters={}),),
-        (Step(name="stack", parameters={"columns": ""}),),
-        (Step(name="stack", parameters={"columns": "", "kind": 3}),),
+        (PreparationStep(name="explode", parameters={}),),
+        (PreparationStep(name="stack", parameters={"columns": ""}),),
+        (PreparationStep(name="stack", parameters={"columns": "", "kind": 3}),),
     ):
         extraction = replace(good.extraction, prepare=(Preparation(steps=steps),))
         with pytest.raises(InputError, match="the step"):
@@ -266,7 +266,7 @@ def test_any_steps_give_something_or_say_why_not(
             for key, it in given_settings.items()
         }
         try:
-            steps.append(Step(name=name, parameters=plain))
+            steps.append(PreparationStep(name=name, parameters=plain))
         except WireError:
             return
     asked = Extraction(

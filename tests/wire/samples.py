@@ -53,8 +53,8 @@ from wire.fetch import (
     HeaderField,
     Paging,
     Preparation,
+    PreparationStep,
     SourceRecord,
-    Step,
 )
 from wire.generation import (
     Alternative,
@@ -272,7 +272,7 @@ SIGNATURES = Signatures(members=0b101, proofs=(bytes(64), bytes(range(64))))
 
 COLUMN = Column(name="price", select="last.price")
 HEADER = HeaderField(name="accept", value="application/json")
-STEP = Step(name="stack", parameters={"columns": "open", "kind": "float32"})
+STEP = PreparationStep(name="stack", parameters={"columns": "open", "kind": "float32"})
 PREPARATION = Preparation(steps=(STEP,))
 EXTRACTION = Extraction(
     format="json",

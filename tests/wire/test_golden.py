@@ -304,7 +304,7 @@ MESSAGE_WITH_LATEST = {
 }
 # Each record by itself: a map, its keys in order.
 RECORD_BYTES = {
-    "Step": """
+    "PreparationStep": """
         82a46e616d65a5737461636baa706172616d657465727382a7636f6c756d6e73a46f70656ea46b696e64a7666c
         6f61743332
     """,
