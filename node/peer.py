@@ -301,7 +301,10 @@ def _assembled(
 def _roles(config: NodeConfig, dependencies: Dependencies, infer: InferRole) -> dict[Role, LegRole]:
     roles: dict[Role, LegRole] = {}
     if Role.DATA in config.roles:
-        roles[Role.DATA] = DataRole(dependencies.sources, dependencies.store, dependencies.ingest)
+        me = dependencies.key.peer
+        roles[Role.DATA] = DataRole(
+            dependencies.sources, dependencies.store, dependencies.ingest, me
+        )
     if Role.INFER in config.roles:
         roles[Role.INFER] = infer
     return roles

@@ -47,6 +47,7 @@ class Table(StrEnum):
     WALLET = "wallet"
     CHANNELS = "channels"
     LOG = "log"
+    WORKFLOWS = "workflows"
 
 
 @dataclass(frozen=True, slots=True)

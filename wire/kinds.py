@@ -116,6 +116,8 @@ class Kind(IntEnum):
     LOG_PLACE = 125
     ASK_HEADS = 126
     LOG_NEWS = 127
+    # What became of a slot of a workflow.
+    FEED_ENTRY = 130
 
 
 class Role(IntEnum):

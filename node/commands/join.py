@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -20,17 +21,23 @@ from node.engines.host.device_check import FoundDevice
 from node.engines.host.launch import EngineConfig
 from node.guest.machine_use import GpuUse
 from node.guest.rules import OwnerPolicy
+from node.ingest.guard import real_network
+from node.ingest.http_post import HttpPoster
 from node.ingest.opening import open_ingest
+from node.ingest.owned import OwnedSources
 from node.ledger.peer_ledger import pin, pinned
 from node.local.commands import LocalCommands
 from node.local.control import check_socket_path, open_control
 from node.local.guest_watch import MachineLook, watch_owner
 from node.local.service_manager import ServiceManager, keep_told
+from node.local.workflow_commands import WorkflowCommands
+from node.local.workflow_steps import PeerSteps
 from node.models.calibrations import PIN, kept_calibrations
 from node.models.collection import ModelProgress
 from node.models.opening_engines import open_engine
 from node.peer import Dependencies, Node, open_node
 from node.serving.sources import FolderSource, FolderSources, PydocSource, Source, Sources
+from node.workflows.keeper import KeeperSeams, open_workflows
 from p2p import timeouts
 from p2p.adverts import Environment
 from p2p.ip_address import for_neighbours
@@ -160,8 +167,25 @@ async def _open_peer(
         node = await stack.enter_async_context(open_node(config, dependencies))
         for problem in problems:
             node.note(problem)
-        await stack.enter_async_context(open_control(config.socket, LocalCommands(node).commands()))
+        keeper = await stack.enter_async_context(open_workflows(await _keeping(node, runtime)))
+        node.status_sources["workflows"] = keeper.statistics
+        commands = {**LocalCommands(node).commands(), **WorkflowCommands(keeper).commands()}
+        await stack.enter_async_context(open_control(config.socket, commands))
         yield node
+
+
+async def _keeping(node: Node, runtime: Runtime) -> KeeperSeams:
+    """What this peer's workflows stand on."""
+    tls = await trio.to_thread.run_sync(ssl.create_default_context)
+    return KeeperSeams(
+        key=node.dependencies.key,
+        store=node.dependencies.store,
+        wall_s=runtime.environment.wall_s,
+        steps=PeerSteps(node),
+        owned=OwnedSources(node.config.state),
+        poster=HttpPoster(real_network(), tls),
+        note=node.note,
+    )
 
 
 async def _calibrations(
