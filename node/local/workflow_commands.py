@@ -88,7 +88,8 @@ class WorkflowCommands:
         entries = history.entries(history.head.number - count + 1, count)
         rows = [await self._entry_row(found, it) for it in reversed(entries)]
         kept = list(fitting(rows))
-        return {"name": found.kept_workflow.name, "entries": kept, "left_out": len(rows) - len(kept)}
+        name = found.kept_workflow.name
+        return {"name": name, "entries": kept, "left_out": len(rows) - len(kept)}
 
     async def pause(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Begin no slot any more; one that is begun is finished."""

@@ -36,6 +36,7 @@ from wire.dispute import (
     Settled,
     StateOpening,
 )
+from wire.feed import FeedEntry, FeedRecord, SlotSpan
 from wire.fetch import AttestedFetch, Column, Extraction, FetchAgreement, HeaderField, SourceRecord
 from wire.generation import (
     Alternative,
@@ -141,6 +142,7 @@ from wire.stage import (
 from wire.tariff import Charge, ChargeKind, ModelPrice, Tariff
 from wire.task import CheckPolicy, Stage, Task
 from wire.tensors import Tensor, Tensors
+from wire.usage import UseLine
 
 KEY = SigningKey(bytes(range(32)))
 OTHER_KEY = SigningKey(bytes(range(1, 33)))
@@ -238,6 +240,7 @@ TOP_UP = TopUp(channel=DIGEST, amount=2_000_000, expiry=200)
 REDEMPTION = Redemption(channel=DIGEST, voucher=b"voucher", release=True)
 SIGNATURES = Signatures(members=0b101, proofs=(bytes(64), bytes(range(64))))
 
+SLOT = SlotSpan(first_ms=1_700_000_000_000, last_ms=1_700_000_000_000, slots=1)
 COLUMN = Column(name="price", select="last.price")
 HEADER = HeaderField(name="accept", value="application/json")
 EXTRACTION = Extraction(
@@ -530,7 +533,9 @@ SAMPLES: tuple[Record, ...] = (
         deposits=1_000_000,
         fund=995_000_000,
         members=MEMBERS,
+        usage=DIGEST,
     ),
+    UseLine(payer=KEY.peer, payee=KEY.peer, paid=300_000, growth=15_000, tasks=12),
     AgreementVote(network=BLOCK, epoch=7, round=2, phase=AgreementPhase.PRECOMMIT, header=BLOCK),
     Proposal(
         network=BLOCK,
@@ -588,6 +593,31 @@ SAMPLES: tuple[Record, ...] = (
     Reveal(layer=7),
     Revealed(state=b"state", path=bytes(64)),
     Settled(lost=True),
+    SLOT,
+    FeedRecord(
+        name="forecast",
+        keepers=(KEY.peer,),
+        schedule="0 9 * * 1-5",
+        zone="Europe/Berlin",
+        definition=bytes(range(32)),
+        begun_at_ms=1_700_000_000_000,
+    ),
+    FeedEntry(
+        feed=BLOCK,
+        number=7,
+        previous=bytes(range(1, 33)),
+        epoch=1,
+        end="done",
+        span=SLOT,
+        by_hand=False,
+        began_at_ms=1_700_000_000_020,
+        ended_at_ms=1_700_000_000_900,
+        tries=2,
+        result=BLOCK,
+        answer=BLOCK,
+        fetches=(BLOCK,),
+        why="",
+    ),
     LogHead(
         began_at_ms=1_700_000_000_000,
         number=7,

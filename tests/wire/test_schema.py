@@ -29,7 +29,8 @@ SIZED = (int, float, str, bytes, tuple)
 WITHOUT_BOUND = {"Vectors.data", "Tensor.data"}
 # Legal by itself at its bound, but a rule between fields then refuses the sample.
 TIED_TO_OTHERS = {
-    "LogHead.number",
+    *("LogHead.number", "FeedEntry.number", "FeedEntry.end"),
+    *("SlotSpan.first_ms", "SlotSpan.last_ms", "SlotSpan.slots"),
     *("Advert.models", "Tariff.models", "Manifest.files", "Answer.candidates", "Task.stages"),
     *("CheckPolicy.verifiers", "CheckPolicy.needed", "Verdict.sampled", "Verdict.worst_ppb"),
     *("Vectors.dimensions", "Vectors.rows"),
@@ -41,6 +42,7 @@ TIED_TO_OTHERS = {
     *("Tensor.kind", "Tensor.shape", "Tensor.shape[]", "Tensors.tensors"),
     *("AccountOrder.pay", "AccountOrder.open", "AccountOrder.top_up", "AccountOrder.redeem"),
     *("AccountOrder.reclaim", "CheckpointHeader.epoch", "Proposal.round", "Proposal.valid_round"),
+    *("CheckpointHeader.usage", "UseLine.growth", "UseLine.paid"),
     *("Genesis.fund", "Genesis.grants", "Genesis.members"),
     *("Signatures.members", "Signatures.proofs"),
     *("StageRows.tables", "StageRows.tables[]", "StageRows.owners", "StageRows.places"),
