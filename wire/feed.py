@@ -8,14 +8,20 @@ import hashlib
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed
 from wire.fetch import QUORUM_MAX
 from wire.kinds import Kind
+from wire.message_base import Message
 from wire.schema import Between, Digest, Int, Name, Reason, Record
-from wire.signed import SignedRecord
+from wire.signed import Signed, SignedRecord, open_signed
 
 KEEPERS_MAX = 8
+ENTRY_BYTES_MAX = 4096
+# So many entries are shown at once.
+ENTRIES_PER_PAGE = 32
+EntryEnvelope = Annotated[bytes, Between(1, ENTRY_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
 # What the first entry of a feed names in place of one before it.
 FIRST_ENTRY = bytes(32)
 # How a slot ended: with a result; without one, after every try; not begun, because no keeper was
@@ -74,7 +80,7 @@ class FeedEntry(SignedRecord):
     """
 
     KIND: ClassVar[Kind] = Kind.FEED_ENTRY
-    SIZE_BYTES_MAX: ClassVar[int] = 4096
+    SIZE_BYTES_MAX: ClassVar[int] = ENTRY_BYTES_MAX
 
     feed: ContentId
     number: Annotated[int, Between(1, 2**62)]
@@ -111,3 +117,62 @@ class FeedEntry(SignedRecord):
     def digest(self) -> bytes:
         """What the next entry names this one by: 32 bytes."""
         return hashlib.sha256(self.to_bytes()).digest()
+
+
+def contradiction_of_entries(one: Signed[FeedEntry], other: Signed[FeedEntry]) -> str | None:
+    """Why two entries prove that their signer showed two feeds, in words; None if they do not.
+
+    Entries of different keepers, or of different epochs, prove nothing against either.
+    """
+    first, second = sorted((one.record, other.record), key=lambda it: it.number)
+    if one.signer != other.signer or (first.feed, first.epoch) != (second.feed, second.epoch):
+        return None
+    if first.number == second.number and first != second:
+        return f"it signed two entries with the number {first.number} that differ"
+    if second.number == first.number + 1 and second.previous != first.digest:
+        return f"entry {second.number} does not follow on entry {first.number}"
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedFork(SignedRecord):
+    """Two entries of one feed that contradict each other, signed by whoever found them.
+
+    Nothing in it is a conclusion, and nobody's word is needed: `judge_entries` finds it.
+    """
+
+    KIND: ClassVar[Kind] = Kind.FEED_FORK
+    SIZE_BYTES_MAX: ClassVar[int] = 3 * ENTRY_BYTES_MAX
+
+    first: EntryEnvelope
+    second: EntryEnvelope
+
+
+def judge_entries(fork: FeedFork) -> tuple[Signed[FeedEntry], Signed[FeedEntry], str]:
+    """The entries of a fork, and why they contradict; WireError if it proves nothing."""
+    first, second = open_signed(fork.first, FeedEntry), open_signed(fork.second, FeedEntry)
+    why = contradiction_of_entries(first, second)
+    if why is None:
+        raise Malformed("its two entries do not contradict each other")
+    return first, second, why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskFeed(Message):
+    """Your entries of this feed from a number on, in order, as many as you tell at once."""
+
+    KIND: ClassVar[Kind] = Kind.ASK_FEED
+
+    feed: ContentId
+    number: Annotated[int, Between(1, 2**62)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedPage(Message):
+    """A `FeedRecord`, the number of its last entry, and entries that follow each other."""
+
+    KIND: ClassVar[Kind] = Kind.FEED_PAGE
+
+    record: Annotated[bytes, Between(1, ENTRY_BYTES_MAX)]
+    last: Int
+    entries: Annotated[tuple[EntryEnvelope, ...], Between(0, ENTRIES_PER_PAGE)]

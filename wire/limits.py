@@ -29,8 +29,10 @@ LEGS_VERSION = 12
 # From this version on a peer signs which rows went through the layers that it runs for another, and
 # a receipt may hold what was signed so.
 STAGE_LEGS_VERSION = 13
+# From this version on a peer shows the feeds of its workflows.
+FEEDS_VERSION = 14
 # The version that a Welcome says.
-SPOKEN_VERSION = 13
+SPOKEN_VERSION = 14
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 

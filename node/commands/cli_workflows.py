@@ -129,3 +129,31 @@ def remove_command(*, name: str, state: Path, as_json: bool) -> None:
     from node.commands.workflows import change
 
     run(lambda: change(state.expanduser(), "rm", name, as_json=as_json))
+
+
+@workflows.command("follow", cls=Command, examples=("workflows follow FEED@KEY",))
+@click.argument("feed", metavar="FEED@KEY")
+@state_option
+@json_option
+def follow_command(*, feed: str, state: Path, as_json: bool) -> None:
+    """Follow the feed of another peer's workflow.
+
+    Its entries are checked and kept here, with their results. The keeper of the feed shows its name
+    with workflows list --json; its workflow needs a [[to]] of the kind "feed".
+    """
+    from node.commands.workflows import follow
+
+    run(lambda: follow(state.expanduser(), feed, as_json=as_json))
+
+
+@workflows.command("export", cls=Command, examples=("workflows export forecast 12 ./twelve.entry",))
+@click.argument("name", metavar="NAME|FEED@KEY")
+@click.argument("number", type=click.IntRange(1))
+@click.argument("file", type=click.Path(path_type=Path))
+@state_option
+@json_option
+def export_command(*, name: str, number: int, file: Path, state: Path, as_json: bool) -> None:
+    """Write one entry to a file that anybody can verify."""
+    from node.commands.workflows import export
+
+    run(lambda: export(state.expanduser(), name, number, file, as_json=as_json))

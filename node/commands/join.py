@@ -24,20 +24,17 @@ from node.guest.rules import OwnerPolicy
 from node.ingest.guard import real_network
 from node.ingest.http_post import HttpPoster
 from node.ingest.opening import open_ingest
-from node.ingest.owned import OwnedSources
 from node.ledger.peer_ledger import pin, pinned
 from node.local.commands import LocalCommands
-from node.local.control import check_socket_path, open_control
+from node.local.control import Command, check_socket_path, open_control
 from node.local.guest_watch import MachineLook, watch_owner
+from node.local.peer_workflows import open_peer_workflows
 from node.local.service_manager import ServiceManager, keep_told
-from node.local.workflow_commands import WorkflowCommands
-from node.local.workflow_steps import PeerSteps
 from node.models.calibrations import PIN, kept_calibrations
 from node.models.collection import ModelProgress
 from node.models.opening_engines import open_engine
 from node.peer import Dependencies, Node, open_node
 from node.serving.sources import FolderSource, FolderSources, PydocSource, Source, Sources
-from node.workflows.keeper import KeeperSeams, open_workflows
 from p2p import timeouts
 from p2p.adverts import Environment
 from p2p.ip_address import for_neighbours
@@ -167,25 +164,20 @@ async def _open_peer(
         node = await stack.enter_async_context(open_node(config, dependencies))
         for problem in problems:
             node.note(problem)
-        keeper = await stack.enter_async_context(open_workflows(await _keeping(node, runtime)))
-        node.status_sources["workflows"] = keeper.statistics
-        commands = {**LocalCommands(node).commands(), **WorkflowCommands(keeper).commands()}
+        commands = {
+            **LocalCommands(node).commands(),
+            **await stack.enter_async_context(_open_workflows(node)),
+        }
         await stack.enter_async_context(open_control(config.socket, commands))
         yield node
 
 
-async def _keeping(node: Node, runtime: Runtime) -> KeeperSeams:
-    """What this peer's workflows stand on."""
+@asynccontextmanager
+async def _open_workflows(node: Node) -> AsyncIterator[dict[str, Command]]:
+    """Run this peer's workflows, and follow those of others; the commands about them."""
     tls = await trio.to_thread.run_sync(ssl.create_default_context)
-    return KeeperSeams(
-        key=node.dependencies.key,
-        store=node.dependencies.store,
-        wall_s=runtime.environment.wall_s,
-        steps=PeerSteps(node),
-        owned=OwnedSources(node.config.state),
-        poster=HttpPoster(real_network(), tls),
-        note=node.note,
-    )
+    async with open_peer_workflows(node, HttpPoster(real_network(), tls)) as commands:
+        yield commands
 
 
 async def _calibrations(

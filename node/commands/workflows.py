@@ -9,6 +9,7 @@ from node.commands.ask import SOCKET
 from node.commands.output import console, safe, short, show_json, show_table
 from node.local.control import call, unheard
 from node.workflows.definition import FILE_BYTES_MAX
+from node.workflows.entry_file import ENTRY_SUFFIX
 from wire import limits
 from wire.errors import InputError
 
@@ -37,14 +38,18 @@ async def list_workflows(state: Path, *, as_json: bool) -> None:
     if as_json:
         show_json(found)
         return
-    if not found["workflows"] and not found["broken"]:
+    if not found["workflows"] and not found["broken"] and not found["followed"]:
         console.print("no workflows yet; add one: python -m node workflows add FILE.toml")
         return
     columns = ("name", "schedule", "next", "entries", "last", "waiting")
     rows = [[safe(it) for it in _listed(row)] for row in found["workflows"]]
     if rows:
         show_table("workflows", columns, rows)
-    for row in (*found["workflows"], *found["broken"]):
+    if found["followed"]:
+        names = ("feed", "name", "schedule", "entries")
+        feeds = [[safe(row[it]) for it in names] for row in found["followed"]]
+        show_table("followed feeds", names, feeds)
+    for row in (*found["workflows"], *found["broken"], *found["followed"]):
         if row["problem"]:
             console.print(f"[yellow]{safe(row['name'])}: {safe(row['problem'])}[/yellow]")
 
@@ -151,6 +156,31 @@ def _as_text(result: Any) -> str:
         return str(result["text"])
     rest = {key: it for key, it in result.items() if key not in ("verdicts", "needed")}
     return json.dumps(rest, ensure_ascii=False)
+
+
+async def follow(state: Path, feed: str, *, as_json: bool) -> None:
+    """Follow a feed, and say what is there already."""
+    found = await _call(state, "follow", {"feed": feed}, deadline_s=120.0)
+    if as_json:
+        show_json(found)
+        return
+    if found["problem"]:
+        console.print(f"[yellow]it is followed, but now: {safe(found['problem'])}[/yellow]")
+        return
+    console.print(f"following {safe(found['name'])} ({safe(found['schedule'])})")
+    console.print(f"{found['entries']} entries so far; see python -m node workflows history {feed}")
+
+
+async def export(state: Path, name: str, number: int, file: Path, *, as_json: bool) -> None:
+    """Write one entry to a file; InputError unless it is called *.entry."""
+    if file.suffix != ENTRY_SUFFIX:
+        raise InputError(f"{file} has to end in {ENTRY_SUFFIX}", todo="verify knows it by that")
+    path = str(file.expanduser().absolute())
+    found = await _call(state, "export", {"name": name, "number": number, "path": path})
+    if as_json:
+        show_json(found)
+    else:
+        console.print(f"wrote {safe(found['path'])}\n  check it: python -m node verify {file}")
 
 
 _DONE = {"pause": "is paused", "resume": "goes on", "rm": "is forgotten, with its history"}

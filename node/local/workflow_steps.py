@@ -22,7 +22,9 @@ from node.peer import Node
 from node.task.events import ignore_event
 from node.task.levels import asked_at
 from node.workflows.definition import ModelStep, SourceStep
-from node.workflows.preparing import prompt_of, tensors_of_table
+from node.workflows.feed_reading import FeedName
+from node.workflows.following import FeedFollower
+from node.workflows.preparing import output_of_result, prompt_of, tensors_of_table
 from node.workflows.steps import BroughtInput, ModelAnswer
 from wire.content import ContentId
 from wire.errors import InputError
@@ -43,11 +45,14 @@ class PeerSteps:
     """The steps of workflows, for one running peer."""
 
     node: Node
+    follower: FeedFollower | None = None
 
     async def bring(self, source: SourceStep, deadline_s: int) -> BroughtInput:
         """Have a source fetched by a data peer: by this one where it is one, and it is its own."""
         if source.text:
             return BroughtInput(output=source.text.encode())
+        if source.feed is not None:
+            return await self._from_feed(source.feed)
         owned, node = OwnedSources(self.node.config.state), self.node
         is_own = bool(source.record) or await trio.to_thread.run_sync(owned.has, source.name)
         record = source.record
@@ -75,6 +80,16 @@ class PeerSteps:
         agreeing = Agreeing(node, one, record, source.agree, source.quorum)
         agreed = await agreeing.run(request, unheard)
         return await self._brought(found, ContentId.parse(agreed["output"]))
+
+    async def _from_feed(self, feed: FeedName) -> BroughtInput:
+        """The latest result of another peer's workflow, as its keeper has signed it."""
+        assert self.follower is not None, "who runs workflows follows feeds"
+        entry, data = await self.follower.latest_result(feed)
+        output, table = output_of_result(data)
+        assert entry.record.result is not None
+        entry_id = await self.node.dependencies.store.put(entry.raw)
+        contents = (entry.record.result, entry_id)
+        return BroughtInput(output=output, table=table, contents=contents)
 
     async def _brought(
         self, found: list[FetchedSource], agreed: ContentId | None = None

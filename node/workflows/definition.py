@@ -27,6 +27,7 @@ from node.ingest.location import read_url
 from node.ingest.source_file import source_of
 from node.task.levels import CheckTerms, terms_of, terms_of_numbers
 from node.workflows.definition_reader import TableReader
+from node.workflows.feed_reading import FeedName
 from node.workflows.schedule import SlotSchedule, read_length_ms
 from node.workflows.slots import MISSED_RULES, OVERLAP_RULES, RunRules
 from wire import limits
@@ -54,6 +55,7 @@ _KEYS = (
 _SOURCE_KEYS = {
     "name": ("name", "quorum", "agree"),
     "text": ("text",),
+    "feed": ("feed",),
     "kind": (
         *("kind", "url", "format", "select", "columns", "encoding", "delimiter", "heading"),
         *("headers", "keep_headers", "quorum", "agree"),
@@ -68,11 +70,13 @@ _TO_KEYS = {"file": ("kind", "path"), "webhook": ("kind", "url", "secret"), "fee
 class SourceStep:
     """Where a run begins: a source of this peer by `name`, a `record`, or always the same `text`.
 
+    Or the latest result of a `feed` that another peer keeps.
     With a quorum above 1 several data peers fetch it, and `agree` says when they agree.
     """
 
     name: str = ""
     text: str = ""
+    feed: FeedName | None = None
     record: SourceRecord | None = None
     quorum: int = 1
     agree: str = ""
@@ -212,12 +216,17 @@ def _source(top: TableReader, model: ModelStep | None) -> SourceStep:
         top.reject("source", "the table [source] is missing", _EXAMPLE)
     said = [it for it in _SOURCE_KEYS if isinstance(found, dict) and it in found]
     if len(said) != 1:
-        top.reject("source", "a source has one of name, text and kind", _EXAMPLE)
+        top.reject("source", "a source has one of name, text, feed and kind", _EXAMPLE)
     table = top.table("source", _SOURCE_KEYS[said[0]])
     if said[0] == "text":
         if model is None:
             table.reject("text", "a text needs a model that is asked about it")
         return SourceStep(text=table.string("text", chars_max=limits.TEXT_BYTES_MAX))
+    if said[0] == "feed":
+        try:
+            return SourceStep(feed=FeedName.parse(table.string("feed")))
+        except Malformed:
+            table.reject("feed", "feed is the name of a feed and its keeper: FEED@KEY", _SEE)
     quorum = table.number("quorum", 1, 1, QUORUM_MAX)
     agree = table.string("agree", "majority")
     try:
@@ -236,6 +245,7 @@ def _source(top: TableReader, model: ModelStep | None) -> SourceStep:
     return SourceStep(record=record, quorum=quorum, agree=agree)
 
 
+_SEE = "its keeper sees it with python -m node workflows list"
 _ADD = "python -m node sources add NAME FILE, and name it here: name = "
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from node.workflows.history import History
+from node.workflows.history import WorkflowHistory
 from wire.errors import BatonError
 from wire.feed import FeedEntry
 from wire.signed import Signed
@@ -29,7 +29,7 @@ Send = Callable[[str, int, bytes], Awaitable[None]]
 class Delivery:
     """One destination of a workflow: the one at place `number` in its file; `send` gives to it."""
 
-    history: History
+    history: WorkflowHistory
     number: int
     what: str
     name: str

@@ -72,7 +72,7 @@ class SlotResult:
 
 
 @dataclass(slots=True)
-class History:
+class WorkflowHistory:
     """The rows of one workflow."""
 
     store: Store

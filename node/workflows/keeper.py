@@ -14,8 +14,8 @@ from node.ingest.owned import OwnedSources
 from node.workflows.definition import Destination, SourceStep, Workflow, read_workflow
 from node.workflows.delivery import Delivery, Send, told_time
 from node.workflows.history import (
-    History,
     KeptWorkflow,
+    WorkflowHistory,
     add_workflow,
     kept_workflows,
     remove_workflow,
@@ -158,7 +158,7 @@ class WorkflowKeeper:
         numbers = [
             at for at, it in enumerate(workflow.destinations) if it.kind in ("file", "webhook")
         ]
-        history = History(seams.store, seams.key, kept.name, workflow.keep, tuple(numbers))
+        history = WorkflowHistory(seams.store, seams.key, kept.name, workflow.keep, tuple(numbers))
         deliveries = tuple(
             self._delivery(history, kept, at, workflow.destinations[at]) for at in numbers
         )
@@ -183,7 +183,7 @@ class WorkflowKeeper:
         found.ended.set()
 
     def _delivery(
-        self, history: History, kept: KeptWorkflow, number: int, to: Destination
+        self, history: WorkflowHistory, kept: KeptWorkflow, number: int, to: Destination
     ) -> Delivery:
         send = _to_file(to, str(kept.feed.id)) if to.kind == "file" else self._to_server(to)
         return Delivery(history, number, f"{to.kind} {to.place}", kept.name, send)
@@ -245,7 +245,10 @@ def _feed_of(workflow: Workflow, me: PeerId, now_ms: int) -> FeedRecord:
 
 @asynccontextmanager
 async def open_workflows(seams: KeeperSeams) -> AsyncIterator[WorkflowKeeper]:
-    """Run the workflows that are kept in the store until the block ends."""
+    """Run the workflows that are kept in the store until the block ends.
+
+    Feeds of others are followed by whoever made the steps.
+    """
     async with trio.open_nursery() as nursery:
         keeper = WorkflowKeeper(seams, nursery)
         keeper.resume()

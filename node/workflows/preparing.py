@@ -1,5 +1,6 @@
 """What a model is given of what a source brought: a prompt with its text, or tensors. Pure."""
 
+import json
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from node.ingest.table import DataTable
 from node.workflows.definition import INPUT, ModelStep, TableTensor
 from wire import limits
-from wire.errors import InputError
+from wire.errors import InputError, WireError
 from wire.tensors import Tensor, Tensors
 
 # What is shown of a column that is not there.
@@ -29,6 +30,21 @@ def prompt_of(model: ModelStep, output: bytes) -> str:
             todo="select less of the source",
         )
     return prompt
+
+
+def output_of_result(data: bytes) -> tuple[bytes, DataTable | None]:
+    """What a result of a feed gives the next model: its table, its text, or all of it as JSON."""
+    try:
+        found = json.loads(data)
+        if isinstance(found, dict) and isinstance(found.get("text"), str):
+            return found["text"].encode(), None
+        if isinstance(found, dict) and {"columns", "rows"} <= found.keys():
+            lines = (found["columns"], *found["rows"])
+            output = b"".join(json.dumps(it).encode() + b"\n" for it in lines)
+            return output, DataTable.from_bytes(output)
+    except (ValueError, TypeError, RecursionError, WireError) as error:
+        raise InputError(f"the feed's result is not what results are: {error}") from error
+    return data, None
 
 
 def tensors_of_table(model: ModelStep, table: DataTable) -> bytes:

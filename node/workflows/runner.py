@@ -16,8 +16,8 @@ from node.ingest.table import DataTable
 from node.workflows.definition import Workflow
 from node.workflows.history import (
     BegunSlot,
-    History,
     SlotResult,
+    WorkflowHistory,
     document_size_bytes,
     result_id,
 )
@@ -52,7 +52,7 @@ class WorkflowRunner:
 
     workflow: Workflow
     feed: ContentId
-    history: History
+    history: WorkflowHistory
     steps: Steps
     wall_ms: Callable[[], int]
     paused: bool = False

@@ -36,7 +36,7 @@ from wire.dispute import (
     Settled,
     StateOpening,
 )
-from wire.feed import FeedEntry, FeedRecord, SlotSpan
+from wire.feed import AskFeed, FeedEntry, FeedFork, FeedPage, FeedRecord, SlotSpan
 from wire.fetch import AttestedFetch, Column, Extraction, FetchAgreement, HeaderField, SourceRecord
 from wire.generation import (
     Alternative,
@@ -618,6 +618,9 @@ SAMPLES: tuple[Record, ...] = (
         fetches=(BLOCK,),
         why="",
     ),
+    FeedFork(first=b"entry", second=b"other entry"),
+    AskFeed(feed=BLOCK, number=5),
+    FeedPage(record=b"record", last=7, entries=(b"entry",)),
     LogHead(
         began_at_ms=1_700_000_000_000,
         number=7,

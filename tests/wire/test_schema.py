@@ -196,6 +196,8 @@ def test_an_optional_field_may_be_absent_but_not_left_out(field: Field) -> None:
             "source": b"",
         }
         record = altered("TaskOutcome", receipt=None, **refused)
+    elif field.name == "result" and field.record == "FeedEntry":
+        record = altered("FeedEntry", result=None, end="failed")
     elif field.name == "verdict" and field.record == "CheckOutcome":
         record = altered("CheckOutcome", verdict=None, refusal=BY_NAME["OrderRefusal"])
     elif field.record == "CheckpointHeader":
@@ -413,6 +415,10 @@ def largest_of_the_ledger(kind: str) -> dict[str, Any]:
                 for it in digests[: limits.ACTIONS_MAX]
             )
             return {"pay": (), "open": (), "top_up": (), "reclaim": (), "redeem": redeem}
+        case "FeedEntry":
+            return {"end": "done"}
+        case "SlotSpan":
+            return {"first_ms": 2**62 - 1, "last_ms": 2**62, "slots": 2**40}
         case "Proposal":
             return {"valid_round": 2**32 - 1}
         case "Tariff":

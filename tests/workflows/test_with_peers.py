@@ -11,10 +11,8 @@ from node.checking.audit import audit
 from node.ingest.http_post import HttpPoster
 from node.ingest.owned import OwnedSources
 from node.local.control import unheard
-from node.local.workflow_commands import WorkflowCommands
-from node.local.workflow_steps import PeerSteps
+from node.local.peer_workflows import open_peer_workflows
 from node.peer import Node
-from node.workflows.keeper import KeeperSeams, open_workflows
 from tests.ingest.servers import TLS, MadeUpNetwork, answering, reply
 from tests.ingest.test_attested import PRICES, data_peer
 from tests.ingest.test_bring import ingest_at
@@ -26,15 +24,7 @@ EMBED = '[model]\nname = "hash"\noperation = "embed"\nlevel = "signed"\n'
 TABLE = b'[{"t": 1, "price": 1.5}, {"t": 2, "price": 2.5}]'
 
 
-def seams_of(node: Node) -> KeeperSeams:
-    return KeeperSeams(
-        key=node.dependencies.key,
-        store=node.dependencies.store,
-        wall_s=node.dependencies.environment.wall_s,
-        steps=PeerSteps(node),
-        owned=OwnedSources(node.config.state),
-        poster=HttpPoster(MadeUpNetwork().seam, TLS),
-    )
+POSTER = HttpPoster(MadeUpNetwork().seam, TLS)
 
 
 async def own_data_peer(network: Network, site: MadeUpNetwork) -> Node:
@@ -49,8 +39,7 @@ async def command(node: Node, *calls: tuple[str, dict[str, Any]]) -> list[dict[s
     """What the commands say, one after the other."""
     found: list[dict[str, Any]] = []
     refused: BatonError | None = None
-    async with open_workflows(seams_of(node)) as keeper:
-        commands = WorkflowCommands(keeper).commands()
+    async with open_peer_workflows(node, POSTER) as commands:
         try:
             for name, given in calls:
                 found.append(dict(await commands[f"workflows-{name}"](given, unheard)))
