@@ -16,6 +16,7 @@ from node.commands.output import (
     size,
     state_words,
 )
+from node.health.reach_words import ALONE, reach_words
 from node.local.control import call, unheard
 from wire.amount import show_credits
 
@@ -45,7 +46,8 @@ def _status(found: Mapping[str, Any]) -> None:
     for address in found["addresses"]:
         console.print(f"  listening on {address}")
     if (reach := found.get("reach")) is not None:
-        console.print(f"  {_reach_line(reach)}")
+        line = safe(reach_words(reach))
+        console.print(f"  [yellow]{line}[/yellow]" if reach["how"] == ALONE else f"  {line}")
     for model in found["models"]:
         problem = f" [yellow]{safe(model['problem'])}[/yellow]" if model["problem"] else ""
         speed = f", {model['units_per_s']:.1f}/s" if "units_per_s" in model else ""
@@ -53,6 +55,8 @@ def _status(found: Mapping[str, Any]) -> None:
             speed += f", {model['pages_used']} of {model['pages']} pages"
         state = ", ".join(filter(None, (model.get("layers", ""), state_words(model))))
         console.print(f"  model {safe(model['name'])}: {state}{speed}{problem}")
+        for line in _layer_lines(model):
+            console.print(line)
     tasks = found["tasks"]
     console.print(
         f"  own tasks: {tasks['accepted']} accepted, {tasks['answered']} answered,"
@@ -89,17 +93,17 @@ def _status(found: Mapping[str, Any]) -> None:
         console.print(f"  [dim]{safe(problem)}[/dim]")
 
 
-def _reach_line(reach: Mapping[str, Any]) -> str:
-    """How others reach this peer, in one line: how, since when, and who confirmed it."""
-    words = safe(_REACHED[reach["how"]])
-    if reach["how"] == "kept":
-        words += f" by {', '.join(short(it) for it in reach['keepers'])}"
-    line = f"reached: {words}, for {reach['since_s']:.0f} s"
-    if reach["confirmed_by"]:
-        line += f"; confirmed by {', '.join(short(it) for it in reach['confirmed_by'])}"
-    elif reach["seen_at"]:
-        line += f"; called at {', '.join(safe(it) for it in reach['seen_at'])}, nobody got through"
-    return f"[yellow]{line}[/yellow]" if reach["how"] == "alone" else line
+def _layer_lines(model: Mapping[str, Any]) -> list[str]:
+    """Who has the layers of a model that are not here, and whose rows of it were wrong."""
+    lines = []
+    if rest := model.get("rest"):
+        holders = (f"{safe(it['layers'])} at {short(it['peer'])}" for it in rest)
+        lines.append(f"    the rest: {', '.join(holders)}")
+    lines += [
+        f"    [red]{short(it['peer'])} gave wrong rows of {safe(it['layers'])} and is banned[/red]"
+        for it in model.get("gave_wrong_rows", ())
+    ]
+    return lines
 
 
 def _background_line(checks: Mapping[str, Any]) -> str:
@@ -134,9 +138,23 @@ def _ledger_lines(ledger: Mapping[str, Any]) -> list[str]:
             f"  a member: epoch {ledger['epoch']} is {doing}, {ledger['orders']} orders so far;"
             f" supply {show_credits(ledger['supply'])} credits"
         )
+    if ledger.get("staked"):
+        staked = show_credits(ledger["staked"])
+        lines.append(
+            f"  {staked} credits are staked, by the checkpoint of epoch {ledger['stakes_epoch']}"
+        )
     if ledger.get("problem"):
         lines.append(f"  [yellow]ledger: {safe(ledger['problem'])}[/yellow]")
     return lines
+
+
+def _stake_words(stake: Mapping[str, Any]) -> str:
+    """What a peer has staked by the last checkpoint, and what else it says."""
+    claimed, known = stake["claimed"], stake["known"]
+    if known is None:
+        return f"says {show_credits(claimed)}" if claimed else ""
+    words = show_credits(known) if known or claimed else ""
+    return words if claimed <= known else f"{words}, says {show_credits(claimed)}"
 
 
 def _http_line(http: Mapping[str, Any]) -> str:
@@ -161,21 +179,14 @@ def _peers(found: Mapping[str, Any]) -> None:
             " ".join(safe(name) for name in it["models"]),
             "yes" if it["connected"] else "no",
             it["standing"],
+            _stake_words(it["stake"]),
             f"{it['heard_s_ago']} s",
             safe(it["addresses"][0].partition("/p2p/")[0]) if it["addresses"] else "",
         )
         for it in found["peers"]
     ]
-    columns = ("peer", "roles", "models", "connected", "standing", "heard", "address")
+    columns = ("peer", "roles", "models", "connected", "standing", "staked", "heard", "address")
     show_table(f"{len(rows)} peers besides {short(found['me'])}", columns, rows)
 
 
-_REACHED = {
-    "nearby": "from this machine and its network alone",
-    "asking": "others are asked to call back",
-    "open": "open",
-    "mapped": "mapped, its router passes calls on",
-    "kept": "kept",
-    "alone": "alone, only those that it calls itself talk to it",
-}
 _SHOW = {"status": _status, "peers": _peers}

@@ -8,6 +8,7 @@ from node.ingest.bring import Ingest
 from node.ingest.extractor import Extractor
 from node.ingest.guard import real_network
 from node.ingest.http_fetch import HttpFetcher
+from node.ingest.http_post import HttpPoster
 from node.ingest.owned import OwnedSources
 
 
@@ -15,3 +16,8 @@ def open_ingest(state: Path, wall_s: Callable[[], float]) -> Ingest:
     """What brings in the sources of the peer with this state folder. It reads the disk."""
     fetcher = HttpFetcher(real_network(), ssl.create_default_context())
     return Ingest(OwnedSources(state), fetcher, Extractor(), wall_s)
+
+
+def open_poster() -> HttpPoster:
+    """What sends results to servers. It reads the disk."""
+    return HttpPoster(real_network(), ssl.create_default_context())
