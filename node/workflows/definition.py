@@ -58,7 +58,7 @@ _SOURCE_KEYS = {
     "feed": ("feed",),
     "kind": (
         *("kind", "url", "format", "select", "columns", "encoding", "delimiter", "heading"),
-        *("headers", "keep_headers", "quorum", "agree"),
+        *("headers", "keep_headers", "paging", "content", "path", "quorum", "agree"),
     ),
 }
 _MODEL_KEYS = ("name", "operation", "prompt", "level", "verdicts", "parameters", "inputs")
@@ -240,7 +240,7 @@ def _source(top: TableReader, model: ModelStep | None) -> SourceStep:
         record = source_of(own)
     except InputError as error:
         table.reject("kind", error.message, error.todo)
-    if record.kind != "http":
+    if record.kind not in ("http", "dataset"):
         table.reject("kind", f"a source of the kind {record.kind} is kept under a name", _ADD)
     return SourceStep(record=record, quorum=quorum, agree=agree)
 
