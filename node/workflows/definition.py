@@ -1,4 +1,4 @@
-"""Workflows as people write them: a TOML file says source, model, schedule, destinations. Pure.
+"""Workflows as people write them: a TOML file says source, model, schedule, destinations.
 
 every = "5m"
 

@@ -1,4 +1,4 @@
-"""What a model is given of what a source brought: a prompt with its text, or tensors. Pure."""
+"""What a model is given of what a source brought: a prompt with its text, or tensors."""
 
 import json
 import math

@@ -129,7 +129,7 @@ def test_an_error_names_the_line(line: str, words: str, said: str) -> None:
         ('every = "5m"\nzone = "UTC"\n[source]\nname = "a"', "line 2: every counts in UTC"),
         ('every = "5m"', r"\[source\] is missing"),
         ('every = "5m"\nsource = 3', "line 2: a source has one of"),
-        ('every = "5m"\n[source]\nname = "a"\ntext = "b"', "one of name, text and kind"),
+        ('every = "5m"\n[source]\nname = "a"\ntext = "b"', "one of name, text, feed and kind"),
         ('every = "5m"\n[source]\ntext = "b"', "line 3: a text needs a model"),
         (SMALL + "model = 3\n", r"there is no 'model' in \[source\]"),
         ("model = 3\n" + SMALL, r"line 1: model is a table"),
