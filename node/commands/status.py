@@ -55,6 +55,8 @@ def _status(found: Mapping[str, Any]) -> None:
             speed += f", {model['pages_used']} of {model['pages']} pages"
         state = ", ".join(filter(None, (model.get("layers", ""), state_words(model))))
         console.print(f"  model {safe(model['name'])}: {state}{speed}{problem}")
+        for line in _layer_lines(model):
+            console.print(line)
     tasks = found["tasks"]
     console.print(
         f"  own tasks: {tasks['accepted']} accepted, {tasks['answered']} answered,"
@@ -89,6 +91,19 @@ def _status(found: Mapping[str, Any]) -> None:
         console.print(f"  [yellow]engine: {safe(found['engine']['last_failure'])}[/yellow]")
     for problem in found["problems"]:
         console.print(f"  [dim]{safe(problem)}[/dim]")
+
+
+def _layer_lines(model: Mapping[str, Any]) -> list[str]:
+    """Who has the layers of a model that are not here, and whose rows of it were wrong."""
+    lines = []
+    if rest := model.get("rest"):
+        holders = (f"{safe(it['layers'])} at {short(it['peer'])}" for it in rest)
+        lines.append(f"    the rest: {', '.join(holders)}")
+    lines += [
+        f"    [red]{short(it['peer'])} gave wrong rows of {safe(it['layers'])} and is banned[/red]"
+        for it in model.get("gave_wrong_rows", ())
+    ]
+    return lines
 
 
 def _background_line(checks: Mapping[str, Any]) -> str:

@@ -37,7 +37,16 @@ from wire.dispute import (
     StateOpening,
 )
 from wire.evidence import Evidence, OffenceKind
-from wire.fetch import AttestedFetch, Column, Extraction, FetchAgreement, HeaderField, SourceRecord
+from wire.fetch import (
+    AttestedFetch,
+    Column,
+    Extraction,
+    FetchAgreement,
+    FetchedPage,
+    HeaderField,
+    Paging,
+    SourceRecord,
+)
 from wire.generation import (
     Alternative,
     Ending,
@@ -245,7 +254,17 @@ SIGNATURES = Signatures(members=0b101, proofs=(bytes(64), bytes(range(64))))
 COLUMN = Column(name="price", select="last.price")
 HEADER = HeaderField(name="accept", value="application/json")
 EXTRACTION = Extraction(
-    format="json", select="data", columns=(COLUMN,), encoding="", delimiter="", heading=True
+    format="json",
+    select="data",
+    columns=(COLUMN,),
+    encoding="",
+    delimiter="",
+    heading=True,
+    paged=True,
+)
+PAGING = Paging(next="links.next", parameter="", start=1, step=1, pages_max=10)
+PAGE = FetchedPage(
+    url="https://example.org/prices", status=200, certificates=bytes(range(32)), body=BLOCK
 )
 STAKE_ROW = StakeRow(
     account=KEY.peer,
@@ -364,7 +383,12 @@ SAMPLES: tuple[Record, ...] = (
         extraction=EXTRACTION,
         headers=(HEADER,),
         kept_headers=("date",),
+        query="SELECT 1",
+        credential="reader",
+        paging=(PAGING,),
     ),
+    PAGING,
+    PAGE,
     AttestedFetch(
         source=BLOCK,
         urls=("https://example.org/prices", "https://example.org/v2/prices"),
@@ -376,6 +400,9 @@ SAMPLES: tuple[Record, ...] = (
         body_size_bytes=300_000,
         extraction=EXTRACTION,
         output=BLOCK,
+        pages=(PAGE,),
+        folders=b"node",
+        more=True,
     ),
     Vectors(dimensions=2, rows=1, data=bytes(range(8)), tokens=(3,)),
     PART,
