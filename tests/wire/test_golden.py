@@ -52,7 +52,6 @@ WITHOUT_LATER: dict[str, dict[str, Any]] = {
         "paging": (),
         "extraction": EXTRACTION_ALONE,
     },
-    """,
     "CheckpointHeader": {"usage": b"", "stakes": 0, "stake_table": b""},
     "Generation": {"template": "", "bias": ()},
     "Passages": {"attested": ()},
