@@ -9,7 +9,7 @@ from node.commands.ask import SOCKET
 from node.commands.output import console, safe, short, show_aside, show_json, show_table
 from node.commands.receipt_file import read_file
 from node.engines.exact.model import MODEL_BYTES_MAX
-from node.evidence.offences import LEAST, Finding, forked_log, judged, lost_dispute
+from node.evidence.offences import LEAST, OffenceFinding, forked_log, judged, lost_dispute
 from node.local.control import call
 from wire import limits
 from wire.amount import show_credits
@@ -30,11 +30,11 @@ _FORK, _DISPUTE = bytes((0x94, Kind.LOG_FORK)), bytes((0x94, Kind.DISPUTE))
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldEvidence:
     """A file that may convict somebody: what it proves, or why it does not."""
 
     path: Path
-    finding: Finding | None
+    finding: OffenceFinding | None
     why: str
 
 
@@ -68,11 +68,11 @@ def _model_of(path: Path, model: Path | None) -> bytes:
     return read_file(model, MODEL_BYTES_MAX)
 
 
-def _held(path: Path) -> Held:
+def _held(path: Path) -> HeldEvidence:
     try:
-        return Held(path, judged(evidence_in(path, None).to_bytes()), "")
+        return HeldEvidence(path, judged(evidence_in(path, None).to_bytes()), "")
     except (InputError, WireError) as error:
-        return Held(path, None, error.message)
+        return HeldEvidence(path, None, error.message)
 
 
 def show_evidence(state: Path, *, as_json: bool) -> None:
@@ -89,12 +89,12 @@ def show_evidence(state: Path, *, as_json: bool) -> None:
         show_json({"folder": str(folder), "evidence": [_document(it) for it in held]})
         return
     rows = []
-    for it in held:
-        if it.finding is None:
-            rows.append((it.path.name, "nothing yet", "", safe(it.why)))
+    for one in held:
+        if one.finding is None:
+            rows.append((one.path.name, "nothing yet", "", safe(one.why)))
             continue
-        who = " ".join(short(str(one.culprit)) for one in it.finding.convictions)
-        rows.append((it.path.name, who, _costs(it.finding), safe(it.finding.why)))
+        who = " ".join(short(str(it.culprit)) for it in one.finding.convictions)
+        rows.append((one.path.name, who, _costs(one.finding), safe(one.finding.why)))
     show_table(
         f"{len(rows)} pieces of evidence in {safe(str(folder))}",
         ("file", "against", "costs", "why"),
@@ -102,15 +102,15 @@ def show_evidence(state: Path, *, as_json: bool) -> None:
     )
 
 
-def _costs(finding: Finding) -> str:
+def _costs(finding: OffenceFinding) -> str:
     return f"{finding.share_millionths // 10_000} % of the stake"
 
 
-def _document(held: Held) -> dict[str, Any]:
+def _document(held: HeldEvidence) -> dict[str, Any]:
     return {"file": str(held.path), "why": held.why, **_finding_map(held.finding)}
 
 
-def _finding_map(finding: Finding | None) -> dict[str, Any]:
+def _finding_map(finding: OffenceFinding | None) -> dict[str, Any]:
     if finding is None:
         return {"holds": False, "offence": None, "against": [], "share_millionths": 0}
     return {

@@ -51,7 +51,7 @@ class Conviction:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class OffenceFinding:
     """What evidence proves. `network` is None if it is of no network in particular."""
 
     offence: OffenceKind
@@ -66,12 +66,12 @@ class Finding:
 
 
 @lru_cache(maxsize=KEPT)
-def judged(raw: bytes) -> Finding:
+def judged(raw: bytes) -> OffenceFinding:
     """What evidence proves, from its bytes; WireError if it proves nothing."""
     return judge(Evidence.from_bytes(raw))
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Evidence) -> OffenceFinding:
     """What evidence proves; WireError if it proves nothing."""
     match evidence.offence:
         case OffenceKind.TWO_VOTES:
@@ -106,7 +106,7 @@ def _of_shape(evidence: Evidence, records: int, content: tuple[int, ...]) -> Non
 # Members of the ledger
 
 
-def _two_votes(evidence: Evidence) -> Finding:
+def _two_votes(evidence: Evidence) -> OffenceFinding:
     _of_shape(evidence, 2, (0,))
     one, other = (_opened_vote(it) for it in evidence.records)
     if one.signer != other.signer or type(one.record) is not type(other.record):
@@ -144,7 +144,7 @@ def _two_votes(evidence: Evidence) -> Finding:
     epoch = first.epoch.to_bytes(8, "big")
     conviction = Conviction(one.signer, _act(b"member", one.signer, first.network, epoch, act))
     why = f"in epoch {first.epoch} it signed for {what}"
-    return Finding(evidence.offence, (conviction,), why, first.network)
+    return OffenceFinding(evidence.offence, (conviction,), why, first.network)
 
 
 def _opened_vote(raw: bytes) -> Signed[SignedRecord]:
@@ -157,17 +157,17 @@ def _opened_vote(raw: bytes) -> Signed[SignedRecord]:
 # Peers
 
 
-def _forked_log(evidence: Evidence) -> Finding:
+def _forked_log(evidence: Evidence) -> OffenceFinding:
     _of_shape(evidence, 2, (0,))
     first, second = evidence.records
     found = judge_fork(LogFork(first=first, second=second))
     culprit, began_at_ms = found.first.signer, found.first.record.began_at_ms
     # A log that was forked once is forked: what follows on it is no further act.
     act = _act(b"log", culprit, began_at_ms.to_bytes(8, "big"))
-    return Finding(evidence.offence, (Conviction(culprit, act),), found.why)
+    return OffenceFinding(evidence.offence, (Conviction(culprit, act),), found.why)
 
 
-def _lost_dispute(evidence: Evidence) -> Finding:
+def _lost_dispute(evidence: Evidence) -> OffenceFinding:
     _of_shape(evidence, 1, (1,))
     dispute = open_signed(evidence.records[0], Dispute)
     source, output = dispute.record.input, dispute.record.output
@@ -180,7 +180,7 @@ def _lost_dispute(evidence: Evidence) -> Finding:
     if not found.proven or not found.lost:
         raise Malformed("the record proves nothing against anybody: it is the asker's word")
     lost = tuple(_work(it, grounds.receipt.id) for it in sorted(found.lost))
-    return Finding(evidence.offence, lost, found.why)
+    return OffenceFinding(evidence.offence, lost, found.why)
 
 
 def _task_and_leg(evidence: Evidence) -> tuple[Signed[Task], Signed[Receipt]]:
@@ -191,7 +191,7 @@ def _task_and_leg(evidence: Evidence) -> tuple[Signed[Task], Signed[Receipt]]:
     return task, receipt
 
 
-def _wrong_answer(evidence: Evidence) -> Finding:
+def _wrong_answer(evidence: Evidence) -> OffenceFinding:
     _of_shape(evidence, 2, (3, 4))
     task, receipt = _task_and_leg(evidence)
     found = recomputed(task.record, receipt.record, evidence.content)
@@ -199,10 +199,10 @@ def _wrong_answer(evidence: Evidence) -> Finding:
     if not wrong and not found.misstated:
         raise Malformed("the answer is right: everybody computes the same")
     why = found.misstated or f"row {wrong[0]} of its answer is not what the model gives"
-    return Finding(evidence.offence, (_work(receipt.signer, receipt.id),), why)
+    return OffenceFinding(evidence.offence, (_work(receipt.signer, receipt.id),), why)
 
 
-def _untrue_verdict(evidence: Evidence) -> Finding:
+def _untrue_verdict(evidence: Evidence) -> OffenceFinding:
     _of_shape(evidence, 3, (3, 4))
     task, receipt = _task_and_leg(evidence)
     verdict = open_signed(evidence.records[2], Verdict)
@@ -225,7 +225,7 @@ def _untrue_verdict(evidence: Evidence) -> Finding:
         if not found.is_right:
             raise Malformed("the answer is not right in all that a verifier looks at")
         why = "it calls an answer wrong that is right, bit for bit"
-    return Finding(evidence.offence, (_work(verdict.signer, receipt.id),), why)
+    return OffenceFinding(evidence.offence, (_work(verdict.signer, receipt.id),), why)
 
 
 def two_votes(first: bytes, second: bytes) -> Evidence:

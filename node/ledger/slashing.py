@@ -3,7 +3,7 @@
 Evidence comes in orders, and what it costs is taken only here, so that no order depends on it.
 """
 
-from node.evidence.offences import LEAST, Finding, judged
+from node.evidence.offences import LEAST, OffenceFinding, judged
 from node.ledger.books import Draft
 from node.ledger.stake_shelf import released, slashed
 from wire.amount import show_credits
@@ -59,7 +59,7 @@ def was_punished(draft: Draft, act: bytes) -> bool:
     return act in draft.acts or act in draft.books.stakes.acts
 
 
-def check_evidence(accusation: Accusation, network: ContentId) -> Finding:
+def check_evidence(accusation: Accusation, network: ContentId) -> OffenceFinding:
     """What an accusation proves; Malformed if that is nothing, or is of another network."""
     try:
         finding = judged(accusation.evidence)
