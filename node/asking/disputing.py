@@ -6,8 +6,8 @@ from typing import Protocol
 
 from node.asking.record_files import RecordFiles
 from node.checking.check_request import CheckRequest
-from node.checking.quorum import Tally
 from node.checking.settling import Contested, Settling
+from node.checking.tally import Tally
 from node.evidence.disputes import Judgement
 from node.evidence.offences import judged
 from node.task.events import EventSink, Failed
