@@ -148,9 +148,8 @@ class Node:
 
         OWNER and MACHINE each have their own reason, and it goes on once neither has one.
         """
-        self._pauses[by] = why
+        before, self._pauses[by] = self.leg_server.paused, why
         why = self._pauses.get(OWNER) or self._pauses.get(MACHINE, "")
-        before = self.leg_server.paused
         self.leg_server.paused = self.verify_role.paused = self.keep_role.paused = why
         if bool(why) is not bool(before):
             self.note(f"paused: {why}" if why else "goes on: it is not paused any more")
