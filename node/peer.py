@@ -374,6 +374,7 @@ class _Capacity:
             queue_s=min(fair_queue.queue_s, 1e6),
             tariff=None if own is None or own.now is None else own.now.id,
             price=0 if own is None else own.price,
+            stake=0 if node.ledger is None else node.ledger.stake_shelf.row(node.peers.me).bonded,
         )
 
 

@@ -61,6 +61,7 @@ from wire.stage import (
     StageSign,
     StageSigned,
 )
+from wire.stake import AskStakes, StakeRows
 
 
 class Speaker(Enum):
@@ -98,6 +99,7 @@ class CallState(Enum):
     LISTING = auto()
     CERTIFYING = auto()
     LOOKING_BACK = auto()
+    TELLING_STAKES = auto()
     PAYING = auto()
     DIALING_BACK = auto()
     RESERVING = auto()
@@ -208,6 +210,9 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.IDLE, Speaker.ASKER, AskCheckpoint): CallState.LOOKING_BACK,
     (CallState.LOOKING_BACK, Speaker.ANSWERER, CheckpointReply): CallState.DONE,
     (CallState.LOOKING_BACK, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, AskStakes): CallState.TELLING_STAKES,
+    (CallState.TELLING_STAKES, Speaker.ANSWERER, StakeRows): CallState.DONE,
+    (CallState.TELLING_STAKES, Speaker.ANSWERER, Refuse): CallState.DONE,
     (CallState.IDLE, Speaker.ASKER, Pay): CallState.PAYING,
     (CallState.PAYING, Speaker.ANSWERER, Paid): CallState.DONE,
     (CallState.PAYING, Speaker.ANSWERER, Refuse): CallState.DONE,

@@ -90,6 +90,9 @@ class Kind(IntEnum):
     # Payments between two peers, out of a channel.
     PAY = 93
     PAID = 94
+    # Stakes, as members tell them.
+    ASK_STAKES = 96
+    STAKE_ROWS = 97
     # Where a peer can be called.
     DIAL_BACK = 100
     DIALED_BACK = 101

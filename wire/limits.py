@@ -158,6 +158,12 @@ BUCKET_ORDERS_MAX = 30_000
 CERTIFICATES_ASKED_MAX = 256
 CERTIFICATES_BYTES_MAX = 512 << 10
 
+# Stakes: what leaves in each of the epochs that it takes, and how many rows of the table travel
+# together.
+LEAVING_PARTS_MAX = 128
+STAKE_ROW_BYTES_MAX = 12 << 10
+STAKE_ROWS_BYTES_MAX = 512 << 10
+
 # Clocks may differ by this much before a peer's times are refused.
 CLOCK_SKEW_S_MAX = 300
 
@@ -223,6 +229,9 @@ assert SAMPLE_MAX >= PASSAGES_MAX
 assert STREAMS_PER_PEER_MAX + STREAMS_IN_PER_PEER_MAX < 256
 # Vouchers of all actions, their channels, and the order around them.
 assert ACTIONS_MAX * (VOUCHER_BYTES_MAX + 64) + 1024 < ACCOUNT_ORDER_BYTES_MAX
+# So do the rows of a table of stakes; the length of each takes two bytes.
+assert STAKE_ROWS_BYTES_MAX + 1024 < FRAME_BYTES_MAX
+assert STAKE_ROW_BYTES_MAX < 1 << 16
 # What members tell each other fits a frame: proposals, lists of orders, and certificates.
 assert EPOCH_NEWS_MAX * PROPOSAL_BYTES_MAX < FRAME_BYTES_MAX
 assert BUCKET_ORDERS_MAX * 32 + 64 < FRAME_BYTES_MAX

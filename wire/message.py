@@ -44,6 +44,7 @@ from wire.stage import (
     StageSign,
     StageSigned,
 )
+from wire.stake import AskStakes, StakeRows
 
 Instance = Annotated[bytes, Between(8, 8)]
 AdvertBytes = Annotated[bytes, Between(1, limits.ADVERT_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
@@ -321,6 +322,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(StageSign, StageSigned),
         *(SubmitOrder, Voted, Confirm, Acknowledged, AskAccount, AccountState, EpochNews),
         *(AskBucket, BucketOrders, AskCertificates, Certificates, AskCheckpoint, CheckpointReply),
+        *(AskStakes, StakeRows),
         *(Pay, Paid),
         *(DialBack, DialedBack, Reserve, Reserved),
         *(Contest, Committed, Descend, Children, Reveal, Revealed, Settled),

@@ -134,9 +134,23 @@ def _ledger_lines(ledger: Mapping[str, Any]) -> list[str]:
             f"  a member: epoch {ledger['epoch']} is {doing}, {ledger['orders']} orders so far;"
             f" supply {show_credits(ledger['supply'])} credits"
         )
+    if ledger.get("staked"):
+        staked = show_credits(ledger["staked"])
+        lines.append(
+            f"  {staked} credits are staked, by the checkpoint of epoch {ledger['stakes_epoch']}"
+        )
     if ledger.get("problem"):
         lines.append(f"  [yellow]ledger: {safe(ledger['problem'])}[/yellow]")
     return lines
+
+
+def _stake_words(stake: Mapping[str, Any]) -> str:
+    """What a peer has staked by the last checkpoint, and what else it says."""
+    claimed, known = stake["claimed"], stake["known"]
+    if known is None:
+        return f"says {show_credits(claimed)}" if claimed else ""
+    words = show_credits(known) if known or claimed else ""
+    return words if claimed <= known else f"{words}, says {show_credits(claimed)}"
 
 
 def _http_line(http: Mapping[str, Any]) -> str:
@@ -161,12 +175,13 @@ def _peers(found: Mapping[str, Any]) -> None:
             " ".join(safe(name) for name in it["models"]),
             "yes" if it["connected"] else "no",
             it["standing"],
+            _stake_words(it["stake"]),
             f"{it['heard_s_ago']} s",
             safe(it["addresses"][0].partition("/p2p/")[0]) if it["addresses"] else "",
         )
         for it in found["peers"]
     ]
-    columns = ("peer", "roles", "models", "connected", "standing", "heard", "address")
+    columns = ("peer", "roles", "models", "connected", "standing", "staked", "heard", "address")
     show_table(f"{len(rows)} peers besides {short(found['me'])}", columns, rows)
 
 

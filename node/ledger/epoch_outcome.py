@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from node.ledger.books import Draft, applied_all
 from node.ledger.use_lines import lines_of
+from node.ledger.slashing import end_stakes
 from wire.checkpoint import CheckpointHeader, buckets_of
 from wire.errors import Malformed
 from wire.ledger import AccountOrder, Genesis, order_digest
@@ -35,8 +36,10 @@ def outcome_of(
     books, draft = running.books, Draft(running.books, running.epoch)
     if applied_all(draft, orders) or draft.overdrawn():
         raise Malformed("the orders of the epoch are not complete")
+    end_stakes(draft)
     balances, deposits = draft.sums()
     lines = lines_of(draft)
+    state, stake_table = draft.digests()
     digests = tuple(sorted(map(order_digest, orders)))
     header = CheckpointHeader(
         network=genesis.id,
@@ -44,11 +47,13 @@ def outcome_of(
         previous=None if tip is None else tip.id,
         count=len(digests),
         buckets=buckets_of(digests),
-        state=draft.digest(),
+        state=state,
         balances=balances,
         deposits=deposits,
         fund=books.fund + draft.growth,
         members=genesis.members if tip is None else tip.members,
         usage=lines_digest(lines),
+        stakes=draft.staked,
+        stake_table=stake_table,
     )
     return EpochOutcome(header, draft, digests, lines)

@@ -25,6 +25,7 @@ from node.local.model_commands import ModelCommands, named_as, own_models, until
 from node.local.quoting import show_quote
 from node.local.receipt_commands import ReceiptCommands
 from node.local.row_commands import RowCommands
+from node.local.stake_commands import StakeCommands, stake_of
 from node.local.views import Views
 from node.peer import Node
 from node.serving.nearest import INDEX_BYTES_MAX
@@ -81,6 +82,7 @@ class LocalCommands:
             "sources": self.sources,
             **ContentCommands(self.node).commands(),
             **LedgerCommands(self.node).commands(),
+            **StakeCommands(self.node).commands(),
             **FetchCommands(self.node).commands(),
             **RowCommands(self.node).commands(),
         }
@@ -180,6 +182,7 @@ class LocalCommands:
                     "relayed": node.peers.endpoint.is_relayed(heard.signer),
                     "standing": node.peers.standing(heard.signer).name.lower(),
                     "free_slots": advert.free_slots,
+                    "stake": stake_of(node, heard),
                     "heard_s_ago": max(0, int(wall_s - advert.issued_at_s)),
                 }
             )

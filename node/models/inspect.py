@@ -9,7 +9,7 @@ from node.engines.exact import model as exact
 from node.engines.exact.file import read_file
 from node.engines.exact.overflow import memory_elements
 from node.engines.formats import bert, gguf, onnx_file, onnx_shapes
-from node.engines.formats.gguf_model import SLOT_TOKENS, GgufModel
+from node.engines.formats.gguf_model import SLOT_TOKENS, VECTORS, GgufModel
 from node.engines.formats.model_memory import ModelMemory
 from node.engines.formats.safetensors import read_table
 from node.engines.host import calls as onnx_calls
@@ -93,7 +93,7 @@ def check_runs(manifest: Manifest, files: Mapping[str, Path]) -> None:
     """ModelRefused, with the reason, if a model from other peers cannot run here."""
     with _refusing(manifest.name), _kept(manifest.name):
         match manifest.format:
-            case gguf.FORMAT | gguf.EMBED_FORMAT:
+            case gguf.FORMAT | gguf.EMBED_FORMAT | gguf.RERANK_FORMAT:
                 gguf.check_format(gguf.describe(_file(files, gguf.FILE)), manifest.format)
             case onnx_calls.FORMAT:
                 onnx_file.describe(_file(files, onnx_calls.FILES[0]))
@@ -141,9 +141,9 @@ def check_layers(path: Path, layers: tuple[int, int]) -> None:
         )
     with _refusing(path.name), _readable(path):
         model = gguf.describe(path)
-    if model.embeds:
+    if not model.speaks:
         raise InputError(
-            f"{path.name} makes vectors of texts: only models that make words are held in part",
+            f"{path.name} makes {model.makes} of texts: only what makes words is held in part",
             todo="leave --layers out",
         )
     try:
@@ -207,7 +207,7 @@ def _name(text: str) -> str:
 
 def _gguf(path: Path, name: str) -> InspectedModel:
     model = gguf.describe(path)
-    if model.embeds:
+    if not model.speaks:
         return _embedding_gguf(path, name, model)
     return InspectedModel(
         name=name,
@@ -230,8 +230,8 @@ def _embedding_gguf(path: Path, name: str, model: GgufModel) -> InspectedModel:
     tokens = min(model.context, SLOT_TOKENS)
     return InspectedModel(
         name=name,
-        format=gguf.EMBED_FORMAT,
-        operations=(EMBED, NEAREST),
+        format=gguf.FORMAT_OF[model.makes],
+        operations=(EMBED, NEAREST) if model.makes == VECTORS else (RERANK,),
         parameters={
             "architecture": model.architecture,
             "quantisation": model.quantisation,
@@ -242,8 +242,7 @@ def _embedding_gguf(path: Path, name: str, model: GgufModel) -> InspectedModel:
         tolerance=EMBED_TOLERANCE,
         files={gguf.FILE: path},
         memory_bytes=model.memory_bytes,
-        what=f"{model.architecture} {model.quantisation}, {model.hidden} dimensions,"
-        f" texts of {tokens} tokens",
+        what=f"{model.architecture} {model.quantisation}, {model.makes} of {tokens} tokens",
     )
 
 
@@ -353,7 +352,7 @@ def _bert_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
 
 _MEASURES: Mapping[str, Callable[[Mapping[str, Path], bool], ModelMemory]] = {
     gguf.FORMAT: _gguf_memory,
-    gguf.EMBED_FORMAT: _gguf_memory,
+    **dict.fromkeys(embedding.GGUF_FORMATS, _gguf_memory),
     onnx_calls.FORMAT: _onnx_memory,
     exact.FORMAT: _exact_memory,
     **dict.fromkeys(embedding.ENCODERS, _bert_memory),

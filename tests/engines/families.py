@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gguf
@@ -64,6 +65,8 @@ class Family:
     reference: Callable[[Any, list[int], Any], Array]
     config: Mapping[str, Any] = field(default_factory=dict)
     keys: Mapping[str, Any] = field(default_factory=dict)
+    # Keys of the table of tokens that it has besides.
+    tokenizer: Mapping[str, str] = field(default_factory=dict)
     matrices: Mapping[str, tuple[str, tuple[int, ...]]] = field(default_factory=lambda: MATRICES)
     norms: Mapping[str, str] = field(default_factory=lambda: NORMS)
     query_norms: Mapping[str, tuple[str, int]] = field(default_factory=dict)
@@ -278,12 +281,20 @@ def side_by_side(array: Array) -> Array:
 
 
 def write_family(
-    path: Path, family: Family, weights: Mapping[str, Array], context: int = CONTEXT
+    path: Path,
+    family: Family,
+    weights: Mapping[str, Array],
+    context: int = CONTEXT,
+    more: Mapping[str, Array] = MappingProxyType({}),
 ) -> Path:
-    """The model as a GGUF file, as converters write it."""
+    """The model as a GGUF file, as converters write it, and `more` tensors."""
     w = gguf.GGUFWriter(path, family.architecture)
     _write_keys(w, family, context)
     _write_tokens(w, family.cut)
+    for name, text in family.tokenizer.items():
+        w.add_string(f"tokenizer.{name}", text)
+    for name, array in more.items():
+        w.add_tensor(name, array)
     offset = np.float32(family.norm_offset)
     w.add_tensor("token_embd.weight", weights["model.embed_tokens.weight"])
     w.add_tensor("output_norm.weight", weights["model.norm.weight"] + offset)
@@ -331,7 +342,13 @@ def _write_keys(w: Any, family: Family, context: int) -> None:
         **family.keys,
     }
     w.add_name(f"tiny {family.architecture}")
-    kinds = {str: w.add_string, float: w.add_float32, int: w.add_uint32, bool: w.add_bool}
+    kinds = {
+        str: w.add_string,
+        float: w.add_float32,
+        int: w.add_uint32,
+        bool: w.add_bool,
+        list: w.add_array,
+    }
     for name, value in keys.items():
         kinds[type(value)](f"{family.architecture}.{name}", value)
 

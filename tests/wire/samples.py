@@ -138,6 +138,7 @@ from wire.stage import (
     StageSign,
     StageSigned,
 )
+from wire.stake import AskStakes, LeavingPart, StakePart, StakeRow, StakeRows
 from wire.tariff import Charge, ChargeKind, ModelPrice, Tariff
 from wire.task import CheckPolicy, Stage, Task
 from wire.tensors import Tensor, Tensors
@@ -244,6 +245,11 @@ HEADER = HeaderField(name="accept", value="application/json")
 EXTRACTION = Extraction(
     format="json", select="data", columns=(COLUMN,), encoding="", delimiter="", heading=True
 )
+STAKE_ROW = StakeRow(
+    account=KEY.peer,
+    parts=(StakePart(role=Role.VERIFY, amount=50_000_000),),
+    leaving=(LeavingPart(role=Role.VERIFY, amount=20_000_000, until=21),),
+)
 SAMPLES: tuple[Record, ...] = (
     OFFER,
     Advert(
@@ -260,6 +266,7 @@ SAMPLES: tuple[Record, ...] = (
         price=5,
         leaving=False,
         tariffs=(BLOCK,),
+        stake=50_000_000,
     ),
     FETCH,
     CHECKING,
@@ -532,6 +539,8 @@ SAMPLES: tuple[Record, ...] = (
         fund=995_000_000,
         members=MEMBERS,
         usage=DIGEST,
+        stakes=70_000_000,
+        stake_table=DIGEST,
     ),
     UseLine(payer=KEY.peer, payee=KEY.peer, paid=300_000, growth=15_000, tasks=12),
     AgreementVote(network=BLOCK, epoch=7, round=2, phase=AgreementPhase.PRECOMMIT, header=BLOCK),
@@ -550,13 +559,26 @@ SAMPLES: tuple[Record, ...] = (
     Confirm(certificate=b"certificate"),
     Acknowledged(acknowledgement=b"acknowledgement"),
     AskAccount(account=KEY.peer),
-    AccountState(epoch=7, sequence=3, balance=4_000_000, deposits=1_000_000, channels=1),
+    AccountState(
+        epoch=7,
+        sequence=3,
+        balance=4_000_000,
+        deposits=1_000_000,
+        channels=1,
+        stake=STAKE_ROW.parts,
+        leaving=STAKE_ROW.leaving,
+    ),
     EpochNews(epoch=7, buckets=BUCKETS, signed=(b"seal",)),
     AskBucket(epoch=7, bucket=15),
     BucketOrders(orders=DIGEST),
     AskCertificates(epoch=7, orders=DIGEST),
     Certificates(certificates=(b"certificate",)),
     AskCheckpoint(epoch=7),
+    STAKE_ROW.parts[0],
+    STAKE_ROW.leaving[0],
+    STAKE_ROW,
+    AskStakes(after=KEY.peer),
+    StakeRows.of(7, (STAKE_ROW,)),
     CheckpointReply(epoch=8, checkpoint=b"checkpoint"),
     Commitment(receipt=BLOCK, row=3, layers=12, root=bytes(range(32))),
     RowBundle(model=BLOCK, first=512, last=767, rows=255, root=bytes(range(32)), answers=(BLOCK,)),

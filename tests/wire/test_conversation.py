@@ -75,6 +75,8 @@ DIALOGUES = [
     "AskCertificates Refuse",
     "AskCheckpoint CheckpointReply",
     "AskCheckpoint Refuse",
+    "AskStakes StakeRows",
+    "AskStakes Refuse",
     "Pay Paid",
     "Pay Refuse",
     "AskPlace LogPlace",

@@ -17,20 +17,26 @@ from node.engines.formats.architectures import (
 )
 from node.engines.formats.gguf_file import BLOCKS, GgufFile, read_gguf
 from node.engines.formats.gguf_keys import GgufKeys
-from node.engines.formats.gguf_model import BLOCK, GgufModel
+from node.engines.formats.gguf_model import BLOCK, SCORES, VECTORS, WORDS, GgufModel
 from node.engines.formats.gguf_rope import LONG, read_places
 from node.engines.formats.pretokenizers import check_tokenizer
 from wire.errors import ModelRefused
 
-# Of models that make words, and of those that make vectors of texts.
-FORMAT, EMBED_FORMAT = "gguf", "gguf-embed"
+# Of models that make words, of those that make vectors of texts, and of those that score texts.
+FORMAT, EMBED_FORMAT, RERANK_FORMAT = "gguf", "gguf-embed", "gguf-rerank"
 FILE = "model.gguf"
 LAYERS_MAX = 256
 WIDTH_MAX = 1 << 16
 VOCABULARY_MAX = 1 << 20
 EXPERTS_MAX = 1024
-# How llama.cpp numbers the ways in which a text's tokens become one vector.
-LAST_TOKEN = 3
+# How llama.cpp numbers the ways in which a text's tokens become one vector, or a score.
+POOLINGS = {None: WORDS, 0: WORDS, 3: VECTORS, 4: SCORES}
+FORMAT_OF = {WORDS: FORMAT, VECTORS: EMBED_FORMAT, SCORES: RERANK_FORMAT}
+# A score is how much likelier the first answer is than the second.
+LABELS = ["yes", "no"]
+SCORE_HEAD = "cls.output.weight"
+# What a query and a text are put into.
+PAIR_TEMPLATE = "tokenizer.chat_template.rerank"
 
 
 def describe(path: Path) -> GgufModel:
@@ -69,7 +75,7 @@ def describe(path: Path) -> GgufModel:
         **_multipliers(keys, family, 1 / math.sqrt(score_size), hidden),
         biases="blk.0.attn_q.bias" in file.tensors,
         tied="output.weight" not in file.tensors,
-        embeds=keys.get("pooling_type") == LAST_TOKEN,
+        makes=_makes(path, keys),
         chat_template=keys.text("tokenizer.chat_template", ""),
         quantisation=_quantisation(file),
         metadata=file.metadata,
@@ -81,7 +87,7 @@ def describe(path: Path) -> GgufModel:
 
 def check_format(model: GgufModel, kind: str) -> None:
     """ModelRefused unless the file's model makes what models of the format `kind` do."""
-    own = EMBED_FORMAT if model.embeds else FORMAT
+    own = FORMAT_OF[model.makes]
     if own != kind:
         raise ModelRefused(
             f"{model.name} is published as {kind[:40]}, and its file is one of {own}",
@@ -98,6 +104,24 @@ def _family(path: Path, architecture: str) -> Architecture:
             f" run here: {', '.join(ARCHITECTURES)}"
         )
     return family
+
+
+def _makes(path: Path, keys: GgufKeys) -> str:
+    """What the model makes of a text; ModelRefused."""
+    pooling = keys.get("pooling_type")
+    if type(pooling) not in (int, type(None)) or pooling not in POOLINGS:
+        raise ModelRefused(
+            f"{path.name} makes a vector or a score of a text in a way (pooling_type"
+            f" {str(pooling)[:20]}) that is not run from GGUF files; 3, the last token's vector,"
+            " and 4, a score, are"
+        )
+    if POOLINGS[pooling] == SCORES:
+        if (labels := keys.get("classifier.output_labels")) != LABELS:
+            raise keys.refused(f"{keys.prefix}.classifier.output_labels", labels)
+        template = keys.text(PAIR_TEMPLATE)
+        if any(template.count(it) != 1 for it in ("{query}", "{document}")):
+            raise keys.refused(PAIR_TEMPLATE, template)
+    return POOLINGS[pooling]
 
 
 def _feed_forward(keys: GgufKeys, family: Architecture) -> dict[str, Any]:
@@ -155,12 +179,6 @@ def _check(model: GgufModel, keys: GgufKeys) -> None:
         raise ModelRefused(f"{where}: {model.heads} heads do not share {model.kv_heads}")
     if (size := keys.get("attention.value_length")) not in (None, model.head_size):
         raise keys.refused("attention.value_length", size)
-    if (pooling := keys.get("pooling_type")) not in (None, 0, LAST_TOKEN):
-        raise ModelRefused(
-            f"{where} makes a vector or a score of a text in a way (pooling_type"
-            f" {str(pooling)[:20]}) that is not run from GGUF files; {LAST_TOKEN} is: the last"
-            " token's"
-        )
     if model.experts % BLOCK:
         raise ModelRefused(f"{where}: {model.experts} experts are no multiple of {BLOCK}")
     for name in KEYS_NOT_RUN:
@@ -194,6 +212,8 @@ def wanted_tensors(model: GgufModel) -> dict[str, tuple[int, ...]]:
     }
     if not model.tied:
         found["output.weight"] = (model.vocabulary, hidden)
+    if model.makes == SCORES:
+        found[SCORE_HEAD] = (len(LABELS), hidden)
     for rope in model.ropes:
         if rope.divisors:
             found[rope.divisors] = (rope.turned // 2,)

@@ -38,6 +38,8 @@ BITS_IN_WORDS = {8: 9, 2: 5, 3: 6, 6: 9, 7: 10, 12: 6, 13: 10, 14: 10}
 UNPACKED_BYTES_MAX = 64 << 20
 # Measured: what Python, tinygrad, the tables of tokens and captured graphs take besides.
 BESIDES_BYTES = 400 << 20
+# What models make of a text.
+WORDS, VECTORS, SCORES = "words", "vectors", "scores"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +75,8 @@ class GgufModel:
     # through; 0: one for all tokens.
     experts: int = 0
     experts_used: int = 0
-    # Whether it makes vectors of texts, not words.
-    embeds: bool = False
+    # WORDS, or of a text one vector, or a score.
+    makes: str = WORDS
     tied: bool
     chat_template: str
     quantisation: str
@@ -95,6 +97,11 @@ class GgufModel:
     @property
     def context(self) -> int:
         return min(self.context_length, self.context_max, CONTEXT_MAX)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether words are made of what comes out of the last layer."""
+        return self.makes == WORDS
 
     @property
     def here(self) -> LayerRange:
@@ -129,8 +136,8 @@ class GgufModel:
         if not self.here.begins:
             return kept
         table = self.tensors["token_embd.weight"]
-        # A head of its own is there once more; what embeds has none.
-        if not self.tied or self.embeds:
+        # A head of its own is there once more; others have none.
+        if not self.tied or not self.speaks:
             kept -= kept_bytes(table)
         return kept + table.end - table.begin
 
@@ -147,8 +154,8 @@ class GgufModel:
 
     @property
     def slots(self) -> int:
-        """How many conversations there are at once; what embeds takes one pass after the other."""
-        return 1 if self.embeds else SLOTS
+        """How many conversations there are at once; others take one pass after the other."""
+        return SLOTS if self.speaks else 1
 
     @property
     def least_pages(self) -> int:
@@ -185,7 +192,7 @@ class GgufModel:
     def _gpu_memory(self) -> ModelMemory:
         """Quantised weights as words; the table of embeddings stays with the worker."""
         weights = sum(map(words_bytes, self._held_tensors))
-        if self.here.begins and (not self.tied or self.embeds):
+        if self.here.begins and (not self.tied or not self.speaks):
             weights -= words_bytes(self.tensors["token_embd.weight"])
         # What a layer makes of one row of a pass, and what its attention sees. Measured: a little
         # less than this.

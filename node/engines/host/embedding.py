@@ -8,6 +8,7 @@ from typing import Any
 
 from node.engines.formats.bert import FIRST_FORMAT, MEAN_FORMAT, NOMIC_FORMAT, RERANK_FORMAT
 from node.engines.formats.gguf import EMBED_FORMAT, FILE
+from node.engines.formats.gguf import RERANK_FORMAT as GGUF_RERANK_FORMAT
 from node.engines.host import batching
 from node.engines.host.batching import EmbeddingJob, Queue
 from node.engines.host.format_queue import all_over, check_files, within
@@ -36,7 +37,8 @@ from wire.operations import EMBED, RERANK
 from wire.payload import QueryText, Texts, Vectors
 
 ENCODERS = (MEAN_FORMAT, FIRST_FORMAT, NOMIC_FORMAT, RERANK_FORMAT)
-FORMATS = (*ENCODERS, EMBED_FORMAT)
+GGUF_FORMATS = (EMBED_FORMAT, GGUF_RERANK_FORMAT)
+FORMATS = (*ENCODERS, *GGUF_FORMATS)
 FILES = ("model.safetensors", "tokenizer.json")
 
 
@@ -81,7 +83,7 @@ class EmbeddingScheduler:
 
     def check(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
         """ModelRefused unless the manifest's files are those that an embedder has."""
-        check_files(manifest, files, (FILE,) if manifest.format == EMBED_FORMAT else FILES)
+        check_files(manifest, files, (FILE,) if manifest.format in GGUF_FORMATS else FILES)
 
     def offer(self) -> Batch | None:
         """The texts for the worker's next pass, a little more than fit; None if nothing waits."""

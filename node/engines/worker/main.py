@@ -31,6 +31,7 @@ LOADERS = {
     "exact": "node.engines.worker.exact:load",
     "gguf": "node.engines.worker.language_model:load",
     "gguf-embed": "node.engines.worker.text_vectors:load",
+    "gguf-rerank": "node.engines.worker.text_vectors:load",
     "nomic-bert-safetensors": "node.engines.worker.embedding:load",
     "onnx": "node.engines.worker.onnx:load",
 }

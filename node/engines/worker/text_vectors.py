@@ -1,11 +1,14 @@
-"""A language model whose last token's numbers are a text's vector; answers to `embed`. Worker only.
+"""A language model that makes vectors or scores of texts; answers to `embed`. Worker only.
 
 As Qwen3 embedding does it: a text ends with the end of all texts, and its vector is what that token
-becomes after all layers, normed as before the words, and then of length one. Texts are packed
-one after the other into passes of the sizes in which prompts are read. A token's numbers are the
-same to the bit in every pass on a CPU, and so is a text's vector whatever it is embedded with.
+becomes after all layers, normed as before the words, and then of length one. As its rerankers do
+it: a query and a text are put into the file's template, and how likely the last token makes a "yes"
+rather than a "no" is their score. Texts are packed one after the other into passes of the sizes in
+which prompts are read. A token's numbers are the same to the bit in every pass on a CPU, and so is
+what is made of a text whatever lies beside it.
 """
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,12 +19,18 @@ import numpy as np
 from tinygrad import Device
 from tinygrad.helpers import DEV
 
-from node.engines.formats.gguf import FILE, check_format, describe
-from node.engines.formats.gguf_model import SLOT_TOKENS
+from node.engines.formats.gguf import (
+    FILE,
+    PAIR_TEMPLATE,
+    SCORE_HEAD,
+    check_format,
+    describe,
+)
+from node.engines.formats.gguf_model import SCORES, SLOT_TOKENS
 from node.engines.formats.safetensors import Array
 from node.engines.worker.attention import PAGE
 from node.engines.worker.device import WorkerDevice
-from node.engines.worker.gguf import read_array
+from node.engines.worker.gguf import read_array, read_rows
 from node.engines.worker.gguf_tokens import TokenTable, read_table
 from node.engines.worker.graph_cache import GraphCache
 from node.engines.worker.language_model import pages_of
@@ -32,8 +41,10 @@ from node.engines.worker.transformer import LanguageModel
 from wire.codec import Value
 from wire.errors import ModelRefused
 from wire.model import Manifest
+from wire.payload import QueryText
 
 WARM_UP = ["A sentence of about the length that people ask about."] * 8
+WARM_UP_PAIRS = [[it, it] for it in WARM_UP]
 
 
 class LoadedTextVectors:
@@ -45,6 +56,10 @@ class LoadedTextVectors:
         self._tokens_max = tokens_max
         self._norm = read_array(language.model, "output_norm.weight").astype(np.float32)
         self._end = _end_of(language.model.metadata, table)
+        model = language.model
+        scores = model.makes == SCORES
+        self._pairs = PairTemplate(model.metadata[PAIR_TEMPLATE], table) if scores else None
+        self._head = read_rows(model, SCORE_HEAD).floats() if scores else None
 
     @property
     def memory_bytes(self) -> int:
@@ -56,7 +71,7 @@ class LoadedTextVectors:
         for size in self._language.reading:
             self._language.read([SlotRow(0, 0, 0, (0,))] * size)
         began_at_s = time.perf_counter()
-        done = len(self._embedded(WARM_UP)["done"])
+        done = len(self._embedded(WARM_UP if self._pairs is None else WARM_UP_PAIRS)["done"])
         speed = done / max(time.perf_counter() - began_at_s, 1e-6)
         return speed, speed
 
@@ -90,15 +105,18 @@ class LoadedTextVectors:
             "refused": refused,
         }
 
-    def _has(self, text: str | list[int]) -> bool:
-        return isinstance(text, str) or (
-            bool(text) and max(text) < len(self._table.names) and len(text) <= self._tokens_max
-        )
+    def _has(self, text: Any) -> bool:
+        if self._pairs is not None or isinstance(text, str):
+            return True
+        return bool(text) and max(text) < len(self._table.names) and len(text) <= self._tokens_max
 
-    def _tokens_of(self, text: str | list[int]) -> list[int]:
+    def _tokens_of(self, text: Any) -> list[int]:
         """Tokens that are given as such stay as they are; a text that is too long is cut."""
+        if self._pairs is not None:
+            query, other = text
+            return self._pairs.tokens(query, other, self._tokens_max)
         if not isinstance(text, str):
-            return text
+            return list(text)
         found = self._table.of(text)
         if self._end is None:
             return found[: self._tokens_max] or [self._table.begin or 0]
@@ -121,8 +139,48 @@ class LoadedTextVectors:
         last = np.concatenate(parts)[ends]
         mean = np.square(last).mean(axis=1, keepdims=True, dtype=np.float32)
         normed = last / np.sqrt(mean + np.float32(self._language.model.norm_eps)) * self._norm
+        if self._head is not None:
+            return self._scores(normed, self._head)
         found: Array = normed / np.linalg.norm(normed, axis=1, keepdims=True)
         return found
+
+    def _scores(self, rows: Array, head: Array) -> Array:
+        """The shares of "yes", each with the 1 that is beside a score."""
+        found = np.ones((len(rows), QueryText.COLUMNS), np.float32)
+        for at, row in enumerate(rows):
+            # One by one: the same bits whatever is beside it.
+            yes, no = (head @ row).astype(np.float64)
+            found[at, 0] = 1 / (1 + np.exp(min(no - yes, 700.0)))
+        return found
+
+
+_PLACES = re.compile(r"\{query\}|\{document\}")
+
+
+class PairTemplate:
+    """What a query and a text are put into."""
+
+    def __init__(self, template: str, table: TokenTable) -> None:
+        self._table = table
+        # By the names of control tokens, the longest first: texts of people never become such.
+        names = sorted(filter(None, table.controls), key=len, reverse=True)
+        cuts = re.split("(" + "|".join(map(re.escape, names)) + ")", template)
+        self._parts = [(it, number % 2 == 1) for number, it in enumerate(cuts) if it]
+
+    def tokens(self, query: str, text: str, most: int) -> list[int]:
+        """At most so many: the end of a longer text is left out; ModelRefused by its query."""
+        while True:
+            found = self._table.of_parts([(_put(it, query, text), own) for it, own in self._parts])
+            if len(found) <= most:
+                return found
+            if not text:
+                raise ModelRefused(f"a query is too long: {most} tokens are read of it and a text")
+            text = text[: int(len(text) * most / len(found) * 0.95)]
+
+
+def _put(part: str, query: str, text: str) -> str:
+    """Both in their places, whatever words they have themselves."""
+    return _PLACES.sub(lambda it: query if it[0] == "{query}" else text, part)
 
 
 def _end_of(metadata: Any, table: TokenTable) -> int | None:

@@ -86,8 +86,8 @@ class LanguageModel:
         # In the order `_layer` and `_ending` take them: inputs of all graphs, which so share them.
         numbers = range(self._here.first, self._here.last + 1)
         self._layers = [self._layer_weights(number) for number in numbers]
-        speaks = self._here.begins and not model.embeds
-        self._last = self._last_weights() if speaks else None
+        ends = self._here.begins and model.speaks
+        self._last = self._last_weights() if ends else None
         shape = (pages, model.kv_heads)
         size = model.head_size
         self._kept = [

@@ -200,7 +200,7 @@ def made(path: Path, architecture: str = "llama", **changes: object) -> Path:
         ({"architecture": "gpt-oss"}, "mixture of experts"),
         ({"architecture": "nomic-bert"}, "folders with model.safetensors"),
         ({"architecture": "qwen3", "pooling_type": 1}, "makes a vector or a score of a text"),
-        ({"architecture": "qwen3", "pooling_type": 4}, "in a way (pooling_type 4) that is not run"),
+        ({"architecture": "qwen3", "pooling_type": "3"}, "in a way (pooling_type 3) that is not"),
         ({"architecture": "qwen3", "expert_count": 8}, "qwen3.expert_count is '8'"),
         ({"architecture": "qwen3moe"}, "lacks qwen3moe.expert_count"),
         ({"architecture": "qwen3moe", "expert_count": 8}, "lacks qwen3moe.expert_used_count"),
