@@ -14,6 +14,7 @@ from wire.amount import AMOUNT_MAX, Amount, Balance
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, Oversize
 from wire.kinds import Kind, Role
+from wire.motion import Ballot, Motion
 from wire.schema import Between, Digest, Int, Name, Omitted, Record
 from wire.signed import Signed, SignedRecord
 from wire.stake import StakePart
@@ -126,15 +127,15 @@ class Redemption(Record):
             raise Malformed("a redemption has a voucher, or ends the channel, or both")
 
 
-def growth_of(redeemed: int) -> int:
+def growth_of(redeemed: int, millionths: int = GROWTH_MILLIONTHS) -> int:
     """The part of what is redeemed that goes to the network's fund, for its growth."""
-    return redeemed * GROWTH_MILLIONTHS // 1_000_000
+    return redeemed * millionths // 1_000_000
 
 
 _ACTION = Between(0, limits.ACTIONS_MAX)
 _PARTS = Between(0, len(Role))
 # The lists of an order: a kind of action each.
-ACTIONS = ("pay", "open", "top_up", "redeem", "reclaim", "stake", "unbond")
+ACTIONS = ("pay", "open", "top_up", "redeem", "reclaim", "stake", "unbond", "propose", "ballot")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +159,8 @@ class AccountOrder(SignedRecord):
     reclaim: Annotated[tuple[Digest, ...], _ACTION, Omitted(())] = ()
     stake: Annotated[tuple[StakePart, ...], _PARTS, Omitted(())] = ()
     unbond: Annotated[tuple[StakePart, ...], _PARTS, Omitted(())] = ()
+    propose: Annotated[tuple[Motion, ...], Between(0, 1), Omitted(())] = ()
+    ballot: Annotated[tuple[Ballot, ...], _ACTION, Omitted(())] = ()
 
     def check(self) -> None:
         """Malformed unless it is of one kind; Oversize if its sum is no amount."""
@@ -168,6 +171,8 @@ class AccountOrder(SignedRecord):
         roles = [it.role for it in (*self.stake, *self.unbond)]
         if len(set(roles)) != len(roles):
             raise Malformed("an order names a role once")
+        if len({it.motion for it in self.ballot}) != len(self.ballot):
+            raise Malformed("an order votes on a motion once")
         if self.spent > AMOUNT_MAX:
             raise Oversize(f"an order of {self.spent} millionths, at most {AMOUNT_MAX}")
 
@@ -186,7 +191,7 @@ class AccountOrder(SignedRecord):
     def spent(self) -> int:
         """What it takes from the account, in millionths."""
         paid = sum(it.amount for it in self.pay) + sum(it.amount for it in self.top_up)
-        staked = sum(it.amount for it in self.stake)
+        staked = sum(it.amount for it in self.stake) + sum(it.bond for it in self.propose)
         return paid + staked + sum(it.deposit for it in self.open)
 
 

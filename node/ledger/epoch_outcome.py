@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from node.ledger.books import Draft, applied_all
-from node.ledger.use_lines import lines_of
+from node.ledger.governing import end_motions
 from node.ledger.slashing import end_stakes
+from node.ledger.use_lines import lines_of, transfers_of
 from wire.checkpoint import CheckpointHeader, buckets_of
 from wire.errors import Malformed
 from wire.ledger import AccountOrder, Genesis, order_digest
@@ -37,8 +38,9 @@ def outcome_of(
     if applied_all(draft, orders) or draft.overdrawn():
         raise Malformed("the orders of the epoch are not complete")
     end_stakes(draft)
-    balances, deposits = draft.sums()
     lines = lines_of(draft)
+    end_motions(draft, genesis, lines, transfers_of(orders))
+    balances, deposits = draft.sums()
     state, stake_table = draft.digests()
     digests = tuple(sorted(map(order_digest, orders)))
     header = CheckpointHeader(
@@ -55,5 +57,6 @@ def outcome_of(
         usage=lines_digest(lines),
         stakes=draft.staked,
         stake_table=stake_table,
+        bonds=books.motions.bonds_after(draft.motions),
     )
     return EpochOutcome(header, draft, digests, lines)
