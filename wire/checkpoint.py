@@ -84,12 +84,12 @@ class CheckpointHeader(Record):
     deposits: Balance
     fund: Balance
     members: Members
-    # Of what was redeemed in the epoch: `wire.usage`.
-    usage: UseDigest = b""
     # What all accounts have staked, and what the rows of that hash to (`wire.stake.table_digest`):
     # who does not keep the ledger checks a table of stakes by it.
     stakes: Annotated[Balance, Omitted(0)] = 0
     stake_table: Annotated[bytes, Between(0, DIGEST_BYTES), Omitted(b"")] = b""
+    # Of what was redeemed in the epoch: `wire.usage`.
+    usage: UseDigest = b""
     # What the authors of open motions have put up.
     bonds: Annotated[Balance, Omitted(0)] = 0
 

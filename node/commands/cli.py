@@ -7,7 +7,14 @@ a command runs, so that `--help`, `--version` and a misspelt word are answered a
 import click
 
 from node.commands.cli_chat import run_command
+from node.commands.cli_console import (
+    leave_command,
+    open_command,
+    pause_command,
+    resume_command,
+)
 from node.commands.cli_doctor import doctor_command
+from node.commands.cli_govern import fund_group, govern_group
 from node.commands.cli_keys import keys
 from node.commands.cli_ledger import (
     earnings_command,
@@ -45,6 +52,10 @@ COMMANDS: tuple[click.Command, ...] = (
     get_command,
     status_command,
     peers_command,
+    open_command,
+    pause_command,
+    resume_command,
+    leave_command,
     doctor_command,
     service_group,
     dashboard_command,
@@ -61,8 +72,10 @@ COMMANDS: tuple[click.Command, ...] = (
     wallet_group,
     earnings_command,
     ledger_group,
-    usage_command,
     stake_group,
+    usage_command,
+    govern_group,
+    fund_group,
     devnet_command,
     load_command,
     completion_command,

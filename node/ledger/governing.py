@@ -57,6 +57,11 @@ class Houses:
         return replace(row, stake=count(ballots, self.stake), using=count(ballots, self.using))
 
 
+def houses_of(draft: Draft, genesis: Genesis) -> Houses:
+    """Both houses as they are now."""
+    return Houses(stake_weights(draft, genesis), weights_of(draft.motion_rows()))
+
+
 def outcome_for(row: MotionRow, epoch: int) -> MotionState:
     """What the counts of a motion come to at the end of an epoch."""
     houses = (row.stake, row.using)
@@ -85,7 +90,7 @@ def end_motions(
     rows = draft.motion_rows()
     motions = motions_in(rows)
     if any(it.state is MotionState.OPEN for it in motions.values()):
-        houses = Houses(stake_weights(draft, genesis), weights_of(rows))
+        houses = houses_of(draft, genesis)
         for name, row in motions.items():
             if row.state is MotionState.OPEN:
                 motions[name] = _decided(draft, name, row, houses)

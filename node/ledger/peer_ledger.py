@@ -92,7 +92,8 @@ async def open_ledger(
     replica = None if member is None else member.replica
     stakes = StakeTable(peers, store, genesis, replica, peers.advertiser.changed)
     nursery.start_soon(stakes.follow)
-    return PeerLedger(genesis, wallet, member, stakes, LedgerFollower(peers, genesis))
+    follower = LedgerFollower(peers, genesis)
+    return PeerLedger(genesis, wallet, member, stakes, follower)
 
 
 async def _resume(wallet: Wallet) -> None:

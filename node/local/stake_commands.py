@@ -126,6 +126,6 @@ def stake_map(view: AccountView) -> dict[str, Any]:
 
 def stake_of(node: Node, heard: Signed[Advert]) -> dict[str, Any]:
     """What a peer's advert says of its stake, and what the last checkpoint known here says."""
-    table = None if node.ledger is None else node.ledger.stake_shelf
+    table = None if node.ledger is None else node.ledger.stakes
     known = None if table is None or table.epoch is None else table.row(heard.signer).bonded
     return {"claimed": heard.record.stake, "known": known}
