@@ -11,6 +11,7 @@ import json
 import struct
 import sys
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import msgpack
 from cryptography.exceptions import InvalidSignature
@@ -34,7 +35,10 @@ def id_of(data):
 
 
 def read(data):
-    value = msgpack.unpackb(data, strict_map_key=True)
+    try:
+        value = msgpack.unpackb(data, strict_map_key=True)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise Wrong(f"no msgpack: {error}") from None
     if msgpack.packb(value) != data:
         raise Wrong("a second encoding of the same value")
     return value
@@ -65,7 +69,7 @@ def check_quorum(members, domain, body, signatures, what):
     weight, whole = sum(it["weight"] for it in signers), sum(it["weight"] for it in members)
     if weight * 3 <= whole * 2 or len(signers) != len(signatures["proofs"]):
         raise Wrong(f"{what}: not signed by more than two thirds")
-    for member, proof in zip(signers, signatures["proofs"]):
+    for member, proof in zip(signers, signatures["proofs"], strict=True):
         check(member["key"], domain, body, proof, what)
 
 
@@ -175,6 +179,40 @@ class Recount:
             motion["stake"], motion["use"] = counts
 
 
+def _epoch(found, network, members, previous, epoch, raw, parts):
+    """Check one epoch and count it; its header."""
+    checkpoint = read(raw)
+    header = read(checkpoint["header"])
+    named = header["network"], header["epoch"], header["previous"]
+    if named != (network, epoch, previous):
+        raise Wrong("a checkpoint of another network, or out of order")
+    vote = {"epoch": epoch, "header": id_of(checkpoint["header"]), "network": network, "phase": 1}
+    vote["round"] = checkpoint["round"]
+    body = msgpack.packb(dict(sorted(vote.items())))
+    check_quorum(members, "agreement_vote", body, checkpoint["signatures"], "the checkpoint")
+    orders = []
+    for number in range(header["count"]):
+        what, certificate = f"order {number}", read(next(parts, b"\xc0"))
+        kind, body, owner, proof = read(certificate["order"])
+        if kind != 60 or certificate.keys() != {"order", "votes"}:
+            raise Wrong(f"{what}: no order of an account")
+        check(owner, "account_order", body, proof, what)
+        record, digest = read(body), sha(owner, body)
+        vote = {"account": owner, "epoch": epoch, "network": network, "order": digest}
+        vote["sequence"] = record["sequence"]
+        body = msgpack.packb(dict(sorted(vote.items())))
+        check_quorum(members, "vote", body, certificate["votes"], what)
+        orders.append((record["sequence"], owner, record, digest))
+    listed = [sorted(it[3] for it in orders if it[3][0] >> 4 == at) for at in range(16)]
+    if header["buckets"] != b"".join(sha(*it) for it in listed):
+        raise Wrong("its orders are not those of its checkpoint")
+    # A voucher's total is cumulative, so a payee's orders come in their own order.
+    for _, owner, record, digest in sorted(orders, key=lambda it: it[:2]):
+        found.order(epoch, owner, record, digest)
+    found.end(epoch)
+    return header
+
+
 def recount(file):
     """Every motion by its id: title, until, state (1: passed), and (yes, no, total) by house."""
     parts = parts_of(file)
@@ -183,43 +221,19 @@ def recount(file):
     network, members, previous = id_of(raw), genesis["members"], None
     found, epoch = Recount(genesis), 0
     for raw in parts:
-        where, checkpoint = f"epoch {epoch}", read(raw)
-        header = read(checkpoint["header"])
-        named = header["network"], header["epoch"], header["previous"]
-        if named != (network, epoch, previous):
-            raise Wrong(f"{where}: a checkpoint of another network, or out of order")
-        previous = id_of(checkpoint["header"])
-        vote = {"epoch": epoch, "header": previous, "network": network, "phase": 1}
-        vote["round"] = checkpoint["round"]
-        body = msgpack.packb(dict(sorted(vote.items())))
-        check_quorum(members, "agreement_vote", body, checkpoint["signatures"], where)
-        orders = []
-        for number in range(header["count"]):
-            what, certificate = f"{where}, order {number}", read(next(parts, b"\xc0"))
-            _, body, owner, proof = read(certificate["order"])
-            check(owner, "account_order", body, proof, what)
-            record, digest = read(body), sha(owner, body)
-            vote = {"account": owner, "epoch": epoch, "network": network, "order": digest}
-            vote["sequence"] = record["sequence"]
-            body = msgpack.packb(dict(sorted(vote.items())))
-            check_quorum(members, "vote", body, certificate["votes"], what)
-            orders.append((record["sequence"], owner, record, digest))
-        listed = [sorted(it[3] for it in orders if it[3][0] >> 4 == at) for at in range(16)]
-        if header["buckets"] != b"".join(sha(*it) for it in listed):
-            raise Wrong(f"{where}: its orders are not those of its checkpoint")
-        # A voucher's total is cumulative, so a payee's orders come in their own order.
-        for _, owner, record, digest in sorted(orders, key=lambda it: it[:2]):
-            found.order(epoch, owner, record, digest)
-        found.end(epoch)
-        members, epoch = header["members"], epoch + 1
+        try:
+            header = _epoch(found, network, members, previous, epoch, raw, parts)
+        except (Wrong, KeyError, TypeError, IndexError, struct.error) as error:
+            raise Wrong(f"epoch {epoch}: {error}") from None
+        members, epoch, previous = header["members"], epoch + 1, id_of(read(raw)["header"])
     return found.motions
 
 
 def main():
-    with open(sys.argv[1], "rb") as file:
+    with Path(sys.argv[1]).open("rb") as file:
         try:
             motions = recount(file)
-        except (Wrong, ValueError, KeyError, TypeError, StopIteration) as error:
+        except (Wrong, StopIteration) as error:
             sys.exit(f"this ledger does not hold: {error}")
     shown = {name.hex(): it | {"state": STATES[it["state"]]} for name, it in motions.items()}
     print(json.dumps(shown, indent=1))

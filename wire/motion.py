@@ -18,6 +18,8 @@ from wire.schema import Between, Digest, Int, Name, Omitted, Reason, Record
 # A motion is open for so many epochs at least and at most.
 VOTING_EPOCHS_MIN, VOTING_EPOCHS_MAX = 24, 100_000
 STEPS_MAX = 100
+# All steps together are an amount.
+STEP_AMOUNT_MAX = 2**55
 
 
 class Parameter(IntEnum):
@@ -61,16 +63,14 @@ class FundGrant(Record):
     """
 
     to: PeerId
-    step: Amount
+    step: Annotated[int, Between(1, STEP_AMOUNT_MAX)]
     steps: Annotated[int, Between(1, STEPS_MAX)]
-    use: Balance
+    use: Annotated[int, Between(0, STEP_AMOUNT_MAX)]
 
     def check(self) -> None:
-        """Malformed if later steps rest on nothing, or all of it is no amount."""
+        """Malformed if later steps rest on nothing."""
         if self.steps > 1 and not self.use:
             raise Malformed("a grant in steps says which use each of them rests on")
-        if self.steps * max(self.step, self.use) > limits.MOTION_SUM_MAX:
-            raise Malformed("the steps of a grant sum up to more than there can be")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +83,8 @@ class Motion(Record):
     why: Reason
     epochs: Annotated[int, Between(VOTING_EPOCHS_MIN, VOTING_EPOCHS_MAX)]
     bond: Amount
-    change: Annotated[ParameterChange | None, Omitted(None)] = None
-    grant: Annotated[FundGrant | None, Omitted(None)] = None
+    change: ParameterChange | None
+    grant: FundGrant | None
 
     def check(self) -> None:
         """Malformed unless it is about one thing."""

@@ -175,13 +175,9 @@ async def show_fund(state: Path, offline: Path | None, *, as_json: bool) -> None
     books, genesis = found.replayed.books, found.replayed.genesis
     lapsed = [it for it in found.motions.values() if it.state is MotionState.LAPSED]
     grants = [
-        {
-            "motion": name.hex(),
-            "to": str(row.motion.grant.to),
-            "paid": row.paid * row.motion.grant.step,
-        }
+        {"motion": name.hex(), "to": str(grant.to), "paid": row.paid * grant.step}
         for name, row in found.motions.items()
-        if row.motion.grant is not None and row.paid
+        if (grant := row.motion.grant) is not None and row.paid
     ]
     rules = {it.name.lower(): parameter(books.motions.rows, it) for it in Parameter}
     bounds = {it.name.lower(): list(BOUNDS[it]) for it in Parameter}
