@@ -49,7 +49,7 @@ def test_use_is_seen_and_a_grant_is_proposed_voted_on_and_paid(tmp_path: Path) -
 
         def used() -> Any:
             worker.ask("earnings", "--redeem", "--json")
-            return keeper.ask("usage", "--week", "2s", "--cohorts", "--json").document["tasks"]
+            return keeper.ask("usage", "--week", "2s", "--cohorts", "--json").document["paid"]
 
         until(used)
         file.write_text(GRANT.format(to=builder.id))
