@@ -40,7 +40,7 @@ from node.paying.peer_paying import PeerPaying, open_paying
 from node.remembering import remember_forever, remembered
 from node.serving.check_server import CheckServer
 from node.serving.contest_role import ContestRole
-from node.serving.data_role import DataRole
+from node.serving.data_role import data_role
 from node.serving.infer_role import InferRole
 from node.serving.keep_role import KeepRole
 from node.serving.leg_server import LegServer
@@ -148,9 +148,8 @@ class Node:
 
         OWNER and MACHINE each have their own reason, and it goes on once neither has one.
         """
-        self._pauses[by] = why
+        before, self._pauses[by] = self.leg_server.paused, why
         why = self._pauses.get(OWNER) or self._pauses.get(MACHINE, "")
-        before = self.leg_server.paused
         self.leg_server.paused = self.verify_role.paused = self.keep_role.paused = why
         if bool(why) is not bool(before):
             self.note(f"paused: {why}" if why else "goes on: it is not paused any more")
@@ -243,7 +242,7 @@ def _assembled(
     blobs = Blobs(dependencies.store, peers)
     dispatcher = Dispatcher(PeerDirectory(peers, nursery, orders=Orders(peers, nursery)))
     infer = InferRole(dependencies.engine, blobs, IndexCache(blobs))
-    roles = _roles(config, dependencies, infer)
+    roles = _roles(config, dependencies, infer, blobs)
     lines: deque[str] = deque(maxlen=LINES_KEPT)
 
     def watch(event: Event) -> None:
@@ -309,10 +308,12 @@ def _assembled(
     )
 
 
-def _roles(config: NodeConfig, dependencies: Dependencies, infer: InferRole) -> dict[Role, LegRole]:
+def _roles(
+    config: NodeConfig, dependencies: Dependencies, infer: InferRole, blobs: Blobs
+) -> dict[Role, LegRole]:
     roles: dict[Role, LegRole] = {}
     if Role.DATA in config.roles:
-        roles[Role.DATA] = DataRole(dependencies.sources, dependencies.store, dependencies.ingest)
+        roles[Role.DATA] = data_role(dependencies.sources, dependencies.ingest, blobs)
     if Role.INFER in config.roles:
         roles[Role.INFER] = infer
     return roles

@@ -29,8 +29,10 @@ LEGS_VERSION = 12
 # From this version on a peer signs which rows went through the layers that it runs for another, and
 # a receipt may hold what was signed so.
 STAGE_LEGS_VERSION = 13
+# From this version on a verifier commits to its verdict before it tells it.
+COMMITMENTS_VERSION = 14
 # The version that a Welcome says.
-SPOKEN_VERSION = 13
+SPOKEN_VERSION = 14
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -88,6 +90,8 @@ VERDICT_BYTES_MAX = 4352
 VERIFIERS_MAX = 16
 CANDIDATES_MAX = 512
 SAMPLE_MAX = 256
+# Verifiers that commit to a verdict on one leg, those included that tell none afterwards.
+COMMITMENTS_MAX = 64
 # At the level spot one answer in so many is checked.
 SPOT_ONE_IN = 4
 # Of the rows that a verdict against an answer names, so many are recomputed by others.

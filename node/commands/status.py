@@ -43,6 +43,10 @@ def _status(found: Mapping[str, Any]) -> None:
     console.print(f"  roles {', '.join(found['roles'])}; up {found['uptime_s']:.0f} s")
     if found["paused"]:
         console.print(f"  [yellow]paused: {safe(found['paused'])}[/yellow]")
+    for rule in found.get("guest", {}).get("cannot_tell", ()):
+        console.print(f"  [yellow]cannot be kept to: {safe(rule)}[/yellow]")
+    if "traffic" in found:
+        console.print(_traffic_line(found["traffic"]))
     for address in found["addresses"]:
         console.print(f"  listening on {address}")
     if (reach := found.get("reach")) is not None:
@@ -55,6 +59,8 @@ def _status(found: Mapping[str, Any]) -> None:
             speed += f", {model['pages_used']} of {model['pages']} pages"
         state = ", ".join(filter(None, (model.get("layers", ""), state_words(model))))
         console.print(f"  model {safe(model['name'])}: {state}{speed}{problem}")
+        for line in _layer_lines(model):
+            console.print(line)
     tasks = found["tasks"]
     console.print(
         f"  own tasks: {tasks['accepted']} accepted, {tasks['answered']} answered,"
@@ -89,6 +95,32 @@ def _status(found: Mapping[str, Any]) -> None:
         console.print(f"  [yellow]engine: {safe(found['engine']['last_failure'])}[/yellow]")
     for problem in found["problems"]:
         console.print(f"  [dim]{safe(problem)}[/dim]")
+
+
+def _traffic_line(traffic: Mapping[str, Any]) -> str:
+    """What was sent and received, in one line, and what the owner gives."""
+    line = f"  sent {size(traffic['sent_bytes'])}, received {size(traffic['received_bytes'])}"
+    line += f"; {size(traffic['month_bytes'])}"
+    if traffic["month_bytes_max"]:
+        line += f" of {size(traffic['month_bytes_max'])}"
+    line += " this month"
+    for name, way in (("up", "sent"), ("down", "received")):
+        if traffic[f"{name}_bytes_per_s"]:
+            line += f"; at most {size(traffic[f'{name}_bytes_per_s'])}/s {way}"
+    return line
+
+
+def _layer_lines(model: Mapping[str, Any]) -> list[str]:
+    """Who has the layers of a model that are not here, and whose rows of it were wrong."""
+    lines = []
+    if rest := model.get("rest"):
+        holders = (f"{safe(it['layers'])} at {short(it['peer'])}" for it in rest)
+        lines.append(f"    the rest: {', '.join(holders)}")
+    lines += [
+        f"    [red]{short(it['peer'])} gave wrong rows of {safe(it['layers'])} and is banned[/red]"
+        for it in model.get("gave_wrong_rows", ())
+    ]
+    return lines
 
 
 def _background_line(checks: Mapping[str, Any]) -> str:

@@ -21,6 +21,14 @@ from wire.checkpoint import (
     buckets_of,
 )
 from wire.checks import CheckOutcome, Checks, OpenChecks, OrderedCheck, Verdicts
+from wire.commitment import (
+    Commitments,
+    OrderedCommitment,
+    OrderedTelling,
+    TellVerdict,
+    TellVerdicts,
+    VerdictCommitted,
+)
 from wire.compact import BatchRoot
 from wire.content import ContentId
 from wire.dispute import (
@@ -36,7 +44,16 @@ from wire.dispute import (
     Settled,
     StateOpening,
 )
-from wire.fetch import AttestedFetch, Column, Extraction, FetchAgreement, HeaderField, SourceRecord
+from wire.fetch import (
+    AttestedFetch,
+    Column,
+    Extraction,
+    FetchAgreement,
+    FetchedPage,
+    HeaderField,
+    Paging,
+    SourceRecord,
+)
 from wire.generation import (
     Alternative,
     Ending,
@@ -132,7 +149,14 @@ from wire.order import (
 from wire.payload import Hit, Hits, Index, IndexPart, Passages, Question, Texts, Vectors
 from wire.payment_message import Paid, Pay
 from wire.reach import DialBack, DialedBack, Reservation, Reserve, Reserved
-from wire.receipt import Answer, Receipt, ReplayStatistics, Verdict
+from wire.receipt import (
+    Answer,
+    Receipt,
+    ReplayStatistics,
+    Verdict,
+    VerdictCommitment,
+    VerdictOpening,
+)
 from wire.rows import RowBundle
 from wire.schema import Record
 from wire.signed import SignedRecord
@@ -238,6 +262,10 @@ DESCENT = Descent(
     challenger_left=bytes(range(2, 34)),
     challenger_right=bytes(range(3, 35)),
 )
+VERDICT_OPENING = VerdictOpening(salt=SECRET, shown=SECRET, count=2)
+VERDICT_COMMITMENT = VerdictCommitment(stage=1, verifier=KEY.peer, commitment=SECRET)
+ORDERED_COMMITMENT = OrderedCommitment(tag=7, commitment=SECRET)
+ORDERED_TELLING = OrderedTelling(tag=7, shown=SECRET, count=2)
 HIT = Hit(passage=BLOCK, row=7, score=0.75)
 
 DIGEST = bytes(range(32))
@@ -253,7 +281,17 @@ SIGNATURES = Signatures(members=0b101, proofs=(bytes(64), bytes(range(64))))
 COLUMN = Column(name="price", select="last.price")
 HEADER = HeaderField(name="accept", value="application/json")
 EXTRACTION = Extraction(
-    format="json", select="data", columns=(COLUMN,), encoding="", delimiter="", heading=True
+    format="json",
+    select="data",
+    columns=(COLUMN,),
+    encoding="",
+    delimiter="",
+    heading=True,
+    paged=True,
+)
+PAGING = Paging(next="links.next", parameter="", start=1, step=1, pages_max=10)
+PAGE = FetchedPage(
+    url="https://example.org/prices", status=200, certificates=bytes(range(32)), body=BLOCK
 )
 STAKE_ROW = StakeRow(
     account=KEY.peer,
@@ -324,7 +362,10 @@ SAMPLES: tuple[Record, ...] = (
         checked_at_ms=1_700_000_001_000,
         duration_ms=9,
         replay=(REPLAY,),
+        opening=(VERDICT_OPENING,),
     ),
+    VERDICT_OPENING,
+    VERDICT_COMMITMENT,
     Answer(
         task=b"task",
         receipts=(b"receipt",),
@@ -335,6 +376,7 @@ SAMPLES: tuple[Record, ...] = (
         answered_at_ms=1_700_000_002_000,
         duration_ms=1500,
         charges=(CHARGE,),
+        commitments=(VERDICT_COMMITMENT,),
     ),
     PRICE,
     Tariff(network=BLOCK, models=(PRICE,), verdict=1000, increment=900_000),
@@ -377,7 +419,12 @@ SAMPLES: tuple[Record, ...] = (
         extraction=EXTRACTION,
         headers=(HEADER,),
         kept_headers=("date",),
+        query="SELECT 1",
+        credential="reader",
+        paging=(PAGING,),
     ),
+    PAGING,
+    PAGE,
     AttestedFetch(
         source=BLOCK,
         urls=("https://example.org/prices", "https://example.org/v2/prices"),
@@ -389,6 +436,9 @@ SAMPLES: tuple[Record, ...] = (
         body_size_bytes=300_000,
         extraction=EXTRACTION,
         output=BLOCK,
+        pages=(PAGE,),
+        folders=b"node",
+        more=True,
     ),
     Vectors(dimensions=2, rows=1, data=bytes(range(8)), tokens=(3,)),
     PART,
@@ -465,6 +515,12 @@ SAMPLES: tuple[Record, ...] = (
     Result(receipts=(b"receipt",), output=b"output", source=b"source"),
     CHECK,
     VerdictReply(verdict=b"verdict"),
+    VerdictCommitted(digest=SECRET),
+    TellVerdict(shown=SECRET, count=2),
+    ORDERED_COMMITMENT,
+    Commitments(items=(ORDERED_COMMITMENT,)),
+    ORDERED_TELLING,
+    TellVerdicts(items=(ORDERED_TELLING,)),
     Want(block=BLOCK),
     BlockReply(data=b"block"),
     Keep(content=TREE, size_bytes=300_000, keep_s=604_800, deadline_ms=60_000),
