@@ -114,7 +114,7 @@ def vote_command(*, motion: str, vote: str, state: Path, as_json: bool) -> None:
 def fund_group(
     context: click.Context, /, *, offline: Path | None, state: Path, as_json: bool
 ) -> None:
-    """Show the network's fund: what came in, what went out, the rules."""
+    """Show what came into the network's fund, and what went out."""
     if context.invoked_subcommand is None:
         from node.commands.govern import show_fund
 
