@@ -127,6 +127,18 @@ class Redemption(Record):
             raise Malformed("a redemption has a voucher, or ends the channel, or both")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accusation(Record):
+    """Evidence against somebody, and what the accuser stands to lose if it comes to nothing.
+
+    The bond goes back at the end of the epoch, unless the evidence takes no stake: then others had
+    shown the same before, or in the same epoch.
+    """
+
+    evidence: Annotated[bytes, Between(1, limits.EVIDENCE_BYTES_MAX)]
+    bond: Amount
+
+
 def growth_of(redeemed: int, millionths: int = GROWTH_MILLIONTHS) -> int:
     """The part of what is redeemed that goes to the network's fund, for its growth."""
     return redeemed * millionths // 1_000_000
@@ -135,7 +147,10 @@ def growth_of(redeemed: int, millionths: int = GROWTH_MILLIONTHS) -> int:
 _ACTION = Between(0, limits.ACTIONS_MAX)
 _PARTS = Between(0, len(Role))
 # The lists of an order: a kind of action each.
-ACTIONS = ("pay", "open", "top_up", "redeem", "reclaim", "stake", "unbond", "propose", "ballot")
+ACTIONS = (
+    *("pay", "open", "top_up", "redeem", "reclaim"),
+    *("stake", "unbond", "accuse", "propose", "ballot"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +174,7 @@ class AccountOrder(SignedRecord):
     reclaim: Annotated[tuple[Digest, ...], _ACTION, Omitted(())] = ()
     stake: Annotated[tuple[StakePart, ...], _PARTS, Omitted(())] = ()
     unbond: Annotated[tuple[StakePart, ...], _PARTS, Omitted(())] = ()
+    accuse: Annotated[tuple[Accusation, ...], Between(0, 1), Omitted(())] = ()
     propose: Annotated[tuple[Motion, ...], Between(0, 1), Omitted(())] = ()
     ballot: Annotated[tuple[Ballot, ...], _ACTION, Omitted(())] = ()
 
@@ -191,8 +207,9 @@ class AccountOrder(SignedRecord):
     def spent(self) -> int:
         """What it takes from the account, in millionths."""
         paid = sum(it.amount for it in self.pay) + sum(it.amount for it in self.top_up)
-        staked = sum(it.amount for it in self.stake) + sum(it.bond for it in self.propose)
-        return paid + staked + sum(it.deposit for it in self.open)
+        staked = sum(it.amount for it in self.stake)
+        bonds = sum(it.bond for it in (*self.accuse, *self.propose))
+        return paid + staked + bonds + sum(it.deposit for it in self.open)
 
 
 def order_digest(order: Signed[AccountOrder]) -> bytes:

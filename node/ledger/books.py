@@ -7,7 +7,6 @@ members that have applied the same have the same draft, in whatever order they h
 
 import hashlib
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from wire.content import PeerId
 from wire.ledger import (
     GROWTH_MILLIONTHS,
     AccountOrder,
+    Accusation,
     Genesis,
     Redemption,
     Voucher,
@@ -196,6 +196,8 @@ class Draft:
     stakes: dict[bytes, StakeRow] = field(default_factory=dict)
     acts: dict[bytes, int] = field(default_factory=dict)
     motions: dict[bytes, bytes | None] = field(default_factory=dict)
+    # By their orders: who accuses, and of what. They are looked into when the epoch ends.
+    accusations: dict[bytes, tuple[PeerId, Accusation]] = field(default_factory=dict)
     _opened: dict[bytes, list[bytes]] = field(default_factory=dict)
 
     def account(self, key: bytes) -> Account:
@@ -272,6 +274,8 @@ class Draft:
             until = self.epoch + UNBONDING_EPOCHS
             self.stakes[owner] = unbonded(self.stake(owner), part.role, part.amount, until)
         self.motions.update(rows_by(order, self.epoch))
+        for accusation in record.accuse:
+            self.accusations[order_digest(order)] = (owner, accusation)
 
     def _redeem(self, redemption: Redemption) -> None:
         channel = self._there(redemption.channel)
@@ -382,19 +386,3 @@ def put(books: Books, changes: Changes) -> None:
     for act, epoch in changes.acts.items():
         books.stakes.put_act(act, epoch)
     books.motions.put(changes.motions)
-
-
-def applied_all(draft: Draft, orders: Iterable[Signed[AccountOrder]]) -> list[Signed[AccountOrder]]:
-    """Apply orders, each once those that it awaits are applied; those that are left over."""
-    left = sorted(orders, key=lambda it: it.record.sequence)
-    while left:
-        later = []
-        for order in left:
-            if draft.awaits(order):
-                later.append(order)
-            else:
-                draft.apply(order)
-        if len(later) == len(left):
-            return later
-        left = later
-    return []

@@ -1,9 +1,9 @@
 """What the orders of an epoch make of the books, and the header that says so. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from node.ledger.books import Draft, applied_all
+from node.ledger.books import Draft
 from node.ledger.governing import end_motions
 from node.ledger.slashing import end_stakes
 from node.ledger.use_lines import lines_of, transfers_of
@@ -22,6 +22,22 @@ class EpochOutcome:
     draft: Draft
     orders: tuple[bytes, ...]
     lines: tuple[UseLine, ...] = ()
+
+
+def applied_all(draft: Draft, orders: Iterable[Signed[AccountOrder]]) -> list[Signed[AccountOrder]]:
+    """Apply orders, each once those that it awaits are applied; those that are left over."""
+    left = sorted(orders, key=lambda it: it.record.sequence)
+    while left:
+        later = []
+        for order in left:
+            if draft.awaits(order):
+                later.append(order)
+            else:
+                draft.apply(order)
+        if len(later) == len(left):
+            return later
+        left = later
+    return []
 
 
 def outcome_of(

@@ -2,6 +2,7 @@
 
 from node.ledger.books import Draft, PaymentChannel
 from node.ledger.motion_shelf import MOTION, motions_in, parameter
+from node.ledger.slashing import check_accusation, check_evidence
 from wire.amount import show_credits
 from wire.content import PeerId
 from wire.errors import Malformed, Refused
@@ -42,6 +43,11 @@ def judge(draft: Draft, order: Signed[AccountOrder]) -> None:
             raise _never(f"the channel is its payee's until the end of epoch {channel.expiry}")
     _judge_stakes(draft.stake(owner), record)
     _judge_motions(draft, record)
+    for accusation in record.accuse:
+        try:
+            check_accusation(draft, accusation, record.network)
+        except Malformed as error:
+            raise _never(error.message) from error
 
 
 def _judge_motions(draft: Draft, record: AccountOrder) -> None:
@@ -115,6 +121,8 @@ def check_authority(draft: Draft, order: Signed[AccountOrder]) -> None:
     Members judge more than this before they vote; this holds whatever a quorum of them says.
     """
     owner, record = order.signer, order.record
+    for accusation in record.accuse:
+        check_evidence(accusation, record.network)
     for name in record.channels:
         channel = draft.channel(name)
         side = channel and (channel.payee if record.redeem else channel.payer)
