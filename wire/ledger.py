@@ -208,7 +208,7 @@ class AccountOrder(SignedRecord):
         """What it takes from the account, in millionths."""
         paid = sum(it.amount for it in self.pay) + sum(it.amount for it in self.top_up)
         staked = sum(it.amount for it in self.stake)
-        bonds = sum(it.bond for it in (*self.accuse, *self.propose))
+        bonds = sum(it.bond for it in self.accuse) + sum(it.bond for it in self.propose)
         return paid + staked + bonds + sum(it.deposit for it in self.open)
 
 
