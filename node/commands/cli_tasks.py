@@ -237,6 +237,11 @@ def _check_asked(model: str, texts: int, sources: bool, messages: bool) -> None:
     type=click.IntRange(0, 1 << 62),
     help="Of the receipts of a table, check this row alone, from 0.",
 )
+@click.option(
+    "--release-key",
+    metavar="KEY|FILE",
+    help="With a release's SHA256SUMS: the minisign key that has to have signed it.",
+)
 @state_option
 @json_option
 @click.pass_obj
@@ -246,11 +251,12 @@ def verify_command(
     *,
     receipt: str,
     row: int | None,
+    release_key: str | None,
     state: Path,
     as_json: bool,
     **expected: Any,
 ) -> None:
-    """Check a receipt, a bundle, or a record of a dispute or a fork.
+    """Check a receipt, a bundle, a dispute, a fork, or a release.
 
     It is a file, or for a kept answer its id. A table of answers has one file for all its receipts.
     What was asked and answered is printed, then what is proved, what is wrong and what cannot be
@@ -263,6 +269,11 @@ def verify_command(
         verify_agreement(state.expanduser(), Path(receipt).expanduser(), as_json=as_json)
         return
     file = Path(receipt).expanduser()
+    if file.name == "SHA256SUMS" or release_key is not None:
+        from node.commands.verify_release import verify_release
+
+        verify_release(file, release_key, as_json=as_json)
+        return
     if receipt.endswith(".receipts"):
         from node.commands.verify_rows import verify_rows
 
