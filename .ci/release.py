@@ -89,6 +89,8 @@ def main(words: list[str]) -> int:
     if git("status", "--porcelain", "--untracked-files=no"):
         sys.stderr.write("error: what is tracked was changed: commit it, or put it back\n")
         return 1
+    # Modes of files are in a wheel, and depend on it.
+    os.umask(0o022)
     folder = Path(words[0])
     folder.mkdir(parents=True, exist_ok=True)
     epoch, commit = git("log", "-1", "--format=%ct %H").decode().split()
