@@ -140,7 +140,7 @@ _BY_HAND: dict[str, tuple[str, Callable[[Made], None]]] = {
 
 
 def run() -> dict[str, Any]:
-    """What was found of each cause; `held` if each was found alone, and a sound machine has none."""
+    """What was found of each cause; `held` if each was found alone, and none without one."""
     found: dict[str, list[str]] = {}
     with _machine() as made:
         found["(sound)"] = _wrong(made.seen())

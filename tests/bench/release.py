@@ -41,7 +41,7 @@ def _built(folder: Path, builder: dict[str, Any]) -> dict[str, Any]:
         capture_output=True,
     )
     digests = {
-        it.name: hashlib.sha256(it.read_bytes()).hexdigest()
-        for it in sorted(folder.glob("baton-*"))
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.glob("baton-*"))
     }
     return {"digests": digests, "took_s": round(time.monotonic() - began_s, 1)}
