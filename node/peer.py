@@ -211,6 +211,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         await peers.join()
         if config.genesis is not None:
             node.ledger = await open_ledger(peers, dependencies.store, config.genesis, nursery)
+            node.ledger.keep_evidence(node.log_watch.files.write, nursery)
             node.status_sources["ledger"] = node.ledger.statistics
             own = OwnTariff(
                 peers, dependencies.store, config.genesis, config.prices, node.models.made_ready.get

@@ -7,6 +7,7 @@ not know which side it is on: the shell says who spoke.
 from enum import Enum, auto
 
 from wire.checks import Checks, OpenChecks, Verdicts
+from wire.commitment import Commitments, TellVerdict, TellVerdicts, VerdictCommitted
 from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
 from wire.errors import LocalProtocolError, RemoteProtocolError
 from wire.ledger_message import (
@@ -84,6 +85,8 @@ class CallState(Enum):
     OFFERED = auto()
     WORKING = auto()
     CHECKING = auto()
+    HOLDING = auto()
+    TELLING = auto()
     WANTED = auto()
     KEEPING = auto()
     OPENING = auto()
@@ -148,6 +151,11 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.IDLE, Speaker.ASKER, Check): CallState.CHECKING,
     (CallState.CHECKING, Speaker.ANSWERER, VerdictReply): CallState.DONE,
     (CallState.CHECKING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.CHECKING, Speaker.ANSWERER, VerdictCommitted): CallState.HOLDING,
+    (CallState.HOLDING, Speaker.ASKER, TellVerdict): CallState.TELLING,
+    (CallState.HOLDING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.TELLING, Speaker.ANSWERER, VerdictReply): CallState.DONE,
+    (CallState.TELLING, Speaker.ANSWERER, Refuse): CallState.DONE,
     #
     (CallState.IDLE, Speaker.ASKER, Want): CallState.WANTED,
     (CallState.WANTED, Speaker.ANSWERER, BlockReply): CallState.DONE,
@@ -176,6 +184,8 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.CHECKS_STANDING, Speaker.ASKER, Checks): CallState.CHECKS_STANDING,
     (CallState.CHECKS_STANDING, Speaker.ASKER, Withdraw): CallState.CHECKS_STANDING,
     (CallState.CHECKS_STANDING, Speaker.ASKER, Close): CallState.DONE,
+    (CallState.CHECKS_STANDING, Speaker.ASKER, TellVerdicts): CallState.CHECKS_STANDING,
+    (CallState.CHECKS_STANDING, Speaker.ANSWERER, Commitments): CallState.CHECKS_STANDING,
     (CallState.CHECKS_STANDING, Speaker.ANSWERER, Verdicts): CallState.CHECKS_STANDING,
     (CallState.CHECKS_STANDING, Speaker.ANSWERER, Places): CallState.CHECKS_STANDING,
     (CallState.CHECKS_STANDING, Speaker.ANSWERER, Refuse): CallState.DONE,

@@ -73,6 +73,11 @@ class Kind(IntEnum):
     OPEN_CHECKS = 70
     CHECKS = 71
     VERDICTS = 72
+    # Verdicts are committed to, and then told.
+    COMMITMENTS = 73
+    TELL_VERDICTS = 74
+    VERDICT_COMMITTED = 75
+    TELL_VERDICT = 76
     # Conversations about the ledger.
     SUBMIT_ORDER = 80
     VOTED = 81

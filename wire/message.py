@@ -9,6 +9,7 @@ from wire.check_message import Envelopes
 from wire.check_message import VerdictReply as VerdictReply
 from wire.checks import Checks, OpenChecks, Verdicts
 from wire.codec import NotPlain, pack, pack_plain, unpack, unpack_plain
+from wire.commitment import Commitments, TellVerdict, TellVerdicts, VerdictCommitted
 from wire.compiled import compiled
 from wire.content import ContentId, PeerId
 from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
@@ -316,6 +317,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(Hello, Welcome, Ping, Pong, Swap, Newer, Seek, Goodbye, Quote, Quoted),
         *(Offer, Accept, Refuse, Piece, Result),
         *(Check, VerdictReply, OpenChecks, Checks, Verdicts),
+        *(VerdictCommitted, TellVerdict, Commitments, TellVerdicts),
         *(Want, BlockReply, Keep, Keeping),
         *(Open, Opened, Bundle, Outcomes, Places, Taken, Withdraw, Close),
         *(StageOpen, StageOpened, StagePass, StagePassed, StageClose),

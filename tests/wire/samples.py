@@ -21,6 +21,14 @@ from wire.checkpoint import (
     buckets_of,
 )
 from wire.checks import CheckOutcome, Checks, OpenChecks, OrderedCheck, Verdicts
+from wire.commitment import (
+    Commitments,
+    OrderedCommitment,
+    OrderedTelling,
+    TellVerdict,
+    TellVerdicts,
+    VerdictCommitted,
+)
 from wire.compact import BatchRoot
 from wire.content import ContentId
 from wire.dispute import (
@@ -36,6 +44,7 @@ from wire.dispute import (
     Settled,
     StateOpening,
 )
+from wire.evidence import Evidence, OffenceKind
 from wire.fetch import (
     AttestedFetch,
     Column,
@@ -58,6 +67,7 @@ from wire.generation import (
 from wire.kinds import Level, RefusalCode, Role
 from wire.ledger import (
     AccountOrder,
+    Accusation,
     Acknowledgement,
     Certificate,
     Genesis,
@@ -131,7 +141,14 @@ from wire.order import (
 from wire.payload import Hit, Hits, Index, IndexPart, Passages, Question, Texts, Vectors
 from wire.payment_message import Paid, Pay
 from wire.reach import DialBack, DialedBack, Reservation, Reserve, Reserved
-from wire.receipt import Answer, Receipt, ReplayStatistics, Verdict
+from wire.receipt import (
+    Answer,
+    Receipt,
+    ReplayStatistics,
+    Verdict,
+    VerdictCommitment,
+    VerdictOpening,
+)
 from wire.rows import RowBundle
 from wire.schema import Record
 from wire.signed import SignedRecord
@@ -237,6 +254,10 @@ DESCENT = Descent(
     challenger_left=bytes(range(2, 34)),
     challenger_right=bytes(range(3, 35)),
 )
+VERDICT_OPENING = VerdictOpening(salt=SECRET, shown=SECRET, count=2)
+VERDICT_COMMITMENT = VerdictCommitment(stage=1, verifier=KEY.peer, commitment=SECRET)
+ORDERED_COMMITMENT = OrderedCommitment(tag=7, commitment=SECRET)
+ORDERED_TELLING = OrderedTelling(tag=7, shown=SECRET, count=2)
 HIT = Hit(passage=BLOCK, row=7, score=0.75)
 
 DIGEST = bytes(range(32))
@@ -328,7 +349,10 @@ SAMPLES: tuple[Record, ...] = (
         checked_at_ms=1_700_000_001_000,
         duration_ms=9,
         replay=(REPLAY,),
+        opening=(VERDICT_OPENING,),
     ),
+    VERDICT_OPENING,
+    VERDICT_COMMITMENT,
     Answer(
         task=b"task",
         receipts=(b"receipt",),
@@ -339,6 +363,7 @@ SAMPLES: tuple[Record, ...] = (
         answered_at_ms=1_700_000_002_000,
         duration_ms=1500,
         charges=(CHARGE,),
+        commitments=(VERDICT_COMMITMENT,),
     ),
     PRICE,
     Tariff(network=BLOCK, models=(PRICE,), verdict=1000, increment=900_000),
@@ -477,6 +502,12 @@ SAMPLES: tuple[Record, ...] = (
     Result(receipts=(b"receipt",), output=b"output", source=b"source"),
     CHECK,
     VerdictReply(verdict=b"verdict"),
+    VerdictCommitted(digest=SECRET),
+    TellVerdict(shown=SECRET, count=2),
+    ORDERED_COMMITMENT,
+    Commitments(items=(ORDERED_COMMITMENT,)),
+    ORDERED_TELLING,
+    TellVerdicts(items=(ORDERED_TELLING,)),
     Want(block=BLOCK),
     BlockReply(data=b"block"),
     Keep(content=TREE, size_bytes=300_000, keep_s=604_800, deadline_ms=60_000),
@@ -601,6 +632,8 @@ SAMPLES: tuple[Record, ...] = (
     AskCertificates(epoch=7, orders=DIGEST),
     Certificates(certificates=(b"certificate",)),
     AskCheckpoint(epoch=7),
+    Accusation(evidence=b"evidence", bond=1_000_000),
+    Evidence(offence=OffenceKind.UNTRUE_VERDICT, records=(b"record",), content=(b"content",)),
     STAKE_ROW.parts[0],
     STAKE_ROW.leaving[0],
     STAKE_ROW,
