@@ -31,8 +31,10 @@ LEGS_VERSION = 12
 STAGE_LEGS_VERSION = 13
 # From this version on a verifier commits to its verdict before it tells it.
 COMMITMENTS_VERSION = 14
+# From this version on a peer shows the feeds of its workflows.
+FEEDS_VERSION = 15
 # The version that a Welcome says.
-SPOKEN_VERSION = 14
+SPOKEN_VERSION = 15
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 

@@ -37,6 +37,7 @@ from node.commands.cli_stake import evidence_command, slash_command, stake_group
 from node.commands.cli_tasks import ask_command, get_command, put_command, verify_command
 from node.commands.cli_usage import usage_command
 from node.commands.cli_versions import versions_command
+from node.commands.cli_workflows import workflows
 from node.commands.command import Group
 
 # The version of pyproject.toml; a test holds the two together.
@@ -65,6 +66,7 @@ COMMANDS: tuple[click.Command, ...] = (
     config_group,
     models,
     sources,
+    workflows,
     bench_command,
     keys,
     network_group,

@@ -45,6 +45,7 @@ from wire.dispute import (
     StateOpening,
 )
 from wire.evidence import Evidence, OffenceKind
+from wire.feed import AskFeed, FeedEntry, FeedFork, FeedPage, FeedRecord, SlotSpan
 from wire.fetch import (
     AttestedFetch,
     Column,
@@ -270,6 +271,7 @@ TOP_UP = TopUp(channel=DIGEST, amount=2_000_000, expiry=200)
 REDEMPTION = Redemption(channel=DIGEST, voucher=b"voucher", release=True)
 SIGNATURES = Signatures(members=0b101, proofs=(bytes(64), bytes(range(64))))
 
+SLOT = SlotSpan(first_ms=1_700_000_000_000, last_ms=1_700_000_000_000, slots=1)
 COLUMN = Column(name="price", select="last.price")
 HEADER = HeaderField(name="accept", value="application/json")
 EXTRACTION = Extraction(
@@ -673,6 +675,34 @@ SAMPLES: tuple[Record, ...] = (
     Reveal(layer=7),
     Revealed(state=b"state", path=bytes(64)),
     Settled(lost=True),
+    SLOT,
+    FeedRecord(
+        name="forecast",
+        keepers=(KEY.peer,),
+        schedule="0 9 * * 1-5",
+        zone="Europe/Berlin",
+        definition=bytes(range(32)),
+        begun_at_ms=1_700_000_000_000,
+    ),
+    FeedEntry(
+        feed=BLOCK,
+        number=7,
+        previous=bytes(range(1, 33)),
+        epoch=1,
+        end="done",
+        span=SLOT,
+        by_hand=False,
+        began_at_ms=1_700_000_000_020,
+        ended_at_ms=1_700_000_000_900,
+        tries=2,
+        result=BLOCK,
+        answer=BLOCK,
+        fetches=(BLOCK,),
+        why="",
+    ),
+    FeedFork(first=b"entry", second=b"other entry"),
+    AskFeed(feed=BLOCK, number=5),
+    FeedPage(record=b"record", last=7, entries=(b"entry",)),
     LogHead(
         began_at_ms=1_700_000_000_000,
         number=7,

@@ -30,7 +30,8 @@ SIZED = (int, float, str, bytes, tuple)
 WITHOUT_BOUND = {"Vectors.data", "Tensor.data"}
 # Legal by itself at its bound, but a rule between fields then refuses the sample.
 TIED_TO_OTHERS = {
-    "LogHead.number",
+    *("LogHead.number", "FeedEntry.number", "FeedEntry.end"),
+    *("SlotSpan.first_ms", "SlotSpan.last_ms", "SlotSpan.slots"),
     *("Advert.models", "Tariff.models", "Manifest.files", "Answer.candidates", "Task.stages"),
     *("CheckPolicy.verifiers", "CheckPolicy.needed", "Verdict.sampled", "Verdict.worst_ppb"),
     *("Vectors.dimensions", "Vectors.rows"),
@@ -204,6 +205,8 @@ def test_an_optional_field_may_be_absent_but_not_left_out(field: Field) -> None:
             "source": b"",
         }
         record = altered("TaskOutcome", receipt=None, **refused)
+    elif field.name == "result" and field.record == "FeedEntry":
+        record = altered("FeedEntry", result=None, end="failed")
     elif field.name == "verdict" and field.record == "CheckOutcome":
         record = altered("CheckOutcome", verdict=None, refusal=BY_NAME["OrderRefusal"])
     elif field.record == "CheckpointHeader":
@@ -422,6 +425,10 @@ def largest_of_the_ledger(kind: str) -> dict[str, Any]:
                 for it in digests[: limits.ACTIONS_MAX]
             )
             return {**dict.fromkeys(ACTIONS, ()), "redeem": redeem}
+        case "FeedEntry":
+            return {"end": "done"}
+        case "SlotSpan":
+            return {"first_ms": 2**62 - 1, "last_ms": 2**62, "slots": 2**40}
         case "StakeRow" | "AccountState":
             parts = tuple(StakePart(role=it, amount=AMOUNT_MAX) for it in Role)
             leaving = tuple(
