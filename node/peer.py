@@ -144,7 +144,7 @@ class Node:
         self.log.append(line)
 
     def pause(self, why: str, *, by: str = MACHINE) -> None:
-        """Take no work of others while OWNER or MACHINE has a reason; what was taken is finished."""
+        """Take no work of others while OWNER or MACHINE has a reason; what is held is finished."""
         before, self._pauses[by] = self.leg_server.paused, why
         why = self._pauses.get(OWNER) or self._pauses.get(MACHINE, "")
         self.leg_server.paused = self.verify_role.paused = self.keep_role.paused = why
