@@ -146,6 +146,7 @@ LEDGER_MEMBERS_MAX = 32
 GRANTS_MAX = 1024
 GENESIS_BYTES_MAX = 128 << 10
 ACTIONS_MAX = 64
+MOTION_BYTES_MAX = 2048
 VOUCHER_BYTES_MAX = 768
 TARIFF_BYTES_MAX = 2560
 # What an answer was charged for: its legs, verdicts, and parts of streams that broke.

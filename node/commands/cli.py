@@ -14,6 +14,7 @@ from node.commands.cli_console import (
     resume_command,
 )
 from node.commands.cli_doctor import doctor_command
+from node.commands.cli_govern import fund_group, govern_group
 from node.commands.cli_keys import keys
 from node.commands.cli_ledger import (
     earnings_command,
@@ -78,6 +79,8 @@ COMMANDS: tuple[click.Command, ...] = (
     evidence_command,
     slash_command,
     usage_command,
+    govern_group,
+    fund_group,
     devnet_command,
     load_command,
     completion_command,

@@ -125,6 +125,16 @@ from wire.message import (
     Welcome,
 )
 from wire.model import Manifest, ModelFile
+from wire.motion import (
+    Ballot,
+    FundGrant,
+    HouseCount,
+    Motion,
+    MotionRow,
+    MotionState,
+    Parameter,
+    ParameterChange,
+)
 from wire.order import (
     Bundle,
     Close,
@@ -291,6 +301,11 @@ STAKE_ROW = StakeRow(
     account=KEY.peer,
     parts=(StakePart(role=Role.VERIFY, amount=50_000_000),),
     leaving=(LeavingPart(role=Role.VERIFY, amount=20_000_000, until=21),),
+)
+CHANGE = ParameterChange(parameter=Parameter.GROWTH, value=80_000)
+FUND_GRANT = FundGrant(to=KEY.peer, step=100_000_000, steps=4, use=50_000_000)
+MOTION = Motion(
+    title="a grant", why="for a page", epochs=168, bond=1_000_000, change=None, grant=FUND_GRANT
 )
 SAMPLES: tuple[Record, ...] = (
     OFFER,
@@ -601,6 +616,24 @@ SAMPLES: tuple[Record, ...] = (
         stakes=70_000_000,
         stake_table=DIGEST,
         usage=DIGEST,
+        bonds=2_000_000,
+    ),
+    CHANGE,
+    FUND_GRANT,
+    MOTION,
+    Ballot(motion=DIGEST, yes=True),
+    HouseCount(yes=3_000_000, no=1_000_000, total=9_000_000),
+    MotionRow(
+        author=KEY.peer,
+        motion=MOTION,
+        begun=7,
+        until=175,
+        state=MotionState.PASSED,
+        decided=9,
+        stake=HouseCount(yes=3_000_000, no=1_000_000, total=9_000_000),
+        using=None,
+        paid=2,
+        used=500_000,
     ),
     UseLine(payer=KEY.peer, payee=KEY.peer, paid=300_000, growth=15_000, tasks=12),
     AgreementVote(network=BLOCK, epoch=7, round=2, phase=AgreementPhase.PRECOMMIT, header=BLOCK),
