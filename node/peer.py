@@ -306,12 +306,9 @@ def _assembled(
 def _roles(
     config: NodeConfig, dependencies: Dependencies, infer: InferRole, blobs: Blobs
 ) -> dict[Role, LegRole]:
-    roles: dict[Role, LegRole] = {}
-    if Role.DATA in config.roles:
-        roles[Role.DATA] = data_role(dependencies.sources, dependencies.ingest, blobs)
-    if Role.INFER in config.roles:
-        roles[Role.INFER] = infer
-    return roles
+    data = data_role(dependencies.sources, dependencies.ingest, blobs)
+    roles: dict[Role, LegRole] = {Role.DATA: data, Role.INFER: infer}
+    return {role: roles[role] for role in roles if role in config.roles}
 
 
 def _verify_role(
