@@ -51,8 +51,13 @@ def _run() -> int:
     from node.commands.cli import cli
     from node.commands.command import Assembly
 
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     assembly = Assembly(
-        wall_s=time.time, entropy=os.urandom, runtime=_runtime, fix_hashes=_fix_hashes
+        wall_s=time.time,
+        entropy=os.urandom,
+        runtime=_runtime,
+        fix_hashes=_fix_hashes,
+        credentials=Path(credentials) if credentials else None,
     )
     arguments = [it for it in sys.argv[1:] if it != "--debug"]
     code = cli.main(arguments, prog_name="baton", standalone_mode=False, obj=assembly)

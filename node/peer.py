@@ -37,6 +37,7 @@ from node.models.loader import ModelLoader
 from node.models.probing import Probing
 from node.paying.own_tariff import OwnTariff
 from node.paying.peer_paying import PeerPaying, open_paying
+from node.private_network import belonging
 from node.remembering import remember_forever, remembered
 from node.serving.check_server import CheckServer
 from node.serving.contest_role import ContestRole
@@ -164,6 +165,7 @@ class Node:
 @asynccontextmanager
 async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIterator[Node]:
     """Start a peer and connect it to its network; TransportError or InputError if it cannot."""
+    config, private = belonging(config, dependencies.key, dependencies.store)
     capacity = _Capacity(config)
     async with (
         open_peers(
@@ -172,6 +174,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             config.peers,
             dependencies.environment,
             capacity.now,
+            private,
         ) as peers,
         trio.open_nursery() as nursery,
     ):
@@ -199,6 +202,8 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         for peer, addresses in remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
         await peers.join()
+        if peers.members is not None:
+            node.status_sources["membership"] = peers.members.as_map
         if config.genesis is not None:
             node.ledger = await open_ledger(peers, dependencies.store, config.genesis, nursery)
             node.status_sources["ledger"] = node.ledger.statistics

@@ -47,6 +47,7 @@ class Table(StrEnum):
     WALLET = "wallet"
     CHANNELS = "channels"
     LOG = "log"
+    MEMBERS = "members"
 
 
 @dataclass(frozen=True, slots=True)

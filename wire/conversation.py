@@ -25,6 +25,7 @@ from wire.ledger_message import (
     Voted,
 )
 from wire.log import AskHeads, AskPlace, LogNews, LogPlace
+from wire.membership import Admitted, Claim, ClaimNonce, ClaimSigned, Renew, RevokedNews
 from wire.message import (
     Accept,
     BlockReply,
@@ -108,6 +109,10 @@ class CallState(Enum):
     PLACING = auto()
     HEADS_ASKED = auto()
     NEWS = auto()
+    CLAIMING = auto()
+    CLAIM_ASKED = auto()
+    ADMITTING = auto()
+    REVOKED_TOLD = auto()
     DONE = auto()
 
 
@@ -240,6 +245,18 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.IDLE, Speaker.ASKER, LogNews): CallState.NEWS,
     (CallState.NEWS, Speaker.ANSWERER, LogNews): CallState.DONE,
     (CallState.NEWS, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, Claim): CallState.CLAIMING,
+    (CallState.CLAIMING, Speaker.ANSWERER, ClaimNonce): CallState.CLAIM_ASKED,
+    (CallState.CLAIMING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.CLAIM_ASKED, Speaker.ASKER, ClaimSigned): CallState.ADMITTING,
+    (CallState.IDLE, Speaker.ASKER, Renew): CallState.ADMITTING,
+    (CallState.ADMITTING, Speaker.ANSWERER, Admitted): CallState.DONE,
+    (CallState.ADMITTING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, RevokedNews): CallState.REVOKED_TOLD,
+    (CallState.REVOKED_TOLD, Speaker.ANSWERER, RevokedNews): CallState.DONE,
+    (CallState.REVOKED_TOLD, Speaker.ANSWERER, Refuse): CallState.DONE,
 }
 
 

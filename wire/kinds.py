@@ -73,6 +73,13 @@ class Kind(IntEnum):
     OPEN_CHECKS = 70
     CHECKS = 71
     VERDICTS = 72
+    # A private network: a newcomer is admitted, a membership is renewed, ids are revoked.
+    CLAIM = 73
+    CLAIM_NONCE = 74
+    CLAIM_SIGNED = 75
+    ADMITTED = 76
+    RENEW = 77
+    REVOKED_NEWS = 78
     # Conversations about the ledger.
     SUBMIT_ORDER = 80
     VOTED = 81
@@ -97,6 +104,11 @@ class Kind(IntEnum):
     RESERVED = 103
     # A record, signed by a relay.
     RESERVATION = 104
+    # Its records: what an owner, an admitter, or a newcomer signed.
+    INVITE = 105
+    MEMBERSHIP = 106
+    REVOKED = 107
+    CLAIM_STATEMENT = 108
     # A disagreement about one row of an integer model: its record, and what is said to settle it.
     DISPUTE = 110
     COMMITMENT = 111

@@ -29,8 +29,10 @@ LEGS_VERSION = 12
 # From this version on a peer signs which rows went through the layers that it runs for another, and
 # a receipt may hold what was signed so.
 STAGE_LEGS_VERSION = 13
+# From this version on a peer can be a member of a private network.
+MEMBERS_VERSION = 14
 # The version that a Welcome says.
-SPOKEN_VERSION = 13
+SPOKEN_VERSION = 14
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -68,6 +70,15 @@ ADDRESS_BYTES_MAX = 192
 HOST_BYTES_MAX = 64
 RESERVATION_BYTES_MAX = 256
 LEASE_S_MAX = 24 * 3600
+# Private networks: what an invite and a membership take, and how many ids are revoked at once.
+INVITE_BYTES_MAX = 2048
+INVITE_USES_MAX = 1024
+ADMITTERS_MAX = 4
+ADMITTER_ADDRESSES_MAX = 4
+MEMBERSHIP_BYTES_MAX = 512
+REVOKED_MAX = 1024
+REVOKED_BYTES_MAX = 40 << 10
+LABEL_BYTES_MAX = 32
 NAME_BYTES_MAX = 64
 REASON_BYTES_MAX = 400
 

@@ -21,6 +21,8 @@ from node.paying_config import TypedPrices, read_prices
 from wire.kinds import Role
 
 PORT_DEFAULT = 4747
+# How an invite begins, and what a service manager calls the file with one.
+INVITE_PREFIX, CREDENTIAL = "baton1", "baton-invite"
 ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrnxiwGy1PP8iS"
 
 
@@ -30,7 +32,7 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     examples=(
         "join",
         f"join {ADDRESS} --role infer --model minilm",
-        "join --role infer --role gateway --model ./model.gguf",
+        "join --invite-file ~/invite --role infer --model minilm",
     ),
 )
 @click.argument("bootstrap", nargs=-1)
@@ -72,6 +74,14 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     type=click.Path(path_type=Path),
     help="The genesis file of a network with a ledger, as `network new` wrote it. A state folder"
     " that has joined it once needs it no more.",
+)
+@click.option(
+    "--invite-file",
+    type=click.Path(path_type=Path),
+    envvar="BATON_INVITE_FILE",
+    help="A file with the line that `invite` printed, to join a private network; also"
+    " BATON_INVITE_FILE, or the credential baton-invite of a systemd unit. A state folder that has"
+    " joined once needs it no more.",
 )
 @click.option(
     "--quota", default="20GB", show_default=True, help="How much disk the store may take at most."
@@ -134,6 +144,7 @@ def join_command(
     listen: tuple[str, ...],
     network: str,
     genesis: Path | None,
+    invite_file: Path | None,
     quota: str,
     http: str | None,
     http_names: tuple[str, ...],
@@ -149,15 +160,20 @@ def join_command(
 ) -> None:
     """Run a peer until it is told to leave (Ctrl-C).
 
-    BOOTSTRAP is the address of a peer in the network, as its own `join` printed it. Without one a
-    new network starts, and the command with which others join it is printed.
+    BOOTSTRAP is the address of a peer in the network, as its own `join` printed it, or an invite.
+    Without one a new network starts, and the command with which others join it is printed.
     """
     from node.commands.genesis import read_genesis
     from node.commands.join import join
+    from node.commands.members import read_invite
     from node.commands.models import meant
     from node.config import ROLES_DEFAULT, NodeConfig
     from p2p.peers import PeersConfig
 
+    lines = tuple(it for it in bootstrap if it.startswith(INVITE_PREFIX))
+    bootstrap = tuple(it for it in bootstrap if it not in lines)
+    folder = assembly.credentials
+    invite, private = read_invite(lines, invite_file, folder and folder / CREDENTIAL)
     if port is None:
         port = 0 if bootstrap else _free_or_any(PORT_DEFAULT)
     chosen = roles_of(roles) or ROLES_DEFAULT
@@ -183,6 +199,8 @@ def join_command(
         genesis=None if genesis is None else read_genesis(genesis),
         background_checks=background_checks,
         prices=_priced(prices, price_check),
+        invite=invite,
+        private=private,
     )
     run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))
 

@@ -274,6 +274,8 @@ def announce(
 ) -> None:
     addresses = node.peers.endpoint.addresses
     join_line = f"python -m node join {for_neighbours(addresses, outgoing_hosts())}"
+    if (members := node.peers.members) is not None:
+        join_line = "python -m node join --invite-file FILE"
     if node.ledger is not None:
         join_line += " --genesis FILE"
     if as_json:
@@ -286,6 +288,7 @@ def announce(
                 **({"unmet": unmet} if (unmet := node.peers.neighbours.unmet) else {}),
                 **({} if url is None else {"http": url}),
                 **({} if node.ledger is None else {"ledger": str(node.ledger.genesis.id)}),
+                **({} if members is None else {"private": str(members.credentials.network)}),
                 **({"devices": [asdict(it) for it in devices]} if devices else {}),
             }
         )
@@ -298,12 +301,17 @@ def announce(
         name, genesis_id = safe(ledger.genesis.name), ledger.genesis.id
         keeps = "this peer keeps its ledger" if ledger.member else "with a ledger"
         console.print(f"  in the network {name} ({genesis_id}), {keeps}")
+    if members is not None:
+        whose = "which this peer owns" if members.is_owner else "as an invited member"
+        console.print(f"  in the private network {safe(members.credentials.name)}, {whose}")
     for device in devices:
         console.print(f"  models run {device_words(asdict(device))}")
     for address in addresses:
         console.print(f"  listening on {safe(address)}")
     if url is not None:
         console.print(f"  OpenAI clients: base_url [bold]{safe(url)}/v1[/bold]")
+    if members is not None:
+        console.print("its owner invites another machine with: python -m node invite")
     console.print("another machine joins this network with\n")
     console.print(f"  [bold green]{safe(join_line)}[/bold green]\n")
     console.print(

@@ -21,6 +21,7 @@ from node.local.control import Command, Emit, unheard
 from node.local.fetch_commands import FetchCommands
 from node.local.indexing import Indexing, list_sources
 from node.local.ledger_commands import LedgerCommands
+from node.local.member_commands import MemberCommands
 from node.local.model_commands import ModelCommands, named_as, own_models, until_ready
 from node.local.quoting import show_quote
 from node.local.receipt_commands import ReceiptCommands
@@ -83,6 +84,7 @@ class LocalCommands:
             **LedgerCommands(self.node).commands(),
             **FetchCommands(self.node).commands(),
             **RowCommands(self.node).commands(),
+            **MemberCommands(self.node).commands(),
         }
 
     # Looking
