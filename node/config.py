@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from node.console_config import ConsoleConfig
 from node.gateway_config import GatewayConfig
 from node.guest.rules import GuestConfig
 from node.paying_config import TypedPrices
@@ -37,6 +38,8 @@ class NodeConfig:
     quota_bytes: int = QUOTA_BYTES_DEFAULT
     # The gateway's HTTP settings; None without a gateway.
     gateway: GatewayConfig | None = None
+    # Where the console is served; None where it is not.
+    console: ConsoleConfig | None = None
     # What the machine's owner lets Baton use.
     guest: GuestConfig = field(default_factory=GuestConfig)
     # Which part of the answers that nobody checks is checked afterwards; 0 for none.

@@ -65,12 +65,12 @@ class GatewayConfig:
         return ipaddress.ip_address(self.host).is_loopback
 
 
-def place_of(text: str) -> tuple[str, int]:
+def place_of(text: str, option: str = "--http", example: str = HTTP_DEFAULT) -> tuple[str, int]:
     """`127.0.0.1:8000` or `[::1]:8000` as (host, port); InputError for anything else."""
     match = _PLACE.fullmatch(text.strip())
     if match is None:
         raise InputError(
-            f"{text!r} is not an address and a port", todo=f"for example --http {HTTP_DEFAULT}"
+            f"{text!r} is not an address and a port", todo=f"for example {option} {example}"
         )
     host = match["six"] or match["host"]
     return ("127.0.0.1" if host == "localhost" else host), int(match["port"])

@@ -75,6 +75,8 @@ from wire.order import Open
 from wire.signing import SigningKey
 from wire.stage import StageOpen
 
+# Who may have a peer paused, those with more to say first.
+OWNER, MACHINE = "owner", "machine"
 # Lines of a peer's log that `status` shows.
 LINES_KEPT = 64
 
@@ -128,6 +130,10 @@ class Node:
     paying: PeerPaying | None = None
     # What is built on a peer, such as its gateway, adds its own part to `status` under a name.
     status_sources: dict[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
+    # Set once its owner asks it to leave.
+    leave_asked: trio.Event = field(default_factory=trio.Event)
+    # Why it takes no work, by who says so.
+    _pauses: dict[str, str] = field(default_factory=dict)
 
     @property
     def model_problems(self) -> dict[str, str]:
@@ -138,8 +144,13 @@ class Node:
         """Add a line to the log of this peer; the latest few are kept."""
         self.log.append(line)
 
-    def pause(self, why: str) -> None:
-        """Take no work of others while `why` is not empty; work that was taken is finished."""
+    def pause(self, why: str, *, by: str = MACHINE) -> None:
+        """Take no work of others while `why` is not empty; work that was taken is finished.
+
+        OWNER and MACHINE each have their own reason, and it goes on once neither has one.
+        """
+        self._pauses[by] = why
+        why = self._pauses.get(OWNER) or self._pauses.get(MACHINE, "")
         before = self.leg_server.paused
         self.leg_server.paused = self.verify_role.paused = self.keep_role.paused = why
         if bool(why) is not bool(before):

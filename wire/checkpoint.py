@@ -19,6 +19,7 @@ from wire.kinds import Kind
 from wire.ledger import Epoch, Members, Signatures
 from wire.schema import Between, Digest, Int, Record
 from wire.signed import SignedRecord
+from wire.usage import UseDigest
 
 ORDER_BUCKETS = 16
 DIGEST_BYTES = 32
@@ -83,11 +84,15 @@ class CheckpointHeader(Record):
     deposits: Balance
     fund: Balance
     members: Members
+    # Of what was redeemed in the epoch: `wire.usage`.
+    usage: UseDigest = b""
 
     def check(self) -> None:
-        """Malformed unless exactly the first has none before it."""
+        """Malformed unless exactly the first has none before it, and digests are whole."""
         if (self.previous is None) is not (self.epoch == 0):
             raise Malformed("every checkpoint but the first names the one before")
+        if len(self.usage) not in (0, DIGEST_BYTES):
+            raise Malformed(f"a digest has {DIGEST_BYTES} bytes")
 
     @property
     def id(self) -> ContentId:

@@ -50,6 +50,8 @@ class Plan:
     order: Order | None
     # Whether every peer that may read the task knows proofs of many.
     shares: bool
+    # Those of whom they were drawn.
+    able: Sequence[Candidate] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -120,7 +122,7 @@ class DirectTasks:
         shares = alone and all(orders.standing_at(it.peer) is not None for it in able)
         if request.level is not Level.SIGNED:
             shares = shares and self._verifiers_know_proofs(stage.model)
-        return Plan(two, units, order, shares)
+        return Plan(two, units, order, shares, able)
 
     def _verifiers_know_proofs(self, model: ContentId | None) -> bool:
         """Whether every verifier that is known now reads what was signed with others."""
@@ -138,6 +140,7 @@ class DirectTasks:
         handoff = Handoff(
             task=run.task, input=run.inline, units=plan.units, lane=lane, bill=run.bill
         )
+        self.directory.note_choice(handoff, plan.able, plan.drawn, plan.drawn[0])
         if run.bill is not None and self.directory.payer is not None:
             most = units_at_most(handoff.leg, run.inline)
             self.directory.payer.note_given(run.bill, peer, 0, handoff.leg, most, 0)

@@ -7,6 +7,12 @@ a command runs, so that `--help`, `--version` and a misspelt word are answered a
 import click
 
 from node.commands.cli_chat import run_command
+from node.commands.cli_console import (
+    leave_command,
+    open_command,
+    pause_command,
+    resume_command,
+)
 from node.commands.cli_doctor import doctor_command
 from node.commands.cli_keys import keys
 from node.commands.cli_ledger import (
@@ -29,6 +35,7 @@ from node.commands.cli_receipts import audit_command, receipts_group
 from node.commands.cli_service import dashboard_command, service_group
 from node.commands.cli_sources import sources
 from node.commands.cli_tasks import ask_command, get_command, put_command, verify_command
+from node.commands.cli_usage import usage_command
 from node.commands.cli_versions import versions_command
 from node.commands.command import Group
 
@@ -44,6 +51,10 @@ COMMANDS: tuple[click.Command, ...] = (
     get_command,
     status_command,
     peers_command,
+    open_command,
+    pause_command,
+    resume_command,
+    leave_command,
     doctor_command,
     service_group,
     dashboard_command,
@@ -62,6 +73,7 @@ COMMANDS: tuple[click.Command, ...] = (
     wallet_group,
     earnings_command,
     ledger_group,
+    usage_command,
     devnet_command,
     load_command,
     completion_command,

@@ -10,6 +10,7 @@ from node.commands.command import Assembly, Command, run
 from node.commands.guest_options import guest_of, guest_options
 from node.commands.options import (
     bytes_of,
+    console_of,
     gateway_of,
     json_option,
     layers_of,
@@ -17,6 +18,7 @@ from node.commands.options import (
     roles_of,
     state_option,
 )
+from node.console_config import CONSOLE_DEFAULT
 from node.paying_config import TypedPrices, read_prices
 from wire.kinds import Role
 
@@ -126,6 +128,15 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     " Default: free.",
 )
 @click.option("--price-check", help="What others pay, in credits, for each verdict. Default: free.")
+@click.option(
+    "--console",
+    is_flag=True,
+    help=f"Serve a page about this peer at http://{CONSOLE_DEFAULT}/; `open` prints the link.",
+)
+@click.option(
+    "--console-at",
+    help="Serve that page at this ADDRESS:PORT; from other machines only with an API key.",
+)
 @guest_options
 @click.option("--with-parent", type=int, hidden=True, help="End when this parent process does.")
 @state_option
@@ -153,6 +164,8 @@ def join_command(
     background_checks: float,
     prices: tuple[str, ...],
     price_check: str | None,
+    console: bool,
+    console_at: str | None,
     with_parent: int | None,
     state: Path,
     as_json: bool,
@@ -195,6 +208,7 @@ def join_command(
         files=files,
         quota_bytes=bytes_of(quota),
         gateway=gateway,
+        console=console_of(console_at) if console or console_at else None,
         guest=guest_of(**guest),
         genesis=None if genesis is None else read_genesis(genesis),
         background_checks=background_checks,

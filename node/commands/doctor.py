@@ -53,6 +53,11 @@ async def doctor(
     return 0 if is_sound(findings) else 1
 
 
+async def examined(state: Path, runtime: Runtime) -> Sequence[Finding]:
+    """All causes for the peer that runs on this state folder, as its console shows them."""
+    return examine(await look(Patient(state=state, port=0, bootstraps=()), runtime))
+
+
 async def look(patient: Patient, runtime: Runtime) -> Facts:
     """All facts, gathered side by side, each with its own deadline."""
     here, network = LocalLook(patient.state), NetworkLook()

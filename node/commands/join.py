@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -20,11 +21,12 @@ from node.engines.host.device_check import FoundDevice
 from node.engines.host.launch import EngineConfig
 from node.guest.machine_use import GpuUse
 from node.guest.rules import OwnerPolicy
+from node.guest.sensors import Sensors
 from node.ingest.opening import open_ingest
 from node.ledger.peer_ledger import pin, pinned
 from node.local.commands import LocalCommands
-from node.local.control import check_socket_path, open_control
-from node.local.guest_watch import MachineLook, watch_owner
+from node.local.control import Command, check_socket_path, open_control
+from node.local.guest_watch import MachineLook, watch_owner, watch_sensors
 from node.local.service_manager import ServiceManager, keep_told
 from node.models.calibrations import PIN, kept_calibrations
 from node.models.collection import ModelProgress
@@ -91,15 +93,19 @@ async def join(
             nursery.start_soon(_follow_parent, with_parent, life, nursery.cancel_scope)
         found: list[FoundDevice] = []
         async with (
-            _open_peer(config, runtime, found.append) as node,
+            _open_peer(config, runtime, found.append) as (node, commands),
             _open_http(node) as url,
+            _open_console(node, commands, runtime) as console_url,
         ):
-            announce(node, url, found, as_json=as_json)
+            nursery.start_soon(_leave_when_asked, node, life, nursery.cancel_scope)
+            announce(node, url, found, console_url, as_json=as_json)
             nursery.start_soon(_note_lost_output, node)
             if not as_json:
                 nursery.start_soon(narrate, node)
             if config.guest.watched_gpus:
                 node.status_sources["gpus"] = GpuUse(config.guest.watched_gpus).rows
+            if config.console is not None:
+                nursery.start_soon(watch_sensors, node, Sensors())
             if config.guest.pauses:
                 look = MachineLook(runtime.environment.wall_s, config.guest.watched_gpus)
                 nursery.start_soon(watch_owner, node, OwnerPolicy(config.guest), look)
@@ -127,7 +133,7 @@ def collect_seldom() -> None:
 @asynccontextmanager
 async def _open_peer(
     config: NodeConfig, runtime: Runtime, found: Callable[[FoundDevice], object]
-) -> AsyncIterator[Node]:
+) -> AsyncIterator[tuple[Node, dict[str, Command]]]:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
             open_store(
@@ -160,8 +166,9 @@ async def _open_peer(
         node = await stack.enter_async_context(open_node(config, dependencies))
         for problem in problems:
             node.note(problem)
-        await stack.enter_async_context(open_control(config.socket, LocalCommands(node).commands()))
-        yield node
+        commands = LocalCommands(node).commands()
+        await stack.enter_async_context(open_control(config.socket, commands))
+        yield node, commands
 
 
 async def _calibrations(
@@ -220,6 +227,28 @@ async def _open_http(node: Node) -> AsyncIterator[str | None]:
         yield url
 
 
+@asynccontextmanager
+async def _open_console(
+    node: Node, commands: dict[str, Command], runtime: Runtime
+) -> AsyncIterator[str | None]:
+    """Serve the console if it was asked for; yields its address, or None."""
+    if node.config.console is None:
+        yield None
+        return
+    # Other peers need neither templates nor the causes of trouble.
+    from node.commands.doctor import examined
+    from node.console.server import open_console
+
+    look = partial(examined, node.config.state, runtime)
+    async with open_console(node, node.config.console, commands, look) as url:
+        yield url
+
+
+async def _leave_when_asked(node: Node, life: _Life, whole: trio.CancelScope) -> None:
+    await node.leave_asked.wait()
+    _stop(life, whole)
+
+
 async def _hear_signals(
     life: _Life,
     whole: trio.CancelScope,
@@ -269,6 +298,7 @@ def announce(
     node: Node,
     url: str | None = None,
     devices: Sequence[FoundDevice] = (),
+    console_url: str | None = None,
     *,
     as_json: bool,
 ) -> None:
@@ -287,6 +317,7 @@ def announce(
                 "state": str(node.config.state),
                 **({"unmet": unmet} if (unmet := node.peers.neighbours.unmet) else {}),
                 **({} if url is None else {"http": url}),
+                **({} if console_url is None else {"console": console_url}),
                 **({} if node.ledger is None else {"ledger": str(node.ledger.genesis.id)}),
                 **({} if members is None else {"private": str(members.credentials.network)}),
                 **({"devices": [asdict(it) for it in devices]} if devices else {}),
@@ -310,6 +341,8 @@ def announce(
         console.print(f"  listening on {safe(address)}")
     if url is not None:
         console.print(f"  OpenAI clients: base_url [bold]{safe(url)}/v1[/bold]")
+    if console_url is not None:
+        console.print(f"  console at {console_url}: python -m node open prints a link to it")
     if members is not None:
         console.print("its owner invites another machine with: python -m node invite")
     console.print("another machine joins this network with\n")

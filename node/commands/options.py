@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from node.console_config import CONSOLE_DEFAULT, ConsoleConfig
 from node.gateway_config import HTTP_DEFAULT, GatewayConfig, origin_of, place_of, verdicts_of
 from wire import limits
 from wire.errors import InputError
@@ -173,6 +174,12 @@ def gateway_of(
         needed=needed,
         verifiers=verifiers,
     )
+
+
+def console_of(place: str | None) -> ConsoleConfig:
+    """`--console-at` as an address and a port; InputError for anything else."""
+    host, port = place_of(place or CONSOLE_DEFAULT, "--console-at", CONSOLE_DEFAULT)
+    return ConsoleConfig(host=host, port=port)
 
 
 def text_of(text: str | None, file: Path | None) -> str | None:

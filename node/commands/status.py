@@ -17,6 +17,7 @@ from node.commands.output import (
     size,
     state_words,
 )
+from node.health.reach_words import ALONE, reach_words
 from node.local.control import call, unheard
 from wire.amount import show_credits
 
@@ -46,7 +47,8 @@ def _status(found: Mapping[str, Any]) -> None:
     for address in found["addresses"]:
         console.print(f"  listening on {address}")
     if (reach := found.get("reach")) is not None:
-        console.print(f"  {_reach_line(reach)}")
+        line = safe(reach_words(reach))
+        console.print(f"  [yellow]{line}[/yellow]" if reach["how"] == ALONE else f"  {line}")
     if (membership := found.get("membership")) is not None:
         console.print(f"  {_membership_line(membership)}")
     for model in found["models"]:
@@ -90,19 +92,6 @@ def _status(found: Mapping[str, Any]) -> None:
         console.print(f"  [yellow]engine: {safe(found['engine']['last_failure'])}[/yellow]")
     for problem in found["problems"]:
         console.print(f"  [dim]{safe(problem)}[/dim]")
-
-
-def _reach_line(reach: Mapping[str, Any]) -> str:
-    """How others reach this peer, in one line: how, since when, and who confirmed it."""
-    words = safe(_REACHED[reach["how"]])
-    if reach["how"] == "kept":
-        words += f" by {', '.join(short(it) for it in reach['keepers'])}"
-    line = f"reached: {words}, for {reach['since_s']:.0f} s"
-    if reach["confirmed_by"]:
-        line += f"; confirmed by {', '.join(short(it) for it in reach['confirmed_by'])}"
-    elif reach["seen_at"]:
-        line += f"; called at {', '.join(safe(it) for it in reach['seen_at'])}, nobody got through"
-    return f"[yellow]{line}[/yellow]" if reach["how"] == "alone" else line
 
 
 def _membership_line(found: Mapping[str, Any]) -> str:
@@ -188,12 +177,4 @@ def _peers(found: Mapping[str, Any]) -> None:
     show_table(f"{len(rows)} peers besides {short(found['me'])}", columns, rows)
 
 
-_REACHED = {
-    "nearby": "from this machine and its network alone",
-    "asking": "others are asked to call back",
-    "open": "open",
-    "mapped": "mapped, its router passes calls on",
-    "kept": "kept",
-    "alone": "alone, only those that it calls itself talk to it",
-}
 _SHOW = {"status": _status, "peers": _peers}

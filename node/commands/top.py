@@ -12,6 +12,7 @@ from rich.text import Text
 
 from node.commands.ask import SOCKET
 from node.commands.output import console, plain_text, size
+from node.console.history import rate_of
 from node.local.control import call, unheard
 
 DEADLINE_S = 30.0
@@ -75,10 +76,3 @@ def _gpu_words(number: str, row: Mapping[str, Any]) -> str:
     if "size_bytes" in row:
         parts.append(f"{size(row.get('used_bytes', 0))} of {size(row['size_bytes'])}")
     return f"GPU {number:<6} {', '.join(parts) or 'its driver does not tell'}"
-
-
-def rate_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> float:
-    """Units of work a second between two looks; 0 where the peer was started anew."""
-    passed_s = now["uptime_s"] - before["uptime_s"]
-    made = now["engine"]["units_done"] - before["engine"]["units_done"]
-    return max(0.0, made / passed_s) if passed_s > 0 else 0.0

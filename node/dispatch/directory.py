@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
+from node.dispatch.choices import Choices, Decision
 from node.dispatch.handoff import Handoff
 from node.dispatch.hedging import Hedging
 from node.dispatch.lanes import Lanes
@@ -48,6 +49,8 @@ class PeerDirectory:
     hedging: Hedging = field(default_factory=Hedging)
     trials: Trials = field(default_factory=Trials)
     sitting: Sitting = field(default_factory=Sitting)
+    # Why the latest tasks went where they went.
+    choices: Choices = field(default_factory=Choices)
     # None where every leg goes by a conversation of its own.
     orders: Orders | None = None
     # None in a network without credits, where nobody asks for any.
@@ -131,6 +134,17 @@ class PeerDirectory:
         if offer.plays(stage.role) and (stage.model is None or offer.offer_of(stage.model)):
             found.append(mine)
         return found
+
+    def note_choice(
+        self,
+        handoff: Handoff,
+        able: Sequence[Candidate],
+        asked: Sequence[Candidate],
+        chosen: Candidate,
+    ) -> None:
+        """Keep who could do the next leg of a handoff, who was asked, and who got it."""
+        decision = Decision(handoff.stage, able, asked, chosen.peer, trio.current_time())
+        self.choices.note(handoff.task.id, decision)
 
     def note_delivered(self, peer: PeerId) -> None:
         """Note that `peer` did a leg for us."""

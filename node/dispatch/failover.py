@@ -88,8 +88,7 @@ class Failover:
             delivered = await self._have_done(self.begun.candidate, len(self._able()) > 1)
             if delivered is not None:
                 return delivered
-        two = self.begun.drawn
-        nobody_since_at_s = trio.current_time()
+        two, nobody_since_at_s = self.begun.drawn, trio.current_time()
         while (now_at_s := trio.current_time()) < self.deadline_at_s:
             able = self._able()
             choices = self._ready(able)
@@ -111,10 +110,11 @@ class Failover:
                 continue
             nobody_since_at_s = now_at_s
             random = self.directory.peers.environment.random
-            chosen = await self._better(two or self.directory.trials.to_ask(choices, random))
-            two = ()
+            asked = two or self.directory.trials.to_ask(choices, random)
+            chosen, two = await self._better(asked), ()
             if chosen is not None:
                 chosen = self._known_instead(chosen, choices)
+                self.directory.note_choice(self.handoff, able, asked, chosen)
                 delivered = await self._have_done(chosen, len(able) > 1)
                 if delivered is not None:
                     return delivered
@@ -382,7 +382,7 @@ class Failover:
     def _blame(self, peer: PeerId, error: BatonError) -> None:
         """Note that a peer refused or failed, and whether and when it may be asked again."""
         again_s = ask_again_s(error)
-        refused = isinstance(error, Refused)
+        refused, role = isinstance(error, Refused), self.handoff.leg.role.name.lower()
         if again_s is not None:
             self._patience.refused(peer, again_s, trio.current_time())
         else:
@@ -391,7 +391,7 @@ class Failover:
             self._codes.add(error.code)
         self.directory.failed_over += 1
         self._reasons.append(f"{peer.short}: {error.message}")
-        role = self.handoff.leg.role.name.lower()
+        self.directory.choices.failed(self.handoff.task.id, peer, error.message)
         code = error.code if refused else None
         self.on_event(Failed(role, peer, error.message, code, refused and again_s is None))
 

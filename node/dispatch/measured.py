@@ -79,6 +79,11 @@ class Measured:
             return None
         return speed.unit_s, float(TRUST_MAX * 0.5 ** ((now_at_s - speed.at_s) / HALF_LIFE_S))
 
+    def units_per_s(self, peer: PeerId, model: ContentId | None) -> float | None:
+        """Units of work a second, as measured here; None for a peer that was not measured."""
+        speed = self._speeds.get((peer, model))
+        return None if speed is None or speed.unit_s <= 0 else 1 / speed.unit_s
+
     def answered(self, peer: PeerId, round_trip_s: float) -> None:
         """Note how long the peer took to answer a short question, in seconds."""
         before = self._round_trips.get(peer, round_trip_s)

@@ -41,6 +41,7 @@ from node.gateway.responses_api import responses_router
 from node.gateway.task_service import TaskService
 from node.gateway.tasks_api import native_router
 from node.gateway.tokenize import tokenize_router
+from node.gateway.usage_api import usage_router
 from node.gateway_config import GatewayConfig
 from node.peer import Node
 from wire.errors import BatonError
@@ -76,6 +77,7 @@ def gateway_app(node: Node, config: GatewayConfig) -> tuple[AccessMiddleware, Ba
         ollama_models_router,
         rerank_router,
         tokenize_router,
+        usage_router,
     ):
         app.include_router(make(service))
     app.include_router(metrics_router(registry))

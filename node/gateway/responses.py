@@ -234,3 +234,44 @@ class Health(BaseModel):
     status: Literal["ok"]
     peers: int
     tasks_under_way: int
+
+
+class UsageWeek(BaseModel):
+    week: int
+    raw: int
+    discounted: int
+    paid: int
+    paid_discounted: int
+    tasks: int
+    cost: int
+
+
+class UsageCohort(BaseModel):
+    week: int
+    raw: list[int]
+    discounted: list[int]
+    paid: int
+    tasks: int
+    cost: int
+
+
+class UsageCurve(BaseModel):
+    raw: list[float]
+    discounted: list[float]
+
+
+class UsageReport(BaseModel):
+    network: str
+    name: str
+    epochs: int
+    week_epochs: int
+    weeks_over: int
+    accounts: int
+    owners: int
+    paid: int
+    tasks: int
+    cost: int
+    cost_discounted: int
+    weeks: list[UsageWeek]
+    cohorts: list[UsageCohort]
+    curve: UsageCurve

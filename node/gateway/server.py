@@ -49,6 +49,8 @@ async def open_gateway(node: Node, config: GatewayConfig) -> AsyncIterator[str]:
 
             nursery.start_soon(accept)
             nursery.start_soon(batches.run)
+            if node.ledger is not None:
+                nursery.start_soon(node.ledger.follower.run)
             shown = f"[{config.host}]" if ":" in config.host else config.host
             try:
                 yield f"http://{shown}:{listening.getsockname()[1]}"

@@ -9,7 +9,6 @@ import resource
 import shutil
 import socket
 import stat
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -17,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from node.guest.sensors import Sensors, said_by
 from node.health.facts import PortFacts, ResourceFacts, ServiceFacts, StateFacts, ToolFacts
 from store.folder import FOLDER_VERSION, locked_by
 
-LOOK_DEADLINE_S = 3.0
 UNIT = "baton"
 # A limit of cgroups that is as good as none.
 _LIMIT_NONE = 1 << 60
@@ -35,26 +34,6 @@ _LIBRARY_FOLDERS = (
     "usr/local/cuda/lib64",
     "opt/rocm/lib",
 )
-
-
-def said_by(words: Sequence[str]) -> str | None:
-    """What a command prints; None if it is not there, fails, or takes too long."""
-    program = shutil.which(words[0])
-    if program is None:
-        return None
-    try:
-        done = subprocess.run(  # noqa: S603
-            [program, *words[1:]],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=LOOK_DEADLINE_S,
-            check=True,
-            text=True,
-            errors="replace",
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +154,7 @@ class LocalLook:
         """Memory, limits, heat and power."""
         group = self._group()
         open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        temperatures = [*self._celsius("class/thermal/thermal_zone*/temp")]
+        sensors = Sensors(self.root, self.output_of, self.monotonic_s)
         critical = [*self._celsius("class/thermal/thermal_zone*/trip_point_0_temp")]
         synchronized = self.output_of(["timedatectl", "show", "-p", "NTPSynchronized", "--value"])
         return ResourceFacts(
@@ -185,12 +164,12 @@ class LocalLook:
             open_files_max=open_files if open_files != resource.RLIM_INFINITY else _LIMIT_NONE,
             tasks_max=_number(self._text(f"{group}/pids.max")),
             pressure=dict(self._pressure()),
-            hottest_celsius=max(temperatures, default=None),
+            hottest_celsius=max(sensors.temperatures(), default=None),
             critical_celsius=min((it for it in critical if it > 0), default=None),
             throttled=_number(
                 self._text("sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count")
             ),
-            on_battery=self._on_battery(),
+            on_battery=sensors.on_battery(),
             clock_synchronized=None if synchronized is None else synchronized.strip() == "yes",
         )
 
@@ -226,20 +205,6 @@ class LocalLook:
                 number = _number(self._text(str(file.relative_to(self.root))))
                 if number is not None:
                     yield number / 1000
-
-    def _on_battery(self) -> bool | None:
-        """Whether no mains is connected; None without a battery."""
-        supplies = self.root / "sys/class/power_supply"
-        kinds: dict[str, list[Path]] = {}
-        with suppress(OSError):
-            for supply in supplies.iterdir():
-                kind = self._text(str((supply / "type").relative_to(self.root))).strip()
-                kinds.setdefault(kind, []).append(supply)
-        if "Battery" not in kinds:
-            return None
-        mains = kinds.get("Mains", []) + kinds.get("USB", [])
-        names = [str((it / "online").relative_to(self.root)) for it in mains]
-        return not any(self._text(it).strip() == "1" for it in names)
 
     def tools(self, search_path: str) -> ToolFacts:
         """The compiler as a peer finds it, and the GPUs."""

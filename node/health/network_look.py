@@ -9,8 +9,8 @@ from pathlib import Path
 
 import trio
 
+from node.guest.sensors import LOOK_DEADLINE_S, said_by
 from node.health.facts import CallEnd, CallFacts, NetworkFacts, RouterFacts
-from node.health.local_look import LOOK_DEADLINE_S, said_by
 from p2p.ip_address import host_of, is_name
 from p2p.routes import outgoing_hosts
 from p2p.transport import ByteStream, Endpoint, Transport, WrongPeer

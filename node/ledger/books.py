@@ -40,6 +40,8 @@ class PaymentChannel(NamedTuple):
     paid: int
     expiry: int
     closed: bool = False
+    # For how many tasks, by the last voucher that was redeemed.
+    tasks: int = 0
 
     @property
     def locked(self) -> int:
@@ -48,7 +50,7 @@ class PaymentChannel(NamedTuple):
 
 
 _ACCOUNT_ROW = struct.Struct(">32sQQ")
-_CHANNEL_ROW = struct.Struct(">32s32s32sQQQ")
+_CHANNEL_ROW = struct.Struct(">32s32s32sQQQQ")
 
 
 def channel_name(order: bytes, number: int) -> bytes:
@@ -133,7 +135,7 @@ class Books:
                 ]
             else:
                 rows = [
-                    _CHANNEL_ROW.pack(name, it.payer, it.payee, it.deposit, it.paid, it.expiry)
+                    _CHANNEL_ROW.pack(name, *it[:5], it.tasks)
                     for name, it in sorted(self.channels[shelf].items())
                 ]
             found = hashlib.sha256(b"".join(rows)).digest()
@@ -232,12 +234,13 @@ class Draft:
     def _redeem(self, redemption: Redemption) -> None:
         channel = self._there(redemption.channel)
         if redemption.voucher is not None:
-            total = open_signed(redemption.voucher, Voucher).record.total
+            voucher = open_signed(redemption.voucher, Voucher).record
+            total, tasks = voucher.total, max(channel.tasks, voucher.tasks)
             # It follows from the totals, so that it is the same however often a payee redeems.
             growth = growth_of(total) - growth_of(channel.paid)
             self.growth += growth
             self._credit(channel.payee, total - channel.paid - growth)
-            self.channels[redemption.channel] = channel._replace(paid=total)
+            self.channels[redemption.channel] = channel._replace(paid=total, tasks=tasks)
         if redemption.release:
             self._close(redemption.channel)
 

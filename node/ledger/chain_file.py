@@ -5,11 +5,12 @@ believes nothing that is not signed by a quorum of the members of that epoch.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from node.ledger.books import Account, Books
+from node.ledger.epoch_outcome import EpochOutcome
 from node.ledger.judging import check_authority
 from node.ledger.replica import Replica
 from wire import limits
@@ -62,14 +63,22 @@ class Replayed:
         return self.books.accounts[key[0]].get(key, Account())
 
 
-def replay(parts: Iterator[bytes]) -> Replayed:
+# Told of each epoch that holds, before the next one begins.
+Watcher = Callable[[Replica, EpochOutcome], None]
+
+
+def _unwatched(_: Replica, __: EpochOutcome) -> None:
+    """Nobody wants to know."""
+
+
+def replay(parts: Iterator[bytes], watch: Watcher = _unwatched) -> Replayed:
     """Check all parts, from genesis on; WireError says which epoch does not hold, and why."""
     genesis = Genesis.from_bytes(next(parts, b""))
     replica = follower(genesis)
     found = Replayed(genesis, replica.books, None)
     for raw in parts:
         try:
-            _replay_epoch(replica, Checkpoint.from_bytes(raw), parts, found)
+            _replay_epoch(replica, Checkpoint.from_bytes(raw), parts, found, watch)
         except BatonError as error:
             raise Malformed(f"epoch {replica.epoch} does not hold: {error}") from error
     found.tip = replica.tip
@@ -82,7 +91,11 @@ def follower(genesis: Genesis) -> Replica:
 
 
 def _replay_epoch(
-    replica: Replica, checkpoint: Checkpoint, parts: Iterator[bytes], found: Replayed
+    replica: Replica,
+    checkpoint: Checkpoint,
+    parts: Iterator[bytes],
+    found: Replayed,
+    watch: Watcher,
 ) -> None:
     header = replica.check_checkpoint(checkpoint)
     orders = []
@@ -93,9 +106,10 @@ def _replay_epoch(
         digest = replica.learn(raw)
         found.signatures += 1 + len(Certificate.from_bytes(raw).votes.proofs)
         orders.append(digest)
-    draft = replica.outcome(orders).draft
+    outcome = replica.outcome(orders)
     for digest in orders:
-        check_authority(draft, replica.orders[digest])
+        check_authority(outcome.draft, replica.orders[digest])
+    watch(replica, outcome)
     replica.turn(checkpoint, orders)
     found.epochs += 1
     found.orders += header.count

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from node.ledger.books import Draft, applied_all
+from node.ledger.use_lines import lines_of
 from wire.checkpoint import CheckpointHeader, buckets_of
 from wire.errors import Malformed
 from wire.ledger import AccountOrder, Genesis, order_digest
 from wire.signed import Signed
+from wire.usage import UseLine, lines_digest
 
 
 @dataclass(slots=True)
@@ -17,6 +19,7 @@ class EpochOutcome:
     header: CheckpointHeader
     draft: Draft
     orders: tuple[bytes, ...]
+    lines: tuple[UseLine, ...] = ()
 
 
 def outcome_of(
@@ -33,6 +36,7 @@ def outcome_of(
     if applied_all(draft, orders) or draft.overdrawn():
         raise Malformed("the orders of the epoch are not complete")
     balances, deposits = draft.sums()
+    lines = lines_of(draft)
     digests = tuple(sorted(map(order_digest, orders)))
     header = CheckpointHeader(
         network=genesis.id,
@@ -45,5 +49,6 @@ def outcome_of(
         deposits=deposits,
         fund=books.fund + draft.growth,
         members=genesis.members if tip is None else tip.members,
+        usage=lines_digest(lines),
     )
-    return EpochOutcome(header, draft, digests)
+    return EpochOutcome(header, draft, digests, lines)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import trio
 
 from node.ledger.chain_file import MAGIC, follower, framed
+from node.ledger.following import fetch_epoch, nearest_first
 from node.ledger.sync import LedgerCalls
 from p2p.peers import Peers
-from wire.checkpoint import ORDER_BUCKETS
 from wire.content import PeerId
-from wire.errors import BatonError, InputError, Malformed, Unreachable
+from wire.errors import BatonError, InputError, Unreachable
 from wire.ledger import Genesis
 
 
@@ -28,7 +28,7 @@ async def export_ledger(peers: Peers, genesis: Genesis, path: trio.Path) -> Expo
     Unreachable if no member gives the whole.
     """
     problems = []
-    for member in _nearest_first(peers, genesis):
+    for member in nearest_first(peers, genesis):
         try:
             return await _export_from(peers, genesis, member, path)
         except OSError as error:
@@ -40,32 +40,16 @@ async def export_ledger(peers: Peers, genesis: Genesis, path: trio.Path) -> Expo
     raise Unreachable(f"no member gave the whole ledger ({'; '.join(problems)})")
 
 
-def _nearest_first(peers: Peers, genesis: Genesis) -> list[PeerId]:
-    members = [it.key for it in genesis.members]
-    return sorted(members, key=lambda it: it != peers.me)
-
-
 async def _export_from(peers: Peers, genesis: Genesis, member: PeerId, path: trio.Path) -> Exported:
     calls, replica = LedgerCalls(peers), follower(genesis)
     orders = 0
     async with await path.open("wb") as out:
         await out.write(MAGIC)
         await out.write(framed(genesis.to_bytes()))
-        while True:
-            _, checkpoint = await calls.checkpoint(member, replica.epoch)
-            if checkpoint is None:
-                break
-            header = replica.check_checkpoint(checkpoint)
-            await out.write(framed(checkpoint.to_bytes()))
-            listed: list[bytes] = []
-            for number in range(ORDER_BUCKETS if header.count else 0):
-                listed += await calls.bucket(member, header.epoch, number)
-            found = []
-            for raw in await calls.certificates(member, header.epoch, listed):
-                found.append(replica.learn(raw))
+        while (found := await fetch_epoch(calls, member, replica)) is not None:
+            await out.write(framed(found.checkpoint.to_bytes()))
+            for raw in found.certificates:
                 await out.write(framed(raw))
-            if len(found) != header.count:
-                raise Malformed(f"{len(found)} of {header.count} orders of epoch {header.epoch}")
-            replica.turn(checkpoint, found)
-            orders += header.count
+            replica.turn(found.checkpoint, found.orders)
+            orders += len(found.orders)
     return Exported(replica.epoch, orders)

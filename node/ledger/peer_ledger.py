@@ -7,6 +7,7 @@ from typing import Any
 import trio
 
 from node.ledger.committee import Committee
+from node.ledger.following import LedgerFollower
 from node.ledger.member_role import LedgerMember, open_member
 from node.ledger.rows import GENESIS
 from node.ledger.wallet import Wallet
@@ -25,6 +26,8 @@ class PeerLedger:
     genesis: Genesis
     wallet: Wallet
     member: LedgerMember | None
+    # It follows once somebody here has it run.
+    follower: LedgerFollower
 
     def statistics(self) -> Mapping[str, Any]:
         """For `status`."""
@@ -80,7 +83,7 @@ async def open_ledger(
     if peers.me in {it.key for it in genesis.members}:
         member = await open_member(peers, store, genesis, nursery)
     nursery.start_soon(_resume, wallet)
-    return PeerLedger(genesis, wallet, member)
+    return PeerLedger(genesis, wallet, member, LedgerFollower(peers, genesis))
 
 
 async def _resume(wallet: Wallet) -> None:

@@ -56,7 +56,7 @@ def channel_row(name: bytes, channel: PaymentChannel | None) -> RowChange:
     if channel is None:
         return CHANNELS + name, None
     sides = [bytes(channel.payer), bytes(channel.payee)]
-    return CHANNELS + name, pack([*sides, channel.deposit, channel.paid, channel.expiry])
+    return CHANNELS + name, pack([*sides, *channel[2:5], channel.tasks])
 
 
 def rows_of(changes: Changes) -> list[RowChange]:
@@ -71,6 +71,6 @@ def read_books(books: Books, accounts: Iterable[RowChange], channels: Iterable[R
         balance, sequence = unpack(value or b"")
         books.put_account(key[1:], Account(balance, sequence))
     for name, value in channels:
-        payer, payee, deposit, paid, expiry = unpack(value or b"")
-        channel = PaymentChannel(PeerId(payer), PeerId(payee), deposit, paid, expiry)
+        payer, payee, deposit, paid, expiry, tasks = unpack(value or b"")
+        channel = PaymentChannel(PeerId(payer), PeerId(payee), deposit, paid, expiry, tasks=tasks)
         books.put_channel(name[1:], channel)

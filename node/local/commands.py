@@ -23,6 +23,7 @@ from node.local.indexing import Indexing, list_sources
 from node.local.ledger_commands import LedgerCommands
 from node.local.member_commands import MemberCommands
 from node.local.model_commands import ModelCommands, named_as, own_models, until_ready
+from node.local.owner_commands import OwnerCommands
 from node.local.quoting import show_quote
 from node.local.receipt_commands import ReceiptCommands
 from node.local.row_commands import RowCommands
@@ -33,7 +34,7 @@ from node.task.events import Event, EventSink, LegDone, ignore_event
 from node.task.levels import asked_at
 from node.task.scores import ranked, relevances
 from p2p.timeouts import stretched
-from store import disk_bytes
+from store import Statistics, disk_bytes
 from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError, WireError
@@ -76,6 +77,7 @@ class LocalCommands:
             "peers": self.peers,
             **ModelCommands(self.node).commands(),
             **Views(self.node).commands(),
+            **OwnerCommands(self.node).commands(),
             **ReceiptCommands(self.node).commands(),
             "ask": self.ask,
             "embed": self.embed,
@@ -91,7 +93,8 @@ class LocalCommands:
 
     async def status(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         node = self.node
-        await node.peers.neighbours.ask_around()
+        if arguments.get("ask_around", True):
+            await node.peers.neighbours.ask_around()
         answered, connected = node.peers.answered_last_minute()
         tasks, store = node.tasks.statistics(), node.dependencies.store.statistics()
         engine = node.dependencies.engine.statistics()
@@ -121,6 +124,11 @@ class LocalCommands:
                 "share": node.config.background_checks,
                 **asdict(node.background_checks.statistics()),
             },
+            "queue": {
+                "free_slots": node.verify_role.infer_role.fair_queue.free_slots,
+                "wait_s": round(node.verify_role.infer_role.fair_queue.queue_s, 2),
+                "jobs": engine.jobs_queued,
+            },
             "legs_done": node.leg_server.done,
             "legs_under_way": node.leg_server.under_way,
             # Standing orders, of tasks and of checks: of this peer at others, and of others here.
@@ -132,14 +140,7 @@ class LocalCommands:
             },
             "failed_over": node.leg_server.dispatcher.directory.failed_over,
             "checks_done": node.verify_role.checked,
-            "store": {
-                "used_bytes": store.used_bytes,
-                "quota_bytes": store.quota_bytes,
-                "blocks": store.blocks,
-                # Bytes on the disk, as du counts: blocks and records, and models, which are files.
-                "disk_bytes": await self._disk_bytes("store"),
-                "files_disk_bytes": await self._disk_bytes("files"),
-            },
+            "store": await self._store_map(store),
             "engine": {
                 "restarts": engine.restarts,
                 "last_failure": engine.last_failure,
@@ -160,17 +161,35 @@ class LocalCommands:
             ],
         }
 
+    async def _store_map(self, store: Statistics) -> dict[str, int]:
+        return {
+            "used_bytes": store.used_bytes,
+            "quota_bytes": store.quota_bytes,
+            "blocks": store.blocks,
+            # Bytes on the disk, as du counts: blocks and records, and models, which are files.
+            "disk_bytes": await self._disk_bytes("store"),
+            "files_disk_bytes": await self._disk_bytes("files"),
+        }
+
     async def _disk_bytes(self, name: str) -> int:
         folder = self.node.config.state / name
         return await trio.to_thread.run_sync(disk_bytes, folder)
 
     async def peers(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """The peers whose adverts are valid now: roles, models, addresses, standing."""
+        """The peers whose adverts are valid now: roles, models, addresses, standing.
+
+        At most `count` of them, connected ones first, without the first `after`; `total` there are.
+        """
         node = self.node
         wall_s = node.dependencies.environment.wall_s()
         connected = node.peers.connected()
+        measured = node.leg_server.dispatcher.directory.measured
+        count, after = read_number(arguments, "count", 1 << 20), read_number(arguments, "after", 0)
+        living = sorted(
+            node.peers.view.living(wall_s), key=lambda it: (it.signer not in connected, it.signer)
+        )
         rows = []
-        for heard in sorted(node.peers.view.living(wall_s), key=lambda it: it.signer):
+        for heard in living[max(0, after) : max(0, after) + max(0, count)]:
             advert = heard.record
             rows.append(
                 {
@@ -182,10 +201,17 @@ class LocalCommands:
                     "relayed": node.peers.endpoint.is_relayed(heard.signer),
                     "standing": node.peers.standing(heard.signer).name.lower(),
                     "free_slots": advert.free_slots,
+                    # What was measured here, when it worked for this peer; nothing it says.
+                    "round_trip_s": measured.round_trip_s(heard.signer) or None,
+                    "measured": {
+                        it.name: round(speed, 2)
+                        for it in advert.models
+                        if (speed := measured.units_per_s(heard.signer, it.model)) is not None
+                    },
                     "heard_s_ago": max(0, int(wall_s - advert.issued_at_s)),
                 }
             )
-        return {"me": str(node.peers.me), "peers": rows}
+        return {"me": str(node.peers.me), "total": len(living), "peers": rows}
 
     # Asking
 

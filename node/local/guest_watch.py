@@ -9,9 +9,11 @@ import trio
 
 from node.guest.machine_use import CpuUse, GpuUse
 from node.guest.rules import OwnerPolicy, Seen
+from node.guest.sensors import Sensors
 from node.peer import Node
 
 LOOK_EVERY_S = 2.0
+SENSORS_EVERY_S = 5.0
 
 
 @dataclass(slots=True)
@@ -43,6 +45,15 @@ class Look(Protocol):
     """Looks at the machine; `resting`: whether this peer does no work now."""
 
     async def __call__(self, *, resting: bool) -> Seen: ...
+
+
+async def watch_sensors(node: Node, sensors: Sensors) -> None:
+    """Have `status` say how hot the machine is and what it runs on, until cancelled."""
+    seen: dict[str, float | bool | None] = {}
+    node.status_sources["machine"] = seen.copy
+    while True:
+        seen |= (await trio.to_thread.run_sync(sensors.read)).as_map()
+        await trio.sleep(SENSORS_EVERY_S)
 
 
 async def watch_owner(node: Node, policy: OwnerPolicy, look: Look) -> None:

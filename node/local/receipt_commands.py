@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from node.local.arguments import read_path, read_text
+from node.local.arguments import read_number, read_path, read_text
 from node.local.bundles import export_receipt, import_receipt
 from node.local.control import Command, Emit
-from node.local.receipts import list_receipts, read_answer
+from node.local.receipts import LISTED_MAX, list_receipts, read_answer
 from node.local.track_records import audit_of
 from node.peer import Node
 from p2p.timeouts import stretched
@@ -35,8 +35,9 @@ class ReceiptCommands:
         }
 
     async def receipts(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """The answers kept last, latest first, then what was imported."""
-        return await list_receipts(self.node.tasks.answers, self.node.models.manifest_of)
+        """The `count` answers kept last, latest first, then what was imported."""
+        count = min(LISTED_MAX, max(0, read_number(arguments, "count", LISTED_MAX)))
+        return await list_receipts(self.node.tasks.answers, self.node.models.manifest_of, count)
 
     async def receipt(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """One kept answer as it was signed, with its input and its output."""

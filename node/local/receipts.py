@@ -47,14 +47,16 @@ def imported(store: Store) -> list[Imported]:
 
 
 async def list_receipts(
-    answers: Answers, manifest_of: Callable[[ContentId], Manifest | None]
+    answers: Answers,
+    manifest_of: Callable[[ContentId], Manifest | None],
+    count: int = LISTED_MAX,
 ) -> dict[str, Any]:
-    """The answers kept last, latest first, and what was imported, as `receipts --json` has them."""
+    """The `count` answers kept last, latest first, then what was imported."""
     rows = [
         _row(it, manifest_of, is_imported=False, later=answers.later(it))
-        for it in await answers.latest(LISTED_MAX)
+        for it in await answers.latest(count)
     ]
-    for one in reversed(imported(answers.store)):
+    for one in list(reversed(imported(answers.store)))[:count]:
         try:
             answer = open_signed(await answers.store.get(one.answer_id), Answer)
         except (StoreError, WireError):

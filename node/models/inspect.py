@@ -9,6 +9,7 @@ from node.engines.exact import model as exact
 from node.engines.exact.file import read_file
 from node.engines.exact.overflow import memory_elements
 from node.engines.formats import bert, gguf, onnx_file, onnx_shapes
+from node.engines.formats.gguf_model import SLOT_TOKENS, VECTORS, GgufModel
 from node.engines.formats.model_memory import ModelMemory
 from node.engines.formats.safetensors import read_table
 from node.engines.host import calls as onnx_calls
@@ -92,8 +93,8 @@ def check_runs(manifest: Manifest, files: Mapping[str, Path]) -> None:
     """ModelRefused, with the reason, if a model from other peers cannot run here."""
     with _refusing(manifest.name), _kept(manifest.name):
         match manifest.format:
-            case gguf.FORMAT:
-                gguf.describe(_file(files, gguf.FILE))
+            case gguf.FORMAT | gguf.EMBED_FORMAT | gguf.RERANK_FORMAT:
+                gguf.check_format(gguf.describe(_file(files, gguf.FILE)), manifest.format)
             case onnx_calls.FORMAT:
                 onnx_file.describe(_file(files, onnx_calls.FILES[0]))
             case exact.FORMAT:
@@ -140,6 +141,11 @@ def check_layers(path: Path, layers: tuple[int, int]) -> None:
         )
     with _refusing(path.name), _readable(path):
         model = gguf.describe(path)
+    if not model.speaks:
+        raise InputError(
+            f"{path.name} makes {model.makes} of texts: only what makes words is held in part",
+            todo="leave --layers out",
+        )
     try:
         model.holding(*layers)
     except ModelRefused as error:
@@ -201,6 +207,8 @@ def _name(text: str) -> str:
 
 def _gguf(path: Path, name: str) -> InspectedModel:
     model = gguf.describe(path)
+    if not model.speaks:
+        return _embedding_gguf(path, name, model)
     return InspectedModel(
         name=name,
         format=gguf.FORMAT,
@@ -215,6 +223,26 @@ def _gguf(path: Path, name: str) -> InspectedModel:
         files={gguf.FILE: path},
         memory_bytes=model.memory_bytes,
         what=f"{model.architecture} {model.quantisation}, context of {model.context} tokens",
+    )
+
+
+def _embedding_gguf(path: Path, name: str, model: GgufModel) -> InspectedModel:
+    tokens = min(model.context, SLOT_TOKENS)
+    return InspectedModel(
+        name=name,
+        format=gguf.FORMAT_OF[model.makes],
+        operations=(EMBED, NEAREST) if model.makes == VECTORS else (RERANK,),
+        parameters={
+            "architecture": model.architecture,
+            "quantisation": model.quantisation,
+            "layers": model.layers,
+            "dimensions": model.hidden,
+            "tokens_max": tokens,
+        },
+        tolerance=EMBED_TOLERANCE,
+        files={gguf.FILE: path},
+        memory_bytes=model.memory_bytes,
+        what=f"{model.architecture} {model.quantisation}, {model.makes} of {tokens} tokens",
     )
 
 
@@ -312,18 +340,21 @@ def _exact_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
 
 
 def _bert_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
-    # The file stays mapped, and its matrices are in memory a second time.
-    size_bytes = _file(files, WEIGHTS).stat().st_size
+    # The file stays mapped, and its matrices are in memory a second time, in 32-bit floats.
+    path = _file(files, WEIGHTS)
+    size_bytes, copied_bytes = path.stat().st_size, read_table(path).copied_bytes
+    laid_out_bytes = copied_bytes or size_bytes
     return ModelMemory(
-        weights_bytes=size_bytes if on_gpu else 2 * size_bytes,
+        weights_bytes=laid_out_bytes if on_gpu else size_bytes + copied_bytes + laid_out_bytes,
         besides_bytes=BESIDES_BYTES,
     )
 
 
 _MEASURES: Mapping[str, Callable[[Mapping[str, Path], bool], ModelMemory]] = {
     gguf.FORMAT: _gguf_memory,
+    **dict.fromkeys(embedding.GGUF_FORMATS, _gguf_memory),
     onnx_calls.FORMAT: _onnx_memory,
     exact.FORMAT: _exact_memory,
-    **dict.fromkeys(embedding.FORMATS, _bert_memory),
+    **dict.fromkeys(embedding.ENCODERS, _bert_memory),
 }
 NOTHING = ModelMemory(weights_bytes=0, besides_bytes=0)

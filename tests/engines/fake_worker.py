@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from node.engines.formats.gguf import SLOTS
+from node.engines.formats.gguf_model import SLOTS
 from node.engines.host import model_worker
 from node.engines.host.engine import TinygradEngine
 from node.engines.host.launch import EngineConfig

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gguf
@@ -40,6 +41,14 @@ FUSED = {
     "ffn_up": ("mlp.gate_up_proj", (2 * INNER, HIDDEN)),
     "ffn_down": MATRICES["ffn_down"],
 }
+EXPERTS = 8
+MIXTURE = {
+    **{name: MATRICES[name] for name in ("attn_q", "attn_k", "attn_v", "attn_output")},
+    "ffn_gate_inp": ("mlp.gate", (EXPERTS, HIDDEN)),
+    "ffn_gate_exps": ("mlp.experts.gate_proj", (EXPERTS, INNER // 2, HIDDEN)),
+    "ffn_up_exps": ("mlp.experts.up_proj", (EXPERTS, INNER // 2, HIDDEN)),
+    "ffn_down_exps": ("mlp.experts.down_proj", (EXPERTS, HIDDEN, INNER // 2)),
+}
 NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
 HEAD_NORMS = {"attn_q_norm": ("self_attn.q_norm", SIZE), "attn_k_norm": ("self_attn.k_norm", SIZE)}
 WIDE_NORMS = {"attn_q_norm": ("self_attn.q_norm", QUERY), "attn_k_norm": ("self_attn.k_norm", KEY)}
@@ -56,7 +65,9 @@ class Family:
     reference: Callable[[Any, list[int], Any], Array]
     config: Mapping[str, Any] = field(default_factory=dict)
     keys: Mapping[str, Any] = field(default_factory=dict)
-    matrices: Mapping[str, tuple[str, tuple[int, int]]] = field(default_factory=lambda: MATRICES)
+    # Keys of the table of tokens that it has besides.
+    tokenizer: Mapping[str, str] = field(default_factory=dict)
+    matrices: Mapping[str, tuple[str, tuple[int, ...]]] = field(default_factory=lambda: MATRICES)
     norms: Mapping[str, str] = field(default_factory=lambda: NORMS)
     query_norms: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     # What files add to the weights of norms, and whether they put pairs that turn side by side.
@@ -212,6 +223,27 @@ FAMILIES = {
     ),
     "qwen 2": Family(architecture="qwen2", reference=references.qwen2, biases=True, tied=True),
     "qwen 3": Family(architecture="qwen3", reference=references.qwen3, query_norms=HEAD_NORMS),
+    "qwen 3 moe": Family(
+        architecture="qwen3moe",
+        reference=references.qwen3_moe,
+        config={"used": 3},
+        keys={
+            "expert_count": EXPERTS,
+            "expert_used_count": 3,
+            "expert_feed_forward_length": INNER // 2,
+        },
+        matrices=MIXTURE,
+        query_norms=HEAD_NORMS,
+    ),
+    "mixtral": Family(
+        architecture="llama",
+        reference=references.mixtral,
+        config={"used": 2},
+        keys={"expert_count": EXPERTS, "expert_used_count": 2, "feed_forward_length": INNER // 2},
+        matrices=MIXTURE,
+        interleaved=True,
+        cut="llama-bpe",
+    ),
 }
 
 
@@ -231,7 +263,7 @@ def weights_of(family: Family, seed: int) -> dict[str, Array]:
     for number in range(family.numbers["layers"]):
         at = f"model.layers.{number}."
         for name, shape in family.matrices.values():
-            normal(f"{at}{name}.weight", *shape, spread=2 * shape[1] ** -0.5)
+            normal(f"{at}{name}.weight", *shape, spread=2 * shape[-1] ** -0.5)
         for name in family.norms.values():
             normal(f"{at}{name}.weight", HIDDEN, spread=0.2, around=around)
         for name, width in family.query_norms.values():
@@ -249,12 +281,20 @@ def side_by_side(array: Array) -> Array:
 
 
 def write_family(
-    path: Path, family: Family, weights: Mapping[str, Array], context: int = CONTEXT
+    path: Path,
+    family: Family,
+    weights: Mapping[str, Array],
+    context: int = CONTEXT,
+    more: Mapping[str, Array] = MappingProxyType({}),
 ) -> Path:
-    """The model as a GGUF file, as converters write it."""
+    """The model as a GGUF file, as converters write it, and `more` tensors."""
     w = gguf.GGUFWriter(path, family.architecture)
     _write_keys(w, family, context)
     _write_tokens(w, family.cut)
+    for name, text in family.tokenizer.items():
+        w.add_string(f"tokenizer.{name}", text)
+    for name, array in more.items():
+        w.add_tensor(name, array)
     offset = np.float32(family.norm_offset)
     w.add_tensor("token_embd.weight", weights["model.embed_tokens.weight"])
     w.add_tensor("output_norm.weight", weights["model.norm.weight"] + offset)
@@ -302,7 +342,13 @@ def _write_keys(w: Any, family: Family, context: int) -> None:
         **family.keys,
     }
     w.add_name(f"tiny {family.architecture}")
-    kinds = {str: w.add_string, float: w.add_float32, int: w.add_uint32, bool: w.add_bool}
+    kinds = {
+        str: w.add_string,
+        float: w.add_float32,
+        int: w.add_uint32,
+        bool: w.add_bool,
+        list: w.add_array,
+    }
     for name, value in keys.items():
         kinds[type(value)](f"{family.architecture}.{name}", value)
 

@@ -256,7 +256,12 @@ def qwen3(w: Weights, tokens: list[int], c: Config) -> Array:
     return head(w, qwen3_hidden(w, tokens, c), c)
 
 
-def qwen3_hidden(w: Weights, tokens: list[int], c: Config) -> Array:
+def qwen3_hidden(
+    w: Weights,
+    tokens: list[int],
+    c: Config,
+    feed_forward: Callable[[Weights, str, Array, Config], Array] | None = None,
+) -> Array:
     size, eps = c["size"], c["eps"]
     speeds = plain_speeds(c["base"], size)
     x = w["model.embed_tokens.weight"][tokens]
@@ -267,8 +272,46 @@ def qwen3_hidden(w: Weights, tokens: list[int], c: Config) -> Array:
         k = rms_norm(k, w[f"{at}self_attn.k_norm.weight"], eps)
         mixed = attend(rotate(q, speeds), rotate(k, speeds), v, size**-0.5)
         x = x + mixed @ w[f"{at}self_attn.o_proj.weight"].T
-        x = x + gated(w, at, rms_norm(x, w[f"{at}post_attention_layernorm.weight"], eps))
+        normed = rms_norm(x, w[f"{at}post_attention_layernorm.weight"], eps)
+        x = x + (feed_forward(w, at, normed, c) if feed_forward else gated(w, at, normed))
     return x
+
+
+def mixture(w: Weights, at: str, x: Array, c: Config) -> Array:
+    """Each token goes through the experts that its router scores highest, weighed by a softmax.
+
+    The maker takes the softmax over all experts, and divides what is chosen by its sum.
+    """
+    shares = softmax(x @ w[f"{at}mlp.gate.weight"].T)
+    found = np.zeros_like(x)
+    for row, share in enumerate(shares):
+        chosen = np.argsort(-share)[: c["used"]]
+        for expert in chosen:
+            gate, up = (
+                w[f"{at}mlp.experts.{name}_proj.weight"][expert] @ x[row] for name in ("gate", "up")
+            )
+            down = w[f"{at}mlp.experts.down_proj.weight"][expert] @ (silu(gate) * up)
+            found[row] += share[expert] / share[chosen].sum() * down
+    return found
+
+
+def qwen3_moe(w: Weights, tokens: list[int], c: Config) -> Array:
+    """Qwen 3 with a mixture of experts in each layer."""
+    return head(w, qwen3_hidden(w, tokens, c, mixture), c)
+
+
+def mixtral(w: Weights, tokens: list[int], c: Config) -> Array:
+    """Mistral with a mixture of experts in each layer."""
+    size, eps = c["size"], c["eps"]
+    speeds = plain_speeds(c["base"], size)
+    x = w["model.embed_tokens.weight"][tokens]
+    for number in range(c["layers"]):
+        at = f"model.layers.{number}."
+        q, k, v = qkv(w, at, rms_norm(x, w[f"{at}input_layernorm.weight"], eps), c)
+        mixed = attend(rotate(q, speeds), rotate(k, speeds), v, size**-0.5)
+        x = x + mixed @ w[f"{at}self_attn.o_proj.weight"].T
+        x = x + mixture(w, at, rms_norm(x, w[f"{at}post_attention_layernorm.weight"], eps), c)
+    return head(w, x, c)
 
 
 def greedy(

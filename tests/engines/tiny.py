@@ -43,8 +43,9 @@ def tiny_tensors(seed: int = 0) -> dict[str, np.ndarray]:
 
 def to_safetensors(tensors: dict[str, np.ndarray]) -> bytes:
     table, at = {}, 0
+    kinds = {"float32": "F32", "float16": "F16", "uint16": "BF16", "int8": "I8"}
     for name, array in tensors.items():
-        kind = {"float32": "F32", "float16": "F16"}[array.dtype.name]
+        kind = kinds[array.dtype.name]
         table[name] = {
             "dtype": kind,
             "shape": list(array.shape),

@@ -54,6 +54,7 @@ OPERATIONS = [
     ("DELETE", "/v1/tasks/{task}"),
     ("GET", "/v1/tasks/{task}/events"),
     ("GET", "/v1/receipts/{receipt}"),
+    ("GET", "/v1/usage"),
 ]
 # How each endpoint is told to make little.
 LIMITS: dict[str, tuple[str, ...]] = {

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from node.health.local_look import LocalLook, said_by
+from node.guest.sensors import said_by
+from node.health.local_look import LocalLook
 from store.folder import open_folder
 
 

@@ -35,10 +35,18 @@ def test_credits_are_paid_and_the_whole_ledger_is_checked_offline(tmp_path: Path
     checked = baton(*checks, "--json").document
     assert (checked["orders"], checked["balance"]) == (1, 2_500_000)
     assert checked["supply"] == made["supply"]
+    page = tmp_path / "usage.html"
+    options = ("usage", "--cohorts", "--by", "app", "--genesis", genesis, "--offline", ledger)
+    usage = baton(*options, "--html", page, "--json").document
+    assert (usage["network"], usage["paid"], usage["accounts"]) == (made["network"], 0, 2)
+    assert usage["epochs"] == checked["epochs"]
+    assert "Do people come back" in page.read_text(encoding="utf-8")
+    assert "who came back" in baton(*options).out
     altered = bytearray(ledger.read_bytes())
     altered[-100] ^= 1
     ledger.write_bytes(altered)
     assert "does not hold" in baton(*checks).error
+    assert "does not hold" in baton(*options).error
 
 
 def test_what_cannot_begin_or_be_joined_says_why(tmp_path: Path) -> None:
@@ -58,5 +66,8 @@ def test_what_cannot_begin_or_be_joined_says_why(tmp_path: Path) -> None:
     for file, why in ((nothing, "no genesis file"), (tmp_path / "gone", "cannot be read")):
         assert why in baton("join", "--genesis", file, "--state", tmp_path / "peer").error
         assert baton("ledger", "check", file).error
+    assert "not a time" in baton("usage", "--offline", nothing, "--week", "soon").error
+    assert "not a key" in baton("usage", "--offline", nothing, "--market", "me").error
+    assert "not a ledger" in baton("usage", "--offline", nothing).error
     no_ledger = baton("join", "--role", "ledger", "--state", tmp_path / "peer", "--port", "0")
     assert "has no ledger" in no_ledger.error

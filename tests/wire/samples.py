@@ -154,6 +154,7 @@ from wire.stage import (
 from wire.tariff import Charge, ChargeKind, ModelPrice, Tariff
 from wire.task import CheckPolicy, Stage, Task
 from wire.tensors import Tensor, Tensors
+from wire.usage import UseLine
 
 KEY = SigningKey(bytes(range(32)))
 OTHER_KEY = SigningKey(bytes(range(1, 33)))
@@ -584,7 +585,9 @@ SAMPLES: tuple[Record, ...] = (
         deposits=1_000_000,
         fund=995_000_000,
         members=MEMBERS,
+        usage=DIGEST,
     ),
+    UseLine(payer=KEY.peer, payee=KEY.peer, paid=300_000, growth=15_000, tasks=12),
     AgreementVote(network=BLOCK, epoch=7, round=2, phase=AgreementPhase.PRECOMMIT, header=BLOCK),
     Proposal(
         network=BLOCK,

@@ -41,6 +41,7 @@ TIED_TO_OTHERS = {
     *("Tensor.kind", "Tensor.shape", "Tensor.shape[]", "Tensors.tensors"),
     *("AccountOrder.pay", "AccountOrder.open", "AccountOrder.top_up", "AccountOrder.redeem"),
     *("AccountOrder.reclaim", "CheckpointHeader.epoch", "Proposal.round", "Proposal.valid_round"),
+    *("CheckpointHeader.usage", "UseLine.growth", "UseLine.paid"),
     *("Genesis.fund", "Genesis.grants", "Genesis.members"),
     *("Signatures.members", "Signatures.proofs"),
     *("StageRows.tables", "StageRows.tables[]", "StageRows.owners", "StageRows.places"),

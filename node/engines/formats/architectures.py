@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 SILU, GELU = "silu", "gelu"
 HEADS, WIDTH = "heads", "width"
+ALWAYS, SOMETIMES = "always", "sometimes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class Architecture:
     unturned_every: int = 0
     # Whether a part of each head may stay unturned.
     partly_turned: bool = False
+    # Whether layers are mixtures of experts: ALWAYS, SOMETIMES (the file says), or never.
+    experts: str = ""
     # Models of so many layers scale scores by width / heads, not by the size of a head.
     scaled_by_width_layers: int = 0
 
@@ -56,7 +59,10 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         scaled_by_width_layers=62,
     ),
     "granite": Architecture(interleaved=True, multipliers=True, turning_told=True),
-    "llama": Architecture(interleaved=True),
+    "granitemoe": Architecture(
+        interleaved=True, multipliers=True, turning_told=True, experts=ALWAYS
+    ),
+    "llama": Architecture(interleaved=True, experts=SOMETIMES),
     "mistral3": Architecture(interleaved=True),
     "olmo2": Architecture(
         norms_before=False,
@@ -68,6 +74,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "phi3": Architecture(fused=True, full_every=0, partly_turned=True),
     "qwen2": Architecture(),
     "qwen3": Architecture(query_norms=HEADS),
+    "qwen3moe": Architecture(query_norms=HEADS, experts=ALWAYS),
     "smollm3": Architecture(interleaved=True, unturned_every=4),
 }
 # Known by name, so that a refusal can say what it met.
@@ -84,8 +91,7 @@ NOT_RUN: Mapping[str, str] = {
     "llama4": "it is a mixture of experts",
     "mamba": "it has layers with a state",
     "nomic-bert": "encoders are run from folders with model.safetensors",
-    "qwen2moe": "it is a mixture of experts",
-    "qwen3moe": "it is a mixture of experts",
+    "qwen2moe": "it has an expert that all tokens share",
     "qwen35": "it has layers with a state",
 }
 # What would change a model's numbers and is not run, in whichever family: absent, false or zero.

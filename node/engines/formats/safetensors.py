@@ -23,6 +23,8 @@ SHAPE_MAX = 8
 NAME_CHARS_MAX = 256
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1}
 _ITEM_BYTES |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
+# The kinds that are run, as they lie in a file; BF16 is the upper half of a 32-bit float.
+_RUN = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -44,29 +46,40 @@ class TensorTable:
     tensors: Mapping[str, TensorEntry]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor of 32-bit floats; ModelRefused if there is none of that name."""
+        """The shape of a tensor of floats that are run; ModelRefused if there is none of it."""
         tensor = self.tensors.get(name)
         if tensor is None:
             raise ModelRefused(f"{self.path.name} lacks the tensor {name}")
-        if tensor.kind != "F32":
-            raise ModelRefused(f"{name} is {tensor.kind}; F32 is run here")
+        if tensor.kind not in _RUN:
+            raise ModelRefused(f"{name} is {tensor.kind}; {', '.join(_RUN)} are run here")
         return tensor.shape
 
-    def floats(self, names: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-        """Read-only views of the file for these names and shapes; ModelRefused if one is off.
+    @property
+    def copied_bytes(self) -> int:
+        """What `floats` takes beside the file: its smaller floats, as 32-bit ones."""
+        halves = (it for it in self.tensors.values() if it.kind != "F32" and it.kind in _RUN)
+        return sum(4 * math.prod(it.shape) for it in halves)
 
-        The views share the file's pages: several workers on one machine hold them once.
+    def floats(self, names: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+        """32-bit floats for these names and shapes; ModelRefused if one is off.
+
+        Where a file has them as such they are read-only views that share its pages: several
+        workers on one machine hold them once. Smaller floats are copied, every one exactly.
         """
         for name, shape in names.items():
-            if (found := self.shape(name)) != shape:
-                raise ModelRefused(f"{name} is {list(found)}, expected {list(shape)}")
+            if (own := self.shape(name)) != shape:
+                raise ModelRefused(f"{name} is {list(own)}, expected {list(shape)}")
         with self.path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         views = {}
         for name, shape in names.items():
             tensor = self.tensors[name]
-            count = (tensor.end - tensor.begin) // 4
-            views[name] = np.frombuffer(mapped, "<f4", count, tensor.begin).reshape(shape)
+            kind = np.dtype(_RUN[tensor.kind])
+            count = (tensor.end - tensor.begin) // kind.itemsize
+            found = np.frombuffer(mapped, kind, count, tensor.begin).reshape(shape)
+            if tensor.kind == "BF16":
+                found = (found.astype(np.uint32) << 16).view(np.float32)
+            views[name] = found.astype(np.float32, copy=False)
             if not np.isfinite(views[name]).all():
                 raise ModelRefused(f"{name} holds numbers that are not finite")
         return views

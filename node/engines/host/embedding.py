@@ -1,4 +1,4 @@
-"""Texts to vectors: the work of the formats of BERT encoders. Texts of all jobs share passes."""
+"""Texts to vectors: the work of encoders, and of language models that embed. Jobs share passes."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from node.engines.formats.bert import FIRST_FORMAT, MEAN_FORMAT, NOMIC_FORMAT, RERANK_FORMAT
+from node.engines.formats.gguf import EMBED_FORMAT, FILE
+from node.engines.formats.gguf import RERANK_FORMAT as GGUF_RERANK_FORMAT
 from node.engines.host import batching
 from node.engines.host.batching import EmbeddingJob, Queue
 from node.engines.host.format_queue import all_over, check_files, within
@@ -34,7 +36,9 @@ from wire.model import Manifest
 from wire.operations import EMBED, RERANK
 from wire.payload import QueryText, Texts, Vectors
 
-FORMATS = (MEAN_FORMAT, FIRST_FORMAT, NOMIC_FORMAT, RERANK_FORMAT)
+ENCODERS = (MEAN_FORMAT, FIRST_FORMAT, NOMIC_FORMAT, RERANK_FORMAT)
+GGUF_FORMATS = (EMBED_FORMAT, GGUF_RERANK_FORMAT)
+FORMATS = (*ENCODERS, *GGUF_FORMATS)
 FILES = ("model.safetensors", "tokenizer.json")
 
 
@@ -79,7 +83,7 @@ class EmbeddingScheduler:
 
     def check(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
         """ModelRefused unless the manifest's files are those that an embedder has."""
-        check_files(manifest, files, FILES)
+        check_files(manifest, files, (FILE,) if manifest.format in GGUF_FORMATS else FILES)
 
     def offer(self) -> Batch | None:
         """The texts for the worker's next pass, a little more than fit; None if nothing waits."""

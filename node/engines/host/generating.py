@@ -14,7 +14,8 @@ from typing import Any
 
 from node.engines.answer_lengths import AnswerLengths
 from node.engines.each_alone import each_alone
-from node.engines.formats.gguf import FILE, FORMAT, SLOTS
+from node.engines.formats.gguf import FILE, FORMAT
+from node.engines.formats.gguf_model import SLOTS
 from node.engines.host.format_queue import check_files, within
 from node.engines.host.generation_job import GenerationJob, shown_by
 from node.engines.host.pending import fail_all

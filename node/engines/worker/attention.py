@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from tinygrad import Tensor, dtypes
 from tinygrad.uop.ops import AxisType, KernelInfo, Ops, UOp
 
-from node.engines.formats.gguf import PAGE_TOKENS
+from node.engines.formats.gguf_model import PAGE_TOKENS
 from node.engines.worker.attention_kernels import keep_kernel, mix_kernel
 from node.engines.worker.panel_kernels import native
 

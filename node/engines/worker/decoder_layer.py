@@ -7,9 +7,10 @@ import numpy as np
 from tinygrad import Tensor
 
 from node.engines.formats.architectures import GELU, HEADS, WIDTH, LayerKind
-from node.engines.formats.gguf import GgufModel
+from node.engines.formats.gguf_model import GgufModel
 from node.engines.worker.attention import Attention, RowPlaces, squares
 from node.engines.worker.buffers import placed
+from node.engines.worker.expert_kernels import chosen_experts
 from node.engines.worker.gguf import read_array, read_rows
 from node.engines.worker.matmul import Matmul, WeightForm
 from node.engines.worker.rope import turned
@@ -45,6 +46,11 @@ class WeightsLeft:
         """[rows, in] -> [rows, out], with the next product's weights."""
         return self._products.linear_of(rows, next(self._forms), self._tensors)
 
+    def expert_product(self, rows: Tensor, chosen: Tensor) -> Tensor:
+        """[rows, in] -> [rows of `chosen`, out], each with the weights of the expert it names."""
+        (form,) = next(self._forms)
+        return self._products.experts_of(rows, chosen, form, self._tensors)
+
 
 class DecoderLayer:
     """Reads the weights of any layer of one model, and builds the graph over them."""
@@ -72,9 +78,16 @@ class DecoderLayer:
             self._add_vector(found, f"{at}post_attention_norm.weight")
         if family.norms_before:
             self._add_vector(found, f"{at}ffn_norm.weight")
-        # In a fused one the gate lies before what it opens, too.
-        self._add_product(found, at, "ffn_up" if family.fused else "ffn_gate ffn_up")
-        self._add_product(found, at, "ffn_down")
+        if self._model.experts:
+            self._add_product(found, at, "ffn_gate_inp")
+            for name in ("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"):
+                rows = read_rows(self._model, f"{at}{name}.weight")
+                form, tensors = self._products.packed_experts(rows, self._model.experts)
+                found.add((form,), tensors)
+        else:
+            # In a fused one the gate lies before what it opens, too.
+            self._add_product(found, at, "ffn_up" if family.fused else "ffn_gate ffn_up")
+            self._add_product(found, at, "ffn_down")
         if family.norms_after:
             self._add_vector(found, f"{at}post_ffw_norm.weight")
         return found
@@ -151,10 +164,26 @@ class DecoderLayer:
 
     def _fed_forward(self, rows: Tensor, left: WeightsLeft) -> Tensor:
         model = self._model
+        if model.experts:
+            return self._through_experts(rows, left)
         both = left.product(rows)
         gate, up = both[:, : model.inner], both[:, model.inner :]
         opened = gate.gelu() if model.family.gate == GELU else gate.silu()
         return left.product(opened * up)
+
+    def _through_experts(self, rows: Tensor, left: WeightsLeft) -> Tensor:
+        """Each row through the experts that score highest for it, and what they say by shares."""
+        count, used = int(rows.shape[0]), self._model.experts_used
+        rows = rows.contiguous()
+        chosen, shares = chosen_experts(left.product(rows), used)
+        chosen = chosen.reshape(count * used)
+        gate, up = left.expert_product(rows, chosen), left.expert_product(rows, chosen)
+        opened = (gate.silu() * up).contiguous()
+        said = left.expert_product(opened, chosen).reshape(count, used, -1)
+        total = said[:, 0] * shares[:, :1]
+        for at in range(1, used):
+            total = total + said[:, at] * shares[:, at : at + 1]
+        return total
 
     def _branch(self, found: Tensor) -> Tensor:
         scale = self._model.residual_scale

@@ -6,7 +6,7 @@ import numpy as np
 from tinygrad import Tensor
 from tinygrad.llm.gguf import ggml_data_to_tensor
 
-from node.engines.formats.gguf import GgufModel
+from node.engines.formats.gguf_model import GgufModel
 from node.engines.worker.weight_blocks import F32, FORMS, Array, BlockRows, row_bytes
 
 # Whose rows are of pairs, in files that have them side by side.

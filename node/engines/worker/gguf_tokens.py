@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
-from node.engines.formats.gguf import GgufModel
+from node.engines.formats.gguf_model import GgufModel
 from node.engines.formats.pretokenizers import PIECES, PRE_TOKENIZERS, check_tokenizer
 from wire.errors import ModelRefused
 

@@ -10,7 +10,8 @@ import numpy as np
 from tinygrad import Device
 from tinygrad.helpers import DEV
 
-from node.engines.formats.gguf import BESIDES_BYTES, FILE, SLOT_TOKENS, SLOTS, GgufModel, describe
+from node.engines.formats.gguf import FILE, check_format, describe
+from node.engines.formats.gguf_model import BESIDES_BYTES, SLOT_TOKENS, SLOTS, GgufModel
 from node.engines.sampler import Sampling
 from node.engines.sketch import Sketching
 from node.engines.worker.attention import PAGE
@@ -232,10 +233,11 @@ def load(
 ) -> LoadedLanguageModel | LayerStage:
     """Check, read and compile (or find compiled) one model; ModelRefused, EngineMissing."""
     model = replace(describe(files[FILE]), context_max=_context_of(manifest))
+    check_format(model, manifest.format)
     if place.layers is not None:
         model = model.holding(*place.layers)
     table = read_table(model) if model.here.begins else None
-    pages = _pages(model, place)
+    pages = pages_of(model, place)
     with place.progress.part(0.0, READ):
         language = LanguageModel(
             model,
@@ -266,7 +268,7 @@ def _context_of(manifest: Manifest) -> int:
     return context if type(context) is int and context > 0 else SLOT_TOKENS
 
 
-def _pages(model: GgufModel, place: WorkerDevice) -> int:
+def pages_of(model: GgufModel, place: WorkerDevice) -> int:
     """How many pages fit beside the weights; ModelRefused if not even a slot's do."""
     if not place.memory_bytes_max:
         return model.pages

@@ -30,6 +30,8 @@ LOADERS = {
     "bert-rerank-safetensors": "node.engines.worker.embedding:load",
     "exact": "node.engines.worker.exact:load",
     "gguf": "node.engines.worker.language_model:load",
+    "gguf-embed": "node.engines.worker.text_vectors:load",
+    "gguf-rerank": "node.engines.worker.text_vectors:load",
     "nomic-bert-safetensors": "node.engines.worker.embedding:load",
     "onnx": "node.engines.worker.onnx:load",
 }

@@ -9,6 +9,7 @@ devices quantised weights are words (`word_kernels`), and for all else tinygrad 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,12 @@ from tinygrad.uop.ops import AxisType, KernelInfo, Ops, UOp
 from node.engines.formats.bert import BLOCK
 from node.engines.formats.safetensors import Array
 from node.engines.worker.buffers import flat, placed, reserved
+from node.engines.worker.expert_kernels import ExpertForm, expert_product
 from node.engines.worker.panel_kernels import native, product_kernel
 from node.engines.worker.weight_blocks import BF16, F16, F32, BlockRows, PanelForm, joined
 from node.engines.worker.word_kernels import WordForm, packed_words, words_product
 
-WeightForm = PanelForm | WordForm
+WeightForm = PanelForm | WordForm | ExpertForm
 # Rows that share one load of a block of the other matrix: four accumulators of eight floats.
 ROWS = 4
 
@@ -80,6 +82,20 @@ class Matmul:
             begin += form.rows
         return tuple(forms), tensors
 
+    def packed_experts(self, rows: BlockRows, experts: int) -> tuple[ExpertForm, list[Tensor]]:
+        """As `packed`, of the weights of many experts, one after the other; ModelRefused."""
+        if not self.blocked and rows.kind not in (F32, F16, BF16):
+            whole, words = packed_words(rows)
+            return ExpertForm(replace(whole, rows=whole.rows // experts), experts, False), words
+        kind = rows.kind if self._native else F32
+        each = PanelForm(kind, len(rows.raw) // experts, rows.columns)
+        if self._native:
+            fields = [reserved(count, kind=kind) for kind, count in rows.form.fields.values()]
+            rows.write_panels([flat(field) for field in fields])
+            return ExpertForm(each, experts, True), fields
+        panels = rows.floats().reshape(experts, each.rows // BLOCK, BLOCK, each.columns)
+        return ExpertForm(each, experts, False), [placed(panels.swapaxes(2, 3))]
+
     def _packed_for_gpu(
         self, parts: Sequence[BlockRows], bias: Array
     ) -> tuple[tuple[WeightForm, ...], list[Tensor]]:
@@ -105,6 +121,7 @@ class Matmul:
         """[rows, in] -> [rows, out], with what `packed` gave; its tensors are taken one by one."""
         found = []
         for form in forms:
+            assert not isinstance(form, ExpertForm), "the product is of one matrix"
             bias = next(tensors)
             if isinstance(form, WordForm):
                 weights = [next(tensors) for _ in range(form.tensors)]
@@ -116,6 +133,13 @@ class Matmul:
             else:
                 found.append(self.linear(rows, next(tensors), bias))
         return found[0] if len(found) == 1 else found[0].cat(*found[1:], dim=1)
+
+    def experts_of(
+        self, rows: Tensor, chosen: Tensor, form: WeightForm, tensors: Iterator[Tensor]
+    ) -> Tensor:
+        """`expert_product` with what `packed_experts` gave; its tensors are taken one by one."""
+        assert isinstance(form, ExpertForm), "the product is of experts"
+        return expert_product(form, rows, chosen, [next(tensors) for _ in range(form.tensors)])
 
     def product(self, left: Tensor, right: Tensor) -> Tensor:
         """[stack, rows, in] times [stack, in, columns]."""

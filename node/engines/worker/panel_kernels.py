@@ -112,52 +112,84 @@ def part_of(count: int, work: int) -> tuple[int, int]:
 
 def _divided(form: PanelForm, count: int) -> tuple[int, int]:
     """How many panels a part has, and how many parts there are."""
-    width = _width(form, count)
-    groups = -(-(form.rows // LANES) // width)
-    step, parts = part_of(groups, count * form.rows * form.columns)
+    return _divided_by(_width(form, count), form, count * form.rows * form.columns)
+
+
+def _divided_by(width: int, form: PanelForm, work: int) -> tuple[int, int]:
+    step, parts = part_of(-(-(form.rows // LANES) // width), work)
     return step * width, parts
 
 
 def source(name: str, form: PanelForm, count: int) -> str:
     """The C function: every panel, in groups that share the loads of the rows."""
-    panels = form.rows // LANES
-    width = _width(form, count)
     part_panels, _ = _divided(form, count)
-    groups = []
-    first = 0
-    while first < panels:
-        width = min(width, panels - first)
-        last = first + (panels - first) // width * width
-        groups.append((width, first, last))
-        first = last
+    fields = "".join(f", const {kind}* restrict {field}" for kind, field, _ in typed_fields(form))
     body = _many if count >= MANY_ROWS else _few
-    types = [(C_TYPES[dtype], field) for field, (dtype, _) in form.fields.items()]
-    fields = "".join(f", const {kind}* restrict {field}" for kind, field in types)
-    loops = "\n".join(
-        f"for (long panel = begin > {begin} ? begin : {begin};"
-        f" panel < (end < {end} ? end : {end}); panel += {size}) {{\n"
-        f"{body(form, count, size)}}}"
-        for size, begin, end in groups
-    )
-    blocks = form.columns // TERMS
+    loops = _loops(form, _width(form, count), lambda width: body(form, count, width))
     return (
-        f"{HEAD}\nenum {{ ROWS = {count}, COLUMNS = {form.columns}, OUT = {form.rows},"
-        f" BLOCKS = {blocks} }};\n"
+        f"{_head(form, count)}"
         f"void {name}(float* restrict out, const float* restrict rows,"
         f" const float* restrict bias{fields}, long part) {{\n"
         f"const long begin = part ? (part - 1) * {part_panels} : 0;\n"
-        f"const long end = part ? part * {part_panels} : {panels};\n{loops}\n}}\n"
+        f"const long end = part ? part * {part_panels} : {form.rows // LANES};\n{loops}\n}}\n"
     )
 
 
-def _few(form: PanelForm, count: int, width: int) -> str:
+def row_by_row(form: PanelForm, around: str) -> tuple[str, str]:
+    """What a C function begins with, and its panels from `begin` to `end` times one row at a time.
+
+    `around` says which rows they are: it has the product, of `rows` into `out` and without a
+    bias, where it says BODY.
+    """
+    return _head(form, 1), _loops(
+        form, _width(form, 1), lambda width: around.replace("BODY", _few(form, 1, width, ""))
+    )
+
+
+def parts_of_row(form: PanelForm, work: int) -> tuple[int, int]:
+    """How many panels a part of `row_by_row` has, and how many parts there are."""
+    return _divided_by(_width(form, 1), form, work)
+
+
+def typed_fields(form: PanelForm) -> list[tuple[str, str, int]]:
+    """The C type of each of the form's fields, its name, and how many items it has."""
+    return [(C_TYPES[dtype], name, count) for name, (dtype, count) in form.fields.items()]
+
+
+def _head(form: PanelForm, count: int) -> str:
+    return (
+        f"{HEAD}\nenum {{ ROWS = {count}, COLUMNS = {form.columns}, OUT = {form.rows},"
+        f" BLOCKS = {form.columns // TERMS} }};\n"
+    )
+
+
+def _loops(form: PanelForm, width: int, body: Callable[[int], str]) -> str:
+    """All panels in groups of `width`, and then in smaller ones."""
+    panels, first, loops = form.rows // LANES, 0, []
+    while first < panels:
+        width = min(width, panels - first)
+        last = first + (panels - first) // width * width
+        loops.append(
+            f"for (long panel = begin > {first} ? begin : {first};"
+            f" panel < (end < {last} ? end : {last}); panel += {width}) {{\n{body(width)}}}"
+        )
+        first = last
+    return "\n".join(loops)
+
+
+def _few(
+    form: PanelForm,
+    count: int,
+    width: int,
+    bias: str = " + AT(floats, bias, panel + {panel})",
+) -> str:
     """Weights are unpacked where they are used."""
     at_once = _at_once(form, count)
     sums = [(row, panel) for row in range(at_once) for panel in range(width)]
     begin = "".join(f"floats sum{row}_{panel} = 0;\n" for row, panel in sums)
     end = "".join(
         f"PUT(out + (row + {row}) * OUT, panel + {panel}) ="
-        f" sum{row}_{panel} + AT(floats, bias, panel + {panel});\n"
+        f" sum{row}_{panel}{bias.format(panel=panel)};\n"
         for row, panel in sums
     )
     return (

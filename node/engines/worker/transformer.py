@@ -20,7 +20,7 @@ from tinygrad import Tensor, TinyJit
 from tinygrad.uop.ops import KernelInfo, UOp
 
 from node.engines.formats.architectures import LayerKind
-from node.engines.formats.gguf import READING_ROWS, GgufModel
+from node.engines.formats.gguf_model import READING_ROWS, GgufModel
 from node.engines.formats.safetensors import Array
 from node.engines.worker.attention import BLOCKS, LANES, PAGE, Attention, RowPlaces
 from node.engines.worker.buffers import flat, placed, reserved, write, zeros
@@ -86,7 +86,8 @@ class LanguageModel:
         # In the order `_layer` and `_ending` take them: inputs of all graphs, which so share them.
         numbers = range(self._here.first, self._here.last + 1)
         self._layers = [self._layer_weights(number) for number in numbers]
-        self._last = self._last_weights() if self._here.begins else None
+        ends = self._here.begins and model.speaks
+        self._last = self._last_weights() if ends else None
         shape = (pages, model.kv_heads)
         size = model.head_size
         self._kept = [
@@ -282,6 +283,13 @@ class LanguageModel:
         """The rows' numbers, [rows, hidden], after the layers here; tokens are not looked at."""
         size, _ = self._layers_of(rows, states)
         return self._states(size, len(rows))
+
+    def read(self, rows: Sequence[SlotRow]) -> Array:
+        """The numbers that tokens become after all layers, [rows, hidden], without the last norm.
+
+        There may be as many as `reading` has at most.
+        """
+        return self.through(rows, self._embedded([row.token for row in rows]))
 
     def _layers_of(self, rows: Sequence[SlotRow], states: Array) -> tuple[int, Any]:
         """Run the layers here: which pass it was, and what its last graph gave."""

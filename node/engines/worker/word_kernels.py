@@ -9,7 +9,7 @@ A weight is (q - offset) * scale + minimum, as in its file (`weight_blocks`). Sc
 floats here, since not every GPU has smaller ones.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from tinygrad import Tensor, dtypes
 from tinygrad.codegen.opt import Opt, OptOps
 from tinygrad.uop.ops import AxisType, KernelInfo, Ops, UOp
 
-from node.engines.formats.gguf import FLOAT_BYTES, UNPACKED_BYTES_MAX
+from node.engines.formats.gguf_model import FLOAT_BYTES, UNPACKED_BYTES_MAX
 from node.engines.worker.buffers import placed
 from node.engines.worker.weight_blocks import (
     FORMS,
@@ -141,21 +141,7 @@ def _kernel(form: WordForm, count: int) -> Callable[..., Any]:
         # A range of one is folded away.
         row = UOp.range(count, 0) if count > 1 else UOp.const(0)
         column = UOp.range(form.rows, 1)
-        block = UOp.range(form.blocks, 2, AxisType.REDUCE)
-        at = UOp.range(form.words, 3, AxisType.REDUCE)
-        part = at // (form.words // form.parts) if form.parts > 1 else UOp.const(0)
-        word = words[column, at, block]
-        product = total = None
-        for lane in range(form.in_word):
-            q = (word >> (form.bits * lane)) & ((1 << form.bits) - 1)
-            weight = q.cast(dtypes.float) - float(form.offset)
-            number = rows[row, block * TERMS + at * form.in_word + lane]
-            product = weight * number if product is None else product + weight * number
-            total = number if total is None else total + number
-        found = product * scales[0][column, part, block]
-        if form.minima:
-            found = found + total * scales[1][column, part, block]
-        whole = found.reduce(block, at, arg=Ops.ADD)
+        whole = word_sum(form, (rows, row), (words, scales), column)
         ranges = [it for it in (row, column) if it.op is Ops.RANGE]
         info = KernelInfo(
             name=f"baton_words_{count}_{form.columns}_{form.rows}_{form.bits}_{form.parts}",
@@ -166,8 +152,35 @@ def _kernel(form: WordForm, count: int) -> Callable[..., Any]:
     return kernel
 
 
+def word_sum(
+    form: WordForm, numbers: tuple[Any, Any], weights: tuple[Any, Sequence[Any]], line: Any
+) -> Any:
+    """One number of a kernel: a row, which `numbers` names, times a `line` of the weights."""
+    (rows, row), (words, scales) = numbers, weights
+    block = UOp.range(form.blocks, 2, AxisType.REDUCE)
+    at = UOp.range(form.words, 3, AxisType.REDUCE)
+    part = at // (form.words // form.parts) if form.parts > 1 else UOp.const(0)
+    word = words[line, at, block]
+    product = total = None
+    for lane in range(form.in_word):
+        q = (word >> (form.bits * lane)) & ((1 << form.bits) - 1)
+        weight = q.cast(dtypes.float) - float(form.offset)
+        number = rows[row, block * TERMS + at * form.in_word + lane]
+        product = weight * number if product is None else product + weight * number
+        total = number if total is None else total + number
+    found = product * scales[0][line, part, block]
+    if form.minima:
+        found = found + total * scales[1][line, part, block]
+    return found.reduce(block, at, arg=Ops.ADD)
+
+
 def _side_by_side(form: WordForm, count: int) -> tuple[Opt, ...]:
     """The threads of a column, each with its blocks; all rows share the loads of its words."""
+    threads = column_threads(form)
+    return (*threads, Opt(OptOps.UPCAST, 0, count)) if count > 1 else threads
+
+
+def column_threads(form: WordForm) -> tuple[Opt, ...]:
+    """As many threads as can share the blocks of a column evenly."""
     threads = next(it for it in range(THREADS, 0, -1) if form.blocks % it == 0)
-    shared = (Opt(OptOps.GROUP, 0, threads),) if threads > 1 else ()
-    return (*shared, Opt(OptOps.UPCAST, 0, count)) if count > 1 else shared
+    return (Opt(OptOps.GROUP, 0, threads),) if threads > 1 else ()

@@ -76,7 +76,15 @@ BAD = {
     "a place twice": (changed(BIAS, data_offsets=[0, 64]), "overlaps"),
     "a tensor missing": (without(BIAS), f"lacks the tensor {BIAS}"),
     "a wrong shape": (replaced(BIAS, np.zeros(HIDDEN + 1, np.float32)), "expected"),
-    "half precision": (replaced(BIAS, np.zeros(HIDDEN, np.float16)), "F16"),
+    "whole numbers": (replaced(BIAS, np.zeros(HIDDEN, np.int8)), "is I8; F32, F16, BF16 are run"),
+    "halves that are not finite": (
+        replaced(BIAS, np.full(HIDDEN, np.inf, np.float16)),
+        "not finite",
+    ),
+    "short halves that are not finite": (
+        replaced(BIAS, np.full(HIDDEN, 0x7FC0, np.uint16)),
+        "not finite",
+    ),
     "not a number": (replaced(BIAS, np.full(HIDDEN, np.nan, np.float32)), "not finite"),
 }
 
@@ -187,3 +195,20 @@ async def test_the_workers_refusal_reaches_the_caller_and_other_workers_live_on(
         # Its own has ended; the other one lives on.
         assert engine.worker_ids == workers
         assert set(workers) == {good.id}
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16"])
+def test_halves_are_the_floats_that_they_stand_for(kind: str, tmp_path: Path) -> None:
+    """Every number exactly, and their memory is worked out."""
+    numbers = np.random.default_rng(4).standard_normal((3, 8)).astype(np.float32)
+    bits = numbers.view(np.uint32) >> 16
+    halves = bits.astype(np.uint16) if kind == "BF16" else numbers.astype(np.float16)
+    wanted = (bits << 16).view(np.float32) if kind == "BF16" else halves.astype(np.float32)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(to_safetensors({"own": halves, "other": numbers}))
+    table = read_table(path)
+    found = table.floats({"own": (3, 8), "other": (3, 8)})
+    assert found["own"].dtype == np.float32
+    assert (found["own"] == wanted).all()
+    assert (found["other"] == numbers).all()
+    assert table.copied_bytes == numbers.nbytes

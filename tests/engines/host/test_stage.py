@@ -11,7 +11,8 @@ import trio
 
 from node.commands.options import layers_of
 from node.config import NodeConfig
-from node.engines.formats.gguf import describe, kept_bytes
+from node.engines.formats.gguf import describe
+from node.engines.formats.gguf_model import kept_bytes
 from node.engines.host.engine import TinygradEngine, open_tinygrad_engine
 from node.engines.host.launch import EngineConfig
 from node.engines.interface import REPLAY, Job, Output, Part

@@ -43,7 +43,7 @@ for path in Path(sys.argv[1]).glob("*.gguf"):
     np.savez(path.with_suffix(".npz"), tokens=tokens[given:], logits=lines)
 """
 # Together they have all that a family adds; the others are combinations of it.
-ALWAYS = ("gemma 3", "granite", "olmo 3", "phi 4 mini", "smollm 3")
+ALWAYS = ("gemma 3", "granite", "olmo 3", "phi 4 mini", "qwen 3 moe", "smollm 3")
 OTHERS = tuple(it for it in FAMILIES if it not in ALWAYS)
 
 

@@ -7,8 +7,9 @@ import gguf
 import numpy as np
 import pytest
 
-from node.engines.formats.gguf import KEPT_AS_IT_IS, describe, kept_bytes
+from node.engines.formats.gguf import describe
 from node.engines.formats.gguf_file import BLOCKS, GgufTensor
+from node.engines.formats.gguf_model import KEPT_AS_IT_IS, kept_bytes
 from node.engines.worker.weight_blocks import (
     BF16,
     F16,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from node.engines.formats.gguf import BITS_IN_WORDS
 from node.engines.formats.gguf_file import BLOCKS
+from node.engines.formats.gguf_model import BITS_IN_WORDS
 from tests.engines.opencl import CL, need_opencl
 from tests.engines.worker.test_language_model import run
 

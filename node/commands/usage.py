@@ -1,0 +1,184 @@
+"""What `usage` does: a ledger from the network or a file, checked, summed up and shown."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import trio
+
+from node.commands.ask import SOCKET
+from node.commands.genesis import read_epoch_s, read_genesis
+from node.commands.output import console, counted_words, safe, short, show_json, show_table
+from node.ledger.chain_file import Replayed, read_parts, replay
+from node.ledger.epoch_outcome import EpochOutcome
+from node.ledger.replica import Replica
+from node.ledger.use_lines import transfers_of
+from node.local.arguments import read_key
+from node.local.control import call, unheard
+from node.usage.history import UseHistory, epochs_in_week
+from node.usage.page import LATER_SHOWN, page_of
+from node.usage.report import payer_rows, report_of
+from wire.amount import show_credits
+from wire.content import PeerId
+from wire.errors import InputError, WireError
+from wire.ledger import Genesis
+
+EXPORT_DEADLINE_S = 24 * 3600.0
+WEEKS_SHOWN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """What was typed for `usage`."""
+
+    offline: Path | None
+    genesis: Genesis | None
+    html: Path | None
+    week_s: int
+    markets: tuple[PeerId, ...]
+    cohorts: bool
+    by: str | None
+
+    @classmethod
+    def of(
+        cls,
+        typed: Mapping[str, Any],
+        *,
+        offline: Path | None,
+        genesis: Path | None,
+        html: Path | None,
+    ) -> Self:
+        """InputError for a key, a time or a file that is none."""
+        week_s = read_epoch_s(typed["week"])
+        if not week_s:
+            raise InputError("a week of 0 s", todo="leave out --week for one of seven days")
+        return cls(
+            offline=offline,
+            genesis=None if genesis is None else read_genesis(genesis),
+            html=html,
+            week_s=week_s,
+            markets=tuple(map(read_key, typed["markets"])),
+            cohorts=bool(typed["cohorts"]),
+            by=typed["by"],
+        )
+
+
+async def show_usage(wanted: Looking, state: Path, *, as_json: bool) -> None:
+    """Have the ledger, check it, and show what it says of use."""
+    with tempfile.TemporaryDirectory(prefix="baton-usage-") as folder:
+        file = wanted.offline
+        if file is None:
+            file = Path(folder) / "all.ledger"
+            arguments = {"path": str(file)}
+            await call(
+                state / SOCKET, "ledger_export", arguments, unheard, deadline_s=EXPORT_DEADLINE_S
+            )
+        genesis, history = await trio.to_thread.run_sync(read_history, file, wanted.week_s)
+    if wanted.genesis is not None and wanted.genesis != genesis:
+        raise InputError(
+            f"this is the ledger of {genesis.id}, not of {wanted.genesis.id}",
+            todo="export that of the other network",
+        )
+    report = report_of(genesis, history, wanted.markets)
+    if wanted.by:
+        report["by_app"] = payer_rows(history)
+    if wanted.html is not None:
+        _write(wanted.html, page_of(report))
+    if as_json:
+        show_json(report)
+    else:
+        _show(report, wanted)
+
+
+def read_history(file: Path, week_s: int) -> tuple[Genesis, UseHistory]:
+    """The use in a ledger's file, of which every part is checked; InputError if one does not hold.
+
+    One epoch is in memory at a time, and what `UseHistory` holds.
+    """
+    found: list[UseHistory] = []
+
+    def watch(replica: Replica, outcome: EpochOutcome) -> None:
+        if not found:
+            epoch_s = replica.genesis.epoch_s
+            found.append(UseHistory(epochs_in_week(week_s, epoch_s)))
+        orders = (replica.orders[it] for it in outcome.orders)
+        found[0].add(outcome.draft.epoch, outcome.lines, transfers_of(orders))
+
+    try:
+        with file.open("rb") as source:
+            replayed: Replayed = replay(read_parts(source), watch)
+    except OSError as error:
+        raise InputError(
+            f"{file} cannot be read: {error.strerror}", todo="check the name"
+        ) from error
+    except WireError as error:
+        raise InputError(
+            f"this ledger does not hold: {error.message}",
+            todo="export it again: python -m node ledger export FILE",
+        ) from error
+    genesis = replayed.genesis
+    return genesis, found[0] if found else UseHistory(epochs_in_week(week_s, genesis.epoch_s))
+
+
+def _write(path: Path, page: str) -> None:
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written: {error.strerror}", todo="name another file with --html"
+        ) from error
+
+
+def _show(report: Mapping[str, Any], wanted: Looking) -> None:
+    weeks = [
+        (
+            it["week"],
+            it["raw"],
+            it["discounted"],
+            it["tasks"],
+            show_credits(it["paid"]),
+            show_credits(it["paid_discounted"]),
+            show_credits(it["cost"]),
+        )
+        for it in report["weeks"][-WEEKS_SHOWN:]
+    ]
+    title = f"use of {safe(report['name'])}, {counted_words(report['epochs'], 'epoch')}"
+    columns = ("week", "accounts", "owners", "tasks", "credits", "discounted", "cost to fake")
+    show_table(title, columns, weeks)
+    if wanted.cohorts:
+        _show_cohorts(report)
+    if wanted.by:
+        rows = [
+            (short(it["payer"]), it["tasks"], show_credits(it["paid"]), show_credits(it["cost"]))
+            for it in report["by_app"]
+        ]
+        show_table("by who paid", ("account", "tasks", "credits", "to the fund"), rows)
+    console.print(
+        f"{counted_words(report['accounts'], 'account')},"
+        f" {counted_words(report['owners'], 'owner')} at least. Who faked all of this paid the fund"
+        f" {show_credits(report['cost'])} credits or more, of what is left discounted"
+        f" {show_credits(report['cost_discounted'])}."
+    )
+    if wanted.html is not None:
+        console.print(f"written to {safe(wanted.html)}")
+
+
+def _show_cohorts(report: Mapping[str, Any]) -> None:
+    cohorts = report["cohorts"][-WEEKS_SHOWN:]
+    later = min(LATER_SHOWN, max((len(it["raw"]) for it in cohorts), default=1) - 1)
+    columns = ("first week", "accounts", "owners", *(f"+{it + 1}" for it in range(later)))
+    rows = []
+    for cohort in cohorts:
+        owners = cohort["discounted"] or [0]
+        shares = [
+            f"{_share(cohort['raw'], at)} ({_share(owners, at)})" if at < len(cohort["raw"]) else ""
+            for at in range(1, later + 1)
+        ]
+        rows.append((cohort["week"], cohort["raw"][0], owners[0], *shares))
+    show_table("who came back: accounts (owners)", columns, rows)
+
+
+def _share(active: list[int], at: int) -> str:
+    return f"{100 * active[at] / active[0]:.0f} %" if at < len(active) and active[0] else "-"

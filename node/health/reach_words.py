@@ -1,0 +1,32 @@
+"""How others reach a peer, in words, out of what its status says of it. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+ALONE = "alone"
+_REACHED = {
+    "nearby": "from this machine and its network alone",
+    "asking": "others are asked to call back",
+    "open": "open",
+    "mapped": "mapped, its router passes calls on",
+    "kept": "kept",
+    ALONE: "alone, only those that it calls itself talk to it",
+}
+
+
+def reach_words(reach: Mapping[str, Any]) -> str:
+    """One line: how, since when, and who confirmed it. Addresses are as strangers gave them."""
+    how = str(reach["how"])
+    words = _REACHED.get(how, how)
+    if how == "kept":
+        words += f" by {_ends(reach['keepers'])}"
+    line = f"reached: {words}, for {reach['since_s']:.0f} s"
+    if reach["confirmed_by"]:
+        return f"{line}; confirmed by {_ends(reach['confirmed_by'])}"
+    if reach["seen_at"]:
+        return f"{line}; called at {', '.join(reach['seen_at'])}, nobody got through"
+    return line
+
+
+def _ends(peers: list[str]) -> str:
+    return ", ".join(f"…{it[-6:]}" for it in peers)

@@ -1,0 +1,118 @@
+"""The ledger as one peer follows it: epoch by epoch, checked, with what it says of use.
+
+Whoever follows needs no member's word: each epoch is one checkpoint of a quorum, and the orders
+that lead to it.
+"""
+
+from dataclasses import dataclass, field
+
+import trio
+
+from node.ledger.chain_file import follower
+from node.ledger.replica import Replica
+from node.ledger.sync import LedgerCalls
+from node.ledger.use_lines import transfers_of
+from node.usage.history import WEEK_S, UseHistory, epochs_in_week
+from p2p.peers import Peers
+from wire.checkpoint import ORDER_BUCKETS, Checkpoint
+from wire.content import PeerId
+from wire.errors import BatonError, Malformed, Refused, Unreachable
+from wire.ledger import Genesis
+
+LOOK_EVERY_S = 20.0
+LOOK_S_MIN = 1.0
+TRIES, AGAIN_S_MAX = 5, 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedEpoch:
+    """How an epoch has ended, and the certificates of its orders, which are known now."""
+
+    checkpoint: Checkpoint
+    certificates: list[bytes]
+    orders: list[bytes]
+
+
+async def fetch_epoch(calls: LedgerCalls, member: PeerId, replica: Replica) -> FetchedEpoch | None:
+    """The epoch that runs at `replica`, from a member; None if it has not ended there."""
+    for left in reversed(range(TRIES)):
+        try:
+            _, checkpoint = await calls.checkpoint(member, replica.epoch)
+            break
+        except Refused as error:
+            # While a member writes the end of an epoch it says nothing, for a moment.
+            if error.retry_after_s is None or not left:
+                raise
+            await trio.sleep(min(AGAIN_S_MAX, error.retry_after_s))
+    if checkpoint is None:
+        return None
+    header = replica.check_checkpoint(checkpoint)
+    listed: list[bytes] = []
+    for number in range(ORDER_BUCKETS if header.count else 0):
+        listed += await calls.bucket(member, header.epoch, number)
+    certificates, orders = [], []
+    for raw in await calls.certificates(member, header.epoch, listed):
+        orders.append(replica.learn(raw))
+        certificates.append(raw)
+        # Each is some signatures to check: others are to have their turn.
+        await trio.lowlevel.checkpoint()
+    if len(orders) != header.count:
+        raise Malformed(f"{len(orders)} of {header.count} orders of epoch {header.epoch}")
+    return FetchedEpoch(checkpoint, certificates, orders)
+
+
+def nearest_first(peers: Peers, genesis: Genesis) -> list[PeerId]:
+    """The members, this peer first if it is one."""
+    return sorted((it.key for it in genesis.members), key=lambda it: it != peers.me)
+
+
+@dataclass(slots=True)
+class LedgerFollower:
+    """A peer's own copy of the ledger as of the last checkpoint; `run` keeps it so."""
+
+    peers: Peers
+    genesis: Genesis
+    replica: Replica = field(init=False)
+    history: UseHistory = field(init=False)
+    # Why it is not up to date, in words.
+    problem: str = "the ledger is being read"
+    # When members last said that nothing is missing here.
+    current_at_s: float = float("-inf")
+    _busy: trio.Lock = field(default_factory=trio.Lock)
+
+    def __post_init__(self) -> None:
+        self.replica = follower(self.genesis)
+        self.history = UseHistory(epochs_in_week(WEEK_S, self.genesis.epoch_s))
+
+    async def catch_up(self) -> None:
+        """Go on to the last checkpoint; Unreachable if no member gives what is missing."""
+        async with self._busy:
+            problems = []
+            for member in nearest_first(self.peers, self.genesis):
+                try:
+                    await self._from(member)
+                except BatonError as error:
+                    problems.append(f"{member.short}: {error}")
+                else:
+                    self.problem, self.current_at_s = "", trio.current_time()
+                    return
+            self.problem = f"no member gave the ledger ({'; '.join(problems)})"
+            raise Unreachable(self.problem)
+
+    async def _from(self, member: PeerId) -> None:
+        calls, replica = LedgerCalls(self.peers), self.replica
+        while (found := await fetch_epoch(calls, member, replica)) is not None:
+            outcome, epoch = replica.outcome(found.orders), replica.epoch
+            transfers = list(transfers_of(replica.orders[it] for it in found.orders))
+            replica.turn(found.checkpoint, found.orders)
+            self.history.add(epoch, outcome.lines, transfers)
+
+    async def run(self) -> None:
+        """Follow for ever."""
+        every_s = max(LOOK_S_MIN, min(LOOK_EVERY_S, self.genesis.epoch_s / 2))
+        while True:
+            try:
+                await self.catch_up()
+            except BatonError as error:
+                self.peers.note_problem("ledger", error.message)
+            await trio.sleep(every_s)

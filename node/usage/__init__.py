@@ -1,0 +1,1 @@
+"""Who uses a network and comes back, from lines that anybody recomputes."""
