@@ -28,10 +28,10 @@ from node.dispatch.directory import PeerDirectory
 from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.layer_chain import LayerChains
 from node.dispatch.orders import Orders
-from node.engines.interface import Engine, Loaded
+from node.engines.interface import Engine
 from node.ingest.bring import Ingest
 from node.ledger.peer_ledger import PeerLedger, open_ledger
-from node.models.collection import Models
+from node.models.collection import Models, offer_of
 from node.models.exact_files import ExactFiles
 from node.models.loader import ModelLoader
 from node.models.probing import Probing
@@ -60,7 +60,6 @@ from p2p.blobs import Blobs
 from p2p.peers import Peers, open_peers
 from p2p.transport import Transport
 from store import Store
-from wire.advert import ModelOffer
 from wire.calibration import Calibration
 from wire.check_message import Check
 from wire.checks import OpenChecks
@@ -68,7 +67,6 @@ from wire.content import ContentId
 from wire.dispute import Contest
 from wire.errors import ModelRefused
 from wire.kinds import Role
-from wire.layers import layers_id
 from wire.log import AskHeads, AskPlace, LogNews
 from wire.message import Keep, Offer, Quote, Want
 from wire.order import Open
@@ -381,7 +379,7 @@ class _Capacity:
         taking = node.leg_server.taking and not node.leg_server.paused
         fair_queue = node.verify_role.infer_role.fair_queue
         own = None if node.paying is None else node.paying.own
-        models = tuple(map(_offer, node.probing.offered() if taking else ()))
+        models = tuple(map(offer_of, node.probing.offered() if taking else ()))
         return Capacity(
             roles=self.config.role_bits if taking else 0,
             models=models,
@@ -391,13 +389,3 @@ class _Capacity:
             tariff=None if own is None or own.now is None else own.now.id,
             price=0 if own is None else own.price,
         )
-
-
-def _offer(loaded: Loaded) -> ModelOffer:
-    """What an advert says of a model, or of the layers of one."""
-    layers = loaded.middle
-    return ModelOffer(
-        model=loaded.model if layers is None else layers_id(loaded.model),
-        name=loaded.manifest.name if layers is None else str(layers),
-        units_per_s=min(loaded.units_per_s, 1e9),
-    )

@@ -22,7 +22,7 @@ from wire.kinds import RefusalCode
 from wire.membership import (
     Admitted,
     Admitter,
-    Claim,
+    ClaimInvite,
     ClaimNonce,
     ClaimSigned,
     ClaimStatement,
@@ -56,7 +56,7 @@ class InviteTerms:
 
 
 @dataclass(slots=True)
-class Admission:
+class NetworkAdmission:
     """One peer's part in admitting others; the owner's, or that of a peer an invite names."""
 
     rpc: PeerRpc
@@ -171,7 +171,7 @@ class Admission:
 
     async def on_claim(self, call: TypedCall, message: Message) -> None:
         """Admit whoever proves that it has an invite's secret, or refuse it with the reason."""
-        assert isinstance(message, Claim)
+        assert isinstance(message, ClaimInvite)
         try:
             if self._at_once >= CLAIMS_AT_ONCE or not self._claims.take(trio.current_time()):
                 raise Refused("too many ask to be admitted", retry_after_s=CLAIM_DEADLINE_S)
@@ -187,7 +187,7 @@ class Admission:
         self.admitted += 1
         await call.send(admitted)
 
-    async def _claimed(self, call: TypedCall, message: Claim) -> Admitted:
+    async def _claimed(self, call: TypedCall, message: ClaimInvite) -> Admitted:
         wall_s = self.rpc.environment.wall_s()
         try:
             invite = open_signed(message.invite, Invite)

@@ -76,6 +76,7 @@ class MemberRows:
         return self.store.read(Table.MEMBERS, _REVOKED)
 
     async def keep_revoked(self, raw: bytes) -> None:
+        """Keep the latest list; StoreError if that fails, as of each that is awaited here."""
         await self.store.write(Table.MEMBERS, _REVOKED, raw)
 
     def invites(self) -> list[KeptInvite]:
@@ -84,6 +85,7 @@ class MemberRows:
         return [_invite_of(unpack(value)) for _, value in rows]
 
     def invite(self, invite_id: bytes) -> KeptInvite | None:
+        """What is kept of one invite; None if nothing is."""
         raw = self.store.read(Table.MEMBERS, _INVITE + invite_id)
         return None if raw is None else _invite_of(unpack(raw))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from p2p.admission import Admission
+from p2p.admission import NetworkAdmission
 from p2p.connect import TROUBLES
 from p2p.credentials import Credential, Credentials
 from p2p.member_rows import MemberRows, OwnMembership, keep_own
@@ -24,7 +24,7 @@ from wire.latest import Latest
 from wire.membership import (
     Admitted,
     Admitter,
-    Claim,
+    ClaimInvite,
     ClaimNonce,
     ClaimSigned,
     ClaimStatement,
@@ -76,7 +76,7 @@ class Members:
     credentials: Credentials
     private: PrivateNetwork
     rows: MemberRows
-    admission: Admission
+    admission: NetworkAdmission
     _renew_at_s: float = 0.0
     _renew_again_s: float = RENEW_AGAIN_S
     _claiming: trio.Lock = field(default_factory=trio.Lock)
@@ -99,7 +99,7 @@ class Members:
             if invite.record.share_of(peer) == 0:
                 return
             async with self.rpc.call(peer, deadline_s=deadline_s, unproven=True) as call:
-                await call.send(Claim(invite=invite.raw))
+                await call.send(ClaimInvite(invite=invite.raw))
                 asked = await call.expect(ClaimNonce)
                 statement = ClaimStatement(
                     network=self.credentials.network,
@@ -324,7 +324,7 @@ def open_members(rpc: PeerRpc, neighbours: Neighbours, private: PrivateNetwork) 
             # An invite may be at hand by which it becomes a member again.
             credentials.problem = error.message
     members = Members(
-        rpc, neighbours, credentials, private, rows, Admission(rpc, credentials, rows)
+        rpc, neighbours, credentials, private, rows, NetworkAdmission(rpc, credentials, rows)
     )
     rpc.credentials, rpc.greet = credentials, neighbours.greeted
     neighbours.claim, neighbours.swapped = members.claim, members.compare
@@ -332,7 +332,7 @@ def open_members(rpc: PeerRpc, neighbours: Neighbours, private: PrivateNetwork) 
     advertiser.publishes, advertiser.allows = False, credentials.allows
     advertiser.own_roles = lambda: credentials.own.roles if credentials.own else -1
     rpc.handlers |= {
-        Claim: members.admission.on_claim,
+        ClaimInvite: members.admission.on_claim,
         Renew: members.admission.on_renew,
         RevokedNews: members.on_revoked_news,
     }

@@ -36,7 +36,7 @@ from wire.errors import (
 )
 from wire.kinds import RefusalCode
 from wire.latest import Latest
-from wire.membership import Claim
+from wire.membership import ClaimInvite
 from wire.message import Hello, Message, encode
 from wire.signing import SigningKey
 
@@ -48,7 +48,7 @@ _NO_MEMBER = refusal_of(
     Refused("this is a private network: show your membership first", code=RefusalCode.STRANGER)
 )
 # What is answered in a private network to whoever has shown no membership.
-_OF_ANYBODY = (Hello, Claim)
+_OF_ANYBODY = (Hello, ClaimInvite)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from p2p.view import View
 from wire.advert import Advert
 from wire.content import ContentId, PeerId
 from wire.kinds import Role
-from wire.membership import Claim
+from wire.membership import ClaimInvite
 from wire.message import Goodbye, Hello, Ping, Seek, Swap
 from wire.reach import DialBack, Reserve
 from wire.signed import Signed
@@ -103,7 +103,7 @@ class Peers(PeerRpc):
             Seek: self.discovery.on_seek,
             DialBack: self.dialing_back.on_dial_back,
             Reserve: self.relaying.on_reserve,
-            Claim: refuse_claim,
+            ClaimInvite: refuse_claim,
         }
 
     def _note_clock(self, peer: PeerId, ahead_s: float) -> None:

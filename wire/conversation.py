@@ -25,7 +25,7 @@ from wire.ledger_message import (
     Voted,
 )
 from wire.log import AskHeads, AskPlace, LogNews, LogPlace
-from wire.membership import Admitted, Claim, ClaimNonce, ClaimSigned, Renew, RevokedNews
+from wire.membership import Admitted, ClaimInvite, ClaimNonce, ClaimSigned, Renew, RevokedNews
 from wire.message import (
     Accept,
     BlockReply,
@@ -246,7 +246,7 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.NEWS, Speaker.ANSWERER, LogNews): CallState.DONE,
     (CallState.NEWS, Speaker.ANSWERER, Refuse): CallState.DONE,
     #
-    (CallState.IDLE, Speaker.ASKER, Claim): CallState.CLAIMING,
+    (CallState.IDLE, Speaker.ASKER, ClaimInvite): CallState.CLAIMING,
     (CallState.CLAIMING, Speaker.ANSWERER, ClaimNonce): CallState.CLAIM_ASKED,
     (CallState.CLAIMING, Speaker.ANSWERER, Refuse): CallState.DONE,
     (CallState.CLAIM_ASKED, Speaker.ASKER, ClaimSigned): CallState.ADMITTING,

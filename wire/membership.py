@@ -136,7 +136,7 @@ class ClaimStatement(SignedRecord):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim(Message):
+class ClaimInvite(Message):
     """A newcomer shows an invite; the answer is a nonce, or a Refuse."""
 
     KIND: ClassVar[Kind] = Kind.CLAIM

@@ -32,7 +32,7 @@ from wire.ledger_message import (
 from wire.log import AskHeads, AskPlace, LogNews, LogPlace
 from wire.membership import (
     Admitted,
-    Claim,
+    ClaimInvite,
     ClaimNonce,
     ClaimSigned,
     InviteBytes,
@@ -340,7 +340,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(DialBack, DialedBack, Reserve, Reserved),
         *(Contest, Committed, Descend, Children, Reveal, Revealed, Settled),
         *(AskPlace, LogPlace, AskHeads, LogNews),
-        *(Claim, ClaimNonce, ClaimSigned, Admitted, Renew, RevokedNews),
+        *(ClaimInvite, ClaimNonce, ClaimSigned, Admitted, Renew, RevokedNews),
     )
 }
 

@@ -178,17 +178,11 @@ def join_command(
     """
     from node.commands.genesis import read_genesis
     from node.commands.join import join
-    from node.commands.members import read_invite
     from node.commands.models import meant
     from node.config import ROLES_DEFAULT, NodeConfig
     from p2p.peers import PeersConfig
 
-    lines = tuple(it for it in bootstrap if it.startswith(INVITE_PREFIX))
-    bootstrap = tuple(it for it in bootstrap if it not in lines)
-    folder = assembly.credentials
-    invite, private = read_invite(lines, invite_file, folder and folder / CREDENTIAL)
-    if port is None:
-        port = 0 if bootstrap else _free_or_any(PORT_DEFAULT)
+    bootstrap, invited = _invited(assembly, bootstrap, invite_file)
     chosen = roles_of(roles) or ROLES_DEFAULT
     gateway = None
     if http is not None or Role.GATEWAY in chosen:
@@ -199,7 +193,7 @@ def join_command(
         peers=PeersConfig(
             network=network,
             bootstraps=bootstrap,
-            listen=listen or (f"/ip4/0.0.0.0/tcp/{port}",),
+            listen=listen or (_listening(port, bootstrap),),
             keep_calling=True,
         ),
         roles=chosen,
@@ -213,10 +207,29 @@ def join_command(
         genesis=None if genesis is None else read_genesis(genesis),
         background_checks=background_checks,
         prices=_priced(prices, price_check),
-        invite=invite,
-        private=private,
+        **invited,
     )
     run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))
+
+
+def _invited(
+    assembly: Assembly, typed: tuple[str, ...], file: Path | None
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The addresses of what was typed, and the invite that was given, if one was."""
+    from node.commands.members import read_invite
+
+    lines = tuple(it for it in typed if it.startswith(INVITE_PREFIX))
+    folder = assembly.credentials
+    invite, private = read_invite(lines, file, folder and folder / CREDENTIAL)
+    addresses = tuple(it for it in typed if it not in lines)
+    return addresses, {"invite": invite, "private": private}
+
+
+def _listening(port: int | None, bootstrap: tuple[str, ...]) -> str:
+    """The address to listen on if none was named."""
+    if port is None:
+        port = 0 if bootstrap else _free_or_any(PORT_DEFAULT)
+    return f"/ip4/0.0.0.0/tcp/{port}"
 
 
 def _priced(typed: tuple[str, ...], check: str | None) -> TypedPrices:

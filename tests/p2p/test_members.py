@@ -19,7 +19,7 @@ from wire.kinds import RefusalCode, Role
 from wire.membership import (
     Admitted,
     Admitter,
-    Claim,
+    ClaimInvite,
     ClaimNonce,
     ClaimSigned,
     ClaimStatement,
@@ -63,10 +63,10 @@ async def claims(
     key: SigningKey | None = None,
     **altered: object,
 ) -> Message:
-    """Claim by hand, with what is said altered; the answer."""
+    """ClaimInvite by hand, with what is said altered; the answer."""
     invite, own = given
     async with asker.call(at, deadline_s=8.0) as call:
-        await call.send(Claim(invite=invite.raw))
+        await call.send(ClaimInvite(invite=invite.raw))
         answer = await call.receive()
         if not isinstance(answer, ClaimNonce):
             return answer
@@ -223,7 +223,7 @@ async def test_an_invite_that_does_not_hold_is_refused_in_words(
     stranger = await alone(club, "stranger")
     if wrong == "no invite":
         raw = invite.raw[:-1] + bytes([invite.raw[-1] ^ 1])
-        answer = await asks(stranger, club.network, Claim(invite=raw))
+        answer = await asks(stranger, club.network, ClaimInvite(invite=raw))
     else:
         answer = await claims(stranger, club.network, given)
     assert isinstance(answer, Refuse)
@@ -256,7 +256,7 @@ async def test_the_secret_of_an_invite_never_travels(autojump_clock: MockClock, 
     given = await club.invite()
     said: list[bytes] = []
     owner = club.peers[OWNER]
-    on_claim = owner.handlers[Claim]
+    on_claim = owner.handlers[ClaimInvite]
 
     async def noting(call: TypedCall, message: Message) -> None:
         receive = call.channel.receive
@@ -270,7 +270,7 @@ async def test_the_secret_of_an_invite_never_travels(autojump_clock: MockClock, 
         said.append(message.invite)  # type: ignore[attr-defined]
         await on_claim(call, message)
 
-    owner.handlers[Claim] = noting
+    owner.handlers[ClaimInvite] = noting
     await club.add("bob", given)
     assert len(said) == 2
     assert all(given[1].seed not in it for it in said)
@@ -285,7 +285,7 @@ async def test_a_claim_that_is_never_finished_keeps_nobody_out(
     async def begin() -> None:
         try:
             async with stranger.call(club.network, deadline_s=60.0) as call:
-                await call.send(Claim(invite=given[0].raw))
+                await call.send(ClaimInvite(invite=given[0].raw))
                 await call.receive()
                 await call.receive()
         except (TransportError, RemoteProtocolError):

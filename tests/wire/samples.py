@@ -82,7 +82,7 @@ from wire.log import AskHeads, AskPlace, LogFork, LogHead, LogNews, LogPlace, Lo
 from wire.membership import (
     Admitted,
     Admitter,
-    Claim,
+    ClaimInvite,
     ClaimNonce,
     ClaimSigned,
     ClaimStatement,
@@ -506,7 +506,7 @@ SAMPLES: tuple[Record, ...] = (
         newcomer=OTHER_KEY.peer,
         admitter=KEY.peer,
     ),
-    Claim(invite=b"invite"),
+    ClaimInvite(invite=b"invite"),
     ClaimNonce(nonce=bytes(range(32))),
     ClaimSigned(statement=b"statement"),
     Admitted(membership=b"membership", invite=b"invite"),
