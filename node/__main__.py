@@ -84,6 +84,7 @@ def _runtime() -> object:
     from node.engines.host.launch import DRIVER_VARIABLES, EngineConfig
     from node.local.service_manager import ServiceManager
     from p2p.adverts import Environment
+    from p2p.lan_zeroconf import ZeroconfLan
     from p2p.over_libp2p import TcpTransport
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
@@ -108,6 +109,7 @@ def _runtime() -> object:
             collect_seldom=lambda: gc.set_threshold(1_000_000, 1000, 1000),
         ),
         service_manager=ServiceManager(os.environ.get("NOTIFY_SOCKET", ""), _watchdog_s()),
+        lan=ZeroconfLan(),
     )
 
 

@@ -52,6 +52,8 @@ class NodeConfig:
     invite: tuple[Signed[Invite], SigningKey] | None = None
     # Whether it must be a private network: an invite that is not there makes no open peer of it.
     private: bool = False
+    # Whether peers of the local network find this one, and are found by it.
+    lan: bool = False
     # How long a leaving peer may take to finish its work.
     leave_s: float = 10.0
 

@@ -57,6 +57,7 @@ from node.serving.verify_role import VerifyRole
 from node.task.events import Event, Failed
 from p2p.adverts import Capacity, Environment
 from p2p.blobs import Blobs
+from p2p.lan import LanService
 from p2p.peers import Peers, open_peers
 from p2p.transport import Transport
 from store import Store
@@ -95,6 +96,8 @@ class Dependencies:
     ingest: Ingest | None = None
     # What honest engines differ by, where the owner had it measured.
     calibrations: Mapping[ContentId, Calibration] = field(default_factory=dict)
+    # By what peers of the local network find each other; None where they are not to.
+    lan: LanService | None = None
 
 
 @dataclass(slots=True)
@@ -184,6 +187,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             dependencies.environment,
             capacity.now,
             private,
+            dependencies.lan,
         ) as peers,
         trio.open_nursery() as nursery,
     ):
@@ -211,6 +215,8 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         for peer, addresses in remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
         await peers.join()
+        if peers.lan is not None:
+            node.status_sources["local_network"] = peers.lan.as_map
         if peers.members is not None:
             node.status_sources["membership"] = peers.members.as_map
         if config.genesis is not None:

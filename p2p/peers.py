@@ -14,11 +14,13 @@ from p2p.dialing import Dialing
 from p2p.discovery import Discovery
 from p2p.gossip_rate import GossipRateConfig, GossipRateLimit
 from p2p.handshake_log import HandshakeLog
+from p2p.lan import LanDiscovery, LanService
 from p2p.members import Members, PrivateNetwork, open_members
 from p2p.neighbours import Neighbours
 from p2p.peer_rpc import Handler, PeerRpc
 from p2p.reachability import Reachability
 from p2p.relaying import Relaying
+from p2p.routes import outgoing_hosts
 from p2p.streams import open_streams
 from p2p.transport import Transport
 from p2p.view import View
@@ -73,6 +75,8 @@ class Peers(PeerRpc):
     relaying: Relaying = field(init=False)
     # None in an open network.
     members: Members | None = None
+    # None where the local network is not spoken to.
+    lan: LanDiscovery | None = None
 
     def __post_init__(self) -> None:
         # They call through this peer's own streams, so they are made with it.
@@ -147,14 +151,18 @@ async def open_peers(
     environment: Environment,
     capacity: Callable[[], Capacity],
     private: PrivateNetwork | None = None,
+    lan: LanService | None = None,
 ) -> AsyncIterator[Peers]:
     """Take part in a network for as long as the block runs; `await peers.join()` to meet it.
 
-    In a private network nobody is answered, and nobody asked, who shows no membership.
+    In a private network nobody is answered, and nobody asked, who shows no membership. By `lan`
+    peers of the local network find each other.
     """
     peers = _assembled(key, config, environment, capacity)
     if private is not None:
         peers.members = open_members(peers, peers.neighbours, private)
+    if lan is not None:
+        peers.lan = LanDiscovery(peers, config.network, lan, outgoing_hosts)
     neighbours, advertiser = peers.neighbours, peers.advertiser
     async with open_streams(transport, key, config.listen, serve=peers.serve) as streams:
         peers.streams = streams
@@ -172,6 +180,8 @@ async def open_peers(
             nursery.start_soon(neighbours.swap_forever)
             nursery.start_soon(peers.dialing_back.ask_forever)
             nursery.start_soon(peers.relaying.keep_up_forever)
+            if peers.lan is not None:
+                nursery.start_soon(peers.lan.run_forever)
             try:
                 yield peers
                 await neighbours.leave()

@@ -70,6 +70,11 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     " it is free, else any free port.",
 )
 @click.option("--listen", multiple=True, help="A multiaddr to listen on, instead of --port.")
+@click.option(
+    "--no-lan",
+    is_flag=True,
+    help="Do not look for peers in the local network (mDNS), and do not be found there.",
+)
 @network_option
 @click.option(
     "--genesis",
@@ -153,6 +158,7 @@ def join_command(
     files: tuple[Path, ...],
     port: int | None,
     listen: tuple[str, ...],
+    no_lan: bool,
     network: str,
     genesis: Path | None,
     invite_file: Path | None,
@@ -207,6 +213,7 @@ def join_command(
         genesis=None if genesis is None else read_genesis(genesis),
         background_checks=background_checks,
         prices=_priced(prices, price_check),
+        lan=not no_lan,
         **invited,
     )
     run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))

@@ -12,7 +12,14 @@ from pathlib import Path
 import trio
 from trio import TaskStatus  # type: ignore[attr-defined]
 
-from node.commands.output import clock_words, console, device_words, safe, show_json, size
+from node.commands.output import (
+    clock_words,
+    console,
+    device_words,
+    progress_line,
+    safe,
+    show_json,
+)
 from node.commands.standard_streams import streams
 from node.config import NodeConfig
 from node.devnet.machine import Machine
@@ -29,13 +36,13 @@ from node.local.control import Command, check_socket_path, open_control
 from node.local.guest_watch import MachineLook, watch_owner, watch_sensors
 from node.local.service_manager import ServiceManager, keep_told
 from node.models.calibrations import PIN, kept_calibrations
-from node.models.collection import ModelProgress
 from node.models.opening_engines import open_engine
 from node.peer import Dependencies, Node, open_node
 from node.serving.sources import FolderSource, FolderSources, PydocSource, Source, Sources
 from p2p import timeouts
 from p2p.adverts import Environment
 from p2p.ip_address import for_neighbours
+from p2p.lan import LanService
 from p2p.routes import outgoing_hosts
 from p2p.transport import Transport
 from store import Store, key_seed, open_store
@@ -45,7 +52,6 @@ from wire.errors import InputError
 from wire.kinds import Role
 from wire.signing import SigningKey
 
-BAR_CELLS = 30
 # Whether output was lost is looked at this often; a note is for `status`, which nobody races.
 NOTE_EVERY_S = 2.0
 # Objects more than there were, at which the collector looks through the new ones.
@@ -62,6 +68,7 @@ class Runtime:
     engine_config: EngineConfig
     machine: Machine
     service_manager: ServiceManager
+    lan: LanService
 
 
 def open_sources(config: NodeConfig) -> Source:
@@ -161,6 +168,7 @@ async def _open_peer(
             if Role.DATA in config.roles
             else None,
             calibrations=calibrations,
+            lan=runtime.lan if config.lan else None,
         )
         config = await _with_ledger(config, key, store)
         node = await stack.enter_async_context(open_node(config, dependencies))
@@ -366,7 +374,8 @@ async def narrate(node: Node) -> None:
         answered, connected = node.peers.answered_last_minute()
         say("peers", f"peers: {connected} connected, {len(node.peers.view)} known")
         for progress in node.models.on_their_way():
-            say(f"model {progress.name}", _progress_line(progress))
+            done = (progress.done_bytes, progress.size_bytes)
+            say(f"model {progress.name}", progress_line(progress.name, progress.step, *done))
         say(
             "pause", f"paused: {node.leg_server.paused}" if node.leg_server.paused else "not paused"
         )
@@ -385,16 +394,3 @@ async def narrate(node: Node) -> None:
         else:
             said.pop("heard", None)
         await trio.sleep(0.5)
-
-
-def _progress_line(progress: ModelProgress) -> str:
-    if progress.step not in ("fetching", "keeping", "loading") or not progress.size_bytes:
-        return f"model {progress.name}: {progress.step}"
-    # In steps, so that the log of a large model's download is twenty lines and not a thousand.
-    share = progress.done_bytes * 20 // progress.size_bytes / 20
-    head = f"model {progress.name}: {progress.step} "
-    tail = f" {share:4.0%} of {size(progress.size_bytes)}"
-    # A line that a narrow terminal would break in two is a shorter bar instead, or none.
-    width = max(0, min(BAR_CELLS, console.width - len(head) - len(tail) - 1))
-    done = int(share * width)
-    return head + "█" * done + "░" * (width - done) + tail
