@@ -147,9 +147,9 @@ class NetworkAdmission:
             if it.revoked and it.invite.record.not_after_s + DAY_S > wall_s
         ]
         peers = [it.peer for it in self.rows.members() if it.removed_until_wall_s > wall_s]
-        if len(invites) + len(peers) > limits.REVOKED_MAX:
+        if len(invites) > limits.REVOKED_INVITES_MAX or len(peers) > limits.REVOKED_PEERS_MAX:
             raise InputError(
-                f"{limits.REVOKED_MAX} ids are revoked, and a list has room for no more",
+                f"{limits.REVOKED_PEERS_MAX} peers and as many invites are all that can be revoked",
                 todo="wait: an id is dropped a month after it was removed, or when an invite ends",
             )
         version = max(self.credentials.revoked_version + 1, wall_s)

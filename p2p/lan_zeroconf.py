@@ -63,7 +63,7 @@ class _Session:
             if not self.names:
                 continue
             name = self.names.popleft()
-            record = await trio.to_thread.run_sync(self._looked_up, name, abandon_on_cancel=True)
+            record = await trio.to_thread.run_sync(self._looked_up, name)
             if record is not None:
                 self.records.append(record)
 

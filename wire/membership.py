@@ -12,7 +12,6 @@ from typing import Annotated, ClassVar
 from wire import limits
 from wire.annotations import Between, Digest, Int, Omitted
 from wire.content import PeerId
-from wire.errors import Malformed
 from wire.kinds import Kind
 from wire.message_base import Message
 from wire.schema import Record
@@ -64,11 +63,6 @@ class Invite(SignedRecord):
     label: Label
     admitters: Annotated[tuple[Admitter, ...], Between(1, limits.ADMITTERS_MAX)]
 
-    def check(self) -> None:
-        """Malformed if one admitter is named twice: it would count two shares."""
-        if len({it.peer for it in self.admitters}) != len(self.admitters):
-            raise Malformed("an invite names each admitter once")
-
     def share_of(self, admitter: PeerId) -> int:
         """How many peers `admitter` may admit by it; 0 if it is not named."""
         whole, more = divmod(self.uses_max, len(self.admitters))
@@ -109,13 +103,8 @@ class Revoked(SignedRecord):
     SIZE_BYTES_MAX: ClassVar[int] = limits.REVOKED_BYTES_MAX
 
     version: Int
-    invites: Annotated[tuple[InviteId, ...], Between(0, limits.REVOKED_MAX)]
-    peers: Annotated[tuple[PeerId, ...], Between(0, limits.REVOKED_MAX)]
-
-    def check(self) -> None:
-        """Malformed beyond the bound of both together."""
-        if len(self.invites) + len(self.peers) > limits.REVOKED_MAX:
-            raise Malformed(f"more than {limits.REVOKED_MAX} ids are revoked")
+    invites: Annotated[tuple[InviteId, ...], Between(0, limits.REVOKED_INVITES_MAX)]
+    peers: Annotated[tuple[PeerId, ...], Between(0, limits.REVOKED_PEERS_MAX)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
