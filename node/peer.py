@@ -41,7 +41,7 @@ from node.private_network import belonging
 from node.remembering import remember_forever, remembered
 from node.serving.check_server import CheckServer
 from node.serving.contest_role import ContestRole
-from node.serving.data_role import DataRole
+from node.serving.data_role import data_role
 from node.serving.infer_role import InferRole
 from node.serving.keep_role import KeepRole
 from node.serving.leg_server import LegServer
@@ -252,7 +252,7 @@ def _assembled(
     blobs = Blobs(dependencies.store, peers)
     dispatcher = Dispatcher(PeerDirectory(peers, nursery, orders=Orders(peers, nursery)))
     infer = InferRole(dependencies.engine, blobs, IndexCache(blobs))
-    roles = _roles(config, dependencies, infer)
+    roles = _roles(config, dependencies, infer, blobs)
     lines: deque[str] = deque(maxlen=LINES_KEPT)
 
     def watch(event: Event) -> None:
@@ -318,10 +318,12 @@ def _assembled(
     )
 
 
-def _roles(config: NodeConfig, dependencies: Dependencies, infer: InferRole) -> dict[Role, LegRole]:
+def _roles(
+    config: NodeConfig, dependencies: Dependencies, infer: InferRole, blobs: Blobs
+) -> dict[Role, LegRole]:
     roles: dict[Role, LegRole] = {}
     if Role.DATA in config.roles:
-        roles[Role.DATA] = DataRole(dependencies.sources, dependencies.store, dependencies.ingest)
+        roles[Role.DATA] = data_role(dependencies.sources, dependencies.ingest, blobs)
     if Role.INFER in config.roles:
         roles[Role.INFER] = infer
     return roles
@@ -394,4 +396,5 @@ class _Capacity:
             queue_s=min(fair_queue.queue_s, 1e6),
             tariff=None if own is None or own.now is None else own.now.id,
             price=0 if own is None else own.price,
+            stake=0 if node.ledger is None else node.ledger.stakes.row(node.peers.me).bonded,
         )

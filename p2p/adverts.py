@@ -37,6 +37,8 @@ class Capacity:
     # What it asks for its work, and the most of its models; None and 0 where all is free.
     tariff: ContentId | None = None
     price: int = 0
+    # What it has staked, in millionths of a credit.
+    stake: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,7 @@ class Advertiser:
             price=capacity.price,
             leaving=leaving,
             tariffs=() if capacity.tariff is None else (capacity.tariff,),
+            stake=capacity.stake,
         )
         return sign(_fitted(advert), self.key)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from wire import limits
+from wire.amount import Balance
 from wire.content import ContentId
 from wire.errors import Malformed
 from wire.kinds import Kind, Role
@@ -50,6 +51,8 @@ class Advert(SignedRecord):
     leaving: bool
     # One, or none.
     tariffs: Annotated[tuple[ContentId, ...], Between(0, 1), Omitted(())] = ()
+    # What it says that it has staked: others know better, by the last checkpoint.
+    stake: Annotated[Balance, Omitted(0)] = 0
 
     def check(self) -> None:
         """Malformed if a model is named twice."""

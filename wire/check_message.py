@@ -35,6 +35,8 @@ class Check(Message):
     rows: Annotated[tuple[Row, ...], Between(0, limits.SAMPLE_MAX), Omitted(())] = ()
     # Whether the verdict is to tell what was measured, where that is more than rows.
     statistics: Annotated[bool, Omitted(False)] = False
+    # Whether the verdict is to be committed to before it is told.
+    commit: Annotated[bool, Omitted(False)] = False
 
     def check(self) -> None:
         """Malformed unless the part is one of the parts, and rows are in order, each once."""

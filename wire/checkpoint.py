@@ -17,7 +17,7 @@ from wire.content import ContentId
 from wire.errors import Malformed
 from wire.kinds import Kind
 from wire.ledger import Epoch, Members, Signatures
-from wire.schema import Between, Digest, Int, Record
+from wire.schema import Between, Digest, Int, Omitted, Record
 from wire.signed import SignedRecord
 from wire.usage import UseDigest
 
@@ -68,8 +68,8 @@ class Seal(SignedRecord):
 class CheckpointHeader(Record):
     """The state of the ledger at the end of an epoch, and which orders have led to it.
 
-    `previous` is the id of the header before, None at the end of epoch 0. Balances, deposits and
-    the fund are all credits there are. `members` keep the next epoch.
+    `previous` is the id of the header before, None at the end of epoch 0. `members` keep the next
+    epoch.
     """
 
     SIZE_BYTES_MAX: ClassVar[int] = limits.CHECKPOINT_HEADER_BYTES_MAX
@@ -84,6 +84,10 @@ class CheckpointHeader(Record):
     deposits: Balance
     fund: Balance
     members: Members
+    # What all accounts have staked, and what the rows of that hash to (`wire.stake.table_digest`):
+    # who does not keep the ledger checks a table of stakes by it.
+    stakes: Annotated[Balance, Omitted(0)] = 0
+    stake_table: Annotated[bytes, Between(0, DIGEST_BYTES), Omitted(b"")] = b""
     # Of what was redeemed in the epoch: `wire.usage`.
     usage: UseDigest = b""
 
@@ -93,6 +97,11 @@ class CheckpointHeader(Record):
             raise Malformed("every checkpoint but the first names the one before")
         if len(self.usage) not in (0, DIGEST_BYTES):
             raise Malformed(f"a digest has {DIGEST_BYTES} bytes")
+
+    @property
+    def supply(self) -> int:
+        """All credits there are, in millionths."""
+        return self.balances + self.deposits + self.fund + self.stakes
 
     @property
     def id(self) -> ContentId:

@@ -7,6 +7,7 @@ not know which side it is on: the shell says who spoke.
 from enum import Enum, auto
 
 from wire.checks import Checks, OpenChecks, Verdicts
+from wire.commitment import Commitments, TellVerdict, TellVerdicts, VerdictCommitted
 from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
 from wire.errors import LocalProtocolError, RemoteProtocolError
 from wire.ledger_message import (
@@ -62,6 +63,7 @@ from wire.stage import (
     StageSign,
     StageSigned,
 )
+from wire.stake import AskStakes, StakeRows
 
 
 class Speaker(Enum):
@@ -84,6 +86,8 @@ class CallState(Enum):
     OFFERED = auto()
     WORKING = auto()
     CHECKING = auto()
+    HOLDING = auto()
+    TELLING = auto()
     WANTED = auto()
     KEEPING = auto()
     OPENING = auto()
@@ -99,6 +103,7 @@ class CallState(Enum):
     LISTING = auto()
     CERTIFYING = auto()
     LOOKING_BACK = auto()
+    TELLING_STAKES = auto()
     PAYING = auto()
     DIALING_BACK = auto()
     RESERVING = auto()
@@ -151,6 +156,11 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.IDLE, Speaker.ASKER, Check): CallState.CHECKING,
     (CallState.CHECKING, Speaker.ANSWERER, VerdictReply): CallState.DONE,
     (CallState.CHECKING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.CHECKING, Speaker.ANSWERER, VerdictCommitted): CallState.HOLDING,
+    (CallState.HOLDING, Speaker.ASKER, TellVerdict): CallState.TELLING,
+    (CallState.HOLDING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.TELLING, Speaker.ANSWERER, VerdictReply): CallState.DONE,
+    (CallState.TELLING, Speaker.ANSWERER, Refuse): CallState.DONE,
     #
     (CallState.IDLE, Speaker.ASKER, Want): CallState.WANTED,
     (CallState.WANTED, Speaker.ANSWERER, BlockReply): CallState.DONE,
@@ -179,6 +189,8 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.CHECKS_STANDING, Speaker.ASKER, Checks): CallState.CHECKS_STANDING,
     (CallState.CHECKS_STANDING, Speaker.ASKER, Withdraw): CallState.CHECKS_STANDING,
     (CallState.CHECKS_STANDING, Speaker.ASKER, Close): CallState.DONE,
+    (CallState.CHECKS_STANDING, Speaker.ASKER, TellVerdicts): CallState.CHECKS_STANDING,
+    (CallState.CHECKS_STANDING, Speaker.ANSWERER, Commitments): CallState.CHECKS_STANDING,
     (CallState.CHECKS_STANDING, Speaker.ANSWERER, Verdicts): CallState.CHECKS_STANDING,
     (CallState.CHECKS_STANDING, Speaker.ANSWERER, Places): CallState.CHECKS_STANDING,
     (CallState.CHECKS_STANDING, Speaker.ANSWERER, Refuse): CallState.DONE,
@@ -213,6 +225,9 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.IDLE, Speaker.ASKER, AskCheckpoint): CallState.LOOKING_BACK,
     (CallState.LOOKING_BACK, Speaker.ANSWERER, CheckpointReply): CallState.DONE,
     (CallState.LOOKING_BACK, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, AskStakes): CallState.TELLING_STAKES,
+    (CallState.TELLING_STAKES, Speaker.ANSWERER, StakeRows): CallState.DONE,
+    (CallState.TELLING_STAKES, Speaker.ANSWERER, Refuse): CallState.DONE,
     (CallState.IDLE, Speaker.ASKER, Pay): CallState.PAYING,
     (CallState.PAYING, Speaker.ANSWERER, Paid): CallState.DONE,
     (CallState.PAYING, Speaker.ANSWERER, Refuse): CallState.DONE,

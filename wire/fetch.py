@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from wire.content import ContentId, PeerId
-from wire.schema import Between, Digest, Int, Name, Record
+from wire.schema import Between, Digest, Inline, Int, Name, Omitted, Record
 
 QUORUM_MAX = 16
 COLUMNS_MAX = 64
 HEADERS_MAX = 16
 URLS_MAX = 8
 URL_BYTES_MAX = 2048
+QUERY_BYTES_MAX = 8192
+PAGES_MAX = 32
 
 Expression = Annotated[str, Between(0, 512)]
 Url = Annotated[str, Between(1, URL_BYTES_MAX)]
@@ -36,11 +38,13 @@ class Column(Record):
 class Extraction(Record):
     """What is made of a body: text, or a table of rows.
 
-    `format` is json, csv, text, html or binary; whoever does not know a format refuses it.
+    `format` is json, csv, rows (a table as outputs have it), text, html or binary; whoever does not
+    know a format refuses it.
     `select` is JMESPath to the rows of JSON, or XPath to the parts of HTML; empty for all of it.
-    A column's `select` is JMESPath within a row, or the heading of a column of CSV (its number,
-    from 1 on, where `heading` is False). Without columns all are taken. `encoding` is empty for
-    UTF-8, or for what HTML itself says; `delimiter` is empty for a comma.
+    A column's `select` is JMESPath within a row, or the heading of a column of CSV or rows (its
+    number, from 1 on, where `heading` is False). Without columns all are taken. `encoding` is
+    empty for UTF-8, or for what HTML itself says; `delimiter` is empty for a comma. A body that is
+    `paged` is a list of pages, each as it came, whose rows are one table.
     """
 
     format: Name
@@ -49,10 +53,26 @@ class Extraction(Record):
     encoding: Annotated[str, Between(0, 32)]
     delimiter: Annotated[str, Between(0, 4)]
     heading: bool
+    paged: Annotated[bool, Omitted(False)] = False
 
     @property
     def is_table(self) -> bool:
-        return self.format in ("json", "csv")
+        return self.format in ("json", "csv", "rows")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paging(Record):
+    """How the page after a page is found; at most `pages_max` are fetched.
+
+    `next` is JMESPath in a page: the next URL, or what goes into the URL's `parameter`. Without it
+    that parameter counts from `start` by `step`, until a page has no rows.
+    """
+
+    next: Expression
+    parameter: Annotated[str, Between(0, 64)]
+    start: Int
+    step: Int
+    pages_max: Annotated[int, Between(1, PAGES_MAX)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +80,9 @@ class SourceRecord(Record):
     """A source, as its content id names it.
 
     `kind` is `http`, with a URL for `place`, or `files`, with a folder or a file for it, of which
-    `glob` says which. `headers` are sent: a value `credential:NAME` stands for a credential of
+    `glob` says which; `sql`, with a database that is asked the `query`, logged in to with the
+    `credential` of this name; or `dataset`, with a content id, and a path where that is a folder.
+    `headers` are sent: a value `credential:NAME` stands for a credential of
     whoever fetches, and is never the credential itself. `kept_headers` are those of the answer
     that are attested.
     """
@@ -71,6 +93,9 @@ class SourceRecord(Record):
     extraction: Extraction
     headers: Annotated[tuple[HeaderField, ...], Between(0, HEADERS_MAX)]
     kept_headers: Annotated[tuple[Name, ...], Between(0, HEADERS_MAX)]
+    query: Annotated[str, Between(0, QUERY_BYTES_MAX), Omitted("")] = ""
+    credential: Annotated[str, Between(0, 64), Omitted("")] = ""
+    paging: Annotated[tuple[Paging, ...], Between(0, 1), Omitted(())] = ()
 
     @property
     def id(self) -> ContentId:
@@ -79,13 +104,26 @@ class SourceRecord(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FetchedPage(Record):
+    """One of several pages: the URL that was asked, and what came."""
+
+    url: Url
+    status: Annotated[int, Between(0, 599)]
+    certificates: Digest | None
+    body: ContentId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttestedFetch(Record):
     """What a data peer says of one fetch; its leg's output commits to this record.
 
-    `urls` are those asked, first to last (redirects); of a file, its name. `status` is 0 where no
-    server was asked. `certificates` is the hash of the chain that the server showed. `body` is
-    what came, without its compression, and `output` what `extraction` made of it: UTF-8 text, or a
-    table as lines of JSON, the names of its columns first.
+    `urls` are those asked, first to last (redirects); of other kinds, the place or the file's name.
+    `status` is 0 where no server was asked. `certificates` is the hash of the chain that the server
+    showed. `body` is what came, without its compression, and `output` what `extraction` made of it:
+    UTF-8 text, or a table as lines of JSON, the names of its columns first. `pages` are those of a
+    `paged` body, of which the fields before speak for the first, and `more` says that there are
+    further ones. `folders` is a list of the nodes of the folders that lead to a file of a data set,
+    from its id on, unless they are large.
     """
 
     source: ContentId
@@ -98,6 +136,9 @@ class AttestedFetch(Record):
     body_size_bytes: Int
     extraction: Extraction
     output: ContentId
+    pages: Annotated[tuple[FetchedPage, ...], Between(0, PAGES_MAX), Omitted(())] = ()
+    folders: Annotated[Inline, Omitted(b"")] = b""
+    more: Annotated[bool, Omitted(False)] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

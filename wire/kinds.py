@@ -41,6 +41,13 @@ class Kind(IntEnum):
     # Content that one peer asks another to keep for it.
     KEEP = 32
     KEEPING = 33
+    # A private network: a newcomer is admitted, a membership is renewed, ids are revoked.
+    CLAIM = 34
+    CLAIM_NONCE = 35
+    CLAIM_SIGNED = 36
+    ADMITTED = 37
+    RENEW = 38
+    REVOKED_NEWS = 39
     # A standing order of many tasks.
     OPEN = 40
     OPENED = 41
@@ -73,13 +80,11 @@ class Kind(IntEnum):
     OPEN_CHECKS = 70
     CHECKS = 71
     VERDICTS = 72
-    # A private network: a newcomer is admitted, a membership is renewed, ids are revoked.
-    CLAIM = 73
-    CLAIM_NONCE = 74
-    CLAIM_SIGNED = 75
-    ADMITTED = 76
-    RENEW = 77
-    REVOKED_NEWS = 78
+    # Verdicts are committed to, and then told.
+    COMMITMENTS = 73
+    TELL_VERDICTS = 74
+    VERDICT_COMMITTED = 75
+    TELL_VERDICT = 76
     # Conversations about the ledger.
     SUBMIT_ORDER = 80
     VOTED = 81
@@ -97,6 +102,9 @@ class Kind(IntEnum):
     # Payments between two peers, out of a channel.
     PAY = 93
     PAID = 94
+    # Stakes, as members tell them.
+    ASK_STAKES = 96
+    STAKE_ROWS = 97
     # Where a peer can be called.
     DIAL_BACK = 100
     DIALED_BACK = 101

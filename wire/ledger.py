@@ -13,9 +13,10 @@ from wire import limits
 from wire.amount import AMOUNT_MAX, Amount, Balance
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, Oversize
-from wire.kinds import Kind
+from wire.kinds import Kind, Role
 from wire.schema import Between, Digest, Int, Name, Omitted, Record
 from wire.signed import Signed, SignedRecord
+from wire.stake import StakePart
 
 MEMBERS_MAX = limits.LEDGER_MEMBERS_MAX
 Epoch = Int
@@ -131,6 +132,9 @@ def growth_of(redeemed: int) -> int:
 
 
 _ACTION = Between(0, limits.ACTIONS_MAX)
+_PARTS = Between(0, len(Role))
+# The lists of an order: a kind of action each.
+ACTIONS = ("pay", "open", "top_up", "redeem", "reclaim", "stake", "unbond")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,23 +156,25 @@ class AccountOrder(SignedRecord):
     top_up: Annotated[tuple[TopUp, ...], _ACTION, Omitted(())] = ()
     redeem: Annotated[tuple[Redemption, ...], _ACTION, Omitted(())] = ()
     reclaim: Annotated[tuple[Digest, ...], _ACTION, Omitted(())] = ()
+    stake: Annotated[tuple[StakePart, ...], _PARTS, Omitted(())] = ()
+    unbond: Annotated[tuple[StakePart, ...], _PARTS, Omitted(())] = ()
 
     def check(self) -> None:
         """Malformed unless it is of one kind; Oversize if its sum is no amount."""
-        actions = (self.pay, self.open, self.top_up, self.redeem, self.reclaim)
-        if sum(map(bool, actions)) != 1:
-            raise Malformed("an order pays, opens, tops up, redeems or reclaims: one of these")
+        if sum(bool(getattr(self, it)) for it in ACTIONS) != 1:
+            raise Malformed(f"an order has one kind of action: {', '.join(ACTIONS)}")
         if len(set(self.channels)) != len(self.channels):
             raise Malformed("an order names a channel once")
+        roles = [it.role for it in (*self.stake, *self.unbond)]
+        if len(set(roles)) != len(roles):
+            raise Malformed("an order names a role once")
         if self.spent > AMOUNT_MAX:
             raise Oversize(f"an order of {self.spent} millionths, at most {AMOUNT_MAX}")
 
     @property
     def action(self) -> str:
         """Which of its lists is not empty."""
-        return next(
-            it for it in ("pay", "open", "top_up", "redeem", "reclaim") if getattr(self, it)
-        )
+        return next(it for it in ACTIONS if getattr(self, it))
 
     @property
     def channels(self) -> list[bytes]:
@@ -180,7 +186,8 @@ class AccountOrder(SignedRecord):
     def spent(self) -> int:
         """What it takes from the account, in millionths."""
         paid = sum(it.amount for it in self.pay) + sum(it.amount for it in self.top_up)
-        return paid + sum(it.deposit for it in self.open)
+        staked = sum(it.amount for it in self.stake)
+        return paid + staked + sum(it.deposit for it in self.open)
 
 
 def order_digest(order: Signed[AccountOrder]) -> bytes:

@@ -12,6 +12,7 @@ from wire.kinds import Kind
 from wire.ledger import Epoch
 from wire.message_base import Message
 from wire.schema import Between, Int
+from wire.stake import LeavingParts, StakeParts
 
 SignedOrderBytes = Annotated[
     bytes, Between(1, limits.ACCOUNT_ORDER_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)
@@ -65,7 +66,8 @@ class AskAccount(Message):
 class AccountState(Message):
     """An account as a member sees it now: nobody signs for it.
 
-    `sequence` is that of its next order, `deposits` what it has locked in channels.
+    `sequence` is that of its next order, `deposits` what it has locked in channels, `stake` and
+    `leaving` what it has staked for roles, and what is given back of that and when.
     """
 
     KIND: ClassVar[Kind] = Kind.ACCOUNT_STATE
@@ -74,6 +76,8 @@ class AccountState(Message):
     balance: Balance
     deposits: Balance
     channels: Int
+    stake: StakeParts = ()
+    leaving: LeavingParts = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,10 +29,12 @@ LEGS_VERSION = 12
 # From this version on a peer signs which rows went through the layers that it runs for another, and
 # a receipt may hold what was signed so.
 STAGE_LEGS_VERSION = 13
+# From this version on a verifier commits to its verdict before it tells it.
+COMMITMENTS_VERSION = 14
 # From this version on a peer can be a member of a private network.
-MEMBERS_VERSION = 14
+MEMBERS_VERSION = 15
 # The version that a Welcome says.
-SPOKEN_VERSION = 14
+SPOKEN_VERSION = 15
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -100,6 +102,8 @@ VERDICT_BYTES_MAX = 4352
 VERIFIERS_MAX = 16
 CANDIDATES_MAX = 512
 SAMPLE_MAX = 256
+# Verifiers that commit to a verdict on one leg, those included that tell none afterwards.
+COMMITMENTS_MAX = 64
 # At the level spot one answer in so many is checked.
 SPOT_ONE_IN = 4
 # Of the rows that a verdict against an answer names, so many are recomputed by others.
@@ -170,6 +174,12 @@ BUCKET_ORDERS_MAX = 30_000
 CERTIFICATES_ASKED_MAX = 256
 CERTIFICATES_BYTES_MAX = 512 << 10
 
+# Stakes: what leaves in each of the epochs that it takes, and how many rows of the table travel
+# together.
+LEAVING_PARTS_MAX = 128
+STAKE_ROW_BYTES_MAX = 12 << 10
+STAKE_ROWS_BYTES_MAX = 512 << 10
+
 # Clocks may differ by this much before a peer's times are refused.
 CLOCK_SKEW_S_MAX = 300
 
@@ -235,6 +245,9 @@ assert SAMPLE_MAX >= PASSAGES_MAX
 assert STREAMS_PER_PEER_MAX + STREAMS_IN_PER_PEER_MAX < 256
 # Vouchers of all actions, their channels, and the order around them.
 assert ACTIONS_MAX * (VOUCHER_BYTES_MAX + 64) + 1024 < ACCOUNT_ORDER_BYTES_MAX
+# So do the rows of a table of stakes; the length of each takes two bytes.
+assert STAKE_ROWS_BYTES_MAX + 1024 < FRAME_BYTES_MAX
+assert STAKE_ROW_BYTES_MAX < 1 << 16
 # What members tell each other fits a frame: proposals, lists of orders, and certificates.
 assert EPOCH_NEWS_MAX * PROPOSAL_BYTES_MAX < FRAME_BYTES_MAX
 assert BUCKET_ORDERS_MAX * 32 + 64 < FRAME_BYTES_MAX

@@ -9,6 +9,7 @@ from wire.check_message import Envelopes
 from wire.check_message import VerdictReply as VerdictReply
 from wire.checks import Checks, OpenChecks, Verdicts
 from wire.codec import NotPlain, pack, pack_plain, unpack, unpack_plain
+from wire.commitment import Commitments, TellVerdict, TellVerdicts, VerdictCommitted
 from wire.compiled import compiled
 from wire.content import ContentId, PeerId
 from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
@@ -54,6 +55,7 @@ from wire.stage import (
     StageSign,
     StageSigned,
 )
+from wire.stake import AskStakes, StakeRows
 
 Instance = Annotated[bytes, Between(8, 8)]
 AdvertBytes = Annotated[bytes, Between(1, limits.ADVERT_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)]
@@ -330,12 +332,14 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(Hello, Welcome, Ping, Pong, Swap, Newer, Seek, Goodbye, Quote, Quoted),
         *(Offer, Accept, Refuse, Piece, Result),
         *(Check, VerdictReply, OpenChecks, Checks, Verdicts),
+        *(VerdictCommitted, TellVerdict, Commitments, TellVerdicts),
         *(Want, BlockReply, Keep, Keeping),
         *(Open, Opened, Bundle, Outcomes, Places, Taken, Withdraw, Close),
         *(StageOpen, StageOpened, StagePass, StagePassed, StageClose),
         *(StageSign, StageSigned),
         *(SubmitOrder, Voted, Confirm, Acknowledged, AskAccount, AccountState, EpochNews),
         *(AskBucket, BucketOrders, AskCertificates, Certificates, AskCheckpoint, CheckpointReply),
+        *(AskStakes, StakeRows),
         *(Pay, Paid),
         *(DialBack, DialedBack, Reserve, Reserved),
         *(Contest, Committed, Descend, Children, Reveal, Revealed, Settled),

@@ -69,6 +69,28 @@ class ReplayStatistics(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictOpening(Record):
+    """What opens the commitment to a verdict (`wire.commitment`).
+
+    `shown` is the hash of the first `count` commitments on the leg: those that were there when the
+    verdict was asked for.
+    """
+
+    salt: Digest
+    shown: Digest
+    count: Annotated[int, Between(1, limits.COMMITMENTS_MAX)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictCommitment(Record):
+    """The hash that a verifier gave before any verdict on that leg was told."""
+
+    stage: Annotated[int, Between(0, limits.STAGES_MAX - 1)]
+    verifier: PeerId
+    commitment: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict(SignedRecord):
     """A verifier's finding about one receipt.
 
@@ -95,6 +117,8 @@ class Verdict(SignedRecord):
     duration_ms: Int
     # One, of a language model's answer, for who asks for it: askers before REPLAY_VERSION do not.
     replay: Annotated[tuple[ReplayStatistics, ...], Between(0, 1), Omitted(())] = ()
+    # One, of a verdict that was committed to.
+    opening: Annotated[tuple[VerdictOpening, ...], Between(0, 1), Omitted(())] = ()
 
     def check(self) -> None:
         """Malformed if rows and differences do not match, or if it agrees but could not check."""
@@ -111,7 +135,8 @@ class Answer(SignedRecord):
     `candidates` are the verifiers the asker knew when the lottery was drawn, in order of key; the
     auditor redraws it. `tied` is how many of those that agree on one leg have an introducer or an
     address prefix in common with another, because too few others were known to the asker. `charges`
-    is what it cost; empty for one that was free.
+    is what it cost; empty for one that was free. `commitments` are those to verdicts, for each leg
+    in the order in which they came.
     """
 
     KIND: ClassVar[Kind] = Kind.ANSWER
@@ -126,6 +151,11 @@ class Answer(SignedRecord):
     duration_ms: Int
     tied: Annotated[int, Between(0, limits.VERIFIERS_MAX), Omitted(0)] = 0
     charges: Annotated[tuple[Charge, ...], Between(0, limits.CHARGES_MAX), Omitted(())] = ()
+    commitments: Annotated[
+        tuple[VerdictCommitment, ...],
+        Between(0, limits.STAGES_MAX * limits.COMMITMENTS_MAX),
+        Omitted(()),
+    ] = ()
 
     def check(self) -> None:
         """Malformed unless the candidates are in order and each is named once."""

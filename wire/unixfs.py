@@ -6,6 +6,7 @@ only in the one form in which it is written: no id has two readings, and no name
 """
 
 import base64
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -228,6 +229,16 @@ class FileBuilder:
         yield block
         link = Link(b"", block.id, len(data) + node.below_bytes)
         yield from self._place(level + 1, link, node.size_bytes)
+
+
+def file_id(data: bytes) -> UnixfsId:
+    """The id of a file with these bytes, as IPFS tools compute it."""
+    builder = FileBuilder()
+    for at in range(0, len(data), limits.BLOCK_BYTES_MAX):
+        deque(builder.add(data[at : at + limits.BLOCK_BYTES_MAX]), maxlen=0)
+    deque(builder.finish(), maxlen=0)
+    assert builder.root is not None
+    return builder.root.id
 
 
 def folder_block(entries: list[Link]) -> tuple[UnixfsBlock, Link]:

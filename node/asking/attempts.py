@@ -16,7 +16,8 @@ from node.asking.disputing import Disputing
 from node.asking.journal import Journal
 from node.asking.run import TaskState
 from node.checking.check_request import CheckRequest
-from node.checking.quorum import Checking, Tally
+from node.checking.quorum import Checking
+from node.checking.tally import Tally
 from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.handoff import Handoff, LegResult
 from node.serving.role import nowhere

@@ -2,10 +2,10 @@
 
 One is made of an answer whose checks held: its input, and its output with one row another, as a
 task of its own, signed by this peer, and a receipt under a key that is used once. One verifier is
-drawn and asked as for any other check. An honest one recomputes every row, and says no; who agrees
-has not looked, or copied. One of an old version recomputes some rows: only if the wrong one is
-among them it should have said no. Views are samples, so a signer that a verifier never heard of is
-nothing odd; one that knows every peer of a small network can tell.
+drawn and asked as for any other check, for one part of the rows, and the wrong row is in it. An
+honest one says no; who agrees has not looked. One of an old version recomputes some rows: only if
+the wrong one is among them it should have said no. Views are samples, so a signer that a verifier
+never heard of is nothing odd; one that knows every peer of a small network can tell.
 """
 
 import struct
@@ -22,7 +22,7 @@ from p2p.timeouts import stretched
 from wire.content import PeerId
 from wire.errors import WireError
 from wire.kinds import Level
-from wire.lottery import secret_hash_of, secret_of
+from wire.lottery import rows_of_part, secret_hash_of, secret_of
 from wire.operations import by_rows
 from wire.payload import Vectors
 from wire.signed import sign
@@ -31,6 +31,10 @@ from wire.task import CheckPolicy
 from wire.tree import name_of
 
 CANARY_DEADLINE_S = 60.0
+# Most checks are by two verifiers, of a part of the rows each.
+PARTS = 2
+# So many copies are made at most until the wrong row is in the first part: half of them are.
+TRIES_MAX = 16
 
 
 @dataclass(slots=True)
@@ -45,9 +49,15 @@ class Canaries:
     async def send(self, held: CheckRequest) -> PeerId | None:
         """Have a wrong copy of an answer that held checked; who agreed with it, if anybody."""
         environment = self.checking.peers.environment
-        altered = None if held.output is None else altered_row(held.output, environment.random)
-        made = None if altered is None else self._made(held, altered.output)
-        if altered is None or made is None:
+        for _ in range(TRIES_MAX):
+            altered = None if held.output is None else altered_row(held.output, environment.random)
+            made = None if altered is None else self._made(held, altered.output)
+            if altered is None or made is None:
+                return None
+            rows = made.receipt.record.units
+            if altered.row in rows_of_part(made.secret, made.receipt.id, rows, 1, PARTS):
+                break
+        else:
             return None
         self.sent += 1
         terms = CheckPolicy(
@@ -58,7 +68,7 @@ class Canaries:
         )
         deadline_at_s = trio.current_time() + stretched(CANARY_DEADLINE_S)
         tally = await self.checking.check(
-            made, ignore_event, deadline_at_s=deadline_at_s, terms=terms
+            made, ignore_event, deadline_at_s=deadline_at_s, terms=terms, parts=PARTS
         )
         for verdict in tally.verdicts:
             if verdict.record.agrees and altered.row in verdict.record.sampled:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from node.asking.run import TaskState
-from node.checking.quorum import Tally
+from node.checking.tally import Tally
 from node.dispatch.handoff import LegResult
 from node.paying.payer import Payer
 

@@ -7,8 +7,8 @@ from typing import Protocol
 from node.asking.record_files import RecordFiles
 from node.checking.check_request import CheckRequest
 from node.checking.disputes import Judgement
-from node.checking.quorum import Tally
 from node.checking.settling import Contested, Settling
+from node.checking.tally import Tally
 from node.task.events import EventSink, Failed
 from node.task.levels import not_exact
 from p2p.blobs import Blobs

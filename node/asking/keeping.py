@@ -9,7 +9,7 @@ import trio
 from node.asking.answers import Answered, Answers, KeptAnswer
 from node.asking.journal import Journal
 from node.asking.run import TaskState
-from node.checking.quorum import Tally
+from node.checking.tally import Tally
 from node.dispatch.handoff import LegResult
 from node.task.events import Kept
 from node.task.flushing import Flushing, in_parts, keep_each
@@ -17,7 +17,7 @@ from p2p.adverts import Environment
 from wire import limits
 from wire.errors import BatonError
 from wire.lottery import secret_of
-from wire.receipt import Answer
+from wire.receipt import Answer, VerdictCommitment
 from wire.signed import sign_many
 from wire.signing import SigningKey
 
@@ -124,6 +124,11 @@ def _answer(task: EndedTask, now_ms: int, now_at_s: float) -> Answer:
     run, counted = task.run, task.counted
     candidates = {it for votes in counted.values() for it in votes.candidates}
     verdicts = [it.raw for votes in counted.values() for it in votes.verdicts]
+    commitments = [
+        VerdictCommitment(stage=stage, verifier=verifier, commitment=commitment)
+        for stage, votes in sorted(counted.items())
+        for verifier, commitment in votes.commitments
+    ]
     return Answer(
         task=run.task.raw,
         receipts=tuple(it.raw for it in task.delivered.receipts),
@@ -135,4 +140,5 @@ def _answer(task: EndedTask, now_ms: int, now_at_s: float) -> Answer:
         duration_ms=int((now_at_s - run.started_at_s) * 1000),
         tied=max((it.tied for it in counted.values()), default=0),
         charges=() if run.bill is None else tuple(run.bill.charges),
+        commitments=tuple(commitments),
     )

@@ -14,7 +14,8 @@ import trio
 from node.asking.answers import NEEDED_LATER, Answers, Later
 from node.asking.tasks import TaskRunner
 from node.checking.check_request import CheckRequest
-from node.checking.quorum import Checking, Tally
+from node.checking.quorum import Checking
+from node.checking.tally import Tally
 from node.task.events import ignore_event
 from p2p.score import Offence
 from p2p.timeouts import stretched

@@ -16,11 +16,18 @@ class Quorum:
     """Who was asked what, who is being asked since when, and the votes."""
 
     votes: Votes
+    # The parts of the rows that verifiers are told of; one for each needed verdict if 0.
+    told_parts: int = 0
     asked: dict[PeerId, Share] = field(default_factory=dict)
     under_way: dict[PeerId, float] = field(default_factory=dict)
     # Since when each verifier says that it is busy; any other answer of it ends that.
     busy_since_at_s: dict[PeerId, float] = field(default_factory=dict)
     disputed_since_at_s: float | None = None
+
+    @property
+    def parts(self) -> int:
+        """How many parts the rows are in."""
+        return self.told_parts or self.votes.needed
 
     def wanted(self, slow_since_at_s: float) -> int:
         """How many more to ask now; verifiers asked before `slow_since_at_s` do not count."""
@@ -36,7 +43,7 @@ class Quorum:
             self.asked[it].part for it, at_s in self.under_way.items() if at_s > slow_since_at_s
         ]
         part = self.votes.part_wanted(taken)
-        return Share(part, self.votes.needed, self.votes.disputed)
+        return Share(part, self.parts, self.votes.disputed)
 
     def again(self) -> dict[PeerId, Share]:
         """Who agreed without having looked at what is disputed now, and is to look at it."""

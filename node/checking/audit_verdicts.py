@@ -3,6 +3,7 @@
 Pure.
 """
 
+from node.checking.audit_commitments import check_commitments
 from node.checking.odds import odds_of_draw, odds_of_task
 from node.checking.report import AuditReport, ReceiptPart
 from node.checking.verdict import check_kept_verdict
@@ -111,6 +112,7 @@ def _check_votes(report: AuditReport, answer: Answer, task: Signed[Task], stage:
         equal = all(it.record.sampled and not any(it.record.worst_ppb) for it in votes.agreeing)
         what = f"the verdicts that agree found no difference at all in leg {stage + 1}"
         report.note(ReceiptPart.VERDICTS, equal, what, "the level exact tolerates none")
+    check_commitments(report, answer, stage, heard, votes.needed)
     _say_coverage(report, votes, receipt)
     _say_odds(report, answer, terms, stage)
     order = draw(answer.secret, receipt.id, answer.candidates)

@@ -31,6 +31,11 @@ class CheckRequest:
         return self.receipts[-1]
 
     @property
+    def is_at_hand(self) -> bool:
+        """Whether nothing has to be fetched: what has to be may take long, and goes by itself."""
+        return self.input is not None and self.output is not None
+
+    @property
     def of_many(self) -> bool:
         """Whether it was signed with others."""
         return is_of_many(self.task) or any(map(is_of_many, self.receipts))
@@ -46,10 +51,12 @@ class CheckRequest:
         """Whether how a verifier is asked depends on the version that it speaks."""
         return self.replayed or by_rows(self.receipt.record.operation) or self.of_many
 
-    def message(self, version: int, share: Share, left_s: float) -> tuple[Check, Share]:
+    def message(
+        self, version: int, share: Share, left_s: float, *, commit: bool = False
+    ) -> tuple[Check, Share]:
         """What a verifier of this version is asked, and what its verdict will be about.
 
-        Refused if it cannot read that.
+        Refused if it cannot read that. `commit`: it commits to its verdict first, if it knows how.
         """
         if version < limits.BUNDLES_VERSION and self.of_many:
             raise Refused(
@@ -68,6 +75,7 @@ class CheckRequest:
             parts=share.parts,
             rows=tuple(sorted(share.rows)),
             statistics=version >= limits.REPLAY_VERSION and self.replayed,
+            commit=commit and version >= limits.COMMITMENTS_VERSION,
         )
         return message, share
 

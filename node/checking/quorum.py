@@ -12,9 +12,11 @@ from functools import partial
 import trio
 
 from node.checking.asked_verifiers import Quorum
-from node.checking.check_order import CheckOnOrder, CheckOrder, CheckOrders
+from node.checking.check_order import CheckOnOrder, CheckOrder, CheckOrders, PlacedCheck
 from node.checking.check_request import CheckRequest
+from node.checking.commitments import LegCommitments, Shown, Tell
 from node.checking.odds import raised_by
+from node.checking.tally import Tally
 from node.checking.ties import Ties, apart_first, tied_among, ties_of
 from node.checking.verdict import check_verdict
 from node.checking.votes import Votes
@@ -26,6 +28,7 @@ from p2p.peers import Peers
 from p2p.score import Offence, Standing
 from p2p.timeouts import stretched
 from wire import limits
+from wire.commitment import TellVerdict, VerdictCommitted
 from wire.content import ContentId, PeerId
 from wire.counting import count_down, count_up, counted
 from wire.errors import (
@@ -37,7 +40,7 @@ from wire.errors import (
 )
 from wire.kinds import Role
 from wire.lottery import Share, draw
-from wire.message import VerdictReply
+from wire.message import Check, VerdictReply
 from wire.receipt import Verdict
 from wire.signed import Signed, open_signed
 from wire.task import CheckPolicy as Terms
@@ -49,25 +52,6 @@ PAUSE_S = 0.25
 SLOW_AFTER_S = 5.0
 # A dispute that nobody is left to decide is given up after this: the task goes elsewhere.
 DISPUTE_LOST_AFTER_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
-    """The count of the verdicts. `agreed` is None while too few verifiers could be found.
-
-    `disputed`: a verdict names a wrong row, and too few could look at it for a decision.
-    """
-
-    agreed: bool | None
-    verdicts: tuple[Signed[Verdict], ...]
-    candidates: tuple[PeerId, ...]
-    disputed: bool = False
-    # Of the verifiers that agree, how many may be one owner's for all this peer knows.
-    tied: int = 0
-
-    @property
-    def agreeing(self) -> int:
-        return sum(it.record.agrees for it in self.verdicts)
 
 
 @dataclass(slots=True)
@@ -115,27 +99,19 @@ class Checking:
         deadline_at_s: float,
         terms: Terms | None = None,
         rejected: int = 0,
+        parts: int = 0,
     ) -> Tally:
         """Collect verdicts until enough agree, too many differ, or the deadline passes.
 
         The task's own terms apply if no others are given. After `rejected` attempts as many more
-        verdicts are needed, where so many more verifiers are known.
+        verdicts are needed, where so many more verifiers are known. Verifiers are told of `parts`
+        parts of the rows, or of as many as verdicts are needed.
         """
         terms = terms or claimed.task.record.checking
         more = raised_by(rejected, len(self.candidates(claimed)), terms.verifiers)
         more = min(more, limits.VERIFIERS_MAX - terms.verifiers)
-        quorum = Quorum(Votes(terms.needed + more, terms.verifiers + more))
+        quorum = Quorum(Votes(terms.needed + more, terms.verifiers + more), parts)
         return await _Check(self, claimed, on_event, deadline_at_s, quorum).run()
-
-
-@dataclass(frozen=True, slots=True)
-class _OnOrder:
-    """A check that a verifier has on an order, until when it may take, and what it is about."""
-
-    order: CheckOrder
-    ordered: CheckOnOrder
-    late_at_s: float
-    share: Share
 
 
 @dataclass(slots=True)
@@ -155,7 +131,8 @@ class _Check:
     wake: trio.Event = field(default_factory=trio.Event)
     # Since when nobody is left who could decide a dispute.
     lost_since_at_s: float | None = None
-    _on_orders: dict[PeerId, _OnOrder] = field(default_factory=dict)
+    commitments: LegCommitments = field(default_factory=LegCommitments)
+    _on_orders: dict[PeerId, PlacedCheck] = field(default_factory=dict)
     # What is to be done in tasks.
     _to_start: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
@@ -189,6 +166,7 @@ class _Check:
             candidates=tuple(sorted(self.known))[: limits.CANDIDATES_MAX],
             disputed=is_open,
             tied=self._tied(),
+            commitments=tuple(self.commitments.made),
         )
 
     async def _until_decided(self, nursery: trio.Nursery | None) -> bool:
@@ -196,6 +174,7 @@ class _Check:
         votes = self.quorum.votes
         while votes.accepted is None and (now_at_s := trio.current_time()) < self.deadline_at_s:
             self._give_up_late(now_at_s)
+            self._tell_if_due(now_at_s)
             self._ask_more(now_at_s)
             if self._is_lost(now_at_s):
                 break
@@ -269,17 +248,15 @@ class _Check:
     def _begin(self, verifier: PeerId, share: Share, now_at_s: float) -> None:
         self.quorum.asked[verifier] = share
         self.quorum.under_way[verifier] = now_at_s
+        self.commitments.forget(verifier)
         orders = self.checking.orders
-        order = orders.standing_at(verifier) if orders is not None and self._is_at_hand else None
+        order = (
+            orders.standing_at(verifier) if orders is not None and self.claimed.is_at_hand else None
+        )
         if order is None:
             self._to_start.append(partial(self._ask, verifier, share))
         else:
             self._put_on(order, share)
-
-    @property
-    def _is_at_hand(self) -> bool:
-        # What has to be fetched may take long, and goes by itself.
-        return self.claimed.input is not None and self.claimed.output is not None
 
     def _left_s(self) -> float:
         """How long one verifier may take: a silent one must leave time for another."""
@@ -289,11 +266,25 @@ class _Check:
     def _put_on(self, order: CheckOrder, share: Share) -> None:
         """Have the verifier of an order asked; `_order_ended` hears what came of it."""
         verifier, left_s = order.peer, self._left_s()
-        message, share = self.claimed.message(order.version, share, left_s)
+        message, share = self._message(order.version, share, left_s)
         count_up(self.checking.under_way, verifier)
-        ordered = order.put(message, partial(self._order_ended, verifier))
+        ordered = order.put(
+            message, partial(self._order_ended, verifier), partial(self._committed_on, order)
+        )
         late_at_s = ordered.since_at_s + left_s
-        self._on_orders[verifier] = _OnOrder(order, ordered, late_at_s, share)
+        self._on_orders[verifier] = PlacedCheck(order, ordered, late_at_s, share)
+
+    @property
+    def _commit(self) -> bool:
+        # One verdict alone has none that it could be made to fit.
+        return self.quorum.parts > 1 and not self.commitments.are_full
+
+    def _message(self, version: int, share: Share, left_s: float) -> tuple[Check, Share]:
+        return self.claimed.message(version, share, left_s, commit=self._commit)
+
+    def _committed_on(self, order: CheckOrder, one: CheckOnOrder, commitment: bytes) -> None:
+        late_at_s = self._on_orders[order.peer].late_at_s
+        self._committed(order.peer, commitment, late_at_s, partial(order.tell, one))
 
     def _give_up_late(self, now_at_s: float) -> None:
         for verifier, one in list(self._on_orders.items()):
@@ -324,18 +315,22 @@ class _Check:
 
     async def _ask_alone(self, verifier: PeerId, share: Share) -> None:
         claimed, orders, version, left_s = self.claimed, self.checking.orders, 0, self._left_s()
-        if claimed.needs_version:
+        if claimed.needs_version or self._commit:
             version = await self.peers.neighbours.version_of(verifier, deadline_s=left_s)
         with counted(self.checking.under_way, verifier) as at_once:
             order = None
-            if orders is not None and self._is_at_hand:
+            if orders is not None and self.claimed.is_at_hand:
                 order = await orders.at(verifier, left_s, at_once)
             if order is not None:
                 self._put_on(order, share)
                 return
-            message, share = claimed.message(version, share, left_s)
+            message, share = self._message(version, share, left_s)
             async with self.peers.call(verifier, deadline_s=left_s) as call:
                 await call.send(message)
+                if message.commit:
+                    commitment = (await call.expect(VerdictCommitted)).digest
+                    shown = await self._shown(verifier, commitment)
+                    await call.send(TellVerdict(shown=shown.hash, count=shown.count))
                 finding = await call.expect(VerdictReply)
                 verdict = open_signed(finding.verdict, Verdict)
                 check_verdict(claimed.receipt, claimed.secret, verdict, verifier, share)
@@ -343,7 +338,37 @@ class _Check:
 
     # Hearing
 
+    async def _shown(self, verifier: PeerId, commitment: bytes) -> Shown:
+        """Note a commitment, and wait until its verdict is due; what the verifier is shown."""
+        found: list[Shown] = []
+        due = trio.Event()
+
+        def tell(shown: Shown) -> None:
+            found.append(shown)
+            due.set()
+
+        self._committed(verifier, commitment, trio.current_effective_deadline(), tell)
+        await due.wait()
+        return found[0]
+
+    def _committed(self, verifier: PeerId, commitment: bytes, late_at_s: float, tell: Tell) -> None:
+        self.commitments.add(verifier, commitment, trio.current_time(), late_at_s, tell)
+        self._tell_if_due(trio.current_time())
+
+    def _tell_if_due(self, now_at_s: float) -> None:
+        slow_since_at_s, quorum = now_at_s - self.slow_after_s, self.quorum
+        quorum.under_way |= dict.fromkeys(self.commitments.held, now_at_s)
+        asked = [it for it, at_s in quorum.under_way.items() if at_s > slow_since_at_s]
+        # Who looks at a row in dispute was asked because of a verdict, and waits for nobody.
+        wanted = not quorum.votes.disputed and quorum.wanted(slow_since_at_s) > 0
+        self.commitments.tell_if_due(now_at_s, asked, wanted=wanted)
+
     def _heard(self, verdict: Signed[Verdict], share: Share) -> None:
+        if why := self.commitments.misfit(verdict):
+            self.peers.offended(verdict.signer, Offence.WRONG_ANSWER)
+            self.peers.note_problem(f"verdict of {verdict.signer}", why)
+            self._failed(verdict.signer, RemoteProtocolError(why))
+            return
         self.quorum.votes.add(verdict, share.part)
         self.peers.view.keep(verdict.signer)
         self.on_event(Checked(verdict))
@@ -353,6 +378,9 @@ class _Check:
         code, again_s = None, None
         if isinstance(error, Refused):
             code, again_s, now_at_s = error.code, ask_again_s(error), trio.current_time()
+            if self.commitments.has(verifier):
+                # It has had its turn: else commitments without verdicts would go on for ever.
+                again_s = None
             if again_s is not None:
                 self.quorum.is_busy(verifier, now_at_s)
                 self.patience.refused(verifier, again_s, now_at_s)
@@ -364,7 +392,9 @@ class _Check:
         if not is_busy:
             quorum.busy_since_at_s.pop(verifier, None)
         del quorum.under_way[verifier]
-        slow_since_at_s = trio.current_time() - self.slow_after_s
+        self.commitments.forget(verifier)
+        self._tell_if_due(now_at_s := trio.current_time())
+        slow_since_at_s = now_at_s - self.slow_after_s
         if votes.accepted is not None or votes.disputed or quorum.wanted(slow_since_at_s):
             self.wake.set()
             self.wake = trio.Event()

@@ -8,7 +8,8 @@ from typing import Any
 from node.checking.audit import audit
 from node.checking.report import AuditReport, Status
 from node.commands.command import run
-from node.commands.fetched import Extract, check_fetches
+from node.commands.fetch_origin import Extract
+from node.commands.fetched import check_fetches
 from node.commands.output import console, safe, show_json
 from node.commands.receipt_file import FoundReceipt, read_file, read_receipt
 from node.ingest.agreement import AgreementTerms, agree

@@ -34,6 +34,7 @@ from node.commands.cli_peer import join_command, peers_command, status_command
 from node.commands.cli_receipts import audit_command, receipts_group
 from node.commands.cli_service import dashboard_command, service_group
 from node.commands.cli_sources import sources
+from node.commands.cli_stake import stake_group
 from node.commands.cli_tasks import ask_command, get_command, put_command, verify_command
 from node.commands.cli_usage import usage_command
 from node.commands.cli_versions import versions_command
@@ -73,6 +74,7 @@ COMMANDS: tuple[click.Command, ...] = (
     wallet_group,
     earnings_command,
     ledger_group,
+    stake_group,
     usage_command,
     devnet_command,
     load_command,

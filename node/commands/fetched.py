@@ -4,23 +4,23 @@ The extraction is repeated from the body that was kept, in a process of its own:
 stranger's to whoever checks it, too.
 """
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from node.checking.audit import Have
 from node.checking.report import AuditReport, ReceiptPart
+from node.commands.fetch_origin import Extract, check_dataset, check_pages, is_dataset
+from node.ingest.paging import first_page
 from node.serving.sources import passages_of
 from wire import limits
 from wire.content import ContentId
 from wire.errors import WireError
-from wire.fetch import AttestedFetch, Extraction, SourceRecord
+from wire.fetch import AttestedFetch, SourceRecord
 from wire.operations import FETCH
 from wire.payload import Passages
 from wire.receipt import Receipt
 from wire.signed import Signed
 from wire.tree import name_of
 
-Extract = Callable[[Extraction, bytes], Awaitable[bytes]]
 # Besides what clocks may differ by: a data peer may give what it fetched a moment before.
 OLDER_S_MAX = 60
 
@@ -76,8 +76,12 @@ async def _check(
     when = datetime.fromtimestamp(record.fetched_at_ms / 1000, UTC)
     report.note(ReceiptPart.INPUT, True, what, f"{record.urls[-1]}, {when:%Y-%m-%d %H:%M:%S} UTC")
     _check_time(report, record, leg)
-    _check_source(report, receipt, record, have)
-    await _check_output(report, record, passages, have, extract)
+    source = _check_source(report, receipt, record, have)
+    body = _body_at_hand(report, record, have)
+    if body is not None:
+        check_dataset(report, record, body)
+        await check_pages(report, record, body, source, extract)
+        await _check_output(report, record, passages, body, extract)
     _say_limits(report, record)
     return {record_id, record.body, record.output, *passages.passages}
 
@@ -98,8 +102,8 @@ def _check_time(report: AuditReport, record: AttestedFetch, leg: str) -> None:
 
 def _check_source(
     report: AuditReport, receipt: Signed[Receipt], record: AttestedFetch, have: Have
-) -> None:
-    """Whether the source that the task was signed with is the one that was fetched."""
+) -> SourceRecord | None:
+    """Whether the source that the task was signed with is the one that was fetched; the source."""
     asked = receipt.record.input
     if asked is None:
         report.note(
@@ -108,7 +112,7 @@ def _check_source(
             "what the data peer calls by the name that was asked for",
             f"it says: the source {record.source}",
         )
-        return
+        return None
     report.note(
         ReceiptPart.INPUT,
         record.source == asked,
@@ -116,28 +120,25 @@ def _check_source(
     )
     data = have(asked)
     if data is None or name_of(data) != asked:
-        return
+        return None
     try:
         source = SourceRecord.from_bytes(data)
     except WireError as error:
         report.note(ReceiptPart.INPUT, False, "the source that was sent can be read", str(error))
-        return
+        return None
     right = record.extraction == source.extraction
-    if source.kind == "http":
+    if source.paging:
+        right = right and record.urls[0] == first_page(source.paging[0], source.place).url
+    elif source.kind in ("http", "dataset"):
         right = right and record.urls[0] == source.place
     report.note(
         ReceiptPart.INPUT, right, "it was fetched from where the source says, and read as it says"
     )
+    return source
 
 
-async def _check_output(
-    report: AuditReport,
-    record: AttestedFetch,
-    passages: Passages,
-    have: Have,
-    extract: Extract,
-) -> None:
-    """Repeat the extraction and the cutting, as far as the body is at hand."""
+def _body_at_hand(report: AuditReport, record: AttestedFetch, have: Have) -> bytes | None:
+    """What came from the source, if it is at hand and is what was signed for."""
     body = have(record.body)
     if body is None:
         report.note(
@@ -146,7 +147,7 @@ async def _check_output(
             "what came from the source",
             f"the body is not at hand: {record.body}",
         )
-        return
+        return None
     same = name_of(body) == record.body and len(body) == record.body_size_bytes
     report.note(
         ReceiptPart.INPUT,
@@ -154,8 +155,17 @@ async def _check_output(
         "the body that is kept is the one that was signed for",
         f"{len(body)} bytes",
     )
-    if not same:
-        return
+    return body if same else None
+
+
+async def _check_output(
+    report: AuditReport,
+    record: AttestedFetch,
+    passages: Passages,
+    body: bytes,
+    extract: Extract,
+) -> None:
+    """Repeat the extraction and the cutting."""
     what = "the extraction, repeated from the body, gives the same output"
     try:
         output = await extract(record.extraction, body)
@@ -177,6 +187,9 @@ async def _check_output(
 
 
 def _say_limits(report: AuditReport, record: AttestedFetch) -> None:
+    if is_dataset(record):
+        # Whoever has its content id gets the same from anybody.
+        return
     report.note_limit(
         ReceiptPart.INPUT,
         "whether the server told everybody the same, and told it to this data peer at all",

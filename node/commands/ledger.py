@@ -9,6 +9,7 @@ from typing import Any
 from node.commands.ask import SOCKET
 from node.commands.genesis import GenesisRequest, make_genesis, read_genesis
 from node.commands.output import console, safe, short, show_aside, show_json, show_table
+from node.commands.stake import stake_lines
 from node.ledger.chain_file import read_parts, replay
 from node.ledger.committee import Committee
 from node.local.arguments import read_key
@@ -98,6 +99,8 @@ async def show_account(state: Path, account: str | None, *, as_json: bool) -> No
     if found["channels"]:
         locked = show_credits(found["deposits"])
         console.print(f"  and {locked} in {found['channels']} channels")
+    for line in stake_lines(found):
+        console.print(f"  {line}")
     for channel in found["paying"]:
         console.print(
             f"  to [cyan]{short(channel['peer'])}[/cyan]: {show_credits(channel['charged'])} paid"
@@ -223,11 +226,14 @@ def check(file: Path, genesis: Path | None, account: str | None, *, as_json: boo
         "balances": found.books.balances,
         "deposits": found.books.deposits,
         "fund": found.books.fund,
+        "stakes": found.books.stakes.total,
+        "stakers": len(found.books.stakes.rows),
         "supply": found.books.supply,
         "tip": None if found.tip is None else str(found.tip.id),
     }
     if key is not None:
         document["balance"] = found.account(key).balance
+        document["staked"] = found.books.stakes.row(key).total
     if as_json:
         show_json(document)
         return
@@ -240,11 +246,15 @@ def check(file: Path, genesis: Path | None, account: str | None, *, as_json: boo
     books = found.books
     console.print(
         f"  {document['accounts']} accounts have {show_credits(books.balances)} credits,"
-        f" channels {show_credits(books.deposits)}, the fund {show_credits(books.fund)}:"
+        f" channels {show_credits(books.deposits)}, stakes {show_credits(books.stakes.total)}, the"
+        f" fund {show_credits(books.fund)}:"
         f" {show_credits(books.supply)}, as at the beginning"
     )
     if key is not None:
-        console.print(f"  {key} has {show_credits(found.account(key).balance)} credits")
+        staked = show_credits(books.stakes.row(key).total)
+        console.print(
+            f"  {key} has {show_credits(found.account(key).balance)} credits, and {staked} staked"
+        )
 
 
 def _order_words(order: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """What `sources` does: the owner's sources kept and tried, and fetched by others with a receipt."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from node.commands.agreed import AGREEMENT_SUFFIX
 from node.commands.ask import SOCKET, save_receipt, show_event, show_route
 from node.commands.output import console, plain_text, safe, short, show_json, show_table
 from node.ingest.bring import Brought
+from node.ingest.dataset import GetContent
 from node.ingest.opening import open_ingest
 from node.ingest.owned import OwnedSources
 from node.ingest.source_file import FILE_BYTES_MAX, read_source
@@ -20,6 +22,7 @@ from wire.errors import InputError, StoreUnusable
 from wire.fetch import AttestedFetch, Extraction, FetchAgreement, SourceRecord
 
 CELL_CHARS = 60
+_MORE = ", and there are more: raise pages in its [paging] for those"
 ROWS_SHOWN = 10
 ALL = 1 << 30
 # How long content may take that a running peer has by then.
@@ -83,7 +86,7 @@ async def test(
     state: Path, what: str, rows: int, wall_s: Callable[[], float], *, as_json: bool
 ) -> None:
     """Fetch a source from here, and show it; the error says what is wrong with it."""
-    ingest = open_ingest(state, wall_s)
+    ingest = open_ingest(state, wall_s, _published(state))
     if (source := _given(what)) is not None:
         brought = await ingest.owners(source)
     else:
@@ -92,6 +95,24 @@ async def test(
         show_json(_document(brought, rows))
         return
     show_brought(brought, rows)
+
+
+def _published(state: Path) -> GetContent:
+    """How the running peer of the state folder brings published content."""
+
+    async def get(content: ContentId, size_bytes_max: int) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "content"
+            asked = {
+                "id": str(content),
+                "path": str(path),
+                "deadline_s": int(CONTENT_S),
+                "size_bytes_max": size_bytes_max,
+            }
+            await call(state / SOCKET, "get", asked, unheard, deadline_s=CONTENT_S)
+            return await trio.Path(path).read_bytes()
+
+    return get
 
 
 async def fetch(
@@ -206,6 +227,7 @@ def _facts(brought: Brought) -> list[tuple[str, str]]:
         *((it.name, it.value) for it in record.headers),
         *(("certificates", it) for it in certificates),
         ("source", str(record.source)),
+        *([("pages", f"{len(record.pages)}{_MORE * record.more}")] if record.pages else []),
         ("body", f"{record.body} ({record.body_size_bytes} bytes)"),
         ("output", f"{record.output} ({len(brought.output)} bytes)"),
     ]
@@ -220,6 +242,8 @@ def _document(brought: Brought, rows: int) -> dict[str, Any]:
         "status": record.status,
         "headers": {it.name: it.value for it in record.headers},
         "certificates": None if record.certificates is None else record.certificates.hex(),
+        "pages": [it.url for it in record.pages],
+        "more_pages": record.more,
         "body": str(record.body),
         "body_size_bytes": record.body_size_bytes,
         "output": str(record.output),

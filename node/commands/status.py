@@ -58,6 +58,8 @@ def _status(found: Mapping[str, Any]) -> None:
             speed += f", {model['pages_used']} of {model['pages']} pages"
         state = ", ".join(filter(None, (model.get("layers", ""), state_words(model))))
         console.print(f"  model {safe(model['name'])}: {state}{speed}{problem}")
+        for line in _layer_lines(model):
+            console.print(line)
     tasks = found["tasks"]
     console.print(
         f"  own tasks: {tasks['accepted']} accepted, {tasks['answered']} answered,"
@@ -109,6 +111,19 @@ def _membership_line(found: Mapping[str, Any]) -> str:
     return f"[yellow]no member of the private network {name}: {why}[/yellow]"
 
 
+def _layer_lines(model: Mapping[str, Any]) -> list[str]:
+    """Who has the layers of a model that are not here, and whose rows of it were wrong."""
+    lines = []
+    if rest := model.get("rest"):
+        holders = (f"{safe(it['layers'])} at {short(it['peer'])}" for it in rest)
+        lines.append(f"    the rest: {', '.join(holders)}")
+    lines += [
+        f"    [red]{short(it['peer'])} gave wrong rows of {safe(it['layers'])} and is banned[/red]"
+        for it in model.get("gave_wrong_rows", ())
+    ]
+    return lines
+
+
 def _background_line(checks: Mapping[str, Any]) -> str:
     """What came of checking answers afterwards that nobody had checked."""
     if not checks["share"]:
@@ -141,9 +156,23 @@ def _ledger_lines(ledger: Mapping[str, Any]) -> list[str]:
             f"  a member: epoch {ledger['epoch']} is {doing}, {ledger['orders']} orders so far;"
             f" supply {show_credits(ledger['supply'])} credits"
         )
+    if ledger.get("staked"):
+        staked = show_credits(ledger["staked"])
+        lines.append(
+            f"  {staked} credits are staked, by the checkpoint of epoch {ledger['stakes_epoch']}"
+        )
     if ledger.get("problem"):
         lines.append(f"  [yellow]ledger: {safe(ledger['problem'])}[/yellow]")
     return lines
+
+
+def _stake_words(stake: Mapping[str, Any]) -> str:
+    """What a peer has staked by the last checkpoint, and what else it says."""
+    claimed, known = stake["claimed"], stake["known"]
+    if known is None:
+        return f"says {show_credits(claimed)}" if claimed else ""
+    words = show_credits(known) if known or claimed else ""
+    return words if claimed <= known else f"{words}, says {show_credits(claimed)}"
 
 
 def _http_line(http: Mapping[str, Any]) -> str:
@@ -168,12 +197,13 @@ def _peers(found: Mapping[str, Any]) -> None:
             " ".join(safe(name) for name in it["models"]),
             "yes" if it["connected"] else "no",
             it["standing"],
+            _stake_words(it["stake"]),
             f"{it['heard_s_ago']} s",
             safe(it["addresses"][0].partition("/p2p/")[0]) if it["addresses"] else "",
         )
         for it in found["peers"]
     ]
-    columns = ("peer", "roles", "models", "connected", "standing", "heard", "address")
+    columns = ("peer", "roles", "models", "connected", "standing", "staked", "heard", "address")
     show_table(f"{len(rows)} peers besides {short(found['me'])}", columns, rows)
 
 

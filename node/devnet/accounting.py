@@ -50,6 +50,7 @@ WORK_KINDS = frozenset(
         *(Kind.CHECK, Kind.FINDING, Kind.QUOTE, Kind.QUOTED, Kind.WANT, Kind.BLOCK),
         *(Kind.KEEP, Kind.KEEPING),
         *(Kind.OPEN_CHECKS, Kind.CHECKS, Kind.VERDICTS),
+        *(Kind.COMMITMENTS, Kind.TELL_VERDICTS, Kind.VERDICT_COMMITTED, Kind.TELL_VERDICT),
     )
 )
 

@@ -15,6 +15,7 @@ import trio
 from node.engines.hash_engine import HashEngine
 from node.engines.interface import Emit, Job, Output, Part
 from node.peer import Node
+from node.serving.held_verdicts import HeldVerdict
 from p2p.peers import Handler
 from p2p.typed_call import CallChannel, TypedCall, refusal_of
 from store import Store
@@ -26,6 +27,8 @@ from wire import limits
 from wire.advert import Advert
 from wire.chain import open_receipts
 from wire.checks import OpenChecks
+from wire.commitment import TellVerdict, VerdictCommitted
+from wire.content import PeerId
 from wire.errors import Disconnected, Refused, StoreFull, TransportError
 from wire.kinds import RefusalCode
 from wire.lottery import Share
@@ -43,7 +46,12 @@ FLOOD_EVERY_S = 0.5
 NONSENSE_BYTES = 64
 # A stream carries this many messages before it is cut.
 CUT_AFTER = 2
-HANDLED = frozenset(("lazy_verifier", "garbage", "refuser", "silent", "truncator"))
+HANDLED = frozenset(
+    ("lazy_verifier", "copying_verifier", "garbage", "refuser", "silent", "truncator")
+)
+COPY_DEADLINE_S = 5.0
+# A copying verifier asks so many others for the verdict that it gives.
+COPIED_FROM_MAX = 2
 
 
 class DevnetEngine(HashEngine):
@@ -117,6 +125,9 @@ def misbehave(node: Node, adversary: str, random: Random) -> Callable[[], None]:
         case "lazy_verifier":
             handlers[Check] = _lazy(node)
             # Whoever has many legs to check asks it one by one.
+            del handlers[OpenChecks]
+        case "copying_verifier":
+            handlers[Check] = _copying(node, random)
             del handlers[OpenChecks]
         case "garbage":
             for kind in honest:
@@ -197,9 +208,46 @@ def _lazy(node: Node) -> Handler:
             checked_at_ms=int(node.dependencies.environment.wall_s() * 1000),
             duration_ms=1,
         )
+        if message.commit:
+            key = node.dependencies.key
+            held = HeldVerdict(verdict, node.dependencies.environment.entropy(32), 0.0)
+            await call.send(VerdictCommitted(digest=held.commitment(key.peer)))
+            telling = await call.expect(TellVerdict)
+            verdict = held.told(telling.shown, telling.count)
         await call.send(VerdictReply(verdict=sign(verdict, node.dependencies.key).raw))
 
     return agree
+
+
+def _copying(node: Node, random: Random) -> Handler:
+    lazy = _lazy(node)
+
+    async def copied(call: TypedCall, check: Check, other: PeerId) -> None:
+        """Have another verifier look, and give what it says as this peer's own."""
+        async with node.peers.call(other, deadline_s=COPY_DEADLINE_S) as asked:
+            await asked.send(check)
+            if check.commit:
+                await call.send(await asked.expect(VerdictCommitted))
+                await asked.send(await call.expect(TellVerdict))
+            reply = await asked.expect(VerdictReply)
+        verdict = open_signed(reply.verdict, Verdict).record
+        await call.send(VerdictReply(verdict=sign(verdict, node.dependencies.key).raw))
+
+    async def copy(call: TypedCall, message: Message) -> None:
+        assert isinstance(message, Check)
+        receipt = open_receipts(open_signed(message.task, Task), message.receipts)[-1]
+        doers = {receipt.signer, call.peer, node.peers.me}
+        known = sorted(node.tasks.checking.verifiers(receipt.record.model) - doers)
+        for other in random.sample(known, min(COPIED_FROM_MAX, len(known))):
+            try:
+                await copied(call, message, other)
+            except Refused:
+                continue
+            return
+        # Nobody works for it: then it says what most say.
+        await lazy(call, message)
+
+    return copy
 
 
 async def flood(node: Node, random: Random) -> None:

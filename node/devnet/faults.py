@@ -67,6 +67,10 @@ KINDS: dict[str, FaultKind] = {
     "lazy_verifier": FaultKind(
         FaultScope.ADVERSARY, "the peer agrees with every answer without checking it"
     ),
+    "copying_verifier": FaultKind(
+        FaultScope.ADVERSARY,
+        "the peer has another verifier look and gives its verdict as its own, or agrees blindly",
+    ),
     "garbage": FaultKind(FaultScope.ADVERSARY, "the peer answers every message with nonsense"),
     "flooder": FaultKind(
         FaultScope.ADVERSARY, "the peer floods the network with adverts of invented keys"

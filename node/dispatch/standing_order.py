@@ -139,6 +139,10 @@ class StandingOrder(Generic[T]):
     def _bundle(self, items: list[T], now_at_s: float) -> Message:
         """The message that gives these items, which have their tags."""
 
+    def _besides(self) -> Iterator[Message]:
+        """What else there is to say of items that were sent."""
+        return iter(())
+
     @abstractmethod
     def _hear(self, message: Message) -> None:
         """Take in what the peer says of items; RemoteProtocolError for anything else."""
@@ -250,6 +254,8 @@ class StandingOrder(Generic[T]):
             unwanted, self._unwanted = self._unwanted, []
             for some in cut((it, 0) for it in unwanted):
                 await call.send(Withdraw(unwanted=tuple(some)))
+            for message in self._besides():
+                await call.send(message)
             for bundle in self._bundles():
                 self.bundles += 1
                 await call.send(bundle)

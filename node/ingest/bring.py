@@ -11,22 +11,24 @@ from pathlib import Path
 import trio
 
 from node.ingest.budget import FetchBudget
+from node.ingest.came import Came
+from node.ingest.database import read_database
+from node.ingest.dataset import GetContent, bring_dataset
 from node.ingest.extractor import Extractor
-from node.ingest.http_fetch import HttpFetcher, Request
+from node.ingest.http_fetch import HttpFetcher
 from node.ingest.local_files import FILE_BYTES_MAX, files_below, read_file
 from node.ingest.location import read_url
+from node.ingest.over_http import OverHttp
 from node.ingest.owned import OwnedSources, is_free
-from node.ingest.robots import Robots
-from node.ingest.source_file import check_strange, credentials_of
+from node.ingest.source_file import check_strange
 from wire.content import ContentId, PeerId
-from wire.errors import InputError, Oversize
-from wire.fetch import AttestedFetch, HeaderField, SourceRecord
+from wire.errors import InputError, Malformed, Oversize
+from wire.fetch import AttestedFetch, SourceRecord
 from wire.latest import Latest
 from wire.tree import name_of
 
 KEPT_S = 30.0
 FETCHES_KEPT = 8
-HEADER_CHARS_MAX = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +46,6 @@ class _Kept:
     until_at_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Came:
-    """What a source gave, before anything is made of it."""
-
-    urls: tuple[str, ...]
-    status: int
-    headers: tuple[HeaderField, ...]
-    certificates: bytes | None
-    body: bytes
-
-
 @dataclass(slots=True)
 class Ingest:
     """Brings in the sources of one peer's owner, and those of other peers that the owner lets."""
@@ -63,15 +54,17 @@ class Ingest:
     fetcher: HttpFetcher
     extractor: Extractor
     wall_s: Callable[[], float]
+    # How published content is found: the peer that this belongs to says it once it runs.
+    get_content: GetContent | None = None
     budget: FetchBudget = field(default_factory=FetchBudget)
-    robots: Robots = field(init=False)
+    over_http: OverHttp = field(init=False)
     _under_way: dict[tuple[ContentId, str], trio.Event] = field(default_factory=dict)
     _kept: Latest[tuple[ContentId, str], _Kept] = field(
         default_factory=lambda: Latest(FETCHES_KEPT)
     )
 
     def __post_init__(self) -> None:
-        self.robots = Robots(self.fetcher)
+        self.over_http = OverHttp(self.owned, self.fetcher, self.extractor, self.budget)
 
     async def names(self) -> list[str]:
         """Every name that `named` takes: a source, or one of its files."""
@@ -103,8 +96,9 @@ class Ingest:
         if known is None:
             check_strange(source)
             # Also before what the owner itself had fetched a moment ago is shown.
-            rules = await trio.to_thread.run_sync(self.owned.rules)
-            rules.check(read_url(source.place), strange=True)
+            if source.kind == "http":
+                rules = await trio.to_thread.run_sync(self.owned.rules)
+                rules.check(read_url(source.place), strange=True)
         return await self._once(source, "", asker, strange=known is None)
 
     async def _once(
@@ -128,10 +122,7 @@ class Ingest:
     async def _fetch(
         self, source: SourceRecord, file: str, asker: PeerId | None, *, strange: bool
     ) -> Brought:
-        if source.kind == "files":
-            came = await trio.to_thread.run_sync(_read_file, source, file)
-        else:
-            came = await self._over_http(source, asker, strange=strange)
+        came = await self._bring(source, file, asker, strange=strange)
         fetched_at_ms = int(self.wall_s() * 1000)
         output = await self.extractor.extract(source.extraction, came.body)
         record = AttestedFetch(
@@ -145,34 +136,42 @@ class Ingest:
             body_size_bytes=len(came.body),
             extraction=source.extraction,
             output=name_of(output),
+            pages=came.pages,
+            folders=came.folders,
+            more=came.more,
         )
         return Brought(record, came.body, output)
 
-    async def _over_http(
-        self, source: SourceRecord, asker: PeerId | None, *, strange: bool
-    ) -> _Came:
-        location = read_url(source.place)
-        rules = await trio.to_thread.run_sync(self.owned.rules)
-        secret = await trio.to_thread.run_sync(self.owned.secrets_of, source)
-        rules.check(location, strange=strange)
-        self.budget.take(location.host, asker, trio.current_time())
-        await self.robots.check(location, rules, strange=strange)
-        named = credentials_of(source)
-        request = Request(
-            location=location,
-            headers={it.name: it.value for it in source.headers if it.name not in named},
-            secret=secret,
-            strange=strange,
-        )
-        found = await self.fetcher.get(request, rules)
-        headers = tuple(
-            HeaderField(
-                name=name, value=value[:HEADER_CHARS_MAX].encode("ascii", "replace").decode()
-            )
-            for name, value in dict(found.headers).items()
-            if name in source.kept_headers
-        )
-        return _Came(found.urls, found.status, headers, found.certificates, found.body)
+    async def _bring(
+        self, source: SourceRecord, file: str, asker: PeerId | None, *, strange: bool
+    ) -> Came:
+        match source.kind:
+            case "files":
+                return await trio.to_thread.run_sync(_read_file, source, file)
+            case "http":
+                return await self.over_http.bring(source, asker, strange=strange)
+            case "sql":
+                self.budget.take_asker(asker, trio.current_time())
+                return await self._of_database(source)
+            case "dataset" if self.get_content is not None:
+                self.budget.take_asker(asker, trio.current_time())
+                return await bring_dataset(source.place, self.get_content)
+            case _:
+                raise InputError(f"a source of the kind {source.kind!r} cannot be brought in here")
+
+    async def _of_database(self, source: SourceRecord) -> Came:
+        database = read_database(source.place)
+        if database.location is not None:
+            rules = await trio.to_thread.run_sync(self.owned.rules)
+            rules.check_named(database.location)
+        password = ""
+        if source.credential:
+            password = await trio.to_thread.run_sync(self.owned.credential, source.credential)
+        body = await self.extractor.query(database, password, source.query)
+        if password and password.encode() in body:
+            raise Malformed("the database's answer repeats the credential: not kept")
+        # Neither the path nor the server: what is signed is shown to others.
+        return Came((f"{database.engine}:{database.name}",), body)
 
     def _names(self) -> list[str]:
         names = []
@@ -193,7 +192,7 @@ def _files_of(source: SourceRecord, prefix: str) -> dict[str, Path]:
     return files_below(Path(source.place).expanduser(), prefix, source.glob)
 
 
-def _read_file(source: SourceRecord, file: str) -> _Came:
+def _read_file(source: SourceRecord, file: str) -> Came:
     """One file of a source; the only one may go without its name. InputError."""
     files = _files_of(source, "")
     if not file and len(files) == 1:
@@ -212,4 +211,4 @@ def _read_file(source: SourceRecord, file: str) -> _Came:
         raise InputError(f"{file} cannot be read: {error.strerror}") from error
     if len(body) > FILE_BYTES_MAX:
         raise Oversize(f"{file} has more than {FILE_BYTES_MAX} bytes")
-    return _Came((file,), 0, (), None, body)
+    return Came((file,), body)

@@ -26,7 +26,11 @@ class FetchBudget:
 
         Without an asker it is the owner's own fetch, which only the host's budget bounds.
         """
-        if asker is not None and not self.askers.take(str(asker), now_at_s):
-            raise Refused("you had much fetched here lately", retry_after_s=1.0 / self.askers.per_s)
+        self.take_asker(asker, now_at_s)
         if not self.hosts.take(host, now_at_s):
             raise Refused(f"{host} was asked often lately", retry_after_s=1.0 / self.hosts.per_s)
+
+    def take_asker(self, asker: PeerId | None, now_at_s: float) -> None:
+        """Count what concerns no server; Refused if the asker's budget is used up."""
+        if asker is not None and not self.askers.take(str(asker), now_at_s):
+            raise Refused("you had much fetched here lately", retry_after_s=1.0 / self.askers.per_s)

@@ -15,6 +15,7 @@ from wire.errors import InputError
 
 URL_CHARS_MAX = 2048
 PORTS = {"http": 80, "https": 443}
+_USUAL_PORTS = {**PORTS, "postgresql": 5432}
 # Names that lead into this machine or its own network, wherever they are looked up.
 _LOCAL_NAMES = ("localhost", "local", "internal", "lan", "home", "corp", "intranet", "home.arpa")
 _NOT_LOOKED_UP = ("onion", "i2p", "invalid", "test", "example", "alt")
@@ -77,8 +78,18 @@ class HostRules:
 
     def names(self, location: Location) -> bool:
         """Whether the owner named this very host, and its port unless that is the usual one."""
-        usual = location.port == PORTS[location.scheme]
+        usual = location.port == _USUAL_PORTS[location.scheme]
         return location.place in self.allow or (usual and location.host in self.allow)
+
+    def check_named(self, location: Location) -> None:
+        """InputError unless the owner named this host: for servers that are no public ones."""
+        if _listed(location, self.deny):
+            raise InputError(f"the owner of this peer denies {location.host}")
+        if not self.names(location):
+            raise InputError(
+                f"{location.place} is not asked: the owner of this peer has not named it",
+                todo=_TO_ALLOW.format(location.place),
+            )
 
     def check(self, location: Location, *, strange: bool) -> None:
         """InputError if the owner's lists, or its name or port alone, forbid it."""

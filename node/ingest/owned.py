@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.ingest.location import HostRules, read_url
+from node.ingest.database import read_database
+from node.ingest.location import HostRules, Location, read_url
 from node.ingest.source_file import FILE_BYTES_MAX, credentials_of, read_source
 from store.private_file import OTHERS_MAY_READ, OTHERS_MAY_WRITE, read_private
 from wire.content import ContentId
@@ -84,8 +85,9 @@ class OwnedSources:
         """Keep a source under a name that is free, or its own; InputError if it is not sound."""
         check_name(name)
         record = read_source(text)
-        for credential in credentials_of(record).values():
-            self.credential(credential)
+        for credential in (*credentials_of(record).values(), record.credential):
+            if credential:
+                self.credential(credential)
         path = self.folder / f"{name}.toml"
         if path.exists():
             if self.written(name) == text:
@@ -126,9 +128,10 @@ class OwnedSources:
 
     def allow(self, source: SourceRecord) -> str:
         """Name the host of a source in `fetching.toml`; returns it as it stands there."""
-        if source.kind != "http":
-            raise InputError("only a source of the kind http has a host to allow")
-        place, rules = read_url(source.place).place, self.rules()
+        location = _location_of(source)
+        if location is None:
+            raise InputError("this source has no host to allow", todo="leave out --allow-host")
+        place, rules = location.place, self.rules()
         if place not in rules.allow:
             lists = {
                 "allow": (*rules.allow, place),
@@ -158,6 +161,12 @@ class OwnedSources:
     def secrets_of(self, source: SourceRecord) -> Mapping[str, str]:
         """The headers of a source that are credentials, with what they stand for."""
         return {header: self.credential(name) for header, name in credentials_of(source).items()}
+
+
+def _location_of(source: SourceRecord) -> Location | None:
+    if source.kind == "sql":
+        return read_database(source.place).location
+    return read_url(source.place) if source.kind == "http" else None
 
 
 def is_free(name: str) -> bool:

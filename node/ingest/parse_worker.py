@@ -1,4 +1,4 @@
-"""The process that parses one body of a stranger: no store, no keys, little memory, no files.
+"""The process that parses one body, or asks one database: no store, no keys, little memory.
 
 Started by `node.ingest.extractor`. What is wrong with the body is answered in words; whatever kills
 this process is the end of that one fetch.
@@ -7,9 +7,11 @@ this process is the end of that one fetch.
 import os
 import resource
 import sys
+from typing import Any
 
 from node.engines.frames import read_frame, to_frame
-from node.ingest.parsing import extract
+from node.ingest.database import SQLITE
+from node.ingest.parsing import after_page, extract
 from wire.codec import Value
 from wire.errors import WireError
 from wire.fetch import Extraction
@@ -17,15 +19,33 @@ from wire.fetch import Extraction
 MEMORY_BYTES_MAX = 768 << 20
 
 
-def answer(message: dict[str, object]) -> dict[str, Value]:
-    """The output of one extraction, or what is wrong with the body."""
-    extraction, body = message["extraction"], message["body"]
-    assert isinstance(extraction, bytes)
-    assert isinstance(body, bytes)
+def answer(message: dict[str, Any]) -> dict[str, Value]:
+    """The output that one message asks for, or what is wrong with what it has."""
     try:
-        return {"output": extract(Extraction.from_bytes(extraction), body)}
+        match message["do"]:
+            case "parse":
+                extraction = Extraction.from_bytes(message["extraction"])
+                return {"output": extract(extraction, message["body"])}
+            case "after":
+                extraction = Extraction.from_bytes(message["extraction"])
+                found, rows = after_page(extraction, message["select"], message["body"])
+                return {"found": found, "rows": rows}
+            case _:
+                return {"output": _asked(message)}
     except WireError as error:
         return {"refused": error.message}
+
+
+def _asked(message: dict[str, Any]) -> bytes:
+    """What a database answers. Each library is loaded only where its database is asked."""
+    place = message["place"]
+    if message["engine"] == SQLITE:
+        from node.ingest.sqlite_query import query_sqlite
+
+        return query_sqlite(place["path"], message["query"])
+    from node.ingest.postgres_query import query_postgres
+
+    return query_postgres(place, message["password"], message["query"])
 
 
 def main(seconds: int) -> None:

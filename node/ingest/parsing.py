@@ -7,14 +7,16 @@ libraries read what strangers wrote. The same body and extraction always give th
 import codecs
 import csv
 import io
+import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from wire.codec import unpack
 from wire.errors import Malformed, Oversize
-from wire.fetch import COLUMNS_MAX, Extraction
+from wire.fetch import COLUMNS_MAX, PAGES_MAX, Extraction
 
 OUTPUT_BYTES_MAX = 4 << 20
 ROWS_MAX = 100_000
@@ -43,7 +45,10 @@ def extract(extraction: Extraction, body: bytes) -> bytes:
         case "csv":
             output = to_lines(*_table_of_csv(extraction, _decoded(body, extraction)))
         case "json":
-            output = to_lines(*_table_of_json(extraction, _decoded(body, extraction)))
+            texts = [_decoded(it, extraction) for it in pages_of(extraction, body)]
+            output = to_lines(*_table_of_json(extraction, texts))
+        case "rows":
+            output = to_lines(*_table_of_rows(extraction, body))
         case _:
             raise Malformed(f"the format {extraction.format!r} is not known here")
     if len(output) > OUTPUT_BYTES_MAX:
@@ -55,12 +60,35 @@ def to_lines(columns: list[str], rows: Iterable[list[Cell]]) -> bytes:
     """A table as lines of JSON, each a list, the names of the columns first."""
     lines: list[bytes] = []
     size_bytes = 0
-    for row in (columns, *rows):
+    # One after the other: a table may have more rows than there is memory for.
+    for row in itertools.chain((columns,), rows):
         lines.append(_LINE(row).encode())
         size_bytes += len(lines[-1]) + 1
         if size_bytes > OUTPUT_BYTES_MAX or len(lines) > ROWS_MAX + 1:
             raise Oversize(f"a table beyond {ROWS_MAX} rows or {OUTPUT_BYTES_MAX} bytes")
     return b"\n".join(lines) + b"\n"
+
+
+def pages_of(extraction: Extraction, body: bytes) -> list[bytes]:
+    """The pages of a body, which is the only one unless it is paged; Malformed."""
+    if not extraction.paged:
+        return [body]
+    found = unpack(body, size_bytes_max=len(body), items_max=PAGES_MAX + 1)
+    if not isinstance(found, list) or not found or not all(isinstance(it, bytes) for it in found):
+        raise Malformed("the body is no list of pages")
+    return found
+
+
+def after_page(extraction: Extraction, select: str, page: bytes) -> tuple[str, int]:
+    """What `select` (JMESPath) finds in a page of JSON, "" for nothing; and how many rows it has.
+
+    Malformed if the page is not JSON, or what is found is neither text nor a whole number.
+    """
+    document = _read_json(_decoded(page, extraction))
+    found = _selected(select, document) if select else None
+    if isinstance(found, bool) or not isinstance(found, str | int | None):
+        raise Malformed(f"{select!r} finds {type(found).__name__}, and no URL or number of a page")
+    return "" if found is None else str(found), len(_items(extraction, document) or ())
 
 
 def _decoded(body: bytes, extraction: Extraction) -> str:
@@ -93,16 +121,8 @@ def _table_of_csv(extraction: Extraction, text: str) -> tuple[list[str], Iterato
     if first is None:
         raise Malformed("it is empty: a table has a line at least")
     headings = first if extraction.heading else [str(it + 1) for it in range(len(first))]
-    if len(set(headings)) != len(headings):
-        raise Malformed("two columns of the table have one heading")
-    wanted = {it.name: it.select for it in extraction.columns} or {it: it for it in headings}
-    if len(wanted) > COLUMNS_MAX:
-        raise Oversize(f"{len(wanted)} columns, at most {COLUMNS_MAX}; name those to take")
-    for select in wanted.values():
-        if select not in headings:
-            known = ", ".join(headings)[:200]
-            raise Malformed(f"there is no column {select!r}; there are: {known}")
-    places = [headings.index(it) for it in wanted.values()]
+    wanted = columns_of(extraction, headings)
+    places = list(wanted.values())
 
     def cells() -> Iterator[list[Cell]]:
         if not extraction.heading:
@@ -115,6 +135,20 @@ def _table_of_csv(extraction: Extraction, text: str) -> tuple[list[str], Iterato
             yield [row[it] for it in places]
 
     return list(wanted), cells()
+
+
+def columns_of(extraction: Extraction, headings: Sequence[str]) -> dict[str, int]:
+    """The columns to take, each with its place in a row; Malformed if one is not there."""
+    if len(set(headings)) != len(headings):
+        raise Malformed("two columns of the table have one heading")
+    wanted = {it.name: it.select for it in extraction.columns} or {it: it for it in headings}
+    if len(wanted) > COLUMNS_MAX:
+        raise Oversize(f"{len(wanted)} columns, at most {COLUMNS_MAX}; name those to take")
+    for select in wanted.values():
+        if select not in headings:
+            known = ", ".join(headings)[:200]
+            raise Malformed(f"there is no column {select!r}; there are: {known}")
+    return {name: headings.index(it) for name, it in wanted.items()}
 
 
 def _rows_of_csv(reader: Any) -> Iterator[tuple[int, list[str]]]:
@@ -130,25 +164,43 @@ def _rows_of_csv(reader: Any) -> Iterator[tuple[int, list[str]]]:
             yield reader.line_num, row
 
 
+# Rows
+
+
+def _table_of_rows(extraction: Extraction, body: bytes) -> tuple[list[str], Iterator[list[Cell]]]:
+    from node.ingest.table import DataTable
+
+    table = DataTable.from_bytes(body)
+    places = columns_of(extraction, table.columns)
+    return list(places), ([row[it] for it in places.values()] for row in table.rows)
+
+
 # JSON
 
 
-def _table_of_json(extraction: Extraction, text: str) -> tuple[list[str], Iterator[list[Cell]]]:
-    document = _read_json(text)
+def _items(extraction: Extraction, document: Any) -> list[Any] | None:
     found = _selected(extraction.select, document) if extraction.select else document
-    if found is None:
+    return found if isinstance(found, list) or found is None else [found]
+
+
+def _table_of_json(
+    extraction: Extraction, pages: list[str]
+) -> tuple[list[str], Iterator[list[Cell]]]:
+    found = [_items(extraction, _read_json(it)) for it in pages]
+    if found[0] is None:
         raise Malformed(f"{extraction.select!r} selects nothing of it")
-    items = found if isinstance(found, list) else [found]
+    # The last of several pages may say that there is nothing left by saying nothing.
+    items = [item for page in found for item in page or ()]
     if extraction.columns:
         names = [it.name for it in extraction.columns]
         selects = [_compiled(it.select) for it in extraction.columns]
-        return names, ([_cell(_search(it, item)) for it in selects] for item in items)
+        return names, ([cell_of(_search(it, item)) for it in selects] for item in items)
     if items and all(isinstance(it, dict) for it in items):
         names = list(dict.fromkeys(name for item in items for name in item))
         if not 0 < len(names) <= COLUMNS_MAX:
             raise Oversize(f"{len(names)} columns, at most {COLUMNS_MAX}; name those to take")
-        return names, ([_cell(item.get(name)) for name in names] for item in items)
-    return ["value"], ([_cell(item)] for item in items)
+        return names, ([cell_of(item.get(name)) for name in names] for item in items)
+    return ["value"], ([cell_of(item)] for item in items)
 
 
 def _read_json(text: str) -> Any:
@@ -195,7 +247,8 @@ def _search(compiled: Any, document: Any) -> Any:
         raise Malformed(f"JMESPath: {error}") from error
 
 
-def _cell(value: Any) -> Cell:
+def cell_of(value: Any) -> Cell:
+    """A value of JSON as a cell: what has parts is its own text. Malformed for what JSON lacks."""
     if isinstance(value, Mapping | list):
         try:
             value = _LINE(value)

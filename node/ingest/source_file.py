@@ -4,13 +4,15 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from node.ingest.database import check_query, read_database
+from node.ingest.dataset import read_place
 from node.ingest.location import read_url
 from wire.errors import InputError, WireError
-from wire.fetch import Column, Extraction, HeaderField, SourceRecord
+from wire.fetch import PAGES_MAX, Column, Extraction, HeaderField, Paging, SourceRecord
 
 FILE_BYTES_MAX = 16 << 10
 CREDENTIAL = "credential:"
-FORMATS = ("json", "csv", "text", "html", "binary")
+FORMATS = ("json", "csv", "rows", "text", "html", "binary")
 # What a source may not say: these belong to the connection, or to whoever fetches.
 _OWN_HEADERS = frozenset(
     (
@@ -21,9 +23,13 @@ _OWN_HEADERS = frozenset(
 )
 _PARSED = ("format", "select", "columns", "encoding", "delimiter", "heading")
 _KEYS = {
-    "http": ("kind", "url", *_PARSED, "headers", "keep_headers"),
+    "http": ("kind", "url", *_PARSED, "headers", "keep_headers", "paging"),
     "files": ("kind", "path", "glob", *_PARSED),
+    "sql": ("kind", "database", "query", "credential", "columns"),
+    "dataset": ("kind", "content", "path", *_PARSED),
 }
+_PAGING = ("next", "parameter", "start", "step", "pages")
+_PAGING_EXAMPLE = 'for example: [paging] next = "links.next", or parameter = "page"; pages = 10'
 _EXAMPLE = 'for example: kind = "http", url = "https://…", format = "json"'
 
 
@@ -34,7 +40,7 @@ def read_source(text: str) -> SourceRecord:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"the source is not TOML: {error}", todo=_EXAMPLE) from error
     kind = keys.get("kind")
-    if kind not in _KEYS:
+    if not isinstance(kind, str) or kind not in _KEYS:
         raise InputError(
             f"kind is {kind!r}, and a source is one of {', '.join(_KEYS)}", todo=_EXAMPLE
         )
@@ -48,13 +54,16 @@ def read_source(text: str) -> SourceRecord:
             kind=kind,
             place=_place(kind, keys),
             glob=_text(keys, "glob", "**/*" if kind == "files" else ""),
-            extraction=_extraction(keys),
+            extraction=_extraction(kind, keys),
             headers=tuple(_headers(keys)),
             kept_headers=tuple(it.lower() for it in _texts(keys, "keep_headers")),
+            query=_query(keys) if kind == "sql" else "",
+            credential=_text(keys, "credential", ""),
+            paging=(_paging(keys["paging"]),) if "paging" in keys else (),
         )
     except WireError as error:
         raise InputError(f"the source is refused: {error.message}") from error
-    _check_extraction(source.extraction)
+    _check_extraction(source)
     return source
 
 
@@ -69,9 +78,11 @@ def credentials_of(source: SourceRecord) -> dict[str, str]:
 
 def check_strange(source: SourceRecord) -> None:
     """InputError if a source of another peer asks for what only the owner's own may have."""
-    if source.kind != "http":
-        raise InputError("a source that a peer sends is of the kind http")
-    _check_extraction(source.extraction)
+    if source.kind not in ("http", "dataset"):
+        raise InputError("a source that a peer sends is of the kind http or dataset")
+    if source.kind == "dataset":
+        read_place(source.place)
+    _check_extraction(source)
     if credentials_of(source):
         raise InputError("a source that a peer sends uses no credential of this peer's owner")
     _check_headers(source.headers)
@@ -83,28 +94,72 @@ def _place(kind: str, keys: Mapping[str, Any]) -> str:
         if glob.startswith(("/", "~")) or ".." in glob.split("/"):
             raise InputError(f"glob is {glob!r}, and a pattern stays below the folder")
         return _text(keys, "path")
+    if kind == "sql":
+        database = _text(keys, "database")
+        read_database(database)
+        return database
+    if kind == "dataset":
+        content, path = _text(keys, "content"), _text(keys, "path", "")
+        place = f"{content}/{path}" if path else content
+        read_place(place)
+        return place
     url = _text(keys, "url")
     read_url(url)
     return url
 
 
-def _extraction(keys: Mapping[str, Any]) -> Extraction:
+def _query(keys: Mapping[str, Any]) -> str:
+    query = _text(keys, "query")
+    check_query(query)
+    return query
+
+
+def _paging(found: Any) -> Paging:
+    if not isinstance(found, dict) or found.keys() - {*_PAGING}:
+        raise InputError(f"paging is a table of {', '.join(_PAGING)}", todo=_PAGING_EXAMPLE)
+    settings = {"start": 1, "step": 1, "pages": 10, **found}
+    for name in ("start", "step", "pages"):
+        value = settings[name]
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise InputError(f"{name} in [paging] is a whole number, not {value!r}")
+    if not 1 <= settings["pages"] <= PAGES_MAX:
+        raise InputError(f"pages in [paging] is 1 to {PAGES_MAX}, not {settings['pages']}")
+    select, parameter = _text(found, "next", ""), _text(found, "parameter", "")
+    return Paging(
+        next=select,
+        parameter=parameter,
+        start=settings["start"],
+        step=settings["step"],
+        pages_max=settings["pages"],
+    )
+
+
+def _extraction(kind: str, keys: Mapping[str, Any]) -> Extraction:
     heading = keys.get("heading", True)
     if not isinstance(heading, bool):
         raise InputError(f"heading is true or false, not {heading!r}")
     return Extraction(
-        format=_text(keys, "format", "text"),
+        format="rows" if kind == "sql" else _text(keys, "format", "text"),
         select=_text(keys, "select", ""),
         columns=tuple(_columns(keys.get("columns", []))),
         encoding=_text(keys, "encoding", ""),
         delimiter=_text(keys, "delimiter", ""),
         heading=heading,
+        paged="paging" in keys,
     )
 
 
-def _check_extraction(extraction: Extraction) -> None:
+def _check_extraction(source: SourceRecord) -> None:
     """InputError for a format that is not known, or for what belongs to another one."""
+    extraction = source.extraction
     kind = extraction.format
+    if extraction.paged != bool(source.paging) or (extraction.paged and kind != "json"):
+        raise InputError("only JSON comes in pages", todo='say format = "json"')
+    for paging in source.paging:
+        if not paging.next and not (paging.parameter and paging.step):
+            raise InputError(
+                "paging says neither what is next nor what counts", todo=_PAGING_EXAMPLE
+            )
     if kind not in FORMATS:
         raise InputError(f"the format {kind!r} is none of {', '.join(FORMATS)}")
     if extraction.select and kind not in ("json", "html"):

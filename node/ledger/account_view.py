@@ -1,10 +1,11 @@
 """How an account stands, from what members say of it, some of whom may lie. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from node.ledger.committee import Committee
 from wire.ledger_message import AccountState
+from wire.stake import LeavingPart, StakePart
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class AccountView:
     channels: int
     agreed: bool
     answered: int
+    stake: tuple[StakePart, ...] = ()
+    leaving: tuple[LeavingPart, ...] = ()
 
 
 def agreed_view(committee: Committee, told: Mapping[int, AccountState]) -> AccountView | None:
@@ -44,9 +47,7 @@ def likely_view(committee: Committee, told: Mapping[int, AccountState]) -> Accou
     there = {at: it for at, it in told.items() if it.epoch == epoch} or dict(told)
     sequence = _reached(committee, {at: it.sequence for at, it in told.items()})
     lowest = min(there.values(), key=lambda it: it.balance)
-    return AccountView(
-        epoch, sequence, lowest.balance, lowest.deposits, lowest.channels, False, len(told)
-    )
+    return replace(_view(lowest, agreed=False, answered=len(told)), epoch=epoch, sequence=sequence)
 
 
 def _reached(committee: Committee, said: Mapping[int, int]) -> int:
@@ -66,4 +67,6 @@ def _view(state: AccountState, *, agreed: bool, answered: int) -> AccountView:
         state.channels,
         agreed,
         answered,
+        state.stake,
+        state.leaving,
     )

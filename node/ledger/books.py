@@ -1,4 +1,4 @@
-"""Accounts and channels, and what an order does to them. Pure.
+"""Accounts, channels and stakes, and what an order does to them. Pure.
 
 `Books` are those of the last checkpoint. A `Draft` is what the orders of an epoch make of them: it
 is thrown away, or becomes the books, when the epoch ends. Orders of different accounts commute, so
@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from node.ledger.stake_shelf import StakeShelf, unbonded, with_more
 from wire.content import PeerId
 from wire.ledger import AccountOrder, Genesis, Redemption, Voucher, growth_of, order_digest
 from wire.signed import Signed, open_signed
+from wire.stake import UNBONDING_EPOCHS, StakeRow
 
 SHELVES = 256
 # Of one epoch: what changed is written in one commit when it ends.
@@ -74,6 +76,7 @@ class Books:
     deposits: int = 0
     # The names of each payer's channels.
     payers: dict[bytes, set[bytes]] = field(default_factory=dict)
+    stakes: StakeShelf = field(default_factory=StakeShelf)
     # Digests of shelves that have not changed since.
     _digests: dict[tuple[str, int], bytes] = field(default_factory=dict)
 
@@ -114,7 +117,7 @@ class Books:
     @property
     def supply(self) -> int:
         """All credits there are."""
-        return self.fund + self.balances + self.deposits
+        return self.fund + self.balances + self.deposits + self.stakes.total
 
     def digest(self) -> bytes:
         """32 bytes that all this hashes to."""
@@ -123,6 +126,8 @@ class Books:
             whole.update(self._shelf_digest("accounts", shelf))
         for shelf in range(SHELVES):
             whole.update(self._shelf_digest("channels", shelf))
+        if state := self.stakes.state():
+            whole.update(b"stakes" + state)
         return whole.digest()
 
     def _shelf_digest(self, kind: str, shelf: int) -> bytes:
@@ -153,6 +158,9 @@ class Changes:
     accounts: dict[bytes, Account] = field(default_factory=dict)
     channels: dict[bytes, PaymentChannel | None] = field(default_factory=dict)
     growth: int = 0
+    stakes: dict[bytes, StakeRow | None] = field(default_factory=dict)
+    # Acts that were punished, and the epoch.
+    acts: dict[bytes, int | None] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -169,6 +177,8 @@ class Draft:
     channels: dict[bytes, PaymentChannel] = field(default_factory=dict)
     # What the fund has got of what was redeemed.
     growth: int = 0
+    stakes: dict[bytes, StakeRow] = field(default_factory=dict)
+    acts: dict[bytes, int] = field(default_factory=dict)
     _opened: dict[bytes, list[bytes]] = field(default_factory=dict)
 
     def account(self, key: bytes) -> Account:
@@ -190,10 +200,14 @@ class Draft:
         found = [self.channel(name) for name in names]
         return [it for it in found if it is not None and not it.closed]
 
+    def stake(self, account: bytes) -> StakeRow:
+        """What an account has staked now."""
+        return self.stakes.get(account) or self.books.stakes.row(account)
+
     @property
     def full(self) -> bool:
         """Whether so much has changed that this epoch takes no further orders."""
-        return len(self.accounts) + len(self.channels) >= CHANGED_MAX
+        return len(self.accounts) + len(self.channels) + len(self.stakes) >= CHANGED_MAX
 
     # What it does
 
@@ -210,7 +224,7 @@ class Draft:
         account = self.account(owner)
         self.accounts[owner] = Account(account.balance - record.spent, record.sequence + 1)
         for payment in record.pay:
-            self._credit(payment.to, payment.amount)
+            self.credit(payment.to, payment.amount)
         for number, opening in enumerate(record.open):
             name = channel_name(order_digest(order), number)
             self._opened.setdefault(owner, []).append(name)
@@ -220,7 +234,7 @@ class Draft:
         for top_up in record.top_up:
             channel = self._there(top_up.channel)
             if channel.closed:
-                self._credit(owner, top_up.amount)
+                self.credit(owner, top_up.amount)
             else:
                 self.channels[top_up.channel] = channel._replace(
                     deposit=channel.deposit + top_up.amount,
@@ -230,6 +244,11 @@ class Draft:
             self._redeem(redemption)
         for name in record.reclaim:
             self._close(name)
+        for part in record.stake:
+            self.stakes[owner] = with_more(self.stake(owner), part.role, part.amount)
+        for part in record.unbond:
+            until = self.epoch + UNBONDING_EPOCHS
+            self.stakes[owner] = unbonded(self.stake(owner), part.role, part.amount, until)
 
     def _redeem(self, redemption: Redemption) -> None:
         channel = self._there(redemption.channel)
@@ -239,14 +258,14 @@ class Draft:
             # It follows from the totals, so that it is the same however often a payee redeems.
             growth = growth_of(total) - growth_of(channel.paid)
             self.growth += growth
-            self._credit(channel.payee, total - channel.paid - growth)
+            self.credit(channel.payee, total - channel.paid - growth)
             self.channels[redemption.channel] = channel._replace(paid=total, tasks=tasks)
         if redemption.release:
             self._close(redemption.channel)
 
     def _close(self, name: bytes) -> None:
         channel = self._there(name)
-        self._credit(channel.payer, channel.locked)
+        self.credit(channel.payer, channel.locked)
         self.channels[name] = channel._replace(closed=True)
 
     def _there(self, name: bytes) -> PaymentChannel:
@@ -254,7 +273,8 @@ class Draft:
         assert channel is not None
         return channel
 
-    def _credit(self, key: bytes, amount: int) -> None:
+    def credit(self, key: bytes, amount: int) -> None:
+        """Give an account so much."""
         account = self.account(key)
         self.accounts[key] = account._replace(balance=account.balance + amount)
 
@@ -272,6 +292,12 @@ class Draft:
             deposits += channel.locked - (before.locked if before is not None else 0)
         return balances, deposits
 
+    @property
+    def staked(self) -> int:
+        """What all accounts have staked after these orders."""
+        shelf = self.books.stakes
+        return shelf.total + sum(it.total - shelf.row(key).total for key, it in self.stakes.items())
+
     def overdrawn(self) -> list[bytes]:
         """Accounts and open channels below zero: none, if the orders are complete."""
         found = [key for key, it in self.accounts.items() if it.balance < 0]
@@ -283,13 +309,19 @@ class Draft:
             dict(self.accounts),
             {name: None if it.closed else it for name, it in self.channels.items()},
             self.growth,
+            {key: it if it.total else None for key, it in self.stakes.items()},
+            dict(self.acts),
         )
 
     def digest(self) -> bytes:
         """The digest that the books will have."""
+        return self.digests()[0]
+
+    def digests(self) -> tuple[bytes, bytes]:
+        """The digest that the books will have, and that of the table of stakes."""
         before = self.undo()
         put(self.books, self.changes())
-        found = self.books.digest()
+        found = self.books.digest(), self.books.stakes.table
         put(self.books, before)
         return found
 
@@ -299,6 +331,8 @@ class Draft:
             {key: self.books.accounts[key[0]].get(key, GONE) for key in self.accounts},
             {name: self.books.channels[name[0]].get(name) for name in self.channels},
             -self.growth,
+            {key: self.books.stakes.rows.get(key) for key in self.stakes},
+            {act: self.books.stakes.acts.get(act) for act in self.acts},
         )
 
 
@@ -318,6 +352,10 @@ def put(books: Books, changes: Changes) -> None:
             books.put_account(key, account)
     for name, channel in changes.channels.items():
         books.put_channel(name, channel)
+    for key, row in changes.stakes.items():
+        books.stakes.put(key, row)
+    for act, epoch in changes.acts.items():
+        books.stakes.put_act(act, epoch)
 
 
 def applied_all(draft: Draft, orders: Iterable[Signed[AccountOrder]]) -> list[Signed[AccountOrder]]:

@@ -123,7 +123,9 @@ def _check_sums(replica: Replica) -> None:
     assert tip is not None
     balances = sum(it.balance for shelf in books.accounts for it in shelf.values())
     deposits = sum(it.locked for shelf in books.channels for it in shelf.values())
-    if (balances, deposits, books.fund) != (tip.balances, tip.deposits, tip.fund):
-        raise Malformed("balances, deposits and the fund are not what the checkpoint says")
-    if balances + deposits + books.fund != replica.genesis.supply:
+    stakes = sum(it.total for it in books.stakes.rows.values())
+    summed = (balances, deposits, books.fund, stakes)
+    if summed != (tip.balances, tip.deposits, tip.fund, tip.stakes):
+        raise Malformed("balances, deposits, stakes and the fund are not what the checkpoint says")
+    if sum(summed) != replica.genesis.supply:
         raise Malformed("the supply has changed")

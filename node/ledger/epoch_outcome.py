@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from node.ledger.books import Draft, applied_all
+from node.ledger.slashing import end_stakes
 from node.ledger.use_lines import lines_of
 from wire.checkpoint import CheckpointHeader, buckets_of
 from wire.errors import Malformed
@@ -35,7 +36,9 @@ def outcome_of(
     books, draft = running.books, Draft(running.books, running.epoch)
     if applied_all(draft, orders) or draft.overdrawn():
         raise Malformed("the orders of the epoch are not complete")
+    end_stakes(draft)
     balances, deposits = draft.sums()
+    state, stake_table = draft.digests()
     lines = lines_of(draft)
     digests = tuple(sorted(map(order_digest, orders)))
     header = CheckpointHeader(
@@ -44,11 +47,13 @@ def outcome_of(
         previous=None if tip is None else tip.id,
         count=len(digests),
         buckets=buckets_of(digests),
-        state=draft.digest(),
+        state=state,
         balances=balances,
         deposits=deposits,
         fund=books.fund + draft.growth,
         members=genesis.members if tip is None else tip.members,
+        stakes=draft.staked,
+        stake_table=stake_table,
         usage=lines_digest(lines),
     )
     return EpochOutcome(header, draft, digests, lines)

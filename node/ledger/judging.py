@@ -8,6 +8,7 @@ from wire.kinds import RefusalCode
 from wire.ledger import AccountOrder, Redemption, Voucher
 from wire.signed import Signed, open_signed
 from wire.signing import is_key
+from wire.stake import STAKE_MIN, StakeRow
 
 # A channel is opened for at most so many epochs ahead.
 EXPIRY_EPOCHS_MAX = 100_000
@@ -35,6 +36,25 @@ def judge(draft: Draft, order: Signed[AccountOrder]) -> None:
         channel = _own(draft, name, owner, "payer")
         if channel.expiry >= draft.epoch:
             raise _never(f"the channel is its payee's until the end of epoch {channel.expiry}")
+    _judge_stakes(draft.stake(owner), record)
+
+
+def _judge_stakes(row: StakeRow, record: AccountOrder) -> None:
+    """Refused unless what is staked for a role after the order is enough, or nothing."""
+    least = f"at least {show_credits(STAKE_MIN)} credits are staked for a role"
+    for part in record.stake:
+        if row.of_role(part.role) + part.amount < STAKE_MIN:
+            raise _never(least)
+    for part in record.unbond:
+        staked = row.of_role(part.role)
+        if part.amount > staked:
+            raise Refused(
+                f"{show_credits(staked)} credits are staked for {part.role.name.lower()},"
+                f" {show_credits(part.amount)} are more",
+                code=RefusalCode.NOT_COVERED,
+            )
+        if 0 < staked - part.amount < STAKE_MIN:
+            raise _never(f"{least}: unbond all of it, or leave as much")
 
 
 def check_cover(draft: Draft, owner: PeerId, record: AccountOrder) -> None:

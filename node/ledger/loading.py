@@ -8,16 +8,19 @@ from node.ledger.epoch_end import EpochEnd
 from node.ledger.replica import Replica
 from node.ledger.rows import (
     ACCOUNTS,
+    ACTS,
     CERTIFICATES,
     CHANNELS,
     CHECKPOINTS,
     ROUNDS,
     SEAL,
     SITS_OUT,
+    STAKES,
     VOTES,
     RowChange,
     of_epoch,
     read_books,
+    read_stakes,
     read_vote,
     rows_of,
 )
@@ -52,6 +55,7 @@ def load(genesis: Genesis, key: SigningKey, scan: Scan) -> LoadedReplica:
     """The replica that these rows are; Corrupt if they do not sum up to what was signed."""
     books = Books(genesis.fund, genesis.account_min)
     read_books(books, scan(ACCOUNTS), scan(CHANNELS))
+    read_stakes(books, scan(STAKES), scan(ACTS))
     checkpoints = scan(CHECKPOINTS)[-1:]
     tip = None
     if checkpoints:

@@ -1,6 +1,9 @@
 """What a member answers to owners, and to whoever follows the ledger."""
 
 from dataclasses import dataclass, field
+from heapq import nsmallest
+
+import trio
 
 from node.ledger.group_signing import GroupSigning
 from node.ledger.order_lists import in_bucket
@@ -32,9 +35,11 @@ from wire.ledger_message import (
 )
 from wire.message import Message
 from wire.signed import Envelope
+from wire.stake import AskStakes, StakeRows
 
 # A bucket has at most BUCKET_ORDERS_MAX orders of 32 bytes.
 ENDED_BUCKETS_KEPT = 32
+STAKE_ROWS_AT_ONCE = 4096
 
 
 @dataclass(slots=True)
@@ -60,6 +65,7 @@ class MemberAnswers:
             AskBucket: self.on_bucket,
             AskCertificates: self.on_certificates,
             AskCheckpoint: self.on_checkpoint,
+            AskStakes: self.on_stakes,
         }
 
     async def on_submit(self, call: TypedCall, message: Message) -> None:
@@ -96,6 +102,7 @@ class MemberAnswers:
         draft = self.replica.draft
         account = draft.account(message.account)
         channels = draft.channels_of(message.account)
+        stake = draft.stake(message.account)
         await call.send(
             AccountState(
                 epoch=self.replica.epoch,
@@ -103,6 +110,8 @@ class MemberAnswers:
                 balance=max(0, account.balance),
                 deposits=max(0, sum(it.locked for it in channels)),
                 channels=len(channels),
+                stake=stake.parts,
+                leaving=stake.leaving,
             )
         )
 
@@ -154,6 +163,17 @@ class MemberAnswers:
         if epoch == self.replica.epoch:
             return self.replica.certificate_of(digest)
         return self.store.read(Table.LEDGER, of_epoch(CERTIFICATES, epoch) + digest)
+
+    async def on_stakes(self, call: TypedCall, message: Message) -> None:
+        """Some rows of the table of stakes of the last checkpoint."""
+        assert isinstance(message, AskStakes)
+        tip, rows = self.replica.tip, self.replica.books.stakes.rows
+        after = b"" if message.after is None else bytes(message.after)
+        some = nsmallest(STAKE_ROWS_AT_ONCE, (it for it in rows if it > after))
+        epoch = 0 if tip is None else tip.epoch
+        # Others have their turn before the rows are packed.
+        await trio.lowlevel.checkpoint()
+        await call.send(StakeRows.of(epoch, map(rows.__getitem__, some)))
 
     async def on_checkpoint(self, call: TypedCall, message: Message) -> None:
         """How an epoch has ended."""

@@ -10,6 +10,7 @@ from node.ledger.committee import Committee
 from node.ledger.following import LedgerFollower
 from node.ledger.member_role import LedgerMember, open_member
 from node.ledger.rows import GENESIS
+from node.ledger.stake_table import StakeTable
 from node.ledger.wallet import Wallet
 from p2p.peers import Peers
 from store import Store, Table
@@ -26,6 +27,7 @@ class PeerLedger:
     genesis: Genesis
     wallet: Wallet
     member: LedgerMember | None
+    stakes: StakeTable
     # It follows once somebody here has it run.
     follower: LedgerFollower
 
@@ -38,6 +40,10 @@ class PeerLedger:
             "members": len(committee.members),
             "tolerates": committee.tolerates,
             "member": self.member is not None,
+            "staked": self.stakes.row(self.wallet.key.peer).bonded,
+            # The checkpoint by which stakes are known here.
+            "stakes_epoch": self.stakes.epoch,
+            "stakes_problem": self.stakes.problem,
         }
         if (member := self.member) is None:
             return found
@@ -83,7 +89,11 @@ async def open_ledger(
     if peers.me in {it.key for it in genesis.members}:
         member = await open_member(peers, store, genesis, nursery)
     nursery.start_soon(_resume, wallet)
-    return PeerLedger(genesis, wallet, member, LedgerFollower(peers, genesis))
+    replica = None if member is None else member.replica
+    stakes = StakeTable(peers, store, genesis, replica, peers.advertiser.changed)
+    nursery.start_soon(stakes.follow)
+    follower = LedgerFollower(peers, genesis)
+    return PeerLedger(genesis, wallet, member, stakes, follower)
 
 
 async def _resume(wallet: Wallet) -> None:

@@ -10,12 +10,15 @@ from collections.abc import Iterable
 from node.ledger.books import GONE, Account, Books, Changes, PaymentChannel
 from wire.codec import pack, unpack
 from wire.content import PeerId
+from wire.stake import StakeRow
 
 # A key, and what is kept under it; None deletes it.
 RowChange = tuple[bytes, bytes | None]
 
 GENESIS = b"g"
 ACCOUNTS, CHANNELS, CHECKPOINTS, CERTIFICATES = b"a", b"c", b"h", b"o"
+# Stakes by their accounts, and acts for which stake was taken.
+STAKES, ACTS = b"k", b"e"
 VOTES, SEAL, ROUNDS = b"v", b"s", b"r"
 # The epoch in which this member takes no part, for it does not know what it has signed there.
 SITS_OUT = b"x"
@@ -62,7 +65,20 @@ def channel_row(name: bytes, channel: PaymentChannel | None) -> RowChange:
 def rows_of(changes: Changes) -> list[RowChange]:
     """The rows that an epoch changes."""
     rows = [account_row(key, it) for key, it in changes.accounts.items()]
-    return rows + [channel_row(name, it) for name, it in changes.channels.items()]
+    rows += [channel_row(name, it) for name, it in changes.channels.items()]
+    rows += [
+        (STAKES + key, None if it is None else it.to_bytes()) for key, it in changes.stakes.items()
+    ]
+    acts = changes.acts.items()
+    return rows + [(ACTS + act, None if it is None else _EPOCH.pack(it)) for act, it in acts]
+
+
+def read_stakes(books: Books, stakes: Iterable[RowChange], acts: Iterable[RowChange]) -> None:
+    """Fill empty books with stakes from rows."""
+    for key, value in stakes:
+        books.stakes.put(key[1:], StakeRow.from_bytes(value or b""))
+    for key, value in acts:
+        books.stakes.put_act(key[1:], _EPOCH.unpack(value or b"")[0])
 
 
 def read_books(books: Books, accounts: Iterable[RowChange], channels: Iterable[RowChange]) -> None:

@@ -25,6 +25,7 @@ from wire.errors import InputError, Refused, RemoteProtocolError, TransportError
 from wire.ledger import AccountOrder, Certificate, Genesis, Payment, Settlement, order_digest
 from wire.signed import Signed, open_signed, sign
 from wire.signing import SigningKey
+from wire.stake import StakePart
 
 LOOK_DEADLINE_S = 8.0
 PAY_DEADLINE_S = 60.0
@@ -103,9 +104,15 @@ class Ordered:
             "action": record.action,
             "open": [{"to": str(it.payee), "amount": it.deposit} for it in record.open],
             "redeemed": len(record.redeem),
+            "stake": [_part_map(it) for it in record.stake],
+            "unbond": [_part_map(it) for it in record.unbond],
             "spent": record.spent,
             "why": self.why,
         }
+
+
+def _part_map(part: StakePart) -> dict[str, Any]:
+    return {"role": part.role.name.lower(), "amount": part.amount}
 
 
 @dataclass(slots=True)

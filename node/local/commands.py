@@ -27,6 +27,7 @@ from node.local.owner_commands import OwnerCommands
 from node.local.quoting import show_quote
 from node.local.receipt_commands import ReceiptCommands
 from node.local.row_commands import RowCommands
+from node.local.stake_commands import StakeCommands, stake_of
 from node.local.views import Views
 from node.peer import Node
 from node.serving.nearest import INDEX_BYTES_MAX
@@ -84,6 +85,7 @@ class LocalCommands:
             "sources": self.sources,
             **ContentCommands(self.node).commands(),
             **LedgerCommands(self.node).commands(),
+            **StakeCommands(self.node).commands(),
             **FetchCommands(self.node).commands(),
             **RowCommands(self.node).commands(),
             **MemberCommands(self.node).commands(),
@@ -201,6 +203,7 @@ class LocalCommands:
                     "relayed": node.peers.endpoint.is_relayed(heard.signer),
                     "standing": node.peers.standing(heard.signer).name.lower(),
                     "free_slots": advert.free_slots,
+                    "stake": stake_of(node, heard),
                     # What was measured here, when it worked for this peer; nothing it says.
                     "round_trip_s": measured.round_trip_s(heard.signer) or None,
                     "measured": {

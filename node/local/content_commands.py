@@ -10,6 +10,7 @@ from node.local.control import Command, Emit
 from node.local.folder_get import FolderGet
 from node.local.folder_put import FolderPut
 from node.peer import Node
+from wire import limits
 from wire.errors import InputError, Malformed
 from wire.unixfs import UnixfsId
 
@@ -86,7 +87,10 @@ class ContentCommands:
             emit({"event": "progress", "done_bytes": done_bytes, "size_bytes": size_bytes})
 
         deadline_s = read_number(arguments, "deadline_s", GET_DEADLINE_S)
-        await self.node.blobs.fetch(content, deadline_s=deadline_s, progress=progress)
+        size_bytes_max = read_number(arguments, "size_bytes_max", limits.BLOB_BYTES_MAX)
+        await self.node.blobs.fetch(
+            content, deadline_s=deadline_s, size_bytes_max=size_bytes_max, progress=progress
+        )
         size_bytes = await self.node.dependencies.store.export(content, path)
         return {"id": str(content), "size_bytes": size_bytes}
 

@@ -10,6 +10,7 @@ from node.ledger.exporting import export_ledger
 from node.ledger.peer_ledger import PeerLedger
 from node.local.arguments import read_key, read_number, read_path, read_text
 from node.local.control import Command, Emit
+from node.local.stake_commands import stake_map
 from node.peer import Node
 from wire.amount import AMOUNT_MAX
 from wire.errors import InputError
@@ -53,6 +54,7 @@ class LedgerCommands:
             "network": str(ledger.genesis.id),
             "name": ledger.genesis.name,
             **asdict(view),
+            **stake_map(view),
             "members": len(ledger.genesis.members),
             "unsettled": unsettled,
             **(self._channels() if mine else {"paying": [], "earning": []}),

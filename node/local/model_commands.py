@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from node.engines.by_format import formats_of
-from node.engines.interface import EngineStatistics
+from node.engines.interface import EngineStatistics, Loaded
 from node.local.control import Command, Emit
 from node.models.inspect import check_runs, is_path
 from node.models.model_store import told
@@ -169,6 +169,19 @@ def _pages(engine: EngineStatistics, model: ContentId) -> dict[str, int]:
     return {"pages_used": used, "pages": count} if count else {}
 
 
+def _layers(node: Node, loaded: Loaded) -> dict[str, Any]:
+    """The layers that are here of a model in parts, who has the rest now, and who lied about it."""
+    if loaded.layers is None:
+        return {}
+    chains = node.dependencies.chains
+    rest = chains.peers_of(loaded.model)
+    return {
+        "layers": str(loaded.layers),
+        "rest": [{"peer": str(peer), "layers": str(layers)} for peer, layers in rest],
+        "gave_wrong_rows": [{"peer": str(it), "layers": why} for it, why in chains.named.items()],
+    }
+
+
 def own_models(node: Node) -> list[dict[str, Any]]:
     """The models that this peer serves or will serve, and the problem of each that it cannot."""
     rows: dict[str, dict[str, Any]] = {}
@@ -208,7 +221,7 @@ def own_models(node: Node) -> list[dict[str, Any]]:
             "memory_bytes": loaded.memory_bytes,
             "profile": loaded.profile,
             "levels": levels_of(loaded.manifest.operations, loaded.manifest.format),
-            **({} if loaded.layers is None else {"layers": str(loaded.layers)}),
+            **_layers(node, loaded),
             **_pages(engine, loaded.model),
             "problem": problem,
         }

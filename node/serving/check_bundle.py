@@ -21,6 +21,9 @@ from wire.receipt import Verdict
 from wire.signed import Signed, sign_many
 from wire.tree import name_of
 
+# What a check comes to: a verdict that is signed, or only committed to yet, or why there is none.
+CheckEnd = Signed[Verdict] | Verdict | BatonError
+
 # What checks in one call of the engine take of its time together, and how many they are, at most.
 TOGETHER_S_MAX = 0.25
 TOGETHER_MAX = 64
@@ -35,7 +38,7 @@ class SmallCheck:
     again: Again | Found
     cost_s: float
     deadline_at_s: float
-    ended: Callable[[Signed[Verdict] | BatonError], None]
+    ended: Callable[[CheckEnd], None]
     began_at_s: float = field(default_factory=trio.current_time)
     # Whether nobody waits for it any more.
     unwanted: bool = False
@@ -45,7 +48,7 @@ def small_check(
     role: VerifyRole,
     asked: Asked,
     asker: PeerId,
-    ended: Callable[[Signed[Verdict] | BatonError], None],
+    ended: Callable[[CheckEnd], None],
 ) -> SmallCheck | None:
     """The check as a small one, if it is."""
     check, stage, receipt = asked.check, asked.stage, asked.receipt
@@ -143,7 +146,8 @@ def _judged(again: Again, done: Done | BatonError) -> Found | BatonError:
 
 def _signed(
     role: VerifyRole, checks: Sequence[SmallCheck], found: Sequence[Found | BatonError]
-) -> list[Signed[Verdict] | BatonError]:
+) -> list[CheckEnd]:
+    """The ends of checks, in order. What is committed to is signed later, when it is told."""
     verdicts: list[Verdict | BatonError] = []
     for one, what in zip(checks, found, strict=True):
         try:
@@ -153,13 +157,20 @@ def _signed(
                 verdicts.append(what)
         except Refused as error:
             verdicts.append(error)
-    records = [it for it in verdicts if isinstance(it, Verdict)]
-    role.checked += len(records)
-    signed = iter(sign_many(records, role.key) if records else ())
-    return [next(signed) if isinstance(it, Verdict) else it for it in verdicts]
+    role.checked += sum(isinstance(it, Verdict) for it in verdicts)
+    to_sign = [
+        it
+        for one, it in zip(checks, verdicts, strict=True)
+        if isinstance(it, Verdict) and not one.asked.check.commit
+    ]
+    signed = iter(sign_many(to_sign, role.key) if to_sign else ())
+    return [
+        next(signed) if isinstance(it, Verdict) and not one.asked.check.commit else it
+        for one, it in zip(checks, verdicts, strict=True)
+    ]
 
 
-def _end_each(checks: Sequence[SmallCheck], found: Sequence[Signed[Verdict] | BatonError]) -> None:
+def _end_each(checks: Sequence[SmallCheck], found: Sequence[CheckEnd]) -> None:
     for one, what in zip(checks, found, strict=True):
         one.ended(what)
 

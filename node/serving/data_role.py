@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 import trio
 
 from node.ingest.bring import Ingest
+from node.ingest.dataset import GetContent
 from node.ingest.local_files import NAME_BYTES_MAX
 from node.serving.queue_slot import QueueSlot
 from node.serving.role import Done, Emit, LegInput, LegWork
 from node.serving.sources import Source, cut, passages_of
 from node.task.units import PASSAGES_PER_LEG
+from p2p.blobs import Blobs
+from p2p.timeouts import stretched
 from store import Store
 from wire import limits
 from wire.content import ContentId
@@ -27,6 +30,8 @@ from wire.task import Stage
 # A shorter text is cut in a few milliseconds; a longer one is cut in a thread.
 LONG_CHARS = 256 << 10
 CUTS_KEPT = 4
+# For one file of a data set, or one piece of it.
+CONTENT_DEADLINE_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +165,24 @@ class DataRole:
                 passages = await trio.to_thread.run_sync(cut, text)
             kept = self._cuts[name] = _Cut(text, tuple(passages))
         return kept.passages
+
+
+def data_role(sources: Source, ingest: Ingest | None, blobs: Blobs) -> DataRole:
+    """The role of a peer that runs, whose data sets come from its store or from other peers."""
+    if ingest is not None:
+        ingest.get_content = published_by(blobs)
+    return DataRole(sources, blobs.store, ingest)
+
+
+def published_by(blobs: Blobs) -> GetContent:
+    """How a running peer finds published content: in its store, or at other peers."""
+
+    async def get(content: ContentId, size_bytes_max: int) -> bytes:
+        return await blobs.get(
+            content, deadline_s=stretched(CONTENT_DEADLINE_S), size_bytes_max=size_bytes_max
+        )
+
+    return get
 
 
 def _source_of(parameters: Parameters) -> str:

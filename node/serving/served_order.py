@@ -74,6 +74,11 @@ class ServedOrder:
     def in_use(self) -> int:
         """Its items that were taken and have not ended."""
 
+    @property
+    def occupied(self) -> int:
+        """How many of its places they take."""
+        return self.in_use
+
     @abstractmethod
     def _take(self, message: Message, nursery: trio.Nursery) -> None:
         """Take in what an asker gives; RemoteProtocolError for anything else."""
@@ -206,7 +211,7 @@ class ServedOrder:
             self._error = self._error or error
 
     def _places_back(self) -> int:
-        free = self.places() - self.credit - self.in_use
+        free = self.places() - self.credit - self.occupied
         self.credit += max(0, free)
         return max(0, free)
 

@@ -14,6 +14,7 @@ from node.engines.replay import frames_max, request
 from node.paying.till import Till
 from node.serving.asked_check import Asked, read_check
 from node.serving.fair_semaphore import FairSemaphore
+from node.serving.held_verdicts import HELD_MAX, HELD_PER_ASKER_MAX, NOT_ASKED_FOR, HeldVerdict
 from node.serving.infer_role import InferRole
 from node.serving.role import Done, LegInput, nowhere
 from p2p.adverts import Environment
@@ -23,6 +24,7 @@ from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
 from wire.calibration import Calibration
 from wire.chain import source_of
+from wire.commitment import TellVerdict, VerdictCommitted
 from wire.content import ContentId, PeerId
 from wire.counting import counted
 from wire.errors import (
@@ -111,23 +113,50 @@ class VerifyRole:
     # What honest engines differ by, of models that this peer's owner had calibrated.
     calibrations: Mapping[ContentId, Calibration] = field(default_factory=dict)
     _waiting: Counter[PeerId] = field(default_factory=Counter)
+    _holding: Counter[PeerId] = field(default_factory=Counter)
 
     async def on_check(self, call: TypedCall, message: Message) -> None:
         """Answer a Check with a signed verdict, or refuse."""
         assert isinstance(message, Check)
         asked = read_check(message)
+        until_at_s = trio.current_time() + self.deadline_s(asked)
         try:
-            self.check_willing(asked)
+            self.check_willing(asked, call.peer)
             verdict = await self.verdict_on(asked, call.peer)
+            self.checked += 1
+            if message.commit:
+                verdict = await self._held(call, verdict, until_at_s)
         except (Refused, EngineError, StoreError) as error:
             # A failure of this peer is refused: it must not become a verdict against another.
             await call.send(refusal_of(error))
             return
-        self.checked += 1
         await call.send(VerdictReply(verdict=sign(verdict, self.key).raw))
 
-    def check_willing(self, asked: Asked) -> None:
-        """Refused if this peer does no such check now."""
+    async def _held(self, call: TypedCall, verdict: Verdict, until_at_s: float) -> Verdict:
+        """The verdict as it is told, once the asker has the commitments of others too."""
+        if self._holding[call.peer] >= HELD_PER_ASKER_MAX or self._holding.total() >= HELD_MAX:
+            raise Refused("this peer holds other verdicts that nobody asks for", retry_after_s=1.0)
+        held = self.held(verdict, until_at_s)
+        with counted(self._holding, call.peer), trio.move_on_at(until_at_s):
+            await call.send(VerdictCommitted(digest=held.commitment(self.key.peer)))
+            telling = await call.expect(TellVerdict)
+            return held.told(telling.shown, telling.count)
+        raise Refused(NOT_ASKED_FOR, code=RefusalCode.LATE)
+
+    def held(self, verdict: Verdict, until_at_s: float) -> HeldVerdict:
+        """A verdict that is committed to before it is told."""
+        return HeldVerdict(verdict, self.environment.entropy(32), until_at_s)
+
+    @staticmethod
+    def deadline_s(asked: Asked) -> float:
+        """How long a check may take here, with its commitment."""
+        return min(asked.check.deadline_ms / 1000, stretched(CHECK_S_MAX))
+
+    def check_willing(self, asked: Asked, asker: PeerId) -> None:
+        """Refused if this peer does no such check now, or not for this asker."""
+        if asked.task.signer != asker:
+            # Else a verifier could have another one look in its place.
+            raise Refused("only who signed a task has it checked", code=RefusalCode.NOT_WILLING)
         if not self.willing:
             raise Refused("this peer does not verify", code=RefusalCode.NOT_WILLING)
         if self.paused:
@@ -142,7 +171,7 @@ class VerifyRole:
     async def verdict_on(self, asked: Asked, asker: PeerId) -> Verdict:
         """What this peer finds; Refused, EngineError or StoreError if it could not look."""
         started_at_s = trio.current_time()
-        deadline_s = min(asked.check.deadline_ms / 1000, stretched(CHECK_S_MAX))
+        deadline_s = self.deadline_s(asked)
         could_check = True
         try:
             with trio.fail_after(deadline_s):

@@ -16,7 +16,7 @@ from node.asking.background_checks import (
     BackgroundChecks,
 )
 from node.asking.rechecking import _wrong
-from node.checking.quorum import Tally
+from node.checking.tally import Tally
 from node.commands.cli_peer import join_command
 from node.config import BACKGROUND_CHECKS_DEFAULT, NodeConfig
 from node.engines.interface import Emit, Job, Output

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from node.asking.rechecking import _wrong
 from node.checking.audit import audit
-from node.checking.quorum import Tally
+from node.checking.tally import Tally
 from node.engines import replay
 from node.engines.hash_engine import HashEngine, hash_token
 from node.engines.interface import REPLAY, Emit, Job, Loaded, Output

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from node.checking.verdict import check_verdict
 from p2p.score import Standing
 from p2p.typed_call import TypedCall, refusal_of
+from tests.checking.committing import tell
 from tests.node.asking import (
     SECRET,
     TEXTS,
@@ -28,6 +29,7 @@ from tests.node.asking import (
 from tests.node.engines import Counted, Liar, Stuck, one_row
 from tests.node.network import I, Network, Outsider, S, V, open_network
 from tests.p2p.transports import key_of
+from wire.commitment import TellVerdict, VerdictCommitted
 from wire.content import ContentId
 from wire.errors import BadSignature, Malformed, Refused, RemoteProtocolError, TransportError
 from wire.kinds import RefusalCode
@@ -67,7 +69,8 @@ async def find(call: TypedCall, check: Check, key: SigningKey, **changes: Any) -
     receipt = open_signed(check.receipts[-1], Receipt)
     share = Share(check.part, check.parts, frozenset(check.rows))
     fields = {"share": share} | changes
-    await call.send(VerdictReply(verdict=verdict_of(receipt, check.secret, key, **fields)))
+    verdict = open_signed(verdict_of(receipt, check.secret, key, **fields), Verdict)
+    await tell(call, check, verdict, key)
 
 
 async def always_no(call: TypedCall, check: Check, me: Outsider) -> None:
@@ -103,6 +106,9 @@ async def with_another_secret(call: TypedCall, check: Check, me: Outsider) -> No
 
 
 async def not_a_verdict(call: TypedCall, check: Check, me: Outsider) -> None:
+    if check.commit:
+        await call.send(VerdictCommitted(digest=bytes(32)))
+        await call.expect(TellVerdict)
     await call.send(VerdictReply(verdict=check.receipts[-1]))
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from node.commands.ask import show_event
 from node.commands.output import console
-from node.commands.status import _orders_line
+from node.commands.status import _layer_lines, _orders_line
 from node.commands.top import picture_of
 from node.dispatch.order_tags import OrderFigures
 
@@ -70,3 +70,11 @@ def test_standing_orders_have_a_line_each(capsys: pytest.CaptureFixture[str]) ->
     assert said == (
         "standing orders of others here: 2, 11.2 tasks in a bundle, 30 of 80 places in use"
     )
+
+
+def test_status_says_who_has_the_rest_of_a_models_layers_and_who_lied() -> None:
+    rest = [{"peer": PEER, "layers": "layers 3-8 of 9"}]
+    lines = _layer_lines({"rest": rest, "gave_wrong_rows": rest})
+    assert lines[0].startswith("    the rest: layers 3-8 of 9 at ")
+    assert "gave wrong rows of layers 3-8 of 9 and is banned" in lines[1]
+    assert _layer_lines({"name": "minilm"}) == []

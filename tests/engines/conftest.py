@@ -25,8 +25,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def cache(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """One folder for all processes of a run, which wait for each other's graphs."""
+    folder = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        # Of a process among several: the folder of the run is the one above.
+        folder = folder.parent
+    found = folder / "engine-cache"
+    found.mkdir(mode=0o700, exist_ok=True)
+    return found
 
 
 @pytest.fixture

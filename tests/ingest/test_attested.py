@@ -1,6 +1,6 @@
 """An attested fetch from end to end: asked for, done by a data peer, and checked offline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from node.checking.audit import audit
 from node.checking.report import AuditReport, Status
 from node.commands.fetched import check_fetches
 from node.ingest.bring import Brought, Ingest
+from node.ingest.owned import OwnedSources
 from node.ingest.source_file import read_source
 from node.local.bundles import Fetch, export_receipt, open_bundle
 from node.local.commands import LocalCommands
@@ -60,6 +61,26 @@ async def data_peer(
         ingest.owned.add("prices", PRICES)
     wall_s = network.environment(number).wall_s
     own = kind(ingest.owned, ingest.fetcher, InProcess(), wall_s)
+    return await network.start(D, S, alter=lambda it: replace(it, ingest=own))
+
+
+async def data_peer_of(
+    network: Network, site: MadeUpNetwork, lie: Callable[[Brought], Brought] | None = None
+) -> Node:
+    """A data peer that fetches from example.org for others, and signs what `lie` makes of it."""
+    number = network.opened
+    folder = network.folder / f"owner{number}"
+    folder.mkdir()
+    rules = folder / "fetching.toml"
+    rules.write_text('strangers = ["example.org"]')
+    rules.chmod(0o600)
+
+    class Lying(Ingest):
+        async def _once(self, *arguments: Any, **settings: Any) -> Brought:
+            brought = await super()._once(*arguments, **settings)
+            return brought if lie is None else lie(brought)
+
+    own = Lying(OwnedSources(folder), site.fetcher, InProcess(), network.environment(number).wall_s)
     return await network.start(D, S, alter=lambda it: replace(it, ingest=own))
 
 

@@ -1,11 +1,13 @@
 """Bringing in: by name or by record, once for all who ask at a time, within budgets."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from node.ingest import parse_worker
 from node.ingest.bring import KEPT_S, Ingest
 from node.ingest.budget import ASKER_BURST, HOST_BURST, FetchBudget
 from node.ingest.extractor import Extractor
@@ -13,9 +15,9 @@ from node.ingest.owned import OwnedSources
 from node.ingest.source_file import read_source
 from tests.ingest.servers import MadeUpNetwork, answering, moved, reply
 from tests.ingest.test_owned import PRICES, SECRET
+from wire.codec import Value
 from wire.content import ContentId, PeerId
 from wire.errors import InputError, Malformed, Refused
-from wire.fetch import Extraction
 from wire.signing import SigningKey
 
 ASKER = PeerId(SigningKey(bytes(32)).peer)
@@ -26,11 +28,12 @@ WALL_S = 1_800_000_000.0
 class InProcess(Extractor):
     """Parses here: the process of its own has its own tests, and virtual time knows none."""
 
-    async def extract(self, extraction: Extraction, body: bytes) -> bytes:
-        from node.ingest.parsing import extract
-
+    async def answer(self, message: dict[str, Value], seconds: int) -> dict[str, Any]:
         await trio.lowlevel.checkpoint()
-        return extract(extraction, body)
+        reply = parse_worker.answer(message)
+        if "refused" in reply:
+            raise Malformed(str(reply["refused"]))
+        return reply
 
 
 def ingest_at(folder: Path, network: MadeUpNetwork) -> Ingest:

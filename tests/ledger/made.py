@@ -9,6 +9,7 @@ from node.ledger.replica import Replica
 from tests.ledger.simulation import KEYS, OWNERS, genesis_of
 from wire.content import PeerId
 from wire.ledger import (
+    ACTIONS,
     AccountOrder,
     Certificate,
     Genesis,
@@ -47,7 +48,7 @@ class Made:
             "epoch": replica.epoch,
             "sequence": replica.draft.account(key.peer).sequence,
         }
-        if not changes.keys() & {"pay", "open", "top_up", "redeem", "reclaim"}:
+        if not changes.keys() & set(ACTIONS):
             to = TWO if key is not TWO else ONE
             fields["pay"] = (Payment(to=to.peer, amount=1000),)
         return sign(AccountOrder(**(fields | changes)), key)

@@ -169,7 +169,7 @@ class Simulation:
         """A member has ended an epoch: all have to end it alike."""
         before = self.ended.setdefault(header.epoch, (header, orders))
         assert before == (header, orders), f"epoch {header.epoch} has two ends"
-        assert header.balances + header.deposits + header.fund == self.genesis.supply
+        assert header.supply == self.genesis.supply
 
     def lost(self) -> list[bytes]:
         """Settled orders of ended epochs that the checkpoint does not have."""

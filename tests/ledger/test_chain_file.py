@@ -11,26 +11,33 @@ from node.ledger.committee import collected, proof_of
 from node.ledger.judging import check_authority
 from tests.ledger.made import ONE, THREE, TWO, Made
 from tests.ledger.simulation import GRANT
-from wire.checkpoint import AgreementPhase, AgreementVote, Checkpoint
+from wire.checkpoint import AgreementPhase, AgreementVote, Checkpoint, CheckpointHeader
 from wire.errors import BatonError, Malformed
 from wire.ledger import Opening, Payment, Redemption, TopUp, order_digest
 from wire.signed import sign
 from wire.signing import SigningKey
 
 
-def end_epoch(made: Made, signers: tuple[int, ...] = (0, 1, 2)) -> list[bytes]:
-    """End the epoch as all members see it; the parts of a file about it."""
-    member = made.replicas[0]
-    header = member.outcome(member.applied).header
+def checkpoint_of(
+    made: Made, header: CheckpointHeader, signers: tuple[int, ...] = (0, 1, 2)
+) -> Checkpoint:
+    """How an epoch ended, signed by some members."""
     vote = AgreementVote(
         network=made.genesis.id,
-        epoch=member.epoch,
+        epoch=header.epoch,
         round=0,
         phase=AgreementPhase.PRECOMMIT,
         header=header.id,
     )
     proofs = {at: proof_of(AgreementVote, sign(vote, made.keys[at]).raw) for at in signers}
-    checkpoint = Checkpoint(header=header.to_bytes(), round=0, signatures=collected(proofs))
+    return Checkpoint(header=header.to_bytes(), round=0, signatures=collected(proofs))
+
+
+def end_epoch(made: Made, signers: tuple[int, ...] = (0, 1, 2)) -> list[bytes]:
+    """End the epoch as all members see it; the parts of a file about it."""
+    member = made.replicas[0]
+    header = member.outcome(member.applied).header
+    checkpoint = checkpoint_of(made, header, signers)
     parts = [checkpoint.to_bytes(), *(member.applied[it] for it in sorted(member.applied))]
     for replica in made.replicas:
         replica.turn(checkpoint, list(replica.applied))

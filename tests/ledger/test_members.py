@@ -15,7 +15,9 @@ from node.ledger.peer_ledger import PeerLedger, pin, pinned
 from node.ledger.rows import SITS_OUT
 from node.ledger.wallet import Ordered, OrderState
 from node.local.ledger_commands import LedgerCommands
+from node.local.stake_commands import StakeCommands, stake_of
 from node.peer import Node
+from p2p.typed_call import TypedCall
 from store import Table, open_memory_store
 from tests.node.network import Network, S, open_network
 from wire.checkpoint import ORDER_BUCKETS, buckets_of
@@ -26,6 +28,7 @@ from wire.ledger import AccountOrder, Genesis, Grant, Member, Payment
 from wire.ledger_message import EpochNews
 from wire.message import Message
 from wire.signed import sign
+from wire.stake import AskStakes, StakeRow, StakeRows
 
 CREDIT = 1_000_000
 EPOCH_S = 30
@@ -322,3 +325,71 @@ async def test_a_bucket_of_an_epoch_that_has_ended_is_read_once(
         # What runs now, or is still to come, is not remembered.
         assert answers._kept_in(9, 0) == []
         assert (9, 0) not in answers._ended
+
+
+async def test_a_stake_is_seen_by_peers_that_keep_no_ledger_and_a_claim_is_checked(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        genesis = genesis_of(network, members=4, granted=4)
+        members = [await start(network, genesis, number) for number in range(4)]
+        staker, other = [await start(network, genesis, number) for number in (4, 5)]
+        await trio.sleep(10)
+        commands = StakeCommands(staker)
+        staked = await commands.add({"amount": 50 * CREDIT, "role": "verify"}, unheard)
+        assert staked["state"] == "settled"
+        with pytest.raises(InputError, match="are more"):
+            await commands.add({"amount": 51 * CREDIT, "role": "verify"}, unheard)
+        for arguments, why in (
+            ({"role": "king", "amount": 5}, "no role"),
+            ({"role": "verify", "amount": 0}, "cannot be staked"),
+            ({"role": "verify", "amount": "5"}, "not a whole number"),
+        ):
+            with pytest.raises(InputError, match=why):
+                await commands.add(arguments, unheard)
+        with pytest.raises(InputError, match="nothing is staked for infer"):
+            await commands.unbond({"role": "infer"}, unheard)
+        shown = await StakeCommands(other).show({"account": str(staker.peers.me)}, unheard)
+        assert (shown["staked"], shown["counts"]) == (50 * CREDIT, None)
+        await epoch(members[0], 1)
+        table = ledger_of(other).stakes
+        with trio.fail_after(10 * EPOCH_S):
+            while not table.of_role(staker.peers.me, Role.VERIFY):
+                await trio.sleep(1)
+        assert (table.epoch, table.problem) == (0, "")
+        assert table.of_role(staker.peers.me, Role.INFER) == 0
+        with trio.fail_after(20 * EPOCH_S):
+            while (heard := other.peers.view.advert_of(staker.peers.me)) is None or (
+                not heard.record.stake
+            ):
+                await trio.sleep(1)
+        assert stake_of(other, heard) == {"claimed": 50 * CREDIT, "known": 50 * CREDIT}
+        back = await commands.unbond({"role": "verify", "amount": 20 * CREDIT}, unheard)
+        assert back["back_after_epoch"] == back["epoch"] + 14
+        shown = await StakeCommands(other).show({"account": str(staker.peers.me)}, unheard)
+        assert (shown["staked"], shown["leaving"][0]["amount"]) == (30 * CREDIT, 20 * CREDIT)
+        wallet = await LedgerCommands(staker).wallet({}, unheard)
+        assert (wallet["balance"], wallet["staked"]) == (50 * CREDIT, 30 * CREDIT)
+
+
+async def test_stakes_that_do_not_hash_to_the_checkpoint_are_not_believed(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        genesis = genesis_of(network, members=1, granted=1)
+        member, staker = [await start(network, genesis, number) for number in (0, 1)]
+        await trio.sleep(10)
+        await StakeCommands(staker).add({"amount": 5 * CREDIT, "role": "verify"}, unheard)
+        rows = (StakeRow(account=staker.peers.me),)
+
+        async def lie(call: TypedCall, message: Message) -> None:
+            assert isinstance(message, AskStakes)
+            await call.send(StakeRows.of(0, () if message.after else rows))
+
+        member.peers.handlers[AskStakes] = lie
+        await epoch(member, 1)
+        await trio.sleep(EPOCH_S / 2)
+        table = ledger_of(staker).stakes
+        assert "not those that the checkpoint says" in table.problem
+        assert not table.rows
+        assert table.epoch is None

@@ -23,17 +23,25 @@ def test_credits_are_paid_and_the_whole_ledger_is_checked_offline(tmp_path: Path
         assert "are more" in other.ask("wallet", "pay", member.id, "3").error
         assert "not an amount" in other.ask("wallet", "pay", member.id, "1e3").error
         assert member.ask("wallet", "log", "--json").document["orders"][0]["spent"] == 2_500_000
+        staked = member.ask("stake", "add", "2", "--for", "verify", "--json").document
+        assert (staked["action"], staked["state"]) == ("stake", "settled")
+        shown = other.ask("stake", "show", member.id).out
+        assert "2 credits staked for verify" in shown
+        back = member.ask("stake", "unbond").out
+        assert "come back at the end of epoch" in back
+        assert "nothing is staked" in member.ask("stake", "unbond").error
+        assert "no role 'king'" in member.ask("stake", "add", "2", "--for", "king").error
         status = member.ask("status", "--json").document
         assert status["ledger"]["tolerates"] == 0
         assert "ledger" in status["roles"]
         deadline_at_s = time.monotonic() + DEADLINE_S
-        while other.ask("ledger", "export", ledger, "--json").document["orders"] < 1:
+        while other.ask("ledger", "export", ledger, "--json").document["orders"] < 3:
             assert time.monotonic() < deadline_at_s
         shown = other.ask("ledger", "show", member.id, "--json").document
-        assert shown["balance"] == 7_500_000
+        assert (shown["balance"], shown["leaving"][0]["amount"]) == (5_500_000, 2_000_000)
     checks = ("ledger", "check", ledger, "--genesis", genesis, "--account", paid["pay"][0]["to"])
     checked = baton(*checks, "--json").document
-    assert (checked["orders"], checked["balance"]) == (1, 2_500_000)
+    assert (checked["orders"], checked["balance"], checked["stakes"]) == (3, 2_500_000, 2_000_000)
     assert checked["supply"] == made["supply"]
     page = tmp_path / "usage.html"
     options = ("usage", "--cohorts", "--by", "app", "--genesis", genesis, "--offline", ledger)

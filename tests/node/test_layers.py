@@ -15,6 +15,7 @@ from node.engines.formats.smollm2 import SMOLLM2, SMOLLM2_ID
 from node.engines.host.engine import open_tinygrad_engine
 from node.engines.host.launch import EngineConfig
 from node.engines.interface import Job
+from node.local.model_commands import own_models
 from node.peer import Dependencies, Node
 from node.task.events import Event, Restarted, Streamed
 from p2p.score import Standing
@@ -162,6 +163,10 @@ async def test_a_stage_that_lies_is_named_and_the_answer_is_right_and_shows_who_
         assert asker.peers.standing(driver.peers.me) is Standing.GOOD
         for node in (middle, *honest):
             assert driver.peers.standing(node.peers.me) is Standing.GOOD
+        (model_row,) = own_models(driver)
+        said = [{"peer": str(it), "layers": why} for it, why in chains.named.items()]
+        assert (model_row["layers"], model_row["gave_wrong_rows"]) == ("layers 0-2 of 9", said)
+        assert [it["layers"] for it in model_row["rest"]] == ["layers 3-5 of 9", "layers 6-8 of 9"]
         if chains.named:
             assert driver.peers.standing(liar.peers.me) is Standing.BANNED
         report = audit(answered.answer.raw, lambda _: None)

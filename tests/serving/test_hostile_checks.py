@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from node.peer import Node
+from node.serving import verify_role
 from node.serving.served_order import IDLE_S, ORDERS_PER_ASKER, PLACES_PER_ORDER
 from p2p.score import Offence
 from p2p.typed_call import TypedCall
@@ -21,8 +22,15 @@ from tests.p2p.transports import key_of
 from wire import limits
 from wire.check_message import Check
 from wire.checks import CheckOutcome, Checks, OpenChecks, OrderedCheck, Verdicts
-from wire.errors import Disconnected, RemoteProtocolError, TransportError
-from wire.message import Message, Refuse, Want
+from wire.commitment import (
+    Commitments,
+    OrderedTelling,
+    TellVerdicts,
+    VerdictCommitted,
+    commitment_to,
+)
+from wire.errors import Disconnected, Refused, RemoteProtocolError, TransportError
+from wire.message import Message, Refuse, VerdictReply, Want
 from wire.order import Close, Opened, Places, Withdraw
 from wire.proof import place_of
 from wire.receipt import Verdict
@@ -307,3 +315,106 @@ async def test_who_does_not_verify_opens_no_order_of_checks(
         said = await call.receive()
         assert isinstance(said, Refuse)
         assert said.cause.name == "NOT_WILLING"
+
+
+# Verdicts that are committed to.
+
+
+async def commitments(opener: Opener, count: int) -> dict[int, bytes]:
+    """The next commitments, by tag."""
+    found: dict[int, bytes] = {}
+    with trio.fail_after(120):
+        while len(found) < count:
+            message = await opener.call.receive()
+            if isinstance(message, Commitments):
+                found |= {it.tag: it.commitment for it in message.items}
+    return found
+
+
+async def test_a_verdict_that_nobody_asks_for_is_let_go_and_others_are_told(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with opened(tmp_path) as scene, scene.order() as opener:
+        await opener.give([scene.check(commit=True) for _ in range(3)])
+        made = await commitments(opener, 3)
+        told = OrderedTelling(tag=1, shown=bytes(32), count=2)
+        # Tag 9 was never given, and tag 1 is asked for twice.
+        nine = OrderedTelling(tag=9, shown=bytes(32), count=2)
+        await opener.call.send(TellVerdicts(items=(told, nine)))
+        await opener.call.send(TellVerdicts(items=(told,)))
+        found = await opener.outcomes(3)
+        raw = found[1].verdict
+        assert raw is not None
+        verdict = open_signed(raw, Verdict)
+        (opening,) = verdict.record.opening
+        assert commitment_to(verdict.record, opening.salt, verdict.signer) == made[1]
+        assert (opening.shown, opening.count) == (bytes(32), 2)
+        for tag in (0, 2):
+            refusal = found[tag].refusal
+            assert refusal is not None
+            assert "nobody asked for this verdict" in refusal.reason
+        assert not scene.verifier.check_server._orders[0].in_use
+        assert scene.cost() == 0
+
+
+async def test_who_asks_for_a_verdict_before_its_commitment_breaks_the_order(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with opened(tmp_path) as scene, scene.order() as opener:
+        await opener.give([scene.check(complete(50), commit=True)])
+        told = OrderedTelling(tag=0, shown=bytes(32), count=1)
+        await opener.call.send(TellVerdicts(items=(told,)))
+        await opener.ended()
+        assert scene.cost() > 0
+
+
+async def test_verdicts_that_are_withdrawn_after_their_commitment_are_refused(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with opened(tmp_path) as scene, scene.order() as opener:
+        await opener.give([scene.check(commit=True)])
+        await commitments(opener, 1)
+        await opener.call.send(Withdraw(unwanted=(0,)))
+        found = await opener.outcomes(1)
+        assert found[0].refusal is not None
+
+
+async def test_only_who_signed_a_task_has_it_checked(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with opened(tmp_path) as scene, scene.order() as opener:
+        own = scene.check()
+        verifier = scene.verifier.peers.me
+        async with (
+            scene.network.outsider() as other,
+            other.peers.call(verifier, deadline_s=30) as call,
+        ):
+            await call.send(own)
+            with pytest.raises(Refused, match="only who signed a task"):
+                await call.expect(VerdictReply)
+        await opener.give([own])
+        assert (await opener.outcomes(1))[0].verdict is not None
+
+
+async def test_one_asker_holds_only_so_many_verdicts_back(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify_role, "HELD_PER_ASKER_MAX", 3)
+    async with opened(tmp_path) as scene:
+        heard: list[Message] = []
+
+        async def ask(check: Check) -> None:
+            async with scene.asker.peers.call(scene.verifier.peers.me, deadline_s=200) as call:
+                await call.send(check)
+                heard.append(await call.receive())
+                if isinstance(heard[-1], VerdictCommitted):
+                    # It is never asked for, and let go when its check is late.
+                    with pytest.raises(Refused, match="nobody asked for this verdict"):
+                        await call.expect(VerdictReply)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(ask, scene.check(commit=True))
+                await trio.sleep(0.5)
+        assert sum(isinstance(it, VerdictCommitted) for it in heard) == 3
+        assert not scene.verifier.verify_role._holding

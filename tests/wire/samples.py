@@ -21,6 +21,14 @@ from wire.checkpoint import (
     buckets_of,
 )
 from wire.checks import CheckOutcome, Checks, OpenChecks, OrderedCheck, Verdicts
+from wire.commitment import (
+    Commitments,
+    OrderedCommitment,
+    OrderedTelling,
+    TellVerdict,
+    TellVerdicts,
+    VerdictCommitted,
+)
 from wire.compact import BatchRoot
 from wire.content import ContentId
 from wire.dispute import (
@@ -36,7 +44,16 @@ from wire.dispute import (
     Settled,
     StateOpening,
 )
-from wire.fetch import AttestedFetch, Column, Extraction, FetchAgreement, HeaderField, SourceRecord
+from wire.fetch import (
+    AttestedFetch,
+    Column,
+    Extraction,
+    FetchAgreement,
+    FetchedPage,
+    HeaderField,
+    Paging,
+    SourceRecord,
+)
 from wire.generation import (
     Alternative,
     Ending,
@@ -135,7 +152,14 @@ from wire.order import (
 from wire.payload import Hit, Hits, Index, IndexPart, Passages, Question, Texts, Vectors
 from wire.payment_message import Paid, Pay
 from wire.reach import DialBack, DialedBack, Reservation, Reserve, Reserved
-from wire.receipt import Answer, Receipt, ReplayStatistics, Verdict
+from wire.receipt import (
+    Answer,
+    Receipt,
+    ReplayStatistics,
+    Verdict,
+    VerdictCommitment,
+    VerdictOpening,
+)
 from wire.rows import RowBundle
 from wire.schema import Record
 from wire.signed import SignedRecord
@@ -151,6 +175,7 @@ from wire.stage import (
     StageSign,
     StageSigned,
 )
+from wire.stake import AskStakes, LeavingPart, StakePart, StakeRow, StakeRows
 from wire.tariff import Charge, ChargeKind, ModelPrice, Tariff
 from wire.task import CheckPolicy, Stage, Task
 from wire.tensors import Tensor, Tensors
@@ -241,6 +266,10 @@ DESCENT = Descent(
     challenger_left=bytes(range(2, 34)),
     challenger_right=bytes(range(3, 35)),
 )
+VERDICT_OPENING = VerdictOpening(salt=SECRET, shown=SECRET, count=2)
+VERDICT_COMMITMENT = VerdictCommitment(stage=1, verifier=KEY.peer, commitment=SECRET)
+ORDERED_COMMITMENT = OrderedCommitment(tag=7, commitment=SECRET)
+ORDERED_TELLING = OrderedTelling(tag=7, shown=SECRET, count=2)
 HIT = Hit(passage=BLOCK, row=7, score=0.75)
 
 DIGEST = bytes(range(32))
@@ -256,7 +285,22 @@ SIGNATURES = Signatures(members=0b101, proofs=(bytes(64), bytes(range(64))))
 COLUMN = Column(name="price", select="last.price")
 HEADER = HeaderField(name="accept", value="application/json")
 EXTRACTION = Extraction(
-    format="json", select="data", columns=(COLUMN,), encoding="", delimiter="", heading=True
+    format="json",
+    select="data",
+    columns=(COLUMN,),
+    encoding="",
+    delimiter="",
+    heading=True,
+    paged=True,
+)
+PAGING = Paging(next="links.next", parameter="", start=1, step=1, pages_max=10)
+PAGE = FetchedPage(
+    url="https://example.org/prices", status=200, certificates=bytes(range(32)), body=BLOCK
+)
+STAKE_ROW = StakeRow(
+    account=KEY.peer,
+    parts=(StakePart(role=Role.VERIFY, amount=50_000_000),),
+    leaving=(LeavingPart(role=Role.VERIFY, amount=20_000_000, until=21),),
 )
 SAMPLES: tuple[Record, ...] = (
     OFFER,
@@ -274,6 +318,7 @@ SAMPLES: tuple[Record, ...] = (
         price=5,
         leaving=False,
         tariffs=(BLOCK,),
+        stake=50_000_000,
     ),
     FETCH,
     CHECKING,
@@ -316,7 +361,10 @@ SAMPLES: tuple[Record, ...] = (
         checked_at_ms=1_700_000_001_000,
         duration_ms=9,
         replay=(REPLAY,),
+        opening=(VERDICT_OPENING,),
     ),
+    VERDICT_OPENING,
+    VERDICT_COMMITMENT,
     Answer(
         task=b"task",
         receipts=(b"receipt",),
@@ -327,6 +375,7 @@ SAMPLES: tuple[Record, ...] = (
         answered_at_ms=1_700_000_002_000,
         duration_ms=1500,
         charges=(CHARGE,),
+        commitments=(VERDICT_COMMITMENT,),
     ),
     PRICE,
     Tariff(network=BLOCK, models=(PRICE,), verdict=1000, increment=900_000),
@@ -369,7 +418,12 @@ SAMPLES: tuple[Record, ...] = (
         extraction=EXTRACTION,
         headers=(HEADER,),
         kept_headers=("date",),
+        query="SELECT 1",
+        credential="reader",
+        paging=(PAGING,),
     ),
+    PAGING,
+    PAGE,
     AttestedFetch(
         source=BLOCK,
         urls=("https://example.org/prices", "https://example.org/v2/prices"),
@@ -381,6 +435,9 @@ SAMPLES: tuple[Record, ...] = (
         body_size_bytes=300_000,
         extraction=EXTRACTION,
         output=BLOCK,
+        pages=(PAGE,),
+        folders=b"node",
+        more=True,
     ),
     Vectors(dimensions=2, rows=1, data=bytes(range(8)), tokens=(3,)),
     PART,
@@ -461,6 +518,12 @@ SAMPLES: tuple[Record, ...] = (
     Result(receipts=(b"receipt",), output=b"output", source=b"source"),
     CHECK,
     VerdictReply(verdict=b"verdict"),
+    VerdictCommitted(digest=SECRET),
+    TellVerdict(shown=SECRET, count=2),
+    ORDERED_COMMITMENT,
+    Commitments(items=(ORDERED_COMMITMENT,)),
+    ORDERED_TELLING,
+    TellVerdicts(items=(ORDERED_TELLING,)),
     Want(block=BLOCK),
     BlockReply(data=b"block"),
     Keep(content=TREE, size_bytes=300_000, keep_s=604_800, deadline_ms=60_000),
@@ -585,6 +648,8 @@ SAMPLES: tuple[Record, ...] = (
         deposits=1_000_000,
         fund=995_000_000,
         members=MEMBERS,
+        stakes=70_000_000,
+        stake_table=DIGEST,
         usage=DIGEST,
     ),
     UseLine(payer=KEY.peer, payee=KEY.peer, paid=300_000, growth=15_000, tasks=12),
@@ -604,13 +669,26 @@ SAMPLES: tuple[Record, ...] = (
     Confirm(certificate=b"certificate"),
     Acknowledged(acknowledgement=b"acknowledgement"),
     AskAccount(account=KEY.peer),
-    AccountState(epoch=7, sequence=3, balance=4_000_000, deposits=1_000_000, channels=1),
+    AccountState(
+        epoch=7,
+        sequence=3,
+        balance=4_000_000,
+        deposits=1_000_000,
+        channels=1,
+        stake=STAKE_ROW.parts,
+        leaving=STAKE_ROW.leaving,
+    ),
     EpochNews(epoch=7, buckets=BUCKETS, signed=(b"seal",)),
     AskBucket(epoch=7, bucket=15),
     BucketOrders(orders=DIGEST),
     AskCertificates(epoch=7, orders=DIGEST),
     Certificates(certificates=(b"certificate",)),
     AskCheckpoint(epoch=7),
+    STAKE_ROW.parts[0],
+    STAKE_ROW.leaving[0],
+    STAKE_ROW,
+    AskStakes(after=KEY.peer),
+    StakeRows.of(7, (STAKE_ROW,)),
     CheckpointReply(epoch=8, checkpoint=b"checkpoint"),
     Commitment(receipt=BLOCK, row=3, layers=12, root=bytes(range(32))),
     RowBundle(model=BLOCK, first=512, last=767, rows=255, root=bytes(range(32)), answers=(BLOCK,)),

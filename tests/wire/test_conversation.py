@@ -32,6 +32,9 @@ DIALOGUES = [
     "Offer Accept Piece Refuse",
     "Check VerdictReply",
     "Check Refuse",
+    "Check VerdictCommitted Refuse",
+    "Check VerdictCommitted asker:TellVerdict Refuse",
+    "Check VerdictCommitted asker:TellVerdict VerdictReply",
     "Want BlockReply",
     "Want Refuse",
     "Keep Keeping",
@@ -55,6 +58,7 @@ DIALOGUES = [
     "OpenChecks Opened asker:Close",
     "OpenChecks Opened Refuse",
     "OpenChecks Opened Places asker:Checks asker:Withdraw Verdicts asker:Checks asker:Close",
+    "OpenChecks Opened asker:Checks Commitments asker:TellVerdicts Verdicts asker:Close",
     "StageOpen Refuse",
     "StageOpen StageOpened asker:StageClose",
     "StageOpen StageOpened asker:StagePass asker:StagePass StagePassed asker:StageClose",
@@ -75,6 +79,8 @@ DIALOGUES = [
     "AskCertificates Refuse",
     "AskCheckpoint CheckpointReply",
     "AskCheckpoint Refuse",
+    "AskStakes StakeRows",
+    "AskStakes Refuse",
     "Pay Paid",
     "Pay Refuse",
     "AskPlace LogPlace",
@@ -188,7 +194,10 @@ def test_only_the_asker_opens_and_but_for_the_end_of_a_swap_only_the_answerer_go
         CallState.CLAIM_ASKED,
     }
     for state, speaker, _ in TRANSITIONS:
-        if state in {CallState.STANDING, CallState.CHECKS_STANDING, CallState.STAGED}:
+        if state in {
+            *(CallState.STANDING, CallState.CHECKS_STANDING, CallState.STAGED),
+            CallState.HOLDING,
+        }:
             # In these both sides speak when they have something to say.
             continue
         assert speaker is (ASKER if state in askers_turn else ANSWERER)

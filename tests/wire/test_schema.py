@@ -19,8 +19,9 @@ from wire.amount import AMOUNT_MAX
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, Oversize, WireError
 from wire.kinds import Level, Role
-from wire.ledger import Grant, Member, Redemption
+from wire.ledger import ACTIONS, Grant, Member, Redemption
 from wire.schema import Between, Omitted, Parameters, Record
+from wire.stake import LeavingPart, StakePart
 from wire.tariff import ModelPrice
 from wire.task import Stage
 
@@ -40,6 +41,8 @@ TIED_TO_OTHERS = {
     *("Checks.items", "Verdicts.items"),
     *("Tensor.kind", "Tensor.shape", "Tensor.shape[]", "Tensors.tensors"),
     *("AccountOrder.pay", "AccountOrder.open", "AccountOrder.top_up", "AccountOrder.redeem"),
+    *("AccountOrder.stake", "AccountOrder.unbond", "StakeRow.parts", "StakeRow.leaving"),
+    *("AccountState.stake", "AccountState.leaving"),
     *("AccountOrder.reclaim", "CheckpointHeader.epoch", "Proposal.round", "Proposal.valid_round"),
     *("CheckpointHeader.usage", "UseLine.growth", "UseLine.paid"),
     *("Genesis.fund", "Genesis.grants", "Genesis.members"),
@@ -411,7 +414,14 @@ def largest_of_the_ledger(kind: str) -> dict[str, Any]:
                 Redemption(channel=it, voucher=voucher, release=True)
                 for it in digests[: limits.ACTIONS_MAX]
             )
-            return {"pay": (), "open": (), "top_up": (), "reclaim": (), "redeem": redeem}
+            return {**dict.fromkeys(ACTIONS, ()), "redeem": redeem}
+        case "StakeRow" | "AccountState":
+            parts = tuple(StakePart(role=it, amount=AMOUNT_MAX) for it in Role)
+            leaving = tuple(
+                LeavingPart(role=Role.VERIFY, amount=AMOUNT_MAX, until=2**62 - at)
+                for at in reversed(range(limits.LEAVING_PARTS_MAX))
+            )
+            return {"stake" if kind == "AccountState" else "parts": parts, "leaving": leaving}
         case "Proposal":
             return {"valid_round": 2**32 - 1}
         case "Tariff":

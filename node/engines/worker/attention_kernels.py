@@ -40,6 +40,13 @@ POWERS
 """
 
 
+def share_source() -> str:
+    """`share_of` as C: e to the power of what scores are below the top one, of eight at once."""
+    first, *others = EXPONENTIAL
+    powers = "\n".join(f"  power = power * rest + {factor};" for factor in others)
+    return _SHARES.replace("EXPONENTIAL_0", first).replace("POWERS", powers)
+
+
 def keep_kernel(page: int) -> Callable[..., Any]:
     """A kernel of (keys, values, the new keys and values, their places): written in place."""
 
@@ -92,12 +99,9 @@ def _divided(shape: tuple[int, ...], context: int) -> tuple[int, int]:
 def _source(name: str, shape: tuple[int, ...], reach: tuple[int, int, int], scale: float) -> str:
     rows, shared, group, size = shape
     page, context, window = reach
-    first, *others = EXPONENTIAL
-    powers = "\n".join(f"  power = power * rest + {factor};" for factor in others)
-    shares = _SHARES.replace("EXPONENTIAL_0", first).replace("POWERS", powers)
     factor, (step, _) = scale.hex(), _divided(shape, context)
     return f"""{HEAD}
-{shares}
+{share_source()}
 enum {{ ROWS = {rows}, SHARED = {shared}, GROUP = {group}, SIZE = {size}, PAGE = {page},
   WINDOW = {window or context}, PAGES = {context // page}, PAGE_BLOCKS = PAGE / 8 }};
 static inline void scored(float* restrict to, const float* restrict query,

@@ -17,7 +17,9 @@ from node.engines.formats.gguf_rope import Rope
 from node.engines.formats.safetensors import Array
 from node.engines.worker.buffers import placed, write, zeros
 from node.engines.worker.matmul import Matmul
+from node.engines.worker.panel_kernels import native
 from node.engines.worker.rope import angles, turned
+from node.engines.worker.text_attention import text_attention_kernel
 
 NO_TEXT = -1
 
@@ -29,6 +31,7 @@ class Encoder:
         self._shape = shape
         self._host = weights
         self._products = products
+        self._native = products.blocked and native()
         # Of each place of a text, where places turn queries and keys: [tokens, 1, half].
         self._angles: tuple[Array, ...] = ()
         if shape.rope_base:
@@ -105,10 +108,9 @@ class Encoder:
         rows, owner, *turning = inputs
         bucket = rows.shape[0]
         left = iter(weights)
-        same = owner.reshape(1, bucket, 1) == owner.reshape(1, 1, bucket)
         rows = self._norm(rows, next(left), next(left)).contiguous()
         for _ in range(self._shape.layers):
-            rows = self._layer(rows, same, turning, left)
+            rows = self._layer(rows, owner, turning, left)
         texts = Tensor.arange(slots(bucket)).reshape(-1, 1)
         mine = texts == owner.reshape(1, bucket)
         if self._shape.first:
@@ -121,10 +123,10 @@ class Encoder:
             return sums
         return sums / sums.square().sum(-1, keepdim=True).sqrt().maximum(1e-12)
 
-    def _layer(self, rows: Tensor, same: Tensor, turning: list[Tensor], left: Any) -> Tensor:
+    def _layer(self, rows: Tensor, owner: Tensor, turning: list[Tensor], left: Any) -> Tensor:
         linear = self._products.linear
         both = linear(rows, next(left), next(left))
-        seen = linear(self._attention(both, same, turning), next(left), next(left))
+        seen = linear(self._attention(both, owner, turning), next(left), next(left))
         inner, outer = (next(left), next(left)), (next(left), next(left))
         rows = self._norm(seen + rows, next(left), next(left)).contiguous()
         grown = linear(self._opened(linear(rows, *inner)), *outer)
@@ -136,7 +138,7 @@ class Encoder:
         gate, up = rows.chunk(2, dim=-1)
         return gate.silu() * up
 
-    def _attention(self, both: Tensor, same: Tensor, turning: list[Tensor]) -> Tensor:
+    def _attention(self, both: Tensor, owner: Tensor, turning: list[Tensor]) -> Tensor:
         """[tokens, query + key + value] -> [tokens, hidden]."""
         bucket, hidden = both.shape[0], self._shape.hidden
         heads = self._shape.heads
@@ -146,6 +148,13 @@ class Encoder:
         if turning:
             cosines, sines = turning
             query, key = turned(query, cosines, sines), turned(key, cosines, sines)
+        if self._native:
+            if turning:
+                both = query.stack(key, parts[:, 2], dim=1).reshape(bucket, 3 * hidden)
+            out = Tensor.empty(bucket, hidden)
+            kernel = text_attention_kernel(heads)
+            return Tensor.custom_kernel(out, both.contiguous(), owner, fxn=kernel)[0]
+        same = owner.reshape(1, bucket, 1) == owner.reshape(1, 1, bucket)
         query, key = query.transpose(0, 1), key.permute(1, 2, 0)
         scores = self._products.product(query, key)
         top = same.where(scores, -math.inf).max(-1, keepdim=True)

@@ -1,0 +1,28 @@
+"""What the verdicts on one leg came to. Pure."""
+
+from dataclasses import dataclass
+
+from wire.content import PeerId
+from wire.receipt import Verdict
+from wire.signed import Signed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """The count of the verdicts. `agreed` is None while too few verifiers could be found.
+
+    `disputed`: a verdict names a wrong row, and too few could look at it for a decision.
+    """
+
+    agreed: bool | None
+    verdicts: tuple[Signed[Verdict], ...]
+    candidates: tuple[PeerId, ...]
+    disputed: bool = False
+    # Of the verifiers that agree, how many may be one owner's for all this peer knows.
+    tied: int = 0
+    # The commitments to verdicts, in the order in which they came.
+    commitments: tuple[tuple[PeerId, bytes], ...] = ()
+
+    @property
+    def agreeing(self) -> int:
+        return sum(it.record.agrees for it in self.verdicts)

@@ -1,0 +1,142 @@
+"""Published content as a source: a file by its content id, or a file in a published folder.
+
+Anybody who has the id gets the same bytes, so what is made of them can be repeated by anybody. The
+nodes of the folders on the way to a file are kept: they prove that it is that folder's file.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from node.ingest.came import Came
+from node.ingest.local_files import FILE_BYTES_MAX
+from wire import limits
+from wire.codec import pack, unpack
+from wire.content import ContentId
+from wire.errors import InputError, Malformed, Oversize, WireError
+from wire.unixfs import UnixfsId, UnixfsNode, check_name, names_node
+
+# The bytes of a content id, of which there are at most so many.
+GetContent = Callable[[ContentId, int], Awaitable[bytes]]
+FOLDERS_MAX = 32
+_PARTS_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetPlace:
+    """Which content, and where in it: no names for content that is itself the file."""
+
+    content: str
+    names: tuple[str, ...]
+
+    @property
+    def is_unixfs(self) -> bool:
+        return names_node(self.content)
+
+
+def read_place(text: str) -> DatasetPlace:
+    """Read CONTENT or CONTENT/PATH; InputError if it is none."""
+    content, slash, path = text.partition("/")
+    names = tuple(path.split("/")) if slash else ()
+    place = DatasetPlace(content, names)
+    try:
+        for name in names:
+            check_name(name.encode())
+        if not place.is_unixfs:
+            ContentId.parse(content)
+    except WireError as error:
+        raise InputError(
+            f"{text[:80]!r} is no content id, or no path in it: {error.message}",
+            todo='content = "…" is what python -m node put shows, path = "…" a file in that folder',
+        ) from error
+    if names and not place.is_unixfs:
+        raise InputError(f"{content} is a file, and has no {path[:80]!r} in it")
+    if len(names) >= FOLDERS_MAX:
+        raise InputError(f"a path through {len(names)} folders, at most {FOLDERS_MAX - 1}")
+    return place
+
+
+async def bring_dataset(text: str, get: GetContent) -> Came:
+    """What a place holds; InputError if there is no such file, Oversize, or what `get` raises."""
+    place = read_place(text)
+    if not place.is_unixfs:
+        return Came((text,), await get(ContentId.parse(place.content), FILE_BYTES_MAX))
+    here, folders = UnixfsId.parse(place.content), list[bytes]()
+    for name in place.names:
+        node = await _block(here, get)
+        folders.append(node)
+        here = child_of(UnixfsNode.from_bytes(node), name)
+    packed = pack(folders) if folders else b""
+    # They have to fit a record.
+    small = len(packed) <= limits.INLINE_BYTES_MAX
+    return Came((text,), await _file(here, place, get), folders=packed if small else b"")
+
+
+def child_of(node: UnixfsNode, name: str) -> UnixfsId:
+    """What a folder has under a name; InputError if nothing, or if it is no folder."""
+    if not node.is_folder:
+        raise InputError(f"{name!r} would be in a file, and a file has nothing in it")
+    for link in node.links:
+        if link.name == name.encode():
+            return link.id
+    some = ", ".join(it.name.decode() for it in node.links[:10]) or "nothing"
+    raise InputError(f"there is no {name!r} in this folder (there are: {some})")
+
+
+def leads_to(place: DatasetPlace, folders: Sequence[bytes]) -> UnixfsId | None:
+    """Where these nodes of folders lead; None if they are not the ones of the place."""
+    here = UnixfsId.parse(place.content)
+    if len(folders) != len(place.names):
+        return None
+    for name, node in zip(place.names, folders, strict=True):
+        if UnixfsId.of_node(node) != here:
+            return None
+        here = child_of(UnixfsNode.from_bytes(node), name)
+    return here
+
+
+def unpacked(folders: bytes) -> list[bytes]:
+    """The nodes of the folders of a fetch; WireError if they are none."""
+    if not folders:
+        return []
+    found = unpack(folders, size_bytes_max=limits.INLINE_BYTES_MAX, items_max=FOLDERS_MAX + 1)
+    if not isinstance(found, list) or not all(isinstance(it, bytes) for it in found):
+        raise Malformed("the folders of a fetch are a list of nodes")
+    return found
+
+
+async def _block(node: UnixfsId, get: GetContent) -> bytes:
+    if not node.is_node:
+        raise InputError("the path leads through a file, and a file has nothing in it")
+    return await get(node.block, limits.BLOCK_BYTES_MAX)
+
+
+async def _file(top: UnixfsId, place: DatasetPlace, get: GetContent) -> bytes:
+    """The bytes of a file, piece by piece; what its maker says of sizes is compared."""
+    body = bytearray()
+    work: list[tuple[UnixfsId, int | None]] = [(top, None)]
+    for _ in range(_PARTS_MAX):
+        if not work:
+            return bytes(body)
+        piece, size_bytes = work.pop()
+        data = await get(piece.block, limits.BLOCK_BYTES_MAX)
+        if not piece.is_node:
+            if size_bytes not in (None, len(data)):
+                raise Malformed(f"a piece of {len(data)} bytes, said to be {size_bytes}")
+            body += data
+            continue
+        node = UnixfsNode.from_bytes(data)
+        if node.part_sizes is None:
+            some = ", ".join(it.name.decode() for it in node.links[:10]) or "nothing"
+            raise InputError(
+                f"{place.content} is a folder (there are: {some})"
+                if not place.names
+                else f"{place.names[-1]!r} is a folder (there are: {some})",
+                todo='name a file in it: path = "…"',
+            )
+        if node.size_bytes > FILE_BYTES_MAX:
+            raise Oversize(f"a file of {node.size_bytes} bytes, at most {FILE_BYTES_MAX}")
+        if size_bytes not in (None, node.size_bytes):
+            raise Malformed(f"a part of {node.size_bytes} bytes, said to be {size_bytes}")
+        parts = zip(node.links, node.part_sizes, strict=True)
+        work.extend(reversed([(link.id, size) for link, size in parts]))
+    raise Oversize(f"a file in more than {_PARTS_MAX} pieces")

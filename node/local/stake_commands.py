@@ -1,0 +1,131 @@
+"""`stake` in the running peer: what an account has staked, more of it, and some of it back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from node.ledger.account_view import AccountView
+from node.ledger.peer_ledger import PeerLedger
+from node.local.arguments import read_key, read_number, read_text
+from node.local.control import Command, Emit
+from node.peer import Node
+from wire.advert import Advert
+from wire.amount import AMOUNT_MAX, show_credits
+from wire.errors import InputError
+from wire.kinds import Role
+from wire.signed import Signed
+from wire.stake import UNBONDING_EPOCHS, StakePart
+
+
+@dataclass(slots=True)
+class StakeCommands:
+    """The commands, by name, for one running peer."""
+
+    node: Node
+
+    def commands(self) -> dict[str, Command]:
+        """What the control socket serves, by name."""
+        return {
+            "stake_show": self.show,
+            "stake_add": self.add,
+            "stake_unbond": self.unbond,
+        }
+
+    @property
+    def _ledger(self) -> PeerLedger:
+        return ledger_of(self.node)
+
+    async def show(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """What the account `account` has staked, this peer's own if none is named.
+
+        It is what a quorum of members says, and beside it what the last checkpoint says that this
+        peer has checked: only that counts when others weigh it.
+        """
+        ledger = self._ledger
+        named = arguments.get("account")
+        account = self.node.peers.me if named is None else read_key(str(named))
+        view = await ledger.wallet.look(account)
+        table = ledger.stakes
+        return {
+            "account": str(account),
+            "network": str(ledger.genesis.id),
+            "epoch": view.epoch,
+            "agreed": view.agreed,
+            **stake_map(view),
+            "counts": None if table.epoch is None else table.row(account).bonded,
+            "counts_epoch": table.epoch,
+        }
+
+    async def add(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Stake `amount` millionths for `role`, and wait until it is settled."""
+        part = _part(arguments)
+        wallet = self._ledger.wallet
+        view = await wallet.look()
+        if view.agreed and view.balance < part.amount:
+            raise InputError(
+                f"this account has {show_credits(view.balance)} credits,"
+                f" {show_credits(part.amount)} are more",
+                todo="stake less, or have somebody pay this account first",
+            )
+        return (await wallet.order(emit, stake=(part,))).to_map()
+
+    async def unbond(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Have `amount` millionths of what is staked for `role` back; all of it if none is given.
+
+        Until it is back, after UNBONDING_EPOCHS epochs, it answers for this peer as before.
+        """
+        role, wallet = read_role(arguments), self._ledger.wallet
+        view = await wallet.look()
+        staked = next((it.amount for it in view.stake if it.role == role), 0)
+        if not staked:
+            raise InputError(
+                f"nothing is staked for {role.name.lower()}", todo="see: python -m node stake show"
+            )
+        part = _part(arguments, default=staked)
+        found = (await wallet.order(emit, unbond=(part,))).to_map()
+        return found | {"back_after_epoch": int(found["epoch"]) + UNBONDING_EPOCHS}
+
+
+def ledger_of(node: Node) -> PeerLedger:
+    """The ledger of a peer; InputError in a network without one."""
+    if node.ledger is None:
+        raise InputError(
+            "this network has no ledger: everything in it is free",
+            todo="begin one with: python -m node network new NAME",
+        )
+    return node.ledger
+
+
+def read_role(arguments: Mapping[str, Any]) -> Role:
+    """The role that is named; InputError if there is none such."""
+    name = read_text(arguments, "role")
+    if name.upper() not in Role.__members__:
+        known = ", ".join(role.name.lower() for role in Role)
+        raise InputError(f"there is no role {name[:40]!r}", todo=f"use one of {known}")
+    return Role[name.upper()]
+
+
+def _part(arguments: Mapping[str, Any], default: int = 0) -> StakePart:
+    amount = read_number(arguments, "amount", default)
+    if not 1 <= amount <= AMOUNT_MAX:
+        raise InputError(f"{amount} millionths cannot be staked", todo="give a positive amount")
+    return StakePart(role=read_role(arguments), amount=amount)
+
+
+def stake_map(view: AccountView) -> dict[str, Any]:
+    """An account's stake for people and programs."""
+    return {
+        "stake": [{"role": it.role.name.lower(), "amount": it.amount} for it in view.stake],
+        "leaving": [
+            {"role": it.role.name.lower(), "amount": it.amount, "back_after_epoch": it.until}
+            for it in view.leaving
+        ],
+        "staked": sum(it.amount for it in view.stake),
+    }
+
+
+def stake_of(node: Node, heard: Signed[Advert]) -> dict[str, Any]:
+    """What a peer's advert says of its stake, and what the last checkpoint known here says."""
+    table = None if node.ledger is None else node.ledger.stakes
+    known = None if table is None or table.epoch is None else table.row(heard.signer).bonded
+    return {"claimed": heard.record.stake, "known": known}
