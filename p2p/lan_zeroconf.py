@@ -109,26 +109,29 @@ class ZeroconfLan:
             server=f"baton-{name[-12:]}.local.",
         )
 
-        def begin() -> _Session:
-            zeroconf = Zeroconf(interfaces=hosts, ip_version=IPVersion.V4Only)
-            session = _Session(zeroconf, info.name)
-            try:
-                zeroconf.register_service(info)
-                ServiceBrowser(zeroconf, SERVICE, handlers=[session.on_change])
-            except BaseException:
-                zeroconf.close()
-                raise
-            return session
+        def begin() -> None:
+            session.zeroconf.register_service(info)
+            ServiceBrowser(session.zeroconf, SERVICE, handlers=[session.on_change])
 
         try:
-            session = await trio.to_thread.run_sync(begin)
+            zeroconf = await trio.to_thread.run_sync(_opened, hosts)
         except (Error, OSError) as error:
             raise TransportError(f"the local network cannot be spoken to: {error}") from error
+        session = _Session(zeroconf, info.name)
         try:
+            try:
+                await trio.to_thread.run_sync(begin)
+            except (Error, OSError) as error:
+                raise TransportError(f"the local network refuses this peer: {error}") from error
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(session.look_up_forever)
                 yield session
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(session.zeroconf.close)
+                await trio.to_thread.run_sync(zeroconf.close)
+
+
+def _opened(hosts: list[str]) -> Zeroconf:
+    """On these interfaces alone; it takes a moment, in a thread."""
+    return Zeroconf(interfaces=hosts, ip_version=IPVersion.V4Only)
